@@ -1,0 +1,59 @@
+"""SG-LoRA's generator: a conditional variational autoencoder with a learned prior.
+
+SG-LoRA (arXiv 2509.10535), Eq. 9. Encoder q(z | X, c) and prior p(z | c) are two-layer MLPs, the
+decoder (z, c) -> X is a three-layer MLP, all ReLU; loss = ||X - X^||^2 + lambda KL(q || p).
+
+What the paper leaves open is chosen here, on training tasks only:
+* numbers: B and A of an adapter are centred on the experts' mean and divided by their own root mean square,
+  so that neither factor drowns the other in the squared error;
+* condition: mu* in the same numbers, and the square root of sigma*^2 in the same unit.
+
+Shapes: P numbers of an adapter, Z latent, B batch, S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sglora_cli.api import Experts, Material, Prior, from_mapping, hookimpl, knob
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class CvaeConfig:
+    """Sizes and training of the CVAE."""
+
+    hidden: int = knob(128, "Width of every hidden layer.", least=1)
+    latent: int = knob(32, "Z, width of the latent.", least=1)
+    epochs: int = knob(60, "Passes over the training tasks' states.", least=1)
+    batch: int = knob(64, "States in a step.", least=1)
+    learning_rate: float = knob(1e-3, "Peak learning rate of AdamW.", least=0)
+    weight_decay: float = knob(1e-2, "Weight decay of AdamW.", least=0)
+    kl_weight: float = knob(1.0, "lambda of Eq. 9.", least=0)
+
+
+@dataclass(frozen=True)
+class Cvae:
+    name: str = "cvae"
+    label: str = "SG-LoRA"
+    summary: str = "SG-LoRA: a sample of the conditional variational autoencoder (Eq. 9)"
+    learns: bool = True
+
+    def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        from .network import fit
+
+        return fit(material, from_mapping(CvaeConfig, settings, "generators.cvae"))
+
+    def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> Any:
+        from .network import restore
+
+        return restore(experts, tensors)
+
+
+@hookimpl
+def sglora_generators() -> list[Cvae]:
+    return [Cvae()]

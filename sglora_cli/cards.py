@@ -1,0 +1,32 @@
+"""Model cards: what a pack says about itself in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def pack_card(manifest: Mapping[str, Any]) -> str:
+    """The README.md of a pack: what it is for, made from what, and how to use it."""
+    lines = [
+        f"# {manifest['name']}",
+        "",
+        str(manifest["recipe"].get("summary", "A pack of LoRA experts for sglora.")),
+        "",
+        f"* backbone `{manifest['backbone']}`, fingerprint `{manifest['fingerprint']}`",
+        f"* LoRA of rank {manifest['layout']['rank']}, alpha {manifest['layout']['alpha']:g}, "
+        f"{len(manifest['layout']['sites'])} sites",
+        f"* K = {manifest['prior']['k']}, tau = {manifest['prior']['tau']:g}",
+        f"* generators: {', '.join(manifest['generators']) or 'merging rules only'}",
+        f"* made by {manifest['made_by']}",
+        "",
+        f'    sglora generate "a photo of a ..." --pack {manifest["name"]} -o adapter.safetensors',
+        "",
+        "| task | role | description | photos |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {task['key']} | {task['role']} | {task['description']} | {task['train_photos']} + {task['test_photos']} |"
+        for task in manifest["tasks"]
+    ]
+    return "\n".join(lines) + "\n"

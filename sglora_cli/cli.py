@@ -1,0 +1,98 @@
+"""The command group, and the one place where errors become exit codes. Imports neither torch nor a plugin."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from functools import cached_property
+from importlib import import_module
+
+import click
+
+from sglora_cli import __version__
+from sglora_cli.errors import SgloraError, UnknownName
+
+COMMANDS = {
+    "generate": "Make an adapter from a sentence.",
+    "inspect": "Say what an adapter file, a pack or a recipe is, and whether it is healthy.",
+    "bench": "Measure methods on unseen tasks.",
+    "pack": "Build, list, show and verify packs.",
+    "plugins": "List plugins and find broken ones.",
+}
+
+
+class App:
+    """What commands share: the host, loaded when it is first needed."""
+
+    @cached_property
+    def host(self):  # type: ignore[no-untyped-def]
+        from sglora_cli.host import Host
+
+        host = Host.load()
+        for problem in host.problems:
+            say(f"warning: plugin {problem.plugin!r} is broken: {problem.reason} (see `sglora plugins doctor`)")
+        return host
+
+
+def say(text: str) -> None:
+    """One line to the user beside the results."""
+    click.echo(text, err=True)
+
+
+class Group(click.Group):
+    """Commands are imported when they are called; errors end here."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"sglora_cli.commands.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):  # type: ignore[no-untyped-def]
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise UnknownName.of("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+    def main(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        """As click's, with exit codes of errors.py; 130 after an interruption."""
+        try:
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
+        except SgloraError as error:
+            say(f"error: {error.message}")
+            if error.hint:
+                say(f"hint: {error.hint}")
+            sys.exit(error.exit_code)
+        except click.exceptions.Abort:
+            say("interrupted; finished steps are kept")
+            sys.exit(130)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except BrokenPipeError:
+            sys.stderr.close()
+            sys.exit(0)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sglora")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """A LoRA adapter for a vision-language model from one sentence: no data, no training.
+
+    \b
+    sglora generate "a photo of a pug" -o pug.safetensors
+    sglora bench --baselines all
+    """
+    warnings.filterwarnings("ignore", module=r"(timm|torch)\.")  # theirs to mend, not the user's
+    ctx.obj = App()
+
+
+if __name__ == "__main__":
+    main()

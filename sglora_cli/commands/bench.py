@@ -1,0 +1,57 @@
+"""`sglora bench`: methods x unseen tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sglora_cli.cli import App
+from sglora_cli.configs import BenchConfig, options_of
+
+
+@click.command("bench")
+@click.option("--baselines", default="all", show_default=True, help="all, paper, or method names with commas.")
+@click.option("--pack", default="", help="Pack to measure; see `sglora pack list`.")
+@click.option("--dataset", default="", help="Only unseen tasks of this data set of the pack.")
+@click.option("--data", type=click.Path(path_type=Path), help="Measure from the photos in this folder, not from what the pack carries.")
+@options_of(BenchConfig)
+@click.option("--as", "reporter", default="table", show_default=True, help="Reporter: table, markdown, json, csv.")
+@click.option("--json", "as_json", is_flag=True, help="The same as --as json, without progress.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write to this file instead of standard output.")
+@click.pass_obj
+def command(
+    app: App,
+    baselines: str,
+    pack: str,
+    dataset: str,
+    data: Path | None,
+    reporter: str,
+    as_json: bool,
+    report: Path | None,
+    config: BenchConfig,
+) -> None:
+    """Measure methods on the pack's unseen tasks: recall inside each task, image to text and back.
+
+    \b
+    sglora bench --baselines all
+    sglora bench --baselines paper --dataset flowers --as markdown
+    """
+    from sglora_cli import benchmarking, progressing
+    from sglora_cli.files import write_bytes
+    from sglora_cli.generating import Session
+    from sglora_cli.recipes import data_root
+
+    progressing.be_quiet(as_json)
+    render = app.host.reporters["json" if as_json else reporter]
+    session = Session.open(pack, host=app.host)
+    names = benchmarking.methods(app.host, session.pack, baselines)
+    root = data_root(data, "") if data else None
+    tasks = benchmarking.unseen_tasks(app.host, session.pack, session.model, dataset, root)
+    rows = benchmarking.run(session, tasks, names, config)
+    text = render.render(benchmarking.report(session.pack, rows, names, config))
+    if report:
+        write_bytes(report, text.encode())
+        click.echo(report)
+    else:
+        click.echo(text, nl=False)

@@ -1,0 +1,45 @@
+"""`sglora inspect`: what a thing is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from sglora_cli import settings, shelves
+from sglora_cli.cli import App
+from sglora_cli.errors import UnknownName
+
+
+@click.command("inspect")
+@click.argument("thing")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.pass_obj
+def command(app: App, thing: str, as_json: bool) -> None:
+    """Say what THING is, made from what, healthy or not: an adapter file, a pack, or a recipe.
+
+    \b
+    sglora inspect pug.safetensors
+    sglora inspect starter
+    """
+    from sglora_cli import inspecting
+    from sglora_cli.formats import load_adapter
+    from sglora_cli.packs import Pack
+    from sglora_cli.recipes import read
+
+    path = Path(thing)
+    packs = {place.name for place in shelves.places(app.host.recipe_folders)}
+    recipes = shelves.recipes(app.host.recipe_folders)
+    if path.suffix == ".safetensors":
+        adapter = load_adapter(path)
+        content, lines = dict(adapter.about), inspecting.adapter_facts(adapter)
+    elif path.suffix == ".toml" or (thing in recipes and thing not in packs):
+        recipe = read(path if path.suffix == ".toml" else recipes[thing])
+        content, lines = dict(recipe.raw), inspecting.recipe_facts(recipe)
+    elif thing in packs or (path / shelves.MANIFEST).is_file():
+        pack = Pack(shelves.find(thing, app.host.recipe_folders, settings.load())[0].folder)
+        content, lines = pack.manifest, [*inspecting.pack_facts(pack), *inspecting.pack_health(pack)]
+    else:
+        raise UnknownName.of("adapter file, pack or recipe", thing, {*packs, *recipes})
+    click.echo(json.dumps(content, indent=1) if as_json else "\n".join(lines))

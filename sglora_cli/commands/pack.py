@@ -1,0 +1,93 @@
+"""`sglora pack`: build, list, show, verify."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from sglora_cli import settings, shelves
+from sglora_cli.cli import App, say
+from sglora_cli.errors import BadFile, UnknownName
+
+
+@click.group("pack")
+def command() -> None:
+    """Packs: experts and generators for one backbone."""
+
+
+@command.command("build")
+@click.argument("recipe")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder that holds the data sets (or SGLORA_DATA).")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the pack; without it, the user cache.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, no progress.")
+@click.pass_obj
+def build(app: App, recipe: str, data: Path | None, out: Path | None, dry_run: bool, as_json: bool) -> None:
+    """Build the pack that RECIPE (a name, or a .toml file) describes. An interrupted build goes on where it stopped."""
+    from sglora_cli import building, progressing
+    from sglora_cli.recipes import data_root, read
+
+    progressing.be_quiet(as_json)
+    known = shelves.recipes(app.host.recipe_folders)
+    path = Path(recipe) if recipe.endswith(".toml") else known.get(recipe)
+    if path is None:
+        raise UnknownName.of("recipe", recipe, known)
+    content = read(path)
+    root = data_root(data, settings.load().data)
+    if dry_run:
+        click.echo(json.dumps(building.plan(app.host, content, root), indent=1))
+        return
+    folder = building.build(app.host, content, root, (lambda text: None) if as_json else say, out)
+    click.echo(json.dumps({"folder": str(folder)}) if as_json else folder)
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.pass_obj
+def list_(app: App, as_json: bool) -> None:
+    """Packs on this machine; the one a command takes by default is marked."""
+    found = shelves.places(app.host.recipe_folders)
+    default = shelves.find("", app.host.recipe_folders, settings.load())[0].name if found else ""
+    rows = [{"name": p.name, "origin": p.origin, "folder": str(p.folder), "default": p.name == default} for p in found]
+    for row, place in zip(rows, found, strict=True):
+        about = place.summary()
+        row["backbone"] = about.get("backbone", "unreadable")
+        row["experts"] = sum(task.get("role") == "expert" for task in about.get("tasks", []))
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    for row in [] if as_json else rows:
+        mark = "*" if row["default"] else " "
+        click.echo(f"{mark} {row['name']}  {row['backbone']}  {row['experts']} experts  {row['origin']}")
+
+
+@command.command("show")
+@click.argument("name", default="")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
+@click.pass_obj
+def show(app: App, name: str, as_json: bool) -> None:
+    """Say what a pack is made of (the default pack without NAME)."""
+    from sglora_cli.inspecting import pack_facts
+    from sglora_cli.packs import Pack
+
+    pack = Pack(shelves.find(name, app.host.recipe_folders, settings.load())[0].folder)
+    click.echo(json.dumps(pack.manifest, indent=1) if as_json else "\n".join(pack_facts(pack)))
+
+
+@command.command("verify")
+@click.argument("name", default="")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.pass_obj
+def verify(app: App, name: str, as_json: bool) -> None:
+    """Compare every file of a pack with its hash; exit code 4 if one differs."""
+    from sglora_cli.packs import Pack
+
+    pack = Pack(shelves.find(name, app.host.recipe_folders, settings.load())[0].folder)
+    wrong = pack.verify()
+    if as_json:
+        click.echo(json.dumps({"pack": pack.name, "files": len(pack.manifest["files"]), "wrong": wrong}, indent=1))
+    if wrong:
+        raise BadFile(f"pack {pack.name!r}: " + "; ".join(wrong), "build or fetch it again")
+    if not as_json:
+        click.echo(f"{pack.name}: {len(pack.manifest['files'])} files, all as they were built")

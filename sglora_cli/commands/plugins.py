@@ -1,0 +1,57 @@
+"""`sglora plugins`: what is installed, and what is broken."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from sglora_cli.cli import App
+from sglora_cli.errors import PluginError
+from sglora_cli.host import Host
+
+
+@click.group("plugins")
+def command() -> None:
+    """Plugins: backbones, data sets, generators, reporters."""
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.pass_obj
+def list_(app: App, as_json: bool) -> None:
+    """Everything plugins offer, by kind."""
+    host: Host = app.host
+    rows = [
+        {"kind": registry.kind, "name": name, "plugin": registry.owner(name), "summary": registry[name].summary}
+        for registry in (host.backbones, host.datasets, host.generators, host.reporters)
+        for name in registry
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    kind = ""
+    for row in rows:
+        if row["kind"] != kind:
+            kind = row["kind"]
+            click.echo(f"{kind}s")
+        click.echo(f"  {row['name']:<14} {row['summary']}  [{row['plugin']}]")
+
+
+@command.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def doctor(as_json: bool) -> None:
+    """Name every broken plugin and its reason; exit code 7 if there is one."""
+    host = Host.load()
+    if as_json:
+        problems = [{"plugin": p.plugin, "reason": p.reason} for p in host.problems]
+        click.echo(json.dumps({"plugins": host.plugins, "problems": problems}, indent=1))
+    else:
+        broken = {problem.plugin for problem in host.problems}
+        for name, origin in host.plugins.items():
+            click.echo(f"{'broken' if name in broken else 'ok':<7} {name}  [{origin}]")
+        for problem in host.problems:
+            click.echo(f"problem {problem.plugin}: {problem.reason}")
+    if host.problems:
+        names = sorted({problem.plugin for problem in host.problems})
+        raise PluginError(f"broken: {', '.join(names)}", "uninstall or update it; the other plugins work")

@@ -1,0 +1,125 @@
+"""Every number a user can turn, written once: option, TOML key and help follow from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import click
+
+from sglora_cli.errors import UnknownName, UsageError
+
+C = TypeVar("C")
+
+
+def knob(default: Any, help: str, *, least: float | None = None, most: float | None = None) -> Any:
+    """A field with its default, the sentence that explains it, and its range (both ends allowed)."""
+    return field(default=default, metadata={"help": help, "least": least, "most": most})
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """The shape of every adapter of a pack."""
+
+    rank: int = knob(2, "Rank r of every update B A.", least=1)
+    alpha: float = knob(2.0, "LoRA alpha; the update is scaled by alpha / rank.", least=1e-6)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the adapters of tasks are trained: all alike (METHOD step 1)."""
+
+    epochs: int = knob(120, "Passes over a task's photos.", least=1)
+    states: int = knob(40, "M, how many of the last epochs' adapters are kept.", least=1)
+    batch: int = knob(32, "Photos of one task in a step.", least=2)
+    learning_rate: float = knob(1e-3, "Learning rate of Adam.", least=0)
+    weight_decay: float = knob(0.0, "Decoupled weight decay.", least=0)
+    tasks_at_once: int = knob(16, "Tasks in one batched step; changes speed and memory, not results.", least=1)
+    seed: int = knob(0, "Seed of the shared initialisation and of every task's batches.")
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """How a sentence becomes a prior over adapters (Eq. 6-8)."""
+
+    k: int = knob(4, "K, how many experts a sentence leans on.", least=1)
+    tau: float = knob(0.05, "Temperature of the softmax over their similarities.", least=1e-6)
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """How adapters are drawn from a generator."""
+
+    samples: int = knob(1, "Adapters to draw.", least=1, most=1000)
+    seed: int = knob(0, "Seed of the draw; the same seed gives the same bytes.", least=0, most=2**63 - 1)
+    temperature: float = knob(1.0, "Spread of the draw; 0 takes the prior's mean.", least=0, most=10)
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """How methods are measured."""
+
+    samples: int = knob(5, "Adapters drawn a task from a generator that samples; their recalls are averaged.", least=1)
+    seed: int = knob(0, "Seed of the draws and of the bootstrap.", least=0)
+    temperature: float = knob(1.0, "Spread of the draws.", least=0)
+    resamples: int = knob(10000, "Bootstrap resamples over tasks.", least=100)
+
+
+def checked(config: C) -> C:
+    """The config itself, if every number is of its type, finite and in its range; UsageError otherwise."""
+    for spec in dataclasses.fields(config):  # type: ignore[arg-type]
+        value, kind = getattr(config, spec.name), typing.get_type_hints(type(config))[spec.name]
+        numeric = (int, float) if kind is float else kind
+        if not isinstance(value, numeric) or (isinstance(value, bool) and kind is not bool):
+            raise UsageError(f"{spec.name} must be {_article(kind)}, got {value!r}")
+        least, most = spec.metadata.get("least"), spec.metadata.get("most")
+        if isinstance(value, float) and not abs(value) < float("inf"):
+            raise UsageError(f"{spec.name} must be finite, got {value}")
+        if least is not None and value < least:
+            raise UsageError(f"{spec.name} must be at least {least}, got {value}")
+        if most is not None and value > most:
+            raise UsageError(f"{spec.name} must be at most {most}, got {value}")
+    return config
+
+
+def _article(kind: type) -> str:
+    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(kind, kind.__name__)
+
+
+def from_mapping(kind: type[C], values: Mapping[str, Any], where: str) -> C:
+    """A config from a TOML table; `where` names the table in errors."""
+    names = [spec.name for spec in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            error = UnknownName.of(f"key in {where}", key, names)
+            raise error
+    try:
+        return checked(kind(**values))
+    except UsageError as error:
+        raise UsageError(f"{where}: {error.message}", error.hint) from None
+
+
+def options_of(kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command one option a knob; they arrive together as the argument `config`."""
+    specs = dataclasses.fields(kind)
+    hints = typing.get_type_hints(kind)
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            values = {spec.name: kwargs.pop(spec.name) for spec in specs}
+            return function(*args, config=checked(kind(**values)), **kwargs)
+
+        decorated: Callable[..., Any] = wrapper
+        for spec in reversed(specs):
+            option = "--" + spec.name.replace("_", "-")
+            decorated = click.option(
+                option, type=hints[spec.name], default=spec.default, show_default=True, help=spec.metadata["help"]
+            )(decorated)
+        return decorated
+
+    return decorate

@@ -1,0 +1,195 @@
+"""What plugins fulfil, and the values that travel between them. No torch at import time.
+
+Shapes, here and everywhere: E experts, K selected experts, M states of a task, P numbers of
+an adapter, D embedding width, T tasks or adapters, N images, C captions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from sglora_cli.adapters import Layout
+    from sglora_cli.semantics import Prior
+
+ROLES = ("expert", "training", "unseen")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One weight (out_features, in_features) that gets an update B A."""
+
+    name: str
+    out_features: int
+    in_features: int
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image file and the captions that describe it (at least one)."""
+
+    path: Path
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One semantic category of a data set: its pairs, and the sentence that describes it."""
+
+    dataset: str
+    name: str
+    description: str
+    photos: Mapping[str, Sequence[Photo]] = field(repr=False)
+    """Split ("train", "test") to photos."""
+
+    @property
+    def key(self) -> str:
+        """`flowers/rose`: unique in a pack, and the name of its files there."""
+        return f"{self.dataset}/{self.name}"
+
+
+class Model(Protocol):
+    """A loaded backbone."""
+
+    fingerprint: str
+    """Of weights, activation and preprocessing: an adapter meets only the model it was made for."""
+    sites: Sequence[Site]
+    scale: float
+    """What cosine similarities are multiplied with in the contrastive loss."""
+
+    def stem(self, images: Sequence[Image]) -> Tensor:
+        """The frozen part before the first site: (N, ...). It is cached as float16."""
+
+    def encode_image(self, stem: Tensor, layout: Layout | None = None, adapters_TP: Tensor | None = None) -> Tensor:
+        """Unit vectors: (N, D), or (T, N, D) with T adapters at once.
+
+        With adapters, stem is (N, ...) and every adapter sees the same images, or
+        (T, N, ...) and each has its own. Differentiable with respect to adapters_TP.
+        """
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors (C, D). Adapters do not touch them."""
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A frozen image-text model that can be loaded."""
+
+    name: str
+    summary: str
+
+    def load(self, device: str = "cpu") -> Model: ...
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Where tasks come from."""
+
+    name: str
+    summary: str
+
+    def tasks(self, root: Path) -> Sequence[Task]:
+        """All tasks found under a folder, sorted by name."""
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A generator that is ready to be asked."""
+
+    def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
+        """Adapters for one prior: (samples, P) float32."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything `restore` needs besides the pack; {} for a rule that learns nothing."""
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """(pack, prior) -> adapters. Merge rules are generators that learn nothing."""
+
+    name: str
+    summary: str
+    label: str
+    """The name in the paper's table, or a short one of that kind."""
+    learns: bool
+    """Whether `fit` must run when a pack is built."""
+
+    def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[Fitted, dict[str, Any]]:
+        """Learn from the training tasks' adapters; also returns measurements for the manifest."""
+
+    def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> Fitted: ...
+
+
+@runtime_checkable
+class Reporter(Protocol):
+    """Rows -> text."""
+
+    name: str
+    summary: str
+
+    def render(self, report: Report) -> str: ...
+
+
+class Experts(Protocol):
+    """The expert repository of a pack (Eq. 5), read when asked."""
+
+    names: Sequence[str]
+    layout: Layout
+
+    def means(self, rows: Sequence[int] | None = None) -> Tensor:
+        """mu of all or some experts: (E, P) float32."""
+
+    def variances(self, rows: Sequence[int] | None = None) -> Tensor:
+        """Element-wise sigma^2: (E, P) float32."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a generator may learn from: experts and training tasks, nothing of an unseen one."""
+
+    experts: Experts
+    tasks: Sequence[str]
+    states: Callable[[int], Tensor]
+    """Saved adapters of training task t: (M, P)."""
+    priors: Sequence[Prior]
+    """The prior of each training task's description."""
+    joint_P: Tensor
+    """One adapter trained on the seen tasks together."""
+    seed: int
+    note: Callable[[str], None]
+    """Say how it goes."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured number."""
+
+    method: str
+    dataset: str
+    task: str
+    sample: int
+    direction: str
+    """"I2T" or "T2I"."""
+    k: int
+    value: float
+    """Recall@k in percent."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a reporter may print."""
+
+    pack: str
+    rows: Sequence[Row]
+    labels: Mapping[str, str]
+    """Method name to its label, in the order of the table."""
+    differences: Mapping[tuple[str, str, int], tuple[float, float, float]]
+    """(method, direction, k) -> mean difference to `against`, and its 95 % interval, in points."""
+    against: str
+    notes: Sequence[str] = ()

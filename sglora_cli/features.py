@@ -1,0 +1,49 @@
+"""Frozen outputs computed once: stems and text embeddings of a task's photos, cached by content.
+
+A file's name is the hash of everything its content follows from: the model's fingerprint, the
+bytes of the photos, the captions. Change any of them and it is computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sglora_cli.contracts import Model, Photo
+from sglora_cli.errors import BadFile
+from sglora_cli.files import content_hash, file_hash, load_tensors, read_image, save_tensors
+from sglora_cli.settings import cache_folder
+from sglora_cli.training import TaskTensors
+
+_BATCH = 32
+
+
+def task_tensors(model: Model, name: str, photos: Sequence[Photo]) -> TaskTensors:
+    """Stems (N, ...) float16 and texts (C, D) of photos, from the cache or computed and put there.
+
+    Raises BadFile if a photo is missing or cannot be decoded.
+    """
+    captions = [caption for photo in photos for caption in photo.captions]
+    image_of = tuple(i for i, photo in enumerate(photos) for _ in photo.captions)
+    key = content_hash([model.fingerprint, [file_hash(photo.path) for photo in photos], captions, list(image_of)])
+    path = cache_folder() / "features" / f"{key}.safetensors"
+    if path.exists():
+        try:
+            tensors, _ = load_tensors(path, ("stem", "text"))
+            return TaskTensors(name, tensors["stem"], tensors["text"], image_of)
+        except BadFile:
+            path.unlink(missing_ok=True)  # a cache may be damaged; what it held can be computed again
+    stem = stems(model, photos)
+    text = model.encode_text(captions)
+    save_tensors(path, {"stem": stem, "text": text}, {"kind": "features", "task": name})
+    return TaskTensors(name, stem, text, image_of)
+
+
+def stems(model: Model, photos: Sequence[Photo]):  # type: ignore[no-untyped-def]
+    """(N, ...) float16; at most 32 decoded photos in memory."""
+    import torch
+
+    parts = [
+        model.stem([read_image(photo.path) for photo in photos[start : start + _BATCH]]).half().cpu()
+        for start in range(0, len(photos), _BATCH)
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,195 @@
+"""Files that are whole or absent, that say what they are, and that are the same bytes for the same content.
+
+One metadata key `sglora` holds sorted JSON: safetensors writes several keys in a different
+order in every process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sglora_cli.errors import BadFile, Unavailable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+KEY = "sglora"
+_HEADER_LIMIT = 50_000_000
+_PIXEL_LIMIT = 100_000_000
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write all of it or nothing: a draft beside the target, then one rename."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".draft")
+    except OSError as error:
+        raise Unavailable(f"cannot write {path}: {error.strerror}", "choose another place with -o") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(draft, 0o666 & ~_umask())
+        os.replace(draft, path)
+    except BaseException as error:
+        Path(draft).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise Unavailable(f"cannot write {path}: {error.strerror}", "choose another place with -o") from error
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_bytes(path, (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises BadFile with the line where it breaks."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadFile(f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFile(f"cannot read {path}: {error}") from None
+    except json.JSONDecodeError as error:
+        raise BadFile(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
+    except RecursionError:
+        raise BadFile(f"{path}: nested too deeply") from None
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors and what they are; equal inputs give equal bytes."""
+    from safetensors.torch import save
+
+    header = {KEY: json.dumps(about, sort_keys=True, ensure_ascii=False)}
+    write_bytes(path, save({name: tensors[name].contiguous() for name in sorted(tensors)}, metadata=header))
+
+
+def load_tensors(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors of a safetensors file, all or only `names`, and its `sglora` metadata ({} when it has none).
+
+    Raises BadFile for anything that is not a whole safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    about = read_about(path)
+    try:
+        with safe_open(str(path), "pt") as file:
+            wanted = names if names is not None else tuple(file.keys())
+            missing = set(wanted) - set(file.keys())
+            if missing:
+                raise BadFile(f"{path} has no tensor {sorted(missing)[0]!r}")
+            return {name: file.get_tensor(name) for name in wanted}, about
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadFile(f"{path} is not a whole safetensors file: {error}", "fetch or generate it again") from None
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """The `sglora` metadata of a safetensors file, without reading its tensors."""
+    header = _header(path).get("__metadata__", {})
+    text = header.get(KEY) if isinstance(header, dict) else None
+    if text is None:
+        return {}
+    try:
+        about = json.loads(text)
+    except (json.JSONDecodeError, TypeError, RecursionError):
+        raise BadFile(f"{path}: its {KEY!r} metadata is not JSON") from None
+    if not isinstance(about, dict):
+        raise BadFile(f"{path}: its {KEY!r} metadata is not a table")
+    return about
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            size = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
+            if not 0 < size <= min(_HEADER_LIMIT, path.stat().st_size):
+                raise BadFile(f"{path} is not a safetensors file", "an adapter is a .safetensors file")
+            header = json.loads(file.read(size))
+    except FileNotFoundError:
+        raise BadFile(f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise BadFile(f"{path} is not a safetensors file: {error}") from None
+    if not isinstance(header, dict):
+        raise BadFile(f"{path} is not a safetensors file: its header is not a table")
+    return header
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise BadFile(f"cannot read {path}: {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def content_hash(*parts: Any) -> str:
+    """SHA-256 of tensors, texts and JSON values, in hexadecimal: the name of what follows from them."""
+    import torch
+
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, torch.Tensor):
+            array = part.detach().cpu().contiguous()
+            digest.update(f"{array.dtype}{tuple(array.shape)}".encode())
+            digest.update(array.view(torch.uint8).numpy() if array.numel() else b"")
+        else:
+            digest.update(json.dumps(part, sort_keys=True).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def read_image(path: Path) -> Image:
+    """A photo, decoded, upright, in RGB. Raises BadFile if it is missing, broken or far too large."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > _PIXEL_LIMIT:
+                raise BadFile(f"{path} has {image.width} x {image.height} pixels, more than {_PIXEL_LIMIT}")
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError:
+        raise BadFile(f"image {path} does not exist") from None
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadFile(f"image {path} cannot be decoded: {error}") from None
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of `name` in `folder`; BadFile when it would lead outside."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise BadFile(f"{name!r} leads out of {folder}", "remove it; a pack or data set names only files of its own")
+    return path
+
+
+@contextmanager
+def scratch_folder(beside: Path) -> Iterator[Path]:
+    """A folder to fill and then move; gone if something fails."""
+    import shutil
+
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=beside.parent, prefix=f".{beside.name}.", suffix=".draft"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

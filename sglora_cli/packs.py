@@ -1,0 +1,205 @@
+"""Pack folders: experts, their index, generators, what an evaluation needs.
+
+<pack>/pack.json                     manifest; see `Pack.manifest`
+       experts/<task>.safetensors    mu, var: (P,) float32, with the task's description in the header
+       index.safetensors             (E, D) float32 embeddings of the experts' descriptions
+       joint.safetensors             (P,) one adapter trained on all seen tasks together
+       generators/<name>.safetensors what a learned generator needs besides the experts
+       evaluation/<task>.safetensors stems, captions and Oracle adapter of an unseen task
+       README.md                     model card
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.adapters import Layout, checked_flat
+from sglora_cli.configs import PriorConfig, from_mapping
+from sglora_cli.contracts import Fitted, Generator, Model
+from sglora_cli.errors import BadFile, Mismatch, UnknownName
+from sglora_cli.files import file_hash, inside, load_tensors, read_json
+from sglora_cli.semantics import Prior, prior
+from sglora_cli.shelves import MANIFEST
+from sglora_cli.training import TaskTensors
+
+FORMAT = 1
+
+
+def file_name(key: str) -> str:
+    """`flowers/king protea` -> `flowers--king-protea.safetensors`."""
+    return re.sub(r"[^a-z0-9_.]+", "-", key.lower().replace("/", "--")).strip("-.") + ".safetensors"
+
+
+class ExpertFiles:
+    """The expert repository (Eq. 5): each expert is read when it is asked for, then kept."""
+
+    def __init__(self, folder: Path, names: Sequence[str], layout: Layout) -> None:
+        self._folder, self.names, self.layout = folder, tuple(names), layout
+        self._read = lru_cache(maxsize=None)(self._load)
+
+    def _load(self, row: int) -> tuple[Tensor, Tensor]:
+        path = inside(self._folder, file_name(self.names[row]))
+        tensors, _ = load_tensors(path, ("mu", "var"))
+        mean, variance = tensors["mu"].float(), tensors["var"].float()
+        if mean.shape != (self.layout.size,) or variance.shape != (self.layout.size,):
+            raise BadFile(f"{path} holds {tuple(mean.shape)} numbers, the pack's adapters have {self.layout.size}")
+        if bool((variance < 0).any()):
+            raise BadFile(f"{path} has a negative variance")
+        return checked_flat(mean, str(path)), checked_flat(variance, str(path))
+
+    def _rows(self, rows: Sequence[int] | None) -> Iterable[int]:
+        return range(len(self.names)) if rows is None else rows
+
+    def means(self, rows: Sequence[int] | None = None) -> Tensor:
+        """(E, P)."""
+        return torch.stack([self._read(row)[0] for row in self._rows(rows)])
+
+    def variances(self, rows: Sequence[int] | None = None) -> Tensor:
+        """(E, P)."""
+        return torch.stack([self._read(row)[1] for row in self._rows(rows)])
+
+
+@dataclass(frozen=True)
+class UnseenTask:
+    """What the evaluation of one unseen task needs. oracle_P is None where none was trained."""
+
+    dataset: str
+    name: str
+    description: str
+    tensors: TaskTensors
+    captions: tuple[str, ...]
+    oracle_P: Tensor | None
+
+
+class Pack:
+    """One pack on disk. Opening reads the manifest only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = _checked_manifest(folder / MANIFEST)
+        self.name: str = self.manifest["name"]
+        self.backbone: str = self.manifest["backbone"]
+        self.fingerprint: str = self.manifest["fingerprint"]
+        try:
+            self.layout = Layout.restore(self.manifest["layout"])
+        except Mismatch as error:
+            raise BadFile(f"{folder / MANIFEST}: {error}") from None
+        names = [task["key"] for task in self.manifest["tasks"] if task["role"] == "expert"]
+        if not names:
+            raise BadFile(f"{folder / MANIFEST} names no expert", "build the pack again")
+        self.experts = ExpertFiles(folder / "experts", names, self.layout)
+        self.prior_config = from_mapping(PriorConfig, self.manifest.get("prior", {}), f"{MANIFEST}, prior")
+
+    @cached_property
+    def index_ED(self) -> Tensor:
+        path = self.folder / "index.safetensors"
+        index = load_tensors(path, ("index",))[0]["index"].float()
+        if index.ndim != 2 or len(index) != len(self.experts.names):
+            raise BadFile(f"{path} does not hold one row for each of {len(self.experts.names)} experts")
+        return checked_flat(index, str(path))
+
+    @cached_property
+    def joint_P(self) -> Tensor:
+        return load_tensors(self.folder / "joint.safetensors", ("joint",))[0]["joint"].float()
+
+    @cached_property
+    def far(self) -> float:
+        """The similarity below which a sentence is far from every expert.
+
+        Calibrated by leaving experts out: 19 of 20 experts are at least this close to the
+        nearest other one.
+        """
+        if len(self.index_ED) < 2:
+            return -1.0
+        cosine_EE = self.index_ED @ self.index_ED.T
+        cosine_EE.fill_diagonal_(-2.0)
+        return float(torch.quantile(cosine_EE.amax(dim=1), 0.05))
+
+    def check_model(self, model: Model) -> None:
+        """Raises Mismatch unless the pack was built for exactly this model."""
+        if model.fingerprint != self.fingerprint:
+            raise Mismatch(
+                f"pack {self.name!r} was built for backbone {self.backbone!r} with fingerprint {self.fingerprint}, "
+                f"this one has {model.fingerprint}",
+                "build the pack again with this backbone",
+            )
+
+    def prior(self, embedding_D: Tensor, config: PriorConfig | None = None) -> Prior:
+        return prior(embedding_D, self.index_ED, self.experts, config or self.prior_config)
+
+    def fitted(self, generator: Generator) -> Fitted:
+        """A generator ready to be asked. Raises UnknownName if it learns and this pack has it not."""
+        if not generator.learns:
+            joint = {"joint": self.joint_P} if (self.folder / "joint.safetensors").exists() else {}
+            return generator.restore(self.experts, joint)
+        path = self.folder / "generators" / f"{generator.name}.safetensors"
+        if not path.exists():
+            error = UnknownName.of("trained generator", generator.name, self.manifest["generators"])
+            raise UnknownName(f"pack {self.name!r} has {error.message}", error.hint)
+        return generator.restore(self.experts, load_tensors(path)[0])
+
+    def unseen(self) -> Iterator[UnseenTask]:
+        """The tasks this pack can be evaluated on without photos."""
+        for task in self.manifest["tasks"]:
+            path = self.folder / "evaluation" / file_name(task["key"])
+            if task["role"] == "unseen" and path.exists():
+                tensors, about = load_tensors(path)
+                captions, owner = about["captions"], about["image_of"]
+                content = TaskTensors(task["key"], tensors["stem"], tensors["text"].float(), tuple(owner))
+                oracle = tensors["oracle"].float() if "oracle" in tensors else None
+                yield UnseenTask(task["dataset"], task["name"], task["description"], content, tuple(captions), oracle)
+
+    def verify(self) -> list[str]:
+        """What is wrong with the files, in sentences; [] for a healthy pack."""
+        listed: Mapping[str, str] = self.manifest["files"]
+        found = {
+            path.relative_to(self.folder).as_posix(): path
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and path.name != MANIFEST
+        }
+        wrong = [f"{name} is missing" for name in sorted(set(listed) - set(found))]
+        wrong += [f"{name} is not listed in {MANIFEST}" for name in sorted(set(found) - set(listed))]
+        wrong += [
+            f"{name} has changed since the pack was built"
+            for name in sorted(set(found) & set(listed))
+            if file_hash(found[name]) != listed[name]
+        ]
+        return wrong
+
+
+_FIELDS: dict[str, type] = {
+    "format": int,
+    "name": str,
+    "backbone": str,
+    "fingerprint": str,
+    "layout": dict,
+    "tasks": list,
+    "files": dict,
+    "generators": dict,
+    "default_generator": str,
+}
+
+
+def _checked_manifest(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise BadFile(f"{path} is not a table")
+    if content.get("format") != FORMAT:
+        raise BadFile(f"{path} has format {content.get('format')!r}, this program reads {FORMAT}", "update sglora")
+    for name, kind in _FIELDS.items():
+        if not isinstance(content.get(name), kind):
+            raise BadFile(f"{path}: {name} must be a {kind.__name__}, got {content.get(name)!r}")
+    for task in content["tasks"]:
+        if not isinstance(task, dict) or any(not isinstance(task.get(k), str) for k in ("key", "dataset", "name", "role", "description")):
+            raise BadFile(f"{path}: a task lacks its key, dataset, name, role or description")
+    for name in content["files"]:
+        inside(path.parent, name)
+    return content

@@ -1,0 +1,39 @@
+"""What rows say when they are put together. No torch: reporters need this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sglora_cli.contracts import Row
+
+Cell = tuple[str, int]
+"""(direction, k)"""
+
+
+def table(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[tuple[str, str], dict[Cell, float]]]:
+    """method -> (dataset, task) -> cell -> recall, averaged over samples."""
+    found: dict[str, dict[tuple[str, str], dict[Cell, list[float]]]] = {}
+    for row in rows:
+        if dataset in ("", row.dataset):
+            cells = found.setdefault(row.method, {}).setdefault((row.dataset, row.task), {})
+            cells.setdefault((row.direction, row.k), []).append(row.value)
+    return {
+        method: {task: {c: sum(v) / len(v) for c, v in cells.items()} for task, cells in by_task.items()}
+        for method, by_task in found.items()
+    }
+
+
+def averages(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, float]]:
+    """method -> cell -> recall averaged over tasks, each task counting alike."""
+    return {
+        method: {c: sum(cells[c] for cells in by_task.values()) / len(by_task) for c in next(iter(by_task.values()))}
+        for method, by_task in table(rows, dataset).items()
+    }
+
+
+def recovery(average: Mapping[str, Mapping[Cell, float]], method: str, cell: Cell) -> float | None:
+    """(method - zero-shot) / (Oracle - zero-shot); None where the Oracle gains nothing."""
+    if not {"zero-shot", "oracle", method} <= set(average):
+        return None
+    zero, oracle = average["zero-shot"][cell], average["oracle"][cell]
+    return (average[method][cell] - zero) / (oracle - zero) if oracle - zero > 1e-9 else None

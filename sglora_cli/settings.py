@@ -1,0 +1,63 @@
+"""User folders and settings. Order: option > environment > settings file > default."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import platformdirs
+import tomli
+
+from sglora_cli.errors import BadFile, UnknownName
+
+
+def home() -> Path | None:
+    """The one folder that replaces all user folders, if SGLORA_HOME is set."""
+    value = os.environ.get("SGLORA_HOME")
+    return Path(value).expanduser() if value else None
+
+
+def cache_folder() -> Path:
+    """Packs, generated adapters, features, unfinished work."""
+    own = home()
+    return own / "cache" if own else Path(platformdirs.user_cache_dir("sglora", appauthor=False))
+
+
+def settings_file() -> Path:
+    own = home()
+    return (own or Path(platformdirs.user_config_dir("sglora", appauthor=False))) / "settings.toml"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may fix once: empty means not set."""
+
+    pack: str = ""
+    """Pack used when a command names none."""
+    backbone: str = "clip-vit-b-16"
+    """Default backbone: the newest built pack of it is preferred."""
+    data: str = ""
+    """Folder that holds the data sets."""
+    generator: str = ""
+    """Generator used when a command names none; else the pack's own choice."""
+
+
+def load() -> Settings:
+    """The settings in force. Raises BadFile with the line, or UnknownName for a key that does not exist."""
+    path, values = settings_file(), {}
+    if path.exists():
+        try:
+            values = tomli.loads(path.read_text(encoding="utf-8"))
+        except (tomli.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+            raise BadFile(f"{path}: {error}", "mend or remove it") from None
+    names = [spec.name for spec in fields(Settings)]
+    for key, value in values.items():
+        if key not in names:
+            raise UnknownName.of(f"setting in {path}", key, names)
+        if not isinstance(value, str):
+            raise BadFile(f"{path}: {key} must be a text, got {value!r}")
+    for name in names:
+        if (value := os.environ.get(f"SGLORA_{name.upper()}")) is not None:
+            values[name] = value
+    return Settings(**values)

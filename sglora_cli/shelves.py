@@ -1,0 +1,80 @@
+"""Where packs and recipes lie on this machine, and which one is meant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sglora_cli.errors import UnknownName
+from sglora_cli.settings import Settings, cache_folder
+
+MANIFEST = "pack.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A pack folder, and how we came by it: "built" here or "bundled" with a plugin."""
+
+    name: str
+    folder: Path
+    origin: str
+
+    def summary(self) -> Mapping[str, Any]:
+        """The manifest, unchecked; {} when it cannot be read."""
+        try:
+            content = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+
+def built_folder() -> Path:
+    return cache_folder() / "packs"
+
+
+def places(recipe_folders: Sequence[Path]) -> list[Place]:
+    """All packs; one built here hides a bundled one of the same name."""
+    found: dict[str, Place] = {}
+    for root, origin in [*((folder, "bundled") for folder in recipe_folders), (built_folder(), "built")]:
+        if root.is_dir():
+            for manifest in sorted(root.glob(f"*/{MANIFEST}")):
+                if not manifest.parent.name.startswith("."):
+                    found[manifest.parent.name] = Place(manifest.parent.name, manifest.parent, origin)
+    return sorted(found.values(), key=lambda place: place.name)
+
+
+def find(name: str, recipe_folders: Sequence[Path], settings: Settings) -> tuple[Place, str]:
+    """The pack called `name` (or a folder's path), and why it was taken.
+
+    With no name: the settings' pack, else the newest pack built for the default backbone, else
+    the newest built, else the bundled starter. Raises UnknownName.
+    """
+    known = {place.name: place for place in places(recipe_folders)}
+    if name:
+        return _named(name, known), "named on the command line"
+    if settings.pack:
+        return _named(settings.pack, known), "set in the settings"
+    built = [place for place in known.values() if place.origin == "built"]
+    built.sort(key=lambda place: (place.folder / MANIFEST).stat().st_mtime, reverse=True)
+    for place in built:
+        if place.summary().get("backbone") == settings.backbone:
+            return place, f"newest built pack of {settings.backbone}"
+    if built:
+        return built[0], "newest built pack"
+    return _named("starter", known), "bundled; no pack is built yet"
+
+
+def _named(name: str, known: Mapping[str, Place]) -> Place:
+    if name in known:
+        return known[name]
+    if (Path(name) / MANIFEST).is_file():
+        return Place(Path(name).resolve().name, Path(name), "folder")
+    raise UnknownName.of("pack", name, known)
+
+
+def recipes(recipe_folders: Sequence[Path]) -> dict[str, Path]:
+    """Recipe files by name."""
+    return {path.stem: path for folder in recipe_folders if folder.is_dir() for path in sorted(folder.glob("*.toml"))}

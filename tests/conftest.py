@@ -1,0 +1,136 @@
+"""Shared by all tests: one thread, user folders of their own, a third-party plugin, a toy data set."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+HERE = Path(__file__).parent
+torch.set_num_threads(1)
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (240, 240, 240), "black": (10, 10, 10)}
+EXPERTS, TRAINING, UNSEEN = ("ball", "box", "cup", "hat"), ("jar", "kite", "lamp"), ("mug", "nest")
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test sees the user's packs, cache or settings."""
+    home = tmp_path_factory.mktemp("home")
+    for name in [n for n in os.environ if n.startswith("SGLORA_") and n != "SGLORA_TEST_DATA"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SGLORA_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def run():
+    """Run the program as its user does: `run("pack", "list")`."""
+    from sglora_cli.cli import main
+
+    def call(*args: object) -> Result:
+        return CliRunner().invoke(main, [str(a) for a in args], catch_exceptions=True)
+
+    return call
+
+
+def install(folder: Path, name: str, module: str, source: str) -> None:
+    """A distribution `name` with one entry point, as pip would leave it in `folder`."""
+    (folder / f"{module}.py").write_text(source)
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[sglora]\n{name} = {module}\n")
+
+
+@pytest.fixture
+def site(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the import path, to install distributions into."""
+    folder = tmp_path_factory.mktemp("site")
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+@pytest.fixture
+def tiny(site: Path) -> None:
+    """The third-party backbone `tiny` is installed."""
+    install(site, "sglora-tiny", "sglora_tiny", (HERE / "thirdparty/sglora_tiny.py").read_text())
+
+
+@pytest.fixture
+def toys(tmp_path: Path) -> Path:
+    """A data folder with one data set `toys`: two-coloured pictures whose captions name the colours."""
+    from PIL import Image
+
+    root = tmp_path / "data" / "toys"
+    (root / "images").mkdir(parents=True)
+    rows = []
+    pairs = [(a, b) for a in COLOURS for b in COLOURS if a != b]
+    for t, task in enumerate((*EXPERTS, *TRAINING, *UNSEEN)):
+        for n in range(8):
+            top, bottom = pairs[(5 * t + 3 * n) % len(pairs)]
+            image = Image.new("RGB", (16, 16), COLOURS[top])
+            image.paste(COLOURS[bottom], (0, 8, 16, 16))
+            image.putpixel((0, 0), (t, n, 0))
+            name = f"images/{task}_{n}.png"
+            image.save(root / name)
+            captions = [f"a {top} {task} on a {bottom} floor", f"{top} {task} above {bottom}"]
+            rows.append({"image": name, "task": task, "split": "train" if n < 5 else "test", "captions": captions})
+    (root / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "data"
+
+
+RECIPE = f"""
+summary = "toys"
+backbone = "tiny"
+[train]
+epochs = 6
+states = 4
+tasks_at_once = 3
+learning_rate = 0.02
+[prior]
+k = 2
+[generators.cvae]
+hidden = 8
+latent = 3
+epochs = 3
+[[source]]
+name = "toys"
+expert = {json.dumps(EXPERTS)}
+training = {json.dumps(TRAINING)}
+unseen = {json.dumps(UNSEEN)}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "toys.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def toy_pack(tiny: None, toys: Path, recipe: Path, run) -> str:
+    """The name of a pack built from the toys."""
+    result = run("pack", "build", recipe, "--data", toys)
+    assert result.exit_code == 0, result.output
+    return "toys"
+
+
+def test_data() -> Path | None:
+    """The development data, if this machine has it."""
+    named = os.environ.get("SGLORA_TEST_DATA")
+    folder = Path(named) if named else HERE.parent.parent / "shared" / "data"
+    return folder if (folder / "splits.json").is_file() else None
+
+
+@pytest.fixture
+def data() -> Path:
+    folder = test_data()
+    if folder is None:
+        pytest.skip("the development data is not here; name its folder in SGLORA_TEST_DATA")
+    return folder

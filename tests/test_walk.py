@@ -1,0 +1,21 @@
+"""The whole way on toys: build, list, show, verify, generate, inspect, bench."""
+
+from __future__ import annotations
+
+import json
+
+
+def test_a_built_pack_answers_every_command(run, toy_pack, toys, tmp_path):
+    assert run("pack", "verify", toy_pack).exit_code == 0
+    listed = run("pack", "list")
+    assert listed.stdout == "* toys  tiny  4 experts  built\n" or "* toys  tiny  4 experts  built\n" in listed.stdout
+    out = tmp_path / "mug.safetensors"
+    made = run("generate", "a photo of a mug", "-o", out)
+    assert made.exit_code == 0, made.output
+    assert made.stdout == f"{out}\n"
+    assert "pack       toys (newest built pack)" in made.stderr
+    assert run("inspect", out).stdout.startswith("adapter for 'a photo of a mug'\nbackbone   tiny, fingerprint tiny-1\n")
+    bench = run("bench", "--json")
+    assert bench.exit_code == 0, bench.output
+    content = json.loads(bench.stdout)
+    assert list(content["methods"]) == ["chance", "zero-shot", "oracle", "joint", "model-soups", "adapter-soup", "top-k", "cvae"]

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sglora_cli.adapters import Layout
@@ -145,13 +144,13 @@ def _train_chunk(
 def train_joint(model: Model, layout: Layout, tasks: Sequence[TaskTensors], config: TrainConfig) -> Tensor:
     """One adapter (P,) for all tasks: a step averages the losses of `tasks_at_once` of them.
 
-    Batches stay inside tasks, as retrieval does. As many passes over the photos as a task's own training.
+    Batches stay inside tasks, as retrieval does.
     """
     joint_1P = layout.initial(config.seed)[None].clone().requires_grad_()
     adam = RowAdam(joint_1P, config)
     sources = {task.name: _Batches(task, config) for task in tasks}
     shuffle = torch.Generator().manual_seed(config.seed)
-    for _ in progress(range(config.epochs), "training the joint adapter"):
+    for _ in progress(range(config.joint_epochs), "training the joint adapter"):
         pairs = [(task, batch) for task in tasks for batch in sources[task.name].epoch()]
         pairs = [pairs[i] for i in torch.randperm(len(pairs), generator=shuffle).tolist()]
         for first in range(0, len(pairs), config.tasks_at_once):
@@ -162,7 +161,3 @@ def train_joint(model: Model, layout: Layout, tasks: Sequence[TaskTensors], conf
             (gradient,) = torch.autograd.grad(loss, joint_1P)
             adam.step(gradient, torch.tensor([0]))
     return joint_1P.detach()[0]
-
-
-def normalised(x: Tensor) -> Tensor:
-    return F.normalize(x, dim=-1)

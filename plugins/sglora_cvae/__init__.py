@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sglora_cli.api import Experts, Material, Prior, from_mapping, hookimpl, knob
+from sglora_cli.api import Experts, Material, from_mapping, hookimpl, knob
 
 if TYPE_CHECKING:
     from torch import Tensor

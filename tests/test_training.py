@@ -1,0 +1,93 @@
+"""Batched training is training alone, done at once; Adam is torch's Adam."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from thirdparty.sglora_tiny import TinyModel
+
+from sglora_cli.adapters import Layout
+from sglora_cli.configs import TrainConfig
+from sglora_cli.errors import Mismatch
+from sglora_cli.training import RowAdam, TaskTensors, contrastive_loss, train_joint, train_tasks
+
+MODEL = TinyModel()
+LAYOUT = Layout(MODEL.sites, 2, 2.0)
+
+
+def task(name: str, photos: int) -> TaskTensors:
+    dice = torch.Generator().manual_seed(photos)
+    text = torch.nn.functional.normalize(torch.randn(2 * photos, 8, generator=dice), dim=-1)
+    return TaskTensors(name, torch.rand(photos, 4, 12, generator=dice).half(), text, tuple(i // 2 for i in range(2 * photos)))
+
+
+def trained(tasks: list[TaskTensors], **settings: int) -> dict[str, torch.Tensor]:
+    config = TrainConfig(epochs=4, states=3, batch=4, learning_rate=0.01, **settings)
+    return {t.name: states for t, states in train_tasks(MODEL, LAYOUT, tasks, config)}
+
+
+def test_tasks_trained_together_are_as_if_trained_alone():
+    tasks = [task("a", 3), task("b", 9), task("c", 4), task("d", 10)]  # one, three, one and three steps an epoch
+    together = trained(tasks, tasks_at_once=4)
+    for one in tasks:
+        alone = trained([one], tasks_at_once=1)[one.name]
+        assert alone.shape == (3, LAYOUT.size)
+        assert torch.allclose(together[one.name], alone, atol=1e-5)
+        assert not torch.allclose(alone[0], alone[2], atol=1e-3)
+
+
+def test_training_lowers_the_loss_of_its_own_task():
+    one = task("a", 4)
+    first = torch.tensor([0, 2, 4, 6])
+    real = torch.ones(1, 4, dtype=torch.bool)
+
+    def loss(flat: torch.Tensor) -> float:
+        image = MODEL.encode_image(one.stem_N[None], LAYOUT, flat[None])
+        return float(contrastive_loss(image, one.text_CD[first][None], real, MODEL.scale))
+
+    config = TrainConfig(epochs=60, states=1, batch=4, learning_rate=0.02)
+    ((_, states),) = train_tasks(MODEL, LAYOUT, [one], config)
+    assert loss(states[-1]) < 0.8 * loss(LAYOUT.initial(0))
+
+
+def test_the_loss_is_cross_entropy_both_ways():
+    dice = torch.Generator().manual_seed(0)
+    image, text = (torch.nn.functional.normalize(torch.randn(1, 3, 8, generator=dice), dim=-1) for _ in "it")
+    logits = 5 * image[0] @ text[0].T
+    target = torch.arange(3)
+    expected = (torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)) / 2
+    assert float(contrastive_loss(image, text, torch.ones(1, 3, dtype=torch.bool), 5.0)) == pytest.approx(float(expected))
+
+
+def test_padding_and_repeated_captions_are_no_negatives():
+    dice = torch.Generator().manual_seed(0)
+    image, text = (torch.nn.functional.normalize(torch.randn(1, 3, 8, generator=dice), dim=-1) for _ in "it")
+    padded = contrastive_loss(image, text, torch.tensor([[True, True, False]]), 5.0)
+    assert float(padded) == pytest.approx(float(contrastive_loss(image[:, :2], text[:, :2], torch.ones(1, 2).bool(), 5.0)))
+    same = text[:, [0, 0]]
+    assert float(contrastive_loss(image[:, :2], same, torch.ones(1, 2).bool(), 5.0)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_row_adam_is_adam():
+    start = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
+    ours, theirs = start.clone(), start[:1].clone().requires_grad_()
+    adam = RowAdam(ours, TrainConfig(learning_rate=0.1))
+    reference = torch.optim.Adam([theirs], lr=0.1)
+    for step in range(5):
+        gradient = torch.randn(2, 5, generator=torch.Generator().manual_seed(step))
+        adam.step(gradient, torch.tensor([0]))
+        theirs.grad = gradient[:1]
+        reference.step()
+    assert torch.allclose(ours[:1], theirs.detach(), atol=1e-6)
+    assert torch.equal(ours[1], start[1])  # it sat every step out
+
+
+def test_the_joint_adapter_is_one_that_moved():
+    joint = train_joint(MODEL, LAYOUT, [task("a", 3), task("b", 5)], TrainConfig(joint_epochs=3, learning_rate=0.01))
+    assert joint.shape == (LAYOUT.size,)
+    assert float(LAYOUT.update_norm(joint)) > 0
+
+
+def test_a_task_of_one_photo_is_refused():
+    with pytest.raises(Mismatch, match=r"task 'a' has 1 photo\(s\)"):
+        list(train_tasks(MODEL, LAYOUT, [task("a", 1)], TrainConfig()))

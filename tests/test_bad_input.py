@@ -1,0 +1,132 @@
+"""What a user mistypes, or hands over broken: the message, the hint, the exit code, and nothing written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message", "hint"),
+    [
+        (["genrate"], 3, "no command named 'genrate'", "did you mean 'generate'?"),
+        (["generate", "a mug", "--pack", "toyz"], 3, "no pack named 'toyz'", "did you mean 'toys'?"),
+        (["generate", "a mug", "--generator", "cvea"], 3, "no generator named 'cvea'", "did you mean 'cvae'?"),
+        (["generate", "  "], 2, "the sentence has no word: '  '", 'describe the task, as in "a photo of a pug"'),
+        (["generate", "a" * 2001], 2, "the sentence has 2001 characters, more than 2000", "shorten it"),
+        (["generate", "a mug", "--samples", "0"], 2, "samples must be at least 1, got 0", ""),
+        (["generate", "a mug", "--temperature", "nan"], 2, "temperature must be finite, got nan", ""),
+        (["generate", "a mug", "--k", "9"], 5, "K = 9 is more than the 4 experts there are", ""),
+        (["generate", "a mug", "-o", "mug.bin"], 2, "an adapter is written as .safetensors, got mug.bin", "try -o mug.safetensors"),
+        (["bench", "--baselines", "topk"], 3, "no method named 'topk'", "did you mean 'top-k'?"),
+        (["bench", "--dataset", "toy"], 3, "no dataset with unseen tasks in this pack named 'toy'", "did you mean 'toys'?"),
+        (["bench", "--as", "jsn"], 3, "no reporter named 'jsn'", "did you mean 'json'?"),
+        (["pack", "verify", "toyz"], 3, "no pack named 'toyz'", "did you mean 'toys'?"),
+        (["pack", "build", "starte"], 3, "no recipe named 'starte'", "did you mean 'starter'?"),
+        (["inspect", "toyz"], 3, "no adapter file, pack or recipe named 'toyz'", "did you mean 'toys'?"),
+        (["inspect", "none.safetensors"], 4, "none.safetensors does not exist", ""),
+    ],
+)
+def test_a_mistake_is_answered(run, toy_pack, own_home, arguments, code, message, hint):
+    before = sorted(own_home.rglob("*"))
+    result = run(*arguments)
+    assert result.stderr == f"error: {message}\n" + (f"hint: {hint}\n" if hint else "")
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert sorted(own_home.rglob("*")) == before
+
+
+def test_an_existing_file_is_kept(run, toy_pack, tmp_path):
+    out = tmp_path / "mug.safetensors"
+    out.write_text("mine")
+    result = run("generate", "a mug", "-o", out)
+    assert (result.exit_code, out.read_text()) == (2, "mine")
+    assert run("generate", "a mug", "-o", out, "--force").exit_code == 0
+
+
+CASES = {
+    "not json": ("{", "not JSON"),
+    "a list": ("[1]", "expected an object, got list"),
+    "no captions": ('{"image": "i.png", "task": "t", "captions": []}', "has no caption, or an empty one"),
+    "wrong type": ('{"image": "i.png", "task": "t", "captions": "red"}', "'captions' must be a list of texts, got 'red'"),
+    "wrong split": ('{"image": "i.png", "task": "t", "split": "dev", "captions": ["a"]}', "'split' must be one of train, test"),
+    "missing image": ('{"image": "gone.png", "task": "t", "captions": ["a"]}', "gone.png does not exist"),
+    "outside": ('{"image": "../../x.png", "task": "t", "captions": ["a"]}', "leads out of"),
+    "no task": ('{"image": "i.png", "captions": ["a"]}', "'task' must be a text, got None"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_broken_captions_file_is_named_with_its_line(run, tiny, toys, recipe, own_home, case):
+    line, message = CASES[case]
+    path = toys / "toys" / "captions.jsonl"
+    good = path.read_text().splitlines()
+    path.write_text("\n".join([good[0], "", line, *good[1:]]) + "\n")
+    result = run("pack", "build", recipe, "--data", toys)
+    assert result.exit_code == 4
+    assert message in result.stderr
+    if case != "outside":
+        assert f"{path}, line 3: " in result.stderr
+    assert not (own_home / "cache").exists()
+
+
+def test_an_image_named_twice_is_refused(run, tiny, toys, recipe):
+    path = toys / "toys" / "captions.jsonl"
+    path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
+    result = run("pack", "build", recipe, "--data", toys)
+    assert result.exit_code == 4
+    assert "was named before, in line 1" in result.stderr
+
+
+def test_a_broken_image_is_named(run, tiny, toys, recipe):
+    image = toys / "toys" / json.loads((toys / "toys" / "captions.jsonl").read_text().splitlines()[0])["image"]
+    image.write_bytes(image.read_bytes()[:40])
+    result = run("pack", "build", recipe, "--data", toys)
+    assert result.exit_code == 4
+    assert f"image {image} cannot be decoded" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "message", "hint"),
+    [
+        ("epochs = 6", "epoch = 6", 3, "no key in [train] named 'epoch'", "did you mean 'epochs'?"),
+        ("epochs = 6", "epochs = 0", 2, "[train]: epochs must be at least 1, got 0", ""),
+        ("epochs = 6", 'epochs = "6"', 2, "[train]: epochs must be a whole number, got '6'", ""),
+        ('backbone = "tiny"', 'backbone = "tinny"', 3, "no backbone named 'tinny'", "did you mean 'tiny'?"),
+        ("k = 2", "k = 5", 4, "4 experts are fewer than K = 5", "name more, or lower k in [prior]"),
+        ('"mug"', '"ball"', 4, "toys/ball is expert and unseen", "a task has one role, or its result is a leak"),
+        ('"mug"', '"mugg"', 3, "no task in toys named 'mugg'", "did you mean 'mug'?"),
+        ("[generators.cvae]", "[generators.cvea]", 3, "no generator named 'cvea'", "did you mean 'cvae'?"),
+        ("[prior]", "[priors]", 3, "no key named 'priors'", "did you mean 'prior'?"),
+        ("[prior]", "[prior", 4, "", ""),
+    ],
+)
+def test_a_broken_recipe_is_refused_before_anything_runs(run, tiny, toys, recipe, own_home, old, new, code, message, hint):
+    text = recipe.read_text()
+    assert old in text
+    recipe.write_text(text.replace(old, new))
+    result = run("pack", "build", recipe, "--data", toys)
+    assert result.exit_code == code, result.output
+    assert message in result.stderr
+    assert hint in result.stderr
+    assert not (own_home / "cache").exists()
+
+
+def test_a_changed_pack_is_found(run, toy_pack, own_home):
+    pack = own_home / "cache/packs/toys"
+    (pack / "README.md").write_text("changed")
+    (pack / "extra").write_text("x")
+    (pack / "joint.safetensors").unlink()
+    result = run("pack", "verify", "toys")
+    assert result.exit_code == 4
+    assert result.stderr == (
+        "error: pack 'toys': joint.safetensors is missing; extra is not listed in pack.json; "
+        "README.md has changed since the pack was built\nhint: build or fetch it again\n"
+    )
+
+
+def test_data_that_is_not_named_is_asked_for(run, tiny, recipe):
+    result = run("pack", "build", recipe)
+    assert result.exit_code == 6
+    assert result.stderr.startswith("error: no folder with data is known\nhint: pass --data DIR")

@@ -1,0 +1,15 @@
+"""The examples in docstrings are true."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["sglora_cli.retrieval", "sglora_cli.semantics", "sglora_starter.colours"])
+def test_examples_are_true(name):
+    outcome = doctest.testmod(importlib.import_module(name))
+    assert outcome.attempted > 0
+    assert outcome.failed == 0

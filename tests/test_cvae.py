@@ -1,0 +1,84 @@
+"""The CVAE: Eq. 9 against torch's own distributions, and that it learns, conditions and survives being stored."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sglora_cli.adapters import Layout
+from sglora_cli.contracts import Material, Site
+from sglora_cli.errors import BadFile
+from sglora_cli.semantics import Prior
+from sglora_cvae import CvaeConfig
+from sglora_cvae.network import Network, fit, restore
+
+LAYOUT = Layout((Site("q", 6, 5),), rank=2, alpha=2.0)
+
+
+class Experts:
+    names = ("a", "b")
+    layout = LAYOUT
+
+    def __init__(self):
+        dice = torch.Generator().manual_seed(3)
+        self.mu, self.var = torch.randn(2, LAYOUT.size, generator=dice), torch.full((2, LAYOUT.size), 0.01)
+
+    def means(self, rows=None):
+        return self.mu if rows is None else self.mu[list(rows)]
+
+    def variances(self, rows=None):
+        return self.var if rows is None else self.var[list(rows)]
+
+
+def condition(mean_P: torch.Tensor) -> Prior:
+    variance = torch.full_like(mean_P, 0.01)
+    return Prior(torch.zeros(2), (0, 1), torch.tensor([0.5, 0.5]), mean_P, variance, variance, torch.zeros(4))
+
+
+@pytest.fixture
+def trained():
+    """Two tasks whose adapters are the two experts, told apart by their conditions."""
+    experts = Experts()
+    dice = torch.Generator().manual_seed(4)
+    states = [experts.mu[t] + 0.1 * torch.randn(20, LAYOUT.size, generator=dice) for t in range(2)]
+    priors = [condition(experts.mu[t]) for t in range(2)]
+    material = Material(experts, ("a", "b"), lambda t: states[t], priors, experts.mu[0], 0, lambda text: None)
+    config = CvaeConfig(hidden=32, latent=4, epochs=150, batch=16, learning_rate=5e-3)
+    return (experts, priors, *fit(material, config))
+
+
+def test_the_divergence_is_that_of_two_gaussians():
+    network = Network(size=6, hidden=5, latent=3)
+    x, c, noise = torch.randn(4, 6), torch.randn(4, 12), torch.randn(4, 3)
+    _, kl = network(x, c, noise)
+    q_mean, q_log = network.encoder(torch.cat([x, c], 1)).chunk(2, 1)
+    p_mean, p_log = network.prior(c).chunk(2, 1)
+    normal = torch.distributions.Normal
+    expected = torch.distributions.kl_divergence(normal(q_mean, (q_log / 2).exp()), normal(p_mean, (p_log / 2).exp())).sum(1)
+    assert torch.allclose(kl, expected, atol=1e-5)
+
+
+def test_it_generates_what_its_condition_asks_for(trained):
+    experts, priors, fitted, health = trained
+    for t in range(2):
+        drawn = fitted.generate(priors[t], samples=8, seed=0, temperature=1.0)
+        own, other = ((drawn - experts.mu[u]).square().mean() for u in (t, 1 - t))
+        assert own < 0.2 * other
+    assert health["error_per_number"] < 0.3 * health["spread_per_number"]
+
+
+def test_it_survives_being_stored(trained):
+    experts, priors, fitted, _ = trained
+    again = restore(experts, fitted.tensors())
+    one, two = (f.generate(priors[0], 2, 5, 1.0) for f in (fitted, again))
+    assert torch.allclose(one, two, atol=0.02)
+    assert torch.equal(two, restore(experts, fitted.tensors()).generate(priors[0], 2, 5, 1.0))
+
+
+def test_tensors_of_another_pack_are_refused(trained):
+    experts, _, fitted, _ = trained
+    tensors = fitted.tensors()
+    with pytest.raises(BadFile, match="not the tensors of a CVAE"):
+        restore(experts, {k: v for k, v in tensors.items() if "decoder" not in k})
+    with pytest.raises(BadFile, match="CVAE"):
+        restore(experts, {**tensors, "centre": torch.zeros(3)})

@@ -103,7 +103,11 @@ class Layout:
             layout = cls(sites, int(about["rank"]), float(about["alpha"]))
         except (KeyError, TypeError, ValueError) as error:
             raise Mismatch(f"not a LoRA layout: {error}") from None
-        if layout.rank < 1 or not math.isfinite(layout.alpha) or any(min(s.out_features, s.in_features) < 1 for s in sites):
+        if (
+            layout.rank < 1
+            or not math.isfinite(layout.alpha)
+            or any(min(s.out_features, s.in_features) < 1 for s in sites)
+        ):
             raise Mismatch("not a LoRA layout: rank and features must be positive")
         return layout
 

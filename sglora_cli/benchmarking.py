@@ -153,7 +153,9 @@ def differences(
             for k in KS:
                 cell = (direction, k)
                 gap_T = torch.tensor([by_task[t][cell] - found[against][t][cell] for t in tasks], dtype=torch.float64)
-                low, high = torch.quantile(gap_T[drawn_BT].mean(dim=1), torch.tensor([0.025, 0.975], dtype=torch.float64))
+                low, high = torch.quantile(
+                    gap_T[drawn_BT].mean(dim=1), torch.tensor([0.025, 0.975], dtype=torch.float64)
+                )
                 result[method, direction, k] = (float(gap_T.mean()), float(low), float(high))
     return result
 

@@ -21,7 +21,15 @@ from sglora_cli.adapters import Layout
 from sglora_cli.contracts import Material, Model, Task
 from sglora_cli.errors import BadFile, Unavailable
 from sglora_cli.features import task_tensors
-from sglora_cli.files import content_hash, file_hash, load_tensors, save_tensors, scratch_folder, write_bytes, write_json
+from sglora_cli.files import (
+    content_hash,
+    file_hash,
+    load_tensors,
+    save_tensors,
+    scratch_folder,
+    write_bytes,
+    write_json,
+)
 from sglora_cli.host import Host
 from sglora_cli.packs import FORMAT, ExpertFiles, file_name
 from sglora_cli.progressing import progress
@@ -58,7 +66,7 @@ def build(host: Host, recipe: Recipe, data: Path, note: Note, out: Path | None =
     layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
     tasks = _features(model, plan)
     note(f"features: {time.monotonic() - started:.0f} s")
-    note(f"{len(tasks)} tasks, {sum(len(t.train.stem_N) for t in tasks)} training photos, {layout.size} numbers an adapter")
+    note(f"{len(tasks)} tasks, {sum(len(t.train.stem_N) for t in tasks)} training photos, {layout.size} numbers each")
 
     states = _States(model, layout, tasks, recipe)
     states.train(note)
@@ -68,7 +76,9 @@ def build(host: Host, recipe: Recipe, data: Path, note: Note, out: Path | None =
     target = out or built_folder() / recipe.name
     with scratch_folder(target) as folder:
         experts, index_ED = _write_experts(folder, model, layout, tasks, states)
-        save_tensors(folder / "joint.safetensors", {"joint": joint_P}, {"kind": "joint", "fingerprint": model.fingerprint})
+        save_tensors(
+            folder / "joint.safetensors", {"joint": joint_P}, {"kind": "joint", "fingerprint": model.fingerprint}
+        )
         health = _fit_generators(folder, host, recipe, model, tasks, states, experts, index_ED, joint_P, note)
         _write_evaluation(folder, tasks, states)
         manifest = _manifest(recipe, model, layout, tasks, health)
@@ -86,7 +96,9 @@ def _features(model: Model, plan: Sequence[Mapping[str, Sequence[Task]]]) -> lis
     wanted = [(role, task) for roles in plan for role, tasks in roles.items() for task in tasks]
     for _, task in wanted:
         if len(task.photos["train"]) < 2:
-            raise BadFile(f"task {task.key} has {len(task.photos['train'])} training photo(s), it needs two", "remove it")
+            raise BadFile(
+                f"task {task.key} has {len(task.photos['train'])} training photo(s), it needs two", "remove it"
+            )
     found = []
     for role, task in progress(wanted, "features"):
         test = task_tensors(model, task.key, task.photos["test"]) if role == "unseen" and task.photos["test"] else None
@@ -137,7 +149,9 @@ def _write_experts(
         tensors = {"mu": states_MP.mean(dim=0).float(), "var": states_MP.var(dim=0, correction=0).float()}
         save_tensors(folder / "experts" / file_name(t.task.key), tensors, about)
     index_ED = model.encode_text([t.task.description for t in chosen]).float()
-    save_tensors(folder / "index.safetensors", {"index": index_ED}, {"kind": "index", "tasks": [t.task.key for t in chosen]})
+    save_tensors(
+        folder / "index.safetensors", {"index": index_ED}, {"kind": "index", "tasks": [t.task.key for t in chosen]}
+    )
     return ExpertFiles(folder / "experts", [t.task.key for t in chosen], layout), index_ED
 
 
@@ -167,7 +181,9 @@ def _fit_generators(
     health = {}
     for name, settings in recipe.generators.items():
         fitted, health[name] = host.generators[name].fit(material, settings)
-        save_tensors(folder / "generators" / f"{name}.safetensors", fitted.tensors(), {"kind": "generator", "name": name})
+        save_tensors(
+            folder / "generators" / f"{name}.safetensors", fitted.tensors(), {"kind": "generator", "name": name}
+        )
     return health
 
 
@@ -227,9 +243,9 @@ def _put(folder: Path, target: Path) -> None:
         os.replace(folder, target)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        raise Unavailable(f"cannot put the pack into {target}: {error.strerror}", "the finished steps are kept") from error
-
-
+        raise Unavailable(
+            f"cannot put the pack into {target}: {error.strerror}", "the finished steps are kept"
+        ) from error
 
 
 def plan(host: Host, recipe: Recipe, data: Path) -> dict[str, Any]:

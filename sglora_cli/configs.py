@@ -39,7 +39,9 @@ class TrainConfig:
     learning_rate: float = knob(1e-3, "Learning rate of Adam.", least=0)
     weight_decay: float = knob(0.0, "Decoupled weight decay.", least=0)
     joint_epochs: int = knob(30, "Passes over the seen tasks' photos for the joint adapter.", least=1)
-    tasks_at_once: int = knob(16, "Tasks in one batched step; for tasks' own adapters it changes speed and memory, not results.", least=1)
+    tasks_at_once: int = knob(
+        16, "Tasks in one batched step; for tasks' own adapters it changes speed and memory, not results.", least=1
+    )
     seed: int = knob(0, "Seed of the shared initialisation and of every task's batches.")
 
 

@@ -48,7 +48,7 @@ class AdapterFile:
 
 
 def save_adapter(path: Path, layout: Layout, flat_P: Tensor, about: Mapping[str, Any]) -> None:
-    """Write one adapter; the file is also a valid PEFT adapter state. Raises Mismatch for numbers that are not finite."""
+    """Write one adapter; the file is also a valid PEFT adapter state. Raises Mismatch for numbers not finite."""
     checked_flat(flat_P, "the adapter")
     tensors = {}
     for name, (b_OR, a_RI) in layout.split(flat_P).items():

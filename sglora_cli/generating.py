@@ -99,7 +99,9 @@ class Session:
             "generator": self.generator.name,
             "prior": asdict(prior_config),
             "draw": asdict(config),
-            "experts": [[self.pack.experts.names[r], round(float(a), 6)] for r, a in zip(prior.rows, prior.alpha_K, strict=True)],
+            "experts": [
+                [self.pack.experts.names[r], round(float(a), 6)] for r, a in zip(prior.rows, prior.alpha_K, strict=True)
+            ],
         }
         return Generated(sentence, adapters_SP, prior, self.pack.layout, about, self._warnings(prior, adapters_SP))
 

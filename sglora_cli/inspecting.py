@@ -43,7 +43,9 @@ def pack_facts(pack: Pack) -> list[str]:
 
 def pack_health(pack: Pack) -> list[str]:
     wrong = pack.verify()
-    return [f"damaged    {sentence}" for sentence in wrong] or [f"healthy    {len(pack.manifest['files'])} files, all as built"]
+    return [f"damaged    {sentence}" for sentence in wrong] or [
+        f"healthy    {len(pack.manifest['files'])} files, all as built"
+    ]
 
 
 def recipe_facts(recipe: Recipe) -> list[str]:

@@ -42,7 +42,8 @@ class ExpertFiles:
     """The expert repository (Eq. 5): each expert is read when it is asked for, then kept."""
 
     def __init__(self, folder: Path, names: Sequence[str], layout: Layout) -> None:
-        self._folder, self.names, self.layout = folder, tuple(names), layout
+        self._folder, self.layout = folder, layout
+        self.names: Sequence[str] = tuple(names)
         self._read = lru_cache(maxsize=None)(self._load)
 
     def _load(self, row: int) -> tuple[Tensor, Tensor]:
@@ -198,7 +199,9 @@ def _checked_manifest(path: Path) -> dict[str, Any]:
         if not isinstance(content.get(name), kind):
             raise BadFile(f"{path}: {name} must be a {kind.__name__}, got {content.get(name)!r}")
     for task in content["tasks"]:
-        if not isinstance(task, dict) or any(not isinstance(task.get(k), str) for k in ("key", "dataset", "name", "role", "description")):
+        if not isinstance(task, dict) or any(
+            not isinstance(task.get(k), str) for k in ("key", "dataset", "name", "role", "description")
+        ):
             raise BadFile(f"{path}: a task lacks its key, dataset, name, role or description")
     for name in content["files"]:
         inside(path.parent, name)

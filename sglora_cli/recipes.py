@@ -1,18 +1,18 @@
 """Recipes: the TOML that says how to build a pack.
 
-    backbone = "starter"
-    template = "a photo of a {name}"
+backbone = "starter"
+template = "a photo of a {name}"
 
-    [lora]                      # LoraConfig        [train]   # TrainConfig
-    [prior]                     # PriorConfig       [generators.cvae]   # one table a learned generator
+[lora]                      # LoraConfig        [train]   # TrainConfig
+[prior]                     # PriorConfig       [generators.cvae]   # one table a learned generator
 
-    [[source]]
-    name = "pets"               # what its tasks are called: pets/pug
-    dataset = "folder"          # a data set plugin
-    path = "oxford-iiit-pet"    # below the data folder
-    expert = ["birman"]         # the roles: which tasks are experts,
-    training = ["beagle"]       # teach the generator,
-    unseen = ["pug"]            # and measure it
+[[source]]
+name = "pets"               # what its tasks are called: pets/pug
+dataset = "folder"          # a data set plugin
+path = "oxford-iiit-pet"    # below the data folder
+expert = ["birman"]         # the roles: which tasks are experts,
+training = ["beagle"]       # teach the generator,
+unseen = ["pug"]            # and measure it
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def _check_roles(recipe: Recipe) -> None:
                 role_of[key] = role
     counts = {role: list(role_of.values()).count(role) for role in ROLES}
     if counts["expert"] < recipe.prior.k:
-        raise BadFile(f"{counts['expert']} experts are fewer than K = {recipe.prior.k}", "name more, or lower k in [prior]")
+        raise BadFile(
+            f"{counts['expert']} experts are fewer than K = {recipe.prior.k}", "name more, or lower k in [prior]"
+        )
     if recipe.generators and not counts["training"]:
         raise BadFile("a learned generator needs training tasks, there are none")
 
@@ -162,7 +164,8 @@ def data_root(option: str | Path | None, setting: str) -> Path:
     value = str(option or setting)
     if not value:
         raise Unavailable(
-            "no folder with data is known", "pass --data DIR, or set SGLORA_DATA, or write data = \"DIR\" into the settings"
+            "no folder with data is known",
+            'pass --data DIR, or set SGLORA_DATA, or write data = "DIR" into the settings',
         )
     path = Path(value).expanduser()
     if not path.is_dir():

@@ -39,7 +39,9 @@ def ranks(scores_NC: Tensor, image_of: Sequence[int]) -> tuple[Tensor, Tensor]:
     return torch.where(right_NC.any(dim=1), i2t_N, captions + 1), t2i_C
 
 
-def recalls(image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int], ks: Sequence[int] = KS) -> dict[tuple[str, int], float]:
+def recalls(
+    image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int], ks: Sequence[int] = KS
+) -> dict[tuple[str, int], float]:
     """Recall@k in percent by (direction, k). SG-LoRA (arXiv 2509.10535), METHOD "Measures"."""
     if len(image_ND) == 0 or len(text_CD) == 0:
         raise Mismatch("recall needs at least one image and one caption")

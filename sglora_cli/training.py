@@ -94,10 +94,15 @@ def contrastive_loss(image_TND: Tensor, text_TND: Tensor, real_TN: Tensor, scale
     return (per_TN * real_TN).sum(dim=1) / real_TN.sum(dim=1)
 
 
-def _gather(tasks: Sequence[TaskTensors], batches: Sequence[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor, Tensor]:
+def _gather(
+    tasks: Sequence[TaskTensors], batches: Sequence[tuple[list[int], list[int]]]
+) -> tuple[Tensor, Tensor, Tensor]:
     """One step's padded stems (T, N, ...), texts (T, N, D) and which of them are real (T, N)."""
     widest = max(len(photos) for photos, _ in batches)
-    padded = [(photos + photos[:1] * (widest - len(photos)), texts + texts[:1] * (widest - len(texts))) for photos, texts in batches]
+    padded = [
+        (photos + photos[:1] * (widest - len(photos)), texts + texts[:1] * (widest - len(texts)))
+        for photos, texts in batches
+    ]
     stem = torch.stack([task.stem_N[photos] for task, (photos, _) in zip(tasks, padded, strict=True)]).float()
     text = torch.stack([task.text_CD[texts] for task, (_, texts) in zip(tasks, padded, strict=True)])
     real = torch.tensor([[i < len(photos) for i in range(widest)] for photos, _ in batches])
@@ -127,7 +132,7 @@ def _train_chunk(
     sources = [_Batches(task, config) for task in tasks]
     kept = min(config.states, config.epochs)
     states = torch.empty(len(tasks), kept, layout.size)
-    for epoch in progress(range(config.epochs), f"training {tasks[0].name} ... {tasks[-1].name}"):
+    for epoch in progress(list(range(config.epochs)), f"training {tasks[0].name} ... {tasks[-1].name}"):
         plans = [source.epoch() for source in sources]
         for step in range(max(source.steps for source in sources)):
             rows = [t for t, source in enumerate(sources) if step < source.steps]

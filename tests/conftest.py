@@ -13,7 +13,13 @@ from click.testing import CliRunner, Result
 HERE = Path(__file__).parent
 torch.set_num_threads(1)
 
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (240, 240, 240), "black": (10, 10, 10)}
+COLOURS = {
+    "red": (220, 30, 30),
+    "green": (30, 200, 40),
+    "blue": (30, 40, 220),
+    "white": (240, 240, 240),
+    "black": (10, 10, 10),
+}
 EXPERTS, TRAINING, UNSEEN = ("ball", "box", "cup", "hat"), ("jar", "kite", "lamp"), ("mug", "nest")
 
 

@@ -39,7 +39,9 @@ def imported(path: Path) -> set[str]:
     for node in ast.walk(tree):
         if id(node) not in typing_only:
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names = [f"{node.module}.{a.name}" for a in node.names] if node.module == "sglora_cli" else [node.module]
+                names = (
+                    [f"{node.module}.{a.name}" for a in node.names] if node.module == "sglora_cli" else [node.module]
+                )
                 found.update(names)
             elif isinstance(node, ast.Import):
                 found.update(alias.name for alias in node.names)

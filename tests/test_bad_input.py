@@ -18,9 +18,19 @@ import pytest
         (["generate", "a mug", "--samples", "0"], 2, "samples must be at least 1, got 0", ""),
         (["generate", "a mug", "--temperature", "nan"], 2, "temperature must be finite, got nan", ""),
         (["generate", "a mug", "--k", "9"], 5, "K = 9 is more than the 4 experts there are", ""),
-        (["generate", "a mug", "-o", "mug.bin"], 2, "an adapter is written as .safetensors, got mug.bin", "try -o mug.safetensors"),
+        (
+            ["generate", "a mug", "-o", "mug.bin"],
+            2,
+            "an adapter is written as .safetensors, got mug.bin",
+            "try -o mug.safetensors",
+        ),
         (["bench", "--baselines", "topk"], 3, "no method named 'topk'", "did you mean 'top-k'?"),
-        (["bench", "--dataset", "toy"], 3, "no dataset with unseen tasks in this pack named 'toy'", "did you mean 'toys'?"),
+        (
+            ["bench", "--dataset", "toy"],
+            3,
+            "no dataset with unseen tasks in this pack named 'toy'",
+            "did you mean 'toys'?",
+        ),
         (["bench", "--as", "jsn"], 3, "no reporter named 'jsn'", "did you mean 'json'?"),
         (["pack", "verify", "toyz"], 3, "no pack named 'toyz'", "did you mean 'toys'?"),
         (["pack", "build", "starte"], 3, "no recipe named 'starte'", "did you mean 'starter'?"),
@@ -49,8 +59,14 @@ CASES = {
     "not json": ("{", "not JSON"),
     "a list": ("[1]", "expected an object, got list"),
     "no captions": ('{"image": "i.png", "task": "t", "captions": []}', "has no caption, or an empty one"),
-    "wrong type": ('{"image": "i.png", "task": "t", "captions": "red"}', "'captions' must be a list of texts, got 'red'"),
-    "wrong split": ('{"image": "i.png", "task": "t", "split": "dev", "captions": ["a"]}', "'split' must be one of train, test"),
+    "wrong type": (
+        '{"image": "i.png", "task": "t", "captions": "red"}',
+        "'captions' must be a list of texts, got 'red'",
+    ),
+    "wrong split": (
+        '{"image": "i.png", "task": "t", "split": "dev", "captions": ["a"]}',
+        "'split' must be one of train, test",
+    ),
     "missing image": ('{"image": "gone.png", "task": "t", "captions": ["a"]}', "gone.png does not exist"),
     "outside": ('{"image": "../../x.png", "task": "t", "captions": ["a"]}', "leads out of"),
     "no task": ('{"image": "i.png", "captions": ["a"]}', "'task' must be a text, got None"),
@@ -102,7 +118,9 @@ def test_a_broken_image_is_named(run, tiny, toys, recipe):
         ("[prior]", "[prior", 4, "", ""),
     ],
 )
-def test_a_broken_recipe_is_refused_before_anything_runs(run, tiny, toys, recipe, own_home, old, new, code, message, hint):
+def test_a_broken_recipe_is_refused_before_anything_runs(
+    run, tiny, toys, recipe, own_home, old, new, code, message, hint
+):
     text = recipe.read_text()
     assert old in text
     recipe.write_text(text.replace(old, new))

@@ -54,7 +54,9 @@ def test_the_divergence_is_that_of_two_gaussians():
     q_mean, q_log = network.encoder(torch.cat([x, c], 1)).chunk(2, 1)
     p_mean, p_log = network.prior(c).chunk(2, 1)
     normal = torch.distributions.Normal
-    expected = torch.distributions.kl_divergence(normal(q_mean, (q_log / 2).exp()), normal(p_mean, (p_log / 2).exp())).sum(1)
+    expected = torch.distributions.kl_divergence(
+        normal(q_mean, (q_log / 2).exp()), normal(p_mean, (p_log / 2).exp())
+    ).sum(1)
     assert torch.allclose(kl, expected, atol=1e-5)
 
 

@@ -45,7 +45,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"1234567", struct.pack("<Q", 10**12) + b"{}", struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 4) + b"{,,}", b"PK\3\4" + bytes(50)],
+    [
+        b"",
+        b"1234567",
+        struct.pack("<Q", 10**12) + b"{}",
+        struct.pack("<Q", 2) + b"[]",
+        struct.pack("<Q", 4) + b"{,,}",
+        b"PK\3\4" + bytes(50),
+    ],
 )
 def test_what_is_not_safetensors_is_refused(tmp_path, content):
     path = tmp_path / "x.safetensors"
@@ -134,5 +141,3 @@ def test_images_that_cannot_be_decoded_are_named(tmp_path):
     path.write_bytes(b"\xff\xd8\xff\xe0 nothing")
     with pytest.raises(BadFile, match=r"x\.jpg cannot be decoded"):
         read_image(path)
-
-

@@ -47,7 +47,9 @@ def test_temperature_zero_takes_the_mean(run, toy_pack, tmp_path):
 def test_top_k_writes_the_weighted_mean_of_the_experts_it_names(run, toy_pack, tmp_path, own_home):
     from sglora_cli.packs import Pack
 
-    found = json.loads(made(run, tmp_path, "a mug", "-o", tmp_path / "m.safetensors", "--generator", "top-k", "--json").stdout)
+    found = json.loads(
+        made(run, tmp_path, "a mug", "-o", tmp_path / "m.safetensors", "--generator", "top-k", "--json").stdout
+    )
     pack = Pack(own_home / "cache/packs/toys")
     expected = sum(e["weight"] * pack.experts.means([pack.experts.names.index(e["task"])])[0] for e in found["experts"])
     assert torch.allclose(load_adapter(tmp_path / "m.safetensors").flat_P, expected, atol=1e-4)
@@ -64,7 +66,9 @@ def test_a_pack_of_another_backbone_is_refused(run, toy_pack, own_home):
     manifest.write_text(manifest.read_text().replace('"tiny-1"', '"tiny-2"'))
     result = run("generate", "a mug")
     assert result.exit_code == 5
-    assert result.stderr.startswith("error: pack 'toys' was built for backbone 'tiny' with fingerprint tiny-2, this one has tiny-1")
+    assert result.stderr.startswith(
+        "error: pack 'toys' was built for backbone 'tiny' with fingerprint tiny-2, this one has tiny-1"
+    )
 
 
 def test_a_far_sentence_is_warned_about(toy_pack):

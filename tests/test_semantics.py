@@ -41,7 +41,9 @@ def test_moments_are_those_of_the_mixture():
 
 def test_only_the_selected_experts_are_read():
     experts = Experts()
-    found = prior(torch.tensor([0.6, 0.8]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), experts, PriorConfig(2, 0.1))
+    found = prior(
+        torch.tensor([0.6, 0.8]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), experts, PriorConfig(2, 0.1)
+    )
     assert found.rows == (1, 0)
     assert experts.read == {0, 1}
     assert found.alpha_K.tolist() == pytest.approx(torch.softmax(torch.tensor([8.0, 6.0]), 0).tolist())

@@ -23,7 +23,11 @@ def model():
 def photo(colour: tuple[int, int, int]):
     from PIL import Image
 
-    return Image.effect_noise((320, 240), 40).convert("RGB") if colour == (0, 0, 0) else Image.new("RGB", (320, 240), colour)
+    return (
+        Image.effect_noise((320, 240), 40).convert("RGB")
+        if colour == (0, 0, 0)
+        else Image.new("RGB", (320, 240), colour)
+    )
 
 
 def test_sentences_are_those_of_transformers(model):
@@ -103,7 +107,12 @@ def test_nothing_of_a_task_reaches_the_backbone(data):
     from sglora_starter.corpus import MOVED, read
 
     splits = json.loads((data / "splits.json").read_text())
-    tasks = {name.lower() for family in splits.values() for role in ("expert", "training", "unseen") for name in family.get(role, [])}
+    tasks = {
+        name.lower()
+        for family in splits.values()
+        for role in ("expert", "training", "unseen")
+        for name in family.get(role, [])
+    }
     groups = {photo.group.lower() for photo in read(data)}
     assert groups & tasks == {name.lower() for name in MOVED}
     assert not {name.lower() for name in MOVED} & {name.lower() for name in splits["birds"]["unseen"]}

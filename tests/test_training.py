@@ -18,7 +18,9 @@ LAYOUT = Layout(MODEL.sites, 2, 2.0)
 def task(name: str, photos: int) -> TaskTensors:
     dice = torch.Generator().manual_seed(photos)
     text = torch.nn.functional.normalize(torch.randn(2 * photos, 8, generator=dice), dim=-1)
-    return TaskTensors(name, torch.rand(photos, 4, 12, generator=dice).half(), text, tuple(i // 2 for i in range(2 * photos)))
+    return TaskTensors(
+        name, torch.rand(photos, 4, 12, generator=dice).half(), text, tuple(i // 2 for i in range(2 * photos))
+    )
 
 
 def trained(tasks: list[TaskTensors], **settings: int) -> dict[str, torch.Tensor]:
@@ -55,15 +57,21 @@ def test_the_loss_is_cross_entropy_both_ways():
     image, text = (torch.nn.functional.normalize(torch.randn(1, 3, 8, generator=dice), dim=-1) for _ in "it")
     logits = 5 * image[0] @ text[0].T
     target = torch.arange(3)
-    expected = (torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)) / 2
-    assert float(contrastive_loss(image, text, torch.ones(1, 3, dtype=torch.bool), 5.0)) == pytest.approx(float(expected))
+    expected = (
+        torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)
+    ) / 2
+    assert float(contrastive_loss(image, text, torch.ones(1, 3, dtype=torch.bool), 5.0)) == pytest.approx(
+        float(expected)
+    )
 
 
 def test_padding_and_repeated_captions_are_no_negatives():
     dice = torch.Generator().manual_seed(0)
     image, text = (torch.nn.functional.normalize(torch.randn(1, 3, 8, generator=dice), dim=-1) for _ in "it")
     padded = contrastive_loss(image, text, torch.tensor([[True, True, False]]), 5.0)
-    assert float(padded) == pytest.approx(float(contrastive_loss(image[:, :2], text[:, :2], torch.ones(1, 2).bool(), 5.0)))
+    assert float(padded) == pytest.approx(
+        float(contrastive_loss(image[:, :2], text[:, :2], torch.ones(1, 2).bool(), 5.0))
+    )
     same = text[:, [0, 0]]
     assert float(contrastive_loss(image[:, :2], same, torch.ones(1, 2).bool(), 5.0)) == pytest.approx(0.0, abs=1e-6)
 

@@ -14,8 +14,19 @@ def test_a_built_pack_answers_every_command(run, toy_pack, toys, tmp_path):
     assert made.exit_code == 0, made.output
     assert made.stdout == f"{out}\n"
     assert "pack       toys (newest built pack)" in made.stderr
-    assert run("inspect", out).stdout.startswith("adapter for 'a photo of a mug'\nbackbone   tiny, fingerprint tiny-1\n")
+    assert run("inspect", out).stdout.startswith(
+        "adapter for 'a photo of a mug'\nbackbone   tiny, fingerprint tiny-1\n"
+    )
     bench = run("bench", "--json")
     assert bench.exit_code == 0, bench.output
     content = json.loads(bench.stdout)
-    assert list(content["methods"]) == ["chance", "zero-shot", "oracle", "joint", "model-soups", "adapter-soup", "top-k", "cvae"]
+    assert list(content["methods"]) == [
+        "chance",
+        "zero-shot",
+        "oracle",
+        "joint",
+        "model-soups",
+        "adapter-soup",
+        "top-k",
+        "cvae",
+    ]

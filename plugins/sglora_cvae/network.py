@@ -53,7 +53,11 @@ class Network(nn.Module):
         self.encoder = nn.Sequential(nn.Linear(size + condition, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent))
         self.prior = nn.Sequential(nn.Linear(condition, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent))
         self.decoder = nn.Sequential(
-            nn.Linear(latent + condition, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, size)
+            nn.Linear(latent + condition, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, size),
         )
 
     def gaussian(self, net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

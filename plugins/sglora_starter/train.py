@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -75,7 +76,7 @@ def prepare(data: Path, work: Path) -> Corpus:
         return [pixels(view(photo, image, v)) for v in range(VIEWS)] if stem else []
 
     with ThreadPoolExecutor(2) as pool, torch.inference_mode():
-        for start in progress(range(0, len(photos), 16), "stem features"):
+        for start in progress(list(range(0, len(photos), 16)), "stem features"):
             views = list(pool.map(load, photos[start : start + 16]))
             if stem:
                 batch = stem(torch.stack([p for photo in views for p in photo])).half()
@@ -85,7 +86,9 @@ def prepare(data: Path, work: Path) -> Corpus:
     texts = texts_of(photos)
     click.echo(f"{len(photos)} photos, {len(texts)} different texts", err=True)
     sentences = SentenceEncoder.pretrained()(texts)
-    return Corpus(photos, features if images_done is None else images_done, {t: i for i, t in enumerate(texts)}, sentences)
+    return Corpus(
+        photos, features if images_done is None else images_done, {t: i for i, t in enumerate(texts)}, sentences
+    )
 
 
 def batches(corpus: Corpus, config: StarterTraining) -> Iterator[list[int]]:
@@ -130,7 +133,9 @@ def loss_of(tower: Tower, corpus: Corpus, rows: Sequence[int], config: StarterTr
     true_NC = (text_C[:, None] == text_C) | ((group_N[:, None] == group_N) & torch.tensor(general))
     true_NC.fill_diagonal_(False)
     logits_NC = logits_NC.masked_fill(true_NC, -1e4)
-    return (smooth_loss(logits_NC, true_NC, config.smoothing) + smooth_loss(logits_NC.T, true_NC.T, config.smoothing)) / 2
+    return (
+        smooth_loss(logits_NC, true_NC, config.smoothing) + smooth_loss(logits_NC.T, true_NC.T, config.smoothing)
+    ) / 2
 
 
 def smooth_loss(logits_NC: Tensor, left_out_NC: Tensor, smoothing: float) -> Tensor:
@@ -150,7 +155,9 @@ def held_out_score(tower: Tower, corpus: Corpus) -> dict[str, float]:
     tower.eval()
     scores = {}
     for source in ("birds", "coco", "flowers"):
-        rows = [i for i in corpus.rows(held_out=True) if corpus.photos[i].source == source and corpus.photos[i].captions]
+        rows = [
+            i for i in corpus.rows(held_out=True) if corpus.photos[i].source == source and corpus.photos[i].captions
+        ]
         image_ND = tower.images(tower.tokens(corpus.features_VNF77[0, rows]))
         text_ND = tower.texts(corpus.sentences_CW[[corpus.texts[corpus.photos[i].captions[0]] for i in rows]])
         scores_NN = text_ND @ image_ND.T
@@ -168,7 +175,9 @@ def fit(corpus: Corpus, config: StarterTraining, checkpoint: Path | None = None)
     mean, spread = _statistics(corpus)
     tower.mean.copy_(mean)
     tower.spread.copy_(spread)
-    average = torch.optim.swa_utils.AveragedModel(tower, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998))
+    average: Any = torch.optim.swa_utils.AveragedModel(
+        tower, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
+    )
     matrices = [p for p in tower.parameters() if p.ndim == 2 and p.shape[0] > 1]
     others = [p for p in tower.parameters() if not (p.ndim == 2 and p.shape[0] > 1)]
     optimiser = torch.optim.AdamW(
@@ -201,7 +210,10 @@ def fit(corpus: Corpus, config: StarterTraining, checkpoint: Path | None = None)
         step += 1
         if used - last > 120:
             last = used
-            click.echo(f"step {step}  {used / 60:.1f} min  loss {loss.item():.3f}  {held_out_score(average.module, corpus)}", err=True)
+            click.echo(
+                f"step {step}  {used / 60:.1f} min  loss {loss.item():.3f}  {held_out_score(average.module, corpus)}",
+                err=True,
+            )
             if checkpoint:
                 torch.save(
                     {
@@ -214,7 +226,11 @@ def fit(corpus: Corpus, config: StarterTraining, checkpoint: Path | None = None)
                     checkpoint,
                 )
     final = average.module.eval()
-    return final, {"steps": step, "minutes": round((time.monotonic() - start) / 60, 1), "held_out": held_out_score(final, corpus)}
+    return final, {
+        "steps": step,
+        "minutes": round((time.monotonic() - start) / 60, 1),
+        "held_out": held_out_score(final, corpus),
+    }
 
 
 def _statistics(corpus: Corpus) -> tuple[Tensor, Tensor]:
@@ -223,9 +239,20 @@ def _statistics(corpus: Corpus) -> tuple[Tensor, Tensor]:
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="Folder with birds, coco_mini, coco_tiny, named.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True),
+    required=True,
+    help="Folder with birds, coco_mini, coco_tiny, named.",
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("starter.safetensors"), show_default=True)
-@click.option("--work", type=click.Path(path_type=Path), default=Path(".sglora-train"), show_default=True, help="Features and checkpoint.")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    default=Path(".sglora-train"),
+    show_default=True,
+    help="Features and checkpoint.",
+)
 @options_of(StarterTraining)
 def main(data: Path, out: Path, work: Path, config: StarterTraining) -> None:
     """Train the starter backbone and write its weights (float16) and what they were made from."""

@@ -14,7 +14,11 @@ from sglora_cli.configs import BenchConfig, options_of
 @click.option("--baselines", default="all", show_default=True, help="all, paper, or method names with commas.")
 @click.option("--pack", default="", help="Pack to measure; see `sglora pack list`.")
 @click.option("--dataset", default="", help="Only unseen tasks of this data set of the pack.")
-@click.option("--data", type=click.Path(path_type=Path), help="Measure from the photos in this folder, not from what the pack carries.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Measure from the photos in this folder, not from what the pack carries.",
+)
 @options_of(BenchConfig)
 @click.option("--as", "reporter", default="table", show_default=True, help="Reporter: table, markdown, json, csv.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --as json, without progress.")

@@ -52,7 +52,9 @@ def command(
     _check_target(out, force)
     session = Session.open(pack, generator, app.host)
     prior_config = session.pack.prior_config
-    prior_config = replace(prior_config, k=prior_config.k if k is None else k, tau=prior_config.tau if tau is None else tau)
+    prior_config = replace(
+        prior_config, k=prior_config.k if k is None else k, tau=prior_config.tau if tau is None else tau
+    )
     generated = session.generate(" ".join(text), config, prior_config)
     if not force:
         for path in generated.paths(out) if out else []:
@@ -68,7 +70,9 @@ def _check_target(path: Path | None, force: bool) -> None:
     if path is None:
         return
     if path.suffix != ".safetensors":
-        raise UsageError(f"an adapter is written as .safetensors, got {path}", f"try -o {path.with_suffix('.safetensors')}")
+        raise UsageError(
+            f"an adapter is written as .safetensors, got {path}", f"try -o {path.with_suffix('.safetensors')}"
+        )
     if path.is_dir():
         raise UsageError(f"{path} is a folder")
     if path.exists() and not force:
@@ -82,7 +86,11 @@ def _facts(session: Session, generated: Generated, paths: list[Path]) -> dict[st
         "pack_because": session.reason,
         "generator": session.generator.name,
         "experts": [
-            {"task": session.pack.experts.names[row], "weight": round(float(a), 6), "similarity": round(float(generated.prior.similarity_E[row]), 6)}
+            {
+                "task": session.pack.experts.names[row],
+                "weight": round(float(a), 6),
+                "similarity": round(float(generated.prior.similarity_E[row]), 6),
+            }
             for row, a in zip(generated.prior.rows, generated.prior.alpha_K, strict=True)
         ],
         "warnings": list(generated.warnings),

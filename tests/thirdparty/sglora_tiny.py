@@ -6,6 +6,7 @@ import hashlib
 
 import torch
 import torch.nn.functional as F
+
 from sglora_cli.api import Site, hookimpl
 
 WIDTH, EMBED = 12, 8

@@ -115,7 +115,9 @@ class _States:
         self.follows_from = [model.fingerprint, layout.about(), settings]
 
     def _path(self, *tensors: TaskTensors) -> Path:
-        parts = [x for t in tensors for x in (t.name, t.stem_N, t.text_CD, list(t.image_of))]
+        parts: list[Any] = [x for t in tensors for x in (t.name, t.stem_N, t.text_CD, list(t.image_of))]
+        if len(tensors) > 1:  # for the joint adapter, how many tasks make a step is part of the method
+            parts.append(self.config.tasks_at_once)
         return cache_folder() / "work" / f"{content_hash(self.follows_from, *parts)}.safetensors"
 
     def train(self, note: Note) -> None:

@@ -35,7 +35,7 @@ from .tower import TOKENS, Tower
 class StarterTraining:
     """How the starter backbone is trained."""
 
-    steps: int = knob(3000, "Optimiser steps.", least=1)
+    steps: int = knob(2400, "Optimiser steps.", least=1)
     batch: int = knob(192, "Photos in a step.")
     learning_rate: float = knob(1.5e-3, "Peak learning rate of AdamW.")
     weight_decay: float = knob(0.1, "Weight decay of AdamW.")

@@ -34,7 +34,7 @@ from sglora_cli.host import Host
 from sglora_cli.packs import FORMAT, ExpertFiles, file_name
 from sglora_cli.progressing import progress
 from sglora_cli.recipes import Recipe
-from sglora_cli.semantics import prior
+from sglora_cli.semantics import meaning, prior
 from sglora_cli.settings import cache_folder
 from sglora_cli.shelves import MANIFEST, built_folder
 from sglora_cli.training import TaskTensors, train_joint, train_tasks
@@ -151,8 +151,11 @@ def _write_experts(
         tensors = {"mu": states_MP.mean(dim=0).float(), "var": states_MP.var(dim=0, correction=0).float()}
         save_tensors(folder / "experts" / file_name(t.task.key), tensors, about)
     index_ED = model.encode_text([t.task.description for t in chosen]).float()
+    meaning_EW = meaning(model, [t.task.description for t in chosen])
     save_tensors(
-        folder / "index.safetensors", {"index": index_ED}, {"kind": "index", "tasks": [t.task.key for t in chosen]}
+        folder / "index.safetensors",
+        {"index": index_ED, "meaning": meaning_EW},
+        {"kind": "index", "tasks": [t.task.key for t in chosen]},
     )
     return ExpertFiles(folder / "experts", [t.task.key for t in chosen], layout), index_ED
 

@@ -76,6 +76,9 @@ class Model(Protocol):
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors (C, D). Adapters do not touch them."""
 
+    # Optional: encode_meaning(texts) -> unit vectors (C, any width) of a general sentence encoder.
+    # It only decides whether a sentence is far from every expert; without it encode_text does.
+
 
 @runtime_checkable
 class Backbone(Protocol):

@@ -19,7 +19,7 @@ from sglora_cli.files import content_hash
 from sglora_cli.formats import load_adapter, save_adapter
 from sglora_cli.host import Host
 from sglora_cli.packs import Pack
-from sglora_cli.semantics import Prior
+from sglora_cli.semantics import Prior, meaning
 from sglora_cli.settings import cache_folder
 
 MAX_CHARACTERS = 2000
@@ -89,6 +89,7 @@ class Session:
         prior_config = checked(prior_config or self.pack.prior_config)
         embedding_D = self.model.encode_text([sentence])[0]
         prior = self.pack.prior(embedding_D, prior_config)
+        nearest = float((self.pack.meaning_EW @ meaning(self.model, [sentence])[0]).max())
         adapters_SP = self.fitted.generate(prior, config.samples, config.seed, config.temperature)
         checked_flat(adapters_SP, f"the output of generator {self.generator.name!r}")
         about = {
@@ -103,15 +104,14 @@ class Session:
                 [self.pack.experts.names[r], round(float(a), 6)] for r, a in zip(prior.rows, prior.alpha_K, strict=True)
             ],
         }
-        return Generated(sentence, adapters_SP, prior, self.pack.layout, about, self._warnings(prior, adapters_SP))
+        return Generated(sentence, adapters_SP, prior, self.pack.layout, about, self._warnings(nearest, adapters_SP))
 
-    def _warnings(self, prior: Prior, adapters_SP: Tensor) -> tuple[str, ...]:
+    def _warnings(self, nearest: float, adapters_SP: Tensor) -> tuple[str, ...]:
         found = []
-        nearest = float(prior.similarity_E.max())
         if nearest < self.pack.far:
             found.append(
-                f"the sentence is far from every expert: similarity {nearest:.2f}, "
-                f"experts are at least {self.pack.far:.2f} from each other; do not trust the adapter unmeasured"
+                f"the sentence is far from every expert: its meaning is {nearest:.2f} similar to the nearest one, 19 of 20 experts "
+                f"are at least {self.pack.far:.2f} similar to another; do not trust the adapter unmeasured"
             )
         if float(self.pack.layout.update_norm(adapters_SP).max()) == 0:
             found.append(f"generator {self.generator.name!r} makes an update of zero: the adapter changes nothing")

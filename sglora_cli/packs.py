@@ -2,7 +2,7 @@
 
 <pack>/pack.json                     manifest; see `Pack.manifest`
        experts/<task>.safetensors    mu, var: (P,) float32, with the task's description in the header
-       index.safetensors             (E, D) float32 embeddings of the experts' descriptions
+       index.safetensors             embeddings of the experts' descriptions: index (E, D), meaning (E, W)
        joint.safetensors             (P,) one adapter trained on all seen tasks together
        generators/<name>.safetensors what a learned generator needs besides the experts
        evaluation/<task>.safetensors stems, captions and Oracle adapter of an unseen task
@@ -101,8 +101,16 @@ class Pack:
 
     @cached_property
     def index_ED(self) -> Tensor:
+        return self._index("index")
+
+    @cached_property
+    def meaning_EW(self) -> Tensor:
+        """The experts' descriptions in the space that tells unrelated sentences apart: see `semantics.meaning`."""
+        return self._index("meaning")
+
+    def _index(self, name: str) -> Tensor:
         path = self.folder / "index.safetensors"
-        index = load_tensors(path, ("index",))[0]["index"].float()
+        index = load_tensors(path, (name,))[0][name].float()
         if index.ndim != 2 or len(index) != len(self.experts.names):
             raise BadFile(f"{path} does not hold one row for each of {len(self.experts.names)} experts")
         return checked_flat(index, str(path))
@@ -118,9 +126,9 @@ class Pack:
         Calibrated by leaving experts out: 19 of 20 experts are at least this close to the
         nearest other one.
         """
-        if len(self.index_ED) < 2:
+        if len(self.meaning_EW) < 2:
             return -1.0
-        cosine_EE = self.index_ED @ self.index_ED.T
+        cosine_EE = self.meaning_EW @ self.meaning_EW.T
         cosine_EE.fill_diagonal_(-2.0)
         return float(torch.quantile(cosine_EE.amax(dim=1), 0.05))
 

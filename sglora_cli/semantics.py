@@ -5,7 +5,7 @@ SG-LoRA (arXiv 2509.10535), Eq. 6-8. Shapes: E experts, K selected, D embedding 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sglora_cli.adapters import mix
 from sglora_cli.configs import PriorConfig
-from sglora_cli.contracts import Experts
+from sglora_cli.contracts import Experts, Model
 from sglora_cli.errors import Mismatch
 
 
@@ -33,6 +33,15 @@ class Prior:
     variance_P: Tensor
     within_P: Tensor
     embedding_D: Tensor
+
+
+def meaning(model: Model, texts: Sequence[str]) -> Tensor:
+    """Unit vectors in which unrelated sentences are far apart: the model's `encode_meaning`, or its `encode_text`.
+
+    An image-text space need not be one: it was never asked about sentences of no photo.
+    """
+    encode: Callable[[Sequence[str]], Tensor] = getattr(model, "encode_meaning", model.encode_text)
+    return encode(texts).float()
 
 
 def select(similarity_E: Tensor, k: int, tau: float) -> tuple[tuple[int, ...], Tensor]:

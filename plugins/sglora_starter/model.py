@@ -83,6 +83,10 @@ class StarterModel:
         result: Tensor = self.tower.texts(self.sentences(texts))
         return result
 
+    def encode_meaning(self, texts: Sequence[str]) -> Tensor:
+        """The frozen sentence encoder itself: (C, 384)."""
+        return self.sentences(texts)
+
     def card(self) -> dict[str, Any]:
         """What the trained part was made from, and its held-out score."""
         return self.about

@@ -7,8 +7,9 @@ import json
 
 def test_a_built_pack_answers_every_command(run, toy_pack, toys, tmp_path):
     assert run("pack", "verify", toy_pack).exit_code == 0
-    listed = run("pack", "list")
-    assert listed.stdout == "* toys  tiny  4 experts  built\n" or "* toys  tiny  4 experts  built\n" in listed.stdout
+    assert run("pack", "list").stdout == (
+        "   starter  starter  28 experts  bundled\n*  toys     tiny     4 experts   built\n"
+    )
     out = tmp_path / "mug.safetensors"
     made = run("generate", "a photo of a mug", "-o", out)
     assert made.exit_code == 0, made.output

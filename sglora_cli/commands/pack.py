@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sglora_cli import settings, shelves
 from sglora_cli.cli import App, say
 from sglora_cli.errors import BadFile, UnknownName
+from sglora_cli.printing import print_rows
 
 
 @click.group("pack")
@@ -50,16 +52,21 @@ def list_(app: App, as_json: bool) -> None:
     """Packs on this machine; the one a command takes by default is marked."""
     found = shelves.places(app.host.recipe_folders)
     default = shelves.find("", app.host.recipe_folders, settings.load())[0].name if found else ""
-    rows = [{"name": p.name, "origin": p.origin, "folder": str(p.folder), "default": p.name == default} for p in found]
+    rows: list[dict[str, Any]] = [
+        {"name": p.name, "origin": p.origin, "folder": str(p.folder), "default": p.name == default} for p in found
+    ]
     for row, place in zip(rows, found, strict=True):
         about = place.summary()
         row["backbone"] = about.get("backbone", "unreadable")
         row["experts"] = sum(task.get("role") == "expert" for task in about.get("tasks", []))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
-    for row in [] if as_json else rows:
-        mark = "*" if row["default"] else " "
-        click.echo(f"{mark} {row['name']}  {row['backbone']}  {row['experts']} experts  {row['origin']}")
+    else:
+        cells = [
+            ["*" if r["default"] else " ", r["name"], r["backbone"], f"{r['experts']} experts", r["origin"]]
+            for r in rows
+        ]
+        print_rows(("", "pack", "backbone", "experts", "origin"), cells)
 
 
 @command.command("show")

@@ -9,6 +9,7 @@ import click
 from sglora_cli.cli import App
 from sglora_cli.errors import PluginError
 from sglora_cli.host import Host
+from sglora_cli.printing import print_rows
 
 
 @click.group("plugins")
@@ -29,13 +30,10 @@ def list_(app: App, as_json: bool) -> None:
     ]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
-        return
-    kind = ""
-    for row in rows:
-        if row["kind"] != kind:
-            kind = row["kind"]
-            click.echo(f"{kind}s")
-        click.echo(f"  {row['name']:<14} {row['summary']}  [{row['plugin']}]")
+    else:
+        print_rows(
+            ("kind", "name", "summary", "plugin"), [[r["kind"], r["name"], r["summary"], r["plugin"]] for r in rows]
+        )
 
 
 @command.command("doctor")

@@ -29,6 +29,13 @@ def test_photos_and_pack_agree(run, toy_pack, toys):
         assert measured["averages"][method] == pytest.approx(cells, abs=1e-3)
 
 
+def test_a_named_dataset_is_measured_from_its_photos_where_they_are_known(run, toy_pack, toys, monkeypatch):
+    monkeypatch.setenv("SGLORA_DATA", str(toys))
+    (toys / "toys/captions.jsonl").write_text("{")
+    assert run("bench", "--json").exit_code == 0
+    assert run("bench", "--json", "--dataset", "toys").exit_code == 4
+
+
 def test_the_interval_is_that_of_the_normal_mean():
     dice = torch.Generator().manual_seed(0)
     gaps = (3 + torch.randn(200, generator=dice)).tolist()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from sglora_cli import settings
 from sglora_cli.cli import App
 from sglora_cli.configs import BenchConfig, options_of
 
@@ -13,11 +14,13 @@ from sglora_cli.configs import BenchConfig, options_of
 @click.command("bench")
 @click.option("--baselines", default="all", show_default=True, help="all, paper, or method names with commas.")
 @click.option("--pack", default="", help="Pack to measure; see `sglora pack list`.")
-@click.option("--dataset", default="", help="Only unseen tasks of this data set of the pack.")
+@click.option(
+    "--dataset", default="", help="Only unseen tasks of this data set; from its photos if a data folder is known."
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Measure from the photos in this folder, not from what the pack carries.",
+    help="Measure from the photos in this folder (with --dataset also SGLORA_DATA), not from what the pack carries.",
 )
 @options_of(BenchConfig)
 @click.option("--as", "reporter", default="table", show_default=True, help="Reporter: table, markdown, json, csv.")
@@ -50,7 +53,8 @@ def command(
     render = app.host.reporters["json" if as_json else reporter]
     session = Session.open(pack, host=app.host)
     names = benchmarking.methods(app.host, session.pack, baselines)
-    root = data_root(data, "") if data else None
+    known = settings.load().data if dataset else ""
+    root = data_root(data, known) if data or known else None
     tasks = benchmarking.unseen_tasks(app.host, session.pack, session.model, dataset, root)
     rows = benchmarking.run(session, tasks, names, config)
     text = render.render(benchmarking.report(session.pack, rows, names, config))

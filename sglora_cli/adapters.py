@@ -6,7 +6,7 @@ Shapes: T adapters, P numbers of one adapter, O = out_features, I = in_features,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -122,7 +122,3 @@ def checked_flat(flat_TP: Tensor, what: str) -> Tensor:
     if not bool(torch.isfinite(flat_TP).all()):
         raise Mismatch(f"{what} contains numbers that are not finite", "it cannot be used; build or generate it again")
     return flat_TP
-
-
-def same_sites(sites: Sequence[Site], layout: Layout) -> bool:
-    return tuple(sites) == layout.sites

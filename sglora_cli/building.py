@@ -1,7 +1,8 @@
 """Recipe -> pack, in steps that can be interrupted: what a step finished is never done again.
 
 Steps: features of every task, adapters of every task, the joint adapter, experts and index,
-generators, evaluation. Unfinished work lies in `<cache>/work/<hash of everything it follows from>`.
+generators, evaluation. Finished steps lie in the folder
+`work` of the user cache, each under the hash of everything it follows from.
 """
 
 from __future__ import annotations

@@ -98,8 +98,7 @@ def from_mapping(kind: type[C], values: Mapping[str, Any], where: str) -> C:
     names = [spec.name for spec in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for key in values:
         if key not in names:
-            error = UnknownName.of(f"key in {where}", key, names)
-            raise error
+            raise UnknownName.of(f"key in {where}", key, names)
     try:
         return checked(kind(**values))
     except UsageError as error:

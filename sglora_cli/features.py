@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 from sglora_cli.contracts import Model, Photo
 from sglora_cli.errors import BadFile
 from sglora_cli.files import content_hash, file_hash, load_tensors, read_image, save_tensors
@@ -38,10 +41,8 @@ def task_tensors(model: Model, name: str, photos: Sequence[Photo]) -> TaskTensor
     return TaskTensors(name, stem, text, image_of)
 
 
-def stems(model: Model, photos: Sequence[Photo]):  # type: ignore[no-untyped-def]
+def stems(model: Model, photos: Sequence[Photo]) -> Tensor:
     """(N, ...) float16; at most 32 decoded photos in memory."""
-    import torch
-
     parts = [
         model.stem([read_image(photo.path) for photo in photos[start : start + _BATCH]]).half().cpu()
         for start in range(0, len(photos), _BATCH)

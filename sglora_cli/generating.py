@@ -110,8 +110,8 @@ class Session:
         found = []
         if nearest < self.pack.far:
             found.append(
-                f"the sentence is far from every expert: similarity of meaning {nearest:.2f}, "
-                f"19 of 20 experts are at least {self.pack.far:.2f} from another; do not trust the adapter unmeasured"
+                f"the sentence is far from every expert: its meaning is {nearest:.2f} similar to the nearest one, "
+                f"19 of 20 experts reach {self.pack.far:.2f}; measure the adapter before you trust it"
             )
         if float(self.pack.layout.update_norm(adapters_SP).max()) == 0:
             found.append(f"generator {self.generator.name!r} makes an update of zero: the adapter changes nothing")

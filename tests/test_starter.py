@@ -51,7 +51,7 @@ assert gap < 1e-5, gap
 
 
 def test_the_stem_is_the_pretrained_network(model):
-    """The package's weights sit where timm expects them: a goldfish-orange image is no accident of shapes."""
+    """The package's weights are loaded: a fresh network's running variances are all alike."""
     stem = model.convolutions
     assert float(stem.body.bn1.running_var.std()) > 0.01
     assert model.stem([photo((200, 40, 40)), photo((0, 0, 0))]).shape == (2, 50, 192)

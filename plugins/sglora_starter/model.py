@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class StarterModel:
     sites = SITES
 
     def __init__(self, weights: Path) -> None:
-        tensors, self.about = load_tensors(weights)
+        tensors, _ = load_tensors(weights)
         self.tower = Tower()
         try:
             self.tower.load_state_dict(tensors)
@@ -80,13 +80,13 @@ class StarterModel:
         for sentence in texts:
             if len(sentence) > 4 * text.MAX_TOKENS and (n := self.sentences.count_tokens(sentence)) > text.MAX_TOKENS:
                 raise Mismatch(f"the sentence has {n} tokens, more than {text.MAX_TOKENS}", "shorten it")
-        result: Tensor = self.tower.texts(self.sentences(texts))
+        result: Tensor = self.tower.texts(self.encode_meaning(texts))
         return result
 
     def encode_meaning(self, texts: Sequence[str]) -> Tensor:
         """The frozen sentence encoder itself: (C, 384)."""
-        return self.sentences(texts)
+        return self._sentence_vectors(tuple(texts))
 
-    def card(self) -> dict[str, Any]:
-        """What the trained part was made from, and its held-out score."""
-        return self.about
+    @lru_cache(maxsize=1)  # a sentence is asked for its meaning right after its embedding
+    def _sentence_vectors(self, texts: tuple[str, ...]) -> Tensor:
+        return self.sentences(texts)

@@ -56,9 +56,8 @@ def command(
         prior_config, k=prior_config.k if k is None else k, tau=prior_config.tau if tau is None else tau
     )
     generated = session.generate(" ".join(text), config, prior_config)
-    if not force:
-        for path in generated.paths(out) if out else []:
-            _check_target(path, force)
+    for path in generated.paths(out) if out else []:
+        _check_target(path, force)
     paths = generated.save(out)
     if as_json:
         click.echo(json.dumps(_facts(session, generated, paths), indent=1))

@@ -9,7 +9,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from sglora_cli.configs import GenerateConfig, LoraConfig, PriorConfig, TrainConfig, from_mapping, knob, options_of
+from sglora_cli.configs import (
+    GenerateConfig,
+    LoraConfig,
+    PriorConfig,
+    RuntimeConfig,
+    TrainConfig,
+    from_mapping,
+    knob,
+    options_of,
+)
 from sglora_cli.contracts import (
     ROLES,
     Backbone,
@@ -35,6 +44,7 @@ from sglora_cli.rows import averages, recovery
 
 if TYPE_CHECKING:
     from sglora_cli.adapters import Layout, mix
+    from sglora_cli.devices import pick_device, pick_precision
     from sglora_cli.generating import Session
     from sglora_cli.packs import Pack
     from sglora_cli.semantics import Prior
@@ -43,6 +53,8 @@ _LATE = {
     "Layout": "sglora_cli.adapters",
     "mix": "sglora_cli.adapters",
     "Pack": "sglora_cli.packs",
+    "pick_device": "sglora_cli.devices",
+    "pick_precision": "sglora_cli.devices",
     "Prior": "sglora_cli.semantics",
     "Session": "sglora_cli.generating",
 }
@@ -70,6 +82,7 @@ __all__ = [
     "Report",
     "Reporter",
     "Row",
+    "RuntimeConfig",
     "Session",
     "SgloraError",
     "Site",
@@ -88,6 +101,8 @@ __all__ = [
     "load_tensors",
     "mix",
     "options_of",
+    "pick_device",
+    "pick_precision",
     "progress",
     "read_image",
     "read_json",

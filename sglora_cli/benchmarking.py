@@ -128,7 +128,7 @@ def encode_images(model: Model, layout: Layout, task: TaskTensors, adapters_SP: 
     """(S, N, D): every adapter on every image, about `at_once` images of work in one forward."""
     step = max(1, at_once // max(1, len(task.stem_N)))
     parts = [
-        model.encode_image(task.stem_N, layout, adapters_SP[first : first + step])
+        model.encode_image(task.stem_N, layout, adapters_SP[first : first + step]).cpu()
         for first in range(0, len(adapters_SP), step)
     ]
     return torch.cat(parts)

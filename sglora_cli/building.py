@@ -17,8 +17,9 @@ from typing import Any
 
 from torch import Tensor
 
-from sglora_cli import __version__, cards
+from sglora_cli import __version__, cards, settings
 from sglora_cli.adapters import Layout
+from sglora_cli.configs import RuntimeConfig
 from sglora_cli.contracts import Material, Model, Task
 from sglora_cli.errors import BadFile, Unavailable
 from sglora_cli.features import task_tensors
@@ -53,7 +54,14 @@ class BuildTask:
     test: TaskTensors | None
 
 
-def build(host: Host, recipe: Recipe, data: Path, note: Note, out: Path | None = None) -> Path:
+def build(
+    host: Host,
+    recipe: Recipe,
+    data: Path,
+    note: Note,
+    out: Path | None = None,
+    runtime: RuntimeConfig | None = None,
+) -> Path:
     """Build the pack and put it in its place, replacing an older one; returns its folder.
 
     Raises UnknownName, BadFile, Unavailable before anything is trained.
@@ -63,7 +71,7 @@ def build(host: Host, recipe: Recipe, data: Path, note: Note, out: Path | None =
         host.generators[name]
     backbone = host.backbones[recipe.backbone]
     plan = [source.tasks(host, data, recipe.template) for source in recipe.sources]
-    model = backbone.load()
+    model = backbone.load(settings.runtime(runtime or RuntimeConfig(), recipe.backbone))
     layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
     tasks = _features(model, plan)
     note(f"features: {time.monotonic() - started:.0f} s")
@@ -185,8 +193,8 @@ def _fit_generators(
         note=note,
     )
     health = {}
-    for name, settings in recipe.generators.items():
-        fitted, health[name] = host.generators[name].fit(material, settings)
+    for name, table in recipe.generators.items():
+        fitted, health[name] = host.generators[name].fit(material, table)
         save_tensors(
             folder / "generators" / f"{name}.safetensors", fitted.tensors(), {"kind": "generator", "name": name}
         )

@@ -72,6 +72,19 @@ class BenchConfig:
     resamples: int = knob(10000, "Bootstrap resamples over tasks.", least=100)
 
 
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Where and how a backbone computes. It changes speed, memory and the last digits, not the method."""
+
+    device: str = knob("", "Device: auto, cpu, cuda, cuda:1, mps; else the settings', else the best there is.")
+    precision: str = knob("auto", "Numbers of the frozen backbone: fp32, bf16, fp16; auto is bf16 on CUDA, else fp32.")
+    weights: str = knob("", "File or folder with the backbone's weights; else the settings', else the backbone's own.")
+    compile: bool = knob(False, "Compile the backbone with torch.compile: slow to start, faster in long runs.")
+    checkpointing: bool = knob(
+        False, "Recompute activations in the backward pass: less memory, about a third more time."
+    )
+
+
 def checked(config: C) -> C:
     """The config itself, if every number is of its type, finite and in its range; UsageError otherwise."""
     for spec in dataclasses.fields(config):  # type: ignore[arg-type]
@@ -105,8 +118,8 @@ def from_mapping(kind: type[C], values: Mapping[str, Any], where: str) -> C:
         raise UsageError(f"{where}: {error.message}", error.hint) from None
 
 
-def options_of(kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command one option a knob; they arrive together as the argument `config`."""
+def options_of(kind: type, into: str = "config") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command one option a knob; they arrive together as the argument named `into`."""
     specs = dataclasses.fields(kind)
     hints = typing.get_type_hints(kind)
 
@@ -114,13 +127,21 @@ def options_of(kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             values = {spec.name: kwargs.pop(spec.name) for spec in specs}
-            return function(*args, config=checked(kind(**values)), **kwargs)
+            return function(*args, **{into: checked(kind(**values))}, **kwargs)
 
         decorated: Callable[..., Any] = wrapper
         for spec in reversed(specs):
-            option = "--" + spec.name.replace("_", "-")
+            option, of = "--" + spec.name.replace("_", "-"), hints[spec.name]
+            # An empty text as default says nothing to a reader of the help.
+            shown = bool(spec.default) if of in (str, bool) else True
             decorated = click.option(
-                option, type=hints[spec.name], default=spec.default, show_default=True, help=spec.metadata["help"]
+                option,
+                spec.name,
+                is_flag=of is bool,
+                type=None if of is bool else of,
+                default=spec.default,
+                show_default=shown,
+                help=spec.metadata["help"],
             )(decorated)
         return decorated
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
     from torch import Tensor
 
     from sglora_cli.adapters import Layout
+    from sglora_cli.configs import RuntimeConfig
     from sglora_cli.semantics import Prior
 
 ROLES = ("expert", "training", "unseen")
@@ -60,24 +62,33 @@ class Model(Protocol):
     fingerprint: str
     """Of weights, activation and preprocessing: an adapter meets only the model it was made for."""
     sites: Sequence[Site]
+    """In layer order; q, k, v of one attention follow each other. A site's name is its PEFT module name."""
     scale: float
     """What cosine similarities are multiplied with in the contrastive loss."""
+    device: torch.device
+    """Where encode_image computes and leaves its result. It takes inputs from anywhere."""
 
     def stem(self, images: Sequence[Image]) -> Tensor:
-        """The frozen part before the first site: (N, ...). It is cached as float16."""
+        """The frozen part before the first site: (N, ...) on the CPU. It is cached as float16."""
 
     def encode_image(self, stem: Tensor, layout: Layout | None = None, adapters_TP: Tensor | None = None) -> Tensor:
-        """Unit vectors: (N, D), or (T, N, D) with T adapters at once.
+        """Unit vectors, float32: (N, D), or (T, N, D) with T adapters at once.
 
         With adapters, stem is (N, ...) and every adapter sees the same images, or
         (T, N, ...) and each has its own. Differentiable with respect to adapters_TP.
         """
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors (C, D). Adapters do not touch them."""
+        """Unit vectors (C, D), float32, on the CPU. Adapters do not touch them. An over-long text is cut."""
 
-    # Optional: encode_meaning(texts) -> unit vectors (C, any width) of a general sentence encoder.
-    # It only decides whether a sentence is far from every expert; without it encode_text does.
+    # Optional, each looked for with getattr:
+    # encode_meaning(texts) -> unit vectors (C, any width) of a general sentence encoder. It only
+    #   decides whether a sentence is far from every expert; without it encode_text does.
+    # check_text(text): raises Mismatch if encode_text would cut something off.
+    # loss_scale: float that keeps fp16 gradients out of underflow; the loss is multiplied with it.
+    # merged(layout, flat_P) -> the backbone's own checkpoint {name: tensor} with the update added.
+    # unmerged(tensors) -> {site name: (out, in) difference} of such a checkpoint to this model;
+    #   raises Mismatch if anything else differs.
 
 
 @runtime_checkable
@@ -87,7 +98,10 @@ class Backbone(Protocol):
     name: str
     summary: str
 
-    def load(self, device: str = "cpu") -> Model: ...
+    def load(self, runtime: RuntimeConfig) -> Model: ...
+
+    # Optional: member(name) -> Backbone. Then `NAME:anything` is a backbone too, and the value
+    # with this name stands for the family.
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sglora_cli import settings, shelves
 from sglora_cli.adapters import Layout, checked_flat
-from sglora_cli.configs import GenerateConfig, PriorConfig, checked
+from sglora_cli.configs import GenerateConfig, PriorConfig, RuntimeConfig, checked
 from sglora_cli.contracts import Fitted, Generator, Model
 from sglora_cli.errors import UsageError
 from sglora_cli.files import content_hash
@@ -62,22 +62,27 @@ class Session:
     >>> session.generate("a photo of a pug").save(Path("pug.safetensors"))  # doctest: +SKIP
     """
 
-    def __init__(self, host: Host, pack: Pack, reason: str, generator: str = "") -> None:
+    def __init__(
+        self, host: Host, pack: Pack, reason: str, generator: str = "", runtime: RuntimeConfig | None = None
+    ) -> None:
         self.host, self.pack, self.reason = host, pack, reason
+        self.runtime = settings.runtime(runtime or RuntimeConfig(), pack.backbone)
         name = generator or settings.load().generator or pack.manifest["default_generator"]
         self.generator: Generator = host.generators[name]
         self.fitted: Fitted = pack.fitted(self.generator)
 
     @classmethod
-    def open(cls, pack: str = "", generator: str = "", host: Host | None = None) -> Session:
+    def open(
+        cls, pack: str = "", generator: str = "", host: Host | None = None, runtime: RuntimeConfig | None = None
+    ) -> Session:
         """A session with a named pack and generator, or the ones a plain `sglora generate` would take."""
         host = host or Host.load()
         place, reason = shelves.find(pack, host.recipe_folders, settings.load())
-        return cls(host, Pack(place.folder), reason, generator)
+        return cls(host, Pack(place.folder), reason, generator, runtime)
 
     @cached_property
     def model(self) -> Model:
-        model = self.host.backbones[self.pack.backbone].load()
+        model = self.host.backbones[self.pack.backbone].load(self.runtime)
         self.pack.check_model(model)
         return model
 
@@ -87,6 +92,7 @@ class Session:
         """Adapters for one sentence. Raises UsageError for an empty or over-long one."""
         config, sentence = checked(config or GenerateConfig()), cleaned(sentence)
         prior_config = checked(prior_config or self.pack.prior_config)
+        getattr(self.model, "check_text", lambda text: None)(sentence)
         embedding_D = self.model.encode_text([sentence])[0]
         prior = self.pack.prior(embedding_D, prior_config)
         nearest = float((self.pack.meaning_EW @ meaning(self.model, [sentence])[0]).max())

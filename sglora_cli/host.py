@@ -51,6 +51,10 @@ class Registry(Mapping[str, V], Generic[V]):
             return self._items[name]
         if name in self._disputed:
             raise PluginError(self._disputed[name], "uninstall one of the two")
+        family, colon, member = name.partition(":")
+        if colon and hasattr(self._items.get(family), "member"):
+            found: V = self._items[family].member(member)  # type: ignore[attr-defined]
+            return found
         raise UnknownName.of(self.kind, name, self._items)
 
     def __contains__(self, name: object) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import platformdirs
 import tomli
 
+from sglora_cli.configs import RuntimeConfig
 from sglora_cli.errors import BadFile, UnknownName
 
 
@@ -41,6 +42,10 @@ class Settings:
     """Folder that holds the data sets."""
     generator: str = ""
     """Generator used when a command names none; else the pack's own choice."""
+    device: str = ""
+    """Device used when a command names none; else the best there is."""
+    weights: str = ""
+    """Weights of the default backbone: a file or folder. Other backbones do not look at it."""
 
 
 def load() -> Settings:
@@ -61,3 +66,10 @@ def load() -> Settings:
         if (value := os.environ.get(f"SGLORA_{name.upper()}")) is not None:
             values[name] = value
     return Settings(**values)
+
+
+def runtime(config: RuntimeConfig, backbone: str) -> RuntimeConfig:
+    """The config with what it leaves open taken from the settings, for a backbone of that name."""
+    known = load()
+    weights = config.weights or (known.weights if backbone == known.backbone else "")
+    return replace(config, device=config.device or known.device, weights=weights)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,10 @@ class TaskTensors:
     stem_N: Tensor
     text_CD: Tensor
     image_of: tuple[int, ...]
+
+    def to(self, device: torch.device) -> TaskTensors:
+        """The same, with its tensors on a device: a step there then waits for no copy."""
+        return replace(self, stem_N=self.stem_N.to(device), text_CD=self.text_CD.to(device))
 
     def captions_of(self) -> list[list[int]]:
         own: list[list[int]] = [[] for _ in range(len(self.stem_N))]
@@ -66,7 +70,7 @@ class RowAdam:
     def __init__(self, parameters_TP: Tensor, config: TrainConfig, betas: tuple[float, float] = (0.9, 0.999)) -> None:
         self.x, self.rate, self.decay, self.betas = parameters_TP, config.learning_rate, config.weight_decay, betas
         self.first, self.second = torch.zeros_like(parameters_TP), torch.zeros_like(parameters_TP)
-        self.count_T1 = torch.zeros(len(parameters_TP), 1)
+        self.count_T1 = torch.zeros(len(parameters_TP), 1, device=parameters_TP.device)
 
     @torch.no_grad()
     def step(self, gradient_TP: Tensor, rows: Tensor) -> None:
@@ -86,7 +90,7 @@ def contrastive_loss(image_TND: Tensor, text_TND: Tensor, real_TN: Tensor, scale
     """Symmetric image-text loss of each task: (T,). Padding and repeated captions are no negatives."""
     logits_TNN = scale * image_TND @ text_TND.mT
     same_TNN = (text_TND @ text_TND.mT) > 1 - 1e-5
-    other = ~torch.eye(logits_TNN.shape[-1], dtype=torch.bool)
+    other = ~torch.eye(logits_TNN.shape[-1], dtype=torch.bool, device=logits_TNN.device)
     hidden = (same_TNN & other) | ~real_TN[:, None, :] | ~real_TN[:, :, None]
     logits_TNN = logits_TNN.masked_fill(hidden & other, float("-inf"))
     right_TN = logits_TNN.diagonal(dim1=1, dim2=2)
@@ -105,8 +109,15 @@ def _gather(
     ]
     stem = torch.stack([task.stem_N[photos] for task, (photos, _) in zip(tasks, padded, strict=True)]).float()
     text = torch.stack([task.text_CD[texts] for task, (_, texts) in zip(tasks, padded, strict=True)])
-    real = torch.tensor([[i < len(photos) for i in range(widest)] for photos, _ in batches])
+    real = torch.tensor([[i < len(photos) for i in range(widest)] for photos, _ in batches], device=text.device)
     return stem, text, real
+
+
+def _gradient(model: Model, loss: Tensor, adapters_TP: Tensor) -> Tensor:
+    """d loss / d adapters_TP. For a model in fp16 the loss is scaled, and a gradient that overflows is taken as 0."""
+    scale: float = getattr(model, "loss_scale", 1.0)
+    (gradient_TP,) = torch.autograd.grad(loss * scale, adapters_TP)
+    return gradient_TP if scale == 1 else torch.nan_to_num(gradient_TP / scale, 0.0, 0.0, 0.0)
 
 
 def train_tasks(
@@ -127,8 +138,9 @@ def _train_chunk(
     model: Model, layout: Layout, tasks: Sequence[TaskTensors], config: TrainConfig, start_P: Tensor
 ) -> Tensor:
     """(T, M, P): the states of tasks that train side by side."""
-    adapters_TP = start_P.repeat(len(tasks), 1).requires_grad_()
+    adapters_TP = start_P.to(model.device).repeat(len(tasks), 1).requires_grad_()
     adam = RowAdam(adapters_TP, config)
+    tasks = [task.to(model.device) for task in tasks]
     sources = [_Batches(task, config) for task in tasks]
     kept = min(config.states, config.epochs)
     states = torch.empty(len(tasks), kept, layout.size)
@@ -139,10 +151,9 @@ def _train_chunk(
             stem, text, real = _gather([tasks[t] for t in rows], [plans[t][step] for t in rows])
             image_TND = model.encode_image(stem, layout, adapters_TP[rows])
             loss_T = contrastive_loss(image_TND, text, real, model.scale)
-            (gradient,) = torch.autograd.grad(loss_T.sum(), adapters_TP)
-            adam.step(gradient, torch.tensor(rows))
+            adam.step(_gradient(model, loss_T.sum(), adapters_TP), torch.tensor(rows))
         if epoch >= config.epochs - kept:
-            states[:, epoch - (config.epochs - kept)] = adapters_TP.detach()
+            states[:, epoch - (config.epochs - kept)] = adapters_TP.detach().cpu()
     return states
 
 
@@ -151,7 +162,7 @@ def train_joint(model: Model, layout: Layout, tasks: Sequence[TaskTensors], conf
 
     Batches stay inside tasks, as retrieval does.
     """
-    joint_1P = layout.initial(config.seed)[None].clone().requires_grad_()
+    joint_1P = layout.initial(config.seed)[None].to(model.device, copy=True).requires_grad_()
     adam = RowAdam(joint_1P, config)
     sources = {task.name: _Batches(task, config) for task in tasks}
     shuffle = torch.Generator().manual_seed(config.seed)
@@ -163,6 +174,5 @@ def train_joint(model: Model, layout: Layout, tasks: Sequence[TaskTensors], conf
             stem, text, real = _gather([task for task, _ in part], [batch for _, batch in part])
             image_TND = model.encode_image(stem, layout, joint_1P.expand(len(part), -1))
             loss = contrastive_loss(image_TND, text, real, model.scale).mean()
-            (gradient,) = torch.autograd.grad(loss, joint_1P)
-            adam.step(gradient, torch.tensor([0]))
-    return joint_1P.detach()[0]
+            adam.step(_gradient(model, loss, joint_1P), torch.tensor([0]))
+    return joint_1P.detach()[0].cpu()

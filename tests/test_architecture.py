@@ -12,7 +12,7 @@ import sglora_cli.api
 ROOT = Path(__file__).parent.parent
 ORDER = [  # a module may import those above it
     ("errors", "__init__"),
-    ("configs", "contracts", "files", "progressing", "printing"),
+    ("configs", "contracts", "devices", "files", "progressing", "printing"),
     ("hookspecs", "settings", "rows"),
     ("host", "shelves"),
     ("adapters", "retrieval"),

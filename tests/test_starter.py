@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sglora_cli.adapters import Layout
+from sglora_cli.configs import RuntimeConfig
 from sglora_cli.errors import Mismatch, Unavailable
 from sglora_cli.training import TaskTensors
 
@@ -17,7 +18,7 @@ from sglora_cli.training import TaskTensors
 def model():
     from sglora_starter import StarterBackbone
 
-    return StarterBackbone().load()
+    return StarterBackbone().load(RuntimeConfig())
 
 
 def photo(colour: tuple[int, int, int]):
@@ -90,14 +91,14 @@ def test_an_adapter_is_the_same_as_merged_weights(model):
 
 def test_a_sentence_too_long_for_the_encoder_is_refused(model):
     with pytest.raises(Mismatch, match="tokens, more than 256"):
-        model.encode_text(["very " * 400 + "long"])
+        model.check_text("very " * 400 + "long")
 
 
 def test_another_device_is_refused():
     from sglora_starter import StarterBackbone
 
     with pytest.raises(Unavailable, match="runs on the CPU, not on 'cuda'"):
-        StarterBackbone().load("cuda")
+        StarterBackbone().load(RuntimeConfig(device="cuda"))
 
 
 @pytest.mark.data

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sglora_cli.api import hookimpl
+from sglora_cli.api import RuntimeConfig, hookimpl
 
 if TYPE_CHECKING:
     from .model import StarterModel
@@ -28,8 +28,8 @@ class StarterBackbone:
     def __init__(self, weights: Path = WEIGHTS) -> None:
         self.weights = weights
 
-    def load(self, device: str = "cpu") -> StarterModel:
-        model: StarterModel = import_module("sglora_starter.model").load(self.weights, device)
+    def load(self, runtime: RuntimeConfig) -> StarterModel:
+        model: StarterModel = import_module("sglora_starter.model").load(self.weights, runtime)
         return model
 
 

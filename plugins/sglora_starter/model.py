@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sglora_cli.api import BadFile, Layout, Mismatch, Site, Unavailable, content_hash, file_hash, load_tensors
+from sglora_cli.api import (
+    BadFile,
+    Layout,
+    Mismatch,
+    RuntimeConfig,
+    Site,
+    Unavailable,
+    content_hash,
+    file_hash,
+    load_tensors,
+)
 
 from . import text
 from .stem import Stem, features, weights_path
@@ -22,17 +32,20 @@ if TYPE_CHECKING:
 SITES = tuple(Site(site_name(block, name), WIDTH, WIDTH) for block in range(DEPTH) for name in "qkv")
 
 
-def load(weights: Path, device: str) -> StarterModel:
-    """Raises Unavailable for a device other than the CPU: this model gains nothing from one."""
-    if device not in ("cpu", "auto"):
-        raise Unavailable(f"the starter backbone runs on the CPU, not on {device!r}", "leave --device out")
-    return StarterModel(weights)
+def load(weights: Path, runtime: RuntimeConfig) -> StarterModel:
+    """Raises Unavailable for a device other than the CPU, and for other numbers: this model gains nothing from them."""
+    if runtime.device not in ("", "cpu", "auto"):
+        raise Unavailable(f"the starter backbone runs on the CPU, not on {runtime.device!r}", "leave --device out")
+    if runtime.precision not in ("auto", "fp32"):
+        raise Unavailable(f"the starter backbone computes in fp32, not in {runtime.precision!r}")
+    return StarterModel(Path(runtime.weights) if runtime.weights else weights)
 
 
 class StarterModel:
     """A Model (see contracts): tower at once, sentence encoder and stem when first asked."""
 
     sites = SITES
+    device = torch.device("cpu")
 
     def __init__(self, weights: Path) -> None:
         tensors, _ = load_tensors(weights)
@@ -75,11 +88,12 @@ class StarterModel:
         result: Tensor = self.tower.images(x, updates)
         return result
 
+    def check_text(self, sentence: str) -> None:
+        if (n := self.sentences.count_tokens(sentence)) > text.MAX_TOKENS:
+            raise Mismatch(f"the sentence has {n} tokens, more than {text.MAX_TOKENS}", "shorten it")
+
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        for sentence in texts:
-            if len(sentence) > 4 * text.MAX_TOKENS and (n := self.sentences.count_tokens(sentence)) > text.MAX_TOKENS:
-                raise Mismatch(f"the sentence has {n} tokens, more than {text.MAX_TOKENS}", "shorten it")
         result: Tensor = self.tower.texts(self.encode_meaning(texts))
         return result
 

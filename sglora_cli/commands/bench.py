@@ -8,7 +8,7 @@ import click
 
 from sglora_cli import settings
 from sglora_cli.cli import App
-from sglora_cli.configs import BenchConfig, options_of
+from sglora_cli.configs import BenchConfig, RuntimeConfig, options_of
 
 
 @click.command("bench")
@@ -23,6 +23,7 @@ from sglora_cli.configs import BenchConfig, options_of
     help="Measure from the photos in this folder (with --dataset also SGLORA_DATA), not from what the pack carries.",
 )
 @options_of(BenchConfig)
+@options_of(RuntimeConfig, "runtime")
 @click.option("--as", "reporter", default="table", show_default=True, help="Reporter: table, markdown, json, csv.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --as json, without progress.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write to this file instead of standard output.")
@@ -37,6 +38,7 @@ def command(
     as_json: bool,
     report: Path | None,
     config: BenchConfig,
+    runtime: RuntimeConfig,
 ) -> None:
     """Measure methods on the pack's unseen tasks: recall inside each task, image to text and back.
 
@@ -51,7 +53,7 @@ def command(
 
     progressing.be_quiet(as_json)
     render = app.host.reporters["json" if as_json else reporter]
-    session = Session.open(pack, host=app.host)
+    session = Session.open(pack, host=app.host, runtime=runtime)
     names = benchmarking.methods(app.host, session.pack, baselines)
     known = settings.load().data if dataset else ""
     root = data_root(data, known) if data or known else None

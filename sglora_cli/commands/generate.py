@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sglora_cli.cli import App, say
-from sglora_cli.configs import GenerateConfig, options_of
+from sglora_cli.configs import GenerateConfig, RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--k", type=int, help="K, how many experts to lean on; the pack's own choice by default.")
 @click.option("--tau", type=float, help="Temperature of the experts' weights; the pack's own choice by default.")
 @options_of(GenerateConfig)
+@options_of(RuntimeConfig, "runtime")
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
@@ -38,6 +39,7 @@ def command(
     force: bool,
     as_json: bool,
     config: GenerateConfig,
+    runtime: RuntimeConfig,
 ) -> None:
     """Make an adapter for the task that TEXT describes.
 
@@ -50,7 +52,7 @@ def command(
     from sglora_cli.generating import Session
 
     _check_target(out, force)
-    session = Session.open(pack, generator, app.host)
+    session = Session.open(pack, generator, app.host, runtime)
     prior_config = session.pack.prior_config
     prior_config = replace(
         prior_config, k=prior_config.k if k is None else k, tau=prior_config.tau if tau is None else tau

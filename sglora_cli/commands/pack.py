@@ -10,6 +10,7 @@ import click
 
 from sglora_cli import settings, shelves
 from sglora_cli.cli import App, say
+from sglora_cli.configs import RuntimeConfig, options_of
 from sglora_cli.errors import BadFile, UnknownName
 from sglora_cli.printing import print_rows
 
@@ -24,9 +25,12 @@ def command() -> None:
 @click.option("--data", type=click.Path(path_type=Path), help="Folder that holds the data sets (or SGLORA_DATA).")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the pack; without it, the user cache.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@options_of(RuntimeConfig, "runtime")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, no progress.")
 @click.pass_obj
-def build(app: App, recipe: str, data: Path | None, out: Path | None, dry_run: bool, as_json: bool) -> None:
+def build(
+    app: App, recipe: str, data: Path | None, out: Path | None, dry_run: bool, as_json: bool, runtime: RuntimeConfig
+) -> None:
     """Build the pack that RECIPE (a name, or a .toml file) describes. An interrupted build goes on where it stopped."""
     from sglora_cli import building, progressing
     from sglora_cli.recipes import data_root, read
@@ -41,7 +45,7 @@ def build(app: App, recipe: str, data: Path | None, out: Path | None, dry_run: b
     if dry_run:
         click.echo(json.dumps(building.plan(app.host, content, root), indent=1))
         return
-    folder = building.build(app.host, content, root, (lambda text: None) if as_json else say, out)
+    folder = building.build(app.host, content, root, (lambda text: None) if as_json else say, out, runtime)
     click.echo(json.dumps({"folder": str(folder)}) if as_json else folder)
 
 

@@ -15,6 +15,7 @@ WIDTH, EMBED = 12, 8
 class TinyModel:
     fingerprint = "tiny-1"
     scale = 10.0
+    device = torch.device("cpu")
     sites = tuple(Site(f"layers.{i}.{name}", WIDTH, WIDTH) for i in range(2) for name in "qkv")
 
     def __init__(self):
@@ -58,7 +59,7 @@ class TinyBackbone:
     name = "tiny"
     summary = "a stranger's backbone"
 
-    def load(self, device="cpu"):
+    def load(self, runtime):
         return TinyModel()
 
 

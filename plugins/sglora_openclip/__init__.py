@@ -1,7 +1,8 @@
 """Backbones of open_clip: CLIP ViT-B/16 (the default) and every other vision transformer it knows.
 
 model.py   a loaded model as the host sees it       tower.py   the visual encoder with T adapters at once
-weights.py weights from files, and their checks     names.py   transformers' names for open_clip's tensors
+weights.py weights from files, and their checks     hub.py     weights from open_clip's cache or hub
+names.py   transformers' names for open_clip's tensors
 """
 
 from __future__ import annotations

@@ -5,10 +5,8 @@ Shapes: N images, T adapters, C texts, D embedding, P numbers of an adapter.
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,14 +21,15 @@ from sglora_cli.api import (
     Mismatch,
     RuntimeConfig,
     SgloraWarning,
-    Unavailable,
     UnknownName,
+    UsageError,
     content_hash,
     pick_device,
     pick_precision,
 )
 
 from . import OpenClip
+from .hub import fetch_model, fetch_tokenizer, quiet
 from .tower import VisualTower
 from .weights import Checkpoint, read
 
@@ -42,20 +41,20 @@ _TEXTS = 128
 
 
 def load(backbone: OpenClip, runtime: RuntimeConfig) -> OpenClipModel:
-    with _quiet():
-        if runtime.weights:
-            model, quick_gelu = _from_file(backbone, Path(runtime.weights).expanduser())
-        else:
-            model, quick_gelu = _from_hub(backbone)
-    return OpenClipModel(model, backbone.architecture, quick_gelu, runtime)
+    """Weights from a file where the runtime names one, else from open_clip's cache or hub."""
+    if not runtime.weights:
+        _config(backbone.architecture)
+        return OpenClipModel(fetch_model(backbone), backbone.architecture, runtime)
+    if ":" in backbone.architecture:
+        raise UsageError(f"backbone {backbone.name!r} takes no --weights", "use open_clip:ARCHITECTURE with them")
+    return OpenClipModel(_from_file(backbone, Path(runtime.weights).expanduser()), backbone.architecture, runtime)
 
 
-def _from_file(backbone: OpenClip, path: Path) -> tuple[nn.Module, bool]:
+def _from_file(backbone: OpenClip, path: Path) -> nn.Module:
     import open_clip
 
-    config = _known(backbone.architecture)
+    wanted = bool(_config(backbone.architecture).get("quick_gelu", False))
     checkpoint = read(path)
-    wanted = bool(config.get("quick_gelu", False))
     if checkpoint.quick_gelu is not None and checkpoint.quick_gelu != wanted:
         other = backbone.architecture.removesuffix("-quickgelu") + ("-quickgelu" if checkpoint.quick_gelu else "")
         raise Mismatch(
@@ -70,15 +69,17 @@ def _from_file(backbone: OpenClip, path: Path) -> tuple[nn.Module, bool]:
             SgloraWarning,
             stacklevel=2,
         )
-    model = open_clip.create_model(backbone.architecture, load_weights=False, pretrained_text=False)
+    with quiet():
+        model: nn.Module = open_clip.create_model(backbone.architecture, load_weights=False, pretrained_text=False)
     _put(model, checkpoint, backbone)
-    return model, wanted
+    return model
 
 
-def _known(architecture: str) -> Mapping[str, Any]:
+def _config(architecture: str) -> Mapping[str, Any]:
+    """Raises UnknownName for an architecture that open_clip does not know. That of a hub's model lies there."""
     import open_clip
 
-    config: Mapping[str, Any] | None = open_clip.get_model_config(architecture) if ":" not in architecture else None
+    config: Mapping[str, Any] | None = {} if ":" in architecture else open_clip.get_model_config(architecture)
     if config is None:
         raise UnknownName.of("architecture in open_clip", architecture, open_clip.list_models())
     return config
@@ -108,56 +109,15 @@ def _put(model: nn.Module, checkpoint: Checkpoint, backbone: OpenClip) -> None:
     model.load_state_dict(state)
 
 
-def _from_hub(backbone: OpenClip) -> tuple[nn.Module, bool]:
-    import open_clip
-
-    remedy = (
-        "put the weights into a file and pass --weights FILE (or set SGLORA_WEIGHTS); "
-        "--backbone starter works without any"
-    )
-    on_hub = ":" in backbone.architecture
-    if not on_hub:
-        config = _known(backbone.architecture)
-        tags = open_clip.list_pretrained_tags_by_model(backbone.architecture)
-        if not backbone.tag:
-            raise Unavailable(
-                f"backbone {backbone.name!r} names no weights",
-                f"add a tag, as in open_clip:{backbone.architecture}/{tags[0]}" if tags else remedy,
-            )
-        if backbone.tag not in tags:
-            raise UnknownName.of(f"weights of {backbone.architecture} in open_clip", backbone.tag, tags)
-    try:
-        model = open_clip.create_model(backbone.architecture, pretrained=backbone.tag or None)
-    except Exception as error:  # the hub's client raises whatever its network layer does
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Unavailable(
-            f"weights of {backbone.name!r} are not on this machine: open_clip looked for "
-            f"{backbone.architecture + ('' if on_hub else '/' + backbone.tag)} in its cache and on its hub ({reason})",
-            remedy,
-        ) from None
-    return model, False if on_hub else bool(config.get("quick_gelu", False))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """open_clip logs its every step to the root logger, errors too, which are raised here."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
 class OpenClipModel:
     """A Model (see contracts) around any open_clip model with a vision transformer."""
 
-    def __init__(self, clip: Any, architecture: str, quick_gelu: bool, runtime: RuntimeConfig) -> None:
+    def __init__(self, clip: Any, architecture: str, runtime: RuntimeConfig) -> None:
         self.device = pick_device(runtime.device)
         self.dtype = pick_precision(runtime.precision, self.device)
         self.loss_scale = 1024.0 if self.dtype == torch.float16 else 1.0
         self.clip = clip.requires_grad_(False).eval().to(self.device)
-        self.architecture, self.quick_gelu = architecture, quick_gelu
+        self.architecture = architecture
         self.tower = VisualTower(clip.visual, runtime)
         self.sites = self.tower.sites.sites
         self.scale = float(clip.logit_scale.exp())
@@ -166,7 +126,8 @@ class OpenClipModel:
     def fingerprint(self) -> str:
         """Of every weight, whatever file it came from, the activation and the preprocessing."""
         state = self.clip.state_dict()
-        about = [self.quick_gelu, self._preprocessing_config(), sorted(state)]
+        activations = sorted({type(m).__name__ for m in self.clip.modules() if type(m).__name__.endswith("GELU")})
+        about = [activations, self._preprocessing_config(), sorted(state)]
         return content_hash(about, *(state[name].float() for name in sorted(state)))[:16]
 
     def _preprocessing_config(self) -> Any:
@@ -180,17 +141,7 @@ class OpenClipModel:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        import open_clip
-
-        try:
-            with _quiet():
-                return open_clip.get_tokenizer(self.architecture)
-        except Exception as error:  # as in _from_hub
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise Unavailable(
-                f"the tokenizer of {self.architecture!r} is not on this machine ({reason})",
-                "fetch it once with a network; --backbone starter works without any",
-            ) from None
+        return fetch_tokenizer(self.architecture)
 
     @torch.no_grad()
     def stem(self, images: Sequence[Image]) -> Tensor:

@@ -25,18 +25,14 @@ class VisualTower:
     def __init__(self, visual: Any, runtime: RuntimeConfig) -> None:
         self.visual = visual
         self.timm = hasattr(visual, "trunk")
-        blocks = getattr(visual.trunk, "blocks", None) if self.timm else getattr(visual, "transformer", visual)
-        blocks = blocks if self.timm else getattr(blocks, "resblocks", None)
-        if blocks is None:
+        encoder = visual.trunk if self.timm else visual
+        if type(encoder).__name__ != "VisionTransformer":
             raise Mismatch(
-                f"{type(visual).__name__} is no vision transformer", "name an architecture that begins with ViT"
+                f"the visual encoder {type(encoder).__name__} is no plain vision transformer and takes no adapters here",
+                "name an architecture that begins with ViT",
             )
         self.sites = AttentionSites(visual, site_name)
-        self.blocks = list(blocks)
-        if len(self.sites.targets) != len(self.blocks):
-            raise Mismatch(
-                f"{type(visual).__name__} has {len(self.sites.targets)} attentions in {len(self.blocks)} blocks"
-            )
+        self.blocks = list(encoder.blocks if self.timm else encoder.transformer.resblocks)
         self.checkpointing = runtime.checkpointing
         # Only the first token of the last block is read out, so only that one is computed.
         self.one_token = not self.timm and visual.attn_pool is None and visual.pool_type == "tok"

@@ -28,7 +28,7 @@ class VisualTower:
         encoder = visual.trunk if self.timm else visual
         if type(encoder).__name__ != "VisionTransformer":
             raise Mismatch(
-                f"the visual encoder {type(encoder).__name__} is no plain vision transformer and takes no adapters here",
+                f"the visual encoder is a {type(encoder).__name__}, no plain vision transformer: it takes no adapters",
                 "name an architecture that begins with ViT",
             )
         self.sites = AttentionSites(visual, site_name)
@@ -36,7 +36,8 @@ class VisualTower:
         self.checkpointing = runtime.checkpointing
         # Only the first token of the last block is read out, so only that one is computed.
         self.one_token = not self.timm and visual.attn_pool is None and visual.pool_type == "tok"
-        self._run = torch.compile(self._block) if runtime.compile else self._block
+        run = own_block if not self.timm and all(map(is_own, self.blocks)) else self._any_block
+        self._run = torch.compile(run) if runtime.compile else run
 
     def tokens(self, pixels_N3HW: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, L, W): everything before the first block."""
@@ -49,29 +50,42 @@ class VisualTower:
     def __call__(self, x_NLW: Tensor, updates: list[Update] | None = None) -> Tensor:
         """(N, L, W) -> (N, D), not normalised."""
         x = x_NLW
-        for number in range(len(self.blocks)):
+        for number, block in enumerate(self.blocks):
             update = None if updates is None else updates[number]
+            queries = 1 if self.one_token and number == len(self.blocks) - 1 else None
             if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(self._run, number, x, update, use_reentrant=False)
+                x = checkpoint(self._run, block, x, update, queries, use_reentrant=False)
             else:
-                x = self._run(number, x, update)
+                x = self._run(block, x, update, queries)
         if self.timm:
             trunk = self.visual.trunk
             return self.visual.head(trunk.forward_head(trunk.norm(x)))
         pooled, _ = self.visual._pool(x)
         return pooled if self.visual.proj is None else pooled @ self.visual.proj
 
-    def _block(self, number: int, x: Tensor, update: Update | None) -> Tensor:
-        block: Any = self.blocks[number]
-        if self.timm or not isinstance(getattr(block, "mlp", None), nn.Sequential) or not hasattr(block, "ls_1"):
-            if update is None:
-                return block(x)
-            with self.sites.attached([update], [self.sites.targets[number]]):
-                return block(x)
-        queries = 1 if self.one_token and number == len(self.blocks) - 1 else None
-        y = packed_attention(block.attn, block.ln_1(x), update, queries)
-        x = x[:, :queries] + block.ls_1(getattr(block, "ln_attn", nn.Identity())(y))
-        return x + block.ls_2(mlp(block.mlp, block.ln_2(x)))
+    def _any_block(self, block: nn.Module, x: Tensor, update: Update | None, queries: int | None) -> Tensor:
+        if update is None:
+            return block(x)
+        with self.sites.attached([update], [self.sites.targets[self.blocks.index(block)]]):
+            return block(x)
+
+
+def is_own(block: nn.Module) -> bool:
+    """Whether a block is open_clip's plain one, whose parts `own_block` knows."""
+    parts = ("ln_1", "attn", "ls_1", "ln_2", "mlp", "ls_2")
+    return isinstance(getattr(block, "mlp", None), nn.Sequential) and all(hasattr(block, part) for part in parts)
+
+
+def own_block(block: Any, x: Tensor, update: Update | None, queries: int | None) -> Tensor:
+    """open_clip's residual block with updates at q, k, v; with `queries` only its first tokens come out.
+
+    Block and update are arguments and nothing else is looked up: compiled once, it serves all blocks.
+    """
+    y = packed_attention(block.attn, block.ln_1(x), update, queries)
+    if hasattr(block, "ln_attn"):
+        y = block.ln_attn(y)
+    x = x[:, :queries] + block.ls_1(y)
+    return x + block.ls_2(mlp(block.mlp, block.ln_2(x)))
 
 
 def mlp(layers: nn.Sequential, x: Tensor) -> Tensor:

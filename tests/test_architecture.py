@@ -20,7 +20,7 @@ ORDER = [  # a module may import those above it
     ("semantics", "training", "formats", "recipes", "cards"),
     ("packs", "features"),
     ("generating", "building", "inspecting"),
-    ("benchmarking",),
+    ("benchmarking", "testing"),
     ("api",),
     ("cli",),
 ]

@@ -131,7 +131,7 @@ class OpenClipModel:
         return content_hash(about, *(state[name].float() for name in sorted(state)))[:16]
 
     def _preprocessing_config(self) -> Any:
-        return getattr(self.clip.visual, "preprocess_cfg", {})
+        return {"size": self.clip.visual.image_size, **getattr(self.clip.visual, "preprocess_cfg", {})}
 
     @cached_property
     def _preprocess(self) -> Any:

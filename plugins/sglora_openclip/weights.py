@@ -8,6 +8,7 @@ the published one.
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,7 +65,11 @@ def _pickled(path: Path) -> tuple[dict[str, Tensor], bool | None]:
                 f"{path} is a TorchScript archive, which is a program, and not one that OpenAI published",
                 "save its state_dict as .safetensors",
             )
-        script = torch.jit.load(str(path), map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # torch would rather have no TorchScript; OpenAI's files stay
+            script = torch.jit.load(str(path), map_location="cpu")
         sizes = ("input_resolution", "context_length", "vocab_size")
         return {k: v for k, v in script.state_dict().items() if k not in sizes}, True
     try:

@@ -6,7 +6,9 @@ import json
 
 import click
 
+from sglora_cli import settings
 from sglora_cli.cli import App
+from sglora_cli.configs import RuntimeConfig, options_of
 from sglora_cli.errors import PluginError
 from sglora_cli.host import Host
 from sglora_cli.printing import print_rows
@@ -53,3 +55,30 @@ def doctor(as_json: bool) -> None:
     if host.problems:
         names = sorted({problem.plugin for problem in host.problems})
         raise PluginError(f"broken: {', '.join(names)}", "uninstall or update it; the other plugins work")
+
+
+@command.command("check")
+@click.argument("backbone")
+@options_of(RuntimeConfig, "runtime")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.pass_obj
+def check(app: App, backbone: str, runtime: RuntimeConfig, as_json: bool) -> None:
+    """Run the conformance kit on BACKBONE: for plugin authors. Exit code 7 if a check fails.
+
+    \b
+    sglora plugins check starter
+    """
+    from sglora_cli.testing import BACKBONE_CHECKS, run_check
+
+    model = app.host.backbones[backbone].load(settings.runtime(runtime, backbone))
+    rows = []
+    for one in BACKBONE_CHECKS:
+        rows.append(
+            {"check": one.__name__, "asks": " ".join((one.__doc__ or "").split()), "wrong": run_check(one, model)}
+        )
+        if not as_json:
+            click.echo(f"{'failed' if rows[-1]['wrong'] else 'ok':<7} {one.__name__}")
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    if wrong := [row for row in rows if row["wrong"]]:
+        raise PluginError(f"backbone {backbone!r}: " + "; ".join(f"{r['check']}: {r['wrong']}" for r in wrong))

@@ -217,8 +217,11 @@ def _attach(module: Any, update: Update) -> Callable[[], None]:
         return (y, None) if isinstance(module, nn.MultiheadAttention) else y
 
     module.forward = forward
+    # nn.TransformerEncoderLayer reads the weights itself, past any forward, unless it sees a hook.
+    handle = module.register_forward_pre_hook(lambda *_: None)
 
     def undo() -> None:
+        handle.remove()
         if mine:
             module.forward = before
         else:

@@ -75,6 +75,30 @@ def plain(report: Report) -> str:
     return "\n".join([*lines, "", LEGEND.format(against=report.against)]) + "\n"
 
 
+def terminal(report: Report) -> str:
+    """The same as tables for a terminal, the largest recalls in bold; the Oracle, which saw the task's data, aside."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console, oracle = Console(), report.labels.get("oracle")
+    with console.capture() as capture:
+        console.print("\n".join(report.notes), highlight=False, markup=False)
+        for title, body in sections(report):
+            table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+            for column, name in enumerate(body[0]):
+                table.add_column(name, justify="right" if column else "left", header_style="bold cyan")
+            rows = [row for row in body[1:] if row[0] != oracle]
+            best = {i: max((row[i] for row in rows), key=float, default="") for i in range(1, 1 + len(CELLS))}
+            for row in body[1:]:
+                bold = [i for i, cell in enumerate(row) if row[0] != oracle and cell == best.get(i)]
+                table.add_row(*(f"[bold]{cell}[/]" if i in bold else cell for i, cell in enumerate(row)))
+            console.print()
+            console.print(table)
+        console.print()
+        console.print(LEGEND.format(against=report.against), style="dim", highlight=False, markup=False)
+    return capture.get()
+
+
 def markdown(report: Report) -> str:
     """The same as Markdown tables."""
     lines = list(report.notes)
@@ -113,6 +137,7 @@ def as_csv(report: Report) -> str:
 def sglora_reporters() -> list[Text]:
     return [
         Text("table", "columns of text", plain),
+        Text("terminal", "tables in colour, for a person", terminal),
         Text("markdown", "tables for a README", markdown),
         Text("json", "averages, intervals and every row", as_json),
         Text("csv", "every row", as_csv),

@@ -71,3 +71,14 @@ def test_chosen_methods_in_the_asked_order(run, toy_pack):
     out = run("bench", "--baselines", "top-k, zero-shot", "--as", "csv").stdout.splitlines()
     assert out[0] == "method,dataset,task,sample,direction,k,value"
     assert {line.split(",")[0] for line in out[1:]} == {"top-k", "zero-shot", "chance"}
+
+
+def test_a_terminal_gets_the_numbers_of_the_plain_table(run, toy_pack, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    plain, coloured = (run("bench", "--baselines", "paper", "--as", name).stdout for name in ("table", "terminal"))
+    words = [[line.split() for line in text.splitlines() if line.strip()] for text in (plain, coloured)]
+    assert words[0] == words[1]
+
+
+def test_a_pipe_gets_the_plain_table(run, toy_pack):
+    assert run("bench").stdout == run("bench", "--as", "table").stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -24,7 +25,12 @@ from sglora_cli.configs import BenchConfig, RuntimeConfig, options_of
 )
 @options_of(BenchConfig)
 @options_of(RuntimeConfig, "runtime")
-@click.option("--as", "reporter", default="table", show_default=True, help="Reporter: table, markdown, json, csv.")
+@click.option(
+    "--as",
+    "reporter",
+    default="",
+    help="Reporter: terminal, table, markdown, json, csv; else terminal on a terminal and table elsewhere.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The same as --as json, without progress.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write to this file instead of standard output.")
 @click.pass_obj
@@ -52,7 +58,8 @@ def command(
     from sglora_cli.recipes import data_root
 
     progressing.be_quiet(as_json)
-    render = app.host.reporters["json" if as_json else reporter]
+    usual = "terminal" if sys.stdout.isatty() and not report else "table"
+    render = app.host.reporters["json" if as_json else reporter or usual]
     session = Session.open(pack, host=app.host, runtime=runtime)
     names = benchmarking.methods(app.host, session.pack, baselines)
     known = settings.load().data if dataset else ""

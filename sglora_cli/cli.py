@@ -16,7 +16,7 @@ COMMANDS = {
     "generate": "Make an adapter from a sentence.",
     "inspect": "Say what an adapter file, a pack or a recipe is, and whether it is healthy.",
     "bench": "Measure methods on unseen tasks.",
-    "pack": "Build, list, show and verify packs.",
+    "pack": "Build, list, show, verify, change, export and import packs.",
     "plugins": "List plugins and find broken ones.",
 }
 

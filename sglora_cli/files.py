@@ -12,7 +12,7 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -193,9 +193,10 @@ def read_image(path: Path) -> Image:
 
 def inside(folder: Path, name: str) -> Path:
     """The path of `name` in `folder`; BadFile when it would lead outside."""
-    if "\0" in name:
-        raise BadFile(f"{name!r} is no file name")
-    path = (folder / name).resolve()
+    try:
+        path = (folder / name).resolve()
+    except ValueError:  # a NUL, or half a surrogate pair
+        raise BadFile(f"{name!r} is no file name") from None
     if not path.is_relative_to(folder.resolve()):
         raise BadFile(f"{name!r} leads out of {folder}", "remove it; a pack or data set names only files of its own")
     return path
@@ -215,6 +216,16 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
+    """Copy files into another folder, contents only: what is copied from a read-only place can be changed."""
+    try:
+        for name in names:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, target / name)
+    except OSError as error:
+        raise Unavailable(f"cannot copy {source} to {target.parent}: {error.strerror}") from error
+
+
 def put_folder(folder: Path, target: Path) -> None:
     """Move a finished folder to its place; what was there leaves only when the new one is whole, and comes back if
     it cannot be put there."""
@@ -224,6 +235,7 @@ def put_folder(folder: Path, target: Path) -> None:
             _erase(old)
             os.replace(target, old)
         try:
+            os.chmod(folder, 0o777 & ~_umask())  # a scratch folder is for its owner only
             os.replace(folder, target)
         except OSError:
             if os.path.lexists(old):

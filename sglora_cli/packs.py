@@ -184,6 +184,11 @@ class Pack:
         ]
         return wrong
 
+    def check_whole(self) -> None:
+        """Raises BadFile, naming every file, unless all are as they were built."""
+        if wrong := self.verify():
+            raise BadFile(f"pack {self.name!r} is damaged: " + "; ".join(wrong), "build or fetch it again")
+
 
 _FIELDS: dict[str, type] = {
     "format": int,

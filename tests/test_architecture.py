@@ -18,7 +18,7 @@ ORDER = [  # a module may import those above it
     ("adapters", "retrieval"),
     ("semantics", "training", "formats", "recipes", "cards"),
     ("packs", "features"),
-    ("generating", "building", "inspecting"),
+    ("generating", "building", "inspecting", "archives", "removing"),
     ("benchmarking",),
     ("api",),
     ("cli",),

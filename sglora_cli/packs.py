@@ -32,6 +32,7 @@ from sglora_cli.shelves import MANIFEST
 from sglora_cli.training import TaskTensors
 
 FORMAT = 1
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def file_name(key: str) -> str:
@@ -219,6 +220,11 @@ def checked_manifest(content: Any, path: Path) -> dict[str, Any]:
             not isinstance(task.get(k), str) for k in ("key", "dataset", "name", "role", "description")
         ):
             raise BadFile(f"{path}: a task lacks its key, dataset, name, role or description")
+    shown = [content[name] for name, kind in _FIELDS.items() if kind is str]
+    shown += [task[k] for task in content["tasks"] for k in ("key", "dataset", "name", "role")]
+    for text in shown:
+        if _CONTROL.search(text):
+            raise BadFile(f"{path} has a control character in {text!r}", "it could do anything to a terminal")
     if not all(isinstance(health, dict) for health in content["generators"].values()):
         raise BadFile(f"{path}: what it says of a generator is not a table")
     for name in content["files"]:

@@ -19,7 +19,8 @@ ORDER = [  # a module may import those above it
     ("semantics", "training", "formats", "recipes", "cards"),
     ("packs", "features"),
     ("generating", "building", "inspecting", "archives", "removing"),
-    ("benchmarking",),
+    ("benchmarking", "trying"),
+    ("pages",),
     ("api",),
     ("cli",),
 ]

@@ -51,10 +51,12 @@ class Imported:
 
 
 def export_pack(pack: Pack, path: Path) -> None:
-    """Write a pack as one file. Raises BadFile if the pack is damaged, Unavailable if it cannot be written.
+    """Write a pack as one file. Entries are stored: tensors hardly shrink, and deflate's bytes depend on its version.
 
-    Entries are stored, not deflated: tensors hardly shrink, and zlib's output differs from version to version.
+    Raises BadFile if the pack is damaged, UsageError for a place inside it, Unavailable if it cannot be written.
     """
+    if path.resolve().is_relative_to(pack.folder.resolve()):
+        raise UsageError(f"{path} would lie inside the pack", "write it elsewhere with -o FILE")
     pack.check_whole()
     with writing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted([MANIFEST, *pack.manifest["files"]]):

@@ -32,7 +32,7 @@ from sglora_cli.shelves import MANIFEST
 from sglora_cli.training import TaskTensors
 
 FORMAT = 1
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a summary may have lines and tabs
 
 
 def file_name(key: str) -> str:
@@ -194,6 +194,7 @@ class Pack:
 _FIELDS: dict[str, type] = {
     "format": int,
     "name": str,
+    "made_by": str,
     "backbone": str,
     "fingerprint": str,
     "recipe": dict,
@@ -220,16 +221,29 @@ def checked_manifest(content: Any, path: Path) -> dict[str, Any]:
             not isinstance(task.get(k), str) for k in ("key", "dataset", "name", "role", "description")
         ):
             raise BadFile(f"{path}: a task lacks its key, dataset, name, role or description")
-    shown = [content[name] for name, kind in _FIELDS.items() if kind is str]
-    shown += [task[k] for task in content["tasks"] for k in ("key", "dataset", "name", "role")]
-    for text in shown:
+    if not isinstance(content.get("edits", []), list):
+        raise BadFile(f"{path}: edits must be a list")
+    for text in _texts(content):
         if _CONTROL.search(text):
-            raise BadFile(f"{path} has a control character in {text!r}", "it could do anything to a terminal")
+            raise BadFile(f"{path} has a control character in {text[:100]!r}", "it could do anything to a terminal")
     if not all(isinstance(health, dict) for health in content["generators"].values()):
         raise BadFile(f"{path}: what it says of a generator is not a table")
     for name in content["files"]:
         inside(path.parent, name)
     return content
+
+
+def _texts(content: Any) -> Iterator[str]:
+    """All texts of a JSON value, keys too."""
+    todo = [content]  # a stack: the value may be nested as deep as the recursion that parsed it
+    while todo:
+        value = todo.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            todo += [*value, *value.values()]
+        elif isinstance(value, list):
+            todo += value
 
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from sglora_cli.files import read_image
 from sglora_cli.trying import Ranking, Trial
 
+_FRAMES = "; solid frame: came into the top, dashed frame: left it"
 PIXELS = 240
 """Longest side of a picture in the page: sharp on a phone, about 10 kB."""
 
@@ -128,6 +129,7 @@ def _header(trial: Trial) -> str:
         ("Backbone", f"{trial.backbone}, fingerprint {trial.fingerprint}"),
         ("Images", f"{many} image{'s' if many != 1 else ''}" + _left_out(len(trial.skipped))),
         ("Compared", f"how {trial.ranked} rank without the adapter and with it"),
+        ("Signs", "▲ ▼ ranks gained or lost with the adapter" + (_FRAMES if trial.ranked == "images" else "")),
     ]
     rows = "\n".join(f"<dt>{_t(name)}</dt><dd>{_t(value)}</dd>" for name, value in facts)
     return f"<dl>\n{rows}\n</dl>"

@@ -26,7 +26,7 @@ from sglora_cli.host import Host
 from sglora_cli.progressing import progress
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-_BATCH = 32
+_BATCH = 16  # decoded photos are large: memory follows from this, speed hardly
 _TEXTS = 256
 _DECIMALS = 6  # what differs by less is rounding: equal images in different batches shall tie
 
@@ -180,7 +180,7 @@ def compare(
 ) -> tuple[Tensor, Tensor, list[str], list[str]]:
     """Cosine similarities (N, C) without and with the adapter, the names of the N images, and why others are not there.
 
-    At most 32 decoded images are in memory. Raises BadFile if no image can be read.
+    At most 16 decoded images are in memory. Raises BadFile if no image can be read.
     """
     for text in texts:
         getattr(model, "check_text", lambda text: None)(text)

@@ -14,6 +14,7 @@ import pytest
 
 from sglora_cli import archives
 
+TERMINAL = "it could do anything to a terminal"
 AGAIN = "ask for a file made by `sglora pack export`"
 
 
@@ -183,6 +184,25 @@ def test_a_place_that_cannot_be_written_is_refused(run, toy_pack, tmp_path, name
     assert result.stderr == expected + (f"hint: {hint.format(tmp_path / 'x.sglora.zip')}\n" if hint else "")
     assert (tmp_path / "there.zip").read_text() == "mine"
     assert run("pack", "export", "toys", "-o", tmp_path / "there.zip", "--force").exit_code == 0
+
+
+def test_a_pack_is_not_written_into_itself(run, toy_pack, own_home):
+    path = own_home / "cache/packs/toys/experts/x.zip"
+    result = run("pack", "export", "toys", "-o", path)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"error: {path} would lie inside the pack\nhint: write it elsewhere with -o FILE\n",
+    )
+    assert run("pack", "verify", "toys").exit_code == 0
+
+
+def test_an_interrupted_import_leaves_nothing(run, archive, own_home, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(archives, "_copied", interrupt)
+    assert run("pack", "import", archive).exit_code == 130
+    assert packs(own_home) == []
 
 
 def test_without_o_the_file_is_called_like_the_pack(run, toy_pack, tmp_path, monkeypatch):
@@ -374,13 +394,19 @@ def test_a_broken_manifest_is_refused(run, archive, own_home, manifest, message,
             "'../x' leads out of {}",
             "remove it; a pack or data set names only files of its own",
         ),
-        ({"files": {"a\0": ""}}, "'a\\x00' is no file name", ""),
         ({"files": {"\ud800": ""}}, "'\\ud800' is no file name", ""),
         (
             {"backbone": "tiny\x1b[2J"},
             "{}/pack.json has a control character in 'tiny\\x1b[2J'",
-            "it could do anything to a terminal",
+            TERMINAL,
         ),
+        (
+            {"recipe": {"summary": [["\x9b2J"]]}},
+            "{}/pack.json has a control character in '\\x9b2J'",
+            TERMINAL,
+        ),
+        ({"files": {"a\0": ""}}, "{}/pack.json has a control character in 'a\\x00'", TERMINAL),
+        ({"edits": "x"}, "{}/pack.json: edits must be a list", ""),
         ({"layout": {}}, "{}: pack.json: not a LoRA layout: 'sites'", AGAIN),
         ({"tasks": []}, "{}: pack.json names no expert", AGAIN),
         ({"prior": {"k": "4"}}, "{}: pack.json, prior: k must be a whole number, got '4'", AGAIN),

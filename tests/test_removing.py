@@ -130,6 +130,7 @@ def test_an_expert_goes_and_the_rest_stays(run, toy_pack, own_home):
     assert torch.equal(new.meaning_EW, meaning_EW[kept])
     assert "toys/box" not in (folder / "README.md").read_text()
     assert new.manifest["edits"] == ["removed expert toys/box"]
+    assert run("pack", "show", "toys").stdout.endswith("\nchanged    removed expert toys/box\n")
     assert not (folder / "experts/toys-box.safetensors").exists()
     assert packs(own_home) == ["toys"]
     assert run("generate", "a box").exit_code == 0

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
+
+from sglora_cli.configs import PriorConfig
 
 
 def pack_card(manifest: Mapping[str, Any]) -> str:
     """The README.md of a pack: what it is for, made from what, and how to use it."""
+    prior = {**asdict(PriorConfig()), **manifest["prior"]}
     lines = [
         f"# {manifest['name']}",
         "",
         str(manifest["recipe"].get("summary", "A pack of LoRA experts for sglora.")),
         "",
         f"* backbone `{manifest['backbone']}`, fingerprint `{manifest['fingerprint']}`",
-        f"* LoRA of rank {manifest['layout']['rank']}, alpha {manifest['layout']['alpha']:g}, "
+        f"* LoRA of rank {manifest['layout']['rank']}, alpha {float(manifest['layout']['alpha']):g}, "
         f"{len(manifest['layout']['sites'])} sites",
-        f"* K = {manifest['prior']['k']}, tau = {manifest['prior']['tau']:g}",
+        f"* K = {prior['k']}, tau = {prior['tau']:g}",
         f"* generators: {', '.join(manifest['generators']) or 'merging rules only'}",
         f"* made by {manifest['made_by']}",
         "",
@@ -26,7 +30,10 @@ def pack_card(manifest: Mapping[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     lines += [
-        f"| {task['key']} | {task['role']} | {task['description']} | {task['train_photos']} + {task['test_photos']} |"
-        for task in manifest["tasks"]
+        f"| {task['key']} | {task['role']} | {task['description']} | {_photos(task)} |" for task in manifest["tasks"]
     ]
     return "\n".join(lines) + "\n"
+
+
+def _photos(task: Mapping[str, Any]) -> str:
+    return f"{task.get('train_photos', 'unknown')} + {task.get('test_photos', 'unknown')}"

@@ -6,6 +6,7 @@ import sys
 import warnings
 from functools import cached_property
 from importlib import import_module
+from keyword import iskeyword
 
 import click
 
@@ -14,9 +15,10 @@ from sglora_cli.errors import SgloraError, UnknownName
 
 COMMANDS = {
     "generate": "Make an adapter from a sentence.",
+    "try": "Rank images or sentences with and without an adapter.",
     "inspect": "Say what an adapter file, a pack or a recipe is, and whether it is healthy.",
     "bench": "Measure methods on unseen tasks.",
-    "pack": "Build, list, show and verify packs.",
+    "pack": "Build, list, show, verify, change, export and import packs.",
     "plugins": "List plugins and find broken ones.",
 }
 
@@ -48,7 +50,8 @@ class Group(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"sglora_cli.commands.{name}").command
+        module = f"{name}_" if iskeyword(name) else name
+        command: click.Command = import_module(f"sglora_cli.commands.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -38,6 +38,7 @@ def pack_facts(pack: Pack) -> list[str]:
     for name, health in pack.manifest["generators"].items():
         facts = ", ".join(f"{k} {_short(v)}" for k, v in sorted(health.items()))
         lines.append(f"generator  {name}: {facts}")
+    lines += [f"changed    {edit}" for edit in pack.manifest.get("edits", [])]
     return lines
 
 

@@ -13,10 +13,11 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(*header, box=None, header_style="bold", pad_edge=False)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))  # a bare str would be read as markup: [/x] is a file name here
         Console().print(table)
         return
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(header))]

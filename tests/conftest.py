@@ -145,6 +145,39 @@ def small_clip(timm: bool = False, quick_gelu: bool = True, **runtime):
     return OpenClipModel(clip, "ViT-B-16", RuntimeConfig(device="cpu", **runtime))
 
 
+_toy_archive: dict[str, bytes] = {}
+
+
+@pytest.fixture
+def archive(request, tiny, run, tmp_path) -> Path:
+    """The toy pack as a file, and no pack in the user's cache. It is built for the first test only."""
+    path = tmp_path / "toys.sglora.zip"
+    if not _toy_archive:
+        assert run("pack", "export", request.getfixturevalue("toy_pack"), "-o", path).exit_code == 0
+        assert run("pack", "remove", "toys", "--yes").exit_code == 0
+        _toy_archive["toys"] = path.read_bytes()
+    path.write_bytes(_toy_archive["toys"])
+    return path
+
+
+@pytest.fixture
+def adapter(run, toy_pack, tmp_path) -> Path:
+    """An adapter for `tiny`, strong enough to change ranks."""
+    path = tmp_path / "mug.safetensors"
+    assert run("generate", "a photo of a mug", "-o", path).exit_code == 0
+    from sglora_cli.formats import load_adapter, save_adapter
+
+    loaded = load_adapter(path)
+    save_adapter(path, loaded.layout, loaded.flat_P * 4, loaded.about)
+    return path
+
+
+@pytest.fixture
+def images(toys) -> Path:
+    """The folder of all toy pictures."""
+    return toys / "toys" / "images"
+
+
 def test_data() -> Path | None:
     """The development data, if this machine has it."""
     named = os.environ.get("SGLORA_TEST_DATA")

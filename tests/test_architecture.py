@@ -19,8 +19,9 @@ ORDER = [  # a module may import those above it
     ("attaching",),
     ("semantics", "training", "formats", "recipes", "cards"),
     ("packs", "features"),
-    ("generating", "building", "inspecting"),
-    ("benchmarking", "testing"),
+    ("generating", "building", "inspecting", "archives", "removing"),
+    ("benchmarking", "testing", "trying"),
+    ("pages",),
     ("api",),
     ("cli",),
 ]

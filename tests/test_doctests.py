@@ -8,7 +8,9 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("name", ["sglora_cli.retrieval", "sglora_cli.semantics", "sglora_starter.colours"])
+@pytest.mark.parametrize(
+    "name", ["sglora_cli.retrieval", "sglora_cli.semantics", "sglora_cli.trying", "sglora_starter.colours"]
+)
 def test_examples_are_true(name):
     outcome = doctest.testmod(importlib.import_module(name))
     assert outcome.attempted > 0

@@ -11,7 +11,10 @@ from conftest import install
 LATE = "import sys, json; from click.testing import CliRunner; from sglora_cli.cli import main\n"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["plugins", "list"], ["generate", "--help"], ["pack", "list"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["plugins", "list"], ["generate", "--help"], ["try", "--help"], ["pack", "--help"], ["pack", "list"]],
+)
 def test_light_commands_do_not_import_torch(arguments):
     code = f"{LATE}r = CliRunner().invoke(main, {arguments!r})\nassert r.exit_code == 0, r.output\n"
     code += "assert 'torch' not in sys.modules, 'torch was imported'"

@@ -1,4 +1,4 @@
-"""`sglora pack`: build, list, show, verify."""
+"""`sglora pack`: build, list, show, verify; the rest is in pack_files.py."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 
 from sglora_cli import settings, shelves
 from sglora_cli.cli import App, say
+from sglora_cli.commands.pack_files import export, import_, remove
 from sglora_cli.configs import RuntimeConfig, options_of
 from sglora_cli.errors import BadFile, UnknownName
 from sglora_cli.printing import print_rows
@@ -18,6 +19,10 @@ from sglora_cli.printing import print_rows
 @click.group("pack")
 def command() -> None:
     """Packs: experts and generators for one backbone."""
+
+
+for subcommand in (export, import_, remove):
+    command.add_command(subcommand)
 
 
 @command.command("build")

@@ -16,6 +16,7 @@ ORDER = [  # a module may import those above it
     ("hookspecs", "settings", "rows"),
     ("host", "shelves"),
     ("adapters", "retrieval"),
+    ("lowrank",),
     ("semantics", "training", "formats", "recipes", "cards"),
     ("packs", "features"),
     ("generating", "building", "inspecting"),

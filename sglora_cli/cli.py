@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import sys
 import warnings
 from functools import cached_property
@@ -14,7 +15,9 @@ from sglora_cli.errors import SgloraError, UnknownName
 
 COMMANDS = {
     "generate": "Make an adapter from a sentence.",
-    "inspect": "Say what an adapter file, a pack or a recipe is, and whether it is healthy.",
+    "inspect": "Say what an adapter, a pack or a recipe is, and whether it is healthy.",
+    "export": "Write an adapter for PEFT, open_clip or CLIP-LoRA.",
+    "import": "Read an adapter of PEFT or CLIP-LoRA, or a merged checkpoint.",
     "bench": "Measure methods on unseen tasks.",
     "pack": "Build, list, show and verify packs.",
     "plugins": "List plugins and find broken ones.",
@@ -48,7 +51,8 @@ class Group(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"sglora_cli.commands.{name}").command
+        module = f"{name}_" if keyword.iskeyword(name) else name
+        command: click.Command = import_module(f"sglora_cli.commands.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

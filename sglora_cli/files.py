@@ -72,11 +72,16 @@ def read_json(path: Path) -> Any:
         raise BadFile(f"{path}: nested too deeply") from None
 
 
+def packed_about(about: Mapping[str, Any]) -> str:
+    """What a file is, as the one metadata value it gets."""
+    return json.dumps(about, sort_keys=True, ensure_ascii=False)
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write tensors and what they are; equal inputs give equal bytes."""
     from safetensors.torch import save
 
-    header = {KEY: json.dumps(about, sort_keys=True, ensure_ascii=False)}
+    header = {KEY: packed_about(about)}
     write_bytes(path, save({name: tensors[name].contiguous() for name in sorted(tensors)}, metadata=header))
 
 
@@ -101,8 +106,17 @@ def load_tensors(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict
 
 def read_about(path: Path) -> dict[str, Any]:
     """The `sglora` metadata of a safetensors file, without reading its tensors."""
-    header = _header(path).get("__metadata__", {})
-    text = header.get(KEY) if isinstance(header, dict) else None
+    return tensor_names(path)[1]
+
+
+def tensor_names(path: Path) -> tuple[list[str], dict[str, Any]]:
+    """Names of a safetensors file's tensors, and its `sglora` metadata; reads the header only."""
+    header = _header(path)
+    metadata = header.pop("__metadata__", {})
+    return list(header), _about(path, metadata.get(KEY) if isinstance(metadata, dict) else None)
+
+
+def _about(path: Path, text: Any) -> dict[str, Any]:
     if text is None:
         return {}
     try:
@@ -193,3 +207,24 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def put_folder(folder: Path, target: Path) -> None:
+    """Move a finished folder to its place; an older one leaves only when the new one is whole."""
+    import shutil
+
+    old = target.with_name(f".{target.name}.old")
+    try:
+        os.chmod(folder, 0o777 & ~_umask())  # a scratch folder is private
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            os.replace(target, old)
+        try:
+            os.replace(folder, target)
+        except OSError:
+            if old.exists():
+                os.replace(old, target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise Unavailable(f"cannot write {target}: {error.strerror}", "choose another place with -o") from error

@@ -106,6 +106,19 @@ def mix_updates(weights_K: Tensor, adapters_KP: Tensor, layout: Layout) -> tuple
     return layout.join(mixed), error
 
 
+def update_error(layout: Layout, one_P: Tensor, other_P: Tensor) -> float:
+    """||B A - B' A'||_F / ||B' A'||_F over all sites: [B, -B'] and [A; A'] are factors of the difference."""
+    lost = whole = torch.zeros((), dtype=torch.float64)
+    ones, others = layout.split(one_P.double()), layout.split(other_P.double())
+    for (b, a), (b_other, a_other) in zip(ones.values(), others.values(), strict=True):
+        whole = whole + ((b_other.mT @ b_other) * (a_other @ a_other.mT)).sum()
+        if not (torch.equal(b, b_other) and torch.equal(a, a_other)):  # equal factors are exactly 0 apart
+            r_b = torch.linalg.qr(torch.cat([b, -b_other], dim=1), mode="r").R
+            r_a = torch.linalg.qr(torch.cat([a, a_other]).mT, mode="r").R
+            lost = lost + (r_b @ r_a.mT).square().sum()
+    return float(relative(lost, whole))
+
+
 def approximate(dense_OI: Tensor, rank: int, oversample: int = 8, rounds: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """Factors of a dense matrix believed to be of low rank: (B, A, relative error), exact up to rounding if it is.
 

@@ -7,6 +7,8 @@ generators, evaluation. Finished steps lie in the folder
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,13 +21,12 @@ from sglora_cli import __version__, cards, settings
 from sglora_cli.adapters import Layout
 from sglora_cli.configs import RuntimeConfig
 from sglora_cli.contracts import Material, Model, Task
-from sglora_cli.errors import BadFile
+from sglora_cli.errors import BadFile, Unavailable
 from sglora_cli.features import task_tensors
 from sglora_cli.files import (
     content_hash,
     file_hash,
     load_tensors,
-    put_folder,
     save_tensors,
     scratch_folder,
     write_bytes,
@@ -95,7 +96,7 @@ def build(
             path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(folder.rglob("*")) if path.is_file()
         }
         write_json(folder / MANIFEST, manifest)
-        put_folder(folder, target)
+        _put(folder, target)
     note(f"built in {time.monotonic() - started:.0f} s")
     return target
 
@@ -244,6 +245,21 @@ def _manifest(
             for t in tasks
         ],
     }
+
+
+def _put(folder: Path, target: Path) -> None:
+    """Move a finished folder to its place; an older pack leaves only when the new one is whole."""
+    old = target.with_name(f".{target.name}.old")
+    try:
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            os.replace(target, old)
+        os.replace(folder, target)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot put the pack into {target}: {error.strerror}", "the finished steps are kept"
+        ) from error
 
 
 def plan(host: Host, recipe: Recipe, data: Path) -> dict[str, Any]:

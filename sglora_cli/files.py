@@ -207,24 +207,3 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def put_folder(folder: Path, target: Path) -> None:
-    """Move a finished folder to its place; an older one leaves only when the new one is whole."""
-    import shutil
-
-    old = target.with_name(f".{target.name}.old")
-    try:
-        os.chmod(folder, 0o777 & ~_umask())  # a scratch folder is private
-        shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
-            os.replace(target, old)
-        try:
-            os.replace(folder, target)
-        except OSError:
-            if old.exists():
-                os.replace(old, target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise Unavailable(f"cannot write {target}: {error.strerror}", "choose another place with -o") from error

@@ -10,6 +10,7 @@ import click
 
 from sglora_cli import settings, shelves
 from sglora_cli.cli import App, say
+from sglora_cli.commands.pack_add import add
 from sglora_cli.configs import RuntimeConfig, options_of
 from sglora_cli.errors import BadFile, UnknownName
 from sglora_cli.printing import print_rows
@@ -18,6 +19,9 @@ from sglora_cli.printing import print_rows
 @click.group("pack")
 def command() -> None:
     """Packs: experts and generators for one backbone."""
+
+
+command.add_command(add)
 
 
 @command.command("build")

@@ -27,6 +27,7 @@ _RANKS = (1, 2, 4, 8, 16, 32, 64)
 
 def write(path: Path, adapter: AdapterFile, model: Model) -> None:
     """Raises Mismatch if the backbone has no checkpoint to merge into."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     merged: Callable[..., dict[str, Tensor]] | None = getattr(model, "merged", None)
@@ -37,8 +38,8 @@ def write(path: Path, adapter: AdapterFile, model: Model) -> None:
     try:
         # Straight to the file: a checkpoint is too large for a second copy in memory.
         save_file(tensors, path, metadata={KEY: packed_about(about)})
-    except OSError as error:
-        raise Unavailable(f"cannot write {path}: {error.strerror}", "choose another place with -o") from error
+    except (OSError, SafetensorError) as error:
+        raise Unavailable(f"cannot write {path}: {error}", "choose another place with -o") from error
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

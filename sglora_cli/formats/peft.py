@@ -28,6 +28,8 @@ from sglora_cli.formats.pickles import ADAPTER_LIMIT, check_size, load_pickle
 from sglora_cli.lowrank import Factors
 
 CONFIG, WEIGHTS, OLD_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+FILES = {CONFIG, WEIGHTS, "README.md"}
+"""What a folder of ours holds."""
 _TENSOR = re.compile(r"(.+)\.lora_([AB])\.(?:default\.)?weight")
 _CONFIG_LIMIT = 10**7
 

@@ -5,7 +5,6 @@ Shapes: N probe images, D embedding width, P numbers of an adapter.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 from sglora_cli.adapters import Layout
 from sglora_cli.contracts import Model
 from sglora_cli.errors import Mismatch, UnknownName, UsageError
-from sglora_cli.files import put_folder, scratch_folder
+from sglora_cli.files import put, scratch_folder
 from sglora_cli.formats import clip_lora, merged, peft
 from sglora_cli.formats.native import AdapterFile, save_adapter
 from sglora_cli.formats.reading import read_adapter
@@ -78,18 +77,17 @@ def format_of(target: str | Path, name: str = "") -> Format:
 
 
 def check_target(path: Path, format: Format, force: bool) -> None:
-    """Raises UsageError if something is there already; with `force`, only what is not an adapter is kept."""
-    if path.is_dir() and (format.suffix or not force):
-        raise UsageError(f"{path} is a folder" if format.suffix else f"{path} exists", _OTHER_NAME)
-    if path.is_dir():
-        strangers = sorted({p.name for p in path.iterdir()} - {peft.CONFIG, peft.WEIGHTS, "README.md"})
-        if strangers:
-            raise UsageError(f"{path} has files that are not an adapter's: {strangers[0]}", "choose another name")
-    elif path.exists() and (not force or not format.suffix):
-        raise UsageError(f"{path} exists" if not force else f"{path} is a file", _OTHER_NAME)
+    """Raises UsageError for a place that is taken; `force` replaces adapters, and nothing else.
 
-
-_OTHER_NAME = "choose another name, or pass --force to replace it"
+    A folder is an adapter's if it holds only the files of one.
+    """
+    if path.exists() and path.is_dir() != (format.suffix == ""):
+        raise UsageError(f"{path} is a {'folder' if path.is_dir() else 'file'}", "choose another name")
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists", "choose another name, or pass --force to replace it")
+    strangers = {p.name for p in path.iterdir()} - peft.FILES if path.is_dir() else ()
+    if strangers:
+        raise UsageError(f"{path} has files that are not an adapter's: {min(strangers)}", "choose another name")
 
 
 def write_adapter(path: Path, adapter: AdapterFile, model: Model, format: Format) -> None:
@@ -105,10 +103,7 @@ def write_adapter(path: Path, adapter: AdapterFile, model: Model, format: Format
             draft.mkdir()
         format.write(draft, adapter, model)
         _verify(draft, adapter, model, format)
-        if format.suffix:
-            os.replace(draft, path)
-        else:
-            put_folder(draft, path)
+        put(draft, path)
 
 
 def _verify(draft: Path, adapter: AdapterFile, model: Model, format: Format) -> None:

@@ -35,7 +35,16 @@ from sglora_cli.contracts import (
     Site,
     Task,
 )
-from sglora_cli.errors import BadFile, Mismatch, PluginError, SgloraError, Unavailable, UnknownName, UsageError
+from sglora_cli.errors import (
+    BadFile,
+    Mismatch,
+    PluginError,
+    SgloraError,
+    SgloraWarning,
+    Unavailable,
+    UnknownName,
+    UsageError,
+)
 from sglora_cli.files import content_hash, file_hash, inside, load_tensors, read_image, read_json, save_tensors
 from sglora_cli.hookspecs import hookimpl
 from sglora_cli.host import Host
@@ -44,6 +53,7 @@ from sglora_cli.rows import averages, recovery
 
 if TYPE_CHECKING:
     from sglora_cli.adapters import Layout, mix
+    from sglora_cli.attaching import AttentionSites, Update, packed_attention
     from sglora_cli.devices import pick_device, pick_precision
     from sglora_cli.generating import Session
     from sglora_cli.packs import Pack
@@ -53,6 +63,9 @@ _LATE = {
     "Layout": "sglora_cli.adapters",
     "mix": "sglora_cli.adapters",
     "Pack": "sglora_cli.packs",
+    "AttentionSites": "sglora_cli.attaching",
+    "Update": "sglora_cli.attaching",
+    "packed_attention": "sglora_cli.attaching",
     "pick_device": "sglora_cli.devices",
     "pick_precision": "sglora_cli.devices",
     "Prior": "sglora_cli.semantics",
@@ -61,6 +74,7 @@ _LATE = {
 
 __all__ = [
     "ROLES",
+    "AttentionSites",
     "Backbone",
     "BadFile",
     "Dataset",
@@ -85,11 +99,13 @@ __all__ = [
     "RuntimeConfig",
     "Session",
     "SgloraError",
+    "SgloraWarning",
     "Site",
     "Task",
     "TrainConfig",
     "Unavailable",
     "UnknownName",
+    "Update",
     "UsageError",
     "averages",
     "content_hash",
@@ -101,6 +117,7 @@ __all__ = [
     "load_tensors",
     "mix",
     "options_of",
+    "packed_attention",
     "pick_device",
     "pick_precision",
     "progress",

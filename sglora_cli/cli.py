@@ -95,6 +95,7 @@ def main(ctx: click.Context) -> None:
     sglora bench --baselines all
     """
     warnings.filterwarnings("ignore", module=r"(timm|torch)\.")  # theirs to mend, not the user's
+    warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
     ctx.obj = App()
 
 

@@ -32,6 +32,10 @@ class SgloraError(Exception):
         return self.message
 
 
+class SgloraWarning(UserWarning):
+    """Something the user should know and that stops nothing; the program prints it on standard error."""
+
+
 class UsageError(SgloraError):
     exit_code = 2
 

@@ -166,7 +166,7 @@ def content_hash(*parts: Any) -> str:
         if isinstance(part, torch.Tensor):
             array = part.detach().cpu().contiguous()
             digest.update(f"{array.dtype}{tuple(array.shape)}".encode())
-            digest.update(array.view(torch.uint8).numpy().tobytes() if array.numel() else b"")
+            digest.update(array.reshape(-1).view(torch.uint8).numpy().data)
         else:
             digest.update(json.dumps(part, sort_keys=True).encode())
         digest.update(b"\0")

@@ -16,7 +16,7 @@ ORDER = [  # a module may import those above it
     ("hookspecs", "settings", "rows"),
     ("host", "shelves"),
     ("adapters", "retrieval"),
-    ("lowrank",),
+    ("lowrank", "attaching"),
     ("semantics", "training", "recipes", "cards"),
     ("formats.native", "formats.pickles"),
     ("formats.loose",),

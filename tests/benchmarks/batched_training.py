@@ -11,7 +11,7 @@ import time
 import torch
 
 from sglora_cli.adapters import Layout
-from sglora_cli.api import Host, TrainConfig
+from sglora_cli.api import Host, RuntimeConfig, TrainConfig
 from sglora_cli.progressing import be_quiet
 from sglora_cli.training import TaskTensors, train_tasks
 
@@ -27,7 +27,7 @@ def seconds(model, layout: Layout, tasks: list[TaskTensors], at_once: int) -> fl
 
 def main() -> None:
     be_quiet(True)
-    model = Host.load().backbones["starter"].load()
+    model = Host.load().backbones["starter"].load(RuntimeConfig())
     layout = Layout(tuple(model.sites), 2, 2.0)
     dice = torch.Generator().manual_seed(0)
     for photos in (PHOTOS, 4 * PHOTOS):

@@ -1,0 +1,61 @@
+"""Backbones of open_clip: CLIP ViT-B/16 (the default) and every other vision transformer it knows.
+
+model.py   a loaded model as the host sees it       tower.py   the visual encoder with T adapters at once
+weights.py weights from files, and their checks     hub.py     weights from open_clip's cache or hub
+names.py   transformers' names for open_clip's tensors
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from sglora_cli.api import RuntimeConfig, UsageError, hookimpl
+
+if TYPE_CHECKING:
+    from .model import OpenClipModel
+
+
+@dataclass(frozen=True)
+class OpenClip:
+    """One architecture of open_clip, and the tag its weights have there ("" if they must come from a file)."""
+
+    name: str
+    architecture: str
+    tag: str
+    summary: str
+
+    def load(self, runtime: RuntimeConfig) -> OpenClipModel:
+        """Raises UnknownName for an architecture or tag open_clip lacks, Unavailable without weights, and
+        Mismatch, BadFile for weights that do not fit."""
+        model: OpenClipModel = import_module("sglora_openclip.model").load(self, runtime)
+        return model
+
+
+@dataclass(frozen=True)
+class Family:
+    """`open_clip:ARCHITECTURE/TAG`, `open_clip:ARCHITECTURE` with --weights, `hf-hub:ORGANISATION/REPOSITORY`."""
+
+    name: str
+    summary: str
+    example: str
+
+    def member(self, name: str) -> OpenClip:
+        if self.name == "open_clip":
+            architecture, _, tag = name.partition("/")
+        else:
+            architecture, tag = f"{self.name}:{name}", ""
+        return OpenClip(f"{self.name}:{name}", architecture, tag, self.summary)
+
+    def load(self, runtime: RuntimeConfig) -> OpenClipModel:
+        raise UsageError(f"backbone {self.name!r} is a family", f"name a member, as in {self.example}")
+
+
+@hookimpl
+def sglora_backbones() -> list[OpenClip | Family]:
+    return [
+        OpenClip("clip-vit-b-16", "ViT-B-16-quickgelu", "openai", "CLIP ViT-B/16 of OpenAI: the default"),
+        Family("open_clip", "any vision transformer of open_clip", "open_clip:ViT-L-14/laion2b_s32b_b82k"),
+        Family("hf-hub", "an open_clip model of the Hugging Face hub", "hf-hub:timm/ViT-B-16-SigLIP"),
+    ]

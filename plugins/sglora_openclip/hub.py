@@ -1,0 +1,99 @@
+"""Weights and tokenizers that open_clip fetches from a hub: the only place where this plugin uses a network.
+
+What is in open_clip's cache is taken from there. SGLORA_OFFLINE=1 asks nothing else, and so does a
+machine that cannot reach the hub at all: its client would try again for most of a minute.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from sglora_cli.api import Unavailable, UnknownName
+
+if TYPE_CHECKING:
+    from . import OpenClip
+
+V = TypeVar("V")
+REMEDY = (
+    "put the weights into a file and pass --weights FILE (or set SGLORA_WEIGHTS); --backbone starter works without any"
+)
+_SECONDS = 3.0
+
+
+def fetch_model(backbone: OpenClip) -> Any:
+    """An open_clip model with the weights its tag names. Raises UnknownName for a tag, Unavailable."""
+    import open_clip
+
+    if on_hub := ":" in backbone.architecture:
+        what = backbone.architecture
+    else:
+        tags = open_clip.list_pretrained_tags_by_model(backbone.architecture)
+        if not backbone.tag:
+            example = f"add a tag, as in open_clip:{backbone.architecture}/{tags[0]}, or " if tags else ""
+            raise Unavailable(f"backbone {backbone.name!r} names no weights", f"{example}{REMEDY}")
+        if backbone.tag not in tags:
+            raise UnknownName.of(f"weights of {backbone.architecture} in open_clip", backbone.tag, tags)
+        what = f"{backbone.architecture}/{backbone.tag}"
+    tag = None if on_hub else backbone.tag
+    return _fetched(lambda: open_clip.create_model(backbone.architecture, pretrained=tag), f"weights of {what}", REMEDY)
+
+
+def fetch_tokenizer(architecture: str) -> Any:
+    """The tokenizer of an architecture; that of CLIP is part of open_clip. Raises Unavailable."""
+    import open_clip
+
+    remedy = "fetch it once with a network; --backbone starter works without any"
+    return _fetched(lambda: open_clip.get_tokenizer(architecture), f"the tokenizer of {architecture}", remedy)
+
+
+def _fetched(fetch: Callable[[], V], what: str, remedy: str) -> V:
+    offline = ""
+    try:
+        with quiet(), _without_network() as offline:
+            return fetch()
+    except Exception as error:  # the hub's client raises whatever its network layer does
+        reason = offline or str(error).partition("\n")[0] or type(error).__name__
+        raise Unavailable(
+            f"{what} cannot be had: not in open_clip's cache on this machine, and not from its hub ({reason})", remedy
+        ) from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """open_clip logs its every step to the root logger, errors too, which are raised here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def _without_network() -> Iterator[str]:
+    """The hub's client asks its cache only, where there is a reason for that; gives the reason."""
+    from huggingface_hub import constants
+
+    reason = ""
+    if os.environ.get("SGLORA_OFFLINE", "") not in ("", "0"):
+        reason = "SGLORA_OFFLINE is set"
+    elif not urllib.request.getproxies():  # a proxy is reached where the hub itself is not
+        try:
+            address = urlsplit(constants.ENDPOINT)
+            port = address.port or (443 if address.scheme == "https" else 80)
+            socket.create_connection((address.hostname, port), timeout=_SECONDS).close()
+        except OSError:
+            reason = f"{address.hostname} cannot be reached"
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or bool(reason)
+    try:
+        yield reason
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -1,0 +1,194 @@
+"""A model of open_clip as the host sees it, and how it is loaded.
+
+Shapes: N images, T adapters, C texts, D embedding, P numbers of an adapter.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sglora_cli.api import (
+    BadFile,
+    Layout,
+    Mismatch,
+    RuntimeConfig,
+    SgloraWarning,
+    UnknownName,
+    UsageError,
+    content_hash,
+    pick_device,
+    pick_precision,
+)
+
+from . import OpenClip
+from .hub import fetch_model, fetch_tokenizer, quiet
+from .tower import VisualTower
+from .weights import Checkpoint, read
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ACTIVATION = {True: "QuickGELU", False: "GELU"}
+_TEXTS = 128
+
+
+def load(backbone: OpenClip, runtime: RuntimeConfig) -> OpenClipModel:
+    """Weights from a file where the runtime names one, else from open_clip's cache or hub."""
+    if not runtime.weights:
+        _config(backbone.architecture)
+        return OpenClipModel(fetch_model(backbone), backbone.architecture, runtime)
+    if ":" in backbone.architecture:
+        raise UsageError(f"backbone {backbone.name!r} takes no --weights", "use open_clip:ARCHITECTURE with them")
+    return OpenClipModel(_from_file(backbone, Path(runtime.weights).expanduser()), backbone.architecture, runtime)
+
+
+def _from_file(backbone: OpenClip, path: Path) -> nn.Module:
+    import open_clip
+
+    wanted = bool(_config(backbone.architecture).get("quick_gelu", False))
+    checkpoint = read(path)
+    if checkpoint.quick_gelu is not None and checkpoint.quick_gelu != wanted:
+        other = backbone.architecture.removesuffix("-quickgelu") + ("-quickgelu" if checkpoint.quick_gelu else "")
+        raise Mismatch(
+            f"the weights {checkpoint.path} were trained with {ACTIVATION[checkpoint.quick_gelu]}, "
+            f"backbone {backbone.name!r} computes {ACTIVATION[wanted]}",
+            f"pass --backbone open_clip:{other}",
+        )
+    if checkpoint.quick_gelu is None:
+        warnings.warn(
+            f"{checkpoint.path} does not say which activation it was trained with; {ACTIVATION[wanted]} is taken, "
+            f"as in {backbone.architecture}; the wrong one costs accuracy",
+            SgloraWarning,
+            stacklevel=2,
+        )
+    with quiet():
+        model: nn.Module = open_clip.create_model(backbone.architecture, load_weights=False, pretrained_text=False)
+    _put(model, checkpoint, backbone)
+    return model
+
+
+def _config(architecture: str) -> Mapping[str, Any]:
+    """Raises UnknownName for an architecture that open_clip does not know. That of a hub's model lies there."""
+    import open_clip
+
+    config: Mapping[str, Any] | None = {} if ":" in architecture else open_clip.get_model_config(architecture)
+    if config is None:
+        raise UnknownName.of("architecture in open_clip", architecture, open_clip.list_models())
+    return config
+
+
+def _put(model: nn.Module, checkpoint: Checkpoint, backbone: OpenClip) -> None:
+    """Load a state that fits tensor by tensor. Raises Mismatch with the first that does not."""
+    own, state = model.state_dict(), checkpoint.state
+    if any(name.startswith("text.") for name in own) and not any(name.startswith("text.") for name in state):
+        outside = ("visual.", "logit_")
+        state = {name if name.startswith(outside) else f"text.{name}": tensor for name, tensor in state.items()}
+    hint = "name the architecture they were made for: --backbone open_clip:ARCHITECTURE"
+    for name in sorted(set(own) | set(state)):
+        if name not in state or name not in own:
+            what = "lack" if name in own else "have"
+            raise Mismatch(
+                f"the weights {checkpoint.path} are not of {backbone.architecture}: they {what} {name}", hint
+            )
+        if own[name].shape != state[name].shape:
+            raise Mismatch(
+                f"the weights {checkpoint.path} are not of {backbone.architecture}: {name} has shape "
+                f"{tuple(state[name].shape)}, {tuple(own[name].shape)} is wanted",
+                hint,
+            )
+        if not bool(torch.isfinite(state[name]).all()):
+            raise BadFile(f"{checkpoint.path}: {name} has numbers that are not finite", "fetch it again")
+    model.load_state_dict(state)
+
+
+class OpenClipModel:
+    """A Model (see contracts) around any open_clip model with a vision transformer."""
+
+    def __init__(self, clip: Any, architecture: str, runtime: RuntimeConfig) -> None:
+        self.device = pick_device(runtime.device)
+        self.dtype = pick_precision(runtime.precision, self.device)
+        self.loss_scale = 1024.0 if self.dtype == torch.float16 else 1.0
+        self.clip = clip.requires_grad_(False).eval().to(self.device)
+        self.architecture = architecture
+        self.tower = VisualTower(clip.visual, runtime)
+        self.sites = self.tower.sites.sites
+        self.scale = float(clip.logit_scale.exp())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of every weight, whatever file it came from, the activation and the preprocessing."""
+        state = self.clip.state_dict()
+        activations = sorted({type(m).__name__ for m in self.clip.modules() if type(m).__name__.endswith("GELU")})
+        about = [activations, self._preprocessing_config(), sorted(state)]
+        return content_hash(about, *(state[name].float() for name in sorted(state)))[:16]
+
+    def _preprocessing_config(self) -> Any:
+        return getattr(self.clip.visual, "preprocess_cfg", {})
+
+    @cached_property
+    def _preprocess(self) -> Any:
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        return image_transform_v2(PreprocessCfg(**self._preprocessing_config()), is_train=False)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return fetch_tokenizer(self.architecture)
+
+    @torch.no_grad()
+    def stem(self, images: Sequence[Image]) -> Tensor:
+        """(N, L, W) float32: patches, positions and the norm before the first block."""
+        pixels_N3HW = torch.stack([self._preprocess(image) for image in images])
+        return self.tower.tokens(pixels_N3HW.to(self.device)).float().cpu()
+
+    def encode_image(self, stem: Tensor, layout: Layout | None = None, adapters_TP: Tensor | None = None) -> Tensor:
+        x = stem.to(self.device).float()
+        if adapters_TP is None or layout is None:
+            with torch.no_grad(), self._numbers():
+                return F.normalize(self.tower(x).float(), dim=-1)
+        updates = self.tower.sites.updates(layout, adapters_TP.to(self.device))
+        tasks = len(adapters_TP)
+        if x.ndim == 3:
+            x = x.expand(tasks, *x.shape)
+        with self._numbers():
+            y = self.tower(x.flatten(0, 1), updates)
+        return F.normalize(y.float(), dim=-1).unflatten(0, (tasks, -1))
+
+    def _numbers(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        parts = [
+            self.clip.encode_text(self._tokenizer(list(texts[first : first + _TEXTS])).to(self.device), normalize=True)
+            for first in range(0, len(texts), _TEXTS)
+        ]
+        return torch.cat(parts).float().cpu()
+
+    def check_text(self, text: str) -> None:
+        """Raises Mismatch for a text that has more tokens than the text encoder reads."""
+        tokenizer, most = self._tokenizer, int(self._tokenizer.context_length)
+        if hasattr(tokenizer, "encode"):
+            count = len(tokenizer.encode(text)) + 2
+        else:
+            count = len(tokenizer.tokenizer(text)["input_ids"])
+        if count > most:
+            raise Mismatch(f"the sentence has {count} tokens, more than {most}", "shorten it")
+
+    def merged(self, layout: Layout, flat_P: Tensor) -> dict[str, Tensor]:
+        """The whole open_clip checkpoint with the update added."""
+        state = {name: tensor.cpu() for name, tensor in self.clip.state_dict().items()}
+        return self.tower.sites.merged(state, layout, flat_P.cpu(), "visual.")
+
+    def unmerged(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """{site name: (O, I)} of a checkpoint that `merged` could have made."""
+        state = {name: tensor.cpu() for name, tensor in self.clip.state_dict().items()}
+        return self.tower.sites.unmerged(state, tensors, "visual.")

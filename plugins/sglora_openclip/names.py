@@ -1,0 +1,73 @@
+"""transformers' names for the tensors of a CLIP model, turned into open_clip's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sglora_cli.api import BadFile
+
+WHOLE = {
+    "logit_scale": "logit_scale",
+    "visual_projection.weight": "visual.proj",
+    "text_projection.weight": "text_projection",
+    "vision_model.embeddings.class_embedding": "visual.class_embedding",
+    "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
+    "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
+    "vision_model.pre_layrnorm": "visual.ln_pre",
+    "vision_model.post_layernorm": "visual.ln_post",
+    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.final_layer_norm": "ln_final",
+}
+TOWERS = {"vision_model": "visual.transformer", "text_model": "transformer"}
+LAYERS = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "self_attn.out_proj": "attn.out_proj",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+TRANSPOSED = ("visual.proj", "text_projection")
+
+
+def is_transformers(state: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith("vision_model.") for name in state)
+
+
+def to_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A transformers CLIPModel's state in open_clip's names. Raises BadFile for a tensor of no CLIP model.
+
+    transformers has q, k and v apart and projections transposed; position_ids are numbers 0, 1, 2 ...
+    """
+    found: dict[str, Tensor] = {}
+    packed: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        if name.endswith("position_ids"):
+            continue
+        layer = re.fullmatch(r"(vision_model|text_model)\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", name)
+        stem, _, kind = name.rpartition(".")
+        if layer:
+            tower, number, part, kind = layer.groups()
+            block = f"{TOWERS[tower]}.resblocks.{number}"
+            if qkv := re.fullmatch(r"self_attn\.([qkv])_proj", part):
+                packed.setdefault(f"{block}.attn.in_proj_{kind}", {})[qkv[1]] = tensor
+                continue
+            new = f"{block}.{LAYERS[part]}.{kind}" if part in LAYERS else ""
+        elif name in WHOLE:
+            new = WHOLE[name]
+        else:
+            new = f"{WHOLE[stem]}.{kind}" if stem in WHOLE else ""
+        if not new:
+            raise BadFile(
+                f"{name!r} is no tensor of a transformers CLIPModel", "SigLIP and others: use open_clip's files"
+            )
+        found[new] = tensor.T if new in TRANSPOSED else tensor
+    for name, parts in packed.items():
+        if set(parts) != set("qkv"):
+            raise BadFile(f"{name} lacks its {', '.join(sorted(set('qkv') - set(parts)))}")
+        found[name] = torch.cat([parts[part] for part in "qkv"])
+    return found

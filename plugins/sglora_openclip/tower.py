@@ -1,0 +1,102 @@
+"""The visual encoder of open_clip in three parts: tokens, blocks with T adapters at once, read-out.
+
+Two towers: open_clip's own VisionTransformer, and a timm trunk with a head (SigLIP and others).
+
+Shapes: N images (T * N with T adapters), L tokens, W width, D embedding.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from sglora_cli.api import AttentionSites, Mismatch, RuntimeConfig, Update, packed_attention
+
+
+class VisualTower:
+    """A visual encoder whose blocks take updates. `blocks` are run one by one, so that each can be
+    compiled, or recomputed in the backward pass."""
+
+    def __init__(self, visual: Any, runtime: RuntimeConfig) -> None:
+        self.visual = visual
+        self.timm = hasattr(visual, "trunk")
+        encoder = visual.trunk if self.timm else visual
+        if type(encoder).__name__ != "VisionTransformer":
+            raise Mismatch(
+                f"the visual encoder is a {type(encoder).__name__}, no plain vision transformer: it takes no adapters",
+                "name an architecture that begins with ViT",
+            )
+        self.sites = AttentionSites(visual, site_name)
+        self.blocks = list(encoder.blocks if self.timm else encoder.transformer.resblocks)
+        self.checkpointing = runtime.checkpointing
+        # Only the first token of the last block is read out, so only that one is computed.
+        self.one_token = not self.timm and visual.attn_pool is None and visual.pool_type == "tok"
+        run = own_block if not self.timm and all(map(is_own, self.blocks)) else self._any_block
+        self._run = torch.compile(run) if runtime.compile else run
+
+    def tokens(self, pixels_N3HW: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, L, W): everything before the first block."""
+        if not self.timm:
+            tokens: Tensor = self.visual._embeds(pixels_N3HW)
+            return tokens
+        trunk = self.visual.trunk
+        return trunk.norm_pre(trunk.patch_drop(trunk._pos_embed(trunk.patch_embed(pixels_N3HW))))
+
+    def __call__(self, x_NLW: Tensor, updates: list[Update] | None = None) -> Tensor:
+        """(N, L, W) -> (N, D), not normalised."""
+        x = x_NLW
+        for number, block in enumerate(self.blocks):
+            update = None if updates is None else updates[number]
+            queries = 1 if self.one_token and number == len(self.blocks) - 1 else None
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(self._run, block, x, update, queries, use_reentrant=False)
+            else:
+                x = self._run(block, x, update, queries)
+        if self.timm:
+            trunk = self.visual.trunk
+            return self.visual.head(trunk.forward_head(trunk.norm(x)))
+        pooled, _ = self.visual._pool(x)
+        return pooled if self.visual.proj is None else pooled @ self.visual.proj
+
+    def _any_block(self, block: nn.Module, x: Tensor, update: Update | None, queries: int | None) -> Tensor:
+        if update is None:
+            return block(x)
+        with self.sites.attached([update], [self.sites.targets[self.blocks.index(block)]]):
+            return block(x)
+
+
+def is_own(block: nn.Module) -> bool:
+    """Whether a block is open_clip's plain one, whose parts `own_block` knows."""
+    parts = ("ln_1", "attn", "ls_1", "ln_2", "mlp", "ls_2")
+    return isinstance(getattr(block, "mlp", None), nn.Sequential) and all(hasattr(block, part) for part in parts)
+
+
+def own_block(block: Any, x: Tensor, update: Update | None, queries: int | None) -> Tensor:
+    """open_clip's residual block with updates at q, k, v; with `queries` only its first tokens come out.
+
+    Block and update are arguments and nothing else is looked up: compiled once, it serves all blocks.
+    """
+    y = packed_attention(block.attn, block.ln_1(x), update, queries)
+    if hasattr(block, "ln_attn"):
+        y = block.ln_attn(y)
+    x = x[:, :queries] + block.ls_1(y)
+    return x + block.ls_2(mlp(block.mlp, block.ln_2(x)))
+
+
+def mlp(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """The two linears of a block. QuickGELU, x sigmoid(1.702 x), is silu(1.702 x) / 1.702: one pass
+    over memory where three would be, and one tensor kept for the backward pass where two would be."""
+    for layer in layers:
+        x = F.silu(1.702 * x) / 1.702 if type(layer).__name__ == "QuickGELU" else layer(x)
+    return x
+
+
+def site_name(path: str, part: str) -> str:
+    """transformers' name of a site, which is PEFT's: an adapter then fits CLIPModel as it is."""
+    number = re.search(r"\b(?:resblocks|blocks)\.(\d+)\.attn\b", path)
+    return f"vision_model.encoder.layers.{number[1]}.self_attn.{part}_proj" if number else f"{path}.{part}"

@@ -1,0 +1,100 @@
+"""Weights of a CLIP model from a file or folder, and what the file says of its activation.
+
+Read are open_clip's files (.safetensors, or .pt of plain tensors), OpenAI's own archives, and transformers'
+CLIPModel (its folder, or its model.safetensors). Nothing is unpickled: .pt goes through torch's weights-only
+reader. OpenAI's archives are TorchScript, which is a program; they are opened only when their SHA-256 is
+the published one.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.api import BadFile, Unavailable, file_hash, load_tensors, read_json
+
+from .names import is_transformers, to_open_clip
+
+OPENAI = {  # SHA-256 of the archives as published beside the CLIP paper; all use QuickGELU
+    "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af": "ViT-B/32",
+    "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f": "ViT-B/16",
+    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836": "ViT-L/14",
+    "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02": "ViT-L/14@336px",
+}
+FOLDER_FILES = ("open_clip_model.safetensors", "model.safetensors", "open_clip_pytorch_model.bin", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state in open_clip's names. quick_gelu is None where the file does not say which activation it wants."""
+
+    path: Path
+    state: dict[str, Tensor]
+    quick_gelu: bool | None
+
+
+def read(path: Path) -> Checkpoint:
+    """Raises Unavailable if there is nothing, BadFile for anything but weights of a CLIP model."""
+    if not path.exists():
+        raise Unavailable(f"weights {path} do not exist", "name the file or folder of the weights with --weights")
+    if path.is_dir():
+        found = [path / name for name in FOLDER_FILES if (path / name).is_file()]
+        if not found:
+            raise BadFile(f"folder {path} has none of {', '.join(FOLDER_FILES)}", "name the file itself")
+        path = found[0]
+    state, quick_gelu = _pickled(path) if path.suffix in (".pt", ".pth", ".bin") else (load_tensors(path)[0], None)
+    if is_transformers(state):
+        state = to_open_clip(state)
+    if not any(name.startswith("visual.") for name in state):
+        raise BadFile(f"{path} holds no CLIP model: no tensor is called visual.*")
+    return Checkpoint(path, state, _beside(path) if quick_gelu is None else quick_gelu)
+
+
+def _pickled(path: Path) -> tuple[dict[str, Tensor], bool | None]:
+    if _is_torchscript(path):
+        if file_hash(path) not in OPENAI:
+            raise BadFile(
+                f"{path} is a TorchScript archive, which is a program, and not one that OpenAI published",
+                "save its state_dict as .safetensors",
+            )
+        script = torch.jit.load(str(path), map_location="cpu")
+        sizes = ("input_resolution", "context_length", "vocab_size")
+        return {k: v for k, v in script.state_dict().items() if k not in sizes}, True
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadFile(f"{path} is no file of plain tensors: {reason}", "save the state_dict as .safetensors") from None
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise BadFile(f"{path} is no state_dict: it holds more than named tensors", "save the state_dict alone")
+    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}, None
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _beside(path: Path) -> bool | None:
+    """What the configuration in the same folder says: transformers' config.json or open_clip_config.json."""
+    for name in ("config.json", "open_clip_config.json"):
+        config = path.parent / name
+        if config.is_file():
+            content = read_json(config)
+            if isinstance(content, dict):
+                if isinstance(vision := content.get("vision_config"), dict):
+                    return bool(vision.get("hidden_act", "quick_gelu") == "quick_gelu")
+                if isinstance(model := content.get("model_cfg"), dict):
+                    return bool(model.get("quick_gelu", False))
+    return None

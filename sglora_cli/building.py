@@ -7,8 +7,6 @@ generators, evaluation. Finished steps lie in the folder
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,28 +15,20 @@ from typing import Any
 
 from torch import Tensor
 
-from sglora_cli import __version__, cards, settings
+from sglora_cli import __version__, settings
 from sglora_cli.adapters import Layout
 from sglora_cli.configs import RuntimeConfig
 from sglora_cli.contracts import Material, Model, Task
-from sglora_cli.errors import BadFile, Unavailable
+from sglora_cli.errors import BadFile
 from sglora_cli.features import task_tensors
-from sglora_cli.files import (
-    content_hash,
-    file_hash,
-    load_tensors,
-    save_tensors,
-    scratch_folder,
-    write_bytes,
-    write_json,
-)
+from sglora_cli.files import content_hash, load_tensors, put_folder, save_tensors, scratch_folder
 from sglora_cli.host import Host
-from sglora_cli.packs import FORMAT, ExpertFiles, file_name
+from sglora_cli.packs import FORMAT, ExpertFiles, file_name, seal
 from sglora_cli.progressing import progress
 from sglora_cli.recipes import Recipe
 from sglora_cli.semantics import meaning, prior
 from sglora_cli.settings import cache_folder
-from sglora_cli.shelves import MANIFEST, built_folder
+from sglora_cli.shelves import built_folder
 from sglora_cli.training import TaskTensors, train_joint, train_tasks
 
 Note = Callable[[str], None]
@@ -91,12 +81,8 @@ def build(
         health = _fit_generators(folder, host, recipe, model, tasks, states, experts, index_ED, joint_P, note)
         _write_evaluation(folder, tasks, states)
         manifest = _manifest(recipe, model, layout, tasks, health)
-        write_bytes(folder / "README.md", cards.pack_card(manifest).encode())
-        manifest["files"] = {
-            path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(folder.rglob("*")) if path.is_file()
-        }
-        write_json(folder / MANIFEST, manifest)
-        _put(folder, target)
+        seal(folder, manifest)
+        put_folder(folder, target)
     note(f"built in {time.monotonic() - started:.0f} s")
     return target
 
@@ -245,21 +231,6 @@ def _manifest(
             for t in tasks
         ],
     }
-
-
-def _put(folder: Path, target: Path) -> None:
-    """Move a finished folder to its place; an older pack leaves only when the new one is whole."""
-    old = target.with_name(f".{target.name}.old")
-    try:
-        shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
-            os.replace(target, old)
-        os.replace(folder, target)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise Unavailable(
-            f"cannot put the pack into {target}: {error.strerror}", "the finished steps are kept"
-        ) from error
 
 
 def plan(host: Host, recipe: Recipe, data: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ COMMANDS = {
     "export": "Write an adapter for PEFT, open_clip or CLIP-LoRA.",
     "import": "Read an adapter of PEFT or CLIP-LoRA, or a merged checkpoint.",
     "bench": "Measure methods on unseen tasks.",
-    "pack": "Build, list, show, verify and change packs.",
+    "pack": "Build, list, show, verify, change, export and import packs.",
     "plugins": "List plugins and find broken ones.",
 }
 

@@ -6,7 +6,6 @@ Shapes: E experts, M states, D embedding width, W width of meaning, P numbers of
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,19 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sglora_cli import cards, settings
+from sglora_cli import settings
 from sglora_cli.configs import RuntimeConfig
 from sglora_cli.contracts import Model
 from sglora_cli.converting import origin, said
-from sglora_cli.errors import BadFile, Mismatch, UsageError
-from sglora_cli.files import file_hash, inside, put, save_tensors, scratch_folder, write_bytes, write_json
+from sglora_cli.errors import Mismatch, UsageError
+from sglora_cli.files import copy_files, put_folder, save_tensors, scratch_folder
 from sglora_cli.formats import read_adapter, recognise
 from sglora_cli.generating import cleaned
 from sglora_cli.host import Host
 from sglora_cli.lowrank import join_gauge
-from sglora_cli.packs import Pack, file_name
+from sglora_cli.packs import Pack, file_name, seal
+from sglora_cli.removing import is_bundled
 from sglora_cli.semantics import meaning
-from sglora_cli.shelves import MANIFEST, Place, built_folder
+from sglora_cli.shelves import Place, built_folder
 
 _NAME = re.compile(r"[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*/[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*")
 _TEMPLATE = re.compile(r"^an? photo of (an?|the)?\s*", re.IGNORECASE)
@@ -38,39 +38,26 @@ _TEMPLATE = re.compile(r"^an? photo of (an?|the)?\s*", re.IGNORECASE)
 def edited(pack: Pack, target: Path | None = None) -> Iterator[tuple[Path, dict[str, Any]]]:
     """A copy of the pack's folder and its manifest, to change; the new version when the block ends well.
 
-    The block adds, replaces or removes files of the copy and changes the manifest; card, hashes
-    and the manifest itself are written here. The new version is opened and verified before it
-    takes the place of the old one, or goes to `target`. Raises BadFile for a damaged pack: new
-    hashes would hide the damage.
+    The block adds, replaces or removes files of the copy and changes the manifest. The new version
+    is sealed and opened before it takes the place of the old one, or goes to `target`. Raises
+    BadFile for a damaged pack: new hashes would hide the damage.
     """
-    if wrong := pack.verify():
-        raise BadFile(f"pack {pack.name!r}: " + "; ".join(wrong), "build or fetch it again")
+    pack.check_whole()
     target = target or pack.folder
     with scratch_folder(target) as folder:
-        for name in pack.manifest["files"]:
-            copy = inside(folder, name)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(pack.folder / name, copy)
+        copy_files(pack.folder, folder, pack.manifest["files"])
         manifest = {**pack.manifest, "tasks": [dict(task) for task in pack.manifest["tasks"]]}
         yield folder, manifest
-        write_bytes(folder / "README.md", cards.pack_card(manifest).encode())
-        manifest["files"] = {
-            path.relative_to(folder).as_posix(): file_hash(path)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name != MANIFEST
-        }
-        write_json(folder / MANIFEST, manifest)
-        _check_whole(Pack(folder))
-        put(folder, target)
+        seal(folder, manifest)
+        _read_all(Pack(folder))
+        put_folder(folder, target)
 
 
-def _check_whole(pack: Pack) -> None:
+def _read_all(pack: Pack) -> None:
     """What every command will read, read once: raises BadFile if the experts and their index do not agree."""
     pack.experts.means()
     pack.experts.variances()
     _ = pack.index_ED, pack.meaning_EW
-    if wrong := pack.verify():
-        raise BadFile(f"the new version of pack {pack.name!r}: " + "; ".join(wrong))
 
 
 def own_place(place: Place, recipe_folders: Sequence[Path]) -> Path:
@@ -79,12 +66,11 @@ def own_place(place: Place, recipe_folders: Sequence[Path]) -> Path:
     A bundled pack belongs to an installed package and is never modified; a built pack hides a
     bundled one of the same name. Raises UsageError if another built pack has that name.
     """
-    folder = place.folder.resolve()
-    if not any(folder.is_relative_to(root.resolve()) for root in recipe_folders):
+    if not is_bundled(place.folder, recipe_folders):
         return place.folder
-    target = built_folder() / folder.name
+    target = built_folder() / place.folder.resolve().name
     if target.exists():
-        raise UsageError(f"pack {folder.name!r} is bundled, and {target} holds a built one", f"name {target}")
+        raise UsageError(f"there is a pack {target.name!r} in {target}", f"name it instead: {target.name}")
     return target
 
 
@@ -147,10 +133,11 @@ def add_expert(
     with edited(pack, target) as (folder, manifest):
         _write_expert(folder, pack, model, task, taken.states_MP)
         manifest["tasks"].append(task)
-    moved = f"pack {pack.name!r} is bundled: its copy in {target} is changed, and hides it"
-    lines = [*([moved] if target != place.folder else []), *taken.lines, f"expert     {key}: {text!r}"]
+        manifest["edits"] = [*manifest.get("edits", []), f"added expert {key}"]
+    moved = f"note: pack {target.name!r} is bundled and stays as it is: this copy of it hides it"
+    lines = [*taken.lines, f"expert     {key}: {text!r}", *([moved] if target != place.folder else [])]
     if pack.manifest["generators"]:
-        lines.append(f"generators {', '.join(pack.manifest['generators'])}: trained without the new expert")
+        lines.append(f"note: {', '.join(pack.manifest['generators'])}: trained without the new expert")
     return Added(target, task, tuple(lines))
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sglora_cli.errors import BadFile, Unavailable
 
@@ -28,15 +29,22 @@ _PIXEL_LIMIT = 100_000_000
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write all of it or nothing: a draft beside the target, then one rename."""
+    """Write all of it or nothing."""
+    with writing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file that is whole or absent: a draft beside the target, then one rename."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".draft")
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".draft")
     except OSError as error:
         raise Unavailable(f"cannot write {path}: {error.strerror}", "choose another place with -o") from error
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(draft, 0o666 & ~_umask())
@@ -61,15 +69,24 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises BadFile with the line where it breaks."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except FileNotFoundError:
         raise BadFile(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise BadFile(f"cannot read {path}: {error}") from None
+    return parse_json(data, str(path))
+
+
+def parse_json(data: bytes, where: str) -> Any:
+    """The value of JSON in UTF-8. Raises BadFile with the line where it breaks."""
+    try:
+        return json.loads(data.decode("utf-8"))
     except json.JSONDecodeError as error:
-        raise BadFile(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
+        raise BadFile(f"{where}, line {error.lineno}: not JSON: {error.msg}") from None
+    except ValueError as error:  # not UTF-8, or a number of thousands of digits
+        raise BadFile(f"cannot read {where}: {error}") from None
     except RecursionError:
-        raise BadFile(f"{path}: nested too deeply") from None
+        raise BadFile(f"{where}: nested too deeply") from None
 
 
 def packed_about(about: Mapping[str, Any]) -> str:
@@ -190,7 +207,10 @@ def read_image(path: Path) -> Image:
 
 def inside(folder: Path, name: str) -> Path:
     """The path of `name` in `folder`; BadFile when it would lead outside."""
-    path = (folder / name).resolve()
+    try:
+        path = (folder / name).resolve()
+    except ValueError:  # a NUL, or half a surrogate pair
+        raise BadFile(f"{name!r} is no file name") from None
     if not path.is_relative_to(folder.resolve()):
         raise BadFile(f"{name!r} leads out of {folder}", "remove it; a pack or data set names only files of its own")
     return path
@@ -199,11 +219,62 @@ def inside(folder: Path, name: str) -> Path:
 @contextmanager
 def scratch_folder(beside: Path) -> Iterator[Path]:
     """A folder to fill and then move; gone if something fails."""
-    import shutil
-
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=beside.parent, prefix=f".{beside.name}.", suffix=".draft"))
+    try:
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=beside.parent, prefix=f".{beside.name[:100]}.", suffix=".draft"))
+    except OSError as error:
+        raise Unavailable(f"cannot write beside {beside}: {error.strerror}") from error
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
+    """Copy files into another folder, contents only: what is copied from a read-only place can be changed."""
+    try:
+        for name in names:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, target / name)
+    except OSError as error:
+        raise Unavailable(f"cannot copy {source} to {target.parent}: {error.strerror}") from error
+
+
+def put_folder(folder: Path, target: Path) -> None:
+    """Move a finished folder to its place; what was there leaves only when the new one is whole, and comes back if
+    it cannot be put there."""
+    old = target.with_name(f".{target.name}.old")
+    try:
+        if os.path.lexists(target):
+            _erase(old)
+            os.replace(target, old)
+        try:
+            os.chmod(folder, 0o777 & ~_umask())  # a scratch folder is for its owner only
+            os.replace(folder, target)
+        except OSError:
+            if os.path.lexists(old):
+                os.replace(old, target)
+            raise
+    except OSError as error:
+        raise Unavailable(f"cannot put {target.name!r} into {target.parent}: {error.strerror}") from error
+    with suppress(OSError):
+        _erase(old)
+
+
+def drop_folder(folder: Path) -> None:
+    """Remove a folder. It leaves its name first and is emptied then: nobody meets half of it."""
+    old = folder.with_name(f".{folder.name}.old")
+    try:
+        _erase(old)
+        os.replace(folder, old)
+        _erase(old)
+    except OSError as error:
+        raise Unavailable(f"cannot remove {folder}: {error.strerror}") from error
+
+
+def _erase(path: Path) -> None:
+    """Remove what is there, if anything; of a link only the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

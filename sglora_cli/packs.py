@@ -21,16 +21,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sglora_cli import cards
 from sglora_cli.adapters import Layout, checked_flat
 from sglora_cli.configs import PriorConfig, from_mapping
 from sglora_cli.contracts import Fitted, Generator, Model
 from sglora_cli.errors import BadFile, Mismatch, UnknownName
-from sglora_cli.files import file_hash, inside, load_tensors, read_json
+from sglora_cli.files import file_hash, inside, load_tensors, read_json, write_bytes, write_json
 from sglora_cli.semantics import Prior, prior
 from sglora_cli.shelves import MANIFEST
 from sglora_cli.training import TaskTensors
 
 FORMAT = 1
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def file_name(key: str) -> str:
@@ -85,7 +87,7 @@ class Pack:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.manifest = _checked_manifest(folder / MANIFEST)
+        self.manifest = checked_manifest(read_json(folder / MANIFEST), folder / MANIFEST)
         self.name: str = self.manifest["name"]
         self.backbone: str = self.manifest["backbone"]
         self.fingerprint: str = self.manifest["fingerprint"]
@@ -97,7 +99,7 @@ class Pack:
         if not names:
             raise BadFile(f"{folder / MANIFEST} names no expert", "build the pack again")
         self.experts = ExpertFiles(folder / "experts", names, self.layout)
-        self.prior_config = from_mapping(PriorConfig, self.manifest.get("prior", {}), f"{MANIFEST}, prior")
+        self.prior_config = from_mapping(PriorConfig, self.manifest["prior"], f"{MANIFEST}, prior")
 
     @cached_property
     def index_ED(self) -> Tensor:
@@ -172,7 +174,7 @@ class Pack:
         found = {
             path.relative_to(self.folder).as_posix(): path
             for path in sorted(self.folder.rglob("*"))
-            if path.is_file() and path.name != MANIFEST
+            if path.is_file() and path != self.folder / MANIFEST
         }
         wrong = [f"{name} is missing" for name in sorted(set(listed) - set(found))]
         wrong += [f"{name} is not listed in {MANIFEST}" for name in sorted(set(found) - set(listed))]
@@ -183,13 +185,20 @@ class Pack:
         ]
         return wrong
 
+    def check_whole(self) -> None:
+        """Raises BadFile, naming every file, unless all are as they were built."""
+        if wrong := self.verify():
+            raise BadFile(f"pack {self.name!r} is damaged: " + "; ".join(wrong), "build or fetch it again")
+
 
 _FIELDS: dict[str, type] = {
     "format": int,
     "name": str,
     "backbone": str,
     "fingerprint": str,
+    "recipe": dict,
     "layout": dict,
+    "prior": dict,
     "tasks": list,
     "files": dict,
     "generators": dict,
@@ -197,8 +206,8 @@ _FIELDS: dict[str, type] = {
 }
 
 
-def _checked_manifest(path: Path) -> dict[str, Any]:
-    content = read_json(path)
+def checked_manifest(content: Any, path: Path) -> dict[str, Any]:
+    """The content of a pack.json that lies, or will lie, at `path`. Raises BadFile unless it is a manifest."""
     if not isinstance(content, dict):
         raise BadFile(f"{path} is not a table")
     if content.get("format") != FORMAT:
@@ -211,6 +220,23 @@ def _checked_manifest(path: Path) -> dict[str, Any]:
             not isinstance(task.get(k), str) for k in ("key", "dataset", "name", "role", "description")
         ):
             raise BadFile(f"{path}: a task lacks its key, dataset, name, role or description")
+    shown = [content[name] for name, kind in _FIELDS.items() if kind is str]
+    shown += [task[k] for task in content["tasks"] for k in ("key", "dataset", "name", "role")]
+    for text in shown:
+        if _CONTROL.search(text):
+            raise BadFile(f"{path} has a control character in {text!r}", "it could do anything to a terminal")
+    if not all(isinstance(health, dict) for health in content["generators"].values()):
+        raise BadFile(f"{path}: what it says of a generator is not a table")
     for name in content["files"]:
         inside(path.parent, name)
     return content
+
+
+def seal(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write model card, hashes and manifest over a folder's files: it is a pack from now on."""
+    write_bytes(folder / "README.md", cards.pack_card(manifest).encode())
+    (folder / MANIFEST).unlink(missing_ok=True)
+    manifest["files"] = {
+        path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    write_json(folder / MANIFEST, manifest)

@@ -25,7 +25,7 @@ ORDER = [  # a module may import those above it
     ("formats.writing",),
     ("formats",),
     ("packs", "features"),
-    ("generating", "building", "inspecting", "converting"),
+    ("generating", "building", "inspecting", "converting", "archives", "removing"),
     ("editing",),
     ("benchmarking",),
     ("api",),

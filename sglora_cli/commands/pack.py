@@ -1,4 +1,4 @@
-"""`sglora pack`: build, list, show, verify."""
+"""`sglora pack`: build, list, show, verify; the rest is in pack_files.py."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 from sglora_cli import settings, shelves
 from sglora_cli.cli import App, say
 from sglora_cli.commands.pack_add import add
+from sglora_cli.commands.pack_files import export, import_, remove
 from sglora_cli.configs import RuntimeConfig, options_of
 from sglora_cli.errors import BadFile, UnknownName
 from sglora_cli.printing import print_rows
@@ -21,7 +22,8 @@ def command() -> None:
     """Packs: experts and generators for one backbone."""
 
 
-command.add_command(add)
+for subcommand in (add, export, import_, remove):
+    command.add_command(subcommand)
 
 
 @command.command("build")

@@ -5,6 +5,7 @@ Shapes: N probe images, D embedding width, P numbers of an adapter.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from sglora_cli.adapters import Layout
 from sglora_cli.contracts import Model
-from sglora_cli.errors import Mismatch, UnknownName, UsageError
-from sglora_cli.files import put, scratch_folder
+from sglora_cli.errors import Mismatch, Unavailable, UnknownName, UsageError
+from sglora_cli.files import put_folder, scratch_folder
 from sglora_cli.formats import clip_lora, merged, peft
 from sglora_cli.formats.native import AdapterFile, save_adapter
 from sglora_cli.formats.reading import read_adapter
@@ -103,7 +104,16 @@ def write_adapter(path: Path, adapter: AdapterFile, model: Model, format: Format
             draft.mkdir()
         format.write(draft, adapter, model)
         _verify(draft, adapter, model, format)
-        put(draft, path)
+        _put(draft, path, format)
+
+
+def _put(draft: Path, path: Path, format: Format) -> None:
+    if not format.suffix:
+        return put_folder(draft, path)
+    try:
+        os.replace(draft, path)
+    except OSError as error:
+        raise Unavailable(f"cannot write {path}: {error.strerror}", "choose another place with -o") from error
 
 
 def _verify(draft: Path, adapter: AdapterFile, model: Model, format: Format) -> None:

@@ -1,0 +1,119 @@
+"""`sglora pack export`, `import` and `remove`: packs as files that come and go."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from sglora_cli import settings, shelves
+from sglora_cli.cli import App, say
+from sglora_cli.errors import UsageError
+
+
+@click.command("export")
+@click.argument("name", metavar="PACK")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="File to write; PACK.sglora.zip by default.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def export(app: App, name: str, out: Path | None, force: bool, as_json: bool) -> None:
+    """Write PACK as one file, the same bytes for the same pack. A damaged pack is refused."""
+    from sglora_cli.archives import SUFFIX, export_pack
+    from sglora_cli.files import file_hash
+    from sglora_cli.packs import Pack
+
+    pack = Pack(shelves.find(name, app.host.recipe_folders, settings.load())[0].folder)
+    out = out or Path(f"{pack.name}{SUFFIX}")
+    _check_target(out, force)
+    export_pack(pack, out)
+    facts = {"file": str(out), "pack": pack.name, "bytes": out.stat().st_size, "sha256": file_hash(out)}
+    if as_json:
+        click.echo(json.dumps(facts, indent=1))
+    else:
+        say(f"pack       {pack.name}, {len(pack.manifest['files']) + 1} files, {out.stat().st_size} bytes")
+        say(f"sha256     {facts['sha256']}")
+        click.echo(out)
+
+
+def _check_target(path: Path, force: bool) -> None:
+    if path.suffix != ".zip":
+        raise UsageError(f"a pack is written as .zip, got {path}", f"try -o {path.with_suffix('.sglora.zip')}")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder")
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists", "choose another name with -o, or pass --force to replace it")
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", default="", help="Name of the pack here; its own name by default.")
+@click.option("--force", is_flag=True, help="Replace a built pack of that name, once the new one is whole.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def import_(app: App, file: Path, name: str, force: bool, as_json: bool) -> None:
+    """Take the pack out of FILE. Every name, size and hash is checked before it is put into its place."""
+    from sglora_cli.archives import import_pack
+
+    found = import_pack(app.host, file, name, force)
+    pack = found.pack
+    if as_json:
+        facts = {"pack": pack.name, "backbone": pack.backbone, "fingerprint": pack.fingerprint}
+        click.echo(json.dumps({**facts, "folder": str(pack.folder), "warnings": list(found.warnings)}, indent=1))
+    else:
+        say(f"pack       {pack.name}, {len(pack.experts.names)} experts")
+        say(f"backbone   {pack.backbone}, fingerprint {pack.fingerprint}")
+        for warning in found.warnings:
+            say(f"warning: {warning}")
+        click.echo(pack.folder)
+
+
+@click.command("remove")
+@click.argument("name", metavar="PACK")
+@click.argument("expert", default="")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def remove(app: App, name: str, expert: str, yes: bool, as_json: bool) -> None:
+    """Remove a built PACK, or only its EXPERT (as in `flowers/rose`).
+
+    \b
+    sglora pack remove toys
+    sglora pack remove starter flowers/daffodil
+    """
+    from sglora_cli import removing
+    from sglora_cli.packs import Pack
+
+    folders = app.host.recipe_folders
+    place = shelves.find(name, folders, settings.load())[0]
+    if expert:
+        pack = Pack(place.folder)
+        removing.check_expert(pack, expert)
+        if not removing.is_bundled(place.folder, folders):  # of a bundled pack nothing is lost
+            _confirm(f"expert {expert} from pack {place.name!r} in {place.folder}", yes)
+        found = removing.remove_expert(pack, expert, folders)
+        result, notes = found.pack.folder, found.notes
+    else:
+        removing.check_removable(place.folder, folders)
+        _confirm(f"pack {place.name!r} in {place.folder}", yes)
+        result, notes = place.folder, removing.remove_pack(place.folder, folders)
+    if as_json:
+        facts = {"pack": place.name, "expert": expert or None, "folder": str(result), "notes": list(notes)}
+        click.echo(json.dumps(facts, indent=1))
+    else:
+        say(f"removed    {f'{expert} from ' if expert else ''}{place.name}")
+        for note in notes:
+            say(f"note       {note}")
+        click.echo(result)
+
+
+def _confirm(what: str, yes: bool) -> None:
+    """Raises UsageError unless somebody says yes."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"nobody can be asked whether to remove {what}", "pass --yes")
+    if not click.confirm(f"remove {what}?", err=True):
+        raise UsageError("nothing was removed")

@@ -98,7 +98,7 @@ class LooseAdapter:
                 raise Mismatch(
                     f"the update of {named[site.name]} is {len(b_OF)} x {a_FI.shape[1]}, "
                     f"the backbone's weight is {site.out_features} x {site.in_features}",
-                    "this adapter was made for another architecture; name its own with --backbone",
+                    "this adapter was made for another architecture: use the backbone it was made for",
                 )
         placed = replace(self, parts=found)
         if placed.norm() == 0:
@@ -151,7 +151,7 @@ def _check_elsewhere(elsewhere: Sequence[str], sites: Sequence[Site], some_match
         raise Mismatch(
             f"no update of the file belongs to a site of the backbone: the file has {name}, "
             f"the backbone {sites[0].name}",
-            "this adapter was made for another architecture; name its own with --backbone",
+            "this adapter was made for another architecture: use the backbone it was made for",
         )
     towers = {site.name.split(".")[0] for site in sites if "." in site.name}
     for name in elsewhere:

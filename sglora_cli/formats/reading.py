@@ -105,6 +105,6 @@ def read_adapter(
         raise Mismatch(
             f"the adapter was made for a backbone with fingerprint {loose.fingerprint}, this one has "
             f"{model.fingerprint}",
-            "name its backbone with --backbone, and its weights with --weights",
+            "use the backbone and the weights it was made for",
         )
     return loose.placed(model.sites, visual_only)

@@ -130,7 +130,7 @@ PEFT = {
         with_tensor(FIRST, torch.ones(2, 15)),
         5,
         "the update of vision_model.encoder.layers.0.self_attn.q_proj is 16 x 15, the backbone's weight is 16 x 16",
-        "this adapter was made for another architecture; name its own with --backbone",
+        "this adapter was made for another architecture: use the backbone it was made for",
     ),
     "another architecture": (
         lambda folder: (renamed("self_attn.", "attention.")(folder), config(target_modules=["q_proj"])(folder)),
@@ -146,7 +146,7 @@ PEFT = {
         5,
         "no update of the file belongs to a site of the backbone: the file has model.decoder.0.self_attn.k_proj, "
         "the backbone vision_model.encoder.layers.0.self_attn.q_proj",
-        "this adapter was made for another architecture; name its own with --backbone",
+        "this adapter was made for another architecture: use the backbone it was made for",
     ),
     "other projections": (
         lambda folder: (
@@ -262,7 +262,7 @@ CLIP_LORA = {
         clip_lora(lambda c: c["metadata"].update(encoder="text")),
         5,
         "no update of the file belongs to a site of the backbone: the file has text_model.encoder.layers.0",
-        "this adapter was made for another architecture; name its own with --backbone",
+        "this adapter was made for another architecture: use the backbone it was made for",
     ),
     "cut off": (
         lambda path: path.write_bytes(path.read_bytes()[:-99]),

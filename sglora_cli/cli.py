@@ -12,6 +12,7 @@ import click
 
 from sglora_cli import __version__
 from sglora_cli.errors import SgloraError, UnknownName
+from sglora_cli.printing import printable
 
 COMMANDS = {
     "generate": "Make an adapter from a sentence.",
@@ -39,7 +40,7 @@ class App:
 
 def say(text: str) -> None:
     """One line to the user beside the results."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
 
 
 class Group(click.Group):

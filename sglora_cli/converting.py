@@ -55,7 +55,7 @@ def import_adapter(
     flat_P, error = loose.fitted(layout)
     about = {
         **{key: value for key, value in loose.about.items() if key not in ("kind", "format", "layout")},
-        **({"description": text} if text else {}),
+        **({"description": " ".join(text.split())} if text.strip() else {}),
         "backbone": backbone,
         "fingerprint": model.fingerprint,
         "imported": origin(thing, loose, error),

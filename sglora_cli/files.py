@@ -261,6 +261,15 @@ def put_folder(folder: Path, target: Path) -> None:
         _erase(old)
 
 
+def put_file(draft: Path, target: Path) -> None:
+    """Move a finished file to its place, readable for whom the umask allows."""
+    try:
+        os.chmod(draft, 0o666 & ~_umask())
+        os.replace(draft, target)
+    except OSError as error:
+        raise Unavailable(f"cannot put {target.name!r} into {target.parent}: {error.strerror}") from error
+
+
 def drop_folder(folder: Path) -> None:
     """Remove a folder. It leaves its name first and is emptied then: nobody meets half of it."""
     old = folder.with_name(f".{folder.name}.old")

@@ -8,7 +8,16 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("name", ["sglora_cli.retrieval", "sglora_cli.semantics", "sglora_starter.colours"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sglora_cli.retrieval",
+        "sglora_cli.semantics",
+        "sglora_cli.formats.peft",
+        "sglora_cli.printing",
+        "sglora_starter.colours",
+    ],
+)
 def test_examples_are_true(name):
     outcome = doctest.testmod(importlib.import_module(name))
     assert outcome.attempted > 0

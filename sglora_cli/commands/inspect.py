@@ -10,6 +10,7 @@ import click
 from sglora_cli import settings, shelves
 from sglora_cli.cli import App
 from sglora_cli.errors import UnknownName
+from sglora_cli.printing import printable
 
 
 @click.command("inspect")
@@ -43,4 +44,4 @@ def command(app: App, thing: str, as_json: bool) -> None:
         content, lines = inspecting.any_adapter(path)
     else:
         raise UnknownName.of("adapter file, pack or recipe", thing, {*packs, *recipes})
-    click.echo(json.dumps(content, indent=1) if as_json else "\n".join(lines))
+    click.echo(json.dumps(content, indent=1) if as_json else "\n".join(map(printable, lines)))

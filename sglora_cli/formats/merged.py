@@ -72,8 +72,8 @@ def read(path: Path, model: Model, rank: int | None = None) -> LooseAdapter:
             raise BadFile(f"{path}: the weights of {name} contain numbers that are not finite", "it cannot be used")
     if not any(bool(dense_OI.any()) for dense_OI in differences.values()):
         raise Mismatch(f"{path} is the backbone itself: there is no update in it", "is it the right file?")
-    widest = min(max(dense_OI.shape) for dense_OI in differences.values())
-    tried = (rank,) if rank else tuple(r for r in _RANKS if r <= widest)
+    narrowest = min(min(dense_OI.shape) for dense_OI in differences.values())
+    tried = (rank,) if rank else tuple(r for r in _RANKS if 2 * r <= narrowest)  # every matrix has some rank
     for r in tried:
         parts, error = _factored(differences, r)
         if error <= TOLERANCE:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sglora_cli.adapters import Layout
 from sglora_cli.contracts import Model
-from sglora_cli.errors import BadFile, Mismatch
+from sglora_cli.errors import BadFile, Mismatch, UsageError
 from sglora_cli.files import tensor_names
 from sglora_cli.formats import clip_lora, merged, native, peft
 from sglora_cli.formats.loose import LooseAdapter, checked_parts
@@ -98,7 +99,12 @@ def read_adapter(
     the visual encoder.  Raises BadFile for a file that is not what it should be, Mismatch for an
     adapter that is no update B A of this model's sites, or an update of zero.
     """
-    loose = READERS[recognise(path)](path, How(model, alpha, rank))
+    kind = recognise(path)
+    if alpha is not None and kind != "peft state":
+        raise UsageError(f"{path} says its scaling itself", "leave out --alpha")
+    if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
+        raise UsageError(f"alpha must be positive and finite, got {alpha:g}")
+    loose = READERS[kind](path, How(model, alpha, rank))
     if model is None:
         return loose
     if loose.fingerprint and loose.fingerprint != model.fingerprint:

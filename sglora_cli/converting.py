@@ -75,7 +75,7 @@ def origin(thing: Path, loose: LooseAdapter, error: float) -> dict[str, Any]:
 
 def said(thing: Path, loose: LooseAdapter, rank: int, error: float, model: Model) -> list[str]:
     """Lines for a person: format, rank, what was lost, whose weights it was made for."""
-    kept = "nothing is lost" if error == 0 else f"the update changes by {error:.1%}"
+    kept = "nothing is lost" if error < 1e-6 else f"the update changes by {100 * error:.2g} %"
     own = "the backbone's own" if loose.fingerprint == model.fingerprint else "unknown: the file has none"
     return [
         f"read       {thing} ({loose.format})",

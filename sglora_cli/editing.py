@@ -150,14 +150,20 @@ def take(pack: Pack, model: Model, adapters: Sequence[Path], alpha: float | None
         flat.append(flat_P)
         sources.append(origin(path, loose, error))
         lines += said(path, loose, pack.layout.rank, error, model)
-    states_MP, before, after = join_gauge(pack.layout, torch.stack(flat), pack.experts.means())
-    if float(pack.layout.update_norm(states_MP.double().mean(dim=0).float())) == 0:
+    found = join_gauge(pack.layout, torch.stack(flat), pack.experts.means())
+    if float(pack.layout.update_norm(found.states_MP.double().mean(dim=0).float())) == 0:
         raise Mismatch("the mean of the adapters is an update of zero", "name adapters of one task")
-    alone = " (one state: its variance is 0)" if len(flat) == 1 else ""
-    kept = f"{before:.3f}: as it is" if before == after else f"{before:.3f} -> {after:.3f}"
-    lines += [f"states     {len(flat)}{alone}", f"gauge      distance to the experts' {kept}"]
-    gauge = {"before": round(before, 6), "after": round(after, 6)}
-    return Taken(states_MP, {"adapters": sources, "gauge": gauge}, tuple(lines))
+    moved = f"moved from {found.before:.3f} to " if found.before != found.after else ""
+    lines += [
+        f"states     {len(flat)}" + (" (one state: its variance is 0)" if len(flat) == 1 else ""),
+        f"gauge      {moved}{found.after:.3f} from the experts' mean, the farthest expert is {found.reach:.3f} away",
+    ]
+    if found.after > found.reach:
+        lines.append(
+            "note: it has less in common with the experts than they have: rules that mix factors lose part of it"
+        )
+    gauge = {key: round(getattr(found, key), 6) for key in ("before", "after", "reach")}
+    return Taken(found.states_MP, {"adapters": sources, "gauge": gauge}, tuple(lines))
 
 
 def _write_expert(folder: Path, pack: Pack, model: Model, task: dict[str, Any], states_MP: Tensor) -> None:

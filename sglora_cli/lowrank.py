@@ -11,6 +11,7 @@ times the core's. Exact, and for 768 x 768 and F = 8 some hundred times cheaper.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
@@ -178,31 +179,43 @@ def gauge_distance(a: Tensor, reference_a: Tensor) -> Tensor:
     return relative((a.double() - reference_a.double()).square().sum((-2, -1)), whole)
 
 
-def join_gauge(layout: Layout, adapters_MP: Tensor, experts_EP: Tensor) -> tuple[Tensor, float, float]:
-    """Adapters from elsewhere in the gauge of a pack's experts: ((M, P), distance before, distance after).
+@dataclass(frozen=True)
+class Gauged:
+    """Adapters in the gauge of experts: (M, P). Distances of A over all sites, relative to the experts' mean A.
 
-    The reference of a site is the mean A of the experts there. Where every state is as close to it
-    as the farthest expert, the factors stay as they are: they have the gauge already, and what
-    they differ in is knowledge. Distances are relative, over all sites, of the farthest state.
+    before, after: of the farthest adapter; equal if none was moved. reach: of the farthest expert.
+    """
+
+    states_MP: Tensor
+    before: float
+    after: float
+    reach: float
+
+
+def join_gauge(layout: Layout, adapters_MP: Tensor, experts_EP: Tensor) -> Gauged:
+    """Adapters from elsewhere, their updates unchanged, in the gauge of a pack's experts.
+
+    The reference of a site is the mean A of the experts there. Where every adapter is as close to
+    it as the farthest expert, the factors stay as they are: they have the gauge already, and what
+    they differ in is knowledge.
     """
     states, experts = layout.split(adapters_MP), layout.split(experts_EP)
+    references = {name: a_ERI.double().mean(0) for name, (_, a_ERI) in experts.items()}
     found: dict[str, Factors] = {}
     for name, (b_MOR, a_MRI) in states.items():
-        experts_ERI = experts[name][1]
-        reference_RI = experts_ERI.double().mean(0)
-        reach = gauge_distance(experts_ERI, reference_RI).max()
-        if bool((gauge_distance(a_MRI, reference_RI) <= reach + NOTHING).all()):
+        farthest = gauge_distance(experts[name][1], references[name]).max()
+        if bool((gauge_distance(a_MRI, references[name]) <= farthest + NOTHING).all()):
             found[name] = b_MOR, a_MRI
         else:
-            moved = [into_gauge(b, a, reference_RI) for b, a in zip(b_MOR, a_MRI, strict=True)]
+            moved = [into_gauge(b, a, references[name]) for b, a in zip(b_MOR, a_MRI, strict=True)]
             found[name] = torch.stack([b for b, _ in moved]), torch.stack([a for _, a in moved])
-    references = {name: (b_EOR, a_ERI.double().mean(0)) for name, (b_EOR, a_ERI) in experts.items()}
-    return layout.join(found), _distance(states, references), _distance(found, references)
+    before, after, reach = (_distance(parts, references) for parts in (states, found, experts))
+    return Gauged(layout.join(found), before, after, reach)
 
 
-def _distance(parts: Mapping[str, Factors], references: Mapping[str, Factors]) -> float:
+def _distance(parts: Mapping[str, Factors], references: Mapping[str, Tensor]) -> float:
     flat_M = torch.cat([a.double().flatten(-2) for _, a in parts.values()], dim=-1)
-    reference = torch.cat([references[name][1].flatten(-2) for name in parts], dim=-1)
+    reference = torch.cat([references[name].flatten(-2) for name in parts], dim=-1)
     return float(relative((flat_M - reference).square().sum(-1), reference.square().sum(-1)).max())
 
 

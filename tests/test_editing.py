@@ -50,8 +50,9 @@ def test_an_expert_from_elsewhere_is_added(run, pack, tmp_path):
         "made for   weights unknown: the file has none",
         "states     1 (one state: its variance is 0)",
     ]
-    assert lines[4].startswith("gauge      distance to the experts' ")
-    assert lines[5:] == ["expert     heads/cap: 'a photo of a cap'", "note: cvae: trained without the new expert"]
+    assert lines[4].startswith("gauge      moved from ")
+    assert lines[5].startswith("note: it has less in common with the experts than they have")
+    assert lines[6:] == ["expert     heads/cap: 'a photo of a cap'", "note: cvae: trained without the new expert"]
     assert (result.stdout, result.exit_code) == (f"{pack.folder}\n", 0)
 
     new = Pack(pack.folder)
@@ -85,7 +86,8 @@ def test_an_expert_of_the_pack_itself_keeps_its_numbers(run, pack, tmp_path):
         tmp_path / "ball.safetensors", pack.layout, pack.experts.means([0])[0], {"fingerprint": pack.fingerprint}
     )
     result = run("pack", "add", "toys", tmp_path / "ball.safetensors", "--text", "a photo of a ball", "--name", "x/y")
-    assert ": as it is\n" in result.stderr
+    assert "\ngauge      0." in result.stderr
+    assert "note: it has less" not in result.stderr
     assert "made for   weights the backbone's own\n" in result.stderr
     new = Pack(pack.folder)
     assert torch.equal(new.experts.means([4]), new.experts.means([0]))

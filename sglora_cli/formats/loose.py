@@ -5,6 +5,7 @@ Shapes: O out_features, I in_features, F rank of a site's factors, P numbers of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,7 +30,8 @@ class LooseAdapter:
     parts: name -> (B (O, F), A (F, I)), float64, the scaling included in B, so that the update is
     B A. scaling: that of all sites, if it is one and the rank is one, else 1. about: where it
     came from; {} for a stranger's file. claims: whether the file's configuration says that a
-    weight of that name has an update. format: see `reading.READERS`.
+    weight of that name has an update. lost: relative error of the update that reading cost.
+    format: see `reading.READERS`.
     """
 
     parts: Mapping[str, Factors]
@@ -37,6 +39,7 @@ class LooseAdapter:
     scaling: float = 1.0
     about: Mapping[str, Any] = field(default_factory=dict)
     claims: Callable[[str], bool] = _nothing
+    lost: float = 0.0
 
     @property
     def rank(self) -> int:
@@ -65,7 +68,7 @@ class LooseAdapter:
     def fitted(self, layout: Layout) -> tuple[Tensor, float]:
         """Its numbers (P,) in a layout with the same sites, and the relative error of the update.
 
-        Where the rank fits, the factors stay what they are and the error is 0: an adapter keeps
+        Where the rank fits, the factors stay what they are and nothing is lost: an adapter keeps
         its gauge. Otherwise the best approximation.
         """
         if self.rank <= layout.rank:
@@ -73,7 +76,7 @@ class LooseAdapter:
         else:
             parts, error = compress_all(_of_one_rank(self.parts, self.rank), layout.rank)
         scaled = {name: (b_OR.double() / layout.scaling, a_RI.double()) for name, (b_OR, a_RI) in parts.items()}
-        return layout.join(scaled).float(), error
+        return layout.join(scaled).float(), math.hypot(error, self.lost)
 
     def placed(self, sites: Sequence[Site], visual_only: bool = False) -> LooseAdapter:
         """The same updates under the names of a backbone's sites; sites it does not name get an update of zero.

@@ -77,7 +77,7 @@ def read(path: Path, model: Model, rank: int | None = None) -> LooseAdapter:
     for r in tried:
         parts, error = _factored(differences, r)
         if error <= TOLERANCE:
-            return LooseAdapter(checked_parts(parts, str(path)), "open_clip", 1.0, about)
+            return LooseAdapter(checked_parts(parts, str(path)), "open_clip", 1.0, about, lost=error)
     raise Mismatch(
         f"{path} differs from the backbone by no update of rank {tried[-1]}: the relative error is {error:.2g}",
         "it was trained in full, or merged with a higher rank" + ("; raise --rank" if rank else ""),

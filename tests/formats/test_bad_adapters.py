@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from thirdparty.sglora_clipling import Clipling
 
 from sglora_cli.adapters import Layout
-from sglora_cli.formats import FORMATS, AdapterFile, save_adapter, write_adapter
+from sglora_cli.formats import FORMATS, AdapterFile, load_adapter, save_adapter, write_adapter
 
 MODEL = Clipling()
 LAYOUT = Layout(MODEL.sites, 2, 3.0)
@@ -355,3 +355,45 @@ def test_a_far_too_large_file_is_not_read(run, clipling, tmp_path):
     result = run("import", path, "-o", tmp_path / "out.safetensors")
     assert result.exit_code == 4
     assert result.stderr == f"error: {path} has 21.0 GB, more than 20 GB\nhint: is it the right file?\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "hint"),
+    [
+        (["--alpha", "2"], "made says its scaling itself", "leave out --alpha"),
+        (["--rank", "0"], "0 is not in the range", ""),
+    ],
+)
+def test_options_that_do_not_fit(run, clipling, tmp_path, options, message, hint):
+    result = run("import", made(tmp_path, "peft"), "-o", tmp_path / "out.safetensors", *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert hint in result.stderr
+
+
+@pytest.mark.parametrize("alpha", ["0", "-1", "nan", "inf"])
+def test_an_alpha_that_is_none_is_refused(run, clipling, tmp_path, alpha):
+    path = tmp_path / "bare.safetensors"
+    save_file(load_file(made(tmp_path, "peft") / "adapter_model.safetensors"), path)
+    result = run("import", path, "-o", tmp_path / "out.safetensors", "--alpha", alpha)
+    assert (result.exit_code, result.stderr) == (2, f"error: alpha must be positive and finite, got {float(alpha):g}\n")
+    ok = run("import", path, "-o", tmp_path / "out.safetensors", "--alpha", 3)
+    assert ok.exit_code == 0
+
+
+def test_an_old_folder_with_a_pickle_of_tensors_is_read(run, clipling, tmp_path):
+    folder = made(tmp_path, "peft")
+    torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")
+    (folder / "adapter_model.safetensors").unlink()
+    for n, thing in enumerate((folder, folder / "adapter_model.bin")):
+        result = run("import", thing, "-o", tmp_path / f"{n}.safetensors")
+        assert result.exit_code == 0, result.stderr
+        assert torch.equal(load_adapter(tmp_path / f"{n}.safetensors").flat_P, FLAT)
+
+
+def test_a_strangers_names_do_not_steer_the_terminal(run, clipling, tmp_path):
+    folder = made(tmp_path, "peft")
+    with_tensor("base_model.model.\x1b[31mred\n.weight", torch.ones(2))(folder)
+    result = run("import", folder, "-o", tmp_path / "out.safetensors")
+    assert "\x1b" not in result.stderr
+    assert "base_model.model.\\x1b[31mred\\n.weight" in result.stderr

@@ -38,7 +38,7 @@ def test_every_format_gives_the_adapter_back(tmp_path, name, rank):
     loose = read_adapter(path, MODEL, rank=rank)
     found, lost = loose.fitted(adapter.layout)
     assert update_error(adapter.layout, found, adapter.flat_P) <= FORMATS[name].tolerance
-    assert lost == 0
+    assert lost == 0 or (name == "open_clip" and lost < 1e-5)
     if name in ("safetensors", "peft", "peft-flat"):
         assert torch.equal(found, adapter.flat_P)
         assert loose.layout(MODEL.sites) == adapter.layout

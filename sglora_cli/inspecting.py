@@ -61,7 +61,7 @@ def _checkpoint_facts(path: Path) -> tuple[dict[str, Any], list[str]]:
 def adapter_facts(adapter: AdapterFile) -> list[str]:
     about, layout = adapter.about, adapter.layout
     norm = float(layout.update_norm(adapter.flat_P))
-    experts = ", ".join(f"{name} {weight:.1%}" for name, weight in about.get("experts", []))
+    experts = ", ".join(f"{name} {weight:.1%}" for name, weight in _weights(about.get("experts")))
     made_by = f"generator {about.get('generator', 'unknown')} of pack {about.get('pack', 'unknown')}"
     source = about.get("imported")
     if isinstance(source, dict) and "generator" not in about:
@@ -74,6 +74,13 @@ def adapter_facts(adapter: AdapterFile) -> list[str]:
         f"experts    {experts or 'unknown'}",
         f"update     norm {norm:.3f}" + ("" if norm else ": it changes nothing"),
     ]
+
+
+def _weights(listed: Any) -> list[tuple[Any, float]]:
+    """[[name, weight], ...]; [] for anything else: a file may say what it likes of itself."""
+    rows = listed if isinstance(listed, list) else []
+    well = all(isinstance(row, list) and len(row) == 2 and isinstance(row[1], int | float) for row in rows)
+    return [(row[0], row[1]) for row in rows] if well else []
 
 
 def pack_facts(pack: Pack) -> list[str]:

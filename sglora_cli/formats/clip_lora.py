@@ -111,7 +111,7 @@ def _settings(path: Path, metadata: Any) -> tuple[int, float, list[str]]:
         raise BadFile(f"{path}: its metadata says r = {rank!r}")
     if not isinstance(alpha, int | float) or not math.isfinite(alpha) or alpha == 0:
         raise BadFile(f"{path}: its metadata says alpha = {alpha!r}")
-    if not isinstance(params, list) or not params or not set(params) <= set("qkvo"):
+    if not isinstance(params, list) or not params or any(x not in [*"qkvo"] for x in params):
         raise BadFile(f"{path}: its metadata says params = {params!r}")
     if "o" in params:
         raise Mismatch(
@@ -119,7 +119,7 @@ def _settings(path: Path, metadata: Any) -> tuple[int, float, list[str]]:
             "train it with --params q k v",
         )
     for name, known in (("encoder", _TOWERS), ("position", POSITIONS)):
-        if metadata.get(name) not in known:
+        if metadata.get(name) not in list(known):  # a list compares what cannot be hashed too
             raise BadFile(f"{path}: its metadata says {name} = {metadata.get(name)!r}, not one of {', '.join(known)}")
     return rank, alpha / math.sqrt(rank), params
 

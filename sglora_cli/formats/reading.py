@@ -78,9 +78,9 @@ def _kind_of_tensors(path: Path) -> str:
     names, about = tensor_names(path)
     kinds = {"adapter": "safetensors", "merged": "open_clip"}
     if "kind" in about:
-        if about["kind"] not in kinds:
-            raise BadFile(f"{path} is a {about['kind']}, not an adapter of sglora")
-        return kinds[about["kind"]]
+        if (kind := str(about["kind"])) not in kinds:
+            raise BadFile(f"{path} is a {kind}, not an adapter of sglora")
+        return kinds[kind]
     return "peft state" if any(".lora_" in name for name in names) else "open_clip"
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sglora_cli import settings
 from sglora_cli.configs import RuntimeConfig
 from sglora_cli.contracts import Model
 from sglora_cli.files import file_hash
@@ -15,6 +16,7 @@ from sglora_cli.formats import (
     LooseAdapter,
     check_target,
     format_of,
+    provenance,
     read_adapter,
     recognise,
     write_adapter,
@@ -34,9 +36,9 @@ def import_adapter(
     host: Host,
     thing: Path,
     out: Path,
-    backbone: str,
     runtime: RuntimeConfig,
     *,
+    backbone: str = "",
     alpha: float | None = None,
     rank: int | None = None,
     visual_only: bool = False,
@@ -45,11 +47,14 @@ def import_adapter(
 ) -> Imported:
     """Read an adapter for a backbone and write it as our file, with the backbone's fingerprint and its origin.
 
-    Raises what `read_adapter` and `write_adapter` raise; nothing is written then.
+    backbone: else the one that the file names, else the settings'. Raises what `read_adapter` and
+    `write_adapter` raise; nothing is written then.
     """
     check_target(out, format_of(out, "safetensors"), force)
     recognise(thing)  # a file that is none is refused before weights are loaded
-    model = host.backbones[backbone].load(runtime)
+    stated = provenance(thing).get("backbone")
+    backbone = backbone or (stated if isinstance(stated, str) else settings.load().backbone)
+    model = host.backbones[backbone].load(settings.exact(settings.runtime(runtime, backbone)))
     loose = read_adapter(thing, model, alpha=alpha, rank=rank, visual_only=visual_only)
     layout = loose.layout(model.sites, rank)
     flat_P, error = loose.fitted(layout)

@@ -45,6 +45,15 @@ def test_out_and_in_again(run, mug, tmp_path, name):
     assert torch.equal(found.flat_P, FLAT) == (name in ("safetensors", "peft", "peft-flat"))
 
 
+def test_an_export_of_ours_names_its_backbone(run, mug, tmp_path, monkeypatch):
+    run("export", mug, "-o", tmp_path / "o")
+    run("export", mug, "-o", tmp_path / "o.pt")
+    monkeypatch.setenv("SGLORA_BACKBONE", "starter")
+    assert run("import", tmp_path / "o", "-o", tmp_path / "a.safetensors").exit_code == 0
+    assert run("import", tmp_path / "o.pt", "-o", tmp_path / "b.safetensors").exit_code == 5
+    assert run("import", tmp_path / "o.pt", "-o", tmp_path / "b.safetensors", "--backbone", "clipling").exit_code == 0
+
+
 def test_the_ending_decides(run, mug, tmp_path):
     for name, out in (("peft", f"{tmp_path}/a.b/"), ("clip-lora", tmp_path / "a.pt"), ("peft", tmp_path / "plain")):
         result = run("export", mug, "-o", out, "--json")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from sglora_cli import settings
 from sglora_cli.cli import App, say
 from sglora_cli.configs import RuntimeConfig, options_of
 
@@ -15,7 +14,7 @@ from sglora_cli.configs import RuntimeConfig, options_of
 @click.command("import")
 @click.argument("thing", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The .safetensors file to write.")
-@click.option("--backbone", default="", help="Backbone it was made for; the settings' by default.")
+@click.option("--backbone", default="", help="Backbone it was made for; else the one it names, else the settings'.")
 @click.option("--alpha", type=float, help="lora_alpha of a PEFT state that has no adapter_config.json.")
 @click.option("--rank", type=click.IntRange(1, 1024), help="Compress the update to this rank; its own by default.")
 @click.option("--visual-only", is_flag=True, help="Leave out updates outside the visual encoder.")
@@ -47,10 +46,17 @@ def command(
     """
     from sglora_cli.converting import import_adapter
 
-    name = backbone or settings.load().backbone
-    chosen = settings.exact(settings.runtime(runtime, name))
     done = import_adapter(
-        app.host, thing, out, name, chosen, alpha=alpha, rank=rank, visual_only=visual_only, text=text, force=force
+        app.host,
+        thing,
+        out,
+        runtime,
+        backbone=backbone,
+        alpha=alpha,
+        rank=rank,
+        visual_only=visual_only,
+        text=text,
+        force=force,
     )
     if as_json:
         click.echo(json.dumps(done.about, indent=1))

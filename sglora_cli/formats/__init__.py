@@ -8,7 +8,7 @@ merged.py     the backbone's own checkpoint   pickles.py  PyTorch files: plain t
 
 from sglora_cli.formats.loose import LooseAdapter
 from sglora_cli.formats.native import AdapterFile, load_adapter, save_adapter
-from sglora_cli.formats.reading import read_adapter, recognise
+from sglora_cli.formats.reading import provenance, read_adapter, recognise
 from sglora_cli.formats.writing import FORMATS, Format, check_target, format_of, write_adapter
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "check_target",
     "format_of",
     "load_adapter",
+    "provenance",
     "read_adapter",
     "recognise",
     "save_adapter",

@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sglora_cli.adapters import Layout
 from sglora_cli.contracts import Model
 from sglora_cli.errors import BadFile, Mismatch, UsageError
-from sglora_cli.files import tensor_names
+from sglora_cli.files import read_about, tensor_names
 from sglora_cli.formats import clip_lora, merged, native, peft
 from sglora_cli.formats.loose import LooseAdapter, checked_parts
 from sglora_cli.formats.pickles import ADAPTER_LIMIT, check_size, load_pickle
@@ -82,6 +83,16 @@ def _kind_of_tensors(path: Path) -> str:
             raise BadFile(f"{path} is a {kind}, not an adapter of sglora")
         return kinds[kind]
     return "peft state" if any(".lora_" in name for name in names) else "open_clip"
+
+
+def provenance(path: Path) -> dict[str, Any]:
+    """What an adapter of ours says of itself in whatever format, without reading its numbers; {} for a stranger's."""
+    file = path / peft.WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        return {}
+    with file.open("rb") as opened:
+        safe = opened.read(9)[8:] == b"{"
+    return read_about(file) if safe else {}
 
 
 def read_adapter(

@@ -138,6 +138,11 @@ def add_expert(
     lines = [*taken.lines, f"expert     {key}: {text!r}", *([moved] if target != place.folder else [])]
     if pack.manifest["generators"]:
         lines.append(f"note: {', '.join(pack.manifest['generators'])}: trained without the new expert")
+    lines += [
+        f"note: unseen task {other['key']} has the same sentence: what is measured there is not unseen any more"
+        for other in pack.manifest["tasks"]
+        if other["role"] == "unseen" and other["description"].casefold() == text.casefold()
+    ]
     return Added(target, task, tuple(lines))
 
 

@@ -93,6 +93,14 @@ def test_an_expert_of_the_pack_itself_keeps_its_numbers(run, pack, tmp_path):
     assert torch.equal(new.experts.means([4]), new.experts.means([0]))
 
 
+def test_an_expert_for_an_unseen_task_is_said_to_spoil_its_measurement(run, pack, tmp_path):
+    path = foreign(tmp_path / "x.safetensors", pack, 2, 0)
+    result = run("pack", "add", "toys", path, "--text", "a photo of a mug", "--name", "mine/mug")
+    assert result.stderr.endswith(
+        "note: unseen task toys/mug has the same sentence: what is measured there is not unseen any more\n"
+    )
+
+
 def test_a_bundled_pack_is_copied_first(run, own_home, tmp_path):
     import sglora_packs
 

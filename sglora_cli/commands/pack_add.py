@@ -38,7 +38,7 @@ def add(
     A bundled pack is copied to the user cache first.
 
     \b
-    sglora pack add starter pug-peft/ --text "a photo of a pug" --name pets/pug
+    sglora pack add starter teapot-peft/ --text "a photo of a teapot" --name things/teapot
     """
     from sglora_cli.editing import add_expert
 

@@ -55,11 +55,17 @@ if TYPE_CHECKING:
     from sglora_cli.adapters import Layout, mix
     from sglora_cli.attaching import AttentionSites, Update, packed_attention
     from sglora_cli.devices import pick_device, pick_precision
+    from sglora_cli.formats import read_adapter, write_adapter
     from sglora_cli.generating import Session
+    from sglora_cli.lowrank import compress, mix_updates
     from sglora_cli.packs import Pack
     from sglora_cli.semantics import Prior
 
 _LATE = {
+    "compress": "sglora_cli.lowrank",
+    "mix_updates": "sglora_cli.lowrank",
+    "read_adapter": "sglora_cli.formats",
+    "write_adapter": "sglora_cli.formats",
     "Layout": "sglora_cli.adapters",
     "mix": "sglora_cli.adapters",
     "Pack": "sglora_cli.packs",
@@ -108,6 +114,7 @@ __all__ = [
     "Update",
     "UsageError",
     "averages",
+    "compress",
     "content_hash",
     "file_hash",
     "from_mapping",
@@ -116,15 +123,18 @@ __all__ = [
     "knob",
     "load_tensors",
     "mix",
+    "mix_updates",
     "options_of",
     "packed_attention",
     "pick_device",
     "pick_precision",
     "progress",
+    "read_adapter",
     "read_image",
     "read_json",
     "recovery",
     "save_tensors",
+    "write_adapter",
 ]
 
 

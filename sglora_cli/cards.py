@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -37,3 +38,27 @@ def pack_card(manifest: Mapping[str, Any]) -> str:
 
 def _photos(task: Mapping[str, Any]) -> str:
     return f"{task.get('train_photos', 'unknown')} + {task.get('test_photos', 'unknown')}"
+
+
+def adapter_card(about: Mapping[str, Any], base: str, used_with: str) -> str:
+    """The README.md of a PEFT folder; `used_with` is the class of transformers it loads into."""
+    name = about.get("description", "an unknown task")
+    lines = [
+        "---",
+        "library_name: peft",
+        "tags: [lora, sglora]",
+        "---",
+        f"# LoRA adapter for {json.dumps(name, ensure_ascii=False)}",
+        "",
+        "An update of the image encoder; the text encoder stays as it is.",
+        "",
+        *(f"* {key}: {about[key]}" for key in ("backbone", "fingerprint", "pack", "generator") if key in about),
+        "",
+        "```python",
+        "from peft import PeftModel",
+        f"from transformers import {used_with}",
+        "",
+        f"model = PeftModel.from_pretrained({used_with}.from_pretrained({base}), FOLDER)",
+        "```",
+    ]
+    return "\n".join(lines) + "\n"

@@ -12,11 +12,14 @@ import click
 
 from sglora_cli import __version__
 from sglora_cli.errors import SgloraError, UnknownName
+from sglora_cli.printing import printable
 
 COMMANDS = {
     "generate": "Make an adapter from a sentence.",
     "try": "Rank images or sentences with and without an adapter.",
-    "inspect": "Say what an adapter file, a pack or a recipe is, and whether it is healthy.",
+    "inspect": "Say what an adapter, a pack or a recipe is, and whether it is healthy.",
+    "export": "Write an adapter for PEFT, open_clip or CLIP-LoRA.",
+    "import": "Read an adapter of PEFT or CLIP-LoRA, or a merged checkpoint.",
     "bench": "Measure methods on unseen tasks.",
     "pack": "Build, list, show, verify, change, export and import packs.",
     "plugins": "List plugins and find broken ones.",
@@ -38,7 +41,7 @@ class App:
 
 def say(text: str) -> None:
     """One line to the user beside the results."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
 
 
 class Group(click.Group):

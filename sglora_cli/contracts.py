@@ -86,6 +86,7 @@ class Model(Protocol):
     #   decides whether a sentence is far from every expert; without it encode_text does.
     # check_text(text): raises Mismatch if encode_text would cut something off.
     # loss_scale: float that keeps fp16 gradients out of underflow; the loss is multiplied with it.
+    # hub_name: name of these weights on the Hugging Face hub, for PEFT's configuration.
     # merged(layout, flat_P) -> the backbone's own checkpoint {name: tensor} with the update added.
     # unmerged(tensors) -> {site name: (out, in) difference} of such a checkpoint to this model;
     #   raises Mismatch if anything else differs.

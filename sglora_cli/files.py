@@ -89,11 +89,16 @@ def parse_json(data: bytes, where: str) -> Any:
         raise BadFile(f"{where}: nested too deeply") from None
 
 
+def packed_about(about: Mapping[str, Any]) -> str:
+    """What a file is, as the one metadata value it gets."""
+    return json.dumps(about, sort_keys=True, ensure_ascii=False)
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write tensors and what they are; equal inputs give equal bytes."""
     from safetensors.torch import save
 
-    header = {KEY: json.dumps(about, sort_keys=True, ensure_ascii=False)}
+    header = {KEY: packed_about(about)}
     write_bytes(path, save({name: tensors[name].contiguous() for name in sorted(tensors)}, metadata=header))
 
 
@@ -118,8 +123,17 @@ def load_tensors(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict
 
 def read_about(path: Path) -> dict[str, Any]:
     """The `sglora` metadata of a safetensors file, without reading its tensors."""
-    header = _header(path).get("__metadata__", {})
-    text = header.get(KEY) if isinstance(header, dict) else None
+    return tensor_names(path)[1]
+
+
+def tensor_names(path: Path) -> tuple[list[str], dict[str, Any]]:
+    """Names of a safetensors file's tensors, and its `sglora` metadata; reads the header only."""
+    header = _header(path)
+    metadata = header.pop("__metadata__", {})
+    return list(header), _about(path, metadata.get(KEY) if isinstance(metadata, dict) else None)
+
+
+def _about(path: Path, text: Any) -> dict[str, Any]:
     if text is None:
         return {}
     try:
@@ -245,6 +259,15 @@ def put_folder(folder: Path, target: Path) -> None:
         raise Unavailable(f"cannot put {target.name!r} into {target.parent}: {error.strerror}") from error
     with suppress(OSError):
         _erase(old)
+
+
+def put_file(draft: Path, target: Path) -> None:
+    """Move a finished file to its place, readable for whom the umask allows."""
+    try:
+        os.chmod(draft, 0o666 & ~_umask())
+        os.replace(draft, target)
+    except OSError as error:
+        raise Unavailable(f"cannot put {target.name!r} into {target.parent}: {error.strerror}") from error
 
 
 def drop_folder(folder: Path) -> None:

@@ -8,15 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sglora_cli import settings, shelves
 from sglora_cli.adapters import Layout, checked_flat
 from sglora_cli.configs import GenerateConfig, PriorConfig, RuntimeConfig, checked
 from sglora_cli.contracts import Fitted, Generator, Model
-from sglora_cli.errors import UsageError
+from sglora_cli.errors import Unavailable, UsageError
 from sglora_cli.files import content_hash
-from sglora_cli.formats import load_adapter, save_adapter
+from sglora_cli.formats import FORMATS, AdapterFile, format_of, load_adapter, save_adapter, write_adapter
 from sglora_cli.host import Host
 from sglora_cli.packs import Pack
 from sglora_cli.semantics import Prior, meaning
@@ -46,12 +47,22 @@ class Generated:
             return [path]
         return [path.with_name(f"{path.stem}-{s}{path.suffix}") for s in range(len(self.adapters_SP))]
 
-    def save(self, path: Path | None = None) -> list[Path]:
-        """Write every sample; returns the files. Reads each back: what is written can be loaded."""
-        paths = self.paths(path)
+    def save(self, path: Path | None = None, format: str = "", model: Model | None = None) -> list[Path]:
+        """Write every sample; returns the files, or folders. What is written is read back and compared.
+
+        A format other than our own needs the model, to see that the effect is the same.
+        """
+        paths, chosen = self.paths(path), format_of(path, format) if path else FORMATS["safetensors"]
         for s, (target, flat_P) in enumerate(zip(paths, self.adapters_SP, strict=True)):
-            save_adapter(target, self.layout, flat_P, {**self.about, "sample": s})
-            load_adapter(target)
+            adapter = AdapterFile(self.layout, flat_P, {**self.about, "sample": s})
+            if chosen.name != "safetensors":
+                if model is None:
+                    raise UsageError(f"format {chosen.name!r} cannot be written without the model", "pass model=")
+                write_adapter(target, adapter, model, chosen)
+                continue
+            save_adapter(target, self.layout, flat_P, adapter.about)
+            if not torch.equal(load_adapter(target).flat_P, flat_P):  # bit by bit: no features need to be compared
+                raise Unavailable(f"{target} is not what was written", "is the disk healthy?")
         return paths
 
 

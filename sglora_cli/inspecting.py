@@ -2,24 +2,85 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 from sglora_cli.contracts import ROLES
-from sglora_cli.formats import AdapterFile
+from sglora_cli.formats import AdapterFile, load_adapter, merged, peft, read_adapter, recognise
 from sglora_cli.packs import Pack
 from sglora_cli.recipes import Recipe
+
+
+def any_adapter(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Facts of an adapter in any format, for a program and in lines. Raises BadFile, Mismatch for a broken one."""
+    kind = recognise(path)
+    if kind == "safetensors":
+        adapter = load_adapter(path)
+        return dict(adapter.about), adapter_facts(adapter)
+    if kind == "open_clip":
+        return _checkpoint_facts(path)
+    unscaled = kind == "peft state" and not (path.parent / peft.CONFIG).exists()
+    loose = read_adapter(path, alpha=1.0 if unscaled else None)
+    norm, ranks = loose.norm(), sorted({b.shape[1] for b, _ in loose.parts.values()})
+    places = dict.fromkeys(re.sub(r"\b\d+\b", "*", name) for name in loose.parts)
+    facts = {
+        "format": loose.format,
+        "ranks": ranks,
+        "sites": list(loose.parts),
+        "numbers": loose.size,
+        "norm": norm,
+        "about": dict(loose.about),
+    }
+    effect = "" if norm else ": it changes nothing"
+    unknown = f", if its lora_alpha is 1: there is no {peft.CONFIG} beside it" if unscaled else ""
+    return facts, [
+        f"adapter in format {loose.format} for {loose.about.get('description', 'an unknown task')!r}",
+        f"backbone   {loose.about.get('backbone', 'unknown')}, fingerprint {loose.fingerprint or 'unknown'}",
+        f"layout     rank {', '.join(map(str, ranks))}, {len(loose.parts)} sites, {loose.size} numbers",
+        *(f"sites      {place}" for place in places),
+        f"update     norm {norm:.3f}{effect}{unknown}",
+        "healthy    whole and finite",
+    ]
+
+
+def _checkpoint_facts(path: Path) -> tuple[dict[str, Any], list[str]]:
+    tensors, about = merged.read_state(path)
+    numbers = sum(x.numel() for x in tensors.values())
+    broken = sorted(name for name, x in tensors.items() if x.is_floating_point() and not bool(x.isfinite().all()))
+    facts = {"format": "open_clip", "tensors": len(tensors), "numbers": numbers, "not_finite": broken, "about": about}
+    return facts, [
+        f"checkpoint with a merged update for {about['description']!r}" if "description" in about else "checkpoint",
+        f"backbone   {about.get('backbone', 'unknown')}, fingerprint {about.get('fingerprint', 'unknown')}",
+        f"content    {len(tensors)} tensors, {numbers} numbers",
+        "update     its difference to a backbone: `sglora import` finds it",
+        f"damaged    not finite: {', '.join(broken)}" if broken else "healthy    whole and finite",
+    ]
 
 
 def adapter_facts(adapter: AdapterFile) -> list[str]:
     about, layout = adapter.about, adapter.layout
     norm = float(layout.update_norm(adapter.flat_P))
-    experts = ", ".join(f"{name} {weight:.1%}" for name, weight in about.get("experts", []))
+    experts = ", ".join(f"{name} {weight:.1%}" for name, weight in _weights(about.get("experts")))
+    made_by = f"generator {about.get('generator', 'unknown')} of pack {about.get('pack', 'unknown')}"
+    source = about.get("imported")
+    if isinstance(source, dict) and "generator" not in about:
+        made_by = f"another program: imported from {source.get('name')} ({source.get('format')})"
     return [
         f"adapter for {about.get('description', 'an unknown task')!r}",
         f"backbone   {about.get('backbone', 'unknown')}, fingerprint {adapter.fingerprint or 'unknown'}",
         f"layout     rank {layout.rank}, alpha {layout.alpha:g}, {len(layout.sites)} sites, {layout.size} numbers",
-        f"made by    generator {about.get('generator', 'unknown')} of pack {about.get('pack', 'unknown')}",
+        f"made by    {made_by}",
         f"experts    {experts or 'unknown'}",
         f"update     norm {norm:.3f}" + ("" if norm else ": it changes nothing"),
     ]
+
+
+def _weights(listed: Any) -> list[tuple[Any, float]]:
+    """[[name, weight], ...]; [] for anything else: a file may say what it likes of itself."""
+    rows = listed if isinstance(listed, list) else []
+    well = all(isinstance(row, list) and len(row) == 2 and isinstance(row[1], int | float) for row in rows)
+    return [(row[0], row[1]) for row in rows] if well else []
 
 
 def pack_facts(pack: Pack) -> list[str]:

@@ -8,6 +8,15 @@ from collections.abc import Sequence
 import click
 
 
+def printable(text: str) -> str:
+    """The text with control characters escaped: a name from a stranger's file must not steer the terminal.
+
+    >>> printable("a\\x1b[31m")
+    'a\\\\x1b[31m'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows of cells on standard output; the header is for terminals only, programs pass --json."""
     if sys.stdout.isatty():

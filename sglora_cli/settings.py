@@ -73,3 +73,8 @@ def runtime(config: RuntimeConfig, backbone: str) -> RuntimeConfig:
     known = load()
     weights = config.weights or (known.weights if backbone == known.backbone else "")
     return replace(config, device=config.device or known.device, weights=weights)
+
+
+def exact(config: RuntimeConfig) -> RuntimeConfig:
+    """The config for work that compares to the last digits: full precision, unless the user chose another."""
+    return replace(config, precision="fp32") if config.precision == "auto" else config

@@ -68,6 +68,13 @@ def tiny(site: Path) -> None:
 
 
 @pytest.fixture
+def clipling(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third-party backbone `clipling`, with CLIP's names, is installed and the default."""
+    install(site, "sglora-clipling", "sglora_clipling", (HERE / "thirdparty/sglora_clipling.py").read_text())
+    monkeypatch.setenv("SGLORA_BACKBONE", "clipling")
+
+
+@pytest.fixture
 def toys(tmp_path: Path) -> Path:
     """A data folder with one data set `toys`: two-coloured pictures whose captions name the colours."""
     from PIL import Image

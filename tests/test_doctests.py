@@ -9,7 +9,15 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "name", ["sglora_cli.retrieval", "sglora_cli.semantics", "sglora_cli.trying", "sglora_starter.colours"]
+    "name",
+    [
+        "sglora_cli.retrieval",
+        "sglora_cli.semantics",
+        "sglora_cli.formats.peft",
+        "sglora_cli.printing",
+        "sglora_cli.trying",
+        "sglora_starter.colours",
+    ],
 )
 def test_examples_are_true(name):
     outcome = doctest.testmod(importlib.import_module(name))

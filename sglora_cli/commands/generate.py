@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sglora_cli import settings
 from sglora_cli.cli import App, say
 from sglora_cli.configs import GenerateConfig, RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 @click.command("generate")
 @click.argument("text", nargs=-1, required=True)
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="File to write; without it, the user cache.")
+@click.option("-o", "--out", help="File to write; a name ending in / is a PEFT folder; without it, the user cache.")
+@click.option(
+    "--format", "name", default="", help="safetensors, peft, peft-flat, open_clip or clip-lora; else by the ending."
+)
 @click.option("--pack", default="", help="Pack to use; see `sglora pack list`.")
 @click.option("--generator", default="", help="Generator to use; the pack's own choice by default.")
 @click.option("--k", type=int, help="K, how many experts to lean on; the pack's own choice by default.")
@@ -31,7 +35,8 @@ if TYPE_CHECKING:
 def command(
     app: App,
     text: tuple[str, ...],
-    out: Path | None,
+    out: str | None,
+    name: str,
     pack: str,
     generator: str,
     k: int | None,
@@ -46,38 +51,33 @@ def command(
     \b
     sglora generate "a photo of a pug" -o pug.safetensors
     sglora generate a photo of a tiger lily --samples 5
+    sglora generate "a photo of a pug" -o pug-peft/
     """
     from dataclasses import replace
 
+    from sglora_cli.formats import check_target, format_of
     from sglora_cli.generating import Session
 
-    _check_target(out, force)
-    session = Session.open(pack, generator, app.host, runtime)
+    if name and not out:
+        raise UsageError("--format needs a place to write to", "pass -o")
+    format = format_of(out or "x.safetensors", name)
+    target = Path(out) if out else None
+    if target:
+        check_target(target, format, force)
+    exact = settings.exact(runtime) if format.name != "safetensors" else runtime
+    session = Session.open(pack, generator, app.host, exact)
     prior_config = session.pack.prior_config
     prior_config = replace(
         prior_config, k=prior_config.k if k is None else k, tau=prior_config.tau if tau is None else tau
     )
     generated = session.generate(" ".join(text), config, prior_config)
-    for path in generated.paths(out) if out else []:
-        _check_target(path, force)
-    paths = generated.save(out)
+    for path in generated.paths(target) if target else []:
+        check_target(path, format, force)
+    paths = generated.save(target, format.name, session.model)
     if as_json:
         click.echo(json.dumps(_facts(session, generated, paths), indent=1))
     else:
         _print(session, generated, paths)
-
-
-def _check_target(path: Path | None, force: bool) -> None:
-    if path is None:
-        return
-    if path.suffix != ".safetensors":
-        raise UsageError(
-            f"an adapter is written as .safetensors, got {path}", f"try -o {path.with_suffix('.safetensors')}"
-        )
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder")
-    if path.exists() and not force:
-        raise UsageError(f"{path} exists", "choose another name, or pass --force to replace it")
 
 
 def _facts(session: Session, generated: Generated, paths: list[Path]) -> dict[str, object]:

@@ -10,6 +10,7 @@ import click
 from sglora_cli import settings, shelves
 from sglora_cli.cli import App
 from sglora_cli.errors import UnknownName
+from sglora_cli.printing import printable
 
 
 @click.command("inspect")
@@ -17,29 +18,30 @@ from sglora_cli.errors import UnknownName
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_obj
 def command(app: App, thing: str, as_json: bool) -> None:
-    """Say what THING is, made from what, healthy or not: an adapter file, a pack, or a recipe.
+    """Say what THING is, made from what, healthy or not: an adapter in any format, a pack, or a recipe.
 
     \b
     sglora inspect pug.safetensors
+    sglora inspect pug-peft/
     sglora inspect starter
     """
     from sglora_cli import inspecting
-    from sglora_cli.formats import load_adapter
     from sglora_cli.packs import Pack
     from sglora_cli.recipes import read
 
     path = Path(thing)
     packs = {place.name for place in shelves.places(app.host.recipe_folders)}
     recipes = shelves.recipes(app.host.recipe_folders)
-    if path.suffix == ".safetensors":
-        adapter = load_adapter(path)
-        content, lines = dict(adapter.about), inspecting.adapter_facts(adapter)
+    if path.suffix in (".safetensors", ".pt") or (path / "adapter_config.json").is_file():
+        content, lines = inspecting.any_adapter(path)
     elif path.suffix == ".toml" or (thing in recipes and thing not in packs):
         recipe = read(path if path.suffix == ".toml" else recipes[thing])
         content, lines = dict(recipe.raw), inspecting.recipe_facts(recipe)
     elif thing in packs or (path / shelves.MANIFEST).is_file():
         pack = Pack(shelves.find(thing, app.host.recipe_folders, settings.load())[0].folder)
         content, lines = pack.manifest, [*inspecting.pack_facts(pack), *inspecting.pack_health(pack)]
+    elif path.is_file():
+        content, lines = inspecting.any_adapter(path)
     else:
         raise UnknownName.of("adapter file, pack or recipe", thing, {*packs, *recipes})
-    click.echo(json.dumps(content, indent=1) if as_json else "\n".join(lines))
+    click.echo(json.dumps(content, indent=1) if as_json else "\n".join(map(printable, lines)))

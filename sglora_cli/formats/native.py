@@ -18,7 +18,7 @@ from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files import load_tensors, save_tensors
 
 FORMAT = 1
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,13 @@ class AdapterFile:
     @property
     def fingerprint(self) -> str:
         return str(self.about.get("fingerprint", ""))
+
+    @property
+    def backbone(self) -> str:
+        """Name of the backbone it was made for. Raises Mismatch if the file does not say it."""
+        if not isinstance(name := self.about.get("backbone"), str):
+            raise Mismatch("the adapter does not say which backbone it was made for", "`sglora import` adds it")
+        return name
 
     def check_model(self, model: Model) -> None:
         """Raises Mismatch if the adapter was made for another backbone, or would change nothing there."""
@@ -52,8 +59,8 @@ def save_adapter(path: Path, layout: Layout, flat_P: Tensor, about: Mapping[str,
     checked_flat(flat_P, "the adapter")
     tensors = {}
     for name, (b_OR, a_RI) in layout.split(flat_P).items():
-        tensors[f"{_PREFIX}{name}.lora_A.weight"] = a_RI
-        tensors[f"{_PREFIX}{name}.lora_B.weight"] = b_OR
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = a_RI
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = b_OR
     save_tensors(path, tensors, {"kind": "adapter", "format": FORMAT, "layout": layout.about(), **about})
 
 
@@ -62,15 +69,17 @@ def load_adapter(path: Path) -> AdapterFile:
     tensors, about = load_tensors(path)
     if about.get("kind") != "adapter":
         what = f"a {about['kind']}" if "kind" in about else "a file of another program"
-        raise BadFile(f"{path} is {what}, not an adapter of sglora")
+        raise BadFile(
+            f"{path} is {what}, not an adapter of sglora", "" if "kind" in about else "read it with `sglora import`"
+        )
     if about.get("format") != FORMAT:
         raise BadFile(f"{path} has format {about.get('format')!r}, this program reads {FORMAT}", "update sglora")
     try:
         layout = Layout.restore(about.get("layout", {}))
         parts = {}
         for site in layout.sites:
-            b_OR = tensors.pop(f"{_PREFIX}{site.name}.lora_B.weight").float()
-            a_RI = tensors.pop(f"{_PREFIX}{site.name}.lora_A.weight").float()
+            b_OR = tensors.pop(f"{PREFIX}{site.name}.lora_B.weight").float()
+            a_RI = tensors.pop(f"{PREFIX}{site.name}.lora_A.weight").float()
             if b_OR.shape != (site.out_features, layout.rank) or a_RI.shape != (layout.rank, site.in_features):
                 raise BadFile(f"{path}: site {site.name} has shapes {tuple(b_OR.shape)} and {tuple(a_RI.shape)}")
             parts[site.name] = (b_OR, a_RI)

@@ -1,0 +1,201 @@
+"""A pack changes by becoming a new version of itself: whole, or as it was.
+
+Shapes: E experts, M states, D embedding width, W width of meaning, P numbers of an adapter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli import settings
+from sglora_cli.configs import RuntimeConfig
+from sglora_cli.contracts import Model
+from sglora_cli.converting import origin, said
+from sglora_cli.errors import Mismatch, UsageError
+from sglora_cli.files import copy_files, put_folder, save_tensors, scratch_folder
+from sglora_cli.formats import read_adapter, recognise
+from sglora_cli.generating import cleaned
+from sglora_cli.host import Host
+from sglora_cli.lowrank import join_gauge
+from sglora_cli.packs import Pack, file_name, seal
+from sglora_cli.removing import is_bundled
+from sglora_cli.semantics import meaning
+from sglora_cli.shelves import Place, built_folder
+
+_NAME = re.compile(r"[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*/[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*")
+_TEMPLATE = re.compile(r"^an? photo of (an?|the)?\s*", re.IGNORECASE)
+
+
+@contextmanager
+def edited(pack: Pack, target: Path | None = None) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A copy of the pack's folder and its manifest, to change; the new version when the block ends well.
+
+    The block adds, replaces or removes files of the copy and changes the manifest. The new version
+    is sealed and opened before it takes the place of the old one, or goes to `target`. Raises
+    BadFile for a damaged pack: new hashes would hide the damage.
+    """
+    pack.check_whole()
+    target = target or pack.folder
+    with scratch_folder(target) as folder:
+        copy_files(pack.folder, folder, pack.manifest["files"])
+        manifest = {**pack.manifest, "tasks": [dict(task) for task in pack.manifest["tasks"]]}
+        yield folder, manifest
+        seal(folder, manifest)
+        _read_all(Pack(folder))
+        put_folder(folder, target)
+
+
+def _read_all(pack: Pack) -> None:
+    """What every command will read, read once: raises BadFile if the experts and their index do not agree."""
+    pack.experts.means()
+    pack.experts.variances()
+    _ = pack.index_ED, pack.meaning_EW
+
+
+def own_place(place: Place, recipe_folders: Sequence[Path]) -> Path:
+    """Where a changed version of this pack goes: its own folder, or the user cache for a bundled one.
+
+    A bundled pack belongs to an installed package and is never modified; a built pack hides a
+    bundled one of the same name. Raises UsageError if another built pack has that name.
+    """
+    if not is_bundled(place.folder, recipe_folders):
+        return place.folder
+    target = built_folder() / place.folder.resolve().name
+    if target.exists():
+        raise UsageError(f"there is a pack {target.name!r} in {target}", f"name it instead: {target.name}")
+    return target
+
+
+@dataclass(frozen=True)
+class Added:
+    """A pack's new expert, and what a person should know about it."""
+
+    folder: Path
+    task: dict[str, Any]
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Adapters from elsewhere in the pack's layout and gauge: (M, P)."""
+
+    states_MP: Tensor
+    origin: dict[str, Any]
+    lines: tuple[str, ...]
+
+
+def add_expert(
+    host: Host,
+    place: Place,
+    adapters: Sequence[Path],
+    text: str,
+    name: str = "",
+    runtime: RuntimeConfig | None = None,
+    *,
+    alpha: float | None = None,
+    visual_only: bool = False,
+) -> Added:
+    """Make one expert of adapters from elsewhere, several being several states of one, and add it to a pack.
+
+    Raises UsageError for an empty sentence or a bad name, Mismatch for a name that exists or
+    adapters that do not fit; the pack is then as it was. Its trained generators stay as they are.
+    """
+    text = cleaned(text)
+    key = _key(name, text)
+    pack, target = Pack(place.folder), own_place(place, host.recipe_folders)
+    _check_new(pack, key)
+    for path in adapters:
+        recognise(path)  # a file that is none is refused before weights are loaded
+    chosen = settings.exact(settings.runtime(runtime or RuntimeConfig(), pack.backbone))
+    model = host.backbones[pack.backbone].load(chosen)
+    pack.check_model(model)
+    getattr(model, "check_text", lambda text: None)(text)
+    taken = take(pack, model, adapters, alpha, visual_only)
+    dataset, short = key.split("/")
+    task = {
+        "key": key,
+        "dataset": dataset,
+        "name": short,
+        "role": "expert",
+        "description": text,
+        "train_photos": 0,
+        "test_photos": 0,
+        "origin": taken.origin,
+    }
+    with edited(pack, target) as (folder, manifest):
+        _write_expert(folder, pack, model, task, taken.states_MP)
+        manifest["tasks"].append(task)
+        manifest["edits"] = [*manifest.get("edits", []), f"added expert {key}"]
+    moved = f"note: pack {target.name!r} is bundled and stays as it is: this copy of it hides it"
+    lines = [*taken.lines, f"expert     {key}: {text!r}", *([moved] if target != place.folder else [])]
+    if pack.manifest["generators"]:
+        lines.append(f"note: {', '.join(pack.manifest['generators'])}: trained without the new expert")
+    lines += [
+        f"note: unseen task {other['key']} has the same sentence: what is measured there is not unseen any more"
+        for other in pack.manifest["tasks"]
+        if other["role"] == "unseen" and other["description"].casefold() == text.casefold()
+    ]
+    return Added(target, task, tuple(lines))
+
+
+def take(pack: Pack, model: Model, adapters: Sequence[Path], alpha: float | None, visual_only: bool) -> Taken:
+    """Adapters in any format, compressed to the pack's rank and brought into its gauge."""
+    flat, sources, lines = [], [], []
+    for path in adapters:
+        loose = read_adapter(path, model, alpha=alpha, visual_only=visual_only)
+        flat_P, error = loose.fitted(pack.layout)
+        flat.append(flat_P)
+        sources.append(origin(path, loose, error))
+        lines += said(path, loose, pack.layout.rank, error, model)
+    found = join_gauge(pack.layout, torch.stack(flat), pack.experts.means())
+    if float(pack.layout.update_norm(found.states_MP.double().mean(dim=0).float())) == 0:
+        raise Mismatch("the mean of the adapters is an update of zero", "name adapters of one task")
+    moved = f"moved from {found.before:.3f} to " if found.before != found.after else ""
+    lines += [
+        f"states     {len(flat)}" + (" (one state: its variance is 0)" if len(flat) == 1 else ""),
+        f"gauge      {moved}{found.after:.3f} from the experts' mean, the farthest expert is {found.reach:.3f} away",
+    ]
+    if found.after > found.reach:
+        lines.append(
+            "note: it has less in common with the experts than they have: rules that mix factors lose part of it"
+        )
+    gauge = {key: round(getattr(found, key), 6) for key in ("before", "after", "reach")}
+    return Taken(found.states_MP, {"adapters": sources, "gauge": gauge}, tuple(lines))
+
+
+def _write_expert(folder: Path, pack: Pack, model: Model, task: dict[str, Any], states_MP: Tensor) -> None:
+    about = {"kind": "expert", "task": task["key"], "description": task["description"], "states": len(states_MP)}
+    states_MP = states_MP.double()
+    tensors = {"mu": states_MP.mean(dim=0).float(), "var": states_MP.var(dim=0, correction=0).float()}
+    save_tensors(folder / "experts" / file_name(task["key"]), tensors, {**about, "origin": task["origin"]})
+    index_ED = torch.cat([pack.index_ED, model.encode_text([task["description"]]).float()])
+    meaning_EW = torch.cat([pack.meaning_EW, meaning(model, [task["description"]])])
+    names = [*pack.experts.names, task["key"]]
+    save_tensors(
+        folder / "index.safetensors", {"index": index_ED, "meaning": meaning_EW}, {"kind": "index", "tasks": names}
+    )
+
+
+def _key(name: str, text: str) -> str:
+    """`group/name`; without one, `added/` and what the sentence is a photo of."""
+    key = name or "added/" + re.sub(r"[/\\]", " ", _TEMPLATE.sub("", text).strip(" ."))[:60].lower()
+    if not _NAME.fullmatch(key) or file_name(key).startswith("."):
+        raise UsageError(f"{key!r} is no name of an expert", "name it with --name GROUP/NAME, as in pets/pug")
+    return key
+
+
+def _check_new(pack: Pack, key: str) -> None:
+    for task in pack.manifest["tasks"]:
+        if file_name(task["key"]) == file_name(key):  # also names that differ in case or signs only
+            raise Mismatch(
+                f"pack {pack.name!r} has a task {task['key']!r} already, its role is {task['role']}",
+                "choose another name with --name GROUP/NAME",
+            )

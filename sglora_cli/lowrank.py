@@ -1,0 +1,224 @@
+"""Mathematics on low-rank updates B A through their factors: the dense matrix is never built.
+
+Shapes: O out_features, I in_features, R rank wanted, F rank of the given factors, K adapters, S sites
+of one shape, P numbers of an adapter; leading dimensions are batches.
+
+The trick of this module: with thin QRs B = Q_b R_b and A^T = Q_a R_a, the singular values of the
+(O, I) update B A are those of the (F, F) core R_b R_a^T, and its singular vectors are Q_b and Q_a
+times the core's. Exact, and for 768 x 768 and F = 8 some hundred times cheaper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from sglora_cli.adapters import Layout
+from sglora_cli.errors import Mismatch
+
+Factors = tuple[Tensor, Tensor]
+"""(B (..., O, F), A (..., F, I)) of one site."""
+
+NOTHING = 1e-6
+"""Singular values below this part of the largest one are rounding: factors are kept as float32."""
+
+
+def singular(b: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Thin SVD of B A in float64: U (..., O, F), s (..., F), V^T (..., F, I); F is min(F, O, I).
+
+    Raises Mismatch if the factors do not fit each other.
+    """
+    if b.shape[-1] != a.shape[-2] or b.shape[:-2] != a.shape[:-2]:
+        raise Mismatch(f"factors of shapes {tuple(b.shape)} and {tuple(a.shape)} make no update")
+    q_b, r_b = torch.linalg.qr(b.double())
+    q_a, r_a = torch.linalg.qr(a.double().mT)
+    u, s, vh = torch.linalg.svd(r_b @ r_a.mT, full_matrices=False)  # (F, F): cheap, whatever O and I are
+    return q_b @ u, s, vh @ q_a.mT
+
+
+def balanced(u: Tensor, s: Tensor, vh: Tensor, rank: int) -> Factors:
+    """Factors U sqrt(s) and sqrt(s) V^T of the first `rank` components, padded with zeros up to it: float32."""
+    root = s[..., :rank].sqrt()
+    b, a = u[..., :rank] * root.unsqueeze(-2), root.unsqueeze(-1) * vh[..., :rank, :]
+    return padded(b.float(), a.float(), rank)
+
+
+def padded(b: Tensor, a: Tensor, rank: int) -> Factors:
+    """The same update in factors of a higher rank, the added columns and rows zero."""
+    more = rank - b.shape[-1]
+    return torch.nn.functional.pad(b, (0, more)), torch.nn.functional.pad(a, (0, 0, 0, more))
+
+
+def compress(b: Tensor, a: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best approximation of B A of rank `rank` (Eckart-Young): (B (..., O, R), A (..., R, I), error (...)).
+
+    The factors are balanced (B^T B = A A^T) and float32. error is the relative Frobenius error of
+    the update, 0 for an update of zero. With rank >= F nothing is lost.
+    """
+    _check_rank(rank)
+    u, s, vh = singular(b, a)
+    return *balanced(u, s, vh, rank), relative(s[..., rank:].square().sum(-1), s.square().sum(-1))
+
+
+def relative(lost: Tensor, whole: Tensor) -> Tensor:
+    """sqrt(lost / whole) of squared norms, 0 where there is nothing to lose."""
+    return torch.where(whole > 0, (lost / whole.clamp_min(torch.finfo(whole.dtype).tiny)).sqrt(), 0.0)
+
+
+def compress_all(parts: Mapping[str, Factors], rank: int) -> tuple[dict[str, Factors], float]:
+    """Every site compressed, sites of one shape in one batch; and the relative error of the whole update.
+
+    Factors may have leading dimensions, the same at all sites; the error is the largest over them.
+    """
+    _check_rank(rank)
+    found: dict[str, Factors] = {}
+    lost = whole = torch.zeros((), dtype=torch.float64)
+    shapes = {name: (tuple(b.shape), tuple(a.shape)) for name, (b, a) in parts.items()}
+    for _, group in groupby(sorted(parts, key=lambda name: shapes[name]), key=lambda name: shapes[name]):
+        names = list(group)
+        u, s, vh = singular(torch.stack([parts[n][0] for n in names]), torch.stack([parts[n][1] for n in names]))
+        b_S, a_S = balanced(u, s, vh, rank)
+        found.update(zip(names, zip(b_S, a_S, strict=True), strict=True))
+        lost = lost + s[..., rank:].square().sum(-1).sum(0)
+        whole = whole + s.square().sum(-1).sum(0)
+    return {name: found[name] for name in parts}, float(relative(lost, whole).max())
+
+
+def mix_updates(weights_K: Tensor, adapters_KP: Tensor, layout: Layout) -> tuple[Tensor, float]:
+    """The weighted mean of K adapters' *updates*, not of their factors: ((P,), relative error).
+
+    The exact sum_k w_k B_k A_k has the factors [w_1 B_1 ... w_K B_K] and [A_1; ...; A_K]; they are
+    compressed to the layout's rank. `adapters.mix` is the mean of the factors (Eq. 7), which
+    differs by the cross terms w_k w_j B_k A_j, and needs adapters that share a gauge.
+    Raises Mismatch unless there is one weight an adapter.
+    """
+    if weights_K.shape != adapters_KP.shape[:1]:
+        raise Mismatch(f"{len(weights_K)} weights do not fit {len(adapters_KP)} adapters")
+    weights_K11 = weights_K.double().view(-1, 1, 1)
+    parts = {
+        name: (torch.cat(list(weights_K11 * b_KOR), dim=-1), torch.cat(list(a_KRI.double()), dim=-2))
+        for name, (b_KOR, a_KRI) in layout.split(adapters_KP).items()
+    }
+    mixed, error = compress_all(parts, layout.rank)
+    return layout.join(mixed), error
+
+
+def update_error(layout: Layout, one_P: Tensor, other_P: Tensor) -> float:
+    """||B A - B' A'||_F / ||B' A'||_F over all sites: [B, -B'] and [A; A'] are factors of the difference."""
+    lost = whole = torch.zeros((), dtype=torch.float64)
+    ones, others = layout.split(one_P.double()), layout.split(other_P.double())
+    for (b, a), (b_other, a_other) in zip(ones.values(), others.values(), strict=True):
+        whole = whole + ((b_other.mT @ b_other) * (a_other @ a_other.mT)).sum()
+        if not (torch.equal(b, b_other) and torch.equal(a, a_other)):  # equal factors are exactly 0 apart
+            r_b = torch.linalg.qr(torch.cat([b, -b_other], dim=1), mode="r").R
+            r_a = torch.linalg.qr(torch.cat([a, a_other]).mT, mode="r").R
+            lost = lost + (r_b @ r_a.mT).square().sum()
+    return float(relative(lost, whole))
+
+
+def approximate(dense_OI: Tensor, rank: int, oversample: int = 8, rounds: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    """Factors of a dense matrix believed to be of low rank: (B, A, relative error), exact up to rounding if it is.
+
+    Randomised subspace iteration (Halko, Martinsson, Tropp 2011, algorithm 4.4) with a seed of its
+    own. The error is measured on the dense matrix, not estimated.
+    """
+    _check_rank(rank)
+    dense_OI = dense_OI.double()
+    dice = torch.Generator().manual_seed(0)
+    width = min(rank + oversample, *dense_OI.shape)
+    y = dense_OI @ torch.randn(dense_OI.shape[1], width, generator=dice, dtype=torch.float64)
+    for _ in range(rounds):
+        y = dense_OI @ (dense_OI.mT @ torch.linalg.qr(y).Q)
+    basis = torch.linalg.qr(y).Q
+    b, a, _ = compress(basis, basis.mT @ dense_OI, rank)
+    lost = (dense_OI - b.double() @ a.double()).square().sum()
+    return b, a, relative(lost, dense_OI.square().sum())
+
+
+def into_gauge(b: Tensor, a: Tensor, reference_a: Tensor) -> Factors:
+    """The same update B A (O, I) in the factors whose A is closest to a reference A (R, I): float32.
+
+    B A = (B G)(G^-1 A) for every invertible G, so equal updates can have factors that have nothing
+    in common, and a mean of factors (Eq. 7) or a network over them means something only in one
+    shared gauge (METHOD, step 1). Adapters of a pack share theirs because they start from one A;
+    an adapter from elsewhere is brought there. With the update's SVD U S V^T,
+
+        A' = rho Q V^T,  B' = U S Q^T / rho,  rho = ||A_ref||_F / sqrt(R),
+
+    where rho gives A' the norm of the reference and Q = W Z^T, from the SVD A_ref V = W . Z^T, is
+    the rotation that brings A' closest to it (orthogonal Procrustes). A free G would come closer,
+    but where the two row spaces are nearly orthogonal it makes A' tiny and B' huge.
+
+    Idempotent. An update of lower rank leaves rows of A' free: they take the directions of the
+    reference outside its row space; an update of zero takes the reference itself.
+    Raises Mismatch if the rank of the factors is not the reference's.
+    """
+    if a.shape != reference_a.shape:
+        raise Mismatch(f"an A of shape {tuple(a.shape)} has no gauge in common with one of {tuple(reference_a.shape)}")
+    rank, reference = a.shape[-2], reference_a.double()
+    u, s, vh = singular(b, a)
+    live = int((s > NOTHING * s[0]).sum()) if float(s[0]) > 0 else 0
+    if live == 0 or float(reference.norm()) == 0:
+        return (torch.zeros_like(b).float(), reference_a.float()) if live == 0 else (b.float(), a.float())
+    rows = vh[:live]
+    outside = reference - reference @ rows.mT @ rows
+    rows = torch.cat([rows, torch.linalg.svd(outside, full_matrices=False).Vh[: rank - live]])
+    w, _, zh = torch.linalg.svd(reference @ rows.mT)
+    q, rho = w @ zh, reference.norm() / rank**0.5
+    core = torch.nn.functional.pad(u[:, :live] * s[:live], (0, rank - live))
+    return (core @ q.mT / rho).float(), (rho * q @ rows).float()
+
+
+def gauge_distance(a: Tensor, reference_a: Tensor) -> Tensor:
+    """||A - A_ref||_F / ||A_ref||_F: (...). 0 is the same gauge, about sqrt(2) is none in common."""
+    whole = reference_a.double().square().sum((-2, -1))
+    return relative((a.double() - reference_a.double()).square().sum((-2, -1)), whole)
+
+
+@dataclass(frozen=True)
+class Gauged:
+    """Adapters in the gauge of experts: (M, P). Distances of A over all sites, relative to the experts' mean A.
+
+    before, after: of the farthest adapter; equal if none was moved. reach: of the farthest expert.
+    """
+
+    states_MP: Tensor
+    before: float
+    after: float
+    reach: float
+
+
+def join_gauge(layout: Layout, adapters_MP: Tensor, experts_EP: Tensor) -> Gauged:
+    """Adapters from elsewhere, their updates unchanged, in the gauge of a pack's experts.
+
+    The reference of a site is the mean A of the experts there. Where every adapter is as close to
+    it as the farthest expert, the factors stay as they are: they have the gauge already, and what
+    they differ in is knowledge.
+    """
+    states, experts = layout.split(adapters_MP), layout.split(experts_EP)
+    references = {name: a_ERI.double().mean(0) for name, (_, a_ERI) in experts.items()}
+    found: dict[str, Factors] = {}
+    for name, (b_MOR, a_MRI) in states.items():
+        farthest = gauge_distance(experts[name][1], references[name]).max()
+        if bool((gauge_distance(a_MRI, references[name]) <= farthest + NOTHING).all()):
+            found[name] = b_MOR, a_MRI
+        else:
+            moved = [into_gauge(b, a, references[name]) for b, a in zip(b_MOR, a_MRI, strict=True)]
+            found[name] = torch.stack([b for b, _ in moved]), torch.stack([a for _, a in moved])
+    before, after, reach = (_distance(parts, references) for parts in (states, found, experts))
+    return Gauged(layout.join(found), before, after, reach)
+
+
+def _distance(parts: Mapping[str, Factors], references: Mapping[str, Tensor]) -> float:
+    flat_M = torch.cat([a.double().flatten(-2) for _, a in parts.values()], dim=-1)
+    reference = torch.cat([references[name].flatten(-2) for name in parts], dim=-1)
+    return float(relative((flat_M - reference).square().sum(-1), reference.square().sum(-1)).max())
+
+
+def _check_rank(rank: int) -> None:
+    if rank < 1:
+        raise Mismatch(f"rank must be at least 1, got {rank}")

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from sglora_cli.adapters import Layout, mix
     from sglora_cli.attaching import AttentionSites, Update, packed_attention
     from sglora_cli.devices import pick_device, pick_precision
-    from sglora_cli.formats import read_adapter, write_adapter
+    from sglora_cli.formats import read_adapter, read_state, write_adapter
     from sglora_cli.generating import Session
     from sglora_cli.lowrank import compress, mix_updates
     from sglora_cli.packs import Pack
@@ -65,6 +65,7 @@ _LATE = {
     "compress": "sglora_cli.lowrank",
     "mix_updates": "sglora_cli.lowrank",
     "read_adapter": "sglora_cli.formats",
+    "read_state": "sglora_cli.formats",
     "write_adapter": "sglora_cli.formats",
     "Layout": "sglora_cli.adapters",
     "mix": "sglora_cli.adapters",
@@ -132,6 +133,7 @@ __all__ = [
     "read_adapter",
     "read_image",
     "read_json",
+    "read_state",
     "recovery",
     "save_tensors",
     "write_adapter",

@@ -233,9 +233,7 @@ def _check_readable(folder: Path, path: Path) -> None:
         for name in pack.manifest["files"]:
             if name.endswith(".safetensors"):
                 load_tensors(folder / name)
-        for row in range(len(pack.experts.names)):
-            pack.experts.means([row])
-        _ = pack.index_ED, pack.meaning_EW
+        pack.read_experts()
     except SgloraError as error:
         raise BadFile(f"{path}: " + error.message.replace(f"{folder}/", ""), _AGAIN) from None
 

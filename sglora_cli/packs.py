@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -26,7 +27,17 @@ from sglora_cli.adapters import Layout, checked_flat
 from sglora_cli.configs import PriorConfig, from_mapping
 from sglora_cli.contracts import Fitted, Generator, Model
 from sglora_cli.errors import BadFile, Mismatch, UnknownName
-from sglora_cli.files import file_hash, inside, load_tensors, read_json, write_bytes, write_json
+from sglora_cli.files import (
+    copy_files,
+    file_hash,
+    inside,
+    load_tensors,
+    put_folder,
+    read_json,
+    scratch_folder,
+    write_bytes,
+    write_json,
+)
 from sglora_cli.semantics import Prior, prior
 from sglora_cli.shelves import MANIFEST
 from sglora_cli.training import TaskTensors
@@ -168,6 +179,12 @@ class Pack:
                 oracle = tensors["oracle"].float() if "oracle" in tensors else None
                 yield UnseenTask(task["dataset"], task["name"], task["description"], content, tuple(captions), oracle)
 
+    def read_experts(self) -> None:
+        """Read once what every command will read. Raises BadFile if the experts and their index do not agree."""
+        self.experts.means()
+        self.experts.variances()
+        _ = self.index_ED, self.meaning_EW
+
     def verify(self) -> list[str]:
         """What is wrong with the files, in sentences; [] for a healthy pack."""
         listed: Mapping[str, str] = self.manifest["files"]
@@ -244,6 +261,25 @@ def _texts(content: Any) -> Iterator[str]:
             todo += [*value, *value.values()]
         elif isinstance(value, list):
             todo += value
+
+
+@contextmanager
+def edited(pack: Pack, target: Path | None = None) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A copy of the pack's folder and its manifest, to change; the new version when the block ends well.
+
+    The block adds, replaces or removes files of the copy and changes the manifest. The new version
+    is sealed and opened before it takes the place of the old one, or goes to `target`. Raises
+    BadFile for a damaged pack: new hashes would hide the damage.
+    """
+    pack.check_whole()
+    target = target or pack.folder
+    with scratch_folder(target) as folder:
+        copy_files(pack.folder, folder, pack.manifest["files"])
+        manifest = {**pack.manifest, "tasks": [dict(task) for task in pack.manifest["tasks"]]}
+        yield folder, manifest
+        seal(folder, manifest)
+        Pack(folder).read_experts()
+        put_folder(folder, target)
 
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:

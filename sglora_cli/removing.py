@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sglora_cli import settings
 from sglora_cli.errors import Mismatch, UnknownName, UsageError
-from sglora_cli.files import copy_files, drop_folder, load_tensors, put_folder, save_tensors, scratch_folder
-from sglora_cli.packs import Pack, file_name, seal
-from sglora_cli.shelves import MANIFEST, built_folder
+from sglora_cli.files import drop_folder, load_tensors, save_tensors
+from sglora_cli.packs import Pack, edited, file_name
+from sglora_cli.shelves import MANIFEST, built_folder, is_bundled, own_folder
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,6 @@ def check_removable(folder: Path, recipe_folders: Sequence[Path]) -> None:
         raise UsageError(
             f"{folder} is a folder of your own, not one of the packs in {built_folder()}", "remove it yourself"
         )
-
-
-def is_bundled(folder: Path, recipe_folders: Sequence[Path]) -> bool:
-    """Whether a pack lies in a plugin's folder, whatever name or path led to it."""
-    return any(folder.resolve().is_relative_to(root.resolve()) for root in recipe_folders)
 
 
 def remove_pack(folder: Path, recipe_folders: Sequence[Path]) -> tuple[str, ...]:
@@ -72,22 +68,17 @@ def remove_expert(pack: Pack, expert: str, recipe_folders: Sequence[Path]) -> Re
     damaged pack, or UsageError if a pack is where the copy would go.
     """
     check_expert(pack, expert)
-    pack.check_whole()
-    bundled = is_bundled(pack.folder, recipe_folders)
-    target = built_folder() / pack.folder.name if bundled else pack.folder
-    if bundled and target.exists():
-        raise UsageError(f"there is a pack {target.name!r} in {target}", f"name it instead: {target.name}")
-    with scratch_folder(target) as folder:
-        copy_files(pack.folder, folder, pack.manifest["files"])
-        _without(folder, pack, expert)
-        put_folder(folder, target)
-    notes = [f"pack {target.name!r} is bundled and stays as it is: this copy of it hides it"] if bundled else []
+    target = own_folder(pack.folder, recipe_folders)
+    with edited(pack, target) as (folder, manifest):
+        _without(folder, pack, expert, manifest)
+    notes = [f"pack {target.name!r} is bundled and stays as it is: this copy of it hides it"]
+    notes = [] if target == pack.folder else notes
     if learned := [*pack.manifest["generators"], *(["joint"] if (target / "joint.safetensors").exists() else [])]:
         notes.append(f"{', '.join(learned)}: trained with the expert, not trained again")
     return Removed(Pack(target), tuple(notes))
 
 
-def _without(folder: Path, pack: Pack, expert: str) -> None:
+def _without(folder: Path, pack: Pack, expert: str, manifest: dict[str, Any]) -> None:
     """Take an expert's file, its row of the index and its line of the manifest out of a copy of the pack."""
     (folder / "experts" / file_name(expert)).unlink()
     row = pack.experts.names.index(expert)
@@ -96,6 +87,5 @@ def _without(folder: Path, pack: Pack, expert: str) -> None:
     rows = {name: tensor_ED[kept] for name, tensor_ED in tensors.items()}
     names = [pack.experts.names[r] for r in kept]
     save_tensors(folder / "index.safetensors", rows, {**about, "tasks": names})
-    tasks = [task for task in pack.manifest["tasks"] if task["key"] != expert]
-    edits = [*pack.manifest.get("edits", []), f"removed expert {expert}"]
-    seal(folder, {**pack.manifest, "tasks": tasks, "edits": edits})
+    manifest["tasks"] = [task for task in manifest["tasks"] if task["key"] != expert]
+    manifest["edits"] = [*manifest.get("edits", []), f"removed expert {expert}"]

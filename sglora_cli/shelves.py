@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sglora_cli.errors import UnknownName
+from sglora_cli.errors import UnknownName, UsageError
 from sglora_cli.settings import Settings, cache_folder
 
 MANIFEST = "pack.json"
@@ -78,3 +78,22 @@ def _named(name: str, known: Mapping[str, Place]) -> Place:
 def recipes(recipe_folders: Sequence[Path]) -> dict[str, Path]:
     """Recipe files by name."""
     return {path.stem: path for folder in recipe_folders if folder.is_dir() for path in sorted(folder.glob("*.toml"))}
+
+
+def is_bundled(folder: Path, recipe_folders: Sequence[Path]) -> bool:
+    """Whether a pack lies in a plugin's folder, whatever name or path led to it."""
+    return any(folder.resolve().is_relative_to(root.resolve()) for root in recipe_folders)
+
+
+def own_folder(folder: Path, recipe_folders: Sequence[Path]) -> Path:
+    """Where a changed version of a pack goes: its own folder, or the user cache for a bundled one.
+
+    A bundled pack belongs to an installed package and is never modified; a built pack hides a
+    bundled one of the same name. Raises UsageError if another built pack has that name.
+    """
+    if not is_bundled(folder, recipe_folders):
+        return folder
+    target = built_folder() / folder.resolve().name
+    if target.exists():
+        raise UsageError(f"there is a pack {target.name!r} in {target}", f"name it instead: {target.name}")
+    return target

@@ -20,7 +20,7 @@ from sglora_cli.configs import RuntimeConfig
 from sglora_cli.contracts import Model
 from sglora_cli.errors import BadFile, Mismatch, UsageError
 from sglora_cli.files import read_image
-from sglora_cli.formats import AdapterFile, load_adapter
+from sglora_cli.formats import AdapterFile, load_adapter, provenance, read_adapter, recognise
 from sglora_cli.generating import cleaned
 from sglora_cli.host import Host
 from sglora_cli.progressing import progress
@@ -124,12 +124,20 @@ def correlation(before_I: Tensor, after_I: Tensor) -> float | None:
 
 
 def opened(host: Host, path: Path, backbone: str, runtime: RuntimeConfig) -> tuple[AdapterFile, Model, str]:
-    """An adapter, the model it is for, and the name of that. Raises Mismatch where they do not fit."""
-    adapter = load_adapter(path)
-    name = backbone or adapter.about.get("backbone")
+    """An adapter in any format, the model it is for, and the name of that. Raises Mismatch where they do not fit.
+
+    A file of another program does not say its backbone: the settings' one is taken then.
+    """
+    ours = recognise(path) == "safetensors"
+    adapter = load_adapter(path) if ours else None
+    name = backbone or provenance(path).get("backbone") or ("" if ours else settings.load().backbone)
     if not isinstance(name, str) or not name:
         raise UsageError(f"{path} does not say for which backbone it is", "pass --backbone NAME")
     model = host.backbones[name].load(settings.runtime(runtime, name))
+    if adapter is None:
+        loose = read_adapter(path, model)
+        layout = loose.layout(model.sites)
+        adapter = AdapterFile(layout, loose.fitted(layout)[0], {**loose.about, "fingerprint": model.fingerprint})
     adapter.check_model(model)
     return adapter, model, name
 

@@ -26,7 +26,7 @@ ORDER = [  # a module may import those above it
     ("formats",),
     ("packs", "features"),
     ("generating", "building", "inspecting", "converting", "archives", "removing"),
-    ("editing",),
+    ("adding",),
     ("benchmarking", "testing", "trying"),
     ("pages",),
     ("api",),

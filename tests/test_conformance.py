@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import HERE, install, small_clip
+from thirdparty.sglora_clipling import Clipling
 from thirdparty.sglora_tiny import TinyModel
 
 from sglora_cli.configs import RuntimeConfig
@@ -31,7 +32,14 @@ def siglip():
     return small_clip(timm=True)
 
 
-MODELS = {"tiny": TinyModel, "starter": starter, "transformers": hf, "open_clip": openclip, "open_clip_timm": siglip}
+MODELS = {
+    "tiny": TinyModel,
+    "clipling": Clipling,
+    "starter": starter,
+    "transformers": hf,
+    "open_clip": openclip,
+    "open_clip_timm": siglip,
+}
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -226,3 +226,10 @@ def test_an_adapter_that_does_not_say_what_it_is_for_is_asked_about(run, adapter
         'error: the adapter does not say what it is for\nhint: pass --text "a photo of a ..."\n',
     )
     assert run("try", adapter, "--images", images, "--backbone", "tiny", "--text", TEXT).exit_code == 0
+
+
+def test_a_peft_folder_is_tried_as_it_is(run, adapter, images, tmp_path):
+    assert run("export", adapter, "-o", tmp_path / "mug-peft/").exit_code == 0
+    ours, theirs = (run("try", path, "--images", images, "--text", TEXT) for path in (adapter, tmp_path / "mug-peft"))
+    assert theirs.exit_code == 0, theirs.output
+    assert theirs.stdout == ours.stdout

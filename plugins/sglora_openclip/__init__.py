@@ -25,6 +25,8 @@ class OpenClip:
     architecture: str
     tag: str
     summary: str
+    hub_name: str = ""
+    """What transformers and PEFT call the same weights."""
 
     def load(self, runtime: RuntimeConfig) -> OpenClipModel:
         """Raises UnknownName for an architecture or tag open_clip lacks, Unavailable without weights, and
@@ -55,7 +57,13 @@ class Family:
 @hookimpl
 def sglora_backbones() -> list[OpenClip | Family]:
     return [
-        OpenClip("clip-vit-b-16", "ViT-B-16-quickgelu", "openai", "CLIP ViT-B/16 of OpenAI: the default"),
+        OpenClip(
+            "clip-vit-b-16",
+            "ViT-B-16-quickgelu",
+            "openai",
+            "CLIP ViT-B/16 of OpenAI: the default",
+            hub_name="openai/clip-vit-base-patch16",
+        ),
         Family("open_clip", "any vision transformer of open_clip", "open_clip:ViT-L-14/laion2b_s32b_b82k"),
         Family("hf-hub", "an open_clip model of the Hugging Face hub", "hf-hub:timm/ViT-B-16-SigLIP"),
     ]

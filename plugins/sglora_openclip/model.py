@@ -42,18 +42,21 @@ _TEXTS = 128
 
 def load(backbone: OpenClip, runtime: RuntimeConfig) -> OpenClipModel:
     """Weights from a file where the runtime names one, else from open_clip's cache or hub."""
-    if not runtime.weights:
-        _config(backbone.architecture)
-        return OpenClipModel(fetch_model(backbone), backbone.architecture, runtime)
-    if ":" in backbone.architecture:
+    if runtime.weights and ":" in backbone.architecture:
         raise UsageError(f"backbone {backbone.name!r} takes no --weights", "use open_clip:ARCHITECTURE with them")
-    return OpenClipModel(_from_file(backbone, Path(runtime.weights).expanduser()), backbone.architecture, runtime)
+    config = _config(backbone.architecture)
+    if runtime.weights:
+        clip = _from_file(backbone, Path(runtime.weights).expanduser(), bool(config.get("quick_gelu", False)))
+    else:
+        clip = fetch_model(backbone)
+    model = OpenClipModel(clip, backbone.architecture, runtime)
+    model.hub_name = backbone.hub_name
+    return model
 
 
-def _from_file(backbone: OpenClip, path: Path) -> nn.Module:
+def _from_file(backbone: OpenClip, path: Path, wanted: bool) -> nn.Module:
     import open_clip
 
-    wanted = bool(_config(backbone.architecture).get("quick_gelu", False))
     checkpoint = read(path)
     if checkpoint.quick_gelu is not None and checkpoint.quick_gelu != wanted:
         other = backbone.architecture.removesuffix("-quickgelu") + ("-quickgelu" if checkpoint.quick_gelu else "")
@@ -111,6 +114,8 @@ def _put(model: nn.Module, checkpoint: Checkpoint, backbone: OpenClip) -> None:
 
 class OpenClipModel:
     """A Model (see contracts) around any open_clip model with a vision transformer."""
+
+    hub_name = ""
 
     def __init__(self, clip: Any, architecture: str, runtime: RuntimeConfig) -> None:
         self.device = pick_device(runtime.device)

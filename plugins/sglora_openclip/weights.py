@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sglora_cli.api import BadFile, Unavailable, file_hash, load_tensors, read_json
+from sglora_cli.api import BadFile, Unavailable, file_hash, read_json, read_state
 
 from .names import is_transformers, to_open_clip
 
@@ -50,38 +47,27 @@ def read(path: Path) -> Checkpoint:
         if not found:
             raise BadFile(f"folder {path} has none of {', '.join(FOLDER_FILES)}", "name the file itself")
         path = found[0]
-    state, quick_gelu = _pickled(path) if path.suffix in (".pt", ".pth", ".bin") else (load_tensors(path)[0], None)
+    openai = _is_torchscript(path)
+    state = _published(path) if openai else read_state(path)[0]
     if is_transformers(state):
         state = to_open_clip(state)
     if not any(name.startswith("visual.") for name in state):
         raise BadFile(f"{path} holds no CLIP model: no tensor is called visual.*")
-    return Checkpoint(path, state, _beside(path) if quick_gelu is None else quick_gelu)
+    return Checkpoint(path, state, True if openai else _beside(path))
 
 
-def _pickled(path: Path) -> tuple[dict[str, Tensor], bool | None]:
-    if _is_torchscript(path):
-        if file_hash(path) not in OPENAI:
-            raise BadFile(
-                f"{path} is a TorchScript archive, which is a program, and not one that OpenAI published",
-                "save its state_dict as .safetensors",
-            )
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", FutureWarning
-            )  # torch would rather have no TorchScript; OpenAI's files stay
-            script = torch.jit.load(str(path), map_location="cpu")
-        sizes = ("input_resolution", "context_length", "vocab_size")
-        return {k: v for k, v in script.state_dict().items() if k not in sizes}, True
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadFile(f"{path} is no file of plain tensors: {reason}", "save the state_dict as .safetensors") from None
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise BadFile(f"{path} is no state_dict: it holds more than named tensors", "save the state_dict alone")
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}, None
+def _published(path: Path) -> dict[str, Tensor]:
+    """The state of an archive of OpenAI's. Raises BadFile for any other program."""
+    if file_hash(path) not in OPENAI:
+        raise BadFile(
+            f"{path} is a TorchScript archive, which is a program, and not one that OpenAI published",
+            "save its state_dict as .safetensors",
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch would rather have no TorchScript; OpenAI's files stay
+        script = torch.jit.load(str(path), map_location="cpu")
+    sizes = ("input_resolution", "context_length", "vocab_size")
+    return {name: tensor for name, tensor in script.state_dict().items() if name not in sizes}
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -40,7 +40,7 @@ def add(
     \b
     sglora pack add starter teapot-peft/ --text "a photo of a teapot" --name things/teapot
     """
-    from sglora_cli.editing import add_expert
+    from sglora_cli.adding import add_expert
 
     place = shelves.find(pack, app.host.recipe_folders, settings.load())[0]
     done = add_expert(app.host, place, adapters, text, name, runtime, alpha=alpha, visual_only=visual_only)

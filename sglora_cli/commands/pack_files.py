@@ -91,7 +91,7 @@ def remove(app: App, name: str, expert: str, yes: bool, as_json: bool) -> None:
     if expert:
         pack = Pack(place.folder)
         removing.check_expert(pack, expert)
-        if not removing.is_bundled(place.folder, folders):  # of a bundled pack nothing is lost
+        if not shelves.is_bundled(place.folder, folders):  # of a bundled pack nothing is lost
             _confirm(f"expert {expert} from pack {place.name!r} in {place.folder}", yes)
         found = removing.remove_expert(pack, expert, folders)
         result, notes = found.pack.folder, found.notes

@@ -46,6 +46,8 @@ def command(
 ) -> None:
     """Rank images for a sentence, or sentences for an image, without and with ADAPTER, side by side.
 
+    ADAPTER is in any format that `sglora import` reads.
+
     \b
     sglora try pug.safetensors --images photos --text "a pug with a black mask" --report pug.html
     sglora try pug.safetensors --image dog.jpg --text "a pug" --text "a bulldog"

@@ -7,6 +7,7 @@ merged.py     the backbone's own checkpoint   pickles.py  PyTorch files: plain t
 """
 
 from sglora_cli.formats.loose import LooseAdapter
+from sglora_cli.formats.merged import read_state
 from sglora_cli.formats.native import AdapterFile, load_adapter, save_adapter
 from sglora_cli.formats.reading import provenance, read_adapter, recognise
 from sglora_cli.formats.writing import FORMATS, Format, check_target, format_of, write_adapter
@@ -21,6 +22,7 @@ __all__ = [
     "load_adapter",
     "provenance",
     "read_adapter",
+    "read_state",
     "recognise",
     "save_adapter",
     "write_adapter",

@@ -1,4 +1,4 @@
-"""A pack changes by becoming a new version of itself: whole, or as it was.
+"""Experts made elsewhere, and how they become part of a pack.
 
 Shapes: E experts, M states, D embedding width, W width of meaning, P numbers of an adapter.
 """
@@ -6,8 +6,7 @@ Shapes: E experts, M states, D embedding width, W width of meaning, P numbers of
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,58 +19,17 @@ from sglora_cli.configs import RuntimeConfig
 from sglora_cli.contracts import Model
 from sglora_cli.converting import origin, said
 from sglora_cli.errors import Mismatch, UsageError
-from sglora_cli.files import copy_files, put_folder, save_tensors, scratch_folder
+from sglora_cli.files import save_tensors
 from sglora_cli.formats import read_adapter, recognise
 from sglora_cli.generating import cleaned
 from sglora_cli.host import Host
 from sglora_cli.lowrank import join_gauge
-from sglora_cli.packs import Pack, file_name, seal
-from sglora_cli.removing import is_bundled
+from sglora_cli.packs import Pack, edited, file_name
 from sglora_cli.semantics import meaning
-from sglora_cli.shelves import Place, built_folder
+from sglora_cli.shelves import Place, own_folder
 
 _NAME = re.compile(r"[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*/[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*")
 _TEMPLATE = re.compile(r"^an? photo of (an?|the)?\s*", re.IGNORECASE)
-
-
-@contextmanager
-def edited(pack: Pack, target: Path | None = None) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A copy of the pack's folder and its manifest, to change; the new version when the block ends well.
-
-    The block adds, replaces or removes files of the copy and changes the manifest. The new version
-    is sealed and opened before it takes the place of the old one, or goes to `target`. Raises
-    BadFile for a damaged pack: new hashes would hide the damage.
-    """
-    pack.check_whole()
-    target = target or pack.folder
-    with scratch_folder(target) as folder:
-        copy_files(pack.folder, folder, pack.manifest["files"])
-        manifest = {**pack.manifest, "tasks": [dict(task) for task in pack.manifest["tasks"]]}
-        yield folder, manifest
-        seal(folder, manifest)
-        _read_all(Pack(folder))
-        put_folder(folder, target)
-
-
-def _read_all(pack: Pack) -> None:
-    """What every command will read, read once: raises BadFile if the experts and their index do not agree."""
-    pack.experts.means()
-    pack.experts.variances()
-    _ = pack.index_ED, pack.meaning_EW
-
-
-def own_place(place: Place, recipe_folders: Sequence[Path]) -> Path:
-    """Where a changed version of this pack goes: its own folder, or the user cache for a bundled one.
-
-    A bundled pack belongs to an installed package and is never modified; a built pack hides a
-    bundled one of the same name. Raises UsageError if another built pack has that name.
-    """
-    if not is_bundled(place.folder, recipe_folders):
-        return place.folder
-    target = built_folder() / place.folder.resolve().name
-    if target.exists():
-        raise UsageError(f"there is a pack {target.name!r} in {target}", f"name it instead: {target.name}")
-    return target
 
 
 @dataclass(frozen=True)
@@ -110,7 +68,7 @@ def add_expert(
     """
     text = cleaned(text)
     key = _key(name, text)
-    pack, target = Pack(place.folder), own_place(place, host.recipe_folders)
+    pack, target = Pack(place.folder), own_folder(place.folder, host.recipe_folders)
     _check_new(pack, key)
     for path in adapters:
         recognise(path)  # a file that is none is refused before weights are loaded

@@ -190,7 +190,7 @@ def test_a_damaged_pack_is_not_sealed_again(run, pack, tmp_path, own_home):
 
 
 def test_a_new_version_that_does_not_open_leaves_the_old_one(pack, own_home):
-    from sglora_cli.editing import edited
+    from sglora_cli.packs import edited
 
     before = {p: p.read_bytes() for p in sorted(own_home.rglob("*")) if p.is_file()}
     with pytest.raises(BadFile, match="does not hold one row"), edited(pack) as (_, manifest):

@@ -84,11 +84,16 @@ class Session:
 
     @classmethod
     def open(
-        cls, pack: str = "", generator: str = "", host: Host | None = None, runtime: RuntimeConfig | None = None
+        cls,
+        pack: str = "",
+        generator: str = "",
+        host: Host | None = None,
+        runtime: RuntimeConfig | None = None,
+        backbone: str = "",
     ) -> Session:
         """A session with a named pack and generator, or the ones a plain `sglora generate` would take."""
         host = host or Host.load()
-        place, reason = shelves.find(pack, host.recipe_folders, settings.load())
+        place, reason = shelves.find(pack, host.recipe_folders, settings.load(), backbone)
         return cls(host, Pack(place.folder), reason, generator, runtime)
 
     @cached_property

@@ -46,15 +46,23 @@ def places(recipe_folders: Sequence[Path]) -> list[Place]:
     return sorted(found.values(), key=lambda place: place.name)
 
 
-def find(name: str, recipe_folders: Sequence[Path], settings: Settings) -> tuple[Place, str]:
+def find(name: str, recipe_folders: Sequence[Path], settings: Settings, backbone: str = "") -> tuple[Place, str]:
     """The pack called `name` (or a folder's path), and why it was taken.
 
-    With no name: the settings' pack, else the newest pack built for the default backbone, else
-    the newest built, else the bundled starter. Raises UnknownName.
+    With no name: the newest pack of `backbone` if one is given; else the settings' pack, else the
+    newest pack built for the default backbone, else the newest built, else the bundled starter.
+    Raises UnknownName, and UsageError if the named pack is of another backbone.
     """
     known = {place.name: place for place in places(recipe_folders)}
     if name:
-        return _named(name, known), "named on the command line"
+        place = _named(name, known)
+        if backbone and (its := place.summary().get("backbone")) != backbone:
+            raise UsageError(
+                f"pack {place.name!r} is for backbone {its!r}, not {backbone!r}", "leave out one of the two"
+            )
+        return place, "named on the command line"
+    if backbone:
+        return _of_backbone(backbone, known), f"the pack of {backbone}"
     if settings.pack:
         return _named(settings.pack, known), "set in the settings"
     built = [place for place in known.values() if place.origin == "built"]
@@ -65,6 +73,16 @@ def find(name: str, recipe_folders: Sequence[Path], settings: Settings) -> tuple
     if built:
         return built[0], "newest built pack"
     return _named("starter", known), "bundled; no pack is built yet"
+
+
+def _of_backbone(backbone: str, known: Mapping[str, Place]) -> Place:
+    """The newest built pack of a backbone, else a bundled one."""
+    of = {name: str(place.summary().get("backbone", "")) for name, place in known.items()}
+    found = [place for name, place in known.items() if of[name] == backbone]
+    if not found:
+        error = UnknownName.of("pack for a backbone", backbone, set(of.values()))
+        raise UnknownName(error.message, f"{error.hint}; `sglora pack build RECIPE --backbone {backbone}` builds one")
+    return max(found, key=lambda place: (place.origin == "built", (place.folder / MANIFEST).stat().st_mtime))
 
 
 def _named(name: str, known: Mapping[str, Place]) -> Place:

@@ -12,6 +12,18 @@ import pytest
     [
         (["genrate"], 3, "no command named 'genrate'", "did you mean 'generate'?"),
         (["generate", "a mug", "--pack", "toyz"], 3, "no pack named 'toyz'", "did you mean 'toys'?"),
+        (
+            ["generate", "a mug", "--pack", "toys", "--backbone", "starter"],
+            2,
+            "pack 'toys' is for backbone 'tiny', not 'starter'",
+            "leave out one of the two",
+        ),
+        (
+            ["generate", "a mug", "--backbone", "clip-vit-b-16"],
+            3,
+            "no pack for a backbone named 'clip-vit-b-16'",
+            "there are: starter, tiny; `sglora pack build RECIPE --backbone clip-vit-b-16` builds one",
+        ),
         (["generate", "a mug", "--generator", "cvea"], 3, "no generator named 'cvea'", "did you mean 'cvae'?"),
         (["generate", "  "], 2, "the sentence has no word: '  '", 'describe the task, as in "a photo of a pug"'),
         (["generate", "a" * 2001], 2, "the sentence has 2001 characters, more than 2000", "shorten it"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -59,3 +60,10 @@ def test_nothing_is_written_by_a_dry_run(run, tiny, toys, recipe, own_home):
     assert result.exit_code == 0
     assert '"adapters_to_train": 10' in result.stdout
     assert not (own_home / "cache").exists()
+
+
+def test_a_recipe_can_be_built_for_another_backbone(run, clipling, toys, recipe, own_home):
+    result = run("pack", "build", recipe, "--data", toys, "--backbone", "clipling")
+    assert result.exit_code == 0, result.output
+    manifest = json.loads((own_home / "cache/packs/toys/pack.json").read_text())
+    assert (manifest["backbone"], manifest["recipe"]["backbone"]) == ("clipling", "clipling")

@@ -78,3 +78,10 @@ def test_a_far_sentence_is_warned_about(toy_pack):
     adapters = torch.ones(1, session.pack.layout.size)
     assert session._warnings(session.pack.far + 0.01, adapters) == ()
     assert session._warnings(session.pack.far - 0.01, adapters)[0].startswith("the sentence is far from every expert")
+
+
+def test_a_backbone_can_be_named_instead_of_a_pack(run, toy_pack, tmp_path):
+    found = made(run, tmp_path, "a photo of a pug", "-o", tmp_path / "p.safetensors", "--backbone", "starter")
+    assert found.stderr.startswith("pack       starter (the pack of starter)\n")
+    found = made(run, tmp_path, "a mug", "-o", tmp_path / "m.safetensors", "--backbone", "tiny")
+    assert found.stderr.startswith("pack       toys (the pack of tiny)\n")

@@ -15,6 +15,7 @@ from sglora_cli.configs import BenchConfig, RuntimeConfig, options_of
 @click.command("bench")
 @click.option("--baselines", default="all", show_default=True, help="all, paper, or method names with commas.")
 @click.option("--pack", default="", help="Pack to measure; see `sglora pack list`.")
+@click.option("--backbone", default="", help="Take the newest pack of this backbone; see `sglora plugins list`.")
 @click.option(
     "--dataset", default="", help="Only unseen tasks of this data set; from its photos if a data folder is known."
 )
@@ -38,6 +39,7 @@ def command(
     app: App,
     baselines: str,
     pack: str,
+    backbone: str,
     dataset: str,
     data: Path | None,
     reporter: str,
@@ -60,7 +62,7 @@ def command(
     progressing.be_quiet(as_json)
     usual = "terminal" if sys.stdout.isatty() and not report else "table"
     render = app.host.reporters["json" if as_json else reporter or usual]
-    session = Session.open(pack, host=app.host, runtime=runtime)
+    session = Session.open(pack, host=app.host, runtime=runtime, backbone=backbone)
     names = benchmarking.methods(app.host, session.pack, baselines)
     known = settings.load().data if dataset else ""
     root = data_root(data, known) if data or known else None

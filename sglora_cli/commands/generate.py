@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     "--format", "name", default="", help="safetensors, peft, peft-flat, open_clip or clip-lora; else by the ending."
 )
 @click.option("--pack", default="", help="Pack to use; see `sglora pack list`.")
+@click.option("--backbone", default="", help="Take the newest pack of this backbone; see `sglora plugins list`.")
 @click.option("--generator", default="", help="Generator to use; the pack's own choice by default.")
 @click.option("--k", type=int, help="K, how many experts to lean on; the pack's own choice by default.")
 @click.option("--tau", type=float, help="Temperature of the experts' weights; the pack's own choice by default.")
@@ -38,6 +39,7 @@ def command(
     out: str | None,
     name: str,
     pack: str,
+    backbone: str,
     generator: str,
     k: int | None,
     tau: float | None,
@@ -65,7 +67,7 @@ def command(
     if target:
         check_target(target, format, force)
     exact = settings.exact(runtime) if format.name != "safetensors" else runtime
-    session = Session.open(pack, generator, app.host, exact)
+    session = Session.open(pack, generator, app.host, exact, backbone)
     prior_config = session.pack.prior_config
     prior_config = replace(
         prior_config, k=prior_config.k if k is None else k, tau=prior_config.tau if tau is None else tau

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,20 @@ for subcommand in (add, export, import_, remove):
 @click.argument("recipe")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder that holds the data sets (or SGLORA_DATA).")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the pack; without it, the user cache.")
+@click.option("--backbone", default="", help="Build for this backbone instead of the recipe's.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @options_of(RuntimeConfig, "runtime")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, no progress.")
 @click.pass_obj
 def build(
-    app: App, recipe: str, data: Path | None, out: Path | None, dry_run: bool, as_json: bool, runtime: RuntimeConfig
+    app: App,
+    recipe: str,
+    data: Path | None,
+    out: Path | None,
+    backbone: str,
+    dry_run: bool,
+    as_json: bool,
+    runtime: RuntimeConfig,
 ) -> None:
     """Build the pack that RECIPE (a name, or a .toml file) describes. An interrupted build goes on where it stopped."""
     from sglora_cli import building, progressing
@@ -47,6 +56,9 @@ def build(
     if path is None:
         raise UnknownName.of("recipe", recipe, known)
     content = read(path)
+    if backbone:
+        raw = {**content.raw, "backbone": backbone}
+        content = replace(content, backbone=backbone, raw=raw)
     root = data_root(data, settings.load().data)
     if dry_run:
         click.echo(json.dumps(building.plan(app.host, content, root), indent=1))

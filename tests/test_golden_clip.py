@@ -26,7 +26,7 @@ CLOSE = 1e-5
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A CLIPModel of ViT-B/16's size, saved as transformers saves it."""
-    transformers = pytest.importorskip("transformers")
+    transformers, _ = pytest.importorskip("transformers"), pytest.importorskip("peft")
     torch.manual_seed(0)
     config = transformers.CLIPConfig()
     config.vision_config.patch_size = 16

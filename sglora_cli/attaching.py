@@ -64,6 +64,8 @@ def packed_attention(
     With `queries` only the first tokens ask, and only they are returned: all of a last block that is read out.
     """
     weight, bias, width = module.in_proj_weight, module.in_proj_bias, module.in_proj_weight.shape[1]
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))  # once, for the weight and for the updates
     if queries is None:
         q, k, v = low_rank(F.linear(x, weight, bias), x, update).chunk(3, dim=-1)
     else:

@@ -203,7 +203,8 @@ def test_every_kind_of_file_gives_the_same_model(architecture, model, tmp_path, 
     assert len(said) == 3  # the folder says its activation
     assert said[0] == (
         f"{tmp_path / 'a.safetensors'} does not say which activation it was trained with; QuickGELU is taken, "
-        "as in Small-quickgelu; the wrong one costs accuracy"
+        "as in Small-quickgelu, and the wrong one costs accuracy "
+        "(a config.json or open_clip_config.json beside it says it)"
     )
 
 
@@ -360,3 +361,14 @@ def test_offline_asks_nothing(no_network, monkeypatch):
     monkeypatch.setattr(socket, "create_connection", lambda *a, **k: pytest.fail("it asked"))
     with pytest.raises(Unavailable, match=r"\(SGLORA_OFFLINE is set\)"):
         family("clip-vit-b-16").load(RuntimeConfig())
+
+
+def test_only_weights_from_the_hub_have_the_hubs_name(architecture, model, tmp_path, monkeypatch):
+    from sglora_openclip import model as module
+
+    backbone = OpenClip("mine", architecture, "tag", "", hub_name="org/model")
+    save_file(model.clip.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": SMALL}))
+    assert backbone.load(RuntimeConfig(device="cpu", weights=str(tmp_path))).hub_name == ""
+    monkeypatch.setattr(module, "fetch_model", lambda _: small_clip().clip)
+    assert backbone.load(RuntimeConfig(device="cpu")).hub_name == "org/model"

@@ -50,7 +50,7 @@ def load(backbone: OpenClip, runtime: RuntimeConfig) -> OpenClipModel:
     else:
         clip = fetch_model(backbone)
     model = OpenClipModel(clip, backbone.architecture, runtime)
-    model.hub_name = backbone.hub_name
+    model.hub_name = "" if runtime.weights else backbone.hub_name  # whose a file's weights are, nobody knows
     return model
 
 
@@ -68,7 +68,8 @@ def _from_file(backbone: OpenClip, path: Path, wanted: bool) -> nn.Module:
     if checkpoint.quick_gelu is None:
         warnings.warn(
             f"{checkpoint.path} does not say which activation it was trained with; {ACTIVATION[wanted]} is taken, "
-            f"as in {backbone.architecture}; the wrong one costs accuracy",
+            f"as in {backbone.architecture}, and the wrong one costs accuracy "
+            "(a config.json or open_clip_config.json beside it says it)",
             SgloraWarning,
             stacklevel=2,
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -147,15 +147,32 @@ def _train_chunk(
 
 
 def train_joint(model: Model, layout: Layout, tasks: Sequence[TaskTensors], config: TrainConfig) -> Tensor:
-    """One adapter (P,) for all tasks: a step averages the losses of `tasks_at_once` of them.
+    """One adapter (P,) for all tasks: that of the last of `joint_epochs` epochs."""
+    *_, last_P = _joint_epochs(model, layout, tasks, config, config.joint_epochs)
+    return last_P
+
+
+def warm_up(model: Model, layout: Layout, experts: Sequence[TaskTensors], config: TrainConfig) -> Tensor:
+    """Where every task starts (P,): one adapter trained on the experts together for `warmup_epochs` epochs.
+
+    The mean of the last half of its epochs: a single one is noisy. Without a warm-up, the layout's initial adapter.
+    """
+    epochs = list(_joint_epochs(model, layout, experts, config, config.warmup_epochs))
+    return torch.stack(epochs[len(epochs) // 2 :]).mean(dim=0) if epochs else layout.initial(config.seed)
+
+
+def _joint_epochs(
+    model: Model, layout: Layout, tasks: Sequence[TaskTensors], config: TrainConfig, epochs: int
+) -> Iterator[Tensor]:
+    """The adapter (P,) after every epoch; a step averages the losses of `tasks_at_once` tasks.
 
     Batches stay inside tasks, as retrieval does.
     """
     joint_1P = layout.initial(config.seed)[None].clone().requires_grad_()
-    adam = RowAdam(joint_1P, config)
+    adam = RowAdam(joint_1P, replace(config, learning_rate=config.joint_learning_rate))
     sources = {task.name: _Batches(task, config) for task in tasks}
     shuffle = torch.Generator().manual_seed(config.seed)
-    for _ in progress(range(config.joint_epochs), "training the joint adapter"):
+    for _ in progress(range(epochs), f"training one adapter on {len(tasks)} tasks"):
         pairs = [(task, batch) for task in tasks for batch in sources[task.name].epoch()]
         pairs = [pairs[i] for i in torch.randperm(len(pairs), generator=shuffle).tolist()]
         for first in range(0, len(pairs), config.tasks_at_once):
@@ -165,4 +182,4 @@ def train_joint(model: Model, layout: Layout, tasks: Sequence[TaskTensors], conf
             loss = contrastive_loss(image_TND, text, real, model.scale).mean()
             (gradient,) = torch.autograd.grad(loss, joint_1P)
             adam.step(gradient, torch.tensor([0]))
-    return joint_1P.detach()[0]
+        yield joint_1P.detach()[0].clone()

@@ -282,7 +282,7 @@ def plan(host: Host, recipe: Recipe, data: Path) -> dict[str, Any]:
         "recipe": recipe.name,
         "backbone": backbone.name,
         "roles": roles,
-        "adapters_to_train": sum(count["tasks"] for count in roles.values()) + 1,
+        "adapters_to_train": sum(count["tasks"] for count in roles.values()) + 1 + bool(recipe.train.warmup_epochs),
         "epochs": recipe.train.epochs,
         "generators": list(recipe.generators),
         "target": str(built_folder() / recipe.name),

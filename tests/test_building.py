@@ -119,3 +119,8 @@ def test_nothing_is_written_by_a_dry_run(run, tiny, toys, recipe, own_home):
     assert result.exit_code == 0
     assert '"adapters_to_train": 10' in result.stdout
     assert not (own_home / "cache").exists()
+
+
+def test_a_dry_run_counts_the_warm_up(run, tiny, toys, recipe):
+    recipe.write_text(recipe.read_text().replace("[train]", WARM))
+    assert '"adapters_to_train": 11' in run("pack", "build", recipe, "--data", toys, "--dry-run").stdout

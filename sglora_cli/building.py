@@ -1,7 +1,7 @@
 """Recipe -> pack, in steps that can be interrupted: what a step finished is never done again.
 
-Steps: features of every task, adapters of every task, the joint adapter, experts and index,
-generators, evaluation. Finished steps lie in the folder
+Steps: features of every task, the warm-up, adapters of every task, the joint adapter, experts and
+index, generators, evaluation. Finished steps lie in the folder
 `work` of the user cache, each under the hash of everything it follows from.
 """
 
@@ -29,7 +29,7 @@ from sglora_cli.recipes import Recipe
 from sglora_cli.semantics import meaning, prior
 from sglora_cli.settings import cache_folder
 from sglora_cli.shelves import built_folder
-from sglora_cli.training import TaskTensors, train_joint, train_tasks
+from sglora_cli.training import TaskTensors, train_joint, train_tasks, warm_up
 
 Note = Callable[[str], None]
 
@@ -107,19 +107,34 @@ class _States:
     def __init__(self, model: Model, layout: Layout, tasks: Sequence[BuildTask], recipe: Recipe) -> None:
         self.model, self.layout, self.config, self.tasks = model, layout, recipe.train, tasks
         settings = {k: v for k, v in asdict(recipe.train).items() if k != "tasks_at_once"}
-        self.follows_from = [model.fingerprint, layout.about(), settings]
+        self.follows_from: list[Any] = [model.fingerprint, layout.about(), settings]
+        self.start_P = self._start(settings)
 
-    def _path(self, *tensors: TaskTensors) -> Path:
+    def _start(self, settings: Mapping[str, Any]) -> Tensor:
+        """(P,) where every task starts: warmed up on the experts only, so training tasks stay unseen to it."""
+        experts = [t.train for t in self.tasks if t.role == "expert"]
+        if not self.config.warmup_epochs:
+            return warm_up(self.model, self.layout, experts, self.config)
+        used = {k: v for k, v in settings.items() if k not in ("epochs", "states", "learning_rate", "joint_epochs")}
+        path = self._path(*experts, follows_from=["warm-up", *self.follows_from[:2], used])
+        if not path.exists():
+            start_P = warm_up(self.model, self.layout, experts, self.config)
+            save_tensors(path, {"start": start_P}, {"kind": "start"})
+        self.follows_from.append(path.stem)  # what is trained from here depends on the experts, too
+        return load_tensors(path, ("start",))[0]["start"]
+
+    def _path(self, *tensors: TaskTensors, follows_from: Sequence[Any] = ()) -> Path:
         parts: list[Any] = [x for t in tensors for x in (t.name, t.stem_N, t.text_CD, list(t.image_of))]
-        if len(tensors) > 1:  # for the joint adapter, how many tasks make a step is part of the method
+        if len(tensors) > 1:  # for an adapter of many tasks, how many tasks make a step is part of the method
             parts.append(self.config.tasks_at_once)
-        return cache_folder() / "work" / f"{content_hash(self.follows_from, *parts)}.safetensors"
+        key = content_hash(list(follows_from or self.follows_from), *parts)
+        return cache_folder() / "work" / f"{key}.safetensors"
 
     def train(self, note: Note) -> None:
         missing = [t.train for t in self.tasks if not self._path(t.train).exists()]
         if len(missing) < len(self.tasks):
             note(f"{len(self.tasks) - len(missing)} tasks were trained before")
-        for task, states_MP in train_tasks(self.model, self.layout, missing, self.config):
+        for task, states_MP in train_tasks(self.model, self.layout, missing, self.config, self.start_P):
             save_tensors(self._path(task), {"states": states_MP}, {"kind": "states", "task": task.name})
 
     def of(self, task: BuildTask) -> Tensor:
@@ -246,7 +261,7 @@ def plan(host: Host, recipe: Recipe, data: Path) -> dict[str, Any]:
         "recipe": recipe.name,
         "backbone": backbone.name,
         "roles": roles,
-        "adapters_to_train": sum(count["tasks"] for count in roles.values()) + 1,
+        "adapters_to_train": sum(count["tasks"] for count in roles.values()) + 1 + bool(recipe.train.warmup_epochs),
         "epochs": recipe.train.epochs,
         "generators": list(recipe.generators),
         "target": str(built_folder() / recipe.name),

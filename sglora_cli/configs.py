@@ -38,7 +38,13 @@ class TrainConfig:
     batch: int = knob(32, "Photos of one task in a step.", least=2)
     learning_rate: float = knob(1e-3, "Learning rate of Adam.", least=0)
     weight_decay: float = knob(0.0, "Decoupled weight decay.", least=0)
+    warmup_epochs: int = knob(
+        0, "Passes over the experts' photos together, before every task starts from the result; 0: no warm-up.", least=0
+    )
     joint_epochs: int = knob(30, "Passes over the seen tasks' photos for the joint adapter.", least=1)
+    joint_learning_rate: float = knob(
+        1e-3, "Learning rate of Adam where tasks train one adapter together: the warm-up, the joint adapter.", least=0
+    )
     tasks_at_once: int = knob(
         16, "Tasks in one batched step; for tasks' own adapters it changes speed and memory, not results.", least=1
     )

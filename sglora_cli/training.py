@@ -99,18 +99,18 @@ def contrastive_loss(image_TND: Tensor, text_TND: Tensor, real_TN: Tensor, scale
 
 
 def _gather(
-    tasks: Sequence[TaskTensors], batches: Sequence[tuple[list[int], list[int]]]
+    tasks: Sequence[TaskTensors], batches: Sequence[tuple[list[int], list[int]]], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step's padded stems (T, N, ...), texts (T, N, D) and which of them are real (T, N)."""
+    """One step's padded stems (T, N, ...), texts (T, N, D) and which of them are real (T, N), on the device."""
     widest = max(len(photos) for photos, _ in batches)
     padded = [
         (photos + photos[:1] * (widest - len(photos)), texts + texts[:1] * (widest - len(texts)))
         for photos, texts in batches
     ]
-    stem = torch.stack([task.stem_N[photos] for task, (photos, _) in zip(tasks, padded, strict=True)]).float()
+    stem = torch.stack([task.stem_N[photos] for task, (photos, _) in zip(tasks, padded, strict=True)])
     text = torch.stack([task.text_CD[texts] for task, (_, texts) in zip(tasks, padded, strict=True)])
-    real = torch.tensor([[i < len(photos) for i in range(widest)] for photos, _ in batches], device=text.device)
-    return stem, text, real
+    real = torch.tensor([[i < len(photos) for i in range(widest)] for photos, _ in batches])
+    return stem.to(device).float(), text.to(device), real.to(device)
 
 
 def _gradient(model: Model, loss: Tensor, adapters_TP: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ def _train_chunk(
         plans = [source.epoch() for source in sources]
         for step in range(max(source.steps for source in sources)):
             rows = [t for t, source in enumerate(sources) if step < source.steps]
-            stem, text, real = _gather([tasks[t] for t in rows], [plans[t][step] for t in rows])
+            stem, text, real = _gather([tasks[t] for t in rows], [plans[t][step] for t in rows], model.device)
             image_TND = model.encode_image(stem, layout, adapters_TP[rows])
             loss_T = contrastive_loss(image_TND, text, real, model.scale)
             adam.step(_gradient(model, loss_T.sum(), adapters_TP), torch.tensor(rows))
@@ -158,21 +158,38 @@ def _train_chunk(
 
 
 def train_joint(model: Model, layout: Layout, tasks: Sequence[TaskTensors], config: TrainConfig) -> Tensor:
-    """One adapter (P,) for all tasks: a step averages the losses of `tasks_at_once` of them.
+    """One adapter (P,) for all tasks: that of the last of `joint_epochs` epochs."""
+    *_, last_P = _joint_epochs(model, layout, tasks, config, config.joint_epochs)
+    return last_P
+
+
+def warm_up(model: Model, layout: Layout, experts: Sequence[TaskTensors], config: TrainConfig) -> Tensor:
+    """Where every task starts (P,): one adapter trained on the experts together for `warmup_epochs` epochs.
+
+    The mean of the last half of its epochs: a single one is noisy. Without a warm-up, the layout's initial adapter.
+    """
+    epochs = list(_joint_epochs(model, layout, experts, config, config.warmup_epochs))
+    return torch.stack(epochs[len(epochs) // 2 :]).mean(dim=0) if epochs else layout.initial(config.seed)
+
+
+def _joint_epochs(
+    model: Model, layout: Layout, tasks: Sequence[TaskTensors], config: TrainConfig, epochs: int
+) -> Iterator[Tensor]:
+    """The adapter (P,) after every epoch; a step averages the losses of `tasks_at_once` tasks.
 
     Batches stay inside tasks, as retrieval does.
     """
     joint_1P = layout.initial(config.seed)[None].to(model.device, copy=True).requires_grad_()
-    adam = RowAdam(joint_1P, config)
+    adam = RowAdam(joint_1P, replace(config, learning_rate=config.joint_learning_rate))
     sources = {task.name: _Batches(task, config) for task in tasks}
     shuffle = torch.Generator().manual_seed(config.seed)
-    for _ in progress(range(config.joint_epochs), "training the joint adapter"):
+    for _ in progress(range(epochs), f"training one adapter on {len(tasks)} tasks"):
         pairs = [(task, batch) for task in tasks for batch in sources[task.name].epoch()]
         pairs = [pairs[i] for i in torch.randperm(len(pairs), generator=shuffle).tolist()]
         for first in range(0, len(pairs), config.tasks_at_once):
             part = pairs[first : first + config.tasks_at_once]
-            stem, text, real = _gather([task for task, _ in part], [batch for _, batch in part])
+            stem, text, real = _gather([task for task, _ in part], [batch for _, batch in part], model.device)
             image_TND = model.encode_image(stem, layout, joint_1P.expand(len(part), -1))
             loss = contrastive_loss(image_TND, text, real, model.scale).mean()
             adam.step(_gradient(model, loss, joint_1P), torch.tensor([0]))
-    return joint_1P.detach()[0].cpu()
+        yield joint_1P.detach()[0].to("cpu", copy=True)

@@ -15,6 +15,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ from sglora_cli.progressing import be_quiet
 from sglora_cli.retrieval import recalls
 from sglora_cli.semantics import moments
 from sglora_cli.testing import BACKBONE_CHECKS, adapters, images, layout_of, run_check
-from sglora_cli.training import TaskTensors, train_tasks
+from sglora_cli.training import TaskTensors, train_joint, train_tasks
 
 TOKENS, WIDTH, BLOCKS, PATCH = 197, 768, 12, 16 * 16 * 3
 
@@ -107,6 +108,8 @@ def check_way(device: torch.device, photos: int, epochs: int, **runtime) -> None
             )
             assert after < before, f"{task.name}: training did not lower the loss ({before:.3f} -> {after:.3f})"
     print(f"training of {len(names)} tasks {runtime or ''}: the loss of the last fell from {before:.3f} to {after:.3f}")
+    joint_P = train_joint(model, layout, tasks, replace(config, joint_epochs=epochs))
+    print(f"one adapter trained on all of them: update norm {float(layout.update_norm(joint_P)):.3f}")
     mean_KP = torch.stack([s.mean(dim=0) for s in states.values()])
     alpha_K = torch.softmax(model.encode_text(names) @ model.encode_text(["a photo of a dog"])[0] / 0.05, dim=0)
     mixed_P, _, _ = moments(alpha_K, mean_KP, torch.zeros_like(mean_KP))

@@ -9,7 +9,7 @@ from thirdparty.sglora_tiny import TinyModel
 from sglora_cli.adapters import Layout
 from sglora_cli.configs import TrainConfig
 from sglora_cli.errors import Mismatch
-from sglora_cli.training import RowAdam, TaskTensors, contrastive_loss, train_joint, train_tasks
+from sglora_cli.training import RowAdam, TaskTensors, contrastive_loss, train_joint, train_tasks, warm_up
 
 MODEL = TinyModel()
 LAYOUT = Layout(MODEL.sites, 2, 2.0)
@@ -91,9 +91,25 @@ def test_row_adam_is_adam():
 
 
 def test_the_joint_adapter_is_one_that_moved():
-    joint = train_joint(MODEL, LAYOUT, [task("a", 3), task("b", 5)], TrainConfig(joint_epochs=3, learning_rate=0.01))
+    joint = train_joint(
+        MODEL, LAYOUT, [task("a", 3), task("b", 5)], TrainConfig(joint_epochs=3, joint_learning_rate=0.01)
+    )
     assert joint.shape == (LAYOUT.size,)
     assert float(LAYOUT.update_norm(joint)) > 0
+
+
+def test_no_warm_up_is_the_initial_adapter():
+    assert torch.equal(warm_up(MODEL, LAYOUT, [task("a", 3)], TrainConfig(seed=7)), LAYOUT.initial(7))
+
+
+def test_a_warm_up_is_the_mean_of_the_last_half_of_its_epochs():
+    tasks = [task("a", 3), task("b", 9)]
+    after = [
+        train_joint(MODEL, LAYOUT, tasks, TrainConfig(joint_epochs=epochs, joint_learning_rate=0.02))
+        for epochs in (1, 2, 3)
+    ]
+    start = warm_up(MODEL, LAYOUT, tasks, TrainConfig(warmup_epochs=3, joint_learning_rate=0.02, learning_rate=9.0))
+    assert torch.allclose(start, (after[1] + after[2]) / 2, atol=1e-6)
 
 
 def test_a_task_of_one_photo_is_refused():

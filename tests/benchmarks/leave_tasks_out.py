@@ -1,0 +1,152 @@
+"""Every method on the recipe's *training* tasks: `python tests/benchmarks/leave_tasks_out.py --data DIR`.
+
+For choosing settings without touching an unseen task. Each training task is described to the pack
+by its sentence only and measured on its test photos; a learned generator is fitted in three folds,
+on two thirds of the training tasks, and asked about the rest. Adapters are taken from the user cache
+or trained there, so that a later `sglora pack build` with the same settings does not train them again.
+
+Shapes: T training tasks, B resamples, S drawn adapters, P numbers of an adapter.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sglora_cli.adapters import Layout
+from sglora_cli.benchmarking import encode_images
+from sglora_cli.building import BuildTask, _features, _States
+from sglora_cli.contracts import Material, Model
+from sglora_cli.features import task_tensors
+from sglora_cli.host import Host
+from sglora_cli.progressing import be_quiet
+from sglora_cli.recipes import Recipe, read
+from sglora_cli.retrieval import recalls
+from sglora_cli.semantics import Prior, prior
+from sglora_cli.training import TaskTensors
+
+CELLS = (("I2T", 1), ("T2I", 1), ("I2T", 5), ("T2I", 5))
+FOLDS, SAMPLES, RESAMPLES = 3, 5, 10000
+Adapters = Mapping[str, Sequence[Tensor]]
+"""Method -> the adapters (S, P) of each training task."""
+
+
+class Experts:
+    """The expert repository in memory (Eq. 5)."""
+
+    def __init__(self, states: _States, tasks: list[BuildTask], layout: Layout) -> None:
+        kept = [states.of(task).double() for task in tasks]
+        self.names, self.layout = [task.task.key for task in tasks], layout
+        self.mean_EP = torch.stack([x_MP.mean(dim=0).float() for x_MP in kept])
+        self.variance_EP = torch.stack([x_MP.var(dim=0, correction=0).float() for x_MP in kept])
+
+    def means(self, rows=None) -> Tensor:
+        return self.mean_EP if rows is None else self.mean_EP[list(rows)]
+
+    def variances(self, rows=None) -> Tensor:
+        return self.variance_EP if rows is None else self.variance_EP[list(rows)]
+
+
+def left_out(host: Host, recipe: Recipe, name: str, experts: Experts, states: _States, tasks, priors) -> list[Tensor]:
+    """(S, P) of a learned generator for every training task, from the fold that did not see it."""
+    drawn: dict[int, Tensor] = {}
+    for fold in range(FOLDS):
+        seen = [t for t in range(len(tasks)) if t % FOLDS != fold]
+        material = Material(
+            experts=experts,
+            tasks=[tasks[t].task.key for t in seen],
+            states=lambda row, seen=seen: states.of(tasks[seen[row]]),
+            priors=[priors[t] for t in seen],
+            joint_P=torch.zeros(experts.layout.size),
+            seed=recipe.train.seed,
+            note=lambda text: None,
+        )
+        fitted, _ = host.generators[name].fit(material, recipe.generators[name])
+        drawn |= {t: fitted.generate(priors[t], SAMPLES, 0, 1.0) for t in range(fold, len(tasks), FOLDS)}
+    return [drawn[t] for t in range(len(tasks))]
+
+
+def methods(host: Host, recipe: Recipe, model: Model, layout: Layout, tasks: list[BuildTask]) -> Adapters:
+    states = _States(model, layout, tasks, recipe)
+    states.train(print)
+    chosen = [task for task in tasks if task.role == "training"]
+    experts = Experts(states, [task for task in tasks if task.role == "expert"], layout)
+    index_ED = model.encode_text([t.task.description for t in tasks if t.role == "expert"]).float()
+    embeddings_TD = model.encode_text([t.task.description for t in chosen])
+    priors: list[Prior] = [prior(d, index_ED, experts, recipe.prior) for d in embeddings_TD]
+    found = {"shared start": [states.start_P[None]] * len(chosen)}
+    for name, generator in host.generators.items():
+        if not generator.learns and name != "joint":  # the joint adapter was trained on these very tasks
+            rule = generator.restore(experts, {})
+            found[name] = [rule.generate(one, 1, 0, 1.0) for one in priors]
+    for name in recipe.generators:
+        found[name] = left_out(host, recipe, name, experts, states, chosen, priors)
+    found["oracle"] = [states.of(task).double().mean(dim=0).float()[None] for task in chosen]
+    return found
+
+
+def scores(model: Model, layout: Layout, tests: list[TaskTensors], adapters: Adapters) -> dict[str, Tensor]:
+    """Method -> (T, 4) recall in percent in the order of CELLS, averaged over draws."""
+    result = {}
+    for name, by_task in adapters.items():
+        rows = []
+        for test, adapters_SP in zip(tests, by_task, strict=True):
+            images_SND = encode_images(model, layout, test, adapters_SP)
+            found = [recalls(image_ND, test.text_CD.float(), test.image_of) for image_ND in images_SND]
+            rows.append([sum(one[cell] for one in found) / len(found) for cell in CELLS])
+        result[name] = torch.tensor(rows)
+    return result
+
+
+def interval(gap_T: Tensor) -> str:
+    """Mean and 95 % interval, bootstrap over tasks."""
+    dice = torch.Generator().manual_seed(0)
+    drawn_B = gap_T[torch.randint(len(gap_T), (RESAMPLES, len(gap_T)), generator=dice)].mean(dim=1)
+    low, high = torch.quantile(drawn_B, torch.tensor([0.025, 0.975])).tolist()
+    return f"{float(gap_T.mean()):+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def show(title: str, by_method: Mapping[str, Tensor]) -> None:
+    """A table with paired differences to zero-shot and to top-k at R@1."""
+    print(f"\n**{title}**\n\n| method | {' | '.join(f'{d} R@{k}' for d, k in CELLS)} | R@1 - zero-shot | R@1 - top-k |")
+    print("|---" * (len(CELLS) + 3) + "|")
+    for name, score_TC in by_method.items():
+        cells = [f"{value:.1f}" for value in score_TC.mean(dim=0).tolist()]
+        for against in ("zero-shot", "top-k"):
+            gap_TC = score_TC - by_method[against]
+            cells.append(" / ".join(interval(gap_TC[:, c]) for c in (0, 1)) if name != against else "")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
+    parser.add_argument("--recipe", type=Path, default=Path("packs/starter.toml"))
+    parser.add_argument("--seeds", type=int, default=3, help="training seeds 0, 1, ...")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    be_quiet(True)
+    host, recipe = Host.load(), read(options.recipe)
+    model = host.backbones[recipe.backbone].load()
+    layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
+    plan = [{**source.tasks(host, options.data, recipe.template), "unseen": []} for source in recipe.sources]
+    tasks = _features(model, plan)
+    tests = [task_tensors(model, t.task.key, t.task.photos["test"]) for t in tasks if t.role == "training"]
+    found = []
+    for seed in range(options.seeds):
+        seeded = replace(recipe, train=replace(recipe.train, seed=seed))
+        found.append(scores(model, layout, tests, methods(host, seeded, model, layout, tasks)))
+        show(f"seed {seed}", found[-1])
+    show(
+        f"mean of {len(found)} seeds, {len(tests)} training tasks",
+        {name: torch.stack([one[name] for one in found]).mean(dim=0) for name in found[0]},
+    )
+
+
+if __name__ == "__main__":
+    main()

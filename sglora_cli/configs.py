@@ -79,6 +79,18 @@ class BenchConfig:
 
 
 @dataclass(frozen=True)
+class CheckConfig:
+    """What is noteworthy about a data set."""
+
+    distance: int = knob(
+        4, "Bits of 64 in which the perceptual hashes of near-identical images may differ.", least=0, most=8
+    )
+    pixels: int = knob(32, "Images with a shorter side below this are small.", least=1)
+    words: int = knob(60, "Captions with more words than this are long.", least=1)
+    k: int = knob(10, "Recall@k is to mean something: a task needs more test images than this.", least=1)
+
+
+@dataclass(frozen=True)
 class RuntimeConfig:
     """Where and how a backbone computes. It changes speed, memory and the last digits, not the method."""
 

@@ -1,42 +1,14 @@
-"""The page of `sglora try`: one HTML file that needs no network and runs nothing.
-
-Every text goes through `_t`, every picture is a small JPEG inside the page, and the page's own
-policy forbids everything else. Directions are told by arrows and words, colours only repeat them.
-"""
+"""The page of `sglora try`. Directions are told by arrows and words, colours only repeat them."""
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-from pathlib import Path
-
-from sglora_cli.files import read_image
+from sglora_cli.page_parts import Pictures, definitions, numbers, page
+from sglora_cli.page_parts import text as _t
 from sglora_cli.trying import Ranking, Trial
 
 _FRAMES = "; solid frame: came into the top, dashed frame: left it"
-PIXELS = 240
-"""Longest side of a picture in the page: sharp on a phone, about 10 kB."""
 
 _STYLE = """
-:root { color-scheme: light dark; --back: #fff; --card: #f4f5f7; --line: #d9dce1; --text: #1b1f24; --soft: #59626d;
-  --up: #0b57b8; --down: #a34a00; }
-@media (prefers-color-scheme: dark) {
-  :root { --back: #14171a; --card: #1f2429; --line: #353c44; --text: #e8eaed; --soft: #a3adb8;
-    --up: #7db8ff; --down: #ffab66; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.2rem; max-width: 82rem; background: var(--back); color: var(--text);
-  font: 16px/1.45 system-ui, sans-serif; }
-h1, h2, dd, .sentence { overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; margin: 0 0 .8rem; }
-h2 { font-size: 1.2rem; margin: 2.2rem 0 .8rem; padding-top: 1rem; border-top: 1px solid var(--line); }
-h3 { font-size: .95rem; margin: 0 0 .6rem; color: var(--soft); font-weight: 600; }
-dl { display: grid; grid-template-columns: auto 1fr; gap: .15rem 1rem; margin: 0; }
-dt { color: var(--soft); } dd { margin: 0; }
-.facts { display: flex; flex-wrap: wrap; gap: .6rem; padding: 0; margin: 0 0 1.2rem; list-style: none; }
-.facts li { background: var(--card); border-radius: .5rem; padding: .4rem .8rem; font-size: .85rem;
-  color: var(--soft); }
-.facts b { display: block; font-size: 1.15rem; color: var(--text); }
 .sides { display: grid; grid-template-columns: 1fr 1fr; gap: 2rem; }
 .grid { display: grid; grid-template-columns: repeat(5, minmax(0, 1fr)); gap: .6rem; margin: 0; padding: 0;
   list-style: none; }
@@ -52,72 +24,24 @@ dt { color: var(--soft); } dd { margin: 0; }
 .up, .down, .same, .words b { white-space: nowrap; font-weight: 600; }
 .photo { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
 .photo img { max-width: 15rem; border-radius: .6rem; margin-bottom: 1rem; }
-table { border-collapse: collapse; width: 100%; font-size: .95rem; }
-th { text-align: left; color: var(--soft); font-weight: 600; font-size: .85rem; }
-th, td { padding: .45rem .9rem .45rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-.sentence { width: 99%; } td span { display: block; }
-.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 svg { display: block; width: 100%; height: 14px; overflow: visible; }
 svg line { stroke: var(--soft); stroke-width: 2; } svg .base { stroke: var(--line); stroke-width: 1; }
 svg circle { fill: var(--back); stroke: var(--text); stroke-width: 2; } svg .with { fill: var(--text); }
-footer { margin-top: 2rem; color: var(--soft); font-size: .85rem; }
 @media (max-width: 64rem) { .grid { grid-template-columns: repeat(3, minmax(0, 1fr)); } .sides { gap: 1.2rem; } }
-@media (max-width: 40rem) { body { padding: .8rem; } .sides { gap: .7rem; }
-  .grid { grid-template-columns: minmax(0, 1fr); } dl { grid-template-columns: 1fr; gap: 0; }
-  dd { margin-bottom: .4rem; } .facts { display: grid; grid-template-columns: 1fr 1fr; }
+@media (max-width: 40rem) { .sides { gap: .7rem; } .grid { grid-template-columns: minmax(0, 1fr); }
   td:last-child { white-space: normal; } }
 """
+
+_FOOTER = """Scores are cosine similarities of image and sentence. Equal scores share a rank.
+Made by <code>sglora try</code>."""
 
 
 def trial_page(trial: Trial, count: int) -> str:
     """The whole page, with the first `count` items of every ranking. Raises BadFile if an image has gone."""
-    pictures = _Pictures(trial)
+    pictures = Pictures(trial.photos)
     section = _images if trial.ranked == "images" else _sentences
     sections = "\n".join(section(ranking, count, pictures) for ranking in trial.rankings)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>What {_t(trial.adapter)} changes</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>What {_t(trial.adapter)} changes</h1>
-{_header(trial)}
-{sections}
-<footer>Scores are cosine similarities of image and sentence. Equal scores share a rank.
-Made by <code>sglora try</code>.</footer>
-</body>
-</html>
-"""
-
-
-class _Pictures:
-    """Small copies of the trial's images, as `src` of an img; each is made once."""
-
-    def __init__(self, trial: Trial) -> None:
-        self._photos = trial.photos
-        self._made: dict[str, str] = {}
-
-    def __getitem__(self, name: str) -> str:
-        if name not in self._made:
-            self._made[name] = _jpeg(self._photos[name])
-        return self._made[name]
-
-
-def _jpeg(path: Path) -> str:
-    image = read_image(path)
-    image.thumbnail((PIXELS, PIXELS))
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=75, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
-
-
-def _t(value: object) -> str:
-    """A text as HTML shows it."""
-    return html.escape(str(value))
+    return page(f"What {trial.adapter} changes", _STYLE, f"{_header(trial)}\n{sections}", _FOOTER)
 
 
 def _header(trial: Trial) -> str:
@@ -131,8 +55,7 @@ def _header(trial: Trial) -> str:
         ("Compared", f"how {trial.ranked} rank without the adapter and with it"),
         ("Signs", "▲ ▼ ranks gained or lost with the adapter" + (_FRAMES if trial.ranked == "images" else "")),
     ]
-    rows = "\n".join(f"<dt>{_t(name)}</dt><dd>{_t(value)}</dd>" for name, value in facts)
-    return f"<dl>\n{rows}\n</dl>"
+    return definitions(facts)
 
 
 def _left_out(count: int) -> str:
@@ -148,7 +71,7 @@ def _facts(ranking: Ranking, count: int) -> str:
         (f"{change.score:.4f}", "mean change of a score"),
         (same, f"rank correlation of all {len(ranking.items)}"),
     ]
-    return '<ul class="facts">' + "".join(f"<li><b>{_t(n)}</b>{_t(what)}</li>" for n, what in facts) + "</ul>"
+    return numbers(facts)
 
 
 def _arrow(old: int, new: int) -> str:
@@ -159,7 +82,7 @@ def _arrow(old: int, new: int) -> str:
     return f'<span class="{way}">{sign} {abs(new - old)}</span>'
 
 
-def _images(ranking: Ranking, count: int, pictures: _Pictures) -> str:
+def _images(ranking: Ranking, count: int, pictures: Pictures) -> str:
     before, after = ranking.top(count, before=True), ranking.top(count)
     left = "".join(_card(ranking, i, pictures, False, "" if i in after else "gone") for i in before)
     right = "".join(_card(ranking, i, pictures, True, "" if i in before else "new") for i in after)
@@ -173,7 +96,7 @@ def _images(ranking: Ranking, count: int, pictures: _Pictures) -> str:
 </section>"""
 
 
-def _card(ranking: Ranking, row: int, pictures: _Pictures, after: bool, mark: str) -> str:
+def _card(ranking: Ranking, row: int, pictures: Pictures, after: bool, mark: str) -> str:
     old, new = int(ranking.rank_before_I[row]), int(ranking.rank_after_I[row])
     score = float((ranking.after_I if after else ranking.before_I)[row])
     name = _t(ranking.items[row])
@@ -185,7 +108,7 @@ def _card(ranking: Ranking, row: int, pictures: _Pictures, after: bool, mark: st
     )
 
 
-def _sentences(ranking: Ranking, count: int, pictures: _Pictures) -> str:
+def _sentences(ranking: Ranking, count: int, pictures: Pictures) -> str:
     shown = ranking.top(count)
     scores = [float(side[i]) for i in shown for side in (ranking.before_I, ranking.after_I)]
     rows = "\n".join(_row(ranking, i, min(scores), max(scores)) for i in shown)

@@ -159,15 +159,15 @@ def _table(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return value
 
 
-def data_root(option: str | Path | None, setting: str) -> Path:
-    """The folder that holds the data sets: option > environment > settings. Raises Unavailable."""
+def data_root(option: str | Path | None, setting: str, flag: str = "--data") -> Path:
+    """The folder that holds the data sets: option (`flag`) > environment > settings. Raises Unavailable."""
     value = str(option or setting)
     if not value:
         raise Unavailable(
             "no folder with data is known",
-            'pass --data DIR, or set SGLORA_DATA, or write data = "DIR" into the settings',
+            f'pass {flag} DIR, or set SGLORA_DATA, or write data = "DIR" into the settings',
         )
     path = Path(value).expanduser()
     if not path.is_dir():
-        raise Unavailable(f"the data folder {path} does not exist", "pass --data DIR")
+        raise Unavailable(f"the data folder {path} does not exist", f"pass {flag} DIR")
     return path

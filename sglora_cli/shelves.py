@@ -98,6 +98,16 @@ def recipes(recipe_folders: Sequence[Path]) -> dict[str, Path]:
     return {path.stem: path for folder in recipe_folders if folder.is_dir() for path in sorted(folder.glob("*.toml"))}
 
 
+def recipe_file(name: str, recipe_folders: Sequence[Path]) -> Path:
+    """The file of a recipe: a .toml file is itself, another name is looked up. Raises UnknownName."""
+    known = recipes(recipe_folders)
+    if name.endswith(".toml"):
+        return Path(name)
+    if name not in known:
+        raise UnknownName.of("recipe", name, known)
+    return known[name]
+
+
 def is_bundled(folder: Path, recipe_folders: Sequence[Path]) -> bool:
     """Whether a pack lies in a plugin's folder, whatever name or path led to it."""
     return any(folder.resolve().is_relative_to(root.resolve()) for root in recipe_folders)

@@ -185,6 +185,28 @@ def images(toys) -> Path:
     return toys / "toys" / "images"
 
 
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """A data set without a fault: tasks cat and dog, 3 images to train and 2 to test each, two captions an image."""
+    from speckles import speckles, write_rows
+
+    root = tmp_path / "data" / "photos"
+    root.mkdir(parents=True)
+    rows = []
+    for n in range(10):
+        name, task, split = f"{n}.png", ("cat", "dog")[n // 5], "train" if n % 5 < 3 else "test"
+        speckles(n).save(root / name)
+        rows.append({"image": name, "task": task, "split": split, "captions": [f"{task} {n}", f"number {n}"]})
+    write_rows(root, rows)
+    return root
+
+
+@pytest.fixture
+def check(run, photos):
+    """Check the photos, with few test images allowed."""
+    return lambda *args, dataset="folder": run("data", "check", dataset, "--path", photos, "--k", 1, *args)
+
+
 def test_data() -> Path | None:
     """The development data, if this machine has it."""
     named = os.environ.get("SGLORA_TEST_DATA")

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = [  # a module may import those above it
     ("errors", "__init__"),
     ("configs", "contracts", "devices", "files", "progressing", "printing"),
-    ("hookspecs", "settings", "rows"),
+    ("hookspecs", "settings", "rows", "lookalikes", "findings", "page_parts"),
     ("host", "shelves"),
     ("adapters", "retrieval"),
     ("lowrank", "attaching"),
@@ -27,8 +27,8 @@ ORDER = [  # a module may import those above it
     ("packs", "features"),
     ("generating", "building", "inspecting", "converting", "archives", "removing"),
     ("adding",),
-    ("benchmarking", "testing", "trying"),
-    ("pages",),
+    ("benchmarking", "testing", "trying", "checking"),
+    ("pages", "check_page"),
     ("api",),
     ("cli",),
 ]

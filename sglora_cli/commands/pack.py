@@ -14,7 +14,7 @@ from sglora_cli.cli import App, say
 from sglora_cli.commands.pack_add import add
 from sglora_cli.commands.pack_files import export, import_, remove
 from sglora_cli.configs import RuntimeConfig, options_of
-from sglora_cli.errors import BadFile, UnknownName
+from sglora_cli.errors import BadFile
 from sglora_cli.printing import print_rows
 
 
@@ -51,11 +51,7 @@ def build(
     from sglora_cli.recipes import data_root, read
 
     progressing.be_quiet(as_json)
-    known = shelves.recipes(app.host.recipe_folders)
-    path = Path(recipe) if recipe.endswith(".toml") else known.get(recipe)
-    if path is None:
-        raise UnknownName.of("recipe", recipe, known)
-    content = read(path)
+    content = read(shelves.recipe_file(recipe, app.host.recipe_folders))
     if backbone:
         raw = {**content.raw, "backbone": backbone}
         content = replace(content, backbone=backbone, raw=raw)

@@ -115,6 +115,10 @@ class Dataset(Protocol):
     def tasks(self, root: Path) -> Sequence[Task]:
         """All tasks found under a folder, sorted by name."""
 
+    # Optional: fetch(data, note) -> Path. Downloads the data set into a folder below `data`, checked, and returns
+    #   that folder; note(text) says how it goes. Raises Unavailable if it cannot, or if the data set may not be
+    #   downloaded: then the hint says what to put where.
+
 
 @runtime_checkable
 class Fitted(Protocol):

@@ -22,6 +22,7 @@ COMMANDS = {
     "import": "Read an adapter of PEFT or CLIP-LoRA, or a merged checkpoint.",
     "bench": "Measure methods on unseen tasks.",
     "pack": "Build, list, show, verify, change, export and import packs.",
+    "data": "List data sets, and fetch them.",
     "plugins": "List plugins and find broken ones.",
 }
 

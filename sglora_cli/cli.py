@@ -11,7 +11,7 @@ from keyword import iskeyword
 import click
 
 from sglora_cli import __version__
-from sglora_cli.errors import SgloraError, UnknownName
+from sglora_cli.errors import BadRecipe, SgloraError, UnknownName
 from sglora_cli.printing import printable
 
 COMMANDS = {
@@ -45,6 +45,11 @@ def say(text: str) -> None:
     click.echo(printable(text), err=True)
 
 
+def _lines(error: SgloraError) -> list[str]:
+    text = f"error: {error.message}"  # a line break in another error came from a stranger's file: it stays escaped
+    return text.split("\n") if isinstance(error, BadRecipe) else [text]
+
+
 class Group(click.Group):
     """Commands are imported when they are called; errors end here."""
 
@@ -72,7 +77,8 @@ class Group(click.Group):
         try:
             return super().main(*args, **{**kwargs, "standalone_mode": False})
         except SgloraError as error:
-            say(f"error: {error.message}")
+            for line in _lines(error):
+                say(line)
             if error.hint:
                 say(f"hint: {error.hint}")
             sys.exit(error.exit_code)

@@ -147,6 +147,9 @@ class Generator(Protocol):
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> Fitted: ...
 
+    # Optional: config, the dataclass of knobs its table in a recipe fills. Then the table is checked before
+    # anything is trained, and errors have their lines.
+
 
 @runtime_checkable
 class Reporter(Protocol):

@@ -57,6 +57,7 @@ def build(
         raise UnknownName.of("recipe", recipe, known)
     content = read(path)
     if backbone:
+        app.host.backbones[backbone]  # an error of the command line, not of the recipe
         raw = {**content.raw, "backbone": backbone}
         content = replace(content, backbone=backbone, raw=raw)
     root = data_root(data, settings.load().data)

@@ -28,7 +28,7 @@ import tomli
 
 from sglora_cli.configs import LoraConfig, PriorConfig, TrainConfig, from_mapping
 from sglora_cli.contracts import ROLES, Task
-from sglora_cli.errors import BadFile, Unavailable, UnknownName
+from sglora_cli.errors import BadFile, SgloraError, Unavailable, UnknownName
 from sglora_cli.faults import Faults
 from sglora_cli.host import Host
 from sglora_cli.toml_lines import Address, toml_lines
@@ -101,6 +101,15 @@ def read(path: Path) -> Recipe:
     except (tomli.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise BadFile(f"recipe {path}: {error}") from None
     return parse(path.stem, raw, path, toml_lines(text))
+
+
+def summary(path: Path) -> dict[str, str]:
+    """What a recipe says of itself, for a list of them: a broken one does not stop the others."""
+    try:
+        raw = read(path).raw
+    except SgloraError as error:
+        return {"backbone": "unreadable", "summary": error.message.split("\n")[0]}
+    return {key: str(raw.get(key, "")) for key in ("backbone", "summary")}
 
 
 def planned(host: Host, recipe: Recipe, data: Path) -> list[dict[str, list[Task]]]:

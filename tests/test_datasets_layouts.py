@@ -1,4 +1,4 @@
-"""COCO, Pets and Flowers in miniature trees of their exact layouts, and the real subsets."""
+"""COCO, Pets and Flowers in miniature trees of their exact layouts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import pytest
 from trees import captions_file, coco_tree, flowers_tree, pets_tree
 
 from sglora_cli.errors import BadFile, Unavailable
-from sglora_datasets.captions import read_captions
 from sglora_datasets.coco import Coco
 from sglora_datasets.flowers import SPECIES, Flowers
-from sglora_datasets.folder import Folder
 from sglora_datasets.pets import Pets
 
 # SHA-256 modulo 5, by hand: of 1 to 5 only image 1 is for testing.
@@ -115,42 +113,6 @@ def test_torchvision_reads_the_same_trees(tmp_path):
     names = {task.name for task in Pets().tasks(tmp_path / "oxford-iiit-pet")}
     assert {name.lower() for name in theirs.classes} == names
     assert [name.rstrip("?") for name in Flowers102.classes] == list(SPECIES)
-
-
-CSV = 'image,task,split,caption\na.jpg,pug,test,"black, small"\nb.jpg,pug,,one\na.jpg,pug,test,two\n'
-
-
-def test_captions_may_be_rows_of_a_table(tmp_path):
-    (tmp_path / "captions.csv").write_text("\ufeff" + CSV.replace("\n", "\r\n"), newline="")
-    for name in "ab":
-        (tmp_path / f"{name}.jpg").write_bytes(b"")
-    assert found(Folder().tasks(tmp_path)) == {
-        "pug": {"train": [("b.jpg", ("one",))], "test": [("a.jpg", ("black, small", "two"))]}
-    }
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("image,task\na,b\n", "line 1: no column 'caption'"),
-        ("", "line 1: no column 'caption'"),
-        (CSV + "c.jpg,pug\n", "line 5: expected 4 columns"),
-        (CSV + "c.jpg,pug,train,x,y\n", "line 5: expected 4 columns"),
-        (CSV + "a.jpg,cat,test,x\n", "line 5: task of 'a.jpg' is 'cat', in line 2 'pug'"),
-        (CSV + "c.jpg,,train,x\n", "line 5: 'task' must be a text, got ''"),
-        (CSV + "c.jpg,cat,dev,x\n", "line 5: 'split' must be one of train, test, got 'dev'"),
-        (CSV + "c.jpg,cat,train, \n", "line 5: image 'c.jpg' has no caption, or an empty one"),
-        (CSV + 'c.jpg,cat,train,"x\n', "line 5: not CSV: unexpected end of data"),
-        ("image,task,caption\n", " names no image"),
-    ],
-)
-def test_a_broken_table_is_named_with_its_line(tmp_path, content, message):
-    path = tmp_path / "captions.csv"
-    path.write_text(content)
-    with pytest.raises(BadFile) as error:
-        read_captions(path)
-    assert str(error.value).startswith(f"{path}")
-    assert message in str(error.value)
 
 
 def coco(tmp_path, **changes):
@@ -305,31 +267,3 @@ def test_without_scipy_flowers_say_what_to_install(tmp_path, monkeypatch):
     with pytest.raises(Unavailable) as error:
         Flowers().tasks(tmp_path)
     assert error.value.hint == 'pip install "sglora[flowers]"'
-
-
-@pytest.mark.data
-def test_real_pets_are_31_breeds_of_ten_photos(data):
-    tasks = Pets().tasks(data / "oxford-iiit-pet")
-    assert set(counts(tasks).values()) == {(5, 5)}
-    assert len(tasks) == 31
-    theirs = {
-        t.name: {s: sorted(p.path for p in t.photos[s]) for s in t.photos}
-        for t in Folder().tasks(data / "oxford-iiit-pet")
-    }
-    assert {t.name: {s: sorted(p.path for p in t.photos[s]) for s in t.photos} for t in tasks} == theirs
-
-
-@pytest.mark.data
-@pytest.mark.parametrize(("folder", "categories", "photos"), [("coco_mini", 80, 80), ("coco_tiny", 50, 50)])
-def test_real_coco_is_joined_as_by_hand(data, folder, categories, photos):
-    root = data / folder
-    instances = json.loads((root / "annotations/instances_train2017.json").read_text())
-    names = {c["id"]: c["name"] for c in instances["categories"]}
-    pairs = {(names[a["category_id"]], a["image_id"]) for a in instances["annotations"] if not a["iscrowd"]}
-    tasks = Coco().tasks(root)
-    mine = {(t.name, int(p.path.stem)) for t in tasks for side in t.photos.values() for p in side}
-    assert mine == pairs
-    assert all(len(p.captions) == 5 for t in tasks for side in t.photos.values() for p in side)
-    sides = {p.path: split for t in tasks for split, side in t.photos.items() for p in side}
-    assert all(sides[p.path] == split for t in tasks for split, side in t.photos.items() for p in side)
-    assert len(instances["images"]) == photos >= len(sides)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from sglora_cli.api import hookimpl
 
 from .coco import Coco
+from .flickr30k import Flickr30k
 from .flowers import Flowers
 from .folder import Folder
 from .pets import Pets
+from .webdataset import WebDataset
 
 
 @hookimpl
 def sglora_datasets() -> list[object]:
-    return [Coco(), Flowers(), Folder(), Pets()]
+    return [Coco(), Flickr30k(), Flowers(), Folder(), Pets(), WebDataset()]

@@ -81,6 +81,20 @@ def test_a_breed_is_named_as_its_files(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("dataset", "folder"), [("coco", "train2017"), ("coco", "annotations"), ("pets", "images"), ("flowers", "jpg")]
+)
+def test_a_folder_of_the_layout_may_be_a_link(tmp_path, dataset, folder):
+    """Photos are large: people keep them on another disk."""
+    root = tmp_path / "data"
+    root.mkdir()
+    tree(root, dataset)
+    before = counts(PLUGINS[dataset].tasks(root))
+    (root / folder).rename(tmp_path / "elsewhere")
+    (root / folder).symlink_to(tmp_path / "elsewhere")
+    assert counts(PLUGINS[dataset].tasks(root)) == before
+
+
 def test_a_listed_image_without_captions_is_left_out(tmp_path):
     pets_tree(tmp_path)
     captions_file(tmp_path, {"images/Abyssinian_1.jpg": ["a cat"]})

@@ -131,6 +131,9 @@ def test_photos_and_description_of_a_source(run, tiny, toys, recipe, own_home):
     [
         ('x = """a\n[t]\n"""\ny = 2', ("y",), 4),
         ("x = '''\n\"\n'''\ny = 2", ("y",), 4),
+        ('x = """a""""\ny = "2"', ("y",), 2),
+        ("x = '''a''''\ny = 2", ("y",), 2),
+        ('x = """"""\ny = 2', ("y",), 2),
         ("x = 1 # [t]\ny = '#'\nz = 3", ("z",), 3),
         ('"a.b" . c = 1', ("a.b", "c"), 1),
         ("[a . 'b c']\nx = 1", ("a", "b c", "x"), 2),

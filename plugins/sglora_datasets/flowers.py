@@ -92,7 +92,9 @@ def _photos(
                 raise BadFile(f"{where}: there is no image {number} among {len(labels)} labels")
             if not 1 <= labels[number - 1] <= len(SPECIES):
                 raise BadFile(f"{root / 'imagelabels.mat'}: image {number} has class {labels[number - 1]}")
-            if (one := captions.pop(f"jpg/image_{number:05d}.jpg", None)) is not None:
-                yield SPECIES[labels[number - 1] - 1], split, Photo(existing(root, one.image, where), one.captions)
+            name = f"image_{number:05d}.jpg"
+            if (one := captions.pop(f"jpg/{name}", None)) is not None:
+                photo = Photo(existing(root / "jpg", name, where), one.captions)
+                yield SPECIES[labels[number - 1] - 1], split, photo
     for one in captions.values():
         raise BadFile(f"{one.where}: no list names image {one.image!r}")

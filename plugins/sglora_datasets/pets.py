@@ -62,7 +62,7 @@ def _photos(root: Path, captions: dict[str, Captioned]) -> Iterator[tuple[str, s
             if known != breed:
                 raise BadFile(f"{where}: class {label} is {breed!r} here and {known!r} in {first}")
             if (one := captions.pop(f"images/{image}.jpg", None)) is not None:
-                yield breed, split, Photo(existing(root, one.image, where), one.captions)
+                yield breed, split, Photo(existing(root / "images", f"{image}.jpg", where), one.captions)
     for one in captions.values():
         raise BadFile(f"{one.where}: neither list names image {one.image!r}")
 

@@ -142,6 +142,41 @@ def test_a_pack_is_built_from_cocos_own_files(run, tiny, tmp_path, own_home):
     assert run("bench", "--pack", "mini").exit_code == 0
 
 
+def test_broken_data_are_refused_before_anything_runs(run, tiny, tmp_path, own_home):
+    root = tmp_path / "coco_small"
+    root.mkdir()
+    coco_tree(root, {n: [(("cat", "dog", "bottle")[n % 3], 0)] for n in range(1, 31)})
+    (tmp_path / "mini.toml").write_text(COCO)
+    gone, path = root / "train2017/000000000007.jpg", root / "annotations/instances_train2017.json"
+    content = path.read_bytes()
+    gone.unlink()
+    for broken, message in (
+        (content, f"{path}: image 7: {gone} does not exist"),
+        (content[:-9], f"{path}, line 1: not JSON: "),
+        (b"{}", f"{path} has no list 'categories'\nhint: take the file as COCO publishes it\n"),
+    ):
+        path.write_bytes(broken)
+        result = run("pack", "build", tmp_path / "mini.toml", "--data", tmp_path)
+        assert (result.exit_code, result.stdout) == (4, "")
+        assert result.stderr.startswith(f"error: {message}")
+    path.unlink()
+    result = run("pack", "build", tmp_path / "mini.toml", "--data", tmp_path)
+    assert (result.exit_code, result.stdout) == (6, "")
+    assert result.stderr.startswith(f"error: {path} does not exist\nhint: put the photos of http://images.coco")
+    assert not (own_home / "cache").exists()
+
+
+def test_a_task_of_one_photo_is_refused(run, tiny, tmp_path):
+    root = tmp_path / "coco_small"
+    root.mkdir()
+    images = {n: [("cat", 0), ("dog", 0)] for n in range(2, 9)}
+    coco_tree(root, {**images, 2: [("bottle", 0)]})
+    (tmp_path / "mini.toml").write_text(COCO)
+    result = run("pack", "build", tmp_path / "mini.toml", "--data", tmp_path)
+    assert result.exit_code == 4
+    assert result.stderr == "error: task coco/bottle has 1 training photo(s), it needs two\nhint: remove it\n"
+
+
 PETS = """
 backbone = "starter"
 [train]

@@ -45,11 +45,21 @@ from sglora_cli.errors import (
     UnknownName,
     UsageError,
 )
-from sglora_cli.files import content_hash, file_hash, inside, load_tensors, read_image, read_json, save_tensors
+from sglora_cli.files import (
+    content_hash,
+    file_hash,
+    inside,
+    load_tensors,
+    read_image,
+    read_json,
+    save_tensors,
+    write_bytes,
+)
 from sglora_cli.hookspecs import hookimpl
 from sglora_cli.host import Host
 from sglora_cli.progressing import progress
 from sglora_cli.rows import averages, recovery
+from sglora_cli.settings import cache_folder
 
 if TYPE_CHECKING:
     from sglora_cli.adapters import Layout, mix
@@ -115,6 +125,7 @@ __all__ = [
     "Update",
     "UsageError",
     "averages",
+    "cache_folder",
     "compress",
     "content_hash",
     "file_hash",
@@ -137,6 +148,7 @@ __all__ = [
     "recovery",
     "save_tensors",
     "write_adapter",
+    "write_bytes",
 ]
 
 

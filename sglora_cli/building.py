@@ -25,7 +25,7 @@ from sglora_cli.files import content_hash, load_tensors, put_folder, save_tensor
 from sglora_cli.host import Host
 from sglora_cli.packs import FORMAT, ExpertFiles, file_name, seal
 from sglora_cli.progressing import progress
-from sglora_cli.recipes import Recipe
+from sglora_cli.recipes import Recipe, planned
 from sglora_cli.semantics import meaning, prior
 from sglora_cli.settings import cache_folder
 from sglora_cli.shelves import built_folder
@@ -57,10 +57,8 @@ def build(
     Raises UnknownName, BadFile, Unavailable before anything is trained.
     """
     started = time.monotonic()
-    for name in (*recipe.generators, recipe.default_generator):
-        host.generators[name]
+    plan = planned(host, recipe, data)
     backbone = host.backbones[recipe.backbone]
-    plan = [source.tasks(host, data, recipe.template) for source in recipe.sources]
     model = backbone.load(settings.runtime(runtime or RuntimeConfig(), recipe.backbone))
     layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
     tasks = _features(model, plan)
@@ -144,7 +142,7 @@ class _States:
     def joint(self) -> Tensor:
         """(P,) trained on experts and training tasks; nothing of an unseen task."""
         seen = [t.train for t in self.tasks if t.role != "unseen"]
-        path = self._path(*seen)
+        path = self._path(*seen, follows_from=["joint", *self.follows_from])
         if not path.exists():
             joint_P = train_joint(self.model, self.layout, seen, self.config)
             save_tensors(path, {"joint": joint_P}, {"kind": "joint"})
@@ -252,8 +250,8 @@ def plan(host: Host, recipe: Recipe, data: Path) -> dict[str, Any]:
     """What a build would do, without doing it: tasks and photos by role."""
     backbone = host.backbones[recipe.backbone]
     roles: dict[str, dict[str, int]] = {}
-    for source in recipe.sources:
-        for role, tasks in source.tasks(host, data, recipe.template).items():
+    for source in planned(host, recipe, data):
+        for role, tasks in source.items():
             count = roles.setdefault(role, {"tasks": 0, "photos": 0})
             count["tasks"] += len(tasks)
             count["photos"] += sum(len(photos) for task in tasks for photos in task.photos.values())

@@ -11,7 +11,7 @@ from keyword import iskeyword
 import click
 
 from sglora_cli import __version__
-from sglora_cli.errors import SgloraError, UnknownName
+from sglora_cli.errors import BadRecipe, SgloraError, UnknownName
 from sglora_cli.printing import printable
 
 COMMANDS = {
@@ -22,7 +22,7 @@ COMMANDS = {
     "import": "Read an adapter of PEFT or CLIP-LoRA, or a merged checkpoint.",
     "bench": "Measure methods on unseen tasks.",
     "pack": "Build, list, show, verify, change, export and import packs.",
-    "data": "Check a data set before it is used.",
+    "data": "List, fetch and check data sets.",
     "plugins": "List plugins and find broken ones.",
 }
 
@@ -43,6 +43,11 @@ class App:
 def say(text: str) -> None:
     """One line to the user beside the results."""
     click.echo(printable(text), err=True)
+
+
+def _lines(error: SgloraError) -> list[str]:
+    text = f"error: {error.message}"  # a line break in another error came from a stranger's file: it stays escaped
+    return text.split("\n") if isinstance(error, BadRecipe) else [text]
 
 
 class Group(click.Group):
@@ -72,7 +77,8 @@ class Group(click.Group):
         try:
             return super().main(*args, **{**kwargs, "standalone_mode": False})
         except SgloraError as error:
-            say(f"error: {error.message}")
+            for line in _lines(error):
+                say(line)
             if error.hint:
                 say(f"hint: {error.hint}")
             sys.exit(error.exit_code)

@@ -115,6 +115,10 @@ class Dataset(Protocol):
     def tasks(self, root: Path) -> Sequence[Task]:
         """All tasks found under a folder, sorted by name."""
 
+    # Optional: fetch(data, note) -> Path. Downloads the data set into a folder below `data`, checked, and returns
+    #   that folder; note(text) says how it goes. Raises Unavailable if it cannot, or if the data set may not be
+    #   downloaded: then the hint says what to put where.
+
 
 @runtime_checkable
 class Fitted(Protocol):
@@ -142,6 +146,9 @@ class Generator(Protocol):
         """Learn from the training tasks' adapters; also returns measurements for the manifest."""
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> Fitted: ...
+
+    # Optional: config, the dataclass of knobs its table in a recipe fills. Then the table is checked before
+    # anything is trained, and errors have their lines.
 
 
 @runtime_checkable

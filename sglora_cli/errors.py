@@ -4,6 +4,7 @@ SgloraError
 ├── UsageError      2  the command line or a value on it
 ├── UnknownName     3  no pack, task, generator ... of that name
 ├── BadFile         4  a file that cannot be read as what it should be
+│   └── BadRecipe   4  a recipe with several errors: the message has a line for each
 ├── Mismatch        5  things that do not belong together
 ├── Unavailable     6  weights, a device or data that this machine lacks
 └── PluginError     7  a plugin that is broken or breaks its contract
@@ -59,6 +60,10 @@ class UnknownName(SgloraError):
 
 class BadFile(SgloraError):
     exit_code = 4
+
+
+class BadRecipe(BadFile):
+    """Several errors of one recipe; its message is the only one of several lines."""
 
 
 class Mismatch(SgloraError):

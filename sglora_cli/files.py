@@ -12,7 +12,7 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -66,21 +66,22 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises BadFile with the line where it breaks."""
+def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """The content of a JSON file; `hook` may replace every object as soon as it is read, so that a large file is
+    never whole in memory. Raises BadFile with the line where it breaks."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise BadFile(f"{path} does not exist") from None
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error}") from None
-    return parse_json(data, str(path))
+    return parse_json(data, str(path), hook)
 
 
-def parse_json(data: bytes, where: str) -> Any:
+def parse_json(data: bytes, where: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """The value of JSON in UTF-8. Raises BadFile with the line where it breaks."""
     try:
-        return json.loads(data.decode("utf-8"))
+        return json.loads(data.decode("utf-8"), object_hook=hook)
     except json.JSONDecodeError as error:
         raise BadFile(f"{where}, line {error.lineno}: not JSON: {error.msg}") from None
     except ValueError as error:  # not UTF-8, or a number of thousands of digits

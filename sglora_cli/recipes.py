@@ -13,21 +13,27 @@ path = "oxford-iiit-pet"    # below the data folder
 expert = ["birman"]         # the roles: which tasks are experts,
 training = ["beagle"]       # teach the generator,
 unseen = ["pug"]            # and measure it
+photos = 200                # optional: at most so many a task and split, the data set's first
+description = "a dog"       # optional: instead of the template; may contain {name}
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tomli
 
 from sglora_cli.configs import LoraConfig, PriorConfig, TrainConfig, from_mapping
 from sglora_cli.contracts import ROLES, Task
 from sglora_cli.errors import BadFile, SgloraError, Unavailable, UnknownName
+from sglora_cli.faults import Faults
 from sglora_cli.host import Host
+from sglora_cli.toml_lines import Address, toml_lines
+
+C = TypeVar("C")
 
 
 @dataclass(frozen=True)
@@ -38,19 +44,31 @@ class Source:
     dataset: str
     path: str
     roles: Mapping[str, tuple[str, ...]]
+    description: str = ""
+    photos: int = 0
+    """At most so many a task and split; 0 takes all."""
+
+    def found(self, host: Host, data: Path) -> dict[str, Task]:
+        """All tasks the data set has, by name."""
+        return {task.name: task for task in host.datasets[self.dataset].tasks(data / self.path)}
 
     def tasks(self, host: Host, data: Path, template: str) -> dict[str, list[Task]]:
         """Role -> tasks with their descriptions. Raises UnknownName for a task the data set lacks."""
-        found = {task.name: task for task in host.datasets[self.dataset].tasks(data / self.path)}
-        result: dict[str, list[Task]] = {}
-        for role, names in self.roles.items():
-            for name in names:
-                if name not in found:
-                    raise UnknownName.of(f"task in {self.name}", name, found)
-            result[role] = [
-                replace(found[name], dataset=self.name, description=template.format(name=name)) for name in names
-            ]
-        return result
+        return self.chosen(self.found(host, data), template)
+
+    def chosen(self, found: Mapping[str, Task], template: str) -> dict[str, list[Task]]:
+        """As `tasks`, of those that were found."""
+        return {role: [self._task(found, name, template) for name in names] for role, names in self.roles.items()}
+
+    def _task(self, found: Mapping[str, Task], name: str, template: str) -> Task:
+        self.check(found, name)
+        photos = {split: some[: self.photos or None] for split, some in found[name].photos.items()}
+        description = (self.description or template).format(name=name)
+        return replace(found[name], dataset=self.name, description=description, photos=photos)
+
+    def check(self, found: Mapping[str, Task], name: str) -> None:
+        if name not in found:
+            raise UnknownName.of(f"task in {self.name}", name, found)
 
 
 @dataclass(frozen=True)
@@ -67,96 +85,194 @@ class Recipe:
     prior: PriorConfig
     generators: Mapping[str, Mapping[str, Any]]
     raw: Mapping[str, Any]
+    path: Path | None = None
+    lines: Mapping[Address, int] = field(default_factory=dict)
+    """Where in the file everything stands."""
 
 
 def read(path: Path) -> Recipe:
-    """A recipe file. Raises BadFile with path and reason, UnknownName for a key that does not exist."""
+    """A recipe file. Raises BadFile with path and reason, UnknownName for a key that does not exist; BadRecipe with
+    a line for each if several things are wrong."""
     try:
-        raw = tomli.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        raw = tomli.loads(text)
     except FileNotFoundError:
         raise BadFile(f"recipe {path} does not exist") from None
-    except (tomli.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (tomli.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise BadFile(f"recipe {path}: {error}") from None
+    return parse(path.stem, raw, path, toml_lines(text))
+
+
+def summary(path: Path) -> dict[str, str]:
+    """What a recipe says of itself, for a list of them: a broken one does not stop the others."""
     try:
-        return parse(path.stem, raw)
+        raw = read(path).raw
     except SgloraError as error:
-        raise type(error)(f"recipe {path}: {error.message}", error.hint) from None
+        return {"backbone": "unreadable", "summary": error.message.split("\n")[0]}
+    return {key: str(raw.get(key, "")) for key in ("backbone", "summary")}
+
+
+def planned(host: Host, recipe: Recipe, data: Path) -> list[dict[str, list[Task]]]:
+    """Tasks by role of every source. Raises, for all at once, what the recipe names and nobody has."""
+    faults = Faults(recipe.path, recipe.lines)
+    with faults.at("backbone"):
+        host.backbones[recipe.backbone]
+    with faults.at("default_generator"):
+        host.generators[recipe.default_generator]
+    for name, table in recipe.generators.items():
+        with faults.at("generators", name):
+            kind = getattr(host.generators[name], "config", None)
+            if kind is not None:
+                _config(faults, kind, table, "generators", name)
+    for n, source in enumerate(recipe.sources):
+        with faults.at("source", n, "dataset"):
+            host.datasets[source.dataset]
+    faults.refuse()  # before the data is read: that takes its time
+    found = [source.found(host, data) for source in recipe.sources]
+    for n, (source, tasks) in enumerate(zip(recipe.sources, found, strict=True)):
+        for role, names in source.roles.items():
+            for name in names:
+                with faults.at("source", n, role, name):
+                    source.check(tasks, name)
+    faults.refuse()
+    return [source.chosen(tasks, recipe.template) for source, tasks in zip(recipe.sources, found, strict=True)]
 
 
 _KEYS = ("summary", "backbone", "template", "default_generator", "source", "lora", "train", "prior", "generators")
 
 
-def parse(name: str, raw: Mapping[str, Any]) -> Recipe:
+def parse(
+    name: str, raw: Mapping[str, Any], path: Path | None = None, lines: Mapping[Address, int] | None = None
+) -> Recipe:
+    """A recipe of a TOML's content; path and lines are for errors, which are raised all at once."""
+    faults = Faults(path, lines or {})
     for key in raw:
-        if key not in _KEYS:
-            raise UnknownName.of("key", key, _KEYS)
-    template = _text(raw, "template", "a photo of a {name}")
-    if "{name}" not in template or template.replace("{name}", "").count("{"):
-        raise BadFile(f"template must contain {{name}} and no other braces, got {template!r}")
-    sources = raw.get("source", [])
-    if not isinstance(sources, list) or not sources or not all(isinstance(s, dict) for s in sources):
-        raise BadFile("there is no [[source]]", "a recipe names at least one data set")
+        with faults.at(key):
+            if key not in _KEYS:
+                raise UnknownName.of("key", key, _KEYS)
+    generators = _table(faults, raw, "generators")
     recipe = Recipe(
         name=name,
-        backbone=_text(raw, "backbone"),
-        template=template,
-        default_generator=_text(raw, "default_generator", "cvae"),
-        sources=[_source(source) for source in sources],
-        lora=from_mapping(LoraConfig, _table(raw, "lora"), "[lora]"),
-        train=from_mapping(TrainConfig, _table(raw, "train"), "[train]"),
-        prior=from_mapping(PriorConfig, _table(raw, "prior"), "[prior]"),
-        generators={key: _table(_table(raw, "generators"), key) for key in _table(raw, "generators")},
+        backbone=_text(faults, raw, "backbone"),
+        template=_template(faults, raw),
+        default_generator=_text(faults, raw, "default_generator", "cvae"),
+        sources=_sources(faults, raw.get("source", [])),
+        lora=_config(faults, LoraConfig, _table(faults, raw, "lora"), "lora"),
+        train=_config(faults, TrainConfig, _table(faults, raw, "train"), "train"),
+        prior=_config(faults, PriorConfig, _table(faults, raw, "prior"), "prior"),
+        generators={key: _table(faults, generators, key, "generators") for key in generators},
         raw=raw,
+        path=path,
+        lines=faults.lines,
     )
-    _check_roles(recipe)
+    _check_roles(faults, recipe)
+    faults.refuse()
     return recipe
 
 
-def _check_roles(recipe: Recipe) -> None:
+def _check_roles(faults: Faults, recipe: Recipe) -> None:
     role_of: dict[str, str] = {}
-    for source in recipe.sources:
+    for n, source in enumerate(recipe.sources):
         for role, names in source.roles.items():
             for name in names:
                 key = f"{source.name}/{name}"
-                if key in role_of:
-                    raise BadFile(f"{key} is {role_of[key]} and {role}", "a task has one role, or its result is a leak")
+                with faults.at("source", n, role, name):
+                    if key in role_of:
+                        hint = "a task has one role, or its result is a leak"
+                        raise BadFile(f"{key} is {role_of[key]} and {role}", hint)
                 role_of[key] = role
+    if any(address[0] in ("source", "prior") for address, _ in faults.found):
+        return  # what is counted below is not what the user meant
     counts = {role: list(role_of.values()).count(role) for role in ROLES}
-    if counts["expert"] < recipe.prior.k:
-        raise BadFile(
-            f"{counts['expert']} experts are fewer than K = {recipe.prior.k}", "name more, or lower k in [prior]"
-        )
-    if recipe.generators and not counts["training"]:
-        raise BadFile("a learned generator needs training tasks, there are none")
+    with faults.at("prior", "k"):
+        if counts["expert"] < recipe.prior.k:
+            raise BadFile(
+                f"{counts['expert']} experts are fewer than K = {recipe.prior.k}", "name more, or lower k in [prior]"
+            )
+    with faults.at("generators"):
+        if recipe.generators and not counts["training"]:
+            raise BadFile("a learned generator needs training tasks, there are none")
 
 
-def _source(raw: Mapping[str, Any]) -> Source:
-    known = ("name", "dataset", "path", *ROLES)
+def _sources(faults: Faults, raw: Any) -> list[Source]:
+    with faults.at("source"):
+        if not isinstance(raw, list) or not raw or not all(isinstance(s, dict) for s in raw):
+            raise BadFile("there is no [[source]]", "a recipe names at least one data set")
+        return [_source(faults, n, source) for n, source in enumerate(raw)]
+    return []
+
+
+_SOURCE_KEYS = ("name", "dataset", "path", "description", "photos", *ROLES)
+
+
+def _source(faults: Faults, n: int, raw: Mapping[str, Any]) -> Source:
+    at = ("source", n)
     for key in raw:
-        if key not in known:
-            raise UnknownName.of("key in [[source]]", key, known)
-    roles = {}
+        with faults.at(*at, key):
+            if key not in _SOURCE_KEYS:
+                raise UnknownName.of("key in [[source]]", key, _SOURCE_KEYS)
+    roles: dict[str, tuple[str, ...]] = {}
     for role in ROLES:
         names = raw.get(role, [])
-        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-            raise BadFile(f"{role} must be a list of task names, got {names!r}")
-        roles[role] = tuple(names)
-    name = _text(raw, "name")
-    return Source(name, _text(raw, "dataset", "folder"), _text(raw, "path", name), roles)
+        with faults.at(*at, role):
+            if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+                raise BadFile(f"{role} must be a list of task names, got {names!r}")
+            roles[role] = tuple(names)
+    description, photos = raw.get("description", ""), raw.get("photos", 0)
+    with faults.at(*at, "description"):
+        if not isinstance(description, str) or _braces(description):
+            raise BadFile(f"description must be a text, with no braces but {{name}}, got {description!r}")
+    with faults.at(*at, "photos"):
+        if type(photos) is not int or photos < ("photos" in raw):
+            raise BadFile(f"photos must be a whole number of at least 1, got {photos!r}")
+    name = _text(faults, raw, "name", None, *at)
+    dataset, path = _text(faults, raw, "dataset", "folder", *at), _text(faults, raw, "path", name or "?", *at)
+    return Source(name, dataset, path, roles, description, photos)
 
 
-def _text(raw: Mapping[str, Any], key: str, default: str | None = None) -> str:
+def _template(faults: Faults, raw: Mapping[str, Any]) -> str:
+    template = _text(faults, raw, "template", "a photo of a {name}")
+    with faults.at("template"):
+        if template and ("{name}" not in template or _braces(template)):
+            raise BadFile(f"template must contain {{name}} and no other braces, got {template!r}")
+    return template
+
+
+def _braces(text: str) -> bool:
+    """Whether there are braces besides those of {name}."""
+    rest = text.replace("{name}", "")
+    return "{" in rest or "}" in rest
+
+
+def _text(faults: Faults, raw: Mapping[str, Any], key: str, default: str | None = None, *at: str | int) -> str:
     value = raw.get(key, default)
-    if not isinstance(value, str) or not value:
-        raise BadFile(f"{key} must be a text, got {value!r}")
-    return value
+    with faults.at(*at, key):
+        if not isinstance(value, str) or not value:
+            raise BadFile(f"{key} must be a text, got {value!r}")
+        return value
+    return ""
 
 
-def _table(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _table(faults: Faults, raw: Mapping[str, Any], key: str, *at: str | int) -> Mapping[str, Any]:
     value = raw.get(key, {})
-    if not isinstance(value, dict):
-        raise BadFile(f"[{key}] must be a table, got {value!r}")
-    return value
+    with faults.at(*at, key):
+        if not isinstance(value, dict):
+            raise BadFile(f"[{key}] must be a table, got {value!r}")
+        return value
+    return {}
+
+
+def _config(faults: Faults, kind: type[C], values: Mapping[str, Any], *at: str) -> C:
+    """A config of a table: each key for itself, so that every wrong one is named."""
+    where = f"[{'.'.join(at)}]"
+    good = {}
+    for key, value in values.items():
+        with faults.at(*at, key):
+            from_mapping(kind, {key: value}, where)
+            good[key] = value
+    with faults.at(*at):
+        return from_mapping(kind, good, where)
+    return kind()
 
 
 def data_root(option: str | Path | None, setting: str, flag: str = "--data") -> Path:

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 ORDER = [  # a module may import those above it
     ("errors", "__init__"),
     ("configs", "contracts", "devices", "files", "progressing", "printing"),
-    ("hookspecs", "settings", "rows", "lookalikes", "findings", "page_parts"),
-    ("host", "shelves"),
+    ("hookspecs", "settings", "rows", "lookalikes", "findings", "page_parts", "toml_lines"),
+    ("host", "shelves", "faults"),
     ("adapters", "retrieval"),
     ("lowrank", "attaching"),
     ("semantics", "training", "recipes", "cards"),

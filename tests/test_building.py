@@ -132,3 +132,13 @@ def test_a_recipe_can_be_built_for_another_backbone(run, clipling, toys, recipe,
 def test_a_dry_run_counts_the_warm_up(run, tiny, toys, recipe):
     recipe.write_text(recipe.read_text().replace("[train]", WARM))
     assert '"adapters_to_train": 11' in run("pack", "build", recipe, "--data", toys, "--dry-run").stdout
+
+
+def test_a_pack_of_one_expert_has_a_joint_adapter_too(run, tiny, toys, tmp_path):
+    recipe = tmp_path / "one.toml"
+    recipe.write_text(
+        'backbone = "tiny"\ndefault_generator = "top-k"\n[train]\nepochs = 2\nstates = 2\n[prior]\nk = 1\n'
+        '[[source]]\nname = "toys"\nexpert = ["ball"]\nunseen = ["mug"]\n'
+    )
+    assert run("pack", "build", recipe, "--data", toys).exit_code == 0
+    assert run("bench", "--pack", "one", "--baselines", "joint,top-k").exit_code == 0

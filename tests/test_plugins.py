@@ -13,7 +13,16 @@ LATE = "import sys, json; from click.testing import CliRunner; from sglora_cli.c
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["plugins", "list"], ["generate", "--help"], ["try", "--help"], ["pack", "--help"], ["pack", "list"]],
+    [
+        ["--help"],
+        ["plugins", "list"],
+        ["generate", "--help"],
+        ["try", "--help"],
+        ["pack", "--help"],
+        ["pack", "list"],
+        ["pack", "recipes"],
+        ["data", "list"],
+    ],
 )
 def test_light_commands_do_not_import_torch(arguments):
     code = f"{LATE}r = CliRunner().invoke(main, {arguments!r})\nassert r.exit_code == 0, r.output\n"

@@ -42,6 +42,7 @@ class Cvae:
     label: str = "SG-LoRA"
     summary: str = "SG-LoRA: a sample of the conditional variational autoencoder (Eq. 9)"
     learns: bool = True
+    config: type = CvaeConfig
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         from .network import fit

@@ -1,12 +1,17 @@
-"""Data sets: where tasks come from. folder.py reads captions.jsonl beside images."""
+"""Data sets: where tasks come from. One file a data set; captions.py and gathering.py are what they share."""
 
 from __future__ import annotations
 
 from sglora_cli.api import hookimpl
 
+from .coco import Coco
+from .flickr30k import Flickr30k
+from .flowers import Flowers
 from .folder import Folder
+from .pets import Pets
+from .webdataset import WebDataset
 
 
 @hookimpl
-def sglora_datasets() -> list[Folder]:
-    return [Folder()]
+def sglora_datasets() -> list[object]:
+    return [Coco(), Flickr30k(), Flowers(), Folder(), Pets(), WebDataset()]

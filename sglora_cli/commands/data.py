@@ -1,10 +1,17 @@
-"""`sglora data`: data sets; its commands are in files of their own."""
+"""`sglora data`: which data sets there are, and how to get them."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import click
 
+from sglora_cli import settings
+from sglora_cli.cli import App, say
 from sglora_cli.commands.data_check import check
+from sglora_cli.errors import Unavailable
+from sglora_cli.printing import print_rows
 
 
 @click.group("data")
@@ -12,4 +19,42 @@ def command() -> None:
     """Data sets: where tasks come from."""
 
 
-command.add_command(check)
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.pass_obj
+def list_(app: App, as_json: bool) -> None:
+    """Data sets that recipes can name, and how to get each."""
+    datasets = app.host.datasets
+    rows = [
+        {"name": name, "summary": datasets[name].summary, "fetch": hasattr(datasets[name], "fetch")}
+        for name in sorted(datasets)
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        cells = [
+            [str(r["name"]), str(r["summary"]), f"sglora data fetch {r['name']}" if r["fetch"] else ""] for r in rows
+        ]
+        print_rows(("data set", "summary", "how to get it"), cells)
+
+
+@click.command("fetch")
+@click.argument("name")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder that holds the data sets (or SGLORA_DATA).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def fetch(app: App, name: str, data: Path | None, as_json: bool) -> None:
+    """Download the data set NAME into the data folder, or say what to put where if that may not be done."""
+    from sglora_cli.recipes import data_root
+
+    dataset = app.host.datasets[name]
+    if not hasattr(dataset, "fetch"):
+        raise Unavailable(
+            f"there is nothing to download for data set {name!r}", f"it is {dataset.summary}: bring your own"
+        )
+    folder = dataset.fetch(data_root(data, settings.load().data), (lambda text: None) if as_json else say)
+    click.echo(json.dumps({"name": name, "folder": str(folder)}) if as_json else folder)
+
+
+for subcommand in (check, fetch, list_):
+    command.add_command(subcommand)

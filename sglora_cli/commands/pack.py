@@ -13,6 +13,7 @@ from sglora_cli import settings, shelves
 from sglora_cli.cli import App, say
 from sglora_cli.commands.pack_add import add
 from sglora_cli.commands.pack_files import export, import_, remove
+from sglora_cli.commands.pack_recipes import init, recipes
 from sglora_cli.configs import RuntimeConfig, options_of
 from sglora_cli.errors import BadFile
 from sglora_cli.printing import print_rows
@@ -23,7 +24,7 @@ def command() -> None:
     """Packs: experts and generators for one backbone."""
 
 
-for subcommand in (add, export, import_, remove):
+for subcommand in (add, export, import_, init, recipes, remove):
     command.add_command(subcommand)
 
 
@@ -53,6 +54,7 @@ def build(
     progressing.be_quiet(as_json)
     content = read(shelves.recipe_file(recipe, app.host.recipe_folders))
     if backbone:
+        app.host.backbones[backbone]  # an error of the command line, not of the recipe
         raw = {**content.raw, "backbone": backbone}
         content = replace(content, backbone=backbone, raw=raw)
     root = data_root(data, settings.load().data)

@@ -1,0 +1,100 @@
+"""Oxford 102 Flowers in torchvision's layout: jpg/, imagelabels.mat, setid.mat, and captions.jsonl beside them.
+
+A task is a species. The official training and validation images are for training, the test images for testing.
+The .mat files decide species and side; of captions.jsonl only `image` ("jpg/image_00001.jpg") and `captions` are
+read. A listed image without captions is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sglora_cli.api import BadFile, Photo, Task, Unavailable
+
+from .captions import Captioned, layout_captions
+from .fetching import fetched
+from .gathering import existing, gathered
+
+LISTS = {"trnid": "train", "valid": "train", "tstid": "test"}
+SPECIES = (  # class 1 to 102, as the data set's page lists them
+    "pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "english marigold", "tiger lily",
+    "moon orchid", "bird of paradise", "monkshood", "globe thistle", "snapdragon", "colt's foot", "king protea",
+    "spear thistle", "yellow iris", "globe-flower", "purple coneflower", "peruvian lily", "balloon flower",
+    "giant white arum lily", "fire lily", "pincushion flower", "fritillary", "red ginger", "grape hyacinth",
+    "corn poppy", "prince of wales feathers", "stemless gentian", "artichoke", "sweet william", "carnation",
+    "garden phlox", "love in the mist", "mexican aster", "alpine sea holly", "ruby-lipped cattleya", "cape flower",
+    "great masterwort", "siam tulip", "lenten rose", "barbeton daisy", "daffodil", "sword lily", "poinsettia",
+    "bolero deep blue", "wallflower", "marigold", "buttercup", "oxeye daisy", "common dandelion", "petunia",
+    "wild pansy", "primula", "sunflower", "pelargonium", "bishop of llandaff", "gaura", "geranium", "orange dahlia",
+    "pink-yellow dahlia", "cautleya spicata", "japanese anemone", "black-eyed susan", "silverbush",
+    "californian poppy", "osteospermum", "spring crocus", "bearded iris", "windflower", "tree poppy", "gazania",
+    "azalea", "water lily", "rose", "thorn apple", "morning glory", "passion flower", "lotus", "toad lily",
+    "anthurium", "frangipani", "clematis", "hibiscus", "columbine", "desert-rose", "tree mallow", "magnolia",
+    "cyclamen", "watercress", "canna lily", "hippeastrum", "bee balm", "ball moss", "foxglove", "bougainvillea",
+    "camellia", "mallow", "mexican petunia", "bromelia", "blanket flower", "trumpet creeper", "blackberry lily",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Flowers:
+    name: str = "flowers"
+    summary: str = "Oxford 102 Flowers as torchvision keeps it; a task a species"
+
+    def tasks(self, root: Path) -> Sequence[Task]:
+        """Every species with a captioned image, sorted.
+
+        Raises Unavailable without the .mat files, scipy or captions, BadFile for anything wrong in them.
+        """
+        labels = _numbers(root / "imagelabels.mat", ("labels",))["labels"]
+        sides = _numbers(root / "setid.mat", tuple(LISTS))
+        captions = layout_captions(root, "jpg/image_00001.jpg")
+        photos = list(_photos(root, labels, sides, dict(captions)))
+        if not photos:
+            raise BadFile(f"{root}: no listed image has a caption")
+        return gathered(root, photos)
+
+    def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
+        """Download what is missing (350 MB), checked; captions are not part of it."""
+        return fetched("Flowers102", data, "flowers-102", note)
+
+
+def _numbers(path: Path, names: tuple[str, ...]) -> dict[str, list[int]]:
+    """Lists of whole numbers in a .mat file. Raises BadFile."""
+    if not path.is_file():
+        raise Unavailable(f"{path} does not exist", "`sglora data fetch flowers` downloads it into the data folder")
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise Unavailable("scipy is not installed; .mat files need it", 'pip install "sglora[flowers]"') from None
+    try:
+        table: dict[str, Any] = loadmat(path)
+    except Exception as error:  # scipy raises whatever a broken byte leads it to
+        raise BadFile(f"{path} is not a .mat file: {error}", "fetch it again") from None
+    found = {}
+    for name in names:
+        if name not in table or getattr(table[name].dtype, "kind", "") not in "iuf":
+            raise BadFile(f"{path} has no numbers {name!r}", "fetch it again")
+        found[name] = [int(n) for n in table[name].ravel()]
+    return found
+
+
+def _photos(
+    root: Path, labels: list[int], sides: dict[str, list[int]], captions: dict[str, Captioned]
+) -> Iterator[tuple[str, str, Photo]]:
+    """(species, split, photo) of every listed image with captions."""
+    for name, split in LISTS.items():
+        for number in sides[name]:
+            where = f"{root / 'setid.mat'}, {name}"
+            if not 1 <= number <= len(labels):
+                raise BadFile(f"{where}: there is no image {number} among {len(labels)} labels")
+            if not 1 <= labels[number - 1] <= len(SPECIES):
+                raise BadFile(f"{root / 'imagelabels.mat'}: image {number} has class {labels[number - 1]}")
+            name = f"image_{number:05d}.jpg"
+            if (one := captions.pop(f"jpg/{name}", None)) is not None:
+                photo = Photo(existing(root / "jpg", name, where), one.captions)
+                yield SPECIES[labels[number - 1] - 1], split, photo
+    for one in captions.values():
+        raise BadFile(f"{one.where}: no list names image {one.image!r}")

@@ -73,7 +73,9 @@ def remove_expert(pack: Pack, expert: str, recipe_folders: Sequence[Path]) -> Re
         _without(folder, pack, expert, manifest)
     notes = [f"pack {target.name!r} is bundled and stays as it is: this copy of it hides it"]
     notes = [] if target == pack.folder else notes
-    if learned := [*pack.manifest["generators"], *(["joint"] if (target / "joint.safetensors").exists() else [])]:
+    learned = [*pack.manifest["generators"], *(["joint"] if (target / "joint.safetensors").exists() else [])]
+    task = next(task for task in pack.manifest["tasks"] if task["key"] == expert)
+    if learned and "origin" not in task:  # one that was added later taught them nothing
         notes.append(f"{', '.join(learned)}: trained with the expert, not trained again")
     return Removed(Pack(target), tuple(notes))
 

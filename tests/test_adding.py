@@ -196,3 +196,11 @@ def test_a_new_version_that_does_not_open_leaves_the_old_one(pack, own_home):
     with pytest.raises(BadFile, match="does not hold one row"), edited(pack) as (_, manifest):
         manifest["tasks"] = [task for task in manifest["tasks"] if task["name"] != "ball"]
     assert {p: p.read_bytes() for p in sorted(own_home.rglob("*")) if p.is_file()} == before
+
+
+def test_an_added_expert_goes_without_a_word_about_training(run, pack, tmp_path):
+    path = foreign(tmp_path / "teapot.safetensors", pack, rank=2, seed=1)
+    assert run("pack", "add", "toys", path, "--text", "a photo of a teapot").exit_code == 0
+    result = run("pack", "remove", "toys", "added/teapot", "--yes")
+    assert result.exit_code == 0, result.output
+    assert "trained with" not in result.stderr

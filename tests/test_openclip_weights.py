@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import open_clip
 import pytest
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sglora_cli.configs import RuntimeConfig
-from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, Unavailable
+from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, Unavailable, UnknownName
 from sglora_openclip import OpenClip
 from sglora_openclip import weights as weights_module
 
@@ -174,9 +175,45 @@ def test_missing_weights_are_unavailable(architecture, tmp_path):
 def test_only_weights_from_the_hub_have_the_hubs_name(architecture, model, tmp_path, monkeypatch):
     from sglora_openclip import model as module
 
-    backbone = OpenClip("mine", architecture, "tag", "", hub_name="org/model")
+    backbone = OpenClip("mine", architecture, "", "", hub_name="org/model")
     save_file(model.clip.state_dict(), tmp_path / "model.safetensors")
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": SMALL}))
     assert backbone.load(RuntimeConfig(device="cpu", weights=str(tmp_path))).hub_name == ""
     monkeypatch.setattr(module, "fetch_model", lambda _: small_clip().clip)
     assert backbone.load(RuntimeConfig(device="cpu")).hub_name == "org/model"
+
+
+def prepared(architecture: str, tag: str = "", **beside) -> tuple:
+    checkpoint = weights_module.Checkpoint(Path("w.pt"), {}, None, beside)
+    found = weights_module.preprocessing(architecture, tag, checkpoint)
+    return tuple(found["mean"]), found["resize_mode"]
+
+
+OPENAI, HALF = (0.48145466, 0.4578275, 0.40821073), (0.5, 0.5, 0.5)
+
+
+def test_photos_are_prepared_as_the_weights_want_it():
+    assert prepared("ViT-B-16-quickgelu", "openai") == (OPENAI, "shortest")
+    assert prepared("ViT-B-16-SigLIP") == (HALF, "squash")  # all its tags agree
+    assert prepared("ViT-L-14", "laion2b_s32b_b82k") == (HALF, "shortest")
+    assert prepared("ViT-L-14", "openai") == (OPENAI, "shortest")
+    assert prepared("ViT-L-14", mean=[0.1, 0.2, 0.3], resize_mode="squash") == ((0.1, 0.2, 0.3), "squash")
+
+
+def test_where_tags_disagree_the_user_is_told():
+    with pytest.warns(SgloraWarning, match="does not say how photos are prepared for it"):
+        assert prepared("ViT-L-14") == (OPENAI, "shortest")
+    with pytest.raises(UnknownName, match="no weights of ViT-L-14 in open_clip named 'laion'"):
+        prepared("ViT-L-14", "laion")
+
+
+def test_the_preprocessing_of_a_file_reaches_the_model_and_its_fingerprint(architecture, model, tmp_path):
+    save_file(model.clip.state_dict(), tmp_path / "model.safetensors")
+    names = {}
+    for mean in ([0.5, 0.5, 0.5], [0.1, 0.1, 0.1]):
+        config = {"model_cfg": SMALL, "preprocess_cfg": {"mean": mean, "resize_mode": "squash"}}
+        (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+        found = loaded(architecture, tmp_path)
+        assert list(found._preprocessing_config()["mean"]) == mean
+        names[found.fingerprint] = mean
+    assert len(names) == 2

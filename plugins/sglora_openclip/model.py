@@ -31,7 +31,7 @@ from sglora_cli.api import (
 from . import OpenClip
 from .hub import fetch_model, fetch_tokenizer, quiet
 from .tower import VisualTower
-from .weights import Checkpoint, read
+from .weights import Checkpoint, preprocessing, read
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -73,8 +73,11 @@ def _from_file(backbone: OpenClip, path: Path, wanted: bool) -> nn.Module:
             SgloraWarning,
             stacklevel=2,
         )
+    photos = preprocessing(backbone.architecture, backbone.tag, checkpoint)
     with quiet():
-        model: nn.Module = open_clip.create_model(backbone.architecture, load_weights=False, pretrained_text=False)
+        model: nn.Module = open_clip.create_model(
+            backbone.architecture, load_weights=False, pretrained_text=False, force_preprocess_cfg=photos
+        )
     _put(model, checkpoint, backbone)
     return model
 

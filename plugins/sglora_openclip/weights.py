@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sglora_cli.api import BadFile, Unavailable, file_hash, read_json, read_state
+from sglora_cli.api import BadFile, SgloraWarning, Unavailable, UnknownName, file_hash, read_json, read_state
 
 from .names import is_transformers, to_open_clip
 
@@ -36,6 +37,8 @@ class Checkpoint:
     path: Path
     state: dict[str, Tensor]
     quick_gelu: bool | None
+    preprocess: dict[str, Any]
+    """What is said beside the file of how photos are prepared; {} where nothing is."""
 
 
 def read(path: Path) -> Checkpoint:
@@ -53,7 +56,8 @@ def read(path: Path) -> Checkpoint:
         state = to_open_clip(state)
     if not any(name.startswith("visual.") for name in state):
         raise BadFile(f"{path} holds no CLIP model: no tensor is called visual.*")
-    return Checkpoint(path, state, True if openai else _beside(path))
+    quick_gelu, preprocess = _beside(path)
+    return Checkpoint(path, state, True if openai else quick_gelu, preprocess)
 
 
 def _published(path: Path) -> dict[str, Tensor]:
@@ -77,15 +81,44 @@ def _is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def _beside(path: Path) -> bool | None:
-    """What the configuration in the same folder says: transformers' config.json or open_clip_config.json."""
+def _beside(path: Path) -> tuple[bool | None, dict[str, Any]]:
+    """What the configuration in the same folder says, transformers' config.json or open_clip_config.json:
+    whether the activation is QuickGELU, and the preprocessing."""
     for name in ("config.json", "open_clip_config.json"):
         config = path.parent / name
-        if config.is_file():
-            content = read_json(config)
-            if isinstance(content, dict):
-                if isinstance(vision := content.get("vision_config"), dict):
-                    return bool(vision.get("hidden_act", "quick_gelu") == "quick_gelu")
-                if isinstance(model := content.get("model_cfg"), dict):
-                    return bool(model.get("quick_gelu", False))
-    return None
+        content = read_json(config) if config.is_file() else None
+        if isinstance(content, dict):
+            if isinstance(vision := content.get("vision_config"), dict):
+                return bool(vision.get("hidden_act", "quick_gelu") == "quick_gelu"), {}
+            if isinstance(model := content.get("model_cfg"), dict):
+                own = content.get("preprocess_cfg")
+                return bool(model.get("quick_gelu", False)), own if isinstance(own, dict) else {}
+    return None, {}
+
+
+def preprocessing(architecture: str, tag: str, checkpoint: Checkpoint) -> dict[str, Any]:
+    """How photos are prepared for weights from a file: as beside the file, else as open_clip's tag of that name has
+    it, else as all its tags of the architecture have it. Where they disagree, OpenAI's is taken, with a warning.
+
+    Raises UnknownName for a tag that open_clip lacks.
+    """
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if tag and tag not in tags:
+        raise UnknownName.of(f"weights of {architecture} in open_clip", tag, tags)
+    usual = asdict(PreprocessCfg())
+    if checkpoint.preprocess:
+        return dict(merge_preprocess_dict(usual, checkpoint.preprocess))
+    known = [merge_preprocess_dict(usual, get_pretrained_cfg(architecture, one)) for one in ([tag] if tag else tags)]
+    if any(one != known[0] for one in known):
+        warnings.warn(
+            f"{checkpoint.path} does not say how photos are prepared for it, and weights of {architecture} differ in "
+            f"that: OpenAI's way is taken (name the tag, as in open_clip:{architecture}/{tags[-1]}, if it is another)",
+            SgloraWarning,
+            stacklevel=3,
+        )
+        return usual
+    return dict(known[0]) if known else usual

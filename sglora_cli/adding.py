@@ -25,7 +25,7 @@ from sglora_cli.generating import cleaned
 from sglora_cli.host import Host
 from sglora_cli.lowrank import join_gauge
 from sglora_cli.packs import Pack, edited, file_name
-from sglora_cli.semantics import meaning
+from sglora_cli.semantics import check_text, meaning
 from sglora_cli.shelves import Place, own_folder
 
 _NAME = re.compile(r"[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*/[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*")
@@ -75,7 +75,7 @@ def add_expert(
     chosen = settings.exact(settings.runtime(runtime or RuntimeConfig(), pack.backbone))
     model = host.backbones[pack.backbone].load(chosen)
     pack.check_model(model)
-    getattr(model, "check_text", lambda text: None)(text)
+    check_text(model, text)
     taken = take(pack, model, adapters, alpha, visual_only)
     dataset, short = key.split("/")
     task = {

@@ -196,7 +196,10 @@ def _check_packed(path: str, module: Any) -> None:
     plain &= getattr(module, "logit_scale", None) is None and getattr(module, "head_scale", None) is None
     plain &= getattr(module, "bias_k", None) is None and not getattr(module, "add_zero_attn", False)
     if not plain:
-        raise Mismatch(f"the attention {path} is of a kind that cannot take adapters: {type(module).__name__}")
+        raise Mismatch(
+            f"the attention {path} is of a kind that cannot take adapters: {type(module).__name__}",
+            "name a backbone with plain attention",
+        )
 
 
 def _attach(module: Any, update: Update) -> Callable[[], None]:

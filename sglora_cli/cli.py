@@ -7,11 +7,12 @@ import warnings
 from functools import cached_property
 from importlib import import_module
 from keyword import iskeyword
+from pathlib import Path
 
 import click
 
 from sglora_cli import __version__
-from sglora_cli.errors import BadRecipe, SgloraError, UnknownName
+from sglora_cli.errors import BadRecipe, SgloraError, UnknownName, UsageError
 from sglora_cli.printing import printable
 
 COMMANDS = {
@@ -43,6 +44,12 @@ class App:
 def say(text: str) -> None:
     """One line to the user beside the results."""
     click.echo(printable(text), err=True)
+
+
+def check_page_name(report: Path | None) -> None:
+    """Raises UsageError for a page that is not called .html."""
+    if report and report.suffix != ".html":
+        raise UsageError(f"a report is written as .html, got {report}", f"try --report {report.with_suffix('.html')}")
 
 
 def _lines(error: SgloraError) -> list[str]:

@@ -94,7 +94,7 @@ class CheckConfig:
 class RuntimeConfig:
     """Where and how a backbone computes. It changes speed, memory and the last digits, not the method."""
 
-    device: str = knob("", "Device: auto, cpu, cuda, cuda:1, mps; else the settings', else the best there is.")
+    device: str = knob("", "Device: auto, cpu, cuda, cuda:1, mps; else the settings', else a CUDA GPU or the CPU.")
     precision: str = knob("auto", "Numbers of the frozen backbone: fp32, bf16, fp16; auto is bf16 on CUDA, else fp32.")
     weights: str = knob("", "File or folder with the backbone's weights; else the settings', else the backbone's own.")
     compile: bool = knob(False, "Compile the backbone with torch.compile: slow to start, faster in long runs.")

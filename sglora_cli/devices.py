@@ -10,7 +10,10 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 def pick_device(name: str = "") -> torch.device:
-    """The device of that name; the best there is for "" and "auto". Raises UsageError, Unavailable."""
+    """The device of that name; for "" and "auto" a CUDA GPU if there is one, else the CPU.
+
+    Raises UsageError, Unavailable.
+    """
     if name in ("", "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -20,7 +23,10 @@ def pick_device(name: str = "") -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise Unavailable(f"device {name!r} is not on this machine: PyTorch finds no CUDA GPU", "pass --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise Unavailable(f"device {name!r} is not on this machine: it has {torch.cuda.device_count()} CUDA GPU(s)")
+        many = torch.cuda.device_count()
+        raise Unavailable(
+            f"device {name!r} is not on this machine: it has {many} CUDA GPU(s)", f"the last is cuda:{many - 1}"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise Unavailable(f"device {name!r} is not on this machine", "pass --device cpu")
     if device.type not in ("cpu", "cuda", "mps"):
@@ -34,7 +40,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
         native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float32
     if name not in PRECISIONS:
-        raise UsageError(f"precision must be auto, {', '.join(PRECISIONS)}, got {name!r}")
+        raise UsageError(f"precision must be auto, {', '.join(PRECISIONS)}, got {name!r}", "leave --precision out")
     if name == "fp16" and device.type == "cpu":
         raise UsageError("fp16 does not train on a CPU", "use fp32 there")
     return PRECISIONS[name]

@@ -20,7 +20,7 @@ from sglora_cli.files import content_hash
 from sglora_cli.formats import FORMATS, AdapterFile, format_of, load_adapter, save_adapter, write_adapter
 from sglora_cli.host import Host
 from sglora_cli.packs import Pack
-from sglora_cli.semantics import Prior, meaning
+from sglora_cli.semantics import Prior, check_text, meaning
 from sglora_cli.settings import cache_folder
 
 MAX_CHARACTERS = 2000
@@ -108,7 +108,7 @@ class Session:
         """Adapters for one sentence. Raises UsageError for an empty or over-long one."""
         config, sentence = checked(config or GenerateConfig()), cleaned(sentence)
         prior_config = checked(prior_config or self.pack.prior_config)
-        getattr(self.model, "check_text", lambda text: None)(sentence)
+        check_text(self.model, sentence)
         embedding_D = self.model.encode_text([sentence])[0]
         prior = self.pack.prior(embedding_D, prior_config)
         nearest = float((self.pack.meaning_EW @ meaning(self.model, [sentence])[0]).max())

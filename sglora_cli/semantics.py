@@ -44,6 +44,13 @@ def meaning(model: Model, texts: Sequence[str]) -> Tensor:
     return encode(texts).float()
 
 
+def check_text(model: Model, text: str) -> None:
+    """Raises Mismatch if the model says that its `encode_text` would cut something off."""
+    check: Callable[[str], None] | None = getattr(model, "check_text", None)
+    if check is not None:
+        check(text)
+
+
 def select(similarity_E: Tensor, k: int, tau: float) -> tuple[tuple[int, ...], Tensor]:
     """The k most similar experts and their softmax weights (Eq. 6); ties go to the lower row.
 

@@ -43,7 +43,7 @@ class Settings:
     generator: str = ""
     """Generator used when a command names none; else the pack's own choice."""
     device: str = ""
-    """Device used when a command names none; else the best there is."""
+    """Device used when a command names none; else a CUDA GPU if there is one."""
     weights: str = ""
     """Weights of the default backbone: a file or folder. Other backbones do not look at it."""
 

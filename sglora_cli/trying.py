@@ -24,6 +24,7 @@ from sglora_cli.formats import AdapterFile, load_adapter, provenance, read_adapt
 from sglora_cli.generating import cleaned
 from sglora_cli.host import Host
 from sglora_cli.progressing import progress
+from sglora_cli.semantics import check_text
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 _BATCH = 16  # decoded photos are large: memory follows from this, speed hardly
@@ -191,7 +192,7 @@ def compare(
     At most 16 decoded images are in memory. Raises BadFile if no image can be read.
     """
     for text in texts:
-        getattr(model, "check_text", lambda text: None)(text)
+        check_text(model, text)
     text_CD = torch.cat([model.encode_text(texts[i : i + _TEXTS]).cpu() for i in range(0, len(texts), _TEXTS)])
     names, kept, skipped = list(photos), [], []
     parts: list[tuple[Tensor, Tensor]] = []

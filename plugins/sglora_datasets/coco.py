@@ -61,7 +61,7 @@ class Coco:
         )
 
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
-        """Raises Unavailable, saying what to put where: 19 GB are not fetched by the way."""
+        """Raises Unavailable, saying what to put where: so much is not fetched by the way."""
         root = data / "coco"
         raise Unavailable("COCO is not downloaded by this program: its photos are 18 GB", _where_from(root))
 

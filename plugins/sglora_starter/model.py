@@ -37,7 +37,9 @@ def load(weights: Path, runtime: RuntimeConfig) -> StarterModel:
     if runtime.device not in ("", "cpu", "auto"):
         raise Unavailable(f"the starter backbone runs on the CPU, not on {runtime.device!r}", "leave --device out")
     if runtime.precision not in ("auto", "fp32"):
-        raise Unavailable(f"the starter backbone computes in fp32, not in {runtime.precision!r}")
+        raise Unavailable(
+            f"the starter backbone computes in fp32, not in {runtime.precision!r}", "leave --precision out"
+        )
     return StarterModel(Path(runtime.weights) if runtime.weights else weights)
 
 

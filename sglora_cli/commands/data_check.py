@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from sglora_cli import settings, shelves
-from sglora_cli.cli import App, say
+from sglora_cli.cli import App, check_page_name, say
 from sglora_cli.configs import CheckConfig, options_of
-from sglora_cli.errors import UsageError
 from sglora_cli.findings import Count
 from sglora_cli.printing import print_rows, printable
 
@@ -49,8 +48,7 @@ def check(
     sglora data check folder --path photos --report photos.html
     sglora data check folder --path data/flowers --recipe starter
     """
-    if report and report.suffix != ".html":
-        raise UsageError(f"a report is written as .html, got {report}", f"try --report {report.with_suffix('.html')}")
+    check_page_name(report)
     from sglora_cli import check_page, checking, progressing, recipes
     from sglora_cli.files import write_bytes
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sglora_cli.cli import App, say
+from sglora_cli.cli import App, check_page_name, say
 from sglora_cli.configs import RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
 from sglora_cli.printing import print_rows
@@ -54,8 +54,7 @@ def command(
     """
     if (images is None) == (not image):
         raise UsageError("name the images to look at, in one way", "pass --images DIR, or --image FILE with sentences")
-    if report and report.suffix != ".html":
-        raise UsageError(f"a report is written as .html, got {report}", f"try --report {report.with_suffix('.html')}")
+    check_page_name(report)
     from sglora_cli import pages, progressing, trying
     from sglora_cli.files import write_bytes
 

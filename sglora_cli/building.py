@@ -26,7 +26,7 @@ from sglora_cli.host import Host
 from sglora_cli.packs import FORMAT, ExpertFiles, file_name, seal
 from sglora_cli.progressing import progress
 from sglora_cli.recipes import Recipe, planned
-from sglora_cli.semantics import meaning, prior
+from sglora_cli.semantics import check_text, meaning, prior
 from sglora_cli.settings import cache_folder
 from sglora_cli.shelves import built_folder
 from sglora_cli.training import TaskTensors, train_joint, train_tasks, warm_up
@@ -88,6 +88,7 @@ def build(
 def _features(model: Model, plan: Sequence[Mapping[str, Sequence[Task]]]) -> list[BuildTask]:
     wanted = [(role, task) for roles in plan for role, tasks in roles.items() for task in tasks]
     for _, task in wanted:
+        check_text(model, task.description)
         if len(task.photos["train"]) < 2:
             raise BadFile(
                 f"task {task.key} has {len(task.photos['train'])} training photo(s), it needs two", "remove it"

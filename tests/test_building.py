@@ -9,6 +9,7 @@ import torch
 from conftest import EXPERTS
 
 from sglora_cli import building
+from sglora_cli.errors import Mismatch
 from sglora_cli.files import load_tensors
 from sglora_cli.packs import Pack
 from sglora_cli.training import train_tasks, warm_up
@@ -142,3 +143,19 @@ def test_a_pack_of_one_expert_has_a_joint_adapter_too(run, tiny, toys, tmp_path)
     )
     assert run("pack", "build", recipe, "--data", toys).exit_code == 0
     assert run("bench", "--pack", "one", "--baselines", "joint,top-k").exit_code == 0
+
+
+def test_a_description_that_would_be_cut_stops_the_build(run, tiny, toys, recipe, own_home, monkeypatch):
+    import sglora_tiny
+
+    def check_text(self, text):
+        if "nest" in text:
+            raise Mismatch("the sentence has 99 tokens, more than 77", "shorten it")
+
+    monkeypatch.setattr(sglora_tiny.TinyModel, "check_text", check_text, raising=False)
+    result = run("pack", "build", recipe, "--data", toys)
+    assert (result.exit_code, result.stderr) == (
+        5,
+        "error: the sentence has 99 tokens, more than 77\nhint: shorten it\n",
+    )
+    assert not (own_home / "cache").exists()

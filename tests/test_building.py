@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -84,6 +85,30 @@ def test_an_interrupted_build_goes_on_with_the_same_bytes(
     assert content(tmp_path / "second/cache/packs/toys") == expected
     left = {p.suffix for p in (tmp_path / "second/cache").rglob("*") if p.is_file() and "packs" not in p.parts}
     assert left <= {".safetensors", ".lock"}
+
+
+@pytest.mark.parametrize("calls", [3, 30, 60])
+def test_a_full_disk_stops_a_build_and_loses_nothing(whole, run, recipe, toys, monkeypatch, tmp_path, calls):
+    monkeypatch.setenv("SGLORA_HOME", str(tmp_path / "second"))
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
+    original, made = tensor_rows.TensorDraft._write, []
+
+    def full(*args):
+        made.append(1)
+        if len(made) > calls:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tensor_rows.TensorDraft, "_write", full)
+        stopped = run("pack", "build", recipe, "--data", toys)
+    assert stopped.exit_code == 6
+    error, hint = stopped.stderr.splitlines()[-2:]
+    assert error.startswith("error: cannot write ")
+    assert error.endswith(".part: No space left on device")
+    assert hint == "hint: make room, or move the cache with SGLORA_HOME; what is done is kept"
+    assert run("pack", "build", recipe, "--data", toys).exit_code == 0
+    assert content(tmp_path / "second/cache/packs/toys") == whole
 
 
 KILLED = """

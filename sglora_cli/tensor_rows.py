@@ -97,12 +97,16 @@ class TensorDraft:
             target.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch()
             self._file: BinaryIO = self.path.open("r+b", buffering=0)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        try:
             self.resumed = self._file.read(len(header)) == header
             """Whether an earlier process wrote to it."""
             if not self.resumed:
                 self._file.truncate(0)
                 self._write(0, memoryview(header))
         except OSError as error:
+            self._file.close()
             raise _unwritable(self.path, error) from error
 
     def put(self, name: str, row: int, values: Tensor) -> None:

@@ -246,7 +246,7 @@ def test_captions_of_an_image_that_no_list_names_are_refused(tmp_path):
     pets_tree(tmp_path)
     with (tmp_path / "captions.jsonl").open("a") as file:
         file.write('{"image": "images/pug_9.jpg", "captions": ["a pug"]}\n')
-    with pytest.raises(BadFile, match=r"captions.jsonl, line 9: neither list names image 'images/pug_9.jpg'"):
+    with pytest.raises(BadFile, match=r"captions.jsonl, line 9: no list names image 'images/pug_9.jpg'"):
         Pets().tasks(tmp_path)
 
 

@@ -9,6 +9,7 @@ import click
 
 from sglora_cli import settings
 from sglora_cli.cli import App, say
+from sglora_cli.commands.data_caption import caption
 from sglora_cli.commands.data_check import check
 from sglora_cli.errors import Unavailable
 from sglora_cli.printing import print_rows
@@ -56,5 +57,5 @@ def fetch(app: App, name: str, data: Path | None, as_json: bool) -> None:
     click.echo(json.dumps({"name": name, "folder": str(folder)}) if as_json else folder)
 
 
-for subcommand in (check, fetch, list_):
+for subcommand in (caption, check, fetch, list_):
     command.add_command(subcommand)

@@ -20,15 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from sglora_cli.api import (
-    BadFile,
-    RuntimeConfig,
-    SgloraWarning,
-    Unavailable,
-    hookimpl,
-    pick_device,
-    pick_precision,
-)
+from sglora_cli.api import BadFile, RuntimeConfig, SgloraWarning, Unavailable, hookimpl
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,6 +48,8 @@ class Qwen2VL:
             from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
         except (ImportError, RuntimeError) as error:  # RuntimeError: a part built for another torch
             raise Unavailable(f"transformers cannot be used: {error}", 'pip install "sglora[caption]"') from None
+        from sglora_cli.api import pick_device, pick_precision  # they bring torch
+
         device = pick_device(runtime.device)
         folder = Path(runtime.weights) if runtime.weights else _from_hub(self.hub_name)
         if not (folder / "config.json").is_file():

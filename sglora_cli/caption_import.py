@@ -38,7 +38,7 @@ def take_captions(plan: Plan, source: Path, config: CaptionConfig, force: bool =
         if captions and (not before or before.captions != tuple(captions)):
             lines[listed.image] = line_of(listed, captions)
             outcome.captions += len(captions)
-            outcome.written += not before
+            outcome.written, outcome.replaced = outcome.written + 1, outcome.replaced + bool(before)
     if not dry:
         content = "".join(lines[one.image] + "\n" for one in plan.listed if one.image in lines)
         write_bytes(plan.target, content.encode())

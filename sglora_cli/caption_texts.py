@@ -127,8 +127,8 @@ class Judge:
             return "empty"
         if _REFUSAL.match(caption):
             return "refusal"
-        if len(caption.split()) < self.fewest_words:
-            return "short"
         if normal(caption) in map(normal, own):
             return "repeated"
+        if len(caption.split()) < self.fewest_words:
+            return "short"
         return "shared" if self.known.get(normal(caption), image) != image else ""

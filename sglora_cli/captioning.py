@@ -61,7 +61,9 @@ class Outcome:
 
     plan: Plan
     written: int = 0
-    """Images that got captions."""
+    """Images whose captions were written."""
+    replaced: int = 0
+    """Those of them that had others."""
     captions: int = 0
     problems: list[Problem] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
@@ -70,12 +72,13 @@ class Outcome:
     @property
     def left(self) -> int:
         """Images that still have no captions."""
-        return len(self.plan.waiting()) - self.written
+        return len(self.plan.waiting()) - self.written + self.replaced
 
     def facts(self) -> dict[str, Any]:
         return {
             **about(self.plan),
             "written": self.written,
+            "replaced": self.replaced,
             "captions": self.captions,
             "left": self.left,
             "refused": dict(sorted(self.refused.items())),
@@ -94,11 +97,12 @@ def about(plan: Plan) -> dict[str, Any]:
     }
 
 
-def planned(host: Host, dataset: str, root: Path, output: Path | None = None) -> Plan:
-    """What there is to do in a folder. Writes nothing.
+def planned(host: Host, dataset: str, root: Path, output: Path | None = None, hide_table: bool = False) -> Plan:
+    """What there is to do in a folder. A last line that an interruption cut off is dropped; no more is written.
 
     Raises UnknownName, Unavailable if the data set cannot list images without captions, BadFile for a line of
-    the target that is broken or names an image that the data set has not.
+    the target that is broken or names an image that the data set has not, UsageError if the new file would hide a
+    captions.csv, unless `hide_table`.
     """
     plugin = host.datasets[dataset]
     if not root.is_dir():
@@ -107,11 +111,14 @@ def planned(host: Host, dataset: str, root: Path, output: Path | None = None) ->
         raise Unavailable(
             f"data set {dataset!r} has captions of its own and lists no other images", "it needs no captioner"
         )
+    target = output or root / JSONL
+    if target.exists():  # the data set may read it too
+        with _appending(target):
+            pass
     listed = list(plugin.images(root))
     if not listed:
         raise BadFile(f"data set {dataset!r} finds no image in {root}")
-    target = output or root / JSONL
-    if not output and not target.exists() and (root / CSV).exists():
+    if not output and not hide_table and not target.exists() and (root / CSV).exists():
         raise UsageError(f"{root / CSV} holds the captions, and {JSONL} would hide it", f"pass --from {root / CSV}")
     done, names = read_lines(target), {one.image for one in listed}
     for entry in done.values():

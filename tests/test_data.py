@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from urllib.error import URLError
 
 import pytest
 from conftest import install
-from trees import pets_tree
 
 
 def test_data_sets_are_listed(run):
@@ -18,71 +16,6 @@ def test_data_sets_are_listed(run):
     assert "folder a folder with images and captions.jsonl or captions.csv" in lines
     rows = {row["name"]: row["fetch"] for row in json.loads(run("data", "list", "--json").stdout)}
     assert (rows["coco"], rows["pets"], rows["folder"]) == (True, True, False)
-
-
-class Pretended:
-    """Stands for a data set of torchvision: what it leaves, or raises."""
-
-    def __init__(self, outcome):
-        self.outcome = outcome
-
-    def __call__(self, root, download):
-        assert download
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
-        self.outcome(root)
-
-
-def test_pets_are_fetched_through_torchvision(run, tmp_path, monkeypatch):
-    import torchvision.datasets
-
-    def download(root):
-        folder = tmp_path / "oxford-iiit-pet"
-        assert str(folder.parent) == root
-        folder.mkdir()
-        pets_tree(folder)
-
-    monkeypatch.setattr(torchvision.datasets, "OxfordIIITPet", Pretended(download))
-    result = run("data", "fetch", "pets", "--data", tmp_path)
-    assert result.exit_code == 0, result.output
-    assert result.stdout == f"{tmp_path}/oxford-iiit-pet\n"
-    assert result.stderr == (
-        f"downloading into {tmp_path}/oxford-iiit-pet\ncaptions.jsonl is not part of it: write it, one line an image\n"
-    )
-
-
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (URLError("no route to host"), "<urlopen error no route to host>"),
-        (RuntimeError("File not found or corrupted."), "File not found or corrupted."),
-        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
-    ],
-)
-def test_a_download_that_fails_is_unavailable(run, tmp_path, monkeypatch, error, message):
-    import torchvision.datasets
-
-    monkeypatch.setattr(torchvision.datasets, "Flowers102", Pretended(error))
-    result = run("data", "fetch", "flowers", "--data", tmp_path, "--json")
-    assert (result.exit_code, result.stdout) == (6, "")
-    assert result.stderr == (
-        f"error: flowers-102 could not be downloaded: {message}\nhint: try again: what is whole and checked is kept\n"
-    )
-
-
-def test_a_wrong_checksum_is_found_by_torchvision(run, tmp_path, monkeypatch):
-    """The real downloader, with a server that sends something else."""
-    import io
-
-    from torchvision.datasets import utils
-
-    class Reply(io.BytesIO):
-        url, length = "https://example.org/x", 5
-
-    monkeypatch.setattr(utils.urllib.request, "urlopen", lambda *_, **__: Reply(b"wrong"))
-    result = run("data", "fetch", "flowers", "--data", tmp_path)
-    assert result.exit_code == 6, result.output
-    assert "flowers-102 could not be downloaded: " in result.stderr
 
 
 def test_what_may_not_be_downloaded_is_described(run, tmp_path):

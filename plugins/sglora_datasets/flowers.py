@@ -58,7 +58,7 @@ class Flowers:
 
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
         """Download what is missing (350 MB), checked; captions are not part of it."""
-        return fetched("Flowers102", data, "flowers-102", note)
+        return fetched("Flowers102", data, "flowers-102", note, ("jpg", "imagelabels.mat", "setid.mat"))
 
 
 def _numbers(path: Path, names: tuple[str, ...]) -> dict[str, list[int]]:

@@ -41,7 +41,7 @@ class Pets:
 
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
         """Download what is missing (800 MB), checked; captions are not part of it."""
-        return fetched("OxfordIIITPet", data, "oxford-iiit-pet", note)
+        return fetched("OxfordIIITPet", data, "oxford-iiit-pet", note, ("images", "annotations"))
 
 
 def _rows(root: Path) -> Iterator[Row]:

@@ -75,7 +75,7 @@ def caption(
         raise UsageError("--limit does not go with --from", "a file is taken whole")
     progressing.be_quiet(as_json)
     root = path or recipes.data_root(None, settings.load().data, "--path") / dataset
-    plan = captioning.planned(app.host, dataset, root, output)
+    plan = captioning.planned(app.host, dataset, root, output, hide_table=bool(source))
     if source:
         outcome = caption_import.take_captions(plan, source, config, force, dry_run)
     else:

@@ -19,14 +19,23 @@ def test_data_sets_are_listed(run):
 
 
 def test_what_may_not_be_downloaded_is_described(run, tmp_path):
-    result = run("data", "fetch", "coco", "--data", tmp_path)
+    result = run("data", "fetch", "flickr30k", "--data", tmp_path)
+    assert (result.exit_code, result.stdout) == (6, "")
+    assert result.stderr.startswith(
+        "error: Flickr30K may not be downloaded by this program\nhint: ask for the photos at "
+    )
+
+
+def test_the_older_coco_is_described(run, tmp_path):
+    result = run("data", "fetch", "coco:train2014", "--data", tmp_path)
     assert (result.exit_code, result.stdout) == (6, "")
     assert result.stderr == (
-        "error: COCO is not downloaded by this program: its photos are 18 GB\n"
-        f"hint: put the photos of http://images.cocodataset.org/zips/train2017.zip into {tmp_path}/coco/train2017, and "
-        "captions_train2017.json and instances_train2017.json of "
-        f"http://images.cocodataset.org/annotations/annotations_trainval2017.zip into {tmp_path}/coco/annotations\n"
+        "error: train2014 is not downloaded by this program\n"
+        f"hint: put the photos of http://images.cocodataset.org/zips/train2014.zip into {tmp_path}/coco/train2014, and "
+        "captions_train2014.json and instances_train2014.json of "
+        f"http://images.cocodataset.org/annotations/annotations_trainval2014.zip into {tmp_path}/coco/annotations\n"
     )
+    assert run("data", "fetch", "coco:val", "--data", tmp_path).exit_code == 3
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ import zipfile
 
 import pytest
 from servers import serving
-from trees import pets_tree
+from trees import coco_tree, pets_tree
 
 from sglora_cli.errors import BadFile, Unavailable
 from sglora_datasets import downloads
+from sglora_datasets.coco import Coco
 from sglora_datasets.downloads import Remote, downloaded
 from sglora_datasets.unpacking import unpacked
 
@@ -221,3 +222,26 @@ def test_an_archive_is_added_to_a_folder_that_is_there(tmp_path):
     unpacked(path, tmp_path / "root", lambda name: not name.endswith("not"))
     found = sorted(p for p in (tmp_path / "root").rglob("*") if p.is_file())
     assert [p.relative_to(tmp_path / "root").as_posix() for p in found] == ["x/new", "x/old", "y/z/1"]
+
+
+def test_coco_is_fetched_and_read(run, tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    source.mkdir()
+    coco_tree(source, {1: [("cat", 0)], 2: [("dog", 0)]}, "val2017")
+    coco_tree(source, {3: [("cat", 0)]})
+    (source / "annotations/person_keypoints_val2017.json").write_text("{}")
+    files = {p.relative_to(source).as_posix(): p.read_bytes() for p in source.rglob("*.*")}
+    archives = {
+        "/annotations/annotations_trainval2017.zip": zipped({n: b for n, b in files.items() if n[:3] == "ann"}),
+        "/zips/val2017.zip": zipped({n: b for n, b in files.items() if n[:3] == "val"}),
+    }
+    (tmp_path / "data").mkdir()
+    with serving(archives, drop_after=[300]) as server:
+        monkeypatch.setattr("sglora_datasets.coco.SITE", server.url)
+        result = run("data", "fetch", "coco:val2017", "--data", tmp_path / "data")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("COCO publishes no checksums that this program knows")
+    root = tmp_path / "data/coco"
+    found = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.*") if p.suffix != ".unpacked")
+    assert found == sorted(n for n in files if n[:5] != "train" and "person" not in n)
+    assert [task.name for task in Coco().tasks(root)] == ["cat", "dog"]  # of val2017: train2017 has no photos here

@@ -101,6 +101,7 @@ def cleaned(text: str) -> str:
     >>> cleaned('Sure, here is a caption: "A black  cat."\nInput: A photo of dog.')
     'A black cat.'
     """
+    text = text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be written
     caption = _LEAD.sub("", text.strip())
     caption = " ".join(_NEXT.split(_LEAD.sub("", caption), maxsplit=1)[0].split())
     inner = caption[1:-1]

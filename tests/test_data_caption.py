@@ -299,6 +299,7 @@ def test_the_prompt_is_the_papers():
         ("Sure! Here is a caption: A cat.", "A cat."),
         ("A cat.\nInput: A photo of dog. Output: A dog.", "A cat."),
         ("A sign: no cats.", "A sign: no cats."),
+        ("A \ud83d cat.", "A ? cat."),
         ("Surely a cat: black.", "Surely a cat: black."),
         ("", ""),
     ],

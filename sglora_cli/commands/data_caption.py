@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,9 +121,7 @@ def _print_plan(plan: Plan, limit: int, as_json: bool) -> None:
         return
     click.echo(f"output     {plan.target}")
     click.echo(f"images     {len(plan.listed)}, {len(plan.done)} captioned before, {len(waiting)} to caption now")
-    tasks: dict[str, int] = {}
-    for one in waiting:
-        tasks[one.shows] = tasks.get(one.shows, 0) + 1
+    tasks = Counter(task for one in waiting for task in one.tasks)  # an image of several counts in each
     print_rows(("task", "images"), [["  " + printable(task), str(count)] for task, count in sorted(tasks.items())])
 
 

@@ -8,13 +8,14 @@ safetensors are read.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
 import urllib.request
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,10 +106,10 @@ def _from_hub(name: str) -> Path:
     """The folder of a model in the hub's cache, fetched into it if need be. Raises Unavailable."""
     from huggingface_hub import snapshot_download
 
-    try:
-        return Path(snapshot_download(name, local_files_only=True, allow_patterns=_FILES))
-    except Exception:  # whatever is wrong with the cache, the hub is asked next
-        reason = _offline()
+    with suppress(Exception):  # whatever is wrong with the cache, the hub is asked next
+        if _is_whole(folder := Path(snapshot_download(name, local_files_only=True, allow_patterns=_FILES))):
+            return folder
+    reason = _offline()
     if not reason:
         warnings.warn(f"{name} is not in the hub's cache on this machine: fetching it", SgloraWarning, stacklevel=2)
         try:
@@ -116,6 +117,13 @@ def _from_hub(name: str) -> Path:
         except Exception as error:  # the hub's client raises whatever its network layer does
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
     raise Unavailable(f"weights {name} cannot be had: not in the hub's cache, and not from the hub ({reason})", _REMEDY)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all weights are there: a cache keeps what an interrupted download brought."""
+    index = folder / "model.safetensors.index.json"
+    names = set(json.loads(index.read_bytes())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    return all((folder / name).is_file() for name in {*names, "config.json"})
 
 
 def _offline() -> str:

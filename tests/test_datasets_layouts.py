@@ -115,6 +115,19 @@ def test_a_flower_has_the_name_of_its_class(tmp_path):
     }
 
 
+@pytest.mark.parametrize("dataset", ["coco", "pets", "flowers"])
+def test_images_are_listed_without_captions_as_tasks_have_them_with(tmp_path, dataset):
+    tree(tmp_path, dataset)
+    tasks = PLUGINS[dataset].tasks(tmp_path)
+    places = {(p.path, t.name, split) for t in tasks for split, photos in t.photos.items() for p in photos}
+    for path in [*tmp_path.glob("captions.jsonl"), *tmp_path.glob("annotations/captions_*")]:
+        path.unlink()
+    listed = PLUGINS[dataset].images(tmp_path)
+    assert {(one.path, task, one.split) for one in listed for task in one.tasks} == places
+    assert all((tmp_path / one.image).samefile(one.path) for one in listed)
+    assert len({one.image for one in listed}) == len(listed)
+
+
 def test_species_are_a_hundred_and_two():
     assert len(set(SPECIES)) == 102
 

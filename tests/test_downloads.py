@@ -110,6 +110,15 @@ def test_a_file_that_is_not_there_is_not_asked_for_twice(tmp_path):
     assert len(server.asked) == 1
 
 
+def test_offline_nobody_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("SGLORA_OFFLINE", "1")
+    with serving({"/a.bin": DATA}) as server, pytest.raises(Unavailable, match="SGLORA_OFFLINE is set"):
+        get(server, tmp_path)
+    assert server.asked == []
+    (tmp_path / "a.bin").write_bytes(DATA)
+    assert get(server, tmp_path)[0].read_bytes() == DATA
+
+
 def test_nobody_answers(tmp_path):
     with serving({}) as server:
         pass

@@ -146,6 +146,20 @@ def test_weights_are_fetched_from_the_hub_only_after_saying_so(monkeypatch, weig
     assert asked == [(name, True), (name, False)]
 
 
+def test_half_a_download_in_the_cache_is_fetched_on(monkeypatch, weights, tmp_path):
+    hub = pytest.importorskip("huggingface_hub")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "1.safetensors").write_bytes(b"")
+    table = {"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(table))
+    folders = [tmp_path, weights]
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(folders.pop(0)))
+    monkeypatch.setattr("sglora_qwen._offline", lambda: "")
+    with pytest.warns(UserWarning, match="fetching it"):
+        qwen().load(RuntimeConfig(device="cpu"))
+    assert folders == []
+
+
 def test_a_folder_without_a_model_is_named(tmp_path):
     pytest.importorskip("transformers")
     with pytest.raises(Unavailable, match=r"holds no config.json, so no model"):

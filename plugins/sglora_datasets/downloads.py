@@ -55,6 +55,8 @@ def downloaded(remote: Remote, folder: Path, note: Callable[[str], None]) -> Pat
         note(f"{target} is there: checking it")
         check(remote, target)
         return target
+    if os.environ.get("SGLORA_OFFLINE", "") not in ("", "0"):
+        raise Unavailable(f"{remote.url} is not downloaded: SGLORA_OFFLINE is set", f"unset it, or put it at {target}")
     part = target.with_name(f"{target.name}.part")
     note(f"downloading {remote.url} into {folder}")
     try:

@@ -15,14 +15,14 @@ from .unpacking import unpacked
 ARCHIVES = (".zip", ".tar.gz", ".tgz")
 
 
-def fetched(kind: str, data: Path, folder: str, note: Callable[[str], None], parts: tuple[str, ...] = ("?",)) -> Path:
+def fetched(kind: str, data: Path, folder: str, note: Callable[[str], None], parts: tuple[str, ...] = ()) -> Path:
     """Download torchvision's data set `kind` into a folder below `data`; returns that folder.
 
     Nothing is done if all `parts` are in it. Raises Unavailable, BadFile. A file that is there is not downloaded
     again, nor an archive that was unpacked.
     """
     root = data / folder
-    if all((root / part).exists() for part in parts):
+    if parts and all((root / part).exists() for part in parts):
         note(f"{root} is there")
         return root
     remotes = remotes_of(kind)

@@ -242,7 +242,11 @@ def _appending(path: Path) -> Iterator[BinaryIO]:
         with path.open("ab", buffering=0) as file:
             _lock(file, path)
             mend(path)
-            yield file
+            try:
+                yield file
+            finally:
+                if path.stat().st_size == 0:  # a data set would take it for its captions
+                    path.unlink()
     except OSError as error:
         raise Unavailable(f"cannot write {path}: {error.strerror}", "whole lines in it are kept") from error
 

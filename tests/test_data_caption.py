@@ -202,6 +202,14 @@ def test_a_captioner_that_fails_leaves_what_it_wrote(album):
     assert len(lines(album)) == 3
 
 
+def test_a_run_that_wrote_nothing_leaves_no_file(album):
+    model = Script()
+    model.write = lambda *_: 1 / 0
+    with pytest.raises(PluginError):
+        write_captions(planned(Host.load(), "folder", album), model, CaptionConfig(), ())
+    assert not (album / "captions.jsonl").exists()
+
+
 def test_long_captions_are_kept_with_a_warning(caption, album):
     result = caption("--words", 4, "--limit", 1, "--captions", 1)
     assert result.exit_code == 0

@@ -23,7 +23,7 @@ COMMANDS = {
     "import": "Read an adapter of PEFT or CLIP-LoRA, or a merged checkpoint.",
     "bench": "Measure methods on unseen tasks.",
     "pack": "Build, list, show, verify, change, export and import packs.",
-    "data": "List, fetch and check data sets.",
+    "data": "List, fetch, caption and check data sets.",
     "plugins": "List plugins and find broken ones.",
 }
 

@@ -91,6 +91,19 @@ class CheckConfig:
 
 
 @dataclass(frozen=True)
+class CaptionConfig:
+    """How a captioner is asked, and which of its texts are kept."""
+
+    captions: int = knob(4, "Captions an image.", least=1, most=100)
+    retries: int = knob(3, "Times an image is asked again, with another seed, for texts that were refused.", least=0)
+    fewest_words: int = knob(3, "A caption with fewer words is refused.", least=1)
+    words: int = knob(
+        60, "Captions with more words are kept with a warning: text encoders cut what is too long.", least=1
+    )
+    seed: int = knob(0, "Seed of the samples; each image has its own, whatever came before it.", least=0)
+
+
+@dataclass(frozen=True)
 class RuntimeConfig:
     """Where and how a backbone computes. It changes speed, memory and the last digits, not the method."""
 

@@ -57,6 +57,23 @@ class Task:
         return f"{self.dataset}/{self.name}"
 
 
+@dataclass(frozen=True)
+class Listed:
+    """An image of a data set that may have no captions yet."""
+
+    image: str
+    """Its path below the data set's folder, as captions.jsonl names it."""
+    path: Path
+    tasks: tuple[str, ...]
+    """Tasks it belongs to, sorted; at least one."""
+    split: str
+
+    @property
+    def shows(self) -> str:
+        """What the prompt of a captioner says the image is a photo of."""
+        return " and ".join(self.tasks)
+
+
 class Model(Protocol):
     """A loaded backbone."""
 
@@ -119,6 +136,30 @@ class Dataset(Protocol):
     # Optional: fetch(data, note) -> Path. Downloads the data set into a folder below `data`, checked, and returns
     #   that folder; note(text) says how it goes. Raises Unavailable if it cannot, or if the data set may not be
     #   downloaded: then the hint says what to put where.
+    # Optional: images(root) -> Sequence[Listed]. Every image of the data set once, captioned or not, always in
+    #   the same order: what `sglora data caption` writes captions for, in that order.
+
+
+class CaptionModel(Protocol):
+    """A loaded captioner."""
+
+    def write(self, image: Image, prompt: str, count: int, seed: int) -> Sequence[str]:
+        """`count` texts about an image (RGB, any size), sampled; the host takes off what is no caption.
+
+        The same arguments give the same texts, whatever was asked before: an interrupted run goes on as
+        if nothing had happened. That is why images come one at a time, and their captions together.
+        """
+
+
+@runtime_checkable
+class Captioner(Protocol):
+    """Something that writes captions of images: a vision-language model."""
+
+    name: str
+    summary: str
+
+    def load(self, runtime: RuntimeConfig) -> CaptionModel:
+        """Of `runtime` device, precision and weights are meant; weights "" are the captioner's own."""
 
 
 @runtime_checkable

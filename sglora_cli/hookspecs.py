@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pluggy
 
-from sglora_cli.contracts import Backbone, Dataset, Generator, Reporter
+from sglora_cli.contracts import Backbone, Captioner, Dataset, Generator, Reporter
 
 PROJECT = "sglora"
 GROUP = "sglora"
@@ -26,6 +26,11 @@ def sglora_backbones() -> list[Backbone]:  # type: ignore[empty-body]
 @hookspec
 def sglora_datasets() -> list[Dataset]:  # type: ignore[empty-body]
     """Where tasks come from."""
+
+
+@hookspec
+def sglora_captioners() -> list[Captioner]:  # type: ignore[empty-body]
+    """Models that write captions of images."""
 
 
 @hookspec

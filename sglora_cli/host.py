@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import pluggy
 
 from sglora_cli import hookspecs
-from sglora_cli.contracts import Backbone, Dataset, Generator, Reporter
+from sglora_cli.contracts import Backbone, Captioner, Dataset, Generator, Reporter
 from sglora_cli.errors import PluginError, UnknownName
 
 V = TypeVar("V")
@@ -73,6 +73,7 @@ class Host:
 
     backbones: Registry[Backbone] = field(default_factory=lambda: Registry("backbone"))
     datasets: Registry[Dataset] = field(default_factory=lambda: Registry("dataset"))
+    captioners: Registry[Captioner] = field(default_factory=lambda: Registry("captioner"))
     generators: Registry[Generator] = field(default_factory=lambda: Registry("generator"))
     reporters: Registry[Reporter] = field(default_factory=lambda: Registry("reporter"))
     recipe_folders: list[Path] = field(default_factory=list)
@@ -117,6 +118,7 @@ class Host:
         return {
             "sglora_backbones": lambda owner, value: _register(self.backbones, Backbone, owner, value),
             "sglora_datasets": lambda owner, value: _register(self.datasets, Dataset, owner, value),
+            "sglora_captioners": lambda owner, value: _register(self.captioners, Captioner, owner, value),
             "sglora_generators": lambda owner, value: _register(self.generators, Generator, owner, value),
             "sglora_reporters": lambda owner, value: _register(self.reporters, Reporter, owner, value),
             "sglora_recipes": lambda owner, value: self.recipe_folders.append(Path(value)),

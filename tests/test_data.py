@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from urllib.error import URLError
 
 import pytest
 from conftest import install
-from trees import pets_tree
 
 
 def test_data_sets_are_listed(run):
@@ -20,80 +18,24 @@ def test_data_sets_are_listed(run):
     assert (rows["coco"], rows["pets"], rows["folder"]) == (True, True, False)
 
 
-class Pretended:
-    """Stands for a data set of torchvision: what it leaves, or raises."""
-
-    def __init__(self, outcome):
-        self.outcome = outcome
-
-    def __call__(self, root, download):
-        assert download
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
-        self.outcome(root)
-
-
-def test_pets_are_fetched_through_torchvision(run, tmp_path, monkeypatch):
-    import torchvision.datasets
-
-    def download(root):
-        folder = tmp_path / "oxford-iiit-pet"
-        assert str(folder.parent) == root
-        folder.mkdir()
-        pets_tree(folder)
-
-    monkeypatch.setattr(torchvision.datasets, "OxfordIIITPet", Pretended(download))
-    result = run("data", "fetch", "pets", "--data", tmp_path)
-    assert result.exit_code == 0, result.output
-    assert result.stdout == f"{tmp_path}/oxford-iiit-pet\n"
-    assert result.stderr == (
-        f"downloading into {tmp_path}/oxford-iiit-pet\ncaptions.jsonl is not part of it: write it, one line an image\n"
-    )
-
-
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (URLError("no route to host"), "<urlopen error no route to host>"),
-        (RuntimeError("File not found or corrupted."), "File not found or corrupted."),
-        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
-    ],
-)
-def test_a_download_that_fails_is_unavailable(run, tmp_path, monkeypatch, error, message):
-    import torchvision.datasets
-
-    monkeypatch.setattr(torchvision.datasets, "Flowers102", Pretended(error))
-    result = run("data", "fetch", "flowers", "--data", tmp_path, "--json")
-    assert (result.exit_code, result.stdout) == (6, "")
-    assert result.stderr == (
-        f"error: flowers-102 could not be downloaded: {message}\nhint: try again: what is whole and checked is kept\n"
-    )
-
-
-def test_a_wrong_checksum_is_found_by_torchvision(run, tmp_path, monkeypatch):
-    """The real downloader, with a server that sends something else."""
-    import io
-
-    from torchvision.datasets import utils
-
-    class Reply(io.BytesIO):
-        url, length = "https://example.org/x", 5
-
-    monkeypatch.setattr(utils.urllib.request, "urlopen", lambda *_, **__: Reply(b"wrong"))
-    result = run("data", "fetch", "flowers", "--data", tmp_path)
-    assert result.exit_code == 6, result.output
-    assert "flowers-102 could not be downloaded: " in result.stderr
-
-
 def test_what_may_not_be_downloaded_is_described(run, tmp_path):
-    result = run("data", "fetch", "coco", "--data", tmp_path)
+    result = run("data", "fetch", "flickr30k", "--data", tmp_path)
+    assert (result.exit_code, result.stdout) == (6, "")
+    assert result.stderr.startswith(
+        "error: Flickr30K may not be downloaded by this program\nhint: ask for the photos at "
+    )
+
+
+def test_the_older_coco_is_described(run, tmp_path):
+    result = run("data", "fetch", "coco:train2014", "--data", tmp_path)
     assert (result.exit_code, result.stdout) == (6, "")
     assert result.stderr == (
-        "error: COCO is not downloaded by this program: its photos are 18 GB\n"
-        f"hint: put the photos of http://images.cocodataset.org/zips/train2017.zip into {tmp_path}/coco/train2017, and "
-        "captions_train2017.json and instances_train2017.json of "
-        f"http://images.cocodataset.org/annotations/annotations_trainval2017.zip into {tmp_path}/coco/annotations\n"
+        "error: train2014 is not downloaded by this program\n"
+        f"hint: put the photos of http://images.cocodataset.org/zips/train2014.zip into {tmp_path}/coco/train2014, and "
+        "captions_train2014.json and instances_train2014.json of "
+        f"http://images.cocodataset.org/annotations/annotations_trainval2014.zip into {tmp_path}/coco/annotations\n"
     )
+    assert run("data", "fetch", "coco:val", "--data", tmp_path).exit_code == 3
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,9 @@ def test_captions_beside_coco_replace_its_own(tmp_path):
     captions_file(tmp_path, {"train2017/000000000003.jpg": ["a fine dog"]})
     assert found(Coco().tasks(tmp_path)) == {"dog": {"train": [("000000000003.jpg", ("a fine dog",))], "test": []}}
     captions_file(tmp_path, {"train2017/000000000099.jpg": ["a fine dog"]})
-    with pytest.raises(BadFile, match=r"captions.jsonl, line 1: .* lists no image 'train2017/000000000099.jpg'"):
+    with pytest.raises(
+        BadFile, match=r"captions.jsonl, line 1: no annotation lists an image 'train2017/000000000099.jpg'"
+    ):
         Coco().tasks(tmp_path)
 
 
@@ -111,6 +113,19 @@ def test_a_flower_has_the_name_of_its_class(tmp_path):
         },
         "blackberry lily": {"train": [], "test": [("image_00003.jpg", ("flower 3",))]},
     }
+
+
+@pytest.mark.parametrize("dataset", ["coco", "pets", "flowers"])
+def test_images_are_listed_without_captions_as_tasks_have_them_with(tmp_path, dataset):
+    tree(tmp_path, dataset)
+    tasks = PLUGINS[dataset].tasks(tmp_path)
+    places = {(p.path, t.name, split) for t in tasks for split, photos in t.photos.items() for p in photos}
+    for path in [*tmp_path.glob("captions.jsonl"), *tmp_path.glob("annotations/captions_*")]:
+        path.unlink()
+    listed = PLUGINS[dataset].images(tmp_path)
+    assert {(one.path, task, one.split) for one in listed for task in one.tasks} == places
+    assert all((tmp_path / one.image).samefile(one.path) for one in listed)
+    assert len({one.image for one in listed}) == len(listed)
 
 
 def test_species_are_a_hundred_and_two():
@@ -246,7 +261,7 @@ def test_captions_of_an_image_that_no_list_names_are_refused(tmp_path):
     pets_tree(tmp_path)
     with (tmp_path / "captions.jsonl").open("a") as file:
         file.write('{"image": "images/pug_9.jpg", "captions": ["a pug"]}\n')
-    with pytest.raises(BadFile, match=r"captions.jsonl, line 9: neither list names image 'images/pug_9.jpg'"):
+    with pytest.raises(BadFile, match=r"captions.jsonl, line 9: no list names image 'images/pug_9.jpg'"):
         Pets().tasks(tmp_path)
 
 

@@ -69,3 +69,15 @@ def test_real_flowers_in_torchvisions_layout_are_the_same_tasks(data, tmp_path):
         }
 
     assert content(Flowers().tasks(tmp_path)) == content(Folder().tasks(data / "flowers"))
+
+
+@pytest.mark.data
+def test_real_captions_are_taken_as_they_are(run, data, tmp_path):
+    """Photos without their captions, and the captions from elsewhere: what was there is there again."""
+    shutil.copytree(data / "oxford-iiit-pet", tmp_path / "pets")
+    (tmp_path / "pets/captions.jsonl").rename(tmp_path / "elsewhere.jsonl")
+    result = run("data", "caption", "pets", "--path", tmp_path / "pets", "--from", tmp_path / "elsewhere.jsonl")
+    assert result.exit_code == 0, result.output
+    files = (tmp_path / "pets/captions.jsonl", tmp_path / "elsewhere.jsonl")
+    mine, theirs = ({r["image"]: r for r in map(json.loads, path.read_text().splitlines())} for path in files)
+    assert mine == theirs

@@ -11,6 +11,8 @@ import pytest
 @pytest.mark.parametrize(
     "name",
     [
+        "sglora_cli.caption_files",
+        "sglora_cli.caption_texts",
         "sglora_cli.retrieval",
         "sglora_cli.semantics",
         "sglora_cli.formats.peft",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import install
@@ -34,6 +35,15 @@ def test_a_strangers_backbone_is_listed(run, tiny):
     lines = [" ".join(line.split()) for line in run("plugins", "list").stdout.splitlines()]
     assert "backbone tiny a stranger's backbone sglora-tiny" in lines
     assert "ok      sglora-tiny  [sglora-tiny 1.0]\n" in run("plugins", "doctor").stdout
+
+
+def test_a_strangers_captioner_is_listed(run, site):
+    source = (Path(__file__).parent / "thirdparty/sglora_parrot.py").read_text()
+    install(site, "sglora-parrot", "sglora_parrot", source)
+    lines = [" ".join(line.split()) for line in run("plugins", "list").stdout.splitlines()]
+    assert "captioner parrot a stranger's captioner sglora-parrot" in lines
+    assert "captioner qwen2-vl Qwen2-VL 7B, as in the paper (transformers) qwen" in lines
+    assert "ok      sglora-parrot  [sglora-parrot 1.0]\n" in run("plugins", "doctor").stdout
 
 
 @pytest.mark.parametrize(

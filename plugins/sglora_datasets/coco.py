@@ -1,37 +1,67 @@
-"""MS-COCO in its own files: annotations/{captions,instances}_SPLIT.json and SPLIT/000000000009.jpg.
+"""MS-COCO: annotations/{captions,instances}_SPLIT.json and SPLIT/000000000009.jpg; or Karpathy's splits of it.
 
 A task is a category. The paper takes "COCO (its training split, re-split)", and leaves the rest open; here
-* SPLIT is train2017, else train2014; a folder that has neither gives what it has: val2017, else val2014;
+* SPLIT is the first of train2017, train2014, val2017, val2014 of which photos and instances are there; a data set
+  named `coco:val2017` takes that one;
 * an image belongs to every category of which it has an instance; crowds (`iscrowd`) do not count;
 * one image in five is for testing, by the SHA-256 of its id: the same image is on the same side in every
   task, so no task's training can see a test image of another;
 * photos stand in the order of that hash, so that the first hundred are a fair sample;
 * captions are COCO's, or those of a captions.jsonl beside `annotations` (as a vision-language model wrote
   them); then images it does not name are left out, and a task has captions of one kind.
+
+A folder with dataset_coco.json (Karpathy's) or coco_{train,test}_karpathy.json (the same as CLIP_benchmark keeps it, in
+COCO's own format, photos of `train` in train2014 and of `test` in val2014) has its sides and captions from there, in
+this order; categories still come from the instances files, of all splits that are there.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sglora_cli.api import BadFile, Photo, Task, Unavailable, read_json
+from sglora_cli.api import BadFile, Listed, Photo, Task, Unavailable, UnknownName, read_json
 
 from .captions import find_captions, read_captions
+from .downloads import Remote
+from .fetching import fetch_one
 from .gathering import gathered, hashed, split_of
+from .karpathy import read_karpathy_coco
 
 SPLITS = ("train2017", "train2014", "val2017", "val2014")
+NAME, KARPATHY = "coco", "dataset_coco.json"
+ZIPS = ("train2017", "val2017")
 SITE = "http://images.cocodataset.org"
 _KINDS = {int: "a whole number", str: "a text"}
+
+
+class Row(NamedTuple):
+    """An image as an annotation names it."""
+
+    number: int
+    image: str
+    """SPLIT/FILE, below the data set's folder."""
+    side: str
+    captions: tuple[str, ...]
+    where: str
+    """The annotation, for errors."""
 
 
 @dataclass(frozen=True)
 class Coco:
     name: str = "coco"
-    summary: str = "MS-COCO in its own files; a task a category"
+    summary: str = "MS-COCO in its own files, or with Karpathy's splits; a task a category"
+    split: str = ""
+    """The one to take; "" for the first that is there."""
+
+    def member(self, name: str) -> Coco:
+        """`coco:val2017`. Raises UnknownName."""
+        if name not in SPLITS:
+            raise UnknownName.of("split of COCO", name, SPLITS)
+        return replace(self, name=f"{self.name}:{name}", split=name)
 
     def tasks(self, root: Path) -> Sequence[Task]:
         """Every category with a captioned image, sorted.
@@ -39,38 +69,103 @@ class Coco:
         Raises Unavailable if a file is missing, BadFile for a file that is not what COCO's is, and for
         an image that is named and not there. Images are not opened here.
         """
-        split = next((s for s in SPLITS if _instances(root, s).is_file()), None)
-        if split is None:
-            raise Unavailable(f"{_instances(root, SPLITS[0])} does not exist", _where_from(root))
-        path = _instances(root, split)
-        table = read_json(path, _slim)
-        members = _members(table, path)
-        names = {row["id"]: row["file_name"] for row in _rows(table, "images", path, {"id": int, "file_name": str})}
-        captions = _own_captions(root, split, names) or _captions(root, split)
-        chosen = sorted(members.keys() & captions.keys(), key=hashed)
+        rows, members = self._rows(root)
+        captions = {row.number: row.captions for row in rows} if not (own := find_captions(root)) else _own(own, rows)
+        chosen = [row for row in rows if row.number in members and captions.get(row.number)]
         if not chosen:
-            raise BadFile(f"{path}: no image has an instance and a caption")
-        _check_images(root / split, chosen, names, path)
+            raise BadFile(f"{rows[0].where if rows else root}: no image has an instance and a caption")
+        _check_images(root, chosen)
         return gathered(
             root,
             (
-                (category, split_of(number), Photo(root / split / names[number], captions[number]))
-                for number in chosen
-                for category in members[number]
+                (category, row.side, Photo(root / row.image, captions[row.number]))
+                for row in chosen
+                for category in members[row.number]
             ),
         )
 
+    def images(self, root: Path) -> Sequence[Listed]:
+        """Every image with an instance, in the order of `tasks`. Raises as `tasks` does, but needs no captions."""
+        rows, members = self._rows(root, captions=False)
+        rows = [row for row in rows if row.number in members]
+        _check_images(root, rows)
+        return [Listed(row.image, root / row.image, tuple(sorted(members[row.number])), row.side) for row in rows]
+
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
-        """Raises Unavailable, saying what to put where: so much is not fetched by the way."""
-        root = data / "coco"
-        raise Unavailable("COCO is not downloaded by this program: its photos are 18 GB", _where_from(root))
+        """Download annotations and photos of a 2017 split, train2017 unless one was named; it is resumed by bytes."""
+        root, split = data / NAME, self.split or SPLITS[0]
+        if split not in ZIPS:
+            raise Unavailable(f"{split} is not downloaded by this program", _where_from(root, split))
+        note("COCO publishes no checksums that this program knows: each zip is checked by those it carries")
+        annotations = Remote(f"{SITE}/annotations/annotations_trainval2017.zip")
+        fetch_one(annotations, root, root, note, lambda name: Path(name).name.startswith(("captions_", "instances_")))
+        fetch_one(Remote(f"{SITE}/zips/{split}.zip"), root, root, note)
+        return root
+
+    def _rows(self, root: Path, captions: bool = True) -> tuple[list[Row], dict[int, set[str]]]:
+        """Images in the order of their hashes, and the categories of those with an instance."""
+        rows = [] if self.split else _karpathy_rows(root)
+        splits = [s for s in SPLITS if _instances(root, s).is_file()] if rows else [self.split or _split(root)]
+        members: dict[int, set[str]] = {}
+        for split in splits:
+            path = _instances(root, split)
+            if not path.is_file():
+                raise Unavailable(f"{path} does not exist", _where_from(root, split))
+            table = read_json(path, _slim)
+            for number, categories in _members(table, path).items():
+                members.setdefault(number, set()).update(categories)
+            if not rows:
+                texts = _captions(root, split) if captions and not find_captions(root) else {}
+                rows = _own_rows(table, path, split, members, texts)
+        if not splits:
+            raise Unavailable(f"{_instances(root, SPLITS[1])} does not exist", "Karpathy's files name no categories")
+        return sorted(rows, key=lambda row: hashed(row.number)), members
 
 
-def _where_from(root: Path) -> str:
+def _where_from(root: Path, split: str = SPLITS[0]) -> str:
+    year = split[-4:]
     return (
-        f"put the photos of {SITE}/zips/train2017.zip into {root / 'train2017'}, and captions_train2017.json and "
-        f"instances_train2017.json of {SITE}/annotations/annotations_trainval2017.zip into {root / 'annotations'}"
+        f"put the photos of {SITE}/zips/{split}.zip into {root / split}, and captions_{split}.json and "
+        f"instances_{split}.json of {SITE}/annotations/annotations_trainval{year}.zip into {root / 'annotations'}"
     )
+
+
+def _split(root: Path) -> str:
+    """The first split with photos and instances; the first with instances if none has both."""
+    listed = [split for split in SPLITS if _instances(root, split).is_file()]
+    if not listed:
+        raise Unavailable(f"{_instances(root, SPLITS[0])} does not exist", _where_from(root))
+    return next((split for split in listed if (root / split).is_dir()), listed[0])
+
+
+def _own_rows(
+    table: Any, path: Path, split: str, members: Mapping[int, set[str]], captions: Mapping[int, tuple[str, ...]]
+) -> list[Row]:
+    """Images of COCO's own files. Raises BadFile for an annotated image that is not listed."""
+    names = {row["id"]: row["file_name"] for row in _table_rows(table, "images", path, {"id": int, "file_name": str})}
+    for number in sorted(members, key=hashed):
+        if number not in names:
+            raise BadFile(f"{path}: image {number} has an annotation but is not listed in 'images'")
+    return [Row(n, f"{split}/{name}", split_of(n), captions.get(n, ()), str(path)) for n, name in names.items()]
+
+
+def _karpathy_rows(root: Path) -> list[Row]:
+    """Images of Karpathy's file, else of CLIP_benchmark's two; [] if neither is there."""
+    if (path := next((p for p in (root / KARPATHY, root / "annotations" / KARPATHY) if p.is_file()), None)) is not None:
+        return [
+            Row(number, f"{folder}/{one.image}", one.split, one.captions, one.where)
+            for one, folder, number in read_karpathy_coco(path)
+        ]
+    found = []
+    for side, folder in (("train", "train2014"), ("test", "val2014")):
+        if (path := root / f"coco_{side}_karpathy.json").is_file():
+            table = read_json(path)
+            texts = _texts(table, path)
+            found += [
+                Row(row["id"], f"{folder}/{row['file_name']}", side, texts.get(row["id"], ()), str(path))
+                for row in _table_rows(table, "images", path, {"id": int, "file_name": str})
+            ]
+    return found
 
 
 def _instances(root: Path, split: str) -> Path:
@@ -85,9 +180,9 @@ def _slim(row: dict[str, Any]) -> dict[str, Any]:
 
 def _members(table: Any, path: Path) -> dict[int, set[str]]:
     """Image id to the names of its categories."""
-    categories = {row["id"]: row["name"] for row in _rows(table, "categories", path, {"id": int, "name": str})}
+    categories = {row["id"]: row["name"] for row in _table_rows(table, "categories", path, {"id": int, "name": str})}
     found: dict[int, set[str]] = {}
-    for n, row in enumerate(_rows(table, "annotations", path, {"image_id": int, "category_id": int})):
+    for n, row in enumerate(_table_rows(table, "annotations", path, {"image_id": int, "category_id": int})):
         if row["category_id"] not in categories:
             raise BadFile(f"{path}: annotations[{n}] has category {row['category_id']}, which is not listed")
         if not row.get("iscrowd"):
@@ -95,16 +190,13 @@ def _members(table: Any, path: Path) -> dict[int, set[str]]:
     return found
 
 
-def _own_captions(root: Path, split: str, names: Mapping[int, str]) -> dict[int, tuple[str, ...]]:
-    """Image id to captions of a captions file beside the annotations; {} if there is none."""
-    path = find_captions(root)
-    if path is None:
-        return {}
-    numbers = {f"{split}/{name}": number for number, name in names.items()}
+def _own(path: Path, rows: Sequence[Row]) -> dict[int, tuple[str, ...]]:
+    """Image id to captions of a captions file beside the annotations. Raises BadFile with path and line."""
+    numbers = {row.image: row.number for row in rows}
     found = {}
     for one in read_captions(path, ("image",)):
         if one.image not in numbers:
-            raise BadFile(f"{one.where}: {_instances(root, split)} lists no image {one.image!r}")
+            raise BadFile(f"{one.where}: no annotation lists an image {one.image!r}")
         found[numbers[one.image]] = one.captions
     return found
 
@@ -113,28 +205,35 @@ def _captions(root: Path, split: str) -> dict[int, tuple[str, ...]]:
     """Image id to COCO's captions."""
     path = root / "annotations" / f"captions_{split}.json"
     if not path.is_file():
-        raise Unavailable(f"{path} does not exist", _where_from(root))
+        raise Unavailable(f"{path} does not exist", _where_from(root, split))
+    return _texts(read_json(path), path)
+
+
+def _texts(table: Any, path: Path) -> dict[int, tuple[str, ...]]:
     found: dict[int, list[str]] = {}
-    for row in _rows(read_json(path), "annotations", path, {"image_id": int, "caption": str}):
+    for row in _table_rows(table, "annotations", path, {"image_id": int, "caption": str}):
         if text := " ".join(row["caption"].split()):  # some have line breaks and blanks at their ends
             found.setdefault(row["image_id"], []).append(text)
     return {number: tuple(texts) for number, texts in found.items()}
 
 
-def _check_images(folder: Path, numbers: Sequence[int], names: Mapping[int, str], path: Path) -> None:
-    """Raises BadFile for an image that is not listed or not there; one look at the folder, not one an image."""
-    try:
-        there = set(os.listdir(folder))
-    except OSError as error:
-        raise Unavailable(f"cannot read {folder}: {error.strerror}", _where_from(folder.parent)) from None
-    for number in numbers:
-        if number not in names:
-            raise BadFile(f"{path}: image {number} has an annotation but is not listed in 'images'")
-        if names[number] not in there:
-            raise BadFile(f"{path}: image {number}: {folder / names[number]} does not exist")
+def _check_images(root: Path, rows: Sequence[Row]) -> None:
+    """Raises BadFile for an image that is not there; one look at a folder, not one an image."""
+    there: dict[str, set[str]] = {}
+    for row in rows:
+        split, _, name = row.image.partition("/")
+        if split not in SPLITS:
+            raise BadFile(f"{row.where}: image {row.number}: {row.image!r} is in no folder of COCO's")
+        if split not in there:
+            try:
+                there[split] = set(os.listdir(root / split))
+            except OSError as error:
+                raise Unavailable(f"cannot read {root / split}: {error.strerror}", _where_from(root, split)) from None
+        if name not in there[split]:
+            raise BadFile(f"{row.where}: image {row.number}: {root / row.image} does not exist")
 
 
-def _rows(table: Any, key: str, path: Path, kinds: Mapping[str, type]) -> list[dict[str, Any]]:
+def _table_rows(table: Any, key: str, path: Path, kinds: Mapping[str, type]) -> list[dict[str, Any]]:
     """The list `key` of a COCO file, each row with values of these kinds. Raises BadFile with the row's number."""
     rows = table.get(key) if isinstance(table, dict) else None
     if not isinstance(rows, list):

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sglora_cli.api import BadFile, Photo, Task, Unavailable
+from sglora_cli.api import BadFile, Listed, Task, Unavailable
 
-from .captions import Captioned, layout_captions
+from .captions import layout_captions
 from .fetching import fetched
-from .gathering import existing, gathered
+from .gathering import Row, captioned, gathered, listed
 
 LISTS = {"trnid": "train", "valid": "train", "tstid": "test"}
 SPECIES = (  # class 1 to 102, as the data set's page lists them
@@ -48,17 +48,17 @@ class Flowers:
 
         Raises Unavailable without the .mat files, scipy or captions, BadFile for anything wrong in them.
         """
-        labels = _numbers(root / "imagelabels.mat", ("labels",))["labels"]
-        sides = _numbers(root / "setid.mat", tuple(LISTS))
+        rows = list(_rows(root))
         captions = layout_captions(root, "jpg/image_00001.jpg")
-        photos = list(_photos(root, labels, sides, dict(captions)))
-        if not photos:
-            raise BadFile(f"{root}: no listed image has a caption")
-        return gathered(root, photos)
+        return gathered(root, captioned(root, rows, dict(captions)))
+
+    def images(self, root: Path) -> Sequence[Listed]:
+        """Every listed image, in the lists' order. Raises as `tasks` does, but needs no captions."""
+        return listed(root, _rows(root))
 
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
         """Download what is missing (350 MB), checked; captions are not part of it."""
-        return fetched("Flowers102", data, "flowers-102", note)
+        return fetched("Flowers102", data, "flowers-102", note, ("jpg", "imagelabels.mat", "setid.mat"))
 
 
 def _numbers(path: Path, names: tuple[str, ...]) -> dict[str, list[int]]:
@@ -81,10 +81,10 @@ def _numbers(path: Path, names: tuple[str, ...]) -> dict[str, list[int]]:
     return found
 
 
-def _photos(
-    root: Path, labels: list[int], sides: dict[str, list[int]], captions: dict[str, Captioned]
-) -> Iterator[tuple[str, str, Photo]]:
-    """(species, split, photo) of every listed image with captions."""
+def _rows(root: Path) -> Iterator[Row]:
+    """Every listed image, with its species."""
+    labels = _numbers(root / "imagelabels.mat", ("labels",))["labels"]
+    sides = _numbers(root / "setid.mat", tuple(LISTS))
     for name, split in LISTS.items():
         for number in sides[name]:
             where = f"{root / 'setid.mat'}, {name}"
@@ -92,9 +92,4 @@ def _photos(
                 raise BadFile(f"{where}: there is no image {number} among {len(labels)} labels")
             if not 1 <= labels[number - 1] <= len(SPECIES):
                 raise BadFile(f"{root / 'imagelabels.mat'}: image {number} has class {labels[number - 1]}")
-            name = f"image_{number:05d}.jpg"
-            if (one := captions.pop(f"jpg/{name}", None)) is not None:
-                photo = Photo(existing(root / "jpg", name, where), one.captions)
-                yield SPECIES[labels[number - 1] - 1], split, photo
-    for one in captions.values():
-        raise BadFile(f"{one.where}: no list names image {one.image!r}")
+            yield Row(f"jpg/image_{number:05d}.jpg", SPECIES[labels[number - 1] - 1], split, where)

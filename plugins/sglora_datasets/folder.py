@@ -1,15 +1,26 @@
-"""A folder with images and a captions.jsonl or captions.csv (see captions.py)."""
+"""A folder with images and a captions.jsonl or captions.csv (see captions.py).
+
+Images without captions are found, for a captioner, in folders named after their tasks, images/TASK/1.jpg, or
+images/train/TASK/1.jpg and images/test/TASK/1.jpg; an underscore in a task's folder stands for a space. Without train
+and test one image in five is for testing, by the SHA-256 of its name. Or a names.jsonl says what they show, one line an
+image: {"image": "images/1.jpg", "name": "pug"}, with "split" if you like; then the folders do not count.
+What a captions file says of an image's task and split is taken from there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sglora_cli.api import Photo, Task, Unavailable
+from sglora_cli.api import BadFile, Listed, Photo, Task, Unavailable
 
-from .captions import JSONL, find_captions, read_captions
-from .gathering import existing, gathered
+from .captions import JSONL, SPLITS, find_captions, read_captions, read_lines
+from .gathering import Row, existing, gathered, listed, split_of
+
+IMAGES, NAMES = "images", "names.jsonl"
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True)
@@ -30,3 +41,49 @@ class Folder:
             )
         rows = read_captions(path)
         return gathered(root, ((r.task, r.split, Photo(existing(root, r.image, r.where), r.captions)) for r in rows))
+
+    def images(self, root: Path) -> Sequence[Listed]:
+        """Every image with a task, captioned or not, sorted by its path; those of names.jsonl in its order.
+
+        Raises Unavailable if there is none, BadFile with path and line for anything wrong.
+        """
+        rows = {row.image: row for row in (_named(root) if (root / NAMES).is_file() else _in_folders(root))}
+        path = find_captions(root)
+        for one in read_captions(path) if path and path.stat().st_size else []:
+            rows[one.image] = Row(one.image, one.task, one.split, one.where)
+        if not rows:
+            raise Unavailable(
+                f"{root} has no {NAMES}, no captions and no image in {IMAGES}/TASK",
+                "put each task's images into a folder of its name",
+            )
+        return listed(root, rows.values())
+
+
+def _in_folders(root: Path) -> Iterator[Row]:
+    top = root / IMAGES
+    names = {path.name for path in top.iterdir() if path.is_dir()} if top.is_dir() else set()
+    by_split = bool(names) and names <= set(SPLITS)
+    for path in sorted(top.glob("*/*/*" if by_split else "*/*")):
+        if path.suffix.lower() in ENDINGS and path.is_file() and not path.name.startswith("."):
+            image = path.relative_to(root).as_posix()
+            split = path.parts[-3] if by_split else split_of(image)
+            yield Row(image, path.parent.name.replace("_", " "), split, str(top))
+
+
+def _named(root: Path) -> Iterator[Row]:
+    path, seen = root / NAMES, set()
+    for number, line in read_lines(path):
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise BadFile(f"{where}: not JSON: {error}") from None
+        image, name = (row.get("image"), row.get("name")) if isinstance(row, dict) else (None, None)
+        texts = isinstance(image, str) and isinstance(name, str) and image.strip() and name.strip()
+        if not texts or image in seen:
+            raise BadFile(f"{where}: expected an image that was not named before, and a name, got {line!r:.100}")
+        seen.add(image)
+        split = row.get("split", split_of(image))
+        if split not in SPLITS:
+            raise BadFile(f"{where}: 'split' must be one of {', '.join(SPLITS)}, got {split!r}")
+        yield Row(str(image), str(name), split, where)

@@ -5,10 +5,48 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
-from sglora_cli.api import BadFile, Photo, Task, inside
+from sglora_cli.api import BadFile, Listed, Photo, Task, inside
 
-from .captions import SPLITS
+from .captions import SPLITS, Captioned
+
+
+class Row(NamedTuple):
+    """An image as a list of a layout names it: `image` is FOLDER/FILE below the data set's folder."""
+
+    image: str
+    task: str
+    split: str
+    where: str
+    """Path and line of the list, for errors."""
+
+
+def listed(root: Path, rows: Iterable[Row]) -> list[Listed]:
+    """Every image of the lists. Raises BadFile for one that is not there."""
+    return [Listed(row.image, _place(root, row), (row.task,), row.split) for row in rows]
+
+
+def captioned(root: Path, rows: Iterable[Row], captions: dict[str, Captioned]) -> list[tuple[str, str, Photo]]:
+    """(task, split, photo) of every image that has captions.
+
+    Raises BadFile if one of them is not there, if a caption's image is in no list, or if no image has any.
+    """
+    found = [
+        (row.task, row.split, Photo(_place(root, row), one.captions))
+        for row in rows
+        if (one := captions.pop(row.image, None)) is not None
+    ]
+    for one in captions.values():
+        raise BadFile(f"{one.where}: no list names image {one.image!r}")
+    if not found:
+        raise BadFile(f"{root}: no listed image has a caption")
+    return found
+
+
+def _place(root: Path, row: Row) -> Path:
+    folder, _, name = row.image.partition("/")
+    return existing(root / folder, name, row.where)  # the folder itself may be a link
 
 
 def gathered(root: Path, photos: Iterable[tuple[str, str, Photo]]) -> list[Task]:

@@ -1,6 +1,7 @@
 """Karpathy's splits: images with their sentences and sides, in one JSON file such as dataset_flickr30k.json.
 
 {"images": [{"filename": "1.jpg", "split": "train", "sentences": [{"raw": "A dog runs."}, ...]}, ...]}
+That of COCO also has "filepath": "train2014" and COCO's own number, "cocoid": 57870.
 `train` and `restval` are for training, `test` for testing; `val` is left out: nothing here is chosen on it.
 """
 
@@ -19,6 +20,19 @@ SIDES = {"train": "train", "restval": "train", "test": "test", "val": ""}
 
 def read_karpathy(path: Path) -> Iterator[Captioned]:
     """Images for training and testing, in the file's order. Raises BadFile with the image's number."""
+    return (one for one, _ in _read(path))
+
+
+def read_karpathy_coco(path: Path) -> Iterator[tuple[Captioned, str, int]]:
+    """Those of COCO, with folder and number."""
+    for one, row in _read(path):
+        folder, number = row.get("filepath"), row.get("cocoid")
+        if not isinstance(folder, str) or type(number) is not int:
+            raise BadFile(f"{one.where}: filepath must be a text and cocoid a whole number")
+        yield one, folder, number
+
+
+def _read(path: Path) -> Iterator[tuple[Captioned, dict[str, Any]]]:
     table = read_json(path, _slim)
     images = table.get("images") if isinstance(table, dict) else None
     if not isinstance(images, list):
@@ -32,7 +46,7 @@ def read_karpathy(path: Path) -> Iterator[Captioned]:
             raise BadFile(f"{where}: split must be one of {', '.join(SIDES)}, got {side!r:.100}")
         captions = [" ".join(raw.split()) for raw in _raws(row.get("sentences"), where)]
         if SIDES[side]:
-            yield Captioned(where, row["filename"], tuple(captions), "", SIDES[side])
+            yield Captioned(where, row["filename"], tuple(captions), "", SIDES[side]), row
 
 
 def _raws(sentences: Any, where: str) -> list[str]:

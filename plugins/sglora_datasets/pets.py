@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sglora_cli.api import BadFile, Photo, Task, Unavailable
+from sglora_cli.api import BadFile, Listed, Task, Unavailable
 
-from .captions import Captioned, layout_captions, read_lines
+from .captions import layout_captions, read_lines
 from .fetching import fetched
-from .gathering import existing, gathered
+from .gathering import Row, captioned, gathered, listed
 
 LISTS = {"trainval": "train", "test": "test"}
 BREEDS = 37
@@ -31,27 +31,27 @@ class Pets:
 
         Raises Unavailable without the lists or captions, BadFile with path and line for anything wrong in them.
         """
-        for name in LISTS:
-            if not (path := root / "annotations" / f"{name}.txt").is_file():
-                raise Unavailable(
-                    f"{path} does not exist", "`sglora data fetch pets` downloads it into the data folder"
-                )
+        rows = list(_rows(root))
         captions = layout_captions(root, "images/pug_16.jpg")
-        photos = list(_photos(root, dict(captions)))
-        if not photos:
-            raise BadFile(f"{root}: no listed image has a caption")
-        return gathered(root, photos)
+        return gathered(root, captioned(root, rows, dict(captions)))
+
+    def images(self, root: Path) -> Sequence[Listed]:
+        """Every listed image, in the lists' order. Raises as `tasks` does, but needs no captions."""
+        return listed(root, _rows(root))
 
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
         """Download what is missing (800 MB), checked; captions are not part of it."""
-        return fetched("OxfordIIITPet", data, "oxford-iiit-pet", note)
+        return fetched("OxfordIIITPet", data, "oxford-iiit-pet", note, ("images", "annotations"))
 
 
-def _photos(root: Path, captions: dict[str, Captioned]) -> Iterator[tuple[str, str, Photo]]:
-    """(breed, split, photo) of every listed image with captions."""
+def _rows(root: Path) -> Iterator[Row]:
+    """Every listed image, once it is clear that both lists are there."""
+    paths = {root / "annotations" / f"{name}.txt": split for name, split in LISTS.items()}
+    for path in paths:
+        if not path.is_file():
+            raise Unavailable(f"{path} does not exist", "`sglora data fetch pets` downloads it into the data folder")
     breeds: dict[str, tuple[str, str]] = {}
-    for name, split in LISTS.items():
-        path = root / "annotations" / f"{name}.txt"
+    for path, split in paths.items():
         for number, line in read_lines(path):
             where = f"{path}, line {number}"
             if line.startswith("#"):
@@ -61,10 +61,7 @@ def _photos(root: Path, captions: dict[str, Captioned]) -> Iterator[tuple[str, s
             first, known = breeds.setdefault(label, (where, breed))
             if known != breed:
                 raise BadFile(f"{where}: class {label} is {breed!r} here and {known!r} in {first}")
-            if (one := captions.pop(f"images/{image}.jpg", None)) is not None:
-                yield breed, split, Photo(existing(root / "images", f"{image}.jpg", where), one.captions)
-    for one in captions.values():
-        raise BadFile(f"{one.where}: neither list names image {one.image!r}")
+            yield Row(f"images/{image}.jpg", breed, split, where)
 
 
 def _entry(line: str, where: str) -> tuple[str, str]:

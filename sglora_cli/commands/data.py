@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from sglora_cli import settings
+from sglora_cli import progressing, settings
 from sglora_cli.cli import App, say
+from sglora_cli.commands.data_caption import caption
 from sglora_cli.commands.data_check import check
 from sglora_cli.errors import Unavailable
 from sglora_cli.printing import print_rows
@@ -47,6 +48,7 @@ def fetch(app: App, name: str, data: Path | None, as_json: bool) -> None:
     """Download the data set NAME into the data folder, or say what to put where if that may not be done."""
     from sglora_cli.recipes import data_root
 
+    progressing.be_quiet(as_json)
     dataset = app.host.datasets[name]
     if not hasattr(dataset, "fetch"):
         raise Unavailable(
@@ -56,5 +58,5 @@ def fetch(app: App, name: str, data: Path | None, as_json: bool) -> None:
     click.echo(json.dumps({"name": name, "folder": str(folder)}) if as_json else folder)
 
 
-for subcommand in (check, fetch, list_):
+for subcommand in (caption, check, fetch, list_):
     command.add_command(subcommand)

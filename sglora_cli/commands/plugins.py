@@ -16,7 +16,7 @@ from sglora_cli.printing import print_rows
 
 @click.group("plugins")
 def command() -> None:
-    """Plugins: backbones, data sets, generators, reporters."""
+    """Plugins: backbones, data sets, captioners, generators, reporters."""
 
 
 @command.command("list")
@@ -27,7 +27,7 @@ def list_(app: App, as_json: bool) -> None:
     host: Host = app.host
     rows = [
         {"kind": registry.kind, "name": name, "plugin": registry.owner(name), "summary": registry[name].summary}
-        for registry in (host.backbones, host.datasets, host.generators, host.reporters)
+        for registry in (host.backbones, host.datasets, host.captioners, host.generators, host.reporters)
         for name in registry
     ]
     if as_json:

@@ -1,0 +1,94 @@
+"""Archives -> folders, all or nothing. The archives are those a checksum or publisher vouches for; they are still
+read strictly: plain files only, no name that leads out, never more than the archive says."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from sglora_cli.api import BadFile, Unavailable
+
+_CHUNK = 1 << 20
+
+
+def unpacked(archive: Path, root: Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
+    """Put the folders of an archive (.zip, .tar.gz, .tgz) into root, file by file where a folder is there already.
+
+    `wanted` chooses among the names. Raises BadFile, naming the entry, for a link, a device or a name that leads out
+    of the archive; Unavailable if there is no room. Then root is as it was.
+    """
+    entries = _zip_entries if archive.suffix == ".zip" else _tar_entries
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _scratch(root) as draft:
+            for name, content in entries(archive):
+                if wanted(name):
+                    target = draft / name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with target.open("xb") as file:
+                        shutil.copyfileobj(content, file, _CHUNK)
+            _moved(draft, root)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+        raise BadFile(f"{archive} is not a whole archive: {error}", "remove it, then fetch it again") from None
+    except OSError as error:
+        raise Unavailable(
+            f"cannot unpack {archive}: {error.strerror or error}", "mend that, then run it again"
+        ) from None
+
+
+@contextmanager
+def _scratch(root: Path) -> Iterator[Path]:
+    draft = Path(tempfile.mkdtemp(dir=root, prefix=".unpacking.", suffix=".draft"))
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _moved(draft: Path, root: Path) -> None:
+    """Move what is in the draft into root: a whole folder at once where there is none yet."""
+    for source in sorted(draft.iterdir()):
+        target = root / source.name
+        if source.is_dir() and target.is_dir():
+            _moved(source, target)
+        else:
+            os.replace(source, target)
+
+
+def _tar_entries(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    with tarfile.open(archive, "r:gz") as tar:
+        for member in tar:
+            if member.isdir():
+                continue
+            if not member.isreg() or member.issparse():
+                raise BadFile(f"{archive}: entry {member.name[:100]!r} is a link or a device, not a file")
+            content = tar.extractfile(member)
+            if content is not None:
+                yield _checked(member.name, archive), content
+
+
+def _zip_entries(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    with zipfile.ZipFile(archive) as zipped:
+        for entry in zipped.infolist():
+            if entry.is_dir():
+                continue
+            if entry.external_attr >> 28 not in (0, 8):  # the kind of file, where a Unix wrote it
+                raise BadFile(f"{archive}: entry {entry.filename[:100]!r} is a link or a device, not a file")
+            with zipped.open(entry) as content:
+                yield _checked(entry.filename, archive), content
+
+
+def _checked(name: str, archive: Path) -> str:
+    """The name, if it stays below the folder it is unpacked into."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not name.isprintable():
+        raise BadFile(f"{archive}: entry {name[:100]!r} leads out of the archive")
+    return str(path)

@@ -1,0 +1,276 @@
+"""Captions for a data set's images, written by a captioner.
+
+One line an image is added to captions.jsonl and flushed, in the data set's order; what is there is kept and skipped.
+An image's seeds follow from its name, so a run that was killed and started again leaves the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from sglora_cli.caption_files import Entry, line_of, mend, read_lines
+from sglora_cli.caption_texts import REASONS, Demonstration, Judge, cleaned, prompt_of
+from sglora_cli.configs import CaptionConfig
+from sglora_cli.contracts import CaptionModel, Listed
+from sglora_cli.errors import BadFile, Mismatch, PluginError, SgloraError, Unavailable, UsageError
+from sglora_cli.files import read_image
+from sglora_cli.findings import Problem
+from sglora_cli.host import Host
+from sglora_cli.progressing import progress
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+JSONL, CSV = "captions.jsonl", "captions.csv"
+KINDS = {
+    "broken": "images that do not decode",
+    "none": "images without a caption that could be kept",
+    "few": "images with fewer captions than asked for",
+    "long": "captions that are long: text encoders cut them",
+    **{reason: f"captions {text}" for reason, text in REASONS.items()},
+}
+"""What can be wrong, the gravest first."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is to do."""
+
+    dataset: str
+    root: Path
+    target: Path
+    listed: Sequence[Listed]
+    done: Mapping[str, Entry]
+    """Image to its line in the target."""
+
+    def waiting(self, limit: int = 0) -> list[Listed]:
+        """Images without captions, in the data set's order; the first `limit` of them unless that is 0."""
+        found = [one for one in self.listed if one.image not in self.done]
+        return found[:limit] if limit else found
+
+
+@dataclass
+class Outcome:
+    """What was done, and what was wrong."""
+
+    plan: Plan
+    written: int = 0
+    """Images whose captions were written."""
+    replaced: int = 0
+    """Those of them that had others."""
+    captions: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+    """Why texts were refused, with how often; most were asked for again."""
+
+    @property
+    def left(self) -> int:
+        """Images that still have no captions."""
+        return len(self.plan.waiting()) - self.written + self.replaced
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            **about(self.plan),
+            "written": self.written,
+            "replaced": self.replaced,
+            "captions": self.captions,
+            "left": self.left,
+            "refused": dict(sorted(self.refused.items())),
+            "problems": [asdict(one) for one in self.problems],
+        }
+
+
+def about(plan: Plan) -> dict[str, Any]:
+    """Where captions go and how many there are, for programs."""
+    return {
+        "dataset": plan.dataset,
+        "path": str(plan.root),
+        "output": str(plan.target),
+        "images": len(plan.listed),
+        "captioned_before": len(plan.done),
+    }
+
+
+def planned(host: Host, dataset: str, root: Path, output: Path | None = None, hide_table: bool = False) -> Plan:
+    """What there is to do in a folder. A last line that an interruption cut off is dropped; no more is written.
+
+    Raises UnknownName, Unavailable if the data set cannot list images without captions, BadFile for a line of
+    the target that is broken or names an image that the data set has not, UsageError if the new file would hide a
+    captions.csv, unless `hide_table`.
+    """
+    plugin = host.datasets[dataset]
+    if not root.is_dir():
+        raise Unavailable(f"the folder {root} does not exist", "pass --path DIR")
+    if not hasattr(plugin, "images"):
+        raise Unavailable(
+            f"data set {dataset!r} has captions of its own and lists no other images", "it needs no captioner"
+        )
+    target = output or root / JSONL
+    if target.exists():  # the data set may read it too
+        with _appending(target):
+            pass
+    listed = list(plugin.images(root))
+    if not listed:
+        raise BadFile(f"data set {dataset!r} finds no image in {root}")
+    if not output and not hide_table and not target.exists() and (root / CSV).exists():
+        raise UsageError(f"{root / CSV} holds the captions, and {JSONL} would hide it", f"pass --from {root / CSV}")
+    done, names = read_lines(target), {one.image for one in listed}
+    for entry in done.values():
+        if entry.image not in names:
+            raise BadFile(f"{entry.where}: the data set has no image {entry.image!r}", "remove the line")
+    return Plan(dataset, root, target, listed, done)
+
+
+def write_captions(
+    plan: Plan,
+    model: CaptionModel,
+    config: CaptionConfig,
+    demonstrations: Sequence[Demonstration],
+    limit: int = 0,
+    check_text: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Caption the images that have none, a line each. `check_text` raises Mismatch for one that is too long.
+
+    Raises Unavailable if the file cannot be written, PluginError if the captioner fails: what is written stays.
+    """
+    judge, outcome = Judge(config.fewest_words), Outcome(plan)
+    for entry in plan.done.values():
+        judge.remember(entry.image, entry.captions)
+    with _appending(plan.target) as file:
+        if read_lines(plan.target).keys() != plan.done.keys():
+            raise Unavailable(f"{plan.target} was changed by another process", "run it again to go on")
+        for listed in progress(plan.waiting(limit), "images"):
+            try:
+                image = read_image(listed.path)
+            except BadFile as error:
+                outcome.problems.append(problem("broken", listed, error.message))
+                continue
+            prompt = prompt_of(listed.shows, demonstrations)
+            captions = _captions(model, image, listed, prompt, config, judge, outcome.refused)
+            judge.remember(listed.image, captions)
+            outcome.problems += _shortfalls(listed, captions, config, check_text)
+            if captions:
+                file.write((line_of(listed, captions) + "\n").encode())
+                outcome.written, outcome.captions = outcome.written + 1, outcome.captions + len(captions)
+    return outcome
+
+
+def _captions(
+    model: CaptionModel,
+    image: Image,
+    listed: Listed,
+    prompt: str,
+    config: CaptionConfig,
+    judge: Judge,
+    refused: Counter[str],
+) -> list[str]:
+    """Up to config.captions captions of one image, asked for again while some are refused."""
+    kept: list[str] = []
+    for attempt in range(1 + config.retries):
+        count = config.captions - len(kept)
+        for text in _asked(model, image, listed, prompt, count, seed_of(config.seed, listed.image, attempt)):
+            caption = cleaned(text)
+            if fault := judge.fault(listed.image, caption, kept):
+                refused[fault] += 1
+            else:
+                kept.append(caption)
+        if len(kept) == config.captions:
+            break
+    return kept
+
+
+def seed_of(seed: int, image: str, attempt: int) -> int:
+    """The seed of one question: below 2**63, and of nothing but seed, name and attempt."""
+    digest = hashlib.sha256(f"{seed}\n{attempt}\n{image}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _asked(model: CaptionModel, image: Image, listed: Listed, prompt: str, count: int, seed: int) -> list[str]:
+    try:
+        texts = list(model.write(image, prompt, count, seed))
+    except SgloraError:
+        raise
+    except Exception as error:  # a stranger's model may raise anything
+        raise PluginError(
+            f"the captioner failed on {listed.path}: {type(error).__name__}: {error}",
+            "finished lines are kept: run it again to go on",
+        ) from error
+    if len(texts) != count or not all(isinstance(text, str) for text in texts):
+        raise PluginError(f"the captioner was asked for {count} texts about {listed.path}, and gave {texts!r:.100}")
+    return texts
+
+
+def _shortfalls(
+    listed: Listed, captions: Sequence[str], config: CaptionConfig, check_text: Callable[[str], None] | None
+) -> Iterator[Problem]:
+    if len(captions) < config.captions:
+        yield problem("few" if captions else "none", listed, f"{len(captions)} of {config.captions}")
+    for caption in captions:
+        if reason := too_long(caption, config, check_text):
+            yield problem("long", listed, f"{reason}: {caption}")
+
+
+def too_long(caption: str, config: CaptionConfig, check_text: Callable[[str], None] | None) -> str:
+    """Why a text encoder would cut the caption; "" if it would not."""
+    words = len(caption.split())
+    if words > config.words:
+        return f"{words} words"
+    try:
+        if check_text is not None:
+            check_text(caption)
+    except Mismatch as error:
+        return error.message
+    return ""
+
+
+def problem(kind: str, listed: Listed, text: str) -> Problem:
+    """Something wrong with an image or its captions; `kind` is a key of KINDS."""
+    return Problem(kind, listed.shows, listed.split, listed.image, text)
+
+
+@contextmanager
+def _appending(path: Path) -> Iterator[BinaryIO]:
+    """The file to add lines to, each at once; for one process only. Raises Unavailable."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            _lock(file, path)
+            mend(path)
+            try:
+                yield file
+            finally:
+                if path.stat().st_size == 0:  # a data set would take it for its captions
+                    path.unlink()
+    except OSError as error:
+        raise Unavailable(f"cannot write {path}: {error.strerror}", "whole lines in it are kept") from error
+
+
+def _lock(file: Any, path: Path) -> None:
+    """Raises Unavailable if another process adds lines to the file. The system takes a dead process's lock away."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Unavailable(f"another process is writing {path}", "wait for it, or choose another file with -o") from None
+
+
+def error_of(outcome: Outcome) -> SgloraError | None:
+    """The error a run ends with, after everything that could be captioned was."""
+    many = Counter(one.kind for one in outcome.problems)
+    for kind, remedy in (
+        ("broken", "mend or remove them, then run it again"),
+        ("none", "look at the photos and the prompt, or pass another --seed"),
+    ):
+        if many[kind]:
+            first = next(one for one in outcome.problems if one.kind == kind)
+            return BadFile(f"{KINDS[kind]}: {many[kind]}; the first: {first.image}: {first.text}", remedy)
+    return None

@@ -1,0 +1,256 @@
+"""Downloads: resumed by bytes, checked, whole or absent, from servers of every temper."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+import tarfile
+import zipfile
+
+import pytest
+from servers import serving
+from trees import coco_tree, pets_tree
+
+from sglora_cli.errors import BadFile, Unavailable
+from sglora_datasets import downloads
+from sglora_datasets.coco import Coco
+from sglora_datasets.downloads import Remote, downloaded
+from sglora_datasets.unpacking import unpacked
+
+DATA = random.Random(0).randbytes(3_000_000)
+MD5 = hashlib.md5(DATA).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(downloads, "PAUSE_SECONDS", 0)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+def get(server, folder, md5=MD5, name="a.bin"):
+    notes = []
+    path = downloaded(Remote(f"{server.url}/{name}", md5), folder, notes.append)
+    return path, notes
+
+
+def test_a_file_arrives_whole_and_is_not_asked_for_again(tmp_path):
+    with serving({"/a.bin": DATA}) as server:
+        path, _ = get(server, tmp_path)
+        again, notes = get(server, tmp_path)
+    assert (path, again) == (tmp_path / "a.bin", tmp_path / "a.bin")
+    assert path.read_bytes() == DATA
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+    assert server.asked == [("/a.bin", "")]
+    assert notes == [f"{path} is there: checking it"]
+
+
+def test_a_broken_connection_goes_on_where_it_broke(tmp_path):
+    with serving({"/a.bin": DATA}, drop_after=[1_500_000, 100]) as server:
+        path, notes = get(server, tmp_path)
+    assert path.read_bytes() == DATA
+    assert server.asked == [("/a.bin", ""), ("/a.bin", "bytes=1500000-"), ("/a.bin", "bytes=1500100-")]
+    assert notes[1] == "a.bin: the connection broke off 1500000 bytes before the end; trying again from byte 1500000"
+
+
+def test_another_run_goes_on_from_the_part(tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(DATA[:1000])
+    with serving({"/a.bin": DATA}) as server:
+        assert get(server, tmp_path)[0].read_bytes() == DATA
+    assert server.asked == [("/a.bin", "bytes=1000-")]
+
+
+def test_a_part_that_is_whole_already_is_only_checked(tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(DATA)
+    with serving({"/a.bin": DATA}) as server:
+        assert get(server, tmp_path)[0].read_bytes() == DATA
+
+
+def test_a_part_that_is_too_long_starts_over(tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(DATA + b"more")
+    with serving({"/a.bin": DATA}) as server:
+        assert get(server, tmp_path)[0].read_bytes() == DATA
+    assert server.asked[-1] == ("/a.bin", "")
+
+
+def test_a_server_without_ranges_starts_over(tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(b"x" * 1000)
+    with serving({"/a.bin": DATA}, ranges=False) as server:
+        path, notes = get(server, tmp_path)
+    assert path.read_bytes() == DATA
+    assert notes[1:] == ["a.bin: the server sends all of it again"]
+
+
+@pytest.mark.parametrize("part", [b"", b"x" * 1000])
+def test_wrong_bytes_are_removed_and_both_checksums_named(tmp_path, part):
+    if part:
+        (tmp_path / "a.bin.part").write_bytes(part)
+    wrong = part + (DATA + b"!")[len(part) :]
+    with serving({"/a.bin": DATA + b"!"}) as server, pytest.raises(BadFile) as error:
+        get(server, tmp_path)
+    assert error.value.message == (
+        f"a.bin has the MD5 checksum {hashlib.md5(wrong).hexdigest()}, its publisher names {MD5}"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_never_brings_anything_is_given_up_and_what_came_is_kept(tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(DATA[:1000])
+    with serving({"/a.bin": DATA}, status=503) as server, pytest.raises(Unavailable) as error:
+        get(server, tmp_path)
+    assert error.value.message == f"{server.url}/a.bin could not be downloaded: 503 Service Unavailable"
+    assert error.value.hint == "run it again: it goes on from byte 1000"
+    assert len(server.asked) == downloads.TRIES
+    assert (tmp_path / "a.bin.part").read_bytes() == DATA[:1000]
+
+
+def test_a_file_that_is_not_there_is_not_asked_for_twice(tmp_path):
+    with serving({}) as server, pytest.raises(Unavailable, match="could not be downloaded: 404 Not Found"):
+        get(server, tmp_path)
+    assert len(server.asked) == 1
+
+
+def test_offline_nobody_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("SGLORA_OFFLINE", "1")
+    with serving({"/a.bin": DATA}) as server, pytest.raises(Unavailable, match="SGLORA_OFFLINE is set"):
+        get(server, tmp_path)
+    assert server.asked == []
+    (tmp_path / "a.bin").write_bytes(DATA)
+    assert get(server, tmp_path)[0].read_bytes() == DATA
+
+
+def test_nobody_answers(tmp_path):
+    with serving({}) as server:
+        pass
+    with pytest.raises(Unavailable, match="Connection refused"):
+        get(server, tmp_path)
+
+
+def test_a_full_disk_is_noticed_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: downloads.shutil._ntuple_diskusage(9, 9, 9))
+    with serving({"/a.bin": DATA}) as server, pytest.raises(Unavailable, match=r"a.bin needs 3000000 bytes, .* has 9"):
+        get(server, tmp_path)
+
+
+def zipped(files, damage=False):
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    data = memory.getvalue()
+    return data.replace(b"content", b"CONTENT") if damage else data
+
+
+def test_a_zip_without_a_published_checksum_is_checked_by_its_own(tmp_path):
+    good, bad = zipped({"x/1.txt": b"content"}), zipped({"x/1.txt": b"content"}, damage=True)
+    with serving({"/good.zip": good, "/bad.zip": bad, "/cut.zip": good[:-30]}) as server:
+        assert get(server, tmp_path, "", "good.zip")[0].read_bytes() == good
+        with pytest.raises(BadFile, match=r"bad.zip: the checksum of entry 'x/1.txt' is wrong"):
+            get(server, tmp_path, "", "bad.zip")
+        with pytest.raises(BadFile, match=r"cut.zip is not a whole ZIP archive: "):
+            get(server, tmp_path, "", "cut.zip")
+    assert [p.name for p in tmp_path.iterdir()] == ["good.zip"]
+
+
+def tarred(folder, names):
+    memory = io.BytesIO()
+    with tarfile.open(fileobj=memory, mode="w:gz") as archive:
+        for name in names:
+            archive.add(folder / name, name)
+    return memory.getvalue()
+
+
+def test_pets_are_fetched_from_where_torchvision_says(run, tmp_path, monkeypatch):
+    import torchvision.datasets
+
+    (tmp_path / "source").mkdir()
+    pets_tree(tmp_path / "source")
+    archives = {f"/{name}.tar.gz": tarred(tmp_path / "source", [name]) for name in ("images", "annotations")}
+    data = tmp_path / "data"
+    data.mkdir()
+    with serving(archives, drop_after=[500]) as server:
+        sources = [(server.url + name, hashlib.md5(content).hexdigest()) for name, content in archives.items()]
+        monkeypatch.setattr(torchvision.datasets.OxfordIIITPet, "_RESOURCES", sources)
+        result = run("data", "fetch", "pets", "--data", data)
+        assert result.exit_code == 0, result.output
+        again = run("data", "fetch", "pets", "--data", data)
+    assert result.stdout == again.stdout == f"{data}/oxford-iiit-pet\n"
+    assert again.stderr == f"{data}/oxford-iiit-pet is there\n"
+    assert len(server.asked) == 3
+    assert "captions.jsonl is not part of it: `sglora data caption` writes it\n" in result.stderr
+    found = {
+        p.relative_to(data / "oxford-iiit-pet"): p.read_bytes() for p in data.rglob("*.*") if p.suffix != ".unpacked"
+    }
+    source = tmp_path / "source"
+    assert found == {p.relative_to(source): p.read_bytes() for p in source.rglob("*.*") if p.suffix != ".jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [(tarfile.SYMTYPE, "is a link or a device"), (tarfile.LNKTYPE, "is a link"), (tarfile.FIFOTYPE, "is a link")],
+)
+def test_a_link_in_an_archive_is_refused_and_nothing_stays(tmp_path, kind, reason):
+    entry = tarfile.TarInfo("images/x.jpg")
+    entry.type, entry.linkname = kind, "/etc/passwd"
+    refuse(tmp_path, entry, f"entry 'images/x.jpg' {reason}")
+
+
+@pytest.mark.parametrize("name", ["../x.jpg", "/x.jpg", "images/../../x.jpg", "a\\x.jpg", "C:x.jpg"])
+def test_a_name_that_leads_out_is_refused_and_nothing_stays(tmp_path, name):
+    refuse(tmp_path, tarfile.TarInfo(name), "leads out of the archive")
+
+
+def refuse(tmp_path, entry, reason):
+    path, root = tmp_path / "a.tar.gz", tmp_path / "root"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("images/first.jpg"))
+        archive.addfile(entry)
+    with pytest.raises(BadFile, match=reason):
+        unpacked(path, root)
+    assert list(root.iterdir()) == []
+
+
+def test_a_zip_is_as_strict(tmp_path):
+    path = tmp_path / "a.zip"
+    path.write_bytes(zipped({"../x": b""}))
+    with pytest.raises(BadFile, match="leads out"):
+        unpacked(path, tmp_path / "root")
+    link = zipfile.ZipInfo("x")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    with pytest.raises(BadFile, match="is a link"):
+        unpacked(path, tmp_path / "root")
+
+
+def test_an_archive_is_added_to_a_folder_that_is_there(tmp_path):
+    (tmp_path / "root/x").mkdir(parents=True)
+    (tmp_path / "root/x/old").write_text("old")
+    path = tmp_path / "a.zip"
+    path.write_bytes(zipped({"x/new": b"new", "x/not": b"", "y/z/1": b"1"}))
+    unpacked(path, tmp_path / "root", lambda name: not name.endswith("not"))
+    found = sorted(p for p in (tmp_path / "root").rglob("*") if p.is_file())
+    assert [p.relative_to(tmp_path / "root").as_posix() for p in found] == ["x/new", "x/old", "y/z/1"]
+
+
+def test_coco_is_fetched_and_read(run, tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    source.mkdir()
+    coco_tree(source, {1: [("cat", 0)], 2: [("dog", 0)]}, "val2017")
+    coco_tree(source, {3: [("cat", 0)]})
+    (source / "annotations/person_keypoints_val2017.json").write_text("{}")
+    files = {p.relative_to(source).as_posix(): p.read_bytes() for p in source.rglob("*.*")}
+    archives = {
+        "/annotations/annotations_trainval2017.zip": zipped({n: b for n, b in files.items() if n[:3] == "ann"}),
+        "/zips/val2017.zip": zipped({n: b for n, b in files.items() if n[:3] == "val"}),
+    }
+    (tmp_path / "data").mkdir()
+    with serving(archives, drop_after=[300]) as server:
+        monkeypatch.setattr("sglora_datasets.coco.SITE", server.url)
+        result = run("data", "fetch", "coco:val2017", "--data", tmp_path / "data")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("COCO publishes no checksums that this program knows")
+    root = tmp_path / "data/coco"
+    found = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.*") if p.suffix != ".unpacked")
+    assert found == sorted(n for n in files if n[:5] != "train" and "person" not in n)
+    assert [task.name for task in Coco().tasks(root)] == ["cat", "dog"]  # of val2017: train2017 has no photos here

@@ -61,7 +61,7 @@ def build(
     backbone = host.backbones[recipe.backbone]
     model = backbone.load(settings.runtime(runtime or RuntimeConfig(), recipe.backbone))
     layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
-    tasks = _features(model, plan)
+    tasks = _features(model, plan, recipe.prompts)
     note(f"features: {time.monotonic() - started:.0f} s")
     note(f"{len(tasks)} tasks, {sum(len(t.train.stem_N) for t in tasks)} training photos, {layout.size} numbers each")
 
@@ -85,7 +85,7 @@ def build(
     return target
 
 
-def _features(model: Model, plan: Sequence[Mapping[str, Sequence[Task]]]) -> list[BuildTask]:
+def _features(model: Model, plan: Sequence[Mapping[str, Sequence[Task]]], prompts: Sequence[str]) -> list[BuildTask]:
     wanted = [(role, task) for roles in plan for role, tasks in roles.items() for task in tasks]
     for _, task in wanted:
         check_text(model, task.description)
@@ -95,8 +95,9 @@ def _features(model: Model, plan: Sequence[Mapping[str, Sequence[Task]]]) -> lis
             )
     found = []
     for role, task in progress(wanted, "features"):
-        test = task_tensors(model, task.key, task.photos["test"]) if role == "unseen" and task.photos["test"] else None
-        found.append(BuildTask(task, role, task_tensors(model, task.key, task.photos["train"]), test))
+        test_photos, classes = task.photos["test"] if role == "unseen" else (), (task.classes, prompts)
+        test = task_tensors(model, task.key, test_photos, *classes) if test_photos else None
+        found.append(BuildTask(task, role, task_tensors(model, task.key, task.photos["train"], *classes), test))
     return found
 
 
@@ -123,7 +124,7 @@ class _States:
         return load_tensors(path, ("start",))[0]["start"]
 
     def _path(self, *tensors: TaskTensors, follows_from: Sequence[Any] = ()) -> Path:
-        parts: list[Any] = [x for t in tensors for x in (t.name, t.stem_N, t.text_CD, list(t.image_of))]
+        parts: list[Any] = [x for t in tensors for x in (t.name, t.stem_N, t.text_CD, t.image_of, t.label_of)]
         if len(tensors) > 1:  # for an adapter of many tasks, how many tasks make a step is part of the method
             parts.append(self.config.tasks_at_once)
         key = content_hash(list(follows_from or self.follows_from), *parts)
@@ -209,8 +210,10 @@ def _write_evaluation(folder: Path, tasks: Sequence[BuildTask], states: _States)
                 "text": t.test.text_CD.half(),
                 "oracle": states.of(t).double().mean(dim=0).float(),
             }
-            captions = [c for photo in t.task.photos["test"] for c in photo.captions]
+            captions = list(t.task.classes) or [c for photo in t.task.photos["test"] for c in photo.captions]
             about = {"kind": "evaluation", "task": t.task.key, "captions": captions, "image_of": list(t.test.image_of)}
+            if t.test.label_of:
+                about["label_of"] = list(t.test.label_of)
             save_tensors(folder / "evaluation" / file_name(t.task.key), tensors, about)
 
 

@@ -5,7 +5,7 @@
        index.safetensors             embeddings of the experts' descriptions: index (E, D), meaning (E, W)
        joint.safetensors             (P,) one adapter trained on all seen tasks together
        generators/<name>.safetensors what a learned generator needs besides the experts
-       evaluation/<task>.safetensors stems, captions and Oracle adapter of an unseen task
+       evaluation/<task>.safetensors stems, captions (or class heads) and Oracle adapter of an unseen task
        README.md                     model card
 """
 
@@ -83,7 +83,10 @@ class ExpertFiles:
 
 @dataclass(frozen=True)
 class UnseenTask:
-    """What the evaluation of one unseen task needs. oracle_P is None where none was trained."""
+    """What the evaluation of one unseen task needs. oracle_P is None where none was trained.
+
+    captions: what the rows of the tensors' texts say; the classes of a classification task.
+    """
 
     dataset: str
     name: str
@@ -174,8 +177,8 @@ class Pack:
             path = self.folder / "evaluation" / file_name(task["key"])
             if task["role"] == "unseen" and path.exists():
                 tensors, about = load_tensors(path)
-                captions, owner = about["captions"], about["image_of"]
-                content = TaskTensors(task["key"], tensors["stem"], tensors["text"].float(), tuple(owner))
+                captions, owner, labels = about["captions"], tuple(about["image_of"]), tuple(about.get("label_of", ()))
+                content = TaskTensors(task["key"], tensors["stem"], tensors["text"].float(), owner, labels)
                 oracle = tensors["oracle"].float() if "oracle" in tensors else None
                 yield UnseenTask(task["dataset"], task["name"], task["description"], content, tuple(captions), oracle)
 

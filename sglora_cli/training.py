@@ -24,18 +24,25 @@ from sglora_cli.progressing import progress
 
 @dataclass(frozen=True)
 class TaskTensors:
-    """A task's photos behind the frozen parts: stems (N, ...) float16, texts (C, D), caption -> photo."""
+    """A task's photos behind the frozen parts: stems (N, ...) float16, texts (C, D), caption -> photo.
+
+    Of a classification task: text_CD are the heads of its classes, label_of is photo -> class, image_of is empty.
+    """
 
     name: str
     stem_N: Tensor
     text_CD: Tensor
     image_of: tuple[int, ...]
+    label_of: tuple[int, ...] = ()
 
     def to(self, device: torch.device) -> TaskTensors:
         """The same, with its tensors on a device: a step there then waits for no copy."""
         return replace(self, stem_N=self.stem_N.to(device), text_CD=self.text_CD.to(device))
 
     def captions_of(self) -> list[list[int]]:
+        """Photo -> its rows of text_CD; one with classes."""
+        if self.label_of:
+            return [[label] for label in self.label_of]
         own: list[list[int]] = [[] for _ in range(len(self.stem_N))]
         for caption, image in enumerate(self.image_of):
             own[image].append(caption)
@@ -47,7 +54,7 @@ class _Batches:
 
     def __init__(self, task: TaskTensors, config: TrainConfig) -> None:
         if len(task.stem_N) < 2:
-            raise Mismatch(f"task {task.name!r} has {len(task.stem_N)} photo(s); a contrastive loss needs two")
+            raise Mismatch(f"task {task.name!r} has {len(task.stem_N)} photo(s); training needs two")
         digest = hashlib.sha256(f"{config.seed} {task.name}".encode()).digest()
         self.rng = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         self.task, self.own = task, task.captions_of()
@@ -113,6 +120,40 @@ def _gather(
     return stem.to(device).float(), text.to(device), real.to(device)
 
 
+def classification_loss(
+    image_TND: Tensor, own_TND: Tensor, real_TN: Tensor, head_TCD: Tensor, real_TC: Tensor, scale: float
+) -> Tensor:
+    """Cross-entropy of each task over its classes: (T,). own_TND are the heads of the photos' classes.
+
+    Classes and photos that are padding do not count.
+    """
+    logits_TNC = (scale * image_TND @ head_TCD.mT).masked_fill(~real_TC[:, None, :], float("-inf"))
+    per_TN = logits_TNC.logsumexp(dim=2) - scale * (image_TND * own_TND).sum(dim=2)
+    return (per_TN * real_TN).sum(dim=1) / real_TN.sum(dim=1)
+
+
+def _losses(
+    model: Model,
+    layout: Layout,
+    tasks: Sequence[TaskTensors],
+    batches: Sequence[tuple[list[int], list[int]]],
+    adapters_TP: Tensor,
+) -> Tensor:
+    """Every task's loss on its batch, (T,): those of retrieval tasks first, then those of classification tasks."""
+    stem, text, real = _gather(tasks, batches, model.device)
+    image_TND = model.encode_image(stem, layout, adapters_TP)
+    parts = []
+    if rows := [t for t, task in enumerate(tasks) if not task.label_of]:
+        parts.append(contrastive_loss(image_TND[rows], text[rows], real[rows], model.scale))
+    if rows := [t for t, task in enumerate(tasks) if task.label_of]:
+        heads = [tasks[t].text_CD.to(model.device) for t in rows]
+        counts = torch.tensor([[len(head)] for head in heads], device=model.device)
+        head_TCD = torch.nn.utils.rnn.pad_sequence(heads, batch_first=True)
+        real_TC = torch.arange(head_TCD.shape[1], device=model.device) < counts
+        parts.append(classification_loss(image_TND[rows], text[rows], real[rows], head_TCD, real_TC, model.scale))
+    return torch.cat(parts)
+
+
 def _gradient(model: Model, loss: Tensor, adapters_TP: Tensor) -> Tensor:
     """d loss / d adapters_TP. For a model in fp16 the loss is scaled, and a gradient that overflows is taken as 0."""
     scale: float = getattr(model, "loss_scale", 1.0)
@@ -148,9 +189,8 @@ def _train_chunk(
         plans = [source.epoch() for source in sources]
         for step in range(max(source.steps for source in sources)):
             rows = [t for t, source in enumerate(sources) if step < source.steps]
-            stem, text, real = _gather([tasks[t] for t in rows], [plans[t][step] for t in rows], model.device)
-            image_TND = model.encode_image(stem, layout, adapters_TP[rows])
-            loss_T = contrastive_loss(image_TND, text, real, model.scale)
+            batches = [plans[t][step] for t in rows]
+            loss_T = _losses(model, layout, [tasks[t] for t in rows], batches, adapters_TP[rows])
             adam.step(_gradient(model, loss_T.sum(), adapters_TP), torch.tensor(rows))
         if epoch >= config.epochs - kept:
             states[:, epoch - (config.epochs - kept)] = adapters_TP.detach().cpu()
@@ -177,7 +217,7 @@ def _joint_epochs(
 ) -> Iterator[Tensor]:
     """The adapter (P,) after every epoch; a step averages the losses of `tasks_at_once` tasks.
 
-    Batches stay inside tasks, as retrieval does.
+    Batches stay inside tasks, as retrieval and classification do.
     """
     joint_1P = layout.initial(config.seed)[None].to(model.device, copy=True).requires_grad_()
     adam = RowAdam(joint_1P, replace(config, learning_rate=config.joint_learning_rate))
@@ -188,8 +228,7 @@ def _joint_epochs(
         pairs = [pairs[i] for i in torch.randperm(len(pairs), generator=shuffle).tolist()]
         for first in range(0, len(pairs), config.tasks_at_once):
             part = pairs[first : first + config.tasks_at_once]
-            stem, text, real = _gather([task for task, _ in part], [batch for _, batch in part], model.device)
-            image_TND = model.encode_image(stem, layout, joint_1P.expand(len(part), -1))
-            loss = contrastive_loss(image_TND, text, real, model.scale).mean()
+            several, batches = [task for task, _ in part], [batch for _, batch in part]
+            loss = _losses(model, layout, several, batches, joint_1P.expand(len(part), -1)).mean()
             adam.step(_gradient(model, loss, joint_1P), torch.tensor([0]))
         yield joint_1P.detach()[0].to("cpu", copy=True)

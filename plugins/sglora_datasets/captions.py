@@ -2,6 +2,7 @@
 
 captions.jsonl has one object a line, one line an image:
 {"image": "images/pug_16.jpg", "task": "pug", "split": "train", "captions": ["A pug that ..."]}
+An image of a classification task has, instead of captions, the class it is sorted into: "class": "fawn".
 captions.csv has the header image,task,split,caption and one row a caption: an image with four captions has four rows.
 """
 
@@ -31,6 +32,8 @@ class Captioned:
     captions: tuple[str, ...]
     task: str
     split: str
+    has_class: bool = False
+    """Whether its one caption is its class: that of a classification task."""
 
 
 def find_captions(root: Path) -> Path | None:
@@ -129,6 +132,10 @@ def _checked(row: dict[str, Any], where: str, keys: tuple[str, ...]) -> Captione
     split = row.get("split", "train")
     if split not in SPLITS:
         raise BadFile(f"{where}: 'split' must be one of {', '.join(SPLITS)}, got {split!r}")
+    if "class" in row and "captions" not in row and "task" in keys:
+        if not isinstance(row["class"], str) or not row["class"].strip():
+            raise BadFile(f"{where}: 'class' must be a text, got {row['class']!r}")
+        return Captioned(where, row["image"], (row["class"],), row["task"], split, has_class=True)
     captions = row.get("captions")
     if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
         raise BadFile(f"{where}: 'captions' must be a list of texts, got {captions!r}")

@@ -8,9 +8,10 @@ from pathlib import Path
 from sglora_cli.api import Unavailable
 
 
-def fetched(kind: str, data: Path, folder: str, note: Callable[[str], None]) -> Path:
+def fetched(kind: str, data: Path, folder: str, note: Callable[[str], None], captions: bool = True) -> Path:
     """Let torchvision's data set `kind` download itself into a folder below `data`; returns that folder.
 
+    captions: whether its user has to write them.
     Raises Unavailable if it cannot. An archive that is there and whole is not downloaded again.
     """
     try:
@@ -26,5 +27,6 @@ def fetched(kind: str, data: Path, folder: str, note: Callable[[str], None]) -> 
         raise Unavailable(
             f"{folder} could not be downloaded: {error}", "try again: what is whole and checked is kept"
         ) from None
-    note("captions.jsonl is not part of it: write it, one line an image")
+    if captions:
+        note("captions.jsonl is not part of it: write it, one line an image")
     return data / folder

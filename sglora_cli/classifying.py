@@ -26,7 +26,10 @@ def class_heads(model: Model, classes: Sequence[str], prompts: Sequence[str]) ->
     """
     texts = [prompt.replace("{class}", name) for name in classes for prompt in prompts]
     for text in texts:
-        check_text(model, text)
+        try:
+            check_text(model, text)
+        except Mismatch as error:
+            raise Mismatch(f"prompt {text[:60]!r}: {error.message}", error.hint) from None
     embedding_CQD = model.encode_text(texts).float().reshape(len(classes), len(prompts), -1)
     return embedding_CQD[:, 0] if len(prompts) == 1 else torch.nn.functional.normalize(embedding_CQD.mean(1), dim=-1)
 

@@ -12,12 +12,11 @@ Shapes: N images; pixels are (N, 32, 32, 3), red, green, blue.
 
 from __future__ import annotations
 
-import io
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sglora_cli.api import BadFile, Unavailable
 
@@ -97,7 +96,8 @@ def _names(path: Path, names: Any) -> tuple[str, ...]:
 def _binary_side(path: Path) -> Side:
     import numpy as np
 
-    data = np.frombuffer(_content(path), dtype=np.uint8)
+    with _opened(path) as file:
+        data = np.frombuffer(file.read(), dtype=np.uint8)
     if not len(data) or len(data) % (PIXELS + 2):
         raise BadFile(f"{path} has {len(data)} bytes, which is no whole number of images of {PIXELS + 2}", _AGAIN)
     rows = data.reshape(-1, PIXELS + 2)
@@ -124,11 +124,12 @@ def _upright(pixels_NP: np.ndarray) -> np.ndarray:
     return upright
 
 
-def _content(path: Path) -> bytes:
+def _opened(path: Path) -> BinaryIO:
+    """Raises BadFile for a file that cannot be read, or is far too large."""
     try:
         if path.stat().st_size > _LIMIT:
             raise BadFile(f"{path} has more than {_LIMIT} bytes", "is it the right file?")
-        return path.read_bytes()
+        return path.open("rb")
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
 
@@ -157,9 +158,11 @@ class _Inert(pickle.Unpickler):
 
 def _table(path: Path, keys: Sequence[str]) -> list[Any]:
     """The values of a pickled table, texts of Python 2 as latin-1. Raises BadFile."""
-    content = _content(path)
     try:
-        table = _Inert(io.BytesIO(content), encoding="latin1").load()
+        with _opened(path) as file:
+            table = _Inert(file, encoding="latin1").load()
+    except BadFile:
+        raise
     except Exception as error:  # a broken byte may lead anywhere
         raise BadFile(f"{path} is not loaded: {error or type(error).__name__}", _AGAIN) from None
     if not isinstance(table, dict):

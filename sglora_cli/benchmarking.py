@@ -120,7 +120,7 @@ def _measure(model: Model, layout: Layout, task: UnseenTask, adapters: Mapping[s
             raise Mismatch(f"method {name!r} gives embeddings that are not finite on {task.name!r}")
         found = _scores(image_ND, task.tensors)
         rows += [Row(name, task.dataset, task.name, sample, d, k, value) for (d, k), value in found.items()]
-    by_chance = {ACCURACY: 100.0 / len(task.captions)} if task.tensors.label_of else None
+    by_chance = {ACCURACY: 100.0 / len(task.tensors.text_CD)} if task.tensors.label_of else None
     by_chance = by_chance or chance(len(task.tensors.stem_N), task.tensors.image_of)
     return rows + [Row(CHANCE, task.dataset, task.name, 0, d, k, value) for (d, k), value in by_chance.items()]
 

@@ -83,16 +83,14 @@ class ExpertFiles:
 
 @dataclass(frozen=True)
 class UnseenTask:
-    """What the evaluation of one unseen task needs. oracle_P is None where none was trained.
-
-    captions: what the rows of the tensors' texts say; the classes of a classification task.
-    """
+    """What the evaluation of one unseen task needs. oracle_P is None where none was trained."""
 
     dataset: str
     name: str
     description: str
     tensors: TaskTensors
     captions: tuple[str, ...]
+    """What the tensors' texts say; of a classification task, its classes."""
     oracle_P: Tensor | None
 
 
@@ -177,10 +175,10 @@ class Pack:
             path = self.folder / "evaluation" / file_name(task["key"])
             if task["role"] == "unseen" and path.exists():
                 tensors, about = load_tensors(path)
-                captions, owner, labels = about["captions"], tuple(about["image_of"]), tuple(about.get("label_of", ()))
+                captions, owner, labels = (_listed(path, about, key) for key in ("captions", "image_of", "label_of"))
                 content = TaskTensors(task["key"], tensors["stem"], tensors["text"].float(), owner, labels)
                 oracle = tensors["oracle"].float() if "oracle" in tensors else None
-                yield UnseenTask(task["dataset"], task["name"], task["description"], content, tuple(captions), oracle)
+                yield UnseenTask(task["dataset"], task["name"], task["description"], content, captions, oracle)
 
     def read_experts(self) -> None:
         """Read once what every command will read. Raises BadFile if the experts and their index do not agree."""
@@ -209,6 +207,14 @@ class Pack:
         """Raises BadFile, naming every file, unless all are as they were built."""
         if wrong := self.verify():
             raise BadFile(f"pack {self.name!r} is damaged: " + "; ".join(wrong), "build or fetch it again")
+
+
+def _listed(path: Path, about: Mapping[str, Any], key: str) -> tuple[Any, ...]:
+    """Texts or numbers of an evaluation's header; none if it says nothing of them. Raises BadFile."""
+    values, kind = about.get(key, []), str if key == "captions" else int
+    if isinstance(values, list) and all(type(value) is kind for value in values):
+        return tuple(values)
+    raise BadFile(f"{path}: {key} is not a list of {'texts' if kind is str else 'whole numbers'}")
 
 
 _FIELDS: dict[str, type] = {

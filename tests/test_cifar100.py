@@ -335,6 +335,26 @@ def test_a_folder_may_have_classes_instead_of_captions(tmp_path):
     assert [len(photos) for photos in pets.photos.values()] == [4, 2]
 
 
+def test_a_table_may_have_classes(tmp_path):
+    rows(tmp_path, [dict(row) for row in SORTED])
+    expected = Folder().tasks(tmp_path)
+    lines = [f"{n}.png,{row['task']},{row['split']},{row['class']}" for n, row in enumerate(SORTED)]
+    (tmp_path / "captions.jsonl").unlink()
+    (tmp_path / "captions.csv").write_text("\n".join(["image,task,split,class", *lines]) + "\n")
+    assert Folder().tasks(tmp_path) == expected
+    (tmp_path / "captions.csv").write_text("image,task,split,class\n0.png,pets,train,cat\n0.png,pets,train,dog\n")
+    with pytest.raises(BadFile, match=r"line 3: class of '0.png' is 'dog', in line 2 'cat'"):
+        Folder().tasks(tmp_path)
+
+
+def test_classes_are_no_captions_of_another_layout(tmp_path):
+    from sglora_datasets.captions import read_captions
+
+    (tmp_path / "captions.jsonl").write_text('{"image": "a.jpg", "class": "cat"}')
+    with pytest.raises(BadFile, match="'captions' must be a list of texts, got None"):
+        read_captions(tmp_path / "captions.jsonl", ("image",))
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [

@@ -209,6 +209,26 @@ def test_the_oracles_row_is_what_its_adapter_scores_on_the_photos(run, tiny, cif
         assert row["value"] == pytest.approx(100 * right / len(photos))
 
 
+@pytest.mark.parametrize(
+    ("labels", "code", "message"),
+    [
+        (["x"], 4, "label_of is not a list of whole numbers"),
+        ("01", 4, "label_of is not a list of whole numbers"),
+        ([0, 3], 5, "label_of must name one of 3 classes for each of 6 images, at least one"),
+    ],
+)
+def test_labels_a_pack_cannot_mean_are_refused(run, tiny, cifar, tmp_path, own_home, labels, code, message):
+    from sglora_cli.files import load_tensors, save_tensors
+
+    built(run, tmp_path, cifar, RECIPE + SORTS)
+    (path,) = (own_home / "cache/packs/sorts/evaluation").glob("*carnivores*")
+    tensors, about = load_tensors(path)
+    save_tensors(path, tensors, {**about, "label_of": labels})
+    result = run("bench", "--pack", "sorts")
+    assert result.exit_code == code
+    assert message in result.stderr
+
+
 def test_a_mixed_pack_has_both_measures(run, tiny, toys, tmp_path):
     cifar_tree(toys / "cifar", cifar_speckles())
     content = built(run, tmp_path, toys, RECIPE + SORTS + MORE, "mixed")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sglora_cli.classifying import class_heads
 from sglora_cli.contracts import Model, Photo
-from sglora_cli.errors import BadFile
+from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files import content_hash, file_hash, load_tensors, read_image, save_tensors
 from sglora_cli.settings import cache_folder
 from sglora_cli.training import TaskTensors
@@ -27,10 +27,12 @@ def task_tensors(
     """Stems (N, ...) float16 and texts (C, D) of photos, from the cache or computed and put there.
 
     With classes, the texts are their heads: the prompts with {class} filled in.
-    Raises BadFile if a photo is missing or cannot be decoded.
+    Raises BadFile if a photo is missing or cannot be decoded, Mismatch if it is of no class.
     """
     captions = [caption for photo in photos for caption in photo.captions]
     image_of = tuple(i for i, photo in enumerate(photos) for _ in photo.captions) if not classes else ()
+    if classes and (stray := sorted(set(captions) - set(classes))):
+        raise Mismatch(f"task {name!r} has a photo of class {stray[0]!r}, its classes are {', '.join(classes)}")
     label_of = tuple(classes.index(photo.captions[0]) for photo in photos) if classes else ()
     texts: list[object] = [captions, list(image_of)] if not classes else [list(classes), list(prompts), list(label_of)]
     key = content_hash([model.fingerprint, [file_hash(photo.path) for photo in photos], *texts])

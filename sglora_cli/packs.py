@@ -83,14 +83,13 @@ class ExpertFiles:
 
 @dataclass(frozen=True)
 class UnseenTask:
-    """What the evaluation of one unseen task needs. oracle_P is None where none was trained."""
+    """What the evaluation of one unseen task needs; its texts say captions, or classes. oracle_P may not be there."""
 
     dataset: str
     name: str
     description: str
     tensors: TaskTensors
     captions: tuple[str, ...]
-    """What the tensors' texts say; of a classification task, its classes."""
     oracle_P: Tensor | None
 
 

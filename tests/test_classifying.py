@@ -11,7 +11,9 @@ from trees import cifar_speckles, cifar_tree
 
 from sglora_cli.classifying import accuracy, class_heads
 from sglora_cli.configs import TrainConfig
+from sglora_cli.contracts import Photo
 from sglora_cli.errors import Mismatch
+from sglora_cli.features import task_tensors
 from sglora_cli.training import TaskTensors, train_joint, train_tasks
 
 PROMPTS = ("a photo of a {class}", "a bad picture of one {class}")
@@ -86,6 +88,12 @@ def test_a_prompt_that_would_be_cut_is_refused():
     model = sglora_backbones()[0].load(RuntimeConfig(device="cpu"))
     with pytest.raises(Mismatch, match=r"prompt .a photo of a word .*: the sentence has \d+ tokens"):
         class_heads(model, ["word " * 300, "dog"], PROMPTS[:1])
+
+
+def test_a_photo_of_no_class_is_refused(tmp_path):
+    photos = [Photo(tmp_path / "x.png", ("cat",)), Photo(tmp_path / "y.png", ("cow",))]
+    with pytest.raises(Mismatch, match="task 'pets' has a photo of class 'cow', its classes are cat, dog"):
+        task_tensors(MODEL, "pets", photos, ("cat", "dog"), PROMPTS)
 
 
 @pytest.mark.parametrize("seed", range(5))

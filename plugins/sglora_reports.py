@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 
 from sglora_cli.api import Report, Row, averages, hookimpl, recovery
 
-CELLS = [(direction, k) for direction in ("I2T", "T2I") for k in (1, 5, 10)]
+CELLS = [*((direction, k) for direction in ("I2T", "T2I") for k in (1, 5, 10)), ("ACC", 1)]
 
 
 @dataclass(frozen=True)
@@ -33,26 +33,31 @@ def sections(report: Report) -> list[tuple[str, list[list[str]]]]:
         average = averages(report.rows, dataset)
         count = len({(row.dataset, row.task) for row in report.rows if dataset in ("", row.dataset)})
         title = f"{dataset or 'all'}: {count} unseen task{'s' if count != 1 else ''}"
-        header = ["method", *(f"{d} R@{k}" for d, k in CELLS)]
+        measured = [cell for cell in CELLS if any(cell in cells for cells in average.values())]
+        header = ["method", *map(_name, measured)]
         if not dataset:
-            header += [f"{d} R@1 - {report.against}" for d in ("I2T", "T2I")] + ["recovery"]
+            header += [f"{_name(cell)} - {report.against}" for cell in measured if cell[1] == 1] + ["recovery"]
         body = [header]
         for method, label in report.labels.items():
             if method in average:
-                cells = [label, *(f"{average[method][cell]:.1f}" for cell in CELLS)]
-                body.append(cells if dataset else cells + _comparison(report, method))
+                cells = [label, *(f"{average[method][cell]:.1f}" for cell in measured)]
+                body.append(cells if dataset else cells + _comparison(report, method, measured))
         result.append((title, body))
     return result
 
 
-def _comparison(report: Report, method: str) -> list[str]:
-    cells = []
-    for direction in ("I2T", "T2I"):
-        if method != report.against and (gap := report.differences.get((method, direction, 1))):
+def _name(cell: tuple[str, int]) -> str:
+    return "accuracy" if cell[0] == "ACC" else f"{cell[0]} R@{cell[1]}"
+
+
+def _comparison(report: Report, method: str, measured: Sequence[tuple[str, int]]) -> list[str]:
+    cells, first = [], [cell for cell in measured if cell[1] == 1]
+    for cell in first:
+        if method != report.against and (gap := report.differences.get((method, *cell))):
             cells.append(f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]")
         else:
             cells.append("")
-    found = [recovery(averages(report.rows), method, (d, 1)) for d in ("I2T", "T2I")]
+    found = [recovery(averages(report.rows), method, cell) for cell in first]
     cells.append("" if None in found else " / ".join(f"{value:.2f}" for value in found if value is not None))
     return cells
 
@@ -88,7 +93,8 @@ def terminal(report: Report) -> str:
             for column, name in enumerate(body[0]):
                 table.add_column(name, justify="right" if column else "left", header_style="bold cyan")
             rows = [row for row in body[1:] if row[0] != oracle]
-            best = {i: max((row[i] for row in rows), key=float, default="") for i in range(1, 1 + len(CELLS))}
+            numbers = [i for i, name in enumerate(body[0]) if i and " - " not in name and name != "recovery"]
+            best = {i: max((row[i] for row in rows), key=float, default="") for i in numbers}
             for row in body[1:]:
                 bold = [i for i, cell in enumerate(row) if row[0] != oracle and cell == best.get(i)]
                 table.add_row(*(f"[bold]{cell}[/]" if i in bold else cell for i, cell in enumerate(row)))
@@ -114,9 +120,9 @@ def as_json(report: Report) -> str:
         "pack": report.pack,
         "methods": dict(report.labels),
         "against": report.against,
-        "averages": {m: {f"{d} R@{k}": v for (d, k), v in c.items()} for m, c in averages(report.rows).items()},
+        "averages": {m: {_name(cell): v for cell, v in c.items()} for m, c in averages(report.rows).items()},
         "differences": {
-            f"{m} {d} R@{k}": {"mean": gap[0], "low": gap[1], "high": gap[2]}
+            f"{m} {_name((d, k))}": {"mean": gap[0], "low": gap[1], "high": gap[2]}
             for (m, d, k), gap in report.differences.items()
         },
         "rows": [asdict(row) for row in report.rows],

@@ -54,9 +54,11 @@ from sglora_cli.files import (
     file_hash,
     inside,
     load_tensors,
+    put_folder,
     read_image,
     read_json,
     save_tensors,
+    scratch_folder,
     write_bytes,
 )
 from sglora_cli.hookspecs import hookimpl
@@ -149,12 +151,14 @@ __all__ = [
     "pick_device",
     "pick_precision",
     "progress",
+    "put_folder",
     "read_adapter",
     "read_image",
     "read_json",
     "read_state",
     "recovery",
     "save_tensors",
+    "scratch_folder",
     "write_adapter",
     "write_bytes",
 ]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sglora_cli.adapters import Layout
+from sglora_cli.classifying import ACCURACY, accuracy
 from sglora_cli.configs import BenchConfig
 from sglora_cli.contracts import Model, Report, Row
 from sglora_cli.errors import Mismatch, Unavailable, UnknownName
@@ -21,7 +22,7 @@ from sglora_cli.host import Host
 from sglora_cli.packs import Pack, UnseenTask
 from sglora_cli.progressing import progress
 from sglora_cli.recipes import parse
-from sglora_cli.retrieval import DIRECTIONS, KS, chance, recalls
+from sglora_cli.retrieval import chance, recalls
 from sglora_cli.rows import table
 from sglora_cli.training import TaskTensors
 
@@ -82,8 +83,8 @@ def _from_photos(
                     task.dataset,
                     task.name,
                     task.description,
-                    task_tensors(model, task.key, photos),
-                    tuple(c for photo in photos for c in photo.captions),
+                    task_tensors(model, task.key, photos, task.classes, recipe.prompts),
+                    tuple(task.classes) or tuple(c for photo in photos for c in photo.captions),
                     known.oracle_P if known else None,
                 )
 
@@ -117,10 +118,19 @@ def _measure(model: Model, layout: Layout, task: UnseenTask, adapters: Mapping[s
     for (name, sample), image_ND in zip(owner, images_SND, strict=True):
         if not bool(torch.isfinite(image_ND).all()):
             raise Mismatch(f"method {name!r} gives embeddings that are not finite on {task.name!r}")
-        found = recalls(image_ND, task.tensors.text_CD.float(), task.tensors.image_of)
+        found = _scores(image_ND, task.tensors)
         rows += [Row(name, task.dataset, task.name, sample, d, k, value) for (d, k), value in found.items()]
-    by_chance = chance(len(task.tensors.stem_N), task.tensors.image_of)
+    by_chance = {ACCURACY: 100.0 / len(task.tensors.text_CD)} if task.tensors.label_of else None
+    by_chance = by_chance or chance(len(task.tensors.stem_N), task.tensors.image_of)
     return rows + [Row(CHANCE, task.dataset, task.name, 0, d, k, value) for (d, k), value in by_chance.items()]
+
+
+def _scores(image_ND: Tensor, task: TaskTensors) -> dict[tuple[str, int], float]:
+    """Recalls, or the accuracy of a classification task, by (direction, k)."""
+    text_CD = task.text_CD.float()
+    if task.label_of:
+        return {ACCURACY: accuracy(image_ND, text_CD, task.label_of)}
+    return recalls(image_ND, text_CD, task.image_of)
 
 
 @torch.no_grad()
@@ -144,19 +154,16 @@ def differences(
     found = table(rows, dataset)
     if against not in found:
         return {}
-    tasks = sorted(found[against])
-    dice = torch.Generator().manual_seed(config.seed)
-    drawn_BT = torch.randint(len(tasks), (config.resamples, len(tasks)), generator=dice)
     result = {}
-    for method, by_task in found.items():
-        for direction in DIRECTIONS:
-            for k in KS:
-                cell = (direction, k)
-                gap_T = torch.tensor([by_task[t][cell] - found[against][t][cell] for t in tasks], dtype=torch.float64)
-                low, high = torch.quantile(
-                    gap_T[drawn_BT].mean(dim=1), torch.tensor([0.025, 0.975], dtype=torch.float64)
-                )
-                result[method, direction, k] = (float(gap_T.mean()), float(low), float(high))
+    for cell in dict.fromkeys((row.direction, row.k) for row in rows):
+        if not (tasks := sorted(t for t, cells in found[against].items() if cell in cells)):
+            continue
+        dice = torch.Generator().manual_seed(config.seed)
+        drawn_BT = torch.randint(len(tasks), (config.resamples, len(tasks)), generator=dice)
+        for method, by_task in found.items():
+            gap_T = torch.tensor([by_task[t][cell] - found[against][t][cell] for t in tasks], dtype=torch.float64)
+            low, high = torch.quantile(gap_T[drawn_BT].mean(dim=1), torch.tensor([0.025, 0.975], dtype=torch.float64))
+            result[(method, *cell)] = (float(gap_T.mean()), float(low), float(high))
     return result
 
 
@@ -165,5 +172,6 @@ def report(pack: Pack, rows: Sequence[Row], names: Mapping[str, str], config: Be
     labels = {CHANCE: "Chance", **names}
     tasks = sorted({(row.dataset, row.task) for row in rows})
     sizes = ", ".join(f"{sum(d == name for d, _ in tasks)} {name}" for name in sorted({d for d, _ in tasks}))
-    notes = [f"{len(tasks)} unseen tasks ({sizes}); recall in percent, averaged over tasks; pack {pack.name!r}"]
+    what = " and ".join(sorted({"accuracy" if row.direction == "ACC" else "recall" for row in rows}, reverse=True))
+    notes = [f"{len(tasks)} unseen tasks ({sizes}); {what} in percent, averaged over tasks; pack {pack.name!r}"]
     return Report(pack.name, rows, labels, differences(rows, config), AGAINST, notes)

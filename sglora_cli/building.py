@@ -23,7 +23,7 @@ from sglora_cli.configs import RuntimeConfig
 from sglora_cli.contracts import Material, Model, Task
 from sglora_cli.errors import BadFile
 from sglora_cli.estimating import Estimate, estimated
-from sglora_cli.features import compute, feature_key
+from sglora_cli.features import Features
 from sglora_cli.files import content_hash, drop_drafts, load_tensors, put_folder, save_tensors, scratch_folder
 from sglora_cli.host import Host
 from sglora_cli.journal import Journal
@@ -69,7 +69,7 @@ class Build:
         plan = planned(host, recipe, data)
         model = host.backbones[recipe.backbone].load(settings.runtime(runtime or RuntimeConfig(), recipe.backbone))
         layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
-        tasks = build_tasks(model, plan)
+        tasks = build_tasks(model, plan, recipe.prompts)
         steps = Steps(model, layout, tasks, recipe.train)
         return cls(host, recipe, model, tasks, steps, out or built_folder() / recipe.name, note, Journal(log))
 
@@ -83,7 +83,7 @@ class Build:
         for t in self.tasks:
             count = roles.setdefault(t.role, {"tasks": 0, "photos": 0})
             count["tasks"] += 1
-            count["photos"] += len(t.photos) + (len(t.task.photos["test"]) if t.test_key else 0)
+            count["photos"] += len(t.photos) + (len(t.test.photos) if t.test else 0)
         return {
             "recipe": self.recipe.name,
             "backbone": self.recipe.backbone,
@@ -132,8 +132,9 @@ class Build:
             {"kind": "joint", "fingerprint": self.model.fingerprint},
         )
         health = self._fit_generators(folder, experts, index_ED)
-        for t in progress([t for t in self.tasks if t.test_key], "evaluation"):
-            self._write_evaluation(folder, t)
+        for t in progress(self.tasks, "evaluation"):
+            if t.test:
+                self._write_evaluation(folder, t, t.test)
         seal(folder, self._manifest(health))
 
     def _write_experts(self, folder: Path) -> tuple[ExpertFiles, Tensor]:
@@ -198,11 +199,13 @@ class Build:
             checkpoint=checkpoint,
         )
 
-    def _write_evaluation(self, folder: Path, t: BuildTask) -> None:
-        test = t.test(self.model).to(torch.device("cpu"))
-        tensors = {"stem": test.stem_N, "text": test.text_CD.half(), "oracle": self.steps.moments(t)[0]}
-        captions = [c for photo in t.task.photos["test"] for c in photo.captions]
+    def _write_evaluation(self, folder: Path, t: BuildTask, test: Features) -> None:
+        content = test.stored(self.model).to(torch.device("cpu"))
+        tensors = {"stem": content.stem_N, "text": content.text_CD.half(), "oracle": self.steps.moments(t)[0]}
+        captions = list(t.task.classes) or [c for photo in test.photos for c in photo.captions]
         about = {"kind": "evaluation", "task": t.task.key, "captions": captions, "image_of": list(test.image_of)}
+        if test.label_of:
+            about["label_of"] = list(test.label_of)
         save_tensors(folder / "evaluation" / file_name(t.task.key), tensors, about)
 
     def _manifest(self, health: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,15 +238,18 @@ class Build:
 def compute_features(model: Model, tasks: Sequence[BuildTask], journal: Journal) -> None:
     """What the frozen parts make of all photos, as far as the cache lacks it."""
     missing = missing_features(tasks)
-    with working("features", sum(len(photos) for _, photos, _ in missing)) as advance:
-        for task, photos, key in missing:
+    with working("features", sum(len(features.photos) for features in missing)) as advance:
+        for features in missing:
             began = time.monotonic()
-            for done in compute(model, task.key, photos, key):
-                advance(done, task.key)
-            journal("features", task=task.key, photos=len(photos), seconds=round(time.monotonic() - began, 3))
+            for done in features.compute(model):
+                advance(done, features.name)
+            seconds = round(time.monotonic() - began, 3)
+            journal("features", task=features.name, photos=len(features.photos), seconds=seconds)
 
 
-def build_tasks(model: Model, plan: Sequence[Mapping[str, Sequence[Task]]]) -> list[BuildTask]:
+def build_tasks(
+    model: Model, plan: Sequence[Mapping[str, Sequence[Task]]], prompts: Sequence[str] = ()
+) -> list[BuildTask]:
     """The tasks of a plan (role -> tasks, of each source). Reads every photo's bytes.
 
     Raises BadFile for a task with fewer than two training photos, Mismatch for a description that would be cut.
@@ -255,12 +261,10 @@ def build_tasks(model: Model, plan: Sequence[Mapping[str, Sequence[Task]]]) -> l
             raise BadFile(
                 f"task {task.key} has {len(task.photos['train'])} training photo(s), it needs two", "remove it"
             )
-    return [
-        BuildTask(
-            task,
-            role,
-            feature_key(model, task.photos["train"]),
-            feature_key(model, task.photos["test"]) if role == "unseen" and task.photos["test"] else "",
+    found = []
+    for role, task in progress(wanted, "reading photos"):
+        train, test = (
+            Features.of(model, task.key, task.photos[split], task.classes, prompts) for split in ("train", "test")
         )
-        for role, task in progress(wanted, "reading photos")
-    ]
+        found.append(BuildTask(task, role, train, test if role == "unseen" and test.photos else None))
+    return found

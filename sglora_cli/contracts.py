@@ -50,6 +50,8 @@ class Task:
     description: str
     photos: Mapping[str, Sequence[Photo]] = field(repr=False)
     """Split ("train", "test") to photos."""
+    classes: Sequence[str] = ()
+    """Of a classification task: the names its photos are sorted into; a photo's one caption is then its class."""
 
     @property
     def key(self) -> str:
@@ -250,10 +252,10 @@ class Row:
     task: str
     sample: int
     direction: str
-    """"I2T" or "T2I"."""
+    """"I2T" or "T2I"; "ACC" of a classification task."""
     k: int
     value: float
-    """Recall@k in percent."""
+    """Recall@k, or accuracy, in percent."""
 
 
 @dataclass(frozen=True)

@@ -114,8 +114,8 @@ def estimated(
     trial = _tried(model, steps)
     config, numbers = recipe.train, steps.layout.size
     missing, absent = missing_features(tasks), [path for path in steps.paths if not path.exists()]
-    photos = sum(len(some) for _, some, _ in missing)
-    captions = sum(len(photo.captions) for _, some, _ in missing for photo in some)
+    photos = sum(len(features.photos) for features in missing)
+    captions = sum(len(photo.captions) for features in missing for photo in features.photos)
     stages = [Stage("features", f"{photos} photos", photos * trial.photo_seconds + captions * trial.text_seconds)]
     for name, what, paths in (
         ("warm-up", f"{config.warmup_epochs} epochs on {len(steps.experts)} experts", [steps.start_path]),
@@ -133,7 +133,7 @@ def estimated(
     groups = [sum(len(t.photos) for t in group) * trial.photo_bytes for group in steps.groups]
     on_gpu = model.device.type == "cuda"
     widest = max((int(c.get("bytes", 0)) for c in costs.values()), default=0)
-    tests = sum(len(t.task.photos["test"]) for t in tasks if t.test_key)
+    tests = sum(len(t.test.photos) for t in tasks if t.test)
     states = sum(len(g) for p, g in zip(steps.group_paths, steps.groups, strict=True) if p in absent)
     return Estimate(
         stages=stages,

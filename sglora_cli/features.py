@@ -1,20 +1,23 @@
 """Frozen outputs computed once: stems and text embeddings of a task's photos, cached by content.
 
 A file's name is the hash of everything its content follows from: the model's fingerprint, the
-bytes of the photos, the captions. Change any of them and it is computed again. Shapes: N photos, C captions.
+bytes of the photos, the captions or the heads of classes. Change any of them and it is computed again.
+Shapes: N photos, C captions or classes, D embedding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sglora_cli.checkpoints import Checkpoint
+from sglora_cli.classifying import class_heads
 from sglora_cli.contracts import Model, Photo
-from sglora_cli.errors import BadFile
+from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files import content_hash, file_hash, read_image
 from sglora_cli.locking import locked
 from sglora_cli.settings import cache_folder
@@ -25,76 +28,108 @@ BATCH = 32
 """Decoded photos in memory."""
 
 
-def feature_key(model: Model, photos: Sequence[Photo]) -> str:
-    """Hash of what the features of photos follow from. Reads every photo's bytes; raises BadFile if one is missing."""
-    captions = [caption for photo in photos for caption in photo.captions]
-    return content_hash([model.fingerprint, [file_hash(photo.path) for photo in photos], captions, _owners(photos)])
+@dataclass(frozen=True)
+class Features:
+    """Photos of one side of a task, and where in the cache what the frozen parts make of them lies."""
+
+    name: str
+    photos: Sequence[Photo]
+    classes: Sequence[str]
+    prompts: Sequence[str]
+    """Of a classification task: the heads are theirs, with {class} filled in."""
+    key: str
+
+    @classmethod
+    def of(
+        cls, model: Model, name: str, photos: Sequence[Photo], classes: Sequence[str] = (), prompts: Sequence[str] = ()
+    ) -> Features:
+        """Reads every photo's bytes. Raises BadFile if one is missing, Mismatch if one is of no class."""
+        captions = [caption for photo in photos for caption in photo.captions]
+        if classes and (stray := sorted(set(captions) - set(classes))):
+            raise Mismatch(f"task {name!r} has a photo of class {stray[0]!r}, its classes are {', '.join(classes)}")
+        one = cls(name, photos, classes, prompts, "")
+        hashes = [file_hash(photo.path) for photo in photos]
+        texts = [list(classes), list(prompts), list(one.label_of)] if classes else [captions, list(one.image_of)]
+        return cls(name, photos, classes, prompts, content_hash([model.fingerprint, hashes, *texts]))
+
+    @property
+    def path(self) -> Path:
+        return cache_folder() / "features" / f"{self.key}.safetensors"
+
+    @property
+    def image_of(self) -> tuple[int, ...]:
+        """Caption -> photo; empty with classes."""
+        return () if self.classes else tuple(i for i, photo in enumerate(self.photos) for _ in photo.captions)
+
+    @property
+    def label_of(self) -> tuple[int, ...]:
+        """Photo -> class; empty without classes."""
+        return tuple(self.classes.index(photo.captions[0]) for photo in self.photos) if self.classes else ()
+
+    def texts(self, model: Model) -> Tensor:
+        """(C, D)."""
+        if self.classes:
+            return class_heads(model, self.classes, self.prompts)
+        return model.encode_text([caption for photo in self.photos for caption in photo.captions])
+
+    def stored(self, model: Model) -> StoredTask:
+        """The features on disk, computed if they are not there. Raises BadFile if a photo cannot be decoded."""
+        if not self._whole():
+            for _ in self.compute(model):
+                pass
+        stem, text = TensorRows(self.path, "stem"), TensorRows(self.path, "text")
+        return StoredTask(self.name, stem, text, self.image_of, self.label_of)
+
+    def _whole(self) -> bool:
+        """Whether they are in the cache. A damaged file is removed: what it held can be computed again."""
+        try:
+            _ = TensorRows(self.path, "stem"), TensorRows(self.path, "text")
+        except BadFile:
+            self.path.unlink(missing_ok=True)
+            return False
+        return True
+
+    def compute(self, model: Model) -> Iterator[int]:
+        """Write them into the cache; yields how many photos each part had. Interrupted, it goes on."""
+        with locked(self.path):
+            if self.path.exists():
+                yield len(self.photos)
+                return
+            text_CD, first = self.texts(model), stems(model, self.photos[:BATCH])
+            shapes = {
+                "stem": (torch.float16, (len(self.photos), *first.shape[1:])),
+                "text": (torch.float32, tuple(text_CD.shape)),
+            }
+            draft = TensorDraft(self.path, shapes, {"kind": "features", "task": self.name})
+            checkpoint = Checkpoint(self.path.with_suffix(".checkpoint"), draft.sync)
+            found = checkpoint.load() if draft.resumed else None
+            start = int(found[0]["photos"]) if found else 0
+            try:
+                draft.put("text", 0, text_CD)
+                yield start
+                for at in range(start, len(self.photos), BATCH):
+                    stem = stems(model, self.photos[at : at + BATCH]) if at else first
+                    draft.put("stem", at, stem)
+                    if checkpoint.due:
+                        checkpoint.save({"photos": torch.tensor([at + len(stem)])})
+                    yield len(stem)
+                draft.finish()
+                checkpoint.drop()
+            finally:
+                draft.close()
 
 
-def feature_file(key: str) -> Path:
-    return cache_folder() / "features" / f"{key}.safetensors"
-
-
-def task_tensors(model: Model, name: str, photos: Sequence[Photo]) -> TaskTensors:
+def task_tensors(
+    model: Model, name: str, photos: Sequence[Photo], classes: Sequence[str] = (), prompts: Sequence[str] = ()
+) -> TaskTensors:
     """Stems (N, ...) float16 and texts (C, D) of photos in memory, from the cache or computed and put there.
 
-    Raises BadFile if a photo is missing or cannot be decoded.
+    With classes, the texts are their heads: the prompts with {class} filled in.
+    Raises BadFile if a photo is missing or cannot be decoded, Mismatch if it is of no class.
     """
-    return stored_tensors(model, name, photos, feature_key(model, photos)).to(torch.device("cpu"))
-
-
-def stored_tensors(model: Model, name: str, photos: Sequence[Photo], key: str) -> StoredTask:
-    """As `task_tensors`, left on disk and read by rows; `key` is their feature_key."""
-    path = feature_file(key)
-    for fresh in (False, True):
-        if not path.exists():
-            for _ in compute(model, name, photos, key):
-                pass
-        try:
-            return StoredTask(name, TensorRows(path, "stem"), TensorRows(path, "text"), tuple(_owners(photos)))
-        except BadFile:
-            if fresh:
-                raise
-            path.unlink(missing_ok=True)  # a cache may be damaged; what it held can be computed again
-    raise AssertionError("unreachable")
-
-
-def compute(model: Model, name: str, photos: Sequence[Photo], key: str) -> Iterator[int]:
-    """Write the features of photos into the cache; yields how many photos each part had. An interrupted one goes on."""
-    path = feature_file(key)
-    with locked(path):
-        if path.exists():
-            yield len(photos)
-            return
-        text_CD = model.encode_text([caption for photo in photos for caption in photo.captions])
-        first = stems(model, photos[:BATCH])
-        shapes = {
-            "stem": (torch.float16, (len(photos), *first.shape[1:])),
-            "text": (torch.float32, tuple(text_CD.shape)),
-        }
-        draft = TensorDraft(path, shapes, {"kind": "features", "task": name})
-        checkpoint = Checkpoint(path.with_suffix(".checkpoint"), draft.sync)
-        found = checkpoint.load() if draft.resumed else None
-        start = int(found[0]["photos"]) if found else 0
-        try:
-            draft.put("text", 0, text_CD)
-            yield start
-            for at in range(start, len(photos), BATCH):
-                stem = stems(model, photos[at : at + BATCH]) if at else first
-                draft.put("stem", at, stem)
-                if checkpoint.due:
-                    checkpoint.save({"photos": torch.tensor([at + len(stem)])})
-                yield len(stem)
-            draft.finish()
-            checkpoint.drop()
-        finally:
-            draft.close()
+    return Features.of(model, name, photos, classes, prompts).stored(model).to(torch.device("cpu"))
 
 
 def stems(model: Model, photos: Sequence[Photo]) -> Tensor:
     """(N, ...) float16 of at most BATCH photos."""
     return model.stem([read_image(photo.path) for photo in photos]).half().cpu()
-
-
-def _owners(photos: Sequence[Photo]) -> list[int]:
-    return [i for i, photo in enumerate(photos) for _ in photo.captions]

@@ -276,9 +276,9 @@ def put_file(draft: Path, target: Path) -> None:
 def drop_drafts(target: Path) -> None:
     """Remove what a killed process left of a file or folder that it was writing. Only for who holds its lock."""
     left = re.compile(re.escape(f".{target.name[:100]}.") + r"[a-z0-9_]{8}\.draft")
-    for path in target.parent.iterdir() if target.parent.is_dir() else ():
-        if left.fullmatch(path.name):
-            with suppress(OSError):
+    with suppress(OSError):
+        for path in target.parent.iterdir():
+            if left.fullmatch(path.name):
                 _erase(path)
 
 

@@ -138,9 +138,9 @@ def caption_problems(tasks: Iterable[Task], name: Name, words: int) -> Iterator[
 
 
 def shared_problems(tasks: Iterable[Task]) -> Iterator[Problem]:
-    """Captions that several images of one task and split have; the most common first."""
+    """Captions that several images of one task and split have; the most common first. A class is to be shared."""
     images: dict[tuple[str, str, str], dict[Path, str]] = defaultdict(dict)
-    for task, split, photo in every_photo(tasks):
+    for task, split, photo in every_photo(task for task in tasks if not task.classes):
         for caption in photo.captions:
             if normal(caption):
                 images[task.name, split, normal(caption)].setdefault(photo.path, caption)
@@ -151,11 +151,11 @@ def shared_problems(tasks: Iterable[Task]) -> Iterator[Problem]:
 
 
 def common_captions(tasks: Iterable[Task]) -> list[Common]:
-    """Captions that several images of the data set have, in whatever task; the most common first."""
+    """Captions that several images of the data set have, in whatever task but those of classes; most common first."""
     images: dict[str, set[Path]] = defaultdict(set)
     of: dict[str, set[str]] = defaultdict(set)
     shown: dict[str, str] = {}
-    for task, _, photo in every_photo(tasks):
+    for task, _, photo in every_photo(task for task in tasks if not task.classes):
         for caption in photo.captions:
             if key := normal(caption):
                 shown.setdefault(key, caption)
@@ -171,7 +171,7 @@ def size_problems(tasks: Iterable[Task], config: CheckConfig, batch: int = 0) ->
         training, test = (len(task.photos.get(split, ())) for split in ("train", "test"))
         if training < 2:
             yield Problem("training", task.name, "train", text=f"{training} image(s)")
-        if test <= config.k:
+        if test <= (0 if task.classes else config.k):
             yield Problem("test", task.name, "test", text=f"{test} image(s)")
         if 2 <= training < batch:
             yield Problem("batch", task.name, "train", text=f"{training} image(s), batch {batch}")

@@ -5,7 +5,7 @@
        index.safetensors             embeddings of the experts' descriptions: index (E, D), meaning (E, W)
        joint.safetensors             (P,) one adapter trained on all seen tasks together
        generators/<name>.safetensors what a learned generator needs besides the experts
-       evaluation/<task>.safetensors stems, captions and Oracle adapter of an unseen task
+       evaluation/<task>.safetensors stems, captions (or class heads) and Oracle adapter of an unseen task
        README.md                     model card
 """
 
@@ -83,7 +83,7 @@ class ExpertFiles:
 
 @dataclass(frozen=True)
 class UnseenTask:
-    """What the evaluation of one unseen task needs. oracle_P is None where none was trained."""
+    """What the evaluation of one unseen task needs; its texts say captions, or classes. oracle_P may not be there."""
 
     dataset: str
     name: str
@@ -174,10 +174,10 @@ class Pack:
             path = self.folder / "evaluation" / file_name(task["key"])
             if task["role"] == "unseen" and path.exists():
                 tensors, about = load_tensors(path)
-                captions, owner = about["captions"], about["image_of"]
-                content = TaskTensors(task["key"], tensors["stem"], tensors["text"].float(), tuple(owner))
+                captions, owner, labels = (_listed(path, about, key) for key in ("captions", "image_of", "label_of"))
+                content = TaskTensors(task["key"], tensors["stem"], tensors["text"].float(), owner, labels)
                 oracle = tensors["oracle"].float() if "oracle" in tensors else None
-                yield UnseenTask(task["dataset"], task["name"], task["description"], content, tuple(captions), oracle)
+                yield UnseenTask(task["dataset"], task["name"], task["description"], content, captions, oracle)
 
     def read_experts(self) -> None:
         """Read once what every command will read. Raises BadFile if the experts and their index do not agree."""
@@ -206,6 +206,14 @@ class Pack:
         """Raises BadFile, naming every file, unless all are as they were built."""
         if wrong := self.verify():
             raise BadFile(f"pack {self.name!r} is damaged: " + "; ".join(wrong), "build or fetch it again")
+
+
+def _listed(path: Path, about: Mapping[str, Any], key: str) -> tuple[Any, ...]:
+    """Texts or numbers of an evaluation's header; none if it says nothing of them. Raises BadFile."""
+    values, kind = about.get(key, []), str if key == "captions" else int
+    if isinstance(values, list) and all(type(value) is kind for value in values):
+        return tuple(values)
+    raise BadFile(f"{path}: {key} is not a list of {'texts' if kind is str else 'whole numbers'}")
 
 
 _FIELDS: dict[str, type] = {

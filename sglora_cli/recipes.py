@@ -1,7 +1,8 @@
 """Recipes: the TOML that says how to build a pack.
 
 backbone = "starter"
-template = "a photo of a {name}"
+template = "a photo of a {name}"         # may contain {classes}, of classification tasks
+prompts = ["a photo of a {class}"]       # what classes of classification tasks are embedded as; of several, the mean
 
 [lora]                      # LoraConfig        [train]   # TrainConfig
 [prior]                     # PriorConfig       [generators.cvae]   # one table a learned generator
@@ -14,7 +15,7 @@ expert = ["birman"]         # the roles: which tasks are experts,
 training = ["beagle"]       # teach the generator,
 unseen = ["pug"]            # and measure it
 photos = 200                # optional: at most so many a task and split, the data set's first
-description = "a dog"       # optional: instead of the template; may contain {name}
+description = "a dog"       # optional: instead of the template; may contain {name}, and {classes} as the template
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from sglora_cli.errors import BadFile, SgloraError, Unavailable, UnknownName
 from sglora_cli.faults import Faults
 from sglora_cli.host import Host
 from sglora_cli.toml_lines import Address, toml_lines
+from sglora_cli.wording import PROMPTS, check_description, check_template, checked_prompts, described
 
 C = TypeVar("C")
 
@@ -63,8 +65,8 @@ class Source:
     def _task(self, found: Mapping[str, Task], name: str, template: str) -> Task:
         self.check(found, name)
         photos = {split: some[: self.photos or None] for split, some in found[name].photos.items()}
-        description = (self.description or template).format(name=name)
-        return replace(found[name], dataset=self.name, description=description, photos=photos)
+        task = replace(found[name], dataset=self.name, photos=photos)
+        return replace(task, description=described(task, self.description or template))
 
     def check(self, found: Mapping[str, Task], name: str) -> None:
         if name not in found:
@@ -78,6 +80,7 @@ class Recipe:
     name: str
     backbone: str
     template: str
+    prompts: tuple[str, ...]
     default_generator: str
     sources: Sequence[Source]
     lora: LoraConfig
@@ -135,10 +138,16 @@ def planned(host: Host, recipe: Recipe, data: Path) -> list[dict[str, list[Task]
                 with faults.at("source", n, role, name):
                     source.check(tasks, name)
     faults.refuse()
-    return [source.chosen(tasks, recipe.template) for source, tasks in zip(recipe.sources, found, strict=True)]
+    plan = []
+    for n, (source, tasks) in enumerate(zip(recipe.sources, found, strict=True)):
+        with faults.at(*(("source", n, "description") if source.description else ("template",))):
+            plan.append(source.chosen(tasks, recipe.template))
+    faults.refuse()
+    return plan
 
 
-_KEYS = ("summary", "backbone", "template", "default_generator", "source", "lora", "train", "prior", "generators")
+_TEXTS = ("summary", "backbone", "template", "prompts", "default_generator")
+_KEYS = (*_TEXTS, "source", "lora", "train", "prior", "generators")
 
 
 def parse(
@@ -155,6 +164,7 @@ def parse(
         name=name,
         backbone=_text(faults, raw, "backbone"),
         template=_template(faults, raw),
+        prompts=_prompts(faults, raw),
         default_generator=_text(faults, raw, "default_generator", "cvae"),
         sources=_sources(faults, raw.get("source", [])),
         lora=_config(faults, LoraConfig, _table(faults, raw, "lora"), "lora"),
@@ -220,8 +230,7 @@ def _source(faults: Faults, n: int, raw: Mapping[str, Any]) -> Source:
             roles[role] = tuple(names)
     description, photos = raw.get("description", ""), raw.get("photos", 0)
     with faults.at(*at, "description"):
-        if not isinstance(description, str) or _braces(description):
-            raise BadFile(f"description must be a text, with no braces but {{name}}, got {description!r}")
+        check_description(description)
     with faults.at(*at, "photos"):
         if type(photos) is not int or photos < ("photos" in raw):
             raise BadFile(f"photos must be a whole number of at least 1, got {photos!r}")
@@ -233,15 +242,15 @@ def _source(faults: Faults, n: int, raw: Mapping[str, Any]) -> Source:
 def _template(faults: Faults, raw: Mapping[str, Any]) -> str:
     template = _text(faults, raw, "template", "a photo of a {name}")
     with faults.at("template"):
-        if template and ("{name}" not in template or _braces(template)):
-            raise BadFile(f"template must contain {{name}} and no other braces, got {template!r}")
+        if template:
+            check_template(template)
     return template
 
 
-def _braces(text: str) -> bool:
-    """Whether there are braces besides those of {name}."""
-    rest = text.replace("{name}", "")
-    return "{" in rest or "}" in rest
+def _prompts(faults: Faults, raw: Mapping[str, Any]) -> tuple[str, ...]:
+    with faults.at("prompts"):
+        return checked_prompts(raw["prompts"]) if "prompts" in raw else PROMPTS
+    return ()
 
 
 def _text(faults: Faults, raw: Mapping[str, Any], key: str, default: str | None = None, *at: str | int) -> str:

@@ -20,43 +20,36 @@ from sglora_cli.adapters import Layout
 from sglora_cli.checkpoints import Checkpoint
 from sglora_cli.configs import TrainConfig
 from sglora_cli.contracts import Model, Photo, Task
-from sglora_cli.features import feature_file, stored_tensors
+from sglora_cli.features import Features
 from sglora_cli.files import content_hash, load_tensors, save_tensors
 from sglora_cli.journal import Journal
 from sglora_cli.locking import locked
 from sglora_cli.progressing import Advance
 from sglora_cli.settings import cache_folder
 from sglora_cli.tensor_rows import TensorDraft, TensorRows
-from sglora_cli.training import JointTraining, OwnTraining, StoredTask, groups
+from sglora_cli.training import JointTraining, OwnTraining, groups
 
 
 @dataclass(frozen=True)
 class BuildTask:
-    """A task with its role, and the names of what the frozen parts make of its photos."""
+    """A task with its role, and the features of the photos it learns from and is measured on."""
 
     task: Task
     role: str
-    train_key: str
-    test_key: str = ""
-    """Empty where nothing is measured."""
+    train: Features
+    test: Features | None
+    """None where nothing is measured."""
 
     @property
     def photos(self) -> Sequence[Photo]:
         """Those it learns from."""
-        return self.task.photos["train"]
-
-    def train(self, model: Model) -> StoredTask:
-        return stored_tensors(model, self.task.key, self.photos, self.train_key)
-
-    def test(self, model: Model) -> StoredTask:
-        return stored_tensors(model, self.task.key, self.task.photos["test"], self.test_key)
+        return self.train.photos
 
 
-def missing_features(tasks: Sequence[BuildTask]) -> list[tuple[Task, Sequence[Photo], str]]:
-    """(task, photos, key) of all features that are not in the cache."""
-    wanted = [(t.task, t.photos, t.train_key) for t in tasks]
-    wanted += [(t.task, t.task.photos["test"], t.test_key) for t in tasks if t.test_key]
-    return [one for one in wanted if not feature_file(one[2]).exists()]
+def missing_features(tasks: Sequence[BuildTask]) -> list[Features]:
+    """Those that are not in the cache."""
+    wanted = [features for t in tasks for features in (t.train, t.test) if features]
+    return [features for features in wanted if not features.path.exists()]
 
 
 def work_folder() -> Path:
@@ -85,7 +78,7 @@ class Steps:
         }
 
     def _path(self, tasks: Sequence[BuildTask], kind: str, *follows_from: Any) -> Path:
-        key = content_hash(kind, [[t.task.key, t.train_key] for t in tasks], *follows_from)
+        key = content_hash(kind, [[t.task.key, t.train.key] for t in tasks], *follows_from)
         return work_folder() / f"{key}.safetensors"
 
     @property
@@ -120,7 +113,7 @@ class Steps:
         if not draft.resumed:
             checkpoint.drop()  # the states it relies on are gone
         try:
-            tasks = [t.train(self.model) for t in group]
+            tasks = [t.train.stored(self.model) for t in group]
             training = OwnTraining(self.model, self.layout, tasks, self.config, self.start_P)
             photos = sum(len(t.photos) for t in group)
             log = _Log(part, names, photos, advance, journal)
@@ -139,7 +132,7 @@ class Steps:
         with locked(path):
             if path.exists():
                 return
-            tensors = [t.train(self.model) for t in tasks]
+            tensors = [t.train.stored(self.model) for t in tasks]
             training = JointTraining(self.model, self.layout, tensors, self.config, epochs)
             checkpoint = Checkpoint(path.with_suffix(".checkpoint"))
             log = _Log(

@@ -19,18 +19,23 @@ from sglora_cli.adapters import Layout
 from sglora_cli.configs import TrainConfig
 from sglora_cli.contracts import Model
 from sglora_cli.errors import Mismatch
+from sglora_cli.losses import classification_loss, contrastive_loss
 from sglora_cli.progressing import progress
 from sglora_cli.tensor_rows import TensorRows
 
 
 @dataclass(frozen=True)
 class TaskTensors:
-    """A task's photos behind the frozen parts: stems (N, ...) float16, texts (C, D), caption -> photo."""
+    """A task's photos behind the frozen parts: stems (N, ...) float16, texts (C, D), caption -> photo.
+
+    Of a classification task: text_CD are the heads of its classes, label_of is photo -> class, image_of is empty.
+    """
 
     name: str
     stem_N: Tensor
     text_CD: Tensor
     image_of: tuple[int, ...]
+    label_of: tuple[int, ...] = ()
 
     def to(self, device: torch.device) -> TaskTensors:
         """The same, with its tensors on a device: a step there then waits for no copy."""
@@ -45,9 +50,10 @@ class StoredTask:
     stem_N: TensorRows
     text_CD: TensorRows
     image_of: tuple[int, ...]
+    label_of: tuple[int, ...] = ()
 
     def to(self, device: torch.device) -> TaskTensors:
-        return TaskTensors(self.name, self.stem_N.to(device), self.text_CD.to(device), self.image_of)
+        return TaskTensors(self.name, self.stem_N.to(device), self.text_CD.to(device), self.image_of, self.label_of)
 
 
 AnyTask = TaskTensors | StoredTask
@@ -58,12 +64,13 @@ class _Batches:
 
     def __init__(self, task: AnyTask, config: TrainConfig) -> None:
         if len(task.stem_N) < 2:
-            raise Mismatch(f"task {task.name!r} has {len(task.stem_N)} photo(s); a contrastive loss needs two")
+            raise Mismatch(f"task {task.name!r} has {len(task.stem_N)} photo(s); training needs two")
         digest = hashlib.sha256(f"{config.seed} {task.name}".encode()).digest()
         self.rng = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         self.own: list[list[int]] = [[] for _ in range(len(task.stem_N))]
-        for caption, image in enumerate(task.image_of):
-            self.own[image].append(caption)
+        owners = task.image_of or range(len(task.label_of))
+        for text, image in zip(task.label_of or range(len(owners)), owners, strict=True):
+            self.own[image].append(text)
         self.steps = -(-len(task.stem_N) // config.batch)
 
     def epoch(self) -> list[tuple[list[int], list[int]]]:
@@ -108,18 +115,6 @@ class RowAdam:
             own.copy_(tensors[name])
 
 
-def contrastive_loss(image_TND: Tensor, text_TND: Tensor, real_TN: Tensor, scale: float) -> Tensor:
-    """Symmetric image-text loss of each task: (T,). Padding and repeated captions are no negatives."""
-    logits_TNN = scale * image_TND @ text_TND.mT
-    same_TNN = (text_TND @ text_TND.mT) > 1 - 1e-5
-    other = ~torch.eye(logits_TNN.shape[-1], dtype=torch.bool, device=logits_TNN.device)
-    hidden = (same_TNN & other) | ~real_TN[:, None, :] | ~real_TN[:, :, None]
-    logits_TNN = logits_TNN.masked_fill(hidden & other, float("-inf"))
-    right_TN = logits_TNN.diagonal(dim1=1, dim2=2)
-    per_TN = (logits_TNN.logsumexp(dim=2) + logits_TNN.logsumexp(dim=1)) / 2 - right_TN
-    return (per_TN * real_TN).sum(dim=1) / real_TN.sum(dim=1)
-
-
 def _gather(
     tasks: Sequence[AnyTask], batches: Sequence[tuple[list[int], list[int]]], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -133,6 +128,30 @@ def _gather(
     text = torch.stack([task.text_CD[texts] for task, (_, texts) in zip(tasks, padded, strict=True)])
     real = torch.tensor([[i < len(photos) for i in range(widest)] for photos, _ in batches])
     return stem.to(device).float(), text.to(device), real.to(device)
+
+
+def _losses(
+    model: Model,
+    layout: Layout,
+    tasks: Sequence[AnyTask],
+    batches: Sequence[tuple[list[int], list[int]]],
+    adapters_TP: Tensor,
+) -> Tensor:
+    """Every task's loss on its batch: (T,)."""
+    stem, text, real = _gather(tasks, batches, model.device)
+    image_TND = model.encode_image(stem, layout, adapters_TP)
+    pairs = [t for t, task in enumerate(tasks) if not task.label_of]
+    sorts = [t for t, task in enumerate(tasks) if task.label_of]
+    parts = []
+    if pairs:
+        parts.append(contrastive_loss(image_TND[pairs], text[pairs], real[pairs], model.scale))
+    if sorts:
+        heads = [tasks[t].text_CD.to(model.device) for t in sorts]
+        counts = torch.tensor([[len(head)] for head in heads], device=model.device)
+        head_TCD = torch.nn.utils.rnn.pad_sequence(heads, batch_first=True)
+        real_TC = torch.arange(head_TCD.shape[1], device=model.device) < counts
+        parts.append(classification_loss(image_TND[sorts], text[sorts], real[sorts], head_TCD, real_TC, model.scale))
+    return torch.cat(parts)[torch.tensor(pairs + sorts).argsort()] if pairs and sorts else parts[0]
 
 
 def _gradient(model: Model, loss: Tensor, adapters_TP: Tensor) -> Tensor:
@@ -163,9 +182,8 @@ class OwnTraining:
         loss_T = torch.zeros(len(self.tasks), device=self.model.device)
         for step in range(max(source.steps for source in self.sources)):
             rows = [t for t, source in enumerate(self.sources) if step < source.steps]
-            stem, text, real = _gather([self.tasks[t] for t in rows], [plans[t][step] for t in rows], self.model.device)
-            image_TND = self.model.encode_image(stem, self.layout, self.adapters_TP[rows])
-            loss_R = contrastive_loss(image_TND, text, real, self.model.scale)
+            tasks, batches = [self.tasks[t] for t in rows], [plans[t][step] for t in rows]
+            loss_R = _losses(self.model, self.layout, tasks, batches, self.adapters_TP[rows])
             self.adam.step(_gradient(self.model, loss_R.sum(), self.adapters_TP), torch.tensor(rows))
             loss_T[rows] += loss_R.detach()
         self.epoch += 1
@@ -204,10 +222,8 @@ class JointTraining:
         """One epoch; returns the mean loss in it."""
         pairs, loss, steps = self._pairs(), torch.zeros((), device=self.model.device), 0
         for first in range(0, len(pairs), self.at_once):
-            part = pairs[first : first + self.at_once]
-            stem, text, real = _gather([task for task, _ in part], [batch for _, batch in part], self.model.device)
-            image_TND = self.model.encode_image(stem, self.layout, self.joint_1P.expand(len(part), -1))
-            mean = contrastive_loss(image_TND, text, real, self.model.scale).mean()
+            tasks, batches = zip(*pairs[first : first + self.at_once], strict=True)
+            mean = _losses(self.model, self.layout, tasks, batches, self.joint_1P.expand(len(tasks), -1)).mean()
             self.adam.step(_gradient(self.model, mean, self.joint_1P), torch.tensor([0]))
             loss, steps = loss + mean.detach(), steps + 1
         if self.epoch >= self.epochs // 2:

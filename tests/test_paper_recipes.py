@@ -7,7 +7,7 @@ import json
 import pytest
 import sglora_packs
 import tomli
-from trees import coco_tree, pets_tree
+from trees import cifar_speckles, cifar_tree, coco_tree, pets_tree
 
 from sglora_cli.errors import SgloraError
 from sglora_cli.host import Host
@@ -55,6 +55,24 @@ def test_the_papers_unseen_examples_are_unseen():
     assert "zebra" in unseen["coco"]
 
 
+def test_cifars_recipe_has_the_papers_numbers_and_every_superclass(tmp_path):
+    recipe = read(PACKS / "cifar100.toml")
+    assert (recipe.lora.rank, recipe.train.states, recipe.prior.k) == (2, 100, 4)
+    assert recipe.generators["cvae"]["kl_weight"] == 1.0
+    (source,) = recipe.sources
+    assert {role: len(names) for role, names in source.roles.items()} == {"expert": 8, "training": 6, "unseen": 6}
+    dealt = sorted(name for names in source.roles.values() for name in names)
+    assert [role for name in dealt for role in source.roles if name in source.roles[role]] == (
+        ["expert", "unseen", "training"] * 6 + ["expert"] * 2
+    )
+    classes = {name.replace(" ", "_"): [f"{name} {letter}" for letter in "ab"] for name in dealt}
+    cifar_tree(tmp_path / "cifar-100-python", cifar_speckles(2, 1, classes), classes)
+    (planned_tasks,) = planned(Host.load(), recipe, tmp_path)
+    assert (len(planned_tasks["unseen"]), len(planned_tasks["unseen"][0].photos["train"])) == (6, 4)
+    task = source.tasks(Host.load(), tmp_path, recipe.template)["unseen"][0]
+    assert task.description == ("This is a classification task for recognizing fish, which includes fish a, fish b")
+
+
 @pytest.mark.data
 def test_all_categories_of_real_coco_have_a_role(data):
     table = json.loads((data / "coco_mini/annotations/instances_train2017.json").read_text())
@@ -67,6 +85,7 @@ def test_recipes_are_listed(run):
     result = run("pack", "recipes")
     assert result.exit_code == 0
     assert [line.split()[:2] for line in result.stdout.splitlines()] == [
+        ["cifar100", "clip-vit-b-16"],
         ["coco", "clip-vit-b-16"],
         ["flowers", "clip-vit-b-16"],
         ["mixed", "clip-vit-b-16"],
@@ -74,7 +93,7 @@ def test_recipes_are_listed(run):
         ["starter", "starter"],
     ]
     rows = json.loads(run("pack", "recipes", "--json").stdout)
-    assert rows[0]["summary"] == "MS-COCO by category, for CLIP ViT-B/16: the paper's twelve experts."
+    assert rows[1]["summary"] == "MS-COCO by category, for CLIP ViT-B/16: the paper's twelve experts."
 
 
 def test_a_task_the_data_lack_is_named_with_its_line(run, tmp_path):

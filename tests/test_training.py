@@ -11,12 +11,12 @@ from thirdparty.sglora_tiny import TinyModel
 from sglora_cli.adapters import Layout
 from sglora_cli.configs import TrainConfig
 from sglora_cli.errors import Mismatch
+from sglora_cli.losses import contrastive_loss
 from sglora_cli.training import (
     JointTraining,
     OwnTraining,
     RowAdam,
     TaskTensors,
-    contrastive_loss,
     groups,
     train_joint,
     train_tasks,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
 
@@ -81,3 +84,82 @@ def flowers_tree(root: Path, labels: Sequence[int], sides: Mapping[str, Sequence
     savemat(root / "imagelabels.mat", {"labels": np.array([labels], dtype=np.uint8)})
     savemat(root / "setid.mat", {name: np.array([numbers], dtype=np.uint16) for name, numbers in sides.items()})
     captions_file(root, {f"jpg/image_{n:05d}.jpg": [f"flower {n}"] for n in range(1, len(labels) + 1)})
+
+
+class _AsPython2(pickle._Pickler):
+    """Writes bytes as texts of Python 2, and numpy's old names, as the published files have them."""
+
+    dispatch: ClassVar[dict] = dict(pickle._Pickler.dispatch)
+
+    def save_bytes(self, value: bytes) -> None:
+        self.write(b"T" + struct.pack("<i", len(value)) + value)  # BINSTRING
+        self.memoize(value)
+
+    def save_name(self, value: Any, name: str | None = None) -> None:
+        module = value.__module__.replace("numpy._core", "numpy.core")
+        self.write(f"c{module}\n{name or value.__qualname__}\n".encode())
+        self.memoize(value)
+
+    dispatch[bytes] = save_bytes
+    dispatch[type] = save_name
+    save_global = save_name
+
+
+def python2_pickle(value: Any) -> bytes:
+    out = io.BytesIO()
+    _AsPython2(out, 2).dump(value)
+    return out.getvalue()
+
+
+SUPERCLASSES = {"fish": ("ray", "shark"), "large_carnivores": ("bear", "lion", "wolf"), "trees": ("oak_tree", "palm")}
+
+
+def cifar_tree(
+    root: Path,
+    images: Mapping[str, Sequence[tuple[str, Any]]],
+    classes: Mapping[str, Sequence[str]] = SUPERCLASSES,
+    binary: bool = False,
+) -> None:
+    """CIFAR-100: split to (class, pixels (32, 32, 3)), as pickles of Python 2 or in the binary version."""
+    import numpy as np
+
+    fine, coarse = sorted(name for names in classes.values() for name in names), sorted(classes)
+    owner = {name: superclass for superclass, names in classes.items() for name in names}
+    root.mkdir(parents=True, exist_ok=True)
+    for split, some in images.items():
+        labels = [fine.index(name) for name, _ in some]
+        superlabels = [coarse.index(owner[name]) for name, _ in some]
+        data = np.stack([np.asarray(pixels, dtype=np.uint8).transpose(2, 0, 1).reshape(-1) for _, pixels in some])
+        if binary:
+            rows = np.concatenate([np.array([superlabels, labels], dtype=np.uint8).T, data], axis=1)
+            (root / f"{split}.bin").write_bytes(rows.tobytes())
+        else:
+            table = {
+                b"filenames": [f"{n}.png".encode() for n in range(len(some))],
+                b"batch_label": b"one of one",
+                b"fine_labels": labels,
+                b"coarse_labels": superlabels,
+                b"data": data,
+            }
+            (root / split).write_bytes(python2_pickle(table))
+    if binary:
+        for name, names in (("fine", fine), ("coarse", coarse)):
+            (root / f"{name}_label_names.txt").write_text("\n".join(names) + "\n\n")
+    else:
+        meta = {b"fine_label_names": [n.encode() for n in fine], b"coarse_label_names": [n.encode() for n in coarse]}
+        (root / "meta").write_bytes(python2_pickle(meta))
+
+
+def cifar_speckles(train: int = 3, test: int = 2, classes: Mapping[str, Sequence[str]] = SUPERCLASSES):
+    """Images for `cifar_tree`: so many a class, no two alike; the classes take turns."""
+    from speckles import speckles
+
+    names = [name for names in classes.values() for name in names]
+    return {
+        split: [
+            (name, speckles(10_000 * (split == "test") + i * len(names) + n, 32))
+            for i in range(many)
+            for n, name in enumerate(names)
+        ]
+        for split, many in (("train", train), ("test", test))
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sglora_cli.api import hookimpl
 
+from .cifar100 import Cifar100
 from .coco import Coco
 from .flickr30k import Flickr30k
 from .flowers import Flowers
@@ -14,4 +15,4 @@ from .webdataset import WebDataset
 
 @hookimpl
 def sglora_datasets() -> list[object]:
-    return [Coco(), Flickr30k(), Flowers(), Folder(), Pets(), WebDataset()]
+    return [Cifar100(), Coco(), Flickr30k(), Flowers(), Folder(), Pets(), WebDataset()]

@@ -2,7 +2,9 @@
 
 captions.jsonl has one object a line, one line an image:
 {"image": "images/pug_16.jpg", "task": "pug", "split": "train", "captions": ["A pug that ..."]}
+An image of a classification task has, instead of captions, the class it is sorted into: "class": "fawn".
 captions.csv has the header image,task,split,caption and one row a caption: an image with four captions has four rows.
+Of classification tasks it is image,task,split,class.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ class Captioned:
     captions: tuple[str, ...]
     task: str
     split: str
+    has_class: bool = False
+    """Whether its one caption is its class: that of a classification task."""
 
 
 def find_captions(root: Path) -> Path | None:
@@ -102,21 +106,24 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     images: dict[str, tuple[int, dict[str, Any]]] = {}
     reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
     try:
-        if missing := {"image", "caption"} - set(reader.fieldnames or ()):
+        names = set(reader.fieldnames or ())
+        keys = ("image", "task", "split", *(("class",) if "caption" not in names else ()))
+        if missing := {"image", "caption" if "class" not in names else "class"} - names:
             raise BadFile(f"{path}, line 1: no column {sorted(missing)[0]!r}", "the header is image,task,split,caption")
         for row in reader:
             number = reader.reader.line_num
             if None in row or None in row.values():
                 raise BadFile(f"{path}, line {number}: expected {len(reader.fieldnames or ())} columns", "quote commas")
             # An empty split is a default, an empty task is an error.
-            about = {key: row[key] for key in ("image", "task", "split") if key in row and (row[key] or key != "split")}
-            first, image = images.setdefault(row["image"], (number, {**about, "captions": []}))
+            about = {key: row[key] for key in keys if key in row and (row[key] or key != "split")}
+            first, image = images.setdefault(row["image"], (number, dict(about)))
             for key, value in about.items():
                 if image[key] != value:
                     raise BadFile(
                         f"{path}, line {number}: {key} of {row['image']!r} is {value!r}, in line {first} {image[key]!r}"
                     )
-            image["captions"].append(row["caption"])
+            if "caption" in row:
+                image.setdefault("captions", []).append(row["caption"])
     except csv.Error as error:
         raise BadFile(f"{path}, line {reader.reader.line_num}: not CSV: {error}") from None
     yield from images.values()
@@ -129,6 +136,10 @@ def _checked(row: dict[str, Any], where: str, keys: tuple[str, ...]) -> Captione
     split = row.get("split", "train")
     if split not in SPLITS:
         raise BadFile(f"{where}: 'split' must be one of {', '.join(SPLITS)}, got {split!r}")
+    if "class" in row and "captions" not in row and "task" in keys:
+        if not isinstance(row["class"], str) or not row["class"].strip():
+            raise BadFile(f"{where}: 'class' must be a text, got {row['class']!r}")
+        return Captioned(where, row["image"], (row["class"],), row["task"], split, has_class=True)
     captions = row.get("captions")
     if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
         raise BadFile(f"{where}: 'captions' must be a list of texts, got {captions!r}")

@@ -15,11 +15,18 @@ from .unpacking import unpacked
 ARCHIVES = (".zip", ".tar.gz", ".tgz")
 
 
-def fetched(kind: str, data: Path, folder: str, note: Callable[[str], None], parts: tuple[str, ...] = ()) -> Path:
+def fetched(
+    kind: str,
+    data: Path,
+    folder: str,
+    note: Callable[[str], None],
+    parts: tuple[str, ...] = (),
+    captions: bool = True,
+) -> Path:
     """Download torchvision's data set `kind` into a folder below `data`; returns that folder.
 
-    Nothing is done if all `parts` are in it. Raises Unavailable, BadFile. A file that is there is not downloaded
-    again, nor an archive that was unpacked.
+    captions: whether its user has to write them. Nothing is done if all `parts` are there; a file that is there is
+    not downloaded again, nor an archive that was unpacked. Raises Unavailable, BadFile.
     """
     root = data / folder
     if parts and all((root / part).exists() for part in parts):
@@ -29,7 +36,8 @@ def fetched(kind: str, data: Path, folder: str, note: Callable[[str], None], par
     within = data if getattr(_datasets(), kind).__dict__.get("base_folder") == folder else root  # its archive brings it
     for remote in remotes:
         fetch_one(remote, root, within, note)
-    note("captions.jsonl is not part of it: `sglora data caption` writes it")
+    if captions:
+        note("captions.jsonl is not part of it: `sglora data caption` writes it")
     return root
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from sglora_cli.api import BadFile, Listed, Photo, Task, Unavailable
 
 from .captions import JSONL, SPLITS, find_captions, read_captions, read_lines
-from .gathering import Row, existing, gathered, listed, split_of
+from .gathering import Row, classified, existing, gathered, listed, split_of
 
 IMAGES, NAMES = "images", "names.jsonl"
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
@@ -31,8 +31,9 @@ class Folder:
     def tasks(self, root: Path) -> Sequence[Task]:
         """Every task named in the file, sorted; its description is still the plain name.
 
-        Raises Unavailable without a captions file, BadFile with path and line for anything wrong
-        in it. Images are not opened here, but each must exist.
+        A task whose images have classes is a classification task. Raises Unavailable without a
+        captions file, BadFile with path and line for anything wrong in it. Images are not opened
+        here, but each must exist.
         """
         path = find_captions(root)
         if path is None:
@@ -40,7 +41,13 @@ class Folder:
                 f"{root / JSONL} does not exist", "name a folder that holds captions.jsonl (or .csv) and its images"
             )
         rows = read_captions(path)
-        return gathered(root, ((r.task, r.split, Photo(existing(root, r.image, r.where), r.captions)) for r in rows))
+        sorts: dict[str, bool] = {}
+        photos: dict[bool, list[tuple[str, str, Photo]]] = {False: [], True: []}
+        for r in rows:
+            if sorts.setdefault(r.task, r.has_class) != r.has_class:
+                raise BadFile(f"{r.where}: task {r.task!r} has images with captions and images with classes")
+            photos[r.has_class].append((r.task, r.split, Photo(existing(root, r.image, r.where), r.captions)))
+        return sorted([*gathered(root, photos[False]), *classified(root, str(path), photos[True])], key=_by_name)
 
     def images(self, root: Path) -> Sequence[Listed]:
         """Every image with a task, captioned or not, sorted by its path; those of names.jsonl in its order.
@@ -87,3 +94,7 @@ def _named(root: Path) -> Iterator[Row]:
         if split not in SPLITS:
             raise BadFile(f"{where}: 'split' must be one of {', '.join(SPLITS)}, got {split!r}")
         yield Row(str(image), str(name), split, where)
+
+
+def _by_name(task: Task) -> str:
+    return task.name

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,12 +51,39 @@ def _place(root: Path, row: Row) -> Path:
     return existing(root / folder, name, row.where)  # the folder itself may be a link
 
 
+_TWO = "a class needs two; add some, or leave it out"
+
+
 def gathered(root: Path, photos: Iterable[tuple[str, str, Photo]]) -> list[Task]:
     """Tasks of (task, split, photo), sorted by name; a description is still the plain name."""
     found: dict[str, dict[str, list[Photo]]] = {}
     for task, split, photo in photos:
         found.setdefault(task, {split: [] for split in SPLITS})[split].append(photo)
     return [Task(root.name, name, name, found[name]) for name in sorted(found)]
+
+
+def classified(root: Path, source: str, photos: Iterable[tuple[str, str, Photo]]) -> list[Task]:
+    """Classification tasks of (task, split, photo), whose one caption is the photo's class; sorted by name.
+
+    Photos of a split take turns by class, so that the first of them are a fair sample. Raises BadFile, naming the
+    source, for a task with one class, or a class with fewer than two training photos.
+    """
+    tasks = []
+    for task in gathered(root, photos):
+        splits: dict[str, list[Photo]] = {}
+        classes = sorted({photo.captions[0] for some in task.photos.values() for photo in some})
+        if len(classes) < 2:
+            raise BadFile(f"{source}: classification task {task.name!r} has one class, {classes[0]!r}", "it needs two")
+        for split, some in task.photos.items():
+            by_class: dict[str, list[Photo]] = {name: [] for name in classes}
+            for photo in some:
+                by_class[photo.captions[0]].append(photo)
+            for name, own in by_class.items():
+                if split == "train" and len(own) < 2:
+                    raise BadFile(f"{source}: class {name!r} of {task.name!r} has {len(own)} training image(s)", _TWO)
+            splits[split] = [photo for turn in zip_longest(*by_class.values()) for photo in turn if photo]
+        tasks.append(replace(task, photos=splits, classes=tuple(classes)))
+    return tasks
 
 
 def existing(root: Path, name: str, where: str) -> Path:

@@ -48,7 +48,7 @@ def command(
     config: BenchConfig,
     runtime: RuntimeConfig,
 ) -> None:
-    """Measure methods on the pack's unseen tasks: recall inside each task, image to text and back.
+    """Measure methods on the pack's unseen tasks: recall inside each task, image to text and back, or accuracy.
 
     \b
     sglora bench --baselines all

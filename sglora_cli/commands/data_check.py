@@ -73,9 +73,11 @@ def check(
 def _print_counts(found: Check) -> None:
     splits = list(dict.fromkeys(split for counts in found.counts.values() for split in counts))
     rows = []
+    classes = {task.name: len(task.classes) for task in found.tasks}
     for task, counts in found.counts.items():
         images = [f"{counts[split].images if split in counts else 0} {split}" for split in splits]
-        rows.append([printable(task), *images, *_captions(Count.of(counts.values()))])
+        about = (f"{classes[task]} classes", "") if classes[task] else _captions(Count.of(counts.values()))
+        rows.append([printable(task), *images, *about])
     print_rows(("task", *splits, "captions", "fewest / mean / most"), rows)
     click.echo(", ".join([f"{len(found.tasks)} tasks", f"{found.total.images} images", *_captions(found.total)]))
 

@@ -138,7 +138,7 @@ def main() -> None:
     model = host.backbones[recipe.backbone].load()
     layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
     plan = [{**source.tasks(host, options.data, recipe.template), "unseen": []} for source in recipe.sources]
-    tasks = build_tasks(model, plan)
+    tasks = build_tasks(model, plan, recipe.prompts)
     compute_features(model, tasks, Journal(None))
     tests = [task_tensors(model, t.task.key, t.task.photos["test"]) for t in tasks if t.role == "training"]
     found = []

@@ -1,0 +1,105 @@
+"""CIFAR-100: a task a superclass, whose photos are sorted into its five classes ("aquatic mammals": "beaver", ...).
+
+It is read as torchvision keeps it (a folder cifar-100-python), or from its authors' binary version: cifar_files.py.
+Photos are files, here as everywhere: features, checks and reports then need no second way to a pixel. So the images
+are written as PNG once, into the user cache (the data folder may be read-only), under the hash of the files they come
+from: 60,000 of them, one folder a split and class, named by their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sglora_cli.api import (
+    BadFile,
+    Photo,
+    Task,
+    Unavailable,
+    cache_folder,
+    content_hash,
+    file_hash,
+    progress,
+    put_folder,
+    scratch_folder,
+)
+
+from .cifar_files import Cifar, files, read_cifar
+from .fetching import fetched
+from .gathering import classified
+
+FOLDER = "cifar-100-python"
+
+
+@dataclass(frozen=True)
+class Cifar100:
+    name: str = "cifar100"
+    summary: str = "CIFAR-100 as torchvision keeps it, or its binary version; classification, a task a superclass"
+
+    def tasks(self, root: Path) -> Sequence[Task]:
+        """Every superclass, sorted. The first time, the images are written into the user cache.
+
+        Raises Unavailable without the files, BadFile with the path for anything wrong in them.
+        """
+        cifar = read_cifar(root)
+        owner = _superclasses(cifar)
+        folder = _images(root, cifar)
+        photos = (
+            (cifar.coarse[owner[label]], split, Photo(folder / _name(split, label, n), (cifar.fine[label],)))
+            for split, label, n in _numbers(cifar)
+        )
+        return classified(root, str(cifar.names), photos)
+
+    def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
+        """Download what is missing (170 MB), checked."""
+        root = fetched("CIFAR100", data, FOLDER, note, ("meta", "train", "test"), captions=False)
+        note("writing its images into the user cache")
+        _images(root, read_cifar(root))
+        return root
+
+
+def _superclasses(cifar: Cifar) -> dict[int, int]:
+    """Class -> its superclass. Raises BadFile if a class is in two, or has no image."""
+    owner: dict[int, int] = {}
+    for side in cifar.sides.values():
+        for n, (label, superclass) in enumerate(zip(side.fine, side.coarse, strict=True)):
+            if (first := owner.setdefault(label, superclass)) != superclass:
+                name, one, two = cifar.fine[label], cifar.coarse[first], cifar.coarse[superclass]
+                raise BadFile(f"{side.path}: image {n} puts class {name!r} into {two!r}, others into {one!r}")
+    if missing := [name for label, name in enumerate(cifar.fine) if label not in owner]:
+        raise BadFile(f"{cifar.names}: no image is of class {missing[0]!r} ({len(missing)} such classes)")
+    return owner
+
+
+def _name(split: str, label: int, n: int) -> str:
+    """Numbers only: what a data set calls its classes is no path."""
+    return f"{split}/{label:02d}/{n:05d}.png"
+
+
+def _images(root: Path, cifar: Cifar) -> Path:
+    """The folder with all images as PNG, written if it is not there yet: whole or not at all."""
+    key = content_hash([file_hash(path) for path in files(root)])[:16]
+    folder = cache_folder() / "images" / f"cifar100-{key}"
+    if not folder.is_dir():
+        with scratch_folder(folder) as draft:
+            _write(draft, cifar)
+            put_folder(draft, folder)
+    return folder
+
+
+def _write(folder: Path, cifar: Cifar) -> None:
+    from PIL import Image
+
+    try:
+        for split, label, n in progress(list(_numbers(cifar)), "images"):
+            path = folder / _name(split, label, n)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(cifar.sides[split].pixels_NHWC[n]).save(path)
+    except OSError as error:
+        raise Unavailable(f"cannot write images into {folder.parent}: {error.strerror}", "make room there") from error
+
+
+def _numbers(cifar: Cifar) -> Iterator[tuple[str, int, int]]:
+    """Split, class and number of every image."""
+    return ((split, label, n) for split, side in cifar.sides.items() for n, label in enumerate(side.fine))

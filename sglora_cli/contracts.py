@@ -149,6 +149,8 @@ class Generator(Protocol):
 
     # Optional: config, the dataclass of knobs its table in a recipe fills. Then the table is checked before
     # anything is trained, and errors have their lines.
+    # Optional: draws, whether samples differ; without it, those of a generator that learns do.
+    # Optional: member(settings) -> Generator. Then `NAME:anything` is a generator too.
 
 
 @runtime_checkable

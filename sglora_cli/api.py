@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from sglora_cli.devices import pick_device, pick_precision
     from sglora_cli.formats import read_adapter, read_state, write_adapter
     from sglora_cli.generating import Session
-    from sglora_cli.lowrank import compress, mix_updates, singular
+    from sglora_cli.lowrank import compress, mix_updates, singular, site_products
     from sglora_cli.packs import Pack
     from sglora_cli.semantics import Prior
 
@@ -75,6 +75,7 @@ _LATE = {
     "compress": "sglora_cli.lowrank",
     "mix_updates": "sglora_cli.lowrank",
     "singular": "sglora_cli.lowrank",
+    "site_products": "sglora_cli.lowrank",
     "read_adapter": "sglora_cli.formats",
     "read_state": "sglora_cli.formats",
     "write_adapter": "sglora_cli.formats",
@@ -149,6 +150,7 @@ __all__ = [
     "recovery",
     "save_tensors",
     "singular",
+    "site_products",
     "write_adapter",
     "write_bytes",
 ]

@@ -138,6 +138,7 @@ def planned(host: Host, recipe: Recipe, data: Path) -> list[dict[str, list[Task]
     return [source.chosen(tasks, recipe.template) for source, tasks in zip(recipe.sources, found, strict=True)]
 
 
+TEMPLATE = "a photo of a {name}"
 _KEYS = ("summary", "backbone", "template", "default_generator", "source", "lora", "train", "prior", "generators")
 
 
@@ -231,7 +232,7 @@ def _source(faults: Faults, n: int, raw: Mapping[str, Any]) -> Source:
 
 
 def _template(faults: Faults, raw: Mapping[str, Any]) -> str:
-    template = _text(faults, raw, "template", "a photo of a {name}")
+    template = _text(faults, raw, "template", TEMPLATE)
     with faults.at("template"):
         if template and ("{name}" not in template or _braces(template)):
             raise BadFile(f"template must contain {{name}} and no other braces, got {template!r}")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sglora_cli.api import Layout, compress, singular
+from sglora_cli.api import Layout, compress, singular, site_products
 
 Combine = Callable[[Tensor], Tensor]
 """(K, ...) -> (...)."""
@@ -61,10 +61,9 @@ def stock_ratio(b_KOR: Tensor, a_KRI: Tensor) -> Tensor:
     count = len(b_KOR)
     if count == 1:
         return torch.ones(())
-    inner_KK = torch.einsum("kor,los->klrs", b_KOR, b_KOR) * torch.einsum("kri,lsi->klrs", a_KRI, a_KRI)
-    gram_KK = inner_KK.sum(dim=(-2, -1)).double()
-    norm_K = gram_KK.diagonal().clamp_min(0).sqrt()
-    cosine_KK = (gram_KK / (norm_K[:, None] * norm_K).clamp_min(1e-6)).clamp(-1, 1)
+    inner_KK = site_products(b_KOR, a_KRI)
+    norm_K = inner_KK.diagonal().clamp_min(0).sqrt()
+    cosine_KK = (inner_KK / (norm_K[:, None] * norm_K).clamp_min(1e-6)).clamp(-1, 1)
     one, other = torch.triu_indices(count, count, 1)
     cosine = cosine_KK[one, other].mean()
     below = 1 + (count - 1) * cosine

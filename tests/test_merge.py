@@ -82,6 +82,14 @@ def test_ties_is_its_definition_number_by_number(convention, density, weights):
     assert bool(found.any())
 
 
+@pytest.mark.parametrize(
+    ("density", "kept"), [(0.5, [3.0, -2.0, 2.0, 0, 0, 0]), (0.1, [0.0] * 6), (0.9, [3, -2, 2, 2, -2, 0])]
+)
+def test_of_equal_numbers_no_more_stay_than_the_density_says(density, kept):
+    x = torch.tensor([[3.0, -2.0, 2.0, 2.0, -2.0, 0.5]])
+    assert combined(Rule(prune="magnitude", density=density), torch.ones(1), x, dice()).tolist() == kept
+
+
 def test_what_is_dropped_is_rescaled_by_density_or_to_the_l1_norm():
     x = torch.randn(1, 30_000, generator=dice())
     by_density, by_norm = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,46 @@ if TYPE_CHECKING:
     from sglora_cli.generating import Generated, Session
     from sglora_cli.packs import Pack
 
-STDIN = ("-",)
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says of the task."""
+
+    text: tuple[str, ...]
+    also: tuple[str, ...]
+    file: Path | None
+    names: tuple[str, ...]
+    images: Path | None
+
+    @property
+    def many(self) -> bool:
+        """Whether standard input has a task a line."""
+        return self.text == ("-",)
+
+    def check(self, out: str | None) -> None:
+        words = bool(self.also or self.file or self.names)
+        if not (self.text or words or self.images):
+            raise UsageError("there is no description", 'describe the task, as in sglora generate "a photo of a pug"')
+        if self.images and (self.text or words):
+            raise UsageError("a task is described by sentences or by photos, not by both", "leave one of them out")
+        if self.many and words:
+            raise UsageError("`-` reads every description from standard input", "leave --also, --file and --name out")
+        if self.many and out and "{n}" not in out:
+            raise UsageError(
+                "many adapters need many names: -o has no {n}", 'try -o "{n}.safetensors": {n} is the line'
+            )
+
+    def description(self, pack: Pack) -> Description:
+        from sglora_cli.descriptions import Description, read_texts
+        from sglora_cli.recipes import TEMPLATE
+        from sglora_cli.trying import image_files
+
+        if self.images:
+            return Description(images=tuple(image_files(self.images).values()))
+        template = str(pack.manifest["recipe"].get("template", TEMPLATE))
+        texts = [" ".join(self.text)] if self.text else []
+        texts += [template.replace("{name}", name) for name in self.names]
+        return Description.of(*texts, *self.also, *(read_texts(self.file) if self.file else []))
 
 
 @click.command("generate")
@@ -75,29 +115,30 @@ def command(
     from sglora_cli.formats import check_target, format_of
     from sglora_cli.generating import Session
 
-    batch = text == STDIN
-    _check(text, also, file, names, images, out, format_name)
+    asked = Asked(text, also, file, names, images)
+    asked.check(out)
+    if format_name and not out:
+        raise UsageError("--format needs a place to write to", "pass -o")
     format = format_of(out or "x.safetensors", format_name)
-    if out and not batch:
+    if out and not asked.many:
         check_target(Path(out), format, force)
     exact = settings.exact(runtime) if format.name != "safetensors" else runtime
     session = Session.open(pack, generator, app.host, exact, backbone, force)
     prior_config = _prior(session.pack, k, tau)
 
     def save(number: int, generated: Generated) -> list[Path]:
-        target = Path(out.replace("{n}", str(number)) if batch else out) if out else None
+        target = Path(out.replace("{n}", str(number)) if asked.many else out) if out else None
         for path in generated.paths(target) if target else []:
             check_target(path, format, force)
         return generated.save(target, format.name, session.model)
 
-    if batch:
+    if asked.many:
         from sglora_cli.batching import answers
 
         lines = sys.stdin.buffer
         _print_answers(session, answers(session, lines, save, config, prior_config), explain, as_json)
         return
-    description = _description(session.pack, text, also, file, names, images)
-    generated = session.generate(description, config, prior_config)
+    generated = session.generate(asked.description(session.pack), config, prior_config)
     paths = save(0, generated)
     if as_json:
         click.echo(json.dumps(_facts(session, generated, paths, explain), indent=1))
@@ -105,51 +146,9 @@ def command(
         _print(session, generated, paths, explain)
 
 
-def _check(
-    text: tuple[str, ...],
-    also: tuple[str, ...],
-    file: Path | None,
-    names: tuple[str, ...],
-    images: Path | None,
-    out: str | None,
-    format_name: str,
-) -> None:
-    words = bool(also or file or names)
-    if format_name and not out:
-        raise UsageError("--format needs a place to write to", "pass -o")
-    if not (text or words or images):
-        raise UsageError("there is no description", 'describe the task, as in sglora generate "a photo of a pug"')
-    if images and (text or words):
-        raise UsageError("a task is described by sentences or by photos, not by both", "leave one of them out")
-    if text == STDIN and words:
-        raise UsageError("`-` reads every description from standard input", "leave --also, --file and --name out")
-    if text == STDIN and out and "{n}" not in out:
-        raise UsageError("many adapters need many names: -o has no {n}", 'try -o "{n}.safetensors": {n} is the line')
-
-
 def _prior(pack: Pack, k: int | None, tau: float | None) -> PriorConfig:
     own = pack.prior_config
     return PriorConfig(own.k if k is None else k, own.tau if tau is None else tau)
-
-
-def _description(
-    pack: Pack,
-    text: tuple[str, ...],
-    also: tuple[str, ...],
-    file: Path | None,
-    names: tuple[str, ...],
-    images: Path | None,
-) -> Description:
-    from sglora_cli.descriptions import Description, read_texts
-    from sglora_cli.recipes import TEMPLATE
-
-    if images:
-        from sglora_cli.trying import image_files
-
-        return Description(images=tuple(image_files(images).values()))
-    template = str(pack.manifest["recipe"].get("template", TEMPLATE))
-    named = [template.replace("{name}", name) for name in names]
-    return Description.of(*([" ".join(text)] if text else []), *named, *also, *(read_texts(file) if file else []))
 
 
 def _facts(session: Session, generated: Generated, paths: list[Path], explain: bool) -> dict[str, Any]:

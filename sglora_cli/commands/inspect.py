@@ -41,7 +41,7 @@ def command(app: App, thing: str, as_json: bool) -> None:
         pack = Pack(shelves.find(thing, app.host.recipe_folders, settings.load())[0].folder)
         found = health.report(app.host, pack)
         content = {**pack.manifest, "health": found}
-        lines = [*inspecting.pack_facts(pack), *health.lines(found), *inspecting.pack_health(pack)]
+        lines = [*inspecting.pack_facts(pack, health.lines(found)), *inspecting.pack_health(pack)]
     elif path.is_file():
         content, lines = inspecting.any_adapter(path)
     else:

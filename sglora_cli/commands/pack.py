@@ -104,7 +104,7 @@ def show(app: App, name: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**pack.manifest, "health": found}, indent=1))
     else:
-        click.echo("\n".join(map(printable, [*pack_facts(pack), *health.lines(found)])))
+        click.echo("\n".join(map(printable, pack_facts(pack, health.lines(found)))))
 
 
 @command.command("verify")

@@ -1,8 +1,8 @@
 """TIES, DARE, Model Stock against PEFT's and mergekit's own results on the same tensors.
 
 Dropping at random is compared under one seed: PEFT and mergekit draw from torch's global
-generator what ours draws from its own. mergekit is no dependency of any extra, because it brings
-pandas, pyarrow and sentencepiece; `pip install --no-deps mergekit` is enough for these tests.
+generator what ours draws from its own. mergekit is in no extra, because it wants transformers 5 where
+ours may be 4.57, and brings pandas and pyarrow; `pip install --no-deps "mergekit>=0.1.5"` is enough here.
 """
 
 from __future__ import annotations

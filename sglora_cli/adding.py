@@ -18,10 +18,10 @@ from sglora_cli import settings
 from sglora_cli.configs import RuntimeConfig
 from sglora_cli.contracts import Model
 from sglora_cli.converting import origin, said
+from sglora_cli.descriptions import cleaned
 from sglora_cli.errors import Mismatch, UsageError
 from sglora_cli.files import save_tensors
 from sglora_cli.formats import read_adapter, recognise
-from sglora_cli.generating import cleaned
 from sglora_cli.host import Host
 from sglora_cli.lowrank import join_gauge
 from sglora_cli.packs import Pack, edited, file_name

@@ -73,13 +73,15 @@ if TYPE_CHECKING:
     from sglora_cli.devices import pick_device, pick_precision
     from sglora_cli.formats import read_adapter, read_state, write_adapter
     from sglora_cli.generating import Session
-    from sglora_cli.lowrank import compress, mix_updates
+    from sglora_cli.lowrank import compress, mix_updates, singular, site_products
     from sglora_cli.packs import Pack
     from sglora_cli.semantics import Prior
 
 _LATE = {
     "compress": "sglora_cli.lowrank",
     "mix_updates": "sglora_cli.lowrank",
+    "singular": "sglora_cli.lowrank",
+    "site_products": "sglora_cli.lowrank",
     "read_adapter": "sglora_cli.formats",
     "read_state": "sglora_cli.formats",
     "write_adapter": "sglora_cli.formats",
@@ -159,6 +161,8 @@ __all__ = [
     "recovery",
     "save_tensors",
     "scratch_folder",
+    "singular",
+    "site_products",
     "write_adapter",
     "write_bytes",
 ]

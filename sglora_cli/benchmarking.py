@@ -45,6 +45,7 @@ def methods(host: Host, pack: Pack, wanted: str) -> dict[str, str]:
         names = [n for n in PAPER if n == ORACLE or n in usable]
     else:
         names = [n.strip() for n in wanted.split(",") if n.strip()]
+    usable |= {n: host.generators[n] for n in names if n.partition(":")[0] in usable}  # `ties:density=0.5`
     for name in names:
         if name != ORACLE and name not in usable:
             if name in host.generators:
@@ -101,7 +102,7 @@ def run(session: Session, tasks: Sequence[UnseenTask], names: Mapping[str, str],
         for name in names:
             if name != ORACLE:
                 generator = session.host.generators[name]
-                count = config.samples if generator.learns else 1
+                count = config.samples if getattr(generator, "draws", generator.learns) else 1
                 adapters[name] = fitted[name].generate(prior, count, config.seed, config.temperature)
             elif task.oracle_P is not None:
                 adapters[name] = task.oracle_P[None]

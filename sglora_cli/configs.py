@@ -66,6 +66,7 @@ class GenerateConfig:
     samples: int = knob(1, "Adapters to draw.", least=1, most=1000)
     seed: int = knob(0, "Seed of the draw; the same seed gives the same bytes.", least=0, most=2**63 - 1)
     temperature: float = knob(1.0, "Spread of the draw; 0 takes the prior's mean.", least=0, most=10)
+    best: int = knob(0, "Keep this many of the samples: those most likely under mu*, sigma*^2; 0 keeps all.", least=0)
 
 
 @dataclass(frozen=True)

@@ -195,6 +195,8 @@ class Generator(Protocol):
     # anything is trained, and errors have their lines.
     # Optional: cost(layout, tasks, states, settings) -> {"parameters": int, "bytes": int, "seconds": float}: what
     # `fit` will need for so many training tasks of so many states, without their photos or adapters.
+    # Optional: draws, whether samples differ; without it, those of a generator that learns do.
+    # Optional: member(settings) -> Generator. Then `NAME:anything` is a generator too.
 
 
 @runtime_checkable

@@ -1,8 +1,8 @@
-"""A sentence -> adapters: one session holds pack, model and generator, and answers many sentences."""
+"""A description -> adapters: one session holds pack, model and generator, and answers many descriptions."""
 
 from __future__ import annotations
 
-import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,33 +15,56 @@ from sglora_cli import settings, shelves
 from sglora_cli.adapters import Layout, checked_flat
 from sglora_cli.configs import GenerateConfig, PriorConfig, RuntimeConfig, checked
 from sglora_cli.contracts import Fitted, Generator, Model
+from sglora_cli.descriptions import Description, mean_direction, visual_embedding
 from sglora_cli.errors import Unavailable, UsageError
 from sglora_cli.files import content_hash
 from sglora_cli.formats import FORMATS, AdapterFile, format_of, load_adapter, save_adapter, write_adapter
+from sglora_cli.health import check_generator
 from sglora_cli.host import Host
 from sglora_cli.packs import Pack
 from sglora_cli.semantics import Prior, check_text, meaning
 from sglora_cli.settings import cache_folder
 
-MAX_CHARACTERS = 2000
+
+@dataclass(frozen=True)
+class Coverage:
+    """How close a description is to the experts, and how close experts are to each other."""
+
+    nearest: float
+    """Similarity to the nearest expert; of meanings, or of photos where photos describe the task."""
+    experts_E: Tensor
+    """The same of each expert, left out, to the nearest other one."""
+
+    @property
+    def percentile(self) -> float:
+        """Part of the experts that are at most this close to another expert, in percent."""
+        return 100 * float((self.experts_E <= self.nearest).double().mean())
+
+    @property
+    def far(self) -> float:
+        """19 of 20 experts are closer than this to another one; -1 where there is only one expert."""
+        return float(torch.quantile(self.experts_E, 0.05)) if len(self.experts_E) > 1 else -1.0
 
 
 @dataclass(frozen=True)
 class Generated:
-    """Adapters for one sentence: (S, P), with the prior they came from."""
+    """Adapters for one task: (S, P), with the prior they came from."""
 
-    sentence: str
+    description: Description
     adapters_SP: Tensor
     prior: Prior
     layout: Layout
     about: dict[str, Any]
     """Provenance, as written into the files."""
     warnings: tuple[str, ...]
+    drawn: tuple[int, ...]
+    """The number of each adapter's draw: not 0, 1, 2 ... where only the best were kept."""
+    coverage: Coverage
 
     def paths(self, path: Path | None) -> list[Path]:
         """Where the samples go: `path`, numbered if there are several; the user cache without one."""
         if path is None:
-            names = [content_hash(self.adapters_SP[s], self.about)[:16] for s in range(len(self.adapters_SP))]
+            names = [content_hash(flat_P, self.about)[:16] for flat_P in self.adapters_SP]
             return [cache_folder() / "adapters" / f"{name}.safetensors" for name in names]
         if len(self.adapters_SP) == 1:
             return [path]
@@ -54,7 +77,7 @@ class Generated:
         """
         paths, chosen = self.paths(path), format_of(path, format) if path else FORMATS["safetensors"]
         for s, (target, flat_P) in enumerate(zip(paths, self.adapters_SP, strict=True)):
-            adapter = AdapterFile(self.layout, flat_P, {**self.about, "sample": s})
+            adapter = AdapterFile(self.layout, flat_P, {**self.about, "sample": self.drawn[s]})
             if chosen.name != "safetensors":
                 if model is None:
                     raise UsageError(f"format {chosen.name!r} cannot be written without the model", "pass model=")
@@ -74,13 +97,20 @@ class Session:
     """
 
     def __init__(
-        self, host: Host, pack: Pack, reason: str, generator: str = "", runtime: RuntimeConfig | None = None
+        self,
+        host: Host,
+        pack: Pack,
+        reason: str,
+        generator: str = "",
+        runtime: RuntimeConfig | None = None,
+        force: bool = False,
     ) -> None:
         self.host, self.pack, self.reason = host, pack, reason
         self.runtime = settings.runtime(runtime or RuntimeConfig(), pack.backbone)
         name = generator or settings.load().generator or pack.manifest["default_generator"]
         self.generator: Generator = host.generators[name]
         self.fitted: Fitted = pack.fitted(self.generator)
+        self._health_checked = force
 
     @classmethod
     def open(
@@ -90,11 +120,15 @@ class Session:
         host: Host | None = None,
         runtime: RuntimeConfig | None = None,
         backbone: str = "",
+        force: bool = False,
     ) -> Session:
-        """A session with a named pack and generator, or the ones a plain `sglora generate` would take."""
+        """A session with a named pack and generator, or the ones a plain `sglora generate` would take.
+
+        With `force`, a generator that looks untrained is used all the same.
+        """
         host = host or Host.load()
         place, reason = shelves.find(pack, host.recipe_folders, settings.load(), backbone)
-        return cls(host, Pack(place.folder), reason, generator, runtime)
+        return cls(host, Pack(place.folder), reason, generator, runtime, force)
 
     @cached_property
     def model(self) -> Model:
@@ -103,48 +137,120 @@ class Session:
         return model
 
     def generate(
-        self, sentence: str, config: GenerateConfig | None = None, prior_config: PriorConfig | None = None
+        self,
+        description: str | Description,
+        config: GenerateConfig | None = None,
+        prior_config: PriorConfig | None = None,
     ) -> Generated:
-        """Adapters for one sentence. Raises UsageError for an empty or over-long one."""
-        config, sentence = checked(config or GenerateConfig()), cleaned(sentence)
-        prior_config = checked(prior_config or self.pack.prior_config)
-        check_text(self.model, sentence)
-        embedding_D = self.model.encode_text([sentence])[0]
-        prior = self.pack.prior(embedding_D, prior_config)
-        nearest = float((self.pack.meaning_EW @ meaning(self.model, [sentence])[0]).max())
+        """Adapters for one task. Raises UsageError for an empty or over-long sentence."""
+        return self.generate_all([description], config, prior_config)[0]
+
+    def generate_all(
+        self,
+        descriptions: Sequence[str | Description],
+        config: GenerateConfig | None = None,
+        prior_config: PriorConfig | None = None,
+    ) -> list[Generated]:
+        """As `generate` for each, with all sentences encoded in one batch. The first wrong one raises."""
+        config, prior_config = checked(config or GenerateConfig()), checked(prior_config or self.pack.prior_config)
+        tasks = [Description.of(one) if isinstance(one, str) else one for one in descriptions]
+        if not self._health_checked:
+            check_generator(self.pack, self.generator, self.fitted)
+            self._health_checked = True
+        texts = [text for task in tasks for text in task.texts]
+        for text in texts:
+            check_text(self.model, text)
+        text_ND, meaning_NW = (encode(texts) if texts else torch.empty(0, 1) for encode in self._encoders())
+        found, start = [], 0
+        for task in tasks:
+            own = slice(start, start := start + len(task.texts))
+            found.append(self._generate(task, text_ND[own], meaning_NW[own], config, prior_config))
+        return found
+
+    def described(self, sentence: str) -> Description:
+        """A sentence as a description that this session's model can read. Raises UsageError, Mismatch."""
+        task = Description.of(sentence)
+        check_text(self.model, task.texts[0])
+        return task
+
+    def _encoders(self) -> tuple[Callable[[list[str]], Tensor], Callable[[list[str]], Tensor]]:
+        return self.model.encode_text, lambda texts: meaning(self.model, texts)
+
+    def _generate(
+        self,
+        task: Description,
+        text_ND: Tensor,
+        meaning_NW: Tensor,
+        config: GenerateConfig,
+        prior_config: PriorConfig,
+    ) -> Generated:
+        if task.images:
+            index_ED = judge_ED = self.pack.visual_ED
+            embedding_D = judged_D = visual_embedding(self.model, task.images)
+        else:
+            index_ED, judge_ED = self.pack.index_ED, self.pack.meaning_EW
+            embedding_D, judged_D = (mean_direction(task.weights, x) for x in (text_ND, meaning_NW))
+        prior = self.pack.prior(embedding_D, prior_config, index_ED)
+        coverage = Coverage(float((judge_ED @ judged_D).max()), nearest_others(judge_ED))
         adapters_SP = self.fitted.generate(prior, config.samples, config.seed, config.temperature)
         checked_flat(adapters_SP, f"the output of generator {self.generator.name!r}")
-        about = {
-            "description": sentence,
+        drawn = tuple(range(len(adapters_SP)))
+        if config.best:
+            drawn = best_of(prior, adapters_SP, config.best)
+            adapters_SP = adapters_SP[list(drawn)]
+        warnings = self._warnings(coverage, adapters_SP, "photos are" if task.images else "sentence is")
+        about = self._about(task, prior, config, prior_config)
+        return Generated(task, adapters_SP, prior, self.pack.layout, about, warnings, drawn, coverage)
+
+    def _about(
+        self, task: Description, prior: Prior, config: GenerateConfig, prior_config: PriorConfig
+    ) -> dict[str, Any]:
+        return {
+            **task.about(),
             "backbone": self.pack.backbone,
             "fingerprint": self.pack.fingerprint,
             "pack": self.pack.name,
             "generator": self.generator.name,
             "prior": asdict(prior_config),
-            "draw": asdict(config),
+            "draw": {key: value for key, value in asdict(config).items() if key != "best" or value},
             "experts": [
                 [self.pack.experts.names[r], round(float(a), 6)] for r, a in zip(prior.rows, prior.alpha_K, strict=True)
             ],
         }
-        return Generated(sentence, adapters_SP, prior, self.pack.layout, about, self._warnings(nearest, adapters_SP))
 
-    def _warnings(self, nearest: float, adapters_SP: Tensor) -> tuple[str, ...]:
+    def _warnings(self, coverage: Coverage, adapters_SP: Tensor, what: str = "sentence is") -> tuple[str, ...]:
         found = []
-        if nearest < self.pack.far:
+        if coverage.nearest < coverage.far:
             found.append(
-                f"the sentence is far from every expert: its meaning is {nearest:.2f} similar to the nearest one, "
-                f"19 of 20 experts reach {self.pack.far:.2f}; measure the adapter before you trust it"
+                f"the {what} far from every expert: similarity {coverage.nearest:.2f} to the nearest "
+                f"one, 19 of 20 experts reach {coverage.far:.2f}; measure the adapter before you trust it"
             )
         if float(self.pack.layout.update_norm(adapters_SP).max()) == 0:
             found.append(f"generator {self.generator.name!r} makes an update of zero: the adapter changes nothing")
         return tuple(found)
 
 
-def cleaned(sentence: str) -> str:
-    """The sentence with plain spaces. Raises UsageError if nothing is left, or far too much."""
-    text = " ".join(unicodedata.normalize("NFC", sentence).split())
-    if not any(character.isalnum() for character in text):
-        raise UsageError(f"the sentence has no word: {sentence!r}", 'describe the task, as in "a photo of a pug"')
-    if len(text) > MAX_CHARACTERS:
-        raise UsageError(f"the sentence has {len(text)} characters, more than {MAX_CHARACTERS}", "shorten it")
-    return text
+def nearest_others(unit_ED: Tensor) -> Tensor:
+    """Of each row, the similarity to the nearest other row: (E,)."""
+    cosine_EE = unit_ED @ unit_ED.T
+    return cosine_EE.fill_diagonal_(-2.0).amax(dim=1)
+
+
+def log_density(prior: Prior, adapters_SP: Tensor) -> Tensor:
+    """How likely each adapter is under N(mu*, sigma*^2), in nats a number, up to a constant: (S,).
+
+    Variances count as at least a thousandth of their mean: some numbers of B hardly vary at all.
+    """
+    variance_P = prior.variance_P.double()
+    variance_P = variance_P.clamp_min(1e-3 * float(variance_P.mean())).clamp_min(torch.finfo(torch.float32).tiny)
+    return -((adapters_SP.double() - prior.mean_P) ** 2 / variance_P).mean(dim=1) / 2
+
+
+def best_of(prior: Prior, adapters_SP: Tensor, count: int) -> tuple[int, ...]:
+    """The `count` samples that the prior finds most likely, most likely first; ties keep their order.
+
+    The score needs no data and promises nothing: it takes the samples that stray least from mu*.
+    """
+    if count > len(adapters_SP):
+        raise UsageError(f"the best {count} of {len(adapters_SP)} samples cannot be kept", f"pass --samples {count}")
+    return tuple(torch.sort(log_density(prior, adapters_SP), descending=True, stable=True).indices[:count].tolist())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,8 @@ def _weights(listed: Any) -> list[tuple[Any, float]]:
     return [(row[0], row[1]) for row in rows] if well else []
 
 
-def pack_facts(pack: Pack) -> list[str]:
+def pack_facts(pack: Pack, health: Sequence[str] = ()) -> list[str]:
+    """In lines; `health` is what was measured of its generators."""
     lines = [
         f"pack {pack.name}: {pack.manifest['recipe'].get('summary', '')}".rstrip(": "),
         f"folder     {pack.folder}",
@@ -96,9 +98,10 @@ def pack_facts(pack: Pack) -> list[str]:
         tasks = [task for task in pack.manifest["tasks"] if task["role"] == role]
         by_set = {t["dataset"]: [x["name"] for x in tasks if x["dataset"] == t["dataset"]] for t in tasks}
         lines += [f"{role:<10} {dataset}: {', '.join(names)}" for dataset, names in by_set.items()]
-    for name, health in pack.manifest["generators"].items():
-        facts = ", ".join(f"{k} {_short(v)}" for k, v in sorted(health.items()))
+    for name, told in pack.manifest["generators"].items():
+        facts = ", ".join(f"{k} {_short(v)}" for k, v in sorted(told.items()))
         lines.append(f"generator  {name}: {facts}")
+    lines += health
     lines += [f"changed    {edit}" for edit in pack.manifest.get("edits", [])]
     return lines
 

@@ -120,6 +120,31 @@ def update_error(layout: Layout, one_P: Tensor, other_P: Tensor) -> float:
     return float(relative(lost, whole))
 
 
+def inner_products(layout: Layout, flat_TP: Tensor) -> Tensor:
+    """<B A, B' A'>_F of every two adapters, summed over sites: (T, T) float64. No update is built.
+
+    Of (alpha / rank) B A, as `Layout.update_norm`. trace((B^T B') (A' A^T)) takes R x R numbers a pair.
+    """
+    total_TT = torch.zeros(len(flat_TP), len(flat_TP), dtype=torch.float64)
+    for b_TOR, a_TRI in layout.split(flat_TP).values():
+        total_TT += site_products(b_TOR, a_TRI)
+    return layout.scaling**2 * total_TT
+
+
+def site_products(b_TOR: Tensor, a_TRI: Tensor) -> Tensor:
+    """The same at one site, without the scaling: (T, T) float64."""
+    b_TOR, a_TRI = b_TOR.double(), a_TRI.double()
+    b_TTRR = torch.einsum("tor,uos->turs", b_TOR, b_TOR)
+    return (b_TTRR * torch.einsum("tri,usi->turs", a_TRI, a_TRI)).sum(dim=(-2, -1))
+
+
+def distances(inner_TT: Tensor) -> Tensor:
+    """||x - y|| of every two from their inner products: (T, T); differences below 1e-7 of the norms are rounding."""
+    square_T = inner_TT.diagonal()
+    square_TT = (square_T[:, None] + square_T - 2 * inner_TT).clamp_min(0).sqrt()
+    return square_TT.fill_diagonal_(0.0)
+
+
 def approximate(dense_OI: Tensor, rank: int, oversample: int = 8, rounds: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """Factors of a dense matrix believed to be of low rank: (B, A, relative error), exact up to rounding if it is.
 

@@ -2,7 +2,8 @@
 
 <pack>/pack.json                     manifest; see `Pack.manifest`
        experts/<task>.safetensors    mu, var: (P,) float32, with the task's description in the header
-       index.safetensors             embeddings of the experts' descriptions: index (E, D), meaning (E, W)
+       index.safetensors             embeddings of the experts' descriptions: index (E, D), meaning (E, W); and, where a
+                                     pack has it, of their photos: visual (E, D)
        joint.safetensors             (P,) one adapter trained on all seen tasks together
        generators/<name>.safetensors what a learned generator needs besides the experts
        evaluation/<task>.safetensors stems, captions (or class heads) and Oracle adapter of an unseen task
@@ -26,7 +27,7 @@ from sglora_cli import cards
 from sglora_cli.adapters import Layout, checked_flat
 from sglora_cli.configs import PriorConfig, from_mapping
 from sglora_cli.contracts import Fitted, Generator, Model
-from sglora_cli.errors import BadFile, Mismatch, UnknownName
+from sglora_cli.errors import BadFile, Mismatch, Unavailable, UnknownName
 from sglora_cli.files import (
     copy_files,
     file_hash,
@@ -35,6 +36,7 @@ from sglora_cli.files import (
     put_folder,
     read_json,
     scratch_folder,
+    tensor_names,
     write_bytes,
     write_json,
 )
@@ -121,6 +123,16 @@ class Pack:
         """The experts' descriptions in the space that tells unrelated sentences apart: see `semantics.meaning`."""
         return self._index("meaning")
 
+    @cached_property
+    def visual_ED(self) -> Tensor:
+        """Mean visual embeddings of the experts' photos, normalised. Raises Unavailable in a pack without them."""
+        path = self.folder / "index.safetensors"
+        if "visual" not in tensor_names(path)[0]:
+            raise Unavailable(
+                f"pack {self.name!r} does not know what its experts look like", "describe the task in words"
+            )
+        return self._index("visual")
+
     def _index(self, name: str) -> Tensor:
         path = self.folder / "index.safetensors"
         index = load_tensors(path, (name,))[0][name].float()
@@ -128,22 +140,13 @@ class Pack:
             raise BadFile(f"{path} does not hold one row for each of {len(self.experts.names)} experts")
         return checked_flat(index, str(path))
 
+    @property
+    def has_joint(self) -> bool:
+        return (self.folder / "joint.safetensors").exists()
+
     @cached_property
     def joint_P(self) -> Tensor:
         return load_tensors(self.folder / "joint.safetensors", ("joint",))[0]["joint"].float()
-
-    @cached_property
-    def far(self) -> float:
-        """The similarity below which a sentence is far from every expert.
-
-        Calibrated by leaving experts out: 19 of 20 experts are at least this close to the
-        nearest other one.
-        """
-        if len(self.meaning_EW) < 2:
-            return -1.0
-        cosine_EE = self.meaning_EW @ self.meaning_EW.T
-        cosine_EE.fill_diagonal_(-2.0)
-        return float(torch.quantile(cosine_EE.amax(dim=1), 0.05))
 
     def check_model(self, model: Model) -> None:
         """Raises Mismatch unless the pack was built for exactly this model."""
@@ -154,13 +157,15 @@ class Pack:
                 "build the pack again with this backbone",
             )
 
-    def prior(self, embedding_D: Tensor, config: PriorConfig | None = None) -> Prior:
-        return prior(embedding_D, self.index_ED, self.experts, config or self.prior_config)
+    def prior(self, embedding_D: Tensor, config: PriorConfig | None = None, index_ED: Tensor | None = None) -> Prior:
+        """`index_ED`: what experts are compared by; their sentences without it."""
+        index_ED = self.index_ED if index_ED is None else index_ED
+        return prior(embedding_D, index_ED, self.experts, config or self.prior_config)
 
     def fitted(self, generator: Generator) -> Fitted:
         """A generator ready to be asked. Raises UnknownName if it learns and this pack has it not."""
         if not generator.learns:
-            joint = {"joint": self.joint_P} if (self.folder / "joint.safetensors").exists() else {}
+            joint = {"joint": self.joint_P} if self.has_joint else {}
             return generator.restore(self.experts, joint)
         path = self.folder / "generators" / f"{generator.name}.safetensors"
         if not path.exists():

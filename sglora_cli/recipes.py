@@ -146,6 +146,7 @@ def planned(host: Host, recipe: Recipe, data: Path) -> list[dict[str, list[Task]
     return plan
 
 
+TEMPLATE = "a photo of a {name}"
 _TEXTS = ("summary", "backbone", "template", "prompts", "default_generator")
 _KEYS = (*_TEXTS, "source", "lora", "train", "prior", "generators")
 
@@ -240,7 +241,7 @@ def _source(faults: Faults, n: int, raw: Mapping[str, Any]) -> Source:
 
 
 def _template(faults: Faults, raw: Mapping[str, Any]) -> str:
-    template = _text(faults, raw, "template", "a photo of a {name}")
+    template = _text(faults, raw, "template", TEMPLATE)
     with faults.at("template"):
         if template:
             check_template(template)

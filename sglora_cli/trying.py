@@ -18,10 +18,10 @@ from torch import Tensor
 from sglora_cli import settings
 from sglora_cli.configs import RuntimeConfig
 from sglora_cli.contracts import Model
+from sglora_cli.descriptions import cleaned
 from sglora_cli.errors import BadFile, Mismatch, UsageError
 from sglora_cli.files import read_image
 from sglora_cli.formats import AdapterFile, load_adapter, provenance, read_adapter, recognise
-from sglora_cli.generating import cleaned
 from sglora_cli.host import Host
 from sglora_cli.progressing import progress
 from sglora_cli.semantics import check_text

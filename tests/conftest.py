@@ -110,7 +110,8 @@ k = 2
 [generators.cvae]
 hidden = 8
 latent = 3
-epochs = 3
+epochs = 200
+learning_rate = 0.01
 [[source]]
 name = "toys"
 expert = {json.dumps(EXPERTS)}

@@ -72,12 +72,15 @@ def test_a_pack_of_another_backbone_is_refused(run, toy_pack, own_home):
 
 
 def test_a_far_sentence_is_warned_about(toy_pack):
-    from sglora_cli.generating import Session
+    from sglora_cli.generating import Coverage, Session
 
     session = Session.open()
     adapters = torch.ones(1, session.pack.layout.size)
-    assert session._warnings(session.pack.far + 0.01, adapters) == ()
-    assert session._warnings(session.pack.far - 0.01, adapters)[0].startswith("the sentence is far from every expert")
+    others = torch.linspace(0.5, 0.9, 41)  # 19 of 20 are above 0.52
+    assert session._warnings(Coverage(0.53, others), adapters) == ()
+    assert session._warnings(Coverage(0.51, others), adapters)[0].startswith(
+        "the sentence is far from every expert: similarity 0.51 to the nearest one, 19 of 20 experts reach 0.52"
+    )
 
 
 def test_a_backbone_can_be_named_instead_of_a_pack(run, toy_pack, tmp_path):

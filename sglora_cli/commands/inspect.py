@@ -25,7 +25,7 @@ def command(app: App, thing: str, as_json: bool) -> None:
     sglora inspect pug-peft/
     sglora inspect starter
     """
-    from sglora_cli import inspecting
+    from sglora_cli import health, inspecting
     from sglora_cli.packs import Pack
     from sglora_cli.recipes import read
 
@@ -39,7 +39,9 @@ def command(app: App, thing: str, as_json: bool) -> None:
         content, lines = dict(recipe.raw), inspecting.recipe_facts(recipe)
     elif thing in packs or (path / shelves.MANIFEST).is_file():
         pack = Pack(shelves.find(thing, app.host.recipe_folders, settings.load())[0].folder)
-        content, lines = pack.manifest, [*inspecting.pack_facts(pack), *inspecting.pack_health(pack)]
+        found = health.report(app.host, pack)
+        content = {**pack.manifest, "health": found}
+        lines = [*inspecting.pack_facts(pack, health.lines(found)), *inspecting.pack_health(pack)]
     elif path.is_file():
         content, lines = inspecting.any_adapter(path)
     else:

@@ -14,7 +14,7 @@ from sglora_cli.commands.pack_build import build
 from sglora_cli.commands.pack_files import export, import_, remove
 from sglora_cli.commands.pack_recipes import init, recipes
 from sglora_cli.errors import BadFile
-from sglora_cli.printing import print_rows
+from sglora_cli.printing import print_rows, printable
 
 
 @click.group("pack")
@@ -52,15 +52,20 @@ def list_(app: App, as_json: bool) -> None:
 
 @command.command("show")
 @click.argument("name", default="")
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest, and the health of its generators.")
 @click.pass_obj
 def show(app: App, name: str, as_json: bool) -> None:
     """Say what a pack is made of (the default pack without NAME)."""
+    from sglora_cli import health
     from sglora_cli.inspecting import pack_facts
     from sglora_cli.packs import Pack
 
     pack = Pack(shelves.find(name, app.host.recipe_folders, settings.load())[0].folder)
-    click.echo(json.dumps(pack.manifest, indent=1) if as_json else "\n".join(pack_facts(pack)))
+    found = health.report(app.host, pack)
+    if as_json:
+        click.echo(json.dumps({**pack.manifest, "health": found}, indent=1))
+    else:
+        click.echo("\n".join(map(printable, pack_facts(pack, health.lines(found)))))
 
 
 @command.command("verify")

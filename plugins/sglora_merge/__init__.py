@@ -1,0 +1,118 @@
+"""Merging rules as generators: one algorithm, one table. They learn nothing from the training tasks.
+
+Zero-shot, Model Soups, AdapterSoup and top-K are the paper's baselines (SG-LoRA, arXiv
+2509.10535) and mix factors, as the paper does. The others merge what their papers call task
+vectors: the updates. Numbers are their papers' or packages' usual ones, chosen on no task of ours:
+
+task-arithmetic  Ilharco et al. 2023; lambda .4 is what TIES's authors use without validation data
+ties             Yadav et al. 2023; density .2, lambda 1
+dare-*           Yu et al. 2024 search drop rates from .1 to .9; the middle here
+knots            Stoica et al. 2024 with TIES inside (KnOTS-TIES); `knots:elect=none/prune=none` is KnOTS-TA,
+                 which for a weighted sum is task arithmetic
+model-stock      Jang et al. 2024; the pretrained weight is an update of zero
+joint            this project's: what one adapter trained on all seen tasks together is worth
+
+`ties:space=factors/convention=peft` is what PEFT's `add_weighted_adapter` does with A and B;
+`ties:convention=mergekit` what mergekit does with merged models. See rule.py for the settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sglora_cli.api import Experts, Material, Mismatch, hookimpl
+
+from .rule import Rule, settings_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .merging import Merged
+
+
+@dataclass(frozen=True)
+class Merge:
+    """A named rule."""
+
+    name: str
+    label: str
+    summary: str
+    rule: Rule
+    learns: bool = False
+
+    @property
+    def draws(self) -> bool:
+        return self.rule.draws
+
+    def member(self, settings: str) -> Merge:
+        """`ties:density=0.5` is `ties` with another density."""
+        rule = self.rule.changed(settings_of(settings, self.name), self.name)
+        name, label = f"{self.name}:{settings}", f"{self.label} ({settings.replace('/', ', ')})"
+        return Merge(name, label, self.summary, rule)
+
+    def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[Merged, dict[str, Any]]:
+        if settings:
+            key, value = next(iter(sorted(settings.items())))
+            raise Mismatch(
+                f"generator {self.name!r} has no settings in a recipe, got {key!r}",
+                f"name it with them, as in default_generator = '{self.name}:{key}={value}'",
+            )
+        return self.restore(material.experts, {"joint": material.joint_P}), {}
+
+    def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> Merged:
+        from .merging import Merged
+
+        return Merged(self.rule, experts, tensors)
+
+
+TRIM: dict[str, Any] = {"weights": "sum", "prune": "magnitude", "density": 0.2, "elect": "total"}
+DROP: dict[str, Any] = {"weights": "sum", "prune": "random", "density": 0.5}
+TOP: dict[str, Any] = {"experts": "top", "weights": "alpha"}
+
+
+@hookimpl
+def sglora_generators() -> list[Merge]:
+    return [
+        Merge("zero-shot", "Zero-shot", "no update at all: the backbone as it is", Rule(experts="none")),
+        Merge("joint", "Joint", "one adapter trained on all seen tasks together", Rule(experts="joint")),
+        Merge("nearest", "Nearest", "the one expert whose sentence is closest", Rule(experts="nearest")),
+        Merge("model-soups", "Model Soups", "uniform mean of all experts", Rule()),
+        Merge("adapter-soup", "AdapterSoup", "uniform mean of the top K", Rule(experts="top")),
+        Merge("top-k", "Top-K weighted", "mean of the top K by similarity: mu* of Eq. 7", Rule(**TOP)),
+        Merge(
+            "top-k-updates",
+            "Top-K of updates",
+            "the same mean of updates instead of factors, exact up to the rank",
+            Rule(**TOP, space="updates"),
+        ),
+        Merge(
+            "task-arithmetic",
+            "Task arithmetic",
+            "sum of all experts' updates times .4",
+            Rule(weights="sum", space="updates", scale=0.4),
+        ),
+        Merge(
+            "ties", "TIES", "trim all experts' updates, elect signs, mean of what agrees", Rule(**TRIM, space="updates")
+        ),
+        Merge(
+            "dare-linear",
+            "DARE",
+            "drop half of each expert's update at random, sum times .4",
+            Rule(**DROP, space="updates", scale=0.4),
+        ),
+        Merge(
+            "dare-ties",
+            "DARE-TIES",
+            "drop half of each expert's update at random, then TIES",
+            Rule(**DROP, space="updates", elect="total"),
+        ),
+        Merge("knots", "KnOTS-TIES", "TIES on updates aligned by one SVD a site", Rule(**TRIM, space="aligned")),
+        Merge(
+            "model-stock",
+            "Model Stock",
+            "mean of all experts' updates, shortened by the angle between them",
+            Rule(space="updates", ratio="angle"),
+        ),
+    ]

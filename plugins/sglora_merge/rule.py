@@ -1,0 +1,85 @@
+"""What tells one merging rule from another: every rule is these settings of one algorithm.
+
+select experts -> weigh -> prune each -> elect signs -> combine -> interpolate -> scale, in one of three spaces.
+Each setting is a knob of `NAME:setting=value/setting=value`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, get_type_hints
+
+from sglora_cli.api import Mismatch, UnknownName, UsageError, from_mapping, knob
+
+CHOICES = {
+    "experts": ("all", "top", "nearest", "joint", "none"),
+    "weights": ("mean", "sum", "alpha"),
+    "space": ("factors", "updates", "aligned"),
+    "prune": ("none", "magnitude", "random"),
+    "elect": ("none", "total", "frequency"),
+    "convention": ("peft", "mergekit"),
+    "ratio": ("one", "angle"),
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A merging rule."""
+
+    experts: str = knob("all", "Which adapters: all experts, the top K, the nearest, the joint adapter, none.")
+    weights: str = knob("mean", "mean: 1/n each; sum: 1 each; alpha: by similarity (Eq. 6), for the top K.")
+    space: str = knob("factors", "What is merged: factors A and B apart, updates B A, or aligned parts (KnOTS).")
+    prune: str = knob("none", "What is dropped of each adapter: none, all but the largest (magnitude), or random.")
+    density: float = knob(1.0, "Part of the numbers that stays; 1 drops nothing.", least=0, most=1)
+    elect: str = knob("none", "Majority sign of each number: none, by total of the values, by frequency of the signs.")
+    convention: str = knob("peft", "Arithmetic where packages disagree: peft or mergekit.")
+    ratio: str = knob("one", "How far from no update to the merge: one, or by the angle of the updates (Model Stock).")
+    scale: float = knob(1.0, "lambda, the factor on the merged update.")
+
+    def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise UnknownName.of(f"{name} of a merging rule", str(getattr(self, name)), known)
+        if self.weights == "alpha" and self.experts != "top":
+            raise Mismatch(f"weights=alpha belong to experts=top, not to {self.experts!r}")
+        if self.ratio == "angle" and self.space != "updates":
+            raise Mismatch(f"ratio=angle is of updates, not of {self.space!r}", "add space=updates")
+
+    @property
+    def linear(self) -> bool:
+        """Whether the merge is a weighted sum."""
+        return self.elect == "none" and (self.prune == "none" or self.density >= 1)
+
+    @property
+    def draws(self) -> bool:
+        """Whether samples differ: by what is dropped."""
+        return self.prune == "random" and self.density < 1
+
+    def changed(self, texts: Mapping[str, str], where: str) -> Rule:
+        """This rule with some settings replaced. Raises UnknownName, UsageError, Mismatch."""
+        kinds = get_type_hints(Rule)
+        values: dict[str, Any] = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        for key, text in texts.items():
+            if key not in values:
+                raise UnknownName.of(f"setting of {where}", key, values)
+            try:
+                values[key] = kinds[key](text)
+            except ValueError:
+                raise UsageError(f"{where}: {key} must be a number, got {text!r}") from None
+        return from_mapping(Rule, values, where)
+
+    def mean(self) -> Rule:
+        """The rule that drops nothing: what dropping and rescaling is on average, before signs are elected."""
+        return replace(self, prune="none") if self.draws else self
+
+
+def settings_of(text: str, where: str) -> dict[str, str]:
+    """`density=0.5/elect=total` as a mapping. Raises UsageError for anything else."""
+    found: dict[str, str] = {}
+    for part in text.split("/"):
+        key, equals, value = part.partition("=")
+        if not equals or not key or not value or key in found:
+            raise UsageError(f"{where}: {part!r} is no setting", f"try {where}:density=0.5/convention=mergekit")
+        found[key] = value
+    return found

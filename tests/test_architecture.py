@@ -14,7 +14,7 @@ ORDER = [  # a module may import those above it
     ("errors", "__init__"),
     ("configs", "contracts", "devices", "files", "progressing", "printing"),
     ("hookspecs", "settings", "rows", "rows_files", "lookalikes", "findings", "page_parts", "toml_lines"),
-    ("host", "shelves", "faults"),
+    ("host", "shelves", "faults", "statistics"),
     ("adapters", "retrieval"),
     ("lowrank", "attaching"),
     ("semantics", "training", "recipes", "cards"),

@@ -26,9 +26,10 @@ ORDER = [  # a module may import those above it
     ("formats",),
     ("packs", "features"),
     ("generating", "building", "inspecting", "converting", "archives", "removing"),
-    ("adding",),
+    ("adding", "measuring", "recording"),
+    ("evaluation",),
     ("benchmarking", "testing", "trying", "checking"),
-    ("pages", "check_page"),
+    ("pages", "check_page", "planning"),
     ("api",),
     ("cli",),
 ]

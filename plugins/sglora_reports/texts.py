@@ -40,7 +40,7 @@ def terminal(report: Report) -> str:
             for line in section.lines:
                 style = "" if line in section.methods else "dim"
                 cells = zip(line.cells, line.marks, strict=True)
-                table.add_row(*(Text(cell, style=styles.get(mark, "")) for cell, mark in cells), style=style)
+                table.add_row(*(Text.assemble((cell, styles.get(mark, ""))) for cell, mark in cells), style=style)
             console.print()
             console.print(table)
             for finding in section.findings:

@@ -254,10 +254,14 @@ class Row:
     task: str
     sample: int
     direction: str
-    """"I2T" or "T2I"; "ACC" of a classification task."""
+    """"I2T" or "T2I": recall at k. "ACC": top-1 accuracy of a classification task, k = 1."""
     k: int
     value: float
-    """Recall@k, or accuracy, in percent."""
+    """In percent."""
+    seed: int = 0
+    """Of the draws of a generator that samples."""
+    hits: str = field(default="", repr=False)
+    """Which queries were right, packed as rows_files.py says; "" where nobody kept it."""
 
 
 @dataclass(frozen=True)
@@ -272,3 +276,7 @@ class Report:
     """(method, direction, k) -> mean difference to `against`, and its 95 % interval, in points."""
     against: str
     notes: Sequence[str] = ()
+    paper: bool = False
+    """Whether the paper's numbers shall stand beside the measured ones, where the protocol is the paper's."""
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    """How it was measured: backbone, rank, k, and the data sets the experts come from."""

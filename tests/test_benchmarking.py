@@ -7,9 +7,10 @@ import json
 import pytest
 import torch
 
-from sglora_cli.benchmarking import differences, encode_images
+from sglora_cli.benchmarking import differences
 from sglora_cli.configs import BenchConfig
 from sglora_cli.contracts import Row
+from sglora_cli.measuring import encode_images
 from sglora_cli.rows import averages, recovery
 
 
@@ -69,12 +70,12 @@ def test_adapters_in_one_pass_are_as_if_one_by_one(toy_pack):
 
 def test_chosen_methods_in_the_asked_order(run, toy_pack):
     out = run("bench", "--baselines", "top-k, zero-shot", "--as", "csv").stdout.splitlines()
-    assert out[0] == "method,dataset,task,sample,direction,k,value"
+    assert out[0] == "method,dataset,task,sample,direction,k,value,seed"
     assert {line.split(",")[0] for line in out[1:]} == {"top-k", "zero-shot", "chance"}
 
 
 def test_a_terminal_gets_the_numbers_of_the_plain_table(run, toy_pack, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "400")
     plain, coloured = (run("bench", "--baselines", "paper", "--as", name).stdout for name in ("table", "terminal"))
     words = [[line.split() for line in text.splitlines() if line.strip()] for text in (plain, coloured)]
     assert words[0] == words[1]

@@ -9,14 +9,19 @@ import torch
 from test_training import LAYOUT, MODEL, task
 from trees import cifar_speckles, cifar_tree
 
-from sglora_cli.classifying import accuracy, class_heads
+from sglora_cli.classifying import class_heads
 from sglora_cli.configs import TrainConfig
 from sglora_cli.contracts import Photo
 from sglora_cli.errors import Mismatch
 from sglora_cli.features import task_tensors
+from sglora_cli.retrieval import percent, right_class
 from sglora_cli.training import TaskTensors, train_joint, train_tasks
 
 PROMPTS = ("a photo of a {class}", "a bad picture of one {class}")
+
+
+def accuracy(image_ND, text_CD, label_of) -> float:
+    return percent(right_class(image_ND, text_CD, label_of))
 
 
 def classes(name: str, photos: int, count: int) -> TaskTensors:

@@ -14,6 +14,7 @@ import pytest
         "sglora_cli.caption_files",
         "sglora_cli.caption_texts",
         "sglora_cli.retrieval",
+        "sglora_cli.rows_files",
         "sglora_cli.semantics",
         "sglora_cli.formats.peft",
         "sglora_cli.printing",

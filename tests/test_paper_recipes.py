@@ -149,7 +149,7 @@ epochs = 1
 
 
 def test_a_pack_is_built_from_cocos_own_files(run, tiny, tmp_path, own_home):
-    images = {n: [(("cat", "dog", "bottle")[n % 3], 0), ("dog", 0)] for n in range(1, 31)}
+    images = {n: [(("cat", "dog", "bottle")[n % 3], 0), ("dog", 0)] for n in range(1, 61)}
     (tmp_path / "coco_small").mkdir()
     coco_tree(tmp_path / "coco_small", images)
     (tmp_path / "mini.toml").write_text(COCO)

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from sglora_cli.adapters import Layout
-from sglora_cli.benchmarking import encode_images
 from sglora_cli.building import build_tasks, compute_features
 from sglora_cli.contracts import Material, Model
 from sglora_cli.features import task_tensors
 from sglora_cli.host import Host
 from sglora_cli.journal import Journal
+from sglora_cli.measuring import encode_images
 from sglora_cli.progressing import be_quiet
 from sglora_cli.recipes import Recipe, read
 from sglora_cli.retrieval import recalls

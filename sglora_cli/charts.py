@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sglora_cli.contracts import Report
+from sglora_cli.contracts import Report, Row
 from sglora_cli.rows import averages, table
 
 Table = list[list[str]]
@@ -126,7 +126,7 @@ def bars(report: Report, direction: str) -> Figure:
     does not reach the line differs from `against`.
     """
     cell = (direction, GAIN_K)
-    value = {method: cells[cell] for method, cells in averages(report.rows).items() if cell in cells}
+    value = {method: cells[cell] for method, cells in averages(only(report, *cell)).items()}
     order = sorted((m for m in report.labels if m in value), key=lambda m: (m == FLOOR, -value[m]))
     base = value.get(report.against)
     low: list[float | None] = []
@@ -160,6 +160,11 @@ def bars(report: Report, direction: str) -> Figure:
 def measure(direction: str, k: int = GAIN_K) -> str:
     """`I2T R@1 (%)`, or `Accuracy (%)`."""
     return "Accuracy (%)" if direction == "ACC" else f"{direction} R@{k} (%)"
+
+
+def only(report: Report, direction: str, k: int) -> list[Row]:
+    """The rows of one direction and k."""
+    return [row for row in report.rows if (row.direction, row.k) == (direction, k)]
 
 
 def directions(report: Report) -> list[str]:

@@ -193,12 +193,12 @@ def _map(axes: Axes, chart: Map) -> None:
     axes.set_yticks([])
     for side in ("top", "right"):
         axes.spines[side].set_visible(True)
+    alike = kinds == groups  # then a kind has its own colour, and colours need no key of their own
     handles = []
     for n, kind in enumerate(kinds):
-        mark = _mark(n, 0 if len(groups) > 1 else n)
-        face = _GREY if len(groups) > 1 else mark["color"]
-        handles.append(Line2D([], [], ls="", marker=mark["marker"], color=face, ms=5, label=short(kind, 34)))
-    for n, group in enumerate(groups if len(groups) > 1 else []):
+        style = {"color": COLOURS[n % 8] if alike else _GREY, "ms": 5}
+        handles.append(Line2D([], [], ls="", marker=MARKERS[n % 8], label=short(kind, 34), **style))
+    for n, group in enumerate([] if alike else groups):
         handles.append(Line2D([], [], ls="-", lw=4, color=COLOURS[n % 8], label=short(group)))
     axes.figure.legend(handles=handles, loc="outside lower center", ncols=2)
 

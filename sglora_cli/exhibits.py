@@ -1,0 +1,269 @@
+"""Figures that need the pack beside the rows: what a sentence leans on, what K does, where adapters lie.
+
+Shapes: T tasks, D embedding, P numbers of an adapter, S adapters of one task, N points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sglora_cli.benchmarking import encode_images
+from sglora_cli.charts import CEILING, GAIN_K, UNTRAINED, Figure, Lines, Map, Scatter, Stacks, featured, gains, measure
+from sglora_cli.configs import BenchConfig
+from sglora_cli.contracts import Fitted, Report
+from sglora_cli.errors import Mismatch
+from sglora_cli.generating import Session
+from sglora_cli.packs import UnseenTask
+from sglora_cli.plotting import needs
+from sglora_cli.progressing import progress
+from sglora_cli.retrieval import DIRECTIONS, recalls
+from sglora_cli.rows import averages
+from sglora_cli.semantics import Prior
+from sglora_cli.trying import correlation
+
+_MERGES = ("model-soups", "adapter-soup", "top-k", "joint")  # these mix factors: they lie in the experts' space
+_SWEPT = ("adapter-soup", "top-k")
+_GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+_DRAWS = 50  # as in the paper's figure
+_MAPS = 3  # tasks whose draws are mapped
+_FEWEST = 6  # points below which neighbourhoods mean nothing
+_SPACE = (
+    "t-SNE of the flattened factors [B, A]. All adapters of a pack start from one initialisation, so their factors can "
+    "be compared; near points are alike, distances between far groups say nothing."
+)
+
+
+@dataclass(frozen=True)
+class Exhibits:
+    """A report and the pack it is about. Raises Mismatch if the rows are of another pack."""
+
+    session: Session
+    report: Report
+    config: BenchConfig
+
+    def __post_init__(self) -> None:
+        if self.session.pack.name != self.report.pack:
+            raise Mismatch(
+                f"the rows are of pack {self.report.pack!r}, not of {self.session.pack.name!r}",
+                f"pass --pack {self.report.pack}",
+            )
+
+    @cached_property
+    def sentences(self) -> dict[tuple[str, str], str]:
+        """The unseen tasks that were measured, (dataset, task) to description."""
+        measured = {(row.dataset, row.task) for row in self.report.rows}
+        listed = self.session.pack.manifest["tasks"]
+        found = {(t["dataset"], t["name"]): t["description"] for t in listed if t["role"] == "unseen"}
+        return {task: text for task, text in found.items() if task in measured}
+
+    @cached_property
+    def embeddings(self) -> dict[tuple[str, str], Tensor]:
+        if not self.sentences:
+            return {}
+        return dict(zip(self.sentences, self.session.model.encode_text(list(self.sentences.values())), strict=True))
+
+    @cached_property
+    def priors(self) -> dict[tuple[str, str], Prior]:
+        return {task: self.session.pack.prior(embedding_D) for task, embedding_D in self.embeddings.items()}
+
+    @cached_property
+    def carried(self) -> list[UnseenTask]:
+        """The measured tasks that the pack can be evaluated on without photos."""
+        return [task for task in self.session.pack.unseen() if (task.dataset, task.name) in self.sentences]
+
+    @cached_property
+    def method(self) -> str:
+        """The method that figures of one method are about."""
+        return featured(self.report, self.session.generator.name)
+
+    @cached_property
+    def label(self) -> str:
+        return self.report.labels.get(self.method, self.method)
+
+    def fitted(self, name: str) -> Fitted:
+        return self.session.pack.fitted(self.session.host.generators[name])
+
+    def usable(self, names: Sequence[str]) -> list[str]:
+        """Those of the methods that were measured and can be asked here."""
+        return [name for name in names if name in self.report.labels and name in self.session.host.generators]
+
+
+def contributions(shown: Exhibits) -> Figure | None:
+    """alpha_k of every unseen task: SG-LoRA (arXiv 2509.10535), Eq. 6."""
+    names, parts = [], []
+    for (_, task), prior in shown.priors.items():
+        experts = [shown.session.pack.experts.names[row] for row in prior.rows]
+        pairs = zip(experts, prior.alpha_K.tolist(), strict=True)
+        parts.append([(*reversed(expert.partition("/")[::2]), share) for expert, share in pairs])
+        names.append(task)
+    if not names:
+        return None
+    config = shown.session.pack.prior_config
+    caption = (
+        f"Weights alpha of the {config.k} experts that each unseen task's sentence leans on (tau = {config.tau:g}); "
+        "the strongest left, colours say which data set an expert is of."
+    )
+    alt = f"Stacked bars of expert weights for {len(names)} unseen tasks."
+    return Figure("contributions", "Expert contributions", Stacks("weight of the expert", names, parts), caption, alt)
+
+
+def similarity_to_gain(shown: Exhibits) -> Figure | None:
+    """Similarity of a task's sentence to its nearest expert against what the method gains over zero-shot."""
+    gain, groups = gains(shown.report, shown.method), {}
+    for (dataset, task), prior in shown.priors.items():
+        if (dataset, task) in gain:
+            point = (task, float(prior.similarity_E.max()), gain[dataset, task])
+            groups.setdefault(dataset, []).append(point)
+    points = [point for points in groups.values() for point in points]
+    if not points:
+        return None
+    rho = correlation(torch.tensor([x for _, x, _ in points]), torch.tensor([y for *_, y in points]))
+    chart = Scatter("cosine similarity to the nearest expert", "gain over zero-shot (points)", groups, rho, zero=True)
+    caption = (
+        f"Each point is an unseen task: how near its sentence is to an expert's, and what {shown.label} gains over "
+        f"zero-shot at k = {GAIN_K}, mean of the directions."
+    )
+    alt = f"Scatter plot of {len(points)} unseen tasks; their rank correlation is in its title."
+    return Figure("similarity-to-gain", "Similarity and gain", chart, caption, alt)
+
+
+def k_grid(experts: int, own: int) -> list[int]:
+    """The K that are measured: few, closer together where they are small; with the pack's own and all experts."""
+    return sorted({k for k in _GRID if k <= experts} | {own, experts})
+
+
+def k_sweep(shown: Exhibits) -> list[Figure]:
+    """R@1 against K, measured on the unseen tasks that the pack carries: a figure a direction."""
+    pack, own = shown.session.pack, shown.session.pack.prior_config
+    names = shown.usable([*_SWEPT, shown.session.generator.name] if shown.session.generator.learns else _SWEPT)
+    names = list(dict.fromkeys(names))
+    ks = k_grid(len(pack.experts.names), own.k)
+    if not names or not shown.carried:
+        return []
+    found = [_sweep_task(shown, task, names, ks) for task in progress(shown.carried, "R@1 against K")]
+    figures = []
+    for direction in DIRECTIONS:
+        lines = {
+            shown.report.labels[name]: [sum(task[name, k][direction] for task in found) / len(found) for k in ks]
+            for name in names
+        }
+        chart = Lines("K, experts that are mixed", measure(direction), ks, lines, _levels(shown, direction), own.k)
+        caption = (
+            f"{measure(direction)} against K, mean over {len(found)} unseen tasks that the pack carries, "
+            f"{shown.config.samples} draws of a generator that samples. The band marks the pack's own K = {own.k}."
+        )
+        alt = f"Line chart of {measure(direction)} for K from 1 to {ks[-1]}."
+        figures.append(Figure(f"k-{direction.lower()}", f"{measure(direction)} against K", chart, caption, alt))
+    return figures
+
+
+def _sweep_task(
+    shown: Exhibits, task: UnseenTask, names: Sequence[str], ks: Sequence[int]
+) -> dict[tuple[str, int], dict[str, float]]:
+    """(method, K) -> direction -> recall at 1, averaged over draws. All adapters share one pass over the images."""
+    pack, config = shown.session.pack, shown.config
+    owner, parts = [], []
+    for k in ks:
+        prior = pack.prior(shown.embeddings[task.dataset, task.name], replace(pack.prior_config, k=k))
+        for name in names:
+            count = config.samples if shown.session.host.generators[name].learns else 1
+            parts.append(shown.fitted(name).generate(prior, count, config.seed, config.temperature))
+            owner += [(name, k)] * count
+    images_SND = encode_images(shown.session.model, pack.layout, task.tensors, torch.cat(parts))
+    text_CD, image_of = task.tensors.text_CD.float(), task.tensors.image_of
+    values: dict[tuple[str, int], list[dict[tuple[str, int], float]]] = {}
+    for place, image_ND in zip(owner, images_SND, strict=True):
+        values.setdefault(place, []).append(recalls(image_ND, text_CD, image_of, (GAIN_K,)))
+    return {
+        place: {d: sum(value[d, GAIN_K] for value in several) / len(several) for d in DIRECTIONS}
+        for place, several in values.items()
+    }
+
+
+def _levels(shown: Exhibits, direction: str) -> dict[str, float]:
+    """Methods without K, on the tasks of the sweep: from the rows."""
+    tasks = {(task.dataset, task.name) for task in shown.carried}
+    rows = [r for r in shown.report.rows if (r.dataset, r.task) in tasks and (r.direction, r.k) == (direction, GAIN_K)]
+    means = averages(rows)
+    names = [name for name in (CEILING, UNTRAINED) if name in means]
+    return {shown.report.labels[name]: means[name][direction, GAIN_K] for name in names}
+
+
+def embedded(points_NP: Tensor, seed: int) -> list[tuple[float, float]]:
+    """t-SNE of points: (N, P) -> N places in the plane; the same seed gives the same ones.
+
+    Raises Unavailable without scikit-learn, Mismatch for fewer than 6 points.
+    """
+    needs("sklearn", "scikit-learn")
+    from sklearn.manifold import TSNE
+
+    if len(points_NP) < _FEWEST:
+        raise Mismatch(f"t-SNE needs at least {_FEWEST} points, got {len(points_NP)}")
+    perplexity = min(30.0, (len(points_NP) - 1) / 3)
+    tsne = TSNE(method="exact", init="pca", perplexity=perplexity, random_state=seed % 2**32)
+    return [(float(x), float(y)) for x, y in tsne.fit_transform(points_NP.double().numpy())]
+
+
+def task_map(shown: Exhibits) -> Figure | None:
+    """Experts, and for each unseen task its Oracle, one draw, and the weighted mean: where do they lie?"""
+    pack, points = shown.session.pack, []
+    for row, expert in enumerate(pack.experts.names):
+        points.append(("", "expert, mean", expert.partition("/")[0], pack.experts.means([row])[0]))
+    for task in shown.carried:
+        if task.oracle_P is not None:
+            points.append(("", "unseen task, Oracle", task.dataset, task.oracle_P))
+    for (dataset, _), prior in shown.priors.items():
+        for name in dict.fromkeys(shown.usable([shown.session.generator.name, "top-k"])):
+            adapter_P = shown.fitted(name).generate(prior, 1, shown.config.seed, shown.config.temperature)[0]
+            points.append(("", f"unseen task, {shown.report.labels[name]}", dataset, adapter_P))
+    if len(points) < _FEWEST:
+        return None
+    caption = f"{_SPACE} Training tasks' adapters are not in a pack, so they are not here."
+    title = "Adapters of all tasks"
+    return Figure("tsne-tasks", title, _placed(points, shown.config.seed), caption, f"t-SNE of {len(points)} adapters.")
+
+
+def draw_maps(shown: Exhibits) -> list[Figure]:
+    """The draws for one unseen task beside its Oracle, merges and experts; the first task of each data set."""
+    generator = shown.session.generator
+    first: dict[str, UnseenTask] = {}
+    for task in shown.carried:
+        if task.oracle_P is not None:
+            first.setdefault(task.dataset, task)
+    if not generator.learns:
+        return []
+    return [_draw_map(shown, task) for task in list(first.values())[:_MAPS]]
+
+
+def _draw_map(shown: Exhibits, task: UnseenTask) -> Figure:
+    pack, name, config = shown.session.pack, shown.session.generator.name, shown.config
+    prior = shown.priors[task.dataset, task.name]
+    label = shown.report.labels.get(name, shown.session.generator.label)
+    draws_SP = shown.session.fitted.generate(prior, _DRAWS, config.seed, config.temperature)
+    points = [("", f"{_DRAWS} draws of {label}", "", draw_P) for draw_P in draws_SP]
+    if task.oracle_P is not None:
+        points.append(("Oracle", "Oracle of this task", "", task.oracle_P))
+    for merge in shown.usable(_MERGES):
+        adapter_P = shown.fitted(merge).generate(prior, 1, config.seed, config.temperature)[0]
+        points.append((shown.report.labels[merge], "merges", "", adapter_P))
+    for row in prior.rows:
+        points.append((pack.experts.names[row].partition("/")[2], "experts it leans on", "", pack.experts.means([row])[0]))
+    chart = _placed([(text, kind, kind, point_P) for text, kind, _, point_P in points], config.seed)
+    caption = f"{_SPACE} The pack carries one Oracle adapter a task, not its last epochs."
+    title, file = f"Draws for “{task.name}”", f"tsne-{task.dataset}"
+    return Figure(file, title, chart, caption, f"t-SNE of {_DRAWS} draws for {task.name}, its Oracle, merges, experts.")
+
+
+def _placed(points: Sequence[tuple[str, str, str, Tensor]], seed: int) -> Map:
+    places = embedded(torch.stack([point_P for *_, point_P in points]), seed)
+    return Map([(name, kind, group, *xy) for (name, kind, group, _), xy in zip(points, places, strict=True)])
+
+
+def missing(figures: Mapping[str, object]) -> list[str]:
+    """Names of figures that came out empty."""
+    return [name for name, figure in figures.items() if not figure]

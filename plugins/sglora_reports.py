@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 from sglora_cli.api import Report, Row, averages, hookimpl, recovery
 
@@ -119,7 +119,7 @@ def as_json(report: Report) -> str:
             f"{m} {d} R@{k}": {"mean": gap[0], "low": gap[1], "high": gap[2]}
             for (m, d, k), gap in report.differences.items()
         },
-        "rows": [asdict(row) for row in report.rows],
+        "rows": [{k: v for k, v in asdict(row).items() if k != "hits"} for row in report.rows],
     }
     return json.dumps(content, indent=1) + "\n"
 
@@ -128,8 +128,9 @@ def as_csv(report: Report) -> str:
     """Every row."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([spec.name for spec in fields(Row)])
-    writer.writerows(astuple(row) for row in report.rows)
+    names = [spec.name for spec in fields(Row) if spec.name != "hits"]
+    writer.writerow(names)
+    writer.writerows([getattr(row, name) for name in names] for row in report.rows)
     return out.getvalue()
 
 

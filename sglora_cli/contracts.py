@@ -200,10 +200,14 @@ class Row:
     task: str
     sample: int
     direction: str
-    """"I2T" or "T2I"."""
+    """"I2T" or "T2I": recall at k. "ACC": top-1 accuracy of a classification task, k = 1."""
     k: int
     value: float
-    """Recall@k in percent."""
+    """In percent."""
+    seed: int = 0
+    """Of the draws of a generator that samples."""
+    hits: str = field(default="", repr=False)
+    """Which queries were right, packed as rows_files.py says; "" where nobody kept it."""
 
 
 @dataclass(frozen=True)

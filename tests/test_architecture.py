@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = [  # a module may import those above it
     ("errors", "__init__"),
     ("configs", "contracts", "devices", "files", "progressing", "printing"),
-    ("hookspecs", "settings", "rows", "lookalikes", "findings", "page_parts", "toml_lines"),
+    ("hookspecs", "settings", "rows", "rows_files", "lookalikes", "findings", "page_parts", "toml_lines"),
     ("host", "shelves", "faults"),
     ("adapters", "retrieval"),
     ("lowrank", "attaching"),

@@ -69,7 +69,7 @@ def test_adapters_in_one_pass_are_as_if_one_by_one(toy_pack):
 
 def test_chosen_methods_in_the_asked_order(run, toy_pack):
     out = run("bench", "--baselines", "top-k, zero-shot", "--as", "csv").stdout.splitlines()
-    assert out[0] == "method,dataset,task,sample,direction,k,value"
+    assert out[0] == "method,dataset,task,sample,direction,k,value,seed"
     assert {line.split(",")[0] for line in out[1:]} == {"top-k", "zero-shot", "chance"}
 
 

@@ -12,6 +12,7 @@ import pytest
     "name",
     [
         "sglora_cli.retrieval",
+        "sglora_cli.rows_files",
         "sglora_cli.semantics",
         "sglora_cli.formats.peft",
         "sglora_cli.printing",

@@ -5,7 +5,7 @@ Shapes: T tasks, D embedding, P numbers of an adapter, S adapters of one task, N
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -134,7 +134,7 @@ def similarity_to_gain(shown: Exhibits) -> Figure | None:
 
 def k_grid(experts: int, own: int) -> list[int]:
     """The K that are measured: few, closer together where they are small; with the pack's own and all experts."""
-    return sorted({k for k in _GRID if k <= experts} | {own, experts})
+    return sorted({k for k in _GRID if 1.25 * k < experts} | {own, experts})
 
 
 def k_sweep(shown: Exhibits) -> list[Figure]:
@@ -262,8 +262,3 @@ def _draw_map(shown: Exhibits, task: UnseenTask) -> Figure:
 def _placed(points: Sequence[tuple[str, str, str, Tensor]], seed: int) -> Map:
     places = embedded(torch.stack([point_P for *_, point_P in points]), seed)
     return Map([(name, kind, group, *xy) for (name, kind, group, _), xy in zip(points, places, strict=True)])
-
-
-def missing(figures: Mapping[str, object]) -> list[str]:
-    """Names of figures that came out empty."""
-    return [name for name, figure in figures.items() if not figure]

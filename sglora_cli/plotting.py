@@ -185,22 +185,34 @@ def _map(axes: Axes, chart: Map) -> None:
 
     kinds = list(dict.fromkeys(kind for _, kind, *_ in chart.points))
     groups = list(dict.fromkeys(group for _, _, group, *_ in chart.points))
+    alike = kinds == groups  # then a kind has its own colour, and colours need no key of their own
+    named: list[tuple[str, str]] = []
     for name, kind, group, x, y in chart.points:
         axes.scatter(x, y, **_mark(kinds.index(kind), groups.index(group)))
-        if name:
-            axes.annotate(short(name, 18), (x, y), (3, 3), textcoords="offset points", fontsize=6)
-    axes.set_xticks([])
-    axes.set_yticks([])
+        if name:  # names would cover each other: a number each, that the key explains
+            named.append((name, kind))
+            _number(axes, len(named), x, y)
+    axes.set(xticks=[], yticks=[])
+    axes.margins(0.08)
     for side in ("top", "right"):
         axes.spines[side].set_visible(True)
-    alike = kinds == groups  # then a kind has its own colour, and colours need no key of their own
+    keys = [(kind, kind) for kind in kinds if kind not in [k for _, k in named]]
+    keys += [(f"{n}  {short(name, 20)}", kind) for n, (name, kind) in enumerate(named, 1)]
     handles = []
-    for n, kind in enumerate(kinds):
-        style = {"color": COLOURS[n % 8] if alike else _GREY, "ms": 5}
-        handles.append(Line2D([], [], ls="", marker=MARKERS[n % 8], label=short(kind, 34), **style))
+    for text, kind in keys:
+        n = kinds.index(kind)
+        style = {"color": COLOURS[n % 8] if alike else _GREY, "marker": MARKERS[n % 8], "ms": 5}
+        handles.append(Line2D([], [], ls="", label=short(text, 34), **style))
     for n, group in enumerate([] if alike else groups):
         handles.append(Line2D([], [], ls="-", lw=4, color=COLOURS[n % 8], label=short(group)))
     axes.figure.legend(handles=handles, loc="outside lower center", ncols=2)
+
+
+def _number(axes: Axes, n: int, x: float, y: float) -> None:
+    """A number beside a point, on another side than the last one: points may lie on each other."""
+    aside = ((5, 3), (-5, 3), (5, -7), (-5, -7))[n % 4]
+    side = "left" if aside[0] > 0 else "right"
+    axes.annotate(str(n), (x, y), aside, textcoords="offset points", fontsize=7, ha=side, weight="bold")
 
 
 def _mark(kind: int, group: int) -> dict[str, Any]:
@@ -212,5 +224,5 @@ _KINDS: dict[type, tuple[Callable[[Axes, Any], None], Callable[[Any], float]]] =
     Lines: (_lines, lambda chart: 2.6 + 0.07 * (len(chart.lines) + len(chart.levels))),
     Scatter: (_scatter, lambda chart: 2.9),
     Stacks: (_stacks, lambda chart: 0.8 + 0.19 * len(chart.names)),
-    Map: (_map, lambda chart: 3.6),
+    Map: (_map, lambda chart: 3.6 + 0.07 * sum(1 for name, *_ in chart.points if name)),
 }

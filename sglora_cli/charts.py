@@ -150,8 +150,8 @@ def bars(report: Report, direction: str) -> Figure:
     caption = f"{axis}, mean over {tasks} unseen task{'s' * (tasks != 1)}."
     if base is not None:
         caption += (
-            f" Whiskers: 95 % interval of the difference to {label}, paired bootstrap over tasks, drawn around {label}'s "
-            "value; a whisker that does not reach the dashed line is a difference."
+            f" Whiskers: 95 % interval of the difference to {label}, paired bootstrap over tasks, drawn "
+            f"around {label}'s value; a whisker that does not reach the dashed line is a difference."
         )
     best = next((report.labels[m] for m in order if m not in (CEILING, FLOOR)), "none")
     return Figure(f"bars-{direction.lower()}", axis, chart, caption, f"Bar chart of {axis}; the best method is {best}.")

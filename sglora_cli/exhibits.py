@@ -1,6 +1,6 @@
-"""Figures that need the pack beside the rows: what a sentence leans on, what K does, where adapters lie.
+"""Figures that need the pack beside the rows: what a sentence leans on, what K does.
 
-Shapes: T tasks, D embedding, P numbers of an adapter, S adapters of one task, N points.
+Shapes: T tasks, D embedding, P numbers of an adapter, S adapters of one task.
 """
 
 from __future__ import annotations
@@ -13,40 +13,39 @@ import torch
 from torch import Tensor
 
 from sglora_cli.benchmarking import encode_images
-from sglora_cli.charts import CEILING, GAIN_K, UNTRAINED, Figure, Lines, Map, Scatter, Stacks, featured, gains, measure
+from sglora_cli.charts import CEILING, GAIN_K, UNTRAINED, Figure, Lines, Scatter, Stacks, featured, gains, measure
 from sglora_cli.configs import BenchConfig
 from sglora_cli.contracts import Fitted, Report
 from sglora_cli.errors import Mismatch
 from sglora_cli.generating import Session
 from sglora_cli.packs import UnseenTask
-from sglora_cli.plotting import needs
 from sglora_cli.progressing import progress
 from sglora_cli.retrieval import DIRECTIONS, recalls
 from sglora_cli.rows import averages
 from sglora_cli.semantics import Prior
 from sglora_cli.trying import correlation
 
-_MERGES = ("model-soups", "adapter-soup", "top-k", "joint")  # these mix factors: they lie in the experts' space
 _SWEPT = ("adapter-soup", "top-k")
 _GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-_DRAWS = 50  # as in the paper's figure
-_MAPS = 3  # tasks whose draws are mapped
-_FEWEST = 6  # points below which neighbourhoods mean nothing
-_SPACE = (
-    "t-SNE of the flattened factors [B, A]. All adapters of a pack start from one initialisation, so their factors can "
-    "be compared; near points are alike, distances between far groups say nothing."
-)
 
 
 @dataclass(frozen=True)
 class Exhibits:
-    """A report and the pack it is about. Raises Mismatch if the rows are of another pack."""
+    """A report and the pack it is about. Raises Mismatch if the rows are of another pack, or another build of it."""
 
     session: Session
     report: Report
     config: BenchConfig
+    fingerprint: str = ""
+    """Of the backbone that the rows were measured with, where they say it."""
 
     def __post_init__(self) -> None:
+        own = self.session.pack.fingerprint
+        if self.fingerprint not in ("", own):
+            raise Mismatch(
+                f"the rows were measured with backbone fingerprint {self.fingerprint}, this pack is for {own}",
+                "measure again with this pack",
+            )
         if self.session.pack.name != self.report.pack:
             raise Mismatch(
                 f"the rows are of pack {self.report.pack!r}, not of {self.session.pack.name!r}",
@@ -77,6 +76,12 @@ class Exhibits:
         return [task for task in self.session.pack.unseen() if (task.dataset, task.name) in self.sentences]
 
     @cached_property
+    def retrieved(self) -> list[UnseenTask]:
+        """Those of the carried tasks that are retrieval."""
+        measured = {(row.dataset, row.task) for row in self.report.rows if row.direction in DIRECTIONS}
+        return [task for task in self.carried if (task.dataset, task.name) in measured]
+
+    @cached_property
     def method(self) -> str:
         """The method that figures of one method are about."""
         return featured(self.report, self.session.generator.name)
@@ -85,8 +90,19 @@ class Exhibits:
     def label(self) -> str:
         return self.report.labels.get(self.method, self.method)
 
+    @cached_property
+    def _fitted(self) -> dict[str, Fitted]:
+        return {self.session.generator.name: self.session.fitted}
+
     def fitted(self, name: str) -> Fitted:
-        return self.session.pack.fitted(self.session.host.generators[name])
+        """A generator of the pack, read once."""
+        if name not in self._fitted:
+            self._fitted[name] = self.session.pack.fitted(self.session.host.generators[name])
+        return self._fitted[name]
+
+    def draw(self, name: str, prior: Prior, count: int = 1) -> Tensor:
+        """Adapters of a generator for a prior: (count, P)."""
+        return self.fitted(name).generate(prior, count, self.config.seed, self.config.temperature)
 
     def usable(self, names: Sequence[str]) -> list[str]:
         """Those of the methods that were measured and can be asked here."""
@@ -114,7 +130,8 @@ def contributions(shown: Exhibits) -> Figure | None:
 
 def similarity_to_gain(shown: Exhibits) -> Figure | None:
     """Similarity of a task's sentence to its nearest expert against what the method gains over zero-shot."""
-    gain, groups = gains(shown.report, shown.method), {}
+    gain = gains(shown.report, shown.method)
+    groups: dict[str, list[tuple[str, float, float]]] = {}
     for (dataset, task), prior in shown.priors.items():
         if (dataset, task) in gain:
             point = (task, float(prior.similarity_E.max()), gain[dataset, task])
@@ -143,9 +160,9 @@ def k_sweep(shown: Exhibits) -> list[Figure]:
     names = shown.usable([*_SWEPT, shown.session.generator.name] if shown.session.generator.learns else _SWEPT)
     names = list(dict.fromkeys(names))
     ks = k_grid(len(pack.experts.names), own.k)
-    if not names or not shown.carried:
+    if not names or not shown.retrieved:
         return []
-    found = [_sweep_task(shown, task, names, ks) for task in progress(shown.carried, "R@1 against K")]
+    found = [_sweep_task(shown, task, names, ks) for task in progress(shown.retrieved, "R@1 against K")]
     figures = []
     for direction in DIRECTIONS:
         lines = {
@@ -172,7 +189,7 @@ def _sweep_task(
         prior = pack.prior(shown.embeddings[task.dataset, task.name], replace(pack.prior_config, k=k))
         for name in names:
             count = config.samples if shown.session.host.generators[name].learns else 1
-            parts.append(shown.fitted(name).generate(prior, count, config.seed, config.temperature))
+            parts.append(shown.draw(name, prior, count))
             owner += [(name, k)] * count
     images_SND = encode_images(shown.session.model, pack.layout, task.tensors, torch.cat(parts))
     text_CD, image_of = task.tensors.text_CD.float(), task.tensors.image_of
@@ -187,78 +204,8 @@ def _sweep_task(
 
 def _levels(shown: Exhibits, direction: str) -> dict[str, float]:
     """Methods without K, on the tasks of the sweep: from the rows."""
-    tasks = {(task.dataset, task.name) for task in shown.carried}
+    tasks = {(task.dataset, task.name) for task in shown.retrieved}
     rows = [r for r in shown.report.rows if (r.dataset, r.task) in tasks and (r.direction, r.k) == (direction, GAIN_K)]
     means = averages(rows)
     names = [name for name in (CEILING, UNTRAINED) if name in means]
     return {shown.report.labels[name]: means[name][direction, GAIN_K] for name in names}
-
-
-def embedded(points_NP: Tensor, seed: int) -> list[tuple[float, float]]:
-    """t-SNE of points: (N, P) -> N places in the plane; the same seed gives the same ones.
-
-    Raises Unavailable without scikit-learn, Mismatch for fewer than 6 points.
-    """
-    needs("sklearn", "scikit-learn")
-    from sklearn.manifold import TSNE
-
-    if len(points_NP) < _FEWEST:
-        raise Mismatch(f"t-SNE needs at least {_FEWEST} points, got {len(points_NP)}")
-    perplexity = min(30.0, (len(points_NP) - 1) / 3)
-    tsne = TSNE(method="exact", init="pca", perplexity=perplexity, random_state=seed % 2**32)
-    return [(float(x), float(y)) for x, y in tsne.fit_transform(points_NP.double().numpy())]
-
-
-def task_map(shown: Exhibits) -> Figure | None:
-    """Experts, and for each unseen task its Oracle, one draw, and the weighted mean: where do they lie?"""
-    pack, points = shown.session.pack, []
-    for row, expert in enumerate(pack.experts.names):
-        points.append(("", "expert, mean", expert.partition("/")[0], pack.experts.means([row])[0]))
-    for task in shown.carried:
-        if task.oracle_P is not None:
-            points.append(("", "unseen task, Oracle", task.dataset, task.oracle_P))
-    for (dataset, _), prior in shown.priors.items():
-        for name in dict.fromkeys(shown.usable([shown.session.generator.name, "top-k"])):
-            adapter_P = shown.fitted(name).generate(prior, 1, shown.config.seed, shown.config.temperature)[0]
-            points.append(("", f"unseen task, {shown.report.labels[name]}", dataset, adapter_P))
-    if len(points) < _FEWEST:
-        return None
-    caption = f"{_SPACE} Training tasks' adapters are not in a pack, so they are not here."
-    title = "Adapters of all tasks"
-    return Figure("tsne-tasks", title, _placed(points, shown.config.seed), caption, f"t-SNE of {len(points)} adapters.")
-
-
-def draw_maps(shown: Exhibits) -> list[Figure]:
-    """The draws for one unseen task beside its Oracle, merges and experts; the first task of each data set."""
-    generator = shown.session.generator
-    first: dict[str, UnseenTask] = {}
-    for task in shown.carried:
-        if task.oracle_P is not None:
-            first.setdefault(task.dataset, task)
-    if not generator.learns:
-        return []
-    return [_draw_map(shown, task) for task in list(first.values())[:_MAPS]]
-
-
-def _draw_map(shown: Exhibits, task: UnseenTask) -> Figure:
-    pack, name, config = shown.session.pack, shown.session.generator.name, shown.config
-    prior = shown.priors[task.dataset, task.name]
-    label = shown.report.labels.get(name, shown.session.generator.label)
-    draws_SP = shown.session.fitted.generate(prior, _DRAWS, config.seed, config.temperature)
-    points = [("", f"{_DRAWS} draws of {label}", "", draw_P) for draw_P in draws_SP]
-    if task.oracle_P is not None:
-        points.append(("Oracle", "Oracle of this task", "", task.oracle_P))
-    for merge in shown.usable(_MERGES):
-        adapter_P = shown.fitted(merge).generate(prior, 1, config.seed, config.temperature)[0]
-        points.append((shown.report.labels[merge], "merges", "", adapter_P))
-    for row in prior.rows:
-        points.append((pack.experts.names[row].partition("/")[2], "experts it leans on", "", pack.experts.means([row])[0]))
-    chart = _placed([(text, kind, kind, point_P) for text, kind, _, point_P in points], config.seed)
-    caption = f"{_SPACE} The pack carries one Oracle adapter a task, not its last epochs."
-    title, file = f"Draws for “{task.name}”", f"tsne-{task.dataset}"
-    return Figure(file, title, chart, caption, f"t-SNE of {_DRAWS} draws for {task.name}, its Oracle, merges, experts.")
-
-
-def _placed(points: Sequence[tuple[str, str, str, Tensor]], seed: int) -> Map:
-    places = embedded(torch.stack([point_P for *_, point_P in points]), seed)
-    return Map([(name, kind, group, *xy) for (name, kind, group, _), xy in zip(points, places, strict=True)])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sglora_cli import charts, exhibits
+from sglora_cli import adapter_maps, charts, exhibits
 from sglora_cli.configs import BenchConfig
 from sglora_cli.exhibits import Exhibits
 from sglora_cli.generating import Session
+from sglora_cli.plotting import needs
 from sglora_cli.report_page import Content
 from sglora_cli.reporting import Measured
 from sglora_cli.strips import strips
@@ -17,9 +18,15 @@ Made = charts.Figure | list[charts.Figure] | None
 _OF_A_PACK: dict[str, tuple[Callable[[Exhibits], Made], str]] = {
     "Expert contributions": (exhibits.contributions, "the pack lists no measured task as unseen"),
     "Similarity and gain": (exhibits.similarity_to_gain, "zero-shot or the method was not measured"),
-    "R@1 against K": (exhibits.k_sweep, "the pack carries no evaluation of these tasks, or no such method was measured"),
-    "Adapters of all tasks": (exhibits.task_map, "there are too few adapters for t-SNE"),
-    "Draws for a task": (exhibits.draw_maps, "the pack carries no Oracle of these tasks, or its generator does not draw"),
+    "R@1 against K": (
+        exhibits.k_sweep,
+        "the pack carries no evaluation of these tasks, or no such method was measured",
+    ),
+    "Adapters of all tasks": (adapter_maps.task_map, "there are too few adapters for t-SNE"),
+    "Draws for a task": (
+        adapter_maps.draw_maps,
+        "the pack carries no Oracle of these tasks, or its generator does not draw",
+    ),
 }
 _PHOTOS = "Retrieval examples"
 
@@ -33,7 +40,9 @@ def gather(measured: Measured, session: Session | None, data: Path | None, confi
     if session is None:
         missing = dict.fromkeys((*_OF_A_PACK, _PHOTOS), "needs the pack that was measured: pass --pack")
         return Content(measured, figures, missing=missing)
-    shown, missing = Exhibits(session, measured.report, config), {}
+    needs("sklearn", "scikit-learn")  # before the minute that K takes
+    shown = Exhibits(session, measured.report, config, str(measured.header.more.get("fingerprint", "")))
+    missing = {}
     for title, (make, reason) in _OF_A_PACK.items():
         made = make(shown)
         if not made:

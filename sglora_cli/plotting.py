@@ -24,7 +24,7 @@ MARKERS = "osD^vPX*"
 _DASHES = ("-", "--", "-.", ":")
 _GREY, _SOFT, _DARK = "#8a8f96", "#d9dce1", "#1b1f24"
 _NAME = 26  # characters of a name that fit beside a bar
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with the library: the same letters everywhere
     "font.size": 8.0,
     "axes.labelsize": 8.0,
@@ -68,7 +68,7 @@ def _style() -> Iterator[None]:
 
 
 def svg(chart: Chart) -> bytes:
-    """The chart as SVG; letters are outlines, so that it looks alike everywhere. Raises Unavailable without matplotlib."""
+    """The chart as SVG; letters are outlines: it looks alike everywhere. Raises Unavailable without matplotlib."""
     return _drawn(chart, "svg", metadata={"Date": None, "Creator": None})
 
 
@@ -110,9 +110,7 @@ def _names(axes: Axes, names: Any) -> None:
 
 def _bars(axes: Axes, chart: Bars) -> None:
     best = max((v for v, aside in zip(chart.values, chart.aside, strict=True) if not aside), default=None)
-    for row, (value, low, high, aside) in enumerate(
-        zip(chart.values, chart.low, chart.high, chart.aside, strict=True)
-    ):
+    for row, (value, low, high, aside) in enumerate(zip(chart.values, chart.low, chart.high, chart.aside, strict=True)):
         colour = _SOFT if aside else COLOURS[0] if value == best else COLOURS[4]
         axes.barh(row, value, height=0.72, color=colour)
         if low is not None and high is not None:
@@ -131,7 +129,13 @@ def _bars(axes: Axes, chart: Bars) -> None:
 
 def _lines(axes: Axes, chart: Lines) -> None:
     for n, (name, values) in enumerate(chart.lines.items()):
-        style = {"color": COLOURS[n % 8], "marker": MARKERS[n % 8], "ls": _DASHES[(n // 8) % 4], "ms": 3.5, "lw": 1.4}
+        style: dict[str, Any] = {
+            "color": COLOURS[n % 8],
+            "marker": MARKERS[n % 8],
+            "ls": _DASHES[(n // 8) % 4],
+            "ms": 3.5,
+            "lw": 1.4,
+        }
         axes.plot(chart.x, values, label=short(name), **style)
     for n, (name, value) in enumerate(chart.levels.items()):
         axes.axhline(value, color=_GREY, lw=1.2, ls=_DASHES[1 + n % 3], label=short(name))
@@ -147,7 +151,7 @@ def _lines(axes: Axes, chart: Lines) -> None:
 
 def _scatter(axes: Axes, chart: Scatter) -> None:
     for n, (group, points) in enumerate(chart.groups.items()):
-        style = {"color": COLOURS[n % 8], "marker": MARKERS[n % 8], "s": 26, "linewidths": 0}
+        style: dict[str, Any] = {"color": COLOURS[n % 8], "marker": MARKERS[n % 8], "s": 26, "linewidths": 0}
         axes.scatter([x for _, x, _ in points], [y for _, _, y in points], label=short(group), alpha=0.9, **style)
     if chart.zero:
         axes.axhline(0, color=_DARK, lw=0.8, ls="--", zorder=0.9)
@@ -201,7 +205,7 @@ def _map(axes: Axes, chart: Map) -> None:
     handles = []
     for text, kind in keys:
         n = kinds.index(kind)
-        style = {"color": COLOURS[n % 8] if alike else _GREY, "marker": MARKERS[n % 8], "ms": 5}
+        style: dict[str, Any] = {"color": COLOURS[n % 8] if alike else _GREY, "marker": MARKERS[n % 8], "ms": 5}
         handles.append(Line2D([], [], ls="", label=short(text, 34), **style))
     for n, group in enumerate([] if alike else groups):
         handles.append(Line2D([], [], ls="-", lw=4, color=COLOURS[n % 8], label=short(group)))

@@ -176,9 +176,9 @@ def _strips(content: Content) -> str:
     files = {str(path): path for strip in content.strips for path in (*strip.before, *strip.after)}
     pictures = Pictures(files, _PIXELS)
     why = (
-        f"Text to image, zero-shot and {content.method}, one draw. Shown are, for each data set, the caption whose photo "
-        "rises most and the one whose photo falls most (in 1 / rank) of all captions of its unseen tasks: extremes, no "
-        "typical cases. The framed photo is the caption's own."
+        f"Text to image, zero-shot and {content.method}, one draw. Shown are, for each data set, the caption whose "
+        "photo rises most and the one whose photo falls most (in 1 / rank) of all captions of its unseen tasks: "
+        "extremes, no typical cases. The framed photo is the caption's own."
     )
     parts = "\n".join(_strip(strip, pictures) for strip in content.strips)
     return f'<h2>Retrieval examples</h2>\n<p class="why">{_t(why)}</p>\n{parts}'

@@ -18,7 +18,7 @@ from sglora_cli.exhibits import Exhibits
 from sglora_cli.features import task_tensors
 from sglora_cli.progressing import progress
 from sglora_cli.recipes import parse
-from sglora_cli.retrieval import ranks
+from sglora_cli.retrieval import DIRECTIONS, ranks
 
 TOP = 5
 
@@ -62,21 +62,21 @@ def strips(shown: Exhibits, data: Path) -> list[Strip]:
 
 
 def _tasks(shown: Exhibits, data: Path) -> list[Task]:
-    """The measured unseen tasks with their photos."""
+    """The unseen tasks that were measured as retrieval, with their photos."""
     pack = shown.session.pack
     recipe = parse(pack.name, pack.manifest["recipe"])
-    wanted = {dataset for dataset, _ in shown.sentences}
-    sources = [source for source in recipe.sources if source.name in wanted]
+    wanted = {(row.dataset, row.task) for row in shown.report.rows if row.direction in DIRECTIONS}
+    sources = [source for source in recipe.sources if source.name in {dataset for dataset, _ in wanted}]
     found = [t for source in sources for t in source.tasks(shown.session.host, data, recipe.template)["unseen"]]
-    return [task for task in found if (task.dataset, task.name) in shown.sentences]
+    return [task for task in found if (task.dataset, task.name) in wanted]
 
 
 def _of_task(shown: Exhibits, task: Task) -> Iterator[Strip]:
     photos: Sequence[Photo] = task.photos["test"]
-    model, pack, config = shown.session.model, shown.session.pack, shown.config
+    model, pack = shown.session.model, shown.session.pack
     tensors = task_tensors(model, task.key, photos)
     prior = shown.priors[task.dataset, task.name]
-    adapter_P = shown.fitted(shown.method).generate(prior, 1, config.seed, config.temperature)[0]
+    adapter_P = shown.draw(shown.method, prior)[0]
     both_SND = encode_images(model, pack.layout, tensors, torch.stack([torch.zeros_like(adapter_P), adapter_P]))
     scores = [image_ND @ tensors.text_CD.float().T for image_ND in both_SND]
     (_, before_C), (_, after_C) = (ranks(scores_NC, tensors.image_of) for scores_NC in scores)

@@ -146,15 +146,22 @@ def bars(report: Report, direction: str) -> Figure:
         None if base is None else (label, base),
         [m in (CEILING, FLOOR) for m in order],
     )
+    highest = next((report.labels[m] for m in order if m not in (CEILING, FLOOR)), "none")
+    alt = f"Bar chart of {axis}; {highest} has the highest mean."
+    caption = _bars_caption(report, direction, label if base is not None else "")
+    return Figure(f"bars-{direction.lower()}", axis, chart, caption, alt)
+
+
+def _bars_caption(report: Report, direction: str, against: str) -> str:
     tasks = len({(row.dataset, row.task) for row in report.rows if row.direction == direction})
-    caption = f"{axis}, mean over {tasks} unseen task{'s' * (tasks != 1)}."
-    if base is not None:
+    caption = f"{measure(direction)}, mean over {tasks} unseen task{'s' * (tasks != 1)}."
+    if against:
         caption += (
-            f" Whiskers: 95 % interval of the difference to {label}, paired bootstrap over tasks, drawn "
-            f"around {label}'s value; a whisker that does not reach the dashed line is a difference."
+            f" Whiskers: 95 % interval of the difference to {against}, drawn around its value (paired bootstrap over "
+            "tasks and, where rows tell, queries, seeds and draws); a whisker that does not reach the dashed line is a "
+            "difference."
         )
-    best = next((report.labels[m] for m in order if m not in (CEILING, FLOOR)), "none")
-    return Figure(f"bars-{direction.lower()}", axis, chart, caption, f"Bar chart of {axis}; the best method is {best}.")
+    return caption
 
 
 def measure(direction: str, k: int = GAIN_K) -> str:

@@ -49,6 +49,9 @@ details .wide { max-height: 24rem; overflow: auto; font-size: .85rem; }
   .wide { overflow: visible; } summary { display: none; } }
 """
 
+_INTERVAL = (
+    """With the 95 % interval of a paired bootstrap over tasks and, where rows tell, queries, seeds and draws."""
+)
 _FOOTER = """R@k: recall in percent inside each task, averaged over tasks. Made by <code>sglora report</code>."""
 
 
@@ -104,7 +107,7 @@ def _results(report: Report) -> str:
     if against and report.differences:
         parts.append(f"<h3>Difference to {_t(against)}, in points</h3>")
         parts.append(_html(comparison(report), _aside(report)))
-        parts.append('<p class="why">With the 95 % interval of a paired bootstrap over tasks.</p>')
+        parts.append(f'<p class="why">{_INTERVAL}</p>')
     parts.append('<p class="why"><b>Best</b> and <u>second</u> of each column; the Oracle was trained on the task.</p>')
     return "\n".join(parts)
 

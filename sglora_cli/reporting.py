@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sglora_cli.benchmarking import differences
 from sglora_cli.configs import BenchConfig
 from sglora_cli.contracts import Report, Row
 from sglora_cli.errors import BadFile, Mismatch
-from sglora_cli.retrieval import DIRECTIONS, KS
 from sglora_cli.rows_files import Header, read_rows
-
-Place = tuple[str, str, int]
-"""(method, direction, k)"""
+from sglora_cli.statistics import bootstrap
 
 
 @dataclass(frozen=True)
@@ -52,14 +48,9 @@ def read(paths: Sequence[Path], config: BenchConfig) -> Measured:
     rows = [row for row in latest.values() if row.method not in left_out]
     kept = {method: label for method, label in labels.items() if method not in left_out}
     header = runs[-1].header
-    report = Report(header.pack, rows, kept, _differences(rows, config, header.against), header.against)
+    gaps = bootstrap(rows, config.resamples, config.seed).differences(header.against)
+    report = Report(header.pack, rows, kept, gaps, header.against)
     return Measured(header, report, tuple(paths), tuple(left_out.values()))
-
-
-def _differences(rows: Sequence[Row], config: BenchConfig, against: str) -> Mapping[Place, tuple[float, float, float]]:
-    retrieval = [row for row in rows if row.direction in DIRECTIONS and row.k in KS]
-    whole = {(row.direction, row.k) for row in retrieval} == {(d, k) for d in DIRECTIONS for k in KS}
-    return differences(retrieval, config, against=against) if whole else {}
 
 
 def _place(row: Row) -> tuple[object, ...]:

@@ -1,6 +1,10 @@
-"""Recall@k by counting ranks: no sorting, no (images x captions) mask.
+"""Recall@k by counting ranks: no sorting, no mask, never all scores at once.
 
-Shapes: T adapters, N images, C captions.
+Only an image's own captions are right for it, and only its own image for a caption. A caption that
+stands word for word beside another image too is a wrong answer there that ties with the right one,
+and a tie counts against the model. Memory: at most 8 MiB of scores, or 16 images' of very many captions.
+
+Shapes: N images, C captions, D embedding, n images of a chunk, c their captions.
 """
 
 from __future__ import annotations
@@ -14,39 +18,64 @@ from sglora_cli.errors import Mismatch
 
 DIRECTIONS = ("I2T", "T2I")
 KS = (1, 5, 10)
+_SCORES = 1 << 21  # of a chunk: what fits a cache counts fastest
 
 
-def ranks(scores_NC: Tensor, image_of: Sequence[int]) -> tuple[Tensor, Tensor]:
+def ranks(image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Rank, from 1, of the right answer: for each image its best caption (N,), for each caption its image (C,).
 
+    image_ND, text_CD: embeddings, whose dot product is the score.  image_of: the image of each caption.
     A wrong candidate that ties with the right one, or whose score is NaN, counts as ranked
     before it. An image without a caption has no right answer: its rank is beyond all captions.
+    Raises Mismatch for no image, no caption, or a caption of no image.
 
-    >>> ranks(torch.tensor([[0.9, 0.1, 0.2], [0.3, 0.3, 0.3]]), image_of=[0, 0, 1])
-    (tensor([1, 3]), tensor([1, 2, 1]))
+    >>> ranks(torch.tensor([[1.0, 0.0], [0.5, 0.5]]), torch.tensor([[0.9, 0.3], [0.1, 0.3], [0.2, 0.3]]), [0, 0, 1])
+    (tensor([1, 2]), tensor([1, 2, 1]))
     """
-    images, captions = scores_NC.shape
+    images, captions = len(image_ND), len(text_CD)
+    if not images or not captions:
+        raise Mismatch("recall needs at least one image and one caption")
     owner_C = torch.as_tensor(list(image_of), dtype=torch.long)
-    if len(owner_C) != captions or (captions and not 0 <= int(owner_C.min()) <= int(owner_C.max()) < images):
+    if len(owner_C) != captions or not 0 <= int(owner_C.min()) <= int(owner_C.max()) < images:
         raise Mismatch(f"image_of must name one of {images} images for each of {captions} captions")
-    right_NC = torch.arange(images)[:, None] == owner_C
-    clean_NC = torch.where(torch.isnan(scores_NC), float("-inf"), scores_NC)
-    best_N1 = clean_NC.masked_fill(~right_NC, float("-inf")).amax(dim=1, keepdim=True)
-    own_C = clean_NC[owner_C, torch.arange(captions)]
-    # "Not less" also counts ties and NaN; a right answer that is NaN has lost to everything.
-    i2t_N = 1 + (~(scores_NC < best_N1) & ~right_NC).sum(dim=1)
-    t2i_C = 1 + (~(scores_NC < own_C) & ~right_NC).sum(dim=0)
-    return torch.where(right_NC.any(dim=1), i2t_N, captions + 1), t2i_C
+    step = max(16, _SCORES // captions)
+    order_C = torch.argsort(owner_C, stable=True)
+    size_N = torch.bincount(owner_C, minlength=images)
+    parts = list(zip(range(0, images, step), order_C.split([int(p.sum()) for p in size_N.split(step)]), strict=True))
+    own_C = torch.full((captions,), float("-inf"))
+    for start, rows_c in parts:  # the same product as below, so that equal captions score alike to the last bit
+        scores_nc = image_ND[start : start + step] @ text_CD[rows_c].T
+        own_C[rows_c] = scores_nc[owner_C[rows_c] - start, torch.arange(len(rows_c))]
+    worst_N = torch.full((images,), float("-inf"))
+    best_N = worst_N.scatter_reduce(0, owner_C, own_C.where(~own_C.isnan(), float("-inf")), "amax")
+    # Whatever is not less is ahead: that counts ties and NaN, and a right answer that is NaN has lost to everything.
+    less_N, less_C = torch.zeros(images, dtype=torch.long), torch.zeros(captions, dtype=torch.long)
+    for start, rows_c in parts:
+        scores_nC = image_ND[start : start + step] @ text_CD.T
+        scores_nC[owner_C[rows_c] - start, rows_c] = float("inf")  # the right ones are not counted
+        less_N[start : start + step] = (scores_nC < best_N[start : start + step, None]).sum(dim=1)
+        less_C += (scores_nC < own_C).sum(dim=0)
+    i2t_N = 1 + captions - size_N - less_N
+    return torch.where(size_N > 0, i2t_N, captions + 1), images - less_C
+
+
+def hits(
+    image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int], ks: Sequence[int] = KS
+) -> dict[tuple[str, int], Tensor]:
+    """(direction, k) -> whether each query finds a right answer among its first k: (N,) or (C,), bool."""
+    found = dict(zip(DIRECTIONS, ranks(image_ND, text_CD, image_of), strict=True))
+    return {(d, k): found[d] <= k for d in DIRECTIONS for k in ks}
 
 
 def recalls(
     image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int], ks: Sequence[int] = KS
 ) -> dict[tuple[str, int], float]:
     """Recall@k in percent by (direction, k). SG-LoRA (arXiv 2509.10535), METHOD "Measures"."""
-    if len(image_ND) == 0 or len(text_CD) == 0:
-        raise Mismatch("recall needs at least one image and one caption")
-    found = dict(zip(DIRECTIONS, ranks(image_ND @ text_CD.T, image_of), strict=True))
-    return {(d, k): 100.0 * float((found[d] <= k).double().mean()) for d in DIRECTIONS for k in ks}
+    return {cell: percent(hit) for cell, hit in hits(image_ND, text_CD, image_of, ks).items()}
+
+
+def percent(hit_Q: Tensor) -> float:
+    return 100.0 * float(hit_Q.double().mean())
 
 
 def chance(images: int, image_of: Sequence[int], ks: Sequence[int] = KS) -> dict[tuple[str, int], float]:

@@ -169,20 +169,27 @@ def _header(content: dict[str, Any], where: str) -> Header:
 
 
 def _row(content: dict[str, Any], where: str) -> Row:
-    direction, value, hits = content.get("direction"), content.get("value"), content.get("hits", "")
+    direction, hits = content.get("direction"), content.get("hits", "")
+    value: Any = content.get("value")
     if direction not in DIRECTIONS:
         raise BadFile(f"{where}: direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
     if type(value) not in (int, float) or not (math.isfinite(value) and 0 <= value <= 100):
         raise BadFile(f"{where}: value must be a number of percent, got {value!r}")
     try:
         if hits:
-            unpack_hits(hits)
+            _check_value(value, unpack_hits(hits))
     except (ValueError, TypeError) as error:
         raise BadFile(f"{where}: {error}") from None
     method, dataset, task = (_text(content, name, where) for name in ("method", "dataset", "task"))
     sample, seed = (_whole({"seed": 0, **content}, name, 0, where) for name in ("sample", "seed"))
     k = _whole(content, "k", 1, where)
     return Row(method, dataset, task, sample, direction, k, float(value), seed, hits)
+
+
+def _check_value(value: float, hits: Sequence[bool]) -> None:
+    expected = 100 * sum(hits) / len(hits) if hits else value
+    if abs(value - expected) > 0.01:
+        raise ValueError(f"value is {value:g}, by the hits it is {expected:g}")
 
 
 def _whole(content: Mapping[str, Any], name: str, least: int, where: str) -> int:

@@ -78,8 +78,9 @@ def _of_task(shown: Exhibits, task: Task) -> Iterator[Strip]:
     prior = shown.priors[task.dataset, task.name]
     adapter_P = shown.draw(shown.method, prior)[0]
     both_SND = encode_images(model, pack.layout, tensors, torch.stack([torch.zeros_like(adapter_P), adapter_P]))
-    scores = [image_ND @ tensors.text_CD.float().T for image_ND in both_SND]
-    (_, before_C), (_, after_C) = (ranks(scores_NC, tensors.image_of) for scores_NC in scores)
+    text_CD = tensors.text_CD.float()
+    scores = [image_ND @ text_CD.T for image_ND in both_SND]
+    (_, before_C), (_, after_C) = (ranks(image_ND, text_CD, tensors.image_of) for image_ND in both_SND)
     captions = [caption for photo in photos for caption in photo.captions]
     for c, caption in enumerate(captions):
         before, after = (_top(photos, scores_NC[:, c]) for scores_NC in scores)

@@ -61,6 +61,7 @@ def test_more_keys_are_left_out_and_a_seed_may_be_missing(file):
         ({"value": float("nan")}, "value must be a number of percent, got nan"),
         ({"value": 100.5}, "value must be a number of percent, got 100.5"),
         ({"hits": "9:IA=="}, "hits of 9 queries have 2 bytes, not 1"),
+        ({"hits": "3:wA=="}, "value is 33.3333, by the hits it is 66.6667"),
         ({"hits": [1]}, "expected string"),
     ],
 )

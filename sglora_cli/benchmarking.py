@@ -1,47 +1,81 @@
 """Methods x unseen tasks -> rows, and what the rows say.
 
-Shapes: S adapters of one task, N images, C captions, D embedding, P numbers, T tasks, B resamples.
+Shapes: P numbers of an adapter, D embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from sglora_cli.adapters import Layout
+from sglora_cli.adapters import checked_flat
 from sglora_cli.configs import BenchConfig
 from sglora_cli.contracts import Model, Report, Row
-from sglora_cli.errors import Mismatch, Unavailable, UnknownName
-from sglora_cli.features import task_tensors
+from sglora_cli.errors import Unavailable, UnknownName, UsageError
+from sglora_cli.files import content_hash
+from sglora_cli.formats import read_adapter
 from sglora_cli.generating import Session
 from sglora_cli.host import Host
+from sglora_cli.measuring import Candidate, Measurer, encode_images, labels
 from sglora_cli.packs import Pack, UnseenTask
 from sglora_cli.progressing import progress
-from sglora_cli.recipes import parse
-from sglora_cli.retrieval import DIRECTIONS, KS, chance, recalls
-from sglora_cli.rows import table
-from sglora_cli.training import TaskTensors
+from sglora_cli.recording import Log
+from sglora_cli.retrieval import KS, chance
+from sglora_cli.rows_files import Header
+from sglora_cli.statistics import bootstrap
 
 ORACLE = "oracle"
 CHANCE = "chance"
+ZERO = "zero-shot"
 AGAINST = "top-k"
 PAPER = ("zero-shot", ORACLE, "model-soups", "adapter-soup", "top-k", "cvae")
 
+Maker = Callable[[UnseenTask], list[Candidate]]
+"""A task -> the adapters to measure on it."""
 
-def methods(host: Host, pack: Pack, wanted: str) -> dict[str, str]:
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be measured: everything the rows follow from."""
+
+    model: Model
+    tasks: Sequence[UnseenTask]
+    names: Mapping[str, str]
+    """Method name to its label, in the order of the table."""
+    make: Maker = field(repr=False)
+    config: BenchConfig
+    pack: str
+    backbone: str
+    against: str = AGAINST
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    origin: Any = None
+    """What else the adapters follow from, as JSON: the pack's manifest, or the adapters' files."""
+
+    def header(self, command: str = "", table: str = "") -> Header:
+        settings = {k: v for k, v in asdict(self.config).items() if k != "resamples"}
+        keys = [[t.dataset, t.name, t.description, len(t.tensors.stem_N)] for t in self.tasks]
+        plan = content_hash([self.origin, self.model.fingerprint, list(self.names), settings, keys])[:16]
+        more = {"plan": plan, "command": command, "table": table, "config": settings}
+        return Header(self.pack, self.backbone, {CHANCE: "Chance", **self.names}, self.against, more=more)
+
+
+def methods(host: Host, pack: Pack, wanted: str, oracle: bool = True) -> dict[str, str]:
     """Method names to labels, in the table's order. `wanted`: "all", "paper" or names with commas.
 
-    Raises UnknownName; a learned generator that the pack lacks is left out of "all".
+    Raises UnknownName; a learned generator that the pack lacks is left out of "all", and so is the Oracle
+    where no task has one.
     """
     usable = {n: g for n, g in host.generators.items() if not g.learns or n in pack.manifest["generators"]}
     if wanted == "all":
         names = [n for n in usable if not usable[n].learns]
-        names = [*names[:1], ORACLE, *names[1:], *(n for n in usable if usable[n].learns)]
+        names = [*names[:1], *[ORACLE] * oracle, *names[1:], *(n for n in usable if usable[n].learns)]
     elif wanted == "paper":
-        names = [n for n in PAPER if n == ORACLE or n in usable]
+        names = [n for n in PAPER if (n == ORACLE and oracle) or n in usable]
     else:
         names = [n.strip() for n in wanted.split(",") if n.strip()]
     for name in names:
@@ -52,118 +86,129 @@ def methods(host: Host, pack: Pack, wanted: str) -> dict[str, str]:
     return {n: "Oracle" if n == ORACLE else usable[n].label for n in names}
 
 
-def unseen_tasks(host: Host, pack: Pack, model: Model, dataset: str, data: Path | None) -> list[UnseenTask]:
-    """The tasks to measure on: carried by the pack, or read from photos when `data` is given.
+def plan(session: Session, tasks: Sequence[UnseenTask], names: Mapping[str, str], config: BenchConfig) -> Plan:
+    """Measure a pack's methods."""
+    pack, host = session.pack, session.host
+    fitted = {n: pack.fitted(host.generators[n]) for n in names if n != ORACLE}
+    embeddings_TD = session.model.encode_text([task.description for task in tasks])
+    embedding_of = {f"{t.dataset}/{t.name}": d for t, d in zip(tasks, embeddings_TD, strict=True)}
 
-    Raises UnknownName for a data set the pack has no unseen task of, Unavailable if there is nothing.
-    """
-    carried = list(pack.unseen())
-    names = sorted({task["dataset"] for task in pack.manifest["tasks"] if task["role"] == "unseen"})
-    if dataset and dataset not in names:
-        raise UnknownName.of("dataset with unseen tasks in this pack", dataset, names)
-    if data is not None:
-        carried = list(_from_photos(host, pack, model, dataset, data, {(t.dataset, t.name): t for t in carried}))
-    chosen = [task for task in carried if not dataset or task.dataset == dataset]
-    if not chosen:
-        raise Unavailable(f"pack {pack.name!r} carries no evaluation", "name the photos: --dataset NAME --data DIR")
-    return chosen
-
-
-def _from_photos(
-    host: Host, pack: Pack, model: Model, dataset: str, data: Path, carried: Mapping[tuple[str, str], UnseenTask]
-) -> Iterator[UnseenTask]:
-    recipe = parse(pack.name, pack.manifest["recipe"])
-    for source in recipe.sources:
-        if dataset in ("", source.name):
-            for task in source.tasks(host, data, recipe.template)["unseen"]:
-                photos = task.photos["test"]
-                known = carried.get((task.dataset, task.name))
-                yield UnseenTask(
-                    task.dataset,
-                    task.name,
-                    task.description,
-                    task_tensors(model, task.key, photos),
-                    tuple(c for photo in photos for c in photo.captions),
-                    known.oracle_P if known else None,
-                )
-
-
-def run(session: Session, tasks: Sequence[UnseenTask], names: Mapping[str, str], config: BenchConfig) -> list[Row]:
-    """Measure every method on every task. Adapters of one task share one pass over its images."""
-    pack, model = session.pack, session.model
-    fitted = {n: pack.fitted(session.host.generators[n]) for n in names if n != ORACLE}
-    rows: list[Row] = []
-    embeddings_TD = model.encode_text([task.description for task in tasks])
-    for task, embedding_D in zip(progress(tasks, "bench"), embeddings_TD, strict=True):
-        prior = pack.prior(embedding_D)
-        adapters: dict[str, Tensor] = {}
+    def make(task: UnseenTask) -> list[Candidate]:
+        prior = pack.prior(embedding_of[f"{task.dataset}/{task.name}"])
+        found = []
         for name in names:
-            if name != ORACLE:
-                generator = session.host.generators[name]
-                count = config.samples if generator.learns else 1
-                adapters[name] = fitted[name].generate(prior, count, config.seed, config.temperature)
-            elif task.oracle_P is not None:
-                adapters[name] = task.oracle_P[None]
-            else:
-                raise Unavailable(f"there is no Oracle adapter of {task.name!r}", "leave oracle out of --baselines")
-        rows += _measure(model, pack.layout, task, adapters)
+            if name == ORACLE:
+                if task.oracle_P is None:
+                    hint = "leave oracle out of --baselines"
+                    raise Unavailable(f"there is no Oracle adapter of {task.name!r}", hint)
+                found.append(Candidate(name, pack.layout, task.oracle_P))
+                continue
+            learns = host.generators[name].learns
+            for seed in range(config.seed, config.seed + (config.seeds if learns else 1)):
+                count = config.samples if learns else 1
+                flat_SP = fitted[name].generate(prior, count, seed, config.temperature)
+                found += [Candidate(name, pack.layout, flat_P, s, seed) for s, flat_P in enumerate(flat_SP)]
+        return found
+
+    protocol: dict[str, Any] = {"backbone": pack.backbone, "rank": pack.layout.rank, "k": pack.prior_config.k}
+    protocol["experts"] = sorted({t["dataset"] for t in pack.manifest["tasks"] if t["role"] == "expert"})
+    return Plan(session.model, tasks, names, make, config, pack.name, pack.backbone, AGAINST, protocol, pack.manifest)
+
+
+def plan_of_adapters(
+    model: Model, backbone: str, paths: Sequence[Path], tasks: Sequence[UnseenTask], config: BenchConfig
+) -> Plan:
+    """Measure adapter files of any format beside zero-shot. Raises BadFile, Mismatch for a file that does not fit."""
+    found: dict[str, Candidate] = {}
+    for path in paths:
+        name = path.name.removesuffix(".safetensors").removesuffix(".pt")
+        if name in found or name in (ZERO, CHANCE):
+            raise UsageError(f"two methods would be called {name!r}", "rename a file")
+        loose = read_adapter(path, model)
+        layout = loose.layout(model.sites)
+        found[name] = Candidate(name, layout, checked_flat(loose.fitted(layout)[0], str(path)))
+    first = next(iter(found.values()))
+    zero = Candidate(ZERO, first.layout, torch.zeros(first.layout.size))
+    names = {ZERO: "Zero-shot", **{name: name for name in found}}
+    origin = [[name, content_hash(c.flat_P, c.layout.about())] for name, c in found.items()]
+    make = lambda task: [zero, *found.values()]  # noqa: E731
+    return Plan(model, tasks, names, make, config, "no pack", backbone, against=ZERO, origin=origin)
+
+
+def run(plan: Plan, measurer: Measurer, log: Log | None = None) -> list[Row]:
+    """Measure all of it. Adapters of one task share one pass over its images; finished tasks are in the log."""
+    rows: list[Row] = []
+    for task in progress(plan.tasks, "bench"):
+        found = [*measurer.rows(task, plan.make(task)), *_by_chance(task)]
+        if log is not None:
+            log.add(found)
+        rows += found
     return rows
 
 
-def _measure(model: Model, layout: Layout, task: UnseenTask, adapters: Mapping[str, Tensor]) -> list[Row]:
-    owner = [(name, sample) for name, flat in adapters.items() for sample in range(len(flat))]
-    images_SND = encode_images(model, layout, task.tensors, torch.cat(list(adapters.values())))
-    rows = []
-    for (name, sample), image_ND in zip(owner, images_SND, strict=True):
-        if not bool(torch.isfinite(image_ND).all()):
-            raise Mismatch(f"method {name!r} gives embeddings that are not finite on {task.name!r}")
-        found = recalls(image_ND, task.tensors.text_CD.float(), task.tensors.image_of)
-        rows += [Row(name, task.dataset, task.name, sample, d, k, value) for (d, k), value in found.items()]
-    by_chance = chance(len(task.tensors.stem_N), task.tensors.image_of)
-    return rows + [Row(CHANCE, task.dataset, task.name, 0, d, k, value) for (d, k), value in by_chance.items()]
+def _by_chance(task: UnseenTask) -> list[Row]:
+    if labels(task.tensors):
+        found = {("ACC", 1): 100.0 / len(task.tensors.text_CD)}
+    else:
+        found = chance(len(task.tensors.stem_N), task.tensors.image_of)
+    return [Row(CHANCE, task.dataset, task.name, 0, d, k, value) for (d, k), value in found.items()]
 
 
-@torch.no_grad()
-def encode_images(model: Model, layout: Layout, task: TaskTensors, adapters_SP: Tensor, at_once: int = 256) -> Tensor:
-    """(S, N, D): every adapter on every image, about `at_once` images of work in one forward."""
-    step = max(1, at_once // max(1, len(task.stem_N)))
-    parts = [
-        model.encode_image(task.stem_N, layout, adapters_SP[first : first + step]).cpu()
-        for first in range(0, len(adapters_SP), step)
-    ]
-    return torch.cat(parts)
+def estimate(plan: Plan, measurer: Measurer) -> dict[str, Any]:
+    """What a run would do, without doing it: one task's images are encoded once, to see how long that takes."""
+    made = {f"{t.dataset}/{t.name}": plan.make(t) for t in plan.tasks}
+    wanted = {key: len(t.tensors.stem_N) * len(made[key]) for key, t in zip(made, plan.tasks, strict=True)}
+    images = sum(measurer.missing(t, made[key]) for key, t in zip(made, plan.tasks, strict=True))
+    first = made[next(iter(made))][-1]
+    tensors = plan.tasks[0].tensors
+    encode_images(plan.model, first.layout, tensors, first.flat_P[None])  # the first time warms up
+    start = time.perf_counter()
+    encode_images(plan.model, first.layout, tensors, first.flat_P[None])
+    rate = len(tensors.stem_N) / (time.perf_counter() - start)
+    return {
+        "pack": plan.pack,
+        "tasks": list(made),
+        "methods": list(plan.names),
+        "adapters": sum(map(len, made.values())),
+        "images_to_encode": images,
+        "images_known": sum(wanted.values()) - images,
+        "images_per_second": round(rate, 1),
+        "seconds": round(images / rate, 1),
+    }
 
 
 def differences(
     rows: Sequence[Row], config: BenchConfig, dataset: str = "", against: str = AGAINST
 ) -> dict[tuple[str, str, int], tuple[float, float, float]]:
-    """(method, direction, k) -> mean difference to `against` in points and its 95 % interval.
-
-    Paired bootstrap over tasks: the same resampled tasks for both methods.
-    """
-    found = table(rows, dataset)
-    if against not in found:
-        return {}
-    tasks = sorted(found[against])
-    dice = torch.Generator().manual_seed(config.seed)
-    drawn_BT = torch.randint(len(tasks), (config.resamples, len(tasks)), generator=dice)
-    result = {}
-    for method, by_task in found.items():
-        for direction in DIRECTIONS:
-            for k in KS:
-                cell = (direction, k)
-                gap_T = torch.tensor([by_task[t][cell] - found[against][t][cell] for t in tasks], dtype=torch.float64)
-                low, high = torch.quantile(
-                    gap_T[drawn_BT].mean(dim=1), torch.tensor([0.025, 0.975], dtype=torch.float64)
-                )
-                result[method, direction, k] = (float(gap_T.mean()), float(low), float(high))
-    return result
+    """(method, direction, k) -> mean difference to `against` in points and its 95 % interval; see statistics.py."""
+    chosen = [row for row in rows if dataset in ("", row.dataset)]
+    return bootstrap(chosen, config.resamples, config.seed).differences(against)
 
 
-def report(pack: Pack, rows: Sequence[Row], names: Mapping[str, str], config: BenchConfig) -> Report:
+def report(plan: Plan, rows: Sequence[Row], paper: bool = False) -> Report:
     """Rows with everything a reporter prints."""
-    labels = {CHANCE: "Chance", **names}
+    found = bootstrap(rows, plan.config.resamples, plan.config.seed)
+    against = plan.against if plan.against in plan.names else next(iter(plan.names))
+    labels = {CHANCE: "Chance", **plan.names}
+    said = [*_summary(plan, rows), *_trivial(plan.tasks)]
+    if bare := sorted(found.without_hits - {CHANCE}):
+        said.append(f"intervals of {', '.join(bare)}: over tasks only, hits of single queries were not kept")
+    return Report(plan.pack, rows, labels, found.differences(against), against, said, paper, plan.protocol)
+
+
+def _summary(plan: Plan, rows: Sequence[Row]) -> list[str]:
     tasks = sorted({(row.dataset, row.task) for row in rows})
     sizes = ", ".join(f"{sum(d == name for d, _ in tasks)} {name}" for name in sorted({d for d, _ in tasks}))
-    notes = [f"{len(tasks)} unseen tasks ({sizes}); recall in percent, averaged over tasks; pack {pack.name!r}"]
-    return Report(pack.name, rows, labels, differences(rows, config), AGAINST, notes)
+    what = " and ".join(sorted({"accuracy" if row.direction == "ACC" else "recall" for row in rows}, reverse=True))
+    plural = "s" if len(tasks) != 1 else ""
+    return [f"{len(tasks)} unseen task{plural} ({sizes}); {what} in percent, averaged over tasks; pack {plan.pack!r}"]
+
+
+def _trivial(tasks: Sequence[UnseenTask]) -> list[str]:
+    """Where k is not smaller than the number of images: then every caption finds its own."""
+    found = []
+    for k in KS:
+        small = [t for t in tasks if not labels(t.tensors) and len(t.tensors.stem_N) <= k]
+        if small:
+            found.append(f"T2I R@{k} is 100 by definition in {len(small)} tasks of at most {k} images")
+    return found

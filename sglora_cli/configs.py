@@ -74,8 +74,9 @@ class BenchConfig:
 
     samples: int = knob(5, "Adapters drawn a task from a generator that samples; their recalls are averaged.", least=1)
     seed: int = knob(0, "Seed of the draws and of the bootstrap.", least=0)
+    seeds: int = knob(1, "So many seeds of the draws, from --seed on.", least=1)
     temperature: float = knob(1.0, "Spread of the draws.", least=0)
-    resamples: int = knob(10000, "Bootstrap resamples over tasks.", least=100)
+    resamples: int = knob(2000, "Bootstrap resamples over tasks, queries, seeds and samples.", least=100)
 
 
 @dataclass(frozen=True)

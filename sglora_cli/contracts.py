@@ -222,3 +222,7 @@ class Report:
     """(method, direction, k) -> mean difference to `against`, and its 95 % interval, in points."""
     against: str
     notes: Sequence[str] = ()
+    paper: bool = False
+    """Whether the paper's numbers shall stand beside the measured ones, where the protocol is the paper's."""
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    """How it was measured: backbone, rank, k, and the data sets the experts come from."""

@@ -12,15 +12,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sglora_cli.benchmarking import encode_images
 from sglora_cli.charts import CEILING, GAIN_K, UNTRAINED, Figure, Lines, Scatter, Stacks, featured, gains, measure
 from sglora_cli.configs import BenchConfig
 from sglora_cli.contracts import Fitted, Report
 from sglora_cli.errors import Mismatch
 from sglora_cli.generating import Session
+from sglora_cli.measuring import Candidate, Measurer
 from sglora_cli.packs import UnseenTask
 from sglora_cli.progressing import progress
-from sglora_cli.retrieval import DIRECTIONS, recalls
 from sglora_cli.rows import averages
 from sglora_cli.semantics import Prior
 from sglora_cli.trying import correlation
@@ -74,12 +73,6 @@ class Exhibits:
     def carried(self) -> list[UnseenTask]:
         """The measured tasks that the pack can be evaluated on without photos."""
         return [task for task in self.session.pack.unseen() if (task.dataset, task.name) in self.sentences]
-
-    @cached_property
-    def retrieved(self) -> list[UnseenTask]:
-        """Those of the carried tasks that are retrieval."""
-        measured = {(row.dataset, row.task) for row in self.report.rows if row.direction in DIRECTIONS}
-        return [task for task in self.carried if (task.dataset, task.name) in measured]
 
     @cached_property
     def method(self) -> str:
@@ -158,53 +151,43 @@ def k_sweep(shown: Exhibits) -> list[Figure]:
     """R@1 against K, measured on the unseen tasks that the pack carries: a figure a direction."""
     pack, own = shown.session.pack, shown.session.pack.prior_config
     names = shown.usable([*_SWEPT, shown.session.generator.name] if shown.session.generator.learns else _SWEPT)
-    names = list(dict.fromkeys(names))
     ks = k_grid(len(pack.experts.names), own.k)
-    if not names or not shown.retrieved:
+    if not names or not shown.carried:
         return []
-    found = [_sweep_task(shown, task, names, ks) for task in progress(shown.retrieved, "R@1 against K")]
-    figures = []
-    for direction in DIRECTIONS:
-        lines = {
-            shown.report.labels[name]: [sum(task[name, k][direction] for task in found) / len(found) for k in ks]
-            for name in names
-        }
-        chart = Lines("K, experts that are mixed", measure(direction), ks, lines, _levels(shown, direction), own.k)
+    measurer, rows = Measurer(shown.session.model), []
+    for task in progress(shown.carried, "R@1 against K"):
+        rows += measurer.rows(task, _candidates(shown, task, list(dict.fromkeys(names)), ks))
+    means, figures = averages(rows), []
+    for direction in dict.fromkeys(row.direction for row in rows):
+        cell = (direction, GAIN_K)
+        lines = {shown.report.labels[name]: [means[f"{name} {k}"][cell] for k in ks] for name in dict.fromkeys(names)}
+        levels, axis = _levels(shown, direction), measure(direction)
+        tasks = len({(row.dataset, row.task) for row in rows if row.direction == direction})
         caption = (
-            f"{measure(direction)} against K, mean over {len(found)} unseen tasks that the pack carries, "
-            f"{shown.config.samples} draws of a generator that samples. The band marks the pack's own K = {own.k}."
+            f"{axis} against K, mean over {tasks} unseen tasks that the pack carries, {shown.config.samples} draws of "
+            f"a generator that samples. The band marks the pack's own K = {own.k}."
         )
-        alt = f"Line chart of {measure(direction)} for K from 1 to {ks[-1]}."
-        figures.append(Figure(f"k-{direction.lower()}", f"{measure(direction)} against K", chart, caption, alt))
+        chart = Lines("K, experts that are mixed", axis, ks, lines, levels, own.k)
+        alt = f"Line chart of {axis} for K from 1 to {ks[-1]}."
+        figures.append(Figure(f"k-{direction.lower()}", f"{axis} against K", chart, caption, alt))
     return figures
 
 
-def _sweep_task(
-    shown: Exhibits, task: UnseenTask, names: Sequence[str], ks: Sequence[int]
-) -> dict[tuple[str, int], dict[str, float]]:
-    """(method, K) -> direction -> recall at 1, averaged over draws. All adapters share one pass over the images."""
-    pack, config = shown.session.pack, shown.config
-    owner, parts = [], []
+def _candidates(shown: Exhibits, task: UnseenTask, names: Sequence[str], ks: Sequence[int]) -> list[Candidate]:
+    """Every method's adapters for every K, as methods `NAME K`."""
+    pack, found = shown.session.pack, []
     for k in ks:
         prior = pack.prior(shown.embeddings[task.dataset, task.name], replace(pack.prior_config, k=k))
         for name in names:
-            count = config.samples if shown.session.host.generators[name].learns else 1
-            parts.append(shown.draw(name, prior, count))
-            owner += [(name, k)] * count
-    images_SND = encode_images(shown.session.model, pack.layout, task.tensors, torch.cat(parts))
-    text_CD, image_of = task.tensors.text_CD.float(), task.tensors.image_of
-    values: dict[tuple[str, int], list[dict[tuple[str, int], float]]] = {}
-    for place, image_ND in zip(owner, images_SND, strict=True):
-        values.setdefault(place, []).append(recalls(image_ND, text_CD, image_of, (GAIN_K,)))
-    return {
-        place: {d: sum(value[d, GAIN_K] for value in several) / len(several) for d in DIRECTIONS}
-        for place, several in values.items()
-    }
+            count = shown.config.samples if shown.session.host.generators[name].learns else 1
+            drawn = enumerate(shown.draw(name, prior, count))
+            found += [Candidate(f"{name} {k}", pack.layout, flat_P, s, shown.config.seed) for s, flat_P in drawn]
+    return found
 
 
 def _levels(shown: Exhibits, direction: str) -> dict[str, float]:
     """Methods without K, on the tasks of the sweep: from the rows."""
-    tasks = {(task.dataset, task.name) for task in shown.retrieved}
+    tasks = {(task.dataset, task.name) for task in shown.carried}
     rows = [r for r in shown.report.rows if (r.dataset, r.task) in tasks and (r.direction, r.k) == (direction, GAIN_K)]
     means = averages(rows)
     names = [name for name in (CEILING, UNTRAINED) if name in means]

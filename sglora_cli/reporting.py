@@ -49,12 +49,19 @@ def read(paths: Sequence[Path], config: BenchConfig) -> Measured:
     kept = {method: label for method, label in labels.items() if method not in left_out}
     header = runs[-1].header
     gaps = bootstrap(rows, config.resamples, config.seed).differences(header.against)
-    report = Report(header.pack, rows, kept, gaps, header.against)
+    notes = [_summary(rows, header.pack, paths), *left_out.values()]
+    report = Report(header.pack, rows, kept, gaps, header.against, notes)
     return Measured(header, report, tuple(paths), tuple(left_out.values()))
 
 
 def _place(row: Row) -> tuple[object, ...]:
     return row.method, row.dataset, row.task, row.sample, row.seed, row.direction, row.k
+
+
+def _summary(rows: Sequence[Row], pack: str, paths: Sequence[Path]) -> str:
+    tasks = {(row.dataset, row.task) for row in rows}
+    files = ", ".join(path.name for path in paths)
+    return f"{len(tasks)} unseen task{'s' * (len(tasks) != 1)}, in percent, averaged over tasks; pack {pack!r}; {files}"
 
 
 def incomplete(rows: Sequence[Row], labels: dict[str, str]) -> dict[str, str]:

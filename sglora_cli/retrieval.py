@@ -21,7 +21,7 @@ KS = (1, 5, 10)
 _SCORES = 1 << 21  # of a chunk: what fits a cache counts fastest
 
 
-def ranks(image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int]) -> tuple[Tensor, Tensor]:
+def ranks_of(image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Rank, from 1, of the right answer: for each image its best caption (N,), for each caption its image (C,).
 
     image_ND, text_CD: embeddings, whose dot product is the score.  image_of: the image of each caption.
@@ -29,7 +29,7 @@ def ranks(image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int]) -> tuple[T
     before it. An image without a caption has no right answer: its rank is beyond all captions.
     Raises Mismatch for no image, no caption, or a caption of no image.
 
-    >>> ranks(torch.tensor([[1.0, 0.0], [0.5, 0.5]]), torch.tensor([[0.9, 0.3], [0.1, 0.3], [0.2, 0.3]]), [0, 0, 1])
+    >>> ranks_of(torch.tensor([[1.0, 0.0], [0.5, 0.5]]), torch.tensor([[0.9, 0.3], [0.1, 0.3], [0.2, 0.3]]), [0, 0, 1])
     (tensor([1, 2]), tensor([1, 2, 1]))
     """
     images, captions = len(image_ND), len(text_CD)
@@ -59,11 +59,31 @@ def ranks(image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int]) -> tuple[T
     return torch.where(size_N > 0, i2t_N, captions + 1), images - less_C
 
 
+def ranks(scores_NC: Tensor, image_of: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """As `ranks_of`, of scores that are there already: for a few images, as it holds several (N, C) at once.
+
+    >>> ranks(torch.tensor([[0.9, 0.1, 0.2], [0.3, 0.3, 0.3]]), image_of=[0, 0, 1])
+    (tensor([1, 3]), tensor([1, 2, 1]))
+    """
+    images, captions = scores_NC.shape
+    owner_C = torch.as_tensor(list(image_of), dtype=torch.long)
+    if len(owner_C) != captions or (captions and not 0 <= int(owner_C.min()) <= int(owner_C.max()) < images):
+        raise Mismatch(f"image_of must name one of {images} images for each of {captions} captions")
+    right_NC = torch.arange(images)[:, None] == owner_C
+    clean_NC = torch.where(torch.isnan(scores_NC), float("-inf"), scores_NC)
+    best_N1 = clean_NC.masked_fill(~right_NC, float("-inf")).amax(dim=1, keepdim=True)
+    own_C = clean_NC[owner_C, torch.arange(captions)]
+    # "Not less" also counts ties and NaN; a right answer that is NaN has lost to everything.
+    i2t_N = 1 + (~(scores_NC < best_N1) & ~right_NC).sum(dim=1)
+    t2i_C = 1 + (~(scores_NC < own_C) & ~right_NC).sum(dim=0)
+    return torch.where(right_NC.any(dim=1), i2t_N, captions + 1), t2i_C
+
+
 def hits(
     image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int], ks: Sequence[int] = KS
 ) -> dict[tuple[str, int], Tensor]:
     """(direction, k) -> whether each query finds a right answer among its first k: (N,) or (C,), bool."""
-    found = dict(zip(DIRECTIONS, ranks(image_ND, text_CD, image_of), strict=True))
+    found = dict(zip(DIRECTIONS, ranks_of(image_ND, text_CD, image_of), strict=True))
     return {(d, k): found[d] <= k for d in DIRECTIONS for k in ks}
 
 
@@ -72,6 +92,18 @@ def recalls(
 ) -> dict[tuple[str, int], float]:
     """Recall@k in percent by (direction, k). SG-LoRA (arXiv 2509.10535), METHOD "Measures"."""
     return {cell: percent(hit) for cell, hit in hits(image_ND, text_CD, image_of, ks).items()}
+
+
+def right_class(image_ND: Tensor, text_CD: Tensor, label_of: Sequence[int]) -> Tensor:
+    """Whether each image's own class scores highest: (N,) bool; a tie is an error of the model, and so is NaN.
+
+    text_CD: the embeddings of the classes.  label_of: the class of each image.
+    """
+    label_N1 = torch.as_tensor(list(label_of), dtype=torch.long)[:, None]
+    scores_NC = image_ND @ text_CD.T
+    own_N1 = scores_NC.gather(1, label_N1)
+    ahead_N = (~(scores_NC < own_N1)).sum(dim=1)  # the own class itself is one of them
+    return (ahead_N == 1) & ~own_N1[:, 0].isnan()
 
 
 def percent(hit_Q: Tensor) -> float:

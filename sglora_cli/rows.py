@@ -24,11 +24,13 @@ def table(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[tuple[str, s
 
 
 def averages(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, float]]:
-    """method -> cell -> recall averaged over tasks, each task counting alike."""
-    return {
-        method: {c: sum(cells[c] for cells in by_task.values()) / len(by_task) for c in next(iter(by_task.values()))}
-        for method, by_task in table(rows, dataset).items()
-    }
+    """method -> cell -> recall or accuracy averaged over the tasks that have it, each task counting alike."""
+    found: dict[str, dict[Cell, list[float]]] = {}
+    for method, by_task in table(rows, dataset).items():
+        for cells in by_task.values():
+            for cell, value in cells.items():
+                found.setdefault(method, {}).setdefault(cell, []).append(value)
+    return {method: {c: sum(v) / len(v) for c, v in cells.items()} for method, cells in found.items()}
 
 
 def recovery(average: Mapping[str, Mapping[Cell, float]], method: str, cell: Cell) -> float | None:

@@ -50,7 +50,8 @@ class Header:
 
     def line(self) -> str:
         own = {KEY: FORMAT, **asdict(self)}
-        return json.dumps({**own.pop("more"), **own}, ensure_ascii=False) + "\n"
+        more = own.pop("more")
+        return json.dumps({**own, **{k: v for k, v in more.items() if k not in own}}, ensure_ascii=False) + "\n"
 
 
 @dataclass(frozen=True)

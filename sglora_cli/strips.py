@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sglora_cli.benchmarking import encode_images
 from sglora_cli.contracts import Photo, Task
 from sglora_cli.exhibits import Exhibits
 from sglora_cli.features import task_tensors
+from sglora_cli.measuring import encode_images
 from sglora_cli.progressing import progress
 from sglora_cli.recipes import parse
 from sglora_cli.retrieval import DIRECTIONS, ranks
@@ -80,7 +80,7 @@ def _of_task(shown: Exhibits, task: Task) -> Iterator[Strip]:
     both_SND = encode_images(model, pack.layout, tensors, torch.stack([torch.zeros_like(adapter_P), adapter_P]))
     text_CD = tensors.text_CD.float()
     scores = [image_ND @ text_CD.T for image_ND in both_SND]
-    (_, before_C), (_, after_C) = (ranks(image_ND, text_CD, tensors.image_of) for image_ND in both_SND)
+    (_, before_C), (_, after_C) = (ranks(scores_NC, tensors.image_of) for scores_NC in scores)
     captions = [caption for photo in photos for caption in photo.captions]
     for c, caption in enumerate(captions):
         before, after = (_top(photos, scores_NC[:, c]) for scores_NC in scores)

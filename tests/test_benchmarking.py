@@ -7,9 +7,10 @@ import json
 import pytest
 import torch
 
-from sglora_cli.benchmarking import differences, encode_images
+from sglora_cli.benchmarking import differences
 from sglora_cli.configs import BenchConfig
 from sglora_cli.contracts import Row
+from sglora_cli.measuring import encode_images
 from sglora_cli.rows import averages, recovery
 
 

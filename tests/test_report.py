@@ -282,13 +282,6 @@ def test_the_sweep_measures_what_bench_measures_at_the_packs_own_k(shown, run):
         assert figures[name].levels["Oracle"] == pytest.approx(21.6 + 2 * (direction == "T2I"))
 
 
-def test_a_task_of_classification_is_not_swept(shown):
-    from dataclasses import replace
-
-    rows = [replace(row, direction="ACC", k=1) if row.task == "nest" else row for row in shown.report.rows]
-    assert [t.name for t in replace(shown, report=replace(shown.report, rows=rows)).retrieved] == ["mug"]
-
-
 @pytest.mark.parametrize(
     ("experts", "own", "grid"), [(1, 1, [1]), (4, 2, [1, 2, 3, 4]), (28, 5, [1, 2, 3, 4, 5, 6, 8, 12, 16, 28])]
 )

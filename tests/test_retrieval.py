@@ -7,7 +7,7 @@ import torch
 
 from sglora_cli import retrieval
 from sglora_cli.errors import Mismatch
-from sglora_cli.retrieval import chance, ranks, recalls
+from sglora_cli.retrieval import chance, ranks, ranks_of, recalls, right_class
 
 
 def obvious(scores_NC: torch.Tensor, image_of: list[int], k: int) -> tuple[float, float]:
@@ -16,9 +16,12 @@ def obvious(scores_NC: torch.Tensor, image_of: list[int], k: int) -> tuple[float
     return 100 * sum(i2t) / len(i2t), 100 * sum(t2i) / len(t2i)
 
 
-def ranks_of(scores_NC: torch.Tensor, image_of: list[int]) -> tuple[list[int], list[int]]:
+def of_scores(scores_NC: torch.Tensor, image_of: list[int]) -> tuple[list[int], list[int]]:
     """Ranks of given scores: captions are unit vectors."""
-    i2t_N, t2i_C = ranks(scores_NC, torch.eye(scores_NC.shape[1]), image_of)
+    i2t_N, t2i_C = ranks_of(scores_NC, torch.eye(scores_NC.shape[1]), image_of)
+    if not scores_NC.isnan().any():
+        assert torch.equal(ranks(scores_NC, image_of)[0], i2t_N)
+        assert torch.equal(ranks(scores_NC, image_of)[1], t2i_C)
     return i2t_N.tolist(), t2i_C.tolist()
 
 
@@ -40,7 +43,7 @@ def test_ranks_are_counted_whatever_the_chunks_ties_too(images, monkeypatch):
     dice = torch.Generator().manual_seed(images)
     scores = torch.randint(4, (images, 2 * images + 1), generator=dice).float()
     image_of = torch.randint(images, (2 * images + 1,), generator=dice).tolist()
-    i2t, t2i = ranks_of(scores, image_of)
+    i2t, t2i = of_scores(scores, image_of)
     for n, row in enumerate(scores.tolist()):
         own = [s for s, owner in zip(row, image_of, strict=True) if owner == n]
         ahead = sum(s >= max(own) for s, owner in zip(row, image_of, strict=True) if owner != n) if own else len(row)
@@ -50,9 +53,9 @@ def test_ranks_are_counted_whatever_the_chunks_ties_too(images, monkeypatch):
 
 
 def test_ties_and_nan_count_against_the_model():
-    assert ranks_of(torch.full((2, 4), 0.5), [0, 0, 1, 1]) == ([3, 3], [2, 2, 2, 2])
+    assert of_scores(torch.full((2, 4), 0.5), [0, 0, 1, 1]) == ([3, 3], [2, 2, 2, 2])
     nan = float("nan")
-    assert ranks_of(torch.tensor([[nan, nan], [0.0, 2.0]]), [0, 1]) == ([2, 1], [2, 2])
+    assert of_scores(torch.tensor([[nan, nan], [0.0, 2.0]]), [0, 1]) == ([2, 1], [2, 2])
 
 
 @pytest.mark.parametrize("width", [5, 64, 512])
@@ -60,21 +63,21 @@ def test_a_caption_that_another_image_has_too_is_wrong_there_and_ties(width):
     dice = torch.Generator().manual_seed(0)
     images, texts = torch.randn(203, width, generator=dice), torch.randn(201, width, generator=dice)
     image_of = [*range(201), 201, 202]  # the last two images have the first caption again
-    i2t = ranks(images, torch.cat([texts, texts[:1], texts[:1]]), image_of)[0]
+    i2t = ranks_of(images, torch.cat([texts, texts[:1], texts[:1]]), image_of)[0]
     for n in (0, 201, 202):
         scores = (images[n] @ texts.T).tolist()
         assert int(i2t[n]) == 3 + sum(s > scores[0] for s in scores[1:])
 
 
 def test_an_image_without_a_caption_is_never_right():
-    assert ranks_of(torch.ones(2, 1), [0])[0] == [1, 2]
+    assert of_scores(torch.ones(2, 1), [0])[0] == [1, 2]
 
 
 def test_a_caption_of_no_image_is_refused():
     with pytest.raises(Mismatch, match="image_of must name one of 2 images"):
-        ranks_of(torch.ones(2, 1), [2])
+        of_scores(torch.ones(2, 1), [2])
     with pytest.raises(Mismatch, match="at least one image"):
-        ranks(torch.ones(0, 3), torch.ones(1, 3), [0])
+        ranks_of(torch.ones(0, 3), torch.ones(1, 3), [0])
 
 
 @pytest.mark.oracle
@@ -96,7 +99,13 @@ def test_chance_is_what_random_scores_give():
     dice = torch.Generator().manual_seed(0)
     hits = torch.zeros(2)
     for _ in range(4000):
-        i2t, t2i = ranks(torch.rand(4, 7, generator=dice), torch.eye(7), image_of)
+        i2t, t2i = ranks_of(torch.rand(4, 7, generator=dice), torch.eye(7), image_of)
         hits += torch.tensor([(i2t <= 5).float().mean(), (t2i <= 1).float().mean()])
     expected = chance(4, image_of)
     assert (hits / 40).tolist() == pytest.approx([expected["I2T", 5], expected["T2I", 1]], abs=1.5)
+
+
+def test_a_class_that_ties_or_is_no_number_is_wrong():
+    images = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 2.0], [float("nan"), 0.0]])
+    assert right_class(images, torch.eye(2), [0, 0, 1, 1]).tolist() == [True, False, True, False]
+    assert right_class(images[:1], torch.eye(2), [1]).tolist() == [False]

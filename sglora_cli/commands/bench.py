@@ -4,73 +4,105 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from sglora_cli import settings
-from sglora_cli.cli import App
+from sglora_cli.cli import App, say
 from sglora_cli.configs import BenchConfig, RuntimeConfig, options_of
 
 
 @click.command("bench")
 @click.option("--baselines", default="all", show_default=True, help="all, paper, or method names with commas.")
+@click.option("--adapter", "adapters", default="", help="Measure these adapter files (commas) instead, any format.")
 @click.option("--pack", default="", help="Pack to measure; see `sglora pack list`.")
 @click.option("--backbone", default="", help="Take the newest pack of this backbone; see `sglora plugins list`.")
-@click.option(
-    "--dataset", default="", help="Only unseen tasks of this data set; from its photos if a data folder is known."
-)
+@click.option("--on", default="", help="Measure on the unseen tasks that this other pack carries.")
+@click.option("--dataset", default="", help="Only tasks of this data set; from its photos if a data folder is known.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
     help="Measure from the photos in this folder (with --dataset also SGLORA_DATA), not from what the pack carries.",
 )
+@click.option("--tasks", default="", help="Only these tasks: names or keys with commas.")
+@click.option(
+    "--table", default="all", show_default=True, help="all, in, cross, flickr, retrieval or classification tasks."
+)
+@click.option("--own-expert", is_flag=True, help="Measure on tasks that the pack has seen, too. It is a leak.")
 @options_of(BenchConfig)
 @options_of(RuntimeConfig, "runtime")
+@click.option("--rows", type=click.Path(path_type=Path), help="Append rows to this file, or go on with it.")
+@click.option("--fresh", is_flag=True, help="Measure again what was measured before.")
+@click.option("--paper", is_flag=True, help="Show the paper's numbers and the difference beside each cell.")
+@click.option("--dry-run", is_flag=True, help="Say what would be measured and how long it takes, and stop.")
 @click.option(
     "--as",
     "reporter",
     default="",
-    help="Reporter: terminal, table, markdown, json, csv; else terminal on a terminal and table elsewhere.",
+    help="Reporter: terminal, table, markdown, latex, json, csv; else terminal on a terminal and table elsewhere.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --as json, without progress.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write to this file instead of standard output.")
 @click.pass_obj
 def command(
     app: App,
-    baselines: str,
-    pack: str,
-    backbone: str,
-    dataset: str,
-    data: Path | None,
+    /,
+    adapters: str,
+    rows: Path | None,
+    fresh: bool,
+    paper: bool,
+    dry_run: bool,
     reporter: str,
     as_json: bool,
     report: Path | None,
     config: BenchConfig,
     runtime: RuntimeConfig,
+    **asked: Any,
 ) -> None:
-    """Measure methods on the pack's unseen tasks: recall inside each task, image to text and back.
+    """Measure methods on unseen tasks: recall (or accuracy) inside each task, averaged over tasks.
 
     \b
     sglora bench --baselines all
     sglora bench --baselines paper --dataset flowers --as markdown
+    sglora bench --pack birds --on flowers --rows rows.jsonl
+    sglora bench --adapter pug-peft/ --tasks pug
     """
     from sglora_cli import benchmarking, progressing
     from sglora_cli.files import write_bytes
-    from sglora_cli.generating import Session
-    from sglora_cli.recipes import data_root
+    from sglora_cli.measuring import Measurer
+    from sglora_cli.planning import Asked, planned
+    from sglora_cli.recording import log_of
 
     progressing.be_quiet(as_json)
     usual = "terminal" if sys.stdout.isatty() and not report else "table"
     render = app.host.reporters["json" if as_json else reporter or usual]
-    session = Session.open(pack, host=app.host, runtime=runtime, backbone=backbone)
-    names = benchmarking.methods(app.host, session.pack, baselines)
-    known = settings.load().data if dataset else ""
-    root = data_root(data, known) if data or known else None
-    tasks = benchmarking.unseen_tasks(app.host, session.pack, session.model, dataset, root)
-    rows = benchmarking.run(session, tasks, names, config)
-    text = render.render(benchmarking.report(session.pack, rows, names, config))
+    files = [Path(name.strip()) for name in adapters.split(",") if name.strip()]
+    plan = planned(app.host, Asked(adapters=files, **asked), config, runtime)
+    measurer = Measurer(plan.model, fresh)
+    if dry_run:
+        _print_estimate(benchmarking.estimate(plan, measurer), as_json)
+        return
+    log = log_of(rows, plan.header(" ".join(["sglora bench", *sys.argv[2:]]), asked["table"]))
+    measured = benchmarking.run(plan, measurer, log)
+    if not as_json:
+        say(f"{measurer.count.encoded} images encoded, {measurer.count.saved} saved; rows in {log.path}")
+    text = render.render(benchmarking.report(plan, measured, paper))
     if report:
         write_bytes(report, text.encode())
         click.echo(report)
     else:
         click.echo(text, nl=False)
+
+
+def _print_estimate(found: dict[str, Any], as_json: bool) -> None:
+    import json
+
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    click.echo(f"pack      {found['pack']}")
+    click.echo(f"tasks     {len(found['tasks'])}: {', '.join(found['tasks'])}")
+    click.echo(f"methods   {len(found['methods'])}: {', '.join(found['methods'])}")
+    click.echo(f"adapters  {found['adapters']}")
+    click.echo(f"images    {found['images_to_encode']} to encode, {found['images_known']} known already")
+    click.echo(f"time      about {found['seconds']} s at {found['images_per_second']} images/s (measured just now)")

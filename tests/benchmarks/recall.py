@@ -43,7 +43,7 @@ def theirs(images: torch.Tensor, texts: torch.Tensor, image_of: list[int]) -> di
         encode_image = staticmethod(lambda rows: images[rows])
         encode_text = staticmethod(lambda rows: texts[rows])
 
-    own = [[c for c in range(5 * n, 5 * n + 5)] for n in range(IMAGES)]
+    own = [list(range(5 * n, 5 * n + 5)) for n in range(IMAGES)]
     own[-1] += range(5 * IMAGES, CAPTIONS)
     starts = range(0, IMAGES, 64)
     batches = [(torch.arange(s, min(s + 64, IMAGES)), own[s : s + 64]) for s in starts]

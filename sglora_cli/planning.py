@@ -1,0 +1,72 @@
+"""What `sglora bench` was asked for -> a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sglora_cli import settings, shelves
+from sglora_cli.benchmarking import Plan, methods, plan, plan_of_adapters
+from sglora_cli.configs import BenchConfig, RuntimeConfig
+from sglora_cli.contracts import Model
+from sglora_cli.errors import UsageError
+from sglora_cli.evaluation import check_leaks, narrowed, of_dataset, of_other, unseen_tasks
+from sglora_cli.formats import provenance
+from sglora_cli.generating import Session
+from sglora_cli.host import Host
+from sglora_cli.packs import Pack, UnseenTask
+from sglora_cli.recipes import data_root
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The command line of `sglora bench`."""
+
+    baselines: str = "all"
+    pack: str = ""
+    backbone: str = ""
+    on: str = ""
+    dataset: str = ""
+    data: Path | None = None
+    tasks: str = ""
+    table: str = "all"
+    adapters: Sequence[Path] = ()
+    own_expert: bool = False
+
+
+def planned(host: Host, asked: Asked, config: BenchConfig, runtime: RuntimeConfig) -> Plan:
+    """Everything that is wrong with the request is said here, before anything is measured."""
+    if asked.on and asked.data:
+        raise UsageError("--on takes tasks from a pack, --data from photos", "leave out one of the two")
+    known = settings.load().data if asked.dataset and not asked.on else ""
+    data = data_root(asked.data, known) if asked.data or known else None
+    if asked.adapters and data and asked.dataset and not asked.pack:
+        return _of_adapters(host, asked, data, config, runtime)
+    session = Session.open(asked.pack, host=host, runtime=runtime, backbone=asked.backbone)
+    tasks = _tasks(session, asked, data)
+    if asked.adapters:
+        return plan_of_adapters(session.model, session.pack.backbone, asked.adapters, tasks, config)
+    if not asked.own_expert:
+        check_leaks(session.pack, tasks)
+    names = methods(host, session.pack, asked.baselines, oracle=all(t.oracle_P is not None for t in tasks))
+    return plan(session, tasks, names, config)
+
+
+def _tasks(session: Session, asked: Asked, data: Path | None) -> list[UnseenTask]:
+    host, pack = session.host, session.pack
+    if asked.on:
+        other = Pack(shelves.find(asked.on, host.recipe_folders, settings.load())[0].folder)
+        tasks = of_other(pack, other, asked.dataset)
+    else:
+        tasks = unseen_tasks(host, pack, session.model, asked.dataset, data)
+    return narrowed(tasks, pack, asked.tasks, asked.table)
+
+
+def _of_adapters(host: Host, asked: Asked, data: Path, config: BenchConfig, runtime: RuntimeConfig) -> Plan:
+    """Adapter files on a data set: no pack is needed, only the backbone, which the first file may name."""
+    said = provenance(asked.adapters[0]).get("backbone") if asked.adapters[0].exists() else None
+    name = asked.backbone or (said if isinstance(said, str) else "") or settings.load().backbone
+    model: Model = host.backbones[name].load(settings.runtime(runtime, name))
+    tasks = narrowed(list(of_dataset(host, model, asked.dataset, data)), None, asked.tasks, asked.table)
+    return plan_of_adapters(model, name, asked.adapters, tasks, config)

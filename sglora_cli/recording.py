@@ -1,0 +1,66 @@
+"""Rows go to disk as they are measured: a rows file that the next run of the same plan goes on with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from sglora_cli.contracts import Row
+from sglora_cli.errors import Unavailable
+from sglora_cli.rows_files import Header, Run, append, drop_torn_line, read_rows, row_line
+from sglora_cli.settings import cache_folder
+
+
+class Log:
+    """The rows of one plan in a rows file. Runs of other plans before it stay as they are.
+
+    Raises BadFile, before anything is measured, if the file is something else or broken.
+    """
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self.path, self.header = path, header
+        self._rows: list[Row] = []
+        self._known: dict[Row, Row] = {}
+        if path.exists():
+            drop_torn_line(path)
+        runs = read_rows(path) if path.exists() and path.stat().st_size else []
+        if runs and runs[-1].header.more.get("plan") == header.more["plan"]:
+            self._start = _offset_of_last(path, runs)
+            self._known = {_place(row): row for row in runs[-1].rows}
+        else:
+            append(path, [header.line()])
+            self._start = path.stat().st_size - len(header.line().encode())
+
+    def __len__(self) -> int:
+        """How many rows of this plan the file had."""
+        return len(self._known)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Append what the file lacks. If it says otherwise than now, something changed: the plan's rows start anew."""
+        self._rows += rows
+        if any(self._known.get(_place(row), row) != row for row in rows):
+            self._known = {}
+            try:
+                os.truncate(self.path, self._start)
+            except OSError as error:
+                raise Unavailable(f"cannot write {self.path}: {error.strerror}", "name another with --rows") from error
+            append(self.path, [self.header.line(), *map(row_line, self._rows)])
+            return
+        if new := [row for row in rows if _place(row) not in self._known]:
+            append(self.path, map(row_line, new))
+
+
+def _place(row: Row) -> Row:
+    return replace(row, value=0.0, hits="")
+
+
+def _offset_of_last(path: Path, runs: Sequence[Run]) -> int:
+    lines = path.read_bytes().splitlines(keepends=True)
+    return sum(map(len, lines[: len(lines) - len(runs[-1].rows) - 1]))
+
+
+def log_of(path: Path | None, header: Header) -> Log:
+    """The log at `path`; without one, the plan's own in the user cache."""
+    return Log(path or cache_folder() / "rows" / f"{header.more['plan']}.jsonl", header)

@@ -14,6 +14,7 @@ from sglora_cli.page_parts import Pictures, definitions, page
 from sglora_cli.page_parts import text as _t
 from sglora_cli.reporting import Measured
 from sglora_cli.rows import averages
+from sglora_cli.statistics import Interval, is_clear
 from sglora_cli.strips import Strip
 
 _PIXELS = 150
@@ -85,7 +86,7 @@ def _header(measured: Measured) -> str:
     tasks = {(row.dataset, row.task) for row in report.rows}
     sizes = [f"{sum(d == name for d, _ in tasks)} {name}" for name in sorted({d for d, _ in tasks})]
     seeds = sorted({row.seed for row in report.rows})
-    facts = [
+    facts: list[tuple[str, object]] = [
         ("Pack", report.pack),
         ("Backbone", header.backbone),
         ("Unseen tasks", f"{len(tasks)} ({', '.join(sizes)})"),
@@ -93,22 +94,26 @@ def _header(measured: Measured) -> str:
         ("Seeds", ", ".join(map(str, seeds))),
         ("Rows", f"{len(report.rows)}, from {', '.join(path.name for path in measured.files)}"),
     ]
+    if command := header.more.get("command"):
+        facts.append(("Measured by", command))
     return definitions(facts) + "".join(f'\n<p class="why">{_t(reason)}.</p>' for reason in measured.left_out)
 
 
 def _results(report: Report) -> str:
-    parts = ["<h2>Results</h2>"]
+    parts, aside = ["<h2>Results</h2>"], _aside(report)
     datasets = list(dict.fromkeys(row.dataset for row in report.rows))
     for dataset in ["", *datasets] if len(datasets) > 1 else [""]:
         count = len({(row.dataset, row.task) for row in report.rows if dataset in ("", row.dataset)})
         parts.append(f"<h3>{_t(dataset or 'All')}: {count} unseen task{'s' * (count != 1)}</h3>")
-        parts.append(_html(results(report, dataset), _aside(report), marked=True))
+        body = results(report, dataset)
+        parts.append(_html(body, aside, best_marks(body, aside)))
+    parts.append('<p class="why"><b>Best</b> and <u>second</u> of each column; the Oracle was trained on the task.</p>')
     against = report.labels.get(report.against)
     if against and report.differences:
         parts.append(f"<h3>Difference to {_t(against)}, in points</h3>")
-        parts.append(_html(comparison(report), _aside(report)))
+        body = comparison(report)
+        parts.append(_html(body, aside, clear_marks(report, body)))
         parts.append(f'<p class="why">{_INTERVAL}</p>')
-    parts.append('<p class="why"><b>Best</b> and <u>second</u> of each column; the Oracle was trained on the task.</p>')
     return "\n".join(parts)
 
 
@@ -135,7 +140,7 @@ def comparison(report: Report) -> Table:
     for method, label in report.labels.items():
         gaps = [report.differences.get((method, *cell)) for cell in cells]
         if method != report.against and any(gaps):
-            body.append([label, *(f"{g[0]:+.1f} [{g[1]:+.1f}, {g[2]:+.1f}]" if g else "" for g in gaps)])
+            body.append([label, *(_gap(gap) if gap else "" for gap in gaps)])
     return body
 
 
@@ -144,25 +149,38 @@ def _aside(report: Report) -> set[str]:
     return {report.labels[name] for name in (CEILING, FLOOR) if name in report.labels}
 
 
-def best_two(values: Sequence[str]) -> tuple[str, str]:
-    """The largest and the second largest of different numbers, as they are printed; "" where there is none."""
-    found = sorted({value for value in values if value}, key=float, reverse=True)
-    return (found[0] if found else "", found[1] if len(found) > 1 else "")
+Marks = Mapping[tuple[int, int], str]
+"""(row, column) of a table to the tag that marks the cell."""
 
 
-def _html(body: Table, aside: Collection[str] = (), marked: bool = False) -> str:
-    """A table whose first row is its header. `marked`: the best number of a column is bold, the second underlined."""
-    columns = range(1, len(body[0]))
-    top = {i: best_two([row[i] for row in body[1:] if row[0] not in aside]) for i in columns if marked}
-    lines = ["<tr>" + "".join(f"<th>{_t(cell)}</th>" for cell in body[0]) + "</tr>"]
-    for row in body[1:]:
-        cells = [_t(row[0])]
-        for i in columns:
-            first, second = top.get(i, ("", ""))
-            mark = "" if not row[i] or row[0] in aside else {first: "b", second: "u"}.get(row[i], "")
-            cells.append(f"<{mark}>{_t(row[i])}</{mark}>" if mark else _t(row[i]))
-        kind = ' class="aside"' if row[0] in aside else ""
-        lines.append(f"<tr{kind}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+def best_marks(body: Table, aside: Collection[str]) -> dict[tuple[int, int], str]:
+    """The best number of each column bold, the second underlined, as they are printed; `aside` does not compete."""
+    marks = {}
+    for column in range(1, len(body[0])):
+        cells = {n: row[column] for n, row in enumerate(body) if n and row[column] and row[0] not in aside}
+        for tag, value in zip("bu", sorted(set(cells.values()), key=float, reverse=True), strict=False):
+            marks |= {(n, column): tag for n, cell in cells.items() if cell == value}
+    return marks
+
+
+def clear_marks(report: Report, body: Table) -> dict[tuple[int, int], str]:
+    """The differences whose interval is clear of zero, bold, in a table of `comparison`."""
+    clear = {_gap(gap) for gap in report.differences.values() if is_clear(gap)}
+    return {(n, i): "b" for n, row in enumerate(body) for i, cell in enumerate(row) if cell in clear}
+
+
+def _gap(gap: Interval) -> str:
+    return f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]"
+
+
+def _html(body: Table, aside: Collection[str] = (), marks: Marks | None = None) -> str:
+    """A table whose first row is its header."""
+    lines = []
+    for n, row in enumerate(body):
+        tags = [(marks or {}).get((n, i), "") for i in range(len(row))]
+        cells = [f"<{tag}>{_t(cell)}</{tag}>" if tag else _t(cell) for tag, cell in zip(tags, row, strict=True)]
+        kind, name = (' class="aside"' if n and row[0] in aside else ""), "td" if n else "th"
+        lines.append(f"<tr{kind}>" + "".join(f"<{name}>{cell}</{name}>" for cell in cells) + "</tr>")
     return '<div class="wide"><table>\n' + "\n".join(lines) + "\n</table></div>"
 
 

@@ -105,6 +105,15 @@ def test_the_best_number_is_bold_and_the_second_underlined_the_oracle_aside(run,
     assert re.findall(r"<td><u>(.*?)</u>", text) == ["20.00"]
 
 
+def test_a_difference_is_bold_where_its_interval_is_clear_of_zero(run, rows, tmp_path):
+    gaps = {"cvae": [5.0, 6.0, 7.0, 8.0], "zero-shot": [-30.0, 20.0, -10.0, 15.0]}
+    lines = [row_of(task=f"t{t}", value=40.0) for t in range(4)]
+    lines += [row_of(m, f"t{t}", 40.0 + gap) for m, several in gaps.items() for t, gap in enumerate(several)]
+    run("report", rows(lines), "--out", tmp_path / "x.html")
+    bold = re.findall(r"<td><b>([+-].*?)</b>", (tmp_path / "x.html").read_text())
+    assert [cell.split()[0] for cell in bold] == ["+6.5"]
+
+
 def test_a_page_without_the_pack_says_what_is_missing(run, rows, tmp_path):
     result = run("report", rows(hand_made()), "--out", tmp_path / "x.html", "--json")
     facts = json.loads(result.stdout)

@@ -155,7 +155,7 @@ Marks = Mapping[tuple[int, int], str]
 
 def best_marks(body: Table, aside: Collection[str]) -> dict[tuple[int, int], str]:
     """The best number of each column bold, the second underlined, as they are printed; `aside` does not compete."""
-    marks = {}
+    marks: dict[tuple[int, int], str] = {}
     for column in range(1, len(body[0])):
         cells = {n: row[column] for n, row in enumerate(body) if n and row[column] and row[0] not in aside}
         for tag, value in zip("bu", sorted(set(cells.values()), key=float, reverse=True), strict=False):

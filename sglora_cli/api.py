@@ -60,6 +60,7 @@ from sglora_cli.host import Host
 from sglora_cli.progressing import progress
 from sglora_cli.rows import averages, recovery
 from sglora_cli.settings import cache_folder
+from sglora_cli.statistics import is_clear
 
 if TYPE_CHECKING:
     from sglora_cli.adapters import Layout, mix
@@ -132,6 +133,7 @@ __all__ = [
     "from_mapping",
     "hookimpl",
     "inside",
+    "is_clear",
     "knob",
     "load_tensors",
     "mix",

@@ -132,7 +132,7 @@ def plan_of_adapters(
     names = {ZERO: "Zero-shot", **{name: name for name in found}}
     origin = [[name, content_hash(c.flat_P, c.layout.about())] for name, c in found.items()]
     make = lambda task: [zero, *found.values()]  # noqa: E731
-    return Plan(model, tasks, names, make, config, "no pack", backbone, against=ZERO, origin=origin)
+    return Plan(model, tasks, names, make, config, "", backbone, against=ZERO, origin=origin)
 
 
 def run(plan: Plan, measurer: Measurer, log: Log | None = None) -> list[Row]:
@@ -200,8 +200,9 @@ def _summary(plan: Plan, rows: Sequence[Row]) -> list[str]:
     tasks = sorted({(row.dataset, row.task) for row in rows})
     sizes = ", ".join(f"{sum(d == name for d, _ in tasks)} {name}" for name in sorted({d for d, _ in tasks}))
     what = " and ".join(sorted({"accuracy" if row.direction == "ACC" else "recall" for row in rows}, reverse=True))
-    plural = "s" if len(tasks) != 1 else ""
-    return [f"{len(tasks)} unseen task{plural} ({sizes}); {what} in percent, averaged over tasks; pack {plan.pack!r}"]
+    noun = ("unseen " if plan.protocol else "") + ("tasks" if len(tasks) != 1 else "task")
+    owner = f"; pack {plan.pack!r}" if plan.pack else ""
+    return [f"{len(tasks)} {noun} ({sizes}); {what} in percent, averaged over tasks{owner}"]
 
 
 def _trivial(tasks: Sequence[UnseenTask]) -> list[str]:

@@ -75,7 +75,7 @@ def test_chosen_methods_in_the_asked_order(run, toy_pack):
 
 
 def test_a_terminal_gets_the_numbers_of_the_plain_table(run, toy_pack, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "400")
     plain, coloured = (run("bench", "--baselines", "paper", "--as", name).stdout for name in ("table", "terminal"))
     words = [[line.split() for line in text.splitlines() if line.strip()] for text in (plain, coloured)]
     assert words[0] == words[1]

@@ -1,0 +1,69 @@
+"""Ways to print a benchmark: for people, and for programs.
+
+tables.py  rows -> tables of cells     paper.py, paper.json  the paper's numbers beside them
+texts.py   tables -> text              here                  for programs
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+
+from sglora_cli.api import Report, Row, averages, hookimpl
+
+from .tables import cell_name
+from .texts import latex, markdown, plain, terminal
+
+
+@dataclass(frozen=True)
+class Text:
+    """A reporter made of one function."""
+
+    name: str
+    summary: str
+    function: Callable[[Report], str]
+
+    def render(self, report: Report) -> str:
+        return self.function(report)
+
+
+def as_json(report: Report) -> str:
+    """Averages, differences and every row."""
+    content = {
+        "pack": report.pack,
+        "methods": dict(report.labels),
+        "against": report.against,
+        "notes": list(report.notes),
+        "averages": {m: {cell_name(cell): v for cell, v in c.items()} for m, c in averages(report.rows).items()},
+        "differences": {
+            f"{method} {cell_name((direction, k))}": {"mean": gap[0], "low": gap[1], "high": gap[2]}
+            for (method, direction, k), gap in report.differences.items()
+        },
+        "rows": [{key: value for key, value in asdict(row).items() if key != "hits"} for row in report.rows],
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def as_csv(report: Report) -> str:
+    """Every row."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = [spec.name for spec in fields(Row) if spec.name != "hits"]
+    writer.writerow(names)
+    writer.writerows([getattr(row, name) for name in names] for row in report.rows)
+    return out.getvalue()
+
+
+@hookimpl
+def sglora_reporters() -> list[Text]:
+    return [
+        Text("table", "columns of text", plain),
+        Text("terminal", "tables in colour, for a person", terminal),
+        Text("markdown", "tables for a README", markdown),
+        Text("latex", "tables for a paper, with booktabs", latex),
+        Text("json", "averages, intervals and every row", as_json),
+        Text("csv", "every row", as_csv),
+    ]

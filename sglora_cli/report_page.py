@@ -51,7 +51,8 @@ details .wide { max-height: 24rem; overflow: auto; font-size: .85rem; }
 """
 
 _INTERVAL = (
-    """With the 95 % interval of a paired bootstrap over tasks and, where rows tell, queries, seeds and draws."""
+    "With the 95 % interval of a paired bootstrap over tasks and, where rows tell, queries, seeds and draws; "
+    "<b>bold</b> where it is clear of zero."
 )
 _FOOTER = """R@k: recall in percent inside each task, averaged over tasks. Made by <code>sglora report</code>."""
 
@@ -117,13 +118,15 @@ def _results(report: Report) -> str:
     return "\n".join(parts)
 
 
-def _cells(report: Report) -> list[tuple[str, int]]:
-    return [(d, k) for d in directions(report) for k in sorted({r.k for r in report.rows if r.direction == d})]
+def _cells(report: Report, dataset: str = "") -> list[tuple[str, int]]:
+    """Every direction and k that was measured on a data set, or on any."""
+    found = {(row.direction, row.k) for row in report.rows if dataset in ("", row.dataset)}
+    return [(d, k) for d in directions(report) for k in sorted(k for direction, k in found if direction == d)]
 
 
 def results(report: Report, dataset: str = "") -> Table:
     """Means over the tasks of a data set, or of all: a row a method, a column a direction and k; header first."""
-    cells = _cells(report)
+    cells = _cells(report, dataset)
     means = {cell: averages(only(report, *cell), dataset) for cell in cells}
     body = [["method", *(measure(*cell).removesuffix(" (%)") for cell in cells)]]
     for method, label in report.labels.items():

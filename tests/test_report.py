@@ -97,6 +97,13 @@ def test_the_tables_are_the_means_of_the_rows(run, rows, tmp_path):
             assert [label, *[f"{10 * (m - 3):+.1f} [{10 * (m - 3):+.1f}, {10 * (m - 3):+.1f}]"] * 6] in found
 
 
+def test_a_table_has_columns_of_what_was_measured_only(run, rows, tmp_path):
+    lines = [row_of(), row_of(task="people", dataset="cifar100", direction="ACC", value=70.0)]
+    run("report", rows(lines), "--out", tmp_path / "x.html")
+    heads = [cells for cells in cells_of((tmp_path / "x.html").read_text()) if cells[0] == "method"]
+    assert heads[:3] == [["method", "I2T R@1", "Accuracy"], ["method", "I2T R@1"], ["method", "Accuracy"]]
+
+
 def test_the_best_number_is_bold_and_the_second_underlined_the_oracle_aside(run, rows, tmp_path):
     lines = [row_of(m, value=v) for m, v in (("oracle", 90.0), ("zero-shot", 20.0), ("top-k", 50.0), ("cvae", 50.0))]
     run("report", rows(lines), "--out", tmp_path / "x.html")

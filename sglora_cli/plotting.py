@@ -7,7 +7,7 @@ Colours are those of Okabe and Ito, told apart by the colour-blind; shape or pla
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -117,8 +117,8 @@ def _bars(axes: Axes, chart: Bars) -> None:
             axes.errorbar(
                 value, row, xerr=[[max(0.0, value - low)], [max(0.0, high - value)]], color=_DARK, capsize=2, lw=0.9
             )
-        # The number stands inside the bar, or beside one that is too short for it: never under a whisker.
-        axes.text(0.6, row, f"{value:.1f}", va="center", fontsize=7, color="white" if value == best else _DARK)
+        # Beside the axes, where no whisker reaches.
+        axes.text(1.02, row, f"{value:.1f}", va="center", transform=axes.get_yaxis_transform())
     if chart.line:
         axes.axvline(chart.line[1], color=_DARK, lw=0.8, ls="--", zorder=0.9)
     _names(axes, chart.names)
@@ -190,12 +190,10 @@ def _map(axes: Axes, chart: Map) -> None:
     kinds = list(dict.fromkeys(kind for _, kind, *_ in chart.points))
     groups = list(dict.fromkeys(group for _, _, group, *_ in chart.points))
     alike = kinds == groups  # then a kind has its own colour, and colours need no key of their own
-    named: list[tuple[str, str]] = []
-    for name, kind, group, x, y in chart.points:
+    for _, kind, group, x, y in chart.points:
         axes.scatter(x, y, **_mark(kinds.index(kind), groups.index(group)))
-        if name:  # names would cover each other: a number each, that the key explains
-            named.append((name, kind))
-            _number(axes, len(named), x, y)
+    named = [(name, kind) for name, kind, *_ in chart.points if name]
+    _numbers(axes, [(x, y) for name, *_, x, y in chart.points if name])
     axes.set(xticks=[], yticks=[])
     axes.margins(0.08)
     for side in ("top", "right"):
@@ -212,11 +210,15 @@ def _map(axes: Axes, chart: Map) -> None:
     axes.figure.legend(handles=handles, loc="outside lower center", ncols=2)
 
 
-def _number(axes: Axes, n: int, x: float, y: float) -> None:
-    """A number beside a point, on another side than the last one: points may lie on each other."""
-    aside = ((5, 3), (-5, 3), (5, -7), (-5, -7))[n % 4]
-    side = "left" if aside[0] > 0 else "right"
-    axes.annotate(str(n), (x, y), aside, textcoords="offset points", fontsize=7, ha=side, weight="bold")
+def _numbers(axes: Axes, places: Sequence[tuple[float, float]]) -> None:
+    """A number beside each named point, away from the nearest other one: names would cover each other."""
+    for n, (x, y) in enumerate(places):
+        others = [(u - x, v - y) for m, (u, v) in enumerate(places) if m != n]
+        dx, dy = min(others, key=lambda d: d[0] ** 2 + d[1] ** 2, default=(0.0, 0.0))
+        right = dx < 0 or (dx == 0 and n % 2 == 0)
+        aside = (5 if right else -5, 3 if dy <= 0 else -7)
+        side = "left" if right else "right"
+        axes.annotate(str(n + 1), (x, y), aside, textcoords="offset points", fontsize=7, ha=side, weight="bold")
 
 
 def _mark(kind: int, group: int) -> dict[str, Any]:

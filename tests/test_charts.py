@@ -94,6 +94,7 @@ def test_bars_are_drawn_as_long_as_their_values():
         axes = plotting.plot(chart_of(Bars)).axes[0]
     assert [patch.get_width() for patch in axes.patches] == [30.0, 10.0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "$x$ and $y$"]
+    assert [text.get_text() for text in axes.texts] == ["30.0", "10.0"]
     whisker = axes.collections[0].get_segments()[0]
     assert [point[0] for point in whisker] == [25.0, 36.0]
 
@@ -114,6 +115,14 @@ def test_points_are_drawn_where_they_are():
     assert [tuple(c.get_offsets()[0]) for c in places.collections] == [(0.0, 1.0), (2.0, 3.0)]
     assert [text.get_text() for text in places.texts] == ["1"]
     assert "1  Oracle" in [text.get_text() for text in places.figure.legends[0].get_texts()]
+
+
+def test_numbers_of_points_that_lie_on_each_other_do_not():
+    points = [("a", "x", "x", 0.0, 0.0), ("b", "x", "x", 0.0, 0.0), ("c", "x", "x", 5.0, 5.0)]
+    with plotting._style():
+        texts = plotting.plot(Map(points)).axes[0].texts
+    assert [text.get_text() for text in texts] == ["1", "2", "3"]
+    assert [text.get_ha() for text in texts] == ["left", "right", "left"]
 
 
 def test_parts_of_a_stack_follow_each_other():

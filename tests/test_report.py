@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import re
+import subprocess
 import sys
 
 import pytest
@@ -135,6 +136,15 @@ def test_without_out_the_table_is_printed(run, rows):
     path = rows(hand_made())
     assert run("report", path).stdout == run("report", path, "--as", "table").stdout
     assert run("report", path, "--as", "csv").stdout.count("\n") == 1 + len(hand_made())
+
+
+def test_printing_and_the_help_load_neither_torch_nor_a_plotting_library(rows):
+    code = f"""import sys; from click.testing import CliRunner; from sglora_cli.cli import main
+for arguments in (["report", "--help"], ["report", {str(rows(hand_made()))!r}, "--as", "csv"]):
+    r = CliRunner().invoke(main, arguments)
+    assert r.exit_code == 0, r.output
+assert not {{"torch", "matplotlib", "sklearn"}} & set(sys.modules)"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_figures_go_into_a_folder(run, rows, tmp_path):

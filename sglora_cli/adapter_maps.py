@@ -13,7 +13,7 @@ from torch import Tensor
 from sglora_cli.charts import Figure, Map
 from sglora_cli.errors import Mismatch
 from sglora_cli.exhibits import Exhibits
-from sglora_cli.packs import UnseenTask
+from sglora_cli.packs import UnseenTask, file_name
 from sglora_cli.plotting import needs
 
 _MERGES = ("model-soups", "adapter-soup", "top-k", "joint")  # these mix factors: they lie in the experts' space
@@ -84,7 +84,7 @@ def _draw_map(shown: Exhibits, task: UnseenTask) -> Figure:
     points += zip(names, ["experts it leans on"] * len(names), experts.means(prior.rows), strict=True)
     chart = _placed([(text, kind, kind, point_P) for text, kind, point_P in points], config.seed)
     caption = f"{_SPACE} The pack carries one Oracle adapter a task, not its last epochs."
-    title, file = f"Draws for “{task.name}”", f"tsne-{task.dataset}"
+    title, file = f"Draws for “{task.name}”", "draws-" + file_name(task.dataset).removesuffix(".safetensors")
     return Figure(file, title, chart, caption, f"t-SNE of {_DRAWS} draws for {task.name}, its Oracle, merges, experts.")
 
 

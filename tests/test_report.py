@@ -238,7 +238,7 @@ def test_the_pack_and_its_photos_add_the_other_figures(run, rows, toy_pack, toys
     facts = json.loads(result.stdout)
     assert set(facts["missing"]) <= {"Retrieval examples"}
     names = {path.stem for path in (tmp_path / "f").iterdir()}
-    assert names >= {"contributions", "similarity-to-gain", "k-i2t", "k-t2i", "tsne-tasks", "tsne-toys"}
+    assert names >= {"contributions", "similarity-to-gain", "k-i2t", "k-t2i", "tsne-tasks", "draws-toys"}
     page = Page(out.read_text(encoding="utf-8"))
     assert "http" not in out.read_text().replace("http-equiv", "")
     photos = [v for name, v in page.attributes if name == "src" and v.startswith("data:image/jpeg;base64,")]
@@ -342,6 +342,17 @@ def test_the_maps_have_every_expert_oracle_and_draw(shown):
     names = [name for name, *_ in figure.chart.points if name]
     assert len(figure.chart.points) == 50 + len(names)
     assert names == ["Oracle", "Top-K weighted", *(shown.session.pack.experts.names[r][5:] for r in first_rows(shown))]
+
+
+def test_a_data_sets_name_cannot_lead_out_of_the_folder(shown):
+    from dataclasses import replace
+
+    from sglora_cli.adapter_maps import _draw_map
+
+    (task, *_) = shown.carried
+    evil = replace(task, dataset="../../evil/x")
+    shown.priors["../../evil/x", task.name] = shown.priors["toys", task.name]
+    assert _draw_map(shown, evil).name == "draws-evil-x"
 
 
 def first_rows(shown):

@@ -89,12 +89,14 @@ def _content(
 def _write(content: Content, out: Path | None, folder: Path | None) -> list[Path]:
     """Everything is drawn before anything is written."""
     from sglora_cli import plotting, report_page
-    from sglora_cli.files import write_bytes
+    from sglora_cli.files import inside, write_bytes
 
     files = {out: report_page.report_page(content).encode()} if out else {}
     for figure in content.figures if folder else ():
         for ending, draw in (("svg", plotting.svg), ("png", plotting.png)):
-            files[Path(folder or "") / f"{figure.name}.{ending}"] = draw(figure.chart)
+            name = f"{figure.name}.{ending}"  # of a data set, so a stranger's
+            inside(folder or Path(), name)
+            files[(folder or Path()) / name] = draw(figure.chart)
     for path, data in files.items():
         write_bytes(path, data)
     return list(files)

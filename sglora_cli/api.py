@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from sglora_cli.checkpoints import Checkpoint
 from sglora_cli.configs import (
     GenerateConfig,
     LoraConfig,
@@ -95,6 +96,7 @@ __all__ = [
     "AttentionSites",
     "Backbone",
     "BadFile",
+    "Checkpoint",
     "Dataset",
     "Experts",
     "Fitted",

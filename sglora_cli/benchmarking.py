@@ -53,6 +53,8 @@ class Plan:
     backbone: str
     against: str = AGAINST
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    """What a reader of the table must know."""
     origin: Any = None
     """What else the adapters follow from, as JSON: the pack's manifest, or the adapters' files."""
 
@@ -112,7 +114,9 @@ def plan(session: Session, tasks: Sequence[UnseenTask], names: Mapping[str, str]
 
     protocol: dict[str, Any] = {"backbone": pack.backbone, "rank": pack.layout.rank, "k": pack.prior_config.k}
     protocol["experts"] = sorted({t["dataset"] for t in pack.manifest["tasks"] if t["role"] == "expert"})
-    return Plan(session.model, tasks, names, make, config, pack.name, pack.backbone, AGAINST, protocol, pack.manifest)
+    return Plan(
+        session.model, tasks, names, make, config, pack.name, pack.backbone, AGAINST, protocol, origin=pack.manifest
+    )
 
 
 def plan_of_adapters(
@@ -190,7 +194,7 @@ def report(plan: Plan, rows: Sequence[Row], paper: bool = False) -> Report:
     found = bootstrap(rows, plan.config.resamples, plan.config.seed)
     against = plan.against if plan.against in plan.names else next(iter(plan.names))
     labels = {CHANCE: "Chance", **plan.names}
-    said = [*_summary(plan, rows), *_trivial(plan.tasks)]
+    said = [*_summary(plan, rows), *_trivial(plan.tasks), *plan.notes]
     if bare := sorted(found.without_hits - {CHANCE}):
         said.append(f"intervals of {', '.join(bare)}: over tasks only, hits of single queries were not kept")
     return Report(plan.pack, rows, labels, found.differences(against), against, said, paper, plan.protocol)

@@ -1,8 +1,8 @@
-"""Recipe -> pack, in steps that can be interrupted: what a step finished is never done again.
+"""Recipe -> pack, in steps that can be killed: what a step finished is never done again.
 
-Steps: features of every task, the warm-up, adapters of every task, the joint adapter, experts and
-index, generators, evaluation. Finished steps lie in the folder
-`work` of the user cache, each under the hash of everything it follows from.
+Steps: features of every task, the warm-up, adapters of every task, the joint adapter (steps.py), generators,
+then the pack's folder. The same recipe and photos give the same bytes, however often the build was interrupted, on
+one machine with one number of threads: other arithmetic rounds differently, and training amplifies it.
 """
 
 from __future__ import annotations
@@ -13,79 +13,241 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sglora_cli import __version__, settings
 from sglora_cli.adapters import Layout
+from sglora_cli.checkpoints import Checkpoint
 from sglora_cli.configs import RuntimeConfig
 from sglora_cli.contracts import Material, Model, Task
 from sglora_cli.errors import BadFile
-from sglora_cli.features import task_tensors
-from sglora_cli.files import content_hash, load_tensors, put_folder, save_tensors, scratch_folder
+from sglora_cli.estimating import Estimate, estimated
+from sglora_cli.features import compute, feature_key
+from sglora_cli.files import content_hash, drop_drafts, load_tensors, put_folder, save_tensors, scratch_folder
 from sglora_cli.host import Host
+from sglora_cli.journal import Journal
+from sglora_cli.locking import locked
 from sglora_cli.packs import FORMAT, ExpertFiles, file_name, seal
-from sglora_cli.progressing import progress
+from sglora_cli.progressing import progress, working
 from sglora_cli.recipes import Recipe, planned
 from sglora_cli.semantics import check_text, meaning, prior
-from sglora_cli.settings import cache_folder
 from sglora_cli.shelves import built_folder
-from sglora_cli.training import TaskTensors, train_joint, train_tasks, warm_up
+from sglora_cli.steps import BuildTask, Steps, missing_features, work_folder
 
 Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class BuildTask:
-    """A task with its role and what the frozen parts make of its photos."""
+class Build:
+    """One build: what is made of what, where it goes, and where it says how it goes."""
 
-    task: Task
-    role: str
-    train: TaskTensors
-    test: TaskTensors | None
+    host: Host
+    recipe: Recipe
+    model: Model
+    tasks: Sequence[BuildTask]
+    steps: Steps
+    target: Path
+    note: Note
+    journal: Journal
 
+    @classmethod
+    def prepare(
+        cls,
+        host: Host,
+        recipe: Recipe,
+        data: Path,
+        note: Note = lambda text: None,
+        out: Path | None = None,
+        runtime: RuntimeConfig | None = None,
+        log: Path | None = None,
+    ) -> Build:
+        """Read recipe and photos' bytes, load the backbone; nothing is computed or written yet.
 
-def build(
-    host: Host,
-    recipe: Recipe,
-    data: Path,
-    note: Note,
-    out: Path | None = None,
-    runtime: RuntimeConfig | None = None,
-) -> Path:
-    """Build the pack and put it in its place, replacing an older one; returns its folder.
+        Raises UnknownName, BadFile, Mismatch, Unavailable for everything that can be known so early.
+        """
+        plan = planned(host, recipe, data)
+        model = host.backbones[recipe.backbone].load(settings.runtime(runtime or RuntimeConfig(), recipe.backbone))
+        layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
+        tasks = build_tasks(model, plan)
+        steps = Steps(model, layout, tasks, recipe.train)
+        return cls(host, recipe, model, tasks, steps, out or built_folder() / recipe.name, note, Journal(log))
 
-    Raises UnknownName, BadFile, Unavailable before anything is trained.
-    """
-    started = time.monotonic()
-    plan = planned(host, recipe, data)
-    backbone = host.backbones[recipe.backbone]
-    model = backbone.load(settings.runtime(runtime or RuntimeConfig(), recipe.backbone))
-    layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
-    tasks = _features(model, plan)
-    note(f"features: {time.monotonic() - started:.0f} s")
-    note(f"{len(tasks)} tasks, {sum(len(t.train.stem_N) for t in tasks)} training photos, {layout.size} numbers each")
+    def estimate(self) -> Estimate:
+        """What is left to do, measured on a few steps."""
+        return estimated(self.host, self.recipe, self.model, self.tasks, self.steps, self.target)
 
-    states = _States(model, layout, tasks, recipe)
-    states.train(note)
-    joint_P = states.joint()
-    note(f"adapters: {time.monotonic() - started:.0f} s")
+    def facts(self) -> dict[str, Any]:
+        """What is built: tasks and the photos they need, by role."""
+        roles: dict[str, dict[str, int]] = {}
+        for t in self.tasks:
+            count = roles.setdefault(t.role, {"tasks": 0, "photos": 0})
+            count["tasks"] += 1
+            count["photos"] += len(t.photos) + (len(t.task.photos["test"]) if t.test_key else 0)
+        return {
+            "recipe": self.recipe.name,
+            "backbone": self.recipe.backbone,
+            "roles": roles,
+            "epochs": self.recipe.train.epochs,
+            "generators": list(self.recipe.generators),
+        }
 
-    target = out or built_folder() / recipe.name
-    with scratch_folder(target) as folder:
-        experts, index_ED = _write_experts(folder, model, layout, tasks, states)
-        save_tensors(
-            folder / "joint.safetensors", {"joint": joint_P}, {"kind": "joint", "fingerprint": model.fingerprint}
+    def run(self) -> Path:
+        """Do what is left, and put the pack in its place, replacing an older one; returns its folder."""
+        started = time.monotonic()
+        photos = sum(len(t.photos) for t in self.tasks)
+        self.note(f"{len(self.tasks)} tasks, {photos} training photos, {self.steps.layout.size} numbers each")
+        self.journal("build", recipe=self.recipe.name, tasks=len(self.tasks), photos=photos, target=str(self.target))
+        compute_features(self.model, self.tasks, self.journal)
+        self.note(f"features: {time.monotonic() - started:.0f} s")
+        self._adapters()
+        self.note(f"adapters: {time.monotonic() - started:.0f} s")
+        with locked(work_folder() / content_hash(str(self.target.resolve()))):
+            drop_drafts(self.target)  # of a build that was killed while it wrote
+            with scratch_folder(self.target) as folder:
+                self._write(folder)
+                put_folder(folder, self.target)
+        for name in self.recipe.generators:
+            self._generator_path(name).unlink(missing_ok=True)  # another version of a generator must not find it
+        self.journal("built", seconds=round(time.monotonic() - started, 3))
+        self.note(f"built in {time.monotonic() - started:.0f} s")
+        return self.target
+
+    def _adapters(self) -> None:
+        missing = [path for path in self.steps.paths if not path.exists()]
+        trained = sum(
+            len(group) for path, group in zip(self.steps.group_paths, self.steps.groups, strict=True) if path.exists()
         )
-        health = _fit_generators(folder, host, recipe, model, tasks, states, experts, index_ED, joint_P, note)
-        _write_evaluation(folder, tasks, states)
-        manifest = _manifest(recipe, model, layout, tasks, health)
-        seal(folder, manifest)
-        put_folder(folder, target)
-    note(f"built in {time.monotonic() - started:.0f} s")
-    return target
+        if trained:
+            self.note(f"{trained} tasks were trained before")
+        with working("training", sum(self.steps.passes(path) for path in missing)) as advance:
+            self.steps.train(advance, self.journal)
+
+    def _write(self, folder: Path) -> None:
+        """The pack's files, but for generators each in a moment."""
+        experts, index_ED = self._write_experts(folder)
+        save_tensors(
+            folder / "joint.safetensors",
+            {"joint": self.steps.joint_P},
+            {"kind": "joint", "fingerprint": self.model.fingerprint},
+        )
+        health = self._fit_generators(folder, experts, index_ED)
+        for t in progress([t for t in self.tasks if t.test_key], "evaluation"):
+            self._write_evaluation(folder, t)
+        seal(folder, self._manifest(health))
+
+    def _write_experts(self, folder: Path) -> tuple[ExpertFiles, Tensor]:
+        chosen = self.steps.experts
+        for t in chosen:
+            mean_P, variance_P = self.steps.moments(t)
+            about = {
+                "kind": "expert",
+                "task": t.task.key,
+                "description": t.task.description,
+                "states": self.steps.kept,
+            }
+            save_tensors(folder / "experts" / file_name(t.task.key), {"mu": mean_P, "var": variance_P}, about)
+        descriptions, keys = [t.task.description for t in chosen], [t.task.key for t in chosen]
+        index_ED = self.model.encode_text(descriptions).float()
+        index = {"index": index_ED, "meaning": meaning(self.model, descriptions)}
+        save_tensors(folder / "index.safetensors", index, {"kind": "index", "tasks": keys})
+        return ExpertFiles(folder / "experts", keys, self.steps.layout), index_ED
+
+    def _generator_path(self, name: str) -> Path:
+        follows = [str(path.stem) for path in self.steps.paths]
+        key = content_hash(name, self.recipe.generators[name], asdict(self.recipe.prior), follows, self._descriptions())
+        return work_folder() / f"{key}.safetensors"
+
+    def _descriptions(self) -> list[str]:
+        return [t.task.description for t in self.steps.seen]
+
+    def _fit_generators(self, folder: Path, experts: ExpertFiles, index_ED: Tensor) -> dict[str, Any]:
+        chosen = [t for t in self.tasks if t.role == "training"]
+        embeddings = self.model.encode_text([t.task.description for t in chosen]) if chosen else ()
+        priors = [prior(d, index_ED, experts, self.recipe.prior) for d in embeddings]
+        health = {}
+        for name, table in self.recipe.generators.items():
+            path = self._generator_path(name)
+            if not path.exists():
+                checkpoint = Checkpoint(path.with_suffix(".checkpoint"))
+                material = self._material(chosen, experts, priors, checkpoint)
+                began = time.monotonic()
+                fitted, facts = self.host.generators[name].fit(material, table)
+                save_tensors(path, fitted.tensors(), {"health": facts})
+                checkpoint.drop()
+                self.journal("generator", name=name, seconds=round(time.monotonic() - began, 3))
+            tensors, about = load_tensors(path)
+            health[name] = about["health"]
+            save_tensors(folder / "generators" / f"{name}.safetensors", tensors, {"kind": "generator", "name": name})
+        return health
+
+    def _material(
+        self, chosen: Sequence[BuildTask], experts: ExpertFiles, priors: Sequence[Any], checkpoint: Checkpoint
+    ) -> Material:
+        states = [self.steps.states(t) for t in chosen]
+        return Material(
+            experts=experts,
+            tasks=[t.task.key for t in chosen],
+            states=lambda t: states[t].to("cpu"),
+            rows=lambda t, rows: states[t][rows],
+            states_of_task=self.steps.kept,
+            priors=priors,
+            joint_P=self.steps.joint_P,
+            seed=self.recipe.train.seed,
+            note=self.note,
+            checkpoint=checkpoint,
+        )
+
+    def _write_evaluation(self, folder: Path, t: BuildTask) -> None:
+        test = t.test(self.model).to(torch.device("cpu"))
+        tensors = {"stem": test.stem_N, "text": test.text_CD.half(), "oracle": self.steps.moments(t)[0]}
+        captions = [c for photo in t.task.photos["test"] for c in photo.captions]
+        about = {"kind": "evaluation", "task": t.task.key, "captions": captions, "image_of": list(test.image_of)}
+        save_tensors(folder / "evaluation" / file_name(t.task.key), tensors, about)
+
+    def _manifest(self, health: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "name": self.recipe.name,
+            "made_by": f"sglora {__version__}",
+            "recipe": self.recipe.raw,
+            "backbone": self.recipe.backbone,
+            "fingerprint": self.model.fingerprint,
+            "layout": self.steps.layout.about(),
+            "prior": asdict(self.recipe.prior),
+            "default_generator": self.recipe.default_generator,
+            "generators": dict(health),
+            "tasks": [
+                {
+                    "key": t.task.key,
+                    "dataset": t.task.dataset,
+                    "name": t.task.name,
+                    "role": t.role,
+                    "description": t.task.description,
+                    "train_photos": len(t.photos),
+                    "test_photos": len(t.task.photos["test"]),
+                }
+                for t in self.tasks
+            ],
+        }
 
 
-def _features(model: Model, plan: Sequence[Mapping[str, Sequence[Task]]]) -> list[BuildTask]:
+def compute_features(model: Model, tasks: Sequence[BuildTask], journal: Journal) -> None:
+    """What the frozen parts make of all photos, as far as the cache lacks it."""
+    missing = missing_features(tasks)
+    with working("features", sum(len(photos) for _, photos, _ in missing)) as advance:
+        for task, photos, key in missing:
+            began = time.monotonic()
+            for done in compute(model, task.key, photos, key):
+                advance(done, task.key)
+            journal("features", task=task.key, photos=len(photos), seconds=round(time.monotonic() - began, 3))
+
+
+def build_tasks(model: Model, plan: Sequence[Mapping[str, Sequence[Task]]]) -> list[BuildTask]:
+    """The tasks of a plan (role -> tasks, of each source). Reads every photo's bytes.
+
+    Raises BadFile for a task with fewer than two training photos, Mismatch for a description that would be cut.
+    """
     wanted = [(role, task) for roles in plan for role, tasks in roles.items() for task in tasks]
     for _, task in wanted:
         check_text(model, task.description)
@@ -93,175 +255,12 @@ def _features(model: Model, plan: Sequence[Mapping[str, Sequence[Task]]]) -> lis
             raise BadFile(
                 f"task {task.key} has {len(task.photos['train'])} training photo(s), it needs two", "remove it"
             )
-    found = []
-    for role, task in progress(wanted, "features"):
-        test = task_tensors(model, task.key, task.photos["test"]) if role == "unseen" and task.photos["test"] else None
-        found.append(BuildTask(task, role, task_tensors(model, task.key, task.photos["train"]), test))
-    return found
-
-
-class _States:
-    """The last M adapters of every task, on disk as soon as they are trained."""
-
-    def __init__(self, model: Model, layout: Layout, tasks: Sequence[BuildTask], recipe: Recipe) -> None:
-        self.model, self.layout, self.config, self.tasks = model, layout, recipe.train, tasks
-        settings = {k: v for k, v in asdict(recipe.train).items() if k != "tasks_at_once"}
-        self.follows_from: list[Any] = [model.fingerprint, layout.about(), settings]
-        self.start_P = self._start(settings)
-
-    def _start(self, settings: Mapping[str, Any]) -> Tensor:
-        """(P,) where every task starts: warmed up on the experts only, so training tasks stay unseen to it."""
-        experts = [t.train for t in self.tasks if t.role == "expert"]
-        if not self.config.warmup_epochs:
-            return warm_up(self.model, self.layout, experts, self.config)
-        used = {k: v for k, v in settings.items() if k not in ("epochs", "states", "learning_rate", "joint_epochs")}
-        path = self._path(*experts, follows_from=["warm-up", *self.follows_from[:2], used])
-        if not path.exists():
-            start_P = warm_up(self.model, self.layout, experts, self.config)
-            save_tensors(path, {"start": start_P}, {"kind": "start"})
-        self.follows_from.append(path.stem)  # what is trained from here depends on the experts, too
-        return load_tensors(path, ("start",))[0]["start"]
-
-    def _path(self, *tensors: TaskTensors, follows_from: Sequence[Any] = ()) -> Path:
-        parts: list[Any] = [x for t in tensors for x in (t.name, t.stem_N, t.text_CD, list(t.image_of))]
-        if len(tensors) > 1:  # for an adapter of many tasks, how many tasks make a step is part of the method
-            parts.append(self.config.tasks_at_once)
-        key = content_hash(list(follows_from or self.follows_from), *parts)
-        return cache_folder() / "work" / f"{key}.safetensors"
-
-    def train(self, note: Note) -> None:
-        missing = [t.train for t in self.tasks if not self._path(t.train).exists()]
-        if len(missing) < len(self.tasks):
-            note(f"{len(self.tasks) - len(missing)} tasks were trained before")
-        for task, states_MP in train_tasks(self.model, self.layout, missing, self.config, self.start_P):
-            save_tensors(self._path(task), {"states": states_MP}, {"kind": "states", "task": task.name})
-
-    def of(self, task: BuildTask) -> Tensor:
-        """(M, P)."""
-        return load_tensors(self._path(task.train), ("states",))[0]["states"]
-
-    def joint(self) -> Tensor:
-        """(P,) trained on experts and training tasks; nothing of an unseen task."""
-        seen = [t.train for t in self.tasks if t.role != "unseen"]
-        path = self._path(*seen, follows_from=["joint", *self.follows_from])
-        if not path.exists():
-            joint_P = train_joint(self.model, self.layout, seen, self.config)
-            save_tensors(path, {"joint": joint_P}, {"kind": "joint"})
-        return load_tensors(path, ("joint",))[0]["joint"]
-
-
-def _write_experts(
-    folder: Path, model: Model, layout: Layout, tasks: Sequence[BuildTask], states: _States
-) -> tuple[ExpertFiles, Tensor]:
-    chosen = [t for t in tasks if t.role == "expert"]
-    for t in chosen:
-        states_MP = states.of(t).double()
-        about = {"kind": "expert", "task": t.task.key, "description": t.task.description, "states": len(states_MP)}
-        tensors = {"mu": states_MP.mean(dim=0).float(), "var": states_MP.var(dim=0, correction=0).float()}
-        save_tensors(folder / "experts" / file_name(t.task.key), tensors, about)
-    index_ED = model.encode_text([t.task.description for t in chosen]).float()
-    meaning_EW = meaning(model, [t.task.description for t in chosen])
-    save_tensors(
-        folder / "index.safetensors",
-        {"index": index_ED, "meaning": meaning_EW},
-        {"kind": "index", "tasks": [t.task.key for t in chosen]},
-    )
-    return ExpertFiles(folder / "experts", [t.task.key for t in chosen], layout), index_ED
-
-
-def _fit_generators(
-    folder: Path,
-    host: Host,
-    recipe: Recipe,
-    model: Model,
-    tasks: Sequence[BuildTask],
-    states: _States,
-    experts: ExpertFiles,
-    index_ED: Tensor,
-    joint_P: Tensor,
-    note: Note,
-) -> dict[str, Any]:
-    chosen = [t for t in tasks if t.role == "training"]
-    embeddings = model.encode_text([t.task.description for t in chosen]) if chosen else ()
-    material = Material(
-        experts=experts,
-        tasks=[t.task.key for t in chosen],
-        states=lambda t: states.of(chosen[t]),
-        priors=[prior(d, index_ED, experts, recipe.prior) for d in embeddings],
-        joint_P=joint_P,
-        seed=recipe.train.seed,
-        note=note,
-    )
-    health = {}
-    for name, table in recipe.generators.items():
-        fitted, health[name] = host.generators[name].fit(material, table)
-        save_tensors(
-            folder / "generators" / f"{name}.safetensors", fitted.tensors(), {"kind": "generator", "name": name}
+    return [
+        BuildTask(
+            task,
+            role,
+            feature_key(model, task.photos["train"]),
+            feature_key(model, task.photos["test"]) if role == "unseen" and task.photos["test"] else "",
         )
-    return health
-
-
-def _write_evaluation(folder: Path, tasks: Sequence[BuildTask], states: _States) -> None:
-    for t in tasks:
-        if t.role == "unseen" and t.test is not None:
-            tensors = {
-                "stem": t.test.stem_N.half(),
-                "text": t.test.text_CD.half(),
-                "oracle": states.of(t).double().mean(dim=0).float(),
-            }
-            captions = [c for photo in t.task.photos["test"] for c in photo.captions]
-            about = {"kind": "evaluation", "task": t.task.key, "captions": captions, "image_of": list(t.test.image_of)}
-            save_tensors(folder / "evaluation" / file_name(t.task.key), tensors, about)
-
-
-def _manifest(
-    recipe: Recipe,
-    model: Model,
-    layout: Layout,
-    tasks: Sequence[BuildTask],
-    health: Mapping[str, Any],
-) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "name": recipe.name,
-        "made_by": f"sglora {__version__}",
-        "recipe": recipe.raw,
-        "backbone": recipe.backbone,
-        "fingerprint": model.fingerprint,
-        "layout": layout.about(),
-        "prior": asdict(recipe.prior),
-        "default_generator": recipe.default_generator,
-        "generators": dict(health),
-        "tasks": [
-            {
-                "key": t.task.key,
-                "dataset": t.task.dataset,
-                "name": t.task.name,
-                "role": t.role,
-                "description": t.task.description,
-                "train_photos": len(t.train.stem_N),
-                "test_photos": len(t.task.photos["test"]),
-            }
-            for t in tasks
-        ],
-    }
-
-
-def plan(host: Host, recipe: Recipe, data: Path) -> dict[str, Any]:
-    """What a build would do, without doing it: tasks and photos by role."""
-    backbone = host.backbones[recipe.backbone]
-    roles: dict[str, dict[str, int]] = {}
-    for source in planned(host, recipe, data):
-        for role, tasks in source.items():
-            count = roles.setdefault(role, {"tasks": 0, "photos": 0})
-            count["tasks"] += len(tasks)
-            count["photos"] += sum(len(photos) for task in tasks for photos in task.photos.values())
-    return {
-        "recipe": recipe.name,
-        "backbone": backbone.name,
-        "roles": roles,
-        "adapters_to_train": sum(count["tasks"] for count in roles.values()) + 1 + bool(recipe.train.warmup_epochs),
-        "epochs": recipe.train.epochs,
-        "generators": list(recipe.generators),
-        "target": str(built_folder() / recipe.name),
-    }
+        for role, task in progress(wanted, "reading photos")
+    ]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sglora_cli.adapters import Layout
+    from sglora_cli.checkpoints import Checkpoint
     from sglora_cli.configs import RuntimeConfig
     from sglora_cli.semantics import Prior
 
@@ -149,6 +150,8 @@ class Generator(Protocol):
 
     # Optional: config, the dataclass of knobs its table in a recipe fills. Then the table is checked before
     # anything is trained, and errors have their lines.
+    # Optional: cost(layout, tasks, states, settings) -> {"parameters": int, "bytes": int, "seconds": float}: what
+    # `fit` will need for so many training tasks of so many states, without their photos or adapters.
 
 
 @runtime_checkable
@@ -181,7 +184,11 @@ class Material:
     experts: Experts
     tasks: Sequence[str]
     states: Callable[[int], Tensor]
-    """Saved adapters of training task t: (M, P)."""
+    """All saved adapters of training task t, in memory: (M, P)."""
+    rows: Callable[[int, Sequence[int]], Tensor]
+    """Some of them, read from disk: (number of rows, P)."""
+    states_of_task: int
+    """M."""
     priors: Sequence[Prior]
     """The prior of each training task's description."""
     joint_P: Tensor
@@ -189,6 +196,8 @@ class Material:
     seed: int
     note: Callable[[str], None]
     """Say how it goes."""
+    checkpoint: Checkpoint | None = None
+    """Where a long fit may keep how far it got. Interrupted, `fit` is called again with the same one."""
 
 
 @dataclass(frozen=True)

@@ -128,8 +128,8 @@ def _is_in(task: UnseenTask, table: str, own: set[str]) -> bool:
     }[table]
 
 
-def check_leaks(pack: Pack, tasks: Sequence[UnseenTask]) -> None:
-    """Raises Mismatch if an expert or training task of the pack is, by its key or its sentence, one of the tasks."""
+def leaks(pack: Pack, tasks: Sequence[UnseenTask]) -> list[str]:
+    """The tasks that are, by their key or their sentence, an expert or training task of the pack."""
     seen: dict[str, dict[str, Any]] = {}
     for task in pack.manifest["tasks"]:
         if task["role"] != "unseen":
@@ -139,7 +139,12 @@ def check_leaks(pack: Pack, tasks: Sequence[UnseenTask]) -> None:
         task = seen.get(f"{t.dataset}/{t.name}".casefold()) or seen.get(t.description.casefold())
         if task:
             found.append(f"{t.dataset}/{t.name} ({task['role']} {task['key']})")
-    if found:
+    return found
+
+
+def check_leaks(pack: Pack, tasks: Sequence[UnseenTask]) -> None:
+    """Raises Mismatch if there is a leak."""
+    if found := leaks(pack, tasks):
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise Mismatch(
             f"pack {pack.name!r} has seen what it would be measured on: {', '.join(found[:3])}{more}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 import tempfile
@@ -129,7 +130,7 @@ def read_about(path: Path) -> dict[str, Any]:
 
 def tensor_names(path: Path) -> tuple[list[str], dict[str, Any]]:
     """Names of a safetensors file's tensors, and its `sglora` metadata; reads the header only."""
-    header = _header(path)
+    header = safetensors_header(path)
     metadata = header.pop("__metadata__", {})
     return list(header), _about(path, metadata.get(KEY) if isinstance(metadata, dict) else None)
 
@@ -146,7 +147,8 @@ def _about(path: Path, text: Any) -> dict[str, Any]:
     return about
 
 
-def _header(path: Path) -> dict[str, Any]:
+def safetensors_header(path: Path) -> dict[str, Any]:
+    """The table at the start of a safetensors file. Raises BadFile."""
     try:
         with path.open("rb") as file:
             start = file.read(8)
@@ -269,6 +271,15 @@ def put_file(draft: Path, target: Path) -> None:
         os.replace(draft, target)
     except OSError as error:
         raise Unavailable(f"cannot put {target.name!r} into {target.parent}: {error.strerror}") from error
+
+
+def drop_drafts(target: Path) -> None:
+    """Remove what a killed process left of a file or folder that it was writing. Only for who holds its lock."""
+    left = re.compile(re.escape(f".{target.name[:100]}.") + r"[a-z0-9_]{8}\.draft")
+    for path in target.parent.iterdir() if target.parent.is_dir() else ():
+        if left.fullmatch(path.name):
+            with suppress(OSError):
+                _erase(path)
 
 
 def drop_folder(folder: Path) -> None:

@@ -1,7 +1,8 @@
 """Adapters x tasks -> rows, and nothing measured twice.
 
 What was measured lies in the folder `measured` of the user cache, under the hash of everything it follows
-from: the model's fingerprint, the layout, the adapter's numbers, stems, texts, and which belongs to which.
+from: the model's fingerprint, device and precision, the layout, the adapter's numbers, stems, texts, and which
+belongs to which.
 Change any of them, or VERSION, and it is measured again.
 
 Shapes: S adapters, N images, D embedding, P numbers, Q queries.
@@ -59,6 +60,8 @@ class Measurer:
     """Measures adapters of one model."""
 
     model: Model
+    precision: str = ""
+    """What the user asked for: with the device it says in which numbers the backbone computes."""
     fresh: bool = False
     """Measure everything again."""
     count: Count = field(default_factory=Count)
@@ -68,7 +71,8 @@ class Measurer:
         tensors = task.tensors
         stems = [tensors.stem_N[i : i + _AT_ONCE] for i in range(0, len(tensors.stem_N), _AT_ONCE)]
         belongs = [list(tensors.image_of), list(labels(tensors))]
-        on = content_hash(VERSION, self.model.fingerprint, belongs, tensors.text_CD, *stems)
+        how = [VERSION, self.model.fingerprint, self.model.device.type, self.precision]
+        on = content_hash(how, belongs, tensors.text_CD, *stems)
         return [content_hash(on, c.layout.about(), c.flat_P) for c in candidates]
 
     def missing(self, task: UnseenTask, candidates: Sequence[Candidate]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sglora_cli import settings, shelves
@@ -11,7 +11,7 @@ from sglora_cli.benchmarking import Plan, methods, plan, plan_of_adapters
 from sglora_cli.configs import BenchConfig, RuntimeConfig
 from sglora_cli.contracts import Model
 from sglora_cli.errors import UsageError
-from sglora_cli.evaluation import check_leaks, narrowed, of_dataset, of_other, unseen_tasks
+from sglora_cli.evaluation import check_leaks, leaks, narrowed, of_dataset, of_other, unseen_tasks
 from sglora_cli.formats import provenance
 from sglora_cli.generating import Session
 from sglora_cli.host import Host
@@ -50,7 +50,8 @@ def planned(host: Host, asked: Asked, config: BenchConfig, runtime: RuntimeConfi
     if not asked.own_expert:
         check_leaks(session.pack, tasks)
     names = methods(host, session.pack, asked.baselines, oracle=all(t.oracle_P is not None for t in tasks))
-    return plan(session, tasks, names, config)
+    notes = [f"a leak: the pack has seen {', '.join(seen)}"] if (seen := leaks(session.pack, tasks)) else []
+    return replace(plan(session, tasks, names, config), notes=notes)
 
 
 def _tasks(session: Session, asked: Asked, data: Path | None) -> list[UnseenTask]:

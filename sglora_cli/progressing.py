@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
+
+Advance = Callable[[float, str], None]
+"""(units of work that were done, what is being done)"""
 
 _quiet = False
 PLAIN_SECONDS = 10.0
@@ -19,26 +23,63 @@ def be_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+def remark(text: str) -> None:
+    """A line on stderr, unless there is to be no progress."""
+    if not _quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
 def progress(items: Sequence[T] | range, what: str) -> Iterable[T]:
     """The items, with their progress shown while they are consumed."""
     if _quiet or len(items) == 0:
         return items  # type: ignore[return-value]
-    return _bar(items, what) if sys.stderr.isatty() else _lines(items, what)  # type: ignore[arg-type]
+    return _shown(items, what)  # type: ignore[arg-type]
 
 
-def _bar(items: Sequence[T], what: str) -> Iterator[T]:
-    from rich.console import Console
-    from rich.progress import track
+def _shown(items: Sequence[T], what: str) -> Iterator[T]:
+    with working(what, len(items)) as advance:
+        for item in items:
+            yield item
+            advance(1, "")
 
-    yield from track(items, what, console=Console(stderr=True), transient=True)
+
+@contextmanager
+def working(what: str, total: float) -> Iterator[Advance]:
+    """Show work of `total` units, and how long what is left will take; call what this gives as units are done."""
+    if _quiet or total <= 0:
+        yield lambda units, part: None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+            bar = bars.add_task(what, total=total)
+            yield lambda units, part: bars.update(bar, advance=units, description=f"{what} {part}".strip())
+    else:
+        yield _Lines(what, total).advance
 
 
-def _lines(items: Sequence[T], what: str) -> Iterator[T]:
-    last = start = time.monotonic()
-    for done, item in enumerate(items):
+class _Lines:
+    def __init__(self, what: str, total: float) -> None:
+        self.what, self.total, self.done = what, total, 0.0
+        self.start = self.last = time.monotonic()
+
+    def advance(self, units: float, part: str) -> None:
+        self.done += units
         now = time.monotonic()
-        if done and now - last > PLAIN_SECONDS:
-            left = (now - start) / done * (len(items) - done)
-            print(f"{what}: {done} of {len(items)}, {left:.0f} s left", file=sys.stderr, flush=True)
-            last = now
-        yield item
+        if now - self.last > PLAIN_SECONDS and self.done < self.total:
+            left = (now - self.start) / self.done * (self.total - self.done) if self.done else 0.0
+            percent = 100 * self.done / self.total
+            remark(f"{f'{self.what} {part}'.strip()}: {percent:.0f} %, {duration(left)} left")
+            self.last = now
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(7.2), duration(95), duration(5000)
+    ('7 s', '2 min', '1.4 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

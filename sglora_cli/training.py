@@ -9,7 +9,7 @@ Shapes: T tasks, N photos of a step (padded), L.. stem, C captions, D embedding,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +20,7 @@ from sglora_cli.configs import TrainConfig
 from sglora_cli.contracts import Model
 from sglora_cli.errors import Mismatch
 from sglora_cli.progressing import progress
+from sglora_cli.tensor_rows import TensorRows
 
 
 @dataclass(frozen=True)
@@ -35,22 +36,34 @@ class TaskTensors:
         """The same, with its tensors on a device: a step there then waits for no copy."""
         return replace(self, stem_N=self.stem_N.to(device), text_CD=self.text_CD.to(device))
 
-    def captions_of(self) -> list[list[int]]:
-        own: list[list[int]] = [[] for _ in range(len(self.stem_N))]
-        for caption, image in enumerate(self.image_of):
-            own[image].append(caption)
-        return own
+
+@dataclass(frozen=True)
+class StoredTask:
+    """The same, left on disk: a step reads the rows it needs."""
+
+    name: str
+    stem_N: TensorRows
+    text_CD: TensorRows
+    image_of: tuple[int, ...]
+
+    def to(self, device: torch.device) -> TaskTensors:
+        return TaskTensors(self.name, self.stem_N.to(device), self.text_CD.to(device), self.image_of)
+
+
+AnyTask = TaskTensors | StoredTask
 
 
 class _Batches:
     """The order of one task's photos and captions; depends on the seed and the task's name only."""
 
-    def __init__(self, task: TaskTensors, config: TrainConfig) -> None:
+    def __init__(self, task: AnyTask, config: TrainConfig) -> None:
         if len(task.stem_N) < 2:
             raise Mismatch(f"task {task.name!r} has {len(task.stem_N)} photo(s); a contrastive loss needs two")
         digest = hashlib.sha256(f"{config.seed} {task.name}".encode()).digest()
         self.rng = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        self.task, self.own = task, task.captions_of()
+        self.own: list[list[int]] = [[] for _ in range(len(task.stem_N))]
+        for caption, image in enumerate(task.image_of):
+            self.own[image].append(caption)
         self.steps = -(-len(task.stem_N) // config.batch)
 
     def epoch(self) -> list[tuple[list[int], list[int]]]:
@@ -85,6 +98,15 @@ class RowAdam:
         scale = (second / (1 - two**n)).sqrt() + 1e-8
         self.x[rows] = self.x[rows] * (1 - self.rate * self.decay) - self.rate * (first / (1 - one**n)) / scale
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The parameters and where Adam stands."""
+        return {"x": self.x.detach(), "first": self.first, "second": self.second, "count": self.count_T1}
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, own in self.tensors().items():
+            own.copy_(tensors[name])
+
 
 def contrastive_loss(image_TND: Tensor, text_TND: Tensor, real_TN: Tensor, scale: float) -> Tensor:
     """Symmetric image-text loss of each task: (T,). Padding and repeated captions are no negatives."""
@@ -99,7 +121,7 @@ def contrastive_loss(image_TND: Tensor, text_TND: Tensor, real_TN: Tensor, scale
 
 
 def _gather(
-    tasks: Sequence[TaskTensors], batches: Sequence[tuple[list[int], list[int]]], device: torch.device
+    tasks: Sequence[AnyTask], batches: Sequence[tuple[list[int], list[int]]], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step's padded stems (T, N, ...), texts (T, N, D) and which of them are real (T, N), on the device."""
     widest = max(len(photos) for photos, _ in batches)
@@ -120,76 +142,138 @@ def _gradient(model: Model, loss: Tensor, adapters_TP: Tensor) -> Tensor:
     return gradient_TP if scale == 1 else torch.nan_to_num(gradient_TP / scale, 0.0, 0.0, 0.0)
 
 
+class OwnTraining:
+    """Tasks that train side by side, each its own adapter, an epoch at a time.
+
+    Interrupted, it goes on from `tensors()`, in another process too, and ends with the same numbers.
+    """
+
+    def __init__(
+        self, model: Model, layout: Layout, tasks: Sequence[AnyTask], config: TrainConfig, start_P: Tensor
+    ) -> None:
+        self.model, self.layout, self.epoch = model, layout, 0
+        self.adapters_TP = start_P.to(model.device).repeat(len(tasks), 1).requires_grad_()
+        self.adam = RowAdam(self.adapters_TP, config)
+        self.sources = [_Batches(task, config) for task in tasks]
+        self.tasks = [task.to(model.device) for task in tasks]
+
+    def advance(self) -> list[float]:
+        """One epoch; returns each task's mean loss in it."""
+        plans = [source.epoch() for source in self.sources]
+        loss_T = torch.zeros(len(self.tasks), device=self.model.device)
+        for step in range(max(source.steps for source in self.sources)):
+            rows = [t for t, source in enumerate(self.sources) if step < source.steps]
+            stem, text, real = _gather([self.tasks[t] for t in rows], [plans[t][step] for t in rows], self.model.device)
+            image_TND = self.model.encode_image(stem, self.layout, self.adapters_TP[rows])
+            loss_R = contrastive_loss(image_TND, text, real, self.model.scale)
+            self.adam.step(_gradient(self.model, loss_R.sum(), self.adapters_TP), torch.tensor(rows))
+            loss_T[rows] += loss_R.detach()
+        self.epoch += 1
+        return (loss_T.cpu() / torch.tensor([source.steps for source in self.sources])).tolist()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything `restore` needs."""
+        return {**self.adam.tensors(), "epoch": torch.tensor([self.epoch])}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        self.adam.restore(tensors)
+        self.epoch = int(tensors["epoch"])
+        for _ in range(self.epoch):  # the dice are where they were
+            for source in self.sources:
+                source.epoch()
+
+
+class JointTraining:
+    """One adapter for all tasks, an epoch at a time; a step averages the losses of `tasks_at_once` tasks.
+
+    Batches stay inside tasks, as retrieval does. Goes on from `tensors()` as OwnTraining does.
+    """
+
+    def __init__(
+        self, model: Model, layout: Layout, tasks: Sequence[AnyTask], config: TrainConfig, epochs: int
+    ) -> None:
+        self.model, self.layout, self.tasks, self.epochs, self.epoch = model, layout, tasks, epochs, 0
+        self.at_once = config.tasks_at_once
+        self.joint_1P = layout.initial(config.seed)[None].to(model.device, copy=True).requires_grad_()
+        self.adam = RowAdam(self.joint_1P, replace(config, learning_rate=config.joint_learning_rate))
+        self.sources = [_Batches(task, config) for task in tasks]
+        self.shuffle = torch.Generator().manual_seed(config.seed)
+        self.sum_P = torch.zeros(layout.size, dtype=torch.float64)
+
+    def advance(self) -> list[float]:
+        """One epoch; returns the mean loss in it."""
+        pairs, loss, steps = self._pairs(), torch.zeros((), device=self.model.device), 0
+        for first in range(0, len(pairs), self.at_once):
+            part = pairs[first : first + self.at_once]
+            stem, text, real = _gather([task for task, _ in part], [batch for _, batch in part], self.model.device)
+            image_TND = self.model.encode_image(stem, self.layout, self.joint_1P.expand(len(part), -1))
+            mean = contrastive_loss(image_TND, text, real, self.model.scale).mean()
+            self.adam.step(_gradient(self.model, mean, self.joint_1P), torch.tensor([0]))
+            loss, steps = loss + mean.detach(), steps + 1
+        if self.epoch >= self.epochs // 2:
+            self.sum_P += self.last_P.double()
+        self.epoch += 1
+        return [float(loss) / steps]
+
+    def _pairs(self) -> list[tuple[AnyTask, tuple[list[int], list[int]]]]:
+        """The epoch's batches of all tasks, shuffled."""
+        pairs = [(t, batch) for t, source in zip(self.tasks, self.sources, strict=True) for batch in source.epoch()]
+        return [pairs[i] for i in torch.randperm(len(pairs), generator=self.shuffle).tolist()]
+
+    @property
+    def last_P(self) -> Tensor:
+        """(P,) after the last epoch."""
+        return self.joint_1P.detach()[0].to("cpu", copy=True)
+
+    @property
+    def mean_P(self) -> Tensor:
+        """(P,) mean over the last half of the epochs: a single one is noisy."""
+        return (self.sum_P / (self.epochs - self.epochs // 2)).float()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything `restore` needs."""
+        return {**self.adam.tensors(), "epoch": torch.tensor([self.epoch]), "sum": self.sum_P}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        self.adam.restore(tensors)
+        self.epoch = int(tensors["epoch"])
+        self.sum_P = tensors["sum"]
+        for _ in range(self.epoch):
+            self._pairs()
+
+
+def groups(photos: Sequence[int], config: TrainConfig) -> list[list[int]]:
+    """Which tasks, by their numbers of photos, train side by side: those with like numbers of steps.
+
+    It follows from the tasks alone, so that a build that goes on trains in the same company: rounding differs from
+    one company to another.
+    """
+    order = sorted(range(len(photos)), key=lambda t: -(-photos[t] // config.batch))
+    return [order[first : first + config.tasks_at_once] for first in range(0, len(order), config.tasks_at_once)]
+
+
 def train_tasks(
     model: Model, layout: Layout, tasks: Sequence[TaskTensors], config: TrainConfig, start_P: Tensor | None = None
 ) -> Iterator[tuple[TaskTensors, Tensor]]:
     """Train every task from one shared start; yields (task, its last M states (M, P)) as tasks finish.
 
-    Tasks with like numbers of steps run together. start_P defaults to the layout's initial adapter.
+    start_P defaults to the layout's initial adapter. All in memory; a build keeps states on disk: steps.py.
     """
     start_P = layout.initial(config.seed) if start_P is None else start_P
-    order = sorted(tasks, key=lambda task: -(-len(task.stem_N) // config.batch))
-    for first in range(0, len(order), config.tasks_at_once):
-        chunk = order[first : first + config.tasks_at_once]
-        yield from zip(chunk, _train_chunk(model, layout, chunk, config, start_P), strict=True)
+    for numbers in groups([len(task.stem_N) for task in tasks], config):
+        group = [tasks[n] for n in numbers]
+        training, states = OwnTraining(model, layout, group, config, start_P), list[Tensor]()
+        epochs = list(range(config.epochs))
+        for epoch in progress(epochs, f"training {group[0].name} ... {group[-1].name}"):
+            training.advance()
+            if epoch >= config.epochs - config.states:
+                states.append(training.adapters_TP.detach().to("cpu", copy=True))
+        yield from zip(group, torch.stack(states, dim=1), strict=True)
 
 
-def _train_chunk(
-    model: Model, layout: Layout, tasks: Sequence[TaskTensors], config: TrainConfig, start_P: Tensor
-) -> Tensor:
-    """(T, M, P): the states of tasks that train side by side."""
-    adapters_TP = start_P.to(model.device).repeat(len(tasks), 1).requires_grad_()
-    adam = RowAdam(adapters_TP, config)
-    tasks = [task.to(model.device) for task in tasks]
-    sources = [_Batches(task, config) for task in tasks]
-    kept = min(config.states, config.epochs)
-    states = torch.empty(len(tasks), kept, layout.size)
-    for epoch in progress(list(range(config.epochs)), f"training {tasks[0].name} ... {tasks[-1].name}"):
-        plans = [source.epoch() for source in sources]
-        for step in range(max(source.steps for source in sources)):
-            rows = [t for t, source in enumerate(sources) if step < source.steps]
-            stem, text, real = _gather([tasks[t] for t in rows], [plans[t][step] for t in rows], model.device)
-            image_TND = model.encode_image(stem, layout, adapters_TP[rows])
-            loss_T = contrastive_loss(image_TND, text, real, model.scale)
-            adam.step(_gradient(model, loss_T.sum(), adapters_TP), torch.tensor(rows))
-        if epoch >= config.epochs - kept:
-            states[:, epoch - (config.epochs - kept)] = adapters_TP.detach().cpu()
-    return states
-
-
-def train_joint(model: Model, layout: Layout, tasks: Sequence[TaskTensors], config: TrainConfig) -> Tensor:
+def train_joint(model: Model, layout: Layout, tasks: Sequence[AnyTask], config: TrainConfig) -> Tensor:
     """One adapter (P,) for all tasks: that of the last of `joint_epochs` epochs."""
-    *_, last_P = _joint_epochs(model, layout, tasks, config, config.joint_epochs)
-    return last_P
-
-
-def warm_up(model: Model, layout: Layout, experts: Sequence[TaskTensors], config: TrainConfig) -> Tensor:
-    """Where every task starts (P,): one adapter trained on the experts together for `warmup_epochs` epochs.
-
-    The mean of the last half of its epochs: a single one is noisy. Without a warm-up, the layout's initial adapter.
-    """
-    epochs = list(_joint_epochs(model, layout, experts, config, config.warmup_epochs))
-    return torch.stack(epochs[len(epochs) // 2 :]).mean(dim=0) if epochs else layout.initial(config.seed)
-
-
-def _joint_epochs(
-    model: Model, layout: Layout, tasks: Sequence[TaskTensors], config: TrainConfig, epochs: int
-) -> Iterator[Tensor]:
-    """The adapter (P,) after every epoch; a step averages the losses of `tasks_at_once` tasks.
-
-    Batches stay inside tasks, as retrieval does.
-    """
-    joint_1P = layout.initial(config.seed)[None].to(model.device, copy=True).requires_grad_()
-    adam = RowAdam(joint_1P, replace(config, learning_rate=config.joint_learning_rate))
-    sources = {task.name: _Batches(task, config) for task in tasks}
-    shuffle = torch.Generator().manual_seed(config.seed)
-    for _ in progress(range(epochs), f"training one adapter on {len(tasks)} tasks"):
-        pairs = [(task, batch) for task in tasks for batch in sources[task.name].epoch()]
-        pairs = [pairs[i] for i in torch.randperm(len(pairs), generator=shuffle).tolist()]
-        for first in range(0, len(pairs), config.tasks_at_once):
-            part = pairs[first : first + config.tasks_at_once]
-            stem, text, real = _gather([task for task, _ in part], [batch for _, batch in part], model.device)
-            image_TND = model.encode_image(stem, layout, joint_1P.expand(len(part), -1))
-            loss = contrastive_loss(image_TND, text, real, model.scale).mean()
-            adam.step(_gradient(model, loss, joint_1P), torch.tensor([0]))
-        yield joint_1P.detach()[0].to("cpu", copy=True)
+    training = JointTraining(model, layout, tasks, config, config.joint_epochs)
+    for _ in progress(range(config.joint_epochs), f"training one adapter on {len(tasks)} tasks"):
+        training.advance()
+    return training.last_P

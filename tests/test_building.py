@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import torch
 from conftest import EXPERTS
 
-from sglora_cli import building
+from sglora_cli import building, checkpoints, features, steps, tensor_rows, training
 from sglora_cli.errors import Mismatch
-from sglora_cli.files import load_tensors
+from sglora_cli.estimating import Estimate, Stage
+from sglora_cli.files import load_tensors, read_about
 from sglora_cli.packs import Pack
-from sglora_cli.training import train_tasks, warm_up
 
 WARM = "[train]\nwarmup_epochs = 3\njoint_learning_rate = 0.02"
 
@@ -21,79 +26,173 @@ def content(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def kept(home: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """What a build left in the cache, by task; the warm-up's adapter under "start"."""
+def trained(home: Path) -> dict[str, torch.Tensor]:
+    """States (M, P) a build left in the cache, by task; the warm-up's adapter under "start"."""
     found = {}
     for path in (home / "cache/work").glob("*.safetensors"):
         tensors, about = load_tensors(path)
-        found[about.get("task", about["kind"])] = tensors
+        if about["kind"] == "states":
+            found |= {task: tensors[str(n)] for n, task in enumerate(about["tasks"])}
+        else:
+            found |= tensors
     return found
 
 
-def test_an_interrupted_build_goes_on_with_the_same_bytes(run, tiny, toys, recipe, own_home, monkeypatch, tmp_path):
+@pytest.fixture
+def whole(run, tiny, toys, recipe, own_home) -> dict[str, bytes]:
+    """The files of the pack, built in one go."""
     assert run("pack", "build", recipe, "--data", toys).exit_code == 0
-    whole = content(own_home / "cache/packs/toys")
+    return content(own_home / "cache/packs/toys")
+
+
+NOTHING = Estimate([Stage("all", "", 0.0)], 0, "cpu", 0, 0, 0, 0, Path("."))
+STEPS = [  # where a build is interrupted: (owner, method, after so many calls)
+    (features, "stems", 3),
+    (training.JointTraining, "advance", 2),
+    (training.OwnTraining, "advance", 1),
+    (training.OwnTraining, "advance", 10),
+    (training.JointTraining, "advance", 10),
+    (tensor_rows.TensorDraft, "finish", 13),
+    (building, "save_tensors", 2),
+    (building, "seal", 0),
+]
+
+
+@pytest.mark.parametrize(("owner", "method", "calls"), STEPS, ids=lambda value: getattr(value, "__name__", str(value)))
+@pytest.mark.parametrize("seconds", [0, 1000], ids=["often", "never"])
+def test_an_interrupted_build_goes_on_with_the_same_bytes(
+    run, recipe, toys, own_home, tiny, monkeypatch, tmp_path, owner, method, calls, seconds
+):
+    recipe.write_text(recipe.read_text().replace("[train]", WARM))
+    assert run("pack", "build", recipe, "--data", toys).exit_code == 0
+    expected = content(own_home / "cache/packs/toys")
     monkeypatch.setenv("SGLORA_HOME", str(tmp_path / "second"))
-    trained = []
+    monkeypatch.setattr(checkpoints, "SECONDS", seconds)
+    original, made = getattr(owner, method), []
 
-    def interrupted(*args):
-        for n, (task, states) in enumerate(original(*args)):
-            if n == 4:
-                raise KeyboardInterrupt
-            trained.append(task.name)
-            yield task, states
+    def interrupted(*args, **kwargs):
+        if len(made) == calls:
+            raise KeyboardInterrupt
+        made.append(1)
+        return original(*args, **kwargs)
 
-    original = building.train_tasks
-    monkeypatch.setattr(building, "train_tasks", interrupted)
-    stopped = run("pack", "build", recipe, "--data", toys)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, interrupted)
+        stopped = run("pack", "build", recipe, "--data", toys, "--force")
     assert (stopped.exit_code, stopped.stderr.splitlines()[-1]) == (130, "interrupted; finished steps are kept")
     assert not (tmp_path / "second/cache/packs/toys").exists()
-    monkeypatch.setattr(building, "train_tasks", original)
-    resumed = run("pack", "build", recipe, "--data", toys)
-    assert "4 tasks were trained before" in resumed.stderr
+    assert run("pack", "build", recipe, "--data", toys).exit_code == 0
+    assert content(tmp_path / "second/cache/packs/toys") == expected
+    left = {p.suffix for p in (tmp_path / "second/cache").rglob("*") if p.is_file() and "packs" not in p.parts}
+    assert left <= {".safetensors", ".lock"}
+
+
+@pytest.mark.parametrize("calls", [3, 30, 60])
+def test_a_full_disk_stops_a_build_and_loses_nothing(whole, run, recipe, toys, monkeypatch, tmp_path, calls):
+    monkeypatch.setenv("SGLORA_HOME", str(tmp_path / "second"))
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
+    original, made = tensor_rows.TensorDraft._write, []
+
+    def full(*args):
+        made.append(1)
+        if len(made) > calls:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tensor_rows.TensorDraft, "_write", full)
+        stopped = run("pack", "build", recipe, "--data", toys)
+    assert stopped.exit_code == 6
+    error, hint = stopped.stderr.splitlines()[-2:]
+    assert error.startswith("error: cannot write ")
+    assert error.endswith(".part: No space left on device")
+    assert hint == "hint: make room, or move the cache with SGLORA_HOME; what is done is kept"
+    assert run("pack", "build", recipe, "--data", toys).exit_code == 0
     assert content(tmp_path / "second/cache/packs/toys") == whole
-    assert len(trained) == 4
+
+
+KILLED = """
+import sys, sglora_cli.checkpoints
+sglora_cli.checkpoints.SECONDS = 0
+from sglora_cli.cli import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_build_goes_on_with_the_same_bytes(whole, recipe, toys, tmp_path, monkeypatch):
+    """Killed at moments nobody chose, until it comes to its end."""
+    monkeypatch.setenv("SGLORA_HOME", str(tmp_path / "second"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    command = [sys.executable, "-c", KILLED, "pack", "build", str(recipe), "--data", str(toys)]
+    kills = 0
+    for seconds in (2.0, 2.5, 3.0, 3.5, 4.0, 6.0, 9.0, 600.0):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            _, said = process.communicate(timeout=seconds)
+            assert process.returncode == 0, said
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+    assert kills
+    assert content(tmp_path / "second/cache/packs/toys") == whole
+    assert [p.name for p in (tmp_path / "second/cache/packs").iterdir()] == ["toys"]
 
 
 def test_an_expert_is_the_mean_and_variance_of_its_states(toy_pack, own_home):
     pack = Pack(own_home / "cache/packs/toys")
-    states = kept(own_home)
+    states = trained(own_home)
     for row, name in enumerate(pack.experts.names):
-        x = states[name]["states"]
+        x = states[name]
         assert x.shape == (4, pack.layout.size)
         assert torch.allclose(pack.experts.means([row])[0], x.mean(dim=0), atol=1e-6)
         assert torch.allclose(pack.experts.variances([row])[0], x.var(dim=0, correction=0), atol=1e-6)
 
 
-def test_every_task_starts_from_the_warm_up_of_the_experts(run, tiny, toys, recipe, own_home, monkeypatch):
-    starts, warmed_on = [], []
+@pytest.fixture
+def starts(monkeypatch) -> list[torch.Tensor]:
+    """Where groups of tasks started from, as they start."""
+    found = []
 
-    def trained(model, layout, tasks, config, start_P):
-        starts.append(start_P)
-        return train_tasks(model, layout, tasks, config, start_P)
+    class Watched(training.OwnTraining):
+        def __init__(self, model, layout, tasks, config, start_P):
+            found.append(start_P)
+            super().__init__(model, layout, tasks, config, start_P)
 
-    def warm(model, layout, tasks, config):
-        warmed_on.append([task.name for task in tasks])
-        return warm_up(model, layout, tasks, config)
+    monkeypatch.setattr(steps, "OwnTraining", Watched)
+    monkeypatch.setattr(building.Build, "estimate", lambda self: NOTHING)  # it trains a little, too
+    return found
 
-    monkeypatch.setattr(building, "train_tasks", trained)
-    monkeypatch.setattr(building, "warm_up", warm)
+
+def test_every_task_starts_from_the_warm_up_of_the_experts(run, tiny, toys, recipe, own_home, starts):
     recipe.write_text(recipe.read_text().replace("[train]", WARM))
-    assert run("pack", "build", recipe, "--data", toys).exit_code == 0
-    assert warmed_on == [[f"toys/{name}" for name in EXPERTS]]
-    (start_P,) = starts
-    assert torch.equal(start_P, kept(own_home)["start"]["start"])
+    assert run("pack", "build", recipe, "--data", toys, "--json").exit_code == 0
+    assert len(starts) == 3
+    warm_P = trained(own_home)["start"]
+    assert all(torch.equal(start_P, warm_P) for start_P in starts)
+    assert not torch.allclose(warm_P, Pack(own_home / "cache/packs/toys").layout.initial(0))
+
+
+def test_without_a_warm_up_every_task_starts_from_the_initial_adapter(run, tiny, toys, recipe, own_home, starts):
+    assert run("pack", "build", recipe, "--data", toys, "--json").exit_code == 0
+    initial_P = Pack(own_home / "cache/packs/toys").layout.initial(0)
+    assert len(starts) == 3
+    assert all(torch.equal(start_P, initial_P) for start_P in starts)
 
 
 def test_a_warm_up_is_not_done_twice(run, tiny, toys, recipe, own_home, monkeypatch):
     recipe.write_text(recipe.read_text().replace("[train]", WARM))
     assert run("pack", "build", recipe, "--data", toys).exit_code == 0
-    whole = content(own_home / "cache/packs/toys")
-    monkeypatch.setattr(building, "warm_up", None)
+    expected = content(own_home / "cache/packs/toys")
+    (start,) = (p for p in (own_home / "cache/work").glob("*.safetensors") if read_about(p)["kind"] == "start")
+    made = start.stat().st_mtime_ns
     assert "9 tasks were trained before" in run("pack", "build", recipe, "--data", toys).stderr
-    assert content(own_home / "cache/packs/toys") == whole
+    assert content(own_home / "cache/packs/toys") == expected
     recipe.write_text(recipe.read_text().replace("epochs = 6", "epochs = 5", 1))  # other adapters, the same warm-up
     assert "before" not in run("pack", "build", recipe, "--data", toys).stderr
+    assert start.stat().st_mtime_ns == made
 
 
 def test_another_expert_is_another_start_for_all(run, tiny, toys, recipe, own_home):
@@ -103,23 +202,14 @@ def test_another_expert_is_another_start_for_all(run, tiny, toys, recipe, own_ho
     assert "before" not in run("pack", "build", recipe, "--data", toys).stderr
 
 
-def test_without_a_warm_up_every_task_starts_from_the_initial_adapter(run, tiny, toys, recipe, monkeypatch):
-    starts = []
-
-    def trained(model, layout, tasks, config, start_P):
-        starts.append((start_P, layout.initial(config.seed)))
-        return train_tasks(model, layout, tasks, config, start_P)
-
-    monkeypatch.setattr(building, "train_tasks", trained)
-    assert run("pack", "build", recipe, "--data", toys).exit_code == 0
-    ((start_P, initial_P),) = starts
-    assert torch.equal(start_P, initial_P)
-
-
 def test_nothing_is_written_by_a_dry_run(run, tiny, toys, recipe, own_home):
     result = run("pack", "build", recipe, "--data", toys, "--dry-run")
     assert result.exit_code == 0
-    assert '"adapters_to_train": 10' in result.stdout
+    assert result.stdout.startswith(
+        "pack 'toys' for backbone 'tiny': "
+        "4 experts (20 photos), 3 training tasks (15 photos), 2 unseen tasks (16 photos)\n"
+    )
+    assert "\n10 LoRAs, about " in result.stdout
     assert not (own_home / "cache").exists()
 
 
@@ -132,7 +222,9 @@ def test_a_recipe_can_be_built_for_another_backbone(run, clipling, toys, recipe,
 
 def test_a_dry_run_counts_the_warm_up(run, tiny, toys, recipe):
     recipe.write_text(recipe.read_text().replace("[train]", WARM))
-    assert '"adapters_to_train": 11' in run("pack", "build", recipe, "--data", toys, "--dry-run").stdout
+    facts = json.loads(run("pack", "build", recipe, "--data", toys, "--dry-run", "--json").stdout)
+    assert facts["adapters_to_train"] == 11
+    assert [stage["name"] for stage in facts["stages"]] == ["features", "warm-up", "adapters", "joint", "cvae"]
 
 
 def test_a_pack_of_one_expert_has_a_joint_adapter_too(run, tiny, toys, tmp_path):

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from sglora_cli.adapters import Layout
+from sglora_cli.checkpoints import Checkpoint
 from sglora_cli.contracts import Material, Site
 from sglora_cli.errors import BadFile
 from sglora_cli.semantics import Prior
-from sglora_cvae import CvaeConfig
+from sglora_cvae import Cvae, CvaeConfig
 from sglora_cvae.network import Network, fit, restore
 
 LAYOUT = Layout((Site("q", 6, 5),), rank=2, alpha=2.0)
@@ -37,12 +38,27 @@ def condition(mean_P: torch.Tensor) -> Prior:
 
 @pytest.fixture
 def trained():
+    return train()
+
+
+def train(checkpoint=None):
     """Two tasks whose adapters are the two experts, told apart by their conditions."""
     experts = Experts()
     dice = torch.Generator().manual_seed(4)
     states = [experts.mu[t] + 0.1 * torch.randn(20, LAYOUT.size, generator=dice) for t in range(2)]
     priors = [condition(experts.mu[t]) for t in range(2)]
-    material = Material(experts, ("a", "b"), lambda t: states[t], priors, experts.mu[0], 0, lambda text: None)
+    material = Material(
+        experts,
+        ("a", "b"),
+        states=lambda t: states[t],
+        rows=lambda t, rows: states[t][list(rows)],
+        states_of_task=20,
+        priors=priors,
+        joint_P=experts.mu[0],
+        seed=0,
+        note=lambda text: None,
+        checkpoint=checkpoint,
+    )
     config = CvaeConfig(hidden=32, latent=4, epochs=150, batch=16, learning_rate=5e-3)
     return (experts, priors, *fit(material, config))
 
@@ -84,3 +100,35 @@ def test_tensors_of_another_pack_are_refused(trained):
         restore(experts, {k: v for k, v in tensors.items() if "decoder" not in k})
     with pytest.raises(BadFile, match="CVAE"):
         restore(experts, {**tensors, "centre": torch.zeros(3)})
+
+
+class Kill(Exception):
+    """Stands for a kill, right after a checkpoint was written."""
+
+
+def test_a_killed_training_goes_on_with_the_same_bytes(trained, tmp_path, monkeypatch):
+    class Killer(Checkpoint):
+        due = True
+
+        def save(self, tensors, about=None):
+            super().save(tensors, about)
+            if about["epoch"] in (1, 70):
+                raise Kill
+
+    checkpoint = Killer(tmp_path / "x.checkpoint")
+    for _ in range(2):
+        with pytest.raises(Kill):
+            train(checkpoint)
+    _, _, fitted, health = train(checkpoint)
+    assert health == trained[3]
+    for name, tensor in trained[2].tensors().items():
+        assert torch.equal(tensor, fitted.tensors()[name]), name
+
+
+def test_what_it_will_need_is_its_size():
+    settings = {"hidden": 7, "latent": 3, "epochs": 2, "batch": 4}
+    found = Cvae().cost(LAYOUT, 2, 20, settings)
+    network = Network(LAYOUT.size, 7, 3)
+    assert found["parameters"] == sum(p.numel() for p in network.parameters())
+    assert found["bytes"] > 16 * found["parameters"]
+    assert found["seconds"] > 0

@@ -9,10 +9,9 @@ import sglora_packs
 import tomli
 from trees import coco_tree, pets_tree
 
-from sglora_cli.building import plan
 from sglora_cli.errors import SgloraError
 from sglora_cli.host import Host
-from sglora_cli.recipes import read
+from sglora_cli.recipes import planned, read
 from sglora_datasets.flowers import SPECIES
 
 PACKS = sglora_packs.sglora_recipes()[0]
@@ -131,7 +130,7 @@ epochs = 1
 
 
 def test_a_pack_is_built_from_cocos_own_files(run, tiny, tmp_path, own_home):
-    images = {n: [(("cat", "dog", "bottle")[n % 3], 0), ("dog", 0)] for n in range(1, 31)}
+    images = {n: [(("cat", "dog", "bottle")[n % 3], 0), ("dog", 0)] for n in range(1, 61)}
     (tmp_path / "coco_small").mkdir()
     coco_tree(tmp_path / "coco_small", images)
     (tmp_path / "mini.toml").write_text(COCO)
@@ -212,5 +211,5 @@ def test_a_pack_is_built_from_real_pets(run, data, tmp_path):
 @pytest.mark.data
 def test_pets_lack_six_breeds_here_and_the_plan_says_so(data):
     with pytest.raises(SgloraError) as error:
-        plan(Host.load(), read(PACKS / "pets.toml"), data)
+        planned(Host.load(), read(PACKS / "pets.toml"), data)
     assert error.value.message.count("no task in pets named ") == 6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from thirdparty.sglora_tiny import TinyModel
@@ -9,7 +11,16 @@ from thirdparty.sglora_tiny import TinyModel
 from sglora_cli.adapters import Layout
 from sglora_cli.configs import TrainConfig
 from sglora_cli.errors import Mismatch
-from sglora_cli.training import RowAdam, TaskTensors, contrastive_loss, train_joint, train_tasks, warm_up
+from sglora_cli.training import (
+    JointTraining,
+    OwnTraining,
+    RowAdam,
+    TaskTensors,
+    contrastive_loss,
+    groups,
+    train_joint,
+    train_tasks,
+)
 
 MODEL = TinyModel()
 LAYOUT = Layout(MODEL.sites, 2, 2.0)
@@ -98,18 +109,40 @@ def test_the_joint_adapter_is_one_that_moved():
     assert float(LAYOUT.update_norm(joint)) > 0
 
 
-def test_no_warm_up_is_the_initial_adapter():
-    assert torch.equal(warm_up(MODEL, LAYOUT, [task("a", 3)], TrainConfig(seed=7)), LAYOUT.initial(7))
-
-
-def test_a_warm_up_is_the_mean_of_the_last_half_of_its_epochs():
+def test_the_mean_of_a_joint_training_is_over_the_last_half_of_its_epochs():
     tasks = [task("a", 3), task("b", 9)]
-    after = [
-        train_joint(MODEL, LAYOUT, tasks, TrainConfig(joint_epochs=epochs, joint_learning_rate=0.02))
-        for epochs in (1, 2, 3)
-    ]
-    start = warm_up(MODEL, LAYOUT, tasks, TrainConfig(warmup_epochs=3, joint_learning_rate=0.02, learning_rate=9.0))
-    assert torch.allclose(start, (after[1] + after[2]) / 2, atol=1e-6)
+    config = TrainConfig(joint_learning_rate=0.02, learning_rate=9.0)
+    after = [train_joint(MODEL, LAYOUT, tasks, replace(config, joint_epochs=epochs)) for epochs in (1, 2, 3)]
+    training = JointTraining(MODEL, LAYOUT, tasks, config, epochs=3)
+    for _ in range(3):
+        training.advance()
+    assert torch.allclose(training.mean_P, (after[1] + after[2]) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+@pytest.mark.parametrize("kind", ["own", "joint"])
+def test_training_that_goes_on_elsewhere_ends_with_the_same_numbers(kind, stop):
+    tasks = [task("a", 3), task("b", 9), task("c", 10)]
+    config = TrainConfig(batch=4, learning_rate=0.01, tasks_at_once=2)
+
+    def fresh():
+        if kind == "joint":
+            return JointTraining(MODEL, LAYOUT, tasks, config, epochs=3)
+        return OwnTraining(MODEL, LAYOUT, tasks, config, LAYOUT.initial(0))
+
+    whole, first, second = fresh(), fresh(), fresh()
+    losses = [whole.advance() for _ in range(3)]
+    for _ in range(stop):
+        first.advance()
+    second.restore({name: tensor.clone() for name, tensor in first.tensors().items()})
+    assert [second.advance() for _ in range(3 - stop)] == losses[stop:]
+    for name, tensor in whole.tensors().items():
+        assert torch.equal(tensor, second.tensors()[name]), name
+
+
+def test_tasks_train_in_the_company_of_those_with_as_many_steps():
+    config = TrainConfig(batch=4, tasks_at_once=2)
+    assert groups([9, 3, 4, 12, 1], config) == [[1, 2], [4, 0], [3]]
 
 
 def test_a_task_of_one_photo_is_refused():

@@ -22,6 +22,8 @@ from sglora_cli.api import Experts, Material, from_mapping, hookimpl, knob
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sglora_cli.api import Layout
+
 
 @dataclass(frozen=True)
 class CvaeConfig:
@@ -48,6 +50,11 @@ class Cvae:
         from .network import fit
 
         return fit(material, from_mapping(CvaeConfig, settings, "generators.cvae"))
+
+    def cost(self, layout: Layout, tasks: int, states: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+        from .cost import cost
+
+        return cost(layout.size, tasks, states, from_mapping(CvaeConfig, settings, "generators.cvae"))
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> Any:
         from .network import restore

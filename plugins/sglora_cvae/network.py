@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sglora_cli.api import BadFile, Experts, Material, Prior
+from sglora_cli.api import BadFile, Checkpoint, Experts, Material, Prior
 
 from . import CvaeConfig
 
@@ -116,46 +117,114 @@ def restore(experts: Experts, tensors: Mapping[str, Tensor]) -> FittedCvae:
     return FittedCvae(scaling, network.requires_grad_(False).eval())
 
 
+class _Training:
+    """Mini-batches of states, read from disk, until the last epoch; goes on from `checkpoint()`."""
+
+    def __init__(self, material: Material, config: CvaeConfig, scaling: Scaling) -> None:
+        self.material, self.config, self.scaling, self.epoch = material, config, scaling, 0
+        self.error = self.kl = 0.0
+        self.count = len(material.tasks) * material.states_of_task
+        self.condition_TC = torch.stack([scaling.condition(prior) for prior in material.priors])
+        with torch.random.fork_rng():
+            torch.manual_seed(material.seed)
+            self.network = Network(len(scaling.centre_P), config.hidden, config.latent)
+        self.dice = torch.Generator().manual_seed(material.seed)
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        steps = -(-self.count // config.batch) * config.epochs
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, config.learning_rate, total_steps=steps)
+
+    def advance(self) -> None:
+        """One epoch; `error` and `kl` are its means over states."""
+        self.error = self.kl = 0.0
+        for chosen_B in torch.randperm(self.count, generator=self.dice).split(self.config.batch):
+            # Sorted by task, so that a batch opens each task's file once.
+            task_B, state_B = (n.tolist() for n in self._sorted(chosen_B))
+            noise_BZ = torch.randn(len(task_B), self.config.latent, generator=self.dice)
+            x_BP = self.scaling.inward(draw(self.material, task_B, state_B))
+            error_B, kl_B = self.network(x_BP, self.condition_TC[task_B], noise_BZ)
+            self.optimiser.zero_grad()
+            (error_B + self.config.kl_weight * kl_B).mean().backward()
+            nn.utils.clip_grad_norm_(self.network.parameters(), 100.0)
+            self.optimiser.step()
+            self.schedule.step()
+            self.error += float(error_B.detach().sum()) / self.count
+            self.kl += float(kl_B.detach().sum()) / self.count
+        self.epoch += 1
+
+    def _sorted(self, chosen_B: Tensor) -> tuple[Tensor, Tensor]:
+        chosen_B = chosen_B.sort().values
+        return chosen_B // self.material.states_of_task, chosen_B % self.material.states_of_task
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        state = self.optimiser.state_dict()
+        for n, moments in state["state"].items():
+            tensors.update({f"adam.{n}.{name}": value for name, value in moments.items()})
+        about = {
+            "epoch": self.epoch,
+            "losses": [self.error, self.kl],
+            "groups": state["param_groups"],
+            "schedule": {k: v for k, v in self.schedule.state_dict().items() if isinstance(v, (int, float, list))},
+        }
+        checkpoint.save({**tensors, "dice": self.dice.get_state()}, about)
+
+    def restore(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        self.epoch, (self.error, self.kl) = about["epoch"], about["losses"]
+        self.network.load_state_dict({n.removeprefix("network."): v for n, v in tensors.items() if n[:8] == "network."})
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("adam."):
+                _, n, moment = name.split(".")
+                moments.setdefault(int(n), {})[moment] = value
+        self.optimiser.load_state_dict({"state": moments, "param_groups": about["groups"]})
+        self.schedule.load_state_dict(dict(about["schedule"]))
+        self.dice.set_state(tensors["dice"])
+
+
+def draw(material: Material, task_B: Sequence[int], state_B: Sequence[int]) -> Tensor:
+    """(B, P): states of tasks, in an order with equal tasks side by side."""
+    parts = []
+    for task, pairs in itertools.groupby(zip(task_B, state_B, strict=True), key=lambda pair: pair[0]):
+        parts.append(material.rows(task, [state for _, state in pairs]))
+    return torch.cat(parts)
+
+
 def fit(material: Material, config: CvaeConfig) -> tuple[FittedCvae, dict[str, Any]]:
     """Train on the saved states of the training tasks; also returns the last epoch's losses."""
     scaling = Scaling.of(material.experts)
-    c_TC = torch.stack([scaling.condition(prior) for prior in material.priors])
-    x_TMP = torch.stack([scaling.inward(material.states(t)) for t in range(len(material.tasks))])
-    tasks, states, size = x_TMP.shape
-    with torch.random.fork_rng():
-        torch.manual_seed(material.seed)
-        network = Network(size, config.hidden, config.latent)
-    dice = torch.Generator().manual_seed(material.seed)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    steps = -(-tasks * states // config.batch) * config.epochs
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=steps)
-    error = kl = 0.0
-    for epoch in range(config.epochs):
-        order = torch.randperm(tasks * states, generator=dice)
-        error = kl = 0.0
-        for rows in order.split(config.batch):
-            t, m = rows // states, rows % states
-            noise_BZ = torch.randn(len(rows), config.latent, generator=dice)
-            error_B, kl_B = network(x_TMP[t, m], c_TC[t], noise_BZ)
-            loss = (error_B + config.kl_weight * kl_B).mean()
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 100.0)
-            optimiser.step()
-            schedule.step()
-            error += float(error_B.detach().sum()) / (tasks * states)
-            kl += float(kl_B.detach().sum()) / (tasks * states)
-        if epoch % 10 == 9:
-            material.note(f"cvae: epoch {epoch + 1} of {config.epochs}, error {error / size:.4f} a number, KL {kl:.1f}")
-    spread = float((x_TMP - x_TMP.mean(dim=(0, 1))).square().mean())
-    fitted = FittedCvae(scaling, network.requires_grad_(False).eval())
+    training, size = _Training(material, config, scaling), len(scaling.centre_P)
+    if material.checkpoint and (found := material.checkpoint.load()):
+        training.restore(*found)
+    while training.epoch < config.epochs:
+        training.advance()
+        if training.epoch % 10 == 0:
+            error = training.error / size
+            material.note(
+                f"cvae: epoch {training.epoch} of {config.epochs}, error {error:.4f} a number, KL {training.kl:.1f}"
+            )
+        if material.checkpoint and material.checkpoint.due:
+            training.save(material.checkpoint)
+    fitted = FittedCvae(scaling, training.network.requires_grad_(False).eval())
     return fitted, {
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "trained_on": {"tasks": tasks, "states": states},
-        "error_per_number": error / size,
-        "spread_per_number": spread,
-        "kl": kl,
+        "parameters": sum(p.numel() for p in training.network.parameters()),
+        "trained_on": {"tasks": len(material.tasks), "states": material.states_of_task},
+        "error_per_number": training.error / size,
+        "spread_per_number": _spread(material, scaling),
+        "kl": training.kl,
     }
+
+
+def _spread(material: Material, scaling: Scaling) -> float:
+    """Mean squared distance of a number of a state to its mean over all states: what a constant would err."""
+    total_P = torch.zeros(len(scaling.centre_P), dtype=torch.float64)
+    square_P, count = torch.zeros_like(total_P), 0
+    for task in range(len(material.tasks)):
+        for state in range(material.states_of_task):
+            x_P = scaling.inward(material.rows(task, [state])[0]).double()
+            total_P, square_P, count = total_P + x_P, square_P + x_P**2, count + 1
+    return float((square_P / count - (total_P / count) ** 2).mean())
 
 
 __all__ = ["FittedCvae", "Network", "Scaling", "fit", "restore"]

@@ -78,7 +78,7 @@ def command(
     render = app.host.reporters["json" if as_json else reporter or usual]
     files = [Path(name.strip()) for name in adapters.split(",") if name.strip()]
     plan = planned(app.host, Asked(adapters=files, **asked), config, runtime)
-    measurer = Measurer(plan.model, fresh)
+    measurer = Measurer(plan.model, runtime.precision, fresh)
     if dry_run:
         _print_estimate(benchmarking.estimate(plan, measurer), as_json)
         return

@@ -1,20 +1,18 @@
-"""`sglora pack`: build, list, show, verify; the rest is in pack_files.py."""
+"""`sglora pack`: list, show, verify; the rest is in pack_build.py, pack_files.py and their like."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
 
 from sglora_cli import settings, shelves
-from sglora_cli.cli import App, say
+from sglora_cli.cli import App
 from sglora_cli.commands.pack_add import add
+from sglora_cli.commands.pack_build import build
 from sglora_cli.commands.pack_files import export, import_, remove
 from sglora_cli.commands.pack_recipes import init, recipes
-from sglora_cli.configs import RuntimeConfig, options_of
 from sglora_cli.errors import BadFile
 from sglora_cli.printing import print_rows
 
@@ -24,45 +22,8 @@ def command() -> None:
     """Packs: experts and generators for one backbone."""
 
 
-for subcommand in (add, export, import_, init, recipes, remove):
+for subcommand in (add, build, export, import_, init, recipes, remove):
     command.add_command(subcommand)
-
-
-@command.command("build")
-@click.argument("recipe")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder that holds the data sets (or SGLORA_DATA).")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the pack; without it, the user cache.")
-@click.option("--backbone", default="", help="Build for this backbone instead of the recipe's.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@options_of(RuntimeConfig, "runtime")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, no progress.")
-@click.pass_obj
-def build(
-    app: App,
-    recipe: str,
-    data: Path | None,
-    out: Path | None,
-    backbone: str,
-    dry_run: bool,
-    as_json: bool,
-    runtime: RuntimeConfig,
-) -> None:
-    """Build the pack that RECIPE (a name, or a .toml file) describes. An interrupted build goes on where it stopped."""
-    from sglora_cli import building, progressing
-    from sglora_cli.recipes import data_root, read
-
-    progressing.be_quiet(as_json)
-    content = read(shelves.recipe_file(recipe, app.host.recipe_folders))
-    if backbone:
-        app.host.backbones[backbone]  # an error of the command line, not of the recipe
-        raw = {**content.raw, "backbone": backbone}
-        content = replace(content, backbone=backbone, raw=raw)
-    root = data_root(data, settings.load().data)
-    if dry_run:
-        click.echo(json.dumps(building.plan(app.host, content, root), indent=1))
-        return
-    folder = building.build(app.host, content, root, (lambda text: None) if as_json else say, out, runtime)
-    click.echo(json.dumps({"folder": str(folder)}) if as_json else folder)
 
 
 @command.command("list")

@@ -19,15 +19,17 @@ import torch
 from torch import Tensor
 
 from sglora_cli.adapters import Layout
-from sglora_cli.benchmarking import encode_images
-from sglora_cli.building import BuildTask, _features, _States
+from sglora_cli.building import build_tasks, compute_features
 from sglora_cli.contracts import Material, Model
 from sglora_cli.features import task_tensors
 from sglora_cli.host import Host
+from sglora_cli.journal import Journal
+from sglora_cli.measuring import encode_images
 from sglora_cli.progressing import be_quiet
 from sglora_cli.recipes import Recipe, read
 from sglora_cli.retrieval import recalls
 from sglora_cli.semantics import Prior, prior
+from sglora_cli.steps import BuildTask, Steps
 from sglora_cli.training import TaskTensors
 
 CELLS = (("I2T", 1), ("T2I", 1), ("I2T", 5), ("T2I", 5))
@@ -39,11 +41,10 @@ Adapters = Mapping[str, Sequence[Tensor]]
 class Experts:
     """The expert repository in memory (Eq. 5)."""
 
-    def __init__(self, states: _States, tasks: list[BuildTask], layout: Layout) -> None:
-        kept = [states.of(task).double() for task in tasks]
-        self.names, self.layout = [task.task.key for task in tasks], layout
-        self.mean_EP = torch.stack([x_MP.mean(dim=0).float() for x_MP in kept])
-        self.variance_EP = torch.stack([x_MP.var(dim=0, correction=0).float() for x_MP in kept])
+    def __init__(self, steps: Steps) -> None:
+        self.names, self.layout = [task.task.key for task in steps.experts], steps.layout
+        mean, variance = zip(*(steps.moments(task) for task in steps.experts), strict=True)
+        self.mean_EP, self.variance_EP = torch.stack(mean), torch.stack(variance)
 
     def means(self, rows=None) -> Tensor:
         return self.mean_EP if rows is None else self.mean_EP[list(rows)]
@@ -52,7 +53,7 @@ class Experts:
         return self.variance_EP if rows is None else self.variance_EP[list(rows)]
 
 
-def left_out(host: Host, recipe: Recipe, name: str, experts: Experts, states: _States, tasks, priors) -> list[Tensor]:
+def left_out(host: Host, recipe: Recipe, name: str, experts: Experts, steps: Steps, tasks, priors) -> list[Tensor]:
     """(S, P) of a learned generator for every training task, from the fold that did not see it."""
     drawn: dict[int, Tensor] = {}
     for fold in range(FOLDS):
@@ -60,7 +61,9 @@ def left_out(host: Host, recipe: Recipe, name: str, experts: Experts, states: _S
         material = Material(
             experts=experts,
             tasks=[tasks[t].task.key for t in seen],
-            states=lambda row, seen=seen: states.of(tasks[seen[row]]),
+            states=lambda row, seen=seen: steps.states(tasks[seen[row]]).to("cpu"),
+            rows=lambda row, some, seen=seen: steps.states(tasks[seen[row]])[some],
+            states_of_task=steps.kept,
             priors=[priors[t] for t in seen],
             joint_P=torch.zeros(experts.layout.size),
             seed=recipe.train.seed,
@@ -72,21 +75,21 @@ def left_out(host: Host, recipe: Recipe, name: str, experts: Experts, states: _S
 
 
 def methods(host: Host, recipe: Recipe, model: Model, layout: Layout, tasks: list[BuildTask]) -> Adapters:
-    states = _States(model, layout, tasks, recipe)
-    states.train(print)
+    steps = Steps(model, layout, tasks, recipe.train)
+    steps.train(lambda passes, part: None, Journal(None))
     chosen = [task for task in tasks if task.role == "training"]
-    experts = Experts(states, [task for task in tasks if task.role == "expert"], layout)
+    experts = Experts(steps)
     index_ED = model.encode_text([t.task.description for t in tasks if t.role == "expert"]).float()
     embeddings_TD = model.encode_text([t.task.description for t in chosen])
     priors: list[Prior] = [prior(d, index_ED, experts, recipe.prior) for d in embeddings_TD]
-    found = {"shared start": [states.start_P[None]] * len(chosen)}
+    found = {"shared start": [steps.start_P[None]] * len(chosen)}
     for name, generator in host.generators.items():
         if not generator.learns and name != "joint":  # the joint adapter was trained on these very tasks
             rule = generator.restore(experts, {})
             found[name] = [rule.generate(one, 1, 0, 1.0) for one in priors]
     for name in recipe.generators:
-        found[name] = left_out(host, recipe, name, experts, states, chosen, priors)
-    found["oracle"] = [states.of(task).double().mean(dim=0).float()[None] for task in chosen]
+        found[name] = left_out(host, recipe, name, experts, steps, chosen, priors)
+    found["oracle"] = [steps.moments(task)[0][None] for task in chosen]
     return found
 
 
@@ -135,7 +138,8 @@ def main() -> None:
     model = host.backbones[recipe.backbone].load()
     layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
     plan = [{**source.tasks(host, options.data, recipe.template), "unseen": []} for source in recipe.sources]
-    tasks = _features(model, plan)
+    tasks = build_tasks(model, plan)
+    compute_features(model, tasks, Journal(None))
     tests = [task_tensors(model, t.task.key, t.task.photos["test"]) for t in tasks if t.role == "training"]
     found = []
     for seed in range(options.seeds):

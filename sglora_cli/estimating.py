@@ -1,0 +1,273 @@
+"""What a build will need, before it starts: time measured on a few steps, memory, disk. Nothing is written.
+
+Shapes: P numbers of an adapter, N photos, C captions.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from sglora_cli.configs import TrainConfig
+from sglora_cli.contracts import Model
+from sglora_cli.errors import Unavailable
+from sglora_cli.features import stems
+from sglora_cli.host import Host
+from sglora_cli.progressing import duration
+from sglora_cli.recipes import Recipe
+from sglora_cli.settings import cache_folder
+from sglora_cli.steps import BuildTask, Steps, missing_features
+from sglora_cli.training import OwnTraining, TaskTensors
+
+_PROBE_SECONDS = 1.0
+"""A trial step shorter than this is tried again at its full size."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a build: what it is, and how long what is missing of it will take."""
+
+    name: str
+    what: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Needs of a build. Bytes; those of disk are of what is not there yet."""
+
+    stages: Sequence[Stage]
+    adapters: int
+    device: str
+    memory: int
+    device_memory: int
+    cache_bytes: int
+    pack_bytes: int
+    target: Path
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.seconds for stage in self.stages)
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        wide = [max(len(getattr(s, key)) for s in self.stages) for key in ("name", "what")]
+        rows = [f"{s.name:<{wide[0]}}  {s.what:<{wide[1]}}  {_left(s.seconds)}" for s in self.stages]
+        where = [f"{self.target}: {size(self.pack_bytes)}", f"{cache_folder()}: {size(self.cache_bytes)}"]
+        memory = f"memory: about {size(self.memory)} of {size(available_memory())} free"
+        if self.device_memory:
+            memory += f"; on {self.device} about {size(self.device_memory)}"
+        return [
+            *rows,
+            f"{self.adapters} LoRAs, about {duration(self.seconds)} on {self.device}, measured on a few steps",
+            memory,
+            f"disk: {', '.join(where)}; {size(free_disk(self.target))} free",
+        ]
+
+    def facts(self) -> dict[str, Any]:
+        """For a program."""
+        return {
+            "stages": [{**asdict(stage), "seconds": round(stage.seconds, 3)} for stage in self.stages],
+            "adapters_to_train": self.adapters,
+            "device": self.device,
+            "seconds": round(self.seconds, 3),
+            "memory_bytes": self.memory,
+            "device_memory_bytes": self.device_memory,
+            "cache_bytes": self.cache_bytes,
+            "pack_bytes": self.pack_bytes,
+            "target": str(self.target),
+        }
+
+    def check(self) -> None:
+        """Raises Unavailable if memory or disk will not do."""
+        places: dict[int, tuple[Path, int]] = {}
+        for path, needed in ((cache_folder(), self.cache_bytes), (self.target, self.pack_bytes)):
+            device = _existing(path).stat().st_dev
+            places[device] = (path, places.get(device, (path, 0))[1] + needed)
+        for path, needed in places.values():
+            if needed > (free := free_disk(path)):
+                raise Unavailable(
+                    f"the build needs about {size(needed)} on the disk of {path}, {size(free)} are free",
+                    "make room, move the cache with SGLORA_HOME, lower states or photos; --force tries nevertheless",
+                )
+        if self.memory > (free := available_memory()):
+            raise Unavailable(
+                f"the build needs about {size(self.memory)} of memory, {size(free)} are free",
+                "lower tasks_at_once or batch in [train], or the generator's width; --force tries nevertheless",
+            )
+
+
+def estimated(
+    host: Host, recipe: Recipe, model: Model, tasks: Sequence[BuildTask], steps: Steps, target: Path
+) -> Estimate:
+    """Try a few steps and multiply. Of finished steps nothing is counted."""
+    trial = _tried(model, steps)
+    config, numbers = recipe.train, steps.layout.size
+    missing, absent = missing_features(tasks), [path for path in steps.paths if not path.exists()]
+    photos = sum(len(some) for _, some, _ in missing)
+    captions = sum(len(photo.captions) for _, some, _ in missing for photo in some)
+    stages = [Stage("features", f"{photos} photos", photos * trial.photo_seconds + captions * trial.text_seconds)]
+    for name, what, paths in (
+        ("warm-up", f"{config.warmup_epochs} epochs on {len(steps.experts)} experts", [steps.start_path]),
+        ("adapters", f"{len(tasks)} tasks, {config.epochs} epochs, {steps.kept} states each", steps.group_paths),
+        ("joint", f"{config.joint_epochs} epochs on {len(steps.seen)} seen tasks", [steps.joint_path]),
+    ):
+        if set(paths) & set(steps.paths):
+            left = sum(steps.passes(path) for path in paths if path in absent)
+            stages.append(Stage(name, what, left * trial.pass_seconds))
+    costs = _costs(host, recipe, steps)
+    stages += [
+        Stage(name, f"{int(c['parameters']):,} parameters" if c else "unknown to itself", c.get("seconds", 0.0))
+        for name, c in costs.items()
+    ]
+    groups = [sum(len(t.photos) for t in group) * trial.photo_bytes for group in steps.groups]
+    on_gpu = model.device.type == "cuda"
+    widest = max((int(c.get("bytes", 0)) for c in costs.values()), default=0)
+    tests = sum(len(t.task.photos["test"]) for t in tasks if t.test_key)
+    states = sum(len(g) for p, g in zip(steps.group_paths, steps.groups, strict=True) if p in absent)
+    return Estimate(
+        stages=stages,
+        adapters=len(tasks) + 1 + bool(config.warmup_epochs),
+        device=str(model.device),
+        memory=trial.memory + max(0 if on_gpu else max(groups), widest),
+        device_memory=trial.device_memory + max(groups) if on_gpu else 0,
+        cache_bytes=photos * trial.photo_bytes
+        + 4 * numbers * (states * steps.kept + 4 * config.tasks_at_once)
+        + sum(2 * int(c.get("parameters", 0)) for c in costs.values()),
+        pack_bytes=4 * numbers * (2 * len(steps.experts) + 1 + len(tasks) - len(steps.seen))
+        + tests * trial.photo_bytes
+        + sum(2 * int(c.get("parameters", 0)) for c in costs.values()),
+        target=target,
+    )
+
+
+def _costs(host: Host, recipe: Recipe, steps: Steps) -> dict[str, Mapping[str, Any]]:
+    """What every learned generator says it will need; {} of one that does not say."""
+    count = sum(t.role == "training" for t in steps.tasks)
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, table in recipe.generators.items():
+        cost = getattr(host.generators[name], "cost", None)
+        found[name] = cost(steps.layout, count, steps.kept, table) if cost else {}
+    return found
+
+
+@dataclass(frozen=True)
+class _Trial:
+    photo_seconds: float
+    text_seconds: float
+    pass_seconds: float
+    photo_bytes: int
+    """A photo's features on disk and in memory, its captions with it."""
+    memory: int
+    """Peak of this process in a full step, without the tasks' photos."""
+    device_memory: int
+
+
+def _tried(model: Model, steps: Steps) -> _Trial:
+    photos = max(steps.tasks, key=lambda t: len(t.photos)).photos[:8]
+    captions = [caption for photo in photos for caption in photo.captions]
+    stems(model, photos[:1])  # the first call of anything is slow
+    began = time.monotonic()
+    stem_N = stems(model, photos)
+    stem_seconds = time.monotonic() - began
+    began = time.monotonic()
+    text_CD = model.encode_text(captions)
+    text_seconds = time.monotonic() - began
+    owners = tuple(i for i, photo in enumerate(photos) for _ in photo.captions)
+    probe = TaskTensors("probe", stem_N, text_CD, owners)
+    pass_seconds, memory = _step(model, steps, probe)
+    per_photo = stem_N[0].numel() * 2 + len(captions) / len(photos) * text_CD[0].numel() * 4
+    on_gpu = model.device.type == "cuda"
+    return _Trial(
+        photo_seconds=stem_seconds / len(photos),
+        text_seconds=text_seconds / len(captions),
+        pass_seconds=pass_seconds,
+        photo_bytes=int(per_photo),
+        memory=memory,
+        device_memory=torch.cuda.max_memory_allocated(model.device) if on_gpu else 0,
+    )
+
+
+def _step(model: Model, steps: Steps, probe: TaskTensors) -> tuple[float, int]:
+    """(seconds a photo in a training step, bytes of memory at its peak): of a small step, and where that is quick of
+    a full one."""
+    config = steps.config
+    widest = min(config.batch, max(len(t.photos) for t in steps.tasks))
+    small, full = (1, min(4, widest)), (min(config.tasks_at_once, len(steps.tasks)), widest)
+    before = psutil.Process().memory_info().rss
+    tried = small
+    seconds = _one_step(model, steps, probe, *small)
+    if seconds < _PROBE_SECONDS:
+        tried = full
+        seconds = min(_one_step(model, steps, probe, *full) for _ in range(2))  # the first one is slow
+    growth = (peak_memory() - before) * max(1.0, full[0] * full[1] / (tried[0] * tried[1]))
+    return seconds / (tried[0] * tried[1]), before + int(growth)
+
+
+def _one_step(model: Model, steps: Steps, probe: TaskTensors, tasks: int, photos: int) -> float:
+    """Seconds of a step of so many tasks with so many photos each, made of the probe's."""
+    rows = [n % len(probe.stem_N) for n in range(photos)]
+    one = replace(probe, stem_N=probe.stem_N[rows], text_CD=probe.text_CD[rows], image_of=tuple(range(photos)))
+    config = TrainConfig(epochs=1, states=1, batch=max(2, photos), seed=steps.config.seed)
+    training = OwnTraining(model, steps.layout, [one] * tasks, config, steps.layout.initial(config.seed))
+    began = time.monotonic()
+    training.advance()
+    return time.monotonic() - began
+
+
+def peak_memory() -> int:
+    """Bytes this process ever had in memory at once."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) * (1 if sys.platform == "darwin" else 1024)
+
+
+def available_memory() -> int:
+    """Bytes a build may use: what is free, within the container's limit if there is one, and what this process has."""
+    own = psutil.Process().memory_info().rss
+    free = int(psutil.virtual_memory().available)
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    with suppress(OSError, ValueError):  # no such limit
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return max(free, 0) + own
+
+
+def free_disk(path: Path) -> int:
+    """Bytes free where `path` is, or will be."""
+    return shutil.disk_usage(_existing(path)).free
+
+
+def _existing(path: Path) -> Path:
+    path = Path(os.path.abspath(path))
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def size(count: float) -> str:
+    """
+    >>> size(999), size(1_234_567), size(2.5e10)
+    ('999 B', '1.2 MB', '25.0 GB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+def _left(seconds: float) -> str:
+    return f"about {duration(seconds)}" if seconds else "done"

@@ -22,6 +22,7 @@ COMMANDS = {
     "export": "Write an adapter for PEFT, open_clip or CLIP-LoRA.",
     "import": "Read an adapter of PEFT or CLIP-LoRA, or a merged checkpoint.",
     "bench": "Measure methods on unseen tasks.",
+    "report": "Show measured rows as a page, figures or text.",
     "pack": "Build, list, show, verify, change, export and import packs.",
     "data": "List, fetch, caption and check data sets.",
     "plugins": "List plugins and find broken ones.",

@@ -1,0 +1,102 @@
+"""`sglora report`: measured rows as a page, as figures, as text."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sglora_cli.cli import App, check_page_name
+from sglora_cli.configs import BenchConfig, RuntimeConfig, options_of
+from sglora_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from sglora_cli.report_page import Content
+    from sglora_cli.reporting import Measured
+
+
+@click.command("report")
+@click.argument("rows", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Write a page with tables and figures, as .html.")
+@click.option("--figures", type=click.Path(path_type=Path), help="Write every figure as SVG and PNG into this folder.")
+@click.option(
+    "--pack", default="", help="The pack that was measured: adds figures that need it, R@1 against K takes a minute."
+)
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the photos: adds retrieval examples.")
+@click.option("--as", "reporter", default="", help="Print with this reporter: table, markdown, csv, json, ...")
+@options_of(BenchConfig)
+@options_of(RuntimeConfig, "runtime")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: what was written, and what is missing.")
+@click.pass_obj
+def command(
+    app: App,
+    rows: tuple[Path, ...],
+    out: Path | None,
+    figures: Path | None,
+    pack: str,
+    data: Path | None,
+    reporter: str,
+    as_json: bool,
+    config: BenchConfig,
+    runtime: RuntimeConfig,
+) -> None:
+    """Show measured ROWS, files that `sglora bench` wrote: as a page, as figures, or in print.
+
+    Without --out and --figures the table is printed. A method that lacks tasks is left out.
+
+    \b
+    sglora report rows.jsonl --as markdown
+    sglora report rows.jsonl --out report.html --pack starter --data data
+    """
+    check_page_name(out)
+    if data and not pack:
+        raise UsageError("retrieval examples need the pack too", "pass --pack NAME")
+    if pack and not (out or figures):
+        raise UsageError("a pack adds figures, and none is asked for", "pass --out report.html, or --figures DIR")
+    render = app.host.reporters[reporter or ("terminal" if sys.stdout.isatty() else "table")]
+    from sglora_cli import plotting, progressing, reporting
+
+    progressing.be_quiet(as_json)
+    if out or figures:
+        plotting.needs("matplotlib", "matplotlib")
+    measured = reporting.read(rows, config)
+    content = _content(app, measured, pack, data, config, runtime) if out or figures else None
+    written = _write(content, out, figures) if content else []
+    if as_json:
+        missing = dict(content.missing or {}) if content else {}
+        facts = {"written": [str(path) for path in written], "missing": missing, "left_out": list(measured.left_out)}
+        click.echo(json.dumps(facts, indent=1))
+    elif reporter or not content:
+        click.echo(render.render(measured.report), nl=False)
+    else:
+        for path in written:
+            click.echo(path)
+
+
+def _content(
+    app: App, measured: Measured, pack: str, data: Path | None, config: BenchConfig, runtime: RuntimeConfig
+) -> Content:
+    from sglora_cli import gathering
+    from sglora_cli.generating import Session
+
+    session = Session.open(pack, host=app.host, runtime=runtime) if pack else None
+    return gathering.gather(measured, session, data, config)
+
+
+def _write(content: Content, out: Path | None, folder: Path | None) -> list[Path]:
+    """Everything is drawn before anything is written."""
+    from sglora_cli import plotting, report_page
+    from sglora_cli.files import inside, write_bytes
+
+    files = {out: report_page.report_page(content).encode()} if out else {}
+    for figure in content.figures if folder else ():
+        for ending, draw in (("svg", plotting.svg), ("png", plotting.png)):
+            name = f"{figure.name}.{ending}"  # of a data set, so a stranger's
+            inside(folder or Path(), name)
+            files[(folder or Path()) / name] = draw(figure.chart)
+    for path, data in files.items():
+        write_bytes(path, data)
+    return list(files)

@@ -1,0 +1,194 @@
+"""Figures that need the pack beside the rows: what a sentence leans on, what K does.
+
+Shapes: T tasks, D embedding, P numbers of an adapter, S adapters of one task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sglora_cli.charts import CEILING, GAIN_K, UNTRAINED, Figure, Lines, Scatter, Stacks, featured, gains, measure
+from sglora_cli.configs import BenchConfig
+from sglora_cli.contracts import Fitted, Report
+from sglora_cli.errors import Mismatch
+from sglora_cli.generating import Session
+from sglora_cli.measuring import Candidate, Measurer
+from sglora_cli.packs import UnseenTask
+from sglora_cli.progressing import progress
+from sglora_cli.rows import averages
+from sglora_cli.semantics import Prior
+from sglora_cli.trying import correlation
+
+_SWEPT = ("adapter-soup", "top-k")
+_GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+
+
+@dataclass(frozen=True)
+class Exhibits:
+    """A report and the pack it is about. Raises Mismatch if the rows are of another pack, or another build of it."""
+
+    session: Session
+    report: Report
+    config: BenchConfig
+    fingerprint: str = ""
+    """Of the backbone that the rows were measured with, where they say it."""
+
+    def __post_init__(self) -> None:
+        own = self.session.pack.fingerprint
+        if self.fingerprint not in ("", own):
+            raise Mismatch(
+                f"the rows were measured with backbone fingerprint {self.fingerprint}, this pack is for {own}",
+                "measure again with this pack",
+            )
+        if self.session.pack.name != self.report.pack:
+            raise Mismatch(
+                f"the rows are of pack {self.report.pack!r}, not of {self.session.pack.name!r}",
+                f"pass --pack {self.report.pack}",
+            )
+
+    @cached_property
+    def sentences(self) -> dict[tuple[str, str], str]:
+        """The unseen tasks that were measured, (dataset, task) to description."""
+        measured = {(row.dataset, row.task) for row in self.report.rows}
+        listed = self.session.pack.manifest["tasks"]
+        found = {(t["dataset"], t["name"]): t["description"] for t in listed if t["role"] == "unseen"}
+        return {task: text for task, text in found.items() if task in measured}
+
+    @cached_property
+    def embeddings(self) -> dict[tuple[str, str], Tensor]:
+        if not self.sentences:
+            return {}
+        return dict(zip(self.sentences, self.session.model.encode_text(list(self.sentences.values())), strict=True))
+
+    @cached_property
+    def priors(self) -> dict[tuple[str, str], Prior]:
+        return {task: self.session.pack.prior(embedding_D) for task, embedding_D in self.embeddings.items()}
+
+    @cached_property
+    def carried(self) -> list[UnseenTask]:
+        """The measured tasks that the pack can be evaluated on without photos."""
+        return [task for task in self.session.pack.unseen() if (task.dataset, task.name) in self.sentences]
+
+    @cached_property
+    def method(self) -> str:
+        """The method that figures of one method are about."""
+        return featured(self.report, self.session.generator.name)
+
+    @cached_property
+    def label(self) -> str:
+        return self.report.labels.get(self.method, self.method)
+
+    @cached_property
+    def _fitted(self) -> dict[str, Fitted]:
+        return {self.session.generator.name: self.session.fitted}
+
+    def fitted(self, name: str) -> Fitted:
+        """A generator of the pack, read once."""
+        if name not in self._fitted:
+            self._fitted[name] = self.session.pack.fitted(self.session.host.generators[name])
+        return self._fitted[name]
+
+    def draw(self, name: str, prior: Prior, count: int = 1) -> Tensor:
+        """Adapters of a generator for a prior: (count, P)."""
+        return self.fitted(name).generate(prior, count, self.config.seed, self.config.temperature)
+
+    def usable(self, names: Sequence[str]) -> list[str]:
+        """Those of the methods that were measured and can be asked here."""
+        return [name for name in names if name in self.report.labels and name in self.session.host.generators]
+
+
+def contributions(shown: Exhibits) -> Figure | None:
+    """alpha_k of every unseen task: SG-LoRA (arXiv 2509.10535), Eq. 6."""
+    names, parts = [], []
+    for (_, task), prior in shown.priors.items():
+        experts = [shown.session.pack.experts.names[row] for row in prior.rows]
+        pairs = zip(experts, prior.alpha_K.tolist(), strict=True)
+        parts.append([(*reversed(expert.partition("/")[::2]), share) for expert, share in pairs])
+        names.append(task)
+    if not names:
+        return None
+    config = shown.session.pack.prior_config
+    caption = (
+        f"Weights alpha of the {config.k} experts that each unseen task's sentence leans on (tau = {config.tau:g}); "
+        "the strongest left, colours say which data set an expert is of."
+    )
+    alt = f"Stacked bars of expert weights for {len(names)} unseen tasks."
+    return Figure("contributions", "Expert contributions", Stacks("weight of the expert", names, parts), caption, alt)
+
+
+def similarity_to_gain(shown: Exhibits) -> Figure | None:
+    """Similarity of a task's sentence to its nearest expert against what the method gains over zero-shot."""
+    gain = gains(shown.report, shown.method)
+    groups: dict[str, list[tuple[str, float, float]]] = {}
+    for (dataset, task), prior in shown.priors.items():
+        if (dataset, task) in gain:
+            point = (task, float(prior.similarity_E.max()), gain[dataset, task])
+            groups.setdefault(dataset, []).append(point)
+    points = [point for points in groups.values() for point in points]
+    if not points:
+        return None
+    rho = correlation(torch.tensor([x for _, x, _ in points]), torch.tensor([y for *_, y in points]))
+    chart = Scatter("cosine similarity to the nearest expert", "gain over zero-shot (points)", groups, rho, zero=True)
+    caption = (
+        f"Each point is an unseen task: how near its sentence is to an expert's, and what {shown.label} gains over "
+        f"zero-shot at k = {GAIN_K}, mean of the directions."
+    )
+    alt = f"Scatter plot of {len(points)} unseen tasks; their rank correlation is in its title."
+    return Figure("similarity-to-gain", "Similarity and gain", chart, caption, alt)
+
+
+def k_grid(experts: int, own: int) -> list[int]:
+    """The K that are measured: few, closer together where they are small; with the pack's own and all experts."""
+    return sorted({k for k in _GRID if 1.25 * k < experts} | {own, experts})
+
+
+def k_sweep(shown: Exhibits) -> list[Figure]:
+    """R@1 against K, measured on the unseen tasks that the pack carries: a figure a direction."""
+    pack, own = shown.session.pack, shown.session.pack.prior_config
+    names = shown.usable([*_SWEPT, shown.session.generator.name] if shown.session.generator.learns else _SWEPT)
+    ks = k_grid(len(pack.experts.names), own.k)
+    if not names or not shown.carried:
+        return []
+    measurer, rows = Measurer(shown.session.model), []
+    for task in progress(shown.carried, "R@1 against K"):
+        rows += measurer.rows(task, _candidates(shown, task, list(dict.fromkeys(names)), ks))
+    means, figures = averages(rows), []
+    for direction in dict.fromkeys(row.direction for row in rows):
+        cell = (direction, GAIN_K)
+        lines = {shown.report.labels[name]: [means[f"{name} {k}"][cell] for k in ks] for name in dict.fromkeys(names)}
+        levels, axis = _levels(shown, direction), measure(direction)
+        tasks = len({(row.dataset, row.task) for row in rows if row.direction == direction})
+        caption = (
+            f"{axis} against K, mean over {tasks} unseen tasks that the pack carries, {shown.config.samples} draws of "
+            f"a generator that samples. The band marks the pack's own K = {own.k}."
+        )
+        chart = Lines("K, experts that are mixed", axis, ks, lines, levels, own.k)
+        alt = f"Line chart of {axis} for K from 1 to {ks[-1]}."
+        figures.append(Figure(f"k-{direction.lower()}", f"{axis} against K", chart, caption, alt))
+    return figures
+
+
+def _candidates(shown: Exhibits, task: UnseenTask, names: Sequence[str], ks: Sequence[int]) -> list[Candidate]:
+    """Every method's adapters for every K, as methods `NAME K`."""
+    pack, found = shown.session.pack, []
+    for k in ks:
+        prior = pack.prior(shown.embeddings[task.dataset, task.name], replace(pack.prior_config, k=k))
+        for name in names:
+            count = shown.config.samples if shown.session.host.generators[name].learns else 1
+            drawn = enumerate(shown.draw(name, prior, count))
+            found += [Candidate(f"{name} {k}", pack.layout, flat_P, s, shown.config.seed) for s, flat_P in drawn]
+    return found
+
+
+def _levels(shown: Exhibits, direction: str) -> dict[str, float]:
+    """Methods without K, on the tasks of the sweep: from the rows."""
+    tasks = {(task.dataset, task.name) for task in shown.carried}
+    rows = [r for r in shown.report.rows if (r.dataset, r.task) in tasks and (r.direction, r.k) == (direction, GAIN_K)]
+    means = averages(rows)
+    names = [name for name in (CEILING, UNTRAINED) if name in means]
+    return {shown.report.labels[name]: means[name][direction, GAIN_K] for name in names}

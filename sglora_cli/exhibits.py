@@ -17,9 +17,10 @@ from sglora_cli.charts import CEILING, GAIN_K, UNTRAINED, Figure, Lines, Scatter
 from sglora_cli.configs import BenchConfig
 from sglora_cli.contracts import Fitted, Report
 from sglora_cli.errors import Mismatch
+from sglora_cli.evaluation import of_other
 from sglora_cli.generating import Session
 from sglora_cli.measuring import Measurer
-from sglora_cli.packs import UnseenTask
+from sglora_cli.packs import Pack, UnseenTask
 from sglora_cli.progressing import progress
 from sglora_cli.rows import averages
 from sglora_cli.semantics import Prior
@@ -35,6 +36,8 @@ class Exhibits:
     config: BenchConfig
     fingerprint: str = ""
     """Of the backbone that the rows were measured with, where they say it."""
+    others: Sequence[Pack] = ()
+    """Packs that carry measured tasks which this one does not."""
 
     def __post_init__(self) -> None:
         own = self.session.pack.fingerprint
@@ -49,11 +52,16 @@ class Exhibits:
                 f"pass --pack {self.report.pack}",
             )
 
+    @property
+    def sources(self) -> list[Pack]:
+        """The packs whose unseen tasks were measured; of two with one name the later one's."""
+        return [self.session.pack, *self.others]
+
     @cached_property
     def sentences(self) -> dict[tuple[str, str], str]:
         """The unseen tasks that were measured, (dataset, task) to description."""
         measured = {(row.dataset, row.task) for row in self.report.rows}
-        listed = self.session.pack.manifest["tasks"]
+        listed = [task for pack in self.sources for task in pack.manifest["tasks"]]
         found = {(t["dataset"], t["name"]): t["description"] for t in listed if t["role"] == "unseen"}
         return {task: text for task, text in found.items() if task in measured}
 
@@ -69,8 +77,11 @@ class Exhibits:
 
     @cached_property
     def carried(self) -> list[UnseenTask]:
-        """The measured tasks that the pack can be evaluated on without photos."""
-        return [task for task in self.session.pack.unseen() if (task.dataset, task.name) in self.sentences]
+        """The measured tasks that can be evaluated without photos."""
+        own = self.session.pack
+        found = [task for other in self.others for task in of_other(own, other, "")]
+        by_name = {(task.dataset, task.name): task for task in [*own.unseen(), *found]}
+        return [task for name, task in by_name.items() if name in self.sentences]
 
     @cached_property
     def method(self) -> str:

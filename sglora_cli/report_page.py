@@ -109,7 +109,7 @@ def _results(report: Report) -> str:
         body = results(report, dataset)
         parts.append(_html(body, aside, best_marks(body, aside)))
     parts.append('<p class="why"><b>Best</b> and <u>second</u> of each column; the Oracle was trained on the task.</p>')
-    against = report.labels.get(report.against)
+    against = report.labels.get(report.against, report.against)
     if against and report.differences:
         parts.append(f"<h3>Difference to {_t(against)}, in points</h3>")
         body = comparison(report)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from made_rows import hand_made, write_made
 
+from sglora_cli.ablations import k_grid
 from sglora_cli.configs import BenchConfig
-from sglora_cli.exhibits import Exhibits, k_grid
+from sglora_cli.exhibits import Exhibits
 from sglora_cli.generating import Session
 
 

@@ -13,7 +13,19 @@ import torch
 from torch import Tensor
 
 from sglora_cli.ablations import SWEPT, by_k, varied
-from sglora_cli.charts import CEILING, GAIN_K, UNTRAINED, Figure, Lines, Scatter, Stacks, featured, gains, measure
+from sglora_cli.charts import (
+    CEILING,
+    GAIN_K,
+    UNTRAINED,
+    Figure,
+    Lines,
+    Scatter,
+    Stacks,
+    directions,
+    featured,
+    gains,
+    measure,
+)
 from sglora_cli.configs import BenchConfig
 from sglora_cli.contracts import Fitted, Report
 from sglora_cli.errors import Mismatch
@@ -145,7 +157,7 @@ def similarity_to_gain(shown: Exhibits) -> Figure | None:
     chart = Scatter("cosine similarity to the nearest expert", "gain over zero-shot (points)", groups, rho, zero=True)
     caption = (
         f"Each point is an unseen task: how near its sentence is to an expert's, and what {shown.label} gains over "
-        f"zero-shot at k = {GAIN_K}, mean of the directions."
+        f"zero-shot in {' and '.join(measure(d).removesuffix(' (%)') for d in directions(shown.report))}, on average."
     )
     alt = f"Scatter plot of {len(points)} unseen tasks; their rank correlation is in its title."
     return Figure("similarity-to-gain", "Similarity and gain", chart, caption, alt)

@@ -56,7 +56,7 @@ def gather(measured: Measured, session: Session | None, data: Path | None, confi
     else:
         found = strips(shown, data) if shown.usable([shown.method]) else []
         if not found:
-            missing[_PHOTOS] = "no caption changes its rank, or there is no one method to show"
+            missing[_PHOTOS] = "no retrieval task was measured with one method, or no caption changes its rank"
     return Content(measured, figures, found, shown.label, missing)
 
 

@@ -23,6 +23,8 @@ class Measured:
     files: Sequence[Path]
     left_out: Sequence[str]
     """Why methods are not in the report, in sentences."""
+    said: Sequence[str] = ()
+    """What `bench` said a reader must know."""
     fingerprint: str = ""
     """Of the backbone, where the rows say it."""
     on: Sequence[str] = ()
@@ -56,16 +58,23 @@ def read(paths: Sequence[Path], config: BenchConfig) -> Measured:
     kept = {method: label for method, label in labels.items() if method not in left_out}
     header = runs[-1].header
     gaps = bootstrap(rows, config.resamples, config.seed).differences(header.against, _references(runs))
-    notes = [_summary(rows, header.pack, paths), *left_out.values()]
+    said = _notes(runs)
+    notes = [_summary(rows, header.pack, paths), *said, *left_out.values()]
     report = Report(header.pack, rows, kept, gaps, header.against, notes)
     on = tuple(dict.fromkeys(text for run in runs if (text := _text(run.header, "on"))))
-    return Measured(header, report, tuple(paths), tuple(left_out.values()), "".join(prints), on)
+    return Measured(header, report, tuple(paths), tuple(left_out.values()), said, "".join(prints), on)
 
 
 def _text(header: Header, key: str) -> str:
     """What a header says under a key that it need not have; "" for anything but a text."""
     value = header.more.get(key)
     return value if isinstance(value, str) and value.isprintable() else ""
+
+
+def _notes(runs: Sequence[Run]) -> tuple[str, ...]:
+    found = [run.header.more.get("notes") for run in runs]
+    texts = [text for one in found if isinstance(one, list) for text in one]
+    return tuple(dict.fromkeys(text for text in texts if isinstance(text, str) and text.isprintable()))
 
 
 def _references(runs: Sequence[Run]) -> dict[str, str]:

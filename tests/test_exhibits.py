@@ -147,3 +147,24 @@ def test_strips_show_the_largest_rise_and_fall_of_all_captions(shown, toys):
         ]
         for rank, photos in ((strip.rank_before, strip.before), (strip.rank_after, strip.after)):
             assert photos.index(strip.right) == rank - 1
+
+
+def test_tasks_of_another_pack_have_figures_too(run, toy_pack, recipe, toys, tmp_path):
+    other = recipe.with_name("other.toml")
+    other.write_text(
+        recipe.read_text().replace('"cup", "hat"', '"cup", "mug"').replace('"mug", "nest"]', '"hat", "nest"]')
+    )
+    assert run("pack", "build", other, "--data", toys).exit_code == 0
+    file = tmp_path / "rows.jsonl"
+    assert run("bench", "--pack", "toys", "--on", "other", "--own-expert", "--rows", file).exit_code == 0
+    assert json.loads(file.read_text().splitlines()[0])["on"] == "other"
+    page = ("report", file, "--pack", "toys", "--data", toys, "--out", tmp_path / "x.html", "--json")
+    facts = json.loads(run(*page, "--figures", tmp_path / "f").stdout)
+    assert set(facts["missing"]) <= {"Retrieval examples"}
+    text = (tmp_path / "x.html").read_text()
+    assert "<td>hat</td>" in text  # its contributions; pack toys has it as an expert
+    assert "a leak: the pack has seen toys/hat (expert toys/hat)." in text
+    assert run("pack", "remove", "other", "--yes").exit_code == 0
+    facts = json.loads(run(*page).stdout)
+    assert "R@1 against K" not in facts["missing"]  # nest is a task of both
+    assert "<td>hat</td>" not in (tmp_path / "x.html").read_text()

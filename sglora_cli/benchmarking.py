@@ -120,7 +120,7 @@ def plan(session: Session, tasks: Sequence[UnseenTask], names: Mapping[str, str]
     protocol: dict[str, Any] = {"backbone": pack.backbone, "rank": pack.layout.rank, "k": pack.prior_config.k}
     protocol["experts"] = sorted({t["dataset"] for t in pack.manifest["tasks"] if t["role"] == "expert"})
     return Plan(
-        session.model, tasks, names, make, config, pack.name, pack.backbone, AGAINST, protocol, origin=pack.manifest
+        session.model, tasks, names, make, config, pack.name, pack.backbone, protocol=protocol, origin=pack.manifest
     )
 
 

@@ -30,6 +30,7 @@ def test_nothing_is_measured_twice(run, toy_pack, file):
     first = run("bench", "--rows", file)
     again = run("bench", "--rows", file)
     assert again.stdout == first.stdout
+    assert first.stdout.startswith("2 unseen tasks (2 toys); recall in percent, averaged over tasks; pack 'toys'\n")
     assert again.stderr == f"0 images encoded, {ALL} saved; rows in {file}\n"
     encoded, saved = (int(first.stderr.split()[i]) for i in (0, 3))
     assert encoded + saved == ALL
@@ -130,6 +131,7 @@ def test_rows_of_another_backbone_are_not_gone_on_with(run, toy_pack, file):
     run("bench", "--rows", file, "--baselines", "top-k")
     header, *rest = file.read_text().splitlines(keepends=True)
     own = json.loads(header)["fingerprint"]
+    assert (json.loads(header)["references"], json.loads(header)["on"]) == ({}, "")
     assert own == Session.open().pack.fingerprint
     other = json.dumps({**json.loads(header), "fingerprint": "0123"}) + "\n"
     file.write_text("".join([other, *rest]))

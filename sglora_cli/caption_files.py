@@ -32,11 +32,18 @@ class Entry:
     line: str = ""
     """The whole line, where there is one."""
 
+    @property
+    def by(self) -> str:
+        """Who wrote the captions, and how; "" where nobody said."""
+        return str(json.loads(self.line).get("by", "")) if self.line else ""
 
-def line_of(listed: Listed, captions: Sequence[str]) -> str:
-    """The line of an image, without a line break at its end."""
+
+def line_of(listed: Listed, captions: Sequence[str], by: str = "") -> str:
+    """The line of an image, without a line break at its end. `by` says who wrote them, and how."""
     task = {"task": listed.tasks[0]} if len(listed.tasks) == 1 else {}
-    row = {"image": listed.image, **task, "split": listed.split, "captions": list(captions)}
+    row: dict[str, Any] = {"image": listed.image, **task, "split": listed.split, "captions": list(captions)}
+    if by:
+        row["by"] = by
     return json.dumps(row, ensure_ascii=False)
 
 

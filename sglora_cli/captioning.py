@@ -19,7 +19,7 @@ from sglora_cli.caption_texts import REASONS, Demonstration, Judge, cleaned, pro
 from sglora_cli.configs import CaptionConfig
 from sglora_cli.contracts import CaptionModel, Listed
 from sglora_cli.errors import BadFile, Mismatch, PluginError, SgloraError, Unavailable, UsageError
-from sglora_cli.files import read_image
+from sglora_cli.files import content_hash, read_image
 from sglora_cli.findings import Problem
 from sglora_cli.host import Host
 from sglora_cli.progressing import progress
@@ -134,13 +134,20 @@ def write_captions(
     demonstrations: Sequence[Demonstration],
     limit: int = 0,
     check_text: Callable[[str], None] | None = None,
+    by: str = "",
 ) -> Outcome:
     """Caption the images that have none, a line each. `check_text` raises Mismatch for one that is too long.
 
+    by: who writes, and how; Mismatch if lines that are there were written by another.
     Raises Unavailable if the file cannot be written, PluginError if the captioner fails: what is written stays.
     """
     judge, outcome = Judge(config.fewest_words), Outcome(plan)
     for entry in plan.done.values():
+        if by and entry.by not in ("", by):
+            raise Mismatch(
+                f"{entry.where}: written by {entry.by!r}, this run is {by!r}",
+                "go on with the captioner and options that wrote it, choose another file with -o, or remove its lines",
+            )
         judge.remember(entry.image, entry.captions)
     with _appending(plan.target) as file:
         if read_lines(plan.target).keys() != plan.done.keys():
@@ -156,7 +163,7 @@ def write_captions(
             judge.remember(listed.image, captions)
             outcome.problems += _shortfalls(listed, captions, config, check_text)
             if captions:
-                file.write((line_of(listed, captions) + "\n").encode())
+                file.write((line_of(listed, captions, by) + "\n").encode())
                 outcome.written, outcome.captions = outcome.written + 1, outcome.captions + len(captions)
     return outcome
 
@@ -183,6 +190,11 @@ def _captions(
         if len(kept) == config.captions:
             break
     return kept
+
+
+def signature(captioner: str, weights: str, config: CaptionConfig, demonstrations: Sequence[Demonstration]) -> str:
+    """Who writes captions, and a hash of how: lines with another signature are not of the same kind."""
+    return f"{captioner} {content_hash(weights, asdict(config), [asdict(one) for one in demonstrations])[:12]}"
 
 
 def seed_of(seed: int, image: str, attempt: int) -> int:

@@ -34,8 +34,8 @@ def averages(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, flo
 
 
 def recovery(average: Mapping[str, Mapping[Cell, float]], method: str, cell: Cell) -> float | None:
-    """(method - zero-shot) / (Oracle - zero-shot); None where the Oracle gains nothing."""
+    """(method - zero-shot) / (Oracle - zero-shot); None where the Oracle gains less than a point: a share of noise."""
     if not {"zero-shot", "oracle", method} <= set(average):
         return None
     zero, oracle = average["zero-shot"][cell], average["oracle"][cell]
-    return (average[method][cell] - zero) / (oracle - zero) if oracle - zero > 1e-9 else None
+    return (average[method][cell] - zero) / (oracle - zero) if oracle - zero >= 1 else None

@@ -74,6 +74,21 @@ def test_a_second_run_has_nothing_to_do(caption, album):
     assert (album / "captions.jsonl").read_bytes() == before
 
 
+def test_a_file_is_written_in_one_way(caption, album):
+    caption("--captions", 2, "--limit", 1)
+    (by,) = {row["by"] for row in lines(album)}
+    assert by.startswith("parrot ")
+    before = (album / "captions.jsonl").read_bytes()
+    result = caption("--captions", 2, "--seed", 1)
+    assert result.exit_code == 5
+    assert f"line 1: written by '{by}', this run is 'parrot " in result.stderr
+    assert (album / "captions.jsonl").read_bytes() == before
+    row = {key: value for key, value in lines(album)[0].items() if key != "by"}
+    (album / "captions.jsonl").write_text(json.dumps(row) + "\n")  # nobody says who wrote this one
+    assert caption("--captions", 2, "--seed", 1).exit_code == 0
+    assert len(lines(album)) == 12
+
+
 def test_limits_add_up_to_what_one_run_writes(caption, album):
     caption()
     whole = (album / "captions.jsonl").read_bytes()

@@ -61,7 +61,9 @@ def caption(
     """Write captions for the images of DATASET that have none, or take them from a file made elsewhere.
 
     Lines are added to captions.jsonl one by one: stop it whenever you like, and start it again to go on. Texts that
-    are empty, too short, refusals or said before are asked for again. Exit code 4 if an image does not decode or
+    are empty, too short, refusals or said before are asked for again. A line says who wrote it and how ("by"), and
+    one file is written in one way. Captions that a data set has of its own (coco) give way to the file as soon as it
+    is there: keep one that is not finished elsewhere with -o. Exit code 4 if an image does not decode or
     gets no caption; the others have theirs then.
 
     \b
@@ -106,7 +108,8 @@ def _writer(
         text_model = reader.load(settings.runtime(RuntimeConfig(), backbone)) if reader else None
         model = plugin.load(settings.runtime(runtime, captioner))
         check_text = getattr(text_model, "check_text", None)
-        return captioning.write_captions(plan, model, config, examples, limit, check_text)
+        by = captioning.signature(captioner, runtime.weights, config, examples)
+        return captioning.write_captions(plan, model, config, examples, limit, check_text, by)
 
     return write
 

@@ -173,7 +173,7 @@ def plan_of_ablation(
     levels = methods(host, pack, ",".join([ORACLE] * all(t.oracle_P is not None for t in tasks) + [ZERO]))
     base = plan(session, tasks, levels, config)
     own = next(variant.mark for variant in variants if variant.own)
-    names = {f"{name}@{v.mark}": f"{label}, {_words(v.mark)}" for name, label in labels.items() for v in variants}
+    names = {f"{name}@{v.mark}": f"{label} ({_words(v.mark)})" for name, label in labels.items() for v in variants}
     references = {m: f"{m.rpartition('@')[0]}@{own}" for m in names if m.rpartition("@")[2] != own}
     note = (
         f"{table}: {ABLATIONS[table]}; every method beside itself at {OWN} ({_words(own)}). An ablation describes "

@@ -41,7 +41,7 @@ def test_k_meets_the_methods_it_must_equal(run, plain):
     assert list(report["methods"])[:3] == ["chance", "oracle", "zero-shot"]
     methods = [f"{name}@K={k}" for name in ("top-k", "adapter-soup", "cvae") for k in (1, 2, 3, 4)]
     assert list(report["methods"])[3:] == methods
-    assert report["methods"]["top-k@K=2"] == "Top-K weighted, K = 2"
+    assert report["methods"]["top-k@K=2"] == "Top-K weighted (K = 2)"
     for method, same in (
         ("top-k@K=2", "top-k"),  # the pack's own K
         ("cvae@K=2", "cvae"),

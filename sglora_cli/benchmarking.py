@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from sglora_cli.adapters import checked_flat
+from sglora_cli.adapters import Layout, checked_flat
 from sglora_cli.configs import BenchConfig
-from sglora_cli.contracts import Model, Report, Row
+from sglora_cli.contracts import Fitted, Generator, Model, Report, Row
 from sglora_cli.errors import Unavailable, UnknownName, UsageError
 from sglora_cli.files import content_hash
 from sglora_cli.formats import read_adapter
@@ -27,6 +28,7 @@ from sglora_cli.progressing import progress
 from sglora_cli.recording import Log
 from sglora_cli.retrieval import KS, chance
 from sglora_cli.rows_files import Header
+from sglora_cli.semantics import Prior
 from sglora_cli.statistics import bootstrap
 
 ORACLE = "oracle"
@@ -52,6 +54,10 @@ class Plan:
     pack: str
     backbone: str
     against: str = AGAINST
+    references: Mapping[str, str] = field(default_factory=dict)
+    """Methods that are compared with another one than `against`."""
+    on: str = ""
+    """The other pack that the tasks came from."""
     protocol: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     """What a reader of the table must know."""
@@ -63,6 +69,8 @@ class Plan:
         keys = [[t.dataset, t.name, t.description, len(t.tensors.stem_N)] for t in self.tasks]
         plan = content_hash([self.origin, self.model.fingerprint, list(self.names), settings, keys])[:16]
         more = {"plan": plan, "command": command, "table": table, "config": settings}
+        more |= {"fingerprint": self.model.fingerprint, "on": self.on, "references": dict(self.references)}
+        more["notes"] = list(self.notes)
         return Header(self.pack, self.backbone, {CHANCE: "Chance", **self.names}, self.against, more=more)
 
 
@@ -106,18 +114,36 @@ def plan(session: Session, tasks: Sequence[UnseenTask], names: Mapping[str, str]
                     raise Unavailable(f"there is no Oracle adapter of {task.name!r}", hint)
                 found.append(Candidate(name, pack.layout, task.oracle_P))
                 continue
-            draws = getattr(host.generators[name], "draws", host.generators[name].learns)
-            for seed in range(config.seed, config.seed + (config.seeds if draws else 1)):
-                count = config.samples if draws else 1
-                flat_SP = fitted[name].generate(prior, count, seed, config.temperature)
-                found += [Candidate(name, pack.layout, flat_P, s, seed) for s, flat_P in enumerate(flat_SP)]
+            found += candidates(pack.layout, host.generators[name], fitted[name], prior, config, name)
         return found
 
     protocol: dict[str, Any] = {"backbone": pack.backbone, "rank": pack.layout.rank, "k": pack.prior_config.k}
     protocol["experts"] = sorted({t["dataset"] for t in pack.manifest["tasks"] if t["role"] == "expert"})
     return Plan(
-        session.model, tasks, names, make, config, pack.name, pack.backbone, AGAINST, protocol, origin=pack.manifest
+        session.model, tasks, names, make, config, pack.name, pack.backbone, protocol=protocol, origin=pack.manifest
     )
+
+
+def candidates(
+    layout: Layout,
+    generator: Generator,
+    fitted: Fitted,
+    prior: Prior,
+    config: BenchConfig,
+    method: str,
+    draws: int = 1,
+    fold: Callable[[Prior, Tensor], Tensor] | None = None,
+) -> list[Candidate]:
+    """A method's adapters for a prior: of every seed every sample. With `fold`, a sample is made of n `draws`."""
+    found = []
+    several = getattr(generator, "draws", generator.learns)
+    for seed in range(config.seed, config.seed + (config.seeds if several else 1)):
+        count = config.samples if several else 1
+        flat_SP = fitted.generate(prior, count * draws, seed, config.temperature)
+        if fold is not None:
+            flat_SP = torch.stack([fold(prior, part_nP) for part_nP in flat_SP.split(draws)])
+        found += [Candidate(method, layout, flat_P, s, seed) for s, flat_P in enumerate(flat_SP)]
+    return found
 
 
 def plan_of_adapters(
@@ -193,12 +219,14 @@ def differences(
 def report(plan: Plan, rows: Sequence[Row], paper: bool = False) -> Report:
     """Rows with everything a reporter prints."""
     found = bootstrap(rows, plan.config.resamples, plan.config.seed)
-    against = plan.against if plan.against in plan.names else next(iter(plan.names))
+    against = plan.against if plan.against in plan.names or plan.references else next(iter(plan.names))
     labels = {CHANCE: "Chance", **plan.names}
     said = [*_summary(plan, rows), *_trivial(plan.tasks), *plan.notes]
     if bare := sorted(found.without_hits - {CHANCE}):
         said.append(f"intervals of {', '.join(bare)}: over tasks only, hits of single queries were not kept")
-    return Report(plan.pack, rows, labels, found.differences(against), against, said, paper, plan.protocol)
+    return Report(
+        plan.pack, rows, labels, found.differences(against, plan.references), against, said, paper, plan.protocol
+    )
 
 
 def _summary(plan: Plan, rows: Sequence[Row]) -> list[str]:

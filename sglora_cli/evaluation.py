@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +94,10 @@ def of_other(pack: Pack, other: Pack, dataset: str) -> list[UnseenTask]:
     return [UnseenTask(t.dataset, t.name, t.description, t.tensors, t.captions, None) for t in tasks]
 
 
-def narrowed(tasks: Sequence[UnseenTask], pack: Pack | None, wanted: str, table: str) -> list[UnseenTask]:
-    """Only tasks named in `wanted` (names or keys with commas) and of a table of the paper.
+def narrowed(
+    tasks: Sequence[UnseenTask], pack: Pack | None, wanted: str, table: str, whole: Collection[str] = ()
+) -> list[UnseenTask]:
+    """Only tasks named in `wanted` (names or keys with commas) and of a table of the paper; `whole` tables keep all.
 
     Raises UnknownName, UsageError for nothing left. A task of one image is left out with a warning.
     """
@@ -104,11 +106,11 @@ def narrowed(tasks: Sequence[UnseenTask], pack: Pack | None, wanted: str, table:
     for name in names:
         if name not in known and name not in {t.name for t in tasks}:
             raise UnknownName.of("task to measure on", name, known)
-    if table not in TABLES:
-        raise UnknownName.of("table", table, TABLES)
+    if table not in (*TABLES, *whole):
+        raise UnknownName.of("table", table, [*TABLES, *whole])
     own = {task["dataset"] for task in pack.manifest["tasks"] if task["role"] == "expert"} if pack else set()
     kept = [t for t in tasks if not names or t.name in names or f"{t.dataset}/{t.name}" in names]
-    kept = [t for t in kept if _is_in(t, table, own)]
+    kept = [t for t in kept if table in whole or _is_in(t, table, own)]
     single = [t for t in kept if len(t.tensors.stem_N) < 2 and not labels(t.tensors)]
     for t in single:
         warnings.warn(f"task {t.dataset}/{t.name} has one image, which is always found: left out", SgloraWarning, 2)

@@ -6,26 +6,37 @@ Shapes: T tasks, D embedding, P numbers of an adapter, S adapters of one task.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from sglora_cli.charts import CEILING, GAIN_K, UNTRAINED, Figure, Lines, Scatter, Stacks, featured, gains, measure
+from sglora_cli.ablations import SWEPT, by_k, varied
+from sglora_cli.charts import (
+    CEILING,
+    GAIN_K,
+    UNTRAINED,
+    Figure,
+    Lines,
+    Scatter,
+    Stacks,
+    directions,
+    featured,
+    gains,
+    measure,
+)
 from sglora_cli.configs import BenchConfig
 from sglora_cli.contracts import Fitted, Report
 from sglora_cli.errors import Mismatch
+from sglora_cli.evaluation import of_other
 from sglora_cli.generating import Session
-from sglora_cli.measuring import Candidate, Measurer
-from sglora_cli.packs import UnseenTask
+from sglora_cli.measuring import Measurer
+from sglora_cli.packs import Pack, UnseenTask
 from sglora_cli.progressing import progress
 from sglora_cli.rows import averages
 from sglora_cli.semantics import Prior
 from sglora_cli.trying import correlation
-
-_SWEPT = ("adapter-soup", "top-k")
-_GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,8 @@ class Exhibits:
     config: BenchConfig
     fingerprint: str = ""
     """Of the backbone that the rows were measured with, where they say it."""
+    others: Sequence[Pack] = ()
+    """Packs that carry measured tasks which this one does not."""
 
     def __post_init__(self) -> None:
         own = self.session.pack.fingerprint
@@ -51,11 +64,16 @@ class Exhibits:
                 f"pass --pack {self.report.pack}",
             )
 
+    @property
+    def sources(self) -> list[Pack]:
+        """The packs whose unseen tasks were measured; of two with one name the later one's."""
+        return [self.session.pack, *self.others]
+
     @cached_property
     def sentences(self) -> dict[tuple[str, str], str]:
         """The unseen tasks that were measured, (dataset, task) to description."""
         measured = {(row.dataset, row.task) for row in self.report.rows}
-        listed = self.session.pack.manifest["tasks"]
+        listed = [task for pack in self.sources for task in pack.manifest["tasks"]]
         found = {(t["dataset"], t["name"]): t["description"] for t in listed if t["role"] == "unseen"}
         return {task: text for task, text in found.items() if task in measured}
 
@@ -71,8 +89,11 @@ class Exhibits:
 
     @cached_property
     def carried(self) -> list[UnseenTask]:
-        """The measured tasks that the pack can be evaluated on without photos."""
-        return [task for task in self.session.pack.unseen() if (task.dataset, task.name) in self.sentences]
+        """The measured tasks that can be evaluated without photos."""
+        own = self.session.pack
+        found = [task for other in self.others for task in of_other(own, other, "")]
+        by_name = {(task.dataset, task.name): task for task in [*own.unseen(), *found]}
+        return [task for name, task in by_name.items() if name in self.sentences]
 
     @cached_property
     def method(self) -> str:
@@ -136,31 +157,30 @@ def similarity_to_gain(shown: Exhibits) -> Figure | None:
     chart = Scatter("cosine similarity to the nearest expert", "gain over zero-shot (points)", groups, rho, zero=True)
     caption = (
         f"Each point is an unseen task: how near its sentence is to an expert's, and what {shown.label} gains over "
-        f"zero-shot at k = {GAIN_K}, mean of the directions."
+        f"zero-shot in {' and '.join(measure(d).removesuffix(' (%)') for d in directions(shown.report))}, on average."
     )
     alt = f"Scatter plot of {len(points)} unseen tasks; their rank correlation is in its title."
     return Figure("similarity-to-gain", "Similarity and gain", chart, caption, alt)
 
 
-def k_grid(experts: int, own: int) -> list[int]:
-    """The K that are measured: few, closer together where they are small; with the pack's own and all experts."""
-    return sorted({k for k in _GRID if 1.25 * k < experts} | {own, experts})
-
-
 def k_sweep(shown: Exhibits) -> list[Figure]:
     """R@1 against K, measured on the unseen tasks that the pack carries: a figure a direction."""
     pack, own = shown.session.pack, shown.session.pack.prior_config
-    names = shown.usable([*_SWEPT, shown.session.generator.name] if shown.session.generator.learns else _SWEPT)
-    ks = k_grid(len(pack.experts.names), own.k)
-    if not names or not shown.carried:
+    learned = [shown.session.generator.name] if shown.session.generator.learns else []
+    fitted = {name: shown.fitted(name) for name in shown.usable([*SWEPT, *learned])}
+    variants = by_k(pack)
+    ks = [variant.config.k for variant in variants]
+    if not fitted or not shown.carried:
         return []
     measurer, rows = Measurer(shown.session.model), []
     for task in progress(shown.carried, "R@1 against K"):
-        rows += measurer.rows(task, _candidates(shown, task, list(dict.fromkeys(names)), ks))
+        embedding_D = shown.embeddings[task.dataset, task.name]
+        made = varied(shown.session.host, pack, fitted, variants, task.name, embedding_D, shown.config)
+        rows += measurer.rows(task, made)
     means, figures = averages(rows), []
     for direction in dict.fromkeys(row.direction for row in rows):
         cell = (direction, GAIN_K)
-        lines = {shown.report.labels[name]: [means[f"{name} {k}"][cell] for k in ks] for name in dict.fromkeys(names)}
+        lines = {shown.report.labels[name]: [means[f"{name}@K={k}"][cell] for k in ks] for name in fitted}
         levels, axis = _levels(shown, direction), measure(direction)
         tasks = len({(row.dataset, row.task) for row in rows if row.direction == direction})
         caption = (
@@ -171,18 +191,6 @@ def k_sweep(shown: Exhibits) -> list[Figure]:
         alt = f"Line chart of {axis} for K from 1 to {ks[-1]}."
         figures.append(Figure(f"k-{direction.lower()}", f"{axis} against K", chart, caption, alt))
     return figures
-
-
-def _candidates(shown: Exhibits, task: UnseenTask, names: Sequence[str], ks: Sequence[int]) -> list[Candidate]:
-    """Every method's adapters for every K, as methods `NAME K`."""
-    pack, found = shown.session.pack, []
-    for k in ks:
-        prior = pack.prior(shown.embeddings[task.dataset, task.name], replace(pack.prior_config, k=k))
-        for name in names:
-            count = shown.config.samples if shown.session.host.generators[name].learns else 1
-            drawn = enumerate(shown.draw(name, prior, count))
-            found += [Candidate(f"{name} {k}", pack.layout, flat_P, s, shown.config.seed) for s, flat_P in drawn]
-    return found
 
 
 def _levels(shown: Exhibits, direction: str) -> dict[str, float]:

@@ -9,9 +9,11 @@ from sglora_cli import adapter_maps, charts, exhibits
 from sglora_cli.configs import BenchConfig
 from sglora_cli.exhibits import Exhibits
 from sglora_cli.generating import Session
+from sglora_cli.packs import Pack
 from sglora_cli.plotting import needs
 from sglora_cli.report_page import Content
 from sglora_cli.reporting import Measured
+from sglora_cli.shelves import places
 from sglora_cli.strips import strips
 
 Made = charts.Figure | list[charts.Figure] | None
@@ -41,7 +43,7 @@ def gather(measured: Measured, session: Session | None, data: Path | None, confi
         missing = dict.fromkeys((*_OF_A_PACK, _PHOTOS), "needs the pack that was measured: pass --pack")
         return Content(measured, figures, missing=missing)
     needs("sklearn", "scikit-learn")  # before the minute that K takes
-    shown = Exhibits(session, measured.report, config, str(measured.header.more.get("fingerprint", "")))
+    shown = Exhibits(session, measured.report, config, measured.fingerprint, _others(measured, session))
     missing = {}
     for title, (make, reason) in _OF_A_PACK.items():
         made = make(shown)
@@ -52,7 +54,15 @@ def gather(measured: Measured, session: Session | None, data: Path | None, confi
     if data is None:
         missing[_PHOTOS] = "needs the photos: pass --data"
     else:
-        found = strips(shown, data)
+        found = strips(shown, data) if shown.usable([shown.method]) else []
         if not found:
-            missing[_PHOTOS] = "no caption changes its rank"
+            missing[_PHOTOS] = "no retrieval task was measured with one method, or no caption changes its rank"
     return Content(measured, figures, found, shown.label, missing)
+
+
+def _others(measured: Measured, session: Session) -> tuple[Pack, ...]:
+    """The other packs that the measured tasks came from, as far as this machine has them."""
+    known = {
+        place.name: place for place in places(session.host.recipe_folders)
+    }  # by name only: rows may be a stranger's
+    return tuple(Pack(known[name].folder) for name in measured.on if name in known)

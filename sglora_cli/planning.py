@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sglora_cli import settings, shelves
+from sglora_cli.ablations import ABLATIONS, plan_of_ablation
 from sglora_cli.benchmarking import Plan, methods, plan, plan_of_adapters
 from sglora_cli.configs import BenchConfig, RuntimeConfig
 from sglora_cli.contracts import Model
@@ -33,12 +34,17 @@ class Asked:
     table: str = "all"
     adapters: Sequence[Path] = ()
     own_expert: bool = False
+    sentences: Path | None = None
 
 
 def planned(host: Host, asked: Asked, config: BenchConfig, runtime: RuntimeConfig) -> Plan:
     """Everything that is wrong with the request is said here, before anything is measured."""
     if asked.on and asked.data:
         raise UsageError("--on takes tasks from a pack, --data from photos", "leave out one of the two")
+    if asked.sentences and asked.table not in ABLATIONS:
+        raise UsageError("--sentences needs a table that compares descriptions", "pass --table ablation-description")
+    if asked.adapters and asked.table in ABLATIONS:
+        raise UsageError("an ablation is of a pack's methods, not of adapter files", "leave out one of the two")
     known = settings.load().data if asked.dataset and not asked.on else ""
     data = data_root(asked.data, known) if asked.data or known else None
     if asked.adapters and data and asked.dataset and not asked.pack:
@@ -49,9 +55,13 @@ def planned(host: Host, asked: Asked, config: BenchConfig, runtime: RuntimeConfi
         return plan_of_adapters(session.model, session.pack.backbone, asked.adapters, tasks, config)
     if not asked.own_expert:
         check_leaks(session.pack, tasks)
-    names = methods(host, session.pack, asked.baselines, oracle=all(t.oracle_P is not None for t in tasks))
     notes = [f"a leak: the pack has seen {', '.join(seen)}"] if (seen := leaks(session.pack, tasks)) else []
-    return replace(plan(session, tasks, names, config), notes=notes)
+    if asked.table in ABLATIONS:
+        made = plan_of_ablation(session, tasks, asked.table, asked.baselines, asked.sentences, config)
+    else:
+        names = methods(host, session.pack, asked.baselines, oracle=all(t.oracle_P is not None for t in tasks))
+        made = plan(session, tasks, names, config)
+    return replace(made, notes=[*made.notes, *notes], on=asked.on)
 
 
 def _tasks(session: Session, asked: Asked, data: Path | None) -> list[UnseenTask]:
@@ -61,7 +71,7 @@ def _tasks(session: Session, asked: Asked, data: Path | None) -> list[UnseenTask
         tasks = of_other(pack, other, asked.dataset)
     else:
         tasks = unseen_tasks(host, pack, session.model, asked.dataset, data)
-    return narrowed(tasks, pack, asked.tasks, asked.table)
+    return narrowed(tasks, pack, asked.tasks, asked.table, ABLATIONS)
 
 
 def _of_adapters(host: Host, asked: Asked, data: Path, config: BenchConfig, runtime: RuntimeConfig) -> Plan:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sglora_cli.contracts import Row
-from sglora_cli.errors import Unavailable
+from sglora_cli.errors import Mismatch, Unavailable
 from sglora_cli.rows_files import Header, Run, append, drop_torn_line, read_rows, row_line
 from sglora_cli.settings import cache_folder
 
@@ -16,7 +16,8 @@ from sglora_cli.settings import cache_folder
 class Log:
     """The rows of one plan in a rows file. Runs of other plans before it stay as they are.
 
-    Raises BadFile, before anything is measured, if the file is something else or broken.
+    Raises, before anything is measured: BadFile if the file is something else or broken, Mismatch if it has rows of
+    another backbone, which no report could show together.
     """
 
     def __init__(self, path: Path, header: Header) -> None:
@@ -26,6 +27,7 @@ class Log:
         if path.exists():
             drop_torn_line(path)
         runs = read_rows(path) if path.exists() and path.stat().st_size else []
+        _check_fingerprint(path, runs, header)
         if runs and runs[-1].header.more.get("plan") == header.more["plan"]:
             self._start = _offset_of_last(path, runs)
             self._known = {_place(row): row for row in runs[-1].rows}
@@ -54,6 +56,16 @@ class Log:
 
 def _place(row: Row) -> Row:
     return replace(row, value=0.0, hits="")
+
+
+def _check_fingerprint(path: Path, runs: Sequence[Run], header: Header) -> None:
+    own = header.more.get("fingerprint")
+    for other in (run.header.more.get("fingerprint", own) for run in runs):
+        if other != own:
+            raise Mismatch(
+                f"{path} has rows of a backbone with fingerprint {other}, this one has {own}",
+                "name another file with --rows",
+            )
 
 
 def _offset_of_last(path: Path, runs: Sequence[Run]) -> int:

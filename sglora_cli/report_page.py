@@ -54,7 +54,7 @@ _INTERVAL = (
     "With the 95 % interval of a paired bootstrap over tasks and, where rows tell, queries, seeds and draws; "
     "<b>bold</b> where it is clear of zero."
 )
-_FOOTER = """R@k: recall in percent inside each task, averaged over tasks. Made by <code>sglora report</code>."""
+_FOOTER = "{} in percent inside each task, averaged over tasks. Made by <code>sglora report</code>."
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,10 @@ def report_page(content: Content) -> str:
         parts.append(_strips(content))
     if content.missing:
         parts.append(f"<h2>Not drawn</h2>\n{definitions(content.missing.items())}")
-    return page(f"Results of pack {report.pack}", _STYLE, "\n".join(parts), _FOOTER)
+    measured = directions(report)
+    what = ["R@k: recall"] * any(d != "ACC" for d in measured) + ["Accuracy"] * ("ACC" in measured)
+    footer = _FOOTER.format(", ".join(what))
+    return page(f"Results of pack {report.pack}", _STYLE, "\n".join(parts), footer)
 
 
 def _header(measured: Measured) -> str:
@@ -97,7 +100,8 @@ def _header(measured: Measured) -> str:
     ]
     if command := header.more.get("command"):
         facts.append(("Measured by", command))
-    return definitions(facts) + "".join(f'\n<p class="why">{_t(reason)}.</p>' for reason in measured.left_out)
+    said = [text.removesuffix(".") for text in (*measured.said, *measured.left_out)]
+    return definitions(facts) + "".join(f'\n<p class="why">{_t(text)}.</p>' for text in said)
 
 
 def _results(report: Report) -> str:
@@ -109,7 +113,7 @@ def _results(report: Report) -> str:
         body = results(report, dataset)
         parts.append(_html(body, aside, best_marks(body, aside)))
     parts.append('<p class="why"><b>Best</b> and <u>second</u> of each column; the Oracle was trained on the task.</p>')
-    against = report.labels.get(report.against)
+    against = report.labels.get(report.against, report.against)
     if against and report.differences:
         parts.append(f"<h3>Difference to {_t(against)}, in points</h3>")
         body = comparison(report)

@@ -9,7 +9,7 @@ from pathlib import Path
 from sglora_cli.configs import BenchConfig
 from sglora_cli.contracts import Report, Row
 from sglora_cli.errors import BadFile, Mismatch
-from sglora_cli.rows_files import Header, read_rows
+from sglora_cli.rows_files import Header, Run, read_rows
 from sglora_cli.statistics import bootstrap
 
 
@@ -23,6 +23,12 @@ class Measured:
     files: Sequence[Path]
     left_out: Sequence[str]
     """Why methods are not in the report, in sentences."""
+    said: Sequence[str] = ()
+    """What `bench` said a reader must know."""
+    fingerprint: str = ""
+    """Of the backbone, where the rows say it."""
+    on: Sequence[str] = ()
+    """Other packs that tasks came from."""
 
 
 def read(paths: Sequence[Path], config: BenchConfig) -> Measured:
@@ -33,6 +39,9 @@ def read(paths: Sequence[Path], config: BenchConfig) -> Measured:
     """
     runs = [run for path in paths for run in read_rows(path)]
     owners = sorted({(run.header.pack, run.header.backbone) for run in runs})
+    prints = sorted({text for run in runs if (text := _text(run.header, "fingerprint"))})
+    if len(prints) > 1:
+        raise Mismatch(f"rows of backbones with fingerprints {' and '.join(prints)}", "make one report a backbone")
     if len(owners) > 1:
         (pack, backbone), (other, another) = owners[:2]
         raise Mismatch(
@@ -48,10 +57,31 @@ def read(paths: Sequence[Path], config: BenchConfig) -> Measured:
     rows = [row for row in latest.values() if row.method not in left_out]
     kept = {method: label for method, label in labels.items() if method not in left_out}
     header = runs[-1].header
-    gaps = bootstrap(rows, config.resamples, config.seed).differences(header.against)
-    notes = [_summary(rows, header.pack, paths), *left_out.values()]
+    gaps = bootstrap(rows, config.resamples, config.seed).differences(header.against, _references(runs))
+    said = _notes(runs)
+    notes = [_summary(rows, header.pack, paths), *said, *left_out.values()]
     report = Report(header.pack, rows, kept, gaps, header.against, notes)
-    return Measured(header, report, tuple(paths), tuple(left_out.values()))
+    on = tuple(dict.fromkeys(text for run in runs if (text := _text(run.header, "on"))))
+    return Measured(header, report, tuple(paths), tuple(left_out.values()), said, "".join(prints), on)
+
+
+def _text(header: Header, key: str) -> str:
+    """What a header says under a key that it need not have; "" for anything but a text."""
+    value = header.more.get(key)
+    return value if isinstance(value, str) and value.isprintable() else ""
+
+
+def _notes(runs: Sequence[Run]) -> tuple[str, ...]:
+    found = [run.header.more.get("notes") for run in runs]
+    texts = [text for one in found if isinstance(one, list) for text in one]
+    return tuple(dict.fromkeys(text for text in texts if isinstance(text, str) and text.isprintable()))
+
+
+def _references(runs: Sequence[Run]) -> dict[str, str]:
+    found = [run.header.more.get("references") for run in runs]
+    return {
+        method: other for one in found if isinstance(one, dict) for method, other in one.items() if type(other) is str
+    }
 
 
 def _place(row: Row) -> tuple[object, ...]:

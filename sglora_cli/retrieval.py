@@ -2,9 +2,10 @@
 
 Only an image's own captions are right for it, and only its own image for a caption. A caption that
 stands word for word beside another image too is a wrong answer there that ties with the right one,
-and a tie counts against the model. Memory: at most 8 MiB of scores, or 16 images' of very many captions.
+and a tie counts against the model. Memory: 26 MiB to score and count a chunk, and
+a few numbers a caption.
 
-Shapes: N images, C captions, D embedding, n images of a chunk, c their captions.
+Shapes: N images, C captions, D embedding, n images and c captions of a chunk.
 """
 
 from __future__ import annotations
@@ -38,23 +39,28 @@ def ranks_of(image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int]) -> tupl
     owner_C = torch.as_tensor(list(image_of), dtype=torch.long)
     if len(owner_C) != captions or not 0 <= int(owner_C.min()) <= int(owner_C.max()) < images:
         raise Mismatch(f"image_of must name one of {images} images for each of {captions} captions")
-    step = max(16, _SCORES // captions)
+    step = max(16, _SCORES // captions)  # images of a chunk
+    width = max(16, _SCORES // step)  # captions of a chunk
     order_C = torch.argsort(owner_C, stable=True)
     size_N = torch.bincount(owner_C, minlength=images)
     parts = list(zip(range(0, images, step), order_C.split([int(p.sum()) for p in size_N.split(step)]), strict=True))
     own_C = torch.full((captions,), float("-inf"))
     for start, rows_c in parts:  # the same product as below, so that equal captions score alike to the last bit
-        scores_nc = image_ND[start : start + step] @ text_CD[rows_c].T
-        own_C[rows_c] = scores_nc[owner_C[rows_c] - start, torch.arange(len(rows_c))]
+        for some_c in rows_c.split(width):
+            scores_nc = image_ND[start : start + step] @ text_CD[some_c].T
+            own_C[some_c] = scores_nc[owner_C[some_c] - start, torch.arange(len(some_c))]
     worst_N = torch.full((images,), float("-inf"))
     best_N = worst_N.scatter_reduce(0, owner_C, own_C.where(~own_C.isnan(), float("-inf")), "amax")
     # Whatever is not less is ahead: that counts ties and NaN, and a right answer that is NaN has lost to everything.
     less_N, less_C = torch.zeros(images, dtype=torch.long), torch.zeros(captions, dtype=torch.long)
     for start, rows_c in parts:
-        scores_nC = image_ND[start : start + step] @ text_CD.T
-        scores_nC[owner_C[rows_c] - start, rows_c] = float("inf")  # the right ones are not counted
-        less_N[start : start + step] = (scores_nC < best_N[start : start + step, None]).sum(dim=1)
-        less_C += (scores_nC < own_C).sum(dim=0)
+        for first in range(0, captions, width):
+            some = slice(first, first + width)
+            scores_nc = image_ND[start : start + step] @ text_CD[some].T
+            here_c = rows_c[(rows_c >= first) & (rows_c < first + width)]
+            scores_nc[owner_C[here_c] - start, here_c - first] = float("inf")  # the right ones are not counted
+            less_N[start : start + step] += (scores_nc < best_N[start : start + step, None]).sum(dim=1)
+            less_C[some] += (scores_nc < own_C[some]).sum(dim=0)
     i2t_N = 1 + captions - size_N - less_N
     return torch.where(size_N > 0, i2t_N, captions + 1), images - less_C
 

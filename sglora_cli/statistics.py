@@ -51,8 +51,10 @@ class Bootstrap:
         gap_B = self.resampled_B[cell] - self.resampled_B[other]
         return _interval(self.measured[cell] - self.measured[other], gap_B)
 
-    def differences(self, against: str) -> dict[Cell, Interval]:
-        return {cell: self.difference(cell, against) for cell in self.measured if (against, *cell[1:]) in self.measured}
+    def differences(self, against: str, references: Mapping[str, str] | None = None) -> dict[Cell, Interval]:
+        """Of every method to `against`, or to another method that `references` has for it."""
+        rivals = {cell: (references or {}).get(cell[0], against) for cell in self.measured}
+        return {cell: self.difference(cell, rivals[cell]) for cell in rivals if (rivals[cell], *cell[1:]) in rivals}
 
 
 def is_clear(gap: Interval) -> bool:

@@ -63,12 +63,15 @@ def strips(shown: Exhibits, data: Path) -> list[Strip]:
 
 def _tasks(shown: Exhibits, data: Path) -> list[Task]:
     """The unseen tasks that were measured as retrieval, with their photos."""
-    pack = shown.session.pack
-    recipe = parse(pack.name, pack.manifest["recipe"])
     wanted = {(row.dataset, row.task) for row in shown.report.rows if row.direction in DIRECTIONS}
-    sources = [source for source in recipe.sources if source.name in {dataset for dataset, _ in wanted}]
-    found = [t for source in sources for t in source.tasks(shown.session.host, data, recipe.template)["unseen"]]
-    return [task for task in found if (task.dataset, task.name) in wanted]
+    datasets = {dataset for dataset, _ in wanted}
+    found: dict[tuple[str, str], Task] = {}
+    for recipe in (parse(pack.name, pack.manifest["recipe"]) for pack in shown.sources):
+        for source in recipe.sources:
+            if source.name in datasets:
+                tasks = source.tasks(shown.session.host, data, recipe.template)["unseen"]
+                found |= {(task.dataset, task.name): task for task in tasks}
+    return [task for name, task in found.items() if name in wanted and name in shown.priors]
 
 
 def _of_task(shown: Exhibits, task: Task) -> Iterator[Strip]:

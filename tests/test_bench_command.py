@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from sglora_cli import measuring
+from sglora_cli.generating import Session
 from sglora_cli.rows_files import read_rows
 
-ALL = 2 * 3 * 11  # images: two unseen tasks of three, six methods and five draws of the seventh
+EACH = 12 + 3 * 5  # adapters of a task: five draws of the methods that draw
+ALL = 2 * 3 * EACH  # images: two unseen tasks of three
 
 
 @pytest.fixture
@@ -28,6 +30,7 @@ def test_nothing_is_measured_twice(run, toy_pack, file):
     first = run("bench", "--rows", file)
     again = run("bench", "--rows", file)
     assert again.stdout == first.stdout
+    assert first.stdout.startswith("2 unseen tasks (2 toys); recall in percent, averaged over tasks; pack 'toys'\n")
     assert again.stderr == f"0 images encoded, {ALL} saved; rows in {file}\n"
     encoded, saved = (int(first.stderr.split()[i]) for i in (0, 3))
     assert encoded + saved == ALL
@@ -91,7 +94,7 @@ def test_an_interrupted_run_goes_on(run, toy_pack, file, monkeypatch):
     (run_of_file,) = read_rows(file)
     assert {row.task for row in run_of_file.rows} == {"mug", "nest"}
     places = [(r.method, r.task, r.sample, r.seed, r.direction, r.k) for r in run_of_file.rows]
-    assert len(places) == len(set(places)) == 2 * (11 + 1) * 6
+    assert len(places) == len(set(places)) == 2 * (EACH + 1) * 6
 
 
 def read_rows_of_whole_lines(file: Path):
@@ -124,9 +127,30 @@ def test_a_file_of_something_else_is_not_written_into(run, toy_pack, tmp_path):
         assert path.read_text() == content
 
 
+def test_rows_of_another_backbone_are_not_gone_on_with(run, toy_pack, file):
+    run("bench", "--rows", file, "--baselines", "top-k")
+    header, *rest = file.read_text().splitlines(keepends=True)
+    own = json.loads(header)["fingerprint"]
+    assert (json.loads(header)["references"], json.loads(header)["on"]) == ({}, "")
+    assert own == Session.open().pack.fingerprint
+    other = json.dumps({**json.loads(header), "fingerprint": "0123"}) + "\n"
+    file.write_text("".join([other, *rest]))
+    before = file.read_bytes()
+    result = run("bench", "--rows", file, "--baselines", "top-k")
+    assert (result.exit_code, result.stdout, file.read_bytes()) == (5, "", before)
+    assert result.stderr == (
+        f"error: {file} has rows of a backbone with fingerprint 0123, this one has {own}\n"
+        "hint: name another file with --rows\n"
+    )
+    file.write_text("".join([header, *rest, other, *rest]))
+    result = run("report", file)
+    assert result.exit_code == 5
+    assert result.stderr.startswith(f"error: rows of backbones with fingerprints 0123 and {own}\n")
+
+
 def test_a_dry_run_measures_nothing(run, toy_pack, own_home):
     found = json.loads(run("bench", "--dry-run", "--json").stdout)
-    assert (found["tasks"], found["adapters"]) == (["toys/mug", "toys/nest"], 22)
+    assert (found["tasks"], found["adapters"]) == (["toys/mug", "toys/nest"], 2 * EACH)
     assert found["images_to_encode"] + found["images_known"] == ALL
     assert found["images_to_encode"] > 0
     assert not (own_home / "cache/measured").exists()
@@ -136,7 +160,7 @@ def test_a_dry_run_measures_nothing(run, toy_pack, own_home):
     assert lines[:3] == [
         "pack      toys",
         "tasks     2: toys/mug, toys/nest",
-        f"methods   7: {', '.join(found['methods'])}",
+        f"methods   {len(found['methods'])}: {', '.join(found['methods'])}",
     ]
     assert lines[4] == f"images    0 to encode, {ALL} known already"
 

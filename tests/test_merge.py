@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -176,6 +178,19 @@ def test_dare_draws_by_seed_and_drops_nothing_at_temperature_zero(name):
     still = generate(name, 2, seed=1, temperature=0)
     assert torch.equal(still[0], still[1])
     assert torch.equal(still, generate(name, 2, seed=2, temperature=0))
+
+
+@pytest.mark.parametrize("name", ["dare-linear", "dare-ties", "dare-linear:experts=top"])
+def test_what_was_drawn_for_one_sentence_is_drawn_anew_for_another_that_changes_it(name):
+    """All experts are merged alike whatever the sentence; the top K are not."""
+    fitted = (RULES[name.partition(":")[0]].member("experts=top") if ":" in name else RULES[name]).restore(EXPERTS, {})
+    other = replace(PRIOR, rows=(0, 3))
+    first = fitted.generate(PRIOR, 2, 5, 1.0)
+    expected = first.clone()
+    first.zero_()  # what a caller does to its adapters is its own affair
+    assert torch.equal(fitted.generate(PRIOR, 2, 5, 1.0), expected)
+    assert torch.equal(fitted.generate(other, 2, 5, 1.0), expected) == (":" not in name)
+    assert torch.equal(fitted.generate(PRIOR, 3, 5, 1.0)[:2], expected)
 
 
 def test_dare_is_task_arithmetic_on_average():

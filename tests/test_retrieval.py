@@ -27,7 +27,7 @@ def of_scores(scores_NC: torch.Tensor, image_of: list[int]) -> tuple[list[int], 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_recall_is_that_of_sorting(seed, monkeypatch):
-    monkeypatch.setattr(retrieval, "_SCORES", 1)  # chunks of 16 images
+    monkeypatch.setattr(retrieval, "_SCORES", 1)  # chunks of 16 images and 16 captions
     dice = torch.Generator().manual_seed(seed)
     images, texts = torch.randn(37, 4, generator=dice), torch.randn(90, 4, generator=dice)
     image_of = [int(i) for i in torch.randint(37, (90,), generator=dice)]
@@ -50,6 +50,19 @@ def test_ranks_are_counted_whatever_the_chunks_ties_too(images, monkeypatch):
         assert i2t[n] == 1 + ahead
     for c, column in enumerate(scores.T.tolist()):
         assert t2i[c] == 1 + sum(s >= column[image_of[c]] for n, s in enumerate(column) if n != image_of[c])
+
+
+def test_memory_is_bounded_for_few_images_of_very_many_captions():
+    """The largest tensor the allocator is asked for: comparisons are counted as whole numbers of 8 bytes."""
+    from torch.profiler import ProfilerActivity, profile
+
+    captions = 400_000
+    images, texts = torch.randn(40, 2), torch.randn(captions, 2)
+    image_of = [0] * (captions // 2) + [n % 40 for n in range(captions // 2)]
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        ranks_of(images, texts, image_of)
+    largest = max(event.self_cpu_memory_usage for event in seen.events())
+    assert largest <= 8 * retrieval._SCORES < 8 * 16 * captions / 3
 
 
 def test_ties_and_nan_count_against_the_model():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -57,6 +58,14 @@ def slowly(rows: list[Row], resamples: int) -> list[float]:
                 total += sign * 100 * sum(means) / len(means) / len(tasks)
         gaps.append(total)
     return sorted(gaps)
+
+
+def test_a_method_may_have_a_reference_of_its_own(rows):
+    third = [replace(row, method="y", value=max(0.0, row.value - 10), hits="") for row in rows if row.method == "x"]
+    found = bootstrap([*rows, *third], 200)
+    gaps = found.differences("top-k", {"y": "x", "x": "nobody"})
+    assert set(gaps) == {("top-k", "I2T", 1), ("y", "I2T", 1)}
+    assert gaps["y", "I2T", 1] == found.difference(("y", "I2T", 1), "x")
 
 
 def test_the_interval_is_that_of_the_loops(rows):

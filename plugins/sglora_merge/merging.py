@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -24,17 +24,26 @@ class Merged:
     experts: Experts
     extra: Mapping[str, Tensor]
     """What the pack has besides experts: its joint adapter."""
+    _drawn: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False, compare=False)
+    """(samples, seed) to what was drawn of all experts: the sentence does not matter, and dropping takes seconds."""
 
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
         """(S, P). With temperature 0 nothing is dropped; any other means the same here."""
         if not self.rule.draws or temperature == 0:
             return self._one(prior).expand(samples, -1).clone()
-        weights_K, adapters_KP = self._chosen(prior)
-        dice = torch.Generator().manual_seed(seed)
-        return torch.stack([merge(self.rule, self.experts, weights_K, adapters_KP, dice) for _ in range(samples)])
+        if self.rule.experts != "all":
+            return self._draw(prior, samples, seed)
+        if (samples, seed) not in self._drawn:
+            self._drawn[samples, seed] = self._draw(prior, samples, seed)
+        return self._drawn[samples, seed].clone()
 
     def tensors(self) -> dict[str, Tensor]:
         return {}
+
+    def _draw(self, prior: Prior, samples: int, seed: int) -> Tensor:
+        weights_K, adapters_KP = self._chosen(prior)
+        dice = torch.Generator().manual_seed(seed)
+        return torch.stack([merge(self.rule, self.experts, weights_K, adapters_KP, dice) for _ in range(samples)])
 
     def _one(self, prior: Prior) -> Tensor:
         if self.rule.experts in ("all", "joint"):

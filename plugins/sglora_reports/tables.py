@@ -128,12 +128,14 @@ def findings(report: Report, first: Sequence[Cell]) -> list[str]:
     return found
 
 
-LEGEND = (
-    "R@k: recall in percent. '- {against}': mean difference with its 95 % interval, paired bootstrap over tasks, "
-    "queries, seeds and samples. recovery: (method - zero-shot) / (Oracle - zero-shot) at R@1, I2T / T2I. "
-    "Chance and the Oracle, which saw the task's own photos, stand apart."
-)
-
-
 def legend(report: Report) -> str:
-    return LEGEND.format(against=report.against)
+    kinds = {row.direction == "ACC" for row in report.rows}
+    measures = ["R@k: recall in percent."] * (False in kinds) + ["accuracy: in percent, of the first guess."] * (
+        True in kinds
+    )
+    at = "; ".join(["at R@1, I2T / T2I"] * (False in kinds) + ["of accuracy"] * (True in kinds))
+    return (
+        f"{' '.join(measures)} '- {report.against}': mean difference with its 95 % interval, paired bootstrap over "
+        f"tasks, queries, seeds and samples. recovery: (method - zero-shot) / (Oracle - zero-shot) {at}. "
+        "Chance and the Oracle, which saw the task's own photos, stand apart."
+    )

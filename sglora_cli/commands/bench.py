@@ -26,7 +26,16 @@ from sglora_cli.configs import BenchConfig, RuntimeConfig, options_of
 )
 @click.option("--tasks", default="", help="Only these tasks: names or keys with commas.")
 @click.option(
-    "--table", default="all", show_default=True, help="all, in, cross, flickr, retrieval or classification tasks."
+    "--table",
+    default="all",
+    show_default=True,
+    help="all, in, cross, flickr, retrieval or classification tasks; or ablation-k, -tau, -samples, -description, "
+    "-expert: methods on all tasks with one thing changed.",
+)
+@click.option(
+    "--sentences",
+    type=click.Path(path_type=Path),
+    help='For ablation-description: JSON, {"pets/pug": "a small dog with a black muzzle", ...}.',
 )
 @click.option("--own-expert", is_flag=True, help="Measure on tasks that the pack has seen, too. It is a leak.")
 @options_of(BenchConfig)
@@ -65,6 +74,7 @@ def command(
     sglora bench --baselines all
     sglora bench --baselines paper --dataset flowers --as markdown
     sglora bench --pack birds --on flowers --rows rows.jsonl
+    sglora bench --table ablation-k --baselines top-k,cvae
     sglora bench --adapter pug-peft/ --tasks pug
     """
     from sglora_cli import benchmarking, progressing

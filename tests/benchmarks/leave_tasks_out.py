@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sglora_cli.adapters import Layout
 from sglora_cli.building import build_tasks, compute_features
+from sglora_cli.configs import RuntimeConfig
 from sglora_cli.contracts import Material, Model
 from sglora_cli.features import task_tensors
 from sglora_cli.host import Host
@@ -135,7 +136,7 @@ def main() -> None:
     torch.set_num_threads(1)
     be_quiet(True)
     host, recipe = Host.load(), read(options.recipe)
-    model = host.backbones[recipe.backbone].load()
+    model = host.backbones[recipe.backbone].load(RuntimeConfig())
     layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
     plan = [{**source.tasks(host, options.data, recipe.template), "unseen": []} for source in recipe.sources]
     tasks = build_tasks(model, plan, recipe.prompts)

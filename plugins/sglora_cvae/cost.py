@@ -26,7 +26,7 @@ def cost(size: int, tasks: int, states: int, config: CvaeConfig) -> dict[str, An
     # Weights, their gradients and Adam's two moments; conditions of all tasks; a batch's numbers, a few times over.
     numbers = 4 * parameters + 2 * seen * tasks + 8 * 3 * seen * min(config.batch, tasks * states)
     seconds = config.epochs * -(-tasks * states // config.batch) * _step_of(seen, config, parameters)
-    stored = 2 * parameters + 8 * size
+    stored = 2 * _parameters(seen, config, stored=True) + 8 * size
     if config.projection:
         # Directions so far and a block, both again while they are turned, the basis; then a state's R coordinates.
         numbers += size * (3 * (seen + 2 * BLOCK) + seen) + tasks * states * seen
@@ -35,9 +35,13 @@ def cost(size: int, tasks: int, states: int, config: CvaeConfig) -> dict[str, An
     return {"parameters": parameters, "bytes": 4 * numbers, "seconds": seconds, "stored_bytes": stored}
 
 
-def _parameters(size: int, config: CvaeConfig) -> int:
+def _parameters(size: int, config: CvaeConfig, stored: bool = False) -> int:
+    """All of them, or those that are stored: the encoder is needed for training only."""
     with torch.device("meta"):
-        return sum(p.numel() for p in Network(size, config.hidden, config.latent).parameters())
+        network = Network(size, config.hidden, config.latent)
+    if stored:
+        del network.encoder
+    return sum(p.numel() for p in network.parameters())
 
 
 def _step_of(size: int, config: CvaeConfig, parameters: int) -> float:

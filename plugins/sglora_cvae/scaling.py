@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sglora_cli.api import Experts, Material, Prior
 
-BLOCK = 64
+BLOCK = 32
 """Rows read at once; as many directions more than asked for are kept until the last row was seen."""
 _PART = 8192
 """Numbers of a row in double precision at once."""

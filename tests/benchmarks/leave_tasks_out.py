@@ -156,10 +156,11 @@ def main() -> None:
         seeded = replace(recipe, train=replace(recipe.train, seed=seed))
         found.append(scores(model, layout, tests, methods(host, seeded, model, layout, tasks, options.projections)))
         show(f"seed {seed}", found[-1])
-    show(
-        f"mean of {len(found)} seeds, {len(tests)} training tasks",
-        {name: torch.stack([one[name] for one in found]).mean(dim=0) for name in found[0]},
-    )
+    mean = {name: torch.stack([one[name] for one in found]).mean(dim=0) for name in found[0]}
+    show(f"mean of {len(found)} seeds, {len(tests)} training tasks", mean)
+    for size in options.projections:
+        gap_TC = mean[f"cvae, R {size}"] - mean["cvae"]
+        print(f"cvae, R {size} - cvae: {' / '.join(interval(gap_T) for gap_T in gap_TC.T)}")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from sglora_cli.training import TaskTensors
 
 STEPS, RATE, MIX_RATE = 20, 0.03, 0.3
 """Steps of Adam for coefficients, each on all photos with one caption of each; their learning rates."""
+ON_TEST = "found on its test photos: span of all others"
 LAMBDAS = [10.0**n for n in range(-3, 4)]
 
 
@@ -78,7 +79,9 @@ def ridge(text_TD: Tensor, own_TP: Tensor, asked_D: Tensor) -> Tensor:
     return own_mean_P + (weight_T @ y_TP).float()
 
 
-def points(model: Model, layout: Layout, recipe: Recipe, tasks, trains: list[TaskTensors]) -> dict[str, list[Tensor]]:
+def points(
+    model: Model, layout: Layout, recipe: Recipe, tasks, trains: list[TaskTensors], tests: list[TaskTensors]
+) -> dict[str, list[Tensor]]:
     """Row of the table -> every training task's adapter (1, P); prints what is no recall."""
     steps = Steps(model, layout, tasks, replace(recipe.train, joint_epochs=1))  # nobody asks for the joint adapter
     steps.train(lambda passes, part: None, Journal(None))
@@ -92,7 +95,7 @@ def points(model: Model, layout: Layout, recipe: Recipe, tasks, trains: list[Tas
     def put(name: str, add_P: Tensor) -> None:
         table.setdefault(name, []).append((start_P + add_P)[None])
 
-    for t, train in enumerate(trains):
+    for t, (train, test) in enumerate(zip(trains, tests, strict=True)):
         rest = [u for u in range(len(chosen)) if u != t]
         other_KP = torch.cat([expert_EP, own_TP[rest]])
         own_P, top_P = own_TP[t], prior(text_TD[t], text_ED, experts, recipe.prior).mean_P - start_P
@@ -110,9 +113,13 @@ def points(model: Model, layout: Layout, recipe: Recipe, tasks, trains: list[Tas
         put("mean of all others, calibrated", other_KP.mean(0) * typical / other_KP.mean(0).norm())
         put("ridge", ridge_P)
         put("ridge, calibrated", ridge_P * typical / ridge_P.norm())
-        put("found: convex mixture of experts", found(model, layout, train, start_P, expert_EP, True) - start_P)
-        put("found: span of experts", found(model, layout, train, start_P, expert_EP, False) - start_P)
-        put("found: span of all others", found(model, layout, train, start_P, other_KP, False) - start_P)
+        for name, photos, way_KP, convex in (
+            ("found: convex mixture of experts", train, expert_EP, True),
+            ("found: span of experts", train, expert_EP, False),
+            ("found: span of all others", train, other_KP, False),
+            (ON_TEST, test, other_KP, False),
+        ):
+            put(name, found(model, layout, photos, start_P, way_KP, convex) - start_P)
         for name, x_P in nearest.items():
             put(f"Oracle projected: {name}", x_P)
             put(f"the same, at the Oracle's norm: {name}", x_P * own_P.norm() / x_P.norm())
@@ -152,8 +159,10 @@ def main() -> None:
     trains, tests = (
         [task_tensors(model, t.task.key, t.task.photos[split]) for t in chosen] for split in ("train", "test")
     )
-    measured: Mapping[str, Tensor] = scores(model, layout, tests, points(model, layout, recipe, tasks, trains))
+    adapters = points(model, layout, recipe, tasks, trains, tests)
+    measured: Mapping[str, Tensor] = scores(model, layout, tests, adapters)
     show(f"seed {options.seed}, {len(tests)} training tasks", measured)
+    show("the same on their training photos", scores(model, layout, trains, adapters))
     for name, against in (("found: span of all others", "oracle"), ("top-k", "oracle")):
         gap_TC = measured[name] - measured[against]
         print(f"{name} - {against}: {interval(gap_TC[:, 0])} / {interval(gap_TC[:, 1])}")

@@ -28,8 +28,8 @@ def cost(size: int, tasks: int, states: int, config: CvaeConfig) -> dict[str, An
     seconds = config.epochs * -(-tasks * states // config.batch) * _step_of(seen, config, parameters)
     stored = 2 * _parameters(seen, config, stored=True) + 8 * size
     if config.projection:
-        # Directions so far and a block, both again while they are turned, the basis; then a state's R coordinates.
-        numbers += size * (3 * (seen + 2 * BLOCK) + seen) + tasks * states * seen
+        # Directions so far with a block, a few times over while they are turned; the basis; a state's R coordinates.
+        numbers += size * (5 * (seen + 2 * BLOCK) + seen) + tasks * states * seen
         seconds += _span(size, seen) * -(-tasks * states // BLOCK)
         stored += 2 * seen * size
     return {"parameters": parameters, "bytes": 4 * numbers, "seconds": seconds, "stored_bytes": stored}

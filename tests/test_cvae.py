@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -263,3 +265,17 @@ def test_what_a_projection_will_need_does_not_grow_with_all_numbers_of_the_netwo
     stored = sum(x.numel() * x.element_size() for x in fitted.tensors().values())
     assert stored - 4 == found["stored_bytes"]  # but for one number
     assert found["seconds"] > 0
+
+
+def test_a_pack_with_a_projection_is_built_and_asked(run, tiny, toys, recipe, tmp_path):
+    recipe.write_text(recipe.read_text().replace("hidden = 8\n", "hidden = 8\nprojection = 5\n"))
+    planned = run("pack", "build", recipe, "--data", toys, "--dry-run").stdout
+    line = next(line for line in planned.splitlines() if line.startswith("cvae"))
+    parameters = sum(p.numel() for p in Network(5, 8, 3).parameters())
+    assert f"{parameters:,} parameters, " in line
+    assert " of memory" in line
+    assert run("pack", "build", recipe, "--data", toys).exit_code == 0
+    told = json.loads(run("pack", "show", "toys", "--json").stdout)["generators"]["cvae"]
+    assert told["projection"]["numbers"] == 5
+    assert 0 < told["projection"]["kept_share"] < 1
+    assert run("generate", "a red mug", "--pack", "toys", "-o", tmp_path / "x.safetensors").exit_code == 0

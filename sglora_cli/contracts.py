@@ -194,7 +194,8 @@ class Generator(Protocol):
     # Optional: config, the dataclass of knobs its table in a recipe fills. Then the table is checked before
     # anything is trained, and errors have their lines.
     # Optional: cost(layout, tasks, states, settings) -> {"parameters": int, "bytes": int, "seconds": float}: what
-    # `fit` will need for so many training tasks of so many states, without their photos or adapters.
+    # `fit` will need for so many training tasks of so many states, without their photos or adapters; and
+    # "stored_bytes", the size of its file where that is not two bytes a parameter.
     # Optional: draws, whether samples differ; without it, those of a generator that learns do.
     # Optional: member(settings) -> Generator. Then `NAME:anything` is a generator too.
 

@@ -126,10 +126,7 @@ def estimated(
             left = sum(steps.passes(path) for path in paths if path in absent)
             stages.append(Stage(name, what, left * trial.pass_seconds))
     costs = _costs(host, recipe, steps)
-    stages += [
-        Stage(name, f"{int(c['parameters']):,} parameters" if c else "unknown to itself", c.get("seconds", 0.0))
-        for name, c in costs.items()
-    ]
+    stages += [Stage(name, _need(c) if c else "unknown to itself", c.get("seconds", 0.0)) for name, c in costs.items()]
     groups = [sum(len(t.photos) for t in group) * trial.photo_bytes for group in steps.groups]
     on_gpu = model.device.type == "cuda"
     widest = max((int(c.get("bytes", 0)) for c in costs.values()), default=0)
@@ -143,10 +140,10 @@ def estimated(
         device_memory=trial.device_memory + max(groups) if on_gpu else 0,
         cache_bytes=photos * trial.photo_bytes
         + 4 * numbers * (states * steps.kept + 4 * config.tasks_at_once)
-        + sum(2 * int(c.get("parameters", 0)) for c in costs.values()),
+        + sum(map(_stored, costs.values())),
         pack_bytes=4 * numbers * (2 * len(steps.experts) + 1 + len(tasks) - len(steps.seen))
         + tests * trial.photo_bytes
-        + sum(2 * int(c.get("parameters", 0)) for c in costs.values()),
+        + sum(map(_stored, costs.values())),
         target=target,
     )
 
@@ -159,6 +156,15 @@ def _costs(host: Host, recipe: Recipe, steps: Steps) -> dict[str, Mapping[str, A
         cost = getattr(host.generators[name], "cost", None)
         found[name] = cost(steps.layout, count, steps.kept, table) if cost else {}
     return found
+
+
+def _need(cost: Mapping[str, Any]) -> str:
+    memory = f", {size(cost['bytes'])} of memory" if "bytes" in cost else ""
+    return f"{int(cost['parameters']):,} parameters{memory}"
+
+
+def _stored(cost: Mapping[str, Any]) -> int:
+    return int(cost.get("stored_bytes", 2 * cost.get("parameters", 0)))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from sglora_cli.errors import BadFile
 from sglora_cli.semantics import Prior
 from sglora_cvae import Cvae, CvaeConfig
 from sglora_cvae.network import Network, fit, restore
+from sglora_cvae.scaling import Scaling, projection, span
 
 LAYOUT = Layout((Site("q", 6, 5),), rank=2, alpha=2.0)
 
@@ -41,7 +44,7 @@ def trained():
     return train()
 
 
-def train(checkpoint=None):
+def train(checkpoint=None, **settings):
     """Two tasks whose adapters are the two experts, told apart by their conditions."""
     experts = Experts()
     dice = torch.Generator().manual_seed(4)
@@ -59,7 +62,8 @@ def train(checkpoint=None):
         note=lambda text: None,
         checkpoint=checkpoint,
     )
-    config = CvaeConfig(hidden=32, latent=4, epochs=150, batch=16, learning_rate=5e-3)
+    given = {"hidden": 32, "latent": 4, "epochs": 150, "batch": 16, "learning_rate": 5e-3, **settings}
+    config = CvaeConfig(**given)
     return (experts, priors, *fit(material, config))
 
 
@@ -132,3 +136,146 @@ def test_what_it_will_need_is_its_size():
     assert found["parameters"] == sum(p.numel() for p in network.parameters())
     assert found["bytes"] > 16 * found["parameters"]
     assert found["seconds"] > 0
+
+
+def blocks_of(rows_NP: torch.Tensor, sizes: list[int]) -> list[torch.Tensor]:
+    return list(rows_NP.split(sizes))
+
+
+def test_the_span_of_blocks_is_that_of_all_rows_at_once():
+    dice = torch.Generator().manual_seed(1)
+    rows = torch.randn(40, 6, generator=dice) @ torch.randn(6, 90, generator=dice)
+    square, basis, total = span(blocks_of(rows, [3, 17, 1, 19]), most=10)
+    _, s, vh = torch.linalg.svd(rows.double())
+    assert len(square) == 6  # the rows have no more directions
+    assert torch.allclose(square, s[:6] ** 2, rtol=1e-5)
+    assert torch.allclose(basis.double().T @ basis.double(), vh[:6].T @ vh[:6], atol=1e-5)
+    assert total == pytest.approx(float(rows.double().square().sum()), rel=1e-6)
+
+
+def test_a_span_cut_short_holds_nearly_what_the_best_one_holds():
+    rows = torch.randn(200, 60, generator=torch.Generator().manual_seed(2)) * 0.9 ** torch.arange(60)
+    _, basis, _ = span(blocks_of(rows, [20] * 10), most=24)
+    best = torch.linalg.svd(rows)[2][:16]
+    held, most = ((rows @ one.T).square().sum() for one in (basis[:16], best))
+    assert 0.995 * most < held <= 1.00001 * most
+
+
+class Five(Experts):
+    """More experts than coordinates, so that something is dropped."""
+
+    names = tuple("abcde")
+
+    def __init__(self):
+        dice = torch.Generator().manual_seed(7)
+        self.mu, self.var = torch.randn(5, LAYOUT.size, generator=dice), torch.rand(5, LAYOUT.size, generator=dice)
+
+
+def projected(most, energy=1.0):
+    experts = Five()
+    states = experts.mu[:2, None] + 0.1 * torch.randn(2, 8, LAYOUT.size, generator=torch.Generator().manual_seed(8))
+    material = Material(
+        experts,
+        ("a", "b"),
+        states=lambda t: states[t],
+        rows=lambda t, rows: states[t][list(rows)],
+        states_of_task=8,
+        priors=[condition(experts.mu[t]) for t in range(2)],
+        joint_P=experts.mu[0],
+        seed=0,
+        note=lambda text: None,
+    )
+    whole = Scaling.of(experts)
+    everything = torch.cat([whole.inward(experts.mu) * 8**0.5, whole.inward(states).flatten(0, 1)])
+    return whole, everything, material, *projection(material, whole, most, energy)
+
+
+def test_a_projection_keeps_what_lies_in_the_span_and_drops_the_rest():
+    whole, everything, _, found, kept = projected(3)
+    best = torch.linalg.svd(everything)[2][:3]
+    assert kept == pytest.approx(float((everything @ best.T).square().sum() / everything.square().sum()), rel=1e-4)
+    adapter = torch.randn(2, LAYOUT.size, generator=torch.Generator().manual_seed(9))
+    nearest = whole.outward(whole.inward(adapter) @ best.T @ best)
+    assert torch.allclose(found.outward(found.inward(adapter)), nearest, atol=0.01)
+    assert torch.allclose(found.outside(whole.inward(adapter)), (adapter - nearest) / whole.unit_P, atol=0.01)
+    centre = whole.centre_P[None]
+    assert torch.equal(found.outward(found.inward(centre)), centre)
+
+
+def test_squared_distances_are_those_of_all_numbers():
+    whole, _, material, found, _ = projected(5)
+    one, two = material.rows(0, [0]), material.rows(1, [3])
+    both = [(scaling.inward(one) - scaling.inward(two)).square().sum() * scaling.weight for scaling in (whole, found)]
+    assert both[1] == pytest.approx(float(both[0]), rel=0.02)
+
+
+def test_a_condition_has_the_deviations_of_coordinates():
+    _, _, material, found, _ = projected(3)
+    prior = condition(material.experts.mu[2])
+    dice = torch.Generator().manual_seed(0)
+    drawn = prior.mean_P + prior.variance_P.sqrt() * torch.randn(20_000, LAYOUT.size, generator=dice)
+    mean, deviation = found.condition(prior).chunk(2)
+    assert torch.allclose(found.inward(drawn).mean(0), mean, atol=0.02)
+    assert torch.allclose(found.inward(drawn).std(0), deviation, rtol=0.03)
+
+
+def test_less_energy_needs_fewer_coordinates():
+    _, everything, _, found, kept = projected(6, energy=0.8)
+    held = torch.linalg.svdvals(everything.double()).square().cumsum(0) / everything.double().square().sum()
+    assert found.size == 1 + int((held < 0.8).sum()) < 6
+    assert kept == pytest.approx(float(held[found.size - 1]), rel=1e-4)
+
+
+def test_with_a_projection_it_generates_what_its_condition_asks_for(tmp_path):
+    experts, priors, fitted, health = train(projection=8)
+    for t in range(2):
+        drawn = fitted.generate(priors[t], samples=8, seed=0, temperature=1.0)
+        own, other = ((drawn - experts.mu[u]).square().mean() for u in (t, 1 - t))
+        assert own < 0.2 * other
+    assert health["projection"]["numbers"] == 8
+    assert 0 < health["dropped_per_number"] < health["error_per_number"] < 0.3 * health["spread_per_number"]
+    again = restore(experts, fitted.tensors())
+    assert torch.allclose(again.generate(priors[1], 2, 5, 1.0), fitted.generate(priors[1], 2, 5, 1.0), atol=0.02)
+    with pytest.raises(BadFile, match=r"basis has the shape \[8, 3\]"):
+        restore(experts, {**fitted.tensors(), "basis": torch.zeros(8, 3)})
+
+
+def test_a_killed_training_with_a_projection_goes_on_with_the_same_bytes(tmp_path):
+    class Killer(Checkpoint):
+        due = True
+
+        def save(self, tensors, about=None):
+            super().save(tensors, about)
+            if about["epoch"] == 60:
+                raise Kill
+
+    with pytest.raises(Kill):
+        train(Killer(tmp_path / "x.checkpoint"), projection=8)
+    resumed, whole = train(Killer(tmp_path / "x.checkpoint"), projection=8), train(projection=8)
+    assert resumed[3] == whole[3]
+    for name, tensor in whole[2].tensors().items():
+        assert torch.equal(tensor, resumed[2].tensors()[name]), name
+
+
+def test_what_a_projection_will_need_does_not_grow_with_all_numbers_of_the_networks():
+    settings = {"hidden": 7, "latent": 3, "epochs": 2, "batch": 4, "projection": 5}
+    found = Cvae().cost(LAYOUT, 2, 20, settings)
+    assert found["parameters"] == sum(p.numel() for p in Network(5, 7, 3).parameters())
+    _, _, fitted, _ = train(projection=5, hidden=7, latent=3)
+    stored = sum(x.numel() * x.element_size() for x in fitted.tensors().values())
+    assert stored - 4 == found["stored_bytes"]  # but for one number
+    assert found["seconds"] > 0
+
+
+def test_a_pack_with_a_projection_is_built_and_asked(run, tiny, toys, recipe, tmp_path):
+    recipe.write_text(recipe.read_text().replace("hidden = 8\n", "hidden = 8\nprojection = 5\n"))
+    planned = run("pack", "build", recipe, "--data", toys, "--dry-run").stdout
+    line = next(line for line in planned.splitlines() if line.startswith("cvae"))
+    parameters = sum(p.numel() for p in Network(5, 8, 3).parameters())
+    assert f"{parameters:,} parameters, " in line
+    assert " of memory" in line
+    assert run("pack", "build", recipe, "--data", toys).exit_code == 0
+    told = json.loads(run("pack", "show", "toys", "--json").stdout)["generators"]["cvae"]
+    assert told["projection"]["numbers"] == 5
+    assert 0 < told["projection"]["kept_share"] < 1
+    assert run("generate", "a red mug", "--pack", "toys", "-o", tmp_path / "x.safetensors").exit_code == 0

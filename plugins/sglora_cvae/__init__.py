@@ -8,7 +8,10 @@ What the paper leaves open is chosen here, on training tasks only:
   so that neither factor drowns the other in the squared error;
 * condition: mu* in the same numbers, and the square root of sigma*^2 in the same unit.
 
-Shapes: P numbers of an adapter, Z latent, B batch, S samples.
+With `projection` the networks see R coordinates of those numbers, in the span of the experts and the training tasks'
+states (scaling.py); the squared error stays that of the P numbers, but for what lies outside of the span.
+
+Shapes: P numbers of an adapter, R coordinates, Z latent, B batch, S samples.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ class CvaeConfig:
     learning_rate: float = knob(1e-3, "Peak learning rate of AdamW.", least=0)
     weight_decay: float = knob(1e-2, "Weight decay of AdamW.", least=0)
     kl_weight: float = knob(1.0, "lambda of Eq. 9.", least=0)
+    projection: int = knob(0, "R, coordinates in the adapters' span that the networks see; 0: all numbers.", least=0)
+    energy: float = knob(1.0, "Fewer coordinates if they hold this share of squared norm.", least=1e-6, most=1)
 
 
 @dataclass(frozen=True)

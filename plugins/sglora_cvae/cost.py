@@ -10,25 +10,43 @@ import torch
 
 from . import CvaeConfig
 from .network import Network
+from .scaling import BLOCK, span
 
 _TRIAL = 20_000_000
 """Parameters of the one that is tried: a step's time goes with them."""
+_COLUMNS = 16_384
+"""Numbers of an adapter when the search for a span is tried: its time goes with them."""
 
 
 def cost(size: int, tasks: int, states: int, config: CvaeConfig) -> dict[str, Any]:
-    """Parameters, peak bytes and seconds of a fit to adapters of `size` numbers, on this machine's CPU."""
-    parameters = _parameters(size, config)
+    """Parameters, peak bytes, seconds and the file's bytes of a fit to adapters of `size` numbers, on this machine's
+    CPU."""
+    seen = min(config.projection, size) or size
+    parameters = _parameters(seen, config)
     # Weights, their gradients and Adam's two moments; conditions of all tasks; a batch's numbers, a few times over.
-    numbers = 4 * parameters + 2 * size * tasks + 8 * 3 * size * min(config.batch, tasks * states)
-    steps = config.epochs * -(-tasks * states // config.batch)
-    smaller = replace(config, hidden=max(1, min(config.hidden, config.hidden * _TRIAL // parameters)))
-    seconds = _step(size, smaller) * parameters / _parameters(size, smaller)
-    return {"parameters": parameters, "bytes": 4 * numbers, "seconds": steps * seconds}
+    numbers = 4 * parameters + 2 * seen * tasks + 8 * 3 * seen * min(config.batch, tasks * states)
+    seconds = config.epochs * -(-tasks * states // config.batch) * _step_of(seen, config, parameters)
+    stored = 2 * _parameters(seen, config, stored=True) + 8 * size
+    if config.projection:
+        # Directions so far with a block, a few times over while they are turned; the basis; a state's R coordinates.
+        numbers += size * (5 * (seen + 2 * BLOCK) + seen) + tasks * states * seen
+        seconds += _span(size, seen) * -(-tasks * states // BLOCK)
+        stored += 2 * seen * size
+    return {"parameters": parameters, "bytes": 4 * numbers, "seconds": seconds, "stored_bytes": stored}
 
 
-def _parameters(size: int, config: CvaeConfig) -> int:
+def _parameters(size: int, config: CvaeConfig, stored: bool = False) -> int:
+    """All of them, or those that are stored: the encoder is needed for training only."""
     with torch.device("meta"):
-        return sum(p.numel() for p in Network(size, config.hidden, config.latent).parameters())
+        network = Network(size, config.hidden, config.latent)
+    if stored:
+        del network.encoder
+    return sum(p.numel() for p in network.parameters())
+
+
+def _step_of(size: int, config: CvaeConfig, parameters: int) -> float:
+    smaller = replace(config, hidden=max(1, min(config.hidden, config.hidden * _TRIAL // parameters)))
+    return _step(size, smaller) * parameters / _parameters(size, smaller)
 
 
 def _step(size: int, config: CvaeConfig) -> float:
@@ -46,3 +64,14 @@ def _step(size: int, config: CvaeConfig) -> float:
         optimiser.step()
         seconds = time.monotonic() - began
     return seconds
+
+
+def _span(size: int, rank: int) -> float:
+    """Seconds that one block of states adds to the search for their span."""
+    dice, columns = torch.Generator().manual_seed(0), min(size, _COLUMNS)
+    blocks = [torch.randn(rows, columns, generator=dice) for rows in (rank + BLOCK, BLOCK)]
+    began = time.monotonic()
+    span(blocks[:1], rank + BLOCK)
+    middle = time.monotonic()
+    span(blocks, rank + BLOCK)
+    return max(0.0, time.monotonic() - middle - (middle - began)) * size / columns

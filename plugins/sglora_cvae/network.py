@@ -13,40 +13,11 @@ from torch import Tensor, nn
 from sglora_cli.api import BadFile, Checkpoint, Experts, Material, Prior
 
 from . import CvaeConfig
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """Adapters and conditions in the numbers the networks see."""
-
-    centre_P: Tensor
-    unit_P: Tensor
-
-    @classmethod
-    def of(cls, experts: Experts) -> Scaling:
-        """Centre: the experts' mean. Unit: root mean square deviation of B's numbers and of A's, each."""
-        mean_EP = experts.means()
-        centre_P = mean_EP.mean(dim=0)
-        square_P = ((mean_EP - centre_P) ** 2).mean(dim=0) + experts.variances().mean(dim=0)
-        in_b_P = experts.layout.b_mask()
-        unit_P = torch.empty_like(centre_P)
-        for part_P in (in_b_P, ~in_b_P):
-            unit_P[part_P] = square_P[part_P].mean().sqrt().clamp_min(1e-8)
-        return cls(centre_P, unit_P)
-
-    def inward(self, adapters: Tensor) -> Tensor:
-        return (adapters - self.centre_P) / self.unit_P
-
-    def outward(self, numbers: Tensor) -> Tensor:
-        return numbers * self.unit_P + self.centre_P
-
-    def condition(self, prior: Prior) -> Tensor:
-        """c = {mu*, sigma*^2} as (2 P,)."""
-        return torch.cat([self.inward(prior.mean_P), prior.variance_P.sqrt() / self.unit_P])
+from .scaling import AnyScaling, Projection, Scaling, blocks, projection
 
 
 class Network(nn.Module):
-    """Encoder, prior and decoder. P numbers, C = 2 P of the condition, Z latent."""
+    """Encoder, prior and decoder. P numbers (R with a projection), C = 2 P of the condition, Z latent."""
 
     def __init__(self, size: int, hidden: int, latent: int) -> None:
         super().__init__()
@@ -80,7 +51,7 @@ class Network(nn.Module):
 class FittedCvae:
     """Prior and decoder; the encoder is needed for training only and is not kept."""
 
-    scaling: Scaling
+    scaling: AnyScaling
     network: Network
 
     @torch.no_grad()
@@ -95,39 +66,50 @@ class FittedCvae:
 
     def tensors(self) -> dict[str, Tensor]:
         kept = {f"network.{k}": v.half() for k, v in self.network.state_dict().items() if not k.startswith("encoder.")}
-        return {"centre": self.scaling.centre_P, "unit": self.scaling.unit_P, **kept}
+        return {**self.scaling.tensors(), **kept}
 
 
 def restore(experts: Experts, tensors: Mapping[str, Tensor]) -> FittedCvae:
     """From `tensors()`. Raises BadFile if they do not fit the pack's layout."""
     try:
-        size = experts.layout.size
+        scaling = _scaling(tensors, experts.layout.size)
         hidden = len(tensors["network.prior.0.bias"])
         latent = len(tensors["network.prior.2.bias"]) // 2
         with torch.device("meta"):
-            network = Network(size, hidden, latent)
+            network = Network(scaling.size, hidden, latent)
         del network.encoder
         state = {k.removeprefix("network."): v.float() for k, v in tensors.items() if k.startswith("network.")}
         network.load_state_dict(state, assign=True)
-        scaling = Scaling(tensors["centre"].float(), tensors["unit"].float())
-        if scaling.centre_P.shape != (size,) or scaling.unit_P.shape != (size,):
-            raise BadFile(f"the CVAE was made for {len(scaling.centre_P)} numbers, the pack's adapters have {size}")
     except (KeyError, RuntimeError) as error:
         raise BadFile(f"these are not the tensors of a CVAE for this pack: {error}", "build the pack again") from None
     return FittedCvae(scaling, network.requires_grad_(False).eval())
 
 
+def _scaling(tensors: Mapping[str, Tensor], size: int) -> AnyScaling:
+    """Raises BadFile, or KeyError where a tensor is missing."""
+    whole = Scaling(tensors["centre"].float(), tensors["unit"].float())
+    if whole.centre_P.shape != (size,) or whole.unit_P.shape != (size,):
+        raise BadFile(f"the CVAE was made for {len(whole.centre_P)} numbers, the pack's adapters have {size}")
+    if "basis" not in tensors:
+        return whole
+    basis_RP, unit = tensors["basis"].float(), tensors["coordinate_unit"].float()
+    if basis_RP.dim() != 2 or basis_RP.shape[1] != size or unit.shape != (1,):
+        raise BadFile(f"the CVAE's basis has the shape {list(basis_RP.shape)}, the pack's adapters {size} numbers")
+    return Projection(whole, basis_RP, float(unit))
+
+
 class _Training:
     """Mini-batches of states, read from disk, until the last epoch; goes on from `checkpoint()`."""
 
-    def __init__(self, material: Material, config: CvaeConfig, scaling: Scaling) -> None:
+    def __init__(self, material: Material, config: CvaeConfig, scaling: AnyScaling) -> None:
         self.material, self.config, self.scaling, self.epoch = material, config, scaling, 0
         self.error = self.kl = 0.0
         self.count = len(material.tasks) * material.states_of_task
+        self.known_NR = _coordinates(material, scaling) if isinstance(scaling, Projection) else None
         self.condition_TC = torch.stack([scaling.condition(prior) for prior in material.priors])
         with torch.random.fork_rng():
             torch.manual_seed(material.seed)
-            self.network = Network(len(scaling.centre_P), config.hidden, config.latent)
+            self.network = Network(scaling.size, config.hidden, config.latent)
         self.dice = torch.Generator().manual_seed(material.seed)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -142,8 +124,8 @@ class _Training:
             # Sorted by task, so that a batch opens each task's file once.
             task_B, state_B = (n.tolist() for n in self._sorted(chosen_B))
             noise_BZ = torch.randn(len(task_B), self.config.latent, generator=self.dice)
-            x_BP = self.scaling.inward(draw(self.material, task_B, state_B))
-            error_B, kl_B = self.network(x_BP, self.condition_TC[task_B], noise_BZ)
+            error_B, kl_B = self.network(self._numbers(task_B, state_B), self.condition_TC[task_B], noise_BZ)
+            error_B = error_B * self.scaling.weight
             self.optimiser.zero_grad()
             (error_B + self.config.kl_weight * kl_B).mean().backward()
             nn.utils.clip_grad_norm_(self.network.parameters(), 100.0)
@@ -152,6 +134,11 @@ class _Training:
             self.error += float(error_B.detach().sum()) / self.count
             self.kl += float(kl_B.detach().sum()) / self.count
         self.epoch += 1
+
+    def _numbers(self, task_B: Sequence[int], state_B: Sequence[int]) -> Tensor:
+        if self.known_NR is None:
+            return self.scaling.inward(draw(self.material, task_B, state_B))
+        return self.known_NR[torch.tensor(task_B) * self.material.states_of_task + torch.tensor(state_B)]
 
     def _sorted(self, chosen_B: Tensor) -> tuple[Tensor, Tensor]:
         chosen_B = chosen_B.sort().values
@@ -193,8 +180,9 @@ def draw(material: Material, task_B: Sequence[int], state_B: Sequence[int]) -> T
 
 def fit(material: Material, config: CvaeConfig) -> tuple[FittedCvae, dict[str, Any]]:
     """Train on the saved states of the training tasks; also returns the last epoch's losses."""
-    scaling = Scaling.of(material.experts)
-    training, size = _Training(material, config, scaling), len(scaling.centre_P)
+    whole = Scaling.of(material.experts)
+    scaling, kept = projection(material, whole, config.projection, config.energy) if config.projection else (whole, 1.0)
+    training, size = _Training(material, config, scaling), whole.size
     if material.checkpoint and (found := material.checkpoint.load()):
         training.restore(*found)
     while training.epoch < config.epochs:
@@ -210,21 +198,32 @@ def fit(material: Material, config: CvaeConfig) -> tuple[FittedCvae, dict[str, A
     return fitted, {
         "parameters": sum(p.numel() for p in training.network.parameters()),
         "trained_on": {"tasks": len(material.tasks), "states": material.states_of_task},
-        "error_per_number": training.error / size,
-        "spread_per_number": _spread(material, scaling),
+        **_errors(material, whole, scaling, training.error / size),
         "kl": training.kl,
+        **({"projection": {"numbers": scaling.size, "kept_share": kept}} if scaling.size < size else {}),
     }
 
 
-def _spread(material: Material, scaling: Scaling) -> float:
-    """Mean squared distance of a number of a state to its mean over all states: what a constant would err."""
-    total_P = torch.zeros(len(scaling.centre_P), dtype=torch.float64)
-    square_P, count = torch.zeros_like(total_P), 0
-    for task in range(len(material.tasks)):
-        for state in range(material.states_of_task):
-            x_P = scaling.inward(material.rows(task, [state])[0]).double()
-            total_P, square_P, count = total_P + x_P, square_P + x_P**2, count + 1
-    return float((square_P / count - (total_P / count) ** 2).mean())
+def _errors(material: Material, whole: Scaling, scaling: AnyScaling, error: float) -> dict[str, float]:
+    """Means over states and numbers. Spread: squared distance to the mean of all states, what a constant would err.
+
+    Error: the networks' own and, with a projection, what it dropped of each state beside it.
+    """
+    total_P = torch.zeros(whole.size, dtype=torch.float64)
+    square_P, outside = torch.zeros_like(total_P), 0.0
+    count = len(material.tasks) * material.states_of_task
+    for x_BP in blocks(material, whole):
+        if isinstance(scaling, Projection):
+            outside += float(scaling.outside(x_BP).double().square().sum()) / (count * whole.size)
+        total_P, square_P = total_P + x_BP.sum(dim=0).double(), square_P + (x_BP**2).sum(dim=0).double()
+    spread = float((square_P / count - (total_P / count) ** 2).mean())
+    found = {"error_per_number": error + outside, "spread_per_number": spread}
+    return found if scaling is whole else {**found, "dropped_per_number": outside}
+
+
+def _coordinates(material: Material, scaling: Projection) -> Tensor:
+    """(T M, R) of all states: 4 R bytes a state, so all stay in memory and epochs read nothing."""
+    return torch.cat([scaling.coordinates(x_BP) for x_BP in blocks(material, scaling.whole)])
 
 
 __all__ = ["FittedCvae", "Network", "Scaling", "fit", "restore"]

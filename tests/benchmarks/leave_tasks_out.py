@@ -11,6 +11,7 @@ Shapes: T training tasks, B resamples, S drawn adapters, P numbers of an adapter
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from sglora_cli.adapters import Layout
 from sglora_cli.building import build_tasks, compute_features
+from sglora_cli.configs import RuntimeConfig
 from sglora_cli.contracts import Material, Model
 from sglora_cli.features import task_tensors
 from sglora_cli.host import Host
@@ -53,7 +55,9 @@ class Experts:
         return self.variance_EP if rows is None else self.variance_EP[list(rows)]
 
 
-def left_out(host: Host, recipe: Recipe, name: str, experts: Experts, steps: Steps, tasks, priors) -> list[Tensor]:
+def left_out(
+    host: Host, recipe: Recipe, name: str, experts: Experts, steps: Steps, tasks, priors, **settings
+) -> list[Tensor]:
     """(S, P) of a learned generator for every training task, from the fold that did not see it."""
     drawn: dict[int, Tensor] = {}
     for fold in range(FOLDS):
@@ -69,13 +73,16 @@ def left_out(host: Host, recipe: Recipe, name: str, experts: Experts, steps: Ste
             seed=recipe.train.seed,
             note=lambda text: None,
         )
-        fitted, _ = host.generators[name].fit(material, recipe.generators[name])
+        fitted, facts = host.generators[name].fit(material, {**recipe.generators[name], **settings})
+        print(f"{name} {settings}, fold {fold}: {facts}", file=sys.stderr, flush=True)
         drawn |= {t: fitted.generate(priors[t], SAMPLES, 0, 1.0) for t in range(fold, len(tasks), FOLDS)}
     return [drawn[t] for t in range(len(tasks))]
 
 
-def methods(host: Host, recipe: Recipe, model: Model, layout: Layout, tasks: list[BuildTask]) -> Adapters:
-    steps = Steps(model, layout, tasks, recipe.train)
+def methods(
+    host: Host, recipe: Recipe, model: Model, layout: Layout, tasks: list[BuildTask], projections: Sequence[int] = ()
+) -> Adapters:
+    steps = Steps(model, layout, tasks, replace(recipe.train, joint_epochs=1))  # nobody asks for the joint adapter
     steps.train(lambda passes, part: None, Journal(None))
     chosen = [task for task in tasks if task.role == "training"]
     experts = Experts(steps)
@@ -89,6 +96,8 @@ def methods(host: Host, recipe: Recipe, model: Model, layout: Layout, tasks: lis
             found[name] = [rule.generate(one, 1, 0, 1.0) for one in priors]
     for name in recipe.generators:
         found[name] = left_out(host, recipe, name, experts, steps, chosen, priors)
+    for size in projections:
+        found[f"cvae, R {size}"] = left_out(host, recipe, "cvae", experts, steps, chosen, priors, projection=size)
     found["oracle"] = [steps.moments(task)[0][None] for task in chosen]
     return found
 
@@ -131,11 +140,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
     parser.add_argument("--recipe", type=Path, default=Path("packs/starter.toml"))
     parser.add_argument("--seeds", type=int, default=3, help="training seeds 0, 1, ...")
+    parser.add_argument("--projections", type=int, nargs="*", default=[], help="more CVAEs, of so many coordinates")
     options = parser.parse_args()
     torch.set_num_threads(1)
     be_quiet(True)
     host, recipe = Host.load(), read(options.recipe)
-    model = host.backbones[recipe.backbone].load()
+    model = host.backbones[recipe.backbone].load(RuntimeConfig())
     layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
     plan = [{**source.tasks(host, options.data, recipe.template), "unseen": []} for source in recipe.sources]
     tasks = build_tasks(model, plan, recipe.prompts)
@@ -144,12 +154,13 @@ def main() -> None:
     found = []
     for seed in range(options.seeds):
         seeded = replace(recipe, train=replace(recipe.train, seed=seed))
-        found.append(scores(model, layout, tests, methods(host, seeded, model, layout, tasks)))
+        found.append(scores(model, layout, tests, methods(host, seeded, model, layout, tasks, options.projections)))
         show(f"seed {seed}", found[-1])
-    show(
-        f"mean of {len(found)} seeds, {len(tests)} training tasks",
-        {name: torch.stack([one[name] for one in found]).mean(dim=0) for name in found[0]},
-    )
+    mean = {name: torch.stack([one[name] for one in found]).mean(dim=0) for name in found[0]}
+    show(f"mean of {len(found)} seeds, {len(tests)} training tasks", mean)
+    for size in options.projections:
+        gap_TC = mean[f"cvae, R {size}"] - mean["cvae"]
+        print(f"cvae, R {size} - cvae: {' / '.join(interval(gap_T) for gap_T in gap_TC.T)}")
 
 
 if __name__ == "__main__":

@@ -96,6 +96,8 @@ def add_expert(
     lines = [*taken.lines, f"expert     {key}: {text!r}", *([moved] if target != place.folder else [])]
     if pack.manifest["generators"]:
         lines.append(f"note: {', '.join(pack.manifest['generators'])}: trained without the new expert")
+    if pack.has_visual:  # a row for every expert, or none
+        lines.append("note: the new expert has no photos: the pack cannot be asked with photos any more")
     lines += [
         f"note: unseen task {other['key']} has the same sentence: what is measured there is not unseen any more"
         for other in pack.manifest["tasks"]

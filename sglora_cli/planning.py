@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sglora_cli import settings, shelves
-from sglora_cli.benchmarking import Plan, methods, plan, plan_of_adapters
+from sglora_cli.benchmarking import ORACLE, Plan, methods, plan, plan_of_adapters
 from sglora_cli.configs import BenchConfig, RuntimeConfig
 from sglora_cli.contracts import Model
 from sglora_cli.errors import UsageError
 from sglora_cli.evaluation import check_leaks, leaks, narrowed, of_dataset, of_other, unseen_tasks
+from sglora_cli.evidence import lack
 from sglora_cli.formats import provenance
 from sglora_cli.generating import Session
 from sglora_cli.host import Host
@@ -49,8 +50,15 @@ def planned(host: Host, asked: Asked, config: BenchConfig, runtime: RuntimeConfi
         return plan_of_adapters(session.model, session.pack.backbone, asked.adapters, tasks, config)
     if not asked.own_expert:
         check_leaks(session.pack, tasks)
-    names = methods(host, session.pack, asked.baselines, oracle=all(t.oracle_P is not None for t in tasks))
+    lacking = {n: why for n, g in host.generators.items() if (why := lack(session.pack, g, tasks))}
+    oracle = all(t.oracle_P is not None for t in tasks)
+    names = methods(host, session.pack, asked.baselines, oracle, lacking)
+    for name in names:
+        if name != ORACLE and (why := lack(session.pack, host.generators[name], tasks)):
+            raise why
     notes = [f"a leak: the pack has seen {', '.join(seen)}"] if (seen := leaks(session.pack, tasks)) else []
+    if asked.baselines == "all":
+        notes += [f"left out: {why.message} ({why.hint})" for why in lacking.values()]
     return replace(plan(session, tasks, names, config), notes=notes)
 
 

@@ -46,11 +46,11 @@ class Scaling:
 
 
 class Network(nn.Module):
-    """Encoder, prior and decoder. P numbers, C = 2 P of the condition, Z latent."""
+    """Encoder, prior and decoder. P numbers, C of the condition (2 P unless it says so), Z latent."""
 
-    def __init__(self, size: int, hidden: int, latent: int) -> None:
+    def __init__(self, size: int, hidden: int, latent: int, condition: int = 0) -> None:
         super().__init__()
-        condition = 2 * size
+        condition = condition or 2 * size
         self.encoder = nn.Sequential(nn.Linear(size + condition, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent))
         self.prior = nn.Sequential(nn.Linear(condition, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent))
         self.decoder = nn.Sequential(
@@ -98,18 +98,20 @@ class FittedCvae:
         return {"centre": self.scaling.centre_P, "unit": self.scaling.unit_P, **kept}
 
 
-def restore(experts: Experts, tensors: Mapping[str, Tensor]) -> FittedCvae:
+def restore(
+    experts: Experts, tensors: Mapping[str, Tensor], kind: type[Scaling] = Scaling, condition: int = 0
+) -> FittedCvae:
     """From `tensors()`. Raises BadFile if they do not fit the pack's layout."""
     try:
         size = experts.layout.size
         hidden = len(tensors["network.prior.0.bias"])
         latent = len(tensors["network.prior.2.bias"]) // 2
         with torch.device("meta"):
-            network = Network(size, hidden, latent)
+            network = Network(size, hidden, latent, condition)
         del network.encoder
         state = {k.removeprefix("network."): v.float() for k, v in tensors.items() if k.startswith("network.")}
         network.load_state_dict(state, assign=True)
-        scaling = Scaling(tensors["centre"].float(), tensors["unit"].float())
+        scaling = kind(tensors["centre"].float(), tensors["unit"].float())
         if scaling.centre_P.shape != (size,) or scaling.unit_P.shape != (size,):
             raise BadFile(f"the CVAE was made for {len(scaling.centre_P)} numbers, the pack's adapters have {size}")
     except (KeyError, RuntimeError) as error:
@@ -127,7 +129,8 @@ class _Training:
         self.condition_TC = torch.stack([scaling.condition(prior) for prior in material.priors])
         with torch.random.fork_rng():
             torch.manual_seed(material.seed)
-            self.network = Network(len(scaling.centre_P), config.hidden, config.latent)
+            width = self.condition_TC.shape[1]
+            self.network = Network(len(scaling.centre_P), config.hidden, config.latent, width)
         self.dice = torch.Generator().manual_seed(material.seed)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -191,9 +194,9 @@ def draw(material: Material, task_B: Sequence[int], state_B: Sequence[int]) -> T
     return torch.cat(parts)
 
 
-def fit(material: Material, config: CvaeConfig) -> tuple[FittedCvae, dict[str, Any]]:
+def fit(material: Material, config: CvaeConfig, kind: type[Scaling] = Scaling) -> tuple[FittedCvae, dict[str, Any]]:
     """Train on the saved states of the training tasks; also returns the last epoch's losses."""
-    scaling = Scaling.of(material.experts)
+    scaling = kind.of(material.experts)
     training, size = _Training(material, config, scaling), len(scaling.centre_P)
     if material.checkpoint and (found := material.checkpoint.load()):
         training.restore(*found)

@@ -1,8 +1,8 @@
 """ICM-LoRA as a baseline: the CVAE is told which task it is by a task vector, and nothing of the experts.
 
 ICM-LoRA reproduces adapters of the tasks it learned, a closed world. For an unseen task there is no task vector of
-its data; its sentence's embedding d* takes the place, for which the method was not made. Networks, scaling, learned prior
-and training are those of `cvae`, so that the two rows differ in the condition only: d instead of {mu*, sigma*^2}.
+its data; its sentence's embedding d* takes the place, for which the method was not made. Networks, scaling, learned
+prior and training are those of `cvae`: the two rows differ in the condition only, d instead of {mu*, sigma*^2}.
 
 Shapes: P numbers of an adapter, D embedding.
 """

@@ -64,7 +64,7 @@ class FewShots:
 
 
 def drawn(task: TaskTensors, count: int, dice: torch.Generator) -> TaskTensors:
-    """A few pairs: photos at random, one caption of each, in the photos' order (of a classification task, all heads)."""
+    """A few pairs: photos at random, one caption of each. Of a classification task all heads stay."""
     chosen = torch.randperm(len(task.stem_N), generator=dice)[:count].tolist()
     stem_N = task.stem_N[chosen]
     if task.label_of:

@@ -1,9 +1,9 @@
 """Merging rules that look at data of the unseen task: its row in a table says what they saw.
 
 lorahub      Huang et al. 2023, LoraHub: weights w of the experts that make a few of the task's *training* pairs
-             likely, found without gradients by CMA-ES; loss + 0.05 sum |w|, w in +-1.5, at most 40 steps and five
-             shots as theirs. Factors are mixed apart, as theirs: (sum w B)(sum w A). All experts take part
-             (theirs draw 20 modules of 200).
+             likely, found without gradients by CMA-ES; loss + 0.05 sum |w|, w in +-1.5, five shots. Factors are
+             mixed apart, as theirs: (sum w B)(sum w A), so w and -w are one adapter. All experts take part
+             (theirs draw 20 modules of 200), and a step is a whole generation of CMA-ES.
 semla        SemLA: weights by similarity of the *test image* to the experts' training photos, softmax with
              tau .05 over the nearest 5; each image has its own merge. It adapts at test time and sees no caption.
 semla-task   the same with one merge for the mean of the task's test images

@@ -11,7 +11,8 @@ import torch
 from sglora_cli import measuring
 from sglora_cli.rows_files import read_rows
 
-ALL = 2 * 3 * 11  # images: two unseen tasks of three, six methods and five draws of the seventh
+ADAPTERS = 14 + 3 * 5  # of a task: of methods that do not draw, and of those that do (dare-linear, dare-ties, cvae)
+ALL = 2 * 3 * ADAPTERS  # images: two unseen tasks of three
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_an_interrupted_run_goes_on(run, toy_pack, file, monkeypatch):
     (run_of_file,) = read_rows(file)
     assert {row.task for row in run_of_file.rows} == {"mug", "nest"}
     places = [(r.method, r.task, r.sample, r.seed, r.direction, r.k) for r in run_of_file.rows]
-    assert len(places) == len(set(places)) == 2 * (11 + 1) * 6
+    assert len(places) == len(set(places)) == 2 * (ADAPTERS + 1) * 6
 
 
 def read_rows_of_whole_lines(file: Path):
@@ -126,7 +127,7 @@ def test_a_file_of_something_else_is_not_written_into(run, toy_pack, tmp_path):
 
 def test_a_dry_run_measures_nothing(run, toy_pack, own_home):
     found = json.loads(run("bench", "--dry-run", "--json").stdout)
-    assert (found["tasks"], found["adapters"]) == (["toys/mug", "toys/nest"], 22)
+    assert (found["tasks"], found["adapters"]) == (["toys/mug", "toys/nest"], 2 * ADAPTERS)
     assert found["images_to_encode"] + found["images_known"] == ALL
     assert found["images_to_encode"] > 0
     assert not (own_home / "cache/measured").exists()
@@ -136,7 +137,7 @@ def test_a_dry_run_measures_nothing(run, toy_pack, own_home):
     assert lines[:3] == [
         "pack      toys",
         "tasks     2: toys/mug, toys/nest",
-        f"methods   7: {', '.join(found['methods'])}",
+        f"methods   17: {', '.join(found['methods'])}",
     ]
     assert lines[4] == f"images    0 to encode, {ALL} known already"
 

@@ -19,6 +19,7 @@ from sglora_cli.configs import BenchConfig, PriorConfig
 from sglora_cli.contracts import Fitted, Model
 from sglora_cli.descriptions import Description, mean_direction
 from sglora_cli.errors import BadFile, UsageError
+from sglora_cli.evidence import need
 from sglora_cli.files import read_json
 from sglora_cli.generating import Session, best_of
 from sglora_cli.host import Host
@@ -147,7 +148,7 @@ def varied(
         for name, one in fitted.items():
             method = f"{name}@{variant.mark}"
             found += candidates(
-                pack.layout, host.generators[name], one, asked, config, method, variant.draws, variant.fold
+                pack.layout, host.generators[name], one.generate, asked, config, method, variant.draws, variant.fold
             )
     return found
 
@@ -206,6 +207,11 @@ def _concerned(host: Host, pack: Pack, table: str, wanted: str) -> dict[str, str
         swept = [name for name in SWEPT if name in known and not (name == "adapter-soup" and table == "ablation-tau")]
         wanted = ",".join(learned if table == "ablation-samples" else [*swept, *learned])
     found = {name: label for name, label in methods(host, pack, wanted).items() if name not in (ORACLE, ZERO)}
+    for name in found:
+        if need(host.generators[name]):
+            raise UsageError(
+                f"{name!r} looks at the unseen task's data, no ablation does", "leave it out of --baselines"
+            )
     if table == "ablation-samples":
         found = {name: label for name, label in found.items() if name in draws}
     if not found:

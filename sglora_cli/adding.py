@@ -88,7 +88,8 @@ def add_expert(
         "test_photos": 0,
         "origin": taken.origin,
     }
-    with edited(pack, target) as (folder, manifest):
+    blind = ["note: it has no photos: the pack does not know any more what its experts look like"] * pack.has_visual
+    with edited(pack, target) as (folder, manifest):  # the index has a row of `visual` for every expert, or none
         _write_expert(folder, pack, model, task, taken.states_MP)
         manifest["tasks"].append(task)
         manifest["edits"] = [*manifest.get("edits", []), f"added expert {key}"]
@@ -96,6 +97,7 @@ def add_expert(
     lines = [*taken.lines, f"expert     {key}: {text!r}", *([moved] if target != place.folder else [])]
     if pack.manifest["generators"]:
         lines.append(f"note: {', '.join(pack.manifest['generators'])}: trained without the new expert")
+    lines += blind
     lines += [
         f"note: unseen task {other['key']} has the same sentence: what is measured there is not unseen any more"
         for other in pack.manifest["tasks"]

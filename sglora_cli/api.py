@@ -26,6 +26,7 @@ from sglora_cli.contracts import (
     Captioner,
     CaptionModel,
     Dataset,
+    Evidence,
     Experts,
     Fitted,
     Generator,
@@ -74,9 +75,11 @@ if TYPE_CHECKING:
     from sglora_cli.devices import pick_device, pick_precision
     from sglora_cli.formats import read_adapter, read_state, write_adapter
     from sglora_cli.generating import Session
+    from sglora_cli.losses import classification_loss, contrastive_loss
     from sglora_cli.lowrank import compress, mix_updates, singular, site_products
     from sglora_cli.packs import Pack
-    from sglora_cli.semantics import Prior
+    from sglora_cli.semantics import Prior, select
+    from sglora_cli.training import TaskTensors
 
 _LATE = {
     "compress": "sglora_cli.lowrank",
@@ -95,6 +98,10 @@ _LATE = {
     "pick_device": "sglora_cli.devices",
     "pick_precision": "sglora_cli.devices",
     "Prior": "sglora_cli.semantics",
+    "TaskTensors": "sglora_cli.training",
+    "classification_loss": "sglora_cli.losses",
+    "contrastive_loss": "sglora_cli.losses",
+    "select": "sglora_cli.semantics",
     "Session": "sglora_cli.generating",
 }
 
@@ -107,6 +114,7 @@ __all__ = [
     "Captioner",
     "Checkpoint",
     "Dataset",
+    "Evidence",
     "Experts",
     "Fitted",
     "GenerateConfig",
@@ -132,6 +140,7 @@ __all__ = [
     "SgloraWarning",
     "Site",
     "Task",
+    "TaskTensors",
     "TrainConfig",
     "Unavailable",
     "UnknownName",
@@ -139,8 +148,10 @@ __all__ = [
     "UsageError",
     "averages",
     "cache_folder",
+    "classification_loss",
     "compress",
     "content_hash",
+    "contrastive_loss",
     "file_hash",
     "from_mapping",
     "hookimpl",
@@ -163,6 +174,7 @@ __all__ = [
     "recovery",
     "save_tensors",
     "scratch_folder",
+    "select",
     "singular",
     "site_products",
     "write_adapter",

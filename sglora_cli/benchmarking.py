@@ -6,8 +6,9 @@ Shapes: P numbers of an adapter, D embedding.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from torch import Tensor
 
 from sglora_cli.adapters import Layout, checked_flat
 from sglora_cli.configs import BenchConfig
-from sglora_cli.contracts import Fitted, Generator, Model, Report, Row
+from sglora_cli.contracts import Generator, Model, Report, Row
 from sglora_cli.errors import Unavailable, UnknownName, UsageError
+from sglora_cli.evidence import Witness
 from sglora_cli.files import content_hash
 from sglora_cli.formats import read_adapter
 from sglora_cli.generating import Session
@@ -74,14 +76,15 @@ class Plan:
         return Header(self.pack, self.backbone, {CHANCE: "Chance", **self.names}, self.against, more=more)
 
 
-def methods(host: Host, pack: Pack, wanted: str, oracle: bool = True) -> dict[str, str]:
+def methods(host: Host, pack: Pack, wanted: str, oracle: bool = True, without: Container[str] = ()) -> dict[str, str]:
     """Method names to labels, in the table's order. `wanted`: "all", "paper" or names with commas.
 
-    Raises UnknownName; a learned generator that the pack lacks is left out of "all", and so is the Oracle
-    where no task has one.
+    Raises UnknownName; a learned generator that the pack lacks is left out of "all", and so are the Oracle
+    where no task has one, and names in `without`.
     """
     usable = {n: g for n, g in host.generators.items() if not g.learns or n in pack.manifest["generators"]}
     if wanted == "all":
+        usable = {n: g for n, g in usable.items() if n not in without}
         names = [n for n in usable if not usable[n].learns]
         names = [*names[:1], *[ORACLE] * oracle, *names[1:], *(n for n in usable if usable[n].learns)]
     elif wanted == "paper":
@@ -105,7 +108,7 @@ def plan(session: Session, tasks: Sequence[UnseenTask], names: Mapping[str, str]
     embedding_of = {f"{t.dataset}/{t.name}": d for t, d in zip(tasks, embeddings_TD, strict=True)}
 
     def make(task: UnseenTask) -> list[Candidate]:
-        prior = pack.prior(embedding_of[f"{task.dataset}/{task.name}"])
+        prior, witness = pack.prior(embedding_of[f"{task.dataset}/{task.name}"]), Witness(session.model, pack, task)
         found = []
         for name in names:
             if name == ORACLE:
@@ -114,7 +117,8 @@ def plan(session: Session, tasks: Sequence[UnseenTask], names: Mapping[str, str]
                     raise Unavailable(f"there is no Oracle adapter of {task.name!r}", hint)
                 found.append(Candidate(name, pack.layout, task.oracle_P))
                 continue
-            found += candidates(pack.layout, host.generators[name], fitted[name], prior, config, name)
+            ask = partial(witness.ask, host.generators[name], fitted[name])
+            found += candidates(pack.layout, host.generators[name], ask, prior, config, name)
         return found
 
     protocol: dict[str, Any] = {"backbone": pack.backbone, "rank": pack.layout.rank, "k": pack.prior_config.k}
@@ -127,19 +131,22 @@ def plan(session: Session, tasks: Sequence[UnseenTask], names: Mapping[str, str]
 def candidates(
     layout: Layout,
     generator: Generator,
-    fitted: Fitted,
+    ask: Callable[[Prior, int, int, float], Tensor],
     prior: Prior,
     config: BenchConfig,
     method: str,
     draws: int = 1,
     fold: Callable[[Prior, Tensor], Tensor] | None = None,
 ) -> list[Candidate]:
-    """A method's adapters for a prior: of every seed every sample. With `fold`, a sample is made of n `draws`."""
+    """A method's adapters for a prior: of every seed every sample. With `fold`, a sample is made of n `draws`.
+
+    ask: (prior, samples, seed, temperature) -> (S, P), or (S, N, P) where each image has its own adapter.
+    """
     found = []
     several = getattr(generator, "draws", generator.learns)
     for seed in range(config.seed, config.seed + (config.seeds if several else 1)):
         count = config.samples if several else 1
-        flat_SP = fitted.generate(prior, count * draws, seed, config.temperature)
+        flat_SP = ask(prior, count * draws, seed, config.temperature)
         if fold is not None:
             flat_SP = torch.stack([fold(prior, part_nP) for part_nP in flat_SP.split(draws)])
         found += [Candidate(method, layout, flat_P, s, seed) for s, flat_P in enumerate(flat_SP)]
@@ -192,9 +199,10 @@ def estimate(plan: Plan, measurer: Measurer) -> dict[str, Any]:
     images = sum(measurer.missing(t, made[key]) for key, t in zip(made, plan.tasks, strict=True))
     first = made[next(iter(made))][-1]
     tensors = plan.tasks[0].tensors
-    encode_images(plan.model, first.layout, tensors, first.flat_P[None])  # the first time warms up
+    one_P = first.flat_P.view(-1, first.layout.size)[:1]
+    encode_images(plan.model, first.layout, tensors, one_P)  # the first time warms up
     start = time.perf_counter()
-    encode_images(plan.model, first.layout, tensors, first.flat_P[None])
+    encode_images(plan.model, first.layout, tensors, one_P)
     rate = len(tensors.stem_N) / (time.perf_counter() - start)
     return {
         "pack": plan.pack,

@@ -21,6 +21,7 @@ from sglora_cli.adapters import Layout
 from sglora_cli.checkpoints import Checkpoint
 from sglora_cli.configs import RuntimeConfig
 from sglora_cli.contracts import Material, Model, Task
+from sglora_cli.descriptions import image_embeddings, mean_direction
 from sglora_cli.errors import BadFile
 from sglora_cli.estimating import Estimate, estimated
 from sglora_cli.features import Features
@@ -150,9 +151,17 @@ class Build:
             save_tensors(folder / "experts" / file_name(t.task.key), {"mu": mean_P, "var": variance_P}, about)
         descriptions, keys = [t.task.description for t in chosen], [t.task.key for t in chosen]
         index_ED = self.model.encode_text(descriptions).float()
-        index = {"index": index_ED, "meaning": meaning(self.model, descriptions)}
+        index = {"index": index_ED, "meaning": meaning(self.model, descriptions), "visual": self._visual()}
         save_tensors(folder / "index.safetensors", index, {"kind": "index", "tasks": keys})
         return ExpertFiles(folder / "experts", keys, self.steps.layout), index_ED
+
+    def _visual(self) -> Tensor:
+        """(E, D): the mean embedding of each expert's training photos, normalised; METHOD's visual condition."""
+        found = []
+        for t in progress(self.steps.experts, "photos of experts"):
+            image_ND = image_embeddings(self.model, t.train.stored(self.model).stem_N)
+            found.append(mean_direction([1.0] * len(image_ND), image_ND))
+        return torch.stack(found)
 
     def _generator_path(self, name: str) -> Path:
         follows = [str(path.stem) for path in self.steps.paths]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sglora_cli.checkpoints import Checkpoint
     from sglora_cli.configs import RuntimeConfig
     from sglora_cli.semantics import Prior
+    from sglora_cli.training import TaskTensors
 
 ROLES = ("expert", "training", "unseen")
 
@@ -198,6 +199,23 @@ class Generator(Protocol):
     # "stored_bytes", the size of its file where that is not two bytes a parameter.
     # Optional: draws, whether samples differ; without it, those of a generator that learns do.
     # Optional: member(settings) -> Generator. Then `NAME:anything` is a generator too.
+    # Optional: needs, what it must see of an unseen task besides the sentence: "shots", training pairs, or "images",
+    # the very images that are asked about. What it restores then has generate_with(prior, evidence, samples, seed,
+    # temperature), which is called in place of `generate`: adapters (samples, P), or (samples, N, P), one for each
+    # image. Its `generate` raises Unavailable, and so does its `restore` where a package it needs is missing.
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a generator sees of an unseen task, and no more than it needs: the other kind is None."""
+
+    model: Model
+    shots: TaskTensors | None = field(default=None, repr=False)
+    """For "shots": all pairs of the task's training split, never one of its test split."""
+    images_ND: Tensor | None = field(default=None, repr=False)
+    """For "images": unit embeddings of its test images, without an adapter. No caption comes with them."""
+    visual_ED: Tensor | None = field(default=None, repr=False)
+    """For "images": the same of the experts, each the mean of its training photos."""
 
 
 @runtime_checkable

@@ -23,6 +23,7 @@ from torch import Tensor
 from sglora_cli.contracts import Model
 from sglora_cli.errors import BadFile, Mismatch, UsageError
 from sglora_cli.files import parse_json, read_image
+from sglora_cli.tensor_rows import TensorRows
 
 MAX_CHARACTERS = 2000
 MAX_TEXTS = 10_000
@@ -137,6 +138,14 @@ def mean_direction(weights_N: Sequence[float], unit_ND: Tensor) -> Tensor:
     if float(sum_D.norm()) < 1e-6:
         raise Mismatch("the sentences cancel each other out: their mean has no direction", "describe one task")
     return (sum_D / sum_D.norm()).float()
+
+
+@torch.no_grad()
+def image_embeddings(model: Model, stem_N: Tensor | TensorRows) -> Tensor:
+    """Unit embeddings (N, D) of images behind the frozen parts, without an adapter; stems are read in batches."""
+    rows = range(len(stem_N))
+    parts = (model.encode_image(stem_N[list(rows[i : i + _BATCH])]) for i in range(0, len(rows), _BATCH))
+    return torch.cat([part.float().cpu() for part in parts])
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,10 @@ def of_dataset(host: Host, model: Model, dataset: str, data: Path) -> Iterator[U
 
 
 def _of_task(model: Model, task: Task, prompts: Sequence[str], oracle: Any) -> UnseenTask:
-    photos = task.photos["test"]
+    photos, learnt = task.photos["test"], task.photos.get("train", ())
     captions = tuple(task.classes) or tuple(c for photo in photos for c in photo.captions)
-    tensors = task_tensors(model, task.key, photos, task.classes, prompts)
-    return UnseenTask(task.dataset, task.name, task.description, tensors, captions, oracle)
+    test, train = (partial(task_tensors, model, task.key, x, task.classes, prompts) for x in (photos, learnt))
+    return UnseenTask(task.dataset, task.name, task.description, test(), captions, oracle, train if learnt else None)
 
 
 def of_other(pack: Pack, other: Pack, dataset: str) -> list[UnseenTask]:

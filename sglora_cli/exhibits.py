@@ -119,8 +119,10 @@ class Exhibits:
         return self.fitted(name).generate(prior, count, self.config.seed, self.config.temperature)
 
     def usable(self, names: Sequence[str]) -> list[str]:
-        """Those of the methods that were measured and can be asked here."""
-        return [name for name in names if name in self.report.labels and name in self.session.host.generators]
+        """Those of the methods that were measured and can be asked here, with a sentence and nothing else."""
+        known = self.session.host.generators
+        names = [name for name in names if name in self.report.labels and name in known]
+        return [name for name in names if not getattr(known[name], "needs", "")]
 
 
 def contributions(shown: Exhibits) -> Figure | None:

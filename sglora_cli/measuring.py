@@ -41,6 +41,7 @@ class Candidate:
     method: str
     layout: Layout
     flat_P: Tensor
+    """(P,); or (N, P), where each image of the task has an adapter of its own."""
     sample: int = 0
     seed: int = 0
 
@@ -93,10 +94,14 @@ class Measurer:
         return [row for key, c in zip(keys, candidates, strict=True) for row in _rows(task, c, known[key])]
 
     def _measure(self, task: UnseenTask, layout: Layout, todo: Sequence[tuple[str, Candidate]]) -> dict[str, Cells]:
-        adapters_SP = torch.stack([c.flat_P for _, c in todo])
-        images_SND = encode_images(self.model, layout, task.tensors, adapters_SP)
+        shared = {key: c.flat_P for key, c in todo if c.flat_P.ndim == 1}
+        images = {k: encode_each(self.model, layout, task.tensors, c.flat_P) for k, c in todo if k not in shared}
+        if shared:
+            images_SND = encode_images(self.model, layout, task.tensors, torch.stack(list(shared.values())))
+            images |= dict(zip(shared, images_SND, strict=True))
         found = {}
-        for (key, candidate), image_ND in zip(todo, images_SND, strict=True):
+        for key, candidate in todo:
+            image_ND = images[key]
             if not bool(torch.isfinite(image_ND).all()):
                 raise Mismatch(
                     f"method {candidate.method!r} gives embeddings that are not finite on {task.name!r}",
@@ -124,6 +129,14 @@ def encode_images(
             model.encode_image(task.stem_N[i : i + at_once], layout, some_SP).cpu() for i in range(0, images, at_once)
         ]
         parts.append(torch.cat(whole, dim=1))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def encode_each(model: Model, layout: Layout, task: TaskTensors, adapters_NP: Tensor, at_once: int = 64) -> Tensor:
+    """(N, D): every image with its own adapter, `at_once` of them in one forward."""
+    own = (slice(first, first + at_once) for first in range(0, len(adapters_NP), at_once))
+    parts = [model.encode_image(task.stem_N[some, None], layout, adapters_NP[some]).cpu()[:, 0] for some in own]
     return torch.cat(parts)
 
 

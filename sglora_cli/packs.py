@@ -13,9 +13,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,8 @@ class UnseenTask:
     tensors: TaskTensors
     captions: tuple[str, ...]
     oracle_P: Tensor | None
+    training: Callable[[], TaskTensors] | None = field(default=None, repr=False)
+    """Its training split, where photos are at hand: a pack carries none."""
 
 
 class Pack:
@@ -123,11 +125,14 @@ class Pack:
         """The experts' descriptions in the space that tells unrelated sentences apart: see `semantics.meaning`."""
         return self._index("meaning")
 
+    @property
+    def has_visual(self) -> bool:
+        return "visual" in tensor_names(self.folder / "index.safetensors")[0]
+
     @cached_property
     def visual_ED(self) -> Tensor:
         """Mean visual embeddings of the experts' photos, normalised. Raises Unavailable in a pack without them."""
-        path = self.folder / "index.safetensors"
-        if "visual" not in tensor_names(path)[0]:
+        if not self.has_visual:
             raise Unavailable(
                 f"pack {self.name!r} does not know what its experts look like", "describe the task in words"
             )

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from sglora_cli import settings, shelves
 from sglora_cli.ablations import ABLATIONS, plan_of_ablation
-from sglora_cli.benchmarking import Plan, methods, plan, plan_of_adapters
+from sglora_cli.benchmarking import ORACLE, Plan, methods, plan, plan_of_adapters
 from sglora_cli.configs import BenchConfig, RuntimeConfig
 from sglora_cli.contracts import Model
 from sglora_cli.errors import UsageError
 from sglora_cli.evaluation import check_leaks, leaks, narrowed, of_dataset, of_other, unseen_tasks
+from sglora_cli.evidence import lack
 from sglora_cli.formats import provenance
 from sglora_cli.generating import Session
 from sglora_cli.host import Host
@@ -59,9 +60,21 @@ def planned(host: Host, asked: Asked, config: BenchConfig, runtime: RuntimeConfi
     if asked.table in ABLATIONS:
         made = plan_of_ablation(session, tasks, asked.table, asked.baselines, asked.sentences, config)
     else:
-        names = methods(host, session.pack, asked.baselines, oracle=all(t.oracle_P is not None for t in tasks))
-        made = plan(session, tasks, names, config)
+        names, left = _methods(session, asked.baselines, tasks)
+        made, notes = plan(session, tasks, names, config), notes + left
     return replace(made, notes=[*made.notes, *notes], on=asked.on)
+
+
+def _methods(session: Session, wanted: str, tasks: Sequence[UnseenTask]) -> tuple[dict[str, str], list[str]]:
+    """Methods that have what they need, and a note for each that "all" leaves out. Raises Unavailable for one that is
+    asked by name."""
+    host, pack = session.host, session.pack
+    lacking = {n: why for n, g in host.generators.items() if (why := lack(pack, g, tasks))}
+    names = methods(host, pack, wanted, all(t.oracle_P is not None for t in tasks), lacking)
+    for name in names:
+        if name != ORACLE and (why := lack(pack, host.generators[name], tasks)):
+            raise why
+    return names, [f"left out: {why.message} ({why.hint})" for why in lacking.values() if wanted == "all"]
 
 
 def _tasks(session: Session, asked: Asked, data: Path | None) -> list[UnseenTask]:

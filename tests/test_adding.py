@@ -52,7 +52,12 @@ def test_an_expert_from_elsewhere_is_added(run, pack, tmp_path):
     ]
     assert lines[4].startswith("gauge      moved from ")
     assert lines[5].startswith("note: it has less in common with the experts than they have")
-    assert lines[6:] == ["expert     heads/cap: 'a photo of a cap'", "note: cvae: trained without the new expert"]
+    assert lines[6:] == [
+        "expert     heads/cap: 'a photo of a cap'",
+        "note: cvae: trained without the new expert",
+        "note: it has no photos: the pack does not know any more what its experts look like",
+    ]
+    assert not Pack(pack.folder).has_visual
     assert (result.stdout, result.exit_code) == (f"{pack.folder}\n", 0)
 
     new = Pack(pack.folder)

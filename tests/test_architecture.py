@@ -40,7 +40,7 @@ ORDER = [  # a module may import those above it
     ("formats.writing",),
     ("formats",),
     ("packs", "steps", "descriptions"),
-    ("estimating", "health"),
+    ("estimating", "evidence", "health"),
     ("generating", "building", "inspecting", "converting", "archives", "removing"),
     ("adding", "explaining", "batching", "measuring", "recording"),
     ("evaluation",),

@@ -12,7 +12,7 @@ from sglora_cli import measuring
 from sglora_cli.generating import Session
 from sglora_cli.rows_files import read_rows
 
-EACH = 12 + 3 * 5  # adapters of a task: five draws of the methods that draw
+EACH = 14 + 3 * 5  # adapters of a task: five draws of the methods that draw
 ALL = 2 * 3 * EACH  # images: two unseen tasks of three
 
 

@@ -279,3 +279,39 @@ def test_a_pack_with_a_projection_is_built_and_asked(run, tiny, toys, recipe, tm
     assert told["projection"]["numbers"] == 5
     assert 0 < told["projection"]["kept_share"] < 1
     assert run("generate", "a red mug", "--pack", "toys", "-o", tmp_path / "x.safetensors").exit_code == 0
+
+
+def test_icm_lora_is_told_the_tasks_embedding_and_nothing_else():
+    """Two tasks told apart by their embeddings: each comes back, whatever the prior's mean says."""
+    from dataclasses import replace
+
+    from sglora_cvae import IcmLora
+    from sglora_cvae.icm import restore
+
+    experts = Experts()
+    dice = torch.Generator().manual_seed(4)
+    states = [experts.mu[t] + 0.1 * torch.randn(20, LAYOUT.size, generator=dice) for t in range(2)]
+    priors = [replace(condition(experts.mu[0]), embedding_D=torch.eye(4)[t]) for t in range(2)]
+    material = Material(
+        experts,
+        ("a", "b"),
+        states=lambda t: states[t],
+        rows=lambda t, rows: states[t][list(rows)],
+        states_of_task=20,
+        priors=priors,
+        joint_P=experts.mu[0],
+        seed=0,
+        note=lambda text: None,
+    )
+    fitted, facts = IcmLora().fit(material, {"hidden": 32, "latent": 2, "epochs": 200, "learning_rate": 0.01})
+    again = restore(experts, fitted.tensors())
+    for t in range(2):
+        asked = replace(priors[t], mean_P=experts.mu[1], variance_P=torch.zeros(LAYOUT.size))
+        (flat_P,) = again.generate(asked, 1, 0, 0.0)
+        assert float((flat_P - experts.mu[t]).norm()) < 0.2 * float((experts.mu[0] - experts.mu[1]).norm())
+        assert torch.allclose(flat_P, fitted.generate(asked, 1, 0, 0.0)[0], atol=0.02)
+    assert facts["error_per_number"] < facts["spread_per_number"]
+    with pytest.raises(BadFile, match="not the tensors of ICM-LoRA"):
+        restore(experts, {})
+    with pytest.raises(BadFile):
+        Cvae().restore(experts, fitted.tensors())

@@ -11,12 +11,12 @@ from sglora_cli.adapters import Layout
 from sglora_cli.contracts import Site
 from sglora_cli.errors import Mismatch, UnknownName, UsageError
 from sglora_cli.semantics import Prior
-from sglora_merge import sglora_generators
+from sglora_merge import Merge, sglora_generators
 from sglora_merge.arithmetic import combined
 from sglora_merge.rule import Rule
 
 LAYOUT = Layout((Site("q", 9, 7), Site("k", 5, 11)), rank=2, alpha=3.0)
-RULES = {merge.name: merge for merge in sglora_generators()}
+RULES = {merge.name: merge for merge in sglora_generators() if isinstance(merge, Merge)}
 
 
 def dice(seed: int = 0) -> torch.Generator:

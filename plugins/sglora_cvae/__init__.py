@@ -67,6 +67,27 @@ class Cvae:
         return restore(experts, tensors)
 
 
+@dataclass(frozen=True)
+class IcmLora:
+    """The same networks asked by the task's embedding alone: see icm.py."""
+
+    name: str = "icm-lora"
+    label: str = "ICM-LoRA"
+    summary: str = "CVAE asked by the task's embedding, made for the tasks it learned and asked by a sentence here"
+    learns: bool = True
+    config: type = CvaeConfig
+
+    def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        from .icm import fit
+
+        return fit(material, from_mapping(CvaeConfig, settings, "generators.icm-lora"))
+
+    def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> Any:
+        from .icm import restore
+
+        return restore(experts, tensors)
+
+
 @hookimpl
-def sglora_generators() -> list[Cvae]:
-    return [Cvae()]
+def sglora_generators() -> list[Cvae | IcmLora]:
+    return [Cvae(), IcmLora()]

@@ -17,11 +17,11 @@ from .scaling import AnyScaling, Projection, Scaling, blocks, projection
 
 
 class Network(nn.Module):
-    """Encoder, prior and decoder. P numbers (R with a projection), C = 2 P of the condition, Z latent."""
+    """Encoder, prior and decoder. P numbers (R with a projection), C of the condition (else 2 P), Z latent."""
 
-    def __init__(self, size: int, hidden: int, latent: int) -> None:
+    def __init__(self, size: int, hidden: int, latent: int, condition: int = 0) -> None:
         super().__init__()
-        condition = 2 * size
+        condition = condition or 2 * size
         self.encoder = nn.Sequential(nn.Linear(size + condition, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent))
         self.prior = nn.Sequential(nn.Linear(condition, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent))
         self.decoder = nn.Sequential(
@@ -69,14 +69,16 @@ class FittedCvae:
         return {**self.scaling.tensors(), **kept}
 
 
-def restore(experts: Experts, tensors: Mapping[str, Tensor]) -> FittedCvae:
+def restore(
+    experts: Experts, tensors: Mapping[str, Tensor], kind: type[Scaling] = Scaling, condition: int = 0
+) -> FittedCvae:
     """From `tensors()`. Raises BadFile if they do not fit the pack's layout."""
     try:
-        scaling = _scaling(tensors, experts.layout.size)
+        scaling = _scaling(tensors, experts.layout.size, kind)
         hidden = len(tensors["network.prior.0.bias"])
         latent = len(tensors["network.prior.2.bias"]) // 2
         with torch.device("meta"):
-            network = Network(scaling.size, hidden, latent)
+            network = Network(scaling.size, hidden, latent, condition)
         del network.encoder
         state = {k.removeprefix("network."): v.float() for k, v in tensors.items() if k.startswith("network.")}
         network.load_state_dict(state, assign=True)
@@ -85,9 +87,9 @@ def restore(experts: Experts, tensors: Mapping[str, Tensor]) -> FittedCvae:
     return FittedCvae(scaling, network.requires_grad_(False).eval())
 
 
-def _scaling(tensors: Mapping[str, Tensor], size: int) -> AnyScaling:
+def _scaling(tensors: Mapping[str, Tensor], size: int, kind: type[Scaling]) -> AnyScaling:
     """Raises BadFile, or KeyError where a tensor is missing."""
-    whole = Scaling(tensors["centre"].float(), tensors["unit"].float())
+    whole = kind(tensors["centre"].float(), tensors["unit"].float())
     if whole.centre_P.shape != (size,) or whole.unit_P.shape != (size,):
         raise BadFile(f"the CVAE was made for {len(whole.centre_P)} numbers, the pack's adapters have {size}")
     if "basis" not in tensors:
@@ -109,7 +111,8 @@ class _Training:
         self.condition_TC = torch.stack([scaling.condition(prior) for prior in material.priors])
         with torch.random.fork_rng():
             torch.manual_seed(material.seed)
-            self.network = Network(scaling.size, config.hidden, config.latent)
+            width = self.condition_TC.shape[1]
+            self.network = Network(scaling.size, config.hidden, config.latent, width)
         self.dice = torch.Generator().manual_seed(material.seed)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -178,9 +181,9 @@ def draw(material: Material, task_B: Sequence[int], state_B: Sequence[int]) -> T
     return torch.cat(parts)
 
 
-def fit(material: Material, config: CvaeConfig) -> tuple[FittedCvae, dict[str, Any]]:
+def fit(material: Material, config: CvaeConfig, kind: type[Scaling] = Scaling) -> tuple[FittedCvae, dict[str, Any]]:
     """Train on the saved states of the training tasks; also returns the last epoch's losses."""
-    whole = Scaling.of(material.experts)
+    whole = kind.of(material.experts)
     scaling, kept = projection(material, whole, config.projection, config.energy) if config.projection else (whole, 1.0)
     training, size = _Training(material, config, scaling), whole.size
     if material.checkpoint and (found := material.checkpoint.load()):

@@ -10,6 +10,7 @@ dare-*           Yu et al. 2024 search drop rates from .1 to .9; the middle here
 knots            Stoica et al. 2024 with TIES inside (KnOTS-TIES); `knots:elect=none/prune=none` is KnOTS-TA,
                  which for a weighted sum is task arithmetic
 model-stock      Jang et al. 2024; the pretrained weight is an update of zero
+lorahub, semla   weights from data of the unseen task, not from its sentence: see informed.py
 joint            this project's: what one adapter trained on all seen tasks together is worth
 
 `ties:space=factors/convention=peft` is what PEFT's `add_weighted_adapter` does with A and B;
@@ -24,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from sglora_cli.api import Experts, Material, Mismatch, hookimpl
 
-from .rule import Rule, settings_of
+from .informed import LoraHub, Semla, SemlaRule
+from .rule import Rule, changed, settings_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +50,7 @@ class Merge:
 
     def member(self, settings: str) -> Merge:
         """`ties:density=0.5` is `ties` with another density."""
-        rule = self.rule.changed(settings_of(settings, self.name), self.name)
+        rule = changed(self.rule, settings_of(settings, self.name), self.name)
         name, label = f"{self.name}:{settings}", f"{self.label} ({settings.replace('/', ', ')})"
         return Merge(name, label, self.summary, rule)
 
@@ -73,7 +75,7 @@ TOP: dict[str, Any] = {"experts": "top", "weights": "alpha"}
 
 
 @hookimpl
-def sglora_generators() -> list[Merge]:
+def sglora_generators() -> list[Merge | LoraHub | Semla]:
     return [
         Merge("zero-shot", "Zero-shot", "no update at all: the backbone as it is", Rule(experts="none")),
         Merge("joint", "Joint", "one adapter trained on all seen tasks together", Rule(experts="joint")),
@@ -115,4 +117,7 @@ def sglora_generators() -> list[Merge]:
             "mean of all experts' updates, shortened by the angle between them",
             Rule(space="updates", ratio="angle"),
         ),
+        LoraHub(),
+        Semla(),
+        Semla("semla-task", SemlaRule(per="task")),
     ]

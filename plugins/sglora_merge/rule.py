@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from sglora_cli.api import Mismatch, UnknownName, UsageError, from_mapping, knob
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+R = TypeVar("R", bound="DataclassInstance")
 CHOICES = {
     "experts": ("all", "top", "nearest", "joint", "none"),
     "weights": ("mean", "sum", "alpha"),
@@ -56,22 +60,23 @@ class Rule:
         """Whether samples differ: by what is dropped."""
         return self.prune == "random" and self.density < 1
 
-    def changed(self, texts: Mapping[str, str], where: str) -> Rule:
-        """This rule with some settings replaced. Raises UnknownName, UsageError, Mismatch."""
-        kinds = get_type_hints(Rule)
-        values: dict[str, Any] = {spec.name: getattr(self, spec.name) for spec in fields(self)}
-        for key, text in texts.items():
-            if key not in values:
-                raise UnknownName.of(f"setting of {where}", key, values)
-            try:
-                values[key] = kinds[key](text)
-            except ValueError:
-                raise UsageError(f"{where}: {key} must be a number, got {text!r}") from None
-        return from_mapping(Rule, values, where)
-
     def mean(self) -> Rule:
         """The rule that drops nothing: what dropping and rescaling is on average, before signs are elected."""
         return replace(self, prune="none") if self.draws else self
+
+
+def changed(rule: R, texts: Mapping[str, str], where: str) -> R:
+    """A rule with some settings replaced. Raises UnknownName, UsageError, Mismatch."""
+    kinds = get_type_hints(type(rule))
+    values: dict[str, Any] = {spec.name: getattr(rule, spec.name) for spec in fields(rule)}
+    for key, text in texts.items():
+        if key not in values:
+            raise UnknownName.of(f"setting of {where}", key, values)
+        try:
+            values[key] = kinds[key](text)
+        except ValueError:
+            raise UsageError(f"{where}: {key} must be a number, got {text!r}") from None
+    return from_mapping(type(rule), values, where)
 
 
 def settings_of(text: str, where: str) -> dict[str, str]:

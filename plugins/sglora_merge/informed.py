@@ -1,0 +1,129 @@
+"""Merging rules that look at data of the unseen task: its row in a table says what they saw.
+
+lorahub      Huang et al. 2023, LoraHub: weights w of the experts that make a few of the task's *training* pairs
+             likely, found without gradients by CMA-ES; loss + 0.05 sum |w|, w in +-1.5, five shots. Factors are
+             mixed apart, as theirs: (sum w B)(sum w A), so w and -w are one adapter. All experts take part
+             (theirs draw 20 modules of 200), and a step is a whole generation of CMA-ES.
+semla        SemLA: weights by similarity of the *test image* to the experts' training photos, softmax with
+             tau .05 over the nearest 5; each image has its own merge. It adapts at test time and sees no caption.
+semla-task   the same with one merge for the mean of the task's test images
+
+SemLA fuses updates; here factors are mixed, as in every rule of the paper's table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from sglora_cli.api import Experts, Material, Mismatch, Unavailable, UnknownName, knob
+
+from .rule import changed, settings_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .looking import ByImages, FewShots
+
+
+@dataclass(frozen=True)
+class HubRule:
+    """How LoraHub's weights are searched."""
+
+    shots: int = knob(5, "Pairs of the training split that are looked at; all, where a task has fewer.", least=2)
+    steps: int = knob(40, "Generations of CMA-ES.", least=1)
+    l1: float = knob(0.05, "Factor on the sum of the weights' sizes, which is added to the loss.", least=0)
+    bound: float = knob(1.5, "No weight is larger than this.", least=1e-3)
+    spread: float = knob(0.5, "Standard deviation of the first generation around no adapter at all.", least=1e-6)
+    seed: int = knob(0, "Added to the seed of the draw, which chooses shots and steps.", least=0)
+
+
+@dataclass(frozen=True)
+class SemlaRule:
+    """How SemLA weighs experts."""
+
+    k: int = knob(5, "Experts that are mixed; all, where a pack has fewer.", least=1)
+    tau: float = knob(0.05, "Temperature of the softmax over their similarities.", least=1e-6)
+    per: str = knob("image", "One merge for each image, or one for the mean of a task's images: image or task.")
+
+    def __post_init__(self) -> None:
+        if self.per not in ("image", "task"):
+            raise UnknownName.of("per of semla", self.per, ("image", "task"))
+
+
+@dataclass(frozen=True)
+class LoraHub:
+    """A few training pairs of the task -> weights of the experts."""
+
+    name: str = "lorahub"
+    rule: HubRule = field(default_factory=HubRule)
+    learns: bool = False
+    draws: bool = True
+    needs: str = "shots"
+
+    @property
+    def label(self) -> str:
+        return f"LoraHub ({self.rule.shots} shots)"
+
+    @property
+    def summary(self) -> str:
+        return f"weights searched without gradients on {self.rule.shots} training pairs of the unseen task"
+
+    def member(self, settings: str) -> LoraHub:
+        """`lorahub:shots=16` looks at more."""
+        rule = changed(self.rule, settings_of(settings, self.name), self.name)
+        return LoraHub(f"{self.name}:{settings}", rule)
+
+    def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[FewShots, dict[str, Any]]:
+        _refuse(self.name, settings)
+        return self.restore(material.experts, {}), {}
+
+    def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> FewShots:
+        """Raises Unavailable without the package that searches."""
+        from .looking import FewShots
+
+        if find_spec("cma") is None:
+            raise Unavailable(
+                "'lorahub' searches with the package cma, which is missing", 'pip install "sglora[lorahub]"'
+            )
+        return FewShots(self.rule, experts)
+
+
+@dataclass(frozen=True)
+class Semla:
+    """The test images -> weights of the experts."""
+
+    name: str = "semla"
+    rule: SemlaRule = field(default_factory=SemlaRule)
+    learns: bool = False
+    draws: bool = False
+    needs: str = "images"
+
+    @property
+    def label(self) -> str:
+        return "SemLA (each test image)" if self.rule.per == "image" else "SemLA (mean test image)"
+
+    @property
+    def summary(self) -> str:
+        own = {"image": "of each test image, which has a merge of its own", "task": "of the mean test image"}
+        return f"top 5 by similarity {own[self.rule.per]}, to the experts' photos".replace("5", str(self.rule.k))
+
+    def member(self, settings: str) -> Semla:
+        """`semla:tau=0.1/k=3` is `semla` with others."""
+        return Semla(f"{self.name}:{settings}", changed(self.rule, settings_of(settings, self.name), self.name))
+
+    def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[ByImages, dict[str, Any]]:
+        _refuse(self.name, settings)
+        return self.restore(material.experts, {}), {}
+
+    def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> ByImages:
+        from .looking import ByImages
+
+        return ByImages(self.rule, experts)
+
+
+def _refuse(name: str, settings: Mapping[str, Any]) -> None:
+    if settings:
+        raise Mismatch(f"generator {name!r} has no settings in a recipe, got {next(iter(sorted(settings)))!r}")

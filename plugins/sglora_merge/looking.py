@@ -1,0 +1,171 @@
+"""What the rules of informed.py do with what they see.
+
+Shapes: E experts, S candidates or samples, N images, C captions or classes, D embedding, P numbers of an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy
+import torch
+from torch import Tensor
+
+from sglora_cli.api import (
+    Evidence,
+    Experts,
+    Mismatch,
+    Model,
+    Prior,
+    TaskTensors,
+    Unavailable,
+    classification_loss,
+    contrastive_loss,
+    mix,
+    select,
+)
+
+from .informed import HubRule, SemlaRule
+
+Objective = Callable[[Tensor], Tensor]
+"""(S, E) weights -> (S,) what is to become small."""
+
+
+@dataclass(frozen=True)
+class FewShots:
+    """LoraHub over one pack's experts."""
+
+    rule: HubRule
+    experts: Experts
+
+    def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
+        raise Unavailable(
+            "'lorahub' makes no adapter of a sentence: it needs training pairs of the task",
+            "measure it with `sglora bench --baselines lorahub --data DIR`",
+        )
+
+    def generate_with(self, prior: Prior, evidence: Evidence, samples: int, seed: int, temperature: float) -> Tensor:
+        """(S, P). Samples differ in the shots, drawn anew, and in the search. The sentence does not count."""
+        if evidence.shots is None:
+            raise Mismatch("lorahub was given no training pairs")
+        means_EP, found = self.experts.means(), []
+        for sample in range(samples):
+            dice = torch.Generator().manual_seed(1000 * (self.rule.seed + seed) + sample)
+            shots = drawn(evidence.shots, self.rule.shots, dice)
+            goal = objective(evidence.model, self.experts, shots, self.rule.l1)
+            number = int(torch.randint(1, 2**31, (), generator=dice))
+            found.append(mix(search(goal, len(means_EP), self.rule, number), means_EP))
+        return torch.stack(found)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+
+def drawn(task: TaskTensors, count: int, dice: torch.Generator) -> TaskTensors:
+    """A few pairs: photos at random, one caption of each. Of a classification task all heads stay."""
+    chosen = torch.randperm(len(task.stem_N), generator=dice)[:count].tolist()
+    stem_N = task.stem_N[chosen]
+    if task.label_of:
+        return replace(task, stem_N=stem_N, label_of=tuple(task.label_of[n] for n in chosen))
+    captions = [[c for c, image in enumerate(task.image_of) if image == n] for n in chosen]
+    one = [own[int(torch.randint(len(own), (), generator=dice))] for own in captions]
+    return replace(task, stem_N=stem_N, text_CD=task.text_CD[one], image_of=tuple(range(len(one))))
+
+
+def objective(model: Model, experts: Experts, shots: TaskTensors, l1: float) -> Objective:
+    """The loss that adapters are trained with, of the shots, and l1 times the sum of |w|."""
+    means_EP, text_CD = experts.means(), shots.text_CD.float()
+    stem_N, every_N = shots.stem_N, torch.ones(1, len(shots.stem_N), dtype=torch.bool)
+
+    def loss(image_SND: Tensor) -> Tensor:
+        count = len(image_SND)
+        real_SN = every_N.expand(count, -1)
+        text_SCD = text_CD.expand(count, -1, -1)
+        if not shots.label_of:
+            return contrastive_loss(image_SND, text_SCD, real_SN, model.scale)
+        real_SC = torch.ones(count, len(text_CD), dtype=torch.bool)
+        own_SND = text_SCD[:, list(shots.label_of)]
+        return classification_loss(image_SND, own_SND, real_SN, text_SCD, real_SC, model.scale)
+
+    @torch.no_grad()
+    def goal(weights_SE: Tensor) -> Tensor:
+        adapters_SP = torch.stack([mix(weights_E, means_EP) for weights_E in weights_SE])
+        image_SND = model.encode_image(stem_N, experts.layout, adapters_SP).float().cpu()
+        return loss(image_SND) + l1 * weights_SE.abs().sum(dim=1)
+
+    return goal
+
+
+def search(goal: Objective, size: int, rule: HubRule, seed: int) -> Tensor:
+    """The best weights (E,) that CMA-ES (Hansen & Ostermeier 2001) saw, no adapter at all included."""
+    import cma
+
+    def values(weights_SE: Tensor) -> list[float]:
+        found_S = goal(weights_SE.float()).double()
+        return torch.where(found_S.isfinite(), found_S, torch.inf).tolist()
+
+    best_E, least = torch.zeros(size), values(torch.zeros(1, size))[0]
+    options = {"bounds": [-rule.bound, rule.bound], "seed": seed, "verbose": -9, "verb_log": 0}
+    with _own_dice():
+        strategy = cma.CMAEvolutionStrategy([0.0] * size, rule.spread, options)
+        for _ in range(rule.steps):
+            if strategy.stop():
+                break
+            asked = strategy.ask()
+            weights_SE = torch.tensor(numpy.stack(asked))
+            told = values(weights_SE)
+            strategy.tell(asked, told)
+            if min(told) < least:
+                least = min(told)
+                best_E = weights_SE[told.index(least)].float()
+    return best_E
+
+
+@contextmanager
+def _own_dice() -> Iterator[None]:
+    """cma seeds numpy's global generator: the caller's comes back."""
+    state = numpy.random.get_state()
+    try:
+        yield
+    finally:
+        numpy.random.set_state(state)
+
+
+@dataclass(frozen=True)
+class ByImages:
+    """SemLA over one pack's experts."""
+
+    rule: SemlaRule
+    experts: Experts
+
+    def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
+        raise Unavailable(
+            "'semla' makes no adapter of a sentence: it needs the images it is asked about",
+            "measure it with `sglora bench --baselines semla,semla-task`; "
+            "`sglora generate --images` takes photos for a description",
+        )
+
+    def generate_with(self, prior: Prior, evidence: Evidence, samples: int, seed: int, temperature: float) -> Tensor:
+        """(S, N, P), or (S, P) with one merge for a task; samples are all alike."""
+        if evidence.images_ND is None or evidence.visual_ED is None:
+            raise Mismatch("semla was given no images")
+        images_ND = evidence.images_ND
+        if self.rule.per == "task":
+            images_ND = torch.nn.functional.normalize(images_ND.double().mean(dim=0, keepdim=True), dim=1).float()
+        means_EP = self.experts.means()
+        merged_NP = torch.stack([mix(w, means_EP[list(rows)]) for rows, w in weights(self.rule, images_ND, evidence)])
+        merged = merged_NP if self.rule.per == "image" else merged_NP[0]
+        return merged.expand(samples, *merged.shape)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+
+def weights(rule: SemlaRule, images_ND: Tensor, evidence: Evidence) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+    """Of each image the nearest experts and their weights."""
+    assert evidence.visual_ED is not None
+    similarity_NE = (images_ND.double() @ evidence.visual_ED.double().T).float()
+    for similarity_E in similarity_NE:
+        yield select(similarity_E, min(rule.k, len(similarity_E)), rule.tau)

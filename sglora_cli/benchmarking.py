@@ -77,20 +77,20 @@ class Plan:
 
 
 def methods(host: Host, pack: Pack, wanted: str, oracle: bool = True, without: Container[str] = ()) -> dict[str, str]:
-    """Method names to labels, in the table's order. `wanted`: "all", "paper" or names with commas.
+    """Method names to labels, in the table's order. `wanted`: names with commas; "all" and "paper" stand for several.
 
     Raises UnknownName; a learned generator that the pack lacks is left out of "all", and so are the Oracle
     where no task has one, and names in `without`.
     """
     usable = {n: g for n, g in host.generators.items() if not g.learns or n in pack.manifest["generators"]}
-    if wanted == "all":
-        usable = {n: g for n, g in usable.items() if n not in without}
-        names = [n for n in usable if not usable[n].learns]
-        names = [*names[:1], *[ORACLE] * oracle, *names[1:], *(n for n in usable if usable[n].learns)]
-    elif wanted == "paper":
-        names = [n for n in PAPER if (n == ORACLE and oracle) or n in usable]
-    else:
-        names = [n.strip() for n in wanted.split(",") if n.strip()]
+    rules = [n for n, g in usable.items() if not g.learns and n not in without]
+    learned = [n for n, g in usable.items() if g.learns and n not in without]
+    several = {
+        "all": [*rules[:1], *[ORACLE] * oracle, *rules[1:], *learned],
+        "paper": [n for n in PAPER if (n == ORACLE and oracle) or n in usable],
+    }
+    asked = [n.strip() for n in wanted.split(",") if n.strip()]
+    names = list(dict.fromkeys(name for one in asked for name in several.get(one, [one])))
     usable |= {n: host.generators[n] for n in names if n.partition(":")[0] in usable}  # `ties:density=0.5`
     for name in names:
         if name != ORACLE and name not in usable:

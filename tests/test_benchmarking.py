@@ -68,6 +68,11 @@ def test_adapters_in_one_pass_are_as_if_one_by_one(toy_pack):
         assert torch.allclose(together[s], one, atol=1e-6)
 
 
+def test_the_papers_methods_and_more_are_asked_at_once(run, toy_pack):
+    names = json.loads(run("bench", "--baselines", "paper,joint,top-k", "--dry-run", "--json").stdout)["methods"]
+    assert names == ["zero-shot", "oracle", "model-soups", "adapter-soup", "top-k", "cvae", "joint"]
+
+
 def test_chosen_methods_in_the_asked_order(run, toy_pack):
     out = run("bench", "--baselines", "top-k, zero-shot", "--as", "csv").stdout.splitlines()
     assert out[0] == "method,dataset,task,sample,direction,k,value,seed"

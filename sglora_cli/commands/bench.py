@@ -13,7 +13,9 @@ from sglora_cli.configs import BenchConfig, RuntimeConfig, options_of
 
 
 @click.command("bench")
-@click.option("--baselines", default="all", show_default=True, help="all, paper, or method names with commas.")
+@click.option(
+    "--baselines", default="all", show_default=True, help="Names with commas; all and paper stand for several."
+)
 @click.option("--adapter", "adapters", default="", help="Measure these adapter files (commas) instead, any format.")
 @click.option("--pack", default="", help="Pack to measure; see `sglora pack list`.")
 @click.option("--backbone", default="", help="Take the newest pack of this backbone; see `sglora plugins list`.")

@@ -37,5 +37,7 @@ def test_a_built_pack_answers_every_command(run, toy_pack, toys, tmp_path):
         "dare-ties",
         "knots",
         "model-stock",
+        "semla",
+        "semla-task",
         "cvae",
     ]

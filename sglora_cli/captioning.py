@@ -7,6 +7,7 @@ An image's seeds follow from its name, so a run that was killed and started agai
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -112,7 +113,7 @@ def planned(host: Host, dataset: str, root: Path, output: Path | None = None, hi
             f"data set {dataset!r} has captions of its own and lists no other images", "it needs no captioner"
         )
     target = output or root / JSONL
-    if target.exists():  # the data set may read it too
+    if target.exists() and os.access(target, os.W_OK):  # the data set may read it too
         with _appending(target):
             pass
     listed = list(plugin.images(root))

@@ -126,7 +126,7 @@ def test_a_killed_build_goes_on_with_the_same_bytes(whole, recipe, toys, tmp_pat
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     command = [sys.executable, "-c", KILLED, "pack", "build", str(recipe), "--data", str(toys)]
     kills = 0
-    for seconds in (2.0, 2.5, 3.0, 3.5, 4.0, 6.0, 9.0, 600.0):
+    for seconds in (1.0, 2.0, 2.5, 3.0, 3.5, 4.0, 6.0, 9.0, 600.0):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
             _, said = process.communicate(timeout=seconds)

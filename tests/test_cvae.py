@@ -39,6 +39,22 @@ def condition(mean_P: torch.Tensor) -> Prior:
     return Prior(torch.zeros(2), (0, 1), torch.tensor([0.5, 0.5]), mean_P, variance, variance, torch.zeros(4))
 
 
+def material_of(experts, states, priors, checkpoint=None) -> Material:
+    """Two training tasks with their states (M, P) each and a prior each."""
+    return Material(
+        experts,
+        ("a", "b"),
+        states=lambda t: states[t],
+        rows=lambda t, rows: states[t][list(rows)],
+        states_of_task=len(states[0]),
+        priors=priors,
+        joint_P=experts.mu[0],
+        seed=0,
+        note=lambda text: None,
+        checkpoint=checkpoint,
+    )
+
+
 @pytest.fixture
 def trained():
     return train()
@@ -50,18 +66,7 @@ def train(checkpoint=None, **settings):
     dice = torch.Generator().manual_seed(4)
     states = [experts.mu[t] + 0.1 * torch.randn(20, LAYOUT.size, generator=dice) for t in range(2)]
     priors = [condition(experts.mu[t]) for t in range(2)]
-    material = Material(
-        experts,
-        ("a", "b"),
-        states=lambda t: states[t],
-        rows=lambda t, rows: states[t][list(rows)],
-        states_of_task=20,
-        priors=priors,
-        joint_P=experts.mu[0],
-        seed=0,
-        note=lambda text: None,
-        checkpoint=checkpoint,
-    )
+    material = material_of(experts, states, priors, checkpoint)
     given = {"hidden": 32, "latent": 4, "epochs": 150, "batch": 16, "learning_rate": 5e-3, **settings}
     config = CvaeConfig(**given)
     return (experts, priors, *fit(material, config))
@@ -174,17 +179,7 @@ class Five(Experts):
 def projected(most, energy=1.0):
     experts = Five()
     states = experts.mu[:2, None] + 0.1 * torch.randn(2, 8, LAYOUT.size, generator=torch.Generator().manual_seed(8))
-    material = Material(
-        experts,
-        ("a", "b"),
-        states=lambda t: states[t],
-        rows=lambda t, rows: states[t][list(rows)],
-        states_of_task=8,
-        priors=[condition(experts.mu[t]) for t in range(2)],
-        joint_P=experts.mu[0],
-        seed=0,
-        note=lambda text: None,
-    )
+    material = material_of(experts, states, [condition(experts.mu[t]) for t in range(2)])
     whole = Scaling.of(experts)
     everything = torch.cat([whole.inward(experts.mu) * 8**0.5, whole.inward(states).flatten(0, 1)])
     return whole, everything, material, *projection(material, whole, most, energy)
@@ -292,17 +287,7 @@ def test_icm_lora_is_told_the_tasks_embedding_and_nothing_else():
     dice = torch.Generator().manual_seed(4)
     states = [experts.mu[t] + 0.1 * torch.randn(20, LAYOUT.size, generator=dice) for t in range(2)]
     priors = [replace(condition(experts.mu[0]), embedding_D=torch.eye(4)[t]) for t in range(2)]
-    material = Material(
-        experts,
-        ("a", "b"),
-        states=lambda t: states[t],
-        rows=lambda t, rows: states[t][list(rows)],
-        states_of_task=20,
-        priors=priors,
-        joint_P=experts.mu[0],
-        seed=0,
-        note=lambda text: None,
-    )
+    material = material_of(experts, states, priors)
     fitted, facts = IcmLora().fit(material, {"hidden": 32, "latent": 2, "epochs": 200, "learning_rate": 0.01})
     again = restore(experts, fitted.tensors())
     for t in range(2):

@@ -37,6 +37,7 @@ from sglora_cli.contracts import (
     Report,
     Reporter,
     Row,
+    Seen,
     Site,
     Task,
 )
@@ -72,6 +73,7 @@ from sglora_cli.statistics import is_clear
 if TYPE_CHECKING:
     from sglora_cli.adapters import Layout, mix
     from sglora_cli.attaching import AttentionSites, Update, packed_attention
+    from sglora_cli.batches import TaskTensors, hidden
     from sglora_cli.devices import pick_device, pick_precision
     from sglora_cli.formats import read_adapter, read_state, write_adapter
     from sglora_cli.generating import Session
@@ -79,7 +81,7 @@ if TYPE_CHECKING:
     from sglora_cli.lowrank import compress, mix_updates, singular, site_products
     from sglora_cli.packs import Pack
     from sglora_cli.semantics import Prior, select
-    from sglora_cli.training import TaskTensors
+    from sglora_cli.training import JointTraining
 
 _LATE = {
     "compress": "sglora_cli.lowrank",
@@ -98,7 +100,9 @@ _LATE = {
     "pick_device": "sglora_cli.devices",
     "pick_precision": "sglora_cli.devices",
     "Prior": "sglora_cli.semantics",
-    "TaskTensors": "sglora_cli.training",
+    "JointTraining": "sglora_cli.training",
+    "TaskTensors": "sglora_cli.batches",
+    "hidden": "sglora_cli.batches",
     "classification_loss": "sglora_cli.losses",
     "contrastive_loss": "sglora_cli.losses",
     "select": "sglora_cli.semantics",
@@ -120,6 +124,7 @@ __all__ = [
     "GenerateConfig",
     "Generator",
     "Host",
+    "JointTraining",
     "Layout",
     "Listed",
     "LoraConfig",
@@ -135,6 +140,7 @@ __all__ = [
     "Reporter",
     "Row",
     "RuntimeConfig",
+    "Seen",
     "Session",
     "SgloraError",
     "SgloraWarning",
@@ -154,6 +160,7 @@ __all__ = [
     "contrastive_loss",
     "file_hash",
     "from_mapping",
+    "hidden",
     "hookimpl",
     "inside",
     "is_clear",

@@ -20,7 +20,7 @@ from sglora_cli import __version__, settings
 from sglora_cli.adapters import Layout
 from sglora_cli.checkpoints import Checkpoint
 from sglora_cli.configs import RuntimeConfig
-from sglora_cli.contracts import Material, Model, Task
+from sglora_cli.contracts import Material, Model, Seen, Task
 from sglora_cli.descriptions import image_embeddings, mean_direction
 from sglora_cli.errors import BadFile
 from sglora_cli.estimating import Estimate, estimated
@@ -35,6 +35,7 @@ from sglora_cli.recipes import Recipe, planned
 from sglora_cli.semantics import check_text, meaning, prior
 from sglora_cli.shelves import built_folder
 from sglora_cli.steps import BuildTask, Steps, missing_features, work_folder
+from sglora_cli.training import hiding
 
 Note = Callable[[str], None]
 
@@ -70,6 +71,8 @@ class Build:
         plan = planned(host, recipe, data)
         model = host.backbones[recipe.backbone].load(settings.runtime(runtime or RuntimeConfig(), recipe.backbone))
         layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
+        if recipe.train.hide:
+            hiding(model)
         tasks = build_tasks(model, plan, recipe.prompts)
         steps = Steps(model, layout, tasks, recipe.train)
         return cls(host, recipe, model, tasks, steps, out or built_folder() / recipe.name, note, Journal(log))
@@ -205,8 +208,15 @@ class Build:
             joint_P=self.steps.joint_P,
             seed=self.recipe.train.seed,
             note=self.note,
+            seen=self._seen(),
             checkpoint=checkpoint,
         )
+
+    def _seen(self) -> Seen:
+        """The seen tasks' training photos, left on disk."""
+        order = [*self.steps.experts, *(t for t in self.steps.seen if t.role == "training")]
+        embedding_UD = self.model.encode_text([t.task.description for t in order]).float()
+        return Seen(self.model, [t.train.stored(self.model) for t in order], embedding_UD)
 
     def _write_evaluation(self, folder: Path, t: BuildTask, test: Features) -> None:
         content = test.stored(self.model).to(torch.device("cpu"))

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sglora_cli.adapters import Layout
+    from sglora_cli.batches import AnyTask, TaskTensors
     from sglora_cli.checkpoints import Checkpoint
     from sglora_cli.configs import RuntimeConfig
     from sglora_cli.semantics import Prior
-    from sglora_cli.training import TaskTensors
 
 ROLES = ("expert", "training", "unseen")
 
@@ -107,6 +107,8 @@ class Model(Protocol):
     #   decides whether a sentence is far from every expert; without it encode_text does.
     # check_text(text): raises Mismatch if encode_text would cut something off.
     # loss_scale: float that keeps fp16 gradients out of underflow; the loss is multiplied with it.
+    # hide(stem_N, share, dice) -> stem of the same photos without that share of their tokens, each without others;
+    #   for training with `hide`. encode_image takes it. Shapes follow from `share` alone.
     # hub_name: name of these weights on the Hugging Face hub, for PEFT's configuration.
     # merged(layout, flat_P) -> the backbone's own checkpoint {name: tensor} with the update added.
     # unmerged(tensors) -> {site name: (out, in) difference} of such a checkpoint to this model;
@@ -196,7 +198,8 @@ class Generator(Protocol):
     # anything is trained, and errors have their lines.
     # Optional: cost(layout, tasks, states, settings) -> {"parameters": int, "bytes": int, "seconds": float}: what
     # `fit` will need for so many training tasks of so many states, without their photos or adapters; and
-    # "stored_bytes", the size of its file where that is not two bytes a parameter.
+    # "stored_bytes", the size of its file where that is not two bytes a parameter; "epochs" in place of "seconds" of
+    # one that passes over the seen tasks' photos so often.
     # Optional: draws, whether samples differ; without it, those of a generator that learns do.
     # Optional: member(settings) -> Generator. Then `NAME:anything` is a generator too.
     # Optional: needs, what it must see of an unseen task besides the sentence: "shots", training pairs, or "images",
@@ -242,6 +245,17 @@ class Experts(Protocol):
 
 
 @dataclass(frozen=True)
+class Seen:
+    """The seen tasks themselves, for a generator that learns from pairs: experts first, then training tasks."""
+
+    model: Model
+    tasks: Sequence[AnyTask] = field(repr=False)
+    """Their training photos behind the frozen parts."""
+    embedding_UD: Tensor = field(repr=False)
+    """Unit embeddings of their descriptions."""
+
+
+@dataclass(frozen=True)
 class Material:
     """What a generator may learn from: experts and training tasks, nothing of an unseen one."""
 
@@ -260,6 +274,8 @@ class Material:
     seed: int
     note: Callable[[str], None]
     """Say how it goes."""
+    seen: Seen | None = field(default=None, repr=False)
+    """None where only adapters are at hand."""
     checkpoint: Checkpoint | None = None
     """Where a long fit may keep how far it got. Interrupted, `fit` is called again with the same one."""
 

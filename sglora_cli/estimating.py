@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import torch
 
+from sglora_cli.batches import TaskTensors
 from sglora_cli.configs import TrainConfig
 from sglora_cli.contracts import Model
 from sglora_cli.errors import Unavailable
@@ -27,7 +28,7 @@ from sglora_cli.progressing import duration
 from sglora_cli.recipes import Recipe
 from sglora_cli.settings import cache_folder
 from sglora_cli.steps import BuildTask, Steps, missing_features
-from sglora_cli.training import OwnTraining, TaskTensors
+from sglora_cli.training import OwnTraining
 
 _PROBE_SECONDS = 1.0
 """A trial step shorter than this is tried again at its full size."""
@@ -126,7 +127,10 @@ def estimated(
             left = sum(steps.passes(path) for path in paths if path in absent)
             stages.append(Stage(name, what, left * trial.pass_seconds))
     costs = _costs(host, recipe, steps)
-    stages += [Stage(name, _need(c) if c else "unknown to itself", c.get("seconds", 0.0)) for name, c in costs.items()]
+    seen_photos = sum(len(t.photos) for t in steps.seen)
+    for name, c in costs.items():
+        seconds = c.get("seconds", 0.0) + c.get("epochs", 0) * seen_photos * trial.pass_seconds
+        stages.append(Stage(name, _need(c) if c else "unknown to itself", seconds))
     groups = [sum(len(t.photos) for t in group) * trial.photo_bytes for group in steps.groups]
     on_gpu = model.device.type == "cuda"
     widest = max((int(c.get("bytes", 0)) for c in costs.values()), default=0)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sglora_cli.batches import StoredTask, TaskTensors
 from sglora_cli.checkpoints import Checkpoint
 from sglora_cli.classifying import class_heads
 from sglora_cli.contracts import Model, Photo
@@ -22,7 +23,6 @@ from sglora_cli.files import content_hash, file_hash, read_image
 from sglora_cli.locking import locked
 from sglora_cli.settings import cache_folder
 from sglora_cli.tensor_rows import TensorDraft, TensorRows
-from sglora_cli.training import StoredTask, TaskTensors
 
 BATCH = 32
 """Decoded photos in memory."""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sglora_cli.adapters import Layout
+from sglora_cli.batches import TaskTensors
 from sglora_cli.contracts import Model, Row
 from sglora_cli.errors import Mismatch
 from sglora_cli.files import content_hash, write_bytes
@@ -26,7 +27,6 @@ from sglora_cli.packs import UnseenTask
 from sglora_cli.retrieval import hits, right_class
 from sglora_cli.rows_files import pack_hits, unpack_hits
 from sglora_cli.settings import cache_folder
-from sglora_cli.training import TaskTensors
 
 VERSION = 1
 """Of the measures: another one makes everything measured before unknown."""

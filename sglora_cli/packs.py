@@ -25,6 +25,7 @@ from torch import Tensor
 
 from sglora_cli import cards
 from sglora_cli.adapters import Layout, checked_flat
+from sglora_cli.batches import TaskTensors
 from sglora_cli.configs import PriorConfig, from_mapping
 from sglora_cli.contracts import Fitted, Generator, Model
 from sglora_cli.errors import BadFile, Mismatch, Unavailable, UnknownName
@@ -42,7 +43,6 @@ from sglora_cli.files import (
 )
 from sglora_cli.semantics import Prior, prior
 from sglora_cli.shelves import MANIFEST
-from sglora_cli.training import TaskTensors
 
 FORMAT = 1
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a summary may have lines and tabs

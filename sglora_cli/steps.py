@@ -66,6 +66,7 @@ class Steps:
         self.seen = [t for t in tasks if t.role != "unseen"]
         self.groups = [[tasks[n] for n in group] for group in groups([len(t.photos) for t in tasks], config)]
         shared = [model.fingerprint, layout.about(), config.seed, config.batch, config.weight_decay]
+        shared += [config.hide] if config.hide else []
         together = [*shared, config.joint_learning_rate, config.tasks_at_once]
         self.start_path = self._path(self.experts, "warm-up", together, config.warmup_epochs)
         # What is trained from the warm-up depends on the experts, too.

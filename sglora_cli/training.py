@@ -8,137 +8,57 @@ Shapes: T tasks, N photos of a step (padded), L.. stem, C captions, D embedding,
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from sglora_cli.adapters import Layout
+from sglora_cli.batches import AnyTask, Batch, Batches, RowAdam, TaskTensors
 from sglora_cli.configs import TrainConfig
 from sglora_cli.contracts import Model
 from sglora_cli.errors import Mismatch
 from sglora_cli.losses import classification_loss, contrastive_loss
 from sglora_cli.progressing import progress
-from sglora_cli.tensor_rows import TensorRows
 
 
-@dataclass(frozen=True)
-class TaskTensors:
-    """A task's photos behind the frozen parts: stems (N, ...) float16, texts (C, D), caption -> photo.
-
-    Of a classification task: text_CD are the heads of its classes, label_of is photo -> class, image_of is empty.
-    """
-
-    name: str
-    stem_N: Tensor
-    text_CD: Tensor
-    image_of: tuple[int, ...]
-    label_of: tuple[int, ...] = ()
-
-    def to(self, device: torch.device) -> TaskTensors:
-        """The same, with its tensors on a device: a step there then waits for no copy."""
-        return replace(self, stem_N=self.stem_N.to(device), text_CD=self.text_CD.to(device))
-
-
-@dataclass(frozen=True)
-class StoredTask:
-    """The same, left on disk: a step reads the rows it needs."""
-
-    name: str
-    stem_N: TensorRows
-    text_CD: TensorRows
-    image_of: tuple[int, ...]
-    label_of: tuple[int, ...] = ()
-
-    def to(self, device: torch.device) -> TaskTensors:
-        return TaskTensors(self.name, self.stem_N.to(device), self.text_CD.to(device), self.image_of, self.label_of)
-
-
-AnyTask = TaskTensors | StoredTask
-
-
-class _Batches:
-    """The order of one task's photos and captions; depends on the seed and the task's name only."""
-
-    def __init__(self, task: AnyTask, config: TrainConfig) -> None:
-        if len(task.stem_N) < 2:
-            raise Mismatch(f"task {task.name!r} has {len(task.stem_N)} photo(s); training needs two")
-        digest = hashlib.sha256(f"{config.seed} {task.name}".encode()).digest()
-        self.rng = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        self.own: list[list[int]] = [[] for _ in range(len(task.stem_N))]
-        owners = task.image_of or range(len(task.label_of))
-        for text, image in zip(task.label_of or range(len(owners)), owners, strict=True):
-            self.own[image].append(text)
-        self.steps = -(-len(task.stem_N) // config.batch)
-
-    def epoch(self) -> list[tuple[list[int], list[int]]]:
-        """(photos, one caption of each) for every step of an epoch; sizes differ by one at most."""
-        order = torch.randperm(len(self.own), generator=self.rng)
-        draw = torch.rand(len(self.own), generator=self.rng)
-        batches = []
-        for part in torch.tensor_split(order, self.steps):
-            photos = part.tolist()
-            batches.append((photos, [self.own[i][int(draw[i] * len(self.own[i]))] for i in photos]))
-        return batches
-
-
-class RowAdam:
-    """Adam (Kingma & Ba 2015) whose rows keep their own step count, so that a task can sit a step out."""
-
-    def __init__(self, parameters_TP: Tensor, config: TrainConfig, betas: tuple[float, float] = (0.9, 0.999)) -> None:
-        self.x, self.rate, self.decay, self.betas = parameters_TP, config.learning_rate, config.weight_decay, betas
-        self.first, self.second = torch.zeros_like(parameters_TP), torch.zeros_like(parameters_TP)
-        self.count_T1 = torch.zeros(len(parameters_TP), 1, device=parameters_TP.device)
-
-    @torch.no_grad()
-    def step(self, gradient_TP: Tensor, rows: Tensor) -> None:
-        """Update the given rows; gradient_TP has all of them."""
-        one, two = self.betas
-        g = gradient_TP[rows]
-        self.count_T1[rows] += 1
-        first = self.first[rows] * one + g * (1 - one)
-        second = self.second[rows] * two + g * g * (1 - two)
-        self.first[rows], self.second[rows] = first, second
-        n = self.count_T1[rows]
-        scale = (second / (1 - two**n)).sqrt() + 1e-8
-        self.x[rows] = self.x[rows] * (1 - self.rate * self.decay) - self.rate * (first / (1 - one**n)) / scale
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The parameters and where Adam stands."""
-        return {"x": self.x.detach(), "first": self.first, "second": self.second, "count": self.count_T1}
-
-    @torch.no_grad()
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, own in self.tensors().items():
-            own.copy_(tensors[name])
+def hiding(model: Model) -> Callable[[Tensor, float, torch.Generator], Tensor]:
+    """The backbone's `hide`. Raises Mismatch if it has none."""
+    found: Callable[[Tensor, float, torch.Generator], Tensor] | None = getattr(model, "hide", None)
+    if found is None:
+        raise Mismatch("this backbone cannot hide a part of a photo", "set hide = 0, or leave it out of the recipe")
+    return found
 
 
 def _gather(
-    tasks: Sequence[AnyTask], batches: Sequence[tuple[list[int], list[int]]], device: torch.device
+    model: Model, tasks: Sequence[AnyTask], batches: Sequence[Batch], hide: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step's padded stems (T, N, ...), texts (T, N, D) and which of them are real (T, N), on the device."""
-    widest = max(len(photos) for photos, _ in batches)
-    padded = [
-        (photos + photos[:1] * (widest - len(photos)), texts + texts[:1] * (widest - len(texts)))
-        for photos, texts in batches
-    ]
-    stem = torch.stack([task.stem_N[photos] for task, (photos, _) in zip(tasks, padded, strict=True)])
-    text = torch.stack([task.text_CD[texts] for task, (_, texts) in zip(tasks, padded, strict=True)])
-    real = torch.tensor([[i < len(photos) for i in range(widest)] for photos, _ in batches])
-    return stem.to(device).float(), text.to(device), real.to(device)
+    widest = max(len(batch.photos) for batch in batches)
+    stems, texts = [], []
+    for task, batch in zip(tasks, batches, strict=True):
+        stem_N, text_ND = task.stem_N[batch.photos], task.text_CD[batch.texts]
+        if hide:  # by the task's own dice: it trains as it would alone
+            stem_N = hiding(model)(stem_N, hide, torch.Generator().manual_seed(batch.seed))
+        more = [*range(len(stem_N)), *[0] * (widest - len(stem_N))]
+        stems.append(stem_N[more])
+        texts.append(text_ND[more])
+    real = torch.tensor([[i < len(batch.photos) for i in range(widest)] for batch in batches])
+    device = model.device
+    return torch.stack(stems).to(device).float(), torch.stack(texts).to(device), real.to(device)
 
 
 def _losses(
     model: Model,
     layout: Layout,
     tasks: Sequence[AnyTask],
-    batches: Sequence[tuple[list[int], list[int]]],
+    batches: Sequence[Batch],
     adapters_TP: Tensor,
+    hide: float,
 ) -> Tensor:
     """Every task's loss on its batch: (T,)."""
-    stem, text, real = _gather(tasks, batches, model.device)
+    stem, text, real = _gather(model, tasks, batches, hide)
     image_TND = model.encode_image(stem, layout, adapters_TP)
     pairs = [t for t, task in enumerate(tasks) if not task.label_of]
     sorts = [t for t, task in enumerate(tasks) if task.label_of]
@@ -170,10 +90,10 @@ class OwnTraining:
     def __init__(
         self, model: Model, layout: Layout, tasks: Sequence[AnyTask], config: TrainConfig, start_P: Tensor
     ) -> None:
-        self.model, self.layout, self.epoch = model, layout, 0
+        self.model, self.layout, self.hide, self.epoch = model, layout, config.hide, 0
         self.adapters_TP = start_P.to(model.device).repeat(len(tasks), 1).requires_grad_()
         self.adam = RowAdam(self.adapters_TP, config)
-        self.sources = [_Batches(task, config) for task in tasks]
+        self.sources = [Batches(task, config) for task in tasks]
         self.tasks = [task.to(model.device) for task in tasks]
 
     def advance(self) -> list[float]:
@@ -183,7 +103,7 @@ class OwnTraining:
         for step in range(max(source.steps for source in self.sources)):
             rows = [t for t, source in enumerate(self.sources) if step < source.steps]
             tasks, batches = [self.tasks[t] for t in rows], [plans[t][step] for t in rows]
-            loss_R = _losses(self.model, self.layout, tasks, batches, self.adapters_TP[rows])
+            loss_R = _losses(self.model, self.layout, tasks, batches, self.adapters_TP[rows], self.hide)
             self.adam.step(_gradient(self.model, loss_R.sum(), self.adapters_TP), torch.tensor(rows))
             loss_T[rows] += loss_R.detach()
         self.epoch += 1
@@ -204,56 +124,79 @@ class OwnTraining:
 class JointTraining:
     """One adapter for all tasks, an epoch at a time; a step averages the losses of `tasks_at_once` tasks.
 
-    Batches stay inside tasks, as retrieval does. Goes on from `tensors()` as OwnTraining does.
+    Batches stay inside tasks, as retrieval does. Goes on from `tensors()` as OwnTraining does. With weights_TJ it
+    learns J rows of numbers, of which task t's adapter is the sum weighted with weights_TJ[t]; the first row starts
+    as the layout's initial adapter, the others as zeros.
     """
 
     def __init__(
-        self, model: Model, layout: Layout, tasks: Sequence[AnyTask], config: TrainConfig, epochs: int
+        self,
+        model: Model,
+        layout: Layout,
+        tasks: Sequence[AnyTask],
+        config: TrainConfig,
+        epochs: int,
+        weights_TJ: Tensor | None = None,
     ) -> None:
         self.model, self.layout, self.tasks, self.epochs, self.epoch = model, layout, tasks, epochs, 0
-        self.at_once = config.tasks_at_once
-        self.joint_1P = layout.initial(config.seed)[None].to(model.device, copy=True).requires_grad_()
-        self.adam = RowAdam(self.joint_1P, replace(config, learning_rate=config.joint_learning_rate))
-        self.sources = [_Batches(task, config) for task in tasks]
+        self.at_once, self.hide = config.tasks_at_once, config.hide
+        self.weights_TJ = (torch.ones(len(tasks), 1) if weights_TJ is None else weights_TJ).to(model.device)
+        start_JP = torch.zeros(self.weights_TJ.shape[1], layout.size)
+        start_JP[0] = layout.initial(config.seed)
+        self.rows_JP = start_JP.to(model.device).requires_grad_()
+        self.adam = RowAdam(self.rows_JP, replace(config, learning_rate=config.joint_learning_rate))
+        self.sources = [Batches(task, config) for task in tasks]
         self.shuffle = torch.Generator().manual_seed(config.seed)
-        self.sum_P = torch.zeros(layout.size, dtype=torch.float64)
+        self.sum_JP = torch.zeros(start_JP.shape, dtype=torch.float64)
 
     def advance(self) -> list[float]:
         """One epoch; returns the mean loss in it."""
         pairs, loss, steps = self._pairs(), torch.zeros((), device=self.model.device), 0
         for first in range(0, len(pairs), self.at_once):
-            tasks, batches = zip(*pairs[first : first + self.at_once], strict=True)
-            mean = _losses(self.model, self.layout, tasks, batches, self.joint_1P.expand(len(tasks), -1)).mean()
-            self.adam.step(_gradient(self.model, mean, self.joint_1P), torch.tensor([0]))
+            chosen, batches = zip(*pairs[first : first + self.at_once], strict=True)
+            adapters_TP = self.weights_TJ[list(chosen)] @ self.rows_JP
+            tasks = [self.tasks[t] for t in chosen]
+            mean = _losses(self.model, self.layout, tasks, batches, adapters_TP, self.hide).mean()
+            self.adam.step(_gradient(self.model, mean, self.rows_JP), torch.arange(len(self.rows_JP)))
             loss, steps = loss + mean.detach(), steps + 1
         if self.epoch >= self.epochs // 2:
-            self.sum_P += self.last_P.double()
+            self.sum_JP += self.last_JP.double()
         self.epoch += 1
         return [float(loss) / steps]
 
-    def _pairs(self) -> list[tuple[AnyTask, tuple[list[int], list[int]]]]:
+    def _pairs(self) -> list[tuple[int, Batch]]:
         """The epoch's batches of all tasks, shuffled."""
-        pairs = [(t, batch) for t, source in zip(self.tasks, self.sources, strict=True) for batch in source.epoch()]
+        pairs = [(t, batch) for t, source in enumerate(self.sources) for batch in source.epoch()]
         return [pairs[i] for i in torch.randperm(len(pairs), generator=self.shuffle).tolist()]
 
     @property
+    def last_JP(self) -> Tensor:
+        """The rows after the last epoch."""
+        return self.rows_JP.detach().to("cpu", copy=True)
+
+    @property
     def last_P(self) -> Tensor:
-        """(P,) after the last epoch."""
-        return self.joint_1P.detach()[0].to("cpu", copy=True)
+        """(P,) the first row after the last epoch."""
+        return self.last_JP[0]
+
+    @property
+    def mean_JP(self) -> Tensor:
+        """The rows' mean over the last half of the epochs: a single one is noisy."""
+        return (self.sum_JP / (self.epochs - self.epochs // 2)).float()
 
     @property
     def mean_P(self) -> Tensor:
-        """(P,) mean over the last half of the epochs: a single one is noisy."""
-        return (self.sum_P / (self.epochs - self.epochs // 2)).float()
+        """(P,) the first row's."""
+        return self.mean_JP[0]
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything `restore` needs."""
-        return {**self.adam.tensors(), "epoch": torch.tensor([self.epoch]), "sum": self.sum_P}
+        return {**self.adam.tensors(), "epoch": torch.tensor([self.epoch]), "sum": self.sum_JP}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         self.adam.restore(tensors)
         self.epoch = int(tensors["epoch"])
-        self.sum_P = tensors["sum"]
+        self.sum_JP = tensors["sum"]
         for _ in range(self.epoch):
             self._pairs()
 

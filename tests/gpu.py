@@ -25,12 +25,13 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 from contestants import Dense, Ours, Peft, new_clip
 
 from sglora_cli.adapters import Layout
+from sglora_cli.batches import TaskTensors
 from sglora_cli.configs import RuntimeConfig, TrainConfig
 from sglora_cli.progressing import be_quiet
 from sglora_cli.retrieval import recalls
 from sglora_cli.semantics import moments
 from sglora_cli.testing import BACKBONE_CHECKS, adapters, images, layout_of, run_check
-from sglora_cli.training import TaskTensors, train_joint, train_tasks
+from sglora_cli.training import train_joint, train_tasks
 
 TOKENS, WIDTH, BLOCKS, PATCH = 197, 768, 12, 16 * 16 * 3
 

@@ -30,7 +30,7 @@ ORDER = [  # a module may import those above it
     ("charts",),
     ("plotting",),
     ("adapters", "retrieval", "captioning"),
-    ("lowrank", "attaching", "caption_import"),
+    ("batches", "lowrank", "attaching", "caption_import"),
     ("semantics", "training", "recipes", "cards"),
     ("variants", "formats.native", "formats.pickles", "classifying"),
     ("features",),

@@ -9,13 +9,14 @@ import torch
 from test_training import LAYOUT, MODEL, task
 from trees import cifar_speckles, cifar_tree
 
+from sglora_cli.batches import TaskTensors
 from sglora_cli.classifying import class_heads
 from sglora_cli.configs import TrainConfig
 from sglora_cli.contracts import Photo
 from sglora_cli.errors import Mismatch
 from sglora_cli.features import task_tensors
 from sglora_cli.retrieval import percent, right_class
-from sglora_cli.training import TaskTensors, train_joint, train_tasks
+from sglora_cli.training import train_joint, train_tasks
 
 PROMPTS = ("a photo of a {class}", "a bad picture of one {class}")
 
@@ -34,13 +35,14 @@ def classes(name: str, photos: int, count: int) -> TaskTensors:
 
 def obvious(one: TaskTensors, config: TrainConfig) -> torch.Tensor:
     """The adapter after all epochs, by torch's own loss and optimiser, one task alone."""
-    from sglora_cli.training import _Batches
+    from sglora_cli.batches import Batches
 
     flat_P = LAYOUT.initial(config.seed).clone().requires_grad_()
     adam = torch.optim.Adam([flat_P], lr=config.learning_rate)
-    source = _Batches(one, config)
+    source = Batches(one, config)
     for _ in range(config.epochs):
-        for photos, _ in source.epoch():
+        for batch in source.epoch():
+            photos = batch.photos
             image_ND = MODEL.encode_image(one.stem_N[photos], LAYOUT, flat_P[None])[0]
             target = torch.tensor([one.label_of[n] for n in photos])
             loss = torch.nn.functional.cross_entropy(MODEL.scale * image_ND @ one.text_CD.T, target)

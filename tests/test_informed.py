@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sglora_cli.batches import TaskTensors
 from sglora_cli.contracts import Evidence
 from sglora_cli.errors import Mismatch, PluginError, Unavailable, UnknownName
 from sglora_cli.evidence import IMAGES, SHOTS, Witness, lack, need
 from sglora_cli.generating import Session
 from sglora_cli.host import Host
 from sglora_cli.measuring import Candidate, Measurer, encode_each
-from sglora_cli.training import TaskTensors
 from sglora_merge.informed import HubRule, LoraHub, Semla
 from sglora_merge.looking import drawn, objective, search, weights
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from sglora_cli.adapters import Layout
+from sglora_cli.batches import TaskTensors
 from sglora_cli.configs import RuntimeConfig
 from sglora_cli.errors import Mismatch, Unavailable
-from sglora_cli.training import TaskTensors
 
 
 @pytest.fixture(scope="module")

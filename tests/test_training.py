@@ -9,14 +9,13 @@ import torch
 from thirdparty.sglora_tiny import TinyModel
 
 from sglora_cli.adapters import Layout
+from sglora_cli.batches import RowAdam, TaskTensors
 from sglora_cli.configs import TrainConfig
 from sglora_cli.errors import Mismatch
 from sglora_cli.losses import contrastive_loss
 from sglora_cli.training import (
     JointTraining,
     OwnTraining,
-    RowAdam,
-    TaskTensors,
     groups,
     train_joint,
     train_tasks,

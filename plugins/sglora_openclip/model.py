@@ -24,6 +24,7 @@ from sglora_cli.api import (
     UnknownName,
     UsageError,
     content_hash,
+    hidden,
     pick_device,
     pick_precision,
 )
@@ -157,6 +158,10 @@ class OpenClipModel:
         """(N, L, W) float32: patches, positions and the norm before the first block."""
         pixels_N3HW = torch.stack([self._preprocess(image) for image in images])
         return self.tower.tokens(pixels_N3HW.to(self.device)).float().cpu()
+
+    def hide(self, stem: Tensor, share: float, dice: torch.Generator) -> Tensor:
+        """(N, L, W) -> (N, fewer, W): a class token stays."""
+        return hidden(stem, share, self.tower.prefix, dice)
 
     def encode_image(self, stem: Tensor, layout: Layout | None = None, adapters_TP: Tensor | None = None) -> Tensor:
         x = stem.to(self.device).float()

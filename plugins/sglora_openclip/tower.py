@@ -33,6 +33,8 @@ class VisualTower:
             )
         self.sites = AttentionSites(visual, site_name)
         self.blocks = list(encoder.blocks if self.timm else encoder.transformer.resblocks)
+        self.prefix = int(encoder.num_prefix_tokens) if self.timm else 1
+        """Tokens before the patches."""
         self.checkpointing = runtime.checkpointing
         # Only the first token of the last block is read out, so only that one is computed.
         self.one_token = not self.timm and visual.attn_pool is None and visual.pool_type == "tok"

@@ -19,6 +19,7 @@ from sglora_cli.api import (
     Unavailable,
     content_hash,
     file_hash,
+    hidden,
     load_tensors,
 )
 
@@ -77,6 +78,10 @@ class StarterModel:
     def stem(self, images: Sequence[Image]) -> Tensor:
         """(N, 50, 192) float16: the tokens before the first block."""
         return self.tower.tokens(features(self.convolutions, images)).half()
+
+    def hide(self, stem: Tensor, share: float, dice: torch.Generator) -> Tensor:
+        """(N, 50, W) -> (N, fewer, W): the summary token stays."""
+        return hidden(stem, share, 1, dice)
 
     def encode_image(self, stem: Tensor, layout: Layout | None = None, adapters_TP: Tensor | None = None) -> Tensor:
         x = stem.float()

@@ -12,8 +12,9 @@ import torch
 
 from sglora_cli.adapters import Layout
 from sglora_cli.api import Host, RuntimeConfig, TrainConfig
+from sglora_cli.batches import TaskTensors
 from sglora_cli.progressing import be_quiet
-from sglora_cli.training import TaskTensors, train_tasks
+from sglora_cli.training import train_tasks
 
 TASKS, PHOTOS, EPOCHS, PAIRS = 16, 5, 4, 5
 

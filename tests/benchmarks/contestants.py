@@ -18,8 +18,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sglora_cli.adapters import Layout
+from sglora_cli.batches import RowAdam
 from sglora_cli.configs import RuntimeConfig, TrainConfig
-from sglora_cli.training import RowAdam, contrastive_loss
+from sglora_cli.losses import contrastive_loss
 
 ARCHITECTURE, RANK, ALPHA = "ViT-B-16-quickgelu", 2, 2.0
 CAPTION = "the dog has a fawn coat, a black mask and a curled tail, and looks to the left number"

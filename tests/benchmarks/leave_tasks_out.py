@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sglora_cli.adapters import Layout
+from sglora_cli.batches import TaskTensors
 from sglora_cli.building import build_tasks, compute_features
 from sglora_cli.configs import RuntimeConfig
 from sglora_cli.contracts import Material, Model
@@ -32,7 +33,6 @@ from sglora_cli.recipes import Recipe, read
 from sglora_cli.retrieval import recalls
 from sglora_cli.semantics import Prior, prior
 from sglora_cli.steps import BuildTask, Steps
-from sglora_cli.training import TaskTensors
 
 CELLS = (("I2T", 1), ("T2I", 1), ("I2T", 5), ("T2I", 5))
 FOLDS, SAMPLES, RESAMPLES = 3, 5, 10000

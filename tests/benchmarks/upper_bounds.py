@@ -19,6 +19,7 @@ from leave_tasks_out import Experts, interval, scores, show
 from torch import Tensor
 
 from sglora_cli.adapters import Layout
+from sglora_cli.batches import TaskTensors
 from sglora_cli.building import build_tasks, compute_features
 from sglora_cli.configs import RuntimeConfig
 from sglora_cli.contracts import Model
@@ -30,7 +31,6 @@ from sglora_cli.progressing import be_quiet
 from sglora_cli.recipes import Recipe, read
 from sglora_cli.semantics import prior
 from sglora_cli.steps import Steps
-from sglora_cli.training import TaskTensors
 
 STEPS, RATE, MIX_RATE = 20, 0.03, 0.3
 """Steps of Adam for coefficients, each on all photos with one caption of each; their learning rates."""

@@ -7,8 +7,8 @@ Shapes: N photos, C captions or classes, D embedding, L tokens, W width, T tasks
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -30,10 +30,13 @@ class TaskTensors:
     text_CD: Tensor
     image_of: tuple[int, ...]
     label_of: tuple[int, ...] = ()
+    mirror: TaskTensors | None = field(default=None, repr=False)
+    """The same photos and captions left to right."""
 
     def to(self, device: torch.device) -> TaskTensors:
         """The same, with its tensors on a device: a step there then waits for no copy."""
-        return replace(self, stem_N=self.stem_N.to(device), text_CD=self.text_CD.to(device))
+        mirror = self.mirror.to(device) if self.mirror else None
+        return replace(self, stem_N=self.stem_N.to(device), text_CD=self.text_CD.to(device), mirror=mirror)
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,12 @@ class StoredTask:
     text_CD: TensorRows
     image_of: tuple[int, ...]
     label_of: tuple[int, ...] = ()
+    mirror: StoredTask | None = field(default=None, repr=False)
 
     def to(self, device: torch.device) -> TaskTensors:
-        return TaskTensors(self.name, self.stem_N.to(device), self.text_CD.to(device), self.image_of, self.label_of)
+        mirror = self.mirror.to(device) if self.mirror else None
+        stem_N, text_CD = self.stem_N.to(device), self.text_CD.to(device)
+        return TaskTensors(self.name, stem_N, text_CD, self.image_of, self.label_of, mirror)
 
 
 AnyTask = TaskTensors | StoredTask
@@ -55,11 +61,23 @@ AnyTask = TaskTensors | StoredTask
 
 @dataclass(frozen=True)
 class Batch:
-    """Photos of a step, one caption (or class) of each, and the seed of what is hidden of them."""
+    """Photos of a step, one caption (or class) of each, how they are shown."""
 
     photos: list[int]
     texts: list[int]
-    seed: int
+    seed: int = 0
+    """Of what is hidden of them."""
+    turned: Sequence[int] = ()
+    """Rows that are shown mirrored."""
+
+    def of(self, task: AnyTask) -> tuple[Tensor, Tensor]:
+        """(stems (N, ...), texts (N, D)), nothing hidden."""
+        stem_N, text_ND = task.stem_N[self.photos], task.text_CD[self.texts]
+        if self.turned and task.mirror:
+            rows = list(self.turned)
+            stem_N[rows] = task.mirror.stem_N[[self.photos[n] for n in rows]]
+            text_ND[rows] = task.mirror.text_CD[[self.texts[n] for n in rows]]
+        return stem_N, text_ND
 
 
 class Batches:
@@ -75,16 +93,20 @@ class Batches:
         for text, image in zip(task.label_of or range(len(owners)), owners, strict=True):
             self.own[image].append(text)
         self.steps, self.hides = -(-len(task.stem_N) // config.batch), config.hide > 0
+        self.turns = config.mirror if task.mirror else 0.0
 
     def epoch(self) -> list[Batch]:
         """Every step of an epoch; sizes differ by one photo at most."""
         order = torch.randperm(len(self.own), generator=self.rng)
         draw = torch.rand(len(self.own), generator=self.rng)
+        shown = torch.rand(len(self.own), generator=self.rng).tolist() if self.turns else [1.0] * len(self.own)
         seeds = torch.randint(2**62, (self.steps,), generator=self.rng).tolist() if self.hides else [0] * self.steps
         batches = []
         for part, seed in zip(torch.tensor_split(order, self.steps), seeds, strict=True):
             photos = part.tolist()
-            batches.append(Batch(photos, [self.own[i][int(draw[i] * len(self.own[i]))] for i in photos], seed))
+            texts = [self.own[i][int(draw[i] * len(self.own[i]))] for i in photos]
+            turned = [n for n, i in enumerate(photos) if shown[i] < self.turns]
+            batches.append(Batch(photos, texts, seed, turned))
         return batches
 
 

@@ -73,7 +73,7 @@ class Build:
         layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
         if recipe.train.hide:
             hiding(model)
-        tasks = build_tasks(model, plan, recipe.prompts)
+        tasks = build_tasks(model, plan, recipe.prompts, recipe.train.mirror > 0)
         steps = Steps(model, layout, tasks, recipe.train)
         return cls(host, recipe, model, tasks, steps, out or built_folder() / recipe.name, note, Journal(log))
 
@@ -216,7 +216,7 @@ class Build:
         """The seen tasks' training photos, left on disk."""
         order = [*self.steps.experts, *(t for t in self.steps.seen if t.role == "training")]
         embedding_UD = self.model.encode_text([t.task.description for t in order]).float()
-        return Seen(self.model, [t.train.stored(self.model) for t in order], embedding_UD)
+        return Seen(self.model, self.recipe.train, [t.stored(self.model) for t in order], embedding_UD)
 
     def _write_evaluation(self, folder: Path, t: BuildTask, test: Features) -> None:
         content = test.stored(self.model).to(torch.device("cpu"))
@@ -267,7 +267,7 @@ def compute_features(model: Model, tasks: Sequence[BuildTask], journal: Journal)
 
 
 def build_tasks(
-    model: Model, plan: Sequence[Mapping[str, Sequence[Task]]], prompts: Sequence[str] = ()
+    model: Model, plan: Sequence[Mapping[str, Sequence[Task]]], prompts: Sequence[str] = (), mirror: bool = False
 ) -> list[BuildTask]:
     """The tasks of a plan (role -> tasks, of each source). Reads every photo's bytes.
 
@@ -285,5 +285,6 @@ def build_tasks(
         train, test = (
             Features.of(model, task.key, task.photos[split], task.classes, prompts) for split in ("train", "test")
         )
-        found.append(BuildTask(task, role, train, test if role == "unseen" and test.photos else None))
+        turned = Features.of(model, task.key, train.photos, task.classes, prompts, True) if mirror else None
+        found.append(BuildTask(task, role, train, test if role == "unseen" and test.photos else None, turned))
     return found

@@ -48,6 +48,12 @@ class TrainConfig:
     tasks_at_once: int = knob(
         16, "Tasks in one batched step; for tasks' own adapters it changes speed and memory, not results.", least=1
     )
+    mirror: float = knob(
+        0.0,
+        "Share of the photos shown mirrored in a step, left and right exchanged in their captions.",
+        least=0,
+        most=1,
+    )
     hide: float = knob(
         0.0,
         "Share of every photo's tokens hidden in a training step, others each time; against overfitting.",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sglora_cli.adapters import Layout
     from sglora_cli.batches import AnyTask, TaskTensors
     from sglora_cli.checkpoints import Checkpoint
-    from sglora_cli.configs import RuntimeConfig
+    from sglora_cli.configs import RuntimeConfig, TrainConfig
     from sglora_cli.semantics import Prior
 
 ROLES = ("expert", "training", "unseen")
@@ -249,6 +249,8 @@ class Seen:
     """The seen tasks themselves, for a generator that learns from pairs: experts first, then training tasks."""
 
     model: Model
+    config: TrainConfig
+    """How the pack's adapters are trained."""
     tasks: Sequence[AnyTask] = field(repr=False)
     """Their training photos behind the frozen parts."""
     embedding_UD: Tensor = field(repr=False)

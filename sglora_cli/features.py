@@ -8,10 +8,11 @@ Shapes: N photos, C captions or classes, D embedding.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from PIL import ImageOps
 from torch import Tensor
 
 from sglora_cli.batches import StoredTask, TaskTensors
@@ -23,6 +24,7 @@ from sglora_cli.files import content_hash, file_hash, read_image
 from sglora_cli.locking import locked
 from sglora_cli.settings import cache_folder
 from sglora_cli.tensor_rows import TensorDraft, TensorRows
+from sglora_cli.wording import turned
 
 BATCH = 32
 """Decoded photos in memory."""
@@ -38,19 +40,28 @@ class Features:
     prompts: Sequence[str]
     """Of a classification task: the heads are theirs, with {class} filled in."""
     key: str
+    mirrored: bool = False
+    """The photos turned left to right, and their captions accordingly."""
 
     @classmethod
     def of(
-        cls, model: Model, name: str, photos: Sequence[Photo], classes: Sequence[str] = (), prompts: Sequence[str] = ()
+        cls,
+        model: Model,
+        name: str,
+        photos: Sequence[Photo],
+        classes: Sequence[str] = (),
+        prompts: Sequence[str] = (),
+        mirrored: bool = False,
     ) -> Features:
         """Reads every photo's bytes. Raises BadFile if one is missing, Mismatch if one is of no class."""
         captions = [caption for photo in photos for caption in photo.captions]
         if classes and (stray := sorted(set(captions) - set(classes))):
             raise Mismatch(f"task {name!r} has a photo of class {stray[0]!r}, its classes are {', '.join(classes)}")
-        one = cls(name, photos, classes, prompts, "")
+        one = cls(name, photos, classes, prompts, "", mirrored)
         hashes = [file_hash(photo.path) for photo in photos]
         texts = [list(classes), list(prompts), list(one.label_of)] if classes else [captions, list(one.image_of)]
-        return cls(name, photos, classes, prompts, content_hash([model.fingerprint, hashes, *texts]))
+        side = ["mirrored"] if mirrored else []
+        return replace(one, key=content_hash([model.fingerprint, hashes, *texts, *side]))
 
     @property
     def path(self) -> Path:
@@ -70,7 +81,8 @@ class Features:
         """(C, D)."""
         if self.classes:
             return class_heads(model, self.classes, self.prompts)
-        return model.encode_text([caption for photo in self.photos for caption in photo.captions])
+        captions = [caption for photo in self.photos for caption in photo.captions]
+        return model.encode_text([turned(caption) for caption in captions] if self.mirrored else captions)
 
     def stored(self, model: Model) -> StoredTask:
         """The features on disk, computed if they are not there. Raises BadFile if a photo cannot be decoded."""
@@ -95,7 +107,7 @@ class Features:
             if self.path.exists():
                 yield len(self.photos)
                 return
-            text_CD, first = self.texts(model), stems(model, self.photos[:BATCH])
+            text_CD, first = self.texts(model), stems(model, self.photos[:BATCH], self.mirrored)
             shapes = {
                 "stem": (torch.float16, (len(self.photos), *first.shape[1:])),
                 "text": (torch.float32, tuple(text_CD.shape)),
@@ -108,7 +120,7 @@ class Features:
                 draft.put("text", 0, text_CD)
                 yield start
                 for at in range(start, len(self.photos), BATCH):
-                    stem = stems(model, self.photos[at : at + BATCH]) if at else first
+                    stem = stems(model, self.photos[at : at + BATCH], self.mirrored) if at else first
                     draft.put("stem", at, stem)
                     if checkpoint.due:
                         checkpoint.save({"photos": torch.tensor([at + len(stem)])})
@@ -130,6 +142,7 @@ def task_tensors(
     return Features.of(model, name, photos, classes, prompts).stored(model).to(torch.device("cpu"))
 
 
-def stems(model: Model, photos: Sequence[Photo]) -> Tensor:
+def stems(model: Model, photos: Sequence[Photo], mirrored: bool = False) -> Tensor:
     """(N, ...) float16 of at most BATCH photos."""
-    return model.stem([read_image(photo.path) for photo in photos]).half().cpu()
+    images = [read_image(photo.path) for photo in photos]
+    return model.stem([ImageOps.mirror(image) for image in images] if mirrored else images).half().cpu()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sglora_cli.adapters import Layout
+from sglora_cli.batches import StoredTask
 from sglora_cli.checkpoints import Checkpoint
 from sglora_cli.configs import TrainConfig
 from sglora_cli.contracts import Model, Photo, Task
@@ -39,16 +40,23 @@ class BuildTask:
     train: Features
     test: Features | None
     """None where nothing is measured."""
+    mirror: Features | None = None
+    """The photos it learns from, left to right; None where none is shown so."""
 
     @property
     def photos(self) -> Sequence[Photo]:
         """Those it learns from."""
         return self.train.photos
 
+    def stored(self, model: Model) -> StoredTask:
+        """What it learns from, on disk."""
+        mirror = self.mirror.stored(model) if self.mirror else None
+        return replace(self.train.stored(model), mirror=mirror)
+
 
 def missing_features(tasks: Sequence[BuildTask]) -> list[Features]:
     """Those that are not in the cache."""
-    wanted = [features for t in tasks for features in (t.train, t.test) if features]
+    wanted = [features for t in tasks for features in (t.train, t.mirror, t.test) if features]
     return [features for features in wanted if not features.path.exists()]
 
 
@@ -66,7 +74,7 @@ class Steps:
         self.seen = [t for t in tasks if t.role != "unseen"]
         self.groups = [[tasks[n] for n in group] for group in groups([len(t.photos) for t in tasks], config)]
         shared = [model.fingerprint, layout.about(), config.seed, config.batch, config.weight_decay]
-        shared += [config.hide] if config.hide else []
+        shared += [["shown", config.hide, config.mirror]] if config.hide or config.mirror else []
         together = [*shared, config.joint_learning_rate, config.tasks_at_once]
         self.start_path = self._path(self.experts, "warm-up", together, config.warmup_epochs)
         # What is trained from the warm-up depends on the experts, too.
@@ -114,7 +122,7 @@ class Steps:
         if not draft.resumed:
             checkpoint.drop()  # the states it relies on are gone
         try:
-            tasks = [t.train.stored(self.model) for t in group]
+            tasks = [t.stored(self.model) for t in group]
             training = OwnTraining(self.model, self.layout, tasks, self.config, self.start_P)
             photos = sum(len(t.photos) for t in group)
             log = _Log(part, names, photos, advance, journal)
@@ -133,7 +141,7 @@ class Steps:
         with locked(path):
             if path.exists():
                 return
-            tensors = [t.train.stored(self.model) for t in tasks]
+            tensors = [t.stored(self.model) for t in tasks]
             training = JointTraining(self.model, self.layout, tensors, self.config, epochs)
             checkpoint = Checkpoint(path.with_suffix(".checkpoint"))
             log = _Log(

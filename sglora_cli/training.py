@@ -38,7 +38,7 @@ def _gather(
     widest = max(len(batch.photos) for batch in batches)
     stems, texts = [], []
     for task, batch in zip(tasks, batches, strict=True):
-        stem_N, text_ND = task.stem_N[batch.photos], task.text_CD[batch.texts]
+        stem_N, text_ND = batch.of(task)
         if hide:  # by the task's own dice: it trains as it would alone
             stem_N = hiding(model)(stem_N, hide, torch.Generator().manual_seed(batch.seed))
         more = [*range(len(stem_N)), *[0] * (widest - len(stem_N))]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sglora_cli.contracts import Task
@@ -51,3 +52,15 @@ def _braces(text: str, *allowed: str) -> bool:
     for name in allowed:
         text = text.replace(name, "")
     return "{" in text or "}" in text
+
+
+_SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "LEFT": "RIGHT", "RIGHT": "LEFT"}
+
+
+def turned(caption: str) -> str:
+    """What a caption says of its photo mirrored.
+
+    >>> turned("A dog on the left of a right-handed man")
+    'A dog on the right of a left-handed man'
+    """
+    return re.sub(rf"\b(?:{'|'.join(_SIDES)})\b", lambda found: _SIDES[found[0]], caption)

@@ -34,7 +34,6 @@ class PlusConfig:
     batch: int = knob(16, "Photos of one task in a step.", least=2)
     tasks_at_once: int = knob(4, "Tasks whose losses a step averages.", least=1)
     learning_rate: float = knob(3e-3, "Learning rate of Adam.", least=0)
-    hide: float = knob(0.5, "Share of every photo's tokens hidden in a step, others each time.", least=0, most=0.9)
     directions: int = knob(4, "J, directions of meaning; at most one fewer than the seen tasks.", least=1)
     spread: float = knob(0.3, "How far a task one deviation from the mean goes along a direction.", least=1e-6)
 

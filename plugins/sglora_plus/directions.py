@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sglora_cli.api import BadFile, Experts, JointTraining, Material, Prior, TrainConfig, Unavailable
+from sglora_cli.api import BadFile, Experts, JointTraining, Material, Prior, Unavailable
 
 from . import PlusConfig
 
@@ -90,12 +90,11 @@ def fit(material: Material, config: PlusConfig) -> tuple[FittedPlus, dict[str, A
         seen.model,
         material.experts.layout,
         seen.tasks,
-        TrainConfig(
+        replace(
+            seen.config,
             batch=config.batch,
             tasks_at_once=config.tasks_at_once,
             joint_learning_rate=config.learning_rate,
-            hide=config.hide,
-            seed=material.seed,
         ),
         config.epochs,
         coordinates.weights(seen.embedding_UD, config.spread),

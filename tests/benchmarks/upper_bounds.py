@@ -153,7 +153,7 @@ def main() -> None:
     model = host.backbones[recipe.backbone].load(RuntimeConfig())
     layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
     plan = [{**source.tasks(host, options.data, recipe.template), "unseen": []} for source in recipe.sources]
-    tasks = build_tasks(model, plan, recipe.prompts)
+    tasks = build_tasks(model, plan, recipe.prompts, recipe.train.mirror > 0)
     compute_features(model, tasks, Journal(None))
     chosen = [t for t in tasks if t.role == "training"]
     trains, tests = (

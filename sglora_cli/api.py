@@ -37,7 +37,6 @@ from sglora_cli.contracts import (
     Report,
     Reporter,
     Row,
-    Seen,
     Site,
     Task,
 )
@@ -81,7 +80,6 @@ if TYPE_CHECKING:
     from sglora_cli.lowrank import compress, mix_updates, singular, site_products
     from sglora_cli.packs import Pack
     from sglora_cli.semantics import Prior, select
-    from sglora_cli.training import JointTraining
 
 _LATE = {
     "compress": "sglora_cli.lowrank",
@@ -100,7 +98,6 @@ _LATE = {
     "pick_device": "sglora_cli.devices",
     "pick_precision": "sglora_cli.devices",
     "Prior": "sglora_cli.semantics",
-    "JointTraining": "sglora_cli.training",
     "TaskTensors": "sglora_cli.batches",
     "hidden": "sglora_cli.batches",
     "classification_loss": "sglora_cli.losses",
@@ -124,7 +121,6 @@ __all__ = [
     "GenerateConfig",
     "Generator",
     "Host",
-    "JointTraining",
     "Layout",
     "Listed",
     "LoraConfig",
@@ -140,7 +136,6 @@ __all__ = [
     "Reporter",
     "Row",
     "RuntimeConfig",
-    "Seen",
     "Session",
     "SgloraError",
     "SgloraWarning",

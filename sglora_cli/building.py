@@ -20,7 +20,7 @@ from sglora_cli import __version__, settings
 from sglora_cli.adapters import Layout
 from sglora_cli.checkpoints import Checkpoint
 from sglora_cli.configs import RuntimeConfig
-from sglora_cli.contracts import Material, Model, Seen, Task
+from sglora_cli.contracts import Material, Model, Task
 from sglora_cli.descriptions import image_embeddings, mean_direction
 from sglora_cli.errors import BadFile
 from sglora_cli.estimating import Estimate, estimated
@@ -208,15 +208,8 @@ class Build:
             joint_P=self.steps.joint_P,
             seed=self.recipe.train.seed,
             note=self.note,
-            seen=self._seen(),
             checkpoint=checkpoint,
         )
-
-    def _seen(self) -> Seen:
-        """The seen tasks' training photos, left on disk."""
-        order = [*self.steps.experts, *(t for t in self.steps.seen if t.role == "training")]
-        embedding_UD = self.model.encode_text([t.task.description for t in order]).float()
-        return Seen(self.model, self.recipe.train, [t.stored(self.model) for t in order], embedding_UD)
 
     def _write_evaluation(self, folder: Path, t: BuildTask, test: Features) -> None:
         content = test.stored(self.model).to(torch.device("cpu"))

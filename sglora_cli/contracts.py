@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sglora_cli.adapters import Layout
-    from sglora_cli.batches import AnyTask, TaskTensors
+    from sglora_cli.batches import TaskTensors
     from sglora_cli.checkpoints import Checkpoint
-    from sglora_cli.configs import RuntimeConfig, TrainConfig
+    from sglora_cli.configs import RuntimeConfig
     from sglora_cli.semantics import Prior
 
 ROLES = ("expert", "training", "unseen")
@@ -198,8 +198,7 @@ class Generator(Protocol):
     # anything is trained, and errors have their lines.
     # Optional: cost(layout, tasks, states, settings) -> {"parameters": int, "bytes": int, "seconds": float}: what
     # `fit` will need for so many training tasks of so many states, without their photos or adapters; and
-    # "stored_bytes", the size of its file where that is not two bytes a parameter; "epochs" in place of "seconds" of
-    # one that passes over the seen tasks' photos so often.
+    # "stored_bytes", the size of its file where that is not two bytes a parameter.
     # Optional: draws, whether samples differ; without it, those of a generator that learns do.
     # Optional: member(settings) -> Generator. Then `NAME:anything` is a generator too.
     # Optional: needs, what it must see of an unseen task besides the sentence: "shots", training pairs, or "images",
@@ -245,19 +244,6 @@ class Experts(Protocol):
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The seen tasks themselves, for a generator that learns from pairs: experts first, then training tasks."""
-
-    model: Model
-    config: TrainConfig
-    """How the pack's adapters are trained."""
-    tasks: Sequence[AnyTask] = field(repr=False)
-    """Their training photos behind the frozen parts."""
-    embedding_UD: Tensor = field(repr=False)
-    """Unit embeddings of their descriptions."""
-
-
-@dataclass(frozen=True)
 class Material:
     """What a generator may learn from: experts and training tasks, nothing of an unseen one."""
 
@@ -276,8 +262,6 @@ class Material:
     seed: int
     note: Callable[[str], None]
     """Say how it goes."""
-    seen: Seen | None = field(default=None, repr=False)
-    """None where only adapters are at hand."""
     checkpoint: Checkpoint | None = None
     """Where a long fit may keep how far it got. Interrupted, `fit` is called again with the same one."""
 

@@ -127,10 +127,7 @@ def estimated(
             left = sum(steps.passes(path) for path in paths if path in absent)
             stages.append(Stage(name, what, left * trial.pass_seconds))
     costs = _costs(host, recipe, steps)
-    seen_photos = sum(len(t.photos) for t in steps.seen)
-    for name, c in costs.items():
-        seconds = c.get("seconds", 0.0) + c.get("epochs", 0) * seen_photos * trial.pass_seconds
-        stages.append(Stage(name, _need(c) if c else "unknown to itself", seconds))
+    stages += [Stage(name, _need(c) if c else "unknown to itself", c.get("seconds", 0.0)) for name, c in costs.items()]
     groups = [sum(len(t.photos) for t in group) * trial.photo_bytes for group in steps.groups]
     on_gpu = model.device.type == "cuda"
     widest = max((int(c.get("bytes", 0)) for c in costs.values()), default=0)

@@ -15,6 +15,7 @@ expert = ["birman"]         # the roles: which tasks are experts,
 training = ["beagle"]       # teach the generator,
 unseen = ["pug"]            # and measure it
 photos = 200                # optional: at most so many a task and split, the data set's first
+whole = true                # optional: experts and training tasks learn from all their photos, not from the train split
 description = "a dog"       # optional: instead of the template; may contain {name}, and {classes} as the template
 """
 
@@ -49,6 +50,8 @@ class Source:
     description: str = ""
     photos: int = 0
     """At most so many a task and split; 0 takes all."""
+    whole: bool = False
+    """Whether experts and training tasks learn from all their photos. Nothing is measured on them."""
 
     def found(self, host: Host, data: Path) -> dict[str, Task]:
         """All tasks the data set has, by name."""
@@ -60,11 +63,13 @@ class Source:
 
     def chosen(self, found: Mapping[str, Task], template: str) -> dict[str, list[Task]]:
         """As `tasks`, of those that were found."""
-        return {role: [self._task(found, name, template) for name in names] for role, names in self.roles.items()}
+        return {role: [self._task(found, name, template, role) for name in names] for role, names in self.roles.items()}
 
-    def _task(self, found: Mapping[str, Task], name: str, template: str) -> Task:
+    def _task(self, found: Mapping[str, Task], name: str, template: str, role: str) -> Task:
         self.check(found, name)
-        photos = {split: some[: self.photos or None] for split, some in found[name].photos.items()}
+        photos = {split: list(some[: self.photos or None]) for split, some in found[name].photos.items()}
+        if self.whole and role != "unseen":
+            photos = {"train": [photo for some in photos.values() for photo in some], "test": []}
         task = replace(found[name], dataset=self.name, photos=photos)
         return replace(task, description=described(task, self.description or template))
 
@@ -213,7 +218,7 @@ def _sources(faults: Faults, raw: Any) -> list[Source]:
     return []
 
 
-_SOURCE_KEYS = ("name", "dataset", "path", "description", "photos", *ROLES)
+_SOURCE_KEYS = ("name", "dataset", "path", "description", "photos", "whole", *ROLES)
 
 
 def _source(faults: Faults, n: int, raw: Mapping[str, Any]) -> Source:
@@ -237,7 +242,10 @@ def _source(faults: Faults, n: int, raw: Mapping[str, Any]) -> Source:
             raise BadFile(f"photos must be a whole number of at least 1, got {photos!r}")
     name = _text(faults, raw, "name", None, *at)
     dataset, path = _text(faults, raw, "dataset", "folder", *at), _text(faults, raw, "path", name or "?", *at)
-    return Source(name, dataset, path, roles, description, photos)
+    with faults.at(*at, "whole"):
+        if not isinstance(whole := raw.get("whole", False), bool):
+            raise BadFile(f"whole must be true or false, got {whole!r}")
+    return Source(name, dataset, path, roles, description, photos, whole)
 
 
 def _template(faults: Faults, raw: Mapping[str, Any]) -> str:

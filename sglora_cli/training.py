@@ -124,79 +124,57 @@ class OwnTraining:
 class JointTraining:
     """One adapter for all tasks, an epoch at a time; a step averages the losses of `tasks_at_once` tasks.
 
-    Batches stay inside tasks, as retrieval does. Goes on from `tensors()` as OwnTraining does. With weights_TJ it
-    learns J rows of numbers, of which task t's adapter is the sum weighted with weights_TJ[t]; the first row starts
-    as the layout's initial adapter, the others as zeros.
+    Batches stay inside tasks, as retrieval does. Goes on from `tensors()` as OwnTraining does.
     """
 
     def __init__(
-        self,
-        model: Model,
-        layout: Layout,
-        tasks: Sequence[AnyTask],
-        config: TrainConfig,
-        epochs: int,
-        weights_TJ: Tensor | None = None,
+        self, model: Model, layout: Layout, tasks: Sequence[AnyTask], config: TrainConfig, epochs: int
     ) -> None:
         self.model, self.layout, self.tasks, self.epochs, self.epoch = model, layout, tasks, epochs, 0
         self.at_once, self.hide = config.tasks_at_once, config.hide
-        self.weights_TJ = (torch.ones(len(tasks), 1) if weights_TJ is None else weights_TJ).to(model.device)
-        start_JP = torch.zeros(self.weights_TJ.shape[1], layout.size)
-        start_JP[0] = layout.initial(config.seed)
-        self.rows_JP = start_JP.to(model.device).requires_grad_()
-        self.adam = RowAdam(self.rows_JP, replace(config, learning_rate=config.joint_learning_rate))
+        self.joint_1P = layout.initial(config.seed)[None].to(model.device, copy=True).requires_grad_()
+        self.adam = RowAdam(self.joint_1P, replace(config, learning_rate=config.joint_learning_rate))
         self.sources = [Batches(task, config) for task in tasks]
         self.shuffle = torch.Generator().manual_seed(config.seed)
-        self.sum_JP = torch.zeros(start_JP.shape, dtype=torch.float64)
+        self.sum_P = torch.zeros(layout.size, dtype=torch.float64)
 
     def advance(self) -> list[float]:
         """One epoch; returns the mean loss in it."""
         pairs, loss, steps = self._pairs(), torch.zeros((), device=self.model.device), 0
         for first in range(0, len(pairs), self.at_once):
-            chosen, batches = zip(*pairs[first : first + self.at_once], strict=True)
-            adapters_TP = self.weights_TJ[list(chosen)] @ self.rows_JP
-            tasks = [self.tasks[t] for t in chosen]
+            tasks, batches = zip(*pairs[first : first + self.at_once], strict=True)
+            adapters_TP = self.joint_1P.expand(len(tasks), -1)
             mean = _losses(self.model, self.layout, tasks, batches, adapters_TP, self.hide).mean()
-            self.adam.step(_gradient(self.model, mean, self.rows_JP), torch.arange(len(self.rows_JP)))
+            self.adam.step(_gradient(self.model, mean, self.joint_1P), torch.tensor([0]))
             loss, steps = loss + mean.detach(), steps + 1
         if self.epoch >= self.epochs // 2:
-            self.sum_JP += self.last_JP.double()
+            self.sum_P += self.last_P.double()
         self.epoch += 1
         return [float(loss) / steps]
 
-    def _pairs(self) -> list[tuple[int, Batch]]:
+    def _pairs(self) -> list[tuple[AnyTask, Batch]]:
         """The epoch's batches of all tasks, shuffled."""
-        pairs = [(t, batch) for t, source in enumerate(self.sources) for batch in source.epoch()]
+        pairs = [(t, batch) for t, source in zip(self.tasks, self.sources, strict=True) for batch in source.epoch()]
         return [pairs[i] for i in torch.randperm(len(pairs), generator=self.shuffle).tolist()]
 
     @property
-    def last_JP(self) -> Tensor:
-        """The rows after the last epoch."""
-        return self.rows_JP.detach().to("cpu", copy=True)
-
-    @property
     def last_P(self) -> Tensor:
-        """(P,) the first row after the last epoch."""
-        return self.last_JP[0]
-
-    @property
-    def mean_JP(self) -> Tensor:
-        """The rows' mean over the last half of the epochs: a single one is noisy."""
-        return (self.sum_JP / (self.epochs - self.epochs // 2)).float()
+        """(P,) after the last epoch."""
+        return self.joint_1P.detach()[0].to("cpu", copy=True)
 
     @property
     def mean_P(self) -> Tensor:
-        """(P,) the first row's."""
-        return self.mean_JP[0]
+        """(P,) mean over the last half of the epochs: a single one is noisy."""
+        return (self.sum_P / (self.epochs - self.epochs // 2)).float()
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything `restore` needs."""
-        return {**self.adam.tensors(), "epoch": torch.tensor([self.epoch]), "sum": self.sum_JP}
+        return {**self.adam.tensors(), "epoch": torch.tensor([self.epoch]), "sum": self.sum_P}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         self.adam.restore(tensors)
         self.epoch = int(tensors["epoch"])
-        self.sum_JP = tensors["sum"]
+        self.sum_P = tensors["sum"]
         for _ in range(self.epoch):
             self._pairs()
 

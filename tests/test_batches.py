@@ -90,7 +90,7 @@ def test_training_that_goes_on_elsewhere_is_shown_the_same(kind):
 
     def fresh():
         if kind == "joint":
-            return JointTraining(MODEL, LAYOUT, tasks, config, 3, torch.tensor([[1.0, 0.5], [1.0, -0.5]]))
+            return JointTraining(MODEL, LAYOUT, tasks, config, epochs=3)
         return OwnTraining(MODEL, LAYOUT, tasks, config, LAYOUT.initial(0))
 
     whole, first, second = fresh(), fresh(), fresh()

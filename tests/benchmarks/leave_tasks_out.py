@@ -23,7 +23,7 @@ from sglora_cli.adapters import Layout
 from sglora_cli.batches import TaskTensors
 from sglora_cli.building import build_tasks, compute_features
 from sglora_cli.configs import RuntimeConfig
-from sglora_cli.contracts import Material, Model, Seen
+from sglora_cli.contracts import Material, Model
 from sglora_cli.features import task_tensors
 from sglora_cli.host import Host
 from sglora_cli.journal import Journal
@@ -72,17 +72,11 @@ def left_out(
             joint_P=torch.zeros(experts.layout.size),
             seed=recipe.train.seed,
             note=lambda text: None,
-            seen=seen_tasks(recipe, steps, [*steps.experts, *(tasks[t] for t in seen)]),
         )
         fitted, facts = host.generators[name].fit(material, {**recipe.generators[name], **settings})
         print(f"{name} {settings}, fold {fold}: {facts}", file=sys.stderr, flush=True)
         drawn |= {t: fitted.generate(priors[t], SAMPLES, 0, 1.0) for t in range(fold, len(tasks), FOLDS)}
     return [drawn[t] for t in range(len(tasks))]
-
-
-def seen_tasks(recipe: Recipe, steps: Steps, tasks: Sequence[BuildTask]) -> Seen:
-    embedding_UD = steps.model.encode_text([t.task.description for t in tasks]).float()
-    return Seen(steps.model, recipe.train, [t.stored(steps.model) for t in tasks], embedding_UD)
 
 
 def methods(

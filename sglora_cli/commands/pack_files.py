@@ -71,9 +71,8 @@ def import_(
     found = import_pack(app.host, file, name, force)
     pack = found.pack
     if as_json:
-        facts = {"pack": pack.name, "backbone": pack.backbone, "fingerprint": pack.fingerprint}
-        facts |= {"folder": str(pack.folder), "signed_by": who, "warnings": list(found.warnings)}
-        click.echo(json.dumps(facts, indent=1))
+        facts = {"pack": pack.name, "backbone": pack.backbone, "fingerprint": pack.fingerprint, "signed_by": who}
+        click.echo(json.dumps({**facts, "folder": str(pack.folder), "warnings": list(found.warnings)}, indent=1))
     else:
         say(f"pack       {pack.name}, {len(pack.experts.names)} experts")
         say(f"backbone   {pack.backbone}, fingerprint {pack.fingerprint}")

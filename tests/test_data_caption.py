@@ -77,6 +77,7 @@ def test_a_file_cut_anywhere_is_completed(caption, album, size):
     assert (album / "captions.jsonl").read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_completed(caption, album, parrot):
     """kill -9 in the middle, again and again; the file is what an uninterrupted run leaves."""
     caption()

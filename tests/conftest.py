@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -127,11 +128,18 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
+_built: list[Path] = []
+
+
 @pytest.fixture
-def toy_pack(tiny: None, toys: Path, recipe: Path, run) -> str:
-    """The name of a pack built from the toys."""
-    result = run("pack", "build", recipe, "--data", toys)
-    assert result.exit_code == 0, result.output
+def toy_pack(tiny: None, toys: Path, recipe: Path, run, own_home: Path, tmp_path_factory) -> str:
+    """The name of a pack built from the toys. It is built for the first test; others get a copy of what that left."""
+    if _built:
+        shutil.copytree(_built[0], own_home, dirs_exist_ok=True)
+    else:
+        result = run("pack", "build", recipe, "--data", toys)
+        assert result.exit_code == 0, result.output
+        _built.append(shutil.copytree(own_home, tmp_path_factory.mktemp("built") / "home"))
     return "toys"
 
 
@@ -206,6 +214,30 @@ def photos(tmp_path) -> Path:
 def check(run, photos):
     """Check the photos, with few test images allowed."""
     return lambda *args, dataset="folder": run("data", "check", dataset, "--path", photos, "--k", 1, *args)
+
+
+@pytest.fixture
+def parrot(site):
+    """The third-party captioner `parrot` is installed."""
+    install(site, "sglora-parrot", "sglora_parrot", (HERE / "thirdparty/sglora_parrot.py").read_text())
+    return site
+
+
+@pytest.fixture
+def album(tmp_path) -> Path:
+    """Folders of 12 photos without captions: 4 tasks of 3."""
+    from trees import picture
+
+    root = tmp_path / "album"
+    for n in range(12):
+        picture(root / "images" / ("pug", "red_fox", "cat", "owl")[n // 3] / f"{n}.jpg", n)
+    return root
+
+
+@pytest.fixture
+def caption(run, parrot, album):
+    """Write captions of the album with `parrot`."""
+    return lambda *args: run("data", "caption", "folder", "--path", album, "--captioner", "parrot", *args)
 
 
 def test_data() -> Path | None:

@@ -23,6 +23,7 @@ ORDER = [  # a module may import those above it
         "page_parts",
         "toml_lines",
         "caption_files",
+        "signatures",
         "wording",
     ),
     ("checkpoints", "journal", "locking", "losses", "tensor_rows"),

@@ -64,6 +64,7 @@ def test_a_pack_takes_another_name(run, archive, own_home):
         "backbone": "tiny",
         "fingerprint": "tiny-1",
         "folder": str(folder),
+        "signed_by": None,
         "warnings": [],
     }
     assert json.loads((folder / "pack.json").read_text())["name"] == "mine"

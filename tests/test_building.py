@@ -39,9 +39,8 @@ def trained(home: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def whole(run, tiny, toys, recipe, own_home) -> dict[str, bytes]:
+def whole(toy_pack, own_home) -> dict[str, bytes]:
     """The files of the pack, built in one go."""
-    assert run("pack", "build", recipe, "--data", toys).exit_code == 0
     return content(own_home / "cache/packs/toys")
 
 
@@ -119,6 +118,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_build_goes_on_with_the_same_bytes(whole, recipe, toys, tmp_path, monkeypatch):
     """Killed at moments nobody chose, until it comes to its end."""
     monkeypatch.setenv("SGLORA_HOME", str(tmp_path / "second"))

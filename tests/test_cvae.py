@@ -55,7 +55,7 @@ def material_of(experts, states, priors, checkpoint=None) -> Material:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def trained():
     return train()
 

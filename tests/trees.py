@@ -26,6 +26,11 @@ def captions_file(root: Path, captions: Mapping[str, Sequence[str]]) -> None:
     (root / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def captioned(root: Path) -> list[dict[str, Any]]:
+    """What a data set's captions.jsonl says, an object a line."""
+    return [json.loads(line) for line in (root / "captions.jsonl").read_text().splitlines()]
+
+
 def coco_tree(root: Path, images: Mapping[int, Sequence[tuple[str, int]]], split: str = "train2017") -> None:
     """COCO: image id to (category, iscrowd) of its instances. Images get two captions each."""
     of = {name: number for number, name in CATEGORIES.items()}

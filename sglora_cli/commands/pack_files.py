@@ -51,23 +51,47 @@ def _check_target(path: Path, force: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--name", default="", help="Name of the pack here; its own name by default.")
 @click.option("--force", is_flag=True, help="Replace a built pack of that name, once the new one is whole.")
+@click.option("--signers", type=click.Path(path_type=Path), help="Refuse what nobody in this file signed.")
+@click.option("--signature", type=click.Path(path_type=Path), help="The signature; FILE.sig by default.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
-def import_(app: App, file: Path, name: str, force: bool, as_json: bool) -> None:
-    """Take the pack out of FILE. Every name, size and hash is checked before it is put into its place."""
+def import_(
+    app: App, file: Path, name: str, force: bool, signers: Path | None, signature: Path | None, as_json: bool
+) -> None:
+    """Take the pack out of FILE. Every name, size and hash is checked before it is put into its place.
+
+    \b
+    ssh-keygen -Y sign -n sglora -f ~/.ssh/id_ed25519 toys.sglora.zip     # whoever made it
+    sglora pack import toys.sglora.zip --signers allowed_signers          # checks toys.sglora.zip.sig
+    A line of allowed_signers: ann@example.org ssh-ed25519 AAAAC3...      # whose keys you trust
+    """
     from sglora_cli.archives import import_pack
 
+    who = _signer(file, signature, signers)
     found = import_pack(app.host, file, name, force)
     pack = found.pack
     if as_json:
-        facts = {"pack": pack.name, "backbone": pack.backbone, "fingerprint": pack.fingerprint}
+        facts = {"pack": pack.name, "backbone": pack.backbone, "fingerprint": pack.fingerprint, "signed_by": who}
         click.echo(json.dumps({**facts, "folder": str(pack.folder), "warnings": list(found.warnings)}, indent=1))
     else:
         say(f"pack       {pack.name}, {len(pack.experts.names)} experts")
         say(f"backbone   {pack.backbone}, fingerprint {pack.fingerprint}")
+        if who:
+            say(f"signed by  {who}")
         for warning in found.warnings:
             say(f"warning: {warning}")
         click.echo(pack.folder)
+
+
+def _signer(file: Path, signature: Path | None, signers: Path | None) -> str | None:
+    """Who signed the file; None if nobody asks. Raises BadFile if it is none of the signers."""
+    from sglora_cli import signatures
+
+    if signers:
+        return signatures.signer_of(file, signature or Path(f"{file}{signatures.SUFFIX}"), signers)
+    if signature:
+        raise UsageError("a signature says nothing without a list of trusted keys", "pass --signers FILE too")
+    return None
 
 
 @click.command("remove")

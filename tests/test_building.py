@@ -14,6 +14,7 @@ import torch
 from conftest import EXPERTS
 
 from sglora_cli import building, checkpoints, features, steps, tensor_rows, training
+from sglora_cli.contracts import ROLES
 from sglora_cli.errors import Mismatch
 from sglora_cli.estimating import Estimate, Stage
 from sglora_cli.files import load_tensors, read_about
@@ -251,3 +252,29 @@ def test_a_description_that_would_be_cut_stops_the_build(run, tiny, toys, recipe
         "error: the sentence has 99 tokens, more than 77\nhint: shorten it\n",
     )
     assert not (own_home / "cache").exists()
+
+
+def test_seen_tasks_may_learn_from_all_their_photos_and_from_mirrored_ones(run, recipe, toys, own_home, tiny):
+    text = recipe.read_text().replace("[train]", "[train]\nmirror = 0.5")
+    recipe.write_text(text.replace('name = "toys"', 'name = "toys"\nwhole = true'))
+    assert run("pack", "build", recipe, "--data", toys).exit_code == 0
+    shown = json.loads((own_home / "cache/packs/toys/pack.json").read_text())
+    counts = {
+        role: {(t["train_photos"], t["test_photos"]) for t in shown["tasks"] if t["role"] == role} for role in ROLES
+    }
+    assert counts == {"expert": {(8, 0)}, "training": {(8, 0)}, "unseen": {(5, 3)}}
+    assert (
+        len(list((own_home / "cache/features").glob("*.safetensors"))) == 2 * len(shown["tasks"]) + 2
+    )  # and two tests
+    assert run("bench", "--baselines", "oracle,top-k,cvae").exit_code == 0
+
+
+def test_a_backbone_that_cannot_hide_is_refused_before_anything_is_trained(run, recipe, toys, own_home, tiny):
+    recipe.write_text(recipe.read_text().replace("[train]", "[train]\nhide = 0.5"))
+    refused = run("pack", "build", recipe, "--data", toys)
+    assert refused.exit_code == 5
+    assert refused.stderr.splitlines() == [
+        "error: this backbone cannot hide a part of a photo",
+        "hint: set hide = 0, or leave it out of the recipe",
+    ]
+    assert not (own_home / "cache/work").exists()

@@ -37,6 +37,7 @@ def numbered(text: str, part: str) -> int:
             "did you mean 'photos'?",
         ),
         ('name = "toys"', 'name = "toys"\nphotos = 0', 4, "photos must be a whole number of at least 1, got 0", ""),
+        ('name = "toys"', 'name = "toys"\nwhole = 1', 4, "whole must be true or false, got 1", ""),
         (
             'name = "toys"',
             'name = "toys"\ndescription = "{x}"',

@@ -149,7 +149,7 @@ class Steps:
             )
             for _ in _epochs(training, epochs, checkpoint, log):
                 pass
-            save_tensors(path, {name: training.mean_P if name == "start" else training.last_P}, {"kind": name})
+            save_tensors(path, {name: training.mean_P}, {"kind": name})
             checkpoint.drop()
 
     @cached_property
@@ -161,7 +161,7 @@ class Steps:
 
     @cached_property
     def joint_P(self) -> Tensor:
-        """(P,) trained on experts and training tasks; nothing of an unseen task."""
+        """(P,) trained on experts and training tasks, mean of the last half of its epochs; nothing of an unseen task."""
         return load_tensors(self.joint_path, ("joint",))[0]["joint"]
 
     def states(self, task: BuildTask) -> TensorRows:

@@ -209,8 +209,8 @@ def train_tasks(
 
 
 def train_joint(model: Model, layout: Layout, tasks: Sequence[AnyTask], config: TrainConfig) -> Tensor:
-    """One adapter (P,) for all tasks: that of the last of `joint_epochs` epochs."""
+    """One adapter (P,) for all tasks: mean over the last half of `joint_epochs` epochs."""
     training = JointTraining(model, layout, tasks, config, config.joint_epochs)
     for _ in progress(range(config.joint_epochs), f"training one adapter on {len(tasks)} tasks"):
         training.advance()
-    return training.last_P
+    return training.mean_P

@@ -161,7 +161,7 @@ class Steps:
 
     @cached_property
     def joint_P(self) -> Tensor:
-        """(P,) trained on experts and training tasks, mean of the last half of its epochs; nothing of an unseen task."""
+        """(P,) trained on experts and training tasks, a mean over epochs; nothing of an unseen task."""
         return load_tensors(self.joint_path, ("joint",))[0]["joint"]
 
     def states(self, task: BuildTask) -> TensorRows:

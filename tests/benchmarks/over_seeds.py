@@ -1,56 +1,94 @@
-"""What several builds say together: `python tests/benchmarks/over_seeds.py SEED0.json SEED1.json ...`.
+"""What several builds say together: `python tests/benchmarks/over_seeds.py BUILD0.jsonl BUILD1.jsonl ...`.
 
-Each file is the output of `sglora bench --baselines all --json` on a pack built with another training
-seed. Tasks, builds and draws are resampled; queries are not, as the JSON output has no hits.
+Each file is the rows file of `sglora bench --rows` on a pack built with another training seed. `--second` names, in
+the same order, those of packs whose unseen tasks have train and test photos exchanged: every photo of an unseen task
+is then a query once, beside the others of its half, and the Oracle never saw it. A build is a seed of the bootstrap,
+drawn in common for all methods; tasks, queries and draws are resampled, too (sglora_cli/statistics.py).
 """
 
 from __future__ import annotations
 
-import json
-import sys
+import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sglora_cli.benchmarking import differences
-from sglora_cli.configs import BenchConfig
 from sglora_cli.contracts import Row
 from sglora_cli.rows import averages, recovery
+from sglora_cli.rows_files import pack_hits, read_rows, unpack_hits
+from sglora_cli.statistics import Bootstrap, bootstrap, is_clear
 
-GENERATOR, MERGES = "cvae", ("model-soups", "adapter-soup", "top-k")
 CELLS = (("I2T", 1), ("T2I", 1))
+AGAINST = ("zero-shot", "top-k", "cvae")
 
 
-def spread(values: list[float]) -> str:
-    return f"{sum(values) / len(values):.1f} ({min(values):.1f} ... {max(values):.1f})"
+def joined(first: Sequence[Row], second: Sequence[Row]) -> list[Row]:
+    """Rows whose queries are those of both halves; what only one half has is left out."""
+
+    def key(row: Row) -> tuple[object, ...]:
+        return row.method, row.dataset, row.task, row.seed, row.sample, row.direction, row.k
+
+    other = {key(row): row for row in second}
+    found = []
+    for row in first:
+        if key(row) in other:
+            hits = [*unpack_hits(row.hits), *unpack_hits(other[key(row)].hits)]
+            found.append(replace(row, hits=pack_hits(hits), value=100 * sum(hits) / len(hits)))
+    return found
 
 
-def both(gaps: dict, method: str) -> str:
-    """Difference and interval at R@1, I2T / T2I."""
-    found = [gaps[(method, *cell)] for cell in CELLS]
-    return " / ".join(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" for mean, low, high in found)
+def builds(paths: Sequence[Path], second: Sequence[Path]) -> tuple[list[Row], dict[str, str]]:
+    """All rows, a build's number in place of the draws' seed, and the methods' labels."""
+    rows: list[Row] = []
+    labels: dict[str, str] = {}
+    for n, path in enumerate(paths):
+        runs = read_rows(path)
+        own = [row for run in runs for row in run.rows]
+        if second:
+            own = joined(own, [row for run in read_rows(second[n]) for row in run.rows])
+        rows += [replace(row, seed=n, sample=1000 * row.seed + row.sample) for row in own]
+        labels |= {name: label for run in runs for name, label in run.header.labels.items()}
+    return rows, labels
 
 
-def main(paths: list[str]) -> None:
-    contents = [json.loads(Path(path).read_text()) for path in paths]
-    runs = [[Row(**row) for row in content["rows"]] for content in contents]
-    found = [averages(rows) for rows in runs]
-    # A build is a seed: drawn in common for all methods. Every build has the same number of draws.
-    together = [replace(row, seed=n) for n, rows in enumerate(runs) for row in rows]
-    pooled, config = averages(together), BenchConfig()
-    gaps = {against: differences(together, config, against=against) for against in ("zero-shot", "top-k")}
-    print(f"| method | I2T R@1 | T2I R@1 | recovery | R@1 - zero-shot | R@1 - top-k |\n{'|---' * 6}|")
-    for method, label in contents[0]["methods"].items():
-        scores = [spread([one[method][cell] for one in found]) for cell in CELLS]
+def both(result: Bootstrap, method: str, against: str) -> str:
+    """Difference and interval at R@1, I2T / T2I; bold where it is clear of zero."""
+    gaps = [result.difference((method, *cell), against) for cell in CELLS]
+    cells = [f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" for mean, low, high in gaps]
+    return " / ".join(f"**{cell}**" if is_clear(gap) else cell for cell, gap in zip(cells, gaps, strict=True))
+
+
+def table(title: str, rows: Sequence[Row], labels: dict[str, str]) -> None:
+    """Averages with the lowest and highest build, and paired differences."""
+    result, pooled = bootstrap(rows), averages(rows)
+    by_build = [averages([row for row in rows if row.seed == n]) for n in sorted({row.seed for row in rows})]
+    tasks = len({(row.dataset, row.task) for row in rows})
+    print(f"\n**{title}: {tasks} unseen tasks**\n")
+    print(f"| method | I2T R@1 | T2I R@1 | recovery | {' | '.join(f'R@1 - {one}' for one in AGAINST)} |")
+    print("|---" * (4 + len(AGAINST)) + "|")
+    for method, label in labels.items():
+        if method not in pooled:
+            continue
+        scores = []
+        for cell in CELLS:
+            values = [one[method][cell] for one in by_build]
+            scores.append(f"{pooled[method][cell]:.1f} ({min(values):.1f} ... {max(values):.1f})")
         shares = [recovery(pooled, method, cell) for cell in CELLS]
         share = " / ".join("-" if value is None else f"{value:.2f}" for value in shares)
-        compared = [both(gaps[a], method) if method != a else "" for a in gaps]
-        print(f"| {label} | {' | '.join([*scores, share, *compared])} |")
-    print(f"\n{GENERATOR} - oracle: {both(differences(together, config, against='oracle'), GENERATOR)}")
-    for cell in CELLS:
-        above = sum(all(one[GENERATOR][cell] > one[merge][cell] for merge in MERGES) for one in found)
-        least = sum(one[GENERATOR][cell] >= one["oracle"][cell] for one in found)
-        print(f"{cell[0]} R@{cell[1]}: above every merge in {above} of {len(found)} builds, Oracle reached in {least}")
+        gaps = [both(result, method, one) if method != one else "" for one in AGAINST]
+        print(f"| {label} | {' | '.join([*scores, share, *gaps])} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", type=Path, nargs="+", help="rows files, one a build")
+    parser.add_argument("--second", type=Path, nargs="*", default=[], help="the same with halves exchanged")
+    options = parser.parse_args()
+    rows, labels = builds(options.rows, options.second)
+    table("all", rows, labels)
+    for family in dict.fromkeys(row.dataset for row in rows):
+        table(family, [row for row in rows if row.dataset == family], labels)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

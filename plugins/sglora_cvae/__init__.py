@@ -44,6 +44,7 @@ class CvaeConfig:
     weight_decay: float = knob(1e-2, "Weight decay of AdamW.", least=0)
     kl_weight: float = knob(1.0, "lambda of Eq. 9.", least=0)
     projection: int = knob(0, "R, coordinates in the adapters' span that the networks see; 0: all numbers.", least=0)
+    held_out: int = knob(0, "Folds of training tasks on which it is scored, fitted without them; 0: not.", least=0)
     energy: float = knob(1.0, "Fewer coordinates if they hold this share of squared norm.", least=1e-6, most=1)
 
 

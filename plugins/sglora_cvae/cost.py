@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from . import CvaeConfig
 from .network import Network
@@ -26,12 +27,15 @@ def cost(size: int, tasks: int, states: int, config: CvaeConfig, width: int = 0)
     parameters = _parameters(seen, config, width)
     # Weights, their gradients and Adam's two moments; conditions of all tasks; a batch's numbers, a few times over.
     numbers = 4 * parameters + width * tasks + 8 * (seen + width) * min(config.batch, tasks * states)
+    blocks = -(-tasks * states // BLOCK)
     seconds = config.epochs * -(-tasks * states // config.batch) * _step_of(seen, width, config, parameters)
+    # Errors are measured at the end; without a projection every epoch reads all numbers, too.
+    seconds += _numbers(size) * blocks * (1 if config.projection else config.epochs + 1)
     stored = 2 * _parameters(seen, config, width, stored=True) + 8 * size
     if config.projection:
         # Directions so far with a block, a few times over while they are turned; the basis; a state's R coordinates.
         numbers += size * (5 * (seen + 2 * BLOCK) + seen) + tasks * states * seen
-        seconds += _span(size, seen) * -(-tasks * states // BLOCK)
+        seconds += (_span(size, seen) + 2 * _numbers(size) + _coordinates(size, seen)) * blocks
         stored += 2 * seen * size
     return {"parameters": parameters, "bytes": 4 * numbers, "seconds": seconds, "stored_bytes": stored}
 
@@ -62,9 +66,31 @@ def _step(size: int, width: int, config: CvaeConfig) -> float:
         error_B, kl_B = network(x_BP, c_BC, noise_BZ)
         optimiser.zero_grad()
         (error_B + kl_B).mean().backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 100.0)
         optimiser.step()
         seconds = time.monotonic() - began
     return seconds
+
+
+def _numbers(size: int) -> float:
+    """Seconds that a block of states takes to be read, scaled and summed up."""
+    columns = min(size, _COLUMNS)
+    block_BP, unit_P = torch.ones(BLOCK, columns), torch.ones(columns)
+    began = time.monotonic()
+    x_BP = (block_BP.clone() - unit_P) / unit_P  # what is read from disk is copied at least once
+    _ = x_BP.sum(dim=0).double() + (x_BP**2).sum(dim=0).double()
+    return (time.monotonic() - began) * size / columns
+
+
+def _coordinates(size: int, rank: int) -> float:
+    """Seconds for a block's coordinates, which the networks learn on, and at the end for what lies outside of them."""
+    columns = min(size, _COLUMNS)
+    block_BP, basis_RP = torch.ones(BLOCK, columns), torch.ones(rank, columns)
+    began = time.monotonic()
+    _ = block_BP @ basis_RP.T
+    outside_BP = block_BP - (block_BP @ basis_RP.T) @ basis_RP
+    _ = outside_BP.double().square().sum()
+    return (time.monotonic() - began) * size / columns
 
 
 def _span(size: int, rank: int) -> float:

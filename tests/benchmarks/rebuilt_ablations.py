@@ -11,7 +11,7 @@ was stopped goes on. The recipe's settings are fixed, but for the CVAE's epochs:
 steps as the full one. Differences: paired bootstrap of sglora_cli/statistics.py over tasks, queries, builds and draws.
 Measured on unseen tasks: for describing, not for choosing.
 
-Shapes: E experts, P numbers of an adapter, S draws, D embedding.
+Shapes: P numbers of an adapter, S draws.
 """
 
 from __future__ import annotations
@@ -20,167 +20,23 @@ import argparse
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from rebuilding import Adapters, Built, Experts, World
 
-from sglora_cli.adapters import Layout
-from sglora_cli.building import build_tasks, compute_features
-from sglora_cli.configs import RuntimeConfig, from_mapping
-from sglora_cli.contracts import Fitted, Material, Model, Row
-from sglora_cli.host import Host
-from sglora_cli.journal import Journal
+from sglora_cli.contracts import Row
 from sglora_cli.measuring import Candidate, Measurer
 from sglora_cli.packs import UnseenTask
 from sglora_cli.progressing import be_quiet
-from sglora_cli.recipes import Recipe, Source, read
 from sglora_cli.rows import averages
-from sglora_cli.semantics import Prior, prior
 from sglora_cli.statistics import Bootstrap, Interval, bootstrap, is_clear
-from sglora_cli.steps import BuildTask, Steps
 
 CELLS = (("I2T", 1), ("T2I", 1))
 TRAINING_TASKS, STATES = (6, 12), (1, 5, 10)
 """What is tried besides all of them."""
-DRAWS = 5
 LABELS = {"model-soups": "Model Soups", "top-k": "Top-K weighted", "cvae": "SG-LoRA"}
-Adapters = Mapping[str, Tensor]
-"""Method -> adapters (S, P) for one task."""
-
-
-class Experts:
-    """The expert repository in memory (Eq. 5), of each task's last M states; with the embeddings of their sentences."""
-
-    def __init__(self, world: World, steps: Steps, tasks: Sequence[BuildTask], states: int) -> None:
-        self.names, self.layout = [task.task.key for task in tasks], world.layout
-        mean, variance = zip(*(_moments(steps, task, states) for task in tasks), strict=True)
-        self.mean_EP, self.variance_EP = torch.stack(mean), torch.stack(variance)
-        self.index_ED = world.model.encode_text([task.task.description for task in tasks]).float()
-
-    def means(self, rows: Sequence[int] | None = None) -> Tensor:
-        return self.mean_EP if rows is None else self.mean_EP[list(rows)]
-
-    def variances(self, rows: Sequence[int] | None = None) -> Tensor:
-        return self.variance_EP if rows is None else self.variance_EP[list(rows)]
-
-
-def _moments(steps: Steps, task: BuildTask, states: int) -> tuple[Tensor, Tensor]:
-    state_MP = _tail(steps, task, states).double()
-    return state_MP.mean(dim=0).float(), state_MP.var(dim=0, correction=0).float()
-
-
-def _tail(steps: Steps, task: BuildTask, states: int) -> Tensor:
-    """(M, P): the last ones."""
-    return steps.states(task)[list(range(steps.kept - states, steps.kept))]
-
-
-@dataclass(frozen=True)
-class World:
-    """What all builds share."""
-
-    host: Host
-    recipe: Recipe
-    model: Model
-    layout: Layout
-    seen: Mapping[str, Sequence[BuildTask]]
-    """Source -> its experts and training tasks."""
-    unseen: Sequence[UnseenTask]
-    related: BuildTask | None
-    """The expert from elsewhere,"""
-    into: str
-    """the source whose pack gets it,"""
-    concerns: Sequence[str]
-    """and the unseen tasks it is related to."""
-
-    @classmethod
-    def read(cls, options: argparse.Namespace) -> World:
-        host, recipe = Host.load(), read(options.recipe)
-        model = host.backbones[recipe.backbone].load(RuntimeConfig())
-        layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
-        plan = [source.tasks(host, options.data, recipe.template) for source in recipe.sources]
-        tasks = build_tasks(model, plan, recipe.prompts)
-        dataset, path, name = options.related.split(":")
-        source = Source(dataset, dataset, path, {"training": (name,)})
-        extra = build_tasks(model, [source.tasks(host, options.data, recipe.template)])
-        compute_features(model, [*tasks, *extra], Journal(None))
-        seen: dict[str, list[BuildTask]] = {}
-        for task in tasks:
-            if task.role != "unseen":
-                # Another set of features for the tests of seen tasks is never looked at.
-                seen.setdefault(task.task.dataset, []).append(task)
-        unseen = [_unseen(model, task) for task in tasks if task.test]
-        names = [one.strip() for one in options.concerns.split(",")]
-        return cls(host, recipe, model, layout, seen, unseen, extra[0], options.into, names)
-
-    @property
-    def mixed(self) -> list[BuildTask]:
-        return [task for tasks in self.seen.values() for task in tasks]
-
-    def trained(self, tasks: Sequence[BuildTask], seed: int) -> Steps:
-        """Warm-up on the experts among the tasks, and every task's states."""
-        config = replace(self.recipe.train, seed=seed, joint_epochs=1)  # nobody asks for the joint adapter
-        steps = Steps(self.model, self.layout, tasks, config)
-        steps.train(lambda passes, part: None, Journal(None))
-        return steps
-
-
-def _unseen(model: Model, task: BuildTask) -> UnseenTask:
-    assert task.test is not None
-    content, one = task.test.stored(model).to(torch.device("cpu")), task.task
-    content = replace(content, text_CD=content.text_CD.half().float())  # as a pack keeps them
-    return UnseenTask(one.dataset, one.name, one.description, content, (), None)
-
-
-@dataclass(frozen=True)
-class Built:
-    """One pack, in memory: experts, and a CVAE where there were training tasks."""
-
-    world: World
-    experts: Experts
-    cvae: Fitted | None
-
-    @classmethod
-    def of(cls, world: World, steps: Steps, teachers: Sequence[BuildTask], states: int, seed: int) -> Built:
-        experts = Experts(world, steps, [t for t in steps.tasks if t.role == "expert"], states)
-        return cls(world, experts, _cvae(world, steps, experts, teachers, states, seed) if teachers else None)
-
-    def prior(self, task: UnseenTask) -> Prior:
-        embedding_D = self.world.model.encode_text([task.description])[0]
-        return prior(embedding_D, self.experts.index_ED, self.experts, self.world.recipe.prior)
-
-    def adapters(self, task: UnseenTask) -> Adapters:
-        asked = self.prior(task)
-        found = {"model-soups": self.experts.means().mean(dim=0)[None], "top-k": asked.mean_P[None]}
-        return found if self.cvae is None else {**found, "cvae": self.cvae.generate(asked, DRAWS, 0, 1.0)}
-
-
-def _cvae(
-    world: World, steps: Steps, experts: Experts, teachers: Sequence[BuildTask], states: int, seed: int
-) -> Fitted:
-    generator, table = world.host.generators["cvae"], world.recipe.generators["cvae"]
-    config = from_mapping(generator.config, table, "generators.cvae")
-
-    def steps_of(count: int) -> int:
-        return -(-count // config.batch)
-
-    full = sum(t.role == "training" for t in steps.tasks) * steps.kept
-    epochs = round(config.epochs * steps_of(full) / steps_of(len(teachers) * states))
-    state_TMP = [_tail(steps, task, states) for task in teachers]
-    embeddings = world.model.encode_text([task.task.description for task in teachers])
-    material = Material(
-        experts=experts,
-        tasks=[task.task.key for task in teachers],
-        states=lambda t: state_TMP[t],
-        rows=lambda t, rows: state_TMP[t][list(rows)],
-        states_of_task=states,
-        priors=[prior(d, experts.index_ED, experts, world.recipe.prior) for d in embeddings],
-        joint_P=torch.zeros(experts.layout.size),
-        seed=seed,
-        note=lambda text: None,
-    )
-    return generator.fit(material, {**table, "epochs": epochs})[0]
 
 
 Setting = tuple[str, Callable[[UnseenTask], Adapters | None]]
@@ -194,7 +50,13 @@ def by_training_tasks(world: World, seed: int) -> Iterator[Setting]:
     shuffled = random.Random(seed).sample(range(len(teachers)), len(teachers))
     for count in (len(teachers), *TRAINING_TASKS):
         some = [teachers[t] for t in sorted(shuffled[:count])]  # in the recipe's order: all of them are its own pack
-        yield f"{count} training tasks", Built.of(world, steps, some, steps.kept, seed).adapters
+        built = Built.of(world, steps, some, steps.kept, seed)
+        yield f"{count} training tasks", built.adapters if count == len(teachers) else _only_cvae(built)
+
+
+def _only_cvae(built: Built) -> Callable[[UnseenTask], Adapters]:
+    """The other methods know nothing of training tasks."""
+    return lambda task: {"cvae": built.adapters(task)["cvae"]}
 
 
 def by_states(world: World, seed: int) -> Iterator[Setting]:
@@ -213,7 +75,6 @@ def by_sources(world: World, seed: int) -> Iterator[Setting]:
 
 
 def by_expert(world: World, seed: int) -> Iterator[Setting]:
-    assert world.related is not None
     without, related = _single(world, world.into, seed), world.related
     steps = world.trained([*world.seen[world.into], related], seed)
     experts = [t for t in steps.tasks if t.role == "expert"]
@@ -234,7 +95,7 @@ def by_expert(world: World, seed: int) -> Iterator[Setting]:
 
 def _single(world: World, name: str, seed: int) -> Built:
     """One family's pack. The related expert is trained along, from this family's start, and not part of it."""
-    more = [world.related] if world.related and name == world.into else []
+    more = [world.related] if name == world.into else []
     steps = world.trained([*world.seen[name], *more], seed)
     teachers = [t for t in world.seen[name] if t.role == "training"]
     return Built.of(world, steps, teachers, steps.kept, seed)
@@ -282,7 +143,8 @@ def show(title: str, rows: Sequence[Row], names: Sequence[str]) -> None:
         for name in names:
             one = f"{method}@{name}"
             if one in average:
-                rivals = ("" if name == full else f"{method}@{full}", "" if method == "top-k" else f"top-k@{name}")
+                top = f"top-k@{name}" if f"top-k@{name}" in average else f"top-k@{full}"
+                rivals = ("" if name == full else f"{method}@{full}", "" if method == "top-k" else top)
                 gaps = [_gap(found, one, rival) for rival in (*rivals, "zero-shot")]
                 print(f"| {label} | {name} | {_cells(average, one)} | {' | '.join(gaps)} |")
     sys.stdout.flush()
@@ -302,19 +164,13 @@ def _interval(gap: Interval) -> str:
 
 
 def run(world: World, what: str, seeds: int) -> None:
-    """All builds of one ablation, a table after each of them."""
-    rows: list[Row] = []
-    for seed in range(seeds):
-        found, names = measured(world, ABLATIONS[what](world, seed), seed)
-        rows += found
-        if seed + 1 < seeds:
-            continue
-        rows += zero_shot(world, {(row.dataset, row.task) for row in rows}, seeds)
-        show(f"{what}, {seeds} build{'s' * (seeds != 1)}", rows, names)
-        families = list(dict.fromkeys(row.dataset for row in rows))
-        if what == "sources":
-            for family in families:
-                show(f"{what}, {family}", [row for row in rows if row.dataset == family], names)
+    """All builds of one ablation, then its tables."""
+    builds = [measured(world, ABLATIONS[what](world, seed), seed) for seed in range(seeds)]
+    rows, names = [row for found, _ in builds for row in found], builds[0][1]
+    rows += zero_shot(world, {(row.dataset, row.task) for row in rows}, seeds)
+    show(f"{what}, {seeds} build{'s' * (seeds != 1)}", rows, names)
+    for family in world.seen if what == "sources" else ():
+        show(f"{what}, {family}", [row for row in rows if row.dataset == family], names)
 
 
 def main() -> None:

@@ -62,8 +62,12 @@ def spreads(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, Spre
 
 
 def _spread(by_task: Sequence[Sequence[float]]) -> Spread:
-    worst, best, deviation = (sum(map(of, by_task)) / len(by_task) for of in (min, max, pstdev))
-    return Spread(max(map(len, by_task)), worst, best, deviation)
+    return Spread(
+        draws=max(len(values) for values in by_task),
+        worst=sum(min(values) for values in by_task) / len(by_task),
+        best=sum(max(values) for values in by_task) / len(by_task),
+        deviation=sum(pstdev(values) for values in by_task) / len(by_task),
+    )
 
 
 def recovery(average: Mapping[str, Mapping[Cell, float]], method: str, cell: Cell) -> float | None:

@@ -143,7 +143,7 @@ def _cvae(
     def steps_of(count: int) -> int:
         return -(-count // config.batch)
 
-    full = sum(t.role == "training" for t in steps.tasks) * steps.kept
+    full = sum(t.role == "training" and t is not world.related for t in steps.tasks) * steps.kept
     epochs = round(config.epochs * steps_of(full) / steps_of(len(teachers) * states))
     state_TMP = [last_states(steps, task, states) for task in teachers]
     embeddings = world.model.encode_text([task.task.description for task in teachers])

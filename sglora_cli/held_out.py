@@ -49,7 +49,7 @@ def scored(
     for fold in range(folds):
         material.note(f"{generator.name}: fitted without part {fold + 1} of {folds} of the training tasks")
         fitted, _ = generator.fit(_without(material, fold, folds), table)
-        for t in progress(range(fold, len(tasks), folds), "tasks left out"):
+        for t in progress(list(range(fold, len(tasks), folds)), "tasks left out"):
             rows += _measured(model, material, generator.name, fitted, t, tasks[t])
     found = bootstrap(rows)
     cells = [(direction, k) for method, direction, k in found.measured if method == ZERO and k == 1]

@@ -17,10 +17,10 @@ from torch import Tensor
 from sglora_cli.benchmarking import ORACLE, ZERO, Maker, Plan, candidates, methods, plan
 from sglora_cli.configs import BenchConfig, PriorConfig
 from sglora_cli.contracts import Fitted, Model
-from sglora_cli.descriptions import Description, mean_direction
-from sglora_cli.errors import BadFile, UsageError
+from sglora_cli.descriptions import Description, image_embeddings, mean_direction
+from sglora_cli.errors import BadFile, Unavailable, UsageError
 from sglora_cli.evidence import need
-from sglora_cli.files import read_json
+from sglora_cli.files import content_hash, read_json
 from sglora_cli.generating import Session, best_of
 from sglora_cli.host import Host
 from sglora_cli.measuring import Candidate
@@ -33,6 +33,7 @@ ABLATIONS = {
     "ablation-samples": "one draw, the most likely of n, or the mean of n",
     "ablation-description": "the template, or the sentences of a file",
     "ablation-expert": "the nearest expert of each task left out",
+    "ablation-condition": "the task's sentence, or what its own training photos look like",
 }
 """Names of --table, and what they change."""
 SWEPT = ("top-k", "adapter-soup")
@@ -52,6 +53,8 @@ class Variant:
     """Whether it is the pack's own setting."""
     embeddings: Mapping[str, Tensor] = field(default_factory=dict)
     """(D,) by the key of the task, instead of its own sentence's."""
+    index_ED: Tensor | None = field(default=None, repr=False)
+    """What experts are compared by, instead of their sentences."""
     without_nearest: bool = False
     draws: int = 1
     """So many draws make one adapter,"""
@@ -60,8 +63,9 @@ class Variant:
 
     def prior(self, pack: Pack, key: str, embedding_D: Tensor) -> Prior:
         embedding_D = self.embeddings.get(key, embedding_D)
-        nearest = [int((pack.index_ED @ embedding_D).argmax())] if self.without_nearest else []
-        return prior(embedding_D, pack.index_ED, pack.experts, self.config, nearest)
+        index_ED = pack.index_ED if self.index_ED is None else self.index_ED
+        nearest = [int((index_ED @ embedding_D).argmax())] if self.without_nearest else []
+        return prior(embedding_D, index_ED, pack.experts, self.config, nearest)
 
 
 def k_grid(experts: int, own: int) -> list[int]:
@@ -102,6 +106,28 @@ def _by_expert(pack: Pack) -> list[Variant]:
 def _by_description(pack: Pack, embeddings: Mapping[str, Tensor]) -> list[Variant]:
     config = pack.prior_config
     return [Variant("template", config, own=True), Variant("sentences", config, embeddings=embeddings)]
+
+
+def _by_condition(pack: Pack, embeddings: Mapping[str, Tensor]) -> list[Variant]:
+    config = pack.prior_config
+    visual = Variant("visual", config, embeddings=embeddings, index_ED=pack.visual_ED)
+    return [Variant("textual", config, own=True), visual]
+
+
+def _looks(session: Session, tasks: Sequence[UnseenTask]) -> dict[str, Tensor]:
+    """The mean visual embedding (D,) of each task's training photos, by its key. Raises Unavailable where the pack
+    lacks that of its experts, or there are no photos."""
+    if not session.pack.has_visual:
+        message = f"pack {session.pack.name!r} was built before packs kept what their experts look like"
+        raise Unavailable(message, "build it again: sglora pack build RECIPE --data DIR")
+    found = {}
+    for task in tasks:
+        if task.training is None:
+            message = "ablation-condition looks at training photos of the unseen tasks, which no pack carries"
+            raise Unavailable(message, "name the folder of the photos: --data DIR")
+        image_ND = image_embeddings(session.model, task.training().stem_N)
+        found[f"{task.dataset}/{task.name}"] = mean_direction([1.0] * len(image_ND), image_ND)
+    return found
 
 
 def read_sentences(path: Path, tasks: Sequence[UnseenTask]) -> dict[str, Description]:
@@ -169,7 +195,9 @@ def plan_of_ablation(
         raise UsageError("--table ablation-description and --sentences FILE go together", "name both, or neither")
     host, pack = session.host, session.pack
     described = read_sentences(sentences, tasks) if sentences else {}
-    variants = _variants(table, pack, _embedded(session.model, described))
+    looks = table == "ablation-condition"
+    embeddings = _looks(session, tasks) if looks else _embedded(session.model, described)
+    variants = _variants(table, pack, embeddings)
     labels = _concerned(host, pack, table, wanted)
     levels = methods(host, pack, ",".join([ORACLE] * all(t.oracle_P is not None for t in tasks) + [ZERO]))
     base = plan(session, tasks, levels, config)
@@ -187,13 +215,15 @@ def plan_of_ablation(
         against=OWN,
         references=references,
         notes=[note, *_of_table(table)],
-        origin=[pack.manifest, table, {key: [one.texts, one.weights] for key, one in described.items()}],
+        origin=[pack.manifest, table, {key: content_hash(embedding_D) for key, embedding_D in embeddings.items()}],
     )
 
 
 def _variants(table: str, pack: Pack, embeddings: Mapping[str, Tensor]) -> list[Variant]:
     if table == "ablation-description":
         return _by_description(pack, embeddings)
+    if table == "ablation-condition":
+        return _by_condition(pack, embeddings)
     makers = {"k": by_k, "tau": _by_tau, "samples": _by_draws, "expert": _by_expert}
     return makers[table.partition("-")[2]](pack)
 
@@ -240,10 +270,17 @@ def _maker(
 
 
 def _words(mark: str) -> str:
+    if mark == "visual":
+        return "visual: saw its training photos"
     return mark.replace("=", " = ") if "=" in mark else mark.replace("-", " ")
 
 
 def _of_table(table: str) -> list[str]:
     if table == "ablation-expert":
         return ["the prior lacks the expert; a generator that learns has met it in training"]
+    if table == "ablation-condition":
+        return [
+            "visual: photos of the unseen task take its sentence's place, and experts are compared by theirs; tau "
+            "stays that of sentences, and a generator that learns was fitted to sentences"
+        ]
     return []

@@ -65,7 +65,7 @@ from sglora_cli.files import (
 from sglora_cli.hookspecs import hookimpl
 from sglora_cli.host import Host
 from sglora_cli.progressing import progress
-from sglora_cli.rows import averages, recovery
+from sglora_cli.rows import averages, recovery, spreads
 from sglora_cli.settings import cache_folder
 from sglora_cli.statistics import is_clear
 
@@ -179,6 +179,7 @@ __all__ = [
     "select",
     "singular",
     "site_products",
+    "spreads",
     "write_adapter",
     "write_bytes",
 ]

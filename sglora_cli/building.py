@@ -26,6 +26,7 @@ from sglora_cli.errors import BadFile
 from sglora_cli.estimating import Estimate, estimated
 from sglora_cli.features import Features
 from sglora_cli.files import content_hash, drop_drafts, load_tensors, put_folder, save_tensors, scratch_folder
+from sglora_cli.held_out import scored
 from sglora_cli.host import Host
 from sglora_cli.journal import Journal
 from sglora_cli.locking import locked
@@ -186,6 +187,7 @@ class Build:
                 material = self._material(chosen, experts, priors, checkpoint)
                 began = time.monotonic()
                 fitted, facts = self.host.generators[name].fit(material, table)
+                facts = {**facts, **scored(self.model, self.host.generators[name], table, material, chosen)}
                 save_tensors(path, fitted.tensors(), {"health": facts})
                 checkpoint.drop()
                 self.journal("generator", name=name, seconds=round(time.monotonic() - began, 3))

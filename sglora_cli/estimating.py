@@ -149,13 +149,15 @@ def estimated(
     )
 
 
-def _costs(host: Host, recipe: Recipe, steps: Steps) -> dict[str, Mapping[str, Any]]:
+def _costs(host: Host, recipe: Recipe, steps: Steps) -> dict[str, dict[str, Any]]:
     """What every learned generator says it will need; {} of one that does not say."""
     count = sum(t.role == "training" for t in steps.tasks)
-    found: dict[str, Mapping[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, table in recipe.generators.items():
         cost = getattr(host.generators[name], "cost", None)
-        found[name] = cost(steps.layout, count, steps.kept, table) if cost else {}
+        found[name] = dict(cost(steps.layout, count, steps.kept, table)) if cost else {}
+        if "seconds" in found[name]:  # fitted again on (folds - 1) / folds of the tasks, folds times
+            found[name]["seconds"] *= max(1, int(table.get("held_out", 0)))
     return found
 
 

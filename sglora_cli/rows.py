@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import pstdev
 
 from sglora_cli.contracts import Row
 
@@ -31,6 +33,41 @@ def averages(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, flo
             for cell, value in cells.items():
                 found.setdefault(method, {}).setdefault(cell, []).append(value)
     return {method: {c: sum(v) / len(v) for c, v in cells.items()} for method, cells in found.items()}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far apart a method's draws are in what they find, averaged over tasks: of a task's draws the worst, the best,
+    and their standard deviation."""
+
+    draws: int
+    """The most that a task has."""
+    worst: float
+    best: float
+    deviation: float
+
+
+def spreads(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, Spread]]:
+    """method -> cell -> spread, of methods that were drawn more than once for a task."""
+    found: dict[str, dict[Cell, dict[tuple[str, str], list[float]]]] = {}
+    for row in rows:
+        if dataset in ("", row.dataset):
+            cells = found.setdefault(row.method, {}).setdefault((row.direction, row.k), {})
+            cells.setdefault((row.dataset, row.task), []).append(row.value)
+    return {
+        method: {cell: _spread(list(by_task.values())) for cell, by_task in cells.items()}
+        for method, cells in found.items()
+        if any(len(values) > 1 for by_task in cells.values() for values in by_task.values())
+    }
+
+
+def _spread(by_task: Sequence[Sequence[float]]) -> Spread:
+    return Spread(
+        draws=max(len(values) for values in by_task),
+        worst=sum(min(values) for values in by_task) / len(by_task),
+        best=sum(max(values) for values in by_task) / len(by_task),
+        deviation=sum(pstdev(values) for values in by_task) / len(by_task),
+    )
 
 
 def recovery(average: Mapping[str, Mapping[Cell, float]], method: str, cell: Cell) -> float | None:

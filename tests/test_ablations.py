@@ -132,6 +132,50 @@ def test_an_expert_left_out_is_said_to_be_left_out_of_the_prior_only(run, plain)
     assert "top-k@without-nearest" in report["averages"]
 
 
+def test_photos_of_the_unseen_task_take_its_sentences_place(run, plain, toys):
+    report = found(run("bench", "--table", "ablation-condition", "--data", toys, "--json"))
+    assert report["methods"]["top-k@visual"] == "Top-K weighted (visual: saw its training photos)"
+    for name in ("top-k", "cvae"):
+        assert report["averages"][f"{name}@textual"] == pytest.approx(plain[name])
+    nearest = found(run("bench", "--table", "ablation-condition", "--data", toys, "--baselines", "nearest", "--json"))
+    session = Session.open()
+    from PIL import Image
+
+    from sglora_cli.measuring import Candidate, Measurer
+
+    def looks(task):  # the obvious way: one photo after the other, the first five of a task train
+        files = sorted((toys / "toys/images").glob(f"{task}_[0-4].png"))
+        stems = [session.model.stem([Image.open(file).convert("RGB")]) for file in files]
+        mean = sum(session.model.encode_image(stem)[0] for stem in stems)
+        return mean / mean.norm()
+
+    for task in session.pack.unseen():
+        alike = [float(looks(task.name) @ looks(key.split("/")[1])) for key in session.pack.experts.names]
+        best_P = session.pack.experts.means([alike.index(max(alike))])[0]
+        expected = {
+            (r.direction, r.k): r.value
+            for r in Measurer(session.model).rows(task, [Candidate("x", session.pack.layout, best_P)])
+        }
+        measured = {
+            (r["direction"], r["k"]): r["value"]
+            for r in nearest["rows"]
+            if (r["method"], r["task"]) == ("nearest@visual", task.name)
+        }
+        assert measured == expected
+
+
+def test_a_visual_condition_without_photos_or_looks_says_what_to_do(run, toy_pack, toys):
+    bare = run("bench", "--table", "ablation-condition")
+    assert (bare.exit_code, bare.stdout) == (6, "")
+    assert bare.stderr.endswith("hint: name the folder of the photos: --data DIR\n")
+    old = run("bench", "--pack", "starter", "--table", "ablation-condition")
+    assert old.exit_code == 6
+    assert old.stderr == (
+        "error: pack 'starter' was built before packs kept what their experts look like\n"
+        "hint: build it again: sglora pack build RECIPE --data DIR\n"
+    )
+
+
 def test_sentences_of_a_file_take_the_templates_place(run, plain, sentences):
     table = ("bench", "--table", "ablation-description", "--json")
     same = sentences({"toys/mug": "a photo of a mug", "nest": ["a photo of a nest"], "toys/other": "unused"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,11 +13,12 @@ from sglora_cli.checkpoints import Checkpoint
 from sglora_cli.contracts import Material, Site
 from sglora_cli.errors import BadFile
 from sglora_cli.semantics import Prior
-from sglora_cvae import Cvae, CvaeConfig
+from sglora_cvae import CvaeConfig, sglora_generators
 from sglora_cvae.network import Network, fit, restore
 from sglora_cvae.scaling import Scaling, projection, span
 
 LAYOUT = Layout((Site("q", 6, 5),), rank=2, alpha=2.0)
+CVAE, ICM = sglora_generators()
 
 
 class Experts:
@@ -136,7 +138,7 @@ def test_a_killed_training_goes_on_with_the_same_bytes(trained, tmp_path, monkey
 
 def test_what_it_will_need_is_its_size():
     settings = {"hidden": 7, "latent": 3, "epochs": 2, "batch": 4}
-    found = Cvae().cost(LAYOUT, 2, 20, settings)
+    found = CVAE.cost(LAYOUT, 2, 20, settings)
     network = Network(LAYOUT.size, 7, 3)
     assert found["parameters"] == sum(p.numel() for p in network.parameters())
     assert found["bytes"] > 16 * found["parameters"]
@@ -254,7 +256,7 @@ def test_a_killed_training_with_a_projection_goes_on_with_the_same_bytes(tmp_pat
 
 def test_what_a_projection_will_need_does_not_grow_with_all_numbers_of_the_networks():
     settings = {"hidden": 7, "latent": 3, "epochs": 2, "batch": 4, "projection": 5}
-    found = Cvae().cost(LAYOUT, 2, 20, settings)
+    found = CVAE.cost(LAYOUT, 2, 20, settings)
     assert found["parameters"] == sum(p.numel() for p in Network(5, 7, 3).parameters())
     _, _, fitted, _ = train(projection=5, hidden=7, latent=3)
     stored = sum(x.numel() * x.element_size() for x in fitted.tensors().values())
@@ -276,27 +278,32 @@ def test_a_pack_with_a_projection_is_built_and_asked(run, tiny, toys, recipe, tm
     assert run("generate", "a red mug", "--pack", "toys", "-o", tmp_path / "x.safetensors").exit_code == 0
 
 
-def test_icm_lora_is_told_the_tasks_embedding_and_nothing_else():
+@pytest.mark.parametrize("projection", [0, 6])
+def test_icm_lora_is_told_the_tasks_embedding_and_nothing_else(projection):
     """Two tasks told apart by their embeddings: each comes back, whatever the prior's mean says."""
-    from dataclasses import replace
-
-    from sglora_cvae import IcmLora
-    from sglora_cvae.icm import restore
-
     experts = Experts()
     dice = torch.Generator().manual_seed(4)
     states = [experts.mu[t] + 0.1 * torch.randn(20, LAYOUT.size, generator=dice) for t in range(2)]
     priors = [replace(condition(experts.mu[0]), embedding_D=torch.eye(4)[t]) for t in range(2)]
     material = material_of(experts, states, priors)
-    fitted, facts = IcmLora().fit(material, {"hidden": 32, "latent": 2, "epochs": 200, "learning_rate": 0.01})
-    again = restore(experts, fitted.tensors())
+    settings = {"hidden": 32, "latent": 2, "epochs": 200, "learning_rate": 0.01, "projection": projection}
+    fitted, facts = ICM.fit(material, settings)
+    again = ICM.restore(experts, fitted.tensors())
     for t in range(2):
         asked = replace(priors[t], mean_P=experts.mu[1], variance_P=torch.zeros(LAYOUT.size))
         (flat_P,) = again.generate(asked, 1, 0, 0.0)
         assert float((flat_P - experts.mu[t]).norm()) < 0.2 * float((experts.mu[0] - experts.mu[1]).norm())
         assert torch.allclose(flat_P, fitted.generate(asked, 1, 0, 0.0)[0], atol=0.02)
     assert facts["error_per_number"] < facts["spread_per_number"]
-    with pytest.raises(BadFile, match="not the tensors of ICM-LoRA"):
-        restore(experts, {})
+    with pytest.raises(BadFile, match="not the tensors of a CVAE"):
+        ICM.restore(experts, {})
     with pytest.raises(BadFile):
-        Cvae().restore(experts, fitted.tensors())
+        CVAE.restore(experts, fitted.tensors())
+
+
+def test_what_icm_lora_will_need_has_the_width_of_its_condition():
+    settings = {"hidden": 7, "latent": 3, "epochs": 2, "batch": 4}
+    found = ICM.cost(LAYOUT, 2, 20, settings)
+    assert found["parameters"] == sum(p.numel() for p in Network(LAYOUT.size, 7, 3, 5).parameters())
+    assert found["parameters"] < CVAE.cost(LAYOUT, 2, 20, settings)["parameters"]
+    assert found["seconds"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -118,3 +119,21 @@ def test_a_cell_nobody_measured_is_empty():
     rows = [row for row in report(("I2T",)).rows if (row.method, row.k) != ("y", 5)]
     line = next(line for line in sections(replace(report(("I2T",)), rows=rows))[0].lines if line.method == "y")
     assert line.cells[1:3] == ["25.0", ""]
+
+
+def test_draws_say_from_each_tasks_worst_to_its_best():
+    one = report(("I2T",))
+    drawn = [
+        Row("x", "coco", task, sample, "I2T", 1, value)
+        for task, values in (("t-1", (10.0, 20.0, 60.0)), ("t1", (40.0, 40.0, 40.0)))
+        for sample, value in enumerate(values)
+    ]
+    rows = [row for row in one.rows if (row.method, row.k) != ("x", 1)]
+    several = replace(one, rows=[*rows, *drawn])
+    # (10 + 40) / 2, (60 + 40) / 2; the variance of 10, 20, 60 is (400 + 100 + 900) / 3
+    line = "X, from each task's worst to its best of 3 draws: I2T R@1 25.0 to 50.0 (deviation 10.80)."
+    assert line in plain(several).splitlines()
+    assert "draws:" not in plain(one)
+    told = json.loads(as_json(several))["draws"]["x I2T R@1"]
+    assert told == {"draws": 3, "worst": 25.0, "best": 50.0, "deviation": pytest.approx((1400 / 3) ** 0.5 / 2)}
+    assert json.loads(as_json(one))["draws"] == {}

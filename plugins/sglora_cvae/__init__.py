@@ -11,6 +11,10 @@ What the paper leaves open is chosen here, on training tasks only:
 With `projection` the networks see R coordinates of those numbers, in the span of the experts and the training tasks'
 states (scaling.py); the squared error stays that of the P numbers, but for what lies outside of the span.
 
+ICM-LoRA as a baseline is the same with another condition: it reproduces adapters of the tasks it learned, told which
+by a task vector of their data, and nothing of the experts. An unseen task has no such vector; its sentence's embedding
+d* takes the place, for which the method was not made.
+
 Shapes: P numbers of an adapter, R coordinates, Z latent, B batch, S samples.
 """
 
@@ -40,54 +44,45 @@ class CvaeConfig:
     weight_decay: float = knob(1e-2, "Weight decay of AdamW.", least=0)
     kl_weight: float = knob(1.0, "lambda of Eq. 9.", least=0)
     projection: int = knob(0, "R, coordinates in the adapters' span that the networks see; 0: all numbers.", least=0)
+    held_out: int = knob(0, "Folds of training tasks on which it is scored, fitted without them; 0: not.", least=0)
     energy: float = knob(1.0, "Fewer coordinates if they hold this share of squared norm.", least=1e-6, most=1)
 
 
 @dataclass(frozen=True)
 class Cvae:
-    name: str = "cvae"
-    label: str = "SG-LoRA"
-    summary: str = "SG-LoRA: a sample of the conditional variational autoencoder (Eq. 9)"
+    """Trained and asked with the condition it is named for, all else alike."""
+
+    name: str
+    label: str
+    summary: str
+    condition: str
+    """"prior": {mu*, sigma*^2}. "embedding": d*."""
     learns: bool = True
     config: type = CvaeConfig
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         from .network import fit
 
-        return fit(material, from_mapping(CvaeConfig, settings, "generators.cvae"))
+        return fit(material, self._config(settings), self.condition)
 
     def cost(self, layout: Layout, tasks: int, states: int, settings: Mapping[str, Any]) -> dict[str, Any]:
         from .cost import cost
 
-        return cost(layout.size, tasks, states, from_mapping(CvaeConfig, settings, "generators.cvae"))
+        # How wide an embedding is the layout does not say: the encoder's width stands for it.
+        width = max(site.in_features for site in layout.sites) if self.condition == "embedding" else 0
+        return cost(layout.size, tasks, states, self._config(settings), width)
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> Any:
         from .network import restore
 
-        return restore(experts, tensors)
+        return restore(experts, tensors, self.condition)
 
-
-@dataclass(frozen=True)
-class IcmLora:
-    """The same networks asked by the task's embedding alone: see icm.py."""
-
-    name: str = "icm-lora"
-    label: str = "ICM-LoRA"
-    summary: str = "CVAE asked by the task's embedding, made for the tasks it learned and asked by a sentence here"
-    learns: bool = True
-    config: type = CvaeConfig
-
-    def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-        from .icm import fit
-
-        return fit(material, from_mapping(CvaeConfig, settings, "generators.icm-lora"))
-
-    def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> Any:
-        from .icm import restore
-
-        return restore(experts, tensors)
+    def _config(self, settings: Mapping[str, Any]) -> CvaeConfig:
+        return from_mapping(CvaeConfig, settings, f"generators.{self.name}")
 
 
 @hookimpl
-def sglora_generators() -> list[Cvae | IcmLora]:
-    return [Cvae(), IcmLora()]
+def sglora_generators() -> list[Cvae]:
+    sample = "SG-LoRA: a sample of the conditional variational autoencoder (Eq. 9)"
+    closed = "CVAE asked by the task's embedding, made for the tasks it learned and asked by a sentence here"
+    return [Cvae("cvae", "SG-LoRA", sample, "prior"), Cvae("icm-lora", "ICM-LoRA", closed, "embedding")]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from . import CvaeConfig
 from .network import Network
@@ -18,52 +19,78 @@ _COLUMNS = 16_384
 """Numbers of an adapter when the search for a span is tried: its time goes with them."""
 
 
-def cost(size: int, tasks: int, states: int, config: CvaeConfig) -> dict[str, Any]:
+def cost(size: int, tasks: int, states: int, config: CvaeConfig, width: int = 0) -> dict[str, Any]:
     """Parameters, peak bytes, seconds and the file's bytes of a fit to adapters of `size` numbers, on this machine's
-    CPU."""
+    CPU. `width` is the condition's; 0: that of {mu*, sigma*^2}."""
     seen = min(config.projection, size) or size
-    parameters = _parameters(seen, config)
+    width = width or 2 * seen
+    parameters = _parameters(seen, config, width)
     # Weights, their gradients and Adam's two moments; conditions of all tasks; a batch's numbers, a few times over.
-    numbers = 4 * parameters + 2 * seen * tasks + 8 * 3 * seen * min(config.batch, tasks * states)
-    seconds = config.epochs * -(-tasks * states // config.batch) * _step_of(seen, config, parameters)
-    stored = 2 * _parameters(seen, config, stored=True) + 8 * size
+    numbers = 4 * parameters + width * tasks + 8 * (seen + width) * min(config.batch, tasks * states)
+    blocks = -(-tasks * states // BLOCK)
+    seconds = config.epochs * -(-tasks * states // config.batch) * _step_of(seen, width, config, parameters)
+    # Errors are measured at the end; without a projection every epoch reads all numbers, too.
+    seconds += _numbers(size) * blocks * (1 if config.projection else config.epochs + 1)
+    stored = 2 * _parameters(seen, config, width, stored=True) + 8 * size
     if config.projection:
         # Directions so far with a block, a few times over while they are turned; the basis; a state's R coordinates.
         numbers += size * (5 * (seen + 2 * BLOCK) + seen) + tasks * states * seen
-        seconds += _span(size, seen) * -(-tasks * states // BLOCK)
+        seconds += (_span(size, seen) + 2 * _numbers(size) + _coordinates(size, seen)) * blocks
         stored += 2 * seen * size
     return {"parameters": parameters, "bytes": 4 * numbers, "seconds": seconds, "stored_bytes": stored}
 
 
-def _parameters(size: int, config: CvaeConfig, stored: bool = False) -> int:
+def _parameters(size: int, config: CvaeConfig, width: int, stored: bool = False) -> int:
     """All of them, or those that are stored: the encoder is needed for training only."""
     with torch.device("meta"):
-        network = Network(size, config.hidden, config.latent)
+        network = Network(size, config.hidden, config.latent, width)
     if stored:
         del network.encoder
     return sum(p.numel() for p in network.parameters())
 
 
-def _step_of(size: int, config: CvaeConfig, parameters: int) -> float:
+def _step_of(size: int, width: int, config: CvaeConfig, parameters: int) -> float:
     smaller = replace(config, hidden=max(1, min(config.hidden, config.hidden * _TRIAL // parameters)))
-    return _step(size, smaller) * parameters / _parameters(size, smaller)
+    return _step(size, width, smaller) * parameters / _parameters(size, smaller, width)
 
 
-def _step(size: int, config: CvaeConfig) -> float:
+def _step(size: int, width: int, config: CvaeConfig) -> float:
     """Seconds of one step, the first one, which is slow, left out."""
     with torch.random.fork_rng():
-        network = Network(size, config.hidden, config.latent)
+        network = Network(size, config.hidden, config.latent, width)
     optimiser = torch.optim.AdamW(network.parameters())
-    x_BP, c_BC, noise_BZ = (torch.zeros(config.batch, width) for width in (size, 2 * size, config.latent))
+    x_BP, c_BC, noise_BZ = (torch.zeros(config.batch, columns) for columns in (size, width, config.latent))
     seconds = 0.0
     for _ in range(2):
         began = time.monotonic()
         error_B, kl_B = network(x_BP, c_BC, noise_BZ)
         optimiser.zero_grad()
         (error_B + kl_B).mean().backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 100.0)
         optimiser.step()
         seconds = time.monotonic() - began
     return seconds
+
+
+def _numbers(size: int) -> float:
+    """Seconds that a block of states takes to be read, scaled and summed up."""
+    columns = min(size, _COLUMNS)
+    block_BP, unit_P = torch.ones(BLOCK, columns), torch.ones(columns)
+    began = time.monotonic()
+    x_BP = (block_BP.clone() - unit_P) / unit_P  # what is read from disk is copied at least once
+    _ = x_BP.sum(dim=0).double() + (x_BP**2).sum(dim=0).double()
+    return (time.monotonic() - began) * size / columns
+
+
+def _coordinates(size: int, rank: int) -> float:
+    """Seconds for a block's coordinates, which the networks learn on, and at the end for what lies outside of them."""
+    columns = min(size, _COLUMNS)
+    block_BP, basis_RP = torch.ones(BLOCK, columns), torch.ones(rank, columns)
+    began = time.monotonic()
+    _ = block_BP @ basis_RP.T
+    outside_BP = block_BP - (block_BP @ basis_RP.T) @ basis_RP
+    _ = outside_BP.double().square().sum()
+    return (time.monotonic() - began) * size / columns
 
 
 def _span(size: int, rank: int) -> float:

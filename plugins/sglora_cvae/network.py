@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,21 @@ from sglora_cli.api import BadFile, Checkpoint, Experts, Material, Prior
 
 from . import CvaeConfig
 from .scaling import AnyScaling, Projection, Scaling, blocks, projection
+
+Condition = Callable[[AnyScaling, Prior], Tensor]
+
+
+def of_prior(scaling: AnyScaling, prior: Prior) -> Tensor:
+    """c = {mu*, sigma*^2} in the networks' numbers: (2 P,), or (2 R,)."""
+    return scaling.condition(prior)
+
+
+def of_embedding(scaling: AnyScaling, prior: Prior) -> Tensor:
+    """d* as (D,), of unit mean square: the numbers of a unit vector are too small for the first layer."""
+    return prior.embedding_D * len(prior.embedding_D) ** 0.5
+
+
+CONDITIONS: Mapping[str, Condition] = {"prior": of_prior, "embedding": of_embedding}
 
 
 class Network(nn.Module):
@@ -53,11 +68,12 @@ class FittedCvae:
 
     scaling: AnyScaling
     network: Network
+    condition: Condition
 
     @torch.no_grad()
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
         """(S, P): z ~ p(z | c) with its standard deviation times the temperature, then the decoder."""
-        c_C = self.scaling.condition(prior)
+        c_C = self.condition(self.scaling, prior)
         mean_Z, log_Z = self.network.gaussian(self.network.prior, c_C)
         generator = torch.Generator().manual_seed(seed)
         noise_SZ = torch.randn(samples, len(mean_Z), generator=generator)
@@ -69,27 +85,27 @@ class FittedCvae:
         return {**self.scaling.tensors(), **kept}
 
 
-def restore(
-    experts: Experts, tensors: Mapping[str, Tensor], kind: type[Scaling] = Scaling, condition: int = 0
-) -> FittedCvae:
+def restore(experts: Experts, tensors: Mapping[str, Tensor], condition: str = "prior") -> FittedCvae:
     """From `tensors()`. Raises BadFile if they do not fit the pack's layout."""
     try:
-        scaling = _scaling(tensors, experts.layout.size, kind)
+        scaling = _scaling(tensors, experts.layout.size)
         hidden = len(tensors["network.prior.0.bias"])
         latent = len(tensors["network.prior.2.bias"]) // 2
         with torch.device("meta"):
-            network = Network(scaling.size, hidden, latent, condition)
+            # Only the file knows how wide an embedding is.
+            width = tensors["network.prior.0.weight"].shape[-1] if condition == "embedding" else 0
+            network = Network(scaling.size, hidden, latent, width)
         del network.encoder
         state = {k.removeprefix("network."): v.float() for k, v in tensors.items() if k.startswith("network.")}
         network.load_state_dict(state, assign=True)
     except (KeyError, RuntimeError) as error:
         raise BadFile(f"these are not the tensors of a CVAE for this pack: {error}", "build the pack again") from None
-    return FittedCvae(scaling, network.requires_grad_(False).eval())
+    return FittedCvae(scaling, network.requires_grad_(False).eval(), CONDITIONS[condition])
 
 
-def _scaling(tensors: Mapping[str, Tensor], size: int, kind: type[Scaling]) -> AnyScaling:
+def _scaling(tensors: Mapping[str, Tensor], size: int) -> AnyScaling:
     """Raises BadFile, or KeyError where a tensor is missing."""
-    whole = kind(tensors["centre"].float(), tensors["unit"].float())
+    whole = Scaling(tensors["centre"].float(), tensors["unit"].float())
     if whole.centre_P.shape != (size,) or whole.unit_P.shape != (size,):
         raise BadFile(f"the CVAE was made for {len(whole.centre_P)} numbers, the pack's adapters have {size}")
     if "basis" not in tensors:
@@ -103,12 +119,12 @@ def _scaling(tensors: Mapping[str, Tensor], size: int, kind: type[Scaling]) -> A
 class _Training:
     """Mini-batches of states, read from disk, until the last epoch; goes on from `checkpoint()`."""
 
-    def __init__(self, material: Material, config: CvaeConfig, scaling: AnyScaling) -> None:
+    def __init__(self, material: Material, config: CvaeConfig, scaling: AnyScaling, condition: Condition) -> None:
         self.material, self.config, self.scaling, self.epoch = material, config, scaling, 0
         self.error = self.kl = 0.0
         self.count = len(material.tasks) * material.states_of_task
         self.known_NR = _coordinates(material, scaling) if isinstance(scaling, Projection) else None
-        self.condition_TC = torch.stack([scaling.condition(prior) for prior in material.priors])
+        self.condition_TC = torch.stack([condition(scaling, prior) for prior in material.priors])
         with torch.random.fork_rng():
             torch.manual_seed(material.seed)
             width = self.condition_TC.shape[1]
@@ -181,11 +197,11 @@ def draw(material: Material, task_B: Sequence[int], state_B: Sequence[int]) -> T
     return torch.cat(parts)
 
 
-def fit(material: Material, config: CvaeConfig, kind: type[Scaling] = Scaling) -> tuple[FittedCvae, dict[str, Any]]:
+def fit(material: Material, config: CvaeConfig, condition: str = "prior") -> tuple[FittedCvae, dict[str, Any]]:
     """Train on the saved states of the training tasks; also returns the last epoch's losses."""
-    whole = kind.of(material.experts)
+    whole = Scaling.of(material.experts)
     scaling, kept = projection(material, whole, config.projection, config.energy) if config.projection else (whole, 1.0)
-    training, size = _Training(material, config, scaling), whole.size
+    training, size = _Training(material, config, scaling, CONDITIONS[condition]), whole.size
     if material.checkpoint and (found := material.checkpoint.load()):
         training.restore(*found)
     while training.epoch < config.epochs:
@@ -197,7 +213,7 @@ def fit(material: Material, config: CvaeConfig, kind: type[Scaling] = Scaling) -
             )
         if material.checkpoint and material.checkpoint.due:
             training.save(material.checkpoint)
-    fitted = FittedCvae(scaling, training.network.requires_grad_(False).eval())
+    fitted = FittedCvae(scaling, training.network.requires_grad_(False).eval(), CONDITIONS[condition])
     return fitted, {
         "parameters": sum(p.numel() for p in training.network.parameters()),
         "trained_on": {"tasks": len(material.tasks), "states": material.states_of_task},

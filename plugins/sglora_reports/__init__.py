@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 
-from sglora_cli.api import Report, Row, averages, hookimpl
+from sglora_cli.api import Report, Row, averages, hookimpl, spreads
 
 from .tables import cell_name
 from .texts import latex, markdown, plain, terminal
@@ -31,7 +31,7 @@ class Text:
 
 
 def as_json(report: Report) -> str:
-    """Averages, differences and every row."""
+    """Averages, differences, spreads of draws, and every row."""
     content = {
         "pack": report.pack,
         "methods": dict(report.labels),
@@ -41,6 +41,11 @@ def as_json(report: Report) -> str:
         "differences": {
             f"{method} {cell_name((direction, k))}": {"mean": gap[0], "low": gap[1], "high": gap[2]}
             for (method, direction, k), gap in report.differences.items()
+        },
+        "draws": {
+            f"{method} {cell_name(cell)}": asdict(spread)
+            for method, by_cell in spreads(report.rows).items()
+            for cell, spread in by_cell.items()
         },
         "rows": [{key: value for key, value in asdict(row).items() if key != "hits"} for row in report.rows],
     }

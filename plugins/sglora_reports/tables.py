@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sglora_cli.api import Report, averages, is_clear, recovery
+from sglora_cli.api import Report, averages, is_clear, recovery, spreads
 
 from .paper import published
 
@@ -78,7 +78,7 @@ def _section(report: Report, name: str, dataset: str, whole: bool) -> Section:
         header,
         [line for line in lines if line.method in REFERENCES],
         [line for line in lines if line.method not in REFERENCES],
-        findings(report, first) if whole else (),
+        [*findings(report, first), *draws(report, dataset, first)] if whole else (),
     )
 
 
@@ -125,6 +125,22 @@ def findings(report: Report, first: Sequence[Cell]) -> list[str]:
             parts.append(f"cannot be told from {rival}: {', '.join(rest)}")
         if parts:
             found.append(f"{cell_name(cell)}: {'; '.join(parts)}.")
+    return found
+
+
+def draws(report: Report, dataset: str, first: Sequence[Cell]) -> list[str]:
+    """How much it matters which of a method's draws a user gets."""
+    found = []
+    for method, by_cell in spreads(report.rows, dataset).items():
+        parts = [
+            f"{cell_name(cell)} {by_cell[cell].worst:.1f} to {by_cell[cell].best:.1f} "
+            f"(deviation {by_cell[cell].deviation:.2f})"
+            for cell in first
+            if cell in by_cell
+        ]
+        count = max(spread.draws for spread in by_cell.values())
+        label = report.labels.get(method, method)
+        found.append(f"{label}, from each task's worst to its best of {count} draws: {', '.join(parts)}.")
     return found
 
 

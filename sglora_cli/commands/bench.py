@@ -32,7 +32,7 @@ from sglora_cli.configs import BenchConfig, RuntimeConfig, options_of
     default="all",
     show_default=True,
     help="all, in, cross, flickr, retrieval or classification tasks; or ablation-k, -tau, -samples, -description, "
-    "-expert: methods on all tasks with one thing changed.",
+    "-expert, -condition: methods on all tasks with one thing changed.",
 )
 @click.option(
     "--sentences",

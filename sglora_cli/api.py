@@ -68,6 +68,7 @@ from sglora_cli.progressing import progress
 from sglora_cli.rows import averages, recovery
 from sglora_cli.settings import cache_folder
 from sglora_cli.statistics import is_clear
+from sglora_cli.strict import TEXT_LIMIT, json_value, read_bytes
 
 if TYPE_CHECKING:
     from sglora_cli.adapters import Layout, mix
@@ -107,6 +108,7 @@ _LATE = {
 
 __all__ = [
     "ROLES",
+    "TEXT_LIMIT",
     "AttentionSites",
     "Backbone",
     "BadFile",
@@ -157,6 +159,7 @@ __all__ = [
     "hookimpl",
     "inside",
     "is_clear",
+    "json_value",
     "knob",
     "load_tensors",
     "mix",
@@ -168,6 +171,7 @@ __all__ = [
     "progress",
     "put_folder",
     "read_adapter",
+    "read_bytes",
     "read_image",
     "read_json",
     "read_state",

@@ -23,10 +23,13 @@ from torch import Tensor
 from sglora_cli.contracts import Model
 from sglora_cli.errors import BadFile, Mismatch, UsageError
 from sglora_cli.files import parse_json, read_image
+from sglora_cli.strict import read_bytes
 from sglora_cli.tensor_rows import TensorRows
 
 MAX_CHARACTERS = 2000
 MAX_TEXTS = 10_000
+TEXTS_LIMIT = 4 * MAX_CHARACTERS * MAX_TEXTS
+"""Bytes of a file with them."""
 _WEIGHTED = re.compile(r"\s*([0-9.eE+-]+)\s*\|(.*)", re.DOTALL)
 _BATCH = 32
 
@@ -84,10 +87,7 @@ def read_texts(path: Path) -> list[str | tuple[float, str]]:
     Text: a sentence a line, `weight | sentence` for a weighted one; empty lines do not count.
     JSON: a list of sentences, or a table {sentence: weight}.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadFile(f"{path} cannot be read: {error.strerror}", "name a text file, or a .json file") from None
+    data = read_bytes(path, TEXTS_LIMIT)
     found: list[str | tuple[float, str]]
     if path.suffix.lower() == ".json":
         found = _json_texts(path, parse_json(data, str(path)))

@@ -45,7 +45,7 @@ from sglora_cli.shelves import MANIFEST
 from sglora_cli.training import TaskTensors
 
 FORMAT = 1
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a summary may have lines and tabs
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # a summary may have lines and tabs
 
 
 def file_name(key: str) -> str:
@@ -203,7 +203,8 @@ class Pack:
             for path in sorted(self.folder.rglob("*"))
             if path.is_file() and path != self.folder / MANIFEST
         }
-        wrong = [f"{name} is missing" for name in sorted(set(listed) - set(found))]
+        wrong = [f"{name} is a link, not a file" for name, path in found.items() if path.is_symlink()]
+        wrong += [f"{name} is missing" for name in sorted(set(listed) - set(found))]
         wrong += [f"{name} is not listed in {MANIFEST}" for name in sorted(set(found) - set(listed))]
         wrong += [
             f"{name} has changed since the pack was built"

@@ -103,7 +103,7 @@ class Worker:
             self.counts["read"] += 1
         except SgloraError as error:
             self.counts[type(error).__name__] += 1
-            return "" if error.message.isprintable() or "\n" in error.message else ""
+            return ""
         except Hang:
             self.counts["hang"] += 1
             return "hang\n" + traceback.format_exc()
@@ -111,7 +111,9 @@ class Worker:
             self.counts["foreign"] += 1
             inner = error.__cause__ or error
             frames = [f for f in traceback.extract_tb(inner.__traceback__) if "/tests/" not in f.filename]
-            where = next((f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames) if "sglora" in f.filename), "?")
+            where = next(
+                (f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames) if "sglora" in f.filename), "?"
+            )
             self.kinds.add(f"{type(inner).__name__} at {where}: {str(inner)[:100]!r}")
             return traceback.format_exc()
         return ""
@@ -197,9 +199,13 @@ def child(name: str, options: argparse.Namespace, first: int, count: int, home: 
     try:
         return json.loads(done.stdout.splitlines()[-1]), count
     except (IndexError, ValueError):
-        state = json.loads((home / "state").read_text()) if (home / "state").exists() else {"n": first}
+        if not (home / "state").exists():
+            sys.exit(f"{name} does not read what nobody damaged:\n{done.stderr}")
+        state = json.loads((home / "state").read_text())
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / f"{name.replace(' ', '-')}-died-{state['n']}.txt").write_text(done.stdout[-3000:] + done.stderr[-9000:])
+        (options.out / f"{name.replace(' ', '-')}-died-{state['n']}.txt").write_text(
+            done.stdout[-3000:] + done.stderr[-9000:]
+        )
         return {**state, "died": True}, state["n"] - first + 50
 
 

@@ -57,7 +57,23 @@ def mutated_safetensors(dice: Dice, data: bytes) -> bytes:
 
 
 def _odd_entry(dice: Dice, entry: dict[str, Any]) -> None:
-    kinds = ("BOOL", "U8", "I8", "F8_E4M3", "F8_E8M0", "F4", "F6_E2M3", "C64", "U64", "BF16", "F16", "F64", "I64", "x", "")
+    kinds = (
+        "BOOL",
+        "U8",
+        "I8",
+        "F8_E4M3",
+        "F8_E8M0",
+        "F4",
+        "F6_E2M3",
+        "C64",
+        "U64",
+        "BF16",
+        "F16",
+        "F64",
+        "I64",
+        "x",
+        "",
+    )
     start, end = entry["data_offsets"]
     numbers = (*NUMBERS[:-2], start, end, start + 1, end - 1, end + 4)
     action = dice.randrange(5)
@@ -70,7 +86,9 @@ def _odd_entry(dice: Dice, entry: dict[str, Any]) -> None:
     elif action == 2:
         entry["data_offsets"] = [dice.choice(numbers), dice.choice(numbers)]
     elif action == 3:  # another type and a shape that fits its bytes
-        entry["dtype"], width = dice.choice((("F16", 2), ("U8", 1), ("F64", 8), ("I64", 8), ("BOOL", 1), ("F8_E5M2", 1)))
+        entry["dtype"], width = dice.choice(
+            (("F16", 2), ("U8", 1), ("F64", 8), ("I64", 8), ("BOOL", 1), ("F8_E5M2", 1))
+        )
         entry["shape"] = [(end - start) // width]
     else:
         key = dice.choice(("dtype", "shape", "data_offsets"))
@@ -89,7 +107,9 @@ def mutated_zip(dice: Dice, data: bytes) -> bytes:
     if action < 0.65:
         entries[at] = (entry, mutated(dice, content, entry.filename))
     elif action < 0.8:
-        new = zipfile.ZipInfo(dice.choice((*TEXTS[4:20], entry.filename.upper(), entry.filename + "/x", entry.filename)))
+        new = zipfile.ZipInfo(
+            dice.choice((*TEXTS[4:20], entry.filename.upper(), entry.filename + "/x", entry.filename))
+        )
         entries.insert(dice.randrange(len(entries) + 1), (new, content))
     elif action < 0.9:
         entry.external_attr = dice.choice((0o120777 << 16, 0o010644 << 16, 0o040755 << 16, 0x10, 2**32 - 1))
@@ -143,7 +163,22 @@ def mutated_tar(dice: Dice, data: bytes) -> bytes:
     field, width = dice.choice(((0, 100), (100, 8), (124, 12), (124, 12), (156, 1), (157, 100), (345, 155), (482, 1)))
     negative = b"\xff" * (width - 2) + b"\xfe\x00"
     huge = b"\x80" + b"\x00" * max(0, width - 9) + b"\x7f" + b"\xff" * 7
-    values = (negative, huge, b"7" * width, b"\0" * width, b"-1", b"../../x", b"/etc/x", b"S", b"2", b"x", b"L", b"K", b"g", b"1")
+    values = (
+        negative,
+        huge,
+        b"7" * width,
+        b"\0" * width,
+        b"-1",
+        b"../../x",
+        b"/etc/x",
+        b"S",
+        b"2",
+        b"x",
+        b"L",
+        b"K",
+        b"g",
+        b"1",
+    )
     block[field : field + width] = dice.choice(values)[:width].ljust(width, b"\0")
     return data[:at] + _summed(block) + data[at + 512 :]
 
@@ -157,7 +192,12 @@ def _with_extension(dice: Dice, data: bytes) -> bytes:
     size = len(line) + 3
     content = dice.choice((str(size).encode(), b"0", b"-5", b"99999999999")) + b" " + line
     block = bytearray(512)
-    block[0:4], block[100:107], block[156:157], block[257:263] = b"head", b"0000644", dice.choice((b"x", b"g")), b"ustar\0"
+    block[0:4], block[100:107], block[156:157], block[257:263] = (
+        b"head",
+        b"0000644",
+        dice.choice((b"x", b"g")),
+        b"ustar\0",
+    )
     block[124:136] = b"%011o\0" % len(content)
     return _summed(block) + content.ljust(512, b"\0") + data
 
@@ -182,7 +222,9 @@ def odd_tensors(dice: Dice) -> tuple[Callable[[], Any], ...]:
         lambda: torch.ones(2).expand(dice.choice((3, 16)), 2),
         lambda: one.to_sparse(),
         lambda: torch.quantize_per_tensor(one, 0.1, 0, torch.quint8),
-        lambda: torch.ones(2, 2, dtype=dice.choice((torch.int64, torch.bool, torch.complex64, torch.float16, torch.uint8))),
+        lambda: torch.ones(
+            2, 2, dtype=dice.choice((torch.int64, torch.bool, torch.complex64, torch.float16, torch.uint8))
+        ),
         lambda: torch.tensor(dice.choice((float("nan"), 1.0))),
         lambda: torch.ones(0, 4),
         lambda: torch.nn.Parameter(one),
@@ -255,14 +297,29 @@ def mutated_mat(dice: Dice, data: bytes) -> bytes:
     if dice.random() < 0.1:
         table[dice.choice(("x", "labels", "trnid"))] = table.pop(name)
     out = io.BytesIO()
-    savemat(out, table, do_compression=dice.random() < 0.5, format=dice.choice(("5", "5", "4")) if dice.random() < 0.3 else "5")
+    savemat(
+        out,
+        table,
+        do_compression=dice.random() < 0.5,
+        format=dice.choice(("5", "5", "4")) if dice.random() < 0.3 else "5",
+    )
     return out.getvalue()
 
 
 def mutated_image(dice: Dice, data: bytes) -> bytes:
     """Bytes; in a PNG sizes too, with the checksum right again."""
     if not data.startswith(b"\x89PNG") or dice.random() < 0.4:
-        tokens = (b"\xff\xd8", b"\xff\xda", b"\xff\xc0", b"\xff\xe1", b"Exif\0\0", b"II*\0", b"RIFF", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"GIF89a")
+        tokens = (
+            b"\xff\xd8",
+            b"\xff\xda",
+            b"\xff\xc0",
+            b"\xff\xe1",
+            b"Exif\0\0",
+            b"II*\0",
+            b"RIFF",
+            b"%!PS-Adobe-3.0 EPSF-3.0\n",
+            b"GIF89a",
+        )
         return mutated_bytes(dice, data, tokens)
     changed, chunks, at = b"", data, 8
     while at + 12 <= len(chunks):

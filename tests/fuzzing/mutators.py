@@ -210,4 +210,6 @@ def mutated_csv(dice: Dice, data: bytes) -> bytes:
 
 
 def mutated_text(dice: Dice, data: bytes) -> bytes:
-    return mutated_bytes(dice, data, (b"\n", b"\t", b"#", b",", b"|", b".jpg", b"\xff", *(t.encode("utf-8", "replace") for t in TEXTS)))
+    return mutated_bytes(
+        dice, data, (b"\n", b"\t", b"#", b",", b"|", b".jpg", b"\xff", *(t.encode("utf-8", "replace") for t in TEXTS))
+    )

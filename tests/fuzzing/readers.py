@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 from click.testing import CliRunner
 from conftest import HERE, RECIPE, install
@@ -112,7 +111,7 @@ def _built() -> Path:
     data = home / "data" / "toys"
     data.mkdir(parents=True)
     seeds.toys(data)
-    (home / "toys.toml").write_text(RECIPE.replace('[[source]]', '[[source]]\ndataset = "folder"'))
+    (home / "toys.toml").write_text(RECIPE.replace("[[source]]", '[[source]]\ndataset = "folder"'))
     command("pack", "build", home / "toys.toml", "--data", data.parent, "-o", home / "built")
     assert (home / "built" / "pack.json").is_file(), "the toy pack is not built"
     return home / "built"
@@ -139,6 +138,13 @@ def imported(folder: Path) -> None:
         import_pack(host(), folder / "x.sglora.zip")
     finally:
         shutil.rmtree(shelves.built_folder(), ignore_errors=True)
+
+
+def recipe_seed(folder: Path) -> None:
+    """A recipe and the data set it names."""
+    seeds.recipe(folder)
+    (folder / "x/y").mkdir(parents=True)
+    seeds.toys(folder / "x/y")
 
 
 def a_recipe(folder: Path) -> None:
@@ -183,7 +189,7 @@ def captions_elsewhere(folder: Path) -> None:
                 caption_files.read_lines(path)
             finally:
                 caption_files.mend(path)
-        plan = Plan(folder, folder / "made.jsonl", listed, {})
+        plan = Plan("folder", folder, folder / "made.jsonl", listed, {})
         take_captions(plan, path, CaptionConfig(), dry=True)
 
 
@@ -224,8 +230,20 @@ def clip_weights(folder: Path) -> None:
     weights.preprocessing("ViT-B-16", "", found)
 
 
-PACK_COMMANDS = (("inspect",), ("pack", "show"), ("generate", "a mug", "--explain", "--pack"), ("bench", "--resamples", 100, "--pack"))
-PAGES = (("--as", "csv"), ("--as", "markdown"), ("--as", "latex"), ("--as", "html"), ("--as", "json"), ("--as", "table"))
+PACK_COMMANDS = (
+    ("inspect",),
+    ("pack", "show"),
+    ("generate", "a mug", "--explain", "--pack"),
+    ("bench", "--resamples", 100, "--pack"),
+)
+PAGES = (
+    ("--as", "csv"),
+    ("--as", "markdown"),
+    ("--as", "latex"),
+    ("--as", "html"),
+    ("--as", "json"),
+    ("--as", "table"),
+)
 
 
 def pack_commands(folder: Path) -> None:
@@ -240,12 +258,27 @@ def report_commands(folder: Path) -> None:
 
 def data_commands(folder: Path) -> None:
     command("data", "check", "folder", "--path", folder, "--report", folder / "page.html")
-    command("data", "caption", "folder", "--path", folder, "--from", folder / "captions.jsonl", "-o", folder / "made.jsonl", "--dry-run")
+    command(
+        "data",
+        "caption",
+        "folder",
+        "--path",
+        folder,
+        "--from",
+        folder / "captions.jsonl",
+        "-o",
+        folder / "made.jsonl",
+        "--dry-run",
+    )
 
 
 def file_commands(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         command("inspect", path)
+
+
+def names_of(folder: Path) -> None:
+    Folder().images(folder)
 
 
 def few_and(seed: Seed, *more: Seed) -> Seed:
@@ -255,7 +288,9 @@ def few_and(seed: Seed, *more: Seed) -> Seed:
 FEW = {name: seeds.few(f"captions.{name}", text) for name, text in (("jsonl", seeds.JSONL), ("csv", seeds.CSV))}
 JSONS = {
     "coco captions": seeds.few("captions.json", seeds.json.dumps(seeds.COCO_CAPTIONS)),
-    "karpathy captions": seeds.few("captions.json", seeds.json.dumps(seeds.KARPATHY).replace('"filepath": "train2014", ', "")),
+    "karpathy captions": seeds.few(
+        "captions.json", seeds.json.dumps(seeds.KARPATHY).replace('"filepath": "train2014", ', "")
+    ),
 }
 FLICKR = {
     "dataset_flickr30k.json": seeds.json.dumps(seeds.KARPATHY),
@@ -278,11 +313,11 @@ READERS: dict[str, Reader] = {
         Reader("weights folder", seeds.checkpoint("model.safetensors"), "*", clip_weights, 0.3),
         Reader("pack", pack_seed, "**/*[sn]", whole_pack, 0.4),
         Reader("pack archive", archive_seed, "*.zip", imported, 0.6),
-        Reader("recipe", seeds.recipe, "*.toml", a_recipe, 1.5),
+        Reader("recipe", recipe_seed, "*.toml", a_recipe, 1.5),
         Reader("settings", seeds.user_settings, "*.toml", user_settings, 1.5),
         *(Reader(f"captions {name}", seed, "captions.*", layout(Folder()), 1.5) for name, seed in FEW.items()),
         Reader("captions classes", seeds.few("captions.jsonl", seeds.CLASSES), "captions.*", layout(Folder()), 1),
-        Reader("captions names", seeds.few("names.jsonl", seeds.NAMES), "names.*", layout(Folder()), 1.5),
+        Reader("captions names", seeds.few("names.jsonl", seeds.NAMES), "names.*", names_of, 1.5),
         *(Reader(f"elsewhere {name}", seed, "captions.*", captions_elsewhere, 1.5) for name, seed in (FEW | JSONS).items()),
         Reader("data coco", seeds.coco, "annotations/*", layout(Coco()), 1),
         Reader("data coco karpathy", seeds.karpathy_coco, "*.json", layout(Coco()), 0.7),
@@ -305,4 +340,3 @@ READERS: dict[str, Reader] = {
                "*", file_commands, 0.05),
     )
 }  # fmt: skip
-_ = SimpleNamespace

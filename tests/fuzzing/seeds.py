@@ -28,7 +28,7 @@ MODEL = Clipling()
 def adapter(format: str, name: str) -> Seed:
     def fill(folder: Path) -> None:
         layout = Layout(MODEL.sites, 2, 4.0)
-        flat_P = torch.randn(layout.size, generator=torch.Generator().manual_seed(0))
+        flat_P = torch.randn(layout.size, generator=torch.Generator().manual_seed(0)) * 0.2
         about = {
             "fingerprint": MODEL.fingerprint,
             "backbone": "clipling",
@@ -80,7 +80,9 @@ def recipe(folder: Path) -> None:
     (folder / "toys.toml").write_text(more + RECIPE.replace('summary = "toys"\nbackbone', "[x]\nbackbone", 0))
     head, _, tail = RECIPE.partition("[train]")
     text = head + more.partition("[lora]")[0] + "[lora]" + more.partition("[lora]")[2] + "[train]" + tail
-    (folder / "toys.toml").write_text(text + 'description = "an old {name}"\nphotos = 5\npath = "x/y"\ndataset = "folder"\n')
+    (folder / "toys.toml").write_text(
+        text + 'description = "an old {name}"\nphotos = 5\npath = "x/y"\ndataset = "folder"\n'
+    )
 
 
 def user_settings(folder: Path) -> None:
@@ -103,7 +105,7 @@ def few(name: str, text: str) -> Seed:
     """A captions file, or a list of names, of two images."""
 
     def fill(folder: Path) -> None:
-        for n in (1, 2):
+        for n in (1, 2, 3, 4):
             trees.picture(folder / f"images/{n}.png", n)
         (folder / name).write_text(text)
 
@@ -115,7 +117,7 @@ JSONL = (
     '{"image": "images/2.png", "task": "cat", "split": "test", "captions": ["a cat"]}\n'
 )
 CLASSES = "".join(
-    f'{{"image": "images/{1 + n % 2}.png", "task": "pug", "split": "train", "class": "{c}"}}\n' for n, c in enumerate("ab")
+    f'{{"image": "images/{n}.png", "task": "pug", "split": "train", "class": "{c}"}}\n' for n, c in enumerate("abab", 1)
 )
 CSV = "image,task,split,caption\nimages/1.png,pug,train,a pug\nimages/1.png,pug,train,one dog\nimages/2.png,cat,test,a cat\n"
 NAMES = '{"image": "images/1.png", "name": "pug"}\n{"image": "images/2.png", "name": "cat", "split": "test"}\n'
@@ -125,7 +127,13 @@ COCO_CAPTIONS = {
 }
 KARPATHY = {
     "images": [
-        {"filename": f"{n}.jpg", "filepath": "train2014", "cocoid": n, "split": split, "sentences": [{"raw": f"a dog {n}"}]}
+        {
+            "filename": f"{n}.jpg",
+            "filepath": "train2014",
+            "cocoid": n,
+            "split": split,
+            "sentences": [{"raw": f"a dog {n}"}],
+        }
         for n, split in enumerate(("train", "restval", "test", "val"), 1)
     ]
 }
@@ -207,7 +215,9 @@ def pictures(folder: Path) -> None:
 def rows(folder: Path) -> None:
     from sglora_cli.contracts import Row
 
-    header = Header("toys", "tiny", {"zero-shot": "CLIP", "top-k": "Top-K", "oracle": "Oracle"}, more={"protocol": {"rank": 2}})
+    header = Header(
+        "toys", "tiny", {"zero-shot": "CLIP", "top-k": "Top-K", "oracle": "Oracle"}, more={"protocol": {"rank": 2}}
+    )
     lines = [header.line()]
     for method in header.labels:
         for task in ("mug", "nest", "hat"):

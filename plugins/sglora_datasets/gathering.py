@@ -48,7 +48,9 @@ def captioned(root: Path, rows: Iterable[Row], captions: dict[str, Captioned]) -
 
 def _place(root: Path, row: Row) -> Path:
     folder, _, name = row.image.partition("/")
-    return existing(root / folder, name, row.where)  # the folder itself may be a link
+    if folder == ".." or "\0" in folder:  # the folder itself may be a link, but not a way out
+        raise BadFile(f"{row.where}: {row.image[:100]!r} leads out of {root}", "name files of the data set only")
+    return existing(root / folder, name, row.where)
 
 
 _TWO = "a class needs two; add some, or leave it out"

@@ -14,7 +14,7 @@ from sglora_cli.errors import BadFile
 
 GIGABYTE = 10**9
 ADAPTER_LIMIT, CHECKPOINT_LIMIT = 2 * GIGABYTE, 20 * GIGABYTE
-PARTS_LIMIT, DEPTH_LIMIT = 1_000_000, 20
+PARTS_LIMIT, DEPTH_LIMIT = 100_000, 20
 """A checkpoint has some thousand tensors, three tables deep. A pickle may name one list many times: a kilobyte can
 stand for more parts than there are atoms."""
 

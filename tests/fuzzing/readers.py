@@ -102,11 +102,11 @@ def any_adapter(name: str) -> Callable[[Path], None]:
 
 def pack_seed(folder: Path) -> None:
     """The toy pack, built once a process."""
-    shutil.copytree(_built(), folder, dirs_exist_ok=True)
+    shutil.copytree(built(), folder, dirs_exist_ok=True)
 
 
 @cache
-def _built() -> Path:
+def built() -> Path:
     home = Path(os.environ["SGLORA_HOME"])
     data = home / "data" / "toys"
     data.mkdir(parents=True)
@@ -118,7 +118,7 @@ def _built() -> Path:
 
 
 def archive_seed(folder: Path) -> None:
-    command("pack", "export", _built(), "-o", folder / "x.sglora.zip")
+    command("pack", "export", built(), "-o", folder / "x.sglora.zip")
 
 
 def whole_pack(folder: Path) -> None:
@@ -182,7 +182,7 @@ def layout(*kinds: object) -> Callable[[Path], None]:
 
 
 def captions_elsewhere(folder: Path) -> None:
-    listed = [Listed(f"images/{n}.png", folder / f"images/{n}.png", ("pug",), "train") for n in (1, 2)]
+    listed = [Listed(f"images/{n}.png", folder / f"images/{n}.png", ("pug",), "train") for n in (1, 2, 3, 4)]
     for path in sorted(folder.glob("captions.*")):
         if path.suffix == ".jsonl":
             try:
@@ -289,7 +289,8 @@ FEW = {name: seeds.few(f"captions.{name}", text) for name, text in (("jsonl", se
 JSONS = {
     "coco captions": seeds.few("captions.json", seeds.json.dumps(seeds.COCO_CAPTIONS)),
     "karpathy captions": seeds.few(
-        "captions.json", seeds.json.dumps(seeds.KARPATHY).replace('"filepath": "train2014", ', "")
+        "captions.json",
+        seeds.json.dumps(seeds.KARPATHY).replace('"filepath": "train2014", ', "").replace(".jpg", ".png"),
     ),
 }
 FLICKR = {
@@ -304,14 +305,14 @@ READERS: dict[str, Reader] = {
     for reader in (
         Reader("tensors", seeds.tensors, "*.safetensors", all_tensors, 3),
         *(
-            Reader(f"adapter {format}", seeds.adapter(format, name), "**/*[st]", any_adapter(name), 0.6)
+            Reader(f"adapter {format}", seeds.adapter(format, name), "**/*[st]", any_adapter(name), 0.3)
             for format, name in ADAPTERS.items()
         ),
         Reader("adapter peft config", seeds.adapter("peft", "x"), "x/*.json", any_adapter("x"), 1),
         Reader("adapter peft old", seeds.old_peft, "*.[bj]*", any_adapter("."), 1.5),
-        Reader("weights .pt", seeds.checkpoint("pytorch_model.pt"), "*.pt", each("*.pt", read_state), 0.7),
+        Reader("weights .pt", seeds.checkpoint("pytorch_model.pt"), "*.pt", each("*.pt", read_state), 0.4),
         Reader("weights folder", seeds.checkpoint("model.safetensors"), "*", clip_weights, 0.3),
-        Reader("pack", pack_seed, "**/*[sn]", whole_pack, 0.4),
+        Reader("pack", pack_seed, "**/*[sn]", whole_pack, 0.3),
         Reader("pack archive", archive_seed, "*.zip", imported, 0.6),
         Reader("recipe", recipe_seed, "*.toml", a_recipe, 1.5),
         Reader("settings", seeds.user_settings, "*.toml", user_settings, 1.5),

@@ -76,13 +76,13 @@ def checkpoint(name: str) -> Seed:
 
 
 def recipe(folder: Path) -> None:
-    more = 'template = "a photo of a {name}"\nprompts = ["Describe the {name}."]\n[lora]\nrank = 2\nalpha = 4.0\n'
-    (folder / "toys.toml").write_text(more + RECIPE.replace('summary = "toys"\nbackbone', "[x]\nbackbone", 0))
+    """The toys' recipe with every table and key that a recipe may have."""
     head, _, tail = RECIPE.partition("[train]")
-    text = head + more.partition("[lora]")[0] + "[lora]" + more.partition("[lora]")[2] + "[train]" + tail
-    (folder / "toys.toml").write_text(
-        text + 'description = "an old {name}"\nphotos = 5\npath = "x/y"\ndataset = "folder"\n'
+    more = (
+        'template = "a photo of a {name}"\nprompts = ["Describe the {class}."]\n[lora]\nrank = 2\nalpha = 4.0\n[train]'
     )
+    source = 'description = "an old {name}"\nphotos = 5\npath = "x/y"\ndataset = "folder"\n'
+    (folder / "toys.toml").write_text(head + more + tail + source)
 
 
 def user_settings(folder: Path) -> None:

@@ -68,7 +68,7 @@ from sglora_cli.progressing import progress
 from sglora_cli.rows import averages, recovery
 from sglora_cli.settings import cache_folder
 from sglora_cli.statistics import is_clear
-from sglora_cli.strict import TEXT_LIMIT, json_value, read_bytes
+from sglora_cli.strict import TEXT_LIMIT, json_value, name_fault, read_bytes
 
 if TYPE_CHECKING:
     from sglora_cli.adapters import Layout, mix
@@ -164,6 +164,7 @@ __all__ = [
     "load_tensors",
     "mix",
     "mix_updates",
+    "name_fault",
     "options_of",
     "packed_attention",
     "pick_device",

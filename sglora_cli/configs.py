@@ -141,12 +141,12 @@ def checked(config: C) -> C:
         least, most = spec.metadata.get("least"), spec.metadata.get("most")
         if isinstance(value, float) and not abs(value) < float("inf"):
             raise UsageError(f"{spec.name} must be finite, got {value}")
-        if isinstance(value, int | float) and not -(2**63) <= value <= 2**63:
-            raise UsageError(f"{spec.name} has more than 64 bits, got {str(value)[:30]}")
         if least is not None and value < least:
             raise UsageError(f"{spec.name} must be at least {least}, got {value}")
         if most is not None and value > most:
             raise UsageError(f"{spec.name} must be at most {most}, got {value}")
+        if isinstance(value, int | float) and not -(2**63) <= value <= 2**63:
+            raise UsageError(f"{spec.name} has more than 64 bits, got {str(value)[:30]}")
     return config
 
 

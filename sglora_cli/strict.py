@@ -24,22 +24,26 @@ DEPTH_LIMIT = 100
 """Lists and tables within each other. What reads deeper ones may not be able to write them."""
 NAME_LIMIT, PATH_LIMIT = 255, 1000
 """Bytes of one part of a file's name, and of all of it: what common file systems allow."""
+_CHUNK = 1 << 20
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
     """All of a file, which may be a pipe. Raises BadFile if it cannot be read or has more than `limit` bytes."""
     try:
         with path.open("rb") as file:
-            data = file.read(limit + 1)
+            chunks, size = [], 0
+            while size <= limit and (chunk := file.read(_CHUNK)):  # read(limit) would take that much at once
+                chunks.append(chunk)
+                size += len(chunk)
     except FileNotFoundError:
         raise BadFile(f"{path} does not exist") from None
     except ValueError:  # a NUL, or half a surrogate pair
         raise BadFile(f"{str(path)!r} is no file name") from None
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
-    if len(data) > limit:
+    if size > limit:
         raise BadFile(f"{path} has more than {limit} bytes", "is it the right file?")
-    return data
+    return b"".join(chunks)
 
 
 def json_value(text: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:

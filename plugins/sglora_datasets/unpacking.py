@@ -20,16 +20,8 @@ from sglora_cli.api import BadFile, Unavailable
 _CHUNK = 1 << 20
 _FREE, _RATIO = 1 << 30, 20
 """An archive may unpack to a gigabyte, or to so many times its size: photos hardly shrink."""
-_BROKEN = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    gzip.BadGzipFile,
-    zlib.error,
-    EOFError,
-    ValueError,
-    NotImplementedError,
-)
-_BROKEN += (OverflowError, RuntimeError, UnicodeError)
+_BROKEN: tuple[type[Exception], ...] = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
+_BROKEN += (ValueError, NotImplementedError, OverflowError, RuntimeError)
 
 
 def unpacked(archive: Path, root: Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
@@ -82,7 +74,7 @@ def _moved(draft: Path, root: Path) -> None:
 
 def _tar_entries(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
     with tarfile.open(archive, "r:gz") as tar:
-        last = -1
+        last = 0
         for member in tar:
             if tar.offset <= last:  # a negative size: it would be read again and again
                 raise BadFile(f"{archive}: entry {member.name[:100]!r} has a size of {member.size}")

@@ -34,7 +34,7 @@ FILES = {CONFIG, WEIGHTS, "README.md"}
 """What a folder of ours holds."""
 _TENSOR = re.compile(r"(.+)\.lora_([AB])\.(?:default\.)?weight")
 _CONFIG_LIMIT = 10**7
-PATTERNS_LIMIT, PATTERN_SECONDS = 5000, 0.5
+PATTERNS_LIMIT, PATTERN_SECONDS = 5000, 0.25
 """Entries of rank_pattern: AdaLoRA writes one a module. Time of one pattern on one name."""
 
 # What makes an adapter more than an update B A on frozen weights: configuration key -> why.

@@ -185,6 +185,7 @@ class Pack:
             if task["role"] == "unseen" and path.exists():
                 tensors, about = load_tensors(path)
                 captions, owner, labels = (_listed(path, about, key) for key in ("captions", "image_of", "label_of"))
+                _check_evaluation(path, tensors, self.layout.size, captions, owner, labels)
                 content = TaskTensors(task["key"], tensors["stem"], tensors["text"].float(), owner, labels)
                 oracle = tensors["oracle"].float() if "oracle" in tensors else None
                 yield UnseenTask(task["dataset"], task["name"], task["description"], content, captions, oracle)
@@ -225,6 +226,26 @@ def _listed(path: Path, about: Mapping[str, Any], key: str) -> tuple[Any, ...]:
     if isinstance(values, list) and all(type(value) is kind for value in values):
         return tuple(values)
     raise BadFile(f"{path}: {key} is not a list of {'texts' if kind is str else 'whole numbers'}")
+
+
+def _check_evaluation(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    size: int,
+    captions: Sequence[str],
+    owner: Sequence[int],
+    labels: Sequence[int],
+) -> None:
+    """Raises BadFile unless texts, photos and what belongs to what fit each other."""
+    stem_N, text_CD = tensors.get("stem"), tensors.get("text")
+    if stem_N is None or text_CD is None or stem_N.ndim < 2 or text_CD.ndim != 2 or not len(stem_N) or not len(text_CD):
+        raise BadFile(f"{path} has no photos 'stem' or no texts 'text'", "build the pack again")
+    fits = len(captions) == len(text_CD) and all(0 <= n < len(stem_N) for n in owner)
+    fits &= all(0 <= n < len(text_CD) for n in labels)
+    if not fits or (len(owner), len(labels)) not in ((len(text_CD), 0), (0, len(stem_N))):
+        raise BadFile(f"{path}: its captions, photos and classes do not fit each other", "build the pack again")
+    if "oracle" in tensors and tensors["oracle"].shape != (size,):
+        raise BadFile(f"{path}: its oracle has the shape {list(tensors['oracle'].shape)}, not {[size]}")
 
 
 _FIELDS: dict[str, type] = {

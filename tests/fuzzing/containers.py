@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import struct
-import tarfile
 import warnings
 import zipfile
 import zlib
@@ -16,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import torch
+
 from fuzzing.mutators import (
     NUMBERS,
     TEXTS,

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from click.testing import CliRunner
 from conftest import HERE, RECIPE, install
+
 from fuzzing import seeds
 from fuzzing.seeds import MODEL, Seed
-
 from sglora_cli import caption_files, descriptions, files, inspecting, packs, recipes, rows_files, settings, shelves
 from sglora_cli.archives import import_pack
 from sglora_cli.caption_import import take_captions

@@ -165,7 +165,17 @@ class Pack:
     def prior(self, embedding_D: Tensor, config: PriorConfig | None = None, index_ED: Tensor | None = None) -> Prior:
         """`index_ED`: what experts are compared by; their sentences without it."""
         index_ED = self.index_ED if index_ED is None else index_ED
+        self.check_width(index_ED, embedding_D)
         return prior(embedding_D, index_ED, self.experts, config or self.prior_config)
+
+    def check_width(self, index_EW: Tensor, embedding_W: Tensor) -> None:
+        """Raises BadFile unless the experts' embeddings have the width of the backbone's."""
+        if index_EW.shape[1:] != embedding_W.shape:
+            raise BadFile(
+                f"the index of pack {self.name!r} has embeddings of width {index_EW.shape[1]}, "
+                f"backbone {self.backbone!r} gives {embedding_W.shape[0]}",
+                "build or fetch the pack again",
+            )
 
     def fitted(self, generator: Generator) -> Fitted:
         """A generator ready to be asked. Raises UnknownName if it learns and this pack has it not."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from made_rows import HEADER, hand_made, write_made
+from test_corpus import EPS, png
 
 from sglora_cli.cards import pack_card
 from sglora_cli.contracts import Report, Row
@@ -19,7 +20,6 @@ from sglora_cli.packs import Pack, seal
 from sglora_cli.shelves import built_folder
 from sglora_reports import as_csv
 from sglora_reports.texts import markdown
-from test_corpus import EPS, png
 
 NAMES = (
     "<script>alert(1)</script>",

@@ -1,8 +1,9 @@
 """Damage files and read them: `python tests/benchmarks/fuzz.py --inputs 100000 --out DIR`.
 
 Every reader of tests/fuzzing/readers.py gets its share of the inputs. An input must be read, or refused with a
-SgloraError, within a second (of processor time: a busy machine is no fault of a reader; 10 s by the clock are a hang). All else is an offence and lies in DIR afterwards, with its traceback: another exception, a
-crash, a slow call, more memory than the limit (that of the process's address space, so that a blow-up is a MemoryError).
+SgloraError, within a second of processor time (a busy machine is no fault of a reader; 10 s by the clock are a hang).
+All else is an offence and lies in DIR afterwards, with its traceback: another exception, a crash, a slow call, more
+memory than the limit, which is that of the process's address space, so that a blow-up is a MemoryError.
 Input n of a reader depends on the seed and n alone: `--reader NAME --first n --inputs 1` makes it again.
 
 With --guided, atheris (`pip install atheris`) keeps inputs that reach new code, and damages those further.

@@ -185,8 +185,10 @@ def mutated_tar(dice: Dice, data: bytes) -> bytes:
 
 def _with_extension(dice: Dice, data: bytes) -> bytes:
     records = dice.choice(
-        (b"size=-512", b"size=99999999999999999999", b"path=../../x", b"path=\xff", b"GNU.sparse.major=1", b"GNU.sparse.map=0,1,2",
-         b"GNU.sparse.size=1000000000000", b"GNU.sparse.numblocks=9999999", b"size=nan", b"mtime=1e999", b"hdrcharset=BINARY")
+        (b"size=-512", b"size=99999999999999999999", b"path=../../x", b"path=\xff", b"GNU.sparse.major=1",
+        b"GNU.sparse.map=0,1,2",
+         b"GNU.sparse.size=1000000000000", b"GNU.sparse.numblocks=9999999", b"size=nan", b"mtime=1e999",
+         b"hdrcharset=BINARY")
     )  # fmt: skip
     line = records + b"\n"
     size = len(line) + 3
@@ -267,9 +269,12 @@ def mutated_torch(dice: Dice, data: bytes) -> bytes:
 
 
 PICKLE_TOKENS = (
-    b"cos\nsystem\n", b"ctorch\nTensor\n", b"ccollections\nOrderedDict\n", b"R", b"}", b"]", b"(", b"t", b"u", b"s", b".", b"0",
-    b"\x8a\xff" + b"\xff" * 255, b"K\x00", b"h\x00", b"q\x00", b"J\xff\xff\xff\x7f", b"G\x7f\xf0\x00\x00\x00\x00\x00\x00", b"Q",
-    b"\x80\x05", b"B\xff\xff\xff\x7f", b"\x8e" + b"\xff" * 8, b"X\xff\xff\xff\x7f", b"b", b"ctorch._utils\n_rebuild_tensor_v2\n",
+    b"cos\nsystem\n", b"ctorch\nTensor\n", b"ccollections\nOrderedDict\n", b"R", b"}", b"]", b"(", b"t", b"u",
+    b"s", b".", b"0",
+    b"\x8a\xff" + b"\xff" * 255, b"K\x00", b"h\x00", b"q\x00", b"J\xff\xff\xff\x7f",
+    b"G\x7f\xf0\x00\x00\x00\x00\x00\x00", b"Q",
+    b"\x80\x05", b"B\xff\xff\xff\x7f", b"\x8e" + b"\xff" * 8, b"X\xff\xff\xff\x7f", b"b",
+    b"ctorch._utils\n_rebuild_tensor_v2\n",
     b"r\xff\xff\xff\x7f", b"j\xff\xff\xff\xff", b"cnumpy\ndtype\n", b"i", b"\x81", b"\x93",
 )  # fmt: skip
 
@@ -289,9 +294,12 @@ def mutated_mat(dice: Dice, data: bytes) -> bytes:
     table = {name: array for name, array in loadmat(io.BytesIO(data)).items() if not name.startswith("__")}
     name = dice.choice(list(table))
     odd = (
-        np.array([[np.nan, 1.0]]), np.array([[np.inf]]), np.array([[1e300]]), csc_array(np.eye(3)), np.array(["a"]), np.array([[-1]]),
-        np.array([[{"a": 1}]], dtype=object), np.zeros((0, 0)), np.zeros((1, 10**6), dtype=np.uint8), np.array([[1 + 2j]]),
-        np.array([[1, 2], [3, 4]]), np.array([(1, 2)], dtype=[("a", "i4"), ("b", "f8")]), np.array([[2**63]], dtype=np.uint64),
+        np.array([[np.nan, 1.0]]), np.array([[np.inf]]), np.array([[1e300]]), csc_array(np.eye(3)),
+        np.array(["a"]), np.array([[-1]]),
+        np.array([[{"a": 1}]], dtype=object), np.zeros((0, 0)), np.zeros((1, 10**6), dtype=np.uint8),
+        np.array([[1 + 2j]]),
+        np.array([[1, 2], [3, 4]]), np.array([(1, 2)], dtype=[("a", "i4"), ("b", "f8")]), np.array([[2**63]],
+        dtype=np.uint64),
     )  # fmt: skip
     table[name] = dice.choice(odd)
     if dice.random() < 0.1:
@@ -344,7 +352,8 @@ def _odd_chunk(dice: Dice, kind: bytes, body: bytes) -> bytes:
 
 BY_SUFFIX: dict[str, Callable[[Dice, bytes], bytes]] = {
     ".json": mutated_json, ".jsonl": mutated_lines, ".csv": mutated_csv, ".toml": mutated_toml, ".txt": mutated_text,
-    ".token": mutated_text, ".safetensors": mutated_safetensors, ".zip": mutated_zip, ".tar": mutated_tar, ".gz": mutated_gzip,
+    ".token": mutated_text, ".safetensors": mutated_safetensors, ".zip": mutated_zip, ".tar": mutated_tar,
+    ".gz": mutated_gzip,
     ".pt": mutated_torch, ".mat": mutated_mat, ".png": mutated_image, ".jpg": mutated_image, ".webp": mutated_image,
     ".gif": mutated_image, ".bmp": mutated_image, ".tif": mutated_image, ".pickle": mutated_pickle,
 }  # fmt: skip

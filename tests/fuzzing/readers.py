@@ -319,10 +319,16 @@ READERS: dict[str, Reader] = {
         *(Reader(f"captions {name}", seed, "captions.*", layout(Folder()), 1.5) for name, seed in FEW.items()),
         Reader("captions classes", seeds.few("captions.jsonl", seeds.CLASSES), "captions.*", layout(Folder()), 1),
         Reader("captions names", seeds.few("names.jsonl", seeds.NAMES), "names.*", names_of, 1.5),
-        *(Reader(f"elsewhere {name}", seed, "captions.*", captions_elsewhere, 1.5) for name, seed in (FEW | JSONS).items()),
+        *(
+            Reader(f"elsewhere {name}", seed, "captions.*", captions_elsewhere, 1.5)
+            for name, seed in (FEW | JSONS).items()
+        ),
         Reader("data coco", seeds.coco, "annotations/*", layout(Coco()), 1),
         Reader("data coco karpathy", seeds.karpathy_coco, "*.json", layout(Coco()), 0.7),
-        *(Reader(f"data flickr {n.rpartition('.')[2]}", seeds.flickr(n, t), n, layout(Flickr30k())) for n, t in FLICKR.items()),
+        *(
+            Reader(f"data flickr {n.rpartition('.')[2]}", seeds.flickr(n, t), n, layout(Flickr30k()))
+            for n, t in FLICKR.items()
+        ),
         Reader("data pets", seeds.pets, "annotations/*", layout(Pets()), 1),
         Reader("data flowers", seeds.flowers, "*.mat", layout(Flowers()), 1),
         Reader("data cifar", seeds.cifar(False), "[tm]*", layout(Cifar100()), 0.6),
@@ -337,7 +343,12 @@ READERS: dict[str, Reader] = {
         Reader("command report", seeds.rows, "*", report_commands, 0.02),
         Reader("command data", few_and(FEW["jsonl"]), "captions.*", data_commands, 0.04),
         Reader("command recipe", seeds.recipe, "*.toml", file_commands, 0.1),
-        Reader("command adapter", few_and(seeds.adapter("safetensors", "x.safetensors"), seeds.adapter("clip-lora", "x.pt")),
-               "*", file_commands, 0.05),
+        Reader(
+            "command adapter",
+            few_and(seeds.adapter("safetensors", "x.safetensors"), seeds.adapter("clip-lora", "x.pt")),
+            "*",
+            file_commands,
+            0.05,
+        ),
     )
-}  # fmt: skip
+}

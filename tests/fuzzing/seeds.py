@@ -113,13 +113,18 @@ def few(name: str, text: str) -> Seed:
 
 
 JSONL = (
-    '{"image": "images/1.png", "task": "pug", "split": "train", "captions": ["a pug", "one dog"], "by": "qwen2-vl 2b, 4"}\n'
+    '{"image": "images/1.png", "task": "pug", "split": "train", "captions": ["a pug", "one dog"], "by": "x, 4"}\n'
     '{"image": "images/2.png", "task": "cat", "split": "test", "captions": ["a cat"]}\n'
 )
 CLASSES = "".join(
     f'{{"image": "images/{n}.png", "task": "pug", "split": "train", "class": "{c}"}}\n' for n, c in enumerate("abab", 1)
 )
-CSV = "image,task,split,caption\nimages/1.png,pug,train,a pug\nimages/1.png,pug,train,one dog\nimages/2.png,cat,test,a cat\n"
+CSV = """\
+image,task,split,caption
+images/1.png,pug,train,a pug
+images/1.png,pug,train,one dog
+images/2.png,cat,test,a cat
+"""
 NAMES = '{"image": "images/1.png", "name": "pug"}\n{"image": "images/2.png", "name": "cat", "split": "test"}\n'
 COCO_CAPTIONS = {
     "images": [{"id": 1, "file_name": "1.png"}, {"id": 2, "file_name": "2.png"}],

@@ -187,10 +187,10 @@ CASES = {
         BadFile,
         "a class is 1 to",
     ),
-    "flowers, not a number": ("data flowers", "imagelabels.mat", lambda: mat([[float("nan")]]), BadFile, "no numbers"),
-    "flowers, infinite": ("data flowers", "imagelabels.mat", lambda: mat([[float("inf")]]), BadFile, "no numbers"),
+    "flowers, not a number": ("data flowers", "imagelabels.mat", lambda: mat([[float("nan")]]), BadFile, "NaN"),
+    "flowers, infinite": ("data flowers", "imagelabels.mat", lambda: mat([[float("inf")]]), BadFile, "not finite"),
     "flowers, sparse": ("data flowers", "imagelabels.mat", lambda: mat(sparse()), BadFile, "no numbers"),
-    "flowers, large": ("data flowers", "imagelabels.mat", lambda: bytes(300_000), BadFile, "more than 262144 bytes"),
+    "flowers, large": ("data flowers", "imagelabels.mat", lambda: bytes(2_000_000), BadFile, "more than 1048576 bytes"),
     "shard, negative size": ("data shards", "0.tar", lambda: tar(b"a.cls", NEGATIVE), BadFile, "0.tar"),
     "archive, negative size": ("unpack tar.gz", "x.tar.gz", lambda: gzipped(tar(b"a", NEGATIVE)), BadFile, "x.tar.gz"),
     "archive, a size beyond files": (

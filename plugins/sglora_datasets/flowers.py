@@ -7,21 +7,18 @@ read. A listed image without captions is left out.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sglora_cli.api import BadFile, Listed, Task, Unavailable, read_bytes
 
 from .captions import layout_captions
 from .fetching import fetched
 from .gathering import Row, captioned, gathered, listed
+from .mat_files import LIMIT, number_lists
 
 LISTS = {"trnid": "train", "valid": "train", "tstid": "test"}
-_LIMIT = 256 << 10
-"""Bytes of a .mat file: the published ones have 15,000, and what is packed in one byte unpacks to at most 1,032."""
 SPECIES = (  # class 1 to 102, as the data set's page lists them
     "pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "english marigold", "tiger lily",
     "moon orchid", "bird of paradise", "monkshood", "globe thistle", "snapdragon", "colt's foot", "king protea",
@@ -49,7 +46,7 @@ class Flowers:
     def tasks(self, root: Path) -> Sequence[Task]:
         """Every species with a captioned image, sorted.
 
-        Raises Unavailable without the .mat files, scipy or captions, BadFile for anything wrong in them.
+        Raises Unavailable without the .mat files or captions, BadFile for anything wrong in them.
         """
         rows = list(_rows(root))
         captions = layout_captions(root, "jpg/image_00001.jpg")
@@ -69,23 +66,12 @@ def _numbers(path: Path, names: tuple[str, ...]) -> dict[str, list[int]]:
     if not path.is_file():
         raise Unavailable(f"{path} does not exist", "`sglora data fetch flowers` downloads it into the data folder")
     try:
-        import numpy as np
-        from scipy.io import loadmat
-    except ImportError:
-        raise Unavailable("scipy is not installed; .mat files need it", 'pip install "sglora[flowers]"') from None
-    try:
-        table: dict[str, Any] = loadmat(io.BytesIO(read_bytes(path, _LIMIT)))
-    except BadFile:
-        raise
-    except Exception as error:  # scipy raises whatever a broken byte leads it to
+        table = number_lists(read_bytes(path, LIMIT))
+    except ValueError as error:
         raise BadFile(f"{path} is not a .mat file: {error}", "fetch it again") from None
-    found = {}
-    for name in names:
-        array = table.get(name)
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-            raise BadFile(f"{path} has no numbers {name!r}", "fetch it again")
-        found[name] = [int(n) for n in array.ravel()]
-    return found
+    if missing := [name for name in names if not table.get(name)]:
+        raise BadFile(f"{path} has no numbers {missing[0]!r}", "fetch it again")
+    return {name: table[name] for name in names}
 
 
 def _rows(root: Path) -> Iterator[Row]:

@@ -18,6 +18,7 @@ from typing import IO
 from sglora_cli.api import BadFile, Unavailable
 
 _CHUNK = 1 << 20
+AT_ONCE = 64 << 20
 _FREE, _RATIO = 1 << 30, 20
 """An archive may unpack to a gigabyte, or to so many times its size: photos hardly shrink."""
 _BROKEN: tuple[type[Exception], ...] = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
@@ -53,6 +54,19 @@ def unpacked(archive: Path, root: Path, wanted: Callable[[str], bool] = lambda n
         ) from None
 
 
+class Bounded:
+    """A file for `tarfile`, which would read a header of whatever size it claims into memory."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= AT_ONCE:
+            raise tarfile.ReadError(f"a part claims {size} bytes")
+        return self._file.read(size)
+
+
 @contextmanager
 def _scratch(root: Path) -> Iterator[Path]:
     draft = Path(tempfile.mkdtemp(dir=root, prefix=".unpacking.", suffix=".draft"))
@@ -73,7 +87,7 @@ def _moved(draft: Path, root: Path) -> None:
 
 
 def _tar_entries(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
-    with tarfile.open(archive, "r:gz") as tar:
+    with gzip.open(archive) as file, tarfile.open(fileobj=Bounded(file), mode="r:") as tar:
         last = 0
         for member in tar:
             if tar.offset <= last:  # a negative size: it would be read again and again

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from sglora_cli.api import BadFile, Unavailable
 
@@ -57,14 +57,20 @@ def unpacked(archive: Path, root: Path, wanted: Callable[[str], bool] = lambda n
 class Bounded:
     """A file for `tarfile`, which would read a header of whatever size it claims into memory."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: Any) -> None:
         self._file = file
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= AT_ONCE:
             raise tarfile.ReadError(f"a part claims {size} bytes")
-        return self._file.read(size)
+        data: bytes = self._file.read(size)
+        return data
+
+
+def plain(file: Any) -> tarfile.TarFile:
+    """A plain tar, none of whose headers is read into memory whole if it is large."""
+    return tarfile.open(fileobj=Bounded(file), mode="r:")  # type: ignore[call-overload,no-any-return]
 
 
 @contextmanager
@@ -87,7 +93,7 @@ def _moved(draft: Path, root: Path) -> None:
 
 
 def _tar_entries(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
-    with gzip.open(archive) as file, tarfile.open(fileobj=Bounded(file), mode="r:") as tar:
+    with gzip.open(archive) as file, plain(file) as tar:
         last = 0
         for member in tar:
             if tar.offset <= last:  # a negative size: it would be read again and again

@@ -33,7 +33,7 @@ from sglora_cli.api import (
 
 from .captions import SPLITS
 from .gathering import gathered
-from .unpacking import Bounded
+from .unpacking import plain
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 PARTS = (*IMAGES, ".txt", ".json")
@@ -98,7 +98,7 @@ def _samples(shard: Path, place: Path) -> dict[str, Sample]:
     found: dict[str, Sample] = {}
     last = 0
     try:
-        with shard.open("rb") as file, tarfile.open(fileobj=Bounded(file), mode="r:") as tar:
+        with shard.open("rb") as file, plain(file) as tar:
             for member in tar:
                 if tar.offset <= last:  # a negative size: it would be read again and again
                     raise BadFile(

@@ -70,7 +70,7 @@ class Bounded:
 
 def plain(file: Any) -> tarfile.TarFile:
     """A plain tar, none of whose headers is read into memory whole if it is large."""
-    return tarfile.open(fileobj=Bounded(file), mode="r:")  # type: ignore[call-overload,no-any-return]
+    return tarfile.open(fileobj=Bounded(file), mode="r:")  # type: ignore[call-overload]
 
 
 @contextmanager

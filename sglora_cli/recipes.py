@@ -98,6 +98,8 @@ def read(path: Path) -> Recipe:
     try:
         text = read_bytes(path, TOML_LIMIT).decode("utf-8")
         raw = toml_table(text)
+    except BadFile as error:
+        raise BadFile(f"recipe {error.message}", error.hint) from None
     except ValueError as error:
         raise BadFile(f"recipe {path}: {error}") from None
     return parse(path.stem, raw, path, toml_lines(text))

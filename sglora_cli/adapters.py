@@ -101,7 +101,7 @@ class Layout:
         try:
             sites = tuple(Site(str(name), int(out), int(into)) for name, out, into in about["sites"])
             layout = cls(sites, int(about["rank"]), float(about["alpha"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise Mismatch(f"not a LoRA layout: {error}") from None
         if (
             layout.rank < 1

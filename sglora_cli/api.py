@@ -68,6 +68,7 @@ from sglora_cli.progressing import progress
 from sglora_cli.rows import averages, recovery, spreads
 from sglora_cli.settings import cache_folder
 from sglora_cli.statistics import is_clear
+from sglora_cli.strict import TEXT_LIMIT, json_value, name_fault, read_bytes
 
 if TYPE_CHECKING:
     from sglora_cli.adapters import Layout, mix
@@ -108,6 +109,7 @@ _LATE = {
 
 __all__ = [
     "ROLES",
+    "TEXT_LIMIT",
     "AttentionSites",
     "Backbone",
     "BadFile",
@@ -159,10 +161,12 @@ __all__ = [
     "hookimpl",
     "inside",
     "is_clear",
+    "json_value",
     "knob",
     "load_tensors",
     "mix",
     "mix_updates",
+    "name_fault",
     "options_of",
     "packed_attention",
     "pick_device",
@@ -170,6 +174,7 @@ __all__ = [
     "progress",
     "put_folder",
     "read_adapter",
+    "read_bytes",
     "read_image",
     "read_json",
     "read_state",

@@ -25,6 +25,7 @@ from sglora_cli.files import load_tensors, parse_json, put_folder, scratch_folde
 from sglora_cli.host import Host
 from sglora_cli.packs import Pack, checked_manifest, seal
 from sglora_cli.shelves import MANIFEST, built_folder
+from sglora_cli.strict import name_fault
 
 SUFFIX = ".sglora.zip"
 ENTRY_LIMIT = 10_000
@@ -35,9 +36,6 @@ RATIO_LIMIT = 200
 """Bytes that may come out of one byte; deflate reaches 1032 with nothing but zeros."""
 RATIO_FROM = 1 << 20
 """Smaller entries may have any ratio."""
-NAME_LIMIT = 255
-"""Bytes of one part of a name: what common file systems allow."""
-PATH_LIMIT = 1000
 _CHUNK = 1 << 20
 _AGAIN = "ask for a file made by `sglora pack export`"
 
@@ -140,8 +138,8 @@ def _name_fault(name: str) -> str:
         return "has a backslash, a colon or a control character in its name"
     if name.startswith("/") or any(part in ("", ".", "..") for part in parts):
         return "is a folder, or its name leads out of the pack"
-    if len(name.encode()) > PATH_LIMIT or max(len(part.encode()) for part in parts) > NAME_LIMIT:
-        return f"has a name of {len(name.encode())} bytes, more than a file system allows"
+    if fault := name_fault(name):
+        return f"has a name that {fault}"
     return ""
 
 

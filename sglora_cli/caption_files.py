@@ -20,6 +20,7 @@ from typing import Any
 from sglora_cli.contracts import Listed
 from sglora_cli.errors import BadFile
 from sglora_cli.files import read_json
+from sglora_cli.strict import TEXT_LIMIT, json_value, read_bytes
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ def whole_size(data: bytes) -> int:
     """
     last = data.rpartition(b"\n")[2]
     try:
-        whole = isinstance(json.loads(last), dict)
-    except (ValueError, RecursionError):
+        whole = isinstance(json_value(last.decode("utf-8")), dict)
+    except ValueError:
         whole = False
     return len(data) if whole else len(data) - len(last)
 
@@ -103,10 +104,7 @@ def read_elsewhere(path: Path) -> list[Entry]:
 
 
 def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadFile(f"cannot read {path}: {error.strerror}") from None
+    return read_bytes(path, TEXT_LIMIT)
 
 
 def _text(path: Path, data: bytes) -> str:
@@ -122,8 +120,8 @@ def _jsonl(path: Path, data: bytes) -> Iterator[Entry]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = json_value(line)
+        except ValueError as error:
             raise BadFile(f"{where}: not JSON: {error}") from None
         captions = _field(row, "captions", where)
         if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
@@ -146,7 +144,7 @@ def _csv(path: Path) -> Iterator[Entry]:
 
 
 def _json(path: Path) -> Iterator[Entry]:
-    table = read_json(path)
+    table = read_json(path, limit=TEXT_LIMIT)
     images = _field(table, "images", str(path))
     if not isinstance(images, list):
         raise BadFile(f"{path} has no list 'images'", "take COCO's captions or a Karpathy file")

@@ -31,9 +31,15 @@ def pack_card(manifest: Mapping[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     lines += [
-        f"| {task['key']} | {task['role']} | {task['description']} | {_photos(task)} |" for task in manifest["tasks"]
+        f"| {_cell(task['key'])} | {_cell(task['role'])} | {_cell(task['description'])} | {_photos(task)} |"
+        for task in manifest["tasks"]
     ]
     return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """A text that stays in its cell of a Markdown table, and is no HTML."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _photos(task: Mapping[str, Any]) -> str:

@@ -111,7 +111,7 @@ def main(ctx: click.Context) -> None:
     sglora generate "a photo of a pug" -o pug.safetensors
     sglora bench --baselines all
     """
-    warnings.filterwarnings("ignore", module=r"(timm|torch)\.")  # theirs to mend, not the user's
+    warnings.filterwarnings("ignore", module=r"(timm|torch|PIL)\.")  # theirs to mend, not the user's
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
     ctx.obj = App()
 

@@ -14,6 +14,8 @@ import click
 from sglora_cli.errors import UnknownName, UsageError
 
 C = TypeVar("C")
+MANY = 1_000_000
+"""Nobody means more epochs, photos or tasks than that; 10**12 is a slip, or somebody else's recipe."""
 
 
 def knob(default: Any, help: str, *, least: float | None = None, most: float | None = None) -> Any:
@@ -25,28 +27,40 @@ def knob(default: Any, help: str, *, least: float | None = None, most: float | N
 class LoraConfig:
     """The shape of every adapter of a pack."""
 
-    rank: int = knob(2, "Rank r of every update B A.", least=1)
-    alpha: float = knob(2.0, "LoRA alpha; the update is scaled by alpha / rank.", least=1e-6)
+    rank: int = knob(2, "Rank r of every update B A.", least=1, most=4096)
+    alpha: float = knob(2.0, "LoRA alpha; the update is scaled by alpha / rank.", least=1e-6, most=1e6)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How the adapters of tasks are trained: all alike (METHOD step 1)."""
 
-    epochs: int = knob(120, "Passes over a task's photos.", least=1)
-    states: int = knob(40, "M, how many of the last epochs' adapters are kept.", least=1)
-    batch: int = knob(32, "Photos of one task in a step.", least=2)
-    learning_rate: float = knob(1e-3, "Learning rate of Adam.", least=0)
-    weight_decay: float = knob(0.0, "Decoupled weight decay.", least=0)
+    epochs: int = knob(120, "Passes over a task's photos.", least=1, most=MANY)
+    states: int = knob(40, "M, how many of the last epochs' adapters are kept.", least=1, most=MANY)
+    batch: int = knob(32, "Photos of one task in a step.", least=2, most=MANY)
+    learning_rate: float = knob(1e-3, "Learning rate of Adam.", least=0, most=1e3)
+    weight_decay: float = knob(0.0, "Decoupled weight decay.", least=0, most=1e3)
     warmup_epochs: int = knob(
-        0, "Passes over the experts' photos together, before every task starts from the result; 0: no warm-up.", least=0
+        0,
+        "Passes over the experts' photos together, before every task starts from the result; 0: no warm-up.",
+        least=0,
+        most=MANY,
     )
-    joint_epochs: int = knob(30, "Passes over the seen tasks' photos for the joint adapter.", least=1)
+    joint_epochs: int = knob(30, "Passes over the seen tasks' photos for the joint adapter.", least=1, most=MANY)
     joint_learning_rate: float = knob(
-        1e-3, "Learning rate of Adam where tasks train one adapter together: the warm-up, the joint adapter.", least=0
+        1e-3,
+        "Learning rate of Adam where tasks train one adapter together: the warm-up, the joint adapter.",
+        least=0,
+        most=1e3,
     )
     tasks_at_once: int = knob(
-        16, "Tasks in one batched step; for tasks' own adapters it changes speed and memory, not results.", least=1
+        16,
+        "Tasks in one batched step; for tasks' own adapters it changes speed and memory, not results.",
+        least=1,
+        most=MANY,
+    )
+    seed: int = knob(
+        0, "Seed of the shared initialisation and of every task's batches.", least=-(2**63), most=2**63 - 1
     )
     mirror: float = knob(
         0.0,
@@ -60,15 +74,14 @@ class TrainConfig:
         least=0,
         most=0.9,
     )
-    seed: int = knob(0, "Seed of the shared initialisation and of every task's batches.")
 
 
 @dataclass(frozen=True)
 class PriorConfig:
     """How a sentence becomes a prior over adapters (Eq. 6-8)."""
 
-    k: int = knob(4, "K, how many experts a sentence leans on.", least=1)
-    tau: float = knob(0.05, "Temperature of the softmax over their similarities.", least=1e-6)
+    k: int = knob(4, "K, how many experts a sentence leans on.", least=1, most=MANY)
+    tau: float = knob(0.05, "Temperature of the softmax over their similarities.", least=1e-6, most=1e6)
 
 
 @dataclass(frozen=True)
@@ -144,6 +157,8 @@ def checked(config: C) -> C:
             raise UsageError(f"{spec.name} must be at least {least}, got {value}")
         if most is not None and value > most:
             raise UsageError(f"{spec.name} must be at most {most}, got {value}")
+        if isinstance(value, int | float) and not -(2**63) <= value <= 2**63:
+            raise UsageError(f"{spec.name} has more than 64 bits, got {str(value)[:30]}")
     return config
 
 

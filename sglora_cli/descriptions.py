@@ -23,10 +23,13 @@ from torch import Tensor
 from sglora_cli.contracts import Model
 from sglora_cli.errors import BadFile, Mismatch, UsageError
 from sglora_cli.files import parse_json, read_image
+from sglora_cli.strict import read_bytes
 from sglora_cli.tensor_rows import TensorRows
 
 MAX_CHARACTERS = 2000
 MAX_TEXTS = 10_000
+TEXTS_LIMIT = 4 * MAX_CHARACTERS * MAX_TEXTS
+"""Bytes of a file with them."""
 _WEIGHTED = re.compile(r"\s*([0-9.eE+-]+)\s*\|(.*)", re.DOTALL)
 _BATCH = 32
 
@@ -84,10 +87,7 @@ def read_texts(path: Path) -> list[str | tuple[float, str]]:
     Text: a sentence a line, `weight | sentence` for a weighted one; empty lines do not count.
     JSON: a list of sentences, or a table {sentence: weight}.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadFile(f"{path} cannot be read: {error.strerror}", "name a text file, or a .json file") from None
+    data = read_bytes(path, TEXTS_LIMIT)
     found: list[str | tuple[float, str]]
     if path.suffix.lower() == ".json":
         found = _json_texts(path, parse_json(data, str(path)))
@@ -115,6 +115,8 @@ def _json_texts(path: Path, content: Any) -> list[str | tuple[float, str]]:
 
 def cleaned(sentence: str) -> str:
     """The sentence with plain spaces. Raises UsageError if nothing is left, or far too much."""
+    if any("\ud800" <= c <= "\udfff" for c in sentence):
+        raise UsageError(f"the sentence is not UTF-8 text: {sentence[:100]!r}", "type it again, or save it as UTF-8")
     text = " ".join(unicodedata.normalize("NFC", sentence).split())
     if not any(character.isalnum() for character in text):
         raise UsageError(f"the sentence has no word: {sentence!r}", 'describe the task, as in "a photo of a pug"')

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sglora_cli.contracts import Model, Task
-from sglora_cli.errors import Mismatch, SgloraWarning, Unavailable, UnknownName, UsageError
+from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, Unavailable, UnknownName, UsageError
 from sglora_cli.features import task_tensors
 from sglora_cli.host import Host
 from sglora_cli.measuring import labels
@@ -93,6 +93,22 @@ def of_other(pack: Pack, other: Pack, dataset: str) -> list[UnseenTask]:
     if other.layout == pack.layout:
         return tasks
     return [UnseenTask(t.dataset, t.name, t.description, t.tensors, t.captions, None) for t in tasks]
+
+
+def check_fits(model: Model, tasks: Sequence[UnseenTask]) -> None:
+    """Raises BadFile for photos and texts, as a pack carries them, that are not of this backbone's shapes."""
+    from PIL import Image
+
+    stem = model.stem([Image.new("RGB", (32, 32))])
+    width = model.encode_image(stem).shape[-1]
+    for task in tasks:
+        found = (tuple(task.tensors.stem_N.shape[1:]), task.tensors.text_CD.shape[1])
+        if found != (tuple(stem.shape[1:]), width):
+            raise BadFile(
+                f"what the pack carries of {task.dataset}/{task.name} has the shapes {found}, "
+                f"the backbone's are {(tuple(stem.shape[1:]), width)}",
+                "build or fetch the pack again",
+            )
 
 
 def narrowed(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sglora_cli.errors import BadFile, Unavailable
+from sglora_cli.strict import JSON_LIMIT, json_value, name_fault, read_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 KEY = "sglora"
 _HEADER_LIMIT = 50_000_000
 _PIXEL_LIMIT = 100_000_000
+_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # not EPS: Pillow runs Ghostscript for it
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -67,28 +69,22 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None, limit: int = JSON_LIMIT) -> Any:
     """The content of a JSON file; `hook` may replace every object as soon as it is read, so that a large file is
-    never whole in memory. Raises BadFile with the line where it breaks."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise BadFile(f"{path} does not exist") from None
-    except OSError as error:
-        raise BadFile(f"cannot read {path}: {error}") from None
-    return parse_json(data, str(path), hook)
+    never whole in memory. Raises BadFile with the line where it breaks, or for more than `limit` bytes."""
+    return parse_json(read_bytes(path, limit), str(path), hook)
 
 
 def parse_json(data: bytes, where: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """The value of JSON in UTF-8. Raises BadFile with the line where it breaks."""
     try:
-        return json.loads(data.decode("utf-8"), object_hook=hook)
+        return json_value(data.decode("utf-8"), hook)
     except json.JSONDecodeError as error:
         raise BadFile(f"{where}, line {error.lineno}: not JSON: {error.msg}") from None
-    except ValueError as error:  # not UTF-8, or a number of thousands of digits
+    except UnicodeDecodeError as error:
         raise BadFile(f"cannot read {where}: {error}") from None
-    except RecursionError:
-        raise BadFile(f"{where}: nested too deeply") from None
+    except ValueError as error:
+        raise BadFile(f"{where}: {error}") from None
 
 
 def packed_about(about: Mapping[str, Any]) -> str:
@@ -139,8 +135,8 @@ def _about(path: Path, text: Any) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        about = json.loads(text)
-    except (json.JSONDecodeError, TypeError, RecursionError):
+        about = json_value(text)
+    except (ValueError, TypeError):
         raise BadFile(f"{path}: its {KEY!r} metadata is not JSON") from None
     if not isinstance(about, dict):
         raise BadFile(f"{path}: its {KEY!r} metadata is not a table")
@@ -155,10 +151,10 @@ def safetensors_header(path: Path) -> dict[str, Any]:
             size = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
             if not 0 < size <= min(_HEADER_LIMIT, path.stat().st_size):
                 raise BadFile(f"{path} is not a safetensors file", "an adapter is a .safetensors file")
-            header = json.loads(file.read(size))
+            header = json_value(file.read(size).decode("utf-8"))
     except FileNotFoundError:
         raise BadFile(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise BadFile(f"{path} is not a safetensors file: {error}") from None
     if not isinstance(header, dict):
         raise BadFile(f"{path} is not a safetensors file: its header is not a table")
@@ -195,25 +191,29 @@ def content_hash(*parts: Any) -> str:
 
 def read_image(path: Path) -> Image:
     """A photo, decoded, upright, in RGB. Raises BadFile if it is missing, broken or far too large."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_IMAGE_FORMATS) as image:
             if image.width * image.height > _PIXEL_LIMIT:
                 raise BadFile(f"{path} has {image.width} x {image.height} pixels, more than {_PIXEL_LIMIT}")
             return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError:
         raise BadFile(f"image {path} does not exist") from None
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadFile(f"image {path} cannot be decoded: {error}") from None
+    except BadFile:
+        raise
+    except Exception as error:  # a broken byte may lead Pillow anywhere
+        raise BadFile(f"image {path} cannot be decoded: {error or type(error).__name__}") from None
 
 
 def inside(folder: Path, name: str) -> Path:
     """The path of `name` in `folder`; BadFile when it would lead outside."""
+    if fault := name_fault(name):
+        raise BadFile(f"{name[:100]!r} is no file name: it {fault}")
     try:
         path = (folder / name).resolve()
-    except ValueError:  # a NUL, or half a surrogate pair
-        raise BadFile(f"{name!r} is no file name") from None
+    except (OSError, RuntimeError):  # links in a circle
+        raise BadFile(f"{name[:100]!r} in {folder} cannot be followed", "it may be a link in a circle") from None
     if not path.is_relative_to(folder.resolve()):
         raise BadFile(f"{name!r} leads out of {folder}", "remove it; a pack or data set names only files of its own")
     return path

@@ -191,6 +191,7 @@ class Session:
             index_ED, judge_ED = self.pack.index_ED, self.pack.meaning_EW
             embedding_D, judged_D = (mean_direction(task.weights, x) for x in (text_ND, meaning_NW))
         prior = self.pack.prior(embedding_D, prior_config, index_ED)
+        self.pack.check_width(judge_ED, judged_D)
         coverage = Coverage(float((judge_ED @ judged_D).max()), nearest_others(judge_ED))
         adapters_SP = self.fitted.generate(prior, config.samples, config.seed, config.temperature)
         checked_flat(adapters_SP, f"the output of generator {self.generator.name!r}")

@@ -45,7 +45,7 @@ from sglora_cli.semantics import Prior, prior
 from sglora_cli.shelves import MANIFEST
 
 FORMAT = 1
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a summary may have lines and tabs
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # a summary may have lines and tabs
 
 
 def file_name(key: str) -> str:
@@ -165,7 +165,17 @@ class Pack:
     def prior(self, embedding_D: Tensor, config: PriorConfig | None = None, index_ED: Tensor | None = None) -> Prior:
         """`index_ED`: what experts are compared by; their sentences without it."""
         index_ED = self.index_ED if index_ED is None else index_ED
+        self.check_width(index_ED, embedding_D)
         return prior(embedding_D, index_ED, self.experts, config or self.prior_config)
+
+    def check_width(self, index_EW: Tensor, embedding_W: Tensor) -> None:
+        """Raises BadFile unless the experts' embeddings have the width of the backbone's."""
+        if index_EW.shape[1:] != embedding_W.shape:
+            raise BadFile(
+                f"the index of pack {self.name!r} has embeddings of width {index_EW.shape[1]}, "
+                f"backbone {self.backbone!r} gives {embedding_W.shape[0]}",
+                "build or fetch the pack again",
+            )
 
     def fitted(self, generator: Generator) -> Fitted:
         """A generator ready to be asked. Raises UnknownName if it learns and this pack has it not."""
@@ -185,6 +195,7 @@ class Pack:
             if task["role"] == "unseen" and path.exists():
                 tensors, about = load_tensors(path)
                 captions, owner, labels = (_listed(path, about, key) for key in ("captions", "image_of", "label_of"))
+                _check_evaluation(path, tensors, self.layout.size, captions, owner, labels)
                 content = TaskTensors(task["key"], tensors["stem"], tensors["text"].float(), owner, labels)
                 oracle = tensors["oracle"].float() if "oracle" in tensors else None
                 yield UnseenTask(task["dataset"], task["name"], task["description"], content, captions, oracle)
@@ -203,7 +214,8 @@ class Pack:
             for path in sorted(self.folder.rglob("*"))
             if path.is_file() and path != self.folder / MANIFEST
         }
-        wrong = [f"{name} is missing" for name in sorted(set(listed) - set(found))]
+        wrong = [f"{name} is a link, not a file" for name, path in found.items() if path.is_symlink()]
+        wrong += [f"{name} is missing" for name in sorted(set(listed) - set(found))]
         wrong += [f"{name} is not listed in {MANIFEST}" for name in sorted(set(found) - set(listed))]
         wrong += [
             f"{name} has changed since the pack was built"
@@ -224,6 +236,26 @@ def _listed(path: Path, about: Mapping[str, Any], key: str) -> tuple[Any, ...]:
     if isinstance(values, list) and all(type(value) is kind for value in values):
         return tuple(values)
     raise BadFile(f"{path}: {key} is not a list of {'texts' if kind is str else 'whole numbers'}")
+
+
+def _check_evaluation(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    size: int,
+    captions: Sequence[str],
+    owner: Sequence[int],
+    labels: Sequence[int],
+) -> None:
+    """Raises BadFile unless texts, photos and what belongs to what fit each other."""
+    stem_N, text_CD = tensors.get("stem"), tensors.get("text")
+    if stem_N is None or text_CD is None or stem_N.ndim < 2 or text_CD.ndim != 2 or not len(stem_N) or not len(text_CD):
+        raise BadFile(f"{path} has no photos 'stem' or no texts 'text'", "build the pack again")
+    fits = len(captions) == len(text_CD) and all(0 <= n < len(stem_N) for n in owner)
+    fits &= all(0 <= n < len(text_CD) for n in labels)
+    if not fits or (len(owner), len(labels)) not in ((len(text_CD), 0), (0, len(stem_N))):
+        raise BadFile(f"{path}: its captions, photos and classes do not fit each other", "build the pack again")
+    if "oracle" in tensors and tensors["oracle"].shape != (size,):
+        raise BadFile(f"{path}: its oracle has the shape {list(tensors['oracle'].shape)}, not {[size]}")
 
 
 _FIELDS: dict[str, type] = {

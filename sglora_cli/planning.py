@@ -12,7 +12,7 @@ from sglora_cli.benchmarking import ORACLE, Plan, methods, plan, plan_of_adapter
 from sglora_cli.configs import BenchConfig, RuntimeConfig
 from sglora_cli.contracts import Model
 from sglora_cli.errors import UsageError
-from sglora_cli.evaluation import check_leaks, leaks, narrowed, of_dataset, of_other, unseen_tasks
+from sglora_cli.evaluation import check_fits, check_leaks, leaks, narrowed, of_dataset, of_other, unseen_tasks
 from sglora_cli.evidence import lack
 from sglora_cli.formats import provenance
 from sglora_cli.generating import Session
@@ -84,6 +84,7 @@ def _tasks(session: Session, asked: Asked, data: Path | None) -> list[UnseenTask
         tasks = of_other(pack, other, asked.dataset)
     else:
         tasks = unseen_tasks(host, pack, session.model, asked.dataset, data)
+    check_fits(session.model, tasks)
     return narrowed(tasks, pack, asked.tasks, asked.table, ABLATIONS)
 
 

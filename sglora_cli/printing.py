@@ -19,6 +19,7 @@ def printable(text: str) -> str:
 
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows of cells on standard output; the header is for terminals only, programs pass --json."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table

@@ -26,13 +26,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import tomli
-
 from sglora_cli.configs import LoraConfig, PriorConfig, TrainConfig, from_mapping
 from sglora_cli.contracts import ROLES, Task
 from sglora_cli.errors import BadFile, SgloraError, Unavailable, UnknownName
 from sglora_cli.faults import Faults
 from sglora_cli.host import Host
+from sglora_cli.strict import TOML_LIMIT, read_bytes, toml_table
 from sglora_cli.toml_lines import Address, toml_lines
 from sglora_cli.wording import PROMPTS, check_description, check_template, checked_prompts, described
 
@@ -102,11 +101,11 @@ def read(path: Path) -> Recipe:
     """A recipe file. Raises BadFile with path and reason, UnknownName for a key that does not exist; BadRecipe with
     a line for each if several things are wrong."""
     try:
-        text = path.read_text(encoding="utf-8")
-        raw = tomli.loads(text)
-    except FileNotFoundError:
-        raise BadFile(f"recipe {path} does not exist") from None
-    except (tomli.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
+        text = read_bytes(path, TOML_LIMIT).decode("utf-8")
+        raw = toml_table(text)
+    except BadFile as error:
+        raise BadFile(f"recipe {error.message}", error.hint) from None
+    except ValueError as error:
         raise BadFile(f"recipe {path}: {error}") from None
     return parse(path.stem, raw, path, toml_lines(text))
 

@@ -27,11 +27,12 @@ from typing import Any
 from sglora_cli import __version__
 from sglora_cli.contracts import Row
 from sglora_cli.errors import BadFile, Unavailable
+from sglora_cli.strict import TEXT_LIMIT, json_value, read_bytes
 
 FORMAT = 1
 KEY = "sglora_rows"
 DIRECTIONS = ("I2T", "T2I", "ACC")
-_HITS = re.compile(r"([0-9]{1,9}):([A-Za-z0-9+/]*={0,2})")
+_HITS = re.compile(r"([0-9]{1,7}):([A-Za-z0-9+/]*={0,2})")
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,7 @@ def drop_torn_line(path: Path) -> None:
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        raise BadFile(f"{path} does not exist") from None
-    except OSError as error:
-        raise BadFile(f"cannot read {path}: {error.strerror}") from None
+        text = read_bytes(path, TEXT_LIMIT).decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadFile(f"cannot read {path}: {error}", "a rows file is JSON lines in UTF-8") from None
     return text.removesuffix("\n").split("\n") if text else []
@@ -148,8 +145,8 @@ def _lines(path: Path) -> list[str]:
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        content = json_value(line)
+    except ValueError as error:
         hint = "an interrupted run leaves half a line: the same `sglora bench --rows FILE` mends it and goes on"
         raise BadFile(f"{where}: not JSON: {getattr(error, 'msg', error)}", hint) from None
     if not isinstance(content, dict):

@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import platformdirs
-import tomli
 
 from sglora_cli.configs import RuntimeConfig
 from sglora_cli.errors import BadFile, UnknownName
+from sglora_cli.strict import TOML_LIMIT, read_bytes, toml_table
 
 
 def home() -> Path | None:
@@ -53,8 +53,8 @@ def load() -> Settings:
     path, values = settings_file(), {}
     if path.exists():
         try:
-            values = tomli.loads(path.read_text(encoding="utf-8"))
-        except (tomli.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+            values = toml_table(read_bytes(path, TOML_LIMIT).decode("utf-8"))
+        except ValueError as error:
             raise BadFile(f"{path}: {error}", "mend or remove it") from None
     names = [spec.name for spec in fields(Settings)]
     for key, value in values.items():

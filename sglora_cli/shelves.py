@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sglora_cli.errors import UnknownName, UsageError
+from sglora_cli.errors import BadFile, UnknownName, UsageError
+from sglora_cli.files import read_json
 from sglora_cli.settings import Settings, cache_folder
 
 MANIFEST = "pack.json"
@@ -25,8 +25,8 @@ class Place:
     def summary(self) -> Mapping[str, Any]:
         """The manifest, unchecked; {} when it cannot be read."""
         try:
-            content = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            content = read_json(self.folder / MANIFEST)
+        except BadFile:
             return {}
         return content if isinstance(content, dict) else {}
 

@@ -39,11 +39,13 @@ class TensorRows:
             entry = entries[name]
             self.shape, self.dtype = tuple(int(n) for n in entry["shape"]), _DTYPES[entry["dtype"]]
             start, end = (int(n) for n in entry["data_offsets"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise BadFile(f"{path} has no tensor {name!r} of floating point numbers") from None
         self.path, self._start = path, _first_byte(path) + start
         self._bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
-        if not self.shape or end - start != len(self) * self._bytes or path.stat().st_size < _first_byte(path) + end:
+        size = path.stat().st_size - _first_byte(path)
+        whole = 0 <= start <= end <= size and all(0 <= n <= size for n in self.shape) and self.shape
+        if not whole or end - start != self.shape[0] * self._bytes:
             raise BadFile(f"{path}: tensor {name!r} of shape {list(self.shape)} is not whole")
 
     def __len__(self) -> int:

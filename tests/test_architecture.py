@@ -12,6 +12,7 @@ import sglora_cli.api
 ROOT = Path(__file__).parent.parent
 ORDER = [  # a module may import those above it
     ("errors", "__init__"),
+    ("strict",),
     ("configs", "contracts", "devices", "files", "progressing", "printing"),
     (
         "hookspecs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -290,9 +291,22 @@ def test_a_truncated_mat_file_is_refused(tmp_path, size):
     assert error.value.message.startswith(f"{path} ")
 
 
-def test_without_scipy_flowers_say_what_to_install(tmp_path, monkeypatch):
-    tree(tmp_path, "flowers")
-    monkeypatch.setitem(__import__("sys").modules, "scipy.io", None)
-    with pytest.raises(Unavailable) as error:
-        Flowers().tasks(tmp_path)
-    assert error.value.hint == 'pip install "sglora[flowers]"'
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8", ">u2"])
+def test_lists_of_mat_files_are_as_scipy_reads_them(packed, kind):
+    import numpy as np
+    from scipy.io import loadmat, savemat
+
+    from sglora_datasets.mat_files import number_lists
+
+    out = io.BytesIO()
+    lists = {
+        "a": np.array([[1, 2, 3]]),
+        "long_name": np.arange(7)[None],
+        "one": np.array([[5]]),
+        "deep": np.ones((2, 3)),
+    }
+    savemat(out, {name: x.astype(kind) for name, x in lists.items()} | {"text": "x"}, do_compression=packed)
+    known = loadmat(io.BytesIO(out.getvalue()))
+    found = number_lists(out.getvalue())
+    assert found == {name: [int(n) for n in known[name].ravel(order="F")] for name in lists}

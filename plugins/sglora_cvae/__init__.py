@@ -36,15 +36,19 @@ if TYPE_CHECKING:
 class CvaeConfig:
     """Sizes and training of the CVAE."""
 
-    hidden: int = knob(128, "Width of every hidden layer.", least=1)
-    latent: int = knob(32, "Z, width of the latent.", least=1)
-    epochs: int = knob(60, "Passes over the training tasks' states.", least=1)
-    batch: int = knob(64, "States in a step.", least=1)
+    hidden: int = knob(128, "Width of every hidden layer.", least=1, most=65536)
+    latent: int = knob(32, "Z, width of the latent.", least=1, most=65536)
+    epochs: int = knob(60, "Passes over the training tasks' states.", least=1, most=10**6)
+    batch: int = knob(64, "States in a step.", least=1, most=10**6)
     learning_rate: float = knob(1e-3, "Peak learning rate of AdamW.", least=0)
     weight_decay: float = knob(1e-2, "Weight decay of AdamW.", least=0)
     kl_weight: float = knob(1.0, "lambda of Eq. 9.", least=0)
-    projection: int = knob(0, "R, coordinates in the adapters' span that the networks see; 0: all numbers.", least=0)
-    held_out: int = knob(0, "Folds of training tasks on which it is scored, fitted without them; 0: not.", least=0)
+    projection: int = knob(
+        0, "R, coordinates in the adapters' span that the networks see; 0: all numbers.", least=0, most=65536
+    )
+    held_out: int = knob(
+        0, "Folds of training tasks on which it is scored, fitted without them; 0: not.", least=0, most=1000
+    )
     energy: float = knob(1.0, "Fewer coordinates if they hold this share of squared norm.", least=1e-6, most=1)
 
 

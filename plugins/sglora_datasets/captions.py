@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sglora_cli.api import BadFile, Unavailable
+from sglora_cli.api import TEXT_LIMIT, BadFile, Unavailable, json_value, read_bytes
 
 JSONL, CSV = "captions.jsonl", "captions.csv"
 SPLITS = ("train", "test")
@@ -82,10 +81,8 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark
-    except FileNotFoundError:
-        raise BadFile(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
+        return read_bytes(path, TEXT_LIMIT).decode("utf-8-sig")  # spreadsheets put a byte order mark
+    except UnicodeDecodeError as error:
         raise BadFile(f"cannot read {path}: {error}") from None
 
 
@@ -93,8 +90,8 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in read_lines(path):
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = json_value(line)
+        except ValueError as error:
             raise BadFile(f"{where}: not JSON: {error}") from None
         if not isinstance(row, dict):
             raise BadFile(f"{where}: expected an object, got {type(row).__name__}")
@@ -118,9 +115,9 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             about = {key: row[key] for key in keys if key in row and (row[key] or key != "split")}
             first, image = images.setdefault(row["image"], (number, dict(about)))
             for key, value in about.items():
-                if image[key] != value:
+                if (before := image.get(key)) != value:
                     raise BadFile(
-                        f"{path}, line {number}: {key} of {row['image']!r} is {value!r}, in line {first} {image[key]!r}"
+                        f"{path}, line {number}: {key} of {row['image']!r} is {value!r}, in line {first} {before!r}"
                     )
             if "caption" in row:
                 image.setdefault("captions", []).append(row["caption"])

@@ -35,6 +35,7 @@ SPLITS = ("train2017", "train2014", "val2017", "val2014")
 NAME, KARPATHY = "coco", "dataset_coco.json"
 ZIPS = ("train2017", "val2017")
 SITE = "http://images.cocodataset.org"
+_LIMIT = 2 << 30  # bytes; instances_train2017.json has 449 million
 _KINDS = {int: "a whole number", str: "a text"}
 
 
@@ -111,7 +112,7 @@ class Coco:
             path = _instances(root, split)
             if not path.is_file():
                 raise Unavailable(f"{path} does not exist", _where_from(root, split))
-            table = read_json(path, _slim)
+            table = read_json(path, _slim, _LIMIT)
             for number, categories in _members(table, path).items():
                 members.setdefault(number, set()).update(categories)
             if not rows:
@@ -159,7 +160,7 @@ def _karpathy_rows(root: Path) -> list[Row]:
     found = []
     for side, folder in (("train", "train2014"), ("test", "val2014")):
         if (path := root / f"coco_{side}_karpathy.json").is_file():
-            table = read_json(path)
+            table = read_json(path, limit=_LIMIT)
             texts = _texts(table, path)
             found += [
                 Row(row["id"], f"{folder}/{row['file_name']}", side, texts.get(row["id"], ()), str(path))
@@ -206,7 +207,7 @@ def _captions(root: Path, split: str) -> dict[int, tuple[str, ...]]:
     path = root / "annotations" / f"captions_{split}.json"
     if not path.is_file():
         raise Unavailable(f"{path} does not exist", _where_from(root, split))
-    return _texts(read_json(path), path)
+    return _texts(read_json(path, limit=_LIMIT), path)
 
 
 def _texts(table: Any, path: Path) -> dict[int, tuple[str, ...]]:

@@ -105,7 +105,7 @@ def _check_zip(path: Path, name: str) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, OSError) as error:
         raise BadFile(f"{name} is not a whole ZIP archive: {error}", "it was removed: run it again") from None
     if bad is not None:
         raise BadFile(f"{name}: the checksum of entry {bad!r} is wrong", "it was removed: run it again")
@@ -163,7 +163,7 @@ def _after_the_end(error: urllib.error.HTTPError, part: Path, start: int) -> str
 
 def _received(reply: Any, part: Path, start: int, name: str) -> str:
     length = reply.headers.get("Content-Length", "")
-    left = int(length) if length.isdecimal() else None
+    left = int(length) if length.isdecimal() and len(length) < 20 else None
     if left is not None and left > (free := shutil.disk_usage(part.parent).free):
         raise Unavailable(f"{name} needs {left} bytes, {part.parent} has {free} left", "make room there")
     with part.open("ab" if start else "wb") as file:

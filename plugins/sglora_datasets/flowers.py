@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sglora_cli.api import BadFile, Listed, Task, Unavailable
+from sglora_cli.api import BadFile, Listed, Task, Unavailable, read_bytes
 
 from .captions import layout_captions
 from .fetching import fetched
 from .gathering import Row, captioned, gathered, listed
+from .mat_files import LIMIT, number_lists
 
 LISTS = {"trnid": "train", "valid": "train", "tstid": "test"}
 SPECIES = (  # class 1 to 102, as the data set's page lists them
@@ -46,7 +46,7 @@ class Flowers:
     def tasks(self, root: Path) -> Sequence[Task]:
         """Every species with a captioned image, sorted.
 
-        Raises Unavailable without the .mat files, scipy or captions, BadFile for anything wrong in them.
+        Raises Unavailable without the .mat files or captions, BadFile for anything wrong in them.
         """
         rows = list(_rows(root))
         captions = layout_captions(root, "jpg/image_00001.jpg")
@@ -66,19 +66,12 @@ def _numbers(path: Path, names: tuple[str, ...]) -> dict[str, list[int]]:
     if not path.is_file():
         raise Unavailable(f"{path} does not exist", "`sglora data fetch flowers` downloads it into the data folder")
     try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise Unavailable("scipy is not installed; .mat files need it", 'pip install "sglora[flowers]"') from None
-    try:
-        table: dict[str, Any] = loadmat(path)
-    except Exception as error:  # scipy raises whatever a broken byte leads it to
+        table = number_lists(read_bytes(path, LIMIT))
+    except ValueError as error:
         raise BadFile(f"{path} is not a .mat file: {error}", "fetch it again") from None
-    found = {}
-    for name in names:
-        if name not in table or getattr(table[name].dtype, "kind", "") not in "iuf":
-            raise BadFile(f"{path} has no numbers {name!r}", "fetch it again")
-        found[name] = [int(n) for n in table[name].ravel()]
-    return found
+    if missing := [name for name in names if not table.get(name)]:
+        raise BadFile(f"{path} has no numbers {missing[0]!r}", "fetch it again")
+    return {name: table[name] for name in names}
 
 
 def _rows(root: Path) -> Iterator[Row]:

@@ -9,12 +9,11 @@ What a captions file says of an image's task and split is taken from there.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sglora_cli.api import BadFile, Listed, Photo, Task, Unavailable
+from sglora_cli.api import BadFile, Listed, Photo, Task, Unavailable, json_value
 
 from .captions import JSONL, SPLITS, find_captions, read_captions, read_lines
 from .gathering import Row, classified, existing, gathered, listed, split_of
@@ -82,8 +81,8 @@ def _named(root: Path) -> Iterator[Row]:
     for number, line in read_lines(path):
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = json_value(line)
+        except ValueError as error:
             raise BadFile(f"{where}: not JSON: {error}") from None
         image, name = (row.get("image"), row.get("name")) if isinstance(row, dict) else (None, None)
         texts = isinstance(image, str) and isinstance(name, str) and image.strip() and name.strip()

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from sglora_cli.api import BadFile, Listed, Photo, Task, inside
+from sglora_cli.api import BadFile, Listed, Photo, Task, inside, name_fault
 
 from .captions import SPLITS, Captioned
 
@@ -48,6 +48,8 @@ def captioned(root: Path, rows: Iterable[Row], captions: dict[str, Captioned]) -
 
 def _place(root: Path, row: Row) -> Path:
     folder, _, name = row.image.partition("/")
+    if fault := "leads out of its folder" if folder == ".." else name_fault(row.image):
+        raise BadFile(f"{row.where}: {row.image[:100]!r} {fault}", "name files of the data set")
     return existing(root / folder, name, row.where)  # the folder itself may be a link
 
 

@@ -33,7 +33,7 @@ def read_karpathy_coco(path: Path) -> Iterator[tuple[Captioned, str, int]]:
 
 
 def _read(path: Path) -> Iterator[tuple[Captioned, dict[str, Any]]]:
-    table = read_json(path, _slim)
+    table = read_json(path, _slim, 1 << 30)  # COCO's has 144 million bytes
     images = table.get("images") if isinstance(table, dict) else None
     if not isinstance(images, list):
         raise BadFile(f"{path} has no list 'images'", "a Karpathy file has images with sentences and splits")

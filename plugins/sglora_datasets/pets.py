@@ -69,6 +69,6 @@ def _entry(line: str, where: str) -> tuple[str, str]:
     parts = line.split()
     if len(parts) != 4 or not all(part.isdecimal() for part in parts[1:]) or "_" not in parts[0]:
         raise BadFile(f"{where}: expected `Image_id class species breed`, got {line.strip()!r:.100}")
-    if not 1 <= int(parts[1]) <= BREEDS:
-        raise BadFile(f"{where}: a class is 1 to {BREEDS}, got {parts[1]}")
+    if len(parts[1]) > 9 or not 1 <= int(parts[1]) <= BREEDS:
+        raise BadFile(f"{where}: a class is 1 to {BREEDS}, got {parts[1]:.20}")
     return parts[0], parts[1]

@@ -3,6 +3,7 @@ read strictly: plain files only, no name that leads out, never more than the arc
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import tarfile
@@ -12,11 +13,16 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from sglora_cli.api import BadFile, Unavailable
 
 _CHUNK = 1 << 20
+AT_ONCE = 64 << 20
+_FREE, _RATIO = 1 << 30, 20
+"""An archive may unpack to a gigabyte, or to so many times its size: photos hardly shrink."""
+_BROKEN: tuple[type[Exception], ...] = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
+_BROKEN += (ValueError, NotImplementedError, OverflowError, RuntimeError)
 
 
 def unpacked(archive: Path, root: Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
@@ -28,20 +34,43 @@ def unpacked(archive: Path, root: Path, wanted: Callable[[str], bool] = lambda n
     entries = _zip_entries if archive.suffix == ".zip" else _tar_entries
     try:
         root.mkdir(parents=True, exist_ok=True)
+        left = max(_FREE, _RATIO * archive.stat().st_size)
         with _scratch(root) as draft:
-            for name, content in entries(archive):
+            for name, size, content in entries(archive):
+                left -= size
+                if left < 0:
+                    raise BadFile(f"{archive} unpacks to far more than photos would", "remove it, then fetch it again")
                 if wanted(name):
                     target = draft / name
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with target.open("xb") as file:
                         shutil.copyfileobj(content, file, _CHUNK)
             _moved(draft, root)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+    except _BROKEN as error:
         raise BadFile(f"{archive} is not a whole archive: {error}", "remove it, then fetch it again") from None
     except OSError as error:
         raise Unavailable(
             f"cannot unpack {archive}: {error.strerror or error}", "mend that, then run it again"
         ) from None
+
+
+class Bounded:
+    """A file for `tarfile`, which would read a header of whatever size it claims into memory."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= AT_ONCE:
+            raise tarfile.ReadError(f"a part claims {size} bytes")
+        data: bytes = self._file.read(size)
+        return data
+
+
+def plain(file: Any) -> tarfile.TarFile:
+    """A plain tar, none of whose headers is read into memory whole if it is large."""
+    return tarfile.open(fileobj=Bounded(file), mode="r:")  # type: ignore[call-overload]
 
 
 @contextmanager
@@ -63,19 +92,23 @@ def _moved(draft: Path, root: Path) -> None:
             os.replace(source, target)
 
 
-def _tar_entries(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    with tarfile.open(archive, "r:gz") as tar:
+def _tar_entries(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
+    with gzip.open(archive) as file, plain(file) as tar:
+        last = 0
         for member in tar:
+            if tar.offset <= last:  # a negative size: it would be read again and again
+                raise BadFile(f"{archive}: entry {member.name[:100]!r} has a size of {member.size}")
+            last = tar.offset
             if member.isdir():
                 continue
             if not member.isreg() or member.issparse():
                 raise BadFile(f"{archive}: entry {member.name[:100]!r} is a link or a device, not a file")
             content = tar.extractfile(member)
             if content is not None:
-                yield _checked(member.name, archive), content
+                yield _checked(member.name, archive), member.size, content
 
 
-def _zip_entries(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def _zip_entries(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
     with zipfile.ZipFile(archive) as zipped:
         for entry in zipped.infolist():
             if entry.is_dir():
@@ -83,7 +116,7 @@ def _zip_entries(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
             if entry.external_attr >> 28 not in (0, 8):  # the kind of file, where a Unix wrote it
                 raise BadFile(f"{archive}: entry {entry.filename[:100]!r} is a link or a device, not a file")
             with zipped.open(entry) as content:
-                yield _checked(entry.filename, archive), content
+                yield _checked(entry.filename, archive), entry.file_size, content
 
 
 def _checked(name: str, archive: Path) -> str:

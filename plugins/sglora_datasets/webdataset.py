@@ -25,6 +25,7 @@ from sglora_cli.api import (
     Unavailable,
     cache_folder,
     file_hash,
+    json_value,
     progress,
     read_json,
     write_bytes,
@@ -32,6 +33,7 @@ from sglora_cli.api import (
 
 from .captions import SPLITS
 from .gathering import gathered
+from .unpacking import plain
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 PARTS = (*IMAGES, ".txt", ".json")
@@ -94,9 +96,15 @@ def _known(index: Path, place: Path) -> list[dict[str, Any]] | None:
 def _samples(shard: Path, place: Path) -> dict[str, Sample]:
     """Samples by key, in the shard's order; their photos are in the cache when this returns."""
     found: dict[str, Sample] = {}
+    last = 0
     try:
-        with tarfile.open(shard, "r:") as tar:
+        with shard.open("rb") as file, plain(file) as tar:
             for member in tar:
+                if tar.offset <= last:  # a negative size: it would be read again and again
+                    raise BadFile(
+                        f"{shard}, member {member.name[:100]!r} has a size of {member.size}", "fetch it again"
+                    )
+                last = tar.offset
                 _take(tar, member, found, place, shard)
             if tar.fileobj is not None:
                 tar.fileobj.seek(tar.offset)
@@ -143,8 +151,8 @@ def _row(sample: Sample, where: str) -> dict[str, Any]:
         raise BadFile(f"{where} has no .txt with captions")
     try:
         texts = [line.strip() for line in sample.texts[".txt"].decode("utf-8").split("\n") if line.strip()]
-        about = json.loads(sample.texts.get(".json", b"{}").decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        about = json_value(sample.texts.get(".json", b"{}").decode("utf-8"))
+    except ValueError as error:
         raise BadFile(f"{where}: {error}") from None
     if not texts:
         raise BadFile(f"{where} has an empty .txt", "caption it or leave it out")

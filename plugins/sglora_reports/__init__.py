@@ -53,13 +53,17 @@ def as_json(report: Report) -> str:
 
 
 def as_csv(report: Report) -> str:
-    """Every row."""
+    """Every row. A name that a spreadsheet would take for a formula gets an apostrophe in front."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = [spec.name for spec in fields(Row) if spec.name != "hits"]
     writer.writerow(names)
-    writer.writerows([getattr(row, name) for name in names] for row in report.rows)
+    writer.writerows([_cell(getattr(row, name)) for name in names] for row in report.rows)
     return out.getvalue()
+
+
+def _cell(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 @hookimpl

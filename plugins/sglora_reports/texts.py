@@ -61,13 +61,13 @@ def marked(section: Section, best: str, second: str, escape: Callable[[str], str
 
 def markdown(report: Report) -> str:
     """The same as Markdown tables, the best bold, the second underlined."""
-    lines = _separated([*report.notes, *remarks(report)])
+    lines = _separated(list(map(_markdown_cell, [*report.notes, *remarks(report)])))
     for section in sections(report):
         header = "| " + " | ".join(map(_markdown_cell, section.header)) + " |"
         lines += ["", f"**{_markdown_cell(section.title)}**", "", header, "|---" * len(section.header) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in marked(section, "**{}**", "<u>{}</u>", _markdown_cell)]
-        lines += ["", *_separated(section.findings)] if section.findings else []
-    return "\n".join([*lines, "", legend(report)]) + "\n"
+        lines += ["", *_separated(list(map(_markdown_cell, section.findings)))] if section.findings else []
+    return "\n".join([*lines, "", _markdown_cell(legend(report))]) + "\n"
 
 
 def _markdown_cell(text: str) -> str:

@@ -10,6 +10,7 @@ import click
 
 from sglora_cli.cli import App, say
 from sglora_cli.configs import BenchConfig, RuntimeConfig, options_of
+from sglora_cli.printing import printable
 
 
 @click.command("bench")
@@ -113,7 +114,7 @@ def _print_estimate(found: dict[str, Any], as_json: bool) -> None:
         click.echo(json.dumps(found, indent=1))
         return
     click.echo(f"pack      {found['pack']}")
-    click.echo(f"tasks     {len(found['tasks'])}: {', '.join(found['tasks'])}")
+    click.echo(printable(f"tasks     {len(found['tasks'])}: {', '.join(found['tasks'])}"))
     click.echo(f"methods   {len(found['methods'])}: {', '.join(found['methods'])}")
     click.echo(f"adapters  {found['adapters']}")
     click.echo(f"images    {found['images_to_encode']} to encode, {found['images_known']} known already")

@@ -88,7 +88,7 @@ def read(path: Path) -> LooseAdapter:
     for key, (tower, block) in places.items():
         layer = weights[key]
         if not isinstance(layer, dict) or set(layer) != {f"{x}_proj" for x in params}:
-            found = sorted(layer) if isinstance(layer, dict) else layer
+            found = sorted(map(str, layer)) if isinstance(layer, dict) else type(layer).__name__
             raise BadFile(f"{path}: {key} has {found}, its metadata names {params}", "the file is not whole")
         for name, factors in layer.items():
             b_OR, a_RI = _factors(factors, f"{path}: {key}, {name}")

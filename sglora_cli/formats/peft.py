@@ -12,9 +12,11 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import regex
 from torch import Tensor
 
 from sglora_cli.adapters import Layout
@@ -32,6 +34,8 @@ FILES = {CONFIG, WEIGHTS, "README.md"}
 """What a folder of ours holds."""
 _TENSOR = re.compile(r"(.+)\.lora_([AB])\.(?:default\.)?weight")
 _CONFIG_LIMIT = 10**7
+PATTERNS_LIMIT, PATTERN_SECONDS = 5000, 0.25
+"""Entries of rank_pattern: AdaLoRA writes one a module. Time of one pattern on one name."""
 
 # What makes an adapter more than an update B A on frozen weights: configuration key -> why.
 _REFUSED = {
@@ -118,9 +122,7 @@ def _tensors(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
 
 def _checked_config(path: Path) -> dict[str, Any]:
     """Raises BadFile for values of the wrong kind, Mismatch for a configuration that means more than B A."""
-    if path.exists():
-        check_size(path, _CONFIG_LIMIT)
-    config = read_json(path)
+    config = read_json(path, limit=_CONFIG_LIMIT)
     if not isinstance(config, dict):
         raise BadFile(f"{path} is not a table")
     if config.get("peft_type") != "LORA":
@@ -154,19 +156,37 @@ def _check_numbers(path: Path, config: dict[str, Any]) -> None:
         for name, value in [(key, config[key]), *table.items()]:
             if not isinstance(value, kind) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
                 raise BadFile(f"{path}: {pattern + ', ' if name != key else ''}{name} = {value!r} is no {key}")
-        for regex in table:
-            try:
-                re.compile(regex)
-            except re.error as error:
-                raise BadFile(f"{path}: {pattern} has {regex!r}, which is no pattern: {error}") from None
+        if len(table) > PATTERNS_LIMIT:
+            raise BadFile(f"{path}: {pattern} has {len(table)} entries, more than {PATTERNS_LIMIT}")
+        for key in table:
+            _compiled(key, f"{path}: {pattern}")
 
 
 def _of_pattern(table: Mapping[str, Any] | None, name: str, default: Any) -> Any:
     """PEFT's rule: the first pattern that matches the end of the name, from a dot on."""
     for key, value in (table or {}).items():
-        if re.match(rf"(.*\.)?({key})$", name):
+        if _matches(_compiled(key, CONFIG), name):
             return value
     return default
+
+
+@lru_cache(maxsize=PATTERNS_LIMIT)
+def _compiled(pattern: str, where: str, form: str = r"(.*\.)?({})$") -> regex.Pattern[str]:
+    """PEFT's pattern for the end of a name, from a dot on. Raises BadFile."""
+    try:
+        return regex.compile(form.replace("{}", pattern))
+    except (regex.error, OverflowError, RecursionError, ValueError) as error:
+        raise BadFile(f"{where} has {pattern[:100]!r}, which is no pattern: {error}") from None
+
+
+def _matches(pattern: regex.Pattern[str], name: str, whole: bool = False) -> bool:
+    """Whether a name matches. Raises BadFile for a pattern that takes for ever: `(a+)+$` can."""
+    try:
+        return (pattern.fullmatch if whole else pattern.match)(name, timeout=PATTERN_SECONDS) is not None
+    except TimeoutError:
+        raise BadFile(
+            f"{CONFIG} has a pattern that takes too long: {pattern.pattern[:100]!r}", "name the modules in a list"
+        ) from None
 
 
 def _scaling(config: Mapping[str, Any], name: str, rank: int, path: Path) -> float:
@@ -187,12 +207,10 @@ def _claims(config: Mapping[str, Any]) -> Callable[[str], bool]:
     if targets is None or not _complete(config):
         return lambda name: False
     if isinstance(targets, str):
-        try:
-            regex = re.compile(targets)
-        except re.error as error:
-            raise BadFile(f"{CONFIG}: target_modules is no pattern: {error}") from None
-        return lambda name: regex.fullmatch(name) is not None
-    return lambda name: any(name == t or name.endswith(f".{t}") for t in targets)
+        pattern = _compiled(targets, f"{CONFIG}: target_modules", "{}")
+        return lambda name: _matches(pattern, name, whole=True)
+    names = [str(target) for target in targets]
+    return lambda name: any(name == t or name.endswith(f".{t}") for t in names)
 
 
 # Writing

@@ -107,10 +107,12 @@ class Clipling:
         return state
 
     def unmerged(self, tensors):
-        own = {f"{site.name}.weight" for site in self.sites}
+        sites = {f"{site.name}.weight" for site in self.sites}
         if set(tensors) != set(self.state):
             raise Mismatch("the checkpoint is not one of clipling")
-        for name in set(self.state) - own:
+        if any(tensors[name].shape != own.shape for name, own in self.state.items()):
+            raise Mismatch("the checkpoint has other shapes than clipling")
+        for name in set(self.state) - sites:
             if not torch.equal(tensors[name], self.state[name]):
                 raise Mismatch(f"the checkpoint differs from clipling in {name}")
         return {site.name: tensors[f"{site.name}.weight"] - self.state[f"{site.name}.weight"] for site in self.sites}

@@ -68,6 +68,7 @@ from sglora_cli.progressing import progress
 from sglora_cli.rows import averages, recovery
 from sglora_cli.settings import cache_folder
 from sglora_cli.statistics import is_clear
+from sglora_cli.text_rows import csv_rows, jsonl_rows, text_field, text_lines, texts_field
 
 if TYPE_CHECKING:
     from sglora_cli.adapters import Layout, mix
@@ -152,11 +153,13 @@ __all__ = [
     "compress",
     "content_hash",
     "contrastive_loss",
+    "csv_rows",
     "file_hash",
     "from_mapping",
     "hookimpl",
     "inside",
     "is_clear",
+    "jsonl_rows",
     "knob",
     "load_tensors",
     "mix",
@@ -177,6 +180,9 @@ __all__ = [
     "select",
     "singular",
     "site_products",
+    "text_field",
+    "text_lines",
+    "texts_field",
     "write_adapter",
     "write_bytes",
 ]

@@ -21,6 +21,7 @@ from sglora_cli.configs import (
     options_of,
 )
 from sglora_cli.contracts import (
+    API_VERSION,
     ROLES,
     Backbone,
     Captioner,
@@ -107,6 +108,7 @@ _LATE = {
 }
 
 __all__ = [
+    "API_VERSION",
     "ROLES",
     "AttentionSites",
     "Backbone",

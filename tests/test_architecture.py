@@ -14,6 +14,8 @@ ORDER = [  # a module may import those above it
     ("errors", "__init__"),
     ("configs", "contracts", "devices", "files", "progressing", "printing", "text_rows"),
     (
+        "guarding",
+        "vetting",
         "hookspecs",
         "settings",
         "rows",

@@ -88,6 +88,9 @@ class IcmLora:
         return restore(experts, tensors)
 
 
+SGLORA_API = "1.0"
+
+
 @hookimpl
 def sglora_generators() -> list[Cvae | IcmLora]:
     return [Cvae(), IcmLora()]

@@ -57,6 +57,9 @@ def as_csv(report: Report) -> str:
     return out.getvalue()
 
 
+SGLORA_API = "1.0"
+
+
 @hookimpl
 def sglora_reporters() -> list[Text]:
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import click
 
@@ -11,7 +12,7 @@ from sglora_cli.cli import App
 from sglora_cli.configs import RuntimeConfig, options_of
 from sglora_cli.errors import PluginError
 from sglora_cli.host import Host
-from sglora_cli.printing import print_rows
+from sglora_cli.printing import print_rows, printable
 
 
 @click.group("plugins")
@@ -41,20 +42,22 @@ def list_(app: App, as_json: bool) -> None:
 @command.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def doctor(as_json: bool) -> None:
-    """Name every broken plugin and its reason; exit code 7 if there is one."""
+    """Name every broken plugin, its reason and what mends it; exit code 7 if there is one. Remarks are for authors."""
     host = Host.load()
     if as_json:
-        problems = [{"plugin": p.plugin, "reason": p.reason} for p in host.problems]
-        click.echo(json.dumps({"plugins": host.plugins, "problems": problems}, indent=1))
+        problems, remarks = ([asdict(one) for one in found] for found in (host.problems, host.remarks))
+        click.echo(json.dumps({"plugins": host.plugins, "problems": problems, "remarks": remarks}, indent=1))
     else:
         broken = {problem.plugin for problem in host.problems}
         for name, origin in host.plugins.items():
             click.echo(f"{'broken' if name in broken else 'ok':<7} {name}  [{origin}]")
-        for problem in host.problems:
-            click.echo(f"problem {problem.plugin}: {problem.reason}")
+        for kind, found in (("problem", host.problems), ("remark", host.remarks)):
+            for one in found:
+                click.echo(printable(f"{kind:<7} {one.plugin}: {one.reason}"))
+                click.echo(printable(f"{'mend':<7} {one.plugin}: {one.hint}"))
     if host.problems:
         names = sorted({problem.plugin for problem in host.problems})
-        raise PluginError(f"broken: {', '.join(names)}", "uninstall or update it; the other plugins work")
+        raise PluginError(f"broken: {', '.join(names)}", "see what mends them above; the other plugins work")
 
 
 @command.command("check")

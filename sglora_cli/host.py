@@ -15,11 +15,12 @@ import pluggy
 
 from sglora_cli import hookspecs
 from sglora_cli.contracts import Backbone, Captioner, Dataset, Generator, Reporter
-from sglora_cli.errors import PluginError, SgloraError, UnknownName
+from sglora_cli.errors import PluginError, SgloraError, UnknownName, UsageError
 from sglora_cli.guarding import Guarded
 from sglora_cli.vetting import OURS, check_hooks, check_value, check_version, checked_list, declared_version, misspelt
 
 V = TypeVar("V")
+KINDS = ("backbone", "dataset", "captioner", "generator", "reporter")
 UPDATE = "uninstall or update it"
 
 
@@ -90,6 +91,21 @@ class Host:
     problems: list[Problem] = field(default_factory=list)
     remarks: list[Problem] = field(default_factory=list)
     """What stops nothing and its author may want to know."""
+
+    @property
+    def registries(self) -> tuple[Registry[Any], ...]:
+        return self.backbones, self.datasets, self.captioners, self.generators, self.reporters
+
+    def registry_of(self, name: str, kind: str | None = None) -> Registry[Any]:
+        """Where a name is, of one kind or of any. Raises UnknownName, or UsageError where several kinds have it."""
+        asked = [r for r in self.registries if kind in (None, r.kind)]
+        found = [r for r in asked if name in r or (":" in name and name.partition(":")[0] in r)]
+        if len(found) > 1:
+            kinds = " or ".join(r.kind for r in found)
+            raise UsageError(f"{name!r} is the name of several plugins: {kinds}", f"pass --kind {found[0].kind}")
+        if not found:
+            raise UnknownName.of(kind or "plugin", name, [known for r in asked for known in r])
+        return found[0]
 
     @classmethod
     def load(cls, entry_points: Iterable[metadata.EntryPoint] | None = None) -> Host:

@@ -34,6 +34,8 @@ ORDER = [  # a module may import those above it
     ("adapters", "retrieval", "captioning"),
     ("lowrank", "attaching", "caption_import"),
     ("semantics", "training", "recipes", "cards"),
+    ("kit_tools",),
+    ("kits",),
     ("variants", "formats.native", "formats.pickles", "classifying"),
     ("features",),
     ("formats.loose",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
@@ -11,7 +12,7 @@ from sglora_cli import settings
 from sglora_cli.cli import App
 from sglora_cli.configs import RuntimeConfig, options_of
 from sglora_cli.errors import PluginError
-from sglora_cli.host import Host
+from sglora_cli.host import KINDS, Host
 from sglora_cli.printing import print_rows, printable
 
 
@@ -28,7 +29,7 @@ def list_(app: App, as_json: bool) -> None:
     host: Host = app.host
     rows = [
         {"kind": registry.kind, "name": name, "plugin": registry.owner(name), "summary": registry[name].summary}
-        for registry in (host.backbones, host.datasets, host.captioners, host.generators, host.reporters)
+        for registry in host.registries
         for name in registry
     ]
     if as_json:
@@ -61,27 +62,32 @@ def doctor(as_json: bool) -> None:
 
 
 @command.command("check")
-@click.argument("backbone")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(KINDS), help="What NAME is, where several kinds have that name.")
+@click.option("--path", type=click.Path(path_type=Path), help="Folder of a data set.")
 @options_of(RuntimeConfig, "runtime")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @click.pass_obj
-def check(app: App, backbone: str, runtime: RuntimeConfig, as_json: bool) -> None:
-    """Run the conformance kit on BACKBONE: for plugin authors. Exit code 7 if a check fails.
+def check(app: App, name: str, kind: str | None, path: Path | None, runtime: RuntimeConfig, as_json: bool) -> None:
+    """Run the conformance kit on NAME, whatever it is: for plugin authors. Exit code 7 if a check fails.
 
     \b
     sglora plugins check starter
+    sglora plugins check folder --path photos
     """
-    from sglora_cli.testing import BACKBONE_CHECKS, run_check
+    from sglora_cli.testing import KITS, run_check, subject
 
-    model = app.host.backbones[backbone].load(settings.runtime(runtime, backbone))
+    registry = app.host.registry_of(name, kind)
+    chosen = settings.runtime(runtime, name) if registry.kind == "backbone" else runtime
+    asked = subject(registry.kind, registry[name], chosen, path)
     rows = []
-    for one in BACKBONE_CHECKS:
+    for one in KITS[registry.kind]:
         rows.append(
-            {"check": one.__name__, "asks": " ".join((one.__doc__ or "").split()), "wrong": run_check(one, model)}
+            {"check": one.__name__, "asks": " ".join((one.__doc__ or "").split()), "wrong": run_check(one, *asked)}
         )
         if not as_json:
             click.echo(f"{'failed' if rows[-1]['wrong'] else 'ok':<7} {one.__name__}")
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     if wrong := [row for row in rows if row["wrong"]]:
-        raise PluginError(f"backbone {backbone!r}: " + "; ".join(f"{r['check']}: {r['wrong']}" for r in wrong))
+        raise PluginError(f"{registry.kind} {name!r}: " + "; ".join(f"{r['check']}: {r['wrong']}" for r in wrong))

@@ -27,7 +27,7 @@ ORDER = [  # a module may import those above it
         "caption_files",
         "wording",
     ),
-    ("checkpoints", "journal", "locking", "losses", "tensor_rows"),
+    ("checkpoints", "journal", "locking", "losses", "templating", "tensor_rows"),
     ("host", "shelves", "faults", "caption_texts", "statistics"),
     ("charts",),
     ("plotting",),

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from sglora_cli import settings
-from sglora_cli.cli import App
+from sglora_cli.cli import App, say
 from sglora_cli.configs import RuntimeConfig, options_of
-from sglora_cli.errors import PluginError
+from sglora_cli.errors import PluginError, UsageError
 from sglora_cli.host import KINDS, Host
 from sglora_cli.printing import print_rows, printable
 
@@ -59,6 +59,34 @@ def doctor(as_json: bool) -> None:
     if host.problems:
         names = sorted({problem.plugin for problem in host.problems})
         raise PluginError(f"broken: {', '.join(names)}", "see what mends them above; the other plugins work")
+
+
+@command.command("new")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(KINDS), default="generator", show_default=True, help="What it shall be.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=".", help="Where its folder shall be; here by default."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.pass_obj
+def new(app: App, name: str, kind: str, output: Path, as_json: bool) -> None:
+    """Write a plugin distribution sglora-NAME that works, with tests that pass, to start from.
+
+    \b
+    sglora plugins new birds --kind dataset
+    pip install -e "sglora-birds[test]" && cd sglora-birds && pytest
+    """
+    from sglora_cli.templating import new_plugin, value_name
+
+    value, registry = value_name(name), next(one for one in app.host.registries if one.kind == kind)
+    if value in registry:
+        raise UsageError(f"there is a {kind} {value!r} already, of plugin {registry.owner(value)!r}", "choose another")
+    folder = new_plugin(name, kind, output)
+    if as_json:
+        click.echo(json.dumps({"folder": str(folder), "kind": kind, "name": value}, indent=1))
+        return
+    click.echo(folder)
+    say(f"a {kind} that works; to see it: pip install -e '{folder}[test]' && cd '{folder}' && pytest")
 
 
 @command.command("check")

@@ -23,14 +23,14 @@ from sglora_cli.kit_tools import LAYOUT, ToyExperts, ask, images, material
 
 
 def tasks_are_sorted_and_named(dataset: Dataset, root: Path) -> None:
-    """tasks gives at least one task, sorted by name, each once and under the data set's own name."""
+    """tasks gives at least one task, sorted by name and each once; all say of which data set they are."""
     tasks = dataset.tasks(root)
     ask(len(tasks) > 0, f"there is no task in {root}", "raise Unavailable where there is nothing")
     names = [task.name for task in tasks]
     ask(names == sorted(names), "tasks must be sorted by name")
     ask(len(set(names)) == len(names), "two tasks have one name")
     for task in tasks:
-        ask(task.dataset == dataset.name, f"task {task.name!r} says data set {task.dataset!r}, not {dataset.name!r}")
+        ask(task.dataset != "", f"task {task.name!r} says no data set", "its folder's name, or the plugin's")
         ask(task.description.strip() != "", f"task {task.name!r} has no description")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -32,10 +32,10 @@ class TaskTensors:
     """
 
     name: str
-    stem_N: Tensor
-    text_CD: Tensor
-    image_of: tuple[int, ...]
-    label_of: tuple[int, ...] = ()
+    stem_N: Tensor = field(repr=False)
+    text_CD: Tensor = field(repr=False)
+    image_of: tuple[int, ...] = field(repr=False)
+    label_of: tuple[int, ...] = field(default=(), repr=False)
 
     def to(self, device: torch.device) -> TaskTensors:
         """The same, with its tensors on a device: a step there then waits for no copy."""

@@ -73,7 +73,7 @@ from sglora_cli.text_rows import csv_rows, jsonl_rows, text_field, text_lines, t
 
 if TYPE_CHECKING:
     from sglora_cli.adapters import Layout, mix
-    from sglora_cli.attaching import AttentionSites, Update, packed_attention
+    from sglora_cli.attaching import AttentionSites, Update, attached, packed_attention
     from sglora_cli.devices import pick_device, pick_precision
     from sglora_cli.formats import read_adapter, read_state, write_adapter
     from sglora_cli.generating import Session
@@ -96,6 +96,7 @@ _LATE = {
     "Pack": "sglora_cli.packs",
     "AttentionSites": "sglora_cli.attaching",
     "Update": "sglora_cli.attaching",
+    "attached": "sglora_cli.attaching",
     "packed_attention": "sglora_cli.attaching",
     "pick_device": "sglora_cli.devices",
     "pick_precision": "sglora_cli.devices",
@@ -149,6 +150,7 @@ __all__ = [
     "UnknownName",
     "Update",
     "UsageError",
+    "attached",
     "averages",
     "cache_folder",
     "classification_loss",

@@ -37,7 +37,7 @@ class Guarded:
             raise
         except Exception as error:
             raise self._blamed(name, error) from error
-        if not callable(found) or isinstance(found, type):
+        if not inspect.isroutine(found):  # a torch module can be called, too, and is no method
             return found
         return update_wrapper(lambda *args, **kwargs: self._call(name, found, args, kwargs), found, assigned=_KEPT)
 

@@ -38,6 +38,8 @@ def test_a_good_model_is_as_it_was():
     ours.encode_image(stem=stem, layout=layout, adapters_TP=flat_TP).sum().backward()
     assert float(flat_TP.grad.abs().max()) > 0
     assert (ours.fingerprint, ours.sites, hasattr(ours, "check_text")) == ("tiny-1", plain.sites, False)
+    module = torch.nn.Linear(2, 2)
+    assert model(module=module).module is module
 
 
 def raising(error):

@@ -210,7 +210,7 @@ class Session:
         adapters = [Candidate("adapter", made.layout, flat_P, s) for s, flat_P in enumerate(made.adapters_SP)]
         measurer = Measurer(self.model, self.runtime.precision)
         rows = [row for task in chosen for row in measurer.rows(task, [none, *adapters])]
-        shown = {(r.direction, r.k): r.direction if r.direction == "ACC" else f"{r.direction} R@{r.k}" for r in rows}
+        shown = {(r.direction, r.k): "accuracy" if r.direction == "ACC" else f"{r.direction} R@{r.k}" for r in rows}
         return {method: {shown[c]: value for c, value in cells.items()} for method, cells in averages(rows).items()}
 
     def described(self, sentence: str) -> Description:

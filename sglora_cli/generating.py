@@ -115,7 +115,7 @@ class Session:
 
     >>> session = Session.open("starter", generator="top-k")
     >>> session.generate("a photo of a pug").prior.rows[:2]
-    (12, 3)
+    (18, 17)
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from conftest import small_clip
 
 import sglora_cli.api
 from sglora_cli.adapters import Layout
-from sglora_cli.api import Session, attached
+from sglora_cli.api import Session, attached, read_image
 from sglora_cli.errors import Mismatch, UnknownName
 from sglora_cli.retrieval import recalls
 from sglora_cli.testing import adapters, images, layout_of

@@ -13,16 +13,14 @@ from conftest import HERE, install
 
 from sglora_cli.errors import UsageError
 from sglora_cli.host import KINDS
-from sglora_cli.templating import value_name
+from sglora_cli.templating import new_plugin, value_name
 
 LONG = "abcdefghijklmnopqrstuvwx"
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A distribution of each kind; one has the longest name there can be."""
-    from sglora_cli.templating import new_plugin
-
+    """A distribution of each kind; the backbone has the longest name there can be."""
     parent = tmp_path_factory.mktemp("new")
     return {kind: new_plugin(LONG if kind == "backbone" else f"my-{kind}", kind, parent) for kind in KINDS}
 
@@ -36,9 +34,10 @@ def test_their_tests_pass(written):
     assert " passed" in done.stdout
 
 
-def test_they_are_linted_and_formatted(written):
+def test_they_are_linted_and_formatted(written, tmp_path):
     ruff = shutil.which("ruff") or pytest.skip("ruff is not here")
-    for folder in written.values():
+    longest = [new_plugin(LONG, kind, tmp_path / kind) for kind in KINDS]  # and no line becomes too long
+    for folder in (*written.values(), *longest):
         for arguments in (["check"], ["format", "--check"]):
             done = subprocess.run([ruff, *arguments, "--no-cache", "."], cwd=folder, capture_output=True, text=True)
             assert done.returncode == 0, done.stdout

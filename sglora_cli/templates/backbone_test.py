@@ -19,7 +19,7 @@ def model() -> ExampleModel:
 
 
 @pytest.mark.parametrize("check", BACKBONE_CHECKS, ids=lambda check: check.__name__)
-def test_it_passes_the_conformance_kit(check: Callable[[ExampleModel], None], model: ExampleModel) -> None:
+def test_it_passes_the_conformance_kit(check: Callable[..., None], model: ExampleModel) -> None:
     check(model)
 
 

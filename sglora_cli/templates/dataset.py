@@ -1,4 +1,4 @@
-"""The data set `example`: a folder for each task, with images and a text file of captions beside each image.
+"""The data set `example`: a folder a task, with images and a text file of captions beside each.
 
     pug/1.jpg  pug/1.txt  pug/2.jpg  pug/2.txt  cat/1.jpg ...
 

@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("check", DATASET_CHECKS, ids=lambda check: check.__name__)
-def test_it_passes_the_conformance_kit(check: Callable[[Example, Path], None], folder: Path) -> None:
+def test_it_passes_the_conformance_kit(check: Callable[..., None], folder: Path) -> None:
     check(Example(), folder)
 
 

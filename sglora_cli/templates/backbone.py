@@ -1,4 +1,4 @@
-"""The backbone `example`. The model is in model.py, which brings torch: it is loaded when it is used."""
+"""The backbone `example`. The model is in model.py, which brings torch: loaded when it is used."""
 
 from __future__ import annotations
 

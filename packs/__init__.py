@@ -6,6 +6,8 @@ from pathlib import Path
 
 from sglora_cli.api import hookimpl
 
+SGLORA_API = "1.0"
+
 
 @hookimpl
 def sglora_recipes() -> list[Path]:

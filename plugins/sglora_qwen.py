@@ -161,6 +161,9 @@ def _quiet() -> Iterator[None]:
             theirs.enable_progress_bar()
 
 
+SGLORA_API = "1.0"
+
+
 @hookimpl
 def sglora_captioners() -> list[Qwen2VL]:
     return [

@@ -21,8 +21,9 @@ from sglora_cli.descriptions import Description, image_embeddings, mean_directio
 from sglora_cli.errors import BadFile, Unavailable, UsageError
 from sglora_cli.evidence import need
 from sglora_cli.files import content_hash, read_json
-from sglora_cli.generating import Session, best_of
+from sglora_cli.generating import Session
 from sglora_cli.host import Host
+from sglora_cli.judging import best_of
 from sglora_cli.measuring import Candidate
 from sglora_cli.packs import Pack, UnseenTask
 from sglora_cli.semantics import Prior, check_text, prior

@@ -30,6 +30,9 @@ class Layout:
     rank: int
     alpha: float
 
+    def __repr__(self) -> str:
+        return f"Layout({len(self.sites)} sites, rank {self.rank}, alpha {self.alpha:g}: {self.size} numbers)"
+
     @cached_property
     def size(self) -> int:
         """P."""

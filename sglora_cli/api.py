@@ -21,6 +21,7 @@ from sglora_cli.configs import (
     options_of,
 )
 from sglora_cli.contracts import (
+    API_VERSION,
     ROLES,
     Backbone,
     Captioner,
@@ -69,10 +70,11 @@ from sglora_cli.rows import averages, recovery, spreads
 from sglora_cli.settings import cache_folder
 from sglora_cli.statistics import is_clear
 from sglora_cli.strict import TEXT_LIMIT, json_value, name_fault, read_bytes
+from sglora_cli.text_rows import csv_rows, jsonl_rows, text_field, text_lines, texts_field
 
 if TYPE_CHECKING:
     from sglora_cli.adapters import Layout, mix
-    from sglora_cli.attaching import AttentionSites, Update, packed_attention
+    from sglora_cli.attaching import AttentionSites, Update, attached, packed_attention
     from sglora_cli.batches import TaskTensors, hidden
     from sglora_cli.devices import pick_device, pick_precision
     from sglora_cli.formats import read_adapter, read_state, write_adapter
@@ -95,6 +97,7 @@ _LATE = {
     "Pack": "sglora_cli.packs",
     "AttentionSites": "sglora_cli.attaching",
     "Update": "sglora_cli.attaching",
+    "attached": "sglora_cli.attaching",
     "packed_attention": "sglora_cli.attaching",
     "pick_device": "sglora_cli.devices",
     "pick_precision": "sglora_cli.devices",
@@ -108,6 +111,7 @@ _LATE = {
 }
 
 __all__ = [
+    "API_VERSION",
     "ROLES",
     "TEXT_LIMIT",
     "AttentionSites",
@@ -149,12 +153,14 @@ __all__ = [
     "UnknownName",
     "Update",
     "UsageError",
+    "attached",
     "averages",
     "cache_folder",
     "classification_loss",
     "compress",
     "content_hash",
     "contrastive_loss",
+    "csv_rows",
     "file_hash",
     "from_mapping",
     "hidden",
@@ -162,6 +168,7 @@ __all__ = [
     "inside",
     "is_clear",
     "json_value",
+    "jsonl_rows",
     "knob",
     "load_tensors",
     "mix",
@@ -185,6 +192,9 @@ __all__ = [
     "singular",
     "site_products",
     "spreads",
+    "text_field",
+    "text_lines",
+    "texts_field",
     "write_adapter",
     "write_bytes",
 ]

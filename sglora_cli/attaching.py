@@ -164,6 +164,30 @@ def _packed(parts: Sequence[tuple[Tensor, Tensor]], scaling: float) -> Update:
     return a_TIR, torch.cat(rows, dim=1)
 
 
+@contextmanager
+def attached(module: nn.Module, layout: Layout, flat_P: Tensor) -> Iterator[nn.Module]:
+    """Inside, a CLIP of open_clip or transformers, or its visual encoder, behaves with one adapter (P,).
+
+    A whole CLIP gets it at `visual` or `vision_model`. Sites are matched by order and shape: their names differ from
+    package to package. Its weights must be those the adapter was made for, which nobody checks here.
+    Raises Mismatch if the sites are of other numbers or shapes.
+    """
+    parts = [getattr(module, name, None) for name in ("visual", "vision_model")]
+    visual = next((part for part in parts if isinstance(part, nn.Module)), module)
+    found = AttentionSites(visual)
+    shapes, wanted = ([(s.out_features, s.in_features) for s in sites] for sites in (found.sites, layout.sites))
+    if shapes != wanted:
+        raise Mismatch(
+            f"the adapter has {len(wanted)} sites, the first {wanted[0]}, {type(visual).__name__} has {len(shapes)}, "
+            f"the first {shapes[0]}",
+            "attach it to a model of its own architecture",
+        )
+    here = Layout(found.sites, layout.rank, layout.alpha)
+    weight = next(visual.parameters())
+    with found.attached(found.updates(here, flat_P[None].to(weight.device))):
+        yield module
+
+
 def _targets(path: str, module: nn.Module, name: Namer | None) -> list[Target]:
     if isinstance(packed := getattr(module, "in_proj_weight", None), Tensor) and hasattr(module, "out_proj"):
         _check_packed(path, module)

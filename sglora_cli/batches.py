@@ -26,10 +26,10 @@ class TaskTensors:
     """
 
     name: str
-    stem_N: Tensor
-    text_CD: Tensor
-    image_of: tuple[int, ...]
-    label_of: tuple[int, ...] = ()
+    stem_N: Tensor = field(repr=False)
+    text_CD: Tensor = field(repr=False)
+    image_of: tuple[int, ...] = field(repr=False)
+    label_of: tuple[int, ...] = field(default=(), repr=False)
     mirror: TaskTensors | None = field(default=None, repr=False)
     """The same photos and captions left to right."""
 

@@ -9,8 +9,6 @@ captions.jsonl has one object a line, one line an image: {"image": "images/pug_1
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,8 @@ from typing import Any
 from sglora_cli.contracts import Listed
 from sglora_cli.errors import BadFile
 from sglora_cli.files import read_json
-from sglora_cli.strict import TEXT_LIMIT, json_value, read_bytes
+from sglora_cli.strict import TEXT_LIMIT, json_value
+from sglora_cli.text_rows import csv_rows, file_bytes, jsonl_rows, text_field, texts_field
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def read_lines(path: Path) -> dict[str, Entry]:
 
     Raises BadFile with path and line for anything wrong, an image named twice included.
     """
-    data = _bytes(path) if path.exists() else b""
+    data = file_bytes(path) if path.exists() else b""
     found: dict[str, Entry] = {}
     for entry in _jsonl(path, data[: whole_size(data)]):
         if entry.image in found:
@@ -78,7 +77,7 @@ def whole_size(data: bytes) -> int:
 
 def mend(path: Path) -> None:
     """Make a file end with a whole line: an interruption may have cut the last one off."""
-    data = _bytes(path) if path.exists() else b""
+    data = file_bytes(path) if path.exists() else b""
     size = whole_size(data)
     if size == len(data) and (not data or data.endswith(b"\n")):
         return
@@ -91,7 +90,11 @@ def mend(path: Path) -> None:
 
 def read_elsewhere(path: Path) -> list[Entry]:
     """Captions made elsewhere, an entry an image, in the file's order. Raises BadFile with path and line."""
-    readers = {".jsonl": lambda: _jsonl(path, _bytes(path)), ".csv": lambda: _csv(path), ".json": lambda: _json(path)}
+    readers = {
+        ".jsonl": lambda: _jsonl(path, file_bytes(path)),
+        ".csv": lambda: _csv(path),
+        ".json": lambda: _json(path),
+    }
     if path.suffix not in readers:
         raise BadFile(f"captions are read from {', '.join(readers)}, got {path}", "convert it to one of these")
     joined: dict[str, Entry] = {}
@@ -103,44 +106,17 @@ def read_elsewhere(path: Path) -> list[Entry]:
     return list(joined.values())
 
 
-def _bytes(path: Path) -> bytes:
-    return read_bytes(path, TEXT_LIMIT)
-
-
-def _text(path: Path, data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadFile(f"cannot read {path}: {error}") from None
-
-
 def _jsonl(path: Path, data: bytes) -> Iterator[Entry]:
-    for number, line in enumerate(_text(path, data).split("\n"), 1):
+    for number, line, row in jsonl_rows(path, data):
         where = f"{path}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            row = json_value(line)
-        except ValueError as error:
-            raise BadFile(f"{where}: not JSON: {error}") from None
-        captions = _field(row, "captions", where)
-        if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
-            raise BadFile(f"{where}: 'captions' must be a list of texts, got {captions!r:.100}")
-        yield Entry(where, _name(row, "image", where), tuple(captions), line.rstrip("\r"))
+        captions = texts_field(row, "captions", where)
+        yield Entry(where, text_field(row, "image", where), captions, line)
 
 
 def _csv(path: Path) -> Iterator[Entry]:
-    reader = csv.DictReader(io.StringIO(_text(path, _bytes(path)), newline=""), strict=True)
-    try:
-        if missing := {"image", "caption"} - set(reader.fieldnames or ()):
-            raise BadFile(f"{path}, line 1: no column {min(missing)!r}", "the header is image,caption")
-        for row in reader:
-            where = f"{path}, line {reader.reader.line_num}"
-            if None in row or None in row.values():
-                raise BadFile(f"{where}: expected {len(reader.fieldnames or ())} columns", "quote commas")
-            yield Entry(where, _name(row, "image", where), (row["caption"],))
-    except csv.Error as error:
-        raise BadFile(f"{path}, line {reader.reader.line_num}: not CSV: {error}") from None
+    for number, row in csv_rows(path, (("image",), ("caption",)), "image,caption"):
+        where = f"{path}, line {number}"
+        yield Entry(where, text_field(row, "image", where), (row["caption"],))
 
 
 def _json(path: Path) -> Iterator[Entry]:
@@ -155,7 +131,7 @@ def _coco(path: Path, images: list[Any], table: dict[str, Any]) -> Iterator[Entr
     names: dict[Any, str] = {}
     for n, row in enumerate(images):
         where = f"{path}, images[{n}]"
-        names[_number(row, "id", where)] = _name(row, "file_name", where)
+        names[_number(row, "id", where)] = text_field(row, "file_name", where)
     if not isinstance(table["annotations"], list):
         raise BadFile(f"{path} has no list 'annotations'")
     for n, row in enumerate(table["annotations"]):
@@ -172,7 +148,7 @@ def _coco(path: Path, images: list[Any], table: dict[str, Any]) -> Iterator[Entr
 def _karpathy(path: Path, images: list[Any]) -> Iterator[Entry]:
     for n, row in enumerate(images):
         where = f"{path}, images[{n}]"
-        name, folder, sentences = _name(row, "filename", where), row.get("filepath", ""), row.get("sentences")
+        name, folder, sentences = text_field(row, "filename", where), row.get("filepath", ""), row.get("sentences")
         rows = sentences if isinstance(sentences, list) else []
         raws = [s["raw"] for s in rows if isinstance(s, dict) and isinstance(s.get("raw"), str)]
         if not raws or len(raws) < len(rows) or not isinstance(folder, str):
@@ -184,13 +160,6 @@ def _field(row: Any, key: str, where: str) -> Any:
     if not isinstance(row, dict):
         raise BadFile(f"{where}: expected an object, got {type(row).__name__}")
     return row.get(key)
-
-
-def _name(row: Any, key: str, where: str) -> str:
-    value = _field(row, key, where)
-    if not isinstance(value, str) or not value.strip():
-        raise BadFile(f"{where}: {key!r} must be a text, got {value!r:.100}")
-    return value
 
 
 def _number(row: Any, key: str, where: str) -> int:

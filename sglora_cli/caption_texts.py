@@ -5,7 +5,6 @@ A file of demonstrations has one object a line: {"name": "pug", "caption": "The 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from sglora_cli.errors import BadFile
 from sglora_cli.findings import normal
+from sglora_cli.text_rows import jsonl_rows
 
 REASONS = {
     "empty": "without a word",
@@ -60,18 +60,11 @@ def read_demonstrations(path: Path) -> tuple[Demonstration, ...]:
     try:
         if path.stat().st_size > _FILE_LIMIT:
             raise BadFile(f"{path} has more than {_FILE_LIMIT} bytes: too much for a prompt")
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise BadFile(f"cannot read {path}: {error}") from None
     found = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise BadFile(f"{path}, line {number}: not JSON: {error}") from None
-        values = [row.get(key) for key in ("name", "caption")] if isinstance(row, dict) else []
+    for number, line, row in jsonl_rows(path):
+        values = [row.get(key) for key in ("name", "caption")]
         texts = [" ".join(value.split()) for value in values if isinstance(value, str) and value.strip()]
         if len(texts) < 2:
             raise BadFile(

@@ -204,15 +204,20 @@ def seed_of(seed: int, image: str, attempt: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+_GO_ON = "finished lines are kept: run it again to go on"
+
+
 def _asked(model: CaptionModel, image: Image, listed: Listed, prompt: str, count: int, seed: int) -> list[str]:
     try:
         texts = list(model.write(image, prompt, count, seed))
+    except PluginError as error:  # out of a registry it is named already
+        raise PluginError(f"{error.message}, on {listed.path}", _GO_ON) from error
     except SgloraError:
         raise
     except Exception as error:  # a stranger's model may raise anything
         raise PluginError(
             f"the captioner failed on {listed.path}: {type(error).__name__}: {error}",
-            "finished lines are kept: run it again to go on",
+            _GO_ON,
         ) from error
     if len(texts) != count or not all(isinstance(text, str) for text in texts):
         raise PluginError(f"the captioner was asked for {count} texts about {listed.path}, and gave {texts!r:.100}")

@@ -38,7 +38,7 @@ class App:
 
         host = Host.load()
         for problem in host.problems:
-            say(f"warning: plugin {problem.plugin!r} is broken: {problem.reason} (see `sglora plugins doctor`)")
+            say(f"warning: plugin {problem.plugin!r} is broken: {problem.reason} ({problem.hint})")
         return host
 
 

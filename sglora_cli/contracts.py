@@ -24,6 +24,26 @@ if TYPE_CHECKING:
 
 ROLES = ("expert", "training", "unseen")
 
+API_VERSION = (1, 0)
+"""Of this module, the hooks and `sglora_cli.api`. A plugin says `SGLORA_API = "1.0"`, the version it was written for.
+The second number grows with what is added, the first when something a plugin relies on goes or changes."""
+
+OPTIONAL: Mapping[str, Mapping[str, tuple[str, ...] | None]] = {
+    "backbone": {"member": ("name",)},
+    "dataset": {"fetch": ("data", "note"), "images": ("root",)},
+    "captioner": {},
+    "generator": {
+        "config": None,
+        "cost": ("layout", "tasks", "states", "settings"),
+        "draws": None,
+        "member": ("settings",),
+        "needs": None,
+    },
+    "reporter": {},
+}
+"""Kind -> members a plugin's value may have besides those of its contract: a method's arguments, None for a value.
+What they mean is said below, after "Optional:"."""
+
 
 @dataclass(frozen=True)
 class Site:

@@ -38,10 +38,14 @@ class SgloraWarning(UserWarning):
 
 
 class UsageError(SgloraError):
+    """The command line, or a value on it, cannot be meant."""
+
     exit_code = 2
 
 
 class UnknownName(SgloraError):
+    """There is nothing of that kind with that name."""
+
     exit_code = 3
 
     @classmethod
@@ -59,6 +63,8 @@ class UnknownName(SgloraError):
 
 
 class BadFile(SgloraError):
+    """A file cannot be read as what it should be."""
+
     exit_code = 4
 
 
@@ -67,12 +73,18 @@ class BadRecipe(BadFile):
 
 
 class Mismatch(SgloraError):
+    """Things that do not belong together: an adapter and another backbone, numbers and a range."""
+
     exit_code = 5
 
 
 class Unavailable(SgloraError):
+    """Weights, a device, a package or data that this machine lacks."""
+
     exit_code = 6
 
 
 class PluginError(SgloraError):
+    """A plugin that is broken or breaks its contract."""
+
     exit_code = 7

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sglora_cli.contracts import Model, Task
+from sglora_cli.contracts import Model
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, Unavailable, UnknownName, UsageError
-from sglora_cli.features import task_tensors
 from sglora_cli.host import Host
-from sglora_cli.measuring import labels
+from sglora_cli.measuring import labels, of_task
 from sglora_cli.packs import Pack, UnseenTask
 from sglora_cli.recipes import parse
 from sglora_cli.wording import PROMPTS
@@ -56,7 +54,7 @@ def _from_photos(
         if dataset in ("", source.name):
             for task in source.tasks(host, data, recipe.template)["unseen"]:
                 known = carried.get((task.dataset, task.name))
-                yield _of_task(model, task, recipe.prompts, known.oracle_P if known else None)
+                yield of_task(model, task, recipe.prompts, known.oracle_P if known else None)
 
 
 def of_dataset(host: Host, model: Model, dataset: str, data: Path) -> Iterator[UnseenTask]:
@@ -66,14 +64,7 @@ def of_dataset(host: Host, model: Model, dataset: str, data: Path) -> Iterator[U
     if not tasks:
         raise Unavailable(f"no task of data set {dataset!r} in {root} has test photos", "see `sglora data check`")
     for task in tasks:
-        yield _of_task(model, task, PROMPTS, None)
-
-
-def _of_task(model: Model, task: Task, prompts: Sequence[str], oracle: Any) -> UnseenTask:
-    photos, learnt = task.photos["test"], task.photos.get("train", ())
-    captions = tuple(task.classes) or tuple(c for photo in photos for c in photo.captions)
-    test, train = (partial(task_tensors, model, task.key, x, task.classes, prompts) for x in (photos, learnt))
-    return UnseenTask(task.dataset, task.name, task.description, test(), captions, oracle, train if learnt else None)
+        yield of_task(model, task, PROMPTS, None)
 
 
 def of_other(pack: Pack, other: Pack, dataset: str) -> list[UnseenTask]:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sglora_cli.generating import Generated, log_density
+from sglora_cli.generating import Generated
 from sglora_cli.health import part
+from sglora_cli.judging import log_density
 from sglora_cli.lowrank import distances, inner_products
 from sglora_cli.packs import Pack
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,37 +14,22 @@ from torch import Tensor
 
 from sglora_cli import settings, shelves
 from sglora_cli.adapters import Layout, checked_flat
+from sglora_cli.attaching import attached
 from sglora_cli.configs import GenerateConfig, PriorConfig, RuntimeConfig, checked
-from sglora_cli.contracts import Fitted, Generator, Model
+from sglora_cli.contracts import Fitted, Generator, Model, Task
 from sglora_cli.descriptions import Description, mean_direction, visual_embedding
-from sglora_cli.errors import Unavailable, UsageError
+from sglora_cli.errors import Unavailable, UnknownName, UsageError
 from sglora_cli.files import content_hash
 from sglora_cli.formats import FORMATS, AdapterFile, format_of, load_adapter, save_adapter, write_adapter
 from sglora_cli.health import check_generator
 from sglora_cli.host import Host
+from sglora_cli.judging import Coverage, best_of, nearest_others
+from sglora_cli.measuring import Candidate, Measurer, of_task
 from sglora_cli.packs import Pack
+from sglora_cli.rows import averages
 from sglora_cli.semantics import Prior, check_text, meaning
 from sglora_cli.settings import cache_folder
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How close a description is to the experts, and how close experts are to each other."""
-
-    nearest: float
-    """Similarity to the nearest expert; of meanings, or of photos where photos describe the task."""
-    experts_E: Tensor
-    """The same of each expert, left out, to the nearest other one."""
-
-    @property
-    def percentile(self) -> float:
-        """Part of the experts that are at most this close to another expert, in percent."""
-        return 100 * float((self.experts_E <= self.nearest).double().mean())
-
-    @property
-    def far(self) -> float:
-        """19 of 20 experts are closer than this to another one; -1 where there is only one expert."""
-        return float(torch.quantile(self.experts_E, 0.05)) if len(self.experts_E) > 1 else -1.0
+from sglora_cli.wording import PROMPTS
 
 
 @dataclass(frozen=True)
@@ -61,6 +47,26 @@ class Generated:
     """The number of each adapter's draw: not 0, 1, 2 ... where only the best were kept."""
     coverage: Coverage
 
+    def __repr__(self) -> str:
+        experts = ", ".join(f"{name} {weight:.3f}" for name, weight in self.about["experts"])
+        return f"Generated({str(self.description)!r}: {len(self.adapters_SP)} x {self.layout.size} numbers; {experts})"
+
+    @contextmanager
+    def attached(self, model: Any, sample: int = 0) -> Iterator[Any]:
+        """Inside, the model has one of the adapters; afterwards it is as it was, bit for bit.
+
+        model: `session.model`, of which a copy with the adapter is given, whose encode_image(stem) is (N, D); or a
+        CLIP module of open_clip or transformers with the backbone's weights, or its visual encoder, which has the
+        adapter inside the block. Raises Mismatch for a model of another kind.
+        """
+        flat_P = self.adapters_SP[sample]
+        if isinstance(model, torch.nn.Module):
+            with attached(model, self.layout, flat_P) as module:
+                yield module
+            return
+        AdapterFile(self.layout, flat_P, self.about).check_model(model)
+        yield Adapted(model, self.layout, flat_P)
+
     def paths(self, path: Path | None) -> list[Path]:
         """Where the samples go: `path`, numbered if there are several; the user cache without one."""
         if path is None:
@@ -70,11 +76,12 @@ class Generated:
             return [path]
         return [path.with_name(f"{path.stem}-{s}{path.suffix}") for s in range(len(self.adapters_SP))]
 
-    def save(self, path: Path | None = None, format: str = "", model: Model | None = None) -> list[Path]:
+    def save(self, path: Path | str | None = None, format: str = "", model: Model | None = None) -> list[Path]:
         """Write every sample; returns the files, or folders. What is written is read back and compared.
 
         A format other than our own needs the model, to see that the effect is the same.
         """
+        path = None if path is None else Path(path)
         paths, chosen = self.paths(path), format_of(path, format) if path else FORMATS["safetensors"]
         for s, (target, flat_P) in enumerate(zip(paths, self.adapters_SP, strict=True)):
             adapter = AdapterFile(self.layout, flat_P, {**self.about, "sample": self.drawn[s]})
@@ -89,11 +96,26 @@ class Generated:
         return paths
 
 
+class Adapted:
+    """A model with one adapter: as the model, but for `encode_image`."""
+
+    def __init__(self, model: Model, layout: Layout, flat_P: Tensor) -> None:
+        self._model, self._layout, self._adapter_TP = model, layout, flat_P[None]
+
+    def encode_image(self, stem: Tensor) -> Tensor:
+        """Unit vectors, float32: (N, D)."""
+        return self._model.encode_image(stem, self._layout, self._adapter_TP)[0]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
 class Session:
     """Everything `generate` needs, loaded once.
 
-    >>> session = Session.open()                                    # doctest: +SKIP
-    >>> session.generate("a photo of a pug").save(Path("pug.safetensors"))  # doctest: +SKIP
+    >>> session = Session.open("starter", generator="top-k")
+    >>> session.generate("a photo of a pug").prior.rows[:2]
+    (18, 17)
     """
 
     def __init__(
@@ -129,6 +151,9 @@ class Session:
         host = host or Host.load()
         place, reason = shelves.find(pack, host.recipe_folders, settings.load(), backbone)
         return cls(host, Pack(place.folder), reason, generator, runtime, force)
+
+    def __repr__(self) -> str:
+        return f"Session(pack {self.pack.name!r}, generator {self.generator.name!r}, {self.reason})"
 
     @cached_property
     def model(self) -> Model:
@@ -166,6 +191,27 @@ class Session:
             own = slice(start, start := start + len(task.texts))
             found.append(self._generate(task, text_ND[own], meaning_NW[own], config, prior_config))
         return found
+
+    def evaluate(self, made: Generated, *tasks: str | Task) -> dict[str, dict[str, float]]:
+        """What the adapters do, in percent: {"zero-shot": {"I2T R@1": 12.5, ...}, "adapter": {...}}.
+
+        tasks: names or keys of unseen tasks of the pack, or Tasks of a data set with test photos; all unseen tasks of
+        the pack without any. Averaged over samples, then over tasks. Raises UnknownName, Unavailable for none.
+        """
+        carried = {f"{t.dataset}/{t.name}": t for t in self.pack.unseen()}
+        known = carried | {t.name: t for t in carried.values()}
+        for task in tasks:
+            if isinstance(task, str) and task not in known:
+                raise UnknownName.of(f"unseen task in pack {self.pack.name!r}", task, carried)
+        chosen = [known[t] if isinstance(t, str) else of_task(self.model, t, PROMPTS) for t in tasks or carried]
+        if not chosen:
+            raise Unavailable(f"pack {self.pack.name!r} carries no evaluation", "name Tasks of a data set")
+        none = Candidate("zero-shot", made.layout, torch.zeros(made.layout.size))
+        adapters = [Candidate("adapter", made.layout, flat_P, s) for s, flat_P in enumerate(made.adapters_SP)]
+        measurer = Measurer(self.model, self.runtime.precision)
+        rows = [row for task in chosen for row in measurer.rows(task, [none, *adapters])]
+        shown = {(r.direction, r.k): "accuracy" if r.direction == "ACC" else f"{r.direction} R@{r.k}" for r in rows}
+        return {method: {shown[c]: value for c, value in cells.items()} for method, cells in averages(rows).items()}
 
     def described(self, sentence: str) -> Description:
         """A sentence as a description that this session's model can read. Raises UsageError, Mismatch."""
@@ -229,29 +275,3 @@ class Session:
         if float(self.pack.layout.update_norm(adapters_SP).max()) == 0:
             found.append(f"generator {self.generator.name!r} makes an update of zero: the adapter changes nothing")
         return tuple(found)
-
-
-def nearest_others(unit_ED: Tensor) -> Tensor:
-    """Of each row, the similarity to the nearest other row: (E,)."""
-    cosine_EE = unit_ED @ unit_ED.T
-    return cosine_EE.fill_diagonal_(-2.0).amax(dim=1)
-
-
-def log_density(prior: Prior, adapters_SP: Tensor) -> Tensor:
-    """How likely each adapter is under N(mu*, sigma*^2), in nats a number, up to a constant: (S,).
-
-    Variances count as at least a thousandth of their mean: some numbers of B hardly vary at all.
-    """
-    variance_P = prior.variance_P.double()
-    variance_P = variance_P.clamp_min(1e-3 * float(variance_P.mean())).clamp_min(torch.finfo(torch.float32).tiny)
-    return -((adapters_SP.double() - prior.mean_P) ** 2 / variance_P).mean(dim=1) / 2
-
-
-def best_of(prior: Prior, adapters_SP: Tensor, count: int) -> tuple[int, ...]:
-    """The `count` samples that the prior finds most likely, most likely first; ties keep their order.
-
-    The score needs no data and promises nothing: it takes the samples that stray least from mu*.
-    """
-    if count > len(adapters_SP):
-        raise UsageError(f"the best {count} of {len(adapters_SP)} samples cannot be kept", f"pass --samples {count}")
-    return tuple(torch.sort(log_density(prior, adapters_SP), descending=True, stable=True).indices[:count].tolist())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -12,9 +15,13 @@ import pluggy
 
 from sglora_cli import hookspecs
 from sglora_cli.contracts import Backbone, Captioner, Dataset, Generator, Reporter
-from sglora_cli.errors import PluginError, UnknownName
+from sglora_cli.errors import PluginError, SgloraError, UnknownName, UsageError
+from sglora_cli.guarding import Guarded
+from sglora_cli.vetting import OURS, check_hooks, check_value, check_version, checked_list, declared_version, misspelt
 
 V = TypeVar("V")
+KINDS = ("backbone", "dataset", "captioner", "generator", "reporter")
+UPDATE = "uninstall or update it"
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,7 @@ class Problem:
 
     plugin: str
     reason: str
+    hint: str = UPDATE
 
 
 class Registry(Mapping[str, V], Generic[V]):
@@ -41,7 +49,8 @@ class Registry(Mapping[str, V], Generic[V]):
             self._disputed[name] = f"{self.kind} {name!r} is given by both {first!r} and {owner!r}"
             self._items.pop(name, None)
             raise PluginError(self._disputed[name], f"uninstall one of {first!r} and {owner!r}")
-        self._items[name], self._owners[name] = value, owner
+        guarded: Any = Guarded(value, f"{self.kind} {name!r} of plugin {owner!r}", self.kind)
+        self._items[name], self._owners[name] = guarded, owner
 
     def owner(self, name: str) -> str:
         return self._owners[name]
@@ -80,6 +89,23 @@ class Host:
     plugins: dict[str, str] = field(default_factory=dict)
     """Plugin name to the distribution it came with."""
     problems: list[Problem] = field(default_factory=list)
+    remarks: list[Problem] = field(default_factory=list)
+    """What stops nothing and its author may want to know."""
+
+    @property
+    def registries(self) -> tuple[Registry[Any], ...]:
+        return self.backbones, self.datasets, self.captioners, self.generators, self.reporters
+
+    def registry_of(self, name: str, kind: str | None = None) -> Registry[Any]:
+        """Where a name is, of one kind or of any. Raises UnknownName, or UsageError where several kinds have it."""
+        asked = [r for r in self.registries if kind in (None, r.kind)]
+        found = [r for r in asked if name in r or (":" in name and name.partition(":")[0] in r)]
+        if len(found) > 1:
+            kinds = " or ".join(r.kind for r in found)
+            raise UsageError(f"{name!r} is the name of several plugins: {kinds}", f"pass --kind {found[0].kind}")
+        if not found:
+            raise UnknownName.of(kind or "plugin", name, [known for r in asked for known in r])
+        return found[0]
 
     @classmethod
     def load(cls, entry_points: Iterable[metadata.EntryPoint] | None = None) -> Host:
@@ -93,60 +119,97 @@ class Host:
         return host
 
     def _load(self, manager: pluggy.PluginManager, entry: metadata.EntryPoint) -> None:
-        name = entry.name
+        name, distribution = entry.name, entry.dist.name if entry.dist else entry.name
         try:
             if name in self.plugins:
                 raise PluginError(f"two plugins are named {name!r}: {entry.value!r} is left out")
-            plugin = entry.load()
+            with self._heard(name):
+                plugin = entry.load()
+            declared = getattr(plugin, "SGLORA_API", None)
+            if declared is None:
+                self.remarks.append(Problem(name, "it does not say which plugin API it is made for", _SAY))
+            else:
+                check_version(declared, distribution)
+            check_hooks(plugin, self._questions())
             manager.register(plugin, name=name)
-            manager.check_pending()
-            self.plugins[name] = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-        except (KeyboardInterrupt, SystemExit) as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            self.problems.append(Problem(name, "it calls sys.exit when it is imported"))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a stranger's module may raise anything; a panic of Rust is no Exception
+            self.problems.append(_problem(name, _of_version(entry, distribution) or error))
             return
-        except Exception as error:  # a stranger's module may raise anything
-            self.problems.append(Problem(name, f"{type(error).__name__}: {error}"))
-            return
+        self.plugins[name] = f"{distribution} {entry.dist.version}" if entry.dist else entry.value
         for hook, take in self._questions().items():
             function = getattr(plugin, hook, None)
             if function is not None:
                 self._ask(name, hook, function, take)
 
+    @contextmanager
+    def _heard(self, plugin: str) -> Iterator[None]:
+        """What it prints to standard output, where results go, and what it warns of, become remarks."""
+        out = io.StringIO()
+        with redirect_stdout(out), warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("default")
+            yield
+        if text := out.getvalue().strip():
+            self.remarks.append(Problem(plugin, f"it prints to standard output: {text!r:.100}", "print nothing"))
+        for one in warned:
+            said = f"{one.category.__name__}: {one.message}"
+            self.remarks.append(Problem(plugin, f"it warns: {said!r:.200}", "import what is heavy when it is used"))
+
     def _questions(self) -> dict[str, Callable[[str, Any], None]]:
         return {
-            "sglora_backbones": lambda owner, value: _register(self.backbones, Backbone, owner, value),
-            "sglora_datasets": lambda owner, value: _register(self.datasets, Dataset, owner, value),
-            "sglora_captioners": lambda owner, value: _register(self.captioners, Captioner, owner, value),
-            "sglora_generators": lambda owner, value: _register(self.generators, Generator, owner, value),
-            "sglora_reporters": lambda owner, value: _register(self.reporters, Reporter, owner, value),
-            "sglora_recipes": lambda owner, value: self.recipe_folders.append(Path(value)),
+            "sglora_backbones": lambda owner, value: self._register(self.backbones, Backbone, owner, value),
+            "sglora_datasets": lambda owner, value: self._register(self.datasets, Dataset, owner, value),
+            "sglora_captioners": lambda owner, value: self._register(self.captioners, Captioner, owner, value),
+            "sglora_generators": lambda owner, value: self._register(self.generators, Generator, owner, value),
+            "sglora_reporters": lambda owner, value: self._register(self.reporters, Reporter, owner, value),
+            "sglora_recipes": lambda owner, value: self.recipe_folders.append(_folder(value)),
         }
 
     def _ask(self, owner: str, hook: str, function: Callable[[], Any], take: Callable[[str, Any], None]) -> None:
         try:
-            values = list(function())
-        except Exception as error:  # as above
-            self.problems.append(Problem(owner, f"{hook}: {type(error).__name__}: {error}"))
+            with self._heard(owner):
+                values = checked_list(function())
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # as above
+            self.problems.append(_problem(owner, error, f"{hook}: "))
             return
         for value in values:
             try:
                 take(owner, value)
             except Exception as error:  # as above; the other values are still good
-                self.problems.append(Problem(owner, f"{hook}: {error}"))
+                self.problems.append(_problem(owner, error, f"{hook}: "))
+
+    def _register(self, registry: Registry[V], contract: type, owner: str, value: V) -> None:
+        check_value(registry.kind, contract, value)
+        registry.add(owner, value.name, value)  # type: ignore[attr-defined]
+        self.remarks += [Problem(owner, text, "rename it") for text in misspelt(registry.kind, contract, value)]
 
 
-def _register(registry: Registry[V], contract: type, owner: str, value: V) -> None:
-    missing = [name for name in _members(contract) if not hasattr(value, name)]
-    if missing:
-        raise PluginError(f"{type(value).__name__} lacks {', '.join(missing)}, so it is no {registry.kind}")
-    name = value.name  # type: ignore[attr-defined]
-    if not isinstance(name, str) or not name:
-        raise PluginError(f"{type(value).__name__} has the name {name!r}; a name is a text")
-    registry.add(owner, name, value)
+_SAY = f'write SGLORA_API = "{OURS}" in its module'
 
 
-def _members(contract: type) -> list[str]:
-    own = {n for n, value in vars(contract).items() if callable(value) and not n.startswith("_")}
-    return sorted(own | set(contract.__annotations__))
+def _problem(plugin: str, error: BaseException, where: str = "") -> Problem:
+    if isinstance(error, SgloraError):
+        return Problem(plugin, where + error.message, error.hint or UPDATE)
+    if isinstance(error, SystemExit):
+        return Problem(plugin, f"{where}it calls sys.exit when it is {'asked' if where else 'imported'}")
+    return Problem(plugin, f"{where}{type(error).__name__}: {error}")
+
+
+def _of_version(entry: metadata.EntryPoint, distribution: str) -> PluginError | None:
+    """Whether a module that could not be imported says that it is made for another API."""
+    try:
+        if (declared := declared_version(entry)) is not None:
+            check_version(declared, distribution)
+    except PluginError as error:
+        return error
+    return None
+
+
+def _folder(value: Any) -> Path:
+    path = Path(value)
+    if not path.is_dir():
+        raise PluginError(f"{path} is no folder of recipes")
+    return path

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,8 +21,9 @@ from torch import Tensor
 
 from sglora_cli.adapters import Layout
 from sglora_cli.batches import TaskTensors
-from sglora_cli.contracts import Model, Row
+from sglora_cli.contracts import Model, Row, Task
 from sglora_cli.errors import Mismatch
+from sglora_cli.features import task_tensors
 from sglora_cli.files import content_hash, write_bytes
 from sglora_cli.packs import UnseenTask
 from sglora_cli.retrieval import hits, right_class
@@ -138,6 +140,14 @@ def encode_each(model: Model, layout: Layout, task: TaskTensors, adapters_NP: Te
     own = (slice(first, first + at_once) for first in range(0, len(adapters_NP), at_once))
     parts = [model.encode_image(task.stem_N[some, None], layout, adapters_NP[some]).cpu()[:, 0] for some in own]
     return torch.cat(parts)
+
+
+def of_task(model: Model, task: Task, prompts: Sequence[str], oracle: Tensor | None = None) -> UnseenTask:
+    """A task of a data set with its test photos read, and its training photos where somebody asks for them."""
+    photos, learnt = task.photos["test"], task.photos.get("train", ())
+    captions = tuple(task.classes) or tuple(c for photo in photos for c in photo.captions)
+    test, train = (partial(task_tensors, model, task.key, x, task.classes, prompts) for x in (photos, learnt))
+    return UnseenTask(task.dataset, task.name, task.description, test(), captions, oracle, train if learnt else None)
 
 
 def labels(task: TaskTensors) -> Sequence[int]:

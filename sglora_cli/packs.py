@@ -90,9 +90,9 @@ class UnseenTask:
     dataset: str
     name: str
     description: str
-    tensors: TaskTensors
-    captions: tuple[str, ...]
-    oracle_P: Tensor | None
+    tensors: TaskTensors = field(repr=False)
+    captions: tuple[str, ...] = field(repr=False)
+    oracle_P: Tensor | None = field(repr=False)
     training: Callable[[], TaskTensors] | None = field(default=None, repr=False)
     """Its training split, where photos are at hand: a pack carries none."""
 
@@ -115,6 +115,9 @@ class Pack:
             raise BadFile(f"{folder / MANIFEST} names no expert", "build the pack again")
         self.experts = ExpertFiles(folder / "experts", names, self.layout)
         self.prior_config = from_mapping(PriorConfig, self.manifest["prior"], f"{MANIFEST}, prior")
+
+    def __repr__(self) -> str:
+        return f"Pack({self.name!r}: {len(self.experts.names)} experts of backbone {self.backbone!r})"
 
     @cached_property
     def index_ED(self) -> Tensor:

@@ -34,6 +34,10 @@ class Prior:
     within_P: Tensor
     embedding_D: Tensor
 
+    def __repr__(self) -> str:
+        weights = ", ".join(f"{row}: {float(a):.3f}" for row, a in zip(self.rows, self.alpha_K, strict=True))
+        return f"Prior(of experts {{{weights}}}, {len(self.mean_P)} numbers)"
+
 
 def meaning(model: Model, texts: Sequence[str]) -> Tensor:
     """Unit vectors in which unrelated sentences are far apart: the model's `encode_meaning`, or its `encode_text`.

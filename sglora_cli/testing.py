@@ -1,46 +1,38 @@
-"""The conformance kit: what every backbone must do, as checks that a plugin author can run.
+"""The conformance kits: what every plugin must do, as checks that its author can run.
 
     @pytest.mark.parametrize("check", BACKBONE_CHECKS, ids=lambda check: check.__name__)
     def test_my_backbone(check):
         check(MyBackbone().load(RuntimeConfig()))
 
-or `sglora plugins check NAME` on the command line. A check raises PluginError with what is wrong and
-what to do; its docstring says what is asked. Built-in backbones pass the same checks.
+or `sglora plugins check NAME` on the command line; for the others `check_dataset(dataset, root)`,
+`check_generator(generator)`, `check_captioner(captioner.load(...))` and `check_reporter(reporter)`. A check raises
+PluginError with what is wrong; its docstring says what is asked. Built-ins pass the same checks. Here are those for
+backbones, the others are in kits.py.
 
 Shapes: N images, T adapters, C texts, D embedding, P numbers of an adapter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sglora_cli.adapters import Layout
-from sglora_cli.contracts import Model
-from sglora_cli.errors import PluginError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from sglora_cli.configs import RuntimeConfig
+from sglora_cli.contracts import CaptionModel, Dataset, Generator, Model, Reporter
+from sglora_cli.errors import UsageError
+from sglora_cli.kit_tools import ask as _ask
+from sglora_cli.kit_tools import images, run_all, run_check
+from sglora_cli.kits import CAPTIONER_CHECKS, DATASET_CHECKS, GENERATOR_CHECKS, REPORTER_CHECKS, Trial
 
 Check = Callable[[Model], None]
 TEXTS = ("a photo of a pug", "a photo of a tiger lily", "a traffic light at night")
 CLOSE = 2e-5
 """Largest difference of two unit vectors' numbers that should be equal in fp32."""
-
-
-def images(count: int = 3) -> list[Image]:
-    """Pictures of noise in several sizes; the same at every call."""
-    from PIL import Image
-
-    dice = torch.Generator().manual_seed(0)
-    sizes = ((320, 240), (200, 300), (256, 256))
-    return [
-        Image.frombytes("RGB", (w, h), bytes(torch.randint(256, (w * h * 3,), generator=dice).tolist()))
-        for w, h in (sizes[i % 3] for i in range(count))
-    ]
 
 
 def layout_of(model: Model) -> Layout:
@@ -177,20 +169,50 @@ BACKBONE_CHECKS: tuple[Check, ...] = (
 )
 
 
-def run_check(check: Check, model: Model) -> str:
-    """What is wrong, in a sentence; "" for a model that passes. Whatever a model raises is an answer too."""
-    try:
-        check(model)
-    except PluginError as error:
-        return error.message
-    except Exception as error:  # a stranger's model may raise anything
-        return f"{type(error).__name__}: {error}"
-    return ""
+KITS: Mapping[str, tuple[Callable[..., None], ...]] = {
+    "backbone": BACKBONE_CHECKS,
+    "dataset": DATASET_CHECKS,
+    "captioner": CAPTIONER_CHECKS,
+    "generator": GENERATOR_CHECKS,
+    "reporter": REPORTER_CHECKS,
+}
+"""Kind of plugin to its checks; `subject` makes what they take."""
 
 
-def _ask(good: bool, message: str, hint: str = "") -> None:
-    if not good:
-        raise PluginError(message, hint)
+def subject(kind: str, value: Any, runtime: RuntimeConfig, root: Path | None) -> tuple[Any, ...]:
+    """The arguments of a kit's checks for a plugin's value. Raises UsageError for a data set without its folder."""
+    if kind in ("backbone", "captioner"):
+        return (value.load(runtime),)
+    if kind == "dataset":
+        if root is None:
+            raise UsageError(f"data set {value.name!r} is checked on its folder", "pass --path DIR")
+        return (value, root)
+    return (Trial(value),) if kind == "generator" else (value,)
+
+
+def check_backbone(model: Model) -> None:
+    """Raises PluginError with everything that is wrong with a loaded backbone."""
+    run_all(BACKBONE_CHECKS, model)
+
+
+def check_dataset(dataset: Dataset, root: Path) -> None:
+    """Raises PluginError with everything that is wrong with a data set in its folder."""
+    run_all(DATASET_CHECKS, dataset, root)
+
+
+def check_generator(generator: Generator, settings: Mapping[str, Any] | None = None) -> None:
+    """Raises PluginError with everything that is wrong; `settings` is its table of a recipe, to keep it short."""
+    run_all(GENERATOR_CHECKS, Trial(generator, settings or {}))
+
+
+def check_captioner(model: CaptionModel) -> None:
+    """Raises PluginError with everything that is wrong with a loaded captioner."""
+    run_all(CAPTIONER_CHECKS, model)
+
+
+def check_reporter(reporter: Reporter) -> None:
+    """Raises PluginError with everything that is wrong with a reporter."""
+    run_all(REPORTER_CHECKS, reporter)
 
 
 def _twice(names: list[str]) -> str:
@@ -208,3 +230,24 @@ def _unit(vectors: Tensor, shape: tuple[int, ...], what: str) -> None:
 def _equal(one: Tensor, other: Tensor, message: str, within: float = CLOSE) -> None:
     gap = float((one.detach() - other.detach()).abs().max())
     _ask(gap <= within, f"{message} (by {gap:.2g}, more than {within:g})")
+
+
+__all__ = [
+    "BACKBONE_CHECKS",
+    "CAPTIONER_CHECKS",
+    "DATASET_CHECKS",
+    "GENERATOR_CHECKS",
+    "KITS",
+    "REPORTER_CHECKS",
+    "Trial",
+    "adapters",
+    "check_backbone",
+    "check_captioner",
+    "check_dataset",
+    "check_generator",
+    "check_reporter",
+    "images",
+    "layout_of",
+    "run_check",
+    "subject",
+]

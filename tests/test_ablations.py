@@ -9,7 +9,8 @@ import torch
 
 from sglora_cli.ablations import Variant, by_k, varied
 from sglora_cli.configs import BenchConfig
-from sglora_cli.generating import Session, log_density
+from sglora_cli.generating import Session
+from sglora_cli.judging import log_density
 
 CELLS = [f"{d} R@{k}" for d in ("I2T", "T2I") for k in (1, 5, 10)]
 

@@ -10,7 +10,8 @@ import torch
 from sglora_cli.configs import GenerateConfig
 from sglora_cli.explaining import explained
 from sglora_cli.formats import load_adapter
-from sglora_cli.generating import Session, best_of, log_density
+from sglora_cli.generating import Session
+from sglora_cli.judging import best_of, log_density
 from sglora_cli.lowrank import distances, inner_products
 
 

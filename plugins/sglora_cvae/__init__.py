@@ -85,6 +85,9 @@ class Cvae:
         return from_mapping(CvaeConfig, settings, f"generators.{self.name}")
 
 
+SGLORA_API = "1.0"
+
+
 @hookimpl
 def sglora_generators() -> list[Cvae]:
     sample = "SG-LoRA: a sample of the conditional variational autoencoder (Eq. 9)"

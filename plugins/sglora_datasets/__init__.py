@@ -12,6 +12,8 @@ from .folder import Folder
 from .pets import Pets
 from .webdataset import WebDataset
 
+SGLORA_API = "1.0"
+
 
 @hookimpl
 def sglora_datasets() -> list[object]:

@@ -9,14 +9,12 @@ Of classification tasks it is image,task,split,class.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sglora_cli.api import TEXT_LIMIT, BadFile, Unavailable, json_value, read_bytes
+from sglora_cli.api import BadFile, Unavailable, csv_rows, jsonl_rows, text_field, texts_field
 
 JSONL, CSV = "captions.jsonl", "captions.csv"
 SPLITS = ("train", "test")
@@ -46,7 +44,7 @@ def read_captions(path: Path, keys: tuple[str, ...] = ("image", "task")) -> list
 
     Raises BadFile with path and line for anything wrong, an image named twice included.
     """
-    rows = _csv_rows(path) if path.suffix == ".csv" else _jsonl_rows(path)
+    rows = _table(path) if path.suffix == ".csv" else ((number, row) for number, _, row in jsonl_rows(path))
     found: list[Captioned] = []
     seen: dict[str, int] = {}
     for number, row in rows:
@@ -74,74 +72,35 @@ def layout_captions(root: Path, images: str) -> dict[str, Captioned]:
     return {one.image: one for one in read_captions(path, ("image",))}
 
 
-def read_lines(path: Path) -> list[tuple[int, str]]:
-    """Lines of a text that are not blank, with their numbers. Raises BadFile."""
-    return [(n, line) for n, line in enumerate(_text(path).split("\n"), 1) if line.strip()]
-
-
-def _text(path: Path) -> str:
-    try:
-        return read_bytes(path, TEXT_LIMIT).decode("utf-8-sig")  # spreadsheets put a byte order mark
-    except UnicodeDecodeError as error:
-        raise BadFile(f"cannot read {path}: {error}") from None
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in read_lines(path):
-        where = f"{path}, line {number}"
-        try:
-            row = json_value(line)
-        except ValueError as error:
-            raise BadFile(f"{where}: not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise BadFile(f"{where}: expected an object, got {type(row).__name__}")
-        yield number, row
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """As captions.jsonl would say it: the rows of an image joined, with the number of the first line."""
     images: dict[str, tuple[int, dict[str, Any]]] = {}
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
-    try:
-        names = set(reader.fieldnames or ())
-        keys = ("image", "task", "split", *(("class",) if "caption" not in names else ()))
-        if missing := {"image", "caption" if "class" not in names else "class"} - names:
-            raise BadFile(f"{path}, line 1: no column {sorted(missing)[0]!r}", "the header is image,task,split,caption")
-        for row in reader:
-            number = reader.reader.line_num
-            if None in row or None in row.values():
-                raise BadFile(f"{path}, line {number}: expected {len(reader.fieldnames or ())} columns", "quote commas")
-            # An empty split is a default, an empty task is an error.
-            about = {key: row[key] for key in keys if key in row and (row[key] or key != "split")}
-            first, image = images.setdefault(row["image"], (number, dict(about)))
-            for key, value in about.items():
-                if (before := image.get(key)) != value:
-                    raise BadFile(
-                        f"{path}, line {number}: {key} of {row['image']!r} is {value!r}, in line {first} {before!r}"
-                    )
-            if "caption" in row:
-                image.setdefault("captions", []).append(row["caption"])
-    except csv.Error as error:
-        raise BadFile(f"{path}, line {reader.reader.line_num}: not CSV: {error}") from None
+    for number, row in csv_rows(path, (("image",), ("caption", "class")), "image,task,split,caption"):
+        # An empty split is a default, an empty task is an error.
+        keys = ("image", "task", "split", *(("class",) if "caption" not in row else ()))
+        about = {key: row[key] for key in keys if key in row and (row[key] or key != "split")}
+        first, image = images.setdefault(row["image"], (number, dict(about)))
+        for key, value in about.items():
+            if image[key] != value:
+                raise BadFile(
+                    f"{path}, line {number}: {key} of {row['image']!r} is {value!r}, in line {first} {image[key]!r}"
+                )
+        if "caption" in row:
+            image.setdefault("captions", []).append(row["caption"])
     yield from images.values()
 
 
 def _checked(row: dict[str, Any], where: str, keys: tuple[str, ...]) -> Captioned:
     for key in keys:
-        if not isinstance(row.get(key), str) or not row[key].strip():
-            raise BadFile(f"{where}: {key!r} must be a text, got {row.get(key)!r}")
+        text_field(row, key, where)
     split = row.get("split", "train")
     if split not in SPLITS:
         raise BadFile(f"{where}: 'split' must be one of {', '.join(SPLITS)}, got {split!r}")
     if "class" in row and "captions" not in row and "task" in keys:
-        if not isinstance(row["class"], str) or not row["class"].strip():
-            raise BadFile(f"{where}: 'class' must be a text, got {row['class']!r}")
-        return Captioned(where, row["image"], (row["class"],), row["task"], split, has_class=True)
-    captions = row.get("captions")
-    if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
-        raise BadFile(f"{where}: 'captions' must be a list of texts, got {captions!r}")
+        return Captioned(where, row["image"], (text_field(row, "class", where),), row["task"], split, has_class=True)
+    captions = texts_field(row, "captions", where)
     if not captions or not all(c.strip() for c in captions):
         raise BadFile(
             f"{where}: image {row['image']!r} has no caption, or an empty one", "caption it or remove the line"
         )
-    return Captioned(where, row["image"], tuple(captions), str(row.get("task", "")), split)
+    return Captioned(where, row["image"], captions, str(row.get("task", "")), split)

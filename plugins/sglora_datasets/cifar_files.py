@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from sglora_cli.api import BadFile, Unavailable
+from sglora_cli.api import BadFile, Unavailable, text_lines
 
-from .captions import SPLITS, read_lines
+from .captions import SPLITS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +70,7 @@ def read_cifar(root: Path) -> Cifar:
         if not path.is_file():
             raise BadFile(f"{path} does not exist", _AGAIN)
     binary = paths[0].suffix == ".bin"
-    lists = [[line for _, line in read_lines(path)] for path in paths[2:]] if binary else _table(paths[2], NAMES)
+    lists = [[line for _, line in text_lines(path)] for path in paths[2:]] if binary else _table(paths[2], NAMES)
     read = _binary_side if binary else _python_side
     fine, coarse = (_names(paths[2 + n * binary], names) for n, names in enumerate(lists))
     sides = {split: read(path) for split, path in zip(SPLITS, paths[:2], strict=True)}

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sglora_cli.api import BadFile, Photo, Task, Unavailable
+from sglora_cli.api import BadFile, Photo, Task, Unavailable, text_lines
 
-from .captions import Captioned, read_lines
+from .captions import Captioned
 from .gathering import existing, gathered, split_of
 from .karpathy import read_karpathy
 
@@ -71,7 +71,7 @@ def _tables(paths: Mapping[str, Path]) -> list[Captioned]:
     found: list[Captioned] = []
     for split, path in paths.items():
         rows = []
-        for number, line in read_lines(path)[1:]:
+        for number, line in text_lines(path)[1:]:
             image, mark, caption = line.partition(".jpg,")  # a caption may have commas, and is not quoted
             rows.append((number, f"{image}.jpg" if mark else "", caption, split))
         found += _joined(path, rows)
@@ -84,7 +84,7 @@ def _tables(paths: Mapping[str, Path]) -> list[Captioned]:
 
 def _tokens(path: Path) -> list[Captioned]:
     rows = []
-    for number, line in read_lines(path):
+    for number, line in text_lines(path):
         name, mark, caption = line.partition("\t")
         image, sign, _ = name.partition("#")
         rows.append((number, image if mark and sign else "", caption, split_of(image)))

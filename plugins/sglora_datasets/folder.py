@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sglora_cli.api import BadFile, Listed, Photo, Task, Unavailable, json_value
+from sglora_cli.api import BadFile, Listed, Photo, Task, Unavailable, jsonl_rows
 
-from .captions import JSONL, SPLITS, find_captions, read_captions, read_lines
+from .captions import JSONL, SPLITS, find_captions, read_captions
 from .gathering import Row, classified, existing, gathered, listed, split_of
 
 IMAGES, NAMES = "images", "names.jsonl"
@@ -78,13 +78,9 @@ def _in_folders(root: Path) -> Iterator[Row]:
 
 def _named(root: Path) -> Iterator[Row]:
     path, seen = root / NAMES, set()
-    for number, line in read_lines(path):
+    for number, line, row in jsonl_rows(path):
         where = f"{path}, line {number}"
-        try:
-            row = json_value(line)
-        except ValueError as error:
-            raise BadFile(f"{where}: not JSON: {error}") from None
-        image, name = (row.get("image"), row.get("name")) if isinstance(row, dict) else (None, None)
+        image, name = row.get("image"), row.get("name")
         texts = isinstance(image, str) and isinstance(name, str) and image.strip() and name.strip()
         if not texts or image in seen:
             raise BadFile(f"{where}: expected an image that was not named before, and a name, got {line!r:.100}")

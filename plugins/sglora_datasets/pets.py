@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sglora_cli.api import BadFile, Listed, Task, Unavailable
+from sglora_cli.api import BadFile, Listed, Task, Unavailable, text_lines
 
-from .captions import layout_captions, read_lines
+from .captions import layout_captions
 from .fetching import fetched
 from .gathering import Row, captioned, gathered, listed
 
@@ -52,7 +52,7 @@ def _rows(root: Path) -> Iterator[Row]:
             raise Unavailable(f"{path} does not exist", "`sglora data fetch pets` downloads it into the data folder")
     breeds: dict[str, tuple[str, str]] = {}
     for path, split in paths.items():
-        for number, line in read_lines(path):
+        for number, line in text_lines(path):
             where = f"{path}, line {number}"
             if line.startswith("#"):
                 continue

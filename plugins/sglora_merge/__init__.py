@@ -74,6 +74,9 @@ DROP: dict[str, Any] = {"weights": "sum", "prune": "random", "density": 0.5}
 TOP: dict[str, Any] = {"experts": "top", "weights": "alpha"}
 
 
+SGLORA_API = "1.0"
+
+
 @hookimpl
 def sglora_generators() -> list[Merge | LoraHub | Semla]:
     return [

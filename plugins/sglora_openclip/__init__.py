@@ -54,6 +54,9 @@ class Family:
         raise UsageError(f"backbone {self.name!r} is a family", f"name a member, as in {self.example}")
 
 
+SGLORA_API = "1.0"
+
+
 @hookimpl
 def sglora_backbones() -> list[OpenClip | Family]:
     return [

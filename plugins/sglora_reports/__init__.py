@@ -66,6 +66,9 @@ def _cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
+SGLORA_API = "1.0"
+
+
 @hookimpl
 def sglora_reporters() -> list[Text]:
     return [

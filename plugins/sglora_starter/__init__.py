@@ -33,6 +33,9 @@ class StarterBackbone:
         return model
 
 
+SGLORA_API = "1.0"
+
+
 @hookimpl
 def sglora_backbones() -> list[StarterBackbone]:
     return [StarterBackbone()]

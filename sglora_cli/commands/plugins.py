@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from pathlib import Path
 
 import click
 
 from sglora_cli import settings
-from sglora_cli.cli import App
+from sglora_cli.cli import App, say
 from sglora_cli.configs import RuntimeConfig, options_of
-from sglora_cli.errors import PluginError
-from sglora_cli.host import Host
-from sglora_cli.printing import print_rows
+from sglora_cli.errors import PluginError, UsageError
+from sglora_cli.host import KINDS, Host
+from sglora_cli.printing import print_rows, printable
 
 
 @click.group("plugins")
@@ -27,7 +29,7 @@ def list_(app: App, as_json: bool) -> None:
     host: Host = app.host
     rows = [
         {"kind": registry.kind, "name": name, "plugin": registry.owner(name), "summary": registry[name].summary}
-        for registry in (host.backbones, host.datasets, host.captioners, host.generators, host.reporters)
+        for registry in host.registries
         for name in registry
     ]
     if as_json:
@@ -41,44 +43,79 @@ def list_(app: App, as_json: bool) -> None:
 @command.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def doctor(as_json: bool) -> None:
-    """Name every broken plugin and its reason; exit code 7 if there is one."""
+    """Name every broken plugin, its reason and what mends it; exit code 7 if there is one. Remarks are for authors."""
     host = Host.load()
     if as_json:
-        problems = [{"plugin": p.plugin, "reason": p.reason} for p in host.problems]
-        click.echo(json.dumps({"plugins": host.plugins, "problems": problems}, indent=1))
+        problems, remarks = ([asdict(one) for one in found] for found in (host.problems, host.remarks))
+        click.echo(json.dumps({"plugins": host.plugins, "problems": problems, "remarks": remarks}, indent=1))
     else:
         broken = {problem.plugin for problem in host.problems}
         for name, origin in host.plugins.items():
             click.echo(f"{'broken' if name in broken else 'ok':<7} {name}  [{origin}]")
-        for problem in host.problems:
-            click.echo(f"problem {problem.plugin}: {problem.reason}")
+        for kind, found in (("problem", host.problems), ("remark", host.remarks)):
+            for one in found:
+                click.echo(printable(f"{kind:<7} {one.plugin}: {one.reason}"))
+                click.echo(printable(f"{'mend':<7} {one.plugin}: {one.hint}"))
     if host.problems:
         names = sorted({problem.plugin for problem in host.problems})
-        raise PluginError(f"broken: {', '.join(names)}", "uninstall or update it; the other plugins work")
+        raise PluginError(f"broken: {', '.join(names)}", "see what mends them above; the other plugins work")
+
+
+@command.command("new")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(KINDS), default="generator", show_default=True, help="What it shall be.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=".", help="Where its folder shall be; here by default."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.pass_obj
+def new(app: App, name: str, kind: str, output: Path, as_json: bool) -> None:
+    """Write a plugin distribution sglora-NAME that works, with tests that pass, to start from.
+
+    \b
+    sglora plugins new birds --kind dataset
+    pip install -e "sglora-birds[test]" && cd sglora-birds && pytest
+    """
+    from sglora_cli.templating import new_plugin, value_name
+
+    value, registry = value_name(name), next(one for one in app.host.registries if one.kind == kind)
+    if value in registry:
+        raise UsageError(f"there is a {kind} {value!r} already, of plugin {registry.owner(value)!r}", "choose another")
+    folder = new_plugin(name, kind, output)
+    if as_json:
+        click.echo(json.dumps({"folder": str(folder), "kind": kind, "name": value}, indent=1))
+        return
+    click.echo(folder)
+    say(f"a {kind} that works; to see it: pip install -e '{folder}[test]' && cd '{folder}' && pytest")
 
 
 @command.command("check")
-@click.argument("backbone")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(KINDS), help="What NAME is, where several kinds have that name.")
+@click.option("--path", type=click.Path(path_type=Path), help="Folder of a data set.")
 @options_of(RuntimeConfig, "runtime")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @click.pass_obj
-def check(app: App, backbone: str, runtime: RuntimeConfig, as_json: bool) -> None:
-    """Run the conformance kit on BACKBONE: for plugin authors. Exit code 7 if a check fails.
+def check(app: App, name: str, kind: str | None, path: Path | None, runtime: RuntimeConfig, as_json: bool) -> None:
+    """Run the conformance kit on NAME, whatever it is: for plugin authors. Exit code 7 if a check fails.
 
     \b
     sglora plugins check starter
+    sglora plugins check folder --path photos
     """
-    from sglora_cli.testing import BACKBONE_CHECKS, run_check
+    from sglora_cli.testing import KITS, run_check, subject
 
-    model = app.host.backbones[backbone].load(settings.runtime(runtime, backbone))
+    registry = app.host.registry_of(name, kind)
+    chosen = settings.runtime(runtime, name) if registry.kind == "backbone" else runtime
+    asked = subject(registry.kind, registry[name], chosen, path)
     rows = []
-    for one in BACKBONE_CHECKS:
+    for one in KITS[registry.kind]:
         rows.append(
-            {"check": one.__name__, "asks": " ".join((one.__doc__ or "").split()), "wrong": run_check(one, model)}
+            {"check": one.__name__, "asks": " ".join((one.__doc__ or "").split()), "wrong": run_check(one, *asked)}
         )
         if not as_json:
             click.echo(f"{'failed' if rows[-1]['wrong'] else 'ok':<7} {one.__name__}")
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     if wrong := [row for row in rows if row["wrong"]]:
-        raise PluginError(f"backbone {backbone!r}: " + "; ".join(f"{r['check']}: {r['wrong']}" for r in wrong))
+        raise PluginError(f"{registry.kind} {name!r}: " + "; ".join(f"{r['check']}: {r['wrong']}" for r in wrong))

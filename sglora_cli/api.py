@@ -64,6 +64,7 @@ from sglora_cli.files import (
 )
 from sglora_cli.hookspecs import hookimpl
 from sglora_cli.host import Host
+from sglora_cli.offline import no_network, offline
 from sglora_cli.progressing import progress
 from sglora_cli.rows import averages, recovery
 from sglora_cli.settings import cache_folder
@@ -161,6 +162,8 @@ __all__ = [
     "load_tensors",
     "mix",
     "mix_updates",
+    "no_network",
+    "offline",
     "options_of",
     "packed_attention",
     "pick_device",

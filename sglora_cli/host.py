@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import pluggy
 
-from sglora_cli import hookspecs
+from sglora_cli import hookspecs, offline
 from sglora_cli.contracts import Backbone, Captioner, Dataset, Generator, Reporter
 from sglora_cli.errors import PluginError, UnknownName
 
@@ -84,6 +84,7 @@ class Host:
     @classmethod
     def load(cls, entry_points: Iterable[metadata.EntryPoint] | None = None) -> Host:
         """Import every plugin and ask its hooks; what fails becomes a Problem."""
+        offline.enforce()
         host = cls()
         manager = pluggy.PluginManager(hookspecs.PROJECT)
         manager.add_hookspecs(hookspecs)

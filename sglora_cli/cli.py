@@ -11,7 +11,6 @@ from pathlib import Path
 
 import click
 
-from sglora_cli import __version__
 from sglora_cli.errors import BadRecipe, SgloraError, UnknownName, UsageError
 from sglora_cli.printing import printable
 
@@ -26,6 +25,11 @@ COMMANDS = {
     "pack": "Build, list, show, verify, change, export and import packs.",
     "data": "List, fetch, caption and check data sets.",
     "plugins": "List plugins and find broken ones.",
+    "settings": "Show and change what is set once.",
+    "cache": "Say what lies in the user cache, and make room.",
+    "doctor": "Say what works here, and how to mend what does not.",
+    "completion": "Print the script that completes commands in your shell.",
+    "schema": "Say what --json prints, as JSON Schema.",
 }
 
 
@@ -69,6 +73,10 @@ class Group(click.Group):
             return None
         module = f"{name}_" if iskeyword(name) else name
         command: click.Command = import_module(f"sglora_cli.commands.{module}").command
+        if ctx.resilient_parsing:  # a shell asks
+            from sglora_cli.completing import attach
+
+            attach(command, name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -76,7 +84,7 @@ class Group(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def resolve_command(self, ctx: click.Context, args: list[str]):  # type: ignore[no-untyped-def]
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise UnknownName.of("command", args[0], COMMANDS)
         return super().resolve_command(ctx, args)
 
@@ -101,8 +109,18 @@ class Group(click.Group):
             sys.exit(0)
 
 
+def _version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        from sglora_cli.packages import about
+
+        click.echo("\n".join(map(printable, about())))
+        ctx.exit()
+
+
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="sglora")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Say what is installed, and exit."
+)
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """A LoRA adapter for a vision-language model from one sentence: no data, no training.

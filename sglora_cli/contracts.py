@@ -124,6 +124,8 @@ class Backbone(Protocol):
 
     # Optional: member(name) -> Backbone. Then `NAME:anything` is a backbone too, and the value
     # with this name stands for the family.
+    # Optional: absent(runtime) -> str. What this machine lacks to load it without a network, "" if nothing; it looks,
+    # and neither loads nor fetches. `sglora doctor` asks it.
 
 
 @runtime_checkable

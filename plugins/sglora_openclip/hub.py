@@ -46,6 +46,18 @@ def fetch_model(backbone: OpenClip) -> Any:
     return _fetched(lambda: open_clip.create_model(backbone.architecture, pretrained=tag), f"weights of {what}", REMEDY)
 
 
+def absent(backbone: OpenClip) -> str:
+    """Which of a backbone's weights are not in the caches of this machine; "" if they are. Nothing is fetched."""
+    import open_clip
+
+    try:
+        with quiet(), cache_only():
+            open_clip.download_pretrained(open_clip.get_pretrained_cfg(backbone.architecture, backbone.tag))
+    except Exception:  # as below
+        return f"its weights {backbone.architecture}/{backbone.tag} are not in open_clip's cache"
+    return ""
+
+
 def fetch_tokenizer(architecture: str) -> Any:
     """The tokenizer of an architecture; that of CLIP is part of open_clip. Raises Unavailable."""
     import open_clip

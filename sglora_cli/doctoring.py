@@ -214,4 +214,3 @@ def _job(host: Host) -> Iterator[Finding]:
         return
     text = f"an adapter was made with pack {session.pack.name} ({session.reason})"
     yield Finding("job", "generate", OK, text, facts={"pack": session.pack.name, "generator": session.generator.name})
-

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class SgloraError(Exception):
@@ -31,6 +32,15 @@ class SgloraError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    def facts(self) -> dict[str, Any]:
+        """For programs: what `--json` prints on standard error."""
+        return error_facts(type(self).__name__, self.message, self.hint, self.exit_code)
+
+
+def error_facts(kind: str, message: str, hint: str, exit_code: int) -> dict[str, Any]:
+    """The one form of an error in JSON."""
+    return {"error": {"class": kind, "message": message, "hint": hint, "exit_code": exit_code}}
 
 
 class SgloraWarning(UserWarning):

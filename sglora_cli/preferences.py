@@ -40,7 +40,9 @@ def _checked(host: Host, key: str, value: str) -> str:
     if key in ("data", "weights"):
         path = Path(value).expanduser().absolute()
         if not (path.is_dir() if key == "data" else path.exists()):
-            raise Unavailable(f"{path} is not there", f"{key} names a {'folder' if key == 'data' else 'file or folder'}")
+            raise Unavailable(
+                f"{path} is not there", f"{key} names a {'folder' if key == 'data' else 'file or folder'}"
+            )
         return str(path)
     if key == "pack":
         place, _ = shelves.find(value, host.recipe_folders, settings.Settings())

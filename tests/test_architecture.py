@@ -24,6 +24,7 @@ ORDER = [  # a module may import those above it
         "toml_lines",
         "caption_files",
         "wording",
+        "schemas",
     ),
     ("caching", "checkpoints", "journal", "locking", "losses", "tensor_rows"),
     ("host", "packages", "shelves", "faults", "caption_texts", "statistics"),

@@ -14,7 +14,7 @@ def test_data_sets_are_listed(run):
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "pets Oxford-IIIT Pet as torchvision keeps it; a task a breed sglora data fetch pets" in lines
     assert "folder a folder with images and captions.jsonl or captions.csv" in lines
-    rows = {row["name"]: row["fetch"] for row in json.loads(run("data", "list", "--json").stdout)}
+    rows = {row["name"]: row["fetch"] for row in json.loads(run("data", "list", "--json").stdout)["datasets"]}
     assert (rows["coco"], rows["pets"], rows["folder"]) == (True, True, False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
@@ -31,18 +32,18 @@ def info(as_json: bool) -> None:
     \b
     sglora cache info
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for kind in caching.KINDS.values():
         found = caching.items(kind.name)
         total = sum(item.bytes for item in found)
         rows.append({"kind": kind.name, "items": len(found), "bytes": total, "derived": kind.derived})
-    folder, total = str(settings.cache_folder()), sum(int(row["bytes"]) for row in rows)
+    folder, total = str(settings.cache_folder()), sum(row["bytes"] for row in rows)
     if as_json:
         print_json({"folder": folder, "bytes": total, "kinds": rows})
         return
     click.echo(f"{folder}: {size(total)}")
     cells = [
-        [kind.name, str(row["items"]), size(int(row["bytes"])), "made again" if kind.derived else "kept", kind.summary]
+        [kind.name, str(row["items"]), size(row["bytes"]), "made again" if kind.derived else "kept", kind.summary]
         for kind, row in zip(caching.KINDS.values(), rows, strict=True)
     ]
     print_rows(("kind", "items", "size", "if cleaned", "what"), cells)

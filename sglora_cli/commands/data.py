@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -12,7 +11,7 @@ from sglora_cli.cli import App, say
 from sglora_cli.commands.data_caption import caption
 from sglora_cli.commands.data_check import check
 from sglora_cli.errors import Unavailable
-from sglora_cli.printing import print_rows
+from sglora_cli.printing import print_json, print_rows
 
 
 @click.group("data")
@@ -31,7 +30,7 @@ def list_(app: App, as_json: bool) -> None:
         for name in sorted(datasets)
     ]
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        print_json({"datasets": rows})
     else:
         cells = [
             [str(r["name"]), str(r["summary"]), f"sglora data fetch {r['name']}" if r["fetch"] else ""] for r in rows
@@ -55,7 +54,7 @@ def fetch(app: App, name: str, data: Path | None, as_json: bool) -> None:
             f"there is nothing to download for data set {name!r}", f"it is {dataset.summary}: bring your own"
         )
     folder = dataset.fetch(data_root(data, settings.load().data), (lambda text: None) if as_json else say)
-    click.echo(json.dumps({"name": name, "folder": str(folder)}) if as_json else folder)
+    print_json({"dataset": name, "folder": str(folder)}) if as_json else click.echo(folder)
 
 
 for subcommand in (caption, check, fetch, list_):

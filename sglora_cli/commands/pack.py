@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -14,7 +13,7 @@ from sglora_cli.commands.pack_build import build
 from sglora_cli.commands.pack_files import export, import_, remove
 from sglora_cli.commands.pack_recipes import init, recipes
 from sglora_cli.errors import BadFile
-from sglora_cli.printing import print_rows, printable
+from sglora_cli.printing import print_json, print_rows, printable
 
 
 @click.group("pack")
@@ -41,7 +40,7 @@ def list_(app: App, as_json: bool) -> None:
         row["backbone"] = about.get("backbone", "unreadable")
         row["experts"] = sum(task.get("role") == "expert" for task in about.get("tasks", []))
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        print_json({"packs": rows})
     else:
         cells = [
             ["*" if r["default"] else " ", r["name"], r["backbone"], f"{r['experts']} experts", r["origin"]]
@@ -63,7 +62,7 @@ def show(app: App, name: str, as_json: bool) -> None:
     pack = Pack(shelves.find(name, app.host.recipe_folders, settings.load())[0].folder)
     found = health.report(app.host, pack)
     if as_json:
-        click.echo(json.dumps({**pack.manifest, "health": found}, indent=1))
+        print_json({**pack.manifest, "health": found})
     else:
         click.echo("\n".join(map(printable, pack_facts(pack, health.lines(found)))))
 
@@ -79,7 +78,7 @@ def verify(app: App, name: str, as_json: bool) -> None:
     pack = Pack(shelves.find(name, app.host.recipe_folders, settings.load())[0].folder)
     wrong = pack.verify()
     if as_json:
-        click.echo(json.dumps({"pack": pack.name, "files": len(pack.manifest["files"]), "wrong": wrong}, indent=1))
+        print_json({"pack": pack.name, "files": len(pack.manifest["files"]), "wrong": wrong})
     if wrong:
         raise BadFile(f"pack {pack.name!r}: " + "; ".join(wrong), "build or fetch it again")
     if not as_json:

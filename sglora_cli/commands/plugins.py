@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from sglora_cli import settings
@@ -11,7 +9,7 @@ from sglora_cli.cli import App
 from sglora_cli.configs import RuntimeConfig, options_of
 from sglora_cli.errors import PluginError
 from sglora_cli.host import Host
-from sglora_cli.printing import print_rows
+from sglora_cli.printing import print_json, print_rows
 
 
 @click.group("plugins")
@@ -31,7 +29,7 @@ def list_(app: App, as_json: bool) -> None:
         for name in registry
     ]
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        print_json({"plugins": rows})
     else:
         print_rows(
             ("kind", "name", "summary", "plugin"), [[r["kind"], r["name"], r["summary"], r["plugin"]] for r in rows]
@@ -45,7 +43,7 @@ def doctor(as_json: bool) -> None:
     host = Host.load()
     if as_json:
         problems = [{"plugin": p.plugin, "reason": p.reason} for p in host.problems]
-        click.echo(json.dumps({"plugins": host.plugins, "problems": problems}, indent=1))
+        print_json({"plugins": host.plugins, "problems": problems})
     else:
         broken = {problem.plugin for problem in host.problems}
         for name, origin in host.plugins.items():
@@ -79,6 +77,6 @@ def check(app: App, backbone: str, runtime: RuntimeConfig, as_json: bool) -> Non
         if not as_json:
             click.echo(f"{'failed' if rows[-1]['wrong'] else 'ok':<7} {one.__name__}")
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        print_json({"backbone": backbone, "checks": rows})
     if wrong := [row for row in rows if row["wrong"]]:
         raise PluginError(f"backbone {backbone!r}: " + "; ".join(f"{r['check']}: {r['wrong']}" for r in wrong))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 
@@ -70,6 +71,19 @@ class UnknownName(SgloraError):
 
 class BadFile(SgloraError):
     exit_code = 4
+
+    @classmethod
+    def missing(cls, path: Path, what: str = "") -> BadFile:
+        """There is no `path`, which is a `what` ("recipe "); the hint is the closest name there is, or its folder."""
+        try:
+            names = [found.name for found in path.parent.iterdir()]
+        except OSError:
+            names = []
+        close = difflib.get_close_matches(path.name, names, n=1)
+        hint = (
+            f"did you mean {str(path.with_name(close[0]))!r}?" if close else f"looked for in {path.parent.absolute()}"
+        )
+        return cls(f"{what}{path} does not exist", hint)
 
 
 class BadRecipe(BadFile):

@@ -73,7 +73,7 @@ def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise BadFile(f"{path} does not exist") from None
+        raise BadFile.missing(path) from None
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error}") from None
     return parse_json(data, str(path), hook)
@@ -157,7 +157,7 @@ def safetensors_header(path: Path) -> dict[str, Any]:
                 raise BadFile(f"{path} is not a safetensors file", "an adapter is a .safetensors file")
             header = json.loads(file.read(size))
     except FileNotFoundError:
-        raise BadFile(f"{path} does not exist") from None
+        raise BadFile.missing(path) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise BadFile(f"{path} is not a safetensors file: {error}") from None
     if not isinstance(header, dict):
@@ -203,7 +203,7 @@ def read_image(path: Path) -> Image:
                 raise BadFile(f"{path} has {image.width} x {image.height} pixels, more than {_PIXEL_LIMIT}")
             return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError:
-        raise BadFile(f"image {path} does not exist") from None
+        raise BadFile.missing(path, "image ") from None
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadFile(f"image {path} cannot be decoded: {error}") from None
 

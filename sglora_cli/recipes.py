@@ -100,7 +100,7 @@ def read(path: Path) -> Recipe:
         text = path.read_text(encoding="utf-8")
         raw = tomli.loads(text)
     except FileNotFoundError:
-        raise BadFile(f"recipe {path} does not exist") from None
+        raise BadFile.missing(path, "recipe ") from None
     except (tomli.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise BadFile(f"recipe {path}: {error}") from None
     return parse(path.stem, raw, path, toml_lines(text))

@@ -16,14 +16,23 @@ from sglora_cli.printing import print_json, print_rows
 
 @click.group("data")
 def command() -> None:
-    """Data sets: where tasks come from."""
+    """Data sets: where tasks come from.
+
+    \b
+    sglora data list
+    sglora data check folder --path photos
+    """
 
 
 @click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def list_(app: App, as_json: bool) -> None:
-    """Data sets that recipes can name, and how to get each."""
+    """Data sets that recipes can name, and how to get each.
+
+    \b
+    sglora data list
+    """
     datasets = app.host.datasets
     rows = [
         {"name": name, "summary": datasets[name].summary, "fetch": hasattr(datasets[name], "fetch")}
@@ -44,7 +53,11 @@ def list_(app: App, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def fetch(app: App, name: str, data: Path | None, as_json: bool) -> None:
-    """Download the data set NAME into the data folder, or say what to put where if that may not be done."""
+    """Download the data set NAME into the data folder, or say what to put where if that may not be done.
+
+    \b
+    sglora data fetch pets --data data
+    """
     from sglora_cli.recipes import data_root
 
     progressing.be_quiet(as_json)

@@ -14,7 +14,7 @@ from sglora_cli.printing import print_json, printable
 
 @click.command("inspect")
 @click.argument("thing")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def command(app: App, thing: str, as_json: bool) -> None:
     """Say what THING is, made from what, healthy or not: an adapter in any format, a pack, or a recipe.

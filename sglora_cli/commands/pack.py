@@ -18,7 +18,12 @@ from sglora_cli.printing import print_json, print_rows, printable
 
 @click.group("pack")
 def command() -> None:
-    """Packs: experts and generators for one backbone."""
+    """Packs: experts and generators for one backbone.
+
+    \b
+    sglora pack list
+    sglora pack build RECIPE --data DIR
+    """
 
 
 for subcommand in (add, build, export, import_, init, recipes, remove):
@@ -26,10 +31,14 @@ for subcommand in (add, build, export, import_, init, recipes, remove):
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def list_(app: App, as_json: bool) -> None:
-    """Packs on this machine; the one a command takes by default is marked."""
+    """Packs on this machine; the one a command takes by default is marked.
+
+    \b
+    sglora pack list
+    """
     found = shelves.places(app.host.recipe_folders)
     default = shelves.find("", app.host.recipe_folders, settings.load())[0].name if found else ""
     rows: list[dict[str, Any]] = [
@@ -54,7 +63,11 @@ def list_(app: App, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest, and the health of its generators.")
 @click.pass_obj
 def show(app: App, name: str, as_json: bool) -> None:
-    """Say what a pack is made of (the default pack without NAME)."""
+    """Say what a pack is made of (the default pack without NAME).
+
+    \b
+    sglora pack show starter
+    """
     from sglora_cli import health
     from sglora_cli.inspecting import pack_facts
     from sglora_cli.packs import Pack
@@ -69,10 +82,14 @@ def show(app: App, name: str, as_json: bool) -> None:
 
 @command.command("verify")
 @click.argument("name", default="")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def verify(app: App, name: str, as_json: bool) -> None:
-    """Compare every file of a pack with its hash; exit code 4 if one differs."""
+    """Compare every file of a pack with its hash; exit code 4 if one differs.
+
+    \b
+    sglora pack verify starter
+    """
     from sglora_cli.packs import Pack
 
     pack = Pack(shelves.find(name, app.host.recipe_folders, settings.load())[0].folder)

@@ -20,7 +20,11 @@ from sglora_cli.printing import print_json
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def export(app: App, name: str, out: Path | None, force: bool, as_json: bool) -> None:
-    """Write PACK as one file, the same bytes for the same pack. A damaged pack is refused."""
+    """Write PACK as one file, the same bytes for the same pack. A damaged pack is refused.
+
+    \b
+    sglora pack export toys -o toys.sglora.zip
+    """
     from sglora_cli.archives import SUFFIX, export_pack
     from sglora_cli.files import file_hash
     from sglora_cli.packs import Pack
@@ -54,7 +58,11 @@ def _check_target(path: Path, force: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def import_(app: App, file: Path, name: str, force: bool, as_json: bool) -> None:
-    """Take the pack out of FILE. Every name, size and hash is checked before it is put into its place."""
+    """Take the pack out of FILE. Every name, size and hash is checked before it is put into its place.
+
+    \b
+    sglora pack import toys.sglora.zip
+    """
     from sglora_cli.archives import import_pack
 
     found = import_pack(app.host, file, name, force)

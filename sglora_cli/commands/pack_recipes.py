@@ -30,10 +30,14 @@ unseen = ["mug", "nest"]                 # tasks that measure it; no task has tw
 
 
 @click.command("recipes")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def recipes(app: App, as_json: bool) -> None:
-    """Recipes that `pack build` knows by name."""
+    """Recipes that `pack build` knows by name.
+
+    \b
+    sglora pack recipes
+    """
     from sglora_cli.recipes import summary
 
     rows = [
@@ -54,7 +58,11 @@ def recipes(app: App, as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def init(file: Path, force: bool, as_json: bool) -> None:
-    """Write a commented recipe for a folder of your own photos to FILE (recipe.toml)."""
+    """Write a commented recipe for a folder of your own photos to FILE (recipe.toml).
+
+    \b
+    sglora pack init toys.toml
+    """
     from sglora_cli.files import write_bytes
 
     if file.suffix != ".toml":

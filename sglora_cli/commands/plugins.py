@@ -14,14 +14,23 @@ from sglora_cli.printing import print_json, print_rows
 
 @click.group("plugins")
 def command() -> None:
-    """Plugins: backbones, data sets, captioners, generators, reporters."""
+    """Plugins: backbones, data sets, captioners, generators, reporters.
+
+    \b
+    sglora plugins list
+    sglora plugins doctor
+    """
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def list_(app: App, as_json: bool) -> None:
-    """Everything plugins offer, by kind."""
+    """Everything plugins offer, by kind.
+
+    \b
+    sglora plugins list
+    """
     host: Host = app.host
     rows = [
         {"kind": registry.kind, "name": name, "plugin": registry.owner(name), "summary": registry[name].summary}
@@ -37,9 +46,13 @@ def list_(app: App, as_json: bool) -> None:
 
 
 @command.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(as_json: bool) -> None:
-    """Name every broken plugin and its reason; exit code 7 if there is one."""
+    """Name every broken plugin and its reason; exit code 7 if there is one.
+
+    \b
+    sglora plugins doctor
+    """
     host = Host.load()
     if as_json:
         problems = [{"plugin": p.plugin, "reason": p.reason} for p in host.problems]
@@ -58,7 +71,7 @@ def doctor(as_json: bool) -> None:
 @command.command("check")
 @click.argument("backbone")
 @options_of(RuntimeConfig, "runtime")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def check(app: App, backbone: str, runtime: RuntimeConfig, as_json: bool) -> None:
     """Run the conformance kit on BACKBONE: for plugin authors. Exit code 7 if a check fails.

@@ -36,7 +36,9 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*header, box=None, header_style="bold", pad_edge=False)
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in header:
+            table.add_column(name, overflow="fold")  # in a narrow terminal cells grow in height, nothing is cut
         for row in rows:
             table.add_row(*map(Text, row))  # a bare str would be read as markup: [/x] is a file name here
         Console().print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import textwrap
@@ -36,12 +37,13 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, header_style="bold", pad_edge=False)
+        table = Table(box=None, header_style="" if os.environ.get("NO_COLOR") else "bold", pad_edge=False)
         for name in header:
             table.add_column(name, overflow="fold")  # in a narrow terminal cells grow in height, nothing is cut
         for row in rows:
             table.add_row(*map(Text, row))  # a bare str would be read as markup: [/x] is a file name here
-        Console().print(table)
+        width, height = shutil.get_terminal_size()  # both are said, or rich takes 80 columns on a dumb terminal
+        Console(width=width, height=height).print(table)
         return
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(header))]
     for row in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -118,3 +119,12 @@ def test_a_cell_nobody_measured_is_empty():
     rows = [row for row in report(("I2T",)).rows if (row.method, row.k) != ("y", 5)]
     line = next(line for line in sections(replace(report(("I2T",)), rows=rows))[0].lines if line.method == "y")
     assert line.cells[1:3] == ["25.0", ""]
+
+
+def test_a_narrow_terminal_cuts_no_number(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "dumb")
+    narrow = terminal(report(("I2T",)))
+    assert "…" not in narrow
+    for number in re.findall(r"\d+\.\d", plain(report(("I2T",)))):
+        assert number in narrow

@@ -51,8 +51,10 @@ def _checked(host: Host, key: str, value: str) -> str:
         from sglora_cli.devices import pick_device
 
         pick_device(value)
+    elif key == "backbone":
+        host.backbones[value]
     else:
-        {"backbone": host.backbones, "generator": host.generators}[key][value]
+        host.generators[value]
     return value
 
 

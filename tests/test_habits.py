@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -326,3 +327,16 @@ def test_settings_are_read_anew(own_home):
     assert settings.found()["pack"].origin == "default"
     Path(own_home / "settings.toml").write_text('pack = "x"\n')
     assert settings.found()["pack"] == settings.Found("x", "file")
+
+
+def test_a_sentence_survives_a_locale_without_its_letters(tmp_path):
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = program("generate", "ein Mops aus Köln", "-o", tmp_path / "a.safetensors", "--json", **ascii_only)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["about"]["description"] == "ein Mops aus Köln"
+
+
+def test_bytes_that_are_no_text_are_refused(run):
+    result = run("generate", b"a \xff".decode("utf-8", "surrogateescape"))
+    assert result.exit_code == 2
+    assert "hint: write it in UTF-8" in result.stderr

@@ -17,7 +17,7 @@ from typing import Any
 
 from sglora_cli import __version__, caching, packages, settings, shelves
 from sglora_cli.configs import RuntimeConfig
-from sglora_cli.errors import SgloraError
+from sglora_cli.errors import SgloraError, UnknownName
 from sglora_cli.generating import Session
 from sglora_cli.host import Host
 from sglora_cli.offline import no_network, offline
@@ -204,13 +204,22 @@ def _packs(host: Host) -> Iterator[Finding]:
             yield Finding("pack", place.name, OK, text if total <= _LARGEST else f"{text}, files not read through")
 
 
+def _mend(error: SgloraError) -> str:
+    """What to do if the job fails. The bundled pack works wherever the program does."""
+    if isinstance(error, UnknownName):  # of a pack or generator: a setting names it
+        for key in ("pack", "generator"):
+            origin = settings.found()[key].origin
+            if origin != "default" and repr(settings.found()[key].value) in error.message:
+                return f"unset {settings.variable(key)}" if origin == "environment" else f"sglora settings unset {key}"
+    return error.hint or f'sglora generate "{SENTENCE}" --pack starter --device cpu'
+
+
 def _job(host: Host) -> Iterator[Finding]:
     try:
         session = Session.open(host=host)
         session.generate(SENTENCE)
     except SgloraError as error:
-        # The bundled pack works wherever the program does.
-        yield _broken("job", "generate", error, f'sglora generate "{SENTENCE}" --pack starter --device cpu')
+        yield _broken("job", "generate", error, _mend(error))
         return
     text = f"an adapter was made with pack {session.pack.name} ({session.reason})"
     yield Finding("job", "generate", OK, text, facts={"pack": session.pack.name, "generator": session.generator.name})

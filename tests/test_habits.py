@@ -289,6 +289,19 @@ def test_doctor_names_what_is_wrong_and_what_mends_it(run, own_home, monkeypatch
     assert "           -> mend or remove it\n" in result.stdout
 
 
+@pytest.mark.parametrize("origin", ["file", "environment"])
+def test_doctor_says_how_to_get_rid_of_a_setting_that_names_nothing(run, own_home, monkeypatch, origin):
+    if origin == "file":
+        (own_home / "settings.toml").write_text('pack = "gone"\n')
+    else:
+        monkeypatch.setenv("SGLORA_PACK", "gone")
+    result = run("doctor")
+    mend = "sglora settings unset pack" if origin == "file" else "unset SGLORA_PACK"
+    assert result.exit_code == 6
+    assert f"NO  job       generate: no pack named 'gone'\n           -> {mend}\n" in result.stdout
+    assert result.stderr.endswith(f"error: no adapter can be made: no pack named 'gone'\nhint: {mend}\n")
+
+
 def test_doctor_finds_a_damaged_pack(toy_pack, own_home):
     (own_home / "cache/packs/toys/joint.safetensors").unlink()
     found = doctoring.examined(Host.load())

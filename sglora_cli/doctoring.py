@@ -17,7 +17,7 @@ from typing import Any
 
 from sglora_cli import __version__, caching, packages, settings, shelves
 from sglora_cli.configs import RuntimeConfig
-from sglora_cli.errors import SgloraError, UnknownName
+from sglora_cli.errors import BadFile, SgloraError, UnknownName
 from sglora_cli.generating import Session
 from sglora_cli.host import Host
 from sglora_cli.offline import no_network, offline
@@ -123,7 +123,7 @@ def _devices(host: Host) -> Iterator[Finding]:
     try:
         yield Finding("device", "default", OK, f"{pick_device(settings.load().device)} is used")
     except SgloraError as error:
-        yield _broken("device", "default", error, "sglora settings unset device")
+        yield _broken("device", "default", error, "" if isinstance(error, BadFile) else "sglora settings unset device")
 
 
 def _plugins(host: Host) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ def test_square_brackets_are_text_and_no_markup(capsys, monkeypatch):
 def test_a_narrow_terminal_loses_no_letter(capsys, monkeypatch, columns):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
     cells = ["averylongnamewithoutspaces" * 2, "several words that need some room"]
     print_rows(("name", "what"), [cells])
     shown = capsys.readouterr().out

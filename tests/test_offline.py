@@ -101,11 +101,12 @@ def test_a_strangers_plugin_cannot_use_the_network_either(run, site, monkeypatch
 
 
 def test_sockets_are_refused_and_given_back(monkeypatch):
-    with offline.no_network():
+    stream, datagram = (socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM))
+    with stream, datagram, offline.no_network():
         for use in (
-            lambda: socket.create_connection(("192.0.2.1", 80), timeout=0.1),
+            lambda: stream.connect(("192.0.2.1", 80)),
             lambda: socket.getaddrinfo("example.org", 80),
-            lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("192.0.2.1", 9)),
+            lambda: datagram.sendto(b"x", ("192.0.2.1", 9)),
         ):
             with pytest.raises(Unavailable, match="the network may not be used"):
                 use()
@@ -117,8 +118,8 @@ def test_sockets_are_refused_and_given_back(monkeypatch):
     listening = socket.create_server(("127.0.0.1", 0))
     socket.create_connection(listening.getsockname()).close()
     monkeypatch.setenv("SGLORA_OFFLINE", "1")
-    with pytest.raises(Unavailable, match="SGLORA_OFFLINE is set"):
-        socket.create_connection(listening.getsockname())
+    with socket.socket() as again, pytest.raises(Unavailable, match="SGLORA_OFFLINE is set"):
+        again.connect(listening.getsockname())
     listening.close()
 
 

@@ -136,7 +136,7 @@ def test_many_sentences_are_an_object_a_line(run, monkeypatch):
         (["pack"], 2, "UsageError"),
         (["nope"], 3, "UnknownName"),
         (["inspect", "nope.safetensors"], 4, "BadFile"),
-        (["bench", "--samples", "0"], 2, "UsageError"),
+        (["generate"], 2, "UsageError"),
     ],
 )
 def test_an_error_is_the_last_line_of_standard_error(run, arguments, code, kind):

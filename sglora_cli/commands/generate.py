@@ -205,7 +205,8 @@ def _print_answers(session: Session, answers: Any, explain: bool, as_json: bool)
         count += 1
         if answer.error:
             bad.append(answer)
-            say(f"error: line {answer.line}: {answer.error.message}")
+            if not as_json:
+                say(f"error: line {answer.line}: {answer.error.message}")
             facts = {"line": answer.line, **answer.error.facts()}
         elif as_json:
             facts = {"line": answer.line, **_facts(session, answer.made, list(answer.paths), explain)}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import socket
 import urllib.request
 import warnings
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from sglora_cli.api import BadFile, RuntimeConfig, SgloraWarning, Unavailable, hookimpl
+from sglora_cli.api import BadFile, RuntimeConfig, SgloraWarning, Unavailable, hookimpl, offline
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -130,7 +129,7 @@ def _offline() -> str:
     """Why the hub is not asked; "" if it is."""
     from huggingface_hub import constants
 
-    if os.environ.get("SGLORA_OFFLINE", "") not in ("", "0"):
+    if offline():
         return "SGLORA_OFFLINE is set"
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"

@@ -65,6 +65,7 @@ from sglora_cli.files import (
 )
 from sglora_cli.hookspecs import hookimpl
 from sglora_cli.host import Host
+from sglora_cli.offline import no_network, offline
 from sglora_cli.progressing import progress
 from sglora_cli.rows import averages, recovery, spreads
 from sglora_cli.settings import cache_folder
@@ -174,6 +175,8 @@ __all__ = [
     "mix",
     "mix_updates",
     "name_fault",
+    "no_network",
+    "offline",
     "options_of",
     "packed_attention",
     "pick_device",

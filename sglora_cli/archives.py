@@ -98,7 +98,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except FileNotFoundError:
-        raise BadFile(f"{path} does not exist") from None
+        raise BadFile.missing(path) from None
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
         raise BadFile(f"{path} is not a whole ZIP archive: {error}", "fetch it again") from None
     except OSError as error:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sglora_cli import caching
 from sglora_cli.adapters import Layout, checked_flat
 from sglora_cli.configs import BenchConfig
 from sglora_cli.contracts import Generator, Model, Report, Row
@@ -173,6 +174,7 @@ def plan_of_adapters(
     return Plan(model, tasks, names, make, config, "", backbone, against=ZERO, origin=origin)
 
 
+@caching.in_use()
 def run(plan: Plan, measurer: Measurer, log: Log | None = None) -> list[Row]:
     """Measure all of it. Adapters of one task share one pass over its images; finished tasks are in the log."""
     rows: list[Row] = []

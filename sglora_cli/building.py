@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sglora_cli import __version__, settings
+from sglora_cli import __version__, caching, settings
 from sglora_cli.adapters import Layout
 from sglora_cli.checkpoints import Checkpoint
 from sglora_cli.configs import RuntimeConfig
@@ -97,6 +97,7 @@ class Build:
             "generators": list(self.recipe.generators),
         }
 
+    @caching.in_use()
     def run(self) -> Path:
         """Do what is left, and put the pack in its place, replacing an older one; returns its folder."""
         started = time.monotonic()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
 import sys
 import warnings
 from functools import cached_property
 from importlib import import_module
 from keyword import iskeyword
 from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
-from sglora_cli import __version__
-from sglora_cli.errors import BadRecipe, SgloraError, UnknownName, UsageError
+from sglora_cli.errors import BadRecipe, SgloraError, UnknownName, UsageError, error_facts
 from sglora_cli.printing import printable
 
 COMMANDS = {
@@ -26,6 +29,11 @@ COMMANDS = {
     "pack": "Build, list, show, verify, change, export and import packs.",
     "data": "List, fetch, caption and check data sets.",
     "plugins": "List plugins and find broken ones.",
+    "settings": "Show and change what is set once.",
+    "cache": "Say what lies in the user cache, and make room.",
+    "doctor": "Say what works here, and how to mend what does not.",
+    "completion": "Print the script that completes commands in your shell.",
+    "schema": "Say what --json prints, as JSON Schema.",
 }
 
 
@@ -69,6 +77,10 @@ class Group(click.Group):
             return None
         module = f"{name}_" if iskeyword(name) else name
         command: click.Command = import_module(f"sglora_cli.commands.{module}").command
+        if ctx.resilient_parsing:  # a shell asks
+            from sglora_cli.completing import attach
+
+            attach(command, name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -76,33 +88,59 @@ class Group(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def resolve_command(self, ctx: click.Context, args: list[str]):  # type: ignore[no-untyped-def]
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise UnknownName.of("command", args[0], COMMANDS)
         return super().resolve_command(ctx, args)
 
     def main(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        """As click's, with exit codes of errors.py; 130 after an interruption."""
+        """As click's, with exit codes of errors.py; 130 after an interruption.
+
+        With --json, an error is the last line of standard error, an object: see `sglora schema error`.
+        """
+        self.as_json = "--json" in (kwargs.get("args") or sys.argv[1:])
         try:
             return super().main(*args, **{**kwargs, "standalone_mode": False})
         except SgloraError as error:
-            for line in _lines(error):
-                say(line)
-            if error.hint:
-                say(f"hint: {error.hint}")
-            sys.exit(error.exit_code)
+            self._end(error.facts(), [*_lines(error), *([f"hint: {error.hint}"] if error.hint else [])])
         except click.exceptions.Abort:
-            say("interrupted; finished steps are kept")
-            sys.exit(130)
+            told = "interrupted; finished steps are kept"
+            self._end(error_facts("Interrupted", told, "run it again to go on", 130), [told])
         except click.ClickException as error:
-            error.show()
-            sys.exit(error.exit_code)
-        except BrokenPipeError:
-            sys.stderr.close()
+            if not self.as_json:
+                error.show()
+            self._end(error_facts("UsageError", error.format_message(), _see_help(error), error.exit_code), [])
+        except BrokenPipeError:  # who reads has read enough; what is left unwritten goes nowhere, quietly
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
+
+    def _end(self, facts: dict[str, Any], lines: list[str]) -> NoReturn:
+        for line in [json.dumps(facts)] if self.as_json else lines:
+            say(line)
+        sys.exit(facts["error"]["exit_code"])
+
+
+def _see_help(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"see {context.command_path} --help" if context else ""
+
+
+def _version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        from sglora_cli.packages import about
+
+        click.echo("\n".join(map(printable, about())))
+        ctx.exit()
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="sglora")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Say what is installed.",
+)
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """A LoRA adapter for a vision-language model from one sentence: no data, no training.
@@ -110,7 +148,16 @@ def main(ctx: click.Context) -> None:
     \b
     sglora generate "a photo of a pug" -o pug.safetensors
     sglora bench --baselines all
+    sglora doctor                # what works on this machine
+
+    \b
+    Results are on standard output (--json for programs), the rest on standard error.
+    Exit codes: 0 done, 1 a bug, 2 usage, 3 unknown name, 4 bad file, 5 mismatch,
+    6 unavailable, 7 plugin, 130 interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to stop
     warnings.filterwarnings("ignore", module=r"(timm|torch|PIL)\.")  # theirs to mend, not the user's
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
     ctx.obj = App()

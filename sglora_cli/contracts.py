@@ -29,7 +29,7 @@ API_VERSION = (1, 0)
 The second number grows with what is added, the first when something a plugin relies on goes or changes."""
 
 OPTIONAL: Mapping[str, Mapping[str, tuple[str, ...] | None]] = {
-    "backbone": {"member": ("name",)},
+    "backbone": {"member": ("name",), "absent": ("runtime",)},
     "dataset": {"fetch": ("data", "note"), "images": ("root",)},
     "captioner": {},
     "generator": {
@@ -146,6 +146,8 @@ class Backbone(Protocol):
 
     # Optional: member(name) -> Backbone. Then `NAME:anything` is a backbone too, and the value
     # with this name stands for the family.
+    # Optional: absent(runtime) -> str. What this machine lacks to load it without a network, "" if nothing; it looks,
+    # and neither loads nor fetches. `sglora doctor` asks it.
 
 
 @runtime_checkable

@@ -114,9 +114,11 @@ def _json_texts(path: Path, content: Any) -> list[str | tuple[float, str]]:
 
 
 def cleaned(sentence: str) -> str:
-    """The sentence with plain spaces. Raises UsageError if nothing is left, or far too much."""
-    if any("\ud800" <= c <= "\udfff" for c in sentence):
-        raise UsageError(f"the sentence is not UTF-8 text: {sentence[:100]!r}", "type it again, or save it as UTF-8")
+    """The sentence with plain spaces. Raises UsageError if nothing is left, far too much, or it is no UTF-8."""
+    try:  # a byte that the locale does not know comes from the command line as half a surrogate pair
+        sentence = sentence.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        raise UsageError(f"the sentence is not UTF-8: {sentence!r}", "write it in UTF-8") from None
     text = " ".join(unicodedata.normalize("NFC", sentence).split())
     if not any(character.isalnum() for character in text):
         raise UsageError(f"the sentence has no word: {sentence!r}", 'describe the task, as in "a photo of a pug"')

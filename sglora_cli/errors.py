@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 
 class SgloraError(Exception):
@@ -31,6 +33,15 @@ class SgloraError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    def facts(self) -> dict[str, Any]:
+        """For programs: what `--json` prints on standard error."""
+        return error_facts(type(self).__name__, self.message, self.hint, self.exit_code)
+
+
+def error_facts(kind: str, message: str, hint: str, exit_code: int) -> dict[str, Any]:
+    """The one form of an error in JSON."""
+    return {"error": {"class": kind, "message": message, "hint": hint, "exit_code": exit_code}}
 
 
 class SgloraWarning(UserWarning):
@@ -66,6 +77,19 @@ class BadFile(SgloraError):
     """A file cannot be read as what it should be."""
 
     exit_code = 4
+
+    @classmethod
+    def missing(cls, path: Path, what: str = "") -> BadFile:
+        """There is no `path`, which is a `what` ("recipe "); the hint is the closest name there is, or its folder."""
+        try:
+            names = [found.name for found in path.parent.iterdir()]
+        except OSError:
+            names = []
+        close = difflib.get_close_matches(path.name, names, n=1)
+        hint = (
+            f"did you mean {str(path.with_name(close[0]))!r}?" if close else f"looked for in {path.parent.absolute()}"
+        )
+        return cls(f"{what}{path} does not exist", hint)
 
 
 class BadRecipe(BadFile):

@@ -24,7 +24,7 @@ from sglora_cli.contracts import Model
 from sglora_cli.errors import Unavailable
 from sglora_cli.features import stems
 from sglora_cli.host import Host
-from sglora_cli.progressing import duration
+from sglora_cli.progressing import duration, size
 from sglora_cli.recipes import Recipe
 from sglora_cli.settings import cache_folder
 from sglora_cli.steps import BuildTask, Steps, missing_features
@@ -264,18 +264,6 @@ def _existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
-
-
-def size(count: float) -> str:
-    """
-    >>> size(999), size(1_234_567), size(2.5e10)
-    ('999 B', '1.2 MB', '25.0 GB')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError("unreachable")
 
 
 def _left(seconds: float) -> str:

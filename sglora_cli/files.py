@@ -153,7 +153,7 @@ def safetensors_header(path: Path) -> dict[str, Any]:
                 raise BadFile(f"{path} is not a safetensors file", "an adapter is a .safetensors file")
             header = json_value(file.read(size).decode("utf-8"))
     except FileNotFoundError:
-        raise BadFile(f"{path} does not exist") from None
+        raise BadFile.missing(path) from None
     except (OSError, ValueError) as error:
         raise BadFile(f"{path} is not a safetensors file: {error}") from None
     if not isinstance(header, dict):
@@ -199,7 +199,7 @@ def read_image(path: Path) -> Image:
                 raise BadFile(f"{path} has {image.width} x {image.height} pixels, more than {_PIXEL_LIMIT}")
             return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError:
-        raise BadFile(f"image {path} does not exist") from None
+        raise BadFile.missing(path, "image ") from None
     except BadFile:
         raise
     except Exception as error:  # a broken byte may lead Pillow anywhere

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import pluggy
 
-from sglora_cli import hookspecs
+from sglora_cli import hookspecs, offline
 from sglora_cli.contracts import Backbone, Captioner, Dataset, Generator, Reporter
 from sglora_cli.errors import PluginError, SgloraError, UnknownName, UsageError
 from sglora_cli.guarding import Guarded
@@ -110,6 +110,7 @@ class Host:
     @classmethod
     def load(cls, entry_points: Iterable[metadata.EntryPoint] | None = None) -> Host:
         """Import every plugin and ask its hooks; what fails becomes a Problem."""
+        offline.enforce()
         host = cls()
         manager = pluggy.PluginManager(hookspecs.PROJECT)
         manager.add_hookspecs(hookspecs)

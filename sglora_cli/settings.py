@@ -10,7 +10,7 @@ import platformdirs
 
 from sglora_cli.configs import RuntimeConfig
 from sglora_cli.errors import BadFile, UnknownName
-from sglora_cli.strict import TOML_LIMIT, read_bytes, toml_table
+from sglora_cli.strict import toml_table
 
 
 def home() -> Path | None:
@@ -48,24 +48,63 @@ class Settings:
     """Weights of the default backbone: a file or folder. Other backbones do not look at it."""
 
 
-def load() -> Settings:
-    """The settings in force. Raises BadFile with the line, or UnknownName for a key that does not exist."""
-    path, values = settings_file(), {}
-    if path.exists():
-        try:
-            values = toml_table(read_bytes(path, TOML_LIMIT).decode("utf-8"))
-        except ValueError as error:
-            raise BadFile(f"{path}: {error}", "mend or remove it") from None
+@dataclass(frozen=True)
+class Found:
+    """The value of a setting, and where it comes from: "environment", "file" or "default"."""
+
+    value: str
+    origin: str
+
+
+def variable(name: str) -> str:
+    """
+    >>> variable("pack")
+    'SGLORA_PACK'
+    """
+    return f"SGLORA_{name.upper()}"
+
+
+def parsed(text: str, path: Path) -> dict[str, str]:
+    """The content of a settings file. Raises BadFile with the line, or UnknownName for a key that does not exist."""
     names = [spec.name for spec in fields(Settings)]
+    try:
+        values = toml_table(text)
+    except ValueError as error:
+        raise BadFile(f"{path}: {error}", "mend or remove it") from None
     for key, value in values.items():
         if key not in names:
             raise UnknownName.of(f"setting in {path}", key, names)
         if not isinstance(value, str):
-            raise BadFile(f"{path}: {key} must be a text, got {value!r}")
-    for name in names:
-        if (value := os.environ.get(f"SGLORA_{name.upper()}")) is not None:
-            values[name] = value
-    return Settings(**values)
+            raise BadFile(f"{path}: {key} must be a text, got {value!r}", f'write {key} = "..."')
+    return values
+
+
+def file_text() -> str:
+    """The settings file as it is; "" if there is none. Raises BadFile."""
+    path = settings_file()
+    try:
+        return read_bytes(path, TOML_LIMIT).decode("utf-8") if path.exists() else ""
+    except UnicodeDecodeError as error:
+        raise BadFile(f"{path}: {error}", "mend or remove it") from None
+
+
+def found() -> dict[str, Found]:
+    """Every setting in force. Raises as `parsed`."""
+    values = parsed(file_text(), settings_file())
+    result = {}
+    for spec in fields(Settings):
+        if (value := os.environ.get(variable(spec.name))) is not None:
+            result[spec.name] = Found(value, "environment")
+        elif spec.name in values:
+            result[spec.name] = Found(values[spec.name], "file")
+        else:
+            result[spec.name] = Found(str(spec.default), "default")
+    return result
+
+
+def load() -> Settings:
+    """The settings in force. Raises BadFile with the line, or UnknownName for a key that does not exist."""
+    return Settings(**{name: one.value for name, one in found().items()})
 
 
 def runtime(config: RuntimeConfig, backbone: str) -> RuntimeConfig:

@@ -36,7 +36,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
                 chunks.append(chunk)
                 size += len(chunk)
     except FileNotFoundError:
-        raise BadFile(f"{path} does not exist") from None
+        raise BadFile.missing(path) from None
     except ValueError:  # a NUL, or half a surrogate pair
         raise BadFile(f"{str(path)!r} is no file name") from None
     except OSError as error:

@@ -172,7 +172,7 @@ def sentences(texts: Sequence[str], file: Path | None, about: Mapping[str, Any])
         try:
             found += [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
         except FileNotFoundError:
-            raise BadFile(f"{file} does not exist") from None
+            raise BadFile.missing(file) from None
         except (OSError, UnicodeDecodeError) as error:
             raise BadFile(f"cannot read {file}: {error}", "it must have one sentence a line, in UTF-8") from None
         if not found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -47,7 +48,7 @@ import pytest
         (["pack", "verify", "toyz"], 3, "no pack named 'toyz'", "did you mean 'toys'?"),
         (["pack", "build", "starte"], 3, "no recipe named 'starte'", "did you mean 'starter'?"),
         (["inspect", "toyz"], 3, "no adapter file, pack or recipe named 'toyz'", "did you mean 'toys'?"),
-        (["inspect", "none.safetensors"], 4, "none.safetensors does not exist", ""),
+        (["inspect", "none.safetensors"], 4, "none.safetensors does not exist", f"looked for in {Path.cwd()}"),
     ],
 )
 def test_a_mistake_is_answered(run, toy_pack, own_home, arguments, code, message, hint):

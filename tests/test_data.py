@@ -14,7 +14,7 @@ def test_data_sets_are_listed(run):
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "pets Oxford-IIIT Pet as torchvision keeps it; a task a breed sglora data fetch pets" in lines
     assert "folder a folder with images and captions.jsonl or captions.csv" in lines
-    rows = {row["name"]: row["fetch"] for row in json.loads(run("data", "list", "--json").stdout)}
+    rows = {row["name"]: row["fetch"] for row in json.loads(run("data", "list", "--json").stdout)["datasets"]}
     assert (rows["coco"], rows["pets"], rows["folder"]) == (True, True, False)
 
 
@@ -69,6 +69,5 @@ def sglora_datasets(): return [Mine()]
 
 def test_a_strangers_data_set_may_be_fetched(run, site, tmp_path):
     install(site, "sglora-mine", "sglora_mine", SOURCE)
-    assert run("data", "fetch", "mine", "--data", tmp_path, "--json").stdout == (
-        f'{{"name": "mine", "folder": "{tmp_path}/mine"}}\n'
-    )
+    told = json.loads(run("data", "fetch", "mine", "--data", tmp_path, "--json").stdout)
+    assert told == {"dataset": "mine", "folder": f"{tmp_path}/mine"}

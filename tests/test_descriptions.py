@@ -168,12 +168,13 @@ def test_a_bad_line_is_named_and_the_others_go_on(feed, toy_pack):
     found = [json.loads(line) for line in result.stdout.splitlines()]
     assert [row["line"] for row in found] == [1, 2, 3, 4]
     assert ["error" in row for row in found] == [False, True, True, False]
-    assert result.stderr == (
-        "error: line 2: the sentence has no word: '???'\n"
-        "error: line 3: the line is not UTF-8 text\n"
-        "error: 2 of 4 lines made no adapter, line 2 first\n"
-        "hint: mend these lines\n"
-    )
+    assert found[1]["error"]["message"] == "the sentence has no word: '???'"
+    last = {"message": "2 of 4 lines made no adapter, line 2 first", "hint": "mend these lines"}
+    assert json.loads(result.stderr) == {"error": {"class": "UsageError", **last, "exit_code": 2}}
+    lines = feed(b"a mug\n???\n\xff\na nest\n", "generate", "-").stderr.splitlines()
+    assert "error: line 2: the sentence has no word: '???'" in lines
+    assert "error: line 3: the line is not UTF-8 text" in lines
+    assert lines[-2:] == ["error: 2 of 4 lines made no adapter, line 2 first", "hint: mend these lines"]
 
 
 def test_more_lines_than_are_encoded_at_once(feed, toy_pack, tmp_path, monkeypatch):

@@ -92,7 +92,7 @@ def test_recipes_are_listed(run):
         ["pets", "clip-vit-b-16"],
         ["starter", "starter"],
     ]
-    rows = json.loads(run("pack", "recipes", "--json").stdout)
+    rows = json.loads(run("pack", "recipes", "--json").stdout)["recipes"]
     assert rows[1]["summary"] == "MS-COCO by category, for CLIP ViT-B/16: the paper's twelve experts."
 
 

@@ -23,6 +23,14 @@ LATE = "import sys, json; from click.testing import CliRunner; from sglora_cli.c
         ["pack", "list"],
         ["pack", "recipes"],
         ["data", "list"],
+        ["settings"],
+        ["settings", "set", "pack", "starter"],
+        ["cache", "info"],
+        ["cache", "clean", "--yes"],
+        ["completion", "bash"],
+        ["schema"],
+        ["doctor", "--help"],
+        ["--version"],
     ],
 )
 def test_light_commands_do_not_import_torch(arguments):

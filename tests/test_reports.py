@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -137,3 +138,12 @@ def test_draws_say_from_each_tasks_worst_to_its_best():
     told = json.loads(as_json(several))["draws"]["x I2T R@1"]
     assert told == {"draws": 3, "worst": 25.0, "best": 50.0, "deviation": pytest.approx((1400 / 3) ** 0.5 / 2)}
     assert json.loads(as_json(one))["draws"] == {}
+
+
+def test_a_narrow_terminal_cuts_no_number(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "dumb")
+    narrow = terminal(report(("I2T",)))
+    assert "…" not in narrow
+    for number in re.findall(r"\d+\.\d", plain(report(("I2T",)))):
+        assert number in narrow

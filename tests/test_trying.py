@@ -177,7 +177,7 @@ WAYS = "pass --images DIR, or --image FILE with sentences"
         (["--images", "nowhere"], 2, "there is no folder nowhere", FOLDER),
         (["--image", "x.png"], 4, "none of 1 image(s) can be read: image x.png does not exist", ""),
         (["--images", "{images}", "--text", " "], 2, "the sentence has no word: ' '", None),
-        (["--images", "{images}", "--texts", "none.txt"], 4, "none.txt does not exist", ""),
+        (["--images", "{images}", "--texts", "none.txt"], 4, "none.txt does not exist", f"looked for in {Path.cwd()}"),
         (["--images", "{images}", "--report", "x.pdf"], 2, "a report is written as .html, got x.pdf", PAGE),
         (["--images", "{images}", "--backbone", "tinny"], 3, "no backbone named 'tinny'", "did you mean 'tiny'?"),
         (

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sglora_cli.api import BadFile, Unavailable, progress
+from sglora_cli.api import BadFile, Unavailable, offline, progress
 
 CHUNK = 1 << 20
 TRIES = 5
@@ -55,7 +55,7 @@ def downloaded(remote: Remote, folder: Path, note: Callable[[str], None]) -> Pat
         note(f"{target} is there: checking it")
         check(remote, target)
         return target
-    if os.environ.get("SGLORA_OFFLINE", "") not in ("", "0"):
+    if offline():
         raise Unavailable(f"{remote.url} is not downloaded: SGLORA_OFFLINE is set", f"unset it, or put it at {target}")
     part = target.with_name(f"{target.name}.part")
     note(f"downloading {remote.url} into {folder}")

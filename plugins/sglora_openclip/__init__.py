@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sglora_cli.api import RuntimeConfig, UsageError, hookimpl
@@ -33,6 +34,13 @@ class OpenClip:
         Mismatch, BadFile for weights that do not fit."""
         model: OpenClipModel = import_module("sglora_openclip.model").load(self, runtime)
         return model
+
+    def absent(self, runtime: RuntimeConfig) -> str:
+        """Which weights are not on this machine; "" if they are."""
+        if runtime.weights:
+            return "" if Path(runtime.weights).expanduser().exists() else f"{runtime.weights} is not there"
+        found: str = import_module("sglora_openclip.hub").absent(self)
+        return found
 
 
 @dataclass(frozen=True)

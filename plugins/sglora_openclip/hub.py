@@ -1,21 +1,22 @@
 """Weights and tokenizers that open_clip fetches from a hub: the only place where this plugin uses a network.
 
-What is in open_clip's cache is taken from there. SGLORA_OFFLINE=1 asks nothing else, and so does a
-machine that cannot reach the hub at all: its client would try again for most of a minute.
+What is in open_clip's cache is taken from there, and the network is not touched. What is not is fetched, which is said
+first. SGLORA_OFFLINE=1 forbids it; a machine that cannot reach the hub is found out early: its client would try again
+for most of a minute.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from sglora_cli.api import Unavailable, UnknownName
+from sglora_cli.api import SgloraWarning, Unavailable, UnknownName, no_network, offline
 
 if TYPE_CHECKING:
     from . import OpenClip
@@ -45,6 +46,18 @@ def fetch_model(backbone: OpenClip) -> Any:
     return _fetched(lambda: open_clip.create_model(backbone.architecture, pretrained=tag), f"weights of {what}", REMEDY)
 
 
+def absent(backbone: OpenClip) -> str:
+    """Which of a backbone's weights are not in the caches of this machine; "" if they are. Nothing is fetched."""
+    import open_clip
+
+    try:
+        with quiet(), cache_only():
+            open_clip.download_pretrained(open_clip.get_pretrained_cfg(backbone.architecture, backbone.tag))
+    except Exception:  # as below
+        return f"its weights {backbone.architecture}/{backbone.tag} are not in open_clip's cache"
+    return ""
+
+
 def fetch_tokenizer(architecture: str) -> Any:
     """The tokenizer of an architecture; that of CLIP is part of open_clip. Raises Unavailable."""
     import open_clip
@@ -54,15 +67,19 @@ def fetch_tokenizer(architecture: str) -> Any:
 
 
 def _fetched(fetch: Callable[[], V], what: str, remedy: str) -> V:
-    offline = ""
+    with suppress(Exception), quiet(), cache_only():  # whatever is wrong with the cache, the hub is asked next
+        return fetch()
+    reason = _unreachable()
     try:
-        with quiet(), _without_network() as offline:
-            return fetch()
+        if not reason:
+            warnings.warn(f"{what} not in open_clip's cache: fetching from its hub", SgloraWarning, stacklevel=2)
+            with quiet():
+                return fetch()
     except Exception as error:  # the hub's client raises whatever its network layer does
-        reason = offline or str(error).partition("\n")[0] or type(error).__name__
-        raise Unavailable(
-            f"{what} cannot be had: not in open_clip's cache on this machine, and not from its hub ({reason})", remedy
-        ) from None
+        reason = str(error).partition("\n")[0] or type(error).__name__
+    raise Unavailable(
+        f"{what} cannot be had: not in open_clip's cache on this machine, and not from its hub ({reason})", remedy
+    )
 
 
 @contextmanager
@@ -77,23 +94,33 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _without_network() -> Iterator[str]:
-    """The hub's client asks its cache only, where there is a reason for that; gives the reason."""
+def cache_only() -> Iterator[None]:
+    """open_clip asks the caches on this machine and nobody else."""
     from huggingface_hub import constants
 
-    reason = ""
-    if os.environ.get("SGLORA_OFFLINE", "") not in ("", "0"):
-        reason = "SGLORA_OFFLINE is set"
-    elif not urllib.request.getproxies():  # a proxy is reached where the hub itself is not
-        try:
-            address = urlsplit(constants.ENDPOINT)
-            port = address.port or (443 if address.scheme == "https" else 80)
-            socket.create_connection((address.hostname, port), timeout=_SECONDS).close()
-        except OSError:
-            reason = f"{address.hostname} cannot be reached"
     before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or bool(reason)
+    constants.HF_HUB_OFFLINE = True
     try:
-        yield reason
+        with no_network():  # some weights come from elsewhere than the hub
+            yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+def _unreachable() -> str:
+    """Why the hub is not asked; "" if it is."""
+    from huggingface_hub import constants
+
+    if offline():
+        return "SGLORA_OFFLINE is set"
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    if urllib.request.getproxies():  # a proxy is reached where the hub itself is not
+        return ""
+    address = urlsplit(constants.ENDPOINT)
+    try:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        socket.create_connection((address.hostname, port), timeout=_SECONDS).close()
+    except OSError:
+        return f"{address.hostname} cannot be reached"
+    return ""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from shutil import get_terminal_size
 
 from sglora_cli.api import Report
 
 from .paper import remarks
 from .tables import BEST, SECOND, Section, legend, sections
+
+_WIDE = _TALL = 1000  # both are said, or rich takes 80 columns on a dumb terminal
 
 
 def plain(report: Report) -> str:
@@ -25,24 +28,32 @@ def plain(report: Report) -> str:
 
 
 def terminal(report: Report) -> str:
-    """The same as tables for a terminal: the best of a column bold, the second underlined."""
+    """The same as tables for a terminal: the best of a column bold, the second underlined.
+
+    In a terminal too narrow for a table its lines run on: a number that is cut is another number.
+    """
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
-    console, styles = Console(), {BEST: "bold", SECOND: "underline"}
+    console, styles = Console(width=get_terminal_size().columns, height=_TALL), {BEST: "bold", SECOND: "underline"}
     with console.capture() as capture:
         console.print("\n".join([*report.notes, *remarks(report)]), highlight=False, markup=False)
         for section in sections(report):
             table = Table(title=section.title, title_justify="left", title_style="bold", box=None, pad_edge=False)
             for column, name in enumerate(section.header):
-                table.add_column(name, justify="right" if column else "left", header_style="bold cyan")
+                table.add_column(name, justify="right" if column else "left", overflow="fold", header_style="bold cyan")
             for line in section.lines:
                 style = "" if line in section.methods else "dim"
                 cells = zip(line.cells, line.marks, strict=True)
                 table.add_row(*(Text.assemble((cell, styles.get(mark, ""))) for cell, mark in cells), style=style)
             console.print()
-            console.print(table)
+            own, options = console.width, console.options.update(width=_WIDE)
+            words = Measurement.get(console, options, table).minimum + 2 * len(section.header)  # and what parts them
+            console.width = max(own, words)
+            console.print(table, crop=False)
+            console.width = own
             for finding in section.findings:
                 console.print(finding, highlight=False, markup=False)
         console.print()

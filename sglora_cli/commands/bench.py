@@ -10,7 +10,7 @@ import click
 
 from sglora_cli.cli import App, say
 from sglora_cli.configs import BenchConfig, RuntimeConfig, options_of
-from sglora_cli.printing import printable
+from sglora_cli.printing import print_json, printable
 
 
 @click.command("bench")
@@ -108,10 +108,9 @@ def command(
 
 
 def _print_estimate(found: dict[str, Any], as_json: bool) -> None:
-    import json
 
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        print_json(found)
         return
     click.echo(f"pack      {found['pack']}")
     click.echo(printable(f"tasks     {len(found['tasks'])}: {', '.join(found['tasks'])}"))

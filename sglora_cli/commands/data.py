@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -12,26 +11,35 @@ from sglora_cli.cli import App, say
 from sglora_cli.commands.data_caption import caption
 from sglora_cli.commands.data_check import check
 from sglora_cli.errors import Unavailable
-from sglora_cli.printing import print_rows
+from sglora_cli.printing import print_json, print_rows
 
 
 @click.group("data")
 def command() -> None:
-    """Data sets: where tasks come from."""
+    """Data sets: where tasks come from.
+
+    \b
+    sglora data list
+    sglora data check folder --path photos
+    """
 
 
 @click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def list_(app: App, as_json: bool) -> None:
-    """Data sets that recipes can name, and how to get each."""
+    """Data sets that recipes can name, and how to get each.
+
+    \b
+    sglora data list
+    """
     datasets = app.host.datasets
     rows = [
         {"name": name, "summary": datasets[name].summary, "fetch": hasattr(datasets[name], "fetch")}
         for name in sorted(datasets)
     ]
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        print_json({"datasets": rows})
     else:
         cells = [
             [str(r["name"]), str(r["summary"]), f"sglora data fetch {r['name']}" if r["fetch"] else ""] for r in rows
@@ -45,7 +53,11 @@ def list_(app: App, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def fetch(app: App, name: str, data: Path | None, as_json: bool) -> None:
-    """Download the data set NAME into the data folder, or say what to put where if that may not be done."""
+    """Download the data set NAME into the data folder, or say what to put where if that may not be done.
+
+    \b
+    sglora data fetch pets --data data
+    """
     from sglora_cli.recipes import data_root
 
     progressing.be_quiet(as_json)
@@ -55,7 +67,7 @@ def fetch(app: App, name: str, data: Path | None, as_json: bool) -> None:
             f"there is nothing to download for data set {name!r}", f"it is {dataset.summary}: bring your own"
         )
     folder = dataset.fetch(data_root(data, settings.load().data), (lambda text: None) if as_json else say)
-    click.echo(json.dumps({"name": name, "folder": str(folder)}) if as_json else folder)
+    print_json({"dataset": name, "folder": str(folder)}) if as_json else click.echo(folder)
 
 
 for subcommand in (caption, check, fetch, list_):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from sglora_cli import settings
 from sglora_cli.cli import App, say
 from sglora_cli.configs import CaptionConfig, RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
-from sglora_cli.printing import print_rows, printable
+from sglora_cli.printing import print_json, print_rows, printable
 
 if TYPE_CHECKING:
     from sglora_cli.captioning import Outcome, Plan
@@ -86,7 +85,7 @@ def caption(
         if dry_run:
             return _print_plan(plan, limit, as_json)
         outcome = write(plan, config, limit)
-    click.echo(json.dumps(outcome.facts(), indent=1)) if as_json else _print_outcome(outcome)
+    print_json(outcome.facts()) if as_json else _print_outcome(outcome)
     if error := captioning.error_of(outcome):
         raise error
     return None
@@ -120,7 +119,7 @@ def _print_plan(plan: Plan, limit: int, as_json: bool) -> None:
     waiting = plan.waiting(limit)
     if as_json:
         facts = captioning.about(plan) | {"waiting": len(plan.waiting()), "now": len(waiting)}
-        click.echo(json.dumps(facts, indent=1))
+        print_json(facts)
         return
     click.echo(f"output     {plan.target}")
     click.echo(f"images     {len(plan.listed)}, {len(plan.done)} captioned before, {len(waiting)} to caption now")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from sglora_cli import settings, shelves
 from sglora_cli.cli import App, check_page_name, say
 from sglora_cli.configs import CheckConfig, options_of
 from sglora_cli.findings import Count
-from sglora_cli.printing import print_rows, printable
+from sglora_cli.printing import print_json, print_rows, printable
 
 if TYPE_CHECKING:
     from sglora_cli.checking import Check
@@ -59,7 +58,7 @@ def check(
     if report:
         write_bytes(report, check_page.check_page(found).encode())
     if as_json:
-        click.echo(json.dumps(checking.facts(found) | {"report": str(report) if report else None}, indent=1))
+        print_json(checking.facts(found) | {"report": str(report) if report else None})
     else:
         _print_counts(found)
         _print_findings(found, top)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from sglora_cli import settings
 from sglora_cli.cli import App
 from sglora_cli.configs import RuntimeConfig, options_of
+from sglora_cli.printing import print_json
 
 
 @click.command("export")
@@ -38,4 +37,7 @@ def command(app: App, adapter: str, out: str, name: str, runtime: RuntimeConfig,
     backbone = found.backbone
     model = app.host.backbones[backbone].load(settings.exact(settings.runtime(runtime, backbone)))
     write_adapter(path, found, model, format)
-    click.echo(json.dumps({"file": str(path), "format": format.name, "backbone": backbone}) if as_json else path)
+    if as_json:
+        print_json({"file": str(path), "format": format.name, "backbone": backbone})
+    else:
+        click.echo(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from sglora_cli import settings
 from sglora_cli.cli import App, say
 from sglora_cli.configs import GenerateConfig, PriorConfig, RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
+from sglora_cli.printing import print_json
 
 if TYPE_CHECKING:
     from sglora_cli.descriptions import Description
@@ -141,7 +141,7 @@ def command(
     generated = session.generate(asked.description(session.pack), config, prior_config)
     paths = save(0, generated)
     if as_json:
-        click.echo(json.dumps(_facts(session, generated, paths, explain), indent=1))
+        print_json(_facts(session, generated, paths, explain))
     else:
         _print(session, generated, paths, explain)
 
@@ -205,8 +205,9 @@ def _print_answers(session: Session, answers: Any, explain: bool, as_json: bool)
         count += 1
         if answer.error:
             bad.append(answer)
-            say(f"error: line {answer.line}: {answer.error.message}")
-            facts = {"line": answer.line, "error": answer.error.message, "hint": answer.error.hint}
+            if not as_json:
+                say(f"error: line {answer.line}: {answer.error.message}")
+            facts = {"line": answer.line, **answer.error.facts()}
         elif as_json:
             facts = {"line": answer.line, **_facts(session, answer.made, list(answer.paths), explain)}
         else:
@@ -214,6 +215,6 @@ def _print_answers(session: Session, answers: Any, explain: bool, as_json: bool)
             for path in answer.paths:
                 click.echo(path)
         if as_json:
-            click.echo(json.dumps(facts))
+            print_json(facts, lines=True)
     if bad:
         raise failed(bad, count)

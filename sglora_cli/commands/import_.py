@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from sglora_cli.cli import App, say
 from sglora_cli.configs import RuntimeConfig, options_of
+from sglora_cli.printing import print_json
 
 
 @click.command("import")
@@ -59,7 +59,7 @@ def command(
         force=force,
     )
     if as_json:
-        click.echo(json.dumps(done.about, indent=1))
+        print_json({"file": str(out), **done.about})
         return
     for line in done.lines:
         say(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -10,12 +9,12 @@ import click
 from sglora_cli import settings, shelves
 from sglora_cli.cli import App
 from sglora_cli.errors import UnknownName
-from sglora_cli.printing import printable
+from sglora_cli.printing import print_json, printable
 
 
 @click.command("inspect")
 @click.argument("thing")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def command(app: App, thing: str, as_json: bool) -> None:
     """Say what THING is, made from what, healthy or not: an adapter in any format, a pack, or a recipe.
@@ -46,4 +45,4 @@ def command(app: App, thing: str, as_json: bool) -> None:
         content, lines = inspecting.any_adapter(path)
     else:
         raise UnknownName.of("adapter file, pack or recipe", thing, {*packs, *recipes})
-    click.echo(json.dumps(content, indent=1) if as_json else "\n".join(map(printable, lines)))
+    print_json(content) if as_json else click.echo("\n".join(map(printable, lines)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -14,12 +13,17 @@ from sglora_cli.commands.pack_build import build
 from sglora_cli.commands.pack_files import export, import_, remove
 from sglora_cli.commands.pack_recipes import init, recipes
 from sglora_cli.errors import BadFile
-from sglora_cli.printing import print_rows, printable
+from sglora_cli.printing import print_json, print_rows, printable
 
 
 @click.group("pack")
 def command() -> None:
-    """Packs: experts and generators for one backbone."""
+    """Packs: experts and generators for one backbone.
+
+    \b
+    sglora pack list
+    sglora pack build RECIPE --data DIR
+    """
 
 
 for subcommand in (add, build, export, import_, init, recipes, remove):
@@ -27,10 +31,14 @@ for subcommand in (add, build, export, import_, init, recipes, remove):
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def list_(app: App, as_json: bool) -> None:
-    """Packs on this machine; the one a command takes by default is marked."""
+    """Packs on this machine; the one a command takes by default is marked.
+
+    \b
+    sglora pack list
+    """
     found = shelves.places(app.host.recipe_folders)
     default = shelves.find("", app.host.recipe_folders, settings.load())[0].name if found else ""
     rows: list[dict[str, Any]] = [
@@ -41,7 +49,7 @@ def list_(app: App, as_json: bool) -> None:
         row["backbone"] = about.get("backbone", "unreadable")
         row["experts"] = sum(task.get("role") == "expert" for task in about.get("tasks", []))
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        print_json({"packs": rows})
     else:
         cells = [
             ["*" if r["default"] else " ", r["name"], r["backbone"], f"{r['experts']} experts", r["origin"]]
@@ -55,7 +63,11 @@ def list_(app: App, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest, and the health of its generators.")
 @click.pass_obj
 def show(app: App, name: str, as_json: bool) -> None:
-    """Say what a pack is made of (the default pack without NAME)."""
+    """Say what a pack is made of (the default pack without NAME).
+
+    \b
+    sglora pack show starter
+    """
     from sglora_cli import health
     from sglora_cli.inspecting import pack_facts
     from sglora_cli.packs import Pack
@@ -63,23 +75,27 @@ def show(app: App, name: str, as_json: bool) -> None:
     pack = Pack(shelves.find(name, app.host.recipe_folders, settings.load())[0].folder)
     found = health.report(app.host, pack)
     if as_json:
-        click.echo(json.dumps({**pack.manifest, "health": found}, indent=1))
+        print_json({**pack.manifest, "health": found})
     else:
         click.echo("\n".join(map(printable, pack_facts(pack, health.lines(found)))))
 
 
 @command.command("verify")
 @click.argument("name", default="")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def verify(app: App, name: str, as_json: bool) -> None:
-    """Compare every file of a pack with its hash; exit code 4 if one differs."""
+    """Compare every file of a pack with its hash; exit code 4 if one differs.
+
+    \b
+    sglora pack verify starter
+    """
     from sglora_cli.packs import Pack
 
     pack = Pack(shelves.find(name, app.host.recipe_folders, settings.load())[0].folder)
     wrong = pack.verify()
     if as_json:
-        click.echo(json.dumps({"pack": pack.name, "files": len(pack.manifest["files"]), "wrong": wrong}, indent=1))
+        print_json({"pack": pack.name, "files": len(pack.manifest["files"]), "wrong": wrong})
     if wrong:
         raise BadFile(f"pack {pack.name!r}: " + "; ".join(wrong), "build or fetch it again")
     if not as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -10,6 +9,7 @@ import click
 from sglora_cli import settings, shelves
 from sglora_cli.cli import App, say
 from sglora_cli.configs import RuntimeConfig, options_of
+from sglora_cli.printing import print_json
 
 
 @click.command("add")
@@ -45,7 +45,7 @@ def add(
     place = shelves.find(pack, app.host.recipe_folders, settings.load())[0]
     done = add_expert(app.host, place, adapters, text, name, runtime, alpha=alpha, visual_only=visual_only)
     if as_json:
-        click.echo(json.dumps({"folder": str(done.folder), "task": done.task}, indent=1))
+        print_json({"folder": str(done.folder), "task": done.task})
         return
     for line in done.lines:
         say(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import click
 from sglora_cli import settings, shelves
 from sglora_cli.cli import App, say
 from sglora_cli.configs import RuntimeConfig, options_of
+from sglora_cli.printing import print_json
 
 
 @click.command("build")
@@ -62,14 +62,14 @@ def build(
     work = building.Build.prepare(app.host, content, root, note, out, runtime, log)
     estimate = work.estimate()
     if dry_run:
-        click.echo(json.dumps({**work.facts(), **estimate.facts()}, indent=1) if as_json else _told(work, estimate))
+        print_json({**work.facts(), **estimate.facts()}) if as_json else click.echo(_told(work, estimate))
         return
     if not force:
         estimate.check()
     for line in estimate.lines():
         note(line)
     folder = work.run()
-    click.echo(json.dumps({"folder": str(folder)}) if as_json else folder)
+    print_json({"folder": str(folder)}) if as_json else click.echo(folder)
 
 
 _NOUNS = {"expert": "experts", "training": "training tasks", "unseen": "unseen tasks"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import click
 from sglora_cli import settings, shelves
 from sglora_cli.cli import App, say
 from sglora_cli.errors import UsageError
+from sglora_cli.printing import print_json
 
 
 @click.command("export")
@@ -20,7 +20,11 @@ from sglora_cli.errors import UsageError
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def export(app: App, name: str, out: Path | None, force: bool, as_json: bool) -> None:
-    """Write PACK as one file, the same bytes for the same pack. A damaged pack is refused."""
+    """Write PACK as one file, the same bytes for the same pack. A damaged pack is refused.
+
+    \b
+    sglora pack export toys -o toys.sglora.zip
+    """
     from sglora_cli.archives import SUFFIX, export_pack
     from sglora_cli.files import file_hash
     from sglora_cli.packs import Pack
@@ -31,7 +35,7 @@ def export(app: App, name: str, out: Path | None, force: bool, as_json: bool) ->
     export_pack(pack, out)
     facts = {"file": str(out), "pack": pack.name, "bytes": out.stat().st_size, "sha256": file_hash(out)}
     if as_json:
-        click.echo(json.dumps(facts, indent=1))
+        print_json(facts)
     else:
         say(f"pack       {pack.name}, {len(pack.manifest['files']) + 1} files, {out.stat().st_size} bytes")
         say(f"sha256     {facts['sha256']}")
@@ -72,7 +76,7 @@ def import_(
     pack = found.pack
     if as_json:
         facts = {"pack": pack.name, "backbone": pack.backbone, "fingerprint": pack.fingerprint, "signed_by": who}
-        click.echo(json.dumps({**facts, "folder": str(pack.folder), "warnings": list(found.warnings)}, indent=1))
+        print_json({**facts, "folder": str(pack.folder), "warnings": list(found.warnings)})
     else:
         say(f"pack       {pack.name}, {len(pack.experts.names)} experts")
         say(f"backbone   {pack.backbone}, fingerprint {pack.fingerprint}")
@@ -125,7 +129,7 @@ def remove(app: App, name: str, expert: str, yes: bool, as_json: bool) -> None:
         result, notes = place.folder, removing.remove_pack(place.folder, folders)
     if as_json:
         facts = {"pack": place.name, "expert": expert or None, "folder": str(result), "notes": list(notes)}
-        click.echo(json.dumps(facts, indent=1))
+        print_json(facts)
     else:
         say(f"removed    {f'{expert} from ' if expert else ''}{place.name}")
         for note in notes:

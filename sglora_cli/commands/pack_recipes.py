@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -10,7 +9,7 @@ import click
 from sglora_cli import shelves
 from sglora_cli.cli import App, say
 from sglora_cli.errors import UsageError
-from sglora_cli.printing import print_rows, printable
+from sglora_cli.printing import print_json, print_rows, printable
 
 EXAMPLE = """\
 # sglora pack build FILE --data DIR   builds a pack from this recipe. Names in [[source]] are examples: change them.
@@ -31,10 +30,14 @@ unseen = ["mug", "nest"]                 # tasks that measure it; no task has tw
 
 
 @click.command("recipes")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def recipes(app: App, as_json: bool) -> None:
-    """Recipes that `pack build` knows by name."""
+    """Recipes that `pack build` knows by name.
+
+    \b
+    sglora pack recipes
+    """
     from sglora_cli.recipes import summary
 
     rows = [
@@ -42,7 +45,7 @@ def recipes(app: App, as_json: bool) -> None:
         for name, path in sorted(shelves.recipes(app.host.recipe_folders).items())
     ]
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        print_json({"recipes": rows})
     else:
         print_rows(
             ("recipe", "backbone", "summary"),
@@ -53,8 +56,13 @@ def recipes(app: App, as_json: bool) -> None:
 @click.command("init")
 @click.argument("file", type=click.Path(path_type=Path), default=Path("recipe.toml"))
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
-def init(file: Path, force: bool) -> None:
-    """Write a commented recipe for a folder of your own photos to FILE (recipe.toml)."""
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def init(file: Path, force: bool, as_json: bool) -> None:
+    """Write a commented recipe for a folder of your own photos to FILE (recipe.toml).
+
+    \b
+    sglora pack init toys.toml
+    """
     from sglora_cli.files import write_bytes
 
     if file.suffix != ".toml":
@@ -64,5 +72,8 @@ def init(file: Path, force: bool) -> None:
     if file.exists() and not force:
         raise UsageError(f"{file} exists", "choose another name, or pass --force to replace it")
     write_bytes(file, EXAMPLE.encode())
+    if as_json:
+        print_json({"file": str(file)})
+        return
     say("change the names in [[source]], then: sglora pack build " + f"{file} --data DIR")
     click.echo(file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,19 +12,28 @@ from sglora_cli.cli import App, say
 from sglora_cli.configs import RuntimeConfig, options_of
 from sglora_cli.errors import PluginError, UsageError
 from sglora_cli.host import KINDS, Host
-from sglora_cli.printing import print_rows, printable
+from sglora_cli.printing import print_json, print_rows, printable
 
 
 @click.group("plugins")
 def command() -> None:
-    """Plugins: backbones, data sets, captioners, generators, reporters."""
+    """Plugins: backbones, data sets, captioners, generators, reporters.
+
+    \b
+    sglora plugins list
+    sglora plugins doctor
+    """
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def list_(app: App, as_json: bool) -> None:
-    """Everything plugins offer, by kind."""
+    """Everything plugins offer, by kind.
+
+    \b
+    sglora plugins list
+    """
     host: Host = app.host
     rows = [
         {"kind": registry.kind, "name": name, "plugin": registry.owner(name), "summary": registry[name].summary}
@@ -33,7 +41,7 @@ def list_(app: App, as_json: bool) -> None:
         for name in registry
     ]
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        print_json({"plugins": rows})
     else:
         print_rows(
             ("kind", "name", "summary", "plugin"), [[r["kind"], r["name"], r["summary"], r["plugin"]] for r in rows]
@@ -41,13 +49,17 @@ def list_(app: App, as_json: bool) -> None:
 
 
 @command.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(as_json: bool) -> None:
-    """Name every broken plugin, its reason and what mends it; exit code 7 if there is one. Remarks are for authors."""
+    """Name every broken plugin, its reason and what mends it; exit code 7 if there is one. Remarks are for authors.
+
+    \b
+    sglora plugins doctor
+    """
     host = Host.load()
     if as_json:
         problems, remarks = ([asdict(one) for one in found] for found in (host.problems, host.remarks))
-        click.echo(json.dumps({"plugins": host.plugins, "problems": problems, "remarks": remarks}, indent=1))
+        print_json({"plugins": host.plugins, "problems": problems, "remarks": remarks})
     else:
         broken = {problem.plugin for problem in host.problems}
         for name, origin in host.plugins.items():
@@ -83,7 +95,7 @@ def new(app: App, name: str, kind: str, output: Path, as_json: bool) -> None:
         raise UsageError(f"there is a {kind} {value!r} already, of plugin {registry.owner(value)!r}", "choose another")
     folder = new_plugin(name, kind, output)
     if as_json:
-        click.echo(json.dumps({"folder": str(folder), "kind": kind, "name": value}, indent=1))
+        print_json({"folder": str(folder), "kind": kind, "name": value})
         return
     click.echo(folder)
     say(f"a {kind} that works; to see it: pip install -e '{folder}[test]' && cd '{folder}' && pytest")
@@ -94,7 +106,7 @@ def new(app: App, name: str, kind: str, output: Path, as_json: bool) -> None:
 @click.option("--kind", type=click.Choice(KINDS), help="What NAME is, where several kinds have that name.")
 @click.option("--path", type=click.Path(path_type=Path), help="Folder of a data set.")
 @options_of(RuntimeConfig, "runtime")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def check(app: App, name: str, kind: str | None, path: Path | None, runtime: RuntimeConfig, as_json: bool) -> None:
     """Run the conformance kit on NAME, whatever it is: for plugin authors. Exit code 7 if a check fails.
@@ -116,6 +128,6 @@ def check(app: App, name: str, kind: str | None, path: Path | None, runtime: Run
         if not as_json:
             click.echo(f"{'failed' if rows[-1]['wrong'] else 'ok':<7} {one.__name__}")
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        print_json({"kind": registry.kind, "name": name, "checks": rows})
     if wrong := [row for row in rows if row["wrong"]]:
         raise PluginError(f"{registry.kind} {name!r}: " + "; ".join(f"{r['check']}: {r['wrong']}" for r in wrong))

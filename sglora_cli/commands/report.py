@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import click
 from sglora_cli.cli import App, check_page_name
 from sglora_cli.configs import BenchConfig, RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
+from sglora_cli.printing import print_json
 
 if TYPE_CHECKING:
     from sglora_cli.report_page import Content
@@ -68,7 +68,7 @@ def command(
     if as_json:
         missing = dict(content.missing or {}) if content else {}
         facts = {"written": [str(path) for path in written], "missing": missing, "left_out": list(measured.left_out)}
-        click.echo(json.dumps(facts, indent=1))
+        print_json(facts)
     elif reporter or not content:
         click.echo(render.render(measured.report), nl=False)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import click
 from sglora_cli.cli import App, check_page_name, say
 from sglora_cli.configs import RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
-from sglora_cli.printing import print_rows
+from sglora_cli.printing import print_json, print_rows
 
 if TYPE_CHECKING:
     from sglora_cli.trying import Ranking, Trial
@@ -65,7 +64,7 @@ def command(
     if report:
         write_bytes(report, pages.trial_page(trial, top).encode())
     if as_json:
-        click.echo(json.dumps(trying.facts(trial, top) | {"report": str(report) if report else None}, indent=1))
+        print_json(trying.facts(trial, top) | {"report": str(report) if report else None})
     else:
         _print(trial, top)
         if report:

@@ -60,7 +60,7 @@ def recognise(path: Path) -> str:
         with path.open("rb") as file:
             start = file.read(9)
     except FileNotFoundError:
-        raise BadFile(f"{path} does not exist") from None
+        raise BadFile.missing(path) from None
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
     if start[:2] in (b"PK", b"\x80\x02"):

@@ -1,0 +1,205 @@
+"""What `--json` prints, command by command, as JSON Schema.
+
+The table says shapes: `str`, `int`, `float`, `bool`, ANY; [x] is a list of x, {"*": x} a table of x by any name,
+(x, None) x or null, and {"key": x, "may_be?": x} an object. Objects may have more keys than are promised here: a
+program should pass over those it does not know. Units are in the names of keys: `bytes`, `seconds`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sglora_cli.errors import UnknownName
+
+ANY = object()
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+_EXPERTS = [{"task": str, "weight": float, "similarity": float}]
+_MADE = {
+    "files": [str],
+    "pack": str,
+    "pack_because": str,
+    "generator": str,
+    "experts": _EXPERTS,
+    "warnings": [str],
+    "about": {"backbone": str, "fingerprint": str, "pack": str, "generator": str, "prior": ANY, "draw": ANY},
+    "explained?": {"prior": ANY, "coverage": ANY, "samples": [ANY], "diversity": ANY},
+}
+_ERROR = {"class": str, "message": str, "hint": str, "exit_code": int}
+_TROUBLE = {"plugin": str, "reason": str, "hint": str}
+_SETTING = {"value": str, "origin": str}
+_CAPTIONS = {"dataset": str, "path": str, "output": str, "images": int, "captioned_before": int}
+_MANIFEST = {
+    "name": str,
+    "format": int,
+    "made_by": str,
+    "backbone": str,
+    "fingerprint": str,
+    "layout": ANY,
+    "prior": ANY,
+    "recipe": ANY,
+    "tasks": [{"key": str, "dataset": str, "name": str, "role": str, "description": str}],
+    "generators": ANY,
+    "default_generator": str,
+    "files": {"*": str},
+    "health": {"*": {"faults": [str], "notes": [str]}},
+}
+SHAPES: dict[str, Any] = {
+    "error": {"error": _ERROR},
+    "generate": _MADE,
+    "generate -": {"line": int, "error?": _ERROR, **{f"{key.rstrip('?')}?": shape for key, shape in _MADE.items()}},
+    "try": {
+        "adapter": str,
+        "description": (str, None),
+        "backbone": str,
+        "fingerprint": str,
+        "ranked": str,
+        "skipped": [str],
+        "rankings": [
+            {
+                "query": str,
+                "of": int,
+                "change": ANY,
+                "items": [
+                    {"item": str, "rank_before": int, "rank_after": int, "score_before": float, "score_after": float}
+                ],
+            }
+        ],
+        "report": (str, None),
+    },
+    "inspect": {"*": ANY},
+    "export": {"file": str, "format": str, "backbone": str},
+    "import": {"file": str, "backbone": str, "imported": {"format": str, "name": str, "sha256": str}},
+    "bench": {
+        "pack": str,
+        "methods": {"*": str},
+        "against": str,
+        "notes": [str],
+        "averages": {"*": {"*": float}},
+        "differences": {"*": {"mean": float, "low": float, "high": float}},
+        "rows": [ANY],
+    },
+    "bench --dry-run": {
+        "pack": str,
+        "tasks": [str],
+        "methods": [str],
+        "adapters": int,
+        "images_to_encode": int,
+        "images_known": int,
+        "images_per_second": float,
+        "seconds": float,
+    },
+    "report": {"written": [str], "missing": {"*": ANY}, "left_out": [str]},
+    "pack list": {
+        "packs": [{"name": str, "origin": str, "folder": str, "default": bool, "backbone": str, "experts": int}]
+    },
+    "pack show": _MANIFEST,
+    "pack verify": {"pack": str, "files": int, "wrong": [str]},
+    "pack build": {"folder": str},
+    "pack build --dry-run": {
+        "recipe": str,
+        "backbone": str,
+        "roles": {"*": {"tasks": int, "photos": int}},
+        "epochs": int,
+        "generators": [str],
+        "stages": [{"name": str, "what": str, "seconds": float}],
+        "adapters_to_train": int,
+        "device": str,
+        "seconds": float,
+        "memory_bytes": int,
+        "device_memory_bytes": int,
+        "cache_bytes": int,
+        "pack_bytes": int,
+        "target": str,
+    },
+    "pack add": {"folder": str, "task": {"key": str, "name": str, "description": str}},
+    "pack remove": {"pack": str, "expert": (str, None), "folder": str, "notes": [str]},
+    "pack export": {"file": str, "pack": str, "bytes": int, "sha256": str},
+    "pack import": {
+        "pack": str,
+        "backbone": str,
+        "fingerprint": str,
+        "folder": str,
+        "warnings": [str],
+        "signed_by": ANY,
+    },
+    "pack init": {"file": str},
+    "pack recipes": {"recipes": [{"name": str, "file": str, "backbone": str, "summary": str}]},
+    "data list": {"datasets": [{"name": str, "summary": str, "fetch": bool}]},
+    "data fetch": {"dataset": str, "folder": str},
+    "data caption": {
+        **_CAPTIONS,
+        "written": int,
+        "replaced": int,
+        "captions": int,
+        "left": int,
+        "refused": {"*": int},
+        "problems": [ANY],
+    },
+    "data caption --dry-run": {**_CAPTIONS, "waiting": int, "now": int},
+    "data check": {
+        "dataset": str,
+        "path": str,
+        "recipe": (str, None),
+        "config": ANY,
+        "total": {"tasks": int},
+        "tasks": {"*": {"*": ANY}},
+        "problems": [{"level": str, "kind": str}],
+        "pairs": [{"level": str, "kind": str, "distance": int, "images": [{"name": str, "places": [ANY]}]}],
+        "errors": int,
+        "warnings": int,
+        "report": (str, None),
+    },
+    "plugins list": {"plugins": [{"kind": str, "name": str, "plugin": str, "summary": str}]},
+    "plugins doctor": {"plugins": {"*": str}, "problems": [_TROUBLE], "remarks": [_TROUBLE]},
+    "plugins new": {"folder": str, "kind": str, "name": str},
+    "plugins check": {"kind": str, "name": str, "checks": [{"check": str, "asks": str, "wrong": ANY}]},
+    "settings": {"file": str, "settings": {"*": _SETTING}},
+    "settings set": {"file": str, "key": str, **_SETTING},
+    "settings unset": {"file": str, "key": str, **_SETTING},
+    "cache info": {"folder": str, "bytes": int, "kinds": [{"kind": str, "items": int, "bytes": int, "derived": bool}]},
+    "cache clean": {
+        "dry_run": bool,
+        "bytes": int,
+        "removed": [{"kind": str, "path": str, "bytes": int}],
+        "kept": [{"path": str, "reason": str}],
+    },
+    "doctor": {
+        "works": bool,
+        "findings": [{"area": str, "name": str, "state": str, "text": str, "mend": str, "facts": {"*": ANY}}],
+    },
+}
+LINES = ("generate -",)
+"""Commands that print an object a line (JSON Lines); the others print one object."""
+_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
+
+
+def schema(name: str) -> dict[str, Any]:
+    """The JSON Schema of what `sglora NAME --json` prints. Raises UnknownName.
+
+    >>> schema("pack init")["properties"]
+    {'file': {'type': 'string'}}
+    """
+    if name not in SHAPES:
+        raise UnknownName.of("schema", name, SHAPES)
+    title = {"error": "the last line of standard error, after any command with --json that fails"}
+    lines = "one line of " if name in LINES else ""
+    return {"$schema": DRAFT, "title": title.get(name, f"{lines}sglora {name} --json"), **_converted(SHAPES[name])}
+
+
+def _converted(shape: Any) -> dict[str, Any]:
+    if shape is ANY:
+        return {}
+    if isinstance(shape, type):
+        return {"type": _TYPES[shape]}
+    if isinstance(shape, tuple):
+        return {"anyOf": [_converted(shape[0]), {"type": "null"}]}
+    if isinstance(shape, list):
+        return {"type": "array", "items": _converted(shape[0])}
+    if "*" in shape:
+        return {"type": "object", "additionalProperties": _converted(shape["*"])}
+    return {
+        "type": "object",
+        "properties": {key.rstrip("?"): _converted(value) for key, value in shape.items()},
+        "required": [key for key in shape if not key.endswith("?")],
+    }

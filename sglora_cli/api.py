@@ -40,6 +40,7 @@ from sglora_cli.contracts import (
     Site,
     Task,
 )
+from sglora_cli.drafts import put_file, put_folder, scratch_folder, sync_tree
 from sglora_cli.errors import (
     BadFile,
     Mismatch,
@@ -55,15 +56,14 @@ from sglora_cli.files import (
     file_hash,
     inside,
     load_tensors,
-    put_folder,
     read_image,
     read_json,
     save_tensors,
-    scratch_folder,
     write_bytes,
 )
 from sglora_cli.hookspecs import hookimpl
 from sglora_cli.host import Host
+from sglora_cli.locking import locked
 from sglora_cli.progressing import progress
 from sglora_cli.rows import averages, recovery
 from sglora_cli.settings import cache_folder
@@ -159,6 +159,7 @@ __all__ = [
     "is_clear",
     "knob",
     "load_tensors",
+    "locked",
     "mix",
     "mix_updates",
     "options_of",
@@ -166,6 +167,7 @@ __all__ = [
     "pick_device",
     "pick_precision",
     "progress",
+    "put_file",
     "put_folder",
     "read_adapter",
     "read_image",
@@ -177,6 +179,7 @@ __all__ = [
     "select",
     "singular",
     "site_products",
+    "sync_tree",
     "write_adapter",
     "write_bytes",
 ]

@@ -119,6 +119,7 @@ def plan(session: Session, tasks: Sequence[UnseenTask], names: Mapping[str, str]
                 continue
             ask = partial(witness.ask, host.generators[name], fitted[name])
             found += candidates(pack.layout, host.generators[name], ask, prior, config, name)
+        pack.check_there()  # or these adapters may be of two packs
         return found
 
     protocol: dict[str, Any] = {"backbone": pack.backbone, "rank": pack.layout.rank, "k": pack.prior_config.k}

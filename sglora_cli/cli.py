@@ -8,12 +8,14 @@ from functools import cached_property
 from importlib import import_module
 from keyword import iskeyword
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from sglora_cli import __version__
 from sglora_cli.errors import BadRecipe, SgloraError, UnknownName, UsageError
 from sglora_cli.printing import printable
+from sglora_cli.stopping import GO_ON, Terminated, check_working_folder, failure_of, stoppable
 
 COMMANDS = {
     "generate": "Make an adapter from a sentence.",
@@ -81,24 +83,36 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
     def main(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        """As click's, with exit codes of errors.py; 130 after an interruption."""
+        """As click's, with exit codes of errors.py; 128 and a signal's number after an interruption."""
         try:
-            return super().main(*args, **{**kwargs, "standalone_mode": False})
+            with stoppable():
+                return super().main(*args, **{**kwargs, "standalone_mode": False})
         except SgloraError as error:
-            for line in _lines(error):
-                say(line)
-            if error.hint:
-                say(f"hint: {error.hint}")
-            sys.exit(error.exit_code)
+            _leave(error)
         except click.exceptions.Abort:
-            say("interrupted; finished steps are kept")
+            say(f"interrupted; {GO_ON}")
             sys.exit(130)
+        except Terminated:
+            say(f"terminated; {GO_ON}")
+            raise
         except click.ClickException as error:
             error.show()
             sys.exit(error.exit_code)
         except BrokenPipeError:
             sys.stderr.close()
             sys.exit(0)
+        except (OSError, RuntimeError, MemoryError) as error:
+            if known := failure_of(error):
+                _leave(known)
+            raise
+
+
+def _leave(error: SgloraError) -> NoReturn:
+    for line in _lines(error):
+        say(line)
+    if error.hint:
+        say(f"hint: {error.hint}")
+    sys.exit(error.exit_code)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -113,6 +127,7 @@ def main(ctx: click.Context) -> None:
     """
     warnings.filterwarnings("ignore", module=r"(timm|torch)\.")  # theirs to mend, not the user's
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
+    check_working_folder()
     ctx.obj = App()
 
 

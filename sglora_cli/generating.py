@@ -16,6 +16,7 @@ from sglora_cli.adapters import Layout, checked_flat
 from sglora_cli.configs import GenerateConfig, PriorConfig, RuntimeConfig, checked
 from sglora_cli.contracts import Fitted, Generator, Model
 from sglora_cli.descriptions import Description, mean_direction, visual_embedding
+from sglora_cli.drafts import drop_all_drafts
 from sglora_cli.errors import Unavailable, UsageError
 from sglora_cli.files import content_hash
 from sglora_cli.formats import FORMATS, AdapterFile, format_of, load_adapter, save_adapter, write_adapter
@@ -76,6 +77,8 @@ class Generated:
         A format other than our own needs the model, to see that the effect is the same.
         """
         paths, chosen = self.paths(path), format_of(path, format) if path else FORMATS["safetensors"]
+        if path is None:
+            drop_all_drafts(cache_folder() / "adapters")
         for s, (target, flat_P) in enumerate(zip(paths, self.adapters_SP, strict=True)):
             adapter = AdapterFile(self.layout, flat_P, {**self.about, "sample": self.drawn[s]})
             if chosen.name != "safetensors":
@@ -154,12 +157,19 @@ class Session:
         """As `generate` for each, with all sentences encoded in one batch. The first wrong one raises."""
         config, prior_config = checked(config or GenerateConfig()), checked(prior_config or self.pack.prior_config)
         tasks = [Description.of(one) if isinstance(one, str) else one for one in descriptions]
-        if not self._health_checked:
-            check_generator(self.pack, self.generator, self.fitted)
-            self._health_checked = True
+        with self.pack.steady():
+            if not self._health_checked:
+                check_generator(self.pack, self.generator, self.fitted)
+                self._health_checked = True
+            for task in tasks:
+                for text in task.texts:
+                    check_text(self.model, text)
+            return self._answered(tasks, config, prior_config)
+
+    def _answered(
+        self, tasks: Sequence[Description], config: GenerateConfig, prior_config: PriorConfig
+    ) -> list[Generated]:
         texts = [text for task in tasks for text in task.texts]
-        for text in texts:
-            check_text(self.model, text)
         text_ND, meaning_NW = (encode(texts) if texts else torch.empty(0, 1) for encode in self._encoders())
         found, start = [], 0
         for task in tasks:

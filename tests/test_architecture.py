@@ -12,7 +12,8 @@ import sglora_cli.api
 ROOT = Path(__file__).parent.parent
 ORDER = [  # a module may import those above it
     ("errors", "__init__"),
-    ("configs", "contracts", "devices", "files", "progressing", "printing"),
+    ("drafts",),
+    ("configs", "contracts", "devices", "files", "progressing", "printing", "stopping"),
     (
         "hookspecs",
         "settings",

@@ -6,15 +6,13 @@ from __future__ import annotations
 import os
 import shutil
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from sglora_cli.api import BadFile, Unavailable
+from sglora_cli.api import BadFile, Unavailable, scratch_folder, sync_tree
 
 _CHUNK = 1 << 20
 
@@ -27,14 +25,14 @@ def unpacked(archive: Path, root: Path, wanted: Callable[[str], bool] = lambda n
     """
     entries = _zip_entries if archive.suffix == ".zip" else _tar_entries
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with _scratch(root) as draft:
+        with scratch_folder(root / "unpacking") as draft:
             for name, content in entries(archive):
                 if wanted(name):
                     target = draft / name
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with target.open("xb") as file:
                         shutil.copyfileobj(content, file, _CHUNK)
+            sync_tree(draft)  # whoever finds the mark of an unpacked archive relies on it
             _moved(draft, root)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
         raise BadFile(f"{archive} is not a whole archive: {error}", "remove it, then fetch it again") from None
@@ -42,15 +40,6 @@ def unpacked(archive: Path, root: Path, wanted: Callable[[str], bool] = lambda n
         raise Unavailable(
             f"cannot unpack {archive}: {error.strerror or error}", "mend that, then run it again"
         ) from None
-
-
-@contextmanager
-def _scratch(root: Path) -> Iterator[Path]:
-    draft = Path(tempfile.mkdtemp(dir=root, prefix=".unpacking.", suffix=".draft"))
-    try:
-        yield draft
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _moved(draft: Path, root: Path) -> None:

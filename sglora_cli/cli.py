@@ -92,9 +92,9 @@ class Group(click.Group):
         except click.exceptions.Abort:
             say(f"interrupted; {GO_ON}")
             sys.exit(130)
-        except Terminated:
+        except Terminated as stop:
             say(f"terminated; {GO_ON}")
-            raise
+            sys.exit(stop.exit_code)
         except click.ClickException as error:
             error.show()
             sys.exit(error.exit_code)

@@ -65,7 +65,8 @@ class Generated:
     def paths(self, path: Path | None) -> list[Path]:
         """Where the samples go: `path`, numbered if there are several; the user cache without one."""
         if path is None:
-            names = [content_hash(flat_P, self.about)[:16] for flat_P in self.adapters_SP]
+            numbered = zip(self.adapters_SP, self.drawn, strict=True)  # equal samples are different files, too
+            names = [content_hash(flat_P, {**self.about, "sample": n})[:16] for flat_P, n in numbered]
             return [cache_folder() / "adapters" / f"{name}.safetensors" for name in names]
         if len(self.adapters_SP) == 1:
             return [path]

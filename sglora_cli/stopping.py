@@ -18,8 +18,15 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(s
 _OURS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE}
 
 
-class Terminated(SystemExit):
-    """A signal asks the program to end: unlike the signal's own way, drafts are removed on the way out."""
+class Terminated(BaseException):
+    """A signal asks the program to end: unlike the signal's own way, drafts are removed on the way out.
+
+    Neither KeyboardInterrupt nor SystemExit: click and the loading of plugins have their own ideas of these.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
 
 
 @contextmanager

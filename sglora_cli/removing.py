@@ -40,6 +40,8 @@ def remove_pack(folder: Path, recipe_folders: Sequence[Path]) -> tuple[str, ...]
     """Remove a pack that was built or imported here; returns what follows. Raises UsageError for any other."""
     check_removable(folder, recipe_folders)
     with changing(folder):
+        if not folder.exists():
+            raise UnknownName(f"pack {folder.name!r} was removed by another process", "see `sglora pack list`")
         drop_folder(folder)
     if any((root / folder.name / MANIFEST).is_file() for root in recipe_folders):
         return (f"the bundled pack {folder.name!r} is no longer hidden",)

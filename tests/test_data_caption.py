@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from conftest import install
 from trees import picture
 
@@ -257,9 +258,7 @@ def test_a_dry_run_counts_and_writes_nothing(caption, album):
 
 
 def test_two_runs_do_not_write_one_file(caption, album):
-    fcntl = pytest.importorskip("fcntl")
-    with (album / "captions.jsonl").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(album / ".captions.jsonl.lock", thread_local=False):
         result = caption()
     assert result.exit_code == 6
     assert result.stderr.startswith(f"error: another process is writing {album}/captions.jsonl\n")

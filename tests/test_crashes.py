@@ -18,7 +18,7 @@ import torch
 
 from sglora_cli import drafts, shelves
 from sglora_cli.drafts import drop_drafts, put_folder, scratch_folder, settle, writing
-from sglora_cli.errors import SgloraError, Unavailable
+from sglora_cli.errors import Unavailable
 from sglora_cli.files import write_bytes
 from sglora_cli.generating import Session
 from sglora_cli.journal import Journal
@@ -138,7 +138,7 @@ def test_a_command_killed_anywhere_leaves_whole_things_and_goes_on(stage, own_ho
         for source, copy in pairs:
             shutil.rmtree(source)
             shutil.copytree(copy, source)
-        dead = any([killed(root, change, lambda: main(arguments)) for root in (own_home, stage)][-1:])
+        dead = killed(own_home.parent, change, lambda: main(arguments))  # both folders are in it
         for place in shelves.places([]):
             assert Pack(place.folder).verify() == []
         run(*arguments)  # it may be refused where the work was done before the kill
@@ -146,7 +146,7 @@ def test_a_command_killed_anywhere_leaves_whole_things_and_goes_on(stage, own_ho
         deaths, change = deaths + dead, change + 1 + change * 2 // 3
         if not dead:
             break
-    assert deaths >= 1
+    assert deaths >= 4
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("remove",)])
@@ -198,22 +198,17 @@ def test_a_lock_of_a_killed_process_is_free_and_one_that_is_held_refuses(tmp_pat
             os._exit(KILLED)
 
     assert in_a_child(die) == KILLED
-    with locked(tmp_path / "x", wait=False):
 
-        def refused() -> None:
+    def refused() -> None:
+        try:
             with locked(tmp_path / "x", wait=False):
                 pass
+        except Unavailable as error:
+            sys.exit(error.exit_code if "another process is writing" in error.message else 1)
 
-        with pytest.raises(Unavailable, match="another process is writing") if False else locked(tmp_path / "y"):
-            assert in_a_child(lambda: sys.exit(_code_of(refused))) == 6
-
-
-def _code_of(work: Callable[[], object]) -> int:
-    try:
-        work()
-    except SgloraError as error:
-        return error.exit_code
-    return 0
+    with locked(tmp_path / "x", wait=False):
+        assert in_a_child(refused) == 6
+    assert in_a_child(refused) == 0
 
 
 def test_two_processes_that_add_to_one_pack_both_do(stage, own_home):
@@ -299,13 +294,16 @@ def test_a_signal_ends_a_command_and_says_how_to_go_on(stage, run, monkeypatch, 
         f"{word}; finished steps are kept, and the same command goes on after them",
     )
     assert signal.getsignal(signal.SIGTERM) == before
-    assert not [p for p in stage.rglob("*.draft")]
+    assert not list(stage.rglob("*.draft"))
 
 
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"), "there is not enough memory: "),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
+            "there is not enough memory: ",
+        ),
         (MemoryError(), "there is not enough memory: no memory is left"),
         (RuntimeError("CUDA error: unspecified launch failure\nCompile with"), "the device failed: CUDA error"),
         (OSError(errno.EIO, "Input/output error", "x"), "cannot use x: Input/output error"),

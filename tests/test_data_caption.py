@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from conftest import install
+from filelock import FileLock
 from trees import picture
 
 from sglora_cli.caption_texts import DEMONSTRATIONS, cleaned, prompt_of

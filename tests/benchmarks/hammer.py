@@ -3,10 +3,10 @@
 Each process does random things, one after the other, at one SGLORA_HOME: it generates, builds, imports, exports, adds
 to, removes from, removes, verifies and lists a handful of packs of the tests' tiny backbone, and measures into one rows
 file. Commands are called in the process (starting Python would be most of the work); one in twenty is a process of its
-own, and one in twenty of those is killed. Throughout: only SgloraErrors come out, with their exit codes, and none of
-"bad file", as no file is bad; `pack list` always works; a listed pack verifies, or was replaced meanwhile and says so; an
-adapter that was written is read back, and an archive is missing or whole. At the end: everything listed verifies and works, nothing waits for a lock, no
-draft and no half of a pack is left once every pack was written once more.
+own, and some of those are killed. Throughout: only SgloraErrors come out, with their exit codes, and "bad file" only
+for a file that is gone; `pack list` always works; a listed pack verifies, or was replaced meanwhile and says so. At the
+end: everything listed verifies and works, nothing waits for a lock, every adapter and rows file is whole, and no draft
+and no half of a pack is left once every pack was written once more.
 """
 
 from __future__ import annotations

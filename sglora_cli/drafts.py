@@ -31,14 +31,11 @@ except ImportError:  # Windows
 _RANDOM = r"[a-z0-9_]{8}\.draft"
 _SYNC_ALL_FROM = 1000
 """Files; from so many on, asking for each costs more than asking once for all of the machine."""
+_PLACE = "choose a place that you may write to: with -o, or SGLORA_HOME for the user folders"
 _REMEDIES = {
-    errno.ENOSPC: "make room there, or choose another place",
-    errno.EDQUOT: "make room there, or choose another place",
-    errno.EROFS: "choose a place that can be written: with -o, or SGLORA_HOME for the user folders",
-    errno.EACCES: "choose a place that you may write to: with -o, or SGLORA_HOME for the user folders",
-    errno.EPERM: "choose a place that you may write to: with -o, or SGLORA_HOME for the user folders",
-    errno.ENOTDIR: "a file is where a folder is needed: remove it, or choose another place",
-    errno.EEXIST: "a file is where a folder is needed: remove it, or choose another place",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room there, or choose another place"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _PLACE),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a file is where a folder is needed: choose another place"),
 }
 
 

@@ -37,7 +37,7 @@ def command(dice: random.Random, folder: Path, number: int) -> tuple[str, list[s
     """(kind, arguments) of something to do."""
     name, other = dice.choice(NAMES), dice.choice(NAMES)
     own = folder / "own"
-    text = f"a photo of a {dice.choice(WORDS)} {dice.randrange(20)}"
+    text = f"a photo of a {dice.choice(WORDS)} {dice.randrange(2)}"
     pick = ["--pack", name, "--force"]
     kinds = {
         "list": (3, ["pack", "list", "--json"]),
@@ -123,6 +123,9 @@ def prepare(folder: Path) -> None:
 
 def left(folder: Path) -> list[str]:
     """What is wrong at the end."""
+    from sglora_cli.errors import SgloraError
+    from sglora_cli.rows_files import read_rows
+
     wrong = []
     home = folder / "home"
     code, said = in_process(["pack", "list", "--json"])
@@ -141,9 +144,14 @@ def left(folder: Path) -> list[str]:
     for path in sorted((home / "cache/adapters").glob("*.safetensors")):
         code, said = in_process(["inspect", str(path)])
         wrong += [f"{path}: {said}"] if code else []
-    for rows in [folder / "rows.jsonl", *(home / "cache/rows").glob("*.jsonl")]:
-        if rows.exists() and in_process(["report", str(rows)])[0]:
-            wrong.append(f"{rows}: not whole")
+    for path in [*folder.glob("*.jsonl"), *(home / "cache/rows").glob("*.jsonl")]:
+        try:
+            runs = read_rows(path)
+        except SgloraError as error:
+            wrong.append(str(error))
+            continue
+        places = [(r.method, r.task, r.sample, r.seed, r.direction, r.k) for r in runs[-1].rows]
+        wrong += [f"{path}: a row is there twice"] if len(set(places)) < len(places) else []
     return wrong
 
 

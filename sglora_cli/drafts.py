@@ -151,11 +151,12 @@ def drop_folder(folder: Path) -> None:
         settle(folder)
         os.replace(folder, gone := _draft_name(folder))
         sync_folder(folder.parent)
-        erase(gone)
     except OSError as error:
         raise Unavailable(
             f"cannot remove {folder}: {error.strerror}", "may you write to the folder it is in?"
         ) from error
+    with suppress(OSError):  # another process may be sweeping it already
+        erase(gone)
 
 
 def drop_drafts(target: Path) -> None:

@@ -245,6 +245,18 @@ def test_a_pack_caught_between_two_names_comes_back(stage, own_home, run):
     assert run("pack", "verify", "toys").exit_code == 0
 
 
+def test_two_processes_may_empty_a_removed_pack(stage, own_home, run, monkeypatch):
+    erase = drafts.erase
+
+    def swept(path: Path) -> None:
+        erase(path)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(drafts, "erase", swept)
+    assert run("pack", "remove", "toys", "--yes").exit_code == 0
+    assert os.listdir(own_home / "cache/packs") == []
+
+
 def test_a_pack_of_a_wrong_clock_is_not_the_newest(stage, own_home, run, archive):
     assert run("pack", "import", archive, "--name", "older").exit_code == 0
     packs, now = own_home / "cache/packs", time.time()

@@ -26,7 +26,7 @@ from sglora_cli.host import Host
 from sglora_cli.lowrank import join_gauge
 from sglora_cli.packs import Pack, edited, file_name
 from sglora_cli.semantics import check_text, meaning
-from sglora_cli.shelves import Place, own_folder
+from sglora_cli.shelves import Place, changing, own_folder
 
 _NAME = re.compile(r"[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*/[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*")
 _TEMPLATE = re.compile(r"^an? photo of (an?|the)?\s*", re.IGNORECASE)
@@ -68,10 +68,25 @@ def add_expert(
     """
     text = cleaned(text)
     key = _key(name, text)
+    for path in adapters:
+        recognise(path)  # a file that is none is refused before we wait for anybody
+    with changing(own_folder(place.folder, host.recipe_folders)):
+        return _add(host, place, adapters, text, key, runtime, alpha, visual_only)
+
+
+def _add(
+    host: Host,
+    place: Place,
+    adapters: Sequence[Path],
+    text: str,
+    key: str,
+    runtime: RuntimeConfig | None,
+    alpha: float | None,
+    visual_only: bool,
+) -> Added:
+    """With the lock held: nobody else adds to the pack meanwhile."""
     pack, target = Pack(place.folder), own_folder(place.folder, host.recipe_folders)
     _check_new(pack, key)
-    for path in adapters:
-        recognise(path)  # a file that is none is refused before weights are loaded
     chosen = settings.exact(settings.runtime(runtime or RuntimeConfig(), pack.backbone))
     model = host.backbones[pack.backbone].load(chosen)
     pack.check_model(model)

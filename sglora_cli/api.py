@@ -41,6 +41,7 @@ from sglora_cli.contracts import (
     Site,
     Task,
 )
+from sglora_cli.drafts import put_file, put_folder, scratch_folder, sync_tree
 from sglora_cli.errors import (
     BadFile,
     Mismatch,
@@ -56,15 +57,14 @@ from sglora_cli.files import (
     file_hash,
     inside,
     load_tensors,
-    put_folder,
     read_image,
     read_json,
     save_tensors,
-    scratch_folder,
     write_bytes,
 )
 from sglora_cli.hookspecs import hookimpl
 from sglora_cli.host import Host
+from sglora_cli.locking import locked
 from sglora_cli.offline import no_network, offline
 from sglora_cli.progressing import progress
 from sglora_cli.rows import averages, recovery, spreads
@@ -172,6 +172,7 @@ __all__ = [
     "jsonl_rows",
     "knob",
     "load_tensors",
+    "locked",
     "mix",
     "mix_updates",
     "name_fault",
@@ -182,6 +183,7 @@ __all__ = [
     "pick_device",
     "pick_precision",
     "progress",
+    "put_file",
     "put_folder",
     "read_adapter",
     "read_bytes",
@@ -195,6 +197,7 @@ __all__ = [
     "singular",
     "site_products",
     "spreads",
+    "sync_tree",
     "text_field",
     "text_lines",
     "texts_field",

@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from sglora_cli.drafts import put_folder, scratch_folder, writing
 from sglora_cli.errors import BadFile, SgloraError, Unavailable, UsageError
-from sglora_cli.files import load_tensors, parse_json, put_folder, scratch_folder, writing
+from sglora_cli.files import load_tensors, parse_json
 from sglora_cli.host import Host
 from sglora_cli.packs import Pack, checked_manifest, seal
-from sglora_cli.shelves import MANIFEST, built_folder
+from sglora_cli.shelves import MANIFEST, built_folder, changing
 from sglora_cli.strict import name_fault
 
 SUFFIX = ".sglora.zip"
@@ -56,7 +57,7 @@ def export_pack(pack: Pack, path: Path) -> None:
     if path.resolve().is_relative_to(pack.folder.resolve()):
         raise UsageError(f"{path} would lie inside the pack", "write it elsewhere with -o FILE")
     pack.check_whole()
-    with writing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with writing(path) as file, pack.steady(), zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted([MANIFEST, *pack.manifest["files"]]):
             source = pack.folder / name
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
@@ -77,15 +78,16 @@ def import_pack(host: Host, path: Path, name: str = "", force: bool = False) -> 
         manifest = _manifest(archive, entries, path)
         name = _checked_name(name, manifest, path)
         target = built_folder() / name
-        if target.exists() and not force:
-            raise UsageError(f"a pack {name!r} exists in {target}", "pass --name NAME, or --force to replace it")
-        _check_space(sum(entry.file_size for entry in entries.values()), target)
-        with scratch_folder(target) as folder:
-            _unpack(archive, entries, manifest, folder, path)
-            _check_readable(folder, path)
-            if name != manifest["name"]:
-                seal(folder, {**manifest, "name": name})
-            put_folder(folder, target)
+        with changing(target):
+            if target.exists() and not force:
+                raise UsageError(f"a pack {name!r} exists in {target}", "pass --name NAME, or --force to replace it")
+            _check_space(sum(entry.file_size for entry in entries.values()), target)
+            with scratch_folder(target) as folder:
+                _unpack(archive, entries, manifest, folder, path)
+                _check_readable(folder, path)
+                if name != manifest["name"]:
+                    seal(folder, {**manifest, "name": name})
+                put_folder(folder, target)
     return Imported(Pack(target), _warnings(host, name, manifest["backbone"]))
 
 

@@ -122,10 +122,14 @@ def plan(session: Session, tasks: Sequence[UnseenTask], names: Mapping[str, str]
             found += candidates(pack.layout, host.generators[name], ask, prior, config, name)
         return found
 
+    def steady(task: UnseenTask) -> list[Candidate]:
+        with pack.steady():  # or these adapters may be of two packs
+            return make(task)
+
     protocol: dict[str, Any] = {"backbone": pack.backbone, "rank": pack.layout.rank, "k": pack.prior_config.k}
     protocol["experts"] = sorted({t["dataset"] for t in pack.manifest["tasks"] if t["role"] == "expert"})
     return Plan(
-        session.model, tasks, names, make, config, pack.name, pack.backbone, protocol=protocol, origin=pack.manifest
+        session.model, tasks, names, steady, config, pack.name, pack.backbone, protocol=protocol, origin=pack.manifest
     )
 
 

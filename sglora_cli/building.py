@@ -22,10 +22,11 @@ from sglora_cli.checkpoints import Checkpoint
 from sglora_cli.configs import RuntimeConfig
 from sglora_cli.contracts import Material, Model, Task
 from sglora_cli.descriptions import image_embeddings, mean_direction
+from sglora_cli.drafts import put_folder, scratch_folder
 from sglora_cli.errors import BadFile
 from sglora_cli.estimating import Estimate, estimated
 from sglora_cli.features import Features
-from sglora_cli.files import content_hash, drop_drafts, load_tensors, put_folder, save_tensors, scratch_folder
+from sglora_cli.files import content_hash, load_tensors, save_tensors
 from sglora_cli.held_out import scored
 from sglora_cli.host import Host
 from sglora_cli.journal import Journal
@@ -34,7 +35,7 @@ from sglora_cli.packs import FORMAT, ExpertFiles, file_name, seal
 from sglora_cli.progressing import progress, working
 from sglora_cli.recipes import Recipe, planned
 from sglora_cli.semantics import check_text, meaning, prior
-from sglora_cli.shelves import built_folder
+from sglora_cli.shelves import built_folder, changing
 from sglora_cli.steps import BuildTask, Steps, missing_features, work_folder
 from sglora_cli.training import hiding
 
@@ -108,13 +109,12 @@ class Build:
         self.note(f"features: {time.monotonic() - started:.0f} s")
         self._adapters()
         self.note(f"adapters: {time.monotonic() - started:.0f} s")
-        with locked(work_folder() / content_hash(str(self.target.resolve()))):
-            drop_drafts(self.target)  # of a build that was killed while it wrote
-            with scratch_folder(self.target) as folder:
-                self._write(folder)
-                put_folder(folder, self.target)
+        with changing(self.target), scratch_folder(self.target) as folder:
+            self._write(folder)
+            put_folder(folder, self.target)
         for name in self.recipe.generators:
-            self._generator_path(name).unlink(missing_ok=True)  # another version of a generator must not find it
+            with locked(path := self._generator_path(name)):
+                path.unlink(missing_ok=True)  # another version of a generator must not find it
         self.journal("built", seconds=round(time.monotonic() - started, 3))
         self.note(f"built in {time.monotonic() - started:.0f} s")
         return self.target
@@ -182,17 +182,17 @@ class Build:
         priors = [prior(d, index_ED, experts, self.recipe.prior) for d in embeddings]
         health = {}
         for name, table in self.recipe.generators.items():
-            path = self._generator_path(name)
-            if not path.exists():
-                checkpoint = Checkpoint(path.with_suffix(".checkpoint"))
-                material = self._material(chosen, experts, priors, checkpoint)
-                began = time.monotonic()
-                fitted, facts = self.host.generators[name].fit(material, table)
-                facts = {**facts, **scored(self.model, self.host.generators[name], table, material, chosen)}
-                save_tensors(path, fitted.tensors(), {"health": facts})
-                checkpoint.drop()
-                self.journal("generator", name=name, seconds=round(time.monotonic() - began, 3))
-            tensors, about = load_tensors(path)
+            with locked(path := self._generator_path(name)):
+                if not path.exists():
+                    checkpoint = Checkpoint(path.with_suffix(".checkpoint"))
+                    material = self._material(chosen, experts, priors, checkpoint)
+                    began = time.monotonic()
+                    fitted, facts = self.host.generators[name].fit(material, table)
+                    facts = {**facts, **scored(self.model, self.host.generators[name], table, material, chosen)}
+                    save_tensors(path, fitted.tensors(), {"health": facts})
+                    checkpoint.drop()
+                    self.journal("generator", name=name, seconds=round(time.monotonic() - began, 3))
+                tensors, about = load_tensors(path)
             health[name] = about["health"]
             save_tensors(folder / "generators" / f"{name}.safetensors", tensors, {"kind": "generator", "name": name})
         return health

@@ -10,14 +10,16 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from sglora_cli.errors import Unavailable, UnknownName, UsageError
+from sglora_cli.locking import locked
 from sglora_cli.settings import cache_folder
+from sglora_cli.shelves import changing
 
 
 @dataclass(frozen=True)
@@ -137,27 +139,33 @@ def clean(found: Sequence[Item]) -> Cleaned:
     with _alone():
         for item in found:
             try:
-                _remove(item.path)
+                _remove(item)
                 removed.append(item)
-            except (OSError, Timeout) as error:
-                reason = "another process is making it" if isinstance(error, Timeout) else str(error.strerror)
-                kept.append((item, reason))
+            except (OSError, Unavailable) as error:
+                held = "another process is making it"
+                kept.append((item, held if isinstance(error, Unavailable) else str(error.strerror)))
         _tidy()
     return Cleaned(removed, kept)
 
 
-def _remove(path: Path) -> None:
-    """Under its own lock, if it has one: a process that makes a file holds it."""
-    lock = path.with_name(f"{path.stem if path.suffix == '.checkpoint' else path.name}.lock")
-    if lock.exists():
-        with FileLock(lock, timeout=0):
-            path.unlink(missing_ok=True)
-    elif path.is_dir() and not path.is_symlink():
-        old = path.with_name(f".{path.name}.old") if not _is_left(path) else path
-        os.replace(path, old)  # it leaves its name first: nobody meets half of it
-        shutil.rmtree(old)
+def _remove(item: Item) -> None:
+    """Under its own lock, if it has one: a process that makes a file, or changes a pack, holds it."""
+    path = item.path
+    made = path.with_suffix(".safetensors") if path.suffix == ".checkpoint" else path
+    lock: AbstractContextManager[None]
+    if item.kind == "packs":
+        lock = changing(path, wait=False)
+    elif made.with_name(f".{made.name[:200]}.lock").exists():
+        lock = locked(made, wait=False)
     else:
-        path.unlink(missing_ok=True)
+        lock = nullcontext()
+    with lock:
+        if path.is_dir() and not path.is_symlink():
+            old = path.with_name(f".{path.name}.old") if not _is_left(path) else path
+            os.replace(path, old)  # it leaves its name first: nobody meets half of it
+            shutil.rmtree(old)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _tidy() -> None:
@@ -165,7 +173,7 @@ def _tidy() -> None:
     for kind in KINDS:
         for path in sorted((cache_folder() / kind).rglob("*"), reverse=True):
             with suppress(OSError):
-                if path.suffix == ".lock" and not path.with_suffix("").exists():
+                if path.suffix == ".lock" and not path.with_name(path.name[1:-5]).exists():
                     path.unlink()
                 elif path.is_dir() and kind != "packs":
                     path.rmdir()

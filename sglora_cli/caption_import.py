@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from sglora_cli.caption_files import Entry, line_of, read_elsewhere
+from sglora_cli.caption_files import Entry, line_of, read_elsewhere, read_lines
 from sglora_cli.caption_texts import Judge, cleaned
 from sglora_cli.captioning import Outcome, Plan, problem, too_long
 from sglora_cli.configs import CaptionConfig
 from sglora_cli.contracts import Listed
-from sglora_cli.errors import BadFile, UsageError
+from sglora_cli.errors import BadFile, Unavailable, UsageError
 from sglora_cli.files import write_bytes
+from sglora_cli.locking import locked
 
 
 def take_captions(plan: Plan, source: Path, config: CaptionConfig, force: bool = False, dry: bool = False) -> Outcome:
@@ -41,7 +42,10 @@ def take_captions(plan: Plan, source: Path, config: CaptionConfig, force: bool =
             outcome.written, outcome.replaced = outcome.written + 1, outcome.replaced + bool(before)
     if not dry:
         content = "".join(lines[one.image] + "\n" for one in plan.listed if one.image in lines)
-        write_bytes(plan.target, content.encode())
+        with locked(plan.target, wait=False):
+            if read_lines(plan.target).keys() != plan.done.keys():
+                raise Unavailable(f"{plan.target} was changed by another process", "run it again to go on")
+            write_bytes(plan.target, content.encode())
     return outcome
 
 

@@ -19,11 +19,14 @@ from sglora_cli.caption_files import Entry, line_of, mend, read_lines
 from sglora_cli.caption_texts import REASONS, Demonstration, Judge, cleaned, prompt_of
 from sglora_cli.configs import CaptionConfig
 from sglora_cli.contracts import CaptionModel, Listed
+from sglora_cli.drafts import sync_folder, unwritable
 from sglora_cli.errors import BadFile, Mismatch, PluginError, SgloraError, Unavailable, UsageError
 from sglora_cli.files import content_hash, read_image
 from sglora_cli.findings import Problem
 from sglora_cli.host import Host
+from sglora_cli.locking import locked
 from sglora_cli.progressing import progress
+from sglora_cli.stopping import failure_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -164,7 +167,7 @@ def write_captions(
             judge.remember(listed.image, captions)
             outcome.problems += _shortfalls(listed, captions, config, check_text)
             if captions:
-                file.write((line_of(listed, captions, by) + "\n").encode())
+                _add(file, line_of(listed, captions, by) + "\n")
                 outcome.written, outcome.captions = outcome.written + 1, outcome.captions + len(captions)
     return outcome
 
@@ -215,6 +218,8 @@ def _asked(model: CaptionModel, image: Image, listed: Listed, prompt: str, count
     except SgloraError:
         raise
     except Exception as error:  # a stranger's model may raise anything
+        if known := failure_of(error):
+            raise known from error
         raise PluginError(
             f"the captioner failed on {listed.path}: {type(error).__name__}: {error}",
             _GO_ON,
@@ -255,30 +260,26 @@ def problem(kind: str, listed: Listed, text: str) -> Problem:
 @contextmanager
 def _appending(path: Path) -> Iterator[BinaryIO]:
     """The file to add lines to, each at once; for one process only. Raises Unavailable."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab", buffering=0) as file:
-            _lock(file, path)
-            mend(path)
-            try:
-                yield file
-            finally:
-                if path.stat().st_size == 0:  # a data set would take it for its captions
-                    path.unlink()
-    except OSError as error:
-        raise Unavailable(f"cannot write {path}: {error.strerror}", "whole lines in it are kept") from error
+    with locked(path, wait=False):
+        try:
+            with path.open("ab", buffering=0) as file:
+                mend(path)
+                sync_folder(path.parent)
+                try:
+                    yield file
+                finally:
+                    if path.stat().st_size == 0:  # a data set would take it for its captions
+                        path.unlink()
+        except OSError as error:
+            raise unwritable(f"cannot write {path}", error, "whole lines in it are kept: run it again") from error
 
 
-def _lock(file: Any, path: Path) -> None:
-    """Raises Unavailable if another process adds lines to the file. The system takes a dead process's lock away."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Unavailable(f"another process is writing {path}", "wait for it, or choose another file with -o") from None
+def _add(file: BinaryIO, line: str) -> None:
+    """Add a line, all of it, and flush it to the disk."""
+    data = memoryview(line.encode())
+    while data:  # an unbuffered file may take less than it is given, as when the disk is full
+        data = data[file.write(data) :]
+    os.fsync(file.fileno())
 
 
 def error_of(outcome: Outcome) -> SgloraError | None:

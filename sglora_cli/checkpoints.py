@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sglora_cli.drafts import drop_drafts
 from sglora_cli.errors import BadFile
 from sglora_cli.files import load_tensors, save_tensors
 
@@ -45,3 +46,4 @@ class Checkpoint:
     def drop(self) -> None:
         """The work is done."""
         self.path.unlink(missing_ok=True)
+        drop_drafts(self.path)

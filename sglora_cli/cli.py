@@ -17,6 +17,7 @@ import click
 
 from sglora_cli.errors import BadRecipe, SgloraError, UnknownName, UsageError, error_facts
 from sglora_cli.printing import printable
+from sglora_cli.stopping import GO_ON, Terminated, check_working_folder, failure_of, stoppable
 
 COMMANDS = {
     "generate": "Make an adapter from a sentence.",
@@ -93,18 +94,20 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
     def main(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        """As click's, with exit codes of errors.py; 130 after an interruption.
+        """As click's, with exit codes of errors.py; 128 and a signal's number after an interruption.
 
         With --json, an error is the last line of standard error, an object: see `sglora schema error`.
         """
         self.as_json = "--json" in (kwargs.get("args") or sys.argv[1:])
         try:
-            return super().main(*args, **{**kwargs, "standalone_mode": False})
+            with stoppable():
+                return super().main(*args, **{**kwargs, "standalone_mode": False})
         except SgloraError as error:
-            self._end(error.facts(), [*_lines(error), *([f"hint: {error.hint}"] if error.hint else [])])
+            self._leave(error)
         except click.exceptions.Abort:
-            told = "interrupted; finished steps are kept"
-            self._end(error_facts("Interrupted", told, "run it again to go on", 130), [told])
+            self._stopped("interrupted", 130)
+        except Terminated as stop:
+            self._stopped("terminated", stop.exit_code)
         except click.ClickException as error:
             if not self.as_json:
                 error.show()
@@ -112,6 +115,17 @@ class Group(click.Group):
         except BrokenPipeError:  # who reads has read enough; what is left unwritten goes nowhere, quietly
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
+        except (OSError, RuntimeError, MemoryError) as error:
+            if known := failure_of(error):
+                self._leave(known)
+            raise
+
+    def _leave(self, error: SgloraError) -> NoReturn:
+        self._end(error.facts(), [*_lines(error), *([f"hint: {error.hint}"] if error.hint else [])])
+
+    def _stopped(self, how: str, code: int) -> NoReturn:
+        told = f"{how}; {GO_ON}"
+        self._end(error_facts(how.capitalize(), told, "", code), [told])
 
     def _end(self, facts: dict[str, Any], lines: list[str]) -> NoReturn:
         for line in [json.dumps(facts)] if self.as_json else lines:
@@ -160,6 +174,7 @@ def main(ctx: click.Context) -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to stop
     warnings.filterwarnings("ignore", module=r"(timm|torch|PIL)\.")  # theirs to mend, not the user's
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
+    check_working_folder()
     ctx.obj = App()
 
 

@@ -87,17 +87,19 @@ class Features:
     def stored(self, model: Model) -> StoredTask:
         """The features on disk, computed if they are not there. Raises BadFile if a photo cannot be decoded."""
         if not self._whole():
+            with locked(self.path):
+                if not self._whole():  # still: nobody made it again while we waited
+                    self.path.unlink(missing_ok=True)
             for _ in self.compute(model):
                 pass
         stem, text = TensorRows(self.path, "stem"), TensorRows(self.path, "text")
         return StoredTask(self.name, stem, text, self.image_of, self.label_of)
 
     def _whole(self) -> bool:
-        """Whether they are in the cache. A damaged file is removed: what it held can be computed again."""
+        """Whether they are in the cache. What a damaged file held can be computed again."""
         try:
             _ = TensorRows(self.path, "stem"), TensorRows(self.path, "text")
         except BadFile:
-            self.path.unlink(missing_ok=True)
             return False
         return True
 

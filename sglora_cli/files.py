@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-import shutil
 import struct
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from sglora_cli.errors import BadFile, Unavailable
+from sglora_cli.drafts import writing
+from sglora_cli.errors import BadFile
 from sglora_cli.strict import JSON_LIMIT, json_value, name_fault, read_bytes
 
 if TYPE_CHECKING:
@@ -35,34 +31,6 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write all of it or nothing."""
     with writing(path) as file:
         file.write(data)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
-    """A file that is whole or absent: a draft beside the target, then one rename."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".draft")
-    except OSError as error:
-        raise Unavailable(f"cannot write {path}: {error.strerror}", "choose another place with -o") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(draft, 0o666 & ~_umask())
-        os.replace(draft, path)
-    except BaseException as error:
-        Path(draft).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise Unavailable(f"cannot write {path}: {error.strerror}", "choose another place with -o") from error
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -217,85 +185,3 @@ def inside(folder: Path, name: str) -> Path:
     if not path.is_relative_to(folder.resolve()):
         raise BadFile(f"{name!r} leads out of {folder}", "remove it; a pack or data set names only files of its own")
     return path
-
-
-@contextmanager
-def scratch_folder(beside: Path) -> Iterator[Path]:
-    """A folder to fill and then move; gone if something fails."""
-    try:
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=beside.parent, prefix=f".{beside.name[:100]}.", suffix=".draft"))
-    except OSError as error:
-        raise Unavailable(f"cannot write beside {beside}: {error.strerror}") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
-    """Copy files into another folder, contents only: what is copied from a read-only place can be changed."""
-    try:
-        for name in names:
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, target / name)
-    except OSError as error:
-        raise Unavailable(f"cannot copy {source} to {target.parent}: {error.strerror}") from error
-
-
-def put_folder(folder: Path, target: Path) -> None:
-    """Move a finished folder to its place; what was there leaves only when the new one is whole, and comes back if
-    it cannot be put there."""
-    old = target.with_name(f".{target.name}.old")
-    try:
-        if os.path.lexists(target):
-            _erase(old)
-            os.replace(target, old)
-        try:
-            os.chmod(folder, 0o777 & ~_umask())  # a scratch folder is for its owner only
-            os.replace(folder, target)
-        except OSError:
-            if os.path.lexists(old):
-                os.replace(old, target)
-            raise
-    except OSError as error:
-        raise Unavailable(f"cannot put {target.name!r} into {target.parent}: {error.strerror}") from error
-    with suppress(OSError):
-        _erase(old)
-
-
-def put_file(draft: Path, target: Path) -> None:
-    """Move a finished file to its place, readable for whom the umask allows."""
-    try:
-        os.chmod(draft, 0o666 & ~_umask())
-        os.replace(draft, target)
-    except OSError as error:
-        raise Unavailable(f"cannot put {target.name!r} into {target.parent}: {error.strerror}") from error
-
-
-def drop_drafts(target: Path) -> None:
-    """Remove what a killed process left of a file or folder that it was writing. Only for who holds its lock."""
-    left = re.compile(re.escape(f".{target.name[:100]}.") + r"[a-z0-9_]{8}\.draft")
-    with suppress(OSError):
-        for path in target.parent.iterdir():
-            if left.fullmatch(path.name):
-                _erase(path)
-
-
-def drop_folder(folder: Path) -> None:
-    """Remove a folder. It leaves its name first and is emptied then: nobody meets half of it."""
-    old = folder.with_name(f".{folder.name}.old")
-    try:
-        _erase(old)
-        os.replace(folder, old)
-        _erase(old)
-    except OSError as error:
-        raise Unavailable(f"cannot remove {folder}: {error.strerror}") from error
-
-
-def _erase(path: Path) -> None:
-    """Remove what is there, if anything; of a link only the link."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from sglora_cli.attaching import attached
 from sglora_cli.configs import GenerateConfig, PriorConfig, RuntimeConfig, checked
 from sglora_cli.contracts import Fitted, Generator, Model, Task
 from sglora_cli.descriptions import Description, mean_direction, visual_embedding
+from sglora_cli.drafts import drop_all_drafts
 from sglora_cli.errors import Unavailable, UnknownName, UsageError
 from sglora_cli.files import content_hash
 from sglora_cli.formats import FORMATS, AdapterFile, format_of, load_adapter, save_adapter, write_adapter
@@ -70,7 +71,8 @@ class Generated:
     def paths(self, path: Path | None) -> list[Path]:
         """Where the samples go: `path`, numbered if there are several; the user cache without one."""
         if path is None:
-            names = [content_hash(flat_P, self.about)[:16] for flat_P in self.adapters_SP]
+            numbered = zip(self.adapters_SP, self.drawn, strict=True)  # equal samples are different files, too
+            names = [content_hash(flat_P, {**self.about, "sample": n})[:16] for flat_P, n in numbered]
             return [cache_folder() / "adapters" / f"{name}.safetensors" for name in names]
         if len(self.adapters_SP) == 1:
             return [path]
@@ -83,6 +85,8 @@ class Generated:
         """
         path = None if path is None else Path(path)
         paths, chosen = self.paths(path), format_of(path, format) if path else FORMATS["safetensors"]
+        if path is None:
+            drop_all_drafts(cache_folder() / "adapters")
         for s, (target, flat_P) in enumerate(zip(paths, self.adapters_SP, strict=True)):
             adapter = AdapterFile(self.layout, flat_P, {**self.about, "sample": self.drawn[s]})
             if chosen.name != "safetensors":
@@ -179,12 +183,19 @@ class Session:
         """As `generate` for each, with all sentences encoded in one batch. The first wrong one raises."""
         config, prior_config = checked(config or GenerateConfig()), checked(prior_config or self.pack.prior_config)
         tasks = [Description.of(one) if isinstance(one, str) else one for one in descriptions]
-        if not self._health_checked:
-            check_generator(self.pack, self.generator, self.fitted)
-            self._health_checked = True
+        with self.pack.steady():
+            if not self._health_checked:
+                check_generator(self.pack, self.generator, self.fitted)
+                self._health_checked = True
+            for task in tasks:
+                for text in task.texts:
+                    check_text(self.model, text)
+            return self._answered(tasks, config, prior_config)
+
+    def _answered(
+        self, tasks: Sequence[Description], config: GenerateConfig, prior_config: PriorConfig
+    ) -> list[Generated]:
         texts = [text for task in tasks for text in task.texts]
-        for text in texts:
-            check_text(self.model, text)
         text_ND, meaning_NW = (encode(texts) if texts else torch.empty(0, 1) for encode in self._encoders())
         found, start = [], 0
         for task in tasks:

@@ -1,4 +1,4 @@
-"""One process at a time makes a file; the others wait, and find it made."""
+"""One process at a time makes a file; the others wait and find it made, or are refused."""
 
 from __future__ import annotations
 
@@ -8,24 +8,34 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from sglora_cli.drafts import drop_drafts, unwritable
 from sglora_cli.errors import Unavailable
-from sglora_cli.files import drop_drafts
 from sglora_cli.progressing import remark
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file that is to be made. The system takes it from a process that dies."""
-    lock = FileLock(path.with_name(f"{path.name}.lock"), thread_local=False)
+def locked(path: Path, wait: bool = True, place: Path | None = None) -> Iterator[None]:
+    """Hold the lock of a file or folder that is to be made. The system takes it from a process that dies.
+
+    place: where the lock lies; a hidden file beside `path` by default. Without `wait`, raises Unavailable if
+    another process holds it.
+    """
+    lock = FileLock(place or path.with_name(f".{path.name[:200]}.lock"), thread_local=False)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=0.5)
+            lock.acquire(timeout=0.5 if wait else 0)
         except Timeout:
+            if not wait:
+                raise Unavailable(
+                    f"another process is writing {path}", "wait for it, or choose another file with -o"
+                ) from None
             remark(f"another process is making {path}: waiting for it")
             lock.acquire()
-    except OSError as error:
-        raise Unavailable(f"cannot lock {path}: {error.strerror or error}", "is its folder writable?") from error
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError):
+            raise unwritable(f"cannot lock {path}", error) from error
+        raise Unavailable(f"cannot lock {path}: {error}", "move the user folders with SGLORA_HOME") from error
     try:
         drop_drafts(path)
         yield

@@ -28,15 +28,13 @@ from sglora_cli.adapters import Layout, checked_flat
 from sglora_cli.batches import TaskTensors
 from sglora_cli.configs import PriorConfig, from_mapping
 from sglora_cli.contracts import Fitted, Generator, Model
+from sglora_cli.drafts import copy_files, put_folder, scratch_folder
 from sglora_cli.errors import BadFile, Mismatch, Unavailable, UnknownName
 from sglora_cli.files import (
-    copy_files,
     file_hash,
     inside,
     load_tensors,
-    put_folder,
     read_json,
-    scratch_folder,
     tensor_names,
     write_bytes,
     write_json,
@@ -211,6 +209,10 @@ class Pack:
 
     def verify(self) -> list[str]:
         """What is wrong with the files, in sentences; [] for a healthy pack."""
+        with self.steady():
+            return self._wrong()
+
+    def _wrong(self) -> list[str]:
         listed: Mapping[str, str] = self.manifest["files"]
         found = {
             path.relative_to(self.folder).as_posix(): path
@@ -226,6 +228,24 @@ class Pack:
             if file_hash(found[name]) != listed[name]
         ]
         return wrong
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """What the block reads is of the pack that was opened. Raises Unavailable if another process replaced or
+        removed it meanwhile: what was read may be of both, and what went wrong may be nobody's fault."""
+        try:
+            yield
+        except (BadFile, UnknownName, Unavailable):
+            self.check_there()
+            raise
+        self.check_there()
+
+    def check_there(self) -> None:
+        """Raises Unavailable if the pack was replaced or removed since it was opened."""
+        if not (self.folder / MANIFEST).is_file():
+            raise Unavailable(f"pack {self.name!r} was removed while it was read", "see `sglora pack list`")
+        if read_json(self.folder / MANIFEST) != self.manifest:
+            raise Unavailable(f"pack {self.name!r} was changed while it was read", "run it again")
 
     def check_whole(self) -> None:
         """Raises BadFile, naming every file, unless all are as they were built."""
@@ -321,8 +341,8 @@ def edited(pack: Pack, target: Path | None = None) -> Iterator[tuple[Path, dict[
     """A copy of the pack's folder and its manifest, to change; the new version when the block ends well.
 
     The block adds, replaces or removes files of the copy and changes the manifest. The new version
-    is sealed and opened before it takes the place of the old one, or goes to `target`. Raises
-    BadFile for a damaged pack: new hashes would hide the damage.
+    is sealed and opened before it takes the place of the old one, or goes to `target`, whose lock
+    the caller holds (`shelves.changing`). Raises BadFile for a damaged pack: new hashes would hide the damage.
     """
     pack.check_whole()
     target = target or pack.folder

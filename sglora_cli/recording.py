@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from sglora_cli.contracts import Row
-from sglora_cli.errors import Mismatch, Unavailable
+from sglora_cli.errors import Mismatch
+from sglora_cli.files import write_bytes
+from sglora_cli.locking import locked
 from sglora_cli.rows_files import Header, Run, append, drop_torn_line, read_rows, row_line
 from sglora_cli.settings import cache_folder
 
@@ -44,11 +46,8 @@ class Log:
         self._rows += rows
         if any(self._known.get(_place(row), row) != row for row in rows):
             self._known = {}
-            try:
-                os.truncate(self.path, self._start)
-            except OSError as error:
-                raise Unavailable(f"cannot write {self.path}: {error.strerror}", "name another with --rows") from error
-            append(self.path, [self.header.line(), *map(row_line, self._rows)])
+            before = self.path.read_bytes()[: self._start]
+            write_bytes(self.path, before + "".join([self.header.line(), *map(row_line, self._rows)]).encode())
             return
         if new := [row for row in rows if _place(row) not in self._known]:
             append(self.path, map(row_line, new))
@@ -73,6 +72,10 @@ def _offset_of_last(path: Path, runs: Sequence[Run]) -> int:
     return sum(map(len, lines[: len(lines) - len(runs[-1].rows) - 1]))
 
 
-def log_of(path: Path | None, header: Header) -> Log:
-    """The log at `path`; without one, the plan's own in the user cache."""
-    return Log(path or cache_folder() / "rows" / f"{header.more['plan']}.jsonl", header)
+@contextmanager
+def log_of(path: Path | None, header: Header) -> Iterator[Log]:
+    """The log at `path`; without one, the plan's own in the user cache. Another process that measures into it waits,
+    and then finds these rows."""
+    path = path or cache_folder() / "rows" / f"{header.more['plan']}.jsonl"
+    with locked(path):
+        yield Log(path, header)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sglora_cli import settings
+from sglora_cli.drafts import drop_folder
 from sglora_cli.errors import Mismatch, UnknownName, UsageError
-from sglora_cli.files import drop_folder, load_tensors, save_tensors
+from sglora_cli.files import load_tensors, save_tensors
 from sglora_cli.packs import Pack, edited, file_name
-from sglora_cli.shelves import MANIFEST, built_folder, is_bundled, own_folder
+from sglora_cli.shelves import MANIFEST, built_folder, changing, is_bundled, own_folder
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,10 @@ def check_removable(folder: Path, recipe_folders: Sequence[Path]) -> None:
 def remove_pack(folder: Path, recipe_folders: Sequence[Path]) -> tuple[str, ...]:
     """Remove a pack that was built or imported here; returns what follows. Raises UsageError for any other."""
     check_removable(folder, recipe_folders)
-    drop_folder(folder)
+    with changing(folder):
+        if not folder.exists():
+            raise UnknownName(f"pack {folder.name!r} was removed by another process", "see `sglora pack list`")
+        drop_folder(folder)
     if any((root / folder.name / MANIFEST).is_file() for root in recipe_folders):
         return (f"the bundled pack {folder.name!r} is no longer hidden",)
     if settings.load().pack == folder.name:
@@ -67,10 +71,13 @@ def remove_expert(pack: Pack, expert: str, recipe_folders: Sequence[Path]) -> Re
     Generators and the joint adapter stay as they are. Raises UnknownName, Mismatch, BadFile for a
     damaged pack, or UsageError if a pack is where the copy would go.
     """
-    check_expert(pack, expert)
     target = own_folder(pack.folder, recipe_folders)
-    with edited(pack, target) as (folder, manifest):
-        _without(folder, pack, expert, manifest)
+    with changing(target):
+        own_folder(pack.folder, recipe_folders)  # another process may have made the copy while we waited
+        pack = Pack(pack.folder)  # or have changed the pack
+        check_expert(pack, expert)
+        with edited(pack, target) as (folder, manifest):
+            _without(folder, pack, expert, manifest)
     notes = [f"pack {target.name!r} is bundled and stays as it is: this copy of it hides it"]
     notes = [] if target == pack.folder else notes
     learned = [*pack.manifest["generators"], *(["joint"] if (target / "joint.safetensors").exists() else [])]

@@ -26,7 +26,8 @@ from typing import Any
 
 from sglora_cli import __version__
 from sglora_cli.contracts import Row
-from sglora_cli.errors import BadFile, Unavailable
+from sglora_cli.drafts import sync_folder, unwritable
+from sglora_cli.errors import BadFile
 from sglora_cli.strict import TEXT_LIMIT, json_value, read_bytes
 
 FORMAT = 1
@@ -117,22 +118,28 @@ def append(path: Path, lines: Iterable[str]) -> None:
     """Add lines of `Header.line` and `row_line`, flushed to the disk. Raises Unavailable."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
         with path.open("ab") as file:
             file.write("".join(lines).encode())
             file.flush()
             os.fsync(file.fileno())
+        if new:
+            sync_folder(path.parent)
     except OSError as error:
-        raise Unavailable(f"cannot write {path}: {error.strerror}", "name another file with --rows") from error
+        hint = "name another file with --rows; whole lines in it are kept, and the same command goes on after them"
+        raise unwritable(f"cannot write {path}", error, hint) from error
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cut off a last line that an interruption left unfinished."""
+    """Cut off a last line that an interruption left unfinished. A file that does not start as a rows file stays."""
+    start = f'{{"{KEY}"'.encode()
     try:
         data = path.read_bytes()
-        if data and not data.endswith(b"\n"):
+        ours = data.startswith(start) or start.startswith(data)
+        if data and ours and not data.endswith(b"\n"):
             os.truncate(path, data.rfind(b"\n") + 1)
     except OSError as error:
-        raise Unavailable(f"cannot mend {path}: {error.strerror}", "name another file with --rows") from error
+        raise unwritable(f"cannot mend {path}", error, "name another file with --rows") from error
 
 
 def _lines(path: Path) -> list[str]:

@@ -9,14 +9,19 @@ from pathlib import Path
 import platformdirs
 
 from sglora_cli.configs import RuntimeConfig
-from sglora_cli.errors import BadFile, UnknownName
-from sglora_cli.strict import toml_table
+from sglora_cli.errors import BadFile, Unavailable, UnknownName
+from sglora_cli.strict import TOML_LIMIT, read_bytes, toml_table
 
 
 def home() -> Path | None:
-    """The one folder that replaces all user folders, if SGLORA_HOME is set."""
+    """The one folder that replaces all user folders, if SGLORA_HOME is set. Raises Unavailable if it is a file."""
     value = os.environ.get("SGLORA_HOME")
-    return Path(value).expanduser() if value else None
+    if not value:
+        return None
+    folder = Path(value).expanduser()
+    if folder.is_file():
+        raise Unavailable(f"SGLORA_HOME is {value}, a file", "name a folder; it is made if it does not exist")
+    return folder
 
 
 def cache_folder() -> Path:

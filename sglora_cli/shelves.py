@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sglora_cli.errors import BadFile, UnknownName, UsageError
+from sglora_cli.drafts import drop_all_drafts, settle
+from sglora_cli.errors import BadFile, SgloraError, UnknownName, UsageError
 from sglora_cli.files import read_json
+from sglora_cli.locking import locked
 from sglora_cli.settings import Settings, cache_folder
 
 MANIFEST = "pack.json"
+_DAY = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -30,14 +36,45 @@ class Place:
             return {}
         return content if isinstance(content, dict) else {}
 
+    @property
+    def built_at(self) -> float:
+        """When it was built, in seconds; 0, the oldest, for a time in the future: the clock was wrong then."""
+        try:
+            seconds = (self.folder / MANIFEST).stat().st_mtime
+        except OSError:  # removed since it was listed
+            return 0.0
+        return seconds if seconds < time.time() + _DAY else 0.0
+
 
 def built_folder() -> Path:
     return cache_folder() / "packs"
 
 
+@contextmanager
+def changing(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a pack's folder, to put, replace or remove it; what a killed process left there is settled."""
+    key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
+    with locked(folder, wait, cache_folder() / "locks" / f"{key}.lock"):
+        settle(folder)
+        if folder.parent == built_folder():
+            drop_all_drafts(folder.parent)
+        yield
+
+
+def _settle_all(root: Path) -> None:
+    """Bring back packs that a kill caught between their old version and the new one."""
+    with suppress(OSError):
+        for old in root.glob(".*.old"):
+            target = root / old.name[1:].removesuffix(".old")
+            if not target.exists():
+                with suppress(SgloraError), changing(target, wait=False):  # its process lives, or we may not write
+                    pass
+
+
 def places(recipe_folders: Sequence[Path]) -> list[Place]:
     """All packs; one built here hides a bundled one of the same name."""
     found: dict[str, Place] = {}
+    _settle_all(built_folder())
     for root, origin in [*((folder, "bundled") for folder in recipe_folders), (built_folder(), "built")]:
         if root.is_dir():
             for manifest in sorted(root.glob(f"*/{MANIFEST}")):
@@ -66,7 +103,7 @@ def find(name: str, recipe_folders: Sequence[Path], settings: Settings, backbone
     if settings.pack:
         return _named(settings.pack, known), "set in the settings"
     built = [place for place in known.values() if place.origin == "built"]
-    built.sort(key=lambda place: (place.folder / MANIFEST).stat().st_mtime, reverse=True)
+    built.sort(key=lambda place: place.built_at, reverse=True)
     for place in built:
         if place.summary().get("backbone") == settings.backbone:
             return place, f"newest built pack of {settings.backbone}"
@@ -82,7 +119,7 @@ def _of_backbone(backbone: str, known: Mapping[str, Place]) -> Place:
     if not found:
         error = UnknownName.of("pack for a backbone", backbone, set(of.values()))
         raise UnknownName(error.message, f"{error.hint}; `sglora pack build RECIPE --backbone {backbone}` builds one")
-    return max(found, key=lambda place: (place.origin == "built", (place.folder / MANIFEST).stat().st_mtime))
+    return max(found, key=lambda place: (place.origin == "built", place.built_at))
 
 
 def _named(name: str, known: Mapping[str, Place]) -> Place:

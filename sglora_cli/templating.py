@@ -8,8 +8,8 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
+from sglora_cli.drafts import put_folder, scratch_folder
 from sglora_cli.errors import UsageError
-from sglora_cli.files import put_folder, scratch_folder
 
 PREFIX = "sglora-"
 _LONGEST = 24  # longer names would break lines of the templates

@@ -16,11 +16,14 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from sglora_cli.drafts import put_file, unwritable
 from sglora_cli.errors import BadFile, Unavailable
-from sglora_cli.files import KEY, packed_about, put_file, safetensors_header
+from sglora_cli.files import KEY, packed_about, safetensors_header
 
 _NAMES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
+
+_REMEDY = "make room, or move the cache with SGLORA_HOME; what is done is kept"
 
 Shapes = Mapping[str, tuple[torch.dtype, Sequence[int]]]
 
@@ -166,6 +169,4 @@ def _bytes_of(tensor: Tensor) -> memoryview:
 
 
 def _unwritable(path: Path, error: OSError) -> Unavailable:
-    return Unavailable(
-        f"cannot write {path}: {error.strerror}", "make room, or move the cache with SGLORA_HOME; what is done is kept"
-    )
+    return unwritable(f"cannot write {path}", error, _REMEDY)

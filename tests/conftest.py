@@ -78,9 +78,13 @@ def clipling(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def toys(tmp_path: Path) -> Path:
     """A data folder with one data set `toys`: two-coloured pictures whose captions name the colours."""
+    return write_toys(tmp_path)
+
+
+def write_toys(folder: Path) -> Path:
     from PIL import Image
 
-    root = tmp_path / "data" / "toys"
+    root = folder / "data" / "toys"
     (root / "images").mkdir(parents=True)
     rows = []
     pairs = [(a, b) for a in COLOURS for b in COLOURS if a != b]
@@ -95,7 +99,7 @@ def toys(tmp_path: Path) -> Path:
             captions = [f"a {top} {task} on a {bottom} floor", f"{top} {task} above {bottom}"]
             rows.append({"image": name, "task": task, "split": "train" if n < 5 else "test", "captions": captions})
     (root / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return tmp_path / "data"
+    return folder / "data"
 
 
 RECIPE = f"""

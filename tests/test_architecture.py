@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 ORDER = [  # a module may import those above it
     ("errors", "__init__"),
     ("strict",),
-    ("configs", "contracts", "devices", "files", "progressing", "printing", "offline", "text_rows"),
+    ("drafts",),
+    ("configs", "contracts", "devices", "files", "progressing", "printing", "offline", "stopping", "text_rows"),
     (
         "guarding",
         "vetting",
@@ -30,9 +31,9 @@ ORDER = [  # a module may import those above it
         "wording",
         "schemas",
     ),
-    ("caching", "checkpoints", "journal", "locking", "losses", "templating", "tensor_rows"),
+    ("checkpoints", "journal", "locking", "losses", "templating", "tensor_rows"),
     ("host", "packages", "shelves", "faults", "caption_texts", "statistics"),
-    ("charts", "preferences", "completing"),
+    ("charts", "caching", "preferences", "completing"),
     ("plotting",),
     ("adapters", "retrieval", "captioning"),
     ("batches", "lowrank", "attaching", "caption_import"),

@@ -84,7 +84,7 @@ def test_an_interrupted_run_goes_on(run, toy_pack, file, monkeypatch):
     monkeypatch.setattr(measuring, "encode_images", stops)
     stopped = run("bench", "--rows", file, "--fresh")
     assert stopped.exit_code == 130
-    assert "interrupted; finished steps are kept" in stopped.stderr
+    assert "interrupted; finished steps are kept, and the same command goes on" in stopped.stderr
     monkeypatch.setattr(measuring, "encode_images", whole)
     with file.open("ab") as torn:
         torn.write(b'{"method": "top-')

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import install
+from filelock import FileLock
 from trees import captioned, picture
 
 from sglora_datasets.folder import Folder
@@ -165,9 +166,7 @@ def test_a_dry_run_counts_and_writes_nothing(caption, album):
 
 
 def test_two_runs_do_not_write_one_file(caption, album):
-    fcntl = pytest.importorskip("fcntl")
-    with (album / "captions.jsonl").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(album / ".captions.jsonl.lock", thread_local=False):
         result = caption()
     assert result.exit_code == 6
     assert result.stderr.startswith(f"error: another process is writing {album}/captions.jsonl\n")

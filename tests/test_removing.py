@@ -8,6 +8,7 @@ import os
 import pytest
 import torch
 
+from sglora_cli import drafts
 from sglora_cli.packs import Pack
 
 
@@ -191,6 +192,7 @@ def test_of_a_bundled_pack_a_copy_is_changed(run, own_home):
 
 
 def test_if_the_new_version_cannot_be_put_there_the_old_one_comes_back(run, toy_pack, own_home, monkeypatch):
+    monkeypatch.setattr(drafts, "exchanged", lambda one, other: False)  # a system that cannot exchange two names
     folder, replace = own_home / "cache/packs/toys", os.replace
 
     def refuse(source, target):
@@ -201,6 +203,9 @@ def test_if_the_new_version_cannot_be_put_there_the_old_one_comes_back(run, toy_
     monkeypatch.setattr(os, "replace", refuse)
     result = run("pack", "remove", "toys", "toys/ball", "--yes")
     assert result.exit_code == 6
-    assert result.stderr == f"error: cannot put 'toys' into {folder.parent}: No space left on device\n"
+    assert result.stderr == (
+        f"error: cannot put 'toys' into {folder.parent}: No space left on device\n"
+        "hint: make room there, or choose another place\n"
+    )
     assert len(Pack(folder).experts.names) == 4
     assert packs(own_home) == ["toys"]

@@ -20,6 +20,7 @@ from sglora_cli.api import (
     cache_folder,
     content_hash,
     file_hash,
+    locked,
     progress,
     put_folder,
     scratch_folder,
@@ -82,9 +83,11 @@ def _images(root: Path, cifar: Cifar) -> Path:
     key = content_hash([file_hash(path) for path in files(root)])[:16]
     folder = cache_folder() / "images" / f"cifar100-{key}"
     if not folder.is_dir():
-        with scratch_folder(folder) as draft:
-            _write(draft, cifar)
-            put_folder(draft, folder)
+        with locked(folder):
+            if not folder.is_dir():
+                with scratch_folder(folder) as draft:
+                    _write(draft, cifar)
+                    put_folder(draft, folder)
     return folder
 
 

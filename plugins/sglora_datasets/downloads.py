@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import shutil
 import ssl
 import time
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sglora_cli.api import BadFile, Unavailable, offline, progress
+from sglora_cli.api import BadFile, Unavailable, cache_folder, content_hash, locked, offline, progress, put_file
 
 CHUNK = 1 << 20
 TRIES = 5
@@ -58,12 +57,14 @@ def downloaded(remote: Remote, folder: Path, note: Callable[[str], None]) -> Pat
     if offline():
         raise Unavailable(f"{remote.url} is not downloaded: SGLORA_OFFLINE is set", f"unset it, or put it at {target}")
     part = target.with_name(f"{target.name}.part")
+    lock = cache_folder() / "locks" / f"{content_hash(str(target.resolve()))[:32]}.lock"
     note(f"downloading {remote.url} into {folder}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _persist(remote, part, note)
-        check(remote, part, remote.name)
-        os.replace(part, target)
+        with locked(target, place=lock):  # two processes would both add to the part
+            if not target.is_file():
+                _persist(remote, part, note)
+                check(remote, part, remote.name)
+                put_file(part, target)
     except OSError as error:
         raise Unavailable(f"cannot write {part}: {error.strerror}", "make room, then run it again to go on") from error
     return target

@@ -7,15 +7,13 @@ import gzip
 import os
 import shutil
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from sglora_cli.api import BadFile, Unavailable
+from sglora_cli.api import BadFile, Unavailable, scratch_folder, sync_tree
 
 _CHUNK = 1 << 20
 AT_ONCE = 64 << 20
@@ -33,9 +31,8 @@ def unpacked(archive: Path, root: Path, wanted: Callable[[str], bool] = lambda n
     """
     entries = _zip_entries if archive.suffix == ".zip" else _tar_entries
     try:
-        root.mkdir(parents=True, exist_ok=True)
         left = max(_FREE, _RATIO * archive.stat().st_size)
-        with _scratch(root) as draft:
+        with scratch_folder(root / "unpacking") as draft:
             for name, size, content in entries(archive):
                 left -= size
                 if left < 0:
@@ -45,6 +42,7 @@ def unpacked(archive: Path, root: Path, wanted: Callable[[str], bool] = lambda n
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with target.open("xb") as file:
                         shutil.copyfileobj(content, file, _CHUNK)
+            sync_tree(draft)  # whoever finds the mark of an unpacked archive relies on it
             _moved(draft, root)
     except _BROKEN as error:
         raise BadFile(f"{archive} is not a whole archive: {error}", "remove it, then fetch it again") from None
@@ -71,15 +69,6 @@ class Bounded:
 def plain(file: Any) -> tarfile.TarFile:
     """A plain tar, none of whose headers is read into memory whole if it is large."""
     return tarfile.open(fileobj=Bounded(file), mode="r:")  # type: ignore[call-overload]
-
-
-@contextmanager
-def _scratch(root: Path) -> Iterator[Path]:
-    draft = Path(tempfile.mkdtemp(dir=root, prefix=".unpacking.", suffix=".draft"))
-    try:
-        yield draft
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _moved(draft: Path, root: Path) -> None:

@@ -95,8 +95,8 @@ def command(
     if dry_run:
         _print_estimate(benchmarking.estimate(plan, measurer), as_json)
         return
-    log = log_of(rows, plan.header(" ".join(["sglora bench", *sys.argv[2:]]), asked["table"]))
-    measured = benchmarking.run(plan, measurer, log)
+    with log_of(rows, plan.header(" ".join(["sglora bench", *sys.argv[2:]]), asked["table"])) as log:
+        measured = benchmarking.run(plan, measurer, log)
     if not as_json:
         say(f"{measurer.count.encoded} images encoded, {measurer.count.saved} saved; rows in {log.path}")
     text = render.render(benchmarking.report(plan, measured, paper))

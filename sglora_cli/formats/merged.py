@@ -39,7 +39,9 @@ def write(path: Path, adapter: AdapterFile, model: Model) -> None:
         # Straight to the file: a checkpoint is too large for a second copy in memory.
         save_file(tensors, path, metadata={KEY: packed_about(about)})
     except (OSError, SafetensorError) as error:
-        raise Unavailable(f"cannot write {path}: {error}", "choose another place with -o") from error
+        raise Unavailable(
+            f"cannot write {path}: {error}", "make room there, or choose another place with -o"
+        ) from error
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from sglora_cli.adapters import Layout
 from sglora_cli.contracts import Model
+from sglora_cli.drafts import put_file, put_folder, scratch_folder
 from sglora_cli.errors import Mismatch, UnknownName, UsageError
-from sglora_cli.files import put_file, put_folder, scratch_folder
 from sglora_cli.formats import clip_lora, merged, peft
 from sglora_cli.formats.native import AdapterFile, save_adapter
 from sglora_cli.formats.reading import read_adapter

@@ -26,6 +26,7 @@ COMMANDS = {
     "pack": "Build, list, show, verify, change, export and import packs.",
     "data": "List, fetch, caption and check data sets.",
     "plugins": "List plugins and find broken ones.",
+    "docs": "Show the documentation: tutorial, how-to pages, reference, method.",
 }
 
 

@@ -12,7 +12,7 @@ import sglora_cli.api
 ROOT = Path(__file__).parent.parent
 ORDER = [  # a module may import those above it
     ("errors", "__init__"),
-    ("configs", "contracts", "devices", "files", "progressing", "printing"),
+    ("configs", "contracts", "devices", "documents", "files", "progressing", "printing"),
     (
         "hookspecs",
         "settings",

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
+from console import blocks, shown
 
+from sglora_cli.cli import main
 from sglora_cli.documents import pages
 
 ROOT = Path(__file__).parent.parent
@@ -47,6 +51,7 @@ def test_a_terminal_gets_it_laid_out(run, monkeypatch):
 
     paged = []
     monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("LINES", "10")
     monkeypatch.setattr(docs.click, "echo_via_pager", paged.append)
     docs._page_out("# Title\n\n" + "A *word* and more of them. " * 40)
     assert "Title" in paged[0]
@@ -110,3 +115,31 @@ def test_nothing_of_a_machine_stands_in_a_page(path):
 def test_links_of_a_page_are_found_and_anchors_are_those_of_github():
     assert links("[a](b.md) `[c](d.md)` [e](#f)\n```\n[g](h.md)\n```") == ["b.md", "#f"]
     assert anchors("# On disk\n## Exit codes, and `what`\n## On disk") == {"on-disk", "exit-codes-and-what", "on-disk-1"}
+
+
+SHOWN = [
+    (path, one)
+    for path in (*(page.path for page in PAGES.values()), ROOT / "README.md")
+    for block in blocks(path)
+    if block.language == "console"
+    for one in shown(block)
+    if one.command.startswith("sglora ")
+]
+
+
+@pytest.mark.parametrize(("path", "one"), SHOWN, ids=lambda x: x.name if isinstance(x, Path) else x.command[:70])
+def test_a_shown_command_is_one_of_the_program(path, one):
+    """Its command and options exist and have values of their kinds; the tutorial's and README's also run, elsewhere."""
+    words = shlex.split(one.command, comments=True)[1:]
+    words = words[: words.index("<")] if "<" in words else words
+    command: click.Command = main
+    while isinstance(command, click.Group) and not words[0].startswith("-"):
+        command = command.get_command(click.Context(command), words[0]) or pytest.fail(f"no command {words[0]}")
+        words = words[1:]
+    if not isinstance(command, click.Group):
+        command.make_context(command.name, list(words))
+
+
+def test_a_wrong_option_would_be_seen():
+    with pytest.raises(click.NoSuchOption):
+        main.get_command(click.Context(main), "inspect").make_context("inspect", ["starter", "--jsn"])

@@ -193,8 +193,8 @@ def _environment() -> list[str]:
     lines = [
         "## Settings and environment",
         "",
-        "Settings are texts in `settings.toml` of the user configuration; a variable of the environment goes before it, an option",
-        "before both.",
+        "Settings are texts in `settings.toml` of the user configuration; the environment goes before it, an option before",
+        "both.",
         "",
     ]
     texts = _attributes(settings.Settings)
@@ -243,7 +243,7 @@ def _generators(host: Host) -> list[str]:
     lines = [
         "## Generators",
         "",
-        "`--generator NAME`, or `NAME:setting=value/setting=value` where a generator has settings; `--baselines` takes several.",
+        "`--generator NAME`, or `NAME:setting=value/setting=value` where it has settings; `--baselines` takes several.",
         "",
     ]
     seen: dict[type, str] = {}

@@ -114,7 +114,11 @@ def test_nothing_of_a_machine_stands_in_a_page(path):
 
 def test_links_of_a_page_are_found_and_anchors_are_those_of_github():
     assert links("[a](b.md) `[c](d.md)` [e](#f)\n```\n[g](h.md)\n```") == ["b.md", "#f"]
-    assert anchors("# On disk\n## Exit codes, and `what`\n## On disk") == {"on-disk", "exit-codes-and-what", "on-disk-1"}
+    assert anchors("# On disk\n## Exit codes, and `what`\n## On disk") == {
+        "on-disk",
+        "exit-codes-and-what",
+        "on-disk-1",
+    }
 
 
 SHOWN = [

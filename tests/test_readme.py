@@ -34,7 +34,7 @@ MORE = {  # what is added to a command as README has it: to name what a list of 
 
 
 def commands() -> list[str]:
-    """Of the lines of README: `a && b` and `sglora pack list | show` are two each; comments and repetitions are none."""
+    """Of README's lines: `a && b` and `sglora pack list | show` are two each; comments and repetitions are none."""
     found = []
     for line in README.read_text(encoding="utf-8").splitlines():
         if line.startswith(("    sglora ", "    pip ")):

@@ -1,4 +1,4 @@
-"""The reference says what the program is: it is generated from it, and so is the plugin guide from plugins/README.md."""
+"""The reference is generated from the program, and the plugin guide from plugins/README.md."""
 
 from __future__ import annotations
 

@@ -193,8 +193,8 @@ def _environment() -> list[str]:
     lines = [
         "## Settings and environment",
         "",
-        "Settings are texts in `settings.toml` of the user configuration; the environment goes before it, an option before",
-        "both.",
+        "Settings are texts in `settings.toml` of the user configuration; the environment goes before it, an option",
+        "before both.",
         "",
     ]
     texts = _attributes(settings.Settings)

@@ -188,7 +188,8 @@ def _is(about: Mapping[str, Any], key: str) -> bool:
 def _environment() -> list[str]:
     known = {f"SGLORA_{spec.name.upper()}" for spec in dataclasses.fields(settings.Settings)} | set(ENVIRONMENT)
     sources = [path for place in ("sglora_cli", "plugins") for path in (ROOT / place).rglob("*.py")]
-    used = {name for path in sources for name in re.findall(r"SGLORA_[A-Z]+\b", path.read_text(encoding="utf-8"))}
+    asked = re.compile(r'environ(?:\.get\(|\[)"(SGLORA_[A-Z_]+)"')
+    used = {name for path in sources for name in asked.findall(path.read_text(encoding="utf-8"))}
     assert used <= known, f"tests/reference.py says nothing of {used - known}"
     lines = [
         "## Settings and environment",

@@ -35,7 +35,7 @@ def test_a_page_is_printed_as_it_is_where_no_terminal_is(run):
 
 
 def test_pages_are_json(run):
-    listed = json.loads(run("docs", "--json").stdout)
+    listed = json.loads(run("docs", "--json").stdout)["pages"]
     assert [one["name"] for one in listed] == list(PAGES)
     assert json.loads(run("docs", "method", "--json").stdout)["text"] == PAGES["method"].text
 

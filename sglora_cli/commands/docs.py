@@ -15,7 +15,7 @@ _WIDEST = 100  # columns; longer lines are hard to read
 
 @click.command("docs")
 @click.argument("page", default="")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of the pages, or one JSON object of PAGE.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: the pages, or PAGE and its text.")
 def command(page: str, as_json: bool) -> None:
     """Show a PAGE of the documentation, or list the pages.
 
@@ -32,7 +32,7 @@ def command(page: str, as_json: bool) -> None:
     pages = list(documents.pages().values())
     if as_json:
         facts = [{"name": one.name, "summary": one.summary, "file": str(one.path)} for one in pages]
-        click.echo(json.dumps(facts, indent=1))
+        click.echo(json.dumps({"pages": facts}, indent=1))
     else:
         print_rows(("page", "what"), [[one.name, one.summary] for one in pages])
 

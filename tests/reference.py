@@ -138,7 +138,8 @@ def _option(param: click.Option) -> str:
     value = "" if param.is_flag else f" {param.metavar or _kind(param.type)}"
     shown = param.default if isinstance(param.default, (int, float, str, Path)) else None
     default = f" Default: `{shown}`." if shown not in (None, "") and not isinstance(shown, bool) else ""
-    return f"* `{names}{value}` {_sentence(param.help or '')}{default}"
+    needed = " Required." if param.required else ""
+    return f"* `{names}{value}`: {_sentence(param.help or '')}{needed}{default}"
 
 
 def _kind(kind: click.ParamType) -> str:
@@ -165,7 +166,7 @@ def _knobs(kind: Any, option: bool = False, fixed: Mapping[str, Any] | None = No
         name = "--" + spec.name.replace("_", "-") if option else spec.name
         default = (fixed or {}).get(spec.name, spec.default)
         shown = "" if option and default in ("", False) else f" = {_toml(default)}"
-        lines.append(f"* `{name}{shown}` {_sentence(spec.metadata.get('help', ''))}{_range(spec.metadata)}")
+        lines.append(f"* `{name}{shown}`: {_sentence(spec.metadata.get('help', ''))}{_range(spec.metadata)}")
     return lines
 
 
@@ -247,18 +248,17 @@ def _generators(host: Host) -> list[str]:
         "`--generator NAME`, or `NAME:setting=value/setting=value` where it has settings; `--baselines` takes several.",
         "",
     ]
-    seen: dict[type, str] = {}
+    seen: dict[type, list[str]] = {}
     for name in host.generators:
         one = host.generators[name]
-        marks = ["is trained when a pack is built"] * one.learns
-        marks += [f"needs {need} of the unseen task"] if (need := getattr(one, "needs", "")) else []
-        lines.append(f"* `{name}` ({one.label}): {_sentence(one.summary + (', ' if marks else '') + ', '.join(marks))}")
+        marks = " Trained when a pack is built." if one.learns else ""
+        marks += f" Needs {need} of the unseen task." if (need := getattr(one, "needs", "")) else ""
+        lines.append(f"* `{name}` ({one.label}): {_sentence(one.summary)}{marks}")
         rule = getattr(one, "rule", None)
         if hasattr(one, "member") and dataclasses.is_dataclass(rule):
-            seen.setdefault(type(rule), name)
-    for kind, first in seen.items():
-        names = [name for name in host.generators if isinstance(getattr(host.generators[name], "rule", None), kind)]
-        same = f"{len(names)} generators from `{first}` on" if len(names) > 3 else ", ".join(f"`{n}`" for n in names)
+            seen.setdefault(type(rule), []).append(name)
+    for kind, names in seen.items():
+        same = ", ".join(f"`{name}`" for name in names)
         lines += ["", f"Settings of {same}. {_doc(kind)}", "", *_rule(kind)]
     return lines
 
@@ -295,9 +295,9 @@ def _files() -> list[str]:
     required = sorted(packs._FIELDS)
     assert required == sorted(PACK), "tests/reference.py and packs.py differ in what pack.json holds"
     return [
-        *["## Files", "", "### Adapter", "", adapter, "", *(f"* `{key}` {text}" for key, text in ADAPTER.items())],
+        *["## Files", "", "### Adapter", "", adapter, "", *(f"* `{key}`: {text}" for key, text in ADAPTER.items())],
         *["", "### Pack", "", *_block(_after(packs.__doc__, "<pack>/")), "", "`pack.json`:", ""],
-        *[*(f"* `{key}` {text}" for key, text in PACK.items()), "", "### Rows", ""],
+        *[*(f"* `{key}`: {text}" for key, text in PACK.items()), "", "### Rows", ""],
         *["What `sglora bench --rows FILE` writes, JSON lines:", "", *_block(_after(rows_files.__doc__, "{"))],
     ]
 
@@ -306,7 +306,7 @@ def _contracts() -> list[str]:
     lines = ["## Hooks and contracts", "", "How to write a plugin: [plugins](plugins.md). Hooks:", ""]
     for name, hook in vars(hookspecs).items():
         if name.startswith("sglora_"):
-            lines.append(f"* `{name}() -> {inspect.signature(hook).return_annotation}` {_doc(hook)}")
+            lines.append(f"* `{name}() -> {inspect.signature(hook).return_annotation}`: {_doc(hook)}")
     protocols = [
         kind
         for kind in vars(contracts).values()

@@ -55,7 +55,7 @@ def _page_out(text: str) -> None:
     console = Console()
     console.width = min(console.width, _WIDEST)
     with console.capture() as captured:
-        console.print(Markdown(text, hyperlinks=False))
+        console.print(Markdown(documents.without_links(text), hyperlinks=False))
     laid_out = captured.get()
     if laid_out.count("\n") < console.height:
         click.echo(laid_out, nl=False)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from console import blocks, difference, run, shown
+from console import Shown, blocks, difference, run, shown
 
 from sglora_cli.documents import FOLDER
 
@@ -44,3 +45,13 @@ def test_a_step_prints_what_the_page_shows(one, done):
     code, output = done[one.number]
     assert difference(one, output) == ""
     assert (code != 0) == any(line.startswith("error:") for line in one.output)
+
+
+def test_what_a_page_shows_is_compared():
+    """The comparison itself: words and whole numbers must be equal, decimals close, `...` may be anything."""
+    one = Shown("x", ("3 files in ...", "...", "norm 1.50 of 2"), 1, vary=False)
+    assert difference(one, "3 files in /a\nb\nc: 50 %, 3 s left\nnorm 1.51 of 2\n") == ""
+    assert difference(one, "3 files in /a\nnorm 1.9 of 2\n") == "1.50 on the page, 1.9 printed"
+    assert "and it prints" in difference(one, "4 files in /a\nnorm 1.5 of 2\n")
+    assert difference(replace(one, vary=True), "3 files in /a\nnorm 7.0 of 9\n") == ""
+    assert "and it prints" in difference(replace(one, vary=True), "3 files in /a\nform 1.5 of 2\n")

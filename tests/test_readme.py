@@ -25,7 +25,7 @@ MORE = {  # what is added to a command as README has it: to name what a list of 
     "sglora bench --pack birds --on flowers --rows rows.jsonl": "--tasks pug",
     "sglora bench --table ablation-k": "--tasks pug --baselines top-k",
     "sglora data caption pets --path DIR/oxford-iiit-pet": "--dry-run",  # Qwen2-VL's weights are not here
-    "sglora pack build starter --data DIR": "--limit 2",
+    "sglora pack build starter --data DIR": "--limit 2 --dry-run",  # test_tutorial.py builds a pack
     "sglora pack remove": "birds --yes",
     "sglora pack export": "starter",
     "sglora pack import": "starter.sglora.zip --name again",

@@ -22,10 +22,11 @@ import click
 
 from sglora_cli import configs, contracts, errors, hookspecs, packs, recipes, rows_files, settings
 from sglora_cli.cli import COMMANDS, main
-from sglora_cli.documents import FOLDER
 from sglora_cli.host import Host
 
 ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "sglora_cli" / "docs"
+"""That of the checkout, whatever is installed."""
 RUNTIME = [spec.name for spec in dataclasses.fields(configs.RuntimeConfig)]
 ENVIRONMENT = {
     "SGLORA_HOME": "One folder instead of all user folders: `settings.toml` in it, and `cache/`.",
@@ -326,7 +327,7 @@ def plugin_guide() -> str:
 
 
 def _moved(link: re.Match[str]) -> str:
-    target = os.path.relpath((ROOT / "plugins" / link[1]).resolve(), FOLDER.resolve())
+    target = os.path.relpath(ROOT / "plugins" / link[1], FOLDER)
     return f"]({Path(target).as_posix()})"
 
 

@@ -105,10 +105,14 @@ def _commands() -> list[str]:
 
 def _command(name: str, command: click.Command) -> Iterator[str]:
     yield from [f"### {name}", "", *_help(command), ""]
+    if not isinstance(command, click.Group) or command.invoke_without_command:
+        yield from _usage(name, command)
     if isinstance(command, click.Group):
         for sub in sorted(command.commands):
             yield from _command(f"{name} {sub}", command.commands[sub])
-        return
+
+
+def _usage(name: str, command: click.Command) -> Iterator[str]:
     words = [_argument(p) for p in command.params if isinstance(p, click.Argument)]
     yield from ["```", " ".join([name, *words, "[OPTIONS]"]), "```", ""]
     options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]

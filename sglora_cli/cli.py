@@ -33,6 +33,7 @@ COMMANDS = {
     "settings": "Show and change what is set once.",
     "cache": "Say what lies in the user cache, and make room.",
     "doctor": "Say what works here, and how to mend what does not.",
+    "docs": "Show the documentation: tutorial, how-to pages, reference, method.",
     "completion": "Print the script that completes commands in your shell.",
     "schema": "Say what --json prints, as JSON Schema.",
 }

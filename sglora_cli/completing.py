@@ -17,7 +17,14 @@ from sglora_cli.host import Host
 
 FORMATS = ("safetensors", "peft", "peft-flat", "open_clip", "clip-lora")
 TABLES = ("all", "in", "cross", "flickr", "retrieval", "classification")
-ABLATIONS = ("ablation-k", "ablation-tau", "ablation-samples", "ablation-description", "ablation-expert")
+ABLATIONS = (
+    "ablation-k",
+    "ablation-tau",
+    "ablation-samples",
+    "ablation-description",
+    "ablation-expert",
+    "ablation-condition",
+)
 
 Source = Callable[[click.Context], Iterable[str]]
 
@@ -76,6 +83,7 @@ _EVERYWHERE: dict[str, Source] = {
     "value": _values,
 }
 _IN: dict[str, Source] = {
+    "plugins check name": lambda context: _host().backbones,
     "pack show name": _packs,
     "pack verify name": _packs,
     "pack export name": _packs,

@@ -1,7 +1,7 @@
 """What a plugin does at work: its exceptions and wrong answers become PluginErrors that name it.
 
 Every value of a registry comes out of it guarded, and so does what its `load`, `fit`, `restore` and `member`
-return. Errors of ours, interruptions and a lack of memory pass as they are. No torch at import time.
+return. Errors of ours, interruptions and failures of the machine pass as they are. No torch at import time.
 
 Shapes: N images, C texts, T or S adapters, D embedding, P numbers of an adapter.
 """
@@ -17,9 +17,7 @@ from typing import Any
 
 from sglora_cli.contracts import Photo, Task
 from sglora_cli.errors import PluginError, SgloraError
-
-PASSES = ("MemoryError", "OutOfMemoryError")
-"""Not the plugin's fault: the second is torch's."""
+from sglora_cli.stopping import failure_of
 
 
 class Guarded:
@@ -50,7 +48,7 @@ class Guarded:
         except SgloraError:
             raise
         except Exception as error:  # a stranger's code may raise anything
-            if type(error).__name__ in PASSES:
+            if failure_of(error):  # the machine's fault, not the plugin's
                 raise
             raise self._blamed(name, error) from error
         if check := CHECKS.get((self._kind, name)):

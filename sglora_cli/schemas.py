@@ -154,6 +154,7 @@ SHAPES: dict[str, Any] = {
     "plugins doctor": {"plugins": {"*": str}, "problems": [_TROUBLE], "remarks": [_TROUBLE]},
     "plugins new": {"folder": str, "kind": str, "name": str},
     "plugins check": {"kind": str, "name": str, "checks": [{"check": str, "asks": str, "wrong": ANY}]},
+    "docs": {"pages": [{"name": str, "title": str}]},
     "settings": {"file": str, "settings": {"*": _SETTING}},
     "settings set": {"file": str, "key": str, **_SETTING},
     "settings unset": {"file": str, "key": str, **_SETTING},

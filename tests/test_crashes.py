@@ -297,10 +297,12 @@ def test_a_signal_ends_a_command_and_says_how_to_go_on(stage, run, monkeypatch, 
         os.kill(os.getpid(), getattr(signal, number))
         time.sleep(1)
 
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in a shell's background
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         patch.setattr(sglora_tiny.TinyModel, "encode_text", stopped)
         result = run(*[text.format(stage) for text in arguments])
+    signal.signal(signal.SIGINT, handler)
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
         code,
         f"{word}; finished steps are kept, and the same command goes on after them",
@@ -335,12 +337,12 @@ def test_a_machine_that_fails_is_no_bug(stage, run, monkeypatch, error, said):
 
 
 def test_another_error_is_still_a_bug(stage, run, monkeypatch):
-    import sglora_tiny
+    from sglora_cli import generating
 
-    def failing(*_: object) -> None:
+    def failing(*_: object, **__: object) -> None:
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(sglora_tiny.TinyModel, "encode_text", failing)
+    monkeypatch.setattr(generating, "check_generator", failing)
     result = run(*COMMANDS["generate"])
     assert result.exit_code == 1
     assert isinstance(result.exception, RuntimeError)

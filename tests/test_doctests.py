@@ -13,6 +13,7 @@ import pytest
     [
         "sglora_cli.caption_files",
         "sglora_cli.caption_texts",
+        "sglora_cli.documents",
         "sglora_cli.retrieval",
         "sglora_cli.rows_files",
         "sglora_cli.semantics",

@@ -243,7 +243,7 @@ def test_cleaning_by_age_and_kind(run, cached):
 
 
 def test_what_is_being_made_stays(cached):
-    with FileLock(cached["features"].with_name("a.safetensors.lock")):
+    with FileLock(cached["features"].with_name(".a.safetensors.lock")):
         done = caching.clean(caching.chosen(["features", "work"]))
     assert [item.path for item in done.removed] == [cached["work"]]
     assert [(item.path, reason) for item, reason in done.kept] == [(cached["features"], "another process is making it")]

@@ -112,7 +112,9 @@ def test_commands_about_packs_and_data(told, toys, tiny, recipe, tmp_path):
 
 def test_captions(told, tmp_path, toys):
     (tmp_path / "more.csv").write_text("image,caption\nimages/mug_0.png,a mug\n")
-    (toys / "toys" / "captions.jsonl").write_text("")
+    (toys / "toys" / "captions.jsonl").unlink()
+    names = [{"image": f"images/mug_{n}.png", "name": "mug"} for n in range(3)]
+    (toys / "toys" / "names.jsonl").write_text("".join(json.dumps(row) + "\n" for row in names))
     told("data caption --dry-run", "folder", "--path", toys / "toys")
 
 

@@ -145,7 +145,7 @@ def test_built_ins_and_the_examples_in_tests_have_no_problem_and_no_remark(site)
 
 def test_a_plugin_that_prints_does_not_spoil_json(run, site):
     install(site, "loud", "loud", giving("reporters", "[print('asked') or R()]", "print('hello')\n" + REPORTER))
-    names = [row["name"] for row in json.loads(run("plugins", "list", "--json").stdout)]
+    names = [row["name"] for row in json.loads(run("plugins", "list", "--json").stdout)["plugins"]]
     assert "r" in names
     sys.modules.pop("loud", None)
     doctor = run("plugins", "doctor")

@@ -81,9 +81,9 @@ def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         about = {key: row[key] for key in keys if key in row and (row[key] or key != "split")}
         first, image = images.setdefault(row["image"], (number, dict(about)))
         for key, value in about.items():
-            if image[key] != value:
+            if (before := image.get(key)) != value:
                 raise BadFile(
-                    f"{path}, line {number}: {key} of {row['image']!r} is {value!r}, in line {first} {image[key]!r}"
+                    f"{path}, line {number}: {key} of {row['image']!r} is {value!r}, in line {first} {before!r}"
                 )
         if "caption" in row:
             image.setdefault("captions", []).append(row["caption"])

@@ -60,6 +60,7 @@ def downloaded(remote: Remote, folder: Path, note: Callable[[str], None]) -> Pat
     lock = cache_folder() / "locks" / f"{content_hash(str(target.resolve()))[:32]}.lock"
     note(f"downloading {remote.url} into {folder}")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with locked(target, place=lock):  # two processes would both add to the part
             if not target.is_file():
                 _persist(remote, part, note)

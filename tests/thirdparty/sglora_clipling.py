@@ -133,6 +133,9 @@ class CliplingBackbone:
         return Clipling()
 
 
+SGLORA_API = "1.0"
+
+
 @hookimpl
 def sglora_backbones():
     return [CliplingBackbone()]

@@ -60,6 +60,9 @@ class HfBackbone:
         return HfModel(pick_device(runtime.device))
 
 
+SGLORA_API = "1.0"
+
+
 @hookimpl
 def sglora_backbones():
     return [HfBackbone()]

@@ -27,6 +27,9 @@ class Parrot:
         return ParrotModel()
 
 
+SGLORA_API = "1.0"
+
+
 @hookimpl
 def sglora_captioners():
     return [Parrot()]

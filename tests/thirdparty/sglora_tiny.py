@@ -63,6 +63,9 @@ class TinyBackbone:
         return TinyModel()
 
 
+SGLORA_API = "1.0"
+
+
 @hookimpl
 def sglora_backbones():
     return [TinyBackbone()]

@@ -174,7 +174,11 @@ def test_a_recipe_says_what_is_absent_all_at_once(check, tmp_path):
     [
         (["foldr"], 3, "error: no dataset named 'foldr'\nhint: did you mean 'folder'?\n"),
         (["folder", "--recipe", "startr"], 3, "error: no recipe named 'startr'\nhint: did you mean 'starter'?\n"),
-        (["folder", "--recipe", "none.toml"], 4, "error: recipe none.toml does not exist\nhint: did you mean 'pyproject.toml'?\n"),
+        (
+            ["folder", "--recipe", "none.toml"],
+            4,
+            "error: recipe none.toml does not exist\nhint: did you mean 'pyproject.toml'?\n",
+        ),
         (["folder", "--report", "x"], 2, "error: a report is written as .html, got x\nhint: try --report x.html\n"),
         (["folder", "--distance", "9"], 2, "error: distance must be at most 8, got 9\n"),
     ],

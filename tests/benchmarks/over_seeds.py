@@ -31,7 +31,7 @@ def joined(first: Sequence[Row], second: Sequence[Row]) -> list[Row]:
     other = {key(row): row for row in second}
     found = []
     for row in first:
-        if key(row) in other:
+        if row.hits and key(row) in other:  # chance has none
             hits = [*unpack_hits(row.hits), *unpack_hits(other[key(row)].hits)]
             found.append(replace(row, hits=pack_hits(hits), value=100 * sum(hits) / len(hits)))
     return found

@@ -136,8 +136,8 @@ def _tasks(result: Any, args: tuple[Any, ...]) -> str:
             if split not in ("train", "test"):
                 return f"gives task {task.name!r} a split {split!r}; splits are train and test"
             for photo in photos:
-                if not isinstance(photo, Photo) or not photo.captions or isinstance(photo.captions, str):
-                    return f"gives task {task.name!r} what is no Photo with captions: {photo!r:.100}"
+                if not isinstance(photo, Photo) or isinstance(photo.captions, str):  # `data check` tells who has none
+                    return f"gives task {task.name!r} what is no Photo with a list of captions: {photo!r:.100}"
     return ""
 
 

@@ -87,7 +87,7 @@ def test_the_oracles_row_is_what_its_adapter_scores_on_the_photos(run, tiny, cif
     [
         (["x"], 4, "label_of is not a list of whole numbers"),
         ("01", 4, "label_of is not a list of whole numbers"),
-        ([0, 3], 4, "label_of must name one of 3 classes for each of 6 images, at least one"),
+        ([0, 3], 4, "its captions, photos and classes do not fit each other"),
     ],
 )
 def test_labels_a_pack_cannot_mean_are_refused(run, tiny, cifar, tmp_path, own_home, labels, code, message):

@@ -18,6 +18,7 @@ NOT_RUN = {
     "pip install .": "needs the package index; .ci/run does it in a fresh environment",
     "pip install '.[test,oracle]'": "as above",
     "pytest": "this is pytest",
+    "sglora pack import birds.sglora.zip --signers allowed_signers": "needs a key; test_signatures.py makes one",
     "sglora data fetch": "needs the network; test_downloads.py fetches from a server of its own",
 }
 MORE = {  # what is added to a command as README has it: to name what a list of commands leaves open, or to save time
@@ -30,6 +31,7 @@ MORE = {  # what is added to a command as README has it: to name what a list of 
     "sglora pack export": "starter",
     "sglora pack import": "starter.sglora.zip --name again",
     "sglora plugins check": "starter",
+    "sglora cache clean": "--yes",
 }
 
 

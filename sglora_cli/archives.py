@@ -24,7 +24,8 @@ from sglora_cli.drafts import put_folder, scratch_folder, writing
 from sglora_cli.errors import BadFile, SgloraError, Unavailable, UsageError
 from sglora_cli.files import load_tensors, parse_json
 from sglora_cli.host import Host
-from sglora_cli.packs import Pack, checked_manifest, seal
+from sglora_cli.manifests import checked_manifest
+from sglora_cli.packs import Pack, seal
 from sglora_cli.shelves import MANIFEST, built_folder, changing
 from sglora_cli.strict import name_fault
 

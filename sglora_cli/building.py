@@ -31,7 +31,8 @@ from sglora_cli.held_out import scored
 from sglora_cli.host import Host
 from sglora_cli.journal import Journal
 from sglora_cli.locking import locked
-from sglora_cli.packs import FORMAT, ExpertFiles, file_name, seal
+from sglora_cli.manifests import FORMAT
+from sglora_cli.packs import ExpertFiles, file_name, seal
 from sglora_cli.progressing import progress, working
 from sglora_cli.recipes import Recipe, planned
 from sglora_cli.semantics import check_text, meaning, prior

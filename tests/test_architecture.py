@@ -38,6 +38,7 @@ ORDER = [  # a module may import those above it
         "page_parts",
         "toml_lines",
         "caption_files",
+        "manifests",
         "signatures",
         "wording",
         "schemas",

@@ -16,7 +16,7 @@ from sglora_cli.files import inside
 FORMAT = 1
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # a summary may have lines and tabs
 
-_FIELDS: dict[str, type] = {
+FIELDS: dict[str, type] = {
     "format": int,
     "name": str,
     "made_by": str,
@@ -38,7 +38,7 @@ def checked_manifest(content: Any, path: Path) -> dict[str, Any]:
         raise BadFile(f"{path} is not a table")
     if content.get("format") != FORMAT:
         raise BadFile(f"{path} has format {content.get('format')!r}, this program reads {FORMAT}", "update sglora")
-    for name, kind in _FIELDS.items():
+    for name, kind in FIELDS.items():
         if not isinstance(content.get(name), kind):
             raise BadFile(f"{path}: {name} must be a {kind.__name__}, got {content.get(name)!r}")
     for task in content["tasks"]:

@@ -20,7 +20,7 @@ from typing import Any, get_type_hints
 
 import click
 
-from sglora_cli import configs, contracts, errors, hookspecs, packs, recipes, rows_files, settings
+from sglora_cli import configs, contracts, errors, hookspecs, manifests, packs, recipes, rows_files, settings
 from sglora_cli.cli import COMMANDS, main
 from sglora_cli.host import Host
 
@@ -297,8 +297,8 @@ def _exit_codes() -> list[str]:
 
 def _files() -> list[str]:
     adapter = "A `.safetensors` in PEFT's tensor names, with one metadata key `sglora`: JSON, sorted."
-    required = sorted(packs._FIELDS)
-    assert required == sorted(PACK), "tests/reference.py and packs.py differ in what pack.json holds"
+    required = sorted(manifests.FIELDS)
+    assert required == sorted(PACK), "tests/reference.py and manifests.py differ in what pack.json holds"
     return [
         *["## Files", "", "### Adapter", "", adapter, "", *(f"* `{key}`: {text}" for key, text in ADAPTER.items())],
         *["", "### Pack", "", *_block(_after(packs.__doc__, "<pack>/")), "", "`pack.json`:", ""],

@@ -257,3 +257,13 @@ def data() -> Path:
     if folder is None:
         pytest.skip("the development data is not here; name its folder in SGLORA_TEST_DATA")
     return folder
+
+
+@pytest.fixture
+def old_pack(toy_pack, own_home: Path) -> None:
+    """The toys' pack, as it was built before packs kept what their experts look like."""
+    from sglora_cli.files import load_tensors, save_tensors
+
+    index = own_home / "cache/packs/toys/index.safetensors"
+    tensors, about = load_tensors(index)
+    save_tensors(index, {name: tensor.clone() for name, tensor in tensors.items() if name != "visual"}, about)

@@ -165,14 +165,17 @@ def test_photos_of_the_unseen_task_take_its_sentences_place(run, plain, toys):
         assert measured == expected
 
 
-def test_a_visual_condition_without_photos_or_looks_says_what_to_do(run, toy_pack, toys):
+def test_a_visual_condition_without_photos_says_what_to_do(run, toy_pack):
     bare = run("bench", "--table", "ablation-condition")
     assert (bare.exit_code, bare.stdout) == (6, "")
     assert bare.stderr.endswith("hint: name the folder of the photos: --data DIR\n")
-    old = run("bench", "--pack", "starter", "--table", "ablation-condition")
+
+
+def test_a_visual_condition_without_looks_says_what_to_do(run, old_pack, toys):
+    old = run("bench", "--table", "ablation-condition", "--data", toys)
     assert old.exit_code == 6
     assert old.stderr == (
-        "error: pack 'starter' was built before packs kept what their experts look like\n"
+        "error: pack 'toys' was built before packs kept what their experts look like\n"
         "hint: build it again: sglora pack build RECIPE --data DIR\n"
     )
 

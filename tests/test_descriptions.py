@@ -122,10 +122,7 @@ def test_what_does_not_go_together_is_refused(run, toy_pack, arguments, message)
     assert result.stderr.startswith(f"error: {message}")
 
 
-def test_photos_need_a_pack_that_knows_its_experts_looks(run, toy_pack, images, own_home):
-    index = own_home / "cache/packs/toys/index.safetensors"
-    tensors, about = load_tensors(index)
-    save_tensors(index, {name: tensor for name, tensor in tensors.items() if name != "visual"}, about)
+def test_photos_need_a_pack_that_knows_its_experts_looks(run, old_pack, images):
     result = run("generate", "--images", images)
     assert result.exit_code == 6
     assert result.stderr == (

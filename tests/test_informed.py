@@ -213,11 +213,11 @@ def test_asked_by_name_it_is_an_error(run, toy_pack):
     )
 
 
-def test_a_pack_from_before_has_no_semla(run):
-    result = run("bench", "--pack", "starter", "--baselines", "semla")
+def test_a_pack_from_before_has_no_semla(run, old_pack):
+    result = run("bench", "--baselines", "semla")
     assert result.exit_code == 6
     assert result.stderr == (
-        "error: 'semla' compares photos, and pack 'starter' does not know what its experts look like\n"
+        "error: 'semla' compares photos, and pack 'toys' does not know what its experts look like\n"
         "hint: build the pack again\n"
     )
 

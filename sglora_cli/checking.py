@@ -7,6 +7,7 @@ are found in lookalikes.py; this module asks both and puts the answers together.
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ import numpy as np
 from sglora_cli import findings
 from sglora_cli.configs import CheckConfig
 from sglora_cli.contracts import Task
-from sglora_cli.errors import BadFile, Mismatch, SgloraError, Unavailable, UnknownName
+from sglora_cli.errors import BadFile, Mismatch, SgloraError, SgloraWarning, Unavailable, UnknownName
 from sglora_cli.files import read_image
 from sglora_cli.findings import KINDS, Common, Count, Kind, Problem
 from sglora_cli.host import Host
@@ -48,7 +49,7 @@ class Picture:
     size: tuple[int, int] = (0, 0)
     """Width and height."""
     hash: int | None = None
-    """Perceptual hash; None if it could not be read."""
+    """Perceptual hash; None if it could not be read, or nothing hashes."""
     reason: str = ""
     """Why it could not be read."""
 
@@ -110,10 +111,11 @@ class Check:
 def run(host: Host, dataset: str, root: Path, recipe: Recipe | None = None, config: CheckConfig | None = None) -> Check:
     """Check the data set in a folder, with a recipe also for what that needs.
 
-    Raises UnknownName, Unavailable (no such folder, no imagehash), Mismatch if the recipe does not
+    Without imagehash it warns, and looks for no near-identical images.
+    Raises UnknownName, Unavailable (no such folder), Mismatch if the recipe does not
     use this data, and whatever the data set raises where it cannot be listed.
     """
-    config, hash_of = config or CheckConfig(), hasher()
+    config, hash_of = config or CheckConfig(), _hasher()
     plugin = host.datasets[dataset]
     if not root.is_dir():
         raise Unavailable(f"the folder {root} does not exist", "pass --path DIR")
@@ -153,7 +155,15 @@ def source_of(recipe: Recipe, dataset: str, root: Path) -> Source:
     raise Mismatch(f"recipe {recipe.name!r} does not say which tasks it takes from {root}", f"it has sources: {paths}")
 
 
-def _pictures(tasks: Sequence[Task], root: Path, hash_of: Callable[[Image], int]) -> dict[Path, Picture]:
+def _hasher() -> Callable[[Image], int | None]:
+    try:
+        return hasher()
+    except Unavailable as error:
+        warnings.warn(f"near-identical images are not looked for: {error.message} ({error.hint})", SgloraWarning, 2)
+        return lambda image: None
+
+
+def _pictures(tasks: Sequence[Task], root: Path, hash_of: Callable[[Image], int | None]) -> dict[Path, Picture]:
     """Every image file, looked at once."""
     places: dict[Path, dict[tuple[str, str], None]] = {}
     for task in tasks:
@@ -169,7 +179,7 @@ def _pictures(tasks: Sequence[Task], root: Path, hash_of: Callable[[Image], int]
         pool.shutdown(cancel_futures=True)  # after an interruption nobody waits for the rest
 
 
-def _looked_at(hash_of: Callable[[Image], int], picture: Picture) -> Picture:
+def _looked_at(hash_of: Callable[[Image], int | None], picture: Picture) -> Picture:
     try:
         image = read_image(picture.path)
     except BadFile as error:
@@ -193,7 +203,7 @@ def _problems(
 ) -> Iterator[Problem]:
     for picture in pictures.values():
         task, split = picture.places[0]
-        if picture.hash is None:
+        if picture.reason:
             yield Problem("broken", task, split, picture.name, picture.reason)
         elif min(picture.size) < config.pixels:
             yield Problem("small", task, split, picture.name, "{} x {}".format(*picture.size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from speckles import speckles
 from sglora_cli import checking, findings
 from sglora_cli.configs import CheckConfig
 from sglora_cli.contracts import Photo, Task
-from sglora_cli.errors import Mismatch, Unavailable
+from sglora_cli.errors import Mismatch
 from sglora_cli.findings import Common, Count, Problem
 from sglora_cli.host import Host
 from sglora_cli.lookalikes import hasher, near_pairs
@@ -55,14 +56,21 @@ def test_the_hash_survives_size_and_compression_and_tells_images_apart():
     assert min((hash_of(image) ^ other).bit_count() for other in others) > 8
 
 
-def test_without_the_library_a_check_says_what_to_install(monkeypatch, tmp_path):
+@pytest.mark.filterwarnings("always:near-identical")
+def test_without_the_library_only_near_identical_images_are_not_looked_for(monkeypatch, tmp_path, run):
     monkeypatch.setitem(sys.modules, "imagehash", None)
-    with pytest.raises(Unavailable) as error:
-        checking.run(Host(), "folder", tmp_path)
-    assert (error.value.message, error.value.hint) == (
-        "the package imagehash is not installed",
-        'pip install "sglora[check]"',
+    (tmp_path / "images").mkdir()
+    for n in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"images/{n}.png")  # all alike
+    rows = [{"image": f"images/{n}.png", "task": "cat", "captions": [f"cat {n}"]} for n in range(3)]
+    (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = run("data", "check", "folder", "--path", tmp_path)
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "warning: near-identical images are not looked for: the package imagehash is not installed "
+        '(pip install "sglora[check]")\n'
     )
+    assert "alike" not in result.stdout
 
 
 def task(name: str, **photos: list[tuple[str, list[str]]]) -> Task:

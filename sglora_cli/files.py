@@ -180,8 +180,11 @@ def inside(folder: Path, name: str) -> Path:
         raise BadFile(f"{name[:100]!r} is no file name: it {fault}")
     try:
         path = (folder / name).resolve()
-    except (OSError, RuntimeError):  # links in a circle
-        raise BadFile(f"{name[:100]!r} in {folder} cannot be followed", "it may be a link in a circle") from None
+        round_and_round = any(one.is_symlink() for one in (path, *path.parents))  # Python 3.13 raises nothing
+    except (OSError, RuntimeError):
+        round_and_round = True
+    if round_and_round:
+        raise BadFile(f"{name[:100]!r} in {folder} cannot be followed", "it may be a link in a circle")
     if not path.is_relative_to(folder.resolve()):
         raise BadFile(f"{name!r} leads out of {folder}", "remove it; a pack or data set names only files of its own")
     return path

@@ -70,6 +70,7 @@ def test_recomputed_activations_give_the_same_gradient(timm):
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 def test_a_compiled_block_serves_all_blocks(model, monkeypatch):
     compiled, real = [], torch.compile
 

@@ -52,6 +52,10 @@ FINE = [b"bear", b"lion", b"oak_tree", b"palm", b"ray", b"shark", b"wolf"]
         (lambda r: (r / "meta").write_bytes(python2_pickle([1])), "meta holds no table"),
         (lambda r: (r / "test").write_bytes((r / "test").read_bytes()[:500]), "test is not loaded: "),
         (lambda r: (r / "test").write_bytes(b""), "test is not loaded: "),
+        (  # remembered under a number for which pickle would allocate gigabytes
+            lambda r: (r / "meta").write_bytes(b"\x80\x02}r\xff\xff\xff\x0f."),
+            "meta remembers a value under the number 268435455, which no pickle needs",
+        ),
         (lambda r: (r / "test").unlink(), "test does not exist"),
     ],
 )

@@ -53,7 +53,7 @@ def test_on_a_terminal_it_asks(answer, toy_pack, own_home):
     folder = own_home / "cache/packs/toys"
     result = answer("n\n", "pack", "remove", "toys")
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"remove pack 'toys' in {folder}? [y/N]: ")
+    assert result.stderr.startswith(f"remove pack 'toys' in {folder}? [y/N]:")
     assert result.stderr.endswith("error: nothing was removed\n")
     assert packs(own_home) == ["toys"]
     assert answer("y\n", "pack", "remove", "toys").exit_code == 0

@@ -13,6 +13,7 @@ Shapes: N images; pixels are (N, 32, 32, 3), red, green, blue.
 from __future__ import annotations
 
 import pickle
+import pickletools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +161,8 @@ def _table(path: Path, keys: Sequence[str]) -> list[Any]:
     """The values of a pickled table, texts of Python 2 as latin-1. Raises BadFile."""
     try:
         with _opened(path) as file:
+            _check_memo(path, file)
+            file.seek(0)
             table = _Inert(file, encoding="latin1").load()
     except BadFile:
         raise
@@ -171,6 +174,14 @@ def _table(path: Path, keys: Sequence[str]) -> list[Any]:
         if key not in table:
             raise BadFile(f"{path} has no {key!r}", _AGAIN)
     return [table[key] for key in keys]
+
+
+def _check_memo(path: Path, file: BinaryIO) -> None:
+    """Raises BadFile if a value is to be remembered under a number far beyond those before it: pickle would allocate
+    a table that large. Pickles that programs write count from 0 or 1."""
+    for seen, (code, number, _) in enumerate(pickletools.genops(file)):
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(number or 0) > seen + 1:
+            raise BadFile(f"{path} remembers a value under the number {number}, which no pickle needs", _AGAIN)
 
 
 def _array(path: Path, value: Any) -> tuple[tuple[int, ...], bytes]:

@@ -150,7 +150,11 @@ class Pack:
 
     @cached_property
     def joint_P(self) -> Tensor:
-        return load_tensors(self.folder / "joint.safetensors", ("joint",))[0]["joint"].float()
+        path = self.folder / "joint.safetensors"
+        joint_P = load_tensors(path, ("joint",))[0]["joint"].float()
+        if joint_P.shape != (self.layout.size,):
+            raise BadFile(f"{path} holds {tuple(joint_P.shape)} numbers, the pack's adapters have {self.layout.size}")
+        return checked_flat(joint_P, str(path))
 
     def check_model(self, model: Model) -> None:
         """Raises Mismatch unless the pack was built for exactly this model."""

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
-import urllib.request
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from sglora_cli.api import BadFile, RuntimeConfig, SgloraWarning, Unavailable, hookimpl, offline
+from sglora_cli.api import BadFile, RuntimeConfig, SgloraWarning, Unavailable, hookimpl, hub_unreachable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,7 +30,6 @@ SAMPLING = {"do_sample": True, "temperature": 1.0, "top_p": 0.9, "top_k": 0}
 """The model's own settings are all but greedy: four captions would be one, four times."""
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 _REMEDY = "pass --weights FOLDER, or take captions made elsewhere with --from FILE"
-_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,7 @@ def _from_hub(name: str) -> Path:
     with suppress(Exception):  # whatever is wrong with the cache, the hub is asked next
         if _is_whole(folder := Path(snapshot_download(name, local_files_only=True, allow_patterns=_FILES))):
             return folder
-    reason = _offline()
+    reason = hub_unreachable()
     if not reason:
         warnings.warn(f"{name} is not in the hub's cache on this machine: fetching it", SgloraWarning, stacklevel=2)
         try:
@@ -123,25 +119,6 @@ def _is_whole(folder: Path) -> bool:
     index = folder / "model.safetensors.index.json"
     names = set(json.loads(index.read_bytes())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
     return all((folder / name).is_file() for name in {*names, "config.json"})
-
-
-def _offline() -> str:
-    """Why the hub is not asked; "" if it is."""
-    from huggingface_hub import constants
-
-    if offline():
-        return "SGLORA_OFFLINE is set"
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    if urllib.request.getproxies():  # a proxy is reached where the hub itself is not
-        return ""
-    address = urlsplit(constants.ENDPOINT)
-    try:
-        port = address.port or (443 if address.scheme == "https" else 80)
-        socket.create_connection((address.hostname, port), timeout=_SECONDS).close()
-    except OSError:
-        return f"{address.hostname} cannot be reached"
-    return ""
 
 
 @contextmanager

@@ -65,7 +65,7 @@ from sglora_cli.files import (
 from sglora_cli.hookspecs import hookimpl
 from sglora_cli.host import Host
 from sglora_cli.locking import locked
-from sglora_cli.offline import no_network, offline
+from sglora_cli.offline import hub_unreachable, no_network, offline
 from sglora_cli.progressing import progress
 from sglora_cli.rows import averages, recovery, spreads
 from sglora_cli.settings import cache_folder
@@ -166,6 +166,7 @@ __all__ = [
     "from_mapping",
     "hidden",
     "hookimpl",
+    "hub_unreachable",
     "inside",
     "is_clear",
     "json_value",

@@ -21,6 +21,7 @@ _LOCAL = {getattr(socket, name) for name in ("AF_UNIX",) if hasattr(socket, name
 _OWN_NAMES = (None, "", "localhost", "127.0.0.1", "::1")
 """Looked up without asking anybody. Connections to them are refused as well: a proxy may listen there."""
 _guarded, _forbidden = False, 0
+_PATIENCE = 3.0  # seconds
 
 
 def offline() -> bool:
@@ -55,6 +56,28 @@ def no_network() -> Iterator[None]:
         yield
     finally:
         _forbidden -= 1
+
+
+def hub_unreachable() -> str:
+    """Why the Hugging Face hub is not asked; "" if it is, which takes a moment: a connection is tried."""
+    import urllib.request
+    from urllib.parse import urlsplit
+
+    from huggingface_hub import constants
+
+    if offline():
+        return "SGLORA_OFFLINE is set"
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    if urllib.request.getproxies():  # a proxy is reached where the hub itself is not
+        return ""
+    address = urlsplit(constants.ENDPOINT)
+    try:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        socket.create_connection((address.hostname, port), timeout=_PATIENCE).close()
+    except OSError:
+        return f"{address.hostname} cannot be reached"
+    return ""
 
 
 def _guard() -> None:

@@ -139,7 +139,7 @@ def test_weights_are_fetched_from_the_hub_only_after_saying_so(monkeypatch, weig
         return str(weights)
 
     monkeypatch.setattr(hub, "snapshot_download", snapshot)
-    monkeypatch.setattr("sglora_qwen._offline", lambda: "")
+    monkeypatch.setattr("sglora_qwen.hub_unreachable", lambda: "")
     name = "Qwen/Qwen2-VL-7B-Instruct"
     with pytest.warns(UserWarning, match=f"{name} is not in the hub's cache on this machine: fetching it"):
         qwen().load(RuntimeConfig(device="cpu"))
@@ -154,7 +154,7 @@ def test_half_a_download_in_the_cache_is_fetched_on(monkeypatch, weights, tmp_pa
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(table))
     folders = [tmp_path, weights]
     monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(folders.pop(0)))
-    monkeypatch.setattr("sglora_qwen._offline", lambda: "")
+    monkeypatch.setattr("sglora_qwen.hub_unreachable", lambda: "")
     with pytest.warns(UserWarning, match="fetching it"):
         qwen().load(RuntimeConfig(device="cpu"))
     assert folders == []

@@ -8,15 +8,12 @@ for most of a minute.
 from __future__ import annotations
 
 import logging
-import socket
-import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
-from sglora_cli.api import SgloraWarning, Unavailable, UnknownName, no_network, offline
+from sglora_cli.api import SgloraWarning, Unavailable, UnknownName, hub_unreachable, no_network
 
 if TYPE_CHECKING:
     from . import OpenClip
@@ -25,7 +22,6 @@ V = TypeVar("V")
 REMEDY = (
     "put the weights into a file and pass --weights FILE (or set SGLORA_WEIGHTS); --backbone starter works without any"
 )
-_SECONDS = 3.0
 
 
 def fetch_model(backbone: OpenClip) -> Any:
@@ -69,7 +65,7 @@ def fetch_tokenizer(architecture: str) -> Any:
 def _fetched(fetch: Callable[[], V], what: str, remedy: str) -> V:
     with suppress(Exception), quiet(), cache_only():  # whatever is wrong with the cache, the hub is asked next
         return fetch()
-    reason = _unreachable()
+    reason = hub_unreachable()
     try:
         if not reason:
             warnings.warn(f"{what} not in open_clip's cache: fetching from its hub", SgloraWarning, stacklevel=2)
@@ -105,22 +101,3 @@ def cache_only() -> Iterator[None]:
             yield
     finally:
         constants.HF_HUB_OFFLINE = before
-
-
-def _unreachable() -> str:
-    """Why the hub is not asked; "" if it is."""
-    from huggingface_hub import constants
-
-    if offline():
-        return "SGLORA_OFFLINE is set"
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    if urllib.request.getproxies():  # a proxy is reached where the hub itself is not
-        return ""
-    address = urlsplit(constants.ENDPOINT)
-    try:
-        port = address.port or (443 if address.scheme == "https" else 80)
-        socket.create_connection((address.hostname, port), timeout=_SECONDS).close()
-    except OSError:
-        return f"{address.hostname} cannot be reached"
-    return ""

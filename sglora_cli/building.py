@@ -282,6 +282,6 @@ def build_tasks(
         train, test = (
             Features.of(model, task.key, task.photos[split], task.classes, prompts) for split in ("train", "test")
         )
-        turned = Features.of(model, task.key, train.photos, task.classes, prompts, True) if mirror else None
+        turned = train.mirror() if mirror else None
         found.append(BuildTask(task, role, train, test if role == "unseen" and test.photos else None, turned))
     return found

@@ -51,17 +51,19 @@ class Features:
         photos: Sequence[Photo],
         classes: Sequence[str] = (),
         prompts: Sequence[str] = (),
-        mirrored: bool = False,
     ) -> Features:
         """Reads every photo's bytes. Raises BadFile if one is missing, Mismatch if one is of no class."""
         captions = [caption for photo in photos for caption in photo.captions]
         if classes and (stray := sorted(set(captions) - set(classes))):
             raise Mismatch(f"task {name!r} has a photo of class {stray[0]!r}, its classes are {', '.join(classes)}")
-        one = cls(name, photos, classes, prompts, "", mirrored)
+        one = cls(name, photos, classes, prompts, "")
         hashes = [file_hash(photo.path) for photo in photos]
         texts = [list(classes), list(prompts), list(one.label_of)] if classes else [captions, list(one.image_of)]
-        side = ["mirrored"] if mirrored else []
-        return replace(one, key=content_hash([model.fingerprint, hashes, *texts, *side]))
+        return replace(one, key=content_hash([model.fingerprint, hashes, *texts]))
+
+    def mirror(self) -> Features:
+        """Those of the same photos left to right; nothing is read for it."""
+        return replace(self, mirrored=True, key=content_hash([self.key, "mirrored"]))
 
     @property
     def path(self) -> Path:

@@ -115,7 +115,7 @@ def test_mirrored_features_are_those_of_the_mirrored_photo(tmp_path, own_home):
     ImageOps.mirror(image).save(tmp_path / "right.png")
     left = [Photo(tmp_path / "left.png", ("a light on the right",))]
     right = [Photo(tmp_path / "right.png", ("a light on the left",))]
-    turned = Features.of(MODEL, "a", left, mirrored=True)
+    turned = Features.of(MODEL, "a", left).mirror()
     assert turned.key != Features.of(MODEL, "a", left).key
     stored, whole = turned.stored(MODEL).to(MODEL.device), task_tensors(MODEL, "a", right)
     assert torch.equal(stored.stem_N, whole.stem_N)

@@ -49,6 +49,14 @@ def file_name(key: str) -> str:
     return re.sub(r"[^a-z0-9_.]+", "-", key.lower().replace("/", "--")).strip("-.") + ".safetensors"
 
 
+def _numbers(flat_P: Tensor, path: Path, layout: Layout) -> Tensor:
+    """(P,) float32 of a file. Raises BadFile for another shape, Mismatch for numbers that are not finite."""
+    if flat_P.shape != (layout.size,):
+        message = f"{path} holds {tuple(flat_P.shape)} numbers, the pack's adapters have {layout.size}"
+        raise BadFile(message, "build or fetch the pack again")
+    return checked_flat(flat_P.float(), str(path))
+
+
 class ExpertFiles:
     """The expert repository (Eq. 5): each expert is read when it is asked for, then kept."""
 
@@ -60,12 +68,10 @@ class ExpertFiles:
     def _load(self, row: int) -> tuple[Tensor, Tensor]:
         path = inside(self._folder, file_name(self.names[row]))
         tensors, _ = load_tensors(path, ("mu", "var"))
-        mean, variance = tensors["mu"].float(), tensors["var"].float()
-        if mean.shape != (self.layout.size,) or variance.shape != (self.layout.size,):
-            raise BadFile(f"{path} holds {tuple(mean.shape)} numbers, the pack's adapters have {self.layout.size}")
+        mean, variance = (_numbers(tensors[name], path, self.layout) for name in ("mu", "var"))
         if bool((variance < 0).any()):
             raise BadFile(f"{path} has a negative variance")
-        return checked_flat(mean, str(path)), checked_flat(variance, str(path))
+        return mean, variance
 
     def _rows(self, rows: Sequence[int] | None) -> Iterable[int]:
         return range(len(self.names)) if rows is None else rows
@@ -151,10 +157,7 @@ class Pack:
     @cached_property
     def joint_P(self) -> Tensor:
         path = self.folder / "joint.safetensors"
-        joint_P = load_tensors(path, ("joint",))[0]["joint"].float()
-        if joint_P.shape != (self.layout.size,):
-            raise BadFile(f"{path} holds {tuple(joint_P.shape)} numbers, the pack's adapters have {self.layout.size}")
-        return checked_flat(joint_P, str(path))
+        return _numbers(load_tensors(path, ("joint",))[0]["joint"], path, self.layout)
 
     def check_model(self, model: Model) -> None:
         """Raises Mismatch unless the pack was built for exactly this model."""

@@ -168,7 +168,7 @@ def main(ctx: click.Context) -> None:
     \b
     Results are on standard output (--json for programs), the rest on standard error.
     Exit codes: 0 done, 1 a bug, 2 usage, 3 unknown name, 4 bad file, 5 mismatch,
-    6 unavailable, 7 plugin, 130 interrupted.
+    6 unavailable, 7 plugin, 130 interrupted, 143 terminated.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -213,6 +213,7 @@ class Build:
             seed=self.recipe.train.seed,
             note=self.note,
             checkpoint=checkpoint,
+            device=str(self.model.device),
         )
 
     def _write_evaluation(self, folder: Path, t: BuildTask, test: Features) -> None:

@@ -34,7 +34,7 @@ OPTIONAL: Mapping[str, Mapping[str, tuple[str, ...] | None]] = {
     "captioner": {},
     "generator": {
         "config": None,
-        "cost": ("layout", "tasks", "states", "settings"),
+        "cost": ("layout", "tasks", "states", "settings", "device"),
         "draws": None,
         "member": ("settings",),
         "needs": None,
@@ -218,9 +218,10 @@ class Generator(Protocol):
 
     # Optional: config, the dataclass of knobs its table in a recipe fills. Then the table is checked before
     # anything is trained, and errors have their lines.
-    # Optional: cost(layout, tasks, states, settings) -> {"parameters": int, "bytes": int, "seconds": float}: what
-    # `fit` will need for so many training tasks of so many states, without their photos or adapters; and
-    # "stored_bytes", the size of its file where that is not two bytes a parameter.
+    # Optional: cost(layout, tasks, states, settings, device) -> {"parameters": int, "bytes": int, "seconds": float}:
+    # what `fit` will need for so many training tasks of so many states, without their photos or adapters; and
+    # "stored_bytes", the size of its file where that is not two bytes a parameter. "device_bytes": what of it the
+    # device's own memory must hold, not counted in "bytes".
     # Optional: draws, whether samples differ; without it, those of a generator that learns do.
     # Optional: member(settings) -> Generator. Then `NAME:anything` is a generator too.
     # Optional: needs, what it must see of an unseen task besides the sentence: "shots", training pairs, or "images",
@@ -286,6 +287,8 @@ class Material:
     """Say how it goes."""
     checkpoint: Checkpoint | None = None
     """Where a long fit may keep how far it got. Interrupted, `fit` is called again with the same one."""
+    device: str = "cpu"
+    """Where the backbone computes, and a fit may, too. Every tensor here is in the CPU's memory."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ from sglora_cli.training import OwnTraining
 
 _PROBE_SECONDS = 1.0
 """A trial step shorter than this is tried again at its full size."""
+_MEMORY = ("bytes", "device_bytes")
+"""What a generator says its fit takes, in the CPU's memory and the device's own."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def estimated(
     stages += [Stage(name, _need(c) if c else "unknown to itself", c.get("seconds", 0.0)) for name, c in costs.items()]
     groups = [sum(len(t.photos) for t in group) * trial.photo_bytes for group in steps.groups]
     on_gpu = model.device.type == "cuda"
-    widest = max((int(c.get("bytes", 0)) for c in costs.values()), default=0)
+    widest, widest_on_gpu = (max((int(c.get(k, 0)) for c in costs.values()), default=0) for k in _MEMORY)
     tests = sum(len(t.test.photos) for t in tasks if t.test)
     states = sum(len(g) for p, g in zip(steps.group_paths, steps.groups, strict=True) if p in absent)
     return Estimate(
@@ -138,7 +140,7 @@ def estimated(
         adapters=len(tasks) + 1 + bool(config.warmup_epochs),
         device=str(model.device),
         memory=trial.memory + max(0 if on_gpu else max(groups), widest),
-        device_memory=trial.device_memory + max(groups) if on_gpu else 0,
+        device_memory=trial.device_memory + max(max(groups), widest_on_gpu) if on_gpu else 0,
         cache_bytes=photos * trial.photo_bytes
         + 4 * numbers * (states * steps.kept + 4 * config.tasks_at_once)
         + sum(map(_stored, costs.values())),
@@ -155,7 +157,7 @@ def _costs(host: Host, recipe: Recipe, steps: Steps) -> dict[str, dict[str, Any]
     found: dict[str, dict[str, Any]] = {}
     for name, table in recipe.generators.items():
         cost = getattr(host.generators[name], "cost", None)
-        found[name] = dict(cost(steps.layout, count, steps.kept, table)) if cost else {}
+        found[name] = dict(cost(steps.layout, count, steps.kept, table, str(steps.model.device))) if cost else {}
         if "seconds" in found[name]:  # fitted again on (folds - 1) / folds of the tasks, folds times
             found[name]["seconds"] *= max(1, int(table.get("held_out", 0)))
     return found
@@ -163,6 +165,7 @@ def _costs(host: Host, recipe: Recipe, steps: Steps) -> dict[str, dict[str, Any]
 
 def _need(cost: Mapping[str, Any]) -> str:
     memory = f", {size(cost['bytes'])} of memory" if "bytes" in cost else ""
+    memory += f", {size(cost['device_bytes'])} on the device" if cost.get("device_bytes") else ""
     return f"{int(cost['parameters']):,} parameters{memory}"
 
 

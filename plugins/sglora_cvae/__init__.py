@@ -69,12 +69,14 @@ class Cvae:
 
         return fit(material, self._config(settings), self.condition)
 
-    def cost(self, layout: Layout, tasks: int, states: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def cost(
+        self, layout: Layout, tasks: int, states: int, settings: Mapping[str, Any], device: str = "cpu"
+    ) -> dict[str, Any]:
         from .cost import cost
 
         # How wide an embedding is the layout does not say: the encoder's width stands for it.
         width = max(site.in_features for site in layout.sites) if self.condition == "embedding" else 0
-        return cost(layout.size, tasks, states, self._config(settings), width)
+        return cost(layout.size, tasks, states, self._config(settings), width, device)
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> Any:
         from .network import restore

@@ -19,16 +19,20 @@ _COLUMNS = 16_384
 """Numbers of an adapter when the search for a span is tried: its time goes with them."""
 
 
-def cost(size: int, tasks: int, states: int, config: CvaeConfig, width: int = 0) -> dict[str, Any]:
-    """Parameters, peak bytes, seconds and the file's bytes of a fit to adapters of `size` numbers, on this machine's
-    CPU. `width` is the condition's; 0: that of {mu*, sigma*^2}."""
+def cost(
+    size: int, tasks: int, states: int, config: CvaeConfig, width: int = 0, device: str = "cpu"
+) -> dict[str, Any]:
+    """Parameters, peak bytes, seconds and the file's bytes of a fit to adapters of `size` numbers, the networks on
+    `device`. `width` is the condition's; 0: that of {mu*, sigma*^2}."""
     seen = min(config.projection, size) or size
     width = width or 2 * seen
     parameters = _parameters(seen, config, width)
     # Weights, their gradients and Adam's two moments; conditions of all tasks; a batch's numbers, a few times over.
-    numbers = 4 * parameters + width * tasks + 8 * (seen + width) * min(config.batch, tasks * states)
+    learning = 4 * parameters + width * tasks + 8 * (seen + width) * min(config.batch, tasks * states)
+    apart = torch.device(device).type != "cpu"
+    numbers = parameters + width * tasks if apart else learning
     blocks = -(-tasks * states // BLOCK)
-    seconds = config.epochs * -(-tasks * states // config.batch) * _step_of(seen, width, config, parameters)
+    seconds = config.epochs * -(-tasks * states // config.batch) * _step_of(seen, width, config, parameters, device)
     # Errors are measured at the end; without a projection every epoch reads all numbers, too.
     seconds += _numbers(size) * blocks * (1 if config.projection else config.epochs + 1)
     stored = 2 * _parameters(seen, config, width, stored=True) + 8 * size
@@ -37,7 +41,8 @@ def cost(size: int, tasks: int, states: int, config: CvaeConfig, width: int = 0)
         numbers += size * (5 * (seen + 2 * BLOCK) + seen) + tasks * states * seen
         seconds += (_span(size, seen) + 2 * _numbers(size) + _coordinates(size, seen)) * blocks
         stored += 2 * seen * size
-    return {"parameters": parameters, "bytes": 4 * numbers, "seconds": seconds, "stored_bytes": stored}
+    found = {"parameters": parameters, "bytes": 4 * numbers, "seconds": seconds, "stored_bytes": stored}
+    return {**found, "device_bytes": 4 * learning} if apart else found
 
 
 def _parameters(size: int, config: CvaeConfig, width: int, stored: bool = False) -> int:
@@ -49,25 +54,26 @@ def _parameters(size: int, config: CvaeConfig, width: int, stored: bool = False)
     return sum(p.numel() for p in network.parameters())
 
 
-def _step_of(size: int, width: int, config: CvaeConfig, parameters: int) -> float:
+def _step_of(size: int, width: int, config: CvaeConfig, parameters: int, device: str) -> float:
     smaller = replace(config, hidden=max(1, min(config.hidden, config.hidden * _TRIAL // parameters)))
-    return _step(size, width, smaller) * parameters / _parameters(size, smaller, width)
+    return _step(size, width, smaller, device) * parameters / _parameters(size, smaller, width)
 
 
-def _step(size: int, width: int, config: CvaeConfig) -> float:
+def _step(size: int, width: int, config: CvaeConfig, device: str) -> float:
     """Seconds of one step, the first one, which is slow, left out."""
     with torch.random.fork_rng():
-        network = Network(size, config.hidden, config.latent, width)
+        network = Network(size, config.hidden, config.latent, width).to(device)
     optimiser = torch.optim.AdamW(network.parameters())
-    x_BP, c_BC, noise_BZ = (torch.zeros(config.batch, columns) for columns in (size, width, config.latent))
+    rows = [torch.zeros(config.batch, columns) for columns in (size, width, config.latent)]
     seconds = 0.0
     for _ in range(2):
         began = time.monotonic()
-        error_B, kl_B = network(x_BP, c_BC, noise_BZ)
+        error_B, kl_B = network(*(row.to(device) for row in rows))
         optimiser.zero_grad()
         (error_B + kl_B).mean().backward()
         nn.utils.clip_grad_norm_(network.parameters(), 100.0)
         optimiser.step()
+        float(next(network.parameters()).detach()[0, 0])  # waits for the device
         seconds = time.monotonic() - began
     return seconds
 

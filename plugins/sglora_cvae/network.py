@@ -117,18 +117,24 @@ def _scaling(tensors: Mapping[str, Tensor], size: int) -> AnyScaling:
 
 
 class _Training:
-    """Mini-batches of states, read from disk, until the last epoch; goes on from `checkpoint()`."""
+    """Mini-batches of states, read from disk, until the last epoch; goes on from `checkpoint()`.
+
+    The networks, what they are shown and their noise are on the material's device; noise is drawn on the CPU, so that
+    it does not depend on the device.
+    """
 
     def __init__(self, material: Material, config: CvaeConfig, scaling: AnyScaling, condition: Condition) -> None:
         self.material, self.config, self.scaling, self.epoch = material, config, scaling, 0
         self.error = self.kl = 0.0
         self.count = len(material.tasks) * material.states_of_task
-        self.known_NR = _coordinates(material, scaling) if isinstance(scaling, Projection) else None
-        self.condition_TC = torch.stack([condition(scaling, prior) for prior in material.priors])
+        self.device = torch.device(material.device)
+        known_NR = _coordinates(material, scaling) if isinstance(scaling, Projection) else None
+        self.known_NR = None if known_NR is None else known_NR.to(self.device)
+        self.condition_TC = torch.stack([condition(scaling, prior) for prior in material.priors]).to(self.device)
         with torch.random.fork_rng():
             torch.manual_seed(material.seed)
             width = self.condition_TC.shape[1]
-            self.network = Network(scaling.size, config.hidden, config.latent, width)
+            self.network = Network(scaling.size, config.hidden, config.latent, width).to(self.device)
         self.dice = torch.Generator().manual_seed(material.seed)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -142,7 +148,7 @@ class _Training:
         for chosen_B in torch.randperm(self.count, generator=self.dice).split(self.config.batch):
             # Sorted by task, so that a batch opens each task's file once.
             task_B, state_B = (n.tolist() for n in self._sorted(chosen_B))
-            noise_BZ = torch.randn(len(task_B), self.config.latent, generator=self.dice)
+            noise_BZ = torch.randn(len(task_B), self.config.latent, generator=self.dice).to(self.device)
             error_B, kl_B = self.network(self._numbers(task_B, state_B), self.condition_TC[task_B], noise_BZ)
             error_B = error_B * self.scaling.weight
             self.optimiser.zero_grad()
@@ -156,7 +162,7 @@ class _Training:
 
     def _numbers(self, task_B: Sequence[int], state_B: Sequence[int]) -> Tensor:
         if self.known_NR is None:
-            return self.scaling.inward(draw(self.material, task_B, state_B))
+            return self.scaling.inward(draw(self.material, task_B, state_B)).to(self.device)
         return self.known_NR[torch.tensor(task_B) * self.material.states_of_task + torch.tensor(state_B)]
 
     def _sorted(self, chosen_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,10 +170,10 @@ class _Training:
         return chosen_B // self.material.states_of_task, chosen_B % self.material.states_of_task
 
     def save(self, checkpoint: Checkpoint) -> None:
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors = {f"network.{name}": value.cpu() for name, value in self.network.state_dict().items()}
         state = self.optimiser.state_dict()
         for n, moments in state["state"].items():
-            tensors.update({f"adam.{n}.{name}": value for name, value in moments.items()})
+            tensors.update({f"adam.{n}.{name}": value.cpu() for name, value in moments.items()})
         about = {
             "epoch": self.epoch,
             "losses": [self.error, self.kl],
@@ -213,7 +219,7 @@ def fit(material: Material, config: CvaeConfig, condition: str = "prior") -> tup
             )
         if material.checkpoint and material.checkpoint.due:
             training.save(material.checkpoint)
-    fitted = FittedCvae(scaling, training.network.requires_grad_(False).eval(), CONDITIONS[condition])
+    fitted = FittedCvae(scaling, training.network.cpu().requires_grad_(False).eval(), CONDITIONS[condition])
     return fitted, {
         "parameters": sum(p.numel() for p in training.network.parameters()),
         "trained_on": {"tasks": len(material.tasks), "states": material.states_of_task},

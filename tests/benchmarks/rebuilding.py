@@ -79,10 +79,11 @@ class World:
         model = host.backbones[recipe.backbone].load(RuntimeConfig())
         layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
         plan = [source.tasks(host, options.data, recipe.template) for source in recipe.sources]
-        tasks = build_tasks(model, plan, recipe.prompts)
+        mirror = recipe.train.mirror > 0
+        tasks = build_tasks(model, plan, recipe.prompts, mirror)
         dataset, path, name = options.related.split(":")
         source = Source(dataset, dataset, path, {"training": (name,)})
-        extra = build_tasks(model, [source.tasks(host, options.data, recipe.template)])
+        extra = build_tasks(model, [source.tasks(host, options.data, recipe.template)], (), mirror)
         compute_features(model, [*tasks, *extra], Journal(None))
         seen: dict[str, list[BuildTask]] = {}
         for task in tasks:

@@ -188,7 +188,8 @@ class _Trial:
 def _tried(model: Model, steps: Steps) -> _Trial:
     photos = max(steps.tasks, key=lambda t: len(t.photos)).photos[:8]
     captions = [caption for photo in photos for caption in photo.captions]
-    stems(model, photos[:1])  # the first call of anything is slow
+    stems(model, photos[:1])  # the first call of anything is slow, on a GPU by seconds
+    model.encode_text(captions[:1])
     began = time.monotonic()
     stem_N = stems(model, photos)
     stem_seconds = time.monotonic() - began
@@ -212,14 +213,14 @@ def _tried(model: Model, steps: Steps) -> _Trial:
 
 def _step(model: Model, steps: Steps, probe: TaskTensors) -> tuple[float, int]:
     """(seconds a photo in a training step, bytes of memory at its peak): of a small step, and where that is quick of
-    a full one."""
+    a full one. On a GPU of a full one: there the first step of all says nothing."""
     config = steps.config
     widest = min(config.batch, max(len(t.photos) for t in steps.tasks))
     small, full = (1, min(4, widest)), (min(config.tasks_at_once, len(steps.tasks)), widest)
     before = psutil.Process().memory_info().rss
     tried = small
     seconds = _one_step(model, steps, probe, *small)
-    if seconds < _PROBE_SECONDS:
+    if seconds < _PROBE_SECONDS or model.device.type == "cuda":
         tried = full
         seconds = min(_one_step(model, steps, probe, *full) for _ in range(2))  # the first one is slow
     growth = (peak_memory() - before) * max(1.0, full[0] * full[1] / (tried[0] * tried[1]))

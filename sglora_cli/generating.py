@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -196,7 +196,8 @@ class Session:
         self, tasks: Sequence[Description], config: GenerateConfig, prior_config: PriorConfig
     ) -> list[Generated]:
         texts = [text for task in tasks for text in task.texts]
-        text_ND, meaning_NW = (encode(texts) if texts else torch.empty(0, 1) for encode in self._encoders())
+        text_ND = self.model.encode_text(texts) if texts else torch.empty(0, 1)
+        meaning_NW = meaning(self.model, texts, text_ND) if texts else text_ND
         found, start = [], 0
         for task in tasks:
             own = slice(start, start := start + len(task.texts))
@@ -229,9 +230,6 @@ class Session:
         task = Description.of(sentence)
         check_text(self.model, task.texts[0])
         return task
-
-    def _encoders(self) -> tuple[Callable[[list[str]], Tensor], Callable[[list[str]], Tensor]]:
-        return self.model.encode_text, lambda texts: meaning(self.model, texts)
 
     def _generate(
         self,

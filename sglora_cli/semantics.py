@@ -39,13 +39,16 @@ class Prior:
         return f"Prior(of experts {{{weights}}}, {len(self.mean_P)} numbers)"
 
 
-def meaning(model: Model, texts: Sequence[str]) -> Tensor:
-    """Unit vectors in which unrelated sentences are far apart: the model's `encode_meaning`, or its `encode_text`.
+def meaning(model: Model, texts: Sequence[str], text_CD: Tensor | None = None) -> Tensor:
+    """Unit vectors in which unrelated sentences are far apart: the model's `encode_meaning`, or its `encode_text`,
+    which is not asked again where `text_CD`, its answer, is at hand.
 
     An image-text space need not be one: it was never asked about sentences of no photo.
     """
-    encode: Callable[[Sequence[str]], Tensor] = getattr(model, "encode_meaning", model.encode_text)
-    return encode(texts).float()
+    encode: Callable[[Sequence[str]], Tensor] | None = getattr(model, "encode_meaning", None)
+    if encode is not None:
+        return encode(texts).float()
+    return (model.encode_text(texts) if text_CD is None else text_CD).float()
 
 
 def check_text(model: Model, text: str) -> None:

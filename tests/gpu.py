@@ -98,7 +98,7 @@ def check_cvae(device: torch.device) -> None:
         there, here = (fit(replace(given, device=str(d)), config)[0] for d in (device, "cpu"))
         made = [fitted.generate(given.priors[0], 1, 0, 1.0) for fitted in (there, here)]
         gap = (made[0] - made[1]).norm() / (made[1] - given.priors[0].mean_P).norm()
-        print(f"CVAE fitted on {device} against the CPU, projection {projection}: {float(gap):.1e} of what it adds to mu*")
+        print(f"CVAE fitted on {device} against the CPU, R {projection}: {float(gap):.1e} of what it adds to mu*")
         assert float(gap) < 0.02
 
 

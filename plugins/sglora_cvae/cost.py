@@ -19,9 +19,7 @@ _COLUMNS = 16_384
 """Numbers of an adapter when the search for a span is tried: its time goes with them."""
 
 
-def cost(
-    size: int, tasks: int, states: int, config: CvaeConfig, width: int = 0, device: str = "cpu"
-) -> dict[str, Any]:
+def cost(size: int, tasks: int, states: int, config: CvaeConfig, width: int = 0, device: str = "cpu") -> dict[str, Any]:
     """Parameters, peak bytes, seconds and the file's bytes of a fit to adapters of `size` numbers, the networks on
     `device`. `width` is the condition's; 0: that of {mu*, sigma*^2}."""
     seen = min(config.projection, size) or size

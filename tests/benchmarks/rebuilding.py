@@ -6,9 +6,9 @@ Shapes: E experts, M states of a task, P numbers, S draws, D embedding.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -66,32 +66,36 @@ class World:
     seen: Mapping[str, Sequence[BuildTask]]
     """Source -> its experts and training tasks."""
     unseen: Sequence[UnseenTask]
-    related: BuildTask
-    """The expert from elsewhere,"""
+    related: BuildTask | None
+    """The expert from elsewhere, if there is one,"""
     into: str
     """the source whose pack gets it,"""
     concerns: Sequence[str]
     """and the unseen tasks it is related to."""
 
     @classmethod
-    def read(cls, options: argparse.Namespace) -> World:
-        host, recipe = Host.load(), read(options.recipe)
+    def read(
+        cls, recipe_path: Path, data: Path, related: str = "", into: str = "", concerns: Sequence[str] = ()
+    ) -> World:
+        """`related`: DATASET:FOLDER:TASK."""
+        host, recipe = Host.load(), read(recipe_path)
         model = host.backbones[recipe.backbone].load(RuntimeConfig())
         layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
-        plan = [source.tasks(host, options.data, recipe.template) for source in recipe.sources]
+        plan = [source.tasks(host, data, recipe.template) for source in recipe.sources]
         mirror = recipe.train.mirror > 0
         tasks = build_tasks(model, plan, recipe.prompts, mirror)
-        dataset, path, name = options.related.split(":")
-        source = Source(dataset, dataset, path, {"training": (name,)})
-        extra = build_tasks(model, [source.tasks(host, options.data, recipe.template)], (), mirror)
+        extra: list[BuildTask] = []
+        if related:
+            dataset, path, name = related.split(":")
+            source = Source(dataset, dataset, path, {"training": (name,)})
+            extra = build_tasks(model, [source.tasks(host, data, recipe.template)], (), mirror)
         compute_features(model, [*tasks, *extra], Journal(None))
         seen: dict[str, list[BuildTask]] = {}
         for task in tasks:
             if task.role != "unseen":
                 seen.setdefault(task.task.dataset, []).append(task)
         unseen = [_unseen(model, task) for task in tasks if task.test]
-        names = [one.strip() for one in options.concerns.split(",")]
-        return cls(host, recipe, model, layout, seen, unseen, extra[0], options.into, names)
+        return cls(host, recipe, model, layout, seen, unseen, extra[0] if extra else None, into, concerns)
 
     @property
     def mixed(self) -> list[BuildTask]:

@@ -2,7 +2,6 @@
 
 training-tasks  the CVAE fitted on 6, 12 or all training tasks; none: no CVAE, mu* is all there is
 states          M, how many of the last epochs' adapters are kept: experts and the CVAE follow
-sources         a pack a family against the mixed one, each family's unseen tasks
 expert          a family's pack without and with one related expert of another data set, which is added as
                 `sglora pack add` does: trained from the pack's start, the CVAE not fitted again
 
@@ -66,16 +65,9 @@ def by_states(world: World, seed: int) -> Iterator[Setting]:
         yield f"M = {count}", Built.of(world, steps, teachers, count, seed).adapters
 
 
-def by_sources(world: World, seed: int) -> Iterator[Setting]:
-    steps = world.trained(world.mixed, seed)
-    teachers = [t for t in steps.tasks if t.role == "training"]
-    yield "mixed", Built.of(world, steps, teachers, steps.kept, seed).adapters
-    single = {name: _single(world, name, seed) for name in world.seen}
-    yield "own family alone", lambda task: single[task.dataset].adapters(task)
-
-
 def by_expert(world: World, seed: int) -> Iterator[Setting]:
     without, related = _single(world, world.into, seed), world.related
+    assert related is not None
     steps = world.trained([*world.seen[world.into], related], seed)
     experts = [t for t in steps.tasks if t.role == "expert"]
     added = replace(without, experts=Experts(world, steps, [*experts, related], steps.kept))
@@ -95,7 +87,7 @@ def by_expert(world: World, seed: int) -> Iterator[Setting]:
 
 def _single(world: World, name: str, seed: int) -> Built:
     """One family's pack. The related expert is trained along, from this family's start, and not part of it."""
-    more = [world.related] if name == world.into else []
+    more = [world.related] if name == world.into and world.related else []
     steps = world.trained([*world.seen[name], *more], seed)
     teachers = [t for t in world.seen[name] if t.role == "training"]
     return Built.of(world, steps, teachers, steps.kept, seed)
@@ -104,7 +96,6 @@ def _single(world: World, name: str, seed: int) -> Built:
 ABLATIONS: Mapping[str, Callable[[World, int], Iterator[Setting]]] = {
     "training-tasks": by_training_tasks,
     "states": by_states,
-    "sources": by_sources,
     "expert": by_expert,
 }
 
@@ -169,8 +160,6 @@ def run(world: World, what: str, seeds: int) -> None:
     rows, names = [row for found, _ in builds for row in found], builds[0][1]
     rows += zero_shot(world, {(row.dataset, row.task) for row in rows}, seeds)
     show(f"{what}, {seeds} build{'s' * (seeds != 1)}", rows, names)
-    for family in world.seen if what == "sources" else ():
-        show(f"{what}, {family}", [row for row in rows if row.dataset == family], names)
 
 
 def main() -> None:
@@ -191,7 +180,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     be_quiet(True)
-    world = World.read(options)
+    concerns = [one.strip() for one in options.concerns.split(",")]
+    world = World.read(options.recipe, options.data, options.related, options.into, concerns)
     for what in options.what:
         run(world, what, options.builds)
 

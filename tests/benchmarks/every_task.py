@@ -136,7 +136,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     be_quiet(True)
-    world = World.read(options)
+    world = World.read(options.recipe, options.data)
     tasks, was = all_tasks(world, options.data)
     rows: list[Row] = []
     for fold in range(options.folds):

@@ -23,7 +23,7 @@ from sglora_cli.adapters import Layout
 from sglora_cli.batches import TaskTensors
 from sglora_cli.building import build_tasks, compute_features
 from sglora_cli.configs import RuntimeConfig
-from sglora_cli.contracts import Material, Model
+from sglora_cli.contracts import Material, Model, Task
 from sglora_cli.features import task_tensors
 from sglora_cli.host import Host
 from sglora_cli.journal import Journal
@@ -53,6 +53,18 @@ class Experts:
 
     def variances(self, rows=None) -> Tensor:
         return self.variance_EP if rows is None else self.variance_EP[list(rows)]
+
+
+def planned(host: Host, recipe: Recipe, data: Path, exchanged: bool = False) -> list[dict[str, list[Task]]]:
+    """What is built, of each source: experts as the recipe has them, training tasks in the place of unseen ones, so
+    with a train and a test split whatever the recipe says; `exchanged`: the one for the other."""
+    found = []
+    for source in recipe.sources:
+        tasks = replace(source, whole=False).tasks(host, data, recipe.template)["training"]
+        if exchanged:
+            tasks = [replace(t, photos={"train": t.photos["test"], "test": t.photos["train"]}) for t in tasks]
+        found.append({"expert": source.tasks(host, data, recipe.template)["expert"], "training": tasks})
+    return found
 
 
 def left_out(
@@ -147,7 +159,7 @@ def main() -> None:
     host, recipe = Host.load(), read(options.recipe)
     model = host.backbones[recipe.backbone].load(RuntimeConfig())
     layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
-    plan = [{**source.tasks(host, options.data, recipe.template), "unseen": []} for source in recipe.sources]
+    plan = planned(host, recipe, options.data)
     tasks = build_tasks(model, plan, recipe.prompts, recipe.train.mirror > 0)
     compute_features(model, tasks, Journal(None))
     tests = [task_tensors(model, t.task.key, t.task.photos["test"]) for t in tasks if t.role == "training"]

@@ -1,10 +1,11 @@
 """What any generator could reach that mixes adapters: `python tests/benchmarks/upper_bounds.py --data DIR`.
 
-On the recipe's *training* tasks, each left out in turn; adapters from the user cache, or trained there. A point of a
-span is the shared start plus directions times coefficients. "found" points use what no generator has: the left-out
-task's training photos (as the Oracle does), or even its test photos. Projections of the Oracle say how much of what
-it learned lies in the span. "ridge" is no bound but the simplest predictor: text embedding -> what a task adds,
-fitted on the other tasks, lambda by leave-one-out. Shapes: T tasks, K directions, P numbers, N photos, D embedding.
+On the recipe's *training* tasks, each left out in turn, and once more with their train and test photos exchanged;
+adapters from the user cache, or trained there. A point of a span is the shared start plus directions times
+coefficients. "found" points use what no generator has: the left-out task's training photos (as the Oracle does), or
+even its test photos. Projections of the Oracle say how much of what it learned lies in the span. "ridge" is no bound
+but the simplest predictor: text embedding -> what a task adds, fitted on the other tasks, lambda by leave-one-out.
+Shapes: T tasks, K directions, P numbers, N photos, D embedding.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from leave_tasks_out import Experts, interval, scores, show
+from leave_tasks_out import Experts, interval, planned, scores, show
 from torch import Tensor
 
 from sglora_cli.adapters import Layout
@@ -152,17 +153,20 @@ def main() -> None:
     recipe = replace(recipe, train=replace(recipe.train, seed=options.seed))
     model = host.backbones[recipe.backbone].load(RuntimeConfig())
     layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
-    plan = [{**source.tasks(host, options.data, recipe.template), "unseen": []} for source in recipe.sources]
-    tasks = build_tasks(model, plan, recipe.prompts, recipe.train.mirror > 0)
-    compute_features(model, tasks, Journal(None))
-    chosen = [t for t in tasks if t.role == "training"]
-    trains, tests = (
-        [task_tensors(model, t.task.key, t.task.photos[split]) for t in chosen] for split in ("train", "test")
-    )
-    adapters = points(model, layout, recipe, tasks, trains, tests)
-    measured: Mapping[str, Tensor] = scores(model, layout, tests, adapters)
-    show(f"seed {options.seed}, {len(tests)} training tasks", measured)
-    show("the same on their training photos", scores(model, layout, trains, adapters))
+    halves: list[tuple[Mapping[str, Tensor], Mapping[str, Tensor]]] = []
+    for exchanged in (False, True):
+        plan = planned(host, recipe, options.data, exchanged)
+        tasks = build_tasks(model, plan, recipe.prompts, recipe.train.mirror > 0)
+        compute_features(model, tasks, Journal(None))
+        chosen = [t for t in tasks if t.role == "training"]
+        trains, tests = (
+            [task_tensors(model, t.task.key, t.task.photos[split]) for t in chosen] for split in ("train", "test")
+        )
+        adapters = points(model, layout, recipe, tasks, trains, tests)
+        halves.append((scores(model, layout, tests, adapters), scores(model, layout, trains, adapters)))
+    measured, own = ({name: (one[name] + two[name]) / 2 for name in one} for one, two in zip(*halves, strict=True))
+    show(f"seed {options.seed}, {len(chosen)} training tasks, mean of both halves", measured)
+    show("the same on the photos learned from", own)
     for name, against in (("found: span of all others", "oracle"), ("top-k", "oracle")):
         gap_TC = measured[name] - measured[against]
         print(f"{name} - {against}: {interval(gap_TC[:, 0])} / {interval(gap_TC[:, 1])}")

@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 
 HERE = Path(__file__).parent
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same numbers on every machine; a GPU has tests of its own, gpu.py
 torch.set_num_threads(1)
 
 COLOURS = {

@@ -100,7 +100,7 @@ class Fold:
                 **built.adapters(task),
                 "warm-up": steps.start_P[None],
                 "joint": joint_P[None],
-                "joint, half": shortened(layout, joint_P, 0.5)[None],
+                "joint, three quarters": shortened(layout, joint_P, 0.75)[None],
                 "joint + (mu* - soups)": (joint_P + asked.mean_P - built.experts.means().mean(dim=0))[None],
             }
             for name, flat_SP in named.items():

@@ -27,7 +27,7 @@ from sglora_cli.errors import BadFile
 from sglora_cli.estimating import Estimate, estimated
 from sglora_cli.features import Features
 from sglora_cli.files import content_hash, load_tensors, save_tensors
-from sglora_cli.held_out import scored
+from sglora_cli.held_out import recall_on, scored
 from sglora_cli.host import Host
 from sglora_cli.journal import Journal
 from sglora_cli.locking import locked
@@ -210,6 +210,8 @@ class Build:
             states_of_task=self.steps.kept,
             priors=priors,
             joint_P=self.steps.joint_P,
+            start_P=self.steps.start_P if self.recipe.train.warmup_epochs else None,
+            recall=recall_on(self.model, self.steps.layout, chosen),
             seed=self.recipe.train.seed,
             note=self.note,
             checkpoint=checkpoint,

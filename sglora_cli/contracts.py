@@ -281,7 +281,12 @@ class Material:
     priors: Sequence[Prior]
     """The prior of each training task's description."""
     joint_P: Tensor
-    """One adapter trained on the seen tasks together."""
+    """One adapter trained on the seen tasks together; NaN in a fold, where some of them count as unseen."""
+    start_P: Tensor | None
+    """The warm-up's, trained on the experts together, so unseen to it are all training tasks; None without one."""
+    recall: Callable[[int, Tensor], Tensor]
+    """Of training task t and adapters (S, P): mean recall (S,) on its photos, in percent; accuracy if it has classes.
+    Nothing unseen is in it; a fit that looks at it should ask for adapters that have not seen task t."""
     seed: int
     note: Callable[[str], None]
     """Say how it goes."""

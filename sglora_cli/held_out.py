@@ -10,12 +10,14 @@ Shapes: T training tasks, P numbers of an adapter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from sglora_cli.adapters import Layout
 from sglora_cli.contracts import Fitted, Generator, Material, Model, Row
 from sglora_cli.measuring import Candidate, Measurer
 from sglora_cli.packs import UnseenTask
@@ -85,15 +87,34 @@ def _without(material: Material, fold: int, folds: int) -> Material:
         rows=lambda t, rows: material.rows(seen[t], rows),
         priors=[material.priors[t] for t in seen],
         joint_P=torch.full_like(material.joint_P, torch.nan),
+        recall=lambda t, adapters_SP: material.recall(seen[t], adapters_SP),
         note=lambda text: None,
         checkpoint=None,
     )
 
 
 def _measured(model: Model, material: Material, name: str, fitted: Fitted, t: int, task: BuildTask) -> Iterator[Row]:
-    prior, layout, one = material.priors[t], material.experts.layout, task.task
+    prior, layout = material.priors[t], material.experts.layout
     (flat_P,) = fitted.generate(prior, 1, 0, 1.0)
     adapters = {ZERO: torch.zeros(layout.size), TOP: prior.mean_P, name: flat_P}
-    content = task.train.stored(model).to(torch.device("cpu"))
-    asked = UnseenTask(one.dataset, one.name, one.description, content, (), None)
-    yield from Measurer(model).rows(asked, [Candidate(method, layout, x_P) for method, x_P in adapters.items()])
+    candidates = [Candidate(method, layout, x_P) for method, x_P in adapters.items()]
+    yield from Measurer(model).rows(_as_unseen(model, task), candidates)
+
+
+def _as_unseen(model: Model, task: BuildTask) -> UnseenTask:
+    """A training task to be measured on its training photos."""
+    content, one = task.train.stored(model).to(torch.device("cpu")), task.task
+    return UnseenTask(one.dataset, one.name, one.description, content, (), None)
+
+
+def recall_on(model: Model, layout: Layout, tasks: Sequence[BuildTask]) -> Callable[[int, Tensor], Tensor]:
+    """What a fit may ask (Material.recall): the mean over directions and k, as reports have them, of every adapter."""
+
+    def recall(t: int, adapters_SP: Tensor) -> Tensor:
+        candidates = [Candidate("", layout, x_P, sample) for sample, x_P in enumerate(adapters_SP)]
+        found: list[list[float]] = [[] for _ in candidates]
+        for row in Measurer(model).rows(_as_unseen(model, tasks[t]), candidates):
+            found[row.sample].append(row.value)
+        return torch.tensor([sum(values) / len(values) for values in found])
+
+    return recall

@@ -95,6 +95,8 @@ def material(experts: ToyExperts) -> Material:
         states_of_task=STATES,
         priors=[experts.prior(EXPERTS + t) for t in range(TASKS)],
         joint_P=mean_TP.mean(dim=0),
+        start_P=LAYOUT.initial(0),
+        recall=lambda t, adapters_SP: 100 / (1 + (adapters_SP - mean_TP[t]).square().sum(dim=1)),
         seed=0,
         note=lambda text: None,
     )

@@ -78,6 +78,8 @@ def given(tiny, toys, recipe):
         states_of_task=2,
         priors=[prior(d, index[:3], experts, PriorConfig(k=2)) for d in index[3:]],
         joint_P=torch.zeros(layout.size),
+        start_P=None,
+        recall=lambda t, adapters_SP: torch.zeros(len(adapters_SP)),
         seed=0,
         note=lambda text: None,
     )

@@ -9,6 +9,7 @@ import torch
 from conftest import HERE, install
 from thirdparty.sglora_parrot import ParrotModel
 
+from sglora_calibrated import sglora_generators as calibrated
 from sglora_cli import host
 from sglora_cli.contracts import Photo, Task
 from sglora_cli.errors import Mismatch, PluginError, Unavailable, UsageError
@@ -28,14 +29,14 @@ from sglora_merge import sglora_generators as merged
 from sglora_reports import sglora_reporters
 
 QUICK = {"hidden": 8, "latent": 3, "epochs": 200, "learning_rate": 0.01}
-GENERATORS = {one.name: one for one in (*learned(), *merged())}
+GENERATORS = {one.name: one for one in (*learned(), *calibrated(), *merged())}
 
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_built_in_generators_pass(name):
     if name == "lorahub":
         pytest.importorskip("cma")
-    check_generator(GENERATORS[name], QUICK if GENERATORS[name].learns else {})
+    check_generator(GENERATORS[name], QUICK if name in {one.name for one in learned()} else {})
 
 
 @pytest.mark.parametrize("reporter", sglora_reporters(), ids=lambda one: one.name)

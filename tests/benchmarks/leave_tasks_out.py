@@ -82,6 +82,8 @@ def left_out(
             states_of_task=steps.kept,
             priors=[priors[t] for t in seen],
             joint_P=torch.zeros(experts.layout.size),
+            start_P=None,
+            recall=lambda t, adapters_SP: torch.zeros(len(adapters_SP)),
             seed=recipe.train.seed,
             note=lambda text: None,
         )

@@ -79,6 +79,8 @@ def material(path: Path, experts: Files) -> Material:
         states_of_task=STATES,
         priors=[prior(d, index_ED, experts, PriorConfig()) for d in task_TD],
         joint_P=torch.zeros(LAYOUT.size),
+        start_P=None,
+        recall=lambda t, adapters_SP: torch.zeros(len(adapters_SP)),
         seed=0,
         note=lambda text: None,
     )

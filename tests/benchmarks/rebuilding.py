@@ -160,6 +160,8 @@ def _cvae(
         states_of_task=states,
         priors=[prior(d, experts.index_ED, experts, world.recipe.prior) for d in embeddings],
         joint_P=torch.zeros(experts.layout.size),
+        start_P=None,
+        recall=lambda t, adapters_SP: torch.zeros(len(adapters_SP)),
         seed=seed,
         note=lambda text: None,
     )

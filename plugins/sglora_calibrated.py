@@ -1,0 +1,125 @@
+"""Calibrated: one adapter for all seen tasks, plus what the sentence's experts add, both as long as training tasks say.
+
+    theta(d) = s * (theta_joint + share * (mu*(d) - mean of the experts))
+
+theta_joint was trained on all seen tasks together and holds what they have in common, most of what an adapter gains;
+mu*(d), the prior's mean (Eq. 7), minus the experts' mean is what is particular to the sentence. Trained adapters are
+too long for tasks they never saw, as regression coefficients are, hence s; and how much a neighbour's particularity is
+worth differs from pack to pack, hence the share. Both are chosen from a few values by the mean recall on the training
+tasks' photos, with the adapter trained on the experts only in theta_joint's place, for that one has seen these photos.
+s multiplies the update: B is multiplied and A is not. Nothing is random: all draws of a sentence are equal.
+
+This is shrinkage, known from James and Stein (1961), and no method of a paper on adapters.
+
+Shapes: E experts, P numbers of an adapter, C choices of s and share.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sglora_cli.api import BadFile, Experts, Material, Mismatch, Prior, from_mapping, hookimpl, knob
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sglora_cli.api import Layout
+
+SGLORA_API = "1.0"
+
+SIZES, SHARES = (0.5, 0.625, 0.75, 0.875, 1.0), (0.5, 1.0, 2.0)
+"""What is tried. No share of 0: an adapter that ignores the sentence is the generator `joint`."""
+
+
+@dataclass(frozen=True)
+class CalibratedConfig:
+    """Its table in a recipe."""
+
+    held_out: int = knob(
+        0, "Folds of training tasks on which it is scored, fitted without them; 0: not.", least=0, most=1000
+    )
+
+
+@dataclass(frozen=True)
+class FittedCalibrated:
+    """What a pack keeps of it."""
+
+    layout: Layout
+    joint_P: Tensor
+    centre_P: Tensor
+    size: float
+    share: float
+
+    def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
+        """(S, P), all alike."""
+        return point(self.layout, self.joint_P, prior.mean_P - self.centre_P, self.size, self.share).repeat(samples, 1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        import torch
+
+        return {"joint": self.joint_P, "centre": self.centre_P, "chosen": torch.tensor([self.size, self.share])}
+
+
+def point(layout: Layout, base_P: Tensor, own_P: Tensor, size: float, share: float) -> Tensor:
+    """size * (base + share * own), as an update."""
+    import torch
+
+    flat_P = base_P + share * own_P
+    return torch.where(layout.b_mask(), size * flat_P, flat_P)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    name: str = "calibrated"
+    label: str = "Calibrated"
+    summary: str = "joint, plus what the sentence's experts add, at the lengths training tasks chose"
+    learns: bool = True
+    draws: bool = False
+    config: type = CalibratedConfig
+
+    def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[FittedCalibrated, dict[str, Any]]:
+        """Raises Mismatch without training tasks: they choose."""
+        import torch
+
+        from_mapping(CalibratedConfig, settings, f"generators.{self.name}")
+        if not material.tasks:
+            raise Mismatch("'calibrated' chooses its lengths on training tasks", "give the recipe some")
+        layout, centre_P = material.experts.layout, material.experts.means().mean(dim=0)
+        base_P = centre_P if material.start_P is None else material.start_P
+        choices = list(itertools.product(SIZES, SHARES))
+        recall_C = torch.zeros(len(choices), dtype=torch.float64)
+        for t, prior in enumerate(material.priors):
+            own_P = prior.mean_P - centre_P
+            tried_CP = torch.stack([point(layout, base_P, own_P, size, share) for size, share in choices])
+            recall_C += material.recall(t, tried_CP).double() / len(material.tasks)
+        best = int(recall_C.argmax())
+        size, share = choices[best]
+        material.note(f"calibrated: size {size:g}, share {share:g}, recall {float(recall_C[best]):.2f}")
+        # Left out of a fit, training tasks are unseen, and the joint adapter that saw them is not to be had.
+        joint_P = material.joint_P if bool(torch.isfinite(material.joint_P).all()) else base_P
+        return FittedCalibrated(layout, joint_P, centre_P, size, share), {
+            "size": size,
+            "share": share,
+            "recall": float(recall_C[best]),
+            "recall_unchanged": float(recall_C[choices.index((1.0, 1.0))]),
+            "trained_on": {"tasks": len(material.tasks)},
+        }
+
+    def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> FittedCalibrated:
+        """Raises BadFile if the tensors do not fit the pack's layout."""
+        size = experts.layout.size
+        try:
+            joint_P, centre_P, chosen = (tensors[name].float() for name in ("joint", "centre", "chosen"))
+        except KeyError as error:
+            raise BadFile(f"this is no calibrated generator: it lacks {error}", "build the pack again") from None
+        if joint_P.shape != (size,) or centre_P.shape != (size,) or chosen.shape != (2,):
+            raise BadFile(f"this calibrated generator is not for adapters of {size} numbers", "build the pack again")
+        return FittedCalibrated(experts.layout, joint_P, centre_P, *chosen.tolist())
+
+
+@hookimpl
+def sglora_generators() -> list[Calibrated]:
+    return [Calibrated()]

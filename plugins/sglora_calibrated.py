@@ -21,12 +21,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sglora_cli.api import BadFile, Experts, Material, Mismatch, Prior, from_mapping, hookimpl, knob
+from sglora_cli.api import BadFile, Experts, Material, Mismatch, from_mapping, hookimpl, knob
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sglora_cli.api import Layout
+    from sglora_cli.api import Layout, Prior
 
 SGLORA_API = "1.0"
 

@@ -65,7 +65,8 @@ def test_photos_and_the_pack_agree(run, data):
         for more in ([], ["--data", data])
     )
     for method in carried:
-        assert measured[method] == pytest.approx(carried[method], abs=0.5)  # float16 captions may break a tie
+        # Carried captions are float16: where two scores tie, one query of a task may change, which is 0.9 points here.
+        assert measured[method] == pytest.approx(carried[method], abs=1.0)
 
 
 @pytest.mark.data

@@ -176,7 +176,7 @@ def test_of_a_bundled_pack_a_copy_is_changed(run, own_home):
     result = run("pack", "remove", "starter", "pets/birman", "--json")
     notes = [
         "pack 'starter' is bundled and stays as it is: this copy of it hides it",
-        "cvae, joint: trained with the expert, not trained again",
+        "calibrated, cvae, joint: trained with the expert, not trained again",
     ]
     assert json.loads(result.stdout) == {
         "pack": "starter",

@@ -34,6 +34,7 @@ _PROBE_SECONDS = 1.0
 """A trial step shorter than this is tried again at its full size."""
 _MEMORY = ("bytes", "device_bytes")
 """What a generator says its fit takes, in the CPU's memory and the device's own."""
+_UNKNOWN = "does not say what it needs"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Estimate:
     def lines(self) -> list[str]:
         """For a person."""
         wide = [max(len(getattr(s, key)) for s in self.stages) for key in ("name", "what")]
-        rows = [f"{s.name:<{wide[0]}}  {s.what:<{wide[1]}}  {_left(s.seconds)}" for s in self.stages]
+        rows = [f"{s.name:<{wide[0]}}  {s.what:<{wide[1]}}  {_left(s)}" for s in self.stages]
         where = [f"{self.target}: {size(self.pack_bytes)}", f"{cache_folder()}: {size(self.cache_bytes)}"]
         memory = f"memory: about {size(self.memory)} of {size(available_memory())} free"
         if self.device_memory:
@@ -129,7 +130,7 @@ def estimated(
             left = sum(steps.passes(path) for path in paths if path in absent)
             stages.append(Stage(name, what, left * trial.pass_seconds))
     costs = _costs(host, recipe, steps)
-    stages += [Stage(name, _need(c) if c else "unknown to itself", c.get("seconds", 0.0)) for name, c in costs.items()]
+    stages += [Stage(name, _need(c) if c else _UNKNOWN, c.get("seconds", 0.0)) for name, c in costs.items()]
     groups = [sum(len(t.photos) for t in group) * trial.photo_bytes for group in steps.groups]
     on_gpu = model.device.type == "cuda"
     widest, widest_on_gpu = (max((int(c.get(k, 0)) for c in costs.values()), default=0) for k in _MEMORY)
@@ -270,5 +271,6 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _left(seconds: float) -> str:
-    return f"about {duration(seconds)}" if seconds else "done"
+def _left(stage: Stage) -> str:
+    nothing = "not counted" if stage.what == _UNKNOWN else "done"
+    return f"about {duration(stage.seconds)}" if stage.seconds else nothing

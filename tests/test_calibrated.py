@@ -114,6 +114,8 @@ def test_a_file_of_another_pack_is_refused():
 def test_a_pack_is_built_with_it(run, tiny, toys, recipe):
     text = recipe.read_text().replace("[train]", "[train]\nwarmup_epochs = 2")
     recipe.write_text(text.replace("[[source]]", "[generators.calibrated]\nheld_out = 2\n[[source]]", 1))
+    told = run("pack", "build", recipe, "--data", toys, "--dry-run").output
+    assert [line.split()[-2:] for line in told.splitlines() if line.startswith("calibrated")] == [["not", "counted"]]
     built = run("pack", "build", recipe, "--data", toys)
     assert built.exit_code == 0, built.output
     made = run("generate", "a photo of a mug", "--pack", recipe.stem, "--generator", "calibrated", "--json")

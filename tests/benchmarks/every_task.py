@@ -100,7 +100,7 @@ class Fold:
                 **built.adapters(task),
                 "warm-up": steps.start_P[None],
                 "joint": joint_P[None],
-                "joint, three quarters": shortened(layout, joint_P, 0.75)[None],
+                "joint, half": shortened(layout, joint_P, 0.5)[None],
                 "joint + (mu* - soups)": (joint_P + asked.mean_P - built.experts.means().mean(dim=0))[None],
             }
             for name, flat_SP in named.items():
@@ -113,7 +113,7 @@ def table(title: str, rows: Sequence[Row]) -> None:
     average, found = averages(rows), bootstrap(rows)
     tasks = len({(row.dataset, row.task) for row in rows})
     print(
-        f"\n**{title}: {tasks} tasks**\n\n| method | I2T R@1 | T2I R@1 | {' | '.join(f'- {one}' for one in AGAINST)} |"
+        f"\n**{title}: {tasks} tasks**\n\n| method | I2T R@1 | T2I R@1 | {' | '.join(f'R@1 - {one}' for one in AGAINST)} |"
     )
     print("|---" * (3 + len(AGAINST)) + "|")
     for method, cells in average.items():

@@ -112,9 +112,8 @@ class Fold:
 def table(title: str, rows: Sequence[Row]) -> None:
     average, found = averages(rows), bootstrap(rows)
     tasks = len({(row.dataset, row.task) for row in rows})
-    print(
-        f"\n**{title}: {tasks} tasks**\n\n| method | I2T R@1 | T2I R@1 | {' | '.join(f'R@1 - {one}' for one in AGAINST)} |"
-    )
+    heads = ["method", "I2T R@1", "T2I R@1", *(f"R@1 - {one}" for one in AGAINST)]
+    print(f"\n**{title}: {tasks} tasks**\n\n| {' | '.join(heads)} |")
     print("|---" * (3 + len(AGAINST)) + "|")
     for method, cells in average.items():
         gaps = [_gap(found, method, one) if one != method else "" for one in AGAINST]

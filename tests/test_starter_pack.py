@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from sglora_cli import measuring
 from sglora_cli.generating import Session
 
 
@@ -58,15 +60,21 @@ def test_no_unseen_task_is_an_expert_or_taught_the_generator():
 
 
 @pytest.mark.data
-def test_photos_and_the_pack_agree(run, data):
+def test_photos_and_the_pack_agree(run, data, monkeypatch):
+    read = measuring.task_tensors
+
+    def as_carried(*what):  # captions in float16, which can break a tie
+        content = read(*what)
+        return replace(content, text_CD=content.text_CD.half().float())
+
+    monkeypatch.setattr(measuring, "task_tensors", as_carried)
     names = "zero-shot,oracle,top-k"
     carried, measured = (
         json.loads(run("bench", "--json", "--baselines", names, "--dataset", "flowers", *more).stdout)["averages"]
         for more in ([], ["--data", data])
     )
-    for method in carried:
-        # Carried captions are float16: where two scores tie, one query of a task may change, which is 0.9 points here.
-        assert measured[method] == pytest.approx(carried[method], abs=1.0)
+    assert set(measured) >= {"zero-shot", "oracle", "top-k"}
+    assert measured == carried
 
 
 @pytest.mark.data

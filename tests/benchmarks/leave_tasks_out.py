@@ -24,7 +24,9 @@ from sglora_cli.batches import TaskTensors
 from sglora_cli.building import build_tasks, compute_features
 from sglora_cli.configs import RuntimeConfig
 from sglora_cli.contracts import Material, Model, Task
+from sglora_cli.evidence import need
 from sglora_cli.features import task_tensors
+from sglora_cli.held_out import recall_on
 from sglora_cli.host import Host
 from sglora_cli.journal import Journal
 from sglora_cli.measuring import encode_images
@@ -81,9 +83,9 @@ def left_out(
             rows=lambda row, some, seen=seen: steps.states(tasks[seen[row]])[some],
             states_of_task=steps.kept,
             priors=[priors[t] for t in seen],
-            joint_P=torch.zeros(experts.layout.size),
-            start_P=None,
-            recall=lambda t, adapters_SP: torch.zeros(len(adapters_SP)),
+            joint_P=torch.full((experts.layout.size,), torch.nan),  # it would have seen the fold's tasks
+            start_P=steps.start_P,
+            recall=recall_on(steps.model, steps.layout, [tasks[t] for t in seen]),
             seed=recipe.train.seed,
             note=lambda text: None,
         )
@@ -105,7 +107,8 @@ def methods(
     priors: list[Prior] = [prior(d, index_ED, experts, recipe.prior) for d in embeddings_TD]
     found = {"shared start": [steps.start_P[None]] * len(chosen)}
     for name, generator in host.generators.items():
-        if not generator.learns and name != "joint":  # the joint adapter was trained on these very tasks
+        # The joint adapter was trained on these very tasks; what looks at a task's own data is measured elsewhere.
+        if not (generator.learns or name == "joint" or need(generator)):
             rule = generator.restore(experts, {})
             found[name] = [rule.generate(one, 1, 0, 1.0) for one in priors]
     for name in recipe.generators:

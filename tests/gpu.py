@@ -203,7 +203,7 @@ def main() -> None:
         against_others(device, *sizes, repeats)
         if not options.small:
             figures(device, grid, repeats, peak, checkpointing=True)
-            # A new shape is compiled anew, which takes most of a minute.
+            # A new shape is compiled anew, so few are tried.
             figures(device, [(1, 16), (32, 16)], repeats, peak, compile=True)
             against_others(device, *sizes, repeats, compile=True)
 

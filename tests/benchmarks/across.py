@@ -38,13 +38,12 @@ def named(rows: Sequence[Row], pack: str) -> list[Row]:
 
 def measured(rows: dict[str, list[Row]], labels: dict[str, str], family: str) -> None:
     """A line for each pack: averages, recovery, differences between methods."""
-    shown = [method for method in labels if all(any(r.method == method for r in found) for found in rows.values())]
-    heads = [labels[m] for m in shown] + [f"recovery of {labels['cvae']}"]
+    heads = [*labels.values(), f"recovery of {labels['cvae']}"]
     heads += [f"{labels[a]} - {labels[b]}" for a, b in COMPARED]
     print(f"\n**{family}**\n\n| pack | {' | '.join(heads)} |\n{'|---' * (len(heads) + 1)}|")
     for pack, found in rows.items():
         average, result = averages(found), bootstrap(found)
-        cells = [" / ".join(f"{average[method][cell]:.1f}" for cell in CELLS) for method in shown]
+        cells = [" / ".join(f"{average[method][cell]:.1f}" for cell in CELLS) for method in labels]
         shares = [recovery(average, "cvae", cell) for cell in CELLS]
         cells.append(" / ".join("-" if share is None else f"{share:.2f}" for share in shares))
         cells += [both(result, a, b) for a, b in COMPARED]
@@ -54,7 +53,7 @@ def measured(rows: dict[str, list[Row]], labels: dict[str, str], family: str) ->
 def against_first(rows: dict[str, list[Row]], labels: dict[str, str], family: str) -> None:
     """Methods of each pack against themselves in the first one, paired over tasks, queries and builds."""
     first, *others = rows
-    learned = [m for m in labels if m not in FIXED and any(row.method == m for row in rows[first])]
+    learned = [m for m in labels if m not in FIXED]
     print(f"\n| {family}: pack - {first} | {' | '.join(labels[m] for m in learned)} |\n{'|---' * (len(learned) + 1)}|")
     for pack in others:
         pair = [*named(rows[first], first), *named([r for r in rows[pack] if r.method not in FIXED], pack)]

@@ -6,7 +6,6 @@ tasks are measured and not only the recipe's few unseen ones, and intervals are 
 photo is left to train one. Tasks whose role is "training" had a say in the recipe's settings: they are shown apart.
 
 What is trained is kept in the user cache. A run that was stopped goes on.
-Joint adapters of several seeds are merged in update space, too, at the rank that holds them all.
 
 Shapes: P numbers of an adapter, S seeds.
 """
@@ -20,23 +19,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from over_seeds import AGAINST, CELLS, both
 from rebuilding import Built, World
 from torch import Tensor
 
-from sglora_cli.adapters import Layout
+from sglora_calibrated import point
 from sglora_cli.building import build_tasks, compute_features
 from sglora_cli.contracts import Row
 from sglora_cli.journal import Journal
-from sglora_cli.lowrank import Factors
 from sglora_cli.measuring import Candidate, Measurer
 from sglora_cli.packs import UnseenTask
 from sglora_cli.progressing import be_quiet
 from sglora_cli.rows import averages
-from sglora_cli.statistics import Bootstrap, bootstrap, is_clear
+from sglora_cli.statistics import bootstrap
 from sglora_cli.steps import BuildTask, Steps
-
-CELLS = (("I2T", 1), ("T2I", 1))
-AGAINST = ("zero-shot", "top-k", "cvae")
 
 
 def all_tasks(world: World, data: Path) -> tuple[list[BuildTask], dict[str, str]]:
@@ -50,21 +46,6 @@ def all_tasks(world: World, data: Path) -> tuple[list[BuildTask], dict[str, str]
     tasks = build_tasks(world.model, plan, world.recipe.prompts, world.recipe.train.mirror > 0)
     compute_features(world.model, tasks, Journal(None))
     return tasks, was
-
-
-def merged(layout: Layout, adapters: Sequence[Tensor]) -> tuple[Layout, Tensor]:
-    """The mean of updates, exactly: factors side by side, with the layout that holds them."""
-    count = len(adapters)
-    wide = Layout(layout.sites, count * layout.rank, count * layout.alpha)
-    parts: dict[str, Factors] = {}
-    for site, (b_SOR, a_SRI) in layout.split(torch.stack(list(adapters))).items():
-        parts[site] = (torch.cat(list(b_SOR / count), dim=1), torch.cat(list(a_SRI), dim=0))
-    return wide, wide.join(parts)
-
-
-def shortened(layout: Layout, flat_P: Tensor, factor: float) -> Tensor:
-    """The update times the factor."""
-    return torch.where(layout.b_mask(), factor * flat_P, flat_P)
 
 
 class Fold:
@@ -91,21 +72,19 @@ class Fold:
 
     def _candidates(self, task: UnseenTask) -> list[Candidate]:
         layout = self.world.layout
-        wide, together = merged(layout, [steps.joint_P for steps, _ in self.builds])
         found = []
         for seed, (steps, built) in enumerate(self.builds):
-            asked, joint_P = built.prior(task), steps.joint_P
+            joint_P, own_P = steps.joint_P, built.prior(task).mean_P - built.experts.means().mean(dim=0)
             named: Mapping[str, Tensor] = {
                 "zero-shot": torch.zeros(1, layout.size),
                 **built.adapters(task),
                 "warm-up": steps.start_P[None],
                 "joint": joint_P[None],
-                "joint, half": shortened(layout, joint_P, 0.5)[None],
-                "joint + (mu* - soups)": (joint_P + asked.mean_P - built.experts.means().mean(dim=0))[None],
+                "joint, half": point(layout, joint_P, own_P, 0.5, 0.0)[None],
+                "joint + (mu* - soups)": point(layout, joint_P, own_P, 1.0, 1.0)[None],
             }
             for name, flat_SP in named.items():
                 found += [Candidate(name, layout, flat_P, sample, seed) for sample, flat_P in enumerate(flat_SP)]
-            found.append(Candidate("joint, seeds merged", wide, together, 0, seed))
         return found
 
 
@@ -116,14 +95,8 @@ def table(title: str, rows: Sequence[Row]) -> None:
     print(f"\n**{title}: {tasks} tasks**\n\n| {' | '.join(heads)} |")
     print("|---" * (3 + len(AGAINST)) + "|")
     for method, cells in average.items():
-        gaps = [_gap(found, method, one) if one != method else "" for one in AGAINST]
+        gaps = [both(found, method, one) if one != method else "" for one in AGAINST]
         print(f"| {method} | {' | '.join([*(f'{cells[cell]:.1f}' for cell in CELLS), *gaps])} |", flush=True)
-
-
-def _gap(found: Bootstrap, method: str, rival: str) -> str:
-    gaps = [found.difference((method, *cell), rival) for cell in CELLS]
-    texts = [f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" for mean, low, high in gaps]
-    return " / ".join(f"**{text}**" if is_clear(gap) else text for text, gap in zip(texts, gaps, strict=True))
 
 
 def main() -> None:

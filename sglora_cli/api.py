@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from sglora_cli.checkpoints import Checkpoint
-from sglora_cli.configs import (
+from sglora_cli.bench.bootstrap import is_clear
+from sglora_cli.bench.rows import averages, recovery, spreads
+from sglora_cli.config import (
     GenerateConfig,
     LoraConfig,
     PriorConfig,
@@ -20,28 +21,6 @@ from sglora_cli.configs import (
     knob,
     options_of,
 )
-from sglora_cli.contracts import (
-    API_VERSION,
-    ROLES,
-    Backbone,
-    Captioner,
-    CaptionModel,
-    Dataset,
-    Evidence,
-    Experts,
-    Fitted,
-    Generator,
-    Listed,
-    Material,
-    Model,
-    Photo,
-    Report,
-    Reporter,
-    Row,
-    Site,
-    Task,
-)
-from sglora_cli.drafts import put_file, put_folder, scratch_folder, sync_tree
 from sglora_cli.errors import (
     BadFile,
     Mismatch,
@@ -52,63 +31,73 @@ from sglora_cli.errors import (
     UnknownName,
     UsageError,
 )
-from sglora_cli.files import (
-    content_hash,
-    file_hash,
-    inside,
-    load_tensors,
-    read_image,
-    read_json,
-    save_tensors,
-    write_bytes,
+from sglora_cli.files.atomic import put_file, put_folder, scratch_folder, sync_tree, write_bytes
+from sglora_cli.files.hashes import content_hash, file_hash
+from sglora_cli.files.images import read_image
+from sglora_cli.files.tensors import Checkpoint, load_tensors, save_tensors
+from sglora_cli.files.text import csv_rows, jsonl_rows, read_json, text_field, text_lines, texts_field
+from sglora_cli.files.untrusted import TEXT_LIMIT, inside, json_value, name_fault, read_bytes
+from sglora_cli.network import hub_unreachable, no_network, offline
+from sglora_cli.plugin.contracts import (
+    API_VERSION,
+    Backbone,
+    Captioner,
+    CaptionModel,
+    Dataset,
+    Evidence,
+    Fitted,
+    Generator,
+    Model,
+    Reporter,
 )
-from sglora_cli.hookspecs import hookimpl
-from sglora_cli.host import Host
-from sglora_cli.locking import locked
-from sglora_cli.offline import hub_unreachable, no_network, offline
-from sglora_cli.progressing import progress
-from sglora_cli.rows import averages, recovery, spreads
-from sglora_cli.settings import cache_folder
-from sglora_cli.statistics import is_clear
-from sglora_cli.strict import TEXT_LIMIT, json_value, name_fault, read_bytes
-from sglora_cli.text_rows import csv_rows, jsonl_rows, text_field, text_lines, texts_field
+from sglora_cli.plugin.hookspecs import hookimpl
+from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.values import ROLES, Experts, Listed, Material, Photo, Report, Row, Task
+from sglora_cli.system.locks import locked
+from sglora_cli.system.paths import cache_folder
+from sglora_cli.system.progress import progress
 
 if TYPE_CHECKING:
-    from sglora_cli.adapters import Layout, mix
-    from sglora_cli.attaching import AttentionSites, Update, attached, packed_attention
-    from sglora_cli.batches import TaskTensors, hidden
-    from sglora_cli.devices import pick_device, pick_precision
-    from sglora_cli.formats import read_adapter, read_state, write_adapter
-    from sglora_cli.generating import Session
-    from sglora_cli.losses import classification_loss, contrastive_loss
-    from sglora_cli.lowrank import compress, mix_updates, singular, site_products
-    from sglora_cli.packs import Pack
-    from sglora_cli.semantics import Prior, select
+    from sglora_cli.adapter.checkpoint import read_state
+    from sglora_cli.adapter.read import read_adapter
+    from sglora_cli.adapter.write import write_adapter
+    from sglora_cli.build.batches import hidden
+    from sglora_cli.build.losses import classification_loss, contrastive_loss
+    from sglora_cli.generate.session import Session
+    from sglora_cli.lora.algebra import compress, mix_updates, singular, site_products
+    from sglora_cli.lora.attention import AttentionSites, Update, attached, packed_attention
+    from sglora_cli.lora.layout import Layout, Site, mix
+    from sglora_cli.lora.prior import Prior, select
+    from sglora_cli.pack.pack import Pack
+    from sglora_cli.plugin.values import TaskTensors
+    from sglora_cli.system.hardware import pick_device, pick_precision
+
 
 _LATE = {
-    "compress": "sglora_cli.lowrank",
-    "mix_updates": "sglora_cli.lowrank",
-    "singular": "sglora_cli.lowrank",
-    "site_products": "sglora_cli.lowrank",
-    "read_adapter": "sglora_cli.formats",
-    "read_state": "sglora_cli.formats",
-    "write_adapter": "sglora_cli.formats",
-    "Layout": "sglora_cli.adapters",
-    "mix": "sglora_cli.adapters",
-    "Pack": "sglora_cli.packs",
-    "AttentionSites": "sglora_cli.attaching",
-    "Update": "sglora_cli.attaching",
-    "attached": "sglora_cli.attaching",
-    "packed_attention": "sglora_cli.attaching",
-    "pick_device": "sglora_cli.devices",
-    "pick_precision": "sglora_cli.devices",
-    "Prior": "sglora_cli.semantics",
-    "TaskTensors": "sglora_cli.batches",
-    "hidden": "sglora_cli.batches",
-    "classification_loss": "sglora_cli.losses",
-    "contrastive_loss": "sglora_cli.losses",
-    "select": "sglora_cli.semantics",
-    "Session": "sglora_cli.generating",
+    "compress": "sglora_cli.lora.algebra",
+    "mix_updates": "sglora_cli.lora.algebra",
+    "singular": "sglora_cli.lora.algebra",
+    "site_products": "sglora_cli.lora.algebra",
+    "read_adapter": "sglora_cli.adapter.read",
+    "read_state": "sglora_cli.adapter.checkpoint",
+    "write_adapter": "sglora_cli.adapter.write",
+    "Layout": "sglora_cli.lora.layout",
+    "Site": "sglora_cli.lora.layout",
+    "mix": "sglora_cli.lora.layout",
+    "Pack": "sglora_cli.pack.pack",
+    "AttentionSites": "sglora_cli.lora.attention",
+    "Update": "sglora_cli.lora.attention",
+    "attached": "sglora_cli.lora.attention",
+    "packed_attention": "sglora_cli.lora.attention",
+    "pick_device": "sglora_cli.system.hardware",
+    "pick_precision": "sglora_cli.system.hardware",
+    "Prior": "sglora_cli.lora.prior",
+    "TaskTensors": "sglora_cli.plugin.values",
+    "hidden": "sglora_cli.build.batches",
+    "classification_loss": "sglora_cli.build.losses",
+    "contrastive_loss": "sglora_cli.build.losses",
+    "select": "sglora_cli.lora.prior",
+    "Session": "sglora_cli.generate.session",
 }
 
 __all__ = [

@@ -16,6 +16,8 @@ only place that catches them. Exit code 1 is a bug, 130 an interruption (Ctrl-C)
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -112,3 +114,41 @@ class PluginError(SgloraError):
     """A plugin that is broken or breaks its contract."""
 
     exit_code = 7
+
+
+_PLACE = "choose a place that you may write to: with -o, or SGLORA_HOME for the user folders"
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room there, or choose another place"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _PLACE),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a file is where a folder is needed: choose another place"),
+}
+
+
+def unwritable(what: str, error: OSError, hint: str = "") -> Unavailable:
+    """The error of a place that cannot be written, and what may help. `what` as in "cannot write x"."""
+    remedy = _REMEDIES.get(error.errno or 0, "choose another place")
+    return Unavailable(f"{what}: {error.strerror or error}", hint or remedy)
+
+
+GO_ON = "finished steps are kept, and the same command goes on after them"
+_OURS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE}
+
+
+def failure_of(error: BaseException) -> SgloraError | None:
+    """The user's error that a failing machine means: a full disk, no permission, no memory, a lost GPU. None for
+    anything else: that is a bug."""
+    if isinstance(error, OSError):
+        where = f"cannot use {os.fsdecode(error.filename)}" if error.filename else "the system refuses"
+        return unwritable(where, error) if error.errno in _OURS else None
+    if not isinstance(error, (RuntimeError, MemoryError)):
+        return None
+    said = (str(error) or "no memory is left").strip().split("\n")[0][:200]
+    kind = f"{type(error).__name__} {said}".lower()
+    if isinstance(error, MemoryError) or "outofmemory" in kind or "out of memory" in kind or "allocate memory" in kind:
+        return Unavailable(
+            f"there is not enough memory: {said}",
+            f"end other programs that use it, pass --device cpu, or build with smaller tasks_at_once; {GO_ON}",
+        )
+    if "acceleratorerror" in kind or "cuda" in kind or "hip error" in kind or "mps backend" in kind:
+        return Unavailable(f"the device failed: {said}", f"run it again, or pass --device cpu; {GO_ON}")
+    return None

@@ -6,10 +6,7 @@
 
 or `sglora plugins check NAME` on the command line; for the others `check_dataset(dataset, root)`,
 `check_generator(generator)`, `check_captioner(captioner.load(...))` and `check_reporter(reporter)`. A check raises
-PluginError with what is wrong; its docstring says what is asked. Built-ins pass the same checks. Here are those for
-backbones, the others are in kits.py.
-
-Shapes: N images, T adapters, C texts, D embedding, P numbers of an adapter.
+PluginError with what is wrong; its docstring says what is asked. Built-ins pass the same checks.
 """
 
 from __future__ import annotations
@@ -18,156 +15,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from sglora_cli.adapters import Layout
-from sglora_cli.configs import RuntimeConfig
-from sglora_cli.contracts import CaptionModel, Dataset, Generator, Model, Reporter
+from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import UsageError
-from sglora_cli.kit_tools import ask as _ask
-from sglora_cli.kit_tools import images, run_all, run_check
-from sglora_cli.kits import CAPTIONER_CHECKS, DATASET_CHECKS, GENERATOR_CHECKS, REPORTER_CHECKS, Trial
-
-Check = Callable[[Model], None]
-TEXTS = ("a photo of a pug", "a photo of a tiger lily", "a traffic light at night")
-CLOSE = 2e-5
-"""Largest difference of two unit vectors' numbers that should be equal in fp32."""
-
-
-def layout_of(model: Model) -> Layout:
-    return Layout(tuple(model.sites), 2, 4.0)
-
-
-def adapters(layout: Layout, count: int) -> Tensor:
-    """(T, P) that change the features well beyond rounding: numbers about as large as a trained adapter's."""
-    dice = torch.Generator().manual_seed(1)
-    return torch.randn(count, layout.size, generator=dice) * 0.1
-
-
-def identity_is_complete(model: Model) -> None:
-    """It has a fingerprint, a device, a positive scale, and sites with distinct names and positive sizes."""
-    _ask(isinstance(model.fingerprint, str) and model.fingerprint != "", "fingerprint must be a text, not empty")
-    _ask(isinstance(model.device, torch.device), f"device must be a torch.device, got {model.device!r}")
-    _ask(model.scale > 0, f"scale must be positive, got {model.scale}", "it is exp(logit_scale) in CLIP")
-    names = [site.name for site in model.sites]
-    _ask(len(names) > 0, "there is no site", "AttentionSites finds q, k and v in a torch module")
-    _ask(len(set(names)) == len(names), f"two sites are called {_twice(names)!r}")
-    _ask(all(min(s.out_features, s.in_features) > 0 for s in model.sites), "a site has no features")
-
-
-def texts_are_unit_vectors(model: Model) -> None:
-    """encode_text gives float32 unit vectors on the CPU, the same for a text alone and among others."""
-    together_CD = model.encode_text(TEXTS)
-    _unit(together_CD, (len(TEXTS),), "encode_text")
-    _ask(together_CD.device.type == "cpu", f"encode_text must leave its result on the CPU, got {together_CD.device}")
-    alone_CD = torch.cat([model.encode_text([text]) for text in TEXTS])
-    _equal(together_CD, alone_CD, "a text's vector depends on the texts beside it")
-    _ask(not torch.allclose(together_CD[0], together_CD[1], atol=1e-4), "different texts have the same vector")
-
-
-def images_are_unit_vectors(model: Model) -> None:
-    """encode_image gives float32 unit vectors of encode_text's width, also from a stem kept as float16."""
-    stem_N = model.stem(images())
-    _ask(len(stem_N) == 3 and stem_N.device.type == "cpu", "stem must give one entry an image, on the CPU")
-    image_ND = model.encode_image(stem_N)
-    _unit(image_ND, (3,), "encode_image")
-    width = model.encode_text(TEXTS[:1]).shape[1]
-    _ask(image_ND.shape[1] == width, f"images have {image_ND.shape[1]} numbers, texts {width}")
-    kept_ND = model.encode_image(stem_N.half())
-    _equal(image_ND, kept_ND, "a stem kept as float16 gives other features", within=2e-2)
-    alone_ND = torch.cat([model.encode_image(model.stem([image])) for image in images()])
-    _equal(image_ND, alone_ND, "an image's vector depends on the images beside it")
-
-
-def zero_adapter_changes_nothing(model: Model) -> None:
-    """An adapter whose B is zero gives the features of the model without one."""
-    layout, stem_N = layout_of(model), model.stem(images())
-    with torch.no_grad():
-        adapted_TND = model.encode_image(stem_N, layout, layout.initial(0)[None])
-    _equal(model.encode_image(stem_N)[None], adapted_TND, "an adapter with B = 0 changes the features")
-
-
-def every_site_counts(model: Model) -> None:
-    """An update at any one site changes the features: no site is ignored."""
-    layout, stem_N = layout_of(model), model.stem(images(1))
-    plain_ND = model.encode_image(stem_N)
-    with torch.no_grad():
-        full_P = adapters(layout, 1)[0]
-        for site in layout.sites:
-            parts = {
-                name: (b * (name == site.name), a) for name, (b, a) in layout.split(full_P).items()
-            }  # B zero elsewhere
-            adapted_ND = model.encode_image(stem_N, layout, layout.join(parts)[None])[0]
-            moved = float((adapted_ND - plain_ND).abs().max())
-            _ask(moved > 1e-7, f"an update at site {site.name!r} changes nothing", "it must reach the weight it names")
-
-
-def scaling_is_applied(model: Model) -> None:
-    """Twice the alpha is twice the B: h = W x + (alpha / rank) B A x."""
-    layout, stem_N = layout_of(model), model.stem(images(2))
-    flat_P = adapters(layout, 1)[0]
-    doubled_P = torch.where(layout.b_mask(), 2 * flat_P, flat_P)
-    louder = Layout(layout.sites, layout.rank, 2 * layout.alpha)
-    with torch.no_grad():
-        one, other = (
-            model.encode_image(stem_N, lay, flat[None]) for lay, flat in ((layout, doubled_P), (louder, flat_P))
-        )
-    _equal(one, other, "alpha / rank is not what the update is multiplied with", within=1e-4)
-
-
-def many_adapters_are_each_alone(model: Model) -> None:
-    """T adapters at once give what each gives alone, on shared images and on images of their own."""
-    layout, flat_TP = layout_of(model), adapters(layout_of(model), 3)
-    stem_N = model.stem(images(2))
-    other_N = model.stem(images(3)[1:])
-    own_TN = torch.stack([stem_N, other_N, stem_N])
-    with torch.no_grad():
-        shared_TND = model.encode_image(stem_N, layout, flat_TP)
-        own_TND = model.encode_image(own_TN, layout, flat_TP)
-        _unit(shared_TND, (3, 2), "encode_image with adapters")
-        for t in range(3):
-            alone = model.encode_image(stem_N, layout, flat_TP[t : t + 1])[0]
-            _equal(shared_TND[t], alone, f"adapter {t} of three gives other features than alone", within=1e-4)
-            alone = model.encode_image(own_TN[t], layout, flat_TP[t : t + 1])[0]
-            _equal(own_TND[t], alone, f"adapter {t} of three gives other features on its own images", within=1e-4)
-
-
-def gradients_reach_every_site(model: Model) -> None:
-    """encode_image is differentiable with respect to the adapters, at A and B of every site; each adapter's
-    features depend on that adapter only."""
-    layout, stem_N = layout_of(model), model.stem(images(2))
-    flat_TP = adapters(layout, 2).requires_grad_()
-    image_TND = model.encode_image(stem_N, layout, flat_TP)
-    weight_D = torch.linspace(-1, 1, image_TND.shape[-1], device=image_TND.device)
-    (gradient_TP,) = torch.autograd.grad((image_TND[0] * weight_D).sum(), flat_TP)
-    _ask(bool(torch.isfinite(gradient_TP).all()), "the gradient of an adapter is not finite")
-    for name, (b, a) in layout.split(gradient_TP[0]).items():
-        _ask(float(b.abs().max()) > 0 and float(a.abs().max()) > 0, f"no gradient reaches site {name!r}")
-    _ask(float(gradient_TP[1].abs().max()) == 0, "the features of one adapter depend on another")
-
-
-def nothing_stays_attached(model: Model) -> None:
-    """After adapters, the features without one are bit for bit what they were, and so is the fingerprint."""
-    layout, stem_N = layout_of(model), model.stem(images())
-    before_ND, name = model.encode_image(stem_N), model.fingerprint
-    model.encode_image(stem_N, layout, adapters(layout, 2).requires_grad_()).sum().backward()
-    _ask(torch.equal(before_ND, model.encode_image(stem_N)), "the model is not as it was after an adapter was used")
-    _ask(model.fingerprint == name, "the fingerprint changed after an adapter was used")
-
-
-BACKBONE_CHECKS: tuple[Check, ...] = (
-    identity_is_complete,
-    texts_are_unit_vectors,
-    images_are_unit_vectors,
-    zero_adapter_changes_nothing,
-    every_site_counts,
-    scaling_is_applied,
-    many_adapters_are_each_alone,
-    gradients_reach_every_site,
-    nothing_stays_attached,
+from sglora_cli.plugin.contracts import CaptionModel, Dataset, Generator, Model, Reporter
+from sglora_cli.plugin.testing.backbone import (
+    BACKBONE_CHECKS,
+    adapters,
+    layout_of,
 )
-
+from sglora_cli.plugin.testing.captioner import CAPTIONER_CHECKS
+from sglora_cli.plugin.testing.dataset import DATASET_CHECKS
+from sglora_cli.plugin.testing.generator import GENERATOR_CHECKS, Trial
+from sglora_cli.plugin.testing.reporter import REPORTER_CHECKS
+from sglora_cli.plugin.testing.toys import images, run_all, run_check
 
 KITS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "backbone": BACKBONE_CHECKS,
@@ -213,23 +73,6 @@ def check_captioner(model: CaptionModel) -> None:
 def check_reporter(reporter: Reporter) -> None:
     """Raises PluginError with everything that is wrong with a reporter."""
     run_all(REPORTER_CHECKS, reporter)
-
-
-def _twice(names: list[str]) -> str:
-    return next((name for name in names if names.count(name) > 1), "")
-
-
-def _unit(vectors: Tensor, shape: tuple[int, ...], what: str) -> None:
-    _ask(vectors.shape[:-1] == shape, f"{what} must give {(*shape, 'D')}, got {tuple(vectors.shape)}")
-    _ask(vectors.dtype == torch.float32, f"{what} must give float32, got {vectors.dtype}")
-    _ask(bool(torch.isfinite(vectors).all()), f"{what} gives numbers that are not finite")
-    length = vectors.detach().norm(dim=-1)
-    _ask(torch.allclose(length, torch.ones_like(length), atol=1e-3), f"{what} must give unit vectors")
-
-
-def _equal(one: Tensor, other: Tensor, message: str, within: float = CLOSE) -> None:
-    gap = float((one.detach() - other.detach()).abs().max())
-    _ask(gap <= within, f"{message} (by {gap:.2g}, more than {within:g})")
 
 
 __all__ = [

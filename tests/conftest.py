@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -10,19 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from distributions import HERE, install
+from toys import RECIPE, write_toys
 
-HERE = Path(__file__).parent
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same numbers on every machine; a GPU has tests of its own, gpu.py
 torch.set_num_threads(1)
-
-COLOURS = {
-    "red": (220, 30, 30),
-    "green": (30, 200, 40),
-    "blue": (30, 40, 220),
-    "white": (240, 240, 240),
-    "black": (10, 10, 10),
-}
-EXPERTS, TRAINING, UNSEEN = ("ball", "box", "cup", "hat"), ("jar", "kite", "lamp"), ("mug", "nest")
 
 
 @pytest.fixture(autouse=True)
@@ -38,21 +29,12 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 @pytest.fixture
 def run():
     """Run the program as its user does: `run("pack", "list")`."""
-    from sglora_cli.cli import main
+    from sglora_cli.cli.main import main
 
     def call(*args: object) -> Result:
         return CliRunner().invoke(main, [str(a) for a in args], catch_exceptions=True)
 
     return call
-
-
-def install(folder: Path, name: str, module: str, source: str) -> None:
-    """A distribution `name` with one entry point, as pip would leave it in `folder`."""
-    (folder / f"{module}.py").write_text(source)
-    info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[sglora]\n{name} = {module}\n")
 
 
 @pytest.fixture
@@ -82,50 +64,6 @@ def toys(tmp_path: Path) -> Path:
     return write_toys(tmp_path)
 
 
-def write_toys(folder: Path) -> Path:
-    from PIL import Image
-
-    root = folder / "data" / "toys"
-    (root / "images").mkdir(parents=True)
-    rows = []
-    pairs = [(a, b) for a in COLOURS for b in COLOURS if a != b]
-    for t, task in enumerate((*EXPERTS, *TRAINING, *UNSEEN)):
-        for n in range(8):
-            top, bottom = pairs[(5 * t + 3 * n) % len(pairs)]
-            image = Image.new("RGB", (16, 16), COLOURS[top])
-            image.paste(COLOURS[bottom], (0, 8, 16, 16))
-            image.putpixel((0, 0), (t, n, 0))
-            name = f"images/{task}_{n}.png"
-            image.save(root / name)
-            captions = [f"a {top} {task} on a {bottom} floor", f"{top} {task} above {bottom}"]
-            rows.append({"image": name, "task": task, "split": "train" if n < 5 else "test", "captions": captions})
-    (root / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder / "data"
-
-
-RECIPE = f"""
-summary = "toys"
-backbone = "tiny"
-[train]
-epochs = 6
-states = 4
-tasks_at_once = 3
-learning_rate = 0.02
-[prior]
-k = 2
-[generators.cvae]
-hidden = 8
-latent = 3
-epochs = 200
-learning_rate = 0.01
-[[source]]
-name = "toys"
-expert = {json.dumps(EXPERTS)}
-training = {json.dumps(TRAINING)}
-unseen = {json.dumps(UNSEEN)}
-"""
-
-
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "toys.toml"
@@ -148,24 +86,6 @@ def toy_pack(tiny: None, toys: Path, recipe: Path, run, own_home: Path, tmp_path
     return "toys"
 
 
-def small_clip(timm: bool = False, quick_gelu: bool = True, **runtime):
-    """A backbone of open_clip with random weights, small enough for tests: its own tower, or a timm trunk."""
-    import open_clip
-
-    from sglora_cli.configs import RuntimeConfig
-    from sglora_openclip.model import OpenClipModel
-
-    torch.manual_seed(0)
-    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
-    if timm:
-        vision = {"image_size": 224, "timm_model_name": "vit_tiny_patch16_224", "timm_pool": "map", "timm_proj": "none"}
-        clip = open_clip.CustomTextCLIP(192, vision, text)
-    else:
-        vision = {"image_size": 32, "layers": 4, "width": 32, "head_width": 8, "patch_size": 8}
-        clip = open_clip.CLIP(16, vision, text, quick_gelu=quick_gelu)
-    return OpenClipModel(clip, "ViT-B-16", RuntimeConfig(device="cpu", **runtime))
-
-
 _toy_archive: dict[str, bytes] = {}
 
 
@@ -186,7 +106,7 @@ def adapter(run, toy_pack, tmp_path) -> Path:
     """An adapter for `tiny`, strong enough to change ranks."""
     path = tmp_path / "mug.safetensors"
     assert run("generate", "a photo of a mug", "-o", path).exit_code == 0
-    from sglora_cli.formats import load_adapter, save_adapter
+    from sglora_cli.adapter.file import load_adapter, save_adapter
 
     loaded = load_adapter(path)
     save_adapter(path, loaded.layout, loaded.flat_P * 4, loaded.about)
@@ -263,7 +183,7 @@ def data() -> Path:
 @pytest.fixture
 def old_pack(toy_pack, own_home: Path) -> None:
     """The toys' pack, as it was built before packs kept what their experts look like."""
-    from sglora_cli.files import load_tensors, save_tensors
+    from sglora_cli.files.tensors import load_tensors, save_tensors
 
     index = own_home / "cache/packs/toys/index.safetensors"
     tensors, about = load_tensors(index)

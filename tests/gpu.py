@@ -24,15 +24,15 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 from contestants import Dense, Ours, Peft, new_clip
 
-from sglora_cli.adapters import Layout
-from sglora_cli.batches import TaskTensors
-from sglora_cli.configs import RuntimeConfig, TrainConfig
-from sglora_cli.kit_tools import ToyExperts, material
-from sglora_cli.progressing import be_quiet
-from sglora_cli.retrieval import recalls
-from sglora_cli.semantics import moments
+from sglora_cli.bench.retrieval import recalls
+from sglora_cli.build.training import train_joint, train_tasks
+from sglora_cli.config import RuntimeConfig, TrainConfig
+from sglora_cli.lora.layout import Layout
+from sglora_cli.lora.prior import moments
+from sglora_cli.plugin.testing.toys import ToyExperts, material
+from sglora_cli.plugin.values import TaskTensors
+from sglora_cli.system.progress import be_quiet
 from sglora_cli.testing import BACKBONE_CHECKS, adapters, images, layout_of, run_check
-from sglora_cli.training import train_joint, train_tasks
 
 TOKENS, WIDTH, BLOCKS, PATCH = 197, 768, 12, 16 * 16 * 3
 

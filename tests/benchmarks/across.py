@@ -16,9 +16,9 @@ from pathlib import Path
 
 from over_seeds import CELLS, both, builds
 
-from sglora_cli.contracts import Row
-from sglora_cli.rows import averages, recovery
-from sglora_cli.statistics import bootstrap
+from sglora_cli.bench.bootstrap import bootstrap
+from sglora_cli.bench.rows import averages, recovery
+from sglora_cli.plugin.values import Row
 
 FIXED = ("zero-shot", "oracle")
 """Methods that do not depend on the pack that is measured."""

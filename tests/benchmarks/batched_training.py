@@ -10,11 +10,11 @@ import time
 
 import torch
 
-from sglora_cli.adapters import Layout
 from sglora_cli.api import Host, RuntimeConfig, TrainConfig
-from sglora_cli.batches import TaskTensors
-from sglora_cli.progressing import be_quiet
-from sglora_cli.training import train_tasks
+from sglora_cli.build.training import train_tasks
+from sglora_cli.lora.layout import Layout
+from sglora_cli.plugin.values import TaskTensors
+from sglora_cli.system.progress import be_quiet
 
 TASKS, PHOTOS, EPOCHS, PAIRS = 16, 5, 4, 5
 

@@ -16,7 +16,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from contestants import Dense, Ours, Peft
 
-from sglora_cli.configs import RuntimeConfig
+from sglora_cli.config import RuntimeConfig
 
 
 def seconds(contestant: Ours | Peft | Dense, steps: int) -> float:

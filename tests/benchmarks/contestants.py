@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from sglora_cli.adapters import Layout
-from sglora_cli.batches import RowAdam
-from sglora_cli.configs import RuntimeConfig, TrainConfig
-from sglora_cli.losses import contrastive_loss
+from sglora_cli.build.losses import contrastive_loss
+from sglora_cli.build.training import RowAdam
+from sglora_cli.config import RuntimeConfig, TrainConfig
+from sglora_cli.lora.layout import Layout
 
 ARCHITECTURE, RANK, ALPHA = "ViT-B-16-quickgelu", 2, 2.0
 CAPTION = "the dog has a fawn coat, a black mask and a curled tail, and looks to the left number"

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from sglora_cli.contracts import Row
-from sglora_cli.rows_files import pack_hits
-from sglora_cli.statistics import bootstrap
+from sglora_cli.bench.bootstrap import bootstrap
+from sglora_cli.bench.rows_file import pack_hits
+from sglora_cli.plugin.values import Row
 
 TRUTH, EXPERIMENTS, RESAMPLES = 5.0, 150, 500
 

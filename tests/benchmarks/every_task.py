@@ -24,15 +24,14 @@ from rebuilding import Built, World
 from torch import Tensor
 
 from sglora_calibrated import point
-from sglora_cli.building import build_tasks, compute_features
-from sglora_cli.contracts import Row
-from sglora_cli.journal import Journal
-from sglora_cli.measuring import Candidate, Measurer
-from sglora_cli.packs import UnseenTask
-from sglora_cli.progressing import be_quiet
-from sglora_cli.rows import averages
-from sglora_cli.statistics import bootstrap
-from sglora_cli.steps import BuildTask, Steps
+from sglora_cli.bench.bootstrap import bootstrap
+from sglora_cli.bench.measure import Candidate, Measurer
+from sglora_cli.bench.rows import averages
+from sglora_cli.build.pipeline import build_tasks, compute_features
+from sglora_cli.build.steps import BuildTask, Steps
+from sglora_cli.pack.pack import UnseenTask
+from sglora_cli.plugin.values import Row
+from sglora_cli.system.progress import Journal, be_quiet
 
 
 def all_tasks(world: World, data: Path) -> tuple[list[BuildTask], dict[str, str]]:

@@ -19,22 +19,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sglora_cli.adapters import Layout
-from sglora_cli.batches import TaskTensors
-from sglora_cli.building import build_tasks, compute_features
-from sglora_cli.configs import RuntimeConfig
-from sglora_cli.contracts import Material, Model, Task
-from sglora_cli.evidence import need
-from sglora_cli.features import task_tensors
-from sglora_cli.held_out import recall_on
-from sglora_cli.host import Host
-from sglora_cli.journal import Journal
-from sglora_cli.measuring import encode_images
-from sglora_cli.progressing import be_quiet
-from sglora_cli.recipes import Recipe, read
-from sglora_cli.retrieval import recalls
-from sglora_cli.semantics import Prior, prior
-from sglora_cli.steps import BuildTask, Steps
+from sglora_cli.bench.methods import need
+from sglora_cli.bench.retrieval import recalls
+from sglora_cli.build.held_out import recall_on
+from sglora_cli.build.pipeline import build_tasks, compute_features
+from sglora_cli.build.steps import BuildTask, Steps
+from sglora_cli.config import RuntimeConfig
+from sglora_cli.data.encode import encode_images
+from sglora_cli.data.features import task_tensors
+from sglora_cli.lora.layout import Layout
+from sglora_cli.lora.prior import Prior, prior
+from sglora_cli.pack.recipe import Recipe
+from sglora_cli.pack.recipe_parser import read
+from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.values import Material, Task, TaskTensors
+from sglora_cli.system.progress import Journal, be_quiet
 
 CELLS = (("I2T", 1), ("T2I", 1), ("I2T", 5), ("T2I", 5))
 FOLDS, SAMPLES, RESAMPLES = 3, 5, 10000

@@ -58,7 +58,16 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "memory.toml"
             file.write_text(recipe(options.data, tasks, states))
-            command = [sys.executable, "-m", "sglora_cli.cli", "pack", "build", str(file), "--data", str(options.data)]
+            command = [
+                sys.executable,
+                "-m",
+                "sglora_cli.cli.main",
+                "pack",
+                "build",
+                str(file),
+                "--data",
+                str(options.data),
+            ]
             environment = {**os.environ, "SGLORA_HOME": folder, "OMP_NUM_THREADS": "1"}
             process = subprocess.Popen([*command, "--json"], env=environment, stdout=subprocess.DEVNULL)
             _, status, usage = os.wait4(process.pid, 0)

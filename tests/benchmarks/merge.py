@@ -12,9 +12,8 @@ import time
 
 import torch
 
-from sglora_cli.adapters import Layout
-from sglora_cli.contracts import Site
-from sglora_cli.lowrank import mix_updates
+from sglora_cli.lora.algebra import mix_updates
+from sglora_cli.lora.layout import Layout, Site
 
 EXPERTS, RANK, WEIGHTS, RUNS = 4, 2, [0.92, 0.05, 0.02, 0.01], 5
 SITES = tuple(

@@ -3,7 +3,7 @@
 Each file is the rows file of `sglora bench --rows` on a pack built with another training seed. `--second` names, in
 the same order, those of packs whose unseen tasks have train and test photos exchanged: every photo of an unseen task
 is then a query once, beside the others of its half, and the Oracle never saw it. A build is a seed of the bootstrap,
-drawn in common for all methods; tasks, queries and draws are resampled, too (sglora_cli/statistics.py).
+drawn in common for all methods; tasks, queries and draws are resampled, too (sglora_cli/bench/bootstrap.py).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sglora_cli.contracts import Row
-from sglora_cli.rows import averages, recovery
-from sglora_cli.rows_files import pack_hits, read_rows, unpack_hits
-from sglora_cli.statistics import Bootstrap, bootstrap, is_clear
+from sglora_cli.bench.bootstrap import Bootstrap, bootstrap, is_clear
+from sglora_cli.bench.rows import averages, recovery
+from sglora_cli.bench.rows_file import pack_hits, read_rows, unpack_hits
+from sglora_cli.plugin.values import Row
 
 CELLS = (("I2T", 1), ("T2I", 1))
 AGAINST = ("zero-shot", "top-k", "cvae")

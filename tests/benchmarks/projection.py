@@ -20,13 +20,13 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from sglora_cli.adapters import Layout
-from sglora_cli.configs import PriorConfig
-from sglora_cli.contracts import Material, Site
-from sglora_cli.estimating import peak_memory
-from sglora_cli.files import load_tensors, save_tensors
-from sglora_cli.semantics import prior
-from sglora_cli.tensor_rows import TensorDraft, TensorRows
+from sglora_cli.config import PriorConfig
+from sglora_cli.files.tensor_rows import TensorDraft, TensorRows
+from sglora_cli.files.tensors import load_tensors, save_tensors
+from sglora_cli.lora.layout import Layout, Site
+from sglora_cli.lora.prior import prior
+from sglora_cli.plugin.values import Material
+from sglora_cli.system.hardware import peak_memory
 from sglora_cvae import CvaeConfig
 from sglora_cvae.cost import cost
 from sglora_cvae.network import fit, restore

@@ -13,16 +13,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sglora_cli.adapters import Layout
-from sglora_cli.building import build_tasks, compute_features
-from sglora_cli.configs import RuntimeConfig, from_mapping
-from sglora_cli.contracts import Fitted, Material, Model
-from sglora_cli.host import Host
-from sglora_cli.journal import Journal
-from sglora_cli.packs import UnseenTask
-from sglora_cli.recipes import Recipe, Source, read
-from sglora_cli.semantics import Prior, prior
-from sglora_cli.steps import BuildTask, Steps
+from sglora_cli.build.pipeline import build_tasks, compute_features
+from sglora_cli.build.steps import BuildTask, Steps
+from sglora_cli.config import RuntimeConfig, from_mapping
+from sglora_cli.lora.layout import Layout
+from sglora_cli.lora.prior import Prior, prior
+from sglora_cli.pack.pack import UnseenTask
+from sglora_cli.pack.recipe import Recipe, Source
+from sglora_cli.pack.recipe_parser import read
+from sglora_cli.plugin.contracts import Fitted, Model
+from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.values import Material
+from sglora_cli.system.progress import Journal
 
 DRAWS = 5
 Adapters = Mapping[str, Tensor]

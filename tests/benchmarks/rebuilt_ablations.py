@@ -7,7 +7,8 @@ expert          a family's pack without and with one related expert of another d
 
 Each build is another training seed; what does not change is trained once and kept in the user cache, so a run that
 was stopped goes on. The recipe's settings are fixed, but for the CVAE's epochs: a CVAE with fewer states has as many
-steps as the full one. Differences: paired bootstrap of sglora_cli/statistics.py over tasks, queries, builds and draws.
+steps as the full one. Differences: paired bootstrap (sglora_cli/bench/bootstrap.py) over tasks, queries, builds
+and draws.
 Measured on unseen tasks: for describing, not for choosing.
 
 Shapes: P numbers of an adapter, S draws.
@@ -25,12 +26,12 @@ from pathlib import Path
 import torch
 from rebuilding import Adapters, Built, Experts, World
 
-from sglora_cli.contracts import Row
-from sglora_cli.measuring import Candidate, Measurer
-from sglora_cli.packs import UnseenTask
-from sglora_cli.progressing import be_quiet
-from sglora_cli.rows import averages
-from sglora_cli.statistics import Bootstrap, Interval, bootstrap, is_clear
+from sglora_cli.bench.bootstrap import Bootstrap, Interval, bootstrap, is_clear
+from sglora_cli.bench.measure import Candidate, Measurer
+from sglora_cli.bench.rows import averages
+from sglora_cli.pack.pack import UnseenTask
+from sglora_cli.plugin.values import Row
+from sglora_cli.system.progress import be_quiet
 
 CELLS = (("I2T", 1), ("T2I", 1))
 TRAINING_TASKS, STATES = (6, 12), (1, 5, 10)

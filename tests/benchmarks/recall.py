@@ -30,7 +30,7 @@ def embeddings() -> tuple[torch.Tensor, torch.Tensor, list[int]]:
 
 
 def ours(images: torch.Tensor, texts: torch.Tensor, image_of: list[int]) -> dict[str, float]:
-    from sglora_cli.retrieval import recalls
+    from sglora_cli.bench.retrieval import recalls
 
     return {f"{d} R@{k}": value for (d, k), value in recalls(images, texts, image_of, KS).items()}
 

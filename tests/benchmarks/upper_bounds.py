@@ -19,19 +19,19 @@ import torch
 from leave_tasks_out import Experts, interval, planned, scores, show
 from torch import Tensor
 
-from sglora_cli.adapters import Layout
-from sglora_cli.batches import TaskTensors
-from sglora_cli.building import build_tasks, compute_features
-from sglora_cli.configs import RuntimeConfig
-from sglora_cli.contracts import Model
-from sglora_cli.features import task_tensors
-from sglora_cli.host import Host
-from sglora_cli.journal import Journal
-from sglora_cli.losses import contrastive_loss
-from sglora_cli.progressing import be_quiet
-from sglora_cli.recipes import Recipe, read
-from sglora_cli.semantics import prior
-from sglora_cli.steps import Steps
+from sglora_cli.build.losses import contrastive_loss
+from sglora_cli.build.pipeline import build_tasks, compute_features
+from sglora_cli.build.steps import Steps
+from sglora_cli.config import RuntimeConfig
+from sglora_cli.data.features import task_tensors
+from sglora_cli.lora.layout import Layout
+from sglora_cli.lora.prior import prior
+from sglora_cli.pack.recipe import Recipe
+from sglora_cli.pack.recipe_parser import read
+from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.values import TaskTensors
+from sglora_cli.system.progress import Journal, be_quiet
 
 STEPS, RATE, MIX_RATE = 20, 0.03, 0.3
 """Steps of Adam for coefficients, each on all photos with one caption of each; their learning rates."""

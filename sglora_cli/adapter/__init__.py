@@ -1,0 +1,12 @@
+"""Adapter files of many programs.
+
+file          our own: one safetensors file
+peft          PEFT's folders and states
+clip_lora     CLIP-LoRA's file
+checkpoint    a whole checkpoint with the update merged in
+foreign       an adapter before it has a layout
+torch_files   PyTorch files: plain tensors or nothing
+read          recognises and reads any of them
+write         writes, reads back, compares, puts in place
+convert       another program's adapter as a file of ours
+"""

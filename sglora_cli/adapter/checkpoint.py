@@ -1,0 +1,95 @@
+"""Merged checkpoints: the backbone's own state with the update added, for programs that know no adapters.
+
+Shapes: O out_features, I in_features of a site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.adapter.file import FORMAT, AdapterFile
+from sglora_cli.adapter.foreign import LooseAdapter, checked_parts
+from sglora_cli.adapter.torch_files import CHECKPOINT_LIMIT, check_size, load_pickle
+from sglora_cli.errors import BadFile, Mismatch, Unavailable
+from sglora_cli.files.tensors import KEY, load_tensors, packed_about
+from sglora_cli.lora.algebra import approximate
+from sglora_cli.plugin.contracts import Model
+
+TOLERANCE = 1e-3
+"""Relative error above which a difference between two checkpoints is no low-rank update."""
+_RANKS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def write(path: Path, adapter: AdapterFile, model: Model) -> None:
+    """Raises Mismatch if the backbone has no checkpoint to merge into."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    merged: Callable[..., dict[str, Tensor]] | None = getattr(model, "merged", None)
+    if merged is None:
+        raise Mismatch("this backbone has no checkpoint of its own to merge into", "use --format peft")
+    about = {**adapter.about, "kind": "merged", "format": FORMAT, "layout": adapter.layout.about()}
+    tensors = {name: x.detach().cpu().contiguous() for name, x in merged(adapter.layout, adapter.flat_P).items()}
+    try:
+        # Straight to the file: a checkpoint is too large for a second copy in memory.
+        save_file(tensors, path, metadata={KEY: packed_about(about)})
+    except (OSError, SafetensorError) as error:
+        raise Unavailable(
+            f"cannot write {path}: {error}", "make room there, or choose another place with -o"
+        ) from error
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A whole checkpoint and what it says of itself. Raises BadFile."""
+    check_size(path, CHECKPOINT_LIMIT)
+    with path.open("rb") as file:
+        pickled = file.read(2) in (b"PK", b"\x80\x02")
+    if not pickled:
+        return load_tensors(path)
+    content = load_pickle(path)
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not content or not all(isinstance(x, Tensor) for x in content.values()):
+        raise BadFile(f"{path} is neither an adapter nor a checkpoint of named tensors")
+    return {str(name).removeprefix("module."): x for name, x in content.items()}, {}
+
+
+def read(path: Path, model: Model, rank: int | None = None) -> LooseAdapter:
+    """The difference of a checkpoint to the backbone, as an update of rank `rank`, or of the smallest that holds it.
+
+    Raises Mismatch if it is no low-rank update, or if anything else differs.
+    """
+    unmerged: Callable[..., Mapping[str, Tensor]] | None = getattr(model, "unmerged", None)
+    if unmerged is None:
+        raise Mismatch("this backbone cannot be compared with a checkpoint", "import the adapter in another format")
+    tensors, about = read_state(path)
+    differences = unmerged(tensors)
+    for name, dense_OI in differences.items():
+        if not bool(torch.isfinite(dense_OI).all()):
+            raise BadFile(f"{path}: the weights of {name} contain numbers that are not finite", "it cannot be used")
+    if not any(bool(dense_OI.any()) for dense_OI in differences.values()):
+        raise Mismatch(f"{path} is the backbone itself: there is no update in it", "is it the right file?")
+    narrowest = min(min(dense_OI.shape) for dense_OI in differences.values())
+    tried = (rank,) if rank else tuple(r for r in _RANKS if 2 * r <= narrowest)  # every matrix has some rank
+    for r in tried:
+        parts, error = _factored(differences, r)
+        if error <= TOLERANCE:
+            return LooseAdapter(checked_parts(parts, str(path)), "open_clip", 1.0, about, lost=error)
+    raise Mismatch(
+        f"{path} differs from the backbone by no update of rank {tried[-1]}: the relative error is {error:.2g}",
+        "it was trained in full, or merged with a higher rank" + ("; raise --rank" if rank else ""),
+    )
+
+
+def _factored(differences: Mapping[str, Tensor], rank: int) -> tuple[dict[str, tuple[Tensor, Tensor]], float]:
+    parts, lost, whole = {}, 0.0, 0.0
+    for name, dense_OI in differences.items():
+        b_OR, a_RI, error = approximate(dense_OI, rank)
+        size = float(dense_OI.double().square().sum())
+        parts[name], lost, whole = (b_OR, a_RI), lost + float(error) ** 2 * size, whole + size
+    return parts, (lost / whole) ** 0.5

@@ -1,0 +1,151 @@
+"""CLIP-LoRA's own file (https://github.com/MaxZanella/CLIP-LoRA): layers in a list, scaling alpha / sqrt(r).
+
+{'weights': {'layer_0': {'q_proj': {'w_lora_A': (r, in), 'w_lora_B': (out, r)}, ...}, ...},
+ 'metadata': {'r', 'alpha', 'encoder', 'params', 'position'}}
+
+`layer_n` is the n-th *adapted* attention: those of the text encoder first, and which blocks they
+are follows from `position`. Its loader wants the metadata to equal its command line.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.adapter.file import AdapterFile
+from sglora_cli.adapter.foreign import LooseAdapter, checked_parts
+from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, load_pickle
+from sglora_cli.errors import BadFile, Mismatch
+from sglora_cli.files.atomic import write_bytes
+from sglora_cli.lora.algebra import Factors
+from sglora_cli.plugin.contracts import Model
+
+DEPTH = 12
+"""Blocks that its position `all` reaches: of a deeper tower its loader would leave out the last ones."""
+
+POSITIONS: Mapping[str, Sequence[int]] = {
+    "top": [11],
+    "top1": [11],
+    "top2": [10, 11],
+    "top3": [9, 10, 11],
+    "bottom": [0, 1, 2, 3],
+    "mid": [4, 5, 6, 7],
+    "up": [8, 9, 10, 11],
+    "half-up": [6, 7, 8, 9, 10, 11],
+    "half-bottom": [0, 1, 2, 3, 4, 5],
+    "all": range(DEPTH),
+}
+_TOWERS = {"text": ["text_model"], "vision": ["vision_model"], "both": ["text_model", "vision_model"]}
+_NAME = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.self_attn\.([qkv]_proj)")
+_SITE = "{}.encoder.layers.{}.self_attn.{}"
+
+
+def write(path: Path, adapter: AdapterFile, model: Model) -> None:
+    """As if trained with `--r RANK --alpha 1 --encoder vision --params q k v --position all`.
+
+    Raises Mismatch for sites that are not q, k and v of all blocks of a CLIP of at most 12.
+    """
+    layout = adapter.layout
+    matches = [_NAME.fullmatch(site.name) for site in layout.sites]
+    expected = [_SITE.format("vision_model", i, f"{x}_proj") for i in range(len(matches) // 3) for x in "qkv"]
+    if sorted(site.name for site in layout.sites) != sorted(expected):
+        raise Mismatch("CLIP-LoRA's format holds q, k and v of all blocks of a CLIP only", "use --format peft")
+    if len(expected) > 3 * DEPTH:
+        raise Mismatch(
+            f"CLIP-LoRA's loader would not reach all {len(expected) // 3} blocks of this backbone", "use --format peft"
+        )
+    weights: dict[str, dict[str, dict[str, Tensor]]] = {f"layer_{i}": {} for i in range(len(expected) // 3)}
+    for match, (b_OR, a_RI) in zip(matches, layout.split(adapter.flat_P).values(), strict=True):
+        assert match is not None  # the names were compared above
+        scaled = (b_OR.double() * layout.scaling * math.sqrt(layout.rank)).float()
+        weights[f"layer_{match[1]}"][match[2]] = {"w_lora_A": a_RI.clone(), "w_lora_B": scaled}
+    metadata = {"r": layout.rank, "alpha": 1, "encoder": "vision", "params": ["q", "k", "v"], "position": "all"}
+    buffer = io.BytesIO()
+    torch.save({"weights": weights, "metadata": metadata}, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def is_one(content: Any) -> bool:
+    return isinstance(content, dict) and {"weights", "metadata"} <= set(content)
+
+
+def read(path: Path) -> LooseAdapter:
+    """Raises BadFile for anything but a whole file of CLIP-LoRA, and Mismatch for updates that cannot be held."""
+    content = load_pickle(path, ADAPTER_LIMIT)
+    if not is_one(content):
+        raise BadFile(f"{path} is not a file of CLIP-LoRA: it has no 'weights' and 'metadata'")
+    weights, metadata = content["weights"], content["metadata"]
+    rank, scaling, params = _settings(path, metadata)
+    places = _places(path, weights, metadata)
+    parts: dict[str, Factors] = {}
+    for key, (tower, block) in places.items():
+        layer = weights[key]
+        if not isinstance(layer, dict) or set(layer) != {f"{x}_proj" for x in params}:
+            found = sorted(map(str, layer)) if isinstance(layer, dict) else type(layer).__name__
+            raise BadFile(f"{path}: {key} has {found}, its metadata names {params}", "the file is not whole")
+        for name, factors in layer.items():
+            b_OR, a_RI = _factors(factors, f"{path}: {key}, {name}")
+            if b_OR.ndim != 2 or a_RI.ndim != 2 or b_OR.shape[1] != rank or len(a_RI) != rank:
+                raise BadFile(
+                    f"{path}: {key}, {name} has shapes {tuple(b_OR.shape)} and {tuple(a_RI.shape)}, "
+                    f"its metadata says r = {rank}"
+                )
+            parts[_SITE.format(tower, block, name)] = b_OR, a_RI
+    checked = checked_parts(parts, str(path))
+    return LooseAdapter({n: (b_OR * scaling, a_RI) for n, (b_OR, a_RI) in checked.items()}, "clip-lora", scaling)
+
+
+def _settings(path: Path, metadata: Any) -> tuple[int, float, list[str]]:
+    """(r, alpha / sqrt(r), params) of checked metadata."""
+    if not isinstance(metadata, dict):
+        raise BadFile(f"{path}: its metadata is not a table")
+    rank, alpha, params = metadata.get("r"), metadata.get("alpha"), metadata.get("params")
+    if not isinstance(rank, int) or rank < 1:
+        raise BadFile(f"{path}: its metadata says r = {rank!r}")
+    if not isinstance(alpha, int | float) or not math.isfinite(alpha) or alpha == 0:
+        raise BadFile(f"{path}: its metadata says alpha = {alpha!r}")
+    if not isinstance(params, list) or not params or any(x not in [*"qkvo"] for x in params):
+        raise BadFile(f"{path}: its metadata says params = {params!r}")
+    if "o" in params:
+        raise Mismatch(
+            f"{path} adapts the output projection too (params {params}), which is no site of a backbone here",
+            "train it with --params q k v",
+        )
+    for name, known in (("encoder", _TOWERS), ("position", POSITIONS)):
+        if metadata.get(name) not in list(known):  # a list compares what cannot be hashed too
+            raise BadFile(f"{path}: its metadata says {name} = {metadata.get(name)!r}, not one of {', '.join(known)}")
+    return rank, alpha / math.sqrt(rank), params
+
+
+def _places(path: Path, weights: Any, metadata: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+    """`layer_n` -> (tower, block)."""
+    if not isinstance(weights, dict) or set(weights) != {f"layer_{n}" for n in range(len(weights))}:
+        raise BadFile(f"{path}: its weights are not layer_0, layer_1 ...", "the file is not whole")
+    blocks, towers = POSITIONS[metadata["position"]], _TOWERS[metadata["encoder"]]
+    # The depth of a vision tower is not in the file; the text towers of all CLIPs it knows have 12 blocks.
+    visual = blocks
+    if metadata["position"] == "all" and towers[-1] == "vision_model":
+        visual = range(len(weights) - DEPTH * (len(towers) - 1))
+    places = [(tower, i) for tower in towers for i in (visual if tower == "vision_model" else blocks)]
+    if len(places) != len(weights):
+        raise BadFile(
+            f"{path} has {len(weights)} layers, its metadata (encoder {metadata['encoder']}, position "
+            f"{metadata['position']}) means {len(places)}",
+            "the file is not whole",
+        )
+    return {f"layer_{n}": place for n, place in enumerate(places)}
+
+
+def _factors(factors: Any, where: str) -> Factors:
+    if not isinstance(factors, dict) or set(factors) != {"w_lora_A", "w_lora_B"}:
+        raise BadFile(f"{where} is not a pair w_lora_A, w_lora_B")
+    if not all(isinstance(x, Tensor) for x in factors.values()):
+        raise BadFile(f"{where} holds something that is no tensor")
+    return factors["w_lora_B"], factors["w_lora_A"]

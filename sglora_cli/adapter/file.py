@@ -1,0 +1,95 @@
+"""Adapter files: single safetensors in PEFT's names, with provenance in one metadata key.
+
+Shapes: P numbers of an adapter, R rank, O and I features of a site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sglora_cli.errors import BadFile, Mismatch
+from sglora_cli.files.tensors import load_tensors, save_tensors
+from sglora_cli.lora.layout import Layout, checked_flat
+from sglora_cli.plugin.contracts import Model
+
+FORMAT = 1
+PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """An adapter read from disk: its numbers, their layout and where they came from."""
+
+    layout: Layout
+    flat_P: Tensor
+    about: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.about.get("fingerprint", ""))
+
+    @property
+    def backbone(self) -> str:
+        """Name of the backbone it was made for. Raises Mismatch if the file does not say it."""
+        if not isinstance(name := self.about.get("backbone"), str):
+            raise Mismatch("the adapter does not say which backbone it was made for", "`sglora import` adds it")
+        return name
+
+    def check_model(self, model: Model) -> None:
+        """Raises Mismatch if the adapter was made for another backbone, or would change nothing there."""
+        if self.fingerprint != model.fingerprint:
+            raise Mismatch(
+                f"the adapter was made for a backbone with fingerprint {self.fingerprint or 'unknown'}, "
+                f"this one has {model.fingerprint}",
+                "generate it again for this backbone",
+            )
+        if self.layout.sites != tuple(model.sites):
+            raise Mismatch("the adapter's sites are not the backbone's", "generate it again for this backbone")
+        if float(self.layout.update_norm(self.flat_P)) == 0:
+            raise Mismatch("the adapter's update is zero: it would change nothing", "generate it again")
+
+
+def save_adapter(path: Path, layout: Layout, flat_P: Tensor, about: Mapping[str, Any]) -> None:
+    """Write one adapter; the file is also a valid PEFT adapter state. Raises Mismatch for numbers not finite."""
+    checked_flat(flat_P, "the adapter")
+    tensors = {}
+    for name, (b_OR, a_RI) in layout.split(flat_P).items():
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = a_RI
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = b_OR
+    save_tensors(path, tensors, {"kind": "adapter", "format": FORMAT, "layout": layout.about(), **about})
+
+
+def load_adapter(path: Path) -> AdapterFile:
+    """Raises BadFile for anything but a whole adapter of ours with finite numbers."""
+    tensors, about = load_tensors(path)
+    if about.get("kind") != "adapter":
+        what = f"a {about['kind']}" if "kind" in about else "a file of another program"
+        raise BadFile(
+            f"{path} is {what}, not an adapter of sglora", "" if "kind" in about else "read it with `sglora import`"
+        )
+    if about.get("format") != FORMAT:
+        raise BadFile(f"{path} has format {about.get('format')!r}, this program reads {FORMAT}", "update sglora")
+    try:
+        layout = Layout.restore(about.get("layout", {}))
+        parts = {}
+        for site in layout.sites:
+            b_OR = tensors.pop(f"{PREFIX}{site.name}.lora_B.weight").float()
+            a_RI = tensors.pop(f"{PREFIX}{site.name}.lora_A.weight").float()
+            if b_OR.shape != (site.out_features, layout.rank) or a_RI.shape != (layout.rank, site.in_features):
+                raise BadFile(f"{path}: site {site.name} has shapes {tuple(b_OR.shape)} and {tuple(a_RI.shape)}")
+            parts[site.name] = (b_OR, a_RI)
+    except KeyError as error:
+        raise BadFile(f"{path} lacks tensor {error}") from None
+    except Mismatch as error:
+        raise BadFile(f"{path}: {error}") from None
+    if tensors:
+        raise BadFile(f"{path} has a tensor that belongs to no site: {sorted(tensors)[0]!r}")
+    try:
+        return AdapterFile(layout, checked_flat(layout.join(parts), str(path)), about)
+    except Mismatch as error:
+        raise BadFile(error.message, error.hint) from None

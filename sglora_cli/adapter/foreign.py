@@ -1,0 +1,179 @@
+"""An adapter from anywhere, before it is put into a layout.
+
+Shapes: O out_features, I in_features, F rank of a site's factors, P numbers of an adapter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.errors import BadFile, Mismatch
+from sglora_cli.lora.algebra import Factors, compress_all, padded
+from sglora_cli.lora.layout import Layout, Site
+
+
+def _nothing(name: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class LooseAdapter:
+    """Updates of any rank at named weights, as a file gives them.
+
+    parts: name -> (B (O, F), A (F, I)), float64, the scaling included in B, so that the update is
+    B A. scaling: that of all sites, if it is one and the rank is one, else 1. about: where it
+    came from; {} for a stranger's file. claims: whether the file's configuration says that a
+    weight of that name has an update. lost: relative error of the update that reading cost.
+    format: see `reading.READERS`.
+    """
+
+    parts: Mapping[str, Factors]
+    format: str
+    scaling: float = 1.0
+    about: Mapping[str, Any] = field(default_factory=dict)
+    claims: Callable[[str], bool] = _nothing
+    lost: float = 0.0
+
+    @property
+    def rank(self) -> int:
+        """The highest rank of a site."""
+        return max(b_OF.shape[1] for b_OF, _ in self.parts.values())
+
+    @property
+    def size(self) -> int:
+        return sum(b_OF.numel() + a_FI.numel() for b_OF, a_FI in self.parts.values())
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.about.get("fingerprint", ""))
+
+    def norm(self) -> float:
+        """Frobenius norm of the whole update."""
+        grams = [((b.mT @ b) * (a @ a.mT)).sum() for b, a in self.parts.values()]
+        return float(torch.stack(grams).sum().clamp_min(0).sqrt())
+
+    def layout(self, sites: Sequence[Site], rank: int | None = None) -> Layout:
+        """The layout that holds this adapter exactly, or its best approximation of another rank."""
+        if rank is None or rank == self.rank:
+            return Layout(tuple(sites), self.rank, self.scaling * self.rank)
+        return Layout(tuple(sites), rank, float(rank))
+
+    def fitted(self, layout: Layout) -> tuple[Tensor, float]:
+        """Its numbers (P,) in a layout with the same sites, and the relative error of the update.
+
+        Where the rank fits, the factors stay what they are and nothing is lost: an adapter keeps
+        its gauge. Otherwise the best approximation.
+        """
+        if self.rank <= layout.rank:
+            parts, error = {name: padded(b, a, layout.rank) for name, (b, a) in self.parts.items()}, 0.0
+        else:
+            parts, error = compress_all(_of_one_rank(self.parts, self.rank), layout.rank)
+        scaled = {name: (b_OR.double() / layout.scaling, a_RI.double()) for name, (b_OR, a_RI) in parts.items()}
+        return layout.join(scaled).float(), math.hypot(error, self.lost)
+
+    def placed(self, sites: Sequence[Site], visual_only: bool = False) -> LooseAdapter:
+        """The same updates under the names of a backbone's sites; sites it does not name get an update of zero.
+
+        A name may lack the first parts of a site's name (a flat model), or have more in front (a
+        wrapped one). Raises Mismatch for updates elsewhere, of other shapes, or of zero, and
+        BadFile if an update is missing that the file's configuration claims.
+        """
+        named, elsewhere = _matched(self.parts, [site.name for site in sites])
+        _check_elsewhere(elsewhere, sites, bool(named), visual_only)
+        found: dict[str, Factors] = {}
+        for site in sites:
+            if site.name not in named:
+                _check_missing(self.claims, named, site.name)
+                found[site.name] = (
+                    torch.zeros(site.out_features, self.rank, dtype=torch.float64),
+                    torch.zeros(self.rank, site.in_features, dtype=torch.float64),
+                )
+                continue
+            b_OF, a_FI = found[site.name] = self.parts[named[site.name]]
+            if (len(b_OF), a_FI.shape[1]) != (site.out_features, site.in_features):
+                raise Mismatch(
+                    f"the update of {named[site.name]} is {len(b_OF)} x {a_FI.shape[1]}, "
+                    f"the backbone's weight is {site.out_features} x {site.in_features}",
+                    "this adapter was made for another architecture: use the backbone it was made for",
+                )
+        placed = replace(self, parts=found)
+        if placed.norm() == 0:
+            raise Mismatch("the adapter's update is zero: it would change nothing", "it was saved before training")
+        return placed
+
+
+def checked_parts(parts: Mapping[str, Factors], where: str) -> dict[str, Factors]:
+    """The factors as float64. Raises BadFile unless they are finite matrices that fit each other."""
+    if not parts:
+        raise BadFile(f"{where} holds no update at all")
+    for name, factors in parts.items():
+        for letter, x in zip("BA", factors, strict=True):
+            if not x.is_floating_point():
+                raise BadFile(f"{where}: {letter} of {name} has numbers of type {x.dtype}, not of a LoRA adapter")
+            if not bool(torch.isfinite(x).all()):
+                raise BadFile(f"{where}: {letter} of {name} contains numbers that are not finite", "it cannot be used")
+        b, a = factors
+        if b.ndim != 2 or a.ndim != 2 or b.shape[1] != a.shape[0] or 0 in (*b.shape, *a.shape):
+            raise BadFile(f"{where}: B and A of {name} have shapes {tuple(b.shape)} and {tuple(a.shape)}")
+    return {name: (b.double(), a.double()) for name, (b, a) in parts.items()}
+
+
+def _of_one_rank(parts: Mapping[str, Factors], rank: int) -> dict[str, Factors]:
+    return {name: padded(b, a, rank) for name, (b, a) in parts.items()}  # so that sites of one shape make one batch
+
+
+def _matched(names: Mapping[str, Any], sites: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Site name -> the file's name for it; and the file's names that mean no site."""
+    by_end: dict[str, list[str]] = {}
+    for site in sites:
+        parts = site.split(".")
+        for start in range(len(parts)):
+            by_end.setdefault(".".join(parts[start:]), []).append(site)
+    known, named, elsewhere = set(sites), {}, []
+    for name in names:
+        parts = name.split(".")
+        wrapped = [end for start in range(len(parts)) if (end := ".".join(parts[start:])) in known]
+        candidates = wrapped[:1] or by_end.get(name, [])
+        if len(candidates) == 1 and candidates[0] not in named:
+            named[candidates[0]] = name
+        else:
+            elsewhere.append(name)
+    return named, elsewhere
+
+
+def _check_elsewhere(elsewhere: Sequence[str], sites: Sequence[Site], some_match: bool, visual_only: bool) -> None:
+    if not some_match:
+        name = elsewhere[0]
+        raise Mismatch(
+            f"no update of the file belongs to a site of the backbone: the file has {name}, "
+            f"the backbone {sites[0].name}",
+            "this adapter was made for another architecture: use the backbone it was made for",
+        )
+    towers = {site.name.split(".")[0] for site in sites if "." in site.name}
+    for name in elsewhere:
+        if towers & set(name.split(".")):
+            raise Mismatch(
+                f"{name} has an update, but is no site of the backbone: its effect would be lost",
+                f"only adapters of {', '.join(sorted({site.name.split('.')[-1] for site in sites}))} can be taken",
+            )
+    if elsewhere and not visual_only:
+        raise Mismatch(
+            f"{len(elsewhere)} updates are outside the visual encoder, the first is {elsewhere[0]}",
+            "pass --visual-only to take the visual part and leave them out",
+        )
+
+
+def _check_missing(claims: Callable[[str], bool], named: Mapping[str, str], site: str) -> None:
+    some_site, some_name = next(iter(named.items()))
+    if len(some_name) <= len(some_site):
+        expected = site[len(some_site) - len(some_name) :]
+    else:
+        expected = some_name[: len(some_name) - len(some_site)] + site
+    if claims(expected):
+        raise BadFile(f"the update of {expected} is missing: adapter_config.json names it", "fetch the adapter again")

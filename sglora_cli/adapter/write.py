@@ -1,0 +1,147 @@
+"""Writing an adapter in any format, and proving that what lies there then is that adapter.
+
+Shapes: N probe images, D embedding width, P numbers of an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sglora_cli.adapter import checkpoint, clip_lora, peft
+from sglora_cli.adapter.file import AdapterFile, save_adapter
+from sglora_cli.adapter.read import read_adapter
+from sglora_cli.errors import Mismatch, UnknownName, UsageError
+from sglora_cli.files.atomic import put_file, put_folder, scratch_folder
+from sglora_cli.lora.algebra import update_error
+from sglora_cli.lora.layout import Layout
+from sglora_cli.plugin.contracts import Model
+
+PROBES, FEATURES_TOLERANCE = 2, 1e-5
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to write an adapter. suffix: that of its file, "" for a folder."""
+
+    name: str
+    summary: str
+    suffix: str
+    write: Callable[[Path, AdapterFile, Model], None]
+    tolerance: float
+    """Relative Frobenius error of the update that writing and reading back may cost."""
+
+
+def _native(path: Path, adapter: AdapterFile, model: Model) -> None:
+    save_adapter(path, adapter.layout, adapter.flat_P, adapter.about)
+
+
+FORMATS: Mapping[str, Format] = {
+    f.name: f
+    for f in (
+        Format("safetensors", "one file, sglora's own: a PEFT state with its provenance", ".safetensors", _native, 0.0),
+        Format("peft", "folder for PEFT on CLIPModel and CLIPVisionModelWithProjection", "", peft.write, 0.0),
+        Format("peft-flat", "folder for PEFT on CLIPVisionModel of transformers 5", "", peft.write_flat, 0.0),
+        Format(
+            "open_clip", "the backbone's checkpoint with the update merged in", ".safetensors", checkpoint.write, 1e-3
+        ),
+        Format("clip-lora", "file of CLIP-LoRA", ".pt", clip_lora.write, 1e-6),
+    )
+}
+_BY_SUFFIX = {".safetensors": "safetensors", ".pt": "clip-lora", "": "peft"}
+
+
+def format_of(target: str | Path, name: str = "") -> Format:
+    """The format of that name, else the one that the target's ending means (`x/` is a folder).
+
+    Raises UnknownName for the name, UsageError for an ending that means no format, or another.
+    """
+    if name and name not in FORMATS:
+        raise UnknownName.of("format", name, FORMATS)
+    path = Path(target)
+    if not name and str(target).endswith("/"):
+        name = "peft"
+    if not name and path.suffix not in _BY_SUFFIX:
+        raise UsageError(
+            f"an adapter is written as .safetensors, got {path}", f"try -o {path.with_suffix('.safetensors')}"
+        )
+    found = FORMATS[name or _BY_SUFFIX[path.suffix]]
+    if found.suffix and path.suffix != found.suffix:
+        raise UsageError(
+            f"format {found.name!r} is written as {found.suffix}, got {path}",
+            f"try -o {path.with_suffix(found.suffix)}",
+        )
+    return found
+
+
+def check_target(path: Path, format: Format, force: bool) -> None:
+    """Raises UsageError for a place that is taken; `force` replaces adapters, and nothing else.
+
+    A folder is an adapter's if it holds only the files of one.
+    """
+    if path.exists() and path.is_dir() != (format.suffix == ""):
+        raise UsageError(f"{path} is a {'folder' if path.is_dir() else 'file'}", "choose another name")
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists", "choose another name, or pass --force to replace it")
+    strangers = {p.name for p in path.iterdir()} - peft.FILES if path.is_dir() else ()
+    if strangers:
+        raise UsageError(f"{path} has files that are not an adapter's: {min(strangers)}", "choose another name")
+
+
+def write_adapter(path: Path, adapter: AdapterFile, model: Model, format: Format) -> None:
+    """Write, read back, compare; only then put it in its place. Nothing is left behind if a step fails.
+
+    Raises Mismatch if the adapter is not the model's, has no effect on what the model sees, or
+    does not survive the format.
+    """
+    adapter.check_model(model)
+    with scratch_folder(path) as folder:
+        draft = folder / path.name
+        if not format.suffix:
+            draft.mkdir()
+        format.write(draft, adapter, model)
+        _verify(draft, adapter, model, format)
+        (put_file if format.suffix else put_folder)(draft, path)
+
+
+def _verify(draft: Path, adapter: AdapterFile, model: Model, format: Format) -> None:
+    layout = adapter.layout
+    found_P, lost = read_adapter(draft, model, rank=layout.rank).fitted(layout)
+    error = update_error(layout, found_P, adapter.flat_P)
+    if error > format.tolerance or lost > format.tolerance:
+        raise Mismatch(
+            f"the adapter does not survive format {format.name!r}: the update differs by {max(error, lost):.2g}",
+            "its update may be too small for the numbers of the backbone",
+        )
+    others = [] if torch.equal(found_P, adapter.flat_P) else [found_P]  # equal bits have equal features
+    plain, wanted, *found = _features(model, layout, adapter.flat_P, *others)
+    if torch.equal(wanted, plain):
+        raise Mismatch("the adapter has no effect: the features of probe images stay the same", "generate it again")
+    apart = max((float((x - wanted).abs().max()) for x in found), default=0.0)
+    if not apart <= FEATURES_TOLERANCE:
+        raise Mismatch(
+            f"the adapter does not survive format {format.name!r}: features of probe images differ by {apart:.2g}",
+            "use --precision fp32",
+        )
+
+
+def _features(model: Model, layout: Layout, *adapters_P: Tensor) -> list[Tensor]:
+    """What the model makes of fixed pseudo-random images: without an adapter, and with each: (N, D)."""
+    stem = model.stem(_probes())
+    with torch.no_grad():
+        plain = model.encode_image(stem).float().cpu()
+        return [plain, *(model.encode_image(stem, layout, x_P[None])[0].float().cpu() for x_P in adapters_P)]
+
+
+def _probes() -> list:  # type: ignore[type-arg]
+    """N images of coarse coloured noise, the same on every machine."""
+    import numpy
+    from PIL import Image
+
+    dice = numpy.random.RandomState(0)
+    noise = dice.randint(0, 256, (PROBES, 8, 8, 3), dtype=numpy.uint8)
+    return [Image.fromarray(pixels).resize((224, 224), Image.Resampling.BICUBIC) for pixels in noise]

@@ -1,0 +1,15 @@
+"""How good is an adapter?
+
+retrieval   recall at k, accuracy, chance
+bootstrap   intervals of differences
+measure     adapters x tasks -> rows, nothing measured twice
+tasks       which tasks are measured on; leaks
+methods     which methods there are, what they must see, their adapters for a task
+ablations   methods with one thing changed
+plan        a request -> a plan
+run         a plan -> rows and a report
+rows        rows put together: means, spreads, recovery
+rows_file   rows on disk, appended as they are measured
+tables      rows -> tables with marks, for every reporter and page
+ranking     your photos ranked without and with an adapter
+"""

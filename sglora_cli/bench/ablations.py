@@ -1,0 +1,288 @@
+"""Ablations: the same methods with one thing changed, on the same tasks.
+
+A method with a changed setting is called `top-k@K=2`, and compared with itself at the pack's own setting. What comes
+out describes methods. Choosing a setting by it would choose on unseen tasks.
+
+Shapes: P numbers of an adapter, D embedding, n draws that make one adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from sglora_cli.bench.measure import Candidate
+from sglora_cli.bench.methods import Maker, Plan, candidates, methods, need, plan
+from sglora_cli.config import BenchConfig, PriorConfig
+from sglora_cli.data.description import Description
+from sglora_cli.data.encode import check_text, image_embeddings, mean_direction
+from sglora_cli.errors import BadFile, Unavailable, UsageError
+from sglora_cli.files.hashes import content_hash
+from sglora_cli.files.text import read_json
+from sglora_cli.generate.session import Session
+from sglora_cli.lora.prior import Prior, best_of, prior
+from sglora_cli.pack.pack import Pack, UnseenTask
+from sglora_cli.plugin.contracts import Fitted, Model
+from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.values import ORACLE, ZERO
+
+ABLATIONS = {
+    "ablation-k": "how many experts a sentence leans on",
+    "ablation-tau": "the temperature of their weights",
+    "ablation-samples": "one draw, the most likely of n, or the mean of n",
+    "ablation-description": "the template, or the sentences of a file",
+    "ablation-expert": "the nearest expert of each task left out",
+    "ablation-condition": "the task's sentence, or what its own training photos look like",
+}
+"""Names of --table, and what they change."""
+SWEPT = ("top-k", "adapter-soup")
+_KS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+_TAUS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_DRAWS = (2, 5, 10, 20)
+OWN = "the pack's own setting"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One setting of what an ablation changes."""
+
+    mark: str
+    config: PriorConfig
+    own: bool = False
+    """Whether it is the pack's own setting."""
+    embeddings: Mapping[str, Tensor] = field(default_factory=dict)
+    """(D,) by the key of the task, instead of its own sentence's."""
+    index_ED: Tensor | None = field(default=None, repr=False)
+    """What experts are compared by, instead of their sentences."""
+    without_nearest: bool = False
+    draws: int = 1
+    """So many draws make one adapter,"""
+    fold: Callable[[Prior, Tensor], Tensor] | None = None
+    """in this way: (n, P) -> (P,)."""
+
+    def prior(self, pack: Pack, key: str, embedding_D: Tensor) -> Prior:
+        embedding_D = self.embeddings.get(key, embedding_D)
+        index_ED = pack.index_ED if self.index_ED is None else self.index_ED
+        nearest = [int((index_ED @ embedding_D).argmax())] if self.without_nearest else []
+        return prior(embedding_D, index_ED, pack.experts, self.config, nearest)
+
+
+def k_grid(experts: int, own: int) -> list[int]:
+    """The K that are measured: few, closer together where they are small; with the pack's own and all experts."""
+    return sorted({k for k in _KS if 1.25 * k < experts} | {own, experts})
+
+
+def by_k(pack: Pack) -> list[Variant]:
+    own = pack.prior_config
+    return [Variant(f"K={k}", replace(own, k=k), k == own.k) for k in k_grid(len(pack.experts.names), own.k)]
+
+
+def _by_tau(pack: Pack) -> list[Variant]:
+    own = pack.prior_config
+    return [Variant(f"tau={tau:g}", replace(own, tau=tau), tau == own.tau) for tau in sorted({*_TAUS, own.tau})]
+
+
+def _by_draws(pack: Pack) -> list[Variant]:
+    def best(prior: Prior, draws_nP: Tensor) -> Tensor:
+        return draws_nP[best_of(prior, draws_nP, 1)[0]]
+
+    def mean(prior: Prior, draws_nP: Tensor) -> Tensor:
+        return draws_nP.mean(dim=0)
+
+    several = [("best-of", best), ("mean-of", mean)]
+    config = pack.prior_config
+    return [
+        Variant("one-draw", config, own=True),
+        *(Variant(f"{name}-{n}", config, draws=n, fold=fold) for name, fold in several for n in _DRAWS),
+    ]
+
+
+def _by_expert(pack: Pack) -> list[Variant]:
+    config = pack.prior_config
+    return [Variant("all-experts", config, own=True), Variant("without-nearest", config, without_nearest=True)]
+
+
+def _by_description(pack: Pack, embeddings: Mapping[str, Tensor]) -> list[Variant]:
+    config = pack.prior_config
+    return [Variant("template", config, own=True), Variant("sentences", config, embeddings=embeddings)]
+
+
+def _by_condition(pack: Pack, embeddings: Mapping[str, Tensor]) -> list[Variant]:
+    config = pack.prior_config
+    visual = Variant("visual", config, embeddings=embeddings, index_ED=pack.visual_ED)
+    return [Variant("textual", config, own=True), visual]
+
+
+def _looks(session: Session, tasks: Sequence[UnseenTask]) -> dict[str, Tensor]:
+    """The mean visual embedding (D,) of each task's training photos, by its key. Raises Unavailable where the pack
+    lacks that of its experts, or there are no photos."""
+    if not session.pack.has_visual:
+        message = f"pack {session.pack.name!r} was built before packs kept what their experts look like"
+        raise Unavailable(message, "build it again: sglora pack build RECIPE --data DIR")
+    found = {}
+    for task in tasks:
+        if task.training is None:
+            message = "ablation-condition looks at training photos of the unseen tasks, which no pack carries"
+            raise Unavailable(message, "name the folder of the photos: --data DIR")
+        image_ND = image_embeddings(session.model, task.training().stem_N)
+        found[f"{task.dataset}/{task.name}"] = mean_direction([1.0] * len(image_ND), image_ND)
+    return found
+
+
+def read_sentences(path: Path, tasks: Sequence[UnseenTask]) -> dict[str, Description]:
+    """The key of each task to what the file says of it: JSON, a table of key (or name) to a sentence, or a list.
+
+    Other keys are left alone. Raises BadFile, UsageError for a task that it lacks.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise BadFile(f"{path} is not a table", 'write {"pets/pug": "a small dog with a black muzzle", ...}')
+    found = {}
+    for task in tasks:
+        key = f"{task.dataset}/{task.name}"
+        texts = content.get(key, content.get(task.name))
+        if texts is None:
+            raise UsageError(f"{path} has no sentence for task {key!r}", "add one, or choose others with --tasks")
+        texts = texts if isinstance(texts, list) else [texts]
+        if not all(isinstance(text, str) for text in texts):
+            raise BadFile(f"{path}: {key} must be a sentence or a list of sentences, got {texts!r:.200}")
+        found[key] = Description.of(*texts)
+    return found
+
+
+def _embedded(model: Model, described: Mapping[str, Description]) -> dict[str, Tensor]:
+    for one in described.values():
+        for text in one.texts:
+            check_text(model, text)
+    return {key: mean_direction(one.weights, model.encode_text(one.texts)) for key, one in described.items()}
+
+
+def varied(
+    host: Host,
+    pack: Pack,
+    fitted: Mapping[str, Fitted],
+    variants: Sequence[Variant],
+    key: str,
+    embedding_D: Tensor,
+    config: BenchConfig,
+) -> list[Candidate]:
+    """Every method's adapters for one task, as `METHOD@MARK`, in every variant."""
+    found: list[Candidate] = []
+    for variant in variants:
+        asked = variant.prior(pack, key, embedding_D)
+        for name, one in fitted.items():
+            method = f"{name}@{variant.mark}"
+            found += candidates(
+                pack.layout, host.generators[name], one.generate, asked, config, method, variant.draws, variant.fold
+            )
+    return found
+
+
+def plan_of_ablation(
+    session: Session,
+    tasks: Sequence[UnseenTask],
+    table: str,
+    wanted: str,
+    sentences: Path | None,
+    config: BenchConfig,
+) -> Plan:
+    """Methods in every setting of one thing. `wanted`: method names with commas, or "all" that it concerns.
+
+    Raises UsageError if the table and the sentences do not go together, or no method draws where draws change.
+    """
+    if (table == "ablation-description") != (sentences is not None):
+        raise UsageError("--table ablation-description and --sentences FILE go together", "name both, or neither")
+    host, pack = session.host, session.pack
+    described = read_sentences(sentences, tasks) if sentences else {}
+    looks = table == "ablation-condition"
+    embeddings = _looks(session, tasks) if looks else _embedded(session.model, described)
+    variants = _variants(table, pack, embeddings)
+    labels = _concerned(host, pack, table, wanted)
+    levels = methods(host, pack, ",".join([ORACLE] * all(t.oracle_P is not None for t in tasks) + [ZERO]))
+    base = plan(session, tasks, levels, config)
+    own = next(variant.mark for variant in variants if variant.own)
+    names = {f"{name}@{v.mark}": f"{label} ({_words(v.mark)})" for name, label in labels.items() for v in variants}
+    references = {m: f"{m.rpartition('@')[0]}@{own}" for m in names if m.rpartition("@")[2] != own}
+    note = (
+        f"{table}: {ABLATIONS[table]}; every method beside itself at {OWN} ({_words(own)}). An ablation describes "
+        "methods: a setting chosen by it would be chosen on unseen tasks."
+    )
+    return replace(
+        base,
+        names={**levels, **names},
+        make=_maker(session, tasks, list(labels), variants, base.make, config),
+        against=OWN,
+        references=references,
+        notes=[note, *_of_table(table)],
+        origin=[pack.manifest, table, {key: content_hash(embedding_D) for key, embedding_D in embeddings.items()}],
+    )
+
+
+def _variants(table: str, pack: Pack, embeddings: Mapping[str, Tensor]) -> list[Variant]:
+    if table == "ablation-description":
+        return _by_description(pack, embeddings)
+    if table == "ablation-condition":
+        return _by_condition(pack, embeddings)
+    makers = {"k": by_k, "tau": _by_tau, "samples": _by_draws, "expert": _by_expert}
+    return makers[table.partition("-")[2]](pack)
+
+
+def _concerned(host: Host, pack: Pack, table: str, wanted: str) -> dict[str, str]:
+    """The methods that are varied, with their labels."""
+    draws = {name for name, g in host.generators.items() if getattr(g, "draws", g.learns)}
+    if wanted == "all":
+        known = methods(host, pack, "all", oracle=False)
+        learned = [name for name in known if host.generators[name].learns]
+        swept = [name for name in SWEPT if name in known and not (name == "adapter-soup" and table == "ablation-tau")]
+        wanted = ",".join(learned if table == "ablation-samples" else [*swept, *learned])
+    found = {name: label for name, label in methods(host, pack, wanted).items() if name not in (ORACLE, ZERO)}
+    for name in found:
+        if need(host.generators[name]):
+            raise UsageError(
+                f"{name!r} looks at the unseen task's data, no ablation does", "leave it out of --baselines"
+            )
+    if table == "ablation-samples":
+        found = {name: label for name, label in found.items() if name in draws}
+    if not found:
+        raise UsageError(f"no method is left that {table} concerns", "name others with --baselines")
+    return found
+
+
+def _maker(
+    session: Session,
+    tasks: Sequence[UnseenTask],
+    names: Sequence[str],
+    variants: Sequence[Variant],
+    levels: Maker,
+    config: BenchConfig,
+) -> Maker:
+    host, pack = session.host, session.pack
+    fitted = {name: pack.fitted(host.generators[name]) for name in names}
+    keys = [f"{t.dataset}/{t.name}" for t in tasks]
+    embedding_of = dict(zip(keys, session.model.encode_text([t.description for t in tasks]), strict=True))
+
+    def make(task: UnseenTask) -> list[Candidate]:
+        key = f"{task.dataset}/{task.name}"
+        return [*levels(task), *varied(host, pack, fitted, variants, key, embedding_of[key], config)]
+
+    return make
+
+
+def _words(mark: str) -> str:
+    if mark == "visual":
+        return "visual: saw its training photos"
+    return mark.replace("=", " = ") if "=" in mark else mark.replace("-", " ")
+
+
+def _of_table(table: str) -> list[str]:
+    if table == "ablation-expert":
+        return ["the prior lacks the expert; a generator that learns has met it in training"]
+    if table == "ablation-condition":
+        return [
+            "visual: photos of the unseen task take its sentence's place, and experts are compared by theirs; tau "
+            "stays that of sentences, and a generator that learns was fitted to sentences"
+        ]
+    return []

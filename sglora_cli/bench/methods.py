@@ -1,0 +1,208 @@
+"""Which methods there are, what they may see of an unseen task, and their adapters for it.
+
+Shapes: P numbers of an adapter, D embedding, S samples, N images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.bench.measure import Candidate
+from sglora_cli.bench.rows_file import Header
+from sglora_cli.config import BenchConfig
+from sglora_cli.data.encode import image_embeddings
+from sglora_cli.errors import PluginError, Unavailable, UnknownName
+from sglora_cli.files.hashes import content_hash
+from sglora_cli.generate.session import Session
+from sglora_cli.lora.layout import Layout
+from sglora_cli.lora.prior import Prior
+from sglora_cli.pack.pack import Pack, UnseenTask
+from sglora_cli.plugin.contracts import Evidence, Fitted, Generator, Model
+from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.values import AGAINST, CHANCE, ORACLE
+
+PAPER = ("zero-shot", ORACLE, "model-soups", "adapter-soup", "top-k", "cvae")
+
+Maker = Callable[[UnseenTask], list[Candidate]]
+"""A task -> the adapters to measure on it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be measured: everything the rows follow from."""
+
+    model: Model
+    tasks: Sequence[UnseenTask]
+    names: Mapping[str, str]
+    """Method name to its label, in the order of the table."""
+    make: Maker = field(repr=False)
+    config: BenchConfig
+    pack: str
+    backbone: str
+    against: str = AGAINST
+    references: Mapping[str, str] = field(default_factory=dict)
+    """Methods that are compared with another one than `against`."""
+    on: str = ""
+    """The other pack that the tasks came from."""
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    """What a reader of the table must know."""
+    origin: Any = None
+    """What else the adapters follow from, as JSON: the pack's manifest, or the adapters' files."""
+
+    def header(self, command: str = "", table: str = "") -> Header:
+        settings = {k: v for k, v in asdict(self.config).items() if k != "resamples"}
+        keys = [[t.dataset, t.name, t.description, len(t.tensors.stem_N)] for t in self.tasks]
+        plan = content_hash([self.origin, self.model.fingerprint, list(self.names), settings, keys])[:16]
+        more = {"plan": plan, "command": command, "table": table, "config": settings}
+        more |= {"fingerprint": self.model.fingerprint, "on": self.on, "references": dict(self.references)}
+        more["notes"] = list(self.notes)
+        return Header(self.pack, self.backbone, {CHANCE: "Chance", **self.names}, self.against, more=more)
+
+
+def methods(host: Host, pack: Pack, wanted: str, oracle: bool = True, without: Container[str] = ()) -> dict[str, str]:
+    """Method names to labels, in the table's order. `wanted`: names with commas; "all" and "paper" stand for several.
+
+    Raises UnknownName; a learned generator that the pack lacks is left out of "all", and so are the Oracle
+    where no task has one, and names in `without`.
+    """
+    usable = {n: g for n, g in host.generators.items() if not g.learns or n in pack.manifest["generators"]}
+    rules = [n for n, g in usable.items() if not g.learns and n not in without]
+    learned = [n for n, g in usable.items() if g.learns and n not in without]
+    several = {
+        "all": [*rules[:1], *[ORACLE] * oracle, *rules[1:], *learned],
+        "paper": [n for n in PAPER if (n == ORACLE and oracle) or n in usable],
+    }
+    asked = [n.strip() for n in wanted.split(",") if n.strip()]
+    names = list(dict.fromkeys(name for one in asked for name in several.get(one, [one])))
+    usable |= {n: host.generators[n] for n in names if n.partition(":")[0] in usable}  # `ties:density=0.5`
+    for name in names:
+        if name != ORACLE and name not in usable:
+            if name in host.generators:
+                raise UnknownName(f"pack {pack.name!r} has no trained {name!r}", "build the pack again with it")
+            raise UnknownName.of("method", name, [*usable, ORACLE])
+    return {n: "Oracle" if n == ORACLE else usable[n].label for n in names}
+
+
+def plan(session: Session, tasks: Sequence[UnseenTask], names: Mapping[str, str], config: BenchConfig) -> Plan:
+    """Measure a pack's methods."""
+    pack, host = session.pack, session.host
+    fitted = {n: pack.fitted(host.generators[n]) for n in names if n != ORACLE}
+    embeddings_TD = session.model.encode_text([task.description for task in tasks])
+    embedding_of = {f"{t.dataset}/{t.name}": d for t, d in zip(tasks, embeddings_TD, strict=True)}
+
+    def make(task: UnseenTask) -> list[Candidate]:
+        prior, witness = pack.prior(embedding_of[f"{task.dataset}/{task.name}"]), Witness(session.model, pack, task)
+        found = []
+        for name in names:
+            if name == ORACLE:
+                if task.oracle_P is None:
+                    hint = "leave oracle out of --baselines"
+                    raise Unavailable(f"there is no Oracle adapter of {task.name!r}", hint)
+                found.append(Candidate(name, pack.layout, task.oracle_P))
+                continue
+            ask = partial(witness.ask, host.generators[name], fitted[name])
+            found += candidates(pack.layout, host.generators[name], ask, prior, config, name)
+        return found
+
+    def steady(task: UnseenTask) -> list[Candidate]:
+        with pack.steady():  # or these adapters may be of two packs
+            return make(task)
+
+    protocol: dict[str, Any] = {"backbone": pack.backbone, "rank": pack.layout.rank, "k": pack.prior_config.k}
+    protocol["experts"] = sorted({t["dataset"] for t in pack.manifest["tasks"] if t["role"] == "expert"})
+    return Plan(
+        session.model, tasks, names, steady, config, pack.name, pack.backbone, protocol=protocol, origin=pack.manifest
+    )
+
+
+def candidates(
+    layout: Layout,
+    generator: Generator,
+    ask: Callable[[Prior, int, int, float], Tensor],
+    prior: Prior,
+    config: BenchConfig,
+    method: str,
+    draws: int = 1,
+    fold: Callable[[Prior, Tensor], Tensor] | None = None,
+) -> list[Candidate]:
+    """A method's adapters for a prior: of every seed every sample. With `fold`, a sample is made of n `draws`.
+
+    ask: (prior, samples, seed, temperature) -> (S, P), or (S, N, P) where each image has its own adapter.
+    """
+    found = []
+    several = getattr(generator, "draws", generator.learns)
+    for seed in range(config.seed, config.seed + (config.seeds if several else 1)):
+        count = config.samples if several else 1
+        flat_SP = ask(prior, count * draws, seed, config.temperature)
+        if fold is not None:
+            flat_SP = torch.stack([fold(prior, part_nP) for part_nP in flat_SP.split(draws)])
+        found += [Candidate(method, layout, flat_P, s, seed) for s, flat_P in enumerate(flat_SP)]
+    return found
+
+
+SHOTS, IMAGES = "shots", "images"
+
+
+def need(generator: Generator) -> str:
+    """SHOTS, IMAGES, or "" for a generator that is content with the sentence. Raises PluginError for another word."""
+    found: str = getattr(generator, "needs", "")
+    if found not in ("", SHOTS, IMAGES):
+        raise PluginError(
+            f"generator {generator.name!r} needs {found!r}, which nobody knows", "it must be shots or images"
+        )
+    return found
+
+
+def lack(pack: Pack, generator: Generator, tasks: Sequence[UnseenTask]) -> Unavailable | None:
+    """Why a generator cannot be asked about tasks; None if it can, or if it needs nothing."""
+    needs = need(generator)
+    if needs == SHOTS and any(task.training is None for task in tasks):
+        message = f"{generator.name!r} needs training photos of the unseen tasks, which no pack carries"
+        return Unavailable(message, "name the folder of the photos: --data DIR")
+    if needs == IMAGES and not pack.has_visual:
+        message = f"{generator.name!r} compares photos, and pack {pack.name!r} does not know what its experts look like"
+        return Unavailable(message, "build the pack again")
+    try:
+        if needs:
+            pack.fitted(generator)
+    except Unavailable as error:
+        return error
+    return None
+
+
+class Witness:
+    """Evidence of one task, each kind looked at once, and only if a method needs it."""
+
+    def __init__(self, model: Model, pack: Pack, task: UnseenTask) -> None:
+        self._model, self._pack, self._task = model, pack, task
+        self._seen: dict[str, Evidence] = {}
+
+    def evidence(self, needs: str) -> Evidence:
+        if needs not in self._seen:
+            self._seen[needs] = self._look(needs)
+        return self._seen[needs]
+
+    def _look(self, needs: str) -> Evidence:
+        if needs == IMAGES:
+            image_ND = image_embeddings(self._model, self._task.tensors.stem_N)
+            return Evidence(self._model, images_ND=image_ND, visual_ED=self._pack.visual_ED)
+        if self._task.training is None:
+            raise Unavailable(f"there are no training photos of {self._task.name!r}", "name their folder: --data DIR")
+        return Evidence(self._model, shots=self._task.training())
+
+    def ask(
+        self, generator: Generator, fitted: Fitted, prior: Prior, samples: int, seed: int, temperature: float
+    ) -> Tensor:
+        """Adapters of any generator: (S, P), or (S, N, P) where each image has its own."""
+        needs = need(generator)
+        if not needs:
+            return fitted.generate(prior, samples, seed, temperature)
+        informed: Any = fitted
+        return informed.generate_with(prior, self.evidence(needs), samples, seed, temperature)

@@ -1,0 +1,78 @@
+"""What rows say when they are put together. No torch: reporters need this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import pstdev
+
+from sglora_cli.plugin.values import Row
+
+Cell = tuple[str, int]
+"""(direction, k)"""
+
+
+def table(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[tuple[str, str], dict[Cell, float]]]:
+    """method -> (dataset, task) -> cell -> recall, averaged over samples."""
+    found: dict[str, dict[tuple[str, str], dict[Cell, list[float]]]] = {}
+    for row in rows:
+        if dataset in ("", row.dataset):
+            cells = found.setdefault(row.method, {}).setdefault((row.dataset, row.task), {})
+            cells.setdefault((row.direction, row.k), []).append(row.value)
+    return {
+        method: {task: {c: sum(v) / len(v) for c, v in cells.items()} for task, cells in by_task.items()}
+        for method, by_task in found.items()
+    }
+
+
+def averages(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, float]]:
+    """method -> cell -> recall or accuracy averaged over the tasks that have it, each task counting alike."""
+    found: dict[str, dict[Cell, list[float]]] = {}
+    for method, by_task in table(rows, dataset).items():
+        for cells in by_task.values():
+            for cell, value in cells.items():
+                found.setdefault(method, {}).setdefault(cell, []).append(value)
+    return {method: {c: sum(v) / len(v) for c, v in cells.items()} for method, cells in found.items()}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far apart a method's draws are in what they find, averaged over tasks: of a task's draws the worst, the best,
+    and their standard deviation."""
+
+    draws: int
+    """The most that a task has."""
+    worst: float
+    best: float
+    deviation: float
+
+
+def spreads(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, Spread]]:
+    """method -> cell -> spread, of methods that were drawn more than once for a task."""
+    found: dict[str, dict[Cell, dict[tuple[str, str], list[float]]]] = {}
+    for row in rows:
+        if dataset in ("", row.dataset):
+            cells = found.setdefault(row.method, {}).setdefault((row.direction, row.k), {})
+            cells.setdefault((row.dataset, row.task), []).append(row.value)
+    return {
+        method: {cell: _spread(list(by_task.values())) for cell, by_task in cells.items()}
+        for method, cells in found.items()
+        if any(len(values) > 1 for by_task in cells.values() for values in by_task.values())
+    }
+
+
+def _spread(by_task: Sequence[Sequence[float]]) -> Spread:
+    return Spread(
+        draws=max(len(values) for values in by_task),
+        worst=sum(min(values) for values in by_task) / len(by_task),
+        best=sum(max(values) for values in by_task) / len(by_task),
+        deviation=sum(pstdev(values) for values in by_task) / len(by_task),
+    )
+
+
+def recovery(average: Mapping[str, Mapping[Cell, float]], method: str, cell: Cell) -> float | None:
+    """(method - zero-shot) / (Oracle - zero-shot); None where the Oracle gains less than a point: a share of noise."""
+    if not {"zero-shot", "oracle", method} <= set(average):
+        return None
+    zero, oracle = average["zero-shot"][cell], average["oracle"][cell]
+    return (average[method][cell] - zero) / (oracle - zero) if oracle - zero >= 1 else None

@@ -1,0 +1,280 @@
+"""Rows on disk: JSON lines, made to be appended to. No torch.
+
+    {"sglora_rows": 1, "pack": "starter", "backbone": "starter", "labels": {"top-k": "Top-K weighted"},
+     "against": "top-k", "made_by": "sglora 0.1.0"}
+    {"method": "top-k", "dataset": "pets", "task": "pug", "sample": 0, "seed": 0, "direction": "I2T", "k": 1,
+     "value": 40.0, "hits": "5:SA=="}
+
+A header (one line; more keys are allowed) says whose rows follow, up to the next header. `labels` has the
+methods in the order of the table. A row may have more keys than `Row`, which are left out. `direction` is
+"I2T" or "T2I" (recall at k, in percent) or "ACC" (accuracy, in percent, at k = 1). `hits`, if it is there,
+says which queries were right: their number, and one bit a query from the highest of each byte, in base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sglora_cli import __version__
+from sglora_cli.errors import BadFile, Mismatch, unwritable
+from sglora_cli.files.atomic import sync_folder, write_bytes
+from sglora_cli.files.untrusted import TEXT_LIMIT, json_value, read_bytes
+from sglora_cli.plugin.values import Row
+from sglora_cli.system.locks import locked
+from sglora_cli.system.paths import cache_folder
+
+FORMAT = 1
+KEY = "sglora_rows"
+DIRECTIONS = ("I2T", "T2I", "ACC")
+_HITS = re.compile(r"([0-9]{1,7}):([A-Za-z0-9+/]*={0,2})")
+
+
+@dataclass(frozen=True)
+class Header:
+    """Whose rows follow."""
+
+    pack: str
+    backbone: str
+    labels: Mapping[str, str]
+    """Method name to its label, in the order of the table."""
+    against: str = "top-k"
+    """The method that others are compared with."""
+    made_by: str = f"sglora {__version__}"
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """Everything else the line says."""
+
+    def line(self) -> str:
+        own = {KEY: FORMAT, **asdict(self)}
+        more = own.pop("more")
+        return json.dumps({**own, **{k: v for k, v in more.items() if k not in own}}, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A header and its rows."""
+
+    header: Header
+    rows: Sequence[Row]
+
+
+def row_line(row: Row) -> str:
+    return json.dumps({key: value for key, value in asdict(row).items() if value != ""}, ensure_ascii=False) + "\n"
+
+
+def pack_hits(hits: Sequence[bool]) -> str:
+    """
+    >>> pack_hits([False, True, False, False, True])
+    '5:SA=='
+    """
+    bits = "".join("1" if hit else "0" for hit in hits)
+    whole = int(bits.ljust(-(-len(bits) // 8) * 8, "0") or "0", 2)
+    return f"{len(hits)}:{base64.b64encode(whole.to_bytes(-(-len(bits) // 8), 'big')).decode()}"
+
+
+def unpack_hits(text: str) -> list[bool]:
+    """The opposite of `pack_hits`. Raises ValueError.
+
+    >>> unpack_hits("5:SA==")
+    [False, True, False, False, True]
+    """
+    match = _HITS.fullmatch(text)
+    if match is None:
+        raise ValueError("hits must be a number, a colon and base64")
+    count = int(match[1])
+    try:
+        data = base64.b64decode(match[2], validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"hits: {error}") from None
+    if len(data) != -(-count // 8):
+        raise ValueError(f"hits of {count} queries have {-(-count // 8)} bytes, not {len(data)}")
+    return [bit == "1" for byte in data for bit in f"{byte:08b}"][:count]
+
+
+def read_rows(path: Path) -> list[Run]:
+    """All runs of a rows file. Raises BadFile with path and line."""
+    runs: list[tuple[Header, list[Row]]] = []
+    for n, line in enumerate(_lines(path), 1):
+        where = f"{path}, line {n}"
+        content = _object(line, where)
+        if KEY in content:
+            runs.append((_header(content, where), []))
+        elif not runs:
+            raise BadFile(f"{where}: a rows file starts with {{{json.dumps(KEY)}: {FORMAT}, ...}}", "is it one?")
+        else:
+            runs[-1][1].append(_row(content, where))
+    if not runs:
+        raise BadFile(f"{path} is empty", "`sglora bench --rows FILE` writes one")
+    return [Run(header, rows) for header, rows in runs]
+
+
+def append(path: Path, lines: Iterable[str]) -> None:
+    """Add lines of `Header.line` and `row_line`, flushed to the disk. Raises Unavailable."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        with path.open("ab") as file:
+            file.write("".join(lines).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            sync_folder(path.parent)
+    except OSError as error:
+        hint = "name another file with --rows; whole lines in it are kept, and the same command goes on after them"
+        raise unwritable(f"cannot write {path}", error, hint) from error
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut off a last line that an interruption left unfinished. A file that does not start as a rows file stays."""
+    start = f'{{"{KEY}"'.encode()
+    try:
+        data = path.read_bytes()
+        ours = data.startswith(start) or start.startswith(data)
+        if data and ours and not data.endswith(b"\n"):
+            os.truncate(path, data.rfind(b"\n") + 1)
+    except OSError as error:
+        raise unwritable(f"cannot mend {path}", error, "name another file with --rows") from error
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = read_bytes(path, TEXT_LIMIT).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadFile(f"cannot read {path}: {error}", "a rows file is JSON lines in UTF-8") from None
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        content = json_value(line)
+    except ValueError as error:
+        hint = "an interrupted run leaves half a line: the same `sglora bench --rows FILE` mends it and goes on"
+        raise BadFile(f"{where}: not JSON: {getattr(error, 'msg', error)}", hint) from None
+    if not isinstance(content, dict):
+        raise BadFile(f"{where}: not an object")
+    return content
+
+
+def _header(content: dict[str, Any], where: str) -> Header:
+    if content[KEY] != FORMAT:
+        raise BadFile(f"{where}: rows of format {content[KEY]!r}, this program reads {FORMAT}", "update sglora")
+    values = {"against": "top-k", "made_by": "", **content}
+    texts = {name: _text(values, name, where) for name in ("pack", "backbone", "against", "made_by")}
+    labels = values.get("labels")
+    if not isinstance(labels, dict) or not all(isinstance(v, str) and (k + v).isprintable() for k, v in labels.items()):
+        raise BadFile(f"{where}: labels must be an object of printable texts, got {labels!r:.200}")
+    more = {key: value for key, value in content.items() if key not in (KEY, "labels", *texts)}
+    return Header(labels=labels, more=more, **texts)
+
+
+def _row(content: dict[str, Any], where: str) -> Row:
+    direction, hits = content.get("direction"), content.get("hits", "")
+    value: Any = content.get("value")
+    if direction not in DIRECTIONS:
+        raise BadFile(f"{where}: direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
+    if type(value) not in (int, float) or not (math.isfinite(value) and 0 <= value <= 100):
+        raise BadFile(f"{where}: value must be a number of percent, got {value!r}")
+    try:
+        if hits:
+            _check_value(value, unpack_hits(hits))
+    except (ValueError, TypeError) as error:
+        raise BadFile(f"{where}: {error}") from None
+    method, dataset, task = (_text(content, name, where) for name in ("method", "dataset", "task"))
+    sample, seed = (_whole({"seed": 0, **content}, name, 0, where) for name in ("sample", "seed"))
+    k = _whole(content, "k", 1, where)
+    return Row(method, dataset, task, sample, direction, k, float(value), seed, hits)
+
+
+def _check_value(value: float, hits: Sequence[bool]) -> None:
+    expected = 100 * sum(hits) / len(hits) if hits else value
+    if abs(value - expected) > 0.01:
+        raise ValueError(f"value is {value:g}, by the hits it is {expected:g}")
+
+
+def _whole(content: Mapping[str, Any], name: str, least: int, where: str) -> int:
+    number = content.get(name)
+    if type(number) is not int or number < least:
+        raise BadFile(f"{where}: {name} must be a whole number of at least {least}, got {number!r}")
+    return number
+
+
+def _text(content: Mapping[str, Any], name: str, where: str) -> str:
+    text = content.get(name)
+    if not isinstance(text, str) or not text.isprintable():  # a file may be a stranger's, and names get printed
+        raise BadFile(f"{where}: {name} must be a printable text, got {text!r:.200}")
+    return text
+
+
+class Log:
+    """The rows of one plan in a rows file. Runs of other plans before it stay as they are.
+
+    Raises, before anything is measured: BadFile if the file is something else or broken, Mismatch if it has rows of
+    another backbone, which no report could show together.
+    """
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self.path, self.header = path, header
+        self._rows: list[Row] = []
+        self._known: dict[Row, Row] = {}
+        if path.exists():
+            drop_torn_line(path)
+        runs = read_rows(path) if path.exists() and path.stat().st_size else []
+        _check_fingerprint(path, runs, header)
+        if runs and runs[-1].header.more.get("plan") == header.more["plan"]:
+            self._start = _offset_of_last(path, runs)
+            self._known = {_place(row): row for row in runs[-1].rows}
+        else:
+            append(path, [header.line()])
+            self._start = path.stat().st_size - len(header.line().encode())
+
+    def __len__(self) -> int:
+        """How many rows of this plan the file had."""
+        return len(self._known)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Append what the file lacks. If it says otherwise than now, something changed: the plan's rows start anew."""
+        self._rows += rows
+        if any(self._known.get(_place(row), row) != row for row in rows):
+            self._known = {}
+            before = self.path.read_bytes()[: self._start]
+            write_bytes(self.path, before + "".join([self.header.line(), *map(row_line, self._rows)]).encode())
+            return
+        if new := [row for row in rows if _place(row) not in self._known]:
+            append(self.path, map(row_line, new))
+
+
+def _place(row: Row) -> Row:
+    return replace(row, value=0.0, hits="")
+
+
+def _check_fingerprint(path: Path, runs: Sequence[Run], header: Header) -> None:
+    own = header.more.get("fingerprint")
+    for other in (run.header.more.get("fingerprint", own) for run in runs):
+        if other != own:
+            raise Mismatch(
+                f"{path} has rows of a backbone with fingerprint {other}, this one has {own}",
+                "name another file with --rows",
+            )
+
+
+def _offset_of_last(path: Path, runs: Sequence[Run]) -> int:
+    lines = path.read_bytes().splitlines(keepends=True)
+    return sum(map(len, lines[: len(lines) - len(runs[-1].rows) - 1]))
+
+
+@contextmanager
+def log_of(path: Path | None, header: Header) -> Iterator[Log]:
+    """The log at `path`; without one, the plan's own in the user cache. Another process that measures into it waits,
+    and then finds these rows."""
+    path = path or cache_folder() / "rows" / f"{header.more['plan']}.jsonl"
+    with locked(path):
+        yield Log(path, header)

@@ -1,0 +1,106 @@
+"""A plan -> rows, and what the rows say.
+
+Shapes: P numbers of an adapter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from sglora_cli.bench.bootstrap import bootstrap
+from sglora_cli.bench.measure import Measurer, labels
+from sglora_cli.bench.methods import Plan
+from sglora_cli.bench.retrieval import KS, chance
+from sglora_cli.bench.rows_file import Log
+from sglora_cli.config import BenchConfig
+from sglora_cli.data.encode import encode_images
+from sglora_cli.pack.pack import UnseenTask
+from sglora_cli.plugin.values import AGAINST, CHANCE, Report, Row
+from sglora_cli.system import cache
+from sglora_cli.system.progress import progress
+
+
+@cache.in_use()
+def run(plan: Plan, measurer: Measurer, log: Log | None = None) -> list[Row]:
+    """Measure all of it. Adapters of one task share one pass over its images; finished tasks are in the log."""
+    rows: list[Row] = []
+    for task in progress(plan.tasks, "bench"):
+        found = [*measurer.rows(task, plan.make(task)), *_by_chance(task)]
+        if log is not None:
+            log.add(found)
+        rows += found
+    return rows
+
+
+def _by_chance(task: UnseenTask) -> list[Row]:
+    if labels(task.tensors):
+        found = {("ACC", 1): 100.0 / len(task.tensors.text_CD)}
+    else:
+        found = chance(len(task.tensors.stem_N), task.tensors.image_of)
+    return [Row(CHANCE, task.dataset, task.name, 0, d, k, value) for (d, k), value in found.items()]
+
+
+def estimate(plan: Plan, measurer: Measurer) -> dict[str, Any]:
+    """What a run would do, without doing it: one task's images are encoded once, to see how long that takes."""
+    made = {f"{t.dataset}/{t.name}": plan.make(t) for t in plan.tasks}
+    wanted = {key: len(t.tensors.stem_N) * len(made[key]) for key, t in zip(made, plan.tasks, strict=True)}
+    images = sum(measurer.missing(t, made[key]) for key, t in zip(made, plan.tasks, strict=True))
+    first = made[next(iter(made))][-1]
+    tensors = plan.tasks[0].tensors
+    one_P = first.flat_P.view(-1, first.layout.size)[:1]
+    encode_images(plan.model, first.layout, tensors, one_P)  # the first time warms up
+    start = time.perf_counter()
+    encode_images(plan.model, first.layout, tensors, one_P)
+    rate = len(tensors.stem_N) / (time.perf_counter() - start)
+    return {
+        "pack": plan.pack,
+        "tasks": list(made),
+        "methods": list(plan.names),
+        "adapters": sum(map(len, made.values())),
+        "images_to_encode": images,
+        "images_known": sum(wanted.values()) - images,
+        "images_per_second": round(rate, 1),
+        "seconds": round(images / rate, 1),
+    }
+
+
+def differences(
+    rows: Sequence[Row], config: BenchConfig, dataset: str = "", against: str = AGAINST
+) -> dict[tuple[str, str, int], tuple[float, float, float]]:
+    """(method, direction, k) -> mean difference to `against` in points and its 95 % interval; see statistics.py."""
+    chosen = [row for row in rows if dataset in ("", row.dataset)]
+    return bootstrap(chosen, config.resamples, config.seed).differences(against)
+
+
+def report(plan: Plan, rows: Sequence[Row], paper: bool = False) -> Report:
+    """Rows with everything a reporter prints."""
+    found = bootstrap(rows, plan.config.resamples, plan.config.seed)
+    against = plan.against if plan.against in plan.names or plan.references else next(iter(plan.names))
+    labels = {CHANCE: "Chance", **plan.names}
+    said = [*_summary(plan, rows), *_trivial(plan.tasks), *plan.notes]
+    if bare := sorted(found.without_hits - {CHANCE}):
+        said.append(f"intervals of {', '.join(bare)}: over tasks only, hits of single queries were not kept")
+    return Report(
+        plan.pack, rows, labels, found.differences(against, plan.references), against, said, paper, plan.protocol
+    )
+
+
+def _summary(plan: Plan, rows: Sequence[Row]) -> list[str]:
+    tasks = sorted({(row.dataset, row.task) for row in rows})
+    sizes = ", ".join(f"{sum(d == name for d, _ in tasks)} {name}" for name in sorted({d for d, _ in tasks}))
+    what = " and ".join(sorted({"accuracy" if row.direction == "ACC" else "recall" for row in rows}, reverse=True))
+    noun = ("unseen " if plan.protocol else "") + ("tasks" if len(tasks) != 1 else "task")
+    owner = f"; pack {plan.pack!r}" if plan.pack else ""
+    return [f"{len(tasks)} {noun} ({sizes}); {what} in percent, averaged over tasks{owner}"]
+
+
+def _trivial(tasks: Sequence[UnseenTask]) -> list[str]:
+    """Where k is not smaller than the number of images: then every caption finds its own."""
+    found = []
+    for k in KS:
+        small = [t for t in tasks if not labels(t.tensors) and len(t.tensors.stem_N) <= k]
+        if small:
+            found.append(f"T2I R@{k} is 100 by definition in {len(small)} tasks of at most {k} images")
+    return found

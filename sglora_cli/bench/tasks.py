@@ -1,0 +1,176 @@
+"""Which tasks methods are measured on: carried by a pack, by another pack, or read from photos."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sglora_cli.bench.measure import labels
+from sglora_cli.data.features import task_tensors
+from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, Unavailable, UnknownName, UsageError
+from sglora_cli.pack.pack import Pack, UnseenTask
+from sglora_cli.pack.recipe import PROMPTS
+from sglora_cli.pack.recipe_parser import parse
+from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.values import Task
+
+TABLES = {
+    "all": "every task",
+    "in": "tasks of the data sets that the experts come from",
+    "cross": "tasks of other data sets",
+    "flickr": "tasks of Flickr30K",
+    "retrieval": "retrieval tasks",
+    "classification": "classification tasks",
+}
+"""Names of --table, and what they keep."""
+
+
+def unseen_tasks(host: Host, pack: Pack, model: Model, dataset: str, data: Path | None) -> list[UnseenTask]:
+    """The tasks to measure on: carried by the pack, or read from photos when `data` is given.
+
+    A data set the pack knows nothing of is read from its folder below `data`: all tasks with test photos.
+    Raises UnknownName for a data set the pack has no unseen task of, Unavailable if there is nothing.
+    """
+    carried = list(pack.unseen())
+    names = sorted({task["dataset"] for task in pack.manifest["tasks"] if task["role"] == "unseen"})
+    if dataset and dataset not in names:
+        if data is None or dataset not in host.datasets:
+            raise UnknownName.of("dataset with unseen tasks in this pack", dataset, names)
+        return list(of_dataset(host, model, dataset, data))
+    if data is not None:
+        carried = list(_from_photos(host, pack, model, dataset, data, {(t.dataset, t.name): t for t in carried}))
+    chosen = [task for task in carried if not dataset or task.dataset == dataset]
+    if not chosen:
+        raise Unavailable(f"pack {pack.name!r} carries no evaluation", "name the photos: --dataset NAME --data DIR")
+    return chosen
+
+
+def _from_photos(
+    host: Host, pack: Pack, model: Model, dataset: str, data: Path, carried: Mapping[tuple[str, str], UnseenTask]
+) -> Iterator[UnseenTask]:
+    recipe = parse(pack.name, pack.manifest["recipe"])
+    for source in recipe.sources:
+        if dataset in ("", source.name):
+            for task in source.tasks(host, data, recipe.template)["unseen"]:
+                known = carried.get((task.dataset, task.name))
+                yield of_task(model, task, recipe.prompts, known.oracle_P if known else None)
+
+
+def of_dataset(host: Host, model: Model, dataset: str, data: Path) -> Iterator[UnseenTask]:
+    """Every task of a data set plugin that has test photos, without Oracles. Raises Unavailable for none."""
+    root = data / dataset if (data / dataset).is_dir() else data
+    tasks = [task for task in host.datasets[dataset].tasks(root) if task.photos.get("test")]
+    if not tasks:
+        raise Unavailable(f"no task of data set {dataset!r} in {root} has test photos", "see `sglora data check`")
+    for task in tasks:
+        yield of_task(model, task, PROMPTS, None)
+
+
+def of_other(pack: Pack, other: Pack, dataset: str) -> list[UnseenTask]:
+    """The unseen tasks that another pack of the same backbone carries. Raises Mismatch for another backbone.
+
+    An Oracle of another layout is left out: it is no adapter of this pack's kind.
+    """
+    if other.fingerprint != pack.fingerprint:
+        raise Mismatch(
+            f"pack {other.name!r} was built for backbone {other.backbone!r} ({other.fingerprint}), "
+            f"pack {pack.name!r} for {pack.backbone!r} ({pack.fingerprint})",
+            "stems of another backbone mean nothing here: name photos with --dataset and --data",
+        )
+    tasks = [task for task in other.unseen() if dataset in ("", task.dataset)]
+    if not tasks:
+        raise Unavailable(f"pack {other.name!r} carries no evaluation" + (f" of {dataset!r}" if dataset else ""))
+    if other.layout == pack.layout:
+        return tasks
+    return [UnseenTask(t.dataset, t.name, t.description, t.tensors, t.captions, None) for t in tasks]
+
+
+def check_fits(model: Model, tasks: Sequence[UnseenTask]) -> None:
+    """Raises BadFile for photos and texts, as a pack carries them, that are not of this backbone's shapes."""
+    from PIL import Image
+
+    stem = model.stem([Image.new("RGB", (32, 32))])
+    width = model.encode_image(stem).shape[-1]
+    for task in tasks:
+        found = (tuple(task.tensors.stem_N.shape[1:]), task.tensors.text_CD.shape[1])
+        if found != (tuple(stem.shape[1:]), width):
+            raise BadFile(
+                f"what the pack carries of {task.dataset}/{task.name} has the shapes {found}, "
+                f"the backbone's are {(tuple(stem.shape[1:]), width)}",
+                "build or fetch the pack again",
+            )
+
+
+def narrowed(
+    tasks: Sequence[UnseenTask], pack: Pack | None, wanted: str, table: str, whole: Collection[str] = ()
+) -> list[UnseenTask]:
+    """Only tasks named in `wanted` (names or keys with commas) and of a table of the paper; `whole` tables keep all.
+
+    Raises UnknownName, UsageError for nothing left. A task of one image is left out with a warning.
+    """
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    known = {f"{t.dataset}/{t.name}" for t in tasks}
+    for name in names:
+        if name not in known and name not in {t.name for t in tasks}:
+            raise UnknownName.of("task to measure on", name, known)
+    if table not in (*TABLES, *whole):
+        raise UnknownName.of("table", table, [*TABLES, *whole])
+    own = {task["dataset"] for task in pack.manifest["tasks"] if task["role"] == "expert"} if pack else set()
+    kept = [t for t in tasks if not names or t.name in names or f"{t.dataset}/{t.name}" in names]
+    kept = [t for t in kept if table in whole or _is_in(t, table, own)]
+    single = [t for t in kept if len(t.tensors.stem_N) < 2 and not labels(t.tensors)]
+    for t in single:
+        warnings.warn(f"task {t.dataset}/{t.name} has one image, which is always found: left out", SgloraWarning, 2)
+    kept = [t for t in kept if t not in single]
+    if not kept:
+        raise UsageError(f"no task is left to measure on (table {table!r})", f"there were: {', '.join(sorted(known))}")
+    return kept
+
+
+def _is_in(task: UnseenTask, table: str, own: set[str]) -> bool:
+    return {
+        "all": True,
+        "in": task.dataset in own,
+        "cross": task.dataset not in own,
+        "flickr": task.dataset.lower().startswith("flickr"),
+        "retrieval": not labels(task.tensors),
+        "classification": bool(labels(task.tensors)),
+    }[table]
+
+
+def leaks(pack: Pack, tasks: Sequence[UnseenTask]) -> list[str]:
+    """The tasks that are, by their key or their sentence, an expert or training task of the pack."""
+    seen: dict[str, dict[str, Any]] = {}
+    for task in pack.manifest["tasks"]:
+        if task["role"] != "unseen":
+            seen[task["key"].casefold()] = seen[task["description"].casefold()] = task
+    found = []
+    for t in tasks:
+        task = seen.get(f"{t.dataset}/{t.name}".casefold()) or seen.get(t.description.casefold())
+        if task:
+            found.append(f"{t.dataset}/{t.name} ({task['role']} {task['key']})")
+    return found
+
+
+def check_leaks(pack: Pack, tasks: Sequence[UnseenTask]) -> None:
+    """Raises Mismatch if there is a leak."""
+    if found := leaks(pack, tasks):
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise Mismatch(
+            f"pack {pack.name!r} has seen what it would be measured on: {', '.join(found[:3])}{more}",
+            "choose others with --tasks, or measure the leak knowingly with --own-expert",
+        )
+
+
+def of_task(model: Model, task: Task, prompts: Sequence[str], oracle: Tensor | None = None) -> UnseenTask:
+    """A task of a data set with its test photos read, and its training photos where somebody asks for them."""
+    photos, learnt = task.photos["test"], task.photos.get("train", ())
+    captions = tuple(task.classes) or tuple(c for photo in photos for c in photo.captions)
+    test, train = (partial(task_tensors, model, task.key, x, task.classes, prompts) for x in (photos, learnt))
+    return UnseenTask(task.dataset, task.name, task.description, test(), captions, oracle, train if learnt else None)

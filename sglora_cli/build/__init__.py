@@ -1,0 +1,11 @@
+"""Recipe -> pack.
+
+pipeline   the whole build, in order
+steps      its steps, which resume after an interruption
+training   many tasks' LoRAs in one batched loop; Adam by row
+batches    what a step is shown
+losses     contrastive and classification losses
+estimate   time, memory and disk before it starts
+held_out   a generator scored on tasks left out of its fit
+edit       an expert added or removed
+"""

@@ -1,0 +1,236 @@
+"""Experts that join or leave a pack: one made elsewhere is added, one that is not wanted is removed.
+
+Shapes: E experts, M states, D embedding width, W width of meaning, P numbers of an adapter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.adapter.convert import origin, said
+from sglora_cli.adapter.read import read_adapter, recognise
+from sglora_cli.config import RuntimeConfig
+from sglora_cli.data.description import cleaned
+from sglora_cli.data.encode import check_text, meaning
+from sglora_cli.errors import Mismatch, UnknownName, UsageError
+from sglora_cli.files.tensors import load_tensors, save_tensors
+from sglora_cli.lora.gauge import join_gauge
+from sglora_cli.pack.library import Place, own_folder
+from sglora_cli.pack.pack import Pack, file_name
+from sglora_cli.pack.writer import edited
+from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.host import Host
+from sglora_cli.system import settings
+from sglora_cli.system.locks import changing
+
+_NAME = re.compile(r"[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*/[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*")
+_TEMPLATE = re.compile(r"^an? photo of (an?|the)?\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Added:
+    """A pack's new expert, and what a person should know about it."""
+
+    folder: Path
+    task: dict[str, Any]
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Adapters from elsewhere in the pack's layout and gauge: (M, P)."""
+
+    states_MP: Tensor
+    origin: dict[str, Any]
+    lines: tuple[str, ...]
+
+
+def add_expert(
+    host: Host,
+    place: Place,
+    adapters: Sequence[Path],
+    text: str,
+    name: str = "",
+    runtime: RuntimeConfig | None = None,
+    *,
+    alpha: float | None = None,
+    visual_only: bool = False,
+) -> Added:
+    """Make one expert of adapters from elsewhere, several being several states of one, and add it to a pack.
+
+    Raises UsageError for an empty sentence or a bad name, Mismatch for a name that exists or
+    adapters that do not fit; the pack is then as it was. Its trained generators stay as they are.
+    """
+    text = cleaned(text)
+    key = _key(name, text)
+    for path in adapters:
+        recognise(path)  # a file that is none is refused before we wait for anybody
+    with changing(own_folder(place.folder, host.recipe_folders)):
+        return _add(host, place, adapters, text, key, runtime, alpha, visual_only)
+
+
+def _add(
+    host: Host,
+    place: Place,
+    adapters: Sequence[Path],
+    text: str,
+    key: str,
+    runtime: RuntimeConfig | None,
+    alpha: float | None,
+    visual_only: bool,
+) -> Added:
+    """With the lock held: nobody else adds to the pack meanwhile."""
+    pack, target = Pack(place.folder), own_folder(place.folder, host.recipe_folders)
+    _check_new(pack, key)
+    chosen = settings.exact(settings.runtime(runtime or RuntimeConfig(), pack.backbone))
+    model = host.backbones[pack.backbone].load(chosen)
+    pack.check_model(model)
+    check_text(model, text)
+    taken = take(pack, model, adapters, alpha, visual_only)
+    dataset, short = key.split("/")
+    task = {
+        "key": key,
+        "dataset": dataset,
+        "name": short,
+        "role": "expert",
+        "description": text,
+        "train_photos": 0,
+        "test_photos": 0,
+        "origin": taken.origin,
+    }
+    blind = ["note: it has no photos: the pack does not know any more what its experts look like"] * pack.has_visual
+    with edited(pack, target) as (folder, manifest):  # the index has a row of `visual` for every expert, or none
+        _write_expert(folder, pack, model, task, taken.states_MP)
+        manifest["tasks"].append(task)
+        manifest["edits"] = [*manifest.get("edits", []), f"added expert {key}"]
+    moved = f"note: pack {target.name!r} is bundled and stays as it is: this copy of it hides it"
+    lines = [*taken.lines, f"expert     {key}: {text!r}", *([moved] if target != place.folder else [])]
+    if pack.manifest["generators"]:
+        lines.append(f"note: {', '.join(pack.manifest['generators'])}: trained without the new expert")
+    lines += blind
+    lines += [
+        f"note: unseen task {other['key']} has the same sentence: what is measured there is not unseen any more"
+        for other in pack.manifest["tasks"]
+        if other["role"] == "unseen" and other["description"].casefold() == text.casefold()
+    ]
+    return Added(target, task, tuple(lines))
+
+
+def take(pack: Pack, model: Model, adapters: Sequence[Path], alpha: float | None, visual_only: bool) -> Taken:
+    """Adapters in any format, compressed to the pack's rank and brought into its gauge."""
+    flat, sources, lines = [], [], []
+    for path in adapters:
+        loose = read_adapter(path, model, alpha=alpha, visual_only=visual_only)
+        flat_P, error = loose.fitted(pack.layout)
+        flat.append(flat_P)
+        sources.append(origin(path, loose, error))
+        lines += said(path, loose, pack.layout.rank, error, model)
+    found = join_gauge(pack.layout, torch.stack(flat), pack.experts.means())
+    if float(pack.layout.update_norm(found.states_MP.double().mean(dim=0).float())) == 0:
+        raise Mismatch("the mean of the adapters is an update of zero", "name adapters of one task")
+    moved = f"moved from {found.before:.3f} to " if found.before != found.after else ""
+    lines += [
+        f"states     {len(flat)}" + (" (one state: its variance is 0)" if len(flat) == 1 else ""),
+        f"gauge      {moved}{found.after:.3f} from the experts' mean, the farthest expert is {found.reach:.3f} away",
+    ]
+    if found.after > found.reach:
+        lines.append(
+            "note: it has less in common with the experts than they have: rules that mix factors lose part of it"
+        )
+    gauge = {key: round(getattr(found, key), 6) for key in ("before", "after", "reach")}
+    return Taken(found.states_MP, {"adapters": sources, "gauge": gauge}, tuple(lines))
+
+
+def _write_expert(folder: Path, pack: Pack, model: Model, task: dict[str, Any], states_MP: Tensor) -> None:
+    about = {"kind": "expert", "task": task["key"], "description": task["description"], "states": len(states_MP)}
+    states_MP = states_MP.double()
+    tensors = {"mu": states_MP.mean(dim=0).float(), "var": states_MP.var(dim=0, correction=0).float()}
+    save_tensors(folder / "experts" / file_name(task["key"]), tensors, {**about, "origin": task["origin"]})
+    index_ED = torch.cat([pack.index_ED, model.encode_text([task["description"]]).float()])
+    meaning_EW = torch.cat([pack.meaning_EW, meaning(model, [task["description"]])])
+    names = [*pack.experts.names, task["key"]]
+    save_tensors(
+        folder / "index.safetensors", {"index": index_ED, "meaning": meaning_EW}, {"kind": "index", "tasks": names}
+    )
+
+
+def _key(name: str, text: str) -> str:
+    """`group/name`; without one, `added/` and what the sentence is a photo of."""
+    key = name or "added/" + re.sub(r"[/\\]", " ", _TEMPLATE.sub("", text).strip(" ."))[:60].lower()
+    if not _NAME.fullmatch(key) or file_name(key).startswith("."):
+        raise UsageError(f"{key!r} is no name of an expert", "name it with --name GROUP/NAME, as in pets/pug")
+    return key
+
+
+def _check_new(pack: Pack, key: str) -> None:
+    for task in pack.manifest["tasks"]:
+        if file_name(task["key"]) == file_name(key):  # also names that differ in case or signs only
+            raise Mismatch(
+                f"pack {pack.name!r} has a task {task['key']!r} already, its role is {task['role']}",
+                "choose another name with --name GROUP/NAME",
+            )
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A pack without an expert that it had, and what the user should know about it."""
+
+    pack: Pack
+    notes: tuple[str, ...]
+
+
+def check_expert(pack: Pack, expert: str) -> None:
+    """Raises UnknownName if the pack has no such expert, Mismatch if it cannot do without one."""
+    if expert not in pack.experts.names:
+        roles = {task["key"]: task["role"] for task in pack.manifest["tasks"]}
+        if expert in roles:
+            raise Mismatch(f"{expert!r} is no expert of pack {pack.name!r}: its role is {roles[expert]}")
+        raise UnknownName.of("expert in this pack", expert, pack.experts.names)
+    if len(pack.experts.names) <= pack.prior_config.k:
+        raise Mismatch(
+            f"pack {pack.name!r} has {len(pack.experts.names)} experts and leans on K = {pack.prior_config.k} of them: "
+            "it cannot do with fewer",
+            "build it again with a smaller k in [prior] of its recipe, or remove the whole pack",
+        )
+
+
+def remove_expert(pack: Pack, expert: str, recipe_folders: Sequence[Path]) -> Removed:
+    """Replace a pack by one without an expert; of a bundled pack make a copy, among those built here.
+
+    Generators and the joint adapter stay as they are. Raises UnknownName, Mismatch, BadFile for a
+    damaged pack, or UsageError if a pack is where the copy would go.
+    """
+    target = own_folder(pack.folder, recipe_folders)
+    with changing(target):
+        own_folder(pack.folder, recipe_folders)  # another process may have made the copy while we waited
+        pack = Pack(pack.folder)  # or have changed the pack
+        check_expert(pack, expert)
+        with edited(pack, target) as (folder, manifest):
+            _without(folder, pack, expert, manifest)
+    notes = [f"pack {target.name!r} is bundled and stays as it is: this copy of it hides it"]
+    notes = [] if target == pack.folder else notes
+    learned = [*pack.manifest["generators"], *(["joint"] if (target / "joint.safetensors").exists() else [])]
+    task = next(task for task in pack.manifest["tasks"] if task["key"] == expert)
+    if learned and "origin" not in task:  # one that was added later taught them nothing
+        notes.append(f"{', '.join(learned)}: trained with the expert, not trained again")
+    return Removed(Pack(target), tuple(notes))
+
+
+def _without(folder: Path, pack: Pack, expert: str, manifest: dict[str, Any]) -> None:
+    """Take an expert's file, its row of the index and its line of the manifest out of a copy of the pack."""
+    (folder / "experts" / file_name(expert)).unlink()
+    row = pack.experts.names.index(expert)
+    kept = [r for r in range(len(pack.experts.names)) if r != row]
+    tensors, about = load_tensors(folder / "index.safetensors")
+    rows = {name: tensor_ED[kept] for name, tensor_ED in tensors.items()}
+    names = [pack.experts.names[r] for r in kept]
+    save_tensors(folder / "index.safetensors", rows, {**about, "tasks": names})
+    manifest["tasks"] = [task for task in manifest["tasks"] if task["key"] != expert]
+    manifest["edits"] = [*manifest.get("edits", []), f"removed expert {expert}"]

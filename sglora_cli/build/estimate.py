@@ -1,0 +1,241 @@
+"""What a build will need, before it starts: time measured on a few steps, memory, disk. Nothing is written.
+
+Shapes: P numbers of an adapter, N photos, C captions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from sglora_cli.build.steps import BuildTask, Steps, missing_features
+from sglora_cli.build.training import OwnTraining
+from sglora_cli.config import TrainConfig
+from sglora_cli.data.features import stems
+from sglora_cli.errors import Unavailable
+from sglora_cli.pack.recipe import Recipe
+from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.values import TaskTensors
+from sglora_cli.system.hardware import available_memory, free_disk, nearest_existing, peak_memory
+from sglora_cli.system.paths import cache_folder
+from sglora_cli.system.progress import duration, size
+
+_PROBE_SECONDS = 1.0
+"""A trial step shorter than this is tried again at its full size."""
+_MEMORY = ("bytes", "device_bytes")
+"""What a generator says its fit takes, in the CPU's memory and the device's own."""
+_UNKNOWN = "does not say what it needs"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a build: what it is, and how long what is missing of it will take."""
+
+    name: str
+    what: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Needs of a build. Bytes; those of disk are of what is not there yet."""
+
+    stages: Sequence[Stage]
+    adapters: int
+    device: str
+    memory: int
+    device_memory: int
+    cache_bytes: int
+    pack_bytes: int
+    target: Path
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.seconds for stage in self.stages)
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        wide = [max(len(getattr(s, key)) for s in self.stages) for key in ("name", "what")]
+        rows = [f"{s.name:<{wide[0]}}  {s.what:<{wide[1]}}  {_left(s)}" for s in self.stages]
+        where = [f"{self.target}: {size(self.pack_bytes)}", f"{cache_folder()}: {size(self.cache_bytes)}"]
+        memory = f"memory: about {size(self.memory)} of {size(available_memory())} free"
+        if self.device_memory:
+            memory += f"; on {self.device} about {size(self.device_memory)}"
+        return [
+            *rows,
+            f"{self.adapters} LoRAs, about {duration(self.seconds)} on {self.device}, measured on a few steps",
+            memory,
+            f"disk: {', '.join(where)}; {size(free_disk(self.target))} free",
+        ]
+
+    def facts(self) -> dict[str, Any]:
+        """For a program."""
+        return {
+            "stages": [{**asdict(stage), "seconds": round(stage.seconds, 3)} for stage in self.stages],
+            "adapters_to_train": self.adapters,
+            "device": self.device,
+            "seconds": round(self.seconds, 3),
+            "memory_bytes": self.memory,
+            "device_memory_bytes": self.device_memory,
+            "cache_bytes": self.cache_bytes,
+            "pack_bytes": self.pack_bytes,
+            "target": str(self.target),
+        }
+
+    def check(self) -> None:
+        """Raises Unavailable if memory or disk will not do."""
+        places: dict[int, tuple[Path, int]] = {}
+        for path, needed in ((cache_folder(), self.cache_bytes), (self.target, self.pack_bytes)):
+            device = nearest_existing(path).stat().st_dev
+            places[device] = (path, places.get(device, (path, 0))[1] + needed)
+        for path, needed in places.values():
+            if needed > (free := free_disk(path)):
+                raise Unavailable(
+                    f"the build needs about {size(needed)} on the disk of {path}, {size(free)} are free",
+                    "make room, move the cache with SGLORA_HOME, lower states or photos; --force tries nevertheless",
+                )
+        if self.memory > (free := available_memory()):
+            raise Unavailable(
+                f"the build needs about {size(self.memory)} of memory, {size(free)} are free",
+                "lower tasks_at_once or batch in [train], or the generator's width; --force tries nevertheless",
+            )
+
+
+def estimated(
+    host: Host, recipe: Recipe, model: Model, tasks: Sequence[BuildTask], steps: Steps, target: Path
+) -> Estimate:
+    """Try a few steps and multiply. Of finished steps nothing is counted."""
+    trial = _tried(model, steps)
+    config, numbers = recipe.train, steps.layout.size
+    missing, absent = missing_features(tasks), [path for path in steps.paths if not path.exists()]
+    photos = sum(len(features.photos) for features in missing)
+    captions = sum(len(photo.captions) for features in missing for photo in features.photos)
+    stages = [Stage("features", f"{photos} photos", photos * trial.photo_seconds + captions * trial.text_seconds)]
+    for name, what, paths in (
+        ("warm-up", f"{config.warmup_epochs} epochs on {len(steps.experts)} experts", [steps.start_path]),
+        ("adapters", f"{len(tasks)} tasks, {config.epochs} epochs, {steps.kept} states each", steps.group_paths),
+        ("joint", f"{config.joint_epochs} epochs on {len(steps.seen)} seen tasks", [steps.joint_path]),
+    ):
+        if set(paths) & set(steps.paths):
+            left = sum(steps.passes(path) for path in paths if path in absent)
+            stages.append(Stage(name, what, left * trial.pass_seconds))
+    costs = _costs(host, recipe, steps)
+    stages += [Stage(name, _need(c) if c else _UNKNOWN, c.get("seconds", 0.0)) for name, c in costs.items()]
+    groups = [sum(len(t.photos) for t in group) * trial.photo_bytes for group in steps.groups]
+    on_gpu = model.device.type == "cuda"
+    widest, widest_on_gpu = (max((int(c.get(k, 0)) for c in costs.values()), default=0) for k in _MEMORY)
+    tests = sum(len(t.test.photos) for t in tasks if t.test)
+    states = sum(len(g) for p, g in zip(steps.group_paths, steps.groups, strict=True) if p in absent)
+    return Estimate(
+        stages=stages,
+        adapters=len(tasks) + 1 + bool(config.warmup_epochs),
+        device=str(model.device),
+        memory=trial.memory + max(0 if on_gpu else max(groups), widest),
+        device_memory=trial.device_memory + max(max(groups), widest_on_gpu) if on_gpu else 0,
+        cache_bytes=photos * trial.photo_bytes
+        + 4 * numbers * (states * steps.kept + 4 * config.tasks_at_once)
+        + sum(map(_stored, costs.values())),
+        pack_bytes=4 * numbers * (2 * len(steps.experts) + 1 + len(tasks) - len(steps.seen))
+        + tests * trial.photo_bytes
+        + sum(map(_stored, costs.values())),
+        target=target,
+    )
+
+
+def _costs(host: Host, recipe: Recipe, steps: Steps) -> dict[str, dict[str, Any]]:
+    """What every learned generator says it will need; {} of one that does not say."""
+    count = sum(t.role == "training" for t in steps.tasks)
+    found: dict[str, dict[str, Any]] = {}
+    for name, table in recipe.generators.items():
+        cost = getattr(host.generators[name], "cost", None)
+        found[name] = dict(cost(steps.layout, count, steps.kept, table, str(steps.model.device))) if cost else {}
+        if "seconds" in found[name]:  # fitted again on (folds - 1) / folds of the tasks, folds times
+            found[name]["seconds"] *= max(1, int(table.get("held_out", 0)))
+    return found
+
+
+def _need(cost: Mapping[str, Any]) -> str:
+    memory = f", {size(cost['bytes'])} of memory" if "bytes" in cost else ""
+    memory += f", {size(cost['device_bytes'])} on the device" if cost.get("device_bytes") else ""
+    return f"{int(cost['parameters']):,} parameters{memory}"
+
+
+def _stored(cost: Mapping[str, Any]) -> int:
+    return int(cost.get("stored_bytes", 2 * cost.get("parameters", 0)))
+
+
+@dataclass(frozen=True)
+class _Trial:
+    photo_seconds: float
+    text_seconds: float
+    pass_seconds: float
+    photo_bytes: int
+    """A photo's features on disk and in memory, its captions with it."""
+    memory: int
+    """Peak of this process in a full step, without the tasks' photos."""
+    device_memory: int
+
+
+def _tried(model: Model, steps: Steps) -> _Trial:
+    photos = max(steps.tasks, key=lambda t: len(t.photos)).photos[:8]
+    captions = [caption for photo in photos for caption in photo.captions]
+    stems(model, photos[:1])  # the first call of anything is slow, on a GPU by seconds
+    model.encode_text(captions[:1])
+    began = time.monotonic()
+    stem_N = stems(model, photos)
+    stem_seconds = time.monotonic() - began
+    began = time.monotonic()
+    text_CD = model.encode_text(captions)
+    text_seconds = time.monotonic() - began
+    owners = tuple(i for i, photo in enumerate(photos) for _ in photo.captions)
+    probe = TaskTensors("probe", stem_N, text_CD, owners)
+    pass_seconds, memory = _step(model, steps, probe)
+    per_photo = stem_N[0].numel() * 2 + len(captions) / len(photos) * text_CD[0].numel() * 4
+    on_gpu = model.device.type == "cuda"
+    return _Trial(
+        photo_seconds=stem_seconds / len(photos),
+        text_seconds=text_seconds / len(captions),
+        pass_seconds=pass_seconds,
+        photo_bytes=int(per_photo),
+        memory=memory,
+        device_memory=torch.cuda.max_memory_allocated(model.device) if on_gpu else 0,
+    )
+
+
+def _step(model: Model, steps: Steps, probe: TaskTensors) -> tuple[float, int]:
+    """(seconds a photo in a training step, bytes of memory at its peak): of a small step, and where that is quick of
+    a full one. On a GPU of a full one: there the first step of all says nothing."""
+    config = steps.config
+    widest = min(config.batch, max(len(t.photos) for t in steps.tasks))
+    small, full = (1, min(4, widest)), (min(config.tasks_at_once, len(steps.tasks)), widest)
+    before = psutil.Process().memory_info().rss
+    tried = small
+    seconds = _one_step(model, steps, probe, *small)
+    if seconds < _PROBE_SECONDS or model.device.type == "cuda":
+        tried = full
+        seconds = min(_one_step(model, steps, probe, *full) for _ in range(2))  # the first one is slow
+    growth = (peak_memory() - before) * max(1.0, full[0] * full[1] / (tried[0] * tried[1]))
+    return seconds / (tried[0] * tried[1]), before + int(growth)
+
+
+def _one_step(model: Model, steps: Steps, probe: TaskTensors, tasks: int, photos: int) -> float:
+    """Seconds of a step of so many tasks with so many photos each, made of the probe's."""
+    rows = [n % len(probe.stem_N) for n in range(photos)]
+    one = replace(probe, stem_N=probe.stem_N[rows], text_CD=probe.text_CD[rows], image_of=tuple(range(photos)))
+    config = TrainConfig(epochs=1, states=1, batch=max(2, photos), seed=steps.config.seed)
+    training = OwnTraining(model, steps.layout, [one] * tasks, config, steps.layout.initial(config.seed))
+    began = time.monotonic()
+    training.advance()
+    return time.monotonic() - began
+
+
+def _left(stage: Stage) -> str:
+    nothing = "not counted" if stage.what == _UNKNOWN else "done"
+    return f"about {duration(stage.seconds)}" if stage.seconds else nothing

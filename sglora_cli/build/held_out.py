@@ -1,0 +1,121 @@
+"""How a learned generator does on training tasks that it was not fitted on: leave-tasks-out, while a pack is built.
+
+`held_out = 3` in a generator's table of a recipe asks for it. The generator is fitted three times more, each time
+without a third of the training tasks, and asked about those by their sentences. They are measured on their training
+photos, which nothing that is compared here has seen: neither experts nor mu* nor that fold's generator. No unseen task
+is touched. The joint adapter has seen all training tasks, so a fold gets NaN in its place.
+
+Shapes: T training tasks, P numbers of an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.bench.bootstrap import bootstrap
+from sglora_cli.bench.measure import Candidate, Measurer
+from sglora_cli.build.steps import BuildTask
+from sglora_cli.lora.layout import Layout
+from sglora_cli.pack.pack import UnseenTask
+from sglora_cli.plugin.contracts import Fitted, Generator, Model
+from sglora_cli.plugin.values import Material, Row
+from sglora_cli.system.progress import progress
+
+KEY = "held_out"
+"""In a generator's table the number of folds, in its measurements the scores."""
+ZERO, TOP = "zero-shot", "top-k"
+
+
+def folds_of(table: Mapping[str, Any], tasks: int) -> int:
+    """How many folds are wanted and possible; 0 for none. A fold leaves out at least one task, and not all."""
+    folds = min(int(table.get(KEY, 0)), tasks)
+    return folds if folds > 1 else 0
+
+
+def scored(
+    model: Model, generator: Generator, table: Mapping[str, Any], material: Material, tasks: Sequence[BuildTask]
+) -> dict[str, Any]:
+    """What the manifest says of it, under KEY; {} where it was not asked for.
+
+    Percent, averaged over the tasks, beside zero-shot and mu*; "gain": the generator minus mu*, with its 95 % interval
+    over tasks and queries. One draw a task. `tasks`: those of the material, in its order.
+    """
+    folds = folds_of(table, len(tasks))
+    if not folds:
+        return {}
+    rows: list[Row] = []
+    for fold in range(folds):
+        material.note(f"{generator.name}: fitted without part {fold + 1} of {folds} of the training tasks")
+        fitted, _ = generator.fit(_without(material, fold, folds), table)
+        for t in progress(list(range(fold, len(tasks), folds)), "tasks left out"):
+            rows += _measured(model, material, generator.name, fitted, t, tasks[t])
+    found = bootstrap(rows)
+    cells = [(direction, k) for method, direction, k in found.measured if method == ZERO and k == 1]
+    return {
+        KEY: {
+            "folds": folds,
+            "tasks": len(tasks),
+            "photos": sum(len(task.photos) for task in tasks),
+            "scores": {
+                method: {_name(*cell): round(found.measured[method, *cell], 3) for cell in cells}
+                for method in (ZERO, TOP, generator.name)
+            },
+            "gain": {
+                _name(*cell): [round(end, 3) for end in found.difference((generator.name, *cell), TOP)]
+                for cell in cells
+            },
+        }
+    }
+
+
+def _name(direction: str, k: int) -> str:
+    return "accuracy" if direction == "ACC" else f"{direction} R@{k}"
+
+
+def _without(material: Material, fold: int, folds: int) -> Material:
+    """The material but for every folds-th task: tasks of one source follow each other, so each fold lacks some of
+    every source."""
+    seen = [t for t in range(len(material.tasks)) if t % folds != fold]
+    return replace(
+        material,
+        tasks=[material.tasks[t] for t in seen],
+        states=lambda t: material.states(seen[t]),
+        rows=lambda t, rows: material.rows(seen[t], rows),
+        priors=[material.priors[t] for t in seen],
+        joint_P=torch.full_like(material.joint_P, torch.nan),
+        recall=lambda t, adapters_SP: material.recall(seen[t], adapters_SP),
+        note=lambda text: None,
+        checkpoint=None,
+    )
+
+
+def _measured(model: Model, material: Material, name: str, fitted: Fitted, t: int, task: BuildTask) -> Iterator[Row]:
+    prior, layout = material.priors[t], material.experts.layout
+    (flat_P,) = fitted.generate(prior, 1, 0, 1.0)
+    adapters = {ZERO: torch.zeros(layout.size), TOP: prior.mean_P, name: flat_P}
+    candidates = [Candidate(method, layout, x_P) for method, x_P in adapters.items()]
+    yield from Measurer(model).rows(_as_unseen(model, task), candidates)
+
+
+def _as_unseen(model: Model, task: BuildTask) -> UnseenTask:
+    """A training task to be measured on its training photos."""
+    content, one = task.train.stored(model).to(torch.device("cpu")), task.task
+    return UnseenTask(one.dataset, one.name, one.description, content, (), None)
+
+
+def recall_on(model: Model, layout: Layout, tasks: Sequence[BuildTask]) -> Callable[[int, Tensor], Tensor]:
+    """What a fit may ask (Material.recall): the mean over directions and k, as reports have them, of every adapter."""
+
+    def recall(t: int, adapters_SP: Tensor) -> Tensor:
+        candidates = [Candidate("", layout, x_P, sample) for sample, x_P in enumerate(adapters_SP)]
+        found: list[list[float]] = [[] for _ in candidates]
+        for row in Measurer(model).rows(_as_unseen(model, tasks[t]), candidates):
+            found[row.sample].append(row.value)
+        return torch.tensor([sum(values) / len(values) for values in found])
+
+    return recall

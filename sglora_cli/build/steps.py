@@ -1,0 +1,207 @@
+"""Adapters of a build's tasks, trained in steps that can be killed: what a step finished is never done again.
+
+Finished steps lie in the folder `work` of the user cache, each under the hash of everything it follows from; beside
+one that is under way lie its draft and its checkpoint. Shapes: P numbers of an adapter, M states, T tasks of a group.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.build.training import JointTraining, OwnTraining, groups
+from sglora_cli.config import TrainConfig
+from sglora_cli.data.features import Features, StoredTask
+from sglora_cli.files.hashes import content_hash
+from sglora_cli.files.tensor_rows import TensorDraft, TensorRows
+from sglora_cli.files.tensors import Checkpoint, load_tensors, save_tensors
+from sglora_cli.lora.layout import Layout
+from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.values import Photo, Task
+from sglora_cli.system.locks import locked
+from sglora_cli.system.paths import cache_folder
+from sglora_cli.system.progress import Advance, Journal
+
+
+@dataclass(frozen=True)
+class BuildTask:
+    """A task with its role, and the features of the photos it learns from and is measured on."""
+
+    task: Task
+    role: str
+    train: Features
+    test: Features | None
+    """None where nothing is measured."""
+    mirror: Features | None = None
+    """The photos it learns from, left to right; None where none is shown so."""
+
+    @property
+    def photos(self) -> Sequence[Photo]:
+        """Those it learns from."""
+        return self.train.photos
+
+    def stored(self, model: Model) -> StoredTask:
+        """What it learns from, on disk."""
+        mirror = self.mirror.stored(model) if self.mirror else None
+        return replace(self.train.stored(model), mirror=mirror)
+
+
+def missing_features(tasks: Sequence[BuildTask]) -> list[Features]:
+    """Those that are not in the cache."""
+    wanted = [features for t in tasks for features in (t.train, t.mirror, t.test) if features]
+    return [features for features in wanted if not features.path.exists()]
+
+
+def work_folder() -> Path:
+    return cache_folder() / "work"
+
+
+class Steps:
+    """The warm-up, every task's own adapter, and the joint one: where each lies, and how it gets there."""
+
+    def __init__(self, model: Model, layout: Layout, tasks: Sequence[BuildTask], config: TrainConfig) -> None:
+        self.model, self.layout, self.config, self.tasks = model, layout, config, tasks
+        self.kept = min(config.states, config.epochs)
+        self.experts = [t for t in tasks if t.role == "expert"]
+        self.seen = [t for t in tasks if t.role != "unseen"]
+        self.groups = [[tasks[n] for n in group] for group in groups([len(t.photos) for t in tasks], config)]
+        shared = [model.fingerprint, layout.about(), config.seed, config.batch, config.weight_decay]
+        shared += [["shown", config.hide, config.mirror]] if config.hide or config.mirror else []
+        together = [*shared, config.joint_learning_rate, config.tasks_at_once]
+        self.start_path = self._path(self.experts, "warm-up", together, config.warmup_epochs)
+        # What is trained from the warm-up depends on the experts, too.
+        start = self.start_path.stem if config.warmup_epochs else ""
+        own = [*shared, start, config.epochs, self.kept, config.learning_rate]
+        self.group_paths = [self._path(group, "states", own) for group in self.groups]
+        self.joint_path = self._path(self.seen, "joint", together, config.joint_epochs)
+        self._place = {
+            t.task.key: (p, n) for p, g in zip(self.group_paths, self.groups, strict=True) for n, t in enumerate(g)
+        }
+
+    def _path(self, tasks: Sequence[BuildTask], kind: str, *follows_from: Any) -> Path:
+        key = content_hash(kind, [[t.task.key, t.train.key] for t in tasks], *follows_from)
+        return work_folder() / f"{key}.safetensors"
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every step's file."""
+        return [*([self.start_path] if self.config.warmup_epochs else []), *self.group_paths, self.joint_path]
+
+    def passes(self, path: Path) -> int:
+        """How often a photo goes through the encoder in the step of this file."""
+        if path == self.start_path:
+            return self.config.warmup_epochs * sum(len(t.photos) for t in self.experts)
+        if path == self.joint_path:
+            return self.config.joint_epochs * sum(len(t.photos) for t in self.seen)
+        return self.config.epochs * sum(len(t.photos) for t in self.groups[self.group_paths.index(path)])
+
+    def train(self, advance: Advance, journal: Journal) -> None:
+        """Everything that is missing."""
+        if self.config.warmup_epochs:
+            self._joint(self.start_path, self.experts, self.config.warmup_epochs, "start", advance, journal)
+        for n, (path, group) in enumerate(zip(self.group_paths, self.groups, strict=True), 1):
+            if not path.exists():
+                with locked(path):
+                    if not path.exists():
+                        self._own(path, group, f"group {n} of {len(self.groups)}", advance, journal)
+        self._joint(self.joint_path, self.seen, self.config.joint_epochs, "joint", advance, journal)
+
+    def _own(self, path: Path, group: Sequence[BuildTask], part: str, advance: Advance, journal: Journal) -> None:
+        names = [t.task.key for t in group]
+        shapes = {str(n): (torch.float32, (self.kept, self.layout.size)) for n in range(len(group))}
+        draft = TensorDraft(path, shapes, {"kind": "states", "tasks": names})
+        checkpoint = Checkpoint(path.with_suffix(".checkpoint"), draft.sync)
+        if not draft.resumed:
+            checkpoint.drop()  # the states it relies on are gone
+        try:
+            tasks = [t.stored(self.model) for t in group]
+            training = OwnTraining(self.model, self.layout, tasks, self.config, self.start_P)
+            photos = sum(len(t.photos) for t in group)
+            log = _Log(part, names, photos, advance, journal)
+            for epoch in _epochs(training, self.config.epochs, checkpoint, log):
+                row = epoch - (self.config.epochs - self.kept)
+                for n in range(len(group)) if row >= 0 else ():
+                    draft.put(str(n), row, training.adapters_TP[n][None])
+            draft.finish()
+            checkpoint.drop()
+        finally:
+            draft.close()
+
+    def _joint(
+        self, path: Path, tasks: Sequence[BuildTask], epochs: int, name: str, advance: Advance, journal: Journal
+    ) -> None:
+        with locked(path):
+            if path.exists():
+                return
+            tensors = [t.stored(self.model) for t in tasks]
+            training = JointTraining(self.model, self.layout, tensors, self.config, epochs)
+            checkpoint = Checkpoint(path.with_suffix(".checkpoint"))
+            log = _Log(
+                {"start": "warm-up"}.get(name, name), ["all"], sum(len(t.photos) for t in tasks), advance, journal
+            )
+            for _ in _epochs(training, epochs, checkpoint, log):
+                pass
+            save_tensors(path, {name: training.mean_P}, {"kind": name})
+            checkpoint.drop()
+
+    @cached_property
+    def start_P(self) -> Tensor:
+        """(P,) where every task starts: warmed up on the experts only, so training tasks stay unseen to it."""
+        if not self.config.warmup_epochs:
+            return self.layout.initial(self.config.seed)
+        return load_tensors(self.start_path, ("start",))[0]["start"]
+
+    @cached_property
+    def joint_P(self) -> Tensor:
+        """(P,) trained on experts and training tasks, a mean over epochs; nothing of an unseen task."""
+        return load_tensors(self.joint_path, ("joint",))[0]["joint"]
+
+    def states(self, task: BuildTask) -> TensorRows:
+        """(M, P) on disk: the task's last adapters."""
+        path, n = self._place[task.task.key]
+        return TensorRows(path, str(n))
+
+    def moments(self, task: BuildTask) -> tuple[Tensor, Tensor]:
+        """Mean and variance (P,) over a task's states: mu and sigma^2 of Eq. 5, summed in double precision."""
+        states = self.states(task)
+        mean_P = sum((x_P.double() for x_P in states), torch.zeros(self.layout.size).double()) / len(states)
+        square_P = sum(((x_P - mean_P) ** 2 for x_P in states), torch.zeros(self.layout.size).double())
+        return mean_P.float(), (square_P / len(states)).float()
+
+
+@dataclass(frozen=True)
+class _Log:
+    """How a step's epochs are shown and written down."""
+
+    part: str
+    tasks: Sequence[str]
+    photos: int
+    advance: Advance
+    journal: Journal
+
+    def epoch(self, number: int, of: int, losses: Sequence[float], seconds: float) -> None:
+        self.advance(self.photos, f"{self.part}, epoch {number} of {of}")
+        rounded = {task: round(loss, 5) for task, loss in zip(self.tasks, losses, strict=True)}
+        self.journal("epoch", part=self.part, epoch=number, of=of, loss=rounded, seconds=round(seconds, 3))
+
+
+def _epochs(training: OwnTraining | JointTraining, count: int, checkpoint: Checkpoint, log: _Log) -> Iterator[int]:
+    """Train up to `count` epochs, from the checkpoint if there is one; yields each epoch's number, from 0."""
+    if found := checkpoint.load():
+        training.restore(found[0])
+        log.advance(log.photos * training.epoch, f"{log.part} goes on")
+        log.journal("resumed", part=log.part, epoch=training.epoch, of=count)
+    while training.epoch < count:
+        began = time.monotonic()
+        losses = training.advance()
+        yield training.epoch - 1
+        if checkpoint.due and training.epoch < count:
+            checkpoint.save(training.tensors())
+        log.epoch(training.epoch, count, losses, time.monotonic() - began)

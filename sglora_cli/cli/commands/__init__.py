@@ -1,0 +1,1 @@
+"""One file a command; its work is done in a room below."""

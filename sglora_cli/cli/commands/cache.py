@@ -1,0 +1,94 @@
+"""`sglora cache`: what lies in the user cache, and making room."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from sglora_cli.cli.output import counted, print_json, print_rows, say
+from sglora_cli.errors import UsageError
+from sglora_cli.system import cache, paths
+from sglora_cli.system.progress import duration, size
+
+
+@click.group("cache")
+def command() -> None:
+    """What lies in the user cache, and making room.
+
+    \b
+    sglora cache info
+    sglora cache clean --older-than 30d --dry-run
+    """
+
+
+@command.command("info")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def info(as_json: bool) -> None:
+    """Sizes by kind, and which kinds are made again when they are needed.
+
+    \b
+    sglora cache info
+    """
+    rows: list[dict[str, Any]] = []
+    for kind in cache.KINDS.values():
+        found = cache.items(kind.name)
+        total = sum(item.bytes for item in found)
+        rows.append({"kind": kind.name, "items": len(found), "bytes": total, "derived": kind.derived})
+    folder, total = str(paths.cache_folder()), sum(row["bytes"] for row in rows)
+    if as_json:
+        print_json({"folder": folder, "bytes": total, "kinds": rows})
+        return
+    click.echo(f"{folder}: {size(total)}")
+    cells = [
+        [kind.name, str(row["items"]), size(row["bytes"]), "made again" if kind.derived else "kept", kind.summary]
+        for kind, row in zip(cache.KINDS.values(), rows, strict=True)
+    ]
+    print_rows(("kind", "items", "size", "if cleaned", "what"), cells)
+
+
+@command.command("clean")
+@click.argument("kinds", metavar="[KIND]...", nargs=-1)
+@click.option("--older-than", default="0s", help="Only what was not changed for so long: 30d, 12h, 45m, 10s.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def clean(kinds: tuple[str, ...], older_than: str, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Remove KINDs from the cache; without KIND all that is made again when it is needed.
+
+    Adapters, rows and packs are removed only when they are named. Nothing is removed while another process of sglora
+    needs it.
+
+    \b
+    sglora cache clean --dry-run
+    sglora cache clean features measured --older-than 30d
+    sglora cache clean adapters --yes
+    """
+    found = cache.chosen(kinds, cache.age(older_than))
+    total = sum(item.bytes for item in found)
+    if not dry_run and found and not yes:
+        _confirm(f"{counted(len(found), 'item')}, {size(total)}, from {paths.cache_folder()}")
+    done = cache.Cleaned(found, []) if dry_run else cache.clean(found)
+    if as_json:
+        removed = [{"kind": i.kind, "path": str(i.path), "bytes": i.bytes} for i in done.removed]
+        kept = [{"path": str(item.path), "reason": reason} for item, reason in done.kept]
+        print_json({"dry_run": dry_run, "bytes": done.bytes, "removed": removed, "kept": kept})
+        return
+    if dry_run:
+        print_rows(
+            ("kind", "size", "age", "path"),
+            [[i.kind, size(i.bytes), duration(i.age_seconds), str(i.path)] for i in found],
+        )
+    for item, reason in done.kept:
+        say(f"warning: {item.path} stays: {reason}")
+    what = "would be removed" if dry_run else "removed"
+    click.echo(f"{counted(len(done.removed), 'item')}, {size(done.bytes)} {what}")
+
+
+def _confirm(what: str) -> None:
+    """Raises UsageError unless somebody says yes."""
+    if not sys.stdin.isatty():
+        raise UsageError(f"nobody can be asked whether to remove {what}", "pass --yes, or --dry-run to see what it is")
+    if not click.confirm(f"remove {what}?", err=True):
+        raise UsageError("nothing was removed")

@@ -1,0 +1,74 @@
+"""`sglora data`: which data sets there are, and how to get them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sglora_cli.cli.commands.data.caption import caption
+from sglora_cli.cli.commands.data.check import check
+from sglora_cli.cli.options import App
+from sglora_cli.cli.output import print_json, print_rows, say
+from sglora_cli.errors import Unavailable
+from sglora_cli.system import progress, settings
+
+
+@click.group("data")
+def command() -> None:
+    """Data sets: where tasks come from.
+
+    \b
+    sglora data list
+    sglora data check folder --path photos
+    """
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def list_(app: App, as_json: bool) -> None:
+    """Data sets that recipes can name, and how to get each.
+
+    \b
+    sglora data list
+    """
+    datasets = app.host.datasets
+    rows = [
+        {"name": name, "summary": datasets[name].summary, "fetch": hasattr(datasets[name], "fetch")}
+        for name in sorted(datasets)
+    ]
+    if as_json:
+        print_json({"datasets": rows})
+    else:
+        cells = [
+            [str(r["name"]), str(r["summary"]), f"sglora data fetch {r['name']}" if r["fetch"] else ""] for r in rows
+        ]
+        print_rows(("data set", "summary", "how to get it"), cells)
+
+
+@click.command("fetch")
+@click.argument("name")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder that holds the data sets (or SGLORA_DATA).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def fetch(app: App, name: str, data: Path | None, as_json: bool) -> None:
+    """Download the data set NAME into the data folder, or say what to put where if that may not be done.
+
+    \b
+    sglora data fetch pets --data data
+    """
+    from sglora_cli.system.settings import data_root
+
+    progress.be_quiet(as_json)
+    dataset = app.host.datasets[name]
+    if not hasattr(dataset, "fetch"):
+        raise Unavailable(
+            f"there is nothing to download for data set {name!r}", f"it is {dataset.summary}: bring your own"
+        )
+    folder = dataset.fetch(data_root(data, settings.load().data), (lambda text: None) if as_json else say)
+    print_json({"dataset": name, "folder": str(folder)}) if as_json else click.echo(folder)
+
+
+for subcommand in (caption, check, fetch, list_):
+    command.add_command(subcommand)

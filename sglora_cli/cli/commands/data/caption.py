@@ -1,0 +1,154 @@
+"""`sglora data caption`: captions for a data set that has none, by a model or from a file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sglora_cli.cli.options import App
+from sglora_cli.cli.output import print_json, print_rows, printable, say
+from sglora_cli.config import CaptionConfig, RuntimeConfig, options_of
+from sglora_cli.errors import UsageError
+from sglora_cli.system import settings
+
+if TYPE_CHECKING:
+    from sglora_cli.data.caption_writer import Outcome, Plan
+
+
+_WIDTH = 110  # characters of a problem that are shown
+_SHOWN = 5  # problems of a kind that are shown
+
+
+@click.command("caption")
+@click.argument("dataset")
+@click.option("--path", type=click.Path(path_type=Path), help="Folder of the data set; SGLORA_DATA/DATASET by default.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File of captions; captions.jsonl in the folder.")
+@click.option("--captioner", default="qwen2-vl", show_default=True, help="Who writes; see `sglora plugins list`.")
+@click.option(
+    "--demonstrations", type=click.Path(path_type=Path), help='Examples: lines {"name": ..., "caption": ...}.'
+)
+@options_of(CaptionConfig)
+@click.option("--backbone", default="", help="Warn of captions that this backbone's text encoder would cut.")
+@click.option(
+    "--from", "source", type=click.Path(path_type=Path), help="Take captions from this .jsonl, .csv or .json."
+)
+@click.option("--force", is_flag=True, help="With --from: replace captions that are there.")
+@click.option("--limit", type=click.IntRange(min=0), default=0, help="Caption so many images now, and stop; 0: all.")
+@click.option("--dry-run", is_flag=True, help="Only say what there is to do.")
+@options_of(RuntimeConfig, "runtime")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, no progress.")
+@click.pass_obj
+def caption(
+    app: App,
+    dataset: str,
+    path: Path | None,
+    output: Path | None,
+    captioner: str,
+    demonstrations: Path | None,
+    backbone: str,
+    source: Path | None,
+    force: bool,
+    limit: int,
+    dry_run: bool,
+    as_json: bool,
+    config: CaptionConfig,
+    runtime: RuntimeConfig,
+) -> None:
+    """Write captions for the images of DATASET that have none, or take them from a file made elsewhere.
+
+    Lines are added to captions.jsonl one by one: stop it whenever you like, and start it again to go on. Texts that
+    are empty, too short, refusals or said before are asked for again. A line says who wrote it and how ("by"), and
+    one file is written in one way. Captions that a data set has of its own (coco) give way to the file as soon as it
+    is there: keep one that is not finished elsewhere with -o. Exit code 4 if an image does not decode or
+    gets no caption; the others have theirs then.
+
+    \b
+    sglora data caption pets --path data/oxford-iiit-pet --limit 10
+    sglora data caption flowers --path data/flowers-102 --from captions.csv
+    """
+    from sglora_cli.data import caption_writer
+    from sglora_cli.system import progress, settings
+
+    if force and not source:
+        raise UsageError("--force goes with --from", "to caption images anew, remove their lines")
+    if limit and source:
+        raise UsageError("--limit does not go with --from", "a file is taken whole")
+    progress.be_quiet(as_json)
+    root = path or settings.data_root(None, settings.load().data, "--path") / dataset
+    plan = caption_writer.planned(app.host, dataset, root, output, hide_table=bool(source))
+    if source:
+        outcome = caption_writer.take_captions(plan, source, config, force, dry_run)
+    else:
+        write = _writer(app, captioner, demonstrations, backbone, runtime)
+        if dry_run:
+            return _print_plan(plan, limit, as_json)
+        outcome = write(plan, config, limit)
+    print_json(outcome.facts()) if as_json else _print_outcome(outcome)
+    if error := caption_writer.error_of(outcome):
+        raise error
+    return None
+
+
+def _writer(
+    app: App, captioner: str, demonstrations: Path | None, backbone: str, runtime: RuntimeConfig
+) -> Callable[[Plan, CaptionConfig, int], Outcome]:
+    """Captions by a captioner. Names and files are checked now, models are loaded when there is something to do."""
+    from sglora_cli.data import caption_text, caption_writer
+
+    plugin = app.host.captioners[captioner]
+    reader = app.host.backbones[backbone] if backbone else None
+    examples = caption_text.read_demonstrations(demonstrations) if demonstrations else caption_text.DEMONSTRATIONS
+
+    def write(plan: Plan, config: CaptionConfig, limit: int) -> Outcome:
+        if not plan.waiting(limit):
+            return caption_writer.Outcome(plan)
+        text_model = reader.load(settings.runtime(RuntimeConfig(), backbone)) if reader else None
+        model = plugin.load(settings.runtime(runtime, captioner))
+        check_text = getattr(text_model, "check_text", None)
+        by = caption_writer.signature(captioner, runtime.weights, config, examples)
+        return caption_writer.write_captions(plan, model, config, examples, limit, check_text, by)
+
+    return write
+
+
+def _print_plan(plan: Plan, limit: int, as_json: bool) -> None:
+    from sglora_cli.data import caption_writer
+
+    waiting = plan.waiting(limit)
+    if as_json:
+        facts = caption_writer.about(plan) | {"waiting": len(plan.waiting()), "now": len(waiting)}
+        print_json(facts)
+        return
+    click.echo(f"output     {plan.target}")
+    click.echo(f"images     {len(plan.listed)}, {len(plan.done)} captioned before, {len(waiting)} to caption now")
+    tasks = Counter(task for one in waiting for task in one.tasks)  # an image of several counts in each
+    print_rows(("task", "images"), [["  " + printable(task), str(count)] for task, count in sorted(tasks.items())])
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    from sglora_cli.data.caption_text import REASONS
+    from sglora_cli.data.caption_writer import KINDS
+
+    plan = outcome.plan
+    click.echo(f"output     {plan.target}")
+    click.echo(
+        f"images     {len(plan.listed)}, {len(plan.done)} captioned before, {outcome.written} now, {outcome.left} left"
+    )
+    mean = f", {outcome.captions / outcome.written:.1f} an image" if outcome.written else ""
+    click.echo(f"captions   {outcome.captions} written{mean}")
+    if outcome.refused:
+        reasons = ", ".join(f"{outcome.refused[key]} {text}" for key, text in REASONS.items() if outcome.refused[key])
+        click.echo(f"refused    {outcome.refused.total()} texts: {reasons}")
+    for kind, title in KINDS.items():
+        found = [one for one in outcome.problems if one.kind == kind]
+        if found:
+            say(f"warning: {title}: {len(found)}")
+        for one in found[:_SHOWN]:
+            text = one.text if len(one.text) <= _WIDTH else one.text[: _WIDTH - 3] + "..."
+            say(f"  {one.image}  {text}")
+        if len(found) > _SHOWN:
+            say(f"  ... and {len(found) - _SHOWN} more")

@@ -1,0 +1,111 @@
+"""`sglora data check`: what is in a data set, and what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sglora_cli.cli.options import App, check_page_name
+from sglora_cli.cli.output import print_json, print_rows, printable, say
+from sglora_cli.config import CheckConfig, options_of
+from sglora_cli.data.check_rules import Count
+from sglora_cli.pack import library
+from sglora_cli.system import settings
+
+if TYPE_CHECKING:
+    from sglora_cli.data.check import Check
+
+
+_WIDTH = 110  # characters of a caption or reason that are shown
+
+
+@click.command("check")
+@click.argument("dataset")
+@click.option("--path", type=click.Path(path_type=Path), help="Folder of the data set; SGLORA_DATA/DATASET by default.")
+@click.option("--recipe", default="", help="Name or .toml file of a recipe: also check what it needs from this data.")
+@options_of(CheckConfig)
+@click.option("--top", type=click.IntRange(min=0), default=5, show_default=True, help="Examples to show of a finding.")
+@click.option("--report", type=click.Path(path_type=Path), help="Also write a page with pictures, as .html.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with every finding, no progress.")
+@click.pass_obj
+def check(
+    app: App,
+    dataset: str,
+    path: Path | None,
+    recipe: str,
+    top: int,
+    report: Path | None,
+    as_json: bool,
+    config: CheckConfig,
+) -> None:
+    """Count what is in a data set, decode every image, and list what would spoil training or measuring.
+
+    DATASET is a data set plugin, see `sglora plugins list`. Exit code 4 if an image does not decode or a caption
+    is empty, 3 if a task of the recipe is not there; 0 if there are only warnings.
+
+    \b
+    sglora data check folder --path photos --report photos.html
+    sglora data check folder --path data/flowers --recipe starter
+    """
+    check_page_name(report)
+    from sglora_cli.data import check as data_check
+    from sglora_cli.files.atomic import write_bytes
+    from sglora_cli.pack import recipe_parser
+    from sglora_cli.report import check_page
+    from sglora_cli.system import progress
+
+    progress.be_quiet(as_json)
+    root = path or settings.data_root(None, settings.load().data, "--path") / dataset
+    content = recipe_parser.read(library.recipe_file(recipe, app.host.recipe_folders)) if recipe else None
+    found = data_check.run(app.host, dataset, root, content, config)
+    if report:
+        write_bytes(report, check_page.check_page(found).encode())
+    if as_json:
+        print_json(data_check.facts(found) | {"report": str(report) if report else None})
+    else:
+        _print_counts(found)
+        _print_findings(found, top)
+        click.echo(found.verdict)
+        if report:
+            say(f"report     {report}")
+    if error := data_check.error_of(found):
+        raise error
+
+
+def _print_counts(found: Check) -> None:
+    splits = list(dict.fromkeys(split for counts in found.counts.values() for split in counts))
+    rows = []
+    classes = {task.name: len(task.classes) for task in found.tasks}
+    for task, counts in found.counts.items():
+        images = [f"{counts[split].images if split in counts else 0} {split}" for split in splits]
+        about = (f"{classes[task]} classes", "") if classes[task] else _captions(Count.of(counts.values()))
+        rows.append([printable(task), *images, *about])
+    print_rows(("task", *splits, "captions", "fewest / mean / most"), rows)
+    click.echo(", ".join([f"{len(found.tasks)} tasks", f"{found.total.images} images", *_captions(found.total)]))
+
+
+def _captions(count: Count) -> tuple[str, str]:
+    return f"{count.captions} captions", f"{count.fewest} / {count.mean:.1f} / {count.most} an image"
+
+
+def _print_findings(found: Check, top: int) -> None:
+    for key, kind, count in found.kinds():
+        click.echo(f"{kind.level}: {kind.title}: {count}")
+        rows = [(problem.where, _short(problem.text)) for problem in found.problems if problem.kind == key]
+        rows += [(f"{p.distance} bits", f"{p.first.name} = {p.second.name}") for p in found.pairs if p.kind == key]
+        _print_some(rows[:top])
+        if len(rows) > top:
+            click.echo(f"  ... and {len(rows) - top} more")
+    if found.common and top:
+        click.echo(f"captions that several images have: {len(found.common)}, the most common:")
+        _print_some([(f"{c.images} images, {c.tasks} tasks", _short(c.caption)) for c in found.common[:top]])
+
+
+def _print_some(rows: list[tuple[str, str]]) -> None:
+    print_rows(("where", "what"), [["  " + printable(first), printable(second)] for first, second in rows])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."

@@ -1,0 +1,126 @@
+"""`sglora docs`: the documentation, without a network.
+
+The pages are Markdown in docs/ and travel with the program.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+import sglora_cli
+from sglora_cli.cli.output import print_rows
+from sglora_cli.errors import UnknownName
+
+FOLDER = Path(sglora_cli.__file__).parent / "docs"
+_LINK = re.compile(r"\[([^\]`]*)\]\(([^)\s]+)\)")
+FIRST = ("tutorial",)
+"""Pages that stand first in a list; the others follow by name."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page. It begins with a heading, and a paragraph of one line that says what is on it."""
+
+    name: str
+    path: Path
+
+    @property
+    def text(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+    @property
+    def summary(self) -> str:
+        return next(line for line in self.text.splitlines()[1:] if line)
+
+
+def all_pages() -> dict[str, Page]:
+    """All pages by name."""
+    names = sorted(path.stem for path in FOLDER.glob("*.md"))
+    ordered = sorted(names, key=lambda name: (name not in FIRST, name))
+    return {name: Page(name, FOLDER / f"{name}.md") for name in ordered}
+
+
+def find_page(name: str) -> Page:
+    """The page of a name, with or without its ending. Raises UnknownName."""
+    known = all_pages()
+    if (stem := name.removesuffix(".md")) not in known:
+        raise UnknownName.of("page", name, known)
+    return known[stem]
+
+
+def without_links(text: str) -> str:
+    """A page for those who cannot click: a link to a page becomes its command, one to a file the file's name.
+
+    >>> without_links("see [python](python.md#errors), [above](#files) and [RESULTS](../../packs/RESULTS.md)")
+    'see python (`sglora docs python`), above and RESULTS (`packs/RESULTS.md`)'
+    """
+    return _LINK.sub(_plain, text)
+
+
+def _plain(link: re.Match[str]) -> str:
+    name, target = link[1], link[2].partition("#")[0]
+    if not target:
+        return name
+    if target.startswith(("http://", "https://")):
+        return f"{name} ({link[2]})"
+    inside = "/" not in target and target.endswith(".md")
+    return f"{name} (`{f'sglora docs {target[:-3]}' if inside else target.removeprefix('../../')}`)"
+
+
+_WIDEST = 100  # columns; longer lines are hard to read
+
+
+@click.command("docs")
+@click.argument("page", default="")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: the pages, or PAGE and its text.")
+def command(page: str, as_json: bool) -> None:
+    """Show a PAGE of the documentation, or list the pages.
+
+    At a terminal a page is laid out and paged; elsewhere it is printed as Markdown, as it is.
+
+    \b
+    sglora docs
+    sglora docs tutorial
+    sglora docs reference | grep -A 3 exit
+    """
+    if page:
+        _show(find_page(page), as_json)
+        return
+    pages = list(all_pages().values())
+    if as_json:
+        facts = [{"name": one.name, "summary": one.summary, "file": str(one.path)} for one in pages]
+        click.echo(json.dumps({"pages": facts}, indent=1))
+    else:
+        print_rows(("page", "what"), [[one.name, one.summary] for one in pages])
+
+
+def _show(page: Page, as_json: bool) -> None:
+    if as_json:
+        facts = {"name": page.name, "summary": page.summary, "file": str(page.path), "text": page.text}
+        click.echo(json.dumps(facts, indent=1))
+    elif sys.stdout.isatty():
+        _page_out(page.text)
+    else:
+        click.echo(page.text, nl=False)
+
+
+def _page_out(text: str) -> None:
+    """Laid out for the terminal; through the user's pager where it is longer than the screen."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    console = Console()
+    console.width = min(console.width, _WIDEST)
+    with console.capture() as captured:
+        console.print(Markdown(without_links(text), hyperlinks=False))
+    laid_out = captured.get()
+    if laid_out.count("\n") < console.height:
+        click.echo(laid_out, nl=False)
+    else:
+        click.echo_via_pager(laid_out)

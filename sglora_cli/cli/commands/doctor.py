@@ -1,0 +1,41 @@
+"""`sglora doctor`: what works here, and how to mend what does not."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from sglora_cli.cli.output import paragraph, print_json, printable, say
+from sglora_cli.errors import Unavailable
+from sglora_cli.plugin.host import Host
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(as_json: bool) -> None:
+    """Say what works on this machine, and the one command that mends what does not.
+
+    It makes an adapter with the default pack, in memory: exit code 0 if that works, 6 if not. It fetches nothing.
+
+    \b
+    sglora doctor
+    sglora doctor --json
+    """
+    if not as_json:
+        say("looking, a few seconds ...")
+    from sglora_cli.cli import diagnosis
+
+    found = diagnosis.examined(Host.load())
+    works = diagnosis.works(found)
+    if as_json:
+        print_json({"works": works, "findings": [asdict(one) for one in found]})
+    else:
+        marks = {diagnosis.OK: "ok", diagnosis.MISSING: "-", diagnosis.BROKEN: "NO"}
+        for one in found:
+            start = f"{marks[one.state]:<3} {one.area:<9} "
+            click.echo(paragraph(f"{one.name}: {printable(one.text)}", start))
+            if one.mend and one.state != diagnosis.OK:
+                click.echo(paragraph(printable(one.mend), " " * 11 + "-> "))
+    if not works:
+        raise Unavailable(f"no adapter can be made: {found[-1].text}", found[-1].mend)

@@ -1,0 +1,221 @@
+"""`sglora generate`: adapters for a description."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sglora_cli.cli.options import App
+from sglora_cli.cli.output import print_json, say
+from sglora_cli.config import GenerateConfig, PriorConfig, RuntimeConfig, options_of
+from sglora_cli.errors import UsageError
+from sglora_cli.system import settings
+
+if TYPE_CHECKING:
+    from sglora_cli.data.description import Description
+    from sglora_cli.generate.generated import Generated
+    from sglora_cli.generate.session import Session
+    from sglora_cli.pack.pack import Pack
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says of the task."""
+
+    text: tuple[str, ...]
+    also: tuple[str, ...]
+    file: Path | None
+    names: tuple[str, ...]
+    images: Path | None
+
+    @property
+    def many(self) -> bool:
+        """Whether standard input has a task a line."""
+        return self.text == ("-",)
+
+    def check(self, out: str | None) -> None:
+        words = bool(self.also or self.file or self.names)
+        if not (self.text or words or self.images):
+            raise UsageError("there is no description", 'describe the task, as in sglora generate "a photo of a pug"')
+        if self.images and (self.text or words):
+            raise UsageError("a task is described by sentences or by photos, not by both", "leave one of them out")
+        if self.many and words:
+            raise UsageError("`-` reads every description from standard input", "leave --also, --file and --name out")
+        if self.many and out and "{n}" not in out:
+            raise UsageError(
+                "many adapters need many names: -o has no {n}", 'try -o "{n}.safetensors": {n} is the line'
+            )
+
+    def description(self, pack: Pack) -> Description:
+        from sglora_cli.bench.ranking import image_files
+        from sglora_cli.data.description import Description, read_texts
+        from sglora_cli.pack.recipe import TEMPLATE
+
+        if self.images:
+            return Description(images=tuple(image_files(self.images).values()))
+        template = str(pack.manifest["recipe"].get("template", TEMPLATE))
+        texts = [" ".join(self.text)] if self.text else []
+        texts += [template.replace("{name}", name) for name in self.names]
+        return Description.of(*texts, *self.also, *(read_texts(self.file) if self.file else []))
+
+
+@click.command("generate")
+@click.argument("text", nargs=-1)
+@click.option("--also", multiple=True, help="Another sentence for the same task; several times.")
+@click.option("--file", type=click.Path(path_type=Path), help="More sentences: one a line, or a .json list or table.")
+@click.option("--name", "names", multiple=True, help="A class, put into the pack's template; several times.")
+@click.option("--images", type=click.Path(path_type=Path), help="Photos instead of sentences: all in this folder.")
+@click.option("-o", "--out", help="File to write; a name ending in / is a PEFT folder; without it, the user cache.")
+@click.option(
+    "--format", "format_name", default="", help="safetensors, peft, peft-flat, open_clip or clip-lora; else by ending."
+)
+@click.option("--pack", default="", help="Pack to use; see `sglora pack list`.")
+@click.option("--backbone", default="", help="Take the newest pack of this backbone; see `sglora plugins list`.")
+@click.option("--generator", default="", help="Generator to use, as in ties:density=0.5; else the pack's own choice.")
+@click.option("--k", type=int, help="K, how many experts to lean on; the pack's own choice by default.")
+@click.option("--tau", type=float, help="Temperature of the experts' weights; the pack's own choice by default.")
+@options_of(GenerateConfig)
+@options_of(RuntimeConfig, "runtime")
+@click.option("--explain", is_flag=True, help="Say how the prior came about and what the adapters resemble.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists; use a generator that looks untrained.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; one a line for `generate -`.")
+@click.pass_obj
+def command(
+    app: App,
+    text: tuple[str, ...],
+    also: tuple[str, ...],
+    file: Path | None,
+    names: tuple[str, ...],
+    images: Path | None,
+    out: str | None,
+    format_name: str,
+    pack: str,
+    backbone: str,
+    generator: str,
+    k: int | None,
+    tau: float | None,
+    explain: bool,
+    force: bool,
+    as_json: bool,
+    config: GenerateConfig,
+    runtime: RuntimeConfig,
+) -> None:
+    """Make an adapter for the task that TEXT describes; `-` makes one for each line of standard input.
+
+    \b
+    sglora generate "a photo of a pug" -o pug.safetensors
+    sglora generate a photo of a tiger lily --samples 5 --explain
+    sglora generate "a photo of a pug" --also "0.5 | a small dog with a flat face" -o pug-peft/
+    sglora generate --name pug --name chihuahua        # one task of two classes
+    sglora generate - -o "adapters/{n}.safetensors" < sentences.txt
+    """
+    from sglora_cli.adapter.write import check_target, format_of
+    from sglora_cli.generate.session import Session
+
+    asked = Asked(text, also, file, names, images)
+    asked.check(out)
+    if format_name and not out:
+        raise UsageError("--format needs a place to write to", "pass -o")
+    format = format_of(out or "x.safetensors", format_name)
+    if out and not asked.many:
+        check_target(Path(out), format, force)
+    exact = settings.exact(runtime) if format.name != "safetensors" else runtime
+    session = Session.open(pack, generator, app.host, exact, backbone, force)
+    prior_config = _prior(session.pack, k, tau)
+
+    def save(number: int, generated: Generated) -> list[Path]:
+        target = Path(out.replace("{n}", str(number)) if asked.many else out) if out else None
+        for path in generated.paths(target) if target else []:
+            check_target(path, format, force)
+        return generated.save(target, format.name, session.model)
+
+    if asked.many:
+        from sglora_cli.generate.many import answers
+
+        lines = sys.stdin.buffer
+        _print_answers(session, answers(session, lines, save, config, prior_config), explain, as_json)
+        return
+    generated = session.generate(asked.description(session.pack), config, prior_config)
+    paths = save(0, generated)
+    if as_json:
+        print_json(_facts(session, generated, paths, explain))
+    else:
+        _print(session, generated, paths, explain)
+
+
+def _prior(pack: Pack, k: int | None, tau: float | None) -> PriorConfig:
+    own = pack.prior_config
+    return PriorConfig(own.k if k is None else k, own.tau if tau is None else tau)
+
+
+def _facts(session: Session, generated: Generated, paths: list[Path], explain: bool) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "files": [str(path) for path in paths],
+        "pack": session.pack.name,
+        "pack_because": session.reason,
+        "generator": session.generator.name,
+        "experts": [
+            {
+                "task": session.pack.experts.names[row],
+                "weight": round(float(a), 6),
+                "similarity": round(float(generated.prior.similarity_E[row]), 6),
+            }
+            for row, a in zip(generated.prior.rows, generated.prior.alpha_K, strict=True)
+        ],
+        "warnings": list(generated.warnings),
+        "about": generated.about,
+    }
+    if explain:
+        from sglora_cli.generate.explain import explained
+
+        facts["explained"] = explained(session.pack, generated)
+    return facts
+
+
+def _print(session: Session, generated: Generated, paths: list[Path], explain: bool) -> None:
+    say(f"pack       {session.pack.name} ({session.reason})")
+    say(f"generator  {session.generator.name}: {session.generator.summary}")
+    say("experts    weight  similarity")
+    for row, alpha in zip(generated.prior.rows, generated.prior.alpha_K, strict=True):
+        say(f"           {alpha:6.1%}  {generated.prior.similarity_E[row]:10.3f}  {session.pack.experts.names[row]}")
+    _more(session, generated, explain)
+    for path in paths:
+        click.echo(path)
+
+
+def _more(session: Session, generated: Generated, explain: bool) -> None:
+    if explain:
+        from sglora_cli.generate.explain import explained, lines
+
+        for line in lines(explained(session.pack, generated)):
+            say(line)
+    for warning in generated.warnings:
+        say(f"warning: {warning}")
+
+
+def _print_answers(session: Session, answers: Any, explain: bool, as_json: bool) -> None:
+    """Each as soon as it is there; raises at the end if a line made no adapter."""
+    from sglora_cli.generate.many import failed
+
+    count, bad = 0, []
+    for answer in answers:
+        count += 1
+        if answer.error:
+            bad.append(answer)
+            if not as_json:
+                say(f"error: line {answer.line}: {answer.error.message}")
+            facts = {"line": answer.line, **answer.error.facts()}
+        elif as_json:
+            facts = {"line": answer.line, **_facts(session, answer.made, list(answer.paths), explain)}
+        else:
+            _more(session, answer.made, explain)
+            for path in answer.paths:
+                click.echo(path)
+        if as_json:
+            print_json(facts, lines=True)
+    if bad:
+        raise failed(bad, count)

@@ -1,0 +1,50 @@
+"""`sglora inspect`: what a thing is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sglora_cli.cli.options import App
+from sglora_cli.cli.output import print_json, printable
+from sglora_cli.errors import UnknownName
+from sglora_cli.pack import library, manifest
+from sglora_cli.system import settings
+
+
+@click.command("inspect")
+@click.argument("thing")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def command(app: App, thing: str, as_json: bool) -> None:
+    """Say what THING is, made from what, healthy or not: an adapter in any format, a pack, or a recipe.
+
+    \b
+    sglora inspect pug.safetensors
+    sglora inspect pug-peft/
+    sglora inspect starter
+    """
+    from sglora_cli.cli import describe
+    from sglora_cli.pack import health
+    from sglora_cli.pack.pack import Pack
+    from sglora_cli.pack.recipe_parser import read
+
+    path = Path(thing)
+    packs = {place.name for place in library.places(app.host.recipe_folders)}
+    recipes = library.recipes(app.host.recipe_folders)
+    if path.suffix in (".safetensors", ".pt") or (path / "adapter_config.json").is_file():
+        content, lines = describe.any_adapter(path)
+    elif path.suffix == ".toml" or (thing in recipes and thing not in packs):
+        recipe = read(path if path.suffix == ".toml" else recipes[thing])
+        content, lines = dict(recipe.raw), describe.recipe_facts(recipe)
+    elif thing in packs or (path / manifest.MANIFEST).is_file():
+        pack = Pack(library.find(thing, app.host.recipe_folders, settings.load())[0].folder)
+        found = health.report(app.host, pack)
+        content = {**pack.manifest, "health": found}
+        lines = [*describe.pack_facts(pack, health.lines(found)), *describe.pack_health(pack)]
+    elif path.is_file():
+        content, lines = describe.any_adapter(path)
+    else:
+        raise UnknownName.of("adapter file, pack or recipe", thing, {*packs, *recipes})
+    print_json(content) if as_json else click.echo("\n".join(map(printable, lines)))

@@ -1,0 +1,103 @@
+"""`sglora pack`: list, show, verify; the rest is in pack_build.py, pack_files.py and their like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from sglora_cli.cli.commands.pack.archive import export, import_, remove
+from sglora_cli.cli.commands.pack.build import build
+from sglora_cli.cli.commands.pack.experts import add
+from sglora_cli.cli.commands.pack.recipes import init, recipes
+from sglora_cli.cli.options import App
+from sglora_cli.cli.output import print_json, print_rows, printable
+from sglora_cli.errors import BadFile
+from sglora_cli.pack import library
+from sglora_cli.system import settings
+
+
+@click.group("pack")
+def command() -> None:
+    """Packs: experts and generators for one backbone.
+
+    \b
+    sglora pack list
+    sglora pack build RECIPE --data DIR
+    """
+
+
+for subcommand in (add, build, export, import_, init, recipes, remove):
+    command.add_command(subcommand)
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def list_(app: App, as_json: bool) -> None:
+    """Packs on this machine; the one a command takes by default is marked.
+
+    \b
+    sglora pack list
+    """
+    found = library.places(app.host.recipe_folders)
+    default = library.find("", app.host.recipe_folders, settings.load())[0].name if found else ""
+    rows: list[dict[str, Any]] = [
+        {"name": p.name, "origin": p.origin, "folder": str(p.folder), "default": p.name == default} for p in found
+    ]
+    for row, place in zip(rows, found, strict=True):
+        about = place.summary()
+        row["backbone"] = about.get("backbone", "unreadable")
+        row["experts"] = sum(task.get("role") == "expert" for task in about.get("tasks", []))
+    if as_json:
+        print_json({"packs": rows})
+    else:
+        cells = [
+            ["*" if r["default"] else " ", r["name"], r["backbone"], f"{r['experts']} experts", r["origin"]]
+            for r in rows
+        ]
+        print_rows(("", "pack", "backbone", "experts", "origin"), cells)
+
+
+@command.command("show")
+@click.argument("name", default="")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest, and the health of its generators.")
+@click.pass_obj
+def show(app: App, name: str, as_json: bool) -> None:
+    """Say what a pack is made of (the default pack without NAME).
+
+    \b
+    sglora pack show starter
+    """
+    from sglora_cli.cli.describe import pack_facts
+    from sglora_cli.pack import health
+    from sglora_cli.pack.pack import Pack
+
+    pack = Pack(library.find(name, app.host.recipe_folders, settings.load())[0].folder)
+    found = health.report(app.host, pack)
+    if as_json:
+        print_json({**pack.manifest, "health": found})
+    else:
+        click.echo("\n".join(map(printable, pack_facts(pack, health.lines(found)))))
+
+
+@command.command("verify")
+@click.argument("name", default="")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def verify(app: App, name: str, as_json: bool) -> None:
+    """Compare every file of a pack with its hash; exit code 4 if one differs.
+
+    \b
+    sglora pack verify starter
+    """
+    from sglora_cli.pack.pack import Pack
+
+    pack = Pack(library.find(name, app.host.recipe_folders, settings.load())[0].folder)
+    wrong = pack.verify()
+    if as_json:
+        print_json({"pack": pack.name, "files": len(pack.manifest["files"]), "wrong": wrong})
+    if wrong:
+        raise BadFile(f"pack {pack.name!r}: " + "; ".join(wrong), "build or fetch it again")
+    if not as_json:
+        click.echo(f"{pack.name}: {len(pack.manifest['files'])} files, all as they were built")

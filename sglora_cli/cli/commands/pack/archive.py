@@ -1,0 +1,149 @@
+"""`sglora pack export`, `import` and `remove`: packs as files that come and go."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from sglora_cli.cli.options import App
+from sglora_cli.cli.output import print_json, say
+from sglora_cli.errors import UsageError
+from sglora_cli.pack import library
+from sglora_cli.system import settings
+
+
+@click.command("export")
+@click.argument("name", metavar="PACK")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="File to write; PACK.sglora.zip by default.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def export(app: App, name: str, out: Path | None, force: bool, as_json: bool) -> None:
+    """Write PACK as one file, the same bytes for the same pack. A damaged pack is refused.
+
+    \b
+    sglora pack export toys -o toys.sglora.zip
+    """
+    from sglora_cli.files.hashes import file_hash
+    from sglora_cli.pack.archive import SUFFIX, export_pack
+    from sglora_cli.pack.pack import Pack
+
+    pack = Pack(library.find(name, app.host.recipe_folders, settings.load())[0].folder)
+    out = out or Path(f"{pack.name}{SUFFIX}")
+    _check_target(out, force)
+    export_pack(pack, out)
+    facts = {"file": str(out), "pack": pack.name, "bytes": out.stat().st_size, "sha256": file_hash(out)}
+    if as_json:
+        print_json(facts)
+    else:
+        say(f"pack       {pack.name}, {len(pack.manifest['files']) + 1} files, {out.stat().st_size} bytes")
+        say(f"sha256     {facts['sha256']}")
+        click.echo(out)
+
+
+def _check_target(path: Path, force: bool) -> None:
+    if path.suffix != ".zip":
+        raise UsageError(f"a pack is written as .zip, got {path}", f"try -o {path.with_suffix('.sglora.zip')}")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder")
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists", "choose another name with -o, or pass --force to replace it")
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", default="", help="Name of the pack here; its own name by default.")
+@click.option("--force", is_flag=True, help="Replace a built pack of that name, once the new one is whole.")
+@click.option("--signers", type=click.Path(path_type=Path), help="Refuse what nobody in this file signed.")
+@click.option("--signature", type=click.Path(path_type=Path), help="The signature; FILE.sig by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def import_(
+    app: App, file: Path, name: str, force: bool, signers: Path | None, signature: Path | None, as_json: bool
+) -> None:
+    """Take the pack out of FILE. Every name, size and hash is checked before it is put into its place.
+
+    \b
+    ssh-keygen -Y sign -n sglora -f ~/.ssh/id_ed25519 toys.sglora.zip     # whoever made it
+    sglora pack import toys.sglora.zip --signers allowed_signers          # checks toys.sglora.zip.sig
+    A line of allowed_signers: ann@example.org ssh-ed25519 AAAAC3...      # whose keys you trust
+    """
+    from sglora_cli.pack.archive import import_pack
+
+    who = _signer(file, signature, signers)
+    found = import_pack(app.host, file, name, force)
+    pack = found.pack
+    if as_json:
+        facts = {"pack": pack.name, "backbone": pack.backbone, "fingerprint": pack.fingerprint, "signed_by": who}
+        print_json({**facts, "folder": str(pack.folder), "warnings": list(found.warnings)})
+    else:
+        say(f"pack       {pack.name}, {len(pack.experts.names)} experts")
+        say(f"backbone   {pack.backbone}, fingerprint {pack.fingerprint}")
+        if who:
+            say(f"signed by  {who}")
+        for warning in found.warnings:
+            say(f"warning: {warning}")
+        click.echo(pack.folder)
+
+
+def _signer(file: Path, signature: Path | None, signers: Path | None) -> str | None:
+    """Who signed the file; None if nobody asks. Raises BadFile if it is none of the signers."""
+    from sglora_cli.pack import archive
+
+    if signers:
+        return archive.signer_of(file, signature or Path(f"{file}{archive.SIGNATURE_SUFFIX}"), signers)
+    if signature:
+        raise UsageError("a signature says nothing without a list of trusted keys", "pass --signers FILE too")
+    return None
+
+
+@click.command("remove")
+@click.argument("name", metavar="PACK")
+@click.argument("expert", default="")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def remove(app: App, name: str, expert: str, yes: bool, as_json: bool) -> None:
+    """Remove a built PACK, or only its EXPERT (as in `flowers/rose`).
+
+    \b
+    sglora pack remove toys
+    sglora pack remove starter flowers/daffodil
+    """
+    from sglora_cli.build import edit
+    from sglora_cli.pack import library
+    from sglora_cli.pack.pack import Pack
+
+    folders = app.host.recipe_folders
+    place = library.find(name, folders, settings.load())[0]
+    if expert:
+        pack = Pack(place.folder)
+        edit.check_expert(pack, expert)
+        if not library.is_bundled(place.folder, folders):  # of a bundled pack nothing is lost
+            _confirm(f"expert {expert} from pack {place.name!r} in {place.folder}", yes)
+        found = edit.remove_expert(pack, expert, folders)
+        result, notes = found.pack.folder, found.notes
+    else:
+        library.check_removable(place.folder, folders)
+        _confirm(f"pack {place.name!r} in {place.folder}", yes)
+        result, notes = place.folder, library.remove_pack(place.folder, folders)
+    if as_json:
+        facts = {"pack": place.name, "expert": expert or None, "folder": str(result), "notes": list(notes)}
+        print_json(facts)
+    else:
+        say(f"removed    {f'{expert} from ' if expert else ''}{place.name}")
+        for note in notes:
+            say(f"note       {note}")
+        click.echo(result)
+
+
+def _confirm(what: str, yes: bool) -> None:
+    """Raises UsageError unless somebody says yes."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"nobody can be asked whether to remove {what}", "pass --yes")
+    if not click.confirm(f"remove {what}?", err=True):
+        raise UsageError("nothing was removed")

@@ -1,0 +1,83 @@
+"""`sglora pack build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sglora_cli.cli.options import App
+from sglora_cli.cli.output import print_json, say
+from sglora_cli.config import RuntimeConfig, options_of
+from sglora_cli.pack import library
+from sglora_cli.system import settings
+
+
+@click.command("build")
+@click.argument("recipe")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder that holds the data sets (or SGLORA_DATA).")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the pack; without it, the user cache.")
+@click.option("--backbone", default="", help="Build for this backbone instead of the recipe's.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many tasks of each role and source.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, how long it takes and what it needs.")
+@click.option("--log", type=click.Path(path_type=Path), help="Append what was done to this file, a JSON object a line.")
+@click.option("--force", is_flag=True, help="Go on even if memory or disk look too small.")
+@options_of(RuntimeConfig, "runtime")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, no progress.")
+@click.pass_obj
+def build(
+    app: App,
+    recipe: str,
+    data: Path | None,
+    out: Path | None,
+    backbone: str,
+    limit: int | None,
+    dry_run: bool,
+    log: Path | None,
+    force: bool,
+    as_json: bool,
+    runtime: RuntimeConfig,
+) -> None:
+    """Build the pack that RECIPE (a name, or a .toml file) describes.
+
+    Interrupted or killed at any moment, the same command goes on where it was, and ends with the same bytes.
+
+    \b
+    sglora pack build coco --data DIR --dry-run
+    sglora pack build coco --data DIR
+    sglora pack build coco --data DIR --limit 4   # a quick look; the pack is called coco-limit-4
+    """
+    from sglora_cli.build import pipeline
+    from sglora_cli.pack.recipe_parser import limited, read, with_backbone
+    from sglora_cli.system import progress
+    from sglora_cli.system.settings import data_root
+
+    progress.be_quiet(as_json)
+    content = read(library.recipe_file(recipe, app.host.recipe_folders))
+    if backbone:
+        app.host.backbones[backbone]  # an error of the command line, not of the recipe
+        content = with_backbone(content, backbone)
+    if limit:
+        content = limited(content, limit)
+    root, note = data_root(data, settings.load().data), (lambda text: None) if as_json else say
+    work = pipeline.Build.prepare(app.host, content, root, note, out, runtime, log)
+    estimate = work.estimate()
+    if dry_run:
+        print_json({**work.facts(), **estimate.facts()}) if as_json else click.echo(_told(work, estimate))
+        return
+    if not force:
+        estimate.check()
+    for line in estimate.lines():
+        note(line)
+    folder = work.run()
+    print_json({"folder": str(folder)}) if as_json else click.echo(folder)
+
+
+_NOUNS = {"expert": "experts", "training": "training tasks", "unseen": "unseen tasks"}
+
+
+def _told(work: Any, estimate: Any) -> str:
+    facts = work.facts()
+    roles = ", ".join(f"{c['tasks']} {_NOUNS[role]} ({c['photos']} photos)" for role, c in facts["roles"].items())
+    return "\n".join([f"pack {facts['recipe']!r} for backbone {facts['backbone']!r}: {roles}", *estimate.lines()])

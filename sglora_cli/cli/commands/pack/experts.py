@@ -1,0 +1,53 @@
+"""`sglora pack add`: an expert made elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sglora_cli.cli.options import App
+from sglora_cli.cli.output import print_json, say
+from sglora_cli.config import RuntimeConfig, options_of
+from sglora_cli.pack import library
+from sglora_cli.system import settings
+
+
+@click.command("add")
+@click.argument("pack")
+@click.argument("adapters", metavar="ADAPTER...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--text", required=True, help="The sentence that says what the expert is for.")
+@click.option("--name", default="", help="GROUP/NAME of the expert; else added/ and what TEXT is a photo of.")
+@click.option("--alpha", type=float, help="lora_alpha of a PEFT state that has no adapter_config.json.")
+@click.option("--visual-only", is_flag=True, help="Leave out updates outside the visual encoder.")
+@options_of(RuntimeConfig, "runtime")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def add(
+    app: App,
+    pack: str,
+    adapters: tuple[Path, ...],
+    text: str,
+    name: str,
+    alpha: float | None,
+    visual_only: bool,
+    runtime: RuntimeConfig,
+    as_json: bool,
+) -> None:
+    """Make an expert of ADAPTERs in any format and add it to PACK; several adapters are several states of one expert.
+
+    A bundled pack is copied to the user cache first.
+
+    \b
+    sglora pack add starter teapot-peft/ --text "a photo of a teapot" --name things/teapot
+    """
+    from sglora_cli.build.edit import add_expert
+
+    place = library.find(pack, app.host.recipe_folders, settings.load())[0]
+    done = add_expert(app.host, place, adapters, text, name, runtime, alpha=alpha, visual_only=visual_only)
+    if as_json:
+        print_json({"folder": str(done.folder), "task": done.task})
+        return
+    for line in done.lines:
+        say(line)
+    click.echo(done.folder)

@@ -1,0 +1,79 @@
+"""`sglora pack recipes` and `init`: which recipes there are, and a first one of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sglora_cli.cli.options import App
+from sglora_cli.cli.output import print_json, print_rows, printable, say
+from sglora_cli.errors import UsageError
+from sglora_cli.pack import library
+
+EXAMPLE = """\
+# sglora pack build FILE --data DIR   builds a pack from this recipe. Names in [[source]] are examples: change them.
+backbone = "starter"                  # `sglora plugins list` has others; clip-vit-b-16 is the paper's
+template = "a photo of a {name}"      # the sentence that stands for a task
+[train]
+epochs = 70                           # `sglora inspect FILE` shows all such numbers
+states = 30
+[generators.cvae]                     # the generator to train; without this table there are merging rules only
+[[source]]                            # a data set; there may be several
+name = "toys"                         # its tasks are called toys/ball, toys/box, ...
+dataset = "folder"                    # `sglora data list` has others
+path = "toys"                         # here DIR/toys, with captions.jsonl and the images it names
+expert = ["ball", "box", "cup", "hat"]   # tasks whose adapters the pack holds, at least K = 4
+training = ["jar", "kite", "lamp"]       # tasks that teach the generator
+unseen = ["mug", "nest"]                 # tasks that measure it; no task has two roles
+"""
+
+
+@click.command("recipes")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def recipes(app: App, as_json: bool) -> None:
+    """Recipes that `pack build` knows by name.
+
+    \b
+    sglora pack recipes
+    """
+    from sglora_cli.pack.recipe_parser import summary
+
+    rows = [
+        {"name": name, "file": str(path), **summary(path)}
+        for name, path in sorted(library.recipes(app.host.recipe_folders).items())
+    ]
+    if as_json:
+        print_json({"recipes": rows})
+    else:
+        print_rows(
+            ("recipe", "backbone", "summary"),
+            [[printable(r[k]) for k in ("name", "backbone", "summary")] for r in rows],
+        )
+
+
+@click.command("init")
+@click.argument("file", type=click.Path(path_type=Path), default=Path("recipe.toml"))
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def init(file: Path, force: bool, as_json: bool) -> None:
+    """Write a commented recipe for a folder of your own photos to FILE (recipe.toml).
+
+    \b
+    sglora pack init toys.toml
+    """
+    from sglora_cli.files.atomic import write_bytes
+
+    if file.suffix != ".toml":
+        raise UsageError(f"a recipe is written as .toml, got {file}", f"try {file.with_suffix('.toml')}")
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder")
+    if file.exists() and not force:
+        raise UsageError(f"{file} exists", "choose another name, or pass --force to replace it")
+    write_bytes(file, EXAMPLE.encode())
+    if as_json:
+        print_json({"file": str(file)})
+        return
+    say("change the names in [[source]], then: sglora pack build " + f"{file} --data DIR")
+    click.echo(file)

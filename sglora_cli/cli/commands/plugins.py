@@ -1,0 +1,134 @@
+"""`sglora plugins`: what is installed, and what is broken."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from sglora_cli.cli.options import App
+from sglora_cli.cli.output import print_json, print_rows, printable, say
+from sglora_cli.config import RuntimeConfig, options_of
+from sglora_cli.errors import PluginError, UsageError
+from sglora_cli.plugin.host import KINDS, Host
+from sglora_cli.system import settings
+
+
+@click.group("plugins")
+def command() -> None:
+    """Plugins: backbones, data sets, captioners, generators, reporters.
+
+    \b
+    sglora plugins list
+    sglora plugins doctor
+    """
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def list_(app: App, as_json: bool) -> None:
+    """Everything plugins offer, by kind.
+
+    \b
+    sglora plugins list
+    """
+    host: Host = app.host
+    rows = [
+        {"kind": registry.kind, "name": name, "plugin": registry.owner(name), "summary": registry[name].summary}
+        for registry in host.registries
+        for name in registry
+    ]
+    if as_json:
+        print_json({"plugins": rows})
+    else:
+        print_rows(
+            ("kind", "name", "summary", "plugin"), [[r["kind"], r["name"], r["summary"], r["plugin"]] for r in rows]
+        )
+
+
+@command.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(as_json: bool) -> None:
+    """Name every broken plugin, its reason and what mends it; exit code 7 if there is one. Remarks are for authors.
+
+    \b
+    sglora plugins doctor
+    """
+    host = Host.load()
+    if as_json:
+        problems, remarks = ([asdict(one) for one in found] for found in (host.problems, host.remarks))
+        print_json({"plugins": host.plugins, "problems": problems, "remarks": remarks})
+    else:
+        broken = {problem.plugin for problem in host.problems}
+        for name, origin in host.plugins.items():
+            click.echo(f"{'broken' if name in broken else 'ok':<7} {name}  [{origin}]")
+        for kind, found in (("problem", host.problems), ("remark", host.remarks)):
+            for one in found:
+                click.echo(printable(f"{kind:<7} {one.plugin}: {one.reason}"))
+                click.echo(printable(f"{'mend':<7} {one.plugin}: {one.hint}"))
+    if host.problems:
+        names = sorted({problem.plugin for problem in host.problems})
+        raise PluginError(f"broken: {', '.join(names)}", "see what mends them above; the other plugins work")
+
+
+@command.command("new")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(KINDS), default="generator", show_default=True, help="What it shall be.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=".", help="Where its folder shall be; here by default."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.pass_obj
+def new(app: App, name: str, kind: str, output: Path, as_json: bool) -> None:
+    """Write a plugin distribution sglora-NAME that works, with tests that pass, to start from.
+
+    \b
+    sglora plugins new birds --kind dataset
+    pip install -e "sglora-birds[test]" && cd sglora-birds && pytest
+    """
+    from sglora_cli.cli.scaffold import new_plugin, value_name
+
+    value, registry = value_name(name), next(one for one in app.host.registries if one.kind == kind)
+    if value in registry:
+        raise UsageError(f"there is a {kind} {value!r} already, of plugin {registry.owner(value)!r}", "choose another")
+    folder = new_plugin(name, kind, output)
+    if as_json:
+        print_json({"folder": str(folder), "kind": kind, "name": value})
+        return
+    click.echo(folder)
+    say(f"a {kind} that works; to see it: pip install -e '{folder}[test]' && cd '{folder}' && pytest")
+
+
+@command.command("check")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(KINDS), help="What NAME is, where several kinds have that name.")
+@click.option("--path", type=click.Path(path_type=Path), help="Folder of a data set.")
+@options_of(RuntimeConfig, "runtime")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def check(app: App, name: str, kind: str | None, path: Path | None, runtime: RuntimeConfig, as_json: bool) -> None:
+    """Run the conformance kit on NAME, whatever it is: for plugin authors. Exit code 7 if a check fails.
+
+    \b
+    sglora plugins check starter
+    sglora plugins check folder --path photos
+    """
+    from sglora_cli.plugin.testing.toys import run_check
+    from sglora_cli.testing import KITS, subject
+
+    registry = app.host.registry_of(name, kind)
+    chosen = settings.runtime(runtime, name) if registry.kind == "backbone" else runtime
+    asked = subject(registry.kind, registry[name], chosen, path)
+    rows = []
+    for one in KITS[registry.kind]:
+        rows.append(
+            {"check": one.__name__, "asks": " ".join((one.__doc__ or "").split()), "wrong": run_check(one, *asked)}
+        )
+        if not as_json:
+            click.echo(f"{'failed' if rows[-1]['wrong'] else 'ok':<7} {one.__name__}")
+    if as_json:
+        print_json({"kind": registry.kind, "name": name, "checks": rows})
+    if wrong := [row for row in rows if row["wrong"]]:
+        raise PluginError(f"{registry.kind} {name!r}: " + "; ".join(f"{r['check']}: {r['wrong']}" for r in wrong))

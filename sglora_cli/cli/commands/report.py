@@ -1,0 +1,104 @@
+"""`sglora report`: measured rows as a page, as figures, as text."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sglora_cli.cli.options import App, check_page_name
+from sglora_cli.cli.output import print_json
+from sglora_cli.config import BenchConfig, RuntimeConfig, options_of
+from sglora_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from sglora_cli.report.content import Content
+    from sglora_cli.report.load import Measured
+
+
+@click.command("report")
+@click.argument("rows", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Write a page with tables and figures, as .html.")
+@click.option("--figures", type=click.Path(path_type=Path), help="Write every figure as SVG and PNG into this folder.")
+@click.option(
+    "--pack", default="", help="The pack that was measured: adds figures that need it, R@1 against K takes a minute."
+)
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the photos: adds retrieval examples.")
+@click.option("--as", "reporter", default="", help="Print with this reporter: table, markdown, csv, json, ...")
+@options_of(BenchConfig)
+@options_of(RuntimeConfig, "runtime")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: what was written, and what is missing.")
+@click.pass_obj
+def command(
+    app: App,
+    rows: tuple[Path, ...],
+    out: Path | None,
+    figures: Path | None,
+    pack: str,
+    data: Path | None,
+    reporter: str,
+    as_json: bool,
+    config: BenchConfig,
+    runtime: RuntimeConfig,
+) -> None:
+    """Show measured ROWS, files that `sglora bench` wrote: as a page, as figures, or in print.
+
+    Without --out and --figures the table is printed. A method that lacks tasks is left out.
+
+    \b
+    sglora report rows.jsonl --as markdown
+    sglora report rows.jsonl --out report.html --pack starter --data data
+    """
+    check_page_name(out)
+    if data and not pack:
+        raise UsageError("retrieval examples need the pack too", "pass --pack NAME")
+    if pack and not (out or figures):
+        raise UsageError("a pack adds figures, and none is asked for", "pass --out report.html, or --figures DIR")
+    render = app.host.reporters[reporter or ("terminal" if sys.stdout.isatty() else "table")]
+    from sglora_cli.report import load, plot
+    from sglora_cli.system import progress
+
+    progress.be_quiet(as_json)
+    if out or figures:
+        plot.needs("matplotlib", "matplotlib")
+    measured = load.read(rows, config)
+    content = _content(app, measured, pack, data, config, runtime) if out or figures else None
+    written = _write(content, out, figures) if content else []
+    if as_json:
+        missing = dict(content.missing or {}) if content else {}
+        facts = {"written": [str(path) for path in written], "missing": missing, "left_out": list(measured.left_out)}
+        print_json(facts)
+    elif reporter or not content:
+        click.echo(render.render(measured.report), nl=False)
+    else:
+        for path in written:
+            click.echo(path)
+
+
+def _content(
+    app: App, measured: Measured, pack: str, data: Path | None, config: BenchConfig, runtime: RuntimeConfig
+) -> Content:
+    from sglora_cli.generate.session import Session
+    from sglora_cli.report.content import gather
+
+    session = Session.open(pack, host=app.host, runtime=runtime) if pack else None
+    return gather(measured, session, data, config)
+
+
+def _write(content: Content, out: Path | None, folder: Path | None) -> list[Path]:
+    """Everything is drawn before anything is written."""
+    from sglora_cli.files.atomic import write_bytes
+    from sglora_cli.files.untrusted import inside
+    from sglora_cli.report import plot, report_page
+
+    files = {out: report_page.report_page(content).encode()} if out else {}
+    for figure in content.figures if folder else ():
+        for ending, draw in (("svg", plot.svg), ("png", plot.png)):
+            name = f"{figure.name}.{ending}"  # of a data set, so a stranger's
+            inside(folder or Path(), name)
+            files[(folder or Path()) / name] = draw(figure.chart)
+    for path, data in files.items():
+        write_bytes(path, data)
+    return list(files)

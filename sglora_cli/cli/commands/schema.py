@@ -1,0 +1,27 @@
+"""`sglora schema`: what programs may rely on."""
+
+from __future__ import annotations
+
+import click
+
+from sglora_cli.cli import schemas
+from sglora_cli.cli.output import print_json
+
+
+@click.command("schema", context_settings={"ignore_unknown_options": True})
+@click.argument("name", metavar="[COMMAND]...", nargs=-1)
+def command(name: tuple[str, ...]) -> None:
+    """Print the JSON Schema of what COMMAND prints with --json, or without COMMAND the names there are.
+
+    Later versions may add keys, and keep those that are there.
+
+    \b
+    sglora schema pack list
+    sglora schema bench --dry-run
+    sglora schema error
+    """
+    if name:
+        print_json(schemas.schema(" ".join(name)))
+    else:
+        for one in schemas.SHAPES:
+            click.echo(one)

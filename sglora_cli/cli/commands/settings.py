@@ -1,0 +1,130 @@
+"""`sglora settings`: what is set once, and where it comes from.
+
+A value is checked before it is written.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from sglora_cli.cli.options import App
+from sglora_cli.cli.output import print_json, print_rows, printable, say
+from sglora_cli.errors import Unavailable, UsageError
+from sglora_cli.pack import library
+from sglora_cli.plugin.host import Host
+from sglora_cli.system import paths, settings
+from sglora_cli.system.settings import check_key, write_setting
+
+
+@click.group("settings", invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> None:
+    """Show every setting and where it comes from; change those in the settings file.
+
+    An option of a command comes before the environment, the environment before the file, the file before the default.
+
+    \b
+    sglora settings
+    sglora settings set pack toys
+    sglora settings unset pack
+    """
+    if context.invoked_subcommand is None:
+        _show(as_json)
+
+
+def _show(as_json: bool) -> None:
+    found, path = settings.found(), paths.settings_file()
+    if as_json:
+        print_json({"file": str(path), "settings": {key: asdict(one) for key, one in found.items()}})
+        return
+    click.echo(f"file {path}{'' if path.exists() else ' (not there yet)'}")
+    cells = [[key, printable(one.value) or "-", _origin(key, one.origin)] for key, one in found.items()]
+    print_rows(("setting", "value", "from"), cells)
+
+
+def _origin(key: str, origin: str) -> str:
+    return settings.variable(key) if origin == "environment" else origin
+
+
+@command.command("set")
+@click.argument("key")
+@click.argument("value")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def set_(app: App, key: str, value: str, as_json: bool) -> None:
+    """Write KEY = VALUE into the settings file, if VALUE is something that exists. Comments in the file stay.
+
+    \b
+    sglora settings set pack starter
+    sglora settings set data ~/data
+    sglora settings set device cpu
+    """
+
+    _say_changed(key, str(put(app.host, key, value)), as_json)
+
+
+@command.command("unset")
+@click.argument("key")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def unset(key: str, as_json: bool) -> None:
+    """Take KEY out of the settings file.
+
+    \b
+    sglora settings unset pack
+    """
+
+    _say_changed(key, str(drop(key)), as_json)
+
+
+def _say_changed(key: str, path: str, as_json: bool) -> None:
+    now = settings.found()[key]
+    if now.origin == "environment":
+        say(f"warning: {settings.variable(key)} is set and comes first: {now.value!r}")
+    if as_json:
+        print_json({"file": path, "key": key, **asdict(now)})
+    else:
+        click.echo(f"{key} = {now.value or '-'} ({_origin(key, now.origin)})")
+
+
+def put(host: Host, key: str, value: str) -> Path:
+    """Set a value; returns the file. Raises UnknownName for a key or a value that names nothing, Unavailable for a
+    file or device that is not here, UsageError for an empty value."""
+    check_key(key)
+    value = _checked(host, key, value)
+    return write_setting(key, json.dumps(value, ensure_ascii=False))
+
+
+def drop(key: str) -> Path:
+    """Set nothing any more; returns the file. Raises UnknownName."""
+    check_key(key)
+    return write_setting(key, None)
+
+
+def _checked(host: Host, key: str, value: str) -> str:
+    """The value as it is written: paths are made absolute, they are to be found from everywhere."""
+    if not value or "\n" in value:
+        raise UsageError(f"{key} must be a text on one line, got {value!r}", f"sglora settings unset {key}")
+    if key in ("data", "weights"):
+        path = Path(value).expanduser().absolute()
+        if not (path.is_dir() if key == "data" else path.exists()):
+            raise Unavailable(
+                f"{path} is not there", f"{key} names a {'folder' if key == 'data' else 'file or folder'}"
+            )
+        return str(path)
+    if key == "pack":
+        place, _ = library.find(value, host.recipe_folders, settings.Settings())
+        return str(place.folder.absolute()) if place.origin == "folder" else value
+    if key == "device":
+        from sglora_cli.system.hardware import pick_device
+
+        pick_device(value)
+    elif key == "backbone":
+        host.backbones[value]
+    else:
+        host.generators[value]
+    return value

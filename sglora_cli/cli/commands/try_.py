@@ -1,0 +1,101 @@
+"""`sglora try`: what an adapter does to a ranking."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sglora_cli.cli.options import App, check_page_name
+from sglora_cli.cli.output import print_json, print_rows, say
+from sglora_cli.config import RuntimeConfig, options_of
+from sglora_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from sglora_cli.bench.ranking import Ranking, Trial
+
+
+@click.command("try")
+@click.argument("adapter", type=click.Path(path_type=Path))
+@click.option("--images", type=click.Path(path_type=Path), help="Folder of images to rank for each sentence.")
+@click.option(
+    "--image", multiple=True, type=click.Path(path_type=Path), help="Image to rank the sentences for; repeatable."
+)
+@click.option("--text", multiple=True, help="Sentence; repeatable. The adapter's own description by default.")
+@click.option("--texts", type=click.Path(path_type=Path), help="File with one sentence a line.")
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Items to show of a ranking.")
+@click.option("--report", type=click.Path(path_type=Path), help="Also write a page with pictures, as .html.")
+@click.option("--backbone", default="", help="Backbone to try it on; the one it was made for by default.")
+@options_of(RuntimeConfig, "runtime")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def command(
+    app: App,
+    adapter: Path,
+    images: Path | None,
+    image: tuple[Path, ...],
+    text: tuple[str, ...],
+    texts: Path | None,
+    top: int,
+    report: Path | None,
+    backbone: str,
+    as_json: bool,
+    runtime: RuntimeConfig,
+) -> None:
+    """Rank images for a sentence, or sentences for an image, without and with ADAPTER, side by side.
+
+    ADAPTER is in any format that `sglora import` reads.
+
+    \b
+    sglora try pug.safetensors --images photos --text "a pug with a black mask" --report pug.html
+    sglora try pug.safetensors --image dog.jpg --text "a pug" --text "a bulldog"
+    """
+    if (images is None) == (not image):
+        raise UsageError("name the images to look at, in one way", "pass --images DIR, or --image FILE with sentences")
+    check_page_name(report)
+    from sglora_cli.bench import ranking as rankings
+    from sglora_cli.files.atomic import write_bytes
+    from sglora_cli.report import try_page
+    from sglora_cli.system import progress
+
+    progress.be_quiet(as_json)
+    photos = rankings.image_files(images) if images else {rankings.shown(path): path for path in image}
+    ranked = "images" if images else "sentences"
+    trial = rankings.run(app.host, adapter, photos, ranked, text, texts, backbone, runtime)
+    if report:
+        write_bytes(report, try_page.trial_page(trial, top).encode())
+    if as_json:
+        print_json(rankings.facts(trial, top) | {"report": str(report) if report else None})
+    else:
+        _print(trial, top)
+        if report:
+            say(f"report     {report}")
+
+
+def _print(trial: Trial, top: int) -> None:
+    say(f"adapter    {trial.adapter}, made for {trial.about.get('description', 'an unknown task')!r}")
+    say(f"backbone   {trial.backbone}, fingerprint {trial.fingerprint}")
+    for reason in trial.skipped:
+        say(f"warning: {reason}; it is left out")
+    for ranking in trial.rankings:
+        _print_ranking(ranking, trial.ranked, top)
+
+
+def _print_ranking(ranking: Ranking, ranked: str, top: int) -> None:
+    change, width = ranking.change(top), len(str(len(ranking.items)))
+    click.echo(f"{ranking.query!r}: {change.top} of {len(ranking.items)} {ranked}, rank and score without -> with")
+    rows = [
+        [
+            f"{int(ranking.rank_before_I[i]):>{width}} -> {int(ranking.rank_after_I[i]):>{width}}",
+            f"{float(ranking.before_I[i]):6.3f} -> {float(ranking.after_I[i]):6.3f}",
+            ranking.items[i],
+        ]
+        for i in ranking.top(top)
+    ]
+    print_rows(("rank", "score", ranked), rows)
+    correlation = "undefined" if change.correlation is None else f"{change.correlation:.3f}"
+    click.echo(
+        f"change: {change.score:.4f} a score; {change.moved} of the top {change.top} moved, {change.entered} "
+        f"came in; rank correlation {correlation}"
+    )

@@ -1,0 +1,124 @@
+"""Names that a shell completes: packs, recipes, generators ... Nothing here loads torch, and nothing here fails.
+
+What a parameter takes follows from its name, in one command or in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from functools import cache, partial
+
+import click
+from click.shell_completion import CompletionItem
+
+from sglora_cli.pack import library
+from sglora_cli.plugin.host import Host
+from sglora_cli.system import settings
+from sglora_cli.system.cache import KINDS
+
+FORMATS = ("safetensors", "peft", "peft-flat", "open_clip", "clip-lora")
+TABLES = ("all", "in", "cross", "flickr", "retrieval", "classification")
+ABLATIONS = (
+    "ablation-k",
+    "ablation-tau",
+    "ablation-samples",
+    "ablation-description",
+    "ablation-expert",
+    "ablation-condition",
+)
+
+Source = Callable[[click.Context], Iterable[str]]
+
+
+@cache
+def _host() -> Host:
+    return Host.load()
+
+
+def _packs(context: click.Context) -> list[str]:
+    return [place.name for place in library.places(_host().recipe_folders)]
+
+
+def _recipes(context: click.Context) -> list[str]:
+    return list(library.recipes(_host().recipe_folders))
+
+
+def _tasks(role: str, context: click.Context) -> list[str]:
+    """Keys of the tasks of the pack that is named before, or taken by default."""
+    named = context.params.get("pack") or context.params.get("name") or ""
+    place, _ = library.find(str(named), _host().recipe_folders, settings.load())
+    return [str(task["key"]) for task in place.summary().get("tasks", []) if task.get("role") == role]
+
+
+def _keys(context: click.Context) -> list[str]:
+    return [spec.name for spec in fields(settings.Settings)]
+
+
+def _values(context: click.Context) -> Iterable[str]:
+    source = _EVERYWHERE.get(str(context.params.get("key")))
+    return source(context) if source else ()
+
+
+def _fixed(*names: str) -> Source:
+    return lambda context: names
+
+
+_EVERYWHERE: dict[str, Source] = {
+    "pack": _packs,
+    "on": _packs,
+    "recipe": _recipes,
+    "backbone": lambda context: _host().backbones,
+    "generator": lambda context: _host().generators,
+    "dataset": lambda context: _host().datasets,
+    "captioner": lambda context: _host().captioners,
+    "reporter": lambda context: _host().reporters,
+    "baselines": lambda context: ["all", "paper", *_host().generators],
+    "tasks": partial(_tasks, "unseen"),
+    "expert": partial(_tasks, "expert"),
+    "table": _fixed(*TABLES, *ABLATIONS),
+    "format_name": _fixed(*FORMATS),
+    "device": _fixed("auto", "cpu", "cuda", "mps"),
+    "precision": _fixed("auto", "fp32", "bf16", "fp16"),
+    "kinds": _fixed(*KINDS),
+    "key": _keys,
+    "value": _values,
+}
+_IN: dict[str, Source] = {
+    "plugins check name": lambda context: _host().backbones,
+    "pack show name": _packs,
+    "pack verify name": _packs,
+    "pack export name": _packs,
+    "pack remove name": _packs,
+    "data fetch name": lambda context: _host().datasets,
+    "export name": _fixed(*FORMATS),
+    "inspect thing": lambda context: [*_packs(context), *_recipes(context)],
+}
+_LISTS = {"baselines", "tasks"}
+"""Names with commas: the last one is completed."""
+_FILES = {"adapter", "out", "recipe", "thing"}
+"""A file will do as well."""
+
+
+def attach(command: click.Command, path: str) -> None:
+    """Give the parameters of a command, and of its subcommands, the names they take. `path` is "pack show"."""
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            attach(inner, f"{path} {name}")
+    for parameter in command.params:
+        source = _IN.get(f"{path} {parameter.name}") or _EVERYWHERE.get(str(parameter.name))
+        takes_text = parameter.type is click.STRING  # others, paths among them, complete themselves
+        if takes_text and (source or parameter.name in _FILES):
+            parameter._custom_shell_complete = partial(_items, source)
+
+
+def _items(
+    source: Source | None, context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    before, comma, last = incomplete.rpartition(",") if parameter.name in _LISTS else ("", "", incomplete)
+    try:
+        names = sorted(source(context)) if source else []
+    except Exception:  # a broken settings file or plugin is no reason to disturb who is typing
+        names = []
+    found = [CompletionItem(f"{before}{comma}{name}") for name in names if name.startswith(last)]
+    return [*found, CompletionItem(incomplete, type="file")] if parameter.name in _FILES else found

@@ -1,0 +1,151 @@
+"""What an adapter, a pack or a recipe is, in lines for a person."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sglora_cli.adapter import checkpoint, peft
+from sglora_cli.adapter.file import AdapterFile, load_adapter
+from sglora_cli.adapter.read import read_adapter, recognise
+from sglora_cli.build.held_out import TOP, ZERO
+from sglora_cli.pack.pack import Pack
+from sglora_cli.pack.recipe import Recipe
+from sglora_cli.plugin.values import ROLES
+
+
+def any_adapter(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Facts of an adapter in any format, for a program and in lines. Raises BadFile, Mismatch for a broken one."""
+    kind = recognise(path)
+    if kind == "safetensors":
+        adapter = load_adapter(path)
+        return dict(adapter.about), adapter_facts(adapter)
+    if kind == "open_clip":
+        return _checkpoint_facts(path)
+    unscaled = kind == "peft state" and not (path.parent / peft.CONFIG).exists()
+    loose = read_adapter(path, alpha=1.0 if unscaled else None)
+    norm, ranks = loose.norm(), sorted({b.shape[1] for b, _ in loose.parts.values()})
+    places = dict.fromkeys(re.sub(r"\b\d+\b", "*", name) for name in loose.parts)
+    facts = {
+        "format": loose.format,
+        "ranks": ranks,
+        "sites": list(loose.parts),
+        "numbers": loose.size,
+        "norm": norm,
+        "about": dict(loose.about),
+    }
+    effect = "" if norm else ": it changes nothing"
+    unknown = f", if its lora_alpha is 1: there is no {peft.CONFIG} beside it" if unscaled else ""
+    return facts, [
+        f"adapter in format {loose.format} for {loose.about.get('description', 'an unknown task')!r}",
+        f"backbone   {loose.about.get('backbone', 'unknown')}, fingerprint {loose.fingerprint or 'unknown'}",
+        f"layout     rank {', '.join(map(str, ranks))}, {len(loose.parts)} sites, {loose.size} numbers",
+        *(f"sites      {place}" for place in places),
+        f"update     norm {norm:.3f}{effect}{unknown}",
+        "healthy    whole and finite",
+    ]
+
+
+def _checkpoint_facts(path: Path) -> tuple[dict[str, Any], list[str]]:
+    tensors, about = checkpoint.read_state(path)
+    numbers = sum(x.numel() for x in tensors.values())
+    broken = sorted(name for name, x in tensors.items() if x.is_floating_point() and not bool(x.isfinite().all()))
+    facts = {"format": "open_clip", "tensors": len(tensors), "numbers": numbers, "not_finite": broken, "about": about}
+    return facts, [
+        f"checkpoint with a merged update for {about['description']!r}" if "description" in about else "checkpoint",
+        f"backbone   {about.get('backbone', 'unknown')}, fingerprint {about.get('fingerprint', 'unknown')}",
+        f"content    {len(tensors)} tensors, {numbers} numbers",
+        "update     its difference to a backbone: `sglora import` finds it",
+        f"damaged    not finite: {', '.join(broken)}" if broken else "healthy    whole and finite",
+    ]
+
+
+def adapter_facts(adapter: AdapterFile) -> list[str]:
+    about, layout = adapter.about, adapter.layout
+    norm = float(layout.update_norm(adapter.flat_P))
+    experts = ", ".join(f"{name} {weight:.1%}" for name, weight in _weights(about.get("experts")))
+    made_by = f"generator {about.get('generator', 'unknown')} of pack {about.get('pack', 'unknown')}"
+    source = about.get("imported")
+    if isinstance(source, dict) and "generator" not in about:
+        made_by = f"another program: imported from {source.get('name')} ({source.get('format')})"
+    return [
+        f"adapter for {about.get('description', 'an unknown task')!r}",
+        f"backbone   {about.get('backbone', 'unknown')}, fingerprint {adapter.fingerprint or 'unknown'}",
+        f"layout     rank {layout.rank}, alpha {layout.alpha:g}, {len(layout.sites)} sites, {layout.size} numbers",
+        f"made by    {made_by}",
+        f"experts    {experts or 'unknown'}",
+        f"update     norm {norm:.3f}" + ("" if norm else ": it changes nothing"),
+    ]
+
+
+def _weights(listed: Any) -> list[tuple[Any, float]]:
+    """[[name, weight], ...]; [] for anything else: a file may say what it likes of itself."""
+    rows = listed if isinstance(listed, list) else []
+    well = all(isinstance(row, list) and len(row) == 2 and isinstance(row[1], int | float) for row in rows)
+    return [(row[0], row[1]) for row in rows] if well else []
+
+
+def pack_facts(pack: Pack, health: Sequence[str] = ()) -> list[str]:
+    """In lines; `health` is what was measured of its generators."""
+    lines = [
+        f"pack {pack.name}: {pack.manifest['recipe'].get('summary', '')}".rstrip(": "),
+        f"folder     {pack.folder}",
+        f"backbone   {pack.backbone}, fingerprint {pack.fingerprint}",
+        f"layout     rank {pack.layout.rank}, alpha {pack.layout.alpha:g}, "
+        f"{len(pack.layout.sites)} sites, {pack.layout.size} numbers",
+        f"prior      K {pack.prior_config.k}, tau {pack.prior_config.tau:g}",
+    ]
+    for role in ROLES:
+        tasks = [task for task in pack.manifest["tasks"] if task["role"] == role]
+        by_set = {t["dataset"]: [x["name"] for x in tasks if x["dataset"] == t["dataset"]] for t in tasks}
+        lines += [f"{role:<10} {dataset}: {', '.join(names)}" for dataset, names in by_set.items()]
+    for name, told in pack.manifest["generators"].items():
+        facts = ", ".join(f"{k} {_short(v)}" for k, v in sorted(told.items()) if k != "held_out")
+        lines.append(f"generator  {name}: {facts}")
+        lines += [f"held out   {name}: {line}" for line in left_out(told.get("held_out"))]
+    lines += health
+    lines += [f"changed    {edit}" for edit in pack.manifest.get("edits", [])]
+    return lines
+
+
+def left_out(told: Any) -> list[str]:
+    """How a generator did on training tasks that it was not fitted on, in lines; [] where nobody measured that."""
+    try:
+        cells, scores, gains = list(told["gain"]), dict(told["scores"]), told["gain"].values()
+        ordered = {name: scores.pop(name) for name in (ZERO, TOP)} | scores
+        by_method = [f"{name} {' / '.join(f'{value:.1f}' for value in one.values())}" for name, one in ordered.items()]
+        gain = " / ".join(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" for mean, low, high in gains)
+        return [
+            f"{' / '.join(cells)} on {told['tasks']} training tasks, each left out of its fit: {', '.join(by_method)}",
+            f"{told['folds']} folds; its difference to {TOP}, with the 95 % interval: {gain}",
+        ]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # a manifest may say what it likes
+        return []
+
+
+def pack_health(pack: Pack) -> list[str]:
+    wrong = pack.verify()
+    return [f"damaged    {sentence}" for sentence in wrong] or [
+        f"healthy    {len(pack.manifest['files'])} files, all as built"
+    ]
+
+
+def recipe_facts(recipe: Recipe) -> list[str]:
+    lines = [
+        f"recipe {recipe.name}: {recipe.raw.get('summary', '')}".rstrip(": "),
+        f"backbone   {recipe.backbone}",
+        f"template   {recipe.template!r}",
+        f"training   {recipe.train}",
+        f"prior      {recipe.prior}",
+        f"generators {', '.join(recipe.generators) or 'merging rules only'}",
+    ]
+    for source in recipe.sources:
+        counts = ", ".join(f"{len(names)} {role}" for role, names in source.roles.items())
+        lines.append(f"source     {source.name} ({source.dataset}: {source.path}): {counts}")
+    return lines
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

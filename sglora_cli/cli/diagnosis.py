@@ -1,0 +1,229 @@
+"""What works on this machine, and the one command that mends what does not.
+
+Looked at with the network shut: nothing is fetched, loaded for long, or written for good.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sglora_cli import __version__
+from sglora_cli.cli import versions
+from sglora_cli.config import RuntimeConfig
+from sglora_cli.errors import BadFile, SgloraError, UnknownName
+from sglora_cli.generate.session import Session
+from sglora_cli.network import no_network, offline
+from sglora_cli.pack import library
+from sglora_cli.pack.pack import Pack
+from sglora_cli.plugin.host import Host
+from sglora_cli.system import paths, settings
+from sglora_cli.system.cache import KINDS, items
+from sglora_cli.system.progress import size
+
+OK, MISSING, BROKEN = "ok", "missing", "broken"
+"""It works; it is not here and not everybody needs it; it should work and does not."""
+SENTENCE = "a photo of a pug"
+_LEAST_FREE = 1_000_000_000
+_LARGEST = 500_000_000
+"""Packs of more bytes are not read through."""
+_EXTRAS = {
+    "caption": "captions by a model (`data caption`)",
+    "check": "near-identical images (`data check`)",
+    "flowers": "102 Flowers as it comes",
+    "lorahub": "the method lorahub",
+    "report": "pages and figures (`report`)",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `mend` is the command that mends it, or "" where there is nothing to mend."""
+
+    area: str
+    name: str
+    state: str
+    text: str
+    mend: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def examined(host: Host) -> list[Finding]:
+    """Everything, in the order of a page. The last finding is the job itself: an adapter made with the default pack.
+
+    No error of a part gets out: it becomes that part's finding.
+    """
+    parts: Sequence[tuple[str, Callable[[Host], Iterator[Finding]]]] = (
+        ("program", _program),
+        ("device", _devices),
+        ("plugin", _plugins),
+        ("backbone", _backbones),
+        ("folder", _folders),
+        ("setting", _settings),
+        ("network", _network),
+        ("pack", _packs),
+        ("job", _job),
+    )
+    found: list[Finding] = []
+    with no_network(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for area, look in parts:
+            try:
+                found += look(host)
+            except Exception as error:  # a stranger's plugin, a file, a driver: whatever it is, the rest is looked at
+                found.append(_broken(area, area, error))
+    return found
+
+
+def works(found: Sequence[Finding]) -> bool:
+    """Whether an adapter can be made with the default pack."""
+    return found[-1].state == OK
+
+
+def _broken(area: str, name: str, error: Exception, mend: str = "") -> Finding:
+    if isinstance(error, SgloraError):
+        return Finding(area, name, BROKEN, error.message, mend or error.hint)
+    return Finding(area, name, BROKEN, f"{type(error).__name__}: {error}", mend)
+
+
+def _program(host: Host) -> Iterator[Finding]:
+    yield Finding("program", "python", OK, f"{platform.python_version()} at {sys.executable}")
+    found = versions.wanted()
+    core = [package for package in found if not package.extra]
+    if wrong := [package.wrong for package in core if package.wrong]:
+        yield Finding("program", "sglora", BROKEN, "; ".join(wrong), "pip install --upgrade sglora")
+    else:
+        shown = ", ".join(f"{package.name} {package.version}" for package in core if package.name == "torch")
+        yield Finding("program", "sglora", OK, f"{__version__} and its {len(core)} packages, {shown}")
+    for extra in sorted({package.extra for package in found} - {"", *versions.DEVELOPMENT}):
+        lacks = [package.wrong for package in found if package.extra == extra and package.wrong]
+        what = _EXTRAS.get(extra, "")
+        if lacks:
+            mend = f'pip install "sglora[{extra}]"'
+            yield Finding("program", f"extra {extra}", MISSING, f"{what}: {', '.join(lacks)}", mend)
+        else:
+            yield Finding("program", f"extra {extra}", OK, what)
+
+
+def _devices(host: Host) -> Iterator[Finding]:
+    import torch
+
+    from sglora_cli.system.hardware import pick_device
+
+    threads = {"threads": torch.get_num_threads(), "cores": os.cpu_count()}
+    yield Finding("device", "cpu", OK, f"{threads['threads']} threads, {threads['cores']} cores", facts=threads)
+    for n in range(torch.cuda.device_count()):
+        total = torch.cuda.get_device_properties(n).total_memory
+        yield Finding("device", f"cuda:{n}", OK, f"{torch.cuda.get_device_name(n)}, {size(total)}")
+    if torch.backends.mps.is_available():
+        yield Finding("device", "mps", OK, "Apple GPU; taken only with --device mps")
+    try:
+        yield Finding("device", "default", OK, f"{pick_device(settings.load().device)} is used")
+    except SgloraError as error:
+        yield _broken("device", "default", error, "" if isinstance(error, BadFile) else "sglora settings unset device")
+
+
+def _plugins(host: Host) -> Iterator[Finding]:
+    broken = {problem.plugin for problem in host.problems}
+    fine = [name for name in host.plugins if name not in broken]
+    yield Finding("plugin", "loaded", OK, ", ".join(fine))
+    for problem in host.problems:
+        yield Finding("plugin", problem.plugin, BROKEN, problem.reason, "sglora plugins doctor")
+
+
+def _backbones(host: Host) -> Iterator[Finding]:
+    for name, backbone in host.backbones.items():
+        if hasattr(backbone, "member"):
+            continue  # a family has no weights of its own
+        absent = getattr(backbone, "absent", None)
+        lacks = absent(settings.runtime(RuntimeConfig(), name)) if absent else ""
+        if lacks:
+            mend = "sglora settings set weights FILE" if name == settings.load().backbone else ""
+            yield Finding("backbone", name, MISSING, lacks, mend)
+        else:
+            yield Finding("backbone", name, OK, backbone.summary)
+
+
+def _folders(host: Host) -> Iterator[Finding]:
+    cache = paths.cache_folder()
+    for name, folder in (("cache", cache), ("settings", paths.settings_file().parent)):
+        near = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        try:
+            with tempfile.TemporaryFile(dir=near):
+                yield Finding("folder", name, OK, str(folder))
+        except OSError as error:
+            text = f"{folder} cannot be written: {error.strerror}"
+            yield Finding("folder", name, BROKEN, text, "export SGLORA_HOME=FOLDER, one that you may write")
+    near = next(path for path in (cache, *cache.absolute().parents) if path.exists())
+    used, free = sum(item.bytes for kind in KINDS for item in items(kind)), shutil.disk_usage(near).free
+    few, facts = free < _LEAST_FREE, {"used_bytes": used, "free_bytes": free}
+    text = f"{size(used)} in the cache, {size(free)} free on its disk"
+    yield Finding("folder", "disk", BROKEN if few else OK, text, "sglora cache clean" if few else "", facts)
+
+
+def _settings(host: Host) -> Iterator[Finding]:
+    try:
+        found = settings.found()
+    except SgloraError as error:
+        yield _broken("setting", "file", error)
+        return
+    for key, one in found.items():
+        origin = settings.variable(key) if one.origin == "environment" else one.origin
+        if one.origin != "default":
+            yield Finding("setting", key, OK, f"{one.value or '(empty)'} (from {origin})", facts={"origin": one.origin})
+    if all(one.origin == "default" for one in found.values()):
+        yield Finding("setting", "all", OK, "defaults")
+    if (home := paths.home()) is not None:
+        yield Finding("setting", "home", OK, f"{home} (from SGLORA_HOME)", facts={"origin": "environment"})
+
+
+def _network(host: Host) -> Iterator[Finding]:
+    text = "SGLORA_OFFLINE is set: never used" if offline() else "used only to fetch weights and data sets, and said so"
+    yield Finding("network", "use", OK, text, facts={"offline": offline()})
+
+
+def _packs(host: Host) -> Iterator[Finding]:
+    for place in library.places(host.recipe_folders):
+        mend = f"sglora pack remove {place.name}" if place.origin == "built" else "pip install --force-reinstall sglora"
+        try:
+            pack = Pack(place.folder)
+            total = sum(path.stat().st_size for path in place.folder.rglob("*") if path.is_file())
+            wrong = pack.verify() if total <= _LARGEST else []
+        except SgloraError as error:
+            yield _broken("pack", place.name, error, mend)
+            continue
+        text = f"{place.origin}, for {pack.backbone}, {size(total)}"
+        if wrong:
+            yield Finding("pack", place.name, BROKEN, "; ".join(wrong[:3]), mend)
+        elif pack.backbone not in host.backbones and ":" not in pack.backbone:
+            yield Finding("pack", place.name, MISSING, f"no plugin has its backbone {pack.backbone!r}")
+        else:
+            yield Finding("pack", place.name, OK, text if total <= _LARGEST else f"{text}, files not read through")
+
+
+def _mend(error: SgloraError) -> str:
+    """What to do if the job fails. The bundled pack works wherever the program does."""
+    if isinstance(error, UnknownName):  # of a pack or generator: a setting names it
+        for key in ("pack", "generator"):
+            origin = settings.found()[key].origin
+            if origin != "default" and repr(settings.found()[key].value) in error.message:
+                return f"unset {settings.variable(key)}" if origin == "environment" else f"sglora settings unset {key}"
+    return error.hint or f'sglora generate "{SENTENCE}" --pack starter --device cpu'
+
+
+def _job(host: Host) -> Iterator[Finding]:
+    try:
+        session = Session.open(host=host)
+        session.generate(SENTENCE)
+    except SgloraError as error:
+        yield _broken("job", "generate", error, _mend(error))
+        return
+    text = f"an adapter was made with pack {session.pack.name} ({session.reason})"
+    yield Finding("job", "generate", OK, text, facts={"pack": session.pack.name, "generator": session.generator.name})

@@ -1,0 +1,215 @@
+"""The command group, and the one place where errors and signals become exit codes.
+
+It imports neither torch nor a plugin.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from keyword import iskeyword
+from typing import Any, NoReturn
+
+import click
+
+from sglora_cli.cli.options import App
+from sglora_cli.cli.output import printable, say
+from sglora_cli.errors import (
+    GO_ON,
+    BadRecipe,
+    SgloraError,
+    Unavailable,
+    UnknownName,
+    error_facts,
+    failure_of,
+)
+
+COMMANDS = {
+    "generate": "Make an adapter from a sentence.",
+    "try": "Rank images or sentences with and without an adapter.",
+    "inspect": "Say what an adapter, a pack or a recipe is, and whether it is healthy.",
+    "export": "Write an adapter for PEFT, open_clip or CLIP-LoRA.",
+    "import": "Read an adapter of PEFT or CLIP-LoRA, or a merged checkpoint.",
+    "bench": "Measure methods on unseen tasks.",
+    "report": "Show measured rows as a page, figures or text.",
+    "pack": "Build, list, show, verify, change, export and import packs.",
+    "data": "List, fetch, caption and check data sets.",
+    "plugins": "List plugins and find broken ones.",
+    "settings": "Show and change what is set once.",
+    "cache": "Say what lies in the user cache, and make room.",
+    "doctor": "Say what works here, and how to mend what does not.",
+    "docs": "Show the documentation: tutorial, how-to pages, reference, method.",
+    "completion": "Print the script that completes commands in your shell.",
+    "schema": "Say what --json prints, as JSON Schema.",
+}
+
+
+def _lines(error: SgloraError) -> list[str]:
+    text = f"error: {error.message}"  # a line break in another error came from a stranger's file: it stays escaped
+    return text.split("\n") if isinstance(error, BadRecipe) else [text]
+
+
+class Group(click.Group):
+    """Commands are imported when they are called; errors end here."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = f"{name}_" if iskeyword(name) else name
+        command: click.Command = import_module(f"sglora_cli.cli.commands.{module}").command
+        if ctx.resilient_parsing:  # a shell asks
+            from sglora_cli.cli.completion import attach
+
+            attach(command, name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):  # type: ignore[no-untyped-def]
+        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise UnknownName.of("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+    def main(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        """As click's, with exit codes of errors.py; 128 and a signal's number after an interruption.
+
+        With --json, an error is the last line of standard error, an object: see `sglora schema error`.
+        """
+        self.as_json = "--json" in (kwargs.get("args") or sys.argv[1:])
+        try:
+            with stoppable():
+                return super().main(*args, **{**kwargs, "standalone_mode": False})
+        except SgloraError as error:
+            self._leave(error)
+        except click.exceptions.Abort:
+            self._stopped("interrupted", 130)
+        except Terminated as stop:
+            self._stopped("terminated", stop.exit_code)
+        except click.ClickException as error:
+            if not self.as_json:
+                error.show()
+            self._end(error_facts("UsageError", error.format_message(), _see_help(error), error.exit_code), [])
+        except BrokenPipeError:  # who reads has read enough; what is left unwritten goes nowhere, quietly
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        except (OSError, RuntimeError, MemoryError) as error:
+            if known := failure_of(error):
+                self._leave(known)
+            raise
+
+    def _leave(self, error: SgloraError) -> NoReturn:
+        self._end(error.facts(), [*_lines(error), *([f"hint: {error.hint}"] if error.hint else [])])
+
+    def _stopped(self, how: str, code: int) -> NoReturn:
+        told = f"{how}; {GO_ON}"
+        self._end(error_facts(how.capitalize(), told, "", code), [told])
+
+    def _end(self, facts: dict[str, Any], lines: list[str]) -> NoReturn:
+        for line in [json.dumps(facts)] if self.as_json else lines:
+            say(line)
+        sys.exit(facts["error"]["exit_code"])
+
+
+def _see_help(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"see {context.command_path} --help" if context else ""
+
+
+def _version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        from sglora_cli.cli.versions import about
+
+        click.echo("\n".join(map(printable, about())))
+        ctx.exit()
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Say what is installed.",
+)
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """A LoRA adapter for a vision-language model from one sentence: no data, no training.
+
+    \b
+    sglora generate "a photo of a pug" -o pug.safetensors
+    sglora bench --baselines all
+    sglora doctor                # what works on this machine
+
+    \b
+    Results are on standard output (--json for programs), the rest on standard error.
+    Exit codes: 0 done, 1 a bug, 2 usage, 3 unknown name, 4 bad file, 5 mismatch,
+    6 unavailable, 7 plugin, 130 interrupted, 143 terminated.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to stop
+    warnings.filterwarnings("ignore", module=r"(timm|torch|PIL)\.")  # theirs to mend, not the user's
+    warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
+    check_working_folder()
+    ctx.obj = App()
+
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Terminated(BaseException):
+    """A signal asks the program to end: unlike the signal's own way, drafts are removed on the way out.
+
+    Neither KeyboardInterrupt nor SystemExit: click and the loading of plugins have their own ideas of these.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise Terminated in this block, with 128 + their number as exit code."""
+    if threading.current_thread() is not threading.main_thread():  # only it may set handlers
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    ours = [number for number in _SIGNALS if before[number] is signal.SIG_DFL]  # nohup's SIGHUP stays ignored
+    for number in ours:
+        signal.signal(number, _terminate)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise Terminated(128 + number)
+
+
+def check_working_folder() -> None:
+    """Raises Unavailable if it was removed: no relative path means anything then."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise Unavailable("the working folder does not exist any more", "change into another one with cd") from None
+
+
+if __name__ == "__main__":
+    main()

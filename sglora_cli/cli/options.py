@@ -1,0 +1,28 @@
+"""What commands share: the host, loaded when it is first needed, and checks of their options."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from sglora_cli.cli.output import say
+from sglora_cli.errors import UsageError
+
+
+class App:
+    """What commands share: the host, loaded when it is first needed."""
+
+    @cached_property
+    def host(self):  # type: ignore[no-untyped-def]
+        from sglora_cli.plugin.host import Host
+
+        host = Host.load()
+        for problem in host.problems:
+            say(f"warning: plugin {problem.plugin!r} is broken: {problem.reason} ({problem.hint})")
+        return host
+
+
+def check_page_name(report: Path | None) -> None:
+    """Raises UsageError for a page that is not called .html."""
+    if report and report.suffix != ".html":
+        raise UsageError(f"a report is written as .html, got {report}", f"try --report {report.with_suffix('.html')}")

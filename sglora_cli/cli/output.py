@@ -1,0 +1,81 @@
+"""What commands print: tables for people, JSON for programs, lines beside the results.
+
+Lists are a table on a terminal and plain aligned lines elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped: a name from a stranger's file must not steer the terminal.
+
+    >>> printable("a\\x1b[31m")
+    'a\\\\x1b[31m'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """
+    >>> counted(1, "item"), counted(2, "item")
+    ('1 item', '2 items')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of cells on standard output; the header is for terminals only, programs pass --json."""
+    rows = [[printable(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, header_style="" if os.environ.get("NO_COLOR") else "bold", pad_edge=False)
+        for name in header:
+            table.add_column(name, overflow="fold")  # in a narrow terminal cells grow in height, nothing is cut
+        for row in rows:
+            table.add_row(*map(Text, row))  # a bare str would be read as markup: [/x] is a file name here
+        width, height = shutil.get_terminal_size()  # both are said, or rich takes 80 columns on a dumb terminal
+        Console(width=width, height=height).print(table)
+        return
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(header))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_json(content: Mapping[str, Any], lines: bool = False) -> None:
+    """Print one JSON object on standard output; on one line where more of them follow."""
+    click.echo(json.dumps(content, indent=None if lines else 1))
+
+
+def paragraph(text: str, start: str = "") -> str:
+    """The text after `start`, on a terminal in lines that fit its width and stand below each other; else on one line.
+
+    Words are not broken: a path is copied as a whole.
+    """
+    if not sys.stdout.isatty():
+        return start + text
+    return textwrap.fill(
+        text,
+        max(shutil.get_terminal_size().columns, len(start) + 20),
+        initial_indent=start,
+        subsequent_indent=" " * len(start),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def say(text: str) -> None:
+    """One line to the user beside the results."""
+    click.echo(printable(text), err=True)

@@ -1,0 +1,83 @@
+"""What is installed, from the metadata of distributions: nothing is imported."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+
+from sglora_cli import __version__
+from sglora_cli.plugin.hookspecs import GROUP
+
+NAME = "sglora"
+DEVELOPMENT = ("test", "oracle")
+"""Extras that nobody needs to use the program."""
+_SHOWN = ("torch", "open_clip_torch", "timm", "numpy", "safetensors", "transformers", "peft")
+
+
+@dataclass(frozen=True)
+class Package:
+    """A distribution that sglora asks for, and the version that is here."""
+
+    name: str
+    least: str
+    version: str
+    """"" if it is not installed."""
+    extra: str = ""
+
+    @property
+    def wrong(self) -> str:
+        """Why it will not do; "" if it does."""
+        if not self.version:
+            return f"{self.name} is not installed"
+        too_old = _numbers(self.version) < _numbers(self.least)
+        return f"{self.name} is {self.version}, {self.least} is wanted" if too_old else ""
+
+
+def version(name: str) -> str:
+    """The version of a distribution; "" if it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _numbers(text: str) -> list[int]:
+    """
+    >>> _numbers("2.14.1+cu130") > _numbers("2.6")
+    True
+    """
+    return [int(part) for part in re.findall(r"\d+", text.partition("+")[0])]
+
+
+def wanted(requirements: Iterable[str] | None = None) -> list[Package]:
+    """What sglora's own metadata asks for, extras included; [] if it was not installed as a distribution."""
+    if requirements is None:
+        try:
+            requirements = metadata.requires(NAME) or []
+        except metadata.PackageNotFoundError:
+            requirements = []
+    found = []
+    for line in requirements:
+        if match := re.match(r"([\w.-]+)\s*(?:>=\s*([\w.]+))?", line):
+            extra = re.search(r"""extra\s*==\s*['"]([\w-]+)['"]""", line)
+            found.append(Package(match[1], match[2] or "0", version(match[1]), extra[1] if extra else ""))
+    return found
+
+
+def plugins() -> Mapping[str, list[str]]:
+    """Distributions with their versions, and the plugins each brings."""
+    found: dict[str, list[str]] = {}
+    for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
+        owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+        found.setdefault(owner, []).append(entry.name)
+    return found
+
+
+def about() -> list[str]:
+    """Lines of `sglora --version`; the first is the program's own."""
+    lines = [f"{NAME} {__version__}", f"python {platform.python_version()}, {platform.system()} {platform.machine()}"]
+    lines += [f"{name} {found}" for name in _SHOWN if (found := version(name))]
+    return lines + [f"plugins of {owner}: {', '.join(names)}" for owner, names in plugins().items()]

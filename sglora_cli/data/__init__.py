@@ -1,0 +1,12 @@
+"""Tasks, photos and captions.
+
+description       what describes a task: sentences, weights, files, photos
+encode            everything a model is asked for in batches, with and without adapters
+features          frozen outputs, computed once, cached by content; mirrored photos
+caption_file      captions.jsonl and the formats of others
+caption_text      prompts, cleaned answers, which captions are kept
+caption_writer    captions written by a captioner or taken from a file
+check             a data set looked through
+check_rules       what can be wrong with captions and sizes
+near_duplicates   images that look alike
+"""

@@ -1,0 +1,128 @@
+"""Captions as texts: what a captioner is asked, what is taken off its answers, and which of them are refused.
+
+A file of demonstrations has one object a line: {"name": "pug", "caption": "The pug has a fawn coat, ..."}.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sglora_cli.data.check_rules import normal
+from sglora_cli.errors import BadFile
+from sglora_cli.files.text import jsonl_rows
+
+REASONS = {
+    "empty": "without a word",
+    "short": "too short",
+    "refusal": "refusals",
+    "repeated": "repeated within an image",
+    "shared": "shared with another image",
+}
+"""Why a text is refused."""
+_FILE_LIMIT = 1 << 20
+_LEAD = re.compile(r"^(?:(?:sure|certainly|of course)\b[^:\n]{0,80}:|output:|caption:)\s*", re.IGNORECASE)
+_NEXT = re.compile(r"\s*\bInput:")  # a model that goes on with an example of its own
+_REFUSAL = re.compile(
+    r"^(?:i(?:'m| am) (?:sorry|unable|not able)|sorry\b|i (?:cannot|can't|can not)\b|as an ai\b|unfortunately, i\b)",
+    re.IGNORECASE,
+)
+_QUOTES = {'"': '"', "\N{LEFT DOUBLE QUOTATION MARK}": "\N{RIGHT DOUBLE QUOTATION MARK}"}
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """An example in the prompt: what a photo shows, and a caption as they should be."""
+
+    name: str
+    caption: str
+
+
+DEMONSTRATIONS = (
+    Demonstration(
+        "pug",
+        "The pug sits on a wooden floor and looks up, with a short fawn coat, a black mask, folded dark ears "
+        "and a tightly curled tail.",
+    ),
+    Demonstration(
+        "sunflower",
+        "A single sunflower with two rows of pointed yellow petals around a dark brown centre leans to the left, "
+        "in front of a blurred green field.",
+    ),
+)
+"""Used when a user names no file. As in the paper there are two; the wording is this project's."""
+
+
+def read_demonstrations(path: Path) -> tuple[Demonstration, ...]:
+    """The demonstrations of a file. Raises BadFile with path and line."""
+    try:
+        if path.stat().st_size > _FILE_LIMIT:
+            raise BadFile(f"{path} has more than {_FILE_LIMIT} bytes: too much for a prompt")
+    except OSError as error:
+        raise BadFile(f"cannot read {path}: {error}") from None
+    found = []
+    for number, line, row in jsonl_rows(path):
+        values = [row.get(key) for key in ("name", "caption")]
+        texts = [" ".join(value.split()) for value in values if isinstance(value, str) and value.strip()]
+        if len(texts) < 2:
+            raise BadFile(
+                f"{path}, line {number}: expected a name and a caption, got {line.strip()!r:.100}",
+                'write {"name": "pug", "caption": "The pug has ..."}',
+            )
+        found.append(Demonstration(*texts))
+    if not found:
+        raise BadFile(f"{path} has no demonstration", "leave --demonstrations out for the program's own")
+    return tuple(found)
+
+
+def prompt_of(name: str, demonstrations: Sequence[Demonstration]) -> str:
+    """What a captioner reads beside a photo of `name`. SG-LoRA (arXiv 2509.10535) asks in this form.
+
+    >>> print(prompt_of("horse", [Demonstration("pug", "The pug has a fawn coat.")]))
+    Input: A photo of pug. Output: The pug has a fawn coat.
+    Input: A photo of horse. Output:
+    """
+    examples = [f"Input: A photo of {one.name}. Output: {one.caption}" for one in demonstrations]
+    return "\n".join([*examples, f"Input: A photo of {name}. Output:"])
+
+
+def cleaned(text: str) -> str:
+    r"""The caption in a model's answer, on one line; what may belong to a caption stays.
+
+    >>> cleaned('Sure, here is a caption: "A black  cat."\nInput: A photo of dog.')
+    'A black cat.'
+    """
+    text = text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be written
+    caption = _LEAD.sub("", text.strip())
+    caption = " ".join(_NEXT.split(_LEAD.sub("", caption), maxsplit=1)[0].split())
+    inner = caption[1:-1]
+    if len(caption) > 1 and _QUOTES.get(caption[0]) == caption[-1] and not {caption[0], caption[-1]} & set(inner):
+        return inner.strip()
+    return caption
+
+
+@dataclass
+class Judge:
+    """Which captions are kept. It remembers the captions of every image it was told of."""
+
+    fewest_words: int
+    known: dict[str, str] = field(default_factory=dict)
+    """Caption, as captions are compared, to its image."""
+
+    def remember(self, image: str, captions: Sequence[str]) -> None:
+        for caption in captions:
+            self.known.setdefault(normal(caption), image)
+
+    def fault(self, image: str, caption: str, own: Sequence[str]) -> str:
+        """Why a caption of an image that has `own` already is refused (a key of REASONS); "" if it is kept."""
+        if not any(c.isalnum() for c in caption):
+            return "empty"
+        if _REFUSAL.match(caption):
+            return "refusal"
+        if normal(caption) in map(normal, own):
+            return "repeated"
+        if len(caption.split()) < self.fewest_words:
+            return "short"
+        return "shared" if self.known.get(normal(caption), image) != image else ""

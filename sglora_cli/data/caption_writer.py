@@ -1,0 +1,375 @@
+"""Captions for a data set's images, written by a captioner or taken from a file made elsewhere.
+
+A captioner's captions are added to captions.jsonl one line an image, flushed, in the data set's order; what is there is
+kept and skipped. An image's seeds follow from its name, so a run that was killed and started again leaves the same
+file.
+Captions from a file are checked first and written all or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from sglora_cli.config import CaptionConfig
+from sglora_cli.data.caption_file import Entry, line_of, mend, read_elsewhere, read_lines
+from sglora_cli.data.caption_text import REASONS, Demonstration, Judge, cleaned, prompt_of
+from sglora_cli.data.check_rules import Problem
+from sglora_cli.errors import (
+    BadFile,
+    Mismatch,
+    PluginError,
+    SgloraError,
+    Unavailable,
+    UsageError,
+    failure_of,
+    unwritable,
+)
+from sglora_cli.files.atomic import sync_folder, write_bytes
+from sglora_cli.files.hashes import content_hash
+from sglora_cli.files.images import read_image
+from sglora_cli.plugin.contracts import CaptionModel
+from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.values import Listed
+from sglora_cli.system.locks import locked
+from sglora_cli.system.progress import progress
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+JSONL, CSV = "captions.jsonl", "captions.csv"
+KINDS = {
+    "broken": "images that do not decode",
+    "none": "images without a caption that could be kept",
+    "few": "images with fewer captions than asked for",
+    "long": "captions that are long: text encoders cut them",
+    **{reason: f"captions {text}" for reason, text in REASONS.items()},
+}
+"""What can be wrong, the gravest first."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is to do."""
+
+    dataset: str
+    root: Path
+    target: Path
+    listed: Sequence[Listed]
+    done: Mapping[str, Entry]
+    """Image to its line in the target."""
+
+    def waiting(self, limit: int = 0) -> list[Listed]:
+        """Images without captions, in the data set's order; the first `limit` of them unless that is 0."""
+        found = [one for one in self.listed if one.image not in self.done]
+        return found[:limit] if limit else found
+
+
+@dataclass
+class Outcome:
+    """What was done, and what was wrong."""
+
+    plan: Plan
+    written: int = 0
+    """Images whose captions were written."""
+    replaced: int = 0
+    """Those of them that had others."""
+    captions: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+    """Why texts were refused, with how often; most were asked for again."""
+
+    @property
+    def left(self) -> int:
+        """Images that still have no captions."""
+        return len(self.plan.waiting()) - self.written + self.replaced
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            **about(self.plan),
+            "written": self.written,
+            "replaced": self.replaced,
+            "captions": self.captions,
+            "left": self.left,
+            "refused": dict(sorted(self.refused.items())),
+            "problems": [asdict(one) for one in self.problems],
+        }
+
+
+def about(plan: Plan) -> dict[str, Any]:
+    """Where captions go and how many there are, for programs."""
+    return {
+        "dataset": plan.dataset,
+        "path": str(plan.root),
+        "output": str(plan.target),
+        "images": len(plan.listed),
+        "captioned_before": len(plan.done),
+    }
+
+
+def planned(host: Host, dataset: str, root: Path, output: Path | None = None, hide_table: bool = False) -> Plan:
+    """What there is to do in a folder. A last line that an interruption cut off is dropped; no more is written.
+
+    Raises UnknownName, Unavailable if the data set cannot list images without captions, BadFile for a line of
+    the target that is broken or names an image that the data set has not, UsageError if the new file would hide a
+    captions.csv, unless `hide_table`.
+    """
+    plugin = host.datasets[dataset]
+    if not root.is_dir():
+        raise Unavailable(f"the folder {root} does not exist", "pass --path DIR")
+    if not hasattr(plugin, "images"):
+        raise Unavailable(
+            f"data set {dataset!r} has captions of its own and lists no other images", "it needs no captioner"
+        )
+    target = output or root / JSONL
+    if target.exists() and os.access(target, os.W_OK):  # the data set may read it too
+        with _appending(target):
+            pass
+    listed = list(plugin.images(root))
+    if not listed:
+        raise BadFile(f"data set {dataset!r} finds no image in {root}")
+    if not output and not hide_table and not target.exists() and (root / CSV).exists():
+        raise UsageError(f"{root / CSV} holds the captions, and {JSONL} would hide it", f"pass --from {root / CSV}")
+    done, names = read_lines(target), {one.image for one in listed}
+    for entry in done.values():
+        if entry.image not in names:
+            raise BadFile(f"{entry.where}: the data set has no image {entry.image!r}", "remove the line")
+    return Plan(dataset, root, target, listed, done)
+
+
+def write_captions(
+    plan: Plan,
+    model: CaptionModel,
+    config: CaptionConfig,
+    demonstrations: Sequence[Demonstration],
+    limit: int = 0,
+    check_text: Callable[[str], None] | None = None,
+    by: str = "",
+) -> Outcome:
+    """Caption the images that have none, a line each. `check_text` raises Mismatch for one that is too long.
+
+    by: who writes, and how; Mismatch if lines that are there were written by another.
+    Raises Unavailable if the file cannot be written, PluginError if the captioner fails: what is written stays.
+    """
+    judge, outcome = Judge(config.fewest_words), Outcome(plan)
+    for entry in plan.done.values():
+        if by and entry.by not in ("", by):
+            raise Mismatch(
+                f"{entry.where}: written by {entry.by!r}, this run is {by!r}",
+                "go on with the captioner and options that wrote it, choose another file with -o, or remove its lines",
+            )
+        judge.remember(entry.image, entry.captions)
+    with _appending(plan.target) as file:
+        if read_lines(plan.target).keys() != plan.done.keys():
+            raise Unavailable(f"{plan.target} was changed by another process", "run it again to go on")
+        for listed in progress(plan.waiting(limit), "images"):
+            try:
+                image = read_image(listed.path)
+            except BadFile as error:
+                outcome.problems.append(problem("broken", listed, error.message))
+                continue
+            prompt = prompt_of(listed.shows, demonstrations)
+            captions = _captions(model, image, listed, prompt, config, judge, outcome.refused)
+            judge.remember(listed.image, captions)
+            outcome.problems += _shortfalls(listed, captions, config, check_text)
+            if captions:
+                _add(file, line_of(listed, captions, by) + "\n")
+                outcome.written, outcome.captions = outcome.written + 1, outcome.captions + len(captions)
+    return outcome
+
+
+def _captions(
+    model: CaptionModel,
+    image: Image,
+    listed: Listed,
+    prompt: str,
+    config: CaptionConfig,
+    judge: Judge,
+    refused: Counter[str],
+) -> list[str]:
+    """Up to config.captions captions of one image, asked for again while some are refused."""
+    kept: list[str] = []
+    for attempt in range(1 + config.retries):
+        count = config.captions - len(kept)
+        for text in _asked(model, image, listed, prompt, count, seed_of(config.seed, listed.image, attempt)):
+            caption = cleaned(text)
+            if fault := judge.fault(listed.image, caption, kept):
+                refused[fault] += 1
+            else:
+                kept.append(caption)
+        if len(kept) == config.captions:
+            break
+    return kept
+
+
+def signature(captioner: str, weights: str, config: CaptionConfig, demonstrations: Sequence[Demonstration]) -> str:
+    """Who writes captions, and a hash of how: lines with another signature are not of the same kind."""
+    return f"{captioner} {content_hash(weights, asdict(config), [asdict(one) for one in demonstrations])[:12]}"
+
+
+def seed_of(seed: int, image: str, attempt: int) -> int:
+    """The seed of one question: below 2**63, and of nothing but seed, name and attempt."""
+    digest = hashlib.sha256(f"{seed}\n{attempt}\n{image}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+_GO_ON = "finished lines are kept: run it again to go on"
+
+
+def _asked(model: CaptionModel, image: Image, listed: Listed, prompt: str, count: int, seed: int) -> list[str]:
+    try:
+        texts = list(model.write(image, prompt, count, seed))
+    except PluginError as error:  # out of a registry it is named already
+        raise PluginError(f"{error.message}, on {listed.path}", _GO_ON) from error
+    except SgloraError:
+        raise
+    except Exception as error:  # a stranger's model may raise anything
+        if known := failure_of(error):
+            raise known from error
+        raise PluginError(
+            f"the captioner failed on {listed.path}: {type(error).__name__}: {error}",
+            _GO_ON,
+        ) from error
+    if len(texts) != count or not all(isinstance(text, str) for text in texts):
+        raise PluginError(f"the captioner was asked for {count} texts about {listed.path}, and gave {texts!r:.100}")
+    return texts
+
+
+def _shortfalls(
+    listed: Listed, captions: Sequence[str], config: CaptionConfig, check_text: Callable[[str], None] | None
+) -> Iterator[Problem]:
+    if len(captions) < config.captions:
+        yield problem("few" if captions else "none", listed, f"{len(captions)} of {config.captions}")
+    for caption in captions:
+        if reason := too_long(caption, config, check_text):
+            yield problem("long", listed, f"{reason}: {caption}")
+
+
+def too_long(caption: str, config: CaptionConfig, check_text: Callable[[str], None] | None) -> str:
+    """Why a text encoder would cut the caption; "" if it would not."""
+    words = len(caption.split())
+    if words > config.words:
+        return f"{words} words"
+    try:
+        if check_text is not None:
+            check_text(caption)
+    except Mismatch as error:
+        return error.message
+    return ""
+
+
+def problem(kind: str, listed: Listed, text: str) -> Problem:
+    """Something wrong with an image or its captions; `kind` is a key of KINDS."""
+    return Problem(kind, listed.shows, listed.split, listed.image, text)
+
+
+@contextmanager
+def _appending(path: Path) -> Iterator[BinaryIO]:
+    """The file to add lines to, each at once; for one process only. Raises Unavailable."""
+    with locked(path, wait=False):
+        try:
+            with path.open("ab", buffering=0) as file:
+                mend(path)
+                sync_folder(path.parent)
+                try:
+                    yield file
+                finally:
+                    if path.stat().st_size == 0:  # a data set would take it for its captions
+                        path.unlink()
+        except OSError as error:
+            raise unwritable(f"cannot write {path}", error, "whole lines in it are kept: run it again") from error
+
+
+def _add(file: BinaryIO, line: str) -> None:
+    """Add a line, all of it, and flush it to the disk."""
+    data = memoryview(line.encode())
+    while data:  # an unbuffered file may take less than it is given, as when the disk is full
+        data = data[file.write(data) :]
+    os.fsync(file.fileno())
+
+
+def error_of(outcome: Outcome) -> SgloraError | None:
+    """The error a run ends with, after everything that could be captioned was."""
+    many = Counter(one.kind for one in outcome.problems)
+    for kind, remedy in (
+        ("broken", "mend or remove them, then run it again"),
+        ("none", "look at the photos and the prompt, or pass another --seed"),
+    ):
+        if many[kind]:
+            first = next(one for one in outcome.problems if one.kind == kind)
+            return BadFile(f"{KINDS[kind]}: {many[kind]}; the first: {first.image}: {first.text}", remedy)
+    return None
+
+
+def take_captions(plan: Plan, source: Path, config: CaptionConfig, force: bool = False, dry: bool = False) -> Outcome:
+    """Put captions made elsewhere beside those that are there, in the data set's order; all or nothing.
+
+    Somebody chose these captions: only those without a word, refusals and repetitions are left out. Raises BadFile
+    with path and line for what is broken or names an image that the data set has not; UsageError if an image has
+    other captions already, unless `force`: then they are replaced.
+    """
+    judge, outcome = Judge(config.fewest_words), Outcome(plan)
+    lines = {image: entry.line for image, entry in plan.done.items()}
+    for listed, entry in _joined(plan.listed, read_elsewhere(source), source):
+        captions = _kept(judge, outcome, listed, entry)
+        judge.remember(listed.image, captions)
+        before = plan.done.get(listed.image)
+        if before and before.captions != tuple(captions) and not force:
+            raise UsageError(
+                f"{entry.where}: {listed.image!r} has other captions in {before.where}", "pass --force to replace them"
+            )
+        for caption in captions:
+            if reason := too_long(caption, config, None):
+                outcome.problems.append(problem("long", listed, f"{reason}: {caption}"))
+        if captions and (not before or before.captions != tuple(captions)):
+            lines[listed.image] = line_of(listed, captions)
+            outcome.captions += len(captions)
+            outcome.written, outcome.replaced = outcome.written + 1, outcome.replaced + bool(before)
+    if not dry:
+        content = "".join(lines[one.image] + "\n" for one in plan.listed if one.image in lines)
+        with locked(plan.target, wait=False):
+            if read_lines(plan.target).keys() != plan.done.keys():
+                raise Unavailable(f"{plan.target} was changed by another process", "run it again to go on")
+            write_bytes(plan.target, content.encode())
+    return outcome
+
+
+def _joined(listed: Sequence[Listed], entries: Sequence[Entry], source: Path) -> list[tuple[Listed, Entry]]:
+    """Entries with their images: by the whole name, or by the file's own where only one image has it."""
+    names = {one.image: one for one in listed}
+    last = Counter(Path(one.image).name for one in listed)
+    short = {Path(one.image).name: one for one in listed if last[Path(one.image).name] == 1}
+    found = [(names.get(e.image) or short.get(Path(e.image).name), e) for e in entries]
+    unknown = [entry for one, entry in found if one is None]
+    if unknown:
+        more = f"; {len(unknown) - 1} more are unknown, the last in {unknown[-1].where}" if len(unknown) > 1 else ""
+        raise BadFile(f"{unknown[0].where}: the data set has no image {unknown[0].image!r}{more}", "remove them")
+    pairs = [(one, entry) for one, entry in found if one is not None]
+    first: dict[str, Entry] = {}
+    for one, entry in pairs:
+        if (other := first.setdefault(one.image, entry)) is not entry:
+            raise BadFile(f"{entry.where}: image {one.image!r} was named before, in {other.where}")
+    return pairs
+
+
+def _kept(judge: Judge, outcome: Outcome, listed: Listed, entry: Entry) -> list[str]:
+    kept: list[str] = []
+    for text in entry.captions:
+        caption = cleaned(text)
+        fault = judge.fault(listed.image, caption, kept)
+        if fault:
+            outcome.problems.append(problem(fault, listed, f"{entry.where}: {caption!r:.100}"))
+        if fault in ("empty", "refusal", "repeated"):
+            outcome.refused[fault] += 1
+        else:
+            kept.append(caption)
+    if not kept:
+        outcome.problems.append(problem("none", listed, entry.where))
+    return kept

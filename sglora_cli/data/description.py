@@ -1,0 +1,118 @@
+"""What a task is described by: one sentence, several with weights, or photos. No torch at import time.
+
+Several sentences are one task: d* is the mean of their unit embeddings by weight, normalised, as
+the paper describes Flickr30K by one caption an image. With photos (the paper's visual condition)
+d* is the mean visual embedding, and experts are compared by theirs. See METHOD, step 3.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sglora_cli.errors import BadFile, UsageError
+from sglora_cli.files.text import parse_json
+from sglora_cli.files.untrusted import read_bytes
+
+MAX_CHARACTERS = 2000
+MAX_TEXTS = 10_000
+TEXTS_LIMIT = 4 * MAX_CHARACTERS * MAX_TEXTS
+"""Bytes of a file with them."""
+_WEIGHTED = re.compile(r"\s*([0-9.eE+-]+)\s*\|(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Description:
+    """Texts with positive weights, or images: one of the two is empty."""
+
+    texts: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    images: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, *parts: str | tuple[float, str]) -> Description:
+        """Of sentences; `2.0 | a photo of a pug` has the weight 2. Raises UsageError for an empty or over-long one."""
+        pairs = [weighted(one) if isinstance(one, str) else (checked_weight(*one), one[1]) for one in parts]
+        if not 1 <= len(pairs) <= MAX_TEXTS:
+            raise UsageError(f"a description has 1 to {MAX_TEXTS} sentences, got {len(pairs)}")
+        return cls(tuple(cleaned(text) for _, text in pairs), tuple(weight for weight, _ in pairs))
+
+    def __str__(self) -> str:
+        if self.images:
+            return f"{len(self.images)} images of {self.images[0].parent.name!r}"
+        return "; ".join(self.texts[:8]) + (f"; and {len(self.texts) - 8} more" if len(self.texts) > 8 else "")
+
+    def about(self) -> dict[str, Any]:
+        """What files say of it: the sentence, and all texts with their weights if there are several."""
+        several = [[weight, text] for weight, text in zip(self.weights, self.texts, strict=True)]
+        return {"description": str(self)} | ({"described_by": several} if len(several) > 1 else {})
+
+
+def weighted(line: str) -> tuple[float, str]:
+    """Weight and text of `2.0 | a photo of a pug`; without a number in front, the weight is 1.
+
+    >>> weighted("0.5 | a dog"), weighted("cat | dog")
+    ((0.5, 'a dog'), (1.0, 'cat | dog'))
+    """
+    found = _WEIGHTED.fullmatch(line)
+    try:
+        weight, text = (float(found[1]), found[2].strip()) if found else (1.0, line)
+    except ValueError:
+        return 1.0, line
+    return checked_weight(weight, line), text
+
+
+def checked_weight(weight: float, what: str) -> float:
+    if not 0 < weight < math.inf:
+        raise UsageError(f"a weight must be positive and finite, got {weight} for {what[:100]!r}")
+    return weight
+
+
+def read_texts(path: Path) -> list[str | tuple[float, str]]:
+    """What `Description.of` takes, from a file. Raises BadFile.
+
+    Text: a sentence a line, `weight | sentence` for a weighted one; empty lines do not count.
+    JSON: a list of sentences, or a table {sentence: weight}.
+    """
+    data = read_bytes(path, TEXTS_LIMIT)
+    found: list[str | tuple[float, str]]
+    if path.suffix.lower() == ".json":
+        found = _json_texts(path, parse_json(data, str(path)))
+    else:
+        try:
+            found = [line for line in data.decode("utf-8-sig").splitlines() if line.strip()]
+        except UnicodeDecodeError:
+            raise BadFile(f"{path} is not UTF-8 text", "save it as UTF-8") from None
+    if not found:
+        raise BadFile(f"{path} has no sentence", "write one a line")
+    return found
+
+
+def _json_texts(path: Path, content: Any) -> list[str | tuple[float, str]]:
+    listed = content if isinstance(content, list) else [content]
+    pairs = content.items() if isinstance(content, dict) else [(text, 1) for text in listed]
+    found: list[str | tuple[float, str]] = []
+    for text, weight in pairs:
+        if not isinstance(text, str) or isinstance(weight, bool) or not isinstance(weight, int | float):
+            wanted = 'write ["...", "..."] or {"...": 2.0}'
+            raise BadFile(f"{path}: {text!r} with {weight!r} is no sentence with a weight", wanted)
+        found.append((float(weight), text))
+    return found
+
+
+def cleaned(sentence: str) -> str:
+    """The sentence with plain spaces. Raises UsageError if nothing is left, far too much, or it is no UTF-8."""
+    try:  # a byte that the locale does not know comes from the command line as half a surrogate pair
+        sentence = sentence.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        raise UsageError(f"the sentence is not UTF-8: {sentence!r}", "write it in UTF-8") from None
+    text = " ".join(unicodedata.normalize("NFC", sentence).split())
+    if not any(character.isalnum() for character in text):
+        raise UsageError(f"the sentence has no word: {sentence!r}", 'describe the task, as in "a photo of a pug"')
+    if len(text) > MAX_CHARACTERS:
+        raise UsageError(f"the sentence has {len(text)} characters, more than {MAX_CHARACTERS}", "shorten it")
+    return text

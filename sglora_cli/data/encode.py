@@ -1,0 +1,120 @@
+"""Everything a model is asked for in batches: texts, images, class heads, with and without adapters.
+
+Shapes: N texts or images, C captions or classes, S or T adapters, D embedding width, P numbers of an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sglora_cli.errors import Mismatch
+from sglora_cli.files.images import read_image
+from sglora_cli.files.tensor_rows import TensorRows
+from sglora_cli.lora.layout import Layout
+from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.values import TaskTensors
+
+
+def meaning(model: Model, texts: Sequence[str], text_CD: Tensor | None = None) -> Tensor:
+    """Unit vectors in which unrelated sentences are far apart: the model's `encode_meaning`, or its `encode_text`,
+    which is not asked again where `text_CD`, its answer, is at hand.
+
+    An image-text space need not be one: it was never asked about sentences of no photo.
+    """
+    encode: Callable[[Sequence[str]], Tensor] | None = getattr(model, "encode_meaning", None)
+    if encode is not None:
+        return encode(texts).float()
+    return (model.encode_text(texts) if text_CD is None else text_CD).float()
+
+
+def check_text(model: Model, text: str) -> None:
+    """Raises Mismatch if the model says that its `encode_text` would cut something off."""
+    check: Callable[[str], None] | None = getattr(model, "check_text", None)
+    if check is not None:
+        check(text)
+
+
+IMAGES_AT_ONCE = 256
+
+
+@torch.no_grad()
+def encode_images(
+    model: Model, layout: Layout, task: TaskTensors, adapters_SP: Tensor, at_once: int = IMAGES_AT_ONCE
+) -> Tensor:
+    """(S, N, D): every adapter on every image, about `at_once` images of work in one forward."""
+    images = len(task.stem_N)
+    several = max(1, at_once // max(1, images))
+    parts = []
+    for first in range(0, len(adapters_SP), several):
+        some_SP = adapters_SP[first : first + several]
+        whole = [
+            model.encode_image(task.stem_N[i : i + at_once], layout, some_SP).cpu() for i in range(0, images, at_once)
+        ]
+        parts.append(torch.cat(whole, dim=1))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def encode_each(model: Model, layout: Layout, task: TaskTensors, adapters_NP: Tensor, at_once: int = 64) -> Tensor:
+    """(N, D): every image with its own adapter, `at_once` of them in one forward."""
+    own = (slice(first, first + at_once) for first in range(0, len(adapters_NP), at_once))
+    parts = [model.encode_image(task.stem_N[some, None], layout, adapters_NP[some]).cpu()[:, 0] for some in own]
+    return torch.cat(parts)
+
+
+def class_heads(model: Model, classes: Sequence[str], prompts: Sequence[str]) -> Tensor:
+    """Zero-shot heads, unit vectors (C, D): the embedding of every prompt with {class} filled in.
+
+    Of several prompts the mean, normalised again, as CLIP does (Radford et al. 2021, 3.1.4). Raises Mismatch for a
+    prompt that the text encoder would cut.
+    """
+    texts = [prompt.replace("{class}", name) for name in classes for prompt in prompts]
+    for text in texts:
+        try:
+            check_text(model, text)
+        except Mismatch as error:
+            raise Mismatch(f"prompt {text[:60]!r}: {error.message}", error.hint) from None
+    embedding_CQD = model.encode_text(texts).float().reshape(len(classes), len(prompts), -1)
+    return embedding_CQD[:, 0] if len(prompts) == 1 else torch.nn.functional.normalize(embedding_CQD.mean(1), dim=-1)
+
+
+_BATCH = 32
+
+
+def mean_direction(weights_N: Sequence[float], unit_ND: Tensor) -> Tensor:
+    """The normalised mean of unit vectors by weight: (D,). One vector alone is returned as it is.
+
+    Raises Mismatch if they cancel out.
+
+    >>> mean_direction([3, 1], torch.eye(2))
+    tensor([0.9487, 0.3162])
+    """
+    if len(unit_ND) == 1:
+        return unit_ND[0]
+    weights = torch.tensor(weights_N, dtype=torch.float64)
+    sum_D = (weights / weights.sum()) @ unit_ND.double()
+    if float(sum_D.norm()) < 1e-6:
+        raise Mismatch("the sentences cancel each other out: their mean has no direction", "describe one task")
+    return (sum_D / sum_D.norm()).float()
+
+
+@torch.no_grad()
+def image_embeddings(model: Model, stem_N: Tensor | TensorRows) -> Tensor:
+    """Unit embeddings (N, D) of images behind the frozen parts, without an adapter; stems are read in batches."""
+    rows = range(len(stem_N))
+    parts = (model.encode_image(stem_N[list(rows[i : i + _BATCH])]) for i in range(0, len(rows), _BATCH))
+    return torch.cat([part.float().cpu() for part in parts])
+
+
+@torch.no_grad()
+def visual_embedding(model: Model, images: Sequence[Path]) -> Tensor:
+    """d* of photos: the mean of the backbone's image embeddings without an adapter, normalised: (D,)."""
+    parts = []
+    for start in range(0, len(images), _BATCH):
+        stem = model.stem([read_image(path) for path in images[start : start + _BATCH]])
+        parts.append(model.encode_image(stem).float().cpu())
+    return mean_direction([1.0] * len(images), torch.cat(parts))

@@ -1,0 +1,182 @@
+"""Frozen outputs computed once: stems and text embeddings of a task's photos, cached by content.
+
+A file's name is the hash of everything its content follows from: the model's fingerprint, the
+bytes of the photos, the captions or the heads of classes. Change any of them and it is computed again.
+Shapes: N photos, C captions or classes, D embedding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from PIL import ImageOps
+from torch import Tensor
+
+from sglora_cli.data.encode import class_heads
+from sglora_cli.errors import BadFile, Mismatch
+from sglora_cli.files.hashes import content_hash, file_hash
+from sglora_cli.files.images import read_image
+from sglora_cli.files.tensor_rows import TensorDraft, TensorRows
+from sglora_cli.files.tensors import Checkpoint
+from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.values import Photo, TaskTensors
+from sglora_cli.system.locks import locked
+from sglora_cli.system.paths import cache_folder
+
+BATCH = 32
+"""Decoded photos in memory."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Photos of one side of a task, and where in the cache what the frozen parts make of them lies."""
+
+    name: str
+    photos: Sequence[Photo]
+    classes: Sequence[str]
+    prompts: Sequence[str]
+    """Of a classification task: the heads are theirs, with {class} filled in."""
+    key: str
+    mirrored: bool = False
+    """The photos turned left to right, and their captions accordingly."""
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        name: str,
+        photos: Sequence[Photo],
+        classes: Sequence[str] = (),
+        prompts: Sequence[str] = (),
+    ) -> Features:
+        """Reads every photo's bytes. Raises BadFile if one is missing, Mismatch if one is of no class."""
+        captions = [caption for photo in photos for caption in photo.captions]
+        if classes and (stray := sorted(set(captions) - set(classes))):
+            raise Mismatch(f"task {name!r} has a photo of class {stray[0]!r}, its classes are {', '.join(classes)}")
+        one = cls(name, photos, classes, prompts, "")
+        hashes = [file_hash(photo.path) for photo in photos]
+        texts = [list(classes), list(prompts), list(one.label_of)] if classes else [captions, list(one.image_of)]
+        return replace(one, key=content_hash([model.fingerprint, hashes, *texts]))
+
+    def mirror(self) -> Features:
+        """Those of the same photos left to right; nothing is read for it."""
+        return replace(self, mirrored=True, key=content_hash([self.key, "mirrored"]))
+
+    @property
+    def path(self) -> Path:
+        return cache_folder() / "features" / f"{self.key}.safetensors"
+
+    @property
+    def image_of(self) -> tuple[int, ...]:
+        """Caption -> photo; empty with classes."""
+        return () if self.classes else tuple(i for i, photo in enumerate(self.photos) for _ in photo.captions)
+
+    @property
+    def label_of(self) -> tuple[int, ...]:
+        """Photo -> class; empty without classes."""
+        return tuple(self.classes.index(photo.captions[0]) for photo in self.photos) if self.classes else ()
+
+    def texts(self, model: Model) -> Tensor:
+        """(C, D)."""
+        if self.classes:
+            return class_heads(model, self.classes, self.prompts)
+        captions = [caption for photo in self.photos for caption in photo.captions]
+        return model.encode_text([turned(caption) for caption in captions] if self.mirrored else captions)
+
+    def stored(self, model: Model) -> StoredTask:
+        """The features on disk, computed if they are not there. Raises BadFile if a photo cannot be decoded."""
+        if not self._whole():
+            with locked(self.path):
+                if not self._whole():  # still: nobody made it again while we waited
+                    self.path.unlink(missing_ok=True)
+            for _ in self.compute(model):
+                pass
+        stem, text = TensorRows(self.path, "stem"), TensorRows(self.path, "text")
+        return StoredTask(self.name, stem, text, self.image_of, self.label_of)
+
+    def _whole(self) -> bool:
+        """Whether they are in the cache. What a damaged file held can be computed again."""
+        try:
+            _ = TensorRows(self.path, "stem"), TensorRows(self.path, "text")
+        except BadFile:
+            return False
+        return True
+
+    def compute(self, model: Model) -> Iterator[int]:
+        """Write them into the cache; yields how many photos each part had. Interrupted, it goes on."""
+        with locked(self.path):
+            if self.path.exists():
+                yield len(self.photos)
+                return
+            text_CD, first = self.texts(model), stems(model, self.photos[:BATCH], self.mirrored)
+            shapes = {
+                "stem": (torch.float16, (len(self.photos), *first.shape[1:])),
+                "text": (torch.float32, tuple(text_CD.shape)),
+            }
+            draft = TensorDraft(self.path, shapes, {"kind": "features", "task": self.name})
+            checkpoint = Checkpoint(self.path.with_suffix(".checkpoint"), draft.sync)
+            found = checkpoint.load() if draft.resumed else None
+            start = int(found[0]["photos"]) if found else 0
+            try:
+                draft.put("text", 0, text_CD)
+                yield start
+                for at in range(start, len(self.photos), BATCH):
+                    stem = stems(model, self.photos[at : at + BATCH], self.mirrored) if at else first
+                    draft.put("stem", at, stem)
+                    if checkpoint.due:
+                        checkpoint.save({"photos": torch.tensor([at + len(stem)])})
+                    yield len(stem)
+                draft.finish()
+                checkpoint.drop()
+            finally:
+                draft.close()
+
+
+def task_tensors(
+    model: Model, name: str, photos: Sequence[Photo], classes: Sequence[str] = (), prompts: Sequence[str] = ()
+) -> TaskTensors:
+    """Stems (N, ...) float16 and texts (C, D) of photos in memory, from the cache or computed and put there.
+
+    With classes, the texts are their heads: the prompts with {class} filled in.
+    Raises BadFile if a photo is missing or cannot be decoded, Mismatch if it is of no class.
+    """
+    return Features.of(model, name, photos, classes, prompts).stored(model).to(torch.device("cpu"))
+
+
+def stems(model: Model, photos: Sequence[Photo], mirrored: bool = False) -> Tensor:
+    """(N, ...) float16 of at most BATCH photos."""
+    images = [read_image(photo.path) for photo in photos]
+    return model.stem([ImageOps.mirror(image) for image in images] if mirrored else images).half().cpu()
+
+
+@dataclass(frozen=True)
+class StoredTask:
+    """The same, left on disk: a step reads the rows it needs."""
+
+    name: str
+    stem_N: TensorRows
+    text_CD: TensorRows
+    image_of: tuple[int, ...]
+    label_of: tuple[int, ...] = ()
+    mirror: StoredTask | None = field(default=None, repr=False)
+
+    def to(self, device: torch.device) -> TaskTensors:
+        mirror = self.mirror.to(device) if self.mirror else None
+        stem_N, text_CD = self.stem_N.to(device), self.text_CD.to(device)
+        return TaskTensors(self.name, stem_N, text_CD, self.image_of, self.label_of, mirror)
+
+
+_SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "LEFT": "RIGHT", "RIGHT": "LEFT"}
+
+
+def turned(caption: str) -> str:
+    """What a caption says of its photo mirrored.
+
+    >>> turned("A dog on the left of a right-handed man")
+    'A dog on the right of a left-handed man'
+    """
+    return re.sub(rf"\b(?:{'|'.join(_SIDES)})\b", lambda found: _SIDES[found[0]], caption)

@@ -1,0 +1,11 @@
+"""Bytes on disk: whole or absent, the same content gives the same bytes, nothing from a stranger goes unchecked.
+
+atomic        write a file, put a folder, clear up after a kill
+untrusted     limits of size, depth and numbers; safe names; paths that stay inside their folder
+text          JSON, JSON lines, CSV and plain lines
+toml          TOML tables, and the line each key stands in
+tensors       safetensors with one metadata key; checkpoints of long work
+tensor_rows   tensors larger than memory, read and written row by row
+hashes        of files and of content
+images        photos, decoded safely
+"""

@@ -1,0 +1,38 @@
+"""Hashes of files and of content: the names of what follows from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from sglora_cli.errors import BadFile
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise BadFile(f"cannot read {path}: {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def content_hash(*parts: Any) -> str:
+    """SHA-256 of tensors, texts and JSON values, in hexadecimal: the name of what follows from them."""
+    import torch
+
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, torch.Tensor):
+            array = part.detach().cpu().contiguous()
+            digest.update(f"{array.dtype}{tuple(array.shape)}".encode())
+            digest.update(array.reshape(-1).view(torch.uint8).numpy().data)
+        else:
+            digest.update(json.dumps(part, sort_keys=True).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,134 @@
+"""Files that are whole or absent, that say what they are, and that are the same bytes for the same content.
+
+One metadata key `sglora` holds sorted JSON: safetensors writes several keys in a different
+order in every process.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sglora_cli.errors import BadFile
+from sglora_cli.files.atomic import drop_drafts, write_bytes
+from sglora_cli.files.untrusted import json_value
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+KEY = "sglora"
+_HEADER_LIMIT = 50_000_000
+
+
+def packed_about(about: Mapping[str, Any]) -> str:
+    """What a file is, as the one metadata value it gets."""
+    return json.dumps(about, sort_keys=True, ensure_ascii=False)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors and what they are; equal inputs give equal bytes."""
+    from safetensors.torch import save
+
+    header = {KEY: packed_about(about)}
+    write_bytes(path, save({name: tensors[name].contiguous() for name in sorted(tensors)}, metadata=header))
+
+
+def load_tensors(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors of a safetensors file, all or only `names`, and its `sglora` metadata ({} when it has none).
+
+    Raises BadFile for anything that is not a whole safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    about = read_about(path)
+    try:
+        with safe_open(str(path), "pt") as file:
+            wanted = names if names is not None else tuple(file.keys())
+            missing = set(wanted) - set(file.keys())
+            if missing:
+                raise BadFile(f"{path} has no tensor {sorted(missing)[0]!r}")
+            return {name: file.get_tensor(name) for name in wanted}, about
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadFile(f"{path} is not a whole safetensors file: {error}", "fetch or generate it again") from None
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """The `sglora` metadata of a safetensors file, without reading its tensors."""
+    return tensor_names(path)[1]
+
+
+def tensor_names(path: Path) -> tuple[list[str], dict[str, Any]]:
+    """Names of a safetensors file's tensors, and its `sglora` metadata; reads the header only."""
+    header = safetensors_header(path)
+    metadata = header.pop("__metadata__", {})
+    return list(header), _about(path, metadata.get(KEY) if isinstance(metadata, dict) else None)
+
+
+def _about(path: Path, text: Any) -> dict[str, Any]:
+    if text is None:
+        return {}
+    try:
+        about = json_value(text)
+    except (ValueError, TypeError):
+        raise BadFile(f"{path}: its {KEY!r} metadata is not JSON") from None
+    if not isinstance(about, dict):
+        raise BadFile(f"{path}: its {KEY!r} metadata is not a table")
+    return about
+
+
+def safetensors_header(path: Path) -> dict[str, Any]:
+    """The table at the start of a safetensors file. Raises BadFile."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            size = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
+            if not 0 < size <= min(_HEADER_LIMIT, path.stat().st_size):
+                raise BadFile(f"{path} is not a safetensors file", "an adapter is a .safetensors file")
+            header = json_value(file.read(size).decode("utf-8"))
+    except FileNotFoundError:
+        raise BadFile.missing(path) from None
+    except (OSError, ValueError) as error:
+        raise BadFile(f"{path} is not a safetensors file: {error}") from None
+    if not isinstance(header, dict):
+        raise BadFile(f"{path} is not a safetensors file: its header is not a table")
+    return header
+
+
+SECONDS = 20.0
+"""Work done since the last checkpoint is lost in a kill: at most about so much."""
+
+
+class Checkpoint:
+    """Tensors and a table that say where some work stands. `first` is called before each write, to sync what the
+    checkpoint relies on."""
+
+    def __init__(self, path: Path, first: Callable[[], None] = lambda: None) -> None:
+        self.path, self._first, self._last = path, first, time.monotonic()
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What was saved last; None if nothing was, or it is damaged. Tensors are copies, not views of the file."""
+        try:
+            tensors, about = load_tensors(self.path)
+        except BadFile:
+            return None
+        return {name: tensor.clone() for name, tensor in tensors.items()}, about
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to save again."""
+        return time.monotonic() - self._last >= SECONDS
+
+    def save(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> None:
+        self._first()
+        save_tensors(self.path, tensors, about or {})
+        self._last = time.monotonic()
+
+    def drop(self) -> None:
+        """The work is done."""
+        self.path.unlink(missing_ok=True)
+        drop_drafts(self.path)

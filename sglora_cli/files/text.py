@@ -1,0 +1,104 @@
+"""Text files: JSON, JSON lines, CSV and plain lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sglora_cli.errors import BadFile
+from sglora_cli.files.atomic import write_bytes
+from sglora_cli.files.untrusted import JSON_LIMIT, TEXT_LIMIT, json_value, read_bytes
+
+
+def file_bytes(path: Path) -> bytes:
+    """The content of a file of lines. Raises BadFile."""
+    return read_bytes(path, TEXT_LIMIT)
+
+
+def text_lines(path: Path, data: bytes | None = None) -> list[tuple[int, str]]:
+    """Lines that are not blank, with their numbers; `data` is the content, if it is known. Raises BadFile."""
+    return [(n, line) for n, line in enumerate(_text(path, data).split("\n"), 1) if line.strip()]
+
+
+def jsonl_rows(path: Path, data: bytes | None = None) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Number, text and object of every line of a .jsonl. Raises BadFile with path and line."""
+    for number, line in text_lines(path, data):
+        where = f"{path}, line {number}"
+        try:
+            row = json_value(line)
+        except ValueError as error:
+            raise BadFile(f"{where}: not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise BadFile(f"{where}: expected an object, got {type(row).__name__}")
+        yield number, line, row
+
+
+def csv_rows(path: Path, needed: Sequence[Sequence[str]], header: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Number of the last line and cells of every row of a .csv with one column of each group of `needed`.
+
+    header: how the first line may look, for the hint. Raises BadFile with path and line.
+    """
+    reader = csv.DictReader(io.StringIO(_text(path, None), newline=""), strict=True)
+    try:
+        names = reader.fieldnames or ()
+        if missing := [group[0] for group in needed if not {*group} & {*names}]:
+            raise BadFile(f"{path}, line 1: no column {min(missing)!r}", f"the header is {header}")
+        for row in reader:
+            number = reader.reader.line_num
+            if None in row or None in row.values():
+                raise BadFile(f"{path}, line {number}: expected {len(names)} columns", "quote commas")
+            yield number, row
+    except csv.Error as error:
+        raise BadFile(f"{path}, line {reader.reader.line_num}: not CSV: {error}") from None
+
+
+def text_field(row: Any, key: str, where: str) -> str:
+    """A text that says something, in an object. Raises BadFile."""
+    if not isinstance(row, dict):
+        raise BadFile(f"{where}: expected an object, got {type(row).__name__}")
+    value = row.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise BadFile(f"{where}: {key!r} must be a text, got {value!r:.100}")
+    return value
+
+
+def texts_field(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
+    """A list of texts. Raises BadFile."""
+    value = row.get(key)
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise BadFile(f"{where}: {key!r} must be a list of texts, got {value!r:.100}")
+    return tuple(value)
+
+
+def _text(path: Path, data: bytes | None) -> str:
+    try:
+        text = (file_bytes(path) if data is None else data).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadFile(f"cannot read {path}: {error}") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_bytes(path, (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None, limit: int = JSON_LIMIT) -> Any:
+    """The content of a JSON file; `hook` may replace every object as soon as it is read, so that a large file is
+    never whole in memory. Raises BadFile with the line where it breaks, or for more than `limit` bytes."""
+    return parse_json(read_bytes(path, limit), str(path), hook)
+
+
+def parse_json(data: bytes, where: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """The value of JSON in UTF-8. Raises BadFile with the line where it breaks."""
+    try:
+        return json_value(data.decode("utf-8"), hook)
+    except json.JSONDecodeError as error:
+        raise BadFile(f"{where}, line {error.lineno}: not JSON: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise BadFile(f"cannot read {where}: {error}") from None
+    except ValueError as error:
+        raise BadFile(f"{where}: {error}") from None

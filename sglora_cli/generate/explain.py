@@ -1,0 +1,103 @@
+"""Why an adapter is what it is: its prior, how well the experts cover the task, and what it resembles.
+
+Distances are of updates B A, not of factors, and relative to the norm of what is compared with. A
+pack keeps no adapters of training tasks, so an adapter is compared with experts and joint only.
+
+Shapes: S samples, E experts, T adapters of all kinds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.generate.generated import Generated
+from sglora_cli.lora.algebra import distances, inner_products
+from sglora_cli.lora.prior import log_density
+from sglora_cli.pack.health import part
+from sglora_cli.pack.pack import Pack
+
+COPY = 0.01
+"""Two updates closer than this part of their norm are one."""
+
+
+def explained(pack: Pack, made: Generated) -> dict[str, Any]:
+    """Everything `generate --explain` prints, as JSON values."""
+    prior, prior_about = made.prior, made.about["prior"]
+    total = float(prior.variance_P.double().sum())
+    within = part(float(prior.within_P.double().sum()), total)
+    return {
+        "prior": {**prior_about, "variance": total, "within": within, "between": 1 - within if total else 0.0},
+        "coverage": {
+            "similarity": made.coverage.nearest,
+            "percentile": made.coverage.percentile,
+            "far": made.coverage.far,
+        },
+        **_resemblance(pack, made),
+    }
+
+
+def _resemblance(pack: Pack, made: Generated) -> dict[str, Any]:
+    """Norm, log density and distances of every sample, and of the samples to each other."""
+    known = {"mu*": made.prior.mean_P[None]} | ({"joint": pack.joint_P[None]} if pack.has_joint else {})
+    names = [*known, *pack.experts.names]
+    count = len(made.adapters_SP)
+    inner_TT = inner_products(made.layout, torch.cat([made.adapters_SP, *known.values(), pack.experts.means()]))
+    apart_TT, norm_T = distances(inner_TT), inner_TT.diagonal().clamp_min(0).sqrt()
+    likely_S = log_density(made.prior, made.adapters_SP)
+    samples = []
+    for s in range(count):
+        far = {name: part(float(apart_TT[s, count + t]), float(norm_T[count + t])) for t, name in enumerate(names)}
+        nearest = min(pack.experts.names, key=lambda name: far[name])
+        samples.append(
+            {
+                "sample": made.drawn[s],
+                "norm": float(norm_T[s]),
+                "log_density": float(likely_S[s]),
+                "to_prior_mean": far["mu*"],
+                "to_joint": far.get("joint"),
+                "nearest_expert": nearest,
+                "to_nearest_expert": far[nearest],
+                "copy_of": next((name for name in sorted(names, key=far.__getitem__) if far[name] < COPY), None),
+            }
+        )
+    return {"samples": samples, "diversity": diversity(apart_TT[:count, :count], norm_T[:count])}
+
+
+def diversity(apart_SS: Tensor, norm_S: Tensor) -> dict[str, float] | None:
+    """Mean, least and greatest distance of two samples, relative to their mean norm; None for a single sample."""
+    count = len(norm_S)
+    if count < 2:
+        return None
+    one, other = torch.triu_indices(count, count, 1)
+    pairs, norm = apart_SS[one, other], float(norm_S.mean())
+    return {name: part(float(getattr(pairs, name)()), norm) for name in ("mean", "min", "max")}
+
+
+def lines(facts: dict[str, Any]) -> list[str]:
+    """The same for a person."""
+    prior, cover = facts["prior"], facts["coverage"]
+    shown = [
+        f"prior      K {prior['k']}, tau {prior['tau']:g}; of its variance {prior['within']:.1%} is within experts, "
+        f"{prior['between']:.1%} between them",
+        f"coverage   similarity {cover['similarity']:.2f} to the nearest expert; {cover['percentile']:.0f}% of the "
+        f"experts are at most this close to another one, far is below {cover['far']:.2f}",
+        "sample       norm  log density  to mu*  to joint  nearest expert",
+    ]
+    for row in facts["samples"]:
+        joint = "-" if row["to_joint"] is None else f"{row['to_joint']:.1%}"
+        shown.append(
+            f"  {row['sample']:<8} {row['norm']:6.3f}  {row['log_density']:11.3f}"
+            f"  {row['to_prior_mean']:6.1%}  {joint:>8}  {row['nearest_expert']} {row['to_nearest_expert']:.1%}"
+            + (f"; a copy of {row['copy_of']}" if row["copy_of"] else "")
+        )
+    if facts["diversity"]:
+        spread = facts["diversity"]
+        shown.append(
+            f"diversity  samples are {spread['mean']:.2%} of their norm apart "
+            f"(from {spread['min']:.2%} to {spread['max']:.2%})"
+        )
+    shown.append("           distances are of updates; the pack keeps no adapters of training tasks to compare with")
+    return shown

@@ -1,0 +1,134 @@
+"""What came out: adapters for one task, their prior, and how well the experts cover the task.
+
+Shapes: E experts, S samples, P numbers of an adapter, D embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.adapter.file import AdapterFile, load_adapter, save_adapter
+from sglora_cli.adapter.write import FORMATS, format_of, write_adapter
+from sglora_cli.data.description import Description
+from sglora_cli.errors import Unavailable, UsageError
+from sglora_cli.files.atomic import drop_all_drafts
+from sglora_cli.files.hashes import content_hash
+from sglora_cli.lora.attention import attached
+from sglora_cli.lora.layout import Layout
+from sglora_cli.lora.prior import Prior
+from sglora_cli.plugin.contracts import Model
+from sglora_cli.system.paths import cache_folder
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How close a description is to the experts, and how close experts are to each other."""
+
+    nearest: float
+    """Similarity to the nearest expert; of meanings, or of photos where photos describe the task."""
+    experts_E: Tensor = field(repr=False)
+    """The same of each expert, left out, to the nearest other one."""
+
+    @property
+    def percentile(self) -> float:
+        """Part of the experts that are at most this close to another expert, in percent."""
+        return 100 * float((self.experts_E <= self.nearest).double().mean())
+
+    @property
+    def far(self) -> float:
+        """19 of 20 experts are closer than this to another one; -1 where there is only one expert."""
+        return float(torch.quantile(self.experts_E, 0.05)) if len(self.experts_E) > 1 else -1.0
+
+
+def nearest_others(unit_ED: Tensor) -> Tensor:
+    """Of each row, the similarity to the nearest other row: (E,)."""
+    cosine_EE = unit_ED @ unit_ED.T
+    return cosine_EE.fill_diagonal_(-2.0).amax(dim=1)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Adapters for one task: (S, P), with the prior they came from."""
+
+    description: Description
+    adapters_SP: Tensor
+    prior: Prior
+    layout: Layout
+    about: dict[str, Any]
+    """Provenance, as written into the files."""
+    warnings: tuple[str, ...]
+    drawn: tuple[int, ...]
+    """The number of each adapter's draw: not 0, 1, 2 ... where only the best were kept."""
+    coverage: Coverage
+
+    def __repr__(self) -> str:
+        experts = ", ".join(f"{name} {weight:.3f}" for name, weight in self.about["experts"])
+        return f"Generated({str(self.description)!r}: {len(self.adapters_SP)} x {self.layout.size} numbers; {experts})"
+
+    @contextmanager
+    def attached(self, model: Any, sample: int = 0) -> Iterator[Any]:
+        """Inside, the model has one of the adapters; afterwards it is as it was, bit for bit.
+
+        model: `session.model`, of which a copy with the adapter is given, whose encode_image(stem) is (N, D); or a
+        CLIP module of open_clip or transformers with the backbone's weights, or its visual encoder, which has the
+        adapter inside the block. Raises Mismatch for a model of another kind.
+        """
+        flat_P = self.adapters_SP[sample]
+        if isinstance(model, torch.nn.Module):
+            with attached(model, self.layout, flat_P) as module:
+                yield module
+            return
+        AdapterFile(self.layout, flat_P, self.about).check_model(model)
+        yield Adapted(model, self.layout, flat_P)
+
+    def paths(self, path: Path | None) -> list[Path]:
+        """Where the samples go: `path`, numbered if there are several; the user cache without one."""
+        if path is None:
+            numbered = zip(self.adapters_SP, self.drawn, strict=True)  # equal samples are different files, too
+            names = [content_hash(flat_P, {**self.about, "sample": n})[:16] for flat_P, n in numbered]
+            return [cache_folder() / "adapters" / f"{name}.safetensors" for name in names]
+        if len(self.adapters_SP) == 1:
+            return [path]
+        return [path.with_name(f"{path.stem}-{s}{path.suffix}") for s in range(len(self.adapters_SP))]
+
+    def save(self, path: Path | str | None = None, format: str = "", model: Model | None = None) -> list[Path]:
+        """Write every sample; returns the files, or folders. What is written is read back and compared.
+
+        A format other than our own needs the model, to see that the effect is the same.
+        """
+        path = None if path is None else Path(path)
+        paths, chosen = self.paths(path), format_of(path, format) if path else FORMATS["safetensors"]
+        if path is None:
+            drop_all_drafts(cache_folder() / "adapters")
+        for s, (target, flat_P) in enumerate(zip(paths, self.adapters_SP, strict=True)):
+            adapter = AdapterFile(self.layout, flat_P, {**self.about, "sample": self.drawn[s]})
+            if chosen.name != "safetensors":
+                if model is None:
+                    raise UsageError(f"format {chosen.name!r} cannot be written without the model", "pass model=")
+                write_adapter(target, adapter, model, chosen)
+                continue
+            save_adapter(target, self.layout, flat_P, adapter.about)
+            if not torch.equal(load_adapter(target).flat_P, flat_P):  # bit by bit: no features need to be compared
+                raise Unavailable(f"{target} is not what was written", "is the disk healthy?")
+        return paths
+
+
+class Adapted:
+    """A model with one adapter: as the model, but for `encode_image`."""
+
+    def __init__(self, model: Model, layout: Layout, flat_P: Tensor) -> None:
+        self._model, self._layout, self._adapter_TP = model, layout, flat_P[None]
+
+    def encode_image(self, stem: Tensor) -> Tensor:
+        """Unit vectors, float32: (N, D)."""
+        return self._model.encode_image(stem, self._layout, self._adapter_TP)[0]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)

@@ -1,0 +1,205 @@
+"""A description -> adapters: one session holds pack, model and generator, and answers many descriptions.
+
+Shapes: N texts, D embedding width, W width of meaning, E experts, S samples, P numbers of an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.bench.measure import Candidate, Measurer
+from sglora_cli.bench.rows import averages
+from sglora_cli.bench.tasks import of_task
+from sglora_cli.config import GenerateConfig, PriorConfig, RuntimeConfig, checked
+from sglora_cli.data.description import Description
+from sglora_cli.data.encode import check_text, mean_direction, meaning, visual_embedding
+from sglora_cli.errors import Unavailable, UnknownName
+from sglora_cli.generate.generated import Coverage, Generated, nearest_others
+from sglora_cli.lora.layout import checked_flat
+from sglora_cli.lora.prior import Prior, best_of
+from sglora_cli.pack import library
+from sglora_cli.pack.health import check_generator
+from sglora_cli.pack.pack import Pack
+from sglora_cli.pack.recipe import PROMPTS
+from sglora_cli.plugin.contracts import Fitted, Generator, Model
+from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.values import Task
+from sglora_cli.system import settings
+
+
+class Session:
+    """Everything `generate` needs, loaded once.
+
+    >>> session = Session.open("starter", generator="top-k")
+    >>> session.generate("a photo of a pug").prior.rows[:2]
+    (18, 17)
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        pack: Pack,
+        reason: str,
+        generator: str = "",
+        runtime: RuntimeConfig | None = None,
+        force: bool = False,
+    ) -> None:
+        self.host, self.pack, self.reason = host, pack, reason
+        self.runtime = settings.runtime(runtime or RuntimeConfig(), pack.backbone)
+        name = generator or settings.load().generator or pack.manifest["default_generator"]
+        self.generator: Generator = host.generators[name]
+        self.fitted: Fitted = pack.fitted(self.generator)
+        self._health_checked = force
+
+    @classmethod
+    def open(
+        cls,
+        pack: str = "",
+        generator: str = "",
+        host: Host | None = None,
+        runtime: RuntimeConfig | None = None,
+        backbone: str = "",
+        force: bool = False,
+    ) -> Session:
+        """A session with a named pack and generator, or the ones a plain `sglora generate` would take.
+
+        With `force`, a generator that looks untrained is used all the same.
+        """
+        host = host or Host.load()
+        place, reason = library.find(pack, host.recipe_folders, settings.load(), backbone)
+        return cls(host, Pack(place.folder), reason, generator, runtime, force)
+
+    def __repr__(self) -> str:
+        return f"Session(pack {self.pack.name!r}, generator {self.generator.name!r}, {self.reason})"
+
+    @cached_property
+    def model(self) -> Model:
+        model = self.host.backbones[self.pack.backbone].load(self.runtime)
+        self.pack.check_model(model)
+        return model
+
+    def generate(
+        self,
+        description: str | Description,
+        config: GenerateConfig | None = None,
+        prior_config: PriorConfig | None = None,
+    ) -> Generated:
+        """Adapters for one task. Raises UsageError for an empty or over-long sentence."""
+        return self.generate_all([description], config, prior_config)[0]
+
+    def generate_all(
+        self,
+        descriptions: Sequence[str | Description],
+        config: GenerateConfig | None = None,
+        prior_config: PriorConfig | None = None,
+    ) -> list[Generated]:
+        """As `generate` for each, with all sentences encoded in one batch. The first wrong one raises."""
+        config, prior_config = checked(config or GenerateConfig()), checked(prior_config or self.pack.prior_config)
+        tasks = [Description.of(one) if isinstance(one, str) else one for one in descriptions]
+        with self.pack.steady():
+            if not self._health_checked:
+                check_generator(self.pack, self.generator, self.fitted)
+                self._health_checked = True
+            for task in tasks:
+                for text in task.texts:
+                    check_text(self.model, text)
+            return self._answered(tasks, config, prior_config)
+
+    def _answered(
+        self, tasks: Sequence[Description], config: GenerateConfig, prior_config: PriorConfig
+    ) -> list[Generated]:
+        texts = [text for task in tasks for text in task.texts]
+        text_ND = self.model.encode_text(texts) if texts else torch.empty(0, 1)
+        meaning_NW = meaning(self.model, texts, text_ND) if texts else text_ND
+        found, start = [], 0
+        for task in tasks:
+            own = slice(start, start := start + len(task.texts))
+            found.append(self._generate(task, text_ND[own], meaning_NW[own], config, prior_config))
+        return found
+
+    def evaluate(self, made: Generated, *tasks: str | Task) -> dict[str, dict[str, float]]:
+        """What the adapters do, in percent: {"zero-shot": {"I2T R@1": 12.5, ...}, "adapter": {...}}.
+
+        tasks: names or keys of unseen tasks of the pack, or Tasks of a data set with test photos; all unseen tasks of
+        the pack without any. Averaged over samples, then over tasks. Raises UnknownName, Unavailable for none.
+        """
+        carried = {f"{t.dataset}/{t.name}": t for t in self.pack.unseen()}
+        known = carried | {t.name: t for t in carried.values()}
+        for task in tasks:
+            if isinstance(task, str) and task not in known:
+                raise UnknownName.of(f"unseen task in pack {self.pack.name!r}", task, carried)
+        chosen = [known[t] if isinstance(t, str) else of_task(self.model, t, PROMPTS) for t in tasks or carried]
+        if not chosen:
+            raise Unavailable(f"pack {self.pack.name!r} carries no evaluation", "name Tasks of a data set")
+        none = Candidate("zero-shot", made.layout, torch.zeros(made.layout.size))
+        adapters = [Candidate("adapter", made.layout, flat_P, s) for s, flat_P in enumerate(made.adapters_SP)]
+        measurer = Measurer(self.model, self.runtime.precision)
+        rows = [row for task in chosen for row in measurer.rows(task, [none, *adapters])]
+        shown = {(r.direction, r.k): "accuracy" if r.direction == "ACC" else f"{r.direction} R@{r.k}" for r in rows}
+        return {method: {shown[c]: value for c, value in cells.items()} for method, cells in averages(rows).items()}
+
+    def described(self, sentence: str) -> Description:
+        """A sentence as a description that this session's model can read. Raises UsageError, Mismatch."""
+        task = Description.of(sentence)
+        check_text(self.model, task.texts[0])
+        return task
+
+    def _generate(
+        self,
+        task: Description,
+        text_ND: Tensor,
+        meaning_NW: Tensor,
+        config: GenerateConfig,
+        prior_config: PriorConfig,
+    ) -> Generated:
+        if task.images:
+            index_ED = judge_ED = self.pack.visual_ED
+            embedding_D = judged_D = visual_embedding(self.model, task.images)
+        else:
+            index_ED, judge_ED = self.pack.index_ED, self.pack.meaning_EW
+            embedding_D, judged_D = (mean_direction(task.weights, x) for x in (text_ND, meaning_NW))
+        prior = self.pack.prior(embedding_D, prior_config, index_ED)
+        self.pack.check_width(judge_ED, judged_D)
+        coverage = Coverage(float((judge_ED @ judged_D).max()), nearest_others(judge_ED))
+        adapters_SP = self.fitted.generate(prior, config.samples, config.seed, config.temperature)
+        checked_flat(adapters_SP, f"the output of generator {self.generator.name!r}")
+        drawn = tuple(range(len(adapters_SP)))
+        if config.best:
+            drawn = best_of(prior, adapters_SP, config.best)
+            adapters_SP = adapters_SP[list(drawn)]
+        warnings = self._warnings(coverage, adapters_SP, "photos are" if task.images else "sentence is")
+        about = self._about(task, prior, config, prior_config)
+        return Generated(task, adapters_SP, prior, self.pack.layout, about, warnings, drawn, coverage)
+
+    def _about(
+        self, task: Description, prior: Prior, config: GenerateConfig, prior_config: PriorConfig
+    ) -> dict[str, Any]:
+        return {
+            **task.about(),
+            "backbone": self.pack.backbone,
+            "fingerprint": self.pack.fingerprint,
+            "pack": self.pack.name,
+            "generator": self.generator.name,
+            "prior": asdict(prior_config),
+            "draw": {key: value for key, value in asdict(config).items() if key != "best" or value},
+            "experts": [
+                [self.pack.experts.names[r], round(float(a), 6)] for r, a in zip(prior.rows, prior.alpha_K, strict=True)
+            ],
+        }
+
+    def _warnings(self, coverage: Coverage, adapters_SP: Tensor, what: str = "sentence is") -> tuple[str, ...]:
+        found = []
+        if coverage.nearest < coverage.far:
+            found.append(
+                f"the {what} far from every expert: similarity {coverage.nearest:.2f} to the nearest "
+                f"one, 19 of 20 experts reach {coverage.far:.2f}; measure the adapter before you trust it"
+            )
+        if float(self.pack.layout.update_norm(adapters_SP).max()) == 0:
+            found.append(f"generator {self.generator.name!r} makes an update of zero: the adapter changes nothing")
+        return tuple(found)

@@ -1,0 +1,102 @@
+"""One gauge for all adapters of a pack: B A = (B G)(G^-1 A) for every invertible G.
+
+Factors can be averaged only if they share a gauge. Shapes: O out_features, I in_features, R rank, M states, P numbers
+of an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sglora_cli.errors import Mismatch
+from sglora_cli.lora.algebra import (
+    NOTHING,
+    Factors,
+    relative,
+    singular,
+)
+from sglora_cli.lora.layout import Layout
+
+
+def into_gauge(b: Tensor, a: Tensor, reference_a: Tensor) -> Factors:
+    """The same update B A (O, I) in the factors whose A is closest to a reference A (R, I): float32.
+
+    B A = (B G)(G^-1 A) for every invertible G, so equal updates can have factors that have nothing
+    in common, and a mean of factors (Eq. 7) or a network over them means something only in one
+    shared gauge (METHOD, step 1). Adapters of a pack share theirs because they start from one A;
+    an adapter from elsewhere is brought there. With the update's SVD U S V^T,
+
+        A' = rho Q V^T,  B' = U S Q^T / rho,  rho = ||A_ref||_F / sqrt(R),
+
+    where rho gives A' the norm of the reference and Q = W Z^T, from the SVD A_ref V = W . Z^T, is
+    the rotation that brings A' closest to it (orthogonal Procrustes). A free G would come closer,
+    but where the two row spaces are nearly orthogonal it makes A' tiny and B' huge.
+
+    Idempotent. An update of lower rank leaves rows of A' free: they take the directions of the
+    reference outside its row space; an update of zero takes the reference itself.
+    Raises Mismatch if the rank of the factors is not the reference's.
+    """
+    if a.shape != reference_a.shape:
+        raise Mismatch(f"an A of shape {tuple(a.shape)} has no gauge in common with one of {tuple(reference_a.shape)}")
+    rank, reference = a.shape[-2], reference_a.double()
+    u, s, vh = singular(b, a)
+    live = int((s > NOTHING * s[0]).sum()) if float(s[0]) > 0 else 0
+    if live == 0 or float(reference.norm()) == 0:
+        return (torch.zeros_like(b).float(), reference_a.float()) if live == 0 else (b.float(), a.float())
+    rows = vh[:live]
+    outside = reference - reference @ rows.mT @ rows
+    rows = torch.cat([rows, torch.linalg.svd(outside, full_matrices=False).Vh[: rank - live]])
+    w, _, zh = torch.linalg.svd(reference @ rows.mT)
+    q, rho = w @ zh, reference.norm() / rank**0.5
+    core = torch.nn.functional.pad(u[:, :live] * s[:live], (0, rank - live))
+    return (core @ q.mT / rho).float(), (rho * q @ rows).float()
+
+
+def gauge_distance(a: Tensor, reference_a: Tensor) -> Tensor:
+    """||A - A_ref||_F / ||A_ref||_F: (...). 0 is the same gauge, about sqrt(2) is none in common."""
+    whole = reference_a.double().square().sum((-2, -1))
+    return relative((a.double() - reference_a.double()).square().sum((-2, -1)), whole)
+
+
+@dataclass(frozen=True)
+class Gauged:
+    """Adapters in the gauge of experts: (M, P). Distances of A over all sites, relative to the experts' mean A.
+
+    before, after: of the farthest adapter; equal if none was moved. reach: of the farthest expert.
+    """
+
+    states_MP: Tensor
+    before: float
+    after: float
+    reach: float
+
+
+def join_gauge(layout: Layout, adapters_MP: Tensor, experts_EP: Tensor) -> Gauged:
+    """Adapters from elsewhere, their updates unchanged, in the gauge of a pack's experts.
+
+    The reference of a site is the mean A of the experts there. Where every adapter is as close to
+    it as the farthest expert, the factors stay as they are: they have the gauge already, and what
+    they differ in is knowledge.
+    """
+    states, experts = layout.split(adapters_MP), layout.split(experts_EP)
+    references = {name: a_ERI.double().mean(0) for name, (_, a_ERI) in experts.items()}
+    found: dict[str, Factors] = {}
+    for name, (b_MOR, a_MRI) in states.items():
+        farthest = gauge_distance(experts[name][1], references[name]).max()
+        if bool((gauge_distance(a_MRI, references[name]) <= farthest + NOTHING).all()):
+            found[name] = b_MOR, a_MRI
+        else:
+            moved = [into_gauge(b, a, references[name]) for b, a in zip(b_MOR, a_MRI, strict=True)]
+            found[name] = torch.stack([b for b, _ in moved]), torch.stack([a for _, a in moved])
+    before, after, reach = (_distance(parts, references) for parts in (states, found, experts))
+    return Gauged(layout.join(found), before, after, reach)
+
+
+def _distance(parts: Mapping[str, Factors], references: Mapping[str, Tensor]) -> float:
+    flat_M = torch.cat([a.double().flatten(-2) for _, a in parts.values()], dim=-1)
+    reference = torch.cat([references[name].flatten(-2) for name in parts], dim=-1)
+    return float(relative((flat_M - reference).square().sum(-1), reference.square().sum(-1)).max())

@@ -1,0 +1,135 @@
+"""Sites and layouts: what an adapter is, and its numbers in a row.
+
+Shapes: T adapters, P numbers of one adapter, O = out_features, I = in_features, R rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.errors import Mismatch
+
+
+@dataclass(frozen=True)
+class Site:
+    """One weight (out_features, in_features) that gets an update B A."""
+
+    name: str
+    out_features: int
+    in_features: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which sites get an update, of which rank and scale: h = W x + (alpha / rank) B A x.
+
+    An adapter is flattened as in SG-LoRA (arXiv 2509.10535), Eq. 3: B then A of each site, in
+    layer order.
+    """
+
+    sites: tuple[Site, ...]
+    rank: int
+    alpha: float
+
+    def __repr__(self) -> str:
+        return f"Layout({len(self.sites)} sites, rank {self.rank}, alpha {self.alpha:g}: {self.size} numbers)"
+
+    @cached_property
+    def size(self) -> int:
+        """P."""
+        return sum(self.rank * (site.out_features + site.in_features) for site in self.sites)
+
+    @property
+    def scaling(self) -> float:
+        return self.alpha / self.rank
+
+    def split(self, flat_TP: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Views (B (T, O, R), A (T, R, I)) of each site; gradients flow back to flat_TP."""
+        if flat_TP.shape[-1] != self.size:
+            raise Mismatch(f"an adapter of this layout has {self.size} numbers, got {flat_TP.shape[-1]}")
+        parts, start = {}, 0
+        for site in self.sites:
+            middle = start + site.out_features * self.rank
+            end = middle + site.in_features * self.rank
+            parts[site.name] = (
+                flat_TP[..., start:middle].unflatten(-1, (site.out_features, self.rank)),
+                flat_TP[..., middle:end].unflatten(-1, (self.rank, site.in_features)),
+            )
+            start = end
+        return parts
+
+    def join(self, parts: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
+        """The opposite of `split`: (..., P)."""
+        return torch.cat([x.flatten(-2) for site in self.sites for x in parts[site.name]], dim=-1)
+
+    def b_mask(self) -> Tensor:
+        """(P,) True where a number belongs to a B."""
+        parts = {
+            s.name: (torch.ones(s.out_features, self.rank), torch.zeros(self.rank, s.in_features)) for s in self.sites
+        }
+        return self.join(parts).bool()
+
+    def initial(self, seed: int) -> Tensor:
+        """(P,): A uniform in +-1/sqrt(I) (PEFT's choice), B zero, so the update is zero.
+
+        Every task of a pack starts here: B A = (B G)(G^-1 A) for every invertible G, and only
+        adapters that start from one A share a gauge in which they can be averaged.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        parts = {}
+        for site in self.sites:
+            a_RI = torch.rand(self.rank, site.in_features, generator=generator) * 2 - 1
+            parts[site.name] = (torch.zeros(site.out_features, self.rank), a_RI / math.sqrt(site.in_features))
+        return self.join(parts)
+
+    def update_norm(self, flat_TP: Tensor) -> Tensor:
+        """Frobenius norm of the whole update (alpha / rank) B A over all sites: (T,).
+
+        Never builds B A: ||B A||^2 = trace((B^T B)(A A^T)), which is R x R.
+        """
+        total = torch.zeros(flat_TP.shape[:-1])
+        for b_TOR, a_TRI in self.split(flat_TP).values():
+            total = total + ((b_TOR.mT @ b_TOR) * (a_TRI @ a_TRI.mT)).sum(dim=(-2, -1))
+        return self.scaling * total.clamp_min(0).sqrt()
+
+    def about(self) -> dict[str, Any]:
+        return {
+            "rank": self.rank,
+            "alpha": self.alpha,
+            "sites": [[site.name, site.out_features, site.in_features] for site in self.sites],
+        }
+
+    @classmethod
+    def restore(cls, about: Mapping[str, Any]) -> Layout:
+        """From `about()`. Raises Mismatch if it describes no layout."""
+        try:
+            sites = tuple(Site(str(name), int(out), int(into)) for name, out, into in about["sites"])
+            layout = cls(sites, int(about["rank"]), float(about["alpha"]))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise Mismatch(f"not a LoRA layout: {error}") from None
+        if (
+            layout.rank < 1
+            or not math.isfinite(layout.alpha)
+            or any(min(s.out_features, s.in_features) < 1 for s in sites)
+        ):
+            raise Mismatch("not a LoRA layout: rank and features must be positive")
+        return layout
+
+
+def mix(weights_K: Tensor, adapters_KP: Tensor) -> Tensor:
+    """Weighted mean of the factors, as in the paper (Eq. 7): (P,). In float64, so that order hardly matters."""
+    return (weights_K.double() @ adapters_KP.double()).float()
+
+
+def checked_flat(flat_TP: Tensor, what: str) -> Tensor:
+    """The adapters themselves, if every number is finite."""
+    if not bool(torch.isfinite(flat_TP).all()):
+        raise Mismatch(f"{what} contains numbers that are not finite", "it cannot be used; build or generate it again")
+    return flat_TP

@@ -1,0 +1,298 @@
+"""A pack as one file, and who signed it.
+
+The file is a zip archive with a fixed order and fixed dates, so that equal packs give equal bytes. A stranger's archive
+is checked entry by entry before anything is unpacked. A signature is one of OpenSSH (`ssh-keygen -Y`) and is checked
+before the file is opened as anything else. It is made for one namespace, so that one made for another purpose is worth
+nothing here. Who may sign stands in an allowed-signers file (ssh-keygen(1)) that the user keeps.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import shutil
+import stat
+import subprocess
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sglora_cli.errors import BadFile, SgloraError, Unavailable, UsageError
+from sglora_cli.files.atomic import put_folder, scratch_folder, writing
+from sglora_cli.files.tensors import load_tensors
+from sglora_cli.files.text import parse_json
+from sglora_cli.files.untrusted import name_fault
+from sglora_cli.pack.manifest import MANIFEST, checked_manifest
+from sglora_cli.pack.pack import Pack
+from sglora_cli.pack.writer import seal
+from sglora_cli.plugin.host import Host
+from sglora_cli.system.locks import changing
+from sglora_cli.system.paths import built_folder
+
+SUFFIX = ".sglora.zip"
+ENTRY_LIMIT = 10_000
+TOTAL_LIMIT = 16 << 30
+"""Bytes of all files together; a large pack has a few GiB."""
+MANIFEST_LIMIT = 16 << 20
+RATIO_LIMIT = 200
+"""Bytes that may come out of one byte; deflate reaches 1032 with nothing but zeros."""
+RATIO_FROM = 1 << 20
+"""Smaller entries may have any ratio."""
+_CHUNK = 1 << 20
+_AGAIN = "ask for a file made by `sglora pack export`"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A pack that came out of an archive."""
+
+    pack: Pack
+    warnings: tuple[str, ...]
+
+
+def export_pack(pack: Pack, path: Path) -> None:
+    """Write a pack as one file. Entries are stored: tensors hardly shrink, and deflate's bytes depend on its version.
+
+    Raises BadFile if the pack is damaged, UsageError for a place inside it, Unavailable if it cannot be written.
+    """
+    if path.resolve().is_relative_to(pack.folder.resolve()):
+        raise UsageError(f"{path} would lie inside the pack", "write it elsewhere with -o FILE")
+    pack.check_whole()
+    with writing(path) as file, pack.steady(), zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted([MANIFEST, *pack.manifest["files"]]):
+            source = pack.folder / name
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.create_system, entry.external_attr = 3, (stat.S_IFREG | 0o644) << 16  # the same on every system
+            entry.file_size = source.stat().st_size
+            with source.open("rb") as content, archive.open(entry, "w") as target:
+                shutil.copyfileobj(content, target, _CHUNK)
+
+
+def import_pack(host: Host, path: Path, name: str = "", force: bool = False) -> Imported:
+    """Put the pack of an archive among those built here, as `name` or under its own name.
+
+    Raises BadFile, naming the entry, for anything but a whole pack; UsageError if a pack of
+    that name is there (unless `force`: then it stays until the new one is whole).
+    """
+    with _opened(path) as archive:
+        entries = _checked_entries(archive, path)
+        manifest = _manifest(archive, entries, path)
+        name = _checked_name(name, manifest, path)
+        target = built_folder() / name
+        with changing(target):
+            if target.exists() and not force:
+                raise UsageError(f"a pack {name!r} exists in {target}", "pass --name NAME, or --force to replace it")
+            _check_space(sum(entry.file_size for entry in entries.values()), target)
+            with scratch_folder(target) as folder:
+                _unpack(archive, entries, manifest, folder, path)
+                _check_readable(folder, path)
+                if name != manifest["name"]:
+                    seal(folder, {**manifest, "name": name})
+                put_folder(folder, target)
+    return Imported(Pack(target), _warnings(host, name, manifest["backbone"]))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive; what goes wrong in the ZIP format itself becomes BadFile."""
+    if path.is_dir():
+        raise BadFile(f"{path} is a folder, not an archive", "name the file that `sglora pack export` wrote")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except FileNotFoundError:
+        raise BadFile.missing(path) from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+        raise BadFile(f"{path} is not a whole ZIP archive: {error}", "fetch it again") from None
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # an offset before the start of the file
+            raise BadFile(f"{path} is not a whole ZIP archive: an offset is wrong", "fetch it again") from None
+        raise Unavailable(f"cannot unpack {path}: {error.strerror or error}") from error
+
+
+def _checked_entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+    """Entries by name. Raises BadFile for one that a pack cannot have."""
+    entries = archive.infolist()
+    if len(entries) > ENTRY_LIMIT:
+        raise BadFile(f"{path} has {len(entries)} entries, more than {ENTRY_LIMIT}", _AGAIN)
+    total = sum(entry.file_size for entry in entries)
+    if total > TOTAL_LIMIT:
+        raise BadFile(f"{path} would unpack to {total} bytes, more than {TOTAL_LIMIT}", _AGAIN)
+    found: dict[str, zipfile.ZipInfo] = {}
+    folded: dict[str, str] = {}
+    for entry in entries:
+        name = entry.orig_filename  # `filename` is already cut at a NUL
+        if reason := _name_fault(name) or _kind_fault(entry) or _size_fault(entry):
+            raise BadFile(f"{path}: entry {name[:100]!r} {reason}", _AGAIN)
+        other = folded.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if name in found or other != name:
+            raise BadFile(f"{path}: entries {other!r} and {name!r} are the same file on some systems", _AGAIN)
+        found[name] = entry
+    for name in found:
+        for parent in Path(name).parents:
+            if parent.as_posix() in found:
+                raise BadFile(f"{path}: entry {parent.as_posix()!r} is a file and a folder", _AGAIN)
+    return found
+
+
+def _name_fault(name: str) -> str:
+    parts = name.split("/")
+    if not name.isprintable() or "\\" in name or ":" in name:
+        return "has a backslash, a colon or a control character in its name"
+    if name.startswith("/") or any(part in ("", ".", "..") for part in parts):
+        return "is a folder, or its name leads out of the pack"
+    if fault := name_fault(name):
+        return f"has a name that {fault}"
+    return ""
+
+
+def _kind_fault(entry: zipfile.ZipInfo) -> str:
+    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG) or entry.external_attr & 0x10:
+        return "is a link, a folder or a device, not a file"
+    if entry.flag_bits & 0x41:
+        return "is encrypted"
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"is compressed by method {entry.compress_type}, which no pack uses"
+    return ""
+
+
+def _size_fault(entry: zipfile.ZipInfo) -> str:
+    if entry.file_size > RATIO_FROM and entry.file_size > RATIO_LIMIT * entry.compress_size:
+        return f"would grow from {entry.compress_size} to {entry.file_size} bytes"
+    return ""
+
+
+def _manifest(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], path: Path) -> dict[str, Any]:
+    """The checked pack.json. Raises BadFile unless it lists exactly the other entries."""
+    if MANIFEST not in entries:
+        raise BadFile(f"{path} has no {MANIFEST}, so it is no pack", _AGAIN)
+    if entries[MANIFEST].file_size > MANIFEST_LIMIT:
+        raise BadFile(f"{path}: {MANIFEST} has {entries[MANIFEST].file_size} bytes, more than {MANIFEST_LIMIT}", _AGAIN)
+    with archive.open(entries[MANIFEST]) as file:
+        data = file.read(MANIFEST_LIMIT + 1)
+    manifest = checked_manifest(parse_json(data, f"{path}, {MANIFEST}"), path / MANIFEST)
+    listed, found = set(manifest["files"]), set(entries) - {MANIFEST}
+    wrong = [f"{name!r} is missing" for name in sorted(listed - found)]
+    wrong += [f"{name!r} is not listed in {MANIFEST}" for name in sorted(found - listed)]
+    if wrong:
+        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+        raise BadFile(f"{path}: " + "; ".join(wrong[:3]) + more, _AGAIN)
+    return manifest
+
+
+def _checked_name(wanted: str, manifest: dict[str, Any], path: Path) -> str:
+    """The name of the pack's folder. Raises UsageError, or BadFile if the archive's own name is unfit."""
+    name: str = wanted or manifest["name"]
+    if not _name_fault(name) and "/" not in name and not name.startswith((".", "-")) and len(name.encode()) <= 100:
+        return name
+    if wanted:
+        raise UsageError(f"a pack cannot be called {wanted[:100]!r}", "take letters, digits and hyphens")
+    raise BadFile(f"{path}: the pack is called {name[:100]!r}, which cannot be a folder's name", "pass --name NAME")
+
+
+def _check_space(needed: int, target: Path) -> None:
+    there = next(folder for folder in target.absolute().parents if folder.exists())
+    if needed > (free := shutil.disk_usage(there).free):
+        raise Unavailable(f"the pack needs {needed} bytes, {there} has {free} left", "make room there")
+
+
+def _unpack(
+    archive: zipfile.ZipFile,
+    entries: dict[str, zipfile.ZipInfo],
+    manifest: dict[str, Any],
+    folder: Path,
+    path: Path,
+) -> None:
+    """Write every entry, and compare its hash. What is declared was checked; what comes out is counted too."""
+    left = TOTAL_LIMIT
+    for name, entry in entries.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(entry) as content, target.open("xb") as file:
+            digest, size = _copied(content, file, min(left, entry.file_size))  # type: ignore[arg-type]
+        if size > entry.file_size or size > left:
+            raise BadFile(f"{path}: entry {name!r} is larger than it says", _AGAIN)
+        if name != MANIFEST and digest != manifest["files"][name]:
+            raise BadFile(f"{path}: entry {name!r} is not what {MANIFEST} says: its hash differs", "fetch it again")
+        left -= size
+
+
+def _copied(content: BinaryIO, file: BinaryIO, limit: int) -> tuple[str, int]:
+    """SHA-256 and size of what was copied; stops as soon as it is more than `limit`."""
+    digest, size = hashlib.sha256(), 0
+    while size <= limit and (chunk := content.read(_CHUNK)):
+        size += len(chunk)
+        digest.update(chunk)
+        file.write(chunk)
+    return digest.hexdigest(), size
+
+
+def _check_readable(folder: Path, path: Path) -> None:
+    """Raises BadFile, naming the entry, if the files are those of the manifest but no pack."""
+    try:
+        pack = Pack(folder)
+        for name in pack.manifest["files"]:
+            if name.endswith(".safetensors"):
+                load_tensors(folder / name)
+        pack.read_experts()
+    except SgloraError as error:
+        raise BadFile(f"{path}: " + error.message.replace(f"{folder}/", ""), _AGAIN) from None
+
+
+def _warnings(host: Host, name: str, backbone: str) -> tuple[str, ...]:
+    found = []
+    try:
+        host.backbones[backbone]
+    except SgloraError as error:
+        found.append(f"its backbone is not usable here: {error.message}; install the plugin that brings it")
+    if any((folder / name / MANIFEST).is_file() for folder in host.recipe_folders):
+        found.append(f"it hides the bundled pack {name!r}; `sglora pack remove {name}` brings it back")
+    return tuple(found)
+
+
+NAMESPACE = "sglora"
+SIGNATURE_SUFFIX = ".sig"
+_SIGNATURE_LIMIT = 1 << 16
+"""Bytes of a signature; the largest keys need a few thousand."""
+
+
+def signer_of(path: Path, signature: Path, signers: Path) -> str:
+    """Who, of those in the file `signers`, signed the file at `path`.
+
+    Raises BadFile if nobody did or a file is missing, Unavailable if ssh-keygen is not installed.
+    """
+    for file in (path, signature, signers):
+        if not file.is_file():
+            raise BadFile(f"{file} is missing or no file, so nothing says who signed {path}", "nothing was imported")
+    if signature.stat().st_size > _SIGNATURE_LIMIT:
+        raise BadFile(f"{signature} is no signature: it has {signature.stat().st_size} bytes")
+    found = _keygen(path, "find-principals", "-s", str(signature), "-f", str(signers))
+    if found.returncode:
+        hint = f"make sure whose key it is before you add it to {signers}"
+        raise BadFile(f"{signature} is not by anybody in {signers}: {_reason(found)}", hint)
+    who = found.stdout.split("\n")[0]
+    given = ("-s", str(signature), "-f", str(signers), "-I", who, "-n", NAMESPACE)
+    verified = _keygen(path, "verify", *given)
+    if verified.returncode:
+        raise BadFile(f"{path} is not what {who} signed: {_reason(verified)}", "fetch the file and its signature again")
+    return who
+
+
+def _keygen(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ssh-keygen on the content of `path`."""
+    program = shutil.which("ssh-keygen")
+    if program is None:
+        raise Unavailable("ssh-keygen is not installed, so no signature can be checked", "install OpenSSH's client")
+    with path.open("rb") as content:
+        command = [program, "-Y", *arguments]
+        return subprocess.run(command, stdin=content, capture_output=True, text=True, errors="replace", check=False)
+
+
+def _reason(answer: subprocess.CompletedProcess[str]) -> str:
+    """The first thing that ssh-keygen complained about."""
+    return (answer.stderr or answer.stdout).strip().split("\n")[0].strip().rstrip(".") or "ssh-keygen refused it"

@@ -1,0 +1,278 @@
+"""Pack folders: experts, their index, generators, what an evaluation needs.
+
+<pack>/pack.json                     manifest; see `Pack.manifest`
+       experts/<task>.safetensors    mu, var: (P,) float32, with the task's description in the header
+       index.safetensors             embeddings of the experts' descriptions: index (E, D), meaning (E, W); and, where a
+                                     pack has it, of their photos: visual (E, D)
+       joint.safetensors             (P,) one adapter trained on all seen tasks together
+       generators/<name>.safetensors what a learned generator needs besides the experts
+       evaluation/<task>.safetensors stems, captions (or class heads) and Oracle adapter of an unseen task
+       README.md                     model card
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.config import PriorConfig, from_mapping
+from sglora_cli.errors import BadFile, Mismatch, Unavailable, UnknownName
+from sglora_cli.files.hashes import file_hash
+from sglora_cli.files.tensors import load_tensors, tensor_names
+from sglora_cli.files.text import read_json
+from sglora_cli.files.untrusted import inside
+from sglora_cli.lora.layout import Layout, checked_flat
+from sglora_cli.lora.prior import Prior, prior
+from sglora_cli.pack.manifest import MANIFEST, checked_manifest
+from sglora_cli.plugin.contracts import Fitted, Generator, Model
+from sglora_cli.plugin.values import TaskTensors
+
+
+def file_name(key: str) -> str:
+    """`flowers/king protea` -> `flowers--king-protea.safetensors`."""
+    return re.sub(r"[^a-z0-9_.]+", "-", key.lower().replace("/", "--")).strip("-.") + ".safetensors"
+
+
+def _numbers(flat_P: Tensor, path: Path, layout: Layout) -> Tensor:
+    """(P,) float32 of a file. Raises BadFile for another shape, Mismatch for numbers that are not finite."""
+    if flat_P.shape != (layout.size,):
+        message = f"{path} holds {tuple(flat_P.shape)} numbers, the pack's adapters have {layout.size}"
+        raise BadFile(message, "build or fetch the pack again")
+    return checked_flat(flat_P.float(), str(path))
+
+
+class ExpertFiles:
+    """The expert repository (Eq. 5): each expert is read when it is asked for, then kept."""
+
+    def __init__(self, folder: Path, names: Sequence[str], layout: Layout) -> None:
+        self._folder, self.layout = folder, layout
+        self.names: Sequence[str] = tuple(names)
+        self._read = lru_cache(maxsize=None)(self._load)
+
+    def _load(self, row: int) -> tuple[Tensor, Tensor]:
+        path = inside(self._folder, file_name(self.names[row]))
+        tensors, _ = load_tensors(path, ("mu", "var"))
+        mean, variance = (_numbers(tensors[name], path, self.layout) for name in ("mu", "var"))
+        if bool((variance < 0).any()):
+            raise BadFile(f"{path} has a negative variance")
+        return mean, variance
+
+    def _rows(self, rows: Sequence[int] | None) -> Iterable[int]:
+        return range(len(self.names)) if rows is None else rows
+
+    def means(self, rows: Sequence[int] | None = None) -> Tensor:
+        """(E, P)."""
+        return torch.stack([self._read(row)[0] for row in self._rows(rows)])
+
+    def variances(self, rows: Sequence[int] | None = None) -> Tensor:
+        """(E, P)."""
+        return torch.stack([self._read(row)[1] for row in self._rows(rows)])
+
+
+@dataclass(frozen=True)
+class UnseenTask:
+    """What the evaluation of one unseen task needs; its texts say captions, or classes. oracle_P may not be there."""
+
+    dataset: str
+    name: str
+    description: str
+    tensors: TaskTensors = field(repr=False)
+    captions: tuple[str, ...] = field(repr=False)
+    oracle_P: Tensor | None = field(repr=False)
+    training: Callable[[], TaskTensors] | None = field(default=None, repr=False)
+    """Its training split, where photos are at hand: a pack carries none."""
+
+
+class Pack:
+    """One pack on disk. Opening reads the manifest only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = checked_manifest(read_json(folder / MANIFEST), folder / MANIFEST)
+        self.name: str = self.manifest["name"]
+        self.backbone: str = self.manifest["backbone"]
+        self.fingerprint: str = self.manifest["fingerprint"]
+        try:
+            self.layout = Layout.restore(self.manifest["layout"])
+        except Mismatch as error:
+            raise BadFile(f"{folder / MANIFEST}: {error}") from None
+        names = [task["key"] for task in self.manifest["tasks"] if task["role"] == "expert"]
+        if not names:
+            raise BadFile(f"{folder / MANIFEST} names no expert", "build the pack again")
+        self.experts = ExpertFiles(folder / "experts", names, self.layout)
+        self.prior_config = from_mapping(PriorConfig, self.manifest["prior"], f"{MANIFEST}, prior")
+
+    def __repr__(self) -> str:
+        return f"Pack({self.name!r}: {len(self.experts.names)} experts of backbone {self.backbone!r})"
+
+    @cached_property
+    def index_ED(self) -> Tensor:
+        return self._index("index")
+
+    @cached_property
+    def meaning_EW(self) -> Tensor:
+        """The experts' descriptions in the space that tells unrelated sentences apart: see `semantics.meaning`."""
+        return self._index("meaning")
+
+    @property
+    def has_visual(self) -> bool:
+        return "visual" in tensor_names(self.folder / "index.safetensors")[0]
+
+    @cached_property
+    def visual_ED(self) -> Tensor:
+        """Mean visual embeddings of the experts' photos, normalised. Raises Unavailable in a pack without them."""
+        if not self.has_visual:
+            raise Unavailable(
+                f"pack {self.name!r} does not know what its experts look like", "describe the task in words"
+            )
+        return self._index("visual")
+
+    def _index(self, name: str) -> Tensor:
+        path = self.folder / "index.safetensors"
+        index = load_tensors(path, (name,))[0][name].float()
+        if index.ndim != 2 or len(index) != len(self.experts.names):
+            raise BadFile(f"{path} does not hold one row for each of {len(self.experts.names)} experts")
+        return checked_flat(index, str(path))
+
+    @property
+    def has_joint(self) -> bool:
+        return (self.folder / "joint.safetensors").exists()
+
+    @cached_property
+    def joint_P(self) -> Tensor:
+        path = self.folder / "joint.safetensors"
+        return _numbers(load_tensors(path, ("joint",))[0]["joint"], path, self.layout)
+
+    def check_model(self, model: Model) -> None:
+        """Raises Mismatch unless the pack was built for exactly this model."""
+        if model.fingerprint != self.fingerprint:
+            raise Mismatch(
+                f"pack {self.name!r} was built for backbone {self.backbone!r} with fingerprint {self.fingerprint}, "
+                f"this one has {model.fingerprint}",
+                "build the pack again with this backbone",
+            )
+
+    def prior(self, embedding_D: Tensor, config: PriorConfig | None = None, index_ED: Tensor | None = None) -> Prior:
+        """`index_ED`: what experts are compared by; their sentences without it."""
+        index_ED = self.index_ED if index_ED is None else index_ED
+        self.check_width(index_ED, embedding_D)
+        return prior(embedding_D, index_ED, self.experts, config or self.prior_config)
+
+    def check_width(self, index_EW: Tensor, embedding_W: Tensor) -> None:
+        """Raises BadFile unless the experts' embeddings have the width of the backbone's."""
+        if index_EW.shape[1:] != embedding_W.shape:
+            raise BadFile(
+                f"the index of pack {self.name!r} has embeddings of width {index_EW.shape[1]}, "
+                f"backbone {self.backbone!r} gives {embedding_W.shape[0]}",
+                "build or fetch the pack again",
+            )
+
+    def fitted(self, generator: Generator) -> Fitted:
+        """A generator ready to be asked. Raises UnknownName if it learns and this pack has it not."""
+        if not generator.learns:
+            joint = {"joint": self.joint_P} if self.has_joint else {}
+            return generator.restore(self.experts, joint)
+        path = self.folder / "generators" / f"{generator.name}.safetensors"
+        if not path.exists():
+            error = UnknownName.of("trained generator", generator.name, self.manifest["generators"])
+            raise UnknownName(f"pack {self.name!r} has {error.message}", error.hint)
+        return generator.restore(self.experts, load_tensors(path)[0])
+
+    def unseen(self) -> Iterator[UnseenTask]:
+        """The tasks this pack can be evaluated on without photos."""
+        for task in self.manifest["tasks"]:
+            path = self.folder / "evaluation" / file_name(task["key"])
+            if task["role"] == "unseen" and path.exists():
+                tensors, about = load_tensors(path)
+                captions, owner, labels = (_listed(path, about, key) for key in ("captions", "image_of", "label_of"))
+                _check_evaluation(path, tensors, self.layout.size, captions, owner, labels)
+                content = TaskTensors(task["key"], tensors["stem"], tensors["text"].float(), owner, labels)
+                oracle = tensors["oracle"].float() if "oracle" in tensors else None
+                yield UnseenTask(task["dataset"], task["name"], task["description"], content, captions, oracle)
+
+    def read_experts(self) -> None:
+        """Read once what every command will read. Raises BadFile if the experts and their index do not agree."""
+        self.experts.means()
+        self.experts.variances()
+        _ = self.index_ED, self.meaning_EW
+
+    def verify(self) -> list[str]:
+        """What is wrong with the files, in sentences; [] for a healthy pack."""
+        with self.steady():
+            return self._wrong()
+
+    def _wrong(self) -> list[str]:
+        listed: Mapping[str, str] = self.manifest["files"]
+        found = {
+            path.relative_to(self.folder).as_posix(): path
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and path != self.folder / MANIFEST
+        }
+        wrong = [f"{name} is a link, not a file" for name, path in found.items() if path.is_symlink()]
+        wrong += [f"{name} is missing" for name in sorted(set(listed) - set(found))]
+        wrong += [f"{name} is not listed in {MANIFEST}" for name in sorted(set(found) - set(listed))]
+        wrong += [
+            f"{name} has changed since the pack was built"
+            for name in sorted(set(found) & set(listed))
+            if file_hash(found[name]) != listed[name]
+        ]
+        return wrong
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """What the block reads is of the pack that was opened. Raises Unavailable if another process replaced or
+        removed it meanwhile: what was read may be of both, and what went wrong may be nobody's fault."""
+        try:
+            yield
+        except (BadFile, UnknownName, Unavailable):
+            self.check_there()
+            raise
+        self.check_there()
+
+    def check_there(self) -> None:
+        """Raises Unavailable if the pack was replaced or removed since it was opened."""
+        if not (self.folder / MANIFEST).is_file():
+            raise Unavailable(f"pack {self.name!r} was removed while it was read", "see `sglora pack list`")
+        if read_json(self.folder / MANIFEST) != self.manifest:
+            raise Unavailable(f"pack {self.name!r} was changed while it was read", "run it again")
+
+    def check_whole(self) -> None:
+        """Raises BadFile, naming every file, unless all are as they were built."""
+        if wrong := self.verify():
+            raise BadFile(f"pack {self.name!r} is damaged: " + "; ".join(wrong), "build or fetch it again")
+
+
+def _listed(path: Path, about: Mapping[str, Any], key: str) -> tuple[Any, ...]:
+    """Texts or numbers of an evaluation's header; none if it says nothing of them. Raises BadFile."""
+    values, kind = about.get(key, []), str if key == "captions" else int
+    if isinstance(values, list) and all(type(value) is kind for value in values):
+        return tuple(values)
+    raise BadFile(f"{path}: {key} is not a list of {'texts' if kind is str else 'whole numbers'}")
+
+
+def _check_evaluation(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    size: int,
+    captions: Sequence[str],
+    owner: Sequence[int],
+    labels: Sequence[int],
+) -> None:
+    """Raises BadFile unless texts, photos and what belongs to what fit each other."""
+    stem_N, text_CD = tensors.get("stem"), tensors.get("text")
+    if stem_N is None or text_CD is None or stem_N.ndim < 2 or text_CD.ndim != 2 or not len(stem_N) or not len(text_CD):
+        raise BadFile(f"{path} has no photos 'stem' or no texts 'text'", "build the pack again")
+    fits = len(captions) == len(text_CD) and all(0 <= n < len(stem_N) for n in owner)
+    fits &= all(0 <= n < len(text_CD) for n in labels)
+    if not fits or (len(owner), len(labels)) not in ((len(text_CD), 0), (0, len(stem_N))):
+        raise BadFile(f"{path}: its captions, photos and classes do not fit each other", "build the pack again")
+    if "oracle" in tensors and tensors["oracle"].shape != (size,):
+        raise BadFile(f"{path}: its oracle has the shape {list(tensors['oracle'].shape)}, not {[size]}")

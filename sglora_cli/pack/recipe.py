@@ -1,0 +1,106 @@
+"""Recipes: how a pack is built, as values. recipe_parser.py reads them from TOML.
+
+In the sentences of a recipe {name} is a task's name, {classes} the names of a classification task's classes, {class}
+one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sglora_cli.config import LoraConfig, PriorConfig, TrainConfig
+from sglora_cli.errors import BadFile, Mismatch, UnknownName
+from sglora_cli.files.toml import Address
+from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.values import Task
+
+PROMPTS = ("a photo of a {class}",)
+
+
+def described(task: Task, text: str) -> str:
+    """A task's description. Raises BadFile if it asks for the classes of a task that has none.
+
+    >>> described(Task("d", "fish", "", {}, ("ray", "trout")), "{name}: {classes}")
+    'fish: ray, trout'
+    """
+    if "{classes}" in text and not task.classes:
+        raise BadFile(f"{task.dataset}/{task.name} is no classification task: it has no {{classes}} for {text!r}")
+    return text.format(name=task.name, classes=", ".join(task.classes))
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set of a recipe, and the roles of its tasks."""
+
+    name: str
+    dataset: str
+    path: str
+    roles: Mapping[str, tuple[str, ...]]
+    description: str = ""
+    photos: int = 0
+    """At most so many a task and split; 0 takes all."""
+    whole: bool = False
+    """Whether experts and training tasks learn from all their photos. Nothing is measured on them."""
+
+    def found(self, host: Host, data: Path) -> dict[str, Task]:
+        """All tasks the data set has, by name."""
+        return {task.name: task for task in host.datasets[self.dataset].tasks(data / self.path)}
+
+    def tasks(self, host: Host, data: Path, template: str) -> dict[str, list[Task]]:
+        """Role -> tasks with their descriptions. Raises UnknownName for a task the data set lacks."""
+        return self.chosen(self.found(host, data), template)
+
+    def chosen(self, found: Mapping[str, Task], template: str) -> dict[str, list[Task]]:
+        """As `tasks`, of those that were found."""
+        return {role: [self._task(found, name, template, role) for name in names] for role, names in self.roles.items()}
+
+    def _task(self, found: Mapping[str, Task], name: str, template: str, role: str) -> Task:
+        self.check(found, name)
+        photos = {split: list(some[: self.photos or None]) for split, some in found[name].photos.items()}
+        if self.whole and role != "unseen":
+            photos = {"train": [photo for some in photos.values() for photo in some], "test": []}
+        task = replace(found[name], dataset=self.name, photos=photos)
+        return replace(task, description=described(task, self.description or template))
+
+    def check(self, found: Mapping[str, Task], name: str) -> None:
+        if name not in found:
+            raise UnknownName.of(f"task in {self.name}", name, found)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to build a pack; `raw` is the file's content, kept in the pack's manifest."""
+
+    name: str
+    backbone: str
+    template: str
+    prompts: tuple[str, ...]
+    default_generator: str
+    sources: Sequence[Source]
+    lora: LoraConfig
+    train: TrainConfig
+    prior: PriorConfig
+    generators: Mapping[str, Mapping[str, Any]]
+    raw: Mapping[str, Any]
+    path: Path | None = None
+    lines: Mapping[Address, int] = field(default_factory=dict)
+    """Where in the file everything stands."""
+
+
+TEMPLATE = "a photo of a {name}"
+
+
+def source_of(recipe: Recipe, dataset: str, root: Path) -> Source:
+    """The source of a recipe that is this data: of this data set, and in a folder of this name if there are several.
+
+    Raises Mismatch if there is none.
+    """
+    sources = [source for source in recipe.sources if source.dataset == dataset]
+    here = [source for source in sources if Path(source.path).name == root.resolve().name]
+    if len(here) == 1 or (not here and len(sources) == 1):
+        return (here or sources)[0]
+    paths = ", ".join(f"{source.path} ({source.dataset})" for source in recipe.sources)
+    raise Mismatch(f"recipe {recipe.name!r} does not say which tasks it takes from {root}", f"it has sources: {paths}")

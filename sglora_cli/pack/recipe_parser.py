@@ -1,0 +1,317 @@
+"""Recipes: the TOML that says how to build a pack.
+
+backbone = "starter"
+template = "a photo of a {name}"         # may contain {classes}, of classification tasks
+prompts = ["a photo of a {class}"]       # what classes of classification tasks are embedded as; of several, the mean
+
+[lora]                      # LoraConfig        [train]   # TrainConfig
+[prior]                     # PriorConfig       [generators.cvae]   # one table a learned generator
+
+[[source]]
+name = "pets"               # what its tasks are called: pets/pug
+dataset = "folder"          # a data set plugin
+path = "oxford-iiit-pet"    # below the data folder
+expert = ["birman"]         # the roles: which tasks are experts,
+training = ["beagle"]       # teach the generator,
+unseen = ["pug"]            # and measure it
+photos = 200                # optional: at most so many a task and split, the data set's first
+whole = true                # optional: experts and training tasks learn from all their photos, not from the train split
+description = "a dog"       # optional: instead of the template; may contain {name}, and {classes} as the template
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sglora_cli.config import LoraConfig, PriorConfig, TrainConfig, from_mapping
+from sglora_cli.errors import BadFile, BadRecipe, SgloraError, UnknownName
+from sglora_cli.files.toml import Address, toml_lines, toml_table
+from sglora_cli.files.untrusted import TOML_LIMIT, read_bytes
+from sglora_cli.pack.recipe import PROMPTS, TEMPLATE, Recipe, Source
+from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.values import ROLES, Task
+
+C = TypeVar("C")
+
+
+def read(path: Path) -> Recipe:
+    """A recipe file. Raises BadFile with path and reason, UnknownName for a key that does not exist; BadRecipe with
+    a line for each if several things are wrong."""
+    try:
+        text = read_bytes(path, TOML_LIMIT).decode("utf-8")
+        raw = toml_table(text)
+    except BadFile as error:
+        raise BadFile(f"recipe {error.message}", error.hint) from None
+    except ValueError as error:
+        raise BadFile(f"recipe {path}: {error}") from None
+    return parse(path.stem, raw, path, toml_lines(text))
+
+
+def summary(path: Path) -> dict[str, str]:
+    """What a recipe says of itself, for a list of them: a broken one does not stop the others."""
+    try:
+        raw = read(path).raw
+    except SgloraError as error:
+        return {"backbone": "unreadable", "summary": error.message.split("\n")[0]}
+    return {key: str(raw.get(key, "")) for key in ("backbone", "summary")}
+
+
+def planned(host: Host, recipe: Recipe, data: Path) -> list[dict[str, list[Task]]]:
+    """Tasks by role of every source. Raises, for all at once, what the recipe names and nobody has."""
+    faults = Faults(recipe.path, recipe.lines)
+    with faults.at("backbone"):
+        host.backbones[recipe.backbone]
+    with faults.at("default_generator"):
+        host.generators[recipe.default_generator]
+    for name, table in recipe.generators.items():
+        with faults.at("generators", name):
+            kind = getattr(host.generators[name], "config", None)
+            if kind is not None:
+                _config(faults, kind, table, "generators", name)
+    for n, source in enumerate(recipe.sources):
+        with faults.at("source", n, "dataset"):
+            host.datasets[source.dataset]
+    faults.refuse()  # before the data is read: that takes its time
+    found = [source.found(host, data) for source in recipe.sources]
+    for n, (source, tasks) in enumerate(zip(recipe.sources, found, strict=True)):
+        for role, names in source.roles.items():
+            for name in names:
+                with faults.at("source", n, role, name):
+                    source.check(tasks, name)
+    faults.refuse()
+    plan = []
+    for n, (source, tasks) in enumerate(zip(recipe.sources, found, strict=True)):
+        with faults.at(*(("source", n, "description") if source.description else ("template",))):
+            plan.append(source.chosen(tasks, recipe.template))
+    faults.refuse()
+    return plan
+
+
+_TEXTS = ("summary", "backbone", "template", "prompts", "default_generator")
+_KEYS = (*_TEXTS, "source", "lora", "train", "prior", "generators")
+
+
+def parse(
+    name: str, raw: Mapping[str, Any], path: Path | None = None, lines: Mapping[Address, int] | None = None
+) -> Recipe:
+    """A recipe of a TOML's content; path and lines are for errors, which are raised all at once."""
+    faults = Faults(path, lines or {})
+    for key in raw:
+        with faults.at(key):
+            if key not in _KEYS:
+                raise UnknownName.of("key", key, _KEYS)
+    generators = _table(faults, raw, "generators")
+    recipe = Recipe(
+        name=name,
+        backbone=_text(faults, raw, "backbone"),
+        template=_template(faults, raw),
+        prompts=_prompts(faults, raw),
+        default_generator=_text(faults, raw, "default_generator", "cvae"),
+        sources=_sources(faults, raw.get("source", [])),
+        lora=_config(faults, LoraConfig, _table(faults, raw, "lora"), "lora"),
+        train=_config(faults, TrainConfig, _table(faults, raw, "train"), "train"),
+        prior=_config(faults, PriorConfig, _table(faults, raw, "prior"), "prior"),
+        generators={key: _table(faults, generators, key, "generators") for key in generators},
+        raw=raw,
+        path=path,
+        lines=faults.lines,
+    )
+    _check_roles(faults, recipe)
+    faults.refuse()
+    return recipe
+
+
+def _check_roles(faults: Faults, recipe: Recipe) -> None:
+    role_of: dict[str, str] = {}
+    for n, source in enumerate(recipe.sources):
+        for role, names in source.roles.items():
+            for name in names:
+                key = f"{source.name}/{name}"
+                with faults.at("source", n, role, name):
+                    if key in role_of:
+                        hint = "a task has one role, or its result is a leak"
+                        raise BadFile(f"{key} is {role_of[key]} and {role}", hint)
+                role_of[key] = role
+    if any(address[0] in ("source", "prior") for address, _ in faults.found):
+        return  # what is counted below is not what the user meant
+    counts = {role: list(role_of.values()).count(role) for role in ROLES}
+    with faults.at("prior", "k"):
+        if counts["expert"] < recipe.prior.k:
+            raise BadFile(
+                f"{counts['expert']} experts are fewer than K = {recipe.prior.k}", "name more, or lower k in [prior]"
+            )
+    with faults.at("generators"):
+        if recipe.generators and not counts["training"]:
+            raise BadFile("a learned generator needs training tasks, there are none")
+
+
+def _sources(faults: Faults, raw: Any) -> list[Source]:
+    with faults.at("source"):
+        if not isinstance(raw, list) or not raw or not all(isinstance(s, dict) for s in raw):
+            raise BadFile("there is no [[source]]", "a recipe names at least one data set")
+        return [_source(faults, n, source) for n, source in enumerate(raw)]
+    return []
+
+
+_SOURCE_KEYS = ("name", "dataset", "path", "description", "photos", "whole", *ROLES)
+
+
+def _source(faults: Faults, n: int, raw: Mapping[str, Any]) -> Source:
+    at = ("source", n)
+    for key in raw:
+        with faults.at(*at, key):
+            if key not in _SOURCE_KEYS:
+                raise UnknownName.of("key in [[source]]", key, _SOURCE_KEYS)
+    roles: dict[str, tuple[str, ...]] = {}
+    for role in ROLES:
+        names = raw.get(role, [])
+        with faults.at(*at, role):
+            if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+                raise BadFile(f"{role} must be a list of task names, got {names!r}")
+            roles[role] = tuple(names)
+    description, photos = raw.get("description", ""), raw.get("photos", 0)
+    with faults.at(*at, "description"):
+        check_description(description)
+    with faults.at(*at, "photos"):
+        if type(photos) is not int or photos < ("photos" in raw):
+            raise BadFile(f"photos must be a whole number of at least 1, got {photos!r}")
+    name = _text(faults, raw, "name", None, *at)
+    dataset, path = _text(faults, raw, "dataset", "folder", *at), _text(faults, raw, "path", name or "?", *at)
+    with faults.at(*at, "whole"):
+        if not isinstance(whole := raw.get("whole", False), bool):
+            raise BadFile(f"whole must be true or false, got {whole!r}")
+    return Source(name, dataset, path, roles, description, photos, whole)
+
+
+def _template(faults: Faults, raw: Mapping[str, Any]) -> str:
+    template = _text(faults, raw, "template", TEMPLATE)
+    with faults.at("template"):
+        if template:
+            check_template(template)
+    return template
+
+
+def _prompts(faults: Faults, raw: Mapping[str, Any]) -> tuple[str, ...]:
+    with faults.at("prompts"):
+        return checked_prompts(raw["prompts"]) if "prompts" in raw else PROMPTS
+    return ()
+
+
+def _text(faults: Faults, raw: Mapping[str, Any], key: str, default: str | None = None, *at: str | int) -> str:
+    value = raw.get(key, default)
+    with faults.at(*at, key):
+        if not isinstance(value, str) or not value:
+            raise BadFile(f"{key} must be a text, got {value!r}")
+        return value
+    return ""
+
+
+def _table(faults: Faults, raw: Mapping[str, Any], key: str, *at: str | int) -> Mapping[str, Any]:
+    value = raw.get(key, {})
+    with faults.at(*at, key):
+        if not isinstance(value, dict):
+            raise BadFile(f"[{key}] must be a table, got {value!r}")
+        return value
+    return {}
+
+
+def _config(faults: Faults, kind: type[C], values: Mapping[str, Any], *at: str) -> C:
+    """A config of a table: each key for itself, so that every wrong one is named."""
+    where = f"[{'.'.join(at)}]"
+    good = {}
+    for key, value in values.items():
+        with faults.at(*at, key):
+            from_mapping(kind, {key: value}, where)
+            good[key] = value
+    with faults.at(*at):
+        return from_mapping(kind, good, where)
+    return kind()
+
+
+@dataclass
+class Faults:
+    """Errors by where they are in a recipe; `path` is None for one that is no file."""
+
+    path: Path | None = None
+    lines: Mapping[Address, int] = field(default_factory=dict)
+    found: list[tuple[Address, SgloraError]] = field(default_factory=list)
+
+    @contextmanager
+    def at(self, *address: str | int) -> Iterator[None]:
+        """What is raised inside belongs to this place; the program goes on after it."""
+        try:
+            yield
+        except SgloraError as error:
+            self.found.append((address, error))
+
+    def refuse(self) -> None:
+        """Raise what was found: one error as itself, several as BadRecipe with a line for each."""
+        if not self.found:
+            return
+        place = f"recipe {self.path}" if self.path else "the recipe"
+        if len(self.found) == 1:
+            address, error = self.found[0]
+            where = ", ".join([place, *self._line(address)]) + ": " if self.path else ""
+            raise type(error)(where + error.message, error.hint)
+        ordered = sorted(self.found, key=lambda fault: self._number(fault[0]) or 0)
+        lines = [
+            ": ".join([*self._line(address), error.message]) + (f" ({error.hint})" if error.hint else "")
+            for address, error in ordered
+        ]
+        raise BadRecipe("\n  ".join([f"{place} has {len(lines)} errors", *lines]))
+
+    def _line(self, address: Address) -> list[str]:
+        number = self._number(address)
+        return [f"line {number}"] if number else []
+
+    def _number(self, address: Address) -> int | None:
+        """The line of the address, or of what it is in: a key that is missing is missing from a table."""
+        whole = (self.lines.get(address[:length]) for length in range(len(address), 0, -1))
+        return next((number for number in whole if number), None)
+
+
+def check_template(text: str) -> None:
+    """Raises BadFile unless tasks get different sentences."""
+    if "{name}" not in text or _braces(text, "{name}", "{classes}"):
+        raise BadFile(f"template must contain {{name}}, and no other braces but {{classes}}, got {text!r}")
+
+
+def check_description(text: Any) -> None:
+    """Raises BadFile for what is no text, or has braces that mean nothing."""
+    if not isinstance(text, str) or _braces(text, "{name}", "{classes}"):
+        raise BadFile(f"description must be a text, with no braces but {{name}} and {{classes}}, got {text!r}")
+
+
+def checked_prompts(texts: Any) -> tuple[str, ...]:
+    """The prompts of a list. Raises BadFile unless each says where the class goes."""
+    if not isinstance(texts, list) or not texts:
+        raise BadFile(f"prompts must be a list of texts, got {texts!r}")
+    for text in texts:
+        if not isinstance(text, str) or "{class}" not in text or _braces(text, "{class}"):
+            raise BadFile(f"a prompt must be a text with {{class}} and no other braces, got {text!r}")
+    return tuple(texts)
+
+
+def _braces(text: str, *allowed: str) -> bool:
+    """Whether there are braces besides those allowed."""
+    for name in allowed:
+        text = text.replace(name, "")
+    return "{" in text or "}" in text
+
+
+def with_backbone(recipe: Recipe, backbone: str) -> Recipe:
+    """The same for another backbone."""
+    return parse(recipe.name, {**recipe.raw, "backbone": backbone}, recipe.path, recipe.lines)
+
+
+def limited(recipe: Recipe, tasks: int) -> Recipe:
+    """The first so many tasks of each role of each source, under another name; K is at most the experts left."""
+    sources = [{**raw, **{role: raw[role][:tasks] for role in ROLES if role in raw}} for raw in recipe.raw["source"]]
+    experts = sum(len(source.get("expert", ())) for source in sources)
+    prior = {**recipe.raw.get("prior", {}), "k": max(1, min(recipe.prior.k, experts))}
+    raw = {**recipe.raw, "source": sources, "prior": prior}
+    return parse(f"{recipe.name}-limit-{tasks}", raw, recipe.path, recipe.lines)

@@ -1,0 +1,81 @@
+"""Writing a pack's folder: a changed copy that takes the old one's place, its hashes, and its model card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sglora_cli.config import PriorConfig
+from sglora_cli.files.atomic import copy_files, put_folder, scratch_folder, write_bytes
+from sglora_cli.files.hashes import file_hash
+from sglora_cli.files.text import write_json
+from sglora_cli.pack.manifest import MANIFEST
+from sglora_cli.pack.pack import Pack
+
+
+@contextmanager
+def edited(pack: Pack, target: Path | None = None) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A copy of the pack's folder and its manifest, to change; the new version when the block ends well.
+
+    The block adds, replaces or removes files of the copy and changes the manifest. The new version
+    is sealed and opened before it takes the place of the old one, or goes to `target`, whose lock
+    the caller holds (`shelves.changing`). Raises BadFile for a damaged pack: new hashes would hide the damage.
+    """
+    pack.check_whole()
+    target = target or pack.folder
+    with scratch_folder(target) as folder:
+        copy_files(pack.folder, folder, pack.manifest["files"])
+        manifest = {**pack.manifest, "tasks": [dict(task) for task in pack.manifest["tasks"]]}
+        yield folder, manifest
+        seal(folder, manifest)
+        Pack(folder).read_experts()
+        put_folder(folder, target)
+
+
+def seal(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write model card, hashes and manifest over a folder's files: it is a pack from now on."""
+    write_bytes(folder / "README.md", pack_card(manifest).encode())
+    (folder / MANIFEST).unlink(missing_ok=True)
+    manifest["files"] = {
+        path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    write_json(folder / MANIFEST, manifest)
+
+
+def pack_card(manifest: Mapping[str, Any]) -> str:
+    """The README.md of a pack: what it is for, made from what, and how to use it."""
+    prior = {**asdict(PriorConfig()), **manifest["prior"]}
+    lines = [
+        f"# {manifest['name']}",
+        "",
+        str(manifest["recipe"].get("summary", "A pack of LoRA experts for sglora.")),
+        "",
+        f"* backbone `{manifest['backbone']}`, fingerprint `{manifest['fingerprint']}`",
+        f"* LoRA of rank {manifest['layout']['rank']}, alpha {float(manifest['layout']['alpha']):g}, "
+        f"{len(manifest['layout']['sites'])} sites",
+        f"* K = {prior['k']}, tau = {prior['tau']:g}",
+        f"* generators: {', '.join(manifest['generators']) or 'merging rules only'}",
+        f"* made by {manifest['made_by']}",
+        "",
+        f'    sglora generate "a photo of a ..." --pack {manifest["name"]} -o adapter.safetensors',
+        "",
+        "| task | role | description | photos |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {_cell(task['key'])} | {_cell(task['role'])} | {_cell(task['description'])} | {_photos(task)} |"
+        for task in manifest["tasks"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """A text that stays in its cell of a Markdown table, and is no HTML."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _photos(task: Mapping[str, Any]) -> str:
+    return f"{task.get('train_photos', 'unknown')} + {task.get('test_photos', 'unknown')}"

@@ -1,0 +1,10 @@
+"""What a plugin is, and how the host lives with it.
+
+hookspecs    the questions a plugin is asked, on one screen
+contracts    what a plugin provides: backbones, data sets, captioners, generators, reporters
+values       what travels between host and plugin: tasks, photos, rows, reports
+host         loads plugins, keeps the registries, isolates what is broken
+guard        names the plugin in its exceptions and wrong answers
+validation   whether what a plugin gives fulfils its contract
+testing/     the conformance checks, for a plugin's own tests
+"""

@@ -1,0 +1,225 @@
+"""Loading plugins, and the registries they fill. One broken plugin never stops the others."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import pluggy
+
+from sglora_cli import network
+from sglora_cli.errors import PluginError, SgloraError, UnknownName, UsageError
+from sglora_cli.plugin import hookspecs
+from sglora_cli.plugin.contracts import Backbone, Captioner, Dataset, Generator, Reporter
+from sglora_cli.plugin.guard import Guarded
+from sglora_cli.plugin.validation import (
+    OURS,
+    check_hooks,
+    check_value,
+    check_version,
+    checked_list,
+    declared_version,
+    misspelt,
+)
+
+V = TypeVar("V")
+KINDS = ("backbone", "dataset", "captioner", "generator", "reporter")
+UPDATE = "uninstall or update it"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a plugin, and whose plugin it is."""
+
+    plugin: str
+    reason: str
+    hint: str = UPDATE
+
+
+class Registry(Mapping[str, V], Generic[V]):
+    """Named values of one kind, each with the plugin that owns it."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._items: dict[str, V] = {}
+        self._owners: dict[str, str] = {}
+        self._disputed: dict[str, str] = {}
+
+    def add(self, owner: str, name: str, value: V) -> None:
+        """Raises PluginError, naming both owners, when the name is taken: then nobody has it."""
+        if name in self._owners:
+            first = self._owners[name]
+            self._disputed[name] = f"{self.kind} {name!r} is given by both {first!r} and {owner!r}"
+            self._items.pop(name, None)
+            raise PluginError(self._disputed[name], f"uninstall one of {first!r} and {owner!r}")
+        guarded: Any = Guarded(value, f"{self.kind} {name!r} of plugin {owner!r}", self.kind)
+        self._items[name], self._owners[name] = guarded, owner
+
+    def owner(self, name: str) -> str:
+        return self._owners[name]
+
+    def __getitem__(self, name: str) -> V:
+        if name in self._items:
+            return self._items[name]
+        if name in self._disputed:
+            raise PluginError(self._disputed[name], "uninstall one of the two")
+        family, colon, member = name.partition(":")
+        if colon and hasattr(self._items.get(family), "member"):
+            found: V = self._items[family].member(member)  # type: ignore[attr-defined]
+            return found
+        raise UnknownName.of(self.kind, name, self._items)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+@dataclass
+class Host:
+    """All plugins of this machine, asked once."""
+
+    backbones: Registry[Backbone] = field(default_factory=lambda: Registry("backbone"))
+    datasets: Registry[Dataset] = field(default_factory=lambda: Registry("dataset"))
+    captioners: Registry[Captioner] = field(default_factory=lambda: Registry("captioner"))
+    generators: Registry[Generator] = field(default_factory=lambda: Registry("generator"))
+    reporters: Registry[Reporter] = field(default_factory=lambda: Registry("reporter"))
+    recipe_folders: list[Path] = field(default_factory=list)
+    plugins: dict[str, str] = field(default_factory=dict)
+    """Plugin name to the distribution it came with."""
+    problems: list[Problem] = field(default_factory=list)
+    remarks: list[Problem] = field(default_factory=list)
+    """What stops nothing and its author may want to know."""
+
+    @property
+    def registries(self) -> tuple[Registry[Any], ...]:
+        return self.backbones, self.datasets, self.captioners, self.generators, self.reporters
+
+    def registry_of(self, name: str, kind: str | None = None) -> Registry[Any]:
+        """Where a name is, of one kind or of any. Raises UnknownName, or UsageError where several kinds have it."""
+        asked = [r for r in self.registries if kind in (None, r.kind)]
+        found = [r for r in asked if name in r or (":" in name and name.partition(":")[0] in r)]
+        if len(found) > 1:
+            kinds = " or ".join(r.kind for r in found)
+            raise UsageError(f"{name!r} is the name of several plugins: {kinds}", f"pass --kind {found[0].kind}")
+        if not found:
+            raise UnknownName.of(kind or "plugin", name, [known for r in asked for known in r])
+        return found[0]
+
+    @classmethod
+    def load(cls, entry_points: Iterable[metadata.EntryPoint] | None = None) -> Host:
+        """Import every plugin and ask its hooks; what fails becomes a Problem."""
+        network.enforce()
+        host = cls()
+        manager = pluggy.PluginManager(hookspecs.PROJECT)
+        manager.add_hookspecs(hookspecs)
+        found = metadata.entry_points(group=hookspecs.GROUP) if entry_points is None else entry_points
+        for entry in sorted(found, key=lambda e: (not e.value.startswith("sglora_"), e.name, e.value)):
+            host._load(manager, entry)
+        return host
+
+    def _load(self, manager: pluggy.PluginManager, entry: metadata.EntryPoint) -> None:
+        name, distribution = entry.name, entry.dist.name if entry.dist else entry.name
+        try:
+            if name in self.plugins:
+                raise PluginError(f"two plugins are named {name!r}: {entry.value!r} is left out")
+            with self._heard(name):
+                plugin = entry.load()
+            declared = getattr(plugin, "SGLORA_API", None)
+            if declared is None:
+                self.remarks.append(Problem(name, "it does not say which plugin API it is made for", _SAY))
+            else:
+                check_version(declared, distribution)
+            check_hooks(plugin, self._questions())
+            manager.register(plugin, name=name)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a stranger's module may raise anything; a panic of Rust is no Exception
+            self.problems.append(_problem(name, _of_version(entry, distribution) or error))
+            return
+        self.plugins[name] = f"{distribution} {entry.dist.version}" if entry.dist else entry.value
+        for hook, take in self._questions().items():
+            function = getattr(plugin, hook, None)
+            if function is not None:
+                self._ask(name, hook, function, take)
+
+    @contextmanager
+    def _heard(self, plugin: str) -> Iterator[None]:
+        """What it prints to standard output, where results go, and what it warns of, become remarks."""
+        out = io.StringIO()
+        with redirect_stdout(out), warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("default")
+            yield
+        if text := out.getvalue().strip():
+            self.remarks.append(Problem(plugin, f"it prints to standard output: {text!r:.100}", "print nothing"))
+        for one in warned:
+            said = f"{one.category.__name__}: {one.message}"
+            self.remarks.append(Problem(plugin, f"it warns: {said!r:.200}", "import what is heavy when it is used"))
+
+    def _questions(self) -> dict[str, Callable[[str, Any], None]]:
+        return {
+            "sglora_backbones": lambda owner, value: self._register(self.backbones, Backbone, owner, value),
+            "sglora_datasets": lambda owner, value: self._register(self.datasets, Dataset, owner, value),
+            "sglora_captioners": lambda owner, value: self._register(self.captioners, Captioner, owner, value),
+            "sglora_generators": lambda owner, value: self._register(self.generators, Generator, owner, value),
+            "sglora_reporters": lambda owner, value: self._register(self.reporters, Reporter, owner, value),
+            "sglora_recipes": lambda owner, value: self.recipe_folders.append(_folder(value)),
+        }
+
+    def _ask(self, owner: str, hook: str, function: Callable[[], Any], take: Callable[[str, Any], None]) -> None:
+        try:
+            with self._heard(owner):
+                values = checked_list(function())
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # as above
+            self.problems.append(_problem(owner, error, f"{hook}: "))
+            return
+        for value in values:
+            try:
+                take(owner, value)
+            except Exception as error:  # as above; the other values are still good
+                self.problems.append(_problem(owner, error, f"{hook}: "))
+
+    def _register(self, registry: Registry[V], contract: type, owner: str, value: V) -> None:
+        check_value(registry.kind, contract, value)
+        registry.add(owner, value.name, value)  # type: ignore[attr-defined]
+        self.remarks += [Problem(owner, text, "rename it") for text in misspelt(registry.kind, contract, value)]
+
+
+_SAY = f'write SGLORA_API = "{OURS}" in its module'
+
+
+def _problem(plugin: str, error: BaseException, where: str = "") -> Problem:
+    if isinstance(error, SgloraError):
+        return Problem(plugin, where + error.message, error.hint or UPDATE)
+    if isinstance(error, SystemExit):
+        return Problem(plugin, f"{where}it calls sys.exit when it is {'asked' if where else 'imported'}")
+    return Problem(plugin, f"{where}{type(error).__name__}: {error}")
+
+
+def _of_version(entry: metadata.EntryPoint, distribution: str) -> PluginError | None:
+    """Whether a module that could not be imported says that it is made for another API."""
+    try:
+        if (declared := declared_version(entry)) is not None:
+            check_version(declared, distribution)
+    except PluginError as error:
+        return error
+    return None
+
+
+def _folder(value: Any) -> Path:
+    path = Path(value)
+    if not path.is_dir():
+        raise PluginError(f"{path} is no folder of recipes")
+    return path

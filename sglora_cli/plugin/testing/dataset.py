@@ -1,0 +1,77 @@
+"""The conformance checks of data sets."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from sglora_cli.errors import SgloraError
+from sglora_cli.files.images import read_image
+from sglora_cli.plugin.contracts import Dataset
+from sglora_cli.plugin.testing.toys import ask
+
+
+def tasks_are_sorted_and_named(dataset: Dataset, root: Path) -> None:
+    """tasks gives at least one task, sorted by name and each once; all say of which data set they are."""
+    tasks = dataset.tasks(root)
+    ask(len(tasks) > 0, f"there is no task in {root}", "raise Unavailable where there is nothing")
+    names = [task.name for task in tasks]
+    ask(names == sorted(names), "tasks must be sorted by name")
+    ask(len(set(names)) == len(names), "two tasks have one name")
+    for task in tasks:
+        ask(task.dataset != "", f"task {task.name!r} says no data set", "its folder's name, or the plugin's")
+        ask(task.description.strip() != "", f"task {task.name!r} has no description")
+
+
+def photos_are_there(dataset: Dataset, root: Path) -> None:
+    """Every photo is a file with captions that are not empty; the first of each task can be read."""
+    for task in dataset.tasks(root):
+        photos = [photo for side in task.photos.values() for photo in side]
+        ask(len(photos) > 0, f"task {task.name!r} has no photo")
+        for photo in photos:
+            ask(photo.path.is_file(), f"{photo.path} does not exist")
+            good = len(photo.captions) > 0 and all(isinstance(c, str) and c.strip() for c in photo.captions)
+            ask(good, f"{photo.path} has no caption, or an empty one")
+            known = not task.classes or (len(photo.captions) == 1 and photo.captions[0] in task.classes)
+            ask(known, f"{photo.path}: {photo.captions!r:.100} is none of the classes of task {task.name!r}")
+        read_image(photos[0].path)
+
+
+def splits_are_apart(dataset: Dataset, root: Path) -> None:
+    """Splits are train and test, and no photo of a task is in both."""
+    for task in dataset.tasks(root):
+        ask(set(task.photos) <= {"train", "test"}, f"task {task.name!r} has splits {sorted(task.photos)}")
+        train, test = ({photo.path for photo in task.photos.get(split, ())} for split in ("train", "test"))
+        both = sorted(map(str, train & test))
+        ask(not both, f"task {task.name!r} trains and tests on {both[0] if both else ''}")
+
+
+def the_same_every_time(dataset: Dataset, root: Path) -> None:
+    """tasks, and images where there is one, give the same when they are asked again."""
+    ask(list(dataset.tasks(root)) == list(dataset.tasks(root)), "tasks gives something else the second time")
+    listing = getattr(dataset, "images", None)
+    if listing is not None:
+        found = [one.image for one in listing(root)]
+        ask(found == [one.image for one in listing(root)], "images gives something else the second time")
+        ask(len(set(found)) == len(found), "images lists an image twice")
+
+
+def an_empty_folder_is_refused(dataset: Dataset, root: Path) -> None:
+    """A folder without the data set is answered with Unavailable or another error of sglora, not with no tasks."""
+    with tempfile.TemporaryDirectory() as empty:
+        try:
+            dataset.tasks(Path(empty))
+        except SgloraError as error:
+            ask(error.message != "", "the error says nothing")
+            return
+    ask(False, "an empty folder is taken for the data set", "raise Unavailable, and say what belongs there")
+
+
+DATASET_CHECKS: tuple[Callable[[Dataset, Path], None], ...] = (
+    tasks_are_sorted_and_named,
+    photos_are_there,
+    splits_are_apart,
+    the_same_every_time,
+    an_empty_folder_is_refused,
+)

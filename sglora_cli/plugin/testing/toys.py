@@ -1,0 +1,108 @@
+"""What the conformance kits share: asking, and material small enough to learn from in a second.
+
+Shapes: E experts, T training tasks, M states of a task, D embedding, P numbers of an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.config import PriorConfig
+from sglora_cli.errors import PluginError
+from sglora_cli.lora.layout import Layout, Site
+from sglora_cli.lora.prior import Prior, prior
+from sglora_cli.plugin.values import Material
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+LAYOUT = Layout((Site("layers.0.q", 5, 7), Site("layers.0.k", 3, 7), Site("layers.0.v", 7, 4)), 2, 4.0)
+"""Of the toy experts: sites of odd and different sizes."""
+EXPERTS, TASKS, STATES, WIDTH = 4, 6, 5, 8
+
+
+def ask(good: bool, message: str, hint: str = "") -> None:
+    """Raises PluginError with the message, where something is not as it should be."""
+    if not good:
+        raise PluginError(message, hint)
+
+
+def run_check(check: Callable[..., None], *subject: Any) -> str:
+    """What is wrong, in a sentence; "" for a plugin that passes. Whatever a plugin raises is an answer too."""
+    try:
+        check(*subject)
+    except PluginError as error:
+        return error.message
+    except Exception as error:  # a stranger's code may raise anything
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def run_all(checks: Sequence[Callable[..., None]], *subject: Any) -> None:
+    """Raises PluginError with everything that is wrong."""
+    wrong = {check.__name__: message for check in checks if (message := run_check(check, *subject))}
+    ask(not wrong, "; ".join(f"{name}: {message}" for name, message in wrong.items()))
+
+
+def images(count: int = 3) -> list[Image]:
+    """Pictures of noise in several sizes; the same at every call."""
+    from PIL import Image
+
+    dice = torch.Generator().manual_seed(0)
+    sizes = ((320, 240), (200, 300), (256, 256))
+    return [
+        Image.frombytes("RGB", (w, h), bytes(torch.randint(256, (w * h * 3,), generator=dice).tolist()))
+        for w, h in (sizes[i % 3] for i in range(count))
+    ]
+
+
+class ToyExperts:
+    """Experts in memory whose adapters follow from their embeddings."""
+
+    def __init__(self) -> None:
+        self.names: Sequence[str] = [f"toys/{n}" for n in range(EXPERTS)]
+        self.layout = LAYOUT
+        self.unit_TD = _unit(EXPERTS + TASKS)
+        dice = torch.Generator().manual_seed(1)
+        self.way_DP = torch.randn(WIDTH, LAYOUT.size, generator=dice) / 3
+        self.mean_EP = LAYOUT.initial(0) + self.unit_TD[:EXPERTS] @ self.way_DP
+        self.variance_EP = torch.full_like(self.mean_EP, 1e-4)
+
+    def means(self, rows: Sequence[int] | None = None) -> Tensor:
+        return self.mean_EP if rows is None else self.mean_EP[list(rows)]
+
+    def variances(self, rows: Sequence[int] | None = None) -> Tensor:
+        return self.variance_EP if rows is None else self.variance_EP[list(rows)]
+
+    def prior(self, row: int) -> Prior:
+        return prior(self.unit_TD[row], self.unit_TD[:EXPERTS], self, PriorConfig(k=2))
+
+
+def material(experts: ToyExperts) -> Material:
+    """Training tasks whose adapters follow from their sentences as the experts' do, with noise."""
+    dice = torch.Generator().manual_seed(2)
+    mean_TP = LAYOUT.initial(0) + experts.unit_TD[EXPERTS:] @ experts.way_DP
+    states_TMP = mean_TP[:, None] + 0.01 * torch.randn(TASKS, STATES, LAYOUT.size, generator=dice)
+    return Material(
+        experts=experts,
+        tasks=tuple(f"toys/{EXPERTS + t}" for t in range(TASKS)),
+        states=lambda t: states_TMP[t],
+        rows=lambda t, rows: states_TMP[t, list(rows)],
+        states_of_task=STATES,
+        priors=[experts.prior(EXPERTS + t) for t in range(TASKS)],
+        joint_P=mean_TP.mean(dim=0),
+        start_P=LAYOUT.initial(0),
+        recall=lambda t, adapters_SP: 100 / (1 + (adapters_SP - mean_TP[t]).square().sum(dim=1)),
+        seed=0,
+        note=lambda text: None,
+    )
+
+
+def _unit(count: int) -> Tensor:
+    vectors_TD = torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(3))
+    return vectors_TD / vectors_TD.norm(dim=1, keepdim=True)

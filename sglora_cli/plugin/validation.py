@@ -1,0 +1,173 @@
+"""Whether what a plugin gives is what its contract asks for, said so that its author can mend it.
+
+A fault keeps a value out; a remark is only shown by `sglora plugins doctor`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Collection, Iterable
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from sglora_cli.errors import PluginError
+from sglora_cli.plugin.contracts import API_VERSION, OPTIONAL
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+_DECLARED = re.compile(r"^SGLORA_API\s*(?::\s*\w+\s*)?=\s*[\"']([^\"'\n]*)[\"']", re.MULTILINE)
+_VERSION = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?")
+OURS = ".".join(map(str, API_VERSION))
+"""The plugin API of this sglora, as a plugin's `SGLORA_API` would say it."""
+
+
+def check_version(declared: Any, distribution: str) -> None:
+    """Raises PluginError for a plugin made for another API; the hint is the command that mends it.
+
+    A plugin of the same major version fits if it asks for no newer minor one; "1" is "1.0".
+    """
+    found = _VERSION.fullmatch(declared) if isinstance(declared, str) else None
+    if found is None:
+        raise PluginError(f"SGLORA_API must be a text like {OURS!r}, got {declared!r:.100}", f'SGLORA_API = "{OURS}"')
+    major, minor = int(found[1]), int(found[2] or 0)
+    if major != API_VERSION[0] or minor > API_VERSION[1]:
+        update = "sglora" if (major, minor) > API_VERSION else distribution
+        raise PluginError(
+            f"it is made for version {declared} of the plugin API, this sglora has {OURS}",
+            f"pip install --upgrade {update}",
+        )
+
+
+def declared_version(entry: metadata.EntryPoint) -> str | None:
+    """The SGLORA_API of a module that cannot be imported, read from its text; None where it says none."""
+    try:
+        spec = find_spec(entry.module)
+        text = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+    except Exception:  # whatever kept it from being imported may strike again
+        return None
+    found = _DECLARED.search(text)
+    return found[1] if found else None
+
+
+def check_hooks(plugin: Any, hooks: Collection[str]) -> None:
+    """Raises PluginError for a hook there is none of, or one that is no function without arguments."""
+    for name in sorted(n for n in dir(plugin) if n.startswith("sglora_")):
+        function = getattr(plugin, name)
+        close = difflib.get_close_matches(name, hooks, n=1, cutoff=0.8)
+        if name not in hooks:
+            if hasattr(function, "sglora_impl") or (inspect.isfunction(function) and close):
+                known = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(sorted(hooks))}"
+                raise PluginError(f"there is no hook {name!r}", known)
+        elif not callable(function) or not _takes(function, ()):
+            raise PluginError(f"the hook {name} must be a function without arguments", f"def {name}(): return [...]")
+
+
+def checked_list(values: Any) -> list[Any]:
+    """What a hook returned. Raises PluginError for anything but a list."""
+    if not isinstance(values, list | tuple):
+        what = "nothing" if values is None else f"{type(values).__name__}"
+        raise PluginError(f"it must return a list, got {what}", "return [...], also of a single value")
+    return list(values)
+
+
+def check_value(kind: str, contract: type, value: Any) -> None:
+    """Raises PluginError, with all that is wrong, for a value that does not fulfil its contract."""
+    called = type(value).__name__
+    if isinstance(value, type):
+        raise PluginError(f"{value.__name__} is a class, not a {kind}", f"return {value.__name__}()")
+    lacking = [name for name in members(contract) if not hasattr(value, name)]
+    if lacking:
+        hint = "; ".join(_instead(value, name, contract) for name in lacking if _instead(value, name, contract))
+        raise PluginError(f"{called} lacks {', '.join(lacking)}, so it is no {kind}", hint)
+    faults = [fault for name in _fields(contract) if (fault := _wrong_field(contract, value, name))]
+    if isinstance(value.name, str) and not NAME.fullmatch(value.name):
+        faults.append(
+            f"the name {value.name!r:.100} may have letters, digits and .+-_ only, and starts with one of the first two"
+        )
+    faults += [fault for name in _methods(contract) if (fault := _wrong_method(name, _method(contract, name), value))]
+    optional = OPTIONAL[kind]
+    faults += [fault for name, takes in optional.items() if (fault := _wrong_optional(name, takes, value))]
+    if faults:
+        raise PluginError(f"{called} is no {kind}: {'; '.join(faults)}")
+
+
+def misspelt(kind: str, contract: type, value: Any) -> list[str]:
+    """Public members that look as if an optional one of the contract was meant, as remarks."""
+    known = {*members(contract), *OPTIONAL[kind]}
+    found = []
+    for name in _own(value):
+        close = difflib.get_close_matches(name, OPTIONAL[kind], n=1, cutoff=0.8)
+        if name not in known and close and not hasattr(value, close[0]):
+            found.append(f"{kind} {value.name!r} has {name!r}, which nobody asks for: did you mean {close[0]!r}?")
+    return found
+
+
+def members(contract: type) -> list[str]:
+    return sorted({*_fields(contract), *_methods(contract)})
+
+
+def _fields(contract: type) -> Iterable[str]:
+    return contract.__annotations__
+
+
+def _methods(contract: type) -> list[str]:
+    return sorted(n for n, value in vars(contract).items() if callable(value) and not n.startswith("_"))
+
+
+def _method(contract: type, name: str) -> tuple[str, ...]:
+    """The arguments the host calls it with."""
+    return tuple(inspect.signature(getattr(contract, name)).parameters)[1:]
+
+
+def _own(value: Any) -> list[str]:
+    return [name for name in dir(value) if not name.startswith("_")]
+
+
+def _instead(value: Any, name: str, contract: type) -> str:
+    others = [n for n in _own(value) if n not in members(contract)]
+    close = difflib.get_close_matches(name, others, n=1, cutoff=0.7)
+    return f"{name}: did you mean it by {close[0]!r}?" if close else ""
+
+
+def _wrong_field(contract: type, value: Any, name: str) -> str:
+    kinds = {"str": str, "bool": bool}
+    kind, found = kinds.get(str(contract.__annotations__[name])), getattr(value, name)
+    if kind is not None and not isinstance(found, kind):
+        return f"{name} must be {'a text' if kind is str else 'True or False'}, got {found!r:.100}"
+    if kind is str and (not found.strip() or not found.isprintable()):
+        return f"{name} must be one line of text, got {found!r:.100}"
+    return ""
+
+
+def _wrong_method(name: str, takes: tuple[str, ...], value: Any) -> str:
+    function = getattr(value, name)
+    if not callable(function):
+        return f"{name} must be a method, got {function!r:.100}"
+    if not _takes(function, takes):
+        return f"{name}{_signature(function)} cannot be called as {name}({', '.join(takes)})"
+    return ""
+
+
+def _wrong_optional(name: str, takes: tuple[str, ...] | None, value: Any) -> str:
+    if takes is None or getattr(value, name, None) is None:
+        return ""
+    return _wrong_method(name, takes, value)
+
+
+def _takes(function: Any, arguments: tuple[str, ...]) -> bool:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a function of C may not say
+        return True
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
+
+
+def _signature(function: Any) -> str:
+    return f"({', '.join(inspect.signature(function).parameters)})"

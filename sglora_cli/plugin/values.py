@@ -1,0 +1,173 @@
+"""The values that travel between host and plugins, and the names of the reference methods. No torch at import time.
+
+Shapes, here and everywhere: E experts, K selected experts, M states of a task, P numbers of
+an adapter, D embedding width, T tasks or adapters, N images, C captions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from sglora_cli.files.tensors import Checkpoint
+    from sglora_cli.lora.layout import Layout
+    from sglora_cli.lora.prior import Prior
+
+
+ROLES = ("expert", "training", "unseen")
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image file and the captions that describe it (at least one)."""
+
+    path: Path
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One semantic category of a data set: its pairs, and the sentence that describes it."""
+
+    dataset: str
+    name: str
+    description: str
+    photos: Mapping[str, Sequence[Photo]] = field(repr=False)
+    """Split ("train", "test") to photos."""
+    classes: Sequence[str] = ()
+    """Of a classification task: the names its photos are sorted into; a photo's one caption is then its class."""
+
+    @property
+    def key(self) -> str:
+        """`flowers/rose`: unique in a pack, and the name of its files there."""
+        return f"{self.dataset}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An image of a data set that may have no captions yet."""
+
+    image: str
+    """Its path below the data set's folder, as captions.jsonl names it."""
+    path: Path
+    tasks: tuple[str, ...]
+    """Tasks it belongs to, sorted; at least one."""
+    split: str
+
+    @property
+    def shows(self) -> str:
+        """What the prompt of a captioner says the image is a photo of."""
+        return " and ".join(self.tasks)
+
+
+class Experts(Protocol):
+    """The expert repository of a pack (Eq. 5), read when asked."""
+
+    names: Sequence[str]
+    layout: Layout
+
+    def means(self, rows: Sequence[int] | None = None) -> Tensor:
+        """mu of all or some experts: (E, P) float32."""
+
+    def variances(self, rows: Sequence[int] | None = None) -> Tensor:
+        """Element-wise sigma^2: (E, P) float32."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a generator may learn from: experts and training tasks, nothing of an unseen one."""
+
+    experts: Experts
+    tasks: Sequence[str]
+    states: Callable[[int], Tensor]
+    """All saved adapters of training task t, in memory: (M, P)."""
+    rows: Callable[[int, Sequence[int]], Tensor]
+    """Some of them, read from disk: (number of rows, P)."""
+    states_of_task: int
+    """M."""
+    priors: Sequence[Prior]
+    """The prior of each training task's description."""
+    joint_P: Tensor
+    """One adapter trained on the seen tasks together; NaN in a fold, where some of them count as unseen."""
+    start_P: Tensor | None
+    """The warm-up's, trained on the experts together, so unseen to it are all training tasks; None without one."""
+    recall: Callable[[int, Tensor], Tensor]
+    """Of training task t and adapters (S, P): mean recall (S,) on its photos, in percent; accuracy if it has classes.
+    Nothing unseen is in it; a fit that looks at it should ask for adapters that have not seen task t."""
+    seed: int
+    note: Callable[[str], None]
+    """Say how it goes."""
+    checkpoint: Checkpoint | None = None
+    """Where a long fit may keep how far it got. Interrupted, `fit` is called again with the same one."""
+    device: str = "cpu"
+    """Where the backbone computes, and a fit may, too. Every tensor here is in the CPU's memory."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured number."""
+
+    method: str
+    dataset: str
+    task: str
+    sample: int
+    direction: str
+    """"I2T" or "T2I": recall at k. "ACC": top-1 accuracy of a classification task, k = 1."""
+    k: int
+    value: float
+    """In percent."""
+    seed: int = 0
+    """Of the draws of a generator that samples."""
+    hits: str = field(default="", repr=False)
+    """Which queries were right, packed as rows_files.py says; "" where nobody kept it."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a reporter may print."""
+
+    pack: str
+    rows: Sequence[Row]
+    labels: Mapping[str, str]
+    """Method name to its label, in the order of the table."""
+    differences: Mapping[tuple[str, str, int], tuple[float, float, float]]
+    """(method, direction, k) -> mean difference to `against`, and its 95 % interval, in points."""
+    against: str
+    notes: Sequence[str] = ()
+    paper: bool = False
+    """Whether the paper's numbers shall stand beside the measured ones, where the protocol is the paper's."""
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    """How it was measured: backbone, rank, k, and the data sets the experts come from."""
+
+
+@dataclass(frozen=True)
+class TaskTensors:
+    """A task's photos behind the frozen parts: stems (N, ...) float16, texts (C, D), caption -> photo.
+
+    Of a classification task: text_CD are the heads of its classes, label_of is photo -> class, image_of is empty.
+    """
+
+    name: str
+    stem_N: Tensor = field(repr=False)
+    text_CD: Tensor = field(repr=False)
+    image_of: tuple[int, ...] = field(repr=False)
+    label_of: tuple[int, ...] = field(default=(), repr=False)
+    mirror: TaskTensors | None = field(default=None, repr=False)
+    """The same photos and captions left to right."""
+
+    def to(self, device: torch.device) -> TaskTensors:
+        """The same, with its tensors on a device: a step there then waits for no copy."""
+        mirror = self.mirror.to(device) if self.mirror else None
+        return replace(self, stem_N=self.stem_N.to(device), text_CD=self.text_CD.to(device), mirror=mirror)
+
+
+ORACLE = "oracle"
+CHANCE = "chance"
+ZERO = "zero-shot"
+AGAINST = "top-k"

@@ -1,0 +1,177 @@
+"""What a figure shows: numbers and names, before anything is drawn. No torch, no plotting library.
+
+Every chart gives its numbers as a table too: for who cannot see the figure, or wants to compute with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sglora_cli.bench.rows import averages, table
+from sglora_cli.bench.tables import CEILING, FLOOR, GAIN_K, UNTRAINED, Table, measure, only
+from sglora_cli.plugin.values import Report
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A bar a method. `low` and `high` are None where there is no interval."""
+
+    axis: str
+    names: Sequence[str]
+    values: Sequence[float]
+    low: Sequence[float | None]
+    high: Sequence[float | None]
+    line: tuple[str, float] | None
+    """The method the intervals compare with, and its value."""
+    aside: Sequence[bool]
+    """Methods that do not compete: the Oracle, chance."""
+
+    def table(self) -> Table:
+        body = [["method", self.axis, "low", "high"]]
+        for name, value, low, high in zip(self.names, self.values, self.low, self.high, strict=True):
+            body.append([name, f"{value:.2f}", *("" if end is None else f"{end:.2f}" for end in (low, high))])
+        return body
+
+
+@dataclass(frozen=True)
+class Lines:
+    """One line a method over common x values, and methods that do not depend on x."""
+
+    x_axis: str
+    y_axis: str
+    x: Sequence[int]
+    lines: Mapping[str, Sequence[float]]
+    levels: Mapping[str, float]
+    mark: int
+    """The x value that the pack uses."""
+
+    def table(self) -> Table:
+        body = [[self.x_axis, *self.lines, *self.levels]]
+        for i, x in enumerate(self.x):
+            values = [*(line[i] for line in self.lines.values()), *self.levels.values()]
+            body.append([str(x), *(f"{value:.2f}" for value in values)])
+        return body
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Named points in groups. `correlation` is Spearman's, None where it does not exist."""
+
+    x_axis: str
+    y_axis: str
+    groups: Mapping[str, Sequence[tuple[str, float, float]]]
+    """Group to (name, x, y)."""
+    correlation: float | None = None
+    zero: bool = False
+    """Whether y = 0 means "no difference" and gets a line."""
+
+    def table(self) -> Table:
+        points = [(group, *point) for group, points in self.groups.items() for point in points]
+        body = [["group", "name", self.x_axis, self.y_axis]]
+        return body + [[group, name, f"{x:.3f}", f"{y:.2f}"] for group, name, x, y in points]
+
+
+@dataclass(frozen=True)
+class Stacks:
+    """One bar of parts that sum to 1 for each name; a part is (name, group, share)."""
+
+    axis: str
+    names: Sequence[str]
+    parts: Sequence[Sequence[tuple[str, str, float]]]
+
+    def table(self) -> Table:
+        most = max((len(parts) for parts in self.parts), default=0)
+        body = [["task", *(f"expert {n + 1}" for n in range(most))]]
+        for name, parts in zip(self.names, self.parts, strict=True):
+            cells = [f"{group}/{part} {share:.3f}" for part, group, share in parts]
+            body.append([name, *cells, *[""] * (most - len(cells))])
+        return body
+
+
+@dataclass(frozen=True)
+class Map:
+    """Points without axes: (name, kind, group, x, y). Kinds differ by shape, groups by colour."""
+
+    points: Sequence[tuple[str, str, str, float, float]]
+
+    def table(self) -> Table:
+        body = [["kind", "group", "name", "x", "y"]]
+        return body + [[kind, group, name, f"{x:.2f}", f"{y:.2f}"] for name, kind, group, x, y in self.points]
+
+
+Chart = Bars | Lines | Scatter | Stacks | Map
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its words. `name` is its file name without the ending."""
+
+    name: str
+    title: str
+    chart: Chart
+    caption: str
+    alt: str
+    """What the figure shows, for who cannot see it; the numbers are in the table."""
+
+
+def bars(report: Report, direction: str) -> Figure:
+    """Recall@1 (or accuracy) of every method, best first, with intervals of the paired difference to one of them.
+
+    An interval is drawn around a bar's end: value of `against` + interval of the difference. So a bar whose interval
+    does not reach the line differs from `against`.
+    """
+    cell = (direction, GAIN_K)
+    value = {method: cells[cell] for method, cells in averages(only(report, *cell)).items()}
+    order = sorted((m for m in report.labels if m in value), key=lambda m: (m == FLOOR, -value[m]))
+    base = value.get(report.against)
+    low: list[float | None] = []
+    high: list[float | None] = []
+    for method in order:
+        gap = report.differences.get((method, *cell)) if base is not None and method != report.against else None
+        low.append(None if gap is None or base is None else base + gap[1])
+        high.append(None if gap is None or base is None else base + gap[2])
+    label = report.labels.get(report.against, report.against)
+    axis = measure(direction)
+    chart = Bars(
+        axis,
+        [report.labels[m] for m in order],
+        [value[m] for m in order],
+        low,
+        high,
+        None if base is None else (label, base),
+        [m in (CEILING, FLOOR) for m in order],
+    )
+    highest = next((report.labels[m] for m in order if m not in (CEILING, FLOOR)), "none")
+    alt = f"Bar chart of {axis}; {highest} has the highest mean."
+    caption = _bars_caption(report, direction, label if base is not None else "")
+    return Figure(f"bars-{direction.lower()}", axis, chart, caption, alt)
+
+
+def _bars_caption(report: Report, direction: str, against: str) -> str:
+    tasks = len({(row.dataset, row.task) for row in report.rows if row.direction == direction})
+    caption = f"{measure(direction)}, mean over {tasks} unseen task{'s' * (tasks != 1)}."
+    if against:
+        caption += (
+            f" Whiskers: 95 % interval of the difference to {against}, drawn around its value (paired bootstrap over "
+            "tasks and, where rows tell, queries, seeds and draws); a whisker that does not reach the dashed line is a "
+            "difference."
+        )
+    return caption
+
+
+def gains(report: Report, method: str) -> dict[tuple[str, str], float]:
+    """(dataset, task) -> value of `method` minus zero-shot at k = 1, in points, mean over the directions."""
+    found = table(report.rows)
+    result = {}
+    for task, cells in found.get(method, {}).items():
+        zero = found.get(UNTRAINED, {}).get(task, {})
+        gaps = [cells[cell] - zero[cell] for cell in cells if cell[1] == GAIN_K and cell in zero]
+        if gaps:
+            result[task] = sum(gaps) / len(gaps)
+    return result
+
+
+def featured(report: Report, preferred: str) -> str:
+    """The method that figures of one method are about: the pack's own generator if it was measured, else `against`."""
+    return preferred if any(row.method == preferred for row in report.rows) else report.against

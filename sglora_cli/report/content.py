@@ -1,0 +1,83 @@
+"""What a report shows: all figures that rows, pack and photos allow, and why the others are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sglora_cli.bench import tables
+from sglora_cli.config import BenchConfig
+from sglora_cli.generate.session import Session
+from sglora_cli.pack.library import places
+from sglora_cli.pack.pack import Pack
+from sglora_cli.report import charts
+from sglora_cli.report.charts import Figure
+from sglora_cli.report.examples import Strip, strips
+from sglora_cli.report.figures import Exhibits, contributions, draw_maps, k_sweep, similarity_to_gain, task_map
+from sglora_cli.report.load import Measured
+from sglora_cli.report.plot import needs
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything the page shows. `missing`: a figure's title to why it is not there."""
+
+    measured: Measured
+    figures: Sequence[Figure]
+    strips: Sequence[Strip] = ()
+    method: str = ""
+    """The label of the method that the strips are of."""
+    missing: Mapping[str, str] | None = None
+
+
+Made = charts.Figure | list[charts.Figure] | None
+_OF_A_PACK: dict[str, tuple[Callable[[Exhibits], Made], str]] = {
+    "Expert contributions": (contributions, "the pack lists no measured task as unseen"),
+    "Similarity and gain": (similarity_to_gain, "zero-shot or the method was not measured"),
+    "R@1 against K": (
+        k_sweep,
+        "the pack carries no evaluation of these tasks, or no such method was measured",
+    ),
+    "Adapters of all tasks": (task_map, "there are too few adapters for t-SNE"),
+    "Draws for a task": (
+        draw_maps,
+        "the pack carries no Oracle of these tasks, or its generator does not draw",
+    ),
+}
+_PHOTOS = "Retrieval examples"
+
+
+def gather(measured: Measured, session: Session | None, data: Path | None, config: BenchConfig) -> Content:
+    """All figures there can be. A figure that cannot be made is listed with the reason instead.
+
+    Raises Mismatch if the rows are of another pack, Unavailable if a library or a backbone is not installed.
+    """
+    figures = [charts.bars(measured.report, direction) for direction in tables.directions(measured.report)]
+    if session is None:
+        missing = dict.fromkeys((*_OF_A_PACK, _PHOTOS), "needs the pack that was measured: pass --pack")
+        return Content(measured, figures, missing=missing)
+    needs("sklearn", "scikit-learn")  # before the minute that K takes
+    shown = Exhibits(session, measured.report, config, measured.fingerprint, _others(measured, session))
+    missing = {}
+    for title, (make, reason) in _OF_A_PACK.items():
+        made = make(shown)
+        if not made:
+            missing[title] = reason
+        figures += made if isinstance(made, list) else [made] if made else []
+    found = []
+    if data is None:
+        missing[_PHOTOS] = "needs the photos: pass --data"
+    else:
+        found = strips(shown, data) if shown.usable([shown.method]) else []
+        if not found:
+            missing[_PHOTOS] = "no retrieval task was measured with one method, or no caption changes its rank"
+    return Content(measured, figures, found, shown.label, missing)
+
+
+def _others(measured: Measured, session: Session) -> tuple[Pack, ...]:
+    """The other packs that the measured tasks came from, as far as this machine has them."""
+    known = {
+        place.name: place for place in places(session.host.recipe_folders)
+    }  # by name only: rows may be a stranger's
+    return tuple(Pack(known[name].folder) for name in measured.on if name in known)

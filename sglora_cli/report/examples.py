@@ -1,0 +1,96 @@
+"""What a generated adapter does to a caption's five best photos: the largest rise and the largest fall of a data set.
+
+Shapes: N images, C captions, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sglora_cli.bench.retrieval import DIRECTIONS, ranks
+from sglora_cli.data.encode import encode_images
+from sglora_cli.data.features import task_tensors
+from sglora_cli.pack.recipe_parser import parse
+from sglora_cli.plugin.values import Photo, Task
+from sglora_cli.report.figures import Exhibits
+from sglora_cli.system.progress import progress
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One caption, and the photos of its task that are nearest to it without and with the adapter."""
+
+    dataset: str
+    task: str
+    caption: str
+    right: Path
+    """The photo that the caption is of."""
+    before: Sequence[Path]
+    after: Sequence[Path]
+    rank_before: int
+    rank_after: int
+
+    @property
+    def change(self) -> float:
+        """Of 1 / rank: what happens at the top counts."""
+        return 1 / self.rank_after - 1 / self.rank_before
+
+
+def strips(shown: Exhibits, data: Path) -> list[Strip]:
+    """For each data set the caption with the largest rise and the one with the largest fall, if there is one.
+
+    All captions of the measured unseen tasks were compared; text to image, one draw of the method. Raises
+    Unavailable, UnknownName or BadFile if the photos are not there.
+    """
+    best: dict[str, list[Strip]] = {}
+    for task in progress(_tasks(shown, data), "photos"):
+        found = list(_of_task(shown, task))
+        for strip in (max(found, key=lambda s: s.change), min(found, key=lambda s: s.change)):
+            best.setdefault(task.dataset, []).append(strip)
+    result = []
+    for several in best.values():
+        rise, fall = max(several, key=lambda s: s.change), min(several, key=lambda s: s.change)
+        result += [strip for strip in (rise, fall) if strip.change and (strip is rise) == (strip.change > 0)]
+    return result
+
+
+def _tasks(shown: Exhibits, data: Path) -> list[Task]:
+    """The unseen tasks that were measured as retrieval, with their photos."""
+    wanted = {(row.dataset, row.task) for row in shown.report.rows if row.direction in DIRECTIONS}
+    datasets = {dataset for dataset, _ in wanted}
+    found: dict[tuple[str, str], Task] = {}
+    for recipe in (parse(pack.name, pack.manifest["recipe"]) for pack in shown.sources):
+        for source in recipe.sources:
+            if source.name in datasets:
+                tasks = source.tasks(shown.session.host, data, recipe.template)["unseen"]
+                found |= {(task.dataset, task.name): task for task in tasks}
+    return [task for name, task in found.items() if name in wanted and name in shown.priors]
+
+
+def _of_task(shown: Exhibits, task: Task) -> Iterator[Strip]:
+    photos: Sequence[Photo] = task.photos["test"]
+    model, pack = shown.session.model, shown.session.pack
+    tensors = task_tensors(model, task.key, photos)
+    prior = shown.priors[task.dataset, task.name]
+    adapter_P = shown.draw(shown.method, prior)[0]
+    both_SND = encode_images(model, pack.layout, tensors, torch.stack([torch.zeros_like(adapter_P), adapter_P]))
+    text_CD = tensors.text_CD.float()
+    scores = [image_ND @ text_CD.T for image_ND in both_SND]
+    (_, before_C), (_, after_C) = (ranks(scores_NC, tensors.image_of) for scores_NC in scores)
+    captions = [caption for photo in photos for caption in photo.captions]
+    for c, caption in enumerate(captions):
+        before, after = (_top(photos, scores_NC[:, c]) for scores_NC in scores)
+        right = photos[tensors.image_of[c]].path
+        yield Strip(task.dataset, task.name, caption, right, before, after, int(before_C[c]), int(after_C[c]))
+
+
+def _top(photos: Sequence[Photo], scores_N: Tensor) -> list[Path]:
+    order = torch.sort(scores_N, descending=True, stable=True).indices[:TOP].tolist()
+    return [photos[i].path for i in order]

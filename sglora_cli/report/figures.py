@@ -1,0 +1,272 @@
+"""Figures that need the pack beside the rows: what a sentence leans on, what K does, where adapters lie.
+
+Shapes: T tasks, E experts, D embedding, P numbers of an adapter, S adapters of one task, N points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sglora_cli.bench.ablations import SWEPT, by_k, varied
+from sglora_cli.bench.measure import Measurer
+from sglora_cli.bench.ranking import correlation
+from sglora_cli.bench.rows import averages
+from sglora_cli.bench.tables import CEILING, GAIN_K, UNTRAINED, directions, measure
+from sglora_cli.bench.tasks import of_other
+from sglora_cli.config import BenchConfig
+from sglora_cli.errors import Mismatch
+from sglora_cli.generate.session import Session
+from sglora_cli.lora.prior import Prior
+from sglora_cli.pack.pack import Pack, UnseenTask, file_name
+from sglora_cli.plugin.contracts import Fitted
+from sglora_cli.plugin.values import Report
+from sglora_cli.report.charts import Figure, Lines, Map, Scatter, Stacks, featured, gains
+from sglora_cli.report.plot import needs
+from sglora_cli.system.progress import progress
+
+
+@dataclass(frozen=True)
+class Exhibits:
+    """A report and the pack it is about. Raises Mismatch if the rows are of another pack, or another build of it."""
+
+    session: Session
+    report: Report
+    config: BenchConfig
+    fingerprint: str = ""
+    """Of the backbone that the rows were measured with, where they say it."""
+    others: Sequence[Pack] = ()
+    """Packs that carry measured tasks which this one does not."""
+
+    def __post_init__(self) -> None:
+        own = self.session.pack.fingerprint
+        if self.fingerprint not in ("", own):
+            raise Mismatch(
+                f"the rows were measured with backbone fingerprint {self.fingerprint}, this pack is for {own}",
+                "measure again with this pack",
+            )
+        if self.session.pack.name != self.report.pack:
+            raise Mismatch(
+                f"the rows are of pack {self.report.pack!r}, not of {self.session.pack.name!r}",
+                f"pass --pack {self.report.pack}",
+            )
+
+    @property
+    def sources(self) -> list[Pack]:
+        """The packs whose unseen tasks were measured; of two with one name the later one's."""
+        return [self.session.pack, *self.others]
+
+    @cached_property
+    def sentences(self) -> dict[tuple[str, str], str]:
+        """The unseen tasks that were measured, (dataset, task) to description."""
+        measured = {(row.dataset, row.task) for row in self.report.rows}
+        listed = [task for pack in self.sources for task in pack.manifest["tasks"]]
+        found = {(t["dataset"], t["name"]): t["description"] for t in listed if t["role"] == "unseen"}
+        return {task: text for task, text in found.items() if task in measured}
+
+    @cached_property
+    def embeddings(self) -> dict[tuple[str, str], Tensor]:
+        if not self.sentences:
+            return {}
+        return dict(zip(self.sentences, self.session.model.encode_text(list(self.sentences.values())), strict=True))
+
+    @cached_property
+    def priors(self) -> dict[tuple[str, str], Prior]:
+        return {task: self.session.pack.prior(embedding_D) for task, embedding_D in self.embeddings.items()}
+
+    @cached_property
+    def carried(self) -> list[UnseenTask]:
+        """The measured tasks that can be evaluated without photos."""
+        own = self.session.pack
+        found = [task for other in self.others for task in of_other(own, other, "")]
+        by_name = {(task.dataset, task.name): task for task in [*own.unseen(), *found]}
+        return [task for name, task in by_name.items() if name in self.sentences]
+
+    @cached_property
+    def method(self) -> str:
+        """The method that figures of one method are about."""
+        return featured(self.report, self.session.generator.name)
+
+    @cached_property
+    def label(self) -> str:
+        return self.report.labels.get(self.method, self.method)
+
+    @cached_property
+    def _fitted(self) -> dict[str, Fitted]:
+        return {self.session.generator.name: self.session.fitted}
+
+    def fitted(self, name: str) -> Fitted:
+        """A generator of the pack, read once."""
+        if name not in self._fitted:
+            self._fitted[name] = self.session.pack.fitted(self.session.host.generators[name])
+        return self._fitted[name]
+
+    def draw(self, name: str, prior: Prior, count: int = 1) -> Tensor:
+        """Adapters of a generator for a prior: (count, P)."""
+        return self.fitted(name).generate(prior, count, self.config.seed, self.config.temperature)
+
+    def usable(self, names: Sequence[str]) -> list[str]:
+        """Those of the methods that were measured and can be asked here, with a sentence and nothing else."""
+        known = self.session.host.generators
+        names = [name for name in names if name in self.report.labels and name in known]
+        return [name for name in names if not getattr(known[name], "needs", "")]
+
+
+def contributions(shown: Exhibits) -> Figure | None:
+    """alpha_k of every unseen task: SG-LoRA (arXiv 2509.10535), Eq. 6."""
+    names, parts = [], []
+    for (_, task), prior in shown.priors.items():
+        experts = [shown.session.pack.experts.names[row] for row in prior.rows]
+        pairs = zip(experts, prior.alpha_K.tolist(), strict=True)
+        parts.append([(*reversed(expert.partition("/")[::2]), share) for expert, share in pairs])
+        names.append(task)
+    if not names:
+        return None
+    config = shown.session.pack.prior_config
+    caption = (
+        f"Weights alpha of the {config.k} experts that each unseen task's sentence leans on (tau = {config.tau:g}); "
+        "the strongest left, colours say which data set an expert is of."
+    )
+    alt = f"Stacked bars of expert weights for {len(names)} unseen tasks."
+    return Figure("contributions", "Expert contributions", Stacks("weight of the expert", names, parts), caption, alt)
+
+
+def similarity_to_gain(shown: Exhibits) -> Figure | None:
+    """Similarity of a task's sentence to its nearest expert against what the method gains over zero-shot."""
+    gain = gains(shown.report, shown.method)
+    groups: dict[str, list[tuple[str, float, float]]] = {}
+    for (dataset, task), prior in shown.priors.items():
+        if (dataset, task) in gain:
+            point = (task, float(prior.similarity_E.max()), gain[dataset, task])
+            groups.setdefault(dataset, []).append(point)
+    points = [point for points in groups.values() for point in points]
+    if not points:
+        return None
+    rho = correlation(torch.tensor([x for _, x, _ in points]), torch.tensor([y for *_, y in points]))
+    chart = Scatter("cosine similarity to the nearest expert", "gain over zero-shot (points)", groups, rho, zero=True)
+    caption = (
+        f"Each point is an unseen task: how near its sentence is to an expert's, and what {shown.label} gains over "
+        f"zero-shot in {' and '.join(measure(d).removesuffix(' (%)') for d in directions(shown.report))}, on average."
+    )
+    alt = f"Scatter plot of {len(points)} unseen tasks; their rank correlation is in its title."
+    return Figure("similarity-to-gain", "Similarity and gain", chart, caption, alt)
+
+
+def k_sweep(shown: Exhibits) -> list[Figure]:
+    """R@1 against K, measured on the unseen tasks that the pack carries: a figure a direction."""
+    pack, own = shown.session.pack, shown.session.pack.prior_config
+    learned = [shown.session.generator.name] if shown.session.generator.learns else []
+    fitted = {name: shown.fitted(name) for name in shown.usable([*SWEPT, *learned])}
+    variants = by_k(pack)
+    ks = [variant.config.k for variant in variants]
+    if not fitted or not shown.carried:
+        return []
+    measurer, rows = Measurer(shown.session.model), []
+    for task in progress(shown.carried, "R@1 against K"):
+        embedding_D = shown.embeddings[task.dataset, task.name]
+        made = varied(shown.session.host, pack, fitted, variants, task.name, embedding_D, shown.config)
+        rows += measurer.rows(task, made)
+    means, figures = averages(rows), []
+    for direction in dict.fromkeys(row.direction for row in rows):
+        cell = (direction, GAIN_K)
+        lines = {shown.report.labels[name]: [means[f"{name}@K={k}"][cell] for k in ks] for name in fitted}
+        levels, axis = _levels(shown, direction), measure(direction)
+        tasks = len({(row.dataset, row.task) for row in rows if row.direction == direction})
+        caption = (
+            f"{axis} against K, mean over {tasks} unseen tasks that the pack carries, {shown.config.samples} draws of "
+            f"a generator that samples. The band marks the pack's own K = {own.k}."
+        )
+        chart = Lines("K, experts that are mixed", axis, ks, lines, levels, own.k)
+        alt = f"Line chart of {axis} for K from 1 to {ks[-1]}."
+        figures.append(Figure(f"k-{direction.lower()}", f"{axis} against K", chart, caption, alt))
+    return figures
+
+
+def _levels(shown: Exhibits, direction: str) -> dict[str, float]:
+    """Methods without K, on the tasks of the sweep: from the rows."""
+    tasks = {(task.dataset, task.name) for task in shown.carried}
+    rows = [r for r in shown.report.rows if (r.dataset, r.task) in tasks and (r.direction, r.k) == (direction, GAIN_K)]
+    means = averages(rows)
+    names = [name for name in (CEILING, UNTRAINED) if name in means]
+    return {shown.report.labels[name]: means[name][direction, GAIN_K] for name in names}
+
+
+_MERGES = ("model-soups", "adapter-soup", "top-k", "joint")  # these mix factors: they lie in the experts' space
+_DRAWS = 50  # as in the paper's figure
+_MAPS = 3  # tasks whose draws are mapped
+_FEWEST = 6  # points below which neighbourhoods mean nothing
+_SPACE = (
+    "t-SNE of the flattened factors [B, A]. All adapters of a pack start from one initialisation, so their factors can "
+    "be compared; near points are alike, distances between far groups say nothing."
+)
+
+
+def embedded(points_NP: Tensor, seed: int) -> list[tuple[float, float]]:
+    """t-SNE of points: (N, P) -> N places in the plane; the same seed gives the same ones.
+
+    Raises Unavailable without scikit-learn, Mismatch for fewer than 6 points.
+    """
+    needs("sklearn", "scikit-learn")
+    from sklearn.manifold import TSNE
+
+    if len(points_NP) < _FEWEST:
+        raise Mismatch(f"t-SNE needs at least {_FEWEST} points, got {len(points_NP)}")
+    perplexity = min(30.0, (len(points_NP) - 1) / 3)
+    tsne = TSNE(method="exact", init="pca", perplexity=perplexity, random_state=seed % 2**32)
+    return [(float(x), float(y)) for x, y in tsne.fit_transform(points_NP.double().numpy())]
+
+
+def task_map(shown: Exhibits) -> Figure | None:
+    """Experts, and for each unseen task its Oracle, one draw, and the weighted mean: where do they lie?"""
+    pack, points = shown.session.pack, []
+    for row, expert in enumerate(pack.experts.names):
+        points.append(("", "expert, mean", expert.partition("/")[0], pack.experts.means([row])[0]))
+    oracles = [(task.dataset, task.oracle_P) for task in shown.carried if task.oracle_P is not None]
+    points += [("", "unseen task, Oracle", dataset, oracle_P) for dataset, oracle_P in oracles]
+    for (dataset, _), prior in shown.priors.items():
+        for name in dict.fromkeys(shown.usable([shown.session.generator.name, "top-k"])):
+            adapter_P = shown.draw(name, prior)[0]
+            points.append(("", f"unseen task, {shown.report.labels[name]}", dataset, adapter_P))
+    if len(points) < _FEWEST:
+        return None
+    caption = f"{_SPACE} Training tasks' adapters are not in a pack, so they are not here."
+    title = "Adapters of all tasks"
+    return Figure("tsne-tasks", title, _placed(points, shown.config.seed), caption, f"t-SNE of {len(points)} adapters.")
+
+
+def draw_maps(shown: Exhibits) -> list[Figure]:
+    """The draws for one unseen task beside its Oracle, merges and experts; the first task of each data set."""
+    generator = shown.session.generator
+    first: dict[str, UnseenTask] = {}
+    for task in shown.carried:
+        if task.oracle_P is not None:
+            first.setdefault(task.dataset, task)
+    if not generator.learns:
+        return []
+    return [_draw_map(shown, task) for task in list(first.values())[:_MAPS]]
+
+
+def _draw_map(shown: Exhibits, task: UnseenTask) -> Figure:
+    pack, name, config = shown.session.pack, shown.session.generator.name, shown.config
+    prior, experts = shown.priors[task.dataset, task.name], pack.experts
+    label = shown.report.labels.get(name, shown.session.generator.label)
+    points = [("", f"{_DRAWS} draws of {label}", draw_P) for draw_P in shown.draw(name, prior, _DRAWS)]
+    if task.oracle_P is not None:
+        points.append(("Oracle", "Oracle of this task", task.oracle_P))
+    merges = shown.usable(_MERGES)
+    points += [(shown.report.labels[merge], "merges and joint", shown.draw(merge, prior)[0]) for merge in merges]
+    names = [experts.names[row].partition("/")[2] for row in prior.rows]
+    points += zip(names, ["experts it leans on"] * len(names), experts.means(prior.rows), strict=True)
+    chart = _placed([(text, kind, kind, point_P) for text, kind, point_P in points], config.seed)
+    caption = f"{_SPACE} The pack carries one Oracle adapter a task, not its last epochs."
+    title, file = f"Draws for “{task.name}”", "draws-" + file_name(task.dataset).removesuffix(".safetensors")
+    return Figure(file, title, chart, caption, f"t-SNE of {_DRAWS} draws for {task.name}, its Oracle, merges, experts.")
+
+
+def _placed(points: Sequence[tuple[str, str, str, Tensor]], seed: int) -> Map:
+    places = embedded(torch.stack([point_P for *_, point_P in points]), seed)
+    return Map([(name, kind, group, *xy) for (name, kind, group, _), xy in zip(points, places, strict=True)])

@@ -1,0 +1,107 @@
+"""Rows files -> one report: what was measured, by whom, and what of it can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sglora_cli.bench.bootstrap import bootstrap
+from sglora_cli.bench.rows_file import Header, Run, read_rows
+from sglora_cli.config import BenchConfig
+from sglora_cli.errors import BadFile, Mismatch
+from sglora_cli.plugin.values import Report, Row
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The rows of some files, as one report, and the header they share."""
+
+    header: Header
+    """The last one."""
+    report: Report
+    files: Sequence[Path]
+    left_out: Sequence[str]
+    """Why methods are not in the report, in sentences."""
+    said: Sequence[str] = ()
+    """What `bench` said a reader must know."""
+    fingerprint: str = ""
+    """Of the backbone, where the rows say it."""
+    on: Sequence[str] = ()
+    """Other packs that tasks came from."""
+
+
+def read(paths: Sequence[Path], config: BenchConfig) -> Measured:
+    """All rows of the files; a number that was measured again replaces the older one.
+
+    A method that was not measured on every task is left out: its mean would be one of other tasks. Raises BadFile
+    for a broken file or one without rows, Mismatch for rows of several packs or backbones.
+    """
+    runs = [run for path in paths for run in read_rows(path)]
+    owners = sorted({(run.header.pack, run.header.backbone) for run in runs})
+    prints = sorted({text for run in runs if (text := _text(run.header, "fingerprint"))})
+    if len(prints) > 1:
+        raise Mismatch(f"rows of backbones with fingerprints {' and '.join(prints)}", "make one report a backbone")
+    if len(owners) > 1:
+        (pack, backbone), (other, another) = owners[:2]
+        raise Mismatch(
+            f"rows of pack {pack!r} on backbone {backbone!r} and of pack {other!r} on {another!r}",
+            "make one report a pack",
+        )
+    latest = {_place(row): row for run in runs for row in run.rows}
+    if not latest:
+        raise BadFile(f"there is no row in {', '.join(map(str, paths))}", "let `sglora bench --rows FILE` finish")
+    labels = {method: label for run in runs for method, label in run.header.labels.items()}
+    labels |= {row.method: row.method for row in latest.values() if row.method not in labels}
+    left_out = incomplete(list(latest.values()), labels)
+    rows = [row for row in latest.values() if row.method not in left_out]
+    kept = {method: label for method, label in labels.items() if method not in left_out}
+    header = runs[-1].header
+    gaps = bootstrap(rows, config.resamples, config.seed).differences(header.against, _references(runs))
+    said = _notes(runs)
+    notes = [_summary(rows, header.pack, paths), *said, *left_out.values()]
+    report = Report(header.pack, rows, kept, gaps, header.against, notes)
+    on = tuple(dict.fromkeys(text for run in runs if (text := _text(run.header, "on"))))
+    return Measured(header, report, tuple(paths), tuple(left_out.values()), said, "".join(prints), on)
+
+
+def _text(header: Header, key: str) -> str:
+    """What a header says under a key that it need not have; "" for anything but a text."""
+    value = header.more.get(key)
+    return value if isinstance(value, str) and value.isprintable() else ""
+
+
+def _notes(runs: Sequence[Run]) -> tuple[str, ...]:
+    found = [run.header.more.get("notes") for run in runs]
+    texts = [text for one in found if isinstance(one, list) for text in one]
+    return tuple(dict.fromkeys(text for text in texts if isinstance(text, str) and text.isprintable()))
+
+
+def _references(runs: Sequence[Run]) -> dict[str, str]:
+    found = [run.header.more.get("references") for run in runs]
+    return {
+        method: other for one in found if isinstance(one, dict) for method, other in one.items() if type(other) is str
+    }
+
+
+def _place(row: Row) -> tuple[object, ...]:
+    return row.method, row.dataset, row.task, row.sample, row.seed, row.direction, row.k
+
+
+def _summary(rows: Sequence[Row], pack: str, paths: Sequence[Path]) -> str:
+    tasks = {(row.dataset, row.task) for row in rows}
+    files = ", ".join(path.name for path in paths)
+    return f"{len(tasks)} unseen task{'s' * (len(tasks) != 1)}, in percent, averaged over tasks; pack {pack!r}; {files}"
+
+
+def incomplete(rows: Sequence[Row], labels: dict[str, str]) -> dict[str, str]:
+    """Methods that lack numbers which others have, with the sentence that says so."""
+    found: dict[str, set[tuple[str, str, str, int]]] = {}
+    for row in rows:
+        found.setdefault(row.method, set()).add((row.dataset, row.task, row.direction, row.k))
+    every = set().union(*found.values())
+    return {
+        method: f"{labels[method]} is left out: it has {len(cells)} of {len(every)} numbers that others have"
+        for method, cells in found.items()
+        if cells != every
+    }

@@ -1,0 +1,248 @@
+"""What lies in the user cache, how large it is, and removing it without pulling it from under a running process.
+
+Work that relies on the cache holds a lock of its own while it runs; who removes asks for all of them first.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from sglora_cli.errors import Unavailable, UnknownName, UsageError
+from sglora_cli.system.locks import changing, locked
+from sglora_cli.system.paths import cache_folder
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A folder of the cache."""
+
+    name: str
+    summary: str
+    derived: bool
+    """Whether it is made again when it is needed; what is not is removed only when it is named."""
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("features", "what frozen backbones make of photos and captions", derived=True),
+        Kind("measured", "recalls that `bench` measured", derived=True),
+        Kind("work", "finished and unfinished steps of builds", derived=True),
+        Kind("images", "photos unpacked from data sets", derived=True),
+        Kind("unpacked", "photos unpacked from shards", derived=True),
+        Kind("drafts", "what killed processes left behind", derived=True),
+        Kind("adapters", "adapters of `generate` without -o", derived=False),
+        Kind("rows", "rows files of `bench` without --rows", derived=False),
+        Kind("packs", "packs built, added to or imported here", derived=False),
+    )
+}
+_LEFT = (".draft", ".old", ".tmp")
+_HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file or folder that is removed as a whole."""
+
+    kind: str
+    path: Path
+    bytes: int
+    age_seconds: float
+    """Since it was last changed."""
+
+
+def items(kind: str) -> list[Item]:
+    """What there is of a kind, oldest first. Raises UnknownName."""
+    if kind not in KINDS:
+        raise UnknownName.of("kind of cache", kind, KINDS)
+    folder = cache_folder() / kind
+    if kind == "drafts":
+        found = [path for name in KINDS for path in _within(cache_folder() / name) if _is_left(path)]
+    elif kind == "packs":
+        found = [path for path in _children(folder) if not _is_left(path)]
+    else:
+        found = [path for path in _within(folder) if not _is_left(path) and path.suffix != ".lock"]
+    return sorted((_item(kind, path) for path in found), key=lambda item: (-item.age_seconds, item.path))
+
+
+def _is_left(path: Path) -> bool:
+    """Whether a killed process left it. What was moved out of the way for something new that never came is no rest."""
+    if path.suffix == ".old" and not path.with_name(path.name[1:-4]).exists():
+        return False
+    return path.name.startswith(".") and path.suffix in _LEFT
+
+
+def _children(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _within(folder: Path) -> Iterator[Path]:
+    """All files below a folder; what is left of a killed process is one thing, whatever it holds."""
+    for path in _children(folder):
+        if path.is_dir() and not path.is_symlink() and not _is_left(path):
+            yield from _within(path)
+        else:
+            yield path
+
+
+def _item(kind: str, path: Path) -> Item:
+    """Files that vanish meanwhile count nothing."""
+    size, changed = 0, 0.0
+    for one in [path, *(path.rglob("*") if path.is_dir() and not path.is_symlink() else [])]:
+        with suppress(OSError):
+            stat = one.lstat()
+            size, changed = size + (0 if one.is_dir() else stat.st_size), max(changed, stat.st_mtime)
+    return Item(kind, path, size, max(0.0, time.time() - changed))
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What was removed, or would be; and what was not, each with its reason."""
+
+    removed: Sequence[Item]
+    kept: Sequence[tuple[Item, str]]
+
+    @property
+    def bytes(self) -> int:
+        return sum(item.bytes for item in self.removed)
+
+
+def chosen(kinds: Sequence[str], older_than_seconds: float = 0.0) -> list[Item]:
+    """What a cleaning would remove: of these kinds, or of all that are made again. Raises UnknownName."""
+    names = kinds or [kind.name for kind in KINDS.values() if kind.derived]
+    # A draft that changed lately may be under way in a process that holds no lock.
+    least = {"drafts": _HOUR}
+    return [
+        item
+        for name in dict.fromkeys(names)
+        for item in items(name)
+        if item.age_seconds >= max(older_than_seconds, least.get(name, 0.0))
+    ]
+
+
+def clean(found: Sequence[Item]) -> Cleaned:
+    """Remove them. Raises Unavailable while another process relies on the cache.
+
+    What cannot be removed is kept, with its reason; the rest goes.
+    """
+    removed, kept = [], []
+    with _alone():
+        for item in found:
+            try:
+                _remove(item)
+                removed.append(item)
+            except (OSError, Unavailable) as error:
+                held = "another process is making it"
+                kept.append((item, held if isinstance(error, Unavailable) else str(error.strerror)))
+        _tidy()
+    return Cleaned(removed, kept)
+
+
+def _remove(item: Item) -> None:
+    """Under its own lock, if it has one: a process that makes a file, or changes a pack, holds it."""
+    path = item.path
+    made = path.with_suffix(".safetensors") if path.suffix == ".checkpoint" else path
+    lock: AbstractContextManager[None]
+    if item.kind == "packs":
+        lock = changing(path, wait=False)
+    elif made.with_name(f".{made.name[:200]}.lock").exists():
+        lock = locked(made, wait=False)
+    else:
+        lock = nullcontext()
+    with lock:
+        if path.is_dir() and not path.is_symlink():
+            old = path.with_name(f".{path.name}.old") if not _is_left(path) else path
+            os.replace(path, old)  # it leaves its name first: nobody meets half of it
+            shutil.rmtree(old)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _tidy() -> None:
+    """Empty folders go, and locks of files that are gone; nobody is at work who could want them."""
+    for kind in KINDS:
+        for path in sorted((cache_folder() / kind).rglob("*"), reverse=True):
+            with suppress(OSError):
+                if path.suffix == ".lock" and not path.with_name(path.name[1:-5]).exists():
+                    path.unlink()
+                elif path.is_dir() and kind != "packs":
+                    path.rmdir()
+
+
+def _locks() -> Path:
+    return cache_folder() / ".in-use"
+
+
+@contextmanager
+def _gate() -> Iterator[None]:
+    """One process at a time comes in or looks who is in."""
+    folder = _locks()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "gate.lock", thread_local=False):
+            yield
+    except OSError as error:
+        raise Unavailable(
+            f"cannot write into the cache {cache_folder()}: {error.strerror or error}",
+            "make it writable, or move it with SGLORA_HOME",
+        ) from error
+
+
+@contextmanager
+def in_use() -> Iterator[None]:
+    """Nothing is cleaned from the cache while this is held; a process that dies holds nothing any more.
+
+    Also a decorator. Many may hold it at once. What cannot be written cannot be cleaned: then there is nothing to hold.
+    """
+    lock = FileLock(_locks() / f"{uuid.uuid4().hex}.lock", thread_local=False)
+    with suppress(Unavailable), _gate():
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    with _gate():
+        for path in _locks().glob("*.lock"):
+            if path.name == "gate.lock":
+                continue
+            try:
+                with FileLock(path, timeout=0):
+                    pass
+            except Timeout:
+                raise Unavailable(
+                    "another process of sglora is at work and needs the cache", "wait until it is done, or stop it"
+                ) from None
+            with suppress(OSError):
+                path.unlink()
+        yield
+
+
+def age(text: str) -> float:
+    """Seconds of `30d`, `12h`, `45m` or `10s`. Raises UsageError.
+
+    >>> age("30d"), age("1.5h")
+    (2592000.0, 5400.0)
+    """
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+    try:
+        seconds = float(text[:-1]) * units[text[-1:]]
+    except (KeyError, ValueError):
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise UsageError(f"an age is a number and s, m, h, d or w, got {text!r}", "as in --older-than 30d")
+    return seconds

@@ -1,0 +1,85 @@
+"""What this machine has: devices and their precisions, memory, disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import torch
+
+from sglora_cli.errors import Unavailable, UsageError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str = "") -> torch.device:
+    """The device of that name; for "" and "auto" a CUDA GPU if there is one, else the CPU.
+
+    Raises UsageError, Unavailable.
+    """
+    if name in ("", "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"no device is called {name!r}", "use auto, cpu, cuda, cuda:1 or mps") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise Unavailable(f"device {name!r} is not on this machine: PyTorch finds no CUDA GPU", "pass --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        many = torch.cuda.device_count()
+        raise Unavailable(
+            f"device {name!r} is not on this machine: it has {many} CUDA GPU(s)", f"the last is cuda:{many - 1}"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise Unavailable(f"device {name!r} is not on this machine", "pass --device cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"no device is called {name!r}", "use auto, cpu, cuda, cuda:1 or mps")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """The numbers of that name; for "auto" bf16 where a GPU computes it natively, else fp32."""
+    if name == "auto":
+        native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float32
+    if name not in PRECISIONS:
+        raise UsageError(f"precision must be auto, {', '.join(PRECISIONS)}, got {name!r}", "leave --precision out")
+    if name == "fp16" and device.type == "cpu":
+        raise UsageError("fp16 does not train on a CPU", "use fp32 there")
+    return PRECISIONS[name]
+
+
+def peak_memory() -> int:
+    """Bytes this process ever had in memory at once."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) * (1 if sys.platform == "darwin" else 1024)
+
+
+def available_memory() -> int:
+    """Bytes a build may use: what is free, within the container's limit if there is one, and what this process has."""
+    own = psutil.Process().memory_info().rss
+    free = int(psutil.virtual_memory().available)
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    with suppress(OSError, ValueError):  # no such limit
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return max(free, 0) + own
+
+
+def free_disk(path: Path) -> int:
+    """Bytes free where `path` is, or will be."""
+    return shutil.disk_usage(nearest_existing(path)).free
+
+
+def nearest_existing(path: Path) -> Path:
+    path = Path(os.path.abspath(path))
+    while not path.exists():
+        path = path.parent
+    return path

@@ -1,0 +1,56 @@
+"""Locks: one process at a time makes a file or changes a pack; the others wait, or are refused."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from sglora_cli.errors import Unavailable, unwritable
+from sglora_cli.files.atomic import drop_all_drafts, drop_drafts, settle
+from sglora_cli.system.paths import built_folder, cache_folder
+from sglora_cli.system.progress import remark
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True, place: Path | None = None) -> Iterator[None]:
+    """Hold the lock of a file or folder that is to be made. The system takes it from a process that dies.
+
+    place: where the lock lies; a hidden file beside `path` by default. Without `wait`, raises Unavailable if
+    another process holds it.
+    """
+    lock = FileLock(place or path.with_name(f".{path.name[:200]}.lock"), thread_local=False)
+    try:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0.5 if wait else 0)
+        except Timeout:
+            if not wait:
+                raise Unavailable(
+                    f"another process is writing {path}", "wait for it, or choose another file with -o"
+                ) from None
+            remark(f"another process is making {path}: waiting for it")
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError):
+            raise unwritable(f"cannot lock {path}", error) from error
+        raise Unavailable(f"cannot lock {path}: {error}", "move the user folders with SGLORA_HOME") from error
+    try:
+        drop_drafts(path)
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def changing(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a pack's folder, to put, replace or remove it; what a killed process left there is settled."""
+    key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
+    with locked(folder, wait, cache_folder() / "locks" / f"{key}.lock"):
+        settle(folder)
+        if folder.parent == built_folder():
+            drop_all_drafts(folder.parent)
+        yield

@@ -1,0 +1,36 @@
+"""The user's folders: packs and adapters in the cache, settings in the configuration."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from sglora_cli.errors import Unavailable
+
+
+def home() -> Path | None:
+    """The one folder that replaces all user folders, if SGLORA_HOME is set. Raises Unavailable if it is a file."""
+    value = os.environ.get("SGLORA_HOME")
+    if not value:
+        return None
+    folder = Path(value).expanduser()
+    if folder.is_file():
+        raise Unavailable(f"SGLORA_HOME is {value}, a file", "name a folder; it is made if it does not exist")
+    return folder
+
+
+def cache_folder() -> Path:
+    """Packs, generated adapters, features, unfinished work."""
+    own = home()
+    return own / "cache" if own else Path(platformdirs.user_cache_dir("sglora", appauthor=False))
+
+
+def settings_file() -> Path:
+    own = home()
+    return (own or Path(platformdirs.user_config_dir("sglora", appauthor=False))) / "settings.toml"
+
+
+def built_folder() -> Path:
+    return cache_folder() / "packs"

@@ -1,0 +1,132 @@
+"""Progress of long work: a bar or a line on standard error, and the log file of a job."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from sglora_cli.errors import unwritable
+
+T = TypeVar("T")
+
+Advance = Callable[[float, str], None]
+"""(units of work that were done, what is being done)"""
+
+_quiet = False
+PLAIN_SECONDS = 10.0
+
+
+def be_quiet(quiet: bool) -> None:
+    """Show no progress at all from now on, or show it again."""
+    global _quiet
+    _quiet = quiet
+
+
+def remark(text: str) -> None:
+    """A line on stderr, unless there is to be no progress."""
+    if not _quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+def progress(items: Sequence[T] | range, what: str) -> Iterable[T]:
+    """The items, with their progress shown while they are consumed."""
+    if _quiet or len(items) == 0:
+        return items  # type: ignore[return-value]
+    return _shown(items, what)  # type: ignore[arg-type]
+
+
+def _shown(items: Sequence[T], what: str) -> Iterator[T]:
+    with working(what, len(items)) as advance:
+        for item in items:
+            yield item
+            advance(1, "")
+
+
+@contextmanager
+def working(what: str, total: float) -> Iterator[Advance]:
+    """Show work of `total` units, and how long what is left will take; call what this gives as units are done."""
+    if _quiet or total <= 0:
+        yield lambda units, part: None
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+            bar = bars.add_task(what, total=total)
+            yield lambda units, part: bars.update(bar, advance=units, description=f"{what} {part}".strip())
+    else:
+        yield _Lines(what, total).advance
+
+
+class _Lines:
+    def __init__(self, what: str, total: float) -> None:
+        self.what, self.total, self.done = what, total, 0.0
+        self.start = self.last = time.monotonic()
+
+    def advance(self, units: float, part: str) -> None:
+        self.done += units
+        now = time.monotonic()
+        if now - self.last > PLAIN_SECONDS and self.done < self.total:
+            left = (now - self.start) / self.done * (self.total - self.done) if self.done else 0.0
+            percent = 100 * self.done / self.total
+            remark(f"{f'{self.what} {part}'.strip()}: {percent:.0f} %, {duration(left)} left")
+            self.last = now
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(7.2), duration(95), duration(5000)
+    ('7 s', '2 min', '1.4 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """
+    >>> size(999), size(1_234_567), size(2.5e10)
+    ('999 B', '1.2 MB', '25.0 GB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+class Journal:
+    """A log in a file, or nowhere. A line says when (UTC), which step, and what is to be said of it."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path, self._begun = path, False
+
+    def __call__(self, step: str, **facts: Any) -> None:
+        if self.path is None:
+            return
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": now, "step": step, **facts}, ensure_ascii=False)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a+b", buffering=0) as file:  # one write: lines of two processes do not mix
+                file.write((self._break(file) + line + "\n").encode())
+        except OSError as error:
+            raise unwritable(f"cannot write the log {self.path}", error, "choose another with --log") from None
+
+    def _break(self, file: BinaryIO) -> str:
+        """A line break, once, if an earlier process was stopped in the middle of a line."""
+        if self._begun:
+            return ""
+        self._begun = True
+        if not file.seek(0, os.SEEK_END):
+            return ""
+        file.seek(-1, os.SEEK_END)
+        return "" if file.read(1) == b"\n" else "\n"

@@ -1,0 +1,155 @@
+"""Settings: read, found, written. Order: option > environment > settings file > default."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from sglora_cli.config import RuntimeConfig
+from sglora_cli.errors import BadFile, Unavailable, UnknownName
+from sglora_cli.files.atomic import write_bytes
+from sglora_cli.files.toml import toml_table
+from sglora_cli.files.untrusted import TOML_LIMIT, read_bytes
+from sglora_cli.system import paths
+from sglora_cli.system.paths import settings_file
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may fix once: empty means not set."""
+
+    pack: str = ""
+    """Pack used when a command names none."""
+    backbone: str = "clip-vit-b-16"
+    """Default backbone: the newest built pack of it is preferred."""
+    data: str = ""
+    """Folder that holds the data sets."""
+    generator: str = ""
+    """Generator used when a command names none; else the pack's own choice."""
+    device: str = ""
+    """Device used when a command names none; else a CUDA GPU if there is one."""
+    weights: str = ""
+    """Weights of the default backbone: a file or folder. Other backbones do not look at it."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The value of a setting, and where it comes from: "environment", "file" or "default"."""
+
+    value: str
+    origin: str
+
+
+def variable(name: str) -> str:
+    """
+    >>> variable("pack")
+    'SGLORA_PACK'
+    """
+    return f"SGLORA_{name.upper()}"
+
+
+def parsed(text: str, path: Path) -> dict[str, str]:
+    """The content of a settings file. Raises BadFile with the line, or UnknownName for a key that does not exist."""
+    names = [spec.name for spec in fields(Settings)]
+    try:
+        values = toml_table(text)
+    except ValueError as error:
+        raise BadFile(f"{path}: {error}", "mend or remove it") from None
+    for key, value in values.items():
+        if key not in names:
+            raise UnknownName.of(f"setting in {path}", key, names)
+        if not isinstance(value, str):
+            raise BadFile(f"{path}: {key} must be a text, got {value!r}", f'write {key} = "..."')
+    return values
+
+
+def file_text() -> str:
+    """The settings file as it is; "" if there is none. Raises BadFile."""
+    path = settings_file()
+    try:
+        return read_bytes(path, TOML_LIMIT).decode("utf-8") if path.exists() else ""
+    except UnicodeDecodeError as error:
+        raise BadFile(f"{path}: {error}", "mend or remove it") from None
+
+
+def found() -> dict[str, Found]:
+    """Every setting in force. Raises as `parsed`."""
+    values = parsed(file_text(), settings_file())
+    result = {}
+    for spec in fields(Settings):
+        if (value := os.environ.get(variable(spec.name))) is not None:
+            result[spec.name] = Found(value, "environment")
+        elif spec.name in values:
+            result[spec.name] = Found(values[spec.name], "file")
+        else:
+            result[spec.name] = Found(str(spec.default), "default")
+    return result
+
+
+def load() -> Settings:
+    """The settings in force. Raises BadFile with the line, or UnknownName for a key that does not exist."""
+    return Settings(**{name: one.value for name, one in found().items()})
+
+
+def runtime(config: RuntimeConfig, backbone: str) -> RuntimeConfig:
+    """The config with what it leaves open taken from the settings, for a backbone of that name."""
+    known = load()
+    weights = config.weights or (known.weights if backbone == known.backbone else "")
+    return replace(config, device=config.device or known.device, weights=weights)
+
+
+def exact(config: RuntimeConfig) -> RuntimeConfig:
+    """The config for work that compares to the last digits: full precision, unless the user chose another."""
+    return replace(config, precision="fp32") if config.precision == "auto" else config
+
+
+def data_root(option: str | Path | None, setting: str, flag: str = "--data") -> Path:
+    """The folder that holds the data sets: option (`flag`) > environment > settings. Raises Unavailable."""
+    value = str(option or setting)
+    if not value:
+        raise Unavailable(
+            "no folder with data is known",
+            f'pass {flag} DIR, or set SGLORA_DATA, or write data = "DIR" into the settings',
+        )
+    path = Path(value).expanduser()
+    if not path.is_dir():
+        raise Unavailable(f"the data folder {path} does not exist", f"pass {flag} DIR")
+    return path
+
+
+def check_key(key: str) -> None:
+    names = [spec.name for spec in fields(Settings)]
+    if key not in names:
+        raise UnknownName.of("setting", key, names)
+
+
+def write_setting(key: str, value: str | None) -> Path:
+    """Replace the value of a key (TOML), or add a line; all else stays as it is. None removes the key's line.
+
+    Raises BadFile if the file is not written as such lines are.
+    """
+    path, text = paths.settings_file(), file_text()
+    wanted = parsed(text, path)
+    wanted.pop(key, None)
+    wanted |= parsed(f"{key} = {value}" if value else "", path)
+    own = re.compile(rf"""(\s*["']?{key}["']?\s*=\s*)("[^"\\]*"|'[^']*')(\s*(#.*)?)""")
+    lines, at = text.splitlines(), None
+    for n, line in enumerate(lines):
+        if match := own.fullmatch(line):
+            at, lines[n] = n, f"{match[1]}{value}{match[3]}"
+    if value and at is None:
+        lines.append(f"{key} = {value}")
+    elif not value and at is not None:
+        del lines[at]
+    new = "".join(f"{line}\n" for line in lines)
+    try:
+        as_meant = parsed(new, path) == wanted
+    except (BadFile, UnknownName):
+        as_meant = False
+    if not as_meant:
+        raise BadFile(f"{path}: {key} is not on a line of its own", "change it by hand")
+    if new != text:
+        write_bytes(path, new.encode())
+    return path

@@ -1,0 +1,82 @@
+"""Damaged and odd files are read or refused: never a crash."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+
+import pytest
+import torch
+from thirdparty.sglora_clipling import Clipling
+
+from sglora_cli.adapter.file import AdapterFile
+from sglora_cli.adapter.read import read_adapter
+from sglora_cli.adapter.write import FORMATS, write_adapter
+from sglora_cli.cli.describe import any_adapter
+from sglora_cli.errors import SgloraError
+from sglora_cli.files.tensors import load_tensors, save_tensors
+from sglora_cli.lora.layout import Layout
+
+MODEL = Clipling()
+LAYOUT = Layout(MODEL.sites, 1, 1.0)
+ODD = [None, True, 0, -1, 1.5, float("inf"), "x", "", "(", [], [1], ["q"], [[]], {}, {"a": 1}, [["a", "b"]], 10**30]
+
+
+@pytest.fixture
+def made(tmp_path, request):
+    format = FORMATS[request.param]
+    path = tmp_path / f"x{format.suffix}"
+    about = {"fingerprint": MODEL.fingerprint, "backbone": "clipling"}
+    write_adapter(path, AdapterFile(LAYOUT, torch.ones(LAYOUT.size), about), MODEL, format)
+    return path
+
+
+def read_or_refuse(path) -> None:
+    for read in (lambda: read_adapter(path, MODEL), lambda: any_adapter(path)):
+        with contextlib.suppress(SgloraError):
+            read()
+
+
+@pytest.mark.parametrize("made", FORMATS, indirect=True)
+def test_damaged_bytes(made):
+    dice = random.Random(0)
+    for file in sorted(made.glob("adapter*")) if made.is_dir() else [made]:
+        whole = file.read_bytes()
+        for _ in range(40):
+            place = dice.randrange(min(len(whole), dice.choice([300, 4000, 10**9])))
+            noise = dice.randbytes(dice.randrange(5))
+            file.write_bytes(dice.choice([whole[:place], whole[:place] + noise + whole[place + dice.randrange(5) :]]))
+            read_or_refuse(made)
+        file.write_bytes(whole)
+    read_adapter(made, MODEL)
+
+
+@pytest.mark.parametrize("made", ["peft"], indirect=True)
+def test_odd_configurations(made):
+    path = made / "adapter_config.json"
+    good = json.loads(path.read_text())
+    for key in (*good, "rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules"):
+        for value in ODD:
+            path.write_text(json.dumps({**good, key: value}))
+            read_or_refuse(made)
+
+
+@pytest.mark.parametrize("made", ["safetensors", "open_clip"], indirect=True)
+def test_odd_provenance(made):
+    tensors, good = load_tensors(made)
+    for key in (*good, "experts", "imported", "description", "generator"):
+        for value in ODD:
+            save_tensors(made, tensors, {**good, key: value})
+            read_or_refuse(made)
+
+
+@pytest.mark.parametrize("made", ["clip-lora"], indirect=True)
+def test_odd_files_of_clip_lora(made):
+    good = torch.load(made, weights_only=True)
+    odd = [{**good, "metadata": {**good["metadata"], key: value}} for key in good["metadata"] for value in ODD]
+    for value in [*ODD, {"layer_0": None}, {"layer_0": {"q_proj": {}}}, {0: 1}]:
+        odd += [{**good, "weights": value}, {**good, "metadata": value}, value, {"state_dict": value}]
+    for content in odd:
+        torch.save(content, made)
+        read_or_refuse(made)

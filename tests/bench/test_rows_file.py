@@ -1,0 +1,99 @@
+"""Rows on disk: what is written is read, and what is broken is named by its line."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+
+import pytest
+
+from sglora_cli.bench.rows_file import Header, append, drop_torn_line, pack_hits, read_rows, row_line, unpack_hits
+from sglora_cli.errors import BadFile
+from sglora_cli.plugin.values import Row
+
+HEADER = Header("p", "b", {"top-k": "Top-K", "x": "X, ünlike"}, more={"command": "sglora bench"})
+ROW = Row("x", "pets", "pug", 2, "T2I", 5, 100 / 3, seed=4, hits="3:IA==")
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    append(path, [HEADER.line(), row_line(ROW)])
+    return path
+
+
+def test_what_is_written_is_read(file):
+    (run,) = read_rows(file)
+    assert run.header == HEADER
+    assert run.rows == [ROW]
+
+
+def test_a_later_header_is_for_the_rows_after_it(file):
+    other = replace(HEADER, pack="q")
+    append(file, [other.line(), row_line(replace(ROW, direction="ACC", k=1, hits=""))])
+    first, second = read_rows(file)
+    assert (first.header.pack, second.header.pack) == ("p", "q")
+    assert (first.rows[0].direction, second.rows[0].direction) == ("T2I", "ACC")
+
+
+def test_more_keys_are_left_out_and_a_seed_may_be_missing(file):
+    row = json.loads(row_line(ROW))
+    del row["seed"], row["hits"]
+    append(file, [json.dumps({**row, "weather": "rain"}) + "\n"])
+    assert read_rows(file)[0].rows[1] == replace(ROW, seed=0, hits="")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"method": "x', "not JSON"),
+        ("", "not JSON"),
+        ("[1]", "not an object"),
+        ("[" * 100_000, "not JSON"),
+        ('{"sglora_rows": 2}', "rows of format 2, this program reads 1"),
+        ('{"sglora_rows": 1, "pack": "p", "backbone": "b"}', "labels must be an object"),
+        ({"method": 3}, "method must be a printable text, got 3"),
+        ({"task": "\x1b[31m"}, "task must be a printable text"),
+        ({"k": 0}, "k must be a whole number of at least 1, got 0"),
+        ({"seed": True}, "seed must be a whole number of at least 0, got True"),
+        ({"direction": "T2T"}, "direction must be one of I2T, T2I, ACC, got 'T2T'"),
+        ({"value": float("nan")}, "value must be a number of percent, got nan"),
+        ({"value": 100.5}, "value must be a number of percent, got 100.5"),
+        ({"hits": "9:IA=="}, "hits of 9 queries have 2 bytes, not 1"),
+        ({"hits": "3:wA=="}, "value is 33.3333, by the hits it is 66.6667"),
+        ({"hits": [1]}, "expected string"),
+    ],
+)
+def test_a_broken_line_is_named(file, line, message):
+    text = line if isinstance(line, str) else json.dumps({**json.loads(row_line(ROW)), **line})
+    append(file, [text + "\n"])
+    with pytest.raises(BadFile, match=f"^{file}, line 3: .*".replace("\\", "\\\\")) as caught:
+        read_rows(file)
+    assert message in caught.value.message
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "x.jsonl"
+    for data, message in ((b'{"image": "a.png"}\n', "line 1: a rows file starts"), (b"", "is empty"), (b"\xff", "UTF")):
+        path.write_bytes(data)
+        with pytest.raises(BadFile) as caught:
+            read_rows(path)
+        assert message in caught.value.message + caught.value.hint
+    with pytest.raises(BadFile, match="does not exist"):
+        read_rows(tmp_path / "none")
+
+
+def test_a_torn_line_is_cut_off_and_nothing_else(file):
+    whole = file.read_bytes()
+    drop_torn_line(file)
+    assert file.read_bytes() == whole
+    file.write_bytes(whole + b'{"method": "x", "da')
+    drop_torn_line(file)
+    assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 100])
+def test_hits_survive_packing(count):
+    hits = [random.Random(count).random() < 0.5 for _ in range(count)]
+    assert unpack_hits(pack_hits(hits)) == hits

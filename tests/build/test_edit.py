@@ -1,0 +1,217 @@
+"""`sglora pack add`: an expert from elsewhere, in the pack's rank and gauge; or nothing changes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sglora_cli.adapter.file import load_adapter, save_adapter
+from sglora_cli.adapter.read import read_adapter
+from sglora_cli.errors import BadFile
+from sglora_cli.lora.algebra import update_error
+from sglora_cli.lora.layout import Layout
+from sglora_cli.pack.pack import Pack
+
+
+@pytest.fixture
+def pack(toy_pack: str, own_home: Path) -> Pack:
+    return Pack(own_home / "cache/packs/toys")
+
+
+def foreign(path: Path, pack: Pack, rank: int, seed: int, fingerprint: str = "tiny-1") -> Path:
+    """An adapter of another rank, scale and gauge, of the pack's backbone."""
+    layout = Layout(pack.layout.sites, rank, 5.0)
+    flat = 0.4 * torch.randn(layout.size, generator=torch.Generator().manual_seed(seed))
+    save_adapter(path, layout, flat, {"fingerprint": fingerprint} if fingerprint else {})
+    return path
+
+
+def bare(path: Path) -> Path:
+    """The same as a PEFT folder of a stranger."""
+    from safetensors.torch import load_file, save_file
+
+    layout, folder = load_adapter(path).layout, path.with_suffix("")
+    folder.mkdir()
+    save_file(load_file(path), folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": layout.rank, "lora_alpha": layout.alpha, "target_modules": ["q", "k", "v"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_an_expert_from_elsewhere_is_added(run, pack, tmp_path):
+    path, old_index = bare(foreign(tmp_path / "cap.safetensors", pack, rank=4, seed=1)), pack.index_ED
+    result = run("pack", "add", "toys", path, "--text", "a photo of a cap", "--name", "heads/cap")
+    lines = result.stderr.splitlines()
+    assert lines[0] == f"read       {path} (peft)"
+    assert lines[1].startswith("rank       4 -> 2: the update changes by ")
+    assert lines[2:4] == [
+        "made for   weights unknown: the file has none",
+        "states     1 (one state: its variance is 0)",
+    ]
+    assert lines[4].startswith("gauge      moved from ")
+    assert lines[5].startswith("note: it has less in common with the experts than they have")
+    assert lines[6:] == [
+        "expert     heads/cap: 'a photo of a cap'",
+        "note: cvae: trained without the new expert",
+        "note: it has no photos: the pack does not know any more what its experts look like",
+    ]
+    assert not Pack(pack.folder).has_visual
+    assert (result.stdout, result.exit_code) == (f"{pack.folder}\n", 0)
+
+    new = Pack(pack.folder)
+    assert new.verify() == []
+    assert new.experts.names == (*pack.experts.names, "heads/cap")
+    assert torch.equal(new.index_ED[:-1], old_index)
+    assert not new.experts.variances([4]).any()
+    wanted, error = read_adapter(path.with_suffix(".safetensors")).fitted(pack.layout)
+    assert update_error(pack.layout, new.experts.means([4])[0], wanted) < 1e-5
+    task = new.manifest["tasks"][-1]
+    assert (task["role"], task["description"]) == ("expert", "a photo of a cap")
+    assert task["origin"]["adapters"][0]["error"] == pytest.approx(error, rel=1e-2)
+    assert task["origin"]["gauge"]["after"] < task["origin"]["gauge"]["before"]
+    assert str(tmp_path) not in json.dumps(new.manifest)
+    assert "heads/cap" in (pack.folder / "README.md").read_text()
+    made = json.loads(run("generate", "a photo of a cap", "--json").stdout)
+    assert made["experts"][0]["task"] == "heads/cap"
+    assert made["experts"][0]["similarity"] == pytest.approx(1, abs=1e-5)
+
+
+def test_several_adapters_are_several_states(run, pack, tmp_path):
+    paths = [foreign(tmp_path / f"{seed}.safetensors", pack, rank=2, seed=seed) for seed in range(3)]
+    result = run("pack", "add", "toys", *paths, "--text", "a photo of a cap", "--json")
+    assert json.loads(result.stdout)["task"]["key"] == "added/cap"
+    new = Pack(pack.folder)
+    assert float(new.experts.variances([4]).sum()) > 0
+
+
+def test_an_expert_of_the_pack_itself_keeps_its_numbers(run, pack, tmp_path):
+    save_adapter(
+        tmp_path / "ball.safetensors", pack.layout, pack.experts.means([0])[0], {"fingerprint": pack.fingerprint}
+    )
+    result = run("pack", "add", "toys", tmp_path / "ball.safetensors", "--text", "a photo of a ball", "--name", "x/y")
+    assert "\ngauge      0." in result.stderr
+    assert "note: it has less" not in result.stderr
+    assert "made for   weights the backbone's own\n" in result.stderr
+    new = Pack(pack.folder)
+    assert torch.equal(new.experts.means([4]), new.experts.means([0]))
+
+
+def test_an_expert_for_an_unseen_task_is_said_to_spoil_its_measurement(run, pack, tmp_path):
+    path = foreign(tmp_path / "x.safetensors", pack, 2, 0)
+    result = run("pack", "add", "toys", path, "--text", "a photo of a mug", "--name", "mine/mug")
+    assert result.stderr.endswith(
+        "note: unseen task toys/mug has the same sentence: what is measured there is not unseen any more\n"
+    )
+
+
+def test_a_bundled_pack_is_copied_first(run, own_home, tmp_path):
+    import sglora_packs
+
+    bundled = Path(sglora_packs.__file__).parent / "starter"
+    before = {p: p.read_bytes() for p in sorted(bundled.rglob("*")) if p.is_file()}
+    pack = Pack(bundled)
+    path = tmp_path / "x.safetensors"
+    flat = pack.experts.means([0])[0]
+    save_adapter(path, pack.layout, flat, {"fingerprint": pack.fingerprint})
+    result = run("pack", "add", "starter", path, "--text", "a photo of a teapot")
+    copy = own_home / "cache/packs/starter"
+    assert result.stdout == f"{copy}\n", result.stderr
+    assert "note: pack 'starter' is bundled and stays as it is: this copy of it hides it\n" in result.stderr
+    assert {p: p.read_bytes() for p in sorted(bundled.rglob("*")) if p.is_file()} == before
+    assert Pack(copy).verify() == []
+    assert Pack(copy).experts.names[-1] == "added/teapot"
+    assert run("pack", "add", bundled, path, "--text", "a photo of a kettle").exit_code == 2
+    assert run("pack", "add", "starter", path, "--text", "a photo of a kettle").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message", "hint"),
+    [
+        (["--text", " "], 2, "the sentence has no word: ' '", 'describe the task, as in "a photo of a pug"'),
+        (
+            ["--text", "a cap", "--name", "toys/ball"],
+            5,
+            "pack 'toys' has a task 'toys/ball' already, its role is expert",
+            "choose another name with --name GROUP/NAME",
+        ),
+        (
+            ["--text", "a cap", "--name", "Toys/Mug"],
+            5,
+            "pack 'toys' has a task 'toys/mug' already, its role is unseen",
+            "choose another name with --name GROUP/NAME",
+        ),
+        (
+            ["--text", "a cap", "--name", "../x/y"],
+            2,
+            "'../x/y' is no name of an expert",
+            "name it with --name GROUP/NAME, as in pets/pug",
+        ),
+        (
+            ["--text", "a cap", "--name", "cap"],
+            2,
+            "'cap' is no name of an expert",
+            "name it with --name GROUP/NAME, as in pets/pug",
+        ),
+    ],
+)
+def test_what_cannot_be_added(run, pack, tmp_path, own_home, options, code, message, hint):
+    path = foreign(tmp_path / "x.safetensors", pack, 2, 0)
+    unchanged(run, own_home, ["pack", "add", "toys", path, *options], code, message, hint)
+
+
+def unchanged(run, own_home, arguments, code, message, hint) -> None:
+    before = held(own_home)
+    result = run(*arguments)
+    assert result.stderr == f"error: {message}\nhint: {hint}\n"
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert held(own_home) == before
+
+
+def held(folder: Path) -> dict[Path, bytes]:
+    """Every file but locks."""
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix != ".lock"}
+
+
+def test_an_adapter_of_other_weights_is_not_added(run, pack, tmp_path, own_home):
+    path = foreign(tmp_path / "x.safetensors", pack, 2, 0, fingerprint="other")
+    unchanged(
+        run,
+        own_home,
+        ["pack", "add", "toys", path, "--text", "a cap"],
+        5,
+        "the adapter was made for a backbone with fingerprint other, this one has tiny-1",
+        "use the backbone and the weights it was made for",
+    )
+
+
+def test_a_damaged_pack_is_not_sealed_again(run, pack, tmp_path, own_home):
+    (pack.folder / "joint.safetensors").write_bytes(b"damaged")
+    path = foreign(tmp_path / "x.safetensors", pack, 2, 0)
+    unchanged(
+        run,
+        own_home,
+        ["pack", "add", "toys", path, "--text", "a cap"],
+        4,
+        "pack 'toys' is damaged: joint.safetensors has changed since the pack was built",
+        "build or fetch it again",
+    )
+
+
+def test_a_new_version_that_does_not_open_leaves_the_old_one(pack, own_home):
+    from sglora_cli.pack.writer import edited
+
+    before = {p: p.read_bytes() for p in sorted(own_home.rglob("*")) if p.is_file()}
+    with pytest.raises(BadFile, match="does not hold one row"), edited(pack) as (_, manifest):
+        manifest["tasks"] = [task for task in manifest["tasks"] if task["name"] != "ball"]
+    assert {p: p.read_bytes() for p in sorted(own_home.rglob("*")) if p.is_file()} == before
+
+
+def test_an_added_expert_goes_without_a_word_about_training(run, pack, tmp_path):
+    path = foreign(tmp_path / "teapot.safetensors", pack, rank=2, seed=1)
+    assert run("pack", "add", "toys", path, "--text", "a photo of a teapot").exit_code == 0
+    result = run("pack", "remove", "toys", "added/teapot", "--yes")
+    assert result.exit_code == 0, result.output
+    assert "trained with" not in result.stderr

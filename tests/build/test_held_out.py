@@ -1,0 +1,155 @@
+"""Scores on training tasks left out: who sees what, that the numbers are recalls, and what a user reads of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from sglora_cli.build.held_out import scored
+from sglora_cli.build.pipeline import build_tasks
+from sglora_cli.cli.describe import left_out
+from sglora_cli.config import PriorConfig, RuntimeConfig
+from sglora_cli.lora.layout import Layout
+from sglora_cli.lora.prior import prior
+from sglora_cli.pack.recipe_parser import planned, read
+from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.values import Material
+
+
+class Experts:
+    names = ("a", "b", "c")
+
+    def __init__(self, layout):
+        dice = torch.Generator().manual_seed(1)
+        self.layout, self.mu = layout, torch.randn(3, layout.size, generator=dice)
+
+    def means(self, rows=None):
+        return self.mu if rows is None else self.mu[list(rows)]
+
+    def variances(self, rows=None):
+        return torch.zeros_like(self.means(rows))
+
+
+class Spy:
+    """Writes down what each fold is fitted on and asked about; makes mu* plus a push."""
+
+    name, learns = "spy", True
+
+    def __init__(self, push=0.0):
+        self.push, self.folds = push, []
+
+    def fit(self, material, settings):
+        self.folds.append((material, []))
+        return self, {}
+
+    def generate(self, prior, samples, seed, temperature):
+        self.folds[-1][1].append(prior)
+        return (prior.mean_P + self.push)[None].expand(samples, -1)
+
+
+def recall(image_ND, text_CD, owner):
+    """R@1 of images and of captions, one query at a time; a wrong match that ties comes first."""
+    score = (image_ND @ text_CD.T).tolist()
+    photos, captions = range(len(image_ND)), range(len(text_CD))
+    found = [max(score[i][c] for c in captions if owner[c] == i) for i in photos]
+    wrong = [max(score[i][c] for c in captions if owner[c] != i) for i in photos]
+    texts = [all(score[owner[c]][c] > score[i][c] for i in photos if i != owner[c]) for c in captions]
+    images = [a > b for a, b in zip(found, wrong, strict=True)]
+    return 100 * sum(images) / len(images), 100 * sum(texts) / len(texts)
+
+
+@pytest.fixture
+def given(tiny, toys, recipe):
+    """A model, three training tasks, and a material made of them."""
+    host, what = Host.load(), read(recipe)
+    model = host.backbones["tiny"].load(RuntimeConfig())
+    layout = Layout(tuple(model.sites), 2, 2.0)
+    tasks = [t for t in build_tasks(model, planned(host, what, toys)) if t.role == "training"]
+    experts, dice = Experts(layout), torch.Generator().manual_seed(2)
+    index = torch.nn.functional.normalize(torch.randn(6, 4, generator=dice), dim=1)
+    states = torch.randn(3, 2, layout.size, generator=dice)
+    material = Material(
+        experts,
+        [t.task.key for t in tasks],
+        states=lambda t: states[t],
+        rows=lambda t, rows: states[t][list(rows)],
+        states_of_task=2,
+        priors=[prior(d, index[:3], experts, PriorConfig(k=2)) for d in index[3:]],
+        joint_P=torch.zeros(layout.size),
+        start_P=None,
+        recall=lambda t, adapters_SP: torch.zeros(len(adapters_SP)),
+        seed=0,
+        note=lambda text: None,
+    )
+    return model, tasks, material
+
+
+@pytest.mark.parametrize("folds", [2, 3, 7])
+def test_no_fold_sees_what_it_is_asked_about(given, folds):
+    model, tasks, material = given
+    spy = Spy()
+    found = scored(model, spy, {"held_out": folds}, material, tasks)["held_out"]
+    asked = [prior for _, priors in spy.folds for prior in priors]
+    assert sorted(map(id, asked)) == sorted(map(id, material.priors))
+    for fold, priors in spy.folds:
+        seen = [material.tasks.index(key) for key in fold.tasks]
+        assert {id(one) for one in priors}.isdisjoint(id(material.priors[t]) for t in seen)
+        assert [id(one) for one in fold.priors] == [id(material.priors[t]) for t in seen]
+        for n, t in enumerate(seen):
+            assert torch.equal(fold.states(n), material.states(t))
+            assert torch.equal(fold.rows(n, [1]), material.rows(t, [1]))
+        assert bool(fold.joint_P.isnan().all())  # it was trained on the tasks left out, too
+    assert found["folds"] == len(spy.folds) == min(folds, 3)
+    assert found["tasks"] == 3
+
+
+@pytest.mark.parametrize("folds", [0, 1])
+def test_without_two_folds_nothing_is_scored(given, folds):
+    model, tasks, material = given
+    spy = Spy()
+    assert scored(model, spy, {"held_out": folds}, material, tasks) == {}
+    assert spy.folds == []
+
+
+def test_scores_are_recalls_on_the_training_photos_averaged_over_tasks(given):
+    model, tasks, material = given
+    found = scored(model, Spy(push=3.0), {"held_out": 3}, material, tasks)["held_out"]
+    layout = material.experts.layout
+    adapters = {
+        "zero-shot": [torch.zeros(layout.size)] * 3,
+        "top-k": [one.mean_P for one in material.priors],
+        "spy": [one.mean_P + 3.0 for one in material.priors],
+    }
+    for name, flat_TP in adapters.items():
+        by_task = []
+        for task, flat_P in zip(tasks, flat_TP, strict=True):
+            content = task.train.stored(model).to(torch.device("cpu"))
+            image_ND = model.encode_image(content.stem_N.float(), layout, flat_P[None])[0]
+            by_task.append(recall(image_ND, content.text_CD, content.image_of))
+        for n, cell in enumerate(("I2T R@1", "T2I R@1")):
+            assert found["scores"][name][cell] == pytest.approx(sum(one[n] for one in by_task) / 3, abs=0.01)
+    assert found["photos"] == 15
+    for cell, (mean, low, high) in found["gain"].items():
+        assert mean == pytest.approx(found["scores"]["spy"][cell] - found["scores"]["top-k"][cell], abs=0.01)
+        assert low <= mean <= high
+
+
+def test_a_pack_says_how_its_generator_did_on_tasks_left_out(run, tiny, toys, recipe):
+    recipe.write_text(recipe.read_text().replace("hidden = 8\n", "hidden = 8\nheld_out = 3\n"))
+    assert run("pack", "build", recipe, "--data", toys).exit_code == 0
+    told = json.loads(run("pack", "show", "toys", "--json").stdout)["generators"]["cvae"]["held_out"]
+    assert sorted(told["scores"]) == ["cvae", "top-k", "zero-shot"]
+    shown = {command: run(*command.split(), "toys").stdout for command in ("pack show", "inspect")}
+    for text in shown.values():
+        assert "held out   cvae: I2T R@1 / T2I R@1 on 3 training tasks, each left out of its fit: zero-shot " in text
+        assert "held out   cvae: 3 folds; its difference to top-k, with the 95 % interval: " in text
+        assert "'scores'" not in text
+
+
+def test_lines_of_a_manifest_that_says_nonsense_are_left_out():
+    good = {"folds": 2, "tasks": 4, "scores": {"zero-shot": {"x": 1.0}, "top-k": {"x": 2.0}}, "gain": {"x": [1, 0, 2]}}
+    assert left_out(good)[1] == "2 folds; its difference to top-k, with the 95 % interval: +1.0 [+0.0, +2.0]"
+    for bad in (None, 3, "x", [], {}, {**good, "gain": {"x": 1}}, {**good, "scores": {"a": {"x": "?"}}}):
+        assert left_out(bad) == []

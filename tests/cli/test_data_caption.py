@@ -1,0 +1,226 @@
+"""`sglora data caption`: captions by a captioner or from a file, resumed, checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from distributions import install
+from filelock import FileLock
+from trees import captioned, picture
+
+from sglora_datasets.folder import Folder
+
+HERE = Path(__file__).parents[1]
+
+
+def test_every_image_gets_its_captions(caption, album):
+    result = caption("--captions", 2)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == (
+        f"output     {album}/captions.jsonl\n"
+        "images     12, 0 captioned before, 12 now, 0 left\n"
+        "captions   24 written, 2.0 an image\n"
+    )
+    rows = captioned(album)
+    assert [row["image"] for row in rows] == sorted(row["image"] for row in rows)
+    assert (rows[-1]["task"], rows[-1]["image"]) == ("red fox", "images/red_fox/5.jpg")
+    assert rows[-1]["captions"][0].startswith("A red fox beside ")
+    tasks = Folder().tasks(album)  # the data set reads what was written
+    assert {t.name: sum(map(len, t.photos.values())) for t in tasks} == {"cat": 3, "owl": 3, "pug": 3, "red fox": 3}
+
+
+def test_a_second_run_has_nothing_to_do(caption, album):
+    caption()
+    before = (album / "captions.jsonl").read_bytes()
+    result = caption("--json")
+    facts = json.loads(result.stdout)
+    assert (facts["captioned_before"], facts["written"], facts["left"]) == (12, 0, 0)
+    assert (album / "captions.jsonl").read_bytes() == before
+
+
+def test_a_file_is_written_in_one_way(caption, album):
+    caption("--captions", 2, "--limit", 1)
+    (by,) = {row["by"] for row in captioned(album)}
+    assert by.startswith("parrot ")
+    before = (album / "captions.jsonl").read_bytes()
+    result = caption("--captions", 2, "--seed", 1)
+    assert result.exit_code == 5
+    assert f"line 1: written by '{by}', this run is 'parrot " in result.stderr
+    assert (album / "captions.jsonl").read_bytes() == before
+    row = {key: value for key, value in captioned(album)[0].items() if key != "by"}
+    (album / "captions.jsonl").write_text(json.dumps(row) + "\n")  # nobody says who wrote this one
+    assert caption("--captions", 2, "--seed", 1).exit_code == 0
+    assert len(captioned(album)) == 12
+
+
+def test_limits_add_up_to_what_one_run_writes(caption, album):
+    caption()
+    whole = (album / "captions.jsonl").read_bytes()
+    (album / "captions.jsonl").unlink()
+    assert "images     12, 0 captioned before, 5 now, 7 left\n" in caption("--limit", 5).stdout
+    assert caption("--limit", 5).exit_code == caption().exit_code == 0
+    assert (album / "captions.jsonl").read_bytes() == whole
+
+
+@pytest.mark.parametrize("size", [0, 1, 50, 130, 400, -1])
+def test_a_file_cut_anywhere_is_completed(caption, album, size):
+    caption()
+    whole = (album / "captions.jsonl").read_bytes()
+    (album / "captions.jsonl").write_bytes(whole[:size])
+    caption()
+    assert (album / "captions.jsonl").read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_completed(caption, album, parrot):
+    """kill -9 in the middle, again and again; the file is what an uninterrupted run leaves."""
+    caption()
+    whole = (album / "captions.jsonl").read_bytes()
+    (album / "captions.jsonl").unlink()
+    command = [sys.executable, "-m", "sglora_cli.cli.main", "data", "caption", "folder", "--path", str(album)]
+    environment = {**os.environ, "PYTHONPATH": str(parrot), "PARROT_SECONDS": "0.1"}
+    sizes = []
+    while len(sizes) < 20:
+        process = subprocess.Popen([*command, "--captioner", "parrot"], env=environment, stdout=subprocess.DEVNULL)
+        started = (album / "captions.jsonl").stat().st_size if sizes else 0
+        while process.poll() is None:
+            time.sleep(0.01)
+            path = album / "captions.jsonl"
+            if path.exists() and path.stat().st_size > started:
+                time.sleep(0.025 * (len(sizes) % 4))
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+        sizes.append(path.stat().st_size)
+        if process.returncode == 0:
+            break
+    assert len(sizes) > 4
+    assert sizes == sorted(sizes)
+    assert path.read_bytes() == whole
+
+
+def test_a_line_by_hand_without_its_line_break_is_kept(caption, album):
+    line = '{"image": "images/cat/6.jpg", "task": "cat", "captions": ["my own words"]}'
+    (album / "captions.jsonl").write_text(line)
+    caption()
+    rows = captioned(album)
+    assert rows[0] == json.loads(line)
+    assert len(rows) == len({row["image"] for row in rows}) == 12
+
+
+def test_what_is_left_without_a_caption_is_an_error_after_the_rest(run, site, album):
+    source = (HERE / "thirdparty/sglora_parrot.py").read_text().replace(" A {what}", "{'' if what == 'owl' else what}")
+    install(
+        site, "sglora-parrot", "sglora_parrot", source.replace(" {pick.choice(ANIMALS)}s. ", "").replace("beside", "")
+    )
+    sys.modules.pop("sglora_parrot", None)
+    result = run("data", "caption", "folder", "--path", album, "--captioner", "parrot", "--fewest-words", 2)
+    sys.modules.pop("sglora_parrot", None)
+    assert result.exit_code == 4
+    assert "images without a caption that could be kept: " in result.stderr.splitlines()[-2]
+
+
+def test_an_image_that_does_not_decode_is_named_and_the_others_get_captions(caption, album):
+    (album / "images/cat/7.jpg").write_bytes(b"not a photo")
+    result = caption()
+    assert result.exit_code == 4
+    assert "images     12, 0 captioned before, 11 now, 1 left\n" in result.stdout
+    assert "error: images that do not decode: 1; the first: images/cat/7.jpg: " in result.stderr
+
+
+def test_long_captions_are_kept_with_a_warning(caption, album):
+    result = caption("--words", 4, "--limit", 1, "--captions", 1)
+    assert result.exit_code == 0
+    assert (
+        "warning: captions that are long: text encoders cut them: 1\n  images/cat/6.jpg  5 words: A cat "
+        in result.stderr
+    )
+
+
+def test_a_backbone_says_what_it_would_cut(caption, album, site):
+    source = (HERE / "thirdparty/sglora_tiny.py").read_text()
+    source += (
+        "\ndef check_text(self, text):\n    from sglora_cli.api import Mismatch\n    raise Mismatch('9 tokens')\n"
+        "TinyModel.check_text = check_text\n"
+    )
+    install(site, "sglora-tiny", "sglora_tiny", source)
+    sys.modules.pop("sglora_tiny", None)
+    result = caption("--limit", 1, "--captions", 1, "--backbone", "tiny")
+    sys.modules.pop("sglora_tiny", None)
+    assert result.exit_code == 0, result.output
+    assert "  images/cat/6.jpg  9 tokens: A cat " in result.stderr
+
+
+def test_a_dry_run_counts_and_writes_nothing(caption, album):
+    result = caption("--dry-run", "--limit", 4)
+    assert result.stdout == (
+        f"output     {album}/captions.jsonl\nimages     12, 0 captioned before, 4 to caption now\n  cat  3\n  owl  1\n"
+    )
+    assert not (album / "captions.jsonl").exists()
+
+
+def test_two_runs_do_not_write_one_file(caption, album):
+    with FileLock(album / ".captions.jsonl.lock", thread_local=False):
+        result = caption()
+    assert result.exit_code == 6
+    assert result.stderr.startswith(f"error: another process is writing {album}/captions.jsonl\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--captioner", "parot"], 3, "no captioner named 'parot'"),
+        (["--force"], 2, "--force goes with --from"),
+        (["--captions", 0], 2, "captions must be at least 1, got 0"),
+        (["--demonstrations", "gone"], 4, "cannot read gone: "),
+        (["--from", "x.txt"], 4, "captions are read from .jsonl, .csv, .json, got x.txt"),
+    ],
+)
+def test_mistakes_are_answered(caption, arguments, code, message):
+    result = caption(*arguments)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr.startswith(f"error: {message}")
+
+
+def test_a_data_set_that_lists_no_images_says_so(run, parrot, tmp_path):
+    result = run("data", "caption", "webdataset", "--path", tmp_path, "--captioner", "parrot")
+    assert result.exit_code == 6
+    assert "data set 'webdataset' has captions of its own" in result.stderr
+
+
+def test_a_strange_line_in_the_file_stops_before_anything_is_written(caption, album):
+    (album / "captions.jsonl").write_text('{"image": "images/dog/1.jpg", "task": "dog", "captions": ["a dog here"]}\n')
+    result = caption()
+    assert result.exit_code == 4
+    assert "captions.jsonl, line 1: image " in result.stderr
+
+
+def test_demonstrations_come_from_a_file(tmp_path, caption, album):
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"name": "dog", "caption": "The dog\\n runs."}\n')
+    assert caption("--demonstrations", path, "--limit", 1).exit_code == 0
+    path.write_text('\n{"name": "dog"}\n')
+    result = caption("--demonstrations", path)
+    assert result.exit_code == 4
+    assert result.stderr.startswith(f"error: {path}, line 2: expected a name and a caption, got ")
+
+
+def test_images_of_a_folder_may_be_in_splits_or_named_by_a_file(tmp_path):
+    for n, place in enumerate(("train/a_b/1.jpg", "test/a_b/2.JPG", "train/c/3.png")):
+        picture(tmp_path / "images" / place, n)
+    (tmp_path / "images/train/c/notes.txt").write_text("no image")
+    assert [(x.image, x.tasks, x.split) for x in Folder().images(tmp_path)] == [
+        ("images/test/a_b/2.JPG", ("a b",), "test"),
+        ("images/train/a_b/1.jpg", ("a b",), "train"),
+        ("images/train/c/3.png", ("c",), "train"),
+    ]
+    (tmp_path / "names.jsonl").write_text('{"image": "images/train/c/3.png", "name": "sea", "split": "test"}\n')
+    assert [(x.image, x.tasks, x.split) for x in Folder().images(tmp_path)] == [
+        ("images/train/c/3.png", ("sea",), "test")
+    ]

@@ -1,0 +1,249 @@
+"""`sglora data check` as its user sees it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from distributions import install
+from speckles import rows_of, speckles, write_rows
+
+LOOSE = '''
+"""A data set that lets anything pass: its file is a list of [image, task, split, captions]."""
+import json
+from sglora_cli.api import Photo, Task, hookimpl
+
+class Loose:
+    name, summary = "loose", "anything"
+
+    def tasks(self, root):
+        found = {}
+        for image, task, split, captions in json.loads((root / "loose.json").read_text()):
+            found.setdefault(task, {}).setdefault(split, []).append(Photo(root / image, tuple(captions)))
+        return [Task(root.name, name, name, found[name]) for name in sorted(found)]
+
+@hookimpl
+def sglora_datasets():
+    return [Loose()]
+'''
+
+
+@pytest.fixture
+def loose(site) -> None:
+    install(site, "sglora-loose", "sglora_loose", LOOSE)
+
+
+COUNTS = """\
+cat  3 train  2 test  10 captions  2 / 2.0 / 2 an image
+dog  3 train  2 test  10 captions  2 / 2.0 / 2 an image
+2 tasks, 10 images, 20 captions, 2 / 2.0 / 2 an image
+"""
+
+
+def test_a_data_set_without_a_fault_is_counted(check):
+    result = check()
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == COUNTS + "0 errors, 0 warnings\n"
+
+
+def test_the_data_folder_of_the_settings_is_the_default(run, photos, monkeypatch):
+    result = run("data", "check", "folder")
+    assert result.exit_code == 6
+    assert result.stderr == (
+        "error: no folder with data is known\n"
+        'hint: pass --path DIR, or set SGLORA_DATA, or write data = "DIR" into the settings\n'
+    )
+    monkeypatch.setenv("SGLORA_DATA", str(photos.parent))
+    result = run("data", "check", "folder")
+    assert result.exit_code == 6
+    assert result.stderr == f"error: the folder {photos.parent / 'folder'} does not exist\nhint: pass --path DIR\n"
+    photos.rename(photos.parent / "folder")
+    result = run("data", "check", "folder")
+    assert result.stdout == COUNTS + (
+        "warning: tasks with at most 10 test images: 2\n"
+        "  cat, test  2 image(s)\n"
+        "  dog, test  2 image(s)\n"
+        "0 errors, 2 warnings\n"
+    )
+
+
+def test_warnings_are_listed_and_stop_nothing(check, photos):
+    rows = rows_of(photos)
+    speckles(3).resize((40, 31)).save(photos / "0.png")  # like 3.png, which is of the same task's test split
+    speckles(8).resize((100, 100)).save(photos / "1.png")  # like the test image 8.png of another task
+    shutil.copy(photos / "5.png", photos / "6.png")
+    rows[1]["captions"] = ["Cat 0", "number 1", "Number  1"]
+    rows[2]["captions"] = ["cat 0", "word " * 61]
+    rows[5]["captions"] = ["cat 0"]
+    write_rows(photos, rows)
+    result = check()
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        "cat  3 train  2 test  11 captions  2 / 2.2 / 3 an image\n"
+        "dog  3 train  2 test  9 captions   1 / 1.8 / 2 an image\n"
+        "2 tasks, 10 images, 20 captions, 1 / 2.0 / 3 an image\n"
+        "warning: images smaller than 32 pixels: 1\n"
+        "  0.png  40 x 31\n"
+        "warning: captions repeated within an image: 1\n"
+        "  1.png  2 times: number 1\n"
+        "warning: captions shared by images of one task and split: 1\n"
+        "  cat, train  3 images: cat 0\n"
+        "warning: captions longer than 60 words: 1\n"
+        f"  2.png  {('61 words: ' + 'word ' * 61)[:107]}...\n"
+        "warning: near-identical images across splits: 2\n"
+        "  0 bits  0.png = 3.png\n"
+        "  0 bits  1.png = 8.png\n"
+        "warning: near-identical images within a task and split: 1\n"
+        "  0 bits  5.png = 6.png\n"
+        "captions that several images have: 1, the most common:\n"
+        "  4 images, 2 tasks  cat 0\n"
+        "0 errors, 7 warnings\n"
+    )
+
+
+def test_a_broken_and_a_missing_image_are_errors(check, photos, loose):
+    whole = (photos / "4.png").read_bytes()
+    (photos / "4.png").write_bytes(whole[: len(whole) // 2])
+    (photos / "7.png").unlink()
+    result = check(dataset="loose")
+    assert result.exit_code == 4
+    lines = result.stdout.splitlines()
+    assert lines[3] == "error: images that do not decode: 2"
+    assert lines[4].startswith("  4.png  cannot be decoded: ")
+    assert lines[5:] == ["  7.png  does not exist", "2 errors, 0 warnings"]
+    reason = lines[4].removeprefix("  4.png  ")
+    assert result.stderr == (
+        f"error: images that do not decode: 2, captions without a word: 0; the first: 4.png: {reason}\n"
+        "hint: mend or remove them, then check again\n"
+    )
+
+
+def test_captions_without_a_word_are_errors(check, photos, loose):
+    rows = rows_of(photos)
+    rows[2]["captions"], rows[9]["captions"] = ["cat 2", "\t "], []
+    write_rows(photos, rows)
+    result = check("--top", 1, dataset="loose")
+    assert result.exit_code == 4
+    assert result.stdout.splitlines()[2:] == [
+        "2 tasks, 10 images, 18 captions, 0 / 1.8 / 2 an image",
+        "error: captions without a word: 2",
+        r"  2.png  caption 2 of 2 is '\t '",
+        "  ... and 1 more",
+        "2 errors, 0 warnings",
+    ]
+    assert result.stderr.startswith(
+        "error: images that do not decode: 0, captions without a word: 2; the first: 2.png: caption 2 of 2 is '\\t '\n"
+    )
+
+
+RECIPE = """
+backbone = "tiny"
+[prior]
+k = 1
+[train]
+batch = 4
+[[source]]
+name = "photos"
+expert = ["cat", "bog"]
+unseen = ["hamster"]
+"""
+
+
+def test_a_recipe_says_what_is_absent_all_at_once(check, tmp_path):
+    path = tmp_path / "few.toml"
+    path.write_text(RECIPE)
+    result = check("--recipe", path)
+    assert result.exit_code == 3
+    assert result.stdout == COUNTS + (
+        "error: tasks of the recipe that are not there: 2\n"
+        "  bog      expert; did you mean 'dog'?\n"
+        "  hamster  unseen; there are: cat, dog\n"
+        "warning: tasks smaller than the recipe's batch: 1\n"
+        "  cat, train  3 image(s), batch 4\n"
+        "2 errors, 1 warning\n"
+    )
+    assert result.stderr == (
+        "error: tasks of recipe 'few' that are not there: 'bog', 'hamster'\nhint: correct the recipe\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "stderr"),
+    [
+        (["foldr"], 3, "error: no dataset named 'foldr'\nhint: did you mean 'folder'?\n"),
+        (["folder", "--recipe", "startr"], 3, "error: no recipe named 'startr'\nhint: did you mean 'starter'?\n"),
+        (
+            ["folder", "--recipe", "none.toml"],
+            4,
+            "error: recipe none.toml does not exist\nhint: did you mean 'pyproject.toml'?\n",
+        ),
+        (["folder", "--report", "x"], 2, "error: a report is written as .html, got x\nhint: try --report x.html\n"),
+        (["folder", "--distance", "9"], 2, "error: distance must be at most 8, got 9\n"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_answered(run, photos, arguments, code, stderr):
+    result = run("data", "check", *arguments, "--path", photos)
+    assert (result.exit_code, result.stdout, result.stderr) == (code, "", stderr)
+
+
+def test_everything_is_in_the_json(check, photos):
+    shutil.copy(photos / "0.png", photos / "3.png")
+    result = check("--json", "--top", 0)
+    assert (result.exit_code, result.stderr) == (0, "")
+    found = json.loads(result.stdout)
+    count = {"captions": 4, "fewest": 2, "images": 2, "mean": 2.0, "most": 2}
+    assert found.pop("tasks")["cat"] == {"train": count | {"captions": 6, "images": 3}, "test": count}
+    assert found == {
+        "dataset": "folder",
+        "path": str(photos),
+        "recipe": None,
+        "config": {"distance": 4, "pixels": 32, "words": 60, "k": 1},
+        "total": count | {"tasks": 2, "images": 10, "captions": 20},
+        "problems": [],
+        "common_captions": [],
+        "pairs": [
+            {
+                "level": "warning",
+                "kind": "splits",
+                "distance": 0,
+                "images": [
+                    {"name": "0.png", "places": [["cat", "train"]]},
+                    {"name": "3.png", "places": [["cat", "test"]]},
+                ],
+            }
+        ],
+        "more_pairs": False,
+        "errors": 0,
+        "warnings": 1,
+        "report": None,
+    }
+
+
+def test_the_json_comes_before_the_error(check, photos):
+    (photos / "4.png").write_text("no image")
+    result = check("--json")
+    assert result.exit_code == 4
+    found = json.loads(result.stdout)
+    assert (found["errors"], found["warnings"]) == (1, 0)
+    assert [(p["kind"], p["level"], p["image"], p["task"], p["split"]) for p in found["problems"]] == [
+        ("broken", "error", "4.png", "cat", "test")
+    ]
+
+
+@pytest.mark.data
+def test_the_known_flaws_of_real_photos_are_found(run, data):
+    found = {
+        name: json.loads(run("data", "check", "folder", "--path", data / name, "--recipe", "starter", "--json").stdout)
+        for name in ("birds", "flowers")
+    }
+    assert [found[name]["errors"] for name in found] == [0, 0]
+    common = [row["caption"] for row in found["birds"]["common_captions"][:3]]
+    assert "this bird has wings that are black and has a white belly" in common
+    assert found["flowers"]["common_captions"] == []
+    pairs = {
+        name: [{Path(image["name"]).stem for image in p["images"]} for p in found[name]["pairs"]] for name in found
+    }
+    assert {"Bronzed_Cowbird_0074_24045", "Bronzed_Cowbird_0025_796213"} in pairs["birds"]
+    assert pairs["flowers"] == [{"image_02009", "image_02056"}]

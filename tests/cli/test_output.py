@@ -1,0 +1,47 @@
+"""Tables on a terminal show cells as they are."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from sglora_cli.cli.output import paragraph, print_rows
+
+
+def test_square_brackets_are_text_and_no_markup(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_rows(("name",), [["[/x] a"], ["[bold]b"]])
+    shown = capsys.readouterr().out
+    assert "[/x] a" in shown
+    assert "[bold]b" in shown
+
+
+@pytest.mark.parametrize("columns", [20, 40])
+def test_a_narrow_terminal_loses_no_letter(capsys, monkeypatch, columns):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    cells = ["averylongnamewithoutspaces" * 2, "several words that need some room"]
+    print_rows(("name", "what"), [cells])
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    for cell in cells:  # read down the columns, every letter is there
+        assert all(shown.count(letter) >= cell.count(letter) for letter in set(cell) - {" "})
+    assert max(map(len, shown.splitlines())) <= columns
+
+
+def test_no_color_means_no_style(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    print_rows(("name",), [["a"]])
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_paragraphs_fit_a_terminal_and_stay_whole_in_a_pipe(monkeypatch):
+    text = "some words and /a/path/that/must/stay/whole/because/it/is/copied"
+    assert paragraph(text, "ok ") == f"ok {text}"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "30")
+    assert paragraph(text, "ok ") == "ok some words and\n   /a/path/that/must/stay/whole/because/it/is/copied"

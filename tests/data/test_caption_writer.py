@@ -1,0 +1,102 @@
+"""What is asked of a captioner, and which of its answers are kept."""
+
+from __future__ import annotations
+
+import pytest
+from trees import captioned
+
+from sglora_cli.config import CaptionConfig
+from sglora_cli.data.caption_text import DEMONSTRATIONS, cleaned, prompt_of
+from sglora_cli.data.caption_writer import planned, seed_of, write_captions
+from sglora_cli.errors import PluginError
+from sglora_cli.plugin.host import Host
+
+
+class Script:
+    """A captioner that answers from a list, and remembers what it was asked."""
+
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), []
+
+    def write(self, image, prompt, count, seed):
+        self.asked.append((count, seed))
+        return [self.answers.pop(0) if self.answers else f"caption number {seed} {i}" for i in range(count)]
+
+
+def told(album, *answers, **config):
+    model = Script(*answers)
+    plan = planned(Host.load(), "folder", album)
+    return model, write_captions(plan, model, CaptionConfig(**config), DEMONSTRATIONS)
+
+
+def test_refused_texts_are_asked_for_again_with_another_seed(album):
+    answers = ["", "a cat", "I'm sorry, I cannot see it.", "A black cat sits."]
+    model, outcome = told(album, *answers, "a Black  cat sits.", "Two cats sleep.", "One cat runs.", captions=4)
+    first = captioned(album)[0]
+    assert first["captions"][:3] == ["A black cat sits.", "Two cats sleep.", "One cat runs."]
+    assert len(first["captions"]) == 4
+    image = first["image"]
+    assert model.asked[:3] == [(4, seed_of(0, image, 0)), (3, seed_of(0, image, 1)), (1, seed_of(0, image, 2))]
+    assert outcome.refused == {"empty": 1, "short": 1, "refusal": 1, "repeated": 1}
+    assert outcome.problems == []
+
+
+def test_a_caption_of_another_image_is_refused_and_a_shortage_is_reported(album):
+    _, outcome = told(album, *["the same old words"] * 1000, captions=2, retries=1)
+    assert [row["captions"] for row in captioned(album)] == [["the same old words"]]
+    kinds = [problem.kind for problem in outcome.problems]
+    assert kinds == ["few"] + ["none"] * 11
+    # One image: 2 asked, then 1. Every other one: 2 and 2, all shared.
+    assert outcome.refused == {"repeated": 2, "shared": 44}
+
+
+@pytest.mark.parametrize("answer", [["one"], "text", [1, 2], None])
+def test_a_captioner_that_breaks_its_word_is_named(album, answer):
+    model = Script()
+    model.write = lambda *_: answer
+    with pytest.raises(PluginError, match="captioner"):
+        write_captions(planned(Host.load(), "folder", album), model, CaptionConfig(captions=2), ())
+
+
+def test_a_captioner_that_fails_leaves_what_it_wrote(album):
+    model = Script()
+    good = model.write
+    model.write = lambda *args: good(*args) if len(model.asked) < 3 else 1 / 0
+    with pytest.raises(PluginError, match=r"failed on .*: ZeroDivisionError: division by zero"):
+        write_captions(planned(Host.load(), "folder", album), model, CaptionConfig(), ())
+    assert len(captioned(album)) == 3
+
+
+def test_a_run_that_wrote_nothing_leaves_no_file(album):
+    model = Script()
+    model.write = lambda *_: 1 / 0
+    with pytest.raises(PluginError):
+        write_captions(planned(Host.load(), "folder", album), model, CaptionConfig(), ())
+    assert not (album / "captions.jsonl").exists()
+
+
+def test_the_prompt_is_the_papers():
+    text = prompt_of("horse", DEMONSTRATIONS)
+    assert text.startswith("Input: A photo of pug. Output: The pug ")
+    assert text.endswith("\nInput: A photo of horse. Output:")
+    assert len(text.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "caption"),
+    [
+        (" A  cat.\n", "A cat."),
+        ('"A cat."', "A cat."),
+        ('A cat named "Tom"', 'A cat named "Tom"'),
+        ('"Tom" is a cat called "Tom"', '"Tom" is a cat called "Tom"'),
+        ("Output: A cat.", "A cat."),
+        ("Sure! Here is a caption: A cat.", "A cat."),
+        ("A cat.\nInput: A photo of dog. Output: A dog.", "A cat."),
+        ("A sign: no cats.", "A sign: no cats."),
+        ("A \ud83d cat.", "A ? cat."),
+        ("Surely a cat: black.", "Surely a cat: black."),
+        ("", ""),
+    ],
+)
+def test_only_what_is_no_caption_is_taken_off(text, caption):
+    assert cleaned(text) == caption

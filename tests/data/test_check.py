@@ -1,0 +1,249 @@
+"""What a check finds, against slow and obvious definitions of the same."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from speckles import speckles
+
+from sglora_cli.config import CheckConfig
+from sglora_cli.data import check as check_module
+from sglora_cli.data import check_rules
+from sglora_cli.data.check_rules import Common, Count, Problem
+from sglora_cli.data.near_duplicates import hasher, near_pairs
+from sglora_cli.errors import Mismatch
+from sglora_cli.pack.recipe import source_of
+from sglora_cli.pack.recipe_parser import parse
+from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.values import Photo, Task
+
+
+def obvious_pairs(hashes: list[int], distance: int) -> list[tuple[int, int, int]]:
+    pairs = ((i, j, (hashes[i] ^ hashes[j]).bit_count()) for j in range(len(hashes)) for i in range(j))
+    return sorted(pair for pair in pairs if pair[2] <= distance)
+
+
+@pytest.mark.parametrize("distance", range(9))
+@pytest.mark.parametrize("seed", range(3))
+def test_every_pair_within_the_distance_is_found_once(distance, seed):
+    dice = random.Random(f"{seed} {distance}")
+    hashes = [dice.getrandbits(64) for _ in range(40)]
+    for _ in range(160):  # relatives of relatives, equal ones and ones just too far among them
+        bits = dice.sample(range(64), dice.randint(0, distance + 2))
+        hashes.append(dice.choice(hashes) ^ sum(1 << bit for bit in bits))
+    expected = obvious_pairs(hashes, distance)
+    assert len(expected) > 50
+    assert sorted(near_pairs(np.array(hashes, dtype=np.uint64), distance)) == expected
+
+
+@pytest.mark.parametrize("hashes", [[], [7], [0, 2**64 - 1]])
+def test_few_hashes_have_no_pairs(hashes):
+    assert list(near_pairs(np.array(hashes, dtype=np.uint64), 4)) == []
+
+
+def test_the_hash_survives_size_and_compression_and_tells_images_apart():
+    hash_of = hasher()
+    image = speckles(1, 256)
+    packed = io.BytesIO()
+    image.resize((120, 120)).save(packed, "JPEG", quality=60)
+    assert (hash_of(image) ^ hash_of(Image.open(packed))).bit_count() <= CheckConfig().distance
+    others = [hash_of(speckles(seed, 256)) for seed in range(2, 30)]
+    assert min((hash_of(image) ^ other).bit_count() for other in others) > 8
+
+
+@pytest.mark.filterwarnings("always:near-identical")
+def test_without_the_library_only_near_identical_images_are_not_looked_for(monkeypatch, tmp_path, run):
+    monkeypatch.setitem(sys.modules, "imagehash", None)
+    (tmp_path / "images").mkdir()
+    for n in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"images/{n}.png")  # all alike
+    rows = [{"image": f"images/{n}.png", "task": "cat", "captions": [f"cat {n}"]} for n in range(3)]
+    (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = run("data", "check", "folder", "--path", tmp_path)
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "warning: near-identical images are not looked for: the package imagehash is not installed "
+        '(pip install "sglora[check]")\n'
+    )
+    assert "alike" not in result.stdout
+
+
+def task(name: str, **photos: list[tuple[str, list[str]]]) -> Task:
+    found = {split: [Photo(Path(path), tuple(captions)) for path, captions in some] for split, some in photos.items()}
+    return Task("toys", name, name, found)
+
+
+CAT = task(
+    "cat",
+    train=[("a", ["A cat", "a  CAT ", "red"]), ("b", ["a cat", " "]), ("c", [])],
+    test=[("d", ["a cat", "one two three four"])],
+)
+DOG = task("dog", train=[("e", ["A cat", "blue", "blue", "blue"])], test=[("a", ["A cat", "a  CAT ", "red"])])
+
+
+def test_captions_are_found_empty_repeated_and_long():
+    found = list(check_rules.caption_problems([CAT, DOG], str, words=3))
+    assert found == [
+        Problem("repeated", "cat", "train", "a", "2 times: A cat"),
+        Problem("empty", "cat", "train", "b", "caption 2 of 2 is ' '"),
+        Problem("empty", "cat", "train", "c", "it has no caption"),
+        Problem("long", "cat", "test", "d", "4 words: one two three four"),
+        Problem("repeated", "dog", "train", "e", "3 times: blue"),
+    ]  # image a is in two tasks and named once
+
+
+def test_shared_captions_are_those_of_several_images_of_one_task_and_split():
+    assert list(check_rules.shared_problems([CAT, DOG])) == [Problem("shared", "cat", "train", text="2 images: A cat")]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_common_and_shared_captions_are_the_obvious_ones(seed):
+    dice = random.Random(seed)
+    rows = [
+        (dice.choice(["cat", "dog"]), dice.choice(["train", "test"]), str(n), dice.choices(["a", "b", "A ", "c"], k=2))
+        for n in range(12)
+    ]
+    tasks = [
+        task(name, **{s: [(n, c) for t, q, n, c in rows if (t, q) == (name, s)] for s in ("train", "test")})
+        for name in ("cat", "dog")
+    ]
+    common = {c.caption.strip().lower(): (c.images, c.tasks) for c in check_rules.common_captions(tasks)}
+    for text in "abc":
+        having = [row for row in rows if any(c.strip().lower() == text for c in row[3])]
+        assert common.get(text, (len(having), None))[0] == len(having)
+        if len(having) > 1:
+            assert common[text] == (len(having), len({row[0] for row in having}))
+    problems = check_rules.shared_problems(tasks)
+    shared = {(p.task, p.split, p.text.split(": ")[1].strip().lower()): p.text for p in problems}
+    for name in ("cat", "dog"):
+        for split in ("train", "test"):
+            for text in "abc":
+                many = sum(r[:2] == (name, split) and any(c.strip().lower() == text for c in r[3]) for r in rows)
+                assert ((name, split, text) in shared) == (many > 1)
+                assert many < 2 or shared[name, split, text].startswith(f"{many} images: ")
+
+
+def test_the_most_common_caption_comes_first():
+    assert check_rules.common_captions([CAT, DOG]) == [Common("A cat", 4, 2)]
+
+
+def test_tasks_are_too_small_to_train_or_to_measure():
+    config = CheckConfig(k=1)
+    assert list(check_rules.size_problems([CAT, DOG], config, batch=4)) == [
+        Problem("test", "cat", "test", text="1 image(s)"),
+        Problem("batch", "cat", "train", text="3 image(s), batch 4"),
+        Problem("training", "dog", "train", text="1 image(s)"),
+        Problem("test", "dog", "test", text="1 image(s)"),
+    ]
+    assert list(check_rules.size_problems([task("none")], CheckConfig())) == [
+        Problem("training", "none", "train", text="0 image(s)"),
+        Problem("test", "none", "test", text="0 image(s)"),
+    ]
+
+
+def test_counts_of_several_splits_are_put_together():
+    counts = [Count.of_photos(photos) for photos in CAT.photos.values()]
+    assert counts == [Count(3, 5, 0, 3), Count(1, 2, 2, 2)]
+    assert Count.of([*counts, Count.of_photos([])]) == Count(4, 7, 0, 3)
+    assert Count.of(counts).mean == 7 / 4
+    assert Count.of([]).facts() == {"images": 0, "captions": 0, "fewest": 0, "most": 0, "mean": 0.0}
+
+
+class Listed:
+    """A data set whose tasks are given."""
+
+    name, summary = "listed", "given tasks"
+
+    def __init__(self, *tasks: Task) -> None:
+        self._tasks = tasks
+
+    def tasks(self, root: Path) -> list[Task]:
+        return list(self._tasks)
+
+
+def checked(root: Path, *tasks: Task, **config: int) -> check_module.Check:
+    host = Host()
+    host.datasets.add("here", "listed", Listed(*tasks))
+    return check_module.run(host, "listed", root, config=CheckConfig(**config))
+
+
+@pytest.fixture
+def files(tmp_path) -> dict[str, str]:
+    """Three images, and a smaller copy of the first."""
+    images = {name: speckles(seed) for seed, name in enumerate("abc")}
+    images["a2"] = images["a"].resize((48, 48))
+    for name, image in images.items():
+        image.save(tmp_path / f"{name}.png")
+    return {name: str(tmp_path / f"{name}.png") for name in images}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kind"),
+    [
+        (("cat", "train"), ("cat", "train"), "within"),
+        (("cat", "train"), ("cat", "test"), "splits"),
+        (("cat", "train"), ("dog", "train"), "tasks"),
+        (("cat", "train"), ("dog", "test"), "splits"),
+    ],
+)
+def test_a_pair_is_named_after_what_it_lies_across(tmp_path, files, first, second, kind):
+    places = {"a": first, "a2": second, "b": ("cat", "train"), "c": ("dog", "test")}
+    tasks = [
+        task(name, **{s: [(files[f], [f]) for f, at in places.items() if at == (name, s)] for s in ("train", "test")})
+        for name in ("cat", "dog")
+    ]
+    check = checked(tmp_path, *tasks)
+    assert [(p.kind, {p.first.name, p.second.name}) for p in check.pairs] == [(kind, {"a.png", "a2.png"})]
+    assert not check.more_pairs
+
+
+def test_an_image_of_several_tasks_counts_once_and_is_no_leak_in_one_split(tmp_path, files):
+    both = [(files["a"], ["x"]), (files["b"], ["y", "z"])]
+    check = checked(tmp_path, task("cat", train=both), task("dog", train=both))
+    assert check.total == Count(2, 3, 1, 2)
+    assert check.pairs == ()
+    check = checked(tmp_path, task("cat", train=both), task("dog", test=both[:1]))
+    assert [(p.kind, p.first.name, p.second.name, p.distance) for p in check.pairs] == [("splits", "a.png", "a.png", 0)]
+
+
+def test_more_pairs_than_are_listed_are_said_to_be_more(tmp_path, files, monkeypatch):
+    tasks = task("cat", train=[(files["a"], ["x"])], test=[(files["a2"], ["y"])])
+    monkeypatch.setattr(check_module, "MOST_PAIRS", 1)
+    assert checked(tmp_path, tasks, k=1).verdict == "0 errors, 3 warnings"
+    monkeypatch.setattr(check_module, "MOST_PAIRS", 0)
+    assert checked(tmp_path, tasks, k=1).verdict == "0 errors, at least 2 warnings"
+
+
+def test_an_image_outside_the_folder_has_its_whole_path(tmp_path, files):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    check = checked(inside, task("cat", train=[(files["a"], ["x"])]))
+    assert [picture.name for picture in check.pictures.values()] == [files["a"]]
+
+
+def test_the_source_of_a_recipe_is_found_by_its_folder(tmp_path):
+    recipe = parse(
+        "r",
+        {
+            "backbone": "tiny",
+            "prior": {"k": 1},
+            "source": [
+                {"name": "x", "path": "all/cats", "expert": ["a"]},
+                {"name": "y", "path": "dogs", "expert": ["b"]},
+                {"name": "z", "dataset": "other", "expert": ["c"]},
+            ],
+        },
+    )
+    assert source_of(recipe, "folder", tmp_path / "cats").name == "x"
+    assert source_of(recipe, "other", tmp_path / "wherever").name == "z"
+    with pytest.raises(Mismatch) as error:
+        source_of(recipe, "folder", tmp_path / "birds")
+    assert error.value.message == f"recipe 'r' does not say which tasks it takes from {tmp_path / 'birds'}"
+    assert error.value.hint == "it has sources: all/cats (folder), dogs (folder), z (other)"

@@ -1,0 +1,57 @@
+"""The tutorial, from its first command to its last: each runs, and prints what the page shows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from console import Shown, blocks, difference, run, shown
+
+from sglora_cli.cli.commands.docs import FOLDER
+
+PAGE = FOLDER / "tutorial.md"
+STEPS = [one for block in blocks(PAGE) if block.language == "console" for one in shown(block)]
+
+
+def files() -> dict[str, str]:
+    """The files that the reader is told to save, by name."""
+    names = re.findall(r"[Ss]ave (?:this|it) as `([^`]+)`", PAGE.read_text(encoding="utf-8"))
+    texts = [block.text for block in blocks(PAGE) if block.language in ("python", "toml")]
+    return dict(zip(names, texts, strict=True))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory):
+    """Every step's exit code and output, in an empty folder and with a cache of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder: Path = tmp_path_factory.mktemp("tutorial")
+        patch.chdir(folder)
+        patch.setenv("SGLORA_HOME", str(folder / "home"))
+        patch.setenv("SGLORA_OFFLINE", "1")
+        waiting, outcomes = files(), {}
+        for one in STEPS:
+            if one.command.startswith("sglora pack build") or one.command.startswith("python"):
+                for name in [name for name in waiting if name in one.command]:
+                    Path(name).write_text(waiting.pop(name), encoding="utf-8")
+            outcomes[one.number] = run(one.command)
+        assert not waiting, f"no command of the page uses {', '.join(waiting)}"
+        return outcomes
+
+
+@pytest.mark.parametrize("one", STEPS, ids=lambda one: f"line {one.number}: {one.command[:60]}")
+def test_a_step_prints_what_the_page_shows(one, done):
+    code, output = done[one.number]
+    assert difference(one, output) == ""
+    assert (code != 0) == any(line.startswith("error:") for line in one.output)
+
+
+def test_what_a_page_shows_is_compared():
+    """The comparison itself: words and whole numbers must be equal, decimals close, `...` may be anything."""
+    one = Shown("x", ("3 files in ...", "...", "norm 1.50 of 2"), 1, vary=False)
+    assert difference(one, "3 files in /a\nb\nc: 50 %, 3 s left\nnorm 1.51 of 2\n") == ""
+    assert difference(one, "3 files in /a\nnorm 1.9 of 2\n") == "1.50 on the page, 1.9 printed"
+    assert "and it prints" in difference(one, "4 files in /a\nnorm 1.5 of 2\n")
+    assert difference(replace(one, vary=True), "3 files in /a\nnorm 7.0 of 9\n") == ""
+    assert "and it prints" in difference(replace(one, vary=True), "3 files in /a\nform 1.5 of 2\n")

@@ -1,0 +1,110 @@
+"""`generate --explain`, and which samples are kept."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from sglora_cli.adapter.file import load_adapter
+from sglora_cli.config import GenerateConfig
+from sglora_cli.generate.explain import explained
+from sglora_cli.generate.session import Session
+from sglora_cli.lora.algebra import distances, inner_products
+from sglora_cli.lora.prior import best_of, log_density
+
+
+def dense(layout, flat_P) -> torch.Tensor:
+    return torch.cat([(layout.scaling * b @ a).double().flatten() for b, a in layout.split(flat_P).values()])
+
+
+def test_inner_products_and_distances_are_those_of_dense_updates(toy_pack):
+    layout = Session.open().pack.layout
+    flat = torch.randn(4, layout.size, generator=torch.Generator().manual_seed(0))
+    rows = torch.stack([dense(layout, x) for x in flat])
+    assert torch.allclose(inner_products(layout, flat), rows @ rows.T, rtol=1e-5)
+    assert torch.allclose(distances(inner_products(layout, flat)), torch.cdist(rows, rows), atol=1e-3)
+    assert torch.allclose(inner_products(layout, flat).diagonal().sqrt().float(), layout.update_norm(flat), rtol=1e-5)
+
+
+def test_every_figure_is_what_its_name_says(toy_pack):
+    session = Session.open()
+    pack, layout = session.pack, session.pack.layout
+    made = session.generate("a red mug", GenerateConfig(samples=3))
+    facts = explained(pack, made)
+    within, total = float(made.prior.within_P.sum()), float(made.prior.variance_P.sum())
+    assert facts["prior"]["within"] == pytest.approx(within / total, rel=1e-5)
+    assert facts["prior"]["between"] == pytest.approx(1 - within / total, rel=1e-5)
+    cosine = pack.meaning_EW @ pack.meaning_EW.T - 3 * torch.eye(4)
+    others = cosine.max(dim=1).values
+    assert facts["coverage"]["percentile"] == 100 * float((others <= facts["coverage"]["similarity"]).float().mean())
+    samples = [dense(layout, x) for x in made.adapters_SP]
+    experts = {n: dense(layout, x) for n, x in zip(pack.experts.names, pack.experts.means(), strict=True)}
+    mean, joint = dense(layout, made.prior.mean_P), dense(layout, pack.joint_P)
+    for row, own in zip(facts["samples"], samples, strict=True):
+        away = {n: float((own - x).norm() / x.norm()) for n, x in experts.items()}
+        assert row["norm"] == pytest.approx(float(own.norm()), rel=1e-4)
+        assert row["to_prior_mean"] == pytest.approx(float((own - mean).norm() / mean.norm()), rel=1e-3)
+        assert row["to_joint"] == pytest.approx(float((own - joint).norm() / joint.norm()), rel=1e-3)
+        assert row["nearest_expert"] == min(away, key=away.get)
+        assert row["to_nearest_expert"] == pytest.approx(min(away.values()), rel=1e-3)
+        assert row["copy_of"] is None
+    norm = sum(float(x.norm()) for x in samples) / 3
+    pairs = [float((samples[i] - samples[j]).norm()) / norm for i, j in ((0, 1), (0, 2), (1, 2))]
+    spread = facts["diversity"]
+    assert spread["mean"] == pytest.approx(sum(pairs) / 3, rel=1e-3)
+    assert (spread["min"], spread["max"]) == pytest.approx((min(pairs), max(pairs)), rel=1e-3)
+
+
+def test_a_copy_is_called_one(run, toy_pack):
+    result = run("generate", "a photo of a ball", "--generator", "nearest", "--explain")
+    assert "a copy of toys/ball\n" in result.stderr
+    found = json.loads(run("generate", "a ball", "--generator", "top-k", "--explain", "--json").stdout)["explained"]
+    assert found["samples"][0]["copy_of"] == "mu*"
+    assert found["diversity"] is None
+
+
+def test_explain_prints_a_table(run, toy_pack):
+    lines = run("generate", "a mug", "--samples", 2, "--explain").stderr.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("prior      K 2, tau 0.05; of its variance "))
+    assert lines[start + 1].startswith("coverage   similarity ")
+    assert lines[start + 2] == "sample       norm  log density  to mu*  to joint  nearest expert"
+    assert [line.split()[0] for line in lines[start + 3 : start + 6]] == ["0", "1", "diversity"]
+    assert "prior      K" not in run("generate", "a mug").stderr
+
+
+def test_log_density_is_that_of_the_normal_distribution(toy_pack):
+    prior = Session.open().generate("a mug").prior
+    variance = prior.variance_P.double().clamp_min(1e-3 * float(prior.variance_P.double().mean()))
+    x = torch.randn(5, len(variance), generator=torch.Generator().manual_seed(0)).double()
+    normal = torch.distributions.Normal(prior.mean_P.double(), variance.sqrt())
+    nats = normal.log_prob(x).mean(dim=1) - normal.log_prob(prior.mean_P.double()).mean()
+    assert torch.allclose(log_density(prior, x.float()), nats, rtol=1e-4)
+    assert best_of(prior, x.float(), 3) == tuple(nats.argsort(descending=True)[:3].tolist())
+
+
+def test_the_best_samples_keep_the_numbers_of_their_draws(run, toy_pack, tmp_path):
+    assert run("generate", "a mug", "-o", tmp_path / "all.safetensors", "--samples", 6).exit_code == 0
+    found = json.loads(
+        run(
+            "generate", "a mug", "-o", tmp_path / "b.safetensors", "--samples", 6, "--best", 2, "--explain", "--json"
+        ).stdout
+    )
+    rows = found["explained"]["samples"]
+    assert rows[0]["log_density"] >= rows[1]["log_density"]
+    for s, row in enumerate(rows):
+        kept, drawn = load_adapter(tmp_path / f"b-{s}.safetensors"), tmp_path / f"all-{row['sample']}.safetensors"
+        assert kept.about["sample"] == row["sample"]
+        assert torch.equal(kept.flat_P, load_adapter(drawn).flat_P)
+
+
+def test_a_joint_adapter_of_another_size_is_a_bad_file(run, toy_pack, own_home):
+    from sglora_cli.files.tensors import load_tensors, save_tensors
+
+    path = own_home / "cache/packs/toys/joint.safetensors"
+    tensors, about = load_tensors(path)
+    save_tensors(path, {"joint": tensors["joint"][:-1].clone()}, about)
+    result = run("generate", "a photo of a mug", "--explain")
+    assert result.exit_code == 4
+    assert f"{path} holds (" in result.stderr

@@ -1,0 +1,144 @@
+"""sglora in Python: ten lines, in a notebook too; attached to models of others; objects that print short."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import pytest
+import torch
+from small_clip import small_clip
+
+import sglora_cli.api
+from sglora_cli.api import Session, attached, read_image
+from sglora_cli.bench.retrieval import recalls
+from sglora_cli.errors import Mismatch, UnknownName
+from sglora_cli.lora.layout import Layout
+from sglora_cli.testing import adapters, images, layout_of
+from sglora_datasets.folder import Folder
+
+CELLS = [
+    "from sglora_cli.api import Session\nsession = Session.open('starter', generator='top-k')",
+    "made = session.generate('a photo of a pug')\nprint(made)",
+    "made.save('pug.safetensors')",
+    "print(session.evaluate(made, 'Brown Creeper')['adapter'].keys())",
+    "stem = session.model.stem(photos)",
+    "with made.attached(session.model) as adapted:\n    image_ND = adapted.encode_image(stem)",
+    "print(image_ND @ adapted.encode_text(['a photo of a pug']).T)",
+]
+
+
+def test_ten_lines_in_the_cells_of_a_notebook(tmp_path, monkeypatch, capfd):
+    """Cells share names, as in a notebook; nothing but what is printed appears, neither bars nor warnings."""
+    monkeypatch.chdir(tmp_path)
+    names = {"photos": images(2)}
+    for cell in CELLS:
+        exec(compile(cell, "cell", "exec"), names)
+    out, err = capfd.readouterr()
+    assert err == ""
+    first, second, *_ = out.splitlines()
+    assert first.startswith("Generated('a photo of a pug': 1 x 9216 numbers; ")
+    assert second == "dict_keys(['I2T R@1', 'I2T R@5', 'I2T R@10', 'T2I R@1', 'T2I R@5', 'T2I R@10'])"
+    assert (tmp_path / "pug.safetensors").is_file()
+    assert sum(cell.count("\n") + 1 for cell in CELLS) <= 10
+
+
+@pytest.fixture(scope="module")
+def session():
+    return Session.open("starter", generator="top-k")
+
+
+def test_evaluate_is_what_bench_measures(session, run, tmp_path):
+    made = session.generate("a photo of a mug")
+    made.save(tmp_path / "x.safetensors")
+    found = session.evaluate(made, "Fish Crow")
+    assert session.evaluate(made, "birds/Fish Crow") == found
+    arguments = ("--adapter", tmp_path / "x.safetensors", "--tasks", "Fish Crow", "--resamples", 100)
+    told = json.loads(run("bench", *arguments, "--json").stdout)["averages"]
+    assert (found["zero-shot"], found["adapter"]) == (told["zero-shot"], told["x"])
+    with pytest.raises(UnknownName, match="no unseen task in pack 'starter' named 'Fisch Crow'"):
+        session.evaluate(made, "Fisch Crow")
+
+
+def test_evaluate_takes_tasks_of_a_data_set(session, toys):
+    made = session.generate("a photo of a mug")
+    mug = next(task for task in Folder().tasks(toys / "toys") if task.name == "mug")
+    photos = mug.photos["test"]
+    stem_N = session.model.stem([read_image(photo.path) for photo in photos]).half()
+    text_CD = session.model.encode_text([caption for photo in photos for caption in photo.captions])
+    owner = [n for n, photo in enumerate(photos) for _ in photo.captions]
+    with torch.no_grad(), made.attached(session.model) as adapted:
+        image_ND = adapted.encode_image(stem_N)
+    wanted = recalls(image_ND, text_CD, owner)
+    assert session.evaluate(made, mug)["adapter"] == pytest.approx({f"{d} R@{k}": v for (d, k), v in wanted.items()})
+
+
+def test_an_adapter_is_attached_to_the_backbone_and_taken_off(session):
+    made = session.generate("a photo of a mug")
+    stem = session.model.stem(images())
+    before_ND = session.model.encode_image(stem)
+    with made.attached(session.model) as adapted:
+        assert torch.equal(
+            adapted.encode_image(stem), session.model.encode_image(stem, made.layout, made.adapters_SP)[0]
+        )
+        assert adapted.fingerprint == session.model.fingerprint
+    assert torch.equal(session.model.encode_image(stem), before_ND)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_adapter_is_attached_to_a_clip_of_open_clip(whole):
+    ours = small_clip()
+    layout = layout_of(ours)
+    flat_P, pixels = adapters(layout, 1)[0], torch.randn(2, 3, 32, 32)
+    visual = ours.clip.visual
+    with torch.no_grad():
+        wanted_ND = ours.encode_image(ours.tower.tokens(pixels), layout, flat_P[None])[0]
+        before_ND = visual(pixels)
+        with attached(ours.clip if whole else visual, layout, flat_P):
+            found_ND = torch.nn.functional.normalize(visual(pixels), dim=-1)
+        assert torch.allclose(found_ND, wanted_ND, atol=1e-5)
+        assert torch.equal(visual(pixels), before_ND)
+
+
+def test_an_adapter_is_attached_to_a_clip_of_transformers():
+    pytest.importorskip("transformers")
+    from thirdparty.sglora_hf import HfModel
+
+    ours = HfModel(torch.device("cpu"))
+    layout, pixels = layout_of(ours), torch.randn(2, 3, 32, 32)
+    flat_P = adapters(layout, 1)[0]
+    elsewhere = Layout(
+        tuple(type(s)(f"x{n}", s.out_features, s.in_features) for n, s in enumerate(layout.sites)), 2, 4.0
+    )
+    with torch.no_grad(), attached(ours.clip, elsewhere, flat_P) as clip:
+        found_ND = ours._encode(pixels)
+        assert clip is ours.clip
+    assert torch.allclose(found_ND, ours.encode_image(pixels, layout, flat_P[None])[0], atol=1e-5)
+
+
+def test_a_model_of_another_kind_is_refused(session):
+    made = session.generate("a photo of a mug")
+    clip = small_clip().clip
+    with pytest.raises(
+        Mismatch, match=r"the adapter has 12 sites, the first .* VisionTransformer has 12, the first \(32, 32\)"
+    ):
+        made.attached(clip).__enter__()
+
+
+def test_objects_say_what_they_are_in_a_line(session):
+    made = session.generate("a photo of a mug")
+    task = next(session.pack.unseen())
+    for thing in (session, session.pack, made, made.prior, made.layout, made.coverage, task, task.tensors):
+        text = repr(thing)
+        assert "tensor(" not in text
+        assert len(text) < 300
+        assert "\n" not in text
+
+
+def test_every_public_name_is_explained():
+    for name in sglora_cli.api.__all__:
+        value = getattr(sglora_cli.api, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            said = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
+            assert said, name
+            assert not said.startswith(f"{name}("), f"{name} has only what dataclass wrote"

@@ -1,0 +1,186 @@
+"""Low-rank mathematics against dense matrices."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sglora_cli.errors import Mismatch
+from sglora_cli.lora.algebra import approximate, compress, compress_all, mix_updates
+from sglora_cli.lora.gauge import gauge_distance, into_gauge, join_gauge
+from sglora_cli.lora.layout import Layout, Site
+
+LAYOUT = Layout((Site("q", 9, 7), Site("k", 5, 11), Site("v", 9, 7)), rank=2, alpha=3.0)
+
+
+def dice(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def factors(*shape: int, rank: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    *batch, out, into = shape
+    return (
+        torch.randn(*batch, out, rank, generator=dice(seed)),
+        torch.randn(*batch, rank, into, generator=dice(seed + 1)),
+    )
+
+
+def best(dense: torch.Tensor, rank: int) -> torch.Tensor:
+    """The slow, obvious definition."""
+    u, s, vh = torch.linalg.svd(dense.double(), full_matrices=False)
+    return (u[..., :rank] * s[..., None, :rank]) @ vh[..., :rank, :]
+
+
+@pytest.mark.parametrize("shape", [(9, 7), (7, 9), (3, 9, 7), (2, 3, 5, 5), (1, 1)])
+@pytest.mark.parametrize("given", [1, 2, 4, 6, 12])
+@pytest.mark.parametrize("rank", [1, 2, 3, 8])
+def test_compress_is_the_best_approximation(shape, given, rank):
+    b, a = factors(*shape, rank=given)
+    dense = b.double() @ a.double()
+    new_b, new_a, error = compress(b, a, rank)
+    assert new_b.shape == (*shape[:-1], rank)
+    assert new_a.shape == (*shape[:-2], rank, shape[-1])
+    assert new_b.dtype == new_a.dtype == torch.float32
+    assert torch.allclose((new_b @ new_a).double(), best(dense, rank), atol=1e-4)
+    expected = (dense - best(dense, rank)).norm(dim=(-2, -1)) / dense.norm(dim=(-2, -1))
+    assert torch.allclose(error, expected, atol=1e-7)
+    assert torch.allclose(new_b.mT @ new_b, new_a @ new_a.mT, atol=1e-3)
+
+
+def test_an_update_of_zero_stays_zero():
+    b, a, error = compress(torch.zeros(3, 9, 4), torch.randn(3, 4, 7), 2)
+    assert not b.any()
+    assert error.tolist() == [0, 0, 0]
+    assert not a.any()
+
+
+def test_a_higher_rank_loses_nothing_and_pads_with_zeros():
+    b, a = factors(9, 7, rank=2)
+    new_b, new_a, error = compress(b, a, 5)
+    assert float(error) == 0
+    assert not new_b[:, 2:].any()
+    assert not new_a[2:].any()
+    assert torch.allclose(new_b @ new_a, b @ a, atol=1e-5)
+
+
+def test_factors_that_do_not_fit_are_refused():
+    with pytest.raises(Mismatch, match=r"shapes \(9, 3\) and \(2, 7\) make no update"):
+        compress(torch.zeros(9, 3), torch.zeros(2, 7), 1)
+    with pytest.raises(Mismatch, match="rank must be at least 1, got 0"):
+        compress(torch.zeros(9, 3), torch.zeros(3, 7), 0)
+
+
+def test_sites_of_all_shapes_and_ranks_are_compressed_as_if_alone():
+    parts = {"q": factors(9, 7, rank=4), "k": factors(5, 11, rank=3, seed=5), "v": factors(9, 7, rank=4, seed=9)}
+    found, error = compress_all(parts, 2)
+    assert list(found) == list(parts)
+    lost = whole = 0.0
+    for name, (b, a) in parts.items():
+        expected = best(b @ a, 2)
+        assert torch.allclose((found[name][0] @ found[name][1]).double(), expected, atol=1e-4)
+        lost += float((b.double() @ a.double() - expected).square().sum())
+        whole += float((b.double() @ a.double()).square().sum())
+    assert error == pytest.approx((lost / whole) ** 0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [[0.5, 0.3, 0.2], [1.0, 0.0, 0.0], [1.0, -0.5, 0.25], [0.0, 0.0, 0.0]])
+def test_mix_updates_is_the_best_approximation_of_the_dense_mean(weights):
+    adapters = torch.randn(3, LAYOUT.size, generator=dice())
+    mixed, error = mix_updates(torch.tensor(weights), adapters, LAYOUT)
+    lost = whole = 0.0
+    for name, (b, a) in LAYOUT.split(mixed).items():
+        dense = sum(
+            w * (x.double() @ y.double()) for w, x, y in zip(weights, *LAYOUT.split(adapters)[name], strict=True)
+        )
+        assert torch.allclose((b @ a).double(), best(dense, 2), atol=1e-4)
+        lost, whole = (
+            lost + float((dense - best(dense, 2)).square().sum()),
+            whole + float(dense.square().sum()),
+        )
+    assert error == pytest.approx((lost / whole) ** 0.5 if whole else 0.0, rel=1e-5, abs=1e-7)
+
+
+def test_mixing_one_adapter_with_itself_gives_its_update_exactly():
+    flat = torch.randn(1, LAYOUT.size, generator=dice())
+    mixed, error = mix_updates(torch.tensor([0.25, 0.75]), flat.expand(2, -1), LAYOUT)
+    assert error < 1e-7
+    for (b, a), (c, d) in zip(LAYOUT.split(mixed).values(), LAYOUT.split(flat[0]).values(), strict=True):
+        assert torch.allclose(b @ a, c @ d, atol=1e-5)
+
+
+def test_one_weight_an_adapter():
+    with pytest.raises(Mismatch, match="2 weights do not fit 3 adapters"):
+        mix_updates(torch.ones(2), torch.zeros(3, LAYOUT.size), LAYOUT)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5])
+def test_a_dense_matrix_of_low_rank_is_found_and_another_is_measured(rank):
+    b, a = factors(40, 30, rank=rank)
+    found_b, found_a, error = approximate(b @ a, rank)
+    assert float(error) < 1e-6
+    assert torch.allclose(found_b @ found_a, b @ a, atol=1e-4)
+    dense = torch.randn(40, 30, generator=dice())
+    _, _, error = approximate(dense, rank)
+    exact = float((dense.double() - best(dense, rank)).norm() / dense.double().norm())
+    assert exact - 1e-6 <= float(error) < exact + 0.02
+    assert float(approximate(torch.zeros(4, 3), rank)[2]) == 0
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3, 4])
+@pytest.mark.parametrize("live", [0, 1, 2, 3, 4])
+def test_the_gauge_changes_no_update_and_comes_closest(rank, live):
+    reference = torch.randn(rank, 30, generator=dice(7))
+    b, a = factors(20, 30, rank=rank)
+    b[:, live:] = 0
+    new_b, new_a = into_gauge(b, a, reference)
+    assert torch.allclose(new_b @ new_a, b @ a, atol=2e-5)
+    assert float(new_a.norm()) == pytest.approx(float(reference.norm()), rel=1e-5)
+    again_b, again_a = into_gauge(new_b, new_a, reference)
+    assert torch.allclose(again_a, new_a, atol=1e-4)
+    assert torch.allclose(again_b, new_b, atol=1e-4)
+    for seed in range(20):  # no other rotation of A' is closer
+        rotation = torch.linalg.qr(torch.randn(rank, rank, generator=dice(seed))).Q
+        assert gauge_distance(new_a, reference) <= gauge_distance(rotation @ new_a, reference) + 1e-6
+
+
+def test_any_gauge_of_one_update_becomes_the_same_factors():
+    reference = torch.randn(2, 30, generator=dice(7))
+    b, a = factors(20, 30, rank=2)
+    mixing = torch.tensor([[3.0, 1.0], [-2.0, 0.1]])
+    one, other = into_gauge(b, a, reference), into_gauge(b @ mixing, torch.linalg.inv(mixing) @ a, reference)
+    assert torch.allclose(one[0], other[0], atol=1e-4)
+    assert torch.allclose(one[1], other[1], atol=1e-4)
+
+
+def test_a_gauge_needs_one_rank():
+    with pytest.raises(Mismatch, match="no gauge in common"):
+        into_gauge(torch.zeros(4, 2), torch.zeros(2, 5), torch.zeros(3, 5))
+
+
+def trained(seed: int) -> torch.Tensor:
+    """An adapter as training leaves it: A near the shared initialisation, B anything."""
+    noise = torch.randn(LAYOUT.size, generator=dice(seed))
+    return LAYOUT.initial(0) + torch.where(LAYOUT.b_mask(), noise, 0.02 * noise)
+
+
+def test_an_adapter_in_the_packs_gauge_is_left_untouched():
+    experts = torch.stack([trained(seed) for seed in range(6)])
+    found = join_gauge(LAYOUT, experts[2:3], experts)
+    assert torch.equal(found.states_MP, experts[2:3])
+    assert found.before == found.after <= found.reach < 0.2
+
+
+def test_a_rotated_adapter_comes_back_to_the_packs_gauge():
+    experts = torch.stack([trained(seed) for seed in range(6)])
+    parts = {}
+    for name, (b, a) in LAYOUT.split(trained(9)).items():
+        turn = torch.tensor([[0.0, -2.0], [0.5, 1.0]])
+        parts[name] = (b @ torch.linalg.inv(turn), turn @ a)
+    foreign = LAYOUT.join(parts)[None]
+    found = join_gauge(LAYOUT, foreign, experts)
+    assert found.before > 1
+    assert found.after < found.before / 2
+    for (b, a), (c, d) in zip(
+        LAYOUT.split(found.states_MP[0]).values(), LAYOUT.split(trained(9)).values(), strict=True
+    ):
+        assert torch.allclose(b @ a, c @ d, atol=1e-4)

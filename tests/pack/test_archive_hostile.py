@@ -1,0 +1,250 @@
+"""Everything an archive may try: each is refused with its entry named, and nothing is written."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+from zips import contents, listed, packs, rezipped
+
+from sglora_cli.pack import archive as archive_module
+
+TERMINAL = "it could do anything to a terminal"
+AGAIN = "ask for a file made by `sglora pack export`"
+
+
+def entry(name: str, mode: int = 0o100644, **fields: object) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.create_system, info.external_attr = 3, mode << 16
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info
+
+
+LONG = "experts/" + "x" * 256
+DEEP = "/".join(["d" * 200] * 6)
+SYSTEMS = "are the same file on some systems"
+KIND = "is a link, a folder or a device, not a file"
+OUT = "is a folder, or its name leads out of the pack"
+SIGNS = "has a backslash, a colon or a control character in its name"
+ENTRIES = {
+    "parent": (entry("../x"), b"", f"entry '../x' {OUT}"),
+    "inner parent": (entry("experts/../../x"), b"", f"entry 'experts/../../x' {OUT}"),
+    "absolute": (entry("/etc/x"), b"", f"entry '/etc/x' {OUT}"),
+    "dot": (entry("./x"), b"", f"entry './x' {OUT}"),
+    "empty part": (entry("experts//x"), b"", f"entry 'experts//x' {OUT}"),
+    "folder": (entry("experts/", 0o040755), b"", f"entry 'experts/' {OUT}"),
+    "backslash": (entry("..\\x"), b"", f"entry '..\\\\x' {SIGNS}"),
+    "drive": (entry("C:x"), b"", f"entry 'C:x' {SIGNS}"),
+    "control": (entry("a\x1b[2Jb"), b"", f"entry 'a\\x1b[2Jb' {SIGNS}"),
+    "link": (entry("link", 0o120777), b"/etc/passwd", f"entry 'link' {KIND}"),
+    "pipe": (entry("pipe", 0o010644), b"", f"entry 'pipe' {KIND}"),
+    "device": (entry("device", 0o060644), b"", f"entry 'device' {KIND}"),
+    "hidden folder": (entry("x", external_attr=0x10), b"", f"entry 'x' {KIND}"),
+    "twice": (entry("README.md"), b"", f"entries 'README.md' and 'README.md' {SYSTEMS}"),
+    "twice by case": (entry("readme.MD"), b"", f"entries 'README.md' and 'readme.MD' {SYSTEMS}"),
+    "file and folder": (entry("README.md/x"), b"", "entry 'README.md' is a file and a folder"),
+    "long": (
+        entry(LONG),
+        b"",
+        f"entry {LONG[:100]!r} has a name that has a part of 256 bytes, more than a file system allows",
+    ),
+    "deep": (entry(DEEP), b"", f"entry {DEEP[:100]!r} has a name that has 1205 bytes, more than a file system allows"),
+    "bomb": (
+        entry("bomb", compress_type=zipfile.ZIP_DEFLATED),
+        bytes(5_000_000),
+        "entry 'bomb' would grow from {size} to 5000000 bytes",
+    ),
+    "method": (
+        entry("x", compress_type=zipfile.ZIP_BZIP2),
+        b"x",
+        "entry 'x' is compressed by method 12, which no pack uses",
+    ),
+    "not listed": (entry("evil.py"), b"import os", "'evil.py' is not listed in pack.json"),
+    "second manifest": (entry("experts/pack.json"), b"{}", "'experts/pack.json' is not listed in pack.json"),
+}
+
+
+def refused(run, own_home: Path, path: Path, message: str, hint: str = AGAIN, code: int = 4) -> None:
+    """The import says so, and leaves nothing anywhere."""
+    around = sorted(p for p in path.parent.rglob("*") if "data" not in p.parts)
+    result = run("pack", "import", path)
+    assert result.stderr == f"error: {message}\n" + (f"hint: {hint}\n" if hint else "")
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert packs(own_home) == []
+    assert sorted(p for p in path.parent.rglob("*") if "data" not in p.parts) == around
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("case", ENTRIES)
+def test_an_entry_that_no_pack_has_is_refused(run, archive, own_home, case):
+    info, data, message = ENTRIES[case]
+    rezipped(archive, contents(archive), (info, data))
+    with zipfile.ZipFile(archive) as file:
+        size = file.infolist()[-1].compress_size
+    refused(run, own_home, archive, f"{archive}: {message.replace('{size}', str(size))}")
+
+
+def test_a_name_cut_by_a_nul_is_refused(run, archive, own_home):
+    rezipped(archive, contents(archive), (entry("READMExmd.txt"), b""))
+    archive.write_bytes(archive.read_bytes().replace(b"READMExmd.txt", b"README.md\0txt"))
+    refused(run, own_home, archive, f"{archive}: entry 'README.md\\x00txt' {SIGNS}")
+
+
+def test_an_encrypted_entry_is_refused(run, archive, own_home):
+    data = bytearray(archive.read_bytes())
+    where = data.index(b"PK\1\2")
+    data[where + 8] |= 1  # the flag in the central directory
+    archive.write_bytes(data)
+    refused(run, own_home, archive, f"{archive}: entry 'README.md' is encrypted")
+
+
+def test_too_many_entries_are_refused(run, archive, own_home, monkeypatch):
+    monkeypatch.setattr(archive_module, "ENTRY_LIMIT", 3)
+    refused(run, own_home, archive, f"{archive} has {len(contents(archive))} entries, more than 3")
+
+
+def test_too_much_content_is_refused(run, archive, own_home, monkeypatch):
+    monkeypatch.setattr(archive_module, "TOTAL_LIMIT", 1000)
+    total = sum(map(len, contents(archive).values()))
+    refused(run, own_home, archive, f"{archive} would unpack to {total} bytes, more than 1000")
+
+
+def test_a_manifest_of_any_size_is_not_read(run, archive, own_home, monkeypatch):
+    monkeypatch.setattr(archive_module, "MANIFEST_LIMIT", 10)
+    size = len(contents(archive)["pack.json"])
+    refused(run, own_home, archive, f"{archive}: pack.json has {size} bytes, more than 10")
+
+
+def test_a_pack_larger_than_the_disk_is_refused(run, archive, own_home, monkeypatch):
+    from collections import namedtuple
+
+    monkeypatch.setattr(archive_module.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(7))
+    total, there = sum(map(len, contents(archive).values())), own_home / "cache/packs"
+    there.mkdir(parents=True, exist_ok=True)
+    message = f"the pack needs {total} bytes, {there} has 7 left"
+    refused(run, own_home, archive, message, "make room there", code=6)
+
+
+def test_bytes_are_counted_whatever_an_entry_declares():
+    out = io.BytesIO()
+    digest, size = archive_module._copied(io.BytesIO(bytes(5 << 20)), out, limit=10)
+    assert size == 1 << 20 == len(out.getvalue())
+    assert digest == hashlib.sha256(bytes(1 << 20)).hexdigest()
+
+
+def test_a_changed_file_is_named(run, archive, own_home):
+    files = contents(archive)
+    rezipped(archive, {**files, "joint.safetensors": files["joint.safetensors"][:-1] + b"!"})
+    message = f"{archive}: entry 'joint.safetensors' is not what pack.json says: its hash differs"
+    refused(run, own_home, archive, message, "fetch it again")
+
+
+def test_a_missing_file_is_named(run, archive, own_home):
+    files = contents(archive)
+    del files["joint.safetensors"]
+    rezipped(archive, files)
+    refused(run, own_home, archive, f"{archive}: 'joint.safetensors' is missing")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message", "hint"),
+    [
+        (None, "{} has no pack.json, so it is no pack", AGAIN),
+        (b"{", "{}, pack.json, line 1: not JSON: Expecting property name enclosed in double quotes", ""),
+        (b"[" * 100_000, "{}, pack.json: nested too deeply", ""),
+        (b"\xff", "cannot read {}, pack.json: 'utf-8' codec can't decode byte 0xff in position 0", None),
+        (b"9" * 5000, "{}, pack.json: Exceeds the limit", None),
+        (b"[]", "{}/pack.json is not a table", ""),
+        (b'{"format": 99}', "{}/pack.json has format 99, this program reads 1", "update sglora"),
+        (b'{"format": 1}', "{}/pack.json: name must be a str, got None", ""),
+    ],
+)
+def test_a_broken_manifest_is_refused(run, archive, own_home, manifest, message, hint):
+    files = contents(archive)
+    del files["pack.json"]
+    rezipped(archive, files if manifest is None else {**files, "pack.json": manifest})
+    if hint is not None:
+        refused(run, own_home, archive, message.format(archive), hint)
+    else:
+        result = run("pack", "import", archive)
+        assert result.exit_code == 4
+        assert result.stderr.startswith("error: " + message.format(archive))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "hint"),
+    [
+        ({"name": "../../x"}, "{}: the pack is called '../../x', which cannot be a folder's name", "pass --name NAME"),
+        ({"name": ""}, "{}: the pack is called '', which cannot be a folder's name", "pass --name NAME"),
+        (
+            {"files": {"../x": ""}},
+            "'../x' leads out of {}",
+            "remove it; a pack or data set names only files of its own",
+        ),
+        ({"files": {"\ud800": ""}}, "{}, pack.json: '\\ud800' has half a character", ""),
+        (
+            {"backbone": "tiny\x1b[2J"},
+            "{}/pack.json has a control character in 'tiny\\x1b[2J'",
+            TERMINAL,
+        ),
+        (
+            {"recipe": {"summary": [["\x9b2J"]]}},
+            "{}/pack.json has a control character in '\\x9b2J'",
+            TERMINAL,
+        ),
+        ({"files": {"a\0": ""}}, "{}/pack.json has a control character in 'a\\x00'", TERMINAL),
+        ({"edits": "x"}, "{}/pack.json: edits must be a list", ""),
+        ({"layout": {}}, "{}: pack.json: not a LoRA layout: 'sites'", AGAIN),
+        ({"tasks": []}, "{}: pack.json names no expert", AGAIN),
+        ({"prior": {"k": "4"}}, "{}: pack.json, prior: k must be a whole number, got '4'", AGAIN),
+    ],
+)
+def test_a_manifest_that_lies_is_refused(run, archive, own_home, changes, message, hint):
+    rezipped(archive, listed(contents(archive), **changes))
+    refused(run, own_home, archive, message.format(archive), hint)
+
+
+def test_a_listed_file_that_is_no_tensor_file_is_refused(run, archive, own_home):
+    files = contents(archive)
+    name = next(n for n in files if n.startswith("experts/"))
+    rezipped(archive, listed({**files, name: b"\x80\x04cos\nsystem\n."}))
+    result = run("pack", "import", archive)
+    assert result.exit_code == 4
+    assert result.stderr.startswith(f"error: {archive}: {name} ")
+    assert packs(own_home) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"not a zip" * 100, b"PK\5\6" + bytes(18)])
+def test_what_is_no_archive_is_refused(run, toy_pack, tmp_path, content):
+    path = tmp_path / "x.zip"
+    path.write_bytes(content)
+    result = run("pack", "import", path)
+    assert result.exit_code == 4
+    assert result.stderr.startswith(f"error: {path} ")
+
+
+def test_an_archive_cut_or_changed_anywhere_is_refused_or_whole(run, archive, own_home):
+    data = archive.read_bytes()
+    for step in range(0, len(data), max(1, len(data) // 60)):
+        for changed in (data[:step], data[:step] + bytes([data[step] ^ 0xFF]) + data[step + 1 :]):
+            archive.write_bytes(changed)
+            result = run("pack", "import", archive)
+            assert result.exit_code in (0, 4), (step, result.output, result.exception)
+            if result.exit_code == 0:  # a byte that means nothing, such as a date
+                assert run("pack", "verify", "toys").exit_code == 0
+                run("pack", "remove", "toys", "--yes")
+            assert packs(own_home) == []
+
+
+def test_a_file_that_is_not_there_is_named(run, tmp_path):
+    result = run("pack", "import", tmp_path / "x.zip")
+    assert result.stderr == f"error: {tmp_path / 'x.zip'} does not exist\nhint: looked for in {tmp_path}\n"
+    assert result.exit_code == 4
+    result = run("pack", "import", tmp_path)
+    assert result.stderr == (
+        f"error: {tmp_path} is a folder, not an archive\nhint: name the file that `sglora pack export` wrote\n"
+    )

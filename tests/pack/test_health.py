@@ -1,0 +1,135 @@
+"""Whether a generator does anything: measured against dense updates, and refused where it does not."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from sglora_cli.files.tensors import load_tensors, save_tensors
+from sglora_cli.generate.session import Session
+from sglora_cli.pack.health import Health, faults, measured, notes
+
+GOOD = Health(size=1.0, gap=0.1, spread=0.1, draws=0.1)
+
+
+class Made:
+    """A generator whose output is a function of (prior, draw)."""
+
+    def __init__(self, function) -> None:
+        self.function = function
+
+    def generate(self, prior, samples, seed, temperature):
+        dice = torch.Generator().manual_seed(seed)
+        noise = torch.randn(samples, len(prior.mean_P), generator=dice)
+        return self.function(prior.mean_P, temperature * noise)
+
+
+def dense(layout, flat_P) -> torch.Tensor:
+    return torch.cat([(layout.scaling * b @ a).double().flatten() for b, a in layout.split(flat_P).values()])
+
+
+def test_the_measures_are_those_of_dense_updates(toy_pack):
+    pack = Session.open().pack
+    fitted = Made(lambda mean_P, noise: 0.5 * mean_P + 0.01 * noise)
+    found = measured(pack, fitted)
+    priors = [pack.prior(row) for row in pack.index_ED]
+    mean = [dense(pack.layout, 0.5 * prior.mean_P) for prior in priors]
+    star = [dense(pack.layout, prior.mean_P) for prior in priors]
+    expert = [dense(pack.layout, x) for x in pack.experts.means()]
+    draw = [dense(pack.layout, fitted.generate(p, 1, row, 1.0)[0]) for row, p in enumerate(priors)]
+
+    def norm(rows):
+        return sum(float(x.norm()) for x in rows) / len(rows)
+
+    def apart(pairs):
+        return norm([x - y for x, y in pairs])
+
+    assert found.size == pytest.approx(norm(mean) / norm(expert), rel=1e-4)
+    assert found.gap == pytest.approx(apart(zip(mean, star, strict=True)) / norm(star), rel=1e-4)
+    assert found.draws == pytest.approx(apart(zip(mean, draw, strict=True)) / norm(mean), rel=1e-3)
+    pairs = [(x, y) for i, x in enumerate(mean) for y in mean[i + 1 :]]
+    assert found.spread == pytest.approx(apart(pairs) / norm(mean), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("function", "fault"),
+    [
+        (lambda mean, noise: mean * math.nan + noise, "its output is not finite"),
+        (
+            lambda mean, noise: 0.01 * mean + 0 * noise,
+            "its updates have 0.0% of the experts' norm: they change nothing",
+        ),
+        (lambda mean, noise: torch.ones_like(noise), "it makes the same adapter for every sentence and every draw"),
+    ],
+)
+def test_a_generator_that_does_nothing_has_a_fault(toy_pack, function, fault):
+    pack = Session.open().pack
+    assert faults(measured(pack, Made(function)), {}) == [fault]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda mean, noise: mean + 0 * noise, lambda mean, noise: torch.ones_like(noise) + 0.1 * noise],
+    ids=["a mean without draws", "draws without a mean"],
+)
+def test_one_of_both_is_enough(toy_pack, function):
+    assert faults(measured(Session.open().pack, Made(function)), {}) == []
+
+
+def test_an_error_as_large_as_the_spread_is_a_fault():
+    told = {"error_per_number": 1.5, "spread_per_number": 1.09}
+    assert faults(GOOD, told) == ["it explains nothing of what it learned from: error 1.5 a number, spread 1.09"]
+    assert faults(GOOD, {**told, "error_per_number": 1.0}) == []
+    assert len(faults(GOOD, {**told, "error_per_number": math.nan})) == 1
+    assert faults(GOOD, {"error_per_number": "high", "spread_per_number": []}) == []
+
+
+def test_an_unused_latent_is_noted_and_no_fault():
+    assert faults(GOOD, {"kl": 0.02}) == []
+    assert notes(GOOD, {"kl": 0.02})[0].startswith("its latent carries next to nothing (KL 0.02 nats)")
+    assert notes(GOOD, {"kl": 2.0}) == []
+
+
+def collapsed(own_home) -> None:
+    """The toy pack's CVAE with a decoder of zeros: every output is its centre."""
+    path = own_home / "cache/packs/toys/generators/cvae.safetensors"
+    tensors, about = load_tensors(path)
+    zeros = {k: torch.zeros_like(v) if "decoder" in k else v for k, v in tensors.items()}
+    save_tensors(path, zeros, about)
+
+
+def test_a_collapsed_generator_is_refused_unless_forced(run, toy_pack, own_home, tmp_path):
+    collapsed(own_home)
+    path = tmp_path / "m.safetensors"
+    result = run("generate", "a mug", "-o", path)
+    assert result.exit_code == 4
+    assert result.stderr == (
+        "error: generator 'cvae' of pack 'toys' looks untrained: "
+        "it makes the same adapter for every sentence and every draw\n"
+        "hint: build the pack again with more epochs or tasks, or pass --force to use it all the same\n"
+    )
+    assert not path.exists()
+    assert run("generate", "a mug", "-o", path, "--force").exit_code == 0
+    assert run("generate", "a mug", "--generator", "top-k").exit_code == 0
+
+
+def test_show_and_inspect_say_how_healthy_generators_are(run, toy_pack, own_home):
+    for command in (["inspect", "toys"], ["pack", "show", "toys"]):
+        assert "health     cvae: on the experts' own sentences, of norms: size " in run(*command).stdout
+    collapsed(own_home)
+    assert (
+        "fault      cvae: it makes the same adapter for every sentence and every draw; "
+        "`generate` refuses it without --force\n"
+    ) in run("inspect", "toys").stdout
+    assert json.loads(run("pack", "show", "--json").stdout)["health"]["cvae"]["faults"] != []
+
+
+def test_a_generator_nobody_knows_does_not_hide_the_pack(run, toy_pack, own_home):
+    manifest = own_home / "cache/packs/toys/pack.json"
+    manifest.write_text(manifest.read_text().replace('"cvae": {', '"cvea": {'))
+    result = run("pack", "show", "toys")
+    assert result.exit_code == 0
+    assert "fault      cvea: no generator named 'cvea'" in result.stdout

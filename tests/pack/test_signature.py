@@ -1,0 +1,124 @@
+"""`sglora pack import --signers`: signatures made and checked by the real ssh-keygen."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from zips import packs
+
+from sglora_cli.pack import archive as archive_module
+
+
+@pytest.fixture
+def key(tmp_path):
+    """Make a key of that name; its public half is in NAME.pub."""
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not installed")
+
+    def make(name: str = "key") -> Path:
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(tmp_path / name)]
+        subprocess.run(command, check=True)
+        return tmp_path / name
+
+    return make
+
+
+def sign(path: Path, key: Path, namespace: str = "sglora") -> Path:
+    command = ["ssh-keygen", "-q", "-Y", "sign", "-n", namespace, "-f", str(key), str(path)]
+    subprocess.run(command, check=True, capture_output=True)
+    return Path(f"{path}.sig")
+
+
+def allow(key: Path, options: str = "") -> Path:
+    path = key.with_name("allowed_signers")
+    path.write_text(f"ann@example.org {options} {key.with_suffix('.pub').read_text()}")
+    return path
+
+
+def test_a_pack_signed_by_an_allowed_key_is_taken(run, archive, key, own_home):
+    ann = key()
+    sign(archive, ann)
+    result = run("pack", "import", archive, "--signers", allow(ann))
+    assert result.stderr == (
+        "pack       toys, 4 experts\nbackbone   tiny, fingerprint tiny-1\nsigned by  ann@example.org\n"
+    )
+    assert (result.exit_code, packs(own_home)) == (0, ["toys"])
+
+
+def test_a_signature_may_lie_elsewhere_and_json_says_who_signed(run, archive, key, tmp_path):
+    ann = key()
+    other = sign(archive, ann).rename(tmp_path / "other.sig")
+    arguments = ("--signers", allow(ann, 'namespaces="sglora"'), "--signature", other, "--json")
+    assert json.loads(run("pack", "import", archive, *arguments).stdout)["signed_by"] == "ann@example.org"
+
+
+def refused(run, own_home, archive, signers, message):
+    result = run("pack", "import", archive, "--signers", signers)
+    assert (result.exit_code, result.stdout, packs(own_home)) == (4, "", [])
+    assert result.stderr.startswith(f"error: {message}"), result.stderr
+
+
+def test_a_changed_file_is_refused(run, archive, key, own_home):
+    ann = key()
+    sign(archive, ann)
+    archive.write_bytes(archive.read_bytes() + b"x")
+    refused(run, own_home, archive, allow(ann), f"{archive} is not what ann@example.org signed: Signature verif")
+
+
+def test_a_signature_by_somebody_else_is_refused(run, archive, key, own_home):
+    sign(archive, key("eve"))
+    signers = allow(key("ann"))
+    refused(run, own_home, archive, signers, f"{archive}.sig is not by anybody in {signers}: ")
+
+
+def test_a_signature_made_for_another_purpose_is_refused(run, archive, key, own_home):
+    ann = key()
+    sign(archive, ann, "git")
+    refused(run, own_home, archive, allow(ann), f"{archive} is not what ann@example.org signed: ")
+
+
+def test_a_key_that_was_allowed_until_a_day_in_the_past_is_refused(run, archive, key, own_home):
+    ann = key()
+    sign(archive, ann)
+    refused(run, own_home, archive, allow(ann, 'valid-before="20200101"'), str(archive))
+
+
+def test_a_missing_signature_is_refused(run, archive, key, own_home):
+    refused(run, own_home, archive, allow(key()), f"{archive}.sig is missing or no file")
+
+
+def test_a_missing_list_of_signers_is_refused(run, archive, key, own_home, tmp_path):
+    sign(archive, key())
+    refused(run, own_home, archive, tmp_path / "gone", f"{tmp_path}/gone is missing or no file")
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\0" * 100, b"-----BEGIN SSH SIGNATURE-----\n"])
+def test_what_is_no_signature_is_refused(run, archive, key, own_home, content):
+    Path(f"{archive}.sig").write_bytes(content)
+    refused(run, own_home, archive, allow(key()), f"{archive}.sig is not by anybody in ")
+
+
+def test_a_signature_as_large_as_a_pack_is_not_read(run, archive, key, own_home):
+    Path(f"{archive}.sig").write_bytes(b"\0" * 70_000)
+    refused(run, own_home, archive, allow(key()), f"{archive}.sig is no signature: it has 70000 bytes")
+
+
+def test_a_signature_without_signers_is_a_mistake(run, archive, own_home):
+    result = run("pack", "import", archive, "--signature", "x.sig")
+    assert (result.exit_code, packs(own_home)) == (2, [])
+    assert result.stderr == (
+        "error: a signature says nothing without a list of trusted keys\nhint: pass --signers FILE too\n"
+    )
+
+
+def test_without_ssh_keygen_nothing_is_taken_on_trust(run, archive, own_home, tmp_path, monkeypatch):
+    for name in ("toys.sglora.zip.sig", "allowed"):
+        (tmp_path / name).write_text("x")
+    monkeypatch.setattr(archive_module.shutil, "which", lambda _: None)
+    result = run("pack", "import", archive, "--signers", tmp_path / "allowed")
+    assert (result.exit_code, packs(own_home)) == (6, [])
+    assert result.stderr.startswith("error: ssh-keygen is not installed, so no signature can be checked\n")

@@ -1,0 +1,162 @@
+"""A plugin that fails at work, or answers with something else than it should, is named; the program goes on."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from distributions import install
+from thirdparty.sglora_tiny import TinyBackbone, TinyModel
+
+from sglora_cli.config import RuntimeConfig
+from sglora_cli.errors import PluginError, Unavailable
+from sglora_cli.plugin.host import Registry
+from sglora_cli.plugin.values import Task
+from sglora_cli.testing import adapters, images, layout_of
+
+
+def guarded(kind, value):
+    registry = Registry(kind)
+    registry.add("sglora-odd", value.name, value)
+    return registry[value.name]
+
+
+def model(**methods):
+    """The tiny model with methods replaced, out of a registry."""
+    odd = type("Odd", (TinyModel,), methods)
+    return guarded("backbone", type("B", (TinyBackbone,), {"load": lambda self, runtime: odd()})()).load(
+        RuntimeConfig()
+    )
+
+
+def test_a_good_model_is_as_it_was():
+    plain, ours = TinyModel(), model()
+    layout, stem = layout_of(plain), plain.stem(images())
+    assert torch.equal(ours.encode_image(stem), plain.encode_image(stem))
+    flat_TP = adapters(layout, 2).requires_grad_()
+    ours.encode_image(stem=stem, layout=layout, adapters_TP=flat_TP).sum().backward()
+    assert float(flat_TP.grad.abs().max()) > 0
+    assert (ours.fingerprint, ours.sites, hasattr(ours, "check_text")) == ("tiny-1", plain.sites, False)
+    module = torch.nn.Linear(2, 2)
+    assert model(module=module).module is module
+
+
+def raising(error):
+    def method(*_):
+        raise error
+
+    return method
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (
+            {"encode_text": raising(ZeroDivisionError("no"))},
+            r"failed in encode_text: ZeroDivisionError: no \(",
+        ),
+        ({"encode_text": lambda self, texts: "text"}, "encode_text must give a tensor, got str"),
+        (
+            {"encode_text": lambda self, texts: torch.ones(1, 8)},
+            r"encode_text must give a tensor of shape \(2, D\)",
+        ),
+        ({"encode_text": lambda self, texts: torch.ones(2, 8).double()}, "must give float32, got torch.float64"),
+        ({"encode_text": lambda self, texts: torch.full((2, 8), float("nan"))}, "gives numbers that are not finite"),
+    ],
+)
+def test_a_model_that_breaks_its_word_is_named(methods, message):
+    with pytest.raises(PluginError, match=message) as error:
+        model(**methods).encode_text(["one", "two"])
+    assert error.value.message.startswith("backbone 'tiny' of plugin 'sglora-odd'")
+    assert error.value.exit_code == 7
+
+
+def test_images_are_checked_with_and_without_adapters():
+    flat = model(encode_image=lambda self, stem, layout=None, adapters_TP=None: torch.ones(3, 8))
+    stem = flat.stem(images())
+    assert len(flat.encode_image(stem)) == 3
+    with pytest.raises(PluginError, match=r"encode_image must give a tensor of shape \(2, N, D\), got \(3, 8\)"):
+        flat.encode_image(stem, layout_of(flat), adapters(layout_of(flat), 2))
+
+
+@pytest.mark.parametrize(
+    "error", [Unavailable("no weights"), MemoryError("full"), torch.OutOfMemoryError("full"), KeyboardInterrupt()]
+)
+def test_errors_that_are_not_its_fault_pass(error):
+    with pytest.raises(type(error)) as caught:
+        model(encode_text=raising(error)).encode_text(["one"])
+    assert caught.value is error
+
+
+class Data:
+    name = summary = "odd"
+
+    def __init__(self, tasks):
+        self.found = tasks
+
+    def tasks(self, root):
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        (None, "tasks must return a list, got NoneType"),
+        (["cat"], "tasks must return Tasks with a name and a description, got 'cat'"),
+        ([Task("odd", "", "a cat", {})], "tasks must return Tasks with a name"),
+        ([Task("odd", "cat", "cat", {"dev": []})], "gives task 'cat' a split 'dev'; splits are train and test"),
+        (
+            [Task("odd", "cat", "cat", {"test": ["a.jpg"]})],
+            "gives task 'cat' what is no Photo with a list of captions: 'a.jpg'",
+        ),
+    ],
+)
+def test_a_data_set_that_gives_no_tasks_is_named(tmp_path, tasks, message):
+    with pytest.raises(PluginError, match=message):
+        guarded("dataset", Data(tasks)).tasks(tmp_path)
+
+
+MERGE = """
+import torch
+from sglora_cli.api import hookimpl
+SGLORA_API = "1.0"
+
+class Fitted:
+    def generate(self, prior, samples, seed, temperature):
+        return {expression}
+    def tensors(self):
+        return {{}}
+
+class Odd:
+    name, summary, label, learns = "odd", "an odd one", "Odd", False
+    def fit(self, material, settings):
+        return Fitted(), {{}}
+    def restore(self, experts, tensors):
+        return Fitted()
+
+@hookimpl
+def sglora_generators():
+    return [Odd()]
+"""
+
+
+@pytest.mark.parametrize(
+    ("expression", "code", "message"),
+    [
+        (
+            "1 / 0",
+            7,
+            "generator 'odd' of plugin 'odd' failed in generate: ZeroDivisionError: division by zero (",
+        ),
+        ("prior.mean_P", 7, "error: generator 'odd' of plugin 'odd': generate must give a tensor of shape (1, "),
+        ("prior.mean_P[None].double()", 7, "generate must give float32, got torch.float64"),
+        ("prior.mean_P[None] * float('nan')", 5, "the output of generator 'odd' contains numbers that are not finite"),
+    ],
+)
+def test_generate_names_the_generator_that_failed_and_writes_nothing(run, site, tmp_path, expression, code, message):
+    install(site, "odd", "odd", MERGE.format(expression=expression))
+    result = run("generate", "a photo of a pug", "--generator", "odd", "-o", tmp_path / "x.safetensors")
+    sys.modules.pop("odd", None)
+    assert (result.exit_code, list(tmp_path.iterdir())) == (code, [])
+    assert message in result.stderr

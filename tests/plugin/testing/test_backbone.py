@@ -1,0 +1,138 @@
+"""The conformance kit: built-ins and strangers pass it, and it finds what it is there to find."""
+
+from __future__ import annotations
+
+import pytest
+from distributions import HERE, install
+from small_clip import small_clip
+from thirdparty.sglora_clipling import Clipling
+from thirdparty.sglora_tiny import TinyModel
+
+from sglora_cli.config import RuntimeConfig
+from sglora_cli.testing import BACKBONE_CHECKS, adapters, images, layout_of, run_check
+
+
+def starter():
+    from sglora_starter import StarterBackbone
+
+    return StarterBackbone().load(RuntimeConfig())
+
+
+def hf():
+    pytest.importorskip("transformers")
+    from thirdparty.sglora_hf import HfBackbone
+
+    return HfBackbone().load(RuntimeConfig(device="cpu"))
+
+
+def openclip():
+    return small_clip()
+
+
+def siglip():
+    return small_clip(timm=True)
+
+
+MODELS = {
+    "tiny": TinyModel,
+    "clipling": Clipling,
+    "starter": starter,
+    "transformers": hf,
+    "open_clip": openclip,
+    "open_clip_timm": siglip,
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request):
+    return MODELS[request.param]()
+
+
+@pytest.mark.parametrize("check", BACKBONE_CHECKS, ids=lambda check: check.__name__)
+def test_backbones_pass(model, check):
+    check(model)
+
+
+class Deaf(TinyModel):
+    """Ignores the updates of one site."""
+
+    def _site(self, x, name, parts, layout):
+        return super()._site(x, name, {} if name == "layers.1.k" else parts, layout)
+
+
+class Unscaled(TinyModel):
+    def _site(self, x, name, parts, layout):
+        y = x @ self.weights[name].T
+        return y + (x.flatten(1, -2) @ parts[name][1].mT @ parts[name][0].mT).view_as(y) if name in parts else y
+
+
+class Merging(TinyModel):
+    """Adds the first adapter into its weights, and forgets to take it out."""
+
+    def encode_image(self, stem, layout=None, adapters_TP=None):
+        if adapters_TP is not None:
+            for name, (b, a) in layout.split(adapters_TP.detach()).items():
+                self.weights[name] = self.weights[name] + (b @ a)[0]
+        return super().encode_image(stem, layout, adapters_TP)
+
+
+class FirstOnly(TinyModel):
+    """Uses the first of several adapters for all."""
+
+    def encode_image(self, stem, layout=None, adapters_TP=None):
+        many = None if adapters_TP is None else adapters_TP[:1].expand_as(adapters_TP)
+        return super().encode_image(stem, layout, many)
+
+
+class Long(TinyModel):
+    def encode_text(self, texts):
+        return 2 * super().encode_text(texts)
+
+
+@pytest.mark.parametrize(
+    ("broken", "check", "message"),
+    [
+        (Deaf, "every_site_counts", "an update at site 'layers.1.k' changes nothing"),
+        (Deaf, "gradients_reach_every_site", "no gradient reaches site 'layers.1.k'"),
+        (Unscaled, "scaling_is_applied", "alpha / rank is not what the update is multiplied with"),
+        (Merging, "nothing_stays_attached", "the model is not as it was after an adapter was used"),
+        (FirstOnly, "many_adapters_are_each_alone", "adapter 1 of three gives other features than alone"),
+        (Long, "texts_are_unit_vectors", "encode_text must give unit vectors"),
+    ],
+)
+def test_a_broken_backbone_is_found(broken, check, message):
+    found = {c.__name__: run_check(c, broken()) for c in BACKBONE_CHECKS}
+    assert message in found[check]
+
+
+def test_a_model_that_raises_is_answered():
+    class Crash(TinyModel):
+        def stem(self, images):
+            raise ZeroDivisionError("no")
+
+    found = [run_check(check, Crash()) for check in BACKBONE_CHECKS]
+    assert "ZeroDivisionError: no" in found
+
+
+def test_the_command_line_runs_the_kit(run, site):
+    install(site, "sglora-tiny", "sglora_tiny", (HERE / "thirdparty/sglora_tiny.py").read_text())
+    result = run("plugins", "check", "tiny")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "".join(f"{'ok':<7} {check.__name__}\n" for check in BACKBONE_CHECKS)
+
+
+def test_the_command_line_names_what_fails(run, site):
+    source = (HERE / "thirdparty/sglora_tiny.py").read_text().replace("scale = 10.0", "scale = 0.0")
+    install(site, "sglora-flat", "sglora_flat", source)
+    result = run("plugins", "check", "tiny")
+    assert result.exit_code == 7
+    assert result.stderr == "error: backbone 'tiny': identity_is_complete: scale must be positive, got 0.0\n"
+
+
+def test_a_check_that_passes_needs_an_adapter_that_matters():
+    """The kit's adapters move the features of every model by far more than what it calls equal."""
+    model = TinyModel()
+    layout = layout_of(model)
+    stem = model.stem(images())
+    moved = model.encode_image(stem, layout, adapters(layout, 1))[0] - model.encode_image(stem)
+    assert float(moved.abs().max()) > 1e-2

@@ -1,0 +1,124 @@
+"""The starter backbone against transformers and timm, and its own promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from sglora_cli.config import RuntimeConfig
+from sglora_cli.errors import Mismatch, Unavailable
+from sglora_cli.lora.layout import Layout
+from sglora_cli.plugin.values import TaskTensors
+
+
+@pytest.fixture(scope="module")
+def model():
+    from sglora_starter import StarterBackbone
+
+    return StarterBackbone().load(RuntimeConfig())
+
+
+def photo(colour: tuple[int, int, int]):
+    from PIL import Image
+
+    return (
+        Image.effect_noise((320, 240), 40).convert("RGB")
+        if colour == (0, 0, 0)
+        else Image.new("RGB", (320, 240), colour)
+    )
+
+
+def test_sentences_are_those_of_transformers(model):
+    """In a process of its own: transformers warns about things that are not ours."""
+    code = """
+import warnings; warnings.simplefilter("ignore")
+import torch
+from transformers import BertModel, BertTokenizerFast
+from sglora_starter.text import SentenceEncoder, folder
+texts = ["a photo of a pug", "The sunflower's dark centre fills the frame, petals like flames.", "x"]
+batch = BertTokenizerFast.from_pretrained(folder())(texts, padding=True, return_tensors="pt")
+with torch.no_grad():
+    hidden = BertModel.from_pretrained(folder()).eval()(**batch).last_hidden_state
+mask = batch["attention_mask"][..., None]
+expected = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+gap = (SentenceEncoder.pretrained()(texts) - expected).abs().max()
+assert gap < 1e-5, gap
+"""
+    pytest.importorskip("transformers")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_stem_is_the_pretrained_network(model):
+    """The package's weights are loaded: a fresh network's running variances are all alike."""
+    stem = model.convolutions
+    assert float(stem.body.bn1.running_var.std()) > 0.01
+    assert model.stem([photo((200, 40, 40)), photo((0, 0, 0))]).shape == (2, 50, 192)
+
+
+def test_a_sentence_finds_its_colour(model):
+    images = [photo((220, 20, 20)), photo((20, 40, 220))]
+    texts = model.encode_text(["a red flower against a red background", "a blue flower against a blue background"])
+    scores = texts @ model.encode_image(model.stem(images)).T
+    assert scores.argmax(dim=1).tolist() == [0, 1]
+
+
+def test_many_adapters_at_once_are_one_after_the_other(model):
+    layout = Layout(tuple(model.sites), 2, 2.0)
+    adapters = 0.1 * torch.randn(3, layout.size, generator=torch.Generator().manual_seed(0))
+    stem = torch.randn(4, 50, 192, generator=torch.Generator().manual_seed(1)).half()
+    together = model.encode_image(stem, layout, adapters)
+    for t in range(3):
+        assert torch.allclose(together[t], model.encode_image(stem, layout, adapters[t : t + 1])[0], atol=1e-5)
+    assert not torch.allclose(together[0], together[1], atol=1e-2)
+
+
+def test_an_adapter_is_the_same_as_merged_weights(model):
+    """The slow, obvious way: W + (alpha / r) B A written into the weights."""
+    import copy
+
+    layout = Layout(tuple(model.sites), 2, 3.0)
+    flat = 0.1 * torch.randn(1, layout.size, generator=torch.Generator().manual_seed(0))
+    stem = torch.randn(2, 50, 192, generator=torch.Generator().manual_seed(1)).half()
+    tower = copy.deepcopy(model.tower)
+    for name, (b, a) in layout.split(flat[0]).items():
+        _, _, block, letter = name.split(".")
+        getattr(tower.blocks[int(block)].attention, letter).weight.data += layout.scaling * b @ a
+    assert torch.allclose(model.encode_image(stem, layout, flat)[0], tower.images(stem.float()), atol=1e-5)
+
+
+def test_a_sentence_too_long_for_the_encoder_is_refused(model):
+    with pytest.raises(Mismatch, match="tokens, more than 256"):
+        model.check_text("very " * 400 + "long")
+
+
+def test_another_device_is_refused():
+    from sglora_starter import StarterBackbone
+
+    with pytest.raises(Unavailable, match="runs on the CPU, not on 'cuda'"):
+        StarterBackbone().load(RuntimeConfig(device="cuda"))
+
+
+@pytest.mark.data
+def test_nothing_of_a_task_reaches_the_backbone(data):
+    import json
+
+    from sglora_starter.corpus import MOVED, read
+
+    splits = json.loads((data / "splits.json").read_text())
+    tasks = {
+        name.lower()
+        for family in splits.values()
+        for role in ("expert", "training", "unseen")
+        for name in family.get(role, [])
+    }
+    groups = {photo.group.lower() for photo in read(data)}
+    assert groups & tasks == {name.lower() for name in MOVED}
+    assert not {name.lower() for name in MOVED} & {name.lower() for name in splits["birds"]["unseen"]}
+
+
+def test_stems_may_be_kept_in_half_precision(model):
+    task = TaskTensors("x", model.stem([photo((1, 2, 3)), photo((0, 0, 0))]), torch.zeros(2, 256), (0, 1))
+    assert task.stem_N.dtype == torch.half

@@ -1,0 +1,241 @@
+"""Good files for every reader, made by the program itself or in the layouts of trees.py: each fills a folder."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import trees
+from PIL import Image
+from safetensors.torch import save_file
+from small_clip import small_clip
+from speckles import speckles
+from thirdparty.sglora_clipling import Clipling
+from toys import COLOURS, EXPERTS, RECIPE, TRAINING, UNSEEN
+
+from sglora_cli.adapter.file import AdapterFile
+from sglora_cli.adapter.write import FORMATS, write_adapter
+from sglora_cli.bench.rows_file import Header, pack_hits, row_line
+from sglora_cli.files.tensors import save_tensors
+from sglora_cli.lora.layout import Layout
+
+Seed = Callable[[Path], None]
+MODEL = Clipling()
+
+
+def adapter(format: str, name: str) -> Seed:
+    def fill(folder: Path) -> None:
+        layout = Layout(MODEL.sites, 2, 4.0)
+        flat_P = torch.randn(layout.size, generator=torch.Generator().manual_seed(0)) * 0.2
+        about = {
+            "fingerprint": MODEL.fingerprint,
+            "backbone": "clipling",
+            "description": "a mug",
+            "experts": [["toys/ball", 0.5]],
+            "generator": "cvae",
+            "pack": "toys",
+        }
+        write_adapter(folder / name, AdapterFile(layout, flat_P, about), MODEL, FORMATS[format])
+
+    return fill
+
+
+def old_peft(folder: Path) -> None:
+    """A PEFT folder from before safetensors, with every table its configuration may have."""
+    state = {}
+    for site in MODEL.sites[:6]:
+        state[f"base_model.model.{site.name}.lora_A.weight"] = torch.ones(2, 16)
+        state[f"base_model.model.{site.name}.lora_B.weight"] = torch.ones(16, 2)
+    torch.save(state, folder / "adapter_model.bin")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": r".*\.layers\.[01]\..*(q|k|v)_proj"}
+    tables = {"rank_pattern": {"layers.0.self_attn.q_proj": 2}, "alpha_pattern": {r"layers\.1\..*": 8}}
+    (folder / "adapter_config.json").write_text(json.dumps({**config, **tables, "use_rslora": True}))
+
+
+def tensors(folder: Path) -> None:
+    content = {"rows": torch.ones(5, 3), "half": torch.ones(4, 2).half(), "one": torch.tensor([1.0])}
+    save_tensors(folder / "x.safetensors", content, {"step": 3, "history": [0.5, 0.25]})
+
+
+def checkpoint(name: str) -> Seed:
+    """Weights of a CLIP, a small one, as open_clip's or transformers' files have them."""
+
+    def fill(folder: Path) -> None:
+        state = {key: value for key, value in small_clip().clip.state_dict().items() if "transformer" not in key}
+        state = {key: value[:20] for key, value in state.items() if value.ndim}
+        if name.endswith(".pt"):
+            torch.save({"state_dict": state, "epoch": 1}, folder / name)
+        else:
+            save_file({key: value.contiguous() for key, value in state.items()}, folder / name)
+        config = {"model_cfg": {"quick_gelu": True}, "preprocess_cfg": {"size": 224, "mean": [0, 0, 0]}}
+        (folder / "open_clip_config.json").write_text(json.dumps(config))
+
+    return fill
+
+
+def recipe(folder: Path) -> None:
+    """The toys' recipe with every table and key that a recipe may have."""
+    head, _, tail = RECIPE.partition("[train]")
+    more = (
+        'template = "a photo of a {name}"\nprompts = ["Describe the {class}."]\n[lora]\nrank = 2\nalpha = 4.0\n[train]'
+    )
+    source = 'description = "an old {name}"\nphotos = 5\npath = "x/y"\ndataset = "folder"\n'
+    (folder / "toys.toml").write_text(head + more + tail + source)
+
+
+def user_settings(folder: Path) -> None:
+    (folder / "settings.toml").write_text('pack = "toys"\nbackbone = "tiny"\ndata = "/data"\ngenerator = "mean"\n')
+
+
+def toys(folder: Path) -> None:
+    """A data set of four tasks in captions.jsonl."""
+    rows = []
+    for t, task in enumerate((*EXPERTS, *TRAINING, *UNSEEN)):
+        for n in range(8):
+            name = f"images/{task}_{n}.png"
+            trees.picture(folder / name, t * 10 + n)
+            captions = [f"a {list(COLOURS)[n % 5]} {task}", f"{task} number {n}"]
+            rows.append({"image": name, "task": task, "split": "train" if n < 5 else "test", "captions": captions})
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def few(name: str, text: str) -> Seed:
+    """A captions file, or a list of names, of two images."""
+
+    def fill(folder: Path) -> None:
+        for n in (1, 2, 3, 4):
+            trees.picture(folder / f"images/{n}.png", n)
+        (folder / name).write_text(text)
+
+    return fill
+
+
+JSONL = (
+    '{"image": "images/1.png", "task": "pug", "split": "train", "captions": ["a pug", "one dog"], "by": "x, 4"}\n'
+    '{"image": "images/2.png", "task": "cat", "split": "test", "captions": ["a cat"]}\n'
+)
+CLASSES = "".join(
+    f'{{"image": "images/{n}.png", "task": "pug", "split": "train", "class": "{c}"}}\n' for n, c in enumerate("abab", 1)
+)
+CSV = """\
+image,task,split,caption
+images/1.png,pug,train,a pug
+images/1.png,pug,train,one dog
+images/2.png,cat,test,a cat
+"""
+NAMES = '{"image": "images/1.png", "name": "pug"}\n{"image": "images/2.png", "name": "cat", "split": "test"}\n'
+COCO_CAPTIONS = {
+    "images": [{"id": 1, "file_name": "1.png"}, {"id": 2, "file_name": "2.png"}],
+    "annotations": [{"image_id": 1, "caption": "a pug"}, {"image_id": 2, "caption": "a cat"}],
+}
+KARPATHY = {
+    "images": [
+        {
+            "filename": f"{n}.jpg",
+            "filepath": "train2014",
+            "cocoid": n,
+            "split": split,
+            "sentences": [{"raw": f"a dog {n}"}],
+        }
+        for n, split in enumerate(("train", "restval", "test", "val"), 1)
+    ]
+}
+
+
+def flickr(name: str, text: str) -> Seed:
+    def fill(folder: Path) -> None:
+        for n in (1, 2, 3, 4):
+            trees.picture(folder / f"images/{n}.jpg", n)
+        (folder / name).write_text(text)
+
+    return fill
+
+
+def karpathy_coco(folder: Path) -> None:
+    trees.coco_tree(folder, {n: [("cat", 0)] for n in (1, 2, 3, 4)}, "train2014")
+    for n in (1, 2, 3, 4):
+        trees.picture(folder / f"train2014/{n}.jpg", n)
+    (folder / "dataset_coco.json").write_text(json.dumps(KARPATHY))
+
+
+def coco(folder: Path) -> None:
+    trees.coco_tree(folder, {1: [("cat", 0)], 2: [("dog", 0), ("cat", 1)], 3: [("bottle", 0)]})
+
+
+def pets(folder: Path) -> None:
+    trees.pets_tree(folder)
+
+
+def flowers(folder: Path) -> None:
+    trees.flowers_tree(folder, [1, 1, 2, 2, 3], {"trnid": [1, 3], "valid": [5], "tstid": [2, 4]})
+
+
+def cifar(binary: bool) -> Seed:
+    def fill(folder: Path) -> None:
+        trees.cifar_tree(folder, trees.cifar_speckles(2, 1), binary=binary)
+
+    return fill
+
+
+def shards(folder: Path) -> None:
+    for n in range(3):
+        speckles(n, 16).save(folder / f"{n}.jpg")
+        (folder / f"{n}.txt").write_text(f"a dog {n}\nanother {n}\n")
+        (folder / f"{n}.json").write_text(json.dumps({"task": "dog", "split": "train" if n else "test", "cls": 3}))
+    with tarfile.open(folder / "0.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        for path in sorted(folder.glob("[012].[jt]*[gtn]")):
+            tar.add(path, path.name)
+            path.unlink()
+
+
+def archives(folder: Path) -> None:
+    files = {"photos/1.jpg": b"\xff\xd8" + bytes(300), "photos/2.jpg": bytes(range(256)), "list.txt": b"1\n2\n"}
+    with zipfile.ZipFile(folder / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    (folder / "photos").mkdir()
+    with tarfile.open(folder / "x.tar.gz", "w:gz") as tar:
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+            tar.add(folder / name, name)
+            (folder / name).unlink()
+
+
+def pictures(folder: Path) -> None:
+    image = speckles(1, 24)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    image.save(folder / "a.png", exif=exif)
+    image.convert("P").save(folder / "b.png", transparency=3)
+    image.save(folder / "c.jpg", exif=exif)
+    image.save(folder / "d.jpg", progressive=True)
+    image.save(folder / "e.webp", exif=exif)
+    image.save(folder / "f.gif", save_all=True, append_images=[speckles(2, 24)])
+    image.save(folder / "g.bmp")
+    image.save(folder / "h.tif", compression="tiff_lzw")
+
+
+def rows(folder: Path) -> None:
+    from sglora_cli.plugin.values import Row
+
+    header = Header(
+        "toys", "tiny", {"zero-shot": "CLIP", "top-k": "Top-K", "oracle": "Oracle"}, more={"protocol": {"rank": 2}}
+    )
+    lines = [header.line()]
+    for method in header.labels:
+        for task in ("mug", "nest", "hat"):
+            for direction in ("I2T", "T2I", "ACC"):
+                hits = [method == "oracle", True, False, task == "mug"]
+                value = 100 * sum(hits) / len(hits)
+                lines.append(row_line(Row(method, "toys", task, 0, direction, 1, value, 0, pack_hits(hits))))
+    (folder / "rows.jsonl").write_text("".join(lines))
+
+
+def sentences(folder: Path) -> None:
+    (folder / "a.txt").write_text("a photo of a pug\n2.0 | a small dog\n\n0.5 | a flat face\n")
+    (folder / "b.json").write_text('["a pug", "a small dog"]')
+    (folder / "c.json").write_text('{"a pug": 2.0, "a small dog": 1}')

@@ -1,0 +1,127 @@
+"""Run the commands that a page shows, in this process, and compare what they print with what the page shows.
+
+In a block ```console a line `$ command` is followed by what it prints, standard output and error as they come. A
+line `...` stands for any lines, `...` inside a line for any text. Whole numbers must be equal, decimal ones
+close. After the comment `<!-- numbers vary -->`, before blocks that show what was measured, a line need only begin
+as it is shown, up to its first decimal number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import re
+import runpy
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from sglora_cli.cli.main import main
+
+VARY = "<!-- numbers vary -->"
+_DECIMAL = re.compile(r"([+-]?\d+\.\d+)")
+_PROGRESS = re.compile(r".*: \d+ %, .* left")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    language: str
+    lines: tuple[str, ...]
+    number: int
+    """Of its first line in the file."""
+    vary: bool
+
+    @property
+    def text(self) -> str:
+        return "".join(line + "\n" for line in self.lines)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A command of a page, and what the page says it prints."""
+
+    command: str
+    output: tuple[str, ...]
+    number: int
+    vary: bool
+
+
+def blocks(page: Path) -> list[Block]:
+    found, lines, vary = [], page.read_text(encoding="utf-8").splitlines(), False
+    while_in: tuple[str, int] | None = None
+    for number, line in enumerate(lines, 1):
+        if line.startswith("```"):
+            if while_in:
+                language, start = while_in
+                found.append(Block(language, tuple(lines[start : number - 1]), start + 1, vary))
+                while_in, vary = None, False
+            else:
+                while_in = (line[3:], number)
+        elif not while_in and line:
+            vary = line == VARY
+    assert while_in is None, f"{page.name} ends inside a block"
+    return found
+
+
+def shown(block: Block) -> Iterator[Shown]:
+    starts = [n for n, line in enumerate(block.lines) if line.startswith("$ ")]
+    for start, end in zip(starts, [*starts[1:], len(block.lines)], strict=True):
+        yield Shown(block.lines[start][2:], block.lines[start + 1 : end], block.number + start, block.vary)
+
+
+def run(command: str) -> tuple[int, str]:
+    """Exit code and output of `sglora ...` or `python FILE`, with `< FILE` and a comment if there are."""
+    words = shlex.split(command, comments=True)
+    given = None
+    if "<" in words:
+        given = Path(words.pop(words.index("<") + 1)).read_bytes()
+        words.remove("<")
+    if words[0] == "python":
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            runpy.run_path(words[1], run_name="__main__")
+        return 0, printed.getvalue()
+    assert words[0] == "sglora", command
+    result = CliRunner().invoke(main, words[1:], input=given)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def difference(one: Shown, output: str) -> str:
+    """Why an output is not what the page shows; "" if it is."""
+    printed = [line.rstrip() for line in output.splitlines() if line.strip() and not _PROGRESS.fullmatch(line)]
+    wanted = [line.rstrip() for line in one.output if line.strip()]
+    line_pattern = _start_pattern if one.vary else _line_pattern
+    pattern = "".join(r"(?:.*\n)*?" if line == "..." else line_pattern(line) + "\n" for line in wanted)
+    found = re.fullmatch(pattern, "".join(line + "\n" for line in printed))
+    if not found:
+        return "the page shows\n" + "\n".join(wanted) + "\n\nand it prints\n" + "\n".join(printed)
+    numbers = [] if one.vary else [number for line in wanted for number in _DECIMAL.findall(line)]
+    far = [
+        f"{number} on the page, {got} printed"
+        for number, got in zip(numbers, found.groups(), strict=True)
+        if not math.isclose(float(number), float(got), rel_tol=0.05, abs_tol=0.06)
+    ]
+    return "; ".join(far)
+
+
+def _start_pattern(line: str) -> str:
+    start, *more = _DECIMAL.split(line, maxsplit=1)
+    return _line_pattern(start.rstrip()) + (".*" if more else "")
+
+
+def _line_pattern(line: str) -> str:
+    parts = []
+    for n, part in enumerate(_DECIMAL.split(line)):
+        if n % 2:
+            parts.append(r"([+-]?\d+\.\d+)")
+        else:
+            words = [r"\s+".join(map(re.escape, re.split(r"\s+", text))) for text in part.split("...")]
+            parts.append(".*".join(words))
+    return "".join(parts)

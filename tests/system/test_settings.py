@@ -1,0 +1,36 @@
+"""Settings: option > environment > settings file > default."""
+
+from __future__ import annotations
+
+import pytest
+
+from sglora_cli.errors import BadFile, UnknownName
+from sglora_cli.system import settings
+
+
+def test_environment_before_file_before_default(own_home, monkeypatch):
+    assert settings.load() == settings.Settings()
+    (own_home / "settings.toml").write_text('pack = "one"\ndata = "two"\n')
+    monkeypatch.setenv("SGLORA_DATA", "three")
+    assert (settings.load().pack, settings.load().data) == ("one", "three")
+
+
+def test_a_wrong_settings_file_is_refused(own_home):
+    path = own_home / "settings.toml"
+    path.write_text('pakc = "x"')
+    with pytest.raises(UnknownName, match="named 'pakc'"):
+        settings.load()
+    path.write_text("pack = 3")
+    with pytest.raises(BadFile, match="pack must be a text, got 3"):
+        settings.load()
+    path.write_text("pack = ]")
+    with pytest.raises(BadFile, match="line 1"):
+        settings.load()
+
+
+def test_the_settings_choose_the_pack(run, toy_pack, own_home):
+    (own_home / "settings.toml").write_text('pack = "starter"')
+    assert "pack starter: " in run("pack", "show").stdout
+    assert run("pack", "list").stdout == (
+        "*  starter  starter  28 experts  bundled\n   toys     tiny     4 experts   built\n"
+    )

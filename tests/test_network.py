@@ -1,0 +1,150 @@
+"""The network: nobody uses it unasked, and with SGLORA_OFFLINE=1 nobody can."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from distributions import install
+
+from sglora_cli import network
+from sglora_cli.errors import Unavailable
+from sglora_cli.plugin.host import Host
+
+SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")
+
+
+@pytest.fixture(autouse=True)
+def own_switches(monkeypatch):
+    """What enforce() sets for libraries ends with the test."""
+    for name in SWITCHES:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def sealed(monkeypatch):
+    """Whoever looks up a name or connects is named."""
+    asked = []
+
+    def refuse(*arguments, **more):
+        asked.append(arguments)
+        raise OSError("no network in this test")
+
+    for name in ("getaddrinfo", "gethostbyname", "create_connection"):
+        monkeypatch.setattr(socket, name, refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    return asked
+
+
+@pytest.mark.parametrize("switch", ["", "1"])
+def test_no_command_on_the_starter_asks_anybody(run, sealed, switch, monkeypatch, tmp_path, images):
+    monkeypatch.setenv("SGLORA_OFFLINE", switch)
+    pug, file = tmp_path / "pug.safetensors", tmp_path / "s.zip"
+    for arguments in (
+        ("generate", "a photo of a pug", "-o", pug, "--explain"),
+        ("inspect", pug),
+        ("try", pug, "--images", images, "--report", tmp_path / "try.html"),
+        ("export", pug, "-o", tmp_path / "peft"),
+        ("import", tmp_path / "peft", "-o", tmp_path / "back.safetensors"),
+        ("bench", "--baselines", "top-k,cvae", "--tasks", "pets/pug", "--rows", tmp_path / "rows.jsonl"),
+        ("report", tmp_path / "rows.jsonl"),
+        ("pack", "list"),
+        ("pack", "show"),
+        ("pack", "verify"),
+        ("pack", "export", "starter", "-o", file),
+        ("pack", "import", file, "--name", "again"),
+        ("pack", "recipes"),
+        ("pack", "remove", "again", "--yes"),
+        ("data", "list"),
+        ("plugins", "list"),
+        ("plugins", "doctor"),
+        ("settings",),
+        ("cache", "info"),
+        ("doctor",),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 0, (arguments, result.output)
+        assert sealed == [], arguments
+
+
+def test_absent_weights_offline_say_what_to_do(run, sealed, monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("SGLORA_OFFLINE", "1")
+    result = run("plugins", "check", "clip-vit-b-16")
+    assert result.exit_code == 6
+    assert "(SGLORA_OFFLINE is set)\nhint: put the weights into a file and pass --weights FILE" in result.stderr
+    assert sealed == []
+
+
+def test_a_strangers_plugin_cannot_use_the_network_either(run, site, monkeypatch):
+    source = (
+        "import urllib.request\nfrom sglora_cli.api import hookimpl\n"
+        "class Nosy:\n    name, summary = 'nosy', 'asks home'\n"
+        "    def load(self, runtime): urllib.request.urlopen('http://192.0.2.1/')\n"
+        "@hookimpl\ndef sglora_backbones(): return [Nosy()]\n"
+    )
+    install(site, "nosy", "nosy", source)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SGLORA_OFFLINE", "1")
+    result = run("plugins", "check", "nosy")
+    assert result.exit_code == 6
+    assert "the network may not be used" in result.stderr
+    assert "SGLORA_OFFLINE is set" in result.stderr
+    sys.modules.pop("nosy", None)
+
+
+def test_sockets_are_refused_and_given_back(monkeypatch):
+    stream, datagram = (socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM))
+    with stream, datagram, network.no_network():
+        for use in (
+            lambda: stream.connect(("192.0.2.1", 80)),
+            lambda: socket.getaddrinfo("example.org", 80),
+            lambda: datagram.sendto(b"x", ("192.0.2.1", 9)),
+        ):
+            with pytest.raises(Unavailable, match="the network may not be used"):
+                use()
+        one, other = socket.socketpair()  # processes of one machine may talk
+        one.sendall(b"x")
+        assert other.recv(1) == b"x"
+        one.close()
+        other.close()
+    listening = socket.create_server(("127.0.0.1", 0))
+    socket.create_connection(listening.getsockname()).close()
+    monkeypatch.setenv("SGLORA_OFFLINE", "1")
+    with socket.socket() as again, pytest.raises(Unavailable, match="SGLORA_OFFLINE is set"):
+        again.connect(listening.getsockname())
+    listening.close()
+
+
+@pytest.mark.parametrize(("value", "is_offline"), [("1", True), ("yes", True), ("0", False), ("", False)])
+def test_what_counts_as_offline(monkeypatch, value, is_offline):
+    monkeypatch.setenv("SGLORA_OFFLINE", value)
+    assert network.offline() is is_offline
+    network.enforce()
+    assert os.environ.get("HF_HUB_OFFLINE") == ("1" if is_offline else None)
+
+
+def test_libraries_report_to_nobody():
+    code = (
+        "from sglora_cli.plugin.host import Host; Host.load()\n"
+        "from huggingface_hub import constants\n"
+        "assert constants.HF_HUB_DISABLE_TELEMETRY\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_weights_in_a_cache_are_found_without_asking(sealed, monkeypatch):
+    import open_clip
+
+    from sglora_openclip import hub
+
+    monkeypatch.setattr(open_clip, "create_model", lambda *a, **k: "the model")
+    assert hub.fetch_model(Host.load().backbones["clip-vit-b-16"]) == "the model"
+    assert sealed == []

@@ -67,7 +67,7 @@ class Variant:
         embedding_D = self.embeddings.get(key, embedding_D)
         index_ED = pack.index_ED if self.index_ED is None else self.index_ED
         nearest = [int((index_ED @ embedding_D).argmax())] if self.without_nearest else []
-        return prior(embedding_D, index_ED, pack.experts, self.config, nearest)
+        return prior(embedding_D, index_ED, pack.experts, self.config.k, self.config.tau, nearest)
 
 
 def k_grid(experts: int, own: int) -> list[int]:

@@ -183,7 +183,8 @@ class Build:
     def _fit_generators(self, folder: Path, experts: ExpertFiles, index_ED: Tensor) -> dict[str, Any]:
         chosen = [t for t in self.tasks if t.role == "training"]
         embeddings = self.model.encode_text([t.task.description for t in chosen]) if chosen else ()
-        priors = [prior(d, index_ED, experts, self.recipe.prior) for d in embeddings]
+        k, tau = self.recipe.prior.k, self.recipe.prior.tau
+        priors = [prior(d, index_ED, experts, k, tau) for d in embeddings]
         health = {}
         for name, table in self.recipe.generators.items():
             with locked(path := self._generator_path(name)):

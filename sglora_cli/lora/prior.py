@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from sglora_cli.config import PriorConfig
 from sglora_cli.errors import Mismatch, UsageError
 from sglora_cli.lora.layout import mix
-from sglora_cli.plugin.values import Experts
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,13 @@ class Prior:
         return f"Prior(of experts {{{weights}}}, {len(self.mean_P)} numbers)"
 
 
+class Moments(Protocol):
+    """Experts, of whose adapters mean and variance can be read by row."""
+
+    def means(self, rows: Sequence[int] | None = None) -> Tensor: ...
+    def variances(self, rows: Sequence[int] | None = None) -> Tensor: ...
+
+
 def select(similarity_E: Tensor, k: int, tau: float) -> tuple[tuple[int, ...], Tensor]:
     """The k most similar experts and their softmax weights (Eq. 6); ties go to the lower row.
 
@@ -60,7 +66,7 @@ def moments(alpha_K: Tensor, mean_KP: Tensor, variance_KP: Tensor) -> tuple[Tens
 
 
 def prior(
-    embedding_D: Tensor, index_ED: Tensor, experts: Experts, config: PriorConfig, without: Sequence[int] = ()
+    embedding_D: Tensor, index_ED: Tensor, experts: Moments, k: int, tau: float, without: Sequence[int] = ()
 ) -> Prior:
     """The prior of a sentence with unit embedding d*, over experts with unit embeddings d_e.
 
@@ -72,9 +78,9 @@ def prior(
     similarity_E = (index_ED.double() @ embedding_D.double()).float()
     open_E = similarity_E.clone()
     open_E[list(without)] = -2.0  # below every cosine
-    if config.k > len(open_E) - len(set(without)):
-        raise Mismatch(f"K = {config.k} is more than the {len(open_E) - len(set(without))} experts there are")
-    rows, alpha_K = select(open_E, config.k, config.tau)
+    if k > len(open_E) - len(set(without)):
+        raise Mismatch(f"K = {k} is more than the {len(open_E) - len(set(without))} experts there are")
+    rows, alpha_K = select(open_E, k, tau)
     mean_P, variance_P, within_P = moments(alpha_K, experts.means(rows), experts.variances(rows))
     return Prior(similarity_E, rows, alpha_K, mean_P, variance_P, within_P, embedding_D)
 

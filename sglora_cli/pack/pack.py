@@ -164,7 +164,8 @@ class Pack:
         """`index_ED`: what experts are compared by; their sentences without it."""
         index_ED = self.index_ED if index_ED is None else index_ED
         self.check_width(index_ED, embedding_D)
-        return prior(embedding_D, index_ED, self.experts, config or self.prior_config)
+        config = config or self.prior_config
+        return prior(embedding_D, index_ED, self.experts, config.k, config.tau)
 
     def check_width(self, index_EW: Tensor, embedding_W: Tensor) -> None:
         """Raises BadFile unless the experts' embeddings have the width of the backbone's."""

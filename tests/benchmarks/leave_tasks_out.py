@@ -104,7 +104,7 @@ def methods(
     experts = Experts(steps)
     index_ED = model.encode_text([t.task.description for t in tasks if t.role == "expert"]).float()
     embeddings_TD = model.encode_text([t.task.description for t in chosen])
-    priors: list[Prior] = [prior(d, index_ED, experts, recipe.prior) for d in embeddings_TD]
+    priors: list[Prior] = [prior(d, index_ED, experts, recipe.prior.k, recipe.prior.tau) for d in embeddings_TD]
     found = {"shared start": [steps.start_P[None]] * len(chosen)}
     for name, generator in host.generators.items():
         # The joint adapter was trained on these very tasks; what looks at a task's own data is measured elsewhere.

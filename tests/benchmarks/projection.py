@@ -20,7 +20,6 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from sglora_cli.config import PriorConfig
 from sglora_cli.files.tensor_rows import TensorDraft, TensorRows
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.lora.layout import Layout, Site
@@ -77,7 +76,7 @@ def material(path: Path, experts: Files) -> Material:
         states=lambda t: states[t].to("cpu"),
         rows=lambda t, rows: states[t][rows],
         states_of_task=STATES,
-        priors=[prior(d, index_ED, experts, PriorConfig()) for d in task_TD],
+        priors=[prior(d, index_ED, experts, 4, 0.05) for d in task_TD],
         joint_P=torch.zeros(LAYOUT.size),
         start_P=None,
         recall=lambda t, adapters_SP: torch.zeros(len(adapters_SP)),

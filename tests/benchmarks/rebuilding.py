@@ -133,7 +133,9 @@ class Built:
 
     def prior(self, task: UnseenTask) -> Prior:
         embedding_D = self.world.model.encode_text([task.description])[0]
-        return prior(embedding_D, self.experts.index_ED, self.experts, self.world.recipe.prior)
+        return prior(
+            embedding_D, self.experts.index_ED, self.experts, self.world.recipe.prior.k, self.world.recipe.prior.tau
+        )
 
     def adapters(self, task: UnseenTask) -> Adapters:
         asked = self.prior(task)
@@ -160,7 +162,7 @@ def _cvae(
         states=lambda t: state_TMP[t],
         rows=lambda t, rows: state_TMP[t][list(rows)],
         states_of_task=states,
-        priors=[prior(d, experts.index_ED, experts, world.recipe.prior) for d in embeddings],
+        priors=[prior(d, experts.index_ED, experts, world.recipe.prior.k, world.recipe.prior.tau) for d in embeddings],
         joint_P=torch.zeros(experts.layout.size),
         start_P=None,
         recall=lambda t, adapters_SP: torch.zeros(len(adapters_SP)),

@@ -99,7 +99,7 @@ def points(
     for t, (train, test) in enumerate(zip(trains, tests, strict=True)):
         rest = [u for u in range(len(chosen)) if u != t]
         other_KP = torch.cat([expert_EP, own_TP[rest]])
-        own_P, top_P = own_TP[t], prior(text_TD[t], text_ED, experts, recipe.prior).mean_P - start_P
+        own_P, top_P = own_TP[t], prior(text_TD[t], text_ED, experts, recipe.prior.k, recipe.prior.tau).mean_P - start_P
         ridge_P = ridge(torch.cat([text_ED, text_TD[rest]]), other_KP, text_TD[t])
         nearest = {"experts": projected(own_P, expert_EP), "all others": projected(own_P, other_KP)}
         explained = 1 - (own_P - ridge_P).square().sum() / own_P.square().sum()

@@ -10,7 +10,7 @@ import torch
 from sglora_cli.build.held_out import scored
 from sglora_cli.build.pipeline import build_tasks
 from sglora_cli.cli.describe import left_out
-from sglora_cli.config import PriorConfig, RuntimeConfig
+from sglora_cli.config import RuntimeConfig
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import prior
 from sglora_cli.pack.recipe_parser import planned, read
@@ -76,7 +76,7 @@ def given(tiny, toys, recipe):
         states=lambda t: states[t],
         rows=lambda t, rows: states[t][list(rows)],
         states_of_task=2,
-        priors=[prior(d, index[:3], experts, PriorConfig(k=2)) for d in index[3:]],
+        priors=[prior(d, index[:3], experts, k=2, tau=0.05) for d in index[3:]],
         joint_P=torch.zeros(layout.size),
         start_P=None,
         recall=lambda t, adapters_SP: torch.zeros(len(adapters_SP)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sglora_cli.config import PriorConfig
 from sglora_cli.errors import Mismatch
 from sglora_cli.lora.prior import moments, prior, select
 
@@ -41,9 +40,7 @@ def test_moments_are_those_of_the_mixture():
 
 def test_only_the_selected_experts_are_read():
     experts = Experts()
-    found = prior(
-        torch.tensor([0.6, 0.8]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), experts, PriorConfig(2, 0.1)
-    )
+    found = prior(torch.tensor([0.6, 0.8]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), experts, 2, 0.1)
     assert found.rows == (1, 0)
     assert experts.read == {0, 1}
     assert found.alpha_K.tolist() == pytest.approx(torch.softmax(torch.tensor([8.0, 6.0]), 0).tolist())
@@ -52,7 +49,7 @@ def test_only_the_selected_experts_are_read():
 
 def test_an_expert_left_out_is_not_selected():
     index = torch.eye(3)
-    found = prior(index[0], index, Experts(), PriorConfig(2, 0.1), without=[0])
+    found = prior(index[0], index, Experts(), 2, 0.1, without=[0])
     assert 0 not in found.rows
 
 
@@ -64,4 +61,4 @@ def test_k_out_of_range_is_refused(k):
 
 def test_a_sentence_that_is_not_finite_is_refused():
     with pytest.raises(Mismatch, match="not finite"):
-        prior(torch.tensor([float("nan"), 0.0]), torch.zeros(3, 2), Experts(), PriorConfig(2, 0.1))
+        prior(torch.tensor([float("nan"), 0.0]), torch.zeros(3, 2), Experts(), 2, 0.1)

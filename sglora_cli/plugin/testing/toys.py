@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sglora_cli.config import PriorConfig
 from sglora_cli.errors import PluginError
 from sglora_cli.lora.layout import Layout, Site
 from sglora_cli.lora.prior import Prior, prior
@@ -80,7 +79,7 @@ class ToyExperts:
         return self.variance_EP if rows is None else self.variance_EP[list(rows)]
 
     def prior(self, row: int) -> Prior:
-        return prior(self.unit_TD[row], self.unit_TD[:EXPERTS], self, PriorConfig(k=2))
+        return prior(self.unit_TD[row], self.unit_TD[:EXPERTS], self, k=2, tau=0.05)
 
 
 def material(experts: ToyExperts) -> Material:

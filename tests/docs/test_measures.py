@@ -13,7 +13,7 @@ from sglora_cli.bench.bootstrap import bootstrap
 from sglora_cli.bench.retrieval import ranks
 from sglora_cli.plugin.values import Row
 
-PAGE = Path(__file__).parents[2] / "packs" / "BY_HAND.md"
+PAGE = Path(__file__).parents[2] / "sglora_cli" / "docs" / "measures.md"
 
 
 def test_examples_of_the_page_are_true():

@@ -25,7 +25,6 @@ from sglora_cli.data.check_rules import KINDS, Common, Count, Kind, Problem
 from sglora_cli.data.near_duplicates import hasher, near_pairs
 from sglora_cli.errors import BadFile, SgloraError, SgloraWarning, Unavailable, UnknownName
 from sglora_cli.files.images import read_image
-from sglora_cli.pack.recipe import Recipe, Source, source_of
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Task
 from sglora_cli.system.progress import progress
@@ -65,6 +64,18 @@ class Pair:
     second: Picture
     distance: int
     """Bits in which their hashes differ, of 64."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a recipe needs of a data set."""
+
+    recipe: str
+    """The recipe's name."""
+    roles: Mapping[str, Sequence[str]]
+    """Role to the names of its tasks."""
+    batch: int
+    """Photos of one task in a training step."""
 
 
 @dataclass(frozen=True)
@@ -109,18 +120,16 @@ class Check:
         return f"{errors} error{'s' * (errors != 1)}, {least}{warnings} warning{'s' * (warnings != 1)}"
 
 
-def run(host: Host, dataset: str, root: Path, recipe: Recipe | None = None, config: CheckConfig | None = None) -> Check:
-    """Check the data set in a folder, with a recipe also for what that needs.
+def run(host: Host, dataset: str, root: Path, needs: Needs | None = None, config: CheckConfig | None = None) -> Check:
+    """Check the data set in a folder, also for what a recipe needs of it.
 
     Without imagehash it warns, and looks for no near-identical images.
-    Raises UnknownName, Unavailable (no such folder), Mismatch if the recipe does not
-    use this data, and whatever the data set raises where it cannot be listed.
+    Raises UnknownName, Unavailable (no such folder), and whatever the data set raises where it cannot be listed.
     """
     config, hash_of = config or CheckConfig(), _hasher()
     plugin = host.datasets[dataset]
     if not root.is_dir():
         raise Unavailable(f"the folder {root} does not exist", "pass --path DIR")
-    source = source_of(recipe, dataset, root) if recipe else None
     tasks = tuple(plugin.tasks(root))
     if not tasks:
         raise BadFile(f"data set {dataset!r} finds no task in {root}")
@@ -130,13 +139,13 @@ def run(host: Host, dataset: str, root: Path, recipe: Recipe | None = None, conf
     return Check(
         dataset=dataset,
         root=root,
-        recipe=recipe.name if recipe else "",
+        recipe=needs.recipe if needs else "",
         config=config,
         tasks=tasks,
         counts={task.name: {split: Count.of_photos(photos) for split, photos in task.photos.items()} for task in tasks},
         total=Count.of_photos({photo.path: photo for _, _, photo in check_rules.every_photo(tasks)}.values()),
         pictures=pictures,
-        problems=tuple(_problems(tasks, pictures, config, recipe, source)),
+        problems=tuple(_problems(tasks, pictures, config, needs)),
         common=tuple(check_rules.common_captions(tasks)),
         pairs=tuple(sorted(pairs[:MOST_PAIRS], key=lambda p: (order.index(p.kind), p.distance, p.first.name))),
         more_pairs=len(pairs) > MOST_PAIRS,
@@ -186,8 +195,7 @@ def _problems(
     tasks: Sequence[Task],
     pictures: Mapping[Path, Picture],
     config: CheckConfig,
-    recipe: Recipe | None,
-    source: Source | None,
+    needs: Needs | None,
 ) -> Iterator[Problem]:
     for picture in pictures.values():
         task, split = picture.places[0]
@@ -197,10 +205,10 @@ def _problems(
             yield Problem("small", task, split, picture.name, "{} x {}".format(*picture.size))
     yield from check_rules.caption_problems(tasks, lambda path: pictures[path].name, config.words)
     yield from check_rules.shared_problems(tasks)
-    wanted = [task for role in source.roles.values() for task in role] if source else [task.name for task in tasks]
+    wanted = [task for role in needs.roles.values() for task in role] if needs else [task.name for task in tasks]
     taken = [task for task in tasks if task.name in set(wanted)]
-    yield from check_rules.size_problems(taken, config, recipe.train.batch if recipe else 0)
-    yield from check_rules.absent_problems(source.roles if source else {}, [task.name for task in tasks])
+    yield from check_rules.size_problems(taken, config, needs.batch if needs else 0)
+    yield from check_rules.absent_problems(needs.roles if needs else {}, [task.name for task in tasks])
 
 
 def _pairs(pictures: Sequence[Picture], distance: int) -> Iterator[Pair]:

@@ -15,7 +15,7 @@ from sglora_cli.pack import library
 from sglora_cli.system import settings
 
 if TYPE_CHECKING:
-    from sglora_cli.data.check import Check
+    from sglora_cli.data.check import Check, Needs
 
 
 _WIDTH = 110  # characters of a caption or reason that are shown
@@ -52,14 +52,13 @@ def check(
     check_page_name(report)
     from sglora_cli.data import check as data_check
     from sglora_cli.files.atomic import write_bytes
-    from sglora_cli.pack import recipe_parser
     from sglora_cli.report import check_page
     from sglora_cli.system import progress
 
     progress.be_quiet(as_json)
     root = path or settings.data_root(None, settings.load().data, "--path") / dataset
-    content = recipe_parser.read(library.recipe_file(recipe, app.host.recipe_folders)) if recipe else None
-    found = data_check.run(app.host, dataset, root, content, config)
+    needs = _needs(app, recipe, dataset, root) if recipe else None
+    found = data_check.run(app.host, dataset, root, needs, config)
     if report:
         write_bytes(report, check_page.check_page(found).encode())
     if as_json:
@@ -72,6 +71,17 @@ def check(
             say(f"report     {report}")
     if error := data_check.error_of(found):
         raise error
+
+
+def _needs(app: App, recipe: str, dataset: str, root: Path) -> Needs:
+    """What the recipe of that name, or file, needs of this data."""
+    from sglora_cli.data.check import Needs
+    from sglora_cli.pack import recipe_parser
+    from sglora_cli.pack.recipe import source_of
+
+    content = recipe_parser.read(library.recipe_file(recipe, app.host.recipe_folders))
+    app.host.datasets[dataset]  # a name that nobody has is what is wrong, whatever the recipe says
+    return Needs(content.name, source_of(content, dataset, root).roles, content.train.batch)
 
 
 def _print_counts(found: Check) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from sglora_cli.errors import BadFile, Unavailable, UnknownName
 from sglora_cli.files.atomic import write_bytes
 from sglora_cli.files.toml import toml_table
 from sglora_cli.files.untrusted import TOML_LIMIT, read_bytes
-from sglora_cli.system import paths
 from sglora_cli.system.paths import settings_file
 
 
@@ -126,30 +124,23 @@ def check_key(key: str) -> None:
 
 
 def write_setting(key: str, value: str | None) -> Path:
-    """Replace the value of a key (TOML), or add a line; all else stays as it is. None removes the key's line.
+    """Set a key of the settings file, or remove it (None); comments and everything else stay as they are.
 
-    Raises BadFile if the file is not written as such lines are.
+    Returns the file. Raises as `parsed` if the file is wrong already.
     """
-    path, text = paths.settings_file(), file_text()
-    wanted = parsed(text, path)
-    wanted.pop(key, None)
-    wanted |= parsed(f"{key} = {value}" if value else "", path)
-    own = re.compile(rf"""(\s*["']?{key}["']?\s*=\s*)("[^"\\]*"|'[^']*')(\s*(#.*)?)""")
-    lines, at = text.splitlines(), None
-    for n, line in enumerate(lines):
-        if match := own.fullmatch(line):
-            at, lines[n] = n, f"{match[1]}{value}{match[3]}"
-    if value and at is None:
-        lines.append(f"{key} = {value}")
-    elif not value and at is not None:
-        del lines[at]
-    new = "".join(f"{line}\n" for line in lines)
+    import tomlkit  # here: every command reads settings, this one changes them
+    from tomlkit.exceptions import TOMLKitError
+
+    path, text = settings_file(), file_text()
+    parsed(text, path)
     try:
-        as_meant = parsed(new, path) == wanted
-    except (BadFile, UnknownName):
-        as_meant = False
-    if not as_meant:
-        raise BadFile(f"{path}: {key} is not on a line of its own", "change it by hand")
-    if new != text:
+        document = tomlkit.parse(text)
+    except TOMLKitError as error:  # it knows less of TOML 1.1 than tomli
+        raise BadFile(f"{path}: {error}", "mend or remove it") from None
+    if value is None:
+        document.pop(key, None)
+    else:
+        document[key] = value
+    if (new := tomlkit.dumps(document)) != text:
         write_bytes(path, new.encode())
     return path

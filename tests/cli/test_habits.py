@@ -21,7 +21,7 @@ from sglora_cli.cli import completion, diagnosis
 from sglora_cli.cli.commands import settings as settings_command
 from sglora_cli.cli.main import main
 from sglora_cli.cli.versions import Package, wanted
-from sglora_cli.errors import BadFile, Unavailable
+from sglora_cli.errors import Unavailable
 from sglora_cli.plugin.host import Host
 from sglora_cli.system import cache, settings
 
@@ -176,14 +176,6 @@ def test_changing_a_setting_keeps_everything_else(own_home):
     settings_command.drop("device")
     settings_command.drop("weights")
     assert path.read_text() == '# mine\npack = "starter"  # why\n\ngenerator = "ties:density=0.5"\n'
-
-
-def test_a_settings_file_that_cannot_be_changed_by_lines_is_left_alone(own_home):
-    path = own_home / "settings.toml"
-    path.write_text('pack = """\nold"""\n')
-    with pytest.raises(BadFile, match="pack is not on a line of its own"):
-        settings_command.put(Host.load(), "pack", "starter")
-    assert path.read_text() == 'pack = """\nold"""\n'
 
 
 @pytest.mark.parametrize(

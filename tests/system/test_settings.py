@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import tomli
 
 from sglora_cli.errors import BadFile, UnknownName
 from sglora_cli.system import settings
@@ -34,3 +35,35 @@ def test_the_settings_choose_the_pack(run, toy_pack, own_home):
     assert run("pack", "list").stdout == (
         "*  starter  starter  28 experts  bundled\n   toys     tiny     4 experts   built\n"
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'pack = """\nold"""  # why\n',
+        '"pack" = "old"  # why\r\ndevice = "cpu"\r\n',
+        "  pack='old'# why",
+        "# why\n",
+        "",
+    ],
+)
+@pytest.mark.parametrize("value", ["starter", 'C:\\new "folder"\t', "\x1b[31m\x7f", "Köln-猫\u2028", "''' #"])
+def test_what_is_written_is_what_is_read(own_home, text, value):
+    path = own_home / "settings.toml"
+    path.write_bytes(text.encode())
+    others = tomli.loads(text) | {"pack": value}
+    settings.write_setting("pack", value)
+    written = path.read_bytes().decode()
+    assert tomli.loads(written) == others
+    assert settings.load().pack == value
+    assert ("# why" in written) == ("# why" in text)
+    settings.write_setting("pack", None)
+    assert tomli.loads(path.read_bytes().decode()) == {key: one for key, one in others.items() if key != "pack"}
+
+
+def test_a_settings_file_that_is_wrong_is_not_changed(own_home):
+    path = own_home / "settings.toml"
+    path.write_text("pack = ]")
+    with pytest.raises(BadFile, match="line 1"):
+        settings.write_setting("pack", "starter")
+    assert path.read_text() == "pack = ]"

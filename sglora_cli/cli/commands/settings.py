@@ -5,7 +5,6 @@ A value is checked before it is written.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -95,8 +94,7 @@ def put(host: Host, key: str, value: str) -> Path:
     """Set a value; returns the file. Raises UnknownName for a key or a value that names nothing, Unavailable for a
     file or device that is not here, UsageError for an empty value."""
     check_key(key)
-    value = _checked(host, key, value)
-    return write_setting(key, json.dumps(value, ensure_ascii=False))
+    return write_setting(key, _checked(host, key, value))
 
 
 def drop(key: str) -> Path:

@@ -18,7 +18,7 @@ from sglora_cli.errors import UsageError
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.generate.session import Session
 from sglora_cli.lora.layout import checked_flat
-from sglora_cli.pack import library
+from sglora_cli.pack.library import Library
 from sglora_cli.pack.pack import Pack, UnseenTask
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
@@ -86,7 +86,7 @@ def _methods(session: Session, wanted: str, tasks: Sequence[UnseenTask]) -> tupl
 def _tasks(session: Session, asked: Asked, data: Path | None) -> list[UnseenTask]:
     host, pack = session.host, session.pack
     if asked.on:
-        other = Pack(library.find(asked.on, host.recipe_folders, settings.load())[0].folder)
+        other = Pack(Library(host.recipe_folders).find(asked.on)[0].folder)
         tasks = of_other(pack, other, asked.dataset)
     else:
         tasks = unseen_tasks(host, pack, session.model, asked.dataset, data)

@@ -22,13 +22,13 @@ from sglora_cli.data.encode import check_text, meaning
 from sglora_cli.errors import Mismatch, UnknownName, UsageError
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.lora.gauge import join_gauge
-from sglora_cli.pack.library import Place, own_folder
+from sglora_cli.pack.library import Library, PackLocation
 from sglora_cli.pack.pack import Pack, file_name
 from sglora_cli.pack.writer import edited
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.system import settings
-from sglora_cli.system.locks import changing
+from sglora_cli.system.locks import pack_lock
 
 _NAME = re.compile(r"[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*/[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*")
 _TEMPLATE = re.compile(r"^an? photo of (an?|the)?\s*", re.IGNORECASE)
@@ -54,7 +54,7 @@ class Taken:
 
 def add_expert(
     host: Host,
-    place: Place,
+    location: PackLocation,
     adapters: Sequence[Path],
     text: str,
     name: str = "",
@@ -72,13 +72,13 @@ def add_expert(
     key = _key(name, text)
     for path in adapters:
         recognise(path)  # a file that is none is refused before we wait for anybody
-    with changing(own_folder(place.folder, host.recipe_folders)):
-        return _add(host, place, adapters, text, key, runtime, alpha, visual_only)
+    with pack_lock(Library(host.recipe_folders).own_folder(location.folder)):
+        return _add(host, location, adapters, text, key, runtime, alpha, visual_only)
 
 
 def _add(
     host: Host,
-    place: Place,
+    location: PackLocation,
     adapters: Sequence[Path],
     text: str,
     key: str,
@@ -87,7 +87,7 @@ def _add(
     visual_only: bool,
 ) -> Added:
     """With the lock held: nobody else adds to the pack meanwhile."""
-    pack, target = Pack(place.folder), own_folder(place.folder, host.recipe_folders)
+    pack, target = Pack(location.folder), Library(host.recipe_folders).own_folder(location.folder)
     _check_new(pack, key)
     chosen = settings.exact(settings.runtime(runtime or RuntimeConfig(), pack.backbone))
     model = host.backbones[pack.backbone].load(chosen)
@@ -111,7 +111,7 @@ def _add(
         manifest["tasks"].append(task)
         manifest["edits"] = [*manifest.get("edits", []), f"added expert {key}"]
     moved = f"note: pack {target.name!r} is bundled and stays as it is: this copy of it hides it"
-    lines = [*taken.lines, f"expert     {key}: {text!r}", *([moved] if target != place.folder else [])]
+    lines = [*taken.lines, f"expert     {key}: {text!r}", *([moved] if target != location.folder else [])]
     if pack.manifest["generators"]:
         lines.append(f"note: {', '.join(pack.manifest['generators'])}: trained without the new expert")
     lines += blind
@@ -201,15 +201,15 @@ def check_expert(pack: Pack, expert: str) -> None:
         )
 
 
-def remove_expert(pack: Pack, expert: str, recipe_folders: Sequence[Path]) -> Removed:
+def remove_expert(pack: Pack, expert: str, library: Library) -> Removed:
     """Replace a pack by one without an expert; of a bundled pack make a copy, among those built here.
 
     Generators and the joint adapter stay as they are. Raises UnknownName, Mismatch, BadFile for a
     damaged pack, or UsageError if a pack is where the copy would go.
     """
-    target = own_folder(pack.folder, recipe_folders)
-    with changing(target):
-        own_folder(pack.folder, recipe_folders)  # another process may have made the copy while we waited
+    target = library.own_folder(pack.folder)
+    with pack_lock(target):
+        library.own_folder(pack.folder)  # another process may have made the copy while we waited
         pack = Pack(pack.folder)  # or have changed the pack
         check_expert(pack, expert)
         with edited(pack, target) as (folder, manifest):

@@ -39,7 +39,7 @@ from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Material, Task
 from sglora_cli.system import cache, settings
-from sglora_cli.system.locks import changing, locked
+from sglora_cli.system.locks import locked, pack_lock
 from sglora_cli.system.paths import built_folder
 from sglora_cli.system.progress import Journal, progress, working
 
@@ -113,7 +113,7 @@ class Build:
         self.note(f"features: {time.monotonic() - started:.0f} s")
         self._adapters()
         self.note(f"adapters: {time.monotonic() - started:.0f} s")
-        with changing(self.target), scratch_folder(self.target) as folder:
+        with pack_lock(self.target), scratch_folder(self.target) as folder:
             self._write(folder)
             put_folder(folder, self.target)
         for name in self.recipe.generators:

@@ -12,7 +12,7 @@ from functools import cache, partial
 import click
 from click.shell_completion import CompletionItem
 
-from sglora_cli.pack import library
+from sglora_cli.pack.library import Library
 from sglora_cli.plugin.host import Host
 from sglora_cli.system import settings
 from sglora_cli.system.cache import KINDS
@@ -37,18 +37,18 @@ def _host() -> Host:
 
 
 def _packs(context: click.Context) -> list[str]:
-    return [place.name for place in library.places(_host().recipe_folders)]
+    return [location.name for location in Library(_host().recipe_folders).packs()]
 
 
 def _recipes(context: click.Context) -> list[str]:
-    return list(library.recipes(_host().recipe_folders))
+    return list(Library(_host().recipe_folders).recipes())
 
 
 def _tasks(role: str, context: click.Context) -> list[str]:
     """Keys of the tasks of the pack that is named before, or taken by default."""
     named = context.params.get("pack") or context.params.get("name") or ""
-    place, _ = library.find(str(named), _host().recipe_folders, settings.load())
-    return [str(task["key"]) for task in place.summary().get("tasks", []) if task.get("role") == role]
+    location, _ = Library(_host().recipe_folders).find(str(named))
+    return [str(task["key"]) for task in location.summary().get("tasks", []) if task.get("role") == role]
 
 
 def _keys(context: click.Context) -> list[str]:

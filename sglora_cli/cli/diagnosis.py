@@ -21,7 +21,7 @@ from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import BadFile, SgloraError, UnknownName
 from sglora_cli.generate.session import Session
 from sglora_cli.network import no_network, offline
-from sglora_cli.pack import library
+from sglora_cli.pack.library import Library
 from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.host import Host
 from sglora_cli.system import paths, settings
@@ -190,22 +190,26 @@ def _network(host: Host) -> Iterator[Finding]:
 
 
 def _packs(host: Host) -> Iterator[Finding]:
-    for place in library.places(host.recipe_folders):
-        mend = f"sglora pack remove {place.name}" if place.origin == "built" else "pip install --force-reinstall sglora"
+    for location in Library(host.recipe_folders).packs():
+        mend = (
+            f"sglora pack remove {location.name}"
+            if location.origin == "built"
+            else "pip install --force-reinstall sglora"
+        )
         try:
-            pack = Pack(place.folder)
-            total = sum(path.stat().st_size for path in place.folder.rglob("*") if path.is_file())
+            pack = Pack(location.folder)
+            total = sum(path.stat().st_size for path in location.folder.rglob("*") if path.is_file())
             wrong = pack.verify() if total <= _LARGEST else []
         except SgloraError as error:
-            yield _broken("pack", place.name, error, mend)
+            yield _broken("pack", location.name, error, mend)
             continue
-        text = f"{place.origin}, for {pack.backbone}, {size(total)}"
+        text = f"{location.origin}, for {pack.backbone}, {size(total)}"
         if wrong:
-            yield Finding("pack", place.name, BROKEN, "; ".join(wrong[:3]), mend)
+            yield Finding("pack", location.name, BROKEN, "; ".join(wrong[:3]), mend)
         elif pack.backbone not in host.backbones and ":" not in pack.backbone:
-            yield Finding("pack", place.name, MISSING, f"no plugin has its backbone {pack.backbone!r}")
+            yield Finding("pack", location.name, MISSING, f"no plugin has its backbone {pack.backbone!r}")
         else:
-            yield Finding("pack", place.name, OK, text if total <= _LARGEST else f"{text}, files not read through")
+            yield Finding("pack", location.name, OK, text if total <= _LARGEST else f"{text}, files not read through")
 
 
 def _mend(error: SgloraError) -> str:

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sglora_cli.cli.output import say
 from sglora_cli.errors import UsageError
 
+if TYPE_CHECKING:
+    from sglora_cli.pack.library import Library
+    from sglora_cli.plugin.host import Host
+
 
 class App:
-    """What commands share: the host, loaded when it is first needed."""
+    """What commands share: the host and the library of packs, loaded when they are first needed."""
 
     @cached_property
-    def host(self):  # type: ignore[no-untyped-def]
+    def host(self) -> Host:
         from sglora_cli.plugin.host import Host
 
         host = Host.load()
         for problem in host.problems:
             say(f"warning: plugin {problem.plugin!r} is broken: {problem.reason} ({problem.hint})")
         return host
+
+    @cached_property
+    def library(self) -> Library:
+        from sglora_cli.pack.library import Library
+
+        return Library(self.host.recipe_folders)
 
 
 def check_page_name(report: Path | None) -> None:

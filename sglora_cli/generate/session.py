@@ -23,8 +23,8 @@ from sglora_cli.errors import Unavailable, UnknownName
 from sglora_cli.generate.generated import Coverage, Generated, nearest_others
 from sglora_cli.lora.layout import checked_flat
 from sglora_cli.lora.prior import Prior, best_of
-from sglora_cli.pack import library
 from sglora_cli.pack.health import check_generator
+from sglora_cli.pack.library import Library
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import PROMPTS
 from sglora_cli.plugin.contracts import Fitted, Generator, Model
@@ -72,8 +72,8 @@ class Session:
         With `force`, a generator that looks untrained is used all the same.
         """
         host = host or Host.load()
-        place, reason = library.find(pack, host.recipe_folders, settings.load(), backbone)
-        return cls(host, Pack(place.folder), reason, generator, runtime, force)
+        location, reason = Library(host.recipe_folders).find(pack, backbone)
+        return cls(host, Pack(location.folder), reason, generator, runtime, force)
 
     def __repr__(self) -> str:
         return f"Session(pack {self.pack.name!r}, generator {self.generator.name!r}, {self.reason})"

@@ -27,11 +27,12 @@ from sglora_cli.files.atomic import put_folder, scratch_folder, writing
 from sglora_cli.files.tensors import load_tensors
 from sglora_cli.files.text import parse_json
 from sglora_cli.files.untrusted import name_fault
+from sglora_cli.pack.library import Library
 from sglora_cli.pack.manifest import MANIFEST, checked_manifest
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.writer import seal
 from sglora_cli.plugin.host import Host
-from sglora_cli.system.locks import changing
+from sglora_cli.system.locks import pack_lock
 from sglora_cli.system.paths import built_folder
 
 SUFFIX = ".sglora.zip"
@@ -84,7 +85,7 @@ def import_pack(host: Host, path: Path, name: str = "", force: bool = False) -> 
         manifest = _manifest(archive, entries, path)
         name = _checked_name(name, manifest, path)
         target = built_folder() / name
-        with changing(target):
+        with pack_lock(target):
             if target.exists() and not force:
                 raise UsageError(f"a pack {name!r} exists in {target}", "pass --name NAME, or --force to replace it")
             _check_space(sum(entry.file_size for entry in entries.values()), target)
@@ -250,7 +251,7 @@ def _warnings(host: Host, name: str, backbone: str) -> tuple[str, ...]:
         host.backbones[backbone]
     except SgloraError as error:
         found.append(f"its backbone is not usable here: {error.message}; install the plugin that brings it")
-    if any((folder / name / MANIFEST).is_file() for folder in host.recipe_folders):
+    if Library(host.recipe_folders).has_bundled(name):
         found.append(f"it hides the bundled pack {name!r}; `sglora pack remove {name}` brings it back")
     return tuple(found)
 

@@ -22,7 +22,7 @@ def edited(pack: Pack, target: Path | None = None) -> Iterator[tuple[Path, dict[
 
     The block adds, replaces or removes files of the copy and changes the manifest. The new version
     is sealed and opened before it takes the place of the old one, or goes to `target`, whose lock
-    the caller holds (`shelves.changing`). Raises BadFile for a damaged pack: new hashes would hide the damage.
+    the caller holds (`pack_lock`). Raises BadFile for a damaged pack: new hashes would hide the damage.
     """
     pack.check_whole()
     target = target or pack.folder

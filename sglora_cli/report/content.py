@@ -9,7 +9,7 @@ from pathlib import Path
 from sglora_cli.bench import tables
 from sglora_cli.config import BenchConfig
 from sglora_cli.generate.session import Session
-from sglora_cli.pack.library import places
+from sglora_cli.pack.library import Library
 from sglora_cli.pack.pack import Pack
 from sglora_cli.report import charts
 from sglora_cli.report.charts import Figure
@@ -78,6 +78,6 @@ def gather(measured: Measured, session: Session | None, data: Path | None, confi
 def _others(measured: Measured, session: Session) -> tuple[Pack, ...]:
     """The other packs that the measured tasks came from, as far as this machine has them."""
     known = {
-        place.name: place for place in places(session.host.recipe_folders)
+        location.name: location for location in Library(session.host.recipe_folders).packs()
     }  # by name only: rows may be a stranger's
     return tuple(Pack(known[name].folder) for name in measured.on if name in known)

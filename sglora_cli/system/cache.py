@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sglora_cli.errors import Unavailable, UnknownName, UsageError
-from sglora_cli.system.locks import changing, locked
+from sglora_cli.system.locks import locked, pack_lock
 from sglora_cli.system.paths import cache_folder
 
 
@@ -153,7 +153,7 @@ def _remove(item: Item) -> None:
     made = path.with_suffix(".safetensors") if path.suffix == ".checkpoint" else path
     lock: AbstractContextManager[None]
     if item.kind == "packs":
-        lock = changing(path, wait=False)
+        lock = pack_lock(path, wait=False)
     elif made.with_name(f".{made.name[:200]}.lock").exists():
         lock = locked(made, wait=False)
     else:

@@ -46,7 +46,7 @@ def locked(path: Path, wait: bool = True, place: Path | None = None) -> Iterator
 
 
 @contextmanager
-def changing(folder: Path, wait: bool = True) -> Iterator[None]:
+def pack_lock(folder: Path, wait: bool = True) -> Iterator[None]:
     """Hold the lock of a pack's folder, to put, replace or remove it; what a killed process left there is settled."""
     key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
     with locked(folder, wait, cache_folder() / "locks" / f"{key}.lock"):

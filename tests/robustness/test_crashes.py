@@ -20,7 +20,7 @@ from sglora_cli.errors import Unavailable
 from sglora_cli.files import atomic
 from sglora_cli.files.atomic import drop_drafts, put_folder, scratch_folder, settle, write_bytes, writing
 from sglora_cli.generate.session import Session
-from sglora_cli.pack import library
+from sglora_cli.pack.library import Library
 from sglora_cli.pack.pack import Pack
 from sglora_cli.system.locks import locked
 from sglora_cli.system.progress import Journal
@@ -139,8 +139,8 @@ def test_a_command_killed_anywhere_leaves_whole_things_and_goes_on(stage, own_ho
             shutil.rmtree(source)
             shutil.copytree(copy, source)
         dead = killed(own_home.parent, change, lambda: main(arguments))  # both folders are in it
-        for place in library.places([]):
-            assert Pack(place.folder).verify() == []
+        for location in Library([]).packs():
+            assert Pack(location.folder).verify() == []
         run(*arguments)  # it may be refused where the work was done before the kill
         assert [content(source) for source, _ in pairs] == expected
         deaths, change = deaths + dead, change + 1 + change * 2 // 3
@@ -241,7 +241,7 @@ def test_a_pack_caught_between_two_names_comes_back(stage, own_home, run):
     """Where two names cannot be exchanged: killed after the old version left and before the new one came."""
     packs = own_home / "cache/packs"
     os.replace(packs / "toys", packs / ".toys.old")
-    assert [place.name for place in library.places([])] == ["toys"]
+    assert [location.name for location in Library([]).packs()] == ["toys"]
     assert run("pack", "verify", "toys").exit_code == 0
 
 

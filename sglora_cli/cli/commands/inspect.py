@@ -9,8 +9,7 @@ import click
 from sglora_cli.cli.options import App
 from sglora_cli.cli.output import print_json, printable
 from sglora_cli.errors import UnknownName
-from sglora_cli.pack import library, manifest
-from sglora_cli.system import settings
+from sglora_cli.pack import manifest
 
 
 @click.command("inspect")
@@ -31,15 +30,15 @@ def command(app: App, thing: str, as_json: bool) -> None:
     from sglora_cli.pack.recipe_parser import read
 
     path = Path(thing)
-    packs = {place.name for place in library.places(app.host.recipe_folders)}
-    recipes = library.recipes(app.host.recipe_folders)
+    packs = {location.name for location in app.library.packs()}
+    recipes = app.library.recipes()
     if path.suffix in (".safetensors", ".pt") or (path / "adapter_config.json").is_file():
         content, lines = describe.any_adapter(path)
     elif path.suffix == ".toml" or (thing in recipes and thing not in packs):
         recipe = read(path if path.suffix == ".toml" else recipes[thing])
         content, lines = dict(recipe.raw), describe.recipe_facts(recipe)
     elif thing in packs or (path / manifest.MANIFEST).is_file():
-        pack = Pack(library.find(thing, app.host.recipe_folders, settings.load())[0].folder)
+        pack = Pack(app.library.find(thing)[0].folder)
         found = health.report(app.host, pack)
         content = {**pack.manifest, "health": found}
         lines = [*describe.pack_facts(pack, health.lines(found)), *describe.pack_health(pack)]

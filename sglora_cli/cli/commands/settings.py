@@ -13,7 +13,7 @@ import click
 from sglora_cli.cli.options import App
 from sglora_cli.cli.output import print_json, print_rows, printable, say
 from sglora_cli.errors import Unavailable, UsageError
-from sglora_cli.pack import library
+from sglora_cli.pack.library import Library
 from sglora_cli.plugin.host import Host
 from sglora_cli.system import paths, settings
 from sglora_cli.system.settings import check_key, write_setting
@@ -115,8 +115,8 @@ def _checked(host: Host, key: str, value: str) -> str:
             )
         return str(path)
     if key == "pack":
-        place, _ = library.find(value, host.recipe_folders, settings.Settings())
-        return str(place.folder.absolute()) if place.origin == "folder" else value
+        location, _ = Library(host.recipe_folders).find(value)
+        return str(location.folder.absolute()) if location.origin == "folder" else value
     if key == "device":
         from sglora_cli.system.hardware import pick_device
 

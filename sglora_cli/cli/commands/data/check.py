@@ -11,7 +11,6 @@ from sglora_cli.cli.options import App, check_page_name
 from sglora_cli.cli.output import print_json, print_rows, printable, say
 from sglora_cli.config import CheckConfig, options_of
 from sglora_cli.data.check_rules import Count
-from sglora_cli.pack import library
 from sglora_cli.system import settings
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def _needs(app: App, recipe: str, dataset: str, root: Path) -> Needs:
     from sglora_cli.pack import recipe_parser
     from sglora_cli.pack.recipe import source_of
 
-    content = recipe_parser.read(library.recipe_file(recipe, app.host.recipe_folders))
+    content = recipe_parser.read(app.library.recipe_file(recipe))
     app.host.datasets[dataset]  # a name that nobody has is what is wrong, whatever the recipe says
     return Needs(content.name, source_of(content, dataset, root).roles, content.train.batch)
 

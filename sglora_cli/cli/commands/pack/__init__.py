@@ -13,8 +13,6 @@ from sglora_cli.cli.commands.pack.recipes import init, recipes
 from sglora_cli.cli.options import App
 from sglora_cli.cli.output import print_json, print_rows, printable
 from sglora_cli.errors import BadFile
-from sglora_cli.pack import library
-from sglora_cli.system import settings
 
 
 @click.group("pack")
@@ -40,13 +38,13 @@ def list_(app: App, as_json: bool) -> None:
     \b
     sglora pack list
     """
-    found = library.places(app.host.recipe_folders)
-    default = library.find("", app.host.recipe_folders, settings.load())[0].name if found else ""
+    packs = app.library.packs()
+    default = app.library.find()[0].name if packs else ""
     rows: list[dict[str, Any]] = [
-        {"name": p.name, "origin": p.origin, "folder": str(p.folder), "default": p.name == default} for p in found
+        {"name": p.name, "origin": p.origin, "folder": str(p.folder), "default": p.name == default} for p in packs
     ]
-    for row, place in zip(rows, found, strict=True):
-        about = place.summary()
+    for row, location in zip(rows, packs, strict=True):
+        about = location.summary()
         row["backbone"] = about.get("backbone", "unreadable")
         row["experts"] = sum(task.get("role") == "expert" for task in about.get("tasks", []))
     if as_json:
@@ -73,7 +71,7 @@ def show(app: App, name: str, as_json: bool) -> None:
     from sglora_cli.pack import health
     from sglora_cli.pack.pack import Pack
 
-    pack = Pack(library.find(name, app.host.recipe_folders, settings.load())[0].folder)
+    pack = Pack(app.library.find(name)[0].folder)
     found = health.report(app.host, pack)
     if as_json:
         print_json({**pack.manifest, "health": found})
@@ -93,7 +91,7 @@ def verify(app: App, name: str, as_json: bool) -> None:
     """
     from sglora_cli.pack.pack import Pack
 
-    pack = Pack(library.find(name, app.host.recipe_folders, settings.load())[0].folder)
+    pack = Pack(app.library.find(name)[0].folder)
     wrong = pack.verify()
     if as_json:
         print_json({"pack": pack.name, "files": len(pack.manifest["files"]), "wrong": wrong})

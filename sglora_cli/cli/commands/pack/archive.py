@@ -10,8 +10,6 @@ import click
 from sglora_cli.cli.options import App
 from sglora_cli.cli.output import print_json, say
 from sglora_cli.errors import UsageError
-from sglora_cli.pack import library
-from sglora_cli.system import settings
 
 
 @click.command("export")
@@ -30,7 +28,7 @@ def export(app: App, name: str, out: Path | None, force: bool, as_json: bool) ->
     from sglora_cli.pack.archive import SUFFIX, export_pack
     from sglora_cli.pack.pack import Pack
 
-    pack = Pack(library.find(name, app.host.recipe_folders, settings.load())[0].folder)
+    pack = Pack(app.library.find(name)[0].folder)
     out = out or Path(f"{pack.name}{SUFFIX}")
     _check_target(out, force)
     export_pack(pack, out)
@@ -113,27 +111,25 @@ def remove(app: App, name: str, expert: str, yes: bool, as_json: bool) -> None:
     sglora pack remove starter flowers/daffodil
     """
     from sglora_cli.build import edit
-    from sglora_cli.pack import library
     from sglora_cli.pack.pack import Pack
 
-    folders = app.host.recipe_folders
-    place = library.find(name, folders, settings.load())[0]
+    location, _ = app.library.find(name)
     if expert:
-        pack = Pack(place.folder)
+        pack = Pack(location.folder)
         edit.check_expert(pack, expert)
-        if not library.is_bundled(place.folder, folders):  # of a bundled pack nothing is lost
-            _confirm(f"expert {expert} from pack {place.name!r} in {place.folder}", yes)
-        found = edit.remove_expert(pack, expert, folders)
-        result, notes = found.pack.folder, found.notes
+        if not app.library.is_bundled(location.folder):  # of a bundled pack nothing is lost
+            _confirm(f"expert {expert} from pack {location.name!r} in {location.folder}", yes)
+        removed = edit.remove_expert(pack, expert, app.library)
+        result, notes = removed.pack.folder, removed.notes
     else:
-        library.check_removable(place.folder, folders)
-        _confirm(f"pack {place.name!r} in {place.folder}", yes)
-        result, notes = place.folder, library.remove_pack(place.folder, folders)
+        app.library.check_removable(location.folder)
+        _confirm(f"pack {location.name!r} in {location.folder}", yes)
+        result, notes = location.folder, app.library.remove(location.folder)
     if as_json:
-        facts = {"pack": place.name, "expert": expert or None, "folder": str(result), "notes": list(notes)}
+        facts = {"pack": location.name, "expert": expert or None, "folder": str(result), "notes": list(notes)}
         print_json(facts)
     else:
-        say(f"removed    {f'{expert} from ' if expert else ''}{place.name}")
+        say(f"removed    {f'{expert} from ' if expert else ''}{location.name}")
         for note in notes:
             say(f"note       {note}")
         click.echo(result)

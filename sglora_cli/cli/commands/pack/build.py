@@ -10,7 +10,6 @@ import click
 from sglora_cli.cli.options import App
 from sglora_cli.cli.output import print_json, say
 from sglora_cli.config import RuntimeConfig, options_of
-from sglora_cli.pack import library
 from sglora_cli.system import settings
 
 
@@ -54,7 +53,7 @@ def build(
     from sglora_cli.system.settings import data_root
 
     progress.be_quiet(as_json)
-    content = read(library.recipe_file(recipe, app.host.recipe_folders))
+    content = read(app.library.recipe_file(recipe))
     if backbone:
         app.host.backbones[backbone]  # an error of the command line, not of the recipe
         content = with_backbone(content, backbone)

@@ -9,8 +9,6 @@ import click
 from sglora_cli.cli.options import App
 from sglora_cli.cli.output import print_json, say
 from sglora_cli.config import RuntimeConfig, options_of
-from sglora_cli.pack import library
-from sglora_cli.system import settings
 
 
 @click.command("add")
@@ -43,8 +41,8 @@ def add(
     """
     from sglora_cli.build.edit import add_expert
 
-    place = library.find(pack, app.host.recipe_folders, settings.load())[0]
-    done = add_expert(app.host, place, adapters, text, name, runtime, alpha=alpha, visual_only=visual_only)
+    location, _ = app.library.find(pack)
+    done = add_expert(app.host, location, adapters, text, name, runtime, alpha=alpha, visual_only=visual_only)
     if as_json:
         print_json({"folder": str(done.folder), "task": done.task})
         return

@@ -9,7 +9,6 @@ import click
 from sglora_cli.cli.options import App
 from sglora_cli.cli.output import print_json, print_rows, printable, say
 from sglora_cli.errors import UsageError
-from sglora_cli.pack import library
 
 EXAMPLE = """\
 # sglora pack build FILE --data DIR   builds a pack from this recipe. Names in [[source]] are examples: change them.
@@ -40,10 +39,7 @@ def recipes(app: App, as_json: bool) -> None:
     """
     from sglora_cli.pack.recipe_parser import summary
 
-    rows = [
-        {"name": name, "file": str(path), **summary(path)}
-        for name, path in sorted(library.recipes(app.host.recipe_folders).items())
-    ]
+    rows = [{"name": name, "file": str(path), **summary(path)} for name, path in sorted(app.library.recipes().items())]
     if as_json:
         print_json({"recipes": rows})
     else:

@@ -27,8 +27,8 @@ from sglora_cli.api import (
 )
 
 from .cifar_files import Cifar, files, read_cifar
-from .fetching import fetched
-from .gathering import classified
+from .download import fetched
+from .tasks import classified
 
 FOLDER = "cifar-100-python"
 

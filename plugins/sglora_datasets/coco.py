@@ -26,10 +26,9 @@ from typing import Any, NamedTuple
 from sglora_cli.api import BadFile, Listed, Photo, Task, Unavailable, UnknownName, read_json
 
 from .captions import find_captions, read_captions
-from .downloads import Remote
-from .fetching import fetch_one
-from .gathering import gathered, hashed, split_of
+from .download import Remote, fetch_one
 from .karpathy import read_karpathy_coco
+from .tasks import gathered, hashed, split_of
 
 SPLITS = ("train2017", "train2014", "val2017", "val2014")
 NAME, KARPATHY = "coco", "dataset_coco.json"

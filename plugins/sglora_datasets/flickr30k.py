@@ -17,8 +17,8 @@ from pathlib import Path
 from sglora_cli.api import BadFile, Photo, Task, Unavailable, text_lines
 
 from .captions import Captioned
-from .gathering import existing, gathered, split_of
 from .karpathy import read_karpathy
+from .tasks import existing, gathered, split_of
 
 NAME = "flickr30k"
 FOLDERS = ("flickr30k-images", "flickr30k_images", "images")

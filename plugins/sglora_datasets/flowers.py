@@ -14,9 +14,9 @@ from pathlib import Path
 from sglora_cli.api import BadFile, Listed, Task, Unavailable, read_bytes
 
 from .captions import layout_captions
-from .fetching import fetched
-from .gathering import Row, captioned, gathered, listed
+from .download import fetched
 from .mat_files import LIMIT, number_lists
+from .tasks import Row, captioned, gathered, listed
 
 LISTS = {"trnid": "train", "valid": "train", "tstid": "test"}
 SPECIES = (  # class 1 to 102, as the data set's page lists them

@@ -16,7 +16,7 @@ from pathlib import Path
 from sglora_cli.api import BadFile, Listed, Photo, Task, Unavailable, jsonl_rows
 
 from .captions import JSONL, SPLITS, find_captions, read_captions
-from .gathering import Row, classified, existing, gathered, listed, split_of
+from .tasks import Row, classified, existing, gathered, listed, split_of
 
 IMAGES, NAMES = "images", "names.jsonl"
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")

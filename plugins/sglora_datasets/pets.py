@@ -14,8 +14,8 @@ from pathlib import Path
 from sglora_cli.api import BadFile, Listed, Task, Unavailable, text_lines
 
 from .captions import layout_captions
-from .fetching import fetched
-from .gathering import Row, captioned, gathered, listed
+from .download import fetched
+from .tasks import Row, captioned, gathered, listed
 
 LISTS = {"trainval": "train", "test": "test"}
 BREEDS = 37

@@ -31,9 +31,9 @@ from sglora_cli.api import (
     write_bytes,
 )
 
+from .archive import plain
 from .captions import SPLITS
-from .gathering import gathered
-from .unpacking import plain
+from .tasks import gathered
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 PARTS = (*IMAGES, ".txt", ".json")

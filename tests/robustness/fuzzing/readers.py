@@ -35,14 +35,14 @@ from sglora_cli.pack.archive import import_pack
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Listed
 from sglora_cli.system import paths, settings
+from sglora_datasets.archive import unpacked
 from sglora_datasets.cifar100 import Cifar100
 from sglora_datasets.coco import Coco
-from sglora_datasets.downloads import Remote, check
+from sglora_datasets.download import Remote, check
 from sglora_datasets.flickr30k import Flickr30k
 from sglora_datasets.flowers import Flowers
 from sglora_datasets.folder import Folder
 from sglora_datasets.pets import Pets
-from sglora_datasets.unpacking import unpacked
 from sglora_datasets.webdataset import WebDataset
 from sglora_openclip import weights
 

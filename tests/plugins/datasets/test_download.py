@@ -13,10 +13,10 @@ from servers import serving
 from trees import coco_tree, pets_tree
 
 from sglora_cli.errors import BadFile, Unavailable
-from sglora_datasets import downloads
+from sglora_datasets import download
+from sglora_datasets.archive import unpacked
 from sglora_datasets.coco import Coco
-from sglora_datasets.downloads import Remote, downloaded
-from sglora_datasets.unpacking import unpacked
+from sglora_datasets.download import Remote, downloaded
 
 DATA = random.Random(0).randbytes(3_000_000)
 MD5 = hashlib.md5(DATA).hexdigest()
@@ -24,7 +24,7 @@ MD5 = hashlib.md5(DATA).hexdigest()
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(downloads, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
@@ -100,7 +100,7 @@ def test_a_server_that_never_brings_anything_is_given_up_and_what_came_is_kept(t
         get(server, tmp_path)
     assert error.value.message == f"{server.url}/a.bin could not be downloaded: 503 Service Unavailable"
     assert error.value.hint == "run it again: it goes on from byte 1000"
-    assert len(server.asked) == downloads.TRIES
+    assert len(server.asked) == download.TRIES
     assert (tmp_path / "a.bin.part").read_bytes() == DATA[:1000]
 
 
@@ -127,7 +127,7 @@ def test_nobody_answers(tmp_path):
 
 
 def test_a_full_disk_is_noticed_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: downloads.shutil._ntuple_diskusage(9, 9, 9))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: download.shutil._ntuple_diskusage(9, 9, 9))
     with serving({"/a.bin": DATA}) as server, pytest.raises(Unavailable, match=r"a.bin needs 3000000 bytes, .* has 9"):
         get(server, tmp_path)
 

@@ -10,7 +10,7 @@ dare-*           Yu et al. 2024 search drop rates from .1 to .9; the middle here
 knots            Stoica et al. 2024 with TIES inside (KnOTS-TIES); `knots:elect=none/prune=none` is KnOTS-TA,
                  which for a weighted sum is task arithmetic
 model-stock      Jang et al. 2024; the pretrained weight is an update of zero
-lorahub, semla   weights from data of the unseen task, not from its sentence: see informed.py
+lorahub, semla   weights from data of the unseen task, not from its sentence: see with_data.py
 joint            this project's: what one adapter trained on all seen tasks together is worth
 
 `ties:space=factors/convention=peft` is what PEFT's `add_weighted_adapter` does with A and B;
@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from sglora_cli.api import Experts, Material, Mismatch, hookimpl
 
-from .informed import LoraHub, Semla, SemlaRule
-from .rule import Rule, changed, settings_of
+from .rule import Rule, SemlaRule, changed, settings_of
+from .with_data import LoraHub, Semla
 
 if TYPE_CHECKING:
     from torch import Tensor

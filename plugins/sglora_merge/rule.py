@@ -65,6 +65,31 @@ class Rule:
         return replace(self, prune="none") if self.draws else self
 
 
+@dataclass(frozen=True)
+class HubRule:
+    """How LoraHub's weights are searched."""
+
+    shots: int = knob(5, "Pairs of the training split that are looked at; all, where a task has fewer.", least=2)
+    steps: int = knob(40, "Generations of CMA-ES.", least=1)
+    l1: float = knob(0.05, "Factor on the sum of the weights' sizes, which is added to the loss.", least=0)
+    bound: float = knob(1.5, "No weight is larger than this.", least=1e-3)
+    spread: float = knob(0.5, "Standard deviation of the first generation around no adapter at all.", least=1e-6)
+    seed: int = knob(0, "Added to the seed of the draw, which chooses shots and steps.", least=0)
+
+
+@dataclass(frozen=True)
+class SemlaRule:
+    """How SemLA weighs experts."""
+
+    k: int = knob(5, "Experts that are mixed; all, where a pack has fewer.", least=1)
+    tau: float = knob(0.05, "Temperature of the softmax over their similarities.", least=1e-6)
+    per: str = knob("image", "One merge for each image, or one for the mean of a task's images: image or task.")
+
+    def __post_init__(self) -> None:
+        if self.per not in ("image", "task"):
+            raise UnknownName.of("per of semla", self.per, ("image", "task"))
+
+
 def changed(rule: R, texts: Mapping[str, str], where: str) -> R:
     """A rule with some settings replaced. Raises UnknownName, UsageError, Mismatch."""
     kinds = get_type_hints(type(rule))

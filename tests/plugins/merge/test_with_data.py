@@ -17,8 +17,10 @@ from sglora_cli.generate.session import Session
 from sglora_cli.plugin.contracts import Evidence
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import TaskTensors
-from sglora_merge.informed import HubRule, LoraHub, Semla
-from sglora_merge.looking import drawn, objective, search, weights
+from sglora_merge.lorahub import drawn, objective, search
+from sglora_merge.rule import HubRule
+from sglora_merge.semla import weights
+from sglora_merge.with_data import LoraHub, Semla
 
 
 @pytest.fixture
@@ -117,10 +119,10 @@ def test_lorahub_never_sees_a_test_photo(run, toy_pack, toys, monkeypatch):
     """What it may draw from is the five training photos, and none of the test photos that the pack carries."""
     from PIL import Image
 
-    from sglora_merge import looking
+    from sglora_merge import lorahub
 
     seen: list[TaskTensors] = []
-    monkeypatch.setattr(looking, "drawn", lambda task, *more: seen.append(task) or drawn(task, *more))
+    monkeypatch.setattr(lorahub, "drawn", lambda task, *more: seen.append(task) or drawn(task, *more))
     result = run("bench", "--data", toys, "--baselines", "lorahub:steps=1", "--samples", 1)
     assert result.exit_code == 0, result.output
     session = Session.open()
@@ -232,7 +234,7 @@ def test_a_sentence_alone_is_not_enough(run, toy_pack, name):
 
 def test_without_the_package_that_searches_lorahub_is_left_out(run, toy_pack, toys, monkeypatch):
     monkeypatch.setitem(sys.modules, "cma", None)
-    monkeypatch.setattr("sglora_merge.informed.find_spec", lambda name: None)
+    monkeypatch.setattr("sglora_merge.with_data.find_spec", lambda name: None)
     assert run("bench", "--data", toys, "--samples", 1).exit_code == 0
     result = run("bench", "--data", toys, "--baselines", "lorahub")
     assert result.exit_code == 6

@@ -18,39 +18,15 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from sglora_cli.api import Experts, Material, Mismatch, Unavailable, UnknownName, knob
+from sglora_cli.api import Experts, Material, Mismatch, Unavailable
 
-from .rule import changed, settings_of
+from .rule import HubRule, SemlaRule, changed, settings_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .looking import ByImages, FewShots
-
-
-@dataclass(frozen=True)
-class HubRule:
-    """How LoraHub's weights are searched."""
-
-    shots: int = knob(5, "Pairs of the training split that are looked at; all, where a task has fewer.", least=2)
-    steps: int = knob(40, "Generations of CMA-ES.", least=1)
-    l1: float = knob(0.05, "Factor on the sum of the weights' sizes, which is added to the loss.", least=0)
-    bound: float = knob(1.5, "No weight is larger than this.", least=1e-3)
-    spread: float = knob(0.5, "Standard deviation of the first generation around no adapter at all.", least=1e-6)
-    seed: int = knob(0, "Added to the seed of the draw, which chooses shots and steps.", least=0)
-
-
-@dataclass(frozen=True)
-class SemlaRule:
-    """How SemLA weighs experts."""
-
-    k: int = knob(5, "Experts that are mixed; all, where a pack has fewer.", least=1)
-    tau: float = knob(0.05, "Temperature of the softmax over their similarities.", least=1e-6)
-    per: str = knob("image", "One merge for each image, or one for the mean of a task's images: image or task.")
-
-    def __post_init__(self) -> None:
-        if self.per not in ("image", "task"):
-            raise UnknownName.of("per of semla", self.per, ("image", "task"))
+    from .lorahub import FewShots
+    from .semla import ByImages
 
 
 @dataclass(frozen=True)
@@ -82,7 +58,7 @@ class LoraHub:
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> FewShots:
         """Raises Unavailable without the package that searches."""
-        from .looking import FewShots
+        from .lorahub import FewShots
 
         if find_spec("cma") is None:
             raise Unavailable(
@@ -119,7 +95,7 @@ class Semla:
         return self.restore(material.experts, {}), {}
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> ByImages:
-        from .looking import ByImages
+        from .semla import ByImages
 
         return ByImages(self.rule, experts)
 

@@ -1,4 +1,4 @@
-"""What the rules of informed.py do with what they see.
+"""What LoraHub does with a few training pairs: it searches weights of the experts without gradients.
 
 Shapes: E experts, S candidates or samples, N images, C captions or classes, D embedding, P numbers of an adapter.
 """
@@ -24,10 +24,9 @@ from sglora_cli.api import (
     classification_loss,
     contrastive_loss,
     mix,
-    select,
 )
 
-from .informed import HubRule, SemlaRule
+from .rule import HubRule
 
 Objective = Callable[[Tensor], Tensor]
 """(S, E) weights -> (S,) what is to become small."""
@@ -131,41 +130,3 @@ def _own_dice() -> Iterator[None]:
         yield
     finally:
         numpy.random.set_state(state)
-
-
-@dataclass(frozen=True)
-class ByImages:
-    """SemLA over one pack's experts."""
-
-    rule: SemlaRule
-    experts: Experts
-
-    def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
-        raise Unavailable(
-            "'semla' makes no adapter of a sentence: it needs the images it is asked about",
-            "measure it with `sglora bench --baselines semla,semla-task`; "
-            "`sglora generate --images` takes photos for a description",
-        )
-
-    def generate_with(self, prior: Prior, evidence: Evidence, samples: int, seed: int, temperature: float) -> Tensor:
-        """(S, N, P), or (S, P) with one merge for a task; samples are all alike."""
-        if evidence.images_ND is None or evidence.visual_ED is None:
-            raise Mismatch("semla was given no images")
-        images_ND = evidence.images_ND
-        if self.rule.per == "task":
-            images_ND = torch.nn.functional.normalize(images_ND.double().mean(dim=0, keepdim=True), dim=1).float()
-        means_EP = self.experts.means()
-        merged_NP = torch.stack([mix(w, means_EP[list(rows)]) for rows, w in weights(self.rule, images_ND, evidence)])
-        merged = merged_NP if self.rule.per == "image" else merged_NP[0]
-        return merged.expand(samples, *merged.shape)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {}
-
-
-def weights(rule: SemlaRule, images_ND: Tensor, evidence: Evidence) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    """Of each image the nearest experts and their weights."""
-    assert evidence.visual_ED is not None
-    similarity_NE = (images_ND.double() @ evidence.visual_ED.double().T).float()
-    for similarity_E in similarity_NE:
-        yield select(similarity_E, min(rule.k, len(similarity_E)), rule.tau)

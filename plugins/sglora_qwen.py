@@ -22,6 +22,8 @@ from sglora_cli.api import BadFile, RuntimeConfig, SgloraWarning, Unavailable, h
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+SGLORA_API = "1.0"
+
 ASK = "Describe the photo in one sentence, in the manner of these examples.\n"
 LONGEST_SIDE = 1024
 """Larger photos are shrunk: the model's cost grows with their area."""
@@ -135,9 +137,6 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
         if bars:
             theirs.enable_progress_bar()
-
-
-SGLORA_API = "1.0"
 
 
 @hookimpl

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from sglora_cli.api import Layout
 
+SGLORA_API = "1.0"
+
 
 @dataclass(frozen=True)
 class CvaeConfig:
@@ -85,9 +87,6 @@ class Cvae:
 
     def _config(self, settings: Mapping[str, Any]) -> CvaeConfig:
         return from_mapping(CvaeConfig, settings, f"generators.{self.name}")
-
-
-SGLORA_API = "1.0"
 
 
 @hookimpl

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from .merging import Merged
 
+SGLORA_API = "1.0"
+
 
 @dataclass(frozen=True)
 class Merge:
@@ -72,9 +74,6 @@ class Merge:
 TRIM: dict[str, Any] = {"weights": "sum", "prune": "magnitude", "density": 0.2, "elect": "total"}
 DROP: dict[str, Any] = {"weights": "sum", "prune": "random", "density": 0.5}
 TOP: dict[str, Any] = {"experts": "top", "weights": "alpha"}
-
-
-SGLORA_API = "1.0"
 
 
 @hookimpl

@@ -17,6 +17,8 @@ from sglora_cli.api import RuntimeConfig, UsageError, hookimpl
 if TYPE_CHECKING:
     from .model import OpenClipModel
 
+SGLORA_API = "1.0"
+
 
 @dataclass(frozen=True)
 class OpenClip:
@@ -60,9 +62,6 @@ class Family:
 
     def load(self, runtime: RuntimeConfig) -> OpenClipModel:
         raise UsageError(f"backbone {self.name!r} is a family", f"name a member, as in {self.example}")
-
-
-SGLORA_API = "1.0"
 
 
 @hookimpl

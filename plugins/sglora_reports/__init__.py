@@ -17,6 +17,8 @@ from sglora_cli.api import Report, Row, averages, hookimpl, spreads
 from .tables import cell_name
 from .texts import latex, markdown, plain, terminal
 
+SGLORA_API = "1.0"
+
 
 @dataclass(frozen=True)
 class Text:
@@ -64,9 +66,6 @@ def as_csv(report: Report) -> str:
 
 def _cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
-
-
-SGLORA_API = "1.0"
 
 
 @hookimpl

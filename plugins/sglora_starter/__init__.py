@@ -16,6 +16,8 @@ from sglora_cli.api import RuntimeConfig, hookimpl
 if TYPE_CHECKING:
     from .model import StarterModel
 
+SGLORA_API = "1.0"
+
 WEIGHTS = Path(__file__).parent / "starter.safetensors"
 
 
@@ -31,9 +33,6 @@ class StarterBackbone:
     def load(self, runtime: RuntimeConfig) -> StarterModel:
         model: StarterModel = import_module("sglora_starter.model").load(self.weights, runtime)
         return model
-
-
-SGLORA_API = "1.0"
 
 
 @hookimpl

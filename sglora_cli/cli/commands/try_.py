@@ -56,7 +56,6 @@ def command(
     check_page_name(report)
     from sglora_cli.bench import ranking as rankings
     from sglora_cli.files.atomic import write_bytes
-    from sglora_cli.report import try_page
     from sglora_cli.system import progress
 
     progress.be_quiet(as_json)
@@ -64,7 +63,9 @@ def command(
     ranked = "images" if images else "sentences"
     trial = rankings.run(app.host, adapter, photos, ranked, text, texts, backbone, runtime)
     if report:
-        write_bytes(report, try_page.trial_page(trial, top).encode())
+        from sglora_cli.report.pages import try_page
+
+        write_bytes(report, try_page(trial, top))
     if as_json:
         print_json(rankings.facts(trial, top) | {"report": str(report) if report else None})
     else:

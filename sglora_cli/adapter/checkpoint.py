@@ -5,7 +5,7 @@ Shapes: O out_features, I in_features of a site.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from sglora_cli.adapter.torch_files import CHECKPOINT_LIMIT, check_size, load_pi
 from sglora_cli.errors import BadFile, Mismatch, Unavailable
 from sglora_cli.files.tensors import KEY, load_tensors, packed_about
 from sglora_cli.lora.algebra import approximate
-from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.contracts import MergesCheckpoints, Model
 
 TOLERANCE = 1e-3
 """Relative error above which a difference between two checkpoints is no low-rank update."""
@@ -30,11 +30,11 @@ def write(path: Path, adapter: AdapterFile, model: Model) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    merged: Callable[..., dict[str, Tensor]] | None = getattr(model, "merged", None)
-    if merged is None:
+    if not isinstance(model, MergesCheckpoints):
         raise Mismatch("this backbone has no checkpoint of its own to merge into", "use --format peft")
+    state = model.merged(adapter.layout, adapter.flat_P)
     about = {**adapter.about, "kind": "merged", "format": FORMAT, "layout": adapter.layout.about()}
-    tensors = {name: x.detach().cpu().contiguous() for name, x in merged(adapter.layout, adapter.flat_P).items()}
+    tensors = {name: x.detach().cpu().contiguous() for name, x in state.items()}
     try:
         # Straight to the file: a checkpoint is too large for a second copy in memory.
         save_file(tensors, path, metadata={KEY: packed_about(about)})
@@ -64,11 +64,10 @@ def read(path: Path, model: Model, rank: int | None = None) -> LooseAdapter:
 
     Raises Mismatch if it is no low-rank update, or if anything else differs.
     """
-    unmerged: Callable[..., Mapping[str, Tensor]] | None = getattr(model, "unmerged", None)
-    if unmerged is None:
+    if not isinstance(model, MergesCheckpoints):
         raise Mismatch("this backbone cannot be compared with a checkpoint", "import the adapter in another format")
     tensors, about = read_state(path)
-    differences = unmerged(tensors)
+    differences = model.unmerged(tensors)
     for name, dense_OI in differences.items():
         if not bool(torch.isfinite(dense_OI).all()):
             raise BadFile(f"{path}: the weights of {name} contain numbers that are not finite", "it cannot be used")

@@ -23,7 +23,7 @@ from sglora_cli.generate.session import Session
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import Prior
 from sglora_cli.pack.pack import Pack, UnseenTask
-from sglora_cli.plugin.contracts import Evidence, Fitted, Generator, Model
+from sglora_cli.plugin.contracts import Evidence, Fitted, Generator, Model, UsesEvidence
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import AGAINST, CHANCE, ORACLE
 
@@ -204,5 +204,6 @@ class Witness:
         needs = need(generator)
         if not needs:
             return fitted.generate(prior, samples, seed, temperature)
-        informed: Any = fitted
-        return informed.generate_with(prior, self.evidence(needs), samples, seed, temperature)
+        if not isinstance(fitted, UsesEvidence):
+            raise PluginError(f"generator {generator.name!r} needs {needs}, and what it restores has no generate_with")
+        return fitted.generate_with(prior, self.evidence(needs), samples, seed, temperature)

@@ -20,7 +20,7 @@ from sglora_cli.config import TrainConfig
 from sglora_cli.data.features import stems
 from sglora_cli.errors import Unavailable
 from sglora_cli.pack.recipe import Recipe
-from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.contracts import Model, SaysCost
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import TaskTensors
 from sglora_cli.system.hardware import available_memory, free_disk, nearest_existing, peak_memory
@@ -152,13 +152,14 @@ def estimated(
 def _costs(host: Host, recipe: Recipe, steps: Steps) -> dict[str, dict[str, Any]]:
     """What every learned generator says it will need; {} of one that does not say."""
     count = sum(t.role == "training" for t in steps.tasks)
-    found: dict[str, dict[str, Any]] = {}
+    costs: dict[str, dict[str, Any]] = {}
     for name, table in recipe.generators.items():
-        cost = getattr(host.generators[name], "cost", None)
-        found[name] = dict(cost(steps.layout, count, steps.kept, table, str(steps.model.device))) if cost else {}
-        if "seconds" in found[name]:  # fitted again on (folds - 1) / folds of the tasks, folds times
-            found[name]["seconds"] *= max(1, int(table.get("held_out", 0)))
-    return found
+        generator, costs[name] = host.generators[name], {}
+        if isinstance(generator, SaysCost):
+            costs[name] |= generator.cost(steps.layout, count, steps.kept, table, str(steps.model.device))
+        if "seconds" in costs[name]:  # fitted again on (folds - 1) / folds of the tasks, folds times
+            costs[name]["seconds"] *= max(1, int(table.get("held_out", 0)))
+    return costs
 
 
 def _need(cost: Mapping[str, Any]) -> str:

@@ -19,17 +19,16 @@ from sglora_cli.build.losses import classification_loss, contrastive_loss
 from sglora_cli.config import TrainConfig
 from sglora_cli.errors import Mismatch
 from sglora_cli.lora.layout import Layout
-from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.contracts import HidesTokens, Model
 from sglora_cli.plugin.values import TaskTensors
 from sglora_cli.system.progress import progress
 
 
 def hiding(model: Model) -> Callable[[Tensor, float, torch.Generator], Tensor]:
     """The backbone's `hide`. Raises Mismatch if it has none."""
-    found: Callable[[Tensor, float, torch.Generator], Tensor] | None = getattr(model, "hide", None)
-    if found is None:
+    if not isinstance(model, HidesTokens):
         raise Mismatch("this backbone cannot hide a part of a photo", "set hide = 0, or leave it out of the recipe")
-    return found
+    return model.hide
 
 
 def _gather(

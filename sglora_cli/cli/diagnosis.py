@@ -23,6 +23,7 @@ from sglora_cli.generate.session import Session
 from sglora_cli.network import no_network, offline
 from sglora_cli.pack.library import Library
 from sglora_cli.pack.pack import Pack
+from sglora_cli.plugin.contracts import HasMembers, SaysAbsent
 from sglora_cli.plugin.host import Host
 from sglora_cli.system import paths, settings
 from sglora_cli.system.cache import KINDS, items
@@ -140,10 +141,10 @@ def _plugins(host: Host) -> Iterator[Finding]:
 
 def _backbones(host: Host) -> Iterator[Finding]:
     for name, backbone in host.backbones.items():
-        if hasattr(backbone, "member"):
+        if isinstance(backbone, HasMembers):
             continue  # a family has no weights of its own
-        absent = getattr(backbone, "absent", None)
-        lacks = absent(settings.runtime(RuntimeConfig(), name)) if absent else ""
+        runtime = settings.runtime(RuntimeConfig(), name)
+        lacks = backbone.absent(runtime) if isinstance(backbone, SaysAbsent) else ""
         if lacks:
             mend = "sglora settings set weights FILE" if name == settings.load().backbone else ""
             yield Finding("backbone", name, MISSING, lacks, mend)

@@ -34,7 +34,7 @@ from sglora_cli.errors import (
 from sglora_cli.files.atomic import sync_folder, write_bytes
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.images import read_image
-from sglora_cli.plugin.contracts import CaptionModel
+from sglora_cli.plugin.contracts import CaptionModel, ListsImages
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Listed
 from sglora_cli.system.locks import locked
@@ -124,7 +124,7 @@ def planned(host: Host, dataset: str, root: Path, output: Path | None = None, hi
     plugin = host.datasets[dataset]
     if not root.is_dir():
         raise Unavailable(f"the folder {root} does not exist", "pass --path DIR")
-    if not hasattr(plugin, "images"):
+    if not isinstance(plugin, ListsImages):
         raise Unavailable(
             f"data set {dataset!r} has captions of its own and lists no other images", "it needs no captioner"
         )

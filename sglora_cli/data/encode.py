@@ -5,7 +5,7 @@ Shapes: N texts or images, C captions or classes, S or T adapters, D embedding w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from sglora_cli.errors import Mismatch
 from sglora_cli.files.images import read_image
 from sglora_cli.files.tensor_rows import TensorRows
 from sglora_cli.lora.layout import Layout
-from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.contracts import ChecksText, EncodesMeaning, Model
 from sglora_cli.plugin.values import TaskTensors
 
 
@@ -25,17 +25,15 @@ def meaning(model: Model, texts: Sequence[str], text_CD: Tensor | None = None) -
 
     An image-text space need not be one: it was never asked about sentences of no photo.
     """
-    encode: Callable[[Sequence[str]], Tensor] | None = getattr(model, "encode_meaning", None)
-    if encode is not None:
-        return encode(texts).float()
+    if isinstance(model, EncodesMeaning):
+        return model.encode_meaning(texts).float()
     return (model.encode_text(texts) if text_CD is None else text_CD).float()
 
 
 def check_text(model: Model, text: str) -> None:
     """Raises Mismatch if the model says that its `encode_text` would cut something off."""
-    check: Callable[[str], None] | None = getattr(model, "check_text", None)
-    if check is not None:
-        check(text)
+    if isinstance(model, ChecksText):
+        model.check_text(text)
 
 
 IMAGES_AT_ONCE = 256

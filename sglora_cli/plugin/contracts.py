@@ -5,12 +5,12 @@ Shapes: E experts, P numbers of an adapter, D embedding width, T tasks or adapte
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from sglora_cli.plugin.values import Experts, Material, Report, Task
+from sglora_cli.plugin.values import Experts, Listed, Material, Report, Task
 
 if TYPE_CHECKING:
     import torch
@@ -27,21 +27,7 @@ API_VERSION = (1, 0)
 """Of this module, the hooks and `sglora_cli.api`. A plugin says `SGLORA_API = "1.0"`, the version it was written for.
 The second number grows with what is added, the first when something a plugin relies on goes or changes."""
 
-OPTIONAL: Mapping[str, Mapping[str, tuple[str, ...] | None]] = {
-    "backbone": {"member": ("name",), "absent": ("runtime",)},
-    "dataset": {"fetch": ("data", "note"), "images": ("root",)},
-    "captioner": {},
-    "generator": {
-        "config": None,
-        "cost": ("layout", "tasks", "states", "settings", "device"),
-        "draws": None,
-        "member": ("settings",),
-        "needs": None,
-    },
-    "reporter": {},
-}
-"""Kind -> members a plugin's value may have besides those of its contract: a method's arguments, None for a value.
-What they mean is said below, after "Optional:"."""
+V_co = TypeVar("V_co", covariant=True)
 
 
 class Model(Protocol):
@@ -69,17 +55,46 @@ class Model(Protocol):
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors (C, D), float32, on the CPU. Adapters do not touch them. An over-long text is cut."""
 
-    # Optional, each looked for with getattr:
-    # encode_meaning(texts) -> unit vectors (C, any width) of a general sentence encoder. It only
-    #   decides whether a sentence is far from every expert; without it encode_text does.
-    # check_text(text): raises Mismatch if encode_text would cut something off.
-    # loss_scale: float that keeps fp16 gradients out of underflow; the loss is multiplied with it.
-    # hide(stem_N, share, dice) -> stem of the same photos without that share of their tokens, each without others;
-    #   for training with `hide`. encode_image takes it. Shapes follow from `share` alone.
-    # hub_name: name of these weights on the Hugging Face hub, for PEFT's configuration.
-    # merged(layout, flat_P) -> the backbone's own checkpoint {name: tensor} with the update added.
-    # unmerged(tensors) -> {site name: (out, in) difference} of such a checkpoint to this model;
-    #   raises Mismatch if anything else differs.
+
+@runtime_checkable
+class EncodesMeaning(Protocol):
+    """A model with a general sentence encoder, optional. Without it `encode_text` is asked instead."""
+
+    def encode_meaning(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors (C, any width), float32. They only decide whether a sentence is far from every expert."""
+
+
+@runtime_checkable
+class ChecksText(Protocol):
+    """A model that says which texts are too long for it, optional."""
+
+    def check_text(self, text: str) -> None:
+        """Raises Mismatch if `encode_text` would cut something off."""
+
+
+@runtime_checkable
+class HidesTokens(Protocol):
+    """A model whose stem is a sequence of tokens, optional. Recipes with `hide` train on it only."""
+
+    def hide(self, stem: Tensor, share: float, dice: torch.Generator) -> Tensor:
+        """The stem (N, ...) of the same photos without that share of their tokens, each photo without others.
+
+        `encode_image` takes it. Its shape follows from `share` alone.
+        """
+
+
+@runtime_checkable
+class MergesCheckpoints(Protocol):
+    """A model with a checkpoint format of its own, optional: adapters leave and enter as whole checkpoints."""
+
+    def merged(self, layout: Layout, flat_P: Tensor) -> dict[str, Tensor]:
+        """The backbone's own checkpoint {name: tensor} with the update added."""
+
+    def unmerged(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """{site name: (out, in) difference} of such a checkpoint to this model.
+
+        Raises Mismatch if anything else differs.
+        """
 
 
 @runtime_checkable
@@ -91,10 +106,13 @@ class Backbone(Protocol):
 
     def load(self, runtime: RuntimeConfig) -> Model: ...
 
-    # Optional: member(name) -> Backbone. Then `NAME:anything` is a backbone too, and the value
-    # with this name stands for the family.
-    # Optional: absent(runtime) -> str. What this machine lacks to load it without a network, "" if nothing; it looks,
-    # and neither loads nor fetches. `sglora doctor` asks it.
+
+@runtime_checkable
+class SaysAbsent(Protocol):
+    """A backbone that knows whether it can be loaded without a network, optional. `sglora doctor` asks it."""
+
+    def absent(self, runtime: RuntimeConfig) -> str:
+        """What this machine lacks to load the backbone, "" if nothing. It looks, and neither loads nor fetches."""
 
 
 @runtime_checkable
@@ -107,11 +125,25 @@ class Dataset(Protocol):
     def tasks(self, root: Path) -> Sequence[Task]:
         """All tasks found under a folder, sorted by name."""
 
-    # Optional: fetch(data, note) -> Path. Downloads the data set into a folder below `data`, checked, and returns
-    #   that folder; note(text) says how it goes. Raises Unavailable if it cannot, or if the data set may not be
-    #   downloaded: then the hint says what to put where.
-    # Optional: images(root) -> Sequence[Listed]. Every image of the data set once, captioned or not, always in
-    #   the same order: what `sglora data caption` writes captions for, in that order.
+
+@runtime_checkable
+class Fetches(Protocol):
+    """A data set that can be downloaded, optional. `sglora data fetch` asks it."""
+
+    def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
+        """Download the data set into a folder below `data`, check it, and return that folder.
+
+        note(text) reports progress. Raises Unavailable if the download fails, or if the data set may not be
+        downloaded: then the hint says what to put where.
+        """
+
+
+@runtime_checkable
+class ListsImages(Protocol):
+    """A data set that lists images without captions, optional. `sglora data caption` writes captions for them."""
+
+    def images(self, root: Path) -> Sequence[Listed]:
+        """Every image of the data set once, captioned or not, always in the same order."""
 
 
 class CaptionModel(Protocol):
@@ -148,6 +180,18 @@ class Fitted(Protocol):
 
 
 @runtime_checkable
+class UsesEvidence(Protocol):
+    """What a generator restores that must see more of an unseen task than its sentence.
+
+    Its `generate` raises Unavailable, and so does the generator's `restore` where a package is missing.
+    """
+
+    def generate_with(self, prior: Prior, evidence: Evidence, samples: int, seed: int, temperature: float) -> Tensor:
+        """Adapters (samples, P), or (samples, N, P) with one for each image, float32. The host calls this in
+        place of `generate`."""
+
+
+@runtime_checkable
 class Generator(Protocol):
     """(pack, prior) -> adapters. Merge rules are generators that learn nothing."""
 
@@ -165,16 +209,26 @@ class Generator(Protocol):
 
     # Optional: config, the dataclass of knobs its table in a recipe fills. Then the table is checked before
     # anything is trained, and errors have their lines.
-    # Optional: cost(layout, tasks, states, settings, device) -> {"parameters": int, "bytes": int, "seconds": float}:
-    # what `fit` will need for so many training tasks of so many states, without their photos or adapters; and
-    # "stored_bytes", the size of its file where that is not two bytes a parameter. "device_bytes": what of it the
-    # device's own memory must hold, not counted in "bytes".
     # Optional: draws, whether samples differ; without it, those of a generator that learns do.
-    # Optional: member(settings) -> Generator. Then `NAME:anything` is a generator too.
     # Optional: needs, what it must see of an unseen task besides the sentence: "shots", training pairs, or "images",
     # the very images that are asked about. What it restores then has generate_with(prior, evidence, samples, seed,
     # temperature), which is called in place of `generate`: adapters (samples, P), or (samples, N, P), one for each
     # image. Its `generate` raises Unavailable, and so does its `restore` where a package it needs is missing.
+
+
+@runtime_checkable
+class SaysCost(Protocol):
+    """A generator that estimates its training, optional. `sglora pack build` prints the estimate."""
+
+    def cost(
+        self, layout: Layout, tasks: int, states: int, settings: Mapping[str, Any], device: str
+    ) -> Mapping[str, Any]:
+        """What `fit` will need for so many training tasks of so many states, without their photos or adapters.
+
+        {"parameters": int, "bytes": int, "seconds": float}, and optionally "stored_bytes", the size of its file
+        where that is not two bytes a parameter, and "device_bytes", the part that the device's own memory must
+        hold, which is not counted in "bytes".
+        """
 
 
 @dataclass(frozen=True)
@@ -198,3 +252,27 @@ class Reporter(Protocol):
     summary: str
 
     def render(self, report: Report) -> str: ...
+
+
+@runtime_checkable
+class HasMembers(Protocol[V_co]):
+    """A value that stands for a family, optional for all of the above: `NAME:anything` is a value of its kind, too."""
+
+    def member(self, name: str, /) -> V_co:
+        """The value for what stands after the colon: `val2017` of `coco:val2017`, settings of a generator.
+
+        Raises an error of sglora, as UnknownName, if there is no such member.
+        """
+
+
+POWERS: Mapping[type, tuple[type, ...]] = {
+    Backbone: (HasMembers, SaysAbsent),
+    Model: (EncodesMeaning, ChecksText, HidesTokens, MergesCheckpoints),
+    Dataset: (HasMembers, Fetches, ListsImages),
+    Captioner: (HasMembers,),
+    CaptionModel: (),
+    Generator: (HasMembers, SaysCost),
+    Fitted: (UsesEvidence,),
+    Reporter: (HasMembers,),
+}
+"""Contract -> the optional protocols that a value of it may fulfil as well."""

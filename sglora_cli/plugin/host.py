@@ -9,14 +9,14 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import pluggy
 
 from sglora_cli import network
 from sglora_cli.errors import PluginError, SgloraError, UnknownName, UsageError
 from sglora_cli.plugin import hookspecs
-from sglora_cli.plugin.contracts import Backbone, Captioner, Dataset, Generator, Reporter
+from sglora_cli.plugin.contracts import Backbone, Captioner, Dataset, Generator, HasMembers, Reporter
 from sglora_cli.plugin.guard import Guarded
 from sglora_cli.plugin.validation import (
     OURS,
@@ -70,9 +70,9 @@ class Registry(Mapping[str, V], Generic[V]):
         if name in self._disputed:
             raise PluginError(self._disputed[name], "uninstall one of the two")
         family, colon, member = name.partition(":")
-        if colon and hasattr(self._items.get(family), "member"):
-            found: V = self._items[family].member(member)  # type: ignore[attr-defined]
-            return found
+        value: object = self._items.get(family)
+        if colon and isinstance(value, HasMembers):
+            return cast(V, value.member(member))
         raise UnknownName.of(self.kind, name, self._items)
 
     def __contains__(self, name: object) -> bool:

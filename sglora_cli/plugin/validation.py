@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sglora_cli.errors import PluginError
-from sglora_cli.plugin.contracts import API_VERSION, OPTIONAL
+from sglora_cli.plugin.contracts import API_VERSION, POWERS
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _DECLARED = re.compile(r"^SGLORA_API\s*(?::\s*\w+\s*)?=\s*[\"']([^\"'\n]*)[\"']", re.MULTILINE)
@@ -88,21 +88,22 @@ def check_value(kind: str, contract: type, value: Any) -> None:
             f"the name {value.name!r:.100} may have letters, digits and .+-_ only, and starts with one of the first two"
         )
     faults += [fault for name in _methods(contract) if (fault := _wrong_method(name, _method(contract, name), value))]
-    optional = OPTIONAL[kind]
-    faults += [fault for name, takes in optional.items() if (fault := _wrong_optional(name, takes, value))]
+    optional = {name: takes for name, takes in _optional(contract).items() if getattr(value, name, None) is not None}
+    faults += [fault for name, takes in optional.items() if (fault := _wrong_method(name, takes, value))]
     if faults:
         raise PluginError(f"{called} is no {kind}: {'; '.join(faults)}")
 
 
 def misspelt(kind: str, contract: type, value: Any) -> list[str]:
     """Public members that look as if an optional one of the contract was meant, as remarks."""
-    known = {*members(contract), *OPTIONAL[kind]}
-    found = []
+    optional = _optional(contract)
+    known = {*members(contract), *optional}
+    remarks = []
     for name in _own(value):
-        close = difflib.get_close_matches(name, OPTIONAL[kind], n=1, cutoff=0.8)
+        close = difflib.get_close_matches(name, optional, n=1, cutoff=0.8)
         if name not in known and close and not hasattr(value, close[0]):
-            found.append(f"{kind} {value.name!r} has {name!r}, which nobody asks for: did you mean {close[0]!r}?")
-    return found
+            remarks.append(f"{kind} {value.name!r} has {name!r}, which nobody asks for: did you mean {close[0]!r}?")
+    return remarks
 
 
 def members(contract: type) -> list[str]:
@@ -120,6 +121,11 @@ def _methods(contract: type) -> list[str]:
 def _method(contract: type, name: str) -> tuple[str, ...]:
     """The arguments the host calls it with."""
     return tuple(inspect.signature(getattr(contract, name)).parameters)[1:]
+
+
+def _optional(contract: type) -> dict[str, tuple[str, ...]]:
+    """Methods of the optional protocols, with the arguments the host calls them with."""
+    return {name: _method(power, name) for power in POWERS[contract] for name in _methods(power)}
 
 
 def _own(value: Any) -> list[str]:
@@ -149,12 +155,6 @@ def _wrong_method(name: str, takes: tuple[str, ...], value: Any) -> str:
     if not _takes(function, takes):
         return f"{name}{_signature(function)} cannot be called as {name}({', '.join(takes)})"
     return ""
-
-
-def _wrong_optional(name: str, takes: tuple[str, ...] | None, value: Any) -> str:
-    if takes is None or getattr(value, name, None) is None:
-        return ""
-    return _wrong_method(name, takes, value)
 
 
 def _takes(function: Any, arguments: tuple[str, ...]) -> bool:

@@ -156,10 +156,11 @@ def test_a_backbone_that_merges_wrongly_is_caught(tmp_path):
 
 
 def test_a_backbone_without_a_checkpoint_says_so(tmp_path):
-    model = Clipling()
-    model.merged = None
+    class Bare(Clipling):
+        merged = unmerged = None
+
     with pytest.raises(Mismatch, match="no checkpoint of its own"):
-        write_adapter(tmp_path / "x.safetensors", an_adapter(), model, FORMATS["open_clip"])
+        write_adapter(tmp_path / "x.safetensors", an_adapter(), Bare(), FORMATS["open_clip"])
 
 
 def test_a_folder_is_replaced_whole(tmp_path):

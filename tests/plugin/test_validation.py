@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
-from pathlib import Path
+from typing import Protocol
 
 import pytest
 from distributions import HERE, install
 
 from sglora_cli.plugin import contracts, validation
-from sglora_cli.plugin.contracts import OPTIONAL
+from sglora_cli.plugin.contracts import POWERS
 from sglora_cli.plugin.host import Host
 
 HEAD = "from sglora_cli.api import hookimpl\nSGLORA_API = '1.0'\n"
@@ -177,7 +176,7 @@ def test_a_plugin_for_this_version_fits(declared):
     validation.check_version(declared, "any")
 
 
-def test_optional_members_are_those_the_contracts_speak_of():
-    text = Path(contracts.__file__).read_text()
-    spoken = set(re.findall(r"# Optional: (\w+)", text))
-    assert spoken == {name for members in OPTIONAL.values() for name in members}
+def test_every_protocol_is_a_contract_or_an_optional_part_of_one():
+    protocols = {k for k in vars(contracts).values() if isinstance(k, type) and issubclass(k, Protocol)} - {Protocol}
+    own = {kind for kind in protocols if kind.__module__ == contracts.__name__}
+    assert own == {*POWERS, *(power for powers in POWERS.values() for power in powers)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sglora_cli.errors import SgloraError
 from sglora_cli.files.images import read_image
-from sglora_cli.plugin.contracts import Dataset
+from sglora_cli.plugin.contracts import Dataset, ListsImages
 from sglora_cli.plugin.testing.toys import ask
 
 
@@ -50,11 +50,10 @@ def splits_are_apart(dataset: Dataset, root: Path) -> None:
 def the_same_every_time(dataset: Dataset, root: Path) -> None:
     """tasks, and images where there is one, give the same when they are asked again."""
     ask(list(dataset.tasks(root)) == list(dataset.tasks(root)), "tasks gives something else the second time")
-    listing = getattr(dataset, "images", None)
-    if listing is not None:
-        found = [one.image for one in listing(root)]
-        ask(found == [one.image for one in listing(root)], "images gives something else the second time")
-        ask(len(set(found)) == len(found), "images lists an image twice")
+    if isinstance(dataset, ListsImages):
+        names = [one.image for one in dataset.images(root)]
+        ask(names == [one.image for one in dataset.images(root)], "images gives something else the second time")
+        ask(len(set(names)) == len(names), "images lists an image twice")
 
 
 def an_empty_folder_is_refused(dataset: Dataset, root: Path) -> None:

@@ -11,6 +11,7 @@ from sglora_cli.cli.commands.data.check import check
 from sglora_cli.cli.options import App
 from sglora_cli.cli.output import print_json, print_rows, say
 from sglora_cli.errors import Unavailable
+from sglora_cli.plugin.contracts import Fetches
 from sglora_cli.system import progress, settings
 
 
@@ -35,7 +36,7 @@ def list_(app: App, as_json: bool) -> None:
     """
     datasets = app.host.datasets
     rows = [
-        {"name": name, "summary": datasets[name].summary, "fetch": hasattr(datasets[name], "fetch")}
+        {"name": name, "summary": datasets[name].summary, "fetch": isinstance(datasets[name], Fetches)}
         for name in sorted(datasets)
     ]
     if as_json:
@@ -62,7 +63,7 @@ def fetch(app: App, name: str, data: Path | None, as_json: bool) -> None:
 
     progress.be_quiet(as_json)
     dataset = app.host.datasets[name]
-    if not hasattr(dataset, "fetch"):
+    if not isinstance(dataset, Fetches):
         raise Unavailable(
             f"there is nothing to download for data set {name!r}", f"it is {dataset.summary}: bring your own"
         )

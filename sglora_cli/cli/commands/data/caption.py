@@ -13,6 +13,7 @@ from sglora_cli.cli.options import App
 from sglora_cli.cli.output import print_json, print_rows, printable, say
 from sglora_cli.config import CaptionConfig, RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
+from sglora_cli.plugin.contracts import ChecksText
 from sglora_cli.system import settings
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _writer(
             return caption_writer.Outcome(plan)
         text_model = reader.load(settings.runtime(RuntimeConfig(), backbone)) if reader else None
         model = plugin.load(settings.runtime(runtime, captioner))
-        check_text = getattr(text_model, "check_text", None)
+        check_text = text_model.check_text if isinstance(text_model, ChecksText) else None
         by = caption_writer.signature(captioner, runtime.weights, config, examples)
         return caption_writer.write_captions(plan, model, config, examples, limit, check_text, by)
 

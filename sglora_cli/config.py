@@ -1,11 +1,14 @@
-"""Every number a user can turn, written once: option, TOML key and help follow from it."""
+"""Every number and every closed list of names that a user can choose from, written once.
+
+Options, TOML keys, help and completion follow from them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,9 +21,67 @@ MANY = 1_000_000
 """Nobody means more epochs, photos or tasks than that; 10**12 is a slip, or somebody else's recipe."""
 
 
-def knob(default: Any, help: str, *, least: float | None = None, most: float | None = None) -> Any:
-    """A field with its default, the sentence that explains it, and its range (both ends allowed)."""
-    return field(default=default, metadata={"help": help, "least": least, "most": most})
+ADAPTER_FORMATS = {
+    "safetensors": "one file, sglora's own: a PEFT state with its provenance",
+    "peft": "folder for PEFT on CLIPModel and CLIPVisionModelWithProjection",
+    "peft-flat": "folder for PEFT on CLIPVisionModel of transformers 5",
+    "open_clip": "the backbone's checkpoint with the update merged in",
+    "clip-lora": "file of CLIP-LoRA",
+}
+TASK_TABLES = {
+    "all": "every task",
+    "in": "tasks of the data sets that the experts come from",
+    "cross": "tasks of other data sets",
+    "flickr": "tasks of Flickr30K",
+    "retrieval": "retrieval tasks",
+    "classification": "classification tasks",
+}
+"""Names of `bench --table`, and which tasks each keeps."""
+ABLATIONS = {
+    "ablation-k": "how many experts a sentence leans on",
+    "ablation-tau": "the temperature of their weights",
+    "ablation-samples": "one draw, the most likely of n, or the mean of n",
+    "ablation-description": "the template, or the sentences of a file",
+    "ablation-expert": "the nearest expert of each task left out",
+    "ablation-condition": "the task's sentence, or what its own training photos look like",
+}
+"""More names of `bench --table`, and what each changes; they keep all tasks."""
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+"""Devices that a shell offers. It is no closed list: cuda:1 is one, too."""
+
+
+class OneOf(click.Choice[str]):
+    """An option's type: one name of a closed list, or "" for none.
+
+    Unlike click's own, a name that is not in the list is an UnknownName, which has the closest name as its hint.
+    """
+
+    def __init__(self, noun: str, names: Iterable[str]) -> None:
+        super().__init__(list(names))
+        self.noun = noun
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value and value not in self.choices:
+            raise UnknownName.of(self.noun, value, self.choices)
+        return value
+
+
+def knob(
+    default: Any,
+    help: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    choices: Sequence[str] = (),
+    offered: Sequence[str] = (),
+) -> Any:
+    """A field with its default and the sentence that explains it.
+
+    A number has a range (both ends allowed), a text may be one of `choices`; `offered` are some of many possible texts.
+    """
+    about = {"help": help, "least": least, "most": most, "choices": choices, "offered": offered}
+    return field(default=default, metadata=about)
 
 
 @dataclass(frozen=True)
@@ -134,8 +195,12 @@ class CaptionConfig:
 class RuntimeConfig:
     """Where and how a backbone computes. It changes speed, memory and the last digits, not the method."""
 
-    device: str = knob("", "Device: auto, cpu, cuda, cuda:1, mps; else the settings', else a CUDA GPU or the CPU.")
-    precision: str = knob("auto", "Numbers of the frozen backbone: fp32, bf16, fp16; auto is bf16 on CUDA, else fp32.")
+    device: str = knob(
+        "", "Device: auto, cpu, cuda, cuda:1, mps; else the settings', else a CUDA GPU or the CPU.", offered=DEVICES
+    )
+    precision: str = knob(
+        "auto", "Numbers of the frozen backbone; auto is bf16 on CUDA, else fp32.", choices=PRECISIONS
+    )
     weights: str = knob("", "File or folder with the backbone's weights; else the settings', else the backbone's own.")
     compile: bool = knob(False, "Compile the backbone with torch.compile: slow to start, faster in long runs.")
     checkpointing: bool = knob(
@@ -194,15 +259,21 @@ def options_of(kind: type, into: str = "config") -> Callable[[Callable[..., Any]
             option, of = "--" + spec.name.replace("_", "-"), hints[spec.name]
             # An empty text as default says nothing to a reader of the help.
             shown = bool(spec.default) if of in (str, bool) else True
+            choices, offered = spec.metadata.get("choices"), spec.metadata.get("offered") or ()
             decorated = click.option(
                 option,
                 spec.name,
                 is_flag=of is bool,
-                type=None if of is bool else of,
+                type=None if of is bool else OneOf(spec.name, choices) if choices else of,
                 default=spec.default,
                 show_default=shown,
                 help=spec.metadata["help"],
+                shell_complete=_beginning(offered) if offered else None,
             )(decorated)
         return decorated
 
     return decorate
+
+
+def _beginning(names: Sequence[str]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    return lambda context, parameter, incomplete: [name for name in names if name.startswith(incomplete)]

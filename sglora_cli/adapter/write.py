@@ -29,7 +29,6 @@ class Format:
     """One way to write an adapter. suffix: that of its file, "" for a folder."""
 
     name: str
-    summary: str
     suffix: str
     write: Callable[[Path, AdapterFile, Model], None]
     tolerance: float
@@ -43,15 +42,14 @@ def _native(path: Path, adapter: AdapterFile, model: Model) -> None:
 FORMATS: Mapping[str, Format] = {
     f.name: f
     for f in (
-        Format("safetensors", "one file, sglora's own: a PEFT state with its provenance", ".safetensors", _native, 0.0),
-        Format("peft", "folder for PEFT on CLIPModel and CLIPVisionModelWithProjection", "", peft.write, 0.0),
-        Format("peft-flat", "folder for PEFT on CLIPVisionModel of transformers 5", "", peft.write_flat, 0.0),
-        Format(
-            "open_clip", "the backbone's checkpoint with the update merged in", ".safetensors", checkpoint.write, 1e-3
-        ),
-        Format("clip-lora", "file of CLIP-LoRA", ".pt", clip_lora.write, 1e-6),
+        Format("safetensors", ".safetensors", _native, 0.0),
+        Format("peft", "", peft.write, 0.0),
+        Format("peft-flat", "", peft.write_flat, 0.0),
+        Format("open_clip", ".safetensors", checkpoint.write, 1e-3),
+        Format("clip-lora", ".pt", clip_lora.write, 1e-6),
     )
 }
+"""How each of config.ADAPTER_FORMATS is written."""
 _BY_SUFFIX = {".safetensors": "safetensors", ".pt": "clip-lora", "": "peft"}
 
 

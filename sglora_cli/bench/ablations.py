@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sglora_cli.bench.measure import Candidate
 from sglora_cli.bench.methods import Maker, Plan, candidates, methods, need, plan
-from sglora_cli.config import BenchConfig, PriorConfig
+from sglora_cli.config import ABLATIONS, BenchConfig, PriorConfig
 from sglora_cli.data.description import Description
 from sglora_cli.data.encode import check_text, image_embeddings, mean_direction
 from sglora_cli.errors import BadFile, Unavailable, UsageError
@@ -29,15 +29,6 @@ from sglora_cli.plugin.contracts import Fitted, Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import ORACLE, ZERO
 
-ABLATIONS = {
-    "ablation-k": "how many experts a sentence leans on",
-    "ablation-tau": "the temperature of their weights",
-    "ablation-samples": "one draw, the most likely of n, or the mean of n",
-    "ablation-description": "the template, or the sentences of a file",
-    "ablation-expert": "the nearest expert of each task left out",
-    "ablation-condition": "the task's sentence, or what its own training photos look like",
-}
-"""Names of --table, and what they change."""
 SWEPT = ("top-k", "adapter-soup")
 _KS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 _TAUS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)

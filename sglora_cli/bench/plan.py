@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from sglora_cli.adapter.read import provenance, read_adapter
-from sglora_cli.bench.ablations import ABLATIONS, plan_of_ablation
+from sglora_cli.bench.ablations import plan_of_ablation
 from sglora_cli.bench.measure import Candidate
 from sglora_cli.bench.methods import Plan, lack, methods, plan
 from sglora_cli.bench.tasks import check_fits, check_leaks, leaks, narrowed, of_dataset, of_other, unseen_tasks
-from sglora_cli.config import BenchConfig, RuntimeConfig
+from sglora_cli.config import ABLATIONS, BenchConfig, RuntimeConfig
 from sglora_cli.errors import UsageError
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.generate.session import Session
@@ -91,7 +91,7 @@ def _tasks(session: Session, asked: Asked, data: Path | None) -> list[UnseenTask
     else:
         tasks = unseen_tasks(host, pack, session.model, asked.dataset, data)
     check_fits(session.model, tasks)
-    return narrowed(tasks, pack, asked.tasks, asked.table, ABLATIONS)
+    return narrowed(tasks, pack, asked.tasks, asked.table)
 
 
 def _of_adapters(host: Host, asked: Asked, data: Path, config: BenchConfig, runtime: RuntimeConfig) -> Plan:

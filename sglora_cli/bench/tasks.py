@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from sglora_cli.bench.measure import labels
+from sglora_cli.config import ABLATIONS, TASK_TABLES
 from sglora_cli.data.features import task_tensors
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, Unavailable, UnknownName, UsageError
 from sglora_cli.pack.pack import Pack, UnseenTask
@@ -19,16 +20,6 @@ from sglora_cli.pack.recipe_parser import parse
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Task
-
-TABLES = {
-    "all": "every task",
-    "in": "tasks of the data sets that the experts come from",
-    "cross": "tasks of other data sets",
-    "flickr": "tasks of Flickr30K",
-    "retrieval": "retrieval tasks",
-    "classification": "classification tasks",
-}
-"""Names of --table, and what they keep."""
 
 
 def unseen_tasks(host: Host, pack: Pack, model: Model, dataset: str, data: Path | None) -> list[UnseenTask]:
@@ -107,10 +98,8 @@ def check_fits(model: Model, tasks: Sequence[UnseenTask]) -> None:
             )
 
 
-def narrowed(
-    tasks: Sequence[UnseenTask], pack: Pack | None, wanted: str, table: str, whole: Collection[str] = ()
-) -> list[UnseenTask]:
-    """Only tasks named in `wanted` (names or keys with commas) and of a table of the paper; `whole` tables keep all.
+def narrowed(tasks: Sequence[UnseenTask], pack: Pack | None, wanted: str, table: str) -> list[UnseenTask]:
+    """Only tasks named in `wanted` (names or keys with commas) and of a table of the paper; ablations keep all.
 
     Raises UnknownName, UsageError for nothing left. A task of one image is left out with a warning.
     """
@@ -119,11 +108,11 @@ def narrowed(
     for name in names:
         if name not in known and name not in {t.name for t in tasks}:
             raise UnknownName.of("task to measure on", name, known)
-    if table not in (*TABLES, *whole):
-        raise UnknownName.of("table", table, [*TABLES, *whole])
+    if table not in (*TASK_TABLES, *ABLATIONS):
+        raise UnknownName.of("table", table, [*TASK_TABLES, *ABLATIONS])
     own = {task["dataset"] for task in pack.manifest["tasks"] if task["role"] == "expert"} if pack else set()
     kept = [t for t in tasks if not names or t.name in names or f"{t.dataset}/{t.name}" in names]
-    kept = [t for t in kept if table in whole or _is_in(t, table, own)]
+    kept = [t for t in kept if table in ABLATIONS or _is_in(t, table, own)]
     single = [t for t in kept if len(t.tensors.stem_N) < 2 and not labels(t.tensors)]
     for t in single:
         warnings.warn(f"task {t.dataset}/{t.name} has one image, which is always found: left out", SgloraWarning, 2)

@@ -6,27 +6,14 @@ What a parameter takes follows from its name, in one command or in all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from functools import cache, partial
 
 import click
 from click.shell_completion import CompletionItem
 
+from sglora_cli.config import DEVICES
 from sglora_cli.pack.library import Library
 from sglora_cli.plugin.host import Host
-from sglora_cli.system import settings
-from sglora_cli.system.cache import KINDS
-
-FORMATS = ("safetensors", "peft", "peft-flat", "open_clip", "clip-lora")
-TABLES = ("all", "in", "cross", "flickr", "retrieval", "classification")
-ABLATIONS = (
-    "ablation-k",
-    "ablation-tau",
-    "ablation-samples",
-    "ablation-description",
-    "ablation-expert",
-    "ablation-condition",
-)
 
 Source = Callable[[click.Context], Iterable[str]]
 
@@ -51,17 +38,9 @@ def _tasks(role: str, context: click.Context) -> list[str]:
     return [str(task["key"]) for task in location.summary().get("tasks", []) if task.get("role") == role]
 
 
-def _keys(context: click.Context) -> list[str]:
-    return [spec.name for spec in fields(settings.Settings)]
-
-
 def _values(context: click.Context) -> Iterable[str]:
     source = _EVERYWHERE.get(str(context.params.get("key")))
     return source(context) if source else ()
-
-
-def _fixed(*names: str) -> Source:
-    return lambda context: names
 
 
 _EVERYWHERE: dict[str, Source] = {
@@ -76,12 +55,7 @@ _EVERYWHERE: dict[str, Source] = {
     "baselines": lambda context: ["all", "paper", *_host().generators],
     "tasks": partial(_tasks, "unseen"),
     "expert": partial(_tasks, "expert"),
-    "table": _fixed(*TABLES, *ABLATIONS),
-    "format_name": _fixed(*FORMATS),
-    "device": _fixed("auto", "cpu", "cuda", "mps"),
-    "precision": _fixed("auto", "fp32", "bf16", "fp16"),
-    "kinds": _fixed(*KINDS),
-    "key": _keys,
+    "device": lambda context: DEVICES,
     "value": _values,
 }
 _IN: dict[str, Source] = {
@@ -91,7 +65,6 @@ _IN: dict[str, Source] = {
     "pack export name": _packs,
     "pack remove name": _packs,
     "data fetch name": lambda context: _host().datasets,
-    "export name": _fixed(*FORMATS),
     "inspect thing": lambda context: [*_packs(context), *_recipes(context)],
 }
 _LISTS = {"baselines", "tasks"}

@@ -15,15 +15,15 @@ from click.shell_completion import BashComplete
 from commands import commands
 from filelock import FileLock
 
+from sglora_cli import config
 from sglora_cli.adapter import write
-from sglora_cli.bench import ablations
-from sglora_cli.cli import completion, diagnosis
+from sglora_cli.cli import diagnosis
 from sglora_cli.cli.commands import settings as settings_command
 from sglora_cli.cli.main import main
 from sglora_cli.cli.versions import Package, wanted
 from sglora_cli.errors import Unavailable
 from sglora_cli.plugin.host import Host
-from sglora_cli.system import cache, settings
+from sglora_cli.system import cache, hardware, settings
 
 
 def program(*arguments: object, **environment: str) -> subprocess.CompletedProcess[bytes]:
@@ -82,7 +82,7 @@ def completed(*words: str) -> list[str]:
         (("pack", "verify", "sta"), ["starter"]),
         (("generate", "--pack", "s"), ["starter"]),
         (("generate", "--generator", "tie"), ["ties"]),
-        (("generate", "--precision", "f"), ["fp16", "fp32"]),
+        (("generate", "--precision", "f"), ["fp32", "fp16"]),
         (("bench", "--baselines", "top-k,nea"), ["top-k,nearest"]),
         (("bench", "--table", "ablation-t"), ["ablation-tau"]),
         (("bench", "--tasks", "pets/pug"), ["pets/pug"]),
@@ -106,9 +106,9 @@ def test_completion_survives_a_broken_settings_file(own_home):
     assert completed("generate", "--pack", "s") == ["starter"]
 
 
-def test_what_completion_knows_by_heart_is_what_there_is():
-    assert set(completion.FORMATS) == set(write.FORMATS)
-    assert set(completion.ABLATIONS) == set(ablations.ABLATIONS)
+def test_closed_lists_have_every_name_that_there_is():
+    assert list(config.ADAPTER_FORMATS) == list(write.FORMATS)
+    assert ("auto", *hardware.PRECISIONS) == config.PRECISIONS
 
 
 def test_completion_does_not_load_torch():

@@ -139,8 +139,7 @@ def _help(command: click.Command) -> list[str]:
 
 
 def _argument(param: click.Argument) -> str:
-    name = param.metavar or (param.name or "").upper() + ("..." if param.nargs == -1 else "")
-    return name if param.required else f"[{name}]"
+    return param.make_metavar(click.Context(click.Command("sglora")))
 
 
 def _option(param: click.Option) -> str:
@@ -186,7 +185,8 @@ def _toml(value: Any) -> str:
 
 def _range(about: Mapping[str, Any]) -> str:
     ends = [f"{word} {about[key]:g}" for key, word in (("least", "at least"), ("most", "at most")) if _is(about, key)]
-    return f" ({', '.join(ends)})" if ends else ""
+    choices = f" One of {', '.join(about['choices'])}." if about.get("choices") else ""
+    return (f" ({', '.join(ends)})" if ends else "") + choices
 
 
 def _is(about: Mapping[str, Any], key: str) -> bool:

@@ -10,7 +10,7 @@ import click
 
 from sglora_cli.cli.options import App
 from sglora_cli.cli.output import print_json, printable, say
-from sglora_cli.config import BenchConfig, RuntimeConfig, options_of
+from sglora_cli.config import ABLATIONS, TASK_TABLES, BenchConfig, OneOf, RuntimeConfig, options_of
 
 
 @click.command("bench")
@@ -30,10 +30,12 @@ from sglora_cli.config import BenchConfig, RuntimeConfig, options_of
 @click.option("--tasks", default="", help="Only these tasks: names or keys with commas.")
 @click.option(
     "--table",
+    metavar="NAME",
+    type=OneOf("table", [*TASK_TABLES, *ABLATIONS]),
     default="all",
     show_default=True,
-    help="all, in, cross, flickr, retrieval or classification tasks; or ablation-k, -tau, -samples, -description, "
-    "-expert, -condition: methods on all tasks with one thing changed.",
+    help=f"Tasks to keep: {', '.join(TASK_TABLES)}. Or methods on all tasks with one thing changed: "
+    f"{', '.join(ABLATIONS)}.",
 )
 @click.option(
     "--sentences",

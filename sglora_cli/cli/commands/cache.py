@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from sglora_cli.cli.output import counted, print_json, print_rows, say
+from sglora_cli.config import OneOf
 from sglora_cli.errors import UsageError
 from sglora_cli.system import cache, paths
 from sglora_cli.system.progress import duration, size
@@ -49,7 +50,7 @@ def info(as_json: bool) -> None:
 
 
 @command.command("clean")
-@click.argument("kinds", metavar="[KIND]...", nargs=-1)
+@click.argument("kinds", metavar="[KIND]...", nargs=-1, type=OneOf("kind of cache", cache.KINDS))
 @click.option("--older-than", default="0s", help="Only what was not changed for so long: 30d, 12h, 45m, 10s.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -6,7 +6,7 @@ import click
 
 from sglora_cli.cli.options import App
 from sglora_cli.cli.output import print_json
-from sglora_cli.config import RuntimeConfig, options_of
+from sglora_cli.config import ADAPTER_FORMATS, OneOf, RuntimeConfig, options_of
 from sglora_cli.system import settings
 
 
@@ -14,7 +14,7 @@ from sglora_cli.system import settings
 @click.argument("adapter")
 @click.option("-o", "--out", required=True, help="File to write, or folder for peft and peft-flat.")
 @click.option(
-    "--format", "name", default="", help="safetensors, peft, peft-flat, open_clip or clip-lora; else by the ending."
+    "--format", "name", type=OneOf("format", ADAPTER_FORMATS), default="", help="Format; else by the ending of -o."
 )
 @options_of(RuntimeConfig, "runtime")
 @click.option("--force", is_flag=True, help="Replace what is there.")

@@ -11,7 +11,7 @@ import click
 
 from sglora_cli.cli.options import App
 from sglora_cli.cli.output import print_json, say
-from sglora_cli.config import GenerateConfig, PriorConfig, RuntimeConfig, options_of
+from sglora_cli.config import ADAPTER_FORMATS, GenerateConfig, OneOf, PriorConfig, RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
 from sglora_cli.system import settings
 
@@ -71,7 +71,11 @@ class Asked:
 @click.option("--images", type=click.Path(path_type=Path), help="Photos instead of sentences: all in this folder.")
 @click.option("-o", "--out", help="File to write; a name ending in / is a PEFT folder; without it, the user cache.")
 @click.option(
-    "--format", "format_name", default="", help="safetensors, peft, peft-flat, open_clip or clip-lora; else by ending."
+    "--format",
+    "format_name",
+    type=OneOf("format", ADAPTER_FORMATS),
+    default="",
+    help="Format; else by the ending of -o.",
 )
 @click.option("--pack", default="", help="Pack to use; see `sglora pack list`.")
 @click.option("--backbone", default="", help="Take the newest pack of this backbone; see `sglora plugins list`.")

@@ -5,18 +5,21 @@ A value is checked before it is written.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import click
 
 from sglora_cli.cli.options import App
 from sglora_cli.cli.output import print_json, print_rows, printable, say
+from sglora_cli.config import OneOf
 from sglora_cli.errors import Unavailable, UsageError
 from sglora_cli.pack.library import Library
 from sglora_cli.plugin.host import Host
 from sglora_cli.system import paths, settings
 from sglora_cli.system.settings import check_key, write_setting
+
+_KEY = OneOf("setting", [spec.name for spec in fields(settings.Settings)])
 
 
 @click.group("settings", invoke_without_command=True)
@@ -51,7 +54,7 @@ def _origin(key: str, origin: str) -> str:
 
 
 @command.command("set")
-@click.argument("key")
+@click.argument("key", metavar="KEY", type=_KEY)
 @click.argument("value")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
@@ -68,7 +71,7 @@ def set_(app: App, key: str, value: str, as_json: bool) -> None:
 
 
 @command.command("unset")
-@click.argument("key")
+@click.argument("key", metavar="KEY", type=_KEY)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def unset(key: str, as_json: bool) -> None:
     """Take KEY out of the settings file.

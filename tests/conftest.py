@@ -12,8 +12,13 @@ from click.testing import CliRunner, Result
 from distributions import HERE, install
 from toys import RECIPE, write_toys
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same numbers on every machine; a GPU has tests of its own, gpu.py
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs, so that tests give the same numbers on every machine: all but `pytest -m gpu`, which wants one."""
+    if config.option.markexpr.strip() != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before anything asks CUDA, which reads it once
 
 
 @pytest.fixture(autouse=True)

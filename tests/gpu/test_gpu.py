@@ -1,0 +1,129 @@
+"""A CUDA GPU gives what the CPU gives, on CLIP ViT-B/16 at full size with random weights: `pytest -m gpu`.
+
+Shapes: T adapters, N images, K experts, P numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sglora_cli.bench.retrieval import recalls
+from sglora_cli.build.training import train_joint, train_tasks
+from sglora_cli.config import RuntimeConfig, TrainConfig
+from sglora_cli.lora.layout import Layout
+from sglora_cli.lora.prior import moments
+from sglora_cli.plugin.testing.toys import ToyExperts, material
+from sglora_cli.plugin.values import TaskTensors
+from sglora_cli.testing import BACKBONE_CHECKS, adapters, images, layout_of, run_check
+
+pytestmark = [pytest.mark.gpu, pytest.mark.slow]
+NAMES = ("pug", "horse", "sunflower")
+PHOTOS, EPOCHS = 12, 20
+
+
+@pytest.fixture
+def device() -> torch.device:
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA GPU; on a machine that has one, run `pytest -m gpu`")
+    return torch.device("cuda")
+
+
+def full_size_clip(device: torch.device | str, **runtime):
+    import open_clip
+
+    from sglora_openclip.model import OpenClipModel
+
+    torch.manual_seed(0)
+    architecture = "ViT-B-16-quickgelu"
+    clip = open_clip.create_model(architecture, load_weights=False, pretrained_text=False)
+    return OpenClipModel(clip, architecture, RuntimeConfig(device=str(device), **runtime))
+
+
+@pytest.fixture
+def tasks_for():
+    """Three tasks of noise pictures, each with a caption of its own, as a model sees them."""
+
+    def tasks(model) -> list[TaskTensors]:
+        stem_N = model.stem(images(PHOTOS)).half()
+        captions = {name: [f"a photo of a {name} number {n}" for n in range(PHOTOS)] for name in NAMES}
+        return [
+            TaskTensors(name, stem_N, model.encode_text(texts), tuple(range(PHOTOS)))
+            for name, texts in captions.items()
+        ]
+
+    return tasks
+
+
+def test_features_of_adapters_are_those_of_the_cpu(device):
+    on_gpu, on_cpu = (full_size_clip(place, precision="fp32") for place in (device, "cpu"))
+    layout, stem_N = layout_of(on_cpu), on_cpu.stem(images(2))
+    flat_TP = adapters(layout, 2)
+    with torch.no_grad():
+        gap = on_gpu.encode_image(stem_N, layout, flat_TP).cpu() - on_cpu.encode_image(stem_N, layout, flat_TP)
+    assert float(gap.abs().max()) < 1e-4
+
+
+def test_a_backbone_on_the_gpu_passes_every_conformance_check(device):
+    model = full_size_clip(device, precision="fp32")
+    assert {check.__name__: wrong for check in BACKBONE_CHECKS if (wrong := run_check(check, model))} == {}
+
+
+@pytest.mark.parametrize("projection", [0, 4])
+def test_a_cvae_fitted_on_the_gpu_gives_the_adapter_of_one_fitted_on_the_cpu(projection, device):
+    """From the same start with the same noise: the same adapter but for rounding."""
+    from sglora_cvae import CvaeConfig
+    from sglora_cvae.network import fit
+
+    toys = material(ToyExperts())
+    config = CvaeConfig(hidden=32, latent=4, epochs=30, projection=projection)
+    on_gpu, on_cpu = (
+        fit(replace(toys, device=str(place)), config)[0].generate(toys.priors[0], 1, 0, 1.0)
+        for place in (device, "cpu")
+    )
+    assert float((on_gpu - on_cpu).norm() / (on_cpu - toys.priors[0].mean_P).norm()) < 0.02
+
+
+WAYS = [{"precision": "bf16"}, {"precision": "fp16"}, {"checkpointing": True}]
+
+
+def loss(model, layout: Layout, task: TaskTensors, adapter_1P: torch.Tensor | None) -> float:
+    """Cross-entropy of a task's images against its captions, without an adapter or with one."""
+    with torch.no_grad():
+        if adapter_1P is None:
+            image_ND = model.encode_image(task.stem_N)
+        else:
+            image_ND = model.encode_image(task.stem_N, layout, adapter_1P)[0]
+    logits_NN = model.scale * image_ND.float().cpu() @ task.text_CD.float().T
+    return float(F.cross_entropy(logits_NN, torch.arange(len(logits_NN))))
+
+
+@pytest.mark.parametrize("runtime", WAYS, ids=lambda runtime: "-".join(map(str, runtime.values())))
+def test_training_lowers_the_loss_of_every_task_and_the_experts_mix(runtime, device, tasks_for):
+    """Experts trained, then mixed for a sentence, then measured: the way of `pack build`, `generate` and `bench`."""
+    model = full_size_clip(device, **runtime)
+    layout, tasks = Layout(model.sites, 2, 2.0), tasks_for(model)
+    config = TrainConfig(epochs=EPOCHS, states=2, batch=PHOTOS, learning_rate=1e-3)
+    states = dict(zip(NAMES, (s for _, s in train_tasks(model, layout, tasks, config)), strict=True))
+    for task in tasks:
+        assert loss(model, layout, task, states[task.name][-1:]) < loss(model, layout, task, None)
+
+    mean_KP = torch.stack([states_MP.mean(dim=0) for states_MP in states.values()])
+    alpha_K = torch.softmax(model.encode_text(NAMES) @ model.encode_text(["a photo of a dog"])[0] / 0.05, dim=0)
+    mixed_P, _, _ = moments(alpha_K, mean_KP, torch.zeros_like(mean_KP))
+    with torch.no_grad():
+        image_ND = model.encode_image(tasks[0].stem_N, layout, mixed_P[None])[0].cpu()
+    measured = recalls(image_ND, tasks[0].text_CD, tasks[0].image_of)
+    assert all(0 <= value <= 100 for value in measured.values())
+
+
+def test_one_adapter_is_trained_on_all_tasks(device, tasks_for):
+    model = full_size_clip(device)
+    layout, tasks = Layout(model.sites, 2, 2.0), tasks_for(model)
+    config = TrainConfig(epochs=EPOCHS, joint_epochs=EPOCHS, batch=PHOTOS, learning_rate=1e-3)
+    joint_P = train_joint(model, layout, tasks, config)
+    together, without = (sum(loss(model, layout, task, a) for task in tasks) for a in (joint_P[None], None))
+    assert together < without

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from sglora_cli.adapter.checkpoint import read_state
     from sglora_cli.adapter.read import read_adapter
     from sglora_cli.adapter.write import write_adapter
-    from sglora_cli.build.batches import hidden
+    from sglora_cli.build.batches import drop_tokens
     from sglora_cli.build.losses import classification_loss, contrastive_loss
     from sglora_cli.generate.session import Session
     from sglora_cli.lora.algebra import compress, mix_updates, singular, site_products
@@ -93,7 +93,7 @@ _LATE = {
     "pick_precision": "sglora_cli.system.hardware",
     "Prior": "sglora_cli.lora.prior",
     "TaskTensors": "sglora_cli.plugin.values",
-    "hidden": "sglora_cli.build.batches",
+    "drop_tokens": "sglora_cli.build.batches",
     "classification_loss": "sglora_cli.build.losses",
     "contrastive_loss": "sglora_cli.build.losses",
     "select": "sglora_cli.lora.prior",
@@ -153,7 +153,7 @@ __all__ = [
     "csv_rows",
     "file_hash",
     "from_mapping",
-    "hidden",
+    "drop_tokens",
     "hookimpl",
     "hub_unreachable",
     "inside",

@@ -24,7 +24,7 @@ from sglora_cli.api import (
     UnknownName,
     UsageError,
     content_hash,
-    hidden,
+    drop_tokens,
     pick_device,
     pick_precision,
 )
@@ -161,7 +161,7 @@ class OpenClipModel:
 
     def hide(self, stem: Tensor, share: float, dice: torch.Generator) -> Tensor:
         """(N, L, W) -> (N, fewer, W): a class token stays."""
-        return hidden(stem, share, self.tower.prefix, dice)
+        return drop_tokens(stem, share, self.tower.prefix, dice)
 
     def encode_image(self, stem: Tensor, layout: Layout | None = None, adapters_TP: Tensor | None = None) -> Tensor:
         x = stem.to(self.device).float()

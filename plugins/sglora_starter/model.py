@@ -18,8 +18,8 @@ from sglora_cli.api import (
     Site,
     Unavailable,
     content_hash,
+    drop_tokens,
     file_hash,
-    hidden,
     load_tensors,
 )
 
@@ -81,7 +81,7 @@ class StarterModel:
 
     def hide(self, stem: Tensor, share: float, dice: torch.Generator) -> Tensor:
         """(N, 50, W) -> (N, fewer, W): the summary token stays."""
-        return hidden(stem, share, 1, dice)
+        return drop_tokens(stem, share, 1, dice)
 
     def encode_image(self, stem: Tensor, layout: Layout | None = None, adapters_TP: Tensor | None = None) -> Tensor:
         x = stem.float()

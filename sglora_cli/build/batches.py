@@ -71,7 +71,7 @@ class Batches:
         return batches
 
 
-def hidden(stem_NLW: Tensor, share: float, prefix: int, dice: torch.Generator) -> Tensor:
+def drop_tokens(stem_NLW: Tensor, share: float, prefix: int, dice: torch.Generator) -> Tensor:
     """(N, fewer, W): of each photo `share` of its tokens are left out, at random; the first `prefix` stay.
 
     What a backbone's `hide` does whose stem is a sequence of tokens: PatchDropout (Liu et al. 2023), as FLIP trains.

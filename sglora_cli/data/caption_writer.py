@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from sglora_cli.config import CaptionConfig
 from sglora_cli.data.caption_file import Entry, line_of, mend, read_elsewhere, read_lines
 from sglora_cli.data.caption_text import REASONS, Demonstration, Judge, cleaned, prompt_of
-from sglora_cli.data.check_rules import Problem
+from sglora_cli.data.check_rules import DataIssue
 from sglora_cli.errors import (
     BadFile,
     Mismatch,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 JSONL, CSV = "captions.jsonl", "captions.csv"
-KINDS = {
+CAPTION_ISSUES = {
     "broken": "images that do not decode",
     "none": "images without a caption that could be kept",
     "few": "images with fewer captions than asked for",
@@ -56,7 +56,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class CaptionJob:
     """What there is to do."""
 
     dataset: str
@@ -76,24 +76,24 @@ class Plan:
 class Outcome:
     """What was done, and what was wrong."""
 
-    plan: Plan
+    job: CaptionJob
     written: int = 0
     """Images whose captions were written."""
     replaced: int = 0
     """Those of them that had others."""
     captions: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[DataIssue] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     """Why texts were refused, with how often; most were asked for again."""
 
     @property
     def left(self) -> int:
         """Images that still have no captions."""
-        return len(self.plan.waiting()) - self.written + self.replaced
+        return len(self.job.waiting()) - self.written + self.replaced
 
     def facts(self) -> dict[str, Any]:
         return {
-            **about(self.plan),
+            **about(self.job),
             "written": self.written,
             "replaced": self.replaced,
             "captions": self.captions,
@@ -103,18 +103,20 @@ class Outcome:
         }
 
 
-def about(plan: Plan) -> dict[str, Any]:
+def about(job: CaptionJob) -> dict[str, Any]:
     """Where captions go and how many there are, for programs."""
     return {
-        "dataset": plan.dataset,
-        "path": str(plan.root),
-        "output": str(plan.target),
-        "images": len(plan.listed),
-        "captioned_before": len(plan.done),
+        "dataset": job.dataset,
+        "path": str(job.root),
+        "output": str(job.target),
+        "images": len(job.listed),
+        "captioned_before": len(job.done),
     }
 
 
-def planned(host: Host, dataset: str, root: Path, output: Path | None = None, hide_table: bool = False) -> Plan:
+def caption_job(
+    host: Host, dataset: str, root: Path, output: Path | None = None, hide_table: bool = False
+) -> CaptionJob:
     """What there is to do in a folder. A last line that an interruption cut off is dropped; no more is written.
 
     Raises UnknownName, Unavailable if the data set cannot list images without captions, BadFile for a line of
@@ -141,11 +143,11 @@ def planned(host: Host, dataset: str, root: Path, output: Path | None = None, hi
     for entry in done.values():
         if entry.image not in names:
             raise BadFile(f"{entry.where}: the data set has no image {entry.image!r}", "remove the line")
-    return Plan(dataset, root, target, listed, done)
+    return CaptionJob(dataset, root, target, listed, done)
 
 
 def write_captions(
-    plan: Plan,
+    job: CaptionJob,
     model: CaptionModel,
     config: CaptionConfig,
     demonstrations: Sequence[Demonstration],
@@ -158,18 +160,18 @@ def write_captions(
     by: who writes, and how; Mismatch if lines that are there were written by another.
     Raises Unavailable if the file cannot be written, PluginError if the captioner fails: what is written stays.
     """
-    judge, outcome = Judge(config.fewest_words), Outcome(plan)
-    for entry in plan.done.values():
+    judge, outcome = Judge(config.fewest_words), Outcome(job)
+    for entry in job.done.values():
         if by and entry.by not in ("", by):
             raise Mismatch(
                 f"{entry.where}: written by {entry.by!r}, this run is {by!r}",
                 "go on with the captioner and options that wrote it, choose another file with -o, or remove its lines",
             )
         judge.remember(entry.image, entry.captions)
-    with _appending(plan.target) as file:
-        if read_lines(plan.target).keys() != plan.done.keys():
-            raise Unavailable(f"{plan.target} was changed by another process", "run it again to go on")
-        for listed in progress(plan.waiting(limit), "images"):
+    with _appending(job.target) as file:
+        if read_lines(job.target).keys() != job.done.keys():
+            raise Unavailable(f"{job.target} was changed by another process", "run it again to go on")
+        for listed in progress(job.waiting(limit), "images"):
             try:
                 image = read_image(listed.path)
             except BadFile as error:
@@ -244,7 +246,7 @@ def _asked(model: CaptionModel, image: Image, listed: Listed, prompt: str, count
 
 def _shortfalls(
     listed: Listed, captions: Sequence[str], config: CaptionConfig, check_text: Callable[[str], None] | None
-) -> Iterator[Problem]:
+) -> Iterator[DataIssue]:
     if len(captions) < config.captions:
         yield problem("few" if captions else "none", listed, f"{len(captions)} of {config.captions}")
     for caption in captions:
@@ -265,9 +267,9 @@ def too_long(caption: str, config: CaptionConfig, check_text: Callable[[str], No
     return ""
 
 
-def problem(kind: str, listed: Listed, text: str) -> Problem:
-    """Something wrong with an image or its captions; `kind` is a key of KINDS."""
-    return Problem(kind, listed.shows, listed.split, listed.image, text)
+def problem(kind: str, listed: Listed, text: str) -> DataIssue:
+    """Something wrong with an image or its captions; `kind` is a key of CAPTION_ISSUES."""
+    return DataIssue(kind, listed.shows, listed.split, listed.image, text)
 
 
 @contextmanager
@@ -304,23 +306,25 @@ def error_of(outcome: Outcome) -> SgloraError | None:
     ):
         if many[kind]:
             first = next(one for one in outcome.problems if one.kind == kind)
-            return BadFile(f"{KINDS[kind]}: {many[kind]}; the first: {first.image}: {first.text}", remedy)
+            return BadFile(f"{CAPTION_ISSUES[kind]}: {many[kind]}; the first: {first.image}: {first.text}", remedy)
     return None
 
 
-def take_captions(plan: Plan, source: Path, config: CaptionConfig, force: bool = False, dry: bool = False) -> Outcome:
+def take_captions(
+    job: CaptionJob, source: Path, config: CaptionConfig, force: bool = False, dry: bool = False
+) -> Outcome:
     """Put captions made elsewhere beside those that are there, in the data set's order; all or nothing.
 
     Somebody chose these captions: only those without a word, refusals and repetitions are left out. Raises BadFile
     with path and line for what is broken or names an image that the data set has not; UsageError if an image has
     other captions already, unless `force`: then they are replaced.
     """
-    judge, outcome = Judge(config.fewest_words), Outcome(plan)
-    lines = {image: entry.line for image, entry in plan.done.items()}
-    for listed, entry in _joined(plan.listed, read_elsewhere(source), source):
+    judge, outcome = Judge(config.fewest_words), Outcome(job)
+    lines = {image: entry.line for image, entry in job.done.items()}
+    for listed, entry in _joined(job.listed, read_elsewhere(source), source):
         captions = _kept(judge, outcome, listed, entry)
         judge.remember(listed.image, captions)
-        before = plan.done.get(listed.image)
+        before = job.done.get(listed.image)
         if before and before.captions != tuple(captions) and not force:
             raise UsageError(
                 f"{entry.where}: {listed.image!r} has other captions in {before.where}", "pass --force to replace them"
@@ -333,11 +337,11 @@ def take_captions(plan: Plan, source: Path, config: CaptionConfig, force: bool =
             outcome.captions += len(captions)
             outcome.written, outcome.replaced = outcome.written + 1, outcome.replaced + bool(before)
     if not dry:
-        content = "".join(lines[one.image] + "\n" for one in plan.listed if one.image in lines)
-        with locked(plan.target, wait=False):
-            if read_lines(plan.target).keys() != plan.done.keys():
-                raise Unavailable(f"{plan.target} was changed by another process", "run it again to go on")
-            write_bytes(plan.target, content.encode())
+        content = "".join(lines[one.image] + "\n" for one in job.listed if one.image in lines)
+        with locked(job.target, wait=False):
+            if read_lines(job.target).keys() != job.done.keys():
+                raise Unavailable(f"{job.target} was changed by another process", "run it again to go on")
+            write_bytes(job.target, content.encode())
     return outcome
 
 

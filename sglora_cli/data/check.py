@@ -21,7 +21,7 @@ import numpy as np
 
 from sglora_cli.config import CheckConfig
 from sglora_cli.data import check_rules
-from sglora_cli.data.check_rules import KINDS, Common, Count, Kind, Problem
+from sglora_cli.data.check_rules import ISSUE_KINDS, CaptionCount, Common, DataIssue, IssueKind
 from sglora_cli.data.near_duplicates import hasher, near_pairs
 from sglora_cli.errors import BadFile, SgloraError, SgloraWarning, Unavailable, UnknownName
 from sglora_cli.files.images import read_image
@@ -79,7 +79,7 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Check:
+class DataCheck:
     """A data set that was checked."""
 
     dataset: str
@@ -88,12 +88,12 @@ class Check:
     """Name of the recipe it was checked against, if any."""
     config: CheckConfig
     tasks: tuple[Task, ...]
-    counts: Mapping[str, Mapping[str, Count]]
+    counts: Mapping[str, Mapping[str, CaptionCount]]
     """Task -> split -> counts."""
-    total: Count
+    total: CaptionCount
     """An image of several tasks counts once."""
     pictures: Mapping[Path, Picture]
-    problems: tuple[Problem, ...]
+    problems: tuple[DataIssue, ...]
     common: tuple[Common, ...]
     """Captions of several images, the most common first."""
     pairs: tuple[Pair, ...]
@@ -101,13 +101,13 @@ class Check:
     more_pairs: bool
     """Whether there are more than the MOST_PAIRS that are listed."""
 
-    def kinds(self) -> Iterator[tuple[str, Kind, int]]:
+    def kinds(self) -> Iterator[tuple[str, IssueKind, int]]:
         """What was found, with how often: key, the kind with its numbers filled in, count."""
         found = Counter(x.kind for x in self.problems) + Counter(x.kind for x in self.pairs)
-        for key, kind in KINDS.items():
+        for key, kind in ISSUE_KINDS.items():
             if found[key]:
                 title, why = (text.format_map(asdict(self.config)) for text in (kind.title, kind.why))
-                yield key, Kind(kind.level, title, why), found[key]
+                yield key, IssueKind(kind.level, title, why), found[key]
 
     def many(self, level: str) -> int:
         """How many errors or warnings."""
@@ -120,7 +120,9 @@ class Check:
         return f"{errors} error{'s' * (errors != 1)}, {least}{warnings} warning{'s' * (warnings != 1)}"
 
 
-def run(host: Host, dataset: str, root: Path, needs: Needs | None = None, config: CheckConfig | None = None) -> Check:
+def run(
+    host: Host, dataset: str, root: Path, needs: Needs | None = None, config: CheckConfig | None = None
+) -> DataCheck:
     """Check the data set in a folder, also for what a recipe needs of it.
 
     Without imagehash it warns, and looks for no near-identical images.
@@ -135,15 +137,18 @@ def run(host: Host, dataset: str, root: Path, needs: Needs | None = None, config
         raise BadFile(f"data set {dataset!r} finds no task in {root}")
     pictures = _pictures(tasks, root, hash_of)
     pairs = list(islice(_pairs(list(pictures.values()), config.distance), MOST_PAIRS + 1))
-    order = list(KINDS)
-    return Check(
+    order = list(ISSUE_KINDS)
+    return DataCheck(
         dataset=dataset,
         root=root,
         recipe=needs.recipe if needs else "",
         config=config,
         tasks=tasks,
-        counts={task.name: {split: Count.of_photos(photos) for split, photos in task.photos.items()} for task in tasks},
-        total=Count.of_photos({photo.path: photo for _, _, photo in check_rules.every_photo(tasks)}.values()),
+        counts={
+            task.name: {split: CaptionCount.of_photos(photos) for split, photos in task.photos.items()}
+            for task in tasks
+        },
+        total=CaptionCount.of_photos({photo.path: photo for _, _, photo in check_rules.every_photo(tasks)}.values()),
         pictures=pictures,
         problems=tuple(_problems(tasks, pictures, config, needs)),
         common=tuple(check_rules.common_captions(tasks)),
@@ -196,13 +201,13 @@ def _problems(
     pictures: Mapping[Path, Picture],
     config: CheckConfig,
     needs: Needs | None,
-) -> Iterator[Problem]:
+) -> Iterator[DataIssue]:
     for picture in pictures.values():
         task, split = picture.places[0]
         if picture.reason:
-            yield Problem("broken", task, split, picture.name, picture.reason)
+            yield DataIssue("broken", task, split, picture.name, picture.reason)
         elif min(picture.size) < config.pixels:
-            yield Problem("small", task, split, picture.name, "{} x {}".format(*picture.size))
+            yield DataIssue("small", task, split, picture.name, "{} x {}".format(*picture.size))
     yield from check_rules.caption_problems(tasks, lambda path: pictures[path].name, config.words)
     yield from check_rules.shared_problems(tasks)
     wanted = [task for role in needs.roles.values() for task in role] if needs else [task.name for task in tasks]
@@ -230,7 +235,7 @@ def _across(first: Picture, second: Picture) -> str:
     return "within" if same else "tasks"
 
 
-def error_of(check: Check) -> SgloraError | None:
+def error_of(check: DataCheck) -> SgloraError | None:
     """The error a check ends with, if it found one: BadFile for what is in the files, else UnknownName."""
     many = Counter(problem.kind for problem in check.problems)
     bad = [problem for problem in check.problems if problem.kind in ("broken", "empty")]
@@ -243,7 +248,7 @@ def error_of(check: Check) -> SgloraError | None:
     return None
 
 
-def facts(check: Check) -> dict[str, Any]:
+def facts(check: DataCheck) -> dict[str, Any]:
     """Everything about a check, for programs."""
     return {
         "dataset": check.dataset,
@@ -252,10 +257,10 @@ def facts(check: Check) -> dict[str, Any]:
         "config": asdict(check.config),
         "total": {"tasks": len(check.tasks), **check.total.facts()},
         "tasks": {task: {split: n.facts() for split, n in splits.items()} for task, splits in check.counts.items()},
-        "problems": [{"level": KINDS[problem.kind].level, **asdict(problem)} for problem in check.problems],
+        "problems": [{"level": ISSUE_KINDS[problem.kind].level, **asdict(problem)} for problem in check.problems],
         "common_captions": [asdict(common) for common in check.common],
         "pairs": [
-            {"level": KINDS[pair.kind].level, "kind": pair.kind, "distance": pair.distance}
+            {"level": ISSUE_KINDS[pair.kind].level, "kind": pair.kind, "distance": pair.distance}
             | {"images": [{"name": p.name, "places": p.places} for p in (pair.first, pair.second)]}
             for pair in check.pairs
         ],

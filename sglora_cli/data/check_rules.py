@@ -13,7 +13,7 @@ from sglora_cli.plugin.values import Photo, Task
 
 
 @dataclass(frozen=True)
-class Kind:
+class IssueKind:
     """A question, as the title of what it finds, and how grave that is."""
 
     level: str
@@ -22,31 +22,39 @@ class Kind:
     why: str
 
 
-KINDS: Mapping[str, Kind] = {
-    "broken": Kind("error", "images that do not decode", "Building a pack stops at the first."),
-    "empty": Kind("error", "captions without a word", "They describe every image equally badly."),
-    "absent": Kind("error", "tasks of the recipe that are not there", "Building this pack would stop."),
-    "small": Kind("warning", "images smaller than {pixels} pixels", "Little can be seen on them."),
-    "repeated": Kind("warning", "captions repeated within an image", "They weigh double in training."),
-    "shared": Kind(
+ISSUE_KINDS: Mapping[str, IssueKind] = {
+    "broken": IssueKind("error", "images that do not decode", "Building a pack stops at the first."),
+    "empty": IssueKind("error", "captions without a word", "They describe every image equally badly."),
+    "absent": IssueKind("error", "tasks of the recipe that are not there", "Building this pack would stop."),
+    "small": IssueKind("warning", "images smaller than {pixels} pixels", "Little can be seen on them."),
+    "repeated": IssueKind("warning", "captions repeated within an image", "They weigh double in training."),
+    "shared": IssueKind(
         "warning",
         "captions shared by images of one task and split",
         "In a batch or a ranking the other images count as wrong answers, although the caption fits them.",
     ),
-    "long": Kind("warning", "captions longer than {words} words", "Text encoders cut what is too long."),
-    "training": Kind("warning", "tasks with fewer than 2 training images", "Nothing can be told apart in training."),
-    "test": Kind("warning", "tasks with at most {k} test images", "Recall@{k} is 100 there, whatever the model."),
-    "batch": Kind("warning", "tasks smaller than the recipe's batch", "A step has fewer wrong answers to tell apart."),
-    "splits": Kind(
+    "long": IssueKind("warning", "captions longer than {words} words", "Text encoders cut what is too long."),
+    "training": IssueKind(
+        "warning", "tasks with fewer than 2 training images", "Nothing can be told apart in training."
+    ),
+    "test": IssueKind("warning", "tasks with at most {k} test images", "Recall@{k} is 100 there, whatever the model."),
+    "batch": IssueKind(
+        "warning", "tasks smaller than the recipe's batch", "A step has fewer wrong answers to tell apart."
+    ),
+    "splits": IssueKind(
         "warning", "near-identical images across splits", "What is measured may have been seen in training."
     ),
-    "tasks": Kind("warning", "near-identical images across tasks", "One image, two answers; unseen tasks are not."),
-    "within": Kind("warning", "near-identical images within a task and split", "They are each other's wrong answer."),
+    "tasks": IssueKind(
+        "warning", "near-identical images across tasks", "One image, two answers; unseen tasks are not."
+    ),
+    "within": IssueKind(
+        "warning", "near-identical images within a task and split", "They are each other's wrong answer."
+    ),
 }
 
 
 @dataclass(frozen=True)
-class Problem:
+class DataIssue:
     """One finding about an image, a caption or a task; empty is what does not apply."""
 
     kind: str
@@ -70,7 +78,7 @@ class Common:
 
 
 @dataclass(frozen=True)
-class Count:
+class CaptionCount:
     """How many images, how many captions they have, and how many an image."""
 
     images: int
@@ -83,12 +91,12 @@ class Count:
         return self.captions / self.images if self.images else 0.0
 
     @classmethod
-    def of_photos(cls, photos: Iterable[Photo]) -> Count:
+    def of_photos(cls, photos: Iterable[Photo]) -> CaptionCount:
         many = [len(photo.captions) for photo in photos]
         return cls(len(many), sum(many), min(many, default=0), max(many, default=0))
 
     @classmethod
-    def of(cls, counts: Iterable[Count]) -> Count:
+    def of(cls, counts: Iterable[CaptionCount]) -> CaptionCount:
         """Several counts together; those of no image say nothing about the fewest and most."""
         some = [count for count in counts if count.images]
         images, captions = sum(c.images for c in some), sum(c.captions for c in some)
@@ -116,7 +124,7 @@ def every_photo(tasks: Iterable[Task]) -> Iterator[tuple[Task, str, Photo]]:
     return ((task, split, photo) for task in tasks for split, photos in task.photos.items() for photo in photos)
 
 
-def caption_problems(tasks: Iterable[Task], name: Name, words: int) -> Iterator[Problem]:
+def caption_problems(tasks: Iterable[Task], name: Name, words: int) -> Iterator[DataIssue]:
     """Empty, repeated and long captions. An image of several tasks is looked at once, if its captions are the same."""
     seen = set()
     for task, split, photo in every_photo(tasks):
@@ -134,10 +142,10 @@ def caption_problems(tasks: Iterable[Task], name: Name, words: int) -> Iterator[
                 found.append(("long", f"{length} words: {caption}"))
         found += [("repeated", f"{len(same)} times: {same[0]}") for same in times.values() if len(same) > 1]
         for kind, text in found:
-            yield Problem(kind, task.name, split, name(photo.path), text)
+            yield DataIssue(kind, task.name, split, name(photo.path), text)
 
 
-def shared_problems(tasks: Iterable[Task]) -> Iterator[Problem]:
+def shared_problems(tasks: Iterable[Task]) -> Iterator[DataIssue]:
     """Captions that several images of one task and split have; the most common first. A class is to be shared."""
     images: dict[tuple[str, str, str], dict[Path, str]] = defaultdict(dict)
     for task, split, photo in every_photo(task for task in tasks if not task.classes):
@@ -147,7 +155,7 @@ def shared_problems(tasks: Iterable[Task]) -> Iterator[Problem]:
     # Only images of one split meet in a batch or in a ranking.
     found = [(len(paths), key, paths) for key, paths in images.items() if len(paths) > 1]
     for count, (task_name, split, _), paths in sorted(found, key=lambda item: (-item[0], item[1])):
-        yield Problem("shared", task_name, split, text=f"{count} images: {next(iter(paths.values()))}")
+        yield DataIssue("shared", task_name, split, text=f"{count} images: {next(iter(paths.values()))}")
 
 
 def common_captions(tasks: Iterable[Task]) -> list[Common]:
@@ -165,22 +173,22 @@ def common_captions(tasks: Iterable[Task]) -> list[Common]:
     return sorted(found, key=lambda common: (-common.images, common.caption))
 
 
-def size_problems(tasks: Iterable[Task], config: CheckConfig, batch: int = 0) -> Iterator[Problem]:
+def size_problems(tasks: Iterable[Task], config: CheckConfig, batch: int = 0) -> Iterator[DataIssue]:
     """Tasks that are too small to learn from or to measure; `batch` is the recipe's, 0 without one."""
     for task in tasks:
         training, test = (len(task.photos.get(split, ())) for split in ("train", "test"))
         if training < 2:
-            yield Problem("training", task.name, "train", text=f"{training} image(s)")
+            yield DataIssue("training", task.name, "train", text=f"{training} image(s)")
         if test <= (0 if task.classes else config.k):
-            yield Problem("test", task.name, "test", text=f"{test} image(s)")
+            yield DataIssue("test", task.name, "test", text=f"{test} image(s)")
         if 2 <= training < batch:
-            yield Problem("batch", task.name, "train", text=f"{training} image(s), batch {batch}")
+            yield DataIssue("batch", task.name, "train", text=f"{training} image(s), batch {batch}")
 
 
-def absent_problems(wanted: Mapping[str, Sequence[str]], known: Iterable[str]) -> Iterator[Problem]:
+def absent_problems(wanted: Mapping[str, Sequence[str]], known: Iterable[str]) -> Iterator[DataIssue]:
     """Tasks that a recipe names (role -> names) and the data set lacks, each with the closest name it has."""
     names = sorted(known)
     for role, tasks in wanted.items():
         for task in tasks:
             if task not in names:
-                yield Problem("absent", task, text=f"{role}; {UnknownName.of('task', task, names).hint}")
+                yield DataIssue("absent", task, text=f"{role}; {UnknownName.of('task', task, names).hint}")

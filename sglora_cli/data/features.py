@@ -85,7 +85,7 @@ class Features:
         if self.classes:
             return class_heads(model, self.classes, self.prompts)
         captions = [caption for photo in self.photos for caption in photo.captions]
-        return model.encode_text([turned(caption) for caption in captions] if self.mirrored else captions)
+        return model.encode_text([mirrored_caption(caption) for caption in captions] if self.mirrored else captions)
 
     def stored(self, model: Model) -> StoredTask:
         """The features on disk, computed if they are not there. Raises BadFile if a photo cannot be decoded."""
@@ -173,10 +173,10 @@ class StoredTask:
 _SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "LEFT": "RIGHT", "RIGHT": "LEFT"}
 
 
-def turned(caption: str) -> str:
+def mirrored_caption(caption: str) -> str:
     """What a caption says of its photo mirrored.
 
-    >>> turned("A dog on the left of a right-handed man")
+    >>> mirrored_caption("A dog on the left of a right-handed man")
     'A dog on the right of a left-handed man'
     """
     return re.sub(rf"\b(?:{'|'.join(_SIDES)})\b", lambda found: _SIDES[found[0]], caption)

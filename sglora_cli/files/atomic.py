@@ -90,7 +90,7 @@ def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
 
 def put_folder(folder: Path, target: Path) -> None:
     """Move a finished folder to its place. What was there leaves in the same moment, where the system can exchange
-    two names (Linux); elsewhere just before, and `settle` brings it back if a kill comes between."""
+    two names (Linux); elsewhere just before, and `recover` brings it back if a kill comes between."""
     old = _old(target)
     try:
         sync_tree(folder)
@@ -113,7 +113,7 @@ def put_folder(folder: Path, target: Path) -> None:
         raise unwritable(f"cannot put {target.name!r} into {target.parent}", error) from error
 
 
-def settle(target: Path) -> None:
+def recover(target: Path) -> None:
     """Undo or complete what a kill interrupted in `put_folder`. Only for who holds the target's lock."""
     old = _old(target)
     with suppress(OSError):
@@ -136,7 +136,7 @@ def put_file(draft: Path, target: Path) -> None:
 def drop_folder(folder: Path) -> None:
     """Remove a folder. It leaves its name first and is emptied then: nobody meets half of it."""
     try:
-        settle(folder)
+        recover(folder)
         os.replace(folder, gone := _draft_name(folder))
         sync_folder(folder.parent)
     except OSError as error:

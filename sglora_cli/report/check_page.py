@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sglora_cli.data.check import Check, Pair
-from sglora_cli.data.check_rules import Count, Kind
+from sglora_cli.data.check import DataCheck, Pair
+from sglora_cli.data.check_rules import CaptionCount, IssueKind
 from sglora_cli.plugin.values import Photo, Task
 from sglora_cli.report.page_parts import Pictures, definitions, numbers, page
 from sglora_cli.report.page_parts import text as _t
@@ -52,7 +52,7 @@ cropped copies are not found, and dark shapes on a plain ground can be found in 
 Made by <code>sglora data check</code>."""
 
 
-def check_page(check: Check) -> str:
+def check_page(check: DataCheck) -> str:
     """The whole page, at most 240 samples and 60 pairs. Raises BadFile if an image has gone since the check."""
     pictures = Pictures({picture.name: picture.path for picture in check.pictures.values()}, _PIXELS)
     body = [_header(check), _findings(check), _pairs(check, pictures), _common(check)]
@@ -61,7 +61,7 @@ def check_page(check: Check) -> str:
     return page(f"Data set {check.root.resolve().name}", _STYLE, "\n".join(body), footer)
 
 
-def _header(check: Check) -> str:
+def _header(check: DataCheck) -> str:
     total = check.total
     facts = [
         (check.many("error"), "errors"),
@@ -92,12 +92,12 @@ def _folded(rows: Sequence[Sequence[str]]) -> str:
     return _table(rows[:_ROWS]) + more + _rest(len(rows) - _ROWS - _HIDDEN)
 
 
-def _counts(check: Check) -> str:
+def _counts(check: DataCheck) -> str:
     splits = list(dict.fromkeys(split for counts in check.counts.values() for split in counts))
     rows = []
     for task, counts in check.counts.items():
         images = [counts[split].images if split in counts else 0 for split in splits]
-        together = Count.of(counts.values())
+        together = CaptionCount.of(counts.values())
         mean = f"{together.fewest} / {together.mean:.1f} / {together.most}"
         spread = str(together.most) if together.fewest == together.most else mean
         rows.append([_t(task), *(f'<span class="number">{n}</span>' for n in (*images, together.captions, spread))])
@@ -105,7 +105,7 @@ def _counts(check: Check) -> str:
     return f"<h2>Tasks</h2>\n{_table(rows, head, 'counts')}"
 
 
-def _findings(check: Check) -> str:
+def _findings(check: DataCheck) -> str:
     parts = []
     for key, kind, count in check.kinds():
         rows = [[_t(p.where), _t(p.text)] for p in check.problems if p.kind == key]
@@ -114,7 +114,7 @@ def _findings(check: Check) -> str:
     return f"<h2>Findings</h2>\n{''.join(parts) or '<p>None in captions, sizes and files.</p>'}"
 
 
-def _title(kind: Kind, count: int) -> str:
+def _title(kind: IssueKind, count: int) -> str:
     level = f'<span class="{kind.level}">{kind.level}</span>'
     return f'<h3>{level}: {_t(kind.title)}: {count}</h3>\n<p class="why">{_t(kind.why)}</p>\n'
 
@@ -123,14 +123,14 @@ def _rest(more: int) -> str:
     return f'\n<p class="why">... and {more} more: see --json.</p>' if more > 0 else ""
 
 
-def _common(check: Check) -> str:
+def _common(check: DataCheck) -> str:
     if not check.common:
         return ""
     rows = [[f"{c.images} images, {c.tasks} task{'s' * (c.tasks != 1)}", _t(c.caption)] for c in check.common]
     return f"<h2>Most common captions</h2>\n{_folded(rows)}"
 
 
-def _pairs(check: Check, pictures: Pictures) -> str:
+def _pairs(check: DataCheck, pictures: Pictures) -> str:
     parts = []
     for key, kind, count in check.kinds():
         pairs = [pair for pair in check.pairs if pair.kind == key]
@@ -153,7 +153,7 @@ def _figure(source: str, title: str, words: str) -> str:
     return f'<figure><img src="{source}" alt=""><figcaption>{strong}{_t(words)}</figcaption></figure>'
 
 
-def _sheet(check: Check, pictures: Pictures) -> str:
+def _sheet(check: DataCheck, pictures: Pictures) -> str:
     each = max(1, min(_SAMPLES, _SHEET // len(check.tasks)))
     parts = []
     for task in check.tasks[:_SHEET]:
@@ -168,7 +168,7 @@ def _sheet(check: Check, pictures: Pictures) -> str:
     return f'<h2>Samples</h2>\n<div class="sheet">\n{"".join(parts)}\n</div>{rest}'
 
 
-def _samples(check: Check, task: Task, count: int) -> Iterator[Photo]:
+def _samples(check: DataCheck, task: Task, count: int) -> Iterator[Photo]:
     """At most `count` photos that can be read, spread evenly over a task's photos."""
     every = [photo for photos in task.photos.values() for photo in photos]
     photos = [photo for photo in every if check.pictures[photo.path].hash is not None]

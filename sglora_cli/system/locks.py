@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sglora_cli.errors import Unavailable, unwritable
-from sglora_cli.files.atomic import drop_all_drafts, drop_drafts, settle
+from sglora_cli.files.atomic import drop_all_drafts, drop_drafts, recover
 from sglora_cli.system.paths import built_folder, cache_folder
 from sglora_cli.system.progress import remark
 
@@ -47,10 +47,10 @@ def locked(path: Path, wait: bool = True, place: Path | None = None) -> Iterator
 
 @contextmanager
 def pack_lock(folder: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a pack's folder, to put, replace or remove it; what a killed process left there is settled."""
+    """Hold the lock of a pack's folder, to put, replace or remove it; what a killed process left there is recovered."""
     key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
     with locked(folder, wait, cache_folder() / "locks" / f"{key}.lock"):
-        settle(folder)
+        recover(folder)
         if folder.parent == built_folder():
             drop_all_drafts(folder.parent)
         yield

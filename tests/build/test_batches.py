@@ -6,7 +6,7 @@ import pytest
 import torch
 from thirdparty.sglora_tiny import TinyModel
 
-from sglora_cli.build.batches import Batches, hidden
+from sglora_cli.build.batches import Batches, drop_tokens
 from sglora_cli.build.training import JointTraining, OwnTraining, train_tasks
 from sglora_cli.config import TrainConfig
 from sglora_cli.data.features import task_tensors
@@ -17,7 +17,7 @@ from sglora_cli.plugin.values import Photo, TaskTensors
 
 class Hiding(TinyModel):
     def hide(self, stem, share, dice):
-        return hidden(stem, share, 1, dice)
+        return drop_tokens(stem, share, 1, dice)
 
 
 MODEL = Hiding()
@@ -37,13 +37,13 @@ def task(name: str, photos: int) -> TaskTensors:
 
 def test_of_every_photo_other_tokens_are_hidden_and_the_prefix_stays():
     stem = torch.arange(20 * 9).reshape(20, 9, 1).expand(20, 9, 3).float()
-    found = hidden(stem, 0.5, 1, torch.Generator().manual_seed(0))
+    found = drop_tokens(stem, 0.5, 1, torch.Generator().manual_seed(0))
     assert found.shape == (20, 5, 3)
     assert torch.equal(found[:, 0], stem[:, 0])
     rows = [{int(token) for token in photo[:, 0]} for photo in found]
     assert all(len(row) == 5 and row <= set(range(9 * n, 9 * n + 9)) for n, row in enumerate(rows))
     assert len({frozenset(token - 9 * n for token in row) for n, row in enumerate(rows)}) > 10
-    assert hidden(stem, 0.9, 8, torch.Generator()).shape == (20, 9, 3)  # the last token is never hidden
+    assert drop_tokens(stem, 0.9, 8, torch.Generator()).shape == (20, 9, 3)  # the last token is never hidden
 
 
 def test_a_share_of_the_photos_is_shown_mirrored_with_their_own_texts():

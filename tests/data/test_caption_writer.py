@@ -7,7 +7,7 @@ from trees import captioned
 
 from sglora_cli.config import CaptionConfig
 from sglora_cli.data.caption_text import DEMONSTRATIONS, cleaned, prompt_of
-from sglora_cli.data.caption_writer import planned, seed_of, write_captions
+from sglora_cli.data.caption_writer import caption_job, seed_of, write_captions
 from sglora_cli.errors import PluginError
 from sglora_cli.plugin.host import Host
 
@@ -25,8 +25,8 @@ class Script:
 
 def told(album, *answers, **config):
     model = Script(*answers)
-    plan = planned(Host.load(), "folder", album)
-    return model, write_captions(plan, model, CaptionConfig(**config), DEMONSTRATIONS)
+    job = caption_job(Host.load(), "folder", album)
+    return model, write_captions(job, model, CaptionConfig(**config), DEMONSTRATIONS)
 
 
 def test_refused_texts_are_asked_for_again_with_another_seed(album):
@@ -55,7 +55,7 @@ def test_a_captioner_that_breaks_its_word_is_named(album, answer):
     model = Script()
     model.write = lambda *_: answer
     with pytest.raises(PluginError, match="captioner"):
-        write_captions(planned(Host.load(), "folder", album), model, CaptionConfig(captions=2), ())
+        write_captions(caption_job(Host.load(), "folder", album), model, CaptionConfig(captions=2), ())
 
 
 def test_a_captioner_that_fails_leaves_what_it_wrote(album):
@@ -63,7 +63,7 @@ def test_a_captioner_that_fails_leaves_what_it_wrote(album):
     good = model.write
     model.write = lambda *args: good(*args) if len(model.asked) < 3 else 1 / 0
     with pytest.raises(PluginError, match=r"failed on .*: ZeroDivisionError: division by zero"):
-        write_captions(planned(Host.load(), "folder", album), model, CaptionConfig(), ())
+        write_captions(caption_job(Host.load(), "folder", album), model, CaptionConfig(), ())
     assert len(captioned(album)) == 3
 
 
@@ -71,7 +71,7 @@ def test_a_run_that_wrote_nothing_leaves_no_file(album):
     model = Script()
     model.write = lambda *_: 1 / 0
     with pytest.raises(PluginError):
-        write_captions(planned(Host.load(), "folder", album), model, CaptionConfig(), ())
+        write_captions(caption_job(Host.load(), "folder", album), model, CaptionConfig(), ())
     assert not (album / "captions.jsonl").exists()
 
 

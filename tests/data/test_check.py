@@ -16,7 +16,7 @@ from speckles import speckles
 from sglora_cli.config import CheckConfig
 from sglora_cli.data import check as check_module
 from sglora_cli.data import check_rules
-from sglora_cli.data.check_rules import Common, Count, Problem
+from sglora_cli.data.check_rules import CaptionCount, Common, DataIssue
 from sglora_cli.data.near_duplicates import hasher, near_pairs
 from sglora_cli.errors import Mismatch
 from sglora_cli.pack.recipe import source_of
@@ -91,16 +91,18 @@ DOG = task("dog", train=[("e", ["A cat", "blue", "blue", "blue"])], test=[("a", 
 def test_captions_are_found_empty_repeated_and_long():
     found = list(check_rules.caption_problems([CAT, DOG], str, words=3))
     assert found == [
-        Problem("repeated", "cat", "train", "a", "2 times: A cat"),
-        Problem("empty", "cat", "train", "b", "caption 2 of 2 is ' '"),
-        Problem("empty", "cat", "train", "c", "it has no caption"),
-        Problem("long", "cat", "test", "d", "4 words: one two three four"),
-        Problem("repeated", "dog", "train", "e", "3 times: blue"),
+        DataIssue("repeated", "cat", "train", "a", "2 times: A cat"),
+        DataIssue("empty", "cat", "train", "b", "caption 2 of 2 is ' '"),
+        DataIssue("empty", "cat", "train", "c", "it has no caption"),
+        DataIssue("long", "cat", "test", "d", "4 words: one two three four"),
+        DataIssue("repeated", "dog", "train", "e", "3 times: blue"),
     ]  # image a is in two tasks and named once
 
 
 def test_shared_captions_are_those_of_several_images_of_one_task_and_split():
-    assert list(check_rules.shared_problems([CAT, DOG])) == [Problem("shared", "cat", "train", text="2 images: A cat")]
+    assert list(check_rules.shared_problems([CAT, DOG])) == [
+        DataIssue("shared", "cat", "train", text="2 images: A cat")
+    ]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -137,23 +139,23 @@ def test_the_most_common_caption_comes_first():
 def test_tasks_are_too_small_to_train_or_to_measure():
     config = CheckConfig(k=1)
     assert list(check_rules.size_problems([CAT, DOG], config, batch=4)) == [
-        Problem("test", "cat", "test", text="1 image(s)"),
-        Problem("batch", "cat", "train", text="3 image(s), batch 4"),
-        Problem("training", "dog", "train", text="1 image(s)"),
-        Problem("test", "dog", "test", text="1 image(s)"),
+        DataIssue("test", "cat", "test", text="1 image(s)"),
+        DataIssue("batch", "cat", "train", text="3 image(s), batch 4"),
+        DataIssue("training", "dog", "train", text="1 image(s)"),
+        DataIssue("test", "dog", "test", text="1 image(s)"),
     ]
     assert list(check_rules.size_problems([task("none")], CheckConfig())) == [
-        Problem("training", "none", "train", text="0 image(s)"),
-        Problem("test", "none", "test", text="0 image(s)"),
+        DataIssue("training", "none", "train", text="0 image(s)"),
+        DataIssue("test", "none", "test", text="0 image(s)"),
     ]
 
 
 def test_counts_of_several_splits_are_put_together():
-    counts = [Count.of_photos(photos) for photos in CAT.photos.values()]
-    assert counts == [Count(3, 5, 0, 3), Count(1, 2, 2, 2)]
-    assert Count.of([*counts, Count.of_photos([])]) == Count(4, 7, 0, 3)
-    assert Count.of(counts).mean == 7 / 4
-    assert Count.of([]).facts() == {"images": 0, "captions": 0, "fewest": 0, "most": 0, "mean": 0.0}
+    counts = [CaptionCount.of_photos(photos) for photos in CAT.photos.values()]
+    assert counts == [CaptionCount(3, 5, 0, 3), CaptionCount(1, 2, 2, 2)]
+    assert CaptionCount.of([*counts, CaptionCount.of_photos([])]) == CaptionCount(4, 7, 0, 3)
+    assert CaptionCount.of(counts).mean == 7 / 4
+    assert CaptionCount.of([]).facts() == {"images": 0, "captions": 0, "fewest": 0, "most": 0, "mean": 0.0}
 
 
 class Listed:
@@ -168,7 +170,7 @@ class Listed:
         return list(self._tasks)
 
 
-def checked(root: Path, *tasks: Task, **config: int) -> check_module.Check:
+def checked(root: Path, *tasks: Task, **config: int) -> check_module.DataCheck:
     host = Host()
     host.datasets.add("here", "listed", Listed(*tasks))
     return check_module.run(host, "listed", root, config=CheckConfig(**config))
@@ -207,7 +209,7 @@ def test_a_pair_is_named_after_what_it_lies_across(tmp_path, files, first, secon
 def test_an_image_of_several_tasks_counts_once_and_is_no_leak_in_one_split(tmp_path, files):
     both = [(files["a"], ["x"]), (files["b"], ["y", "z"])]
     check = checked(tmp_path, task("cat", train=both), task("dog", train=both))
-    assert check.total == Count(2, 3, 1, 2)
+    assert check.total == CaptionCount(2, 3, 1, 2)
     assert check.pairs == ()
     check = checked(tmp_path, task("cat", train=both), task("dog", test=both[:1]))
     assert [(p.kind, p.first.name, p.second.name, p.distance) for p in check.pairs] == [("splits", "a.png", "a.png", 0)]

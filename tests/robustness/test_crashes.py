@@ -18,7 +18,7 @@ import torch
 
 from sglora_cli.errors import Unavailable
 from sglora_cli.files import atomic
-from sglora_cli.files.atomic import drop_drafts, put_folder, scratch_folder, settle, write_bytes, writing
+from sglora_cli.files.atomic import drop_drafts, put_folder, recover, scratch_folder, write_bytes, writing
 from sglora_cli.generate.session import Session
 from sglora_cli.pack.library import Library
 from sglora_cli.pack.pack import Pack
@@ -94,7 +94,7 @@ def test_a_folder_is_replaced_whole_wherever_the_process_is_killed(tmp_path, mon
         shutil.rmtree(tmp_path / "x", ignore_errors=True)
         folder_of(target, "old")
         dead = killed(tmp_path, change, replace)
-        settle(target)
+        recover(target)
         assert content(target) in (old, new)
         drop_drafts(target)
         assert os.listdir(tmp_path / "x") == ["pack"]

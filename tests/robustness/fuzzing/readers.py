@@ -24,7 +24,7 @@ from sglora_cli.cli.main import main
 from sglora_cli.config import CaptionConfig
 from sglora_cli.data import caption_file, encode
 from sglora_cli.data import description as description_module
-from sglora_cli.data.caption_writer import Plan, take_captions
+from sglora_cli.data.caption_writer import CaptionJob, take_captions
 from sglora_cli.files import images, tensors
 from sglora_cli.files.tensor_rows import TensorRows
 from sglora_cli.files.tensors import Checkpoint
@@ -197,8 +197,8 @@ def captions_elsewhere(folder: Path) -> None:
                 caption_file.read_lines(path)
             finally:
                 caption_file.mend(path)
-        plan = Plan("folder", folder, folder / "made.jsonl", listed, {})
-        take_captions(plan, path, CaptionConfig(), dry=True)
+        job = CaptionJob("folder", folder, folder / "made.jsonl", listed, {})
+        take_captions(job, path, CaptionConfig(), dry=True)
 
 
 def archive(name: str) -> Callable[[Path], None]:

@@ -17,7 +17,7 @@ from sglora_cli.plugin.contracts import ChecksText
 from sglora_cli.system import settings
 
 if TYPE_CHECKING:
-    from sglora_cli.data.caption_writer import Outcome, Plan
+    from sglora_cli.data.caption_writer import CaptionJob, Outcome
 
 
 _WIDTH = 110  # characters of a problem that are shown
@@ -80,14 +80,14 @@ def caption(
         raise UsageError("--limit does not go with --from", "a file is taken whole")
     progress.be_quiet(as_json)
     root = path or settings.data_root(None, settings.load().data, "--path") / dataset
-    plan = caption_writer.planned(app.host, dataset, root, output, hide_table=bool(source))
+    job = caption_writer.caption_job(app.host, dataset, root, output, hide_table=bool(source))
     if source:
-        outcome = caption_writer.take_captions(plan, source, config, force, dry_run)
+        outcome = caption_writer.take_captions(job, source, config, force, dry_run)
     else:
         write = _writer(app, captioner, demonstrations, backbone, runtime)
         if dry_run:
-            return _print_plan(plan, limit, as_json)
-        outcome = write(plan, config, limit)
+            return _print_plan(job, limit, as_json)
+        outcome = write(job, config, limit)
     print_json(outcome.facts()) if as_json else _print_outcome(outcome)
     if error := caption_writer.error_of(outcome):
         raise error
@@ -96,7 +96,7 @@ def caption(
 
 def _writer(
     app: App, captioner: str, demonstrations: Path | None, backbone: str, runtime: RuntimeConfig
-) -> Callable[[Plan, CaptionConfig, int], Outcome]:
+) -> Callable[[CaptionJob, CaptionConfig, int], Outcome]:
     """Captions by a captioner. Names and files are checked now, models are loaded when there is something to do."""
     from sglora_cli.data import caption_text, caption_writer
 
@@ -104,47 +104,47 @@ def _writer(
     reader = app.host.backbones[backbone] if backbone else None
     examples = caption_text.read_demonstrations(demonstrations) if demonstrations else caption_text.DEMONSTRATIONS
 
-    def write(plan: Plan, config: CaptionConfig, limit: int) -> Outcome:
-        if not plan.waiting(limit):
-            return caption_writer.Outcome(plan)
+    def write(job: CaptionJob, config: CaptionConfig, limit: int) -> Outcome:
+        if not job.waiting(limit):
+            return caption_writer.Outcome(job)
         text_model = reader.load(settings.runtime(RuntimeConfig(), backbone)) if reader else None
         model = plugin.load(settings.runtime(runtime, captioner))
         check_text = text_model.check_text if isinstance(text_model, ChecksText) else None
         by = caption_writer.signature(captioner, runtime.weights, config, examples)
-        return caption_writer.write_captions(plan, model, config, examples, limit, check_text, by)
+        return caption_writer.write_captions(job, model, config, examples, limit, check_text, by)
 
     return write
 
 
-def _print_plan(plan: Plan, limit: int, as_json: bool) -> None:
+def _print_plan(job: CaptionJob, limit: int, as_json: bool) -> None:
     from sglora_cli.data import caption_writer
 
-    waiting = plan.waiting(limit)
+    waiting = job.waiting(limit)
     if as_json:
-        facts = caption_writer.about(plan) | {"waiting": len(plan.waiting()), "now": len(waiting)}
+        facts = caption_writer.about(job) | {"waiting": len(job.waiting()), "now": len(waiting)}
         print_json(facts)
         return
-    click.echo(f"output     {plan.target}")
-    click.echo(f"images     {len(plan.listed)}, {len(plan.done)} captioned before, {len(waiting)} to caption now")
+    click.echo(f"output     {job.target}")
+    click.echo(f"images     {len(job.listed)}, {len(job.done)} captioned before, {len(waiting)} to caption now")
     tasks = Counter(task for one in waiting for task in one.tasks)  # an image of several counts in each
     print_rows(("task", "images"), [["  " + printable(task), str(count)] for task, count in sorted(tasks.items())])
 
 
 def _print_outcome(outcome: Outcome) -> None:
     from sglora_cli.data.caption_text import REASONS
-    from sglora_cli.data.caption_writer import KINDS
+    from sglora_cli.data.caption_writer import CAPTION_ISSUES
 
-    plan = outcome.plan
-    click.echo(f"output     {plan.target}")
+    job = outcome.job
+    click.echo(f"output     {job.target}")
     click.echo(
-        f"images     {len(plan.listed)}, {len(plan.done)} captioned before, {outcome.written} now, {outcome.left} left"
+        f"images     {len(job.listed)}, {len(job.done)} captioned before, {outcome.written} now, {outcome.left} left"
     )
     mean = f", {outcome.captions / outcome.written:.1f} an image" if outcome.written else ""
     click.echo(f"captions   {outcome.captions} written{mean}")
     if outcome.refused:
         reasons = ", ".join(f"{outcome.refused[key]} {text}" for key, text in REASONS.items() if outcome.refused[key])
         click.echo(f"refused    {outcome.refused.total()} texts: {reasons}")
-    for kind, title in KINDS.items():
+    for kind, title in CAPTION_ISSUES.items():
         found = [one for one in outcome.problems if one.kind == kind]
         if found:
             say(f"warning: {title}: {len(found)}")

@@ -10,11 +10,11 @@ import click
 from sglora_cli.cli.options import App, check_page_name
 from sglora_cli.cli.output import print_json, print_rows, printable, say
 from sglora_cli.config import CheckConfig, options_of
-from sglora_cli.data.check_rules import Count
+from sglora_cli.data.check_rules import CaptionCount
 from sglora_cli.system import settings
 
 if TYPE_CHECKING:
-    from sglora_cli.data.check import Check, Needs
+    from sglora_cli.data.check import DataCheck, Needs
 
 
 _WIDTH = 110  # characters of a caption or reason that are shown
@@ -83,23 +83,23 @@ def _needs(app: App, recipe: str, dataset: str, root: Path) -> Needs:
     return Needs(content.name, source_of(content, dataset, root).roles, content.train.batch)
 
 
-def _print_counts(found: Check) -> None:
+def _print_counts(found: DataCheck) -> None:
     splits = list(dict.fromkeys(split for counts in found.counts.values() for split in counts))
     rows = []
     classes = {task.name: len(task.classes) for task in found.tasks}
     for task, counts in found.counts.items():
         images = [f"{counts[split].images if split in counts else 0} {split}" for split in splits]
-        about = (f"{classes[task]} classes", "") if classes[task] else _captions(Count.of(counts.values()))
+        about = (f"{classes[task]} classes", "") if classes[task] else _captions(CaptionCount.of(counts.values()))
         rows.append([printable(task), *images, *about])
     print_rows(("task", *splits, "captions", "fewest / mean / most"), rows)
     click.echo(", ".join([f"{len(found.tasks)} tasks", f"{found.total.images} images", *_captions(found.total)]))
 
 
-def _captions(count: Count) -> tuple[str, str]:
+def _captions(count: CaptionCount) -> tuple[str, str]:
     return f"{count.captions} captions", f"{count.fewest} / {count.mean:.1f} / {count.most} an image"
 
 
-def _print_findings(found: Check, top: int) -> None:
+def _print_findings(found: DataCheck, top: int) -> None:
     for key, kind, count in found.kinds():
         click.echo(f"{kind.level}: {kind.title}: {count}")
         rows = [(problem.where, _short(problem.text)) for problem in found.problems if problem.kind == key]

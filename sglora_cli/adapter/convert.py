@@ -47,7 +47,7 @@ def import_adapter(
     recognise(thing)  # a file that is none is refused before weights are loaded
     stated = provenance(thing).get("backbone")
     backbone = backbone or (stated if isinstance(stated, str) else settings.load().backbone)
-    model = host.backbones[backbone].load(settings.exact(settings.runtime(runtime, backbone)))
+    model = host.backbones[backbone].load(settings.runtime(runtime, backbone, exact=True))
     loose = read_adapter(thing, model, alpha=alpha, rank=rank, visual_only=visual_only)
     layout = loose.layout(model.sites, rank)
     flat_P, error = loose.fitted(layout)

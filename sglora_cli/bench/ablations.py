@@ -22,8 +22,8 @@ from sglora_cli.data.encode import check_text, image_embeddings, mean_direction
 from sglora_cli.errors import BadFile, Unavailable, UsageError
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.text import read_json
-from sglora_cli.generate.session import Session
 from sglora_cli.lora.prior import Prior, best_of, prior
+from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack, UnseenTask
 from sglora_cli.plugin.contracts import Fitted, Model
 from sglora_cli.plugin.host import Host
@@ -107,18 +107,18 @@ def _by_condition(pack: Pack, embeddings: Mapping[str, Tensor]) -> list[Variant]
     return [Variant("textual", config, own=True), visual]
 
 
-def _looks(session: Session, tasks: Sequence[UnseenTask]) -> dict[str, Tensor]:
+def _looks(loaded: LoadedPack, tasks: Sequence[UnseenTask]) -> dict[str, Tensor]:
     """The mean visual embedding (D,) of each task's training photos, by its key. Raises Unavailable where the pack
     lacks that of its experts, or there are no photos."""
-    if not session.pack.has_visual:
-        message = f"pack {session.pack.name!r} was built before packs kept what their experts look like"
+    if not loaded.pack.has_visual:
+        message = f"pack {loaded.pack.name!r} was built before packs kept what their experts look like"
         raise Unavailable(message, "build it again: sglora pack build RECIPE --data DIR")
     found = {}
     for task in tasks:
         if task.training is None:
             message = "ablation-condition looks at training photos of the unseen tasks, which no pack carries"
             raise Unavailable(message, "name the folder of the photos: --data DIR")
-        image_ND = image_embeddings(session.model, task.training().stem_N)
+        image_ND = image_embeddings(loaded.model, task.training().stem_N)
         found[f"{task.dataset}/{task.name}"] = mean_direction([1.0] * len(image_ND), image_ND)
     return found
 
@@ -173,7 +173,7 @@ def varied(
 
 
 def plan_of_ablation(
-    session: Session,
+    loaded: LoadedPack,
     tasks: Sequence[UnseenTask],
     table: str,
     wanted: str,
@@ -186,14 +186,14 @@ def plan_of_ablation(
     """
     if (table == "ablation-description") != (sentences is not None):
         raise UsageError("--table ablation-description and --sentences FILE go together", "name both, or neither")
-    host, pack = session.host, session.pack
+    host, pack = loaded.host, loaded.pack
     described = read_sentences(sentences, tasks) if sentences else {}
     looks = table == "ablation-condition"
-    embeddings = _looks(session, tasks) if looks else _embedded(session.model, described)
+    embeddings = _looks(loaded, tasks) if looks else _embedded(loaded.model, described)
     variants = _variants(table, pack, embeddings)
     labels = _concerned(host, pack, table, wanted)
     levels = methods(host, pack, ",".join([ORACLE] * all(t.oracle_P is not None for t in tasks) + [ZERO]))
-    base = plan(session, tasks, levels, config)
+    base = plan(loaded, tasks, levels, config)
     own = next(variant.mark for variant in variants if variant.own)
     names = {f"{name}@{v.mark}": f"{label} ({_words(v.mark)})" for name, label in labels.items() for v in variants}
     references = {m: f"{m.rpartition('@')[0]}@{own}" for m in names if m.rpartition("@")[2] != own}
@@ -204,7 +204,7 @@ def plan_of_ablation(
     return replace(
         base,
         names={**levels, **names},
-        make=_maker(session, tasks, list(labels), variants, base.make, config),
+        make=_maker(loaded, tasks, list(labels), variants, base.make, config),
         against=OWN,
         references=references,
         notes=[note, *_of_table(table)],
@@ -243,17 +243,17 @@ def _concerned(host: Host, pack: Pack, table: str, wanted: str) -> dict[str, str
 
 
 def _maker(
-    session: Session,
+    loaded: LoadedPack,
     tasks: Sequence[UnseenTask],
     names: Sequence[str],
     variants: Sequence[Variant],
     levels: Maker,
     config: BenchConfig,
 ) -> Maker:
-    host, pack = session.host, session.pack
-    fitted = {name: pack.fitted(host.generators[name]) for name in names}
+    host, pack = loaded.host, loaded.pack
+    fitted = {name: loaded.fitted(name) for name in names}
     keys = [f"{t.dataset}/{t.name}" for t in tasks]
-    embedding_of = dict(zip(keys, session.model.encode_text([t.description for t in tasks]), strict=True))
+    embedding_of = dict(zip(keys, loaded.model.encode_text([t.description for t in tasks]), strict=True))
 
     def make(task: UnseenTask) -> list[Candidate]:
         key = f"{task.dataset}/{task.name}"

@@ -19,9 +19,9 @@ from sglora_cli.config import BenchConfig
 from sglora_cli.data.encode import image_embeddings
 from sglora_cli.errors import PluginError, Unavailable, UnknownName
 from sglora_cli.files.hashes import content_hash
-from sglora_cli.generate.session import Session
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import Prior
+from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack, UnseenTask
 from sglora_cli.plugin.contracts import Evidence, Fitted, Generator, Model, UsesEvidence
 from sglora_cli.plugin.host import Host
@@ -90,15 +90,15 @@ def methods(host: Host, pack: Pack, wanted: str, oracle: bool = True, without: C
     return {n: "Oracle" if n == ORACLE else usable[n].label for n in names}
 
 
-def plan(session: Session, tasks: Sequence[UnseenTask], names: Mapping[str, str], config: BenchConfig) -> Plan:
+def plan(loaded: LoadedPack, tasks: Sequence[UnseenTask], names: Mapping[str, str], config: BenchConfig) -> Plan:
     """Measure a pack's methods."""
-    pack, host = session.pack, session.host
-    fitted = {n: pack.fitted(host.generators[n]) for n in names if n != ORACLE}
-    embeddings_TD = session.model.encode_text([task.description for task in tasks])
+    pack, host = loaded.pack, loaded.host
+    fitted = {n: loaded.fitted(n) for n in names if n != ORACLE}
+    embeddings_TD = loaded.model.encode_text([task.description for task in tasks])
     embedding_of = {f"{t.dataset}/{t.name}": d for t, d in zip(tasks, embeddings_TD, strict=True)}
 
     def make(task: UnseenTask) -> list[Candidate]:
-        prior, witness = pack.prior(embedding_of[f"{task.dataset}/{task.name}"]), Witness(session.model, pack, task)
+        prior, witness = pack.prior(embedding_of[f"{task.dataset}/{task.name}"]), Witness(loaded.model, pack, task)
         found = []
         for name in names:
             if name == ORACLE:
@@ -118,7 +118,7 @@ def plan(session: Session, tasks: Sequence[UnseenTask], names: Mapping[str, str]
     protocol: dict[str, Any] = {"backbone": pack.backbone, "rank": pack.layout.rank, "k": pack.prior_config.k}
     protocol["experts"] = sorted({t["dataset"] for t in pack.manifest["tasks"] if t["role"] == "expert"})
     return Plan(
-        session.model, tasks, names, steady, config, pack.name, pack.backbone, protocol=protocol, origin=pack.manifest
+        loaded.model, tasks, names, steady, config, pack.name, pack.backbone, protocol=protocol, origin=pack.manifest
     )
 
 

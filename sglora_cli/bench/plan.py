@@ -16,9 +16,9 @@ from sglora_cli.bench.tasks import check_fits, check_leaks, leaks, narrowed, of_
 from sglora_cli.config import ABLATIONS, BenchConfig, RuntimeConfig
 from sglora_cli.errors import UsageError
 from sglora_cli.files.hashes import content_hash
-from sglora_cli.generate.session import Session
 from sglora_cli.lora.layout import checked_flat
 from sglora_cli.pack.library import Library
+from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack, UnseenTask
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
@@ -56,25 +56,25 @@ def planned(host: Host, asked: Asked, config: BenchConfig, runtime: RuntimeConfi
     data = data_root(asked.data, known) if asked.data or known else None
     if asked.adapters and data and asked.dataset and not asked.pack:
         return _of_adapters(host, asked, data, config, runtime)
-    session = Session.open(asked.pack, host=host, runtime=runtime, backbone=asked.backbone)
-    tasks = _tasks(session, asked, data)
+    loaded = LoadedPack.open(host, asked.pack, runtime, asked.backbone)
+    tasks = _tasks(loaded, asked, data)
     if asked.adapters:
-        return plan_of_adapters(session.model, session.pack.backbone, asked.adapters, tasks, config)
+        return plan_of_adapters(loaded.model, loaded.pack.backbone, asked.adapters, tasks, config)
     if not asked.own_expert:
-        check_leaks(session.pack, tasks)
-    notes = [f"a leak: the pack has seen {', '.join(seen)}"] if (seen := leaks(session.pack, tasks)) else []
+        check_leaks(loaded.pack, tasks)
+    notes = [f"a leak: the pack has seen {', '.join(seen)}"] if (seen := leaks(loaded.pack, tasks)) else []
     if asked.table in ABLATIONS:
-        made = plan_of_ablation(session, tasks, asked.table, asked.baselines, asked.sentences, config)
+        made = plan_of_ablation(loaded, tasks, asked.table, asked.baselines, asked.sentences, config)
     else:
-        names, left = _methods(session, asked.baselines, tasks)
-        made, notes = plan(session, tasks, names, config), notes + left
+        names, left = _methods(loaded, asked.baselines, tasks)
+        made, notes = plan(loaded, tasks, names, config), notes + left
     return replace(made, notes=[*made.notes, *notes], on=asked.on)
 
 
-def _methods(session: Session, wanted: str, tasks: Sequence[UnseenTask]) -> tuple[dict[str, str], list[str]]:
+def _methods(loaded: LoadedPack, wanted: str, tasks: Sequence[UnseenTask]) -> tuple[dict[str, str], list[str]]:
     """Methods that have what they need, and a note for each that "all" leaves out. Raises Unavailable for one that is
     asked by name."""
-    host, pack = session.host, session.pack
+    host, pack = loaded.host, loaded.pack
     lacking = {n: why for n, g in host.generators.items() if (why := lack(pack, g, tasks))}
     names = methods(host, pack, wanted, all(t.oracle_P is not None for t in tasks), lacking)
     for name in names:
@@ -83,14 +83,14 @@ def _methods(session: Session, wanted: str, tasks: Sequence[UnseenTask]) -> tupl
     return names, [f"left out: {why.message} ({why.hint})" for why in lacking.values() if wanted == "all"]
 
 
-def _tasks(session: Session, asked: Asked, data: Path | None) -> list[UnseenTask]:
-    host, pack = session.host, session.pack
+def _tasks(loaded: LoadedPack, asked: Asked, data: Path | None) -> list[UnseenTask]:
+    host, pack = loaded.host, loaded.pack
     if asked.on:
         other = Pack(Library(host.recipe_folders).find(asked.on)[0].folder)
         tasks = of_other(pack, other, asked.dataset)
     else:
-        tasks = unseen_tasks(host, pack, session.model, asked.dataset, data)
-    check_fits(session.model, tasks)
+        tasks = unseen_tasks(host, pack, loaded.model, asked.dataset, data)
+    check_fits(loaded.model, tasks)
     return narrowed(tasks, pack, asked.tasks, asked.table)
 
 

@@ -23,6 +23,7 @@ from sglora_cli.errors import Mismatch, UnknownName, UsageError
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.lora.gauge import join_gauge
 from sglora_cli.pack.library import Library, PackLocation
+from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack, file_name
 from sglora_cli.pack.writer import edited
 from sglora_cli.plugin.contracts import Model
@@ -89,9 +90,8 @@ def _add(
     """With the lock held: nobody else adds to the pack meanwhile."""
     pack, target = Pack(location.folder), Library(host.recipe_folders).own_folder(location.folder)
     _check_new(pack, key)
-    chosen = settings.exact(settings.runtime(runtime or RuntimeConfig(), pack.backbone))
-    model = host.backbones[pack.backbone].load(chosen)
-    pack.check_model(model)
+    chosen = settings.runtime(runtime or RuntimeConfig(), pack.backbone, exact=True)
+    model = LoadedPack(host, pack, chosen).model
     check_text(model, text)
     taken = take(pack, model, adapters, alpha, visual_only)
     dataset, short = key.split("/")

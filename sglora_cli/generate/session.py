@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,13 +23,11 @@ from sglora_cli.generate.generated import Coverage, Generated, nearest_others
 from sglora_cli.lora.layout import checked_flat
 from sglora_cli.lora.prior import Prior, best_of
 from sglora_cli.pack.health import check_generator
-from sglora_cli.pack.library import Library
-from sglora_cli.pack.pack import Pack
+from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.recipe import PROMPTS
 from sglora_cli.plugin.contracts import Fitted, Generator, Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Task
-from sglora_cli.system import settings
 
 
 class Session:
@@ -41,20 +38,10 @@ class Session:
     (18, 17)
     """
 
-    def __init__(
-        self,
-        host: Host,
-        pack: Pack,
-        reason: str,
-        generator: str = "",
-        runtime: RuntimeConfig | None = None,
-        force: bool = False,
-    ) -> None:
-        self.host, self.pack, self.reason = host, pack, reason
-        self.runtime = settings.runtime(runtime or RuntimeConfig(), pack.backbone)
-        name = generator or settings.load().generator or pack.manifest["default_generator"]
-        self.generator: Generator = host.generators[name]
-        self.fitted: Fitted = pack.fitted(self.generator)
+    def __init__(self, loaded: LoadedPack, generator: str = "", force: bool = False) -> None:
+        self.loaded, self.pack, self.reason = loaded, loaded.pack, loaded.reason
+        self.generator: Generator = loaded.generator(generator)
+        self.fitted: Fitted = self.pack.fitted(self.generator)
         self._health_checked = force
 
     @classmethod
@@ -71,18 +58,15 @@ class Session:
 
         With `force`, a generator that looks untrained is used all the same.
         """
-        host = host or Host.load()
-        location, reason = Library(host.recipe_folders).find(pack, backbone)
-        return cls(host, Pack(location.folder), reason, generator, runtime, force)
+        return cls(LoadedPack.open(host or Host.load(), pack, runtime, backbone), generator, force)
 
     def __repr__(self) -> str:
         return f"Session(pack {self.pack.name!r}, generator {self.generator.name!r}, {self.reason})"
 
-    @cached_property
+    @property
     def model(self) -> Model:
-        model = self.host.backbones[self.pack.backbone].load(self.runtime)
-        self.pack.check_model(model)
-        return model
+        """The pack's backbone, loaded when it is first asked for. Raises Mismatch if it is not the pack's."""
+        return self.loaded.model
 
     def generate(
         self,
@@ -139,7 +123,7 @@ class Session:
             raise Unavailable(f"pack {self.pack.name!r} carries no evaluation", "name Tasks of a data set")
         none = Candidate("zero-shot", made.layout, torch.zeros(made.layout.size))
         adapters = [Candidate("adapter", made.layout, flat_P, s) for s, flat_P in enumerate(made.adapters_SP)]
-        measurer = Measurer(self.model, self.runtime.precision)
+        measurer = Measurer(self.model, self.loaded.runtime.precision)
         rows = [row for task in chosen for row in measurer.rows(task, [none, *adapters])]
         shown = {(r.direction, r.k): "accuracy" if r.direction == "ACC" else f"{r.direction} R@{r.k}" for r in rows}
         return {method: {shown[c]: value for c, value in cells.items()} for method, cells in averages(rows).items()}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sglora_cli.bench import tables
 from sglora_cli.config import BenchConfig
-from sglora_cli.generate.session import Session
 from sglora_cli.pack.library import Library
+from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack
 from sglora_cli.report import charts
 from sglora_cli.report.charts import Figure
@@ -48,17 +48,17 @@ _OF_A_PACK: dict[str, tuple[Callable[[Exhibits], Made], str]] = {
 _PHOTOS = "Retrieval examples"
 
 
-def gather(measured: Measured, session: Session | None, data: Path | None, config: BenchConfig) -> Content:
+def gather(measured: Measured, loaded: LoadedPack | None, data: Path | None, config: BenchConfig) -> Content:
     """All figures there can be. A figure that cannot be made is listed with the reason instead.
 
     Raises Mismatch if the rows are of another pack, Unavailable if a library or a backbone is not installed.
     """
     figures = [charts.bars(measured.report, direction) for direction in tables.directions(measured.report)]
-    if session is None:
+    if loaded is None:
         missing = dict.fromkeys((*_OF_A_PACK, _PHOTOS), "needs the pack that was measured: pass --pack")
         return Content(measured, figures, missing=missing)
     needs("sklearn", "scikit-learn")  # before the minute that K takes
-    shown = Exhibits(session, measured.report, config, measured.fingerprint, _others(measured, session))
+    shown = Exhibits(loaded, measured.report, config, measured.fingerprint, _others(measured, loaded))
     missing = {}
     for title, (make, reason) in _OF_A_PACK.items():
         made = make(shown)
@@ -75,9 +75,9 @@ def gather(measured: Measured, session: Session | None, data: Path | None, confi
     return Content(measured, figures, found, shown.label, missing)
 
 
-def _others(measured: Measured, session: Session) -> tuple[Pack, ...]:
+def _others(measured: Measured, loaded: LoadedPack) -> tuple[Pack, ...]:
     """The other packs that the measured tasks came from, as far as this machine has them."""
     known = {
-        location.name: location for location in Library(session.host.recipe_folders).packs()
+        location.name: location for location in Library(loaded.host.recipe_folders).packs()
     }  # by name only: rows may be a stranger's
     return tuple(Pack(known[name].folder) for name in measured.on if name in known)

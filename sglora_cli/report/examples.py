@@ -69,14 +69,14 @@ def _tasks(shown: Exhibits, data: Path) -> list[Task]:
     for recipe in (parse(pack.name, pack.manifest["recipe"]) for pack in shown.sources):
         for source in recipe.sources:
             if source.name in datasets:
-                tasks = source.tasks(shown.session.host, data, recipe.template)["unseen"]
+                tasks = source.tasks(shown.loaded.host, data, recipe.template)["unseen"]
                 found |= {(task.dataset, task.name): task for task in tasks}
     return [task for name, task in found.items() if name in wanted and name in shown.priors]
 
 
 def _of_task(shown: Exhibits, task: Task) -> Iterator[Strip]:
     photos: Sequence[Photo] = task.photos["test"]
-    model, pack = shown.session.model, shown.session.pack
+    model, pack = shown.loaded.model, shown.loaded.pack
     tensors = task_tensors(model, task.key, photos)
     prior = shown.priors[task.dataset, task.name]
     adapter_P = shown.draw(shown.method, prior)[0]

@@ -20,10 +20,10 @@ from sglora_cli.bench.tables import CEILING, GAIN_K, UNTRAINED, directions, meas
 from sglora_cli.bench.tasks import of_other
 from sglora_cli.config import BenchConfig
 from sglora_cli.errors import Mismatch
-from sglora_cli.generate.session import Session
 from sglora_cli.lora.prior import Prior
+from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack, UnseenTask, file_name
-from sglora_cli.plugin.contracts import Fitted
+from sglora_cli.plugin.contracts import Generator
 from sglora_cli.plugin.values import Report
 from sglora_cli.report.charts import Figure, Lines, Map, Scatter, Stacks, featured, gains
 from sglora_cli.report.plot import needs
@@ -34,7 +34,7 @@ from sglora_cli.system.progress import progress
 class Exhibits:
     """A report and the pack it is about. Raises Mismatch if the rows are of another pack, or another build of it."""
 
-    session: Session
+    loaded: LoadedPack
     report: Report
     config: BenchConfig
     fingerprint: str = ""
@@ -43,22 +43,27 @@ class Exhibits:
     """Packs that carry measured tasks which this one does not."""
 
     def __post_init__(self) -> None:
-        own = self.session.pack.fingerprint
+        own = self.loaded.pack.fingerprint
         if self.fingerprint not in ("", own):
             raise Mismatch(
                 f"the rows were measured with backbone fingerprint {self.fingerprint}, this pack is for {own}",
                 "measure again with this pack",
             )
-        if self.session.pack.name != self.report.pack:
+        if self.loaded.pack.name != self.report.pack:
             raise Mismatch(
-                f"the rows are of pack {self.report.pack!r}, not of {self.session.pack.name!r}",
+                f"the rows are of pack {self.report.pack!r}, not of {self.loaded.pack.name!r}",
                 f"pass --pack {self.report.pack}",
             )
+
+    @cached_property
+    def generator(self) -> Generator:
+        """The one that a plain `sglora generate` would take."""
+        return self.loaded.generator()
 
     @property
     def sources(self) -> list[Pack]:
         """The packs whose unseen tasks were measured; of two with one name the later one's."""
-        return [self.session.pack, *self.others]
+        return [self.loaded.pack, *self.others]
 
     @cached_property
     def sentences(self) -> dict[tuple[str, str], str]:
@@ -72,16 +77,16 @@ class Exhibits:
     def embeddings(self) -> dict[tuple[str, str], Tensor]:
         if not self.sentences:
             return {}
-        return dict(zip(self.sentences, self.session.model.encode_text(list(self.sentences.values())), strict=True))
+        return dict(zip(self.sentences, self.loaded.model.encode_text(list(self.sentences.values())), strict=True))
 
     @cached_property
     def priors(self) -> dict[tuple[str, str], Prior]:
-        return {task: self.session.pack.prior(embedding_D) for task, embedding_D in self.embeddings.items()}
+        return {task: self.loaded.pack.prior(embedding_D) for task, embedding_D in self.embeddings.items()}
 
     @cached_property
     def carried(self) -> list[UnseenTask]:
         """The measured tasks that can be evaluated without photos."""
-        own = self.session.pack
+        own = self.loaded.pack
         found = [task for other in self.others for task in of_other(own, other, "")]
         by_name = {(task.dataset, task.name): task for task in [*own.unseen(), *found]}
         return [task for name, task in by_name.items() if name in self.sentences]
@@ -89,29 +94,19 @@ class Exhibits:
     @cached_property
     def method(self) -> str:
         """The method that figures of one method are about."""
-        return featured(self.report, self.session.generator.name)
+        return featured(self.report, self.generator.name)
 
     @cached_property
     def label(self) -> str:
         return self.report.labels.get(self.method, self.method)
 
-    @cached_property
-    def _fitted(self) -> dict[str, Fitted]:
-        return {self.session.generator.name: self.session.fitted}
-
-    def fitted(self, name: str) -> Fitted:
-        """A generator of the pack, read once."""
-        if name not in self._fitted:
-            self._fitted[name] = self.session.pack.fitted(self.session.host.generators[name])
-        return self._fitted[name]
-
     def draw(self, name: str, prior: Prior, count: int = 1) -> Tensor:
         """Adapters of a generator for a prior: (count, P)."""
-        return self.fitted(name).generate(prior, count, self.config.seed, self.config.temperature)
+        return self.loaded.fitted(name).generate(prior, count, self.config.seed, self.config.temperature)
 
     def usable(self, names: Sequence[str]) -> list[str]:
         """Those of the methods that were measured and can be asked here, with a sentence and nothing else."""
-        known = self.session.host.generators
+        known = self.loaded.host.generators
         names = [name for name in names if name in self.report.labels and name in known]
         return [name for name in names if not getattr(known[name], "needs", "")]
 
@@ -120,13 +115,13 @@ def contributions(shown: Exhibits) -> Figure | None:
     """alpha_k of every unseen task: SG-LoRA (arXiv 2509.10535), Eq. 6."""
     names, parts = [], []
     for (_, task), prior in shown.priors.items():
-        experts = [shown.session.pack.experts.names[row] for row in prior.rows]
+        experts = [shown.loaded.pack.experts.names[row] for row in prior.rows]
         pairs = zip(experts, prior.alpha_K.tolist(), strict=True)
         parts.append([(*reversed(expert.partition("/")[::2]), share) for expert, share in pairs])
         names.append(task)
     if not names:
         return None
-    config = shown.session.pack.prior_config
+    config = shown.loaded.pack.prior_config
     caption = (
         f"Weights alpha of the {config.k} experts that each unseen task's sentence leans on (tau = {config.tau:g}); "
         "the strongest left, colours say which data set an expert is of."
@@ -158,17 +153,17 @@ def similarity_to_gain(shown: Exhibits) -> Figure | None:
 
 def k_sweep(shown: Exhibits) -> list[Figure]:
     """R@1 against K, measured on the unseen tasks that the pack carries: a figure a direction."""
-    pack, own = shown.session.pack, shown.session.pack.prior_config
-    learned = [shown.session.generator.name] if shown.session.generator.learns else []
-    fitted = {name: shown.fitted(name) for name in shown.usable([*SWEPT, *learned])}
+    pack, own = shown.loaded.pack, shown.loaded.pack.prior_config
+    learned = [shown.generator.name] if shown.generator.learns else []
+    fitted = {name: shown.loaded.fitted(name) for name in shown.usable([*SWEPT, *learned])}
     variants = by_k(pack)
     ks = [variant.config.k for variant in variants]
     if not fitted or not shown.carried:
         return []
-    measurer, rows = Measurer(shown.session.model), []
+    measurer, rows = Measurer(shown.loaded.model), []
     for task in progress(shown.carried, "R@1 against K"):
         embedding_D = shown.embeddings[task.dataset, task.name]
-        made = varied(shown.session.host, pack, fitted, variants, task.name, embedding_D, shown.config)
+        made = varied(shown.loaded.host, pack, fitted, variants, task.name, embedding_D, shown.config)
         rows += measurer.rows(task, made)
     means, figures = averages(rows), []
     for direction in dict.fromkeys(row.direction for row in rows):
@@ -222,13 +217,13 @@ def embedded(points_NP: Tensor, seed: int) -> list[tuple[float, float]]:
 
 def task_map(shown: Exhibits) -> Figure | None:
     """Experts, and for each unseen task its Oracle, one draw, and the weighted mean: where do they lie?"""
-    pack, points = shown.session.pack, []
+    pack, points = shown.loaded.pack, []
     for row, expert in enumerate(pack.experts.names):
         points.append(("", "expert, mean", expert.partition("/")[0], pack.experts.means([row])[0]))
     oracles = [(task.dataset, task.oracle_P) for task in shown.carried if task.oracle_P is not None]
     points += [("", "unseen task, Oracle", dataset, oracle_P) for dataset, oracle_P in oracles]
     for (dataset, _), prior in shown.priors.items():
-        for name in dict.fromkeys(shown.usable([shown.session.generator.name, "top-k"])):
+        for name in dict.fromkeys(shown.usable([shown.generator.name, "top-k"])):
             adapter_P = shown.draw(name, prior)[0]
             points.append(("", f"unseen task, {shown.report.labels[name]}", dataset, adapter_P))
     if len(points) < _FEWEST:
@@ -240,7 +235,7 @@ def task_map(shown: Exhibits) -> Figure | None:
 
 def draw_maps(shown: Exhibits) -> list[Figure]:
     """The draws for one unseen task beside its Oracle, merges and experts; the first task of each data set."""
-    generator = shown.session.generator
+    generator = shown.generator
     first: dict[str, UnseenTask] = {}
     for task in shown.carried:
         if task.oracle_P is not None:
@@ -251,9 +246,9 @@ def draw_maps(shown: Exhibits) -> list[Figure]:
 
 
 def _draw_map(shown: Exhibits, task: UnseenTask) -> Figure:
-    pack, name, config = shown.session.pack, shown.session.generator.name, shown.config
+    pack, name, config = shown.loaded.pack, shown.generator.name, shown.config
     prior, experts = shown.priors[task.dataset, task.name], pack.experts
-    label = shown.report.labels.get(name, shown.session.generator.label)
+    label = shown.report.labels.get(name, shown.generator.label)
     points = [("", f"{_DRAWS} draws of {label}", draw_P) for draw_P in shown.draw(name, prior, _DRAWS)]
     if task.oracle_P is not None:
         points.append(("Oracle", "Oracle of this task", task.oracle_P))

@@ -91,14 +91,18 @@ def load() -> Settings:
     return Settings(**{name: one.value for name, one in found().items()})
 
 
-def runtime(config: RuntimeConfig, backbone: str) -> RuntimeConfig:
-    """The config with what it leaves open taken from the settings, for a backbone of that name."""
+def runtime(config: RuntimeConfig, backbone: str, exact: bool = False) -> RuntimeConfig:
+    """The config with what it leaves open taken from the settings, for a backbone of that name.
+
+    exact: for work that compares to the last digits, see `full_precision`.
+    """
     known = load()
     weights = config.weights or (known.weights if backbone == known.backbone else "")
-    return replace(config, device=config.device or known.device, weights=weights)
+    config = replace(config, device=config.device or known.device, weights=weights)
+    return full_precision(config) if exact else config
 
 
-def exact(config: RuntimeConfig) -> RuntimeConfig:
+def full_precision(config: RuntimeConfig) -> RuntimeConfig:
     """The config for work that compares to the last digits: full precision, unless the user chose another."""
     return replace(config, precision="fp32") if config.precision == "auto" else config
 

@@ -104,7 +104,13 @@ def test_draws_are_folded_as_their_names_say(run, plain):
         ("best-of-2", lambda pair: max(pair, key=lambda one: float(log_density(prior, one[None])))),
     ):
         made = varied(
-            session.host, session.pack, {"cvae": session.fitted}, [variants[mark]], "toys/mug", embedding_D, config
+            session.loaded.host,
+            session.pack,
+            {"cvae": session.fitted},
+            [variants[mark]],
+            "toys/mug",
+            embedding_D,
+            config,
         )
         assert [(c.method, c.seed, c.sample) for c in made] == [(f"cvae@{mark}", 7, s) for s in range(3)]
         for candidate, pair in zip(made, draws.split(2), strict=True):

@@ -11,7 +11,8 @@ from made_rows import hand_made, write_made
 
 from sglora_cli.bench.ablations import k_grid
 from sglora_cli.config import BenchConfig
-from sglora_cli.generate.session import Session
+from sglora_cli.pack.loaded import LoadedPack
+from sglora_cli.plugin.host import Host
 from sglora_cli.report.figures import Exhibits
 
 
@@ -21,14 +22,14 @@ def shown(toy_pack, tmp_path):
     from sglora_cli.report import load
 
     config, path = BenchConfig(samples=2, resamples=100), write_made(tmp_path / "rows.jsonl", hand_made())
-    return Exhibits(Session.open(toy_pack), load.read([path], config).report, config)
+    return Exhibits(LoadedPack.open(Host.load(), toy_pack), load.read([path], config).report, config)
 
 
 def test_contributions_are_the_softmax_over_the_nearest_sentences(shown):
     from sglora_cli.report.figures import contributions
 
     chart = contributions(shown).chart
-    pack, model = shown.session.pack, shown.session.model
+    pack, model = shown.loaded.pack, shown.loaded.model
     for name, parts in zip(chart.names, chart.parts, strict=True):
         (embedding,) = model.encode_text([f"a photo of a {name}"]).tolist()
         cosine = [sum(a * b for a, b in zip(embedding, row, strict=True)) for row in pack.index_ED.tolist()]
@@ -46,8 +47,8 @@ def test_the_scatter_is_of_the_nearest_similarity_and_the_gain(shown):
     points = {name: (x, y) for name, x, y in figure.chart.groups["toys"]}
     assert set(points) == {"mug", "nest"}
     for name, (similarity, gain) in points.items():
-        embedding_D = shown.session.model.encode_text([f"a photo of a {name}"])[0]
-        assert similarity == pytest.approx(max(float(row @ embedding_D) for row in shown.session.pack.index_ED))
+        embedding_D = shown.loaded.model.encode_text([f"a photo of a {name}"])[0]
+        assert similarity == pytest.approx(max(float(row @ embedding_D) for row in shown.loaded.pack.index_ED))
         assert gain == pytest.approx(30.0)  # cvae is three places after zero-shot
 
 
@@ -97,7 +98,7 @@ def test_the_maps_have_every_expert_oracle_and_draw(shown):
     (figure,) = draw_maps(shown)
     names = [name for name, *_ in figure.chart.points if name]
     assert len(figure.chart.points) == 50 + len(names)
-    assert names == ["Oracle", "Top-K weighted", *(shown.session.pack.experts.names[r][5:] for r in first_rows(shown))]
+    assert names == ["Oracle", "Top-K weighted", *(shown.loaded.pack.experts.names[r][5:] for r in first_rows(shown))]
 
 
 def test_a_data_sets_name_cannot_lead_out_of_the_folder(shown):
@@ -125,9 +126,9 @@ class Strong:
 def test_strips_show_the_largest_rise_and_fall_of_all_captions(shown, toys):
     from sglora_cli.report.examples import strips
 
-    shown._fitted["cvae"] = Strong()
+    shown.loaded._fitted["cvae"] = Strong()
     rise, fall = strips(shown, toys)
-    model, layout = shown.session.model, shown.session.pack.layout
+    model, layout = shown.loaded.model, shown.loaded.pack.layout
     adapter_1P = Strong().generate(shown.priors["toys", "mug"], 1, 0, 1.0)
     tasks = {"mug": range(5, 8), "nest": range(5, 8)}
     changes = []

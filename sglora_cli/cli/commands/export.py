@@ -36,7 +36,7 @@ def command(app: App, adapter: str, out: str, name: str, runtime: RuntimeConfig,
     check_target(path, format, force)
     found = load_adapter(Path(adapter))
     backbone = found.backbone
-    model = app.host.backbones[backbone].load(settings.exact(settings.runtime(runtime, backbone)))
+    model = app.host.backbones[backbone].load(settings.runtime(runtime, backbone, exact=True))
     write_adapter(path, found, model, format)
     if as_json:
         print_json({"file": str(path), "format": format.name, "backbone": backbone})

@@ -127,8 +127,8 @@ def command(
     format = format_of(out or "x.safetensors", format_name)
     if out and not asked.many:
         check_target(Path(out), format, force)
-    exact = settings.exact(runtime) if format.name != "safetensors" else runtime
-    session = Session.open(pack, generator, app.host, exact, backbone, force)
+    runtime = settings.full_precision(runtime) if format.name != "safetensors" else runtime
+    session = Session.open(pack, generator, app.host, runtime, backbone, force)
     prior_config = _prior(session.pack, k, tau)
 
     def save(number: int, generated: Generated) -> list[Path]:

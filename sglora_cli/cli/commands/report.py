@@ -80,11 +80,11 @@ def command(
 def _content(
     app: App, measured: Measured, pack: str, data: Path | None, config: BenchConfig, runtime: RuntimeConfig
 ) -> Content:
-    from sglora_cli.generate.session import Session
+    from sglora_cli.pack.loaded import LoadedPack
     from sglora_cli.report.content import gather
 
-    session = Session.open(pack, host=app.host, runtime=runtime) if pack else None
-    return gather(measured, session, data, config)
+    loaded = LoadedPack.open(app.host, pack, runtime) if pack else None
+    return gather(measured, loaded, data, config)
 
 
 def _write(content: Content, out: Path | None, folder: Path | None) -> list[Path]:

@@ -21,7 +21,7 @@ from sglora_cli.adapter.read import read_adapter
 from sglora_cli.bench import rows_file
 from sglora_cli.cli import describe
 from sglora_cli.cli.main import main
-from sglora_cli.config import CaptionConfig
+from sglora_cli.config import CaptionConfig, RuntimeConfig
 from sglora_cli.data import caption_file, encode
 from sglora_cli.data import description as description_module
 from sglora_cli.data.caption_writer import CaptionJob, take_captions
@@ -32,6 +32,7 @@ from sglora_cli.generate.session import Session
 from sglora_cli.pack import library, recipe_parser
 from sglora_cli.pack import pack as pack_module
 from sglora_cli.pack.archive import import_pack
+from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Listed
 from sglora_cli.system import paths, settings
@@ -138,7 +139,7 @@ def whole_pack(folder: Path) -> None:
     pack.read_experts()
     list(pack.unseen())
     for generator in ("cvae", "top-k", "ties"):
-        Session(host(), pack, "", generator, force=True).generate("a photo of a mug")
+        Session(LoadedPack(host(), pack, RuntimeConfig()), generator, force=True).generate("a photo of a mug")
 
 
 def imported(folder: Path) -> None:

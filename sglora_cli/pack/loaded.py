@@ -1,0 +1,52 @@
+"""A pack with its backbone and host, opened for work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from sglora_cli.config import RuntimeConfig
+from sglora_cli.pack.library import Library
+from sglora_cli.pack.pack import Pack
+from sglora_cli.plugin.contracts import Fitted, Generator, Model
+from sglora_cli.plugin.host import Host
+from sglora_cli.system import settings
+
+
+@dataclass(frozen=True)
+class LoadedPack:
+    """A pack, the plugins that serve it, and where its backbone computes."""
+
+    host: Host
+    pack: Pack
+    runtime: RuntimeConfig
+    reason: str = ""
+    """Why this pack was taken."""
+    _fitted: dict[str, Fitted] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def open(cls, host: Host, name: str = "", runtime: RuntimeConfig | None = None, backbone: str = "") -> LoadedPack:
+        """The pack of that name or folder; without a name the newest of a backbone, else the one taken by default.
+
+        Raises UnknownName, UsageError (the named pack is of another backbone), BadFile.
+        """
+        location, reason = Library(host.recipe_folders).find(name, backbone)
+        pack = Pack(location.folder)
+        return cls(host, pack, settings.runtime(runtime or RuntimeConfig(), pack.backbone), reason)
+
+    @cached_property
+    def model(self) -> Model:
+        """The backbone. Raises Mismatch unless the pack was built for exactly this model."""
+        model = self.host.backbones[self.pack.backbone].load(self.runtime)
+        self.pack.check_model(model)
+        return model
+
+    def generator(self, name: str = "") -> Generator:
+        """The generator of that name; without one the settings', else the pack's own choice. Raises UnknownName."""
+        return self.host.generators[name or settings.load().generator or self.pack.manifest["default_generator"]]
+
+    def fitted(self, name: str) -> Fitted:
+        """A generator ready to be asked, read once. Raises UnknownName if it learns and this pack has it not."""
+        if name not in self._fitted:
+            self._fitted[name] = self.pack.fitted(self.host.generators[name])
+        return self._fitted[name]

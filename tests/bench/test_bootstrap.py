@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from benchmarks.coverage import SETTINGS, coverage
 
 from sglora_cli.bench.bootstrap import bootstrap, is_clear
 from sglora_cli.bench.rows_file import pack_hits
@@ -125,3 +127,17 @@ def test_nothing_measured_gives_nothing():
     assert bootstrap([]).measured == {}
     rows = [Row("x", "d", "a", 0, "I2T", 1, 1.0), Row("y", "d", "b", 0, "I2T", 1, 1.0)]
     assert bootstrap(rows).differences("x") == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("tasks", "queries", "spread"), SETTINGS)
+def test_the_95_percent_interval_holds_a_known_difference_about_as_often(tasks, queries, spread):
+    both, tasks_only = coverage(np.random.default_rng(1), tasks, queries, spread, experiments=100, resamples=300)
+    assert 0.89 <= both.share <= 1  # 0.95 less nearly three standard deviations of 100 experiments
+    assert both.width > tasks_only.width
+
+
+@pytest.mark.slow
+def test_one_task_drawn_without_its_queries_says_nothing_about_chance():
+    _, tasks_only = coverage(np.random.default_rng(1), 1, 100, 0.0, experiments=100, resamples=300)
+    assert tasks_only.share < 0.2

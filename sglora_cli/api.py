@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from sglora_cli.bench.bootstrap import is_clear
-from sglora_cli.bench.rows import averages, recovery, spreads
+from sglora_cli.bench.rows import averages, build_ranges, recovery, spreads
 from sglora_cli.config import (
     GenerateConfig,
     LoraConfig,
@@ -145,6 +145,7 @@ __all__ = [
     "UsageError",
     "attached",
     "averages",
+    "build_ranges",
     "cache_folder",
     "classification_loss",
     "compress",

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 
-from sglora_cli.api import Report, Row, averages, hookimpl, spreads
+from sglora_cli.api import Report, Row, averages, build_ranges, hookimpl, spreads
 
 from .tables import cell_name
 from .texts import latex, markdown, plain, terminal
@@ -33,7 +33,7 @@ class Text:
 
 
 def as_json(report: Report) -> str:
-    """Averages, differences, spreads of draws, and every row."""
+    """Averages, differences, spreads of draws (or ranges of builds), and every row."""
     content = {
         "pack": report.pack,
         "methods": dict(report.labels),
@@ -44,14 +44,25 @@ def as_json(report: Report) -> str:
             f"{method} {cell_name((direction, k))}": {"mean": gap[0], "low": gap[1], "high": gap[2]}
             for (method, direction, k), gap in report.differences.items()
         },
-        "draws": {
-            f"{method} {cell_name(cell)}": asdict(spread)
-            for method, by_cell in spreads(report.rows).items()
-            for cell, spread in by_cell.items()
-        },
+        **(_ranges(report) if report.builds else _draws(report)),
         "rows": [{key: value for key, value in asdict(row).items() if key != "hits"} for row in report.rows],
     }
     return json.dumps(content, indent=1) + "\n"
+
+
+def _draws(report: Report) -> dict[str, object]:
+    found = spreads(report.rows).items()
+    return {"draws": {f"{m} {cell_name(cell)}": asdict(spread) for m, cells in found for cell, spread in cells.items()}}
+
+
+def _ranges(report: Report) -> dict[str, object]:
+    found = build_ranges(report.rows).items()
+    ranges = {
+        f"{method} {cell_name(cell)}": {"lowest": lowest, "highest": highest}
+        for method, cells in found
+        for cell, (lowest, highest) in cells.items()
+    }
+    return {"builds": list(report.builds), "ranges": ranges}
 
 
 def as_csv(report: Report) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sglora_cli.api import Report, averages, is_clear, recovery, spreads
+from sglora_cli.api import Report, averages, build_ranges, is_clear, recovery, spreads
 
 from .paper import published
 
@@ -78,7 +78,7 @@ def _section(report: Report, name: str, dataset: str, whole: bool) -> Section:
         header,
         [line for line in lines if line.method in REFERENCES],
         [line for line in lines if line.method not in REFERENCES],
-        [*findings(report, first), *draws(report, dataset, first)] if whole else (),
+        [*findings(report, first), *(ranges if report.builds else draws)(report, dataset, first)] if whole else (),
     )
 
 
@@ -144,14 +144,27 @@ def draws(report: Report, dataset: str, first: Sequence[Cell]) -> list[str]:
     return found
 
 
+def ranges(report: Report, dataset: str, first: Sequence[Cell]) -> list[str]:
+    """How far apart builds are in what a method finds."""
+    found = []
+    for method, by_cell in build_ranges(report.rows, dataset).items():
+        parts = [
+            f"{cell_name(cell)} {by_cell[cell][0]:.1f} to {by_cell[cell][1]:.1f}" for cell in first if cell in by_cell
+        ]
+        label = report.labels.get(method, method)
+        found.append(f"{label}, lowest to highest of {len(report.builds)} builds: {', '.join(parts)}.")
+    return found
+
+
 def legend(report: Report) -> str:
     kinds = {row.direction == "ACC" for row in report.rows}
     measures = ["R@k: recall in percent."] * (False in kinds) + ["accuracy: in percent, of the first guess."] * (
         True in kinds
     )
     at = "; ".join(["at R@1, I2T / T2I"] * (False in kinds) + ["of accuracy"] * (True in kinds))
+    drawn = "tasks, queries, builds and draws" if report.builds else "tasks, queries, seeds and samples"
     return (
         f"{' '.join(measures)} '- {report.against}': mean difference with its 95 % interval, paired bootstrap over "
-        f"tasks, queries, seeds and samples. recovery: (method - zero-shot) / (Oracle - zero-shot) {at}. "
+        f"{drawn}. recovery: (method - zero-shot) / (Oracle - zero-shot) {at}. "
         "Chance and the Oracle, which saw the task's own photos, stand apart."
     )

@@ -62,7 +62,7 @@ class Plan:
         plan = content_hash([self.origin, self.model.fingerprint, list(self.names), settings, keys])[:16]
         more = {"plan": plan, "command": command, "table": table, "config": settings}
         more |= {"fingerprint": self.model.fingerprint, "on": self.on, "references": dict(self.references)}
-        more["notes"] = list(self.notes)
+        more |= {"notes": list(self.notes), "build": content_hash(self.origin)[:16]}
         return Header(self.pack, self.backbone, {CHANCE: "Chance", **self.names}, self.against, more=more)
 
 

@@ -61,6 +61,16 @@ def spreads(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, Spre
     }
 
 
+def build_ranges(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, tuple[float, float]]]:
+    """method -> cell -> the averages of the lowest and of the highest build. A row's seed is its build."""
+    builds = [averages([row for row in rows if row.seed == n], dataset) for n in sorted({row.seed for row in rows})]
+    found: dict[str, dict[Cell, tuple[float, float]]] = {}
+    for method, cells in averages(rows, dataset).items():
+        values = {cell: [build[method][cell] for build in builds if cell in build.get(method, {})] for cell in cells}
+        found[method] = {cell: (min(several), max(several)) for cell, several in values.items()}
+    return found
+
+
 def _spread(by_task: Sequence[Sequence[float]]) -> Spread:
     return Spread(
         draws=max(len(values) for values in by_task),

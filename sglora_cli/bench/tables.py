@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from sglora_cli.bench.bootstrap import Interval, is_clear
-from sglora_cli.bench.rows import averages
+from sglora_cli.bench.rows import averages, build_ranges
 from sglora_cli.plugin.values import Report, Row
 
 Table = list[list[str]]
@@ -47,6 +47,18 @@ def results(report: Report, dataset: str = "") -> Table:
         values = [means[cell].get(method, {}).get(cell) for cell in cells]
         if any(value is not None for value in values):
             body.append([label, *("" if value is None else f"{value:.2f}" for value in values)])
+    return body
+
+
+def ranges(report: Report, dataset: str = "") -> Table:
+    """The lowest and the highest build of every mean in `results`; header first."""
+    cells = _cells(report, dataset)
+    found = {cell: build_ranges(only(report, *cell), dataset) for cell in cells}
+    body = [["method", *(measure(*cell).removesuffix(" (%)") for cell in cells)]]
+    for method, label in report.labels.items():
+        ends = [found[cell].get(method, {}).get(cell) for cell in cells]
+        if any(ends):
+            body.append([label, *(f"{end[0]:.2f} to {end[1]:.2f}" if end else "" for end in ends)])
     return body
 
 

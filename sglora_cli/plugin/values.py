@@ -144,6 +144,9 @@ class Report:
     """Whether the paper's numbers shall stand beside the measured ones, where the protocol is the paper's."""
     protocol: Mapping[str, Any] = field(default_factory=dict)
     """How it was measured: backbone, rank, k, and the data sets the experts come from."""
+    builds: Sequence[str] = ()
+    """The builds that the rows are of, where they are of several of one recipe: a row's seed is its build's place here,
+    and its sample counts the build's draws."""
 
 
 @dataclass(frozen=True)

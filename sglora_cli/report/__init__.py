@@ -1,5 +1,6 @@
 """Rows -> figures and pages.
 
+builds     several builds' rows files -> the rows of one table
 load       rows files -> one report
 charts     what a figure shows, as numbers
 plot       charts -> SVG and PNG

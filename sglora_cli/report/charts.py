@@ -152,10 +152,11 @@ def _bars_caption(report: Report, direction: str, against: str) -> str:
     tasks = len({(row.dataset, row.task) for row in report.rows if row.direction == direction})
     caption = f"{measure(direction)}, mean over {tasks} unseen task{'s' * (tasks != 1)}."
     if against:
+        drawn = "builds" if report.builds else "seeds"
         caption += (
             f" Whiskers: 95 % interval of the difference to {against}, drawn around its value (paired bootstrap over "
-            "tasks and, where rows tell, queries, seeds and draws); a whisker that does not reach the dashed line is a "
-            "difference."
+            f"tasks and, where rows tell, queries, {drawn} and draws); a whisker that does not reach the dashed line "
+            "is a difference."
         )
     return caption
 

@@ -46,6 +46,8 @@ _OF_A_PACK: dict[str, tuple[Callable[[Exhibits], Made], str]] = {
     ),
 }
 _PHOTOS = "Retrieval examples"
+_OF_ADAPTERS = ("R@1 against K", "Adapters of all tasks", "Draws for a task", _PHOTOS)
+"""What shows adapters of the pack, so of one build."""
 
 
 def gather(measured: Measured, loaded: LoadedPack | None, data: Path | None, config: BenchConfig) -> Content:
@@ -59,16 +61,20 @@ def gather(measured: Measured, loaded: LoadedPack | None, data: Path | None, con
         return Content(measured, figures, missing=missing)
     needs("sklearn", "scikit-learn")  # before the minute that K takes
     shown = Exhibits(loaded, measured.report, config, measured.fingerprint, _others(measured, loaded))
-    missing = {}
+    builds = len(measured.report.builds)
+    of_a_build = f"shows adapters of one build, and the rows are of {builds}: make a page of one rows file"
+    missing = dict.fromkeys(_OF_ADAPTERS, of_a_build) if builds else {}
     for title, (make, reason) in _OF_A_PACK.items():
+        if title in missing:
+            continue
         made = make(shown)
         if not made:
             missing[title] = reason
         figures += made if isinstance(made, list) else [made] if made else []
     found = []
-    if data is None:
+    if data is None and _PHOTOS not in missing:
         missing[_PHOTOS] = "needs the photos: pass --data"
-    else:
+    elif data is not None and not builds:
         found = strips(shown, data) if shown.usable([shown.method]) else []
         if not found:
             missing[_PHOTOS] = "no retrieval task was measured with one method, or no caption changes its rank"

@@ -11,6 +11,7 @@ from sglora_cli.bench.rows_file import Header, Run, read_rows
 from sglora_cli.config import BenchConfig
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.plugin.values import Report, Row
+from sglora_cli.report.builds import Build, names_of, rows_of_builds
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,17 @@ class Measured:
     """Other packs that tasks came from."""
 
 
-def read(paths: Sequence[Path], config: BenchConfig) -> Measured:
-    """All rows of the files; a number that was measured again replaces the older one.
+def read(paths: Sequence[Path], config: BenchConfig, over_builds: bool = False) -> Measured:
+    """All rows of the files; a number that was measured again replaces the older one. With `over_builds` each file is
+    another build of one recipe, its numbers stand beside those of the others, and intervals are over builds, too.
 
     A method that was not measured on every task is left out: its mean would be one of other tasks. Raises BadFile
     for a broken file or one without rows, Mismatch for rows of several packs or backbones.
+    `over_builds` raises what `rows_of_builds` says.
     """
-    runs = [run for path in paths for run in read_rows(path)]
+    builds = [Build(path, read_rows(path)) for path in paths]
+    of_builds = rows_of_builds(builds) if over_builds else []
+    runs = [run for build in builds for run in build.runs]
     owners = sorted({(run.header.pack, run.header.backbone) for run in runs})
     prints = sorted({text for run in runs if (text := _text(run.header, "fingerprint"))})
     if len(prints) > 1:
@@ -48,19 +53,20 @@ def read(paths: Sequence[Path], config: BenchConfig) -> Measured:
             f"rows of pack {pack!r} on backbone {backbone!r} and of pack {other!r} on {another!r}",
             "make one report a pack",
         )
-    latest = {_place(row): row for run in runs for row in run.rows}
+    latest = list({_place(row): row for row in of_builds or [row for run in runs for row in run.rows]}.values())
     if not latest:
         raise BadFile(f"there is no row in {', '.join(map(str, paths))}", "let `sglora bench --rows FILE` finish")
     labels = {method: label for run in runs for method, label in run.header.labels.items()}
-    labels |= {row.method: row.method for row in latest.values() if row.method not in labels}
-    left_out = incomplete(list(latest.values()), labels)
-    rows = [row for row in latest.values() if row.method not in left_out]
+    labels |= {row.method: row.method for row in latest if row.method not in labels}
+    left_out = incomplete(latest, labels)
+    rows = [row for row in latest if row.method not in left_out]
     kept = {method: label for method, label in labels.items() if method not in left_out}
     header = runs[-1].header
     gaps = bootstrap(rows, config.resamples, config.seed).differences(header.against, _references(runs))
-    said = _notes(runs)
+    names = names_of(paths) if over_builds else ()
+    said = (*([_over(names)] if names else []), *_notes(runs))
     notes = [_summary(rows, header.pack, paths), *said, *left_out.values()]
-    report = Report(header.pack, rows, kept, gaps, header.against, notes)
+    report = Report(header.pack, rows, kept, gaps, header.against, notes, builds=names)
     on = tuple(dict.fromkeys(text for run in runs if (text := _text(run.header, "on"))))
     return Measured(header, report, tuple(paths), tuple(left_out.values()), said, "".join(prints), on)
 
@@ -82,6 +88,11 @@ def _references(runs: Sequence[Run]) -> dict[str, str]:
     return {
         method: other for one in found if isinstance(one, dict) for method, other in one.items() if type(other) is str
     }
+
+
+def _over(builds: Sequence[str]) -> str:
+    names = ", ".join(builds)
+    return f"{len(builds)} builds, {names}; in the rows `seed` is the build, from 0, and `sample` counts its draws"
 
 
 def _place(row: Row) -> tuple[object, ...]:

@@ -13,6 +13,7 @@ from sglora_cli.bench.tables import (
     clear_marks,
     comparison,
     directions,
+    ranges,
     reference_labels,
     results,
 )
@@ -59,7 +60,7 @@ details .wide { max-height: 24rem; overflow: auto; font-size: .85rem; }
 """
 
 _INTERVAL = (
-    "With the 95 % interval of a paired bootstrap over tasks and, where rows tell, queries, seeds and draws; "
+    "With the 95 % interval of a paired bootstrap over tasks and, where rows tell, queries, {} and draws; "
     "<b>bold</b> where it is clear of zero."
 )
 _FOOTER = "{} in percent inside each task, averaged over tasks. Made by <code>sglora report</code>."
@@ -91,7 +92,7 @@ def _header(measured: Measured) -> str:
         ("Backbone", header.backbone),
         ("Unseen tasks", f"{len(tasks)} ({', '.join(sizes)})"),
         ("Methods", len({row.method for row in report.rows})),
-        ("Seeds", ", ".join(map(str, seeds))),
+        ("Builds", ", ".join(report.builds)) if report.builds else ("Seeds", ", ".join(map(str, seeds))),
         ("Rows", f"{len(report.rows)}, from {', '.join(path.name for path in measured.files)}"),
     ]
     if command := header.more.get("command"):
@@ -114,7 +115,9 @@ def _results(report: Report) -> str:
         parts.append(f"<h3>Difference to {_t(against)}, in points</h3>")
         body = comparison(report)
         parts.append(_html(body, aside, clear_marks(report, body)))
-        parts.append(f'<p class="why">{_INTERVAL}</p>')
+        parts.append(f'<p class="why">{_INTERVAL.format("builds" if report.builds else "seeds")}</p>')
+    if report.builds:
+        parts.append(f"<h3>Lowest and highest of {len(report.builds)} builds</h3>\n{_html(ranges(report), aside)}")
     return "\n".join(parts)
 
 

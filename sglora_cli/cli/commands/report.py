@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 @click.command("report")
 @click.argument("rows", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--over",
+    type=click.Choice(["builds"]),
+    help="ROWS are of several builds of one recipe, a file each: means and intervals over builds, too.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write a page with tables and figures, as .html.")
 @click.option("--figures", type=click.Path(path_type=Path), help="Write every figure as SVG and PNG into this folder.")
 @click.option(
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
 def command(
     app: App,
     rows: tuple[Path, ...],
+    over: str | None,
     out: Path | None,
     figures: Path | None,
     pack: str,
@@ -50,6 +56,7 @@ def command(
     \b
     sglora report rows.jsonl --as markdown
     sglora report rows.jsonl --out report.html --pack starter --data data
+    sglora report seed-0.jsonl seed-1.jsonl seed-2.jsonl --over builds
     """
     check_page_name(out)
     if data and not pack:
@@ -63,7 +70,7 @@ def command(
     progress.be_quiet(as_json)
     if out or figures:
         plot.needs("matplotlib", "matplotlib")
-    measured = load.read(rows, config)
+    measured = load.read(rows, config, over == "builds")
     content = _content(app, measured, pack, data, config, runtime) if out or figures else None
     written = _write(content, out, figures) if content else []
     if as_json:

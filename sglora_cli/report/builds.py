@@ -1,0 +1,123 @@
+"""Rows files of several builds of one recipe -> the rows of one table. No torch.
+
+A build takes the place of a seed in the bootstrap: builds are drawn with replacement, in common for all tasks and
+methods, and from each drawn build as many draws as it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+
+from sglora_cli.bench.rows_file import Run
+from sglora_cli.errors import BadFile, Mismatch, UsageError
+from sglora_cli.plugin.values import Row
+
+
+@dataclass(frozen=True)
+class Build:
+    """The rows file of one build."""
+
+    path: Path
+    runs: Sequence[Run]
+
+    def texts(self, key: str) -> set[str]:
+        """What the file's headers say under a key that they need not have."""
+        values = [run.header.more.get(key) for run in self.runs]
+        return {value for value in values if isinstance(value, str)}
+
+    @cached_property
+    def rows(self) -> Mapping[Row, Row]:
+        """What was measured, by everything but the outcome; the last one counts where a number was measured twice."""
+        return {replace(row, value=0.0, hits=""): row for run in self.runs for row in run.rows}
+
+
+def rows_of_builds(builds: Sequence[Build]) -> list[Row]:
+    """The rows of all builds. A row's `seed` is its build, from 0 in order, and its `sample` counts the build's draws.
+
+    Raises UsageError for fewer than two builds, BadFile for a file without rows, and Mismatch for files that are not
+    of different builds of one recipe or were not measured alike.
+    """
+    if len(builds) < 2:
+        raise UsageError(
+            f"--over builds needs the rows files of at least two builds, got {builds[0].path} only",
+            "change seed in the recipe's [train], build again, measure with --rows, and pass that file, too",
+        )
+    for build in builds:
+        _check_recipe(builds[0], build)
+    for first, second in combinations(builds, 2):
+        _check_different(first, second)
+    for build in builds:
+        if not build.rows:
+            raise BadFile(f"there is no row in {build.path}", "let `sglora bench --rows FILE` finish")
+        _check_alike(builds[0], build)
+    draws = sorted({(row.seed, row.sample) for row in builds[0].rows})
+    place = {draw: n for n, draw in enumerate(draws)}
+    return [
+        replace(row, seed=n, sample=place[row.seed, row.sample])
+        for n, build in enumerate(builds)
+        for row in build.rows.values()
+    ]
+
+
+def names_of(paths: Sequence[Path]) -> tuple[str, ...]:
+    """What the builds are called: the files' names, with their folders where two have the same name."""
+    names = tuple(path.name for path in paths)
+    return names if len(set(names)) == len(names) else tuple(map(str, paths))
+
+
+def _check_recipe(first: Build, build: Build) -> None:
+    """Raises Mismatch for another pack or backbone than the first file's."""
+    own = first.runs[0].header
+    for other in (run.header for run in build.runs):
+        if (other.pack, other.backbone) != (own.pack, own.backbone):
+            raise Mismatch(
+                f"{build.path} has rows of pack {other.pack!r} on {other.backbone!r}, "
+                f"{first.path} of pack {own.pack!r} on {own.backbone!r}",
+                "--over builds puts builds of one recipe together: make one report a pack",
+            )
+    prints = first.texts("fingerprint") | build.texts("fingerprint")
+    if len(prints) > 1:
+        raise Mismatch(
+            f"{first.path} and {build.path} have rows of backbones with fingerprints {' and '.join(sorted(prints))}",
+            "measure all builds with one backbone",
+        )
+
+
+def _check_different(first: Build, second: Build) -> None:
+    """Raises Mismatch if two files have rows of one pack: known by the hash of its manifest, or of the bench's plan."""
+    if any(first.texts(key) & second.texts(key) for key in ("build", "plan")):
+        raise Mismatch(
+            f"{first.path} and {second.path} have rows of the same build",
+            "change seed in the recipe's [train], build again, and measure that pack",
+        )
+
+
+def _check_alike(first: Build, build: Build) -> None:
+    """Raises Mismatch unless two builds have the same methods, tasks and draws."""
+    sides = ((first, build), (build, first))
+    for noun, names in (("method", _methods), ("task", _tasks)):
+        for has, lacks in sides:
+            if missing := sorted(names(has) - names(lacks)):
+                more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+                raise Mismatch(
+                    f"{lacks.path} has no {noun} {missing[0]!r}{more}, which {has.path} has",
+                    "measure all builds with the same `sglora bench` command",
+                )
+    for has, lacks in sides:
+        if row := next((row for row in has.rows if row not in lacks.rows), None):
+            raise Mismatch(
+                f"{lacks.path} has other numbers than {has.path} of method {row.method!r} on {row.dataset}/{row.task}",
+                "measure all builds with the same --seeds, --seed and --samples",
+            )
+
+
+def _methods(build: Build) -> set[str]:
+    return {row.method for row in build.rows}
+
+
+def _tasks(build: Build) -> set[str]:
+    return {f"{row.dataset}/{row.task}" for row in build.rows}

@@ -1,158 +1,319 @@
 """What a plugin does at work: its exceptions and wrong answers become PluginErrors that name it.
 
-Every value of a registry comes out of it guarded, and so does what its `load`, `fit`, `restore` and `member`
-return. Errors of ours, interruptions and failures of the machine pass as they are. No torch at import time.
+One wrapper a kind of value. Every value of a registry comes out of it guarded, and so does what its `load`, `fit`,
+`restore` and `member` return. Errors of ours, interruptions and failures of the machine pass as they are. A wrapper
+has the optional methods that its value has, and no others. No torch at import time.
 
 Shapes: N images, C texts, T or S adapters, D embedding, P numbers of an adapter.
 """
 
 from __future__ import annotations
 
-import inspect
 import traceback
-from collections.abc import Callable, Mapping
-from functools import update_wrapper
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from sglora_cli.errors import PluginError, SgloraError, failure_of
-from sglora_cli.plugin.values import Photo, Task
+from sglora_cli.plugin.contracts import (
+    POWERS,
+    Backbone,
+    Captioner,
+    CaptionModel,
+    ChecksText,
+    Dataset,
+    EncodesMeaning,
+    Evidence,
+    Fetches,
+    Fitted,
+    Generator,
+    HasMembers,
+    HidesTokens,
+    ListsImages,
+    MergesCheckpoints,
+    Model,
+    Reporter,
+    SaysAbsent,
+    SaysCost,
+    UsesEvidence,
+)
+from sglora_cli.plugin.validation import wrong_adapters, wrong_stem, wrong_tasks, wrong_value, wrong_vectors
+from sglora_cli.plugin.values import Experts, Listed, Material, Report, Task
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from sglora_cli.config import RuntimeConfig
+    from sglora_cli.lora.layout import Layout, Site
+    from sglora_cli.lora.prior import Prior
+
+V = TypeVar("V")
 
 
-class Guarded:
-    """A value of a plugin, or what one of its methods returned; everything else is as the value has it."""
+class Guarded(Generic[V]):
+    """A value of a plugin. The methods of its contract are guarded, everything else is as the value has it."""
 
-    def __init__(self, value: Any, who: str, kind: str) -> None:
-        self._value, self._who, self._kind = value, who, kind
+    contract: ClassVar[type]
+
+    def __new__(cls, value: V, *_: Any) -> Self:
+        optional = tuple(_OPTIONAL[power] for power in POWERS[cls.contract] if isinstance(value, power))
+        plain: Any = cls
+        return super().__new__(_with(plain, optional))
+
+    def __init__(self, value: V, who: str) -> None:
+        self._value, self._who = value, who
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # copying and pickling ask before __init__ has run
+        if name.startswith("__"):  # what the interpreter asks of every object
             raise AttributeError(name)
-        try:
-            found = getattr(self._value, name)
-        except AttributeError:
-            raise
-        except Exception as error:
-            raise self._blamed(name, error) from error
-        if not inspect.isroutine(found):  # a torch module can be called, too, and is no method
-            return found
-        return update_wrapper(lambda *args, **kwargs: self._call(name, found, args, kwargs), found, assigned=_KEPT)
+        with self._asking(name, passing=(SgloraError, AttributeError)):
+            return getattr(self._value, name)
+
+    def __reduce__(self) -> Any:
+        return self._plain(), (self._value, self._who)
 
     def __repr__(self) -> str:
         return repr(self._value)
 
-    def _call(self, name: str, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    @classmethod
+    def _plain(cls) -> type[Self]:
+        """The wrapper without optional methods: the one that has a name in this module."""
+        return next(kind for kind in cls.__mro__ if "contract" in vars(kind))
+
+    @contextmanager
+    def _asking(self, member: str, passing: tuple[type[Exception], ...] = (SgloraError,)) -> Iterator[None]:
         try:
-            result = method(*args, **kwargs)
-        except SgloraError:
+            yield
+        except passing:
             raise
         except Exception as error:  # a stranger's code may raise anything
             if failure_of(error):  # the machine's fault, not the plugin's
                 raise
-            raise self._blamed(name, error) from error
-        if check := CHECKS.get((self._kind, name)):
-            given = inspect.signature(method).bind(*args, **kwargs).args if kwargs else args
-            if wrong := check(result, given):
-                raise PluginError(f"{self._who}: {name} {wrong}", "tell its author, with this line")
-        return _guarded_result(result, self._who, self._kind, name)
+            raise self._blamed(member, error) from error
 
-    def _blamed(self, name: str, error: Exception) -> PluginError:
+    def _blamed(self, member: str, error: Exception) -> PluginError:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(frame.filename).name}, line {frame.lineno}"
         return PluginError(
-            f"{self._who} failed in {name}: {type(error).__name__}: {error} ({where})",
+            f"{self._who} failed in {member}: {type(error).__name__}: {error} ({where})",
             "tell its author, with this line; the other plugins work",
         )
 
+    def _refuse(self, method: str, wrong: str) -> None:
+        """Raises PluginError if there is something wrong with an answer."""
+        if wrong:
+            raise PluginError(f"{self._who}: {method} {wrong}", "tell its author, with this line")
 
-_KEPT = ("__doc__", "__name__")
-_INSIDE = {
-    ("backbone", "load"): "model",
-    ("captioner", "load"): "caption model",
-    ("generator", "restore"): "fitted",
-    **{(kind, "member"): kind for kind in ("backbone", "generator")},
+
+@cache
+def _with(cls: type[Any], optional: tuple[type, ...]) -> type[Any]:
+    """The wrapper with optional methods: a class of its own, so that `isinstance` sees them without asking a value."""
+    return type(cls.__name__, (*optional, cls), {}) if optional else cls
+
+
+class GuardedBackbone(Guarded[Backbone]):
+    contract = Backbone
+    name: str
+    summary: str
+
+    def load(self, runtime: RuntimeConfig) -> GuardedModel:
+        with self._asking("load"):
+            model = self._value.load(runtime)
+        self._refuse("load", wrong_value(model, Model))
+        return GuardedModel(model, self._who)
+
+
+class GuardedModel(Guarded[Model]):
+    contract = Model
+    fingerprint: str
+    sites: Sequence[Site]
+    scale: float
+    device: torch.device
+
+    def stem(self, images: Sequence[Image]) -> Tensor:
+        with self._asking("stem"):
+            stem_N = self._value.stem(images)
+        self._refuse("stem", wrong_stem(stem_N, len(images)))
+        return stem_N
+
+    def encode_image(self, stem: Tensor, layout: Layout | None = None, adapters_TP: Tensor | None = None) -> Tensor:
+        with self._asking("encode_image"):
+            image_ND = self._value.encode_image(stem, layout, adapters_TP)
+        count = len(stem) if adapters_TP is None else len(adapters_TP)
+        self._refuse("encode_image", wrong_vectors(image_ND, count, plain=adapters_TP is None))
+        return image_ND
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        with self._asking("encode_text"):
+            text_CD = self._value.encode_text(texts)
+        self._refuse("encode_text", wrong_vectors(text_CD, len(texts), plain=True))
+        return text_CD
+
+
+class GuardedDataset(Guarded[Dataset]):
+    contract = Dataset
+    name: str
+    summary: str
+
+    def tasks(self, root: Path) -> Sequence[Task]:
+        with self._asking("tasks"):
+            tasks = self._value.tasks(root)
+        self._refuse("tasks", wrong_tasks(tasks))
+        return tasks
+
+
+class GuardedCaptioner(Guarded[Captioner]):
+    contract = Captioner
+    name: str
+    summary: str
+
+    def load(self, runtime: RuntimeConfig) -> GuardedCaptionModel:
+        with self._asking("load"):
+            return GuardedCaptionModel(self._value.load(runtime), self._who)
+
+
+class GuardedCaptionModel(Guarded[CaptionModel]):
+    contract = CaptionModel
+
+    def write(self, image: Image, prompt: str, count: int, seed: int) -> Sequence[str]:
+        with self._asking("write"):
+            return self._value.write(image, prompt, count, seed)
+
+
+class GuardedGenerator(Guarded[Generator]):
+    contract = Generator
+    name: str
+    summary: str
+    label: str
+    learns: bool
+
+    def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[GuardedFitted, dict[str, Any]]:
+        with self._asking("fit"):
+            answer = self._value.fit(material, settings)
+        good = isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], Mapping)
+        wrong = f"must return a fitted generator and measurements, got {type(answer).__name__}"
+        self._refuse("fit", "" if good else wrong)
+        return GuardedFitted(answer[0], self._who), answer[1]
+
+    def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> GuardedFitted:
+        with self._asking("restore"):
+            return GuardedFitted(self._value.restore(experts, tensors), self._who)
+
+
+class GuardedFitted(Guarded[Fitted]):
+    contract = Fitted
+
+    def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
+        with self._asking("generate"):
+            adapters_SP = self._value.generate(prior, samples, seed, temperature)
+        self._refuse("generate", wrong_adapters(adapters_SP, (samples, *prior.mean_P.shape)))
+        return adapters_SP
+
+    def tensors(self) -> dict[str, Tensor]:
+        with self._asking("tensors"):
+            return self._value.tensors()
+
+
+class GuardedReporter(Guarded[Reporter]):
+    contract = Reporter
+    name: str
+    summary: str
+
+    def render(self, report: Report) -> str:
+        with self._asking("render"):
+            text = self._value.render(report)
+        self._refuse("render", "" if isinstance(text, str) else f"must return a text, got {type(text).__name__}")
+        return text
+
+
+# Optional methods, one class a protocol
+
+
+class _HasMembers(Guarded[HasMembers[Any]]):
+    def member(self, name: str, /) -> Any:
+        with self._asking("member"):
+            member = self._value.member(name)
+        self._refuse("member", wrong_value(member, self.contract))
+        return self._plain()(member, self._who)
+
+
+class _SaysAbsent(Guarded[SaysAbsent]):
+    def absent(self, runtime: RuntimeConfig) -> str:
+        with self._asking("absent"):
+            return self._value.absent(runtime)
+
+
+class _Fetches(Guarded[Fetches]):
+    def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
+        with self._asking("fetch"):
+            return self._value.fetch(data, note)
+
+
+class _ListsImages(Guarded[ListsImages]):
+    def images(self, root: Path) -> Sequence[Listed]:
+        with self._asking("images"):
+            return self._value.images(root)
+
+
+class _EncodesMeaning(Guarded[EncodesMeaning]):
+    def encode_meaning(self, texts: Sequence[str]) -> Tensor:
+        with self._asking("encode_meaning"):
+            text_CD = self._value.encode_meaning(texts)
+        self._refuse("encode_meaning", wrong_vectors(text_CD, len(texts), plain=True))
+        return text_CD
+
+
+class _ChecksText(Guarded[ChecksText]):
+    def check_text(self, text: str) -> None:
+        with self._asking("check_text"):
+            self._value.check_text(text)
+
+
+class _HidesTokens(Guarded[HidesTokens]):
+    def hide(self, stem: Tensor, share: float, dice: torch.Generator) -> Tensor:
+        with self._asking("hide"):
+            return self._value.hide(stem, share, dice)
+
+
+class _MergesCheckpoints(Guarded[MergesCheckpoints]):
+    def merged(self, layout: Layout, flat_P: Tensor) -> dict[str, Tensor]:
+        with self._asking("merged"):
+            return self._value.merged(layout, flat_P)
+
+    def unmerged(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        with self._asking("unmerged"):
+            return self._value.unmerged(tensors)
+
+
+class _SaysCost(Guarded[SaysCost]):
+    def cost(
+        self, layout: Layout, tasks: int, states: int, settings: Mapping[str, Any], device: str
+    ) -> Mapping[str, Any]:
+        with self._asking("cost"):
+            return self._value.cost(layout, tasks, states, settings, device)
+
+
+class _UsesEvidence(Guarded[UsesEvidence]):
+    def generate_with(self, prior: Prior, evidence: Evidence, samples: int, seed: int, temperature: float) -> Tensor:
+        with self._asking("generate_with"):
+            return self._value.generate_with(prior, evidence, samples, seed, temperature)
+
+
+_OPTIONAL: Mapping[type, type[Guarded[Any]]] = {
+    HasMembers: _HasMembers,
+    SaysAbsent: _SaysAbsent,
+    Fetches: _Fetches,
+    ListsImages: _ListsImages,
+    EncodesMeaning: _EncodesMeaning,
+    ChecksText: _ChecksText,
+    HidesTokens: _HidesTokens,
+    MergesCheckpoints: _MergesCheckpoints,
+    SaysCost: _SaysCost,
+    UsesEvidence: _UsesEvidence,
 }
-
-
-def _guarded_result(result: Any, who: str, kind: str, name: str) -> Any:
-    if (kind, name) == ("generator", "fit"):
-        return Guarded(result[0], who, "fitted"), result[1]
-    inside = _INSIDE.get((kind, name))
-    return Guarded(result, who, inside) if inside else result
-
-
-def _unit_vectors(result: Any, count: int, plain: bool) -> str:
-    """What is wrong with unit vectors; of a plain model they must be finite, too."""
-    if not hasattr(result, "isfinite"):
-        return f"must give a tensor, got {type(result).__name__}"
-    if result.ndim != (2 if plain else 3) or len(result) != count:
-        wanted = f"({count}, D)" if plain else f"({count}, N, D)"
-        return f"must give a tensor of shape {wanted}, got {tuple(result.shape)}"
-    if str(result.dtype) != "torch.float32":
-        return f"must give float32, got {result.dtype}"
-    if plain and not bool(result.isfinite().all()):  # with adapters their numbers may be to blame
-        return "gives numbers that are not finite"
-    return ""
-
-
-def _images(result: Any, args: tuple[Any, ...]) -> str:
-    adapters_TP = args[2] if len(args) > 2 else None
-    if adapters_TP is None:
-        return _unit_vectors(result, len(args[0]), plain=True)
-    return _unit_vectors(result, len(adapters_TP), plain=False)
-
-
-def _texts(result: Any, args: tuple[Any, ...]) -> str:
-    return _unit_vectors(result, len(args[0]), plain=True)
-
-
-def _stem(result: Any, args: tuple[Any, ...]) -> str:
-    if not hasattr(result, "isfinite") or len(result) != len(args[0]):
-        return f"must give a tensor with an entry for each of {len(args[0])} images"
-    return "" if bool(result.isfinite().all()) else "gives numbers that are not finite"
-
-
-def _adapters(result: Any, args: tuple[Any, ...]) -> str:
-    """Of Fitted.generate(prior, samples, ...)."""
-    wanted = (args[1], *args[0].mean_P.shape)
-    if not hasattr(result, "isfinite") or tuple(result.shape) != wanted:
-        return f"must give a tensor of shape {wanted}, got {tuple(getattr(result, 'shape', ())) or type(result)}"
-    return "" if str(result.dtype) == "torch.float32" else f"must give float32, got {result.dtype}"
-
-
-def _fitted(result: Any, args: tuple[Any, ...]) -> str:
-    good = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)
-    return "" if good else f"must return a fitted generator and measurements, got {type(result).__name__}"
-
-
-def _tasks(result: Any, args: tuple[Any, ...]) -> str:
-    if not isinstance(result, list | tuple):
-        return f"must return a list, got {type(result).__name__}"
-    for task in result:
-        if not isinstance(task, Task) or not all(isinstance(x, str) and x for x in (task.name, task.description)):
-            return f"must return Tasks with a name and a description, got {task!r:.100}"
-        for split, photos in task.photos.items():
-            if split not in ("train", "test"):
-                return f"gives task {task.name!r} a split {split!r}; splits are train and test"
-            for photo in photos:
-                if not isinstance(photo, Photo) or isinstance(photo.captions, str):  # `data check` tells who has none
-                    return f"gives task {task.name!r} what is no Photo with a list of captions: {photo!r:.100}"
-    return ""
-
-
-def _text(result: Any, args: tuple[Any, ...]) -> str:
-    return "" if isinstance(result, str) else f"must return a text, got {type(result).__name__}"
-
-
-Check = Callable[[Any, tuple[Any, ...]], str]
-CHECKS: dict[tuple[str, str], Check] = {
-    ("model", "stem"): _stem,
-    ("model", "encode_image"): _images,
-    ("model", "encode_text"): _texts,
-    ("model", "encode_meaning"): _texts,
-    ("fitted", "generate"): _adapters,
-    ("generator", "fit"): _fitted,
-    ("dataset", "tasks"): _tasks,
-    ("reporter", "render"): _text,
-}
-"""(kind, method) -> what is wrong with its answer to these arguments, after the method's name; "" if nothing is."""

@@ -17,7 +17,7 @@ from sglora_cli import network
 from sglora_cli.errors import PluginError, SgloraError, UnknownName, UsageError
 from sglora_cli.plugin import hookspecs
 from sglora_cli.plugin.contracts import Backbone, Captioner, Dataset, Generator, HasMembers, Reporter
-from sglora_cli.plugin.guard import Guarded
+from sglora_cli.plugin.guard import GuardedBackbone, GuardedCaptioner, GuardedDataset, GuardedGenerator, GuardedReporter
 from sglora_cli.plugin.validation import (
     OURS,
     check_hooks,
@@ -45,8 +45,8 @@ class Problem:
 class Registry(Mapping[str, V], Generic[V]):
     """Named values of one kind, each with the plugin that owns it."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, guard: Callable[[V, str], V]) -> None:
+        self.kind, self._guard = kind, guard
         self._items: dict[str, V] = {}
         self._owners: dict[str, str] = {}
         self._disputed: dict[str, str] = {}
@@ -58,8 +58,8 @@ class Registry(Mapping[str, V], Generic[V]):
             self._disputed[name] = f"{self.kind} {name!r} is given by both {first!r} and {owner!r}"
             self._items.pop(name, None)
             raise PluginError(self._disputed[name], f"uninstall one of {first!r} and {owner!r}")
-        guarded: Any = Guarded(value, f"{self.kind} {name!r} of plugin {owner!r}", self.kind)
-        self._items[name], self._owners[name] = guarded, owner
+        self._items[name] = self._guard(value, f"{self.kind} {name!r} of plugin {owner!r}")
+        self._owners[name] = owner
 
     def owner(self, name: str) -> str:
         return self._owners[name]
@@ -89,11 +89,11 @@ class Registry(Mapping[str, V], Generic[V]):
 class Host:
     """All plugins of this machine, asked once."""
 
-    backbones: Registry[Backbone] = field(default_factory=lambda: Registry("backbone"))
-    datasets: Registry[Dataset] = field(default_factory=lambda: Registry("dataset"))
-    captioners: Registry[Captioner] = field(default_factory=lambda: Registry("captioner"))
-    generators: Registry[Generator] = field(default_factory=lambda: Registry("generator"))
-    reporters: Registry[Reporter] = field(default_factory=lambda: Registry("reporter"))
+    backbones: Registry[Backbone] = field(default_factory=lambda: Registry("backbone", GuardedBackbone))
+    datasets: Registry[Dataset] = field(default_factory=lambda: Registry("dataset", GuardedDataset))
+    captioners: Registry[Captioner] = field(default_factory=lambda: Registry("captioner", GuardedCaptioner))
+    generators: Registry[Generator] = field(default_factory=lambda: Registry("generator", GuardedGenerator))
+    reporters: Registry[Reporter] = field(default_factory=lambda: Registry("reporter", GuardedReporter))
     recipe_folders: list[Path] = field(default_factory=list)
     plugins: dict[str, str] = field(default_factory=dict)
     """Plugin name to the distribution it came with."""

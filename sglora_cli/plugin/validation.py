@@ -16,6 +16,7 @@ from typing import Any
 
 from sglora_cli.errors import PluginError
 from sglora_cli.plugin.contracts import API_VERSION, POWERS
+from sglora_cli.plugin.values import Photo, Task
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _DECLARED = re.compile(r"^SGLORA_API\s*(?::\s*\w+\s*)?=\s*[\"']([^\"'\n]*)[\"']", re.MULTILINE)
@@ -78,10 +79,9 @@ def check_value(kind: str, contract: type, value: Any) -> None:
     called = type(value).__name__
     if isinstance(value, type):
         raise PluginError(f"{value.__name__} is a class, not a {kind}", f"return {value.__name__}()")
-    lacking = [name for name in members(contract) if not hasattr(value, name)]
-    if lacking:
-        hint = "; ".join(_instead(value, name, contract) for name in lacking if _instead(value, name, contract))
-        raise PluginError(f"{called} lacks {', '.join(lacking)}, so it is no {kind}", hint)
+    if names := lacking(contract, value):
+        hint = "; ".join(filter(None, (_instead(value, name, contract) for name in names)))
+        raise PluginError(f"{called} lacks {', '.join(names)}, so it is no {kind}", hint)
     faults = [fault for name in _fields(contract) if (fault := _wrong_field(contract, value, name))]
     if isinstance(value.name, str) and not NAME.fullmatch(value.name):
         faults.append(
@@ -104,6 +104,12 @@ def misspelt(kind: str, contract: type, value: Any) -> list[str]:
         if name not in known and close and not hasattr(value, close[0]):
             remarks.append(f"{kind} {value.name!r} has {name!r}, which nobody asks for: did you mean {close[0]!r}?")
     return remarks
+
+
+def lacking(contract: type, value: object) -> list[str]:
+    """Members of a contract that a value does not have. No property is asked: a fingerprint takes its time."""
+    static = inspect.getattr_static
+    return [name for name in members(contract) if static(value, name, None) is None and not hasattr(value, name)]
 
 
 def members(contract: type) -> list[str]:
@@ -171,3 +177,53 @@ def _takes(function: Any, arguments: tuple[str, ...]) -> bool:
 
 def _signature(function: Any) -> str:
     return f"({', '.join(inspect.signature(function).parameters)})"
+
+
+# What is wrong with an answer at work, to follow the method's name; "" if nothing is
+
+
+def wrong_value(value: object, contract: type) -> str:
+    names = lacking(contract, value)
+    return f"must return a {contract.__name__}, and {type(value).__name__} lacks {', '.join(names)}" if names else ""
+
+
+def wrong_vectors(vectors: Any, count: int, plain: bool) -> str:
+    """Unit vectors; those of a plain model must be finite, too."""
+    if not hasattr(vectors, "isfinite"):
+        return f"must give a tensor, got {type(vectors).__name__}"
+    if vectors.ndim != (2 if plain else 3) or len(vectors) != count:
+        wanted = f"({count}, D)" if plain else f"({count}, N, D)"
+        return f"must give a tensor of shape {wanted}, got {tuple(vectors.shape)}"
+    if str(vectors.dtype) != "torch.float32":
+        return f"must give float32, got {vectors.dtype}"
+    if plain and not bool(vectors.isfinite().all()):  # with adapters their numbers may be to blame
+        return "gives numbers that are not finite"
+    return ""
+
+
+def wrong_stem(stem_N: Any, count: int) -> str:
+    if not hasattr(stem_N, "isfinite") or len(stem_N) != count:
+        return f"must give a tensor with an entry for each of {count} images"
+    return "" if bool(stem_N.isfinite().all()) else "gives numbers that are not finite"
+
+
+def wrong_adapters(adapters_SP: Any, wanted: tuple[int, ...]) -> str:
+    if not hasattr(adapters_SP, "isfinite") or tuple(adapters_SP.shape) != wanted:
+        shape = tuple(getattr(adapters_SP, "shape", ())) or type(adapters_SP)
+        return f"must give a tensor of shape {wanted}, got {shape}"
+    return "" if str(adapters_SP.dtype) == "torch.float32" else f"must give float32, got {adapters_SP.dtype}"
+
+
+def wrong_tasks(tasks: Any) -> str:
+    if not isinstance(tasks, list | tuple):
+        return f"must return a list, got {type(tasks).__name__}"
+    for task in tasks:
+        if not isinstance(task, Task) or not all(isinstance(x, str) and x for x in (task.name, task.description)):
+            return f"must return Tasks with a name and a description, got {task!r:.100}"
+        for split, photos in task.photos.items():
+            if split not in ("train", "test"):
+                return f"gives task {task.name!r} a split {split!r}; splits are train and test"
+            for photo in photos:
+                if not isinstance(photo, Photo) or isinstance(photo.captions, str):  # `data check` tells who has none
+                    return f"gives task {task.name!r} what is no Photo with a list of captions: {photo!r:.100}"
+    return ""

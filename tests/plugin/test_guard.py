@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
 
 import pytest
@@ -10,14 +12,18 @@ from distributions import install
 from thirdparty.sglora_tiny import TinyBackbone, TinyModel
 
 from sglora_cli.config import RuntimeConfig
-from sglora_cli.errors import PluginError, Unavailable
+from sglora_cli.errors import Mismatch, PluginError, Unavailable
+from sglora_cli.plugin.contracts import POWERS, ChecksText, Fetches, HasMembers, ListsImages, MergesCheckpoints, Model
+from sglora_cli.plugin.guard import GuardedBackbone, GuardedDataset
 from sglora_cli.plugin.host import Registry
 from sglora_cli.plugin.values import Task
 from sglora_cli.testing import adapters, images, layout_of
 
+WRAPPERS = {"backbone": GuardedBackbone, "dataset": GuardedDataset}
+
 
 def guarded(kind, value):
-    registry = Registry(kind)
+    registry = Registry(kind, WRAPPERS[kind])
     registry.add("sglora-odd", value.name, value)
     return registry[value.name]
 
@@ -40,6 +46,73 @@ def test_a_good_model_is_as_it_was():
     assert (ours.fingerprint, ours.sites, hasattr(ours, "check_text")) == ("tiny-1", plain.sites, False)
     module = torch.nn.Linear(2, 2)
     assert model(module=module).module is module
+
+
+def test_a_model_has_the_optional_methods_of_its_value_and_no_others():
+    def check_text(self, text):
+        raise Mismatch("9 tokens")
+
+    plain, ours = model(), model(check_text=check_text, fetch=lambda self: "its own")
+    assert [power for power in POWERS[Model] if isinstance(plain, power)] == []
+    assert [power for power in POWERS[Model] if isinstance(ours, power)] == [ChecksText]
+    assert not isinstance(model(merged=lambda self, layout, flat_P: {}), MergesCheckpoints)  # half of two methods
+    assert ours.fetch() == "its own"  # no optional method of models: as the value has it
+    with pytest.raises(Mismatch, match="9 tokens"):
+        ours.check_text("a photo")
+
+
+class Family:
+    """A data set with all that is optional."""
+
+    name, summary = "family", "a family of data sets"
+
+    def __init__(self, side=""):
+        self.side = side
+
+    def tasks(self, root):
+        return [Task(self.side, "cat", "a cat", {})]
+
+    def member(self, rest):
+        return Family(rest) if rest != "odd" else "no data set"
+
+    def images(self, root):
+        return []
+
+    def fetch(self, data, note):
+        return data / self.side
+
+
+def test_members_of_a_family_are_guarded_and_have_its_optional_methods(tmp_path):
+    registry = Registry("dataset", GuardedDataset)
+    registry.add("sglora-odd", "family", Family())
+    member = registry["family:left"]
+    assert isinstance(member, GuardedDataset)
+    assert all(isinstance(member, power) for power in (Fetches, HasMembers, ListsImages))
+    assert member.fetch(tmp_path, print) == tmp_path / "left"
+    with pytest.raises(PluginError, match=r"^dataset 'family' of plugin 'sglora-odd': member must return a Dataset, "):
+        registry["family:odd"]
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_a_guarded_value_is_copied_and_pickled_with_its_guard(again, tmp_path):
+    other = again(guarded("dataset", Family("left")))
+    assert isinstance(other, GuardedDataset)
+    assert isinstance(other, Fetches)
+    assert other.fetch(tmp_path, print) == tmp_path / "left"
+    assert other.tasks(tmp_path)[0].dataset == "left"
+
+
+def test_what_a_backbone_loads_must_be_a_model():
+    odd = type("B", (TinyBackbone,), {"load": lambda self, runtime: Family()})()
+    with pytest.raises(PluginError, match="load must return a Model, and Family lacks device, encode_image, "):
+        guarded("backbone", odd).load(RuntimeConfig())
+
+
+def test_a_property_that_fails_names_the_plugin_and_one_that_raises_an_error_of_ours_passes():
+    with pytest.raises(PluginError, match="failed in fingerprint: ZeroDivisionError"):
+        _ = model(fingerprint=property(lambda self: 1 // 0)).fingerprint
+    with pytest.raises(Unavailable, match="no weights"):
+        _ = model(fingerprint=property(raising(Unavailable("no weights")))).fingerprint
 
 
 def raising(error):

@@ -17,7 +17,6 @@ import base64
 import binascii
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,8 @@ from typing import Any
 
 from sglora_cli import __version__
 from sglora_cli.errors import BadFile, Mismatch, unwritable
-from sglora_cli.files.atomic import sync_folder, write_bytes
+from sglora_cli.files.atomic import write_bytes
+from sglora_cli.files.text import append_lines, drop_torn_line
 from sglora_cli.files.untrusted import TEXT_LIMIT, json_value, read_bytes
 from sglora_cli.plugin.values import Row
 from sglora_cli.system.locks import locked
@@ -120,27 +120,20 @@ def read_rows(path: Path) -> list[Run]:
 def append(path: Path, lines: Iterable[str]) -> None:
     """Add lines of `Header.line` and `row_line`, flushed to the disk. Raises Unavailable."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = not path.exists()
-        with path.open("ab") as file:
-            file.write("".join(lines).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        if new:
-            sync_folder(path.parent)
+        append_lines(path, lines)
     except OSError as error:
         hint = "name another file with --rows; whole lines in it are kept, and the same command goes on after them"
         raise unwritable(f"cannot write {path}", error, hint) from error
 
 
-def drop_torn_line(path: Path) -> None:
+def mend(path: Path) -> None:
     """Cut off a last line that an interruption left unfinished. A file that does not start as a rows file stays."""
     start = f'{{"{KEY}"'.encode()
     try:
-        data = path.read_bytes()
-        ours = data.startswith(start) or start.startswith(data)
-        if data and ours and not data.endswith(b"\n"):
-            os.truncate(path, data.rfind(b"\n") + 1)
+        with path.open("rb") as file:
+            ours = start.startswith(file.read(len(start)))
+        if ours:
+            drop_torn_line(path)
     except OSError as error:
         raise unwritable(f"cannot mend {path}", error, "name another file with --rows") from error
 
@@ -226,7 +219,7 @@ class Log:
         self._rows: list[Row] = []
         self._known: dict[Row, Row] = {}
         if path.exists():
-            drop_torn_line(path)
+            mend(path)
         runs = read_rows(path) if path.exists() and path.stat().st_size else []
         _check_fingerprint(path, runs, header)
         if runs and runs[-1].header.more.get("plan") == header.more["plan"]:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from sglora_cli.errors import BadFile
-from sglora_cli.files.text import csv_rows, file_bytes, jsonl_rows, read_json, text_field, texts_field
-from sglora_cli.files.untrusted import TEXT_LIMIT, json_value
+from sglora_cli.files.text import csv_rows, file_bytes, jsonl_rows, read_json, text_field, texts_field, whole_size
+from sglora_cli.files.untrusted import TEXT_LIMIT
 from sglora_cli.plugin.values import Listed
 
 
@@ -58,33 +58,6 @@ def read_lines(path: Path) -> dict[str, Entry]:
             raise BadFile(f"{entry.where}: image {entry.image!r} was named before, in {found[entry.image].where}")
         found[entry.image] = entry
     return found
-
-
-def whole_size(data: bytes) -> int:
-    """Bytes of a captions.jsonl up to the last line that is whole. One without its line break may be: by hand.
-
-    >>> whole_size(b'{"image": "a"}\\n{"ima'), whole_size(b'{"image": "a"}')
-    (15, 14)
-    """
-    last = data.rpartition(b"\n")[2]
-    try:
-        whole = isinstance(json_value(last.decode("utf-8")), dict)
-    except ValueError:
-        whole = False
-    return len(data) if whole else len(data) - len(last)
-
-
-def mend(path: Path) -> None:
-    """Make a file end with a whole line: an interruption may have cut the last one off."""
-    data = file_bytes(path) if path.exists() else b""
-    size = whole_size(data)
-    if size == len(data) and (not data or data.endswith(b"\n")):
-        return
-    with path.open("r+b") as file:
-        file.truncate(size)
-        if size and data[size - 1 : size] != b"\n":
-            file.seek(size)
-            file.write(b"\n")
 
 
 def read_elsewhere(path: Path) -> list[Entry]:

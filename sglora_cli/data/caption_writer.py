@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from sglora_cli.config import CaptionConfig
-from sglora_cli.data.caption_file import Entry, line_of, mend, read_elsewhere, read_lines
+from sglora_cli.data.caption_file import Entry, line_of, read_elsewhere, read_lines
 from sglora_cli.data.caption_text import REASONS, Demonstration, Judge, cleaned, prompt_of
 from sglora_cli.data.check_rules import DataIssue
 from sglora_cli.errors import (
@@ -31,9 +31,10 @@ from sglora_cli.errors import (
     failure_of,
     unwritable,
 )
-from sglora_cli.files.atomic import sync_folder, write_bytes
+from sglora_cli.files.atomic import write_bytes
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.images import read_image
+from sglora_cli.files.text import append_lines, drop_torn_line
 from sglora_cli.plugin.contracts import CaptionModel, ListsImages
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Listed
@@ -168,7 +169,7 @@ def write_captions(
                 "go on with the captioner and options that wrote it, choose another file with -o, or remove its lines",
             )
         judge.remember(entry.image, entry.captions)
-    with _appending(job.target) as file:
+    with _appending(job.target):
         if read_lines(job.target).keys() != job.done.keys():
             raise Unavailable(f"{job.target} was changed by another process", "run it again to go on")
         for listed in progress(job.waiting(limit), "images"):
@@ -182,7 +183,7 @@ def write_captions(
             judge.remember(listed.image, captions)
             outcome.problems += _shortfalls(listed, captions, config, check_text)
             if captions:
-                _add(file, line_of(listed, captions, by) + "\n")
+                append_lines(job.target, [line_of(listed, captions, by) + "\n"])
                 outcome.written, outcome.captions = outcome.written + 1, outcome.captions + len(captions)
     return outcome
 
@@ -273,28 +274,20 @@ def problem(kind: str, listed: Listed, text: str) -> DataIssue:
 
 
 @contextmanager
-def _appending(path: Path) -> Iterator[BinaryIO]:
-    """The file to add lines to, each at once; for one process only. Raises Unavailable."""
+def _appending(path: Path) -> Iterator[None]:
+    """The file may have lines added; for one process only, and its last line is whole. Raises Unavailable."""
     with locked(path, wait=False):
         try:
-            with path.open("ab", buffering=0) as file:
-                mend(path)
-                sync_folder(path.parent)
-                try:
-                    yield file
-                finally:
-                    if path.stat().st_size == 0:  # a data set would take it for its captions
-                        path.unlink()
+            if path.exists():
+                drop_torn_line(path)
+            append_lines(path, ())
+            try:
+                yield
+            finally:
+                if path.stat().st_size == 0:  # a data set would take it for its captions
+                    path.unlink()
         except OSError as error:
             raise unwritable(f"cannot write {path}", error, "whole lines in it are kept: run it again") from error
-
-
-def _add(file: BinaryIO, line: str) -> None:
-    """Add a line, all of it, and flush it to the disk."""
-    data = memoryview(line.encode())
-    while data:  # an unbuffered file may take less than it is given, as when the disk is full
-        data = data[file.write(data) :]
-    os.fsync(file.fileno())
 
 
 def error_of(outcome: Outcome) -> SgloraError | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sglora_cli.errors import BadFile
-from sglora_cli.files.atomic import write_bytes
+from sglora_cli.files.atomic import sync_folder, write_bytes
 from sglora_cli.files.untrusted import JSON_LIMIT, TEXT_LIMIT, json_value, read_bytes
 
 
@@ -80,6 +82,55 @@ def _text(path: Path, data: bytes | None) -> str:
     except UnicodeDecodeError as error:
         raise BadFile(f"cannot read {path}: {error}") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Add lines to a file, each with its line break, and flush them to the disk. They start on a line of their own.
+
+    The file and its folder are made if they are not there. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a+b", buffering=0) as file:
+        text = "".join(lines) if _ends_with_a_line(file) else "\n" + "".join(lines)
+        data = memoryview(text.encode())  # one write: lines of two processes do not mix
+        while data:  # an unbuffered file may take less than it is given, as when the disk is full
+            data = data[file.write(data) :]
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a device such as /dev/null has no disk
+                raise
+    if new:
+        sync_folder(path.parent)
+
+
+def _ends_with_a_line(file: BinaryIO) -> bool:
+    if not file.seek(0, os.SEEK_END):
+        return True
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut off a last line of a .jsonl that an interruption left unfinished. Raises OSError, BadFile."""
+    data = file_bytes(path)
+    if (size := whole_size(data)) < len(data):
+        os.truncate(path, size)
+
+
+def whole_size(data: bytes) -> int:
+    """Bytes of a .jsonl up to the last line that is whole. One without its line break may be: by hand.
+
+    >>> whole_size(b'{"image": "a"}\\n{"ima'), whole_size(b'{"image": "a"}')
+    (15, 14)
+    """
+    last = data.rpartition(b"\n")[2]
+    try:
+        whole = isinstance(json_value(last.decode("utf-8")), dict)
+    except ValueError:
+        whole = False
+    return len(data) if whole else len(data) - len(last)
 
 
 def write_json(path: Path, content: Any) -> None:

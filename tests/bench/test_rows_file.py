@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from sglora_cli.bench.rows_file import Header, append, drop_torn_line, pack_hits, read_rows, row_line, unpack_hits
+from sglora_cli.bench.rows_file import Header, append, mend, pack_hits, read_rows, row_line, unpack_hits
 from sglora_cli.errors import BadFile
 from sglora_cli.plugin.values import Row
 
@@ -86,10 +86,10 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 
 def test_a_torn_line_is_cut_off_and_nothing_else(file):
     whole = file.read_bytes()
-    drop_torn_line(file)
+    mend(file)
     assert file.read_bytes() == whole
     file.write_bytes(whole + b'{"method": "x", "da')
-    drop_torn_line(file)
+    mend(file)
     assert file.read_bytes() == whole
 
 

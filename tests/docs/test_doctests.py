@@ -11,7 +11,7 @@ import pytest
 @pytest.mark.parametrize(
     "name",
     [
-        "sglora_cli.data.caption_file",
+        "sglora_cli.files.text",
         "sglora_cli.data.caption_text",
         "sglora_cli.cli.commands.docs",
         "sglora_cli.bench.retrieval",

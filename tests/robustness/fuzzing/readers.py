@@ -25,7 +25,7 @@ from sglora_cli.config import CaptionConfig, RuntimeConfig
 from sglora_cli.data import caption_file, encode
 from sglora_cli.data import description as description_module
 from sglora_cli.data.caption_writer import CaptionJob, take_captions
-from sglora_cli.files import images, tensors
+from sglora_cli.files import images, tensors, text
 from sglora_cli.files.tensor_rows import TensorRows
 from sglora_cli.files.tensors import Checkpoint
 from sglora_cli.generate.session import Session
@@ -197,7 +197,7 @@ def captions_elsewhere(folder: Path) -> None:
             try:
                 caption_file.read_lines(path)
             finally:
-                caption_file.mend(path)
+                text.drop_torn_line(path)
         job = CaptionJob("folder", folder, folder / "made.jsonl", listed, {})
         take_captions(job, path, CaptionConfig(), dry=True)
 

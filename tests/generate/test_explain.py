@@ -11,21 +11,10 @@ from sglora_cli.adapter.file import load_adapter
 from sglora_cli.config import GenerateConfig
 from sglora_cli.generate.explain import explained
 from sglora_cli.generate.session import Session
-from sglora_cli.lora.algebra import distances, inner_products
-from sglora_cli.lora.prior import best_of, log_density
 
 
 def dense(layout, flat_P) -> torch.Tensor:
     return torch.cat([(layout.scaling * b @ a).double().flatten() for b, a in layout.split(flat_P).values()])
-
-
-def test_inner_products_and_distances_are_those_of_dense_updates(toy_pack):
-    layout = Session.open().pack.layout
-    flat = torch.randn(4, layout.size, generator=torch.Generator().manual_seed(0))
-    rows = torch.stack([dense(layout, x) for x in flat])
-    assert torch.allclose(inner_products(layout, flat), rows @ rows.T, rtol=1e-5)
-    assert torch.allclose(distances(inner_products(layout, flat)), torch.cdist(rows, rows), atol=1e-3)
-    assert torch.allclose(inner_products(layout, flat).diagonal().sqrt().float(), layout.update_norm(flat), rtol=1e-5)
 
 
 def test_every_figure_is_what_its_name_says(toy_pack):
@@ -72,16 +61,6 @@ def test_explain_prints_a_table(run, toy_pack):
     assert lines[start + 2] == "sample       norm  log density  to mu*  to joint  nearest expert"
     assert [line.split()[0] for line in lines[start + 3 : start + 6]] == ["0", "1", "diversity"]
     assert "prior      K" not in run("generate", "a mug").stderr
-
-
-def test_log_density_is_that_of_the_normal_distribution(toy_pack):
-    prior = Session.open().generate("a mug").prior
-    variance = prior.variance_P.double().clamp_min(1e-3 * float(prior.variance_P.double().mean()))
-    x = torch.randn(5, len(variance), generator=torch.Generator().manual_seed(0)).double()
-    normal = torch.distributions.Normal(prior.mean_P.double(), variance.sqrt())
-    nats = normal.log_prob(x).mean(dim=1) - normal.log_prob(prior.mean_P.double()).mean()
-    assert torch.allclose(log_density(prior, x.float()), nats, rtol=1e-4)
-    assert best_of(prior, x.float(), 3) == tuple(nats.argsort(descending=True)[:3].tolist())
 
 
 def test_the_best_samples_keep_the_numbers_of_their_draws(run, toy_pack, tmp_path):

@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from random_factors import factors, seeded
 
 from sglora_cli.errors import Mismatch
-from sglora_cli.lora.algebra import approximate, compress, compress_all, mix_updates
-from sglora_cli.lora.gauge import gauge_distance, into_gauge, join_gauge
+from sglora_cli.lora.algebra import approximate, compress, compress_all, distances, inner_products, mix_updates
 from sglora_cli.lora.layout import Layout, Site
 
 LAYOUT = Layout((Site("q", 9, 7), Site("k", 5, 11), Site("v", 9, 7)), rank=2, alpha=3.0)
-
-
-def dice(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def factors(*shape: int, rank: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    *batch, out, into = shape
-    return (
-        torch.randn(*batch, out, rank, generator=dice(seed)),
-        torch.randn(*batch, rank, into, generator=dice(seed + 1)),
-    )
 
 
 def best(dense: torch.Tensor, rank: int) -> torch.Tensor:
@@ -85,7 +73,7 @@ def test_sites_of_all_shapes_and_ranks_are_compressed_as_if_alone():
 
 @pytest.mark.parametrize("weights", [[0.5, 0.3, 0.2], [1.0, 0.0, 0.0], [1.0, -0.5, 0.25], [0.0, 0.0, 0.0]])
 def test_mix_updates_is_the_best_approximation_of_the_dense_mean(weights):
-    adapters = torch.randn(3, LAYOUT.size, generator=dice())
+    adapters = torch.randn(3, LAYOUT.size, generator=seeded())
     mixed, error = mix_updates(torch.tensor(weights), adapters, LAYOUT)
     lost = whole = 0.0
     for name, (b, a) in LAYOUT.split(mixed).items():
@@ -101,7 +89,7 @@ def test_mix_updates_is_the_best_approximation_of_the_dense_mean(weights):
 
 
 def test_mixing_one_adapter_with_itself_gives_its_update_exactly():
-    flat = torch.randn(1, LAYOUT.size, generator=dice())
+    flat = torch.randn(1, LAYOUT.size, generator=seeded())
     mixed, error = mix_updates(torch.tensor([0.25, 0.75]), flat.expand(2, -1), LAYOUT)
     assert error < 1e-7
     for (b, a), (c, d) in zip(LAYOUT.split(mixed).values(), LAYOUT.split(flat[0]).values(), strict=True):
@@ -119,68 +107,17 @@ def test_a_dense_matrix_of_low_rank_is_found_and_another_is_measured(rank):
     found_b, found_a, error = approximate(b @ a, rank)
     assert float(error) < 1e-6
     assert torch.allclose(found_b @ found_a, b @ a, atol=1e-4)
-    dense = torch.randn(40, 30, generator=dice())
+    dense = torch.randn(40, 30, generator=seeded())
     _, _, error = approximate(dense, rank)
     exact = float((dense.double() - best(dense, rank)).norm() / dense.double().norm())
     assert exact - 1e-6 <= float(error) < exact + 0.02
     assert float(approximate(torch.zeros(4, 3), rank)[2]) == 0
 
 
-@pytest.mark.parametrize("rank", [1, 2, 3, 4])
-@pytest.mark.parametrize("live", [0, 1, 2, 3, 4])
-def test_the_gauge_changes_no_update_and_comes_closest(rank, live):
-    reference = torch.randn(rank, 30, generator=dice(7))
-    b, a = factors(20, 30, rank=rank)
-    b[:, live:] = 0
-    new_b, new_a = into_gauge(b, a, reference)
-    assert torch.allclose(new_b @ new_a, b @ a, atol=2e-5)
-    assert float(new_a.norm()) == pytest.approx(float(reference.norm()), rel=1e-5)
-    again_b, again_a = into_gauge(new_b, new_a, reference)
-    assert torch.allclose(again_a, new_a, atol=1e-4)
-    assert torch.allclose(again_b, new_b, atol=1e-4)
-    for seed in range(20):  # no other rotation of A' is closer
-        rotation = torch.linalg.qr(torch.randn(rank, rank, generator=dice(seed))).Q
-        assert gauge_distance(new_a, reference) <= gauge_distance(rotation @ new_a, reference) + 1e-6
-
-
-def test_any_gauge_of_one_update_becomes_the_same_factors():
-    reference = torch.randn(2, 30, generator=dice(7))
-    b, a = factors(20, 30, rank=2)
-    mixing = torch.tensor([[3.0, 1.0], [-2.0, 0.1]])
-    one, other = into_gauge(b, a, reference), into_gauge(b @ mixing, torch.linalg.inv(mixing) @ a, reference)
-    assert torch.allclose(one[0], other[0], atol=1e-4)
-    assert torch.allclose(one[1], other[1], atol=1e-4)
-
-
-def test_a_gauge_needs_one_rank():
-    with pytest.raises(Mismatch, match="no gauge in common"):
-        into_gauge(torch.zeros(4, 2), torch.zeros(2, 5), torch.zeros(3, 5))
-
-
-def trained(seed: int) -> torch.Tensor:
-    """An adapter as training leaves it: A near the shared initialisation, B anything."""
-    noise = torch.randn(LAYOUT.size, generator=dice(seed))
-    return LAYOUT.initial(0) + torch.where(LAYOUT.b_mask(), noise, 0.02 * noise)
-
-
-def test_an_adapter_in_the_packs_gauge_is_left_untouched():
-    experts = torch.stack([trained(seed) for seed in range(6)])
-    found = join_gauge(LAYOUT, experts[2:3], experts)
-    assert torch.equal(found.states_MP, experts[2:3])
-    assert found.before == found.after <= found.reach < 0.2
-
-
-def test_a_rotated_adapter_comes_back_to_the_packs_gauge():
-    experts = torch.stack([trained(seed) for seed in range(6)])
-    parts = {}
-    for name, (b, a) in LAYOUT.split(trained(9)).items():
-        turn = torch.tensor([[0.0, -2.0], [0.5, 1.0]])
-        parts[name] = (b @ torch.linalg.inv(turn), turn @ a)
-    foreign = LAYOUT.join(parts)[None]
-    found = join_gauge(LAYOUT, foreign, experts)
-    assert found.before > 1
-    assert found.after < found.before / 2
-    for (b, a), (c, d) in zip(
-        LAYOUT.split(found.states_MP[0]).values(), LAYOUT.split(trained(9)).values(), strict=True
-    ):
-        assert torch.allclose(b @ a, c @ d, atol=1e-4)
+def test_inner_products_and_distances_are_those_of_dense_updates():
+    flat = torch.randn(4, LAYOUT.size, generator=seeded())
+    parts = [LAYOUT.split(x).values() for x in flat]
+    rows = torch.stack([torch.cat([(LAYOUT.scaling * b @ a).double().flatten() for b, a in part]) for part in parts])
+    assert torch.allclose(inner_products(LAYOUT, flat), rows @ rows.T, rtol=1e-5)
+    assert torch.allclose(distances(inner_products(LAYOUT, flat)), torch.cdist(rows, rows), atol=1e-3)
+    assert torch.allclose(inner_products(LAYOUT, flat).diagonal().sqrt().float(), LAYOUT.update_norm(flat), rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Layouts and low-rank mathematics against dense matrices."""
+"""Layouts: an adapter as numbers, its norm against dense matrices, what it survives."""
 
 from __future__ import annotations
 

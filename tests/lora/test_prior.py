@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from sglora_cli.errors import Mismatch
-from sglora_cli.lora.prior import moments, prior, select
+from sglora_cli.errors import Mismatch, UsageError
+from sglora_cli.lora.prior import best_of, log_density, moments, prior, select
 
 
 class Experts:
@@ -14,8 +16,8 @@ class Experts:
     layout = None
 
     def __init__(self):
-        dice = torch.Generator().manual_seed(1)
-        self.mu, self.var = torch.randn(3, 5, generator=dice), torch.rand(3, 5, generator=dice)
+        rng = torch.Generator().manual_seed(1)
+        self.mu, self.var = torch.randn(3, 5, generator=rng), torch.rand(3, 5, generator=rng)
         self.read: set[int] = set()
 
     def means(self, rows=None):
@@ -27,12 +29,12 @@ class Experts:
 
 
 def test_moments_are_those_of_the_mixture():
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     alpha = torch.tensor([0.7, 0.2, 0.1])
     experts = Experts()
     mean, variance, within = moments(alpha, experts.mu, experts.var)
-    which = torch.multinomial(alpha, 400_000, replacement=True, generator=dice)
-    drawn = experts.mu[which] + experts.var[which].sqrt() * torch.randn(400_000, 5, generator=dice)
+    which = torch.multinomial(alpha, 400_000, replacement=True, generator=rng)
+    drawn = experts.mu[which] + experts.var[which].sqrt() * torch.randn(400_000, 5, generator=rng)
     assert torch.allclose(mean, drawn.mean(dim=0), atol=0.01)
     assert torch.allclose(variance, drawn.var(dim=0), atol=0.02)
     assert bool((within <= variance).all())
@@ -62,3 +64,29 @@ def test_k_out_of_range_is_refused(k):
 def test_a_sentence_that_is_not_finite_is_refused():
     with pytest.raises(Mismatch, match="not finite"):
         prior(torch.tensor([float("nan"), 0.0]), torch.zeros(3, 2), Experts(), 2, 0.1)
+
+
+def test_log_density_is_that_of_the_normal_distribution_and_the_likeliest_are_best():
+    index = torch.eye(3)
+    mixture = prior(index[0], index, Experts(), 2, 0.1)
+    variance = mixture.variance_P.double().clamp_min(1e-3 * float(mixture.variance_P.double().mean()))
+    x = torch.randn(5, len(variance), generator=torch.Generator().manual_seed(0)).double()
+    normal = torch.distributions.Normal(mixture.mean_P.double(), variance.sqrt())
+    nats = normal.log_prob(x).mean(dim=1) - normal.log_prob(mixture.mean_P.double()).mean()
+    assert torch.allclose(log_density(mixture, x.float()), nats, rtol=1e-4)
+    assert best_of(mixture, x.float(), 3) == tuple(nats.argsort(descending=True)[:3].tolist())
+
+
+def test_a_number_that_hardly_varies_does_not_decide():
+    mixture = replace(
+        prior(torch.eye(3)[0], torch.eye(3), Experts(), 2, 0.1), variance_P=torch.tensor([1.0, 0, 0, 0, 0])
+    )
+    x = mixture.mean_P + torch.tensor([[1.0, 0, 0, 0, 0], [0.0, 0.1, 0, 0, 0]])
+    floor = 1e-3 * 0.2  # a thousandth of the mean variance
+    assert log_density(mixture, x).tolist() == pytest.approx([-1 / 5 / 2, -0.01 / floor / 5 / 2], rel=1e-4)
+
+
+def test_more_samples_than_there_are_cannot_be_kept():
+    mixture = prior(torch.eye(3)[0], torch.eye(3), Experts(), 2, 0.1)
+    with pytest.raises(UsageError, match="the best 3 of 2 samples cannot be kept"):
+        best_of(mixture, torch.zeros(2, 5), 3)

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sglora_cli.bench.ranking import Change, Ranking, Trial
+from sglora_cli.data.check import DataCheck
+from sglora_cli.data.check_rules import CaptionCount, IssueKind
 from sglora_cli.files.images import read_image
+from sglora_cli.plugin.values import Photo, Task
 
-_PIXELS = 240  # longest side of a picture: sharp on a phone, about 10 kB
+_ROWS = 8  # of a table of findings that are seen at once
+_MORE_ROWS = 100  # that unfold; --json has them all
+_PAIRS = 20  # of a kind
+_SAMPLES = 4  # pictures of a task
+_SHEET = 240  # pictures of all tasks
 
 _TEMPLATES = Environment(
     loader=PackageLoader("sglora_cli.report"),
@@ -34,9 +42,9 @@ def _page(template: str, **values: object) -> bytes:
 
 
 class Pictures:
-    """Small JPEG copies of image files, each made once."""
+    """Small JPEG copies of image files, each made once. `pixels`: their longest side; 240 is sharp on a phone."""
 
-    def __init__(self, files: Mapping[str, Path], pixels: int = _PIXELS) -> None:
+    def __init__(self, files: Mapping[str, Path], pixels: int) -> None:
         self._files, self._pixels = files, pixels
         self._sources: dict[str, str] = {}
 
@@ -91,7 +99,7 @@ class RankingTop:
 def try_page(trial: Trial, count: int) -> bytes:
     """The page of `sglora try`, with the first `count` items of every ranking. Raises BadFile if an image has gone."""
     rankings = [_ranking_top(ranking, count) for ranking in trial.rankings]
-    return _page("try.html", trial=trial, rankings=rankings, pictures=Pictures(trial.photos))
+    return _page("try.html", trial=trial, rankings=rankings, pictures=Pictures(trial.photos, pixels=240))
 
 
 def _ranking_top(ranking: Ranking, count: int) -> RankingTop:
@@ -101,3 +109,101 @@ def _ranking_top(ranking: Ranking, count: int) -> RankingTop:
 
     before, after = (list(map(item, ranking.top(count, before=side))) for side in (True, False))
     return RankingTop(ranking.query, len(ranking.items), ranking.change(count), before, after)
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Excerpt(Generic[T]):
+    """Part of a long list: `first` is seen, `more` unfolds, and `left_out` items are not in the page."""
+
+    first: Sequence[T]
+    more: Sequence[T]
+    left_out: int
+
+    @classmethod
+    def of(cls, items: Sequence[T], first: int, more: int = 0) -> Excerpt[T]:
+        return cls(items[:first], items[first : first + more], max(0, len(items) - first - more))
+
+
+@dataclass(frozen=True)
+class Finding(Generic[T]):
+    """One kind of finding with its examples: rows of a table, or pairs of images."""
+
+    kind: IssueKind
+    count: int
+    excerpt: Excerpt[T]
+
+
+@dataclass(frozen=True)
+class CountsTable:
+    """Images and captions of every task."""
+
+    header: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some photos of a task."""
+
+    task: str
+    images: int
+    """How many the task has."""
+    photos: Sequence[tuple[str, str]]
+    """Image name and caption."""
+
+
+def check_page(check: DataCheck) -> bytes:
+    """The page of `sglora data check`, with at most 240 samples and 60 pairs.
+
+    Raises BadFile if an image has gone since the check.
+    """
+    findings, pairs = [], []
+    for key, kind, count in check.kinds():
+        texts = [(problem.where, problem.text) for problem in check.problems if problem.kind == key]
+        alike = [pair for pair in check.pairs if pair.kind == key]
+        if texts:
+            findings.append(Finding(kind, count, Excerpt.of(texts, _ROWS, _MORE_ROWS)))
+        if alike:
+            pairs.append(Finding(kind, count, Excerpt.of(alike, _PAIRS)))
+    common = [(f"{c.images} images, {c.tasks} task{'s' * (c.tasks != 1)}", c.caption) for c in check.common]
+    return _page(
+        "check.html",
+        check=check,
+        findings=findings,
+        pairs=pairs,
+        common=Excerpt.of(common, _ROWS, _MORE_ROWS),
+        counts=_counts(check),
+        samples=Excerpt.of(list(_samples(check)), _SHEET),
+        pictures=Pictures({picture.name: picture.path for picture in check.pictures.values()}, pixels=200),
+    )
+
+
+def _counts(check: DataCheck) -> CountsTable:
+    splits = list(dict.fromkeys(split for counts in check.counts.values() for split in counts))
+    rows = []
+    for task, counts in check.counts.items():
+        images = [counts[split].images if split in counts else 0 for split in splits]
+        together = CaptionCount.of(counts.values())
+        mean = f"{together.fewest} / {together.mean:.1f} / {together.most}"
+        spread = str(together.most) if together.fewest == together.most else mean
+        rows.append((task, [*map(str, images), str(together.captions), spread]))
+    return CountsTable(["task", *splits, "captions", "captions an image"], rows)
+
+
+def _samples(check: DataCheck) -> Iterator[Sample]:
+    each = max(1, min(_SAMPLES, _SHEET // len(check.tasks)))
+    for task in check.tasks:
+        count = sum(len(photos) for photos in task.photos.values())
+        photos = [(check.pictures[p.path].name, next(iter(p.captions), "")) for p in _spread(check, task, each)]
+        yield Sample(task.name, count, photos)
+
+
+def _spread(check: DataCheck, task: Task, count: int) -> Iterator[Photo]:
+    """At most `count` photos that can be read, spread evenly over a task's photos."""
+    every = [photo for photos in task.photos.values() for photo in photos]
+    photos = [photo for photo in every if check.pictures[photo.path].hash is not None]
+    for n in range(min(count, len(photos))):
+        yield photos[n * len(photos) // min(count, len(photos))]

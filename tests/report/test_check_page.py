@@ -45,12 +45,12 @@ def test_the_page_stands_alone_and_shows_texts_as_they_are(check, photos, tmp_pa
 
 
 def test_the_page_shows_a_bounded_number_of_everything(check, photos, monkeypatch, tmp_path):
-    from sglora_cli.report import check_page
+    from sglora_cli.report import pages
 
-    monkeypatch.setattr(check_page, "_SHEET", 3)
-    monkeypatch.setattr(check_page, "_PAIRS", 3)
-    monkeypatch.setattr(check_page, "_ROWS", 1)
-    monkeypatch.setattr(check_page, "_HIDDEN", 2)
+    monkeypatch.setattr(pages, "_SHEET", 3)
+    monkeypatch.setattr(pages, "_PAIRS", 1)
+    monkeypatch.setattr(pages, "_ROWS", 1)
+    monkeypatch.setattr(pages, "_MORE_ROWS", 2)
     for n in (1, 2, 3):
         shutil.copy(photos / "0.png", photos / f"{n}.png")
     check("--report", tmp_path / "x.html", "--pixels", 100)

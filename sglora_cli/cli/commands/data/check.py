@@ -51,7 +51,6 @@ def check(
     check_page_name(report)
     from sglora_cli.data import check as data_check
     from sglora_cli.files.atomic import write_bytes
-    from sglora_cli.report import check_page
     from sglora_cli.system import progress
 
     progress.be_quiet(as_json)
@@ -59,7 +58,9 @@ def check(
     needs = _needs(app, recipe, dataset, root) if recipe else None
     found = data_check.run(app.host, dataset, root, needs, config)
     if report:
-        write_bytes(report, check_page.check_page(found).encode())
+        from sglora_cli.report.pages import check_page
+
+        write_bytes(report, check_page(found))
     if as_json:
         print_json(data_check.facts(found) | {"report": str(report) if report else None})
     else:

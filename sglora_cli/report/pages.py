@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -16,10 +16,25 @@ from typing import Generic, TypeVar
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sglora_cli.bench.ranking import Change, Ranking, Trial
+from sglora_cli.bench.tables import (
+    Marks,
+    Table,
+    best_marks,
+    clear_marks,
+    comparison,
+    directions,
+    ranges,
+    reference_labels,
+    results,
+)
 from sglora_cli.data.check import DataCheck
 from sglora_cli.data.check_rules import CaptionCount, IssueKind
 from sglora_cli.files.images import read_image
-from sglora_cli.plugin.values import Photo, Task
+from sglora_cli.plugin.values import Photo, Report, Task
+from sglora_cli.report import plot
+from sglora_cli.report.charts import Chart
+from sglora_cli.report.content import Content
+from sglora_cli.report.load import Measured
 
 _ROWS = 8  # of a table of findings that are seen at once
 _MORE_ROWS = 100  # that unfold; --json has them all
@@ -207,3 +222,98 @@ def _spread(check: DataCheck, task: Task, count: int) -> Iterator[Photo]:
     photos = [photo for photo in every if check.pictures[photo.path].hash is not None]
     for n in range(min(count, len(photos))):
         yield photos[n * len(photos) // min(count, len(photos))]
+
+
+@dataclass(frozen=True)
+class MarkedLine:
+    """A method's cells, each with the tag that marks it; `aside` does not compete."""
+
+    cells: Sequence[str]
+    marks: Sequence[str]
+    aside: bool
+
+
+@dataclass(frozen=True)
+class MarkedTable:
+    """A table of results under its title."""
+
+    title: str
+    header: Sequence[str]
+    lines: Sequence[MarkedLine]
+
+
+def report_page(content: Content) -> bytes:
+    """The page of `sglora report`: tables, figures with their numbers, retrieval examples, and what is missing.
+
+    Raises Unavailable without matplotlib, BadFile if a photo has gone.
+    """
+    measured = content.measured
+    directed = directions(measured.report)
+    photos = {str(path): path for strip in content.strips for path in (*strip.before, *strip.after)}
+    return _page(
+        "report.html",
+        content=content,
+        facts=_facts(measured),
+        remarks=[text.removesuffix(".") for text in (*measured.said, *measured.left_out)],
+        sections=_results(measured.report),
+        comparison=_comparison(measured.report),
+        ranges=_ranges(measured.report),
+        svg=_svg,
+        pictures=Pictures(photos, pixels=150),
+        measures=["R@k: recall"] * any(d != "ACC" for d in directed) + ["Accuracy"] * ("ACC" in directed),
+    )
+
+
+def _facts(measured: Measured) -> list[tuple[str, object]]:
+    report, header = measured.report, measured.header
+    tasks = {(row.dataset, row.task) for row in report.rows}
+    sizes = [f"{sum(d == name for d, _ in tasks)} {name}" for name in sorted({d for d, _ in tasks})]
+    seeds = sorted({row.seed for row in report.rows})
+    facts: list[tuple[str, object]] = [
+        ("Pack", report.pack),
+        ("Backbone", header.backbone),
+        ("Unseen tasks", f"{len(tasks)} ({', '.join(sizes)})"),
+        ("Methods", len({row.method for row in report.rows})),
+        ("Builds", ", ".join(report.builds)) if report.builds else ("Seeds", ", ".join(map(str, seeds))),
+        ("Rows", f"{len(report.rows)}, from {', '.join(path.name for path in measured.files)}"),
+    ]
+    command = header.more.get("command")
+    return [*facts, ("Measured by", command)] if command else facts
+
+
+def _results(report: Report) -> list[MarkedTable]:
+    """All tasks, then each data set."""
+    aside, sections = reference_labels(report), []
+    datasets = list(dict.fromkeys(row.dataset for row in report.rows))
+    for dataset in ["", *datasets] if len(datasets) > 1 else [""]:
+        count = len({(row.dataset, row.task) for row in report.rows if dataset in ("", row.dataset)})
+        title = f"{dataset or 'All'}: {count} unseen task{'s' * (count != 1)}"
+        body = results(report, dataset)
+        sections.append(_marked(title, body, aside, best_marks(body, aside)))
+    return sections
+
+
+def _comparison(report: Report) -> MarkedTable | None:
+    against = report.labels.get(report.against, report.against)
+    if not against or not report.differences:
+        return None
+    body = comparison(report)
+    title = f"Difference to {against}, in points"
+    return _marked(title, body, reference_labels(report), clear_marks(report, body))
+
+
+def _ranges(report: Report) -> MarkedTable | None:
+    title = f"Lowest and highest of {len(report.builds)} builds"
+    return _marked(title, ranges(report), reference_labels(report), {}) if report.builds else None
+
+
+def _marked(title: str, body: Table, aside: Collection[str], marks: Marks) -> MarkedTable:
+    lines = [
+        MarkedLine(row, [marks.get((n, i), "") for i in range(len(row))], row[0] in aside)
+        for n, row in enumerate(body[1:], 1)
+    ]
+    return MarkedTable(title, body[0], lines)
+
+
+def _svg(chart: Chart) -> str:
+    return _data_url("image/svg+xml", plot.svg(chart))

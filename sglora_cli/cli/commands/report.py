@@ -98,9 +98,13 @@ def _write(content: Content, out: Path | None, folder: Path | None) -> list[Path
     """Everything is drawn before anything is written."""
     from sglora_cli.files.atomic import write_bytes
     from sglora_cli.files.untrusted import inside
-    from sglora_cli.report import plot, report_page
+    from sglora_cli.report import plot
 
-    files = {out: report_page.report_page(content).encode()} if out else {}
+    files: dict[Path, bytes] = {}
+    if out:
+        from sglora_cli.report.pages import report_page  # Jinja2 loads only for a page
+
+        files[out] = report_page(content)
     for figure in content.figures if folder else ():
         for ending, draw in (("svg", plot.svg), ("png", plot.png)):
             name = f"{figure.name}.{ending}"  # of a data set, so a stranger's

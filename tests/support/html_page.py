@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import re
 
 
 class Page(html.parser.HTMLParser):
@@ -33,3 +34,9 @@ class Page(html.parser.HTMLParser):
 
     def handle_data(self, data):
         self.texts.append(data)
+
+
+def cells_of(text: str) -> list[list[str]]:
+    """All rows of all tables of a page, without marks."""
+    lines = re.findall(r"<tr[^>]*>(.*?)</tr>", text, re.DOTALL)
+    return [[re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<t[dh]>(.*?)</t[dh]>", line)] for line in lines]

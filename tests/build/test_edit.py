@@ -1,16 +1,19 @@
-"""`sglora pack add`: an expert from elsewhere, in the pack's rank and gauge; or nothing changes."""
+"""Experts are added in the pack's rank and gauge, and removed; or nothing changes."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from pack_folders import BUNDLED, built_packs
 
 from sglora_cli.adapter.file import load_adapter, save_adapter
 from sglora_cli.adapter.read import read_adapter
 from sglora_cli.errors import BadFile
+from sglora_cli.files import atomic
 from sglora_cli.lora.algebra import update_error
 from sglora_cli.lora.layout import Layout
 from sglora_cli.pack.pack import Pack
@@ -108,11 +111,7 @@ def test_an_expert_for_an_unseen_task_is_said_to_spoil_its_measurement(run, pack
 
 
 def test_a_bundled_pack_is_copied_first(run, own_home, tmp_path):
-    import sglora_packs
-
-    bundled = Path(sglora_packs.__file__).parent / "starter"
-    before = {p: p.read_bytes() for p in sorted(bundled.rglob("*")) if p.is_file()}
-    pack = Pack(bundled)
+    before, pack = held(BUNDLED), Pack(BUNDLED)
     path = tmp_path / "x.safetensors"
     flat = pack.experts.means([0])[0]
     save_adapter(path, pack.layout, flat, {"fingerprint": pack.fingerprint})
@@ -120,10 +119,10 @@ def test_a_bundled_pack_is_copied_first(run, own_home, tmp_path):
     copy = own_home / "cache/packs/starter"
     assert result.stdout == f"{copy}\n", result.stderr
     assert "note: pack 'starter' is bundled and stays as it is: this copy of it hides it\n" in result.stderr
-    assert {p: p.read_bytes() for p in sorted(bundled.rglob("*")) if p.is_file()} == before
+    assert held(BUNDLED) == before
     assert Pack(copy).verify() == []
     assert Pack(copy).experts.names[-1] == "added/teapot"
-    assert run("pack", "add", bundled, path, "--text", "a photo of a kettle").exit_code == 2
+    assert run("pack", "add", BUNDLED, path, "--text", "a photo of a kettle").exit_code == 2
     assert run("pack", "add", "starter", path, "--text", "a photo of a kettle").exit_code == 0
 
 
@@ -215,3 +214,100 @@ def test_an_added_expert_goes_without_a_word_about_training(run, pack, tmp_path)
     result = run("pack", "remove", "toys", "added/teapot", "--yes")
     assert result.exit_code == 0, result.output
     assert "trained with" not in result.stderr
+
+
+def test_an_expert_goes_and_the_rest_stays(run, toy_pack, own_home):
+    folder = own_home / "cache/packs/toys"
+    old = Pack(folder)
+    means_EP, index_ED, meaning_EW = old.experts.means(), old.index_ED, old.meaning_EW
+    result = run("pack", "remove", "toys", "toys/box", "--yes")
+    assert result.stdout == f"{folder}\n"
+    assert result.stderr == (
+        "removed    toys/box from toys\nnote       cvae, joint: trained with the expert, not trained again\n"
+    )
+    new, kept = Pack(folder), [0, 2, 3]
+    assert new.verify() == []
+    assert new.experts.names == ("toys/ball", "toys/cup", "toys/hat")
+    assert torch.equal(new.experts.means(), means_EP[kept])
+    assert torch.equal(new.index_ED, index_ED[kept])
+    assert torch.equal(new.meaning_EW, meaning_EW[kept])
+    assert "toys/box" not in (folder / "README.md").read_text()
+    assert new.manifest["edits"] == ["removed expert toys/box"]
+    assert run("pack", "show", "toys").stdout.endswith("\nchanged    removed expert toys/box\n")
+    assert not (folder / "experts/toys-box.safetensors").exists()
+    assert built_packs(own_home) == ["toys"]
+    assert run("generate", "a box").exit_code == 0
+    assert run("bench", "--json").exit_code == 0
+
+
+def test_the_priors_k_experts_stay(run, toy_pack, own_home):
+    for name in ("toys/ball", "toys/box"):
+        assert run("pack", "remove", "toys", name, "--yes").exit_code == 0
+    result = run("pack", "remove", "toys", "toys/cup", "--yes")
+    assert result.exit_code == 5
+    assert result.stderr == (
+        "error: pack 'toys' has 2 experts and leans on K = 2 of them: it cannot do with fewer\n"
+        "hint: build it again with a smaller k in [prior] of its recipe, or remove the whole pack\n"
+    )
+    assert Pack(own_home / "cache/packs/toys").verify() == []
+
+
+@pytest.mark.parametrize(
+    ("expert", "code", "message"),
+    [
+        ("toys/bal", 3, "error: no expert in this pack named 'toys/bal'\nhint: did you mean 'toys/ball'?\n"),
+        ("toys/mug", 5, "error: 'toys/mug' is no expert of pack 'toys': its role is unseen\n"),
+    ],
+)
+def test_what_is_no_expert_is_named(run, toy_pack, own_home, expert, code, message):
+    result = run("pack", "remove", "toys", expert, "--yes")
+    assert (result.exit_code, result.stderr, result.stdout) == (code, message, "")
+
+
+def test_a_damaged_pack_is_not_changed(run, toy_pack, own_home):
+    (own_home / "cache/packs/toys/joint.safetensors").unlink()
+    result = run("pack", "remove", "toys", "toys/ball", "--yes")
+    assert result.stderr == (
+        "error: pack 'toys' is damaged: joint.safetensors is missing\nhint: build or fetch it again\n"
+    )
+    assert (result.exit_code, built_packs(own_home)) == (4, ["toys"])
+
+
+def test_of_a_bundled_pack_a_copy_is_changed(run, own_home):
+    folder, bundled = own_home / "cache/packs/starter", Pack(BUNDLED)
+    result = run("pack", "remove", "starter", "pets/birman", "--json")
+    notes = [
+        "pack 'starter' is bundled and stays as it is: this copy of it hides it",
+        "calibrated, cvae, joint: trained with the expert, not trained again",
+    ]
+    assert json.loads(result.stdout) == {
+        "pack": "starter",
+        "expert": "pets/birman",
+        "folder": str(folder),
+        "notes": notes,
+    }
+    assert (len(Pack(folder).experts.names), len(bundled.experts.names)) == (27, 28)
+    assert Pack(folder).verify() == bundled.verify() == []
+    result = run("pack", "remove", str(bundled.folder), "pets/bombay")
+    assert result.exit_code == 2
+    assert result.stderr == (f"error: there is a pack 'starter' in {folder}\nhint: name it instead: starter\n")
+
+
+def test_if_the_new_version_cannot_be_put_there_the_old_one_comes_back(run, toy_pack, own_home, monkeypatch):
+    monkeypatch.setattr(atomic, "exchanged", lambda one, other: False)  # a system that cannot exchange two names
+    folder, replace = own_home / "cache/packs/toys", os.replace
+
+    def refuse(source, target):
+        if str(source).endswith(".draft") and str(target) == str(folder):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    result = run("pack", "remove", "toys", "toys/ball", "--yes")
+    assert result.exit_code == 6
+    assert result.stderr == (
+        f"error: cannot put 'toys' into {folder.parent}: No space left on device\n"
+        "hint: make room there, or choose another place\n"
+    )
+    assert len(Pack(folder).experts.names) == 4
+    assert built_packs(own_home) == ["toys"]

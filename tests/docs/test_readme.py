@@ -18,8 +18,8 @@ NOT_RUN = {
     "pip install .": "needs the package index; .ci/run does it in a fresh environment",
     "pip install '.[test,oracle]'": "as above",
     "pytest": "this is pytest",
-    "sglora pack import birds.sglora.zip --signers allowed_signers": "needs a key; test_signatures.py makes one",
-    "sglora data fetch": "needs the network; test_downloads.py fetches from a server of its own",
+    "sglora pack import birds.sglora.zip --signers allowed_signers": "needs a key; test_signature.py makes one",
+    "sglora data fetch": "needs the network; test_download.py fetches from a server of its own",
 }
 MORE = {  # what is added to a command as README has it: to name what a list of commands leaves open, or to save time
     "sglora bench --baselines all": "--tasks pug",

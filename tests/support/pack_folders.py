@@ -1,0 +1,15 @@
+"""Where packs lie: those that were built, and the bundled one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import sglora_packs
+
+BUNDLED = Path(sglora_packs.__file__).parent / "starter"
+
+
+def built_packs(home: Path) -> list[str]:
+    """Names of everything in the folder of built packs, drafts too."""
+    return sorted(os.listdir(home / "cache/packs"))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sglora_cli.adapter.file import FORMAT, AdapterFile
-from sglora_cli.adapter.foreign import LooseAdapter, checked_parts
+from sglora_cli.adapter.foreign import ForeignAdapter, checked_parts
 from sglora_cli.adapter.torch_files import CHECKPOINT_LIMIT, check_size, load_pickle
 from sglora_cli.errors import BadFile, Mismatch, Unavailable
 from sglora_cli.files.tensors import KEY, load_tensors, packed_about
@@ -59,7 +59,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return {str(name).removeprefix("module."): x for name, x in content.items()}, {}
 
 
-def read(path: Path, model: Model, rank: int | None = None) -> LooseAdapter:
+def read(path: Path, model: Model, rank: int | None = None) -> ForeignAdapter:
     """The difference of a checkpoint to the backbone, as an update of rank `rank`, or of the smallest that holds it.
 
     Raises Mismatch if it is no low-rank update, or if anything else differs.
@@ -78,7 +78,7 @@ def read(path: Path, model: Model, rank: int | None = None) -> LooseAdapter:
     for r in tried:
         parts, error = _factored(differences, r)
         if error <= TOLERANCE:
-            return LooseAdapter(checked_parts(parts, str(path)), "open_clip", 1.0, about, lost=error)
+            return ForeignAdapter(checked_parts(parts, str(path)), "open_clip", 1.0, about, lost=error)
     raise Mismatch(
         f"{path} differs from the backbone by no update of rank {tried[-1]}: the relative error is {error:.2g}",
         "it was trained in full, or merged with a higher rank" + ("; raise --rank" if rank else ""),

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sglora_cli.adapter.file import AdapterFile
-from sglora_cli.adapter.foreign import LooseAdapter, checked_parts
+from sglora_cli.adapter.foreign import ForeignAdapter, checked_parts
 from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, load_pickle
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.atomic import write_bytes
@@ -76,7 +76,7 @@ def is_one(content: Any) -> bool:
     return isinstance(content, dict) and {"weights", "metadata"} <= set(content)
 
 
-def read(path: Path) -> LooseAdapter:
+def read(path: Path) -> ForeignAdapter:
     """Raises BadFile for anything but a whole file of CLIP-LoRA, and Mismatch for updates that cannot be held."""
     content = load_pickle(path, ADAPTER_LIMIT)
     if not is_one(content):
@@ -99,7 +99,7 @@ def read(path: Path) -> LooseAdapter:
                 )
             parts[_SITE.format(tower, block, name)] = b_OR, a_RI
     checked = checked_parts(parts, str(path))
-    return LooseAdapter({n: (b_OR * scaling, a_RI) for n, (b_OR, a_RI) in checked.items()}, "clip-lora", scaling)
+    return ForeignAdapter({n: (b_OR * scaling, a_RI) for n, (b_OR, a_RI) in checked.items()}, "clip-lora", scaling)
 
 
 def _settings(path: Path, metadata: Any) -> tuple[int, float, list[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sglora_cli.adapter.file import AdapterFile
-from sglora_cli.adapter.foreign import LooseAdapter
+from sglora_cli.adapter.foreign import ForeignAdapter
 from sglora_cli.adapter.read import provenance, read_adapter, recognise
 from sglora_cli.adapter.write import FORMATS, check_target, format_of, write_adapter
 from sglora_cli.config import RuntimeConfig
@@ -18,7 +18,7 @@ from sglora_cli.system import settings
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedAdapter:
     """What was written, and what a person should know about it."""
 
     about: dict[str, Any]
@@ -37,7 +37,7 @@ def import_adapter(
     visual_only: bool = False,
     text: str = "",
     force: bool = False,
-) -> Imported:
+) -> ImportedAdapter:
     """Read an adapter for a backbone and write it as our file, with the backbone's fingerprint and its origin.
 
     backbone: else the one that the file names, else the settings'. Raises what `read_adapter` and
@@ -48,35 +48,35 @@ def import_adapter(
     stated = provenance(thing).get("backbone")
     backbone = backbone or (stated if isinstance(stated, str) else settings.load().backbone)
     model = host.backbones[backbone].load(settings.runtime(runtime, backbone, exact=True))
-    loose = read_adapter(thing, model, alpha=alpha, rank=rank, visual_only=visual_only)
-    layout = loose.layout(model.sites, rank)
-    flat_P, error = loose.fitted(layout)
+    foreign = read_adapter(thing, model, alpha=alpha, rank=rank, visual_only=visual_only)
+    layout = foreign.layout(model.sites, rank)
+    flat_P, error = foreign.fitted(layout)
     about = {
-        **{key: value for key, value in loose.about.items() if key not in ("kind", "format", "layout")},
+        **{key: value for key, value in foreign.about.items() if key not in ("kind", "format", "layout")},
         **({"description": " ".join(text.split())} if text.strip() else {}),
         "backbone": backbone,
         "fingerprint": model.fingerprint,
-        "imported": origin(thing, loose, error),
+        "imported": origin(thing, foreign, error),
     }
     write_adapter(out, AdapterFile(layout, flat_P, about), model, FORMATS["safetensors"])
-    return Imported(about, tuple(said(thing, loose, layout.rank, error, model)))
+    return ImportedAdapter(about, tuple(said(thing, foreign, layout.rank, error, model)))
 
 
-def origin(thing: Path, loose: LooseAdapter, error: float) -> dict[str, Any]:
+def origin(thing: Path, foreign: ForeignAdapter, error: float) -> dict[str, Any]:
     """Where an adapter came from, for a file's provenance: never a path of this machine."""
-    found: dict[str, Any] = {"format": loose.format, "name": thing.resolve().name, "rank": loose.rank}
+    found: dict[str, Any] = {"format": foreign.format, "name": thing.resolve().name, "rank": foreign.rank}
     weights = thing / "adapter_model.safetensors" if thing.is_dir() else thing
     if weights.is_file():
         found["sha256"] = file_hash(weights)
     return {**found, "error": float(f"{error:.3g}")}
 
 
-def said(thing: Path, loose: LooseAdapter, rank: int, error: float, model: Model) -> list[str]:
+def said(thing: Path, foreign: ForeignAdapter, rank: int, error: float, model: Model) -> list[str]:
     """Lines for a person: format, rank, what was lost, whose weights it was made for."""
     kept = "nothing is lost" if error < 1e-6 else f"the update changes by {100 * error:.2g} %"
-    own = "the backbone's own" if loose.fingerprint == model.fingerprint else "unknown: the file has none"
+    own = "the backbone's own" if foreign.fingerprint == model.fingerprint else "unknown: the file has none"
     return [
-        f"read       {thing} ({loose.format})",
-        f"rank       {loose.rank} -> {rank}: {kept}",
+        f"read       {thing} ({foreign.format})",
+        f"rank       {foreign.rank} -> {rank}: {kept}",
         f"made for   weights {own}",
     ]

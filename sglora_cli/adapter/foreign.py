@@ -23,7 +23,7 @@ def _nothing(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class LooseAdapter:
+class ForeignAdapter:
     """Updates of any rank at named weights, as a file gives them.
 
     parts: name -> (B (O, F), A (F, I)), float64, the scaling included in B, so that the update is
@@ -77,7 +77,7 @@ class LooseAdapter:
         scaled = {name: (b_OR.double() / layout.scaling, a_RI.double()) for name, (b_OR, a_RI) in parts.items()}
         return layout.join(scaled).float(), math.hypot(error, self.lost)
 
-    def placed(self, sites: Sequence[Site], visual_only: bool = False) -> LooseAdapter:
+    def placed(self, sites: Sequence[Site], visual_only: bool = False) -> ForeignAdapter:
         """The same updates under the names of a backbone's sites; sites it does not name get an update of zero.
 
         A name may lack the first parts of a site's name (a flat model), or have more in front (a

@@ -20,7 +20,7 @@ import regex
 from torch import Tensor
 
 from sglora_cli.adapter.file import PREFIX, AdapterFile, save_adapter
-from sglora_cli.adapter.foreign import LooseAdapter, checked_parts
+from sglora_cli.adapter.foreign import ForeignAdapter, checked_parts
 from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, check_size, load_pickle
 from sglora_cli.errors import BadFile, Mismatch, UsageError
 from sglora_cli.files.atomic import write_bytes
@@ -62,7 +62,7 @@ _REMEDY = "merge it in PEFT, or train a plain LoRA adapter"
 # Reading
 
 
-def read_folder(folder: Path) -> LooseAdapter:
+def read_folder(folder: Path) -> ForeignAdapter:
     """Raises BadFile for anything but a whole PEFT folder, and Mismatch for an adapter that is more than B A."""
     config = _checked_config(folder / CONFIG)
     safe, old = inside(folder, WEIGHTS), inside(folder, OLD_WEIGHTS)
@@ -71,7 +71,7 @@ def read_folder(folder: Path) -> LooseAdapter:
     return _loose(safe if safe.exists() else old, config)
 
 
-def read_bare(path: Path, alpha: float | None) -> LooseAdapter:
+def read_bare(path: Path, alpha: float | None) -> ForeignAdapter:
     """A PEFT state alone. Its scaling is in no tensor: adapter_config.json beside it says it, or `alpha` does."""
     beside = path.parent / CONFIG
     if beside.exists():
@@ -87,7 +87,7 @@ def read_bare(path: Path, alpha: float | None) -> LooseAdapter:
     return _loose(path, {"lora_alpha": alpha})
 
 
-def _loose(path: Path, config: Mapping[str, Any]) -> LooseAdapter:
+def _loose(path: Path, config: Mapping[str, Any]) -> ForeignAdapter:
     tensors, about = _tensors(path)
     raw: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
@@ -109,7 +109,7 @@ def _loose(path: Path, config: Mapping[str, Any]) -> LooseAdapter:
     scalings = {name: _scaling(config, name, b.shape[1], path) for name, (b, _) in checked.items()}
     one = len(set(scalings.values())) == 1 and len({b.shape[1] for b, _ in checked.values()}) == 1
     parts = {name: (b * scalings[name], a) for name, (b, a) in checked.items()}
-    return LooseAdapter(parts, "peft", next(iter(scalings.values())) if one else 1.0, about, claims)
+    return ForeignAdapter(parts, "peft", next(iter(scalings.values())) if one else 1.0, about, claims)
 
 
 def _tensors(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:

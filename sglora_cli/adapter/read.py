@@ -10,7 +10,7 @@ from typing import Any
 
 from sglora_cli.adapter import checkpoint, clip_lora, peft
 from sglora_cli.adapter.file import load_adapter
-from sglora_cli.adapter.foreign import LooseAdapter, checked_parts
+from sglora_cli.adapter.foreign import ForeignAdapter, checked_parts
 from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, check_size, load_pickle
 from sglora_cli.errors import BadFile, Mismatch, UsageError
 from sglora_cli.files.tensors import read_about, tensor_names
@@ -27,22 +27,22 @@ class How:
     rank: int | None = None
 
 
-def _native(path: Path, how: How) -> LooseAdapter:
+def _native(path: Path, how: How) -> ForeignAdapter:
     check_size(path, ADAPTER_LIMIT)
     found = load_adapter(path)
     layout: Layout = found.layout
     parts = checked_parts(layout.split(found.flat_P), str(path))
     scaled = {name: (b * layout.scaling, a) for name, (b, a) in parts.items()}
-    return LooseAdapter(scaled, "safetensors", layout.scaling, found.about)
+    return ForeignAdapter(scaled, "safetensors", layout.scaling, found.about)
 
 
-def _merged(path: Path, how: How) -> LooseAdapter:
+def _merged(path: Path, how: How) -> ForeignAdapter:
     if how.model is None:
         raise Mismatch(f"{path} is a whole checkpoint: its update is the difference to a backbone", "name the backbone")
     return checkpoint.read(path, how.model, how.rank)
 
 
-READERS: Mapping[str, Callable[[Path, How], LooseAdapter]] = {
+READERS: Mapping[str, Callable[[Path, How], ForeignAdapter]] = {
     "safetensors": _native,
     "peft": lambda path, how: peft.read_folder(path),
     "peft state": lambda path, how: peft.read_bare(path, how.alpha),
@@ -103,7 +103,7 @@ def read_adapter(
     alpha: float | None = None,
     rank: int | None = None,
     visual_only: bool = False,
-) -> LooseAdapter:
+) -> ForeignAdapter:
     """An adapter in any of the formats of READERS; with a model, under the names of its sites.
 
     alpha: lora_alpha of a PEFT state without its configuration.  rank: that of a merged
@@ -116,13 +116,13 @@ def read_adapter(
         raise UsageError(f"{path} says its scaling itself", "leave out --alpha")
     if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
         raise UsageError(f"alpha must be positive and finite, got {alpha:g}")
-    loose = READERS[kind](path, How(model, alpha, rank))
+    foreign = READERS[kind](path, How(model, alpha, rank))
     if model is None:
-        return loose
-    if loose.fingerprint and loose.fingerprint != model.fingerprint:
+        return foreign
+    if foreign.fingerprint and foreign.fingerprint != model.fingerprint:
         raise Mismatch(
-            f"the adapter was made for a backbone with fingerprint {loose.fingerprint}, this one has "
+            f"the adapter was made for a backbone with fingerprint {foreign.fingerprint}, this one has "
             f"{model.fingerprint}",
             "use the backbone and the weights it was made for",
         )
-    return loose.placed(model.sites, visual_only)
+    return foreign.placed(model.sites, visual_only)

@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from sglora_cli.bench.measure import Candidate
-from sglora_cli.bench.methods import Maker, Plan, candidates, methods, need, plan
+from sglora_cli.bench.methods import BenchPlan, Maker, candidates, methods, need, plan_of_methods
 from sglora_cli.config import ABLATIONS, BenchConfig, PriorConfig
 from sglora_cli.data.description import Description
 from sglora_cli.data.encode import check_text, image_embeddings, mean_direction
@@ -179,7 +179,7 @@ def plan_of_ablation(
     wanted: str,
     sentences: Path | None,
     config: BenchConfig,
-) -> Plan:
+) -> BenchPlan:
     """Methods in every setting of one thing. `wanted`: method names with commas, or "all" that it concerns.
 
     Raises UsageError if the table and the sentences do not go together, or no method draws where draws change.
@@ -193,7 +193,7 @@ def plan_of_ablation(
     variants = _variants(table, pack, embeddings)
     labels = _concerned(host, pack, table, wanted)
     levels = methods(host, pack, ",".join([ORACLE] * all(t.oracle_P is not None for t in tasks) + [ZERO]))
-    base = plan(loaded, tasks, levels, config)
+    base = plan_of_methods(loaded, tasks, levels, config)
     own = next(variant.mark for variant in variants if variant.own)
     names = {f"{name}@{v.mark}": f"{label} ({_words(v.mark)})" for name, label in labels.items() for v in variants}
     references = {m: f"{m.rpartition('@')[0]}@{own}" for m in names if m.rpartition("@")[2] != own}

@@ -49,7 +49,7 @@ class Candidate:
 
 
 @dataclass
-class Count:
+class Work:
     """How much work there was."""
 
     encoded: int = 0
@@ -67,7 +67,7 @@ class Measurer:
     """What the user asked for: with the device it says in which numbers the backbone computes."""
     fresh: bool = False
     """Measure everything again."""
-    count: Count = field(default_factory=Count)
+    count: Work = field(default_factory=Work)
 
     def keys(self, task: UnseenTask, candidates: Sequence[Candidate]) -> list[str]:
         """The name of what each candidate measures on the task; equal adapters have one name."""

@@ -34,7 +34,7 @@ Maker = Callable[[UnseenTask], list[Candidate]]
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """What will be measured: everything the rows follow from."""
 
     model: Model
@@ -59,8 +59,8 @@ class Plan:
     def header(self, command: str = "", table: str = "") -> Header:
         settings = {k: v for k, v in asdict(self.config).items() if k != "resamples"}
         keys = [[t.dataset, t.name, t.description, len(t.tensors.stem_N)] for t in self.tasks]
-        plan = content_hash([self.origin, self.model.fingerprint, list(self.names), settings, keys])[:16]
-        more = {"plan": plan, "command": command, "table": table, "config": settings}
+        key = content_hash([self.origin, self.model.fingerprint, list(self.names), settings, keys])[:16]
+        more = {"plan": key, "command": command, "table": table, "config": settings}
         more |= {"fingerprint": self.model.fingerprint, "on": self.on, "references": dict(self.references)}
         more |= {"notes": list(self.notes), "build": content_hash(self.origin)[:16]}
         return Header(self.pack, self.backbone, {CHANCE: "Chance", **self.names}, self.against, more=more)
@@ -90,7 +90,9 @@ def methods(host: Host, pack: Pack, wanted: str, oracle: bool = True, without: C
     return {n: "Oracle" if n == ORACLE else usable[n].label for n in names}
 
 
-def plan(loaded: LoadedPack, tasks: Sequence[UnseenTask], names: Mapping[str, str], config: BenchConfig) -> Plan:
+def plan_of_methods(
+    loaded: LoadedPack, tasks: Sequence[UnseenTask], names: Mapping[str, str], config: BenchConfig
+) -> BenchPlan:
     """Measure a pack's methods."""
     pack, host = loaded.pack, loaded.host
     fitted = {n: loaded.fitted(n) for n in names if n != ORACLE}
@@ -98,7 +100,10 @@ def plan(loaded: LoadedPack, tasks: Sequence[UnseenTask], names: Mapping[str, st
     embedding_of = {f"{t.dataset}/{t.name}": d for t, d in zip(tasks, embeddings_TD, strict=True)}
 
     def make(task: UnseenTask) -> list[Candidate]:
-        prior, witness = pack.prior(embedding_of[f"{task.dataset}/{task.name}"]), Witness(loaded.model, pack, task)
+        prior, evidence = (
+            pack.prior(embedding_of[f"{task.dataset}/{task.name}"]),
+            TaskEvidence(loaded.model, pack, task),
+        )
         found = []
         for name in names:
             if name == ORACLE:
@@ -107,18 +112,26 @@ def plan(loaded: LoadedPack, tasks: Sequence[UnseenTask], names: Mapping[str, st
                     raise Unavailable(f"there is no Oracle adapter of {task.name!r}", hint)
                 found.append(Candidate(name, pack.layout, task.oracle_P))
                 continue
-            ask = partial(witness.ask, host.generators[name], fitted[name])
+            ask = partial(evidence.ask, host.generators[name], fitted[name])
             found += candidates(pack.layout, host.generators[name], ask, prior, config, name)
         return found
 
-    def steady(task: UnseenTask) -> list[Candidate]:
-        with pack.steady():  # or these adapters may be of two packs
+    def make_unchanged(task: UnseenTask) -> list[Candidate]:
+        with pack.unchanged():  # or these adapters may be of two packs
             return make(task)
 
     protocol: dict[str, Any] = {"backbone": pack.backbone, "rank": pack.layout.rank, "k": pack.prior_config.k}
     protocol["experts"] = sorted({t["dataset"] for t in pack.manifest["tasks"] if t["role"] == "expert"})
-    return Plan(
-        loaded.model, tasks, names, steady, config, pack.name, pack.backbone, protocol=protocol, origin=pack.manifest
+    return BenchPlan(
+        loaded.model,
+        tasks,
+        names,
+        make_unchanged,
+        config,
+        pack.name,
+        pack.backbone,
+        protocol=protocol,
+        origin=pack.manifest,
     )
 
 
@@ -177,7 +190,7 @@ def lack(pack: Pack, generator: Generator, tasks: Sequence[UnseenTask]) -> Unava
     return None
 
 
-class Witness:
+class TaskEvidence:
     """Evidence of one task, each kind looked at once, and only if a method needs it."""
 
     def __init__(self, model: Model, pack: Pack, task: UnseenTask) -> None:

@@ -11,7 +11,7 @@ import torch
 from sglora_cli.adapter.read import provenance, read_adapter
 from sglora_cli.bench.ablations import plan_of_ablation
 from sglora_cli.bench.measure import Candidate
-from sglora_cli.bench.methods import Plan, lack, methods, plan
+from sglora_cli.bench.methods import BenchPlan, lack, methods, plan_of_methods
 from sglora_cli.bench.tasks import check_fits, check_leaks, leaks, narrowed, of_dataset, of_other, unseen_tasks
 from sglora_cli.config import ABLATIONS, BenchConfig, RuntimeConfig
 from sglora_cli.errors import UsageError
@@ -28,7 +28,7 @@ from sglora_cli.system.settings import data_root
 
 
 @dataclass(frozen=True)
-class Asked:
+class BenchRequest:
     """The command line of `sglora bench`."""
 
     baselines: str = "all"
@@ -44,31 +44,31 @@ class Asked:
     sentences: Path | None = None
 
 
-def planned(host: Host, asked: Asked, config: BenchConfig, runtime: RuntimeConfig) -> Plan:
+def bench_plan(host: Host, request: BenchRequest, config: BenchConfig, runtime: RuntimeConfig) -> BenchPlan:
     """Everything that is wrong with the request is said here, before anything is measured."""
-    if asked.on and asked.data:
+    if request.on and request.data:
         raise UsageError("--on takes tasks from a pack, --data from photos", "leave out one of the two")
-    if asked.sentences and asked.table not in ABLATIONS:
+    if request.sentences and request.table not in ABLATIONS:
         raise UsageError("--sentences needs a table that compares descriptions", "pass --table ablation-description")
-    if asked.adapters and asked.table in ABLATIONS:
+    if request.adapters and request.table in ABLATIONS:
         raise UsageError("an ablation is of a pack's methods, not of adapter files", "leave out one of the two")
-    known = settings.load().data if asked.dataset and not asked.on else ""
-    data = data_root(asked.data, known) if asked.data or known else None
-    if asked.adapters and data and asked.dataset and not asked.pack:
-        return _of_adapters(host, asked, data, config, runtime)
-    loaded = LoadedPack.open(host, asked.pack, runtime, asked.backbone)
-    tasks = _tasks(loaded, asked, data)
-    if asked.adapters:
-        return plan_of_adapters(loaded.model, loaded.pack.backbone, asked.adapters, tasks, config)
-    if not asked.own_expert:
+    known = settings.load().data if request.dataset and not request.on else ""
+    data = data_root(request.data, known) if request.data or known else None
+    if request.adapters and data and request.dataset and not request.pack:
+        return _of_adapters(host, request, data, config, runtime)
+    loaded = LoadedPack.open(host, request.pack, runtime, request.backbone)
+    tasks = _tasks(loaded, request, data)
+    if request.adapters:
+        return plan_of_adapters(loaded.model, loaded.pack.backbone, request.adapters, tasks, config)
+    if not request.own_expert:
         check_leaks(loaded.pack, tasks)
     notes = [f"a leak: the pack has seen {', '.join(seen)}"] if (seen := leaks(loaded.pack, tasks)) else []
-    if asked.table in ABLATIONS:
-        made = plan_of_ablation(loaded, tasks, asked.table, asked.baselines, asked.sentences, config)
+    if request.table in ABLATIONS:
+        made = plan_of_ablation(loaded, tasks, request.table, request.baselines, request.sentences, config)
     else:
-        names, left = _methods(loaded, asked.baselines, tasks)
-        made, notes = plan(loaded, tasks, names, config), notes + left
-    return replace(made, notes=[*made.notes, *notes], on=asked.on)
+        names, left = _methods(loaded, request.baselines, tasks)
+        made, notes = plan_of_methods(loaded, tasks, names, config), notes + left
+    return replace(made, notes=[*made.notes, *notes], on=request.on)
 
 
 def _methods(loaded: LoadedPack, wanted: str, tasks: Sequence[UnseenTask]) -> tuple[dict[str, str], list[str]]:
@@ -83,41 +83,43 @@ def _methods(loaded: LoadedPack, wanted: str, tasks: Sequence[UnseenTask]) -> tu
     return names, [f"left out: {why.message} ({why.hint})" for why in lacking.values() if wanted == "all"]
 
 
-def _tasks(loaded: LoadedPack, asked: Asked, data: Path | None) -> list[UnseenTask]:
+def _tasks(loaded: LoadedPack, request: BenchRequest, data: Path | None) -> list[UnseenTask]:
     host, pack = loaded.host, loaded.pack
-    if asked.on:
-        other = Pack(Library(host.recipe_folders).find(asked.on)[0].folder)
-        tasks = of_other(pack, other, asked.dataset)
+    if request.on:
+        other = Pack(Library(host.recipe_folders).find(request.on)[0].folder)
+        tasks = of_other(pack, other, request.dataset)
     else:
-        tasks = unseen_tasks(host, pack, loaded.model, asked.dataset, data)
+        tasks = unseen_tasks(host, pack, loaded.model, request.dataset, data)
     check_fits(loaded.model, tasks)
-    return narrowed(tasks, pack, asked.tasks, asked.table)
+    return narrowed(tasks, pack, request.tasks, request.table)
 
 
-def _of_adapters(host: Host, asked: Asked, data: Path, config: BenchConfig, runtime: RuntimeConfig) -> Plan:
+def _of_adapters(
+    host: Host, request: BenchRequest, data: Path, config: BenchConfig, runtime: RuntimeConfig
+) -> BenchPlan:
     """Adapter files on a data set: no pack is needed, only the backbone, which the first file may name."""
-    said = provenance(asked.adapters[0]).get("backbone") if asked.adapters[0].exists() else None
-    name = asked.backbone or (said if isinstance(said, str) else "") or settings.load().backbone
+    said = provenance(request.adapters[0]).get("backbone") if request.adapters[0].exists() else None
+    name = request.backbone or (said if isinstance(said, str) else "") or settings.load().backbone
     model: Model = host.backbones[name].load(settings.runtime(runtime, name))
-    tasks = narrowed(list(of_dataset(host, model, asked.dataset, data)), None, asked.tasks, asked.table)
-    return plan_of_adapters(model, name, asked.adapters, tasks, config)
+    tasks = narrowed(list(of_dataset(host, model, request.dataset, data)), None, request.tasks, request.table)
+    return plan_of_adapters(model, name, request.adapters, tasks, config)
 
 
 def plan_of_adapters(
     model: Model, backbone: str, paths: Sequence[Path], tasks: Sequence[UnseenTask], config: BenchConfig
-) -> Plan:
+) -> BenchPlan:
     """Measure adapter files of any format beside zero-shot. Raises BadFile, Mismatch for a file that does not fit."""
     found: dict[str, Candidate] = {}
     for path in paths:
         name = path.name.removesuffix(".safetensors").removesuffix(".pt")
         if name in found or name in (ZERO, CHANCE):
             raise UsageError(f"two methods would be called {name!r}", "rename a file")
-        loose = read_adapter(path, model)
-        layout = loose.layout(model.sites)
-        found[name] = Candidate(name, layout, checked_flat(loose.fitted(layout)[0], str(path)))
+        foreign = read_adapter(path, model)
+        layout = foreign.layout(model.sites)
+        found[name] = Candidate(name, layout, checked_flat(foreign.fitted(layout)[0], str(path)))
     first = next(iter(found.values()))
     zero = Candidate(ZERO, first.layout, torch.zeros(first.layout.size))
     names = {ZERO: "Zero-shot", **{name: name for name in found}}
     origin = [[name, content_hash(c.flat_P, c.layout.about())] for name, c in found.items()]
     make = lambda task: [zero, *found.values()]  # noqa: E731
-    return Plan(model, tasks, names, make, config, "", backbone, against=ZERO, origin=origin)
+    return BenchPlan(model, tasks, names, make, config, "", backbone, against=ZERO, origin=origin)

@@ -84,7 +84,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Comparison:
     """An adapter that was tried."""
 
     adapter: str
@@ -137,9 +137,9 @@ def opened(host: Host, path: Path, backbone: str, runtime: RuntimeConfig) -> tup
         raise UsageError(f"{path} does not say for which backbone it is", "pass --backbone NAME")
     model = host.backbones[name].load(settings.runtime(runtime, name))
     if adapter is None:
-        loose = read_adapter(path, model)
-        layout = loose.layout(model.sites)
-        adapter = AdapterFile(layout, loose.fitted(layout)[0], {**loose.about, "fingerprint": model.fingerprint})
+        foreign = read_adapter(path, model)
+        layout = foreign.layout(model.sites)
+        adapter = AdapterFile(layout, foreign.fitted(layout)[0], {**foreign.about, "fingerprint": model.fingerprint})
     adapter.check_model(model)
     return adapter, model, name
 
@@ -232,7 +232,7 @@ def run(
     file: Path | None = None,
     backbone: str = "",
     runtime: RuntimeConfig | None = None,
-) -> Trial:
+) -> Comparison:
     """Try an adapter: rank the images for each sentence, or (`ranked` "sentences") the sentences for each image.
 
     Raises UsageError, UnknownName, BadFile, Mismatch.
@@ -246,10 +246,10 @@ def run(
         queries, items, pairs = kept, wanted, zip(before_NC, after_NC, strict=True)
     rankings = [Ranking(query, tuple(items), *pair) for query, pair in zip(queries, pairs, strict=True)]
     read = {name: photos[name] for name in kept}
-    return Trial(path.name, adapter.about, name, model.fingerprint, ranked, tuple(rankings), read, tuple(skipped))
+    return Comparison(path.name, adapter.about, name, model.fingerprint, ranked, tuple(rankings), read, tuple(skipped))
 
 
-def facts(trial: Trial, count: int) -> dict[str, Any]:
+def facts(trial: Comparison, count: int) -> dict[str, Any]:
     """Everything about the first `count` items of every ranking, for programs."""
     return {
         "adapter": trial.adapter,

@@ -12,6 +12,11 @@ Cell = tuple[str, int]
 """(direction, k)"""
 
 
+def row_key(row: Row) -> tuple[object, ...]:
+    """What a row is a measurement of: two rows with one key are the same number, measured twice."""
+    return row.method, row.dataset, row.task, row.sample, row.seed, row.direction, row.k
+
+
 def table(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[tuple[str, str], dict[Cell, float]]]:
     """method -> (dataset, task) -> cell -> recall, averaged over samples."""
     found: dict[str, dict[tuple[str, str], dict[Cell, list[float]]]] = {}

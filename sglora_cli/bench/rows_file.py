@@ -20,11 +20,12 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sglora_cli import __version__
+from sglora_cli.bench.rows import row_key
 from sglora_cli.errors import BadFile, Mismatch, unwritable
 from sglora_cli.files.atomic import write_bytes
 from sglora_cli.files.text import append_lines, drop_torn_line
@@ -217,14 +218,14 @@ class Log:
     def __init__(self, path: Path, header: Header) -> None:
         self.path, self.header = path, header
         self._rows: list[Row] = []
-        self._known: dict[Row, Row] = {}
+        self._known: dict[tuple[object, ...], Row] = {}
         if path.exists():
             mend(path)
         runs = read_rows(path) if path.exists() and path.stat().st_size else []
         _check_fingerprint(path, runs, header)
         if runs and runs[-1].header.more.get("plan") == header.more["plan"]:
             self._start = _offset_of_last(path, runs)
-            self._known = {_place(row): row for row in runs[-1].rows}
+            self._known = {row_key(row): row for row in runs[-1].rows}
         else:
             append(path, [header.line()])
             self._start = path.stat().st_size - len(header.line().encode())
@@ -236,17 +237,13 @@ class Log:
     def add(self, rows: Sequence[Row]) -> None:
         """Append what the file lacks. If it says otherwise than now, something changed: the plan's rows start anew."""
         self._rows += rows
-        if any(self._known.get(_place(row), row) != row for row in rows):
+        if any(self._known.get(row_key(row), row) != row for row in rows):
             self._known = {}
             before = self.path.read_bytes()[: self._start]
             write_bytes(self.path, before + "".join([self.header.line(), *map(row_line, self._rows)]).encode())
             return
-        if new := [row for row in rows if _place(row) not in self._known]:
+        if new := [row for row in rows if row_key(row) not in self._known]:
             append(self.path, map(row_line, new))
-
-
-def _place(row: Row) -> Row:
-    return replace(row, value=0.0, hits="")
 
 
 def _check_fingerprint(path: Path, runs: Sequence[Run], header: Header) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sglora_cli.bench.bootstrap import bootstrap
 from sglora_cli.bench.measure import Measurer, labels
-from sglora_cli.bench.methods import Plan
+from sglora_cli.bench.methods import BenchPlan
 from sglora_cli.bench.retrieval import KS, chance
 from sglora_cli.bench.rows_file import Log
 from sglora_cli.config import BenchConfig
@@ -22,8 +22,8 @@ from sglora_cli.system import cache
 from sglora_cli.system.progress import progress
 
 
-@cache.in_use()
-def run(plan: Plan, measurer: Measurer, log: Log | None = None) -> list[Row]:
+@cache.lease()
+def run(plan: BenchPlan, measurer: Measurer, log: Log | None = None) -> list[Row]:
     """Measure all of it. Adapters of one task share one pass over its images; finished tasks are in the log."""
     rows: list[Row] = []
     for task in progress(plan.tasks, "bench"):
@@ -42,7 +42,7 @@ def _by_chance(task: UnseenTask) -> list[Row]:
     return [Row(CHANCE, task.dataset, task.name, 0, d, k, value) for (d, k), value in found.items()]
 
 
-def estimate(plan: Plan, measurer: Measurer) -> dict[str, Any]:
+def estimate(plan: BenchPlan, measurer: Measurer) -> dict[str, Any]:
     """What a run would do, without doing it: one task's images are encoded once, to see how long that takes."""
     made = {f"{t.dataset}/{t.name}": plan.make(t) for t in plan.tasks}
     wanted = {key: len(t.tensors.stem_N) * len(made[key]) for key, t in zip(made, plan.tasks, strict=True)}
@@ -74,7 +74,7 @@ def differences(
     return bootstrap(chosen, config.resamples, config.seed).differences(against)
 
 
-def report(plan: Plan, rows: Sequence[Row], paper: bool = False) -> Report:
+def report(plan: BenchPlan, rows: Sequence[Row], paper: bool = False) -> Report:
     """Rows with everything a reporter prints."""
     found = bootstrap(rows, plan.config.resamples, plan.config.seed)
     against = plan.against if plan.against in plan.names or plan.references else next(iter(plan.names))
@@ -87,7 +87,7 @@ def report(plan: Plan, rows: Sequence[Row], paper: bool = False) -> Report:
     )
 
 
-def _summary(plan: Plan, rows: Sequence[Row]) -> list[str]:
+def _summary(plan: BenchPlan, rows: Sequence[Row]) -> list[str]:
     tasks = sorted({(row.dataset, row.task) for row in rows})
     sizes = ", ".join(f"{sum(d == name for d, _ in tasks)} {name}" for name in sorted({d for d, _ in tasks}))
     what = " and ".join(sorted({"accuracy" if row.direction == "ACC" else "recall" for row in rows}, reverse=True))

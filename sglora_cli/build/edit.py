@@ -127,11 +127,11 @@ def take(pack: Pack, model: Model, adapters: Sequence[Path], alpha: float | None
     """Adapters in any format, compressed to the pack's rank and brought into its gauge."""
     flat, sources, lines = [], [], []
     for path in adapters:
-        loose = read_adapter(path, model, alpha=alpha, visual_only=visual_only)
-        flat_P, error = loose.fitted(pack.layout)
+        foreign = read_adapter(path, model, alpha=alpha, visual_only=visual_only)
+        flat_P, error = foreign.fitted(pack.layout)
         flat.append(flat_P)
-        sources.append(origin(path, loose, error))
-        lines += said(path, loose, pack.layout.rank, error, model)
+        sources.append(origin(path, foreign, error))
+        lines += said(path, foreign, pack.layout.rank, error, model)
     found = join_gauge(pack.layout, torch.stack(flat), pack.experts.means())
     if float(pack.layout.update_norm(found.states_MP.double().mean(dim=0).float())) == 0:
         raise Mismatch("the mean of the adapters is an update of zero", "name adapters of one task")

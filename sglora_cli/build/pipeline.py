@@ -33,8 +33,8 @@ from sglora_cli.lora.prior import prior
 from sglora_cli.pack.manifest import FORMAT
 from sglora_cli.pack.pack import ExpertFiles, file_name
 from sglora_cli.pack.recipe import Recipe
-from sglora_cli.pack.recipe_parser import planned
-from sglora_cli.pack.writer import seal
+from sglora_cli.pack.recipe_parser import plan_tasks
+from sglora_cli.pack.writer import write_manifest
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Material, Task
@@ -74,7 +74,7 @@ class Build:
 
         Raises UnknownName, BadFile, Mismatch, Unavailable for everything that can be known so early.
         """
-        plan = planned(host, recipe, data)
+        plan = plan_tasks(host, recipe, data)
         model = host.backbones[recipe.backbone].load(settings.runtime(runtime or RuntimeConfig(), recipe.backbone))
         layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
         if recipe.train.hide:
@@ -102,7 +102,7 @@ class Build:
             "generators": list(self.recipe.generators),
         }
 
-    @cache.in_use()
+    @cache.lease()
     def run(self) -> Path:
         """Do what is left, and put the pack in its place, replacing an older one; returns its folder."""
         started = time.monotonic()
@@ -145,7 +145,7 @@ class Build:
         for t in progress(self.tasks, "evaluation"):
             if t.test:
                 self._write_evaluation(folder, t, t.test)
-        seal(folder, self._manifest(health))
+        write_manifest(folder, self._manifest(health))
 
     def _write_experts(self, folder: Path) -> tuple[ExpertFiles, Tensor]:
         chosen = self.steps.experts

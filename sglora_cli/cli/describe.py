@@ -25,23 +25,23 @@ def any_adapter(path: Path) -> tuple[dict[str, Any], list[str]]:
     if kind == "open_clip":
         return _checkpoint_facts(path)
     unscaled = kind == "peft state" and not (path.parent / peft.CONFIG).exists()
-    loose = read_adapter(path, alpha=1.0 if unscaled else None)
-    norm, ranks = loose.norm(), sorted({b.shape[1] for b, _ in loose.parts.values()})
-    places = dict.fromkeys(re.sub(r"\b\d+\b", "*", name) for name in loose.parts)
+    foreign = read_adapter(path, alpha=1.0 if unscaled else None)
+    norm, ranks = foreign.norm(), sorted({b.shape[1] for b, _ in foreign.parts.values()})
+    places = dict.fromkeys(re.sub(r"\b\d+\b", "*", name) for name in foreign.parts)
     facts = {
-        "format": loose.format,
+        "format": foreign.format,
         "ranks": ranks,
-        "sites": list(loose.parts),
-        "numbers": loose.size,
+        "sites": list(foreign.parts),
+        "numbers": foreign.size,
         "norm": norm,
-        "about": dict(loose.about),
+        "about": dict(foreign.about),
     }
     effect = "" if norm else ": it changes nothing"
     unknown = f", if its lora_alpha is 1: there is no {peft.CONFIG} beside it" if unscaled else ""
     return facts, [
-        f"adapter in format {loose.format} for {loose.about.get('description', 'an unknown task')!r}",
-        f"backbone   {loose.about.get('backbone', 'unknown')}, fingerprint {loose.fingerprint or 'unknown'}",
-        f"layout     rank {', '.join(map(str, ranks))}, {len(loose.parts)} sites, {loose.size} numbers",
+        f"adapter in format {foreign.format} for {foreign.about.get('description', 'an unknown task')!r}",
+        f"backbone   {foreign.about.get('backbone', 'unknown')}, fingerprint {foreign.fingerprint or 'unknown'}",
+        f"layout     rank {', '.join(map(str, ranks))}, {len(foreign.parts)} sites, {foreign.size} numbers",
         *(f"sites      {place}" for place in places),
         f"update     norm {norm:.3f}{effect}{unknown}",
         "healthy    whole and finite",

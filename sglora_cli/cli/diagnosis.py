@@ -26,7 +26,7 @@ from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.contracts import HasMembers, SaysAbsent
 from sglora_cli.plugin.host import Host
 from sglora_cli.system import paths, settings
-from sglora_cli.system.cache import KINDS, items
+from sglora_cli.system.cache import CACHE_KINDS, items
 from sglora_cli.system.progress import size
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
@@ -163,7 +163,7 @@ def _folders(host: Host) -> Iterator[Finding]:
             text = f"{folder} cannot be written: {error.strerror}"
             yield Finding("folder", name, BROKEN, text, "export SGLORA_HOME=FOLDER, one that you may write")
     near = next(path for path in (cache, *cache.absolute().parents) if path.exists())
-    used, free = sum(item.bytes for kind in KINDS for item in items(kind)), shutil.disk_usage(near).free
+    used, free = sum(item.bytes for kind in CACHE_KINDS for item in items(kind)), shutil.disk_usage(near).free
     few, facts = free < _LEAST_FREE, {"used_bytes": used, "free_bytes": free}
     text = f"{size(used)} in the cache, {size(free)} free on its disk"
     yield Finding("folder", "disk", BROKEN if few else OK, text, "sglora cache clean" if few else "", facts)

@@ -86,7 +86,7 @@ class Session:
         """As `generate` for each, with all sentences encoded in one batch. The first wrong one raises."""
         config, prior_config = checked(config or GenerateConfig()), checked(prior_config or self.pack.prior_config)
         tasks = [Description.of(one) if isinstance(one, str) else one for one in descriptions]
-        with self.pack.steady():
+        with self.pack.unchanged():
             if not self._health_checked:
                 check_generator(self.pack, self.generator, self.fitted)
                 self._health_checked = True

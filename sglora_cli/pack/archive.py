@@ -30,7 +30,7 @@ from sglora_cli.files.untrusted import name_fault
 from sglora_cli.pack.library import Library
 from sglora_cli.pack.manifest import MANIFEST, checked_manifest
 from sglora_cli.pack.pack import Pack
-from sglora_cli.pack.writer import seal
+from sglora_cli.pack.writer import write_manifest
 from sglora_cli.plugin.host import Host
 from sglora_cli.system.locks import pack_lock
 from sglora_cli.system.paths import built_folder
@@ -49,7 +49,7 @@ _AGAIN = "ask for a file made by `sglora pack export`"
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedPack:
     """A pack that came out of an archive."""
 
     pack: Pack
@@ -64,7 +64,7 @@ def export_pack(pack: Pack, path: Path) -> None:
     if path.resolve().is_relative_to(pack.folder.resolve()):
         raise UsageError(f"{path} would lie inside the pack", "write it elsewhere with -o FILE")
     pack.check_whole()
-    with writing(path) as file, pack.steady(), zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with writing(path) as file, pack.unchanged(), zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted([MANIFEST, *pack.manifest["files"]]):
             source = pack.folder / name
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
@@ -74,7 +74,7 @@ def export_pack(pack: Pack, path: Path) -> None:
                 shutil.copyfileobj(content, target, _CHUNK)
 
 
-def import_pack(host: Host, path: Path, name: str = "", force: bool = False) -> Imported:
+def import_pack(host: Host, path: Path, name: str = "", force: bool = False) -> ImportedPack:
     """Put the pack of an archive among those built here, as `name` or under its own name.
 
     Raises BadFile, naming the entry, for anything but a whole pack; UsageError if a pack of
@@ -93,9 +93,9 @@ def import_pack(host: Host, path: Path, name: str = "", force: bool = False) -> 
                 _unpack(archive, entries, manifest, folder, path)
                 _check_readable(folder, path)
                 if name != manifest["name"]:
-                    seal(folder, {**manifest, "name": name})
+                    write_manifest(folder, {**manifest, "name": name})
                 put_folder(folder, target)
-    return Imported(Pack(target), _warnings(host, name, manifest["backbone"]))
+    return ImportedPack(Pack(target), _warnings(host, name, manifest["backbone"]))
 
 
 @contextmanager

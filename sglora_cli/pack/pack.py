@@ -207,7 +207,7 @@ class Pack:
 
     def verify(self) -> list[str]:
         """What is wrong with the files, in sentences; [] for a healthy pack."""
-        with self.steady():
+        with self.unchanged():
             return self._wrong()
 
     def _wrong(self) -> list[str]:
@@ -228,7 +228,7 @@ class Pack:
         return wrong
 
     @contextmanager
-    def steady(self) -> Iterator[None]:
+    def unchanged(self) -> Iterator[None]:
         """What the block reads is of the pack that was opened. Raises Unavailable if another process replaced or
         removed it meanwhile: what was read may be of both, and what went wrong may be nobody's fault."""
         try:

@@ -60,7 +60,7 @@ def summary(path: Path) -> dict[str, str]:
     return {key: str(raw.get(key, "")) for key in ("backbone", "summary")}
 
 
-def planned(host: Host, recipe: Recipe, data: Path) -> list[dict[str, list[Task]]]:
+def plan_tasks(host: Host, recipe: Recipe, data: Path) -> list[dict[str, list[Task]]]:
     """Tasks by role of every source. Raises, for all at once, what the recipe names and nobody has."""
     faults = Faults(recipe.path, recipe.lines)
     with faults.at("backbone"):

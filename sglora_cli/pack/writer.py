@@ -30,12 +30,12 @@ def edited(pack: Pack, target: Path | None = None) -> Iterator[tuple[Path, dict[
         copy_files(pack.folder, folder, pack.manifest["files"])
         manifest = {**pack.manifest, "tasks": [dict(task) for task in pack.manifest["tasks"]]}
         yield folder, manifest
-        seal(folder, manifest)
+        write_manifest(folder, manifest)
         Pack(folder).read_experts()
         put_folder(folder, target)
 
 
-def seal(folder: Path, manifest: dict[str, Any]) -> None:
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Write model card, hashes and manifest over a folder's files: it is a pack from now on."""
     write_bytes(folder / "README.md", pack_card(manifest).encode())
     (folder / MANIFEST).unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sglora_cli.bench.bootstrap import bootstrap
+from sglora_cli.bench.rows import row_key
 from sglora_cli.bench.rows_file import Header, Run, read_rows
 from sglora_cli.config import BenchConfig
 from sglora_cli.errors import BadFile, Mismatch
@@ -53,7 +54,7 @@ def read(paths: Sequence[Path], config: BenchConfig, over_builds: bool = False) 
             f"rows of pack {pack!r} on backbone {backbone!r} and of pack {other!r} on {another!r}",
             "make one report a pack",
         )
-    latest = list({_place(row): row for row in of_builds or [row for run in runs for row in run.rows]}.values())
+    latest = list({row_key(row): row for row in of_builds or [row for run in runs for row in run.rows]}.values())
     if not latest:
         raise BadFile(f"there is no row in {', '.join(map(str, paths))}", "let `sglora bench --rows FILE` finish")
     labels = {method: label for run in runs for method, label in run.header.labels.items()}
@@ -93,10 +94,6 @@ def _references(runs: Sequence[Run]) -> dict[str, str]:
 def _over(builds: Sequence[str]) -> str:
     names = ", ".join(builds)
     return f"{len(builds)} builds, {names}; in the rows `seed` is the build, from 0, and `sample` counts its draws"
-
-
-def _place(row: Row) -> tuple[object, ...]:
-    return row.method, row.dataset, row.task, row.sample, row.seed, row.direction, row.k
 
 
 def _summary(rows: Sequence[Row], pack: str, paths: Sequence[Path]) -> str:

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from sglora_cli.bench.ranking import Change, Ranking, Trial
+from sglora_cli.bench.ranking import Change, Comparison, Ranking
 from sglora_cli.bench.tables import (
     Marks,
     Table,
@@ -111,7 +111,7 @@ class RankingTop:
         return max(max(item.before, item.after) for item in self.top_after)
 
 
-def try_page(trial: Trial, count: int) -> bytes:
+def try_page(trial: Comparison, count: int) -> bytes:
     """The page of `sglora try`, with the first `count` items of every ranking. Raises BadFile if an image has gone."""
     rankings = [_ranking_top(ranking, count) for ranking in trial.rankings]
     return _page("try.html", trial=trial, rankings=rankings, pictures=Pictures(trial.photos, pixels=240))

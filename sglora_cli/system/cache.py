@@ -22,7 +22,7 @@ from sglora_cli.system.paths import cache_folder
 
 
 @dataclass(frozen=True)
-class Kind:
+class CacheKind:
     """A folder of the cache."""
 
     name: str
@@ -31,18 +31,18 @@ class Kind:
     """Whether it is made again when it is needed; what is not is removed only when it is named."""
 
 
-KINDS = {
+CACHE_KINDS = {
     kind.name: kind
     for kind in (
-        Kind("features", "what frozen backbones make of photos and captions", derived=True),
-        Kind("measured", "recalls that `bench` measured", derived=True),
-        Kind("work", "finished and unfinished steps of builds", derived=True),
-        Kind("images", "photos unpacked from data sets", derived=True),
-        Kind("unpacked", "photos unpacked from shards", derived=True),
-        Kind("drafts", "what killed processes left behind", derived=True),
-        Kind("adapters", "adapters of `generate` without -o", derived=False),
-        Kind("rows", "rows files of `bench` without --rows", derived=False),
-        Kind("packs", "packs built, added to or imported here", derived=False),
+        CacheKind("features", "what frozen backbones make of photos and captions", derived=True),
+        CacheKind("measured", "recalls that `bench` measured", derived=True),
+        CacheKind("work", "finished and unfinished steps of builds", derived=True),
+        CacheKind("images", "photos unpacked from data sets", derived=True),
+        CacheKind("unpacked", "photos unpacked from shards", derived=True),
+        CacheKind("drafts", "what killed processes left behind", derived=True),
+        CacheKind("adapters", "adapters of `generate` without -o", derived=False),
+        CacheKind("rows", "rows files of `bench` without --rows", derived=False),
+        CacheKind("packs", "packs built, added to or imported here", derived=False),
     )
 }
 _LEFT = (".draft", ".old", ".tmp")
@@ -62,11 +62,11 @@ class Item:
 
 def items(kind: str) -> list[Item]:
     """What there is of a kind, oldest first. Raises UnknownName."""
-    if kind not in KINDS:
-        raise UnknownName.of("kind of cache", kind, KINDS)
+    if kind not in CACHE_KINDS:
+        raise UnknownName.of("kind of cache", kind, CACHE_KINDS)
     folder = cache_folder() / kind
     if kind == "drafts":
-        found = [path for name in KINDS for path in _within(cache_folder() / name) if _is_left(path)]
+        found = [path for name in CACHE_KINDS for path in _within(cache_folder() / name) if _is_left(path)]
     elif kind == "packs":
         found = [path for path in _children(folder) if not _is_left(path)]
     else:
@@ -118,7 +118,7 @@ class Cleaned:
 
 def chosen(kinds: Sequence[str], older_than_seconds: float = 0.0) -> list[Item]:
     """What a cleaning would remove: of these kinds, or of all that are made again. Raises UnknownName."""
-    names = kinds or [kind.name for kind in KINDS.values() if kind.derived]
+    names = kinds or [kind.name for kind in CACHE_KINDS.values() if kind.derived]
     # A draft that changed lately may be under way in a process that holds no lock.
     least = {"drafts": _HOUR}
     return [
@@ -169,7 +169,7 @@ def _remove(item: Item) -> None:
 
 def _tidy() -> None:
     """Empty folders go, and locks of files that are gone; nobody is at work who could want them."""
-    for kind in KINDS:
+    for kind in CACHE_KINDS:
         for path in sorted((cache_folder() / kind).rglob("*"), reverse=True):
             with suppress(OSError):
                 if path.suffix == ".lock" and not path.with_name(path.name[1:-5]).exists():
@@ -198,7 +198,7 @@ def _gate() -> Iterator[None]:
 
 
 @contextmanager
-def in_use() -> Iterator[None]:
+def lease() -> Iterator[None]:
     """Nothing is cleaned from the cache while this is held; a process that dies holds nothing any more.
 
     Also a decorator. Many may hold it at once. What cannot be written cannot be cleaned: then there is nothing to hold.

@@ -52,8 +52,8 @@ def saved(path, encoder, position, params, rank=3, alpha=2):
 @pytest.mark.parametrize("encoder", ["vision", "both"])
 def test_every_layer_finds_its_block(tmp_path, encoder, position, params):
     dense = saved(tmp_path / "x.pt", encoder, position, params)
-    loose = read_adapter(tmp_path / "x.pt")
-    assert set(loose.parts) == set(dense)
+    foreign = read_adapter(tmp_path / "x.pt")
+    assert set(foreign.parts) == set(dense)
     placed = read_adapter(tmp_path / "x.pt", MODEL, visual_only=encoder == "both")
     for site in MODEL.sites:
         b, a = placed.parts[site.name]

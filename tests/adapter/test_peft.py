@@ -144,16 +144,16 @@ def saved_by_peft(tmp_path, build=projected, **config):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_adapter_of_peft_has_its_exact_effect_in_ours(tmp_path, variant):
     folder, loaded = saved_by_peft(tmp_path, **VARIANTS[variant])
-    loose = read_adapter(folder, MODEL)
-    layout = loose.layout(MODEL.sites)
-    flat, error = loose.fitted(layout)
+    foreign = read_adapter(folder, MODEL)
+    layout = foreign.layout(MODEL.sites)
+    flat, error = foreign.fitted(layout)
     assert error == 0
     ours = with_update(projected(), AdapterFile(layout, flat, {}))
     assert torch.allclose(features(ours), features(loaded.base_model.model), atol=1e-5)
-    flat, error = loose.fitted(Layout(MODEL.sites, 1, 4.0))
+    flat, error = foreign.fitted(Layout(MODEL.sites, 1, 4.0))
     assert 0.1 < error < 1
     wide = Layout(MODEL.sites, 8, 4.0)
-    flat, error = loose.fitted(wide)
+    flat, error = foreign.fitted(wide)
     assert error == 0
     assert torch.allclose(features(with_update(projected(), AdapterFile(wide, flat, {}))), features(ours), atol=1e-5)
 
@@ -161,9 +161,9 @@ def test_an_adapter_of_peft_has_its_exact_effect_in_ours(tmp_path, variant):
 def test_the_flat_model_of_peft_is_read_too(tmp_path):
     config = {**VARIANTS["plain"], "target_modules": TOWER.replace(r"vision_model\.", "")}
     folder, loaded = saved_by_peft(tmp_path, vision_only, **config)
-    loose = read_adapter(folder, MODEL)
-    flat, _ = loose.fitted(loose.layout(MODEL.sites))
-    ours = with_update(vision_only(), AdapterFile(loose.layout(MODEL.sites), flat, {}))
+    foreign = read_adapter(folder, MODEL)
+    flat, _ = foreign.fitted(foreign.layout(MODEL.sites))
+    ours = with_update(vision_only(), AdapterFile(foreign.layout(MODEL.sites), flat, {}))
     assert torch.allclose(features(ours), features(loaded.base_model.model), atol=1e-5)
 
 

@@ -37,15 +37,15 @@ def test_every_format_gives_the_adapter_back(tmp_path, name, rank):
     adapter = an_adapter(rank, description="a mug")
     path = written(tmp_path, name, adapter)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
-    loose = read_adapter(path, MODEL, rank=rank)
-    found, lost = loose.fitted(adapter.layout)
+    foreign = read_adapter(path, MODEL, rank=rank)
+    found, lost = foreign.fitted(adapter.layout)
     assert update_error(adapter.layout, found, adapter.flat_P) <= FORMATS[name].tolerance
     assert lost == 0 or (name == "open_clip" and lost < 1e-5)
     if name in ("safetensors", "peft", "peft-flat"):
         assert torch.equal(found, adapter.flat_P)
-        assert loose.layout(MODEL.sites) == adapter.layout
+        assert foreign.layout(MODEL.sites) == adapter.layout
     if name != "clip-lora":
-        assert loose.about["description"] == "a mug"
+        assert foreign.about["description"] == "a mug"
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -13,7 +13,7 @@ from sglora_cli.cli.describe import left_out
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import prior
-from sglora_cli.pack.recipe_parser import planned, read
+from sglora_cli.pack.recipe_parser import plan_tasks, read
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Material
 
@@ -66,7 +66,7 @@ def given(tiny, toys, recipe):
     host, what = Host.load(), read(recipe)
     model = host.backbones["tiny"].load(RuntimeConfig())
     layout = Layout(tuple(model.sites), 2, 2.0)
-    tasks = [t for t in build_tasks(model, planned(host, what, toys)) if t.role == "training"]
+    tasks = [t for t in build_tasks(model, plan_tasks(host, what, toys)) if t.role == "training"]
     experts, dice = Experts(layout), torch.Generator().manual_seed(2)
     index = torch.nn.functional.normalize(torch.randn(6, 4, generator=dice), dim=1)
     states = torch.randn(3, 2, layout.size, generator=dice)

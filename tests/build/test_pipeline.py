@@ -57,7 +57,7 @@ STEPS = [  # where a build is interrupted: (owner, method, after so many calls)
     (training.JointTraining, "advance", 10),
     (tensor_rows.TensorDraft, "finish", 13),
     (pipeline, "save_tensors", 2),
-    (pipeline, "seal", 0),
+    (pipeline, "write_manifest", 0),
 ]
 
 

@@ -246,7 +246,7 @@ def test_what_is_being_made_stays(cached):
 
 
 def test_nothing_is_cleaned_under_a_running_build(cached):
-    with cache.in_use(), pytest.raises(Unavailable, match="another process of sglora is at work"):
+    with cache.lease(), pytest.raises(Unavailable, match="another process of sglora is at work"):
         cache.clean(cache.chosen([]))
     assert cached["work"].exists()
     cache.clean(cache.chosen([]))

@@ -10,7 +10,7 @@ import tomli
 from trees import cifar_speckles, cifar_tree, coco_tree, pets_tree
 
 from sglora_cli.errors import SgloraError
-from sglora_cli.pack.recipe_parser import planned, read
+from sglora_cli.pack.recipe_parser import plan_tasks, read
 from sglora_cli.plugin.host import Host
 from sglora_datasets.flowers import SPECIES
 
@@ -67,7 +67,7 @@ def test_cifars_recipe_has_the_papers_numbers_and_every_superclass(tmp_path):
     )
     classes = {name.replace(" ", "_"): [f"{name} {letter}" for letter in "ab"] for name in dealt}
     cifar_tree(tmp_path / "cifar-100-python", cifar_speckles(2, 1, classes), classes)
-    (planned_tasks,) = planned(Host.load(), recipe, tmp_path)
+    (planned_tasks,) = plan_tasks(Host.load(), recipe, tmp_path)
     assert (len(planned_tasks["unseen"]), len(planned_tasks["unseen"][0].photos["train"])) == (6, 4)
     task = source.tasks(Host.load(), tmp_path, recipe.template)["unseen"][0]
     assert task.description == ("This is a classification task for recognizing fish, which includes fish a, fish b")
@@ -230,5 +230,5 @@ def test_a_pack_is_built_from_real_pets(run, data, tmp_path):
 @pytest.mark.data
 def test_pets_lack_six_breeds_here_and_the_plan_says_so(data):
     with pytest.raises(SgloraError) as error:
-        planned(Host.load(), read(PACKS / "pets.toml"), data)
+        plan_tasks(Host.load(), read(PACKS / "pets.toml"), data)
     assert error.value.message.count("no task in pets named ") == 6

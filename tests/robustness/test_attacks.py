@@ -16,7 +16,7 @@ from sglora_cli.errors import BadFile
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.files.text import read_json
 from sglora_cli.pack.pack import Pack
-from sglora_cli.pack.writer import pack_card, seal
+from sglora_cli.pack.writer import pack_card, write_manifest
 from sglora_cli.plugin.values import Report, Row
 from sglora_cli.system.paths import built_folder
 from sglora_reports import as_csv
@@ -91,7 +91,7 @@ def test_what_does_not_fit_the_backbone_is_refused_by_every_command(run, folder,
     path = folder / "index.safetensors" if name in ("index", "meaning") else evaluation(folder)
     tensors, about = load_tensors(path)
     save_tensors(path, {**tensors, name: tensors[name][..., :5]}, about)
-    seal(folder, read_json(folder / "pack.json"))  # its hashes are right
+    write_manifest(folder, read_json(folder / "pack.json"))  # its hashes are right
     for words in (
         ("generate", "a mug"),
         ("generate", "a mug", "--explain"),

@@ -84,7 +84,7 @@ def command(
     """
     from sglora_cli.bench import run
     from sglora_cli.bench.measure import Measurer
-    from sglora_cli.bench.plan import Asked, planned
+    from sglora_cli.bench.plan import BenchRequest, bench_plan
     from sglora_cli.bench.rows_file import log_of
     from sglora_cli.files.atomic import write_bytes
     from sglora_cli.system import progress
@@ -93,7 +93,7 @@ def command(
     usual = "terminal" if sys.stdout.isatty() and not report else "table"
     render = app.host.reporters["json" if as_json else reporter or usual]
     files = [Path(name.strip()) for name in adapters.split(",") if name.strip()]
-    plan = planned(app.host, Asked(adapters=files, **asked), config, runtime)
+    plan = bench_plan(app.host, BenchRequest(adapters=files, **asked), config, runtime)
     measurer = Measurer(plan.model, runtime.precision, fresh)
     if dry_run:
         _print_estimate(run.estimate(plan, measurer), as_json)

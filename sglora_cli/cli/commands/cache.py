@@ -33,7 +33,7 @@ def info(as_json: bool) -> None:
     sglora cache info
     """
     rows: list[dict[str, Any]] = []
-    for kind in cache.KINDS.values():
+    for kind in cache.CACHE_KINDS.values():
         found = cache.items(kind.name)
         total = sum(item.bytes for item in found)
         rows.append({"kind": kind.name, "items": len(found), "bytes": total, "derived": kind.derived})
@@ -44,13 +44,13 @@ def info(as_json: bool) -> None:
     click.echo(f"{folder}: {size(total)}")
     cells = [
         [kind.name, str(row["items"]), size(row["bytes"]), "made again" if kind.derived else "kept", kind.summary]
-        for kind, row in zip(cache.KINDS.values(), rows, strict=True)
+        for kind, row in zip(cache.CACHE_KINDS.values(), rows, strict=True)
     ]
     print_rows(("kind", "items", "size", "if cleaned", "what"), cells)
 
 
 @command.command("clean")
-@click.argument("kinds", metavar="[KIND]...", nargs=-1, type=OneOf("kind of cache", cache.KINDS))
+@click.argument("kinds", metavar="[KIND]...", nargs=-1, type=OneOf("kind of cache", cache.CACHE_KINDS))
 @click.option("--older-than", default="0s", help="Only what was not changed for so long: 30d, 12h, 45m, 10s.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -13,7 +13,7 @@ from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from sglora_cli.bench.ranking import Ranking, Trial
+    from sglora_cli.bench.ranking import Comparison, Ranking
 
 
 @click.command("try")
@@ -74,7 +74,7 @@ def command(
             say(f"report     {report}")
 
 
-def _print(trial: Trial, top: int) -> None:
+def _print(trial: Comparison, top: int) -> None:
     say(f"adapter    {trial.adapter}, made for {trial.about.get('description', 'an unknown task')!r}")
     say(f"backbone   {trial.backbone}, fingerprint {trial.fingerprint}")
     for reason in trial.skipped:

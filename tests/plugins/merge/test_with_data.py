@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sglora_cli.bench.measure import Candidate, Measurer
-from sglora_cli.bench.methods import IMAGES, SHOTS, Witness, lack, need
+from sglora_cli.bench.methods import IMAGES, SHOTS, TaskEvidence, lack, need
 from sglora_cli.data.encode import encode_each
 from sglora_cli.errors import Mismatch, PluginError, Unavailable, UnknownName
 from sglora_cli.generate.session import Session
@@ -134,12 +134,12 @@ def test_lorahub_never_sees_a_test_photo(run, toy_pack, toys, monkeypatch):
 
 def test_each_kind_of_evidence_comes_alone(session):
     task = replace(next(session.pack.unseen()), training=lambda: "pairs")
-    witness = Witness(session.model, session.pack, task)
-    assert (witness.evidence(SHOTS).shots, witness.evidence(SHOTS).images_ND) == ("pairs", None)
-    assert witness.evidence(IMAGES).shots is None
-    assert torch.equal(witness.evidence(IMAGES).visual_ED, session.pack.visual_ED)
+    seen = TaskEvidence(session.model, session.pack, task)
+    assert (seen.evidence(SHOTS).shots, seen.evidence(SHOTS).images_ND) == ("pairs", None)
+    assert seen.evidence(IMAGES).shots is None
+    assert torch.equal(seen.evidence(IMAGES).visual_ED, session.pack.visual_ED)
     expected_ND = session.model.encode_image(task.tensors.stem_N)
-    assert torch.allclose(witness.evidence(IMAGES).images_ND, expected_ND, atol=1e-6)
+    assert torch.allclose(seen.evidence(IMAGES).images_ND, expected_ND, atol=1e-6)
 
 
 @pytest.mark.parametrize("per", ["image", "task"])
@@ -282,4 +282,4 @@ def test_evidence_of_the_other_kind_is_refused(session):
         with pytest.raises(Mismatch, match="was given no"):
             generator.restore(session.pack.experts, {}).generate_with(None, nothing, 1, 0, 1.0)
     with pytest.raises(Unavailable, match="no training photos of 'mug'"):
-        Witness(session.model, session.pack, next(session.pack.unseen())).evidence(SHOTS)
+        TaskEvidence(session.model, session.pack, next(session.pack.unseen())).evidence(SHOTS)

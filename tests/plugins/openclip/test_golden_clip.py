@@ -177,8 +177,8 @@ def test_an_adapter_that_peft_made_is_read(folder, model, pixels, tmp_path):
     config = LoraConfig(r=4, lora_alpha=6, use_rslora=True, target_modules=where, init_lora_weights=False)
     theirs = get_peft_model(transformers.CLIPModel.from_pretrained(folder), config).eval()
     theirs.save_pretrained(tmp_path)
-    loose = read_adapter(tmp_path, model)
-    layout = loose.layout(model.sites)
+    foreign = read_adapter(tmp_path, model)
+    layout = foreign.layout(model.sites)
     with torch.no_grad():
-        found = model.encode_image(model.stem(images(2)), layout, loose.fitted(layout)[0][None])[0]
+        found = model.encode_image(model.stem(images(2)), layout, foreign.fitted(layout)[0][None])[0]
         assert gap(features_of(theirs.get_image_features(pixel_values=pixels)), found) < CLOSE

@@ -160,7 +160,7 @@ def a_recipe(folder: Path) -> None:
     path = folder / "toys.toml"
     recipe = recipe_parser.read(path)
     describe.recipe_facts(recipe)
-    recipe_parser.planned(host(), recipe, folder)
+    recipe_parser.plan_tasks(host(), recipe, folder)
 
 
 def user_settings(folder: Path) -> None:

@@ -36,7 +36,7 @@ from sglora_cli.files.hashes import content_hash, file_hash
 from sglora_cli.files.images import read_image
 from sglora_cli.files.tensors import Checkpoint, load_tensors, save_tensors
 from sglora_cli.files.text import csv_rows, jsonl_rows, read_json, text_field, text_lines, texts_field
-from sglora_cli.files.untrusted import TEXT_LIMIT, inside, json_value, name_fault, read_bytes
+from sglora_cli.files.untrusted import TEXT_LIMIT, entry_fault, inside, json_value, name_fault, read_bytes
 from sglora_cli.network import hub_unreachable, no_network, offline
 from sglora_cli.plugin.contracts import (
     API_VERSION,
@@ -152,6 +152,7 @@ __all__ = [
     "content_hash",
     "contrastive_loss",
     "csv_rows",
+    "entry_fault",
     "file_hash",
     "from_mapping",
     "drop_tokens",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from sglora_cli.api import BadFile, Unavailable, scratch_folder, sync_tree
+from sglora_cli.api import BadFile, Unavailable, entry_fault, scratch_folder, sync_tree
 
 _CHUNK = 1 << 20
 AT_ONCE = 64 << 20
@@ -102,15 +102,14 @@ def _zip_entries(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
         for entry in zipped.infolist():
             if entry.is_dir():
                 continue
-            if entry.external_attr >> 28 not in (0, 8):  # the kind of file, where a Unix wrote it
-                raise BadFile(f"{archive}: entry {entry.filename[:100]!r} is a link or a device, not a file")
+            name = _checked(entry.orig_filename, archive, entry.external_attr >> 16)  # `filename` is cut at a NUL
             with zipped.open(entry) as content:
-                yield _checked(entry.filename, archive), entry.file_size, content
+                yield name, entry.file_size, content
 
 
-def _checked(name: str, archive: Path) -> str:
-    """The name, if it stays below the folder it is unpacked into."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not name.isprintable():
-        raise BadFile(f"{archive}: entry {name[:100]!r} leads out of the archive")
-    return str(path)
+def _checked(name: str, archive: Path, mode: int = 0) -> str:
+    """The name without `./` and `//`. Raises BadFile for what may not be unpacked."""
+    plain_name = str(PurePosixPath(name))
+    if fault := entry_fault(plain_name, mode):
+        raise BadFile(f"{archive}: entry {name[:100]!r} {fault}")
+    return plain_name

@@ -20,6 +20,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -95,7 +96,8 @@ def check(remote: Remote, path: Path, name: str = "") -> None:
     """Raises BadFile, and removes the file, if it is not what was published."""
     try:
         if remote.md5:
-            digest = _md5(path)
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
             if digest != remote.md5:
                 raise BadFile(
                     f"{name or path} has the MD5 checksum {digest}, its publisher names {remote.md5}",
@@ -117,14 +119,6 @@ def _check_zip(path: Path, name: str) -> None:
         raise BadFile(f"{name} is not a whole ZIP archive: {error}", "it was removed: run it again") from None
     if bad is not None:
         raise BadFile(f"{name}: the checksum of entry {bad!r} is wrong", "it was removed: run it again")
-
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)  # what these publishers give
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _size(path: Path) -> int:

@@ -12,14 +12,11 @@ from sglora_cli.errors import BadFile
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
-    return digest.hexdigest()
 
 
 def content_hash(*parts: Any) -> str:

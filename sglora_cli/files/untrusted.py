@@ -6,6 +6,7 @@ Everything here is checked before anything is allocated for it.
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,24 @@ def name_fault(name: str) -> str:
         return f"has a part of {max(sizes)} bytes, more than a file system allows"
     total = sum(sizes) + len(sizes) - 1
     return f"has {total} bytes, more than a file system allows" if total > PATH_LIMIT else ""
+
+
+def entry_fault(name: str, mode: int = 0, whole: str = "archive") -> str:
+    """Why an entry of an archive may not be unpacked: only plain files with a name below a folder may. "" if it may.
+
+    mode: the entry's kind and permissions as Unix has them, 0 where the archive does not say.
+    whole: what the answer calls the archive.
+
+    >>> entry_fault("images/pug.jpg"), entry_fault("../pug.jpg")
+    ('', 'is a folder, or its name leads out of the archive')
+    """
+    if not name.isprintable() or "\\" in name or ":" in name:
+        return "has a backslash, a colon or a control character in its name"
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        return f"is a folder, or its name leads out of the {whole}"
+    if fault := name_fault(name):
+        return f"has a name that {fault}"
+    return "" if stat.S_IFMT(mode) in (0, stat.S_IFREG) else "is a link, a folder or a device, not a file"
 
 
 def inside(folder: Path, name: str) -> Path:

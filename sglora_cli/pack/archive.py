@@ -26,7 +26,7 @@ from sglora_cli.errors import BadFile, SgloraError, Unavailable, UsageError
 from sglora_cli.files.atomic import put_folder, scratch_folder, writing
 from sglora_cli.files.tensors import load_tensors
 from sglora_cli.files.text import parse_json
-from sglora_cli.files.untrusted import name_fault
+from sglora_cli.files.untrusted import entry_fault
 from sglora_cli.pack.library import Library
 from sglora_cli.pack.manifest import MANIFEST, checked_manifest
 from sglora_cli.pack.pack import Pack
@@ -127,9 +127,9 @@ def _checked_entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.
     found: dict[str, zipfile.ZipInfo] = {}
     folded: dict[str, str] = {}
     for entry in entries:
-        name = entry.orig_filename  # `filename` is already cut at a NUL
-        if reason := _name_fault(name) or _kind_fault(entry) or _size_fault(entry):
-            raise BadFile(f"{path}: entry {name[:100]!r} {reason}", _AGAIN)
+        name = entry.orig_filename
+        if fault := _entry_fault(entry):
+            raise BadFile(f"{path}: entry {name[:100]!r} {fault}", _AGAIN)
         other = folded.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
         if name in found or other != name:
             raise BadFile(f"{path}: entries {other!r} and {name!r} are the same file on some systems", _AGAIN)
@@ -141,28 +141,14 @@ def _checked_entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.
     return found
 
 
-def _name_fault(name: str) -> str:
-    parts = name.split("/")
-    if not name.isprintable() or "\\" in name or ":" in name:
-        return "has a backslash, a colon or a control character in its name"
-    if name.startswith("/") or any(part in ("", ".", "..") for part in parts):
-        return "is a folder, or its name leads out of the pack"
-    if fault := name_fault(name):
-        return f"has a name that {fault}"
-    return ""
-
-
-def _kind_fault(entry: zipfile.ZipInfo) -> str:
-    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG) or entry.external_attr & 0x10:
-        return "is a link, a folder or a device, not a file"
+def _entry_fault(entry: zipfile.ZipInfo) -> str:
+    mode = stat.S_IFDIR if entry.external_attr & 0x10 else entry.external_attr >> 16  # 0x10: a folder, says MS-DOS
+    if fault := entry_fault(entry.orig_filename, mode, "pack"):  # `filename` is already cut at a NUL
+        return fault
     if entry.flag_bits & 0x41:
         return "is encrypted"
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return f"is compressed by method {entry.compress_type}, which no pack uses"
-    return ""
-
-
-def _size_fault(entry: zipfile.ZipInfo) -> str:
     if entry.file_size > RATIO_FROM and entry.file_size > RATIO_LIMIT * entry.compress_size:
         return f"would grow from {entry.compress_size} to {entry.file_size} bytes"
     return ""
@@ -189,7 +175,7 @@ def _manifest(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], pat
 def _checked_name(wanted: str, manifest: dict[str, Any], path: Path) -> str:
     """The name of the pack's folder. Raises UsageError, or BadFile if the archive's own name is unfit."""
     name: str = wanted or manifest["name"]
-    if not _name_fault(name) and "/" not in name and not name.startswith((".", "-")) and len(name.encode()) <= 100:
+    if not entry_fault(name) and "/" not in name and not name.startswith((".", "-")) and len(name.encode()) <= 100:
         return name
     if wanted:
         raise UsageError(f"a pack cannot be called {wanted[:100]!r}", "take letters, digits and hyphens")

@@ -12,6 +12,7 @@ import pytest
     "name",
     [
         "sglora_cli.files.text",
+        "sglora_cli.files.untrusted",
         "sglora_cli.data.caption_text",
         "sglora_cli.cli.commands.docs",
         "sglora_cli.bench.retrieval",

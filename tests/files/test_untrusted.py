@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from sglora_cli.cli.output import printable
 from sglora_cli.errors import BadFile, SgloraError
 from sglora_cli.files.text import parse_json
 from sglora_cli.files.toml import toml_lines, toml_table
-from sglora_cli.files.untrusted import DEPTH_LIMIT, inside, json_value, name_fault, read_bytes
+from sglora_cli.files.untrusted import DEPTH_LIMIT, entry_fault, inside, json_value, name_fault, read_bytes
 
 few = settings(
     max_examples=150,
@@ -116,6 +117,21 @@ def test_no_name_leads_out_of_its_folder(name):
         except BadFile:
             return
         assert path.resolve().is_relative_to(folder.resolve())
+
+
+@few
+@given(NAMES)
+@example("a/b.jpg")
+@example("a/../b.jpg")
+@example("a/b.jpg/")
+def test_an_entry_that_may_be_unpacked_is_a_file_below_the_folder(name):
+    if not entry_fault(name):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place).resolve()
+            assert inside(folder, name) == folder.joinpath(*name.split("/"))
+            assert folder in (folder / name).parents
+    assert entry_fault(name, stat.S_IFLNK | 0o777)
+    assert entry_fault(name, stat.S_IFREG | 0o644) == entry_fault(name)
 
 
 def test_links_in_a_circle_and_out_are_refused(tmp_path):

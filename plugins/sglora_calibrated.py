@@ -78,6 +78,7 @@ class Calibrated:
     summary: str = "joint, plus what the sentence's experts add, at the lengths training tasks chose"
     learns: bool = True
     draws: bool = False
+    needs: str = ""
     config: type = CalibratedConfig
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[FittedCalibrated, dict[str, Any]]:

@@ -64,6 +64,8 @@ class Cvae:
     condition: str
     """"prior": {mu*, sigma*^2}. "embedding": d*."""
     learns: bool = True
+    draws: bool = True
+    needs: str = ""
     config: type = CvaeConfig
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -45,6 +45,8 @@ class Merge:
     summary: str
     rule: Rule
     learns: bool = False
+    needs: str = ""
+    config: None = None
 
     @property
     def draws(self) -> bool:

@@ -38,6 +38,7 @@ class LoraHub:
     learns: bool = False
     draws: bool = True
     needs: str = "shots"
+    config: None = None
 
     @property
     def label(self) -> str:
@@ -76,6 +77,7 @@ class Semla:
     learns: bool = False
     draws: bool = False
     needs: str = "images"
+    config: None = None
 
     @property
     def label(self) -> str:

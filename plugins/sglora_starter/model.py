@@ -49,6 +49,8 @@ class StarterModel:
 
     sites = SITES
     device = torch.device("cpu")
+    loss_scale = 1.0
+    hub_name = ""
 
     def __init__(self, weights: Path) -> None:
         tensors, _ = load_tensors(weights)

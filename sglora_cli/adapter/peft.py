@@ -256,7 +256,7 @@ def write_flat(folder: Path, adapter: AdapterFile, model: Model) -> None:
 
 
 def _write(folder: Path, layout: Layout, adapter: AdapterFile, model: Model, used_with: str) -> None:
-    base = str(getattr(model, "hub_name", "")) or None
+    base = model.hub_name or None
     alpha = int(layout.alpha) if layout.alpha == int(layout.alpha) else layout.alpha
     config = {
         "peft_type": "LORA",

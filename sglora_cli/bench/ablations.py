@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from sglora_cli.bench.measure import Candidate
-from sglora_cli.bench.methods import BenchPlan, Maker, candidates, methods, need, plan_of_methods
+from sglora_cli.bench.methods import BenchPlan, Maker, candidates, methods, plan_of_methods
 from sglora_cli.config import ABLATIONS, BenchConfig, PriorConfig
 from sglora_cli.data.description import Description
 from sglora_cli.data.encode import check_text, image_embeddings, mean_direction
@@ -223,7 +223,7 @@ def _variants(table: str, pack: Pack, embeddings: Mapping[str, Tensor]) -> list[
 
 def _concerned(host: Host, pack: Pack, table: str, wanted: str) -> dict[str, str]:
     """The methods that are varied, with their labels."""
-    draws = {name for name, g in host.generators.items() if getattr(g, "draws", g.learns)}
+    draws = {name for name, g in host.generators.items() if g.draws}
     if wanted == "all":
         known = methods(host, pack, "all", oracle=False)
         learned = [name for name in known if host.generators[name].learns]
@@ -231,7 +231,7 @@ def _concerned(host: Host, pack: Pack, table: str, wanted: str) -> dict[str, str
         wanted = ",".join(learned if table == "ablation-samples" else [*swept, *learned])
     found = {name: label for name, label in methods(host, pack, wanted).items() if name not in (ORACLE, ZERO)}
     for name in found:
-        if need(host.generators[name]):
+        if host.generators[name].needs:
             raise UsageError(
                 f"{name!r} looks at the unseen task's data, no ablation does", "leave it out of --baselines"
             )

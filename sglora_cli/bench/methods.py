@@ -150,9 +150,8 @@ def candidates(
     ask: (prior, samples, seed, temperature) -> (S, P), or (S, N, P) where each image has its own adapter.
     """
     found = []
-    several = getattr(generator, "draws", generator.learns)
-    for seed in range(config.seed, config.seed + (config.seeds if several else 1)):
-        count = config.samples if several else 1
+    for seed in range(config.seed, config.seed + (config.seeds if generator.draws else 1)):
+        count = config.samples if generator.draws else 1
         flat_SP = ask(prior, count * draws, seed, config.temperature)
         if fold is not None:
             flat_SP = torch.stack([fold(prior, part_nP) for part_nP in flat_SP.split(draws)])
@@ -163,27 +162,16 @@ def candidates(
 SHOTS, IMAGES = "shots", "images"
 
 
-def need(generator: Generator) -> str:
-    """SHOTS, IMAGES, or "" for a generator that is content with the sentence. Raises PluginError for another word."""
-    found: str = getattr(generator, "needs", "")
-    if found not in ("", SHOTS, IMAGES):
-        raise PluginError(
-            f"generator {generator.name!r} needs {found!r}, which nobody knows", "it must be shots or images"
-        )
-    return found
-
-
 def lack(pack: Pack, generator: Generator, tasks: Sequence[UnseenTask]) -> Unavailable | None:
     """Why a generator cannot be asked about tasks; None if it can, or if it needs nothing."""
-    needs = need(generator)
-    if needs == SHOTS and any(task.training is None for task in tasks):
+    if generator.needs == SHOTS and any(task.training is None for task in tasks):
         message = f"{generator.name!r} needs training photos of the unseen tasks, which no pack carries"
         return Unavailable(message, "name the folder of the photos: --data DIR")
-    if needs == IMAGES and not pack.has_visual:
+    if generator.needs == IMAGES and not pack.has_visual:
         message = f"{generator.name!r} compares photos, and pack {pack.name!r} does not know what its experts look like"
         return Unavailable(message, "build the pack again")
     try:
-        if needs:
+        if generator.needs:
             pack.fitted(generator)
     except Unavailable as error:
         return error
@@ -214,9 +202,8 @@ class TaskEvidence:
         self, generator: Generator, fitted: Fitted, prior: Prior, samples: int, seed: int, temperature: float
     ) -> Tensor:
         """Adapters of any generator: (S, P), or (S, N, P) where each image has its own."""
-        needs = need(generator)
-        if not needs:
+        if not generator.needs:
             return fitted.generate(prior, samples, seed, temperature)
         if not isinstance(fitted, UsesEvidence):
-            raise PluginError(f"generator {generator.name!r} needs {needs}, and what it restores has no generate_with")
-        return fitted.generate_with(prior, self.evidence(needs), samples, seed, temperature)
+            raise PluginError(f"generator {generator.name!r} says that it needs data, and has no generate_with")
+        return fitted.generate_with(prior, self.evidence(generator.needs), samples, seed, temperature)

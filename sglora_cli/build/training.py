@@ -76,9 +76,8 @@ def _losses(
 
 def _gradient(model: Model, loss: Tensor, adapters_TP: Tensor) -> Tensor:
     """d loss / d adapters_TP. For a model in fp16 the loss is scaled, and a gradient that overflows is taken as 0."""
-    scale: float = getattr(model, "loss_scale", 1.0)
-    (gradient_TP,) = torch.autograd.grad(loss * scale, adapters_TP)
-    return gradient_TP if scale == 1 else torch.nan_to_num(gradient_TP / scale, 0.0, 0.0, 0.0)
+    (gradient_TP,) = torch.autograd.grad(loss * model.loss_scale, adapters_TP)
+    return gradient_TP if model.loss_scale == 1 else torch.nan_to_num(gradient_TP / model.loss_scale, 0.0, 0.0, 0.0)
 
 
 class OwnTraining:

@@ -69,7 +69,7 @@ def plan_tasks(host: Host, recipe: Recipe, data: Path) -> list[dict[str, list[Ta
         host.generators[recipe.default_generator]
     for name, table in recipe.generators.items():
         with faults.at("generators", name):
-            kind = getattr(host.generators[name], "config", None)
+            kind = host.generators[name].config
             if kind is not None:
                 _config(faults, kind, table, "generators", name)
     for n, source in enumerate(recipe.sources):

@@ -27,6 +27,9 @@ API_VERSION = (1, 0)
 """Of this module, the hooks and `sglora_cli.api`. A plugin says `SGLORA_API = "1.0"`, the version it was written for.
 The second number grows with what is added, the first when something a plugin relies on goes or changes."""
 
+NEEDS = ("", "shots", "images")
+"""What a generator may see of an unseen task."""
+
 V_co = TypeVar("V_co", covariant=True)
 
 
@@ -39,6 +42,10 @@ class Model(Protocol):
     """In layer order; q, k, v of one attention follow each other. A site's name is its PEFT module name."""
     scale: float
     """What cosine similarities are multiplied with in the contrastive loss."""
+    loss_scale: float
+    """What the loss is multiplied with before its gradient is taken: 1.0, or more in fp16, against underflow."""
+    hub_name: str
+    """Name of these weights on the Hugging Face hub, for PEFT's configuration; "" if they have none."""
     device: torch.device
     """Where encode_image computes and leaves its result. It takes inputs from anywhere."""
 
@@ -201,19 +208,19 @@ class Generator(Protocol):
     """The name in the paper's table, or a short one of that kind."""
     learns: bool
     """Whether `fit` must run when a pack is built."""
+    draws: bool
+    """Whether samples differ: then a benchmark asks for several, of several seeds."""
+    needs: str
+    """What it must see of an unseen task besides the sentence: "" nothing, "shots" pairs of the training split,
+    "images" the very images that are asked about. What it restores then fulfils UsesEvidence."""
+    config: Any
+    """The dataclass of knobs that its table in a recipe fills, so that the table is checked before anything is
+    trained, and errors name their lines; None for a generator without settings."""
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[Fitted, dict[str, Any]]:
         """Learn from the training tasks' adapters; also returns measurements for the manifest."""
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> Fitted: ...
-
-    # Optional: config, the dataclass of knobs its table in a recipe fills. Then the table is checked before
-    # anything is trained, and errors have their lines.
-    # Optional: draws, whether samples differ; without it, those of a generator that learns do.
-    # Optional: needs, what it must see of an unseen task besides the sentence: "shots", training pairs, or "images",
-    # the very images that are asked about. What it restores then has generate_with(prior, evidence, samples, seed,
-    # temperature), which is called in place of `generate`: adapters (samples, P), or (samples, N, P), one for each
-    # image. Its `generate` raises Unavailable, and so does its `restore` where a package it needs is missing.
 
 
 @runtime_checkable

@@ -134,6 +134,8 @@ class GuardedModel(Guarded[Model]):
     fingerprint: str
     sites: Sequence[Site]
     scale: float
+    loss_scale: float
+    hub_name: str
     device: torch.device
 
     def stem(self, images: Sequence[Image]) -> Tensor:
@@ -192,6 +194,9 @@ class GuardedGenerator(Guarded[Generator]):
     summary: str
     label: str
     learns: bool
+    draws: bool
+    needs: str
+    config: Any
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[GuardedFitted, dict[str, Any]]:
         with self._asking("fit"):

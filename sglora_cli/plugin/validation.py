@@ -9,13 +9,14 @@ import difflib
 import inspect
 import re
 from collections.abc import Collection, Iterable
+from dataclasses import is_dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from sglora_cli.errors import PluginError
-from sglora_cli.plugin.contracts import API_VERSION, POWERS
+from sglora_cli.plugin.contracts import API_VERSION, NEEDS, POWERS
 from sglora_cli.plugin.values import Photo, Task
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -141,12 +142,26 @@ def _own(value: Any) -> list[str]:
 def _instead(value: Any, name: str, contract: type) -> str:
     others = [n for n in _own(value) if n not in members(contract)]
     close = difflib.get_close_matches(name, others, n=1, cutoff=0.7)
-    return f"{name}: did you mean it by {close[0]!r}?" if close else ""
+    return f"{name}: did you mean it by {close[0]!r}?" if close else _SAY.get(name, "")
+
+
+_SAY = {
+    "learns": "say learns = True if `fit` must run when a pack is built, else False",
+    "draws": "say draws = True if samples differ, else False",
+    "needs": 'say needs = "" unless it must see data of the unseen task',
+    "config": "say config = None unless a recipe has settings for it",
+}
+"""Member -> what to write where it is missing."""
 
 
 def _wrong_field(contract: type, value: Any, name: str) -> str:
     kinds = {"str": str, "bool": bool}
     kind, found = kinds.get(str(contract.__annotations__[name])), getattr(value, name)
+    if name == "needs":
+        return "" if found in NEEDS else f"needs must be one of {', '.join(map(repr, NEEDS))}, got {found!r:.100}"
+    if name == "config":
+        good = found is None or (isinstance(found, type) and is_dataclass(found))
+        return "" if good else f"config must be a dataclass or None, got {found!r:.100}"
     if kind is not None and not isinstance(found, kind):
         return f"{name} must be {'a text' if kind is str else 'True or False'}, got {found!r:.100}"
     if kind is str and (not found.strip() or not found.isprintable()):

@@ -108,7 +108,7 @@ class Exhibits:
         """Those of the methods that were measured and can be asked here, with a sentence and nothing else."""
         known = self.loaded.host.generators
         names = [name for name in names if name in self.report.labels and name in known]
-        return [name for name in names if not getattr(known[name], "needs", "")]
+        return [name for name in names if not known[name].needs]
 
 
 def contributions(shown: Exhibits) -> Figure | None:

@@ -19,7 +19,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sglora_cli.bench.methods import need
 from sglora_cli.bench.retrieval import recalls
 from sglora_cli.build.held_out import recall_on
 from sglora_cli.build.pipeline import build_tasks, compute_features
@@ -108,7 +107,7 @@ def methods(
     found = {"shared start": [steps.start_P[None]] * len(chosen)}
     for name, generator in host.generators.items():
         # The joint adapter was trained on these very tasks; what looks at a task's own data is measured elsewhere.
-        if not (generator.learns or name == "joint" or need(generator)):
+        if not (generator.learns or name == "joint" or generator.needs):
             rule = generator.restore(experts, {})
             found[name] = [rule.generate(one, 1, 0, 1.0) for one in priors]
     for name in recipe.generators:

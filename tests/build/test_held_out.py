@@ -35,7 +35,8 @@ class Experts:
 class Spy:
     """Writes down what each fold is fitted on and asked about; makes mu* plus a push."""
 
-    name, learns = "spy", True
+    name, summary, label = "spy", "a spy", "Spy"
+    learns, draws, needs, config = True, False, "", None
 
     def __init__(self, push=0.0):
         self.push, self.folds = push, []

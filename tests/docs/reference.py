@@ -244,7 +244,7 @@ def _recipe(host: Host) -> list[str]:
         lines += ["", f"### [{table}]", "", _doc(kind), "", *_knobs(kind)]
     known: dict[type, str] = {}
     for name in host.generators:
-        if (kind := getattr(host.generators[name], "config", None)) is not None:
+        if (kind := host.generators[name].config) is not None:
             same = [f"The keys of [generators.{known[kind]}]."] if kind in known else [_doc(kind), "", *_knobs(kind)]
             lines += ["", f"### [generators.{name}]", "", *same]
             known.setdefault(kind, name)
@@ -262,10 +262,10 @@ def _generators(host: Host) -> list[str]:
     for name in host.generators:
         one = host.generators[name]
         marks = " Trained when a pack is built." if one.learns else ""
-        marks += f" Needs {need} of the unseen task." if (need := getattr(one, "needs", "")) else ""
+        marks += f" Needs {need} of the unseen task." if (need := one.needs) else ""
         lines.append(f"* `{name}` ({one.label}): {_sentence(one.summary)}{marks}")
         rule = getattr(one, "rule", None)
-        if hasattr(one, "member") and dataclasses.is_dataclass(rule):
+        if isinstance(one, contracts.HasMembers) and dataclasses.is_dataclass(rule):
             seen.setdefault(type(rule), []).append(name)
     for kind, names in seen.items():
         same = ", ".join(f"`{name}`" for name in names)

@@ -108,6 +108,13 @@ def test_what_a_backbone_loads_must_be_a_model():
         guarded("backbone", odd).load(RuntimeConfig())
 
 
+@pytest.mark.parametrize("name", ["loss_scale", "hub_name"])
+def test_a_model_that_lacks_a_member_is_named_with_it(monkeypatch, name):
+    monkeypatch.delattr(TinyModel, name)
+    with pytest.raises(PluginError, match=rf"'sglora-odd': load must return a Model, and Odd lacks {name}$"):
+        model()
+
+
 def test_a_property_that_fails_names_the_plugin_and_one_that_raises_an_error_of_ours_passes():
     with pytest.raises(PluginError, match="failed in fingerprint: ZeroDivisionError"):
         _ = model(fingerprint=property(lambda self: 1 // 0)).fingerprint
@@ -202,7 +209,8 @@ class Fitted:
         return {{}}
 
 class Odd:
-    name, summary, label, learns = "odd", "an odd one", "Odd", False
+    name, summary, label = "odd", "an odd one", "Odd"
+    learns, draws, needs, config = False, False, "", None
     def fit(self, material, settings):
         return Fitted(), {{}}
     def restore(self, experts, tensors):

@@ -34,6 +34,15 @@ def giving(hook: str, value: str, body: str = "") -> str:
 
 
 REPORTER = "class R:\n name = 'r'\n summary = 's'\n def render(self, report): return ''\n"
+GENERATOR = """class G:
+ name = summary = label = "g"
+ learns = False
+ draws = False
+ needs = ""
+ config = None
+ def fit(self, material, settings): return None
+ def restore(self, experts, tensors): return None
+"""
 BACKBONE = "class B:\n name = 'b'\n summary = 's'\n def load(self, runtime): return None\n"
 
 
@@ -52,6 +61,26 @@ BACKBONE = "class B:\n name = 'b'\n summary = 's'\n def load(self, runtime): ret
         (
             giving("reporters", "[R()]", REPORTER.replace("(self, report)", "(self)")),
             "R is no reporter: render() cannot be called as render(report)",
+            "",
+        ),
+        (
+            giving("generators", "[G()]", GENERATOR.replace("draws = False", "pass").replace("config = None", "pass")),
+            "G lacks config, draws, so it is no generator",
+            "say config = None unless a recipe has settings for it; say draws = True if samples differ, else False",
+        ),
+        (
+            giving("generators", "[G()]", GENERATOR.replace('needs = ""', 'needs = "money"')),
+            "G is no generator: needs must be one of '', 'shots', 'images', got 'money'",
+            "",
+        ),
+        (
+            giving("generators", "[G()]", GENERATOR.replace("config = None", "config = {'steps': 3}")),
+            "G is no generator: config must be a dataclass or None, got {'steps': 3}",
+            "",
+        ),
+        (
+            giving("generators", "[G()]", GENERATOR.replace("draws = False", "draws = 0")),
+            "G is no generator: draws must be True or False, got 0",
             "",
         ),
         (giving("reporters", "[R()]", REPORTER.replace("'r'", "'a,b'")), "the name 'a,b' may have letters, digits", ""),

@@ -49,6 +49,8 @@ def weights(seed: int) -> dict[str, torch.Tensor]:
 class Clipling:
     fingerprint = "clipling-1"
     scale = 10.0
+    loss_scale = 1.0
+    hub_name = ""
     device = torch.device("cpu")
     sites = tuple(Site(f"{LAYER.format(i)}self_attn.{name}_proj", WIDTH, WIDTH) for i in range(DEPTH) for name in "qkv")
 

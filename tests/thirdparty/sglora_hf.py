@@ -11,6 +11,8 @@ from sglora_cli.api import AttentionSites, content_hash, hookimpl, pick_device
 
 class HfModel:
     scale = 14.3
+    loss_scale = 1.0
+    hub_name = ""
 
     def __init__(self, device):
         from transformers import CLIPConfig, CLIPModel

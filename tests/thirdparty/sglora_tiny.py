@@ -15,6 +15,8 @@ WIDTH, EMBED = 12, 8
 class TinyModel:
     fingerprint = "tiny-1"
     scale = 10.0
+    loss_scale = 1.0
+    hub_name = ""
     device = torch.device("cpu")
     sites = tuple(Site(f"layers.{i}.{name}", WIDTH, WIDTH) for i in range(2) for name in "qkv")
 

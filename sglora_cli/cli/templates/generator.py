@@ -35,13 +35,20 @@ class NearestTwo:
 
 
 class Example:
-    """What sglora lists. One that learns says `learns = True` and gives what it learned in `tensors`."""
+    """What sglora lists.
+
+    One that learns says `learns = True` and gives what it learned in `tensors`. If samples differ, `draws` is True. A
+    generator that must see data of the unseen task says `needs = "shots"` or "images", and one that has settings in a
+    recipe names their dataclass in `config`.
+    """
 
     name = "example"
     summary = "the mean of the two nearest experts"
     label = "Example"
     learns = False
     draws = False
+    needs = ""
+    config = None
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[NearestTwo, dict[str, Any]]:
         """Where it would learn from the training tasks: `material.states(t)` are the adapters (M, P) of task t.

@@ -55,6 +55,8 @@ class ExampleModel:
     """The loaded backbone. `fingerprint` tells its weights from others: an adapter fits no other ones."""
 
     scale = 10.0
+    loss_scale = 1.0
+    hub_name = ""
 
     def __init__(self, device: torch.device) -> None:
         with torch.random.fork_rng([]):

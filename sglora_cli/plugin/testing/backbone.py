@@ -32,10 +32,12 @@ def adapters(layout: Layout, count: int) -> Tensor:
 
 
 def identity_is_complete(model: Model) -> None:
-    """It has a fingerprint, a device, a positive scale, and sites with distinct names and positive sizes."""
+    """It has a fingerprint, a device, positive scales, a hub name, and sites with distinct names and positive sizes."""
     _ask(isinstance(model.fingerprint, str) and model.fingerprint != "", "fingerprint must be a text, not empty")
     _ask(isinstance(model.device, torch.device), f"device must be a torch.device, got {model.device!r}")
     _ask(model.scale > 0, f"scale must be positive, got {model.scale}", "it is exp(logit_scale) in CLIP")
+    _ask(model.loss_scale > 0, f"loss_scale must be positive, got {model.loss_scale}", "1.0 in fp32 and bf16")
+    _ask(isinstance(model.hub_name, str), f"hub_name must be a text, got {model.hub_name!r}", 'say hub_name = ""')
     names = [site.name for site in model.sites]
     _ask(len(names) > 0, "there is no site", "AttentionSites finds q, k and v in a torch module")
     _ask(len(set(names)) == len(names), f"two sites are called {_twice(names)!r}")

@@ -60,7 +60,7 @@ class Simple:
     """A generator that passes: the mean of the prior, and noise."""
 
     name = summary = label = "simple"
-    learns, draws = False, True
+    learns, draws, needs, config = False, True, "", None
 
     def fit(self, material, settings):
         if settings:

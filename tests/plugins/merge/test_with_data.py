@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sglora_cli.bench.measure import Candidate, Measurer
-from sglora_cli.bench.methods import IMAGES, SHOTS, TaskEvidence, lack, need
+from sglora_cli.bench.methods import IMAGES, SHOTS, TaskEvidence
 from sglora_cli.data.encode import encode_each
 from sglora_cli.errors import Mismatch, PluginError, Unavailable, UnknownName
 from sglora_cli.generate.session import Session
@@ -268,12 +268,10 @@ def test_a_recipe_has_no_settings_for_them(session):
             generator.fit(None, {"shots": 3})
 
 
-def test_a_plugin_that_needs_something_unknown_is_named(session):
-    strange = replace(Semla(), needs="money")
-    with pytest.raises(PluginError, match="generator 'semla' needs 'money'"):
-        need(strange)
-    with pytest.raises(PluginError):
-        lack(session.pack, strange, [])
+def test_a_plugin_that_needs_data_and_does_not_take_it_is_named(session):
+    strange, plain = replace(Semla(), needs="shots"), session.fitted
+    with pytest.raises(PluginError, match="generator 'semla' says that it needs data, and has no generate_with"):
+        TaskEvidence(session.model, session.pack, None).ask(strange, plain, None, 1, 0, 1.0)
 
 
 def test_evidence_of_the_other_kind_is_refused(session):

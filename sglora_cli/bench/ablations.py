@@ -113,14 +113,14 @@ def _looks(loaded: LoadedPack, tasks: Sequence[UnseenTask]) -> dict[str, Tensor]
     if not loaded.pack.has_visual:
         message = f"pack {loaded.pack.name!r} was built before packs kept what their experts look like"
         raise Unavailable(message, "build it again: sglora pack build RECIPE --data DIR")
-    found = {}
+    embeddings = {}
     for task in tasks:
         if task.training is None:
             message = "ablation-condition looks at training photos of the unseen tasks, which no pack carries"
             raise Unavailable(message, "name the folder of the photos: --data DIR")
         image_ND = image_embeddings(loaded.model, task.training().stem_N)
-        found[f"{task.dataset}/{task.name}"] = mean_direction([1.0] * len(image_ND), image_ND)
-    return found
+        embeddings[f"{task.dataset}/{task.name}"] = mean_direction([1.0] * len(image_ND), image_ND)
+    return embeddings
 
 
 def read_sentences(path: Path, tasks: Sequence[UnseenTask]) -> dict[str, Description]:
@@ -131,7 +131,7 @@ def read_sentences(path: Path, tasks: Sequence[UnseenTask]) -> dict[str, Descrip
     content = read_json(path)
     if not isinstance(content, dict):
         raise BadFile(f"{path} is not a table", 'write {"pets/pug": "a small dog with a black muzzle", ...}')
-    found = {}
+    descriptions = {}
     for task in tasks:
         key = f"{task.dataset}/{task.name}"
         texts = content.get(key, content.get(task.name))
@@ -140,8 +140,8 @@ def read_sentences(path: Path, tasks: Sequence[UnseenTask]) -> dict[str, Descrip
         texts = texts if isinstance(texts, list) else [texts]
         if not all(isinstance(text, str) for text in texts):
             raise BadFile(f"{path}: {key} must be a sentence or a list of sentences, got {texts!r:.200}")
-        found[key] = Description.of(*texts)
-    return found
+        descriptions[key] = Description.of(*texts)
+    return descriptions
 
 
 def _embedded(model: Model, described: Mapping[str, Description]) -> dict[str, Tensor]:
@@ -161,15 +161,15 @@ def varied(
     config: BenchConfig,
 ) -> list[Candidate]:
     """Every method's adapters for one task, as `METHOD@MARK`, in every variant."""
-    found: list[Candidate] = []
+    adapters: list[Candidate] = []
     for variant in variants:
         asked = variant.prior(pack, key, embedding_D)
         for name, one in fitted.items():
             method = f"{name}@{variant.mark}"
-            found += candidates(
+            adapters += candidates(
                 pack.layout, host.generators[name], one.generate, asked, config, method, variant.draws, variant.fold
             )
-    return found
+    return adapters
 
 
 def plan_of_ablation(
@@ -229,17 +229,17 @@ def _concerned(host: Host, pack: Pack, table: str, wanted: str) -> dict[str, str
         learned = [name for name in known if host.generators[name].learns]
         swept = [name for name in SWEPT if name in known and not (name == "adapter-soup" and table == "ablation-tau")]
         wanted = ",".join(learned if table == "ablation-samples" else [*swept, *learned])
-    found = {name: label for name, label in methods(host, pack, wanted).items() if name not in (ORACLE, ZERO)}
-    for name in found:
+    labels = {name: label for name, label in methods(host, pack, wanted).items() if name not in (ORACLE, ZERO)}
+    for name in labels:
         if host.generators[name].needs:
             raise UsageError(
                 f"{name!r} looks at the unseen task's data, no ablation does", "leave it out of --baselines"
             )
     if table == "ablation-samples":
-        found = {name: label for name, label in found.items() if name in draws}
-    if not found:
+        labels = {name: label for name, label in labels.items() if name in draws}
+    if not labels:
         raise UsageError(f"no method is left that {table} concerns", "name others with --baselines")
-    return found
+    return labels
 
 
 def _maker(

@@ -70,8 +70,8 @@ def bootstrap(rows: Sequence[Row], resamples: int = 10_000, seed: int = 0) -> Bo
     for direction in dict.fromkeys(row.direction for row in rows):
         table = _Table([row for row in rows if row.direction == direction])
         without |= table.without_hits
-        found = _resample(table, resamples, np.random.default_rng([seed, len(measured)]))
-        for (method, k), value_B in found.items():
+        values = _resample(table, resamples, np.random.default_rng([seed, len(measured)]))
+        for (method, k), value_B in values.items():
             resampled_B[method, direction, k] = value_B
             measured[method, direction, k] = table.average(method, k)
     return Bootstrap(measured, resampled_B, frozenset(without))

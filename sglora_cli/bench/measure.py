@@ -101,7 +101,7 @@ class Measurer:
         if shared:
             images_SND = encode_images(self.model, layout, task.tensors, torch.stack(list(shared.values())))
             images |= dict(zip(shared, images_SND, strict=True))
-        found = {}
+        cells = {}
         for key, candidate in todo:
             image_ND = images[key]
             if not bool(torch.isfinite(image_ND).all()):
@@ -109,15 +109,15 @@ class Measurer:
                     f"method {candidate.method!r} gives embeddings that are not finite on {task.name!r}",
                     "leave it out of --baselines, or try --precision fp32; what was measured before is kept",
                 )
-            found[key] = _cells(image_ND, task.tensors)
-            write_bytes(_path(key), json.dumps([[*cell, text] for cell, text in found[key].items()]).encode())
-        return found
+            cells[key] = _cells(image_ND, task.tensors)
+            write_bytes(_path(key), json.dumps([[*cell, text] for cell, text in cells[key].items()]).encode())
+        return cells
 
 
 def labels(task: TaskTensors) -> Sequence[int]:
     """The class of each image of a classification task; () of a retrieval task."""
-    found: Sequence[int] = getattr(task, "label_of", ())
-    return found
+    classes: Sequence[int] = getattr(task, "label_of", ())
+    return classes
 
 
 def _cells(image_ND: Tensor, task: TaskTensors) -> Cells:

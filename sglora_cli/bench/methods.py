@@ -104,17 +104,17 @@ def plan_of_methods(
             pack.prior(embedding_of[f"{task.dataset}/{task.name}"]),
             TaskEvidence(loaded.model, pack, task),
         )
-        found = []
+        adapters = []
         for name in names:
             if name == ORACLE:
                 if task.oracle_P is None:
                     hint = "leave oracle out of --baselines"
                     raise Unavailable(f"there is no Oracle adapter of {task.name!r}", hint)
-                found.append(Candidate(name, pack.layout, task.oracle_P))
+                adapters.append(Candidate(name, pack.layout, task.oracle_P))
                 continue
             ask = partial(evidence.ask, host.generators[name], fitted[name])
-            found += candidates(pack.layout, host.generators[name], ask, prior, config, name)
-        return found
+            adapters += candidates(pack.layout, host.generators[name], ask, prior, config, name)
+        return adapters
 
     def make_unchanged(task: UnseenTask) -> list[Candidate]:
         with pack.unchanged():  # or these adapters may be of two packs
@@ -149,14 +149,14 @@ def candidates(
 
     ask: (prior, samples, seed, temperature) -> (S, P), or (S, N, P) where each image has its own adapter.
     """
-    found = []
+    adapters = []
     for seed in range(config.seed, config.seed + (config.seeds if generator.draws else 1)):
         count = config.samples if generator.draws else 1
         flat_SP = ask(prior, count * draws, seed, config.temperature)
         if fold is not None:
             flat_SP = torch.stack([fold(prior, part_nP) for part_nP in flat_SP.split(draws)])
-        found += [Candidate(method, layout, flat_P, s, seed) for s, flat_P in enumerate(flat_SP)]
-    return found
+        adapters += [Candidate(method, layout, flat_P, s, seed) for s, flat_P in enumerate(flat_SP)]
+    return adapters
 
 
 SHOTS, IMAGES = "shots", "images"

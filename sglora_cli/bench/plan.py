@@ -64,11 +64,11 @@ def bench_plan(host: Host, request: BenchRequest, config: BenchConfig, runtime: 
         check_leaks(loaded.pack, tasks)
     notes = [f"a leak: the pack has seen {', '.join(seen)}"] if (seen := leaks(loaded.pack, tasks)) else []
     if request.table in ABLATIONS:
-        made = plan_of_ablation(loaded, tasks, request.table, request.baselines, request.sentences, config)
+        plan = plan_of_ablation(loaded, tasks, request.table, request.baselines, request.sentences, config)
     else:
         names, left = _methods(loaded, request.baselines, tasks)
-        made, notes = plan_of_methods(loaded, tasks, names, config), notes + left
-    return replace(made, notes=[*made.notes, *notes], on=request.on)
+        plan, notes = plan_of_methods(loaded, tasks, names, config), notes + left
+    return replace(plan, notes=[*plan.notes, *notes], on=request.on)
 
 
 def _methods(loaded: LoadedPack, wanted: str, tasks: Sequence[UnseenTask]) -> tuple[dict[str, str], list[str]]:
@@ -98,8 +98,8 @@ def _of_adapters(
     host: Host, request: BenchRequest, data: Path, config: BenchConfig, runtime: RuntimeConfig
 ) -> BenchPlan:
     """Adapter files on a data set: no pack is needed, only the backbone, which the first file may name."""
-    said = provenance(request.adapters[0]).get("backbone") if request.adapters[0].exists() else None
-    name = request.backbone or (said if isinstance(said, str) else "") or settings.load().backbone
+    stated = provenance(request.adapters[0]).get("backbone") if request.adapters[0].exists() else None
+    name = request.backbone or (stated if isinstance(stated, str) else "") or settings.load().backbone
     model: Model = host.backbones[name].load(settings.runtime(runtime, name))
     tasks = narrowed(list(of_dataset(host, model, request.dataset, data)), None, request.tasks, request.table)
     return plan_of_adapters(model, name, request.adapters, tasks, config)
@@ -109,17 +109,17 @@ def plan_of_adapters(
     model: Model, backbone: str, paths: Sequence[Path], tasks: Sequence[UnseenTask], config: BenchConfig
 ) -> BenchPlan:
     """Measure adapter files of any format beside zero-shot. Raises BadFile, Mismatch for a file that does not fit."""
-    found: dict[str, Candidate] = {}
+    adapters: dict[str, Candidate] = {}
     for path in paths:
         name = path.name.removesuffix(".safetensors").removesuffix(".pt")
-        if name in found or name in (ZERO, CHANCE):
+        if name in adapters or name in (ZERO, CHANCE):
             raise UsageError(f"two methods would be called {name!r}", "rename a file")
         foreign = read_adapter(path, model)
         layout = foreign.layout(model.sites)
-        found[name] = Candidate(name, layout, checked_flat(foreign.fitted(layout)[0], str(path)))
-    first = next(iter(found.values()))
+        adapters[name] = Candidate(name, layout, checked_flat(foreign.fitted(layout)[0], str(path)))
+    first = next(iter(adapters.values()))
     zero = Candidate(ZERO, first.layout, torch.zeros(first.layout.size))
-    names = {ZERO: "Zero-shot", **{name: name for name in found}}
-    origin = [[name, content_hash(c.flat_P, c.layout.about())] for name, c in found.items()]
-    make = lambda task: [zero, *found.values()]  # noqa: E731
+    names = {ZERO: "Zero-shot", **{name: name for name in adapters}}
+    origin = [[name, content_hash(c.flat_P, c.layout.about())] for name, c in adapters.items()]
+    make = lambda task: [zero, *adapters.values()]  # noqa: E731
     return BenchPlan(model, tasks, names, make, config, "", backbone, against=ZERO, origin=origin)

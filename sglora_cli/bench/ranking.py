@@ -148,19 +148,19 @@ def image_files(folder: Path) -> dict[str, Path]:
     """All images under a folder, hidden ones aside, by their name in it. Raises UsageError, or BadFile for none."""
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}", "pass --images DIR, or --image FILE for a single image")
-    found = {}
+    paths = {}
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(root) / name
             if path.suffix.lower() in SUFFIXES and not name.startswith("."):
-                found[shown(path.relative_to(folder))] = path
-    if not found:
+                paths[printable_name(path.relative_to(folder))] = path
+    if not paths:
         raise BadFile(f"there is no image in {folder}", f"images end in {', '.join(sorted(SUFFIXES))}")
-    return found
+    return paths
 
 
-def shown(path: Path) -> str:
+def printable_name(path: Path) -> str:
     """A file's name as it can be printed anywhere."""
     text = os.fsencode(path.as_posix()).decode(errors="replace")
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
@@ -168,21 +168,21 @@ def shown(path: Path) -> str:
 
 def sentences(texts: Sequence[str], file: Path | None, about: Mapping[str, Any]) -> list[str]:
     """The sentences of the command line and of a file, one a line; without any, the adapter's own description."""
-    found = list(texts)
+    lines = list(texts)
     if file is not None:
         try:
-            found += [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            lines += [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
         except FileNotFoundError:
             raise BadFile.missing(file) from None
         except (OSError, UnicodeDecodeError) as error:
             raise BadFile(f"cannot read {file}: {error}", "it must have one sentence a line, in UTF-8") from None
-        if not found:
+        if not lines:
             raise BadFile(f"{file} has no sentence", "write one a line")
-    if not found:
+    if not lines:
         if not isinstance(about.get("description"), str):
             raise UsageError("the adapter does not say what it is for", 'pass --text "a photo of a ..."')
-        found = [about["description"]]
-    return list(dict.fromkeys(cleaned(text) for text in found))
+        lines = [about["description"]]
+    return list(dict.fromkeys(cleaned(text) for text in lines))
 
 
 def compare(

@@ -89,8 +89,8 @@ def hits(
     image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int], ks: Sequence[int] = KS
 ) -> dict[tuple[str, int], Tensor]:
     """(direction, k) -> whether each query finds a right answer among its first k: (N,) or (C,), bool."""
-    found = dict(zip(DIRECTIONS, ranks_of(image_ND, text_CD, image_of), strict=True))
-    return {(d, k): found[d] <= k for d in DIRECTIONS for k in ks}
+    ranks = dict(zip(DIRECTIONS, ranks_of(image_ND, text_CD, image_of), strict=True))
+    return {(d, k): ranks[d] <= k for d in DIRECTIONS for k in ks}
 
 
 def recalls(

@@ -19,25 +19,25 @@ def row_key(row: Row) -> tuple[object, ...]:
 
 def table(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[tuple[str, str], dict[Cell, float]]]:
     """method -> (dataset, task) -> cell -> recall, averaged over samples."""
-    found: dict[str, dict[tuple[str, str], dict[Cell, list[float]]]] = {}
+    values: dict[str, dict[tuple[str, str], dict[Cell, list[float]]]] = {}
     for row in rows:
         if dataset in ("", row.dataset):
-            cells = found.setdefault(row.method, {}).setdefault((row.dataset, row.task), {})
+            cells = values.setdefault(row.method, {}).setdefault((row.dataset, row.task), {})
             cells.setdefault((row.direction, row.k), []).append(row.value)
     return {
         method: {task: {c: sum(v) / len(v) for c, v in cells.items()} for task, cells in by_task.items()}
-        for method, by_task in found.items()
+        for method, by_task in values.items()
     }
 
 
 def averages(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, float]]:
     """method -> cell -> recall or accuracy averaged over the tasks that have it, each task counting alike."""
-    found: dict[str, dict[Cell, list[float]]] = {}
+    values: dict[str, dict[Cell, list[float]]] = {}
     for method, by_task in table(rows, dataset).items():
         for cells in by_task.values():
             for cell, value in cells.items():
-                found.setdefault(method, {}).setdefault(cell, []).append(value)
-    return {method: {c: sum(v) / len(v) for c, v in cells.items()} for method, cells in found.items()}
+                values.setdefault(method, {}).setdefault(cell, []).append(value)
+    return {method: {c: sum(v) / len(v) for c, v in cells.items()} for method, cells in values.items()}
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ class Spread:
 
 def spreads(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, Spread]]:
     """method -> cell -> spread, of methods that were drawn more than once for a task."""
-    found: dict[str, dict[Cell, dict[tuple[str, str], list[float]]]] = {}
+    draws: dict[str, dict[Cell, dict[tuple[str, str], list[float]]]] = {}
     for row in rows:
         if dataset in ("", row.dataset):
-            cells = found.setdefault(row.method, {}).setdefault((row.direction, row.k), {})
+            cells = draws.setdefault(row.method, {}).setdefault((row.direction, row.k), {})
             cells.setdefault((row.dataset, row.task), []).append(row.value)
     return {
         method: {cell: _spread(list(by_task.values())) for cell, by_task in cells.items()}
-        for method, cells in found.items()
+        for method, cells in draws.items()
         if any(len(values) > 1 for by_task in cells.values() for values in by_task.values())
     }
 
@@ -69,11 +69,11 @@ def spreads(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, Spre
 def build_ranges(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, tuple[float, float]]]:
     """method -> cell -> the averages of the lowest and of the highest build. A row's seed is its build."""
     builds = [averages([row for row in rows if row.seed == n], dataset) for n in sorted({row.seed for row in rows})]
-    found: dict[str, dict[Cell, tuple[float, float]]] = {}
+    ranges: dict[str, dict[Cell, tuple[float, float]]] = {}
     for method, cells in averages(rows, dataset).items():
         values = {cell: [build[method][cell] for build in builds if cell in build.get(method, {})] for cell in cells}
-        found[method] = {cell: (min(several), max(several)) for cell, several in values.items()}
-    return found
+        ranges[method] = {cell: (min(several), max(several)) for cell, several in values.items()}
+    return ranges
 
 
 def _spread(by_task: Sequence[Sequence[float]]) -> Spread:

@@ -27,27 +27,27 @@ def run(plan: BenchPlan, measurer: Measurer, log: Log | None = None) -> list[Row
     """Measure all of it. Adapters of one task share one pass over its images; finished tasks are in the log."""
     rows: list[Row] = []
     for task in progress(plan.tasks, "bench"):
-        found = [*measurer.rows(task, plan.make(task)), *_by_chance(task)]
+        measured = [*measurer.rows(task, plan.make(task)), *_by_chance(task)]
         if log is not None:
-            log.add(found)
-        rows += found
+            log.add(measured)
+        rows += measured
     return rows
 
 
 def _by_chance(task: UnseenTask) -> list[Row]:
     if labels(task.tensors):
-        found = {("ACC", 1): 100.0 / len(task.tensors.text_CD)}
+        chances = {("ACC", 1): 100.0 / len(task.tensors.text_CD)}
     else:
-        found = chance(len(task.tensors.stem_N), task.tensors.image_of)
-    return [Row(CHANCE, task.dataset, task.name, 0, d, k, value) for (d, k), value in found.items()]
+        chances = chance(len(task.tensors.stem_N), task.tensors.image_of)
+    return [Row(CHANCE, task.dataset, task.name, 0, d, k, value) for (d, k), value in chances.items()]
 
 
 def estimate(plan: BenchPlan, measurer: Measurer) -> dict[str, Any]:
     """What a run would do, without doing it: one task's images are encoded once, to see how long that takes."""
-    made = {f"{t.dataset}/{t.name}": plan.make(t) for t in plan.tasks}
-    wanted = {key: len(t.tensors.stem_N) * len(made[key]) for key, t in zip(made, plan.tasks, strict=True)}
-    images = sum(measurer.missing(t, made[key]) for key, t in zip(made, plan.tasks, strict=True))
-    first = made[next(iter(made))][-1]
+    adapters = {f"{t.dataset}/{t.name}": plan.make(t) for t in plan.tasks}
+    wanted = {key: len(t.tensors.stem_N) * len(adapters[key]) for key, t in zip(adapters, plan.tasks, strict=True)}
+    images = sum(measurer.missing(t, adapters[key]) for key, t in zip(adapters, plan.tasks, strict=True))
+    first = adapters[next(iter(adapters))][-1]
     tensors = plan.tasks[0].tensors
     one_P = first.flat_P.view(-1, first.layout.size)[:1]
     encode_images(plan.model, first.layout, tensors, one_P)  # the first time warms up
@@ -56,9 +56,9 @@ def estimate(plan: BenchPlan, measurer: Measurer) -> dict[str, Any]:
     rate = len(tensors.stem_N) / (time.perf_counter() - start)
     return {
         "pack": plan.pack,
-        "tasks": list(made),
+        "tasks": list(adapters),
         "methods": list(plan.names),
-        "adapters": sum(map(len, made.values())),
+        "adapters": sum(map(len, adapters.values())),
         "images_to_encode": images,
         "images_known": sum(wanted.values()) - images,
         "images_per_second": round(rate, 1),
@@ -76,14 +76,14 @@ def differences(
 
 def report(plan: BenchPlan, rows: Sequence[Row], paper: bool = False) -> Report:
     """Rows with everything a reporter prints."""
-    found = bootstrap(rows, plan.config.resamples, plan.config.seed)
+    intervals = bootstrap(rows, plan.config.resamples, plan.config.seed)
     against = plan.against if plan.against in plan.names or plan.references else next(iter(plan.names))
     labels = {CHANCE: "Chance", **plan.names}
-    said = [*_summary(plan, rows), *_trivial(plan.tasks), *plan.notes]
-    if bare := sorted(found.without_hits - {CHANCE}):
-        said.append(f"intervals of {', '.join(bare)}: over tasks only, hits of single queries were not kept")
+    notes = [*_summary(plan, rows), *_trivial(plan.tasks), *plan.notes]
+    if bare := sorted(intervals.without_hits - {CHANCE}):
+        notes.append(f"intervals of {', '.join(bare)}: over tasks only, hits of single queries were not kept")
     return Report(
-        plan.pack, rows, labels, found.differences(against, plan.references), against, said, paper, plan.protocol
+        plan.pack, rows, labels, intervals.differences(against, plan.references), against, notes, paper, plan.protocol
     )
 
 
@@ -98,9 +98,9 @@ def _summary(plan: BenchPlan, rows: Sequence[Row]) -> list[str]:
 
 def _trivial(tasks: Sequence[UnseenTask]) -> list[str]:
     """Where k is not smaller than the number of images: then every caption finds its own."""
-    found = []
+    notes = []
     for k in KS:
         small = [t for t in tasks if not labels(t.tensors) and len(t.tensors.stem_N) <= k]
         if small:
-            found.append(f"T2I R@{k} is 100 by definition in {len(small)} tasks of at most {k} images")
-    return found
+            notes.append(f"T2I R@{k} is 100 by definition in {len(small)} tasks of at most {k} images")
+    return notes

@@ -34,8 +34,8 @@ def directions(report: Report) -> list[str]:
 
 def _cells(report: Report, dataset: str = "") -> list[tuple[str, int]]:
     """Every direction and k that was measured on a data set, or on any."""
-    found = {(row.direction, row.k) for row in report.rows if dataset in ("", row.dataset)}
-    return [(d, k) for d in directions(report) for k in sorted(k for direction, k in found if direction == d)]
+    measured = {(row.direction, row.k) for row in report.rows if dataset in ("", row.dataset)}
+    return [(d, k) for d in directions(report) for k in sorted(k for direction, k in measured if direction == d)]
 
 
 def results(report: Report, dataset: str = "") -> Table:
@@ -53,10 +53,10 @@ def results(report: Report, dataset: str = "") -> Table:
 def ranges(report: Report, dataset: str = "") -> Table:
     """The lowest and the highest build of every mean in `results`; header first."""
     cells = _cells(report, dataset)
-    found = {cell: build_ranges(only(report, *cell), dataset) for cell in cells}
+    lowest_highest = {cell: build_ranges(only(report, *cell), dataset) for cell in cells}
     body = [["method", *(measure(*cell).removesuffix(" (%)") for cell in cells)]]
     for method, label in report.labels.items():
-        ends = [found[cell].get(method, {}).get(cell) for cell in cells]
+        ends = [lowest_highest[cell].get(method, {}).get(cell) for cell in cells]
         if any(ends):
             body.append([label, *(f"{end[0]:.2f} to {end[1]:.2f}" if end else "" for end in ends)])
     return body

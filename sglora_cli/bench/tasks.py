@@ -89,10 +89,10 @@ def check_fits(model: Model, tasks: Sequence[UnseenTask]) -> None:
     stem = model.stem([Image.new("RGB", (32, 32))])
     width = model.encode_image(stem).shape[-1]
     for task in tasks:
-        found = (tuple(task.tensors.stem_N.shape[1:]), task.tensors.text_CD.shape[1])
-        if found != (tuple(stem.shape[1:]), width):
+        shapes = (tuple(task.tensors.stem_N.shape[1:]), task.tensors.text_CD.shape[1])
+        if shapes != (tuple(stem.shape[1:]), width):
             raise BadFile(
-                f"what the pack carries of {task.dataset}/{task.name} has the shapes {found}, "
+                f"what the pack carries of {task.dataset}/{task.name} has the shapes {shapes}, "
                 f"the backbone's are {(tuple(stem.shape[1:]), width)}",
                 "build or fetch the pack again",
             )
@@ -139,20 +139,20 @@ def leaks(pack: Pack, tasks: Sequence[UnseenTask]) -> list[str]:
     for task in pack.manifest["tasks"]:
         if task["role"] != "unseen":
             seen[task["key"].casefold()] = seen[task["description"].casefold()] = task
-    found = []
+    leaking = []
     for t in tasks:
         task = seen.get(f"{t.dataset}/{t.name}".casefold()) or seen.get(t.description.casefold())
         if task:
-            found.append(f"{t.dataset}/{t.name} ({task['role']} {task['key']})")
-    return found
+            leaking.append(f"{t.dataset}/{t.name} ({task['role']} {task['key']})")
+    return leaking
 
 
 def check_leaks(pack: Pack, tasks: Sequence[UnseenTask]) -> None:
     """Raises Mismatch if there is a leak."""
-    if found := leaks(pack, tasks):
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    if leaking := leaks(pack, tasks):
+        more = f" and {len(leaking) - 3} more" if len(leaking) > 3 else ""
         raise Mismatch(
-            f"pack {pack.name!r} has seen what it would be measured on: {', '.join(found[:3])}{more}",
+            f"pack {pack.name!r} has seen what it would be measured on: {', '.join(leaking[:3])}{more}",
             "choose others with --tasks, or measure the leak knowingly with --own-expert",
         )
 

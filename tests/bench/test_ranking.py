@@ -125,8 +125,8 @@ def test_folders_in_the_folder_count_and_hidden_things_do_not(tmp_path):
 
 
 def test_names_that_cannot_be_printed_are_made_printable():
-    assert ranking_module.shown(Path(os.fsdecode(b"a\xff.png"))) == "a\ufffd.png"
-    assert ranking_module.shown(Path("a\x1b[2J.png")) == "a\ufffd[2J.png"
+    assert ranking_module.printable_name(Path(os.fsdecode(b"a\xff.png"))) == "a\ufffd.png"
+    assert ranking_module.printable_name(Path("a\x1b[2J.png")) == "a\ufffd[2J.png"
 
 
 def test_equal_images_share_a_rank_in_whatever_batch_they_come(run, adapter, images, tmp_path):

@@ -59,7 +59,7 @@ def command(
     from sglora_cli.system import progress
 
     progress.be_quiet(as_json)
-    photos = rankings.image_files(images) if images else {rankings.shown(path): path for path in image}
+    photos = rankings.image_files(images) if images else {rankings.printable_name(path): path for path in image}
     ranked = "images" if images else "sentences"
     trial = rankings.run(app.host, adapter, photos, ranked, text, texts, backbone, runtime)
     if report:

@@ -46,5 +46,6 @@ def test_plugins_import_the_api_only(path):
 
 
 def test_all_of_the_api_exists():
+    assert len(set(sglora_cli.api.__all__)) == len(sglora_cli.api.__all__)
     for name in sglora_cli.api.__all__:
         assert getattr(sglora_cli.api, name) is not None

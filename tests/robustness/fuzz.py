@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("--guided", action="store_true", help="guided by coverage, with atheris")
     options = parser.parse_args()
     options.out = options.out.resolve()
-    sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "plugins")]
+    sys.path[:0] = [str(HERE), str(HERE / "support"), str(HERE.parent), str(HERE.parent / "plugins")]
     os.environ.update(SGLORA_OFFLINE="1", OMP_NUM_THREADS="1")
     warnings.simplefilter("ignore")
     place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # readers write, and sync what they write

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(HERE / "support"))
 NAMES = ("toys", "one", "two", "three")
 QUICK = {"epochs = 6": "epochs = 2\njoint_epochs = 2", "states = 4": "states = 2", "epochs = 200": "epochs = 2"}
 WORDS = ("mug", "nest", "jar", "kite", "lamp", "ball")

@@ -132,7 +132,7 @@ def archive_seed(folder: Path) -> None:
 
 def whole_pack(folder: Path) -> None:
     """Everything a command may ask of a pack: verified, shown, and used to generate."""
-    library.Place("x", folder, "folder").summary()
+    library.PackLocation("x", folder, "folder").summary()
     pack = pack_module.Pack(folder)
     pack.verify()
     describe.pack_facts(pack, describe.pack_health(pack))

@@ -7,6 +7,6 @@ checkpoint    a whole checkpoint with the update merged in
 foreign       an adapter before it has a layout
 torch_files   PyTorch files: plain tensors or nothing
 read          recognises and reads any of them
-write         writes, reads back, compares, puts in place
-convert       another program's adapter as a file of ours
+write         writes an adapter, reads it back, compares, puts it in place
+convert       writes another program's adapter as one of our files
 """

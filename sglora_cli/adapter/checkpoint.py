@@ -26,7 +26,7 @@ _RANKS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def write(path: Path, adapter: AdapterFile, model: Model) -> None:
-    """Raises Mismatch if the backbone has no checkpoint to merge into."""
+    """Write the backbone's checkpoint with the update added. Raises Mismatch if the backbone has none."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -45,7 +45,7 @@ def write(path: Path, adapter: AdapterFile, model: Model) -> None:
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A whole checkpoint and what it says of itself. Raises BadFile."""
+    """Read a whole checkpoint: its tensors and its metadata. Raises BadFile."""
     check_size(path, CHECKPOINT_LIMIT)
     with path.open("rb") as file:
         pickled = file.read(2) in (b"PK", b"\x80\x02")
@@ -60,7 +60,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read(path: Path, model: Model, rank: int | None = None) -> ForeignAdapter:
-    """The difference of a checkpoint to the backbone, as an update of rank `rank`, or of the smallest that holds it.
+    """Read the difference of a checkpoint to the backbone, as an update of `rank` or of the smallest rank that fits.
 
     Raises Mismatch if it is no low-rank update, or if anything else differs.
     """
@@ -74,13 +74,13 @@ def read(path: Path, model: Model, rank: int | None = None) -> ForeignAdapter:
     if not any(bool(dense_OI.any()) for dense_OI in differences.values()):
         raise Mismatch(f"{path} is the backbone itself: there is no update in it", "is it the right file?")
     narrowest = min(min(dense_OI.shape) for dense_OI in differences.values())
-    tried = (rank,) if rank else tuple(r for r in _RANKS if 2 * r <= narrowest)  # every matrix has some rank
-    for r in tried:
+    ranks = (rank,) if rank else tuple(r for r in _RANKS if 2 * r <= narrowest)  # every matrix has some rank
+    for r in ranks:
         parts, error = _factored(differences, r)
         if error <= TOLERANCE:
             return ForeignAdapter(checked_parts(parts, str(path)), "open_clip", 1.0, about, lost=error)
     raise Mismatch(
-        f"{path} differs from the backbone by no update of rank {tried[-1]}: the relative error is {error:.2g}",
+        f"{path} differs from the backbone by no update of rank {ranks[-1]}: the relative error is {error:.2g}",
         "it was trained in full, or merged with a higher rank" + ("; raise --rank" if rank else ""),
     )
 

@@ -28,7 +28,7 @@ from sglora_cli.lora.algebra import Factors
 from sglora_cli.plugin.contracts import Model
 
 DEPTH = 12
-"""Blocks that its position `all` reaches: of a deeper tower its loader would leave out the last ones."""
+"""Blocks that its position `all` reaches. Its loader would leave out the last blocks of a deeper tower."""
 
 POSITIONS: Mapping[str, Sequence[int]] = {
     "top": [11],
@@ -48,9 +48,9 @@ _SITE = "{}.encoder.layers.{}.self_attn.{}"
 
 
 def write(path: Path, adapter: AdapterFile, model: Model) -> None:
-    """As if trained with `--r RANK --alpha 1 --encoder vision --params q k v --position all`.
+    """Write a file as if trained with `--r RANK --alpha 1 --encoder vision --params q k v --position all`.
 
-    Raises Mismatch for sites that are not q, k and v of all blocks of a CLIP of at most 12.
+    Raises Mismatch unless the sites are q, k and v of all blocks of a CLIP with at most 12 blocks.
     """
     layout = adapter.layout
     matches = [_NAME.fullmatch(site.name) for site in layout.sites]
@@ -72,24 +72,24 @@ def write(path: Path, adapter: AdapterFile, model: Model) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def is_one(content: Any) -> bool:
+def is_clip_lora(content: Any) -> bool:
     return isinstance(content, dict) and {"weights", "metadata"} <= set(content)
 
 
 def read(path: Path) -> ForeignAdapter:
-    """Raises BadFile for anything but a whole file of CLIP-LoRA, and Mismatch for updates that cannot be held."""
+    """Read a file of CLIP-LoRA. Raises BadFile if it is not a whole one, Mismatch for updates outside q, k and v."""
     content = load_pickle(path, ADAPTER_LIMIT)
-    if not is_one(content):
+    if not is_clip_lora(content):
         raise BadFile(f"{path} is not a file of CLIP-LoRA: it has no 'weights' and 'metadata'")
     weights, metadata = content["weights"], content["metadata"]
     rank, scaling, params = _settings(path, metadata)
-    places = _places(path, weights, metadata)
+    blocks = _blocks(path, weights, metadata)
     parts: dict[str, Factors] = {}
-    for key, (tower, block) in places.items():
+    for key, (tower, block) in blocks.items():
         layer = weights[key]
         if not isinstance(layer, dict) or set(layer) != {f"{x}_proj" for x in params}:
-            found = sorted(map(str, layer)) if isinstance(layer, dict) else type(layer).__name__
-            raise BadFile(f"{path}: {key} has {found}, its metadata names {params}", "the file is not whole")
+            names = sorted(map(str, layer)) if isinstance(layer, dict) else type(layer).__name__
+            raise BadFile(f"{path}: {key} has {names}, its metadata names {params}", "the file is not whole")
         for name, factors in layer.items():
             b_OR, a_RI = _factors(factors, f"{path}: {key}, {name}")
             if b_OR.ndim != 2 or a_RI.ndim != 2 or b_OR.shape[1] != rank or len(a_RI) != rank:
@@ -103,7 +103,7 @@ def read(path: Path) -> ForeignAdapter:
 
 
 def _settings(path: Path, metadata: Any) -> tuple[int, float, list[str]]:
-    """(r, alpha / sqrt(r), params) of checked metadata."""
+    """(r, alpha / sqrt(r), params) from the metadata, which is checked here."""
     if not isinstance(metadata, dict):
         raise BadFile(f"{path}: its metadata is not a table")
     rank, alpha, params = metadata.get("r"), metadata.get("alpha"), metadata.get("params")
@@ -124,23 +124,23 @@ def _settings(path: Path, metadata: Any) -> tuple[int, float, list[str]]:
     return rank, alpha / math.sqrt(rank), params
 
 
-def _places(path: Path, weights: Any, metadata: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+def _blocks(path: Path, weights: Any, metadata: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     """`layer_n` -> (tower, block)."""
     if not isinstance(weights, dict) or set(weights) != {f"layer_{n}" for n in range(len(weights))}:
         raise BadFile(f"{path}: its weights are not layer_0, layer_1 ...", "the file is not whole")
-    blocks, towers = POSITIONS[metadata["position"]], _TOWERS[metadata["encoder"]]
+    indices, towers = POSITIONS[metadata["position"]], _TOWERS[metadata["encoder"]]
     # The depth of a vision tower is not in the file; the text towers of all CLIPs it knows have 12 blocks.
-    visual = blocks
+    visual = indices
     if metadata["position"] == "all" and towers[-1] == "vision_model":
         visual = range(len(weights) - DEPTH * (len(towers) - 1))
-    places = [(tower, i) for tower in towers for i in (visual if tower == "vision_model" else blocks)]
-    if len(places) != len(weights):
+    blocks = [(tower, i) for tower in towers for i in (visual if tower == "vision_model" else indices)]
+    if len(blocks) != len(weights):
         raise BadFile(
             f"{path} has {len(weights)} layers, its metadata (encoder {metadata['encoder']}, position "
-            f"{metadata['position']}) means {len(places)}",
+            f"{metadata['position']}) means {len(blocks)}",
             "the file is not whole",
         )
-    return {f"layer_{n}": place for n, place in enumerate(places)}
+    return {f"layer_{n}": block for n, block in enumerate(blocks)}
 
 
 def _factors(factors: Any, where: str) -> Factors:

@@ -1,4 +1,4 @@
-"""Adapters of other programs become files of ours."""
+"""Import: an adapter of another program becomes one of our files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sglora_cli.system import settings
 
 @dataclass(frozen=True)
 class ImportedAdapter:
-    """What was written, and what a person should know about it."""
+    """What was written: the metadata of the file, and lines for a person."""
 
     about: dict[str, Any]
     lines: tuple[str, ...]
@@ -27,7 +27,7 @@ class ImportedAdapter:
 
 def import_adapter(
     host: Host,
-    thing: Path,
+    path: Path,
     out: Path,
     runtime: RuntimeConfig,
     *,
@@ -38,17 +38,17 @@ def import_adapter(
     text: str = "",
     force: bool = False,
 ) -> ImportedAdapter:
-    """Read an adapter for a backbone and write it as our file, with the backbone's fingerprint and its origin.
+    """Read an adapter for a backbone and write it as our file, with its origin and the backbone's fingerprint.
 
-    backbone: else the one that the file names, else the settings'. Raises what `read_adapter` and
-    `write_adapter` raise; nothing is written then.
+    backbone: its name; by default the one that the file names, else that of the settings. Raises what
+    `read_adapter` and `write_adapter` raise, and then writes nothing.
     """
     check_target(out, format_of(out, "safetensors"), force)
-    recognise(thing)  # a file that is none is refused before weights are loaded
-    stated = provenance(thing).get("backbone")
+    recognise(path)  # refuses a file that is no adapter before the weights are loaded
+    stated = provenance(path).get("backbone")
     backbone = backbone or (stated if isinstance(stated, str) else settings.load().backbone)
     model = host.backbones[backbone].load(settings.runtime(runtime, backbone, exact=True))
-    foreign = read_adapter(thing, model, alpha=alpha, rank=rank, visual_only=visual_only)
+    foreign = read_adapter(path, model, alpha=alpha, rank=rank, visual_only=visual_only)
     layout = foreign.layout(model.sites, rank)
     flat_P, error = foreign.fitted(layout)
     about = {
@@ -56,27 +56,27 @@ def import_adapter(
         **({"description": " ".join(text.split())} if text.strip() else {}),
         "backbone": backbone,
         "fingerprint": model.fingerprint,
-        "imported": origin(thing, foreign, error),
+        "imported": origin(path, foreign, error),
     }
     write_adapter(out, AdapterFile(layout, flat_P, about), model, FORMATS["safetensors"])
-    return ImportedAdapter(about, tuple(said(thing, foreign, layout.rank, error, model)))
+    return ImportedAdapter(about, tuple(import_lines(path, foreign, layout.rank, error, model)))
 
 
-def origin(thing: Path, foreign: ForeignAdapter, error: float) -> dict[str, Any]:
-    """Where an adapter came from, for a file's provenance: never a path of this machine."""
-    found: dict[str, Any] = {"format": foreign.format, "name": thing.resolve().name, "rank": foreign.rank}
-    weights = thing / "adapter_model.safetensors" if thing.is_dir() else thing
+def origin(path: Path, foreign: ForeignAdapter, error: float) -> dict[str, Any]:
+    """The provenance of an adapter, for a file's metadata. It never contains a path of this machine."""
+    source: dict[str, Any] = {"format": foreign.format, "name": path.resolve().name, "rank": foreign.rank}
+    weights = path / "adapter_model.safetensors" if path.is_dir() else path
     if weights.is_file():
-        found["sha256"] = file_hash(weights)
-    return {**found, "error": float(f"{error:.3g}")}
+        source["sha256"] = file_hash(weights)
+    return {**source, "error": float(f"{error:.3g}")}
 
 
-def said(thing: Path, foreign: ForeignAdapter, rank: int, error: float, model: Model) -> list[str]:
-    """Lines for a person: format, rank, what was lost, whose weights it was made for."""
+def import_lines(path: Path, foreign: ForeignAdapter, rank: int, error: float, model: Model) -> list[str]:
+    """Lines for a person: the format, the rank, what was lost, and which weights the adapter was made for."""
     kept = "nothing is lost" if error < 1e-6 else f"the update changes by {100 * error:.2g} %"
     own = "the backbone's own" if foreign.fingerprint == model.fingerprint else "unknown: the file has none"
     return [
-        f"read       {thing} ({foreign.format})",
+        f"read       {path} ({foreign.format})",
         f"rank       {foreign.rank} -> {rank}: {kept}",
         f"made for   weights {own}",
     ]

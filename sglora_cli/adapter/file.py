@@ -65,7 +65,7 @@ def save_adapter(path: Path, layout: Layout, flat_P: Tensor, about: Mapping[str,
 
 
 def load_adapter(path: Path) -> AdapterFile:
-    """Raises BadFile for anything but a whole adapter of ours with finite numbers."""
+    """Read an adapter of ours. Raises BadFile unless it is whole and its numbers are finite."""
     tensors, about = load_tensors(path)
     if about.get("kind") != "adapter":
         what = f"a {about['kind']}" if "kind" in about else "a file of another program"

@@ -1,4 +1,4 @@
-"""An adapter from anywhere, before it is put into a layout.
+"""An adapter of any origin, before it is put into a layout.
 
 Shapes: O out_features, I in_features, F rank of a site's factors, P numbers of an adapter.
 """
@@ -18,7 +18,7 @@ from sglora_cli.lora.algebra import Factors, compress_all, padded
 from sglora_cli.lora.layout import Layout, Site
 
 
-def _nothing(name: str) -> bool:
+def _claims_nothing(name: str) -> bool:
     return False
 
 
@@ -27,17 +27,17 @@ class ForeignAdapter:
     """Updates of any rank at named weights, as a file gives them.
 
     parts: name -> (B (O, F), A (F, I)), float64, the scaling included in B, so that the update is
-    B A. scaling: that of all sites, if it is one and the rank is one, else 1. about: where it
-    came from; {} for a stranger's file. claims: whether the file's configuration says that a
+    B A. scaling: that of all sites if they share one scaling and one rank, else 1. about: its
+    provenance; {} for a foreign file. claims: whether the file's configuration says that a
     weight of that name has an update. lost: relative error of the update that reading cost.
-    format: see `reading.READERS`.
+    format: a key of `read.READERS`.
     """
 
     parts: Mapping[str, Factors]
     format: str
     scaling: float = 1.0
     about: Mapping[str, Any] = field(default_factory=dict)
-    claims: Callable[[str], bool] = _nothing
+    claims: Callable[[str], bool] = _claims_nothing
     lost: float = 0.0
 
     @property
@@ -67,8 +67,8 @@ class ForeignAdapter:
     def fitted(self, layout: Layout) -> tuple[Tensor, float]:
         """Its numbers (P,) in a layout with the same sites, and the relative error of the update.
 
-        Where the rank fits, the factors stay what they are and nothing is lost: an adapter keeps
-        its gauge. Otherwise the best approximation.
+        Where the rank fits, the factors are kept, so nothing is lost and the adapter keeps its
+        gauge. Otherwise the update is approximated as well as the rank allows.
         """
         if self.rank <= layout.rank:
             parts, error = {name: padded(b, a, layout.rank) for name, (b, a) in self.parts.items()}, 0.0
@@ -86,26 +86,26 @@ class ForeignAdapter:
         """
         named, elsewhere = _matched(self.parts, [site.name for site in sites])
         _check_elsewhere(elsewhere, sites, bool(named), visual_only)
-        found: dict[str, Factors] = {}
+        placed: dict[str, Factors] = {}
         for site in sites:
             if site.name not in named:
                 _check_missing(self.claims, named, site.name)
-                found[site.name] = (
+                placed[site.name] = (
                     torch.zeros(site.out_features, self.rank, dtype=torch.float64),
                     torch.zeros(self.rank, site.in_features, dtype=torch.float64),
                 )
                 continue
-            b_OF, a_FI = found[site.name] = self.parts[named[site.name]]
+            b_OF, a_FI = placed[site.name] = self.parts[named[site.name]]
             if (len(b_OF), a_FI.shape[1]) != (site.out_features, site.in_features):
                 raise Mismatch(
                     f"the update of {named[site.name]} is {len(b_OF)} x {a_FI.shape[1]}, "
                     f"the backbone's weight is {site.out_features} x {site.in_features}",
                     "this adapter was made for another architecture: use the backbone it was made for",
                 )
-        placed = replace(self, parts=found)
-        if placed.norm() == 0:
+        adapter = replace(self, parts=placed)
+        if adapter.norm() == 0:
             raise Mismatch("the adapter's update is zero: it would change nothing", "it was saved before training")
-        return placed
+        return adapter
 
 
 def checked_parts(parts: Mapping[str, Factors], where: str) -> dict[str, Factors]:
@@ -129,7 +129,7 @@ def _of_one_rank(parts: Mapping[str, Factors], rank: int) -> dict[str, Factors]:
 
 
 def _matched(names: Mapping[str, Any], sites: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Site name -> the file's name for it; and the file's names that mean no site."""
+    """Site name -> the file's name for it, and the names of the file that match no site."""
     by_end: dict[str, list[str]] = {}
     for site in sites:
         parts = site.split(".")

@@ -63,31 +63,31 @@ _REMEDY = "merge it in PEFT, or train a plain LoRA adapter"
 
 
 def read_folder(folder: Path) -> ForeignAdapter:
-    """Raises BadFile for anything but a whole PEFT folder, and Mismatch for an adapter that is more than B A."""
+    """Read a PEFT folder. Raises BadFile if it is not a whole one, Mismatch for an adapter that is more than B A."""
     config = _checked_config(folder / CONFIG)
     safe, old = inside(folder, WEIGHTS), inside(folder, OLD_WEIGHTS)
     if not safe.exists() and not old.exists():
         raise BadFile(f"{folder} has no {WEIGHTS}", "fetch the adapter again")
-    return _loose(safe if safe.exists() else old, config)
+    return _read_state(safe if safe.exists() else old, config)
 
 
 def read_bare(path: Path, alpha: float | None) -> ForeignAdapter:
-    """A PEFT state alone. Its scaling is in no tensor: adapter_config.json beside it says it, or `alpha` does."""
-    beside = path.parent / CONFIG
-    if beside.exists():
-        config = _checked_config(beside)
+    """Read a PEFT state alone. No tensor holds its scaling: it comes from adapter_config.json beside it, or `alpha`."""
+    source = path.parent / CONFIG
+    if source.exists():
+        config = _checked_config(source)
         if alpha is not None and alpha != config["lora_alpha"]:
-            raise UsageError(f"{beside} says lora_alpha = {config['lora_alpha']}, not {alpha:g}", "leave out --alpha")
-        return _loose(path, config)
+            raise UsageError(f"{source} says lora_alpha = {config['lora_alpha']}, not {alpha:g}", "leave out --alpha")
+        return _read_state(path, config)
     if alpha is None:
         raise BadFile(
             f"{path} has no {CONFIG} beside it, and its scaling is not in the file",
             "pass --alpha with the lora_alpha it was trained with",
         )
-    return _loose(path, {"lora_alpha": alpha})
+    return _read_state(path, {"lora_alpha": alpha})
 
 
-def _loose(path: Path, config: Mapping[str, Any]) -> ForeignAdapter:
+def _read_state(path: Path, config: Mapping[str, Any]) -> ForeignAdapter:
     tensors, about = _tensors(path)
     raw: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
@@ -123,7 +123,10 @@ def _tensors(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
 
 
 def _checked_config(path: Path) -> dict[str, Any]:
-    """Raises BadFile for values of the wrong kind, Mismatch for a configuration that means more than B A."""
+    """Read and check adapter_config.json.
+
+    Raises BadFile for values of the wrong kind, Mismatch for a configuration that means more than B A.
+    """
     config = read_json(path, limit=_CONFIG_LIMIT)
     if not isinstance(config, dict):
         raise BadFile(f"{path} is not a table")
@@ -182,7 +185,7 @@ def _compiled(pattern: str, where: str, form: str = r"(.*\.)?({})$") -> regex.Pa
 
 
 def _matches(pattern: regex.Pattern[str], name: str, whole: bool = False) -> bool:
-    """Whether a name matches. Raises BadFile for a pattern that takes for ever: `(a+)+$` can."""
+    """Whether a name matches. Raises BadFile for a pattern that takes too long, as `(a+)+$` can."""
     try:
         return (pattern.fullmatch if whole else pattern.match)(name, timeout=PATTERN_SECONDS) is not None
     except TimeoutError:
@@ -219,7 +222,7 @@ def _claims(config: Mapping[str, Any]) -> Callable[[str], bool]:
 
 
 def target_modules(names: Sequence[str]) -> str | list[str]:
-    r"""One pattern that means exactly these modules; the list of names where none is simple.
+    r"""One pattern that matches exactly these modules, or the list of names where no pattern is simple.
 
     >>> target_modules(["tower.0.q", "tower.0.k", "tower.1.q", "tower.1.k"])
     'tower\\.(0|1)\\.(q|k)'
@@ -227,11 +230,11 @@ def target_modules(names: Sequence[str]) -> str | list[str]:
     split = [name.split(".") for name in names]
     if len({len(parts) for parts in split}) != 1:
         return list(names)
-    options = [list(dict.fromkeys(column)) for column in zip(*split, strict=True)]
-    if math.prod(map(len, options)) != len(names):
+    columns = [list(dict.fromkeys(parts)) for parts in zip(*split, strict=True)]
+    if math.prod(map(len, columns)) != len(names):
         return list(names)
     return r"\.".join(
-        re.escape(found[0]) if len(found) == 1 else f"({'|'.join(map(re.escape, found))})" for found in options
+        re.escape(column[0]) if len(column) == 1 else f"({'|'.join(map(re.escape, column))})" for column in columns
     )
 
 
@@ -247,7 +250,7 @@ def flat(layout: Layout) -> Layout:
 
 
 def write(folder: Path, adapter: AdapterFile, model: Model) -> None:
-    """A complete folder; its numbers are those of the adapter, bit for bit."""
+    """Write a complete folder, whose numbers are those of the adapter bit for bit."""
     _write(folder, adapter.layout, adapter, model, "CLIPVisionModelWithProjection")
 
 

@@ -1,4 +1,4 @@
-"""One function that reads an adapter from anywhere."""
+"""Reading an adapter in any of the known formats."""
 
 from __future__ import annotations
 
@@ -14,39 +14,38 @@ from sglora_cli.adapter.foreign import ForeignAdapter, checked_parts
 from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, check_size, load_pickle
 from sglora_cli.errors import BadFile, Mismatch, UsageError
 from sglora_cli.files.tensors import read_about, tensor_names
-from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.contracts import Model
 
 
 @dataclass(frozen=True)
-class How:
-    """What a reader may need besides the file."""
+class ReadOptions:
+    """What a reader may need besides the file; see `read_adapter`."""
 
     model: Model | None = None
     alpha: float | None = None
     rank: int | None = None
 
 
-def _native(path: Path, how: How) -> ForeignAdapter:
+def _native(path: Path, options: ReadOptions) -> ForeignAdapter:
     check_size(path, ADAPTER_LIMIT)
-    found = load_adapter(path)
-    layout: Layout = found.layout
-    parts = checked_parts(layout.split(found.flat_P), str(path))
+    adapter = load_adapter(path)
+    layout = adapter.layout
+    parts = checked_parts(layout.split(adapter.flat_P), str(path))
     scaled = {name: (b * layout.scaling, a) for name, (b, a) in parts.items()}
-    return ForeignAdapter(scaled, "safetensors", layout.scaling, found.about)
+    return ForeignAdapter(scaled, "safetensors", layout.scaling, adapter.about)
 
 
-def _merged(path: Path, how: How) -> ForeignAdapter:
-    if how.model is None:
+def _merged(path: Path, options: ReadOptions) -> ForeignAdapter:
+    if options.model is None:
         raise Mismatch(f"{path} is a whole checkpoint: its update is the difference to a backbone", "name the backbone")
-    return checkpoint.read(path, how.model, how.rank)
+    return checkpoint.read(path, options.model, options.rank)
 
 
-READERS: Mapping[str, Callable[[Path, How], ForeignAdapter]] = {
+READERS: Mapping[str, Callable[[Path, ReadOptions], ForeignAdapter]] = {
     "safetensors": _native,
-    "peft": lambda path, how: peft.read_folder(path),
-    "peft state": lambda path, how: peft.read_bare(path, how.alpha),
-    "clip-lora": lambda path, how: clip_lora.read(path),
+    "peft": lambda path, options: peft.read_folder(path),
+    "peft state": lambda path, options: peft.read_bare(path, options.alpha),
+    "clip-lora": lambda path, options: clip_lora.read(path),
     "open_clip": _merged,
 }
 
@@ -67,7 +66,7 @@ def recognise(path: Path) -> str:
     if start[:2] in (b"PK", b"\x80\x02"):
         if path.name == peft.OLD_WEIGHTS:
             return "peft state"
-        return "clip-lora" if clip_lora.is_one(load_pickle(path)) else "open_clip"
+        return "clip-lora" if clip_lora.is_clip_lora(load_pickle(path)) else "open_clip"
     if start[8:9] == b"{":
         return _kind_of_tensors(path)
     raise BadFile(
@@ -87,7 +86,7 @@ def _kind_of_tensors(path: Path) -> str:
 
 
 def provenance(path: Path) -> dict[str, Any]:
-    """What an adapter of ours says of itself in whatever format, without reading its numbers; {} for a stranger's."""
+    """The metadata of an adapter of ours in any format, without reading its numbers; {} for a foreign file."""
     file = path / peft.WEIGHTS if path.is_dir() else path
     if not file.is_file():
         return {}
@@ -104,11 +103,11 @@ def read_adapter(
     rank: int | None = None,
     visual_only: bool = False,
 ) -> ForeignAdapter:
-    """An adapter in any of the formats of READERS; with a model, under the names of its sites.
+    """Read an adapter in any of the formats of READERS; with a model, under the names of its sites.
 
     alpha: lora_alpha of a PEFT state without its configuration.  rank: that of a merged
-    checkpoint's update, else the smallest that holds it.  visual_only: leave out what is outside
-    the visual encoder.  Raises BadFile for a file that is not what it should be, Mismatch for an
+    checkpoint's update, by default the smallest that holds it.  visual_only: leave out updates
+    outside the visual encoder.  Raises BadFile for a file that is damaged or no adapter, Mismatch for an
     adapter that is no update B A of this model's sites, or an update of zero.
     """
     kind = recognise(path)
@@ -116,7 +115,7 @@ def read_adapter(
         raise UsageError(f"{path} says its scaling itself", "leave out --alpha")
     if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
         raise UsageError(f"alpha must be positive and finite, got {alpha:g}")
-    foreign = READERS[kind](path, How(model, alpha, rank))
+    foreign = READERS[kind](path, ReadOptions(model, alpha, rank))
     if model is None:
         return foreign
     if foreign.fingerprint and foreign.fingerprint != model.fingerprint:

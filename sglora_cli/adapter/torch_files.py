@@ -32,7 +32,7 @@ def check_size(path: Path, limit: int) -> None:
 
 
 def load_pickle(path: Path, limit: int = CHECKPOINT_LIMIT) -> Any:
-    """The content of a PyTorch file, on the CPU. Raises BadFile for anything but tensors, numbers, texts and tables.
+    """The content of a PyTorch file, on the CPU. Raises BadFile for anything but tensors, numbers, strings and tables.
 
     Unpickling can run any program, so nothing is loaded without `weights_only`.
     """
@@ -47,7 +47,7 @@ def load_pickle(path: Path, limit: int = CHECKPOINT_LIMIT) -> Any:
         ) from None
     except BadFile:
         raise
-    except Exception as error:  # a broken byte may lead the reader anywhere
+    except Exception as error:  # a broken byte may cause any error in the reader
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise BadFile(f"{path} is not a whole PyTorch file: {reason}", "fetch it again") from None
     _check_parts(path, content)
@@ -66,7 +66,7 @@ def _check_unpacked(path: Path, limit: int) -> None:
 
 
 def _check_parts(path: Path, content: Any) -> None:
-    """Raises BadFile for more than a table of plain tensors can be: what is not counted here may never end later."""
+    """Raises BadFile for more than a table of plain tensors can hold: later code could walk it without end."""
     level, count = [content], 0
     for _ in range(DEPTH_LIMIT):
         deeper: list[Any] = []
@@ -89,7 +89,7 @@ def _check_parts(path: Path, content: Any) -> None:
 
 
 def _check_tensor(path: Path, x: Tensor) -> None:
-    """Raises BadFile unless a tensor's numbers are all in the file: one number can be said to be 10^14."""
+    """Raises BadFile unless the file holds all numbers of a tensor: its strides can repeat one number 10^14 times."""
     if x.layout != torch.strided or x.is_quantized or x.device.type != "cpu":
         kind = "quantized" if x.is_quantized else "sparse" if x.layout != torch.strided else x.device.type
         raise BadFile(f"{path} holds a tensor that is {kind}", "save it as plain numbers")

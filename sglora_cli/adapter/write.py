@@ -1,4 +1,4 @@
-"""Writing an adapter in any format, and proving that what lies there then is that adapter.
+"""Writing an adapter in any format, and checking that what was written is that adapter.
 
 Shapes: N probe images, D embedding width, P numbers of an adapter.
 """
@@ -54,9 +54,9 @@ _BY_SUFFIX = {".safetensors": "safetensors", ".pt": "clip-lora", "": "peft"}
 
 
 def format_of(target: str | Path, name: str = "") -> Format:
-    """The format of that name, else the one that the target's ending means (`x/` is a folder).
+    """The format called `name`; without a name, the one that the suffix of `target` implies (`x/` is a folder).
 
-    Raises UnknownName for the name, UsageError for an ending that means no format, or another.
+    Raises UnknownName for an unknown name, UsageError for a suffix of no format or of another one.
     """
     if name and name not in FORMATS:
         raise UnknownName.of("format", name, FORMATS)
@@ -67,19 +67,19 @@ def format_of(target: str | Path, name: str = "") -> Format:
         raise UsageError(
             f"an adapter is written as .safetensors, got {path}", f"try -o {path.with_suffix('.safetensors')}"
         )
-    found = FORMATS[name or _BY_SUFFIX[path.suffix]]
-    if found.suffix and path.suffix != found.suffix:
+    format = FORMATS[name or _BY_SUFFIX[path.suffix]]
+    if format.suffix and path.suffix != format.suffix:
         raise UsageError(
-            f"format {found.name!r} is written as {found.suffix}, got {path}",
-            f"try -o {path.with_suffix(found.suffix)}",
+            f"format {format.name!r} is written as {format.suffix}, got {path}",
+            f"try -o {path.with_suffix(format.suffix)}",
         )
-    return found
+    return format
 
 
 def check_target(path: Path, format: Format, force: bool) -> None:
-    """Raises UsageError for a place that is taken; `force` replaces adapters, and nothing else.
+    """Raises UsageError if `path` exists. With `force` it may exist, if it is an adapter.
 
-    A folder is an adapter's if it holds only the files of one.
+    A folder is an adapter if it contains only the files of one.
     """
     if path.exists() and path.is_dir() != (format.suffix == ""):
         raise UsageError(f"{path} is a {'folder' if path.is_dir() else 'file'}", "choose another name")
@@ -91,7 +91,7 @@ def check_target(path: Path, format: Format, force: bool) -> None:
 
 
 def write_adapter(path: Path, adapter: AdapterFile, model: Model, format: Format) -> None:
-    """Write, read back, compare; only then put it in its place. Nothing is left behind if a step fails.
+    """Write, read back and compare an adapter, then put it in its place. If a step fails, nothing is left behind.
 
     Raises Mismatch if the adapter is not the model's, has no effect on what the model sees, or
     does not survive the format.
@@ -108,31 +108,31 @@ def write_adapter(path: Path, adapter: AdapterFile, model: Model, format: Format
 
 def _verify(draft: Path, adapter: AdapterFile, model: Model, format: Format) -> None:
     layout = adapter.layout
-    found_P, lost = read_adapter(draft, model, rank=layout.rank).fitted(layout)
-    error = update_error(layout, found_P, adapter.flat_P)
+    written_P, lost = read_adapter(draft, model, rank=layout.rank).fitted(layout)
+    error = update_error(layout, written_P, adapter.flat_P)
     if error > format.tolerance or lost > format.tolerance:
         raise Mismatch(
             f"the adapter does not survive format {format.name!r}: the update differs by {max(error, lost):.2g}",
             "its update may be too small for the numbers of the backbone",
         )
-    others = [] if torch.equal(found_P, adapter.flat_P) else [found_P]  # equal bits have equal features
-    plain, wanted, *found = _features(model, layout, adapter.flat_P, *others)
-    if torch.equal(wanted, plain):
+    changed = [] if torch.equal(written_P, adapter.flat_P) else [written_P]  # equal bits have equal features
+    plain_ND, expected_ND, *written_ND = _features(model, layout, adapter.flat_P, *changed)
+    if torch.equal(expected_ND, plain_ND):
         raise Mismatch("the adapter has no effect: the features of probe images stay the same", "generate it again")
-    apart = max((float((x - wanted).abs().max()) for x in found), default=0.0)
-    if not apart <= FEATURES_TOLERANCE:
+    gap = max((float((x_ND - expected_ND).abs().max()) for x_ND in written_ND), default=0.0)
+    if not gap <= FEATURES_TOLERANCE:
         raise Mismatch(
-            f"the adapter does not survive format {format.name!r}: features of probe images differ by {apart:.2g}",
+            f"the adapter does not survive format {format.name!r}: features of probe images differ by {gap:.2g}",
             "use --precision fp32",
         )
 
 
 def _features(model: Model, layout: Layout, *adapters_P: Tensor) -> list[Tensor]:
-    """What the model makes of fixed pseudo-random images: without an adapter, and with each: (N, D)."""
+    """The features (N, D) of fixed pseudo-random images: without an adapter, then with each adapter."""
     stem = model.stem(_probes())
     with torch.no_grad():
-        plain = model.encode_image(stem).float().cpu()
-        return [plain, *(model.encode_image(stem, layout, x_P[None])[0].float().cpu() for x_P in adapters_P)]
+        plain_ND = model.encode_image(stem).float().cpu()
+        return [plain_ND, *(model.encode_image(stem, layout, x_P[None])[0].float().cpu() for x_P in adapters_P)]
 
 
 def _probes() -> list:  # type: ignore[type-arg]

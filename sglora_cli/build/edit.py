@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sglora_cli.adapter.convert import origin, said
+from sglora_cli.adapter.convert import import_lines, origin
 from sglora_cli.adapter.read import read_adapter, recognise
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.data.description import cleaned
@@ -131,7 +131,7 @@ def take(pack: Pack, model: Model, adapters: Sequence[Path], alpha: float | None
         flat_P, error = foreign.fitted(pack.layout)
         flat.append(flat_P)
         sources.append(origin(path, foreign, error))
-        lines += said(path, foreign, pack.layout.rank, error, model)
+        lines += import_lines(path, foreign, pack.layout.rank, error, model)
     found = join_gauge(pack.layout, torch.stack(flat), pack.experts.means())
     if float(pack.layout.update_norm(found.states_MP.double().mean(dim=0).float())) == 0:
         raise Mismatch("the mean of the adapters is an update of zero", "name adapters of one task")

@@ -1,97 +1,114 @@
-"""Names that a shell completes: packs, recipes, generators ... Nothing here loads torch, and nothing here fails.
+"""Where a shell's names come from: packs, recipes, generators ... Nothing here loads torch, and nothing here fails.
 
-What a parameter takes follows from its name, in one command or in all.
+An option or argument says `shell_complete=names(packs)`. Packs and plugins are read when a shell asks, not before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cache, partial
+from functools import cache
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
 from sglora_cli.config import DEVICES
-from sglora_cli.pack.library import Library
-from sglora_cli.plugin.host import Host
+
+if TYPE_CHECKING:
+    from sglora_cli.pack.library import Library
+    from sglora_cli.plugin.host import Host
 
 Source = Callable[[click.Context], Iterable[str]]
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def names(source: Source, *, commas: bool = False, files: bool = False) -> Completer:
+    """What click asks for the names of a source. With `commas` the last of a list is completed; with `files` the shell
+    offers files, too."""
+
+    def items(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        before, comma, last = incomplete.rpartition(",") if commas else ("", "", incomplete)
+        try:
+            known = sorted(source(context))
+        except Exception:  # a broken settings file or plugin is no reason to disturb who is typing
+            known = []
+        offered = [CompletionItem(f"{before}{comma}{name}") for name in known if name.startswith(last)]
+        return [*offered, CompletionItem(incomplete, type="file")] if files else offered
+
+    return items
 
 
 @cache
 def _host() -> Host:
+    """Not App's, which warns of broken plugins."""
+    from sglora_cli.plugin.host import Host
+
     return Host.load()
 
 
-def _packs(context: click.Context) -> list[str]:
-    return [location.name for location in Library(_host().recipe_folders).packs()]
+def _library() -> Library:
+    from sglora_cli.pack.library import Library
+
+    return Library(_host().recipe_folders)
 
 
-def _recipes(context: click.Context) -> list[str]:
-    return list(Library(_host().recipe_folders).recipes())
+def packs(context: click.Context) -> Iterable[str]:
+    return [location.name for location in _library().packs()]
 
 
-def _tasks(role: str, context: click.Context) -> list[str]:
-    """Keys of the tasks of the pack that is named before, or taken by default."""
-    named = context.params.get("pack") or context.params.get("name") or ""
-    location, _ = Library(_host().recipe_folders).find(str(named))
+def recipes(context: click.Context) -> Iterable[str]:
+    return _library().recipes()
+
+
+def packs_and_recipes(context: click.Context) -> Iterable[str]:
+    return {*packs(context), *recipes(context)}
+
+
+def backbones(context: click.Context) -> Iterable[str]:
+    return _host().backbones
+
+
+def datasets(context: click.Context) -> Iterable[str]:
+    return _host().datasets
+
+
+def captioners(context: click.Context) -> Iterable[str]:
+    return _host().captioners
+
+
+def generators(context: click.Context) -> Iterable[str]:
+    return _host().generators
+
+
+def reporters(context: click.Context) -> Iterable[str]:
+    return _host().reporters
+
+
+def baselines(context: click.Context) -> Iterable[str]:
+    return ["all", "paper", *_host().generators]
+
+
+def plugged(context: click.Context) -> Iterable[str]:
+    """What plugins of any kind offer."""
+    return {name for registry in _host().registries for name in registry}
+
+
+def unseen_tasks(context: click.Context) -> Iterable[str]:
+    return _tasks(context, "unseen")
+
+
+def experts(context: click.Context) -> Iterable[str]:
+    return _tasks(context, "expert")
+
+
+def _tasks(context: click.Context, role: str) -> list[str]:
+    """Keys of the tasks of the pack that the command line names, or else of the default pack."""
+    location, _ = _library().find(str(context.params.get("pack") or context.params.get("name") or ""))
     return [str(task["key"]) for task in location.summary().get("tasks", []) if task.get("role") == role]
 
 
-def _values(context: click.Context) -> Iterable[str]:
-    source = _EVERYWHERE.get(str(context.params.get("key")))
-    return source(context) if source else ()
-
-
-_EVERYWHERE: dict[str, Source] = {
-    "pack": _packs,
-    "on": _packs,
-    "recipe": _recipes,
-    "backbone": lambda context: _host().backbones,
-    "generator": lambda context: _host().generators,
-    "dataset": lambda context: _host().datasets,
-    "captioner": lambda context: _host().captioners,
-    "reporter": lambda context: _host().reporters,
-    "baselines": lambda context: ["all", "paper", *_host().generators],
-    "tasks": partial(_tasks, "unseen"),
-    "expert": partial(_tasks, "expert"),
-    "device": lambda context: DEVICES,
-    "value": _values,
-}
-_IN: dict[str, Source] = {
-    "plugins check name": lambda context: _host().backbones,
-    "pack show name": _packs,
-    "pack verify name": _packs,
-    "pack export name": _packs,
-    "pack remove name": _packs,
-    "data fetch name": lambda context: _host().datasets,
-    "inspect thing": lambda context: [*_packs(context), *_recipes(context)],
-}
-_LISTS = {"baselines", "tasks"}
-"""Names with commas: the last one is completed."""
-_FILES = {"adapter", "out", "recipe", "thing"}
-"""A file will do as well."""
-
-
-def attach(command: click.Command, path: str) -> None:
-    """Give the parameters of a command, and of its subcommands, the names they take. `path` is "pack show"."""
-    if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
-            attach(inner, f"{path} {name}")
-    for parameter in command.params:
-        source = _IN.get(f"{path} {parameter.name}") or _EVERYWHERE.get(str(parameter.name))
-        takes_text = parameter.type is click.STRING  # others, paths among them, complete themselves
-        if takes_text and (source or parameter.name in _FILES):
-            parameter._custom_shell_complete = partial(_items, source)
-
-
-def _items(
-    source: Source | None, context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    before, comma, last = incomplete.rpartition(",") if parameter.name in _LISTS else ("", "", incomplete)
-    try:
-        names = sorted(source(context)) if source else []
-    except Exception:  # a broken settings file or plugin is no reason to disturb who is typing
-        names = []
-    found = [CompletionItem(f"{before}{comma}{name}") for name in names if name.startswith(last)]
-    return [*found, CompletionItem(incomplete, type="file")] if parameter.name in _FILES else found
+def setting_values(context: click.Context) -> Iterable[str]:
+    """Values of the setting that the command line names, where there are names for them."""
+    sources: dict[str, Source] = {"pack": packs, "backbone": backbones, "generator": generators}
+    key = str(context.params.get("key"))
+    return sources[key](context) if key in sources else DEVICES if key == "device" else ()

@@ -35,18 +35,18 @@ from sglora_cli.errors import (
 COMMANDS = {
     "generate": "Make an adapter from a sentence.",
     "try": "Rank images or sentences with and without an adapter.",
-    "inspect": "Say what an adapter, a pack or a recipe is, and whether it is healthy.",
+    "inspect": "Describe an adapter, pack or recipe and check its health.",
     "export": "Write an adapter for PEFT, open_clip or CLIP-LoRA.",
-    "import": "Read an adapter of PEFT or CLIP-LoRA, or a merged checkpoint.",
+    "import": "Read an adapter of PEFT, CLIP-LoRA or a merged checkpoint.",
     "bench": "Measure methods on unseen tasks.",
     "report": "Show measured rows as a page, figures or text.",
     "pack": "Build, list, show, verify, change, export and import packs.",
     "data": "List, fetch, caption and check data sets.",
     "plugins": "List plugins and find broken ones.",
     "settings": "Show and change what is set once.",
-    "cache": "Say what lies in the user cache, and make room.",
-    "doctor": "Say what works here, and how to mend what does not.",
-    "docs": "Show the documentation: tutorial, how-to pages, reference, method.",
+    "cache": "Show what is in the user cache, and make room.",
+    "doctor": "Check what works here and say how to fix what does not.",
+    "docs": "Show the documentation, without a network.",
     "completion": "Print the script that completes commands in your shell.",
     "schema": "Say what --json prints, as JSON Schema.",
 }
@@ -68,10 +68,6 @@ class Group(click.Group):
             return None
         module = f"{name}_" if iskeyword(name) else name
         command: click.Command = import_module(f"sglora_cli.cli.commands.{module}").command
-        if ctx.resilient_parsing:  # a shell asks
-            from sglora_cli.cli.completion import attach
-
-            attach(command, name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -143,7 +139,7 @@ def _version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> Non
     is_eager=True,
     expose_value=False,
     callback=_version,
-    help="Say what is installed.",
+    help="Print what is installed.",
 )
 @click.pass_context
 def main(ctx: click.Context) -> None:

@@ -1,17 +1,27 @@
-"""What commands share: the host, loaded when it is first needed, and checks of their options."""
+"""What commands share: the host and the library of packs, and the options and arguments that several of them have.
+
+`-o/--out` is where a command's result goes, `--report` an HTML page beside it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import click
+
+from sglora_cli.cli import completion
 from sglora_cli.cli.output import say
 from sglora_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from sglora_cli.pack.library import Library
     from sglora_cli.plugin.host import Host
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+PATH = click.Path(path_type=Path)
 
 
 class App:
@@ -33,7 +43,104 @@ class App:
         return Library(self.host.recipe_folders)
 
 
-def check_page_name(report: Path | None) -> None:
-    """Raises UsageError for a page that is not called .html."""
-    if report and report.suffix != ".html":
-        raise UsageError(f"a report is written as .html, got {report}", f"try --report {report.with_suffix('.html')}")
+# Where results go
+
+
+def out_option(help: str, *other_names: str, **settings: Any) -> Decorator:
+    """`-o/--out`, and other names that it had before."""
+    return click.option("-o", "--out", *other_names, "out", **{"type": PATH, "help": help, **settings})
+
+
+def report_option() -> Decorator:
+    return click.option(
+        "--report", type=PATH, callback=page_name, help="Also write an HTML page with pictures to this file."
+    )
+
+
+def page_name(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """The file of a page as it is given. Raises UsageError for one that is not called .html."""
+    if path:
+        check_ending("report", path, ".html", f"try {parameter.opts[0]} {path.with_suffix('.html')}")
+    return path
+
+
+def check_ending(noun: str, path: Path, ending: str, hint: str) -> None:
+    """Raises UsageError for a file that does not end as all of its kind."""
+    if path.suffix != ending:
+        raise UsageError(f"a {noun} is written as {ending}, got {path}", hint)
+
+
+def json_option(note: str = "") -> Decorator:
+    text = "Print one JSON object instead of text; see `sglora schema`."
+    return click.option("--json", "as_json", is_flag=True, help=f"{text} {note}".rstrip())
+
+
+def reporter_option(help: str) -> Decorator:
+    return click.option(
+        "--as", "reporter", default="", help=help, shell_complete=completion.names(completion.reporters)
+    )
+
+
+# Whether something is done
+
+
+def force_option(help: str = "Replace what is there.") -> Decorator:
+    return click.option("--force", is_flag=True, help=help)
+
+
+def yes_option() -> Decorator:
+    return click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+
+
+def dry_run_option(help: str = "Only say what would be done.") -> Decorator:
+    return click.option("--dry-run", is_flag=True, help=help)
+
+
+# Packs, backbones, data
+
+
+def pack_option(
+    help: str = "Pack to use: a name or a folder; `sglora pack list` marks the default.",
+) -> Decorator:
+    return click.option("--pack", default="", help=help, shell_complete=completion.names(completion.packs))
+
+
+def pack_argument(*, required: bool = True) -> Decorator:
+    return click.argument(
+        "name",
+        metavar="PACK" if required else "[PACK]",
+        required=required,
+        default=None if required else "",
+        shell_complete=completion.names(completion.packs),
+    )
+
+
+def backbone_option(
+    help: str = "Use the newest pack of this backbone; see `sglora plugins list`.",
+) -> Decorator:
+    return click.option("--backbone", default="", help=help, shell_complete=completion.names(completion.backbones))
+
+
+def data_option(
+    help: str = "Folder that holds the data sets; the setting `data` (SGLORA_DATA) by default.",
+) -> Decorator:
+    return click.option("--data", type=PATH, help=help)
+
+
+def path_option() -> Decorator:
+    return click.option("--path", type=PATH, help="Folder of the data set; DATASET in the data folder by default.")
+
+
+def dataset_argument() -> Decorator:
+    return click.argument("dataset", shell_complete=completion.names(completion.datasets))
+
+
+# Adapters of other programs
+
+
+def alpha_option() -> Decorator:
+    return click.option("--alpha", type=float, help="lora_alpha of a PEFT state that has no adapter_config.json.")
+
+
+def visual_only_option() -> Decorator:
+    return click.option("--visual-only", is_flag=True, help="Leave out updates outside the visual encoder.")

@@ -19,7 +19,7 @@ from sglora_cli import config
 from sglora_cli.adapter import write
 from sglora_cli.cli import diagnosis
 from sglora_cli.cli.commands import settings as settings_command
-from sglora_cli.cli.main import main
+from sglora_cli.cli.main import COMMANDS, main
 from sglora_cli.cli.versions import Package, wanted
 from sglora_cli.errors import Unavailable
 from sglora_cli.plugin.host import Host
@@ -46,8 +46,13 @@ def test_every_command_says_what_it_is_for_with_an_example_and_what_options_mean
         help = command.help or ""
         assert help.split("\n\n")[0].strip(), path
         assert f"sglora {' '.join(path)}" in help, f"{path} has no example"
+        assert len(command.get_short_help_str(200)) <= 60, path
         for option in command.params:
             assert not isinstance(option, click.Option) or option.help, (path, option.name)
+
+
+def test_the_main_help_has_a_short_line_a_command():
+    assert max(map(len, COMMANDS.values())) <= 60
 
 
 def test_the_main_help_says_the_exit_codes(run):
@@ -93,6 +98,11 @@ def completed(*words: str) -> list[str]:
         (("settings", "set", "gen"), ["generator"]),
         (("settings", "set", "pack", "st"), ["starter"]),
         (("generate", "--sam"), ["--samples"]),
+        (("settings", "set", "device", "c"), ["cpu", "cuda"]),
+        (("inspect", "starte"), ["starter", "starte"]),  # or a file
+        (("pack", "build", "flow"), ["flowers", "flow"]),
+        (("bench", "--as", "mark"), ["markdown"]),
+        (("docs", "tut"), ["tutorial"]),
         (("nope", "x"), []),
     ],
 )

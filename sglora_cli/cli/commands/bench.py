@@ -8,26 +8,61 @@ from typing import Any
 
 import click
 
-from sglora_cli.cli.options import App
+from sglora_cli.cli import completion
+from sglora_cli.cli.completion import names
+from sglora_cli.cli.options import (
+    PATH,
+    App,
+    backbone_option,
+    data_option,
+    dry_run_option,
+    json_option,
+    out_option,
+    pack_option,
+    reporter_option,
+)
 from sglora_cli.cli.output import print_json, printable, say
 from sglora_cli.config import ABLATIONS, TASK_TABLES, BenchConfig, OneOf, RuntimeConfig, options_of
 
 
 @click.command("bench")
 @click.option(
-    "--baselines", default="all", show_default=True, help="Names with commas; all and paper stand for several."
+    "--baselines",
+    default="all",
+    show_default=True,
+    help="Names of methods, separated by commas; all and paper stand for several.",
+    shell_complete=names(completion.baselines, commas=True),
 )
-@click.option("--adapter", "adapters", default="", help="Measure these adapter files (commas) instead, any format.")
-@click.option("--pack", default="", help="Pack to measure; see `sglora pack list`.")
-@click.option("--backbone", default="", help="Take the newest pack of this backbone; see `sglora plugins list`.")
-@click.option("--on", default="", help="Measure on the unseen tasks that this other pack carries.")
-@click.option("--dataset", default="", help="Only tasks of this data set; from its photos if a data folder is known.")
 @click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Measure from the photos in this folder (with --dataset also SGLORA_DATA), not from what the pack carries.",
+    "--adapter",
+    "adapters",
+    default="",
+    help="Measure these adapter files of any format, separated by commas, instead of a pack's methods.",
+    type=click.Path(),
 )
-@click.option("--tasks", default="", help="Only these tasks: names or keys with commas.")
+@pack_option()
+@backbone_option()
+@click.option(
+    "--on",
+    default="",
+    help="Measure on the unseen tasks that this other pack carries.",
+    shell_complete=names(completion.packs),
+)
+@click.option(
+    "--dataset",
+    default="",
+    help="Only tasks of this data set; from its photos if a data folder is known.",
+    shell_complete=names(completion.datasets),
+)
+@data_option(
+    "Measure from the photos in this folder (with --dataset also SGLORA_DATA), not from what the pack carries."
+)
+@click.option(
+    "--tasks",
+    default="",
+    help="Only these tasks: names or keys, separated by commas.",
+    shell_complete=names(completion.unseen_tasks, commas=True),
+)
 @click.option(
     "--table",
     metavar="NAME",
@@ -39,24 +74,19 @@ from sglora_cli.config import ABLATIONS, TASK_TABLES, BenchConfig, OneOf, Runtim
 )
 @click.option(
     "--sentences",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help='For ablation-description: JSON, {"pets/pug": "a small dog with a black muzzle", ...}.',
 )
 @click.option("--own-expert", is_flag=True, help="Measure on tasks that the pack has seen, too. It is a leak.")
 @options_of(BenchConfig)
 @options_of(RuntimeConfig, "runtime")
-@click.option("--rows", type=click.Path(path_type=Path), help="Append rows to this file, or go on with it.")
+@click.option("--rows", type=PATH, help="Append rows to this file, or resume from it; in the user cache by default.")
 @click.option("--fresh", is_flag=True, help="Measure again what was measured before.")
 @click.option("--paper", is_flag=True, help="Show the paper's numbers and the difference beside each cell.")
-@click.option("--dry-run", is_flag=True, help="Say what would be measured and how long it takes, and stop.")
-@click.option(
-    "--as",
-    "reporter",
-    default="",
-    help="Reporter: terminal, table, markdown, latex, json, csv; else terminal on a terminal and table elsewhere.",
-)
-@click.option("--json", "as_json", is_flag=True, help="The same as --as json, without progress.")
-@click.option("--report", type=click.Path(path_type=Path), help="Write to this file instead of standard output.")
+@dry_run_option("Only say what would be measured, and how long it takes.")
+@reporter_option("Reporter: table, markdown, latex, json, csv; else terminal on a terminal and table elsewhere.")
+@out_option("File for the tables; standard output by default.")
+@json_option("The object is that of --as json.")
 @click.pass_obj
 def command(
     app: App,
@@ -68,16 +98,18 @@ def command(
     dry_run: bool,
     reporter: str,
     as_json: bool,
-    report: Path | None,
+    out: Path | None,
     config: BenchConfig,
     runtime: RuntimeConfig,
     **asked: Any,
 ) -> None:
-    """Measure methods on unseen tasks: recall (or accuracy) inside each task, averaged over tasks.
+    """Measure methods on unseen tasks.
+
+    Recall (or accuracy) is measured inside each task, and averaged over tasks.
 
     \b
     sglora bench --baselines all
-    sglora bench --baselines paper --dataset flowers --as markdown
+    sglora bench --baselines paper --dataset flowers --as markdown -o table.md
     sglora bench --pack birds --on flowers --rows rows.jsonl
     sglora bench --table ablation-k --baselines top-k,cvae
     sglora bench --adapter pug-peft/ --tasks pug
@@ -90,7 +122,7 @@ def command(
     from sglora_cli.system import progress
 
     progress.be_quiet(as_json)
-    usual = "terminal" if sys.stdout.isatty() and not report else "table"
+    usual = "terminal" if sys.stdout.isatty() and not out else "table"
     render = app.host.reporters["json" if as_json else reporter or usual]
     files = [Path(name.strip()) for name in adapters.split(",") if name.strip()]
     plan = bench_plan(app.host, BenchRequest(adapters=files, **asked), config, runtime)
@@ -103,9 +135,9 @@ def command(
     if not as_json:
         say(f"{measurer.count.encoded} images encoded, {measurer.count.saved} saved; rows in {log.path}")
     text = render.render(run.report(plan, measured, paper))
-    if report:
-        write_bytes(report, text.encode())
-        click.echo(report)
+    if out:
+        write_bytes(out, text.encode())
+        click.echo(out)
     else:
         click.echo(text, nl=False)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sglora_cli.cli.options import dry_run_option, json_option, yes_option
 from sglora_cli.cli.output import counted, print_json, print_rows, say
 from sglora_cli.config import OneOf
 from sglora_cli.errors import UsageError
@@ -16,7 +17,7 @@ from sglora_cli.system.progress import duration, size
 
 @click.group("cache")
 def command() -> None:
-    """What lies in the user cache, and making room.
+    """Show what is in the user cache, and make room.
 
     \b
     sglora cache info
@@ -25,9 +26,11 @@ def command() -> None:
 
 
 @command.command("info")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option()
 def info(as_json: bool) -> None:
-    """Sizes by kind, and which kinds are made again when they are needed.
+    """Show how large the cache is, by kind.
+
+    Some kinds are made again when they are needed.
 
     \b
     sglora cache info
@@ -51,15 +54,17 @@ def info(as_json: bool) -> None:
 
 @command.command("clean")
 @click.argument("kinds", metavar="[KIND]...", nargs=-1, type=OneOf("kind of cache", cache.CACHE_KINDS))
-@click.option("--older-than", default="0s", help="Only what was not changed for so long: 30d, 12h, 45m, 10s.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--older-than", default="0s", help="Only what was not changed for so long: 30d, 12h, 45m, 10s; any age by default."
+)
+@dry_run_option("Only list what would be removed.")
+@yes_option()
+@json_option()
 def clean(kinds: tuple[str, ...], older_than: str, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Remove KINDs from the cache; without KIND all that is made again when it is needed.
+    """Remove KINDs from the cache.
 
-    Adapters, rows and packs are removed only when they are named. Nothing is removed while another process of sglora
-    needs it.
+    Without KIND that is everything that is made again when it is needed. Adapters, rows and packs are removed only
+    when they are named. Nothing is removed while another process of sglora needs it.
 
     \b
     sglora cache clean --dry-run

@@ -11,7 +11,9 @@ from sglora_cli.errors import UsageError
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
-    """Print the script that completes commands, options and names of packs, generators ... in SHELL.
+    """Print the script that completes commands in your shell.
+
+    It completes options, and names of packs, generators and so on, too.
 
     \b
     sglora completion bash > ~/.local/share/bash-completion/completions/sglora

@@ -14,6 +14,8 @@ from pathlib import Path
 import click
 
 import sglora_cli
+from sglora_cli.cli.completion import names
+from sglora_cli.cli.options import json_option
 from sglora_cli.cli.output import print_rows
 from sglora_cli.errors import UnknownName
 
@@ -77,8 +79,8 @@ _WIDEST = 100  # columns; longer lines are hard to read
 
 
 @click.command("docs")
-@click.argument("page", default="")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: the pages, or PAGE and its text.")
+@click.argument("page", default="", shell_complete=names(lambda context: all_pages()))
+@json_option()
 def command(page: str, as_json: bool) -> None:
     """Show a PAGE of the documentation, or list the pages.
 

@@ -6,15 +6,16 @@ from dataclasses import asdict
 
 import click
 
+from sglora_cli.cli.options import json_option
 from sglora_cli.cli.output import paragraph, print_json, printable, say
 from sglora_cli.errors import Unavailable
 from sglora_cli.plugin.host import Host
 
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option()
 def command(as_json: bool) -> None:
-    """Say what works on this machine, and the one command that mends what does not.
+    """Check what works here and say how to fix what does not.
 
     It makes an adapter with the default pack, in memory: exit code 0 if that works, 6 if not. It fetches nothing.
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sglora_cli.cli.options import App
+from sglora_cli.cli import completion
+from sglora_cli.cli.options import PATH, App, backbone_option, force_option, json_option, out_option, pack_option
 from sglora_cli.cli.output import print_json, say
 from sglora_cli.config import ADAPTER_FORMATS, GenerateConfig, OneOf, PriorConfig, RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
@@ -66,10 +67,10 @@ class Asked:
 @click.command("generate")
 @click.argument("text", nargs=-1)
 @click.option("--also", multiple=True, help="Another sentence for the same task; several times.")
-@click.option("--file", type=click.Path(path_type=Path), help="More sentences: one a line, or a .json list or table.")
+@click.option("--file", type=PATH, help="More sentences: one a line, or a .json list or table.")
 @click.option("--name", "names", multiple=True, help="A class, put into the pack's template; several times.")
-@click.option("--images", type=click.Path(path_type=Path), help="Photos instead of sentences: all in this folder.")
-@click.option("-o", "--out", help="File to write; a name ending in / is a PEFT folder; without it, the user cache.")
+@click.option("--images", type=PATH, help="Photos instead of sentences: all in this folder.")
+@out_option("File to write, or folder for PEFT if it ends in /; in the user cache by default.", type=click.Path())
 @click.option(
     "--format",
     "format_name",
@@ -77,16 +78,21 @@ class Asked:
     default="",
     help="Format; else by the ending of -o.",
 )
-@click.option("--pack", default="", help="Pack to use; see `sglora pack list`.")
-@click.option("--backbone", default="", help="Take the newest pack of this backbone; see `sglora plugins list`.")
-@click.option("--generator", default="", help="Generator to use, as in ties:density=0.5; else the pack's own choice.")
+@pack_option()
+@backbone_option()
+@click.option(
+    "--generator",
+    default="",
+    help="Generator to use, as in ties:density=0.5; the pack's own choice by default.",
+    shell_complete=completion.names(completion.generators),
+)
 @click.option("--k", type=int, help="K, how many experts to lean on; the pack's own choice by default.")
 @click.option("--tau", type=float, help="Temperature of the experts' weights; the pack's own choice by default.")
 @options_of(GenerateConfig)
 @options_of(RuntimeConfig, "runtime")
 @click.option("--explain", is_flag=True, help="Say how the prior came about and what the adapters resemble.")
-@click.option("--force", is_flag=True, help="Overwrite the file if it exists; use a generator that looks untrained.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; one a line for `generate -`.")
+@force_option("Replace what is there; use a generator that looks untrained.")
+@json_option("`generate -` prints one a line.")
 @click.pass_obj
 def command(
     app: App,
@@ -108,7 +114,9 @@ def command(
     config: GenerateConfig,
     runtime: RuntimeConfig,
 ) -> None:
-    """Make an adapter for the task that TEXT describes; `-` makes one for each line of standard input.
+    """Make an adapter for the task that TEXT describes.
+
+    `-` in place of TEXT makes an adapter for each line of standard input.
 
     \b
     sglora generate "a photo of a pug" -o pug.safetensors

@@ -6,22 +6,31 @@ from pathlib import Path
 
 import click
 
-from sglora_cli.cli.options import App
+from sglora_cli.cli.options import (
+    PATH,
+    App,
+    alpha_option,
+    backbone_option,
+    force_option,
+    json_option,
+    out_option,
+    visual_only_option,
+)
 from sglora_cli.cli.output import print_json, say
 from sglora_cli.config import RuntimeConfig, options_of
 
 
 @click.command("import")
-@click.argument("thing", type=click.Path(path_type=Path))
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The .safetensors file to write.")
-@click.option("--backbone", default="", help="Backbone it was made for; else the one it names, else the settings'.")
-@click.option("--alpha", type=float, help="lora_alpha of a PEFT state that has no adapter_config.json.")
+@click.argument("thing", type=PATH)
+@out_option("File to write, as .safetensors.", required=True)
+@backbone_option("Backbone it was made for; else the one it names, else the settings'.")
+@alpha_option()
 @click.option("--rank", type=click.IntRange(1, 1024), help="Compress the update to this rank; its own by default.")
-@click.option("--visual-only", is_flag=True, help="Leave out updates outside the visual encoder.")
+@visual_only_option()
 @click.option("--text", default="", help="The sentence that says what the adapter is for.")
 @options_of(RuntimeConfig, "runtime")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@force_option()
+@json_option()
 @click.pass_obj
 def command(
     app: App,

@@ -6,18 +6,21 @@ from pathlib import Path
 
 import click
 
-from sglora_cli.cli.options import App
+from sglora_cli.cli import completion
+from sglora_cli.cli.options import App, json_option
 from sglora_cli.cli.output import print_json, printable
 from sglora_cli.errors import UnknownName
 from sglora_cli.pack import manifest
 
 
 @click.command("inspect")
-@click.argument("thing")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.argument("thing", shell_complete=completion.names(completion.packs_and_recipes, files=True))
+@json_option()
 @click.pass_obj
 def command(app: App, thing: str, as_json: bool) -> None:
-    """Say what THING is, made from what, healthy or not: an adapter in any format, a pack, or a recipe.
+    """Describe an adapter, pack or recipe and check its health.
+
+    THING is an adapter in any format that `sglora import` reads, a pack, or a recipe.
 
     \b
     sglora inspect pug.safetensors

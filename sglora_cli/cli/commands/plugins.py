@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from sglora_cli.cli.options import App
+from sglora_cli.cli import completion
+from sglora_cli.cli.options import PATH, App, json_option, out_option
 from sglora_cli.cli.output import print_json, print_rows, printable, say
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.errors import PluginError, UsageError
@@ -26,10 +27,10 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option()
 @click.pass_obj
 def list_(app: App, as_json: bool) -> None:
-    """Everything plugins offer, by kind.
+    """List what plugins offer, by kind.
 
     \b
     sglora plugins list
@@ -49,9 +50,11 @@ def list_(app: App, as_json: bool) -> None:
 
 
 @command.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option()
 def doctor(as_json: bool) -> None:
-    """Name every broken plugin, its reason and what mends it; exit code 7 if there is one. Remarks are for authors.
+    """Name every broken plugin, the reason and the fix.
+
+    Exit code 7 if there is one. Remarks are for authors of plugins.
 
     \b
     sglora plugins doctor
@@ -75,14 +78,14 @@ def doctor(as_json: bool) -> None:
 
 @command.command("new")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(KINDS), default="generator", show_default=True, help="What it shall be.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default=".", help="Where its folder shall be; here by default."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.option("--kind", type=click.Choice(KINDS), default="generator", show_default=True, help="Kind of the plugin.")
+@out_option("Folder in which the plugin's own is made; here by default.", "--output", default=".")
+@json_option()
 @click.pass_obj
-def new(app: App, name: str, kind: str, output: Path, as_json: bool) -> None:
-    """Write a plugin distribution sglora-NAME that works, with tests that pass, to start from.
+def new(app: App, name: str, kind: str, out: Path, as_json: bool) -> None:
+    """Write a plugin distribution that works, to start from.
+
+    It is called sglora-NAME and has tests that pass.
 
     \b
     sglora plugins new birds --kind dataset
@@ -93,7 +96,7 @@ def new(app: App, name: str, kind: str, output: Path, as_json: bool) -> None:
     value, registry = value_name(name), next(one for one in app.host.registries if one.kind == kind)
     if value in registry:
         raise UsageError(f"there is a {kind} {value!r} already, of plugin {registry.owner(value)!r}", "choose another")
-    folder = new_plugin(name, kind, output)
+    folder = new_plugin(name, kind, out)
     if as_json:
         print_json({"folder": str(folder), "kind": kind, "name": value})
         return
@@ -102,14 +105,16 @@ def new(app: App, name: str, kind: str, output: Path, as_json: bool) -> None:
 
 
 @command.command("check")
-@click.argument("name")
-@click.option("--kind", type=click.Choice(KINDS), help="What NAME is, where several kinds have that name.")
-@click.option("--path", type=click.Path(path_type=Path), help="Folder of a data set.")
+@click.argument("name", shell_complete=completion.names(completion.plugged))
+@click.option("--kind", type=click.Choice(KINDS), help="Kind of NAME, where several kinds have that name.")
+@click.option("--path", type=PATH, help="Folder of a data set, which a check of one needs.")
 @options_of(RuntimeConfig, "runtime")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option()
 @click.pass_obj
 def check(app: App, name: str, kind: str | None, path: Path | None, runtime: RuntimeConfig, as_json: bool) -> None:
-    """Run the conformance kit on NAME, whatever it is: for plugin authors. Exit code 7 if a check fails.
+    """Run the conformance checks on what a plugin calls NAME.
+
+    For authors of plugins. Exit code 7 if a check fails.
 
     \b
     sglora plugins check starter

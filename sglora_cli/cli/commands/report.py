@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sglora_cli.cli.options import App, check_page_name
+from sglora_cli.cli.options import (
+    PATH,
+    App,
+    data_option,
+    json_option,
+    out_option,
+    pack_option,
+    page_name,
+    reporter_option,
+)
 from sglora_cli.cli.output import print_json
 from sglora_cli.config import BenchConfig, RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
@@ -19,22 +28,20 @@ if TYPE_CHECKING:
 
 
 @click.command("report")
-@click.argument("rows", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("rows", nargs=-1, required=True, type=PATH)
 @click.option(
     "--over",
     type=click.Choice(["builds"]),
     help="ROWS are of several builds of one recipe, a file each: means and intervals over builds, too.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Write a page with tables and figures, as .html.")
-@click.option("--figures", type=click.Path(path_type=Path), help="Write every figure as SVG and PNG into this folder.")
-@click.option(
-    "--pack", default="", help="The pack that was measured: adds figures that need it, R@1 against K takes a minute."
-)
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of the photos: adds retrieval examples.")
-@click.option("--as", "reporter", default="", help="Print with this reporter: table, markdown, csv, json, ...")
+@out_option("Write an HTML page with tables and figures to this file.", callback=page_name)
+@click.option("--figures", type=PATH, help="Write every figure as SVG and PNG into this folder.")
+@pack_option("The pack that was measured: adds figures that need it. R@1 against K takes a minute.")
+@data_option("Folder of the photos: adds retrieval examples.")
+@reporter_option("Print with this reporter: table, markdown, csv, json, ...")
 @options_of(BenchConfig)
 @options_of(RuntimeConfig, "runtime")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: what was written, and what is missing.")
+@json_option()
 @click.pass_obj
 def command(
     app: App,
@@ -49,16 +56,16 @@ def command(
     config: BenchConfig,
     runtime: RuntimeConfig,
 ) -> None:
-    """Show measured ROWS, files that `sglora bench` wrote: as a page, as figures, or in print.
+    """Show measured rows as a page, figures or text.
 
-    Without --out and --figures the table is printed. A method that lacks tasks is left out.
+    ROWS are files that `sglora bench` wrote. Without --out and --figures the table is printed. A method that lacks
+    tasks is left out.
 
     \b
     sglora report rows.jsonl --as markdown
-    sglora report rows.jsonl --out report.html --pack starter --data data
+    sglora report rows.jsonl -o report.html --pack starter --data data
     sglora report seed-0.jsonl seed-1.jsonl seed-2.jsonl --over builds
     """
-    check_page_name(out)
     if data and not pack:
         raise UsageError("retrieval examples need the pack too", "pass --pack NAME")
     if pack and not (out or figures):

@@ -11,9 +11,9 @@ from sglora_cli.cli.output import print_json
 @click.command("schema", context_settings={"ignore_unknown_options": True})
 @click.argument("name", metavar="[COMMAND]...", nargs=-1)
 def command(name: tuple[str, ...]) -> None:
-    """Print the JSON Schema of what COMMAND prints with --json, or without COMMAND the names there are.
+    """Print the JSON Schema of what COMMAND prints with --json.
 
-    Later versions may add keys, and keep those that are there.
+    Without COMMAND the names of all schemas are printed. Later versions may add keys, and keep those that are there.
 
     \b
     sglora schema pack list

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from sglora_cli.cli.options import App
+from sglora_cli.cli import completion
+from sglora_cli.cli.options import App, json_option
 from sglora_cli.cli.output import print_json, print_rows, printable, say
 from sglora_cli.config import OneOf
 from sglora_cli.errors import Unavailable, UsageError
@@ -23,10 +24,12 @@ _KEY = OneOf("setting", [spec.name for spec in fields(settings.Settings)])
 
 
 @click.group("settings", invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option()
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """Show every setting and where it comes from; change those in the settings file.
+    """Show and change what is set once.
+
+    Without a command, every setting is shown with where it comes from.
 
     An option of a command comes before the environment, the environment before the file, the file before the default.
 
@@ -55,11 +58,13 @@ def _origin(key: str, origin: str) -> str:
 
 @command.command("set")
 @click.argument("key", metavar="KEY", type=_KEY)
-@click.argument("value")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.argument("value", shell_complete=completion.names(completion.setting_values))
+@json_option()
 @click.pass_obj
 def set_(app: App, key: str, value: str, as_json: bool) -> None:
-    """Write KEY = VALUE into the settings file, if VALUE is something that exists. Comments in the file stay.
+    """Write KEY = VALUE into the settings file.
+
+    VALUE must name something that exists. Comments in the file stay.
 
     \b
     sglora settings set pack starter
@@ -72,9 +77,9 @@ def set_(app: App, key: str, value: str, as_json: bool) -> None:
 
 @command.command("unset")
 @click.argument("key", metavar="KEY", type=_KEY)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option()
 def unset(key: str, as_json: bool) -> None:
-    """Take KEY out of the settings file.
+    """Remove KEY from the settings file.
 
     \b
     sglora settings unset pack

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sglora_cli.cli.options import App, check_page_name
+from sglora_cli.cli.options import PATH, App, backbone_option, json_option, report_option
 from sglora_cli.cli.output import print_json, print_rows, say
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
@@ -17,18 +17,16 @@ if TYPE_CHECKING:
 
 
 @click.command("try")
-@click.argument("adapter", type=click.Path(path_type=Path))
-@click.option("--images", type=click.Path(path_type=Path), help="Folder of images to rank for each sentence.")
-@click.option(
-    "--image", multiple=True, type=click.Path(path_type=Path), help="Image to rank the sentences for; repeatable."
-)
-@click.option("--text", multiple=True, help="Sentence; repeatable. The adapter's own description by default.")
-@click.option("--texts", type=click.Path(path_type=Path), help="File with one sentence a line.")
+@click.argument("adapter", type=PATH)
+@click.option("--images", type=PATH, help="Folder of images to rank for each sentence.")
+@click.option("--image", multiple=True, type=PATH, help="Image to rank the sentences for; several times.")
+@click.option("--text", multiple=True, help="Sentence; several times. The adapter's own description by default.")
+@click.option("--texts", type=PATH, help="File with one sentence a line.")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Items to show of a ranking.")
-@click.option("--report", type=click.Path(path_type=Path), help="Also write a page with pictures, as .html.")
-@click.option("--backbone", default="", help="Backbone to try it on; the one it was made for by default.")
+@report_option()
+@backbone_option("Backbone to try it on; the one it was made for by default.")
 @options_of(RuntimeConfig, "runtime")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option()
 @click.pass_obj
 def command(
     app: App,
@@ -43,9 +41,10 @@ def command(
     as_json: bool,
     runtime: RuntimeConfig,
 ) -> None:
-    """Rank images for a sentence, or sentences for an image, without and with ADAPTER, side by side.
+    """Rank images or sentences with and without an adapter.
 
-    ADAPTER is in any format that `sglora import` reads.
+    Images are ranked for each sentence, or sentences for each image. ADAPTER is in any format that `sglora import`
+    reads.
 
     \b
     sglora try pug.safetensors --images photos --text "a pug with a black mask" --report pug.html
@@ -53,7 +52,6 @@ def command(
     """
     if (images is None) == (not image):
         raise UsageError("name the images to look at, in one way", "pass --images DIR, or --image FILE with sentences")
-    check_page_name(report)
     from sglora_cli.bench import ranking as rankings
     from sglora_cli.files.atomic import write_bytes
     from sglora_cli.system import progress

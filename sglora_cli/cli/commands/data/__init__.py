@@ -8,7 +8,7 @@ import click
 
 from sglora_cli.cli.commands.data.caption import caption
 from sglora_cli.cli.commands.data.check import check
-from sglora_cli.cli.options import App
+from sglora_cli.cli.options import App, data_option, dataset_argument, json_option
 from sglora_cli.cli.output import print_json, print_rows, say
 from sglora_cli.errors import Unavailable
 from sglora_cli.plugin.contracts import Fetches
@@ -26,10 +26,12 @@ def command() -> None:
 
 
 @click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option()
 @click.pass_obj
 def list_(app: App, as_json: bool) -> None:
-    """Data sets that recipes can name, and how to get each.
+    """List the data sets that recipes can name.
+
+    Where one can be downloaded, the command is printed.
 
     \b
     sglora data list
@@ -49,12 +51,14 @@ def list_(app: App, as_json: bool) -> None:
 
 
 @click.command("fetch")
-@click.argument("name")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder that holds the data sets (or SGLORA_DATA).")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@dataset_argument()
+@data_option()
+@json_option()
 @click.pass_obj
-def fetch(app: App, name: str, data: Path | None, as_json: bool) -> None:
-    """Download the data set NAME into the data folder, or say what to put where if that may not be done.
+def fetch(app: App, dataset: str, data: Path | None, as_json: bool) -> None:
+    """Download a data set into the data folder.
+
+    If its owner does not allow that, the command says what to put where.
 
     \b
     sglora data fetch pets --data data
@@ -62,13 +66,13 @@ def fetch(app: App, name: str, data: Path | None, as_json: bool) -> None:
     from sglora_cli.system.settings import data_root
 
     progress.be_quiet(as_json)
-    dataset = app.host.datasets[name]
-    if not isinstance(dataset, Fetches):
+    plugin = app.host.datasets[dataset]
+    if not isinstance(plugin, Fetches):
         raise Unavailable(
-            f"there is nothing to download for data set {name!r}", f"it is {dataset.summary}: bring your own"
+            f"there is nothing to download for data set {dataset!r}", f"it is {plugin.summary}: bring your own"
         )
-    folder = dataset.fetch(data_root(data, settings.load().data), (lambda text: None) if as_json else say)
-    print_json({"dataset": name, "folder": str(folder)}) if as_json else click.echo(folder)
+    folder = plugin.fetch(data_root(data, settings.load().data), (lambda text: None) if as_json else say)
+    print_json({"dataset": dataset, "folder": str(folder)}) if as_json else click.echo(folder)
 
 
 for subcommand in (caption, check, fetch, list_):

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sglora_cli.cli.options import App
+from sglora_cli.cli import completion
+from sglora_cli.cli.options import (
+    PATH,
+    App,
+    backbone_option,
+    dataset_argument,
+    dry_run_option,
+    force_option,
+    json_option,
+    out_option,
+    path_option,
+)
 from sglora_cli.cli.output import print_json, print_rows, printable, say
 from sglora_cli.config import CaptionConfig, RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
@@ -25,29 +36,31 @@ _SHOWN = 5  # problems of a kind that are shown
 
 
 @click.command("caption")
-@click.argument("dataset")
-@click.option("--path", type=click.Path(path_type=Path), help="Folder of the data set; SGLORA_DATA/DATASET by default.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File of captions; captions.jsonl in the folder.")
-@click.option("--captioner", default="qwen2-vl", show_default=True, help="Who writes; see `sglora plugins list`.")
+@dataset_argument()
+@path_option()
+@out_option("File of captions; captions.jsonl in the data set's folder by default.", "--output")
 @click.option(
-    "--demonstrations", type=click.Path(path_type=Path), help='Examples: lines {"name": ..., "caption": ...}.'
+    "--captioner",
+    default="qwen2-vl",
+    show_default=True,
+    help="Captioner that writes; see `sglora plugins list`.",
+    shell_complete=completion.names(completion.captioners),
 )
+@click.option("--demonstrations", type=PATH, help='File of examples: lines {"name": ..., "caption": ...}.')
 @options_of(CaptionConfig)
-@click.option("--backbone", default="", help="Warn of captions that this backbone's text encoder would cut.")
-@click.option(
-    "--from", "source", type=click.Path(path_type=Path), help="Take captions from this .jsonl, .csv or .json."
-)
-@click.option("--force", is_flag=True, help="With --from: replace captions that are there.")
-@click.option("--limit", type=click.IntRange(min=0), default=0, help="Caption so many images now, and stop; 0: all.")
-@click.option("--dry-run", is_flag=True, help="Only say what there is to do.")
+@backbone_option("Warn of captions that this backbone's text encoder would cut.")
+@click.option("--from", "source", type=PATH, help="Take captions from this .jsonl, .csv or .json file.")
+@force_option("With --from: replace captions that are there.")
+@click.option("--limit", type=click.IntRange(min=0), default=0, help="Caption so many images now, and stop; 0 is all.")
+@dry_run_option()
 @options_of(RuntimeConfig, "runtime")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, no progress.")
+@json_option()
 @click.pass_obj
 def caption(
     app: App,
     dataset: str,
     path: Path | None,
-    output: Path | None,
+    out: Path | None,
     captioner: str,
     demonstrations: Path | None,
     backbone: str,
@@ -59,13 +72,14 @@ def caption(
     config: CaptionConfig,
     runtime: RuntimeConfig,
 ) -> None:
-    """Write captions for the images of DATASET that have none, or take them from a file made elsewhere.
+    """Write captions for the images of DATASET that have none.
 
-    Lines are added to captions.jsonl one by one: stop it whenever you like, and start it again to go on. Texts that
-    are empty, too short, refusals or said before are asked for again. A line says who wrote it and how ("by"), and
-    one file is written in one way. Captions that a data set has of its own (coco) give way to the file as soon as it
-    is there: keep one that is not finished elsewhere with -o. Exit code 4 if an image does not decode or
-    gets no caption; the others have theirs then.
+    A captioner writes them, or --from takes them from a file made elsewhere. Lines are added to captions.jsonl one by
+    one: interrupt the command whenever you like, and start it again to resume. Texts that are empty, too short,
+    refusals or repetitions are asked for again. A line says who wrote it and how ("by"), and one file is written in
+    one way. Captions that a data set has of its own (coco) give way to the file as soon as it exists: write an
+    unfinished one elsewhere with -o. Exit code 4 if an image does not decode or gets no caption; the others have
+    theirs then.
 
     \b
     sglora data caption pets --path data/oxford-iiit-pet --limit 10
@@ -80,7 +94,7 @@ def caption(
         raise UsageError("--limit does not go with --from", "a file is taken whole")
     progress.be_quiet(as_json)
     root = path or settings.data_root(None, settings.load().data, "--path") / dataset
-    job = caption_writer.caption_job(app.host, dataset, root, output, hide_table=bool(source))
+    job = caption_writer.caption_job(app.host, dataset, root, out, hide_table=bool(source))
     if source:
         outcome = caption_writer.take_captions(job, source, config, force, dry_run)
     else:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sglora_cli.cli.options import App, check_page_name
+from sglora_cli.cli import completion
+from sglora_cli.cli.options import App, dataset_argument, json_option, path_option, report_option
 from sglora_cli.cli.output import print_json, print_rows, printable, say
 from sglora_cli.config import CheckConfig, options_of
 from sglora_cli.data.check_rules import CaptionCount
@@ -21,13 +22,18 @@ _WIDTH = 110  # characters of a caption or reason that are shown
 
 
 @click.command("check")
-@click.argument("dataset")
-@click.option("--path", type=click.Path(path_type=Path), help="Folder of the data set; SGLORA_DATA/DATASET by default.")
-@click.option("--recipe", default="", help="Name or .toml file of a recipe: also check what it needs from this data.")
+@dataset_argument()
+@path_option()
+@click.option(
+    "--recipe",
+    default="",
+    help="Name or .toml file of a recipe: also check what it needs from this data.",
+    shell_complete=completion.names(completion.recipes, files=True),
+)
 @options_of(CheckConfig)
 @click.option("--top", type=click.IntRange(min=0), default=5, show_default=True, help="Examples to show of a finding.")
-@click.option("--report", type=click.Path(path_type=Path), help="Also write a page with pictures, as .html.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with every finding, no progress.")
+@report_option()
+@json_option()
 @click.pass_obj
 def check(
     app: App,
@@ -39,16 +45,16 @@ def check(
     as_json: bool,
     config: CheckConfig,
 ) -> None:
-    """Count what is in a data set, decode every image, and list what would spoil training or measuring.
+    """Count what is in a data set and find what is wrong with it.
 
-    DATASET is a data set plugin, see `sglora plugins list`. Exit code 4 if an image does not decode or a caption
+    Every image is decoded. What would spoil training or measuring is listed. `sglora data list` has the names that
+    DATASET can be. Exit code 4 if an image does not decode or a caption
     is empty, 3 if a task of the recipe is not there; 0 if there are only warnings.
 
     \b
     sglora data check folder --path photos --report photos.html
     sglora data check folder --path data/flowers --recipe starter
     """
-    check_page_name(report)
     from sglora_cli.data import check as data_check
     from sglora_cli.files.atomic import write_bytes
     from sglora_cli.system import progress

@@ -1,4 +1,4 @@
-"""`sglora pack`: list, show, verify; the rest is in pack_build.py, pack_files.py and their like."""
+"""`sglora pack`: list, show, verify; the other commands are in modules of their own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sglora_cli.cli.commands.pack.archive import export, import_, remove
 from sglora_cli.cli.commands.pack.build import build
 from sglora_cli.cli.commands.pack.experts import add
 from sglora_cli.cli.commands.pack.recipes import init, recipes
-from sglora_cli.cli.options import App
+from sglora_cli.cli.options import App, json_option, pack_argument
 from sglora_cli.cli.output import print_json, print_rows, printable
 from sglora_cli.errors import BadFile
 
@@ -30,10 +30,12 @@ for subcommand in (add, build, export, import_, init, recipes, remove):
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option()
 @click.pass_obj
 def list_(app: App, as_json: bool) -> None:
-    """Packs on this machine; the one a command takes by default is marked.
+    """List the packs on this machine.
+
+    The one that commands use by default is marked.
 
     \b
     sglora pack list
@@ -58,11 +60,13 @@ def list_(app: App, as_json: bool) -> None:
 
 
 @command.command("show")
-@click.argument("name", default="")
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest, and the health of its generators.")
+@pack_argument(required=False)
+@json_option()
 @click.pass_obj
 def show(app: App, name: str, as_json: bool) -> None:
-    """Say what a pack is made of (the default pack without NAME).
+    """Describe PACK, or the default pack.
+
+    --json prints its manifest, and the health of its generators.
 
     \b
     sglora pack show starter
@@ -80,11 +84,13 @@ def show(app: App, name: str, as_json: bool) -> None:
 
 
 @command.command("verify")
-@click.argument("name", default="")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@pack_argument(required=False)
+@json_option()
 @click.pass_obj
 def verify(app: App, name: str, as_json: bool) -> None:
-    """Compare every file of a pack with its hash; exit code 4 if one differs.
+    """Compare every file of a pack with its hash.
+
+    Without PACK that is the default pack. Exit code 4 if a file differs.
 
     \b
     sglora pack verify starter

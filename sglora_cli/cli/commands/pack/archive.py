@@ -7,19 +7,31 @@ from pathlib import Path
 
 import click
 
-from sglora_cli.cli.options import App
+from sglora_cli.cli import completion
+from sglora_cli.cli.options import (
+    PATH,
+    App,
+    check_ending,
+    force_option,
+    json_option,
+    out_option,
+    pack_argument,
+    yes_option,
+)
 from sglora_cli.cli.output import print_json, say
 from sglora_cli.errors import UsageError
 
 
 @click.command("export")
-@click.argument("name", metavar="PACK")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="File to write; PACK.sglora.zip by default.")
-@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@pack_argument()
+@out_option("File to write; PACK.sglora.zip by default.")
+@force_option()
+@json_option()
 @click.pass_obj
 def export(app: App, name: str, out: Path | None, force: bool, as_json: bool) -> None:
-    """Write PACK as one file, the same bytes for the same pack. A damaged pack is refused.
+    """Write PACK as one file.
+
+    The same pack gives the same bytes. A damaged pack is refused.
 
     \b
     sglora pack export toys -o toys.sglora.zip
@@ -42,8 +54,7 @@ def export(app: App, name: str, out: Path | None, force: bool, as_json: bool) ->
 
 
 def _check_target(path: Path, force: bool) -> None:
-    if path.suffix != ".zip":
-        raise UsageError(f"a pack is written as .zip, got {path}", f"try -o {path.with_suffix('.sglora.zip')}")
+    check_ending("pack", path, ".zip", f"try -o {path.with_suffix('.sglora.zip')}")
     if path.is_dir():
         raise UsageError(f"{path} is a folder")
     if path.exists() and not force:
@@ -51,17 +62,19 @@ def _check_target(path: Path, force: bool) -> None:
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option("--name", default="", help="Name of the pack here; its own name by default.")
-@click.option("--force", is_flag=True, help="Replace a built pack of that name, once the new one is whole.")
-@click.option("--signers", type=click.Path(path_type=Path), help="Refuse what nobody in this file signed.")
-@click.option("--signature", type=click.Path(path_type=Path), help="The signature; FILE.sig by default.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@force_option("Replace a built pack of that name, once the new one is whole.")
+@click.option("--signers", type=PATH, help="Refuse FILE unless somebody listed in this file signed it.")
+@click.option("--signature", type=PATH, help="File with the signature; FILE.sig by default.")
+@json_option()
 @click.pass_obj
 def import_(
     app: App, file: Path, name: str, force: bool, signers: Path | None, signature: Path | None, as_json: bool
 ) -> None:
-    """Take the pack out of FILE. Every name, size and hash is checked before it is put into its place.
+    """Install the pack that is in FILE.
+
+    Every name, size and hash is checked before the pack is put in its place.
 
     \b
     ssh-keygen -Y sign -n sglora -f ~/.ssh/id_ed25519 toys.sglora.zip     # whoever made it
@@ -98,13 +111,13 @@ def _signer(file: Path, signature: Path | None, signers: Path | None) -> str | N
 
 
 @click.command("remove")
-@click.argument("name", metavar="PACK")
-@click.argument("expert", default="")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@pack_argument()
+@click.argument("expert", default="", shell_complete=completion.names(completion.experts))
+@yes_option()
+@json_option()
 @click.pass_obj
 def remove(app: App, name: str, expert: str, yes: bool, as_json: bool) -> None:
-    """Remove a built PACK, or only its EXPERT (as in `flowers/rose`).
+    """Remove a built PACK, or only one EXPERT of it.
 
     \b
     sglora pack remove toys

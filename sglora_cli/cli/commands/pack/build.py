@@ -7,23 +7,33 @@ from typing import Any
 
 import click
 
-from sglora_cli.cli.options import App
+from sglora_cli.cli import completion
+from sglora_cli.cli.options import (
+    PATH,
+    App,
+    backbone_option,
+    data_option,
+    dry_run_option,
+    force_option,
+    json_option,
+    out_option,
+)
 from sglora_cli.cli.output import print_json, say
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.system import settings
 
 
 @click.command("build")
-@click.argument("recipe")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder that holds the data sets (or SGLORA_DATA).")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the pack; without it, the user cache.")
-@click.option("--backbone", default="", help="Build for this backbone instead of the recipe's.")
+@click.argument("recipe", shell_complete=completion.names(completion.recipes, files=True))
+@data_option()
+@out_option("Folder of the pack; in the user cache by default.")
+@backbone_option("Build for this backbone instead of the recipe's.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many tasks of each role and source.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, how long it takes and what it needs.")
-@click.option("--log", type=click.Path(path_type=Path), help="Append what was done to this file, a JSON object a line.")
-@click.option("--force", is_flag=True, help="Go on even if memory or disk look too small.")
+@dry_run_option("Only say what would be done, how long it takes and what it needs.")
+@click.option("--log", type=PATH, help="Append what was done to this file as JSON lines.")
+@force_option("Start even if memory or disk look too small.")
 @options_of(RuntimeConfig, "runtime")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, no progress.")
+@json_option()
 @click.pass_obj
 def build(
     app: App,
@@ -38,9 +48,10 @@ def build(
     as_json: bool,
     runtime: RuntimeConfig,
 ) -> None:
-    """Build the pack that RECIPE (a name, or a .toml file) describes.
+    """Build the pack that RECIPE describes.
 
-    Interrupted or killed at any moment, the same command goes on where it was, and ends with the same bytes.
+    RECIPE is a name, see `sglora pack recipes`, or a .toml file. An interrupted build resumes with the same command,
+    and produces identical files.
 
     \b
     sglora pack build coco --data DIR --dry-run

@@ -6,20 +6,21 @@ from pathlib import Path
 
 import click
 
-from sglora_cli.cli.options import App
+from sglora_cli.cli import completion
+from sglora_cli.cli.options import PATH, App, alpha_option, json_option, visual_only_option
 from sglora_cli.cli.output import print_json, say
 from sglora_cli.config import RuntimeConfig, options_of
 
 
 @click.command("add")
-@click.argument("pack")
-@click.argument("adapters", metavar="ADAPTER...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("pack", shell_complete=completion.names(completion.packs))
+@click.argument("adapters", metavar="ADAPTER...", nargs=-1, required=True, type=PATH)
 @click.option("--text", required=True, help="The sentence that says what the expert is for.")
 @click.option("--name", default="", help="GROUP/NAME of the expert; else added/ and what TEXT is a photo of.")
-@click.option("--alpha", type=float, help="lora_alpha of a PEFT state that has no adapter_config.json.")
-@click.option("--visual-only", is_flag=True, help="Leave out updates outside the visual encoder.")
+@alpha_option()
+@visual_only_option()
 @options_of(RuntimeConfig, "runtime")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option()
 @click.pass_obj
 def add(
     app: App,
@@ -32,9 +33,10 @@ def add(
     runtime: RuntimeConfig,
     as_json: bool,
 ) -> None:
-    """Make an expert of ADAPTERs in any format and add it to PACK; several adapters are several states of one expert.
+    """Make an expert of adapter files and add it to PACK.
 
-    A bundled pack is copied to the user cache first.
+    An ADAPTER is in any format that `sglora import` reads; several are several states of one expert. A bundled pack is
+    copied to the user cache first.
 
     \b
     sglora pack add starter teapot-peft/ --text "a photo of a teapot" --name things/teapot

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sglora_cli.cli.options import App
+from sglora_cli.cli.options import PATH, App, check_ending, force_option, json_option
 from sglora_cli.cli.output import print_json, print_rows, printable, say
 from sglora_cli.errors import UsageError
 
@@ -29,10 +29,10 @@ unseen = ["mug", "nest"]                 # tasks that measure it; no task has tw
 
 
 @click.command("recipes")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option()
 @click.pass_obj
 def recipes(app: App, as_json: bool) -> None:
-    """Recipes that `pack build` knows by name.
+    """List the recipes that `pack build` knows by name.
 
     \b
     sglora pack recipes
@@ -50,19 +50,20 @@ def recipes(app: App, as_json: bool) -> None:
 
 
 @click.command("init")
-@click.argument("file", type=click.Path(path_type=Path), default=Path("recipe.toml"))
-@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.argument("file", type=PATH, default=Path("recipe.toml"))
+@force_option()
+@json_option()
 def init(file: Path, force: bool, as_json: bool) -> None:
-    """Write a commented recipe for a folder of your own photos to FILE (recipe.toml).
+    """Write a commented recipe for a folder of your photos.
+
+    FILE is recipe.toml by default.
 
     \b
     sglora pack init toys.toml
     """
     from sglora_cli.files.atomic import write_bytes
 
-    if file.suffix != ".toml":
-        raise UsageError(f"a recipe is written as .toml, got {file}", f"try {file.with_suffix('.toml')}")
+    check_ending("recipe", file, ".toml", f"try {file.with_suffix('.toml')}")
     if file.is_dir():
         raise UsageError(f"{file} is a folder")
     if file.exists() and not force:

@@ -21,6 +21,16 @@ from sglora_cli.config import (
     knob,
     options_of,
 )
+from sglora_cli.data.caption_file import (
+    CAPTIONS_JSONL,
+    SPLITS,
+    Captioned,
+    coco_rows,
+    find_captions,
+    karpathy_rows,
+    karpathy_sentences,
+    read_captions,
+)
 from sglora_cli.errors import (
     BadFile,
     Mismatch,
@@ -138,6 +148,14 @@ __all__ = [
     "Photo",
     "Listed",
     "read_image",
+    "SPLITS",
+    "CAPTIONS_JSONL",
+    "Captioned",
+    "find_captions",
+    "read_captions",
+    "coco_rows",
+    "karpathy_rows",
+    "karpathy_sentences",
     "csv_rows",
     "jsonl_rows",
     "text_lines",

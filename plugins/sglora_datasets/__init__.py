@@ -1,4 +1,4 @@
-"""Data sets: where tasks come from. One file a data set; captions.py and tasks.py are what they share."""
+"""Data sets: where tasks come from. One file a data set; tasks.py is what they share."""
 
 from __future__ import annotations
 

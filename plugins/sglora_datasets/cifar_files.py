@@ -19,9 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from sglora_cli.api import BadFile, Unavailable, text_lines
-
-from .captions import SPLITS
+from sglora_cli.api import SPLITS, BadFile, Unavailable, text_lines
 
 if TYPE_CHECKING:
     import numpy as np

@@ -23,9 +23,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sglora_cli.api import BadFile, Listed, Photo, Task, Unavailable, UnknownName, read_json
+from sglora_cli.api import (
+    BadFile,
+    Listed,
+    Photo,
+    Task,
+    Unavailable,
+    UnknownName,
+    coco_rows,
+    find_captions,
+    read_captions,
+    read_json,
+)
 
-from .captions import find_captions, read_captions
 from .download import Remote, fetch_one
 from .karpathy import read_karpathy_coco
 from .tasks import gathered, hashed, split_of
@@ -35,7 +45,6 @@ NAME, KARPATHY = "coco", "dataset_coco.json"
 ZIPS = ("train2017", "val2017")
 SITE = "http://images.cocodataset.org"
 _LIMIT = 2 << 30  # bytes; instances_train2017.json has 449 million
-_KINDS = {int: "a whole number", str: "a text"}
 
 
 class Row(NamedTuple):
@@ -142,7 +151,7 @@ def _own_rows(
     table: Any, path: Path, split: str, members: Mapping[int, set[str]], captions: Mapping[int, tuple[str, ...]]
 ) -> list[Row]:
     """Images of COCO's own files. Raises BadFile for an annotated image that is not listed."""
-    names = {row["id"]: row["file_name"] for row in _table_rows(table, "images", path, {"id": int, "file_name": str})}
+    names = {row["id"]: row["file_name"] for row in coco_rows(table, "images", path, {"id": int, "file_name": str})}
     for number in sorted(members, key=hashed):
         if number not in names:
             raise BadFile(f"{path}: image {number} has an annotation but is not listed in 'images'")
@@ -163,7 +172,7 @@ def _karpathy_rows(root: Path) -> list[Row]:
             texts = _texts(table, path)
             found += [
                 Row(row["id"], f"{folder}/{row['file_name']}", side, texts.get(row["id"], ()), str(path))
-                for row in _table_rows(table, "images", path, {"id": int, "file_name": str})
+                for row in coco_rows(table, "images", path, {"id": int, "file_name": str})
             ]
     return found
 
@@ -180,9 +189,9 @@ def _slim(row: dict[str, Any]) -> dict[str, Any]:
 
 def _members(table: Any, path: Path) -> dict[int, set[str]]:
     """Image id to the names of its categories."""
-    categories = {row["id"]: row["name"] for row in _table_rows(table, "categories", path, {"id": int, "name": str})}
+    categories = {row["id"]: row["name"] for row in coco_rows(table, "categories", path, {"id": int, "name": str})}
     found: dict[int, set[str]] = {}
-    for n, row in enumerate(_table_rows(table, "annotations", path, {"image_id": int, "category_id": int})):
+    for n, row in enumerate(coco_rows(table, "annotations", path, {"image_id": int, "category_id": int})):
         if row["category_id"] not in categories:
             raise BadFile(f"{path}: annotations[{n}] has category {row['category_id']}, which is not listed")
         if not row.get("iscrowd"):
@@ -211,7 +220,7 @@ def _captions(root: Path, split: str) -> dict[int, tuple[str, ...]]:
 
 def _texts(table: Any, path: Path) -> dict[int, tuple[str, ...]]:
     found: dict[int, list[str]] = {}
-    for row in _table_rows(table, "annotations", path, {"image_id": int, "caption": str}):
+    for row in coco_rows(table, "annotations", path, {"image_id": int, "caption": str}):
         if text := " ".join(row["caption"].split()):  # some have line breaks and blanks at their ends
             found.setdefault(row["image_id"], []).append(text)
     return {number: tuple(texts) for number, texts in found.items()}
@@ -231,16 +240,3 @@ def _check_images(root: Path, rows: Sequence[Row]) -> None:
                 raise Unavailable(f"cannot read {root / split}: {error.strerror}", _where_from(root, split)) from None
         if name not in there[split]:
             raise BadFile(f"{row.where}: image {row.number}: {root / row.image} does not exist")
-
-
-def _table_rows(table: Any, key: str, path: Path, kinds: Mapping[str, type]) -> list[dict[str, Any]]:
-    """The list `key` of a COCO file, each row with values of these kinds. Raises BadFile with the row's number."""
-    rows = table.get(key) if isinstance(table, dict) else None
-    if not isinstance(rows, list):
-        raise BadFile(f"{path} has no list {key!r}", "take the file as COCO publishes it")
-    for n, row in enumerate(rows):
-        for name, kind in kinds.items():
-            if not isinstance(row, dict) or type(row.get(name)) is not kind:
-                got = row.get(name) if isinstance(row, dict) else row
-                raise BadFile(f"{path}: {key}[{n}]: {name} must be {_KINDS[kind]}, got {got!r:.100}")
-    return rows

@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sglora_cli.api import BadFile, Photo, Task, Unavailable, text_lines
+from sglora_cli.api import BadFile, Captioned, Photo, Task, Unavailable, text_lines
 
-from .captions import Captioned
 from .karpathy import read_karpathy
 from .tasks import existing, gathered, split_of
 

@@ -13,10 +13,9 @@ from pathlib import Path
 
 from sglora_cli.api import BadFile, Listed, Task, Unavailable, read_bytes
 
-from .captions import layout_captions
 from .download import fetched
 from .mat_files import LIMIT, number_lists
-from .tasks import Row, captioned, gathered, listed
+from .tasks import Row, captioned, gathered, layout_captions, listed
 
 LISTS = {"trnid": "train", "valid": "train", "tstid": "test"}
 SPECIES = (  # class 1 to 102, as the data set's page lists them

@@ -1,4 +1,4 @@
-"""A folder with images and a captions.jsonl or captions.csv (see captions.py).
+"""A folder with images and a captions.jsonl or captions.csv (see `read_captions` of the api).
 
 Images without captions are found, for a captioner, in folders named after their tasks, images/TASK/1.jpg, or
 images/train/TASK/1.jpg and images/test/TASK/1.jpg; an underscore in a task's folder stands for a space. Without train
@@ -13,9 +13,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sglora_cli.api import BadFile, Listed, Photo, Task, Unavailable, jsonl_rows
+from sglora_cli.api import (
+    CAPTIONS_JSONL,
+    SPLITS,
+    BadFile,
+    Listed,
+    Photo,
+    Task,
+    Unavailable,
+    find_captions,
+    jsonl_rows,
+    read_captions,
+)
 
-from .captions import JSONL, SPLITS, find_captions, read_captions
 from .tasks import Row, classified, existing, gathered, listed, split_of
 
 IMAGES, NAMES = "images", "names.jsonl"
@@ -37,7 +47,8 @@ class Folder:
         path = find_captions(root)
         if path is None:
             raise Unavailable(
-                f"{root / JSONL} does not exist", "name a folder that holds captions.jsonl (or .csv) and its images"
+                f"{root / CAPTIONS_JSONL} does not exist",
+                "name a folder that holds captions.jsonl (or .csv) and its images",
             )
         rows = read_captions(path)
         sorts: dict[str, bool] = {}

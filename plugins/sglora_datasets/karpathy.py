@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sglora_cli.api import BadFile, read_json
-
-from .captions import Captioned
+from sglora_cli.api import TEXT_LIMIT, BadFile, Captioned, karpathy_rows, karpathy_sentences, read_json
 
 SIDES = {"train": "train", "restval": "train", "test": "test", "val": ""}
 
@@ -33,28 +31,15 @@ def read_karpathy_coco(path: Path) -> Iterator[tuple[Captioned, str, int]]:
 
 
 def _read(path: Path) -> Iterator[tuple[Captioned, dict[str, Any]]]:
-    table = read_json(path, _slim, 1 << 30)  # COCO's has 144 million bytes
-    images = table.get("images") if isinstance(table, dict) else None
-    if not isinstance(images, list):
-        raise BadFile(f"{path} has no list 'images'", "a Karpathy file has images with sentences and splits")
-    for n, row in enumerate(images):
-        where = f"{path}, images[{n}]"
-        if not isinstance(row, dict) or not isinstance(row.get("filename"), str):
-            raise BadFile(f"{where}: filename must be a text")
+    for where, row in karpathy_rows(read_json(path, _slim, TEXT_LIMIT), path):  # COCO's has 144 million bytes
         side = row.get("split")
         if not isinstance(side, str) or side not in SIDES:
             raise BadFile(f"{where}: split must be one of {', '.join(SIDES)}, got {side!r:.100}")
-        captions = [" ".join(raw.split()) for raw in _raws(row.get("sentences"), where)]
+        captions = tuple(" ".join(raw.split()) for raw in karpathy_sentences(row, where))
+        if not all(captions):
+            raise BadFile(f"{where}: sentences must be a list with a text `raw` in each, got {row['sentences']!r:.100}")
         if SIDES[side]:
-            yield Captioned(where, row["filename"], tuple(captions), "", SIDES[side]), row
-
-
-def _raws(sentences: Any, where: str) -> list[str]:
-    raws = [s.get("raw") if isinstance(s, dict) else None for s in sentences] if isinstance(sentences, list) else []
-    found = [raw for raw in raws if isinstance(raw, str) and raw.strip()]
-    if not found or len(found) < len(raws):
-        raise BadFile(f"{where}: sentences must be a list with a text `raw` in each, got {sentences!r:.100}")
-    return found
+            yield Captioned(where, row["filename"], captions, "", SIDES[side]), row
 
 
 def _slim(row: dict[str, Any]) -> dict[str, Any]:

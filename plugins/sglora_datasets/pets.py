@@ -13,9 +13,8 @@ from pathlib import Path
 
 from sglora_cli.api import BadFile, Listed, Task, Unavailable, text_lines
 
-from .captions import layout_captions
 from .download import fetched
-from .tasks import Row, captioned, gathered, listed
+from .tasks import Row, captioned, gathered, layout_captions, listed
 
 LISTS = {"trainval": "train", "test": "test"}
 BREEDS = 37

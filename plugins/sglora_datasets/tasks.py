@@ -9,9 +9,20 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from sglora_cli.api import BadFile, Listed, Photo, Task, inside, name_fault
-
-from .captions import SPLITS, Captioned
+from sglora_cli.api import (
+    CAPTIONS_JSONL,
+    SPLITS,
+    BadFile,
+    Captioned,
+    Listed,
+    Photo,
+    Task,
+    Unavailable,
+    find_captions,
+    inside,
+    name_fault,
+    read_captions,
+)
 
 
 class Row(NamedTuple):
@@ -27,6 +38,20 @@ class Row(NamedTuple):
 def listed(root: Path, rows: Iterable[Row]) -> list[Listed]:
     """Every image of the lists. Raises BadFile for one that is not there."""
     return [Listed(row.image, _place(root, row), (row.task,), row.split) for row in rows]
+
+
+def layout_captions(root: Path, images: str) -> dict[str, Captioned]:
+    """Image to its captions, for a layout that has images and classes but no captions of its own.
+
+    images: where they lie below root, for the hint. Raises Unavailable if there is no captions file.
+    """
+    path = find_captions(root)
+    if path is None:
+        raise Unavailable(
+            f"{root / CAPTIONS_JSONL} does not exist, and this data set has no captions of its own",
+            f'write it, one line an image: {{"image": "{images}", "captions": ["...", "..."]}}',
+        )
+    return {one.image: one for one in read_captions(path, ("image",))}
 
 
 def captioned(root: Path, rows: Iterable[Row], captions: dict[str, Captioned]) -> list[tuple[str, str, Photo]]:

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sglora_cli.api import (
+    SPLITS,
     BadFile,
     Photo,
     Task,
@@ -32,7 +33,6 @@ from sglora_cli.api import (
 )
 
 from .archive import plain
-from .captions import SPLITS
 from .tasks import gathered
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")

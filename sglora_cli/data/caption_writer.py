@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sglora_cli.config import CaptionConfig
-from sglora_cli.data.caption_file import Entry, line_of, read_elsewhere, read_lines
+from sglora_cli.data.caption_file import CAPTIONS_CSV, CAPTIONS_JSONL, Captioned, line_of, read_elsewhere, read_lines
 from sglora_cli.data.caption_text import REASONS, Demonstration, Judge, cleaned, prompt_of
 from sglora_cli.data.check_rules import DataIssue
 from sglora_cli.errors import (
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-JSONL, CSV = "captions.jsonl", "captions.csv"
 CAPTION_ISSUES = {
     "broken": "images that do not decode",
     "none": "images without a caption that could be kept",
@@ -64,7 +63,7 @@ class CaptionJob:
     root: Path
     target: Path
     listed: Sequence[Listed]
-    done: Mapping[str, Entry]
+    done: Mapping[str, Captioned]
     """Image to its line in the target."""
 
     def waiting(self, limit: int = 0) -> list[Listed]:
@@ -131,15 +130,16 @@ def caption_job(
         raise Unavailable(
             f"data set {dataset!r} has captions of its own and lists no other images", "it needs no captioner"
         )
-    target = output or root / JSONL
+    target = output or root / CAPTIONS_JSONL
     if target.exists() and os.access(target, os.W_OK):  # the data set may read it too
         with _appending(target):
             pass
     listed = list(plugin.images(root))
     if not listed:
         raise BadFile(f"data set {dataset!r} finds no image in {root}")
-    if not output and not hide_table and not target.exists() and (root / CSV).exists():
-        raise UsageError(f"{root / CSV} holds the captions, and {JSONL} would hide it", f"pass --from {root / CSV}")
+    if not output and not hide_table and not target.exists() and (root / CAPTIONS_CSV).exists():
+        table = root / CAPTIONS_CSV
+        raise UsageError(f"{table} holds the captions, and {CAPTIONS_JSONL} would hide it", f"pass --from {table}")
     done, names = read_lines(target), {one.image for one in listed}
     for entry in done.values():
         if entry.image not in names:
@@ -338,7 +338,7 @@ def take_captions(
     return outcome
 
 
-def _joined(listed: Sequence[Listed], entries: Sequence[Entry], source: Path) -> list[tuple[Listed, Entry]]:
+def _joined(listed: Sequence[Listed], entries: Sequence[Captioned], source: Path) -> list[tuple[Listed, Captioned]]:
     """Entries with their images: by the whole name, or by the file's own where only one image has it."""
     names = {one.image: one for one in listed}
     last = Counter(Path(one.image).name for one in listed)
@@ -349,14 +349,14 @@ def _joined(listed: Sequence[Listed], entries: Sequence[Entry], source: Path) ->
         more = f"; {len(unknown) - 1} more are unknown, the last in {unknown[-1].where}" if len(unknown) > 1 else ""
         raise BadFile(f"{unknown[0].where}: the data set has no image {unknown[0].image!r}{more}", "remove them")
     pairs = [(one, entry) for one, entry in found if one is not None]
-    first: dict[str, Entry] = {}
+    first: dict[str, Captioned] = {}
     for one, entry in pairs:
         if (other := first.setdefault(one.image, entry)) is not entry:
             raise BadFile(f"{entry.where}: image {one.image!r} was named before, in {other.where}")
     return pairs
 
 
-def _kept(judge: Judge, outcome: Outcome, listed: Listed, entry: Entry) -> list[str]:
+def _kept(judge: Judge, outcome: Outcome, listed: Listed, entry: Captioned) -> list[str]:
     kept: list[str] = []
     for text in entry.captions:
         caption = cleaned(text)

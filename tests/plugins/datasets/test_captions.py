@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from photo_lists import found
 
+from sglora_cli.data.caption_file import read_captions
 from sglora_cli.errors import BadFile
-from sglora_datasets.captions import read_captions
 from sglora_datasets.folder import Folder
 
 CSV = 'image,task,split,caption\na.jpg,pug,test,"black, small"\nb.jpg,pug,,one\na.jpg,pug,test,two\n'

@@ -45,7 +45,7 @@ def test_a_table_may_have_classes(tmp_path):
 
 
 def test_classes_are_no_captions_of_another_layout(tmp_path):
-    from sglora_datasets.captions import read_captions
+    from sglora_cli.data.caption_file import read_captions
 
     (tmp_path / "captions.jsonl").write_text('{"image": "a.jpg", "class": "cat"}')
     with pytest.raises(BadFile, match="'captions' must be a list of texts, got None"):

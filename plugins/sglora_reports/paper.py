@@ -48,6 +48,8 @@ def _experts(report: Report) -> str:
 def _why_not(report: Report, paper: Mapping[str, Any]) -> str:
     if not report.protocol:
         return "its methods need a pack"
+    if report.role != "unseen":
+        return f"its tasks are unseen, these are {report.role} tasks"
     for name in ("backbone", "rank", "k"):
         if (own := report.protocol.get(name)) != paper[name]:
             return f"{name} {own!r} is not the paper's {paper[name]!r}"

@@ -59,7 +59,6 @@ def sections(report: Report) -> list[Section]:
 
 def _section(report: Report, name: str, dataset: str, whole: bool) -> Section:
     average = averages(report.rows, dataset)
-    count = len({(row.dataset, row.task) for row in report.rows if dataset in ("", row.dataset)})
     cells = sorted({(r.direction, r.k) for r in report.rows}, key=lambda cell: ("I2T T2I ACC".index(cell[0]), cell[1]))
     first = [cell for cell in cells if cell[1] == 1]
     header = ["method", *map(cell_name, cells)]
@@ -74,7 +73,7 @@ def _section(report: Report, name: str, dataset: str, whole: bool) -> Section:
             marks = ["", *(_mark(average, method, cell) for cell in cells), *("" for _ in more)]
             lines.append(Line(method, [label, *shown, *more], marks))
     return Section(
-        f"{name}: {count} unseen task{'s' if count != 1 else ''}",
+        f"{name}: {report.tasks(dataset)}",
         header,
         [line for line in lines if line.method in REFERENCES],
         [line for line in lines if line.method not in REFERENCES],

@@ -1,7 +1,7 @@
 """Ablations: the same methods with one thing changed, on the same tasks.
 
 A method with a changed setting is called `top-k@K=2`, and compared with itself at the pack's own setting. What comes
-out describes methods. Choosing a setting by it would choose on unseen tasks.
+out describes methods. Choosing a setting by it would choose on the measured tasks: choose on training tasks.
 
 Shapes: P numbers of an adapter, D embedding, n draws that make one adapter.
 """
@@ -27,7 +27,7 @@ from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack, UnseenTask
 from sglora_cli.plugin.contracts import Fitted, Model
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import ORACLE, ZERO
+from sglora_cli.plugin.values import ORACLE, UNSEEN, ZERO
 
 SWEPT = ("top-k", "adapter-soup")
 _KS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -179,8 +179,11 @@ def plan_of_ablation(
     wanted: str,
     sentences: Path | None,
     config: BenchConfig,
+    role: str = UNSEEN,
+    without: Sequence[str] = (),
 ) -> BenchPlan:
-    """Methods in every setting of one thing. `wanted`: method names with commas, or "all" that it concerns.
+    """Methods in every setting of one thing. `wanted`: method names with commas, or "all" that it concerns but for
+    those in `without`. `role`: what the tasks are to the pack.
 
     Raises UsageError if the table and the sentences do not go together, or no method draws where draws change.
     """
@@ -191,7 +194,7 @@ def plan_of_ablation(
     looks = table == "ablation-condition"
     embeddings = _looks(loaded, tasks) if looks else _embedded(loaded.model, described)
     variants = _variants(table, pack, embeddings)
-    labels = _concerned(host, pack, table, wanted)
+    labels = _concerned(host, pack, table, wanted, without)
     levels = methods(host, pack, ",".join([ORACLE] * all(t.oracle_P is not None for t in tasks) + [ZERO]))
     base = plan_of_methods(loaded, tasks, levels, config)
     own = next(variant.mark for variant in variants if variant.own)
@@ -199,7 +202,7 @@ def plan_of_ablation(
     references = {m: f"{m.rpartition('@')[0]}@{own}" for m in names if m.rpartition("@")[2] != own}
     note = (
         f"{table}: {ABLATIONS[table]}; every method beside itself at {OWN} ({_words(own)}). An ablation describes "
-        "methods: a setting chosen by it would be chosen on unseen tasks."
+        f"methods: a setting chosen by it would be chosen on {role} tasks."
     )
     return replace(
         base,
@@ -221,11 +224,11 @@ def _variants(table: str, pack: Pack, embeddings: Mapping[str, Tensor]) -> list[
     return makers[table.partition("-")[2]](pack)
 
 
-def _concerned(host: Host, pack: Pack, table: str, wanted: str) -> dict[str, str]:
+def _concerned(host: Host, pack: Pack, table: str, wanted: str, without: Sequence[str]) -> dict[str, str]:
     """The methods that are varied, with their labels."""
     draws = {name for name, g in host.generators.items() if g.draws}
     if wanted == "all":
-        known = methods(host, pack, "all", oracle=False)
+        known = methods(host, pack, "all", False, without)
         learned = [name for name in known if host.generators[name].learns]
         swept = [name for name in SWEPT if name in known and not (name == "adapter-soup" and table == "ablation-tau")]
         wanted = ",".join(learned if table == "ablation-samples" else [*swept, *learned])

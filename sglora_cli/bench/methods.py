@@ -17,7 +17,7 @@ from sglora_cli.bench.measure import Candidate
 from sglora_cli.bench.rows_file import Header
 from sglora_cli.config import BenchConfig
 from sglora_cli.data.encode import image_embeddings
-from sglora_cli.errors import PluginError, Unavailable, UnknownName
+from sglora_cli.errors import PluginError, SgloraError, Unavailable, UnknownName
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import Prior
@@ -25,7 +25,7 @@ from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack, UnseenTask
 from sglora_cli.plugin.contracts import Evidence, Fitted, Generator, Model, UsesEvidence
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import AGAINST, CHANCE, ORACLE
+from sglora_cli.plugin.values import AGAINST, CHANCE, ORACLE, UNSEEN
 
 PAPER = ("zero-shot", ORACLE, "model-soups", "adapter-soup", "top-k", "cvae")
 
@@ -50,6 +50,8 @@ class BenchPlan:
     """Methods that are compared with another one than `against`."""
     on: str = ""
     """The other pack that the tasks came from."""
+    role: str = UNSEEN
+    """What the tasks are to the pack, one of ROLES."""
     protocol: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     """What a reader of the table must know."""
@@ -62,7 +64,7 @@ class BenchPlan:
         key = content_hash([self.origin, self.model.fingerprint, list(self.names), settings, keys])[:16]
         more = {"plan": key, "command": command, "table": table, "config": settings}
         more |= {"fingerprint": self.model.fingerprint, "on": self.on, "references": dict(self.references)}
-        more |= {"notes": list(self.notes), "build": content_hash(self.origin)[:16]}
+        more |= {"role": self.role, "notes": list(self.notes), "build": content_hash(self.origin)[:16]}
         return Header(self.pack, self.backbone, {CHANCE: "Chance", **self.names}, self.against, more=more)
 
 
@@ -70,14 +72,14 @@ def methods(host: Host, pack: Pack, wanted: str, oracle: bool = True, without: C
     """Method names to labels, in the table's order. `wanted`: names with commas; "all" and "paper" stand for several.
 
     Raises UnknownName; a learned generator that the pack lacks is left out of "all", and so are the Oracle
-    where no task has one, and names in `without`.
+    where no task has one; names in `without` are left out of "all" and "paper".
     """
     usable = {n: g for n, g in host.generators.items() if not g.learns or n in pack.manifest["generators"]}
     rules = [n for n, g in usable.items() if not g.learns and n not in without]
     learned = [n for n, g in usable.items() if g.learns and n not in without]
     several = {
         "all": [*rules[:1], *[ORACLE] * oracle, *rules[1:], *learned],
-        "paper": [n for n in PAPER if (n == ORACLE and oracle) or n in usable],
+        "paper": [n for n in PAPER if (n == ORACLE and oracle) or (n in usable and n not in without)],
     }
     asked = [n.strip() for n in wanted.split(",") if n.strip()]
     names = list(dict.fromkeys(name for one in asked for name in several.get(one, [one])))
@@ -176,6 +178,20 @@ def lack(pack: Pack, generator: Generator, tasks: Sequence[UnseenTask]) -> Unava
     except Unavailable as error:
         return error
     return None
+
+
+def saw_training(loaded: LoadedPack, name: str) -> bool:
+    """Whether a method has seen the pack's training tasks: it was fitted to them, or uses the joint adapter, which was
+    trained on them. What is made of the experts alone does not change if that adapter is NaN."""
+    generator, pack = loaded.host.generators[name], loaded.pack
+    if generator.learns or generator.needs:
+        return generator.learns and name in pack.manifest["generators"]
+    try:
+        blind = generator.restore(pack.experts, {"joint": torch.full((pack.layout.size,), torch.nan)})
+        flat_SP = blind.generate(pack.prior(pack.index_ED[0]), 1, 0, 1.0)
+    except SgloraError:
+        return True
+    return not bool(torch.isfinite(flat_SP).all())
 
 
 class TaskEvidence:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -11,10 +12,19 @@ import torch
 from sglora_cli.adapter.read import provenance, read_adapter
 from sglora_cli.bench.ablations import plan_of_ablation
 from sglora_cli.bench.measure import Candidate
-from sglora_cli.bench.methods import BenchPlan, lack, methods, plan_of_methods
-from sglora_cli.bench.tasks import check_fits, check_leaks, leaks, narrowed, of_dataset, of_other, unseen_tasks
+from sglora_cli.bench.methods import BenchPlan, lack, methods, plan_of_methods, saw_training
+from sglora_cli.bench.tasks import (
+    check_fits,
+    check_leaks,
+    leaks,
+    narrowed,
+    of_dataset,
+    of_other,
+    training_tasks,
+    unseen_tasks,
+)
 from sglora_cli.config import ABLATIONS, BenchConfig, RuntimeConfig
-from sglora_cli.errors import UsageError
+from sglora_cli.errors import Mismatch, UsageError
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.lora.layout import checked_flat
 from sglora_cli.pack.library import Library
@@ -22,7 +32,7 @@ from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack, UnseenTask
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import CHANCE, ORACLE, ZERO
+from sglora_cli.plugin.values import CHANCE, ORACLE, TRAINING, UNSEEN, ZERO
 from sglora_cli.system import settings
 from sglora_cli.system.settings import data_root
 
@@ -42,6 +52,7 @@ class BenchRequest:
     adapters: Sequence[Path] = ()
     own_expert: bool = False
     sentences: Path | None = None
+    role: str = UNSEEN
 
 
 def bench_plan(host: Host, request: BenchRequest, config: BenchConfig, runtime: RuntimeConfig) -> BenchPlan:
@@ -52,7 +63,10 @@ def bench_plan(host: Host, request: BenchRequest, config: BenchConfig, runtime: 
         raise UsageError("--sentences needs a table that compares descriptions", "pass --table ablation-description")
     if request.adapters and request.table in ABLATIONS:
         raise UsageError("an ablation is of a pack's methods, not of adapter files", "leave out one of the two")
-    known = settings.load().data if request.dataset and not request.on else ""
+    if request.role == TRAINING and (request.on or request.adapters):
+        what = "--on takes tasks that a pack carries" if request.on else "--adapter measures adapter files"
+        raise UsageError(f"{what}, --role training a pack's methods on its own photos", "leave out one of the two")
+    known = settings.load().data if (request.dataset or request.role == TRAINING) and not request.on else ""
     data = data_root(request.data, known) if request.data or known else None
     if request.adapters and data and request.dataset and not request.pack:
         return _of_adapters(host, request, data, config, runtime)
@@ -61,22 +75,45 @@ def bench_plan(host: Host, request: BenchRequest, config: BenchConfig, runtime: 
     if request.adapters:
         return plan_of_adapters(loaded.model, loaded.pack.backbone, request.adapters, tasks, config)
     if not request.own_expert:
-        check_leaks(loaded.pack, tasks)
-    notes = [f"a leak: the pack has seen {', '.join(seen)}"] if (seen := leaks(loaded.pack, tasks)) else []
+        check_leaks(loaded.pack, tasks, request.role)
+    seen = leaks(loaded.pack, tasks, request.role)
+    notes = [f"a leak: the pack has seen {', '.join(seen)}"] if seen else []
+    saw = cache(partial(saw_training, loaded)) if request.role == TRAINING else lambda name: False
+    without = [] if request.own_expert else [name for name in host.generators if saw(name)]
     if request.table in ABLATIONS:
-        plan = plan_of_ablation(loaded, tasks, request.table, request.baselines, request.sentences, config)
+        plan = plan_of_ablation(
+            loaded, tasks, request.table, request.baselines, request.sentences, config, request.role, without
+        )
     else:
-        names, left = _methods(loaded, request.baselines, tasks)
+        names, left = _methods(loaded, request.baselines, tasks, without)
         plan, notes = plan_of_methods(loaded, tasks, names, config), notes + left
-    return replace(plan, notes=[*plan.notes, *notes], on=request.on)
+    leaking = [name for name in plan.names if name != ORACLE and saw(name.rpartition("@")[0] or name)]
+    notes += _notes_of_training(request, leaking, without)
+    return replace(plan, notes=[*plan.notes, *notes], on=request.on, role=request.role)
 
 
-def _methods(loaded: LoadedPack, wanted: str, tasks: Sequence[UnseenTask]) -> tuple[dict[str, str], list[str]]:
-    """Methods that have what they need, and a note for each that "all" leaves out. Raises Unavailable for one that is
-    asked by name."""
+def _notes_of_training(request: BenchRequest, leaking: Sequence[str], without: Sequence[str]) -> list[str]:
+    """What a reader must know of methods that have seen the training tasks they are measured on, or would be. Raises
+    Mismatch for one that is asked by name."""
+    if leaking and not request.own_expert:
+        raise Mismatch(
+            f"{leaking[0]!r} has seen the training tasks: it was fitted to them, or uses the joint adapter, which was",
+            "leave it out of --baselines, or measure the leak knowingly with --own-expert",
+        )
+    if leaking:
+        return [f"a leak: {', '.join(leaking)} have seen these training tasks"]
+    why = "they were fitted to the training tasks, or are made of the joint adapter, which was"
+    return [f"left out: {', '.join(without)}, for {why}"] if without and request.baselines in ("all", "paper") else []
+
+
+def _methods(
+    loaded: LoadedPack, wanted: str, tasks: Sequence[UnseenTask], without: Sequence[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Methods that have what they need, and a note for each that "all" leaves out for a lack. "all" leaves out those
+    in `without`, too. Raises Unavailable for one that is asked by name."""
     host, pack = loaded.host, loaded.pack
     lacking = {n: why for n, g in host.generators.items() if (why := lack(pack, g, tasks))}
-    names = methods(host, pack, wanted, all(t.oracle_P is not None for t in tasks), lacking)
+    names = methods(host, pack, wanted, all(t.oracle_P is not None for t in tasks), [*lacking, *without])
     for name in names:
         if name != ORACLE and (why := lack(pack, host.generators[name], tasks)):
             raise why
@@ -89,7 +126,8 @@ def _tasks(loaded: LoadedPack, request: BenchRequest, data: Path | None) -> list
         other = Pack(Library(host.recipe_folders).find(request.on)[0].folder)
         tasks = of_other(pack, other, request.dataset)
     else:
-        tasks = unseen_tasks(host, pack, loaded.model, request.dataset, data)
+        of_role = training_tasks if request.role == TRAINING else unseen_tasks
+        tasks = of_role(host, pack, loaded.model, request.dataset, data)
     check_fits(loaded.model, tasks)
     return narrowed(tasks, pack, request.tasks, request.table)
 

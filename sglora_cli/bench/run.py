@@ -82,16 +82,15 @@ def report(plan: BenchPlan, rows: Sequence[Row], paper: bool = False) -> Report:
     notes = [*_summary(plan, rows), *_trivial(plan.tasks), *plan.notes]
     if bare := sorted(intervals.without_hits - {CHANCE}):
         notes.append(f"intervals of {', '.join(bare)}: over tasks only, hits of single queries were not kept")
-    return Report(
-        plan.pack, rows, labels, intervals.differences(against, plan.references), against, notes, paper, plan.protocol
-    )
+    gaps = intervals.differences(against, plan.references)
+    return Report(plan.pack, rows, labels, gaps, against, notes, paper, plan.protocol, role=plan.role)
 
 
 def _summary(plan: BenchPlan, rows: Sequence[Row]) -> list[str]:
     tasks = sorted({(row.dataset, row.task) for row in rows})
     sizes = ", ".join(f"{sum(d == name for d, _ in tasks)} {name}" for name in sorted({d for d, _ in tasks}))
     what = " and ".join(sorted({"accuracy" if row.direction == "ACC" else "recall" for row in rows}, reverse=True))
-    noun = ("unseen " if plan.protocol else "") + ("tasks" if len(tasks) != 1 else "task")
+    noun = f"{plan.role} " * bool(plan.protocol) + ("tasks" if len(tasks) != 1 else "task")
     owner = f"; pack {plan.pack!r}" if plan.pack else ""
     return [f"{len(tasks)} {noun} ({sizes}); {what} in percent, averaged over tasks{owner}"]
 

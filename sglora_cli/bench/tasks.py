@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from sglora_cli.pack.recipe import PROMPTS
 from sglora_cli.pack.recipe_parser import parse
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import Task
+from sglora_cli.plugin.values import EXPERT, TRAINING, UNSEEN, Task
 
 
 def unseen_tasks(host: Host, pack: Pack, model: Model, dataset: str, data: Path | None) -> list[UnseenTask]:
@@ -40,6 +41,28 @@ def unseen_tasks(host: Host, pack: Pack, model: Model, dataset: str, data: Path 
     if not chosen:
         raise Unavailable(f"pack {pack.name!r} carries no evaluation", "name the photos: --dataset NAME --data DIR")
     return chosen
+
+
+def training_tasks(host: Host, pack: Pack, model: Model, dataset: str, data: Path | None) -> list[UnseenTask]:
+    """The pack's training tasks, as if they were unseen: their test photos, whether or not the build learned from all.
+
+    Experts have seen nothing of them. What was fitted to training tasks has seen them, and so has the joint adapter.
+    Raises Unavailable without `data` or test photos, UnknownName for a data set without training tasks in this pack.
+    """
+    if data is None:
+        raise Unavailable(
+            "no pack carries photos of its training tasks", "name the folder of the data sets: --data DIR"
+        )
+    names = sorted({task["dataset"] for task in pack.manifest["tasks"] if task["role"] == TRAINING})
+    if dataset and dataset not in names:
+        raise UnknownName.of("dataset with training tasks in this pack", dataset, names)
+    recipe = parse(pack.name, pack.manifest["recipe"])
+    sources = [replace(source, whole=False) for source in recipe.sources if dataset in ("", source.name)]
+    tasks = [task for source in sources for task in source.tasks(host, data, recipe.template)[TRAINING]]
+    measured = [of_task(model, task, recipe.prompts) for task in tasks if task.photos.get("test")]
+    if not measured:
+        raise Unavailable(f"pack {pack.name!r} has no training tasks with test photos", "see `sglora pack show`")
+    return measured
 
 
 def _from_photos(
@@ -133,11 +156,13 @@ def _is_in(task: UnseenTask, table: str, own: set[str]) -> bool:
     }[table]
 
 
-def leaks(pack: Pack, tasks: Sequence[UnseenTask]) -> list[str]:
-    """The tasks that are, by their key or their sentence, an expert or training task of the pack."""
+def leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> list[str]:
+    """The tasks that are, by their key or their sentence, an expert or training task of the pack; of training tasks,
+    which of course the pack has, those that are an expert, too."""
+    roles = (EXPERT,) if role == TRAINING else (EXPERT, TRAINING)
     seen: dict[str, dict[str, Any]] = {}
     for task in pack.manifest["tasks"]:
-        if task["role"] != "unseen":
+        if task["role"] in roles:
             seen[task["key"].casefold()] = seen[task["description"].casefold()] = task
     leaking = []
     for t in tasks:
@@ -147,9 +172,9 @@ def leaks(pack: Pack, tasks: Sequence[UnseenTask]) -> list[str]:
     return leaking
 
 
-def check_leaks(pack: Pack, tasks: Sequence[UnseenTask]) -> None:
+def check_leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> None:
     """Raises Mismatch if there is a leak."""
-    if leaking := leaks(pack, tasks):
+    if leaking := leaks(pack, tasks, role):
         more = f" and {len(leaking) - 3} more" if len(leaking) > 3 else ""
         raise Mismatch(
             f"pack {pack.name!r} has seen what it would be measured on: {', '.join(leaking[:3])}{more}",

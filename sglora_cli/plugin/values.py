@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sglora_cli.lora.prior import Prior
 
 
-ROLES = ("expert", "training", "unseen")
+EXPERT, TRAINING, UNSEEN = ROLES = ("expert", "training", "unseen")
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,14 @@ class Report:
     builds: Sequence[str] = ()
     """The builds that the rows are of, where they are of several of one recipe: a row's seed is its build's place here,
     and its sample counts the build's draws."""
+    role: str = UNSEEN
+    """What the measured tasks are to the pack, one of ROLES."""
+
+    def tasks(self, dataset: str = "", direction: str = "") -> str:
+        """How many tasks were measured, of a data set and in a direction or of all: `2 unseen tasks`."""
+        rows = (row for row in self.rows if dataset in ("", row.dataset) and direction in ("", row.direction))
+        count = len({(row.dataset, row.task) for row in rows})
+        return f"{count} {self.role} task{'s' * (count != 1)}"
 
 
 @dataclass(frozen=True)

@@ -149,8 +149,7 @@ def bars(report: Report, direction: str) -> Figure:
 
 
 def _bars_caption(report: Report, direction: str, against: str) -> str:
-    tasks = len({(row.dataset, row.task) for row in report.rows if row.direction == direction})
-    caption = f"{measure(direction)}, mean over {tasks} unseen task{'s' * (tasks != 1)}."
+    caption = f"{measure(direction)}, mean over {report.tasks(direction=direction)}."
     if against:
         drawn = "builds" if report.builds else "seeds"
         caption += (

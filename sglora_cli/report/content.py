@@ -11,6 +11,7 @@ from sglora_cli.config import BenchConfig
 from sglora_cli.pack.library import Library
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack
+from sglora_cli.plugin.values import UNSEEN, Report
 from sglora_cli.report import charts
 from sglora_cli.report.charts import Figure
 from sglora_cli.report.examples import Strip, strips
@@ -47,7 +48,7 @@ _OF_A_PACK: dict[str, tuple[Callable[[Exhibits], Made], str]] = {
 }
 _PHOTOS = "Retrieval examples"
 _OF_ADAPTERS = ("R@1 against K", "Adapters of all tasks", "Draws for a task", _PHOTOS)
-"""What shows adapters of the pack, so of one build."""
+"""What shows adapters of the pack for unseen tasks."""
 
 
 def gather(measured: Measured, loaded: LoadedPack | None, data: Path | None, config: BenchConfig) -> Content:
@@ -61,9 +62,7 @@ def gather(measured: Measured, loaded: LoadedPack | None, data: Path | None, con
         return Content(measured, figures, missing=missing)
     needs("sklearn", "scikit-learn")  # before the minute that K takes
     shown = Exhibits(loaded, measured.report, config, measured.fingerprint, _others(measured, loaded))
-    builds = len(measured.report.builds)
-    of_a_build = f"shows adapters of one build, and the rows are of {builds}: make a page of one rows file"
-    missing = dict.fromkeys(_OF_ADAPTERS, of_a_build) if builds else {}
+    missing = dict.fromkeys(_OF_ADAPTERS, reason) if (reason := _no_adapters(measured.report)) else {}
     for title, (make, reason) in _OF_A_PACK.items():
         if title in missing:
             continue
@@ -74,11 +73,20 @@ def gather(measured: Measured, loaded: LoadedPack | None, data: Path | None, con
     found = []
     if data is None and _PHOTOS not in missing:
         missing[_PHOTOS] = "needs the photos: pass --data"
-    elif data is not None and not builds:
+    elif data is not None and _PHOTOS not in missing:
         found = strips(shown, data) if shown.usable([shown.method]) else []
         if not found:
             missing[_PHOTOS] = "no retrieval task was measured with one method, or no caption changes its rank"
     return Content(measured, figures, found, shown.label, missing)
+
+
+def _no_adapters(report: Report) -> str:
+    """Why adapters of the pack for its unseen tasks do not belong to these rows; "" where they do."""
+    if report.builds:
+        return f"shows adapters of one build, and the rows are of {len(report.builds)}: make a page of one rows file"
+    if report.role != UNSEEN:
+        return f"shows unseen tasks, and the rows are of {report.role} tasks"
+    return ""
 
 
 def _others(measured: Measured, loaded: LoadedPack) -> tuple[Pack, ...]:

@@ -67,10 +67,10 @@ class Exhibits:
 
     @cached_property
     def sentences(self) -> dict[tuple[str, str], str]:
-        """The unseen tasks that were measured, (dataset, task) to description."""
+        """The tasks that were measured and the packs know in the rows' role, (dataset, task) to description."""
         measured = {(row.dataset, row.task) for row in self.report.rows}
         listed = [task for pack in self.sources for task in pack.manifest["tasks"]]
-        found = {(t["dataset"], t["name"]): t["description"] for t in listed if t["role"] == "unseen"}
+        found = {(t["dataset"], t["name"]): t["description"] for t in listed if t["role"] == self.report.role}
         return {task: text for task, text in found.items() if task in measured}
 
     @cached_property
@@ -123,10 +123,10 @@ def contributions(shown: Exhibits) -> Figure | None:
         return None
     config = shown.loaded.pack.prior_config
     caption = (
-        f"Weights alpha of the {config.k} experts that each unseen task's sentence leans on (tau = {config.tau:g}); "
-        "the strongest left, colours say which data set an expert is of."
+        f"Weights alpha of the {config.k} experts that each {shown.report.role} task's sentence leans on "
+        f"(tau = {config.tau:g}); the strongest left, colours say which data set an expert is of."
     )
-    alt = f"Stacked bars of expert weights for {len(names)} unseen tasks."
+    alt = f"Stacked bars of expert weights for {len(names)} {shown.report.role} tasks."
     return Figure("contributions", "Expert contributions", Stacks("weight of the expert", names, parts), caption, alt)
 
 
@@ -144,10 +144,11 @@ def similarity_to_gain(shown: Exhibits) -> Figure | None:
     rho = correlation(torch.tensor([x for _, x, _ in points]), torch.tensor([y for *_, y in points]))
     chart = Scatter("cosine similarity to the nearest expert", "gain over zero-shot (points)", groups, rho, zero=True)
     caption = (
-        f"Each point is an unseen task: how near its sentence is to an expert's, and what {shown.label} gains over "
-        f"zero-shot in {' and '.join(measure(d).removesuffix(' (%)') for d in directions(shown.report))}, on average."
+        f"Each point is one {shown.report.role} task: how near its sentence is to an expert's, and what {shown.label} "
+        f"gains over zero-shot in {' and '.join(measure(d).removesuffix(' (%)') for d in directions(shown.report))}, "
+        "on average."
     )
-    alt = f"Scatter plot of {len(points)} unseen tasks; their rank correlation is in its title."
+    alt = f"Scatter plot of {len(points)} {shown.report.role} tasks; their rank correlation is in its title."
     return Figure("similarity-to-gain", "Similarity and gain", chart, caption, alt)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sglora_cli.bench.bootstrap import bootstrap
@@ -11,7 +11,7 @@ from sglora_cli.bench.rows import row_key
 from sglora_cli.bench.rows_file import Header, Run, read_rows
 from sglora_cli.config import BenchConfig
 from sglora_cli.errors import BadFile, Mismatch
-from sglora_cli.plugin.values import Report, Row
+from sglora_cli.plugin.values import UNSEEN, Report, Row
 from sglora_cli.report.builds import Build, names_of, rows_of_builds
 
 
@@ -54,6 +54,9 @@ def read(paths: Sequence[Path], config: BenchConfig, over_builds: bool = False) 
             f"rows of pack {pack!r} on backbone {backbone!r} and of pack {other!r} on {another!r}",
             "make one report a pack",
         )
+    roles = sorted({_text(run.header, "role") or UNSEEN for run in runs})
+    if len(roles) > 1:
+        raise Mismatch(f"rows of {' and of '.join(roles)} tasks", "make one report a role")
     latest = list({row_key(row): row for row in of_builds or [row for run in runs for row in run.rows]}.values())
     if not latest:
         raise BadFile(f"there is no row in {', '.join(map(str, paths))}", "let `sglora bench --rows FILE` finish")
@@ -66,8 +69,8 @@ def read(paths: Sequence[Path], config: BenchConfig, over_builds: bool = False) 
     gaps = bootstrap(rows, config.resamples, config.seed).differences(header.against, _references(runs))
     names = names_of(paths) if over_builds else ()
     said = (*([_over(names)] if names else []), *_notes(runs))
-    notes = [_summary(rows, header.pack, paths), *said, *left_out.values()]
-    report = Report(header.pack, rows, kept, gaps, header.against, notes, builds=names)
+    report = Report(header.pack, rows, kept, gaps, header.against, builds=names, role=roles[0])
+    report = replace(report, notes=[_summary(report, paths), *said, *left_out.values()])
     on = tuple(dict.fromkeys(text for run in runs if (text := _text(run.header, "on"))))
     return Measured(header, report, tuple(paths), tuple(left_out.values()), said, "".join(prints), on)
 
@@ -96,10 +99,9 @@ def _over(builds: Sequence[str]) -> str:
     return f"{len(builds)} builds, {names}; in the rows `seed` is the build, from 0, and `sample` counts its draws"
 
 
-def _summary(rows: Sequence[Row], pack: str, paths: Sequence[Path]) -> str:
-    tasks = {(row.dataset, row.task) for row in rows}
+def _summary(report: Report, paths: Sequence[Path]) -> str:
     files = ", ".join(path.name for path in paths)
-    return f"{len(tasks)} unseen task{'s' * (len(tasks) != 1)}, in percent, averaged over tasks; pack {pack!r}; {files}"
+    return f"{report.tasks()}, in percent, averaged over tasks; pack {report.pack!r}; {files}"
 
 
 def incomplete(rows: Sequence[Row], labels: dict[str, str]) -> dict[str, str]:

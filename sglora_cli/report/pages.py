@@ -272,7 +272,7 @@ def _facts(measured: Measured) -> list[tuple[str, object]]:
     facts: list[tuple[str, object]] = [
         ("Pack", report.pack),
         ("Backbone", header.backbone),
-        ("Unseen tasks", f"{len(tasks)} ({', '.join(sizes)})"),
+        (f"{report.role.capitalize()} tasks", f"{len(tasks)} ({', '.join(sizes)})"),
         ("Methods", len({row.method for row in report.rows})),
         ("Builds", ", ".join(report.builds)) if report.builds else ("Seeds", ", ".join(map(str, seeds))),
         ("Rows", f"{len(report.rows)}, from {', '.join(path.name for path in measured.files)}"),
@@ -286,8 +286,7 @@ def _results(report: Report) -> list[MarkedTable]:
     aside, sections = reference_labels(report), []
     datasets = list(dict.fromkeys(row.dataset for row in report.rows))
     for dataset in ["", *datasets] if len(datasets) > 1 else [""]:
-        count = len({(row.dataset, row.task) for row in report.rows if dataset in ("", row.dataset)})
-        title = f"{dataset or 'All'}: {count} unseen task{'s' * (count != 1)}"
+        title = f"{dataset or 'All'}: {report.tasks(dataset)}"
         body = results(report, dataset)
         sections.append(_marked(title, body, aside, best_marks(body, aside)))
     return sections

@@ -1,4 +1,4 @@
-"""`sglora bench`: methods x unseen tasks."""
+"""`sglora bench`: methods x tasks."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from sglora_cli.cli.options import (
 )
 from sglora_cli.cli.output import print_json, printable, say
 from sglora_cli.config import ABLATIONS, TASK_TABLES, BenchConfig, OneOf, RuntimeConfig, options_of
+from sglora_cli.plugin.values import TRAINING, UNSEEN
 
 
 @click.command("bench")
@@ -62,6 +63,13 @@ from sglora_cli.config import ABLATIONS, TASK_TABLES, BenchConfig, OneOf, Runtim
     default="",
     help="Only these tasks: names or keys, separated by commas.",
     shell_complete=names(completion.unseen_tasks, commas=True),
+)
+@click.option(
+    "--role",
+    type=OneOf("role", [UNSEEN, TRAINING]),
+    default=UNSEEN,
+    show_default=True,
+    help="Measure on the pack's unseen tasks, or on its training tasks from photos (--data), to choose settings.",
 )
 @click.option(
     "--table",
@@ -113,6 +121,7 @@ def command(
     sglora bench --pack birds --on flowers --rows rows.jsonl
     sglora bench --table ablation-k --baselines top-k,cvae
     sglora bench --adapter pug-peft/ --tasks pug
+    sglora bench --role training --data data --table ablation-k
     """
     from sglora_cli.bench import run
     from sglora_cli.bench.measure import Measurer

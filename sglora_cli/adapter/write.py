@@ -16,7 +16,7 @@ from sglora_cli.adapter import checkpoint, clip_lora, peft
 from sglora_cli.adapter.file import AdapterFile, save_adapter
 from sglora_cli.adapter.read import read_adapter
 from sglora_cli.errors import Mismatch, UnknownName, UsageError
-from sglora_cli.files.atomic import put_file, put_folder, scratch_folder
+from sglora_cli.files.atomic import check_free, put_file, put_folder, scratch_folder
 from sglora_cli.lora.algebra import update_error
 from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.contracts import Model
@@ -81,10 +81,7 @@ def check_target(path: Path, format: Format, force: bool) -> None:
 
     A folder is an adapter if it contains only the files of one.
     """
-    if path.exists() and path.is_dir() != (format.suffix == ""):
-        raise UsageError(f"{path} is a {'folder' if path.is_dir() else 'file'}", "choose another name")
-    if path.exists() and not force:
-        raise UsageError(f"{path} exists", "choose another name, or pass --force to replace it")
+    check_free(path, force, folder=format.suffix == "")
     strangers = {p.name for p in path.iterdir()} - peft.FILES if path.is_dir() else ()
     if strangers:
         raise UsageError(f"{path} has files that are not an adapter's: {min(strangers)}", "choose another name")

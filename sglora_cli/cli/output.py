@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+from sglora_cli.errors import UsageError
+
 
 def printable(text: str) -> str:
     """The text with control characters escaped: a name from a stranger's file must not steer the terminal.
@@ -79,3 +81,13 @@ def paragraph(text: str, start: str = "") -> str:
 def say(text: str) -> None:
     """One line to the user beside the results."""
     click.echo(printable(text), err=True)
+
+
+def confirm(what: str, yes: bool, hint: str = "pass --yes") -> None:
+    """Ask before something is removed, unless `yes`. Raises UsageError if the answer is no, or if nobody can answer."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"nobody can be asked whether to remove {what}", hint)
+    if not click.confirm(f"remove {what}?", err=True):
+        raise UsageError("nothing was removed")

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sglora_cli.errors import Unavailable, unwritable
+from sglora_cli.errors import Unavailable, UsageError, unwritable
 
 try:
     import fcntl
@@ -285,6 +285,14 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def check_free(path: Path, force: bool, folder: bool = False) -> None:
+    """Raises UsageError if a file (or folder) cannot be put at `path`, or if it would replace one without `force`."""
+    if path.exists() and path.is_dir() != folder:
+        raise UsageError(f"{path} is a {'folder' if path.is_dir() else 'file'}", "choose another name")
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists", "choose another name, or pass --force to replace it")
 
 
 def write_bytes(path: Path, data: bytes) -> None:

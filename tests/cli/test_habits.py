@@ -264,7 +264,7 @@ def test_nothing_is_cleaned_under_a_running_build(cached):
 
 
 def test_a_killed_process_holds_nothing(cached, own_home):
-    code = "import os; from sglora_cli.system import cache\nwith cache.in_use(): os._exit(1)"
+    code = "import os; from sglora_cli.system import cache\nwith cache.lease(): os._exit(1)"
     subprocess.run([sys.executable, "-c", code], check=False)
     assert list((own_home / "cache/.in-use").glob("*.lock"))
     cache.clean(cache.chosen([]))

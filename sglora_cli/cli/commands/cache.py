@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
 from sglora_cli.cli.options import dry_run_option, json_option, yes_option
-from sglora_cli.cli.output import counted, print_json, print_rows, say
+from sglora_cli.cli.output import confirm, counted, print_json, print_rows, say
 from sglora_cli.config import OneOf
-from sglora_cli.errors import UsageError
 from sglora_cli.system import cache, paths
 from sglora_cli.system.progress import duration, size
 
@@ -73,8 +71,12 @@ def clean(kinds: tuple[str, ...], older_than: str, dry_run: bool, yes: bool, as_
     """
     found = cache.chosen(kinds, cache.age(older_than))
     total = sum(item.bytes for item in found)
-    if not dry_run and found and not yes:
-        _confirm(f"{counted(len(found), 'item')}, {size(total)}, from {paths.cache_folder()}")
+    if not dry_run and found:
+        confirm(
+            f"{counted(len(found), 'item')}, {size(total)}, from {paths.cache_folder()}",
+            yes,
+            "pass --yes, or --dry-run to see what it is",
+        )
     done = cache.Cleaned(found, []) if dry_run else cache.clean(found)
     if as_json:
         removed = [{"kind": i.kind, "path": str(i.path), "bytes": i.bytes} for i in done.removed]
@@ -90,11 +92,3 @@ def clean(kinds: tuple[str, ...], older_than: str, dry_run: bool, yes: bool, as_
         say(f"warning: {item.path} stays: {reason}")
     what = "would be removed" if dry_run else "removed"
     click.echo(f"{counted(len(done.removed), 'item')}, {size(done.bytes)} {what}")
-
-
-def _confirm(what: str) -> None:
-    """Raises UsageError unless somebody says yes."""
-    if not sys.stdin.isatty():
-        raise UsageError(f"nobody can be asked whether to remove {what}", "pass --yes, or --dry-run to see what it is")
-    if not click.confirm(f"remove {what}?", err=True):
-        raise UsageError("nothing was removed")

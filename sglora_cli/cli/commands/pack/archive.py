@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -18,7 +17,7 @@ from sglora_cli.cli.options import (
     pack_argument,
     yes_option,
 )
-from sglora_cli.cli.output import print_json, say
+from sglora_cli.cli.output import confirm, print_json, say
 from sglora_cli.errors import UsageError
 
 
@@ -36,13 +35,15 @@ def export(app: App, name: str, out: Path | None, force: bool, as_json: bool) ->
     \b
     sglora pack export toys -o toys.sglora.zip
     """
+    from sglora_cli.files.atomic import check_free
     from sglora_cli.files.hashes import file_hash
     from sglora_cli.pack.archive import SUFFIX, export_pack
     from sglora_cli.pack.pack import Pack
 
     pack = Pack(app.library.find(name)[0].folder)
     out = out or Path(f"{pack.name}{SUFFIX}")
-    _check_target(out, force)
+    check_ending("pack", out, ".zip", f"try -o {out.with_suffix('.sglora.zip')}")
+    check_free(out, force)
     export_pack(pack, out)
     facts = {"file": str(out), "pack": pack.name, "bytes": out.stat().st_size, "sha256": file_hash(out)}
     if as_json:
@@ -51,14 +52,6 @@ def export(app: App, name: str, out: Path | None, force: bool, as_json: bool) ->
         say(f"pack       {pack.name}, {len(pack.manifest['files']) + 1} files, {out.stat().st_size} bytes")
         say(f"sha256     {facts['sha256']}")
         click.echo(out)
-
-
-def _check_target(path: Path, force: bool) -> None:
-    check_ending("pack", path, ".zip", f"try -o {path.with_suffix('.sglora.zip')}")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder")
-    if path.exists() and not force:
-        raise UsageError(f"{path} exists", "choose another name with -o, or pass --force to replace it")
 
 
 @click.command("import")
@@ -131,12 +124,12 @@ def remove(app: App, name: str, expert: str, yes: bool, as_json: bool) -> None:
         pack = Pack(location.folder)
         edit.check_expert(pack, expert)
         if not app.library.is_bundled(location.folder):  # of a bundled pack nothing is lost
-            _confirm(f"expert {expert} from pack {location.name!r} in {location.folder}", yes)
+            confirm(f"expert {expert} from pack {location.name!r} in {location.folder}", yes)
         removed = edit.remove_expert(pack, expert, app.library)
         result, notes = removed.pack.folder, removed.notes
     else:
         app.library.check_removable(location.folder)
-        _confirm(f"pack {location.name!r} in {location.folder}", yes)
+        confirm(f"pack {location.name!r} in {location.folder}", yes)
         result, notes = location.folder, app.library.remove(location.folder)
     if as_json:
         facts = {"pack": location.name, "expert": expert or None, "folder": str(result), "notes": list(notes)}
@@ -146,13 +139,3 @@ def remove(app: App, name: str, expert: str, yes: bool, as_json: bool) -> None:
         for note in notes:
             say(f"note       {note}")
         click.echo(result)
-
-
-def _confirm(what: str, yes: bool) -> None:
-    """Raises UsageError unless somebody says yes."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UsageError(f"nobody can be asked whether to remove {what}", "pass --yes")
-    if not click.confirm(f"remove {what}?", err=True):
-        raise UsageError("nothing was removed")

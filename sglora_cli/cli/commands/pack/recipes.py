@@ -8,7 +8,6 @@ import click
 
 from sglora_cli.cli.options import PATH, App, check_ending, force_option, json_option
 from sglora_cli.cli.output import print_json, print_rows, printable, say
-from sglora_cli.errors import UsageError
 
 EXAMPLE = """\
 # sglora pack build FILE --data DIR   builds a pack from this recipe. Names in [[source]] are examples: change them.
@@ -61,13 +60,10 @@ def init(file: Path, force: bool, as_json: bool) -> None:
     \b
     sglora pack init toys.toml
     """
-    from sglora_cli.files.atomic import write_bytes
+    from sglora_cli.files.atomic import check_free, write_bytes
 
     check_ending("recipe", file, ".toml", f"try {file.with_suffix('.toml')}")
-    if file.is_dir():
-        raise UsageError(f"{file} is a folder")
-    if file.exists() and not force:
-        raise UsageError(f"{file} exists", "choose another name, or pass --force to replace it")
+    check_free(file, force)
     write_bytes(file, EXAMPLE.encode())
     if as_json:
         print_json({"file": str(file)})

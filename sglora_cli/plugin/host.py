@@ -29,12 +29,12 @@ from sglora_cli.plugin.validation import (
 )
 
 V = TypeVar("V")
-KINDS = ("backbone", "dataset", "captioner", "generator", "reporter")
+PLUGIN_KINDS = ("backbone", "dataset", "captioner", "generator", "reporter")
 UPDATE = "uninstall or update it"
 
 
 @dataclass(frozen=True)
-class Problem:
+class PluginProblem:
     """What is wrong with a plugin, and whose plugin it is."""
 
     plugin: str
@@ -97,8 +97,8 @@ class Host:
     recipe_folders: list[Path] = field(default_factory=list)
     plugins: dict[str, str] = field(default_factory=dict)
     """Plugin name to the distribution it came with."""
-    problems: list[Problem] = field(default_factory=list)
-    remarks: list[Problem] = field(default_factory=list)
+    problems: list[PluginProblem] = field(default_factory=list)
+    remarks: list[PluginProblem] = field(default_factory=list)
     """What stops nothing and its author may want to know."""
 
     @property
@@ -108,23 +108,23 @@ class Host:
     def registry_of(self, name: str, kind: str | None = None) -> Registry[Any]:
         """Where a name is, of one kind or of any. Raises UnknownName, or UsageError where several kinds have it."""
         asked = [r for r in self.registries if kind in (None, r.kind)]
-        found = [r for r in asked if name in r or (":" in name and name.partition(":")[0] in r)]
-        if len(found) > 1:
-            kinds = " or ".join(r.kind for r in found)
-            raise UsageError(f"{name!r} is the name of several plugins: {kinds}", f"pass --kind {found[0].kind}")
-        if not found:
+        having = [r for r in asked if name in r or (":" in name and name.partition(":")[0] in r)]
+        if len(having) > 1:
+            kinds = " or ".join(r.kind for r in having)
+            raise UsageError(f"{name!r} is the name of several plugins: {kinds}", f"pass --kind {having[0].kind}")
+        if not having:
             raise UnknownName.of(kind or "plugin", name, [known for r in asked for known in r])
-        return found[0]
+        return having[0]
 
     @classmethod
     def load(cls, entry_points: Iterable[metadata.EntryPoint] | None = None) -> Host:
-        """Import every plugin and ask its hooks; what fails becomes a Problem."""
+        """Import every plugin and ask its hooks; what fails becomes a PluginProblem."""
         network.enforce()
         host = cls()
         manager = pluggy.PluginManager(hookspecs.PROJECT)
         manager.add_hookspecs(hookspecs)
-        found = metadata.entry_points(group=hookspecs.GROUP) if entry_points is None else entry_points
-        for entry in sorted(found, key=lambda e: (not e.value.startswith("sglora_"), e.name, e.value)):
+        entries = metadata.entry_points(group=hookspecs.GROUP) if entry_points is None else entry_points
+        for entry in sorted(entries, key=lambda e: (not e.value.startswith("sglora_"), e.name, e.value)):
             host._load(manager, entry)
         return host
 
@@ -137,7 +137,7 @@ class Host:
                 plugin = entry.load()
             declared = getattr(plugin, "SGLORA_API", None)
             if declared is None:
-                self.remarks.append(Problem(name, "it does not say which plugin API it is made for", _SAY))
+                self.remarks.append(PluginProblem(name, "it does not say which plugin API it is made for", _SAY))
             else:
                 check_version(declared, distribution)
             check_hooks(plugin, self._questions())
@@ -161,10 +161,10 @@ class Host:
             warnings.simplefilter("default")
             yield
         if text := out.getvalue().strip():
-            self.remarks.append(Problem(plugin, f"it prints to standard output: {text!r:.100}", "print nothing"))
+            self.remarks.append(PluginProblem(plugin, f"it prints to standard output: {text!r:.100}", "print nothing"))
         for one in warned:
-            said = f"{one.category.__name__}: {one.message}"
-            self.remarks.append(Problem(plugin, f"it warns: {said!r:.200}", "import what is heavy when it is used"))
+            reason = f"it warns: {f'{one.category.__name__}: {one.message}'!r:.200}"
+            self.remarks.append(PluginProblem(plugin, reason, "import what is heavy when it is used"))
 
     def _questions(self) -> dict[str, Callable[[str, Any], None]]:
         return {
@@ -194,18 +194,18 @@ class Host:
     def _register(self, registry: Registry[V], contract: type, owner: str, value: V) -> None:
         check_value(registry.kind, contract, value)
         registry.add(owner, value.name, value)  # type: ignore[attr-defined]
-        self.remarks += [Problem(owner, text, "rename it") for text in misspelt(registry.kind, contract, value)]
+        self.remarks += [PluginProblem(owner, text, "rename it") for text in misspelt(registry.kind, contract, value)]
 
 
 _SAY = f'write SGLORA_API = "{OURS}" in its module'
 
 
-def _problem(plugin: str, error: BaseException, where: str = "") -> Problem:
+def _problem(plugin: str, error: BaseException, where: str = "") -> PluginProblem:
     if isinstance(error, SgloraError):
-        return Problem(plugin, where + error.message, error.hint or UPDATE)
+        return PluginProblem(plugin, where + error.message, error.hint or UPDATE)
     if isinstance(error, SystemExit):
-        return Problem(plugin, f"{where}it calls sys.exit when it is {'asked' if where else 'imported'}")
-    return Problem(plugin, f"{where}{type(error).__name__}: {error}")
+        return PluginProblem(plugin, f"{where}it calls sys.exit when it is {'asked' if where else 'imported'}")
+    return PluginProblem(plugin, f"{where}{type(error).__name__}: {error}")
 
 
 def _of_version(entry: metadata.EntryPoint, distribution: str) -> PluginError | None:

@@ -31,10 +31,10 @@ def check_version(declared: Any, distribution: str) -> None:
 
     A plugin of the same major version fits if it asks for no newer minor one; "1" is "1.0".
     """
-    found = _VERSION.fullmatch(declared) if isinstance(declared, str) else None
-    if found is None:
+    match = _VERSION.fullmatch(declared) if isinstance(declared, str) else None
+    if match is None:
         raise PluginError(f"SGLORA_API must be a text like {OURS!r}, got {declared!r:.100}", f'SGLORA_API = "{OURS}"')
-    major, minor = int(found[1]), int(found[2] or 0)
+    major, minor = int(match[1]), int(match[2] or 0)
     if major != API_VERSION[0] or minor > API_VERSION[1]:
         update = "sglora" if (major, minor) > API_VERSION else distribution
         raise PluginError(
@@ -50,8 +50,8 @@ def declared_version(entry: metadata.EntryPoint) -> str | None:
         text = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
     except Exception:  # whatever kept it from being imported may strike again
         return None
-    found = _DECLARED.search(text)
-    return found[1] if found else None
+    match = _DECLARED.search(text)
+    return match[1] if match else None
 
 
 def check_hooks(plugin: Any, hooks: Collection[str]) -> None:
@@ -156,16 +156,16 @@ _SAY = {
 
 def _wrong_field(contract: type, value: Any, name: str) -> str:
     kinds = {"str": str, "bool": bool}
-    kind, found = kinds.get(str(contract.__annotations__[name])), getattr(value, name)
+    kind, member = kinds.get(str(contract.__annotations__[name])), getattr(value, name)
     if name == "needs":
-        return "" if found in NEEDS else f"needs must be one of {', '.join(map(repr, NEEDS))}, got {found!r:.100}"
+        return "" if member in NEEDS else f"needs must be one of {', '.join(map(repr, NEEDS))}, got {member!r:.100}"
     if name == "config":
-        good = found is None or (isinstance(found, type) and is_dataclass(found))
-        return "" if good else f"config must be a dataclass or None, got {found!r:.100}"
-    if kind is not None and not isinstance(found, kind):
-        return f"{name} must be {'a text' if kind is str else 'True or False'}, got {found!r:.100}"
-    if kind is str and (not found.strip() or not found.isprintable()):
-        return f"{name} must be one line of text, got {found!r:.100}"
+        good = member is None or (isinstance(member, type) and is_dataclass(member))
+        return "" if good else f"config must be a dataclass or None, got {member!r:.100}"
+    if kind is not None and not isinstance(member, kind):
+        return f"{name} must be {'a text' if kind is str else 'True or False'}, got {member!r:.100}"
+    if kind is str and (not member.strip() or not member.isprintable()):
+        return f"{name} must be one line of text, got {member!r:.100}"
     return ""
 
 

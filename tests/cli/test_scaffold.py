@@ -13,7 +13,7 @@ from distributions import HERE, install
 
 from sglora_cli.cli.scaffold import new_plugin, value_name
 from sglora_cli.errors import UsageError
-from sglora_cli.plugin.host import KINDS
+from sglora_cli.plugin.host import PLUGIN_KINDS
 
 LONG = "abcdefghijklmnopqrstuvwx"
 
@@ -22,7 +22,7 @@ LONG = "abcdefghijklmnopqrstuvwx"
 def written(tmp_path_factory):
     """A distribution of each kind; the backbone has the longest name there can be."""
     parent = tmp_path_factory.mktemp("new")
-    return {kind: new_plugin(LONG if kind == "backbone" else f"my-{kind}", kind, parent) for kind in KINDS}
+    return {kind: new_plugin(LONG if kind == "backbone" else f"my-{kind}", kind, parent) for kind in PLUGIN_KINDS}
 
 
 def test_their_tests_pass(written):
@@ -36,7 +36,7 @@ def test_their_tests_pass(written):
 
 def test_they_are_linted_and_formatted(written, tmp_path):
     ruff = shutil.which("ruff") or pytest.skip("ruff is not here")
-    longest = [new_plugin(LONG, kind, tmp_path / kind) for kind in KINDS]  # and no line becomes too long
+    longest = [new_plugin(LONG, kind, tmp_path / kind) for kind in PLUGIN_KINDS]  # and no line becomes too long
     for folder in (*written.values(), *longest):
         for arguments in (["check"], ["format", "--check"]):
             done = subprocess.run([ruff, *arguments, "--no-cache", "."], cwd=folder, capture_output=True, text=True)
@@ -51,7 +51,7 @@ def test_nothing_of_the_template_is_left(written):
                 assert word not in path.name
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "dataset"])
+@pytest.mark.parametrize("kind", [kind for kind in PLUGIN_KINDS if kind != "dataset"])
 def test_once_installed_they_are_found_and_pass_the_kit(run, site, written, kind):
     name = LONG if kind == "backbone" else f"my-{kind}"
     module = f"sglora_{name}".replace("-", "_")

@@ -12,7 +12,7 @@ from sglora_cli.cli.options import PATH, App, json_option, out_option
 from sglora_cli.cli.output import print_json, print_rows, printable, say
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.errors import PluginError, UsageError
-from sglora_cli.plugin.host import KINDS, Host
+from sglora_cli.plugin.host import PLUGIN_KINDS, Host
 from sglora_cli.system import settings
 
 
@@ -78,7 +78,9 @@ def doctor(as_json: bool) -> None:
 
 @command.command("new")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(KINDS), default="generator", show_default=True, help="Kind of the plugin.")
+@click.option(
+    "--kind", type=click.Choice(PLUGIN_KINDS), default="generator", show_default=True, help="Kind of the plugin."
+)
 @out_option("Folder in which the plugin's own is made; here by default.", "--output", default=".")
 @json_option()
 @click.pass_obj
@@ -106,7 +108,7 @@ def new(app: App, name: str, kind: str, out: Path, as_json: bool) -> None:
 
 @command.command("check")
 @click.argument("name", shell_complete=completion.names(completion.plugged))
-@click.option("--kind", type=click.Choice(KINDS), help="Kind of NAME, where several kinds have that name.")
+@click.option("--kind", type=click.Choice(PLUGIN_KINDS), help="Kind of NAME, where several kinds have that name.")
 @click.option("--path", type=PATH, help="Folder of a data set, which a check of one needs.")
 @options_of(RuntimeConfig, "runtime")
 @json_option()

@@ -6,4 +6,5 @@ dataset     checks of data sets
 captioner   checks of captioners
 generator   checks of generators
 reporter    checks of reporters
+kits        all of them by kind of plugin
 """

@@ -12,10 +12,8 @@ from torch import Tensor
 
 from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.contracts import Model
-from sglora_cli.plugin.testing.toys import ask as _ask
-from sglora_cli.plugin.testing.toys import images
+from sglora_cli.plugin.testing.toys import ask, images, run_all
 
-Check = Callable[[Model], None]
 TEXTS = ("a photo of a pug", "a photo of a tiger lily", "a traffic light at night")
 CLOSE = 2e-5
 """Largest difference of two unit vectors' numbers that should be equal in fp32."""
@@ -33,35 +31,35 @@ def adapters(layout: Layout, count: int) -> Tensor:
 
 def identity_is_complete(model: Model) -> None:
     """It has a fingerprint, a device, positive scales, a hub name, and sites with distinct names and positive sizes."""
-    _ask(isinstance(model.fingerprint, str) and model.fingerprint != "", "fingerprint must be a text, not empty")
-    _ask(isinstance(model.device, torch.device), f"device must be a torch.device, got {model.device!r}")
-    _ask(model.scale > 0, f"scale must be positive, got {model.scale}", "it is exp(logit_scale) in CLIP")
-    _ask(model.loss_scale > 0, f"loss_scale must be positive, got {model.loss_scale}", "1.0 in fp32 and bf16")
-    _ask(isinstance(model.hub_name, str), f"hub_name must be a text, got {model.hub_name!r}", 'say hub_name = ""')
+    ask(isinstance(model.fingerprint, str) and model.fingerprint != "", "fingerprint must be a text, not empty")
+    ask(isinstance(model.device, torch.device), f"device must be a torch.device, got {model.device!r}")
+    ask(model.scale > 0, f"scale must be positive, got {model.scale}", "it is exp(logit_scale) in CLIP")
+    ask(model.loss_scale > 0, f"loss_scale must be positive, got {model.loss_scale}", "1.0 in fp32 and bf16")
+    ask(isinstance(model.hub_name, str), f"hub_name must be a text, got {model.hub_name!r}", 'say hub_name = ""')
     names = [site.name for site in model.sites]
-    _ask(len(names) > 0, "there is no site", "AttentionSites finds q, k and v in a torch module")
-    _ask(len(set(names)) == len(names), f"two sites are called {_twice(names)!r}")
-    _ask(all(min(s.out_features, s.in_features) > 0 for s in model.sites), "a site has no features")
+    ask(len(names) > 0, "there is no site", "AttentionSites finds q, k and v in a torch module")
+    ask(len(set(names)) == len(names), f"two sites are called {_twice(names)!r}")
+    ask(all(min(s.out_features, s.in_features) > 0 for s in model.sites), "a site has no features")
 
 
 def texts_are_unit_vectors(model: Model) -> None:
     """encode_text gives float32 unit vectors on the CPU, the same for a text alone and among others."""
     together_CD = model.encode_text(TEXTS)
     _unit(together_CD, (len(TEXTS),), "encode_text")
-    _ask(together_CD.device.type == "cpu", f"encode_text must leave its result on the CPU, got {together_CD.device}")
+    ask(together_CD.device.type == "cpu", f"encode_text must leave its result on the CPU, got {together_CD.device}")
     alone_CD = torch.cat([model.encode_text([text]) for text in TEXTS])
     _equal(together_CD, alone_CD, "a text's vector depends on the texts beside it")
-    _ask(not torch.allclose(together_CD[0], together_CD[1], atol=1e-4), "different texts have the same vector")
+    ask(not torch.allclose(together_CD[0], together_CD[1], atol=1e-4), "different texts have the same vector")
 
 
 def images_are_unit_vectors(model: Model) -> None:
     """encode_image gives float32 unit vectors of encode_text's width, also from a stem kept as float16."""
     stem_N = model.stem(images())
-    _ask(len(stem_N) == 3 and stem_N.device.type == "cpu", "stem must give one entry an image, on the CPU")
+    ask(len(stem_N) == 3 and stem_N.device.type == "cpu", "stem must give one entry an image, on the CPU")
     image_ND = model.encode_image(stem_N)
     _unit(image_ND, (3,), "encode_image")
     width = model.encode_text(TEXTS[:1]).shape[1]
-    _ask(image_ND.shape[1] == width, f"images have {image_ND.shape[1]} numbers, texts {width}")
+    ask(image_ND.shape[1] == width, f"images have {image_ND.shape[1]} numbers, texts {width}")
     kept_ND = model.encode_image(stem_N.half())
     _equal(image_ND, kept_ND, "a stem kept as float16 gives other features", within=2e-2)
     alone_ND = torch.cat([model.encode_image(model.stem([image])) for image in images()])
@@ -88,7 +86,7 @@ def every_site_counts(model: Model) -> None:
             }  # B zero elsewhere
             adapted_ND = model.encode_image(stem_N, layout, layout.join(parts)[None])[0]
             moved = float((adapted_ND - plain_ND).abs().max())
-            _ask(moved > 1e-7, f"an update at site {site.name!r} changes nothing", "it must reach the weight it names")
+            ask(moved > 1e-7, f"an update at site {site.name!r} changes nothing", "it must reach the weight it names")
 
 
 def scaling_is_applied(model: Model) -> None:
@@ -129,10 +127,10 @@ def gradients_reach_every_site(model: Model) -> None:
     image_TND = model.encode_image(stem_N, layout, flat_TP)
     weight_D = torch.linspace(-1, 1, image_TND.shape[-1], device=image_TND.device)
     (gradient_TP,) = torch.autograd.grad((image_TND[0] * weight_D).sum(), flat_TP)
-    _ask(bool(torch.isfinite(gradient_TP).all()), "the gradient of an adapter is not finite")
+    ask(bool(torch.isfinite(gradient_TP).all()), "the gradient of an adapter is not finite")
     for name, (b, a) in layout.split(gradient_TP[0]).items():
-        _ask(float(b.abs().max()) > 0 and float(a.abs().max()) > 0, f"no gradient reaches site {name!r}")
-    _ask(float(gradient_TP[1].abs().max()) == 0, "the features of one adapter depend on another")
+        ask(float(b.abs().max()) > 0 and float(a.abs().max()) > 0, f"no gradient reaches site {name!r}")
+    ask(float(gradient_TP[1].abs().max()) == 0, "the features of one adapter depend on another")
 
 
 def nothing_stays_attached(model: Model) -> None:
@@ -140,11 +138,11 @@ def nothing_stays_attached(model: Model) -> None:
     layout, stem_N = layout_of(model), model.stem(images())
     before_ND, name = model.encode_image(stem_N), model.fingerprint
     model.encode_image(stem_N, layout, adapters(layout, 2).requires_grad_()).sum().backward()
-    _ask(torch.equal(before_ND, model.encode_image(stem_N)), "the model is not as it was after an adapter was used")
-    _ask(model.fingerprint == name, "the fingerprint changed after an adapter was used")
+    ask(torch.equal(before_ND, model.encode_image(stem_N)), "the model is not as it was after an adapter was used")
+    ask(model.fingerprint == name, "the fingerprint changed after an adapter was used")
 
 
-BACKBONE_CHECKS: tuple[Check, ...] = (
+BACKBONE_CHECKS: tuple[Callable[[Model], None], ...] = (
     identity_is_complete,
     texts_are_unit_vectors,
     images_are_unit_vectors,
@@ -157,18 +155,23 @@ BACKBONE_CHECKS: tuple[Check, ...] = (
 )
 
 
+def check_backbone(model: Model) -> None:
+    """Raises PluginError with everything that is wrong with a loaded backbone."""
+    run_all(BACKBONE_CHECKS, model)
+
+
 def _twice(names: list[str]) -> str:
     return next((name for name in names if names.count(name) > 1), "")
 
 
 def _unit(vectors: Tensor, shape: tuple[int, ...], what: str) -> None:
-    _ask(vectors.shape[:-1] == shape, f"{what} must give {(*shape, 'D')}, got {tuple(vectors.shape)}")
-    _ask(vectors.dtype == torch.float32, f"{what} must give float32, got {vectors.dtype}")
-    _ask(bool(torch.isfinite(vectors).all()), f"{what} gives numbers that are not finite")
+    ask(vectors.shape[:-1] == shape, f"{what} must give {(*shape, 'D')}, got {tuple(vectors.shape)}")
+    ask(vectors.dtype == torch.float32, f"{what} must give float32, got {vectors.dtype}")
+    ask(bool(torch.isfinite(vectors).all()), f"{what} gives numbers that are not finite")
     length = vectors.detach().norm(dim=-1)
-    _ask(torch.allclose(length, torch.ones_like(length), atol=1e-3), f"{what} must give unit vectors")
+    ask(torch.allclose(length, torch.ones_like(length), atol=1e-3), f"{what} must give unit vectors")
 
 
 def _equal(one: Tensor, other: Tensor, message: str, within: float = CLOSE) -> None:
     gap = float((one.detach() - other.detach()).abs().max())
-    _ask(gap <= within, f"{message} (by {gap:.2g}, more than {within:g})")
+    ask(gap <= within, f"{message} (by {gap:.2g}, more than {within:g})")

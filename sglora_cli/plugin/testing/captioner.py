@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from sglora_cli.plugin.contracts import CaptionModel
-from sglora_cli.plugin.testing.toys import ask, images
+from sglora_cli.plugin.testing.toys import ask, images, run_all
 
 
 def texts_are_as_many_as_asked(model: CaptionModel) -> None:
@@ -32,3 +32,8 @@ def arguments_say_everything(model: CaptionModel) -> None:
 
 PROMPT = "Input: A photo of pug. Output: The pug has a fawn coat.\nInput: A photo of cat. Output:"
 CAPTIONER_CHECKS: tuple[Callable[[CaptionModel], None], ...] = (texts_are_as_many_as_asked, arguments_say_everything)
+
+
+def check_captioner(model: CaptionModel) -> None:
+    """Raises PluginError with everything that is wrong with a loaded captioner."""
+    run_all(CAPTIONER_CHECKS, model)

@@ -9,7 +9,7 @@ from pathlib import Path
 from sglora_cli.errors import SgloraError
 from sglora_cli.files.images import read_image
 from sglora_cli.plugin.contracts import Dataset, ListsImages
-from sglora_cli.plugin.testing.toys import ask
+from sglora_cli.plugin.testing.toys import ask, run_all
 
 
 def tasks_are_sorted_and_named(dataset: Dataset, root: Path) -> None:
@@ -74,3 +74,8 @@ DATASET_CHECKS: tuple[Callable[[Dataset, Path], None], ...] = (
     the_same_every_time,
     an_empty_folder_is_refused,
 )
+
+
+def check_dataset(dataset: Dataset, root: Path) -> None:
+    """Raises PluginError with everything that is wrong with a data set in its folder."""
+    run_all(DATASET_CHECKS, dataset, root)

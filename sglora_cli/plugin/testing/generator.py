@@ -19,12 +19,12 @@ from torch import Tensor
 from sglora_cli.errors import SgloraError, Unavailable
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.plugin.contracts import Fitted, Generator
-from sglora_cli.plugin.testing.toys import LAYOUT, ToyExperts, ask, material
+from sglora_cli.plugin.testing.toys import LAYOUT, ToyExperts, ask, material, run_all
 from sglora_cli.plugin.values import Material
 
 
 @dataclass(frozen=True)
-class Trial:
+class GeneratorTrial:
     """A generator, and what it makes of toy experts and training tasks."""
 
     generator: Generator
@@ -49,7 +49,7 @@ class Trial:
         return self.fitted.generate(self.experts.prior(row), samples, seed, temperature)
 
 
-def fit_gives_numbers_that_can_be_kept(trial: Trial) -> None:
+def fit_gives_numbers_that_can_be_kept(trial: GeneratorTrial) -> None:
     """fit returns a fitted generator and measurements for JSON; its tensors are finite and safetensors keeps them."""
     fitted, facts = trial.generator.fit(trial.material, trial.settings)
     json.dumps(facts)
@@ -59,7 +59,7 @@ def fit_gives_numbers_that_can_be_kept(trial: Trial) -> None:
     _kept(fitted)
 
 
-def adapters_have_their_shape(trial: Trial) -> None:
+def adapters_have_their_shape(trial: GeneratorTrial) -> None:
     """generate gives float32 (samples, P), all finite, for any number of samples and any prior."""
     if trial.asks_for_data:
         return _refuses_without_data(trial)
@@ -72,7 +72,7 @@ def adapters_have_their_shape(trial: Trial) -> None:
     return None
 
 
-def a_seed_says_everything(trial: Trial) -> None:
+def a_seed_says_everything(trial: GeneratorTrial) -> None:
     """The same seed gives the same adapters whatever was asked before; another one differs where samples do."""
     if trial.asks_for_data:
         return
@@ -84,7 +84,7 @@ def a_seed_says_everything(trial: Trial) -> None:
     ask(differ or not trial.generator.draws, "every seed gives the same adapters", "say draws = False")
 
 
-def temperature_zero_is_one_adapter(trial: Trial) -> None:
+def temperature_zero_is_one_adapter(trial: GeneratorTrial) -> None:
     """At temperature 0 all samples of all seeds are the same."""
     if trial.asks_for_data:
         return
@@ -92,7 +92,7 @@ def temperature_zero_is_one_adapter(trial: Trial) -> None:
     ask(torch.allclose(adapters_SP, adapters_SP[:1], atol=1e-6), "at temperature 0 samples differ")
 
 
-def restored_is_the_same(trial: Trial) -> None:
+def restored_is_the_same(trial: GeneratorTrial) -> None:
     """What `restore` makes of the tensors read back from a file gives the adapters that `fit` gave, up to float16."""
     tensors = _kept(trial.fitted) if trial.generator.learns else {"joint": trial.material.joint_P}  # as packs.py does
     again = trial.generator.restore(trial.experts, tensors)
@@ -103,7 +103,7 @@ def restored_is_the_same(trial: Trial) -> None:
     ask(float(gap_SP.norm()) <= 1e-2 * float(trial.generate().norm()), "a restored generator gives other adapters")
 
 
-def inputs_stay_as_they_are(trial: Trial) -> None:
+def inputs_stay_as_they_are(trial: GeneratorTrial) -> None:
     """Neither fit nor generate changes what it is given, nor torch's own random numbers."""
     fresh, state = ToyExperts(), torch.get_rng_state()
     trial.generator.fit(trial.material, trial.settings)
@@ -118,7 +118,7 @@ def inputs_stay_as_they_are(trial: Trial) -> None:
     ask(torch.equal(state, torch.get_rng_state()), "torch's random numbers were used", "take a torch.Generator")
 
 
-def damage_is_not_hidden(trial: Trial) -> None:
+def damage_is_not_hidden(trial: GeneratorTrial) -> None:
     """Tensors that are not finite are refused with an error of sglora, or are to be seen in the adapters."""
     tensors = _kept(trial.fitted)
     if not tensors or trial.asks_for_data:
@@ -131,7 +131,7 @@ def damage_is_not_hidden(trial: Trial) -> None:
     ask(not bool(torch.isfinite(adapters_SP).all()), "a generator without a finite number gives adapters")
 
 
-def unknown_settings_are_refused(trial: Trial) -> None:
+def unknown_settings_are_refused(trial: GeneratorTrial) -> None:
     """fit raises an error of sglora for a setting there is none of: a recipe with a slip must not be built."""
     try:
         trial.generator.fit(trial.material, {**trial.settings, "no_such_setting": 1})
@@ -140,7 +140,7 @@ def unknown_settings_are_refused(trial: Trial) -> None:
     ask(False, "fit takes a setting there is none of", "read them with from_mapping(YourConfig, settings, ...)")
 
 
-def _refuses_without_data(trial: Trial) -> None:
+def _refuses_without_data(trial: GeneratorTrial) -> None:
     try:
         trial.generate()
     except Unavailable:
@@ -156,7 +156,7 @@ def _kept(fitted: Fitted) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in load_tensors(path)[0].items()}
 
 
-GENERATOR_CHECKS: tuple[Callable[[Trial], None], ...] = (
+GENERATOR_CHECKS: tuple[Callable[[GeneratorTrial], None], ...] = (
     fit_gives_numbers_that_can_be_kept,
     adapters_have_their_shape,
     a_seed_says_everything,
@@ -166,3 +166,8 @@ GENERATOR_CHECKS: tuple[Callable[[Trial], None], ...] = (
     damage_is_not_hidden,
     unknown_settings_are_refused,
 )
+
+
+def check_generator(generator: Generator, settings: Mapping[str, Any] | None = None) -> None:
+    """Raises PluginError with everything that is wrong; `settings` is its table of a recipe, to keep it short."""
+    run_all(GENERATOR_CHECKS, GeneratorTrial(generator, settings or {}))

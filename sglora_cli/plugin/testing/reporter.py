@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sglora_cli.plugin.contracts import Reporter
-from sglora_cli.plugin.testing.toys import ask
+from sglora_cli.plugin.testing.toys import ask, run_all
 from sglora_cli.plugin.values import Report, Row
 
 
@@ -45,3 +45,8 @@ def sample_report() -> Report:
 
 
 REPORTER_CHECKS: tuple[Callable[[Reporter], None], ...] = (every_method_is_named, reports_of_any_kind)
+
+
+def check_reporter(reporter: Reporter) -> None:
+    """Raises PluginError with everything that is wrong with a reporter."""
+    run_all(REPORTER_CHECKS, reporter)

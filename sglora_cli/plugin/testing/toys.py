@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+ConformanceCheck = Callable[..., None]
+"""Raises PluginError with what is wrong with the value of a plugin; its docstring says what is asked."""
 LAYOUT = Layout((Site("layers.0.q", 5, 7), Site("layers.0.k", 3, 7), Site("layers.0.v", 7, 4)), 2, 4.0)
 """Of the toy experts: sites of odd and different sizes."""
 EXPERTS, TASKS, STATES, WIDTH = 4, 6, 5, 8
@@ -31,7 +33,7 @@ def ask(good: bool, message: str, hint: str = "") -> None:
         raise PluginError(message, hint)
 
 
-def run_check(check: Callable[..., None], *subject: Any) -> str:
+def run_check(check: ConformanceCheck, *subject: Any) -> str:
     """What is wrong, in a sentence; "" for a plugin that passes. Whatever a plugin raises is an answer too."""
     try:
         check(*subject)
@@ -42,7 +44,7 @@ def run_check(check: Callable[..., None], *subject: Any) -> str:
     return ""
 
 
-def run_all(checks: Sequence[Callable[..., None]], *subject: Any) -> None:
+def run_all(checks: Sequence[ConformanceCheck], *subject: Any) -> None:
     """Raises PluginError with everything that is wrong."""
     wrong = {check.__name__: message for check in checks if (message := run_check(check, *subject))}
     ask(not wrong, "; ".join(f"{name}: {message}" for name, message in wrong.items()))

@@ -15,7 +15,7 @@ from sglora_cli.plugin import host
 from sglora_cli.plugin.values import Photo, Task
 from sglora_cli.testing import (
     KITS,
-    Trial,
+    GeneratorTrial,
     check_backbone,
     check_captioner,
     check_dataset,
@@ -53,7 +53,7 @@ def test_the_example_of_a_captioner_passes():
 
 
 def test_every_kind_has_a_kit():
-    assert tuple(KITS) == host.KINDS
+    assert tuple(KITS) == host.PLUGIN_KINDS
 
 
 class Simple:
@@ -144,7 +144,7 @@ class Needy(Simple):
     ],
 )
 def test_a_broken_generator_is_found(broken, check, message):
-    found = {c.__name__: run_check(c, Trial(broken())) for c in KITS["generator"]}
+    found = {c.__name__: run_check(c, GeneratorTrial(broken())) for c in KITS["generator"]}
     assert found[check] == message
     check_generator(Simple())
 

@@ -1,0 +1,36 @@
+"""All conformance checks by kind of plugin, and what they are called with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sglora_cli.config import RuntimeConfig
+from sglora_cli.errors import UsageError
+from sglora_cli.plugin.testing.backbone import BACKBONE_CHECKS
+from sglora_cli.plugin.testing.captioner import CAPTIONER_CHECKS
+from sglora_cli.plugin.testing.dataset import DATASET_CHECKS
+from sglora_cli.plugin.testing.generator import GENERATOR_CHECKS, GeneratorTrial
+from sglora_cli.plugin.testing.reporter import REPORTER_CHECKS
+from sglora_cli.plugin.testing.toys import ConformanceCheck
+
+KITS: Mapping[str, tuple[ConformanceCheck, ...]] = {
+    "backbone": BACKBONE_CHECKS,
+    "dataset": DATASET_CHECKS,
+    "captioner": CAPTIONER_CHECKS,
+    "generator": GENERATOR_CHECKS,
+    "reporter": REPORTER_CHECKS,
+}
+"""Kind of plugin to its checks; `subject` makes what they take."""
+
+
+def subject(kind: str, value: Any, runtime: RuntimeConfig, root: Path | None) -> tuple[Any, ...]:
+    """The arguments of a kit's checks for a plugin's value. Raises UsageError for a data set without its folder."""
+    if kind in ("backbone", "captioner"):
+        return (value.load(runtime),)
+    if kind == "dataset":
+        if root is None:
+            raise UsageError(f"data set {value.name!r} is checked on its folder", "pass --path DIR")
+        return (value, root)
+    return (GeneratorTrial(value),) if kind == "generator" else (value,)

@@ -1,7 +1,7 @@
 """Ways to print a benchmark: for people, and for programs.
 
 tables.py  rows -> tables of cells     paper.py, paper.json  the paper's numbers beside them
-texts.py   tables -> text              here                  for programs
+text.py    tables -> text              here                  for programs
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from sglora_cli.api import Report, Row, averages, build_ranges, hookimpl, spreads
 
 from .tables import cell_name
-from .texts import latex, markdown, plain, terminal
+from .text import latex, markdown, plain, terminal
 
 SGLORA_API = "1.0"
 

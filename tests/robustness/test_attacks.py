@@ -20,7 +20,7 @@ from sglora_cli.pack.writer import pack_card, write_manifest
 from sglora_cli.plugin.values import Report, Row
 from sglora_cli.system.paths import built_folder
 from sglora_reports import as_csv
-from sglora_reports.texts import markdown
+from sglora_reports.text import markdown
 
 NAMES = (
     "<script>alert(1)</script>",

@@ -11,7 +11,7 @@ import pytest
 from sglora_cli.plugin.values import Report, Row
 from sglora_reports import as_csv, as_json
 from sglora_reports.tables import sections
-from sglora_reports.texts import latex, markdown, plain, terminal
+from sglora_reports.text import latex, markdown, plain, terminal
 
 VALUES = {"chance": 99.0, "oracle": 98.0, "zero-shot": 20.0, "top-k": 31.04, "x": 31.0, "y": 25.0}
 LABELS = {"chance": "Chance", "zero-shot": "Zero-shot", "oracle": "Oracle", "top-k": "Top-K", "x": "X", "y": "Y"}

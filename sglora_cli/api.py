@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sglora_cli.bench.bootstrap import is_clear
 from sglora_cli.bench.rows import averages, build_ranges, recovery, spreads
+from sglora_cli.bench.tables import BEST, SECOND, ResultTable, cell_name, result_legend, result_tables
 from sglora_cli.config import (
     GenerateConfig,
     LoraConfig,
@@ -215,6 +216,12 @@ __all__ = [
     "Reporter",
     "Report",
     "Row",
+    "ResultTable",
+    "result_tables",
+    "result_legend",
+    "cell_name",
+    "BEST",
+    "SECOND",
     "averages",
     "spreads",
     "build_ranges",

@@ -1,7 +1,8 @@
 """Ways to print a benchmark: for people, and for programs.
 
-tables.py  rows -> tables of cells     paper.py, paper.json  the paper's numbers beside them
-text.py    tables -> text              here                  for programs
+text.py               for people: tables as text, from the host's result tables
+paper.py, paper.json  the paper's numbers beside them
+here                  for programs
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 
-from sglora_cli.api import Report, Row, averages, build_ranges, hookimpl, spreads
+from sglora_cli.api import Report, Row, averages, build_ranges, cell_name, hookimpl, spreads
 
-from .tables import cell_name
 from .text import latex, markdown, plain, terminal
 
 SGLORA_API = "1.0"
@@ -51,15 +51,18 @@ def as_json(report: Report) -> str:
 
 
 def _draws(report: Report) -> dict[str, object]:
-    found = spreads(report.rows).items()
-    return {"draws": {f"{m} {cell_name(cell)}": asdict(spread) for m, cells in found for cell, spread in cells.items()}}
+    draws = {
+        f"{method} {cell_name(cell)}": asdict(spread)
+        for method, cells in spreads(report.rows).items()
+        for cell, spread in cells.items()
+    }
+    return {"draws": draws}
 
 
 def _ranges(report: Report) -> dict[str, object]:
-    found = build_ranges(report.rows).items()
     ranges = {
         f"{method} {cell_name(cell)}": {"lowest": lowest, "highest": highest}
-        for method, cells in found
+        for method, cells in build_ranges(report.rows).items()
         for cell, (lowest, highest) in cells.items()
     }
     return {"builds": list(report.builds), "ranges": ranges}

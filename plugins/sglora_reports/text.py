@@ -5,26 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from shutil import get_terminal_size
 
-from sglora_cli.api import Report
+from sglora_cli.api import BEST, SECOND, Report, ResultTable, result_legend, result_tables
 
-from .paper import remarks
-from .tables import BEST, SECOND, Section, legend, sections
+from .paper import published, remarks
 
 _WIDE = _TALL = 1000  # both are said, or rich takes 80 columns on a dumb terminal
+
+
+def sections(report: Report) -> list[ResultTable]:
+    """All tables of a report, with the paper's numbers where they may stand there."""
+    return result_tables(
+        report, {dataset: published(report, dataset) for dataset in {row.dataset for row in report.rows}}
+    )
 
 
 def plain(report: Report) -> str:
     """Columns of text."""
     lines = [*report.notes, *remarks(report)]
     for section in sections(report):
-        body = [section.header, *(line.cells for line in section.lines)]
+        body = [section.header, *(line.cells for line in section.references_first)]
         widths = [max(len(row[i]) for row in body) for i in range(len(section.header))]
         lines += ["", section.title]
         for row in body:
             cells = [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
             lines.append("  ".join(cells).rstrip())
         lines += section.findings
-    return "\n".join([*lines, "", legend(report)]) + "\n"
+    return "\n".join([*lines, "", result_legend(report)]) + "\n"
 
 
 def terminal(report: Report) -> str:
@@ -44,8 +50,8 @@ def terminal(report: Report) -> str:
             table = Table(title=section.title, title_justify="left", title_style="bold", box=None, pad_edge=False)
             for column, name in enumerate(section.header):
                 table.add_column(name, justify="right" if column else "left", overflow="fold", header_style="bold cyan")
-            for line in section.lines:
-                style = "" if line in section.methods else "dim"
+            for line in section.references_first:
+                style = "dim" if line.is_reference else ""
                 cells = zip(line.cells, line.marks, strict=True)
                 table.add_row(*(Text.assemble((cell, styles.get(mark, ""))) for cell, mark in cells), style=style)
             console.print()
@@ -57,16 +63,16 @@ def terminal(report: Report) -> str:
             for finding in section.findings:
                 console.print(finding, highlight=False, markup=False)
         console.print()
-        console.print(legend(report), style="dim", highlight=False, markup=False)
+        console.print(result_legend(report), style="dim", highlight=False, markup=False)
     return capture.get()
 
 
-def marked(section: Section, best: str, second: str, escape: Callable[[str], str]) -> list[list[str]]:
+def marked(section: ResultTable, best: str, second: str, escape: Callable[[str], str]) -> list[list[str]]:
     """Cells of all lines, escaped, the best and second as the formats say."""
     forms = {BEST: best, SECOND: second}
     return [
         [forms.get(mark, "{}").format(escape(cell)) for cell, mark in zip(line.cells, line.marks, strict=True)]
-        for line in section.lines
+        for line in section.references_first
     ]
 
 
@@ -78,7 +84,7 @@ def markdown(report: Report) -> str:
         lines += ["", f"**{_markdown_cell(section.title)}**", "", header, "|---" * len(section.header) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in marked(section, "**{}**", "<u>{}</u>", _markdown_cell)]
         lines += ["", *_separated(list(map(_markdown_cell, section.findings)))] if section.findings else []
-    return "\n".join([*lines, "", _markdown_cell(legend(report))]) + "\n"
+    return "\n".join([*lines, "", _markdown_cell(result_legend(report))]) + "\n"
 
 
 def _markdown_cell(text: str) -> str:
@@ -100,7 +106,7 @@ def _latex_cell(text: str) -> str:
 
 def latex(report: Report) -> str:
     """A table environment each, for the package booktabs; the references above a rule."""
-    lines = [f"% {line}" for line in [*report.notes, *remarks(report), legend(report)]]
+    lines = [f"% {line}" for line in [*report.notes, *remarks(report), result_legend(report)]]
     for section in sections(report):
         rows = [" & ".join(row) + r" \\" for row in marked(section, r"\textbf{{{}}}", r"\underline{{{}}}", _latex_cell)]
         apart = len(section.references)

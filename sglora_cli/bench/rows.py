@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import pstdev
 
-from sglora_cli.plugin.values import Row
+from sglora_cli.plugin.values import ORACLE, ZERO, Row
 
 Cell = tuple[str, int]
 """(direction, k)"""
@@ -87,7 +87,7 @@ def _spread(by_task: Sequence[Sequence[float]]) -> Spread:
 
 def recovery(average: Mapping[str, Mapping[Cell, float]], method: str, cell: Cell) -> float | None:
     """(method - zero-shot) / (Oracle - zero-shot); None where the Oracle gains less than a point: a share of noise."""
-    if not {"zero-shot", "oracle", method} <= set(average):
+    if not {ZERO, ORACLE, method} <= set(average):
         return None
-    zero, oracle = average["zero-shot"][cell], average["oracle"][cell]
+    zero, oracle = average[ZERO][cell], average[ORACLE][cell]
     return (average[method][cell] - zero) / (oracle - zero) if oracle - zero >= 1 else None

@@ -1,20 +1,60 @@
-"""Rows -> tables: means over tasks, differences with their intervals, and which cells are best. No torch.
+"""Rows -> tables: means over tasks, differences with their intervals, and the best of each column. No torch.
 
-Every reporter and page takes its tables from here.
+Every reporter and page takes its tables from here. A cell is (direction, k).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from sglora_cli.bench.bootstrap import Interval, is_clear
-from sglora_cli.bench.rows import averages, build_ranges
-from sglora_cli.plugin.values import Report, Row
+from sglora_cli.bench.rows import Cell, averages, build_ranges, recovery, spreads
+from sglora_cli.bench.rows_file import DIRECTIONS
+from sglora_cli.plugin.values import CHANCE, ORACLE, Report, Row
+
+GAIN_K = 1  # the paper compares R@1
+REFERENCES = (CHANCE, ORACLE)
+"""Stand apart: no method of the unseen task's sentence alone."""
+BEST, SECOND, CLEAR = "best", "second", "clear"
+"""Marks of a number: of its column, and of a difference whose interval is clear of zero."""
 
 Table = list[list[str]]
 """Rows of cells, the header first."""
-GAIN_K = 1  # the paper compares R@1
-UNTRAINED, CEILING, FLOOR = "zero-shot", "oracle", "chance"
+Published = Mapping[tuple[str, Cell], float]
+"""(method, cell) to a number that was published, in percent."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method: its label and its numbers as they are printed, and the mark of each, "" for none."""
+
+    method: str
+    cells: Sequence[str]
+    marks: Sequence[str]
+
+    @property
+    def is_reference(self) -> bool:
+        return self.method in REFERENCES
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """Methods under a title, in the order of the report's labels."""
+
+    title: str
+    header: Sequence[str]
+    lines: Sequence[Line]
+    findings: Sequence[str] = ()
+    """What the numbers say, in sentences."""
+
+    @property
+    def references(self) -> list[Line]:
+        return [line for line in self.lines if line.is_reference]
+
+    @property
+    def references_first(self) -> list[Line]:
+        return [*self.references, *(line for line in self.lines if not line.is_reference)]
 
 
 def measure(direction: str, k: int = GAIN_K) -> str:
@@ -22,81 +62,191 @@ def measure(direction: str, k: int = GAIN_K) -> str:
     return "Accuracy (%)" if direction == "ACC" else f"{direction} R@{k} (%)"
 
 
+def cell_name(cell: Cell) -> str:
+    """`I2T R@1`, or `accuracy`."""
+    return "accuracy" if cell[0] == "ACC" else f"{cell[0]} R@{cell[1]}"
+
+
 def only(report: Report, direction: str, k: int) -> list[Row]:
     """The rows of one direction and k."""
     return [row for row in report.rows if (row.direction, row.k) == (direction, k)]
 
 
-def directions(report: Report) -> list[str]:
-    """The directions that were measured, in the order of the rows."""
-    return list(dict.fromkeys(row.direction for row in report.rows))
-
-
-def _cells(report: Report, dataset: str = "") -> list[tuple[str, int]]:
+def cells_of(report: Report, dataset: str = "") -> list[Cell]:
     """Every direction and k that was measured on a data set, or on any."""
-    measured = {(row.direction, row.k) for row in report.rows if dataset in ("", row.dataset)}
-    return [(d, k) for d in directions(report) for k in sorted(k for direction, k in measured if direction == d)]
+    cells = {(row.direction, row.k) for row in report.rows if dataset in ("", row.dataset)}
+    return sorted(cells, key=lambda cell: (DIRECTIONS.index(cell[0]), cell[1]))
 
 
-def results(report: Report, dataset: str = "") -> Table:
-    """Means over the tasks of a data set, or of all: a row a method, a column a direction and k; header first."""
-    cells = _cells(report, dataset)
-    means = {cell: averages(only(report, *cell), dataset) for cell in cells}
-    body = [["method", *(measure(*cell).removesuffix(" (%)") for cell in cells)]]
+def directions(report: Report) -> list[str]:
+    """The directions that were measured."""
+    return list(dict.fromkeys(direction for direction, _ in cells_of(report)))
+
+
+def datasets_of(report: Report) -> list[str]:
+    """The data sets of the rows, in their order."""
+    return list(dict.fromkeys(row.dataset for row in report.rows))
+
+
+def means(
+    report: Report, cells: Sequence[Cell], dataset: str = "", digits: int = 2, published: Published | None = None
+) -> list[Line]:
+    """Means over the tasks of a data set, or of all: a line a method, the best and the second of each cell marked.
+
+    `published`: numbers that stand beside the measured ones, with the difference to them.
+    """
+    average = averages(report.rows, dataset)
+    columns = [{method: own[cell] for method, own in average.items() if cell in own} for cell in cells]
+    marks = [_marks(column, digits) for column in columns]
+    lines = []
     for method, label in report.labels.items():
-        values = [means[cell].get(method, {}).get(cell) for cell in cells]
-        if any(value is not None for value in values):
-            body.append([label, *("" if value is None else f"{value:.2f}" for value in values)])
-    return body
+        if method in average:
+            others = [(published or {}).get((method, cell)) for cell in cells]
+            values = [column.get(method) for column in columns]
+            numbers = [_number(value, other, digits) for value, other in zip(values, others, strict=True)]
+            lines.append(Line(method, [label, *numbers], ["", *(by_method.get(method, "") for by_method in marks)]))
+    return lines
 
 
-def ranges(report: Report, dataset: str = "") -> Table:
-    """The lowest and the highest build of every mean in `results`; header first."""
-    cells = _cells(report, dataset)
-    lowest_highest = {cell: build_ranges(only(report, *cell), dataset) for cell in cells}
-    body = [["method", *(measure(*cell).removesuffix(" (%)") for cell in cells)]]
+def _number(value: float | None, published: float | None, digits: int) -> str:
+    if value is None:
+        return ""
+    own = f"{value:.{digits}f}"
+    return own if published is None else f"{own} ({published:.2f}, {value - published:+.{digits}f})"
+
+
+def _marks(column: Mapping[str, float], digits: int) -> dict[str, str]:
+    """Method to mark, by what is printed: equal numbers share a mark, and where all are equal none is the best."""
+    printed = {method: round(value, digits) for method, value in column.items() if method not in REFERENCES}
+    ranked = sorted(set(printed.values()), reverse=True)
+    tags = dict(zip(ranked, (BEST, SECOND), strict=False)) if len(ranked) > 1 else {}
+    return {method: tags[value] for method, value in printed.items() if value in tags}
+
+
+def ranges(report: Report, cells: Sequence[Cell]) -> list[Line]:
+    """The lowest and the highest build of every mean in `means`."""
+    by_method, lines = build_ranges(report.rows), []
     for method, label in report.labels.items():
-        ends = [lowest_highest[cell].get(method, {}).get(cell) for cell in cells]
-        if any(ends):
-            body.append([label, *(f"{end[0]:.2f} to {end[1]:.2f}" if end else "" for end in ends)])
-    return body
+        if method in by_method:
+            ends = [by_method[method].get(cell) for cell in cells]
+            texts = [f"{end[0]:.2f} to {end[1]:.2f}" if end else "" for end in ends]
+            lines.append(Line(method, [label, *texts], [""] * (1 + len(cells))))
+    return lines
 
 
-def comparison(report: Report) -> Table:
-    """Mean differences to `against` with their intervals; header first."""
-    cells = [cell for cell in _cells(report) if any(key[1:] == cell for key in report.differences)]
-    body = [["method", *(measure(*cell).removesuffix(" (%)") for cell in cells)]]
+def differences(report: Report, cells: Sequence[Cell]) -> list[Line]:
+    """Mean differences to `against` with their intervals, those clear of zero marked."""
+    lines = []
     for method, label in report.labels.items():
         gaps = [report.differences.get((method, *cell)) for cell in cells]
         if method != report.against and any(gaps):
-            body.append([label, *(_gap(gap) if gap else "" for gap in gaps)])
-    return body
-
-
-def reference_labels(report: Report) -> set[str]:
-    """Labels of what does not compete."""
-    return {report.labels[name] for name in (CEILING, FLOOR) if name in report.labels}
-
-
-Marks = Mapping[tuple[int, int], str]
-"""(row, column) of a table to the tag that marks the cell."""
-
-
-def best_marks(body: Table, aside: Collection[str]) -> dict[tuple[int, int], str]:
-    """The best number of each column bold, the second underlined, as they are printed; `aside` does not compete."""
-    marks: dict[tuple[int, int], str] = {}
-    for column in range(1, len(body[0])):
-        cells = {n: row[column] for n, row in enumerate(body) if n and row[column] and row[0] not in aside}
-        for tag, value in zip("bu", sorted(set(cells.values()), key=float, reverse=True), strict=False):
-            marks |= {(n, column): tag for n, cell in cells.items() if cell == value}
-    return marks
-
-
-def clear_marks(report: Report, body: Table) -> dict[tuple[int, int], str]:
-    """The differences whose interval is clear of zero, bold, in a table of `comparison`."""
-    clear = {_gap(gap) for gap in report.differences.values() if is_clear(gap)}
-    return {(n, i): "b" for n, row in enumerate(body) for i, cell in enumerate(row) if cell in clear}
+            marks = [CLEAR if gap and is_clear(gap) else "" for gap in gaps]
+            lines.append(Line(method, [label, *(_gap(gap) if gap else "" for gap in gaps)], ["", *marks]))
+    return lines
 
 
 def _gap(gap: Interval) -> str:
     return f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]"
+
+
+def result_tables(report: Report, published: Mapping[str, Published] | None = None) -> list[ResultTable]:
+    """What reporters print: retrieval and classification apart, all tasks together, then each data set.
+
+    `published`: data set to numbers that stand beside the measured ones.
+    """
+    tables = []
+    kinds = [[row for row in report.rows if (row.direction == "ACC") == accuracy] for accuracy in (False, True)]
+    for rows, kind in zip(kinds, ("retrieval", "classification"), strict=True):
+        part = replace(report, rows=rows)
+        datasets = datasets_of(part)
+        if len(datasets) > 1:
+            tables.append(_section(part, kind if all(kinds) else "all", "", None, whole=True))
+        single = len(datasets) == 1
+        tables += [_section(part, name, name, (published or {}).get(name), whole=single) for name in datasets]
+    return tables
+
+
+def _section(report: Report, name: str, dataset: str, published: Published | None, whole: bool) -> ResultTable:
+    """A table of one kind. One of the `whole` kind has differences and recovery at R@1, and says what it finds."""
+    cells = cells_of(report)
+    header = ["method", *map(cell_name, cells)]
+    lines = means(report, cells, dataset, 1, published)
+    title = f"{name}: {report.tasks(dataset)}"
+    if not whole:
+        return ResultTable(title, header, lines)
+    first = [cell for cell in cells if cell[1] == GAIN_K]
+    header += [f"{cell_name(cell)} - {report.against}" for cell in first] + ["recovery"]
+    compared = {line.method: line.cells[1:] for line in differences(report, first)}
+    average = averages(report.rows, dataset)
+    lines = [_with_comparison(line, compared.get(line.method, [""] * len(first)), average, first) for line in lines]
+    spread = (build_sentences if report.builds else draw_sentences)(report, dataset, first)
+    return ResultTable(title, header, lines, [*difference_sentences(report, first), *spread])
+
+
+def _with_comparison(
+    line: Line, gaps: Sequence[str], average: Mapping[str, Mapping[Cell, float]], first: Sequence[Cell]
+) -> Line:
+    shares = [recovery(average, line.method, cell) for cell in first if cell in average[line.method]]
+    known = [f"{share:.2f}" for share in shares if share is not None]
+    more = [*gaps, " / ".join(known) if known and len(known) == len(shares) else ""]
+    return replace(line, cells=[*line.cells, *more], marks=[*line.marks, *[""] * len(more)])
+
+
+def difference_sentences(report: Report, cells: Sequence[Cell]) -> list[str]:
+    """Who is better or worse than `against`: said only where the interval is clear of zero."""
+    sentences, rival = [], report.labels.get(report.against, report.against)
+    for cell in cells:
+        gaps = {m: gap for m in report.labels if m != report.against and (gap := report.differences.get((m, *cell)))}
+        clear = {m: gap for m, gap in gaps.items() if is_clear(gap)}
+        parts = [
+            f"{word} than {rival}: " + ", ".join(f"{report.labels[m]} ({gap[0]:+.1f})" for m, gap in some.items())
+            for word, sign in (("better", 1), ("worse", -1))
+            if (some := {m: gap for m, gap in clear.items() if gap[0] * sign > 0})
+        ]
+        if rest := [report.labels[m] for m in gaps if m not in clear]:
+            parts.append(f"cannot be told from {rival}: {', '.join(rest)}")
+        if parts:
+            sentences.append(f"{cell_name(cell)}: {'; '.join(parts)}.")
+    return sentences
+
+
+def draw_sentences(report: Report, dataset: str, cells: Sequence[Cell]) -> list[str]:
+    """How much it matters which of a method's draws a user gets."""
+    sentences = []
+    for method, by_cell in spreads(report.rows, dataset).items():
+        parts = [
+            f"{cell_name(cell)} {by_cell[cell].worst:.1f} to {by_cell[cell].best:.1f} "
+            f"(deviation {by_cell[cell].deviation:.2f})"
+            for cell in cells
+            if cell in by_cell
+        ]
+        count = max(spread.draws for spread in by_cell.values())
+        label = report.labels.get(method, method)
+        sentences.append(f"{label}, from each task's worst to its best of {count} draws: {', '.join(parts)}.")
+    return sentences
+
+
+def build_sentences(report: Report, dataset: str, cells: Sequence[Cell]) -> list[str]:
+    """How far apart builds are in what a method finds."""
+    sentences = []
+    for method, by_cell in build_ranges(report.rows, dataset).items():
+        parts = [
+            f"{cell_name(cell)} {by_cell[cell][0]:.1f} to {by_cell[cell][1]:.1f}" for cell in cells if cell in by_cell
+        ]
+        label = report.labels.get(method, method)
+        sentences.append(f"{label}, lowest to highest of {len(report.builds)} builds: {', '.join(parts)}.")
+    return sentences
+
+
+def result_legend(report: Report) -> str:
+    """What the columns of `result_tables` mean."""
+    kinds = {row.direction == "ACC" for row in report.rows}
+    measures = ["R@k: recall in percent."] * (False in kinds)
+    measures += ["accuracy: in percent, of the first guess."] * (True in kinds)
+    at = "; ".join(["at R@1, I2T / T2I"] * (False in kinds) + ["of accuracy"] * (True in kinds))
+    drawn = "tasks, queries, builds and draws" if report.builds else "tasks, queries, seeds and samples"
+    return (
+        f"{' '.join(measures)} '- {report.against}': mean difference with its 95 % interval, paired bootstrap over "
+        f"{drawn}. recovery: (method - zero-shot) / (Oracle - zero-shot) {at}. "
+        "Chance and the Oracle, which saw the task's own photos, stand apart."
+    )

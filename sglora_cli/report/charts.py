@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sglora_cli.bench.rows import averages, table
-from sglora_cli.bench.tables import CEILING, FLOOR, GAIN_K, UNTRAINED, Table, measure, only
-from sglora_cli.plugin.values import Report
+from sglora_cli.bench.tables import GAIN_K, REFERENCES, Table, measure, only
+from sglora_cli.plugin.values import CHANCE, ZERO, Report
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def bars(report: Report, direction: str) -> Figure:
     """
     cell = (direction, GAIN_K)
     value = {method: cells[cell] for method, cells in averages(only(report, *cell)).items()}
-    order = sorted((m for m in report.labels if m in value), key=lambda m: (m == FLOOR, -value[m]))
+    order = sorted((m for m in report.labels if m in value), key=lambda m: (m == CHANCE, -value[m]))
     base = value.get(report.against)
     low: list[float | None] = []
     high: list[float | None] = []
@@ -140,9 +140,9 @@ def bars(report: Report, direction: str) -> Figure:
         low,
         high,
         None if base is None else (label, base),
-        [m in (CEILING, FLOOR) for m in order],
+        [m in REFERENCES for m in order],
     )
-    highest = next((report.labels[m] for m in order if m not in (CEILING, FLOOR)), "none")
+    highest = next((report.labels[m] for m in order if m not in REFERENCES), "none")
     alt = f"Bar chart of {axis}; {highest} has the highest mean."
     caption = _bars_caption(report, direction, label if base is not None else "")
     return Figure(f"bars-{direction.lower()}", axis, chart, caption, alt)
@@ -165,7 +165,7 @@ def gains(report: Report, method: str) -> dict[tuple[str, str], float]:
     found = table(report.rows)
     result = {}
     for task, cells in found.get(method, {}).items():
-        zero = found.get(UNTRAINED, {}).get(task, {})
+        zero = found.get(ZERO, {}).get(task, {})
         gaps = [cells[cell] - zero[cell] for cell in cells if cell[1] == GAIN_K and cell in zero]
         if gaps:
             result[task] = sum(gaps) / len(gaps)

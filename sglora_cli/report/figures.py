@@ -16,7 +16,7 @@ from sglora_cli.bench.ablations import SWEPT, by_k, varied
 from sglora_cli.bench.measure import Measurer
 from sglora_cli.bench.ranking import correlation
 from sglora_cli.bench.rows import averages
-from sglora_cli.bench.tables import CEILING, GAIN_K, UNTRAINED, directions, measure
+from sglora_cli.bench.tables import GAIN_K, directions, measure
 from sglora_cli.bench.tasks import of_other
 from sglora_cli.config import BenchConfig
 from sglora_cli.errors import Mismatch
@@ -24,7 +24,7 @@ from sglora_cli.lora.prior import Prior
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack, UnseenTask, file_name
 from sglora_cli.plugin.contracts import Generator
-from sglora_cli.plugin.values import Report
+from sglora_cli.plugin.values import ORACLE, ZERO, Report
 from sglora_cli.report.charts import Figure, Lines, Map, Scatter, Stacks, featured, gains
 from sglora_cli.report.plot import needs
 from sglora_cli.system.progress import progress
@@ -187,7 +187,7 @@ def _levels(shown: Exhibits, direction: str) -> dict[str, float]:
     tasks = {(task.dataset, task.name) for task in shown.carried}
     rows = [r for r in shown.report.rows if (r.dataset, r.task) in tasks and (r.direction, r.k) == (direction, GAIN_K)]
     means = averages(rows)
-    names = [name for name in (CEILING, UNTRAINED) if name in means]
+    names = [name for name in (ORACLE, ZERO) if name in means]
     return {shown.report.labels[name]: means[name][direction, GAIN_K] for name in names}
 
 

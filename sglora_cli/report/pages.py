@@ -8,25 +8,17 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from sglora_cli.bench import tables
 from sglora_cli.bench.ranking import Change, Comparison, Ranking
-from sglora_cli.bench.tables import (
-    Marks,
-    Table,
-    best_marks,
-    clear_marks,
-    comparison,
-    directions,
-    ranges,
-    reference_labels,
-    results,
-)
+from sglora_cli.bench.rows import Cell
+from sglora_cli.bench.tables import Line, ResultTable
 from sglora_cli.data.check import DataCheck
 from sglora_cli.data.check_rules import CaptionCount, IssueKind
 from sglora_cli.files.images import read_image
@@ -224,39 +216,21 @@ def _spread(check: DataCheck, task: Task, count: int) -> Iterator[Photo]:
         yield photos[n * len(photos) // min(count, len(photos))]
 
 
-@dataclass(frozen=True)
-class MarkedLine:
-    """A method's cells, each with the tag that marks it; `aside` does not compete."""
-
-    cells: Sequence[str]
-    marks: Sequence[str]
-    aside: bool
-
-
-@dataclass(frozen=True)
-class MarkedTable:
-    """A table of results under its title."""
-
-    title: str
-    header: Sequence[str]
-    lines: Sequence[MarkedLine]
-
-
 def report_page(content: Content) -> bytes:
     """The page of `sglora report`: tables, figures with their numbers, retrieval examples, and what is missing.
 
     Raises Unavailable without matplotlib, BadFile if a photo has gone.
     """
     measured = content.measured
-    directed = directions(measured.report)
+    directed = tables.directions(measured.report)
     photos = {str(path): path for strip in content.strips for path in (*strip.before, *strip.after)}
     return _page(
         "report.html",
         content=content,
         facts=_facts(measured),
         remarks=[text.removesuffix(".") for text in (*measured.said, *measured.left_out)],
-        sections=_results(measured.report),
-        comparison=_comparison(measured.report),
+        results=_results(measured.report),
+        differences=_differences(measured.report),
         ranges=_ranges(measured.report),
         svg=_svg,
         pictures=Pictures(photos, pixels=150),
@@ -281,37 +255,35 @@ def _facts(measured: Measured) -> list[tuple[str, object]]:
     return [*facts, ("Measured by", command)] if command else facts
 
 
-def _results(report: Report) -> list[MarkedTable]:
+def _results(report: Report) -> list[ResultTable]:
     """All tasks, then each data set."""
-    aside, sections = reference_labels(report), []
-    datasets = list(dict.fromkeys(row.dataset for row in report.rows))
-    for dataset in ["", *datasets] if len(datasets) > 1 else [""]:
-        title = f"{dataset or 'All'}: {report.tasks(dataset)}"
-        body = results(report, dataset)
-        sections.append(_marked(title, body, aside, best_marks(body, aside)))
-    return sections
+    datasets = tables.datasets_of(report)
+    parts = {"": "All"} | ({name: name for name in datasets} if len(datasets) > 1 else {})
+    results = []
+    for dataset, name in parts.items():
+        cells = tables.cells_of(report, dataset)
+        lines = tables.means(report, cells, dataset)
+        results.append(_result_table(f"{name}: {report.tasks(dataset)}", cells, lines))
+    return results
 
 
-def _comparison(report: Report) -> MarkedTable | None:
+def _differences(report: Report) -> ResultTable | None:
     against = report.labels.get(report.against, report.against)
     if not against or not report.differences:
         return None
-    body = comparison(report)
-    title = f"Difference to {against}, in points"
-    return _marked(title, body, reference_labels(report), clear_marks(report, body))
+    cells = [cell for cell in tables.cells_of(report) if any(key[1:] == cell for key in report.differences)]
+    return _result_table(f"Difference to {against}, in points", cells, tables.differences(report, cells))
 
 
-def _ranges(report: Report) -> MarkedTable | None:
-    title = f"Lowest and highest of {len(report.builds)} builds"
-    return _marked(title, ranges(report), reference_labels(report), {}) if report.builds else None
+def _ranges(report: Report) -> ResultTable | None:
+    if not report.builds:
+        return None
+    cells = tables.cells_of(report)
+    return _result_table(f"Lowest and highest of {len(report.builds)} builds", cells, tables.ranges(report, cells))
 
 
-def _marked(title: str, body: Table, aside: Collection[str], marks: Marks) -> MarkedTable:
-    lines = [
-        MarkedLine(row, [marks.get((n, i), "") for i in range(len(row))], row[0] in aside)
-        for n, row in enumerate(body[1:], 1)
-    ]
-    return MarkedTable(title, body[0], lines)
+def _result_table(title: str, cells: Sequence[Cell], lines: Sequence[Line]) -> ResultTable:
+    return ResultTable(title, ["method", *(tables.measure(*cell).removesuffix(" (%)") for cell in cells)], lines)
 
 
 def _svg(chart: Chart) -> str:

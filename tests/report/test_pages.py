@@ -16,7 +16,7 @@ from obvious import obvious_scores
 from PIL import Image
 from speckles import rows_of, write_rows
 
-from sglora_cli.bench.ranking import Ranking, Trial
+from sglora_cli.bench.ranking import Comparison, Ranking
 from sglora_cli.report import pages
 
 EVIL = """a "cat" & <script>alert(1)</script> <img src=x onerror='alert(2)'>"""
@@ -46,7 +46,7 @@ def test_any_text_in_a_page_is_a_text(tmp_path, text):
 
     def page(name: str) -> Page:
         ranking = Ranking(name, (name,), torch.zeros(1), torch.zeros(1))
-        trial = Trial(name, {"description": "a cat"}, name, name, "sentences", (ranking,), {name: photo}, ())
+        trial = Comparison(name, {"description": "a cat"}, name, name, "sentences", (ranking,), {name: photo}, ())
         return Page(pages.try_page(trial, 1).decode())
 
     shown = text.encode(errors="replace").decode()

@@ -101,25 +101,25 @@ def pack_facts(pack: Pack, health: Sequence[str] = ()) -> list[str]:
         tasks = [task for task in pack.manifest["tasks"] if task["role"] == role]
         by_set = {t["dataset"]: [x["name"] for x in tasks if x["dataset"] == t["dataset"]] for t in tasks}
         lines += [f"{role:<10} {dataset}: {', '.join(names)}" for dataset, names in by_set.items()]
-    for name, told in pack.manifest["generators"].items():
-        facts = ", ".join(f"{k} {_short(v)}" for k, v in sorted(told.items()) if k != "held_out")
+    for name, measured in pack.manifest["generators"].items():
+        facts = ", ".join(f"{k} {_short(v)}" for k, v in sorted(measured.items()) if k != "held_out")
         lines.append(f"generator  {name}: {facts}")
-        lines += [f"held out   {name}: {line}" for line in left_out(told.get("held_out"))]
+        lines += [f"held out   {name}: {line}" for line in left_out(measured.get("held_out"))]
     lines += health
     lines += [f"changed    {edit}" for edit in pack.manifest.get("edits", [])]
     return lines
 
 
-def left_out(told: Any) -> list[str]:
+def left_out(fits: Any) -> list[str]:
     """How a generator did on training tasks that it was not fitted on, in lines; [] where nobody measured that."""
     try:
-        cells, scores, gains = list(told["gain"]), dict(told["scores"]), told["gain"].values()
+        cells, scores, gains = list(fits["gain"]), dict(fits["scores"]), fits["gain"].values()
         ordered = {name: scores.pop(name) for name in (ZERO, TOP)} | scores
         by_method = [f"{name} {' / '.join(f'{value:.1f}' for value in one.values())}" for name, one in ordered.items()]
         gain = " / ".join(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" for mean, low, high in gains)
         return [
-            f"{' / '.join(cells)} on {told['tasks']} training tasks, each left out of its fit: {', '.join(by_method)}",
-            f"{told['folds']} folds; its difference to {TOP}, with the 95 % interval: {gain}",
+            f"{' / '.join(cells)} on {fits['tasks']} training tasks, each left out of its fit: {', '.join(by_method)}",
+            f"{fits['folds']} folds; its difference to {TOP}, with the 95 % interval: {gain}",
         ]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # a manifest may say what it likes
         return []

@@ -72,20 +72,20 @@ def examined(host: Host) -> list[Finding]:
         ("pack", _packs),
         ("job", _job),
     )
-    found: list[Finding] = []
+    findings: list[Finding] = []
     with no_network(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for area, look in parts:
             try:
-                found += look(host)
+                findings += look(host)
             except Exception as error:  # a stranger's plugin, a file, a driver: whatever it is, the rest is looked at
-                found.append(_broken(area, area, error))
-    return found
+                findings.append(_broken(area, area, error))
+    return findings
 
 
-def works(found: Sequence[Finding]) -> bool:
+def works(findings: Sequence[Finding]) -> bool:
     """Whether an adapter can be made with the default pack."""
-    return found[-1].state == OK
+    return findings[-1].state == OK
 
 
 def _broken(area: str, name: str, error: Exception, mend: str = "") -> Finding:
@@ -96,15 +96,15 @@ def _broken(area: str, name: str, error: Exception, mend: str = "") -> Finding:
 
 def _program(host: Host) -> Iterator[Finding]:
     yield Finding("program", "python", OK, f"{platform.python_version()} at {sys.executable}")
-    found = versions.wanted()
-    core = [package for package in found if not package.extra]
+    packages = versions.wanted()
+    core = [package for package in packages if not package.extra]
     if wrong := [package.wrong for package in core if package.wrong]:
         yield Finding("program", "sglora", BROKEN, "; ".join(wrong), "pip install --upgrade sglora")
     else:
-        shown = ", ".join(f"{package.name} {package.version}" for package in core if package.name == "torch")
-        yield Finding("program", "sglora", OK, f"{__version__} and its {len(core)} packages, {shown}")
-    for extra in sorted({package.extra for package in found} - {"", *versions.DEVELOPMENT}):
-        lacks = [package.wrong for package in found if package.extra == extra and package.wrong]
+        torch = ", ".join(f"{package.name} {package.version}" for package in core if package.name == "torch")
+        yield Finding("program", "sglora", OK, f"{__version__} and its {len(core)} packages, {torch}")
+    for extra in sorted({package.extra for package in packages} - {"", *versions.DEVELOPMENT}):
+        lacks = [package.wrong for package in packages if package.extra == extra and package.wrong]
         what = _EXTRAS.get(extra, "")
         if lacks:
             mend = f'pip install "sglora[{extra}]"'
@@ -171,15 +171,15 @@ def _folders(host: Host) -> Iterator[Finding]:
 
 def _settings(host: Host) -> Iterator[Finding]:
     try:
-        found = settings.found()
+        in_force = settings.found()
     except SgloraError as error:
         yield _broken("setting", "file", error)
         return
-    for key, one in found.items():
+    for key, one in in_force.items():
         origin = settings.variable(key) if one.origin == "environment" else one.origin
         if one.origin != "default":
             yield Finding("setting", key, OK, f"{one.value or '(empty)'} (from {origin})", facts={"origin": one.origin})
-    if all(one.origin == "default" for one in found.values()):
+    if all(one.origin == "default" for one in in_force.values()):
         yield Finding("setting", "all", OK, "defaults")
     if (home := paths.home()) is not None:
         yield Finding("setting", "home", OK, f"{home} (from SGLORA_HOME)", facts={"origin": "environment"})

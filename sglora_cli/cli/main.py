@@ -110,8 +110,8 @@ class Group(click.Group):
         self._end(error.facts(), [*_lines(error), *([f"hint: {error.hint}"] if error.hint else [])])
 
     def _stopped(self, how: str, code: int) -> NoReturn:
-        told = f"{how}; {GO_ON}"
-        self._end(error_facts(how.capitalize(), told, "", code), [told])
+        text = f"{how}; {GO_ON}"
+        self._end(error_facts(how.capitalize(), text, "", code), [text])
 
     def _end(self, facts: dict[str, Any], lines: list[str]) -> NoReturn:
         for line in [json.dumps(facts)] if self.as_json else lines:

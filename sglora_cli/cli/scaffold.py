@@ -71,5 +71,5 @@ def content(value: str, module: str, kind: str) -> dict[str, str]:
         " CHECK": " --path FOLDER" if kind == "dataset" else "",
     }
     pattern = re.compile("|".join(words))
-    changed = {path: pattern.sub(lambda found: words[found[0]], text) for path, text in texts.items()}
+    changed = {path: pattern.sub(lambda word: words[word[0]], text) for path, text in texts.items()}
     return {**changed, f"{module}/py.typed": ""}

@@ -59,21 +59,21 @@ def wanted(requirements: Iterable[str] | None = None) -> list[Package]:
             requirements = metadata.requires(NAME) or []
         except metadata.PackageNotFoundError:
             requirements = []
-    found = []
+    packages = []
     for line in requirements:
         if match := re.match(r"([\w.-]+)\s*(?:>=\s*([\w.]+))?", line):
             extra = re.search(r"""extra\s*==\s*['"]([\w-]+)['"]""", line)
-            found.append(Package(match[1], match[2] or "0", version(match[1]), extra[1] if extra else ""))
-    return found
+            packages.append(Package(match[1], match[2] or "0", version(match[1]), extra[1] if extra else ""))
+    return packages
 
 
 def plugins() -> Mapping[str, list[str]]:
     """Distributions with their versions, and the plugins each brings."""
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
         owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-        found.setdefault(owner, []).append(entry.name)
-    return found
+        names.setdefault(owner, []).append(entry.name)
+    return names
 
 
 def about() -> list[str]:

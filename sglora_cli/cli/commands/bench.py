@@ -109,7 +109,7 @@ def command(
     out: Path | None,
     config: BenchConfig,
     runtime: RuntimeConfig,
-    **asked: Any,
+    **request: Any,
 ) -> None:
     """Measure methods on unseen tasks.
 
@@ -134,12 +134,12 @@ def command(
     usual = "terminal" if sys.stdout.isatty() and not out else "table"
     render = app.host.reporters["json" if as_json else reporter or usual]
     files = [Path(name.strip()) for name in adapters.split(",") if name.strip()]
-    plan = bench_plan(app.host, BenchRequest(adapters=files, **asked), config, runtime)
+    plan = bench_plan(app.host, BenchRequest(adapters=files, **request), config, runtime)
     measurer = Measurer(plan.model, runtime.precision, fresh)
     if dry_run:
         _print_estimate(run.estimate(plan, measurer), as_json)
         return
-    with log_of(rows, plan.header(" ".join(["sglora bench", *sys.argv[2:]]), asked["table"])) as log:
+    with log_of(rows, plan.header(" ".join(["sglora bench", *sys.argv[2:]]), request["table"])) as log:
         measured = run.run(plan, measurer, log)
     if not as_json:
         say(f"{measurer.count.encoded} images encoded, {measurer.count.saved} saved; rows in {log.path}")
@@ -151,14 +151,13 @@ def command(
         click.echo(text, nl=False)
 
 
-def _print_estimate(found: dict[str, Any], as_json: bool) -> None:
-
+def _print_estimate(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print_json(found)
+        print_json(facts)
         return
-    click.echo(f"pack      {found['pack']}")
-    click.echo(printable(f"tasks     {len(found['tasks'])}: {', '.join(found['tasks'])}"))
-    click.echo(f"methods   {len(found['methods'])}: {', '.join(found['methods'])}")
-    click.echo(f"adapters  {found['adapters']}")
-    click.echo(f"images    {found['images_to_encode']} to encode, {found['images_known']} known already")
-    click.echo(f"time      about {found['seconds']} s at {found['images_per_second']} images/s (measured just now)")
+    click.echo(f"pack      {facts['pack']}")
+    click.echo(printable(f"tasks     {len(facts['tasks'])}: {', '.join(facts['tasks'])}"))
+    click.echo(f"methods   {len(facts['methods'])}: {', '.join(facts['methods'])}")
+    click.echo(f"adapters  {facts['adapters']}")
+    click.echo(f"images    {facts['images_to_encode']} to encode, {facts['images_known']} known already")
+    click.echo(f"time      about {facts['seconds']} s at {facts['images_per_second']} images/s (measured just now)")

@@ -35,9 +35,9 @@ def info(as_json: bool) -> None:
     """
     rows: list[dict[str, Any]] = []
     for kind in cache.CACHE_KINDS.values():
-        found = cache.items(kind.name)
-        total = sum(item.bytes for item in found)
-        rows.append({"kind": kind.name, "items": len(found), "bytes": total, "derived": kind.derived})
+        items = cache.items(kind.name)
+        total = sum(item.bytes for item in items)
+        rows.append({"kind": kind.name, "items": len(items), "bytes": total, "derived": kind.derived})
     folder, total = str(paths.cache_folder()), sum(row["bytes"] for row in rows)
     if as_json:
         print_json({"folder": folder, "bytes": total, "kinds": rows})
@@ -69,26 +69,26 @@ def clean(kinds: tuple[str, ...], older_than: str, dry_run: bool, yes: bool, as_
     sglora cache clean features measured --older-than 30d
     sglora cache clean adapters --yes
     """
-    found = cache.chosen(kinds, cache.age(older_than))
-    total = sum(item.bytes for item in found)
-    if not dry_run and found:
+    items = cache.chosen(kinds, cache.age(older_than))
+    total = sum(item.bytes for item in items)
+    if not dry_run and items:
         confirm(
-            f"{counted(len(found), 'item')}, {size(total)}, from {paths.cache_folder()}",
+            f"{counted(len(items), 'item')}, {size(total)}, from {paths.cache_folder()}",
             yes,
             "pass --yes, or --dry-run to see what it is",
         )
-    done = cache.Cleaned(found, []) if dry_run else cache.clean(found)
+    cleaned = cache.Cleaned(items, []) if dry_run else cache.clean(items)
     if as_json:
-        removed = [{"kind": i.kind, "path": str(i.path), "bytes": i.bytes} for i in done.removed]
-        kept = [{"path": str(item.path), "reason": reason} for item, reason in done.kept]
-        print_json({"dry_run": dry_run, "bytes": done.bytes, "removed": removed, "kept": kept})
+        removed = [{"kind": i.kind, "path": str(i.path), "bytes": i.bytes} for i in cleaned.removed]
+        kept = [{"path": str(item.path), "reason": reason} for item, reason in cleaned.kept]
+        print_json({"dry_run": dry_run, "bytes": cleaned.bytes, "removed": removed, "kept": kept})
         return
     if dry_run:
         print_rows(
             ("kind", "size", "age", "path"),
-            [[i.kind, size(i.bytes), duration(i.age_seconds), str(i.path)] for i in found],
+            [[i.kind, size(i.bytes), duration(i.age_seconds), str(i.path)] for i in items],
         )
-    for item, reason in done.kept:
+    for item, reason in cleaned.kept:
         say(f"warning: {item.path} stays: {reason}")
     what = "would be removed" if dry_run else "removed"
-    click.echo(f"{counted(len(done.removed), 'item')}, {size(done.bytes)} {what}")
+    click.echo(f"{counted(len(cleaned.removed), 'item')}, {size(cleaned.bytes)} {what}")

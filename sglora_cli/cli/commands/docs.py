@@ -92,7 +92,7 @@ def command(page: str, as_json: bool) -> None:
     sglora docs reference | grep -A 3 exit
     """
     if page:
-        _show(find_page(page), as_json)
+        _print_page(find_page(page), as_json)
         return
     pages = list(all_pages().values())
     if as_json:
@@ -102,17 +102,17 @@ def command(page: str, as_json: bool) -> None:
         print_rows(("page", "what"), [[one.name, one.summary] for one in pages])
 
 
-def _show(page: Page, as_json: bool) -> None:
+def _print_page(page: Page, as_json: bool) -> None:
     if as_json:
         facts = {"name": page.name, "summary": page.summary, "file": str(page.path), "text": page.text}
         click.echo(json.dumps(facts, indent=1))
     elif sys.stdout.isatty():
-        _page_out(page.text)
+        _print_at_terminal(page.text)
     else:
         click.echo(page.text, nl=False)
 
 
-def _page_out(text: str) -> None:
+def _print_at_terminal(text: str) -> None:
     """Laid out for the terminal; through the user's pager where it is longer than the screen."""
     from rich.console import Console
     from rich.markdown import Markdown

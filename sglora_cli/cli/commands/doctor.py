@@ -27,16 +27,16 @@ def command(as_json: bool) -> None:
         say("looking, a few seconds ...")
     from sglora_cli.cli import diagnosis
 
-    found = diagnosis.examined(Host.load())
-    works = diagnosis.works(found)
+    findings = diagnosis.examined(Host.load())
+    works = diagnosis.works(findings)
     if as_json:
-        print_json({"works": works, "findings": [asdict(one) for one in found]})
+        print_json({"works": works, "findings": [asdict(one) for one in findings]})
     else:
         marks = {diagnosis.OK: "ok", diagnosis.MISSING: "-", diagnosis.BROKEN: "NO"}
-        for one in found:
+        for one in findings:
             start = f"{marks[one.state]:<3} {one.area:<9} "
             click.echo(paragraph(f"{one.name}: {printable(one.text)}", start))
             if one.mend and one.state != diagnosis.OK:
                 click.echo(paragraph(printable(one.mend), " " * 11 + "-> "))
     if not works:
-        raise Unavailable(f"no adapter can be made: {found[-1].text}", found[-1].mend)
+        raise Unavailable(f"no adapter can be made: {findings[-1].text}", findings[-1].mend)

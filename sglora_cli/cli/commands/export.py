@@ -36,10 +36,10 @@ def command(app: App, adapter: Path, out: str, name: str, runtime: RuntimeConfig
 
     format, path = format_of(out, name), Path(out)
     check_target(path, format, force)
-    found = load_adapter(adapter)
-    backbone = found.backbone
+    content = load_adapter(adapter)
+    backbone = content.backbone
     model = app.host.backbones[backbone].load(settings.runtime(runtime, backbone, exact=True))
-    write_adapter(path, found, model, format)
+    write_adapter(path, content, model, format)
     if as_json:
         print_json({"file": str(path), "format": format.name, "backbone": backbone})
     else:

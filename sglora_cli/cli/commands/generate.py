@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
+class GenerateRequest:
     """What the command line says of the task."""
 
     text: tuple[str, ...]
@@ -128,35 +128,35 @@ def command(
     from sglora_cli.adapter.write import check_target, format_of
     from sglora_cli.generate.session import Session
 
-    asked = Asked(text, also, file, names, images)
-    asked.check(out)
+    request = GenerateRequest(text, also, file, names, images)
+    request.check(out)
     if format_name and not out:
         raise UsageError("--format needs a place to write to", "pass -o")
     format = format_of(out or "x.safetensors", format_name)
-    if out and not asked.many:
+    if out and not request.many:
         check_target(Path(out), format, force)
     runtime = settings.full_precision(runtime) if format.name != "safetensors" else runtime
     session = Session.open(pack, generator, app.host, runtime, backbone, force)
     prior_config = _prior(session.pack, k, tau)
 
     def save(number: int, generated: Generated) -> list[Path]:
-        target = Path(out.replace("{n}", str(number)) if asked.many else out) if out else None
+        target = Path(out.replace("{n}", str(number)) if request.many else out) if out else None
         for path in generated.paths(target) if target else []:
             check_target(path, format, force)
         return generated.save(target, format.name, session.model)
 
-    if asked.many:
+    if request.many:
         from sglora_cli.generate.many import answers
 
         lines = sys.stdin.buffer
         _print_answers(session, answers(session, lines, save, config, prior_config), explain, as_json)
         return
-    generated = session.generate(asked.description(session.pack), config, prior_config)
+    generated = session.generate(request.description(session.pack), config, prior_config)
     paths = save(0, generated)
     if as_json:
         print_json(_facts(session, generated, paths, explain))
     else:
-        _print(session, generated, paths, explain)
+        _print_generated(session, generated, paths, explain)
 
 
 def _prior(pack: Pack, k: int | None, tau: float | None) -> PriorConfig:
@@ -188,18 +188,18 @@ def _facts(session: Session, generated: Generated, paths: list[Path], explain: b
     return facts
 
 
-def _print(session: Session, generated: Generated, paths: list[Path], explain: bool) -> None:
+def _print_generated(session: Session, generated: Generated, paths: list[Path], explain: bool) -> None:
     say(f"pack       {session.pack.name} ({session.reason})")
     say(f"generator  {session.generator.name}: {session.generator.summary}")
     say("experts    weight  similarity")
     for row, alpha in zip(generated.prior.rows, generated.prior.alpha_K, strict=True):
         say(f"           {alpha:6.1%}  {generated.prior.similarity_E[row]:10.3f}  {session.pack.experts.names[row]}")
-    _more(session, generated, explain)
+    _print_notes(session, generated, explain)
     for path in paths:
         click.echo(path)
 
 
-def _more(session: Session, generated: Generated, explain: bool) -> None:
+def _print_notes(session: Session, generated: Generated, explain: bool) -> None:
     if explain:
         from sglora_cli.generate.explain import explained, lines
 
@@ -224,7 +224,7 @@ def _print_answers(session: Session, answers: Any, explain: bool, as_json: bool)
         elif as_json:
             facts = {"line": answer.line, **_facts(session, answer.made, list(answer.paths), explain)}
         else:
-            _more(session, answer.made, explain)
+            _print_notes(session, answer.made, explain)
             for path in answer.paths:
                 click.echo(path)
         if as_json:

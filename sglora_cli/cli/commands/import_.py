@@ -55,7 +55,7 @@ def command(
     """
     from sglora_cli.adapter.convert import import_adapter
 
-    done = import_adapter(
+    imported = import_adapter(
         app.host,
         thing,
         out,
@@ -68,8 +68,8 @@ def command(
         force=force,
     )
     if as_json:
-        print_json({"file": str(out), **done.about})
+        print_json({"file": str(out), **imported.about})
         return
-    for line in done.lines:
+    for line in imported.lines:
         say(line)
     click.echo(out)

@@ -42,9 +42,9 @@ def command(app: App, thing: str, as_json: bool) -> None:
         content, lines = dict(recipe.raw), describe.recipe_facts(recipe)
     elif thing in packs or (path / manifest.MANIFEST).is_file():
         pack = Pack(app.library.find(thing)[0].folder)
-        found = health.report(app.host, pack)
-        content = {**pack.manifest, "health": found}
-        lines = [*describe.pack_facts(pack, health.lines(found)), *describe.pack_health(pack)]
+        condition = health.report(app.host, pack)
+        content = {**pack.manifest, "health": condition}
+        lines = [*describe.pack_facts(pack, health.lines(condition)), *describe.pack_health(pack)]
     elif path.is_file():
         content, lines = describe.any_adapter(path)
     else:

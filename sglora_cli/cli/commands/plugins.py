@@ -61,14 +61,14 @@ def doctor(as_json: bool) -> None:
     """
     host = Host.load()
     if as_json:
-        problems, remarks = ([asdict(one) for one in found] for found in (host.problems, host.remarks))
+        problems, remarks = ([asdict(one) for one in reports] for reports in (host.problems, host.remarks))
         print_json({"plugins": host.plugins, "problems": problems, "remarks": remarks})
     else:
         broken = {problem.plugin for problem in host.problems}
         for name, origin in host.plugins.items():
             click.echo(f"{'broken' if name in broken else 'ok':<7} {name}  [{origin}]")
-        for kind, found in (("problem", host.problems), ("remark", host.remarks)):
-            for one in found:
+        for kind, reports in (("problem", host.problems), ("remark", host.remarks)):
+            for one in reports:
                 click.echo(printable(f"{kind:<7} {one.plugin}: {one.reason}"))
                 click.echo(printable(f"{'mend':<7} {one.plugin}: {one.hint}"))
     if host.problems:
@@ -127,11 +127,11 @@ def check(app: App, name: str, kind: str | None, path: Path | None, runtime: Run
 
     registry = app.host.registry_of(name, kind)
     chosen = settings.runtime(runtime, name) if registry.kind == "backbone" else runtime
-    asked = subject(registry.kind, registry[name], chosen, path)
+    arguments = subject(registry.kind, registry[name], chosen, path)
     rows = []
     for one in KITS[registry.kind]:
         rows.append(
-            {"check": one.__name__, "asks": " ".join((one.__doc__ or "").split()), "wrong": run_check(one, *asked)}
+            {"check": one.__name__, "asks": " ".join((one.__doc__ or "").split()), "wrong": run_check(one, *arguments)}
         )
         if not as_json:
             click.echo(f"{'failed' if rows[-1]['wrong'] else 'ok':<7} {one.__name__}")

@@ -69,7 +69,7 @@ def command(
     if data and not pack:
         raise UsageError("retrieval examples need the pack too", "pass --pack NAME")
     if pack and not (out or figures):
-        raise UsageError("a pack adds figures, and none is asked for", "pass --out report.html, or --figures DIR")
+        raise UsageError("a pack adds figures, and none is asked for", "pass -o report.html, or --figures DIR")
     render = app.host.reporters[reporter or ("terminal" if sys.stdout.isatty() else "table")]
     from sglora_cli.report import load, plot
     from sglora_cli.system import progress

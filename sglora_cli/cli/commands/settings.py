@@ -39,16 +39,16 @@ def command(context: click.Context, as_json: bool) -> None:
     sglora settings unset pack
     """
     if context.invoked_subcommand is None:
-        _show(as_json)
+        _print_settings(as_json)
 
 
-def _show(as_json: bool) -> None:
-    found, path = settings.found(), paths.settings_file()
+def _print_settings(as_json: bool) -> None:
+    in_force, path = settings.found(), paths.settings_file()
     if as_json:
-        print_json({"file": str(path), "settings": {key: asdict(one) for key, one in found.items()}})
+        print_json({"file": str(path), "settings": {key: asdict(one) for key, one in in_force.items()}})
         return
     click.echo(f"file {path}{'' if path.exists() else ' (not there yet)'}")
-    cells = [[key, printable(one.value) or "-", _origin(key, one.origin)] for key, one in found.items()]
+    cells = [[key, printable(one.value) or "-", _origin(key, one.origin)] for key, one in in_force.items()]
     print_rows(("setting", "value", "from"), cells)
 
 
@@ -72,7 +72,7 @@ def set_(app: App, key: str, value: str, as_json: bool) -> None:
     sglora settings set device cpu
     """
 
-    _say_changed(key, str(put(app.host, key, value)), as_json)
+    _print_change(key, str(put(app.host, key, value)), as_json)
 
 
 @command.command("unset")
@@ -85,10 +85,10 @@ def unset(key: str, as_json: bool) -> None:
     sglora settings unset pack
     """
 
-    _say_changed(key, str(drop(key)), as_json)
+    _print_change(key, str(drop(key)), as_json)
 
 
-def _say_changed(key: str, path: str, as_json: bool) -> None:
+def _print_change(key: str, path: str, as_json: bool) -> None:
     now = settings.found()[key]
     if now.origin == "environment":
         say(f"warning: {settings.variable(key)} is set and comes first: {now.value!r}")
@@ -112,7 +112,7 @@ def drop(key: str) -> Path:
 
 
 def _checked(host: Host, key: str, value: str) -> str:
-    """The value as it is written: paths are made absolute, they are to be found from everywhere."""
+    """The value as it is written. Paths are made absolute, because commands run in any folder."""
     if not value or "\n" in value:
         raise UsageError(f"{key} must be a text on one line, got {value!r}", f"sglora settings unset {key}")
     if key in ("data", "weights"):

@@ -67,12 +67,12 @@ def command(
     if as_json:
         print_json(rankings.facts(trial, top) | {"report": str(report) if report else None})
     else:
-        _print(trial, top)
+        _print_comparison(trial, top)
         if report:
             say(f"report     {report}")
 
 
-def _print(trial: Comparison, top: int) -> None:
+def _print_comparison(trial: Comparison, top: int) -> None:
     say(f"adapter    {trial.adapter}, made for {trial.about.get('description', 'an unknown task')!r}")
     say(f"backbone   {trial.backbone}, fingerprint {trial.fingerprint}")
     for reason in trial.skipped:

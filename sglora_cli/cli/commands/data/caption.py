@@ -159,11 +159,11 @@ def _print_outcome(outcome: Outcome) -> None:
         reasons = ", ".join(f"{outcome.refused[key]} {text}" for key, text in REASONS.items() if outcome.refused[key])
         click.echo(f"refused    {outcome.refused.total()} texts: {reasons}")
     for kind, title in CAPTION_ISSUES.items():
-        found = [one for one in outcome.problems if one.kind == kind]
-        if found:
-            say(f"warning: {title}: {len(found)}")
-        for one in found[:_SHOWN]:
+        problems = [one for one in outcome.problems if one.kind == kind]
+        if problems:
+            say(f"warning: {title}: {len(problems)}")
+        for one in problems[:_SHOWN]:
             text = one.text if len(one.text) <= _WIDTH else one.text[: _WIDTH - 3] + "..."
             say(f"  {one.image}  {text}")
-        if len(found) > _SHOWN:
-            say(f"  ... and {len(found) - _SHOWN} more")
+        if len(problems) > _SHOWN:
+            say(f"  ... and {len(problems) - _SHOWN} more")

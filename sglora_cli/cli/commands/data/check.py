@@ -62,20 +62,20 @@ def check(
     progress.be_quiet(as_json)
     root = path or settings.data_root(None, settings.load().data, "--path") / dataset
     needs = _needs(app, recipe, dataset, root) if recipe else None
-    found = data_check.run(app.host, dataset, root, needs, config)
+    result = data_check.run(app.host, dataset, root, needs, config)
     if report:
         from sglora_cli.report.pages import check_page
 
-        write_bytes(report, check_page(found))
+        write_bytes(report, check_page(result))
     if as_json:
-        print_json(data_check.facts(found) | {"report": str(report) if report else None})
+        print_json(data_check.facts(result) | {"report": str(report) if report else None})
     else:
-        _print_counts(found)
-        _print_findings(found, top)
-        click.echo(found.verdict)
+        _print_counts(result)
+        _print_findings(result, top)
+        click.echo(result.verdict)
         if report:
             say(f"report     {report}")
-    if error := data_check.error_of(found):
+    if error := data_check.error_of(result):
         raise error
 
 
@@ -90,33 +90,33 @@ def _needs(app: App, recipe: str, dataset: str, root: Path) -> Needs:
     return Needs(content.name, source_of(content, dataset, root).roles, content.train.batch)
 
 
-def _print_counts(found: DataCheck) -> None:
-    splits = list(dict.fromkeys(split for counts in found.counts.values() for split in counts))
+def _print_counts(result: DataCheck) -> None:
+    splits = list(dict.fromkeys(split for counts in result.counts.values() for split in counts))
     rows = []
-    classes = {task.name: len(task.classes) for task in found.tasks}
-    for task, counts in found.counts.items():
+    classes = {task.name: len(task.classes) for task in result.tasks}
+    for task, counts in result.counts.items():
         images = [f"{counts[split].images if split in counts else 0} {split}" for split in splits]
         about = (f"{classes[task]} classes", "") if classes[task] else _captions(CaptionCount.of(counts.values()))
         rows.append([printable(task), *images, *about])
     print_rows(("task", *splits, "captions", "fewest / mean / most"), rows)
-    click.echo(", ".join([f"{len(found.tasks)} tasks", f"{found.total.images} images", *_captions(found.total)]))
+    click.echo(", ".join([f"{len(result.tasks)} tasks", f"{result.total.images} images", *_captions(result.total)]))
 
 
 def _captions(count: CaptionCount) -> tuple[str, str]:
     return f"{count.captions} captions", f"{count.fewest} / {count.mean:.1f} / {count.most} an image"
 
 
-def _print_findings(found: DataCheck, top: int) -> None:
-    for key, kind, count in found.kinds():
+def _print_findings(result: DataCheck, top: int) -> None:
+    for key, kind, count in result.kinds():
         click.echo(f"{kind.level}: {kind.title}: {count}")
-        rows = [(problem.where, _short(problem.text)) for problem in found.problems if problem.kind == key]
-        rows += [(f"{p.distance} bits", f"{p.first.name} = {p.second.name}") for p in found.pairs if p.kind == key]
+        rows = [(problem.where, _short(problem.text)) for problem in result.problems if problem.kind == key]
+        rows += [(f"{p.distance} bits", f"{p.first.name} = {p.second.name}") for p in result.pairs if p.kind == key]
         _print_some(rows[:top])
         if len(rows) > top:
             click.echo(f"  ... and {len(rows) - top} more")
-    if found.common and top:
-        click.echo(f"captions that several images have: {len(found.common)}, the most common:")
-        _print_some([(f"{c.images} images, {c.tasks} tasks", _short(c.caption)) for c in found.common[:top]])
+    if result.common and top:
+        click.echo(f"captions that several images have: {len(result.common)}, the most common:")
+        _print_some([(f"{c.images} images, {c.tasks} tasks", _short(c.caption)) for c in result.common[:top]])
 
 
 def _print_some(rows: list[tuple[str, str]]) -> None:

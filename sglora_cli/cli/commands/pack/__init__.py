@@ -76,11 +76,11 @@ def show(app: App, name: str, as_json: bool) -> None:
     from sglora_cli.pack.pack import Pack
 
     pack = Pack(app.library.find(name)[0].folder)
-    found = health.report(app.host, pack)
+    condition = health.report(app.host, pack)
     if as_json:
-        print_json({**pack.manifest, "health": found})
+        print_json({**pack.manifest, "health": condition})
     else:
-        click.echo("\n".join(map(printable, pack_facts(pack, health.lines(found)))))
+        click.echo("\n".join(map(printable, pack_facts(pack, health.lines(condition)))))
 
 
 @command.command("verify")

@@ -77,17 +77,17 @@ def import_(
     from sglora_cli.pack.archive import import_pack
 
     who = _signer(file, signature, signers)
-    found = import_pack(app.host, file, name, force)
-    pack = found.pack
+    imported = import_pack(app.host, file, name, force)
+    pack = imported.pack
     if as_json:
         facts = {"pack": pack.name, "backbone": pack.backbone, "fingerprint": pack.fingerprint, "signed_by": who}
-        print_json({**facts, "folder": str(pack.folder), "warnings": list(found.warnings)})
+        print_json({**facts, "folder": str(pack.folder), "warnings": list(imported.warnings)})
     else:
         say(f"pack       {pack.name}, {len(pack.experts.names)} experts")
         say(f"backbone   {pack.backbone}, fingerprint {pack.fingerprint}")
         if who:
             say(f"signed by  {who}")
-        for warning in found.warnings:
+        for warning in imported.warnings:
             say(f"warning: {warning}")
         click.echo(pack.folder)
 

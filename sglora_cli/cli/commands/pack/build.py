@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,6 +21,10 @@ from sglora_cli.cli.options import (
 from sglora_cli.cli.output import print_json, say
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.system import settings
+
+if TYPE_CHECKING:
+    from sglora_cli.build.estimate import Estimate
+    from sglora_cli.build.pipeline import Build
 
 
 @click.command("build")
@@ -74,7 +78,7 @@ def build(
     work = pipeline.Build.prepare(app.host, content, root, note, out, runtime, log)
     estimate = work.estimate()
     if dry_run:
-        print_json({**work.facts(), **estimate.facts()}) if as_json else click.echo(_told(work, estimate))
+        _print_estimate(work, estimate, as_json)
         return
     if not force:
         estimate.check()
@@ -87,7 +91,12 @@ def build(
 _NOUNS = {"expert": "experts", "training": "training tasks", "unseen": "unseen tasks"}
 
 
-def _told(work: Any, estimate: Any) -> str:
+def _print_estimate(work: Build, estimate: Estimate, as_json: bool) -> None:
     facts = work.facts()
+    if as_json:
+        print_json({**facts, **estimate.facts()})
+        return
     roles = ", ".join(f"{c['tasks']} {_NOUNS[role]} ({c['photos']} photos)" for role, c in facts["roles"].items())
-    return "\n".join([f"pack {facts['recipe']!r} for backbone {facts['backbone']!r}: {roles}", *estimate.lines()])
+    click.echo(f"pack {facts['recipe']!r} for backbone {facts['backbone']!r}: {roles}")
+    for line in estimate.lines():
+        click.echo(line)

@@ -16,7 +16,7 @@ from torch import Tensor
 from sglora_cli.generate.generated import Generated
 from sglora_cli.lora.algebra import distances, inner_products
 from sglora_cli.lora.prior import log_density
-from sglora_cli.pack.health import part
+from sglora_cli.pack.health import ratio
 from sglora_cli.pack.pack import Pack
 
 COPY = 0.01
@@ -27,7 +27,7 @@ def explained(pack: Pack, made: Generated) -> dict[str, Any]:
     """Everything `generate --explain` prints, as JSON values."""
     prior, prior_about = made.prior, made.about["prior"]
     total = float(prior.variance_P.double().sum())
-    within = part(float(prior.within_P.double().sum()), total)
+    within = ratio(float(prior.within_P.double().sum()), total)
     return {
         "prior": {**prior_about, "variance": total, "within": within, "between": 1 - within if total else 0.0},
         "coverage": {
@@ -49,7 +49,7 @@ def _resemblance(pack: Pack, made: Generated) -> dict[str, Any]:
     likely_S = log_density(made.prior, made.adapters_SP)
     samples = []
     for s in range(count):
-        far = {name: part(float(apart_TT[s, count + t]), float(norm_T[count + t])) for t, name in enumerate(names)}
+        far = {name: ratio(float(apart_TT[s, count + t]), float(norm_T[count + t])) for t, name in enumerate(names)}
         nearest = min(pack.experts.names, key=lambda name: far[name])
         samples.append(
             {
@@ -73,7 +73,7 @@ def diversity(apart_SS: Tensor, norm_S: Tensor) -> dict[str, float] | None:
         return None
     one, other = torch.triu_indices(count, count, 1)
     pairs, norm = apart_SS[one, other], float(norm_S.mean())
-    return {name: part(float(getattr(pairs, name)()), norm) for name in ("mean", "min", "max")}
+    return {name: ratio(float(getattr(pairs, name)()), norm) for name in ("mean", "min", "max")}
 
 
 def lines(facts: dict[str, Any]) -> list[str]:

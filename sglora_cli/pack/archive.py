@@ -2,8 +2,8 @@
 
 The file is a zip archive with a fixed order and fixed dates, so that equal packs give equal bytes. A stranger's archive
 is checked entry by entry before anything is unpacked. A signature is one of OpenSSH (`ssh-keygen -Y`) and is checked
-before the file is opened as anything else. It is made for one namespace, so that one made for another purpose is worth
-nothing here. Who may sign stands in an allowed-signers file (ssh-keygen(1)) that the user keeps.
+before the archive is opened. It is made for one namespace, so a signature made for another purpose is not valid here.
+The user keeps an allowed-signers file (ssh-keygen(1)) that lists who may sign.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ RATIO_LIMIT = 200
 RATIO_FROM = 1 << 20
 """Smaller entries may have any ratio."""
 _CHUNK = 1 << 20
-_AGAIN = "ask for a file made by `sglora pack export`"
+_HINT = "ask for a file made by `sglora pack export`"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class ImportedPack:
 
 
 def export_pack(pack: Pack, path: Path) -> None:
-    """Write a pack as one file. Entries are stored: tensors hardly shrink, and deflate's bytes depend on its version.
+    """Write a pack as one file. Entries are stored uncompressed: tensors hardly shrink, and the output of
+    deflate depends on its version.
 
     Raises BadFile if the pack is damaged, UsageError for a place inside it, Unavailable if it cannot be written.
     """
@@ -78,9 +79,9 @@ def import_pack(host: Host, path: Path, name: str = "", force: bool = False) -> 
     """Put the pack of an archive among those built here, as `name` or under its own name.
 
     Raises BadFile, naming the entry, for anything but a whole pack; UsageError if a pack of
-    that name is there (unless `force`: then it stays until the new one is whole).
+    that name exists. With `force` it is replaced, once the new one is whole.
     """
-    with _opened(path) as archive:
+    with _open(path) as archive:
         entries = _checked_entries(archive, path)
         manifest = _manifest(archive, entries, path)
         name = _checked_name(name, manifest, path)
@@ -99,8 +100,8 @@ def import_pack(host: Host, path: Path, name: str = "", force: bool = False) -> 
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive; what goes wrong in the ZIP format itself becomes BadFile."""
+def _open(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Opens the archive. Errors of the ZIP format, also inside the block, become BadFile."""
     if path.is_dir():
         raise BadFile(f"{path} is a folder, not an archive", "name the file that `sglora pack export` wrote")
     try:
@@ -117,28 +118,28 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _checked_entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    """Entries by name. Raises BadFile for one that a pack cannot have."""
+    """Entries by name. Raises BadFile for an entry that a pack cannot have."""
     entries = archive.infolist()
     if len(entries) > ENTRY_LIMIT:
-        raise BadFile(f"{path} has {len(entries)} entries, more than {ENTRY_LIMIT}", _AGAIN)
+        raise BadFile(f"{path} has {len(entries)} entries, more than {ENTRY_LIMIT}", _HINT)
     total = sum(entry.file_size for entry in entries)
     if total > TOTAL_LIMIT:
-        raise BadFile(f"{path} would unpack to {total} bytes, more than {TOTAL_LIMIT}", _AGAIN)
-    found: dict[str, zipfile.ZipInfo] = {}
+        raise BadFile(f"{path} would unpack to {total} bytes, more than {TOTAL_LIMIT}", _HINT)
+    by_name: dict[str, zipfile.ZipInfo] = {}
     folded: dict[str, str] = {}
     for entry in entries:
         name = entry.orig_filename
         if fault := _entry_fault(entry):
-            raise BadFile(f"{path}: entry {name[:100]!r} {fault}", _AGAIN)
+            raise BadFile(f"{path}: entry {name[:100]!r} {fault}", _HINT)
         other = folded.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
-        if name in found or other != name:
-            raise BadFile(f"{path}: entries {other!r} and {name!r} are the same file on some systems", _AGAIN)
-        found[name] = entry
-    for name in found:
+        if name in by_name or other != name:
+            raise BadFile(f"{path}: entries {other!r} and {name!r} are the same file on some systems", _HINT)
+        by_name[name] = entry
+    for name in by_name:
         for parent in Path(name).parents:
-            if parent.as_posix() in found:
-                raise BadFile(f"{path}: entry {parent.as_posix()!r} is a file and a folder", _AGAIN)
-    return found
+            if parent.as_posix() in by_name:
+                raise BadFile(f"{path}: entry {parent.as_posix()!r} is a file and a folder", _HINT)
+    return by_name
 
 
 def _entry_fault(entry: zipfile.ZipInfo) -> str:
@@ -157,18 +158,18 @@ def _entry_fault(entry: zipfile.ZipInfo) -> str:
 def _manifest(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], path: Path) -> dict[str, Any]:
     """The checked pack.json. Raises BadFile unless it lists exactly the other entries."""
     if MANIFEST not in entries:
-        raise BadFile(f"{path} has no {MANIFEST}, so it is no pack", _AGAIN)
+        raise BadFile(f"{path} has no {MANIFEST}, so it is no pack", _HINT)
     if entries[MANIFEST].file_size > MANIFEST_LIMIT:
-        raise BadFile(f"{path}: {MANIFEST} has {entries[MANIFEST].file_size} bytes, more than {MANIFEST_LIMIT}", _AGAIN)
+        raise BadFile(f"{path}: {MANIFEST} has {entries[MANIFEST].file_size} bytes, more than {MANIFEST_LIMIT}", _HINT)
     with archive.open(entries[MANIFEST]) as file:
         data = file.read(MANIFEST_LIMIT + 1)
     manifest = checked_manifest(parse_json(data, f"{path}, {MANIFEST}"), path / MANIFEST)
-    listed, found = set(manifest["files"]), set(entries) - {MANIFEST}
-    wrong = [f"{name!r} is missing" for name in sorted(listed - found)]
-    wrong += [f"{name!r} is not listed in {MANIFEST}" for name in sorted(found - listed)]
+    listed, present = set(manifest["files"]), set(entries) - {MANIFEST}
+    wrong = [f"{name!r} is missing" for name in sorted(listed - present)]
+    wrong += [f"{name!r} is not listed in {MANIFEST}" for name in sorted(present - listed)]
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
-        raise BadFile(f"{path}: " + "; ".join(wrong[:3]) + more, _AGAIN)
+        raise BadFile(f"{path}: " + "; ".join(wrong[:3]) + more, _HINT)
     return manifest
 
 
@@ -195,7 +196,7 @@ def _unpack(
     folder: Path,
     path: Path,
 ) -> None:
-    """Write every entry, and compare its hash. What is declared was checked; what comes out is counted too."""
+    """Write every entry and compare its hash. The size is counted again: the declared one may be wrong."""
     left = TOTAL_LIMIT
     for name, entry in entries.items():
         target = folder / name
@@ -203,7 +204,7 @@ def _unpack(
         with archive.open(entry) as content, target.open("xb") as file:
             digest, size = _copied(content, file, min(left, entry.file_size))  # type: ignore[arg-type]
         if size > entry.file_size or size > left:
-            raise BadFile(f"{path}: entry {name!r} is larger than it says", _AGAIN)
+            raise BadFile(f"{path}: entry {name!r} is larger than it says", _HINT)
         if name != MANIFEST and digest != manifest["files"][name]:
             raise BadFile(f"{path}: entry {name!r} is not what {MANIFEST} says: its hash differs", "fetch it again")
         left -= size
@@ -228,18 +229,18 @@ def _check_readable(folder: Path, path: Path) -> None:
                 load_tensors(folder / name)
         pack.read_experts()
     except SgloraError as error:
-        raise BadFile(f"{path}: " + error.message.replace(f"{folder}/", ""), _AGAIN) from None
+        raise BadFile(f"{path}: " + error.message.replace(f"{folder}/", ""), _HINT) from None
 
 
 def _warnings(host: Host, name: str, backbone: str) -> tuple[str, ...]:
-    found = []
+    warnings = []
     try:
         host.backbones[backbone]
     except SgloraError as error:
-        found.append(f"its backbone is not usable here: {error.message}; install the plugin that brings it")
+        warnings.append(f"its backbone is not usable here: {error.message}; install the plugin that brings it")
     if Library(host.recipe_folders).has_bundled(name):
-        found.append(f"it hides the bundled pack {name!r}; `sglora pack remove {name}` brings it back")
-    return tuple(found)
+        warnings.append(f"it hides the bundled pack {name!r}; `sglora pack remove {name}` brings it back")
+    return tuple(warnings)
 
 
 NAMESPACE = "sglora"
@@ -249,22 +250,22 @@ _SIGNATURE_LIMIT = 1 << 16
 
 
 def signer_of(path: Path, signature: Path, signers: Path) -> str:
-    """Who, of those in the file `signers`, signed the file at `path`.
+    """The name, in the file `signers`, of who signed the file at `path`.
 
-    Raises BadFile if nobody did or a file is missing, Unavailable if ssh-keygen is not installed.
+    Raises BadFile if none of them did or a file is missing, Unavailable if ssh-keygen is not installed.
     """
     for file in (path, signature, signers):
         if not file.is_file():
             raise BadFile(f"{file} is missing or no file, so nothing says who signed {path}", "nothing was imported")
     if signature.stat().st_size > _SIGNATURE_LIMIT:
         raise BadFile(f"{signature} is no signature: it has {signature.stat().st_size} bytes")
-    found = _keygen(path, "find-principals", "-s", str(signature), "-f", str(signers))
-    if found.returncode:
+    principals = _keygen(path, "find-principals", "-s", str(signature), "-f", str(signers))
+    if principals.returncode:
         hint = f"make sure whose key it is before you add it to {signers}"
-        raise BadFile(f"{signature} is not by anybody in {signers}: {_reason(found)}", hint)
-    who = found.stdout.split("\n")[0]
-    given = ("-s", str(signature), "-f", str(signers), "-I", who, "-n", NAMESPACE)
-    verified = _keygen(path, "verify", *given)
+        raise BadFile(f"{signature} is not by anybody in {signers}: {_reason(principals)}", hint)
+    who = principals.stdout.split("\n")[0]
+    options = ("-s", str(signature), "-f", str(signers), "-I", who, "-n", NAMESPACE)
+    verified = _keygen(path, "verify", *options)
     if verified.returncode:
         raise BadFile(f"{path} is not what {who} signed: {_reason(verified)}", "fetch the file and its signature again")
     return who
@@ -281,5 +282,5 @@ def _keygen(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _reason(answer: subprocess.CompletedProcess[str]) -> str:
-    """The first thing that ssh-keygen complained about."""
+    """The first line of ssh-keygen's error message."""
     return (answer.stderr or answer.stdout).strip().split("\n")[0].strip().rstrip(".") or "ssh-keygen refused it"

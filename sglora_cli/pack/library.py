@@ -22,7 +22,7 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True)
 class PackLocation:
-    """A pack folder, and how we came by it: "built" here or "bundled" with a plugin."""
+    """A pack folder and its origin: "built" here, "bundled" with a plugin, or a "folder" that the user named."""
 
     name: str
     folder: Path
@@ -38,7 +38,7 @@ class PackLocation:
 
     @property
     def built_at(self) -> float:
-        """When it was built, in seconds; 0, the oldest, for a time in the future: the clock was wrong then."""
+        """When it was built, in seconds. A time in the future, from a wrong clock, counts as 0, the oldest."""
         try:
             seconds = (self.folder / MANIFEST).stat().st_mtime
         except OSError:  # removed since it was listed
@@ -67,7 +67,7 @@ class Library:
         return sorted(by_name.values(), key=lambda location: location.name)
 
     def find(self, name: str = "", backbone: str = "") -> tuple[PackLocation, str]:
-        """The pack called `name` (or a folder's path), and why it was taken.
+        """The pack called `name` (or a folder's path), and why it was defaults.
 
         With no name: the newest pack of `backbone` if one is given; else the settings' pack, else the
         newest pack built for the default backbone, else the newest built, else the bundled starter.
@@ -83,14 +83,14 @@ class Library:
             return location, "named on the command line"
         if backbone:
             return _of_backbone(backbone, known), f"the pack of {backbone}"
-        chosen = settings.load()
-        if chosen.pack:
-            return _named(chosen.pack, known), "set in the settings"
+        defaults = settings.load()
+        if defaults.pack:
+            return _named(defaults.pack, known), "set in the settings"
         built = [location for location in known.values() if location.origin == "built"]
         built.sort(key=lambda location: location.built_at, reverse=True)
         for location in built:
-            if location.summary().get("backbone") == chosen.backbone:
-                return location, f"newest built pack of {chosen.backbone}"
+            if location.summary().get("backbone") == defaults.backbone:
+                return location, f"newest built pack of {defaults.backbone}"
         if built:
             return built[0], "newest built pack"
         return _named("starter", known), "bundled; no pack is built yet"
@@ -114,7 +114,7 @@ class Library:
         return any((folder / name / MANIFEST).is_file() for folder in self._folders)
 
     def is_bundled(self, folder: Path) -> bool:
-        """Whether a pack lies in a plugin's folder, whatever name or path led to it."""
+        """Whether a pack is in a plugin's folder, also if its path leads there through links."""
         return any(folder.resolve().is_relative_to(root.resolve()) for root in self._folders)
 
     def own_folder(self, folder: Path) -> Path:
@@ -143,7 +143,7 @@ class Library:
             )
 
     def remove(self, folder: Path) -> tuple[str, ...]:
-        """Remove a pack that was built or imported here; returns what follows. Raises UsageError for any other."""
+        """Remove a pack that was built or imported here; returns remarks. Raises UsageError for any other."""
         self.check_removable(folder)
         with pack_lock(folder):
             if not folder.exists():
@@ -157,12 +157,15 @@ class Library:
 
 
 def _recover_all(root: Path) -> None:
-    """Bring back packs that a kill caught between their old version and the new one."""
+    """Recover packs whose process was killed between removing the old version and placing the new one."""
     with suppress(OSError):
         for old in root.glob(".*.old"):
             target = root / old.name[1:].removesuffix(".old")
             if not target.exists():
-                with suppress(SgloraError), pack_lock(target, wait=False):  # its process lives, or we may not write
+                with (
+                    suppress(SgloraError),
+                    pack_lock(target, wait=False),
+                ):  # in use, or read-only
                     pass
 
 

@@ -21,12 +21,12 @@ class LoadedPack:
     pack: Pack
     runtime: RuntimeConfig
     reason: str = ""
-    """Why this pack was taken."""
+    """Why this pack was chosen; see `Library.find`."""
     _fitted: dict[str, Fitted] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, host: Host, name: str = "", runtime: RuntimeConfig | None = None, backbone: str = "") -> LoadedPack:
-        """The pack of that name or folder; without a name the newest of a backbone, else the one taken by default.
+        """Open the pack of that name or folder; without a name the newest of a backbone, or the default one.
 
         Raises UnknownName, UsageError (the named pack is of another backbone), BadFile.
         """
@@ -42,11 +42,11 @@ class LoadedPack:
         return model
 
     def generator(self, name: str = "") -> Generator:
-        """The generator of that name; without one the settings', else the pack's own choice. Raises UnknownName."""
+        """The generator of that name; by default that of the settings, or the pack's. Raises UnknownName."""
         return self.host.generators[name or settings.load().generator or self.pack.manifest["default_generator"]]
 
     def fitted(self, name: str) -> Fitted:
-        """A generator ready to be asked, read once. Raises UnknownName if it learns and this pack has it not."""
+        """A generator, fitted to the pack and then kept. Raises UnknownName as `Pack.fitted`."""
         if name not in self._fitted:
             self._fitted[name] = self.pack.fitted(self.host.generators[name])
         return self._fitted[name]

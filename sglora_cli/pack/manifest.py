@@ -50,7 +50,7 @@ def checked_manifest(content: Any, path: Path) -> dict[str, Any]:
             raise BadFile(f"{path}: a task lacks its key, dataset, name, role or description")
     if not isinstance(content.get("edits", []), list):
         raise BadFile(f"{path}: edits must be a list")
-    for text in _texts(content):
+    for text in _strings(content):
         if _CONTROL.search(text):
             raise BadFile(f"{path} has a control character in {text[:100]!r}", "it could do anything to a terminal")
     if not all(isinstance(health, dict) for health in content["generators"].values()):
@@ -60,8 +60,8 @@ def checked_manifest(content: Any, path: Path) -> dict[str, Any]:
     return content
 
 
-def _texts(content: Any) -> Iterator[str]:
-    """All texts of a JSON value, keys too."""
+def _strings(content: Any) -> Iterator[str]:
+    """All strings of a JSON value, keys too."""
     todo = [content]  # a stack: the value may be nested as deep as the recursion that parsed it
     while todo:
         value = todo.pop()

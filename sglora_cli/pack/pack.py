@@ -50,7 +50,7 @@ def _numbers(flat_P: Tensor, path: Path, layout: Layout) -> Tensor:
 
 
 class ExpertFiles:
-    """The expert repository (Eq. 5): each expert is read when it is asked for, then kept."""
+    """The expert repository (Eq. 5). Each expert is read when it is first needed, then kept in memory."""
 
     def __init__(self, folder: Path, names: Sequence[str], layout: Layout) -> None:
         self._folder, self.layout = folder, layout
@@ -79,7 +79,7 @@ class ExpertFiles:
 
 @dataclass(frozen=True)
 class UnseenTask:
-    """What the evaluation of one unseen task needs; its texts say captions, or classes. oracle_P may not be there."""
+    """What an evaluation of one unseen task needs. captions: () for a classification task. oracle_P: None if absent."""
 
     dataset: str
     name: str
@@ -88,7 +88,7 @@ class UnseenTask:
     captions: tuple[str, ...] = field(repr=False)
     oracle_P: Tensor | None = field(repr=False)
     training: Callable[[], TaskTensors] | None = field(default=None, repr=False)
-    """Its training split, where photos are at hand: a pack carries none."""
+    """Reads its training split, if the photos are on this machine. A pack contains no training photos."""
 
 
 class Pack:
@@ -119,7 +119,7 @@ class Pack:
 
     @cached_property
     def meaning_EW(self) -> Tensor:
-        """The experts' descriptions in the space that tells unrelated sentences apart: see `semantics.meaning`."""
+        """The experts' descriptions in the space that separates unrelated sentences: see `encode.meaning`."""
         return self._index("meaning")
 
     @property
@@ -161,7 +161,7 @@ class Pack:
             )
 
     def prior(self, embedding_D: Tensor, config: PriorConfig | None = None, index_ED: Tensor | None = None) -> Prior:
-        """`index_ED`: what experts are compared by; their sentences without it."""
+        """The prior of a description. `index_ED`: embeddings of the experts, by default those of their sentences."""
         index_ED = self.index_ED if index_ED is None else index_ED
         self.check_width(index_ED, embedding_D)
         config = config or self.prior_config
@@ -177,7 +177,7 @@ class Pack:
             )
 
     def fitted(self, generator: Generator) -> Fitted:
-        """A generator ready to be asked. Raises UnknownName if it learns and this pack has it not."""
+        """A generator, fitted to this pack. Raises UnknownName if it must be trained and is not in this pack."""
         if not generator.learns:
             joint = {"joint": self.joint_P} if self.has_joint else {}
             return generator.restore(self.experts, joint)
@@ -200,37 +200,40 @@ class Pack:
                 yield UnseenTask(task["dataset"], task["name"], task["description"], content, captions, oracle)
 
     def read_experts(self) -> None:
-        """Read once what every command will read. Raises BadFile if the experts and their index do not agree."""
+        """Read what every command reads. Raises BadFile if the experts and their index do not agree."""
         self.experts.means()
         self.experts.variances()
         _ = self.index_ED, self.meaning_EW
 
     def verify(self) -> list[str]:
-        """What is wrong with the files, in sentences; [] for a healthy pack."""
+        """Faults of the files, in sentences; [] for a healthy pack."""
         with self.unchanged():
-            return self._wrong()
+            return self._faults()
 
-    def _wrong(self) -> list[str]:
+    def _faults(self) -> list[str]:
         listed: Mapping[str, str] = self.manifest["files"]
-        found = {
+        present = {
             path.relative_to(self.folder).as_posix(): path
             for path in sorted(self.folder.rglob("*"))
             if path.is_file() and path != self.folder / MANIFEST
         }
-        wrong = [f"{name} is a link, not a file" for name, path in found.items() if path.is_symlink()]
-        wrong += [f"{name} is missing" for name in sorted(set(listed) - set(found))]
-        wrong += [f"{name} is not listed in {MANIFEST}" for name in sorted(set(found) - set(listed))]
-        wrong += [
+        faults = [f"{name} is a link, not a file" for name, path in present.items() if path.is_symlink()]
+        faults += [f"{name} is missing" for name in sorted(set(listed) - set(present))]
+        faults += [f"{name} is not listed in {MANIFEST}" for name in sorted(set(present) - set(listed))]
+        faults += [
             f"{name} has changed since the pack was built"
-            for name in sorted(set(found) & set(listed))
-            if file_hash(found[name]) != listed[name]
+            for name in sorted(set(present) & set(listed))
+            if file_hash(present[name]) != listed[name]
         ]
-        return wrong
+        return faults
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """What the block reads is of the pack that was opened. Raises Unavailable if another process replaced or
-        removed it meanwhile: what was read may be of both, and what went wrong may be nobody's fault."""
+        """Checks that the block reads the pack that was opened, and no newer one.
+
+        Raises Unavailable if another process replaced or removed the pack meanwhile. That also takes the place of an
+        error from inside the block, which the change may have caused.
+        """
         try:
             yield
         except (BadFile, UnknownName, Unavailable):
@@ -246,13 +249,13 @@ class Pack:
             raise Unavailable(f"pack {self.name!r} was changed while it was read", "run it again")
 
     def check_whole(self) -> None:
-        """Raises BadFile, naming every file, unless all are as they were built."""
-        if wrong := self.verify():
-            raise BadFile(f"pack {self.name!r} is damaged: " + "; ".join(wrong), "build or fetch it again")
+        """Raises BadFile, naming every damaged file, unless all files are as they were built."""
+        if faults := self.verify():
+            raise BadFile(f"pack {self.name!r} is damaged: " + "; ".join(faults), "build or fetch it again")
 
 
 def _listed(path: Path, about: Mapping[str, Any], key: str) -> tuple[Any, ...]:
-    """Texts or numbers of an evaluation's header; none if it says nothing of them. Raises BadFile."""
+    """A list of strings or numbers from the metadata of an evaluation; () if the key is absent. Raises BadFile."""
     values, kind = about.get(key, []), str if key == "captions" else int
     if isinstance(values, list) and all(type(value) is kind for value in values):
         return tuple(values)
@@ -267,7 +270,7 @@ def _check_evaluation(
     owner: Sequence[int],
     labels: Sequence[int],
 ) -> None:
-    """Raises BadFile unless texts, photos and what belongs to what fit each other."""
+    """Raises BadFile unless the numbers of texts, photos, owners and labels fit each other."""
     stem_N, text_CD = tensors.get("stem"), tensors.get("text")
     if stem_N is None or text_CD is None or stem_N.ndim < 2 or text_CD.ndim != 2 or not len(stem_N) or not len(text_CD):
         raise BadFile(f"{path} has no photos 'stem' or no texts 'text'", "build the pack again")

@@ -41,33 +41,36 @@ class Source:
     roles: Mapping[str, tuple[str, ...]]
     description: str = ""
     photos: int = 0
-    """At most so many a task and split; 0 takes all."""
+    """Most photos of a task and split; 0 takes all."""
     whole: bool = False
     """Whether experts and training tasks learn from all their photos. Nothing is measured on them."""
 
-    def found(self, host: Host, data: Path) -> dict[str, Task]:
-        """All tasks the data set has, by name."""
+    def available(self, host: Host, data: Path) -> dict[str, Task]:
+        """All tasks that the data set has, by name."""
         return {task.name: task for task in host.datasets[self.dataset].tasks(data / self.path)}
 
     def tasks(self, host: Host, data: Path, template: str) -> dict[str, list[Task]]:
-        """Role -> tasks with their descriptions. Raises UnknownName for a task the data set lacks."""
-        return self.chosen(self.found(host, data), template)
+        """Role -> tasks with their descriptions. Raises UnknownName for a task that the data set lacks."""
+        return self.by_role(self.available(host, data), template)
 
-    def chosen(self, found: Mapping[str, Task], template: str) -> dict[str, list[Task]]:
-        """As `tasks`, of those that were found."""
-        return {role: [self._task(found, name, template, role) for name in names] for role, names in self.roles.items()}
+    def by_role(self, available: Mapping[str, Task], template: str) -> dict[str, list[Task]]:
+        """Does the same as `tasks` with tasks that were read before."""
+        return {
+            role: [self._task(available, name, template, role) for name in names] for role, names in self.roles.items()
+        }
 
-    def _task(self, found: Mapping[str, Task], name: str, template: str, role: str) -> Task:
-        self.check(found, name)
-        photos = {split: list(some[: self.photos or None]) for split, some in found[name].photos.items()}
+    def _task(self, available: Mapping[str, Task], name: str, template: str, role: str) -> Task:
+        self.check(available, name)
+        photos = {split: list(some[: self.photos or None]) for split, some in available[name].photos.items()}
         if self.whole and role != "unseen":
             photos = {"train": [photo for some in photos.values() for photo in some], "test": []}
-        task = replace(found[name], dataset=self.name, photos=photos)
+        task = replace(available[name], dataset=self.name, photos=photos)
         return replace(task, description=described(task, self.description or template))
 
-    def check(self, found: Mapping[str, Task], name: str) -> None:
-        if name not in found:
-            raise UnknownName.of(f"task in {self.name}", name, found)
+    def check(self, available: Mapping[str, Task], name: str) -> None:
+        """Raises UnknownName unless the data set has a task of that name."""
+        if name not in available:
+            raise UnknownName.of(f"task in {self.name}", name, available)
 
 
 @dataclass(frozen=True)
@@ -87,20 +90,20 @@ class Recipe:
     raw: Mapping[str, Any]
     path: Path | None = None
     lines: Mapping[Address, int] = field(default_factory=dict)
-    """Where in the file everything stands."""
+    """The line of the file that each key is on."""
 
 
 TEMPLATE = "a photo of a {name}"
 
 
 def source_of(recipe: Recipe, dataset: str, root: Path) -> Source:
-    """The source of a recipe that is this data: of this data set, and in a folder of this name if there are several.
+    """The source of a recipe that reads this data set, from a folder of this name if several sources do.
 
     Raises Mismatch if there is none.
     """
     sources = [source for source in recipe.sources if source.dataset == dataset]
-    here = [source for source in sources if Path(source.path).name == root.resolve().name]
-    if len(here) == 1 or (not here and len(sources) == 1):
-        return (here or sources)[0]
+    matching = [source for source in sources if Path(source.path).name == root.resolve().name]
+    if len(matching) == 1 or (not matching and len(sources) == 1):
+        return (matching or sources)[0]
     paths = ", ".join(f"{source.path} ({source.dataset})" for source in recipe.sources)
     raise Mismatch(f"recipe {recipe.name!r} does not say which tasks it takes from {root}", f"it has sources: {paths}")

@@ -39,8 +39,11 @@ C = TypeVar("C")
 
 
 def read(path: Path) -> Recipe:
-    """A recipe file. Raises BadFile with path and reason, UnknownName for a key that does not exist; BadRecipe with
-    a line for each if several things are wrong."""
+    """Read a recipe file.
+
+    Raises BadFile with path and reason, UnknownName for a key that does not exist, and BadRecipe with a line for each
+    error if there are several.
+    """
     try:
         text = read_bytes(path, TOML_LIMIT).decode("utf-8")
         raw = toml_table(text)
@@ -52,7 +55,7 @@ def read(path: Path) -> Recipe:
 
 
 def summary(path: Path) -> dict[str, str]:
-    """What a recipe says of itself, for a list of them: a broken one does not stop the others."""
+    """The backbone and the summary of a recipe, for a list. A recipe that cannot be read gets its error as summary."""
     try:
         raw = read(path).raw
     except SgloraError as error:
@@ -61,7 +64,7 @@ def summary(path: Path) -> dict[str, str]:
 
 
 def plan_tasks(host: Host, recipe: Recipe, data: Path) -> list[dict[str, list[Task]]]:
-    """Tasks by role of every source. Raises, for all at once, what the recipe names and nobody has."""
+    """Tasks by role of every source. Raises one error for everything that the recipe names and that does not exist."""
     faults = Faults(recipe.path, recipe.lines)
     with faults.at("backbone"):
         host.backbones[recipe.backbone]
@@ -75,18 +78,18 @@ def plan_tasks(host: Host, recipe: Recipe, data: Path) -> list[dict[str, list[Ta
     for n, source in enumerate(recipe.sources):
         with faults.at("source", n, "dataset"):
             host.datasets[source.dataset]
-    faults.refuse()  # before the data is read: that takes its time
-    found = [source.found(host, data) for source in recipe.sources]
-    for n, (source, tasks) in enumerate(zip(recipe.sources, found, strict=True)):
+    faults.refuse()  # before the data is read: that takes long
+    available = [source.available(host, data) for source in recipe.sources]
+    for n, (source, tasks) in enumerate(zip(recipe.sources, available, strict=True)):
         for role, names in source.roles.items():
             for name in names:
                 with faults.at("source", n, role, name):
                     source.check(tasks, name)
     faults.refuse()
     plan = []
-    for n, (source, tasks) in enumerate(zip(recipe.sources, found, strict=True)):
+    for n, (source, tasks) in enumerate(zip(recipe.sources, available, strict=True)):
         with faults.at(*(("source", n, "description") if source.description else ("template",))):
-            plan.append(source.chosen(tasks, recipe.template))
+            plan.append(source.by_role(tasks, recipe.template))
     faults.refuse()
     return plan
 
@@ -98,7 +101,7 @@ _KEYS = (*_TEXTS, "source", "lora", "train", "prior", "generators")
 def parse(
     name: str, raw: Mapping[str, Any], path: Path | None = None, lines: Mapping[Address, int] | None = None
 ) -> Recipe:
-    """A recipe of a TOML's content; path and lines are for errors, which are raised all at once."""
+    """Make a recipe of the content of a TOML file. `path` and `lines` are for errors, which are raised all at once."""
     faults = Faults(path, lines or {})
     for key in raw:
         with faults.at(key):
@@ -136,7 +139,7 @@ def _check_roles(faults: Faults, recipe: Recipe) -> None:
                         hint = "a task has one role, or its result is a leak"
                         raise BadFile(f"{key} is {role_of[key]} and {role}", hint)
                 role_of[key] = role
-    if any(address[0] in ("source", "prior") for address, _ in faults.found):
+    if any(address[0] in ("source", "prior") for address, _ in faults.errors):
         return  # what is counted below is not what the user meant
     counts = {role: list(role_of.values()).count(role) for role in ROLES}
     with faults.at("prior", "k"):
@@ -220,7 +223,7 @@ def _table(faults: Faults, raw: Mapping[str, Any], key: str, *at: str | int) -> 
 
 
 def _config(faults: Faults, kind: type[C], values: Mapping[str, Any], *at: str) -> C:
-    """A config of a table: each key for itself, so that every wrong one is named."""
+    """Make a config of a table, key by key, so that every wrong key is named."""
     where = f"[{'.'.join(at)}]"
     good = {}
     for key, value in values.items():
@@ -234,30 +237,30 @@ def _config(faults: Faults, kind: type[C], values: Mapping[str, Any], *at: str) 
 
 @dataclass
 class Faults:
-    """Errors by where they are in a recipe; `path` is None for one that is no file."""
+    """Errors and the keys of a recipe they belong to; `path` is None for a recipe that is no file."""
 
     path: Path | None = None
     lines: Mapping[Address, int] = field(default_factory=dict)
-    found: list[tuple[Address, SgloraError]] = field(default_factory=list)
+    errors: list[tuple[Address, SgloraError]] = field(default_factory=list)
 
     @contextmanager
     def at(self, *address: str | int) -> Iterator[None]:
-        """What is raised inside belongs to this place; the program goes on after it."""
+        """Collects an error raised inside the block, as one of the key at `address`; the program continues."""
         try:
             yield
         except SgloraError as error:
-            self.found.append((address, error))
+            self.errors.append((address, error))
 
     def refuse(self) -> None:
-        """Raise what was found: one error as itself, several as BadRecipe with a line for each."""
-        if not self.found:
+        """Raise the errors, if there are any: one as itself, several as BadRecipe with a line for each."""
+        if not self.errors:
             return
         place = f"recipe {self.path}" if self.path else "the recipe"
-        if len(self.found) == 1:
-            address, error = self.found[0]
+        if len(self.errors) == 1:
+            address, error = self.errors[0]
             where = ", ".join([place, *self._line(address)]) + ": " if self.path else ""
             raise type(error)(where + error.message, error.hint)
-        ordered = sorted(self.found, key=lambda fault: self._number(fault[0]) or 0)
+        ordered = sorted(self.errors, key=lambda fault: self._number(fault[0]) or 0)
         lines = [
             ": ".join([*self._line(address), error.message]) + (f" ({error.hint})" if error.hint else "")
             for address, error in ordered
@@ -269,7 +272,7 @@ class Faults:
         return [f"line {number}"] if number else []
 
     def _number(self, address: Address) -> int | None:
-        """The line of the address, or of what it is in: a key that is missing is missing from a table."""
+        """The line of the key, or of the table it is in: a missing key has no line of its own."""
         whole = (self.lines.get(address[:length]) for length in range(len(address), 0, -1))
         return next((number for number in whole if number), None)
 
@@ -281,13 +284,13 @@ def check_template(text: str) -> None:
 
 
 def check_description(text: Any) -> None:
-    """Raises BadFile for what is no text, or has braces that mean nothing."""
+    """Raises BadFile unless it is a string whose only braces are {name} and {classes}."""
     if not isinstance(text, str) or _braces(text, "{name}", "{classes}"):
         raise BadFile(f"description must be a text, with no braces but {{name}} and {{classes}}, got {text!r}")
 
 
 def checked_prompts(texts: Any) -> tuple[str, ...]:
-    """The prompts of a list. Raises BadFile unless each says where the class goes."""
+    """The prompts as a tuple. Raises BadFile unless each has {class} where the class goes."""
     if not isinstance(texts, list) or not texts:
         raise BadFile(f"prompts must be a list of texts, got {texts!r}")
     for text in texts:
@@ -304,12 +307,12 @@ def _braces(text: str, *allowed: str) -> bool:
 
 
 def with_backbone(recipe: Recipe, backbone: str) -> Recipe:
-    """The same for another backbone."""
+    """The same recipe with another backbone."""
     return parse(recipe.name, {**recipe.raw, "backbone": backbone}, recipe.path, recipe.lines)
 
 
 def limited(recipe: Recipe, tasks: int) -> Recipe:
-    """The first so many tasks of each role of each source, under another name; K is at most the experts left."""
+    """The recipe with at most `tasks` tasks of each role and source, under another name; K is at most the experts."""
     sources = [{**raw, **{role: raw[role][:tasks] for role in ROLES if role in raw}} for raw in recipe.raw["source"]]
     experts = sum(len(source.get("expert", ())) for source in sources)
     prior = {**recipe.raw.get("prior", {}), "k": max(1, min(recipe.prior.k, experts))}

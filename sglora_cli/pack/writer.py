@@ -18,10 +18,10 @@ from sglora_cli.pack.pack import Pack
 
 @contextmanager
 def edited(pack: Pack, target: Path | None = None) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A copy of the pack's folder and its manifest, to change; the new version when the block ends well.
+    """Gives a copy of the pack's folder and its manifest to the block, which changes them.
 
     The block adds, replaces or removes files of the copy and changes the manifest. The new version
-    is sealed and opened before it takes the place of the old one, or goes to `target`, whose lock
+    gets a manifest and is opened before it replaces the old one, or is put at `target`, whose lock
     the caller holds (`pack_lock`). Raises BadFile for a damaged pack: new hashes would hide the damage.
     """
     pack.check_whole()
@@ -36,7 +36,7 @@ def edited(pack: Pack, target: Path | None = None) -> Iterator[tuple[Path, dict[
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write model card, hashes and manifest over a folder's files: it is a pack from now on."""
+    """Write the model card and a manifest with the hashes of all files. This makes the folder a pack."""
     write_bytes(folder / "README.md", pack_card(manifest).encode())
     (folder / MANIFEST).unlink(missing_ok=True)
     manifest["files"] = {
@@ -73,7 +73,7 @@ def pack_card(manifest: Mapping[str, Any]) -> str:
 
 
 def _cell(text: str) -> str:
-    """A text that stays in its cell of a Markdown table, and is no HTML."""
+    """Escapes a string for a cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 

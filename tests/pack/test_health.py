@@ -1,4 +1,4 @@
-"""Whether a generator does anything: measured against dense updates, and refused where it does not."""
+"""Whether a generator does anything: measure against dense updates, and refused where it does not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.generate.session import Session
-from sglora_cli.pack.health import Health, faults, measured, notes
+from sglora_cli.pack.health import Health, faults, measure, notes
 
 GOOD = Health(size=1.0, gap=0.1, spread=0.1, draws=0.1)
 
@@ -34,7 +34,7 @@ def dense(layout, flat_P) -> torch.Tensor:
 def test_the_measures_are_those_of_dense_updates(toy_pack):
     pack = Session.open().pack
     fitted = Made(lambda mean_P, noise: 0.5 * mean_P + 0.01 * noise)
-    found = measured(pack, fitted)
+    found = measure(pack, fitted)
     priors = [pack.prior(row) for row in pack.index_ED]
     mean = [dense(pack.layout, 0.5 * prior.mean_P) for prior in priors]
     star = [dense(pack.layout, prior.mean_P) for prior in priors]
@@ -67,7 +67,7 @@ def test_the_measures_are_those_of_dense_updates(toy_pack):
 )
 def test_a_generator_that_does_nothing_has_a_fault(toy_pack, function, fault):
     pack = Session.open().pack
-    assert faults(measured(pack, Made(function)), {}) == [fault]
+    assert faults(measure(pack, Made(function)), {}) == [fault]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_generator_that_does_nothing_has_a_fault(toy_pack, function, fault):
     ids=["a mean without draws", "draws without a mean"],
 )
 def test_one_of_both_is_enough(toy_pack, function):
-    assert faults(measured(Session.open().pack, Made(function)), {}) == []
+    assert faults(measure(Session.open().pack, Made(function)), {}) == []
 
 
 def test_an_error_as_large_as_the_spread_is_a_fault():

@@ -7,7 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from distributions import install
+from distributions import HERE, install
+
+from sglora_cli.errors import Unavailable, UsageError
+from sglora_cli.plugin.host import Host
+from sglora_datasets.folder import Folder
+from sglora_reports import sglora_reporters
 
 LATE = "import sys, json; from click.testing import CliRunner; from sglora_cli.cli.main import main\n"
 
@@ -95,3 +100,14 @@ def test_two_plugins_with_one_name_are_both_named(run, site, tiny):
     assert "backbone 'tiny' is given by both 'sglora-tiny' and 'twin'" in doctor.stdout
     assert " tiny " not in run("plugins", "list").stdout
     sys.modules.pop("twin", None)
+
+
+def test_a_name_of_several_kinds_is_asked_for_its_kind():
+    one = Host()
+    one.reporters.add("a", "csv", sglora_reporters()[0])
+    one.datasets.add("b", "csv", Folder())
+    with pytest.raises(UsageError, match="'csv' is the name of several plugins: dataset or reporter"):
+        one.registry_of("csv")
+    assert one.registry_of("csv", "reporter") is one.reporters
+    with pytest.raises(Unavailable):
+        one.datasets["csv"].tasks(HERE / "nowhere")

@@ -9,7 +9,8 @@ from thirdparty.sglora_clipling import Clipling
 from thirdparty.sglora_tiny import TinyModel
 
 from sglora_cli.config import RuntimeConfig
-from sglora_cli.testing import BACKBONE_CHECKS, adapters, images, layout_of, run_check
+from sglora_cli.errors import PluginError
+from sglora_cli.testing import BACKBONE_CHECKS, adapters, check_backbone, images, layout_of, run_check
 
 
 def starter():
@@ -103,6 +104,14 @@ class Long(TinyModel):
 def test_a_broken_backbone_is_found(broken, check, message):
     found = {c.__name__: run_check(c, broken()) for c in BACKBONE_CHECKS}
     assert message in found[check]
+
+
+def test_a_broken_backbone_is_refused_with_all_that_is_wrong():
+    check_backbone(TinyModel())
+    broken = TinyModel()
+    broken.scale, broken.fingerprint = 0.0, ""
+    with pytest.raises(PluginError, match=r"^identity_is_complete: fingerprint must be a text, not empty$"):
+        check_backbone(broken)
 
 
 def test_a_model_that_raises_is_answered():

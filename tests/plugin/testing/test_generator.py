@@ -1,0 +1,115 @@
+"""The conformance checks of generators: built-ins pass, and faults are found."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sglora_calibrated import sglora_generators as calibrated
+from sglora_cli.errors import Mismatch
+from sglora_cli.testing import GENERATOR_CHECKS, GeneratorTrial, check_generator, run_check
+from sglora_cvae import sglora_generators as learned
+from sglora_merge import sglora_generators as merged
+
+QUICK = {"hidden": 8, "latent": 3, "epochs": 200, "learning_rate": 0.01}
+GENERATORS = {one.name: one for one in (*learned(), *calibrated(), *merged())}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_built_in_generators_pass(name):
+    if name == "lorahub":
+        pytest.importorskip("cma")
+    check_generator(GENERATORS[name], QUICK if name in {one.name for one in learned()} else {})
+
+
+class Simple:
+    """A generator that passes: the mean of the prior, and noise."""
+
+    name = summary = label = "simple"
+    learns, draws, needs, config = False, True, "", None
+
+    def fit(self, material, settings):
+        if settings:
+            raise Mismatch("no settings")
+        return self.restore(material.experts, {}), {}
+
+    def restore(self, experts, tensors):
+        return self
+
+    def tensors(self):
+        return {}
+
+    def generate(self, prior, samples, seed, temperature):
+        dice = torch.Generator().manual_seed(seed)
+        return prior.mean_P + temperature * torch.randn(samples, len(prior.mean_P), generator=dice)
+
+
+class Learned(Simple):
+    learns = True
+
+    def tensors(self):
+        return {"weight": torch.ones(3)}
+
+
+class Global(Simple):
+    def generate(self, prior, samples, seed, temperature):
+        torch.manual_seed(seed)
+        return prior.mean_P + temperature * torch.randn(samples, len(prior.mean_P))
+
+
+class Careless(Simple):
+    def fit(self, material, settings):
+        return self, {}
+
+
+class Hot(Simple):
+    def generate(self, prior, samples, seed, temperature):
+        return super().generate(prior, samples, seed, 1.0)
+
+
+class Forgetful(Simple):
+    def restore(self, experts, tensors):
+        return Hot() if tensors else self  # the host hands it the joint adapter, fit does not
+
+    def generate(self, prior, samples, seed, temperature):
+        return super().generate(prior, samples, seed, 0.0)
+
+
+class Grabby(Simple):
+    def generate(self, prior, samples, seed, temperature):
+        prior.mean_P.mul_(2)
+        return super().generate(prior, samples, seed, temperature)
+
+
+class Flat(Simple):
+    def generate(self, prior, samples, seed, temperature):
+        return super().generate(prior, samples, seed, temperature)[0]
+
+
+class Stuck(Simple):
+    def generate(self, prior, samples, seed, temperature):
+        return super().generate(prior, samples, 0, temperature)
+
+
+class Needy(Simple):
+    needs = "shots"
+
+
+@pytest.mark.parametrize(
+    ("broken", "check", "message"),
+    [
+        (Global, "inputs_stay_as_they_are", "torch's random numbers were used"),
+        (Careless, "unknown_settings_are_refused", "fit takes a setting there is none of"),
+        (Hot, "temperature_zero_is_one_adapter", "at temperature 0 samples differ"),
+        (Forgetful, "restored_is_the_same", "a restored generator gives other adapters"),
+        (Grabby, "inputs_stay_as_they_are", "generate changed the prior it was given"),
+        (Flat, "adapters_have_their_shape", "1 samples have shape (66,), not (1, 66)"),
+        (Stuck, "a_seed_says_everything", "every seed gives the same adapters"),
+        (Learned, "damage_is_not_hidden", "a generator without a finite number gives adapters"),
+        (Needy, "adapters_have_their_shape", "it says that it needs data, and generate works without"),
+    ],
+)
+def test_a_broken_generator_is_found(broken, check, message):
+    found = {c.__name__: run_check(c, GeneratorTrial(broken())) for c in GENERATOR_CHECKS}
+    assert found[check] == message
+    check_generator(Simple())

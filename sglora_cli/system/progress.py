@@ -84,8 +84,8 @@ class _Lines:
 
 def duration(seconds: float) -> str:
     """
-    >>> duration(7.2), duration(95), duration(5000)
-    ('7 s', '2 min', '1.4 h')
+    >>> duration(7.2), duration(95), duration(5400)
+    ('7 s', '2 min', '1.5 h')
     """
     if seconds < 90:
         return f"{seconds:.0f} s"

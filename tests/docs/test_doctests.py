@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import doctest
 import importlib
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "sglora_cli.files.text",
-        "sglora_cli.files.untrusted",
-        "sglora_cli.data.caption_text",
-        "sglora_cli.cli.commands.docs",
-        "sglora_cli.bench.retrieval",
-        "sglora_cli.bench.rows_file",
-        "sglora_cli.lora.prior",
-        "sglora_cli.adapter.peft",
-        "sglora_cli.generate.session",
-        "sglora_cli.cli.output",
-        "sglora_cli.cli.scaffold",
-        "sglora_cli.bench.ranking",
-        "sglora_starter.colours",
-    ],
-)
+
+def with_examples() -> list[str]:
+    """Names of the modules of host and plugins that have an example which can be run."""
+    paths = [
+        path.relative_to(top)
+        for top, below in ((ROOT, "sglora_cli"), (ROOT / "plugins", "."))
+        for path in (top / below).rglob("*.py")
+        if any(">>> " in line and "+SKIP" not in line for line in path.read_text(encoding="utf-8").splitlines())
+    ]
+    return sorted(".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in paths)
+
+
+@pytest.mark.parametrize("name", with_examples())
 def test_examples_are_true(name):
     outcome = doctest.testmod(importlib.import_module(name))
     assert outcome.attempted > 0

@@ -1,4 +1,4 @@
-"""Recall on 5,000 images x 25,010 captions, ours against clip-benchmark's: `python -m tests.benchmarks.recall`.
+"""Recall on 5,000 images x 25,010 captions, ours against clip-benchmark's: `python tests/benchmarks/recall.py`.
 
 Random unit embeddings (512 wide, captions pulled to their image so that recalls are neither 0 nor 100),
 saved once; each contestant runs in a process of its own, so that its peak memory is its own. Times
@@ -76,7 +76,7 @@ def main() -> None:
         for threads in (1, 2):
             got = {}
             for which in ("ours", "clip-benchmark"):
-                command = [sys.executable, "-m", "tests.benchmarks.recall", which, str(threads), name]
+                command = [sys.executable, __file__, which, str(threads), name]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 got[which] = json.loads(done.stdout)
                 print(f"{threads} thread(s), {which}: {got[which]['seconds']:.2f} s, {got[which]['mib']:.0f} MiB")

@@ -161,3 +161,19 @@ def test_data_that_is_not_named_is_asked_for(run, tiny, recipe):
     result = run("pack", "build", recipe)
     assert result.exit_code == 6
     assert result.stderr.startswith("error: no folder with data is known\nhint: pass --data DIR")
+
+
+def test_a_missing_file_is_looked_for_beside(run, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("")
+    result = run("report", tmp_path / "row.jsonl")
+    assert result.exit_code == 4
+    assert result.stderr == (
+        f"error: {tmp_path / 'row.jsonl'} does not exist\nhint: did you mean {str(tmp_path / 'rows.jsonl')!r}?\n"
+    )
+    assert run("report", tmp_path / "xyz").stderr.endswith(f"hint: looked for in {tmp_path}\n")
+
+
+def test_bytes_that_are_no_text_are_refused(run):
+    result = run("generate", b"a \xff".decode("utf-8", "surrogateescape"))
+    assert result.exit_code == 2
+    assert "hint: write it in UTF-8" in result.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import tomli
 
@@ -67,3 +69,9 @@ def test_a_settings_file_that_is_wrong_is_not_changed(own_home):
     with pytest.raises(BadFile, match="line 1"):
         settings.write_setting("pack", "starter")
     assert path.read_text() == "pack = ]"
+
+
+def test_settings_are_read_anew(own_home):
+    assert settings.found()["pack"].origin == "default"
+    Path(own_home / "settings.toml").write_text('pack = "x"\n')
+    assert settings.found()["pack"] == settings.Found("x", "file")

@@ -162,10 +162,10 @@ def _bars_caption(report: Report, direction: str, against: str) -> str:
 
 def gains(report: Report, method: str) -> dict[tuple[str, str], float]:
     """(dataset, task) -> value of `method` minus zero-shot at k = 1, in points, mean over the directions."""
-    found = table(report.rows)
+    values = table(report.rows)
     result = {}
-    for task, cells in found.get(method, {}).items():
-        zero = found.get(ZERO, {}).get(task, {})
+    for task, cells in values.get(method, {}).items():
+        zero = values.get(ZERO, {}).get(task, {})
         gaps = [cells[cell] - zero[cell] for cell in cells if cell[1] == GAIN_K and cell in zero]
         if gaps:
             result[task] = sum(gaps) / len(gaps)

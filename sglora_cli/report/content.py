@@ -14,8 +14,8 @@ from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.values import UNSEEN, Report
 from sglora_cli.report import charts
 from sglora_cli.report.charts import Figure
-from sglora_cli.report.examples import Strip, strips
-from sglora_cli.report.figures import Exhibits, contributions, draw_maps, k_sweep, similarity_to_gain, task_map
+from sglora_cli.report.examples import RetrievalExample, retrieval_examples
+from sglora_cli.report.figures import ReportData, contributions, draw_maps, k_sweep, similarity_to_gain, task_map
 from sglora_cli.report.load import Measured
 from sglora_cli.report.plot import needs
 
@@ -26,14 +26,14 @@ class Content:
 
     measured: Measured
     figures: Sequence[Figure]
-    strips: Sequence[Strip] = ()
+    examples: Sequence[RetrievalExample] = ()
     method: str = ""
-    """The label of the method that the strips are of."""
+    """The label of the method that the examples are of."""
     missing: Mapping[str, str] | None = None
 
 
-Made = charts.Figure | list[charts.Figure] | None
-_OF_A_PACK: dict[str, tuple[Callable[[Exhibits], Made], str]] = {
+Drawn = charts.Figure | list[charts.Figure] | None
+_OF_A_PACK: dict[str, tuple[Callable[[ReportData], Drawn], str]] = {
     "Expert contributions": (contributions, "the pack lists no measured task as unseen"),
     "Similarity and gain": (similarity_to_gain, "zero-shot or the method was not measured"),
     "R@1 against K": (
@@ -51,7 +51,7 @@ _OF_ADAPTERS = ("R@1 against K", "Adapters of all tasks", "Draws for a task", _P
 """What shows adapters of the pack for unseen tasks."""
 
 
-def gather(measured: Measured, loaded: LoadedPack | None, data: Path | None, config: BenchConfig) -> Content:
+def collect(measured: Measured, loaded: LoadedPack | None, photos: Path | None, config: BenchConfig) -> Content:
     """All figures there can be. A figure that cannot be made is listed with the reason instead.
 
     Raises Mismatch if the rows are of another pack, Unavailable if a library or a backbone is not installed.
@@ -61,23 +61,23 @@ def gather(measured: Measured, loaded: LoadedPack | None, data: Path | None, con
         missing = dict.fromkeys((*_OF_A_PACK, _PHOTOS), "needs the pack that was measured: pass --pack")
         return Content(measured, figures, missing=missing)
     needs("sklearn", "scikit-learn")  # before the minute that K takes
-    shown = Exhibits(loaded, measured.report, config, measured.fingerprint, _others(measured, loaded))
+    data = ReportData(loaded, measured.report, config, measured.fingerprint, _others(measured, loaded))
     missing = dict.fromkeys(_OF_ADAPTERS, reason) if (reason := _no_adapters(measured.report)) else {}
     for title, (make, reason) in _OF_A_PACK.items():
         if title in missing:
             continue
-        made = make(shown)
-        if not made:
+        drawn = make(data)
+        if not drawn:
             missing[title] = reason
-        figures += made if isinstance(made, list) else [made] if made else []
-    found = []
-    if data is None and _PHOTOS not in missing:
+        figures += drawn if isinstance(drawn, list) else [drawn] if drawn else []
+    examples = []
+    if photos is None and _PHOTOS not in missing:
         missing[_PHOTOS] = "needs the photos: pass --data"
-    elif data is not None and _PHOTOS not in missing:
-        found = strips(shown, data) if shown.usable([shown.method]) else []
-        if not found:
+    elif photos is not None and _PHOTOS not in missing:
+        examples = retrieval_examples(data, photos) if data.usable([data.method]) else []
+        if not examples:
             missing[_PHOTOS] = "no retrieval task was measured with one method, or no caption changes its rank"
-    return Content(measured, figures, found, shown.label, missing)
+    return Content(measured, figures, examples, data.label, missing)
 
 
 def _no_adapters(report: Report) -> str:
@@ -94,4 +94,4 @@ def _others(measured: Measured, loaded: LoadedPack) -> tuple[Pack, ...]:
     known = {
         location.name: location for location in Library(loaded.host.recipe_folders).packs()
     }  # by name only: rows may be a stranger's
-    return tuple(Pack(known[name].folder) for name in measured.on if name in known)
+    return tuple(Pack(known[name].folder) for name in measured.other_packs if name in known)

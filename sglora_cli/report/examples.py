@@ -17,14 +17,14 @@ from sglora_cli.data.encode import encode_images
 from sglora_cli.data.features import task_tensors
 from sglora_cli.pack.recipe_parser import parse
 from sglora_cli.plugin.values import Photo, Task
-from sglora_cli.report.figures import Exhibits
+from sglora_cli.report.figures import ReportData
 from sglora_cli.system.progress import progress
 
 TOP = 5
 
 
 @dataclass(frozen=True)
-class Strip:
+class RetrievalExample:
     """One caption, and the photos of its task that are nearest to it without and with the adapter."""
 
     dataset: str
@@ -43,43 +43,48 @@ class Strip:
         return 1 / self.rank_after - 1 / self.rank_before
 
 
-def strips(shown: Exhibits, data: Path) -> list[Strip]:
+def retrieval_examples(data: ReportData, photos: Path) -> list[RetrievalExample]:
     """For each data set the caption with the largest rise and the one with the largest fall, if there is one.
 
     All captions of the measured unseen tasks were compared; text to image, one draw of the method. Raises
     Unavailable, UnknownName or BadFile if the photos are not there.
     """
-    best: dict[str, list[Strip]] = {}
-    for task in progress(_tasks(shown, data), "photos"):
-        found = list(_of_task(shown, task))
-        for strip in (max(found, key=lambda s: s.change), min(found, key=lambda s: s.change)):
-            best.setdefault(task.dataset, []).append(strip)
+    best: dict[str, list[RetrievalExample]] = {}
+    for task in progress(_tasks(data, photos), "photos"):
+        examples = list(_of_task(data, task))
+        best.setdefault(task.dataset, []).extend(_extremes(examples))
     result = []
     for several in best.values():
-        rise, fall = max(several, key=lambda s: s.change), min(several, key=lambda s: s.change)
-        result += [strip for strip in (rise, fall) if strip.change and (strip is rise) == (strip.change > 0)]
+        rise, fall = _extremes(several)
+        result += [rise] if rise.change > 0 else []
+        result += [fall] if fall.change < 0 else []
     return result
 
 
-def _tasks(shown: Exhibits, data: Path) -> list[Task]:
+def _extremes(examples: Sequence[RetrievalExample]) -> tuple[RetrievalExample, RetrievalExample]:
+    """The largest and the smallest change, the first of equals."""
+    return max(examples, key=lambda e: e.change), min(examples, key=lambda e: e.change)
+
+
+def _tasks(data: ReportData, photos: Path) -> list[Task]:
     """The unseen tasks that were measured as retrieval, with their photos."""
-    wanted = {(row.dataset, row.task) for row in shown.report.rows if row.direction in DIRECTIONS}
+    wanted = {(row.dataset, row.task) for row in data.report.rows if row.direction in DIRECTIONS}
     datasets = {dataset for dataset, _ in wanted}
-    found: dict[tuple[str, str], Task] = {}
-    for recipe in (parse(pack.name, pack.manifest["recipe"]) for pack in shown.sources):
+    with_photos: dict[tuple[str, str], Task] = {}
+    for recipe in (parse(pack.name, pack.manifest["recipe"]) for pack in data.sources):
         for source in recipe.sources:
             if source.name in datasets:
-                tasks = source.tasks(shown.loaded.host, data, recipe.template)["unseen"]
-                found |= {(task.dataset, task.name): task for task in tasks}
-    return [task for name, task in found.items() if name in wanted and name in shown.priors]
+                tasks = source.tasks(data.loaded.host, photos, recipe.template)["unseen"]
+                with_photos |= {(task.dataset, task.name): task for task in tasks}
+    return [task for name, task in with_photos.items() if name in wanted and name in data.priors]
 
 
-def _of_task(shown: Exhibits, task: Task) -> Iterator[Strip]:
+def _of_task(data: ReportData, task: Task) -> Iterator[RetrievalExample]:
     photos: Sequence[Photo] = task.photos["test"]
-    model, pack = shown.loaded.model, shown.loaded.pack
+    model, pack = data.loaded.model, data.loaded.pack
     tensors = task_tensors(model, task.key, photos)
-    prior = shown.priors[task.dataset, task.name]
-    adapter_P = shown.draw(shown.method, prior)[0]
+    prior = data.priors[task.dataset, task.name]
+    adapter_P = data.draw(data.method, prior)[0]
     both_SND = encode_images(model, pack.layout, tensors, torch.stack([torch.zeros_like(adapter_P), adapter_P]))
     text_CD = tensors.text_CD.float()
     scores = [image_ND @ text_CD.T for image_ND in both_SND]
@@ -88,7 +93,9 @@ def _of_task(shown: Exhibits, task: Task) -> Iterator[Strip]:
     for c, caption in enumerate(captions):
         before, after = (_top(photos, scores_NC[:, c]) for scores_NC in scores)
         right = photos[tensors.image_of[c]].path
-        yield Strip(task.dataset, task.name, caption, right, before, after, int(before_C[c]), int(after_C[c]))
+        yield RetrievalExample(
+            task.dataset, task.name, caption, right, before, after, int(before_C[c]), int(after_C[c])
+        )
 
 
 def _top(photos: Sequence[Photo], scores_N: Tensor) -> list[Path]:

@@ -31,7 +31,7 @@ from sglora_cli.system.progress import progress
 
 
 @dataclass(frozen=True)
-class Exhibits:
+class ReportData:
     """A report and the pack it is about. Raises Mismatch if the rows are of another pack, or another build of it."""
 
     loaded: LoadedPack
@@ -70,8 +70,8 @@ class Exhibits:
         """The tasks that were measured and the packs know in the rows' role, (dataset, task) to description."""
         measured = {(row.dataset, row.task) for row in self.report.rows}
         listed = [task for pack in self.sources for task in pack.manifest["tasks"]]
-        found = {(t["dataset"], t["name"]): t["description"] for t in listed if t["role"] == self.report.role}
-        return {task: text for task, text in found.items() if task in measured}
+        described = {(t["dataset"], t["name"]): t["description"] for t in listed if t["role"] == self.report.role}
+        return {task: text for task, text in described.items() if task in measured}
 
     @cached_property
     def embeddings(self) -> dict[tuple[str, str], Tensor]:
@@ -87,8 +87,8 @@ class Exhibits:
     def carried(self) -> list[UnseenTask]:
         """The measured tasks that can be evaluated without photos."""
         own = self.loaded.pack
-        found = [task for other in self.others for task in of_other(own, other, "")]
-        by_name = {(task.dataset, task.name): task for task in [*own.unseen(), *found]}
+        others = [task for other in self.others for task in of_other(own, other, "")]
+        by_name = {(task.dataset, task.name): task for task in [*own.unseen(), *others]}
         return [task for name, task in by_name.items() if name in self.sentences]
 
     @cached_property
@@ -111,30 +111,30 @@ class Exhibits:
         return [name for name in names if not known[name].needs]
 
 
-def contributions(shown: Exhibits) -> Figure | None:
+def contributions(data: ReportData) -> Figure | None:
     """alpha_k of every unseen task: SG-LoRA (arXiv 2509.10535), Eq. 6."""
     names, parts = [], []
-    for (_, task), prior in shown.priors.items():
-        experts = [shown.loaded.pack.experts.names[row] for row in prior.rows]
+    for (_, task), prior in data.priors.items():
+        experts = [data.loaded.pack.experts.names[row] for row in prior.rows]
         pairs = zip(experts, prior.alpha_K.tolist(), strict=True)
         parts.append([(*reversed(expert.partition("/")[::2]), share) for expert, share in pairs])
         names.append(task)
     if not names:
         return None
-    config = shown.loaded.pack.prior_config
+    config = data.loaded.pack.prior_config
     caption = (
-        f"Weights alpha of the {config.k} experts that each {shown.report.role} task's sentence leans on "
+        f"Weights alpha of the {config.k} experts that each {data.report.role} task's sentence leans on "
         f"(tau = {config.tau:g}); the strongest left, colours say which data set an expert is of."
     )
-    alt = f"Stacked bars of expert weights for {len(names)} {shown.report.role} tasks."
+    alt = f"Stacked bars of expert weights for {len(names)} {data.report.role} tasks."
     return Figure("contributions", "Expert contributions", Stacks("weight of the expert", names, parts), caption, alt)
 
 
-def similarity_to_gain(shown: Exhibits) -> Figure | None:
+def similarity_to_gain(data: ReportData) -> Figure | None:
     """Similarity of a task's sentence to its nearest expert against what the method gains over zero-shot."""
-    gain = gains(shown.report, shown.method)
+    gain = gains(data.report, data.method)
     groups: dict[str, list[tuple[str, float, float]]] = {}
-    for (dataset, task), prior in shown.priors.items():
+    for (dataset, task), prior in data.priors.items():
         if (dataset, task) in gain:
             point = (task, float(prior.similarity_E.max()), gain[dataset, task])
             groups.setdefault(dataset, []).append(point)
@@ -144,36 +144,36 @@ def similarity_to_gain(shown: Exhibits) -> Figure | None:
     rho = correlation(torch.tensor([x for _, x, _ in points]), torch.tensor([y for *_, y in points]))
     chart = Scatter("cosine similarity to the nearest expert", "gain over zero-shot (points)", groups, rho, zero=True)
     caption = (
-        f"Each point is one {shown.report.role} task: how near its sentence is to an expert's, and what {shown.label} "
-        f"gains over zero-shot in {' and '.join(measure(d).removesuffix(' (%)') for d in directions(shown.report))}, "
+        f"Each point is one {data.report.role} task: how near its sentence is to an expert's, and what {data.label} "
+        f"gains over zero-shot in {' and '.join(measure(d).removesuffix(' (%)') for d in directions(data.report))}, "
         "on average."
     )
-    alt = f"Scatter plot of {len(points)} {shown.report.role} tasks; their rank correlation is in its title."
+    alt = f"Scatter plot of {len(points)} {data.report.role} tasks; their rank correlation is in its title."
     return Figure("similarity-to-gain", "Similarity and gain", chart, caption, alt)
 
 
-def k_sweep(shown: Exhibits) -> list[Figure]:
+def k_sweep(data: ReportData) -> list[Figure]:
     """R@1 against K, measured on the unseen tasks that the pack carries: a figure a direction."""
-    pack, own = shown.loaded.pack, shown.loaded.pack.prior_config
-    learned = [shown.generator.name] if shown.generator.learns else []
-    fitted = {name: shown.loaded.fitted(name) for name in shown.usable([*SWEPT, *learned])}
+    pack, own = data.loaded.pack, data.loaded.pack.prior_config
+    learned = [data.generator.name] if data.generator.learns else []
+    fitted = {name: data.loaded.fitted(name) for name in data.usable([*SWEPT, *learned])}
     variants = by_k(pack)
     ks = [variant.config.k for variant in variants]
-    if not fitted or not shown.carried:
+    if not fitted or not data.carried:
         return []
-    measurer, rows = Measurer(shown.loaded.model), []
-    for task in progress(shown.carried, "R@1 against K"):
-        embedding_D = shown.embeddings[task.dataset, task.name]
-        made = varied(shown.loaded.host, pack, fitted, variants, task.name, embedding_D, shown.config)
-        rows += measurer.rows(task, made)
+    measurer, rows = Measurer(data.loaded.model), []
+    for task in progress(data.carried, "R@1 against K"):
+        embedding_D = data.embeddings[task.dataset, task.name]
+        candidates = varied(data.loaded.host, pack, fitted, variants, task.name, embedding_D, data.config)
+        rows += measurer.rows(task, candidates)
     means, figures = averages(rows), []
     for direction in dict.fromkeys(row.direction for row in rows):
         cell = (direction, GAIN_K)
-        lines = {shown.report.labels[name]: [means[f"{name}@K={k}"][cell] for k in ks] for name in fitted}
-        levels, axis = _levels(shown, direction), measure(direction)
+        lines = {data.report.labels[name]: [means[f"{name}@K={k}"][cell] for k in ks] for name in fitted}
+        levels, axis = _levels(data, direction), measure(direction)
         tasks = len({(row.dataset, row.task) for row in rows if row.direction == direction})
         caption = (
-            f"{axis} against K, mean over {tasks} unseen tasks that the pack carries, {shown.config.samples} draws of "
+            f"{axis} against K, mean over {tasks} unseen tasks that the pack carries, {data.config.samples} draws of "
             f"a generator that samples. The band marks the pack's own K = {own.k}."
         )
         chart = Lines("K, experts that are mixed", axis, ks, lines, levels, own.k)
@@ -182,13 +182,13 @@ def k_sweep(shown: Exhibits) -> list[Figure]:
     return figures
 
 
-def _levels(shown: Exhibits, direction: str) -> dict[str, float]:
+def _levels(data: ReportData, direction: str) -> dict[str, float]:
     """Methods without K, on the tasks of the sweep: from the rows."""
-    tasks = {(task.dataset, task.name) for task in shown.carried}
-    rows = [r for r in shown.report.rows if (r.dataset, r.task) in tasks and (r.direction, r.k) == (direction, GAIN_K)]
+    tasks = {(task.dataset, task.name) for task in data.carried}
+    rows = [r for r in data.report.rows if (r.dataset, r.task) in tasks and (r.direction, r.k) == (direction, GAIN_K)]
     means = averages(rows)
     names = [name for name in (ORACLE, ZERO) if name in means]
-    return {shown.report.labels[name]: means[name][direction, GAIN_K] for name in names}
+    return {data.report.labels[name]: means[name][direction, GAIN_K] for name in names}
 
 
 _MERGES = ("model-soups", "adapter-soup", "top-k", "joint")  # these mix factors: they lie in the experts' space
@@ -216,45 +216,45 @@ def embedded(points_NP: Tensor, seed: int) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in tsne.fit_transform(points_NP.double().numpy())]
 
 
-def task_map(shown: Exhibits) -> Figure | None:
+def task_map(data: ReportData) -> Figure | None:
     """Experts, and for each unseen task its Oracle, one draw, and the weighted mean: where do they lie?"""
-    pack, points = shown.loaded.pack, []
+    pack, points = data.loaded.pack, []
     for row, expert in enumerate(pack.experts.names):
         points.append(("", "expert, mean", expert.partition("/")[0], pack.experts.means([row])[0]))
-    oracles = [(task.dataset, task.oracle_P) for task in shown.carried if task.oracle_P is not None]
+    oracles = [(task.dataset, task.oracle_P) for task in data.carried if task.oracle_P is not None]
     points += [("", "unseen task, Oracle", dataset, oracle_P) for dataset, oracle_P in oracles]
-    for (dataset, _), prior in shown.priors.items():
-        for name in dict.fromkeys(shown.usable([shown.generator.name, "top-k"])):
-            adapter_P = shown.draw(name, prior)[0]
-            points.append(("", f"unseen task, {shown.report.labels[name]}", dataset, adapter_P))
+    for (dataset, _), prior in data.priors.items():
+        for name in dict.fromkeys(data.usable([data.generator.name, "top-k"])):
+            adapter_P = data.draw(name, prior)[0]
+            points.append(("", f"unseen task, {data.report.labels[name]}", dataset, adapter_P))
     if len(points) < _FEWEST:
         return None
     caption = f"{_SPACE} Training tasks' adapters are not in a pack, so they are not here."
     title = "Adapters of all tasks"
-    return Figure("tsne-tasks", title, _placed(points, shown.config.seed), caption, f"t-SNE of {len(points)} adapters.")
+    return Figure("tsne-tasks", title, _placed(points, data.config.seed), caption, f"t-SNE of {len(points)} adapters.")
 
 
-def draw_maps(shown: Exhibits) -> list[Figure]:
+def draw_maps(data: ReportData) -> list[Figure]:
     """The draws for one unseen task beside its Oracle, merges and experts; the first task of each data set."""
-    generator = shown.generator
+    generator = data.generator
     first: dict[str, UnseenTask] = {}
-    for task in shown.carried:
+    for task in data.carried:
         if task.oracle_P is not None:
             first.setdefault(task.dataset, task)
     if not generator.learns:
         return []
-    return [_draw_map(shown, task) for task in list(first.values())[:_MAPS]]
+    return [_draw_map(data, task) for task in list(first.values())[:_MAPS]]
 
 
-def _draw_map(shown: Exhibits, task: UnseenTask) -> Figure:
-    pack, name, config = shown.loaded.pack, shown.generator.name, shown.config
-    prior, experts = shown.priors[task.dataset, task.name], pack.experts
-    label = shown.report.labels.get(name, shown.generator.label)
-    points = [("", f"{_DRAWS} draws of {label}", draw_P) for draw_P in shown.draw(name, prior, _DRAWS)]
+def _draw_map(data: ReportData, task: UnseenTask) -> Figure:
+    pack, name, config = data.loaded.pack, data.generator.name, data.config
+    prior, experts = data.priors[task.dataset, task.name], pack.experts
+    label = data.report.labels.get(name, data.generator.label)
+    points = [("", f"{_DRAWS} draws of {label}", draw_P) for draw_P in data.draw(name, prior, _DRAWS)]
     if task.oracle_P is not None:
         points.append(("Oracle", "Oracle of this task", task.oracle_P))
-    merges = shown.usable(_MERGES)
-    points += [(shown.report.labels[merge], "merges and joint", shown.draw(merge, prior)[0]) for merge in merges]
+    merges = data.usable(_MERGES)
+    points += [(data.report.labels[merge], "merges and joint", data.draw(merge, prior)[0]) for merge in merges]
     names = [experts.names[row].partition("/")[2] for row in prior.rows]
     points += zip(names, ["experts it leans on"] * len(names), experts.means(prior.rows), strict=True)
     chart = _placed([(text, kind, kind, point_P) for text, kind, point_P in points], config.seed)

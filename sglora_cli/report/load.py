@@ -25,11 +25,11 @@ class Measured:
     files: Sequence[Path]
     left_out: Sequence[str]
     """Why methods are not in the report, in sentences."""
-    said: Sequence[str] = ()
+    remarks: Sequence[str] = ()
     """What `bench` said a reader must know."""
     fingerprint: str = ""
     """Of the backbone, where the rows say it."""
-    on: Sequence[str] = ()
+    other_packs: Sequence[str] = ()
     """Other packs that tasks came from."""
 
 
@@ -68,11 +68,11 @@ def read(paths: Sequence[Path], config: BenchConfig, over_builds: bool = False) 
     header = runs[-1].header
     gaps = bootstrap(rows, config.resamples, config.seed).differences(header.against, _references(runs))
     names = names_of(paths) if over_builds else ()
-    said = (*([_over(names)] if names else []), *_notes(runs))
+    remarks = (*([_over(names)] if names else []), *_notes(runs))
     report = Report(header.pack, rows, kept, gaps, header.against, builds=names, role=roles[0])
-    report = replace(report, notes=[_summary(report, paths), *said, *left_out.values()])
-    on = tuple(dict.fromkeys(text for run in runs if (text := _text(run.header, "on"))))
-    return Measured(header, report, tuple(paths), tuple(left_out.values()), said, "".join(prints), on)
+    report = replace(report, notes=[_summary(report, paths), *remarks, *left_out.values()])
+    other_packs = tuple(dict.fromkeys(text for run in runs if (text := _text(run.header, "on"))))
+    return Measured(header, report, tuple(paths), tuple(left_out.values()), remarks, "".join(prints), other_packs)
 
 
 def _text(header: Header, key: str) -> str:
@@ -82,15 +82,19 @@ def _text(header: Header, key: str) -> str:
 
 
 def _notes(runs: Sequence[Run]) -> tuple[str, ...]:
-    found = [run.header.more.get("notes") for run in runs]
-    texts = [text for one in found if isinstance(one, list) for text in one]
+    notes = [run.header.more.get("notes") for run in runs]
+    texts = [text for several in notes if isinstance(several, list) for text in several]
     return tuple(dict.fromkeys(text for text in texts if isinstance(text, str) and text.isprintable()))
 
 
 def _references(runs: Sequence[Run]) -> dict[str, str]:
-    found = [run.header.more.get("references") for run in runs]
+    references = [run.header.more.get("references") for run in runs]
     return {
-        method: other for one in found if isinstance(one, dict) for method, other in one.items() if type(other) is str
+        method: other
+        for pairs in references
+        if isinstance(pairs, dict)
+        for method, other in pairs.items()
+        if type(other) is str
     }
 
 
@@ -106,12 +110,12 @@ def _summary(report: Report, paths: Sequence[Path]) -> str:
 
 def incomplete(rows: Sequence[Row], labels: dict[str, str]) -> dict[str, str]:
     """Methods that lack numbers which others have, with the sentence that says so."""
-    found: dict[str, set[tuple[str, str, str, int]]] = {}
+    cells_of: dict[str, set[tuple[str, str, str, int]]] = {}
     for row in rows:
-        found.setdefault(row.method, set()).add((row.dataset, row.task, row.direction, row.k))
-    every = set().union(*found.values())
+        cells_of.setdefault(row.method, set()).add((row.dataset, row.task, row.direction, row.k))
+    every = set().union(*cells_of.values())
     return {
         method: f"{labels[method]} is left out: it has {len(cells)} of {len(every)} numbers that others have"
-        for method, cells in found.items()
+        for method, cells in cells_of.items()
         if cells != every
     }

@@ -223,12 +223,12 @@ def report_page(content: Content) -> bytes:
     """
     measured = content.measured
     directed = tables.directions(measured.report)
-    photos = {str(path): path for strip in content.strips for path in (*strip.before, *strip.after)}
+    photos = {str(path): path for example in content.examples for path in (*example.before, *example.after)}
     return _page(
         "report.html",
         content=content,
         facts=_facts(measured),
-        remarks=[text.removesuffix(".") for text in (*measured.said, *measured.left_out)],
+        remarks=[text.removesuffix(".") for text in (*measured.remarks, *measured.left_out)],
         results=_results(measured.report),
         differences=_differences(measured.report),
         ranges=_ranges(measured.report),

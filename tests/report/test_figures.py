@@ -13,23 +13,23 @@ from sglora_cli.bench.ablations import k_grid
 from sglora_cli.config import BenchConfig
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.plugin.host import Host
-from sglora_cli.report.figures import Exhibits
+from sglora_cli.report.figures import ReportData
 
 
 @pytest.fixture
-def shown(toy_pack, tmp_path):
+def report_data(toy_pack, tmp_path):
     """The toy pack with hand-made rows."""
     from sglora_cli.report import load
 
     config, path = BenchConfig(samples=2, resamples=100), write_made(tmp_path / "rows.jsonl", hand_made())
-    return Exhibits(LoadedPack.open(Host.load(), toy_pack), load.read([path], config).report, config)
+    return ReportData(LoadedPack.open(Host.load(), toy_pack), load.read([path], config).report, config)
 
 
-def test_contributions_are_the_softmax_over_the_nearest_sentences(shown):
+def test_contributions_are_the_softmax_over_the_nearest_sentences(report_data):
     from sglora_cli.report.figures import contributions
 
-    chart = contributions(shown).chart
-    pack, model = shown.loaded.pack, shown.loaded.model
+    chart = contributions(report_data).chart
+    pack, model = report_data.loaded.pack, report_data.loaded.model
     for name, parts in zip(chart.names, chart.parts, strict=True):
         (embedding,) = model.encode_text([f"a photo of a {name}"]).tolist()
         cosine = [sum(a * b for a, b in zip(embedding, row, strict=True)) for row in pack.index_ED.tolist()]
@@ -39,23 +39,23 @@ def test_contributions_are_the_softmax_over_the_nearest_sentences(shown):
         assert [share for *_, share in parts] == pytest.approx([w / sum(weight) for w in weight], rel=1e-3)
 
 
-def test_the_scatter_is_of_the_nearest_similarity_and_the_gain(shown):
+def test_the_scatter_is_of_the_nearest_similarity_and_the_gain(report_data):
     from sglora_cli.report.figures import similarity_to_gain
 
-    figure = similarity_to_gain(shown)
-    assert shown.method == "cvae"
+    figure = similarity_to_gain(report_data)
+    assert report_data.method == "cvae"
     points = {name: (x, y) for name, x, y in figure.chart.groups["toys"]}
     assert set(points) == {"mug", "nest"}
     for name, (similarity, gain) in points.items():
-        embedding_D = shown.loaded.model.encode_text([f"a photo of a {name}"])[0]
-        assert similarity == pytest.approx(max(float(row @ embedding_D) for row in shown.loaded.pack.index_ED))
+        embedding_D = report_data.loaded.model.encode_text([f"a photo of a {name}"])[0]
+        assert similarity == pytest.approx(max(float(row @ embedding_D) for row in report_data.loaded.pack.index_ED))
         assert gain == pytest.approx(30.0)  # cvae is three places after zero-shot
 
 
-def test_the_sweep_measures_what_bench_measures_at_the_packs_own_k(shown, run):
+def test_the_sweep_measures_what_bench_measures_at_the_packs_own_k(report_data, run):
     from sglora_cli.report.figures import k_sweep
 
-    figures = {figure.name: figure.chart for figure in k_sweep(shown)}
+    figures = {figure.name: figure.chart for figure in k_sweep(report_data)}
     assert list(figures["k-i2t"].x) == [1, 2, 3, 4]
     assert figures["k-i2t"].mark == 2
     bench = json.loads(run("bench", "--json", "--samples", 2).stdout)["averages"]
@@ -85,35 +85,39 @@ def test_near_adapters_are_near_on_the_map():
         assert own < other
 
 
-def test_the_maps_have_every_expert_oracle_and_draw(shown):
+def test_the_maps_have_every_expert_oracle_and_draw(report_data):
     from sglora_cli.report.figures import draw_maps, task_map
 
-    kinds = [kind for _, kind, *_ in task_map(shown).chart.points]
+    kinds = [kind for _, kind, *_ in task_map(report_data).chart.points]
     assert {kind: kinds.count(kind) for kind in kinds} == {
         "expert, mean": 4,
         "unseen task, Oracle": 2,
         "unseen task, SG-LoRA": 2,
         "unseen task, Top-K weighted": 2,
     }
-    (figure,) = draw_maps(shown)
+    (figure,) = draw_maps(report_data)
     names = [name for name, *_ in figure.chart.points if name]
     assert len(figure.chart.points) == 50 + len(names)
-    assert names == ["Oracle", "Top-K weighted", *(shown.loaded.pack.experts.names[r][5:] for r in first_rows(shown))]
+    assert names == [
+        "Oracle",
+        "Top-K weighted",
+        *(report_data.loaded.pack.experts.names[r][5:] for r in first_rows(report_data)),
+    ]
 
 
-def test_a_data_sets_name_cannot_lead_out_of_the_folder(shown):
+def test_a_data_sets_name_cannot_lead_out_of_the_folder(report_data):
     from dataclasses import replace
 
     from sglora_cli.report.figures import _draw_map
 
-    (task, *_) = shown.carried
+    (task, *_) = report_data.carried
     evil = replace(task, dataset="../../evil/x")
-    shown.priors["../../evil/x", task.name] = shown.priors["toys", task.name]
-    assert _draw_map(shown, evil).name == "draws-evil-x"
+    report_data.priors["../../evil/x", task.name] = report_data.priors["toys", task.name]
+    assert _draw_map(report_data, evil).name == "draws-evil-x"
 
 
-def first_rows(shown):
-    return shown.priors["toys", "mug"].rows
+def first_rows(report_data):
+    return report_data.priors["toys", "mug"].rows
 
 
 class Strong:
@@ -123,16 +127,16 @@ class Strong:
         return torch.randn(samples, len(prior.mean_P), generator=torch.Generator().manual_seed(1))
 
 
-def test_strips_show_the_largest_rise_and_fall_of_all_captions(shown, toys):
-    from sglora_cli.report.examples import strips
+def test_retrieval_examples_show_the_largest_rise_and_fall_of_all_captions(report_data, toys):
+    from sglora_cli.report.examples import retrieval_examples
 
-    shown.loaded._fitted["cvae"] = Strong()
-    rise, fall = strips(shown, toys)
-    model, layout = shown.loaded.model, shown.loaded.pack.layout
-    adapter_1P = Strong().generate(shown.priors["toys", "mug"], 1, 0, 1.0)
+    report_data.loaded._fitted["cvae"] = Strong()
+    rise, fall = retrieval_examples(report_data, toys)
+    model, layout = report_data.loaded.model, report_data.loaded.pack.layout
+    adapter_1P = Strong().generate(report_data.priors["toys", "mug"], 1, 0, 1.0)
     tasks = {"mug": range(5, 8), "nest": range(5, 8)}
     changes = []
-    for task in shown.carried:
+    for task in report_data.carried:
         sides = model.encode_image(task.tensors.stem_N), model.encode_image(task.tensors.stem_N, layout, adapter_1P)[0]
         for c, own in enumerate(task.tensors.image_of):
             scores = [(image_ND @ task.tensors.text_CD[c]).tolist() for image_ND in sides]
@@ -142,12 +146,12 @@ def test_strips_show_the_largest_rise_and_fall_of_all_captions(shown, toys):
     assert rise.change == pytest.approx(max(changes)[0])
     assert fall.change == pytest.approx(min(changes)[0])
     assert fall.change < 0 < rise.change
-    for strip in (rise, fall):
-        assert (strip.caption, strip.right.name) in [
-            (c, p) for change, c, p in changes if abs(change - strip.change) < 1e-6
+    for moved in (rise, fall):
+        assert (moved.caption, moved.right.name) in [
+            (c, p) for change, c, p in changes if abs(change - moved.change) < 1e-6
         ]
-        for rank, photos in ((strip.rank_before, strip.before), (strip.rank_after, strip.after)):
-            assert photos.index(strip.right) == rank - 1
+        for rank, photos in ((moved.rank_before, moved.before), (moved.rank_after, moved.after)):
+            assert photos.index(moved.right) == rank - 1
 
 
 def test_tasks_of_another_pack_have_figures_too(run, toy_pack, recipe, toys, tmp_path):

@@ -95,10 +95,10 @@ def _content(
     app: App, measured: Measured, pack: str, data: Path | None, config: BenchConfig, runtime: RuntimeConfig
 ) -> Content:
     from sglora_cli.pack.loaded import LoadedPack
-    from sglora_cli.report.content import gather
+    from sglora_cli.report.content import collect
 
     loaded = LoadedPack.open(app.host, pack, runtime) if pack else None
-    return gather(measured, loaded, data, config)
+    return collect(measured, loaded, data, config)
 
 
 def _write(content: Content, out: Path | None, folder: Path | None) -> list[Path]:

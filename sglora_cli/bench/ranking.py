@@ -18,7 +18,7 @@ from torch import Tensor
 from sglora_cli.adapter.file import AdapterFile, load_adapter
 from sglora_cli.adapter.read import provenance, read_adapter, recognise
 from sglora_cli.config import RuntimeConfig
-from sglora_cli.data.description import cleaned
+from sglora_cli.data.description import cleaned, sentence_lines
 from sglora_cli.data.encode import check_text
 from sglora_cli.errors import BadFile, Mismatch, UsageError
 from sglora_cli.files.images import read_image
@@ -170,12 +170,7 @@ def sentences(texts: Sequence[str], file: Path | None, about: Mapping[str, Any])
     """The sentences of the command line and of a file, one a line; without any, the adapter's own description."""
     lines = list(texts)
     if file is not None:
-        try:
-            lines += [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except FileNotFoundError:
-            raise BadFile.missing(file) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadFile(f"cannot read {file}: {error}", "it must have one sentence a line, in UTF-8") from None
+        lines += sentence_lines(file)
         if not lines:
             raise BadFile(f"{file} has no sentence", "write one a line")
     if not lines:

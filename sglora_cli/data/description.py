@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sglora_cli.errors import BadFile, UsageError
-from sglora_cli.files.text import parse_json
+from sglora_cli.files.text import read_json
 from sglora_cli.files.untrusted import read_bytes
 
 MAX_CHARACTERS = 2000
@@ -58,9 +59,9 @@ def weighted(line: str) -> tuple[float, str]:
     >>> weighted("0.5 | a dog"), weighted("cat | dog")
     ((0.5, 'a dog'), (1.0, 'cat | dog'))
     """
-    found = _WEIGHTED.fullmatch(line)
+    match = _WEIGHTED.fullmatch(line)
     try:
-        weight, text = (float(found[1]), found[2].strip()) if found else (1.0, line)
+        weight, text = (float(match[1]), match[2].strip()) if match else (1.0, line)
     except ValueError:
         return 1.0, line
     return checked_weight(weight, line), text
@@ -72,36 +73,38 @@ def checked_weight(weight: float, what: str) -> float:
     return weight
 
 
-def read_texts(path: Path) -> list[str | tuple[float, str]]:
+def read_texts(path: Path) -> Sequence[str | tuple[float, str]]:
     """What `Description.of` takes, from a file. Raises BadFile.
 
     Text: a sentence a line, `weight | sentence` for a weighted one; empty lines do not count.
     JSON: a list of sentences, or a table {sentence: weight}.
     """
-    data = read_bytes(path, TEXTS_LIMIT)
-    found: list[str | tuple[float, str]]
-    if path.suffix.lower() == ".json":
-        found = _json_texts(path, parse_json(data, str(path)))
-    else:
-        try:
-            found = [line for line in data.decode("utf-8-sig").splitlines() if line.strip()]
-        except UnicodeDecodeError:
-            raise BadFile(f"{path} is not UTF-8 text", "save it as UTF-8") from None
-    if not found:
+    texts: Sequence[str | tuple[float, str]]
+    texts = _json_texts(path) if path.suffix.lower() == ".json" else sentence_lines(path)
+    if not texts:
         raise BadFile(f"{path} has no sentence", "write one a line")
-    return found
+    return texts
 
 
-def _json_texts(path: Path, content: Any) -> list[str | tuple[float, str]]:
+def sentence_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty. Raises BadFile."""
+    try:
+        return [line for line in read_bytes(path, TEXTS_LIMIT).decode("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise BadFile(f"{path} is not UTF-8 text", "save it as UTF-8") from None
+
+
+def _json_texts(path: Path) -> list[str | tuple[float, str]]:
+    content = read_json(path, limit=TEXTS_LIMIT)
     listed = content if isinstance(content, list) else [content]
     pairs = content.items() if isinstance(content, dict) else [(text, 1) for text in listed]
-    found: list[str | tuple[float, str]] = []
+    weighted_texts: list[str | tuple[float, str]] = []
     for text, weight in pairs:
         if not isinstance(text, str) or isinstance(weight, bool) or not isinstance(weight, int | float):
             wanted = 'write ["...", "..."] or {"...": 2.0}'
             raise BadFile(f"{path}: {text!r} with {weight!r} is no sentence with a weight", wanted)
-        found.append((float(weight), text))
-    return found
+        weighted_texts.append((float(weight), text))
+    return weighted_texts
 
 
 def cleaned(sentence: str) -> str:

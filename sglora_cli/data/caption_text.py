@@ -6,12 +6,13 @@ A file of demonstrations has one object a line: {"name": "pug", "caption": "The 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sglora_cli.config import CaptionConfig
 from sglora_cli.data.check_rules import normal
-from sglora_cli.errors import BadFile
+from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.text import jsonl_rows
 
 REASONS = {
@@ -22,6 +23,14 @@ REASONS = {
     "shared": "shared with another image",
 }
 """Why a text is refused."""
+CAPTION_ISSUES = {
+    "broken": "images that do not decode",
+    "none": "images without a caption that could be kept",
+    "few": "images with fewer captions than asked for",
+    "long": "captions that are long: text encoders cut them",
+    **{reason: f"captions {text}" for reason, text in REASONS.items()},
+}
+"""What can be wrong with an image and its captions, the gravest first."""
 _FILE_LIMIT = 1 << 20
 _LEAD = re.compile(r"^(?:(?:sure|certainly|of course)\b[^:\n]{0,80}:|output:|caption:)\s*", re.IGNORECASE)
 _NEXT = re.compile(r"\s*\bInput:")  # a model that goes on with an example of its own
@@ -126,3 +135,16 @@ class Judge:
         if len(caption.split()) < self.fewest_words:
             return "short"
         return "shared" if self.known.get(normal(caption), image) != image else ""
+
+
+def too_long(caption: str, config: CaptionConfig, check_text: Callable[[str], None] | None) -> str:
+    """Why a text encoder would cut the caption; "" if it would not."""
+    words = len(caption.split())
+    if words > config.words:
+        return f"{words} words"
+    try:
+        if check_text is not None:
+            check_text(caption)
+    except Mismatch as error:
+        return error.message
+    return ""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sglora_cli.config import CaptionConfig
 from sglora_cli.data.caption_file import CAPTIONS_CSV, CAPTIONS_JSONL, Captioned, line_of, read_elsewhere, read_lines
-from sglora_cli.data.caption_text import REASONS, Demonstration, Judge, cleaned, prompt_of
+from sglora_cli.data.caption_text import CAPTION_ISSUES, Demonstration, Judge, cleaned, prompt_of, too_long
 from sglora_cli.data.check_rules import DataIssue
 from sglora_cli.errors import (
     BadFile,
@@ -43,16 +43,6 @@ from sglora_cli.system.progress import progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-
-CAPTION_ISSUES = {
-    "broken": "images that do not decode",
-    "none": "images without a caption that could be kept",
-    "few": "images with fewer captions than asked for",
-    "long": "captions that are long: text encoders cut them",
-    **{reason: f"captions {text}" for reason, text in REASONS.items()},
-}
-"""What can be wrong, the gravest first."""
 
 
 @dataclass(frozen=True)
@@ -236,10 +226,8 @@ def _asked(model: CaptionModel, image: Image, listed: Listed, prompt: str, count
     except Exception as error:  # a stranger's model may raise anything
         if known := failure_of(error):
             raise known from error
-        raise PluginError(
-            f"the captioner failed on {listed.path}: {type(error).__name__}: {error}",
-            _GO_ON,
-        ) from error
+        message = f"the captioner failed on {listed.path}: {type(error).__name__}: {error}"
+        raise PluginError(message, _GO_ON) from error
     if len(texts) != count or not all(isinstance(text, str) for text in texts):
         raise PluginError(f"the captioner was asked for {count} texts about {listed.path}, and gave {texts!r:.100}")
     return texts
@@ -253,19 +241,6 @@ def _shortfalls(
     for caption in captions:
         if reason := too_long(caption, config, check_text):
             yield problem("long", listed, f"{reason}: {caption}")
-
-
-def too_long(caption: str, config: CaptionConfig, check_text: Callable[[str], None] | None) -> str:
-    """Why a text encoder would cut the caption; "" if it would not."""
-    words = len(caption.split())
-    if words > config.words:
-        return f"{words} words"
-    try:
-        if check_text is not None:
-            check_text(caption)
-    except Mismatch as error:
-        return error.message
-    return ""
 
 
 def problem(kind: str, listed: Listed, text: str) -> DataIssue:

@@ -145,8 +145,7 @@ def _print_plan(job: CaptionJob, limit: int, as_json: bool) -> None:
 
 
 def _print_outcome(outcome: Outcome) -> None:
-    from sglora_cli.data.caption_text import REASONS
-    from sglora_cli.data.caption_writer import CAPTION_ISSUES
+    from sglora_cli.data.caption_text import CAPTION_ISSUES, REASONS
 
     job = outcome.job
     click.echo(f"output     {job.target}")

@@ -1,12 +1,19 @@
-"""Packs of classification tasks from end to end: built, measured, refused, tried."""
+"""Classification: training against torch alone, and packs from end to end: built, measured, refused, tried."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
-from tiny_tasks import MODEL
+import torch
+from tiny_tasks import LAYOUT, MODEL, task
 from trees import cifar_speckles, cifar_tree
+
+from sglora_cli.build.batches import Batches
+from sglora_cli.build.training import train_joint, train_tasks
+from sglora_cli.config import TrainConfig
+from sglora_cli.plugin.values import TaskTensors
 
 RECIPE = """
 backbone = "tiny"
@@ -166,3 +173,56 @@ def test_an_adapter_of_a_classification_task_can_be_tried(run, tiny, cifar, tmp_
     result = run("try", adapter, "--image", image, "--text", "a photo of a oak tree", "--text", "a photo of a palm")
     assert result.exit_code == 0, result.output
     assert "2 sentences, rank and score" in result.stdout
+
+
+def classes(name: str, photos: int, count: int) -> TaskTensors:
+    """A classification task with so many classes."""
+    dice = torch.Generator().manual_seed(100 * photos + count)
+    head = torch.nn.functional.normalize(torch.randn(count, 8, generator=dice), dim=-1)
+    label = torch.randint(count, (photos,), generator=dice).tolist()
+    return TaskTensors(name, torch.rand(photos, 4, 12, generator=dice).half(), head, (), tuple(label))
+
+
+def obvious(one: TaskTensors, config: TrainConfig) -> torch.Tensor:
+    """The adapter after all epochs, by torch's own loss and optimiser, one task alone."""
+    flat_P = LAYOUT.initial(config.seed).clone().requires_grad_()
+    adam = torch.optim.Adam([flat_P], lr=config.learning_rate)
+    source = Batches(one, config)
+    for _ in range(config.epochs):
+        for batch in source.epoch():
+            photos = batch.photos
+            image_ND = MODEL.encode_image(one.stem_N[photos], LAYOUT, flat_P[None])[0]
+            target = torch.tensor([one.label_of[n] for n in photos])
+            loss = torch.nn.functional.cross_entropy(MODEL.scale * image_ND @ one.text_CD.T, target)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+    return flat_P.detach()
+
+
+def test_batched_training_is_cross_entropy_on_every_task_alone():
+    config = TrainConfig(epochs=4, states=1, batch=4, learning_rate=0.01, tasks_at_once=5)
+    tasks = [classes("a", 3, 2), classes("b", 9, 5), task("c", 9), classes("d", 10, 3), task("e", 4)]  # two retrieve
+    together = {one.name: states[-1] for one, states in train_tasks(MODEL, LAYOUT, tasks, config)}
+    for one in tasks:
+        if one.label_of:
+            assert torch.allclose(together[one.name], obvious(one, config), atol=1e-5)
+        else:
+            ((_, alone),) = train_tasks(MODEL, LAYOUT, [one], config)
+            assert torch.allclose(together[one.name], alone[-1], atol=1e-5)
+    assert not torch.allclose(together["b"], LAYOUT.initial(0), atol=1e-3)
+
+
+def test_one_adapter_of_one_task_is_that_of_training_it_alone():
+    config = TrainConfig(joint_epochs=3, epochs=3, batch=99, learning_rate=0.01, joint_learning_rate=0.01)
+    after = [obvious(classes("a", 6, 3), replace(config, epochs=epochs)) for epochs in (2, 3)]
+    joint = train_joint(MODEL, LAYOUT, [classes("a", 6, 3)], config)
+    assert torch.allclose(joint, (after[0] + after[1]) / 2, atol=1e-5)  # a mean over the last half
+
+
+def test_one_adapter_learns_from_both_kinds():
+    tasks = [classes("a", 6, 3), task("b", 5)]
+    config = TrainConfig(joint_epochs=3, joint_learning_rate=0.01)
+    both, one = train_joint(MODEL, LAYOUT, tasks, config), train_joint(MODEL, LAYOUT, tasks[1:], config)
+    assert bool(both.isfinite().all())
+    assert not torch.allclose(both, one, atol=1e-3)

@@ -18,7 +18,7 @@ from sglora_cli.errors import UnknownName, UsageError
 
 C = TypeVar("C")
 MANY = 1_000_000
-"""Nobody means more epochs, photos or tasks than that; 10**12 is a slip, or somebody else's recipe."""
+"""A limit for counts of epochs, photos and tasks. A larger number, such as 10**12, is a typing error."""
 
 
 ADAPTER_FORMATS = {
@@ -48,7 +48,7 @@ ABLATIONS = {
 """More names of `bench --table`, and what each changes; they keep all tasks."""
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-"""Devices that a shell offers. It is no closed list: cuda:1 is one, too."""
+"""Devices that a shell offers. The list is not closed: cuda:1 is a device, too."""
 
 
 class OneOf(click.Choice[str]):
@@ -168,7 +168,7 @@ class BenchConfig:
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """What is noteworthy about a data set."""
+    """What `data check` reports about a data set."""
 
     distance: int = knob(
         4, "Bits of 64 in which the perceptual hashes of near-identical images may differ.", least=0, most=8
@@ -209,7 +209,7 @@ class RuntimeConfig:
 
 
 def checked(config: C) -> C:
-    """The config itself, if every number is of its type, finite and in its range; UsageError otherwise."""
+    """The config itself. Raises UsageError unless every number has its type, is finite and in its range."""
     for spec in dataclasses.fields(config):  # type: ignore[arg-type]
         value, kind = getattr(config, spec.name), typing.get_type_hints(type(config))[spec.name]
         numeric = (int, float) if kind is float else kind
@@ -244,7 +244,7 @@ def from_mapping(kind: type[C], values: Mapping[str, Any], where: str) -> C:
 
 
 def options_of(kind: type, into: str = "config") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command one option a knob; they arrive together as the argument named `into`."""
+    """Decorates a command with one option for each knob. The values arrive as one config in the argument `into`."""
     specs = dataclasses.fields(kind)
     hints = typing.get_type_hints(kind)
 
@@ -257,8 +257,8 @@ def options_of(kind: type, into: str = "config") -> Callable[[Callable[..., Any]
         decorated: Callable[..., Any] = wrapper
         for spec in reversed(specs):
             option, of = "--" + spec.name.replace("_", "-"), hints[spec.name]
-            # An empty text as default says nothing to a reader of the help.
-            shown = bool(spec.default) if of in (str, bool) else True
+            # An empty string as default tells a reader of the help nothing.
+            has_default = bool(spec.default) if of in (str, bool) else True
             choices, offered = spec.metadata.get("choices"), spec.metadata.get("offered") or ()
             decorated = click.option(
                 option,
@@ -266,7 +266,7 @@ def options_of(kind: type, into: str = "config") -> Callable[[Callable[..., Any]
                 is_flag=of is bool,
                 type=None if of is bool else OneOf(spec.name, choices) if choices else of,
                 default=spec.default,
-                show_default=shown,
+                show_default=has_default,
                 help=spec.metadata["help"],
                 shell_complete=_beginning(offered) if offered else None,
             )(decorated)

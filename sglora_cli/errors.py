@@ -1,4 +1,4 @@
-"""Everything that can go wrong on purpose, and the exit code it becomes.
+"""All errors that a user can act on, and their exit codes.
 
 SgloraError
 ├── UsageError      2  the command line or a value on it
@@ -9,8 +9,8 @@ SgloraError
 ├── Unavailable     6  weights, a device or data that this machine lacks
 └── PluginError     7  a plugin that is broken or breaks its contract
 
-The message says what happened, with the value; the hint says what to do. `cli.py` is the
-only place that catches them. Exit code 1 is a bug, 130 an interruption (Ctrl-C), 143 a termination (SIGTERM).
+The message says what happened, with the value; the hint says what to do. Only
+`cli/main.py` catches them. Exit code 1 is a bug, 130 an interruption (Ctrl-C), 143 a termination (SIGTERM).
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ class SgloraError(Exception):
         return self.message
 
     def facts(self) -> dict[str, Any]:
-        """For programs: what `--json` prints on standard error."""
+        """The error as JSON values, as `--json` prints it on standard error."""
         return error_facts(type(self).__name__, self.message, self.hint, self.exit_code)
 
 
 def error_facts(kind: str, message: str, hint: str, exit_code: int) -> dict[str, Any]:
-    """The one form of an error in JSON."""
+    """The JSON values of an error."""
     return {"error": {"class": kind, "message": message, "hint": hint, "exit_code": exit_code}}
 
 
 class SgloraWarning(UserWarning):
-    """Something the user should know and that stops nothing; the program prints it on standard error."""
+    """A warning for the user, which the program prints on standard error."""
 
 
 class UsageError(SgloraError):
-    """The command line, or a value on it, cannot be meant."""
+    """The command line, or a value on it, is invalid."""
 
     exit_code = 2
 
 
 class UnknownName(SgloraError):
-    """There is nothing of that kind with that name."""
+    """Nothing of that kind has that name."""
 
     exit_code = 3
 
@@ -84,7 +84,7 @@ class BadFile(SgloraError):
     def missing(cls, path: Path, what: str = "") -> BadFile:
         """There is no `path`, which is a `what` ("recipe "); the hint is the closest name there is, or its folder."""
         try:
-            names = [found.name for found in path.parent.iterdir()]
+            names = [file.name for file in path.parent.iterdir()]
         except OSError:
             names = []
         close = difflib.get_close_matches(path.name, names, n=1)
@@ -95,7 +95,7 @@ class BadFile(SgloraError):
 
 
 class BadRecipe(BadFile):
-    """Several errors of one recipe; its message is the only one of several lines."""
+    """Several errors of one recipe, one in each line of the message. Other messages have one line."""
 
 
 class Mismatch(SgloraError):
@@ -125,7 +125,7 @@ _REMEDIES = {
 
 
 def unwritable(what: str, error: OSError, hint: str = "") -> Unavailable:
-    """The error of a place that cannot be written, and what may help. `what` as in "cannot write x"."""
+    """The error of a place that cannot be written, with a remedy as hint. `what`: as in "cannot write x"."""
     remedy = _REMEDIES.get(error.errno or 0, "choose another place")
     return Unavailable(f"{what}: {error.strerror or error}", hint or remedy)
 
@@ -135,20 +135,22 @@ _OURS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, err
 
 
 def failure_of(error: BaseException) -> SgloraError | None:
-    """The user's error that a failing machine means: a full disk, no permission, no memory, a lost GPU. None for
-    anything else: that is a bug."""
+    """The error for the user if the machine failed: a full disk, no permission, no memory, a lost GPU.
+
+    None for any other error: that is a bug.
+    """
     if isinstance(error, OSError):
         where = f"cannot use {os.fsdecode(error.filename)}" if error.filename else "the system refuses"
         return unwritable(where, error) if error.errno in _OURS else None
     if not isinstance(error, (RuntimeError, MemoryError)):
         return None
-    said = (str(error) or "no memory is left").strip().split("\n")[0][:200]
-    kind = f"{type(error).__name__} {said}".lower()
+    reason = (str(error) or "no memory is left").strip().split("\n")[0][:200]
+    kind = f"{type(error).__name__} {reason}".lower()
     if isinstance(error, MemoryError) or "outofmemory" in kind or "out of memory" in kind or "allocate memory" in kind:
         return Unavailable(
-            f"there is not enough memory: {said}",
+            f"there is not enough memory: {reason}",
             f"end other programs that use it, pass --device cpu, or build with smaller tasks_at_once; {GO_ON}",
         )
     if "acceleratorerror" in kind or "cuda" in kind or "hip error" in kind or "mps backend" in kind:
-        return Unavailable(f"the device failed: {said}", f"run it again, or pass --device cpu; {GO_ON}")
+        return Unavailable(f"the device failed: {reason}", f"run it again, or pass --device cpu; {GO_ON}")
     return None

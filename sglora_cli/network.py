@@ -1,7 +1,7 @@
 """Whether the network may be used: decided here, and refused here.
 
-Nothing of sglora uses the network but what fetches weights and data sets. SGLORA_OFFLINE=1 forbids it to everybody in
-the process, plugins and libraries included.
+sglora uses the network only to fetch weights and data sets. SGLORA_OFFLINE=1 forbids it for the whole process,
+plugins and libraries included.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
 _CACHE_ONLY = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 _LOCAL = {getattr(socket, name) for name in ("AF_UNIX",) if hasattr(socket, name)}
 _OWN_NAMES = (None, "", "localhost", "127.0.0.1", "::1")
-"""Looked up without asking anybody. Connections to them are refused as well: a proxy may listen there."""
+"""Names that are resolved without the network. Connections to them are refused too: a proxy may listen there."""
 _guarded, _forbidden = False, 0
 _PATIENCE = 3.0  # seconds
 
@@ -27,16 +27,16 @@ _PATIENCE = 3.0  # seconds
 def offline() -> bool:
     """Whether SGLORA_OFFLINE is set: nothing may use the network then.
 
-    A plugin asks this before it fetches anything, to say so in its own words.
+    A plugin asks this before it fetches anything, to raise its own error.
     """
     return os.environ.get("SGLORA_OFFLINE", "") not in ("", "0")
 
 
 def enforce() -> None:
-    """Tell libraries to report nothing to anybody and, offline, to ask their caches only; refuse all other use.
+    """Switch off the telemetry of libraries and, offline, restrict them to their caches and refuse all other use.
 
-    Call it before plugins are loaded: libraries read the environment when they are imported. Sockets of this process
-    are watched from then on; what a library does in another process or outside Python only its own switch stops.
+    Call it before plugins are loaded: libraries read the environment when they are imported. From then on the sockets
+    of this process are watched. Other processes and code outside Python are stopped only by the libraries' switches.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -48,7 +48,7 @@ def enforce() -> None:
 
 @contextmanager
 def no_network() -> Iterator[None]:
-    """The network is refused inside, whatever is set: to look what is on this machine."""
+    """Refuse the network inside the block, to see what is on this machine."""
     global _forbidden
     _guard()
     _forbidden += 1
@@ -59,7 +59,7 @@ def no_network() -> Iterator[None]:
 
 
 def hub_unreachable() -> str:
-    """Why the Hugging Face hub is not asked; "" if it is, which takes a moment: a connection is tried."""
+    """Why the Hugging Face hub cannot be used; "" if it can. Tries a connection, which takes up to 3 seconds."""
     import urllib.request
     from urllib.parse import urlsplit
 
@@ -81,7 +81,7 @@ def hub_unreachable() -> str:
 
 
 def _guard() -> None:
-    """Watch sockets: a hook that Python never takes back, so it asks each time whether it is meant."""
+    """Watch sockets. An audit hook cannot be removed, so it checks on each call whether the network is forbidden."""
     global _guarded
     if not _guarded:
         sys.addaudithook(_refuse)
@@ -89,7 +89,7 @@ def _guard() -> None:
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    """Raises Unavailable for a name looked up or a connection made that may not be."""
+    """Raises Unavailable for a lookup or a connection while the network is forbidden."""
     if not event.startswith("socket.") or not (_forbidden or offline()):
         return
     if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):

@@ -171,7 +171,7 @@ def _folders(host: Host) -> Iterator[Finding]:
 
 def _settings(host: Host) -> Iterator[Finding]:
     try:
-        in_force = settings.found()
+        in_force = settings.current()
     except SgloraError as error:
         yield _broken("setting", "file", error)
         return
@@ -217,8 +217,8 @@ def _mend(error: SgloraError) -> str:
     """What to do if the job fails. The bundled pack works wherever the program does."""
     if isinstance(error, UnknownName):  # of a pack or generator: a setting names it
         for key in ("pack", "generator"):
-            origin = settings.found()[key].origin
-            if origin != "default" and repr(settings.found()[key].value) in error.message:
+            origin = settings.current()[key].origin
+            if origin != "default" and repr(settings.current()[key].value) in error.message:
                 return f"unset {settings.variable(key)}" if origin == "environment" else f"sglora settings unset {key}"
     return error.hint or f'sglora generate "{SENTENCE}" --pack starter --device cpu'
 

@@ -23,7 +23,7 @@ Factors = tuple[Tensor, Tensor]
 """(B (..., O, F), A (..., F, I)) of one site."""
 
 NOTHING = 1e-6
-"""Singular values below this part of the largest one are rounding: factors are kept as float32."""
+"""Singular values below this fraction of the largest one are rounding errors of float32 factors."""
 
 
 def singular(b: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,34 +64,34 @@ def compress(b: Tensor, a: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def relative(lost: Tensor, whole: Tensor) -> Tensor:
-    """sqrt(lost / whole) of squared norms, 0 where there is nothing to lose."""
+    """sqrt(lost / whole) of squared norms, 0 where whole is 0."""
     return torch.where(whole > 0, (lost / whole.clamp_min(torch.finfo(whole.dtype).tiny)).sqrt(), 0.0)
 
 
 def compress_all(parts: Mapping[str, Factors], rank: int) -> tuple[dict[str, Factors], float]:
-    """Every site compressed, sites of one shape in one batch; and the relative error of the whole update.
+    """Compress every site, sites of one shape in one batch. Returns also the relative error of the whole update.
 
     Factors may have leading dimensions, the same at all sites; the error is the largest over them.
     """
     _check_rank(rank)
-    found: dict[str, Factors] = {}
+    compressed: dict[str, Factors] = {}
     lost = whole = torch.zeros((), dtype=torch.float64)
     shapes = {name: (tuple(b.shape), tuple(a.shape)) for name, (b, a) in parts.items()}
     for _, group in groupby(sorted(parts, key=lambda name: shapes[name]), key=lambda name: shapes[name]):
         names = list(group)
         u, s, vh = singular(torch.stack([parts[n][0] for n in names]), torch.stack([parts[n][1] for n in names]))
         b_S, a_S = balanced(u, s, vh, rank)
-        found.update(zip(names, zip(b_S, a_S, strict=True), strict=True))
+        compressed.update(zip(names, zip(b_S, a_S, strict=True), strict=True))
         lost = lost + s[..., rank:].square().sum(-1).sum(0)
         whole = whole + s.square().sum(-1).sum(0)
-    return {name: found[name] for name in parts}, float(relative(lost, whole).max())
+    return {name: compressed[name] for name in parts}, float(relative(lost, whole).max())
 
 
 def mix_updates(weights_K: Tensor, adapters_KP: Tensor, layout: Layout) -> tuple[Tensor, float]:
     """The weighted mean of K adapters' *updates*, not of their factors: ((P,), relative error).
 
     The exact sum_k w_k B_k A_k has the factors [w_1 B_1 ... w_K B_K] and [A_1; ...; A_K]; they are
-    compressed to the layout's rank. `adapters.mix` is the mean of the factors (Eq. 7), which
+    compressed to the layout's rank. `layout.mix` is the mean of the factors (Eq. 7), which
     differs by the cross terms w_k w_j B_k A_j, and needs adapters that share a gauge.
     Raises Mismatch unless there is one weight an adapter.
     """
@@ -131,7 +131,7 @@ def inner_products(layout: Layout, flat_TP: Tensor) -> Tensor:
 
 
 def site_products(b_TOR: Tensor, a_TRI: Tensor) -> Tensor:
-    """The same at one site, without the scaling: (T, T) float64."""
+    """<B A, B' A'>_F of every two adapters at one site, without the scaling: (T, T) float64."""
     b_TOR, a_TRI = b_TOR.double(), a_TRI.double()
     b_TTRR = torch.einsum("tor,uos->turs", b_TOR, b_TOR)
     return (b_TTRR * torch.einsum("tri,usi->turs", a_TRI, a_TRI)).sum(dim=(-2, -1))
@@ -147,8 +147,8 @@ def distances(inner_TT: Tensor) -> Tensor:
 def approximate(dense_OI: Tensor, rank: int, oversample: int = 8, rounds: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """Factors of a dense matrix believed to be of low rank: (B, A, relative error), exact up to rounding if it is.
 
-    Randomised subspace iteration (Halko, Martinsson, Tropp 2011, algorithm 4.4) with a seed of its
-    own. The error is measured on the dense matrix, not estimated.
+    Randomised subspace iteration (Halko, Martinsson, Tropp 2011, algorithm 4.4) with a fixed
+    seed. The error is measured on the dense matrix, not estimated.
     """
     _check_rank(rank)
     dense_OI = dense_OI.double()

@@ -60,11 +60,12 @@ def packed_attention(
 ) -> Tensor:
     """Self-attention whose q, k, v are the rows of `module.in_proj_weight`: (T * N, L, I) -> (T * N, L, I).
 
-    With `queries` only the first tokens ask, and only they are returned: all of a last block that is read out.
+    With `queries` only the first tokens are queries, and only they are returned: enough for a last block of which
+    only these tokens are used.
     """
     weight, bias, width = module.in_proj_weight, module.in_proj_bias, module.in_proj_weight.shape[1]
     if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))  # once, for the weight and for the updates
+        x = x.to(torch.get_autocast_dtype(x.device.type))  # cast once, for the weight and for the updates
     if queries is None:
         q, k, v = low_rank(F.linear(x, weight, bias), x, update).chunk(3, dim=-1)
     else:
@@ -111,7 +112,7 @@ class AttentionSites:
 
     @contextmanager
     def attached(self, updates: Sequence[Update], targets: Sequence[Target] | None = None) -> Iterator[None]:
-        """Inside, the targets (all without a list) add their updates; afterwards all is as it was."""
+        """Inside the block the targets (by default all) add their updates; afterwards the module is unchanged."""
         with ExitStack() as undo:
             for target, update in zip(self.targets if targets is None else targets, updates, strict=True):
                 undo.callback(_attach(target.module, update))
@@ -120,7 +121,7 @@ class AttentionSites:
     def merged(
         self, weights: Mapping[str, Tensor], layout: Layout, flat_P: Tensor, prefix: str = ""
     ) -> dict[str, Tensor]:
-        """Copies of `weights` with an adapter's update added; a weight is called `prefix` + its path."""
+        """Copies of `weights` with an adapter's update added. The name of a weight is `prefix` + its path."""
         result = {name: weight.clone() for name, weight in weights.items()}
         parts = layout.split(flat_P)
         for target in self.targets:
@@ -131,7 +132,7 @@ class AttentionSites:
     def unmerged(
         self, weights: Mapping[str, Tensor], merged: Mapping[str, Tensor], prefix: str = ""
     ) -> dict[str, Tensor]:
-        """The opposite: {site name: (O, I)} difference. Raises Mismatch if anything but the sites differs."""
+        """The opposite of `merged`: site name -> difference (O, I). Raises Mismatch if anything else differs."""
         ours = {prefix + target.weight_name for target in self.targets}
         if set(weights) != set(merged):
             odd = sorted(set(weights) ^ set(merged))[0]
@@ -165,25 +166,25 @@ def _packed(parts: Sequence[tuple[Tensor, Tensor]], scaling: float) -> Update:
 
 @contextmanager
 def attached(module: nn.Module, layout: Layout, flat_P: Tensor) -> Iterator[nn.Module]:
-    """Inside, a CLIP of open_clip or transformers, or its visual encoder, behaves with one adapter (P,).
+    """Inside the block, a CLIP of open_clip or transformers, or its visual encoder, computes with one adapter (P,).
 
     A whole CLIP gets it at `visual` or `vision_model`. Sites are matched by order and shape: their names differ from
-    package to package. Its weights must be those the adapter was made for, which nobody checks here.
-    Raises Mismatch if the sites are of other numbers or shapes.
+    package to package. The caller makes sure that the weights are those the adapter was made for.
+    Raises Mismatch if the number or the shapes of the sites differ.
     """
     parts = [getattr(module, name, None) for name in ("visual", "vision_model")]
     visual = next((part for part in parts if isinstance(part, nn.Module)), module)
-    found = AttentionSites(visual)
-    shapes, wanted = ([(s.out_features, s.in_features) for s in sites] for sites in (found.sites, layout.sites))
-    if shapes != wanted:
+    attention = AttentionSites(visual)
+    shapes, own = ([(s.out_features, s.in_features) for s in sites] for sites in (attention.sites, layout.sites))
+    if shapes != own:
         raise Mismatch(
-            f"the adapter has {len(wanted)} sites, the first {wanted[0]}, {type(visual).__name__} has {len(shapes)}, "
+            f"the adapter has {len(own)} sites, the first {own[0]}, {type(visual).__name__} has {len(shapes)}, "
             f"the first {shapes[0]}",
             "attach it to a model of its own architecture",
         )
-    here = Layout(found.sites, layout.rank, layout.alpha)
+    own_layout = Layout(attention.sites, layout.rank, layout.alpha)
     weight = next(visual.parameters())
-    with found.attached(found.updates(here, flat_P[None].to(weight.device))):
+    with attention.attached(attention.updates(own_layout, flat_P[None].to(weight.device))):
         yield module
 
 
@@ -212,7 +213,7 @@ def _sites(path: str, out: int, into: int, name: Namer | None) -> tuple[Site, ..
 
 
 def _check_packed(path: str, module: Any) -> None:
-    """An attention that does more than q, k, v and softmax would silently be computed wrongly."""
+    """Raises Mismatch for an attention that does more than q, k, v and softmax: its result would be wrong."""
     plain = all(
         isinstance(getattr(module, extra, nn.Identity()), nn.Identity) for extra in ("ln_q", "ln_k", "ln_inner")
     )
@@ -226,7 +227,7 @@ def _check_packed(path: str, module: Any) -> None:
 
 
 def _attach(module: Any, update: Update) -> Callable[[], None]:
-    """Make one target add its update; returns what undoes it."""
+    """Make one target add its update. Returns the function that undoes it."""
     if isinstance(module, nn.Linear):
         handle = module.register_forward_hook(lambda _, inputs, y: low_rank(y, inputs[0], update))
         return handle.remove

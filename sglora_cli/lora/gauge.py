@@ -28,7 +28,7 @@ def into_gauge(b: Tensor, a: Tensor, reference_a: Tensor) -> Factors:
     B A = (B G)(G^-1 A) for every invertible G, so equal updates can have factors that have nothing
     in common, and a mean of factors (Eq. 7) or a network over them means something only in one
     shared gauge (METHOD, step 1). Adapters of a pack share theirs because they start from one A;
-    an adapter from elsewhere is brought there. With the update's SVD U S V^T,
+    this function brings an adapter from elsewhere into it. With the update's SVD U S V^T,
 
         A' = rho Q V^T,  B' = U S Q^T / rho,  rho = ||A_ref||_F / sqrt(R),
 
@@ -36,8 +36,8 @@ def into_gauge(b: Tensor, a: Tensor, reference_a: Tensor) -> Factors:
     the rotation that brings A' closest to it (orthogonal Procrustes). A free G would come closer,
     but where the two row spaces are nearly orthogonal it makes A' tiny and B' huge.
 
-    Idempotent. An update of lower rank leaves rows of A' free: they take the directions of the
-    reference outside its row space; an update of zero takes the reference itself.
+    Idempotent. An update of lower rank leaves rows of A' free: they get the directions of the
+    reference outside its row space; an update of zero gets the reference itself.
     Raises Mismatch if the rank of the factors is not the reference's.
     """
     if a.shape != reference_a.shape:
@@ -57,7 +57,7 @@ def into_gauge(b: Tensor, a: Tensor, reference_a: Tensor) -> Factors:
 
 
 def gauge_distance(a: Tensor, reference_a: Tensor) -> Tensor:
-    """||A - A_ref||_F / ||A_ref||_F: (...). 0 is the same gauge, about sqrt(2) is none in common."""
+    """||A - A_ref||_F / ||A_ref||_F: (...). 0 means the same gauge, about sqrt(2) unrelated ones."""
     whole = reference_a.double().square().sum((-2, -1))
     return relative((a.double() - reference_a.double()).square().sum((-2, -1)), whole)
 
@@ -79,21 +79,21 @@ def join_gauge(layout: Layout, adapters_MP: Tensor, experts_EP: Tensor) -> Gauge
     """Adapters from elsewhere, their updates unchanged, in the gauge of a pack's experts.
 
     The reference of a site is the mean A of the experts there. Where every adapter is as close to
-    it as the farthest expert, the factors stay as they are: they have the gauge already, and what
-    they differ in is knowledge.
+    it as the farthest expert, the factors are kept: they have the gauge already, and their
+    differences are what the adapters learned.
     """
     states, experts = layout.split(adapters_MP), layout.split(experts_EP)
     references = {name: a_ERI.double().mean(0) for name, (_, a_ERI) in experts.items()}
-    found: dict[str, Factors] = {}
+    gauged: dict[str, Factors] = {}
     for name, (b_MOR, a_MRI) in states.items():
         farthest = gauge_distance(experts[name][1], references[name]).max()
         if bool((gauge_distance(a_MRI, references[name]) <= farthest + NOTHING).all()):
-            found[name] = b_MOR, a_MRI
+            gauged[name] = b_MOR, a_MRI
         else:
             moved = [into_gauge(b, a, references[name]) for b, a in zip(b_MOR, a_MRI, strict=True)]
-            found[name] = torch.stack([b for b, _ in moved]), torch.stack([a for _, a in moved])
-    before, after, reach = (_distance(parts, references) for parts in (states, found, experts))
-    return Gauged(layout.join(found), before, after, reach)
+            gauged[name] = torch.stack([b for b, _ in moved]), torch.stack([a for _, a in moved])
+    before, after, reach = (_distance(parts, references) for parts in (states, gauged, experts))
+    return Gauged(layout.join(gauged), before, after, reach)
 
 
 def _distance(parts: Mapping[str, Factors], references: Mapping[str, Tensor]) -> float:

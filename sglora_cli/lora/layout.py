@@ -43,7 +43,7 @@ class Layout:
 
     @cached_property
     def size(self) -> int:
-        """P."""
+        """P, the number of parameters of an adapter."""
         return sum(self.rank * (site.out_features + site.in_features) for site in self.sites)
 
     @property
@@ -108,7 +108,7 @@ class Layout:
 
     @classmethod
     def restore(cls, about: Mapping[str, Any]) -> Layout:
-        """From `about()`. Raises Mismatch if it describes no layout."""
+        """Make a layout from what `about()` gives. Raises Mismatch if it describes no layout."""
         try:
             sites = tuple(Site(str(name), int(out), int(into)) for name, out, into in about["sites"])
             layout = cls(sites, int(about["rank"]), float(about["alpha"]))
@@ -124,12 +124,12 @@ class Layout:
 
 
 def mix(weights_K: Tensor, adapters_KP: Tensor) -> Tensor:
-    """Weighted mean of the factors, as in the paper (Eq. 7): (P,). In float64, so that order hardly matters."""
+    """Weighted mean of the factors, as in the paper (Eq. 7): (P,). In float64, so that the order hardly matters."""
     return (weights_K.double() @ adapters_KP.double()).float()
 
 
 def checked_flat(flat_TP: Tensor, what: str) -> Tensor:
-    """The adapters themselves, if every number is finite."""
+    """The adapters themselves. Raises Mismatch unless every number is finite."""
     if not bool(torch.isfinite(flat_TP).all()):
         raise Mismatch(f"{what} contains numbers that are not finite", "it cannot be used; build or generate it again")
     return flat_TP

@@ -39,7 +39,7 @@ class Prior:
 
 
 class Moments(Protocol):
-    """Experts, of whose adapters mean and variance can be read by row."""
+    """Experts whose mean and variance can be read by row."""
 
     def means(self, rows: Sequence[int] | None = None) -> Tensor: ...
     def variances(self, rows: Sequence[int] | None = None) -> Tensor: ...
@@ -70,17 +70,17 @@ def prior(
 ) -> Prior:
     """The prior of a sentence with unit embedding d*, over experts with unit embeddings d_e.
 
-    `without` names rows that must not be selected (to ask as if an expert did not exist).
+    without: rows that must not be selected, as if these experts did not exist.
     Reads only the selected experts. Raises Mismatch for K out of range or a non-finite embedding.
     """
     if not bool(torch.isfinite(embedding_D).all()):
         raise Mismatch("the sentence's embedding is not finite", "this is a fault of the backbone")
     similarity_E = (index_ED.double() @ embedding_D.double()).float()
-    open_E = similarity_E.clone()
-    open_E[list(without)] = -2.0  # below every cosine
-    if k > len(open_E) - len(set(without)):
-        raise Mismatch(f"K = {k} is more than the {len(open_E) - len(set(without))} experts there are")
-    rows, alpha_K = select(open_E, k, tau)
+    allowed_E = similarity_E.clone()
+    allowed_E[list(without)] = -2.0  # below every cosine
+    if k > len(allowed_E) - len(set(without)):
+        raise Mismatch(f"K = {k} is more than the {len(allowed_E) - len(set(without))} experts there are")
+    rows, alpha_K = select(allowed_E, k, tau)
     mean_P, variance_P, within_P = moments(alpha_K, experts.means(rows), experts.variances(rows))
     return Prior(similarity_E, rows, alpha_K, mean_P, variance_P, within_P, embedding_D)
 
@@ -88,7 +88,7 @@ def prior(
 def log_density(prior: Prior, adapters_SP: Tensor) -> Tensor:
     """How likely each adapter is under N(mu*, sigma*^2), in nats a number, up to a constant: (S,).
 
-    Variances count as at least a thousandth of their mean: some numbers of B hardly vary at all.
+    Variances are clamped to at least a thousandth of their mean: some numbers of B hardly vary.
     """
     variance_P = prior.variance_P.double()
     variance_P = variance_P.clamp_min(1e-3 * float(variance_P.mean())).clamp_min(torch.finfo(torch.float32).tiny)
@@ -98,7 +98,7 @@ def log_density(prior: Prior, adapters_SP: Tensor) -> Tensor:
 def best_of(prior: Prior, adapters_SP: Tensor, count: int) -> tuple[int, ...]:
     """The `count` samples that the prior finds most likely, most likely first; ties keep their order.
 
-    The score needs no data and promises nothing: it takes the samples that stray least from mu*.
+    The score needs no data and does not predict quality: it prefers the samples closest to mu*.
     """
     if count > len(adapters_SP):
         raise UsageError(f"the best {count} of {len(adapters_SP)} samples cannot be kept", f"pass --samples {count}")

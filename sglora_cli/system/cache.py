@@ -1,6 +1,6 @@
-"""What lies in the user cache, how large it is, and removing it without pulling it from under a running process.
+"""What is in the user cache, how large it is, and its removal while no running process needs it.
 
-Work that relies on the cache holds a lock of its own while it runs; who removes asks for all of them first.
+Work that relies on the cache holds a lease while it runs. Cleaning first makes sure that nobody holds one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class CacheKind:
     name: str
     summary: str
     derived: bool
-    """Whether it is made again when it is needed; what is not is removed only when it is named."""
+    """Whether it is computed again when needed. Other kinds are removed only if the user names them."""
 
 
 CACHE_KINDS = {
@@ -45,7 +45,7 @@ CACHE_KINDS = {
         CacheKind("packs", "packs built, added to or imported here", derived=False),
     )
 }
-_LEFT = (".draft", ".old", ".tmp")
+_STALE = (".draft", ".old", ".tmp")
 _HOUR = 3600.0
 
 
@@ -61,24 +61,24 @@ class Item:
 
 
 def items(kind: str) -> list[Item]:
-    """What there is of a kind, oldest first. Raises UnknownName."""
+    """The items of a kind, oldest first. Raises UnknownName."""
     if kind not in CACHE_KINDS:
         raise UnknownName.of("kind of cache", kind, CACHE_KINDS)
     folder = cache_folder() / kind
     if kind == "drafts":
-        found = [path for name in CACHE_KINDS for path in _within(cache_folder() / name) if _is_left(path)]
+        paths = [path for name in CACHE_KINDS for path in _within(cache_folder() / name) if _is_stale(path)]
     elif kind == "packs":
-        found = [path for path in _children(folder) if not _is_left(path)]
+        paths = [path for path in _children(folder) if not _is_stale(path)]
     else:
-        found = [path for path in _within(folder) if not _is_left(path) and path.suffix != ".lock"]
-    return sorted((_item(kind, path) for path in found), key=lambda item: (-item.age_seconds, item.path))
+        paths = [path for path in _within(folder) if not _is_stale(path) and path.suffix != ".lock"]
+    return sorted((_item(kind, path) for path in paths), key=lambda item: (-item.age_seconds, item.path))
 
 
-def _is_left(path: Path) -> bool:
-    """Whether a killed process left it. What was moved out of the way for something new that never came is no rest."""
+def _is_stale(path: Path) -> bool:
+    """Whether a killed process left it. An old version whose new version is missing is kept: it will be recovered."""
     if path.suffix == ".old" and not path.with_name(path.name[1:-4]).exists():
         return False
-    return path.name.startswith(".") and path.suffix in _LEFT
+    return path.name.startswith(".") and path.suffix in _STALE
 
 
 def _children(folder: Path) -> list[Path]:
@@ -86,27 +86,27 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _within(folder: Path) -> Iterator[Path]:
-    """All files below a folder; what is left of a killed process is one thing, whatever it holds."""
+    """All files below a folder. A folder that a killed process left counts as one."""
     for path in _children(folder):
-        if path.is_dir() and not path.is_symlink() and not _is_left(path):
+        if path.is_dir() and not path.is_symlink() and not _is_stale(path):
             yield from _within(path)
         else:
             yield path
 
 
 def _item(kind: str, path: Path) -> Item:
-    """Files that vanish meanwhile count nothing."""
+    """The size and age of a file or folder. Files that are removed meanwhile are not counted."""
     size, changed = 0, 0.0
-    for one in [path, *(path.rglob("*") if path.is_dir() and not path.is_symlink() else [])]:
+    for part in [path, *(path.rglob("*") if path.is_dir() and not path.is_symlink() else [])]:
         with suppress(OSError):
-            stat = one.lstat()
-            size, changed = size + (0 if one.is_dir() else stat.st_size), max(changed, stat.st_mtime)
+            stat = part.lstat()
+            size, changed = size + (0 if part.is_dir() else stat.st_size), max(changed, stat.st_mtime)
     return Item(kind, path, size, max(0.0, time.time() - changed))
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What was removed, or would be; and what was not, each with its reason."""
+    """The items that were removed, or would be, and those that were kept, each with the reason."""
 
     removed: Sequence[Item]
     kept: Sequence[tuple[Item, str]]
@@ -116,10 +116,10 @@ class Cleaned:
         return sum(item.bytes for item in self.removed)
 
 
-def chosen(kinds: Sequence[str], older_than_seconds: float = 0.0) -> list[Item]:
-    """What a cleaning would remove: of these kinds, or of all that are made again. Raises UnknownName."""
+def to_clean(kinds: Sequence[str], older_than_seconds: float = 0.0) -> list[Item]:
+    """The items that a cleaning would remove, of these kinds or of all derived ones. Raises UnknownName."""
     names = kinds or [kind.name for kind in CACHE_KINDS.values() if kind.derived]
-    # A draft that changed lately may be under way in a process that holds no lock.
+    # A process that holds no lock may still be writing a draft that changed recently.
     least = {"drafts": _HOUR}
     return [
         item
@@ -129,14 +129,14 @@ def chosen(kinds: Sequence[str], older_than_seconds: float = 0.0) -> list[Item]:
     ]
 
 
-def clean(found: Sequence[Item]) -> Cleaned:
-    """Remove them. Raises Unavailable while another process relies on the cache.
+def clean(items: Sequence[Item]) -> Cleaned:
+    """Remove the items. Raises Unavailable while another process relies on the cache.
 
-    What cannot be removed is kept, with its reason; the rest goes.
+    An item that cannot be removed is kept, with the reason, and the others are removed all the same.
     """
     removed, kept = [], []
     with _alone():
-        for item in found:
+        for item in items:
             try:
                 _remove(item)
                 removed.append(item)
@@ -148,27 +148,27 @@ def clean(found: Sequence[Item]) -> Cleaned:
 
 
 def _remove(item: Item) -> None:
-    """Under its own lock, if it has one: a process that makes a file, or changes a pack, holds it."""
+    """Remove an item under its own lock, if it has one: a process that writes a file or changes a pack holds it."""
     path = item.path
-    made = path.with_suffix(".safetensors") if path.suffix == ".checkpoint" else path
+    target = path.with_suffix(".safetensors") if path.suffix == ".checkpoint" else path
     lock: AbstractContextManager[None]
     if item.kind == "packs":
         lock = pack_lock(path, wait=False)
-    elif made.with_name(f".{made.name[:200]}.lock").exists():
-        lock = locked(made, wait=False)
+    elif target.with_name(f".{target.name[:200]}.lock").exists():
+        lock = locked(target, wait=False)
     else:
         lock = nullcontext()
     with lock:
         if path.is_dir() and not path.is_symlink():
-            old = path.with_name(f".{path.name}.old") if not _is_left(path) else path
-            os.replace(path, old)  # it leaves its name first: nobody meets half of it
+            old = path.with_name(f".{path.name}.old") if not _is_stale(path) else path
+            os.replace(path, old)  # renamed first, so that nobody reads half of it
             shutil.rmtree(old)
         else:
             path.unlink(missing_ok=True)
 
 
 def _tidy() -> None:
-    """Empty folders go, and locks of files that are gone; nobody is at work who could want them."""
+    """Remove empty folders, and locks of files that no longer exist. Nobody can need them, see `_alone`."""
     for kind in CACHE_KINDS:
         for path in sorted((cache_folder() / kind).rglob("*"), reverse=True):
             with suppress(OSError):
@@ -184,7 +184,7 @@ def _locks() -> Path:
 
 @contextmanager
 def _gate() -> Iterator[None]:
-    """One process at a time comes in or looks who is in."""
+    """Hold the lock under which leases are taken and looked for."""
     folder = _locks()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -199,9 +199,9 @@ def _gate() -> Iterator[None]:
 
 @contextmanager
 def lease() -> Iterator[None]:
-    """Nothing is cleaned from the cache while this is held; a process that dies holds nothing any more.
+    """Hold a lease: nothing is cleaned from the cache meanwhile. The operating system releases it if the process dies.
 
-    Also a decorator. Many may hold it at once. What cannot be written cannot be cleaned: then there is nothing to hold.
+    Also a decorator. Many processes may hold one at once. In a cache that is read-only it does nothing.
     """
     lock = FileLock(_locks() / f"{uuid.uuid4().hex}.lock", thread_local=False)
     with suppress(Unavailable), _gate():
@@ -216,6 +216,7 @@ def lease() -> Iterator[None]:
 
 @contextmanager
 def _alone() -> Iterator[None]:
+    """Hold the gate while nobody holds a lease. Raises Unavailable if somebody does."""
     with _gate():
         for path in _locks().glob("*.lock"):
             if path.name == "gate.lock":

@@ -42,7 +42,7 @@ def pick_device(name: str = "") -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The numbers of that name; for "auto" bf16 where a GPU computes it natively, else fp32."""
+    """The dtype of that name; for "auto" bf16 where a GPU computes it natively, else fp32."""
     if name == "auto":
         native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float32
@@ -54,7 +54,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def peak_memory() -> int:
-    """Bytes this process ever had in memory at once."""
+    """The most bytes that this process had in memory at once."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     import resource
@@ -64,7 +64,7 @@ def peak_memory() -> int:
 
 
 def available_memory() -> int:
-    """Bytes a build may use: what is free, within the container's limit if there is one, and what this process has."""
+    """Bytes a build may use: those this process has, and those free on the machine or in its container."""
     own = psutil.Process().memory_info().rss
     free = int(psutil.virtual_memory().available)
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")

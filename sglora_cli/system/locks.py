@@ -17,9 +17,9 @@ from sglora_cli.system.progress import remark
 
 @contextmanager
 def locked(path: Path, wait: bool = True, place: Path | None = None) -> Iterator[None]:
-    """Hold the lock of a file or folder that is to be made. The system takes it from a process that dies.
+    """Hold the lock of a file or folder to be written. The operating system releases it if the process dies.
 
-    place: where the lock lies; a hidden file beside `path` by default. Without `wait`, raises Unavailable if
+    place: the lock file, by default a hidden file beside `path`. Without `wait`, raises Unavailable if
     another process holds it.
     """
     lock = FileLock(place or path.with_name(f".{path.name[:200]}.lock"), thread_local=False)
@@ -47,7 +47,7 @@ def locked(path: Path, wait: bool = True, place: Path | None = None) -> Iterator
 
 @contextmanager
 def pack_lock(folder: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a pack's folder, to put, replace or remove it; what a killed process left there is recovered."""
+    """Hold the lock of a pack's folder, to put, replace or remove it. Recovers what a killed process left."""
     key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
     with locked(folder, wait, cache_folder() / "locks" / f"{key}.lock"):
         recover(folder)

@@ -22,15 +22,17 @@ def home() -> Path | None:
 
 
 def cache_folder() -> Path:
-    """Packs, generated adapters, features, unfinished work."""
+    """The folder of packs, generated adapters, features and unfinished work."""
     own = home()
     return own / "cache" if own else Path(platformdirs.user_cache_dir("sglora", appauthor=False))
 
 
 def settings_file() -> Path:
+    """The path of the settings file, which need not exist."""
     own = home()
     return (own or Path(platformdirs.user_config_dir("sglora", appauthor=False))) / "settings.toml"
 
 
 def built_folder() -> Path:
+    """The folder of packs that were built or imported here."""
     return cache_folder() / "packs"

@@ -18,7 +18,7 @@ from sglora_cli.files.text import append_lines
 T = TypeVar("T")
 
 Advance = Callable[[float, str], None]
-"""(units of work that were done, what is being done)"""
+"""Called with the units of work that were done, and what is being done."""
 
 _quiet = False
 PLAIN_SECONDS = 10.0
@@ -31,19 +31,19 @@ def be_quiet(quiet: bool) -> None:
 
 
 def remark(text: str) -> None:
-    """A line on stderr, unless there is to be no progress."""
+    """Print a line on stderr, unless progress is switched off."""
     if not _quiet:
         print(text, file=sys.stderr, flush=True)
 
 
 def progress(items: Sequence[T] | range, what: str) -> Iterable[T]:
-    """The items, with their progress shown while they are consumed."""
+    """The items. Progress is displayed while they are consumed."""
     if _quiet or len(items) == 0:
         return items  # type: ignore[return-value]
-    return _shown(items, what)  # type: ignore[arg-type]
+    return _displayed(items, what)  # type: ignore[arg-type]
 
 
-def _shown(items: Sequence[T], what: str) -> Iterator[T]:
+def _displayed(items: Sequence[T], what: str) -> Iterator[T]:
     with working(what, len(items)) as advance:
         for item in items:
             yield item
@@ -52,7 +52,7 @@ def _shown(items: Sequence[T], what: str) -> Iterator[T]:
 
 @contextmanager
 def working(what: str, total: float) -> Iterator[Advance]:
-    """Show work of `total` units, and how long what is left will take; call what this gives as units are done."""
+    """Display the progress of `total` units of work and the time left. The block calls the result as units are done."""
     if _quiet or total <= 0:
         yield lambda units, part: None
     elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
@@ -105,7 +105,7 @@ def size(count: float) -> str:
 
 
 class Journal:
-    """A log in a file, or nowhere. A line says when (UTC), which step, and what is to be said of it."""
+    """A log of JSON lines in a file, or nowhere: the time (UTC), the step and its values."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path

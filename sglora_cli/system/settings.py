@@ -1,4 +1,4 @@
-"""Settings: read, found, written. Order: option > environment > settings file > default."""
+"""Settings: the file, and the values in force. Precedence: option > environment > settings file > default."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sglora_cli.system.paths import settings_file
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user may fix once: empty means not set."""
+    """What a user can set once for all commands. An empty string means not set."""
 
     pack: str = ""
     """Pack used when a command names none."""
@@ -33,7 +33,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Found:
+class Setting:
     """The value of a setting, and where it comes from: "environment", "file" or "default"."""
 
     value: str
@@ -64,7 +64,7 @@ def parsed(text: str, path: Path) -> dict[str, str]:
 
 
 def file_text() -> str:
-    """The settings file as it is; "" if there is none. Raises BadFile."""
+    """The content of the settings file; "" if there is none. Raises BadFile."""
     path = settings_file()
     try:
         return read_bytes(path, TOML_LIMIT).decode("utf-8") if path.exists() else ""
@@ -72,33 +72,33 @@ def file_text() -> str:
         raise BadFile(f"{path}: {error}", "mend or remove it") from None
 
 
-def found() -> dict[str, Found]:
-    """Every setting in force. Raises as `parsed`."""
+def current() -> dict[str, Setting]:
+    """Every setting in force, with its origin. Raises as `parsed`."""
     values = parsed(file_text(), settings_file())
-    result = {}
+    settings = {}
     for spec in fields(Settings):
         if (value := os.environ.get(variable(spec.name))) is not None:
-            result[spec.name] = Found(value, "environment")
+            settings[spec.name] = Setting(value, "environment")
         elif spec.name in values:
-            result[spec.name] = Found(values[spec.name], "file")
+            settings[spec.name] = Setting(values[spec.name], "file")
         else:
-            result[spec.name] = Found(str(spec.default), "default")
-    return result
+            settings[spec.name] = Setting(str(spec.default), "default")
+    return settings
 
 
 def load() -> Settings:
     """The settings in force. Raises BadFile with the line, or UnknownName for a key that does not exist."""
-    return Settings(**{name: one.value for name, one in found().items()})
+    return Settings(**{name: one.value for name, one in current().items()})
 
 
 def runtime(config: RuntimeConfig, backbone: str, exact: bool = False) -> RuntimeConfig:
-    """The config with what it leaves open taken from the settings, for a backbone of that name.
+    """The config for a backbone of that name; the settings supply the device and weights that it leaves open.
 
-    exact: for work that compares to the last digits, see `full_precision`.
+    exact: whether the work compares to the last digits, see `full_precision`.
     """
-    known = load()
-    weights = config.weights or (known.weights if backbone == known.backbone else "")
-    config = replace(config, device=config.device or known.device, weights=weights)
+    settings = load()
+    weights = config.weights or (settings.weights if backbone == settings.backbone else "")
+    config = replace(config, device=config.device or settings.device, weights=weights)
     return full_precision(config) if exact else config
 
 
@@ -122,6 +122,7 @@ def data_root(option: str | Path | None, setting: str, flag: str = "--data") -> 
 
 
 def check_key(key: str) -> None:
+    """Raises UnknownName unless `key` is a setting."""
     names = [spec.name for spec in fields(Settings)]
     if key not in names:
         raise UnknownName.of("setting", key, names)
@@ -132,14 +133,14 @@ def write_setting(key: str, value: str | None) -> Path:
 
     Returns the file. Raises as `parsed` if the file is wrong already.
     """
-    import tomlkit  # here: every command reads settings, this one changes them
+    import tomlkit  # not at the top: every command reads settings, only one changes them
     from tomlkit.exceptions import TOMLKitError
 
     path, text = settings_file(), file_text()
     parsed(text, path)
     try:
         document = tomlkit.parse(text)
-    except TOMLKitError as error:  # it knows less of TOML 1.1 than tomli
+    except TOMLKitError as error:  # tomlkit supports less of TOML 1.1 than tomli
         raise BadFile(f"{path}: {error}", "mend or remove it") from None
     if value is None:
         document.pop(key, None)

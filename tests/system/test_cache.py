@@ -56,16 +56,16 @@ def test_cleaning_by_age_and_kind(run, cached):
 
 def test_what_is_being_made_stays(cached):
     with FileLock(cached["features"].with_name(".a.safetensors.lock")):
-        done = cache.clean(cache.chosen(["features", "work"]))
+        done = cache.clean(cache.to_clean(["features", "work"]))
     assert [item.path for item in done.removed] == [cached["work"]]
     assert [(item.path, reason) for item, reason in done.kept] == [(cached["features"], "another process is making it")]
 
 
 def test_nothing_is_cleaned_under_a_running_build(cached):
     with cache.lease(), pytest.raises(Unavailable, match="another process of sglora is at work"):
-        cache.clean(cache.chosen([]))
+        cache.clean(cache.to_clean([]))
     assert cached["work"].exists()
-    cache.clean(cache.chosen([]))
+    cache.clean(cache.to_clean([]))
     assert not cached["work"].exists()
 
 
@@ -73,7 +73,7 @@ def test_a_killed_process_holds_nothing(cached, own_home):
     code = "import os; from sglora_cli.system import cache\nwith cache.lease(): os._exit(1)"
     subprocess.run([sys.executable, "-c", code], check=False)
     assert list((own_home / "cache/.in-use").glob("*.lock"))
-    cache.clean(cache.chosen([]))
+    cache.clean(cache.to_clean([]))
     assert not cached["work"].exists()
 
 

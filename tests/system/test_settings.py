@@ -72,6 +72,6 @@ def test_a_settings_file_that_is_wrong_is_not_changed(own_home):
 
 
 def test_settings_are_read_anew(own_home):
-    assert settings.found()["pack"].origin == "default"
+    assert settings.current()["pack"].origin == "default"
     Path(own_home / "settings.toml").write_text('pack = "x"\n')
-    assert settings.found()["pack"] == settings.Found("x", "file")
+    assert settings.current()["pack"] == settings.Setting("x", "file")

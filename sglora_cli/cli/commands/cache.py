@@ -69,7 +69,7 @@ def clean(kinds: tuple[str, ...], older_than: str, dry_run: bool, yes: bool, as_
     sglora cache clean features measured --older-than 30d
     sglora cache clean adapters --yes
     """
-    items = cache.chosen(kinds, cache.age(older_than))
+    items = cache.to_clean(kinds, cache.age(older_than))
     total = sum(item.bytes for item in items)
     if not dry_run and items:
         confirm(

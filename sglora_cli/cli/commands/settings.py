@@ -43,7 +43,7 @@ def command(context: click.Context, as_json: bool) -> None:
 
 
 def _print_settings(as_json: bool) -> None:
-    in_force, path = settings.found(), paths.settings_file()
+    in_force, path = settings.current(), paths.settings_file()
     if as_json:
         print_json({"file": str(path), "settings": {key: asdict(one) for key, one in in_force.items()}})
         return
@@ -89,7 +89,7 @@ def unset(key: str, as_json: bool) -> None:
 
 
 def _print_change(key: str, path: str, as_json: bool) -> None:
-    now = settings.found()[key]
+    now = settings.current()[key]
     if now.origin == "environment":
         say(f"warning: {settings.variable(key)} is set and comes first: {now.value!r}")
     if as_json:

@@ -1,4 +1,4 @@
-"""`sglora export`, `import`, `inspect` and `generate --format`, as their user sees them."""
+"""`sglora export`, `import` and `generate --format`, as their user sees them."""
 
 from __future__ import annotations
 
@@ -6,53 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from thirdparty.sglora_clipling import Clipling
+from mugs import save_mug
 
-from sglora_cli.adapter.file import load_adapter, save_adapter
-from sglora_cli.adapter.write import FORMATS
-from sglora_cli.lora.layout import Layout
-
-MODEL = Clipling()
-LAYOUT = Layout(MODEL.sites, 2, 3.0)
-FLAT = 0.3 * torch.randn(LAYOUT.size, generator=torch.Generator().manual_seed(0))
+from sglora_cli.adapter.file import load_adapter
 
 
 @pytest.fixture
 def mug(tmp_path: Path, clipling: None) -> Path:
-    about = {"backbone": "clipling", "fingerprint": MODEL.fingerprint, "description": "a mug", "pack": "p"}
-    save_adapter(tmp_path / "mug.safetensors", LAYOUT, FLAT, {**about, "generator": "cvae"})
-    return tmp_path / "mug.safetensors"
-
-
-OUT = {"safetensors": "o.safetensors", "peft": "o", "peft-flat": "o", "open_clip": "o.safetensors", "clip-lora": "o.pt"}
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_out_and_in_again(run, mug, tmp_path, name):
-    out = tmp_path / "there" / OUT[name]
-    result = run("export", mug, "-o", out, "--format", name)
-    assert (result.stdout, result.stderr, result.exit_code) == (f"{out}\n", "", 0)
-    back = tmp_path / "back.safetensors"
-    result = run("import", out, "-o", back, "--text", "a mug, again")
-    assert (result.stdout, result.exit_code) == (f"{back}\n", 0), result.stderr
-    found = load_adapter(back)
-    assert found.about["description"] == "a mug, again"
-    assert found.fingerprint == MODEL.fingerprint
-    assert str(tmp_path) not in json.dumps(found.about)
-    wanted = {n: 1.5 * b @ a for n, (b, a) in LAYOUT.split(FLAT).items()}
-    for site, (b, a) in found.layout.split(found.flat_P).items():
-        assert torch.allclose(found.layout.scaling * b @ a, wanted[site], atol=1e-5)
-    assert torch.equal(found.flat_P, FLAT) == (name in ("safetensors", "peft", "peft-flat"))
-
-
-def test_an_export_of_ours_names_its_backbone(run, mug, tmp_path, monkeypatch):
-    run("export", mug, "-o", tmp_path / "o")
-    run("export", mug, "-o", tmp_path / "o.pt")
-    monkeypatch.setenv("SGLORA_BACKBONE", "starter")
-    assert run("import", tmp_path / "o", "-o", tmp_path / "a.safetensors").exit_code == 0
-    assert run("import", tmp_path / "o.pt", "-o", tmp_path / "b.safetensors").exit_code == 5
-    assert run("import", tmp_path / "o.pt", "-o", tmp_path / "b.safetensors", "--backbone", "clipling").exit_code == 0
+    return save_mug(tmp_path)
 
 
 def test_the_ending_decides(run, mug, tmp_path):
@@ -60,61 +21,6 @@ def test_the_ending_decides(run, mug, tmp_path):
         result = run("export", mug, "-o", out, "--json")
         assert json.loads(result.stdout)["format"] == name
     assert (tmp_path / "a.b/adapter_config.json").exists()
-
-
-def test_import_says_what_it_read(run, mug, tmp_path):
-    run("export", mug, "-o", tmp_path / "mug.pt")
-    result = run("import", tmp_path / "mug.pt", "-o", tmp_path / "in.safetensors", "--rank", 1)
-    assert result.stderr.startswith(
-        f"read       {tmp_path / 'mug.pt'} (clip-lora)\nrank       2 -> 1: the update changes by "
-    )
-    assert result.stderr.endswith("made for   weights unknown: the file has none\n")
-    about = json.loads(run("inspect", tmp_path / "in.safetensors", "--json").stdout)
-    assert about["imported"]["format"] == "clip-lora"
-    assert 0.1 < about["imported"]["error"] < 0.9
-    assert run("inspect", tmp_path / "in.safetensors").stdout.splitlines()[3] == (
-        "made by    another program: imported from mug.pt (clip-lora)"
-    )
-
-
-@pytest.mark.parametrize("name", ["peft", "peft-flat", "clip-lora"])
-def test_inspect_knows_every_format_without_the_backbone(run, mug, tmp_path, name):
-    out = tmp_path / OUT[name]
-    run("export", mug, "-o", out, "--format", name)
-    known = name != "clip-lora"
-    where = ("" if name == "peft-flat" else "vision_model.") + "encoder.layers.*.self_attn."
-    order = "qkv" if name == "clip-lora" else "kqv"
-    norm = float(LAYOUT.update_norm(FLAT))
-    result = run("inspect", out)
-    assert result.stdout.splitlines() == [
-        f"adapter in format {name.removesuffix('-flat')} for {'a mug' if known else 'an unknown task'!r}",
-        f"backbone   {'clipling, fingerprint clipling-1' if known else 'unknown, fingerprint unknown'}",
-        "layout     rank 2, 36 sites, 2304 numbers",
-        *(f"sites      {where}{letter}_proj" for letter in order),
-        f"update     norm {norm:.3f}",
-        "healthy    whole and finite",
-    ]
-    assert result.exit_code == 0
-    assert json.loads(run("inspect", out, "--json").stdout)["ranks"] == [2]
-
-
-def test_inspect_knows_a_merged_checkpoint(run, mug, tmp_path):
-    run("export", mug, "-o", tmp_path / "m.safetensors", "--format", "open_clip")
-    assert run("inspect", tmp_path / "m.safetensors").stdout.splitlines() == [
-        "checkpoint with a merged update for 'a mug'",
-        "backbone   clipling, fingerprint clipling-1",
-        f"content    {len(MODEL.state)} tensors, {sum(x.numel() for x in MODEL.state.values())} numbers",
-        "update     its difference to a backbone: `sglora import` finds it",
-        "healthy    whole and finite",
-    ]
-
-
-def test_inspect_says_when_the_scaling_is_unknown(run, mug, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    save_file(load_file(mug), tmp_path / "bare.safetensors")
-    result = run("inspect", tmp_path / "bare.safetensors")
-    assert "if its lora_alpha is 1: there is no adapter_config.json beside it" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""Adapters of other programs as files of ours, and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mugs import FLAT, LAYOUT, MODEL, OUT, save_mug
+
+from sglora_cli.adapter.file import load_adapter
+from sglora_cli.adapter.write import FORMATS
+
+
+@pytest.fixture
+def mug(tmp_path: Path, clipling: None) -> Path:
+    return save_mug(tmp_path)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_out_and_in_again(run, mug, tmp_path, name):
+    out = tmp_path / "there" / OUT[name]
+    result = run("export", mug, "-o", out, "--format", name)
+    assert (result.stdout, result.stderr, result.exit_code) == (f"{out}\n", "", 0)
+    back = tmp_path / "back.safetensors"
+    result = run("import", out, "-o", back, "--text", "a mug, again")
+    assert (result.stdout, result.exit_code) == (f"{back}\n", 0), result.stderr
+    found = load_adapter(back)
+    assert found.about["description"] == "a mug, again"
+    assert found.fingerprint == MODEL.fingerprint
+    assert str(tmp_path) not in json.dumps(found.about)
+    wanted = {n: 1.5 * b @ a for n, (b, a) in LAYOUT.split(FLAT).items()}
+    for site, (b, a) in found.layout.split(found.flat_P).items():
+        assert torch.allclose(found.layout.scaling * b @ a, wanted[site], atol=1e-5)
+    assert torch.equal(found.flat_P, FLAT) == (name in ("safetensors", "peft", "peft-flat"))
+
+
+def test_an_export_of_ours_names_its_backbone(run, mug, tmp_path, monkeypatch):
+    run("export", mug, "-o", tmp_path / "o")
+    run("export", mug, "-o", tmp_path / "o.pt")
+    monkeypatch.setenv("SGLORA_BACKBONE", "starter")
+    assert run("import", tmp_path / "o", "-o", tmp_path / "a.safetensors").exit_code == 0
+    assert run("import", tmp_path / "o.pt", "-o", tmp_path / "b.safetensors").exit_code == 5
+    assert run("import", tmp_path / "o.pt", "-o", tmp_path / "b.safetensors", "--backbone", "clipling").exit_code == 0
+
+
+def test_import_says_what_it_read(run, mug, tmp_path):
+    run("export", mug, "-o", tmp_path / "mug.pt")
+    result = run("import", tmp_path / "mug.pt", "-o", tmp_path / "in.safetensors", "--rank", 1)
+    assert result.stderr.startswith(
+        f"read       {tmp_path / 'mug.pt'} (clip-lora)\nrank       2 -> 1: the update changes by "
+    )
+    assert result.stderr.endswith("made for   weights unknown: the file has none\n")
+    about = json.loads(run("inspect", tmp_path / "in.safetensors", "--json").stdout)
+    assert about["imported"]["format"] == "clip-lora"
+    assert 0.1 < about["imported"]["error"] < 0.9
+    assert run("inspect", tmp_path / "in.safetensors").stdout.splitlines()[3] == (
+        "made by    another program: imported from mug.pt (clip-lora)"
+    )

@@ -1,0 +1,54 @@
+"""`sglora inspect`, as its user sees it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from mugs import FLAT, LAYOUT, MODEL, OUT, save_mug
+
+
+@pytest.fixture
+def mug(tmp_path: Path, clipling: None) -> Path:
+    return save_mug(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["peft", "peft-flat", "clip-lora"])
+def test_inspect_knows_every_format_without_the_backbone(run, mug, tmp_path, name):
+    out = tmp_path / OUT[name]
+    run("export", mug, "-o", out, "--format", name)
+    known = name != "clip-lora"
+    where = ("" if name == "peft-flat" else "vision_model.") + "encoder.layers.*.self_attn."
+    order = "qkv" if name == "clip-lora" else "kqv"
+    norm = float(LAYOUT.update_norm(FLAT))
+    result = run("inspect", out)
+    assert result.stdout.splitlines() == [
+        f"adapter in format {name.removesuffix('-flat')} for {'a mug' if known else 'an unknown task'!r}",
+        f"backbone   {'clipling, fingerprint clipling-1' if known else 'unknown, fingerprint unknown'}",
+        "layout     rank 2, 36 sites, 2304 numbers",
+        *(f"sites      {where}{letter}_proj" for letter in order),
+        f"update     norm {norm:.3f}",
+        "healthy    whole and finite",
+    ]
+    assert result.exit_code == 0
+    assert json.loads(run("inspect", out, "--json").stdout)["ranks"] == [2]
+
+
+def test_inspect_knows_a_merged_checkpoint(run, mug, tmp_path):
+    run("export", mug, "-o", tmp_path / "m.safetensors", "--format", "open_clip")
+    assert run("inspect", tmp_path / "m.safetensors").stdout.splitlines() == [
+        "checkpoint with a merged update for 'a mug'",
+        "backbone   clipling, fingerprint clipling-1",
+        f"content    {len(MODEL.state)} tensors, {sum(x.numel() for x in MODEL.state.values())} numbers",
+        "update     its difference to a backbone: `sglora import` finds it",
+        "healthy    whole and finite",
+    ]
+
+
+def test_inspect_says_when_the_scaling_is_unknown(run, mug, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    save_file(load_file(mug), tmp_path / "bare.safetensors")
+    result = run("inspect", tmp_path / "bare.safetensors")
+    assert "if its lora_alpha is 1: there is no adapter_config.json beside it" in result.stdout

@@ -1,9 +1,9 @@
 """The command line.
 
 main         the group; errors and signals become exit codes
-options      what commands share
-output       tables, JSON, safe text
-completion   names for the shell
+options      what commands share: host and packs, options, arguments
+output       tables, JSON, confirmation, safe text
+completion   names for the shell, as `shell_complete` of options
 schemas      what --json prints
 describe     what an adapter, a pack or a recipe is, in lines
 diagnosis    what works on this machine (`sglora doctor`)

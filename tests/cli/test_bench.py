@@ -41,6 +41,14 @@ def test_nothing_is_measured_twice(run, toy_pack, file):
     assert fresh.stderr == first.stderr
 
 
+def test_tables_go_to_a_file(run, toy_pack, tmp_path):
+    call = ("bench", "--tasks", "mug", "--baselines", "top-k", "--as", "markdown")
+    result = run(*call, "-o", tmp_path / "table.md")
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'table.md'}\n")
+    assert (tmp_path / "table.md").read_text() == run(*call).stdout
+    assert run(*call, "--report", tmp_path / "table.md").exit_code == 2
+
+
 def test_another_adapter_or_other_texts_are_measured_anew(toy_pack):
     from dataclasses import replace
 

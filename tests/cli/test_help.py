@@ -6,6 +6,7 @@ import click
 from commands import commands
 
 from sglora_cli.cli.main import COMMANDS
+from sglora_cli.cli.options import page_name
 
 
 def test_every_command_says_what_it_is_for_with_an_example_and_what_options_mean():
@@ -18,6 +19,27 @@ def test_every_command_says_what_it_is_for_with_an_example_and_what_options_mean
         assert len(command.get_short_help_str(200)) <= 60, path
         for option in command.params:
             assert not isinstance(option, click.Option) or option.help, (path, option.name)
+
+
+def test_out_is_a_result_and_report_a_page_in_every_command():
+    for path, command in commands():
+        options = {flag: option for option in command.params for flag in option.opts}
+        assert options.get("-o") is options.get("--out"), path
+        assert "--report" not in options or options["--report"].callback is page_name, path
+
+
+def test_options_that_commands_share_have_one_wording():
+    texts: dict[str, set[str]] = {}
+    for _, command in commands():
+        for option in command.params:
+            if isinstance(option, click.Option) and option.opts[-1] in ("--json", "--yes", "--path", "--report"):
+                texts.setdefault(option.opts[-1], set()).add((option.help or "").split(";")[0])
+    assert {flag: len(wordings) for flag, wordings in texts.items()} == {
+        "--json": 1,
+        "--yes": 1,
+        "--report": 1,
+        "--path": 2,  # `plugins check` takes it for some kinds of plugins only
+    }
 
 
 def test_the_main_help_has_a_short_line_a_command():

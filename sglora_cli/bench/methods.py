@@ -25,9 +25,9 @@ from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack, UnseenTask
 from sglora_cli.plugin.contracts import Evidence, Fitted, Generator, Model, UsesEvidence
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import AGAINST, CHANCE, ORACLE, UNSEEN
+from sglora_cli.plugin.values import AGAINST, CHANCE, ORACLE, UNSEEN, ZERO
 
-PAPER = ("zero-shot", ORACLE, "model-soups", "adapter-soup", "top-k", "cvae")
+PAPER = (ZERO, ORACLE, "model-soups", "adapter-soup", AGAINST, "cvae")
 
 Maker = Callable[[UnseenTask], list[Candidate]]
 """A task -> the adapters to measure on it."""

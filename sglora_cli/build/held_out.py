@@ -23,12 +23,11 @@ from sglora_cli.build.steps import BuildTask
 from sglora_cli.lora.layout import Layout
 from sglora_cli.pack.pack import UnseenTask
 from sglora_cli.plugin.contracts import Fitted, Generator, Model
-from sglora_cli.plugin.values import Material, Row
+from sglora_cli.plugin.values import AGAINST, ZERO, Material, Row
 from sglora_cli.system.progress import progress
 
 KEY = "held_out"
 """In a generator's table the number of folds, in its measurements the scores."""
-ZERO, TOP = "zero-shot", "top-k"
 
 
 def folds_of(table: Mapping[str, Any], tasks: int) -> int:
@@ -63,10 +62,10 @@ def scored(
             "photos": sum(len(task.photos) for task in tasks),
             "scores": {
                 method: {_name(*cell): round(found.measured[method, *cell], 3) for cell in cells}
-                for method in (ZERO, TOP, generator.name)
+                for method in (ZERO, AGAINST, generator.name)
             },
             "gain": {
-                _name(*cell): [round(end, 3) for end in found.difference((generator.name, *cell), TOP)]
+                _name(*cell): [round(end, 3) for end in found.difference((generator.name, *cell), AGAINST)]
                 for cell in cells
             },
         }
@@ -97,7 +96,7 @@ def _without(material: Material, fold: int, folds: int) -> Material:
 def _measured(model: Model, material: Material, name: str, fitted: Fitted, t: int, task: BuildTask) -> Iterator[Row]:
     prior, layout = material.priors[t], material.experts.layout
     (flat_P,) = fitted.generate(prior, 1, 0, 1.0)
-    adapters = {ZERO: torch.zeros(layout.size), TOP: prior.mean_P, name: flat_P}
+    adapters = {ZERO: torch.zeros(layout.size), AGAINST: prior.mean_P, name: flat_P}
     candidates = [Candidate(method, layout, x_P) for method, x_P in adapters.items()]
     yield from Measurer(model).rows(_as_unseen(model, task), candidates)
 

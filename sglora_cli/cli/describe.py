@@ -10,10 +10,9 @@ from typing import Any
 from sglora_cli.adapter import checkpoint, peft
 from sglora_cli.adapter.file import AdapterFile, load_adapter
 from sglora_cli.adapter.read import read_adapter, recognise
-from sglora_cli.build.held_out import TOP, ZERO
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import Recipe
-from sglora_cli.plugin.values import ROLES
+from sglora_cli.plugin.values import AGAINST, ROLES, ZERO
 
 
 def any_adapter(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -114,12 +113,12 @@ def left_out(fits: Any) -> list[str]:
     """How a generator did on training tasks that it was not fitted on, in lines; [] where nobody measured that."""
     try:
         cells, scores, gains = list(fits["gain"]), dict(fits["scores"]), fits["gain"].values()
-        ordered = {name: scores.pop(name) for name in (ZERO, TOP)} | scores
+        ordered = {name: scores.pop(name) for name in (ZERO, AGAINST)} | scores
         by_method = [f"{name} {' / '.join(f'{value:.1f}' for value in one.values())}" for name, one in ordered.items()]
         gain = " / ".join(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" for mean, low, high in gains)
         return [
             f"{' / '.join(cells)} on {fits['tasks']} training tasks, each left out of its fit: {', '.join(by_method)}",
-            f"{fits['folds']} folds; its difference to {TOP}, with the 95 % interval: {gain}",
+            f"{fits['folds']} folds; its difference to {AGAINST}, with the 95 % interval: {gain}",
         ]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # a manifest may say what it likes
         return []

@@ -27,7 +27,7 @@ from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.recipe import PROMPTS
 from sglora_cli.plugin.contracts import Fitted, Generator, Model
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import Task
+from sglora_cli.plugin.values import ZERO, Task
 
 
 class Session:
@@ -121,7 +121,7 @@ class Session:
         chosen = [known[t] if isinstance(t, str) else of_task(self.model, t, PROMPTS) for t in tasks or carried]
         if not chosen:
             raise Unavailable(f"pack {self.pack.name!r} carries no evaluation", "name Tasks of a data set")
-        none = Candidate("zero-shot", made.layout, torch.zeros(made.layout.size))
+        none = Candidate(ZERO, made.layout, torch.zeros(made.layout.size))
         adapters = [Candidate("adapter", made.layout, flat_P, s) for s, flat_P in enumerate(made.adapters_SP)]
         measurer = Measurer(self.model, self.loaded.runtime.precision)
         rows = [row for task in chosen for row in measurer.rows(task, [none, *adapters])]

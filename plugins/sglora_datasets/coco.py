@@ -165,16 +165,16 @@ def _karpathy_rows(root: Path) -> list[Row]:
             Row(number, f"{folder}/{one.image}", one.split, one.captions, one.where)
             for one, folder, number in read_karpathy_coco(path)
         ]
-    found = []
+    rows = []
     for side, folder in (("train", "train2014"), ("test", "val2014")):
         if (path := root / f"coco_{side}_karpathy.json").is_file():
             table = read_json(path, limit=_LIMIT)
             texts = _texts(table, path)
-            found += [
+            rows += [
                 Row(row["id"], f"{folder}/{row['file_name']}", side, texts.get(row["id"], ()), str(path))
                 for row in coco_rows(table, "images", path, {"id": int, "file_name": str})
             ]
-    return found
+    return rows
 
 
 def _instances(root: Path, split: str) -> Path:
@@ -190,24 +190,24 @@ def _slim(row: dict[str, Any]) -> dict[str, Any]:
 def _members(table: Any, path: Path) -> dict[int, set[str]]:
     """Image id to the names of its categories."""
     categories = {row["id"]: row["name"] for row in coco_rows(table, "categories", path, {"id": int, "name": str})}
-    found: dict[int, set[str]] = {}
+    members: dict[int, set[str]] = {}
     for n, row in enumerate(coco_rows(table, "annotations", path, {"image_id": int, "category_id": int})):
         if row["category_id"] not in categories:
             raise BadFile(f"{path}: annotations[{n}] has category {row['category_id']}, which is not listed")
         if not row.get("iscrowd"):
-            found.setdefault(row["image_id"], set()).add(categories[row["category_id"]])
-    return found
+            members.setdefault(row["image_id"], set()).add(categories[row["category_id"]])
+    return members
 
 
 def _own(path: Path, rows: Sequence[Row]) -> dict[int, tuple[str, ...]]:
     """Image id to captions of a captions file beside the annotations. Raises BadFile with path and line."""
     numbers = {row.image: row.number for row in rows}
-    found = {}
+    captions = {}
     for one in read_captions(path, ("image",)):
         if one.image not in numbers:
             raise BadFile(f"{one.where}: no annotation lists an image {one.image!r}")
-        found[numbers[one.image]] = one.captions
-    return found
+        captions[numbers[one.image]] = one.captions
+    return captions
 
 
 def _captions(root: Path, split: str) -> dict[int, tuple[str, ...]]:
@@ -219,11 +219,11 @@ def _captions(root: Path, split: str) -> dict[int, tuple[str, ...]]:
 
 
 def _texts(table: Any, path: Path) -> dict[int, tuple[str, ...]]:
-    found: dict[int, list[str]] = {}
+    captions: dict[int, list[str]] = {}
     for row in coco_rows(table, "annotations", path, {"image_id": int, "caption": str}):
         if text := " ".join(row["caption"].split()):  # some have line breaks and blanks at their ends
-            found.setdefault(row["image_id"], []).append(text)
-    return {number: tuple(texts) for number, texts in found.items()}
+            captions.setdefault(row["image_id"], []).append(text)
+    return {number: tuple(texts) for number, texts in captions.items()}
 
 
 def _check_images(root: Path, rows: Sequence[Row]) -> None:

@@ -67,18 +67,18 @@ def _images(root: Path) -> Iterable[Captioned]:
 
 
 def _tables(paths: Mapping[str, Path]) -> list[Captioned]:
-    found: list[Captioned] = []
+    entries: list[Captioned] = []
     for split, path in paths.items():
         rows = []
         for number, line in text_lines(path)[1:]:
             image, mark, caption = line.partition(".jpg,")  # a caption may have commas, and is not quoted
             rows.append((number, f"{image}.jpg" if mark else "", caption, split))
-        found += _joined(path, rows)
-    sides = {one.image: one for one in reversed(found)}
-    for one in found:
+        entries += _joined(path, rows)
+    sides = {one.image: one for one in reversed(entries)}
+    for one in entries:
         if sides[one.image] is not one:
             raise BadFile(f"{one.where}: image {one.image!r} was named before, in {sides[one.image].where}")
-    return found
+    return entries
 
 
 def _tokens(path: Path) -> list[Captioned]:
@@ -92,11 +92,11 @@ def _tokens(path: Path) -> list[Captioned]:
 
 def _joined(path: Path, rows: Iterable[tuple[int, str, str, str]]) -> list[Captioned]:
     """(line, image, caption, split), a row a caption -> an entry an image."""
-    found: dict[str, tuple[str, str, list[str]]] = {}
+    entries: dict[str, tuple[str, str, list[str]]] = {}
     for number, image, caption, split in rows:
         where = f"{path}, line {number}"
         text = " ".join(caption.split())
         if not image or not text:
             raise BadFile(f"{where}: expected an image and a caption")
-        found.setdefault(image, (where, split, []))[2].append(text)
-    return [Captioned(where, image, tuple(texts), "", split) for image, (where, split, texts) in found.items()]
+        entries.setdefault(image, (where, split, []))[2].append(text)
+    return [Captioned(where, image, tuple(texts), "", split) for image, (where, split, texts) in entries.items()]

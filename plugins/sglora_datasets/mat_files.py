@@ -23,7 +23,7 @@ def number_lists(data: bytes) -> dict[str, list[int]]:
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
     if order is None:
         raise ValueError("it has no header of version 5")
-    found: dict[str, list[int]] = {}
+    lists: dict[str, list[int]] = {}
     for kind, content in _elements(data[128:], order):
         if kind == _PACKED:
             try:
@@ -36,8 +36,8 @@ def number_lists(data: bytes) -> dict[str, list[int]]:
             if len(parts) >= 4 and len(parts[0][1]) >= 4:
                 flags = struct.unpack(f"{order}I", parts[0][1][:4])[0]
                 if flags & 0xFF in _NUMERIC and not flags & _COMPLEX:
-                    found[parts[2][1].decode("latin1")] = _whole(*parts[3], order)
-    return found
+                    lists[parts[2][1].decode("latin1")] = _whole(*parts[3], order)
+    return lists
 
 
 def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:

@@ -59,16 +59,16 @@ def captioned(root: Path, rows: Iterable[Row], captions: dict[str, Captioned]) -
 
     Raises BadFile if one of them is not there, if a caption's image is in no list, or if no image has any.
     """
-    found = [
+    photos = [
         (row.task, row.split, Photo(_place(root, row), one.captions))
         for row in rows
         if (one := captions.pop(row.image, None)) is not None
     ]
     for one in captions.values():
         raise BadFile(f"{one.where}: no list names image {one.image!r}")
-    if not found:
+    if not photos:
         raise BadFile(f"{root}: no listed image has a caption")
-    return found
+    return photos
 
 
 def _place(root: Path, row: Row) -> Path:
@@ -83,10 +83,10 @@ _TWO = "a class needs two; add some, or leave it out"
 
 def gathered(root: Path, photos: Iterable[tuple[str, str, Photo]]) -> list[Task]:
     """Tasks of (task, split, photo), sorted by name; a description is still the plain name."""
-    found: dict[str, dict[str, list[Photo]]] = {}
+    by_task: dict[str, dict[str, list[Photo]]] = {}
     for task, split, photo in photos:
-        found.setdefault(task, {split: [] for split in SPLITS})[split].append(photo)
-    return [Task(root.name, name, name, found[name]) for name in sorted(found)]
+        by_task.setdefault(task, {split: [] for split in SPLITS})[split].append(photo)
+    return [Task(root.name, name, name, by_task[name]) for name in sorted(by_task)]
 
 
 def classified(root: Path, source: str, photos: Iterable[tuple[str, str, Photo]]) -> list[Task]:

@@ -95,7 +95,7 @@ def _known(index: Path, place: Path) -> list[dict[str, Any]] | None:
 
 def _samples(shard: Path, place: Path) -> dict[str, Sample]:
     """Samples by key, in the shard's order; their photos are in the cache when this returns."""
-    found: dict[str, Sample] = {}
+    samples: dict[str, Sample] = {}
     last = 0
     try:
         with shard.open("rb") as file, plain(file) as tar:
@@ -105,17 +105,17 @@ def _samples(shard: Path, place: Path) -> dict[str, Sample]:
                         f"{shard}, member {member.name[:100]!r} has a size of {member.size}", "fetch it again"
                     )
                 last = tar.offset
-                _take(tar, member, found, place, shard)
+                _take(tar, member, samples, place, shard)
             if tar.fileobj is not None:
                 tar.fileobj.seek(tar.offset)
                 if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile stops and says nothing
-                    raise BadFile(f"{shard} ends early, or is damaged after {len(found)} samples", "fetch it again")
+                    raise BadFile(f"{shard} ends early, or is damaged after {len(samples)} samples", "fetch it again")
     except (tarfile.TarError, ValueError, OverflowError, EOFError, OSError) as error:
         raise BadFile(f"{shard} is not a whole plain tar: {error}", "fetch it again, or gunzip it") from None
-    return found
+    return samples
 
 
-def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, found: dict[str, Sample], place: Path, shard: Path) -> None:
+def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, samples: dict[str, Sample], place: Path, shard: Path) -> None:
     """Put one member where it belongs: a photo into the cache, a text into its sample."""
     where = f"{shard}, member {member.name[:100]!r}"
     if member.isdir():
@@ -131,7 +131,7 @@ def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, found: dict[str, Sample
         raise BadFile(f"{where} has {member.size} bytes, more than {limit}")
     content = tar.extractfile(member)
     data = content.read() if content is not None else b""
-    sample = found.setdefault(str(path.with_name(stem)), Sample())
+    sample = samples.setdefault(str(path.with_name(stem)), Sample())
     if part in sample.texts or (part in IMAGES and sample.image):
         raise BadFile(f"{where}: the sample has {part} already, or an image")
     if part in IMAGES:

@@ -49,14 +49,14 @@ class FewShots:
         """(S, P). Samples differ in the shots, drawn anew, and in the search. The sentence does not count."""
         if evidence.shots is None:
             raise Mismatch("lorahub was given no training pairs")
-        means_EP, found = self.experts.means(), []
+        means_EP, adapters = self.experts.means(), []
         for sample in range(samples):
             dice = torch.Generator().manual_seed(1000 * (self.rule.seed + seed) + sample)
             shots = drawn(evidence.shots, self.rule.shots, dice)
             goal = objective(evidence.model, self.experts, shots, self.rule.l1)
             number = int(torch.randint(1, 2**31, (), generator=dice))
-            found.append(mix(search(goal, len(means_EP), self.rule, number), means_EP))
-        return torch.stack(found)
+            adapters.append(mix(search(goal, len(means_EP), self.rule, number), means_EP))
+        return torch.stack(adapters)
 
     def tensors(self) -> dict[str, Tensor]:
         return {}
@@ -114,11 +114,11 @@ def search(goal: Objective, size: int, rule: HubRule, seed: int) -> Tensor:
                 break
             asked = strategy.ask()
             weights_SE = torch.tensor(numpy.stack(asked))
-            told = values(weights_SE)
-            strategy.tell(asked, told)
-            if min(told) < least:
-                least = min(told)
-                best_E = weights_SE[told.index(least)].float()
+            losses = values(weights_SE)
+            strategy.tell(asked, losses)
+            if min(losses) < least:
+                least = min(losses)
+                best_E = weights_SE[losses.index(least)].float()
     return best_E
 
 

@@ -106,10 +106,10 @@ def changed(rule: R, texts: Mapping[str, str], where: str) -> R:
 
 def settings_of(text: str, where: str) -> dict[str, str]:
     """`density=0.5/elect=total` as a mapping. Raises UsageError for anything else."""
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for part in text.split("/"):
         key, equals, value = part.partition("=")
-        if not equals or not key or not value or key in found:
+        if not equals or not key or not value or key in settings:
             raise UsageError(f"{where}: {part!r} is no setting", f"try {where}:density=0.5/convention=mergekit")
-        found[key] = value
-    return found
+        settings[key] = value
+    return settings

@@ -71,7 +71,7 @@ def read_demonstrations(path: Path) -> tuple[Demonstration, ...]:
             raise BadFile(f"{path} has more than {_FILE_LIMIT} bytes: too much for a prompt")
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error}") from None
-    found = []
+    demonstrations = []
     for number, line, row in jsonl_rows(path):
         values = [row.get(key) for key in ("name", "caption")]
         texts = [" ".join(value.split()) for value in values if isinstance(value, str) and value.strip()]
@@ -80,10 +80,10 @@ def read_demonstrations(path: Path) -> tuple[Demonstration, ...]:
                 f"{path}, line {number}: expected a name and a caption, got {line.strip()!r:.100}",
                 'write {"name": "pug", "caption": "The pug has ..."}',
             )
-        found.append(Demonstration(*texts))
-    if not found:
+        demonstrations.append(Demonstration(*texts))
+    if not demonstrations:
         raise BadFile(f"{path} has no demonstration", "leave --demonstrations out for the program's own")
-    return tuple(found)
+    return tuple(demonstrations)
 
 
 def prompt_of(name: str, demonstrations: Sequence[Demonstration]) -> str:

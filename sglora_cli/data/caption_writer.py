@@ -58,8 +58,8 @@ class CaptionJob:
 
     def waiting(self, limit: int = 0) -> list[Listed]:
         """Images without captions, in the data set's order; the first `limit` of them unless that is 0."""
-        found = [one for one in self.listed if one.image not in self.done]
-        return found[:limit] if limit else found
+        images = [one for one in self.listed if one.image not in self.done]
+        return images[:limit] if limit else images
 
 
 @dataclass
@@ -318,12 +318,12 @@ def _joined(listed: Sequence[Listed], entries: Sequence[Captioned], source: Path
     names = {one.image: one for one in listed}
     last = Counter(Path(one.image).name for one in listed)
     short = {Path(one.image).name: one for one in listed if last[Path(one.image).name] == 1}
-    found = [(names.get(e.image) or short.get(Path(e.image).name), e) for e in entries]
-    unknown = [entry for one, entry in found if one is None]
+    matches = [(names.get(e.image) or short.get(Path(e.image).name), e) for e in entries]
+    unknown = [entry for one, entry in matches if one is None]
     if unknown:
         more = f"; {len(unknown) - 1} more are unknown, the last in {unknown[-1].where}" if len(unknown) > 1 else ""
         raise BadFile(f"{unknown[0].where}: the data set has no image {unknown[0].image!r}{more}", "remove them")
-    pairs = [(one, entry) for one, entry in found if one is not None]
+    pairs = [(one, entry) for one, entry in matches if one is not None]
     first: dict[str, Captioned] = {}
     for one, entry in pairs:
         if (other := first.setdefault(one.image, entry)) is not entry:

@@ -103,11 +103,11 @@ class DataCheck:
 
     def kinds(self) -> Iterator[tuple[str, IssueKind, int]]:
         """What was found, with how often: key, the kind with its numbers filled in, count."""
-        found = Counter(x.kind for x in self.problems) + Counter(x.kind for x in self.pairs)
+        count_of = Counter(x.kind for x in self.problems) + Counter(x.kind for x in self.pairs)
         for key, kind in ISSUE_KINDS.items():
-            if found[key]:
+            if count_of[key]:
                 title, why = (text.format_map(asdict(self.config)) for text in (kind.title, kind.why))
-                yield key, IssueKind(kind.level, title, why), found[key]
+                yield key, IssueKind(kind.level, title, why), count_of[key]
 
     def many(self, level: str) -> int:
         """How many errors or warnings."""
@@ -172,7 +172,7 @@ def _pictures(tasks: Sequence[Task], root: Path, hash_of: Callable[[Image], int 
         for split, photos in task.photos.items():
             for photo in photos:
                 places.setdefault(photo.path, {})[task.name, split] = None
-    waiting = [Picture(_name(root, path), path, tuple(found)) for path, found in places.items()]
+    waiting = [Picture(_name(root, path), path, tuple(own)) for path, own in places.items()]
     pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
     try:
         looked = pool.map(partial(_looked_at, hash_of), waiting)
@@ -211,8 +211,8 @@ def _problems(
     yield from check_rules.caption_problems(tasks, lambda path: pictures[path].name, config.words)
     yield from check_rules.shared_problems(tasks)
     wanted = [task for role in needs.roles.values() for task in role] if needs else [task.name for task in tasks]
-    taken = [task for task in tasks if task.name in set(wanted)]
-    yield from check_rules.size_problems(taken, config, needs.batch if needs else 0)
+    used = [task for task in tasks if task.name in set(wanted)]
+    yield from check_rules.size_problems(used, config, needs.batch if needs else 0)
     yield from check_rules.absent_problems(needs.roles if needs else {}, [task.name for task in tasks])
 
 

@@ -131,17 +131,17 @@ def caption_problems(tasks: Iterable[Task], name: Name, words: int) -> Iterator[
         if (photo.path, photo.captions) in seen:
             continue
         seen.add((photo.path, photo.captions))
-        found = [("empty", "it has no caption")] if not photo.captions else []
+        faults = [("empty", "it has no caption")] if not photo.captions else []
         times: dict[str, list[str]] = defaultdict(list)
         for number, caption in enumerate(photo.captions, 1):
             if not normal(caption):
-                found.append(("empty", f"caption {number} of {len(photo.captions)} is {caption!r}"))
+                faults.append(("empty", f"caption {number} of {len(photo.captions)} is {caption!r}"))
                 continue
             times[normal(caption)].append(caption)
             if (length := len(caption.split())) > words:
-                found.append(("long", f"{length} words: {caption}"))
-        found += [("repeated", f"{len(same)} times: {same[0]}") for same in times.values() if len(same) > 1]
-        for kind, text in found:
+                faults.append(("long", f"{length} words: {caption}"))
+        faults += [("repeated", f"{len(same)} times: {same[0]}") for same in times.values() if len(same) > 1]
+        for kind, text in faults:
             yield DataIssue(kind, task.name, split, name(photo.path), text)
 
 
@@ -153,8 +153,8 @@ def shared_problems(tasks: Iterable[Task]) -> Iterator[DataIssue]:
             if normal(caption):
                 images[task.name, split, normal(caption)].setdefault(photo.path, caption)
     # Only images of one split meet in a batch or in a ranking.
-    found = [(len(paths), key, paths) for key, paths in images.items() if len(paths) > 1]
-    for count, (task_name, split, _), paths in sorted(found, key=lambda item: (-item[0], item[1])):
+    shared = [(len(paths), key, paths) for key, paths in images.items() if len(paths) > 1]
+    for count, (task_name, split, _), paths in sorted(shared, key=lambda item: (-item[0], item[1])):
         yield DataIssue("shared", task_name, split, text=f"{count} images: {next(iter(paths.values()))}")
 
 
@@ -162,15 +162,15 @@ def common_captions(tasks: Iterable[Task]) -> list[Common]:
     """Captions that several images of the data set have, in whatever task but those of classes; most common first."""
     images: dict[str, set[Path]] = defaultdict(set)
     of: dict[str, set[str]] = defaultdict(set)
-    shown: dict[str, str] = {}
+    first_spelling: dict[str, str] = {}
     for task, _, photo in every_photo(task for task in tasks if not task.classes):
         for caption in photo.captions:
             if key := normal(caption):
-                shown.setdefault(key, caption)
+                first_spelling.setdefault(key, caption)
                 images[key].add(photo.path)
                 of[key].add(task.name)
-    found = [Common(shown[key], len(paths), len(of[key])) for key, paths in images.items() if len(paths) > 1]
-    return sorted(found, key=lambda common: (-common.images, common.caption))
+    common = [Common(first_spelling[key], len(paths), len(of[key])) for key, paths in images.items() if len(paths) > 1]
+    return sorted(common, key=lambda one: (-one.images, one.caption))
 
 
 def size_problems(tasks: Iterable[Task], config: CheckConfig, batch: int = 0) -> Iterator[DataIssue]:

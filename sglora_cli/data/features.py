@@ -119,8 +119,8 @@ class Features:
             }
             draft = TensorDraft(self.path, shapes, {"kind": "features", "task": self.name})
             checkpoint = Checkpoint(self.path.with_suffix(".checkpoint"), draft.sync)
-            found = checkpoint.load() if draft.resumed else None
-            start = int(found[0]["photos"]) if found else 0
+            state = checkpoint.load() if draft.resumed else None
+            start = int(state[0]["photos"]) if state else 0
             try:
                 draft.put("text", 0, text_CD)
                 yield start
@@ -179,4 +179,4 @@ def mirrored_caption(caption: str) -> str:
     >>> mirrored_caption("A dog on the left of a right-handed man")
     'A dog on the right of a left-handed man'
     """
-    return re.sub(rf"\b(?:{'|'.join(_SIDES)})\b", lambda found: _SIDES[found[0]], caption)
+    return re.sub(rf"\b(?:{'|'.join(_SIDES)})\b", lambda word: _SIDES[word[0]], caption)

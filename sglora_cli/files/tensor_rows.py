@@ -58,8 +58,8 @@ class TensorRows:
         """Row(s), copied: (...) of one number, (R, ...) of a list."""
         if isinstance(rows, int):
             return self[[rows]][0]
-        found = torch.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
-        into = _bytes_of(found)
+        tensor = torch.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        into = _bytes_of(tensor)
         try:
             with self.path.open("rb", buffering=0) as file:
                 for n, row in enumerate(rows):
@@ -69,7 +69,7 @@ class TensorRows:
                         raise BadFile(f"{self.path} ends in the middle of a row", "remove it, it will be made again")
         except OSError as error:
             raise BadFile(f"cannot read {self.path}: {error.strerror}") from None
-        return found
+        return tensor
 
     def __iter__(self) -> Any:
         return (self[row] for row in range(len(self)))

@@ -46,7 +46,7 @@ def toml_lines(text: str) -> dict[Address, int]:
     >>> toml_lines('a = 1\\n[[s]]\\nx = ["p",\\n"q"]\\n[s.t]')
     {('a',): 1, ('s', 0): 2, ('s', 0, 'x'): 3, ('s', 0, 'x', 'p'): 3, ('s', 0, 'x', 'q'): 4, ('s', 0, 't'): 5}
     """
-    found: dict[Address, int] = {}
+    line_of: dict[Address, int] = {}
     counts: dict[Address, int] = {}
     table: Address = ()
     for statement in _statements(text):
@@ -54,14 +54,14 @@ def toml_lines(text: str) -> dict[Address, int]:
         keys = _keys(statement)
         if statement[0][1] == "[":
             table = _table(keys, statement[1][1] == "[", counts)
-            found.setdefault(table, line)
+            line_of.setdefault(table, line)
             continue
         address = (*table, *keys)
-        found.setdefault(address, line)
+        line_of.setdefault(address, line)
         for kind, part, number in statement[len(keys) * 2 :]:  # keys, the dots between them, and "="
             if kind == "text":
-                found.setdefault((*address, _value(part)), number)
-    return found
+                line_of.setdefault((*address, _value(part)), number)
+    return line_of
 
 
 def _tokens(text: str) -> Iterator[Token]:

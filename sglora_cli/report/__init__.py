@@ -7,4 +7,5 @@ plot       charts -> SVG and PNG
 figures    figures that need the pack
 examples   a caption's best photos, before and after
 content    all figures there can be, and why others are missing
+pages      the pages of report, try and data check, by templates/
 """

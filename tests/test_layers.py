@@ -1,4 +1,4 @@
-"""What import-linter cannot say of imports (pyproject.toml has its contracts): plugins and their host."""
+"""What import-linter cannot say of imports (pyproject.toml has its contracts): of plugins, their host, and tests."""
 
 from __future__ import annotations
 
@@ -49,3 +49,8 @@ def test_all_of_the_api_exists():
     assert len(set(sglora_cli.api.__all__)) == len(sglora_cli.api.__all__)
     for name in sglora_cli.api.__all__:
         assert getattr(sglora_cli.api, name) is not None
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("test_*.py")), ids=lambda p: p.stem)
+def test_no_test_imports_another(path):
+    assert not {name for name in imported(path) if name.rpartition(".")[2].startswith("test_")}

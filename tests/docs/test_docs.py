@@ -53,7 +53,7 @@ def test_a_terminal_gets_it_laid_out(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("LINES", "10")
     monkeypatch.setattr(docs.click, "echo_via_pager", paged.append)
-    docs._page_out("# Title\n\n" + "A *word* and more of them. " * 40)
+    docs._print_at_terminal("# Title\n\n" + "A *word* and more of them. " * 40)
     assert "Title" in paged[0]
     assert "*" not in paged[0]
     assert max(map(len, paged[0].splitlines())) <= 60

@@ -38,16 +38,16 @@ SENTENCES = [
 
 def hashes(folder: Path, drafts: bool = False) -> dict[str, str]:
     """Files by name, without locks and, unless `drafts`, without what begins with a dot."""
-    found = {}
+    digests = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         hidden = any(part.startswith(".") for part in name.split("/"))
         try:
             if path.is_file() and path.suffix != ".lock" and (drafts or not hidden):
-                found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+                digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         except FileNotFoundError:
             continue
-    return found
+    return digests
 
 
 @dataclass
@@ -120,12 +120,12 @@ class Figures:
 
 def steps(root: Path) -> dict[str, tuple[int, int]]:
     """Finished steps of builds: name to inode and time of the last change; made again, both would be others."""
-    found = {}
+    finished = {}
     for folder in ("features", "work"):
         for path in (root / "home/cache" / folder).glob("[!.]*.safetensors"):
             state = path.stat()
-            found[path.name] = (state.st_ino, state.st_mtime_ns)
-    return found
+            finished[path.name] = (state.st_ino, state.st_mtime_ns)
+    return finished
 
 
 def wrong(scene: Scene, expected: dict[str, str]) -> Iterator[str]:
@@ -198,8 +198,8 @@ def kill_often(name: str, scene: Scene, kills: int, rng: random.Random) -> Figur
         scene.finish(expected)
         after = steps(scene.root)
         figures.lost += [step for step in kept if after.get(step, kept[step]) != kept[step]]
-        found = hashes(scene.root)
-        figures.differ += [n for n in {*found, *expected} if found.get(n) != expected.get(n)]
+        left = hashes(scene.root)
+        figures.differ += [n for n in {*left, *expected} if left.get(n) != expected.get(n)]
         figures.drafts += [
             n for n in hashes(scene.root, drafts=True) if n.endswith((".draft", ".old")) or ".draft/" in n
         ]

@@ -59,8 +59,8 @@ def find_page(name: str) -> Page:
 def without_links(text: str) -> str:
     """A page for those who cannot click: a link to a page becomes its command, one to a file the file's name.
 
-    >>> without_links("see [python](python.md#errors), [above](#files) and [RESULTS](../../packs/RESULTS.md)")
-    'see python (`sglora docs python`), above and RESULTS (`packs/RESULTS.md`)'
+    >>> without_links("see [python](python.md#errors), [above](#files) and [README](../../README.md)")
+    'see python (`sglora docs python`), above and README (`README.md`)'
     """
     return _LINK.sub(_plain, text)
 

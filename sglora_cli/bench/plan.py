@@ -34,7 +34,7 @@ from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import CHANCE, ORACLE, TRAINING, UNSEEN, ZERO
 from sglora_cli.system import settings
-from sglora_cli.system.settings import data_root
+from sglora_cli.system.paths import data_folder
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def bench_plan(host: Host, request: BenchRequest, config: BenchConfig, runtime: 
         what = "--on takes tasks that a pack carries" if request.on else "--adapter measures adapter files"
         raise UsageError(f"{what}, --role training a pack's methods on its own photos", "leave out one of the two")
     known = settings.load().data if (request.dataset or request.role == TRAINING) and not request.on else ""
-    data = data_root(request.data, known) if request.data or known else None
+    data = data_folder(request.data, known) if request.data or known else None
     if request.adapters and data and request.dataset and not request.pack:
         return _of_adapters(host, request, data, config, runtime)
     loaded = LoadedPack.open(host, request.pack, runtime, request.backbone)

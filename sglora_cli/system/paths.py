@@ -36,3 +36,17 @@ def settings_file() -> Path:
 def built_folder() -> Path:
     """The folder of packs that were built or imported here."""
     return cache_folder() / "packs"
+
+
+def data_folder(option: str | Path | None, setting: str, flag: str = "--data") -> Path:
+    """The folder that holds the data sets: option (`flag`) > environment > settings. Raises Unavailable."""
+    value = str(option or setting)
+    if not value:
+        raise Unavailable(
+            "no folder with data is known",
+            f'pass {flag} DIR, or set SGLORA_DATA, or write data = "DIR" into the settings',
+        )
+    path = Path(value).expanduser()
+    if not path.is_dir():
+        raise Unavailable(f"the data folder {path} does not exist", f"pass {flag} DIR")
+    return path

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from sglora_cli.config import RuntimeConfig
-from sglora_cli.errors import BadFile, Unavailable, UnknownName
+from sglora_cli.errors import BadFile, UnknownName
 from sglora_cli.files.atomic import write_bytes
 from sglora_cli.files.toml import toml_table
 from sglora_cli.files.untrusted import TOML_LIMIT, read_bytes
@@ -105,20 +105,6 @@ def runtime(config: RuntimeConfig, backbone: str, exact: bool = False) -> Runtim
 def full_precision(config: RuntimeConfig) -> RuntimeConfig:
     """The config for work that compares to the last digits: full precision, unless the user chose another."""
     return replace(config, precision="fp32") if config.precision == "auto" else config
-
-
-def data_root(option: str | Path | None, setting: str, flag: str = "--data") -> Path:
-    """The folder that holds the data sets: option (`flag`) > environment > settings. Raises Unavailable."""
-    value = str(option or setting)
-    if not value:
-        raise Unavailable(
-            "no folder with data is known",
-            f'pass {flag} DIR, or set SGLORA_DATA, or write data = "DIR" into the settings',
-        )
-    path = Path(value).expanduser()
-    if not path.is_dir():
-        raise Unavailable(f"the data folder {path} does not exist", f"pass {flag} DIR")
-    return path
 
 
 def check_key(key: str) -> None:

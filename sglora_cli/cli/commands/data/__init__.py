@@ -63,7 +63,7 @@ def fetch(app: App, dataset: str, data: Path | None, as_json: bool) -> None:
     \b
     sglora data fetch pets --data data
     """
-    from sglora_cli.system.settings import data_root
+    from sglora_cli.system.paths import data_folder
 
     progress.be_quiet(as_json)
     plugin = app.host.datasets[dataset]
@@ -71,7 +71,7 @@ def fetch(app: App, dataset: str, data: Path | None, as_json: bool) -> None:
         raise Unavailable(
             f"there is nothing to download for data set {dataset!r}", f"it is {plugin.summary}: bring your own"
         )
-    folder = plugin.fetch(data_root(data, settings.load().data), (lambda text: None) if as_json else say)
+    folder = plugin.fetch(data_folder(data, settings.load().data), (lambda text: None) if as_json else say)
     print_json({"dataset": dataset, "folder": str(folder)}) if as_json else click.echo(folder)
 
 

@@ -58,9 +58,10 @@ def check(
     from sglora_cli.data import check as data_check
     from sglora_cli.files.atomic import write_bytes
     from sglora_cli.system import progress
+    from sglora_cli.system.paths import data_folder
 
     progress.be_quiet(as_json)
-    root = path or settings.data_root(None, settings.load().data, "--path") / dataset
+    root = path or data_folder(None, settings.load().data, "--path") / dataset
     needs = _needs(app, recipe, dataset, root) if recipe else None
     result = data_check.run(app.host, dataset, root, needs, config)
     if report:

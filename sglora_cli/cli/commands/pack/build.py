@@ -65,7 +65,7 @@ def build(
     from sglora_cli.build import pipeline
     from sglora_cli.pack.recipe_parser import limited, read, with_backbone
     from sglora_cli.system import progress
-    from sglora_cli.system.settings import data_root
+    from sglora_cli.system.paths import data_folder
 
     progress.be_quiet(as_json)
     content = read(app.library.recipe_file(recipe))
@@ -74,7 +74,7 @@ def build(
         content = with_backbone(content, backbone)
     if limit:
         content = limited(content, limit)
-    root, note = data_root(data, settings.load().data), (lambda text: None) if as_json else say
+    root, note = data_folder(data, settings.load().data), (lambda text: None) if as_json else say
     work = pipeline.Build.prepare(app.host, content, root, note, out, runtime, log)
     estimate = work.estimate()
     if dry_run:

@@ -20,40 +20,41 @@ from sglora_cli.pack.health import ratio
 from sglora_cli.pack.pack import Pack
 
 COPY = 0.01
-"""Two updates closer than this part of their norm are one."""
+"""Two updates closer than this fraction of their norm count as equal."""
 
 
-def explained(pack: Pack, made: Generated) -> dict[str, Any]:
-    """Everything `generate --explain` prints, as JSON values."""
-    prior, prior_about = made.prior, made.about["prior"]
+def explanation(pack: Pack, generated: Generated) -> dict[str, Any]:
+    """Everything that `generate --explain` prints, as JSON values."""
+    prior, prior_about = generated.prior, generated.about["prior"]
     total = float(prior.variance_P.double().sum())
     within = ratio(float(prior.within_P.double().sum()), total)
     return {
         "prior": {**prior_about, "variance": total, "within": within, "between": 1 - within if total else 0.0},
         "coverage": {
-            "similarity": made.coverage.nearest,
-            "percentile": made.coverage.percentile,
-            "far": made.coverage.far,
+            "similarity": generated.coverage.nearest,
+            "percentile": generated.coverage.percentile,
+            "far": generated.coverage.far,
         },
-        **_resemblance(pack, made),
+        **_resemblance(pack, generated),
     }
 
 
-def _resemblance(pack: Pack, made: Generated) -> dict[str, Any]:
+def _resemblance(pack: Pack, generated: Generated) -> dict[str, Any]:
     """Norm, log density and distances of every sample, and of the samples to each other."""
-    known = {"mu*": made.prior.mean_P[None]} | ({"joint": pack.joint_P[None]} if pack.has_joint else {})
+    known = {"mu*": generated.prior.mean_P[None]} | ({"joint": pack.joint_P[None]} if pack.has_joint else {})
     names = [*known, *pack.experts.names]
-    count = len(made.adapters_SP)
-    inner_TT = inner_products(made.layout, torch.cat([made.adapters_SP, *known.values(), pack.experts.means()]))
+    count = len(generated.adapters_SP)
+    flat_TP = torch.cat([generated.adapters_SP, *known.values(), pack.experts.means()])
+    inner_TT = inner_products(generated.layout, flat_TP)
     apart_TT, norm_T = distances(inner_TT), inner_TT.diagonal().clamp_min(0).sqrt()
-    likely_S = log_density(made.prior, made.adapters_SP)
+    likely_S = log_density(generated.prior, generated.adapters_SP)
     samples = []
     for s in range(count):
         far = {name: ratio(float(apart_TT[s, count + t]), float(norm_T[count + t])) for t, name in enumerate(names)}
         nearest = min(pack.experts.names, key=lambda name: far[name])
         samples.append(
             {
-                "sample": made.drawn[s],
+                "sample": generated.drawn[s],
                 "norm": float(norm_T[s]),
                 "log_density": float(likely_S[s]),
                 "to_prior_mean": far["mu*"],
@@ -77,9 +78,9 @@ def diversity(apart_SS: Tensor, norm_S: Tensor) -> dict[str, float] | None:
 
 
 def lines(facts: dict[str, Any]) -> list[str]:
-    """The same for a person."""
+    """The explanation in lines for a person."""
     prior, cover = facts["prior"], facts["coverage"]
-    shown = [
+    text = [
         f"prior      K {prior['k']}, tau {prior['tau']:g}; of its variance {prior['within']:.1%} is within experts, "
         f"{prior['between']:.1%} between them",
         f"coverage   similarity {cover['similarity']:.2f} to the nearest expert; {cover['percentile']:.0f}% of the "
@@ -88,16 +89,16 @@ def lines(facts: dict[str, Any]) -> list[str]:
     ]
     for row in facts["samples"]:
         joint = "-" if row["to_joint"] is None else f"{row['to_joint']:.1%}"
-        shown.append(
+        text.append(
             f"  {row['sample']:<8} {row['norm']:6.3f}  {row['log_density']:11.3f}"
             f"  {row['to_prior_mean']:6.1%}  {joint:>8}  {row['nearest_expert']} {row['to_nearest_expert']:.1%}"
             + (f"; a copy of {row['copy_of']}" if row["copy_of"] else "")
         )
     if facts["diversity"]:
         spread = facts["diversity"]
-        shown.append(
+        text.append(
             f"diversity  samples are {spread['mean']:.2%} of their norm apart "
             f"(from {spread['min']:.2%} to {spread['max']:.2%})"
         )
-    shown.append("           distances are of updates; the pack keeps no adapters of training tasks to compare with")
-    return shown
+    text.append("           distances are of updates; the pack keeps no adapters of training tasks to compare with")
+    return text

@@ -1,4 +1,4 @@
-"""What came out: adapters for one task, their prior, and how well the experts cover the task.
+"""The result of `generate`: adapters for one task, their prior, and how well the experts cover the task.
 
 Shapes: E experts, S samples, P numbers of an adapter, D embedding width.
 """
@@ -32,23 +32,23 @@ class Coverage:
     """How close a description is to the experts, and how close experts are to each other."""
 
     nearest: float
-    """Similarity to the nearest expert; of meanings, or of photos where photos describe the task."""
+    """Similarity to the nearest expert, of meanings, or of photos if photos describe the task."""
     experts_E: Tensor = field(repr=False)
-    """The same of each expert, left out, to the nearest other one."""
+    """Similarity of each expert to the nearest other expert."""
 
     @property
     def percentile(self) -> float:
-        """Part of the experts that are at most this close to another expert, in percent."""
+        """Percentage of the experts that are at most as close to another expert as the description is."""
         return 100 * float((self.experts_E <= self.nearest).double().mean())
 
     @property
     def far(self) -> float:
-        """19 of 20 experts are closer than this to another one; -1 where there is only one expert."""
+        """The similarity that 19 of 20 experts exceed to another expert; -1 if there is only one expert."""
         return float(torch.quantile(self.experts_E, 0.05)) if len(self.experts_E) > 1 else -1.0
 
 
 def nearest_others(unit_ED: Tensor) -> Tensor:
-    """Of each row, the similarity to the nearest other row: (E,)."""
+    """The similarity of each row to the nearest other row: (E,)."""
     cosine_EE = unit_ED @ unit_ED.T
     return cosine_EE.fill_diagonal_(-2.0).amax(dim=1)
 
@@ -65,7 +65,7 @@ class Generated:
     """Provenance, as written into the files."""
     warnings: tuple[str, ...]
     drawn: tuple[int, ...]
-    """The number of each adapter's draw: not 0, 1, 2 ... where only the best were kept."""
+    """The number of each adapter's draw; not 0, 1, 2 ... if only the best were kept."""
     coverage: Coverage
 
     def __repr__(self) -> str:
@@ -74,9 +74,9 @@ class Generated:
 
     @contextmanager
     def attached(self, model: Any, sample: int = 0) -> Iterator[Any]:
-        """Inside, the model has one of the adapters; afterwards it is as it was, bit for bit.
+        """Attach one of the adapters to a model inside the block. Afterwards the model is unchanged, bit for bit.
 
-        model: `session.model`, of which a copy with the adapter is given, whose encode_image(stem) is (N, D); or a
+        model: `session.model`, for which the block gets an adapted model whose encode_image(stem) is (N, D); or a
         CLIP module of open_clip or transformers with the backbone's weights, or its visual encoder, which has the
         adapter inside the block. Raises Mismatch for a model of another kind.
         """
@@ -89,7 +89,7 @@ class Generated:
         yield Adapted(model, self.layout, flat_P)
 
     def paths(self, path: Path | None) -> list[Path]:
-        """Where the samples go: `path`, numbered if there are several; the user cache without one."""
+        """The file of each sample: `path`, numbered if there are several samples, or files in the user cache."""
         if path is None:
             numbered = zip(self.adapters_SP, self.drawn, strict=True)  # equal samples are different files, too
             names = [content_hash(flat_P, {**self.about, "sample": n})[:16] for flat_P, n in numbered]
@@ -101,18 +101,18 @@ class Generated:
     def save(self, path: Path | str | None = None, format: str = "", model: Model | None = None) -> list[Path]:
         """Write every sample; returns the files, or folders. What is written is read back and compared.
 
-        A format other than our own needs the model, to see that the effect is the same.
+        A format other than our own needs the model, to check that the effect is the same.
         """
         path = None if path is None else Path(path)
-        paths, chosen = self.paths(path), format_of(path, format) if path else FORMATS["safetensors"]
+        paths, written_as = self.paths(path), format_of(path, format) if path else FORMATS["safetensors"]
         if path is None:
             drop_all_drafts(cache_folder() / "adapters")
         for s, (target, flat_P) in enumerate(zip(paths, self.adapters_SP, strict=True)):
             adapter = AdapterFile(self.layout, flat_P, {**self.about, "sample": self.drawn[s]})
-            if chosen.name != "safetensors":
+            if written_as.name != "safetensors":
                 if model is None:
-                    raise UsageError(f"format {chosen.name!r} cannot be written without the model", "pass model=")
-                write_adapter(target, adapter, model, chosen)
+                    raise UsageError(f"format {written_as.name!r} cannot be written without the model", "pass model=")
+                write_adapter(target, adapter, model, written_as)
                 continue
             save_adapter(target, self.layout, flat_P, adapter.about)
             if not torch.equal(load_adapter(target).flat_P, flat_P):  # bit by bit: no features need to be compared
@@ -121,7 +121,7 @@ class Generated:
 
 
 class Adapted:
-    """A model with one adapter: as the model, but for `encode_image`."""
+    """A model with one adapter. Everything but `encode_image` is the model's own."""
 
     def __init__(self, model: Model, layout: Layout, flat_P: Tensor) -> None:
         self._model, self._layout, self._adapter_TP = model, layout, flat_P[None]

@@ -1,4 +1,4 @@
-"""Many sentences, an adapter each: a wrong line is answered with its error, and the others go on."""
+"""Many sentences, one adapter for each. A wrong line gets its error and does not stop the others."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a line: an adapter and its files, or an error."""
+    """The result of a line: an adapter and its files, or an error."""
 
     line: int
     """From 1."""
-    made: Generated | None = None
+    generated: Generated | None = None
     paths: tuple[Path, ...] = ()
     error: SgloraError | None = None
 
@@ -33,25 +33,26 @@ def answers(
     config: GenerateConfig,
     prior_config: PriorConfig,
 ) -> Iterator[Answer]:
-    """An answer for each line that is not empty, in order; sentences are encoded some at once.
+    """An answer for each line that is not empty, in order. Sentences are encoded in batches.
 
-    `save` gets the number of the line and what was made for it.
+    `save` gets the number of the line and what was generated for it.
     """
     numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
     while chunk := list(islice(numbered, AT_ONCE)):
-        found: dict[int, Answer] = {}
+        answer_of: dict[int, Answer] = {}
         good = {}
         for number, line in chunk:
             try:
                 good[number] = session.described(_text(line))
             except SgloraError as error:
-                found[number] = Answer(number, error=error)
-        for number, made in zip(good, session.generate_all(list(good.values()), config, prior_config), strict=True):
+                answer_of[number] = Answer(number, error=error)
+        results = session.generate_all(list(good.values()), config, prior_config)
+        for number, generated in zip(good, results, strict=True):
             try:
-                found[number] = Answer(number, made, tuple(save(number, made)))
+                answer_of[number] = Answer(number, generated, tuple(save(number, generated)))
             except SgloraError as error:
-                found[number] = Answer(number, error=error)
-        yield from (found[number] for number, _ in chunk)
+                answer_of[number] = Answer(number, error=error)
+        yield from (answer_of[number] for number, _ in chunk)
 
 
 def _text(line: bytes) -> str:
@@ -62,6 +63,6 @@ def _text(line: bytes) -> str:
 
 
 def failed(bad: list[Answer], count: int) -> SgloraError:
-    """What to raise at the end: of the kind of the first error, so that its exit code is the program's."""
+    """The error to raise at the end. It has the class of the first error, and so its exit code."""
     first = bad[0].error or UsageError("")
     return type(first)(f"{len(bad)} of {count} lines made no adapter, line {bad[0].line} first", "mend these lines")

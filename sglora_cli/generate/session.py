@@ -1,4 +1,4 @@
-"""A description -> adapters: one session holds pack, model and generator, and answers many descriptions.
+"""Description -> adapters: a session holds pack, model and generator, and answers many descriptions.
 
 Shapes: N texts, D embedding width, W width of meaning, E experts, S samples, P numbers of an adapter.
 """
@@ -54,9 +54,9 @@ class Session:
         backbone: str = "",
         force: bool = False,
     ) -> Session:
-        """A session with a named pack and generator, or the ones a plain `sglora generate` would take.
+        """Open a session with a named pack and generator, or with those that a plain `sglora generate` uses.
 
-        With `force`, a generator that looks untrained is used all the same.
+        With `force`, also a generator that looks untrained is used.
         """
         return cls(LoadedPack.open(host or Host.load(), pack, runtime, backbone), generator, force)
 
@@ -65,7 +65,7 @@ class Session:
 
     @property
     def model(self) -> Model:
-        """The pack's backbone, loaded when it is first asked for. Raises Mismatch if it is not the pack's."""
+        """The pack's backbone, loaded when it is first needed. Raises Mismatch if it is not the pack's."""
         return self.loaded.model
 
     def generate(
@@ -74,7 +74,7 @@ class Session:
         config: GenerateConfig | None = None,
         prior_config: PriorConfig | None = None,
     ) -> Generated:
-        """Adapters for one task. Raises UsageError for an empty or over-long sentence."""
+        """Generate adapters for one task. Raises UsageError for an empty or over-long sentence."""
         return self.generate_all([description], config, prior_config)[0]
 
     def generate_all(
@@ -83,7 +83,7 @@ class Session:
         config: GenerateConfig | None = None,
         prior_config: PriorConfig | None = None,
     ) -> list[Generated]:
-        """As `generate` for each, with all sentences encoded in one batch. The first wrong one raises."""
+        """Generate for each description, with all sentences encoded in one batch. Raises the first error."""
         config, prior_config = checked(config or GenerateConfig()), checked(prior_config or self.pack.prior_config)
         tasks = [Description.of(one) if isinstance(one, str) else one for one in descriptions]
         with self.pack.unchanged():
@@ -93,22 +93,22 @@ class Session:
             for task in tasks:
                 for text in task.texts:
                     check_text(self.model, text)
-            return self._answered(tasks, config, prior_config)
+            return self._generate_batch(tasks, config, prior_config)
 
-    def _answered(
+    def _generate_batch(
         self, tasks: Sequence[Description], config: GenerateConfig, prior_config: PriorConfig
     ) -> list[Generated]:
         texts = [text for task in tasks for text in task.texts]
         text_ND = self.model.encode_text(texts) if texts else torch.empty(0, 1)
         meaning_NW = meaning(self.model, texts, text_ND) if texts else text_ND
-        found, start = [], 0
+        results, start = [], 0
         for task in tasks:
             own = slice(start, start := start + len(task.texts))
-            found.append(self._generate(task, text_ND[own], meaning_NW[own], config, prior_config))
-        return found
+            results.append(self._generate(task, text_ND[own], meaning_NW[own], config, prior_config))
+        return results
 
-    def evaluate(self, made: Generated, *tasks: str | Task) -> dict[str, dict[str, float]]:
-        """What the adapters do, in percent: {"zero-shot": {"I2T R@1": 12.5, ...}, "adapter": {...}}.
+    def evaluate(self, generated: Generated, *tasks: str | Task) -> dict[str, dict[str, float]]:
+        """Measure the adapters, in percent: {"zero-shot": {"I2T R@1": 12.5, ...}, "adapter": {...}}.
 
         tasks: names or keys of unseen tasks of the pack, or Tasks of a data set with test photos; all unseen tasks of
         the pack without any. Averaged over samples, then over tasks. Raises UnknownName, Unavailable for none.
@@ -118,15 +118,15 @@ class Session:
         for task in tasks:
             if isinstance(task, str) and task not in known:
                 raise UnknownName.of(f"unseen task in pack {self.pack.name!r}", task, carried)
-        chosen = [known[t] if isinstance(t, str) else of_task(self.model, t, PROMPTS) for t in tasks or carried]
-        if not chosen:
+        measured = [known[t] if isinstance(t, str) else of_task(self.model, t, PROMPTS) for t in tasks or carried]
+        if not measured:
             raise Unavailable(f"pack {self.pack.name!r} carries no evaluation", "name Tasks of a data set")
-        none = Candidate(ZERO, made.layout, torch.zeros(made.layout.size))
-        adapters = [Candidate("adapter", made.layout, flat_P, s) for s, flat_P in enumerate(made.adapters_SP)]
+        none = Candidate(ZERO, generated.layout, torch.zeros(generated.layout.size))
+        adapters = [Candidate("adapter", generated.layout, flat_P, s) for s, flat_P in enumerate(generated.adapters_SP)]
         measurer = Measurer(self.model, self.loaded.runtime.precision)
-        rows = [row for task in chosen for row in measurer.rows(task, [none, *adapters])]
-        shown = {(r.direction, r.k): "accuracy" if r.direction == "ACC" else f"{r.direction} R@{r.k}" for r in rows}
-        return {method: {shown[c]: value for c, value in cells.items()} for method, cells in averages(rows).items()}
+        rows = [row for task in measured for row in measurer.rows(task, [none, *adapters])]
+        names = {(r.direction, r.k): "accuracy" if r.direction == "ACC" else f"{r.direction} R@{r.k}" for r in rows}
+        return {method: {names[c]: value for c, value in cells.items()} for method, cells in averages(rows).items()}
 
     def described(self, sentence: str) -> Description:
         """A sentence as a description that this session's model can read. Raises UsageError, Mismatch."""
@@ -143,14 +143,14 @@ class Session:
         prior_config: PriorConfig,
     ) -> Generated:
         if task.images:
-            index_ED = judge_ED = self.pack.visual_ED
-            embedding_D = judged_D = visual_embedding(self.model, task.images)
+            index_ED = coverage_EW = self.pack.visual_ED
+            embedding_D = coverage_W = visual_embedding(self.model, task.images)
         else:
-            index_ED, judge_ED = self.pack.index_ED, self.pack.meaning_EW
-            embedding_D, judged_D = (mean_direction(task.weights, x) for x in (text_ND, meaning_NW))
+            index_ED, coverage_EW = self.pack.index_ED, self.pack.meaning_EW
+            embedding_D, coverage_W = (mean_direction(task.weights, x) for x in (text_ND, meaning_NW))
         prior = self.pack.prior(embedding_D, prior_config, index_ED)
-        self.pack.check_width(judge_ED, judged_D)
-        coverage = Coverage(float((judge_ED @ judged_D).max()), nearest_others(judge_ED))
+        self.pack.check_width(coverage_EW, coverage_W)
+        coverage = Coverage(float((coverage_EW @ coverage_W).max()), nearest_others(coverage_EW))
         adapters_SP = self.fitted.generate(prior, config.samples, config.seed, config.temperature)
         checked_flat(adapters_SP, f"the output of generator {self.generator.name!r}")
         drawn = tuple(range(len(adapters_SP)))
@@ -178,12 +178,12 @@ class Session:
         }
 
     def _warnings(self, coverage: Coverage, adapters_SP: Tensor, what: str = "sentence is") -> tuple[str, ...]:
-        found = []
+        warnings = []
         if coverage.nearest < coverage.far:
-            found.append(
+            warnings.append(
                 f"the {what} far from every expert: similarity {coverage.nearest:.2f} to the nearest "
                 f"one, 19 of 20 experts reach {coverage.far:.2f}; measure the adapter before you trust it"
             )
         if float(self.pack.layout.update_norm(adapters_SP).max()) == 0:
-            found.append(f"generator {self.generator.name!r} makes an update of zero: the adapter changes nothing")
-        return tuple(found)
+            warnings.append(f"generator {self.generator.name!r} makes an update of zero: the adapter changes nothing")
+        return tuple(warnings)

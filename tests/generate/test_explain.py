@@ -9,7 +9,7 @@ import torch
 
 from sglora_cli.adapter.file import load_adapter
 from sglora_cli.config import GenerateConfig
-from sglora_cli.generate.explain import explained
+from sglora_cli.generate.explain import explanation
 from sglora_cli.generate.session import Session
 
 
@@ -20,17 +20,17 @@ def dense(layout, flat_P) -> torch.Tensor:
 def test_every_figure_is_what_its_name_says(toy_pack):
     session = Session.open()
     pack, layout = session.pack, session.pack.layout
-    made = session.generate("a red mug", GenerateConfig(samples=3))
-    facts = explained(pack, made)
-    within, total = float(made.prior.within_P.sum()), float(made.prior.variance_P.sum())
+    generated = session.generate("a red mug", GenerateConfig(samples=3))
+    facts = explanation(pack, generated)
+    within, total = float(generated.prior.within_P.sum()), float(generated.prior.variance_P.sum())
     assert facts["prior"]["within"] == pytest.approx(within / total, rel=1e-5)
     assert facts["prior"]["between"] == pytest.approx(1 - within / total, rel=1e-5)
     cosine = pack.meaning_EW @ pack.meaning_EW.T - 3 * torch.eye(4)
     others = cosine.max(dim=1).values
     assert facts["coverage"]["percentile"] == 100 * float((others <= facts["coverage"]["similarity"]).float().mean())
-    samples = [dense(layout, x) for x in made.adapters_SP]
+    samples = [dense(layout, x) for x in generated.adapters_SP]
     experts = {n: dense(layout, x) for n, x in zip(pack.experts.names, pack.experts.means(), strict=True)}
-    mean, joint = dense(layout, made.prior.mean_P), dense(layout, pack.joint_P)
+    mean, joint = dense(layout, generated.prior.mean_P), dense(layout, pack.joint_P)
     for row, own in zip(facts["samples"], samples, strict=True):
         away = {n: float((own - x).norm() / x.norm()) for n, x in experts.items()}
         assert row["norm"] == pytest.approx(float(own.norm()), rel=1e-4)

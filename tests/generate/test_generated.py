@@ -19,11 +19,11 @@ from sglora_datasets.folder import Folder
 
 CELLS = [
     "from sglora_cli.api import Session\nsession = Session.open('starter', generator='top-k')",
-    "made = session.generate('a photo of a pug')\nprint(made)",
-    "made.save('pug.safetensors')",
-    "print(session.evaluate(made, 'Brown Creeper')['adapter'].keys())",
+    "generated = session.generate('a photo of a pug')\nprint(generated)",
+    "generated.save('pug.safetensors')",
+    "print(session.evaluate(generated, 'Brown Creeper')['adapter'].keys())",
     "stem = session.model.stem(photos)",
-    "with made.attached(session.model) as adapted:\n    image_ND = adapted.encode_image(stem)",
+    "with generated.attached(session.model) as adapted:\n    image_ND = adapted.encode_image(stem)",
     "print(image_ND @ adapted.encode_text(['a photo of a pug']).T)",
 ]
 
@@ -49,37 +49,39 @@ def session():
 
 
 def test_evaluate_is_what_bench_measures(session, run, tmp_path):
-    made = session.generate("a photo of a mug")
-    made.save(tmp_path / "x.safetensors")
-    found = session.evaluate(made, "Fish Crow")
-    assert session.evaluate(made, "birds/Fish Crow") == found
+    generated = session.generate("a photo of a mug")
+    generated.save(tmp_path / "x.safetensors")
+    found = session.evaluate(generated, "Fish Crow")
+    assert session.evaluate(generated, "birds/Fish Crow") == found
     arguments = ("--adapter", tmp_path / "x.safetensors", "--tasks", "Fish Crow", "--resamples", 100)
     told = json.loads(run("bench", *arguments, "--json").stdout)["averages"]
     assert (found["zero-shot"], found["adapter"]) == (told["zero-shot"], told["x"])
     with pytest.raises(UnknownName, match="no unseen task in pack 'starter' named 'Fisch Crow'"):
-        session.evaluate(made, "Fisch Crow")
+        session.evaluate(generated, "Fisch Crow")
 
 
 def test_evaluate_takes_tasks_of_a_data_set(session, toys):
-    made = session.generate("a photo of a mug")
+    generated = session.generate("a photo of a mug")
     mug = next(task for task in Folder().tasks(toys / "toys") if task.name == "mug")
     photos = mug.photos["test"]
     stem_N = session.model.stem([read_image(photo.path) for photo in photos]).half()
     text_CD = session.model.encode_text([caption for photo in photos for caption in photo.captions])
     owner = [n for n, photo in enumerate(photos) for _ in photo.captions]
-    with torch.no_grad(), made.attached(session.model) as adapted:
+    with torch.no_grad(), generated.attached(session.model) as adapted:
         image_ND = adapted.encode_image(stem_N)
     wanted = recalls(image_ND, text_CD, owner)
-    assert session.evaluate(made, mug)["adapter"] == pytest.approx({f"{d} R@{k}": v for (d, k), v in wanted.items()})
+    assert session.evaluate(generated, mug)["adapter"] == pytest.approx(
+        {f"{d} R@{k}": v for (d, k), v in wanted.items()}
+    )
 
 
 def test_an_adapter_is_attached_to_the_backbone_and_taken_off(session):
-    made = session.generate("a photo of a mug")
+    generated = session.generate("a photo of a mug")
     stem = session.model.stem(images())
     before_ND = session.model.encode_image(stem)
-    with made.attached(session.model) as adapted:
+    with generated.attached(session.model) as adapted:
         assert torch.equal(
-            adapted.encode_image(stem), session.model.encode_image(stem, made.layout, made.adapters_SP)[0]
+            adapted.encode_image(stem), session.model.encode_image(stem, generated.layout, generated.adapters_SP)[0]
         )
         assert adapted.fingerprint == session.model.fingerprint
     assert torch.equal(session.model.encode_image(stem), before_ND)
@@ -117,18 +119,27 @@ def test_an_adapter_is_attached_to_a_clip_of_transformers():
 
 
 def test_a_model_of_another_kind_is_refused(session):
-    made = session.generate("a photo of a mug")
+    generated = session.generate("a photo of a mug")
     clip = small_clip().clip
     with pytest.raises(
         Mismatch, match=r"the adapter has 12 sites, the first .* VisionTransformer has 12, the first \(32, 32\)"
     ):
-        made.attached(clip).__enter__()
+        generated.attached(clip).__enter__()
 
 
 def test_objects_say_what_they_are_in_a_line(session):
-    made = session.generate("a photo of a mug")
+    generated = session.generate("a photo of a mug")
     task = next(session.pack.unseen())
-    for thing in (session, session.pack, made, made.prior, made.layout, made.coverage, task, task.tensors):
+    for thing in (
+        session,
+        session.pack,
+        generated,
+        generated.prior,
+        generated.layout,
+        generated.coverage,
+        task,
+        task.tensors,
+    ):
         text = repr(thing)
         assert "tensor(" not in text
         assert len(text) < 300

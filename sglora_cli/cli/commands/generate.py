@@ -182,9 +182,9 @@ def _facts(session: Session, generated: Generated, paths: list[Path], explain: b
         "about": generated.about,
     }
     if explain:
-        from sglora_cli.generate.explain import explained
+        from sglora_cli.generate.explain import explanation
 
-        facts["explained"] = explained(session.pack, generated)
+        facts["explained"] = explanation(session.pack, generated)
     return facts
 
 
@@ -201,9 +201,9 @@ def _print_generated(session: Session, generated: Generated, paths: list[Path], 
 
 def _print_notes(session: Session, generated: Generated, explain: bool) -> None:
     if explain:
-        from sglora_cli.generate.explain import explained, lines
+        from sglora_cli.generate.explain import explanation, lines
 
-        for line in lines(explained(session.pack, generated)):
+        for line in lines(explanation(session.pack, generated)):
             say(line)
     for warning in generated.warnings:
         say(f"warning: {warning}")
@@ -222,9 +222,9 @@ def _print_answers(session: Session, answers: Any, explain: bool, as_json: bool)
                 say(f"error: line {answer.line}: {answer.error.message}")
             facts = {"line": answer.line, **answer.error.facts()}
         elif as_json:
-            facts = {"line": answer.line, **_facts(session, answer.made, list(answer.paths), explain)}
+            facts = {"line": answer.line, **_facts(session, answer.generated, list(answer.paths), explain)}
         else:
-            _print_notes(session, answer.made, explain)
+            _print_notes(session, answer.generated, explain)
             for path in answer.paths:
                 click.echo(path)
         if as_json:

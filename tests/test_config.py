@@ -11,8 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from sglora_cli import config
+from sglora_cli.adapter import write
 from sglora_cli.config import checked, from_mapping, knob, options_of
 from sglora_cli.errors import UnknownName, UsageError
+from sglora_cli.system import hardware
 
 CONFIGS = [kind for name, kind in inspect.getmembers(config, inspect.isclass) if name.endswith("Config")]
 
@@ -63,3 +65,8 @@ def test_a_wrong_key_and_a_wrong_name_get_the_closest():
     name = CliRunner().invoke(cook, ["--kind", "leak"]).exception
     assert isinstance(name, UnknownName)
     assert (name.message, name.hint) == ("no kind named 'leak'", "did you mean 'leek'?")
+
+
+def test_closed_lists_have_every_name_that_there_is():
+    assert list(config.ADAPTER_FORMATS) == list(write.FORMATS)
+    assert ("auto", *hardware.PRECISIONS) == config.PRECISIONS

@@ -1,8 +1,7 @@
 """Captions for a data set's images, written by a captioner or taken from a file made elsewhere.
 
-A captioner's captions are added to captions.jsonl one line an image, flushed, in the data set's order; what is there is
-kept and skipped. An image's seeds follow from its name, so a run that was killed and started again leaves the same
-file.
+Captions by a captioner are appended to captions.jsonl, one line an image, in the data set's order; images that have a
+line are skipped. An image's seeds follow from its name, so a run that was killed and resumed leaves the same file.
 Captions from a file are checked first and written all or none.
 """
 
@@ -250,7 +249,10 @@ def problem(kind: str, listed: Listed, text: str) -> DataIssue:
 
 @contextmanager
 def _appending(path: Path) -> Iterator[None]:
-    """The file may have lines added; for one process only, and its last line is whole. Raises Unavailable."""
+    """Hold the file for this process alone, ending with a whole line, so that lines can be appended.
+
+    Raises Unavailable.
+    """
     with locked(path, wait=False):
         try:
             if path.exists():

@@ -2,7 +2,7 @@
 
 atomic        write a file, put a folder, clear up after a kill
 untrusted     limits of size, depth and numbers; safe names; paths that stay inside their folder
-text          JSON, JSON lines, CSV and plain lines
+text          JSON, JSON lines, CSV and plain lines; append a line that survives a kill
 toml          TOML tables, and the line each key stands in
 tensors       safetensors with one metadata key; checkpoints of long work
 tensor_rows   tensors larger than memory, read and written row by row

@@ -1,8 +1,8 @@
 """Files and folders that are whole or absent: drafts beside the target, synced to the disk, then renamed.
 
-A draft is locked while its maker lives. The system takes the lock of a process that dies, so whoever writes the same
-target next tells what is left of a killed process from what a living one is writing, and removes it. Without `fcntl`
-(Windows) open files cannot be removed there anyway, and what is left of folders stays.
+A draft is locked while the process that writes it lives, and the operating system releases the lock when it dies. The
+next process that writes the same target can therefore tell a stale draft from one in use, and removes it. Without
+`fcntl` (Windows) nobody can remove an open file, so draft files are simply removed; stale draft folders stay.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
 
 
 def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
-    """Copy files into another folder, contents only: what is copied from a read-only place can be changed."""
+    """Copy files into another folder, without their permissions: copies from a read-only place can be changed."""
     try:
         for name in names:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -89,8 +89,11 @@ def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
 
 
 def put_folder(folder: Path, target: Path) -> None:
-    """Move a finished folder to its place. What was there leaves in the same moment, where the system can exchange
-    two names (Linux); elsewhere just before, and `recover` brings it back if a kill comes between."""
+    """Move a finished folder to its place.
+
+    Where the operating system can exchange two names (Linux), the old folder leaves in the same moment. Elsewhere it
+    leaves just before, and `recover` brings it back if the process is killed in between. Raises Unavailable.
+    """
     old = _old(target)
     try:
         sync_tree(folder)
@@ -114,7 +117,7 @@ def put_folder(folder: Path, target: Path) -> None:
 
 
 def recover(target: Path) -> None:
-    """Undo or complete what a kill interrupted in `put_folder`. Only for who holds the target's lock."""
+    """Undo or complete a `put_folder` that a kill interrupted. The caller must hold the target's lock."""
     old = _old(target)
     with suppress(OSError):
         if os.path.lexists(old) and not os.path.lexists(target):
@@ -199,7 +202,7 @@ def _new_folder(target: Path) -> tuple[int | None, Path]:
 
 
 def _claimed(handle: int, name: str) -> bool:
-    """Lock a new draft. False if another process took it for abandoned in the moment before."""
+    """Lock a new draft. False if another process has just removed it as stale."""
     if fcntl is None:
         return True
     try:
@@ -217,7 +220,7 @@ def _draft_name(target: Path) -> Path:
 
 
 def _discard(path: Path, target: Path) -> None:
-    """Remove what a target was, if it is there; half of it must never come back. It may not work: then it is swept."""
+    """Remove an old target, if it is there. It gets a draft's name first, so that half of it never comes back."""
     with suppress(OSError):
         os.replace(path, gone := _draft_name(target))
         erase(gone)

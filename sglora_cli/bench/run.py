@@ -69,7 +69,7 @@ def estimate(plan: BenchPlan, measurer: Measurer) -> dict[str, Any]:
 def differences(
     rows: Sequence[Row], config: BenchConfig, dataset: str = "", against: str = AGAINST
 ) -> dict[tuple[str, str, int], tuple[float, float, float]]:
-    """(method, direction, k) -> mean difference to `against` in points and its 95 % interval; see statistics.py."""
+    """(method, direction, k) -> mean difference to `against` in points and its 95 % interval; see bootstrap.py."""
     chosen = [row for row in rows if dataset in ("", row.dataset)]
     return bootstrap(chosen, config.resamples, config.seed).differences(against)
 

@@ -125,7 +125,7 @@ class Row:
     seed: int = 0
     """Of the draws of a generator that samples."""
     hits: str = field(default="", repr=False)
-    """Which queries were right, packed as rows_files.py says; "" where nobody kept it."""
+    """Which queries were right, packed as bench/rows_file.py says; "" where nobody kept it."""
 
 
 @dataclass(frozen=True)

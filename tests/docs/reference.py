@@ -161,7 +161,7 @@ def _sentence(text: str) -> str:
     return text if text.endswith((".", "?", "!")) else text + "."
 
 
-# Knobs: what a dataclass of configs.py, or of a plugin, says of itself
+# Knobs: what a dataclass of config.py, or of a plugin, says of itself
 
 
 def _doc(thing: Any) -> str:
@@ -303,7 +303,7 @@ def _exit_codes() -> list[str]:
 def _files() -> list[str]:
     adapter = "A `.safetensors` in PEFT's tensor names, with one metadata key `sglora`: JSON, sorted."
     required = sorted(manifest.FIELDS)
-    assert required == sorted(PACK), "tests/docs/reference.py and manifests.py differ in what pack.json holds"
+    assert required == sorted(PACK), "tests/docs/reference.py and manifest.py differ in what pack.json holds"
     return [
         *["## Files", "", "### Adapter", "", adapter, "", *(f"* `{key}`: {text}" for key, text in ADAPTER.items())],
         *["", "### Pack", "", *_block(_after(pack.__doc__, "<pack>/")), "", "`pack.json`:", ""],

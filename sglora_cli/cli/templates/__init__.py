@@ -1,4 +1,4 @@
 """What `sglora plugins new` writes: a plugin and its test of each kind, under the name `example`.
 
-`templating.py` replaces that name, and nothing else; so this is code that runs, and is checked with the rest.
+`scaffold.py` replaces that name, and nothing else; so this is code that runs, and is checked with the rest.
 """

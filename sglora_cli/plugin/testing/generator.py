@@ -94,7 +94,7 @@ def temperature_zero_is_one_adapter(trial: GeneratorTrial) -> None:
 
 def restored_is_the_same(trial: GeneratorTrial) -> None:
     """What `restore` makes of the tensors read back from a file gives the adapters that `fit` gave, up to float16."""
-    tensors = _kept(trial.fitted) if trial.generator.learns else {"joint": trial.material.joint_P}  # as packs.py does
+    tensors = _kept(trial.fitted) if trial.generator.learns else {"joint": trial.material.joint_P}  # as a pack does
     again = trial.generator.restore(trial.experts, tensors)
     if trial.asks_for_data:
         return

@@ -1,4 +1,4 @@
-"""What plugins fulfil. No torch at import time.
+"""The contracts that plugins fulfil, each followed by its optional protocols. No torch at import time.
 
 Shapes: E experts, P numbers of an adapter, D embedding width, T tasks or adapters, N images, C captions.
 """
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 
 API_VERSION = (1, 0)
-"""Of this module, the hooks and `sglora_cli.api`. A plugin says `SGLORA_API = "1.0"`, the version it was written for.
-The second number grows with what is added, the first when something a plugin relies on goes or changes."""
+"""The version of this module, the hooks and `sglora_cli.api`. A plugin says `SGLORA_API = "1.0"`, the version it was
+written for. From the first release on, the second number grows with what is added, the first when something that a
+plugin relies on goes or changes."""
 
 NEEDS = ("", "shots", "images")
 """What a generator may see of an unseen task."""
@@ -37,17 +38,18 @@ class Model(Protocol):
     """A loaded backbone."""
 
     fingerprint: str
-    """Of weights, activation and preprocessing: an adapter meets only the model it was made for."""
+    """Identifies weights, activation and preprocessing: an adapter is used only with the model it was made for."""
     sites: Sequence[Site]
-    """In layer order; q, k, v of one attention follow each other. A site's name is its PEFT module name."""
+    """The layers that adapters update, in layer order; q, k, v of one attention follow each other. A site's name is
+    its PEFT module name."""
     scale: float
-    """What cosine similarities are multiplied with in the contrastive loss."""
+    """The factor on cosine similarities in the contrastive loss."""
     loss_scale: float
-    """What the loss is multiplied with before its gradient is taken: 1.0, or more in fp16, against underflow."""
+    """The factor on the loss while its gradient is computed: 1.0, or more in fp16, where small gradients underflow."""
     hub_name: str
-    """Name of these weights on the Hugging Face hub, for PEFT's configuration; "" if they have none."""
+    """The name of these weights on the Hugging Face hub, for PEFT's configuration; "" if they have none."""
     device: torch.device
-    """Where encode_image computes and leaves its result. It takes inputs from anywhere."""
+    """The device on which encode_image computes and leaves its result. Its inputs may be on any device."""
 
     def stem(self, images: Sequence[Image]) -> Tensor:
         """The frozen part before the first site: (N, ...) on the CPU. It is cached as float16."""
@@ -60,7 +62,7 @@ class Model(Protocol):
         """
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors (C, D), float32, on the CPU. Adapters do not touch them. An over-long text is cut."""
+        """Unit vectors (C, D), float32, on the CPU. Adapters do not change them. A text that is too long is cut."""
 
 
 @runtime_checkable
@@ -84,9 +86,9 @@ class HidesTokens(Protocol):
     """A model whose stem is a sequence of tokens, optional. Recipes with `hide` train on it only."""
 
     def hide(self, stem: Tensor, share: float, dice: torch.Generator) -> Tensor:
-        """The stem (N, ...) of the same photos without that share of their tokens, each photo without others.
+        """The stem (N, ...) of the same photos with that share of their tokens dropped, other tokens of each photo.
 
-        `encode_image` takes it. Its shape follows from `share` alone.
+        `encode_image` accepts it. Its shape depends on `share` alone.
         """
 
 
@@ -111,7 +113,8 @@ class Backbone(Protocol):
     name: str
     summary: str
 
-    def load(self, runtime: RuntimeConfig) -> Model: ...
+    def load(self, runtime: RuntimeConfig) -> Model:
+        """The model on a device, in a precision. Raises Unavailable if weights or the device are missing."""
 
 
 @runtime_checkable
@@ -119,12 +122,12 @@ class SaysAbsent(Protocol):
     """A backbone that knows whether it can be loaded without a network, optional. `sglora doctor` asks it."""
 
     def absent(self, runtime: RuntimeConfig) -> str:
-        """What this machine lacks to load the backbone, "" if nothing. It looks, and neither loads nor fetches."""
+        """What this machine lacks to load the backbone, "" if nothing. It only looks, and loads and fetches nothing."""
 
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Where tasks come from."""
+    """A source of tasks."""
 
     name: str
     summary: str
@@ -157,10 +160,10 @@ class CaptionModel(Protocol):
     """A loaded captioner."""
 
     def write(self, image: Image, prompt: str, count: int, seed: int) -> Sequence[str]:
-        """`count` texts about an image (RGB, any size), sampled; the host takes off what is no caption.
+        """`count` sampled texts about an image (RGB, any size). The host removes what is not a caption.
 
-        The same arguments give the same texts, whatever was asked before: an interrupted run goes on as
-        if nothing had happened. That is why images come one at a time, and their captions together.
+        The same arguments give the same texts, whatever was asked before, so that an interrupted run resumes with
+        identical captions. That is why images come one at a time, and their captions together.
         """
 
 
@@ -172,7 +175,7 @@ class Captioner(Protocol):
     summary: str
 
     def load(self, runtime: RuntimeConfig) -> CaptionModel:
-        """Of `runtime` device, precision and weights are meant; weights "" are the captioner's own."""
+        """Uses only `device`, `precision` and `weights` of `runtime`; weights "" are the captioner's own."""
 
 
 @runtime_checkable
@@ -220,7 +223,8 @@ class Generator(Protocol):
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[Fitted, dict[str, Any]]:
         """Learn from the training tasks' adapters; also returns measurements for the manifest."""
 
-    def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> Fitted: ...
+    def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> Fitted:
+        """As `fit` left it, from the tensors that a pack keeps. Raises BadFile if they do not fit the experts."""
 
 
 @runtime_checkable
@@ -253,12 +257,13 @@ class Evidence:
 
 @runtime_checkable
 class Reporter(Protocol):
-    """Rows -> text."""
+    """A way to print measured rows."""
 
     name: str
     summary: str
 
-    def render(self, report: Report) -> str: ...
+    def render(self, report: Report) -> str:
+        """The whole text, which ends with a line break."""
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""Whether what a plugin gives is what its contract asks for, said so that its author can mend it.
+"""Whether what a plugin gives fulfils its contract. Messages are for its author: what is wrong, and how to fix it.
 
 A fault keeps a value out; a remark is only shown by `sglora plugins doctor`.
 """
@@ -27,7 +27,7 @@ OURS = ".".join(map(str, API_VERSION))
 
 
 def check_version(declared: Any, distribution: str) -> None:
-    """Raises PluginError for a plugin made for another API; the hint is the command that mends it.
+    """Raises PluginError for a plugin made for another API; the hint is the command that fixes it.
 
     A plugin of the same major version fits if it asks for no newer minor one; "1" is "1.0".
     """

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sglora_cli.errors import SgloraError, Unavailable
 from sglora_cli.files.tensors import load_tensors, save_tensors
-from sglora_cli.plugin.contracts import Fitted, Generator
+from sglora_cli.plugin.contracts import Fitted, Generator, UsesEvidence
 from sglora_cli.plugin.testing.toys import LAYOUT, ToyExperts, ask, material, run_all
 from sglora_cli.plugin.values import Material
 
@@ -144,8 +144,9 @@ def _refuses_without_data(trial: GeneratorTrial) -> None:
     try:
         trial.generate()
     except Unavailable:
-        return
-    ask(False, "it says that it needs data, and generate works without", 'raise Unavailable, or say needs = ""')
+        ask(isinstance(trial.fitted, UsesEvidence), "it says that it needs data, and has no generate_with")
+    else:
+        ask(False, "it says that it needs data, and generate works without", 'raise Unavailable, or say needs = ""')
 
 
 def _kept(fitted: Fitted) -> dict[str, Tensor]:

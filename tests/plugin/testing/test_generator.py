@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sglora_calibrated import sglora_generators as calibrated
-from sglora_cli.errors import Mismatch
+from sglora_cli.errors import Mismatch, Unavailable
 from sglora_cli.testing import GENERATOR_CHECKS, GeneratorTrial, check_generator, run_check
 from sglora_cvae import sglora_generators as learned
 from sglora_merge import sglora_generators as merged
@@ -95,6 +95,11 @@ class Needy(Simple):
     needs = "shots"
 
 
+class Silent(Needy):
+    def generate(self, prior, samples, seed, temperature):
+        raise Unavailable("it needs training pairs")
+
+
 @pytest.mark.parametrize(
     ("broken", "check", "message"),
     [
@@ -107,6 +112,7 @@ class Needy(Simple):
         (Stuck, "a_seed_says_everything", "every seed gives the same adapters"),
         (Learned, "damage_is_not_hidden", "a generator without a finite number gives adapters"),
         (Needy, "adapters_have_their_shape", "it says that it needs data, and generate works without"),
+        (Silent, "adapters_have_their_shape", "it says that it needs data, and has no generate_with"),
     ],
 )
 def test_a_broken_generator_is_found(broken, check, message):

@@ -33,6 +33,7 @@ from sglora_cli.pack import library, recipe_parser
 from sglora_cli.pack import pack as pack_module
 from sglora_cli.pack.archive import import_pack
 from sglora_cli.pack.loaded import LoadedPack
+from sglora_cli.plugin.contracts import ListsImages
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Listed
 from sglora_cli.system import paths, settings
@@ -184,7 +185,7 @@ def layout(*kinds: object) -> Callable[[Path], None]:
             for name in ("images", "unpacked"):
                 shutil.rmtree(paths.cache_folder() / name, ignore_errors=True)
             for kind in kinds:
-                if hasattr(kind, "images"):
+                if isinstance(kind, ListsImages):
                     kind.images(folder)
 
     return read

@@ -3,7 +3,7 @@
 pipeline   the whole build, in order
 steps      its steps, which resume after an interruption
 training   many tasks' LoRAs in one batched loop; Adam by row
-batches    what a step is shown
+batches    the photos, captions and hidden tokens of each training step
 losses     contrastive and classification losses
 estimate   time, memory and disk before it starts
 held_out   a generator scored on tasks left out of its fit

@@ -1,4 +1,4 @@
-"""What a training step is shown: the order of a task's photos and captions, and which tokens are hidden.
+"""The batches of training: the order of a task's photos and captions, which photos are mirrored, which tokens hidden.
 
 Shapes: N photos, D embedding, L tokens, W width.
 """
@@ -22,27 +22,27 @@ AnyTask = TaskTensors | StoredTask
 
 @dataclass(frozen=True)
 class Batch:
-    """Photos of a step, one caption (or class) of each, how they are shown."""
+    """The photos of a step, and one caption (or class) of each."""
 
     photos: list[int]
     texts: list[int]
     seed: int = 0
-    """Of what is hidden of them."""
-    turned: Sequence[int] = ()
-    """Rows that are shown mirrored."""
+    """Seed of the tokens that are hidden."""
+    mirrored: Sequence[int] = ()
+    """Rows of the batch whose photos are mirrored."""
 
     def of(self, task: AnyTask) -> tuple[Tensor, Tensor]:
-        """(stems (N, ...), texts (N, D)), nothing hidden."""
+        """The stems (N, ...) and texts (N, D) of the batch, before tokens are hidden."""
         stem_N, text_ND = task.stem_N[self.photos], task.text_CD[self.texts]
-        if self.turned and task.mirror:
-            rows = list(self.turned)
+        if self.mirrored and task.mirror:
+            rows = list(self.mirrored)
             stem_N[rows] = task.mirror.stem_N[[self.photos[n] for n in rows]]
             text_ND[rows] = task.mirror.text_CD[[self.texts[n] for n in rows]]
         return stem_N, text_ND
 
 
 class Batches:
-    """The order of one task's photos and captions; depends on the seed and the task's name only."""
+    """Draws the batches of one task, which depend only on the seed and the task's name."""
 
     def __init__(self, task: AnyTask, config: TrainConfig) -> None:
         if len(task.stem_N) < 2:
@@ -54,28 +54,27 @@ class Batches:
         for text, image in zip(task.label_of or range(len(owners)), owners, strict=True):
             self.own[image].append(text)
         self.steps, self.hides = -(-len(task.stem_N) // config.batch), config.hide > 0
-        self.turns = config.mirror if task.mirror else 0.0
+        self.mirror_share = config.mirror if task.mirror else 0.0
 
     def epoch(self) -> list[Batch]:
-        """Every step of an epoch; sizes differ by one photo at most."""
+        """The batches of an epoch. Their sizes differ by one photo at most."""
         order = torch.randperm(len(self.own), generator=self.rng)
         draw = torch.rand(len(self.own), generator=self.rng)
-        shown = torch.rand(len(self.own), generator=self.rng).tolist() if self.turns else [1.0] * len(self.own)
+        mirror = torch.rand(len(self.own), generator=self.rng).tolist() if self.mirror_share else [1.0] * len(self.own)
         seeds = torch.randint(2**62, (self.steps,), generator=self.rng).tolist() if self.hides else [0] * self.steps
         batches = []
         for part, seed in zip(torch.tensor_split(order, self.steps), seeds, strict=True):
             photos = part.tolist()
             texts = [self.own[i][int(draw[i] * len(self.own[i]))] for i in photos]
-            turned = [n for n, i in enumerate(photos) if shown[i] < self.turns]
-            batches.append(Batch(photos, texts, seed, turned))
+            mirrored = [n for n, i in enumerate(photos) if mirror[i] < self.mirror_share]
+            batches.append(Batch(photos, texts, seed, mirrored))
         return batches
 
 
 def drop_tokens(stem_NLW: Tensor, share: float, prefix: int, dice: torch.Generator) -> Tensor:
-    """(N, fewer, W): of each photo `share` of its tokens are left out, at random; the first `prefix` stay.
+    """Leave out a random `share` of each photo's tokens: (N, fewer, W). Keeps the first `prefix` and at least one more.
 
-    What a backbone's `hide` does whose stem is a sequence of tokens: PatchDropout (Liu et al. 2023), as FLIP trains.
-    At least one token stays.
+    PatchDropout (Liu et al. 2023), as FLIP trains: the `hide` of a backbone whose stem is a sequence of tokens.
     """
     count = stem_NLW.shape[1] - prefix
     kept = max(1, round(count * (1 - share)))

@@ -1,4 +1,4 @@
-"""Experts that join or leave a pack: one made elsewhere is added, one that is not wanted is removed.
+"""Editing the experts of a pack: adding one that was trained elsewhere, removing one.
 
 Shapes: E experts, M states, D embedding width, W width of meaning, P numbers of an adapter.
 """
@@ -37,7 +37,7 @@ _TEMPLATE = re.compile(r"^an? photo of (an?|the)?\s*", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Added:
-    """A pack's new expert, and what a person should know about it."""
+    """A new expert of a pack, with lines for a person."""
 
     folder: Path
     task: dict[str, Any]
@@ -45,7 +45,7 @@ class Added:
 
 
 @dataclass(frozen=True)
-class Taken:
+class ForeignStates:
     """Adapters from elsewhere in the pack's layout and gauge: (M, P)."""
 
     states_MP: Tensor
@@ -64,15 +64,15 @@ def add_expert(
     alpha: float | None = None,
     visual_only: bool = False,
 ) -> Added:
-    """Make one expert of adapters from elsewhere, several being several states of one, and add it to a pack.
+    """Make one expert of foreign adapters and add it to a pack. Several adapters are several states of one expert.
 
     Raises UsageError for an empty sentence or a bad name, Mismatch for a name that exists or
-    adapters that do not fit; the pack is then as it was. Its trained generators stay as they are.
+    adapters that do not fit; the pack is unchanged then. Its trained generators are not trained again.
     """
     text = cleaned(text)
     key = _key(name, text)
     for path in adapters:
-        recognise(path)  # a file that is none is refused before we wait for anybody
+        recognise(path)  # refuses a file that is no adapter before waiting for the lock
     with pack_lock(Library(host.recipe_folders).own_folder(location.folder)):
         return _add(host, location, adapters, text, key, runtime, alpha, visual_only)
 
@@ -87,13 +87,13 @@ def _add(
     alpha: float | None,
     visual_only: bool,
 ) -> Added:
-    """With the lock held: nobody else adds to the pack meanwhile."""
+    """Add the expert. The caller holds the lock of the pack."""
     pack, target = Pack(location.folder), Library(host.recipe_folders).own_folder(location.folder)
     _check_new(pack, key)
-    chosen = settings.runtime(runtime or RuntimeConfig(), pack.backbone, exact=True)
-    model = LoadedPack(host, pack, chosen).model
+    runtime = settings.runtime(runtime or RuntimeConfig(), pack.backbone, exact=True)
+    model = LoadedPack(host, pack, runtime).model
     check_text(model, text)
-    taken = take(pack, model, adapters, alpha, visual_only)
+    states = foreign_states(pack, model, adapters, alpha, visual_only)
     dataset, short = key.split("/")
     task = {
         "key": key,
@@ -103,18 +103,18 @@ def _add(
         "description": text,
         "train_photos": 0,
         "test_photos": 0,
-        "origin": taken.origin,
+        "origin": states.origin,
     }
-    blind = ["note: it has no photos: the pack does not know any more what its experts look like"] * pack.has_visual
-    with edited(pack, target) as (folder, manifest):  # the index has a row of `visual` for every expert, or none
-        _write_expert(folder, pack, model, task, taken.states_MP)
+    no_photos = ["note: it has no photos: the pack does not know any more what its experts look like"] * pack.has_visual
+    with edited(pack, target) as (folder, manifest):  # without `visual`: it has a row for every expert
+        _write_expert(folder, pack, model, task, states.states_MP)
         manifest["tasks"].append(task)
         manifest["edits"] = [*manifest.get("edits", []), f"added expert {key}"]
-    moved = f"note: pack {target.name!r} is bundled and stays as it is: this copy of it hides it"
-    lines = [*taken.lines, f"expert     {key}: {text!r}", *([moved] if target != location.folder else [])]
+    copied = f"note: pack {target.name!r} is bundled and stays as it is: this copy of it hides it"
+    lines = [*states.lines, f"expert     {key}: {text!r}", *([copied] if target != location.folder else [])]
     if pack.manifest["generators"]:
         lines.append(f"note: {', '.join(pack.manifest['generators'])}: trained without the new expert")
-    lines += blind
+    lines += no_photos
     lines += [
         f"note: unseen task {other['key']} has the same sentence: what is measured there is not unseen any more"
         for other in pack.manifest["tasks"]
@@ -123,8 +123,10 @@ def _add(
     return Added(target, task, tuple(lines))
 
 
-def take(pack: Pack, model: Model, adapters: Sequence[Path], alpha: float | None, visual_only: bool) -> Taken:
-    """Adapters in any format, compressed to the pack's rank and brought into its gauge."""
+def foreign_states(
+    pack: Pack, model: Model, adapters: Sequence[Path], alpha: float | None, visual_only: bool
+) -> ForeignStates:
+    """Read adapters in any format, compress them to the pack's rank and bring them into its gauge."""
     flat, sources, lines = [], [], []
     for path in adapters:
         foreign = read_adapter(path, model, alpha=alpha, visual_only=visual_only)
@@ -132,20 +134,20 @@ def take(pack: Pack, model: Model, adapters: Sequence[Path], alpha: float | None
         flat.append(flat_P)
         sources.append(origin(path, foreign, error))
         lines += import_lines(path, foreign, pack.layout.rank, error, model)
-    found = join_gauge(pack.layout, torch.stack(flat), pack.experts.means())
-    if float(pack.layout.update_norm(found.states_MP.double().mean(dim=0).float())) == 0:
+    gauged = join_gauge(pack.layout, torch.stack(flat), pack.experts.means())
+    if float(pack.layout.update_norm(gauged.states_MP.double().mean(dim=0).float())) == 0:
         raise Mismatch("the mean of the adapters is an update of zero", "name adapters of one task")
-    moved = f"moved from {found.before:.3f} to " if found.before != found.after else ""
+    moved = f"moved from {gauged.before:.3f} to " if gauged.before != gauged.after else ""
     lines += [
         f"states     {len(flat)}" + (" (one state: its variance is 0)" if len(flat) == 1 else ""),
-        f"gauge      {moved}{found.after:.3f} from the experts' mean, the farthest expert is {found.reach:.3f} away",
+        f"gauge      {moved}{gauged.after:.3f} from the experts' mean, the farthest expert is {gauged.reach:.3f} away",
     ]
-    if found.after > found.reach:
+    if gauged.after > gauged.reach:
         lines.append(
             "note: it has less in common with the experts than they have: rules that mix factors lose part of it"
         )
-    gauge = {key: round(getattr(found, key), 6) for key in ("before", "after", "reach")}
-    return Taken(found.states_MP, {"adapters": sources, "gauge": gauge}, tuple(lines))
+    gauge = {key: round(getattr(gauged, key), 6) for key in ("before", "after", "reach")}
+    return ForeignStates(gauged.states_MP, {"adapters": sources, "gauge": gauge}, tuple(lines))
 
 
 def _write_expert(folder: Path, pack: Pack, model: Model, task: dict[str, Any], states_MP: Tensor) -> None:
@@ -162,7 +164,7 @@ def _write_expert(folder: Path, pack: Pack, model: Model, task: dict[str, Any], 
 
 
 def _key(name: str, text: str) -> str:
-    """`group/name`; without one, `added/` and what the sentence is a photo of."""
+    """The key `group/name` of an expert; without a name, `added/` and what the sentence is a photo of."""
     key = name or "added/" + re.sub(r"[/\\]", " ", _TEMPLATE.sub("", text).strip(" ."))[:60].lower()
     if not _NAME.fullmatch(key) or file_name(key).startswith("."):
         raise UsageError(f"{key!r} is no name of an expert", "name it with --name GROUP/NAME, as in pets/pug")
@@ -171,7 +173,7 @@ def _key(name: str, text: str) -> str:
 
 def _check_new(pack: Pack, key: str) -> None:
     for task in pack.manifest["tasks"]:
-        if file_name(task["key"]) == file_name(key):  # also names that differ in case or signs only
+        if file_name(task["key"]) == file_name(key):  # also names that differ only in case or punctuation
             raise Mismatch(
                 f"pack {pack.name!r} has a task {task['key']!r} already, its role is {task['role']}",
                 "choose another name with --name GROUP/NAME",
@@ -180,14 +182,14 @@ def _check_new(pack: Pack, key: str) -> None:
 
 @dataclass(frozen=True)
 class Removed:
-    """A pack without an expert that it had, and what the user should know about it."""
+    """A pack after an expert was removed, with notes for the user."""
 
     pack: Pack
     notes: tuple[str, ...]
 
 
 def check_expert(pack: Pack, expert: str) -> None:
-    """Raises UnknownName if the pack has no such expert, Mismatch if it cannot do without one."""
+    """Raises UnknownName if the pack has no such expert, Mismatch if too few experts would be left."""
     if expert not in pack.experts.names:
         roles = {task["key"]: task["role"] for task in pack.manifest["tasks"]}
         if expert in roles:
@@ -202,15 +204,15 @@ def check_expert(pack: Pack, expert: str) -> None:
 
 
 def remove_expert(pack: Pack, expert: str, library: Library) -> Removed:
-    """Replace a pack by one without an expert; of a bundled pack make a copy, among those built here.
+    """Remove an expert from a pack. A bundled pack is not changed: a copy without the expert is made among those built.
 
-    Generators and the joint adapter stay as they are. Raises UnknownName, Mismatch, BadFile for a
+    Generators and the joint adapter are not trained again. Raises UnknownName, Mismatch, BadFile for a
     damaged pack, or UsageError if a pack is where the copy would go.
     """
     target = library.own_folder(pack.folder)
     with pack_lock(target):
-        library.own_folder(pack.folder)  # another process may have made the copy while we waited
-        pack = Pack(pack.folder)  # or have changed the pack
+        library.own_folder(pack.folder)  # another process may have made the copy meanwhile
+        pack = Pack(pack.folder)  # or may have changed the pack
         check_expert(pack, expert)
         with edited(pack, target) as (folder, manifest):
             _without(folder, pack, expert, manifest)
@@ -218,13 +220,13 @@ def remove_expert(pack: Pack, expert: str, library: Library) -> Removed:
     notes = [] if target == pack.folder else notes
     learned = [*pack.manifest["generators"], *(["joint"] if (target / "joint.safetensors").exists() else [])]
     task = next(task for task in pack.manifest["tasks"] if task["key"] == expert)
-    if learned and "origin" not in task:  # one that was added later taught them nothing
+    if learned and "origin" not in task:  # an expert that was added later was not part of their training
         notes.append(f"{', '.join(learned)}: trained with the expert, not trained again")
     return Removed(Pack(target), tuple(notes))
 
 
 def _without(folder: Path, pack: Pack, expert: str, manifest: dict[str, Any]) -> None:
-    """Take an expert's file, its row of the index and its line of the manifest out of a copy of the pack."""
+    """Remove an expert's file, its row of the index and its entry in the manifest from a copy of the pack."""
     (folder / "experts" / file_name(expert)).unlink()
     row = pack.experts.names.index(expert)
     kept = [r for r in range(len(pack.experts.names)) if r != row]

@@ -1,4 +1,4 @@
-"""What a build will need, before it starts: time measured on a few steps, memory, disk. Nothing is written.
+"""The time, memory and disk that a build will need, measured on a few steps. Nothing is written.
 
 Shapes: P numbers of an adapter, N photos, C captions.
 """
@@ -28,15 +28,15 @@ from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import duration, size
 
 _PROBE_SECONDS = 1.0
-"""A trial step shorter than this is tried again at its full size."""
+"""A small trial step that takes less time is repeated at full size."""
 _MEMORY = ("bytes", "device_bytes")
-"""What a generator says its fit takes, in the CPU's memory and the device's own."""
+"""Keys of a generator's cost: the memory that its fit needs on the CPU and on the device."""
 _UNKNOWN = "does not say what it needs"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One part of a build: what it is, and how long what is missing of it will take."""
+    """One part of a build, and the time for what is missing of it."""
 
     name: str
     what: str
@@ -45,7 +45,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Needs of a build. Bytes; those of disk are of what is not there yet."""
+    """What a build needs. Sizes are in bytes; those on disk are of files that do not exist yet."""
 
     stages: Sequence[Stage]
     adapters: int
@@ -61,7 +61,7 @@ class Estimate:
         return sum(stage.seconds for stage in self.stages)
 
     def lines(self) -> list[str]:
-        """For a person."""
+        """The estimate in lines for a person."""
         wide = [max(len(getattr(s, key)) for s in self.stages) for key in ("name", "what")]
         rows = [f"{s.name:<{wide[0]}}  {s.what:<{wide[1]}}  {_left(s)}" for s in self.stages]
         where = [f"{self.target}: {size(self.pack_bytes)}", f"{cache_folder()}: {size(self.cache_bytes)}"]
@@ -76,7 +76,7 @@ class Estimate:
         ]
 
     def facts(self) -> dict[str, Any]:
-        """For a program."""
+        """The estimate as JSON values."""
         return {
             "stages": [{**asdict(stage), "seconds": round(stage.seconds, 3)} for stage in self.stages],
             "adapters_to_train": self.adapters,
@@ -90,7 +90,7 @@ class Estimate:
         }
 
     def check(self) -> None:
-        """Raises Unavailable if memory or disk will not do."""
+        """Raises Unavailable if there is not enough memory or disk space."""
         places: dict[int, tuple[Path, int]] = {}
         for path, needed in ((cache_folder(), self.cache_bytes), (self.target, self.pack_bytes)):
             device = nearest_existing(path).stat().st_dev
@@ -111,8 +111,8 @@ class Estimate:
 def estimated(
     host: Host, recipe: Recipe, model: Model, tasks: Sequence[BuildTask], steps: Steps, target: Path
 ) -> Estimate:
-    """Try a few steps and multiply. Of finished steps nothing is counted."""
-    trial = _tried(model, steps)
+    """Measure a few steps and extrapolate. Finished steps are not counted."""
+    trial = _trial(model, steps)
     config, numbers = recipe.train, steps.layout.size
     missing, absent = missing_features(tasks), [path for path in steps.paths if not path.exists()]
     photos = sum(len(features.photos) for features in missing)
@@ -150,7 +150,7 @@ def estimated(
 
 
 def _costs(host: Host, recipe: Recipe, steps: Steps) -> dict[str, dict[str, Any]]:
-    """What every learned generator says it will need; {} of one that does not say."""
+    """The cost that every learned generator states; {} for one that states none."""
     count = sum(t.role == "training" for t in steps.tasks)
     costs: dict[str, dict[str, Any]] = {}
     for name, table in recipe.generators.items():
@@ -178,13 +178,13 @@ class _Trial:
     text_seconds: float
     pass_seconds: float
     photo_bytes: int
-    """A photo's features on disk and in memory, its captions with it."""
+    """The features of a photo and its captions, on disk and in memory."""
     memory: int
     """Peak of this process in a full step, without the tasks' photos."""
     device_memory: int
 
 
-def _tried(model: Model, steps: Steps) -> _Trial:
+def _trial(model: Model, steps: Steps) -> _Trial:
     photos = max(steps.tasks, key=lambda t: len(t.photos)).photos[:8]
     captions = [caption for photo in photos for caption in photo.captions]
     stems(model, photos[:1])  # the first call of anything is slow, on a GPU by seconds
@@ -211,27 +211,30 @@ def _tried(model: Model, steps: Steps) -> _Trial:
 
 
 def _step(model: Model, steps: Steps, probe: TaskTensors) -> tuple[float, int]:
-    """(seconds a photo in a training step, bytes of memory at its peak): of a small step, and where that is quick of
-    a full one. On a GPU of a full one: there the first step of all says nothing."""
+    """Measure a training step: (seconds per photo, peak memory in bytes).
+
+    A small step is measured, and if that is quick, a full one. On a GPU always a full one: the first step there is
+    not representative.
+    """
     config = steps.config
     widest = min(config.batch, max(len(t.photos) for t in steps.tasks))
     small, full = (1, min(4, widest)), (min(config.tasks_at_once, len(steps.tasks)), widest)
     before = psutil.Process().memory_info().rss
-    tried = small
+    step = small
     seconds = _one_step(model, steps, probe, *small)
     if seconds < _PROBE_SECONDS or model.device.type == "cuda":
-        tried = full
+        step = full
         seconds = min(_one_step(model, steps, probe, *full) for _ in range(2))  # the first one is slow
-    growth = (peak_memory() - before) * max(1.0, full[0] * full[1] / (tried[0] * tried[1]))
-    return seconds / (tried[0] * tried[1]), before + int(growth)
+    growth = (peak_memory() - before) * max(1.0, full[0] * full[1] / (step[0] * step[1]))
+    return seconds / (step[0] * step[1]), before + int(growth)
 
 
 def _one_step(model: Model, steps: Steps, probe: TaskTensors, tasks: int, photos: int) -> float:
-    """Seconds of a step of so many tasks with so many photos each, made of the probe's."""
+    """Seconds of a step of `tasks` tasks with `photos` photos each, repeated from the probe."""
     rows = [n % len(probe.stem_N) for n in range(photos)]
-    one = replace(probe, stem_N=probe.stem_N[rows], text_CD=probe.text_CD[rows], image_of=tuple(range(photos)))
+    task = replace(probe, stem_N=probe.stem_N[rows], text_CD=probe.text_CD[rows], image_of=tuple(range(photos)))
     config = TrainConfig(epochs=1, states=1, batch=max(2, photos), seed=steps.config.seed)
-    training = OwnTraining(model, steps.layout, [one] * tasks, config, steps.layout.initial(config.seed))
+    training = OwnTraining(model, steps.layout, [task] * tasks, config, steps.layout.initial(config.seed))
     began = time.monotonic()
     training.advance()
     return time.monotonic() - began

@@ -1,8 +1,8 @@
-"""Recipe -> pack, in steps that can be killed: what a step finished is never done again.
+"""Recipe -> pack, in steps that survive a kill: a finished step is never repeated.
 
 Steps: features of every task, the warm-up, adapters of every task, the joint adapter (steps.py), generators,
-then the pack's folder. The same recipe and photos give the same bytes, however often the build was interrupted, on
-one machine with one number of threads: other arithmetic rounds differently, and training amplifies it.
+then the pack's folder. The same recipe and photos give the same bytes, also after interruptions, on one machine with
+one number of threads: other arithmetic rounds differently, and training amplifies the difference.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Build:
-    """One build: what is made of what, where it goes, and where it says how it goes."""
+    """One build: the recipe and its tasks, the target folder, and where progress is reported."""
 
     host: Host
     recipe: Recipe
@@ -70,9 +70,9 @@ class Build:
         runtime: RuntimeConfig | None = None,
         log: Path | None = None,
     ) -> Build:
-        """Read recipe and photos' bytes, load the backbone; nothing is computed or written yet.
+        """Read the recipe and the bytes of all photos, load the backbone. Nothing is computed or written yet.
 
-        Raises UnknownName, BadFile, Mismatch, Unavailable for everything that can be known so early.
+        Raises UnknownName, BadFile, Mismatch or Unavailable for every error that can be detected this early.
         """
         plan = plan_tasks(host, recipe, data)
         model = host.backbones[recipe.backbone].load(settings.runtime(runtime or RuntimeConfig(), recipe.backbone))
@@ -84,11 +84,11 @@ class Build:
         return cls(host, recipe, model, tasks, steps, out or built_folder() / recipe.name, note, Journal(log))
 
     def estimate(self) -> Estimate:
-        """What is left to do, measured on a few steps."""
+        """The time, memory and disk for what is left to do, measured on a few steps."""
         return estimated(self.host, self.recipe, self.model, self.tasks, self.steps, self.target)
 
     def facts(self) -> dict[str, Any]:
-        """What is built: tasks and the photos they need, by role."""
+        """What is built, as JSON values: tasks and their photos by role."""
         roles: dict[str, dict[str, int]] = {}
         for t in self.tasks:
             count = roles.setdefault(t.role, {"tasks": 0, "photos": 0})
@@ -104,7 +104,7 @@ class Build:
 
     @cache.lease()
     def run(self) -> Path:
-        """Do what is left, and put the pack in its place, replacing an older one; returns its folder."""
+        """Do what is left and put the pack in its place, replacing an older one. Returns its folder."""
         started = time.monotonic()
         photos = sum(len(t.photos) for t in self.tasks)
         self.note(f"{len(self.tasks)} tasks, {photos} training photos, {self.steps.layout.size} numbers each")
@@ -118,7 +118,7 @@ class Build:
             put_folder(folder, self.target)
         for name in self.recipe.generators:
             with locked(path := self._generator_path(name)):
-                path.unlink(missing_ok=True)  # another version of a generator must not find it
+                path.unlink(missing_ok=True)  # another version of a generator must not use it
         self.journal("built", seconds=round(time.monotonic() - started, 3))
         self.note(f"built in {time.monotonic() - started:.0f} s")
         return self.target
@@ -134,7 +134,7 @@ class Build:
             self.steps.train(advance, self.journal)
 
     def _write(self, folder: Path) -> None:
-        """The pack's files, but for generators each in a moment."""
+        """Write the files of the pack. All but the generators take a moment."""
         experts, index_ED = self._write_experts(folder)
         save_tensors(
             folder / "joint.safetensors",
@@ -148,8 +148,7 @@ class Build:
         write_manifest(folder, self._manifest(health))
 
     def _write_experts(self, folder: Path) -> tuple[ExpertFiles, Tensor]:
-        chosen = self.steps.experts
-        for t in chosen:
+        for t in self.steps.experts:
             mean_P, variance_P = self.steps.moments(t)
             about = {
                 "kind": "expert",
@@ -158,31 +157,31 @@ class Build:
                 "states": self.steps.kept,
             }
             save_tensors(folder / "experts" / file_name(t.task.key), {"mu": mean_P, "var": variance_P}, about)
-        descriptions, keys = [t.task.description for t in chosen], [t.task.key for t in chosen]
+        descriptions, keys = [t.task.description for t in self.steps.experts], [t.task.key for t in self.steps.experts]
         index_ED = self.model.encode_text(descriptions).float()
         index = {"index": index_ED, "meaning": meaning(self.model, descriptions), "visual": self._visual()}
         save_tensors(folder / "index.safetensors", index, {"kind": "index", "tasks": keys})
         return ExpertFiles(folder / "experts", keys, self.steps.layout), index_ED
 
     def _visual(self) -> Tensor:
-        """(E, D): the mean embedding of each expert's training photos, normalised; METHOD's visual condition."""
-        found = []
+        """(E, D) the mean embedding of each expert's training photos, normalised: the visual condition of METHOD."""
+        visual = []
         for t in progress(self.steps.experts, "photos of experts"):
             image_ND = image_embeddings(self.model, t.train.stored(self.model).stem_N)
-            found.append(mean_direction([1.0] * len(image_ND), image_ND))
-        return torch.stack(found)
+            visual.append(mean_direction([1.0] * len(image_ND), image_ND))
+        return torch.stack(visual)
 
     def _generator_path(self, name: str) -> Path:
-        follows = [str(path.stem) for path in self.steps.paths]
-        key = content_hash(name, self.recipe.generators[name], asdict(self.recipe.prior), follows, self._descriptions())
+        steps = [str(path.stem) for path in self.steps.paths]
+        key = content_hash(name, self.recipe.generators[name], asdict(self.recipe.prior), steps, self._descriptions())
         return work_folder() / f"{key}.safetensors"
 
     def _descriptions(self) -> list[str]:
         return [t.task.description for t in self.steps.seen]
 
     def _fit_generators(self, folder: Path, experts: ExpertFiles, index_ED: Tensor) -> dict[str, Any]:
-        chosen = [t for t in self.tasks if t.role == "training"]
-        embeddings = self.model.encode_text([t.task.description for t in chosen]) if chosen else ()
+        tasks = [t for t in self.tasks if t.role == "training"]
+        embeddings = self.model.encode_text([t.task.description for t in tasks]) if tasks else ()
         k, tau = self.recipe.prior.k, self.recipe.prior.tau
         priors = [prior(d, index_ED, experts, k, tau) for d in embeddings]
         health = {}
@@ -190,10 +189,10 @@ class Build:
             with locked(path := self._generator_path(name)):
                 if not path.exists():
                     checkpoint = Checkpoint(path.with_suffix(".checkpoint"))
-                    material = self._material(chosen, experts, priors, checkpoint)
+                    material = self._material(tasks, experts, priors, checkpoint)
                     began = time.monotonic()
                     fitted, facts = self.host.generators[name].fit(material, table)
-                    facts = {**facts, **scored(self.model, self.host.generators[name], table, material, chosen)}
+                    facts = {**facts, **scored(self.model, self.host.generators[name], table, material, tasks)}
                     save_tensors(path, fitted.tensors(), {"health": facts})
                     checkpoint.drop()
                     self.journal("generator", name=name, seconds=round(time.monotonic() - began, 3))
@@ -203,19 +202,19 @@ class Build:
         return health
 
     def _material(
-        self, chosen: Sequence[BuildTask], experts: ExpertFiles, priors: Sequence[Any], checkpoint: Checkpoint
+        self, tasks: Sequence[BuildTask], experts: ExpertFiles, priors: Sequence[Any], checkpoint: Checkpoint
     ) -> Material:
-        states = [self.steps.states(t) for t in chosen]
+        states = [self.steps.states(t) for t in tasks]
         return Material(
             experts=experts,
-            tasks=[t.task.key for t in chosen],
+            tasks=[t.task.key for t in tasks],
             states=lambda t: states[t].to("cpu"),
             rows=lambda t, rows: states[t][rows],
             states_of_task=self.steps.kept,
             priors=priors,
             joint_P=self.steps.joint_P,
             start_P=self.steps.start_P if self.recipe.train.warmup_epochs else None,
-            recall=recall_on(self.model, self.steps.layout, chosen),
+            recall=recall_on(self.model, self.steps.layout, tasks),
             seed=self.recipe.train.seed,
             note=self.note,
             checkpoint=checkpoint,
@@ -259,7 +258,7 @@ class Build:
 
 
 def compute_features(model: Model, tasks: Sequence[BuildTask], journal: Journal) -> None:
-    """What the frozen parts make of all photos, as far as the cache lacks it."""
+    """Compute the frozen features of all photos that are not in the cache."""
     missing = missing_features(tasks)
     with working("features", sum(len(features.photos) for features in missing)) as advance:
         for features in missing:
@@ -273,22 +272,22 @@ def compute_features(model: Model, tasks: Sequence[BuildTask], journal: Journal)
 def build_tasks(
     model: Model, plan: Sequence[Mapping[str, Sequence[Task]]], prompts: Sequence[str] = (), mirror: bool = False
 ) -> list[BuildTask]:
-    """The tasks of a plan (role -> tasks, of each source). Reads every photo's bytes.
+    """Make the tasks of a plan (role -> tasks, of each source). Reads the bytes of every photo.
 
     Raises BadFile for a task with fewer than two training photos, Mismatch for a description that would be cut.
     """
-    wanted = [(role, task) for roles in plan for role, tasks in roles.items() for task in tasks]
-    for _, task in wanted:
+    planned = [(role, task) for roles in plan for role, tasks in roles.items() for task in tasks]
+    for _, task in planned:
         check_text(model, task.description)
         if len(task.photos["train"]) < 2:
             raise BadFile(
                 f"task {task.key} has {len(task.photos['train'])} training photo(s), it needs two", "remove it"
             )
-    found = []
-    for role, task in progress(wanted, "reading photos"):
+    built = []
+    for role, task in progress(planned, "reading photos"):
         train, test = (
             Features.of(model, task.key, task.photos[split], task.classes, prompts) for split in ("train", "test")
         )
-        turned = train.mirror() if mirror else None
-        found.append(BuildTask(task, role, train, test if role == "unseen" and test.photos else None, turned))
-    return found
+        mirrored = train.mirror() if mirror else None
+        built.append(BuildTask(task, role, train, test if role == "unseen" and test.photos else None, mirrored))
+    return built

@@ -1,7 +1,9 @@
-"""Adapters of a build's tasks, trained in steps that can be killed: what a step finished is never done again.
+"""Adapters of a build's tasks, trained in steps that survive a kill: a finished step is never repeated.
 
-Finished steps lie in the folder `work` of the user cache, each under the hash of everything it follows from; beside
-one that is under way lie its draft and its checkpoint. Shapes: P numbers of an adapter, M states, T tasks of a group.
+The results of finished steps are in the folder `work` of the user cache, each under the hash of everything it depends
+on. An unfinished step has a draft and a checkpoint there.
+
+Shapes: P numbers of an adapter, M states, T tasks of a group.
 """
 
 from __future__ import annotations
@@ -38,33 +40,34 @@ class BuildTask:
     role: str
     train: Features
     test: Features | None
-    """None where nothing is measured."""
+    """None if nothing is measured on the task."""
     mirror: Features | None = None
-    """The photos it learns from, left to right; None where none is shown so."""
+    """The same photos mirrored, for training with `mirror`; else None."""
 
     @property
     def photos(self) -> Sequence[Photo]:
-        """Those it learns from."""
+        """The photos that the task is trained on."""
         return self.train.photos
 
     def stored(self, model: Model) -> StoredTask:
-        """What it learns from, on disk."""
+        """The features that the task is trained on, on disk."""
         mirror = self.mirror.stored(model) if self.mirror else None
         return replace(self.train.stored(model), mirror=mirror)
 
 
 def missing_features(tasks: Sequence[BuildTask]) -> list[Features]:
-    """Those that are not in the cache."""
+    """The features that are not in the cache."""
     wanted = [features for t in tasks for features in (t.train, t.mirror, t.test) if features]
     return [features for features in wanted if not features.path.exists()]
 
 
 def work_folder() -> Path:
+    """The folder of finished and unfinished steps in the user cache."""
     return cache_folder() / "work"
 
 
 class Steps:
-    """The warm-up, every task's own adapter, and the joint one: where each lies, and how it gets there."""
+    """The files of the warm-up, of every task's own adapter and of the joint one, and how they are trained."""
 
     def __init__(self, model: Model, layout: Layout, tasks: Sequence[BuildTask], config: TrainConfig) -> None:
         self.model, self.layout, self.config, self.tasks = model, layout, config, tasks
@@ -76,12 +79,12 @@ class Steps:
         shared += [["shown", config.hide, config.mirror]] if config.hide or config.mirror else []
         together = [*shared, config.joint_learning_rate, config.tasks_at_once]
         self.start_path = self._path(self.experts, "warm-up", together, config.warmup_epochs)
-        # What is trained from the warm-up depends on the experts, too.
+        # What is trained from the warm-up also depends on the experts.
         start = self.start_path.stem if config.warmup_epochs else ""
         own = [*shared, start, config.epochs, self.kept, config.learning_rate]
         self.group_paths = [self._path(group, "states", own) for group in self.groups]
         self.joint_path = self._path(self.seen, "joint", together, config.joint_epochs)
-        self._place = {
+        self._row = {
             t.task.key: (p, n) for p, g in zip(self.group_paths, self.groups, strict=True) for n, t in enumerate(g)
         }
 
@@ -91,11 +94,11 @@ class Steps:
 
     @property
     def paths(self) -> list[Path]:
-        """Every step's file."""
+        """The file of every step."""
         return [*([self.start_path] if self.config.warmup_epochs else []), *self.group_paths, self.joint_path]
 
     def passes(self, path: Path) -> int:
-        """How often a photo goes through the encoder in the step of this file."""
+        """How many times a photo goes through the encoder in the step of this file."""
         if path == self.start_path:
             return self.config.warmup_epochs * sum(len(t.photos) for t in self.experts)
         if path == self.joint_path:
@@ -103,7 +106,7 @@ class Steps:
         return self.config.epochs * sum(len(t.photos) for t in self.groups[self.group_paths.index(path)])
 
     def train(self, advance: Advance, journal: Journal) -> None:
-        """Everything that is missing."""
+        """Train everything that is missing."""
         if self.config.warmup_epochs:
             self._joint(self.start_path, self.experts, self.config.warmup_epochs, "start", advance, journal)
         for n, (path, group) in enumerate(zip(self.group_paths, self.groups, strict=True), 1):
@@ -119,7 +122,7 @@ class Steps:
         draft = TensorDraft(path, shapes, {"kind": "states", "tasks": names})
         checkpoint = Checkpoint(path.with_suffix(".checkpoint"), draft.sync)
         if not draft.resumed:
-            checkpoint.drop()  # the states it relies on are gone
+            checkpoint.drop()  # the states it belongs to are lost
         try:
             tasks = [t.stored(self.model) for t in group]
             training = OwnTraining(self.model, self.layout, tasks, self.config, self.start_P)
@@ -153,19 +156,19 @@ class Steps:
 
     @cached_property
     def start_P(self) -> Tensor:
-        """(P,) where every task starts: warmed up on the experts only, so training tasks stay unseen to it."""
+        """(P,) the start of every task. The warm-up uses experts only, so it has not seen the training tasks."""
         if not self.config.warmup_epochs:
             return self.layout.initial(self.config.seed)
         return load_tensors(self.start_path, ("start",))[0]["start"]
 
     @cached_property
     def joint_P(self) -> Tensor:
-        """(P,) trained on experts and training tasks, a mean over epochs; nothing of an unseen task."""
+        """(P,) trained on experts and training tasks, never on unseen tasks; a mean over epochs."""
         return load_tensors(self.joint_path, ("joint",))[0]["joint"]
 
     def states(self, task: BuildTask) -> TensorRows:
         """(M, P) on disk: the task's last adapters."""
-        path, n = self._place[task.task.key]
+        path, n = self._row[task.task.key]
         return TensorRows(path, str(n))
 
     def moments(self, task: BuildTask) -> tuple[Tensor, Tensor]:
@@ -178,7 +181,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class _Log:
-    """How a step's epochs are shown and written down."""
+    """Displays the progress of a step's epochs and writes them to the journal."""
 
     part: str
     tasks: Sequence[str]
@@ -194,8 +197,8 @@ class _Log:
 
 def _epochs(training: OwnTraining | JointTraining, count: int, checkpoint: Checkpoint, log: _Log) -> Iterator[int]:
     """Train up to `count` epochs, from the checkpoint if there is one; yields each epoch's number, from 0."""
-    if found := checkpoint.load():
-        training.restore(found[0])
+    if saved := checkpoint.load():
+        training.restore(saved[0])
         log.advance(log.photos * training.epoch, f"{log.part} goes on")
         log.journal("resumed", part=log.part, epoch=training.epoch, of=count)
     while training.epoch < count:

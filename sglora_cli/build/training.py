@@ -25,7 +25,7 @@ from sglora_cli.system.progress import progress
 
 
 def hiding(model: Model) -> Callable[[Tensor, float, torch.Generator], Tensor]:
-    """The backbone's `hide`. Raises Mismatch if it has none."""
+    """The backbone's method `hide`. Raises Mismatch if it has none."""
     if not isinstance(model, HidesTokens):
         raise Mismatch("this backbone cannot hide a part of a photo", "set hide = 0, or leave it out of the recipe")
     return model.hide
@@ -39,7 +39,7 @@ def _gather(
     stems, texts = [], []
     for task, batch in zip(tasks, batches, strict=True):
         stem_N, text_ND = batch.of(task)
-        if hide:  # by the task's own dice: it trains as it would alone
+        if hide:  # seeded by the task, so that it trains as it would alone
             stem_N = hiding(model)(stem_N, hide, torch.Generator().manual_seed(batch.seed))
         more = [*range(len(stem_N)), *[0] * (widest - len(stem_N))]
         stems.append(stem_N[more])
@@ -75,15 +75,15 @@ def _losses(
 
 
 def _gradient(model: Model, loss: Tensor, adapters_TP: Tensor) -> Tensor:
-    """d loss / d adapters_TP. For a model in fp16 the loss is scaled, and a gradient that overflows is taken as 0."""
+    """d loss / d adapters_TP. For a model in fp16 the loss is scaled, and a gradient that overflows counts as 0."""
     (gradient_TP,) = torch.autograd.grad(loss * model.loss_scale, adapters_TP)
     return gradient_TP if model.loss_scale == 1 else torch.nan_to_num(gradient_TP / model.loss_scale, 0.0, 0.0, 0.0)
 
 
 class OwnTraining:
-    """Tasks that train side by side, each its own adapter, an epoch at a time.
+    """Trains tasks side by side, each with its own adapter, one epoch at a time.
 
-    Interrupted, it goes on from `tensors()`, in another process too, and ends with the same numbers.
+    An interrupted training resumes from `tensors()`, also in another process, and gives the same numbers.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class OwnTraining:
         self.tasks = [task.to(model.device) for task in tasks]
 
     def advance(self) -> list[float]:
-        """One epoch; returns each task's mean loss in it."""
+        """Train one epoch. Returns each task's mean loss in it."""
         plans = [source.epoch() for source in self.sources]
         loss_T = torch.zeros(len(self.tasks), device=self.model.device)
         for step in range(max(source.steps for source in self.sources)):
@@ -115,15 +115,15 @@ class OwnTraining:
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         self.adam.restore(tensors)
         self.epoch = int(tensors["epoch"])
-        for _ in range(self.epoch):  # the dice are where they were
+        for _ in range(self.epoch):  # draws what the finished epochs drew
             for source in self.sources:
                 source.epoch()
 
 
 class JointTraining:
-    """One adapter for all tasks, an epoch at a time; a step averages the losses of `tasks_at_once` tasks.
+    """Trains one adapter for all tasks, one epoch at a time. A step averages the losses of `tasks_at_once` tasks.
 
-    Batches stay inside tasks, as retrieval does. Goes on from `tensors()` as OwnTraining does.
+    A batch has photos of one task only, as retrieval has. It resumes from `tensors()` as OwnTraining does.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class JointTraining:
         self.sum_P = torch.zeros(layout.size, dtype=torch.float64)
 
     def advance(self) -> list[float]:
-        """One epoch; returns the mean loss in it."""
+        """Train one epoch. Returns the mean loss in it."""
         pairs, loss, steps = self._pairs(), torch.zeros((), device=self.model.device), 0
         for first in range(0, len(pairs), self.at_once):
             tasks, batches = zip(*pairs[first : first + self.at_once], strict=True)
@@ -163,7 +163,7 @@ class JointTraining:
 
     @property
     def mean_P(self) -> Tensor:
-        """(P,) mean over the last half of the epochs: a single one is noisy."""
+        """(P,) mean over the last half of the epochs: the adapter of a single epoch is noisy."""
         return (self.sum_P / (self.epochs - self.epochs // 2)).float()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -179,10 +179,10 @@ class JointTraining:
 
 
 def groups(photos: Sequence[int], config: TrainConfig) -> list[list[int]]:
-    """Which tasks, by their numbers of photos, train side by side: those with like numbers of steps.
+    """Groups of tasks that train side by side, those with similar numbers of steps. photos: the number of each task.
 
-    It follows from the tasks alone, so that a build that goes on trains in the same company: rounding differs from
-    one company to another.
+    The groups depend only on the tasks, so that a resumed build trains the same groups: other groups round
+    differently.
     """
     order = sorted(range(len(photos)), key=lambda t: -(-photos[t] // config.batch))
     return [order[first : first + config.tasks_at_once] for first in range(0, len(order), config.tasks_at_once)]
@@ -216,7 +216,7 @@ def train_joint(model: Model, layout: Layout, tasks: Sequence[AnyTask], config: 
 
 
 class RowAdam:
-    """Adam (Kingma & Ba 2015) whose rows keep their own step count, so that a task can sit a step out."""
+    """Adam (Kingma & Ba 2015) whose rows keep their own step counts, so that a task can skip a step."""
 
     def __init__(self, parameters_TP: Tensor, config: TrainConfig, betas: tuple[float, float] = (0.9, 0.999)) -> None:
         self.x, self.rate, self.decay, self.betas = parameters_TP, config.learning_rate, config.weight_decay, betas
@@ -237,7 +237,7 @@ class RowAdam:
         self.x[rows] = self.x[rows] * (1 - self.rate * self.decay) - self.rate * (first / (1 - one**n)) / scale
 
     def tensors(self) -> dict[str, Tensor]:
-        """The parameters and where Adam stands."""
+        """The parameters and the state of Adam."""
         return {"x": self.x.detach(), "first": self.first, "second": self.second, "count": self.count_T1}
 
     @torch.no_grad()

@@ -50,9 +50,9 @@ def test_a_share_of_the_photos_is_shown_mirrored_with_their_own_texts():
     one = task("a", 200)
     (batch,) = Batches(one, TrainConfig(batch=200, mirror=0.25)).epoch()
     stem, text = batch.of(one)
-    assert 30 < len(batch.turned) < 70
+    assert 30 < len(batch.mirrored) < 70
     for row, (photo, caption) in enumerate(zip(batch.photos, batch.texts, strict=True)):
-        side = one.mirror if row in batch.turned else one
+        side = one.mirror if row in batch.mirrored else one
         assert torch.equal(stem[row], side.stem_N[photo])
         assert torch.equal(text[row], side.text_CD[caption])
 
@@ -62,7 +62,7 @@ def test_without_mirror_and_hide_the_order_of_photos_is_what_it_was():
     plain = [batch.photos for batch in Batches(one, TrainConfig(batch=8)).epoch()]
     shown = Batches(one, TrainConfig(batch=8, hide=0.5, mirror=0.5)).epoch()
     assert [batch.photos for batch in shown] == plain
-    assert all(not batch.turned and batch.seed == 0 for batch in Batches(one, TrainConfig(batch=8)).epoch())
+    assert all(not batch.mirrored and batch.seed == 0 for batch in Batches(one, TrainConfig(batch=8)).epoch())
 
 
 def test_company_does_not_change_what_a_task_is_shown():

@@ -74,6 +74,15 @@ def bench_plan(host: Host, request: BenchRequest, config: BenchConfig, runtime: 
     tasks = _tasks(loaded, request, data)
     if request.adapters:
         return plan_of_adapters(loaded.model, loaded.pack.backbone, request.adapters, tasks, config)
+    return plan_of_tasks(loaded, request, tasks, config)
+
+
+def plan_of_tasks(
+    loaded: LoadedPack, request: BenchRequest, tasks: Sequence[UnseenTask], config: BenchConfig
+) -> BenchPlan:
+    """Measure a pack's methods on these tasks. Raises Mismatch for tasks that the pack has seen, or methods that have;
+    UnknownName, Unavailable for methods that cannot be measured."""
+    host = loaded.host
     if not request.own_expert:
         check_leaks(loaded.pack, tasks, request.role)
     seen = leaks(loaded.pack, tasks, request.role)

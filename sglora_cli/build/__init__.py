@@ -7,5 +7,6 @@ batches    the photos, captions and hidden tokens of each training step
 losses     contrastive and classification losses
 estimate   time, memory and disk before it starts
 held_out   a generator scored on tasks left out of its fit
+folds      every task unseen once: builds that each leave a part of the tasks out
 edit       an expert added or removed
 """

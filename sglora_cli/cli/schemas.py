@@ -89,6 +89,19 @@ SHAPES: dict[str, Any] = {
         "images_per_second": float,
         "seconds": float,
     },
+    "bench --folds --dry-run": {
+        "folds": [
+            {
+                "recipe": str,
+                "backbone": str,
+                "roles": {"*": {"tasks": int, "photos": int}},
+                "built": bool,
+                "adapters_to_train?": int,
+                "seconds?": float,
+                "memory_bytes?": int,
+            }
+        ]
+    },
     "report": {"written": [str], "missing": {"*": ANY}, "left_out": [str]},
     "pack list": {
         "packs": [{"name": str, "origin": str, "folder": str, "default": bool, "backbone": str, "experts": int}]

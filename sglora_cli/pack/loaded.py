@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from sglora_cli.config import RuntimeConfig
@@ -33,6 +33,13 @@ class LoadedPack:
         location, reason = Library(host.recipe_folders).find(name, backbone)
         pack = Pack(location.folder)
         return cls(host, pack, settings.runtime(runtime or RuntimeConfig(), pack.backbone), reason)
+
+    def with_pack(self, pack: Pack) -> LoadedPack:
+        """Another pack of the same backbone, which is not loaded again. Raises Mismatch for one of another backbone."""
+        pack.check_model(self.model)
+        other = replace(self, pack=pack, _fitted={})
+        vars(other)["model"] = self.model  # where cached_property keeps it
+        return other
 
     @cached_property
     def model(self) -> Model:

@@ -37,6 +37,7 @@ CACHE_KINDS = {
         CacheKind("features", "what frozen backbones make of photos and captions", derived=True),
         CacheKind("measured", "recalls that `bench` measured", derived=True),
         CacheKind("work", "finished and unfinished steps of builds", derived=True),
+        CacheKind("folds", "packs that `bench --folds` built to leave tasks out", derived=True),
         CacheKind("images", "photos unpacked from data sets", derived=True),
         CacheKind("unpacked", "photos unpacked from shards", derived=True),
         CacheKind("drafts", "what killed processes left behind", derived=True),
@@ -45,6 +46,8 @@ CACHE_KINDS = {
         CacheKind("packs", "packs built, added to or imported here", derived=False),
     )
 }
+_WHOLE = ("packs", "folds")
+"""Kinds whose folders are an item each."""
 _STALE = (".draft", ".old", ".tmp")
 _HOUR = 3600.0
 
@@ -67,7 +70,7 @@ def items(kind: str) -> list[Item]:
     folder = cache_folder() / kind
     if kind == "drafts":
         paths = [path for name in CACHE_KINDS for path in _within(cache_folder() / name) if _is_stale(path)]
-    elif kind == "packs":
+    elif kind in _WHOLE:
         paths = [path for path in _children(folder) if not _is_stale(path)]
     else:
         paths = [path for path in _within(folder) if not _is_stale(path) and path.suffix != ".lock"]
@@ -152,7 +155,7 @@ def _remove(item: Item) -> None:
     path = item.path
     target = path.with_suffix(".safetensors") if path.suffix == ".checkpoint" else path
     lock: AbstractContextManager[None]
-    if item.kind == "packs":
+    if item.kind in _WHOLE:
         lock = pack_lock(path, wait=False)
     elif target.with_name(f".{target.name[:200]}.lock").exists():
         lock = locked(target, wait=False)
@@ -174,7 +177,7 @@ def _tidy() -> None:
             with suppress(OSError):
                 if path.suffix == ".lock" and not path.with_name(path.name[1:-5]).exists():
                     path.unlink()
-                elif path.is_dir() and kind != "packs":
+                elif path.is_dir() and kind not in _WHOLE:
                     path.rmdir()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +25,10 @@ from sglora_cli.cli.options import (
 from sglora_cli.cli.output import print_json, printable, say
 from sglora_cli.config import ABLATIONS, TASK_TABLES, BenchConfig, OneOf, RuntimeConfig, options_of
 from sglora_cli.plugin.values import TRAINING, UNSEEN
+
+if TYPE_CHECKING:
+    from sglora_cli.build.estimate import Estimate
+    from sglora_cli.build.pipeline import Build
 
 
 @click.command("bench")
@@ -72,6 +77,12 @@ from sglora_cli.plugin.values import TRAINING, UNSEEN
     help="Measure on the pack's unseen tasks, or on its training tasks from photos (--data), to choose settings.",
 )
 @click.option(
+    "--folds",
+    type=click.IntRange(min=2),
+    help="Build the pack's recipe so many times, each time without a part of its tasks, and measure on those, so that "
+    "each task is unseen once. Needs the photos (--data, SGLORA_DATA).",
+)
+@click.option(
     "--table",
     metavar="NAME",
     type=OneOf("table", [*TASK_TABLES, *ABLATIONS]),
@@ -100,6 +111,7 @@ def command(
     app: App,
     /,
     adapters: str,
+    folds: int | None,
     rows: Path | None,
     fresh: bool,
     paper: bool,
@@ -122,6 +134,7 @@ def command(
     sglora bench --table ablation-k --baselines top-k,cvae
     sglora bench --adapter pug-peft/ --tasks pug
     sglora bench --role training --data data --table ablation-k
+    sglora bench --folds 5 --data data --baselines paper --rows folds.jsonl
     """
     from sglora_cli.bench import run
     from sglora_cli.bench.measure import Measurer
@@ -134,7 +147,17 @@ def command(
     usual = "terminal" if sys.stdout.isatty() and not out else "table"
     render = app.host.reporters["json" if as_json else reporter or usual]
     files = [Path(name.strip()) for name in adapters.split(",") if name.strip()]
-    plan = bench_plan(app.host, BenchRequest(adapters=files, **request), config, runtime)
+    bench_request = BenchRequest(adapters=files, **request)
+    if folds:
+        from sglora_cli.build.folds import Folds
+
+        work = Folds.of(app.host, bench_request, folds, runtime, (lambda text: None) if as_json else say)
+        if dry_run:
+            _print_builds(work.estimates(), as_json)
+            return
+        plan = work.plan(config)
+    else:
+        plan = bench_plan(app.host, bench_request, config, runtime)
     measurer = Measurer(plan.model, runtime.precision, fresh)
     if dry_run:
         _print_estimate(run.estimate(plan, measurer), as_json)
@@ -149,6 +172,18 @@ def command(
         click.echo(out)
     else:
         click.echo(text, nl=False)
+
+
+def _print_builds(builds: Sequence[tuple[Build, Estimate | None]], as_json: bool) -> None:
+    if as_json:
+        needs = [estimate.facts() if estimate else {} for _, estimate in builds]
+        folds = [{**build.facts(), "built": not need, **need} for (build, _), need in zip(builds, needs, strict=True)]
+        print_json({"folds": folds})
+        return
+    for n, (build, estimate) in enumerate(builds, 1):
+        click.echo(f"fold {n} of {len(builds)}: a build of {len(build.tasks)} tasks" + ", done before" * (not estimate))
+        for line in estimate.lines() if estimate else ():
+            click.echo(f"  {line}")
 
 
 def _print_estimate(facts: dict[str, Any], as_json: bool) -> None:

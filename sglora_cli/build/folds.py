@@ -1,0 +1,174 @@
+"""Every task of a pack's recipe unseen once: the recipe built again without each fold's tasks, measured on those.
+
+The tasks of all roles are dealt into folds, source by source. In the build without a fold the other experts stay
+experts, and all other tasks are training tasks. A task that was left out is measured on all its photos: the build has
+seen none of them. For the same reason it has no Oracle: there are no photos left to train one on.
+
+Builds lie in the folder `folds` of the user cache under the hash of everything they follow from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sglora_cli.bench.methods import BenchPlan
+from sglora_cli.bench.plan import BenchRequest, plan_of_tasks
+from sglora_cli.bench.tasks import narrowed, of_task
+from sglora_cli.build.estimate import Estimate
+from sglora_cli.build.pipeline import Build, Note
+from sglora_cli.config import ABLATIONS, BenchConfig, RuntimeConfig
+from sglora_cli.errors import BadFile, Mismatch, UnknownName, UsageError
+from sglora_cli.files.hashes import content_hash
+from sglora_cli.pack.loaded import LoadedPack
+from sglora_cli.pack.manifest import MANIFEST
+from sglora_cli.pack.pack import Pack, UnseenTask
+from sglora_cli.pack.recipe import Recipe
+from sglora_cli.pack.recipe_parser import parse
+from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.values import EXPERT, ROLES, TRAINING, UNSEEN, Task
+from sglora_cli.system import settings
+from sglora_cli.system.paths import cache_folder, data_folder
+
+
+@dataclass(frozen=True)
+class Folds:
+    """A pack, its recipe, and into how many folds the recipe's tasks are dealt."""
+
+    loaded: LoadedPack
+    recipe: Recipe
+    data: Path
+    count: int
+    request: BenchRequest
+    runtime: RuntimeConfig
+    note: Note
+
+    @classmethod
+    def of(
+        cls, host: Host, request: BenchRequest, count: int, runtime: RuntimeConfig, note: Note = lambda text: None
+    ) -> Folds:
+        """The folds of the pack that is asked for; nothing is built yet.
+
+        Raises UsageError for what does not go with folds, Unavailable without photos, Mismatch for too few tasks.
+        """
+        wrong = {
+            "--on": request.on,
+            "--adapter": request.adapters,
+            "--role training": request.role != UNSEEN,
+            "--own-expert": request.own_expert,
+            f"--table {request.table}": request.table in ABLATIONS,
+        }
+        for option in (option for option, given in wrong.items() if given):
+            raise UsageError(f"{option} does not go with --folds, which builds packs of its own", "leave out one")
+        data = data_folder(request.data, settings.load().data)
+        loaded = LoadedPack.open(host, request.pack, runtime, request.backbone)
+        recipe = parse(loaded.pack.name, loaded.pack.manifest["recipe"])
+        folds = cls(loaded, recipe, data, count, request, runtime, note)
+        if count > (tasks := len(folds.fold_of)):
+            raise Mismatch(f"{count} folds are more than the {tasks} tasks of recipe {recipe.name!r}", "use fewer")
+        if request.dataset:
+            names = [source.name for source in recipe.sources]
+            if request.dataset not in names:
+                raise UnknownName.of("source of this pack's recipe", request.dataset, names)
+        for fold in range(count):
+            folds.seen(fold)  # what cannot be built is said before anything is
+        return folds
+
+    @cached_property
+    def fold_of(self) -> Mapping[tuple[int, str], int]:
+        """(source, task) -> the fold that leaves it out. Each fold has some tasks of every source that has enough."""
+        tasks = [
+            (n, name) for n, source in enumerate(self.recipe.sources) for role in ROLES for name in source.roles[role]
+        ]
+        return {task: n % self.count for n, task in enumerate(tasks)}
+
+    def seen(self, fold: int) -> Recipe:
+        """The recipe without a fold's tasks. Raises Mismatch if it is none, as without enough experts."""
+
+        def kept(source: int, names: Sequence[str]) -> list[str]:
+            return [name for name in names if self.fold_of[source, name] != fold]
+
+        sources = [
+            {
+                **raw,
+                EXPERT: kept(n, source.roles[EXPERT]),
+                TRAINING: kept(n, (*source.roles[TRAINING], *source.roles[UNSEEN])),
+                UNSEEN: [],
+            }
+            for n, (raw, source) in enumerate(zip(self.recipe.raw["source"], self.recipe.sources, strict=True))
+        ]
+        try:
+            return parse(self.recipe.name, {**self.recipe.raw, "source": sources})
+        except BadFile as error:
+            raise Mismatch(
+                f"recipe {self.recipe.name!r} cannot be built without fold {fold + 1} of {self.count}: {error.message}",
+                "use more folds",
+            ) from None
+
+    def left_out(self, fold: int) -> list[UnseenTask]:
+        """A fold's tasks with all their photos, as far as they are to be measured."""
+        tasks: list[Task] = []
+        for n, source in enumerate(self.recipe.sources):
+            names = tuple(name for (of, name), out in self.fold_of.items() if (of, out) == (n, fold))
+            if names and self.request.dataset in ("", source.name):
+                whole = replace(source, roles={TRAINING: names}, whole=True)
+                tasks += whole.tasks(self.loaded.host, self.data, self.recipe.template)[TRAINING]
+        tests = [replace(task, photos={"test": task.photos["train"]}) for task in tasks]
+        return [of_task(self.loaded.model, task, self.recipe.prompts) for task in tests]
+
+    def build(self, fold: int) -> Build:
+        """The build without a fold, prepared: nothing is computed yet. Its target has a manifest if it was done."""
+        build = Build.prepare(
+            self.loaded.host, self.seen(fold), self.data, self.note, cache_folder() / "folds", self.runtime
+        )
+        steps = [path.stem for path in build.steps.paths]
+        key = content_hash(build.recipe.raw, build.model.fingerprint, steps, [t.task.description for t in build.tasks])
+        return replace(build, target=build.target / key)
+
+    def estimates(self) -> list[tuple[Build, Estimate | None]]:
+        """Each fold's build, and what it needs that is not there yet; None for one that was done before."""
+        builds = [self.build(fold) for fold in range(self.count)]
+        return [(build, None if _is_done(build) else build.estimate()) for build in builds]
+
+    def plan(self, config: BenchConfig) -> BenchPlan:
+        """Build what is missing, and plan to measure every task with the build that has not seen it."""
+        tasks = [(fold, task) for fold in range(self.count) for task in self.left_out(fold)]
+        chosen = narrowed([task for _, task in tasks], self.loaded.pack, self.request.tasks, self.request.table)
+        plans: list[BenchPlan] = []
+        for fold in range(self.count):
+            if own := [task for n, task in tasks if n == fold and task in chosen]:
+                pack = Pack(self._built(fold))
+                plans.append(plan_of_tasks(self.loaded.with_pack(pack), self.request, own, config))
+        return _together(plans, self.recipe.name, self.count)
+
+    def _built(self, fold: int) -> Path:
+        build = self.build(fold)
+        if _is_done(build):
+            return build.target
+        self.note(f"fold {fold + 1} of {self.count}")
+        return build.run()
+
+
+def _is_done(build: Build) -> bool:
+    return (build.target / MANIFEST).is_file()
+
+
+def _together(plans: Sequence[BenchPlan], recipe: str, folds: int) -> BenchPlan:
+    """The plans of all folds as one."""
+    makers: dict[tuple[str, str], Callable[[UnseenTask], Any]] = {
+        (task.dataset, task.name): plan.make for plan in plans for task in plan.tasks
+    }
+    notes = [
+        f"{folds} folds of recipe {recipe!r}: each task is measured with a build that left it out, on all its photos",
+        *dict.fromkeys(note for plan in plans for note in plan.notes),
+    ]
+    return replace(
+        plans[0],
+        tasks=[task for plan in plans for task in plan.tasks],
+        make=lambda task: makers[task.dataset, task.name](task),
+        notes=notes,
+        origin=[plan.origin for plan in plans],
+    )

@@ -39,8 +39,8 @@ def cost(size: int, tasks: int, states: int, config: CvaeConfig, width: int = 0,
         numbers += size * (5 * (seen + 2 * BLOCK) + seen) + tasks * states * seen
         seconds += (_span(size, seen) + 2 * _numbers(size) + _coordinates(size, seen)) * blocks
         stored += 2 * seen * size
-    found = {"parameters": parameters, "bytes": 4 * numbers, "seconds": seconds, "stored_bytes": stored}
-    return {**found, "device_bytes": 4 * learning} if apart else found
+    needs = {"parameters": parameters, "bytes": 4 * numbers, "seconds": seconds, "stored_bytes": stored}
+    return {**needs, "device_bytes": 4 * learning} if apart else needs
 
 
 def _parameters(size: int, config: CvaeConfig, width: int, stored: bool = False) -> int:

@@ -208,8 +208,8 @@ def fit(material: Material, config: CvaeConfig, condition: str = "prior") -> tup
     whole = Scaling.of(material.experts)
     scaling, kept = projection(material, whole, config.projection, config.energy) if config.projection else (whole, 1.0)
     training, size = _Training(material, config, scaling, CONDITIONS[condition]), whole.size
-    if material.checkpoint and (found := material.checkpoint.load()):
-        training.restore(*found)
+    if material.checkpoint and (state := material.checkpoint.load()):
+        training.restore(*state)
     while training.epoch < config.epochs:
         training.advance()
         if training.epoch % 10 == 0:
@@ -242,8 +242,8 @@ def _errors(material: Material, whole: Scaling, scaling: AnyScaling, error: floa
             outside += float(scaling.outside(x_BP).double().square().sum()) / (count * whole.size)
         total_P, square_P = total_P + x_BP.sum(dim=0).double(), square_P + (x_BP**2).sum(dim=0).double()
     spread = float((square_P / count - (total_P / count) ** 2).mean())
-    found = {"error_per_number": error + outside, "spread_per_number": spread}
-    return found if scaling is whole else {**found, "dropped_per_number": outside}
+    errors = {"error_per_number": error + outside, "spread_per_number": spread}
+    return errors if scaling is whole else {**errors, "dropped_per_number": outside}
 
 
 def _coordinates(material: Material, scaling: Projection) -> Tensor:

@@ -41,8 +41,8 @@ class OpenClip:
         """Which weights are not on this machine; "" if they are."""
         if runtime.weights:
             return "" if Path(runtime.weights).expanduser().exists() else f"{runtime.weights} is not there"
-        found: str = import_module("sglora_openclip.hub").absent(self)
-        return found
+        lacking: str = import_module("sglora_openclip.hub").absent(self)
+        return lacking
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def to_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     transformers has q, k and v apart and projections transposed; position_ids are numbers 0, 1, 2 ...
     """
-    found: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     packed: dict[str, dict[str, Tensor]] = {}
     for name, tensor in state.items():
         if name.endswith("position_ids"):
@@ -65,9 +65,9 @@ def to_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise BadFile(
                 f"{name!r} is no tensor of a transformers CLIPModel", "SigLIP and others: use open_clip's files"
             )
-        found[new] = tensor.T if new in TRANSPOSED else tensor
+        renamed[new] = tensor.T if new in TRANSPOSED else tensor
     for name, parts in packed.items():
         if set(parts) != set("qkv"):
             raise BadFile(f"{name} lacks its {', '.join(sorted(set('qkv') - set(parts)))}")
-        found[name] = torch.cat([parts[part] for part in "qkv"])
-    return found
+        renamed[name] = torch.cat([parts[part] for part in "qkv"])
+    return renamed

@@ -46,10 +46,10 @@ def read(path: Path) -> Checkpoint:
     if not path.exists():
         raise Unavailable(f"weights {path} do not exist", "name the file or folder of the weights with --weights")
     if path.is_dir():
-        found = [path / name for name in FOLDER_FILES if (path / name).is_file()]
-        if not found:
+        files = [path / name for name in FOLDER_FILES if (path / name).is_file()]
+        if not files:
             raise BadFile(f"folder {path} has none of {', '.join(FOLDER_FILES)}", "name the file itself")
-        path = found[0]
+        path = files[0]
     openai = _is_torchscript(path)
     state = _published(path) if openai else read_state(path)[0]
     if is_transformers(state):

@@ -63,15 +63,15 @@ def phrases(name: str, middle: numpy.ndarray, border: numpy.ndarray) -> list[str
     first, second = numpy.argsort(-middle, kind="stable")[:2]
     behind = NAMES[int(numpy.argmax(border))]
     one, two = NAMES[first], NAMES[second]
-    found = []
+    captions = []
     if middle[first] > 0.4 and border.max() > 0.4:
-        found.append(f"a {one} {name} against a {behind} background")
+        captions.append(f"a {one} {name} against a {behind} background")
     if middle[first] > 0.4:
-        found.append(f"a close-up of a {one} {name}")
+        captions.append(f"a close-up of a {one} {name}")
     if middle[second] > 0.2:
-        found.append(f"the {name} is {one} and {two}")
+        captions.append(f"the {name} is {one} and {two}")
     if middle[second] > 0.2 and border.max() > 0.4:
-        found.append(f"a {one} and {two} {name}, {behind} behind it")
+        captions.append(f"a {one} and {two} {name}, {behind} behind it")
     if border.max() > 0.6:
-        found.append(f"a {name} on {'an' if behind == 'orange' else 'a'} {behind} ground")
-    return found
+        captions.append(f"a {name} on {'an' if behind == 'orange' else 'a'} {behind} ground")
+    return captions

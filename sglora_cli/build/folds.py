@@ -4,7 +4,7 @@ The tasks of all roles are dealt into folds, source by source. In the build with
 experts, and all other tasks are training tasks. A task that was left out is measured on all its photos: the build has
 seen none of them. For the same reason it has no Oracle: there are no photos left to train one on.
 
-Builds lie in the folder `folds` of the user cache under the hash of everything they follow from.
+The builds are in the folder `folds` of the user cache, each under the hash of everything it depends on.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ class Folds:
     def of(
         cls, host: Host, request: BenchRequest, count: int, runtime: RuntimeConfig, note: Note = lambda text: None
     ) -> Folds:
-        """The folds of the pack that is asked for; nothing is built yet.
+        """The folds of the requested pack. Nothing is built yet.
 
-        Raises UsageError for what does not go with folds, Unavailable without photos, Mismatch for too few tasks.
+        Raises UsageError for options that exclude folds, Unavailable without photos, Mismatch for too few tasks.
         """
-        wrong = {
+        excluded = {
             "--on": request.on,
             "--adapter": request.adapters,
             "--role training": request.role != UNSEEN,
             "--own-expert": request.own_expert,
             f"--table {request.table}": request.table in ABLATIONS,
         }
-        for option in (option for option, given in wrong.items() if given):
+        for option in (option for option, given in excluded.items() if given):
             raise UsageError(f"{option} does not go with --folds, which builds packs of its own", "leave out one")
         data = data_folder(request.data, settings.load().data)
         loaded = LoadedPack.open(host, request.pack, runtime, request.backbone)
@@ -74,7 +74,7 @@ class Folds:
             if request.dataset not in names:
                 raise UnknownName.of("source of this pack's recipe", request.dataset, names)
         for fold in range(count):
-            folds.seen(fold)  # what cannot be built is said before anything is
+            folds.seen(fold)  # raises before anything is built
         return folds
 
     @cached_property
@@ -86,7 +86,7 @@ class Folds:
         return {task: n % self.count for n, task in enumerate(tasks)}
 
     def seen(self, fold: int) -> Recipe:
-        """The recipe without a fold's tasks. Raises Mismatch if it is none, as without enough experts."""
+        """The recipe without a fold's tasks. Raises Mismatch if it cannot be built, as with too few experts."""
 
         def kept(source: int, names: Sequence[str]) -> list[str]:
             return [name for name in names if self.fold_of[source, name] != fold]
@@ -109,7 +109,7 @@ class Folds:
             ) from None
 
     def left_out(self, fold: int) -> list[UnseenTask]:
-        """A fold's tasks with all their photos, as far as they are to be measured."""
+        """The tasks of a fold that are to be measured, with all their photos."""
         tasks: list[Task] = []
         for n, source in enumerate(self.recipe.sources):
             names = tuple(name for (of, name), out in self.fold_of.items() if (of, out) == (n, fold))
@@ -120,7 +120,7 @@ class Folds:
         return [of_task(self.loaded.model, task, self.recipe.prompts) for task in tests]
 
     def build(self, fold: int) -> Build:
-        """The build without a fold, prepared: nothing is computed yet. Its target has a manifest if it was done."""
+        """Prepare the build without a fold. Nothing is computed yet. Its target has a manifest if it is finished."""
         build = Build.prepare(
             self.loaded.host, self.seen(fold), self.data, self.note, cache_folder() / "folds", self.runtime
         )
@@ -129,17 +129,17 @@ class Folds:
         return replace(build, target=build.target / key)
 
     def estimates(self) -> list[tuple[Build, Estimate | None]]:
-        """Each fold's build, and what it needs that is not there yet; None for one that was done before."""
+        """The build of each fold with the estimate of what is left to do; None for a finished build."""
         builds = [self.build(fold) for fold in range(self.count)]
         return [(build, None if _is_done(build) else build.estimate()) for build in builds]
 
     def plan(self, config: BenchConfig) -> BenchPlan:
         """Build what is missing, and plan to measure every task with the build that has not seen it."""
         tasks = [(fold, task) for fold in range(self.count) for task in self.left_out(fold)]
-        chosen = narrowed([task for _, task in tasks], self.loaded.pack, self.request.tasks, self.request.table)
+        measured = narrowed([task for _, task in tasks], self.loaded.pack, self.request.tasks, self.request.table)
         plans: list[BenchPlan] = []
         for fold in range(self.count):
-            if own := [task for n, task in tasks if n == fold and task in chosen]:
+            if own := [task for n, task in tasks if n == fold and task in measured]:
                 pack = Pack(self._built(fold))
                 plans.append(plan_of_tasks(self.loaded.with_pack(pack), self.request, own, config))
         return _together(plans, self.recipe.name, self.count)

@@ -1,9 +1,9 @@
-"""How a learned generator does on training tasks that it was not fitted on: leave-tasks-out, while a pack is built.
+"""Scores of a learned generator on training tasks it was not fitted on: leave-tasks-out, while a pack is built.
 
-`held_out = 3` in a generator's table of a recipe asks for it. The generator is fitted three times more, each time
-without a third of the training tasks, and asked about those by their sentences. They are measured on their training
-photos, which nothing that is compared here has seen: neither experts nor mu* nor that fold's generator. No unseen task
-is touched. The joint adapter has seen all training tasks, so a fold gets NaN in its place.
+`held_out = 3` in a generator's table of a recipe switches it on. The generator is fitted three more times, each time
+without a third of the training tasks, and then generates adapters for their sentences. These are measured on the
+tasks' training photos, which neither experts nor mu* nor the generator of that fold have seen. Unseen tasks are not
+used. The joint adapter has seen all training tasks, so a fold gets NaN in its place.
 
 Shapes: T training tasks, P numbers of an adapter.
 """
@@ -27,11 +27,11 @@ from sglora_cli.plugin.values import AGAINST, ZERO, Material, Row
 from sglora_cli.system.progress import progress
 
 KEY = "held_out"
-"""In a generator's table the number of folds, in its measurements the scores."""
+"""The key of the number of folds in a generator's table, and of the scores in the manifest."""
 
 
 def folds_of(table: Mapping[str, Any], tasks: int) -> int:
-    """How many folds are wanted and possible; 0 for none. A fold leaves out at least one task, and not all."""
+    """The number of folds, 0 for none. A fold leaves out at least one task, and not all."""
     folds = min(int(table.get(KEY, 0)), tasks)
     return folds if folds > 1 else 0
 
@@ -39,7 +39,7 @@ def folds_of(table: Mapping[str, Any], tasks: int) -> int:
 def scored(
     model: Model, generator: Generator, table: Mapping[str, Any], material: Material, tasks: Sequence[BuildTask]
 ) -> dict[str, Any]:
-    """What the manifest says of it, under KEY; {} where it was not asked for.
+    """The scores for the manifest, under KEY; {} if none are wanted.
 
     Percent, averaged over the tasks, beside zero-shot and mu*; "gain": the generator minus mu*, with its 95 % interval
     over tasks and queries. One draw a task. `tasks`: those of the material, in its order.
@@ -53,19 +53,19 @@ def scored(
         fitted, _ = generator.fit(_without(material, fold, folds), table)
         for t in progress(list(range(fold, len(tasks), folds)), "tasks left out"):
             rows += _measured(model, material, generator.name, fitted, t, tasks[t])
-    found = bootstrap(rows)
-    cells = [(direction, k) for method, direction, k in found.measured if method == ZERO and k == 1]
+    intervals = bootstrap(rows)
+    cells = [(direction, k) for method, direction, k in intervals.measured if method == ZERO and k == 1]
     return {
         KEY: {
             "folds": folds,
             "tasks": len(tasks),
             "photos": sum(len(task.photos) for task in tasks),
             "scores": {
-                method: {_name(*cell): round(found.measured[method, *cell], 3) for cell in cells}
+                method: {_name(*cell): round(intervals.measured[method, *cell], 3) for cell in cells}
                 for method in (ZERO, AGAINST, generator.name)
             },
             "gain": {
-                _name(*cell): [round(end, 3) for end in found.difference((generator.name, *cell), AGAINST)]
+                _name(*cell): [round(end, 3) for end in intervals.difference((generator.name, *cell), AGAINST)]
                 for cell in cells
             },
         }
@@ -77,8 +77,7 @@ def _name(direction: str, k: int) -> str:
 
 
 def _without(material: Material, fold: int, folds: int) -> Material:
-    """The material but for every folds-th task: tasks of one source follow each other, so each fold lacks some of
-    every source."""
+    """The material without every folds-th task. Neighbours are of one source: a fold lacks some of each."""
     seen = [t for t in range(len(material.tasks)) if t % folds != fold]
     return replace(
         material,
@@ -102,19 +101,19 @@ def _measured(model: Model, material: Material, name: str, fitted: Fitted, t: in
 
 
 def _as_unseen(model: Model, task: BuildTask) -> UnseenTask:
-    """A training task to be measured on its training photos."""
+    """A training task in the form of an unseen one, to be measured on its training photos."""
     content, one = task.train.stored(model).to(torch.device("cpu")), task.task
     return UnseenTask(one.dataset, one.name, one.description, content, (), None)
 
 
 def recall_on(model: Model, layout: Layout, tasks: Sequence[BuildTask]) -> Callable[[int, Tensor], Tensor]:
-    """What a fit may ask (Material.recall): the mean over directions and k, as reports have them, of every adapter."""
+    """The function Material.recall of a fit: the mean over directions and k, as in reports, of every adapter."""
 
     def recall(t: int, adapters_SP: Tensor) -> Tensor:
         candidates = [Candidate("", layout, x_P, sample) for sample, x_P in enumerate(adapters_SP)]
-        found: list[list[float]] = [[] for _ in candidates]
+        recalls: list[list[float]] = [[] for _ in candidates]
         for row in Measurer(model).rows(_as_unseen(model, tasks[t]), candidates):
-            found[row.sample].append(row.value)
-        return torch.tensor([sum(values) / len(values) for values in found])
+            recalls[row.sample].append(row.value)
+        return torch.tensor([sum(values) / len(values) for values in recalls])
 
     return recall

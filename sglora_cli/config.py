@@ -80,8 +80,8 @@ def knob(
 
     A number has a range (both ends allowed), a text may be one of `choices`; `offered` are some of many possible texts.
     """
-    about = {"help": help, "least": least, "most": most, "choices": choices, "offered": offered}
-    return field(default=default, metadata=about)
+    metadata = {"help": help, "least": least, "most": most, "choices": choices, "offered": offered}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)

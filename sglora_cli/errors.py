@@ -36,7 +36,7 @@ class SgloraError(Exception):
     def __str__(self) -> str:
         return self.message
 
-    def facts(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The error as JSON values, as `--json` prints it on standard error."""
         return error_facts(type(self).__name__, self.message, self.hint, self.exit_code)
 

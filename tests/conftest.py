@@ -114,7 +114,7 @@ def adapter(run, toy_pack, tmp_path) -> Path:
     from sglora_cli.adapter.file import load_adapter, save_adapter
 
     loaded = load_adapter(path)
-    save_adapter(path, loaded.layout, loaded.flat_P * 4, loaded.about)
+    save_adapter(path, loaded.layout, loaded.flat_P * 4, loaded.metadata)
     return path
 
 
@@ -191,5 +191,5 @@ def old_pack(toy_pack, own_home: Path) -> None:
     from sglora_cli.files.tensors import load_tensors, save_tensors
 
     index = own_home / "cache/packs/toys/index.safetensors"
-    tensors, about = load_tensors(index)
-    save_tensors(index, {name: tensor.clone() for name, tensor in tensors.items() if name != "visual"}, about)
+    tensors, metadata = load_tensors(index)
+    save_tensors(index, {name: tensor.clone() for name, tensor in tensors.items() if name != "visual"}, metadata)

@@ -99,8 +99,8 @@ def _coordinates(size: int, rank: int) -> float:
 
 def _span(size: int, rank: int) -> float:
     """Seconds that one block of states adds to the search for their span."""
-    dice, columns = torch.Generator().manual_seed(0), min(size, _COLUMNS)
-    blocks = [torch.randn(rows, columns, generator=dice) for rows in (rank + BLOCK, BLOCK)]
+    rng, columns = torch.Generator().manual_seed(0), min(size, _COLUMNS)
+    blocks = [torch.randn(rows, columns, generator=rng) for rows in (rank + BLOCK, BLOCK)]
     began = time.monotonic()
     span(blocks[:1], rank + BLOCK)
     middle = time.monotonic()

@@ -135,7 +135,7 @@ class _Training:
             torch.manual_seed(material.seed)
             width = self.condition_TC.shape[1]
             self.network = Network(scaling.size, config.hidden, config.latent, width).to(self.device)
-        self.dice = torch.Generator().manual_seed(material.seed)
+        self.rng = torch.Generator().manual_seed(material.seed)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -145,10 +145,10 @@ class _Training:
     def advance(self) -> None:
         """One epoch; `error` and `kl` are its means over states."""
         self.error = self.kl = 0.0
-        for chosen_B in torch.randperm(self.count, generator=self.dice).split(self.config.batch):
+        for chosen_B in torch.randperm(self.count, generator=self.rng).split(self.config.batch):
             # Sorted by task, so that a batch opens each task's file once.
             task_B, state_B = (n.tolist() for n in self._sorted(chosen_B))
-            noise_BZ = torch.randn(len(task_B), self.config.latent, generator=self.dice).to(self.device)
+            noise_BZ = torch.randn(len(task_B), self.config.latent, generator=self.rng).to(self.device)
             error_B, kl_B = self.network(self._numbers(task_B, state_B), self.condition_TC[task_B], noise_BZ)
             error_B = error_B * self.scaling.weight
             self.optimiser.zero_grad()
@@ -174,25 +174,25 @@ class _Training:
         state = self.optimiser.state_dict()
         for n, moments in state["state"].items():
             tensors.update({f"adam.{n}.{name}": value.cpu() for name, value in moments.items()})
-        about = {
+        metadata = {
             "epoch": self.epoch,
             "losses": [self.error, self.kl],
             "groups": state["param_groups"],
             "schedule": {k: v for k, v in self.schedule.state_dict().items() if isinstance(v, (int, float, list))},
         }
-        checkpoint.save({**tensors, "dice": self.dice.get_state()}, about)
+        checkpoint.save({**tensors, "dice": self.rng.get_state()}, metadata)
 
-    def restore(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-        self.epoch, (self.error, self.kl) = about["epoch"], about["losses"]
+    def restore(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+        self.epoch, (self.error, self.kl) = metadata["epoch"], metadata["losses"]
         self.network.load_state_dict({n.removeprefix("network."): v for n, v in tensors.items() if n[:8] == "network."})
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("adam."):
                 _, n, moment = name.split(".")
                 moments.setdefault(int(n), {})[moment] = value
-        self.optimiser.load_state_dict({"state": moments, "param_groups": about["groups"]})
-        self.schedule.load_state_dict(dict(about["schedule"]))
-        self.dice.set_state(tensors["dice"])
+        self.optimiser.load_state_dict({"state": moments, "param_groups": metadata["groups"]})
+        self.schedule.load_state_dict(dict(metadata["schedule"]))
+        self.rng.set_state(tensors["dice"])
 
 
 def draw(material: Material, task_B: Sequence[int], state_B: Sequence[int]) -> Tensor:

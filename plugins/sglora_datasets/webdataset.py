@@ -151,15 +151,15 @@ def _row(sample: Sample, where: str) -> dict[str, Any]:
         raise BadFile(f"{where} has no .txt with captions")
     try:
         texts = [line.strip() for line in sample.texts[".txt"].decode("utf-8").split("\n") if line.strip()]
-        about = json_value(sample.texts.get(".json", b"{}").decode("utf-8"))
+        metadata = json_value(sample.texts.get(".json", b"{}").decode("utf-8"))
     except ValueError as error:
         raise BadFile(f"{where}: {error}") from None
     if not texts:
         raise BadFile(f"{where} has an empty .txt", "caption it or leave it out")
     row: dict[str, Any] = {"image": sample.image, "captions": texts}
     for key in ("task", "split"):
-        if isinstance(about, dict) and key in about:
-            value = about[key]
+        if isinstance(metadata, dict) and key in metadata:
+            value = metadata[key]
             if not isinstance(value, str) or not value.strip() or (key == "split" and value not in SPLITS):
                 kinds = f"one of {', '.join(SPLITS)}" if key == "split" else "a text"
                 raise BadFile(f"{where}: {key!r} must be {kinds}, got {value!r:.100}")

@@ -24,13 +24,13 @@ NOTHING = 1e-7
 """mergekit's bound: a tensor whose L1 norm is below it is not rescaled."""
 
 
-def pruned(rule: Rule, x: Tensor, dice: torch.Generator) -> Tensor:
+def pruned(rule: Rule, x: Tensor, rng: torch.Generator) -> Tensor:
     """One adapter's tensor with its smallest, or random, numbers at zero."""
     if rule.prune == "none" or rule.density >= 1:
         return x
     if rule.prune == "magnitude":
         return _trimmed(x, max(int(rule.density * x.numel()), rule.convention == "mergekit"))
-    kept = x * torch.bernoulli(torch.full_like(x, rule.density), generator=dice)
+    kept = x * torch.bernoulli(torch.full_like(x, rule.density), generator=rng)
     if rule.convention == "peft":
         return kept / rule.density if rule.density else kept
     before, after = x.abs().sum(), kept.abs().sum()
@@ -49,9 +49,9 @@ def _trimmed(x: Tensor, count: int) -> Tensor:
     return x * kept.view_as(x)
 
 
-def combined(rule: Rule, weights_K: Tensor, stack_K: Tensor, dice: torch.Generator) -> Tensor:
+def combined(rule: Rule, weights_K: Tensor, stack_K: Tensor, rng: torch.Generator) -> Tensor:
     """One tensor from K of the same shape: (K, ...) -> (...)."""
-    stack_K = torch.stack([pruned(rule, x, dice) for x in stack_K])
+    stack_K = torch.stack([pruned(rule, x, rng) for x in stack_K])
     weights = weights_K.view(-1, *[1] * (stack_K.dim() - 1))
     weighted_K = weights * stack_K
     if rule.elect == "none":

@@ -51,10 +51,10 @@ class FewShots:
             raise Mismatch("lorahub was given no training pairs")
         means_EP, adapters = self.experts.means(), []
         for sample in range(samples):
-            dice = torch.Generator().manual_seed(1000 * (self.rule.seed + seed) + sample)
-            shots = drawn(evidence.shots, self.rule.shots, dice)
+            rng = torch.Generator().manual_seed(1000 * (self.rule.seed + seed) + sample)
+            shots = drawn(evidence.shots, self.rule.shots, rng)
             goal = objective(evidence.model, self.experts, shots, self.rule.l1)
-            number = int(torch.randint(1, 2**31, (), generator=dice))
+            number = int(torch.randint(1, 2**31, (), generator=rng))
             adapters.append(mix(search(goal, len(means_EP), self.rule, number), means_EP))
         return torch.stack(adapters)
 
@@ -62,14 +62,14 @@ class FewShots:
         return {}
 
 
-def drawn(task: TaskTensors, count: int, dice: torch.Generator) -> TaskTensors:
+def drawn(task: TaskTensors, count: int, rng: torch.Generator) -> TaskTensors:
     """A few pairs: photos at random, one caption of each. Of a classification task all heads stay."""
-    chosen = torch.randperm(len(task.stem_N), generator=dice)[:count].tolist()
+    chosen = torch.randperm(len(task.stem_N), generator=rng)[:count].tolist()
     stem_N = task.stem_N[chosen]
     if task.label_of:
         return replace(task, stem_N=stem_N, label_of=tuple(task.label_of[n] for n in chosen))
     captions = [[c for c, image in enumerate(task.image_of) if image == n] for n in chosen]
-    one = [own[int(torch.randint(len(own), (), generator=dice))] for own in captions]
+    one = [own[int(torch.randint(len(own), (), generator=rng))] for own in captions]
     return replace(task, stem_N=stem_N, text_CD=task.text_CD[one], image_of=tuple(range(len(one))))
 
 

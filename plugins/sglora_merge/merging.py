@@ -42,8 +42,8 @@ class Merged:
 
     def _draw(self, prior: Prior, samples: int, seed: int) -> Tensor:
         weights_K, adapters_KP = self._chosen(prior)
-        dice = torch.Generator().manual_seed(seed)
-        return torch.stack([merge(self.rule, self.experts, weights_K, adapters_KP, dice) for _ in range(samples)])
+        rng = torch.Generator().manual_seed(seed)
+        return torch.stack([merge(self.rule, self.experts, weights_K, adapters_KP, rng) for _ in range(samples)])
 
     def _one(self, prior: Prior) -> Tensor:
         if self.rule.experts in ("all", "joint"):
@@ -74,10 +74,10 @@ class Merged:
 
 
 def merge(
-    rule: Rule, experts: Experts, weights_K: Tensor, adapters_KP: Tensor, dice: torch.Generator | None = None
+    rule: Rule, experts: Experts, weights_K: Tensor, adapters_KP: Tensor, rng: torch.Generator | None = None
 ) -> Tensor:
-    """One adapter (P,) from K. `dice` decides what is dropped, if the rule drops at random."""
-    layout, dice = experts.layout, dice or torch.Generator().manual_seed(0)
+    """One adapter (P,) from K. `rng` decides what is dropped, if the rule drops at random."""
+    layout, rng = experts.layout, rng or torch.Generator().manual_seed(0)
     parts = layout.split(adapters_KP)
     if rule.linear and rule.space == "factors":
         merged_P = mix(weights_K, adapters_KP)
@@ -86,7 +86,7 @@ def merge(
     else:
         apart = SPACES[rule.space]
         merged_P = layout.join(
-            {name: apart(b, a, lambda x: combined(rule, weights_K, x, dice)) for name, (b, a) in parts.items()}
+            {name: apart(b, a, lambda x: combined(rule, weights_K, x, rng)) for name, (b, a) in parts.items()}
         )
     if rule.ratio == "one" and rule.scale == 1:
         return merged_P

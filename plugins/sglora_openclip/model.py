@@ -137,8 +137,8 @@ class OpenClipModel:
         """Of every weight, whatever file it came from, the activation and the preprocessing."""
         state = self.clip.state_dict()
         activations = sorted({type(m).__name__ for m in self.clip.modules() if type(m).__name__.endswith("GELU")})
-        about = [activations, self._preprocessing_config(), sorted(state)]
-        return content_hash(about, *(state[name].float() for name in sorted(state)))[:16]
+        metadata = [activations, self._preprocessing_config(), sorted(state)]
+        return content_hash(metadata, *(state[name].float() for name in sorted(state)))[:16]
 
     def _preprocessing_config(self) -> Any:
         return {"size": self.clip.visual.image_size, **getattr(self.clip.visual, "preprocess_cfg", {})}
@@ -159,9 +159,9 @@ class OpenClipModel:
         pixels_N3HW = torch.stack([self._preprocess(image) for image in images])
         return self.tower.tokens(pixels_N3HW.to(self.device)).float().cpu()
 
-    def hide(self, stem: Tensor, share: float, dice: torch.Generator) -> Tensor:
+    def hide(self, stem: Tensor, share: float, rng: torch.Generator) -> Tensor:
         """(N, L, W) -> (N, fewer, W): a class token stays."""
-        return drop_tokens(stem, share, self.tower.prefix, dice)
+        return drop_tokens(stem, share, self.tower.prefix, rng)
 
     def encode_image(self, stem: Tensor, layout: Layout | None = None, adapters_TP: Tensor | None = None) -> Tensor:
         x = stem.to(self.device).float()

@@ -81,9 +81,9 @@ class StarterModel:
         """(N, 50, 192) float16: the tokens before the first block."""
         return self.tower.tokens(features(self.convolutions, images)).half()
 
-    def hide(self, stem: Tensor, share: float, dice: torch.Generator) -> Tensor:
+    def hide(self, stem: Tensor, share: float, rng: torch.Generator) -> Tensor:
         """(N, 50, W) -> (N, fewer, W): the summary token stays."""
-        return drop_tokens(stem, share, 1, dice)
+        return drop_tokens(stem, share, 1, rng)
 
     def encode_image(self, stem: Tensor, layout: Layout | None = None, adapters_TP: Tensor | None = None) -> Tensor:
         x = stem.float()

@@ -258,9 +258,9 @@ def main(data: Path, out: Path, work: Path, config: StarterTraining) -> None:
     """Train the starter backbone and write its weights (float16) and what they were made from."""
     corpus = prepare(data, work)
     tower, report = fit(corpus, config, work / "checkpoint.pt")
-    about = {"kind": "backbone", "name": "starter", "config": asdict(config), "photos": len(corpus.photos), **report}
-    save_tensors(out, {name: tensor.half() for name, tensor in tower.state_dict().items()}, about)
-    click.echo(json.dumps(about, indent=2))
+    metadata = {"kind": "backbone", "name": "starter", "config": asdict(config), "photos": len(corpus.photos), **report}
+    save_tensors(out, {name: tensor.half() for name, tensor in tower.state_dict().items()}, metadata)
+    click.echo(json.dumps(metadata, indent=2))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from sglora_cli.adapter.file import FORMAT, AdapterFile
 from sglora_cli.adapter.foreign import ForeignAdapter, checked_parts
 from sglora_cli.adapter.torch_files import CHECKPOINT_LIMIT, check_size, load_pickle
 from sglora_cli.errors import BadFile, Mismatch, Unavailable
-from sglora_cli.files.tensors import KEY, load_tensors, packed_about
+from sglora_cli.files.tensors import KEY, load_tensors, packed_metadata
 from sglora_cli.lora.algebra import approximate
 from sglora_cli.plugin.contracts import MergesCheckpoints, Model
 
@@ -33,11 +33,11 @@ def write(path: Path, adapter: AdapterFile, model: Model) -> None:
     if not isinstance(model, MergesCheckpoints):
         raise Mismatch("this backbone has no checkpoint of its own to merge into", "use --format peft")
     state = model.merged(adapter.layout, adapter.flat_P)
-    about = {**adapter.about, "kind": "merged", "format": FORMAT, "layout": adapter.layout.about()}
+    metadata = {**adapter.metadata, "kind": "merged", "format": FORMAT, "layout": adapter.layout.to_json()}
     tensors = {name: x.detach().cpu().contiguous() for name, x in state.items()}
     try:
         # Straight to the file: a checkpoint is too large for a second copy in memory.
-        save_file(tensors, path, metadata={KEY: packed_about(about)})
+        save_file(tensors, path, metadata={KEY: packed_metadata(metadata)})
     except (OSError, SafetensorError) as error:
         raise Unavailable(
             f"cannot write {path}: {error}", "make room there, or choose another place with -o"
@@ -66,7 +66,7 @@ def read(path: Path, model: Model, rank: int | None = None) -> ForeignAdapter:
     """
     if not isinstance(model, MergesCheckpoints):
         raise Mismatch("this backbone cannot be compared with a checkpoint", "import the adapter in another format")
-    tensors, about = read_state(path)
+    tensors, metadata = read_state(path)
     differences = model.unmerged(tensors)
     for name, dense_OI in differences.items():
         if not bool(torch.isfinite(dense_OI).all()):
@@ -78,7 +78,7 @@ def read(path: Path, model: Model, rank: int | None = None) -> ForeignAdapter:
     for r in ranks:
         parts, error = _factored(differences, r)
         if error <= TOLERANCE:
-            return ForeignAdapter(checked_parts(parts, str(path)), "open_clip", 1.0, about, lost=error)
+            return ForeignAdapter(checked_parts(parts, str(path)), "open_clip", 1.0, metadata, lost=error)
     raise Mismatch(
         f"{path} differs from the backbone by no update of rank {ranks[-1]}: the relative error is {error:.2g}",
         "it was trained in full, or merged with a higher rank" + ("; raise --rank" if rank else ""),

@@ -21,7 +21,7 @@ from sglora_cli.system import settings
 class ImportedAdapter:
     """What was written: the metadata of the file, and lines for a person."""
 
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     lines: tuple[str, ...]
 
 
@@ -51,15 +51,15 @@ def import_adapter(
     foreign = read_adapter(path, model, alpha=alpha, rank=rank, visual_only=visual_only)
     layout = foreign.layout(model.sites, rank)
     flat_P, error = foreign.fitted(layout)
-    about = {
-        **{key: value for key, value in foreign.about.items() if key not in ("kind", "format", "layout")},
+    metadata = {
+        **{key: value for key, value in foreign.metadata.items() if key not in ("kind", "format", "layout")},
         **({"description": " ".join(text.split())} if text.strip() else {}),
         "backbone": backbone,
         "fingerprint": model.fingerprint,
         "imported": origin(path, foreign, error),
     }
-    write_adapter(out, AdapterFile(layout, flat_P, about), model, FORMATS["safetensors"])
-    return ImportedAdapter(about, tuple(import_lines(path, foreign, layout.rank, error, model)))
+    write_adapter(out, AdapterFile(layout, flat_P, metadata), model, FORMATS["safetensors"])
+    return ImportedAdapter(metadata, tuple(import_lines(path, foreign, layout.rank, error, model)))
 
 
 def origin(path: Path, foreign: ForeignAdapter, error: float) -> dict[str, Any]:

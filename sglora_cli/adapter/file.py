@@ -27,16 +27,16 @@ class AdapterFile:
 
     layout: Layout
     flat_P: Tensor
-    about: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
     @property
     def fingerprint(self) -> str:
-        return str(self.about.get("fingerprint", ""))
+        return str(self.metadata.get("fingerprint", ""))
 
     @property
     def backbone(self) -> str:
         """Name of the backbone it was made for. Raises Mismatch if the file does not say it."""
-        if not isinstance(name := self.about.get("backbone"), str):
+        if not isinstance(name := self.metadata.get("backbone"), str):
             raise Mismatch("the adapter does not say which backbone it was made for", "`sglora import` adds it")
         return name
 
@@ -54,28 +54,28 @@ class AdapterFile:
             raise Mismatch("the adapter's update is zero: it would change nothing", "generate it again")
 
 
-def save_adapter(path: Path, layout: Layout, flat_P: Tensor, about: Mapping[str, Any]) -> None:
+def save_adapter(path: Path, layout: Layout, flat_P: Tensor, metadata: Mapping[str, Any]) -> None:
     """Write one adapter; the file is also a valid PEFT adapter state. Raises Mismatch for numbers not finite."""
     checked_flat(flat_P, "the adapter")
     tensors = {}
     for name, (b_OR, a_RI) in layout.split(flat_P).items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = a_RI
         tensors[f"{PREFIX}{name}.lora_B.weight"] = b_OR
-    save_tensors(path, tensors, {"kind": "adapter", "format": FORMAT, "layout": layout.about(), **about})
+    save_tensors(path, tensors, {"kind": "adapter", "format": FORMAT, "layout": layout.to_json(), **metadata})
 
 
 def load_adapter(path: Path) -> AdapterFile:
     """Read an adapter of ours. Raises BadFile unless it is whole and its numbers are finite."""
-    tensors, about = load_tensors(path)
-    if about.get("kind") != "adapter":
-        what = f"a {about['kind']}" if "kind" in about else "a file of another program"
+    tensors, metadata = load_tensors(path)
+    if metadata.get("kind") != "adapter":
+        what = f"a {metadata['kind']}" if "kind" in metadata else "a file of another program"
         raise BadFile(
-            f"{path} is {what}, not an adapter of sglora", "" if "kind" in about else "read it with `sglora import`"
+            f"{path} is {what}, not an adapter of sglora", "" if "kind" in metadata else "read it with `sglora import`"
         )
-    if about.get("format") != FORMAT:
-        raise BadFile(f"{path} has format {about.get('format')!r}, this program reads {FORMAT}", "update sglora")
+    if metadata.get("format") != FORMAT:
+        raise BadFile(f"{path} has format {metadata.get('format')!r}, this program reads {FORMAT}", "update sglora")
     try:
-        layout = Layout.restore(about.get("layout", {}))
+        layout = Layout.restore(metadata.get("layout", {}))
         parts = {}
         for site in layout.sites:
             b_OR = tensors.pop(f"{PREFIX}{site.name}.lora_B.weight").float()
@@ -90,6 +90,6 @@ def load_adapter(path: Path) -> AdapterFile:
     if tensors:
         raise BadFile(f"{path} has a tensor that belongs to no site: {sorted(tensors)[0]!r}")
     try:
-        return AdapterFile(layout, checked_flat(layout.join(parts), str(path)), about)
+        return AdapterFile(layout, checked_flat(layout.join(parts), str(path)), metadata)
     except Mismatch as error:
         raise BadFile(error.message, error.hint) from None

@@ -27,7 +27,7 @@ class ForeignAdapter:
     """Updates of any rank at named weights, as a file gives them.
 
     parts: name -> (B (O, F), A (F, I)), float64, the scaling included in B, so that the update is
-    B A. scaling: that of all sites if they share one scaling and one rank, else 1. about: its
+    B A. scaling: that of all sites if they share one scaling and one rank, else 1. metadata: its
     provenance; {} for a foreign file. claims: whether the file's configuration says that a
     weight of that name has an update. lost: relative error of the update that reading cost.
     format: a key of `read.READERS`.
@@ -36,7 +36,7 @@ class ForeignAdapter:
     parts: Mapping[str, Factors]
     format: str
     scaling: float = 1.0
-    about: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     claims: Callable[[str], bool] = _claims_nothing
     lost: float = 0.0
 
@@ -51,7 +51,7 @@ class ForeignAdapter:
 
     @property
     def fingerprint(self) -> str:
-        return str(self.about.get("fingerprint", ""))
+        return str(self.metadata.get("fingerprint", ""))
 
     def norm(self) -> float:
         """Frobenius norm of the whole update."""

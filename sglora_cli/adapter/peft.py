@@ -88,7 +88,7 @@ def read_bare(path: Path, alpha: float | None) -> ForeignAdapter:
 
 
 def _read_state(path: Path, config: Mapping[str, Any]) -> ForeignAdapter:
-    tensors, about = _tensors(path)
+    tensors, metadata = _tensors(path)
     raw: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = _TENSOR.fullmatch(key.removeprefix(PREFIX))
@@ -109,7 +109,7 @@ def _read_state(path: Path, config: Mapping[str, Any]) -> ForeignAdapter:
     scalings = {name: _scaling(config, name, b.shape[1], path) for name, (b, _) in checked.items()}
     one = len(set(scalings.values())) == 1 and len({b.shape[1] for b, _ in checked.values()}) == 1
     parts = {name: (b * scalings[name], a) for name, (b, a) in checked.items()}
-    return ForeignAdapter(parts, "peft", next(iter(scalings.values())) if one else 1.0, about, claims)
+    return ForeignAdapter(parts, "peft", next(iter(scalings.values())) if one else 1.0, metadata, claims)
 
 
 def _tensors(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
@@ -277,16 +277,16 @@ def _write(folder: Path, layout: Layout, adapter: AdapterFile, model: Model, use
         "use_dora": False,
         "use_rslora": False,
     }
-    save_adapter(folder / WEIGHTS, layout, adapter.flat_P, adapter.about)
+    save_adapter(folder / WEIGHTS, layout, adapter.flat_P, adapter.metadata)
     write_json(folder / CONFIG, config)
     write_bytes(
-        folder / "README.md", adapter_card(adapter.about, json.dumps(base or "the base model"), used_with).encode()
+        folder / "README.md", adapter_card(adapter.metadata, json.dumps(base or "the base model"), used_with).encode()
     )
 
 
-def adapter_card(about: Mapping[str, Any], base: str, used_with: str) -> str:
+def adapter_card(metadata: Mapping[str, Any], base: str, used_with: str) -> str:
     """The README.md of a PEFT folder; `used_with` is the class of transformers it loads into."""
-    name = about.get("description", "an unknown task")
+    name = metadata.get("description", "an unknown task")
     lines = [
         "---",
         "library_name: peft",
@@ -296,7 +296,7 @@ def adapter_card(about: Mapping[str, Any], base: str, used_with: str) -> str:
         "",
         "An update of the image encoder; the text encoder stays as it is.",
         "",
-        *(f"* {key}: {about[key]}" for key in ("backbone", "fingerprint", "pack", "generator") if key in about),
+        *(f"* {key}: {metadata[key]}" for key in ("backbone", "fingerprint", "pack", "generator") if key in metadata),
         "",
         "```python",
         "from peft import PeftModel",

@@ -13,7 +13,7 @@ from sglora_cli.adapter.file import load_adapter
 from sglora_cli.adapter.foreign import ForeignAdapter, checked_parts
 from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, check_size, load_pickle
 from sglora_cli.errors import BadFile, Mismatch, UsageError
-from sglora_cli.files.tensors import read_about, tensor_names
+from sglora_cli.files.tensors import read_metadata, tensor_names
 from sglora_cli.plugin.contracts import Model
 
 
@@ -32,7 +32,7 @@ def _native(path: Path, options: ReadOptions) -> ForeignAdapter:
     layout = adapter.layout
     parts = checked_parts(layout.split(adapter.flat_P), str(path))
     scaled = {name: (b * layout.scaling, a) for name, (b, a) in parts.items()}
-    return ForeignAdapter(scaled, "safetensors", layout.scaling, adapter.about)
+    return ForeignAdapter(scaled, "safetensors", layout.scaling, adapter.metadata)
 
 
 def _merged(path: Path, options: ReadOptions) -> ForeignAdapter:
@@ -76,10 +76,10 @@ def recognise(path: Path) -> str:
 
 
 def _kind_of_tensors(path: Path) -> str:
-    names, about = tensor_names(path)
+    names, metadata = tensor_names(path)
     kinds = {"adapter": "safetensors", "merged": "open_clip"}
-    if "kind" in about:
-        if (kind := str(about["kind"])) not in kinds:
+    if "kind" in metadata:
+        if (kind := str(metadata["kind"])) not in kinds:
             raise BadFile(f"{path} is a {kind}, not an adapter of sglora")
         return kinds[kind]
     return "peft state" if any(".lora_" in name for name in names) else "open_clip"
@@ -92,7 +92,7 @@ def provenance(path: Path) -> dict[str, Any]:
         return {}
     with file.open("rb") as opened:
         safe = opened.read(9)[8:] == b"{"
-    return read_about(file) if safe else {}
+    return read_metadata(file) if safe else {}
 
 
 def read_adapter(

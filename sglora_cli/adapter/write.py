@@ -36,7 +36,7 @@ class Format:
 
 
 def _native(path: Path, adapter: AdapterFile, model: Model) -> None:
-    save_adapter(path, adapter.layout, adapter.flat_P, adapter.about)
+    save_adapter(path, adapter.layout, adapter.flat_P, adapter.metadata)
 
 
 FORMATS: Mapping[str, Format] = {
@@ -137,6 +137,6 @@ def _probes() -> list:  # type: ignore[type-arg]
     import numpy
     from PIL import Image
 
-    dice = numpy.random.RandomState(0)
-    noise = dice.randint(0, 256, (PROBES, 8, 8, 3), dtype=numpy.uint8)
+    rng = numpy.random.RandomState(0)
+    noise = rng.randint(0, 256, (PROBES, 8, 8, 3), dtype=numpy.uint8)
     return [Image.fromarray(pixels).resize((224, 224), Image.Resampling.BICUBIC) for pixels in noise]

@@ -118,12 +118,12 @@ class _Table:
         return float(np.mean([np.mean(values) for values in per_task])) if per_task else float("nan")
 
 
-def _resample(table: _Table, resamples: int, dice: np.random.Generator) -> dict[tuple[str, int], Floats]:
+def _resample(table: _Table, resamples: int, rng: np.random.Generator) -> dict[tuple[str, int], Floats]:
     sums: dict[tuple[str, int], Floats] = {cell: np.zeros(resamples) for cell in table.cells}
     if not table.tasks:
         return {}
-    drawn_BT = dice.integers(len(table.tasks), size=(resamples, len(table.tasks)))
-    seeds_BG = _counts(dice, resamples, len(table.seeds))
+    drawn_BT = rng.integers(len(table.tasks), size=(resamples, len(table.tasks)))
+    seeds_BG = _counts(rng, resamples, len(table.seeds))
     draws_BS: dict[tuple[str, tuple[Draw, ...]], Floats] = {}
     for t, task in enumerate(table.tasks):
         owner = np.nonzero(drawn_BT == t)[0]  # the resamples this task is in, once for each time it was drawn
@@ -132,11 +132,11 @@ def _resample(table: _Table, resamples: int, dice: np.random.Generator) -> dict[
         for method, k in table.cells:  # the same weights for every task and k
             key = method, tuple(table.draws(task, method, k))
             if key not in draws_BS:
-                draws_BS[key] = _draw_weights(dice, key[1], table.seeds, seeds_BG)
+                draws_BS[key] = _draw_weights(rng, key[1], table.seeds, seeds_BG)
         step = max(1, _AT_ONCE // queries)
         for first in range(0, len(owner), step):
             part_n = owner[first : first + step]
-            weight_nQ = _counts(dice, len(part_n), queries) / queries
+            weight_nQ = _counts(rng, len(part_n), queries) / queries
             for (method, k), percent_SQ in percents.items():
                 weight_nS = draws_BS[method, tuple(table.draws(task, method, k))][part_n]
                 value_n = ((weight_nQ @ percent_SQ.T) * weight_nS).sum(axis=1)
@@ -144,20 +144,20 @@ def _resample(table: _Table, resamples: int, dice: np.random.Generator) -> dict[
     return sums
 
 
-def _counts(dice: np.random.Generator, rows: int, size: int) -> Floats:
+def _counts(rng: np.random.Generator, rows: int, size: int) -> Floats:
     """(rows, size): how often each of `size` things is met in `size` draws."""
     if size == 1:
         return np.ones((rows, 1))
-    drawn = dice.integers(size, size=(rows, size), dtype=np.int64) + size * np.arange(rows)[:, None]
+    drawn = rng.integers(size, size=(rows, size), dtype=np.int64) + size * np.arange(rows)[:, None]
     return np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size).astype(np.float64)
 
 
-def _draw_weights(dice: np.random.Generator, draws: Sequence[Draw], seeds: Sequence[int], seeds_BG: Floats) -> Floats:
+def _draw_weights(rng: np.random.Generator, draws: Sequence[Draw], seeds: Sequence[int], seeds_BG: Floats) -> Floats:
     """(B, S) weights of a method's draws: a seed's count, spread over as many samples as the seed has."""
     parts = []
     for seed in dict.fromkeys(seed for seed, _ in draws):
         samples = sum(s == seed for s, _ in draws)
-        parts.append(_counts(dice, len(seeds_BG), samples) / samples * seeds_BG[:, [seeds.index(seed)]])
+        parts.append(_counts(rng, len(seeds_BG), samples) / samples * seeds_BG[:, [seeds.index(seed)]])
     weight_BS: Floats = np.concatenate(parts, axis=1)
     weight_BS[weight_BS.sum(axis=1) == 0] = 1  # none of this method's seeds was drawn: it counts as it is
     total_B1: Floats = weight_BS.sum(axis=1, keepdims=True)

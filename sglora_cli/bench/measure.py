@@ -76,7 +76,7 @@ class Measurer:
         belongs = [list(tensors.image_of), list(labels(tensors))]
         how = [VERSION, self.model.fingerprint, self.model.device.type, self.precision]
         on = content_hash(how, belongs, tensors.text_CD, *stems)
-        return [content_hash(on, c.layout.about(), c.flat_P) for c in candidates]
+        return [content_hash(on, c.layout.to_json(), c.flat_P) for c in candidates]
 
     def missing(self, task: UnseenTask, candidates: Sequence[Candidate]) -> int:
         """How many images would have to be encoded."""

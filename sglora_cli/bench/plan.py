@@ -167,6 +167,6 @@ def plan_of_adapters(
     first = next(iter(adapters.values()))
     zero = Candidate(ZERO, first.layout, torch.zeros(first.layout.size))
     names = {ZERO: "Zero-shot", **{name: name for name in adapters}}
-    origin = [[name, content_hash(c.flat_P, c.layout.about())] for name, c in adapters.items()]
+    origin = [[name, content_hash(c.flat_P, c.layout.to_json())] for name, c in adapters.items()]
     make = lambda task: [zero, *adapters.values()]  # noqa: E731
     return BenchPlan(model, tasks, names, make, config, "", backbone, against=ZERO, origin=origin)

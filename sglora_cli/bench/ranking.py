@@ -88,7 +88,7 @@ class Comparison:
     """An adapter that was tried."""
 
     adapter: str
-    about: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     backbone: str
     fingerprint: str
     ranked: str
@@ -139,7 +139,7 @@ def opened(host: Host, path: Path, backbone: str, runtime: RuntimeConfig) -> tup
     if adapter is None:
         foreign = read_adapter(path, model)
         layout = foreign.layout(model.sites)
-        adapter = AdapterFile(layout, foreign.fitted(layout)[0], {**foreign.about, "fingerprint": model.fingerprint})
+        adapter = AdapterFile(layout, foreign.fitted(layout)[0], {**foreign.metadata, "fingerprint": model.fingerprint})
     adapter.check_model(model)
     return adapter, model, name
 
@@ -166,7 +166,7 @@ def printable_name(path: Path) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def sentences(texts: Sequence[str], file: Path | None, about: Mapping[str, Any]) -> list[str]:
+def sentences(texts: Sequence[str], file: Path | None, metadata: Mapping[str, Any]) -> list[str]:
     """The sentences of the command line and of a file, one a line; without any, the adapter's own description."""
     lines = list(texts)
     if file is not None:
@@ -174,9 +174,9 @@ def sentences(texts: Sequence[str], file: Path | None, about: Mapping[str, Any])
         if not lines:
             raise BadFile(f"{file} has no sentence", "write one a line")
     if not lines:
-        if not isinstance(about.get("description"), str):
+        if not isinstance(metadata.get("description"), str):
             raise UsageError("the adapter does not say what it is for", 'pass --text "a photo of a ..."')
-        lines = [about["description"]]
+        lines = [metadata["description"]]
     return list(dict.fromkeys(cleaned(text) for text in lines))
 
 
@@ -233,7 +233,7 @@ def run(
     Raises UsageError, UnknownName, BadFile, Mismatch.
     """
     adapter, model, name = opened(host, path, backbone, runtime or RuntimeConfig())
-    wanted = sentences(texts, file, adapter.about)
+    wanted = sentences(texts, file, adapter.metadata)
     before_NC, after_NC, kept, skipped = compare(model, adapter, photos, wanted)
     if ranked == "images":
         queries, items, pairs = wanted, kept, zip(before_NC.T.contiguous(), after_NC.T.contiguous(), strict=True)
@@ -241,19 +241,21 @@ def run(
         queries, items, pairs = kept, wanted, zip(before_NC, after_NC, strict=True)
     rankings = [Ranking(query, tuple(items), *pair) for query, pair in zip(queries, pairs, strict=True)]
     read = {name: photos[name] for name in kept}
-    return Comparison(path.name, adapter.about, name, model.fingerprint, ranked, tuple(rankings), read, tuple(skipped))
+    return Comparison(
+        path.name, adapter.metadata, name, model.fingerprint, ranked, tuple(rankings), read, tuple(skipped)
+    )
 
 
-def facts(trial: Comparison, count: int) -> dict[str, Any]:
+def to_json(comparison: Comparison, count: int) -> dict[str, Any]:
     """Everything about the first `count` items of every ranking, for programs."""
     return {
-        "adapter": trial.adapter,
-        "description": trial.about.get("description"),
-        "backbone": trial.backbone,
-        "fingerprint": trial.fingerprint,
-        "ranked": trial.ranked,
-        "skipped": list(trial.skipped),
-        "rankings": [_ranking_facts(ranking, count) for ranking in trial.rankings],
+        "adapter": comparison.adapter,
+        "description": comparison.metadata.get("description"),
+        "backbone": comparison.backbone,
+        "fingerprint": comparison.fingerprint,
+        "ranked": comparison.ranked,
+        "skipped": list(comparison.skipped),
+        "rankings": [_ranking_facts(ranking, count) for ranking in comparison.rankings],
     }
 
 

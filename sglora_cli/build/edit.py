@@ -151,10 +151,10 @@ def foreign_states(
 
 
 def _write_expert(folder: Path, pack: Pack, model: Model, task: dict[str, Any], states_MP: Tensor) -> None:
-    about = {"kind": "expert", "task": task["key"], "description": task["description"], "states": len(states_MP)}
+    metadata = {"kind": "expert", "task": task["key"], "description": task["description"], "states": len(states_MP)}
     states_MP = states_MP.double()
     tensors = {"mu": states_MP.mean(dim=0).float(), "var": states_MP.var(dim=0, correction=0).float()}
-    save_tensors(folder / "experts" / file_name(task["key"]), tensors, {**about, "origin": task["origin"]})
+    save_tensors(folder / "experts" / file_name(task["key"]), tensors, {**metadata, "origin": task["origin"]})
     index_ED = torch.cat([pack.index_ED, model.encode_text([task["description"]]).float()])
     meaning_EW = torch.cat([pack.meaning_EW, meaning(model, [task["description"]])])
     names = [*pack.experts.names, task["key"]]
@@ -230,9 +230,9 @@ def _without(folder: Path, pack: Pack, expert: str, manifest: dict[str, Any]) ->
     (folder / "experts" / file_name(expert)).unlink()
     row = pack.experts.names.index(expert)
     kept = [r for r in range(len(pack.experts.names)) if r != row]
-    tensors, about = load_tensors(folder / "index.safetensors")
+    tensors, metadata = load_tensors(folder / "index.safetensors")
     rows = {name: tensor_ED[kept] for name, tensor_ED in tensors.items()}
     names = [pack.experts.names[r] for r in kept]
-    save_tensors(folder / "index.safetensors", rows, {**about, "tasks": names})
+    save_tensors(folder / "index.safetensors", rows, {**metadata, "tasks": names})
     manifest["tasks"] = [task for task in manifest["tasks"] if task["key"] != expert]
     manifest["edits"] = [*manifest.get("edits", []), f"removed expert {expert}"]

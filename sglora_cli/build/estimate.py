@@ -60,7 +60,7 @@ class Estimate:
     def seconds(self) -> float:
         return sum(stage.seconds for stage in self.stages)
 
-    def lines(self) -> list[str]:
+    def to_lines(self) -> list[str]:
         """The estimate in lines for a person."""
         wide = [max(len(getattr(s, key)) for s in self.stages) for key in ("name", "what")]
         rows = [f"{s.name:<{wide[0]}}  {s.what:<{wide[1]}}  {_left(s)}" for s in self.stages]
@@ -75,7 +75,7 @@ class Estimate:
             f"disk: {', '.join(where)}; {size(free_disk(self.target))} free",
         ]
 
-    def facts(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The estimate as JSON values."""
         return {
             "stages": [{**asdict(stage), "seconds": round(stage.seconds, 3)} for stage in self.stages],

@@ -87,7 +87,7 @@ class Build:
         """The time, memory and disk for what is left to do, measured on a few steps."""
         return estimated(self.host, self.recipe, self.model, self.tasks, self.steps, self.target)
 
-    def facts(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What is built, as JSON values: tasks and their photos by role."""
         roles: dict[str, dict[str, int]] = {}
         for t in self.tasks:
@@ -150,13 +150,13 @@ class Build:
     def _write_experts(self, folder: Path) -> tuple[ExpertFiles, Tensor]:
         for t in self.steps.experts:
             mean_P, variance_P = self.steps.moments(t)
-            about = {
+            metadata = {
                 "kind": "expert",
                 "task": t.task.key,
                 "description": t.task.description,
                 "states": self.steps.kept,
             }
-            save_tensors(folder / "experts" / file_name(t.task.key), {"mu": mean_P, "var": variance_P}, about)
+            save_tensors(folder / "experts" / file_name(t.task.key), {"mu": mean_P, "var": variance_P}, metadata)
         descriptions, keys = [t.task.description for t in self.steps.experts], [t.task.key for t in self.steps.experts]
         index_ED = self.model.encode_text(descriptions).float()
         index = {"index": index_ED, "meaning": meaning(self.model, descriptions), "visual": self._visual()}
@@ -196,8 +196,8 @@ class Build:
                     save_tensors(path, fitted.tensors(), {"health": facts})
                     checkpoint.drop()
                     self.journal("generator", name=name, seconds=round(time.monotonic() - began, 3))
-                tensors, about = load_tensors(path)
-            health[name] = about["health"]
+                tensors, metadata = load_tensors(path)
+            health[name] = metadata["health"]
             save_tensors(folder / "generators" / f"{name}.safetensors", tensors, {"kind": "generator", "name": name})
         return health
 
@@ -225,10 +225,10 @@ class Build:
         content = test.stored(self.model).to(torch.device("cpu"))
         tensors = {"stem": content.stem_N, "text": content.text_CD.half(), "oracle": self.steps.moments(t)[0]}
         captions = list(t.task.classes) or [c for photo in test.photos for c in photo.captions]
-        about = {"kind": "evaluation", "task": t.task.key, "captions": captions, "image_of": list(test.image_of)}
+        metadata = {"kind": "evaluation", "task": t.task.key, "captions": captions, "image_of": list(test.image_of)}
         if test.label_of:
-            about["label_of"] = list(test.label_of)
-        save_tensors(folder / "evaluation" / file_name(t.task.key), tensors, about)
+            metadata["label_of"] = list(test.label_of)
+        save_tensors(folder / "evaluation" / file_name(t.task.key), tensors, metadata)
 
     def _manifest(self, health: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -238,7 +238,7 @@ class Build:
             "recipe": self.recipe.raw,
             "backbone": self.recipe.backbone,
             "fingerprint": self.model.fingerprint,
-            "layout": self.steps.layout.about(),
+            "layout": self.steps.layout.to_json(),
             "prior": asdict(self.recipe.prior),
             "default_generator": self.recipe.default_generator,
             "generators": dict(health),

@@ -75,7 +75,7 @@ class Steps:
         self.experts = [t for t in tasks if t.role == "expert"]
         self.seen = [t for t in tasks if t.role != "unseen"]
         self.groups = [[tasks[n] for n in group] for group in groups([len(t.photos) for t in tasks], config)]
-        shared = [model.fingerprint, layout.about(), config.seed, config.batch, config.weight_decay]
+        shared = [model.fingerprint, layout.to_json(), config.seed, config.batch, config.weight_decay]
         shared += [["shown", config.hide, config.mirror]] if config.hide or config.mirror else []
         together = [*shared, config.joint_learning_rate, config.tasks_at_once]
         self.start_path = self._path(self.experts, "warm-up", together, config.warmup_epochs)

@@ -20,7 +20,7 @@ def any_adapter(path: Path) -> tuple[dict[str, Any], list[str]]:
     kind = recognise(path)
     if kind == "safetensors":
         adapter = load_adapter(path)
-        return dict(adapter.about), adapter_facts(adapter)
+        return dict(adapter.metadata), adapter_facts(adapter)
     if kind == "open_clip":
         return _checkpoint_facts(path)
     unscaled = kind == "peft state" and not (path.parent / peft.CONFIG).exists()
@@ -33,13 +33,13 @@ def any_adapter(path: Path) -> tuple[dict[str, Any], list[str]]:
         "sites": list(foreign.parts),
         "numbers": foreign.size,
         "norm": norm,
-        "about": dict(foreign.about),
+        "about": dict(foreign.metadata),
     }
     effect = "" if norm else ": it changes nothing"
     unknown = f", if its lora_alpha is 1: there is no {peft.CONFIG} beside it" if unscaled else ""
     return facts, [
-        f"adapter in format {foreign.format} for {foreign.about.get('description', 'an unknown task')!r}",
-        f"backbone   {foreign.about.get('backbone', 'unknown')}, fingerprint {foreign.fingerprint or 'unknown'}",
+        f"adapter in format {foreign.format} for {foreign.metadata.get('description', 'an unknown task')!r}",
+        f"backbone   {foreign.metadata.get('backbone', 'unknown')}, fingerprint {foreign.fingerprint or 'unknown'}",
         f"layout     rank {', '.join(map(str, ranks))}, {len(foreign.parts)} sites, {foreign.size} numbers",
         *(f"sites      {place}" for place in places),
         f"update     norm {norm:.3f}{effect}{unknown}",
@@ -48,13 +48,21 @@ def any_adapter(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _checkpoint_facts(path: Path) -> tuple[dict[str, Any], list[str]]:
-    tensors, about = checkpoint.read_state(path)
+    tensors, metadata = checkpoint.read_state(path)
     numbers = sum(x.numel() for x in tensors.values())
     broken = sorted(name for name, x in tensors.items() if x.is_floating_point() and not bool(x.isfinite().all()))
-    facts = {"format": "open_clip", "tensors": len(tensors), "numbers": numbers, "not_finite": broken, "about": about}
+    facts = {
+        "format": "open_clip",
+        "tensors": len(tensors),
+        "numbers": numbers,
+        "not_finite": broken,
+        "about": metadata,
+    }
     return facts, [
-        f"checkpoint with a merged update for {about['description']!r}" if "description" in about else "checkpoint",
-        f"backbone   {about.get('backbone', 'unknown')}, fingerprint {about.get('fingerprint', 'unknown')}",
+        f"checkpoint with a merged update for {metadata['description']!r}"
+        if "description" in metadata
+        else "checkpoint",
+        f"backbone   {metadata.get('backbone', 'unknown')}, fingerprint {metadata.get('fingerprint', 'unknown')}",
         f"content    {len(tensors)} tensors, {numbers} numbers",
         "update     its difference to a backbone: `sglora import` finds it",
         f"damaged    not finite: {', '.join(broken)}" if broken else "healthy    whole and finite",
@@ -62,16 +70,16 @@ def _checkpoint_facts(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def adapter_facts(adapter: AdapterFile) -> list[str]:
-    about, layout = adapter.about, adapter.layout
+    metadata, layout = adapter.metadata, adapter.layout
     norm = float(layout.update_norm(adapter.flat_P))
-    experts = ", ".join(f"{name} {weight:.1%}" for name, weight in _weights(about.get("experts")))
-    made_by = f"generator {about.get('generator', 'unknown')} of pack {about.get('pack', 'unknown')}"
-    source = about.get("imported")
-    if isinstance(source, dict) and "generator" not in about:
+    experts = ", ".join(f"{name} {weight:.1%}" for name, weight in _weights(metadata.get("experts")))
+    made_by = f"generator {metadata.get('generator', 'unknown')} of pack {metadata.get('pack', 'unknown')}"
+    source = metadata.get("imported")
+    if isinstance(source, dict) and "generator" not in metadata:
         made_by = f"another program: imported from {source.get('name')} ({source.get('format')})"
     return [
-        f"adapter for {about.get('description', 'an unknown task')!r}",
-        f"backbone   {about.get('backbone', 'unknown')}, fingerprint {adapter.fingerprint or 'unknown'}",
+        f"adapter for {metadata.get('description', 'an unknown task')!r}",
+        f"backbone   {metadata.get('backbone', 'unknown')}, fingerprint {adapter.fingerprint or 'unknown'}",
         f"layout     rank {layout.rank}, alpha {layout.alpha:g}, {len(layout.sites)} sites, {layout.size} numbers",
         f"made by    {made_by}",
         f"experts    {experts or 'unknown'}",

@@ -107,7 +107,7 @@ class Group(click.Group):
             raise
 
     def _leave(self, error: SgloraError) -> NoReturn:
-        self._end(error.facts(), [*_lines(error), *([f"hint: {error.hint}"] if error.hint else [])])
+        self._end(error.to_json(), [*_lines(error), *([f"hint: {error.hint}"] if error.hint else [])])
 
     def _stopped(self, how: str, code: int) -> NoReturn:
         text = f"{how}; {GO_ON}"
@@ -126,9 +126,9 @@ def _see_help(error: click.ClickException) -> str:
 
 def _version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
     if asked and not ctx.resilient_parsing:
-        from sglora_cli.cli.versions import about
+        from sglora_cli.cli.versions import installed
 
-        click.echo("\n".join(map(printable, about())))
+        click.echo("\n".join(map(printable, installed())))
         ctx.exit()
 
 

@@ -76,7 +76,7 @@ def plugins() -> Mapping[str, list[str]]:
     return names
 
 
-def about() -> list[str]:
+def installed() -> list[str]:
     """Lines of `sglora --version`; the first is the program's own."""
     lines = [f"{NAME} {__version__}", f"python {platform.python_version()}, {platform.system()} {platform.machine()}"]
     lines += [f"{name} {found}" for name in _SHOWN if (found := version(name))]

@@ -80,9 +80,9 @@ class Outcome:
         """Images that still have no captions."""
         return len(self.job.waiting()) - self.written + self.replaced
 
-    def facts(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return {
-            **about(self.job),
+            **job_json(self.job),
             "written": self.written,
             "replaced": self.replaced,
             "captions": self.captions,
@@ -92,7 +92,7 @@ class Outcome:
         }
 
 
-def about(job: CaptionJob) -> dict[str, Any]:
+def job_json(job: CaptionJob) -> dict[str, Any]:
     """Where captions go and how many there are, for programs."""
     return {
         "dataset": job.dataset,

@@ -248,15 +248,15 @@ def error_of(check: DataCheck) -> SgloraError | None:
     return None
 
 
-def facts(check: DataCheck) -> dict[str, Any]:
+def to_json(check: DataCheck) -> dict[str, Any]:
     """Everything about a check, for programs."""
     return {
         "dataset": check.dataset,
         "path": str(check.root),
         "recipe": check.recipe or None,
         "config": asdict(check.config),
-        "total": {"tasks": len(check.tasks), **check.total.facts()},
-        "tasks": {task: {split: n.facts() for split, n in splits.items()} for task, splits in check.counts.items()},
+        "total": {"tasks": len(check.tasks), **check.total.to_json()},
+        "tasks": {task: {split: n.to_json() for split, n in splits.items()} for task, splits in check.counts.items()},
         "problems": [{"level": ISSUE_KINDS[problem.kind].level, **asdict(problem)} for problem in check.problems],
         "common_captions": [asdict(common) for common in check.common],
         "pairs": [

@@ -102,7 +102,7 @@ class CaptionCount:
         images, captions = sum(c.images for c in some), sum(c.captions for c in some)
         return cls(images, captions, min((c.fewest for c in some), default=0), max((c.most for c in some), default=0))
 
-    def facts(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, float]:
         return {**vars(self), "mean": round(self.mean, 4)}
 
 

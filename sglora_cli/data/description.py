@@ -47,7 +47,7 @@ class Description:
             return f"{len(self.images)} images of {self.images[0].parent.name!r}"
         return "; ".join(self.texts[:8]) + (f"; and {len(self.texts) - 8} more" if len(self.texts) > 8 else "")
 
-    def about(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What files say of it: the sentence, and all texts with their weights if there are several."""
         several = [[weight, text] for weight, text in zip(self.weights, self.texts, strict=True)]
         return {"description": str(self)} | ({"described_by": several} if len(several) > 1 else {})

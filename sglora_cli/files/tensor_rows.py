@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sglora_cli.errors import BadFile, Unavailable, unwritable
 from sglora_cli.files.atomic import put_file
-from sglora_cli.files.tensors import KEY, packed_about, safetensors_header
+from sglora_cli.files.tensors import KEY, packed_metadata, safetensors_header
 
 _NAMES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
@@ -92,10 +92,10 @@ class TensorDraft:
     rows give equal bytes.
     """
 
-    def __init__(self, target: Path, shapes: Shapes, about: Mapping[str, Any]) -> None:
+    def __init__(self, target: Path, shapes: Shapes, metadata: Mapping[str, Any]) -> None:
         """Open the draft of `target`, keeping what an earlier process wrote if it was of the same shapes."""
         self.target, self.path = target, target.with_name(target.name + ".part")
-        header, self._starts, self._size = _header(shapes, about)
+        header, self._starts, self._size = _header(shapes, metadata)
         self._bytes = {n: math.prod(shape[1:]) * dtype.itemsize for n, (dtype, shape) in shapes.items()}
         self._dtypes = {name: dtype for name, (dtype, _) in shapes.items()}
         try:
@@ -149,9 +149,9 @@ class TensorDraft:
             data = data[self._file.write(data) :]
 
 
-def _header(shapes: Shapes, about: Mapping[str, Any]) -> tuple[bytes, dict[str, int], int]:
+def _header(shapes: Shapes, metadata: Mapping[str, Any]) -> tuple[bytes, dict[str, int], int]:
     """(first bytes of the file, where each tensor starts, size of the file) in safetensors' format."""
-    entries: dict[str, Any] = {"__metadata__": {KEY: packed_about(about)}}
+    entries: dict[str, Any] = {"__metadata__": {KEY: packed_metadata(metadata)}}
     offset, starts = 0, {}
     for name, (dtype, shape) in sorted(shapes.items(), key=lambda item: (-item[1][0].itemsize, item[0])):
         end = offset + math.prod(shape) * dtype.itemsize

@@ -25,16 +25,16 @@ KEY = "sglora"
 _HEADER_LIMIT = 50_000_000
 
 
-def packed_about(about: Mapping[str, Any]) -> str:
+def packed_metadata(metadata: Mapping[str, Any]) -> str:
     """What a file is, as the one metadata value it gets."""
-    return json.dumps(about, sort_keys=True, ensure_ascii=False)
+    return json.dumps(metadata, sort_keys=True, ensure_ascii=False)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and what they are; equal inputs give equal bytes."""
     from safetensors.torch import save
 
-    header = {KEY: packed_about(about)}
+    header = {KEY: packed_metadata(metadata)}
     write_bytes(path, save({name: tensors[name].contiguous() for name in sorted(tensors)}, metadata=header))
 
 
@@ -45,19 +45,19 @@ def load_tensors(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict
     """
     from safetensors import SafetensorError, safe_open
 
-    about = read_about(path)
+    metadata = read_metadata(path)
     try:
         with safe_open(str(path), "pt") as file:
             wanted = names if names is not None else tuple(file.keys())
             missing = set(wanted) - set(file.keys())
             if missing:
                 raise BadFile(f"{path} has no tensor {sorted(missing)[0]!r}")
-            return {name: file.get_tensor(name) for name in wanted}, about
+            return {name: file.get_tensor(name) for name in wanted}, metadata
     except (SafetensorError, OSError, ValueError) as error:
         raise BadFile(f"{path} is not a whole safetensors file: {error}", "fetch or generate it again") from None
 
 
-def read_about(path: Path) -> dict[str, Any]:
+def read_metadata(path: Path) -> dict[str, Any]:
     """The `sglora` metadata of a safetensors file, without reading its tensors."""
     return tensor_names(path)[1]
 
@@ -66,19 +66,19 @@ def tensor_names(path: Path) -> tuple[list[str], dict[str, Any]]:
     """Names of a safetensors file's tensors, and its `sglora` metadata; reads the header only."""
     header = safetensors_header(path)
     metadata = header.pop("__metadata__", {})
-    return list(header), _about(path, metadata.get(KEY) if isinstance(metadata, dict) else None)
+    return list(header), _metadata_of(path, metadata.get(KEY) if isinstance(metadata, dict) else None)
 
 
-def _about(path: Path, text: Any) -> dict[str, Any]:
+def _metadata_of(path: Path, text: Any) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        about = json_value(text)
+        metadata = json_value(text)
     except (ValueError, TypeError):
         raise BadFile(f"{path}: its {KEY!r} metadata is not JSON") from None
-    if not isinstance(about, dict):
+    if not isinstance(metadata, dict):
         raise BadFile(f"{path}: its {KEY!r} metadata is not a table")
-    return about
+    return metadata
 
 
 def safetensors_header(path: Path) -> dict[str, Any]:
@@ -113,19 +113,19 @@ class Checkpoint:
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """What was saved last; None if nothing was, or it is damaged. Tensors are copies, not views of the file."""
         try:
-            tensors, about = load_tensors(self.path)
+            tensors, metadata = load_tensors(self.path)
         except BadFile:
             return None
-        return {name: tensor.clone() for name, tensor in tensors.items()}, about
+        return {name: tensor.clone() for name, tensor in tensors.items()}, metadata
 
     @property
     def due(self) -> bool:
         """Whether it is time to save again."""
         return time.monotonic() - self._last >= SECONDS
 
-    def save(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> None:
+    def save(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
         self._first()
-        save_tensors(self.path, tensors, about or {})
+        save_tensors(self.path, tensors, metadata or {})
         self._last = time.monotonic()
 
     def drop(self) -> None:

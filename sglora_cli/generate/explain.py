@@ -25,11 +25,11 @@ COPY = 0.01
 
 def explanation(pack: Pack, generated: Generated) -> dict[str, Any]:
     """Everything that `generate --explain` prints, as JSON values."""
-    prior, prior_about = generated.prior, generated.about["prior"]
+    prior, prior_settings = generated.prior, generated.metadata["prior"]
     total = float(prior.variance_P.double().sum())
     within = ratio(float(prior.within_P.double().sum()), total)
     return {
-        "prior": {**prior_about, "variance": total, "within": within, "between": 1 - within if total else 0.0},
+        "prior": {**prior_settings, "variance": total, "within": within, "between": 1 - within if total else 0.0},
         "coverage": {
             "similarity": generated.coverage.nearest,
             "percentile": generated.coverage.percentile,
@@ -77,7 +77,7 @@ def diversity(apart_SS: Tensor, norm_S: Tensor) -> dict[str, float] | None:
     return {name: ratio(float(getattr(pairs, name)()), norm) for name in ("mean", "min", "max")}
 
 
-def lines(facts: dict[str, Any]) -> list[str]:
+def to_lines(facts: dict[str, Any]) -> list[str]:
     """The explanation in lines for a person."""
     prior, cover = facts["prior"], facts["coverage"]
     text = [

@@ -61,7 +61,7 @@ class Generated:
     adapters_SP: Tensor
     prior: Prior
     layout: Layout
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     """Provenance, as written into the files."""
     warnings: tuple[str, ...]
     drawn: tuple[int, ...]
@@ -69,7 +69,7 @@ class Generated:
     coverage: Coverage
 
     def __repr__(self) -> str:
-        experts = ", ".join(f"{name} {weight:.3f}" for name, weight in self.about["experts"])
+        experts = ", ".join(f"{name} {weight:.3f}" for name, weight in self.metadata["experts"])
         return f"Generated({str(self.description)!r}: {len(self.adapters_SP)} x {self.layout.size} numbers; {experts})"
 
     @contextmanager
@@ -85,14 +85,14 @@ class Generated:
             with attached(model, self.layout, flat_P) as module:
                 yield module
             return
-        AdapterFile(self.layout, flat_P, self.about).check_model(model)
+        AdapterFile(self.layout, flat_P, self.metadata).check_model(model)
         yield Adapted(model, self.layout, flat_P)
 
     def paths(self, path: Path | None) -> list[Path]:
         """The file of each sample: `path`, numbered if there are several samples, or files in the user cache."""
         if path is None:
             numbered = zip(self.adapters_SP, self.drawn, strict=True)  # equal samples are different files, too
-            names = [content_hash(flat_P, {**self.about, "sample": n})[:16] for flat_P, n in numbered]
+            names = [content_hash(flat_P, {**self.metadata, "sample": n})[:16] for flat_P, n in numbered]
             return [cache_folder() / "adapters" / f"{name}.safetensors" for name in names]
         if len(self.adapters_SP) == 1:
             return [path]
@@ -108,13 +108,13 @@ class Generated:
         if path is None:
             drop_all_drafts(cache_folder() / "adapters")
         for s, (target, flat_P) in enumerate(zip(paths, self.adapters_SP, strict=True)):
-            adapter = AdapterFile(self.layout, flat_P, {**self.about, "sample": self.drawn[s]})
+            adapter = AdapterFile(self.layout, flat_P, {**self.metadata, "sample": self.drawn[s]})
             if written_as.name != "safetensors":
                 if model is None:
                     raise UsageError(f"format {written_as.name!r} cannot be written without the model", "pass model=")
                 write_adapter(target, adapter, model, written_as)
                 continue
-            save_adapter(target, self.layout, flat_P, adapter.about)
+            save_adapter(target, self.layout, flat_P, adapter.metadata)
             if not torch.equal(load_adapter(target).flat_P, flat_P):  # bit by bit: no features need to be compared
                 raise Unavailable(f"{target} is not what was written", "is the disk healthy?")
         return paths

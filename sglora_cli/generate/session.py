@@ -158,14 +158,14 @@ class Session:
             drawn = best_of(prior, adapters_SP, config.best)
             adapters_SP = adapters_SP[list(drawn)]
         warnings = self._warnings(coverage, adapters_SP, "photos are" if task.images else "sentence is")
-        about = self._about(task, prior, config, prior_config)
-        return Generated(task, adapters_SP, prior, self.pack.layout, about, warnings, drawn, coverage)
+        metadata = self._metadata(task, prior, config, prior_config)
+        return Generated(task, adapters_SP, prior, self.pack.layout, metadata, warnings, drawn, coverage)
 
-    def _about(
+    def _metadata(
         self, task: Description, prior: Prior, config: GenerateConfig, prior_config: PriorConfig
     ) -> dict[str, Any]:
         return {
-            **task.about(),
+            **task.to_json(),
             "backbone": self.pack.backbone,
             "fingerprint": self.pack.fingerprint,
             "pack": self.pack.name,

@@ -152,9 +152,9 @@ def approximate(dense_OI: Tensor, rank: int, oversample: int = 8, rounds: int = 
     """
     _check_rank(rank)
     dense_OI = dense_OI.double()
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     width = min(rank + oversample, *dense_OI.shape)
-    y = dense_OI @ torch.randn(dense_OI.shape[1], width, generator=dice, dtype=torch.float64)
+    y = dense_OI @ torch.randn(dense_OI.shape[1], width, generator=rng, dtype=torch.float64)
     for _ in range(rounds):
         y = dense_OI @ (dense_OI.mT @ torch.linalg.qr(y).Q)
     basis = torch.linalg.qr(y).Q

@@ -99,7 +99,7 @@ class Layout:
             total = total + ((b_TOR.mT @ b_TOR) * (a_TRI @ a_TRI.mT)).sum(dim=(-2, -1))
         return self.scaling * total.clamp_min(0).sqrt()
 
-    def about(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return {
             "rank": self.rank,
             "alpha": self.alpha,
@@ -107,11 +107,11 @@ class Layout:
         }
 
     @classmethod
-    def restore(cls, about: Mapping[str, Any]) -> Layout:
+    def restore(cls, metadata: Mapping[str, Any]) -> Layout:
         """Make a layout from what `about()` gives. Raises Mismatch if it describes no layout."""
         try:
-            sites = tuple(Site(str(name), int(out), int(into)) for name, out, into in about["sites"])
-            layout = cls(sites, int(about["rank"]), float(about["alpha"]))
+            sites = tuple(Site(str(name), int(out), int(into)) for name, out, into in metadata["sites"])
+            layout = cls(sites, int(metadata["rank"]), float(metadata["alpha"]))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise Mismatch(f"not a LoRA layout: {error}") from None
         if (

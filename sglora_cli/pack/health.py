@@ -122,7 +122,7 @@ def report(host: Host, pack: Pack) -> dict[str, dict[str, Any]]:
     return results
 
 
-def lines(report: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def to_lines(report: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The report in lines for a person."""
     rows = []
     for name, facts in report.items():

@@ -192,8 +192,8 @@ class Pack:
         for task in self.manifest["tasks"]:
             path = self.folder / "evaluation" / file_name(task["key"])
             if task["role"] == "unseen" and path.exists():
-                tensors, about = load_tensors(path)
-                captions, owner, labels = (_listed(path, about, key) for key in ("captions", "image_of", "label_of"))
+                tensors, metadata = load_tensors(path)
+                captions, owner, labels = (_listed(path, metadata, key) for key in ("captions", "image_of", "label_of"))
                 _check_evaluation(path, tensors, self.layout.size, captions, owner, labels)
                 content = TaskTensors(task["key"], tensors["stem"], tensors["text"].float(), owner, labels)
                 oracle = tensors["oracle"].float() if "oracle" in tensors else None
@@ -254,9 +254,9 @@ class Pack:
             raise BadFile(f"pack {self.name!r} is damaged: " + "; ".join(faults), "build or fetch it again")
 
 
-def _listed(path: Path, about: Mapping[str, Any], key: str) -> tuple[Any, ...]:
+def _listed(path: Path, metadata: Mapping[str, Any], key: str) -> tuple[Any, ...]:
     """A list of strings or numbers from the metadata of an evaluation; () if the key is absent. Raises BadFile."""
-    values, kind = about.get(key, []), str if key == "captions" else int
+    values, kind = metadata.get(key, []), str if key == "captions" else int
     if isinstance(values, list) and all(type(value) is kind for value in values):
         return tuple(values)
     raise BadFile(f"{path}: {key} is not a list of {'texts' if kind is str else 'whole numbers'}")

@@ -85,7 +85,7 @@ class ChecksText(Protocol):
 class HidesTokens(Protocol):
     """A model whose stem is a sequence of tokens, optional. Recipes with `hide` train on it only."""
 
-    def hide(self, stem: Tensor, share: float, dice: torch.Generator) -> Tensor:
+    def hide(self, stem: Tensor, share: float, rng: torch.Generator) -> Tensor:
         """The stem (N, ...) of the same photos with that share of their tokens dropped, other tokens of each photo.
 
         `encode_image` accepts it. Its shape depends on `share` alone.

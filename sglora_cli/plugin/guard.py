@@ -281,9 +281,9 @@ class _ChecksText(Guarded[ChecksText]):
 
 
 class _HidesTokens(Guarded[HidesTokens]):
-    def hide(self, stem: Tensor, share: float, dice: torch.Generator) -> Tensor:
+    def hide(self, stem: Tensor, share: float, rng: torch.Generator) -> Tensor:
         with self._asking("hide"):
-            return self._value.hide(stem, share, dice)
+            return self._value.hide(stem, share, rng)
 
 
 class _MergesCheckpoints(Guarded[MergesCheckpoints]):

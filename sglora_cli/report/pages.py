@@ -103,10 +103,10 @@ class RankingTop:
         return max(max(item.before, item.after) for item in self.top_after)
 
 
-def try_page(trial: Comparison, count: int) -> bytes:
+def try_page(comparison: Comparison, count: int) -> bytes:
     """The page of `sglora try`, with the first `count` items of every ranking. Raises BadFile if an image has gone."""
-    rankings = [_ranking_top(ranking, count) for ranking in trial.rankings]
-    return _page("try.html", trial=trial, rankings=rankings, pictures=Pictures(trial.photos, pixels=240))
+    rankings = [_ranking_top(ranking, count) for ranking in comparison.rankings]
+    return _page("try.html", comparison=comparison, rankings=rankings, pictures=Pictures(comparison.photos, pixels=240))
 
 
 def _ranking_top(ranking: Ranking, count: int) -> RankingTop:

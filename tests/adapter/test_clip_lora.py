@@ -29,15 +29,15 @@ BLOCKS = {
 
 def saved(path, encoder, position, params, rank=3, alpha=2):
     """The file, and the dense updates it means: its list is filled as its program walks over the towers."""
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     weights, dense = {}, {}
     for tower in {"text": ["text"], "vision": ["vision"], "both": ["text", "vision"]}[encoder]:
         for block in range(12):
             if block in BLOCKS[position]:
                 layer = {}
                 for x in params:
-                    a = torch.randn(rank, WIDTH, generator=dice)
-                    b = torch.randn(WIDTH, rank, generator=dice)
+                    a = torch.randn(rank, WIDTH, generator=rng)
+                    b = torch.randn(WIDTH, rank, generator=rng)
                     layer[f"{x}_proj"] = {"w_lora_A": a, "w_lora_B": b}
                     name = f"{tower}_model.encoder.layers.{block}.self_attn.{x}_proj"
                     dense[name] = alpha / math.sqrt(rank) * b @ a

@@ -27,9 +27,9 @@ def test_out_and_in_again(run, mug, tmp_path, name):
     result = run("import", out, "-o", back, "--text", "a mug, again")
     assert (result.stdout, result.exit_code) == (f"{back}\n", 0), result.stderr
     found = load_adapter(back)
-    assert found.about["description"] == "a mug, again"
+    assert found.metadata["description"] == "a mug, again"
     assert found.fingerprint == MODEL.fingerprint
-    assert str(tmp_path) not in json.dumps(found.about)
+    assert str(tmp_path) not in json.dumps(found.metadata)
     wanted = {n: 1.5 * b @ a for n, (b, a) in LAYOUT.split(FLAT).items()}
     for site, (b, a) in found.layout.split(found.flat_P).items():
         assert torch.allclose(found.layout.scaling * b @ a, wanted[site], atol=1e-5)
@@ -52,9 +52,9 @@ def test_import_says_what_it_read(run, mug, tmp_path):
         f"read       {tmp_path / 'mug.pt'} (clip-lora)\nrank       2 -> 1: the update changes by "
     )
     assert result.stderr.endswith("made for   weights unknown: the file has none\n")
-    about = json.loads(run("inspect", tmp_path / "in.safetensors", "--json").stdout)
-    assert about["imported"]["format"] == "clip-lora"
-    assert 0.1 < about["imported"]["error"] < 0.9
+    metadata = json.loads(run("inspect", tmp_path / "in.safetensors", "--json").stdout)
+    assert metadata["imported"]["format"] == "clip-lora"
+    assert 0.1 < metadata["imported"]["error"] < 0.9
     assert run("inspect", tmp_path / "in.safetensors").stdout.splitlines()[3] == (
         "made by    another program: imported from mug.pt (clip-lora)"
     )

@@ -27,8 +27,8 @@ ODD = [None, True, 0, -1, 1.5, float("inf"), "x", "", "(", [], [1], ["q"], [[]],
 def made(tmp_path, request):
     format = FORMATS[request.param]
     path = tmp_path / f"x{format.suffix}"
-    about = {"fingerprint": MODEL.fingerprint, "backbone": "clipling"}
-    write_adapter(path, AdapterFile(LAYOUT, torch.ones(LAYOUT.size), about), MODEL, format)
+    metadata = {"fingerprint": MODEL.fingerprint, "backbone": "clipling"}
+    write_adapter(path, AdapterFile(LAYOUT, torch.ones(LAYOUT.size), metadata), MODEL, format)
     return path
 
 
@@ -40,13 +40,13 @@ def read_or_refuse(path) -> None:
 
 @pytest.mark.parametrize("made", FORMATS, indirect=True)
 def test_damaged_bytes(made):
-    dice = random.Random(0)
+    rng = random.Random(0)
     for file in sorted(made.glob("adapter*")) if made.is_dir() else [made]:
         whole = file.read_bytes()
         for _ in range(40):
-            place = dice.randrange(min(len(whole), dice.choice([300, 4000, 10**9])))
-            noise = dice.randbytes(dice.randrange(5))
-            file.write_bytes(dice.choice([whole[:place], whole[:place] + noise + whole[place + dice.randrange(5) :]]))
+            place = rng.randrange(min(len(whole), rng.choice([300, 4000, 10**9])))
+            noise = rng.randbytes(rng.randrange(5))
+            file.write_bytes(rng.choice([whole[:place], whole[:place] + noise + whole[place + rng.randrange(5) :]]))
             read_or_refuse(made)
         file.write_bytes(whole)
     read_adapter(made, MODEL)

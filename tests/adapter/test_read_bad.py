@@ -322,9 +322,9 @@ def test_a_file_in_no_format_is_refused(run, clipling, tmp_path, case):
 
 def test_a_checkpoint_that_is_no_low_rank_update_is_refused(run, clipling, tmp_path):
     path = tmp_path / "tuned.safetensors"
-    dice = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(1)
     own = {f"{site.name}.weight" for site in MODEL.sites}
-    noise = {n: x + torch.randn(x.shape, generator=dice) if n in own else x for n, x in MODEL.state.items()}
+    noise = {n: x + torch.randn(x.shape, generator=rng) if n in own else x for n, x in MODEL.state.items()}
     for state, code, message in (
         (noise, 5, "differs from the backbone by no update of rank 2: the relative error is 0."),
         (MODEL.state, 5, "is the backbone itself: there is no update in it"),

@@ -19,10 +19,10 @@ from sglora_cli.lora.layout import Layout
 MODEL = Clipling()
 
 
-def an_adapter(rank: int = 2, alpha: float = 3.0, seed: int = 0, **about) -> AdapterFile:
+def an_adapter(rank: int = 2, alpha: float = 3.0, seed: int = 0, **metadata) -> AdapterFile:
     layout = Layout(MODEL.sites, rank, alpha)
     flat = 0.3 * torch.randn(layout.size, generator=torch.Generator().manual_seed(seed))
-    return AdapterFile(layout, flat, {"fingerprint": MODEL.fingerprint, "backbone": "clipling", **about})
+    return AdapterFile(layout, flat, {"fingerprint": MODEL.fingerprint, "backbone": "clipling", **metadata})
 
 
 def written(tmp_path, name: str, adapter: AdapterFile):
@@ -45,7 +45,7 @@ def test_every_format_gives_the_adapter_back(tmp_path, name, rank):
         assert torch.equal(found, adapter.flat_P)
         assert foreign.layout(MODEL.sites) == adapter.layout
     if name != "clip-lora":
-        assert foreign.about["description"] == "a mug"
+        assert foreign.metadata["description"] == "a mug"
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -125,7 +125,7 @@ def test_the_rank_of_a_merged_checkpoint_is_found(tmp_path):
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_adapter_without_effect_is_written_nowhere(tmp_path, name):
     adapter = an_adapter()
-    zero = AdapterFile(adapter.layout, adapter.layout.initial(0), adapter.about)
+    zero = AdapterFile(adapter.layout, adapter.layout.initial(0), adapter.metadata)
     with pytest.raises(Mismatch, match="update is zero: it would change nothing"):
         write_adapter(tmp_path / "x", zero, MODEL, FORMATS[name])
     assert list(tmp_path.iterdir()) == []

@@ -22,14 +22,14 @@ def measured(method: str, task: str, hits: list[bool], sample: int = 0, seed: in
 @pytest.fixture
 def rows() -> list[Row]:
     """Two methods, 5 tasks of 6 to 10 queries; x has two seeds of three samples, top-k one draw a seed."""
-    dice, found = random.Random(0), []
+    rng, found = random.Random(0), []
     for t in range(5):
         queries = 6 + t
         for seed in range(2):
-            base = [dice.random() < 0.2 + 0.1 * t for _ in range(queries)]
+            base = [rng.random() < 0.2 + 0.1 * t for _ in range(queries)]
             found.append(measured("top-k", f"t{t}", base, seed=seed))
             for sample in range(3):
-                better = [hit or dice.random() < 0.1 + 0.1 * seed for hit in base]
+                better = [hit or rng.random() < 0.1 + 0.1 * seed for hit in base]
                 found.append(measured("x", f"t{t}", better, sample, seed))
     return found
 
@@ -38,19 +38,19 @@ def slowly(rows: list[Row], resamples: int) -> list[float]:
     """Sorted resampled differences x - top-k, one draw of everything at a time."""
     from sglora_cli.bench.rows_file import unpack_hits
 
-    dice, tasks = random.Random(1), sorted({row.task for row in rows})
+    rng, tasks = random.Random(1), sorted({row.task for row in rows})
     hits = {(r.method, r.task, r.seed, r.sample): unpack_hits(r.hits) for r in rows}
     gaps = []
     for _ in range(resamples):
-        draws = [dice.randrange(2) for _ in range(2)]
+        draws = [rng.randrange(2) for _ in range(2)]
         chosen = {
             "top-k": {seed: [0] for seed in (0, 1)},
-            "x": {seed: [dice.randrange(3) for _ in range(3)] for seed in (0, 1)},
+            "x": {seed: [rng.randrange(3) for _ in range(3)] for seed in (0, 1)},
         }
         total = 0.0
-        for task in [dice.choice(tasks) for _ in tasks]:
+        for task in [rng.choice(tasks) for _ in tasks]:
             count = len(hits["x", task, 0, 0])
-            queries = [dice.randrange(count) for _ in range(count)]
+            queries = [rng.randrange(count) for _ in range(count)]
             for method, sign in (("x", 1), ("top-k", -1)):
                 means = [
                     sum(hits[method, task, seed, sample][q] for q in queries for sample in chosen[method][seed])

@@ -49,8 +49,8 @@ def expected_lines(
 
 @pytest.mark.parametrize("seed", range(5))
 def test_ranks_and_correlation_are_the_obvious_ones(seed):
-    dice = torch.Generator().manual_seed(seed)
-    before, after = (torch.randint(6, (12,), generator=dice).float() for _ in range(2))  # many ties
+    rng = torch.Generator().manual_seed(seed)
+    before, after = (torch.randint(6, (12,), generator=rng).float() for _ in range(2))  # many ties
     assert ranking_module.ranks(before).tolist() == obvious_ranks(before.tolist())
     assert ranking_module.correlation(before, after) == pytest.approx(
         obvious_correlation(before.tolist(), after.tolist())
@@ -209,7 +209,7 @@ def test_a_file_of_sentences_must_have_one(run, adapter, images, tmp_path):
 
 def test_an_adapter_that_changes_nothing_is_refused(run, adapter, images):
     loaded = load_adapter(adapter)
-    save_adapter(adapter, loaded.layout, loaded.layout.initial(0), loaded.about)
+    save_adapter(adapter, loaded.layout, loaded.layout.initial(0), loaded.metadata)
     result = run("try", adapter, "--images", images)
     assert result.exit_code == 5
     assert result.stderr.startswith("error: the adapter's update is zero: it would change nothing\n")

@@ -28,9 +28,9 @@ def of_scores(scores_NC: torch.Tensor, image_of: list[int]) -> tuple[list[int], 
 @pytest.mark.parametrize("seed", range(5))
 def test_recall_is_that_of_sorting(seed, monkeypatch):
     monkeypatch.setattr(retrieval, "_SCORES", 1)  # chunks of 16 images and 16 captions
-    dice = torch.Generator().manual_seed(seed)
-    images, texts = torch.randn(37, 4, generator=dice), torch.randn(90, 4, generator=dice)
-    image_of = [int(i) for i in torch.randint(37, (90,), generator=dice)]
+    rng = torch.Generator().manual_seed(seed)
+    images, texts = torch.randn(37, 4, generator=rng), torch.randn(90, 4, generator=rng)
+    image_of = [int(i) for i in torch.randint(37, (90,), generator=rng)]
     found = recalls(images, texts, image_of)
     for k in (1, 5, 10):
         assert (found["I2T", k], found["T2I", k]) == pytest.approx(obvious(images @ texts.T, image_of, k))
@@ -40,9 +40,9 @@ def test_recall_is_that_of_sorting(seed, monkeypatch):
 def test_ranks_are_counted_whatever_the_chunks_ties_too(images, monkeypatch):
     """Against counting one by one; scores are whole numbers, so many tie."""
     monkeypatch.setattr(retrieval, "_SCORES", 1)
-    dice = torch.Generator().manual_seed(images)
-    scores = torch.randint(4, (images, 2 * images + 1), generator=dice).float()
-    image_of = torch.randint(images, (2 * images + 1,), generator=dice).tolist()
+    rng = torch.Generator().manual_seed(images)
+    scores = torch.randint(4, (images, 2 * images + 1), generator=rng).float()
+    image_of = torch.randint(images, (2 * images + 1,), generator=rng).tolist()
     i2t, t2i = of_scores(scores, image_of)
     for n, row in enumerate(scores.tolist()):
         own = [s for s, owner in zip(row, image_of, strict=True) if owner == n]
@@ -73,8 +73,8 @@ def test_ties_and_nan_count_against_the_model():
 
 @pytest.mark.parametrize("width", [5, 64, 512])
 def test_a_caption_that_another_image_has_too_is_wrong_there_and_ties(width):
-    dice = torch.Generator().manual_seed(0)
-    images, texts = torch.randn(203, width, generator=dice), torch.randn(201, width, generator=dice)
+    rng = torch.Generator().manual_seed(0)
+    images, texts = torch.randn(203, width, generator=rng), torch.randn(201, width, generator=rng)
     image_of = [*range(201), 201, 202]  # the last two images have the first caption again
     i2t = ranks_of(images, torch.cat([texts, texts[:1], texts[:1]]), image_of)[0]
     for n in (0, 201, 202):
@@ -96,8 +96,8 @@ def test_a_caption_of_no_image_is_refused():
 @pytest.mark.oracle
 def test_recalls_are_those_of_clip_benchmark():
     retrieval_of_clip = pytest.importorskip("clip_benchmark.metrics.zeroshot_retrieval")
-    dice = torch.Generator().manual_seed(1)
-    images, texts = (torch.nn.functional.normalize(torch.randn(n, 24, generator=dice), dim=1) for n in (60, 180))
+    rng = torch.Generator().manual_seed(1)
+    images, texts = (torch.nn.functional.normalize(torch.randn(n, 24, generator=rng), dim=1) for n in (60, 180))
     scores, found = texts @ images.T, recalls(images, texts, [c // 3 for c in range(180)])
     right = torch.zeros_like(scores, dtype=torch.bool)
     right[torch.arange(180), torch.arange(180) // 3] = True
@@ -109,10 +109,10 @@ def test_recalls_are_those_of_clip_benchmark():
 
 def test_chance_is_what_random_scores_give():
     image_of = [0, 0, 1, 2, 2, 2, 3]
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     hits = torch.zeros(2)
     for _ in range(4000):
-        i2t, t2i = ranks_of(torch.rand(4, 7, generator=dice), torch.eye(7), image_of)
+        i2t, t2i = ranks_of(torch.rand(4, 7, generator=rng), torch.eye(7), image_of)
         hits += torch.tensor([(i2t <= 5).float().mean(), (t2i <= 1).float().mean()])
     expected = chance(4, image_of)
     assert (hits / 40).tolist() == pytest.approx([expected["I2T", 5], expected["T2I", 1]], abs=1.5)

@@ -30,11 +30,11 @@ def main() -> None:
     be_quiet(True)
     model = Host.load().backbones["starter"].load(RuntimeConfig())
     layout = Layout(tuple(model.sites), 2, 2.0)
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     for photos in (PHOTOS, 4 * PHOTOS):
-        text = torch.nn.functional.normalize(torch.randn(photos, 256, generator=dice), dim=-1)
+        text = torch.nn.functional.normalize(torch.randn(photos, 256, generator=rng), dim=-1)
         tasks = [
-            TaskTensors(f"t{t}", torch.randn(photos, 50, 192, generator=dice).half(), text, tuple(range(photos)))
+            TaskTensors(f"t{t}", torch.randn(photos, 50, 192, generator=rng).half(), text, tuple(range(photos)))
             for t in range(TASKS)
         ]
         seconds(model, layout, tasks, TASKS)

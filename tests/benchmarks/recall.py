@@ -22,10 +22,10 @@ KS = [1, 5, 10]
 
 
 def embeddings() -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     image_of = [min(c // 5, IMAGES - 1) for c in range(CAPTIONS)]
-    images = torch.nn.functional.normalize(torch.randn(IMAGES, WIDTH, generator=dice), dim=1)
-    texts = images[image_of] + 6 * torch.nn.functional.normalize(torch.randn(CAPTIONS, WIDTH, generator=dice), dim=1)
+    images = torch.nn.functional.normalize(torch.randn(IMAGES, WIDTH, generator=rng), dim=1)
+    texts = images[image_of] + 6 * torch.nn.functional.normalize(torch.randn(CAPTIONS, WIDTH, generator=rng), dim=1)
     return images, torch.nn.functional.normalize(texts, dim=1), image_of
 
 

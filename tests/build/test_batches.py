@@ -16,8 +16,8 @@ from sglora_cli.plugin.values import Photo, TaskTensors
 
 
 class Hiding(TinyModel):
-    def hide(self, stem, share, dice):
-        return drop_tokens(stem, share, 1, dice)
+    def hide(self, stem, share, rng):
+        return drop_tokens(stem, share, 1, rng)
 
 
 MODEL = Hiding()
@@ -25,11 +25,11 @@ LAYOUT = Layout(MODEL.sites, 2, 2.0)
 
 
 def task(name: str, photos: int) -> TaskTensors:
-    dice = torch.Generator().manual_seed(photos)
+    rng = torch.Generator().manual_seed(photos)
 
     def one() -> tuple[torch.Tensor, torch.Tensor]:
-        text = torch.nn.functional.normalize(torch.randn(photos, 8, generator=dice), dim=-1)
-        return torch.rand(photos, 4, 12, generator=dice).half(), text
+        text = torch.nn.functional.normalize(torch.randn(photos, 8, generator=rng), dim=-1)
+        return torch.rand(photos, 4, 12, generator=rng).half(), text
 
     mirror = TaskTensors(name, *one(), tuple(range(photos)))
     return TaskTensors(name, *one(), tuple(range(photos)), mirror=mirror)

@@ -102,8 +102,8 @@ def test_labels_a_pack_cannot_mean_are_refused(run, tiny, cifar, tmp_path, own_h
 
     built(run, tmp_path, cifar, RECIPE + SORTS)
     (path,) = (own_home / "cache/packs/sorts/evaluation").glob("*carnivores*")
-    tensors, about = load_tensors(path)
-    save_tensors(path, tensors, {**about, "label_of": labels})
+    tensors, metadata = load_tensors(path)
+    save_tensors(path, tensors, {**metadata, "label_of": labels})
     result = run("bench", "--pack", "sorts")
     assert result.exit_code == code
     assert message in result.stderr
@@ -177,10 +177,10 @@ def test_an_adapter_of_a_classification_task_can_be_tried(run, tiny, cifar, tmp_
 
 def classes(name: str, photos: int, count: int) -> TaskTensors:
     """A classification task with so many classes."""
-    dice = torch.Generator().manual_seed(100 * photos + count)
-    head = torch.nn.functional.normalize(torch.randn(count, 8, generator=dice), dim=-1)
-    label = torch.randint(count, (photos,), generator=dice).tolist()
-    return TaskTensors(name, torch.rand(photos, 4, 12, generator=dice).half(), head, (), tuple(label))
+    rng = torch.Generator().manual_seed(100 * photos + count)
+    head = torch.nn.functional.normalize(torch.randn(count, 8, generator=rng), dim=-1)
+    label = torch.randint(count, (photos,), generator=rng).tolist()
+    return TaskTensors(name, torch.rand(photos, 4, 12, generator=rng).half(), head, (), tuple(label))
 
 
 def obvious(one: TaskTensors, config: TrainConfig) -> torch.Tensor:

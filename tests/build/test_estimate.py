@@ -76,7 +76,7 @@ def test_cache_and_pack_on_one_disk_are_added(tmp_path, monkeypatch, own_home):
 def test_the_estimate_for_a_person(tmp_path, monkeypatch, own_home):
     monkeypatch.setattr(estimate_module, "free_disk", lambda path: 5_000_000)
     monkeypatch.setattr(estimate_module, "available_memory", lambda: 3_000_000_000)
-    assert estimate(tmp_path, memory=1_500_000_000).lines() == [
+    assert estimate(tmp_path, memory=1_500_000_000).to_lines() == [
         "all  of it  about 2 min",
         "3 LoRAs, about 2 min on cpu, measured on a few steps",
         "memory: about 1.5 GB of 3.0 GB free",

@@ -22,8 +22,8 @@ class Experts:
     names = ("a", "b", "c")
 
     def __init__(self, layout):
-        dice = torch.Generator().manual_seed(1)
-        self.layout, self.mu = layout, torch.randn(3, layout.size, generator=dice)
+        rng = torch.Generator().manual_seed(1)
+        self.layout, self.mu = layout, torch.randn(3, layout.size, generator=rng)
 
     def means(self, rows=None):
         return self.mu if rows is None else self.mu[list(rows)]
@@ -68,9 +68,9 @@ def given(tiny, toys, recipe):
     model = host.backbones["tiny"].load(RuntimeConfig())
     layout = Layout(tuple(model.sites), 2, 2.0)
     tasks = [t for t in build_tasks(model, plan_tasks(host, what, toys)) if t.role == "training"]
-    experts, dice = Experts(layout), torch.Generator().manual_seed(2)
-    index = torch.nn.functional.normalize(torch.randn(6, 4, generator=dice), dim=1)
-    states = torch.randn(3, 2, layout.size, generator=dice)
+    experts, rng = Experts(layout), torch.Generator().manual_seed(2)
+    index = torch.nn.functional.normalize(torch.randn(6, 4, generator=rng), dim=1)
+    states = torch.randn(3, 2, layout.size, generator=rng)
     material = Material(
         experts,
         [t.task.key for t in tasks],

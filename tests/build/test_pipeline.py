@@ -19,7 +19,7 @@ from sglora_cli.data import features
 from sglora_cli.errors import Mismatch
 from sglora_cli.files import tensor_rows
 from sglora_cli.files import tensors as tensors_module
-from sglora_cli.files.tensors import load_tensors, read_about
+from sglora_cli.files.tensors import load_tensors, read_metadata
 from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.values import ROLES
 
@@ -34,9 +34,9 @@ def trained(home: Path) -> dict[str, torch.Tensor]:
     """States (M, P) a build left in the cache, by task; the warm-up's adapter under "start"."""
     found = {}
     for path in (home / "cache/work").glob("*.safetensors"):
-        tensors, about = load_tensors(path)
-        if about["kind"] == "states":
-            found |= {task: tensors[str(n)] for n, task in enumerate(about["tasks"])}
+        tensors, metadata = load_tensors(path)
+        if metadata["kind"] == "states":
+            found |= {task: tensors[str(n)] for n, task in enumerate(metadata["tasks"])}
         else:
             found |= tensors
     return found
@@ -193,7 +193,7 @@ def test_a_warm_up_is_not_done_twice(run, tiny, toys, recipe, own_home, monkeypa
     recipe.write_text(recipe.read_text().replace("[train]", WARM))
     assert run("pack", "build", recipe, "--data", toys).exit_code == 0
     expected = content(own_home / "cache/packs/toys")
-    (start,) = (p for p in (own_home / "cache/work").glob("*.safetensors") if read_about(p)["kind"] == "start")
+    (start,) = (p for p in (own_home / "cache/work").glob("*.safetensors") if read_metadata(p)["kind"] == "start")
     made = start.stat().st_mtime_ns
     assert "9 tasks were trained before" in run("pack", "build", recipe, "--data", toys).stderr
     assert content(own_home / "cache/packs/toys") == expected

@@ -45,8 +45,8 @@ def test_training_lowers_the_loss_of_its_own_task():
 
 
 def test_the_loss_is_cross_entropy_both_ways():
-    dice = torch.Generator().manual_seed(0)
-    image, text = (torch.nn.functional.normalize(torch.randn(1, 3, 8, generator=dice), dim=-1) for _ in "it")
+    rng = torch.Generator().manual_seed(0)
+    image, text = (torch.nn.functional.normalize(torch.randn(1, 3, 8, generator=rng), dim=-1) for _ in "it")
     logits = 5 * image[0] @ text[0].T
     target = torch.arange(3)
     expected = (
@@ -58,8 +58,8 @@ def test_the_loss_is_cross_entropy_both_ways():
 
 
 def test_padding_and_repeated_captions_are_no_negatives():
-    dice = torch.Generator().manual_seed(0)
-    image, text = (torch.nn.functional.normalize(torch.randn(1, 3, 8, generator=dice), dim=-1) for _ in "it")
+    rng = torch.Generator().manual_seed(0)
+    image, text = (torch.nn.functional.normalize(torch.randn(1, 3, 8, generator=rng), dim=-1) for _ in "it")
     padded = contrastive_loss(image, text, torch.tensor([[True, True, False]]), 5.0)
     assert float(padded) == pytest.approx(
         float(contrastive_loss(image[:, :2], text[:, :2], torch.ones(1, 2).bool(), 5.0))

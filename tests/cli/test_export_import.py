@@ -71,7 +71,7 @@ def test_generate_writes_folders(run, toy_pack, tmp_path):
     result = run("generate", "a mug", "-o", f"{tmp_path}/mug/", "--samples", 2)
     assert result.stdout == f"{tmp_path}/mug-0\n{tmp_path}/mug-1\n"
     assert (tmp_path / "mug-1/adapter_model.safetensors").exists()
-    assert load_adapter(tmp_path / "mug-1/adapter_model.safetensors").about["description"] == "a mug"
+    assert load_adapter(tmp_path / "mug-1/adapter_model.safetensors").metadata["description"] == "a mug"
     result = run("generate", "a mug", "-o", f"{tmp_path}/mug/", "--samples", 2)
     assert result.stderr.endswith(
         f"error: {tmp_path}/mug-0 exists\nhint: choose another name, or pass --force to replace it\n"

@@ -16,7 +16,7 @@ def test_version_says_what_is_installed_and_loads_nothing():
     assert lines[0] == "sglora 0.1.0"
     assert any(line.startswith("torch 2.") for line in lines)
     assert any(line.startswith("plugins of sglora 0.1.0: ") and "starter" in line for line in lines)
-    code = "import sys; from sglora_cli.cli.versions import about; about(); assert 'torch' not in sys.modules"
+    code = "import sys; from sglora_cli.cli.versions import installed; installed(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

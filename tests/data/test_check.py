@@ -71,9 +71,9 @@ def test_shared_captions_are_those_of_several_images_of_one_task_and_split():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_common_and_shared_captions_are_the_obvious_ones(seed):
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     rows = [
-        (dice.choice(["cat", "dog"]), dice.choice(["train", "test"]), str(n), dice.choices(["a", "b", "A ", "c"], k=2))
+        (rng.choice(["cat", "dog"]), rng.choice(["train", "test"]), str(n), rng.choices(["a", "b", "A ", "c"], k=2))
         for n in range(12)
     ]
     tasks = [
@@ -119,7 +119,7 @@ def test_counts_of_several_splits_are_put_together():
     assert counts == [CaptionCount(3, 5, 0, 3), CaptionCount(1, 2, 2, 2)]
     assert CaptionCount.of([*counts, CaptionCount.of_photos([])]) == CaptionCount(4, 7, 0, 3)
     assert CaptionCount.of(counts).mean == 7 / 4
-    assert CaptionCount.of([]).facts() == {"images": 0, "captions": 0, "fewest": 0, "most": 0, "mean": 0.0}
+    assert CaptionCount.of([]).to_json() == {"images": 0, "captions": 0, "fewest": 0, "most": 0, "mean": 0.0}
 
 
 class Listed:

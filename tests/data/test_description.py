@@ -50,15 +50,17 @@ def test_the_session_uses_that_mean(toy_pack):
 
 def test_sentences_come_from_all_places_in_order(run, toy_pack, tmp_path):
     (tmp_path / "more.txt").write_text("\ufeff0.5 | a mug on a floor\n\na mug | a cup\n", encoding="utf-8")
-    about = facts(run, "a", "mug", "--also", "2|a blue mug", "--name", "mug", "--file", tmp_path / "more.txt")["about"]
-    assert about["described_by"] == [
+    metadata = facts(run, "a", "mug", "--also", "2|a blue mug", "--name", "mug", "--file", tmp_path / "more.txt")[
+        "about"
+    ]
+    assert metadata["described_by"] == [
         [1.0, "a mug"],
         [1.0, "a photo of a mug"],
         [2.0, "a blue mug"],
         [0.5, "a mug on a floor"],
         [1.0, "a mug | a cup"],
     ]
-    assert about["description"] == "a mug; a photo of a mug; a blue mug; a mug on a floor; a mug | a cup"
+    assert metadata["description"] == "a mug; a photo of a mug; a blue mug; a mug on a floor; a mug | a cup"
 
 
 def test_a_name_fills_the_packs_template(run, toy_pack, own_home):
@@ -138,9 +140,9 @@ def test_photos_are_compared_with_the_experts_photos(run, toy_pack, own_home, to
     session = Session.open()
     photos = {name: sorted((toys / "toys/images").glob(f"{name}_*.png")) for name in ("ball", "box", "cup", "hat")}
     index = own_home / "cache/packs/toys/index.safetensors"
-    tensors, about = load_tensors(index)
+    tensors, metadata = load_tensors(index)
     visual = torch.stack([visual_embedding(session.model, found) for found in photos.values()])
-    save_tensors(index, {**tensors, "visual": visual}, about)
+    save_tensors(index, {**tensors, "visual": visual}, metadata)
     for name, found in photos.items():
         (tmp_path / name).mkdir()
         for path in found:
@@ -179,5 +181,5 @@ def test_more_lines_than_are_encoded_at_once(feed, toy_pack, tmp_path, monkeypat
     monkeypatch.setattr("sglora_cli.generate.many.AT_ONCE", 2)
     result = feed(b"".join(b"mug %d\n" % n for n in range(5)), "generate", "-", "-o", tmp_path / "{n}.safetensors")
     assert result.exit_code == 0
-    said = [load_adapter(tmp_path / f"{n}.safetensors").about["description"] for n in range(1, 6)]
+    said = [load_adapter(tmp_path / f"{n}.safetensors").metadata["description"] for n in range(1, 6)]
     assert said == [f"mug {n}" for n in range(5)]

@@ -44,9 +44,9 @@ def test_a_photo_of_no_class_is_refused(tmp_path):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_accuracy_is_that_of_looking_at_every_image(seed):
-    dice = torch.Generator().manual_seed(seed)
-    images, heads = torch.randn(40, 6, generator=dice), torch.randn(5, 6, generator=dice)
-    label_of = torch.randint(5, (40,), generator=dice).tolist()
+    rng = torch.Generator().manual_seed(seed)
+    images, heads = torch.randn(40, 6, generator=rng), torch.randn(5, 6, generator=rng)
+    label_of = torch.randint(5, (40,), generator=rng).tolist()
     right = sum(int((heads @ image).argmax()) == label for image, label in zip(images, label_of, strict=True))
     assert accuracy(images, heads, label_of) == pytest.approx(100 * right / 40)
 
@@ -55,9 +55,9 @@ def test_accuracy_is_that_of_looking_at_every_image(seed):
 @pytest.mark.filterwarnings("ignore")
 def test_clip_benchmark_agrees(monkeypatch):
     module = pytest.importorskip("clip_benchmark.metrics.zeroshot_classification")
-    dice = torch.Generator().manual_seed(0)
-    images, names = torch.randn(60, 8, generator=dice), ["red cat", "dog", "white horse", "ray"]
-    label_N = torch.randint(4, (60,), generator=dice)
+    rng = torch.Generator().manual_seed(0)
+    images, names = torch.randn(60, 8, generator=rng), ["red cat", "dog", "white horse", "ray"]
+    label_N = torch.randint(4, (60,), generator=rng)
 
     class Clip:
         def encode_text(self, rows):

@@ -22,11 +22,11 @@ def obvious_pairs(hashes: list[int], distance: int) -> list[tuple[int, int, int]
 @pytest.mark.parametrize("distance", range(9))
 @pytest.mark.parametrize("seed", range(3))
 def test_every_pair_within_the_distance_is_found_once(distance, seed):
-    dice = random.Random(f"{seed} {distance}")
-    hashes = [dice.getrandbits(64) for _ in range(40)]
+    rng = random.Random(f"{seed} {distance}")
+    hashes = [rng.getrandbits(64) for _ in range(40)]
     for _ in range(160):  # relatives of relatives, equal ones and ones just too far among them
-        bits = dice.sample(range(64), dice.randint(0, distance + 2))
-        hashes.append(dice.choice(hashes) ^ sum(1 << bit for bit in bits))
+        bits = rng.sample(range(64), rng.randint(0, distance + 2))
+        hashes.append(rng.choice(hashes) ^ sum(1 << bit for bit in bits))
     expected = obvious_pairs(hashes, distance)
     assert len(expected) > 50
     assert sorted(near_pairs(np.array(hashes, dtype=np.uint64), distance)) == expected

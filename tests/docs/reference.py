@@ -183,14 +183,16 @@ def _toml(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else f"{value:g}"
 
 
-def _range(about: Mapping[str, Any]) -> str:
-    ends = [f"{word} {about[key]:g}" for key, word in (("least", "at least"), ("most", "at most")) if _is(about, key)]
-    choices = f" One of {', '.join(about['choices'])}." if about.get("choices") else ""
+def _range(metadata: Mapping[str, Any]) -> str:
+    ends = [
+        f"{word} {metadata[key]:g}" for key, word in (("least", "at least"), ("most", "at most")) if _is(metadata, key)
+    ]
+    choices = f" One of {', '.join(metadata['choices'])}." if metadata.get("choices") else ""
     return (f" ({', '.join(ends)})" if ends else "") + choices
 
 
-def _is(about: Mapping[str, Any], key: str) -> bool:
-    return about.get(key) is not None
+def _is(metadata: Mapping[str, Any], key: str) -> bool:
+    return metadata.get(key) is not None
 
 
 # Sections
@@ -336,9 +338,9 @@ def plugin_guide() -> str:
     """plugins/README.md as a page: its links start from another folder."""
     text = (ROOT / "plugins/README.md").read_text(encoding="utf-8")
     heading, rest = text.split("\n", 1)
-    about = "What a plugin is, its hooks, and the kit that checks it."
+    metadata = "What a plugin is, its hooks, and the kit that checks it."
     moved = re.sub(r"\]\((?!https?://|#)([^)]+)\)", _moved, rest)
-    return f"{heading}\n\n{about}\n{moved}"
+    return f"{heading}\n\n{metadata}\n{moved}"
 
 
 def _moved(link: re.Match[str]) -> str:

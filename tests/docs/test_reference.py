@@ -6,7 +6,7 @@ import pytest
 from docs.reference import ADAPTER, PACK, PAGES
 
 from sglora_cli.cli.commands.docs import FOLDER
-from sglora_cli.files.tensors import read_about
+from sglora_cli.files.tensors import read_metadata
 from sglora_cli.files.text import read_json
 
 
@@ -24,7 +24,7 @@ def test_the_reference_is_the_same_at_any_width(monkeypatch):
 def test_the_files_have_the_keys_that_the_reference_lists(run, toy_pack, tmp_path, own_home):
     out = tmp_path / "mug.safetensors"
     assert run("generate", "--name", "mug", "--name", "nest", "-o", out).exit_code == 0
-    assert set(read_about(out)) == set(ADAPTER) - {"imported"}
+    assert set(read_metadata(out)) == set(ADAPTER) - {"imported"}
     assert run("import", out, "-o", tmp_path / "in.safetensors").exit_code == 0
-    assert set(read_about(tmp_path / "in.safetensors")) == set(ADAPTER)
+    assert set(read_metadata(tmp_path / "in.safetensors")) == set(ADAPTER)
     assert set(PACK) <= set(read_json(own_home / "cache" / "packs" / toy_pack / "pack.json"))

@@ -45,19 +45,19 @@ def test_a_file_cut_short_is_refused(file):
 
 
 def test_a_draft_written_in_pieces_is_the_file_saved_at_once(tmp_path):
-    target, about = tmp_path / "new/y.safetensors", {"kind": "test"}
-    draft = TensorDraft(target, SHAPES, about)
+    target, metadata = tmp_path / "new/y.safetensors", {"kind": "test"}
+    draft = TensorDraft(target, SHAPES, metadata)
     draft.put("text", 2, TEXT[2:])
     draft.put("stem", 0, STEM[:4])
     draft.close()
     assert not target.exists()
-    again = TensorDraft(target, SHAPES, about)  # another process goes on
+    again = TensorDraft(target, SHAPES, metadata)  # another process goes on
     again.put("stem", 4, STEM[4].float()[None])
     again.put("text", 0, TEXT[:2])
     again.finish()
-    save_tensors(tmp_path / "z.safetensors", {"stem": STEM, "text": TEXT}, about)
+    save_tensors(tmp_path / "z.safetensors", {"stem": STEM, "text": TEXT}, metadata)
     assert target.read_bytes() == (tmp_path / "z.safetensors").read_bytes()
-    assert load_tensors(target)[1] == about
+    assert load_tensors(target)[1] == metadata
     assert list(target.parent.iterdir()) == [target]
 
 

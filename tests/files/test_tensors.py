@@ -14,7 +14,7 @@ from sglora_cli.adapter.file import load_adapter, save_adapter
 from sglora_cli.errors import BadFile, Mismatch, Unavailable
 from sglora_cli.files.atomic import write_bytes
 from sglora_cli.files.images import read_image
-from sglora_cli.files.tensors import load_tensors, read_about, save_tensors
+from sglora_cli.files.tensors import load_tensors, read_metadata, save_tensors
 from sglora_cli.files.untrusted import inside
 from sglora_cli.lora.layout import Layout, Site
 
@@ -93,7 +93,7 @@ def test_numbers_that_are_not_finite_are_neither_written_nor_read(tmp_path):
 def test_an_adapter_with_wrong_tensors_is_refused(tmp_path, change):
     path = tmp_path / "a.safetensors"
     save_adapter(path, LAYOUT, torch.ones(LAYOUT.size), {})
-    tensors, about = load_tensors(path)
+    tensors, metadata = load_tensors(path)
     name = "base_model.model.q.lora_A.weight"
     if change == "missing":
         del tensors[name]
@@ -102,8 +102,8 @@ def test_an_adapter_with_wrong_tensors_is_refused(tmp_path, change):
     elif change == "shape":
         tensors[name] = torch.ones(3, 4)
     else:
-        about = {}
-    save_tensors(path, tensors, about)
+        metadata = {}
+    save_tensors(path, tensors, metadata)
     with pytest.raises(BadFile, match=r"lacks tensor|belongs to no site|has shapes|not an adapter of sglora"):
         load_adapter(path)
 
@@ -126,7 +126,7 @@ def test_metadata_that_is_not_json_is_refused(tmp_path):
 
     save_file({"a": torch.ones(1)}, tmp_path / "x.safetensors", metadata={"sglora": "{"})
     with pytest.raises(BadFile, match="metadata is not JSON"):
-        read_about(tmp_path / "x.safetensors")
+        read_metadata(tmp_path / "x.safetensors")
 
 
 def test_no_name_leads_out_of_its_folder(tmp_path):

@@ -74,7 +74,7 @@ def test_the_best_samples_keep_the_numbers_of_their_draws(run, toy_pack, tmp_pat
     assert rows[0]["log_density"] >= rows[1]["log_density"]
     for s, row in enumerate(rows):
         kept, drawn = load_adapter(tmp_path / f"b-{s}.safetensors"), tmp_path / f"all-{row['sample']}.safetensors"
-        assert kept.about["sample"] == row["sample"]
+        assert kept.metadata["sample"] == row["sample"]
         assert torch.equal(kept.flat_P, load_adapter(drawn).flat_P)
 
 
@@ -82,8 +82,8 @@ def test_a_joint_adapter_of_another_size_is_a_bad_file(run, toy_pack, own_home):
     from sglora_cli.files.tensors import load_tensors, save_tensors
 
     path = own_home / "cache/packs/toys/joint.safetensors"
-    tensors, about = load_tensors(path)
-    save_tensors(path, {"joint": tensors["joint"][:-1].clone()}, about)
+    tensors, metadata = load_tensors(path)
+    save_tensors(path, {"joint": tensors["joint"][:-1].clone()}, metadata)
     result = run("generate", "a photo of a mug", "--explain")
     assert result.exit_code == 4
     assert f"{path} holds (" in result.stderr

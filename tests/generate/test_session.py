@@ -27,7 +27,7 @@ def test_same_seed_same_bytes_other_seed_other_adapter(run, toy_pack, tmp_path):
 def test_without_o_the_adapter_goes_to_the_cache(run, toy_pack, tmp_path, own_home):
     path = made(run, tmp_path, "a", "mug").stdout.strip()
     assert path.startswith(str(own_home / "cache/adapters/"))
-    assert load_adapter(__import__("pathlib").Path(path)).about["description"] == "a mug"
+    assert load_adapter(__import__("pathlib").Path(path)).metadata["description"] == "a mug"
 
 
 def test_samples_are_numbered_and_differ(run, toy_pack, tmp_path):

@@ -35,7 +35,7 @@ def test_the_initial_adapter_changes_nothing_and_follows_its_seed():
 
 
 def test_a_layout_survives_being_written():
-    assert Layout.restore(LAYOUT.about()) == LAYOUT
+    assert Layout.restore(LAYOUT.to_json()) == LAYOUT
     with pytest.raises(Mismatch, match="not a LoRA layout"):
         Layout.restore({"rank": 0, "alpha": 1, "sites": [["q", 1, 1]]})
 

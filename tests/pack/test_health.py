@@ -22,8 +22,8 @@ class Made:
         self.function = function
 
     def generate(self, prior, samples, seed, temperature):
-        dice = torch.Generator().manual_seed(seed)
-        noise = torch.randn(samples, len(prior.mean_P), generator=dice)
+        rng = torch.Generator().manual_seed(seed)
+        noise = torch.randn(samples, len(prior.mean_P), generator=rng)
         return self.function(prior.mean_P, temperature * noise)
 
 
@@ -96,9 +96,9 @@ def test_an_unused_latent_is_noted_and_no_fault():
 def collapsed(own_home) -> None:
     """The toy pack's CVAE with a decoder of zeros: every output is its centre."""
     path = own_home / "cache/packs/toys/generators/cvae.safetensors"
-    tensors, about = load_tensors(path)
+    tensors, metadata = load_tensors(path)
     zeros = {k: torch.zeros_like(v) if "decoder" in k else v for k, v in tensors.items()}
-    save_tensors(path, zeros, about)
+    save_tensors(path, zeros, metadata)
 
 
 def test_a_collapsed_generator_is_refused_unless_forced(run, toy_pack, own_home, tmp_path):

@@ -75,8 +75,8 @@ def test_the_grid_has_the_packs_own_k_and_all_experts(experts, own, grid):
 def test_near_adapters_are_near_on_the_map():
     from sglora_cli.report.figures import embedded
 
-    dice = torch.Generator().manual_seed(0)
-    points_NP = torch.cat([centre + torch.randn(12, 40, generator=dice) for centre in (0.0, 30.0)])
+    rng = torch.Generator().manual_seed(0)
+    points_NP = torch.cat([centre + torch.randn(12, 40, generator=rng) for centre in (0.0, 30.0)])
     places = embedded(points_NP, seed=3)
     assert places == embedded(points_NP, seed=3)
     middles = [[sum(p[i] for p in part) / 12 for i in (0, 1)] for part in (places[:12], places[12:])]

@@ -66,9 +66,9 @@ class Worker:
     def input(self, n: int) -> tuple[Path, bytes]:
         from fuzzing.containers import mutated
 
-        dice = random.Random(f"{self.seed} {self.reader.name} {n}")
-        path = dice.choice(list(self.good))
-        return path, mutated(dice, self.good[path], path.name)
+        rng = random.Random(f"{self.seed} {self.reader.name} {n}")
+        path = rng.choice(list(self.good))
+        return path, mutated(rng, self.good[path], path.name)
 
     def run(self, n: int, path: Path, data: bytes) -> None:
         """Read one input, and count what became of it."""

@@ -33,18 +33,18 @@ FINE = {0, 2, 3, 5, 6}
 """Exit codes: done, taken or refused, unknown name, does not fit, changed meanwhile. 4 only for what is gone."""
 
 
-def command(dice: random.Random, folder: Path, number: int) -> tuple[str, list[str]]:
+def command(rng: random.Random, folder: Path, number: int) -> tuple[str, list[str]]:
     """(kind, arguments) of something to do."""
-    name, other = dice.choice(NAMES), dice.choice(NAMES)
+    name, other = rng.choice(NAMES), rng.choice(NAMES)
     own = folder / "own"
-    text = f"a photo of a {dice.choice(WORDS)} {dice.randrange(2)}"
+    text = f"a photo of a {rng.choice(WORDS)} {rng.randrange(2)}"
     pick = ["--pack", name, "--force"]
     kinds = {
         "list": (3, ["pack", "list", "--json"]),
         "verify": (4, ["pack", "verify", name]),
         "show": (1, ["pack", "show", name]),
-        "generate": (5, ["generate", text, *pick, "--samples", "3", "--generator", dice.choice(("cvae", "top-k"))]),
-        "generate -o": (3, ["generate", text, *pick, "-o", str(folder / f"{dice.randrange(3)}.safetensors")]),
+        "generate": (5, ["generate", text, *pick, "--samples", "3", "--generator", rng.choice(("cvae", "top-k"))]),
+        "generate -o": (3, ["generate", text, *pick, "-o", str(folder / f"{rng.randrange(3)}.safetensors")]),
         "import": (4, ["pack", "import", str(folder / "toys.sglora.zip"), "--name", name, "--force"]),
         "import own": (2, ["pack", "import", str(own / f"{other}.sglora.zip"), "--name", name, "--force"]),
         "export": (2, ["pack", "export", name, "-o", str(own / f"{other}.sglora.zip"), "--force"]),
@@ -54,9 +54,9 @@ def command(dice: random.Random, folder: Path, number: int) -> tuple[str, list[s
         "build": (1, ["pack", "build", str(folder / "toys.toml"), "--data", str(folder / "data"), "--force"]),
         "bench": (1, ["bench", *pick[:2], "--baselines", "top-k,nearest", "--resamples", "100"]),
     }
-    kind = dice.choices(list(kinds), [weight for weight, _ in kinds.values()])[0]
+    kind = rng.choices(list(kinds), [weight for weight, _ in kinds.values()])[0]
     arguments = kinds[kind][1]
-    if kind == "bench" and dice.random() < 0.5:
+    if kind == "bench" and rng.random() < 0.5:
         arguments += ["--rows", str(folder / "rows.jsonl")]
     return kind, arguments
 
@@ -75,12 +75,12 @@ def in_process(arguments: list[str]) -> tuple[int, str]:
     return result.exit_code, result.stderr
 
 
-def as_process(arguments: list[str], dice: random.Random) -> tuple[int, str]:
+def as_process(arguments: list[str], rng: random.Random) -> tuple[int, str]:
     """The same by a process of its own, which may be killed: -9."""
     program = [sys.executable, "-m", "sglora_cli.cli.main", *arguments]
     process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
-        _, said = process.communicate(timeout=dice.uniform(1, 10) if dice.random() < 0.3 else None)
+        _, said = process.communicate(timeout=rng.uniform(1, 10) if rng.random() < 0.3 else None)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
@@ -93,12 +93,12 @@ def worker(number: int, seed: int, folder: Path, until: float, results: Any) -> 
     import torch
 
     torch.set_num_threads(1)
-    dice = random.Random(seed * 1000 + number)
+    rng = random.Random(seed * 1000 + number)
     while time.time() < until:
-        kind, arguments = command(dice, folder, number)
+        kind, arguments = command(rng, folder, number)
         began = time.monotonic()
-        if dice.random() < 0.05:
-            code, said = as_process(arguments, dice)
+        if rng.random() < 0.05:
+            code, said = as_process(arguments, rng)
             kind += " (process)"
         else:
             code, said = in_process(arguments)

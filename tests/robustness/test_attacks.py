@@ -67,20 +67,20 @@ def evaluation(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tensors, about: tensors.pop("stem"), "no photos 'stem'"),
-        (lambda tensors, about: tensors.update(text=torch.ones(8)), "no photos 'stem' or no texts"),
-        (lambda tensors, about: about["image_of"].__setitem__(0, 10**6), "do not fit each other"),
-        (lambda tensors, about: about["image_of"].__setitem__(0, -1), "do not fit each other"),
-        (lambda tensors, about: about["captions"].pop(), "do not fit each other"),
-        (lambda tensors, about: about.update(label_of=[0]), "do not fit each other"),
-        (lambda tensors, about: about.update(image_of=[]), "do not fit each other"),
-        (lambda tensors, about: tensors.update(oracle=torch.ones(3)), "its oracle has the shape [3]"),
+        (lambda tensors, metadata: tensors.pop("stem"), "no photos 'stem'"),
+        (lambda tensors, metadata: tensors.update(text=torch.ones(8)), "no photos 'stem' or no texts"),
+        (lambda tensors, metadata: metadata["image_of"].__setitem__(0, 10**6), "do not fit each other"),
+        (lambda tensors, metadata: metadata["image_of"].__setitem__(0, -1), "do not fit each other"),
+        (lambda tensors, metadata: metadata["captions"].pop(), "do not fit each other"),
+        (lambda tensors, metadata: metadata.update(label_of=[0]), "do not fit each other"),
+        (lambda tensors, metadata: metadata.update(image_of=[]), "do not fit each other"),
+        (lambda tensors, metadata: tensors.update(oracle=torch.ones(3)), "its oracle has the shape [3]"),
     ],
 )
 def test_an_evaluation_that_does_not_fit_itself_is_refused(folder, change, message):
-    tensors, about = load_tensors(evaluation(folder))
-    change(tensors, about)
-    save_tensors(evaluation(folder), tensors, about)
+    tensors, metadata = load_tensors(evaluation(folder))
+    change(tensors, metadata)
+    save_tensors(evaluation(folder), tensors, metadata)
     with pytest.raises(BadFile) as caught:
         list(Pack(folder).unseen())
     assert message in caught.value.message
@@ -89,8 +89,8 @@ def test_an_evaluation_that_does_not_fit_itself_is_refused(folder, change, messa
 @pytest.mark.parametrize("name", ["index", "meaning", "stem", "text"])
 def test_what_does_not_fit_the_backbone_is_refused_by_every_command(run, folder, name):
     path = folder / "index.safetensors" if name in ("index", "meaning") else evaluation(folder)
-    tensors, about = load_tensors(path)
-    save_tensors(path, {**tensors, name: tensors[name][..., :5]}, about)
+    tensors, metadata = load_tensors(path)
+    save_tensors(path, {**tensors, name: tensors[name][..., :5]}, metadata)
     write_manifest(folder, read_json(folder / "pack.json"))  # its hashes are right
     for words in (
         ("generate", "a mug"),

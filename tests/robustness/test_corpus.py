@@ -40,8 +40,8 @@ def pickled(content: object) -> bytes:
 
 def clip_lora(**metadata: object) -> bytes:
     layer = {f"{x}_proj": {"w_lora_A": torch.ones(1, 4), "w_lora_B": torch.ones(4, 1)} for x in "qkv"}
-    about = {"r": 1, "alpha": 1, "encoder": "vision", "params": ["q", "k", "v"], "position": "top1", **metadata}
-    return pickled({"weights": {"layer_0": about.pop("layer", layer)}, "metadata": about})
+    metadata = {"r": 1, "alpha": 1, "encoder": "vision", "params": ["q", "k", "v"], "position": "top1", **metadata}
+    return pickled({"weights": {"layer_0": metadata.pop("layer", layer)}, "metadata": metadata})
 
 
 def deflated(data: bytes) -> bytes:

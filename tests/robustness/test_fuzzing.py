@@ -23,9 +23,9 @@ def test_damaged_files_are_read_or_refused(name, tmp_path):
     reader.read(tmp_path)
     good = {path: path.read_bytes() for path in sorted(tmp_path.glob(reader.damaged)) if path.is_file()}
     for n in range(FEW):
-        dice = random.Random(f"test {name} {n}")
-        path = dice.choice(list(good))
-        path.write_bytes(mutated(dice, good[path], path.name))
+        rng = random.Random(f"test {name} {n}")
+        path = rng.choice(list(good))
+        path.write_bytes(mutated(rng, good[path], path.name))
         with suppress(SgloraError):
             reader.read(tmp_path)
         path.write_bytes(good[path])

@@ -12,7 +12,7 @@ LAYOUT = Layout((Site("q", 9, 7), Site("k", 5, 11)), rank=2, alpha=3.0)
 RULES = {merge.name: merge for merge in sglora_generators() if isinstance(merge, Merge)}
 
 
-def dice(seed: int = 0) -> torch.Generator:
+def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
@@ -21,7 +21,7 @@ class Experts:
     names = ("a", "b", "c", "d")
 
     def __init__(self) -> None:
-        self.mean_EP = torch.randn(4, LAYOUT.size, generator=dice())
+        self.mean_EP = torch.randn(4, LAYOUT.size, generator=rng())
 
     def means(self, rows=None):
         return self.mean_EP if rows is None else self.mean_EP[list(rows)]

@@ -18,6 +18,6 @@ OUT = {"safetensors": "o.safetensors", "peft": "o", "peft-flat": "o", "open_clip
 
 
 def save_mug(folder: Path) -> Path:
-    about = {"backbone": "clipling", "fingerprint": MODEL.fingerprint, "description": "a mug", "pack": "p"}
-    save_adapter(folder / "mug.safetensors", LAYOUT, FLAT, {**about, "generator": "cvae"})
+    metadata = {"backbone": "clipling", "fingerprint": MODEL.fingerprint, "description": "a mug", "pack": "p"}
+    save_adapter(folder / "mug.safetensors", LAYOUT, FLAT, {**metadata, "generator": "cvae"})
     return folder / "mug.safetensors"

@@ -13,8 +13,8 @@ LAYOUT = Layout(MODEL.sites, 2, 2.0)
 
 
 def task(name: str, photos: int) -> TaskTensors:
-    dice = torch.Generator().manual_seed(photos)
-    text = torch.nn.functional.normalize(torch.randn(2 * photos, 8, generator=dice), dim=-1)
+    rng = torch.Generator().manual_seed(photos)
+    text = torch.nn.functional.normalize(torch.randn(2 * photos, 8, generator=rng), dim=-1)
     return TaskTensors(
-        name, torch.rand(photos, 4, 12, generator=dice).half(), text, tuple(i // 2 for i in range(2 * photos))
+        name, torch.rand(photos, 4, 12, generator=rng).half(), text, tuple(i // 2 for i in range(2 * photos))
     )

@@ -16,22 +16,22 @@ LAYER = TOWER + "encoder.layers.{}."
 
 def weights(seed: int) -> dict[str, torch.Tensor]:
     """The state of transformers' CLIPVisionModelWithProjection."""
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     state = {}
 
     def linear(name, out, into, bias=True):
-        state[f"{name}.weight"] = torch.randn(out, into, generator=dice) / into**0.5
+        state[f"{name}.weight"] = torch.randn(out, into, generator=rng) / into**0.5
         if bias:
-            state[f"{name}.bias"] = torch.randn(out, generator=dice) / 10
+            state[f"{name}.bias"] = torch.randn(out, generator=rng) / 10
 
     def norm(name):
         state[f"{name}.weight"], state[f"{name}.bias"] = torch.ones(WIDTH), torch.zeros(WIDTH)
 
-    state[TOWER + "embeddings.class_embedding"] = torch.randn(WIDTH, generator=dice)
-    patch = torch.randn(WIDTH, 3, PATCH, PATCH, generator=dice) / 6
+    state[TOWER + "embeddings.class_embedding"] = torch.randn(WIDTH, generator=rng)
+    patch = torch.randn(WIDTH, 3, PATCH, PATCH, generator=rng) / 6
     state[TOWER + "embeddings.patch_embedding.weight"] = patch
     tokens = (SIDE // PATCH) ** 2 + 1
-    state[TOWER + "embeddings.position_embedding.weight"] = torch.randn(tokens, WIDTH, generator=dice) / 4
+    state[TOWER + "embeddings.position_embedding.weight"] = torch.randn(tokens, WIDTH, generator=rng) / 4
     norm(TOWER + "pre_layrnorm")
     for i in range(DEPTH):
         layer = LAYER.format(i)

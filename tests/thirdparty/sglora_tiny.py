@@ -21,10 +21,10 @@ class TinyModel:
     sites = tuple(Site(f"layers.{i}.{name}", WIDTH, WIDTH) for i in range(2) for name in "qkv")
 
     def __init__(self):
-        dice = torch.Generator().manual_seed(7)
-        self.weights = {s.name: torch.randn(WIDTH, WIDTH, generator=dice) / WIDTH**0.5 for s in self.sites}
-        self.head = torch.randn(EMBED, WIDTH, generator=dice)
-        self.letters = torch.randn(EMBED, 256, generator=dice)
+        rng = torch.Generator().manual_seed(7)
+        self.weights = {s.name: torch.randn(WIDTH, WIDTH, generator=rng) / WIDTH**0.5 for s in self.sites}
+        self.head = torch.randn(EMBED, WIDTH, generator=rng)
+        self.letters = torch.randn(EMBED, 256, generator=rng)
 
     def stem(self, images):
         import numpy

@@ -176,13 +176,13 @@ def command(
 
 def _print_builds(builds: Sequence[tuple[Build, Estimate | None]], as_json: bool) -> None:
     if as_json:
-        needs = [estimate.facts() if estimate else {} for _, estimate in builds]
-        folds = [{**build.facts(), "built": not need, **need} for (build, _), need in zip(builds, needs, strict=True)]
+        needs = [estimate.to_json() if estimate else {} for _, estimate in builds]
+        folds = [{**build.to_json(), "built": not need, **need} for (build, _), need in zip(builds, needs, strict=True)]
         print_json({"folds": folds})
         return
     for n, (build, estimate) in enumerate(builds, 1):
         click.echo(f"fold {n} of {len(builds)}: a build of {len(build.tasks)} tasks" + ", done before" * (not estimate))
-        for line in estimate.lines() if estimate else ():
+        for line in estimate.to_lines() if estimate else ():
             click.echo(f"  {line}")
 
 

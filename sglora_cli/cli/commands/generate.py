@@ -179,7 +179,7 @@ def _facts(session: Session, generated: Generated, paths: list[Path], explain: b
             for row, a in zip(generated.prior.rows, generated.prior.alpha_K, strict=True)
         ],
         "warnings": list(generated.warnings),
-        "about": generated.about,
+        "about": generated.metadata,
     }
     if explain:
         from sglora_cli.generate.explain import explanation
@@ -201,9 +201,9 @@ def _print_generated(session: Session, generated: Generated, paths: list[Path], 
 
 def _print_notes(session: Session, generated: Generated, explain: bool) -> None:
     if explain:
-        from sglora_cli.generate.explain import explanation, lines
+        from sglora_cli.generate.explain import explanation, to_lines
 
-        for line in lines(explanation(session.pack, generated)):
+        for line in to_lines(explanation(session.pack, generated)):
             say(line)
     for warning in generated.warnings:
         say(f"warning: {warning}")
@@ -220,7 +220,7 @@ def _print_answers(session: Session, answers: Any, explain: bool, as_json: bool)
             bad.append(answer)
             if not as_json:
                 say(f"error: line {answer.line}: {answer.error.message}")
-            facts = {"line": answer.line, **answer.error.facts()}
+            facts = {"line": answer.line, **answer.error.to_json()}
         elif as_json:
             facts = {"line": answer.line, **_facts(session, answer.generated, list(answer.paths), explain)}
         else:

@@ -68,7 +68,7 @@ def command(
         force=force,
     )
     if as_json:
-        print_json({"file": str(out), **imported.about})
+        print_json({"file": str(out), **imported.metadata})
         return
     for line in imported.lines:
         say(line)

@@ -44,7 +44,7 @@ def command(app: App, thing: str, as_json: bool) -> None:
         pack = Pack(app.library.find(thing)[0].folder)
         condition = health.report(app.host, pack)
         content = {**pack.manifest, "health": condition}
-        lines = [*describe.pack_facts(pack, health.lines(condition)), *describe.pack_health(pack)]
+        lines = [*describe.pack_facts(pack, health.to_lines(condition)), *describe.pack_health(pack)]
     elif path.is_file():
         content, lines = describe.any_adapter(path)
     else:

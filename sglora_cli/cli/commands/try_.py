@@ -59,26 +59,26 @@ def command(
     progress.be_quiet(as_json)
     photos = rankings.image_files(images) if images else {rankings.printable_name(path): path for path in image}
     ranked = "images" if images else "sentences"
-    trial = rankings.run(app.host, adapter, photos, ranked, text, texts, backbone, runtime)
+    comparison = rankings.run(app.host, adapter, photos, ranked, text, texts, backbone, runtime)
     if report:
         from sglora_cli.report.pages import try_page
 
-        write_bytes(report, try_page(trial, top))
+        write_bytes(report, try_page(comparison, top))
     if as_json:
-        print_json(rankings.facts(trial, top) | {"report": str(report) if report else None})
+        print_json(rankings.to_json(comparison, top) | {"report": str(report) if report else None})
     else:
-        _print_comparison(trial, top)
+        _print_comparison(comparison, top)
         if report:
             say(f"report     {report}")
 
 
-def _print_comparison(trial: Comparison, top: int) -> None:
-    say(f"adapter    {trial.adapter}, made for {trial.about.get('description', 'an unknown task')!r}")
-    say(f"backbone   {trial.backbone}, fingerprint {trial.fingerprint}")
-    for reason in trial.skipped:
+def _print_comparison(comparison: Comparison, top: int) -> None:
+    say(f"adapter    {comparison.adapter}, made for {comparison.metadata.get('description', 'an unknown task')!r}")
+    say(f"backbone   {comparison.backbone}, fingerprint {comparison.fingerprint}")
+    for reason in comparison.skipped:
         say(f"warning: {reason}; it is left out")
-    for ranking in trial.rankings:
-        _print_ranking(ranking, trial.ranked, top)
+    for ranking in comparison.rankings:
+        _print_ranking(ranking, comparison.ranked, top)
 
 
 def _print_ranking(ranking: Ranking, ranked: str, top: int) -> None:

@@ -30,8 +30,8 @@ class ExampleModel:
         shown = prompt.rpartition("A photo of ")[2].removesuffix(". Output:")
         (brightness,) = image.convert("L").resize((1, 1)).tobytes()
         light = "bright" if brightness > 127 else "dark"
-        dice = random.Random(seed)
-        return [f"A {light} photo with a {shown} {dice.choice(PLACES)}." for _ in range(count)]
+        rng = random.Random(seed)
+        return [f"A {light} photo with a {shown} {rng.choice(PLACES)}." for _ in range(count)]
 
 
 class Example:

@@ -25,8 +25,8 @@ def layout_of(model: Model) -> Layout:
 
 def adapters(layout: Layout, count: int) -> Tensor:
     """(T, P) that change the features well beyond rounding: numbers about as large as a trained adapter's."""
-    dice = torch.Generator().manual_seed(1)
-    return torch.randn(count, layout.size, generator=dice) * 0.1
+    rng = torch.Generator().manual_seed(1)
+    return torch.randn(count, layout.size, generator=rng) * 0.1
 
 
 def identity_is_complete(model: Model) -> None:

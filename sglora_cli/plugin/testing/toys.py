@@ -54,10 +54,10 @@ def images(count: int = 3) -> list[Image]:
     """Pictures of noise in several sizes; the same at every call."""
     from PIL import Image
 
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     sizes = ((320, 240), (200, 300), (256, 256))
     return [
-        Image.frombytes("RGB", (w, h), bytes(torch.randint(256, (w * h * 3,), generator=dice).tolist()))
+        Image.frombytes("RGB", (w, h), bytes(torch.randint(256, (w * h * 3,), generator=rng).tolist()))
         for w, h in (sizes[i % 3] for i in range(count))
     ]
 
@@ -69,8 +69,8 @@ class ToyExperts:
         self.names: Sequence[str] = [f"toys/{n}" for n in range(EXPERTS)]
         self.layout = LAYOUT
         self.unit_TD = _unit(EXPERTS + TASKS)
-        dice = torch.Generator().manual_seed(1)
-        self.way_DP = torch.randn(WIDTH, LAYOUT.size, generator=dice) / 3
+        rng = torch.Generator().manual_seed(1)
+        self.way_DP = torch.randn(WIDTH, LAYOUT.size, generator=rng) / 3
         self.mean_EP = LAYOUT.initial(0) + self.unit_TD[:EXPERTS] @ self.way_DP
         self.variance_EP = torch.full_like(self.mean_EP, 1e-4)
 
@@ -86,9 +86,9 @@ class ToyExperts:
 
 def material(experts: ToyExperts) -> Material:
     """Training tasks whose adapters follow from their sentences as the experts' do, with noise."""
-    dice = torch.Generator().manual_seed(2)
+    rng = torch.Generator().manual_seed(2)
     mean_TP = LAYOUT.initial(0) + experts.unit_TD[EXPERTS:] @ experts.way_DP
-    states_TMP = mean_TP[:, None] + 0.01 * torch.randn(TASKS, STATES, LAYOUT.size, generator=dice)
+    states_TMP = mean_TP[:, None] + 0.01 * torch.randn(TASKS, STATES, LAYOUT.size, generator=rng)
     return Material(
         experts=experts,
         tasks=tuple(f"toys/{EXPERTS + t}" for t in range(TASKS)),

@@ -40,8 +40,8 @@ class Simple:
         return {}
 
     def generate(self, prior, samples, seed, temperature):
-        dice = torch.Generator().manual_seed(seed)
-        return prior.mean_P + temperature * torch.randn(samples, len(prior.mean_P), generator=dice)
+        rng = torch.Generator().manual_seed(seed)
+        return prior.mean_P + temperature * torch.randn(samples, len(prior.mean_P), generator=rng)
 
 
 class Learned(Simple):

@@ -26,8 +26,8 @@ class Experts:
     layout = LAYOUT
 
     def __init__(self):
-        dice = torch.Generator().manual_seed(3)
-        self.mu, self.var = torch.randn(2, LAYOUT.size, generator=dice), torch.full((2, LAYOUT.size), 0.01)
+        rng = torch.Generator().manual_seed(3)
+        self.mu, self.var = torch.randn(2, LAYOUT.size, generator=rng), torch.full((2, LAYOUT.size), 0.01)
 
     def means(self, rows=None):
         return self.mu if rows is None else self.mu[list(rows)]
@@ -67,8 +67,8 @@ def trained():
 def train(checkpoint=None, **settings):
     """Two tasks whose adapters are the two experts, told apart by their conditions."""
     experts = Experts()
-    dice = torch.Generator().manual_seed(4)
-    states = [experts.mu[t] + 0.1 * torch.randn(20, LAYOUT.size, generator=dice) for t in range(2)]
+    rng = torch.Generator().manual_seed(4)
+    states = [experts.mu[t] + 0.1 * torch.randn(20, LAYOUT.size, generator=rng) for t in range(2)]
     priors = [condition(experts.mu[t]) for t in range(2)]
     material = material_of(experts, states, priors, checkpoint)
     given = {"hidden": 32, "latent": 4, "epochs": 150, "batch": 16, "learning_rate": 5e-3, **settings}
@@ -123,9 +123,9 @@ def test_a_killed_training_goes_on_with_the_same_bytes(trained, tmp_path, monkey
     class Killer(Checkpoint):
         due = True
 
-        def save(self, tensors, about=None):
-            super().save(tensors, about)
-            if about["epoch"] in (1, 70):
+        def save(self, tensors, metadata=None):
+            super().save(tensors, metadata)
+            if metadata["epoch"] in (1, 70):
                 raise Kill
 
     checkpoint = Killer(tmp_path / "x.checkpoint")
@@ -152,8 +152,8 @@ def blocks_of(rows_NP: torch.Tensor, sizes: list[int]) -> list[torch.Tensor]:
 
 
 def test_the_span_of_blocks_is_that_of_all_rows_at_once():
-    dice = torch.Generator().manual_seed(1)
-    rows = torch.randn(40, 6, generator=dice) @ torch.randn(6, 90, generator=dice)
+    rng = torch.Generator().manual_seed(1)
+    rows = torch.randn(40, 6, generator=rng) @ torch.randn(6, 90, generator=rng)
     square, basis, total = span(blocks_of(rows, [3, 17, 1, 19]), most=10)
     _, s, vh = torch.linalg.svd(rows.double())
     assert len(square) == 6  # the rows have no more directions
@@ -176,8 +176,8 @@ class Five(Experts):
     names = tuple("abcde")
 
     def __init__(self):
-        dice = torch.Generator().manual_seed(7)
-        self.mu, self.var = torch.randn(5, LAYOUT.size, generator=dice), torch.rand(5, LAYOUT.size, generator=dice)
+        rng = torch.Generator().manual_seed(7)
+        self.mu, self.var = torch.randn(5, LAYOUT.size, generator=rng), torch.rand(5, LAYOUT.size, generator=rng)
 
 
 def projected(most, energy=1.0):
@@ -211,8 +211,8 @@ def test_squared_distances_are_those_of_all_numbers():
 def test_a_condition_has_the_deviations_of_coordinates():
     _, _, material, found, _ = projected(3)
     prior = condition(material.experts.mu[2])
-    dice = torch.Generator().manual_seed(0)
-    drawn = prior.mean_P + prior.variance_P.sqrt() * torch.randn(20_000, LAYOUT.size, generator=dice)
+    rng = torch.Generator().manual_seed(0)
+    drawn = prior.mean_P + prior.variance_P.sqrt() * torch.randn(20_000, LAYOUT.size, generator=rng)
     mean, deviation = found.condition(prior).chunk(2)
     assert torch.allclose(found.inward(drawn).mean(0), mean, atol=0.02)
     assert torch.allclose(found.inward(drawn).std(0), deviation, rtol=0.03)
@@ -243,9 +243,9 @@ def test_a_killed_training_with_a_projection_goes_on_with_the_same_bytes(tmp_pat
     class Killer(Checkpoint):
         due = True
 
-        def save(self, tensors, about=None):
-            super().save(tensors, about)
-            if about["epoch"] == 60:
+        def save(self, tensors, metadata=None):
+            super().save(tensors, metadata)
+            if metadata["epoch"] == 60:
                 raise Kill
 
     with pytest.raises(Kill):
@@ -284,8 +284,8 @@ def test_a_pack_with_a_projection_is_built_and_asked(run, tiny, toys, recipe, tm
 def test_icm_lora_is_told_the_tasks_embedding_and_nothing_else(projection):
     """Two tasks told apart by their embeddings: each comes back, whatever the prior's mean says."""
     experts = Experts()
-    dice = torch.Generator().manual_seed(4)
-    states = [experts.mu[t] + 0.1 * torch.randn(20, LAYOUT.size, generator=dice) for t in range(2)]
+    rng = torch.Generator().manual_seed(4)
+    states = [experts.mu[t] + 0.1 * torch.randn(20, LAYOUT.size, generator=rng) for t in range(2)]
     priors = [replace(condition(experts.mu[0]), embedding_D=torch.eye(4)[t]) for t in range(2)]
     material = material_of(experts, states, priors)
     settings = {"hidden": 32, "latent": 2, "epochs": 200, "learning_rate": 0.01, "projection": projection}

@@ -147,11 +147,11 @@ def test_numpy_is_not_asked_to_unpickle(root):
 def test_any_damage_is_a_bad_file_or_harmless(root, seed):
     """Bytes are changed, in the first and last part of a pickle where its structure is."""
     cifar_tree(root, cifar_speckles())
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     for name in ("meta", "train"):
         content = bytearray((root / name).read_bytes())
-        for place in dice.choice(min(400, len(content)), 3):
-            content[place if seed % 2 else -1 - place] = dice.integers(256)
+        for place in rng.choice(min(400, len(content)), 3):
+            content[place if seed % 2 else -1 - place] = rng.integers(256)
         (root / name).write_bytes(content)
     try:
         tasks = Cifar100().tasks(root)

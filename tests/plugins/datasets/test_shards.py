@@ -134,8 +134,8 @@ def shard(path, *members):
     return path
 
 
-def sample(n, **about):
-    more = [(f"{n:04d}.json", json.dumps(about).encode())] if about else []
+def sample(n, **metadata):
+    more = [(f"{n:04d}.json", json.dumps(metadata).encode())] if metadata else []
     return [(f"{n:04d}.png", png(n)), (f"{n:04d}.txt", f"one {n}\n\nother {n}\n".encode()), *more]
 
 

@@ -35,7 +35,7 @@ def shots(session) -> TaskTensors:
     return drawn(task, 3, torch.Generator().manual_seed(5))
 
 
-def dice(seed: int = 0) -> torch.Generator:
+def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
@@ -54,13 +54,13 @@ def obvious_loss(session: Session, shots: TaskTensors, weights: list[float]) -> 
 
 
 def test_what_lorahub_minimises_is_the_loss_and_the_size_of_the_weights(session, shots):
-    tried = torch.randn(3, 4, generator=dice())
+    tried = torch.randn(3, 4, generator=rng())
     found = objective(session.model, session.pack.experts, shots, 0.05)(tried)
     assert found.tolist() == pytest.approx([obvious_loss(session, shots, w) for w in tried.tolist()], abs=1e-4)
 
 
 def test_of_a_classification_task_it_is_the_cross_entropy(session, shots):
-    heads_CD = torch.nn.functional.normalize(torch.randn(4, 8, generator=dice()), dim=1)
+    heads_CD = torch.nn.functional.normalize(torch.randn(4, 8, generator=rng()), dim=1)
     task = TaskTensors("x", shots.stem_N, heads_CD, (), (2, 0, 2))
     goal = objective(session.model, session.pack.experts, task, 0.05)
     image_ND = session.model.encode_image(task.stem_N, session.pack.layout, session.pack.experts.means([1]))[0]
@@ -70,12 +70,12 @@ def test_of_a_classification_task_it_is_the_cross_entropy(session, shots):
 
 def test_one_shot_set_has_as_many_pairs_as_asked_and_each_is_a_pair(session):
     task = next(session.pack.unseen()).tensors
-    few = drawn(task, 2, dice())
+    few = drawn(task, 2, rng())
     for n, text_D in enumerate(few.text_CD):
         (image,) = [i for i, stem in enumerate(task.stem_N) if torch.equal(stem, few.stem_N[n])]
         assert any(torch.equal(text_D, task.text_CD[c]) for c, owner in enumerate(task.image_of) if owner == image)
     assert len(few.stem_N) == len(few.text_CD) == 2
-    assert len(drawn(task, 99, dice()).stem_N) == len(task.stem_N)
+    assert len(drawn(task, 99, rng()).stem_N) == len(task.stem_N)
 
 
 def test_the_search_finds_the_minimum_inside_its_bounds():
@@ -144,7 +144,7 @@ def test_each_kind_of_evidence_comes_alone(session):
 
 @pytest.mark.parametrize("per", ["image", "task"])
 def test_semla_weighs_by_a_softmax_over_the_nearest(session, per):
-    images_ND = torch.nn.functional.normalize(torch.randn(3, 8, generator=dice()), dim=1)
+    images_ND = torch.nn.functional.normalize(torch.randn(3, 8, generator=rng()), dim=1)
     evidence = Evidence(session.model, images_ND=images_ND, visual_ED=session.pack.visual_ED)
     fitted = Semla().member(f"k=2/tau=0.1/per={per}").restore(session.pack.experts, {})
     (found,) = fitted.generate_with(None, evidence, 1, 0, 1.0)
@@ -170,7 +170,7 @@ def test_more_experts_than_there_are_means_all(session):
 
 def test_each_image_with_its_own_adapter_is_as_if_alone(session):
     task, layout = next(session.pack.unseen()).tensors, session.pack.layout
-    adapters_NP = torch.randn(len(task.stem_N), layout.size, generator=dice())
+    adapters_NP = torch.randn(len(task.stem_N), layout.size, generator=rng())
     together_ND = encode_each(session.model, layout, task, adapters_NP, at_once=2)
     for n, flat_P in enumerate(adapters_NP):
         alone_D = session.model.encode_image(task.stem_N[n : n + 1], layout, flat_P[None])[0, 0]

@@ -42,77 +42,77 @@ TOML_TOKENS = (
 )  # fmt: skip
 
 
-def mutated_bytes(dice: Dice, data: bytes, tokens: tuple[bytes, ...] = ()) -> bytes:
+def mutated_bytes(rng: Dice, data: bytes, tokens: tuple[bytes, ...] = ()) -> bytes:
     """One to three small changes anywhere."""
-    for _ in range(dice.choice((1, 1, 1, 2, 3))):
-        data = dice.choice((_flip, _flip, _cut, _grow, _repeat, _number, _end, _digits, _token))(dice, data, tokens)
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        data = rng.choice((_flip, _flip, _cut, _grow, _repeat, _number, _end, _digits, _token))(rng, data, tokens)
     return data
 
 
-def _place(dice: Dice, data: bytes) -> int:
+def _place(rng: Dice, data: bytes) -> int:
     """Anywhere, the beginning more often: there are headers."""
-    return dice.randrange(min(len(data), dice.choice((16, 128, 1024, 10**9))) + 1)
+    return rng.randrange(min(len(data), rng.choice((16, 128, 1024, 10**9))) + 1)
 
 
-def _flip(dice: Dice, data: bytes, tokens: tuple[bytes, ...]) -> bytes:
-    changed, at = bytearray(data or b"x"), _place(dice, data)
+def _flip(rng: Dice, data: bytes, tokens: tuple[bytes, ...]) -> bytes:
+    changed, at = bytearray(data or b"x"), _place(rng, data)
     at = min(at, len(changed) - 1)
-    changed[at] = changed[at] ^ (1 << dice.randrange(8)) if dice.random() < 0.5 else dice.randrange(256)
+    changed[at] = changed[at] ^ (1 << rng.randrange(8)) if rng.random() < 0.5 else rng.randrange(256)
     return bytes(changed)
 
 
-def _cut(dice: Dice, data: bytes, tokens: tuple[bytes, ...]) -> bytes:
-    at = _place(dice, data)
-    return data[:at] + data[at + dice.choice((1, 2, 8, 100)) :]
+def _cut(rng: Dice, data: bytes, tokens: tuple[bytes, ...]) -> bytes:
+    at = _place(rng, data)
+    return data[:at] + data[at + rng.choice((1, 2, 8, 100)) :]
 
 
-def _grow(dice: Dice, data: bytes, tokens: tuple[bytes, ...]) -> bytes:
-    at = _place(dice, data)
-    return data[:at] + dice.randbytes(dice.choice((1, 2, 8, 100))) + data[at:]
+def _grow(rng: Dice, data: bytes, tokens: tuple[bytes, ...]) -> bytes:
+    at = _place(rng, data)
+    return data[:at] + rng.randbytes(rng.choice((1, 2, 8, 100))) + data[at:]
 
 
-def _repeat(dice: Dice, data: bytes, tokens: tuple[bytes, ...]) -> bytes:
-    start, at = _place(dice, data), _place(dice, data)
-    return data[:at] + data[start : start + dice.choice((1, 10, 100, 1000))] * dice.choice((1, 2, 20)) + data[at:]
+def _repeat(rng: Dice, data: bytes, tokens: tuple[bytes, ...]) -> bytes:
+    start, at = _place(rng, data), _place(rng, data)
+    return data[:at] + data[start : start + rng.choice((1, 10, 100, 1000))] * rng.choice((1, 2, 20)) + data[at:]
 
 
-def _number(dice: Dice, data: bytes, tokens: tuple[bytes, ...]) -> bytes:
-    size, at = dice.choice((1, 2, 4, 8)), _place(dice, data)
-    value = dice.choice((*NUMBERS[:-2], dice.getrandbits(64))) % 256**size
-    return data[:at] + value.to_bytes(size, dice.choice(("little", "big"))) + data[at + size :]
+def _number(rng: Dice, data: bytes, tokens: tuple[bytes, ...]) -> bytes:
+    size, at = rng.choice((1, 2, 4, 8)), _place(rng, data)
+    value = rng.choice((*NUMBERS[:-2], rng.getrandbits(64))) % 256**size
+    return data[:at] + value.to_bytes(size, rng.choice(("little", "big"))) + data[at + size :]
 
 
-def _end(dice: Dice, data: bytes, tokens: tuple[bytes, ...]) -> bytes:
-    return data[: _place(dice, data)] if dice.random() < 0.9 else b""
+def _end(rng: Dice, data: bytes, tokens: tuple[bytes, ...]) -> bytes:
+    return data[: _place(rng, data)] if rng.random() < 0.9 else b""
 
 
-def _digits(dice: Dice, data: bytes, tokens: tuple[bytes, ...]) -> bytes:
+def _digits(rng: Dice, data: bytes, tokens: tuple[bytes, ...]) -> bytes:
     found = list(re.finditer(rb"-?\d+", data[:100_000]))
     if not found:
-        return _flip(dice, data, tokens)
-    match = dice.choice(found)
-    text = dice.choice((str(dice.choice(NUMBERS)), "9" * 5000, "1e999", "-1")).encode()
+        return _flip(rng, data, tokens)
+    match = rng.choice(found)
+    text = rng.choice((str(rng.choice(NUMBERS)), "9" * 5000, "1e999", "-1")).encode()
     return data[: match.start()] + text + data[match.end() :]
 
 
-def _token(dice: Dice, data: bytes, tokens: tuple[bytes, ...]) -> bytes:
-    at = _place(dice, data)
-    token = dice.choice(tokens) if tokens else dice.choice(TEXTS).encode("utf-8", "surrogatepass")
-    return data[:at] + token + data[at + dice.choice((0, 0, 1, len(token))) :]
+def _token(rng: Dice, data: bytes, tokens: tuple[bytes, ...]) -> bytes:
+    at = _place(rng, data)
+    token = rng.choice(tokens) if tokens else rng.choice(TEXTS).encode("utf-8", "surrogatepass")
+    return data[:at] + token + data[at + rng.choice((0, 0, 1, len(token))) :]
 
 
-def odd_value(dice: Dice, more: tuple[Callable[[], Any], ...] = ()) -> Any:
+def odd_value(rng: Dice, more: tuple[Callable[[], Any], ...] = ()) -> Any:
     """A value nobody expects; `more` are kinds of values that the file format adds."""
     kinds: list[Callable[[], Any]] = [
-        lambda: dice.choice(NUMBERS),
-        lambda: dice.choice(FLOATS),
-        lambda: dice.choice(TEXTS),
-        lambda: dice.choice((None, True, False, [], {}, [[]], [None], {"a": 1}, {"": ""}, [1, "a"], [["a", "b", "c"]])),
-        lambda: _deep(dice.choice((5, 60, 600))),
-        lambda: ["a"] * dice.choice((1, 3, 1000)),
+        lambda: rng.choice(NUMBERS),
+        lambda: rng.choice(FLOATS),
+        lambda: rng.choice(TEXTS),
+        lambda: rng.choice((None, True, False, [], {}, [[]], [None], {"a": 1}, {"": ""}, [1, "a"], [["a", "b", "c"]])),
+        lambda: _deep(rng.choice((5, 60, 600))),
+        lambda: ["a"] * rng.choice((1, 3, 1000)),
         *more,
     ]
-    return dice.choice(kinds)()
+    return rng.choice(kinds)()
 
 
 def _deep(depth: int) -> Any:
@@ -122,106 +122,106 @@ def _deep(depth: int) -> Any:
     return value
 
 
-def mutated_value(dice: Dice, value: Any, more: tuple[Callable[[], Any], ...] = ()) -> Any:
+def mutated_value(rng: Dice, value: Any, more: tuple[Callable[[], Any], ...] = ()) -> Any:
     """A value of tables and lists with one or two places changed, removed, renamed or doubled."""
-    for _ in range(dice.choice((1, 1, 2))):
-        value = _changed(dice, value, more)
+    for _ in range(rng.choice((1, 1, 2))):
+        value = _changed(rng, value, more)
     return value
 
 
-def _changed(dice: Dice, value: Any, more: tuple[Callable[[], Any], ...]) -> Any:
-    if isinstance(value, dict) and value and dice.random() < 0.93:
-        key, found = dice.choice(list(value)), dict(value)
-        action = dice.random()
+def _changed(rng: Dice, value: Any, more: tuple[Callable[[], Any], ...]) -> Any:
+    if isinstance(value, dict) and value and rng.random() < 0.93:
+        key, found = rng.choice(list(value)), dict(value)
+        action = rng.random()
         if action < 0.1:
             del found[key]
         elif action < 0.2:
-            found[dice.choice((*TEXTS, *value))] = found.pop(key)
+            found[rng.choice((*TEXTS, *value))] = found.pop(key)
         elif action < 0.25:
-            found[dice.choice(TEXTS)] = odd_value(dice, more)
+            found[rng.choice(TEXTS)] = odd_value(rng, more)
         else:
-            found[key] = _changed(dice, found[key], more)
+            found[key] = _changed(rng, found[key], more)
         return found
-    if isinstance(value, list) and value and dice.random() < 0.93:
-        at, found = dice.randrange(len(value)), list(value)
-        action = dice.random()
+    if isinstance(value, list) and value and rng.random() < 0.93:
+        at, found = rng.randrange(len(value)), list(value)
+        action = rng.random()
         if action < 0.1:
             del found[at]
         elif action < 0.2:
             found.insert(at, found[at])
         elif action < 0.25:
-            found.append(odd_value(dice, more))
+            found.append(odd_value(rng, more))
         else:
-            found[at] = _changed(dice, found[at], more)
+            found[at] = _changed(rng, found[at], more)
         return found
-    if type(value) is int and dice.random() < 0.4:
-        return value + dice.choice((-1, 1, 2, 10**6))
-    return odd_value(dice, more)
+    if type(value) is int and rng.random() < 0.4:
+        return value + rng.choice((-1, 1, 2, 10**6))
+    return odd_value(rng, more)
 
 
-def mutated_json(dice: Dice, data: bytes) -> bytes:
+def mutated_json(rng: Dice, data: bytes) -> bytes:
     """As a value, or as bytes; sometimes with a key that stands twice."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
-        return mutated_bytes(dice, data, JSON_TOKENS)
-    if dice.random() < 0.3:
-        return mutated_bytes(dice, data, JSON_TOKENS)
+        return mutated_bytes(rng, data, JSON_TOKENS)
+    if rng.random() < 0.3:
+        return mutated_bytes(rng, data, JSON_TOKENS)
     try:
-        text = json.dumps(mutated_value(dice, value))
+        text = json.dumps(mutated_value(rng, value))
     except (ValueError, RecursionError):  # a number of too many digits
-        return mutated_bytes(dice, data, JSON_TOKENS)
-    if text.startswith("{") and dice.random() < 0.05:
+        return mutated_bytes(rng, data, JSON_TOKENS)
+    if text.startswith("{") and rng.random() < 0.05:
         text = "{" + text[1:-1] + ("," if len(text) > 2 else "") + text[1:]
     return text.encode("utf-8", "surrogatepass")
 
 
-def mutated_lines(dice: Dice, data: bytes) -> bytes:
+def mutated_lines(rng: Dice, data: bytes) -> bytes:
     """JSON lines: one of them changed as JSON, doubled, or moved."""
     lines = data.split(b"\n")
-    at = dice.randrange(len(lines))
-    if dice.random() < 0.75 and lines[at]:
-        lines[at] = mutated_json(dice, lines[at])
-    elif dice.random() < 0.5:
-        lines.insert(dice.randrange(len(lines)), lines[at])
+    at = rng.randrange(len(lines))
+    if rng.random() < 0.75 and lines[at]:
+        lines[at] = mutated_json(rng, lines[at])
+    elif rng.random() < 0.5:
+        lines.insert(rng.randrange(len(lines)), lines[at])
     else:
-        return mutated_bytes(dice, data, JSON_TOKENS)
-    return dice.choice((b"\n", b"\n", b"\n", b"\r\n", b"\n\n")).join(lines)
+        return mutated_bytes(rng, data, JSON_TOKENS)
+    return rng.choice((b"\n", b"\n", b"\n", b"\r\n", b"\n\n")).join(lines)
 
 
-def mutated_toml(dice: Dice, data: bytes) -> bytes:
+def mutated_toml(rng: Dice, data: bytes) -> bytes:
     """A value, a key or a line exchanged, or bytes changed."""
     lines = data.split(b"\n")
-    at = dice.randrange(len(lines))
-    action = dice.random()
+    at = rng.randrange(len(lines))
+    action = rng.random()
     if action < 0.5 and b"=" in lines[at]:
-        lines[at] = lines[at].partition(b"=")[0] + b"= " + dice.choice(TOML_TOKENS)
+        lines[at] = lines[at].partition(b"=")[0] + b"= " + rng.choice(TOML_TOKENS)
     elif action < 0.6:
-        lines.insert(at, dice.choice(TOML_TOKENS) + b" = " + dice.choice(TOML_TOKENS))
+        lines.insert(at, rng.choice(TOML_TOKENS) + b" = " + rng.choice(TOML_TOKENS))
     elif action < 0.7:
-        lines.insert(at, lines[dice.randrange(len(lines))])
+        lines.insert(at, lines[rng.randrange(len(lines))])
     else:
-        return mutated_bytes(dice, data, TOML_TOKENS)
+        return mutated_bytes(rng, data, TOML_TOKENS)
     return b"\n".join(lines)
 
 
-def mutated_csv(dice: Dice, data: bytes) -> bytes:
+def mutated_csv(rng: Dice, data: bytes) -> bytes:
     """A cell exchanged, a row made longer or shorter, or bytes changed."""
     try:
         rows = list(csv.reader(io.StringIO(data.decode())))
     except (ValueError, csv.Error):
         rows = []
-    if not rows or dice.random() < 0.4:
-        return mutated_bytes(dice, data, (b'"', b'""', b",", b"\r", b"\0", b"\xef\xbb\xbf", b'"' + b"x" * 200_000))
-    row = dice.choice(rows)
-    at = dice.randrange(len(row) + 1)
-    row[at : at + dice.choice((0, 1, 1, 1, 2))] = [dice.choice(TEXTS)] * dice.choice((0, 1, 1, 1, 2))
+    if not rows or rng.random() < 0.4:
+        return mutated_bytes(rng, data, (b'"', b'""', b",", b"\r", b"\0", b"\xef\xbb\xbf", b'"' + b"x" * 200_000))
+    row = rng.choice(rows)
+    at = rng.randrange(len(row) + 1)
+    row[at : at + rng.choice((0, 1, 1, 1, 2))] = [rng.choice(TEXTS)] * rng.choice((0, 1, 1, 1, 2))
     out = io.StringIO()
     csv.writer(out).writerows(rows)
     return out.getvalue().encode("utf-8", "surrogatepass")
 
 
-def mutated_text(dice: Dice, data: bytes) -> bytes:
+def mutated_text(rng: Dice, data: bytes) -> bytes:
     return mutated_bytes(
-        dice, data, (b"\n", b"\t", b"#", b",", b"|", b".jpg", b"\xff", *(t.encode("utf-8", "replace") for t in TEXTS))
+        rng, data, (b"\n", b"\t", b"#", b",", b"|", b".jpg", b"\xff", *(t.encode("utf-8", "replace") for t in TEXTS))
     )

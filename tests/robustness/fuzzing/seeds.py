@@ -31,7 +31,7 @@ def adapter(format: str, name: str) -> Seed:
     def fill(folder: Path) -> None:
         layout = Layout(MODEL.sites, 2, 4.0)
         flat_P = torch.randn(layout.size, generator=torch.Generator().manual_seed(0)) * 0.2
-        about = {
+        metadata = {
             "fingerprint": MODEL.fingerprint,
             "backbone": "clipling",
             "description": "a mug",
@@ -39,7 +39,7 @@ def adapter(format: str, name: str) -> Seed:
             "generator": "cvae",
             "pack": "toys",
         }
-        write_adapter(folder / name, AdapterFile(layout, flat_P, about), MODEL, FORMATS[format])
+        write_adapter(folder / name, AdapterFile(layout, flat_P, metadata), MODEL, FORMATS[format])
 
     return fill
 

@@ -103,7 +103,7 @@ def caption(
         if dry_run:
             return _print_plan(job, limit, as_json)
         outcome = write(job, config, limit)
-    print_json(outcome.facts()) if as_json else _print_outcome(outcome)
+    print_json(outcome.to_json()) if as_json else _print_outcome(outcome)
     if error := caption_writer.error_of(outcome):
         raise error
     return None
@@ -136,7 +136,7 @@ def _print_plan(job: CaptionJob, limit: int, as_json: bool) -> None:
 
     waiting = job.waiting(limit)
     if as_json:
-        facts = caption_writer.about(job) | {"waiting": len(job.waiting()), "now": len(waiting)}
+        facts = caption_writer.job_json(job) | {"waiting": len(job.waiting()), "now": len(waiting)}
         print_json(facts)
         return
     click.echo(f"output     {job.target}")

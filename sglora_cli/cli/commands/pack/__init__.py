@@ -46,9 +46,9 @@ def list_(app: App, as_json: bool) -> None:
         {"name": p.name, "origin": p.origin, "folder": str(p.folder), "default": p.name == default} for p in packs
     ]
     for row, location in zip(rows, packs, strict=True):
-        about = location.summary()
-        row["backbone"] = about.get("backbone", "unreadable")
-        row["experts"] = sum(task.get("role") == "expert" for task in about.get("tasks", []))
+        metadata = location.summary()
+        row["backbone"] = metadata.get("backbone", "unreadable")
+        row["experts"] = sum(task.get("role") == "expert" for task in metadata.get("tasks", []))
     if as_json:
         print_json({"packs": rows})
     else:
@@ -80,7 +80,7 @@ def show(app: App, name: str, as_json: bool) -> None:
     if as_json:
         print_json({**pack.manifest, "health": condition})
     else:
-        click.echo("\n".join(map(printable, pack_facts(pack, health.lines(condition)))))
+        click.echo("\n".join(map(printable, pack_facts(pack, health.to_lines(condition)))))
 
 
 @command.command("verify")

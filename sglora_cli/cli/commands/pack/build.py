@@ -82,7 +82,7 @@ def build(
         return
     if not force:
         estimate.check()
-    for line in estimate.lines():
+    for line in estimate.to_lines():
         note(line)
     folder = work.run()
     print_json({"folder": str(folder)}) if as_json else click.echo(folder)
@@ -92,11 +92,11 @@ _NOUNS = {"expert": "experts", "training": "training tasks", "unseen": "unseen t
 
 
 def _print_estimate(work: Build, estimate: Estimate, as_json: bool) -> None:
-    facts = work.facts()
+    facts = work.to_json()
     if as_json:
-        print_json({**facts, **estimate.facts()})
+        print_json({**facts, **estimate.to_json()})
         return
     roles = ", ".join(f"{c['tasks']} {_NOUNS[role]} ({c['photos']} photos)" for role, c in facts["roles"].items())
     click.echo(f"pack {facts['recipe']!r} for backbone {facts['backbone']!r}: {roles}")
-    for line in estimate.lines():
+    for line in estimate.to_lines():
         click.echo(line)

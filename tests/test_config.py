@@ -69,4 +69,4 @@ def test_a_wrong_key_and_a_wrong_name_get_the_closest():
 
 def test_closed_lists_have_every_name_that_there_is():
     assert list(config.ADAPTER_FORMATS) == list(write.FORMATS)
-    assert ("auto", *hardware.PRECISIONS) == config.PRECISIONS
+    assert ("auto", *hardware.DTYPES) == config.PRECISIONS

@@ -32,7 +32,7 @@ from sglora_cli.api import (
 from . import OpenClip
 from .hub import fetch_model, fetch_tokenizer, quiet
 from .tower import VisualTower
-from .weights import Checkpoint, preprocessing, read
+from .weights import ClipWeights, preprocessing, read
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -93,7 +93,7 @@ def _config(architecture: str) -> Mapping[str, Any]:
     return config
 
 
-def _put(model: nn.Module, checkpoint: Checkpoint, backbone: OpenClip) -> None:
+def _put(model: nn.Module, checkpoint: ClipWeights, backbone: OpenClip) -> None:
     """Load a state that fits tensor by tensor. Raises Mismatch with the first that does not."""
     own, state = model.state_dict(), checkpoint.state
     if any(name.startswith("text.") for name in own) and not any(name.startswith("text.") for name in state):

@@ -31,7 +31,7 @@ FOLDER_FILES = ("open_clip_model.safetensors", "model.safetensors", "open_clip_p
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class ClipWeights:
     """A state in open_clip's names. quick_gelu is None where the file does not say which activation it wants."""
 
     path: Path
@@ -41,7 +41,7 @@ class Checkpoint:
     """What is said beside the file of how photos are prepared; {} where nothing is."""
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path) -> ClipWeights:
     """Raises Unavailable if there is nothing, BadFile for anything but weights of a CLIP model."""
     if not path.exists():
         raise Unavailable(f"weights {path} do not exist", "name the file or folder of the weights with --weights")
@@ -57,7 +57,7 @@ def read(path: Path) -> Checkpoint:
     if not any(name.startswith("visual.") for name in state):
         raise BadFile(f"{path} holds no CLIP model: no tensor is called visual.*")
     quick_gelu, preprocess = _beside(path)
-    return Checkpoint(path, state, True if openai else quick_gelu, preprocess)
+    return ClipWeights(path, state, True if openai else quick_gelu, preprocess)
 
 
 def _published(path: Path) -> dict[str, Tensor]:
@@ -99,7 +99,7 @@ def _beside(path: Path) -> tuple[bool | None, dict[str, Any]]:
     return None, {}
 
 
-def preprocessing(architecture: str, tag: str, checkpoint: Checkpoint) -> dict[str, Any]:
+def preprocessing(architecture: str, tag: str, checkpoint: ClipWeights) -> dict[str, Any]:
     """How photos are prepared for weights from a file: as beside the file, else as open_clip's tag of that name has
     it, else as all its tags of the architecture have it. Where they disagree, OpenAI's is taken, with a warning.
 

@@ -27,7 +27,7 @@ from sglora_cli.plugin.values import Row
 Floats = NDArray[np.float64]
 Interval = tuple[float, float, float]
 """Mean, and the ends of its 95 % interval."""
-Cell = tuple[str, str, int]
+MethodCell = tuple[str, str, int]
 """(method, direction, k)"""
 Draw = tuple[int, int]
 _AT_ONCE = 1 << 22
@@ -37,21 +37,18 @@ _AT_ONCE = 1 << 22
 class Bootstrap:
     """Every cell's average over tasks: measured, and in B resamples."""
 
-    measured: Mapping[Cell, float]
-    resampled_B: Mapping[Cell, Floats]
+    measured: Mapping[MethodCell, float]
+    resampled_B: Mapping[MethodCell, Floats]
     without_hits: frozenset[str]
     """Methods of which only tasks could be drawn, not queries."""
 
-    def interval(self, cell: Cell) -> Interval:
-        return _interval(self.measured[cell], self.resampled_B[cell])
-
-    def difference(self, cell: Cell, against: str) -> Interval:
+    def difference(self, cell: MethodCell, against: str) -> Interval:
         """cell's method minus `against`, in points."""
         other = (against, *cell[1:])
         gap_B = self.resampled_B[cell] - self.resampled_B[other]
         return _interval(self.measured[cell] - self.measured[other], gap_B)
 
-    def differences(self, against: str, references: Mapping[str, str] | None = None) -> dict[Cell, Interval]:
+    def differences(self, against: str, references: Mapping[str, str] | None = None) -> dict[MethodCell, Interval]:
         """Of every method to `against`, or to another method that `references` has for it."""
         rivals = {cell: (references or {}).get(cell[0], against) for cell in self.measured}
         return {cell: self.difference(cell, rivals[cell]) for cell in rivals if (rivals[cell], *cell[1:]) in rivals}
@@ -64,8 +61,8 @@ def is_clear(gap: Interval) -> bool:
 
 def bootstrap(rows: Sequence[Row], resamples: int = 10_000, seed: int = 0) -> Bootstrap:
     """Resample the averages of all methods, for each direction over the tasks that every method was measured on."""
-    measured: dict[Cell, float] = {}
-    resampled_B: dict[Cell, Floats] = {}
+    measured: dict[MethodCell, float] = {}
+    resampled_B: dict[MethodCell, Floats] = {}
     without: set[str] = set()
     for direction in dict.fromkeys(row.direction for row in rows):
         table = _Table([row for row in rows if row.direction == direction])

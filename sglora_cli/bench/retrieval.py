@@ -65,39 +65,12 @@ def ranks_of(image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int]) -> tupl
     return torch.where(size_N > 0, i2t_N, captions + 1), images - less_C
 
 
-def ranks(scores_NC: Tensor, image_of: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """As `ranks_of`, of scores that are there already: for a few images, as it holds several (N, C) at once.
-
-    >>> ranks(torch.tensor([[0.9, 0.1, 0.2], [0.3, 0.3, 0.3]]), image_of=[0, 0, 1])
-    (tensor([1, 3]), tensor([1, 2, 1]))
-    """
-    images, captions = scores_NC.shape
-    owner_C = torch.as_tensor(list(image_of), dtype=torch.long)
-    if len(owner_C) != captions or (captions and not 0 <= int(owner_C.min()) <= int(owner_C.max()) < images):
-        raise Mismatch(f"image_of must name one of {images} images for each of {captions} captions")
-    right_NC = torch.arange(images)[:, None] == owner_C
-    clean_NC = torch.where(torch.isnan(scores_NC), float("-inf"), scores_NC)
-    best_N1 = clean_NC.masked_fill(~right_NC, float("-inf")).amax(dim=1, keepdim=True)
-    own_C = clean_NC[owner_C, torch.arange(captions)]
-    # "Not less" also counts ties and NaN; a right answer that is NaN has lost to everything.
-    i2t_N = 1 + (~(scores_NC < best_N1) & ~right_NC).sum(dim=1)
-    t2i_C = 1 + (~(scores_NC < own_C) & ~right_NC).sum(dim=0)
-    return torch.where(right_NC.any(dim=1), i2t_N, captions + 1), t2i_C
-
-
 def hits(
     image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int], ks: Sequence[int] = KS
 ) -> dict[tuple[str, int], Tensor]:
     """(direction, k) -> whether each query finds a right answer among its first k: (N,) or (C,), bool."""
     ranks = dict(zip(DIRECTIONS, ranks_of(image_ND, text_CD, image_of), strict=True))
     return {(d, k): ranks[d] <= k for d in DIRECTIONS for k in ks}
-
-
-def recalls(
-    image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int], ks: Sequence[int] = KS
-) -> dict[tuple[str, int], float]:
-    """Recall@k in percent by (direction, k). SG-LoRA (arXiv 2509.10535), METHOD "Measures"."""
-    return {cell: percent(hit) for cell, hit in hits(image_ND, text_CD, image_of, ks).items()}
 
 
 def right_class(image_ND: Tensor, text_CD: Tensor, label_of: Sequence[int]) -> Tensor:

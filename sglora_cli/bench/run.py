@@ -14,10 +14,9 @@ from sglora_cli.bench.measure import Measurer, labels
 from sglora_cli.bench.methods import BenchPlan
 from sglora_cli.bench.retrieval import KS, chance
 from sglora_cli.bench.rows_file import Log
-from sglora_cli.config import BenchConfig
 from sglora_cli.data.encode import encode_images
 from sglora_cli.pack.pack import UnseenTask
-from sglora_cli.plugin.values import AGAINST, CHANCE, Report, Row
+from sglora_cli.plugin.values import CHANCE, Report, Row
 from sglora_cli.system import cache
 from sglora_cli.system.progress import progress
 
@@ -64,14 +63,6 @@ def estimate(plan: BenchPlan, measurer: Measurer) -> dict[str, Any]:
         "images_per_second": round(rate, 1),
         "seconds": round(images / rate, 1),
     }
-
-
-def differences(
-    rows: Sequence[Row], config: BenchConfig, dataset: str = "", against: str = AGAINST
-) -> dict[tuple[str, str, int], tuple[float, float, float]]:
-    """(method, direction, k) -> mean difference to `against` in points and its 95 % interval; see bootstrap.py."""
-    chosen = [row for row in rows if dataset in ("", row.dataset)]
-    return bootstrap(chosen, config.resamples, config.seed).differences(against)
 
 
 def report(plan: BenchPlan, rows: Sequence[Row], paper: bool = False) -> Report:

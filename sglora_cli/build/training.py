@@ -8,7 +8,7 @@ Shapes: T tasks, N photos of a step (padded), L.. stem, C captions, D embedding,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -20,8 +20,6 @@ from sglora_cli.config import TrainConfig
 from sglora_cli.errors import Mismatch
 from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.contracts import HidesTokens, Model
-from sglora_cli.plugin.values import TaskTensors
-from sglora_cli.system.progress import progress
 
 
 def hiding(model: Model) -> Callable[[Tensor, float, torch.Generator], Tensor]:
@@ -186,33 +184,6 @@ def groups(photos: Sequence[int], config: TrainConfig) -> list[list[int]]:
     """
     order = sorted(range(len(photos)), key=lambda t: -(-photos[t] // config.batch))
     return [order[first : first + config.tasks_at_once] for first in range(0, len(order), config.tasks_at_once)]
-
-
-def train_tasks(
-    model: Model, layout: Layout, tasks: Sequence[TaskTensors], config: TrainConfig, start_P: Tensor | None = None
-) -> Iterator[tuple[TaskTensors, Tensor]]:
-    """Train every task from one shared start; yields (task, its last M states (M, P)) as tasks finish.
-
-    start_P defaults to the layout's initial adapter. All in memory; a build keeps states on disk: steps.py.
-    """
-    start_P = layout.initial(config.seed) if start_P is None else start_P
-    for numbers in groups([len(task.stem_N) for task in tasks], config):
-        group = [tasks[n] for n in numbers]
-        training, states = OwnTraining(model, layout, group, config, start_P), list[Tensor]()
-        epochs = list(range(config.epochs))
-        for epoch in progress(epochs, f"training {group[0].name} ... {group[-1].name}"):
-            training.advance()
-            if epoch >= config.epochs - config.states:
-                states.append(training.adapters_TP.detach().to("cpu", copy=True))
-        yield from zip(group, torch.stack(states, dim=1), strict=True)
-
-
-def train_joint(model: Model, layout: Layout, tasks: Sequence[AnyTask], config: TrainConfig) -> Tensor:
-    """One adapter (P,) for all tasks: mean over the last half of `joint_epochs` epochs."""
-    training = JointTraining(model, layout, tasks, config, config.joint_epochs)
-    for _ in progress(range(config.joint_epochs), f"training one adapter on {len(tasks)} tasks"):
-        training.advance()
-    return training.mean_P
 
 
 class RowAdam:

@@ -12,7 +12,7 @@ from typing import Any
 import tomli
 
 from sglora_cli.files.untrusted import (
-    check_value,
+    check_limits,
 )
 
 
@@ -22,7 +22,7 @@ def toml_table(text: str) -> dict[str, Any]:
         table = tomli.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    check_value(table, texts=False)  # TOML itself has no half pairs
+    check_limits(table, texts=False)  # TOML itself has no half pairs
     return table
 
 

@@ -51,11 +51,11 @@ def json_value(text: str, hook: Callable[[dict[str, Any]], Any] | None = None) -
         value = json.loads(text, object_hook=hook)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    check_value(value, texts="\\ud" in text or "\\uD" in text)
+    check_limits(value, texts="\\ud" in text or "\\uD" in text)
     return value
 
 
-def check_value(value: Any, texts: bool) -> None:
+def check_limits(value: Any, texts: bool) -> None:
     """Raises ValueError for a value too deep, a whole number of more than 64 bits, and, if `texts`, for a text with
     half a surrogate pair: UTF-8 cannot hold it, so it could be neither printed nor written."""
     level = [value]

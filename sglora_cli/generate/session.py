@@ -22,7 +22,7 @@ from sglora_cli.errors import Unavailable, UnknownName
 from sglora_cli.generate.generated import Coverage, Generated, nearest_others
 from sglora_cli.lora.layout import checked_flat
 from sglora_cli.lora.prior import Prior, best_of
-from sglora_cli.pack.health import check_generator
+from sglora_cli.pack.health import check_trained
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.recipe import PROMPTS
 from sglora_cli.plugin.contracts import Fitted, Generator, Model
@@ -88,7 +88,7 @@ class Session:
         tasks = [Description.of(one) if isinstance(one, str) else one for one in descriptions]
         with self.pack.unchanged():
             if not self._health_checked:
-                check_generator(self.pack, self.generator, self.fitted)
+                check_trained(self.pack, self.generator, self.fitted)
                 self._health_checked = True
             for task in tasks:
                 for text in task.texts:

@@ -96,7 +96,7 @@ def notes(health: Health, training: Mapping[str, Any]) -> list[str]:
     return texts
 
 
-def check_generator(pack: Pack, generator: Generator, fitted: Fitted) -> None:
+def check_trained(pack: Pack, generator: Generator, fitted: Fitted) -> None:
     """Raises BadFile for a generator that must be trained and looks untrained."""
     if not generator.learns:
         return

@@ -18,7 +18,7 @@ from sglora_cli.plugin.values import Row
 
 
 @dataclass(frozen=True)
-class Build:
+class BuildRows:
     """The rows file of one build."""
 
     path: Path
@@ -35,7 +35,7 @@ class Build:
         return {replace(row, value=0.0, hits=""): row for run in self.runs for row in run.rows}
 
 
-def rows_of_builds(builds: Sequence[Build]) -> list[Row]:
+def rows_of_builds(builds: Sequence[BuildRows]) -> list[Row]:
     """The rows of all builds. A row's `seed` is its build, from 0 in order, and its `sample` counts the build's draws.
 
     Raises UsageError for fewer than two builds, BadFile for a file without rows, and Mismatch for files that are not
@@ -69,7 +69,7 @@ def names_of(paths: Sequence[Path]) -> tuple[str, ...]:
     return names if len(set(names)) == len(names) else tuple(map(str, paths))
 
 
-def _check_recipe(first: Build, build: Build) -> None:
+def _check_recipe(first: BuildRows, build: BuildRows) -> None:
     """Raises Mismatch for another pack or backbone than the first file's."""
     own = first.runs[0].header
     for other in (run.header for run in build.runs):
@@ -87,7 +87,7 @@ def _check_recipe(first: Build, build: Build) -> None:
         )
 
 
-def _check_different(first: Build, second: Build) -> None:
+def _check_different(first: BuildRows, second: BuildRows) -> None:
     """Raises Mismatch if two files have rows of one pack: known by the hash of its manifest, or of the bench's plan."""
     if any(first.texts(key) & second.texts(key) for key in ("build", "plan")):
         raise Mismatch(
@@ -96,7 +96,7 @@ def _check_different(first: Build, second: Build) -> None:
         )
 
 
-def _check_alike(first: Build, build: Build) -> None:
+def _check_alike(first: BuildRows, build: BuildRows) -> None:
     """Raises Mismatch unless two builds have the same methods, tasks and draws."""
     sides = ((first, build), (build, first))
     for noun, names in (("method", _methods), ("task", _tasks)):
@@ -115,9 +115,9 @@ def _check_alike(first: Build, build: Build) -> None:
             )
 
 
-def _methods(build: Build) -> set[str]:
+def _methods(build: BuildRows) -> set[str]:
     return {row.method for row in build.rows}
 
 
-def _tasks(build: Build) -> set[str]:
+def _tasks(build: BuildRows) -> set[str]:
     return {f"{row.dataset}/{row.task}" for row in build.rows}

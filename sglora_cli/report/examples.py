@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sglora_cli.bench.retrieval import DIRECTIONS, ranks
+from sglora_cli.bench.retrieval import DIRECTIONS, ranks_of
 from sglora_cli.data.encode import encode_images
 from sglora_cli.data.features import task_tensors
 from sglora_cli.pack.recipe_parser import parse
@@ -88,7 +88,7 @@ def _of_task(data: ReportData, task: Task) -> Iterator[RetrievalExample]:
     both_SND = encode_images(model, pack.layout, tensors, torch.stack([torch.zeros_like(adapter_P), adapter_P]))
     text_CD = tensors.text_CD.float()
     scores = [image_ND @ text_CD.T for image_ND in both_SND]
-    (_, before_C), (_, after_C) = (ranks(scores_NC, tensors.image_of) for scores_NC in scores)
+    (_, before_C), (_, after_C) = (ranks_of(image_ND, text_CD, tensors.image_of) for image_ND in both_SND)
     captions = [caption for photo in photos for caption in photo.captions]
     for c, caption in enumerate(captions):
         before, after = (_top(photos, scores_NC[:, c]) for scores_NC in scores)

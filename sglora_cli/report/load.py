@@ -12,7 +12,7 @@ from sglora_cli.bench.rows_file import Header, Run, read_rows
 from sglora_cli.config import BenchConfig
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.plugin.values import UNSEEN, Report, Row
-from sglora_cli.report.builds import Build, names_of, rows_of_builds
+from sglora_cli.report.builds import BuildRows, names_of, rows_of_builds
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def read(paths: Sequence[Path], config: BenchConfig, over_builds: bool = False) 
     for a broken file or one without rows, Mismatch for rows of several packs or backbones.
     `over_builds` raises what `rows_of_builds` says.
     """
-    builds = [Build(path, read_rows(path)) for path in paths]
+    builds = [BuildRows(path, read_rows(path)) for path in paths]
     of_builds = rows_of_builds(builds) if over_builds else []
     runs = [run for build in builds for run in build.runs]
     owners = sorted({(run.header.pack, run.header.backbone) for run in runs})

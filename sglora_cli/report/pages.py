@@ -135,7 +135,7 @@ class Excerpt(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Finding(Generic[T]):
+class IssueExamples(Generic[T]):
     """One kind of finding with its examples: rows of a table, or pairs of images."""
 
     kind: IssueKind
@@ -172,9 +172,9 @@ def check_page(check: DataCheck) -> bytes:
         texts = [(problem.where, problem.text) for problem in check.problems if problem.kind == key]
         alike = [pair for pair in check.pairs if pair.kind == key]
         if texts:
-            findings.append(Finding(kind, count, Excerpt.of(texts, _ROWS, _MORE_ROWS)))
+            findings.append(IssueExamples(kind, count, Excerpt.of(texts, _ROWS, _MORE_ROWS)))
         if alike:
-            pairs.append(Finding(kind, count, Excerpt.of(alike, _PAIRS)))
+            pairs.append(IssueExamples(kind, count, Excerpt.of(alike, _PAIRS)))
     common = [(f"{c.images} images, {c.tasks} task{'s' * (c.tasks != 1)}", c.caption) for c in check.common]
     return _page(
         "check.html",

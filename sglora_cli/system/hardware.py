@@ -13,7 +13,7 @@ import torch
 
 from sglora_cli.errors import Unavailable, UsageError
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str = "") -> torch.device:
@@ -46,11 +46,11 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float32
-    if name not in PRECISIONS:
-        raise UsageError(f"precision must be auto, {', '.join(PRECISIONS)}, got {name!r}", "leave --precision out")
+    if name not in DTYPES:
+        raise UsageError(f"precision must be auto, {', '.join(DTYPES)}, got {name!r}", "leave --precision out")
     if name == "fp16" and device.type == "cpu":
         raise UsageError("fp16 does not train on a CPU", "use fp32 there")
-    return PRECISIONS[name]
+    return DTYPES[name]
 
 
 def peak_memory() -> int:

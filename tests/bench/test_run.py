@@ -7,9 +7,8 @@ import json
 import pytest
 import torch
 
+from sglora_cli.bench.bootstrap import bootstrap
 from sglora_cli.bench.rows import averages, recovery
-from sglora_cli.bench.run import differences
-from sglora_cli.config import BenchConfig
 from sglora_cli.data.encode import encode_images
 from sglora_cli.plugin.values import Row
 
@@ -52,7 +51,7 @@ def rows(values: dict[str, list[float]]) -> list[Row]:
 def test_the_interval_is_that_of_the_normal_mean():
     rng = torch.Generator().manual_seed(0)
     gaps = (3 + torch.randn(200, generator=rng)).tolist()
-    found = differences(rows({"top-k": [0.0] * 200, "x": gaps}), BenchConfig(resamples=4000))["x", "I2T", 1]
+    found = bootstrap(rows({"top-k": [0.0] * 200, "x": gaps}), resamples=4000).difference(("x", "I2T", 1), "top-k")
     mean, half = sum(gaps) / 200, 1.96 * float(torch.tensor(gaps).std()) / 200**0.5
     assert found == pytest.approx((mean, mean - half, mean + half), abs=0.02)
 

@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 from html_page import Page
+from recalls import recalls
 
 from sglora_cli.bench.methods import saw_training
-from sglora_cli.bench.retrieval import recalls
 from sglora_cli.bench.rows_file import read_rows
 from sglora_cli.generate.session import Session
 from sglora_cli.pack.loaded import LoadedPack

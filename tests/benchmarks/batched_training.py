@@ -6,15 +6,19 @@ The same tasks, the same result, in one run; pairs alternate, and the median rat
 from __future__ import annotations
 
 import statistics
+import sys
 import time
+from pathlib import Path
 
 import torch
 
 from sglora_cli.api import Host, RuntimeConfig, TrainConfig
-from sglora_cli.build.training import train_tasks
 from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.values import TaskTensors
 from sglora_cli.system.progress import be_quiet
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+from in_memory import train_tasks
 
 TASKS, PHOTOS, EPOCHS, PAIRS = 16, 5, 4, 5
 

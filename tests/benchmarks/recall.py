@@ -30,9 +30,9 @@ def embeddings() -> tuple[torch.Tensor, torch.Tensor, list[int]]:
 
 
 def ours(images: torch.Tensor, texts: torch.Tensor, image_of: list[int]) -> dict[str, float]:
-    from sglora_cli.bench.retrieval import recalls
+    from sglora_cli.bench.retrieval import hits, percent
 
-    return {f"{d} R@{k}": value for (d, k), value in recalls(images, texts, image_of, KS).items()}
+    return {f"{d} R@{k}": percent(hit) for (d, k), hit in hits(images, texts, image_of, KS).items()}
 
 
 def theirs(images: torch.Tensor, texts: torch.Tensor, image_of: list[int]) -> dict[str, float]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from in_memory import train_tasks
 from thirdparty.sglora_tiny import TinyModel
 
 from sglora_cli.build.batches import Batches, drop_tokens
-from sglora_cli.build.training import JointTraining, OwnTraining, train_tasks
+from sglora_cli.build.training import JointTraining, OwnTraining
 from sglora_cli.config import TrainConfig
 from sglora_cli.data.features import task_tensors
 from sglora_cli.errors import Mismatch

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from in_memory import train_joint, train_tasks
 from tiny_tasks import LAYOUT, MODEL, task
 from trees import cifar_speckles, cifar_tree
 
 from sglora_cli.build.batches import Batches
-from sglora_cli.build.training import train_joint, train_tasks
 from sglora_cli.config import TrainConfig
 from sglora_cli.plugin.values import TaskTensors
 

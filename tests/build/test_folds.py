@@ -6,9 +6,9 @@ import json
 
 import jsonschema
 import pytest
+from recalls import recalls
 from toys import EXPERTS, RECIPE, TRAINING, UNSEEN
 
-from sglora_cli.bench.retrieval import recalls
 from sglora_cli.bench.rows_file import read_rows
 from sglora_cli.build.pipeline import Build
 from sglora_cli.cli.schemas import schema

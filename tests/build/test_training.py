@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from in_memory import train_joint, train_tasks
 from tiny_tasks import LAYOUT, MODEL, task
 
 from sglora_cli.build.losses import contrastive_loss
-from sglora_cli.build.training import JointTraining, OwnTraining, RowAdam, groups, train_joint, train_tasks
+from sglora_cli.build.training import JointTraining, OwnTraining, RowAdam, groups
 from sglora_cli.config import TrainConfig
 from sglora_cli.errors import Mismatch
 from sglora_cli.plugin.values import TaskTensors

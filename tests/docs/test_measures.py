@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sglora_cli.bench.bootstrap import bootstrap
-from sglora_cli.bench.retrieval import ranks
+from sglora_cli.bench.retrieval import ranks_of
 from sglora_cli.plugin.values import Row
 
 PAGE = Path(__file__).parents[2] / "sglora_cli" / "docs" / "measures.md"
@@ -34,7 +34,7 @@ def test_the_table_and_the_words_of_the_page_are_those_of_its_examples():
         [cell.strip().startswith("*") for cell in line.split("|")[2:-1]] for line in re.findall(r"\| image.*", text)
     ]
     assert bold == [[owner == n for owner in image_of] for n in range(3)]
-    i2t_N, t2i_C = ranks(torch.tensor(table), image_of)
+    i2t_N, t2i_C = ranks_of(torch.tensor(table), torch.eye(5), image_of)
     said = re.findall(r"\* (image|caption) (\d):[^*]*?(?:\*\*[^*]*\*\*)?[^*]*?rank (\d)", text)
     assert [(kind, int(n), int(rank)) for kind, n, rank in said] == [
         *(("image", n, rank) for n, rank in enumerate(i2t_N.tolist())),

@@ -7,11 +7,11 @@ import json
 
 import pytest
 import torch
+from recalls import recalls
 from small_clip import small_clip
 
 import sglora_cli.api
 from sglora_cli.api import Session, attached, read_image
-from sglora_cli.bench.retrieval import recalls
 from sglora_cli.errors import Mismatch, UnknownName
 from sglora_cli.lora.layout import Layout
 from sglora_cli.testing import adapters, images, layout_of

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from in_memory import train_joint, train_tasks
+from recalls import recalls
 
-from sglora_cli.bench.retrieval import recalls
-from sglora_cli.build.training import train_joint, train_tasks
 from sglora_cli.config import RuntimeConfig, TrainConfig
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import moments

@@ -184,7 +184,7 @@ def test_only_weights_from_the_hub_have_the_hubs_name(architecture, model, tmp_p
 
 
 def prepared(architecture: str, tag: str = "", **beside) -> tuple:
-    checkpoint = weights_module.Checkpoint(Path("w.pt"), {}, None, beside)
+    checkpoint = weights_module.ClipWeights(Path("w.pt"), {}, None, beside)
     found = weights_module.preprocessing(architecture, tag, checkpoint)
     return tuple(found["mean"]), found["resize_mode"]
 

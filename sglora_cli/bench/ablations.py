@@ -27,9 +27,9 @@ from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack, UnseenTask
 from sglora_cli.plugin.contracts import Fitted, Model
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import ORACLE, UNSEEN, ZERO
+from sglora_cli.plugin.values import AGAINST, ORACLE, UNSEEN, ZERO
 
-SWEPT = ("top-k", "adapter-soup")
+SWEPT = (AGAINST, "adapter-soup")
 _KS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 _TAUS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _DRAWS = (2, 5, 10, 20)

@@ -23,9 +23,9 @@ from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import Prior
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack, UnseenTask
-from sglora_cli.plugin.contracts import Evidence, Fitted, Generator, Model, UsesEvidence
+from sglora_cli.plugin.contracts import IMAGES, SHOTS, Evidence, Fitted, Generator, Model, UsesEvidence
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import AGAINST, CHANCE, ORACLE, UNSEEN, ZERO
+from sglora_cli.plugin.values import AGAINST, CHANCE, EXPERT, ORACLE, UNSEEN, ZERO
 
 PAPER = (ZERO, ORACLE, "model-soups", "adapter-soup", AGAINST, "cvae")
 
@@ -123,7 +123,7 @@ def plan_of_methods(
             return make(task)
 
     protocol: dict[str, Any] = {"backbone": pack.backbone, "rank": pack.layout.rank, "k": pack.prior_config.k}
-    protocol["experts"] = sorted({t["dataset"] for t in pack.manifest["tasks"] if t["role"] == "expert"})
+    protocol["experts"] = sorted({t["dataset"] for t in pack.manifest["tasks"] if t["role"] == EXPERT})
     return BenchPlan(
         loaded.model,
         tasks,
@@ -159,9 +159,6 @@ def candidates(
             flat_SP = torch.stack([fold(prior, part_nP) for part_nP in flat_SP.split(draws)])
         adapters += [Candidate(method, layout, flat_P, s, seed) for s, flat_P in enumerate(flat_SP)]
     return adapters
-
-
-SHOTS, IMAGES = "shots", "images"
 
 
 def lack(pack: Pack, generator: Generator, tasks: Sequence[UnseenTask]) -> Unavailable | None:

@@ -30,7 +30,7 @@ from sglora_cli.errors import BadFile, Mismatch, unwritable
 from sglora_cli.files.atomic import write_bytes
 from sglora_cli.files.text import append_lines, drop_torn_line
 from sglora_cli.files.untrusted import TEXT_LIMIT, json_value, read_bytes
-from sglora_cli.plugin.values import Row
+from sglora_cli.plugin.values import AGAINST, Row
 from sglora_cli.system.locks import locked
 from sglora_cli.system.paths import cache_folder
 
@@ -48,7 +48,7 @@ class Header:
     backbone: str
     labels: Mapping[str, str]
     """Method name to its label, in the order of the table."""
-    against: str = "top-k"
+    against: str = AGAINST
     """The method that others are compared with."""
     made_by: str = f"sglora {__version__}"
     more: Mapping[str, Any] = field(default_factory=dict)
@@ -161,7 +161,7 @@ def _object(line: str, where: str) -> dict[str, Any]:
 def _header(content: dict[str, Any], where: str) -> Header:
     if content[KEY] != FORMAT:
         raise BadFile(f"{where}: rows of format {content[KEY]!r}, this program reads {FORMAT}", "update sglora")
-    values = {"against": "top-k", "made_by": "", **content}
+    values = {"against": AGAINST, "made_by": "", **content}
     texts = {name: _text(values, name, where) for name in ("pack", "backbone", "against", "made_by")}
     labels = values.get("labels")
     if not isinstance(labels, dict) or not all(isinstance(v, str) and (k + v).isprintable() for k, v in labels.items()):

@@ -30,7 +30,7 @@ def unseen_tasks(host: Host, pack: Pack, model: Model, dataset: str, data: Path 
     Raises UnknownName for a data set the pack has no unseen task of, Unavailable if there is nothing.
     """
     carried = list(pack.unseen())
-    names = sorted({task["dataset"] for task in pack.manifest["tasks"] if task["role"] == "unseen"})
+    names = sorted({task["dataset"] for task in pack.manifest["tasks"] if task["role"] == UNSEEN})
     if dataset and dataset not in names:
         if data is None or dataset not in host.datasets:
             raise UnknownName.of("dataset with unseen tasks in this pack", dataset, names)
@@ -71,7 +71,7 @@ def _from_photos(
     recipe = parse(pack.name, pack.manifest["recipe"])
     for source in recipe.sources:
         if dataset in ("", source.name):
-            for task in source.tasks(host, data, recipe.template)["unseen"]:
+            for task in source.tasks(host, data, recipe.template)[UNSEEN]:
                 known = carried.get((task.dataset, task.name))
                 yield of_task(model, task, recipe.prompts, known.oracle_P if known else None)
 
@@ -133,7 +133,7 @@ def narrowed(tasks: Sequence[UnseenTask], pack: Pack | None, wanted: str, table:
             raise UnknownName.of("task to measure on", name, known)
     if table not in (*TASK_TABLES, *ABLATIONS):
         raise UnknownName.of("table", table, [*TASK_TABLES, *ABLATIONS])
-    own = {task["dataset"] for task in pack.manifest["tasks"] if task["role"] == "expert"} if pack else set()
+    own = {task["dataset"] for task in pack.manifest["tasks"] if task["role"] == EXPERT} if pack else set()
     kept = [t for t in tasks if not names or t.name in names or f"{t.dataset}/{t.name}" in names]
     kept = [t for t in kept if table in ABLATIONS or _is_in(t, table, own)]
     single = [t for t in kept if len(t.tensors.stem_N) < 2 and not labels(t.tensors)]

@@ -28,6 +28,7 @@ from sglora_cli.pack.pack import Pack, file_name
 from sglora_cli.pack.writer import edited
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.values import EXPERT, UNSEEN
 from sglora_cli.system import settings
 from sglora_cli.system.locks import pack_lock
 
@@ -99,7 +100,7 @@ def _add(
         "key": key,
         "dataset": dataset,
         "name": short,
-        "role": "expert",
+        "role": EXPERT,
         "description": text,
         "train_photos": 0,
         "test_photos": 0,
@@ -118,7 +119,7 @@ def _add(
     lines += [
         f"note: unseen task {other['key']} has the same sentence: what is measured there is not unseen any more"
         for other in pack.manifest["tasks"]
-        if other["role"] == "unseen" and other["description"].casefold() == text.casefold()
+        if other["role"] == UNSEEN and other["description"].casefold() == text.casefold()
     ]
     return Added(target, task, tuple(lines))
 

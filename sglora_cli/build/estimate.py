@@ -22,7 +22,7 @@ from sglora_cli.errors import Unavailable
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.plugin.contracts import Model, SaysCost
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import TaskTensors
+from sglora_cli.plugin.values import TRAINING, TaskTensors
 from sglora_cli.system.hardware import available_memory, free_disk, nearest_existing, peak_memory
 from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import duration, size
@@ -151,7 +151,7 @@ def estimated(
 
 def _costs(host: Host, recipe: Recipe, steps: Steps) -> dict[str, dict[str, Any]]:
     """The cost that every learned generator states; {} for one that states none."""
-    count = sum(t.role == "training" for t in steps.tasks)
+    count = sum(t.role == TRAINING for t in steps.tasks)
     costs: dict[str, dict[str, Any]] = {}
     for name, table in recipe.generators.items():
         generator, costs[name] = host.generators[name], {}

@@ -37,7 +37,7 @@ from sglora_cli.pack.recipe_parser import plan_tasks
 from sglora_cli.pack.writer import write_manifest
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import Material, Task
+from sglora_cli.plugin.values import TRAINING, UNSEEN, Material, Task
 from sglora_cli.system import cache, settings
 from sglora_cli.system.locks import locked, pack_lock
 from sglora_cli.system.paths import built_folder
@@ -180,7 +180,7 @@ class Build:
         return [t.task.description for t in self.steps.seen]
 
     def _fit_generators(self, folder: Path, experts: ExpertFiles, index_ED: Tensor) -> dict[str, Any]:
-        tasks = [t for t in self.tasks if t.role == "training"]
+        tasks = [t for t in self.tasks if t.role == TRAINING]
         embeddings = self.model.encode_text([t.task.description for t in tasks]) if tasks else ()
         k, tau = self.recipe.prior.k, self.recipe.prior.tau
         priors = [prior(d, index_ED, experts, k, tau) for d in embeddings]
@@ -289,5 +289,5 @@ def build_tasks(
             Features.of(model, task.key, task.photos[split], task.classes, prompts) for split in ("train", "test")
         )
         mirrored = train.mirror() if mirror else None
-        built.append(BuildTask(task, role, train, test if role == "unseen" and test.photos else None, mirrored))
+        built.append(BuildTask(task, role, train, test if role == UNSEEN and test.photos else None, mirrored))
     return built

@@ -26,7 +26,7 @@ from sglora_cli.files.tensor_rows import TensorDraft, TensorRows
 from sglora_cli.files.tensors import Checkpoint, load_tensors, save_tensors
 from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.contracts import Model
-from sglora_cli.plugin.values import Photo, Task
+from sglora_cli.plugin.values import EXPERT, UNSEEN, Photo, Task
 from sglora_cli.system.locks import locked
 from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import Advance, Journal
@@ -72,8 +72,8 @@ class Steps:
     def __init__(self, model: Model, layout: Layout, tasks: Sequence[BuildTask], config: TrainConfig) -> None:
         self.model, self.layout, self.config, self.tasks = model, layout, config, tasks
         self.kept = min(config.states, config.epochs)
-        self.experts = [t for t in tasks if t.role == "expert"]
-        self.seen = [t for t in tasks if t.role != "unseen"]
+        self.experts = [t for t in tasks if t.role == EXPERT]
+        self.seen = [t for t in tasks if t.role != UNSEEN]
         self.groups = [[tasks[n] for n in group] for group in groups([len(t.photos) for t in tasks], config)]
         shared = [model.fingerprint, layout.to_json(), config.seed, config.batch, config.weight_decay]
         shared += [["shown", config.hide, config.mirror]] if config.hide or config.mirror else []

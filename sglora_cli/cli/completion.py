@@ -13,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from sglora_cli.config import DEVICES
+from sglora_cli.plugin.values import EXPERT, UNSEEN
 
 if TYPE_CHECKING:
     from sglora_cli.pack.library import Library
@@ -94,11 +95,11 @@ def plugged(context: click.Context) -> Iterable[str]:
 
 
 def unseen_tasks(context: click.Context) -> Iterable[str]:
-    return _tasks(context, "unseen")
+    return _tasks(context, UNSEEN)
 
 
 def experts(context: click.Context) -> Iterable[str]:
-    return _tasks(context, "expert")
+    return _tasks(context, EXPERT)
 
 
 def _tasks(context: click.Context, role: str) -> list[str]:

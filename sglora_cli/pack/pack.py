@@ -33,7 +33,7 @@ from sglora_cli.lora.layout import Layout, checked_flat
 from sglora_cli.lora.prior import Prior, prior
 from sglora_cli.pack.manifest import MANIFEST, checked_manifest
 from sglora_cli.plugin.contracts import Fitted, Generator, Model
-from sglora_cli.plugin.values import TaskTensors
+from sglora_cli.plugin.values import EXPERT, UNSEEN, TaskTensors
 
 
 def file_name(key: str) -> str:
@@ -104,7 +104,7 @@ class Pack:
             self.layout = Layout.restore(self.manifest["layout"])
         except Mismatch as error:
             raise BadFile(f"{folder / MANIFEST}: {error}") from None
-        names = [task["key"] for task in self.manifest["tasks"] if task["role"] == "expert"]
+        names = [task["key"] for task in self.manifest["tasks"] if task["role"] == EXPERT]
         if not names:
             raise BadFile(f"{folder / MANIFEST} names no expert", "build the pack again")
         self.experts = ExpertFiles(folder / "experts", names, self.layout)
@@ -191,7 +191,7 @@ class Pack:
         """The tasks this pack can be evaluated on without photos."""
         for task in self.manifest["tasks"]:
             path = self.folder / "evaluation" / file_name(task["key"])
-            if task["role"] == "unseen" and path.exists():
+            if task["role"] == UNSEEN and path.exists():
                 tensors, metadata = load_tensors(path)
                 captions, owner, labels = (_listed(path, metadata, key) for key in ("captions", "image_of", "label_of"))
                 _check_evaluation(path, tensors, self.layout.size, captions, owner, labels)

@@ -15,7 +15,7 @@ from sglora_cli.config import LoraConfig, PriorConfig, TrainConfig
 from sglora_cli.errors import BadFile, Mismatch, UnknownName
 from sglora_cli.files.toml import Address
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import Task
+from sglora_cli.plugin.values import UNSEEN, Task
 
 PROMPTS = ("a photo of a {class}",)
 
@@ -62,7 +62,7 @@ class Source:
     def _task(self, available: Mapping[str, Task], name: str, template: str, role: str) -> Task:
         self.check(available, name)
         photos = {split: list(some[: self.photos or None]) for split, some in available[name].photos.items()}
-        if self.whole and role != "unseen":
+        if self.whole and role != UNSEEN:
             photos = {"train": [photo for some in photos.values() for photo in some], "test": []}
         task = replace(available[name], dataset=self.name, photos=photos)
         return replace(task, description=described(task, self.description or template))

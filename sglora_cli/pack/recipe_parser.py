@@ -33,7 +33,7 @@ from sglora_cli.files.toml import Address, toml_lines, toml_table
 from sglora_cli.files.untrusted import TOML_LIMIT, read_bytes
 from sglora_cli.pack.recipe import PROMPTS, TEMPLATE, Recipe, Source
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import ROLES, Task
+from sglora_cli.plugin.values import EXPERT, ROLES, TRAINING, Task
 
 C = TypeVar("C")
 
@@ -143,12 +143,12 @@ def _check_roles(faults: Faults, recipe: Recipe) -> None:
         return  # what is counted below is not what the user meant
     counts = {role: list(role_of.values()).count(role) for role in ROLES}
     with faults.at("prior", "k"):
-        if counts["expert"] < recipe.prior.k:
+        if counts[EXPERT] < recipe.prior.k:
             raise BadFile(
                 f"{counts['expert']} experts are fewer than K = {recipe.prior.k}", "name more, or lower k in [prior]"
             )
     with faults.at("generators"):
-        if recipe.generators and not counts["training"]:
+        if recipe.generators and not counts[TRAINING]:
             raise BadFile("a learned generator needs training tasks, there are none")
 
 
@@ -314,7 +314,7 @@ def with_backbone(recipe: Recipe, backbone: str) -> Recipe:
 def limited(recipe: Recipe, tasks: int) -> Recipe:
     """The recipe with at most `tasks` tasks of each role and source, under another name; K is at most the experts."""
     sources = [{**raw, **{role: raw[role][:tasks] for role in ROLES if role in raw}} for raw in recipe.raw["source"]]
-    experts = sum(len(source.get("expert", ())) for source in sources)
+    experts = sum(len(source.get(EXPERT, ())) for source in sources)
     prior = {**recipe.raw.get("prior", {}), "k": max(1, min(recipe.prior.k, experts))}
     raw = {**recipe.raw, "source": sources, "prior": prior}
     return parse(f"{recipe.name}-limit-{tasks}", raw, recipe.path, recipe.lines)

@@ -28,7 +28,8 @@ API_VERSION = (1, 0)
 written for. From the first release on, the second number grows with what is added, the first when something that a
 plugin relies on goes or changes."""
 
-NEEDS = ("", "shots", "images")
+SHOTS, IMAGES = "shots", "images"
+NEEDS = ("", SHOTS, IMAGES)
 """What a generator may see of an unseen task."""
 
 V_co = TypeVar("V_co", covariant=True)

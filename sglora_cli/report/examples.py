@@ -16,7 +16,7 @@ from sglora_cli.bench.retrieval import DIRECTIONS, ranks_of
 from sglora_cli.data.encode import encode_images
 from sglora_cli.data.features import task_tensors
 from sglora_cli.pack.recipe_parser import parse
-from sglora_cli.plugin.values import Photo, Task
+from sglora_cli.plugin.values import UNSEEN, Photo, Task
 from sglora_cli.report.figures import ReportData
 from sglora_cli.system.progress import progress
 
@@ -74,7 +74,7 @@ def _tasks(data: ReportData, photos: Path) -> list[Task]:
     for recipe in (parse(pack.name, pack.manifest["recipe"]) for pack in data.sources):
         for source in recipe.sources:
             if source.name in datasets:
-                tasks = source.tasks(data.loaded.host, photos, recipe.template)["unseen"]
+                tasks = source.tasks(data.loaded.host, photos, recipe.template)[UNSEEN]
                 with_photos |= {(task.dataset, task.name): task for task in tasks}
     return [task for name, task in with_photos.items() if name in wanted and name in data.priors]
 

@@ -24,7 +24,7 @@ from sglora_cli.lora.prior import Prior
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack, UnseenTask, file_name
 from sglora_cli.plugin.contracts import Generator
-from sglora_cli.plugin.values import ORACLE, ZERO, Report
+from sglora_cli.plugin.values import AGAINST, ORACLE, ZERO, Report
 from sglora_cli.report.charts import Figure, Lines, Map, Scatter, Stacks, featured, gains
 from sglora_cli.report.plot import needs
 from sglora_cli.system.progress import progress
@@ -191,7 +191,7 @@ def _levels(data: ReportData, direction: str) -> dict[str, float]:
     return {data.report.labels[name]: means[name][direction, GAIN_K] for name in names}
 
 
-_MERGES = ("model-soups", "adapter-soup", "top-k", "joint")  # these mix factors: they lie in the experts' space
+_MERGES = ("model-soups", "adapter-soup", AGAINST, "joint")  # these mix factors: they lie in the experts' space
 _DRAWS = 50  # as in the paper's figure
 _MAPS = 3  # tasks whose draws are mapped
 _FEWEST = 6  # points below which neighbourhoods mean nothing
@@ -224,7 +224,7 @@ def task_map(data: ReportData) -> Figure | None:
     oracles = [(task.dataset, task.oracle_P) for task in data.carried if task.oracle_P is not None]
     points += [("", "unseen task, Oracle", dataset, oracle_P) for dataset, oracle_P in oracles]
     for (dataset, _), prior in data.priors.items():
-        for name in dict.fromkeys(data.usable([data.generator.name, "top-k"])):
+        for name in dict.fromkeys(data.usable([data.generator.name, AGAINST])):
             adapter_P = data.draw(name, prior)[0]
             points.append(("", f"unseen task, {data.report.labels[name]}", dataset, adapter_P))
     if len(points) < _FEWEST:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sglora_cli.plugin.contracts import Reporter
 from sglora_cli.plugin.testing.toys import ask, run_all
-from sglora_cli.plugin.values import Report, Row
+from sglora_cli.plugin.values import ZERO, Report, Row
 
 
 def every_method_is_named(reporter: Reporter) -> None:
@@ -23,7 +23,7 @@ def reports_of_any_kind(reporter: Reporter) -> None:
     """It prints reports without rows, of one row, of classification tasks, and with strange names; twice the same."""
     whole = sample_report()
     strange = [replace(row, task='a "b", <c> | & \\d_e% \u00e9\u4e2d') for row in whole.rows]
-    accuracy = [Row("zero-shot", "toys", "cup", 0, "ACC", 1, 50.0)]
+    accuracy = [Row(ZERO, "toys", "cup", 0, "ACC", 1, 50.0)]
     for rows in (whole.rows, strange, whole.rows[:1], accuracy, ()):
         report = replace(whole, rows=rows, differences={} if len(rows) < 2 else whole.differences)
         ask(reporter.render(report) == reporter.render(report), "the same report gives another text")
@@ -33,15 +33,15 @@ def sample_report() -> Report:
     """Two methods on two tasks."""
     rows = [
         Row(method, "toys", task, sample, direction, k, 12.5 * (k % 4) + 10 * m + sample)
-        for m, (method, samples) in enumerate((("zero-shot", 1), ("cvae", 2)))
+        for m, (method, samples) in enumerate(((ZERO, 1), ("cvae", 2)))
         for task in ("cup", "hat")
         for sample in range(samples)
         for direction in ("I2T", "T2I")
         for k in (1, 5, 10)
     ]
-    labels = {"zero-shot": "Zero-shot", "cvae": "SG-LoRA"}
+    labels = {ZERO: "Zero-shot", "cvae": "SG-LoRA"}
     differences = {("cvae", d, k): (10.5, -1.0, 22.0) for d in ("I2T", "T2I") for k in (1, 5, 10)}
-    return Report("toys", rows, labels, differences, "zero-shot", notes=("a note",))
+    return Report("toys", rows, labels, differences, ZERO, notes=("a note",))
 
 
 REPORTER_CHECKS: tuple[Callable[[Reporter], None], ...] = (every_method_is_named, reports_of_any_kind)

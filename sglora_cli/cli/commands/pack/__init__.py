@@ -13,6 +13,7 @@ from sglora_cli.cli.commands.pack.recipes import init, recipes
 from sglora_cli.cli.options import App, json_option, pack_argument
 from sglora_cli.cli.output import print_json, print_rows, printable
 from sglora_cli.errors import BadFile
+from sglora_cli.plugin.values import EXPERT
 
 
 @click.group("pack")
@@ -46,9 +47,9 @@ def list_(app: App, as_json: bool) -> None:
         {"name": p.name, "origin": p.origin, "folder": str(p.folder), "default": p.name == default} for p in packs
     ]
     for row, location in zip(rows, packs, strict=True):
-        metadata = location.summary()
-        row["backbone"] = metadata.get("backbone", "unreadable")
-        row["experts"] = sum(task.get("role") == "expert" for task in metadata.get("tasks", []))
+        summary = location.summary()
+        row["backbone"] = summary.get("backbone", "unreadable")
+        row["experts"] = sum(task.get("role") == EXPERT for task in summary.get("tasks", []))
     if as_json:
         print_json({"packs": rows})
     else:

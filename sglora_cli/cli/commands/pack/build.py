@@ -20,6 +20,7 @@ from sglora_cli.cli.options import (
 )
 from sglora_cli.cli.output import print_json, say
 from sglora_cli.config import RuntimeConfig, options_of
+from sglora_cli.plugin.values import EXPERT, TRAINING, UNSEEN
 from sglora_cli.system import settings
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def build(
     print_json({"folder": str(folder)}) if as_json else click.echo(folder)
 
 
-_NOUNS = {"expert": "experts", "training": "training tasks", "unseen": "unseen tasks"}
+_NOUNS = {EXPERT: "experts", TRAINING: "training tasks", UNSEEN: "unseen tasks"}
 
 
 def _print_estimate(work: Build, estimate: Estimate, as_json: bool) -> None:

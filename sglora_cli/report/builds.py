@@ -12,6 +12,7 @@ from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
+from sglora_cli.bench.rows import row_key
 from sglora_cli.bench.rows_file import Run
 from sglora_cli.errors import BadFile, Mismatch, UsageError
 from sglora_cli.plugin.values import Row
@@ -30,9 +31,9 @@ class BuildRows:
         return {value for value in values if isinstance(value, str)}
 
     @cached_property
-    def rows(self) -> Mapping[Row, Row]:
-        """What was measured, by everything but the outcome; the last one counts where a number was measured twice."""
-        return {replace(row, value=0.0, hits=""): row for run in self.runs for row in run.rows}
+    def rows(self) -> Mapping[tuple[object, ...], Row]:
+        """What was measured, by its key; the last one counts where a number was measured twice."""
+        return {row_key(row): row for run in self.runs for row in run.rows}
 
 
 def rows_of_builds(builds: Sequence[BuildRows]) -> list[Row]:
@@ -54,7 +55,7 @@ def rows_of_builds(builds: Sequence[BuildRows]) -> list[Row]:
         if not build.rows:
             raise BadFile(f"there is no row in {build.path}", "let `sglora bench --rows FILE` finish")
         _check_alike(builds[0], build)
-    draws = sorted({(row.seed, row.sample) for row in builds[0].rows})
+    draws = sorted({(row.seed, row.sample) for row in builds[0].rows.values()})
     place = {draw: n for n, draw in enumerate(draws)}
     return [
         replace(row, seed=n, sample=place[row.seed, row.sample])
@@ -108,7 +109,7 @@ def _check_alike(first: BuildRows, build: BuildRows) -> None:
                     "measure all builds with the same `sglora bench` command",
                 )
     for has, lacks in sides:
-        if row := next((row for row in has.rows if row not in lacks.rows), None):
+        if row := next((row for key, row in has.rows.items() if key not in lacks.rows), None):
             raise Mismatch(
                 f"{lacks.path} has other numbers than {has.path} of method {row.method!r} on {row.dataset}/{row.task}",
                 "measure all builds with the same --seeds, --seed and --samples",
@@ -116,8 +117,8 @@ def _check_alike(first: BuildRows, build: BuildRows) -> None:
 
 
 def _methods(build: BuildRows) -> set[str]:
-    return {row.method for row in build.rows}
+    return {row.method for row in build.rows.values()}
 
 
 def _tasks(build: BuildRows) -> set[str]:
-    return {f"{row.dataset}/{row.task}" for row in build.rows}
+    return {f"{row.dataset}/{row.task}" for row in build.rows.values()}

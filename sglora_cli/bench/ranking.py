@@ -18,7 +18,7 @@ from torch import Tensor
 from sglora_cli.adapter.file import AdapterFile, load_adapter
 from sglora_cli.adapter.read import provenance, read_adapter, recognise
 from sglora_cli.config import RuntimeConfig
-from sglora_cli.data.description import cleaned, sentence_lines
+from sglora_cli.data.description import cleaned_sentence, sentence_lines
 from sglora_cli.data.encode import check_text
 from sglora_cli.errors import BadFile, Mismatch, UsageError
 from sglora_cli.files.images import read_image
@@ -177,7 +177,7 @@ def sentences(texts: Sequence[str], file: Path | None, metadata: Mapping[str, An
         if not isinstance(metadata.get("description"), str):
             raise UsageError("the adapter does not say what it is for", 'pass --text "a photo of a ..."')
         lines = [metadata["description"]]
-    return list(dict.fromkeys(cleaned(text) for text in lines))
+    return list(dict.fromkeys(cleaned_sentence(text) for text in lines))
 
 
 def compare(

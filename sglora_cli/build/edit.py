@@ -17,7 +17,7 @@ from torch import Tensor
 from sglora_cli.adapter.convert import import_lines, origin
 from sglora_cli.adapter.read import read_adapter, recognise
 from sglora_cli.config import RuntimeConfig
-from sglora_cli.data.description import cleaned
+from sglora_cli.data.description import cleaned_sentence
 from sglora_cli.data.encode import check_text, meaning
 from sglora_cli.errors import Mismatch, UnknownName, UsageError
 from sglora_cli.files.tensors import load_tensors, save_tensors
@@ -70,7 +70,7 @@ def add_expert(
     Raises UsageError for an empty sentence or a bad name, Mismatch for a name that exists or
     adapters that do not fit; the pack is unchanged then. Its trained generators are not trained again.
     """
-    text = cleaned(text)
+    text = cleaned_sentence(text)
     key = _key(name, text)
     for path in adapters:
         recognise(path)  # refuses a file that is no adapter before waiting for the lock

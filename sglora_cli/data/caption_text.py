@@ -97,10 +97,10 @@ def prompt_of(name: str, demonstrations: Sequence[Demonstration]) -> str:
     return "\n".join([*examples, f"Input: A photo of {name}. Output:"])
 
 
-def cleaned(text: str) -> str:
+def cleaned_caption(text: str) -> str:
     r"""The caption in a model's answer, on one line; what may belong to a caption stays.
 
-    >>> cleaned('Sure, here is a caption: "A black  cat."\nInput: A photo of dog.')
+    >>> cleaned_caption('Sure, here is a caption: "A black  cat."\nInput: A photo of dog.')
     'A black cat.'
     """
     text = text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be written

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sglora_cli.config import CaptionConfig
 from sglora_cli.data.caption_file import CAPTIONS_CSV, CAPTIONS_JSONL, Captioned, line_of, read_elsewhere, read_lines
-from sglora_cli.data.caption_text import CAPTION_ISSUES, Demonstration, Judge, cleaned, prompt_of, too_long
+from sglora_cli.data.caption_text import CAPTION_ISSUES, Demonstration, Judge, cleaned_caption, prompt_of, too_long
 from sglora_cli.data.check_rules import DataIssue
 from sglora_cli.errors import (
     BadFile,
@@ -191,7 +191,7 @@ def _captions(
     for attempt in range(1 + config.retries):
         count = config.captions - len(kept)
         for text in _asked(model, image, listed, prompt, count, seed_of(config.seed, listed.image, attempt)):
-            caption = cleaned(text)
+            caption = cleaned_caption(text)
             if fault := judge.fault(listed.image, caption, kept):
                 refused[fault] += 1
             else:
@@ -336,7 +336,7 @@ def _joined(listed: Sequence[Listed], entries: Sequence[Captioned], source: Path
 def _kept(judge: Judge, outcome: Outcome, listed: Listed, entry: Captioned) -> list[str]:
     kept: list[str] = []
     for text in entry.captions:
-        caption = cleaned(text)
+        caption = cleaned_caption(text)
         fault = judge.fault(listed.image, caption, kept)
         if fault:
             outcome.problems.append(problem(fault, listed, f"{entry.where}: {caption!r:.100}"))

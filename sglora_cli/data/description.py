@@ -40,7 +40,7 @@ class Description:
         pairs = [weighted(one) if isinstance(one, str) else (checked_weight(*one), one[1]) for one in parts]
         if not 1 <= len(pairs) <= MAX_TEXTS:
             raise UsageError(f"a description has 1 to {MAX_TEXTS} sentences, got {len(pairs)}")
-        return cls(tuple(cleaned(text) for _, text in pairs), tuple(weight for weight, _ in pairs))
+        return cls(tuple(cleaned_sentence(text) for _, text in pairs), tuple(weight for weight, _ in pairs))
 
     def __str__(self) -> str:
         if self.images:
@@ -107,7 +107,7 @@ def _json_texts(path: Path) -> list[str | tuple[float, str]]:
     return weighted_texts
 
 
-def cleaned(sentence: str) -> str:
+def cleaned_sentence(sentence: str) -> str:
     """The sentence with plain spaces. Raises UsageError if nothing is left, far too much, or it is no UTF-8."""
     try:  # a byte that the locale does not know comes from the command line as half a surrogate pair
         sentence = sentence.encode("utf-8", "surrogateescape").decode("utf-8")

@@ -6,7 +6,7 @@ import pytest
 from trees import captioned
 
 from sglora_cli.config import CaptionConfig
-from sglora_cli.data.caption_text import DEMONSTRATIONS, cleaned, prompt_of
+from sglora_cli.data.caption_text import DEMONSTRATIONS, cleaned_caption, prompt_of
 from sglora_cli.data.caption_writer import caption_job, seed_of, write_captions
 from sglora_cli.errors import PluginError
 from sglora_cli.plugin.host import Host
@@ -99,4 +99,4 @@ def test_the_prompt_is_the_papers():
     ],
 )
 def test_only_what_is_no_caption_is_taken_off(text, caption):
-    assert cleaned(text) == caption
+    assert cleaned_caption(text) == caption

@@ -94,7 +94,7 @@ class LoraConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How the adapters of tasks are trained: all alike (METHOD step 1)."""
+    """How the adapters of tasks are trained: all alike (see `sglora docs method`, section 1)."""
 
     epochs: int = knob(120, "Passes over a task's photos.", least=1, most=MANY)
     states: int = knob(40, "M, how many of the last epochs' adapters are kept.", least=1, most=MANY)

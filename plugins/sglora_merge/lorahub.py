@@ -102,12 +102,12 @@ def search(goal: Objective, size: int, rule: HubRule, seed: int) -> Tensor:
     import cma
 
     def values(weights_SE: Tensor) -> list[float]:
-        found_S = goal(weights_SE.float()).double()
-        return torch.where(found_S.isfinite(), found_S, torch.inf).tolist()
+        losses_S = goal(weights_SE.float()).double()
+        return torch.where(losses_S.isfinite(), losses_S, torch.inf).tolist()
 
     best_E, least = torch.zeros(size), values(torch.zeros(1, size))[0]
     options = {"bounds": [-rule.bound, rule.bound], "seed": seed, "verbose": -9, "verb_log": 0}
-    with _own_dice():
+    with _own_rng():
         strategy = cma.CMAEvolutionStrategy([0.0] * size, rule.spread, options)
         for _ in range(rule.steps):
             if strategy.stop():
@@ -123,7 +123,7 @@ def search(goal: Objective, size: int, rule: HubRule, seed: int) -> Tensor:
 
 
 @contextmanager
-def _own_dice() -> Iterator[None]:
+def _own_rng() -> Iterator[None]:
     """cma seeds numpy's global generator: the caller's comes back."""
     state = numpy.random.get_state()
     try:

@@ -137,8 +137,8 @@ class OpenClipModel:
         """Of every weight, whatever file it came from, the activation and the preprocessing."""
         state = self.clip.state_dict()
         activations = sorted({type(m).__name__ for m in self.clip.modules() if type(m).__name__.endswith("GELU")})
-        metadata = [activations, self._preprocessing_config(), sorted(state)]
-        return content_hash(metadata, *(state[name].float() for name in sorted(state)))[:16]
+        settings = [activations, self._preprocessing_config(), sorted(state)]
+        return content_hash(settings, *(state[name].float() for name in sorted(state)))[:16]
 
     def _preprocessing_config(self) -> Any:
         return {"size": self.clip.visual.image_size, **getattr(self.clip.visual, "preprocess_cfg", {})}

@@ -164,7 +164,7 @@ class Build:
         return ExpertFiles(folder / "experts", keys, self.steps.layout), index_ED
 
     def _visual(self) -> Tensor:
-        """(E, D) the mean embedding of each expert's training photos, normalised: the visual condition of METHOD."""
+        """(E, D) the mean embedding of each expert's training photos, normalised: the visual condition."""
         visual = []
         for t in progress(self.steps.experts, "photos of experts"):
             image_ND = image_embeddings(self.model, t.train.stored(self.model).stem_N)

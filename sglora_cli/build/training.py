@@ -1,4 +1,4 @@
-"""Many tasks' adapters in one batched loop over one frozen backbone (METHOD step 1).
+"""Many tasks' adapters in one batched loop over one frozen backbone (docs/method.md, section 1).
 
 A step runs T tasks at once: each has its own adapter and its own photos, the backbone's weights
 are shared. The result is that of training every task alone, to rounding.

@@ -2,7 +2,7 @@
 
 Several sentences are one task: d* is the mean of their unit embeddings by weight, normalised, as
 the paper describes Flickr30K by one caption an image. With photos (the paper's visual condition)
-d* is the mean visual embedding, and experts are compared by theirs. See METHOD, step 3.
+d* is the mean visual embedding, and experts are compared by theirs. See docs/method.md, section 3.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def into_gauge(b: Tensor, a: Tensor, reference_a: Tensor) -> Factors:
 
     B A = (B G)(G^-1 A) for every invertible G, so equal updates can have factors that have nothing
     in common, and a mean of factors (Eq. 7) or a network over them means something only in one
-    shared gauge (METHOD, step 1). Adapters of a pack share theirs because they start from one A;
+    shared gauge (docs/method.md, section 1). Adapters of a pack share theirs because they start from one A;
     this function brings an adapter from elsewhere into it. With the update's SVD U S V^T,
 
         A' = rho Q V^T,  B' = U S Q^T / rho,  rho = ||A_ref||_F / sqrt(R),

@@ -1,6 +1,6 @@
 """Damage files and read them: `python tests/robustness/fuzz.py --inputs 100000 --out DIR`.
 
-Every reader of tests/fuzzing/readers.py gets its share of the inputs. An input must be read, or refused with a
+Every reader of fuzzing/readers.py gets its share of the inputs. An input must be read, or refused with a
 SgloraError, within a second of processor time (a busy machine is no fault of a reader; 10 s by the clock are a hang).
 All else is an offence and lies in DIR afterwards, with its traceback: another exception, a crash, a slow call, more
 memory than the limit, which is that of the process's address space, so that a blow-up is a MemoryError.

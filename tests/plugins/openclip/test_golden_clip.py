@@ -54,7 +54,7 @@ def pixels(model):
 @pytest.fixture(scope="module")
 def adapter(model):
     layout = Layout(model.sites, 2, 3.0)
-    assert layout.size == 110592  # METHOD: 12 blocks x 3 matrices x 2 x 768 x 2
+    assert layout.size == 110592  # docs/method.md: 12 blocks x 3 matrices x 2 x 768 x 2
     flat_P = torch.randn(layout.size, generator=torch.Generator().manual_seed(1)) * 0.02
     metadata = {"backbone": "clip-vit-b-16", "fingerprint": model.fingerprint, "description": "a photo of a pug"}
     return AdapterFile(layout, flat_P, metadata)

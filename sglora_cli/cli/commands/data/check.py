@@ -97,8 +97,8 @@ def _print_counts(result: DataCheck) -> None:
     classes = {task.name: len(task.classes) for task in result.tasks}
     for task, counts in result.counts.items():
         images = [f"{counts[split].images if split in counts else 0} {split}" for split in splits]
-        metadata = (f"{classes[task]} classes", "") if classes[task] else _captions(CaptionCount.of(counts.values()))
-        rows.append([printable(task), *images, *metadata])
+        content = (f"{classes[task]} classes", "") if classes[task] else _captions(CaptionCount.of(counts.values()))
+        rows.append([printable(task), *images, *content])
     print_rows(("task", *splits, "captions", "fewest / mean / most"), rows)
     click.echo(", ".join([f"{len(result.tasks)} tasks", f"{result.total.images} images", *_captions(result.total)]))
 

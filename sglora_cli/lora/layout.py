@@ -108,7 +108,7 @@ class Layout:
 
     @classmethod
     def restore(cls, metadata: Mapping[str, Any]) -> Layout:
-        """Make a layout from what `about()` gives. Raises Mismatch if it describes no layout."""
+        """Make a layout from what `to_json()` gives. Raises Mismatch if it describes no layout."""
         try:
             sites = tuple(Site(str(name), int(out), int(into)) for name, out, into in metadata["sites"])
             layout = cls(sites, int(metadata["rank"]), float(metadata["alpha"]))

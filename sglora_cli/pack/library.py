@@ -67,7 +67,7 @@ class Library:
         return sorted(by_name.values(), key=lambda location: location.name)
 
     def find(self, name: str = "", backbone: str = "") -> tuple[PackLocation, str]:
-        """The pack called `name` (or a folder's path), and why it was defaults.
+        """The pack called `name` (or a folder's path), and why it was chosen.
 
         With no name: the newest pack of `backbone` if one is given; else the settings' pack, else the
         newest pack built for the default backbone, else the newest built, else the bundled starter.

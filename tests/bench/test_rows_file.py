@@ -7,10 +7,14 @@ import random
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sglora_cli.bench.rows_file import Header, append, mend, pack_hits, read_rows, row_line, unpack_hits
 from sglora_cli.errors import BadFile
 from sglora_cli.plugin.values import Row
+
+few = settings(max_examples=150, derandomize=True, database=None, deadline=None)
 
 HEADER = Header("p", "b", {"top-k": "Top-K", "x": "X, ünlike"}, more={"command": "sglora bench"})
 ROW = Row("x", "pets", "pug", 2, "T2I", 5, 100 / 3, seed=4, hits="3:IA==")
@@ -97,3 +101,19 @@ def test_a_torn_line_is_cut_off_and_nothing_else(file):
 def test_hits_survive_packing(count):
     hits = [random.Random(count).random() < 0.5 for _ in range(count)]
     assert unpack_hits(pack_hits(hits)) == hits
+
+
+@few
+@given(st.lists(st.booleans(), max_size=70))
+def test_hits_come_back(hits):
+    assert unpack_hits(pack_hits(hits)) == hits
+
+
+@few
+@given(st.text(st.sampled_from("0123456789:=+/AZaz"), max_size=30))
+def test_any_text_is_hits_or_a_value_error(text):
+    try:
+        hits = unpack_hits(text)
+    except ValueError:
+        return
+    assert len(hits) == int(text.partition(":")[0])

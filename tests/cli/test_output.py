@@ -5,8 +5,12 @@ from __future__ import annotations
 import sys
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from sglora_cli.cli.output import paragraph, print_rows
+from sglora_cli.cli.output import paragraph, print_rows, printable
+
+few = settings(max_examples=150, derandomize=True, database=None, deadline=None)
 
 
 def test_square_brackets_are_text_and_no_markup(capsys, monkeypatch):
@@ -45,3 +49,13 @@ def test_paragraphs_fit_a_terminal_and_stay_whole_in_a_pipe(monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "30")
     assert paragraph(text, "ok ") == "ok some words and\n   /a/path/that/must/stay/whole/because/it/is/copied"
+
+
+@few
+@given(st.text(st.characters(codec=None)))  # half surrogate pairs too
+def test_what_is_printed_cannot_steer_a_terminal(text):
+    shown = printable(text)
+    assert shown.isprintable()
+    shown.encode()
+    if text.isprintable():
+        assert shown == text

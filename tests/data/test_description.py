@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sglora_cli.adapter.file import load_adapter
-from sglora_cli.data.description import Description, read_texts
+from sglora_cli.data.description import Description, read_texts, weighted
 from sglora_cli.data.encode import mean_direction
-from sglora_cli.errors import BadFile, Mismatch, UsageError
+from sglora_cli.errors import BadFile, Mismatch, SgloraError, UsageError
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.generate.session import Session
 
@@ -183,3 +186,14 @@ def test_more_lines_than_are_encoded_at_once(feed, toy_pack, tmp_path, monkeypat
     assert result.exit_code == 0
     said = [load_adapter(tmp_path / f"{n}.safetensors").metadata["description"] for n in range(1, 6)]
     assert said == [f"mug {n}" for n in range(5)]
+
+
+@settings(max_examples=150, derandomize=True, database=None, deadline=None)
+@given(st.text(st.sampled_from("0123456789.eE+-|a \u0663"), min_size=1, max_size=20))
+def test_a_weighted_line_has_a_positive_weight_or_is_refused(line):
+    try:
+        weight, text = weighted(line)
+    except SgloraError:
+        return
+    assert 0 < weight < math.inf
+    assert text in line

@@ -13,8 +13,6 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from sglora_cli.bench.rows_file import pack_hits, unpack_hits
-from sglora_cli.cli.output import printable
 from sglora_cli.errors import BadFile, SgloraError
 from sglora_cli.files.text import parse_json
 from sglora_cli.files.toml import toml_lines, toml_table
@@ -142,45 +140,6 @@ def test_links_in_a_circle_and_out_are_refused(tmp_path):
     for name in ("round", "round/x", "out/x", "out"):
         with pytest.raises(BadFile):
             inside(folder, name)
-
-
-@few
-@given(ANY)
-def test_what_is_printed_cannot_steer_a_terminal(text):
-    shown = printable(text)
-    assert shown.isprintable()
-    shown.encode()
-    if text.isprintable():
-        assert shown == text
-
-
-@few
-@given(st.lists(st.booleans(), max_size=70))
-def test_hits_come_back(hits):
-    assert unpack_hits(pack_hits(hits)) == hits
-
-
-@few
-@given(st.text(st.sampled_from("0123456789:=+/AZaz"), max_size=30))
-def test_any_text_is_hits_or_a_value_error(text):
-    try:
-        hits = unpack_hits(text)
-    except ValueError:
-        return
-    assert len(hits) == int(text.partition(":")[0])
-
-
-@few
-@given(st.text(st.sampled_from("0123456789.eE+-|a \u0663"), min_size=1, max_size=20))
-def test_a_weighted_line_has_a_positive_weight_or_is_refused(line):
-    from sglora_cli.data.description import weighted
-
-    try:
-        weight, text = weighted(line)
-    except SgloraError:
-        return
-    assert 0 < weight < math.inf
-    assert text in line
 
 
 def test_a_file_is_read_up_to_its_limit(tmp_path):

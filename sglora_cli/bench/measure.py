@@ -73,7 +73,7 @@ class Measurer:
         """The name of what each candidate measures on the task; equal adapters have one name."""
         tensors = task.tensors
         stems = [tensors.stem_N[i : i + IMAGES_AT_ONCE] for i in range(0, len(tensors.stem_N), IMAGES_AT_ONCE)]
-        belongs = [list(tensors.image_of), list(labels(tensors))]
+        belongs = [list(tensors.image_of), list(tensors.label_of)]
         how = [VERSION, self.model.fingerprint, self.model.device.type, self.precision]
         on = content_hash(how, belongs, tensors.text_CD, *stems)
         return [content_hash(on, c.layout.to_json(), c.flat_P) for c in candidates]
@@ -114,16 +114,10 @@ class Measurer:
         return cells
 
 
-def labels(task: TaskTensors) -> Sequence[int]:
-    """The class of each image of a classification task; () of a retrieval task."""
-    classes: Sequence[int] = getattr(task, "label_of", ())
-    return classes
-
-
 def _cells(image_ND: Tensor, task: TaskTensors) -> Cells:
     text_CD = task.text_CD.float()
-    if labels(task):
-        return {("ACC", 1): pack_hits(right_class(image_ND, text_CD, labels(task)).tolist())}
+    if task.label_of:
+        return {("ACC", 1): pack_hits(right_class(image_ND, text_CD, task.label_of).tolist())}
     return {cell: pack_hits(hit_Q.tolist()) for cell, hit_Q in hits(image_ND, text_CD, task.image_of).items()}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sglora_cli.bench.bootstrap import bootstrap
-from sglora_cli.bench.measure import Measurer, labels
+from sglora_cli.bench.measure import Measurer
 from sglora_cli.bench.methods import BenchPlan
 from sglora_cli.bench.retrieval import KS, chance
 from sglora_cli.bench.rows_file import Log
@@ -34,7 +34,7 @@ def run(plan: BenchPlan, measurer: Measurer, log: Log | None = None) -> list[Row
 
 
 def _by_chance(task: UnseenTask) -> list[Row]:
-    if labels(task.tensors):
+    if task.tensors.label_of:
         chances = {("ACC", 1): 100.0 / len(task.tensors.text_CD)}
     else:
         chances = chance(len(task.tensors.stem_N), task.tensors.image_of)
@@ -90,7 +90,7 @@ def _trivial(tasks: Sequence[UnseenTask]) -> list[str]:
     """Where k is not smaller than the number of images: then every caption finds its own."""
     notes = []
     for k in KS:
-        small = [t for t in tasks if not labels(t.tensors) and len(t.tensors.stem_N) <= k]
+        small = [t for t in tasks if not t.tensors.label_of and len(t.tensors.stem_N) <= k]
         if small:
             notes.append(f"T2I R@{k} is 100 by definition in {len(small)} tasks of at most {k} images")
     return notes

@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import Tensor
 
-from sglora_cli.bench.measure import labels
 from sglora_cli.config import ABLATIONS, TASK_TABLES
 from sglora_cli.data.features import task_tensors
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, Unavailable, UnknownName, UsageError
@@ -136,7 +135,7 @@ def narrowed(tasks: Sequence[UnseenTask], pack: Pack | None, wanted: str, table:
     own = {task["dataset"] for task in pack.manifest["tasks"] if task["role"] == EXPERT} if pack else set()
     kept = [t for t in tasks if not names or t.name in names or f"{t.dataset}/{t.name}" in names]
     kept = [t for t in kept if table in ABLATIONS or _is_in(t, table, own)]
-    single = [t for t in kept if len(t.tensors.stem_N) < 2 and not labels(t.tensors)]
+    single = [t for t in kept if len(t.tensors.stem_N) < 2 and not t.tensors.label_of]
     for t in single:
         warnings.warn(f"task {t.dataset}/{t.name} has one image, which is always found: left out", SgloraWarning, 2)
     kept = [t for t in kept if t not in single]
@@ -151,8 +150,8 @@ def _is_in(task: UnseenTask, table: str, own: set[str]) -> bool:
         "in": task.dataset in own,
         "cross": task.dataset not in own,
         "flickr": task.dataset.lower().startswith("flickr"),
-        "retrieval": not labels(task.tensors),
-        "classification": bool(labels(task.tensors)),
+        "retrieval": not task.tensors.label_of,
+        "classification": bool(task.tensors.label_of),
     }[table]
 
 

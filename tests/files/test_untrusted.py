@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import stat
 import tempfile
 from contextlib import suppress
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from sglora_cli.errors import BadFile, SgloraError
+from sglora_cli.errors import BadFile
 from sglora_cli.files.text import parse_json
 from sglora_cli.files.toml import toml_lines, toml_table
 from sglora_cli.files.untrusted import DEPTH_LIMIT, entry_fault, inside, json_value, name_fault, read_bytes

@@ -1,4 +1,4 @@
-"""Whether a generator does anything: measure against dense updates, and refused where it does not."""
+"""Whether a generator does anything: measured against dense updates, and refused where it does not."""
 
 from __future__ import annotations
 

@@ -38,7 +38,6 @@ _LARGEST = 500_000_000
 _EXTRAS = {
     "caption": "captions by a model (`data caption`)",
     "check": "near-identical images (`data check`)",
-    "flowers": "102 Flowers as it comes",
     "lorahub": "the method lorahub",
     "report": "pages and figures (`report`)",
 }

@@ -35,6 +35,14 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def shortened(text: str, width: int = 110) -> str:
+    """
+    >>> shortened("a caption of many words", width=12)
+    'a caption...'
+    """
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows of cells on standard output; the header is for terminals only, programs pass --json."""
     rows = [[printable(cell) for cell in row] for row in rows]

@@ -5,7 +5,6 @@ The pages are Markdown in docs/ and travel with the program.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import click
 import sglora_cli
 from sglora_cli.cli.completion import names
 from sglora_cli.cli.options import json_option
-from sglora_cli.cli.output import print_rows
+from sglora_cli.cli.output import print_json, print_rows
 from sglora_cli.errors import UnknownName
 
 FOLDER = Path(sglora_cli.__file__).parent / "docs"
@@ -97,7 +96,7 @@ def command(page: str, as_json: bool) -> None:
     pages = list(all_pages().values())
     if as_json:
         facts = [{"name": one.name, "summary": one.summary, "file": str(one.path)} for one in pages]
-        click.echo(json.dumps({"pages": facts}, indent=1))
+        print_json({"pages": facts})
     else:
         print_rows(("page", "what"), [[one.name, one.summary] for one in pages])
 
@@ -105,7 +104,7 @@ def command(page: str, as_json: bool) -> None:
 def _print_page(page: Page, as_json: bool) -> None:
     if as_json:
         facts = {"name": page.name, "summary": page.summary, "file": str(page.path), "text": page.text}
-        click.echo(json.dumps(facts, indent=1))
+        print_json(facts)
     elif sys.stdout.isatty():
         _print_at_terminal(page.text)
     else:

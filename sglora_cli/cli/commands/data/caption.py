@@ -21,7 +21,7 @@ from sglora_cli.cli.options import (
     out_option,
     path_option,
 )
-from sglora_cli.cli.output import print_json, print_rows, printable, say
+from sglora_cli.cli.output import print_json, print_rows, printable, say, shortened
 from sglora_cli.config import CaptionConfig, RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
 from sglora_cli.plugin.contracts import ChecksText
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from sglora_cli.data.caption_writer import CaptionJob, Outcome
 
 
-_WIDTH = 110  # characters of a problem that are shown
 _SHOWN = 5  # problems of a kind that are shown
 
 
@@ -163,7 +162,6 @@ def _print_outcome(outcome: Outcome) -> None:
         if problems:
             say(f"warning: {title}: {len(problems)}")
         for one in problems[:_SHOWN]:
-            text = one.text if len(one.text) <= _WIDTH else one.text[: _WIDTH - 3] + "..."
-            say(f"  {one.image}  {text}")
+            say(f"  {one.image}  {shortened(one.text)}")
         if len(problems) > _SHOWN:
             say(f"  ... and {len(problems) - _SHOWN} more")

@@ -9,16 +9,13 @@ import click
 
 from sglora_cli.cli import completion
 from sglora_cli.cli.options import App, dataset_argument, json_option, path_option, report_option
-from sglora_cli.cli.output import print_json, print_rows, printable, say
+from sglora_cli.cli.output import print_json, print_rows, printable, say, shortened
 from sglora_cli.config import CheckConfig, options_of
 from sglora_cli.data.check_rules import CaptionCount
 from sglora_cli.system import settings
 
 if TYPE_CHECKING:
     from sglora_cli.data.check import DataCheck, Needs
-
-
-_WIDTH = 110  # characters of a caption or reason that are shown
 
 
 @click.command("check")
@@ -110,19 +107,15 @@ def _captions(count: CaptionCount) -> tuple[str, str]:
 def _print_findings(result: DataCheck, top: int) -> None:
     for key, kind, count in result.kinds():
         click.echo(f"{kind.level}: {kind.title}: {count}")
-        rows = [(problem.where, _short(problem.text)) for problem in result.problems if problem.kind == key]
+        rows = [(problem.where, shortened(problem.text)) for problem in result.problems if problem.kind == key]
         rows += [(f"{p.distance} bits", f"{p.first.name} = {p.second.name}") for p in result.pairs if p.kind == key]
         _print_some(rows[:top])
         if len(rows) > top:
             click.echo(f"  ... and {len(rows) - top} more")
     if result.common and top:
         click.echo(f"captions that several images have: {len(result.common)}, the most common:")
-        _print_some([(f"{c.images} images, {c.tasks} tasks", _short(c.caption)) for c in result.common[:top]])
+        _print_some([(f"{c.images} images, {c.tasks} tasks", shortened(c.caption)) for c in result.common[:top]])
 
 
 def _print_some(rows: list[tuple[str, str]]) -> None:
     print_rows(("where", "what"), [["  " + printable(first), printable(second)] for first, second in rows])
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."

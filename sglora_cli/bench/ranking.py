@@ -5,7 +5,6 @@ Shapes: N images, C sentences, I items of one ranking, D embedding width.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +26,6 @@ from sglora_cli.plugin.host import Host
 from sglora_cli.system import settings
 from sglora_cli.system.progress import progress
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 _BATCH = 16  # decoded photos are large: memory follows from this, speed hardly
 _TEXTS = 256
 _DECIMALS = 6  # what differs by less is rounding: equal images in different batches shall tie
@@ -142,28 +140,6 @@ def opened(host: Host, path: Path, backbone: str, runtime: RuntimeConfig) -> tup
         adapter = AdapterFile(layout, foreign.fitted(layout)[0], {**foreign.metadata, "fingerprint": model.fingerprint})
     adapter.check_model(model)
     return adapter, model, name
-
-
-def image_files(folder: Path) -> dict[str, Path]:
-    """All images under a folder, hidden ones aside, by their name in it. Raises UsageError, or BadFile for none."""
-    if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}", "pass --images DIR, or --image FILE for a single image")
-    paths = {}
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(root) / name
-            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
-                paths[printable_name(path.relative_to(folder))] = path
-    if not paths:
-        raise BadFile(f"there is no image in {folder}", f"images end in {', '.join(sorted(SUFFIXES))}")
-    return paths
-
-
-def printable_name(path: Path) -> str:
-    """A file's name as it can be printed anywhere."""
-    text = os.fsencode(path.as_posix()).decode(errors="replace")
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def sentences(texts: Sequence[str], file: Path | None, metadata: Mapping[str, Any]) -> list[str]:

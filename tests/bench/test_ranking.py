@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -114,19 +113,6 @@ def test_without_a_sentence_the_adapters_own_is_taken(run, adapter, images):
     }
     assert (ranking["of"], len(ranking["items"]), ranking["change"]["top"]) == (72, 2, 2)
     assert set(ranking["items"][0]) == {"item", "rank_before", "rank_after", "score_before", "score_after"}
-
-
-def test_folders_in_the_folder_count_and_hidden_things_do_not(tmp_path):
-    for name in ("b/c/x.JPG", "a.webp", ".hidden.png", ".git/y.png", "notes.txt", "b/z.jpeg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("")
-    (tmp_path / "loop").symlink_to(tmp_path)
-    assert list(ranking_module.image_files(tmp_path)) == ["a.webp", "b/z.jpeg", "b/c/x.JPG"]
-
-
-def test_names_that_cannot_be_printed_are_made_printable():
-    assert ranking_module.printable_name(Path(os.fsdecode(b"a\xff.png"))) == "a\ufffd.png"
-    assert ranking_module.printable_name(Path("a\x1b[2J.png")) == "a\ufffd[2J.png"
 
 
 def test_equal_images_share_a_rank_in_whatever_batch_they_come(run, adapter, images, tmp_path):

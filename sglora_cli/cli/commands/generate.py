@@ -52,8 +52,8 @@ class GenerateRequest:
             )
 
     def description(self, pack: Pack) -> Description:
-        from sglora_cli.bench.ranking import image_files
         from sglora_cli.data.description import Description, read_texts
+        from sglora_cli.files.images import image_files
         from sglora_cli.pack.recipe import TEMPLATE
 
         if self.images:

@@ -54,10 +54,11 @@ def command(
         raise UsageError("name the images to look at, in one way", "pass --images DIR, or --image FILE with sentences")
     from sglora_cli.bench import ranking as rankings
     from sglora_cli.files.atomic import write_bytes
+    from sglora_cli.files.images import image_files, printable_name
     from sglora_cli.system import progress
 
     progress.be_quiet(as_json)
-    photos = rankings.image_files(images) if images else {rankings.printable_name(path): path for path in image}
+    photos = image_files(images) if images else {printable_name(path): path for path in image}
     ranked = "images" if images else "sentences"
     comparison = rankings.run(app.host, adapter, photos, ranked, text, texts, backbone, runtime)
     if report:

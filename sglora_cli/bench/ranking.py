@@ -18,15 +18,12 @@ from sglora_cli.adapter.file import AdapterFile, load_adapter
 from sglora_cli.adapter.read import provenance, read_adapter, recognise
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.data.description import cleaned_sentence, sentence_lines
-from sglora_cli.data.encode import check_text
+from sglora_cli.data.encode import check_text, encode_photos
 from sglora_cli.errors import BadFile, Mismatch, UsageError
-from sglora_cli.files.images import read_image
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.system import settings
-from sglora_cli.system.progress import progress
 
-_BATCH = 16  # decoded photos are large: memory follows from this, speed hardly
 _TEXTS = 256
 _DECIMALS = 6  # what differs by less is rounding: equal images in different batches shall tie
 
@@ -161,34 +158,18 @@ def compare(
 ) -> tuple[Tensor, Tensor, list[str], list[str]]:
     """Cosine similarities (N, C) without and with the adapter, the names of the N images, and why others are not there.
 
-    At most 16 decoded images are in memory. Raises BadFile if no image can be read.
+    Raises BadFile if no image can be read, Mismatch for a score that is not finite.
     """
     for text in texts:
         check_text(model, text)
     text_CD = torch.cat([model.encode_text(texts[i : i + _TEXTS]).cpu() for i in range(0, len(texts), _TEXTS)])
-    names, kept, skipped = list(photos), [], []
-    parts: list[tuple[Tensor, Tensor]] = []
-    starts: Sequence[int] = range(0, len(names), _BATCH)
-    for start in progress(starts, f"batches of {_BATCH} images"):
-        images = []
-        for name in names[start : start + _BATCH]:
-            try:
-                images.append(read_image(photos[name]))
-                kept.append(name)
-            except BadFile as error:
-                skipped.append(error.message)
-        if images:
-            stem = model.stem(images).half()  # as it was in training
-            with_ND = model.encode_image(stem, adapter.layout, adapter.flat_P[None])[0]
-            parts.append((_scores(model.encode_image(stem), text_CD), _scores(with_ND, text_CD)))
-    if not kept:
-        raise BadFile(f"none of {len(names)} image(s) can be read: {skipped[0]}")
-    before_NC, after_NC = (torch.cat(side) for side in zip(*parts, strict=True))
+    before_ND, after_ND, kept, skipped = encode_photos(model, photos, adapter.layout, adapter.flat_P)
+    before_NC, after_NC = _scores(before_ND, text_CD), _scores(after_ND, text_CD)
     return before_NC, after_NC, kept, skipped
 
 
 def _scores(image_ND: Tensor, text_CD: Tensor) -> Tensor:
-    scores_NC = torch.round(image_ND.float().cpu() @ text_CD.float().T, decimals=_DECIMALS)
+    scores_NC = torch.round(image_ND @ text_CD.float().T, decimals=_DECIMALS)
     if not bool(torch.isfinite(scores_NC).all()):
         raise Mismatch("a score is not finite", "try --precision fp32")
     return scores_NC

@@ -36,7 +36,7 @@ from sglora_cli.system.paths import cache_folder
 
 FORMAT = 1
 KEY = "sglora_rows"
-DIRECTIONS = ("I2T", "T2I", "ACC")
+ROW_DIRECTIONS = ("I2T", "T2I", "ACC")
 _HITS = re.compile(r"([0-9]{1,7}):([A-Za-z0-9+/]*={0,2})")
 
 
@@ -173,8 +173,8 @@ def _header(content: dict[str, Any], where: str) -> Header:
 def _row(content: dict[str, Any], where: str) -> Row:
     direction, hits = content.get("direction"), content.get("hits", "")
     value: Any = content.get("value")
-    if direction not in DIRECTIONS:
-        raise BadFile(f"{where}: direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
+    if direction not in ROW_DIRECTIONS:
+        raise BadFile(f"{where}: direction must be one of {', '.join(ROW_DIRECTIONS)}, got {direction!r}")
     if type(value) not in (int, float) or not (math.isfinite(value) and 0 <= value <= 100):
         raise BadFile(f"{where}: value must be a number of percent, got {value!r}")
     try:

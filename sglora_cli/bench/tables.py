@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from sglora_cli.bench.bootstrap import Interval, is_clear
 from sglora_cli.bench.rows import Cell, averages, build_ranges, recovery, spreads
-from sglora_cli.bench.rows_file import DIRECTIONS
+from sglora_cli.bench.rows_file import ROW_DIRECTIONS
 from sglora_cli.plugin.values import CHANCE, ORACLE, Report, Row
 
 GAIN_K = 1  # the paper compares R@1
@@ -57,7 +57,7 @@ class ResultTable:
         return [*self.references, *(line for line in self.lines if not line.is_reference)]
 
 
-def measure(direction: str, k: int = GAIN_K) -> str:
+def measure_name(direction: str, k: int = GAIN_K) -> str:
     """`I2T R@1 (%)`, or `Accuracy (%)`."""
     return "Accuracy (%)" if direction == "ACC" else f"{direction} R@{k} (%)"
 
@@ -75,7 +75,7 @@ def only(report: Report, direction: str, k: int) -> list[Row]:
 def cells_of(report: Report, dataset: str = "") -> list[Cell]:
     """Every direction and k that was measured on a data set, or on any."""
     cells = {(row.direction, row.k) for row in report.rows if dataset in ("", row.dataset)}
-    return sorted(cells, key=lambda cell: (DIRECTIONS.index(cell[0]), cell[1]))
+    return sorted(cells, key=lambda cell: (ROW_DIRECTIONS.index(cell[0]), cell[1]))
 
 
 def directions(report: Report) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -134,7 +134,7 @@ def narrowed(tasks: Sequence[UnseenTask], pack: Pack | None, wanted: str, table:
         raise UnknownName.of("table", table, [*TASK_TABLES, *ABLATIONS])
     own = {task["dataset"] for task in pack.manifest["tasks"] if task["role"] == EXPERT} if pack else set()
     kept = [t for t in tasks if not names or t.name in names or f"{t.dataset}/{t.name}" in names]
-    kept = [t for t in kept if table in ABLATIONS or _is_in(t, table, own)]
+    kept = [t for t in kept if table in ABLATIONS or KEPT[table](t, own)]
     single = [t for t in kept if len(t.tensors.stem_N) < 2 and not t.tensors.label_of]
     for t in single:
         warnings.warn(f"task {t.dataset}/{t.name} has one image, which is always found: left out", SgloraWarning, 2)
@@ -144,15 +144,15 @@ def narrowed(tasks: Sequence[UnseenTask], pack: Pack | None, wanted: str, table:
     return kept
 
 
-def _is_in(task: UnseenTask, table: str, own: set[str]) -> bool:
-    return {
-        "all": True,
-        "in": task.dataset in own,
-        "cross": task.dataset not in own,
-        "flickr": task.dataset.lower().startswith("flickr"),
-        "retrieval": not task.tensors.label_of,
-        "classification": bool(task.tensors.label_of),
-    }[table]
+KEPT: Mapping[str, Callable[[UnseenTask, set[str]], bool]] = {
+    "all": lambda task, own: True,
+    "in": lambda task, own: task.dataset in own,
+    "cross": lambda task, own: task.dataset not in own,
+    "flickr": lambda task, own: task.dataset.lower().startswith("flickr"),
+    "retrieval": lambda task, own: not task.tensors.label_of,
+    "classification": lambda task, own: bool(task.tensors.label_of),
+}
+"""Table -> whether it keeps a task; `own` are the data sets that the pack's experts come from."""
 
 
 def leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> list[str]:

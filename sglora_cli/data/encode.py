@@ -5,18 +5,19 @@ Shapes: N texts or images, C captions or classes, S or T adapters, D embedding w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sglora_cli.errors import Mismatch
+from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.images import read_image
 from sglora_cli.files.tensor_rows import TensorRows
 from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.contracts import ChecksText, EncodesMeaning, Model
 from sglora_cli.plugin.values import TaskTensors
+from sglora_cli.system.progress import progress
 
 
 def meaning(model: Model, texts: Sequence[str], text_CD: Tensor | None = None) -> Tensor:
@@ -81,6 +82,7 @@ def class_heads(model: Model, classes: Sequence[str], prompts: Sequence[str]) ->
 
 
 _BATCH = 32
+_PHOTOS = 16  # decoded photos are large: memory follows from this, speed hardly
 
 
 def mean_direction(weights_N: Sequence[float], unit_ND: Tensor) -> Tensor:
@@ -116,3 +118,32 @@ def visual_embedding(model: Model, images: Sequence[Path]) -> Tensor:
         stem = model.stem([read_image(path) for path in images[start : start + _BATCH]])
         parts.append(model.encode_image(stem).float().cpu())
     return mean_direction([1.0] * len(images), torch.cat(parts))
+
+
+@torch.no_grad()
+def encode_photos(
+    model: Model, photos: Mapping[str, Path], layout: Layout, flat_P: Tensor
+) -> tuple[Tensor, Tensor, list[str], list[str]]:
+    """Embeddings (N, D), float32, without and with an adapter, the names of the N photos, and why others are missing.
+
+    Photos that cannot be read are skipped. Raises BadFile if none can be read.
+    """
+    names, kept, skipped = list(photos), [], []
+    parts: list[tuple[Tensor, Tensor]] = []
+    starts: Sequence[int] = range(0, len(names), _PHOTOS)
+    for start in progress(starts, f"batches of {_PHOTOS} images"):
+        images = []
+        for name in names[start : start + _PHOTOS]:
+            try:
+                images.append(read_image(photos[name]))
+                kept.append(name)
+            except BadFile as error:
+                skipped.append(error.message)
+        if images:
+            stem = model.stem(images).half()  # as it was in training
+            adapted_ND = model.encode_image(stem, layout, flat_P[None])[0]
+            parts.append((model.encode_image(stem).float().cpu(), adapted_ND.float().cpu()))
+    if not kept:
+        raise BadFile(f"none of {len(names)} image(s) can be read: {skipped[0]}")
+    before_ND, after_ND = (torch.cat(side) for side in zip(*parts, strict=True))
+    return before_ND, after_ND, kept, skipped

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sglora_cli.bench.rows import averages, table
-from sglora_cli.bench.tables import GAIN_K, REFERENCES, Table, measure, only
+from sglora_cli.bench.tables import GAIN_K, REFERENCES, Table, measure_name, only
 from sglora_cli.plugin.values import CHANCE, ZERO, Report
 
 
@@ -132,7 +132,7 @@ def bars(report: Report, direction: str) -> Figure:
         low.append(None if gap is None or base is None else base + gap[1])
         high.append(None if gap is None or base is None else base + gap[2])
     label = report.labels.get(report.against, report.against)
-    axis = measure(direction)
+    axis = measure_name(direction)
     chart = Bars(
         axis,
         [report.labels[m] for m in order],
@@ -149,7 +149,7 @@ def bars(report: Report, direction: str) -> Figure:
 
 
 def _bars_caption(report: Report, direction: str, against: str) -> str:
-    caption = f"{measure(direction)}, mean over {report.tasks(direction=direction)}."
+    caption = f"{measure_name(direction)}, mean over {report.tasks(direction=direction)}."
     if against:
         drawn = "builds" if report.builds else "seeds"
         caption += (

@@ -16,7 +16,7 @@ from sglora_cli.bench.ablations import SWEPT, by_k, varied
 from sglora_cli.bench.measure import Measurer
 from sglora_cli.bench.ranking import correlation
 from sglora_cli.bench.rows import averages
-from sglora_cli.bench.tables import GAIN_K, directions, measure
+from sglora_cli.bench.tables import GAIN_K, directions, measure_name
 from sglora_cli.bench.tasks import of_other
 from sglora_cli.config import BenchConfig
 from sglora_cli.errors import Mismatch
@@ -143,10 +143,10 @@ def similarity_to_gain(data: ReportData) -> Figure | None:
         return None
     rho = correlation(torch.tensor([x for _, x, _ in points]), torch.tensor([y for *_, y in points]))
     chart = Scatter("cosine similarity to the nearest expert", "gain over zero-shot (points)", groups, rho, zero=True)
+    measures = " and ".join(measure_name(d).removesuffix(" (%)") for d in directions(data.report))
     caption = (
         f"Each point is one {data.report.role} task: how near its sentence is to an expert's, and what {data.label} "
-        f"gains over zero-shot in {' and '.join(measure(d).removesuffix(' (%)') for d in directions(data.report))}, "
-        "on average."
+        f"gains over zero-shot in {measures}, on average."
     )
     alt = f"Scatter plot of {len(points)} {data.report.role} tasks; their rank correlation is in its title."
     return Figure("similarity-to-gain", "Similarity and gain", chart, caption, alt)
@@ -170,7 +170,7 @@ def k_sweep(data: ReportData) -> list[Figure]:
     for direction in dict.fromkeys(row.direction for row in rows):
         cell = (direction, GAIN_K)
         lines = {data.report.labels[name]: [means[f"{name}@K={k}"][cell] for k in ks] for name in fitted}
-        levels, axis = _levels(data, direction), measure(direction)
+        levels, axis = _levels(data, direction), measure_name(direction)
         tasks = len({(row.dataset, row.task) for row in rows if row.direction == direction})
         caption = (
             f"{axis} against K, mean over {tasks} unseen tasks that the pack carries, {data.config.samples} draws of "

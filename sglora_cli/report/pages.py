@@ -283,7 +283,7 @@ def _ranges(report: Report) -> ResultTable | None:
 
 
 def _result_table(title: str, cells: Sequence[Cell], lines: Sequence[Line]) -> ResultTable:
-    return ResultTable(title, ["method", *(tables.measure(*cell).removesuffix(" (%)") for cell in cells)], lines)
+    return ResultTable(title, ["method", *(tables.measure_name(*cell).removesuffix(" (%)") for cell in cells)], lines)
 
 
 def _svg(chart: Chart) -> str:

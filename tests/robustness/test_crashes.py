@@ -342,7 +342,7 @@ def test_another_error_is_still_a_bug(stage, run, monkeypatch):
     def failing(*_: object, **__: object) -> None:
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(session, "check_generator", failing)
+    monkeypatch.setattr(session, "check_trained", failing)
     result = run(*COMMANDS["generate"])
     assert result.exit_code == 1
     assert isinstance(result.exception, RuntimeError)

@@ -26,14 +26,14 @@ def test_out_and_in_again(run, mug, tmp_path, name):
     back = tmp_path / "back.safetensors"
     result = run("import", out, "-o", back, "--text", "a mug, again")
     assert (result.stdout, result.exit_code) == (f"{back}\n", 0), result.stderr
-    found = load_adapter(back)
-    assert found.metadata["description"] == "a mug, again"
-    assert found.fingerprint == MODEL.fingerprint
-    assert str(tmp_path) not in json.dumps(found.metadata)
+    adapter = load_adapter(back)
+    assert adapter.metadata["description"] == "a mug, again"
+    assert adapter.fingerprint == MODEL.fingerprint
+    assert str(tmp_path) not in json.dumps(adapter.metadata)
     wanted = {n: 1.5 * b @ a for n, (b, a) in LAYOUT.split(FLAT).items()}
-    for site, (b, a) in found.layout.split(found.flat_P).items():
-        assert torch.allclose(found.layout.scaling * b @ a, wanted[site], atol=1e-5)
-    assert torch.equal(found.flat_P, FLAT) == (name in ("safetensors", "peft", "peft-flat"))
+    for site, (b, a) in adapter.layout.split(adapter.flat_P).items():
+        assert torch.allclose(adapter.layout.scaling * b @ a, wanted[site], atol=1e-5)
+    assert torch.equal(adapter.flat_P, FLAT) == (name in ("safetensors", "peft", "peft-flat"))
 
 
 def test_an_export_of_ours_names_its_backbone(run, mug, tmp_path, monkeypatch):

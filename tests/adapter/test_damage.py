@@ -24,7 +24,7 @@ ODD = [None, True, 0, -1, 1.5, float("inf"), "x", "", "(", [], [1], ["q"], [[]],
 
 
 @pytest.fixture
-def made(tmp_path, request):
+def written(tmp_path, request):
     format = FORMATS[request.param]
     path = tmp_path / f"x{format.suffix}"
     metadata = {"fingerprint": MODEL.fingerprint, "backbone": "clipling"}
@@ -38,45 +38,45 @@ def read_or_refuse(path) -> None:
             read()
 
 
-@pytest.mark.parametrize("made", FORMATS, indirect=True)
-def test_damaged_bytes(made):
+@pytest.mark.parametrize("written", FORMATS, indirect=True)
+def test_damaged_bytes(written):
     rng = random.Random(0)
-    for file in sorted(made.glob("adapter*")) if made.is_dir() else [made]:
+    for file in sorted(written.glob("adapter*")) if written.is_dir() else [written]:
         whole = file.read_bytes()
         for _ in range(40):
             place = rng.randrange(min(len(whole), rng.choice([300, 4000, 10**9])))
             noise = rng.randbytes(rng.randrange(5))
             file.write_bytes(rng.choice([whole[:place], whole[:place] + noise + whole[place + rng.randrange(5) :]]))
-            read_or_refuse(made)
+            read_or_refuse(written)
         file.write_bytes(whole)
-    read_adapter(made, MODEL)
+    read_adapter(written, MODEL)
 
 
-@pytest.mark.parametrize("made", ["peft"], indirect=True)
-def test_odd_configurations(made):
-    path = made / "adapter_config.json"
+@pytest.mark.parametrize("written", ["peft"], indirect=True)
+def test_odd_configurations(written):
+    path = written / "adapter_config.json"
     good = json.loads(path.read_text())
     for key in (*good, "rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules"):
         for value in ODD:
             path.write_text(json.dumps({**good, key: value}))
-            read_or_refuse(made)
+            read_or_refuse(written)
 
 
-@pytest.mark.parametrize("made", ["safetensors", "open_clip"], indirect=True)
-def test_odd_provenance(made):
-    tensors, good = load_tensors(made)
+@pytest.mark.parametrize("written", ["safetensors", "open_clip"], indirect=True)
+def test_odd_provenance(written):
+    tensors, good = load_tensors(written)
     for key in (*good, "experts", "imported", "description", "generator"):
         for value in ODD:
-            save_tensors(made, tensors, {**good, key: value})
-            read_or_refuse(made)
+            save_tensors(written, tensors, {**good, key: value})
+            read_or_refuse(written)
 
 
-@pytest.mark.parametrize("made", ["clip-lora"], indirect=True)
-def test_odd_files_of_clip_lora(made):
-    good = torch.load(made, weights_only=True)
+@pytest.mark.parametrize("written", ["clip-lora"], indirect=True)
+def test_odd_files_of_clip_lora(written):
+    good = torch.load(written, weights_only=True)
     odd = [{**good, "metadata": {**good["metadata"], key: value}} for key in good["metadata"] for value in ODD]
     for value in [*ODD, {"layer_0": None}, {"layer_0": {"q_proj": {}}}, {0: 1}]:
         odd += [{**good, "weights": value}, {**good, "metadata": value}, value, {"state_dict": value}]
     for content in odd:
-        torch.save(content, made)
-        read_or_refuse(made)
+        torch.save(content, written)
+        read_or_refuse(written)

@@ -66,10 +66,10 @@ def features(model) -> torch.Tensor:
     pixels = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         if hasattr(model, "get_image_features"):
-            found = model.get_image_features(pixel_values=pixels)
-            return getattr(found, "pooler_output", found)
-        found = model(pixel_values=pixels)
-    return found["image_embeds"] if "image_embeds" in found else found["pooler_output"]
+            output = model.get_image_features(pixel_values=pixels)
+            return getattr(output, "pooler_output", output)
+        output = model(pixel_values=pixels)
+    return output["image_embeds"] if "image_embeds" in output else output["pooler_output"]
 
 
 def with_update(model, adapter: AdapterFile):
@@ -181,10 +181,10 @@ def test_the_state_alone_needs_its_alpha(tmp_path):
     alone = (folder / "adapter_model.safetensors").rename(tmp_path / "alone.safetensors")
     with pytest.raises(BadFile, match="its scaling is not in the file"):
         read_adapter(alone, MODEL)
-    found = read_adapter(alone, MODEL, alpha=5)
+    loaded = read_adapter(alone, MODEL, alpha=5)
     for name, (b, a) in expected.parts.items():
-        assert torch.equal(found.parts[name][0], b)
-        assert torch.equal(found.parts[name][1], a)
+        assert torch.equal(loaded.parts[name][0], b)
+        assert torch.equal(loaded.parts[name][1], a)
 
 
 @pytest.mark.parametrize(
@@ -219,10 +219,10 @@ def test_a_merged_model_of_peft_is_read(tmp_path):
 
     state = {n: x for n, x in loaded.merge_and_unload().state_dict().items() if not n.endswith("position_ids")}
     save_file(state, tmp_path / "merged.safetensors")
-    found = read_adapter(tmp_path / "merged.safetensors", MODEL)
-    assert found.rank == 2
+    merged = read_adapter(tmp_path / "merged.safetensors", MODEL)
+    assert merged.rank == 2
     layout = Layout(MODEL.sites, 2, 2.0)
-    assert update_error(layout, found.fitted(layout)[0], expected.fitted(layout)[0]) < 1e-5
+    assert update_error(layout, merged.fitted(layout)[0], expected.fitted(layout)[0]) < 1e-5
 
 
 def test_the_configuration_is_complete_for_peft(tmp_path):

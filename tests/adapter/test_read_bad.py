@@ -21,7 +21,7 @@ FIRST = "base_model.model.vision_model.encoder.layers.0.self_attn.q_proj.lora_A.
 REMEDY = "merge it in PEFT, or train a plain LoRA adapter"
 
 
-def made(folder: Path, name: str) -> Path:
+def written(folder: Path, name: str) -> Path:
     path = folder / f"made{FORMATS[name].suffix}"
     adapter = AdapterFile(LAYOUT, FLAT, {"backbone": "clipling", "fingerprint": MODEL.fingerprint})
     write_adapter(path, adapter, MODEL, FORMATS[name])
@@ -41,21 +41,21 @@ def tensors(change):
 
     def apply(folder: Path) -> None:
         path = folder / "adapter_model.safetensors"
-        found = load_file(path)
-        change(found)
-        save_file(found, path)
+        state = load_file(path)
+        change(state)
+        save_file(state, path)
 
     return apply
 
 
 def with_tensor(name: str, value: torch.Tensor):
-    return tensors(lambda found: found.update({name: value}))
+    return tensors(lambda state: state.update({name: value}))
 
 
 def renamed(old: str, new: str):
-    def change(found: dict) -> None:
-        for name in list(found):
-            found[name.replace(old, new)] = found.pop(name)
+    def change(state: dict) -> None:
+        for name in list(state):
+            state[name.replace(old, new)] = state.pop(name)
 
     return tensors(change)
 
@@ -91,13 +91,13 @@ PEFT = {
         "PEFT would leave it out",
     ),
     "missing": (
-        tensors(lambda found: [found.pop(name) for name in list(found) if "layers.3.self_attn.v" in name]),
+        tensors(lambda state: [state.pop(name) for name in list(state) if "layers.3.self_attn.v" in name]),
         4,
         "the update of vision_model.encoder.layers.3.self_attn.v_proj is missing: adapter_config.json names it",
         "fetch the adapter again",
     ),
     "half missing": (
-        tensors(lambda found: found.pop(FIRST)),
+        tensors(lambda state: state.pop(FIRST)),
         4,
         "lora_A of vision_model.encoder.layers.0.self_attn.q_proj is missing",
         "fetch the adapter again",
@@ -159,7 +159,7 @@ PEFT = {
         "only adapters of k_proj, q_proj, v_proj can be taken",
     ),
     "zero": (
-        tensors(lambda found: found.update({n: torch.zeros_like(x) for n, x in found.items() if "lora_B" in n})),
+        tensors(lambda state: state.update({n: torch.zeros_like(x) for n, x in state.items() if "lora_B" in n})),
         5,
         "the adapter's update is zero: it would change nothing",
         "it was saved before training",
@@ -204,7 +204,7 @@ def refused(run, tmp_path: Path, thing: Path, code: int, message: str, hint: str
 @pytest.mark.parametrize("case", PEFT)
 def test_a_peft_folder_that_cannot_be_taken(run, clipling, tmp_path, case):
     change, code, message, hint = PEFT[case]
-    folder = made(tmp_path, "peft")
+    folder = written(tmp_path, "peft")
     change(folder)
     refused(run, tmp_path, folder, code, message, hint)
 
@@ -277,7 +277,7 @@ CLIP_LORA = {
 @pytest.mark.parametrize("case", CLIP_LORA)
 def test_a_file_of_clip_lora_that_cannot_be_taken(run, clipling, tmp_path, case):
     change, code, message, hint = CLIP_LORA[case]
-    path = made(tmp_path, "clip-lora")
+    path = written(tmp_path, "clip-lora")
     change(path)
     refused(run, tmp_path, path, code, message, hint)
 
@@ -366,7 +366,7 @@ def test_a_far_too_large_file_is_not_read(run, clipling, tmp_path):
     ],
 )
 def test_options_that_do_not_fit(run, clipling, tmp_path, options, message, hint):
-    result = run("import", made(tmp_path, "peft"), "-o", tmp_path / "out.safetensors", *options)
+    result = run("import", written(tmp_path, "peft"), "-o", tmp_path / "out.safetensors", *options)
     assert result.exit_code == 2
     assert message in result.stderr
     assert hint in result.stderr
@@ -375,7 +375,7 @@ def test_options_that_do_not_fit(run, clipling, tmp_path, options, message, hint
 @pytest.mark.parametrize("alpha", ["0", "-1", "nan", "inf"])
 def test_an_alpha_that_is_none_is_refused(run, clipling, tmp_path, alpha):
     path = tmp_path / "bare.safetensors"
-    save_file(load_file(made(tmp_path, "peft") / "adapter_model.safetensors"), path)
+    save_file(load_file(written(tmp_path, "peft") / "adapter_model.safetensors"), path)
     result = run("import", path, "-o", tmp_path / "out.safetensors", "--alpha", alpha)
     assert (result.exit_code, result.stderr) == (2, f"error: alpha must be positive and finite, got {float(alpha):g}\n")
     ok = run("import", path, "-o", tmp_path / "out.safetensors", "--alpha", 3)
@@ -383,7 +383,7 @@ def test_an_alpha_that_is_none_is_refused(run, clipling, tmp_path, alpha):
 
 
 def test_an_old_folder_with_a_pickle_of_tensors_is_read(run, clipling, tmp_path):
-    folder = made(tmp_path, "peft")
+    folder = written(tmp_path, "peft")
     torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")
     (folder / "adapter_model.safetensors").unlink()
     for n, thing in enumerate((folder, folder / "adapter_model.bin")):
@@ -393,7 +393,7 @@ def test_an_old_folder_with_a_pickle_of_tensors_is_read(run, clipling, tmp_path)
 
 
 def test_a_strangers_names_do_not_steer_the_terminal(run, clipling, tmp_path):
-    folder = made(tmp_path, "peft")
+    folder = written(tmp_path, "peft")
     with_tensor("base_model.model.\x1b[31mred\n.weight", torch.ones(2))(folder)
     result = run("import", folder, "-o", tmp_path / "out.safetensors")
     assert "\x1b" not in result.stderr

@@ -38,11 +38,11 @@ def test_every_format_gives_the_adapter_back(tmp_path, name, rank):
     path = written(tmp_path, name, adapter)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     foreign = read_adapter(path, MODEL, rank=rank)
-    found, lost = foreign.fitted(adapter.layout)
-    assert update_error(adapter.layout, found, adapter.flat_P) <= FORMATS[name].tolerance
+    fitted_P, lost = foreign.fitted(adapter.layout)
+    assert update_error(adapter.layout, fitted_P, adapter.flat_P) <= FORMATS[name].tolerance
     assert lost == 0 or (name == "open_clip" and lost < 1e-5)
     if name in ("safetensors", "peft", "peft-flat"):
-        assert torch.equal(found, adapter.flat_P)
+        assert torch.equal(fitted_P, adapter.flat_P)
         assert foreign.layout(MODEL.sites) == adapter.layout
     if name != "clip-lora":
         assert foreign.metadata["description"] == "a mug"
@@ -166,14 +166,14 @@ def test_a_backbone_without_a_checkpoint_says_so(tmp_path):
 def test_a_folder_is_replaced_whole(tmp_path):
     path = written(tmp_path, "peft", an_adapter(seed=1))
     written(tmp_path, "peft", an_adapter(seed=2))
-    found, _ = read_adapter(path, MODEL).fitted(an_adapter().layout)
-    assert torch.equal(found, an_adapter(seed=2).flat_P)
+    fitted_P, _ = read_adapter(path, MODEL).fitted(an_adapter().layout)
+    assert torch.equal(fitted_P, an_adapter(seed=2).flat_P)
     assert sorted(p.name for p in path.iterdir()) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
     assert [p.name for p in tmp_path.iterdir()] == ["made"]
 
 
 def test_the_native_file_in_a_folder_is_an_adapter_of_its_own(tmp_path):
     adapter = an_adapter()
-    found = load_adapter(written(tmp_path, "peft", adapter) / "adapter_model.safetensors")
-    assert torch.equal(found.flat_P, adapter.flat_P)
-    assert found.layout == adapter.layout
+    loaded = load_adapter(written(tmp_path, "peft", adapter) / "adapter_model.safetensors")
+    assert torch.equal(loaded.flat_P, adapter.flat_P)
+    assert loaded.layout == adapter.layout

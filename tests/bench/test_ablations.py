@@ -15,7 +15,7 @@ from sglora_cli.lora.prior import log_density
 CELLS = [f"{d} R@{k}" for d in ("I2T", "T2I") for k in (1, 5, 10)]
 
 
-def found(result) -> dict:
+def results(result) -> dict:
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
@@ -23,7 +23,7 @@ def found(result) -> dict:
 @pytest.fixture
 def plain(run, toy_pack) -> dict:
     """Averages of a plain bench."""
-    return found(run("bench", "--json"))["averages"]
+    return results(run("bench", "--json"))["averages"]
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def sentences(tmp_path):
 
 
 def test_k_meets_the_methods_it_must_equal(run, plain):
-    report = found(run("bench", "--table", "ablation-k", "--json"))
+    report = results(run("bench", "--table", "ablation-k", "--json"))
     average = report["averages"]
     assert list(report["methods"])[:3] == ["chance", "oracle", "zero-shot"]
     methods = [f"{name}@K={k}" for name in ("top-k", "adapter-soup", "cvae") for k in (1, 2, 3, 4)]
@@ -55,7 +55,7 @@ def test_k_meets_the_methods_it_must_equal(run, plain):
 
 
 def test_every_method_is_compared_with_itself(run, toy_pack):
-    report = found(run("bench", "--table", "ablation-k", "--json"))
+    report = results(run("bench", "--table", "ablation-k", "--json"))
     assert report["against"] == "the pack's own setting"
     for name in ("top-k", "adapter-soup", "cvae"):
         for cell in CELLS:
@@ -66,29 +66,29 @@ def test_every_method_is_compared_with_itself(run, toy_pack):
 
 
 def test_the_note_says_that_nothing_may_be_chosen(run, toy_pack, tmp_path):
-    shown = run("bench", "--table", "ablation-tau", "--baselines", "top-k", "--rows", tmp_path / "r.jsonl")
+    result = run("bench", "--table", "ablation-tau", "--baselines", "top-k", "--rows", tmp_path / "r.jsonl")
     note = (
         "ablation-tau: the temperature of their weights; every method beside itself at the pack's own setting "
         "(tau = 0.05). An ablation describes methods: a setting chosen by it would be chosen on unseen tasks."
     )
-    assert note in shown.stdout.splitlines()
-    assert "T2I R@1 - the pack's own setting" in shown.stdout
+    assert note in result.stdout.splitlines()
+    assert "T2I R@1 - the pack's own setting" in result.stdout
     again = run("bench", "--table", "ablation-tau", "--baselines", "top-k", "--rows", tmp_path / "r.jsonl")
-    assert again.stdout == shown.stdout
+    assert again.stdout == result.stdout
     assert again.stderr.startswith("0 images encoded, ")
     asked = ("bench", "--table", "ablation-tau", "--baselines", "top-k", "--json")
-    reported = found(run("report", tmp_path / "r.jsonl", "--as", "json", "--resamples", 2000))
-    assert reported["differences"] == found(run(*asked))["differences"] != {}
+    reported = results(run("report", tmp_path / "r.jsonl", "--as", "json", "--resamples", 2000))
+    assert reported["differences"] == results(run(*asked))["differences"] != {}
 
 
 def test_tau_is_the_temperature(run, plain):
-    report = found(run("bench", "--table", "ablation-tau", "--json"))
+    report = results(run("bench", "--table", "ablation-tau", "--json"))
     assert report["averages"]["top-k@tau=0.05"] == pytest.approx(plain["top-k"])
     assert "adapter-soup@tau=0.05" not in report["averages"]  # it has no temperature
 
 
 def test_draws_are_folded_as_their_names_say(run, plain):
-    report = found(run("bench", "--table", "ablation-samples", "--samples", 5, "--json"))
+    report = results(run("bench", "--table", "ablation-samples", "--samples", 5, "--json"))
     assert [m for m in report["methods"] if "@" in m] == [
         f"cvae@{mark}" for mark in ("one-draw", *(f"{f}-{n}" for f in ("best-of", "mean-of") for n in (2, 5, 10, 20)))
     ]
@@ -103,7 +103,7 @@ def test_draws_are_folded_as_their_names_say(run, plain):
         ("mean-of-2", lambda pair: (pair[0] + pair[1]) / 2),
         ("best-of-2", lambda pair: max(pair, key=lambda one: float(log_density(prior, one[None])))),
     ):
-        made = varied(
+        candidates = varied(
             session.loaded.host,
             session.pack,
             {"cvae": session.fitted},
@@ -112,8 +112,8 @@ def test_draws_are_folded_as_their_names_say(run, plain):
             embedding_D,
             config,
         )
-        assert [(c.method, c.seed, c.sample) for c in made] == [(f"cvae@{mark}", 7, s) for s in range(3)]
-        for candidate, pair in zip(made, draws.split(2), strict=True):
+        assert [(c.method, c.seed, c.sample) for c in candidates] == [(f"cvae@{mark}", 7, s) for s in range(3)]
+        for candidate, pair in zip(candidates, draws.split(2), strict=True):
             assert torch.allclose(candidate.flat_P, fold(pair), atol=1e-6)
 
 
@@ -134,17 +134,17 @@ def test_without_the_nearest_expert_the_others_share_its_weight(toy_pack):
 def test_an_expert_left_out_is_said_to_be_left_out_of_the_prior_only(run, plain):
     result = run("bench", "--table", "ablation-expert", "--baselines", "top-k")
     assert "the prior lacks the expert; a generator that learns has met it in training" in result.stdout.splitlines()
-    report = found(run("bench", "--table", "ablation-expert", "--json"))
+    report = results(run("bench", "--table", "ablation-expert", "--json"))
     assert report["averages"]["top-k@all-experts"] == pytest.approx(plain["top-k"])
     assert "top-k@without-nearest" in report["averages"]
 
 
 def test_photos_of_the_unseen_task_take_its_sentences_place(run, plain, toys):
-    report = found(run("bench", "--table", "ablation-condition", "--data", toys, "--json"))
+    report = results(run("bench", "--table", "ablation-condition", "--data", toys, "--json"))
     assert report["methods"]["top-k@visual"] == "Top-K weighted (visual: saw its training photos)"
     for name in ("top-k", "cvae"):
         assert report["averages"][f"{name}@textual"] == pytest.approx(plain[name])
-    nearest = found(run("bench", "--table", "ablation-condition", "--data", toys, "--baselines", "nearest", "--json"))
+    nearest = results(run("bench", "--table", "ablation-condition", "--data", toys, "--baselines", "nearest", "--json"))
     session = Session.open()
     from PIL import Image
 
@@ -189,11 +189,11 @@ def test_a_visual_condition_without_looks_says_what_to_do(run, old_pack, toys):
 def test_sentences_of_a_file_take_the_templates_place(run, plain, sentences):
     table = ("bench", "--table", "ablation-description", "--json")
     same = sentences({"toys/mug": "a photo of a mug", "nest": ["a photo of a nest"], "toys/other": "unused"})
-    average = found(run(*table, "--sentences", same))["averages"]
+    average = results(run(*table, "--sentences", same))["averages"]
     for name in ("top-k", "cvae"):
         assert average[f"{name}@sentences"] == average[f"{name}@template"] == pytest.approx(plain[name])
     swapped = sentences({"mug": "a photo of a ball", "nest": "a photo of a hat"})
-    rows = found(run(*table, "--sentences", swapped, "--baselines", "nearest"))["rows"]
+    rows = results(run(*table, "--sentences", swapped, "--baselines", "nearest"))["rows"]
     session = Session.open()
     pack = session.pack
     from sglora_cli.bench.measure import Candidate, Measurer

@@ -22,16 +22,16 @@ def measured(method: str, task: str, hits: list[bool], sample: int = 0, seed: in
 @pytest.fixture
 def rows() -> list[Row]:
     """Two methods, 5 tasks of 6 to 10 queries; x has two seeds of three samples, top-k one draw a seed."""
-    rng, found = random.Random(0), []
+    rng, measurements = random.Random(0), []
     for t in range(5):
         queries = 6 + t
         for seed in range(2):
             base = [rng.random() < 0.2 + 0.1 * t for _ in range(queries)]
-            found.append(measured("top-k", f"t{t}", base, seed=seed))
+            measurements.append(measured("top-k", f"t{t}", base, seed=seed))
             for sample in range(3):
                 better = [hit or rng.random() < 0.1 + 0.1 * seed for hit in base]
-                found.append(measured("x", f"t{t}", better, sample, seed))
-    return found
+                measurements.append(measured("x", f"t{t}", better, sample, seed))
+    return measurements
 
 
 def slowly(rows: list[Row], resamples: int) -> list[float]:
@@ -64,10 +64,10 @@ def slowly(rows: list[Row], resamples: int) -> list[float]:
 
 def test_a_method_may_have_a_reference_of_its_own(rows):
     third = [replace(row, method="y", value=max(0.0, row.value - 10), hits="") for row in rows if row.method == "x"]
-    found = bootstrap([*rows, *third], 200)
-    gaps = found.differences("top-k", {"y": "x", "x": "nobody"})
+    bootstrapped = bootstrap([*rows, *third], 200)
+    gaps = bootstrapped.differences("top-k", {"y": "x", "x": "nobody"})
     assert set(gaps) == {("top-k", "I2T", 1), ("y", "I2T", 1)}
-    assert gaps["y", "I2T", 1] == found.difference(("y", "I2T", 1), "x")
+    assert gaps["y", "I2T", 1] == bootstrapped.difference(("y", "I2T", 1), "x")
 
 
 def interval(average: Bootstrap, cell: tuple[str, str, int]) -> tuple[float, float, float]:
@@ -105,9 +105,9 @@ def test_seeds_are_drawn_in_common():
     """Both methods are 30 points better with the second seed; their difference does not know it."""
     values = {("x", 0): 40.0, ("x", 1): 70.0, ("top-k", 0): 30.0, ("top-k", 1): 60.0}
     rows = [Row(m, "d", f"t{t}", 0, "T2I", 1, value, seed) for (m, seed), value in values.items() for t in range(3)]
-    found = bootstrap(rows)
-    assert found.difference(("x", "T2I", 1), "top-k") == pytest.approx((10, 10, 10))
-    assert interval(found, ("x", "T2I", 1)) == pytest.approx((55, 40, 70))
+    bootstrapped = bootstrap(rows)
+    assert bootstrapped.difference(("x", "T2I", 1), "top-k") == pytest.approx((10, 10, 10))
+    assert interval(bootstrapped, ("x", "T2I", 1)) == pytest.approx((55, 40, 70))
     assert is_clear((10, 10, 10))
     assert is_clear((-3, -5, -1))
 
@@ -120,9 +120,9 @@ def test_only_tasks_that_all_methods_have_are_compared(rows):
 
 def test_accuracy_and_recall_do_not_meet(rows):
     accuracy = [Row("x", "c", "cats", 0, "ACC", 1, 25.0), Row("top-k", "c", "cats", 0, "ACC", 1, 75.0)]
-    found = bootstrap([*rows, *accuracy])
-    assert found.difference(("x", "ACC", 1), "top-k") == (-50.0, -50.0, -50.0)
-    assert found.measured["x", "I2T", 1] == pytest.approx(bootstrap(rows).measured["x", "I2T", 1])
+    bootstrapped = bootstrap([*rows, *accuracy])
+    assert bootstrapped.difference(("x", "ACC", 1), "top-k") == (-50.0, -50.0, -50.0)
+    assert bootstrapped.measured["x", "I2T", 1] == pytest.approx(bootstrap(rows).measured["x", "I2T", 1])
 
 
 def test_the_same_seed_gives_the_same_interval(rows):

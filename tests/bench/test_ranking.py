@@ -99,10 +99,10 @@ def test_sentences_are_ranked_for_each_image(run, adapter, images, tmp_path):
 
 
 def test_without_a_sentence_the_adapters_own_is_taken(run, adapter, images):
-    found = json.loads(run("try", adapter, "--images", images, "--json", "--top", 2).stdout)
-    assert [ranking["query"] for ranking in found["rankings"]] == ["a photo of a mug"]
-    ranking = found.pop("rankings")[0]
-    assert found == {
+    report = json.loads(run("try", adapter, "--images", images, "--json", "--top", 2).stdout)
+    assert [ranking["query"] for ranking in report["rankings"]] == ["a photo of a mug"]
+    ranking = report.pop("rankings")[0]
+    assert report == {
         "adapter": "mug.safetensors",
         "description": "a photo of a mug",
         "backbone": "tiny",
@@ -120,8 +120,8 @@ def test_equal_images_share_a_rank_in_whatever_batch_they_come(run, adapter, ima
     folder.mkdir()
     for n in range(40):
         shutil.copy(images / f"ball_{n % 2}.png", folder / f"{n:02}.png")
-    found = json.loads(run("try", adapter, "--images", folder, "--json", "--top", 40).stdout)["rankings"][0]
-    assert {item["rank_after"] for item in found["items"]} == {1, 21}
+    ranking = json.loads(run("try", adapter, "--images", folder, "--json", "--top", 40).stdout)["rankings"][0]
+    assert {item["rank_after"] for item in ranking["items"]} == {1, 21}
 
 
 def test_a_broken_image_is_named_and_left_out(run, adapter, images):

@@ -29,9 +29,9 @@ def test_recall_is_that_of_sorting(seed, monkeypatch):
     rng = torch.Generator().manual_seed(seed)
     images, texts = torch.randn(37, 4, generator=rng), torch.randn(90, 4, generator=rng)
     image_of = [int(i) for i in torch.randint(37, (90,), generator=rng)]
-    found = recalls(images, texts, image_of)
+    measured = recalls(images, texts, image_of)
     for k in (1, 5, 10):
-        assert (found["I2T", k], found["T2I", k]) == pytest.approx(obvious(images @ texts.T, image_of, k))
+        assert (measured["I2T", k], measured["T2I", k]) == pytest.approx(obvious(images @ texts.T, image_of, k))
 
 
 @pytest.mark.parametrize("images", [3, 16, 17, 50])
@@ -96,10 +96,10 @@ def test_recalls_are_those_of_clip_benchmark():
     retrieval_of_clip = pytest.importorskip("clip_benchmark.metrics.zeroshot_retrieval")
     rng = torch.Generator().manual_seed(1)
     images, texts = (torch.nn.functional.normalize(torch.randn(n, 24, generator=rng), dim=1) for n in (60, 180))
-    scores, found = texts @ images.T, recalls(images, texts, [c // 3 for c in range(180)])
+    scores, measured = texts @ images.T, recalls(images, texts, [c // 3 for c in range(180)])
     right = torch.zeros_like(scores, dtype=torch.bool)
     right[torch.arange(180), torch.arange(180) // 3] = True
-    for (direction, k), value in found.items():
+    for (direction, k), value in measured.items():
         side = (scores, right) if direction == "T2I" else (scores.T, right.T)
         hit = retrieval_of_clip.recall_at_k(*side, k) > 0
         assert value == pytest.approx(100 * float(hit.double().mean()))

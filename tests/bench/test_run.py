@@ -51,9 +51,9 @@ def rows(values: dict[str, list[float]]) -> list[Row]:
 def test_the_interval_is_that_of_the_normal_mean():
     rng = torch.Generator().manual_seed(0)
     gaps = (3 + torch.randn(200, generator=rng)).tolist()
-    found = bootstrap(rows({"top-k": [0.0] * 200, "x": gaps}), resamples=4000).difference(("x", "I2T", 1), "top-k")
+    difference = bootstrap(rows({"top-k": [0.0] * 200, "x": gaps}), resamples=4000).difference(("x", "I2T", 1), "top-k")
     mean, half = sum(gaps) / 200, 1.96 * float(torch.tensor(gaps).std()) / 200**0.5
-    assert found == pytest.approx((mean, mean - half, mean + half), abs=0.02)
+    assert difference == pytest.approx((mean, mean - half, mean + half), abs=0.02)
 
 
 def test_recovery_is_the_part_of_the_oracles_gain():

@@ -40,12 +40,12 @@ def test_methods_of_experts_are_measured_on_test_photos_of_training_tasks(traine
         for method, flat_P in (("zero-shot", torch.zeros_like(prior.mean_P)), ("top-k", prior.mean_P)):
             image_ND = encoded(session, stem_N, flat_P)
             expected = recalls(image_ND, text_CD.float(), owner)
-            found = {
+            values = {
                 (r["direction"], r["k"]): r["value"]
                 for r in content["rows"]
                 if (r["method"], r["task"]) == (method, task)
             }
-            assert found == pytest.approx(dict(expected))
+            assert values == pytest.approx(dict(expected))
 
 
 def pictures(toys, rows):
@@ -102,11 +102,11 @@ def test_rows_say_the_role_and_no_report_calls_them_unseen(run, trained, tmp_pat
         assert "3 training tasks" in text
         assert "unseen" not in text
     assert run("report", file, "--out", page, "--pack", "toys").exit_code == 0
-    shown = "".join(Page(page.read_text()).texts)
-    assert "Training tasks" in shown
-    assert "All: 3 training tasks" in shown or "toys: 3 training tasks" in shown
-    assert "each training task's sentence" in shown
-    assert shown.count("unseen") == shown.count("shows unseen tasks, and the rows are of training tasks") == 4
+    page_text = "".join(Page(page.read_text()).texts)
+    assert "Training tasks" in page_text
+    assert "All: 3 training tasks" in page_text or "toys: 3 training tasks" in page_text
+    assert "each training task's sentence" in page_text
+    assert page_text.count("unseen") == page_text.count("shows unseen tasks, and the rows are of training tasks") == 4
 
 
 def test_roles_do_not_meet_in_a_report(run, trained, toy_pack, tmp_path):

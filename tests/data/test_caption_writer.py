@@ -23,7 +23,7 @@ class Script:
         return [self.answers.pop(0) if self.answers else f"caption number {seed} {i}" for i in range(count)]
 
 
-def told(album, *answers, **config):
+def written(album, *answers, **config):
     model = Script(*answers)
     job = caption_job(Host.load(), "folder", album)
     return model, write_captions(job, model, CaptionConfig(**config), DEMONSTRATIONS)
@@ -31,7 +31,7 @@ def told(album, *answers, **config):
 
 def test_refused_texts_are_asked_for_again_with_another_seed(album):
     answers = ["", "a cat", "I'm sorry, I cannot see it.", "A black cat sits."]
-    model, outcome = told(album, *answers, "a Black  cat sits.", "Two cats sleep.", "One cat runs.", captions=4)
+    model, outcome = written(album, *answers, "a Black  cat sits.", "Two cats sleep.", "One cat runs.", captions=4)
     first = captioned(album)[0]
     assert first["captions"][:3] == ["A black cat sits.", "Two cats sleep.", "One cat runs."]
     assert len(first["captions"]) == 4
@@ -42,7 +42,7 @@ def test_refused_texts_are_asked_for_again_with_another_seed(album):
 
 
 def test_a_caption_of_another_image_is_refused_and_a_shortage_is_reported(album):
-    _, outcome = told(album, *["the same old words"] * 1000, captions=2, retries=1)
+    _, outcome = written(album, *["the same old words"] * 1000, captions=2, retries=1)
     assert [row["captions"] for row in captioned(album)] == [["the same old words"]]
     kinds = [problem.kind for problem in outcome.problems]
     assert kinds == ["few"] + ["none"] * 11

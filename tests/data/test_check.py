@@ -53,8 +53,8 @@ DOG = task("dog", train=[("e", ["A cat", "blue", "blue", "blue"])], test=[("a", 
 
 
 def test_captions_are_found_empty_repeated_and_long():
-    found = list(check_rules.caption_problems([CAT, DOG], str, words=3))
-    assert found == [
+    reported = list(check_rules.caption_problems([CAT, DOG], str, words=3))
+    assert reported == [
         DataIssue("repeated", "cat", "train", "a", "2 times: A cat"),
         DataIssue("empty", "cat", "train", "b", "caption 2 of 2 is ' '"),
         DataIssue("empty", "cat", "train", "c", "it has no caption"),

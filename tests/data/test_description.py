@@ -45,10 +45,10 @@ def test_the_embedding_is_the_weighted_mean_of_unit_vectors():
 
 def test_the_session_uses_that_mean(toy_pack):
     session = Session.open()
-    made = session.generate(Description.of("3 | a red mug", "a blue nest"))
+    generated = session.generate(Description.of("3 | a red mug", "a blue nest"))
     both = session.model.encode_text(["a red mug", "a blue nest"])
     expected = torch.nn.functional.normalize(3 * both[0] + both[1], dim=0)
-    assert torch.allclose(made.prior.embedding_D, expected, atol=1e-6)
+    assert torch.allclose(generated.prior.embedding_D, expected, atol=1e-6)
 
 
 def test_sentences_come_from_all_places_in_order(run, toy_pack, tmp_path):
@@ -144,16 +144,16 @@ def test_photos_are_compared_with_the_experts_photos(run, toy_pack, own_home, to
     photos = {name: sorted((toys / "toys/images").glob(f"{name}_*.png")) for name in ("ball", "box", "cup", "hat")}
     index = own_home / "cache/packs/toys/index.safetensors"
     tensors, metadata = load_tensors(index)
-    visual = torch.stack([visual_embedding(session.model, found) for found in photos.values()])
+    visual = torch.stack([visual_embedding(session.model, paths) for paths in photos.values()])
     save_tensors(index, {**tensors, "visual": visual}, metadata)
-    for name, found in photos.items():
+    for name, paths in photos.items():
         (tmp_path / name).mkdir()
-        for path in found:
+        for path in paths:
             (tmp_path / name / path.name).write_bytes(path.read_bytes())
-        made = facts(run, "--images", tmp_path / name)
-        assert made["experts"][0]["task"] == f"toys/{name}"
-        assert made["experts"][0]["similarity"] == pytest.approx(1, abs=1e-5)
-        assert made["about"]["description"] == f"8 images of {name!r}"
+        report = facts(run, "--images", tmp_path / name)
+        assert report["experts"][0]["task"] == f"toys/{name}"
+        assert report["experts"][0]["similarity"] == pytest.approx(1, abs=1e-5)
+        assert report["about"]["description"] == f"8 images of {name!r}"
 
 
 def test_a_line_is_an_adapter_as_if_generated_alone(feed, run, toy_pack, tmp_path):
@@ -168,10 +168,10 @@ def test_a_line_is_an_adapter_as_if_generated_alone(feed, run, toy_pack, tmp_pat
 def test_a_bad_line_is_named_and_the_others_go_on(feed, toy_pack):
     result = feed(b"a mug\n???\n\xff\na nest\n", "generate", "-", "--json")
     assert result.exit_code == 2
-    found = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [row["line"] for row in found] == [1, 2, 3, 4]
-    assert ["error" in row for row in found] == [False, True, True, False]
-    assert found[1]["error"]["message"] == "the sentence has no word: '???'"
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["line"] for row in rows] == [1, 2, 3, 4]
+    assert ["error" in row for row in rows] == [False, True, True, False]
+    assert rows[1]["error"]["message"] == "the sentence has no word: '???'"
     last = {"message": "2 of 4 lines made no adapter, line 2 first", "hint": "mend these lines"}
     assert json.loads(result.stderr) == {"error": {"class": "UsageError", **last, "exit_code": 2}}
     lines = feed(b"a mug\n???\n\xff\na nest\n", "generate", "-").stderr.splitlines()
@@ -184,8 +184,8 @@ def test_more_lines_than_are_encoded_at_once(feed, toy_pack, tmp_path, monkeypat
     monkeypatch.setattr("sglora_cli.generate.many.AT_ONCE", 2)
     result = feed(b"".join(b"mug %d\n" % n for n in range(5)), "generate", "-", "-o", tmp_path / "{n}.safetensors")
     assert result.exit_code == 0
-    said = [load_adapter(tmp_path / f"{n}.safetensors").metadata["description"] for n in range(1, 6)]
-    assert said == [f"mug {n}" for n in range(5)]
+    descriptions = [load_adapter(tmp_path / f"{n}.safetensors").metadata["description"] for n in range(1, 6)]
+    assert descriptions == [f"mug {n}" for n in range(5)]
 
 
 @settings(max_examples=150, derandomize=True, database=None, deadline=None)

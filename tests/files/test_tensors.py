@@ -74,9 +74,9 @@ def test_a_truncated_file_is_refused(tmp_path):
 def test_an_adapter_comes_back_as_it_was(tmp_path):
     flat = torch.randn(LAYOUT.size, generator=torch.Generator().manual_seed(0))
     save_adapter(tmp_path / "a.safetensors", LAYOUT, flat, {"fingerprint": "f"})
-    found = load_adapter(tmp_path / "a.safetensors")
-    assert torch.equal(found.flat_P, flat)
-    assert found.layout == LAYOUT
+    adapter = load_adapter(tmp_path / "a.safetensors")
+    assert torch.equal(adapter.flat_P, flat)
+    assert adapter.layout == LAYOUT
     names = set(load_tensors(tmp_path / "a.safetensors")[0])
     assert "base_model.model.q.lora_A.weight" in names
     assert "base_model.model.k.lora_B.weight" in names

@@ -49,9 +49,9 @@ def test_every_figure_is_what_its_name_says(toy_pack):
 def test_a_copy_is_called_one(run, toy_pack):
     result = run("generate", "a photo of a ball", "--generator", "nearest", "--explain")
     assert "a copy of toys/ball\n" in result.stderr
-    found = json.loads(run("generate", "a ball", "--generator", "top-k", "--explain", "--json").stdout)["explained"]
-    assert found["samples"][0]["copy_of"] == "mu*"
-    assert found["diversity"] is None
+    explained = json.loads(run("generate", "a ball", "--generator", "top-k", "--explain", "--json").stdout)["explained"]
+    assert explained["samples"][0]["copy_of"] == "mu*"
+    assert explained["diversity"] is None
 
 
 def test_explain_prints_a_table(run, toy_pack):
@@ -65,12 +65,12 @@ def test_explain_prints_a_table(run, toy_pack):
 
 def test_the_best_samples_keep_the_numbers_of_their_draws(run, toy_pack, tmp_path):
     assert run("generate", "a mug", "-o", tmp_path / "all.safetensors", "--samples", 6).exit_code == 0
-    found = json.loads(
+    report = json.loads(
         run(
             "generate", "a mug", "-o", tmp_path / "b.safetensors", "--samples", 6, "--best", 2, "--explain", "--json"
         ).stdout
     )
-    rows = found["explained"]["samples"]
+    rows = report["explained"]["samples"]
     assert rows[0]["log_density"] >= rows[1]["log_density"]
     for s, row in enumerate(rows):
         kept, drawn = load_adapter(tmp_path / f"b-{s}.safetensors"), tmp_path / f"all-{row['sample']}.safetensors"

@@ -51,11 +51,11 @@ def session():
 def test_evaluate_is_what_bench_measures(session, run, tmp_path):
     generated = session.generate("a photo of a mug")
     generated.save(tmp_path / "x.safetensors")
-    found = session.evaluate(generated, "Fish Crow")
-    assert session.evaluate(generated, "birds/Fish Crow") == found
+    values = session.evaluate(generated, "Fish Crow")
+    assert session.evaluate(generated, "birds/Fish Crow") == values
     arguments = ("--adapter", tmp_path / "x.safetensors", "--tasks", "Fish Crow", "--resamples", 100)
-    told = json.loads(run("bench", *arguments, "--json").stdout)["averages"]
-    assert (found["zero-shot"], found["adapter"]) == (told["zero-shot"], told["x"])
+    averages = json.loads(run("bench", *arguments, "--json").stdout)["averages"]
+    assert (values["zero-shot"], values["adapter"]) == (averages["zero-shot"], averages["x"])
     with pytest.raises(UnknownName, match="no unseen task in pack 'starter' named 'Fisch Crow'"):
         session.evaluate(generated, "Fisch Crow")
 
@@ -150,6 +150,6 @@ def test_every_public_name_is_explained():
     for name in sglora_cli.api.__all__:
         value = getattr(sglora_cli.api, name)
         if inspect.isclass(value) or inspect.isfunction(value):
-            said = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
-            assert said, name
-            assert not said.startswith(f"{name}("), f"{name} has only what dataclass wrote"
+            doc = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
+            assert doc, name
+            assert not doc.startswith(f"{name}("), f"{name} has only what dataclass wrote"

@@ -10,7 +10,7 @@ import torch
 from sglora_cli.adapter.file import load_adapter
 
 
-def made(run, tmp_path, *arguments: object):
+def generated(run, tmp_path, *arguments: object):
     result = run("generate", *arguments)
     assert result.exit_code == 0, result.output
     return result
@@ -18,21 +18,21 @@ def made(run, tmp_path, *arguments: object):
 
 def test_same_seed_same_bytes_other_seed_other_adapter(run, toy_pack, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        made(run, tmp_path, "a photo of a mug", "-o", tmp_path / f"{name}.safetensors", "--seed", seed)
+        generated(run, tmp_path, "a photo of a mug", "-o", tmp_path / f"{name}.safetensors", "--seed", seed)
     first, again, other = ((tmp_path / f"{name}.safetensors").read_bytes() for name in "abc")
     assert first == again
     assert first != other
 
 
 def test_without_o_the_adapter_goes_to_the_cache(run, toy_pack, tmp_path, own_home):
-    path = made(run, tmp_path, "a", "mug").stdout.strip()
+    path = generated(run, tmp_path, "a", "mug").stdout.strip()
     assert path.startswith(str(own_home / "cache/adapters/"))
     assert load_adapter(__import__("pathlib").Path(path)).metadata["description"] == "a mug"
 
 
 def test_samples_are_numbered_and_differ(run, toy_pack, tmp_path):
-    found = made(run, tmp_path, "a mug", "-o", tmp_path / "m.safetensors", "--samples", 2, "--json")
-    files = json.loads(found.stdout)["files"]
+    result = generated(run, tmp_path, "a mug", "-o", tmp_path / "m.safetensors", "--samples", 2, "--json")
+    files = json.loads(result.stdout)["files"]
     assert files == [str(tmp_path / "m-0.safetensors"), str(tmp_path / "m-1.safetensors")]
     one, two = (load_adapter(tmp_path / f"m-{i}.safetensors").flat_P for i in (0, 1))
     assert not torch.equal(one, two)
@@ -40,25 +40,25 @@ def test_samples_are_numbered_and_differ(run, toy_pack, tmp_path):
 
 def test_temperature_zero_takes_the_mean(run, toy_pack, tmp_path):
     for name, seed in (("a", 1), ("b", 2)):
-        made(run, tmp_path, "a mug", "-o", tmp_path / f"{name}.safetensors", "--seed", seed, "--temperature", 0)
+        generated(run, tmp_path, "a mug", "-o", tmp_path / f"{name}.safetensors", "--seed", seed, "--temperature", 0)
     assert torch.equal(*(load_adapter(tmp_path / f"{n}.safetensors").flat_P for n in "ab"))
 
 
 def test_top_k_writes_the_weighted_mean_of_the_experts_it_names(run, toy_pack, tmp_path, own_home):
     from sglora_cli.pack.pack import Pack
 
-    found = json.loads(
-        made(run, tmp_path, "a mug", "-o", tmp_path / "m.safetensors", "--generator", "top-k", "--json").stdout
+    facts = json.loads(
+        generated(run, tmp_path, "a mug", "-o", tmp_path / "m.safetensors", "--generator", "top-k", "--json").stdout
     )
     pack = Pack(own_home / "cache/packs/toys")
-    expected = sum(e["weight"] * pack.experts.means([pack.experts.names.index(e["task"])])[0] for e in found["experts"])
+    expected = sum(e["weight"] * pack.experts.means([pack.experts.names.index(e["task"])])[0] for e in facts["experts"])
     assert torch.allclose(load_adapter(tmp_path / "m.safetensors").flat_P, expected, atol=1e-4)
-    assert sum(e["weight"] for e in found["experts"]) == pytest.approx(1, abs=1e-5)
+    assert sum(e["weight"] for e in facts["experts"]) == pytest.approx(1, abs=1e-5)
 
 
 def test_an_adapter_that_changes_nothing_is_warned_about(run, toy_pack, tmp_path):
-    found = made(run, tmp_path, "a mug", "-o", tmp_path / "m.safetensors", "--generator", "zero-shot")
-    assert "warning: generator 'zero-shot' makes an update of zero: the adapter changes nothing\n" in found.stderr
+    result = generated(run, tmp_path, "a mug", "-o", tmp_path / "m.safetensors", "--generator", "zero-shot")
+    assert "warning: generator 'zero-shot' makes an update of zero: the adapter changes nothing\n" in result.stderr
 
 
 def test_a_pack_of_another_backbone_is_refused(run, toy_pack, own_home):
@@ -85,7 +85,7 @@ def test_a_far_sentence_is_warned_about(toy_pack):
 
 
 def test_a_backbone_can_be_named_instead_of_a_pack(run, toy_pack, tmp_path):
-    found = made(run, tmp_path, "a photo of a pug", "-o", tmp_path / "p.safetensors", "--backbone", "starter")
-    assert found.stderr.startswith("pack       starter (the pack of starter)\n")
-    found = made(run, tmp_path, "a mug", "-o", tmp_path / "m.safetensors", "--backbone", "tiny")
-    assert found.stderr.startswith("pack       toys (the pack of tiny)\n")
+    result = generated(run, tmp_path, "a photo of a pug", "-o", tmp_path / "p.safetensors", "--backbone", "starter")
+    assert result.stderr.startswith("pack       starter (the pack of starter)\n")
+    result = generated(run, tmp_path, "a mug", "-o", tmp_path / "m.safetensors", "--backbone", "tiny")
+    assert result.stderr.startswith("pack       toys (the pack of tiny)\n")

@@ -60,12 +60,12 @@ def test_factors_that_do_not_fit_are_refused():
 
 def test_sites_of_all_shapes_and_ranks_are_compressed_as_if_alone():
     parts = {"q": factors(9, 7, rank=4), "k": factors(5, 11, rank=3, seed=5), "v": factors(9, 7, rank=4, seed=9)}
-    found, error = compress_all(parts, 2)
-    assert list(found) == list(parts)
+    compressed, error = compress_all(parts, 2)
+    assert list(compressed) == list(parts)
     lost = whole = 0.0
     for name, (b, a) in parts.items():
         expected = best(b @ a, 2)
-        assert torch.allclose((found[name][0] @ found[name][1]).double(), expected, atol=1e-4)
+        assert torch.allclose((compressed[name][0] @ compressed[name][1]).double(), expected, atol=1e-4)
         lost += float((b.double() @ a.double() - expected).square().sum())
         whole += float((b.double() @ a.double()).square().sum())
     assert error == pytest.approx((lost / whole) ** 0.5, rel=1e-5)

@@ -78,13 +78,13 @@ def test_attached_is_merged(root, grad):
     layout = Layout(sites.sites, 2, 3.0)
     flat_TP, x = torch.randn(3, layout.size) * 0.3, torch.randn(3 * 2, 5, WIDTH)
     with torch.set_grad_enabled(grad), sites.attached(sites.updates(layout, flat_TP)):
-        found = root(x)
+        output = root(x)
     plain = state(root)
     for t, flat_P in enumerate(flat_TP):
         root.load_state_dict(sites.merged(plain, layout, flat_P))
         with torch.no_grad():
             expected = root(x[2 * t : 2 * t + 2])
-        assert torch.allclose(found[2 * t : 2 * t + 2], expected, atol=1e-5)
+        assert torch.allclose(output[2 * t : 2 * t + 2], expected, atol=1e-5)
         root.load_state_dict(plain)
         assert not torch.allclose(root(x[2 * t : 2 * t + 2]), expected, atol=1e-3)
 
@@ -154,7 +154,7 @@ def test_the_gradient_is_that_of_the_merged_weights():
     layout, x = Layout(sites.sites, 2, 2.0), torch.randn(2, 5, WIDTH)
     flat_P = (torch.randn(layout.size) * 0.3).requires_grad_()
     with sites.attached(sites.updates(layout, flat_P[None])):
-        (found,) = torch.autograd.grad(root(x).square().sum(), flat_P)
+        (gradient_P,) = torch.autograd.grad(root(x).square().sum(), flat_P)
     weights = sites.merged({n: p.detach() for n, p in root.named_parameters()}, layout, flat_P)
     (expected,) = torch.autograd.grad(torch.func.functional_call(root, weights, x).square().sum(), flat_P)
-    assert torch.allclose(found, expected, atol=1e-4)
+    assert torch.allclose(gradient_P, expected, atol=1e-4)

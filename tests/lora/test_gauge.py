@@ -52,9 +52,9 @@ def trained(seed: int) -> torch.Tensor:
 
 def test_an_adapter_in_the_packs_gauge_is_left_untouched():
     experts = torch.stack([trained(seed) for seed in range(6)])
-    found = join_gauge(LAYOUT, experts[2:3], experts)
-    assert torch.equal(found.states_MP, experts[2:3])
-    assert found.before == found.after <= found.reach < 0.2
+    joined = join_gauge(LAYOUT, experts[2:3], experts)
+    assert torch.equal(joined.states_MP, experts[2:3])
+    assert joined.before == joined.after <= joined.reach < 0.2
 
 
 def test_a_rotated_adapter_comes_back_to_the_packs_gauge():
@@ -64,10 +64,10 @@ def test_a_rotated_adapter_comes_back_to_the_packs_gauge():
         turn = torch.tensor([[0.0, -2.0], [0.5, 1.0]])
         parts[name] = (b @ torch.linalg.inv(turn), turn @ a)
     foreign = LAYOUT.join(parts)[None]
-    found = join_gauge(LAYOUT, foreign, experts)
-    assert found.before > 1
-    assert found.after < found.before / 2
+    joined = join_gauge(LAYOUT, foreign, experts)
+    assert joined.before > 1
+    assert joined.after < joined.before / 2
     for (b, a), (c, d) in zip(
-        LAYOUT.split(found.states_MP[0]).values(), LAYOUT.split(trained(9)).values(), strict=True
+        LAYOUT.split(joined.states_MP[0]).values(), LAYOUT.split(trained(9)).values(), strict=True
     ):
         assert torch.allclose(b @ a, c @ d, atol=1e-4)

@@ -42,17 +42,17 @@ def test_moments_are_those_of_the_mixture():
 
 def test_only_the_selected_experts_are_read():
     experts = Experts()
-    found = prior(torch.tensor([0.6, 0.8]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), experts, 2, 0.1)
-    assert found.rows == (1, 0)
+    selected = prior(torch.tensor([0.6, 0.8]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), experts, 2, 0.1)
+    assert selected.rows == (1, 0)
     assert experts.read == {0, 1}
-    assert found.alpha_K.tolist() == pytest.approx(torch.softmax(torch.tensor([8.0, 6.0]), 0).tolist())
-    assert torch.allclose(found.mean_P, (found.alpha_K[:, None] * experts.mu[[1, 0]]).sum(0))
+    assert selected.alpha_K.tolist() == pytest.approx(torch.softmax(torch.tensor([8.0, 6.0]), 0).tolist())
+    assert torch.allclose(selected.mean_P, (selected.alpha_K[:, None] * experts.mu[[1, 0]]).sum(0))
 
 
 def test_an_expert_left_out_is_not_selected():
     index = torch.eye(3)
-    found = prior(index[0], index, Experts(), 2, 0.1, without=[0])
-    assert 0 not in found.rows
+    selected = prior(index[0], index, Experts(), 2, 0.1, without=[0])
+    assert 0 not in selected.rows
 
 
 @pytest.mark.parametrize("k", [0, 4])

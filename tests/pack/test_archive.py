@@ -57,9 +57,9 @@ def test_a_deflated_archive_is_read_too(run, archive, tmp_path):
 
 
 def test_a_pack_takes_another_name(run, archive, own_home):
-    found = json.loads(run("pack", "import", archive, "--name", "mine", "--json").stdout)
+    report = json.loads(run("pack", "import", archive, "--name", "mine", "--json").stdout)
     folder = own_home / "cache/packs/mine"
-    assert found == {
+    assert report == {
         "pack": "mine",
         "backbone": "tiny",
         "fingerprint": "tiny-1",
@@ -167,9 +167,9 @@ def test_a_backbone_that_is_not_here_is_warned_about(run, archive, tmp_path):
 
 
 def test_a_bundled_pack_is_hidden_and_brought_back(run, archive, own_home):
-    found = run("pack", "import", archive, "--name", "starter")
+    result = run("pack", "import", archive, "--name", "starter")
     assert (
-        found.stderr.splitlines()[2]
+        result.stderr.splitlines()[2]
         == "warning: it hides the bundled pack 'starter'; `sglora pack remove starter` brings it back"
     )
     assert run("pack", "remove", "starter", "--yes").stderr.splitlines()[1] == (

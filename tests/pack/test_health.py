@@ -34,7 +34,7 @@ def dense(layout, flat_P) -> torch.Tensor:
 def test_the_measures_are_those_of_dense_updates(toy_pack):
     pack = Session.open().pack
     fitted = Made(lambda mean_P, noise: 0.5 * mean_P + 0.01 * noise)
-    found = measure(pack, fitted)
+    health = measure(pack, fitted)
     priors = [pack.prior(row) for row in pack.index_ED]
     mean = [dense(pack.layout, 0.5 * prior.mean_P) for prior in priors]
     star = [dense(pack.layout, prior.mean_P) for prior in priors]
@@ -47,11 +47,11 @@ def test_the_measures_are_those_of_dense_updates(toy_pack):
     def apart(pairs):
         return norm([x - y for x, y in pairs])
 
-    assert found.size == pytest.approx(norm(mean) / norm(expert), rel=1e-4)
-    assert found.gap == pytest.approx(apart(zip(mean, star, strict=True)) / norm(star), rel=1e-4)
-    assert found.draws == pytest.approx(apart(zip(mean, draw, strict=True)) / norm(mean), rel=1e-3)
+    assert health.size == pytest.approx(norm(mean) / norm(expert), rel=1e-4)
+    assert health.gap == pytest.approx(apart(zip(mean, star, strict=True)) / norm(star), rel=1e-4)
+    assert health.draws == pytest.approx(apart(zip(mean, draw, strict=True)) / norm(mean), rel=1e-3)
     pairs = [(x, y) for i, x in enumerate(mean) for y in mean[i + 1 :]]
-    assert found.spread == pytest.approx(apart(pairs) / norm(mean), rel=1e-4)
+    assert health.spread == pytest.approx(apart(pairs) / norm(mean), rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_one_of_both_is_enough(toy_pack, function):
 
 
 def test_an_error_as_large_as_the_spread_is_a_fault():
-    told = {"error_per_number": 1.5, "spread_per_number": 1.09}
-    assert faults(GOOD, told) == ["it explains nothing of what it learned from: error 1.5 a number, spread 1.09"]
-    assert faults(GOOD, {**told, "error_per_number": 1.0}) == []
-    assert len(faults(GOOD, {**told, "error_per_number": math.nan})) == 1
+    measures = {"error_per_number": 1.5, "spread_per_number": 1.09}
+    assert faults(GOOD, measures) == ["it explains nothing of what it learned from: error 1.5 a number, spread 1.09"]
+    assert faults(GOOD, {**measures, "error_per_number": 1.0}) == []
+    assert len(faults(GOOD, {**measures, "error_per_number": math.nan})) == 1
     assert faults(GOOD, {"error_per_number": "high", "spread_per_number": []}) == []
 
 

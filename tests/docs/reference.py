@@ -221,12 +221,12 @@ def _environment() -> list[str]:
 def _attributes(kind: type) -> dict[str, str]:
     """Fields of a class, with the texts that stand below them."""
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
-    found = {}
+    attributes = {}
     for node, after in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-            found[node.target.id] = " ".join(after.value.value.split()) if is_text else ""  # type: ignore[union-attr]
-    return found
+            attributes[node.target.id] = " ".join(after.value.value.split()) if is_text else ""  # type: ignore[union-attr]
+    return attributes
 
 
 def _block(text: str, language: str = "") -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-from console import blocks, shown
+from console import blocks, commands_of
 
 from sglora_cli.cli.commands.docs import all_pages
 from sglora_cli.cli.main import main
@@ -70,15 +70,15 @@ def test_a_page_begins_with_its_heading_and_one_line_about_it(page):
 
 def anchors(text: str) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
-    found: set[str] = set()
+    names: set[str] = set()
     for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
         plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
         name = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
         n = 0
-        while (f"{name}-{n}" if n else name) in found:
+        while (f"{name}-{n}" if n else name) in names:
             n += 1
-        found.add(f"{name}-{n}" if n else name)
-    return found
+        names.add(f"{name}-{n}" if n else name)
+    return names
 
 
 def links(text: str) -> list[str]:
@@ -126,7 +126,7 @@ SHOWN = [
     for path in (*(page.path for page in PAGES.values()), ROOT / "README.md")
     for block in blocks(path)
     if block.language == "console"
-    for one in shown(block)
+    for one in commands_of(block)
     if one.command.startswith("sglora ")
 ]
 

@@ -37,13 +37,13 @@ MORE = {  # what is added to a command as README has it: to name what a list of 
 
 def commands() -> list[str]:
     """Of README's lines: `a && b` and `sglora pack list | show` are two each; comments and repetitions are none."""
-    found = []
+    examples = []
     for line in README.read_text(encoding="utf-8").splitlines():
         if line.startswith(("    sglora ", "    pip ")):
             for words in split(shlex.split(line, comments=True), "&&"):
                 first, *others = split(words, "|")
-                found += [first, *([*first[:-1], *other] for other in others)]
-    return list(dict.fromkeys(shlex.join(words).replace(" '<' ", " < ") for words in found))
+                examples += [first, *([*first[:-1], *other] for other in others)]
+    return list(dict.fromkeys(shlex.join(words).replace(" '<' ", " < ") for words in examples))
 
 
 def split(words: list[str], at: str) -> list[list[str]]:

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from console import Shown, blocks, difference, run, shown
+from console import Shown, blocks, commands_of, difference, run
 
 from sglora_cli.cli.commands.docs import FOLDER
 
 PAGE = FOLDER / "tutorial.md"
-STEPS = [one for block in blocks(PAGE) if block.language == "console" for one in shown(block)]
+STEPS = [one for block in blocks(PAGE) if block.language == "console" for one in commands_of(block)]
 
 
 def files() -> dict[str, str]:

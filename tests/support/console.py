@@ -53,23 +53,23 @@ class Shown:
 
 
 def blocks(page: Path) -> list[Block]:
-    found, lines, vary = [], page.read_text(encoding="utf-8").splitlines(), False
+    page_blocks, lines, vary = [], page.read_text(encoding="utf-8").splitlines(), False
     while_in: tuple[str, int] | None = None
     for number, line in enumerate(lines, 1):
         if line.startswith("```"):
             if while_in:
                 language, start = while_in
-                found.append(Block(language, tuple(lines[start : number - 1]), start + 1, vary))
+                page_blocks.append(Block(language, tuple(lines[start : number - 1]), start + 1, vary))
                 while_in, vary = None, False
             else:
                 while_in = (line[3:], number)
         elif not while_in and line:
             vary = line == VARY
     assert while_in is None, f"{page.name} ends inside a block"
-    return found
+    return page_blocks
 
 
-def shown(block: Block) -> Iterator[Shown]:
+def commands_of(block: Block) -> Iterator[Shown]:
     starts = [n for n, line in enumerate(block.lines) if line.startswith("$ ")]
     for start, end in zip(starts, [*starts[1:], len(block.lines)], strict=True):
         yield Shown(block.lines[start][2:], block.lines[start + 1 : end], block.number + start, block.vary)
@@ -99,13 +99,13 @@ def difference(one: Shown, output: str) -> str:
     wanted = [line.rstrip() for line in one.output if line.strip()]
     line_pattern = _start_pattern if one.vary else _line_pattern
     pattern = "".join(r"(?:.*\n)*?" if line == "..." else line_pattern(line) + "\n" for line in wanted)
-    found = re.fullmatch(pattern, "".join(line + "\n" for line in printed))
-    if not found:
+    match = re.fullmatch(pattern, "".join(line + "\n" for line in printed))
+    if not match:
         return "the page shows\n" + "\n".join(wanted) + "\n\nand it prints\n" + "\n".join(printed)
     numbers = [] if one.vary else [number for line in wanted for number in _DECIMAL.findall(line)]
     far = [
         f"{number} on the page, {got} printed"
-        for number, got in zip(numbers, found.groups(), strict=True)
+        for number, got in zip(numbers, match.groups(), strict=True)
         if not math.isclose(float(number), float(got), rel_tol=0.05, abs_tol=0.06)
     ]
     return "; ".join(far)

@@ -24,7 +24,7 @@ def problems(site):
         install(site, "strange", "strange", source)
         host = Host.load()
         sys.modules.pop("strange", None)
-        return tuple([(p.reason, p.hint) for p in found] for found in (host.problems, host.remarks))  # type: ignore
+        return tuple([(p.reason, p.hint) for p in reported] for reported in (host.problems, host.remarks))  # type: ignore
 
     return ask
 
@@ -121,16 +121,16 @@ BACKBONE = "class B:\n name = 'b'\n summary = 's'\n def load(self, runtime): ret
     ],
 )
 def test_what_is_wrong_with_a_plugin_is_said_to_its_author(problems, source, reason, hint):
-    found, _ = problems(source)
-    assert len(found) == 1
-    assert reason in found[0][0]
-    assert hint in found[0][1]
+    reported, _ = problems(source)
+    assert len(reported) == 1
+    assert reason in reported[0][0]
+    assert hint in reported[0][1]
 
 
 def test_a_good_value_beside_a_wrong_one_is_kept(problems, site):
     source = giving("reporters", "[R(), 3]", REPORTER)
-    found, remarks = problems(source)
-    assert [reason for reason, _ in found] == [
+    reported, remarks = problems(source)
+    assert [reason for reason, _ in reported] == [
         "sglora_reporters: int lacks name, render, summary, so it is no reporter"
     ]
     assert not remarks
@@ -157,8 +157,8 @@ def test_a_good_value_beside_a_wrong_one_is_kept(problems, site):
     ],
 )
 def test_what_stops_nothing_is_remarked(problems, source, remark):
-    found, remarks = problems(source)
-    assert not found
+    reported, remarks = problems(source)
+    assert not reported
     assert [reason for reason, _ in remarks if remark in reason]
 
 

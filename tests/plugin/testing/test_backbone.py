@@ -102,8 +102,8 @@ class Long(TinyModel):
     ],
 )
 def test_a_broken_backbone_is_found(broken, check, message):
-    found = {c.__name__: run_check(c, broken()) for c in BACKBONE_CHECKS}
-    assert message in found[check]
+    answers = {c.__name__: run_check(c, broken()) for c in BACKBONE_CHECKS}
+    assert message in answers[check]
 
 
 def test_a_broken_backbone_is_refused_with_all_that_is_wrong():
@@ -119,8 +119,8 @@ def test_a_model_that_raises_is_answered():
         def stem(self, images):
             raise ZeroDivisionError("no")
 
-    found = [run_check(check, Crash()) for check in BACKBONE_CHECKS]
-    assert "ZeroDivisionError: no" in found
+    answers = [run_check(check, Crash()) for check in BACKBONE_CHECKS]
+    assert "ZeroDivisionError: no" in answers
 
 
 def test_the_command_line_runs_the_kit(run, site):

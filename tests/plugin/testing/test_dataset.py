@@ -37,5 +37,5 @@ def test_a_broken_data_set_is_found(photos, make, check, message):
         def tasks(self, root):
             return make(photos)
 
-    found = {c.__name__: run_check(c, Odd(), photos) for c in DATASET_CHECKS}
-    assert message in found[check]
+    answers = {c.__name__: run_check(c, Odd(), photos) for c in DATASET_CHECKS}
+    assert message in answers[check]

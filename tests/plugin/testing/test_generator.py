@@ -116,6 +116,6 @@ class Silent(Needy):
     ],
 )
 def test_a_broken_generator_is_found(broken, check, message):
-    found = {c.__name__: run_check(c, GeneratorTrial(broken())) for c in GENERATOR_CHECKS}
-    assert found[check] == message
+    answers = {c.__name__: run_check(c, GeneratorTrial(broken())) for c in GENERATOR_CHECKS}
+    assert answers[check] == message
     check_generator(Simple())

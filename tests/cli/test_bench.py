@@ -158,10 +158,10 @@ def test_rows_of_another_backbone_are_not_gone_on_with(run, toy_pack, file):
 
 
 def test_a_dry_run_measures_nothing(run, toy_pack, own_home):
-    found = json.loads(run("bench", "--dry-run", "--json").stdout)
-    assert (found["tasks"], found["adapters"]) == (["toys/mug", "toys/nest"], 2 * EACH)
-    assert found["images_to_encode"] + found["images_known"] == ALL
-    assert found["images_to_encode"] > 0
+    plan = json.loads(run("bench", "--dry-run", "--json").stdout)
+    assert (plan["tasks"], plan["adapters"]) == (["toys/mug", "toys/nest"], 2 * EACH)
+    assert plan["images_to_encode"] + plan["images_known"] == ALL
+    assert plan["images_to_encode"] > 0
     assert not (own_home / "cache/measured").exists()
     assert not (own_home / "cache/rows").exists()
     run("bench")
@@ -169,7 +169,7 @@ def test_a_dry_run_measures_nothing(run, toy_pack, own_home):
     assert lines[:3] == [
         "pack      toys",
         "tasks     2: toys/mug, toys/nest",
-        f"methods   {len(found['methods'])}: {', '.join(found['methods'])}",
+        f"methods   {len(plan['methods'])}: {', '.join(plan['methods'])}",
     ]
     assert lines[4] == f"images    0 to encode, {ALL} known already"
 
@@ -229,11 +229,11 @@ def test_tasks_of_another_pack(run, toy_pack, recipe, toys):
 def test_adapter_files_beside_zero_shot(run, toy_pack, adapter, tmp_path, toys):
     peft = tmp_path / "peft"
     assert run("export", adapter, "-o", peft, "--format", "peft").exit_code == 0
-    found = averages(run("bench", "--adapter", f"{adapter},{peft}", "--tasks", "mug", "--json"))
-    assert list(found) == ["zero-shot", "mug", "peft", "chance"]
-    assert found["mug"] == found["peft"]
+    values = averages(run("bench", "--adapter", f"{adapter},{peft}", "--tasks", "mug", "--json"))
+    assert list(values) == ["zero-shot", "mug", "peft", "chance"]
+    assert values["mug"] == values["peft"]
     zero = averages(run("bench", "--baselines", "zero-shot", "--tasks", "mug", "--json"))
-    assert found["zero-shot"] == zero["zero-shot"]
+    assert values["zero-shot"] == zero["zero-shot"]
     assert run("pack", "remove", "toys", "--yes").exit_code == 0
     result = run("bench", "--adapter", adapter, "--dataset", "folder", "--data", toys / "toys", "--json")
     assert {row["task"] for row in json.loads(result.stdout)["rows"]} >= {"mug", "ball", "kite"}

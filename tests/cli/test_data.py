@@ -69,5 +69,5 @@ def sglora_datasets(): return [Mine()]
 
 def test_a_strangers_data_set_may_be_fetched(run, site, tmp_path):
     install(site, "sglora-mine", "sglora_mine", SOURCE)
-    told = json.loads(run("data", "fetch", "mine", "--data", tmp_path, "--json").stdout)
-    assert told == {"dataset": "mine", "folder": f"{tmp_path}/mine"}
+    report = json.loads(run("data", "fetch", "mine", "--data", tmp_path, "--json").stdout)
+    assert report == {"dataset": "mine", "folder": f"{tmp_path}/mine"}

@@ -19,10 +19,10 @@ class Loose:
     name, summary = "loose", "anything"
 
     def tasks(self, root):
-        found = {}
+        photos = {}
         for image, task, split, captions in json.loads((root / "loose.json").read_text()):
-            found.setdefault(task, {}).setdefault(split, []).append(Photo(root / image, tuple(captions)))
-        return [Task(root.name, name, name, found[name]) for name in sorted(found)]
+            photos.setdefault(task, {}).setdefault(split, []).append(Photo(root / image, tuple(captions)))
+        return [Task(root.name, name, name, photos[name]) for name in sorted(photos)]
 
 @hookimpl
 def sglora_datasets():
@@ -192,10 +192,10 @@ def test_everything_is_in_the_json(check, photos):
     shutil.copy(photos / "0.png", photos / "3.png")
     result = check("--json", "--top", 0)
     assert (result.exit_code, result.stderr) == (0, "")
-    found = json.loads(result.stdout)
+    report = json.loads(result.stdout)
     count = {"captions": 4, "fewest": 2, "images": 2, "mean": 2.0, "most": 2}
-    assert found.pop("tasks")["cat"] == {"train": count | {"captions": 6, "images": 3}, "test": count}
-    assert found == {
+    assert report.pop("tasks")["cat"] == {"train": count | {"captions": 6, "images": 3}, "test": count}
+    assert report == {
         "dataset": "folder",
         "path": str(photos),
         "recipe": None,
@@ -225,25 +225,25 @@ def test_the_json_comes_before_the_error(check, photos):
     (photos / "4.png").write_text("no image")
     result = check("--json")
     assert result.exit_code == 4
-    found = json.loads(result.stdout)
-    assert (found["errors"], found["warnings"]) == (1, 0)
-    assert [(p["kind"], p["level"], p["image"], p["task"], p["split"]) for p in found["problems"]] == [
+    report = json.loads(result.stdout)
+    assert (report["errors"], report["warnings"]) == (1, 0)
+    assert [(p["kind"], p["level"], p["image"], p["task"], p["split"]) for p in report["problems"]] == [
         ("broken", "error", "4.png", "cat", "test")
     ]
 
 
 @pytest.mark.data
 def test_the_known_flaws_of_real_photos_are_found(run, data):
-    found = {
+    reports = {
         name: json.loads(run("data", "check", "folder", "--path", data / name, "--recipe", "starter", "--json").stdout)
         for name in ("birds", "flowers")
     }
-    assert [found[name]["errors"] for name in found] == [0, 0]
-    common = [row["caption"] for row in found["birds"]["common_captions"][:3]]
+    assert [reports[name]["errors"] for name in reports] == [0, 0]
+    common = [row["caption"] for row in reports["birds"]["common_captions"][:3]]
     assert "this bird has wings that are black and has a white belly" in common
-    assert found["flowers"]["common_captions"] == []
+    assert reports["flowers"]["common_captions"] == []
     pairs = {
-        name: [{Path(image["name"]).stem for image in p["images"]} for p in found[name]["pairs"]] for name in found
+        name: [{Path(image["name"]).stem for image in p["images"]} for p in reports[name]["pairs"]] for name in reports
     }
     assert {"Bronzed_Cowbird_0074_24045", "Bronzed_Cowbird_0025_796213"} in pairs["birds"]
     assert pairs["flowers"] == [{"image_02009", "image_02056"}]

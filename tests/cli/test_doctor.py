@@ -37,8 +37,8 @@ def test_doctor_says_how_to_get_rid_of_a_setting_that_names_nothing(run, own_hom
 
 def test_doctor_finds_a_damaged_pack(toy_pack, own_home):
     (own_home / "cache/packs/toys/joint.safetensors").unlink()
-    found = diagnosis.examined(Host.load())
-    pack = next(one for one in found if (one.area, one.name) == ("pack", "toys"))
+    examined = diagnosis.examined(Host.load())
+    pack = next(one for one in examined if (one.area, one.name) == ("pack", "toys"))
     assert (pack.state, pack.text, pack.mend) == (
         "broken",
         "joint.safetensors is missing",

@@ -10,9 +10,9 @@ from sglora_cli.cli.options import page_name
 
 
 def test_every_command_says_what_it_is_for_with_an_example_and_what_options_mean():
-    found = list(commands())
-    assert len(found) > 30
-    for path, command in found:
+    listed = list(commands())
+    assert len(listed) > 30
+    for path, command in listed:
         help = command.help or ""
         assert help.split("\n\n")[0].strip(), path
         assert f"sglora {' '.join(path)}" in help, f"{path} has no example"

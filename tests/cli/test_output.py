@@ -16,9 +16,9 @@ few = settings(max_examples=150, derandomize=True, database=None, deadline=None)
 def test_square_brackets_are_text_and_no_markup(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     print_rows(("name",), [["[/x] a"], ["[bold]b"]])
-    shown = capsys.readouterr().out
-    assert "[/x] a" in shown
-    assert "[bold]b" in shown
+    output = capsys.readouterr().out
+    assert "[/x] a" in output
+    assert "[bold]b" in output
 
 
 @pytest.mark.parametrize("columns", [20, 40])
@@ -28,11 +28,11 @@ def test_a_narrow_terminal_loses_no_letter(capsys, monkeypatch, columns):
     monkeypatch.setenv("NO_COLOR", "1")
     cells = ["averylongnamewithoutspaces" * 2, "several words that need some room"]
     print_rows(("name", "what"), [cells])
-    shown = capsys.readouterr().out
-    assert "…" not in shown
+    output = capsys.readouterr().out
+    assert "…" not in output
     for cell in cells:  # read down the columns, every letter is there
-        assert all(shown.count(letter) >= cell.count(letter) for letter in set(cell) - {" "})
-    assert max(map(len, shown.splitlines())) <= columns
+        assert all(output.count(letter) >= cell.count(letter) for letter in set(cell) - {" "})
+    assert max(map(len, output.splitlines())) <= columns
 
 
 def test_no_color_means_no_style(capsys, monkeypatch):
@@ -54,8 +54,8 @@ def test_paragraphs_fit_a_terminal_and_stay_whole_in_a_pipe(monkeypatch):
 @few
 @given(st.text(st.characters(codec=None)))  # half surrogate pairs too
 def test_what_is_printed_cannot_steer_a_terminal(text):
-    shown = printable(text)
-    assert shown.isprintable()
-    shown.encode()
+    printed = printable(text)
+    assert printed.isprintable()
+    printed.encode()
     if text.isprintable():
-        assert shown == text
+        assert printed == text

@@ -17,17 +17,17 @@ def test_who_reads_the_first_line_only_hears_no_complaint():
 
 
 @pytest.mark.parametrize(
-    ("environment", "shown"),
+    ("environment", "folder"),
     [
         ({"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, "/katze-猫".encode()),  # click's choice
         ({"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}, rb"/katze-\u732b"),
     ],
 )
-def test_a_terminal_without_letters_stops_nothing(own_home, environment, shown):
+def test_a_terminal_without_letters_stops_nothing(own_home, environment, folder):
     (own_home / "settings.toml").write_text('data = "/katze-猫"\n', encoding="utf-8")
     done = program("settings", **environment)
     assert done.returncode == 0
-    assert shown in done.stdout
+    assert folder in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [["pack", "list"], ["settings"], ["plugins", "list"], ["cache", "info"]])

@@ -22,7 +22,7 @@ def whole(text: str):
 
 
 @pytest.fixture
-def told(run):
+def answer(run):
     """Run with --json; what stands on standard output fits the schema of that name."""
 
     def call(name: str, *more: object, code: int = 0):
@@ -50,59 +50,59 @@ def test_every_command_that_has_results_has_json_and_a_schema():
         assert not has or " ".join(path) in SHAPES, path
 
 
-def test_commands_about_this_machine(told, own_home):
-    told("pack list")
-    told("pack recipes")
-    assert told("pack verify")["wrong"] == []
-    told("pack show")
-    told("inspect", "starter")
-    told("inspect", "coco")
-    told("data list")
-    told("plugins list")
-    told("plugins doctor")
-    told("settings")
-    assert told("settings set", "pack", "starter")["origin"] == "file"
-    assert told("settings unset", "pack")["origin"] == "default"
-    told("cache info")
-    told("cache clean", "--yes")
-    assert told("doctor")["works"] is True
+def test_commands_about_this_machine(answer, own_home):
+    answer("pack list")
+    answer("pack recipes")
+    assert answer("pack verify")["wrong"] == []
+    answer("pack show")
+    answer("inspect", "starter")
+    answer("inspect", "coco")
+    answer("data list")
+    answer("plugins list")
+    answer("plugins doctor")
+    answer("settings")
+    assert answer("settings set", "pack", "starter")["origin"] == "file"
+    assert answer("settings unset", "pack")["origin"] == "default"
+    answer("cache info")
+    answer("cache clean", "--yes")
+    assert answer("doctor")["works"] is True
 
 
-def test_commands_about_adapters(told, run, tmp_path, images):
+def test_commands_about_adapters(answer, run, tmp_path, images):
     pug, peft = tmp_path / "pug.safetensors", tmp_path / "peft"
-    told("generate", "a photo of a pug", "-o", pug, "--explain", "--samples", 1)
-    told("generate", "a photo of a pug", "--explain", "--samples", 2)
-    told("inspect", pug)
-    told("export", pug, "-o", peft)
-    told("inspect", peft)
-    told("import", peft, "-o", tmp_path / "back.safetensors")
-    told("try", pug, "--images", images, "--report", tmp_path / "try.html")
-    told("pack add", "starter", pug, "--text", "a photo of a teapot")
-    told("pack remove", "starter", "added/teapot", "--yes")
-    told("pack remove", "starter", "--yes")
+    answer("generate", "a photo of a pug", "-o", pug, "--explain", "--samples", 1)
+    answer("generate", "a photo of a pug", "--explain", "--samples", 2)
+    answer("inspect", pug)
+    answer("export", pug, "-o", peft)
+    answer("inspect", peft)
+    answer("import", peft, "-o", tmp_path / "back.safetensors")
+    answer("try", pug, "--images", images, "--report", tmp_path / "try.html")
+    answer("pack add", "starter", pug, "--text", "a photo of a teapot")
+    answer("pack remove", "starter", "added/teapot", "--yes")
+    answer("pack remove", "starter", "--yes")
 
 
-def test_commands_about_packs_and_data(told, toys, tiny, recipe, tmp_path):
-    told("pack init", tmp_path / "first.toml")
-    told("pack build --dry-run", recipe, "--data", toys)
-    told("pack build", recipe, "--data", toys)
-    told("cache clean", "--dry-run")
-    told("pack export", "toys", "-o", tmp_path / "toys.zip")
-    told("pack import", tmp_path / "toys.zip", "--name", "again")
-    told("plugins check", "tiny")
-    told("bench --dry-run")
+def test_commands_about_packs_and_data(answer, toys, tiny, recipe, tmp_path):
+    answer("pack init", tmp_path / "first.toml")
+    answer("pack build --dry-run", recipe, "--data", toys)
+    answer("pack build", recipe, "--data", toys)
+    answer("cache clean", "--dry-run")
+    answer("pack export", "toys", "-o", tmp_path / "toys.zip")
+    answer("pack import", tmp_path / "toys.zip", "--name", "again")
+    answer("plugins check", "tiny")
+    answer("bench --dry-run")
     rows = tmp_path / "rows.jsonl"
-    told("bench", "--pack", "toys", "--rows", rows)
-    told("report", rows)
-    told("data check", "folder", "--path", toys / "toys", "--k", 1)
+    answer("bench", "--pack", "toys", "--rows", rows)
+    answer("report", rows)
+    answer("data check", "folder", "--path", toys / "toys", "--k", 1)
 
 
-def test_captions(told, tmp_path, toys):
+def test_captions(answer, tmp_path, toys):
     (tmp_path / "more.csv").write_text("image,caption\nimages/mug_0.png,a mug\n")
     (toys / "toys" / "captions.jsonl").unlink()
     names = [{"image": f"images/mug_{n}.png", "name": "mug"} for n in range(3)]
     (toys / "toys" / "names.jsonl").write_text("".join(json.dumps(row) + "\n" for row in names))
-    told("data caption --dry-run", "folder", "--path", toys / "toys")
+    answer("data caption --dry-run", "folder", "--path", toys / "toys")
 
 
 def test_many_sentences_are_an_object_a_line(run, monkeypatch):

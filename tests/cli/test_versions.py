@@ -21,13 +21,13 @@ def test_version_says_what_is_installed_and_loads_nothing():
 
 
 def test_packages_that_are_missing_or_too_old_are_named():
-    found = wanted(["click>=8.1", "not-there>=1", "numpy>=999.1", "torch", 'pytest>=1; extra == "test"'])
-    assert [package.wrong for package in found] == [
+    packages = wanted(["click>=8.1", "not-there>=1", "numpy>=999.1", "torch", 'pytest>=1; extra == "test"'])
+    assert [package.wrong for package in packages] == [
         "",
         "not-there is not installed",
-        f"numpy is {found[2].version}, 999.1 is wanted",
+        f"numpy is {packages[2].version}, 999.1 is wanted",
         "",
         "",
     ]
-    assert found[4].extra == "test"
+    assert packages[4].extra == "test"
     assert Package("a", "2.6", "2.14.1+cpu").wrong == ""

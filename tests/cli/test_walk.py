@@ -11,10 +11,10 @@ def test_a_built_pack_answers_every_command(run, toy_pack, toys, tmp_path):
         "   starter  starter  28 experts  bundled\n*  toys     tiny     4 experts   built\n"
     )
     out = tmp_path / "mug.safetensors"
-    made = run("generate", "a photo of a mug", "-o", out)
-    assert made.exit_code == 0, made.output
-    assert made.stdout == f"{out}\n"
-    assert "pack       toys (newest built pack)" in made.stderr
+    result = run("generate", "a photo of a mug", "-o", out)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{out}\n"
+    assert "pack       toys (newest built pack)" in result.stderr
     assert run("inspect", out).stdout.startswith(
         "adapter for 'a photo of a mug'\nbackbone   tiny, fingerprint tiny-1\n"
     )

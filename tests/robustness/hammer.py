@@ -80,12 +80,12 @@ def as_process(arguments: list[str], rng: random.Random) -> tuple[int, str]:
     program = [sys.executable, "-m", "sglora_cli.cli.main", *arguments]
     process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
-        _, said = process.communicate(timeout=rng.uniform(1, 10) if rng.random() < 0.3 else None)
+        _, output = process.communicate(timeout=rng.uniform(1, 10) if rng.random() < 0.3 else None)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
         return -9, ""
-    return process.returncode, said
+    return process.returncode, output
 
 
 def worker(number: int, seed: int, folder: Path, until: float, results: Any) -> None:
@@ -98,13 +98,13 @@ def worker(number: int, seed: int, folder: Path, until: float, results: Any) -> 
         kind, arguments = command(rng, folder, number)
         began = time.monotonic()
         if rng.random() < 0.05:
-            code, said = as_process(arguments, rng)
+            code, output = as_process(arguments, rng)
             kind += " (process)"
         else:
-            code, said = in_process(arguments)
-        message = next((line for line in said.splitlines() if line.startswith("error: ")), "") if code else ""
+            code, output = in_process(arguments)
+        message = next((line for line in output.splitlines() if line.startswith("error: ")), "") if code else ""
         fine = code in FINE | {-9} or (code == 4 and message.endswith(" does not exist"))
-        results.put((kind, code, message, "" if fine else said, time.monotonic() - began))
+        results.put((kind, code, message, "" if fine else output, time.monotonic() - began))
     results.put(None)
 
 
@@ -117,8 +117,8 @@ def prepare(folder: Path) -> None:
         ["generate", "a photo of a mug", "--pack", "toys", "--force", "-o", folder / "mug.safetensors"],
         ["export", folder / "mug.safetensors", "-o", f"{folder / 'mug-peft'}/"],
     ):
-        code, said = in_process([str(a) for a in arguments])
-        assert code == 0, said
+        code, output = in_process([str(a) for a in arguments])
+        assert code == 0, output
 
 
 def left(folder: Path) -> list[str]:
@@ -128,22 +128,22 @@ def left(folder: Path) -> list[str]:
 
     wrong = []
     home = folder / "home"
-    code, said = in_process(["pack", "list", "--json"])
-    wrong += [said] if code else []
+    code, output = in_process(["pack", "list", "--json"])
+    wrong += [output] if code else []
     for path in sorted((home / "cache/packs").glob("[!.]*")):
         for arguments in (["pack", "verify", path.name], ["generate", "a mug", "--pack", path.name, "--force"]):
-            code, said = in_process(arguments)
-            wrong += [f"{' '.join(arguments)}: {said}"] if code else []
+            code, output = in_process(arguments)
+            wrong += [f"{' '.join(arguments)}: {output}"] if code else []
     for name in NAMES:  # whoever writes next clears away what killed processes left
-        code, said = in_process(["pack", "import", str(folder / "toys.sglora.zip"), "--name", name, "--force"])
-        wrong += [said] if code else []
+        code, output = in_process(["pack", "import", str(folder / "toys.sglora.zip"), "--name", name, "--force"])
+        wrong += [output] if code else []
     drafts = [*(home / "cache/packs").rglob("*.draft"), *(home / "cache/packs").rglob("*.old")]
     drafts += (home / "cache/adapters").rglob("*.draft")
     wrong += [f"left: {path}" for path in drafts]
     wrong += [f"not listed as a pack: {p}" for p in (home / "cache/packs").iterdir() if not (p / "pack.json").exists()]
     for path in sorted((home / "cache/adapters").glob("*.safetensors")):
-        code, said = in_process(["inspect", str(path)])
-        wrong += [f"{path}: {said}"] if code else []
+        code, output = in_process(["inspect", str(path)])
+        wrong += [f"{path}: {output}"] if code else []
     for path in [*folder.glob("*.jsonl"), *(home / "cache/rows").glob("*.jsonl")]:
         try:
             runs = read_rows(path)
@@ -176,32 +176,32 @@ def main() -> None:
         processes = [context.Process(target=worker, args=own) for own in arguments]
         for process in processes:
             process.start()
-        found, living, slowest = [], len(processes), 0.0
+        actions, living, slowest = [], len(processes), 0.0
         while living:
             if (one := results.get(timeout=options.seconds + 300)) is None:  # Empty: somebody waits for ever
                 living -= 1
                 continue
-            found.append(one)
+            actions.append(one)
             slowest = max(slowest, one[4])
         for process in processes:
             process.join(60)
-        wrong = [f"{kind}: exit code {code}: {said}" for kind, code, _, said, _ in found if said]
-        _print(found, slowest)
+        wrong = [f"{kind}: exit code {code}: {output}" for kind, code, _, output, _ in actions if output]
+        _print(actions, slowest)
         wrong += [f"a process ended with {p.exitcode}" for p in processes if p.exitcode]
         wrong += left(folder)
     print(f"{len(wrong)} broken invariants")
     sys.exit("\n".join(wrong[:20]) if wrong else 0)
 
 
-def _print(found: list[tuple[str, int, str, str, float]], slowest: float) -> None:
-    codes = sorted({code for _, code, *_ in found})
-    print(f"{len(found)} actions, the slowest took {slowest:.1f} s")
+def _print(actions: list[tuple[str, int, str, str, float]], slowest: float) -> None:
+    codes = sorted({code for _, code, *_ in actions})
+    print(f"{len(actions)} actions, the slowest took {slowest:.1f} s")
     print("| action | all | " + " | ".join("killed" if code == -9 else f"exit {code}" for code in codes) + " |")
     print("|---" * (len(codes) + 2) + "|")
-    for kind in sorted({kind for kind, *_ in found}):
-        count = Counter(code for one, code, *_ in found if one == kind)
+    for kind in sorted({kind for kind, *_ in actions}):
+        count = Counter(code for one, code, *_ in actions if one == kind)
         print(f"| {kind} | {sum(count.values())} | " + " | ".join(str(count[code]) for code in codes) + " |")
-    messages = Counter(_kind_of(message) for *_, message, _, _ in found if message)
+    messages = Counter(_kind_of(message) for *_, message, _, _ in actions if message)
     print(json.dumps(dict(messages.most_common(12)), indent=1))
 
 

@@ -129,11 +129,11 @@ def test_a_task_stays_in_its_cell_of_a_model_card(folder):
 
 
 def tags(path: Path) -> set[str]:
-    found: set[str] = set()
+    words: set[str] = set()
     parser = HTMLParser()
-    parser.handle_starttag = lambda tag, attributes: found.update([tag, *(name for name, _ in attributes)])
+    parser.handle_starttag = lambda tag, attributes: words.update([tag, *(name for name, _ in attributes)])
     parser.feed(path.read_text())
-    return found
+    return words
 
 
 def test_hostile_names_and_images_in_a_data_set_are_reported_not_obeyed(run, photos):
@@ -174,6 +174,6 @@ def test_a_sentence_cannot_steer_the_terminal(run, toy_pack, tmp_path, sentence)
     assert result.exit_code in (0, 2), result.exception
     assert all(c.isprintable() or c == "\n" for c in result.output)
     if result.exit_code == 0:
-        shown = run("inspect", tmp_path / "x.safetensors")
-        assert shown.exit_code == 0
-        assert all(c.isprintable() or c == "\n" for c in shown.output)
+        inspected = run("inspect", tmp_path / "x.safetensors")
+        assert inspected.exit_code == 0
+        assert all(c.isprintable() or c == "\n" for c in inspected.output)

@@ -169,7 +169,7 @@ def test_a_full_or_forbidden_disk_is_said_and_nothing_is_left(stage, own_home, r
     assert hint.startswith("hint: ")
     after = [content(own_home), content(stage)]
     rows = {"out/rows.jsonl"} if name == "bench" else set()  # its header is written before it is synced
-    assert [{k: v for k, v in found.items() if k not in rows} for found in after] == before
+    assert [{k: v for k, v in files.items() if k not in rows} for files in after] == before
     assert run(*arguments).exit_code == 0
 
 
@@ -312,7 +312,7 @@ def test_a_signal_ends_a_command_and_says_how_to_go_on(stage, run, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
@@ -323,7 +323,7 @@ def test_a_signal_ends_a_command_and_says_how_to_go_on(stage, run, monkeypatch, 
         (OSError(errno.EIO, "Input/output error", "x"), "cannot use x: Input/output error"),
     ],
 )
-def test_a_machine_that_fails_is_no_bug(stage, run, monkeypatch, error, said):
+def test_a_machine_that_fails_is_no_bug(stage, run, monkeypatch, error, message):
     import sglora_tiny
 
     def failing(*_: object) -> None:
@@ -332,7 +332,7 @@ def test_a_machine_that_fails_is_no_bug(stage, run, monkeypatch, error, said):
     monkeypatch.setattr(sglora_tiny.TinyModel, "encode_text", failing)
     result = run(*COMMANDS["generate"])
     assert result.exit_code == 6
-    assert result.stderr.startswith(f"error: {said}")
+    assert result.stderr.startswith(f"error: {message}")
     assert "\nhint: " in result.stderr
 
 

@@ -120,7 +120,7 @@ def mutated_zip(rng: Dice, data: bytes) -> bytes:
 def _listed(entries: list[tuple[zipfile.ZipInfo, bytes]]) -> list[tuple[zipfile.ZipInfo, bytes]]:
     """With a manifest that has their hashes, if there is one to be read."""
     hashes = {e.filename: hashlib.sha256(content).hexdigest() for e, content in entries if e.filename != "pack.json"}
-    found = []
+    listed = []
     for entry, content in entries:
         if entry.filename == "pack.json":
             try:
@@ -128,8 +128,8 @@ def _listed(entries: list[tuple[zipfile.ZipInfo, bytes]]) -> list[tuple[zipfile.
                 content = json.dumps({**table, "files": hashes}).encode() if isinstance(table, dict) else content
             except (ValueError, RecursionError):
                 pass
-        found.append((entry, content))
-    return found
+        listed.append((entry, content))
+    return listed
 
 
 def _zipped(entries: list[tuple[zipfile.ZipInfo, bytes]]) -> bytes:
@@ -246,14 +246,14 @@ def mutated_torch(rng: Dice, data: bytes) -> bytes:
     if action < 0.4:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = [(entry, archive.read(entry)) for entry in archive.infolist()]
-        found = [
+        changed = [
             (e, mutated_bytes(rng, content, PICKLE_TOKENS) if e.filename.endswith("data.pkl") else content)
             for e, content in entries
         ]
         if rng.random() < 0.1:
-            for entry, _ in found:
+            for entry, _ in changed:
                 entry.compress_type = zipfile.ZIP_DEFLATED
-        return _zipped(found)
+        return _zipped(changed)
     out = io.BytesIO()
     content = torch.load(io.BytesIO(data), weights_only=True)
     with warnings.catch_warnings():

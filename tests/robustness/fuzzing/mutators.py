@@ -87,10 +87,10 @@ def _end(rng: Dice, data: bytes, tokens: tuple[bytes, ...]) -> bytes:
 
 
 def _digits(rng: Dice, data: bytes, tokens: tuple[bytes, ...]) -> bytes:
-    found = list(re.finditer(rb"-?\d+", data[:100_000]))
-    if not found:
+    digits = list(re.finditer(rb"-?\d+", data[:100_000]))
+    if not digits:
         return _flip(rng, data, tokens)
-    match = rng.choice(found)
+    match = rng.choice(digits)
     text = rng.choice((str(rng.choice(NUMBERS)), "9" * 5000, "1e999", "-1")).encode()
     return data[: match.start()] + text + data[match.end() :]
 
@@ -131,29 +131,29 @@ def mutated_value(rng: Dice, value: Any, more: tuple[Callable[[], Any], ...] = (
 
 def _changed(rng: Dice, value: Any, more: tuple[Callable[[], Any], ...]) -> Any:
     if isinstance(value, dict) and value and rng.random() < 0.93:
-        key, found = rng.choice(list(value)), dict(value)
+        key, table = rng.choice(list(value)), dict(value)
         action = rng.random()
         if action < 0.1:
-            del found[key]
+            del table[key]
         elif action < 0.2:
-            found[rng.choice((*TEXTS, *value))] = found.pop(key)
+            table[rng.choice((*TEXTS, *value))] = table.pop(key)
         elif action < 0.25:
-            found[rng.choice(TEXTS)] = odd_value(rng, more)
+            table[rng.choice(TEXTS)] = odd_value(rng, more)
         else:
-            found[key] = _changed(rng, found[key], more)
-        return found
+            table[key] = _changed(rng, table[key], more)
+        return table
     if isinstance(value, list) and value and rng.random() < 0.93:
-        at, found = rng.randrange(len(value)), list(value)
+        at, items = rng.randrange(len(value)), list(value)
         action = rng.random()
         if action < 0.1:
-            del found[at]
+            del items[at]
         elif action < 0.2:
-            found.insert(at, found[at])
+            items.insert(at, items[at])
         elif action < 0.25:
-            found.append(odd_value(rng, more))
+            items.append(odd_value(rng, more))
         else:
-            found[at] = _changed(rng, found[at], more)
-        return found
+            items[at] = _changed(rng, items[at], more)
+        return items
     if type(value) is int and rng.random() < 0.4:
         return value + rng.choice((-1, 1, 2, 10**6))
     return odd_value(rng, more)

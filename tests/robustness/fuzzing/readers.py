@@ -95,8 +95,8 @@ def all_tensors(folder: Path) -> None:
     finally:
         Checkpoint(path).load()
         for name in ("rows", "half", "one"):
-            found = TensorRows(path, name)
-            _ = found[0], found[list(range(min(len(found), 3)))]
+            rows = TensorRows(path, name)
+            _ = rows[0], rows[list(range(min(len(rows), 3)))]
 
 
 def any_adapter(name: str) -> Callable[[Path], None]:

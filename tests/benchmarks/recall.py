@@ -47,9 +47,9 @@ def theirs(images: torch.Tensor, texts: torch.Tensor, image_of: list[int]) -> di
     own[-1] += range(5 * IMAGES, CAPTIONS)
     starts = range(0, IMAGES, 64)
     batches = [(torch.arange(s, min(s + 64, IMAGES)), own[s : s + 64]) for s in starts]
-    found = evaluate(Given, batches, torch.tensor, "cpu", amp=False, recall_k_list=KS)
+    metrics = evaluate(Given, batches, torch.tensor, "cpu", amp=False, recall_k_list=KS)
     names = {"I2T": "text_retrieval", "T2I": "image_retrieval"}
-    return {f"{d} R@{k}": 100 * found[f"{name}_recall@{k}"] for d, name in names.items() for k in KS}
+    return {f"{d} R@{k}": 100 * metrics[f"{name}_recall@{k}"] for d, name in names.items() for k in KS}
 
 
 def peak_mib() -> float:
@@ -66,8 +66,8 @@ def contestant(which: str, threads: int, folder: Path) -> None:
     else:
         import clip_benchmark.metrics.zeroshot_retrieval  # noqa: F401
     start = time.perf_counter()
-    found = function(images, texts, image_of)
-    print(json.dumps({"seconds": time.perf_counter() - start, "mib": peak_mib(), "recalls": found}))
+    values = function(images, texts, image_of)
+    print(json.dumps({"seconds": time.perf_counter() - start, "mib": peak_mib(), "recalls": values}))
 
 
 def main() -> None:

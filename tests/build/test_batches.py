@@ -38,10 +38,10 @@ def task(name: str, photos: int) -> TaskTensors:
 
 def test_of_every_photo_other_tokens_are_hidden_and_the_prefix_stays():
     stem = torch.arange(20 * 9).reshape(20, 9, 1).expand(20, 9, 3).float()
-    found = drop_tokens(stem, 0.5, 1, torch.Generator().manual_seed(0))
-    assert found.shape == (20, 5, 3)
-    assert torch.equal(found[:, 0], stem[:, 0])
-    rows = [{int(token) for token in photo[:, 0]} for photo in found]
+    kept = drop_tokens(stem, 0.5, 1, torch.Generator().manual_seed(0))
+    assert kept.shape == (20, 5, 3)
+    assert torch.equal(kept[:, 0], stem[:, 0])
+    rows = [{int(token) for token in photo[:, 0]} for photo in kept]
     assert all(len(row) == 5 and row <= set(range(9 * n, 9 * n + 9)) for n, row in enumerate(rows))
     assert len({frozenset(token - 9 * n for token in row) for n, row in enumerate(rows)}) > 10
     assert drop_tokens(stem, 0.9, 8, torch.Generator()).shape == (20, 9, 3)  # the last token is never hidden
@@ -77,11 +77,13 @@ def test_company_does_not_change_what_a_task_is_shown():
 
 def test_both_change_what_is_learned():
     ways = [{}, {"hide": 0.5}, {"mirror": 0.5}]
-    found = []
+    states = []
     for way in ways:
         config = TrainConfig(epochs=2, states=1, learning_rate=0.01, **way)
-        found.append(next(train_tasks(MODEL, LAYOUT, [task("a", 9)], config))[1])
-    assert all(float((one - other).abs().max()) > 1e-3 for one, other in ((found[0], found[1]), (found[0], found[2])))
+        states.append(next(train_tasks(MODEL, LAYOUT, [task("a", 9)], config))[1])
+    assert all(
+        float((one - other).abs().max()) > 1e-3 for one, other in ((states[0], states[1]), (states[0], states[2]))
+    )
 
 
 @pytest.mark.parametrize("kind", ["own", "joint"])

@@ -77,9 +77,9 @@ def test_an_expert_from_elsewhere_is_added(run, pack, tmp_path):
     assert task["origin"]["gauge"]["after"] < task["origin"]["gauge"]["before"]
     assert str(tmp_path) not in json.dumps(new.manifest)
     assert "heads/cap" in (pack.folder / "README.md").read_text()
-    made = json.loads(run("generate", "a photo of a cap", "--json").stdout)
-    assert made["experts"][0]["task"] == "heads/cap"
-    assert made["experts"][0]["similarity"] == pytest.approx(1, abs=1e-5)
+    report = json.loads(run("generate", "a photo of a cap", "--json").stdout)
+    assert report["experts"][0]["task"] == "heads/cap"
+    assert report["experts"][0]["similarity"] == pytest.approx(1, abs=1e-5)
 
 
 def test_several_adapters_are_several_states(run, pack, tmp_path):

@@ -112,14 +112,14 @@ def test_a_dry_run_says_how_many_builds_and_what_they_need(folds, builds):
         f"fold {n} of 3: a build of 6 tasks" for n in (1, 2, 3)
     ]
     assert text.count("memory: about ") == 3
-    found = json.loads(folds("--dry-run", "--json").stdout)["folds"]
-    assert [one["roles"]["expert"]["tasks"] + one["roles"]["training"]["tasks"] for one in found] == [6, 6, 6]
+    plans = json.loads(folds("--dry-run", "--json").stdout)["folds"]
+    assert [one["roles"]["expert"]["tasks"] + one["roles"]["training"]["tasks"] for one in plans] == [6, 6, 6]
     assert builds() == []
     assert folds("--tasks", "mug", "--baselines", "zero-shot").exit_code == 0
     assert "fold 2 of 3: a build of 6 tasks, done before" in folds("--dry-run").stdout.splitlines()
-    found = json.loads(folds("--dry-run", "--json").stdout)
-    assert [one["built"] for one in found["folds"]] == [False, True, False]
-    jsonschema.validate(found, schema("bench --folds --dry-run"), cls=jsonschema.Draft202012Validator)
+    report = json.loads(folds("--dry-run", "--json").stdout)
+    assert [one["built"] for one in report["folds"]] == [False, True, False]
+    jsonschema.validate(report, schema("bench --folds --dry-run"), cls=jsonschema.Draft202012Validator)
 
 
 def test_builds_of_folds_are_cleaned_whole(folds, builds, run):

@@ -54,10 +54,10 @@ def recall(image_ND, text_CD, owner):
     """R@1 of images and of captions, one query at a time; a wrong match that ties comes first."""
     score = (image_ND @ text_CD.T).tolist()
     photos, captions = range(len(image_ND)), range(len(text_CD))
-    found = [max(score[i][c] for c in captions if owner[c] == i) for i in photos]
+    right = [max(score[i][c] for c in captions if owner[c] == i) for i in photos]
     wrong = [max(score[i][c] for c in captions if owner[c] != i) for i in photos]
     texts = [all(score[owner[c]][c] > score[i][c] for i in photos if i != owner[c]) for c in captions]
-    images = [a > b for a, b in zip(found, wrong, strict=True)]
+    images = [a > b for a, b in zip(right, wrong, strict=True)]
     return 100 * sum(images) / len(images), 100 * sum(texts) / len(texts)
 
 
@@ -91,7 +91,7 @@ def given(tiny, toys, recipe):
 def test_no_fold_sees_what_it_is_asked_about(given, folds):
     model, tasks, material = given
     spy = Spy()
-    found = scored(model, spy, {"held_out": folds}, material, tasks)["held_out"]
+    record = scored(model, spy, {"held_out": folds}, material, tasks)["held_out"]
     asked = [prior for _, priors in spy.folds for prior in priors]
     assert sorted(map(id, asked)) == sorted(map(id, material.priors))
     for fold, priors in spy.folds:
@@ -102,8 +102,8 @@ def test_no_fold_sees_what_it_is_asked_about(given, folds):
             assert torch.equal(fold.states(n), material.states(t))
             assert torch.equal(fold.rows(n, [1]), material.rows(t, [1]))
         assert bool(fold.joint_P.isnan().all())  # it was trained on the tasks left out, too
-    assert found["folds"] == len(spy.folds) == min(folds, 3)
-    assert found["tasks"] == 3
+    assert record["folds"] == len(spy.folds) == min(folds, 3)
+    assert record["tasks"] == 3
 
 
 @pytest.mark.parametrize("folds", [0, 1])
@@ -116,7 +116,7 @@ def test_without_two_folds_nothing_is_scored(given, folds):
 
 def test_scores_are_recalls_on_the_training_photos_averaged_over_tasks(given):
     model, tasks, material = given
-    found = scored(model, Spy(push=3.0), {"held_out": 3}, material, tasks)["held_out"]
+    record = scored(model, Spy(push=3.0), {"held_out": 3}, material, tasks)["held_out"]
     layout = material.experts.layout
     adapters = {
         "zero-shot": [torch.zeros(layout.size)] * 3,
@@ -130,20 +130,20 @@ def test_scores_are_recalls_on_the_training_photos_averaged_over_tasks(given):
             image_ND = model.encode_image(content.stem_N.float(), layout, flat_P[None])[0]
             by_task.append(recall(image_ND, content.text_CD, content.image_of))
         for n, cell in enumerate(("I2T R@1", "T2I R@1")):
-            assert found["scores"][name][cell] == pytest.approx(sum(one[n] for one in by_task) / 3, abs=0.01)
-    assert found["photos"] == 15
-    for cell, (mean, low, high) in found["gain"].items():
-        assert mean == pytest.approx(found["scores"]["spy"][cell] - found["scores"]["top-k"][cell], abs=0.01)
+            assert record["scores"][name][cell] == pytest.approx(sum(one[n] for one in by_task) / 3, abs=0.01)
+    assert record["photos"] == 15
+    for cell, (mean, low, high) in record["gain"].items():
+        assert mean == pytest.approx(record["scores"]["spy"][cell] - record["scores"]["top-k"][cell], abs=0.01)
         assert low <= mean <= high
 
 
 def test_a_pack_says_how_its_generator_did_on_tasks_left_out(run, tiny, toys, recipe):
     recipe.write_text(recipe.read_text().replace("hidden = 8\n", "hidden = 8\nheld_out = 3\n"))
     assert run("pack", "build", recipe, "--data", toys).exit_code == 0
-    told = json.loads(run("pack", "show", "toys", "--json").stdout)["generators"]["cvae"]["held_out"]
-    assert sorted(told["scores"]) == ["cvae", "top-k", "zero-shot"]
-    shown = {command: run(*command.split(), "toys").stdout for command in ("pack show", "inspect")}
-    for text in shown.values():
+    record = json.loads(run("pack", "show", "toys", "--json").stdout)["generators"]["cvae"]["held_out"]
+    assert sorted(record["scores"]) == ["cvae", "top-k", "zero-shot"]
+    outputs = {command: run(*command.split(), "toys").stdout for command in ("pack show", "inspect")}
+    for text in outputs.values():
         assert "held out   cvae: I2T R@1 / T2I R@1 on 3 training tasks, each left out of its fit: zero-shot " in text
         assert "held out   cvae: 3 folds; its difference to top-k, with the 95 % interval: " in text
         assert "'scores'" not in text

@@ -32,14 +32,14 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def trained(home: Path) -> dict[str, torch.Tensor]:
     """States (M, P) a build left in the cache, by task; the warm-up's adapter under "start"."""
-    found = {}
+    states = {}
     for path in (home / "cache/work").glob("*.safetensors"):
         tensors, metadata = load_tensors(path)
         if metadata["kind"] == "states":
-            found |= {task: tensors[str(n)] for n, task in enumerate(metadata["tasks"])}
+            states |= {task: tensors[str(n)] for n, task in enumerate(metadata["tasks"])}
         else:
-            found |= tensors
-    return found
+            states |= tensors
+    return states
 
 
 @pytest.fixture
@@ -71,12 +71,12 @@ def test_an_interrupted_build_goes_on_with_the_same_bytes(
     expected = content(own_home / "cache/packs/toys")
     monkeypatch.setenv("SGLORA_HOME", str(tmp_path / "second"))
     monkeypatch.setattr(tensors_module, "SECONDS", seconds)
-    original, made = getattr(owner, method), []
+    original, calls_made = getattr(owner, method), []
 
     def interrupted(*args, **kwargs):
-        if len(made) == calls:
+        if len(calls_made) == calls:
             raise KeyboardInterrupt
-        made.append(1)
+        calls_made.append(1)
         return original(*args, **kwargs)
 
     with monkeypatch.context() as patch:
@@ -97,11 +97,11 @@ def test_an_interrupted_build_goes_on_with_the_same_bytes(
 def test_a_full_disk_stops_a_build_and_loses_nothing(whole, run, recipe, toys, monkeypatch, tmp_path, calls):
     monkeypatch.setenv("SGLORA_HOME", str(tmp_path / "second"))
     monkeypatch.setattr(tensors_module, "SECONDS", 0)
-    original, made = tensor_rows.TensorDraft._write, []
+    original, writes = tensor_rows.TensorDraft._write, []
 
     def full(*args):
-        made.append(1)
-        if len(made) > calls:
+        writes.append(1)
+        if len(writes) > calls:
             raise OSError(errno.ENOSPC, "No space left on device")
         return original(*args)
 
@@ -161,16 +161,16 @@ def test_an_expert_is_the_mean_and_variance_of_its_states(toy_pack, own_home):
 @pytest.fixture
 def starts(monkeypatch) -> list[torch.Tensor]:
     """Where groups of tasks started from, as they start."""
-    found = []
+    starts_P = []
 
     class Watched(training.OwnTraining):
         def __init__(self, model, layout, tasks, config, start_P):
-            found.append(start_P)
+            starts_P.append(start_P)
             super().__init__(model, layout, tasks, config, start_P)
 
     monkeypatch.setattr(steps, "OwnTraining", Watched)
     monkeypatch.setattr(pipeline.Build, "estimate", lambda self: NOTHING)  # it trains a little, too
-    return found
+    return starts_P
 
 
 def test_every_task_starts_from_the_warm_up_of_the_experts(run, tiny, toys, recipe, own_home, starts):
@@ -194,12 +194,12 @@ def test_a_warm_up_is_not_done_twice(run, tiny, toys, recipe, own_home, monkeypa
     assert run("pack", "build", recipe, "--data", toys).exit_code == 0
     expected = content(own_home / "cache/packs/toys")
     (start,) = (p for p in (own_home / "cache/work").glob("*.safetensors") if read_metadata(p)["kind"] == "start")
-    made = start.stat().st_mtime_ns
+    modified = start.stat().st_mtime_ns
     assert "9 tasks were trained before" in run("pack", "build", recipe, "--data", toys).stderr
     assert content(own_home / "cache/packs/toys") == expected
     recipe.write_text(recipe.read_text().replace("epochs = 6", "epochs = 5", 1))  # other adapters, the same warm-up
     assert "before" not in run("pack", "build", recipe, "--data", toys).stderr
-    assert start.stat().st_mtime_ns == made
+    assert start.stat().st_mtime_ns == modified
 
 
 def test_another_expert_is_another_start_for_all(run, tiny, toys, recipe, own_home):
@@ -264,13 +264,13 @@ def test_seen_tasks_may_learn_from_all_their_photos_and_from_mirrored_ones(run, 
     text = recipe.read_text().replace("[train]", "[train]\nmirror = 0.5")
     recipe.write_text(text.replace('name = "toys"', 'name = "toys"\nwhole = true'))
     assert run("pack", "build", recipe, "--data", toys).exit_code == 0
-    shown = json.loads((own_home / "cache/packs/toys/pack.json").read_text())
+    manifest = json.loads((own_home / "cache/packs/toys/pack.json").read_text())
     counts = {
-        role: {(t["train_photos"], t["test_photos"]) for t in shown["tasks"] if t["role"] == role} for role in ROLES
+        role: {(t["train_photos"], t["test_photos"]) for t in manifest["tasks"] if t["role"] == role} for role in ROLES
     }
     assert counts == {"expert": {(8, 0)}, "training": {(8, 0)}, "unseen": {(5, 3)}}
     assert (
-        len(list((own_home / "cache/features").glob("*.safetensors"))) == 2 * len(shown["tasks"]) + 2
+        len(list((own_home / "cache/features").glob("*.safetensors"))) == 2 * len(manifest["tasks"]) + 2
     )  # and two tests
     assert run("bench", "--baselines", "oracle,top-k,cvae").exit_code == 0
 

@@ -23,12 +23,12 @@ def hits() -> list[dict]:
     rng = random.Random(0)
     builds = []
     for build in range(3):
-        found = {}
+        outcomes = {}
         for t in range(TASKS):
             for draw in DRAWS["cvae"]:
-                found["cvae", t, draw] = [rng.random() < 0.3 + 0.2 * build for _ in range(QUERIES)]
-            found["top-k", t, (0, 0)] = [hit and rng.random() < 0.6 for hit in found["cvae", t, (0, 0)]]
-        builds.append(found)
+                outcomes["cvae", t, draw] = [rng.random() < 0.3 + 0.2 * build for _ in range(QUERIES)]
+            outcomes["top-k", t, (0, 0)] = [hit and rng.random() < 0.6 for hit in outcomes["cvae", t, (0, 0)]]
+        builds.append(outcomes)
     return builds
 
 
@@ -125,10 +125,10 @@ def test_the_page_shows_builds_and_says_why_figures_of_a_pack_are_missing(run, t
     assert json.loads(result.stdout)["missing"] == dict.fromkeys(
         ("R@1 against K", "Adapters of all tasks", "Draws for a task", "Retrieval examples"), reason
     )
-    shown = "".join(Page(out.read_text()).texts)
+    shown_text = "".join(Page(out.read_text()).texts)
     for text in ("0.jsonl, 1.jsonl", "Lowest and highest of 2 builds", "41.60 to 42.60", "queries, builds and draws"):
-        assert text in shown
-    assert "Expert contributions" in shown
+        assert text in shown_text
+    assert "Expert contributions" in shown_text
 
 
 def test_without_over_files_are_one_build_as_ever(run, files):

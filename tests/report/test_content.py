@@ -22,9 +22,9 @@ def test_a_page_without_the_pack_says_what_is_missing(run, rows, tmp_path):
     facts = json.loads(result.stdout)
     assert facts["written"] == [str(tmp_path / "x.html")]
     assert set(facts["missing"].values()) == {"needs the pack that was measured: pass --pack"}
-    shown = "".join(Page((tmp_path / "x.html").read_text()).texts)
+    text = "".join(Page((tmp_path / "x.html").read_text()).texts)
     for title in facts["missing"]:
-        assert title in shown
+        assert title in text
 
 
 def test_without_out_the_table_is_printed(run, rows):

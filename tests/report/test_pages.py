@@ -49,10 +49,10 @@ def test_any_text_in_a_page_is_a_text(tmp_path, text):
         trial = Comparison(name, {"description": "a cat"}, name, name, "sentences", (ranking,), {name: photo}, ())
         return Page(pages.try_page(trial, 1).decode())
 
-    shown = text.encode(errors="replace").decode()
+    printed = text.encode(errors="replace").decode()
     assert page(text).tags == page("x").tags
-    assert ("alt", shown) in page(text).attributes
-    assert f"What {shown} changes" in page(text).texts
+    assert ("alt", printed) in page(text).attributes
+    assert f"What {printed} changes" in page(text).texts
 
 
 def test_the_page_of_a_report_stands_alone_and_shows_texts_as_they_are(run, rows, tmp_path):
@@ -83,12 +83,12 @@ def test_the_page_of_a_report_stands_alone_and_shows_texts_as_they_are(run, rows
 
 def test_the_tables_are_the_means_of_the_rows(run, rows, tmp_path):
     run("report", rows(hand_made()), "--out", tmp_path / "x.html")
-    found = cells_of((tmp_path / "x.html").read_text())
+    cells = cells_of((tmp_path / "x.html").read_text())
     for m, label in enumerate(LABELS.values()):
         means = [10 * m + 1.5 + 2 * d + k / 10 for d in (0, 1) for k in (1, 5, 10)]
-        assert [label, *(f"{mean:.2f}" for mean in means)] in found
+        assert [label, *(f"{mean:.2f}" for mean in means)] in cells
         if label != "Top-K weighted":
-            assert [label, *[f"{10 * (m - 3):+.1f} [{10 * (m - 3):+.1f}, {10 * (m - 3):+.1f}]"] * 6] in found
+            assert [label, *[f"{10 * (m - 3):+.1f} [{10 * (m - 3):+.1f}, {10 * (m - 3):+.1f}]"] * 6] in cells
 
 
 def test_a_table_has_columns_of_what_was_measured_only(run, rows, tmp_path):
@@ -141,11 +141,11 @@ def test_the_page_of_an_adapter_stands_alone_and_shows_texts_as_they_are(run, ad
     for source in set(sources):
         assert source.startswith("data:image/jpeg;base64,")
         assert base64.b64decode(source.split(",")[1])[:2] == b"\xff\xd8"
-    shown = "".join(page.texts)
-    assert evil in shown
-    assert '"><b onload=alert(3)>.png' in shown
-    assert "“a photo of a mug”" in shown
-    assert "tiny, fingerprint tiny-1" in shown
+    words = "".join(page.texts)
+    assert evil in words
+    assert '"><b onload=alert(3)>.png' in words
+    assert "“a photo of a mug”" in words
+    assert "tiny, fingerprint tiny-1" in words
     again = tmp_path / "again.html"
     run("try", adapter, *where, "--text", evil, "--text", TEXT, "--top", 60, "--report", again)
     assert again.read_bytes() == report.read_bytes()
@@ -189,9 +189,9 @@ def test_the_page_of_a_data_set_stands_alone_and_shows_texts_as_they_are(check, 
     for source in sources:
         assert source.startswith("data:image/jpeg;base64,")
         assert base64.b64decode(source.split(",")[1])[:2] == b"\xff\xd8"
-    shown = "".join(page.texts)
+    words = "".join(page.texts)
     for expected in (EVIL, name, "<i>dog</i>", "near-identical images across splits: 1", "0 bits apart"):
-        assert expected in shown
+        assert expected in words
     check("--report", tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == report.read_bytes()
 
@@ -208,10 +208,10 @@ def test_the_page_of_a_data_set_shows_a_bounded_number_of_everything(check, phot
     check("--report", tmp_path / "x.html", "--pixels", 100)
     page = Page((tmp_path / "x.html").read_text(encoding="utf-8"))
     assert page.tags.count("img") == 2 * 2 + 2  # a pair of each kind, an image a task
-    shown = "".join(page.texts)
-    assert "images smaller than 100 pixels: 10" in shown
-    assert "... and 7 more: see --json." in shown
-    assert "2 more" in shown
+    words = "".join(page.texts)
+    assert "images smaller than 100 pixels: 10" in words
+    assert "... and 7 more: see --json." in words
+    assert "2 more" in words
 
 
 def test_half_a_surrogate_pair_in_a_caption_is_refused(check, photos, tmp_path):

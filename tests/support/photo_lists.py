@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def found(tasks):
+def photos_of(tasks):
     """{task: {split: [(file name, captions)]}}"""
     return {
         task.name: {split: [(p.path.name, p.captions) for p in photos] for split, photos in task.photos.items()}

@@ -50,9 +50,9 @@ def test_what_it_makes_is_the_formula_of_its_docstring():
     (first_P, second_P) = fitted.generate(asked, 2, 3, 1.0)
     assert torch.equal(first_P, second_P)
     own_P = given.joint_P + 2.0 * (asked.mean_P - torch.stack(list(EXPERTS.means())).mean(dim=0))
-    whole, made = dense(own_P), dense(first_P)
+    whole, shortened = dense(own_P), dense(first_P)
     for name, update in whole.items():
-        torch.testing.assert_close(made[name], 0.75 * update, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(shortened[name], 0.75 * update, rtol=1e-5, atol=1e-6)
 
 
 def test_every_choice_is_asked_about_on_every_training_task():
@@ -114,12 +114,12 @@ def test_a_file_of_another_pack_is_refused():
 def test_a_pack_is_built_with_it(run, tiny, toys, recipe):
     text = recipe.read_text().replace("[train]", "[train]\nwarmup_epochs = 2")
     recipe.write_text(text.replace("[[source]]", "[generators.calibrated]\nheld_out = 2\n[[source]]", 1))
-    told = run("pack", "build", recipe, "--data", toys, "--dry-run").output
-    assert [line.split()[-2:] for line in told.splitlines() if line.startswith("calibrated")] == [["not", "counted"]]
+    output = run("pack", "build", recipe, "--data", toys, "--dry-run").output
+    assert [line.split()[-2:] for line in output.splitlines() if line.startswith("calibrated")] == [["not", "counted"]]
     built = run("pack", "build", recipe, "--data", toys)
     assert built.exit_code == 0, built.output
-    made = run("generate", "a photo of a mug", "--pack", recipe.stem, "--generator", "calibrated", "--json")
-    assert made.exit_code == 0, made.output
-    shown = run("pack", "show", recipe.stem)
-    assert "calibrated: " in shown.output
-    assert "share " in shown.output
+    result = run("generate", "a photo of a mug", "--pack", recipe.stem, "--generator", "calibrated", "--json")
+    assert result.exit_code == 0, result.output
+    result = run("pack", "show", recipe.stem)
+    assert "calibrated: " in result.output
+    assert "share " in result.output

@@ -140,11 +140,11 @@ def test_a_killed_training_goes_on_with_the_same_bytes(trained, tmp_path, monkey
 
 def test_what_it_will_need_is_its_size():
     settings = {"hidden": 7, "latent": 3, "epochs": 2, "batch": 4}
-    found = CVAE.cost(LAYOUT, 2, 20, settings)
+    cost = CVAE.cost(LAYOUT, 2, 20, settings)
     network = Network(LAYOUT.size, 7, 3)
-    assert found["parameters"] == sum(p.numel() for p in network.parameters())
-    assert found["bytes"] > 16 * found["parameters"]
-    assert found["seconds"] > 0
+    assert cost["parameters"] == sum(p.numel() for p in network.parameters())
+    assert cost["bytes"] > 16 * cost["parameters"]
+    assert cost["seconds"] > 0
 
 
 def blocks_of(rows_NP: torch.Tensor, sizes: list[int]) -> list[torch.Tensor]:
@@ -190,39 +190,39 @@ def projected(most, energy=1.0):
 
 
 def test_a_projection_keeps_what_lies_in_the_span_and_drops_the_rest():
-    whole, everything, _, found, kept = projected(3)
+    whole, everything, _, reduced, kept = projected(3)
     best = torch.linalg.svd(everything)[2][:3]
     assert kept == pytest.approx(float((everything @ best.T).square().sum() / everything.square().sum()), rel=1e-4)
     adapter = torch.randn(2, LAYOUT.size, generator=torch.Generator().manual_seed(9))
     nearest = whole.outward(whole.inward(adapter) @ best.T @ best)
-    assert torch.allclose(found.outward(found.inward(adapter)), nearest, atol=0.01)
-    assert torch.allclose(found.outside(whole.inward(adapter)), (adapter - nearest) / whole.unit_P, atol=0.01)
+    assert torch.allclose(reduced.outward(reduced.inward(adapter)), nearest, atol=0.01)
+    assert torch.allclose(reduced.outside(whole.inward(adapter)), (adapter - nearest) / whole.unit_P, atol=0.01)
     centre = whole.centre_P[None]
-    assert torch.equal(found.outward(found.inward(centre)), centre)
+    assert torch.equal(reduced.outward(reduced.inward(centre)), centre)
 
 
 def test_squared_distances_are_those_of_all_numbers():
-    whole, _, material, found, _ = projected(5)
+    whole, _, material, reduced, _ = projected(5)
     one, two = material.rows(0, [0]), material.rows(1, [3])
-    both = [(scaling.inward(one) - scaling.inward(two)).square().sum() * scaling.weight for scaling in (whole, found)]
+    both = [(scaling.inward(one) - scaling.inward(two)).square().sum() * scaling.weight for scaling in (whole, reduced)]
     assert both[1] == pytest.approx(float(both[0]), rel=0.02)
 
 
 def test_a_condition_has_the_deviations_of_coordinates():
-    _, _, material, found, _ = projected(3)
+    _, _, material, reduced, _ = projected(3)
     prior = condition(material.experts.mu[2])
     rng = torch.Generator().manual_seed(0)
     drawn = prior.mean_P + prior.variance_P.sqrt() * torch.randn(20_000, LAYOUT.size, generator=rng)
-    mean, deviation = found.condition(prior).chunk(2)
-    assert torch.allclose(found.inward(drawn).mean(0), mean, atol=0.02)
-    assert torch.allclose(found.inward(drawn).std(0), deviation, rtol=0.03)
+    mean, deviation = reduced.condition(prior).chunk(2)
+    assert torch.allclose(reduced.inward(drawn).mean(0), mean, atol=0.02)
+    assert torch.allclose(reduced.inward(drawn).std(0), deviation, rtol=0.03)
 
 
 def test_less_energy_needs_fewer_coordinates():
-    _, everything, _, found, kept = projected(6, energy=0.8)
+    _, everything, _, reduced, kept = projected(6, energy=0.8)
     held = torch.linalg.svdvals(everything.double()).square().cumsum(0) / everything.double().square().sum()
-    assert found.size == 1 + int((held < 0.8).sum()) < 6
-    assert kept == pytest.approx(float(held[found.size - 1]), rel=1e-4)
+    assert reduced.size == 1 + int((held < 0.8).sum()) < 6
+    assert kept == pytest.approx(float(held[reduced.size - 1]), rel=1e-4)
 
 
 def test_with_a_projection_it_generates_what_its_condition_asks_for(tmp_path):
@@ -258,12 +258,12 @@ def test_a_killed_training_with_a_projection_goes_on_with_the_same_bytes(tmp_pat
 
 def test_what_a_projection_will_need_does_not_grow_with_all_numbers_of_the_networks():
     settings = {"hidden": 7, "latent": 3, "epochs": 2, "batch": 4, "projection": 5}
-    found = CVAE.cost(LAYOUT, 2, 20, settings)
-    assert found["parameters"] == sum(p.numel() for p in Network(5, 7, 3).parameters())
+    cost = CVAE.cost(LAYOUT, 2, 20, settings)
+    assert cost["parameters"] == sum(p.numel() for p in Network(5, 7, 3).parameters())
     _, _, fitted, _ = train(projection=5, hidden=7, latent=3)
     stored = sum(x.numel() * x.element_size() for x in fitted.tensors().values())
-    assert stored - 4 == found["stored_bytes"]  # but for one number
-    assert found["seconds"] > 0
+    assert stored - 4 == cost["stored_bytes"]  # but for one number
+    assert cost["seconds"] > 0
 
 
 def test_a_pack_with_a_projection_is_built_and_asked(run, tiny, toys, recipe, tmp_path):
@@ -274,9 +274,9 @@ def test_a_pack_with_a_projection_is_built_and_asked(run, tiny, toys, recipe, tm
     assert f"{parameters:,} parameters, " in line
     assert " of memory" in line
     assert run("pack", "build", recipe, "--data", toys).exit_code == 0
-    told = json.loads(run("pack", "show", "toys", "--json").stdout)["generators"]["cvae"]
-    assert told["projection"]["numbers"] == 5
-    assert 0 < told["projection"]["kept_share"] < 1
+    facts = json.loads(run("pack", "show", "toys", "--json").stdout)["generators"]["cvae"]
+    assert facts["projection"]["numbers"] == 5
+    assert 0 < facts["projection"]["kept_share"] < 1
     assert run("generate", "a red mug", "--pack", "toys", "-o", tmp_path / "x.safetensors").exit_code == 0
 
 
@@ -305,7 +305,7 @@ def test_icm_lora_is_told_the_tasks_embedding_and_nothing_else(projection):
 
 def test_what_icm_lora_will_need_has_the_width_of_its_condition():
     settings = {"hidden": 7, "latent": 3, "epochs": 2, "batch": 4}
-    found = ICM.cost(LAYOUT, 2, 20, settings)
-    assert found["parameters"] == sum(p.numel() for p in Network(LAYOUT.size, 7, 3, 5).parameters())
-    assert found["parameters"] < CVAE.cost(LAYOUT, 2, 20, settings)["parameters"]
-    assert found["seconds"] > 0
+    cost = ICM.cost(LAYOUT, 2, 20, settings)
+    assert cost["parameters"] == sum(p.numel() for p in Network(LAYOUT.size, 7, 3, 5).parameters())
+    assert cost["parameters"] < CVAE.cost(LAYOUT, 2, 20, settings)["parameters"]
+    assert cost["seconds"] > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from photo_lists import found
+from photo_lists import photos_of
 
 from sglora_cli.data.caption_file import read_captions
 from sglora_cli.errors import BadFile
@@ -16,7 +16,7 @@ def test_captions_may_be_rows_of_a_table(tmp_path):
     (tmp_path / "captions.csv").write_text("\ufeff" + CSV.replace("\n", "\r\n"), newline="")
     for name in "ab":
         (tmp_path / f"{name}.jpg").write_bytes(b"")
-    assert found(Folder().tasks(tmp_path)) == {
+    assert photos_of(Folder().tasks(tmp_path)) == {
         "pug": {"train": [("b.jpg", ("one",))], "test": [("a.jpg", ("black, small", "two"))]}
     }
 

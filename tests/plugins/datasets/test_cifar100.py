@@ -23,7 +23,7 @@ def root(tmp_path):
     return tmp_path / "cifar-100-python"
 
 
-def shown(tasks):
+def photos_of(tasks):
     """{task: {split: {file number: (class, pixels)}}}"""
     return {
         t.name: {
@@ -42,27 +42,27 @@ def test_a_task_is_a_superclass_and_its_photos_are_the_pixels(root, binary):
     assert {t.name: t.classes for t in tasks} == {
         "fish": ("ray", "shark"), "large carnivores": ("bear", "lion", "wolf"), "trees": ("oak tree", "palm")
     }  # fmt: skip
-    found = shown(tasks)
+    photos = photos_of(tasks)
     owner = {name: task.replace("_", " ") for task, names in SUPERCLASSES.items() for name in names}
     for split, some in images.items():
         for n, (name, image) in enumerate(some):
-            assert found[owner[name]][split][f"{n:05d}"] == ((name.replace("_", " "),), np.asarray(image).tobytes())
-        assert sum(len(sides[split]) for sides in found.values()) == len(some)
+            assert photos[owner[name]][split][f"{n:05d}"] == ((name.replace("_", " "),), np.asarray(image).tobytes())
+        assert sum(len(sides[split]) for sides in photos.values()) == len(some)
 
 
 def test_both_versions_are_the_same_tasks(root, tmp_path):
     cifar_tree(root, cifar_speckles())
     cifar_tree(tmp_path / "binary", cifar_speckles(), binary=True)
-    assert shown(Cifar100().tasks(root)) == shown(Cifar100().tasks(tmp_path / "binary"))
+    assert photos_of(Cifar100().tasks(root)) == photos_of(Cifar100().tasks(tmp_path / "binary"))
 
 
 def test_pickles_of_python_3_are_read_too(root):
     cifar_tree(root, cifar_speckles())
-    before = shown(Cifar100().tasks(root))
+    before = photos_of(Cifar100().tasks(root))
     for protocol in (2, 4):
         for path in root.iterdir():
             path.write_bytes(pickle.dumps(pickle.loads(path.read_bytes(), encoding="latin1"), protocol))
-        assert shown(Cifar100().tasks(root)) == before
+        assert photos_of(Cifar100().tasks(root)) == before
 
 
 def test_torchvision_reads_the_same_tree(root, tmp_path):
@@ -78,10 +78,10 @@ def test_torchvision_reads_the_same_tree(root, tmp_path):
         test_list = (("test", md5["test"]),)
         meta: ClassVar[dict] = {**CIFAR100.meta, "md5": md5["meta"]}
 
-    found = shown(Cifar100().tasks(root))
+    photos = photos_of(Cifar100().tasks(root))
     for split in ("train", "test"):
         theirs = Mini(str(tmp_path), train=split == "train")
-        ours = {n: photo for sides in found.values() for n, photo in sides[split].items()}
+        ours = {n: photo for sides in photos.values() for n, photo in sides[split].items()}
         for n, (image, label) in enumerate(theirs):
             assert ours[f"{n:05d}"] == ((theirs.classes[label].replace("_", " "),), np.asarray(image).tobytes())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from photo_lists import found
+from photo_lists import photos_of
 from trees import captions_file, coco_tree
 
 from sglora_cli.errors import BadFile, Unavailable
@@ -50,7 +50,7 @@ def karpathy(root, **changes):
 
 
 def ordered(tasks):
-    return {task: {side: sorted(photos) for side, photos in sides.items()} for task, sides in found(tasks).items()}
+    return {task: {side: sorted(photos) for side, photos in sides.items()} for task, sides in photos_of(tasks).items()}
 
 
 def test_karpathys_file_gives_captions_and_sides_and_coco_the_categories(root):
@@ -88,8 +88,8 @@ def test_images_are_listed_with_all_their_tasks_and_need_no_captions(root):
 def test_captions_beside_it_replace_his(root):
     karpathy(root)
     captions_file(root, {"val2014/3.jpg": ["mine"]})
-    assert found(Coco().tasks(root))["dog"]["test"] == [("3.jpg", ("mine",))]
-    assert list(found(Coco().tasks(root))) == ["cat", "dog"]
+    assert photos_of(Coco().tasks(root))["dog"]["test"] == [("3.jpg", ("mine",))]
+    assert list(photos_of(Coco().tasks(root))) == ["cat", "dog"]
 
 
 @pytest.mark.parametrize(

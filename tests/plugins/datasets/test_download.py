@@ -178,11 +178,11 @@ def test_pets_are_fetched_from_where_torchvision_says(run, tmp_path, monkeypatch
     assert again.stderr == f"{data}/oxford-iiit-pet is there\n"
     assert len(server.asked) == 3
     assert "captions.jsonl is not part of it: `sglora data caption` writes it\n" in result.stderr
-    found = {
+    files = {
         p.relative_to(data / "oxford-iiit-pet"): p.read_bytes() for p in data.rglob("*.*") if p.suffix != ".unpacked"
     }
     source = tmp_path / "source"
-    assert found == {p.relative_to(source): p.read_bytes() for p in source.rglob("*.*") if p.suffix != ".jsonl"}
+    assert files == {p.relative_to(source): p.read_bytes() for p in source.rglob("*.*") if p.suffix != ".jsonl"}
 
 
 @pytest.mark.parametrize(
@@ -239,8 +239,8 @@ def test_an_archive_is_added_to_a_folder_that_is_there(tmp_path):
     path = tmp_path / "a.zip"
     path.write_bytes(zipped({"x/new": b"new", "x/not": b"", "y/z/1": b"1"}))
     unpacked(path, tmp_path / "root", lambda name: not name.endswith("not"))
-    found = sorted(p for p in (tmp_path / "root").rglob("*") if p.is_file())
-    assert [p.relative_to(tmp_path / "root").as_posix() for p in found] == ["x/new", "x/old", "y/z/1"]
+    extracted = sorted(p for p in (tmp_path / "root").rglob("*") if p.is_file())
+    assert [p.relative_to(tmp_path / "root").as_posix() for p in extracted] == ["x/new", "x/old", "y/z/1"]
 
 
 def test_coco_is_fetched_and_read(run, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import io
 import json
 
 import pytest
-from photo_lists import counts, found
+from photo_lists import counts, photos_of
 from trees import captions_file, coco_tree, flowers_tree, pets_tree
 
 from sglora_cli.errors import BadFile, Unavailable
@@ -27,7 +27,7 @@ IMAGES = {
 def test_an_image_of_coco_belongs_to_every_category_it_has_an_instance_of(tmp_path):
     coco_tree(tmp_path, IMAGES)
     tasks = Coco().tasks(tmp_path)
-    assert found(tasks) == {  # no bottle: only a crowd of them; image 5 shows nothing
+    assert photos_of(tasks) == {  # no bottle: only a crowd of them; image 5 shows nothing
         "cat": {
             "train": [("000000000002.jpg", ("A 2", "B 2"))],
             "test": [("000000000001.jpg", ("A 1", "B 1"))],
@@ -55,7 +55,7 @@ def test_the_training_split_of_coco_is_taken_and_what_is_there(tmp_path):
 def test_captions_beside_coco_replace_its_own(tmp_path):
     coco_tree(tmp_path, IMAGES)
     captions_file(tmp_path, {"train2017/000000000003.jpg": ["a fine dog"]})
-    assert found(Coco().tasks(tmp_path)) == {"dog": {"train": [("000000000003.jpg", ("a fine dog",))], "test": []}}
+    assert photos_of(Coco().tasks(tmp_path)) == {"dog": {"train": [("000000000003.jpg", ("a fine dog",))], "test": []}}
     captions_file(tmp_path, {"train2017/000000000099.jpg": ["a fine dog"]})
     with pytest.raises(
         BadFile, match=r"captions.jsonl, line 1: no annotation lists an image 'train2017/000000000099.jpg'"
@@ -67,7 +67,7 @@ def test_a_breed_is_named_as_its_files(tmp_path):
     pets_tree(tmp_path)
     tasks = Pets().tasks(tmp_path)
     assert counts(tasks) == {"abyssinian": (2, 2), "american bulldog": (2, 2)}
-    assert found(tasks)["american bulldog"]["test"] == [
+    assert photos_of(tasks)["american bulldog"]["test"] == [
         ("american_bulldog_3.jpg", ("one american_bulldog 2", "other american_bulldog 2")),
         ("american_bulldog_4.jpg", ("one american_bulldog 3", "other american_bulldog 3")),
     ]
@@ -95,7 +95,7 @@ def test_a_listed_image_without_captions_is_left_out(tmp_path):
 
 def test_a_flower_has_the_name_of_its_class(tmp_path):
     flowers_tree(tmp_path, [1, 74, 102, 74, 74], {"trnid": [2], "valid": [4, 1], "tstid": [5, 3]})
-    assert found(Flowers().tasks(tmp_path)) == {
+    assert photos_of(Flowers().tasks(tmp_path)) == {
         "pink primrose": {"train": [("image_00001.jpg", ("flower 1",))], "test": []},
         "rose": {
             "train": [("image_00002.jpg", ("flower 2",)), ("image_00004.jpg", ("flower 4",))],
@@ -297,5 +297,5 @@ def test_lists_of_mat_files_are_as_scipy_reads_them(packed, kind):
     }
     savemat(out, {name: x.astype(kind) for name, x in lists.items()} | {"text": "x"}, do_compression=packed)
     known = loadmat(io.BytesIO(out.getvalue()))
-    found = number_lists(out.getvalue())
-    assert found == {name: [int(n) for n in known[name].ravel(order="F")] for name in lists}
+    numbers = number_lists(out.getvalue())
+    assert numbers == {name: [int(n) for n in known[name].ravel(order="F")] for name in lists}

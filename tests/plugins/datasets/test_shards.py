@@ -7,7 +7,7 @@ import json
 import tarfile
 
 import pytest
-from photo_lists import counts, found
+from photo_lists import counts, photos_of
 from PIL import Image
 from trees import picture
 
@@ -33,7 +33,7 @@ def flickr(tmp_path):
 
 def test_flickr30k_from_karpathys_splits(flickr):
     (flickr / "dataset_flickr30k.json").write_text(json.dumps({"dataset": "flickr30k", "images": KARPATHY}))
-    assert found(Flickr30k().tasks(flickr)) == {
+    assert photos_of(Flickr30k().tasks(flickr)) == {
         "flickr30k": {
             "train": [("1.jpg", ("A dog, runs.", "Two")), ("4.jpg", ("More",))],
             "test": [("3.jpg", ("A cat.",))],
@@ -44,7 +44,7 @@ def test_flickr30k_from_karpathys_splits(flickr):
 def test_flickr30k_from_clip_benchmarks_tables(flickr):
     (flickr / "flickr30k_test_karpathy.txt").write_text('image,caption\n3.jpg,A cat, black.\n3.jpg,"Two"\n')
     (flickr / "flickr30k_train_karpathy.txt").write_text("image,caption\n1.jpg,One\n")
-    assert found(Flickr30k().tasks(flickr)) == {
+    assert photos_of(Flickr30k().tasks(flickr)) == {
         "flickr30k": {"train": [("1.jpg", ("One",))], "test": [("3.jpg", ("A cat, black.", '"Two"'))]}
     }
     (flickr / "flickr30k_train_karpathy.txt").write_text("image,caption\n1.jpg,One\n3.jpg,Leak\n")
@@ -55,11 +55,11 @@ def test_flickr30k_from_clip_benchmarks_tables(flickr):
 def test_flickr30k_from_the_token_file(flickr):
     rows = [f"{n}.jpg#{i}\tcaption {i} of {n} ." for n in range(1, 6) for i in range(2)]
     (flickr / "results_20130124.token").write_text("\n".join(rows) + "\n")
-    tasks = found(Flickr30k().tasks(flickr))["flickr30k"]
+    tasks = photos_of(Flickr30k().tasks(flickr))["flickr30k"]
     assert sorted(tasks["train"] + tasks["test"]) == [
         (f"{n}.jpg", (f"caption 0 of {n} .", f"caption 1 of {n} .")) for n in range(1, 6)
     ]
-    assert tasks == found(Flickr30k().tasks(flickr))["flickr30k"]
+    assert tasks == photos_of(Flickr30k().tasks(flickr))["flickr30k"]
 
 
 @pytest.mark.parametrize(

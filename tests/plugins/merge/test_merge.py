@@ -41,10 +41,10 @@ def obvious_ties(rows: list[list[float]], weights: list[float], density: float, 
 def test_ties_is_its_definition_number_by_number(convention, density, weights):
     rows = torch.randn(3, 40, generator=rng())
     rule = Rule(prune="magnitude", density=density, elect="total", convention=convention)
-    found = combined(rule, torch.tensor(weights), rows.view(3, 5, 8), rng())
+    merged = combined(rule, torch.tensor(weights), rows.view(3, 5, 8), rng())
     expected = torch.tensor(obvious_ties(rows.tolist(), weights, density, convention))
-    assert torch.allclose(found.flatten(), expected, atol=1e-6)
-    assert bool(found.any())
+    assert torch.allclose(merged.flatten(), expected, atol=1e-6)
+    assert bool(merged.any())
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_what_is_dropped_is_rescaled_by_density_or_to_the_l1_norm():
 )
 def test_rules_in_factors_are_weighted_means_of_numbers(name, weights):
     expected = (torch.tensor(weights).double()[:, None] * EXPERTS.mean_EP).sum(dim=0).float()
-    found = generate(name, samples=2)
-    assert torch.allclose(found, expected.expand(2, -1), atol=1e-6)
+    generated = generate(name, samples=2)
+    assert torch.allclose(generated, expected.expand(2, -1), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -96,39 +96,39 @@ def test_rules_in_factors_are_weighted_means_of_numbers(name, weights):
     ],
 )
 def test_linear_rules_in_updates_are_weighted_sums_of_matrices(name, weights):
-    for site, found in dense(generate(name)[0]).items():
+    for site, update in dense(generate(name)[0]).items():
         exact = sum(w * dense(x)[site] for w, x in zip(weights, EXPERTS.mean_EP, strict=True))
-        assert torch.allclose(found, best(exact), atol=1e-5)
+        assert torch.allclose(update, best(exact), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["ties", "ties:experts=top/weights=alpha/convention=mergekit", "ties:elect=frequency"])
 def test_ties_on_updates_is_ties_on_dense_matrices(name):
     rule = RULES["ties"].member(name.partition(":")[2]).rule if ":" in name else RULES["ties"].rule
     top = rule.experts == "top"
-    for site, found in dense(generate(name)[0]).items():
+    for site, update in dense(generate(name)[0]).items():
         stack = torch.stack([dense(x)[site].float() for x in EXPERTS.means(PRIOR.rows if top else None)])
         merged = combined(rule, ALPHA if top else torch.ones(4), stack, rng())
-        assert torch.allclose(found, best(merged.double()), atol=1e-4)
+        assert torch.allclose(update, best(merged.double()), atol=1e-4)
 
 
 def test_knots_merges_the_right_singular_vectors_of_the_updates_side_by_side():
-    for site, found in dense(generate("knots")[0]).items():
+    for site, update in dense(generate("knots")[0]).items():
         side_by_side = torch.cat([dense(x)[site] for x in EXPERTS.mean_EP], dim=1)
         u, s, vh = torch.linalg.svd(side_by_side, full_matrices=False)
         live = s > 1e-6 * s[0]
         parts = vh[live].unflatten(1, (4, -1)).movedim(1, 0)
         merged = combined(RULES["knots"].rule, torch.ones(4), parts.float(), rng()).double()
-        assert torch.allclose(found, best((u[:, live] * s[live]) @ merged), atol=1e-4)
+        assert torch.allclose(update, best((u[:, live] * s[live]) @ merged), atol=1e-4)
 
 
 def test_model_stock_shortens_the_mean_by_the_angles_between_updates():
     shortened = dense(generate("model-stock")[0])
-    for site, found in shortened.items():
+    for site, update in shortened.items():
         updates = [dense(x)[site] for x in EXPERTS.mean_EP]
         pairs = [(x, y) for i, x in enumerate(updates) for y in updates[i + 1 :]]
         cosine = sum(float((x * y).sum() / (x.norm() * y.norm())) for x, y in pairs) / len(pairs)
         ratio = 4 * cosine / (1 + 3 * cosine)
-        assert torch.allclose(found, ratio * best(sum(updates) / 4), atol=1e-4)
+        assert torch.allclose(update, ratio * best(sum(updates) / 4), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["dare-linear", "dare-ties"])
@@ -194,8 +194,8 @@ def test_a_rule_with_settings_is_used_and_remembered(run, toy_pack, tmp_path):
 def test_all_rules_are_measured_and_those_that_draw_several_times(run, toy_pack):
     out = run("bench", "--baselines", "all", "--as", "csv", "--samples", 3).stdout.splitlines()[1:]
     samples = {name: {line.split(",")[3] for line in out if line.split(",")[0] == name} for name in RULES}
-    assert {name for name, found in samples.items() if found == {"0", "1", "2"}} == {"dare-linear", "dare-ties"}
-    assert {name for name, found in samples.items() if found == {"0"}} == set(RULES) - {"dare-linear", "dare-ties"}
+    assert {name for name, numbers in samples.items() if numbers == {"0", "1", "2"}} == {"dare-linear", "dare-ties"}
+    assert {name for name, numbers in samples.items() if numbers == {"0"}} == set(RULES) - {"dare-linear", "dare-ties"}
 
 
 def test_a_rule_with_settings_is_measured(run, toy_pack):

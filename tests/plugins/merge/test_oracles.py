@@ -61,8 +61,8 @@ def mergekit():
 def test_ties_is_pefts(peft, weights, density, elect):
     x = stack()
     theirs = peft.ties(list(x), torch.tensor(weights), density, elect)
-    found = ours(Rule(prune="magnitude", density=density, elect=elect), weights, x)
-    assert torch.allclose(found, theirs, atol=1e-6)
+    merged = ours(Rule(prune="magnitude", density=density, elect=elect), weights, x)
+    assert torch.allclose(merged, theirs, atol=1e-6)
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
@@ -98,13 +98,13 @@ def test_ties_and_dare_with_the_same_mask_are_mergekits(mergekit, name, rule, we
         int8_mask=False,
         **{"lambda": 1.0},
     )
-    found = ours(Rule(**rule, density=density, convention="mergekit"), weights, x)
-    assert torch.allclose(found, theirs, atol=1e-6)
+    merged = ours(Rule(**rule, density=density, convention="mergekit"), weights, x)
+    assert torch.allclose(merged, theirs, atol=1e-6)
 
 
 def test_model_stock_is_mergekits_cut_to_the_rank(mergekit):
-    found = dense(generate("model-stock")[0])
-    for site, update in found.items():
+    updates = dense(generate("model-stock")[0])
+    for site, update in updates.items():
         theirs = mergekit(
             "model_stock", torch.stack([dense(x)[site].float() for x in EXPERTS.mean_EP]), filter_wise=False
         )
@@ -142,9 +142,9 @@ def test_factors_are_merged_as_pefts_add_weighted_adapter_does(peft, name, monke
     }[name]
     from sglora_merge.merging import merge
 
-    found = merge(rule, EXPERTS, (ALPHA * LAYOUT.scaling).sqrt(), chosen, torch.Generator().manual_seed(5))
-    for site, (b, a) in LAYOUT.split(found).items():
+    merged_P = merge(rule, EXPERTS, (ALPHA * LAYOUT.scaling).sqrt(), chosen, torch.Generator().manual_seed(5))
+    for site, (b, a) in LAYOUT.split(merged_P).items():
         layer = model.base_model.model[site]
         assert torch.allclose(a, layer.lora_A["merged"].weight, atol=1e-6)
         assert torch.allclose(b, layer.lora_B["merged"].weight, atol=1e-6)
-    assert bool(found.any())
+    assert bool(merged_P.any())

@@ -55,8 +55,8 @@ def obvious_loss(session: Session, shots: TaskTensors, weights: list[float]) -> 
 
 def test_what_lorahub_minimises_is_the_loss_and_the_size_of_the_weights(session, shots):
     tried = torch.randn(3, 4, generator=rng())
-    found = objective(session.model, session.pack.experts, shots, 0.05)(tried)
-    assert found.tolist() == pytest.approx([obvious_loss(session, shots, w) for w in tried.tolist()], abs=1e-4)
+    losses = objective(session.model, session.pack.experts, shots, 0.05)(tried)
+    assert losses.tolist() == pytest.approx([obvious_loss(session, shots, w) for w in tried.tolist()], abs=1e-4)
 
 
 def test_of_a_classification_task_it_is_the_cross_entropy(session, shots):
@@ -81,8 +81,8 @@ def test_one_shot_set_has_as_many_pairs_as_asked_and_each_is_a_pair(session):
 def test_the_search_finds_the_minimum_inside_its_bounds():
     target = torch.tensor([0.3, -0.7, 9.0])
     before = torch.random.get_rng_state()
-    found = search(lambda w_SE: ((w_SE - target) ** 2).sum(dim=1), 3, HubRule(steps=150), seed=1)
-    assert found.tolist() == pytest.approx([0.3, -0.7, 1.5], abs=1e-2)
+    weights_E = search(lambda w_SE: ((w_SE - target) ** 2).sum(dim=1), 3, HubRule(steps=150), seed=1)
+    assert weights_E.tolist() == pytest.approx([0.3, -0.7, 1.5], abs=1e-2)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -147,13 +147,13 @@ def test_semla_weighs_by_a_softmax_over_the_nearest(session, per):
     images_ND = torch.nn.functional.normalize(torch.randn(3, 8, generator=rng()), dim=1)
     evidence = Evidence(session.model, images_ND=images_ND, visual_ED=session.pack.visual_ED)
     fitted = Semla().member(f"k=2/tau=0.1/per={per}").restore(session.pack.experts, {})
-    (found,) = fitted.generate_with(None, evidence, 1, 0, 1.0)
+    (generated,) = fitted.generate_with(None, evidence, 1, 0, 1.0)
     asked = images_ND.tolist()
     if per == "task":
         mean = [sum(image[d] for image in asked) / 3 for d in range(8)]
         length = math.sqrt(sum(x * x for x in mean))
-        asked, found = [[x / length for x in mean]], found[None]
-    for image, flat_P in zip(asked, found, strict=True):
+        asked, generated = [[x / length for x in mean]], generated[None]
+    for image, flat_P in zip(asked, generated, strict=True):
         near = [sum(a * b for a, b in zip(image, expert, strict=True)) for expert in session.pack.visual_ED.tolist()]
         best = sorted(range(4), key=lambda e: -near[e])[:2]
         total = sum(math.exp(near[e] / 0.1) for e in best)
@@ -203,8 +203,8 @@ def test_all_leaves_out_what_lacks_its_data_and_says_so(run, toy_pack, toys):
     methods = [{line.split(",")[0] for line in result.stdout.splitlines()[1:]} for result in (plain, photos)]
     assert methods[1] - methods[0] == {"lorahub"}
     assert {"semla", "semla-task"} <= methods[0]
-    shown = run("bench").stdout
-    assert "left out: 'lorahub' needs training photos of the unseen tasks, which no pack carries (name the" in shown
+    output = run("bench").stdout
+    assert "left out: 'lorahub' needs training photos of the unseen tasks, which no pack carries (name the" in output
 
 
 def test_asked_by_name_it_is_an_error(run, toy_pack):

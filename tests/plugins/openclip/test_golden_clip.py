@@ -110,12 +110,12 @@ def test_peft_reads_our_folder(folder, model, pixels, adapter, ours, tmp_path, f
     theirs = PeftModel.from_pretrained(base, tmp_path / "out").eval()
     with torch.no_grad():
         if kind == "CLIPModel":
-            found = features_of(theirs.get_image_features(pixel_values=pixels))
+            features = features_of(theirs.get_image_features(pixel_values=pixels))
         elif kind == "CLIPVisionModelWithProjection":
-            found = theirs(pixel_values=pixels).image_embeds
+            features = theirs(pixel_values=pixels).image_embeds
         else:
-            found = theirs(pixel_values=pixels).pooler_output @ model.clip.visual.proj
-    assert gap(found, ours) < CLOSE
+            features = theirs(pixel_values=pixels).pooler_output @ model.clip.visual.proj
+    assert gap(features, ours) < CLOSE
 
 
 def test_the_plain_file_is_a_peft_state(folder, pixels, model, adapter, ours, tmp_path):

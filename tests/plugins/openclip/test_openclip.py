@@ -43,9 +43,9 @@ def test_an_adapter_is_the_same_as_merged_weights(timm):
 
 def test_unmerging_finds_the_update(model):
     layout, flat_P = layout_of(model), adapters(layout_of(model), 1)[0]
-    found = model.unmerged(model.merged(layout, flat_P))
+    updates = model.unmerged(model.merged(layout, flat_P))
     for name, (b, a) in layout.split(flat_P).items():
-        assert torch.allclose(found[name], b @ a * layout.scaling, atol=1e-6)
+        assert torch.allclose(updates[name], b @ a * layout.scaling, atol=1e-6)
 
 
 def test_a_checkpoint_that_differs_elsewhere_is_no_adapter(model):

@@ -60,12 +60,12 @@ def test_every_kind_of_file_gives_the_same_model(architecture, model, tmp_path, 
     folder.mkdir()
     save_file(state, folder / "open_clip_model.safetensors")
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": SMALL}))
-    found = [loaded(architecture, path).fingerprint for path in (*sorted(tmp_path.glob("?.*")), folder)]
-    assert len(found) == 4
-    assert set(found) == {loaded(architecture, folder).fingerprint}
-    said = [str(w.message) for w in recwarn if isinstance(w.message, SgloraWarning)]
-    assert len(said) == 3  # the folder says its activation
-    assert said[0] == (
+    fingerprints = [loaded(architecture, path).fingerprint for path in (*sorted(tmp_path.glob("?.*")), folder)]
+    assert len(fingerprints) == 4
+    assert set(fingerprints) == {loaded(architecture, folder).fingerprint}
+    warnings = [str(w.message) for w in recwarn if isinstance(w.message, SgloraWarning)]
+    assert len(warnings) == 3  # the folder says its activation
+    assert warnings[0] == (
         f"{tmp_path / 'a.safetensors'} does not say which activation it was trained with; QuickGELU is taken, "
         "as in Small-quickgelu, and the wrong one costs accuracy "
         "(a config.json or open_clip_config.json beside it says it)"
@@ -185,8 +185,8 @@ def test_only_weights_from_the_hub_have_the_hubs_name(architecture, model, tmp_p
 
 def prepared(architecture: str, tag: str = "", **beside) -> tuple:
     checkpoint = weights_module.ClipWeights(Path("w.pt"), {}, None, beside)
-    found = weights_module.preprocessing(architecture, tag, checkpoint)
-    return tuple(found["mean"]), found["resize_mode"]
+    config = weights_module.preprocessing(architecture, tag, checkpoint)
+    return tuple(config["mean"]), config["resize_mode"]
 
 
 OPENAI, HALF = (0.48145466, 0.4578275, 0.40821073), (0.5, 0.5, 0.5)
@@ -213,7 +213,7 @@ def test_the_preprocessing_of_a_file_reaches_the_model_and_its_fingerprint(archi
     for mean in ([0.5, 0.5, 0.5], [0.1, 0.1, 0.1]):
         config = {"model_cfg": SMALL, "preprocess_cfg": {"mean": mean, "resize_mode": "squash"}}
         (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
-        found = loaded(architecture, tmp_path)
-        assert list(found._preprocessing_config()["mean"]) == mean
-        names[found.fingerprint] = mean
+        read_model = loaded(architecture, tmp_path)
+        assert list(read_model._preprocessing_config()["mean"]) == mean
+        names[read_model.fingerprint] = mean
     assert len(names) == 2

@@ -101,8 +101,8 @@ def test_draws_say_from_each_tasks_worst_to_its_best():
     line = "X, from each task's worst to its best of 3 draws: I2T R@1 25.0 to 50.0 (deviation 10.80)."
     assert line in plain(several).splitlines()
     assert "draws:" not in plain(one)
-    told = json.loads(as_json(several))["draws"]["x I2T R@1"]
-    assert told == {"draws": 3, "worst": 25.0, "best": 50.0, "deviation": pytest.approx((1400 / 3) ** 0.5 / 2)}
+    draws = json.loads(as_json(several))["draws"]["x I2T R@1"]
+    assert draws == {"draws": 3, "worst": 25.0, "best": 50.0, "deviation": pytest.approx((1400 / 3) ** 0.5 / 2)}
     assert json.loads(as_json(one))["draws"] == {}
 
 

@@ -38,9 +38,9 @@ def wheel(dist) -> Path:
 
 def files_of(*places: str) -> set[str]:
     """Files of the checkout in `places`, without what tools leave behind."""
-    found = {f for place in places for f in (ROOT / place).rglob("*") if f.is_file()}
-    found |= {ROOT / place for place in places if (ROOT / place).is_file()}
-    return {f.relative_to(ROOT).as_posix() for f in found if not UNSAVED & set(f.relative_to(ROOT).parts)}
+    files = {f for place in places for f in (ROOT / place).rglob("*") if f.is_file()}
+    files |= {ROOT / place for place in places if (ROOT / place).is_file()}
+    return {f.relative_to(ROOT).as_posix() for f in files if not UNSAVED & set(f.relative_to(ROOT).parts)}
 
 
 def test_the_wheel_has_the_program_and_nothing_else(wheel):
@@ -77,18 +77,18 @@ def test_the_sdist_has_the_whole_checkout(dist):
     top = f"sglora-{sglora_cli.__version__}/"
     with tarfile.open(path) as archive:
         names = {member.name.removeprefix(top) for member in archive if member.isfile()}
-    made = {"PKG-INFO", "setup.cfg"} | {name for name in names if "sglora.egg-info/" in name}
+    generated = {"PKG-INFO", "setup.cfg"} | {name for name in names if "sglora.egg-info/" in name}
     kept = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "pyproject.toml", ".gitignore")
-    assert names - made == files_of(*kept, ".ci", "packs", "plugins", "sglora_cli", "tests")
+    assert names - generated == files_of(*kept, ".ci", "packs", "plugins", "sglora_cli", "tests")
 
 
 def test_the_metadata_is_valid_and_has_the_version_of_the_program(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
-        found = Metadata.from_email(archive.read(name), validate=True)
-    assert str(found.version) == sglora_cli.__version__
-    assert (found.license_expression, found.license_files) == ("Apache-2.0", ["LICENSE"])
-    assert found.description == (ROOT / "README.md").read_text()
+        metadata = Metadata.from_email(archive.read(name), validate=True)
+    assert str(metadata.version) == sglora_cli.__version__
+    assert (metadata.license_expression, metadata.license_files) == ("Apache-2.0", ["LICENSE"])
+    assert metadata.description == (ROOT / "README.md").read_text()
 
 
 def test_what_is_tested_is_what_was_installed(dist):

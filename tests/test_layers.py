@@ -22,16 +22,16 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
-    found = set()
+    modules = set()
     for node in ast.walk(tree):
         if id(node) not in typing_only:
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 whole = node.module == "sglora_cli"  # `from sglora_cli import network` imports a module, too
-                found.update(f"sglora_cli.{alias.name}" for alias in node.names if whole)
-                found.add(node.module)
+                modules.update(f"sglora_cli.{alias.name}" for alias in node.names if whole)
+                modules.add(node.module)
             elif isinstance(node, ast.Import):
-                found.update(alias.name for alias in node.names)
-    return found
+                modules.update(alias.name for alias in node.names)
+    return modules
 
 
 @pytest.mark.parametrize("path", HOST, ids=lambda p: p.relative_to(ROOT / "sglora_cli").as_posix())

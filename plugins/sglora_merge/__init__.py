@@ -23,9 +23,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sglora_cli.api import Experts, Material, Mismatch, hookimpl
+from sglora_cli.api import Experts, Material, hookimpl
 
-from .rule import Rule, SemlaRule, changed, settings_of
+from .rule import Rule, SemlaRule, changed, check_none, settings_of
 from .with_data import LoraHub, Semla
 
 if TYPE_CHECKING:
@@ -59,12 +59,7 @@ class Merge:
         return Merge(name, label, self.summary, rule)
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[Merged, dict[str, Any]]:
-        if settings:
-            key, value = next(iter(sorted(settings.items())))
-            raise Mismatch(
-                f"generator {self.name!r} has no settings in a recipe, got {key!r}",
-                f"name it with them, as in default_generator = '{self.name}:{key}={value}'",
-            )
+        check_none(settings, self.name)
         return self.restore(material.experts, {"joint": material.joint_P}), {}
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> Merged:

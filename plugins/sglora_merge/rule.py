@@ -113,3 +113,13 @@ def settings_of(text: str, where: str) -> dict[str, str]:
             raise UsageError(f"{where}: {part!r} is no setting", f"try {where}:density=0.5/convention=mergekit")
         settings[key] = value
     return settings
+
+
+def check_none(settings: Mapping[str, Any], where: str) -> None:
+    """A rule's settings are part of its name. Raises Mismatch if a recipe gives any elsewhere."""
+    if settings:
+        key, value = next(iter(sorted(settings.items())))
+        raise Mismatch(
+            f"generator {where!r} has no settings in a recipe, got {key!r}",
+            f"name it with them, as in default_generator = '{where}:{key}={value}'",
+        )

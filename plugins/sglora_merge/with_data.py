@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from sglora_cli.api import Experts, Material, Mismatch, Unavailable
+from sglora_cli.api import Experts, Material, Unavailable
 
-from .rule import HubRule, SemlaRule, changed, settings_of
+from .rule import HubRule, SemlaRule, changed, check_none, settings_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +54,7 @@ class LoraHub:
         return LoraHub(f"{self.name}:{settings}", rule)
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[FewShots, dict[str, Any]]:
-        _refuse(self.name, settings)
+        check_none(settings, self.name)
         return self.restore(material.experts, {}), {}
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> FewShots:
@@ -86,22 +86,17 @@ class Semla:
     @property
     def summary(self) -> str:
         own = {"image": "of each test image, which has a merge of its own", "task": "of the mean test image"}
-        return f"top 5 by similarity {own[self.rule.per]}, to the experts' photos".replace("5", str(self.rule.k))
+        return f"top {self.rule.k} by similarity {own[self.rule.per]}, to the experts' photos"
 
     def member(self, settings: str) -> Semla:
         """`semla:tau=0.1/k=3` is `semla` with others."""
         return Semla(f"{self.name}:{settings}", changed(self.rule, settings_of(settings, self.name), self.name))
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[ByImages, dict[str, Any]]:
-        _refuse(self.name, settings)
+        check_none(settings, self.name)
         return self.restore(material.experts, {}), {}
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> ByImages:
         from .semla import ByImages
 
         return ByImages(self.rule, experts)
-
-
-def _refuse(name: str, settings: Mapping[str, Any]) -> None:
-    if settings:
-        raise Mismatch(f"generator {name!r} has no settings in a recipe, got {next(iter(sorted(settings)))!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from random_factors import seeded
 
 from sglora_cli.lora.layout import Layout, Site
 from sglora_cli.lora.prior import Prior
@@ -12,16 +13,12 @@ LAYOUT = Layout((Site("q", 9, 7), Site("k", 5, 11)), rank=2, alpha=3.0)
 RULES = {merge.name: merge for merge in sglora_generators() if isinstance(merge, Merge)}
 
 
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 class Experts:
     layout = LAYOUT
     names = ("a", "b", "c", "d")
 
     def __init__(self) -> None:
-        self.mean_EP = torch.randn(4, LAYOUT.size, generator=rng())
+        self.mean_EP = torch.randn(4, LAYOUT.size, generator=seeded())
 
     def means(self, rows=None):
         return self.mean_EP if rows is None else self.mean_EP[list(rows)]

@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from merge_rules import RULES
+from random_factors import seeded
 
 from sglora_cli.bench.measure import Candidate, Measurer
 from sglora_cli.bench.methods import IMAGES, SHOTS, TaskEvidence
@@ -35,10 +37,6 @@ def shots(session) -> TaskTensors:
     return drawn(task, 3, torch.Generator().manual_seed(5))
 
 
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def obvious_loss(session: Session, shots: TaskTensors, weights: list[float]) -> float:
     """One weight, one pair, one direction after the other."""
     means = session.pack.experts.means().double()
@@ -54,13 +52,13 @@ def obvious_loss(session: Session, shots: TaskTensors, weights: list[float]) -> 
 
 
 def test_what_lorahub_minimises_is_the_loss_and_the_size_of_the_weights(session, shots):
-    tried = torch.randn(3, 4, generator=rng())
+    tried = torch.randn(3, 4, generator=seeded())
     losses = objective(session.model, session.pack.experts, shots, 0.05)(tried)
     assert losses.tolist() == pytest.approx([obvious_loss(session, shots, w) for w in tried.tolist()], abs=1e-4)
 
 
 def test_of_a_classification_task_it_is_the_cross_entropy(session, shots):
-    heads_CD = torch.nn.functional.normalize(torch.randn(4, 8, generator=rng()), dim=1)
+    heads_CD = torch.nn.functional.normalize(torch.randn(4, 8, generator=seeded()), dim=1)
     task = TaskTensors("x", shots.stem_N, heads_CD, (), (2, 0, 2))
     goal = objective(session.model, session.pack.experts, task, 0.05)
     image_ND = session.model.encode_image(task.stem_N, session.pack.layout, session.pack.experts.means([1]))[0]
@@ -70,12 +68,12 @@ def test_of_a_classification_task_it_is_the_cross_entropy(session, shots):
 
 def test_one_shot_set_has_as_many_pairs_as_asked_and_each_is_a_pair(session):
     task = next(session.pack.unseen()).tensors
-    few = drawn(task, 2, rng())
+    few = drawn(task, 2, seeded())
     for n, text_D in enumerate(few.text_CD):
         (image,) = [i for i, stem in enumerate(task.stem_N) if torch.equal(stem, few.stem_N[n])]
         assert any(torch.equal(text_D, task.text_CD[c]) for c, owner in enumerate(task.image_of) if owner == image)
     assert len(few.stem_N) == len(few.text_CD) == 2
-    assert len(drawn(task, 99, rng()).stem_N) == len(task.stem_N)
+    assert len(drawn(task, 99, seeded()).stem_N) == len(task.stem_N)
 
 
 def test_the_search_finds_the_minimum_inside_its_bounds():
@@ -144,7 +142,7 @@ def test_each_kind_of_evidence_comes_alone(session):
 
 @pytest.mark.parametrize("per", ["image", "task"])
 def test_semla_weighs_by_a_softmax_over_the_nearest(session, per):
-    images_ND = torch.nn.functional.normalize(torch.randn(3, 8, generator=rng()), dim=1)
+    images_ND = torch.nn.functional.normalize(torch.randn(3, 8, generator=seeded()), dim=1)
     evidence = Evidence(session.model, images_ND=images_ND, visual_ED=session.pack.visual_ED)
     fitted = Semla().member(f"k=2/tau=0.1/per={per}").restore(session.pack.experts, {})
     (generated,) = fitted.generate_with(None, evidence, 1, 0, 1.0)
@@ -170,7 +168,7 @@ def test_more_experts_than_there_are_means_all(session):
 
 def test_each_image_with_its_own_adapter_is_as_if_alone(session):
     task, layout = next(session.pack.unseen()).tensors, session.pack.layout
-    adapters_NP = torch.randn(len(task.stem_N), layout.size, generator=rng())
+    adapters_NP = torch.randn(len(task.stem_N), layout.size, generator=seeded())
     together_ND = encode_each(session.model, layout, task, adapters_NP, at_once=2)
     for n, flat_P in enumerate(adapters_NP):
         alone_D = session.model.encode_image(task.stem_N[n : n + 1], layout, flat_P[None])[0, 0]
@@ -264,8 +262,10 @@ def test_wrong_settings(name, error, message):
 def test_a_recipe_has_no_settings_for_them(session):
     for generator in (LoraHub(), Semla()):
         assert generator.restore(session.pack.experts, {}).tensors() == {}
-        with pytest.raises(Mismatch, match="has no settings in a recipe, got 'shots'"):
+    for generator in (LoraHub(), Semla(), RULES["ties"]):
+        with pytest.raises(Mismatch, match="has no settings in a recipe, got 'shots'") as error:
             generator.fit(None, {"shots": 3})
+        assert error.value.hint == f"name it with them, as in default_generator = '{generator.name}:shots=3'"
 
 
 def test_a_plugin_that_needs_data_and_does_not_take_it_is_named(session):

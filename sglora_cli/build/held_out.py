@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sglora_cli.bench.bootstrap import bootstrap
 from sglora_cli.bench.measure import Candidate, Measurer
+from sglora_cli.bench.tables import cell_name
 from sglora_cli.build.steps import BuildTask
 from sglora_cli.lora.layout import Layout
 from sglora_cli.pack.pack import UnseenTask
@@ -61,19 +62,15 @@ def scored(
             "tasks": len(tasks),
             "photos": sum(len(task.photos) for task in tasks),
             "scores": {
-                method: {_name(*cell): round(intervals.measured[method, *cell], 3) for cell in cells}
+                method: {cell_name(cell): round(intervals.measured[method, *cell], 3) for cell in cells}
                 for method in (ZERO, AGAINST, generator.name)
             },
             "gain": {
-                _name(*cell): [round(end, 3) for end in intervals.difference((generator.name, *cell), AGAINST)]
+                cell_name(cell): [round(end, 3) for end in intervals.difference((generator.name, *cell), AGAINST)]
                 for cell in cells
             },
         }
     }
-
-
-def _name(direction: str, k: int) -> str:
-    return "accuracy" if direction == "ACC" else f"{direction} R@{k}"
 
 
 def _without(material: Material, fold: int, folds: int) -> Material:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sglora_cli.bench.measure import Candidate, Measurer
 from sglora_cli.bench.rows import averages
+from sglora_cli.bench.tables import cell_name
 from sglora_cli.bench.tasks import of_task
 from sglora_cli.config import GenerateConfig, PriorConfig, RuntimeConfig, checked
 from sglora_cli.data.description import Description
@@ -113,7 +114,7 @@ class Session:
         tasks: names or keys of unseen tasks of the pack, or Tasks of a data set with test photos; all unseen tasks of
         the pack without any. Averaged over samples, then over tasks. Raises UnknownName, Unavailable for none.
         """
-        carried = {f"{t.dataset}/{t.name}": t for t in self.pack.unseen()}
+        carried = {t.key: t for t in self.pack.unseen()}
         known = carried | {t.name: t for t in carried.values()}
         for task in tasks:
             if isinstance(task, str) and task not in known:
@@ -125,8 +126,8 @@ class Session:
         adapters = [Candidate("adapter", generated.layout, flat_P, s) for s, flat_P in enumerate(generated.adapters_SP)]
         measurer = Measurer(self.model, self.loaded.runtime.precision)
         rows = [row for task in measured for row in measurer.rows(task, [none, *adapters])]
-        names = {(r.direction, r.k): "accuracy" if r.direction == "ACC" else f"{r.direction} R@{r.k}" for r in rows}
-        return {method: {names[c]: value for c, value in cells.items()} for method, cells in averages(rows).items()}
+        means = averages(rows)
+        return {method: {cell_name(c): value for c, value in cells.items()} for method, cells in means.items()}
 
     def described(self, sentence: str) -> Description:
         """A sentence as a description that this session's model can read. Raises UsageError, Mismatch."""

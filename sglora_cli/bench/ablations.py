@@ -119,7 +119,7 @@ def _looks(loaded: LoadedPack, tasks: Sequence[UnseenTask]) -> dict[str, Tensor]
             message = "ablation-condition looks at training photos of the unseen tasks, which no pack carries"
             raise Unavailable(message, "name the folder of the photos: --data DIR")
         image_ND = image_embeddings(loaded.model, task.training().stem_N)
-        embeddings[f"{task.dataset}/{task.name}"] = mean_direction([1.0] * len(image_ND), image_ND)
+        embeddings[task.key] = mean_direction([1.0] * len(image_ND), image_ND)
     return embeddings
 
 
@@ -133,7 +133,7 @@ def read_sentences(path: Path, tasks: Sequence[UnseenTask]) -> dict[str, Descrip
         raise BadFile(f"{path} is not a table", 'write {"pets/pug": "a small dog with a black muzzle", ...}')
     descriptions = {}
     for task in tasks:
-        key = f"{task.dataset}/{task.name}"
+        key = task.key
         texts = content.get(key, content.get(task.name))
         if texts is None:
             raise UsageError(f"{path} has no sentence for task {key!r}", "add one, or choose others with --tasks")
@@ -255,11 +255,11 @@ def _maker(
 ) -> Maker:
     host, pack = loaded.host, loaded.pack
     fitted = {name: loaded.fitted(name) for name in names}
-    keys = [f"{t.dataset}/{t.name}" for t in tasks]
+    keys = [t.key for t in tasks]
     embedding_of = dict(zip(keys, loaded.model.encode_text([t.description for t in tasks]), strict=True))
 
     def make(task: UnseenTask) -> list[Candidate]:
-        key = f"{task.dataset}/{task.name}"
+        key = task.key
         return [*levels(task), *varied(host, pack, fitted, variants, key, embedding_of[key], config)]
 
     return make

@@ -71,8 +71,8 @@ class BenchPlan:
 def methods(host: Host, pack: Pack, wanted: str, oracle: bool = True, without: Container[str] = ()) -> dict[str, str]:
     """Method names to labels, in the table's order. `wanted`: names with commas; "all" and "paper" stand for several.
 
-    Raises UnknownName; a learned generator that the pack lacks is left out of "all", and so are the Oracle
-    where no task has one; names in `without` are left out of "all" and "paper".
+    oracle: whether every task has an Oracle. A learned generator that the pack lacks is left out of "all"; the Oracle
+    without `oracle`, and names in `without`, of "all" and "paper". Raises UnknownName.
     """
     usable = {n: g for n, g in host.generators.items() if not g.learns or n in pack.manifest["generators"]}
     rules = [n for n, g in usable.items() if not g.learns and n not in without]
@@ -99,13 +99,11 @@ def plan_of_methods(
     pack, host = loaded.pack, loaded.host
     fitted = {n: loaded.fitted(n) for n in names if n != ORACLE}
     embeddings_TD = loaded.model.encode_text([task.description for task in tasks])
-    embedding_of = {f"{t.dataset}/{t.name}": d for t, d in zip(tasks, embeddings_TD, strict=True)}
+    embedding_of = {t.key: d for t, d in zip(tasks, embeddings_TD, strict=True)}
 
     def make(task: UnseenTask) -> list[Candidate]:
-        prior, evidence = (
-            pack.prior(embedding_of[f"{task.dataset}/{task.name}"]),
-            TaskEvidence(loaded.model, pack, task),
-        )
+        prior = pack.prior(embedding_of[task.key])
+        evidence = TaskEvidence(loaded.model, pack, task)
         adapters = []
         for name in names:
             if name == ORACLE:

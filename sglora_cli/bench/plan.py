@@ -56,7 +56,7 @@ class BenchRequest:
 
 
 def bench_plan(host: Host, request: BenchRequest, config: BenchConfig, runtime: RuntimeConfig) -> BenchPlan:
-    """Everything that is wrong with the request is said here, before anything is measured."""
+    """The plan of a request. Raises an SgloraError for whatever is wrong with it, before anything is measured."""
     if request.on and request.data:
         raise UsageError("--on takes tasks from a pack, --data from photos", "leave out one of the two")
     if request.sentences and request.table not in ABLATIONS:
@@ -145,7 +145,7 @@ def _of_adapters(
     host: Host, request: BenchRequest, data: Path, config: BenchConfig, runtime: RuntimeConfig
 ) -> BenchPlan:
     """Adapter files on a data set: no pack is needed, only the backbone, which the first file may name."""
-    stated = provenance(request.adapters[0]).get("backbone") if request.adapters[0].exists() else None
+    stated = provenance(request.adapters[0]).get("backbone")
     name = request.backbone or (stated if isinstance(stated, str) else "") or settings.load().backbone
     model: Model = host.backbones[name].load(settings.runtime(runtime, name))
     tasks = narrowed(list(of_dataset(host, model, request.dataset, data)), None, request.tasks, request.table)

@@ -43,7 +43,7 @@ def _by_chance(task: UnseenTask) -> list[Row]:
 
 def estimate(plan: BenchPlan, measurer: Measurer) -> dict[str, Any]:
     """What a run would do, without doing it: one task's images are encoded once, to see how long that takes."""
-    adapters = {f"{t.dataset}/{t.name}": plan.make(t) for t in plan.tasks}
+    adapters = {t.key: plan.make(t) for t in plan.tasks}
     wanted = {key: len(t.tensors.stem_N) * len(adapters[key]) for key, t in zip(adapters, plan.tasks, strict=True)}
     images = sum(measurer.missing(t, adapters[key]) for key, t in zip(adapters, plan.tasks, strict=True))
     first = adapters[next(iter(adapters))][-1]

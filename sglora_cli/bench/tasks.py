@@ -114,7 +114,7 @@ def check_fits(model: Model, tasks: Sequence[UnseenTask]) -> None:
         shapes = (tuple(task.tensors.stem_N.shape[1:]), task.tensors.text_CD.shape[1])
         if shapes != (tuple(stem.shape[1:]), width):
             raise BadFile(
-                f"what the pack carries of {task.dataset}/{task.name} has the shapes {shapes}, "
+                f"what the pack carries of {task.key} has the shapes {shapes}, "
                 f"the backbone's are {(tuple(stem.shape[1:]), width)}",
                 "build or fetch the pack again",
             )
@@ -126,18 +126,18 @@ def narrowed(tasks: Sequence[UnseenTask], pack: Pack | None, wanted: str, table:
     Raises UnknownName, UsageError for nothing left. A task of one image is left out with a warning.
     """
     names = [name.strip() for name in wanted.split(",") if name.strip()]
-    known = {f"{t.dataset}/{t.name}" for t in tasks}
+    known = {t.key for t in tasks}
     for name in names:
         if name not in known and name not in {t.name for t in tasks}:
             raise UnknownName.of("task to measure on", name, known)
     if table not in (*TASK_TABLES, *ABLATIONS):
         raise UnknownName.of("table", table, [*TASK_TABLES, *ABLATIONS])
     own = {task["dataset"] for task in pack.manifest["tasks"] if task["role"] == EXPERT} if pack else set()
-    kept = [t for t in tasks if not names or t.name in names or f"{t.dataset}/{t.name}" in names]
+    kept = [t for t in tasks if not names or t.name in names or t.key in names]
     kept = [t for t in kept if table in ABLATIONS or KEPT[table](t, own)]
     single = [t for t in kept if len(t.tensors.stem_N) < 2 and not t.tensors.label_of]
     for t in single:
-        warnings.warn(f"task {t.dataset}/{t.name} has one image, which is always found: left out", SgloraWarning, 2)
+        warnings.warn(f"task {t.key} has one image, which is always found: left out", SgloraWarning, 2)
     kept = [t for t in kept if t not in single]
     if not kept:
         raise UsageError(f"no task is left to measure on (table {table!r})", f"there were: {', '.join(sorted(known))}")
@@ -165,9 +165,9 @@ def leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> list[s
             seen[task["key"].casefold()] = seen[task["description"].casefold()] = task
     leaking = []
     for t in tasks:
-        task = seen.get(f"{t.dataset}/{t.name}".casefold()) or seen.get(t.description.casefold())
+        task = seen.get(t.key.casefold()) or seen.get(t.description.casefold())
         if task:
-            leaking.append(f"{t.dataset}/{t.name} ({task['role']} {task['key']})")
+            leaking.append(f"{t.key} ({task['role']} {task['key']})")
     return leaking
 
 

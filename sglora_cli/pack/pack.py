@@ -90,6 +90,11 @@ class UnseenTask:
     training: Callable[[], TaskTensors] | None = field(default=None, repr=False)
     """Reads its training split, if the photos are on this machine. A pack contains no training photos."""
 
+    @property
+    def key(self) -> str:
+        """`pets/pug`, as `Task.key`."""
+        return f"{self.dataset}/{self.name}"
+
 
 class Pack:
     """One pack on disk. Opening reads the manifest only."""

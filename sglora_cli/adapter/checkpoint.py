@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sglora_cli.adapter.file import FORMAT, AdapterFile
 from sglora_cli.adapter.foreign import ForeignAdapter, checked_parts
-from sglora_cli.adapter.torch_files import CHECKPOINT_LIMIT, check_size, load_pickle
+from sglora_cli.adapter.torch_files import CHECKPOINT_LIMIT, PICKLE_STARTS, check_size, load_pickle
 from sglora_cli.errors import BadFile, Mismatch, Unavailable
 from sglora_cli.files.tensors import KEY, load_tensors, packed_metadata
 from sglora_cli.lora.algebra import approximate
@@ -48,7 +48,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a whole checkpoint: its tensors and its metadata. Raises BadFile."""
     check_size(path, CHECKPOINT_LIMIT)
     with path.open("rb") as file:
-        pickled = file.read(2) in (b"PK", b"\x80\x02")
+        pickled = file.read(2) in PICKLE_STARTS
     if not pickled:
         return load_tensors(path)
     content = load_pickle(path)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sglora_cli.adapter import peft
 from sglora_cli.adapter.file import AdapterFile
 from sglora_cli.adapter.foreign import ForeignAdapter
 from sglora_cli.adapter.read import provenance, read_adapter, recognise
@@ -65,7 +66,7 @@ def import_adapter(
 def origin(path: Path, foreign: ForeignAdapter, error: float) -> dict[str, Any]:
     """The provenance of an adapter, for a file's metadata. It never contains a path of this machine."""
     source: dict[str, Any] = {"format": foreign.format, "name": path.resolve().name, "rank": foreign.rank}
-    weights = path / "adapter_model.safetensors" if path.is_dir() else path
+    weights = path / peft.WEIGHTS if path.is_dir() else path
     if weights.is_file():
         source["sha256"] = file_hash(weights)
     return {**source, "error": float(f"{error:.3g}")}

@@ -11,7 +11,7 @@ from typing import Any
 from sglora_cli.adapter import checkpoint, clip_lora, peft
 from sglora_cli.adapter.file import load_adapter
 from sglora_cli.adapter.foreign import ForeignAdapter, checked_parts
-from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, check_size, load_pickle
+from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, PICKLE_STARTS, check_size, load_pickle
 from sglora_cli.errors import BadFile, Mismatch, UsageError
 from sglora_cli.files.tensors import read_metadata, tensor_names
 from sglora_cli.plugin.contracts import Model
@@ -63,7 +63,7 @@ def recognise(path: Path) -> str:
         raise BadFile.missing(path) from None
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
-    if start[:2] in (b"PK", b"\x80\x02"):
+    if start[:2] in PICKLE_STARTS:
         if path.name == peft.OLD_WEIGHTS:
             return "peft state"
         return "clip-lora" if clip_lora.is_clip_lora(load_pickle(path)) else "open_clip"

@@ -14,6 +14,8 @@ from sglora_cli.errors import BadFile
 
 GIGABYTE = 10**9
 ADAPTER_LIMIT, CHECKPOINT_LIMIT = 2 * GIGABYTE, 20 * GIGABYTE
+PICKLE_STARTS = (b"PK", b"\x80\x02")
+"""First bytes of a file of torch.save: a ZIP archive, or a bare pickle of old versions."""
 PARTS_LIMIT, DEPTH_LIMIT = 100_000, 20
 """A checkpoint has some thousand tensors, three tables deep. A pickle may name one list many times: a kilobyte can
 stand for more parts than there are atoms."""

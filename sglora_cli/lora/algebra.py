@@ -91,7 +91,7 @@ def mix_updates(weights_K: Tensor, adapters_KP: Tensor, layout: Layout) -> tuple
     """The weighted mean of K adapters' *updates*, not of their factors: ((P,), relative error).
 
     The exact sum_k w_k B_k A_k has the factors [w_1 B_1 ... w_K B_K] and [A_1; ...; A_K]; they are
-    compressed to the layout's rank. `layout.mix` is the mean of the factors (Eq. 7), which
+    compressed to the layout's rank. `mix` of layout.py is the mean of the factors (Eq. 7), which
     differs by the cross terms w_k w_j B_k A_j, and needs adapters that share a gauge.
     Raises Mismatch unless there is one weight an adapter.
     """
@@ -140,8 +140,8 @@ def site_products(b_TOR: Tensor, a_TRI: Tensor) -> Tensor:
 def distances(inner_TT: Tensor) -> Tensor:
     """||x - y|| of every two from their inner products: (T, T); differences below 1e-7 of the norms are rounding."""
     square_T = inner_TT.diagonal()
-    square_TT = (square_T[:, None] + square_T - 2 * inner_TT).clamp_min(0).sqrt()
-    return square_TT.fill_diagonal_(0.0)
+    apart_TT = (square_T[:, None] + square_T - 2 * inner_TT).clamp_min(0).sqrt()
+    return apart_TT.fill_diagonal_(0.0)
 
 
 def approximate(dense_OI: Tensor, rank: int, oversample: int = 8, rounds: int = 3) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import sys
 import tempfile
 import warnings
@@ -27,6 +26,7 @@ from sglora_cli.plugin.contracts import HasMembers, SaysAbsent
 from sglora_cli.plugin.host import Host
 from sglora_cli.system import paths, settings
 from sglora_cli.system.cache import CACHE_KINDS, items
+from sglora_cli.system.hardware import free_disk, nearest_existing, pick_device
 from sglora_cli.system.progress import size
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
@@ -115,8 +115,6 @@ def _program(host: Host) -> Iterator[Finding]:
 def _devices(host: Host) -> Iterator[Finding]:
     import torch
 
-    from sglora_cli.system.hardware import pick_device
-
     threads = {"threads": torch.get_num_threads(), "cores": os.cpu_count()}
     yield Finding("device", "cpu", OK, f"{threads['threads']} threads, {threads['cores']} cores", facts=threads)
     for n in range(torch.cuda.device_count()):
@@ -154,15 +152,13 @@ def _backbones(host: Host) -> Iterator[Finding]:
 def _folders(host: Host) -> Iterator[Finding]:
     cache = paths.cache_folder()
     for name, folder in (("cache", cache), ("settings", paths.settings_file().parent)):
-        near = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         try:
-            with tempfile.TemporaryFile(dir=near):
+            with tempfile.TemporaryFile(dir=nearest_existing(folder)):
                 yield Finding("folder", name, OK, str(folder))
         except OSError as error:
             text = f"{folder} cannot be written: {error.strerror}"
             yield Finding("folder", name, BROKEN, text, "export SGLORA_HOME=FOLDER, one that you may write")
-    near = next(path for path in (cache, *cache.absolute().parents) if path.exists())
-    used, free = sum(item.bytes for kind in CACHE_KINDS for item in items(kind)), shutil.disk_usage(near).free
+    used, free = sum(item.bytes for kind in CACHE_KINDS for item in items(kind)), free_disk(cache)
     few, facts = free < _LEAST_FREE, {"used_bytes": used, "free_bytes": free}
     text = f"{size(used)} in the cache, {size(free)} free on its disk"
     yield Finding("folder", "disk", BROKEN if few else OK, text, "sglora cache clean" if few else "", facts)

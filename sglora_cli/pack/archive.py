@@ -32,6 +32,7 @@ from sglora_cli.pack.manifest import MANIFEST, checked_manifest
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.writer import write_manifest
 from sglora_cli.plugin.host import Host
+from sglora_cli.system.hardware import free_disk, nearest_existing
 from sglora_cli.system.locks import pack_lock
 from sglora_cli.system.paths import built_folder
 
@@ -184,8 +185,8 @@ def _checked_name(wanted: str, manifest: dict[str, Any], path: Path) -> str:
 
 
 def _check_space(needed: int, target: Path) -> None:
-    there = next(folder for folder in target.absolute().parents if folder.exists())
-    if needed > (free := shutil.disk_usage(there).free):
+    there = nearest_existing(target.parent)
+    if needed > (free := free_disk(there)):
         raise Unavailable(f"the pack needs {needed} bytes, {there} has {free} left", "make room there")
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sglora_cli.errors import Unavailable, UnknownName, UsageError
-from sglora_cli.system.locks import locked, pack_lock
+from sglora_cli.errors import Unavailable, UnknownName, UsageError, unwritable
+from sglora_cli.system.locks import lock_file, locked, pack_lock
 from sglora_cli.system.paths import cache_folder
 
 
@@ -157,7 +157,7 @@ def _remove(item: Item) -> None:
     lock: AbstractContextManager[None]
     if item.kind in _WHOLE:
         lock = pack_lock(path, wait=False)
-    elif target.with_name(f".{target.name[:200]}.lock").exists():
+    elif lock_file(target).exists():
         lock = locked(target, wait=False)
     else:
         lock = nullcontext()
@@ -194,10 +194,8 @@ def _gate() -> Iterator[None]:
         with FileLock(folder / "gate.lock", thread_local=False):
             yield
     except OSError as error:
-        raise Unavailable(
-            f"cannot write into the cache {cache_folder()}: {error.strerror or error}",
-            "make it writable, or move it with SGLORA_HOME",
-        ) from error
+        hint = "make it writable, or move it with SGLORA_HOME"
+        raise unwritable(f"cannot write into the cache {cache_folder()}", error, hint) from error
 
 
 @contextmanager

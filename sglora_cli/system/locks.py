@@ -15,14 +15,19 @@ from sglora_cli.system.paths import built_folder, cache_folder
 from sglora_cli.system.progress import remark
 
 
+def lock_file(path: Path) -> Path:
+    """Where the lock of a file or folder is: a hidden file beside it."""
+    return path.with_name(f".{path.name[:200]}.lock")
+
+
 @contextmanager
 def locked(path: Path, wait: bool = True, place: Path | None = None) -> Iterator[None]:
     """Hold the lock of a file or folder to be written. The operating system releases it if the process dies.
 
-    place: the lock file, by default a hidden file beside `path`. Without `wait`, raises Unavailable if
+    place: the lock file, by default `lock_file(path)`. Without `wait`, raises Unavailable if
     another process holds it.
     """
-    lock = FileLock(place or path.with_name(f".{path.name[:200]}.lock"), thread_local=False)
+    lock = FileLock(place or lock_file(path), thread_local=False)
     try:
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -60,6 +60,11 @@ class CaptionJob:
         images = [one for one in self.listed if one.image not in self.done]
         return images[:limit] if limit else images
 
+    def check_unchanged(self) -> None:
+        """Raises Unavailable if another process has changed the target since the job was made. Hold its lock."""
+        if read_lines(self.target).keys() != self.done.keys():
+            raise Unavailable(f"{self.target} was changed by another process", "run it again to go on")
+
 
 @dataclass
 class Outcome:
@@ -159,8 +164,7 @@ def write_captions(
             )
         judge.remember(entry.image, entry.captions)
     with _appending(job.target):
-        if read_lines(job.target).keys() != job.done.keys():
-            raise Unavailable(f"{job.target} was changed by another process", "run it again to go on")
+        job.check_unchanged()
         for listed in progress(job.waiting(limit), "images"):
             try:
                 image = read_image(listed.path)
@@ -309,8 +313,7 @@ def take_captions(
     if not dry:
         content = "".join(lines[one.image] + "\n" for one in job.listed if one.image in lines)
         with locked(job.target, wait=False):
-            if read_lines(job.target).keys() != job.done.keys():
-                raise Unavailable(f"{job.target} was changed by another process", "run it again to go on")
+            job.check_unchanged()
             write_bytes(job.target, content.encode())
     return outcome
 

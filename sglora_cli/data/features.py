@@ -155,7 +155,7 @@ def stems(model: Model, photos: Sequence[Photo], mirrored: bool = False) -> Tens
 
 @dataclass(frozen=True)
 class StoredTask:
-    """The same, left on disk: a step reads the rows it needs."""
+    """TaskTensors that are left on disk: a step reads the rows it needs."""
 
     name: str
     stem_N: TensorRows

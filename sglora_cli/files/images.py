@@ -33,10 +33,13 @@ def read_image(path: Path) -> Image:
         raise BadFile(f"image {path} cannot be decoded: {error or type(error).__name__}") from None
 
 
-def image_files(folder: Path) -> dict[str, Path]:
-    """All images under a folder, hidden ones aside, by their name in it. Raises UsageError, or BadFile for none."""
+def image_files(folder: Path, hint: str = "pass --images DIR") -> dict[str, Path]:
+    """All images under a folder, hidden ones aside, by their name in it.
+
+    Raises UsageError with the hint if there is no such folder, BadFile if there is no image in it.
+    """
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}", "pass --images DIR, or --image FILE for a single image")
+        raise UsageError(f"there is no folder {folder}", hint)
     paths = {}
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

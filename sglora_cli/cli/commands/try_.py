@@ -58,7 +58,10 @@ def command(
     from sglora_cli.system import progress
 
     progress.be_quiet(as_json)
-    photos = image_files(images) if images else {printable_name(path): path for path in image}
+    if images:
+        photos = image_files(images, "pass --images DIR, or --image FILE for a single image")
+    else:
+        photos = {printable_name(path): path for path in image}
     ranked = "images" if images else "sentences"
     comparison = rankings.run(app.host, adapter, photos, ranked, text, texts, backbone, runtime)
     if report:

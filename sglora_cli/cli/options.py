@@ -131,6 +131,14 @@ def path_option() -> Decorator:
     return click.option("--path", type=PATH, help="Folder of the data set; DATASET in the data folder by default.")
 
 
+def dataset_folder(path: Path | None, dataset: str) -> Path:
+    """What `path_option` means. Raises Unavailable if neither it nor a data folder is set."""
+    from sglora_cli.system import settings
+    from sglora_cli.system.paths import data_folder
+
+    return path or data_folder(None, settings.load().data, "--path") / dataset
+
+
 def dataset_argument() -> Decorator:
     return click.argument("dataset", shell_complete=completion.names(completion.datasets))
 

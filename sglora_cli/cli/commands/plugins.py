@@ -60,20 +60,19 @@ def doctor(as_json: bool) -> None:
     sglora plugins doctor
     """
     host = Host.load()
+    broken = {problem.plugin for problem in host.problems}
     if as_json:
         problems, remarks = ([asdict(one) for one in reports] for reports in (host.problems, host.remarks))
         print_json({"plugins": host.plugins, "problems": problems, "remarks": remarks})
     else:
-        broken = {problem.plugin for problem in host.problems}
         for name, origin in host.plugins.items():
             click.echo(f"{'broken' if name in broken else 'ok':<7} {name}  [{origin}]")
         for kind, reports in (("problem", host.problems), ("remark", host.remarks)):
             for one in reports:
                 click.echo(printable(f"{kind:<7} {one.plugin}: {one.reason}"))
                 click.echo(printable(f"{'mend':<7} {one.plugin}: {one.hint}"))
-    if host.problems:
-        names = sorted({problem.plugin for problem in host.problems})
-        raise PluginError(f"broken: {', '.join(names)}", "see what mends them above; the other plugins work")
+    if broken:
+        raise PluginError(f"broken: {', '.join(sorted(broken))}", "see what mends them above; the other plugins work")
 
 
 @command.command("new")
@@ -122,8 +121,7 @@ def check(app: App, name: str, kind: str | None, path: Path | None, runtime: Run
     sglora plugins check starter
     sglora plugins check folder --path photos
     """
-    from sglora_cli.plugin.testing.toys import run_check
-    from sglora_cli.testing import KITS, subject
+    from sglora_cli.testing import KITS, run_check, subject
 
     registry = app.host.registry_of(name, kind)
     chosen = settings.runtime(runtime, name) if registry.kind == "backbone" else runtime

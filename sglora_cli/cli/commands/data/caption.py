@@ -15,6 +15,7 @@ from sglora_cli.cli.options import (
     App,
     backbone_option,
     dataset_argument,
+    dataset_folder,
     dry_run_option,
     force_option,
     json_option,
@@ -85,15 +86,14 @@ def caption(
     sglora data caption flowers --path data/flowers-102 --from captions.csv
     """
     from sglora_cli.data import caption_writer
-    from sglora_cli.system import progress, settings
-    from sglora_cli.system.paths import data_folder
+    from sglora_cli.system import progress
 
     if force and not source:
         raise UsageError("--force goes with --from", "to caption images anew, remove their lines")
     if limit and source:
         raise UsageError("--limit does not go with --from", "a file is taken whole")
     progress.be_quiet(as_json)
-    root = path or data_folder(None, settings.load().data, "--path") / dataset
+    root = dataset_folder(path, dataset)
     job = caption_writer.caption_job(app.host, dataset, root, out, hide_table=bool(source))
     if source:
         outcome = caption_writer.take_captions(job, source, config, force, dry_run)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from sglora_cli.cli import completion
-from sglora_cli.cli.options import App, dataset_argument, json_option, path_option, report_option
+from sglora_cli.cli.options import App, dataset_argument, dataset_folder, json_option, path_option, report_option
 from sglora_cli.cli.output import print_json, print_rows, printable, say, shortened
 from sglora_cli.config import CheckConfig, options_of
 from sglora_cli.data.check_rules import CaptionCount
-from sglora_cli.system import settings
 
 if TYPE_CHECKING:
     from sglora_cli.data.check import DataCheck, Needs
@@ -55,10 +54,9 @@ def check(
     from sglora_cli.data import check as data_check
     from sglora_cli.files.atomic import write_bytes
     from sglora_cli.system import progress
-    from sglora_cli.system.paths import data_folder
 
     progress.be_quiet(as_json)
-    root = path or data_folder(None, settings.load().data, "--path") / dataset
+    root = dataset_folder(path, dataset)
     needs = _needs(app, recipe, dataset, root) if recipe else None
     result = data_check.run(app.host, dataset, root, needs, config)
     if report:

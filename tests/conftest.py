@@ -64,6 +64,14 @@ def clipling(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def mug(tmp_path: Path, clipling: None) -> Path:
+    """An adapter for `clipling`, as `mugs` has it."""
+    from mugs import save_mug
+
+    return save_mug(tmp_path)
+
+
+@pytest.fixture
 def toys(tmp_path: Path) -> Path:
     """A data folder with one data set `toys`: two-coloured pictures whose captions name the colours."""
     return write_toys(tmp_path)
@@ -116,6 +124,14 @@ def adapter(run, toy_pack, tmp_path) -> Path:
     loaded = load_adapter(path)
     save_adapter(path, loaded.layout, loaded.flat_P * 4, loaded.metadata)
     return path
+
+
+@pytest.fixture
+def rows_file(tmp_path):
+    """Write a rows file: `rows_file(lines)`."""
+    from made_rows import HEADER, write_made
+
+    return lambda lines, header=HEADER, name="rows.jsonl": write_made(tmp_path / name, lines, header)
 
 
 @pytest.fixture

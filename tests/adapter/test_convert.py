@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from mugs import FLAT, LAYOUT, MODEL, OUT, save_mug
+from mugs import FLAT, LAYOUT, MODEL, OUT
 
 from sglora_cli.adapter.file import load_adapter
 from sglora_cli.adapter.write import FORMATS
-
-
-@pytest.fixture
-def mug(tmp_path: Path, clipling: None) -> Path:
-    return save_mug(tmp_path)
 
 
 @pytest.mark.parametrize("name", FORMATS)

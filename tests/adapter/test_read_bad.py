@@ -7,16 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from mugs import FLAT, LAYOUT, MODEL
 from safetensors.torch import load_file, save_file
-from thirdparty.sglora_clipling import Clipling
 
 from sglora_cli.adapter.file import AdapterFile, load_adapter, save_adapter
 from sglora_cli.adapter.write import FORMATS, write_adapter
-from sglora_cli.lora.layout import Layout
 
-MODEL = Clipling()
-LAYOUT = Layout(MODEL.sites, 2, 3.0)
-FLAT = 0.3 * torch.randn(LAYOUT.size, generator=torch.Generator().manual_seed(0))
 FIRST = "base_model.model.vision_model.encoder.layers.0.self_attn.q_proj.lora_A.weight"
 REMEDY = "merge it in PEFT, or train a plain LoRA adapter"
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from in_memory import train_tasks
+from in_memory import train_tasks, training_of
 from thirdparty.sglora_tiny import TinyModel
 
 from sglora_cli.build.batches import Batches, drop_tokens
-from sglora_cli.build.training import JointTraining, OwnTraining
 from sglora_cli.config import TrainConfig
 from sglora_cli.data.features import task_tensors
 from sglora_cli.errors import Mismatch
@@ -92,9 +91,7 @@ def test_training_that_goes_on_elsewhere_is_shown_the_same(kind):
     tasks = [task("a", 9), task("b", 5)]
 
     def fresh():
-        if kind == "joint":
-            return JointTraining(MODEL, LAYOUT, tasks, config, epochs=3)
-        return OwnTraining(MODEL, LAYOUT, tasks, config, LAYOUT.initial(0))
+        return training_of(kind, MODEL, LAYOUT, tasks, config, epochs=3)
 
     whole, first, second = fresh(), fresh(), fresh()
     losses = [whole.advance() for _ in range(3)]

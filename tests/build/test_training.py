@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from in_memory import train_joint, train_tasks
+from in_memory import train_joint, train_tasks, training_of
 from tiny_tasks import LAYOUT, MODEL, task
 
 from sglora_cli.build.losses import contrastive_loss
-from sglora_cli.build.training import JointTraining, OwnTraining, RowAdam, groups
+from sglora_cli.build.training import JointTraining, RowAdam, groups
 from sglora_cli.config import TrainConfig
 from sglora_cli.errors import Mismatch
 from sglora_cli.plugin.values import TaskTensors
@@ -109,9 +109,7 @@ def test_training_that_goes_on_elsewhere_ends_with_the_same_numbers(kind, stop):
     config = TrainConfig(batch=4, learning_rate=0.01, tasks_at_once=2)
 
     def fresh():
-        if kind == "joint":
-            return JointTraining(MODEL, LAYOUT, tasks, config, epochs=3)
-        return OwnTraining(MODEL, LAYOUT, tasks, config, LAYOUT.initial(0))
+        return training_of(kind, MODEL, LAYOUT, tasks, config, epochs=3)
 
     whole, first, second = fresh(), fresh(), fresh()
     losses = [whole.advance() for _ in range(3)]

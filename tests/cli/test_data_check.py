@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from distributions import install
-from speckles import rows_of, speckles, write_rows
+from speckles import speckles, write_rows
+from trees import captioned
 
 LOOSE = '''
 """A data set that lets anything pass: its file is a list of [image, task, split, captions]."""
@@ -70,7 +71,7 @@ def test_the_data_folder_of_the_settings_is_the_default(run, photos, monkeypatch
 
 
 def test_warnings_are_listed_and_stop_nothing(check, photos):
-    rows = rows_of(photos)
+    rows = captioned(photos)
     speckles(3).resize((40, 31)).save(photos / "0.png")  # like 3.png, which is of the same task's test split
     speckles(8).resize((100, 100)).save(photos / "1.png")  # like the test image 8.png of another task
     shutil.copy(photos / "5.png", photos / "6.png")
@@ -121,7 +122,7 @@ def test_a_broken_and_a_missing_image_are_errors(check, photos, loose):
 
 
 def test_captions_without_a_word_are_errors(check, photos, loose):
-    rows = rows_of(photos)
+    rows = captioned(photos)
     rows[2]["captions"], rows[9]["captions"] = ["cat 2", "\t "], []
     write_rows(photos, rows)
     result = check("--top", 1, dataset="loose")

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-from mugs import save_mug
 
 from sglora_cli.adapter.file import load_adapter
-
-
-@pytest.fixture
-def mug(tmp_path: Path, clipling: None) -> Path:
-    return save_mug(tmp_path)
 
 
 def test_the_ending_decides(run, mug, tmp_path):

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-from mugs import FLAT, LAYOUT, MODEL, OUT, save_mug
-
-
-@pytest.fixture
-def mug(tmp_path: Path, clipling: None) -> Path:
-    return save_mug(tmp_path)
+from mugs import FLAT, LAYOUT, MODEL, OUT
 
 
 @pytest.mark.parametrize("name", ["peft", "peft-flat", "clip-lora"])

@@ -6,15 +6,12 @@ import json
 
 import pytest
 import torch
+from random_factors import dense_update
 
 from sglora_cli.adapter.file import load_adapter
 from sglora_cli.config import GenerateConfig
 from sglora_cli.generate.explain import explanation
 from sglora_cli.generate.session import Session
-
-
-def dense(layout, flat_P) -> torch.Tensor:
-    return torch.cat([(layout.scaling * b @ a).double().flatten() for b, a in layout.split(flat_P).values()])
 
 
 def test_every_figure_is_what_its_name_says(toy_pack):
@@ -28,9 +25,9 @@ def test_every_figure_is_what_its_name_says(toy_pack):
     cosine = pack.meaning_EW @ pack.meaning_EW.T - 3 * torch.eye(4)
     others = cosine.max(dim=1).values
     assert facts["coverage"]["percentile"] == 100 * float((others <= facts["coverage"]["similarity"]).float().mean())
-    samples = [dense(layout, x) for x in generated.adapters_SP]
-    experts = {n: dense(layout, x) for n, x in zip(pack.experts.names, pack.experts.means(), strict=True)}
-    mean, joint = dense(layout, generated.prior.mean_P), dense(layout, pack.joint_P)
+    samples = [dense_update(layout, x) for x in generated.adapters_SP]
+    experts = {n: dense_update(layout, x) for n, x in zip(pack.experts.names, pack.experts.means(), strict=True)}
+    mean, joint = dense_update(layout, generated.prior.mean_P), dense_update(layout, pack.joint_P)
     for row, own in zip(facts["samples"], samples, strict=True):
         away = {n: float((own - x).norm() / x.norm()) for n, x in experts.items()}
         assert row["norm"] == pytest.approx(float(own.norm()), rel=1e-4)

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from random_factors import dense_update
 
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.generate.session import Session
@@ -27,19 +28,15 @@ class Made:
         return self.function(prior.mean_P, temperature * noise)
 
 
-def dense(layout, flat_P) -> torch.Tensor:
-    return torch.cat([(layout.scaling * b @ a).double().flatten() for b, a in layout.split(flat_P).values()])
-
-
 def test_the_measures_are_those_of_dense_updates(toy_pack):
     pack = Session.open().pack
     fitted = Made(lambda mean_P, noise: 0.5 * mean_P + 0.01 * noise)
     health = measure(pack, fitted)
     priors = [pack.prior(row) for row in pack.index_ED]
-    mean = [dense(pack.layout, 0.5 * prior.mean_P) for prior in priors]
-    star = [dense(pack.layout, prior.mean_P) for prior in priors]
-    expert = [dense(pack.layout, x) for x in pack.experts.means()]
-    draw = [dense(pack.layout, fitted.generate(p, 1, row, 1.0)[0]) for row, p in enumerate(priors)]
+    mean = [dense_update(pack.layout, 0.5 * prior.mean_P) for prior in priors]
+    star = [dense_update(pack.layout, prior.mean_P) for prior in priors]
+    expert = [dense_update(pack.layout, x) for x in pack.experts.means()]
+    draw = [dense_update(pack.layout, fitted.generate(p, 1, row, 1.0)[0]) for row, p in enumerate(priors)]
 
     def norm(rows):
         return sum(float(x.norm()) for x in rows) / len(rows)

@@ -11,22 +11,17 @@ import torch
 from html_page import Page, cells_of
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from made_rows import HEADER, LABELS, hand_made, row_of, write_made
+from made_rows import HEADER, LABELS, hand_made, row_of
 from obvious import obvious_scores
 from PIL import Image
-from speckles import rows_of, write_rows
+from speckles import write_rows
+from trees import captioned
 
 from sglora_cli.bench.ranking import Comparison, Ranking
 from sglora_cli.report import pages
 
 EVIL = """a "cat" & <script>alert(1)</script> <img src=x onerror='alert(2)'>"""
 TEXT = "a red ball on a blue floor"
-
-
-@pytest.fixture
-def rows(tmp_path):
-    """Write a rows file: `rows(lines)`."""
-    return lambda lines, header=HEADER, name="rows.jsonl": write_made(tmp_path / name, lines, header)
 
 
 @settings(
@@ -55,10 +50,10 @@ def test_any_text_in_a_page_is_a_text(tmp_path, text):
     assert f"What {printed} changes" in page(text).texts
 
 
-def test_the_page_of_a_report_stands_alone_and_shows_texts_as_they_are(run, rows, tmp_path):
+def test_the_page_of_a_report_stands_alone_and_shows_texts_as_they_are(run, rows_file, tmp_path):
     lines = [{**row, "task": EVIL if row["task"] == "mug" else "nest"} for row in hand_made()]
     labels = {**LABELS, "cvae": EVIL}
-    path, out = rows(lines, {**HEADER, "labels": labels, "pack": "<i>"}), tmp_path / "x.html"
+    path, out = rows_file(lines, {**HEADER, "labels": labels, "pack": "<i>"}), tmp_path / "x.html"
     result = run("report", path, "--out", out)
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{out}\n"
@@ -81,8 +76,8 @@ def test_the_page_of_a_report_stands_alone_and_shows_texts_as_they_are(run, rows
     assert (tmp_path / "again.html").read_bytes() == out.read_bytes()
 
 
-def test_the_tables_are_the_means_of_the_rows(run, rows, tmp_path):
-    run("report", rows(hand_made()), "--out", tmp_path / "x.html")
+def test_the_tables_are_the_means_of_the_rows(run, rows_file, tmp_path):
+    run("report", rows_file(hand_made()), "--out", tmp_path / "x.html")
     cells = cells_of((tmp_path / "x.html").read_text())
     for m, label in enumerate(LABELS.values()):
         means = [10 * m + 1.5 + 2 * d + k / 10 for d in (0, 1) for k in (1, 5, 10)]
@@ -91,33 +86,33 @@ def test_the_tables_are_the_means_of_the_rows(run, rows, tmp_path):
             assert [label, *[f"{10 * (m - 3):+.1f} [{10 * (m - 3):+.1f}, {10 * (m - 3):+.1f}]"] * 6] in cells
 
 
-def test_a_table_has_columns_of_what_was_measured_only(run, rows, tmp_path):
+def test_a_table_has_columns_of_what_was_measured_only(run, rows_file, tmp_path):
     lines = [row_of(), row_of(task="people", dataset="cifar100", direction="ACC", value=70.0)]
-    run("report", rows(lines), "--out", tmp_path / "x.html")
+    run("report", rows_file(lines), "--out", tmp_path / "x.html")
     heads = [cells for cells in cells_of((tmp_path / "x.html").read_text()) if cells[0] == "method"]
     assert heads[:3] == [["method", "I2T R@1", "Accuracy"], ["method", "I2T R@1"], ["method", "Accuracy"]]
 
 
-def test_the_best_number_is_bold_and_the_second_underlined_the_oracle_aside(run, rows, tmp_path):
+def test_the_best_number_is_bold_and_the_second_underlined_the_oracle_aside(run, rows_file, tmp_path):
     lines = [row_of(m, value=v) for m, v in (("oracle", 90.0), ("zero-shot", 20.0), ("top-k", 50.0), ("cvae", 50.0))]
-    run("report", rows(lines), "--out", tmp_path / "x.html")
+    run("report", rows_file(lines), "--out", tmp_path / "x.html")
     text = (tmp_path / "x.html").read_text()
     assert re.findall(r"<td><b>(\d.*?)</b>", text) == ["50.00", "50.00"]
     assert re.findall(r"<td><u>(.*?)</u>", text) == ["20.00"]
 
 
-def test_a_difference_is_bold_where_its_interval_is_clear_of_zero(run, rows, tmp_path):
+def test_a_difference_is_bold_where_its_interval_is_clear_of_zero(run, rows_file, tmp_path):
     gaps = {"cvae": [5.0, 6.0, 7.0, 8.0], "zero-shot": [-30.0, 20.0, -10.0, 15.0]}
     lines = [row_of(task=f"t{t}", value=40.0) for t in range(4)]
     lines += [row_of(m, f"t{t}", 40.0 + gap) for m, several in gaps.items() for t, gap in enumerate(several)]
-    run("report", rows(lines), "--out", tmp_path / "x.html")
+    run("report", rows_file(lines), "--out", tmp_path / "x.html")
     bold = re.findall(r"<td><b>([+-].*?)</b>", (tmp_path / "x.html").read_text())
     assert [cell.split()[0] for cell in bold] == ["+6.5"]
 
 
-def test_seeds_and_samples_are_averaged(run, rows, tmp_path):
+def test_seeds_and_samples_are_averaged(run, rows_file, tmp_path):
     lines = [row_of(value=v, seed=s, sample=n) for v, s, n in ((10.0, 0, 0), (20.0, 0, 1), (60.0, 1, 0))]
-    run("report", rows(lines), "--out", tmp_path / "x.html")
+    run("report", rows_file(lines), "--out", tmp_path / "x.html")
     assert ["Top-K weighted", "30.00"] in cells_of((tmp_path / "x.html").read_text())
 
 
@@ -164,7 +159,7 @@ def test_the_page_shows_both_rankings_in_order(run, adapter, images, tmp_path):
 
 
 def test_the_page_of_a_data_set_stands_alone_and_shows_texts_as_they_are(check, photos, tmp_path):
-    rows = rows_of(photos)
+    rows = captioned(photos)
     name = "<b onload=alert(3)>.png"
     (photos / "2.png").rename(photos / name)
     shutil.copy(photos / "0.png", photos / "3.png")
@@ -215,7 +210,7 @@ def test_the_page_of_a_data_set_shows_a_bounded_number_of_everything(check, phot
 
 
 def test_half_a_surrogate_pair_in_a_caption_is_refused(check, photos, tmp_path):
-    rows = rows_of(photos)
+    rows = captioned(photos)
     rows[0]["captions"] = rows[1]["captions"] = ["a cat \ud83d"]
     write_rows(photos, rows)
     result = check("--report", tmp_path / "x.html")

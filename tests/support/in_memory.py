@@ -39,3 +39,12 @@ def train_joint(model: Model, layout: Layout, tasks: Sequence[AnyTask], config: 
     for _ in range(config.joint_epochs):
         training.advance()
     return training.mean_P
+
+
+def training_of(
+    kind: str, model: Model, layout: Layout, tasks: Sequence[AnyTask], config: TrainConfig, epochs: int
+) -> JointTraining | OwnTraining:
+    """One adapter for all tasks ("joint"), or an own one for each ("own")."""
+    if kind == "joint":
+        return JointTraining(model, layout, tasks, config, epochs)
+    return OwnTraining(model, layout, tasks, config, layout.initial(0))

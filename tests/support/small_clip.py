@@ -21,3 +21,10 @@ def small_clip(timm: bool = False, quick_gelu: bool = True, **runtime):
         vision = {"image_size": 32, "layers": 4, "width": 32, "head_width": 8, "patch_size": 8}
         clip = open_clip.CLIP(16, vision, text, quick_gelu=quick_gelu)
     return OpenClipModel(clip, "ViT-B-16", RuntimeConfig(device="cpu", **runtime))
+
+
+def named(architecture: str, tag: str = ""):
+    """The backbone `open_clip:ARCHITECTURE`, not loaded."""
+    from sglora_openclip import OpenClip
+
+    return OpenClip(f"open_clip:{architecture}", architecture, tag, "")

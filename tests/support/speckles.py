@@ -20,7 +20,3 @@ def write_rows(root: Path, rows: list[dict]) -> None:
     (root / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     loose = [[row["image"], row["task"], row["split"], row["captions"]] for row in rows]
     (root / "loose.json").write_text(json.dumps(loose))
-
-
-def rows_of(root: Path) -> list[dict]:
-    return [json.loads(line) for line in (root / "captions.jsonl").read_text().splitlines()]

@@ -8,7 +8,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from small_clip import small_clip
+from small_clip import named, small_clip
 from torch import nn
 
 from sglora_cli.config import RuntimeConfig
@@ -153,10 +153,6 @@ def test_a_long_sentence_is_refused_and_a_long_caption_cut(model):
     with pytest.raises(Mismatch, match="the sentence has 82 tokens, more than 77"):
         model.check_text("very " * 80)
     assert model.encode_text(["very " * 80]).shape == (1, 16)
-
-
-def named(architecture: str, tag: str = "") -> OpenClip:
-    return OpenClip(f"open_clip:{architecture}", architecture, tag, "")
 
 
 def family(name: str):

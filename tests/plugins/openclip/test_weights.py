@@ -9,7 +9,7 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
-from small_clip import small_clip
+from small_clip import named, small_clip
 from torch import nn
 
 from sglora_cli.config import RuntimeConfig
@@ -41,10 +41,6 @@ def architecture(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model():
     return small_clip()
-
-
-def named(architecture: str, tag: str = "") -> OpenClip:
-    return OpenClip(f"open_clip:{architecture}", architecture, tag, "")
 
 
 def loaded(architecture: str, path) -> object:

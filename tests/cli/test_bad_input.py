@@ -28,6 +28,7 @@ import pytest
         (["generate", "a mug", "--generator", "cvea"], 3, "no generator named 'cvea'", "did you mean 'cvae'?"),
         (["generate", "  "], 2, "the sentence has no word: '  '", 'describe the task, as in "a photo of a pug"'),
         (["generate", "a" * 2001], 2, "the sentence has 2001 characters, more than 2000", "shorten it"),
+        (["generate", "--images", "nowhere"], 2, "there is no folder nowhere", "pass --images DIR"),
         (["generate", "a mug", "--samples", "0"], 2, "samples must be at least 1, got 0", ""),
         (["generate", "a mug", "--temperature", "nan"], 2, "temperature must be finite, got nan", ""),
         (["generate", "a mug", "--k", "9"], 5, "K = 9 is more than the 4 experts there are", ""),

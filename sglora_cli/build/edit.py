@@ -6,6 +6,7 @@ Shapes: E experts, M states, D embedding width, W width of meaning, P numbers of
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,18 +168,24 @@ def _write_expert(folder: Path, pack: Pack, model: Model, task: dict[str, Any], 
 def _key(name: str, text: str) -> str:
     """The key `group/name` of an expert; without a name, `added/` and what the sentence is a photo of."""
     key = name or "added/" + re.sub(r"[/\\]", " ", _TEMPLATE.sub("", text).strip(" ."))[:60].lower()
-    if not _NAME.fullmatch(key) or file_name(key).startswith("."):
+    if not _NAME.fullmatch(key):
         raise UsageError(f"{key!r} is no name of an expert", "name it with --name GROUP/NAME, as in pets/pug")
     return key
 
 
 def _check_new(pack: Pack, key: str) -> None:
     for task in pack.manifest["tasks"]:
-        if file_name(task["key"]) == file_name(key):  # also names that differ only in case or punctuation
+        # A pack of an older version may have the file under another task.
+        if _alike(task["key"]) == _alike(key) or pack.file_of("experts", task["key"]) == f"experts/{file_name(key)}":
             raise Mismatch(
                 f"pack {pack.name!r} has a task {task['key']!r} already, its role is {task['role']}",
                 "choose another name with --name GROUP/NAME",
             )
+
+
+def _alike(key: str) -> str:
+    """A key without what nobody sees in a list: capital letters, doubled spaces, ways to store an accent."""
+    return unicodedata.normalize("NFC", " ".join(key.split())).casefold()
 
 
 @dataclass(frozen=True)
@@ -228,7 +235,7 @@ def remove_expert(pack: Pack, expert: str, library: Library) -> Removed:
 
 def _without(folder: Path, pack: Pack, expert: str, manifest: dict[str, Any]) -> None:
     """Remove an expert's file, its row of the index and its entry in the manifest from a copy of the pack."""
-    (folder / "experts" / file_name(expert)).unlink()
+    (folder / pack.file_of("experts", expert)).unlink()
     row = pack.experts.names.index(expert)
     kept = [r for r in range(len(pack.experts.names)) if r != row]
     tensors, metadata = load_tensors(folder / "index.safetensors")

@@ -161,7 +161,7 @@ class Build:
         index_ED = self.model.encode_text(descriptions).float()
         index = {"index": index_ED, "meaning": meaning(self.model, descriptions), "visual": self._visual()}
         save_tensors(folder / "index.safetensors", index, {"kind": "index", "tasks": keys})
-        return ExpertFiles(folder / "experts", keys, self.steps.layout), index_ED
+        return ExpertFiles(folder, {key: f"experts/{file_name(key)}" for key in keys}, self.steps.layout), index_ED
 
     def _visual(self) -> Tensor:
         """(E, D) the mean embedding of each expert's training photos, normalised: the visual condition."""

@@ -7,5 +7,6 @@ toml          TOML tables, and the line each key stands in
 tensors       safetensors with one metadata key; checkpoints of long work
 tensor_rows   tensors larger than memory, read and written row by row
 hashes        of files and of content
+names         file names for any text
 images        photos: those in a folder, decoded safely
 """

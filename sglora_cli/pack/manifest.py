@@ -16,7 +16,7 @@ from sglora_cli.files.untrusted import inside
 MANIFEST = "pack.json"
 
 FORMAT = 1
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # a summary may have lines and tabs
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # a summary may have lines and tabs
 
 FIELDS: dict[str, type] = {
     "format": int,
@@ -50,14 +50,19 @@ def checked_manifest(content: Any, path: Path) -> dict[str, Any]:
             raise BadFile(f"{path}: a task lacks its key, dataset, name, role or description")
     if not isinstance(content.get("edits", []), list):
         raise BadFile(f"{path}: edits must be a list")
-    for text in _strings(content):
-        if _CONTROL.search(text):
-            raise BadFile(f"{path} has a control character in {text[:100]!r}", "it could do anything to a terminal")
+    check_printable(content, str(path))
     if not all(isinstance(health, dict) for health in content["generators"].values()):
         raise BadFile(f"{path}: what it says of a generator is not a table")
     for name in content["files"]:
         inside(path.parent, name)
     return content
+
+
+def check_printable(content: Any, where: str) -> None:
+    """Raises BadFile for a control character, which could do anything to a terminal, in any string of a JSON value."""
+    for text in _strings(content):
+        if CONTROL.search(text):
+            raise BadFile(f"{where} has a control character in {text[:100]!r}", "it could do anything to a terminal")
 
 
 def _strings(content: Any) -> Iterator[str]:

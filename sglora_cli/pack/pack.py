@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -26,6 +26,7 @@ from torch import Tensor
 from sglora_cli.config import PriorConfig, from_mapping
 from sglora_cli.errors import BadFile, Mismatch, Unavailable, UnknownName
 from sglora_cli.files.hashes import file_hash
+from sglora_cli.files.names import file_stem
 from sglora_cli.files.tensors import load_tensors, tensor_names
 from sglora_cli.files.text import read_json
 from sglora_cli.files.untrusted import inside
@@ -37,8 +38,20 @@ from sglora_cli.plugin.values import EXPERT, UNSEEN, TaskTensors
 
 
 def file_name(key: str) -> str:
-    """`flowers/king protea` -> `flowers--king-protea.safetensors`."""
+    """The file of a task, of no other task on any system: `flowers--king-protea.safetensors`."""
+    dataset, _, name = key.partition("/")
+    return f"{file_stem(dataset)}--{file_stem(name)}.safetensors"
+
+
+def _old_file_name(key: str) -> str:
+    """The file of a task in packs of version 0.1 and older, where two tasks could share one."""
     return re.sub(r"[^a-z0-9_.]+", "-", key.lower().replace("/", "--")).strip("-.") + ".safetensors"
+
+
+def _stored_name(listed: Container[str], folder: str, key: str) -> str:
+    """The file of a task in a folder of a pack, as the manifest lists it; the new name if it lists neither."""
+    name, old = f"{folder}/{file_name(key)}", f"{folder}/{_old_file_name(key)}"
+    return old if old in listed and name not in listed else name
 
 
 def _numbers(flat_P: Tensor, path: Path, layout: Layout) -> Tensor:
@@ -52,13 +65,14 @@ def _numbers(flat_P: Tensor, path: Path, layout: Layout) -> Tensor:
 class ExpertFiles:
     """The expert repository (Eq. 5). Each expert is read when it is first needed, then kept in memory."""
 
-    def __init__(self, folder: Path, names: Sequence[str], layout: Layout) -> None:
-        self._folder, self.layout = folder, layout
-        self.names: Sequence[str] = tuple(names)
+    def __init__(self, folder: Path, files: Mapping[str, str], layout: Layout) -> None:
+        """folder: the pack's.  files: the file of every expert in it, by the expert's key."""
+        self._folder, self._files, self.layout = folder, files, layout
+        self.names: Sequence[str] = tuple(files)
         self._read = lru_cache(maxsize=None)(self._load)
 
     def _load(self, row: int) -> tuple[Tensor, Tensor]:
-        path = inside(self._folder, file_name(self.names[row]))
+        path = inside(self._folder, self._files[self.names[row]])
         tensors, _ = load_tensors(path, ("mu", "var"))
         mean, variance = (_numbers(tensors[name], path, self.layout) for name in ("mu", "var"))
         if bool((variance < 0).any()):
@@ -112,11 +126,19 @@ class Pack:
         names = [task["key"] for task in self.manifest["tasks"] if task["role"] == EXPERT]
         if not names:
             raise BadFile(f"{folder / MANIFEST} names no expert", "build the pack again")
-        self.experts = ExpertFiles(folder / "experts", names, self.layout)
+        files = {name: self.file_of("experts", name) for name in names}
+        unseen = [task["key"] for task in self.manifest["tasks"] if task["role"] == UNSEEN]
+        _check_apart(folder / MANIFEST, files)
+        _check_apart(folder / MANIFEST, {key: self.file_of("evaluation", key) for key in unseen})
+        self.experts = ExpertFiles(folder, files, self.layout)
         self.prior_config = from_mapping(PriorConfig, self.manifest["prior"], f"{MANIFEST}, prior")
 
     def __repr__(self) -> str:
         return f"Pack({self.name!r}: {len(self.experts.names)} experts of backbone {self.backbone!r})"
+
+    def file_of(self, folder: str, key: str) -> str:
+        """Where the pack keeps a task's file: `folder` is "experts" or "evaluation"."""
+        return _stored_name(self.manifest["files"], folder, key)
 
     @cached_property
     def index_ED(self) -> Tensor:
@@ -195,7 +217,7 @@ class Pack:
     def unseen(self) -> Iterator[UnseenTask]:
         """The tasks this pack can be evaluated on without photos."""
         for task in self.manifest["tasks"]:
-            path = self.folder / "evaluation" / file_name(task["key"])
+            path = self.folder / self.file_of("evaluation", task["key"])
             if task["role"] == UNSEEN and path.exists():
                 tensors, metadata = load_tensors(path)
                 captions, owner, labels = (_listed(path, metadata, key) for key in ("captions", "image_of", "label_of"))
@@ -257,6 +279,17 @@ class Pack:
         """Raises BadFile, naming every damaged file, unless all files are as they were built."""
         if faults := self.verify():
             raise BadFile(f"pack {self.name!r} is damaged: " + "; ".join(faults), "build or fetch it again")
+
+
+def _check_apart(manifest: Path, files: Mapping[str, str]) -> None:
+    """Raises BadFile if two tasks have one file: one of them overwrote the other when the pack was built."""
+    owner: dict[str, str] = {}
+    for key, file in files.items():
+        if (other := owner.setdefault(file, key)) != key:
+            raise BadFile(
+                f"{manifest}: tasks {other!r} and {key!r} have one file, {file}: one overwrote the other",
+                "build the pack again: every task has a file of its own now",
+            )
 
 
 def _listed(path: Path, metadata: Mapping[str, Any], key: str) -> tuple[Any, ...]:

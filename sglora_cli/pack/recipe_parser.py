@@ -21,6 +21,7 @@ description = "a dog"       # optional: instead of the template; may contain {na
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from sglora_cli.config import LoraConfig, PriorConfig, TrainConfig, from_mapping
 from sglora_cli.errors import BadFile, BadRecipe, SgloraError, UnknownName
 from sglora_cli.files.toml import Address, toml_lines, toml_table
 from sglora_cli.files.untrusted import TOML_LIMIT, read_bytes
+from sglora_cli.pack.manifest import check_printable
 from sglora_cli.pack.recipe import PROMPTS, TEMPLATE, Recipe, Source
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import EXPERT, ROLES, TRAINING, Task
@@ -72,6 +74,9 @@ def plan_tasks(host: Host, recipe: Recipe, data: Path) -> list[dict[str, list[Ta
         host.generators[recipe.default_generator]
     for name, table in recipe.generators.items():
         with faults.at("generators", name):
+            plain, colon, _ = name.partition(":")
+            if colon:
+                raise BadFile(f"{name!r} has settings in a generator's name", f"write them below [generators.{plain}]")
             kind = host.generators[name].config
             if kind is not None:
                 _config(faults, kind, table, "generators", name)
@@ -125,11 +130,13 @@ def parse(
     )
     _check_roles(faults, recipe)
     faults.refuse()
+    check_printable(dict(raw), f"recipe {path or name}")  # the pack's manifest keeps all of it
     return recipe
 
 
 def _check_roles(faults: Faults, recipe: Recipe) -> None:
     role_of: dict[str, str] = {}
+    spelt: dict[str, str] = {}
     for n, source in enumerate(recipe.sources):
         for role, names in source.roles.items():
             for name in names:
@@ -138,6 +145,12 @@ def _check_roles(faults: Faults, recipe: Recipe) -> None:
                     if key in role_of:
                         hint = "a task has one role, or its result is a leak"
                         raise BadFile(f"{key} is {role_of[key]} and {role}", hint)
+                    other = spelt.setdefault(unicodedata.normalize("NFC", " ".join(key.split())), key)
+                    if other != key:
+                        raise BadFile(
+                            f"{other!a} and {key!a} look the same: they differ in spaces or in how an accent is stored",
+                            "give one of the tasks another name in its data set",
+                        )
                 role_of[key] = role
     if any(address[0] in ("source", "prior") for address, _ in faults.errors):
         return  # what is counted below is not what the user meant

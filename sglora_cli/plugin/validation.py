@@ -232,9 +232,13 @@ def wrong_adapters(adapters_SP: Any, wanted: tuple[int, ...]) -> str:
 def wrong_tasks(tasks: Any) -> str:
     if not isinstance(tasks, list | tuple):
         return f"must return a list, got {type(tasks).__name__}"
+    names: set[str] = set()
     for task in tasks:
         if not isinstance(task, Task) or not all(isinstance(x, str) and x for x in (task.name, task.description)):
             return f"must return Tasks with a name and a description, got {task!r:.100}"
+        if task.name in names:
+            return f"gives two tasks the name {task.name!r}"
+        names.add(task.name)
         for split, photos in task.photos.items():
             if split not in ("train", "test"):
                 return f"gives task {task.name!r} a split {split!r}; splits are train and test"

@@ -20,9 +20,10 @@ from sglora_cli.bench.tables import GAIN_K, directions, measure_name
 from sglora_cli.bench.tasks import of_other
 from sglora_cli.config import BenchConfig
 from sglora_cli.errors import Mismatch
+from sglora_cli.files.names import file_stem
 from sglora_cli.lora.prior import Prior
 from sglora_cli.pack.loaded import LoadedPack
-from sglora_cli.pack.pack import Pack, UnseenTask, file_name
+from sglora_cli.pack.pack import Pack, UnseenTask
 from sglora_cli.plugin.contracts import Generator
 from sglora_cli.plugin.values import AGAINST, ORACLE, ZERO, Report
 from sglora_cli.report.charts import Figure, Lines, Map, Scatter, Stacks, featured, gains
@@ -259,7 +260,7 @@ def _draw_map(data: ReportData, task: UnseenTask) -> Figure:
     points += zip(names, ["experts it leans on"] * len(names), experts.means(prior.rows), strict=True)
     chart = _placed([(text, kind, kind, point_P) for text, kind, point_P in points], config.seed)
     caption = f"{_SPACE} The pack carries one Oracle adapter a task, not its last epochs."
-    title, file = f"Draws for “{task.name}”", "draws-" + file_name(task.dataset).removesuffix(".safetensors")
+    title, file = f"Draws for “{task.name}”", f"draws-{file_stem(task.dataset)}"
     return Figure(file, title, chart, caption, f"t-SNE of {_DRAWS} draws for {task.name}, its Oracle, merges, experts.")
 
 

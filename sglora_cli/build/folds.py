@@ -121,12 +121,10 @@ class Folds:
 
     def build(self, fold: int) -> Build:
         """Prepare the build without a fold. Nothing is computed yet. Its target has a manifest if it is finished."""
-        build = Build.prepare(
-            self.loaded.host, self.seen(fold), self.data, self.note, cache_folder() / "folds", self.runtime
-        )
+        build = Build.prepare(self.loaded.host, self.seen(fold), self.data, self.note, runtime=self.runtime)
         steps = [path.stem for path in build.steps.paths]
         key = content_hash(build.recipe.raw, build.model.fingerprint, steps, [t.task.description for t in build.tasks])
-        return replace(build, target=build.target / key)
+        return replace(build, target=cache_folder() / "folds" / key)
 
     def estimates(self) -> list[tuple[Build, Estimate | None]]:
         """The build of each fold with the estimate of what is left to do; None for a finished build."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,17 @@ from sglora_cli.build.training import hiding
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.data.encode import check_text, image_embeddings, mean_direction, meaning
 from sglora_cli.data.features import Features
-from sglora_cli.errors import BadFile
+from sglora_cli.errors import BadFile, SgloraError
 from sglora_cli.files.atomic import put_folder, scratch_folder
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.tensors import Checkpoint, load_tensors, save_tensors
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import prior
 from sglora_cli.pack.manifest import FORMAT
-from sglora_cli.pack.pack import ExpertFiles, file_name
+from sglora_cli.pack.pack import ExpertFiles, Pack, file_name
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.pack.recipe_parser import plan_tasks
-from sglora_cli.pack.writer import write_manifest
+from sglora_cli.pack.writer import check_replaceable, write_manifest
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import TRAINING, UNSEEN, Material, Task
@@ -72,8 +73,11 @@ class Build:
     ) -> Build:
         """Read the recipe and the bytes of all photos, load the backbone. Nothing is computed or written yet.
 
-        Raises UnknownName, BadFile, Mismatch or Unavailable for every error that can be detected this early.
+        Raises UsageError if `out` holds something else than a pack, and UnknownName, BadFile, Mismatch or Unavailable
+        for every error that can be detected this early.
         """
+        if out:
+            check_replaceable(out)
         plan = plan_tasks(host, recipe, data)
         model = host.backbones[recipe.backbone].load(settings.runtime(runtime or RuntimeConfig(), recipe.backbone))
         layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
@@ -108,6 +112,8 @@ class Build:
         started = time.monotonic()
         photos = sum(len(t.photos) for t in self.tasks)
         self.note(f"{len(self.tasks)} tasks, {photos} training photos, {self.steps.layout.size} numbers each")
+        if (old := self._replaced()) is not None and old.manifest["recipe"] != self.recipe.raw:
+            self.note(f"{self.target} has a pack of another recipe, or of another version of this one: it is replaced")
         self.journal("build", recipe=self.recipe.name, tasks=len(self.tasks), photos=photos, target=str(self.target))
         compute_features(self.model, self.tasks, self.journal)
         self.note(f"features: {time.monotonic() - started:.0f} s")
@@ -122,6 +128,12 @@ class Build:
         self.journal("built", seconds=round(time.monotonic() - started, 3))
         self.note(f"built in {time.monotonic() - started:.0f} s")
         return self.target
+
+    def _replaced(self) -> Pack | None:
+        """The pack that the new one will replace, if it can be opened."""
+        with suppress(SgloraError):
+            return Pack(self.target)
+        return None
 
     def _adapters(self) -> None:
         missing = [path for path in self.steps.paths if not path.exists()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sglora_cli.config import PriorConfig
+from sglora_cli.errors import UsageError
 from sglora_cli.files.atomic import copy_files, put_folder, scratch_folder, write_bytes
 from sglora_cli.files.hashes import file_hash
 from sglora_cli.files.text import write_json
@@ -33,6 +35,20 @@ def edited(pack: Pack, target: Path | None = None) -> Iterator[tuple[Path, dict[
         write_manifest(folder, manifest)
         Pack(folder).read_experts()
         put_folder(folder, target)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raises UsageError if something is at `folder` that is no pack, or a pack with files of somebody else in it."""
+    if not os.path.lexists(folder):
+        return
+    if not (folder / MANIFEST).is_file():
+        if folder.is_dir() and not any(folder.iterdir()):
+            return
+        raise UsageError(f"{folder} exists and is no pack", "choose a new folder with -o")
+    listed = {MANIFEST, *Pack(folder).manifest["files"]}
+    present = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    if strangers := sorted(set(present) - listed):
+        raise UsageError(f"{folder} has files that are not the pack's: {strangers[0]}", "choose a new folder with -o")
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -218,6 +219,38 @@ def test_nothing_is_written_by_a_dry_run(run, tiny, toys, recipe, own_home):
     )
     assert "\n10 LoRAs, about " in result.stdout
     assert not (own_home / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("diary.txt", "{}/diary.txt exists and is no pack"),
+        (".", "{} exists and is no pack"),
+        ("pack", "{}/pack has files that are not the pack's: notes.txt"),
+    ],
+)
+def test_a_build_replaces_nothing_but_a_pack(run, toy_pack, toys, recipe, own_home, tmp_path, name, message):
+    place = tmp_path / "place"
+    shutil.copytree(own_home / "cache/packs/toys", place / "pack")
+    for kept in (place / "diary.txt", place / "pack/notes.txt"):
+        kept.write_text("dear diary")
+    before = content(place)
+    result = run("pack", "build", recipe, "--data", toys, "-o", place / name)
+    assert result.exit_code == 2
+    assert result.stderr == f"error: {message.format(place)}\nhint: choose a new folder with -o\n"
+    assert content(place) == before
+
+
+def test_a_build_says_that_it_replaces_the_pack_of_another_recipe(run, toy_pack, toys, recipe, tmp_path, own_home):
+    again = run("pack", "build", recipe, "--data", toys)
+    assert "it is replaced" not in again.stderr
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other/toys.toml"
+    other.write_text(recipe.read_text().replace("epochs = 6", "epochs = 5"))
+    result = run("pack", "build", other, "--data", toys)
+    assert result.exit_code == 0
+    place = own_home / "cache/packs/toys"
+    assert f"{place} has a pack of another recipe, or of another version of this one: it is replaced" in result.stderr
 
 
 def test_a_recipe_can_be_built_for_another_backbone(run, clipling, toys, recipe, own_home):

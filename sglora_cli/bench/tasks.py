@@ -5,21 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from sglora_cli.config import ABLATIONS, TASK_TABLES
-from sglora_cli.data.features import task_tensors
+from sglora_cli.data.features import Features
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, Unavailable, UnknownName, UsageError
+from sglora_cli.pack.learned import short
 from sglora_cli.pack.pack import Pack, UnseenTask
 from sglora_cli.pack.recipe import PROMPTS
 from sglora_cli.pack.recipe_parser import parse
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import EXPERT, TRAINING, UNSEEN, Task
+from sglora_cli.plugin.values import EXPERT, TRAINING, UNSEEN, Task, TaskTensors
 
 
 def unseen_tasks(host: Host, pack: Pack, model: Model, dataset: str, data: Path | None) -> list[UnseenTask]:
@@ -101,7 +101,7 @@ def of_other(pack: Pack, other: Pack, dataset: str) -> list[UnseenTask]:
         raise Unavailable(f"pack {other.name!r} carries no evaluation" + (f" of {dataset!r}" if dataset else ""))
     if other.layout == pack.layout:
         return tasks
-    return [UnseenTask(t.dataset, t.name, t.description, t.tensors, t.captions, None) for t in tasks]
+    return [replace(task, oracle_P=None) for task in tasks]
 
 
 def check_fits(model: Model, tasks: Sequence[UnseenTask]) -> None:
@@ -155,10 +155,41 @@ KEPT: Mapping[str, Callable[[UnseenTask, set[str]], bool]] = {
 """Table -> whether it keeps a task; `own` are the data sets that the pack's experts come from."""
 
 
+def photo_leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> list[str]:
+    """The tasks with test photos that the pack learned from, and how many. A task's Oracle is asked, too."""
+    learned = pack.learned or {}
+    seen = frozenset().union(*(learned.get(one, ()) for one in _seen_roles(role)))
+    leaking = []
+    for t in tasks:
+        oracle = learned.get(UNSEEN, frozenset()) if t.oracle_P is not None else frozenset()
+        count = sum(short(photo) in seen or short(photo) in oracle for photo in t.hashes)
+        if count:
+            leaking.append(f"{count} of {len(t.hashes)} photos of {t.key}")
+    return leaking
+
+
+def photos_unknown(pack: Pack, tasks: Sequence[UnseenTask]) -> str:
+    """Why nobody can say whether the pack learned from the tested photos, as a note; "" if it is known."""
+    if pack.learned is None:
+        why = f"pack {pack.name!r} keeps no hashes of its photos: sglora 0.1 built it"
+    elif bare := [t.key for t in tasks if not t.hashes]:
+        why = f"what is tested on keeps no hashes of its photos: {', '.join(bare[:3])}"
+    elif added := [task["key"] for task in pack.manifest["tasks"] if "origin" in task]:
+        why = f"nothing says which photos these experts were trained on: {', '.join(added[:3])}"
+    else:
+        return ""
+    return f"unknown whether the pack learned from the tested photos: {why}"
+
+
+def _seen_roles(role: str) -> tuple[str, ...]:
+    """The roles whose tasks a pack may not have in common with tasks of `role` that it is measured on."""
+    return (EXPERT,) if role == TRAINING else (EXPERT, TRAINING)
+
+
 def leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> list[str]:
     """The tasks that are, by their key or their sentence, an expert or training task of the pack; of training tasks,
     which of course the pack has, those that are an expert, too."""
-    roles = (EXPERT,) if role == TRAINING else (EXPERT, TRAINING)
+    roles = _seen_roles(role)
     seen: dict[str, dict[str, Any]] = {}
     for task in pack.manifest["tasks"]:
         if task["role"] in roles:
@@ -172,8 +203,8 @@ def leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> list[s
 
 
 def check_leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> None:
-    """Raises Mismatch if there is a leak."""
-    if leaking := leaks(pack, tasks, role):
+    """Raises Mismatch if there is a leak: of a task, or of photos."""
+    if leaking := [*leaks(pack, tasks, role), *photo_leaks(pack, tasks, role)]:
         more = f" and {len(leaking) - 3} more" if len(leaking) > 3 else ""
         raise Mismatch(
             f"pack {pack.name!r} has seen what it would be measured on: {', '.join(leaking[:3])}{more}",
@@ -185,5 +216,21 @@ def of_task(model: Model, task: Task, prompts: Sequence[str], oracle: Tensor | N
     """A task of a data set with its test photos read, and its training photos where somebody asks for them."""
     photos, learnt = task.photos["test"], task.photos.get("train", ())
     captions = tuple(task.classes) or tuple(c for photo in photos for c in photo.captions)
-    test, train = (partial(task_tensors, model, task.key, x, task.classes, prompts) for x in (photos, learnt))
-    return UnseenTask(task.dataset, task.name, task.description, test(), captions, oracle, train if learnt else None)
+    test = Features.of(model, task.key, photos, task.classes, prompts)
+
+    def training() -> TaskTensors:
+        train = Features.of(model, task.key, learnt, task.classes, prompts).without(model, set(test.hashes))
+        if not train.photos:
+            raise BadFile(f"every training photo of {task.key} is a test photo, too", "see `sglora data check`")
+        return train.tensors(model)
+
+    return UnseenTask(
+        task.dataset,
+        task.name,
+        task.description,
+        test.tensors(model),
+        captions,
+        oracle,
+        training if learnt else None,
+        test.hashes,
+    )

@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 import torch
 
-from sglora_cli.build.steps import BuildTask, Steps, missing_features
+from sglora_cli.build.steps import Steps
+from sglora_cli.build.tasks import BuildTask, missing_features
 from sglora_cli.build.training import OwnTraining
 from sglora_cli.config import TrainConfig
 from sglora_cli.data.features import stems

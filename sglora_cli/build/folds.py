@@ -108,20 +108,29 @@ class Folds:
                 "use more folds",
             ) from None
 
-    def left_out(self, fold: int) -> list[UnseenTask]:
-        """The tasks of a fold that are to be measured, with all their photos."""
+    def _tasks(self, fold: int) -> list[Task]:
+        """The tasks of a fold: all their photos are test photos."""
         tasks: list[Task] = []
         for n, source in enumerate(self.recipe.sources):
-            names = tuple(name for (of, name), out in self.fold_of.items() if (of, out) == (n, fold))
-            if names and self.request.dataset in ("", source.name):
+            if names := tuple(name for (of, name), out in self.fold_of.items() if (of, out) == (n, fold)):
                 whole = replace(source, roles={TRAINING: names}, whole=True)
                 tasks += whole.tasks(self.loaded.host, self.data, self.recipe.template)[TRAINING]
-        tests = [replace(task, photos={"test": task.photos["train"]}) for task in tasks]
-        return [of_task(self.loaded.model, task, self.recipe.prompts) for task in tests]
+        return [replace(task, photos={"test": task.photos["train"]}) for task in tasks]
+
+    def left_out(self, fold: int) -> list[UnseenTask]:
+        """The tasks of a fold that are to be measured, with all their photos."""
+        wanted = [task for task in self._tasks(fold) if self.request.dataset in ("", task.dataset)]
+        return [of_task(self.loaded.model, task, self.recipe.prompts) for task in wanted]
 
     def build(self, fold: int) -> Build:
-        """Prepare the build without a fold. Nothing is computed yet. Its target has a manifest if it is finished."""
-        build = Build.prepare(self.loaded.host, self.seen(fold), self.data, self.note, runtime=self.runtime)
+        """Prepare the build without a fold's tasks, and without their photos, which other tasks may have as well.
+
+        Nothing is computed yet. The target of a finished build has a manifest.
+        """
+        apart = [photo for task in self._tasks(fold) for photo in task.photos["test"]]
+        build = Build.prepare(
+            self.loaded.host, self.seen(fold), self.data, self.note, runtime=self.runtime, apart=apart
+        )
         steps = [path.stem for path in build.steps.paths]
         key = content_hash(build.recipe.raw, build.model.fingerprint, steps, [t.task.description for t in build.tasks])
         return replace(build, target=cache_folder() / "folds" / key)

@@ -2,14 +2,16 @@
 
 `held_out = 3` in a generator's table of a recipe switches it on. The generator is fitted three more times, each time
 without a third of the training tasks, and then generates adapters for their sentences. These are measured on the
-tasks' training photos, which neither experts nor mu* nor the generator of that fold have seen. Unseen tasks are not
-used. The joint adapter has seen all training tasks, so a fold gets NaN in its place.
+tasks' training photos, which neither experts nor mu* nor the generator of that fold have seen: photos that a task
+shares with experts or other training tasks are left out. Unseen tasks are not used. The joint adapter has seen all
+training tasks, so a fold gets NaN in its place.
 
 Shapes: T training tasks, P numbers of an adapter.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,7 +22,7 @@ from torch import Tensor
 from sglora_cli.bench.bootstrap import bootstrap
 from sglora_cli.bench.measure import Candidate, Measurer
 from sglora_cli.bench.tables import cell_name
-from sglora_cli.build.steps import BuildTask
+from sglora_cli.build.tasks import BuildTask
 from sglora_cli.lora.layout import Layout
 from sglora_cli.pack.pack import UnseenTask
 from sglora_cli.plugin.contracts import Fitted, Generator, Model
@@ -38,29 +40,36 @@ def folds_of(table: Mapping[str, Any], tasks: int) -> int:
 
 
 def scored(
-    model: Model, generator: Generator, table: Mapping[str, Any], material: Material, tasks: Sequence[BuildTask]
+    model: Model,
+    generator: Generator,
+    table: Mapping[str, Any],
+    material: Material,
+    tasks: Sequence[BuildTask],
+    experts: Sequence[BuildTask] = (),
 ) -> dict[str, Any]:
     """The scores for the manifest, under KEY; {} if none are wanted.
 
     Percent, averaged over the tasks, beside zero-shot and mu*; "gain": the generator minus mu*, with its 95 % interval
-    over tasks and queries. One draw a task. `tasks`: those of the material, in its order.
+    over tasks and queries. One draw a task. `tasks`: those of the material, in its order. `experts`: the other seen
+    tasks; a photo that a task shares with one of them, or with another of `tasks`, is not asked about.
     """
     folds = folds_of(table, len(tasks))
     if not folds:
         return {}
     rows: list[Row] = []
+    own = own_photos(tasks, experts)
     for fold in range(folds):
         material.note(f"{generator.name}: fitted without part {fold + 1} of {folds} of the training tasks")
         fitted, _ = generator.fit(_without(material, fold, folds), table)
         for t in progress(list(range(fold, len(tasks), folds)), "tasks left out"):
-            rows += _measured(model, material, generator.name, fitted, t, tasks[t])
+            rows += _measured(model, material, generator.name, fitted, t, _as_unseen(model, tasks[t], own[t]))
     intervals = bootstrap(rows)
     cells = [(direction, k) for method, direction, k in intervals.measured if method == ZERO and k == 1]
     return {
         KEY: {
             "folds": folds,
             "tasks": len(tasks),
-            "photos": sum(len(task.photos) for task in tasks),
+            "photos": sum(map(len, own)),
             "scores": {
                 method: {cell_name(cell): round(intervals.measured[method, *cell], 3) for cell in cells}
                 for method in (ZERO, AGAINST, generator.name)
@@ -89,27 +98,40 @@ def _without(material: Material, fold: int, folds: int) -> Material:
     )
 
 
-def _measured(model: Model, material: Material, name: str, fitted: Fitted, t: int, task: BuildTask) -> Iterator[Row]:
+def _measured(model: Model, material: Material, name: str, fitted: Fitted, t: int, task: UnseenTask) -> Iterator[Row]:
     prior, layout = material.priors[t], material.experts.layout
     (flat_P,) = fitted.generate(prior, 1, 0, 1.0)
     adapters = {ZERO: torch.zeros(layout.size), AGAINST: prior.mean_P, name: flat_P}
     candidates = [Candidate(method, layout, x_P) for method, x_P in adapters.items()]
-    yield from Measurer(model).rows(_as_unseen(model, task), candidates)
+    yield from Measurer(model).rows(task, candidates)
 
 
-def _as_unseen(model: Model, task: BuildTask) -> UnseenTask:
-    """A training task in the form of an unseen one, to be measured on its training photos."""
-    content, one = task.train.stored(model).to(torch.device("cpu")), task.task
+def own_photos(tasks: Sequence[BuildTask], experts: Sequence[BuildTask]) -> list[list[int]]:
+    """Of each task, the training photos that no other task and no expert learns from, as rows.
+
+    A task with fewer than two of them cannot be measured on them: it keeps all, and what is measured is not held out.
+    """
+    owners = Counter(photo for t in (*tasks, *experts) for photo in set(t.train.hashes))
+    own = [[n for n, photo in enumerate(t.train.hashes) if owners[photo] == 1] for t in tasks]
+    return [rows if len(rows) > 1 else list(range(len(t.photos))) for t, rows in zip(tasks, own, strict=True)]
+
+
+def _as_unseen(model: Model, task: BuildTask, photos: Sequence[int]) -> UnseenTask:
+    """A training task in the form of an unseen one, to be measured on some of its training photos."""
+    content, one = task.train.tensors(model).only(photos), task.task
     return UnseenTask(one.dataset, one.name, one.description, content, (), None)
 
 
-def recall_on(model: Model, layout: Layout, tasks: Sequence[BuildTask]) -> Callable[[int, Tensor], Tensor]:
+def recall_on(
+    model: Model, layout: Layout, tasks: Sequence[BuildTask], experts: Sequence[BuildTask] = ()
+) -> Callable[[int, Tensor], Tensor]:
     """The function Material.recall of a fit: the mean over directions and k, as in reports, of every adapter."""
+    own = own_photos(tasks, experts)
 
     def recall(t: int, adapters_SP: Tensor) -> Tensor:
         candidates = [Candidate("", layout, x_P, sample) for sample, x_P in enumerate(adapters_SP)]
         recalls: list[list[float]] = [[] for _ in candidates]
-        for row in Measurer(model).rows(_as_unseen(model, tasks[t]), candidates):
+        for row in Measurer(model).rows(_as_unseen(model, tasks[t], own[t]), candidates):
             recalls[row.sample].append(row.value)
         return torch.tensor([sum(values) / len(values) for values in recalls])
 

@@ -20,17 +20,19 @@ from torch import Tensor
 from sglora_cli import __version__
 from sglora_cli.build.estimate import Estimate, estimated
 from sglora_cli.build.held_out import recall_on, scored
-from sglora_cli.build.steps import BuildTask, Steps, missing_features, work_folder
+from sglora_cli.build.steps import Steps, work_folder
+from sglora_cli.build.tasks import BuildTask, build_tasks, missing_features, overlap_lines
 from sglora_cli.build.training import hiding
 from sglora_cli.config import RuntimeConfig
-from sglora_cli.data.encode import check_text, image_embeddings, mean_direction, meaning
+from sglora_cli.data.encode import image_embeddings, mean_direction, meaning
 from sglora_cli.data.features import Features
-from sglora_cli.errors import BadFile, SgloraError
+from sglora_cli.errors import SgloraError
 from sglora_cli.files.atomic import put_folder, scratch_folder
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.tensors import Checkpoint, load_tensors, save_tensors
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import prior
+from sglora_cli.pack.learned import save_learned
 from sglora_cli.pack.manifest import FORMAT
 from sglora_cli.pack.pack import ExpertFiles, Pack, file_name
 from sglora_cli.pack.recipe import Recipe
@@ -38,7 +40,7 @@ from sglora_cli.pack.recipe_parser import plan_tasks
 from sglora_cli.pack.writer import check_replaceable, write_manifest
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import TRAINING, UNSEEN, Material, Task
+from sglora_cli.plugin.values import ROLES, TRAINING, Material, Photo
 from sglora_cli.system import cache, settings
 from sglora_cli.system.locks import locked, pack_lock
 from sglora_cli.system.paths import built_folder
@@ -70,8 +72,11 @@ class Build:
         out: Path | None = None,
         runtime: RuntimeConfig | None = None,
         log: Path | None = None,
+        apart: Sequence[Photo] = (),
     ) -> Build:
         """Read the recipe and the bytes of all photos, load the backbone. Nothing is computed or written yet.
+
+        apart: photos that nothing may learn from, besides those that unseen tasks are tested on.
 
         Raises UsageError if `out` holds something else than a pack, and UnknownName, BadFile, Mismatch or Unavailable
         for every error that can be detected this early.
@@ -83,7 +88,7 @@ class Build:
         layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
         if recipe.train.hide:
             hiding(model)
-        tasks = build_tasks(model, plan, recipe.prompts, recipe.train.mirror > 0)
+        tasks = build_tasks(model, plan, recipe.prompts, recipe.train.mirror > 0, apart)
         steps = Steps(model, layout, tasks, recipe.train)
         return cls(host, recipe, model, tasks, steps, out or built_folder() / recipe.name, note, Journal(log))
 
@@ -102,6 +107,7 @@ class Build:
             "recipe": self.recipe.name,
             "backbone": self.recipe.backbone,
             "roles": roles,
+            "left_out": {t.task.key: len(t.left_out) for t in self.tasks if t.left_out},
             "epochs": self.recipe.train.epochs,
             "generators": list(self.recipe.generators),
         }
@@ -112,6 +118,8 @@ class Build:
         started = time.monotonic()
         photos = sum(len(t.photos) for t in self.tasks)
         self.note(f"{len(self.tasks)} tasks, {photos} training photos, {self.steps.layout.size} numbers each")
+        for line in overlap_lines(self.tasks):
+            self.note(line)
         if (old := self._replaced()) is not None and old.manifest["recipe"] != self.recipe.raw:
             self.note(f"{self.target} has a pack of another recipe, or of another version of this one: it is replaced")
         self.journal("build", recipe=self.recipe.name, tasks=len(self.tasks), photos=photos, target=str(self.target))
@@ -153,6 +161,9 @@ class Build:
             {"joint": self.steps.joint_P},
             {"kind": "joint", "fingerprint": self.model.fingerprint},
         )
+        save_learned(
+            folder, {role: [h for t in self.tasks if t.role == role for h in t.train.hashes] for role in ROLES}
+        )
         health = self._fit_generators(folder, experts, index_ED)
         for t in progress(self.tasks, "evaluation"):
             if t.test:
@@ -185,7 +196,9 @@ class Build:
 
     def _generator_path(self, name: str) -> Path:
         steps = [str(path.stem) for path in self.steps.paths]
-        key = content_hash(name, self.recipe.generators[name], asdict(self.recipe.prior), steps, self._descriptions())
+        key = content_hash(
+            "generator 2", name, self.recipe.generators[name], asdict(self.recipe.prior), steps, self._descriptions()
+        )
         return work_folder() / f"{key}.safetensors"
 
     def _descriptions(self) -> list[str]:
@@ -204,7 +217,8 @@ class Build:
                     material = self._material(tasks, experts, priors, checkpoint)
                     began = time.monotonic()
                     fitted, facts = self.host.generators[name].fit(material, table)
-                    facts = {**facts, **scored(self.model, self.host.generators[name], table, material, tasks)}
+                    scores = scored(self.model, self.host.generators[name], table, material, tasks, self.steps.experts)
+                    facts = {**facts, **scores}
                     save_tensors(path, fitted.tensors(), {"health": facts})
                     checkpoint.drop()
                     self.journal("generator", name=name, seconds=round(time.monotonic() - began, 3))
@@ -226,7 +240,7 @@ class Build:
             priors=priors,
             joint_P=self.steps.joint_P,
             start_P=self.steps.start_P if self.recipe.train.warmup_epochs else None,
-            recall=recall_on(self.model, self.steps.layout, tasks),
+            recall=recall_on(self.model, self.steps.layout, tasks, self.steps.experts),
             seed=self.recipe.train.seed,
             note=self.note,
             checkpoint=checkpoint,
@@ -238,6 +252,7 @@ class Build:
         tensors = {"stem": content.stem_N, "text": content.text_CD.half(), "oracle": self.steps.moments(t)[0]}
         captions = list(t.task.classes) or [c for photo in test.photos for c in photo.captions]
         metadata = {"kind": "evaluation", "task": t.task.key, "captions": captions, "image_of": list(test.image_of)}
+        metadata["photos"] = list(test.hashes)
         if test.label_of:
             metadata["label_of"] = list(test.label_of)
         save_tensors(folder / "evaluation" / file_name(t.task.key), tensors, metadata)
@@ -263,6 +278,7 @@ class Build:
                     "description": t.task.description,
                     "train_photos": len(t.photos),
                     "test_photos": len(t.task.photos["test"]),
+                    **({"left_out": len(t.left_out)} if t.left_out else {}),
                 }
                 for t in self.tasks
             ],
@@ -279,27 +295,3 @@ def compute_features(model: Model, tasks: Sequence[BuildTask], journal: Journal)
                 advance(done, features.name)
             seconds = round(time.monotonic() - began, 3)
             journal("features", task=features.name, photos=len(features.photos), seconds=seconds)
-
-
-def build_tasks(
-    model: Model, plan: Sequence[Mapping[str, Sequence[Task]]], prompts: Sequence[str] = (), mirror: bool = False
-) -> list[BuildTask]:
-    """Make the tasks of a plan (role -> tasks, of each source). Reads the bytes of every photo.
-
-    Raises BadFile for a task with fewer than two training photos, Mismatch for a description that would be cut.
-    """
-    planned = [(role, task) for roles in plan for role, tasks in roles.items() for task in tasks]
-    for _, task in planned:
-        check_text(model, task.description)
-        if len(task.photos["train"]) < 2:
-            raise BadFile(
-                f"task {task.key} has {len(task.photos['train'])} training photo(s), it needs two", "remove it"
-            )
-    built = []
-    for role, task in progress(planned, "reading photos"):
-        train, test = (
-            Features.of(model, task.key, task.photos[split], task.classes, prompts) for split in ("train", "test")
-        )
-        mirrored = train.mirror() if mirror else None
-        built.append(BuildTask(task, role, train, test if role == UNSEEN and test.photos else None, mirrored))
-    return built

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,47 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sglora_cli.build.tasks import BuildTask
 from sglora_cli.build.training import JointTraining, OwnTraining, groups
 from sglora_cli.config import TrainConfig
-from sglora_cli.data.features import Features, StoredTask
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.tensor_rows import TensorDraft, TensorRows
 from sglora_cli.files.tensors import Checkpoint, load_tensors, save_tensors
 from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.contracts import Model
-from sglora_cli.plugin.values import EXPERT, UNSEEN, Photo, Task
+from sglora_cli.plugin.values import EXPERT, UNSEEN
 from sglora_cli.system.locks import locked
 from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import Advance, Journal
-
-
-@dataclass(frozen=True)
-class BuildTask:
-    """A task with its role, and the features of the photos it learns from and is measured on."""
-
-    task: Task
-    role: str
-    train: Features
-    test: Features | None
-    """None if nothing is measured on the task."""
-    mirror: Features | None = None
-    """The same photos mirrored, for training with `mirror`; else None."""
-
-    @property
-    def photos(self) -> Sequence[Photo]:
-        """The photos that the task is trained on."""
-        return self.train.photos
-
-    def stored(self, model: Model) -> StoredTask:
-        """The features that the task is trained on, on disk."""
-        mirror = self.mirror.stored(model) if self.mirror else None
-        return replace(self.train.stored(model), mirror=mirror)
-
-
-def missing_features(tasks: Sequence[BuildTask]) -> list[Features]:
-    """The features that are not in the cache."""
-    wanted = [features for t in tasks for features in (t.train, t.mirror, t.test) if features]
-    return [features for features in wanted if not features.path.exists()]
 
 
 def work_folder() -> Path:

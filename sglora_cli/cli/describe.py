@@ -108,16 +108,18 @@ def pack_facts(pack: Pack, health: Sequence[str] = ()) -> list[str]:
         tasks = [task for task in pack.manifest["tasks"] if task["role"] == role]
         by_set = {t["dataset"]: [x["name"] for x in tasks if x["dataset"] == t["dataset"]] for t in tasks}
         lines += [f"{role:<10} {dataset}: {', '.join(names)}" for dataset, names in by_set.items()]
+    if left_out := sum(task["left_out"] for task in pack.manifest["tasks"] if type(task.get("left_out")) is int):
+        lines.append(f"left out   {left_out} training photos of tasks: unseen tasks are tested on them")
     for name, measured in pack.manifest["generators"].items():
         facts = ", ".join(f"{k} {_short(v)}" for k, v in sorted(measured.items()) if k != "held_out")
         lines.append(f"generator  {name}: {facts}")
-        lines += [f"held out   {name}: {line}" for line in left_out(measured.get("held_out"))]
+        lines += [f"held out   {name}: {line}" for line in held_out(measured.get("held_out"))]
     lines += health
     lines += [f"changed    {edit}" for edit in pack.manifest.get("edits", [])]
     return lines
 
 
-def left_out(fits: Any) -> list[str]:
+def held_out(fits: Any) -> list[str]:
     """How a generator did on training tasks that it was not fitted on, in lines; [] where nobody measured that."""
     try:
         cells, scores, gains = list(fits["gain"]), dict(fits["scores"]), fits["gain"].values()

@@ -113,6 +113,7 @@ SHAPES: dict[str, Any] = {
         "recipe": str,
         "backbone": str,
         "roles": {"*": {"tasks": int, "photos": int}},
+        "left_out": {"*": int},
         "epochs": int,
         "generators": [str],
         "stages": [{"name": str, "what": str, "seconds": float}],

@@ -9,4 +9,5 @@ caption_writer    captions written by a captioner or taken from a file
 check             a data set looked through
 check_rules       what can be wrong with captions and sizes
 near_duplicates   images that look alike
+overlaps          photos that several tasks share
 """

@@ -8,7 +8,7 @@ Shapes: N photos, C captions or classes, D embedding.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -54,14 +54,27 @@ class Features:
         photos: Sequence[Photo],
         classes: Sequence[str] = (),
         prompts: Sequence[str] = (),
+        hashes: Sequence[str] | None = None,
     ) -> Features:
-        """Reads every photo's bytes. Raises BadFile if one is missing, Mismatch if one is of no class."""
+        """Reads every photo's bytes, unless their hashes are given.
+
+        Raises BadFile if one is missing, Mismatch if one is of no class.
+        """
         captions = [caption for photo in photos for caption in photo.captions]
         if classes and (stray := sorted(set(captions) - set(classes))):
             raise Mismatch(f"task {name!r} has a photo of class {stray[0]!r}, its classes are {', '.join(classes)}")
-        one = cls(name, photos, classes, prompts, "", tuple(file_hash(photo.path) for photo in photos))
+        read = tuple(file_hash(photo.path) for photo in photos) if hashes is None else tuple(hashes)
+        one = cls(name, photos, classes, prompts, "", read)
         texts = [list(classes), list(prompts), list(one.label_of)] if classes else [captions, list(one.image_of)]
         return replace(one, key=content_hash([model.fingerprint, list(one.hashes), *texts]))
+
+    def without(self, model: Model, photos: Container[str]) -> Features:
+        """Those of the other photos; `photos` are hashes. Nothing is read for it."""
+        kept = [n for n, photo in enumerate(self.hashes) if photo not in photos]
+        if len(kept) == len(self.photos):
+            return self
+        hashes, left = [self.hashes[n] for n in kept], [self.photos[n] for n in kept]
+        return Features.of(model, self.name, left, self.classes, self.prompts, hashes)
 
     def mirror(self) -> Features:
         """Those of the same photos left to right; nothing is read for it."""
@@ -98,6 +111,10 @@ class Features:
                 pass
         stem, text = TensorRows(self.path, "stem"), TensorRows(self.path, "text")
         return StoredTask(self.name, stem, text, self.image_of, self.label_of)
+
+    def tensors(self, model: Model) -> TaskTensors:
+        """The features in the CPU's memory, from the cache or computed and put there. Raises as `stored` does."""
+        return self.stored(model).to(torch.device("cpu"))
 
     def _whole(self) -> bool:
         """Whether they are in the cache. What a damaged file held can be computed again."""
@@ -145,7 +162,7 @@ def task_tensors(
     With classes, the texts are their heads: the prompts with {class} filled in.
     Raises BadFile if a photo is missing or cannot be decoded, Mismatch if it is of no class.
     """
-    return Features.of(model, name, photos, classes, prompts).stored(model).to(torch.device("cpu"))
+    return Features.of(model, name, photos, classes, prompts).tensors(model)
 
 
 def stems(model: Model, photos: Sequence[Photo], mirrored: bool = False) -> Tensor:

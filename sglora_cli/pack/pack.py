@@ -7,6 +7,7 @@
        joint.safetensors             (P,) one adapter trained on all seen tasks together
        generators/<name>.safetensors what a learned generator needs besides the experts
        evaluation/<task>.safetensors stems, captions (or class heads) and Oracle adapter of an unseen task
+       learned.safetensors           hashes of the photos it learned from; packs of version 0.1 and older have none
        README.md                     model card
 """
 
@@ -32,6 +33,7 @@ from sglora_cli.files.text import read_json
 from sglora_cli.files.untrusted import inside
 from sglora_cli.lora.layout import Layout, checked_flat
 from sglora_cli.lora.prior import Prior, prior
+from sglora_cli.pack.learned import LEARNED, load_learned
 from sglora_cli.pack.manifest import MANIFEST, checked_manifest
 from sglora_cli.plugin.contracts import Fitted, Generator, Model
 from sglora_cli.plugin.values import EXPERT, UNSEEN, TaskTensors
@@ -103,6 +105,8 @@ class UnseenTask:
     oracle_P: Tensor | None = field(repr=False)
     training: Callable[[], TaskTensors] | None = field(default=None, repr=False)
     """Reads its training split, if the photos are on this machine. A pack contains no training photos."""
+    hashes: tuple[str, ...] = field(default=(), repr=False)
+    """SHA-256 of its test photos in hexadecimal; () where nobody kept them."""
 
     @property
     def key(self) -> str:
@@ -178,6 +182,11 @@ class Pack:
         path = self.folder / "joint.safetensors"
         return _numbers(load_tensors(path, ("joint",))[0]["joint"], path, self.layout)
 
+    @cached_property
+    def learned(self) -> Mapping[str, frozenset[str]] | None:
+        """Role -> the photos that tasks of this role learned from, see learned.py; None if nobody kept them."""
+        return load_learned(self.folder) if LEARNED in self.manifest["files"] else None
+
     def check_model(self, model: Model) -> None:
         """Raises Mismatch unless the pack was built for exactly this model."""
         if model.fingerprint != self.fingerprint:
@@ -220,11 +229,15 @@ class Pack:
             path = self.folder / self.file_of("evaluation", task["key"])
             if task["role"] == UNSEEN and path.exists():
                 tensors, metadata = load_tensors(path)
-                captions, owner, labels = (_listed(path, metadata, key) for key in ("captions", "image_of", "label_of"))
+                captions, owner, labels, photos = (
+                    _listed(path, metadata, key) for key in ("captions", "image_of", "label_of", "photos")
+                )
                 _check_evaluation(path, tensors, self.layout.size, captions, owner, labels)
                 content = TaskTensors(task["key"], tensors["stem"], tensors["text"].float(), owner, labels)
                 oracle = tensors["oracle"].float() if "oracle" in tensors else None
-                yield UnseenTask(task["dataset"], task["name"], task["description"], content, captions, oracle)
+                yield UnseenTask(
+                    task["dataset"], task["name"], task["description"], content, captions, oracle, hashes=photos
+                )
 
     def read_experts(self) -> None:
         """Read what every command reads. Raises BadFile if the experts and their index do not agree."""
@@ -294,7 +307,7 @@ def _check_apart(manifest: Path, files: Mapping[str, str]) -> None:
 
 def _listed(path: Path, metadata: Mapping[str, Any], key: str) -> tuple[Any, ...]:
     """A list of strings or numbers from the metadata of an evaluation; () if the key is absent. Raises BadFile."""
-    values, kind = metadata.get(key, []), str if key == "captions" else int
+    values, kind = metadata.get(key, []), str if key in ("captions", "photos") else int
     if isinstance(values, list) and all(type(value) is kind for value in values):
         return tuple(values)
     raise BadFile(f"{path}: {key} is not a list of {'texts' if kind is str else 'whole numbers'}")

@@ -172,6 +172,17 @@ class TaskTensors:
     mirror: TaskTensors | None = field(default=None, repr=False)
     """The same photos and captions left to right."""
 
+    def only(self, photos: Sequence[int]) -> TaskTensors:
+        """The same with some of its photos and their captions; all classes stay."""
+        rows = list(photos)
+        place = {photo: n for n, photo in enumerate(rows)}
+        texts = [c for c, photo in enumerate(self.image_of) if photo in place]
+        mirror = self.mirror.only(rows) if self.mirror else None
+        text_CD = self.text_CD[texts] if self.image_of else self.text_CD
+        image_of = tuple(place[self.image_of[c]] for c in texts)
+        label_of = tuple(self.label_of[n] for n in rows) if self.label_of else ()
+        return TaskTensors(self.name, self.stem_N[rows], text_CD, image_of, label_of, mirror)
+
     def to(self, device: torch.device) -> TaskTensors:
         """The same, with its tensors on a device: a step there then waits for no copy."""
         mirror = self.mirror.to(device) if self.mirror else None

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from sglora_cli.build.held_out import scored
-from sglora_cli.build.pipeline import build_tasks
-from sglora_cli.cli.describe import left_out
+from sglora_cli.build.held_out import own_photos, scored
+from sglora_cli.build.tasks import BuildTask, build_tasks
+from sglora_cli.cli.describe import held_out
 from sglora_cli.config import RuntimeConfig
+from sglora_cli.data.features import Features
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import prior
 from sglora_cli.pack.recipe_parser import plan_tasks, read
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import Material
+from sglora_cli.plugin.values import Material, Photo, Task
 
 
 class Experts:
@@ -151,6 +153,21 @@ def test_a_pack_says_how_its_generator_did_on_tasks_left_out(run, tiny, toys, re
 
 def test_lines_of_a_manifest_that_says_nonsense_are_left_out():
     good = {"folds": 2, "tasks": 4, "scores": {"zero-shot": {"x": 1.0}, "top-k": {"x": 2.0}}, "gain": {"x": [1, 0, 2]}}
-    assert left_out(good)[1] == "2 folds; its difference to top-k, with the 95 % interval: +1.0 [+0.0, +2.0]"
+    assert held_out(good)[1] == "2 folds; its difference to top-k, with the 95 % interval: +1.0 [+0.0, +2.0]"
     for bad in (None, 3, "x", [], {}, {**good, "gain": {"x": 1}}, {**good, "scores": {"a": {"x": "?"}}}):
-        assert left_out(bad) == []
+        assert held_out(bad) == []
+
+
+def learning(name: str, *photos: str) -> BuildTask:
+    """A task that learns from these photos."""
+    some = [Photo(Path(photo), ("a caption",)) for photo in photos]
+    return BuildTask(Task("d", name, name, {"train": some}), "training", Features(name, some, (), (), "", photos), None)
+
+
+def test_a_task_is_not_asked_about_photos_that_others_learn_from():
+    tasks, expert = [learning("a", "1", "2", "3", "4"), learning("b", "4", "5", "6")], learning("e", "2", "9")
+    assert own_photos(tasks, [expert]) == [[0, 2], [1, 2]]
+    assert own_photos([*tasks, learning("c", "1", "5", "5")], [expert])[1:] == [
+        [0, 1, 2],
+        [0, 1, 2],
+    ]  # too few are left

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from sglora_cli.bench import tasks
-from sglora_cli.data import features
+from sglora_cli.data.features import Features
 from sglora_cli.generate.session import Session
 
 
@@ -62,13 +61,13 @@ def test_no_unseen_task_is_an_expert_or_taught_the_generator():
 
 @pytest.mark.data
 def test_photos_and_the_pack_agree(run, data, monkeypatch):
-    read = features.task_tensors
+    read = Features.tensors
 
     def as_carried(*what):  # captions in float16, which can break a tie
         content = read(*what)
         return replace(content, text_CD=content.text_CD.half().float())
 
-    monkeypatch.setattr(tasks, "task_tensors", as_carried)
+    monkeypatch.setattr(Features, "tensors", as_carried)
     names = "zero-shot,oracle,top-k"
     carried, measured = (
         json.loads(run("bench", "--json", "--baselines", names, "--dataset", "flowers", *more).stdout)["averages"]

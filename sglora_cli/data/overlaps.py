@@ -1,0 +1,86 @@
+"""Photos that several tasks share, by content: which of them would let a pack learn what it is tested on.
+
+A photo is the hash of its file's bytes, so that a copy under another name is the same photo. The same picture saved
+again, smaller or in another format, is another one; near_duplicates.py looks for those.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from sglora_cli.plugin.values import UNSEEN
+
+
+@dataclass(frozen=True)
+class Side:
+    """One split of a task of a recipe: the photos that it learns from ("train") or is tested on ("test")."""
+
+    task: str
+    role: str
+    split: str
+    photos: frozenset[str]
+    """Hashes of the photos' bytes."""
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.task} ({self.split})"
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Photos that two sides share."""
+
+    kind: str
+    """"leak": one learns what an unseen task is tested on; "train": both learn it; "test": both are tested on it."""
+    first: Side
+    second: Side
+    photos: int
+
+
+def overlaps(sides: Sequence[Side]) -> list[Overlap]:
+    """Every two sides that share a photo, leaks first, then those that share most.
+
+    Nobody is tested on the test side of a seen task, so it overlaps with nothing.
+    """
+    owners: dict[str, list[int]] = defaultdict(list)
+    for n, side in enumerate(sides):
+        if side.split == "train" or side.role == UNSEEN:
+            for photo in side.photos:
+                owners[photo].append(n)
+    shared: dict[tuple[int, int], int] = defaultdict(int)
+    for numbers in owners.values():
+        for pair in combinations(numbers, 2):
+            shared[pair] += 1
+    found = [Overlap(_kind(sides[i], sides[j]), sides[i], sides[j], count) for (i, j), count in shared.items()]
+    return sorted(found, key=lambda one: (KINDS.index(one.kind), -one.photos, one.first.task, one.second.task))
+
+
+KINDS = ("leak", "train", "test")
+
+
+def _kind(first: Side, second: Side) -> str:
+    return first.split if first.split == second.split else "leak"
+
+
+def overlap_lines(sides: Sequence[Side]) -> list[str]:
+    """What the sides share, in sentences: how many different photos, of how many tasks."""
+    found = overlaps(sides)
+    learned = [one for one in found if one.kind == "train"]
+    mixed = [one for one in learned if (one.first.role == UNSEEN) != (one.second.role == UNSEEN)]
+    said = (
+        ("that unseen tasks are tested on are training photos, too", [one for one in found if one.kind == "leak"]),
+        ("are training photos of several tasks", learned),
+        ("are training photos of a seen and of an unseen task", mixed),
+        ("are test photos of several unseen tasks", [one for one in found if one.kind == "test"]),
+    )
+    return [f"{len(_photos(some))} photos {text} ({len(_tasks(some))} tasks)" for text, some in said if some]
+
+
+def _photos(some: Iterable[Overlap]) -> frozenset[str]:
+    return frozenset().union(*(one.first.photos & one.second.photos for one in some))
+
+
+def _tasks(some: Iterable[Overlap]) -> set[str]:
+    return {side.task for one in some for side in (one.first, one.second)}

@@ -1,0 +1,46 @@
+"""The photos that a pack learned from, as hashes, so that nothing is ever tested on one of them unnoticed.
+
+learned.safetensors has a tensor a role (N, 16) of bytes: the first half of the SHA-256 of every photo that a task of
+this role was trained on, sorted. What experts and training tasks learned from is in the experts, the joint adapter and
+the generators; what unseen tasks learned from is in their Oracles only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from sglora_cli.errors import BadFile
+from sglora_cli.files.tensors import load_tensors, save_tensors
+from sglora_cli.plugin.values import ROLES
+
+LEARNED = "learned.safetensors"
+_BYTES = 16
+
+
+def save_learned(folder: Path, photos: Mapping[str, Iterable[str]]) -> None:
+    """Write the file. photos: role -> SHA-256 of photos in hexadecimal."""
+    import torch
+
+    tensors = {}
+    for role, hashes in photos.items():
+        rows = [list(bytes.fromhex(photo)[:_BYTES]) for photo in sorted(set(hashes))]
+        tensors[role] = torch.tensor(rows, dtype=torch.uint8).reshape(-1, _BYTES)
+    save_tensors(folder / LEARNED, tensors, {"kind": "learned"})
+
+
+def load_learned(folder: Path) -> dict[str, frozenset[str]]:
+    """Role -> what `short` gives of its photos. Raises BadFile."""
+    import torch
+
+    path = folder / LEARNED
+    tensors, _ = load_tensors(path, ROLES)
+    for role, rows in tensors.items():
+        if rows.dtype != torch.uint8 or rows.ndim != 2 or rows.shape[1] != _BYTES:
+            raise BadFile(f"{path}: {role} holds no hashes of photos", "build the pack again")
+    return {role: frozenset(bytes(row).hex() for row in rows.tolist()) for role, rows in tensors.items()}
+
+
+def short(photo: str) -> str:
+    """The part of a photo's SHA-256 that a pack keeps."""
+    return photo[: 2 * _BYTES]

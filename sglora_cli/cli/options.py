@@ -70,6 +70,19 @@ def check_ending(noun: str, path: Path, ending: str, hint: str) -> None:
         raise UsageError(f"a {noun} is written as {ending}, got {path}", hint)
 
 
+_OURS = {".safetensors", ".pt", ".bin", ".zip", ".toml", ".jsonl"}
+"""What adapters, packs, recipes, captions and rows are called: none of it is a table."""
+
+
+def table_name(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """The file of a table as it is given. Raises UsageError for a name that adapters, packs or recipes have: the table
+    would replace them."""
+    if path and path.suffix.lower() in _OURS:
+        table = path.with_suffix(".txt")
+        raise UsageError(f"a table is text, and {path.suffix} files are not tables, got {path}", f"try -o {table}")
+    return path
+
+
 def json_option(note: str = "") -> Decorator:
     text = "Print one JSON object instead of text; see `sglora schema`."
     return click.option("--json", "as_json", is_flag=True, help=f"{text} {note}".rstrip())

@@ -281,3 +281,12 @@ def test_large_tasks_are_encoded_in_parts(toy_pack):
     adapters = 0.1 * torch.randn(3, session.pack.layout.size, generator=torch.Generator().manual_seed(0))
     whole, parts = (encode.encode_images(session.model, session.pack.layout, tensors, adapters, n) for n in (256, 5))
     assert torch.allclose(whole, parts, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["pug.safetensors", "lora.pt", "pets.toml", "rows.JSONL", "pack.sglora.zip"])
+def test_a_table_does_not_replace_an_adapter_a_recipe_or_a_pack(run, toy_pack, tmp_path, name):
+    (tmp_path / name).write_bytes(b"precious")
+    result = run("bench", "--baselines", "zero-shot", "-o", tmp_path / name)
+    assert result.exit_code == 2
+    assert f"got {tmp_path / name}\nhint: try -o {(tmp_path / name).with_suffix('.txt')}\n" in result.stderr
+    assert (tmp_path / name).read_bytes() == b"precious"

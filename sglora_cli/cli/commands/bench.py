@@ -21,6 +21,7 @@ from sglora_cli.cli.options import (
     out_option,
     pack_option,
     reporter_option,
+    table_name,
 )
 from sglora_cli.cli.output import print_json, printable, say
 from sglora_cli.config import ABLATIONS, TASK_TABLES, BenchConfig, OneOf, RuntimeConfig, options_of
@@ -104,7 +105,7 @@ if TYPE_CHECKING:
 @click.option("--paper", is_flag=True, help="Show the paper's numbers and the difference beside each cell.")
 @dry_run_option("Only say what would be measured, and how long it takes.")
 @reporter_option("Reporter: table, markdown, latex, json, csv; else terminal on a terminal and table elsewhere.")
-@out_option("File for the tables; standard output by default.")
+@out_option("File for the tables; standard output by default.", callback=table_name)
 @json_option("The object is that of --as json.")
 @click.pass_obj
 def command(

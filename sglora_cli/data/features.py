@@ -41,6 +41,8 @@ class Features:
     prompts: Sequence[str]
     """Of a classification task: the heads are theirs, with {class} filled in."""
     key: str
+    hashes: tuple[str, ...] = ()
+    """SHA-256 of each photo's bytes, in hexadecimal, in the order of `photos`."""
     mirrored: bool = False
     """The photos turned left to right, and their captions accordingly."""
 
@@ -57,10 +59,9 @@ class Features:
         captions = [caption for photo in photos for caption in photo.captions]
         if classes and (stray := sorted(set(captions) - set(classes))):
             raise Mismatch(f"task {name!r} has a photo of class {stray[0]!r}, its classes are {', '.join(classes)}")
-        one = cls(name, photos, classes, prompts, "")
-        hashes = [file_hash(photo.path) for photo in photos]
+        one = cls(name, photos, classes, prompts, "", tuple(file_hash(photo.path) for photo in photos))
         texts = [list(classes), list(prompts), list(one.label_of)] if classes else [captions, list(one.image_of)]
-        return replace(one, key=content_hash([model.fingerprint, hashes, *texts]))
+        return replace(one, key=content_hash([model.fingerprint, list(one.hashes), *texts]))
 
     def mirror(self) -> Features:
         """Those of the same photos left to right; nothing is read for it."""

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -37,8 +37,8 @@ _SYNC_ALL_FROM = 1000
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
-    """A file that is whole or absent: a draft beside the target, then one rename."""
+def writing(path: Path, put: Callable[[Path, Path], None] | None = None) -> Iterator[BinaryIO]:
+    """A file that is whole or absent: a draft beside the target, then one rename, or what `put` does instead."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         drop_drafts(path)
@@ -52,7 +52,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(draft, 0o666 & ~_umask())
-        os.replace(draft, path)
+        (put or os.replace)(draft, path)
         sync_folder(path.parent)
     except BaseException as error:
         draft.unlink(missing_ok=True)

@@ -20,6 +20,11 @@ def file_hash(path: Path) -> str:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
 
 
+def data_hash(data: bytes) -> str:
+    """SHA-256 of bytes, in hexadecimal: what `file_hash` says of a file that holds them."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def content_hash(*parts: Any) -> str:
     """SHA-256 of tensors, texts and JSON values, in hexadecimal: the name of what follows from them."""
     import torch

@@ -34,7 +34,7 @@ from sglora_cli.pack.manifest import FORMAT
 from sglora_cli.pack.pack import ExpertFiles, file_name
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.pack.recipe_parser import plan_tasks
-from sglora_cli.pack.writer import write_manifest
+from sglora_cli.pack.writer import check_replaceable, write_manifest
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import TRAINING, UNSEEN, Material, Task
@@ -104,7 +104,11 @@ class Build:
 
     @cache.lease()
     def run(self) -> Path:
-        """Do what is left and put the pack in its place, replacing an older one. Returns its folder."""
+        """Do what is left and put the pack in its place, replacing an older one. Returns its folder.
+
+        Raises UsageError if something else than a pack as it was built is there.
+        """
+        check_replaceable(self.target)
         started = time.monotonic()
         photos = sum(len(t.photos) for t in self.tasks)
         self.note(f"{len(self.tasks)} tasks, {photos} training photos, {self.steps.layout.size} numbers each")
@@ -115,6 +119,7 @@ class Build:
         self.note(f"adapters: {time.monotonic() - started:.0f} s")
         with pack_lock(self.target), scratch_folder(self.target) as folder:
             self._write(folder)
+            check_replaceable(self.target)  # hours have gone by
             put_folder(folder, self.target)
         for name in self.recipe.generators:
             with locked(path := self._generator_path(name)):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sglora_cli.config import PriorConfig
+from sglora_cli.errors import SgloraError, UsageError
 from sglora_cli.files.atomic import copy_files, put_folder, scratch_folder, write_bytes
 from sglora_cli.files.hashes import file_hash
 from sglora_cli.files.text import write_json
@@ -33,6 +34,26 @@ def edited(pack: Pack, target: Path | None = None) -> Iterator[tuple[Path, dict[
         write_manifest(folder, manifest)
         Pack(folder).read_experts()
         put_folder(folder, target)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raises UsageError if a pack that is put at `folder` would replace more than a pack as it was built."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / MANIFEST).is_file():
+        raise UsageError(f"{folder} is there and is no pack", "choose another name with -o")
+    try:
+        manifest = Pack(folder).manifest
+    except SgloraError:  # a damaged one
+        return
+    if edits := manifest.get("edits"):
+        raise UsageError(
+            f"pack {folder.name!r} was changed since it was built, and a build would undo it: {edits[-1]}",
+            f"remove it (sglora pack remove {folder.name}), or choose another place with -o",
+        )
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    if strangers := names - {MANIFEST, *manifest["files"]}:
+        raise UsageError(f"{folder} has files that are not the pack's: {min(strangers)}", "move them elsewhere")
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

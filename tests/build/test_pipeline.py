@@ -148,6 +148,32 @@ def test_a_killed_build_goes_on_with_the_same_bytes(whole, recipe, toys, tmp_pat
     assert [p.name for p in (tmp_path / "second/cache/packs").iterdir()] == ["toys"]
 
 
+def test_a_build_replaces_a_pack_as_it_was_built_and_nothing_else(run, recipe, toys, toy_pack, own_home, tmp_path):
+    build = ("pack", "build", recipe, "--data", toys)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("precious")
+    refused = run(*build, "-o", mine)
+    assert (refused.exit_code, refused.stderr.splitlines()[-2:]) == (
+        2,
+        [f"error: {mine} is there and is no pack", "hint: choose another name with -o"],
+    )
+    assert (mine / "notes.txt").read_text() == "precious"
+
+    pack = own_home / "cache/packs/toys"
+    (pack / "notes.txt").write_text("precious")
+    assert f"error: {pack} has files that are not the pack's: notes.txt" in run(*build).stderr
+    (pack / "notes.txt").unlink()
+    (pack / "index.safetensors").write_bytes(b"damaged")
+    assert run(*build).exit_code == run("pack", "verify", "toys").exit_code == 0
+
+    assert run("pack", "remove", "toys", "toys/ball", "--yes").exit_code == 0
+    refused = run(*build)
+    assert refused.exit_code == 2
+    assert "and a build would undo it: removed expert toys/ball\nhint: remove it (sglora pack remove" in refused.stderr
+    assert "toys/ball" not in Pack(pack).experts.names
+
+
 def test_an_expert_is_the_mean_and_variance_of_its_states(toy_pack, own_home):
     pack = Pack(own_home / "cache/packs/toys")
     states = trained(own_home)

@@ -27,7 +27,7 @@ from sglora_cli.data.features import Features
 from sglora_cli.errors import BadFile
 from sglora_cli.files.atomic import put_folder, scratch_folder
 from sglora_cli.files.hashes import content_hash
-from sglora_cli.files.tensors import Checkpoint, load_tensors, save_tensors
+from sglora_cli.files.tensors import Checkpoint, load_sealed, save_sealed, save_tensors
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import prior
 from sglora_cli.pack.manifest import FORMAT
@@ -129,9 +129,11 @@ class Build:
         return self.target
 
     def _adapters(self) -> None:
-        missing = [path for path in self.steps.paths if not path.exists()]
+        missing = [path for path in self.steps.paths if not self.steps.done(path)]
         trained = sum(
-            len(group) for path, group in zip(self.steps.group_paths, self.steps.groups, strict=True) if path.exists()
+            len(group)
+            for path, group in zip(self.steps.group_paths, self.steps.groups, strict=True)
+            if path not in missing
         )
         if trained:
             self.note(f"{trained} tasks were trained before")
@@ -192,16 +194,17 @@ class Build:
         health = {}
         for name, table in self.recipe.generators.items():
             with locked(path := self._generator_path(name)):
-                if not path.exists():
+                if (kept := _kept(path)) is None:
                     checkpoint = Checkpoint(path.with_suffix(".checkpoint"))
                     material = self._material(tasks, experts, priors, checkpoint)
                     began = time.monotonic()
                     fitted, facts = self.host.generators[name].fit(material, table)
                     facts = {**facts, **scored(self.model, self.host.generators[name], table, material, tasks)}
-                    save_tensors(path, fitted.tensors(), {"health": facts})
+                    save_sealed(path, fitted.tensors(), {"health": facts})
+                    kept = load_sealed(path)
                     checkpoint.drop()
                     self.journal("generator", name=name, seconds=round(time.monotonic() - began, 3))
-                tensors, metadata = load_tensors(path)
+            tensors, metadata = kept
             health[name] = metadata["health"]
             save_tensors(folder / "generators" / f"{name}.safetensors", tensors, {"kind": "generator", "name": name})
         return health
@@ -260,6 +263,15 @@ class Build:
                 for t in self.tasks
             ],
         }
+
+
+def _kept(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """A generator that was fitted before an interruption; None if there is none, or its file is damaged."""
+    try:
+        return load_sealed(path)
+    except BadFile:
+        path.unlink(missing_ok=True)
+        return None
 
 
 def compute_features(model: Model, tasks: Sequence[BuildTask], journal: Journal) -> None:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from sglora_cli.errors import BadFile
 from sglora_cli.files.atomic import sync_folder, write_bytes
+from sglora_cli.files.hashes import data_hash
 from sglora_cli.files.untrusted import JSON_LIMIT, TEXT_LIMIT, json_value, read_bytes
 
 
@@ -162,6 +163,23 @@ def _is_beginning(line: bytes) -> bool:
 
 def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def write_sealed(path: Path, content: Any) -> None:
+    """Write a JSON value as a file of the cache: with a checksum of its content and its name."""
+    write_bytes(path, json.dumps({"seal": _seal(path, content), "content": content}).encode())
+
+
+def read_sealed(path: Path) -> Any:
+    """The value in a file of `write_sealed`. Raises BadFile if there is none, or it is not what was written."""
+    table = read_json(path, limit=TEXT_LIMIT)
+    if not isinstance(table, dict) or table.get("seal") != _seal(path, table.get("content")):
+        raise BadFile(f"{path} is not what was written there", "run it again: it is made anew")
+    return table["content"]
+
+
+def _seal(path: Path, content: Any) -> str:
+    return data_hash(json.dumps([path.stem, content], sort_keys=True).encode())
 
 
 def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None, limit: int = JSON_LIMIT) -> Any:

@@ -58,6 +58,17 @@ def load_tensors(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict
         raise BadFile(f"{path} is not a whole safetensors file: {error}", "fetch or generate it again") from None
 
 
+def parse_tensors(data: bytes, where: str) -> dict[str, Tensor]:
+    """Tensors of a safetensors file whose bytes are in memory already. Raises BadFile."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise BadFile(f"{where} is not a whole safetensors file: {error}", "fetch it again") from None
+
+
 _SEAL = "seal"
 
 

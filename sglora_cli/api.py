@@ -43,9 +43,9 @@ from sglora_cli.errors import (
     UsageError,
 )
 from sglora_cli.files.atomic import put_file, put_folder, scratch_folder, sync_tree, write_bytes
-from sglora_cli.files.hashes import content_hash, file_hash
+from sglora_cli.files.hashes import content_hash, data_hash, file_hash
 from sglora_cli.files.images import read_image
-from sglora_cli.files.tensors import Checkpoint, load_tensors, save_tensors
+from sglora_cli.files.tensors import Checkpoint, load_tensors, parse_tensors, save_tensors
 from sglora_cli.files.text import csv_rows, jsonl_rows, read_json, text_field, text_lines, texts_field
 from sglora_cli.files.untrusted import TEXT_LIMIT, entry_fault, inside, json_value, name_fault, read_bytes
 from sglora_cli.network import hub_unreachable, no_network, offline
@@ -131,6 +131,7 @@ __all__ = [
     "options_of",
     "cache_folder",
     "content_hash",
+    "data_hash",
     "file_hash",
     "locked",
     "progress",
@@ -191,6 +192,7 @@ __all__ = [
     "pick_device",
     "pick_precision",
     "load_tensors",
+    "parse_tensors",
     "save_tensors",
     "read_state",
     # Generators: a prior -> adapters

@@ -2,6 +2,7 @@
 
 stem.py    frozen convolutions      text.py    frozen sentence encoder
 tower.py   the trained part         model.py   all of it as the host sees it
+frozen.py  bytes that are hashed and loaded
 corpus.py  training photos          colours.py colour names from pixels     train.py  the training
 """
 

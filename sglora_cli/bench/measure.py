@@ -10,7 +10,6 @@ Shapes: S adapters, N images, D embedding, P numbers, Q queries.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,16 +20,16 @@ from torch import Tensor
 from sglora_cli.bench.retrieval import hits, right_class
 from sglora_cli.bench.rows_file import pack_hits, unpack_hits
 from sglora_cli.data.encode import IMAGES_AT_ONCE, encode_each, encode_images
-from sglora_cli.errors import Mismatch
-from sglora_cli.files.atomic import write_bytes
+from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.hashes import content_hash
+from sglora_cli.files.text import read_sealed, write_sealed
 from sglora_cli.lora.layout import Layout
 from sglora_cli.pack.pack import UnseenTask
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.values import Row, TaskTensors
 from sglora_cli.system.paths import cache_folder
 
-VERSION = 1
+VERSION = 2
 """Of the measures: another one makes everything measured before unknown."""
 Cells = dict[tuple[str, int], str]
 """(direction, k) -> packed hits"""
@@ -110,7 +109,7 @@ class Measurer:
                     "leave it out of --baselines, or try --precision fp32; what was measured before is kept",
                 )
             cells[key] = _cells(image_ND, task.tensors)
-            write_bytes(_path(key), json.dumps([[*cell, text] for cell, text in cells[key].items()]).encode())
+            write_sealed(_path(key), [[*cell, text] for cell, text in cells[key].items()])
         return cells
 
 
@@ -138,8 +137,8 @@ def _path(key: str) -> Path:
 def _recall(key: str) -> Cells | None:
     """What is known under a key; None for nothing, or for a file that is not what it should be."""
     try:
-        content = json.loads(_path(key).read_bytes())
+        content = read_sealed(_path(key)) if _path(key).exists() else []
         cells = {(str(direction), int(k)): str(text) for direction, k, text in content}
         return cells if cells and all(unpack_hits(text) for text in cells.values()) else None
-    except (OSError, ValueError, TypeError):
+    except (BadFile, ValueError, TypeError):
         return None

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import math
 import re
@@ -26,8 +27,9 @@ from typing import Any
 
 from sglora_cli import __version__
 from sglora_cli.bench.rows import row_key
-from sglora_cli.errors import BadFile, Mismatch, unwritable
-from sglora_cli.files.atomic import write_bytes
+from sglora_cli.errors import BadFile, Mismatch, Unavailable, unwritable
+from sglora_cli.files.hashes import data_hash
+from sglora_cli.files.swap import swapped
 from sglora_cli.files.text import append_lines, drop_torn_line
 from sglora_cli.files.untrusted import TEXT_LIMIT, json_value, read_bytes
 from sglora_cli.plugin.values import AGAINST, Row
@@ -101,10 +103,10 @@ def unpack_hits(text: str) -> list[bool]:
     return [bit == "1" for byte in data for bit in f"{byte:08b}"][:count]
 
 
-def read_rows(path: Path) -> list[Run]:
-    """All runs of a rows file. Raises BadFile with path and line."""
+def read_rows(path: Path, data: bytes | None = None) -> list[Run]:
+    """All runs of a rows file; `data` is the content, if it is known. Raises BadFile with path and line."""
     runs: list[tuple[Header, list[Row]]] = []
-    for n, line in enumerate(_lines(path), 1):
+    for n, line in enumerate(_lines(path, read_bytes(path, TEXT_LIMIT) if data is None else data), 1):
         where = f"{path}, line {n}"
         content = _object(line, where)
         if KEY in content:
@@ -139,9 +141,9 @@ def mend(path: Path) -> None:
         raise unwritable(f"cannot mend {path}", error, "name another file with --rows") from error
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path, data: bytes) -> list[str]:
     try:
-        text = read_bytes(path, TEXT_LIMIT).decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadFile(f"cannot read {path}: {error}", "a rows file is JSON lines in UTF-8") from None
     return text.removesuffix("\n").split("\n") if text else []
@@ -221,13 +223,15 @@ class Log:
         self._known: dict[tuple[object, ...], Row] = {}
         if path.exists():
             mend(path)
-        runs = read_rows(path) if path.exists() and path.stat().st_size else []
+        data = read_bytes(path, TEXT_LIMIT) if path.exists() else b""
+        runs = read_rows(path, data) if data else []
         _check_fingerprint(path, runs, header)
+        self._content, self._ends = hashlib.sha256(data), not data or data.endswith(b"\n")
         if runs and runs[-1].header.more.get("plan") == header.more["plan"]:
-            self._start = _offset_of_last(path, runs)
+            self._start = _offset_of_last(data, runs)
             self._known = {row_key(row): row for row in runs[-1].rows}
         else:
-            append(path, [header.line()])
+            self._append([header.line()])
             self._start = path.stat().st_size - len(header.line().encode())
 
     def __len__(self) -> int:
@@ -239,11 +243,27 @@ class Log:
         self._rows += rows
         if any(self._known.get(row_key(row), row) != row for row in rows):
             self._known = {}
-            before = self.path.read_bytes()[: self._start]
-            write_bytes(self.path, before + "".join([self.header.line(), *map(row_line, self._rows)]).encode())
-            return
-        if new := [row for row in rows if row_key(row) not in self._known]:
-            append(self.path, map(row_line, new))
+            self._start_anew()
+        elif new := [row for row in rows if row_key(row) not in self._known]:
+            self._append(map(row_line, new))
+
+    def _append(self, lines: Iterable[str]) -> None:
+        text = "".join(lines)
+        append(self.path, [text])
+        self._content.update(f"{'' if self._ends else chr(10)}{text}".encode())
+        self._ends = True
+
+    def _start_anew(self) -> None:
+        """Replace the rows of the plan. Raises Unavailable if somebody else has changed the file."""
+        data = read_bytes(self.path, TEXT_LIMIT)
+        new = data[: self._start] + "".join([self.header.line(), *map(row_line, self._rows)]).encode()
+        whole = data_hash(data) == self._content.hexdigest()
+        if not whole or not swapped(self.path, data_hash(data), new):
+            raise Unavailable(
+                f"{self.path} was changed by another program while rows were written into it",
+                "run it again, or name another file with --rows",
+            )
+        self._content, self._ends = hashlib.sha256(new), True
 
 
 def _check_fingerprint(path: Path, runs: Sequence[Run], header: Header) -> None:
@@ -256,8 +276,8 @@ def _check_fingerprint(path: Path, runs: Sequence[Run], header: Header) -> None:
             )
 
 
-def _offset_of_last(path: Path, runs: Sequence[Run]) -> int:
-    lines = path.read_bytes().splitlines(keepends=True)
+def _offset_of_last(data: bytes, runs: Sequence[Run]) -> int:
+    lines = data.splitlines(keepends=True)
     return sum(map(len, lines[: len(lines) - len(runs[-1].rows) - 1]))
 
 

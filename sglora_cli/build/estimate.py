@@ -115,7 +115,7 @@ def estimated(
     """Measure a few steps and extrapolate. Finished steps are not counted."""
     trial = _trial(model, steps)
     config, numbers = recipe.train, steps.layout.size
-    missing, absent = missing_features(tasks), [path for path in steps.paths if not path.exists()]
+    missing, absent = missing_features(tasks), [path for path in steps.paths if not steps.done(path)]
     photos = sum(len(features.photos) for features in missing)
     captions = sum(len(photo.captions) for features in missing for photo in features.photos)
     stages = [Stage("features", f"{photos} photos", photos * trial.photo_seconds + captions * trial.text_seconds)]

@@ -21,7 +21,8 @@ from sglora_cli.bench.tasks import narrowed, of_task
 from sglora_cli.build.estimate import Estimate
 from sglora_cli.build.pipeline import Build, Note
 from sglora_cli.config import ABLATIONS, BenchConfig, RuntimeConfig
-from sglora_cli.errors import BadFile, Mismatch, UnknownName, UsageError
+from sglora_cli.errors import BadFile, Mismatch, SgloraError, UnknownName, UsageError
+from sglora_cli.files.atomic import drop_folder
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.manifest import MANIFEST
@@ -31,6 +32,7 @@ from sglora_cli.pack.recipe_parser import parse
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import EXPERT, ROLES, TRAINING, UNSEEN, Task
 from sglora_cli.system import settings
+from sglora_cli.system.locks import pack_lock
 from sglora_cli.system.paths import cache_folder, data_folder
 
 
@@ -155,12 +157,19 @@ class Folds:
         build = self.build(fold)
         if _is_done(build):
             return build.target
+        with pack_lock(build.target):
+            if build.target.exists() and not _is_done(build):
+                drop_folder(build.target)  # it is damaged
         self.note(f"fold {fold + 1} of {self.count}")
         return build.run()
 
 
 def _is_done(build: Build) -> bool:
-    return (build.target / MANIFEST).is_file()
+    """Whether the build is finished, and its files are as they were written."""
+    try:
+        return (build.target / MANIFEST).is_file() and not Pack(build.target).verify()
+    except SgloraError:
+        return False
 
 
 def _together(plans: Sequence[BenchPlan], recipe: str, folds: int) -> BenchPlan:

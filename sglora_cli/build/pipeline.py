@@ -26,10 +26,10 @@ from sglora_cli.build.training import hiding
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.data.encode import image_embeddings, mean_direction, meaning
 from sglora_cli.data.features import Features
-from sglora_cli.errors import SgloraError
+from sglora_cli.errors import BadFile, SgloraError
 from sglora_cli.files.atomic import put_folder, scratch_folder
 from sglora_cli.files.hashes import content_hash
-from sglora_cli.files.tensors import Checkpoint, load_tensors, save_tensors
+from sglora_cli.files.tensors import Checkpoint, load_sealed, save_sealed, save_tensors
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import prior
 from sglora_cli.pack.learned import save_learned
@@ -114,7 +114,11 @@ class Build:
 
     @cache.lease()
     def run(self) -> Path:
-        """Do what is left and put the pack in its place, replacing an older one. Returns its folder."""
+        """Do what is left and put the pack in its place, replacing an older one. Returns its folder.
+
+        Raises UsageError if something else than a pack as it was built is there.
+        """
+        check_replaceable(self.target)
         started = time.monotonic()
         photos = sum(len(t.photos) for t in self.tasks)
         self.note(f"{len(self.tasks)} tasks, {photos} training photos, {self.steps.layout.size} numbers each")
@@ -129,6 +133,7 @@ class Build:
         self.note(f"adapters: {time.monotonic() - started:.0f} s")
         with pack_lock(self.target), scratch_folder(self.target) as folder:
             self._write(folder)
+            check_replaceable(self.target)  # hours have gone by
             put_folder(folder, self.target)
         for name in self.recipe.generators:
             with locked(path := self._generator_path(name)):
@@ -144,9 +149,11 @@ class Build:
         return None
 
     def _adapters(self) -> None:
-        missing = [path for path in self.steps.paths if not path.exists()]
+        missing = [path for path in self.steps.paths if not self.steps.done(path)]
         trained = sum(
-            len(group) for path, group in zip(self.steps.group_paths, self.steps.groups, strict=True) if path.exists()
+            len(group)
+            for path, group in zip(self.steps.group_paths, self.steps.groups, strict=True)
+            if path not in missing
         )
         if trained:
             self.note(f"{trained} tasks were trained before")
@@ -212,17 +219,17 @@ class Build:
         health = {}
         for name, table in self.recipe.generators.items():
             with locked(path := self._generator_path(name)):
-                if not path.exists():
+                if (kept := _kept(path)) is None:
                     checkpoint = Checkpoint(path.with_suffix(".checkpoint"))
                     material = self._material(tasks, experts, priors, checkpoint)
                     began = time.monotonic()
                     fitted, facts = self.host.generators[name].fit(material, table)
                     scores = scored(self.model, self.host.generators[name], table, material, tasks, self.steps.experts)
-                    facts = {**facts, **scores}
-                    save_tensors(path, fitted.tensors(), {"health": facts})
+                    save_sealed(path, fitted.tensors(), {"health": {**facts, **scores}})
+                    kept = load_sealed(path)
                     checkpoint.drop()
                     self.journal("generator", name=name, seconds=round(time.monotonic() - began, 3))
-                tensors, metadata = load_tensors(path)
+            tensors, metadata = kept
             health[name] = metadata["health"]
             save_tensors(folder / "generators" / f"{name}.safetensors", tensors, {"kind": "generator", "name": name})
         return health
@@ -283,6 +290,15 @@ class Build:
                 for t in self.tasks
             ],
         }
+
+
+def _kept(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """A generator that was fitted before an interruption; None if there is none, or its file is damaged."""
+    try:
+        return load_sealed(path)
+    except BadFile:
+        path.unlink(missing_ok=True)
+        return None
 
 
 def compute_features(model: Model, tasks: Sequence[BuildTask], journal: Journal) -> None:

@@ -21,9 +21,10 @@ from torch import Tensor
 from sglora_cli.build.tasks import BuildTask
 from sglora_cli.build.training import JointTraining, OwnTraining, groups
 from sglora_cli.config import TrainConfig
+from sglora_cli.errors import BadFile
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.tensor_rows import TensorDraft, TensorRows
-from sglora_cli.files.tensors import Checkpoint, load_tensors, save_tensors
+from sglora_cli.files.tensors import Checkpoint, load_sealed, save_sealed
 from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.values import EXPERT, UNSEEN
@@ -76,14 +77,31 @@ class Steps:
             return self.config.joint_epochs * sum(len(t.photos) for t in self.seen)
         return self.config.epochs * sum(len(t.photos) for t in self.groups[self.group_paths.index(path)])
 
+    def done(self, path: Path) -> bool:
+        """Whether the step of this file is finished, and its result is as it was written."""
+        try:
+            if path not in self.group_paths:
+                name = "start" if path == self.start_path else "joint"
+                return path.exists() and load_sealed(path)[0][name].shape == (self.layout.size,)
+            group = self.groups[self.group_paths.index(path)]
+            rows = [TensorRows(path, str(n)) for n in range(len(group))] if path.exists() else []
+            for one in rows:
+                one.check()
+        except (BadFile, KeyError):
+            return False
+        return bool(rows) and all(
+            (one.shape, one.dtype) == ((self.kept, self.layout.size), torch.float32) for one in rows
+        )
+
     def train(self, advance: Advance, journal: Journal) -> None:
         """Train everything that is missing."""
         if self.config.warmup_epochs:
             self._joint(self.start_path, self.experts, self.config.warmup_epochs, "start", advance, journal)
         for n, (path, group) in enumerate(zip(self.group_paths, self.groups, strict=True), 1):
-            if not path.exists():
+            if not self.done(path):
                 with locked(path):
-                    if not path.exists():
+                    if not self.done(path):
+                        path.unlink(missing_ok=True)  # it is damaged
                         self._own(path, group, f"group {n} of {len(self.groups)}", advance, journal)
         self._joint(self.joint_path, self.seen, self.config.joint_epochs, "joint", advance, journal)
 
@@ -112,8 +130,9 @@ class Steps:
         self, path: Path, tasks: Sequence[BuildTask], epochs: int, name: str, advance: Advance, journal: Journal
     ) -> None:
         with locked(path):
-            if path.exists():
+            if self.done(path):
                 return
+            path.unlink(missing_ok=True)  # it is damaged
             tensors = [t.stored(self.model) for t in tasks]
             training = JointTraining(self.model, self.layout, tensors, self.config, epochs)
             checkpoint = Checkpoint(path.with_suffix(".checkpoint"))
@@ -122,7 +141,7 @@ class Steps:
             )
             for _ in _epochs(training, epochs, checkpoint, log):
                 pass
-            save_tensors(path, {name: training.mean_P}, {"kind": name})
+            save_sealed(path, {name: training.mean_P}, {"kind": name})
             checkpoint.drop()
 
     @cached_property
@@ -130,12 +149,12 @@ class Steps:
         """(P,) the start of every task. The warm-up uses experts only, so it has not seen the training tasks."""
         if not self.config.warmup_epochs:
             return self.layout.initial(self.config.seed)
-        return load_tensors(self.start_path, ("start",))[0]["start"]
+        return load_sealed(self.start_path)[0]["start"]
 
     @cached_property
     def joint_P(self) -> Tensor:
         """(P,) trained on experts and training tasks, never on unseen tasks; a mean over epochs."""
-        return load_tensors(self.joint_path, ("joint",))[0]["joint"]
+        return load_sealed(self.joint_path)[0]["joint"]
 
     def states(self, task: BuildTask) -> TensorRows:
         """(M, P) on disk: the task's last adapters."""

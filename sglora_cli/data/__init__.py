@@ -6,6 +6,7 @@ features          frozen outputs, computed once, cached by content; mirrored pho
 caption_file      captions.jsonl and the formats of others
 caption_text      prompts, cleaned answers, which captions are kept
 caption_writer    captions written by a captioner or taken from a file
+caption_target    the file that captions are added to
 check             a data set looked through
 check_rules       what can be wrong with captions and sizes
 near_duplicates   images that look alike

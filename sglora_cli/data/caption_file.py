@@ -119,12 +119,14 @@ def line_of(listed: Listed, captions: Sequence[str], by: str = "") -> str:
     return json.dumps(row, ensure_ascii=False)
 
 
-def read_lines(path: Path) -> dict[str, Captioned]:
+def read_lines(path: Path, data: bytes | None = None) -> dict[str, Captioned]:
     """Image to its line in a captions.jsonl, {} if there is no file. A last line that was cut off is not seen.
+    `data` is the content, if it is known.
 
     Raises BadFile with path and line for anything wrong, an image named twice included.
     """
-    data = file_bytes(path) if path.exists() else b""
+    if data is None:
+        data = file_bytes(path) if path.exists() else b""
     lines: dict[str, Captioned] = {}
     for entry in _jsonl(path, data[: whole_size(data)]):
         if entry.image in lines:

@@ -11,29 +11,20 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sglora_cli.config import CaptionConfig
 from sglora_cli.data.caption_file import CAPTIONS_CSV, CAPTIONS_JSONL, Captioned, line_of, read_elsewhere, read_lines
+from sglora_cli.data.caption_target import CaptionTarget, appending, changed
 from sglora_cli.data.caption_text import CAPTION_ISSUES, Demonstration, Judge, cleaned_caption, prompt_of, too_long
 from sglora_cli.data.check_rules import DataIssue
-from sglora_cli.errors import (
-    BadFile,
-    Mismatch,
-    PluginError,
-    SgloraError,
-    Unavailable,
-    UsageError,
-    failure_of,
-    unwritable,
-)
-from sglora_cli.files.atomic import write_bytes
-from sglora_cli.files.hashes import content_hash
+from sglora_cli.errors import BadFile, Mismatch, PluginError, SgloraError, Unavailable, UsageError, failure_of
+from sglora_cli.files.hashes import content_hash, data_hash
 from sglora_cli.files.images import read_image
-from sglora_cli.files.text import append_lines, drop_torn_line
+from sglora_cli.files.swap import ABSENT, state_of, swapped
+from sglora_cli.files.text import file_bytes
 from sglora_cli.plugin.contracts import CaptionModel, ListsImages
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Listed
@@ -42,6 +33,8 @@ from sglora_cli.system.progress import progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_EMPTY = data_hash(b"")
 
 
 @dataclass(frozen=True)
@@ -54,6 +47,8 @@ class CaptionJob:
     listed: Sequence[Listed]
     done: Mapping[str, Captioned]
     """Image to its line in the target."""
+    state: str = ABSENT
+    """What the target held when `done` was read; see `files.swap`."""
 
     def waiting(self, limit: int = 0) -> list[Listed]:
         """Images without captions, in the data set's order; the first `limit` of them unless that is 0."""
@@ -61,9 +56,9 @@ class CaptionJob:
         return images[:limit] if limit else images
 
     def check_unchanged(self) -> None:
-        """Raises Unavailable if another process has changed the target since the job was made. Hold its lock."""
-        if read_lines(self.target).keys() != self.done.keys():
-            raise Unavailable(f"{self.target} was changed by another process", "run it again to go on")
+        """Raises Unavailable if somebody has changed the target since the job was made. Hold its lock."""
+        if state_of(self.target) not in (self.state, *([_EMPTY] if self.state == ABSENT else [])):
+            raise changed(self.target)
 
 
 @dataclass
@@ -75,6 +70,8 @@ class Outcome:
     """Images whose captions were written."""
     replaced: int = 0
     """Those of them that had others."""
+    found: int = 0
+    """Images that somebody else captioned meanwhile."""
     captions: int = 0
     problems: list[DataIssue] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
@@ -83,7 +80,7 @@ class Outcome:
     @property
     def left(self) -> int:
         """Images that still have no captions."""
-        return len(self.job.waiting()) - self.written + self.replaced
+        return len(self.job.waiting()) - self.written + self.replaced - self.found
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -126,7 +123,7 @@ def caption_job(
         )
     target = output or root / CAPTIONS_JSONL
     if target.exists() and os.access(target, os.W_OK):  # the data set may read it too
-        with _appending(target):
+        with appending(target):
             pass
     listed = list(plugin.images(root))
     if not listed:
@@ -134,11 +131,12 @@ def caption_job(
     if not output and not hide_table and not target.exists() and (root / CAPTIONS_CSV).exists():
         table = root / CAPTIONS_CSV
         raise UsageError(f"{table} holds the captions, and {CAPTIONS_JSONL} would hide it", f"pass --from {table}")
-    done, names = read_lines(target), {one.image for one in listed}
+    data = file_bytes(target) if target.exists() else None
+    done, names = read_lines(target, data or b""), {one.image for one in listed}
     for entry in done.values():
         if entry.image not in names:
             raise BadFile(f"{entry.where}: the data set has no image {entry.image!r}", "remove the line")
-    return CaptionJob(dataset, root, target, listed, done)
+    return CaptionJob(dataset, root, target, listed, done, ABSENT if data is None else data_hash(data))
 
 
 def write_captions(
@@ -163,9 +161,13 @@ def write_captions(
                 "go on with the captioner and options that wrote it, choose another file with -o, or remove its lines",
             )
         judge.remember(entry.image, entry.captions)
-    with _appending(job.target):
+    with appending(job.target):
         job.check_unchanged()
+        target = CaptionTarget(job.target, job.done)
         for listed in progress(job.waiting(limit), "images"):
+            if target.has(listed.image):
+                outcome.found += 1
+                continue
             try:
                 image = read_image(listed.path)
             except BadFile as error:
@@ -175,8 +177,10 @@ def write_captions(
             captions = _captions(model, image, listed, prompt, config, judge, outcome.refused)
             judge.remember(listed.image, captions)
             outcome.problems += _shortfalls(listed, captions, config, check_text)
-            if captions:
-                append_lines(job.target, [line_of(listed, captions, by) + "\n"])
+            if target.has(listed.image):  # its captions came while the captioner was at work
+                outcome.found += 1
+            elif captions:
+                target.append(line_of(listed, captions, by))
                 outcome.written, outcome.captions = outcome.written + 1, outcome.captions + len(captions)
     return outcome
 
@@ -251,26 +255,6 @@ def problem(kind: str, listed: Listed, text: str) -> DataIssue:
     return DataIssue(kind, listed.shows, listed.split, listed.image, text)
 
 
-@contextmanager
-def _appending(path: Path) -> Iterator[None]:
-    """Hold the file for this process alone, ending with a whole line, so that lines can be appended.
-
-    Raises Unavailable.
-    """
-    with locked(path, wait=False):
-        try:
-            if path.exists():
-                drop_torn_line(path)
-            append_lines(path, ())
-            try:
-                yield
-            finally:
-                if path.stat().st_size == 0:  # a data set would take it for its captions
-                    path.unlink()
-        except OSError as error:
-            raise unwritable(f"cannot write {path}", error, "whole lines in it are kept: run it again") from error
-
-
 def error_of(outcome: Outcome) -> SgloraError | None:
     """The error a run ends with, after everything that could be captioned was."""
     many = Counter(one.kind for one in outcome.problems)
@@ -313,8 +297,8 @@ def take_captions(
     if not dry:
         content = "".join(lines[one.image] + "\n" for one in job.listed if one.image in lines)
         with locked(job.target, wait=False):
-            job.check_unchanged()
-            write_bytes(job.target, content.encode())
+            if not swapped(job.target, job.state, content.encode()):
+                raise changed(job.target)
     return outcome
 
 

@@ -2,6 +2,7 @@
 
 A file's name is the hash of everything its content follows from: the model's fingerprint, the
 bytes of the photos, the captions or the heads of classes. Change any of them and it is computed again.
+What is decoded are those very bytes, and a file that is not as it was written is computed again, too.
 Shapes: N photos, C captions or classes, D embedding.
 """
 
@@ -29,6 +30,10 @@ from sglora_cli.system.paths import cache_folder
 
 BATCH = 32
 """Decoded photos in memory."""
+_STEM, _TEXT = torch.float16, torch.float32
+_FINITE = "try --precision fp32, or other weights"
+VERSION = 2
+"""Of the files: another one makes everything computed before unknown."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Features:
         read = tuple(file_hash(photo.path) for photo in photos) if hashes is None else tuple(hashes)
         one = cls(name, photos, classes, prompts, "", read)
         texts = [list(classes), list(prompts), list(one.label_of)] if classes else [captions, list(one.image_of)]
-        return replace(one, key=content_hash([model.fingerprint, list(one.hashes), *texts]))
+        return replace(one, key=content_hash([VERSION, model.fingerprint, list(one.hashes), *texts]))
 
     def without(self, model: Model, photos: Container[str]) -> Features:
         """Those of the other photos; `photos` are hashes. Nothing is read for it."""
@@ -102,7 +107,10 @@ class Features:
         return model.encode_text([mirrored_caption(caption) for caption in captions] if self.mirrored else captions)
 
     def stored(self, model: Model) -> StoredTask:
-        """The features on disk, computed if they are not there. Raises BadFile if a photo cannot be decoded."""
+        """The features on disk, computed if they are not there.
+
+        Raises BadFile if a photo cannot be decoded, or is not the one any more whose bytes were read.
+        """
         if not self._whole():
             with locked(self.path):
                 if not self._whole():  # still: nobody made it again while we waited
@@ -117,12 +125,17 @@ class Features:
         return self.stored(model).to(torch.device("cpu"))
 
     def _whole(self) -> bool:
-        """Whether they are in the cache. What a damaged file held can be computed again."""
+        """Whether they are in the cache, as they were written. What a damaged file held can be computed again."""
+        if not self.path.exists():
+            return False
         try:
-            _ = TensorRows(self.path, "stem"), TensorRows(self.path, "text")
+            stem, text = TensorRows(self.path, "stem"), TensorRows(self.path, "text")
+            stem.check()
+            text.check()
         except BadFile:
             return False
-        return True
+        count = len(self.classes) or len(self.image_of)
+        return (len(stem), stem.dtype, len(text), text.dtype) == (len(self.photos), _STEM, count, _TEXT)
 
     def compute(self, model: Model) -> Iterator[int]:
         """Write them into the cache; yields how many photos each part had. Interrupted, it goes on."""
@@ -130,10 +143,14 @@ class Features:
             if self.path.exists():
                 yield len(self.photos)
                 return
-            text_CD, first = self.texts(model), stems(model, self.photos[:BATCH], self.mirrored)
+            text_CD, first = self.texts(model), self._stems(model, 0)
+            if not bool(torch.isfinite(text_CD).all()):
+                raise Mismatch(
+                    f"the backbone gives numbers that are not finite for the texts of {self.name!r}", _FINITE
+                )
             shapes = {
-                "stem": (torch.float16, (len(self.photos), *first.shape[1:])),
-                "text": (torch.float32, tuple(text_CD.shape)),
+                "stem": (_STEM, (len(self.photos), *first.shape[1:])),
+                "text": (_TEXT, tuple(text_CD.shape)),
             }
             draft = TensorDraft(self.path, shapes, {"kind": "features", "task": self.name})
             checkpoint = Checkpoint(self.path.with_suffix(".checkpoint"), draft.sync)
@@ -143,7 +160,7 @@ class Features:
                 draft.put("text", 0, text_CD)
                 yield start
                 for at in range(start, len(self.photos), BATCH):
-                    stem = stems(model, self.photos[at : at + BATCH], self.mirrored) if at else first
+                    stem = self._stems(model, at) if at else first
                     draft.put("stem", at, stem)
                     if checkpoint.due:
                         checkpoint.save({"photos": torch.tensor([at + len(stem)])})
@@ -152,6 +169,15 @@ class Features:
                 checkpoint.drop()
             finally:
                 draft.close()
+
+    def _stems(self, model: Model, at: int) -> Tensor:
+        """(N, ...) float16 of BATCH photos, those from `at`."""
+        photos = self.photos[at : at + BATCH]
+        stem = stems(model, photos, self.mirrored, self.hashes[at : at + BATCH])
+        for photo, row in zip(photos, stem, strict=True):
+            if not bool(torch.isfinite(row).all()):
+                raise Mismatch(f"the backbone gives numbers that are not finite for {photo.path}", _FINITE)
+        return stem
 
 
 def task_tensors(
@@ -165,9 +191,10 @@ def task_tensors(
     return Features.of(model, name, photos, classes, prompts).tensors(model)
 
 
-def stems(model: Model, photos: Sequence[Photo], mirrored: bool = False) -> Tensor:
-    """(N, ...) float16 of at most BATCH photos."""
-    images = [read_image(photo.path) for photo in photos]
+def stems(model: Model, photos: Sequence[Photo], mirrored: bool = False, hashes: Sequence[str] = ()) -> Tensor:
+    """(N, ...) float16 of at most BATCH photos. hashes: those that the photos' bytes must have, if they are known."""
+    known = hashes or [""] * len(photos)
+    images = [read_image(photo.path, sha256) for photo, sha256 in zip(photos, known, strict=True)]
     return model.stem([ImageOps.mirror(image) for image in images] if mirrored else images).half().cpu()
 
 

@@ -1,6 +1,7 @@
 """Bytes on disk: whole or absent, the same content gives the same bytes, nothing from a stranger goes unchecked.
 
 atomic        write a file, put a folder, clear up after a kill
+swap          replace a file only while it is what was read
 untrusted     limits of size, depth and numbers; safe names; paths that stay inside their folder
 text          JSON, JSON lines, CSV and plain lines; append a line that survives a kill
 toml          TOML tables, and the line each key stands in

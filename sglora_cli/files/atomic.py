@@ -15,13 +15,14 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sglora_cli.errors import Unavailable, UsageError, unwritable
+from sglora_cli.files.hashes import short_name
 
 try:
     import fcntl
@@ -29,13 +30,15 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _RANDOM = r"[a-z0-9_]{8}\.draft"
+_NAME_BYTES = 200
+"""Of a target's name in that of its draft, which has more parts."""
 _SYNC_ALL_FROM = 1000
 """Files; from so many on, asking for each costs more than asking once for all of the machine."""
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
-    """A file that is whole or absent: a draft beside the target, then one rename."""
+def writing(path: Path, put: Callable[[Path, Path], None] | None = None) -> Iterator[BinaryIO]:
+    """A file that is whole or absent: a draft beside the target, then one rename, or what `put` does instead."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         drop_drafts(path)
@@ -49,7 +52,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(draft, 0o666 & ~_umask())
-        os.replace(draft, path)
+        (put or os.replace)(draft, path)
         sync_folder(path.parent)
     except BaseException as error:
         draft.unlink(missing_ok=True)
@@ -152,7 +155,7 @@ def drop_folder(folder: Path) -> None:
 
 def drop_drafts(target: Path) -> None:
     """Remove what killed processes left of a file or folder that they were writing."""
-    _sweep(target.parent, re.escape(f".{target.name[:100]}.") + _RANDOM)
+    _sweep(target.parent, re.escape(_prefix(target)) + _RANDOM)
 
 
 def drop_all_drafts(folder: Path) -> None:
@@ -183,7 +186,7 @@ def _drop_abandoned(draft: Path) -> None:
 
 def _new_file(target: Path) -> tuple[int, Path]:
     while True:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.", suffix=".draft")
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=".draft")
         if _claimed(handle, name):
             return handle, Path(name)
         os.close(handle)
@@ -191,7 +194,7 @@ def _new_file(target: Path) -> tuple[int, Path]:
 
 def _new_folder(target: Path) -> tuple[int | None, Path]:
     while True:
-        name = tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:100]}.", suffix=".draft")
+        name = tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target), suffix=".draft")
         if fcntl is None:
             return None, Path(name)
         with suppress(FileNotFoundError):  # swept before it was locked
@@ -216,7 +219,12 @@ def _claimed(handle: int, name: str) -> bool:
 
 def _draft_name(target: Path) -> Path:
     """A name that is swept if we are killed before it is empty."""
-    return target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.draft")
+    return target.with_name(f"{_prefix(target)}{secrets.token_hex(4)}.draft")
+
+
+def _prefix(target: Path) -> str:
+    """What the names of a target's drafts begin with."""
+    return f".{short_name(target.name, _NAME_BYTES)}."
 
 
 def _discard(path: Path, target: Path) -> None:

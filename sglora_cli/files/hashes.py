@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ def file_hash(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
+
+
+def data_hash(data: bytes) -> str:
+    """SHA-256 of bytes, in hexadecimal: what `file_hash` says of a file that holds them."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def content_hash(*parts: Any) -> str:
@@ -33,3 +39,17 @@ def content_hash(*parts: Any) -> str:
             digest.update(json.dumps(part, sort_keys=True).encode())
         digest.update(b"\0")
     return digest.hexdigest()
+
+
+def short_name(name: str, limit: int) -> str:
+    """A file's name if it has at most `limit` bytes; else as much of it as fits, and a hash of all of it.
+
+    Names that begin alike stay apart. File systems count bytes, and a letter may have four.
+
+    >>> short_name("pug", 30), short_name("a" * 100, 30)
+    ('pug', 'aaaaaaaaaaaaa-2816597888e4a0d3')
+    """
+    data = os.fsencode(name)
+    if len(data) <= limit:
+        return name
+    return f"{data[: limit - 17].decode(errors='ignore')}-{hashlib.sha256(data).hexdigest()[:16]}"

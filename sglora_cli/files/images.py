@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sglora_cli.errors import BadFile, UsageError
+from sglora_cli.files.hashes import data_hash
+from sglora_cli.files.untrusted import read_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 _PIXEL_LIMIT = 100_000_000
+_BYTE_LIMIT = 1 << 30
 _IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # not EPS: Pillow runs Ghostscript for it
 
 
-def read_image(path: Path) -> Image:
-    """A photo, decoded, upright, in RGB. Raises BadFile if it is missing, broken or far too large."""
+def read_image(path: Path, sha256: str = "") -> Image:
+    """A photo, decoded, upright, in RGB. Raises BadFile if it is missing, broken or far too large.
+
+    sha256: the hash that its bytes must have, in hexadecimal, if they were read before. Raises BadFile if they changed.
+    """
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path, formats=_IMAGE_FORMATS) as image:
+        with Image.open(_same_bytes(path, sha256) if sha256 else path, formats=_IMAGE_FORMATS) as image:
             if image.width * image.height > _PIXEL_LIMIT:
                 raise BadFile(f"{path} has {image.width} x {image.height} pixels, more than {_PIXEL_LIMIT}")
             return ImageOps.exif_transpose(image).convert("RGB")
@@ -31,6 +38,14 @@ def read_image(path: Path) -> Image:
         raise
     except Exception as error:  # a broken byte may lead Pillow anywhere
         raise BadFile(f"image {path} cannot be decoded: {error or type(error).__name__}") from None
+
+
+def _same_bytes(path: Path, sha256: str) -> io.BytesIO:
+    """The content of a photo that was read before."""
+    data = read_bytes(path, _BYTE_LIMIT)
+    if data_hash(data) != sha256:
+        raise BadFile(f"{path} changed while it was worked on", "run it again when nobody writes the photos")
+    return io.BytesIO(data)
 
 
 def image_files(folder: Path, hint: str = "pass --images DIR") -> dict[str, Path]:

@@ -1,6 +1,8 @@
-"""Tensors too large for memory: safetensors files written and read row by row.
+"""Tensors too large for memory: safetensors files of the cache, written and read row by row.
 
-A row is everything at one index of a tensor's first axis. Shapes: R rows.
+A row is everything at one index of a tensor's first axis. Beside each tensor X is a tensor X.sums, (R,) int64: a CRC-32
+of every row, begun with the name of the file and tensor and the number of the row. It is compared whenever a row is
+read, so a flipped byte, a row in another's place and a file in another's place are noticed. Shapes: R rows.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ import json
 import math
 import os
 import struct
+import zlib
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,42 +24,68 @@ from sglora_cli.errors import BadFile, Unavailable, unwritable
 from sglora_cli.files.atomic import put_file
 from sglora_cli.files.tensors import KEY, packed_metadata, safetensors_header
 
-_NAMES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
-_DTYPES = {name: dtype for dtype, name in _NAMES.items()}
+_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+_NAMES = {torch.int64: "I64", **{dtype: name for name, dtype in _DTYPES.items()}}
+_SUMS = ".sums"
+_CHUNK = 16 << 20
 
+_AGAIN = "run it again: it is made anew"
 _REMEDY = "make room, or move the cache with SGLORA_HOME; what is done is kept"
 
 Shapes = Mapping[str, tuple[torch.dtype, Sequence[int]]]
 
+_checked: dict[tuple[Path, str], tuple[int, int, int]] = {}
+"""The files and tensors that were checked in this process, and the state of the file then."""
+
 
 class TensorRows:
-    """One tensor (R, ...) of a file. Rows are read when they are asked for, and nothing is kept.
+    """One tensor (R, ...) of a file of TensorDraft. Rows are read when they are asked for, and nothing is kept.
 
     >>> rows[[3, 3, 0]].shape                                       # doctest: +SKIP
     torch.Size([3, 49, 192])
     """
 
-    def __init__(self, path: Path, name: str) -> None:
-        """Raises BadFile unless the file is whole and has this tensor, of floating point numbers."""
+    def __init__(self, path: Path, name: str, owner: str = "") -> None:
+        """Raises BadFile unless the file is whole and has this tensor, of floating point numbers, and its sums.
+
+        owner: the stem of the file's own name, if it still has another one.
+        """
         entries = safetensors_header(path)
+        self.path, self.name = path, name
+        self.shape, self.dtype, self._start = self._entry(entries, name, _DTYPES)
+        self._bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        self._salt = _salt(owner or path.stem, name)
+        shape, _, start = self._entry(entries, name + _SUMS, {"I64": torch.int64})
+        if shape != self.shape[:1]:
+            raise BadFile(f"{path}: tensor {name!r} has {self.shape[0]} rows and checksums of {list(shape)}")
+        self._sums = array("q")
+        with path.open("rb") as file:
+            file.seek(start)
+            self._sums.frombytes(file.read(8 * shape[0]))
+
+    def _entry(
+        self, entries: Mapping[str, Any], name: str, dtypes: Mapping[str, torch.dtype]
+    ) -> tuple[tuple[int, ...], torch.dtype, int]:
+        """Shape and type of a tensor, and its first byte. Raises BadFile unless the file has all of it."""
         try:
             entry = entries[name]
-            self.shape, self.dtype = tuple(int(n) for n in entry["shape"]), _DTYPES[entry["dtype"]]
+            shape, dtype = tuple(int(n) for n in entry["shape"]), dtypes[entry["dtype"]]
             start, end = (int(n) for n in entry["data_offsets"])
         except (KeyError, TypeError, ValueError, OverflowError):
-            raise BadFile(f"{path} has no tensor {name!r} of floating point numbers") from None
-        self.path, self._start = path, _first_byte(path) + start
-        self._bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
-        size = path.stat().st_size - _first_byte(path)
-        whole = 0 <= start <= end <= size and all(0 <= n <= size for n in self.shape) and self.shape
-        if not whole or end - start != self.shape[0] * self._bytes:
-            raise BadFile(f"{path}: tensor {name!r} of shape {list(self.shape)} is not whole")
+            kind = "checksums" if name.endswith(_SUMS) else "floating point numbers"
+            raise BadFile(f"{self.path} has no tensor {name!r} of {kind}") from None
+        first = _first_byte(self.path)
+        size = self.path.stat().st_size - first
+        whole = 0 <= start <= end <= size and all(0 <= n <= size for n in shape) and shape
+        if not whole or end - start != math.prod(shape) * dtype.itemsize:
+            raise BadFile(f"{self.path}: tensor {name!r} of shape {list(shape)} is not whole")
+        return shape, dtype, first + start
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: int | Sequence[int]) -> Tensor:
-        """Row(s), copied: (...) of one number, (R, ...) of a list."""
+        """Row(s), copied: (...) of one number, (R, ...) of a list. Raises BadFile for one that is not as written."""
         if isinstance(rows, int):
             return self[[rows]][0]
         tensor = torch.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
@@ -64,12 +94,35 @@ class TensorRows:
             with self.path.open("rb", buffering=0) as file:
                 for n, row in enumerate(rows):
                     row = range(len(self))[row]  # as lists: -1 is the last, beyond the end is an IndexError
-                    file.seek(self._start + row * self._bytes)
-                    if file.readinto(into[n * self._bytes : (n + 1) * self._bytes]) != self._bytes:
-                        raise BadFile(f"{self.path} ends in the middle of a row", "remove it, it will be made again")
+                    self._read(file, row, into[n * self._bytes : (n + 1) * self._bytes])
         except OSError as error:
             raise BadFile(f"cannot read {self.path}: {error.strerror}") from None
         return tensor
+
+    def _read(self, file: BinaryIO, first: int, into: memoryview) -> None:
+        """Read rows `first`, `first + 1`, ... Raises BadFile."""
+        file.seek(self._start + first * self._bytes)
+        if file.readinto(into) != len(into):  # type: ignore[attr-defined]
+            raise BadFile(f"{self.path} ends in the middle of a row", _AGAIN)
+        for n in range(len(into) // self._bytes if self._bytes else 0):
+            if _sum(self._salt, first + n, into[n * self._bytes : (n + 1) * self._bytes]) != self._sums[first + n]:
+                raise BadFile(f"{self.path}: row {first + n} of {self.name!r} is not what was written there", _AGAIN)
+
+    def check(self) -> None:
+        """Raises BadFile unless every row is as written. Nothing is read again unless the file has changed."""
+        state = self.path.stat()
+        version = state.st_ino, state.st_size, state.st_mtime_ns
+        if _checked.get((self.path, self.name)) == version:
+            return
+        rows = max(1, _CHUNK // max(1, self._bytes))
+        buffer = memoryview(bytearray(min(rows, len(self)) * self._bytes))
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                for first in range(0, len(self), rows):
+                    self._read(file, first, buffer[: min(rows, len(self) - first) * self._bytes])
+        except OSError as error:
+            raise BadFile(f"cannot read {self.path}: {error.strerror}") from None
+        _checked[self.path, self.name] = version
 
     def __iter__(self) -> Any:
         return (self[row] for row in range(len(self)))
@@ -77,6 +130,15 @@ class TensorRows:
     def to(self, device: torch.device | str) -> Tensor:
         """All rows, in memory."""
         return self[range(len(self))].to(device)
+
+
+def _salt(owner: str, name: str) -> int:
+    return zlib.crc32(f"{owner} {name} ".encode())
+
+
+def _sum(salt: int, row: int, data: memoryview) -> int:
+    """The checksum of a row."""
+    return zlib.crc32(data, zlib.crc32(b"%d" % row, salt))
 
 
 def _first_byte(path: Path) -> int:
@@ -95,9 +157,11 @@ class TensorDraft:
     def __init__(self, target: Path, shapes: Shapes, metadata: Mapping[str, Any]) -> None:
         """Open the draft of `target`, keeping what an earlier process wrote if it was of the same shapes."""
         self.target, self.path = target, target.with_name(target.name + ".part")
-        header, self._starts, self._size = _header(shapes, metadata)
+        sums = {name + _SUMS: (torch.int64, shape[:1]) for name, (_, shape) in shapes.items()}
+        header, self._starts, self._size = _header({**shapes, **sums}, metadata)
         self._bytes = {n: math.prod(shape[1:]) * dtype.itemsize for n, (dtype, shape) in shapes.items()}
         self._dtypes = {name: dtype for name, (dtype, _) in shapes.items()}
+        self._salts = {name: _salt(target.stem, name) for name in shapes}
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch()
@@ -115,10 +179,13 @@ class TensorDraft:
             raise _unwritable(self.path, error) from error
 
     def put(self, name: str, row: int, values: Tensor) -> None:
-        """Write rows `row`, `row + 1`, ... of a tensor."""
-        data = _bytes_of(values.detach().to("cpu", self._dtypes[name]).contiguous())
+        """Write rows `row`, `row + 1`, ... of a tensor, and their checksums."""
+        data, size = _bytes_of(values.detach().to("cpu", self._dtypes[name]).contiguous()), self._bytes[name]
+        rows = ((row + n, data[n * size : (n + 1) * size]) for n in range(len(values)))
+        sums = array("q", [_sum(self._salts[name], number, content) for number, content in rows])
         try:
-            self._write(self._starts[name] + row * self._bytes[name], data)
+            self._write(self._starts[name] + row * size, data)
+            self._write(self._starts[name + _SUMS] + row * 8, memoryview(sums.tobytes()))
         except OSError as error:
             raise _unwritable(self.path, error) from error
 
@@ -130,14 +197,27 @@ class TensorDraft:
             raise _unwritable(self.path, error) from error
 
     def finish(self) -> None:
-        """The file is whole: it gets its name."""
+        """The file is whole: it gets its name.
+
+        Raises BadFile, and drops the draft, if a part that an earlier process wrote is not what it wrote.
+        """
         try:
             self._file.truncate(self._size)
         except OSError as error:
             raise _unwritable(self.path, error) from error
         self.sync()
         self._file.close()
+        if self.resumed:
+            self._check()
         put_file(self.path, self.target)
+
+    def _check(self) -> None:
+        try:
+            for name in self._dtypes:
+                TensorRows(self.path, name, self.target.stem).check()
+        except BadFile:
+            self.path.unlink(missing_ok=True)
+            raise
 
     def close(self) -> None:
         """Leave the draft where it is, for a later process."""

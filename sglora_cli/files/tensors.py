@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sglora_cli.errors import BadFile
 from sglora_cli.files.atomic import drop_drafts, write_bytes
+from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.untrusted import json_value
 
 if TYPE_CHECKING:
@@ -55,6 +56,39 @@ def load_tensors(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict
             return {name: file.get_tensor(name) for name in wanted}, metadata
     except (SafetensorError, OSError, ValueError) as error:
         raise BadFile(f"{path} is not a whole safetensors file: {error}", "fetch or generate it again") from None
+
+
+def parse_tensors(data: bytes, where: str) -> dict[str, Tensor]:
+    """Tensors of a safetensors file whose bytes are in memory already. Raises BadFile."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise BadFile(f"{where} is not a whole safetensors file: {error}", "fetch it again") from None
+
+
+_SEAL = "seal"
+
+
+def save_sealed(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """As `save_tensors`, for a file of the cache: it carries a checksum of its content and its name."""
+    save_tensors(path, tensors, {**metadata, _SEAL: _seal(path, tensors, metadata)})
+
+
+def load_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors, in memory, and metadata of a file of `save_sealed`. Raises BadFile if it is not what was written."""
+    mapped, metadata = load_tensors(path)
+    tensors = {name: tensor.clone() for name, tensor in mapped.items()}  # not views of a file that may change
+    if metadata.pop(_SEAL, "") != _seal(path, tensors, metadata):
+        raise BadFile(f"{path} is not what was written there", "run it again: it is made anew")
+    return tensors, metadata
+
+
+def _seal(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    names = sorted(tensors)
+    return content_hash(path.stem, dict(metadata), names, *(tensors[name] for name in names))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -111,12 +145,11 @@ class Checkpoint:
         self.path, self._first, self._last = path, first, time.monotonic()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What was saved last; None if nothing was, or it is damaged. Tensors are copies, not views of the file."""
+        """What was saved last; None if nothing was, or it is damaged."""
         try:
-            tensors, metadata = load_tensors(self.path)
+            return load_sealed(self.path)
         except BadFile:
             return None
-        return {name: tensor.clone() for name, tensor in tensors.items()}, metadata
 
     @property
     def due(self) -> bool:
@@ -125,7 +158,7 @@ class Checkpoint:
 
     def save(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
         self._first()
-        save_tensors(self.path, tensors, metadata or {})
+        save_sealed(self.path, tensors, metadata or {})
         self._last = time.monotonic()
 
     def drop(self) -> None:

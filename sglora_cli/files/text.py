@@ -7,12 +7,14 @@ import errno
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sglora_cli.errors import BadFile
 from sglora_cli.files.atomic import sync_folder, write_bytes
+from sglora_cli.files.hashes import data_hash
 from sglora_cli.files.untrusted import JSON_LIMIT, TEXT_LIMIT, json_value, read_bytes
 
 
@@ -112,29 +114,72 @@ def _ends_with_a_line(file: BinaryIO) -> bool:
     return file.read(1) == b"\n"
 
 
-def drop_torn_line(path: Path) -> None:
-    """Cut off a last line of a .jsonl that an interruption left unfinished. Raises OSError, BadFile."""
+def drop_torn_line(path: Path) -> str:
+    """Cut off a last line of a .jsonl that an interruption left unfinished, and return it. Raises OSError, BadFile."""
     data = file_bytes(path)
-    if (size := whole_size(data)) < len(data):
-        os.truncate(path, size)
+    if (size := whole_size(data)) == len(data):
+        return ""
+    with path.open("r+b") as file:
+        if os.fstat(file.fileno()).st_size == len(data):  # nobody has added to it since
+            file.truncate(size)
+    return data[size:].decode(errors="replace")
 
 
 def whole_size(data: bytes) -> int:
-    """Bytes of a .jsonl up to the last line that is whole. One without its line break may be: by hand.
+    """Bytes of a .jsonl without a last line that is only the beginning of one. One without its line break may be
+    whole, and one that is broken otherwise was written by hand: its reader says what is wrong.
 
-    >>> whole_size(b'{"image": "a"}\\n{"ima'), whole_size(b'{"image": "a"}')
-    (15, 14)
+    >>> [whole_size(b'{"n": 1}\n' + line) for line in (b'{"n": 2', b'{"n": 2}', b'{"n": oops}')]
+    [9, 17, 20]
     """
     last = data.rpartition(b"\n")[2]
+    return len(data) - len(last) if _is_beginning(last) else len(data)
+
+
+_CUT_VALUE = re.compile(r"-|-?I[a-z]*|N[a-z]*|[tfn][a-z]*|\.|[eE][+-]?")
+"""What the parser has left of a value that is cut off: a number, or a name such as `true`."""
+_CUT_ESCAPE = re.compile(r"\\u[0-9a-fA-F]{0,4}")
+
+
+def _is_beginning(line: bytes) -> bool:
+    """Whether this is an object in JSON that ends too early, and would be right so far."""
     try:
-        whole = isinstance(json_value(last.decode("utf-8")), dict)
-    except ValueError:
-        whole = False
-    return len(data) if whole else len(data) - len(last)
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return line[:1] == b"{" and error.reason == "unexpected end of data"
+    if not text.startswith("{"):
+        return False
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg.startswith("Invalid \\u"):
+            return bool(_CUT_ESCAPE.fullmatch(text[text.rindex("\\") :]))
+        left = text[error.pos :]
+        return error.msg.startswith("Unterminated string") or not left.strip() or bool(_CUT_VALUE.fullmatch(left))
+    except (ValueError, RecursionError):
+        pass
+    return False
 
 
 def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def write_sealed(path: Path, content: Any) -> None:
+    """Write a JSON value as a file of the cache: with a checksum of its content and its name."""
+    write_bytes(path, json.dumps({"seal": _seal(path, content), "content": content}).encode())
+
+
+def read_sealed(path: Path) -> Any:
+    """The value in a file of `write_sealed`. Raises BadFile if there is none, or it is not what was written."""
+    table = read_json(path, limit=TEXT_LIMIT)
+    if not isinstance(table, dict) or table.get("seal") != _seal(path, table.get("content")):
+        raise BadFile(f"{path} is not what was written there", "run it again: it is made anew")
+    return table["content"]
+
+
+def _seal(path: Path, content: Any) -> str:
+    return data_hash(json.dumps([path.stem, content], sort_keys=True).encode())
 
 
 def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None, limit: int = JSON_LIMIT) -> Any:

@@ -6,6 +6,7 @@ Everything here is checked before anything is allocated for it.
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,8 @@ def read_bytes(path: Path, limit: int) -> bytes:
     try:
         with path.open("rb") as file:
             chunks, size = [], 0
-            while size <= limit and (chunk := file.read(_CHUNK)):  # read(limit) would take that much at once
+            step = max(_CHUNK, min(os.fstat(file.fileno()).st_size, limit) + 1)  # read(limit) would take that at once
+            while size <= limit and (chunk := file.read(step)):
                 chunks.append(chunk)
                 size += len(chunk)
     except FileNotFoundError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sglora_cli.config import PriorConfig
-from sglora_cli.errors import UsageError
+from sglora_cli.errors import SgloraError, UsageError
 from sglora_cli.files.atomic import copy_files, put_folder, scratch_folder, write_bytes
 from sglora_cli.files.hashes import file_hash
 from sglora_cli.files.text import write_json
@@ -38,17 +38,23 @@ def edited(pack: Pack, target: Path | None = None) -> Iterator[tuple[Path, dict[
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raises UsageError if something is at `folder` that is no pack, or a pack with files of somebody else in it."""
-    if not os.path.lexists(folder):
+    """Raises UsageError if a pack that is put at `folder` would replace more than a pack as it was built."""
+    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / MANIFEST).is_file():
-        if folder.is_dir() and not any(folder.iterdir()):
-            return
-        raise UsageError(f"{folder} exists and is no pack", "choose a new folder with -o")
-    listed = {MANIFEST, *Pack(folder).manifest["files"]}
-    present = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-    if strangers := sorted(set(present) - listed):
-        raise UsageError(f"{folder} has files that are not the pack's: {strangers[0]}", "choose a new folder with -o")
+        raise UsageError(f"{folder} is there and is no pack", "choose another name with -o")
+    try:
+        manifest = Pack(folder).manifest
+    except SgloraError:  # a damaged one
+        return
+    if edits := manifest.get("edits"):
+        raise UsageError(
+            f"pack {folder.name!r} was changed since it was built, and a build would undo it: {edits[-1]}",
+            f"remove it (sglora pack remove {folder.name}), or choose another place with -o",
+        )
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    if strangers := names - {MANIFEST, *manifest["files"]}:
+        raise UsageError(f"{folder} has files that are not the pack's: {min(strangers)}", "move them elsewhere")
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sglora_cli.errors import Unavailable, UnknownName, UsageError, unwritable
-from sglora_cli.system.locks import lock_file, locked, pack_lock
+from sglora_cli.system.locks import lock_file, locked, pack_lock, unused_locks
 from sglora_cli.system.paths import cache_folder
 
 
@@ -173,12 +173,15 @@ def _remove(item: Item) -> None:
 def _tidy() -> None:
     """Remove empty folders, and locks of files that no longer exist. Nobody can need them, see `_alone`."""
     for kind in CACHE_KINDS:
-        for path in sorted((cache_folder() / kind).rglob("*"), reverse=True):
+        root = cache_folder() / kind
+        folders = [root, *(path for path in root.rglob("*") if path.is_dir() and not path.is_symlink())]
+        for folder in sorted(folders, reverse=True):
             with suppress(OSError):
-                if path.suffix == ".lock" and not path.with_name(path.name[1:-5]).exists():
-                    path.unlink()
-                elif path.is_dir() and kind not in _WHOLE:
-                    path.rmdir()
+                for lock in unused_locks(folder):
+                    lock.unlink()
+            if folder != root and kind not in _WHOLE:
+                with suppress(OSError):  # it is not empty
+                    folder.rmdir()
 
 
 def _locks() -> Path:

@@ -11,13 +11,24 @@ from filelock import FileLock, Timeout
 
 from sglora_cli.errors import Unavailable, unwritable
 from sglora_cli.files.atomic import drop_all_drafts, drop_drafts, recover
+from sglora_cli.files.hashes import short_name
+from sglora_cli.files.untrusted import NAME_LIMIT
 from sglora_cli.system.paths import built_folder, cache_folder
 from sglora_cli.system.progress import remark
+
+_NAME_BYTES = NAME_LIMIT - len("..lock")
 
 
 def lock_file(path: Path) -> Path:
     """Where the lock of a file or folder is: a hidden file beside it."""
-    return path.with_name(f".{path.name[:200]}.lock")
+    return path.with_name(f".{short_name(path.name, _NAME_BYTES)}.lock")
+
+
+def unused_locks(folder: Path) -> list[Path]:
+    """The locks in a folder that are of no file or folder there. Their own names do not always say whose they are."""
+    names = list(folder.iterdir())
+    used = {lock_file(path) for path in names}
+    return [path for path in names if path.name.startswith(".") and path.suffix == ".lock" and path not in used]
 
 
 @contextmanager

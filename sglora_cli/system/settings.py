@@ -7,11 +7,15 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from sglora_cli.config import RuntimeConfig
-from sglora_cli.errors import BadFile, UnknownName
-from sglora_cli.files.atomic import write_bytes
+from sglora_cli.errors import BadFile, Unavailable, UnknownName
+from sglora_cli.files.hashes import data_hash
+from sglora_cli.files.swap import ABSENT, swapped
 from sglora_cli.files.toml import toml_table
 from sglora_cli.files.untrusted import TOML_LIMIT, read_bytes
 from sglora_cli.system.paths import settings_file
+
+_TRIES = 10
+"""A setting is written again if the file was changed in between; so often at most."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,12 @@ def parsed(text: str, path: Path) -> dict[str, str]:
 def file_text() -> str:
     """The content of the settings file; "" if there is none. Raises BadFile."""
     path = settings_file()
+    return _decoded(read_bytes(path, TOML_LIMIT), path) if path.exists() else ""
+
+
+def _decoded(data: bytes, path: Path) -> str:
     try:
-        return read_bytes(path, TOML_LIMIT).decode("utf-8") if path.exists() else ""
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadFile(f"{path}: {error}", "mend or remove it") from None
 
@@ -117,12 +125,21 @@ def check_key(key: str) -> None:
 def write_setting(key: str, value: str | None) -> Path:
     """Set a key of the settings file, or remove it (None); comments and everything else stay as they are.
 
-    Returns the file. Raises as `parsed` if the file is wrong already.
+    Returns the file. Raises as `parsed` if the file is wrong already, Unavailable if others write it all the time.
     """
+    path = settings_file()
+    for _ in range(_TRIES):
+        data = read_bytes(path, TOML_LIMIT) if path.exists() else None
+        new = _with_setting(_decoded(data or b"", path), key, value, path).encode()
+        if new == (data or b"") or swapped(path, ABSENT if data is None else data_hash(data), new):
+            return path
+    raise Unavailable(f"{path} is changed again and again by another program", "end that program, then run it again")
+
+
+def _with_setting(text: str, key: str, value: str | None, path: Path) -> str:
     import tomlkit  # not at the top: every command reads settings, only one changes them
     from tomlkit.exceptions import TOMLKitError
 
-    path, text = settings_file(), file_text()
     parsed(text, path)
     try:
         document = tomlkit.parse(text)
@@ -132,6 +149,4 @@ def write_setting(key: str, value: str | None) -> Path:
         document.pop(key, None)
     else:
         document[key] = value
-    if (new := tomlkit.dumps(document)) != text:
-        write_bytes(path, new.encode())
-    return path
+    return tomlkit.dumps(document)

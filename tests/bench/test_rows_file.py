@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sglora_cli.bench.rows_file import Header, append, mend, pack_hits, read_rows, row_line, unpack_hits
-from sglora_cli.errors import BadFile
+from sglora_cli.bench.rows_file import Header, Log, append, mend, pack_hits, read_rows, row_line, unpack_hits
+from sglora_cli.errors import BadFile, Unavailable
 from sglora_cli.plugin.values import Row
 
 few = settings(max_examples=150, derandomize=True, database=None, deadline=None)
@@ -117,3 +117,36 @@ def test_any_text_is_hits_or_a_value_error(text):
     except ValueError:
         return
     assert len(hits) == int(text.partition(":")[0])
+
+
+def log(path):
+    return Log(path, replace(HEADER, more={"plan": "one"}))
+
+
+OTHER = replace(ROW, value=0.0, hits=pack_hits([False, False, False]))
+
+
+@pytest.mark.parametrize("ending", ["\n", ""])
+def test_rows_that_are_measured_otherwise_start_anew_behind_what_stood_before(file, ending):
+    before = file.read_bytes()
+    log(file).add([ROW])
+    file.write_bytes(file.read_bytes().removesuffix(b"\n") + ending.encode())
+    again = log(file)
+    again.add([OTHER])
+    again.add([replace(OTHER, task="tabby")])
+    runs = read_rows(file)
+    assert file.read_bytes().startswith(before)
+    assert runs[-1].rows == [OTHER, replace(OTHER, task="tabby")]
+    assert len(runs) == 2
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_rows_that_others_wrote_meanwhile_are_never_replaced(file, place):
+    log(file).add([ROW])
+    again = log(file)
+    extra = b'{"sglora_rows": 1, "pack": "mine", "backbone": "x", "labels": {}}\n'
+    written = extra + file.read_bytes() if place == "before" else file.read_bytes() + extra
+    file.write_bytes(written)
+    with pytest.raises(Unavailable, match="was changed by another program while rows were written into it"):
+        again.add([OTHER])
+    assert file.read_bytes() == written

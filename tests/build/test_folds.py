@@ -100,6 +100,15 @@ def test_what_was_built_and_measured_is_not_done_again(folds, builds, tmp_path, 
     assert again.stderr.startswith("0 images encoded, ")
 
 
+def test_a_build_of_a_fold_that_was_damaged_is_built_again(folds, builds):
+    assert folds("--baselines", "top-k", "--json").exit_code == 0
+    files = {path: path.read_bytes() for path in [next((folder / "experts").iterdir()) for folder in builds()]}
+    for path, data in files.items():
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert folds("--baselines", "top-k", "--json").exit_code == 0
+    assert {path: path.read_bytes() for path in files} == files
+
+
 def test_only_folds_of_the_tasks_that_are_asked_for_are_built(folds, builds):
     rows = json.loads(folds("--tasks", "mug,jar", "--baselines", "zero-shot", "--json").stdout)["rows"]
     assert {row["task"] for row in rows} == {"mug", "jar"}

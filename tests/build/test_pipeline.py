@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +117,83 @@ def test_a_full_disk_stops_a_build_and_loses_nothing(whole, run, recipe, toys, m
     assert content(tmp_path / "second/cache/packs/toys") == whole
 
 
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x20
+    path.write_bytes(data)
+
+
+@pytest.mark.slow
+def test_whatever_changes_in_the_cache_between_two_builds_is_made_anew(run, recipe, toys, own_home, tiny):
+    """The pack has the same bytes although every file of features and steps was damaged in turn."""
+    recipe.write_text(recipe.read_text().replace("[train]", WARM))
+    build = ("pack", "build", recipe, "--data", toys)
+    assert run(*build).exit_code == 0
+    expected, cache = content(own_home / "cache/packs/toys"), content(own_home / "cache")
+    files = [name for name in cache if name.startswith(("features", "work")) and name.endswith(".safetensors")]
+    assert len(files) > 9 + 3
+    for name in [n for n in files if n.startswith("work")]:
+        flip(own_home / "cache" / name)
+        assert run(*build).exit_code == 0
+        assert (own_home / "cache" / name).read_bytes() == cache[name]
+    for name in files:
+        flip(own_home / "cache" / name)
+    assert run(*build).exit_code == 0
+    assert content(own_home / "cache/packs/toys") == expected
+
+
+@pytest.mark.parametrize("kind", [".checkpoint", ".part"])
+def test_damage_to_an_unfinished_step_is_noticed(whole, run, recipe, toys, own_home, monkeypatch, tmp_path, kind):
+    monkeypatch.setenv("SGLORA_HOME", str(tmp_path / "second"))
+    monkeypatch.setattr(tensors_module, "SECONDS", 0)
+    original = training.OwnTraining.advance
+
+    def interrupted(self):
+        if self.epoch == 4:  # of six, the last four are kept
+            raise KeyboardInterrupt
+        return original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.OwnTraining, "advance", interrupted)
+        assert run("pack", "build", recipe, "--data", toys).exit_code == 130
+    (file,) = (tmp_path / "second/cache/work").glob(f"*{kind}")
+    if kind == ".part":
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 0x20
+        file.write_bytes(data)
+        result = run("pack", "build", recipe, "--data", toys)
+        assert result.exit_code == 4
+        assert result.stderr.splitlines()[-1] == "hint: run it again: it is made anew"
+    else:
+        flip(file)
+    assert run("pack", "build", recipe, "--data", toys).exit_code == 0
+    assert content(tmp_path / "second/cache/packs/toys") == whole
+
+
+@pytest.mark.parametrize("damage", ["a byte of a fitted generator", "nothing"])
+def test_a_generator_that_was_fitted_is_fitted_again_only_if_its_file_changed(
+    whole, run, recipe, toys, monkeypatch, tmp_path, damage
+):
+    from sglora_cvae import Cvae
+
+    monkeypatch.setenv("SGLORA_HOME", str(tmp_path / "second"))
+    fits, fit = [], Cvae.fit
+    monkeypatch.setattr(Cvae, "fit", lambda *args: (fits.append(1), fit(*args))[1])
+
+    def stops(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "write_manifest", stops)
+        assert run("pack", "build", recipe, "--data", toys).exit_code == 130
+    if damage != "nothing":
+        fitted = [p for p in (tmp_path / "second/cache/work").glob("*.safetensors") if "health" in read_metadata(p)]
+        flip(*fitted)
+    assert run("pack", "build", recipe, "--data", toys).exit_code == 0
+    assert len(fits) == 1 + (damage != "nothing")
+    assert content(tmp_path / "second/cache/packs/toys") == whole
+
+
 KILLED = """
 import sys, sglora_cli.files.tensors
 sglora_cli.files.tensors.SECONDS = 0
@@ -147,6 +223,32 @@ def test_a_killed_build_goes_on_with_the_same_bytes(whole, recipe, toys, tmp_pat
     assert kills
     assert content(tmp_path / "second/cache/packs/toys") == whole
     assert [p.name for p in (tmp_path / "second/cache/packs").iterdir()] == ["toys"]
+
+
+def test_a_build_replaces_a_pack_as_it_was_built_and_nothing_else(run, recipe, toys, toy_pack, own_home, tmp_path):
+    build = ("pack", "build", recipe, "--data", toys)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("precious")
+    refused = run(*build, "-o", mine)
+    assert (refused.exit_code, refused.stderr.splitlines()[-2:]) == (
+        2,
+        [f"error: {mine} is there and is no pack", "hint: choose another name with -o"],
+    )
+    assert (mine / "notes.txt").read_text() == "precious"
+
+    pack = own_home / "cache/packs/toys"
+    (pack / "notes.txt").write_text("precious")
+    assert f"error: {pack} has files that are not the pack's: notes.txt" in run(*build).stderr
+    (pack / "notes.txt").unlink()
+    (pack / "index.safetensors").write_bytes(b"damaged")
+    assert run(*build).exit_code == run("pack", "verify", "toys").exit_code == 0
+
+    assert run("pack", "remove", "toys", "toys/ball", "--yes").exit_code == 0
+    refused = run(*build)
+    assert refused.exit_code == 2
+    assert "and a build would undo it: removed expert toys/ball\nhint: remove it (sglora pack remove" in refused.stderr
+    assert "toys/ball" not in Pack(pack).experts.names
 
 
 def test_an_expert_is_the_mean_and_variance_of_its_states(toy_pack, own_home):
@@ -219,26 +321,6 @@ def test_nothing_is_written_by_a_dry_run(run, tiny, toys, recipe, own_home):
     )
     assert "\n10 LoRAs, about " in result.stdout
     assert not (own_home / "cache").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("diary.txt", "{}/diary.txt exists and is no pack"),
-        (".", "{} exists and is no pack"),
-        ("pack", "{}/pack has files that are not the pack's: notes.txt"),
-    ],
-)
-def test_a_build_replaces_nothing_but_a_pack(run, toy_pack, toys, recipe, own_home, tmp_path, name, message):
-    place = tmp_path / "place"
-    shutil.copytree(own_home / "cache/packs/toys", place / "pack")
-    for kept in (place / "diary.txt", place / "pack/notes.txt"):
-        kept.write_text("dear diary")
-    before = content(place)
-    result = run("pack", "build", recipe, "--data", toys, "-o", place / name)
-    assert result.exit_code == 2
-    assert result.stderr == f"error: {message.format(place)}\nhint: choose a new folder with -o\n"
-    assert content(place) == before
 
 
 def test_a_build_says_that_it_replaces_the_pack_of_another_recipe(run, toy_pack, toys, recipe, tmp_path, own_home):

@@ -69,6 +69,7 @@ def test_limits_add_up_to_what_one_run_writes(caption, album):
     assert (album / "captions.jsonl").read_bytes() == whole
 
 
+@pytest.mark.filterwarnings("ignore:.* ended in the beginning of a line, which was removed")
 @pytest.mark.parametrize("size", [0, 1, 50, 130, 400, -1])
 def test_a_file_cut_anywhere_is_completed(caption, album, size):
     caption()
@@ -112,6 +113,22 @@ def test_a_line_by_hand_without_its_line_break_is_kept(caption, album):
     rows = captioned(album)
     assert rows[0] == json.loads(line)
     assert len(rows) == len({row["image"] for row in rows}) == 12
+
+
+@pytest.mark.filterwarnings("always::sglora_cli.errors.SgloraWarning")
+def test_what_is_cut_off_is_shown_and_a_line_that_is_wrong_by_hand_is_not_cut_off(caption, album):
+    (album / "captions.jsonl").write_text('{"image": "images/cat/6.jpg", "captions": ["my ow')
+    result = caption("--limit", 1)
+    assert result.exit_code == 0
+    line = '{"image": "images/cat/6.jpg", "captions": ["my ow'
+    path = album / "captions.jsonl"
+    assert f"warning: {path} ended in the beginning of a line, which was removed: {line!r}\n" in result.stderr
+    wrong = '{"image": "images/cat/6.jpg", captions: ["my own words"]}'
+    path.write_text(wrong)
+    result = caption("--limit", 1)
+    assert result.exit_code == 4
+    assert f"error: {path}, line 1: not JSON" in result.stderr
+    assert path.read_text() == wrong + "\n"
 
 
 def test_what_is_left_without_a_caption_is_an_error_after_the_rest(run, site, album):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from trees import captioned
 
 from sglora_cli.config import CaptionConfig
 from sglora_cli.data.caption_text import DEMONSTRATIONS, cleaned_caption, prompt_of
-from sglora_cli.data.caption_writer import caption_job, seed_of, write_captions
-from sglora_cli.errors import PluginError
+from sglora_cli.data.caption_writer import caption_job, seed_of, take_captions, write_captions
+from sglora_cli.errors import BadFile, PluginError, Unavailable
 from sglora_cli.plugin.host import Host
 
 
@@ -100,3 +102,66 @@ def test_the_prompt_is_the_papers():
 )
 def test_only_what_is_no_caption_is_taken_off(text, caption):
     assert cleaned_caption(text) == caption
+
+
+def test_captions_mended_while_others_are_taken_stay(album, tmp_path):
+    target = album / "captions.jsonl"
+    target.write_text('{"image": "images/cat/6.jpg", "task": "cat", "captions": ["an old caption"]}\n')
+    (tmp_path / "new.jsonl").write_text('{"image": "images/owl/9.jpg", "captions": ["a brand new caption"]}\n')
+    job = caption_job(Host.load(), "folder", album)
+    mended = target.read_text().replace("an old caption", "mended by hand")
+    target.write_text(mended)
+    with pytest.raises(Unavailable, match="was changed while this ran, so nothing was written") as caught:
+        take_captions(job, tmp_path / "new.jsonl", CaptionConfig())
+    assert caught.value.hint == "run it again: it starts from what the file says then"
+    assert target.read_text() == mended
+    with pytest.raises(Unavailable, match="was changed while this ran"):
+        write_captions(job, Script(), CaptionConfig(), ())
+    assert target.read_text() == mended
+    take_captions(caption_job(Host.load(), "folder", album), tmp_path / "new.jsonl", CaptionConfig())
+    assert [row["captions"] for row in captioned(album)] == [["mended by hand"], ["a brand new caption"]]
+
+
+def test_a_file_that_appears_while_captions_are_taken_stays(album, tmp_path):
+    (tmp_path / "new.jsonl").write_text('{"image": "images/owl/9.jpg", "captions": ["a brand new caption"]}\n')
+    job = caption_job(Host.load(), "folder", album)
+    (album / "captions.jsonl").write_text("{}\n")
+    with pytest.raises(Unavailable, match="was changed while this ran"):
+        take_captions(job, tmp_path / "new.jsonl", CaptionConfig())
+    assert (album / "captions.jsonl").read_text() == "{}\n"
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_lines_written_by_hand_while_a_captioner_writes_stay_and_are_not_doubled(album, renamed):
+    target, model = album / "captions.jsonl", Script()
+    plain = model.write
+
+    def write(*args):
+        texts = plain(*args)
+        if len(model.asked) == 3:
+            lines = target.read_text().replace("caption number", "MENDED", 1)
+            lines += '{"image": "images/owl/9.jpg", "captions": ["my own owl"]}\n'
+            lines += f'{{"image": "{images[2]}", "captions": ["faster than the model"]}}'  # without a line break
+            (album / "x").write_text(lines)
+            os.replace(album / "x", target) if renamed else target.write_text(lines)
+        return texts
+
+    model.write = write
+    job = caption_job(Host.load(), "folder", album)
+    images = [one.image for one in job.waiting()]
+    outcome = write_captions(job, model, CaptionConfig(), DEMONSTRATIONS)
+    rows = captioned(album)
+    assert [row["image"] for row in rows[:4]] == [images[0], images[1], "images/owl/9.jpg", images[2]]
+    assert sorted(row["image"] for row in rows) == sorted(images)
+    assert rows[0]["captions"][0].startswith("MENDED")
+    assert rows[3]["captions"] == ["faster than the model"]
+    assert (outcome.written, outcome.left) == (10, 0)
+
+
+def test_a_captioner_stops_at_lines_that_somebody_broke(album):
+    target, model = album / "captions.jsonl", Script()
+    plain = model.write
+    model.write = lambda *args: (len(model.asked) == 2 and target.write_text("mine\n"), plain(*args))[1]
+    with pytest.raises(BadFile, match=r"captions.jsonl, line 1: not JSON"):
+        write_captions(caption_job(Host.load(), "folder", album), model, CaptionConfig(), DEMONSTRATIONS)
+    assert target.read_text() == "mine\n"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import zlib
+
 import pytest
 import torch
 
 from sglora_cli.errors import BadFile, Unavailable
+from sglora_cli.files import tensor_rows
 from sglora_cli.files.tensor_rows import TensorDraft, TensorRows
 from sglora_cli.files.tensors import load_tensors, save_tensors
 
@@ -13,10 +17,23 @@ STEM, TEXT = torch.randn(5, 3, 2).half(), torch.randn(7, 4)
 SHAPES = {"stem": (torch.float16, STEM.shape), "text": (torch.float32, TEXT.shape)}
 
 
+def sums(file: str, name: str, rows: torch.Tensor) -> torch.Tensor:
+    """CRC-32 of the names, the number and the bytes of each row, one text."""
+    texts = [f"{file} {name} {n}".encode() + row.numpy().tobytes() for n, row in enumerate(rows)]
+    return torch.tensor([zlib.crc32(text) for text in texts])
+
+
+def saved(path, **changes):
+    """The file at once, by safetensors itself."""
+    tensors = {"stem": STEM, "text": TEXT}
+    tensors |= {f"{name}.sums": sums(path.stem, name, rows) for name, rows in tensors.items()}
+    save_tensors(path, {**tensors, **changes}, {"kind": "test"})
+    return path
+
+
 @pytest.fixture
 def file(tmp_path):
-    save_tensors(tmp_path / "x.safetensors", {"stem": STEM, "text": TEXT, "ids": torch.arange(3)}, {})
-    return tmp_path / "x.safetensors"
+    return saved(tmp_path / "x.safetensors", ids=torch.arange(3))
 
 
 def test_rows_are_those_of_the_tensor(file):
@@ -39,7 +56,7 @@ def test_what_has_no_rows_of_numbers_is_refused(file, name):
 
 def test_a_file_cut_short_is_refused(file):
     file.write_bytes(file.read_bytes()[:-3])
-    TensorRows(file, "text")  # its numbers come first and are whole
+    TensorRows(file, "text")  # its numbers come before and are whole
     with pytest.raises(BadFile, match="'stem' of shape \\[5, 3, 2\\] is not whole"):
         TensorRows(file, "stem")
 
@@ -55,10 +72,88 @@ def test_a_draft_written_in_pieces_is_the_file_saved_at_once(tmp_path):
     again.put("stem", 4, STEM[4].float()[None])
     again.put("text", 0, TEXT[:2])
     again.finish()
-    save_tensors(tmp_path / "z.safetensors", {"stem": STEM, "text": TEXT}, metadata)
-    assert target.read_bytes() == (tmp_path / "z.safetensors").read_bytes()
+    assert target.read_bytes() == saved(tmp_path / "y.safetensors").read_bytes()
     assert load_tensors(target)[1] == metadata
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_any_byte_that_changes_is_noticed_when_its_row_is_read(file):
+    """Wherever it is: in numbers, checksums, or in the table that says where they stand."""
+    whole = file.read_bytes()
+    for place in [*range(8, len(whole), 11), *range(len(whole) - 60, len(whole))]:
+        data = bytearray(whole)
+        data[place] ^= 0x10
+        file.write_bytes(data)
+        try:
+            rows = {name: TensorRows(file, name) for name in ("stem", "text")}
+            for one in rows.values():
+                one.check()
+        except BadFile:
+            continue
+        assert (rows["stem"].to("cpu").shape, rows["text"].to("cpu").shape) == (STEM.shape, TEXT.shape)
+        assert torch.equal(rows["stem"].to("cpu"), STEM)  # a byte of `ids`, of the metadata or a blank
+        assert torch.equal(rows["text"].to("cpu"), TEXT)
+
+
+def test_only_the_row_that_changed_is_refused(file):
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    rows = TensorRows(file, "stem")
+    assert torch.equal(rows[[0, 1, 2, 3]], STEM[:4])
+    with pytest.raises(BadFile, match=r"x\.safetensors: row 4 of 'stem' is not what was written there") as error:
+        rows[4]
+    assert error.value.hint == "run it again: it is made anew"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stem": STEM[[1, 0, 2, 3, 4]]},
+        {"stem": torch.full_like(STEM, float("nan"))},
+        {"stem": STEM[:4]},
+        {"stem.sums": torch.zeros(4, dtype=torch.int64)},
+        {"stem.sums": torch.zeros(5)},
+    ],
+    ids=["rows exchanged", "NaN", "a row less", "checksums less", "checksums of another type"],
+)
+def test_rows_that_are_not_those_of_the_checksums_are_refused(file, changes):
+    saved(file, **changes)
+    with pytest.raises(BadFile):
+        TensorRows(file, "stem").check()
+
+
+def test_a_file_in_another_ones_place_is_refused(file):
+    file.rename(file.with_name("y.safetensors"))
+    with pytest.raises(BadFile, match="row 0 of 'stem' is not what was written"):
+        TensorRows(file.with_name("y.safetensors"), "stem").check()
+
+
+def test_a_file_is_checked_once_and_again_when_it_changes(file, monkeypatch):
+    read, real = [], tensor_rows.TensorRows._read
+    monkeypatch.setattr(tensor_rows.TensorRows, "_read", lambda *args: (read.append(args[0].name), real(*args)))
+    TensorRows(file, "stem").check()
+    TensorRows(file, "stem").check()
+    assert read == ["stem"]
+    saved(file.with_name("z"))
+    os.replace(file.with_name("z"), file)
+    with pytest.raises(BadFile):
+        TensorRows(file, "stem").check()
+
+
+def test_a_draft_that_was_damaged_between_two_processes_is_not_finished(tmp_path):
+    target = tmp_path / "x.safetensors"
+    draft = TensorDraft(target, SHAPES, {})
+    draft.put("stem", 0, STEM)
+    draft.close()
+    data = bytearray(draft.path.read_bytes())
+    data[-3] ^= 1
+    draft.path.write_bytes(data)
+    again = TensorDraft(target, SHAPES, {})
+    again.put("text", 0, TEXT)
+    with pytest.raises(BadFile, match="is not what was written there"):
+        again.finish()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_draft_of_other_shapes_starts_over(tmp_path):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from sglora_cli.files.text import append_lines, drop_torn_line
+from sglora_cli.files import text
+from sglora_cli.files.text import append_lines, drop_torn_line, whole_size
 
 WHOLE = b'{"n": 1}\n{"n": "\xc3\xbc"}\n'
 
@@ -53,6 +55,44 @@ def test_a_full_disk_is_said_and_a_device_without_a_disk_is_none(tmp_path):
 def test_of_a_file_cut_anywhere_whole_lines_stay(tmp_path, size):
     path = tmp_path / "x.jsonl"
     path.write_bytes(WHOLE[:size])
-    drop_torn_line(path)
+    dropped = drop_torn_line(path)
     ends = [0, 8, 9, len(WHOLE) - 1, len(WHOLE)]  # a line that lacks nothing but its line break is whole
-    assert path.read_bytes() == WHOLE[: max(end for end in ends if end <= size)]
+    end = max(end for end in ends if end <= size)
+    assert path.read_bytes() == WHOLE[:end]
+    assert dropped == WHOLE[end:size].decode(errors="replace")
+
+
+VALUE = {
+    "a\u00fc\\": 'b"\u2028\u6f22\U0001f600',
+    "n": [-12.5e-7, 10, True, False, None],
+    "o": {"p": [{}]},
+    "x": float("-inf"),
+}
+
+
+@pytest.mark.parametrize("ascii", [True, False])
+def test_every_beginning_of_a_line_is_cut_off_and_a_whole_line_is_not(ascii):
+    line = json.dumps(VALUE, ensure_ascii=ascii).encode()
+    assert [whole_size(b"{}\n" + line[:n]) for n in range(1, len(line))] == [3] * (len(line) - 1)
+    assert whole_size(b"{}\n" + line) == 3 + len(line)
+
+
+@pytest.mark.parametrize(
+    "line", ['{"a": x}', '{"a": "b" "c"', '{"a" 1', "{'a': 1}", '{"a": "\\q"', '{"a": \xff"', "[1, 2", "12", '"a', "}"]
+)
+def test_a_last_line_that_could_never_become_right_is_left_for_its_reader(line):
+    data = b"{}\n" + line.encode("latin-1")
+    assert whole_size(data) == len(data)
+
+
+def test_a_line_that_somebody_adds_while_a_torn_one_is_cut_off_stays(tmp_path, monkeypatch):
+    path, real = tmp_path / "x.jsonl", text.whole_size
+    path.write_bytes(b'{"n": 1}\n{"n"')
+
+    def slow(data: bytes) -> int:
+        path.write_bytes(b'{"n": 1}\n{"n": 2}\n')
+        return real(data)
+
+    monkeypatch.setattr(text, "whole_size", slow)
+    drop_torn_line(path)
+    assert path.read_bytes() == b'{"n": 1}\n{"n": 2}\n'

@@ -10,6 +10,7 @@ import tomli
 from trees import cifar_speckles, cifar_tree, coco_tree, pets_tree
 
 from sglora_cli.errors import SgloraError
+from sglora_cli.files import atomic
 from sglora_cli.pack.recipe_parser import plan_tasks, read
 from sglora_cli.plugin.host import Host
 from sglora_datasets.flowers import SPECIES
@@ -124,6 +125,15 @@ def test_init_keeps_what_is_there(run, tmp_path, monkeypatch):
     assert again.stderr == ("error: recipe.toml exists\nhint: choose another name, or pass --force to replace it\n")
     assert run("pack", "init", "--force").exit_code == 0
     assert run("pack", "init", "mine").stderr == "error: a recipe is written as .toml, got mine\nhint: try mine.toml\n"
+
+
+def test_a_first_recipe_never_replaces_one_that_appears_meanwhile(run, tmp_path, monkeypatch):
+    file, real = tmp_path / "recipe.toml", atomic.check_free
+    monkeypatch.setattr(atomic, "check_free", lambda *args: (real(*args), file.write_text("# mine"))[0])
+    result = run("pack", "init", file)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {file} was written by another program just now\n")
+    assert file.read_text() == "# mine"
 
 
 COCO = """

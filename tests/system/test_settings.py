@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import tomli
 
-from sglora_cli.errors import BadFile, UnknownName
+from sglora_cli.errors import BadFile, Unavailable, UnknownName
+from sglora_cli.files import swap
 from sglora_cli.system import settings
 
 
@@ -75,3 +76,40 @@ def test_settings_are_read_anew(own_home):
     assert settings.current()["pack"].origin == "default"
     Path(own_home / "settings.toml").write_text('pack = "x"\n')
     assert settings.current()["pack"] == settings.Setting("x", "file")
+
+
+def test_what_others_write_into_the_settings_meanwhile_stays(own_home, monkeypatch):
+    path, real, edits = (
+        own_home / "settings.toml",
+        swap.state_of,
+        iter(["device = 'cpu'\n", "# mine\ndevice = 'cpu'\n"]),
+    )
+
+    def busy(file):
+        if text := next(edits, ""):
+            path.write_text(text)
+        return real(file)
+
+    path.write_text('pack = "old"\n')
+    monkeypatch.setattr(swap, "state_of", busy)
+    settings.write_setting("backbone", "tiny")
+    assert path.read_text() == "# mine\ndevice = 'cpu'\nbackbone = \"tiny\"\n"
+
+
+def test_a_settings_file_that_never_rests_is_said(own_home, monkeypatch):
+    path, count = own_home / "settings.toml", iter(range(1000))
+    path.write_text("")
+    monkeypatch.setattr(swap, "state_of", lambda _: path.write_text(f"# {next(count)}\n") and "another")
+    with pytest.raises(Unavailable, match="is changed again and again by another program"):
+        settings.write_setting("pack", "starter")
+    assert path.read_text().startswith("# ")
+
+
+def test_settings_keep_their_link_and_their_permissions(own_home, tmp_path):
+    (tmp_path / "dotfiles.toml").write_text("# mine\n")
+    (tmp_path / "dotfiles.toml").chmod(0o600)
+    (own_home / "settings.toml").symlink_to(tmp_path / "dotfiles.toml")
+    settings.write_setting("pack", "starter")
+    assert (tmp_path / "dotfiles.toml").read_text() == '# mine\npack = "starter"\n'
+    assert (own_home / "settings.toml").is_symlink()
+    assert (tmp_path / "dotfiles.toml").stat().st_mode & 0o777 == 0o600

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from sglora_cli.config import RuntimeConfig
-from sglora_cli.errors import Mismatch, Unavailable
+from sglora_cli.errors import BadFile, Mismatch, Unavailable
 from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.values import TaskTensors
 
@@ -73,6 +75,41 @@ def test_many_adapters_at_once_are_one_after_the_other(model):
     for t in range(3):
         assert torch.allclose(together[t], model.encode_image(stem, layout, adapters[t : t + 1])[0], atol=1e-5)
     assert not torch.allclose(together[0], together[1], atol=1e-2)
+
+
+def test_the_fingerprint_is_of_the_weights_that_were_loaded(model, tmp_path):
+    """The file is replaced after it was loaded, and again before the fingerprint is asked for."""
+    from safetensors.torch import load_file, save_file
+
+    from sglora_starter import WEIGHTS, StarterBackbone
+
+    path = tmp_path / "w.safetensors"
+    shutil.copy(WEIGHTS, path)
+    loaded = StarterBackbone().load(RuntimeConfig(weights=str(path)))
+    other = {name: tensor * 1.5 for name, tensor in load_file(path).items()}
+    save_file(other, tmp_path / "w2")
+    path.write_bytes((tmp_path / "w2").read_bytes())  # in place: what is mapped would change, too
+    assert loaded.fingerprint == model.fingerprint
+    assert torch.equal(loaded.tower.embed.weight, model.tower.embed.weight)
+    again = StarterBackbone().load(RuntimeConfig(weights=str(path)))
+    assert again.fingerprint != model.fingerprint
+    assert torch.equal(again.tower.embed.weight, other["embed.weight"].float())
+
+
+@pytest.mark.parametrize("hashed_first", [True, False])
+def test_frozen_weights_that_change_between_hashing_and_loading_are_refused(tmp_path, hashed_first):
+    from sglora_starter.frozen import FrozenFile
+
+    path = tmp_path / "w"
+    path.write_bytes(b"one")
+    file, one = FrozenFile(path), hashlib.sha256(b"one").hexdigest()
+    if hashed_first:
+        assert file.sha256 == one
+    assert file.read() == b"one"
+    path.write_bytes(b"two")
+    assert file.sha256 == one
+    with pytest.raises(BadFile, match="w changed after its fingerprint was taken"):
+        file.read()
 
 
 def test_an_adapter_is_the_same_as_merged_weights(model):

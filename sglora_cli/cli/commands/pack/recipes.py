@@ -8,6 +8,7 @@ import click
 
 from sglora_cli.cli.options import PATH, App, check_ending, force_option, json_option
 from sglora_cli.cli.output import print_json, print_rows, printable, say
+from sglora_cli.errors import UsageError
 
 EXAMPLE = """\
 # sglora pack build FILE --data DIR   builds a pack from this recipe. Names in [[source]] are examples: change them.
@@ -60,11 +61,13 @@ def init(file: Path, force: bool, as_json: bool) -> None:
     \b
     sglora pack init toys.toml
     """
-    from sglora_cli.files.atomic import check_free, write_bytes
+    from sglora_cli.files.atomic import check_free
+    from sglora_cli.files.swap import ABSENT, state_of, swapped
 
     check_ending("recipe", file, ".toml", f"try {file.with_suffix('.toml')}")
     check_free(file, force)
-    write_bytes(file, EXAMPLE.encode())
+    if not swapped(file, state_of(file) if force else ABSENT, EXAMPLE.encode()):
+        raise UsageError(f"{file} was written by another program just now", "choose another name")
     if as_json:
         print_json({"file": str(file)})
         return

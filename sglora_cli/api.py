@@ -24,7 +24,6 @@ from sglora_cli.config import (
 )
 from sglora_cli.data.caption_file import (
     CAPTIONS_JSONL,
-    SPLITS,
     Captioned,
     coco_rows,
     find_captions,
@@ -73,7 +72,7 @@ from sglora_cli.plugin.contracts import (
 )
 from sglora_cli.plugin.hookspecs import hookimpl
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import ROLES, Experts, Listed, Material, Photo, Report, Row, Task
+from sglora_cli.plugin.values import ROLES, SPLITS, Experts, Listed, Material, Photo, Report, Row, Task
 from sglora_cli.system.locks import locked
 from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import progress

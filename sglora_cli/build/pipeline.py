@@ -37,7 +37,7 @@ from sglora_cli.pack.recipe_parser import plan_tasks
 from sglora_cli.pack.writer import write_manifest
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import TRAINING, UNSEEN, Material, Task
+from sglora_cli.plugin.values import SPLITS, TRAINING, UNSEEN, Material, Task
 from sglora_cli.system import cache, settings
 from sglora_cli.system.locks import locked, pack_lock
 from sglora_cli.system.paths import built_folder
@@ -286,7 +286,7 @@ def build_tasks(
     built = []
     for role, task in progress(planned, "reading photos"):
         train, test = (
-            Features.of(model, task.key, task.photos[split], task.classes, prompts) for split in ("train", "test")
+            Features.of(model, task.key, task.photos[split], task.classes, prompts) for split in SPLITS
         )
         mirrored = train.mirror() if mirror else None
         built.append(BuildTask(task, role, train, test if role == UNSEEN and test.photos else None, mirrored))

@@ -24,10 +24,9 @@ from typing import Any
 from sglora_cli.errors import BadFile
 from sglora_cli.files.text import csv_rows, file_bytes, jsonl_rows, read_json, text_field, texts_field, whole_size
 from sglora_cli.files.untrusted import TEXT_LIMIT
-from sglora_cli.plugin.values import Listed
+from sglora_cli.plugin.values import SPLITS, TRAIN, Listed
 
 CAPTIONS_JSONL, CAPTIONS_CSV = "captions.jsonl", "captions.csv"
-SPLITS = ("train", "test")
 _KINDS = {int: "a whole number", str: "a text"}
 
 
@@ -40,7 +39,7 @@ class Captioned:
     """Its path below the data set's folder, as written."""
     captions: tuple[str, ...]
     task: str = ""
-    split: str = "train"
+    split: str = TRAIN
     has_class: bool = False
     """Whether its one caption is its class: that of a classification task."""
     line: str = ""
@@ -97,7 +96,7 @@ def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _checked(row: dict[str, Any], where: str, keys: tuple[str, ...]) -> Captioned:
     for key in keys:
         text_field(row, key, where)
-    split = row.get("split", "train")
+    split = row.get("split", TRAIN)
     if split not in SPLITS:
         raise BadFile(f"{where}: 'split' must be one of {', '.join(SPLITS)}, got {split!r}")
     if "class" in row and "captions" not in row and "task" in keys:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 EXPERT, TRAINING, UNSEEN = ROLES = ("expert", "training", "unseen")
+TRAIN, TEST = SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Task:
     name: str
     description: str
     photos: Mapping[str, Sequence[Photo]] = field(repr=False)
-    """Split ("train", "test") to photos."""
+    """Split (one of SPLITS) to photos."""
     classes: Sequence[str] = ()
     """Of a classification task: the names its photos are sorted into; a photo's one caption is then its class."""
 

@@ -10,6 +10,7 @@ from sglora_cli.errors import SgloraError
 from sglora_cli.files.images import read_image
 from sglora_cli.plugin.contracts import Dataset, ListsImages
 from sglora_cli.plugin.testing.toys import ask, run_all
+from sglora_cli.plugin.values import SPLITS
 
 
 def tasks_are_sorted_and_named(dataset: Dataset, root: Path) -> None:
@@ -41,8 +42,8 @@ def photos_are_there(dataset: Dataset, root: Path) -> None:
 def splits_are_apart(dataset: Dataset, root: Path) -> None:
     """Splits are train and test, and no photo of a task is in both."""
     for task in dataset.tasks(root):
-        ask(set(task.photos) <= {"train", "test"}, f"task {task.name!r} has splits {sorted(task.photos)}")
-        train, test = ({photo.path for photo in task.photos.get(split, ())} for split in ("train", "test"))
+        ask(set(task.photos) <= set(SPLITS), f"task {task.name!r} has splits {sorted(task.photos)}")
+        train, test = ({photo.path for photo in task.photos.get(split, ())} for split in SPLITS)
         both = sorted(map(str, train & test))
         ask(not both, f"task {task.name!r} trains and tests on {both[0] if both else ''}")
 

@@ -43,7 +43,7 @@ from sglora_cli.errors import (
 )
 from sglora_cli.files.atomic import put_file, put_folder, scratch_folder, sync_tree, write_bytes
 from sglora_cli.files.hashes import content_hash, file_hash
-from sglora_cli.files.images import read_image
+from sglora_cli.files.images import image_endings, other_images, read_image
 from sglora_cli.files.tensors import Checkpoint, load_tensors, save_tensors
 from sglora_cli.files.text import csv_rows, jsonl_rows, read_json, text_field, text_lines, texts_field
 from sglora_cli.files.untrusted import TEXT_LIMIT, entry_fault, inside, json_value, name_fault, read_bytes
@@ -148,6 +148,8 @@ __all__ = [
     "Photo",
     "Listed",
     "read_image",
+    "image_endings",
+    "other_images",
     "SPLITS",
     "CAPTIONS_JSONL",
     "Captioned",

@@ -285,9 +285,7 @@ def build_tasks(
             )
     built = []
     for role, task in progress(planned, "reading photos"):
-        train, test = (
-            Features.of(model, task.key, task.photos[split], task.classes, prompts) for split in SPLITS
-        )
+        train, test = (Features.of(model, task.key, task.photos[split], task.classes, prompts) for split in SPLITS)
         mirrored = train.mirror() if mirror else None
         built.append(BuildTask(task, role, train, test if role == UNSEEN and test.photos else None, mirrored))
     return built

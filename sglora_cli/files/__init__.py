@@ -7,5 +7,6 @@ toml          TOML tables, and the line each key stands in
 tensors       safetensors with one metadata key; checkpoints of long work
 tensor_rows   tensors larger than memory, read and written row by row
 hashes        of files and of content
-images        photos: those in a folder, decoded safely
+images        photos: which files are one, those in a folder, decoded safely
+passed_over   what a reader does not take, counted by reason
 """

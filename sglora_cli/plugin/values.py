@@ -40,7 +40,7 @@ class Task:
     name: str
     description: str
     photos: Mapping[str, Sequence[Photo]] = field(repr=False)
-    """Split (one of SPLITS) to photos."""
+    """Split ("train", "test") to photos."""
     classes: Sequence[str] = ()
     """Of a classification task: the names its photos are sorted into; a photo's one caption is then its class."""
 

@@ -140,8 +140,8 @@ def why_unread(path: Path) -> str:
     if path.is_dir():
         return "folders that cannot be read"
     if ending in " ".join((_OTHERS, *_FORMATS.values())).split():
-        return f"{ending} images, a format that is not decoded here: convert them to JPEG or PNG"
-    return "images without an image's ending: rename them" if _looks_like_an_image(path) else ""
+        return f"{ending} images, which are not decoded here; convert them to JPEG or PNG"
+    return "images without an image's ending; rename them" if _looks_like_an_image(path) else ""
 
 
 def _looks_like_an_image(path: Path) -> bool:

@@ -14,7 +14,7 @@ class PassedOver:
     """Files, images or members that a reader does not take, all for one reason."""
 
     reason: str
-    """What they are, and why they are not taken: it follows the count."""
+    """What they are, and why they are not taken, as "files that are no images"."""
     count: int
     examples: tuple[str, ...]
     """The names of the first of them."""
@@ -25,7 +25,7 @@ class PassedOver:
         return ", ".join(self.examples) + (", ..." if self.count > len(self.examples) else "")
 
     def __str__(self) -> str:
-        return f"{self.count} {self.reason} ({self.names})"
+        return f"{self.reason}: {self.count} ({self.names})"
 
     def to_json(self) -> dict[str, Any]:
         """The values of the table that `--json` prints."""
@@ -36,7 +36,7 @@ def tally(pairs: Iterable[tuple[str, str]]) -> list[PassedOver]:
     """(name, reason) of everything that is passed over -> an entry a reason, the most common first.
 
     >>> [str(one) for one in tally([("a.heic", "x"), ("b.txt", "y"), ("c.txt", "y")])]
-    ['2 y (b.txt, c.txt)', '1 x (a.heic)']
+    ['y: 2 (b.txt, c.txt)', 'x: 1 (a.heic)']
     """
     counts: dict[str, int] = {}
     examples: dict[str, list[str]] = {}

@@ -143,8 +143,8 @@ def test_files_that_are_not_ranked_are_counted_with_the_reason(run, adapter, ima
     result = run("try", adapter, "--images", images, "--top", 1)
     assert result.exit_code == 0
     assert result.stderr.startswith(
-        "passed over: 2 .heic images, a format that is not decoded here: convert them to JPEG or PNG (a.heic, b.heic)\n"
-        "passed over: 1 files that are no images (notes.txt)\n"
+        "passed over: .heic images, which are not decoded here; convert them to JPEG or PNG: 2 (a.heic, b.heic)\n"
+        "passed over: files that are no images: 1 (notes.txt)\n"
     )
     facts = json.loads(run("try", adapter, "--images", images, "--top", 1, "--json").stdout)
     assert [(one["count"], one["examples"]) for one in facts["passed_over"]] == [

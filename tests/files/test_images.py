@@ -221,21 +221,21 @@ def test_images_that_are_not_read_are_counted_by_their_reason(tmp_path):
         (tmp_path / name).write_bytes(saved(speckles(1, 16), "JPEG"))
     images, passed_over = image_files(tmp_path)
     assert list(images) == ["f.png"]
-    remedy = "a format that is not decoded here: convert them to JPEG or PNG"
+    remedy = "which are not decoded here; convert them to JPEG or PNG"
     assert {one.reason: one.examples for one in passed_over} == {
         f".heic images, {remedy}": ("a.HEIC", "b.heic"),
         f".cr2 images, {remedy}": ("c.cr2",),
-        "images without an image's ending: rename them": ("g", "h.jpg_large"),
+        "images without an image's ending; rename them": ("g", "h.jpg_large"),
         "files that are no images": ("d.txt",),
     }
     (tmp_path / "f.png").unlink()
-    with pytest.raises(BadFile, match=r"there is no image in .*; 2 \.heic images, a format that is not decoded here"):
+    with pytest.raises(BadFile, match=r"there is no image in .*; \.heic images, which are not decoded here; .*: 2 "):
         image_files(tmp_path)
 
 
 def test_a_format_that_this_pillow_lacks_is_said_to_be_so(monkeypatch):
     monkeypatch.setattr("sglora_cli.files.images.image_endings", lambda: frozenset({".jpg"}))
-    assert why_unread(Path("x.avif")).startswith(".avif images, a format that is not decoded here")
+    assert why_unread(Path("x.avif")).startswith(".avif images, which are not decoded here")
 
 
 def test_images_besides_those_that_are_known_have_a_reason(tmp_path):
@@ -244,7 +244,7 @@ def test_images_besides_those_that_are_known_have_a_reason(tmp_path):
         (tmp_path / name).write_text("")
     others = other_images(tmp_path, {"b/\xe9.png"}, "images that nobody names")  # é as one letter, and as two
     assert list(others) == [
-        ("3.heic", ".heic images, a format that is not decoded here: convert them to JPEG or PNG"),
+        ("3.heic", ".heic images, which are not decoded here; convert them to JPEG or PNG"),
         ("4.JPG", "images that nobody names"),
         ("b/2.png", "images that nobody names"),
     ]

@@ -132,6 +132,12 @@ def has_more_frames(path: Path) -> bool:
         return False
 
 
+def why_undecoded(ending: str) -> str:
+    """What files with this ending, in lower case, are, if they are images that are not decoded here; else ""."""
+    known = ending in " ".join((_OTHERS, *_FORMATS.values())).split() and ending not in image_endings()
+    return f"{ending} images, which are not decoded here; convert them to JPEG or PNG" if known else ""
+
+
 def why_unread(path: Path) -> str:
     """What a file is that no reader takes for an image, although it is one; "" for any other file."""
     ending = path.suffix.lower()
@@ -139,8 +145,8 @@ def why_unread(path: Path) -> str:
         return ""
     if path.is_dir():
         return "folders that cannot be read"
-    if ending in " ".join((_OTHERS, *_FORMATS.values())).split():
-        return f"{ending} images, which are not decoded here; convert them to JPEG or PNG"
+    if why := why_undecoded(ending):
+        return why
     return "images without an image's ending; rename them" if _looks_like_an_image(path) else ""
 
 

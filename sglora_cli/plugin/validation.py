@@ -242,3 +242,9 @@ def wrong_tasks(tasks: Any) -> str:
                 if not isinstance(photo, Photo) or isinstance(photo.captions, str):  # `data check` tells who has none
                     return f"gives task {task.name!r} what is no Photo with a list of captions: {photo!r:.100}"
     return ""
+
+
+def wrong_pair(pair: Any) -> str:
+    """Of what a data set passes over."""
+    good = isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(text, str) and text for text in pair)
+    return "" if good else f"must give pairs of a name and a reason, got {pair!r:.100}"

@@ -23,9 +23,10 @@ from sglora_cli.config import (
     options_of,
 )
 from sglora_cli.data.caption_file import (
+    CAPTIONS_CSV,
     CAPTIONS_JSONL,
-    SPLITS,
     Captioned,
+    coco_images,
     coco_rows,
     find_captions,
     karpathy_rows,
@@ -44,7 +45,15 @@ from sglora_cli.errors import (
 )
 from sglora_cli.files.atomic import put_file, put_folder, scratch_folder, sync_tree, write_bytes
 from sglora_cli.files.hashes import content_hash, data_hash, file_hash
-from sglora_cli.files.images import read_image
+from sglora_cli.files.images import (
+    image_endings,
+    other_images,
+    printable_name,
+    read_image,
+    visible_files,
+    why_undecoded,
+)
+from sglora_cli.files.named_once import NamedOnce, plain_name
 from sglora_cli.files.tensors import Checkpoint, load_tensors, parse_tensors, save_tensors
 from sglora_cli.files.text import csv_rows, jsonl_rows, read_json, text_field, text_lines, texts_field
 from sglora_cli.files.untrusted import TEXT_LIMIT, entry_fault, inside, json_value, name_fault, read_bytes
@@ -69,11 +78,12 @@ from sglora_cli.plugin.contracts import (
     Reporter,
     SaysAbsent,
     SaysCost,
+    SaysPassedOver,
     UsesEvidence,
 )
 from sglora_cli.plugin.hookspecs import hookimpl
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import ROLES, Experts, Listed, Material, Photo, Report, Row, Task
+from sglora_cli.plugin.values import ROLES, SPLITS, Experts, Listed, Material, Photo, Report, Row, Task
 from sglora_cli.system.locks import locked
 from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import progress
@@ -146,16 +156,24 @@ __all__ = [
     "Dataset",
     "Fetches",
     "ListsImages",
+    "SaysPassedOver",
     "Task",
     "Photo",
     "Listed",
     "read_image",
+    "image_endings",
+    "other_images",
+    "visible_files",
+    "why_undecoded",
+    "printable_name",
     "SPLITS",
     "CAPTIONS_JSONL",
+    "CAPTIONS_CSV",
     "Captioned",
     "find_captions",
     "read_captions",
     "coco_rows",
+    "coco_images",
     "karpathy_rows",
     "karpathy_sentences",
     "csv_rows",
@@ -167,6 +185,8 @@ __all__ = [
     "name_fault",
     "entry_fault",
     "inside",
+    "plain_name",
+    "NamedOnce",
     "put_file",
     "put_folder",
     "scratch_folder",

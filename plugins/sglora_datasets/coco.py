@@ -18,8 +18,9 @@ this order; categories still come from the instances files, of all splits that a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,14 +31,17 @@ from sglora_cli.api import (
     Task,
     Unavailable,
     UnknownName,
+    coco_images,
     coco_rows,
     find_captions,
+    other_images,
+    plain_name,
     read_captions,
     read_json,
 )
 
 from .download import Remote, fetch_one
-from .karpathy import read_karpathy_coco
+from .karpathy import left_out, read_karpathy_coco
 from .tasks import gathered, hashed, split_of
 
 SPLITS = ("train2017", "train2014", "val2017", "val2014")
@@ -52,7 +56,7 @@ class Row(NamedTuple):
 
     number: int
     image: str
-    """SPLIT/FILE, below the data set's folder."""
+    """SPLIT/FILE, below the data set's folder; FILE may lie in folders of its own."""
     side: str
     captions: tuple[str, ...]
     where: str
@@ -79,7 +83,7 @@ class Coco:
         an image that is named and not there. Images are not opened here.
         """
         rows, members = self._rows(root)
-        captions = {row.number: row.captions for row in rows} if not (own := find_captions(root)) else _own(own, rows)
+        captions = _captions_of(root, rows)
         chosen = [row for row in rows if row.number in members and captions.get(row.number)]
         if not chosen:
             raise BadFile(f"{rows[0].where if rows else root}: no image has an instance and a caption")
@@ -99,6 +103,23 @@ class Coco:
         rows = [row for row in rows if row.number in members]
         _check_images(root, rows)
         return [Listed(row.image, root / row.image, tuple(sorted(members[row.number])), row.side) for row in rows]
+
+    def passed_over(self, root: Path) -> Iterator[tuple[str, str]]:
+        """Images without an instance or a caption, those of Karpathy's `val`, and files that no annotation lists."""
+        rows, members = self._rows(root)
+        captions = _captions_of(root, rows)
+        for row in rows:
+            if row.number not in members:
+                yield row.image, "images without an instance of a category"
+            elif not captions.get(row.number):
+                yield row.image, "images without captions"
+        others = [] if self.split or (path := _karpathy_file(root)) is None else [image for _, image in left_out(path)]
+        yield from ((image, "images of Karpathy's split `val`") for image in others)
+        names = {*others, *(row.image for row in rows)}
+        for split in sorted({name.partition("/")[0] for name in names}):
+            known = {name.removeprefix(f"{split}/") for name in names if name.startswith(f"{split}/")}
+            for name, reason in other_images(root / split, known, "images that no annotation lists"):
+                yield f"{split}/{name}", reason
 
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
         """Download annotations and photos of a 2017 split, train2017 unless one was named; it is resumed by bytes."""
@@ -120,9 +141,10 @@ class Coco:
             path = _instances(root, split)
             if not path.is_file():
                 raise Unavailable(f"{path} does not exist", _where_from(root, split))
-            table = read_json(path, _slim, _LIMIT)
-            for number, categories in _members(table, path).items():
-                members.setdefault(number, set()).update(categories)
+            facts = os.stat(path)
+            table, categories = _read_instances(path, (facts.st_mtime_ns, facts.st_size, facts.st_ino))
+            for number, some in categories.items():
+                members.setdefault(number, set()).update(some)
             if not rows:
                 texts = _captions(root, split) if captions and not find_captions(root) else {}
                 rows = _own_rows(table, path, split, members, texts)
@@ -147,22 +169,39 @@ def _split(root: Path) -> str:
     return next((split for split in listed if (root / split).is_dir()), listed[0])
 
 
+@lru_cache(maxsize=1)
+def _read_instances(path: Path, state: tuple[int, ...]) -> tuple[dict[str, Any], dict[int, set[str]]]:
+    """A file without its instances, and image id to the names of its categories. Raises BadFile.
+
+    It has half a gigabyte, so it is parsed once for as long as its `state` is the same.
+    """
+    table = read_json(path, _slim, _LIMIT)
+    members = _members(table, path)
+    return {key: value for key, value in table.items() if key == "images"}, members
+
+
 def _own_rows(
-    table: Any, path: Path, split: str, members: Mapping[int, set[str]], captions: Mapping[int, tuple[str, ...]]
+    table: dict[str, Any],
+    path: Path,
+    split: str,
+    members: Mapping[int, set[str]],
+    captions: Mapping[int, tuple[str, ...]],
 ) -> list[Row]:
     """Images of COCO's own files. Raises BadFile for an annotated image that is not listed."""
-    names = {row["id"]: row["file_name"] for row in coco_rows(table, "images", path, {"id": int, "file_name": str})}
+    names = coco_images(table, path)
     for number in sorted(members, key=hashed):
         if number not in names:
             raise BadFile(f"{path}: image {number} has an annotation but is not listed in 'images'")
-    return [Row(n, f"{split}/{name}", split_of(n), captions.get(n, ()), str(path)) for n, name in names.items()]
+    return [
+        Row(n, f"{split}/{plain_name(name)}", split_of(n), captions.get(n, ()), str(path)) for n, name in names.items()
+    ]
 
 
 def _karpathy_rows(root: Path) -> list[Row]:
     """Images of Karpathy's file, else of CLIP_benchmark's two; [] if neither is there."""
-    if (path := next((p for p in (root / KARPATHY, root / "annotations" / KARPATHY) if p.is_file()), None)) is not None:
+    if (path := _karpathy_file(root)) is not None:
         return [
-            Row(number, f"{folder}/{one.image}", one.split, one.captions, one.where)
+            Row(number, plain_name(f"{folder}/{one.image}"), one.split, one.captions, one.where)
             for one, folder, number in read_karpathy_coco(path)
         ]
     rows = []
@@ -171,10 +210,14 @@ def _karpathy_rows(root: Path) -> list[Row]:
             table = read_json(path, limit=_LIMIT)
             texts = _texts(table, path)
             rows += [
-                Row(row["id"], f"{folder}/{row['file_name']}", side, texts.get(row["id"], ()), str(path))
-                for row in coco_rows(table, "images", path, {"id": int, "file_name": str})
+                Row(number, f"{folder}/{plain_name(name)}", side, texts.get(number, ()), str(path))
+                for number, name in coco_images(table, path).items()
             ]
     return rows
+
+
+def _karpathy_file(root: Path) -> Path | None:
+    return next((path for path in (root / KARPATHY, root / "annotations" / KARPATHY) if path.is_file()), None)
 
 
 def _instances(root: Path, split: str) -> Path:
@@ -197,6 +240,11 @@ def _members(table: Any, path: Path) -> dict[int, set[str]]:
         if not row.get("iscrowd"):
             members.setdefault(row["image_id"], set()).add(categories[row["category_id"]])
     return members
+
+
+def _captions_of(root: Path, rows: Sequence[Row]) -> dict[int, tuple[str, ...]]:
+    """Image id to captions: those of a captions file where there is one, else of the rows."""
+    return _own(own, rows) if (own := find_captions(root)) else {row.number: row.captions for row in rows}
 
 
 def _own(path: Path, rows: Sequence[Row]) -> dict[int, tuple[str, ...]]:
@@ -230,13 +278,25 @@ def _check_images(root: Path, rows: Sequence[Row]) -> None:
     """Raises BadFile for an image that is not there; one look at a folder, not one an image."""
     there: dict[str, set[str]] = {}
     for row in rows:
-        split, _, name = row.image.partition("/")
+        folder, _, name = row.image.rpartition("/")
+        split, *inner = row.image.split("/")
         if split not in SPLITS:
             raise BadFile(f"{row.where}: image {row.number}: {row.image!r} is in no folder of COCO's")
-        if split not in there:
-            try:
-                there[split] = set(os.listdir(root / split))
-            except OSError as error:
-                raise Unavailable(f"cannot read {root / split}: {error.strerror}", _where_from(root, split)) from None
-        if name not in there[split]:
-            raise BadFile(f"{row.where}: image {row.number}: {root / row.image} does not exist")
+        if ".." in inner:
+            raise BadFile(f"{row.where}: image {row.number}: {row.image!r} leads out of its folder")
+        if folder not in there:
+            there[folder] = _names_in(root, folder, split)
+        if name not in there[folder]:
+            hint = "write / between folders" if "\\" in name else ""
+            raise BadFile(f"{row.where}: image {row.number}: {root / row.image} does not exist", hint)
+
+
+def _names_in(root: Path, folder: str, split: str) -> set[str]:
+    try:
+        return set(os.listdir(root / folder))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if folder != split:  # whoever names a file in it says that it is not there
+            return set()
+        raise Unavailable(f"cannot read {root / split}: {error.strerror}", _where_from(root, split)) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL
+        raise Unavailable(f"cannot read {root / folder}: {error}", _where_from(root, split)) from None

@@ -10,13 +10,23 @@ its source a `description` in the recipe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sglora_cli.api import BadFile, Captioned, Photo, Task, Unavailable, text_lines
+from sglora_cli.api import (
+    BadFile,
+    Captioned,
+    NamedOnce,
+    Photo,
+    Task,
+    Unavailable,
+    other_images,
+    plain_name,
+    text_lines,
+)
 
-from .karpathy import read_karpathy
+from .karpathy import left_out, read_karpathy
 from .tasks import existing, gathered, split_of
 
 NAME = "flickr30k"
@@ -33,17 +43,30 @@ class Flickr30k:
 
     def tasks(self, root: Path) -> Sequence[Task]:
         """The one task. Raises Unavailable without an annotation, BadFile with path and line for what is wrong."""
-        folder = next((root / name for name in FOLDERS if (root / name).is_dir()), root)
-        photos = [
-            (NAME, one.split, Photo(existing(folder, one.image, one.where), one.captions)) for one in _images(root)
-        ]
+        folder = _folder(root)
+        named, photos = NamedOnce(folder), []
+        for one in _images(root):
+            named.add(one.image, one.where)
+            photos.append((NAME, one.split, Photo(existing(folder, one.image, one.where), one.captions)))
         if not photos:
             raise BadFile(f"{root}: the annotation names no image")
         return gathered(root, photos)
 
+    def passed_over(self, root: Path) -> Iterator[tuple[str, str]]:
+        """Images of Karpathy's `val`, and images that the annotation does not name."""
+        path = root / KARPATHY
+        others = [image for image, _ in left_out(path)] if path.is_file() else []
+        yield from ((image, "images of Karpathy's split `val`") for image in others)
+        known = {*others, *(plain_name(one.image) for one in _images(root))}
+        yield from other_images(_folder(root), known, "images that the annotation does not name")
+
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
         """Raises Unavailable, saying what to put where: its photos are given to who asks for them."""
         raise Unavailable("Flickr30K may not be downloaded by this program", _where_from(data / NAME))
+
+
+def _folder(root: Path) -> Path:
+    return next((root / name for name in FOLDERS if (root / name).is_dir()), root)
 
 
 def _where_from(root: Path) -> str:
@@ -74,10 +97,6 @@ def _tables(paths: Mapping[str, Path]) -> list[Captioned]:
             image, mark, caption = line.partition(".jpg,")  # a caption may have commas, and is not quoted
             rows.append((number, f"{image}.jpg" if mark else "", caption, split))
         entries += _joined(path, rows)
-    sides = {one.image: one for one in reversed(entries)}
-    for one in entries:
-        if sides[one.image] is not one:
-            raise BadFile(f"{one.where}: image {one.image!r} was named before, in {sides[one.image].where}")
     return entries
 
 
@@ -86,7 +105,7 @@ def _tokens(path: Path) -> list[Captioned]:
     for number, line in text_lines(path):
         name, mark, caption = line.partition("\t")
         image, sign, _ = name.partition("#")
-        rows.append((number, image if mark and sign else "", caption, split_of(image)))
+        rows.append((number, image if mark and sign else "", caption, split_of(plain_name(image))))
     return _joined(path, rows)
 
 

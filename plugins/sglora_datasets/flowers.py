@@ -15,7 +15,7 @@ from sglora_cli.api import BadFile, Listed, Task, Unavailable, read_bytes
 
 from .download import fetched
 from .mat_files import LIMIT, number_lists
-from .tasks import Row, captioned, gathered, layout_captions, listed
+from .tasks import Row, captioned, gathered, layout_captions, listed, not_captioned
 
 LISTS = {"trnid": "train", "valid": "train", "tstid": "test"}
 SPECIES = (  # class 1 to 102, as the data set's page lists them
@@ -54,6 +54,10 @@ class Flowers:
     def images(self, root: Path) -> Sequence[Listed]:
         """Every listed image, in the lists' order. Raises as `tasks` does, but needs no captions."""
         return listed(root, _rows(root))
+
+    def passed_over(self, root: Path) -> Iterator[tuple[str, str]]:
+        """Listed images without captions, and images in `jpg` that no list names."""
+        return not_captioned(root, _rows(root), "jpg")
 
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
         """Download what is missing (350 MB), checked; captions are not part of it."""

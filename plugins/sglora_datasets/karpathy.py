@@ -7,11 +7,20 @@ That of COCO also has "filepath": "train2014" and COCO's own number, "cocoid": 5
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sglora_cli.api import TEXT_LIMIT, BadFile, Captioned, karpathy_rows, karpathy_sentences, read_json
+from sglora_cli.api import (
+    TEXT_LIMIT,
+    BadFile,
+    Captioned,
+    NamedOnce,
+    karpathy_rows,
+    karpathy_sentences,
+    plain_name,
+    read_json,
+)
 
 SIDES = {"train": "train", "restval": "train", "test": "test", "val": ""}
 
@@ -30,9 +39,20 @@ def read_karpathy_coco(path: Path) -> Iterator[tuple[Captioned, str, int]]:
         yield one, folder, number
 
 
+def left_out(path: Path) -> Iterator[tuple[str, str]]:
+    """File name of the images of `val`, and the same with the folder they have in COCO. Raises as the others."""
+    for _, row in karpathy_rows(read_json(path, _slim, TEXT_LIMIT), path):
+        if not SIDES.get(str(row.get("split"))):
+            yield plain_name(row["filename"]), plain_name(_image(row))
+
+
 def _read(path: Path) -> Iterator[tuple[Captioned, dict[str, Any]]]:
+    named, numbers = NamedOnce(), dict[int, str]()
     for where, row in karpathy_rows(read_json(path, _slim, TEXT_LIMIT), path):  # COCO's has 144 million bytes
-        side = row.get("split")
+        place, side = where.rpartition(", ")[2], row.get("split")
+        named.add(_image(row), where, place)
+        if type(number := row.get("cocoid")) is int and (first := numbers.setdefault(number, place)) != place:
+            raise BadFile(f"{where}: cocoid {number} was given before, in {first}", "give each image its own")
         if not isinstance(side, str) or side not in SIDES:
             raise BadFile(f"{where}: split must be one of {', '.join(SIDES)}, got {side!r:.100}")
         captions = tuple(" ".join(raw.split()) for raw in karpathy_sentences(row, where))
@@ -40,6 +60,12 @@ def _read(path: Path) -> Iterator[tuple[Captioned, dict[str, Any]]]:
             raise BadFile(f"{where}: sentences must be a list with a text `raw` in each, got {row['sentences']!r:.100}")
         if SIDES[side]:
             yield Captioned(where, row["filename"], captions, "", SIDES[side]), row
+
+
+def _image(row: Mapping[str, Any]) -> str:
+    """An image's file, below its folder if it has one."""
+    folder = row.get("filepath")
+    return f"{folder}/{row['filename']}" if folder else str(row["filename"])
 
 
 def _slim(row: dict[str, Any]) -> dict[str, Any]:

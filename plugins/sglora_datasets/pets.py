@@ -14,7 +14,7 @@ from pathlib import Path
 from sglora_cli.api import BadFile, Listed, Task, Unavailable, text_lines
 
 from .download import fetched
-from .tasks import Row, captioned, gathered, layout_captions, listed
+from .tasks import Row, captioned, gathered, layout_captions, listed, not_captioned
 
 LISTS = {"trainval": "train", "test": "test"}
 BREEDS = 37
@@ -38,6 +38,10 @@ class Pets:
         """Every listed image, in the lists' order. Raises as `tasks` does, but needs no captions."""
         return listed(root, _rows(root))
 
+    def passed_over(self, root: Path) -> Iterator[tuple[str, str]]:
+        """Listed images without captions, and images in `images` that no list names."""
+        return not_captioned(root, _rows(root), "images")
+
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
         """Download what is missing (800 MB), checked; captions are not part of it."""
         return fetched("OxfordIIITPet", data, "oxford-iiit-pet", note, ("images", "annotations"))
@@ -56,7 +60,7 @@ def _rows(root: Path) -> Iterator[Row]:
             if line.startswith("#"):
                 continue
             image, label = _entry(line, where)
-            breed = image.rpartition("_")[0].replace("_", " ").lower()
+            breed = image.rpartition("/")[2].rpartition("_")[0].replace("_", " ").lower()
             first, known = breeds.setdefault(label, (where, breed))
             if known != breed:
                 raise BadFile(f"{where}: class {label} is {breed!r} here and {known!r} in {first}")

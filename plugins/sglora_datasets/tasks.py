@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -15,12 +15,14 @@ from sglora_cli.api import (
     BadFile,
     Captioned,
     Listed,
+    NamedOnce,
     Photo,
     Task,
     Unavailable,
     find_captions,
     inside,
     name_fault,
+    other_images,
     read_captions,
 )
 
@@ -36,8 +38,16 @@ class Row(NamedTuple):
 
 
 def listed(root: Path, rows: Iterable[Row]) -> list[Listed]:
-    """Every image of the lists. Raises BadFile for one that is not there."""
-    return [Listed(row.image, _place(root, row), (row.task,), row.split) for row in rows]
+    """Every image of the lists. Raises BadFile for one that is not there, or is named twice."""
+    return [Listed(row.image, _place(root, row), (row.task,), row.split) for row in once(root, rows)]
+
+
+def once(root: Path, rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows. Raises BadFile for one whose image another names as well."""
+    named = NamedOnce(root)
+    for row in rows:
+        named.add(row.image, row.where)
+        yield row
 
 
 def layout_captions(root: Path, images: str) -> dict[str, Captioned]:
@@ -57,11 +67,12 @@ def layout_captions(root: Path, images: str) -> dict[str, Captioned]:
 def captioned(root: Path, rows: Iterable[Row], captions: dict[str, Captioned]) -> list[tuple[str, str, Photo]]:
     """(task, split, photo) of every image that has captions.
 
-    Raises BadFile if one of them is not there, if a caption's image is in no list, or if no image has any.
+    Raises BadFile if one of them is not there or is listed twice, if a caption's image is in no list, or if no image
+    has any.
     """
     photos = [
         (row.task, row.split, Photo(_place(root, row), one.captions))
-        for row in rows
+        for row in once(root, rows)
         if (one := captions.pop(row.image, None)) is not None
     ]
     for one in captions.values():
@@ -69,6 +80,17 @@ def captioned(root: Path, rows: Iterable[Row], captions: dict[str, Captioned]) -
     if not photos:
         raise BadFile(f"{root}: no listed image has a caption")
     return photos
+
+
+def not_captioned(root: Path, rows: Iterable[Row], folder: str) -> Iterator[tuple[str, str]]:
+    """What a layout with lists passes over: listed images without captions, and images of its folder in no list."""
+    path = find_captions(root)
+    has_captions = {one.image for one in read_captions(path, ("image",))} if path else set()
+    images = {row.image for row in rows}
+    yield from ((image, "listed images without captions") for image in sorted(images - has_captions))
+    known = {image.removeprefix(f"{folder}/") for image in images}
+    others = other_images(root / folder, known, "images that no list names")
+    yield from ((f"{folder}/{name}", reason) for name, reason in others)
 
 
 def _place(root: Path, row: Row) -> Path:
@@ -117,7 +139,7 @@ def existing(root: Path, name: str, where: str) -> Path:
     """The path of an image below root. Raises BadFile, saying where it was named, if it is not there."""
     image = inside(root, name)
     if not image.is_file():
-        raise BadFile(f"{where}: image {image} does not exist")
+        raise BadFile(f"{where}: image {image} does not exist", "write / between folders" if "\\" in name else "")
     return image
 
 

@@ -2,6 +2,9 @@
 
 The JSON may name `task` and `split`. Without it the task is called like the folder, and the split is `train` or `test`
 if the shard lies in a folder of that name, else `train`. Shards are *.tar in the folder, and in train/ and test/.
+A key is what stands before the last dot: `v1.00.jpg` belongs to `v1.00.txt`. (webdataset's own readers cut at the first
+dot; to them both are parts of a sample `v1`, and which part is the photo would have to be said.) Other members, hidden
+ones, and samples without an image or a caption are passed over, and counted.
 
 Training reads photos by path, so they are unpacked once, into the user cache. Nothing in a shard names a file there: a
 photo is called by the hash of its bytes, a shard's index by the hash of the shard. An interrupted unpacking goes
@@ -16,7 +19,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from sglora_cli.api import (
     SPLITS,
@@ -26,20 +29,30 @@ from sglora_cli.api import (
     Unavailable,
     cache_folder,
     file_hash,
+    image_endings,
     json_value,
+    printable_name,
     progress,
     read_json,
+    why_undecoded,
     write_bytes,
 )
 
 from .archive import plain
 from .tasks import gathered
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp")
-PARTS = (*IMAGES, ".txt", ".json")
+TEXTS = (".txt", ".json")
 LIMITS = {".txt": 1 << 20, ".json": 1 << 20}
 IMAGE_LIMIT = 64 << 20
 """Bytes of one photo."""
+
+
+class Content(NamedTuple):
+    """What a shard holds, as the index keeps it."""
+
+    rows: list[dict[str, Any]]
+    passed_over: list[tuple[str, str]]
+    """(member or sample, reason)."""
 
 
 @dataclass
@@ -61,40 +74,70 @@ class WebDataset:
 
         Raises Unavailable without a shard or space, BadFile with shard and sample for what is wrong.
         """
-        shards = [path for folder in ("", *SPLITS) for path in sorted((root / folder).glob("*.tar"))]
-        if not shards:
-            raise Unavailable(f"{root} has no *.tar", "name a folder with shards, or with train/ and test/ of them")
-        photos = [row for shard in progress(shards, "shards") for row in _unpacked(shard, root)]
+        photos, why = [], ""
+        for shard in progress(_shards(root), "shards"):
+            content = _unpacked(shard)
+            photos += list(_photos(content.rows, shard, root))
+            if content.passed_over and not why:
+                why = "; the first that is passed over is {!r}: {}".format(*content.passed_over[0])
         if not photos:
-            raise BadFile(f"{root}: the shards hold no sample")
+            raise BadFile(f"{root}: the shards hold no sample{why}", "a sample is KEY.jpg with KEY.txt beside it")
         return gathered(root, photos)
 
+    def passed_over(self, root: Path) -> Iterator[tuple[str, str]]:
+        """Members that are no part of a sample, and samples without an image or a caption."""
+        for shard in _shards(root):
+            for name, reason in _unpacked(shard).passed_over:
+                yield f"{shard.relative_to(root).as_posix()}: {name}", reason
 
-def _unpacked(shard: Path, root: Path) -> Iterator[tuple[str, str, Photo]]:
-    """(task, split, photo) of every sample of a shard."""
+
+def _shards(root: Path) -> list[Path]:
+    shards = [path for folder in ("", *SPLITS) for path in sorted((root / folder).glob("*.tar"))]
+    if not shards:
+        raise Unavailable(f"{root} has no *.tar", "name a folder with shards, or with train/ and test/ of them")
+    return shards
+
+
+def _unpacked(shard: Path) -> Content:
+    """What a shard holds; its photos are in the user cache then."""
     place = cache_folder() / "unpacked"
     index = place / "shards" / f"{file_hash(shard)}.json"
-    rows = _known(index, place)
-    if rows is None:
-        rows = [_row(sample, f"{shard}, sample {key!r}") for key, sample in _samples(shard, place).items()]
-        write_bytes(index, json.dumps(rows).encode())
+    if (known := _known(index, place)) is not None:
+        return known
+    passed_over: list[tuple[str, str]] = []
+    rows = []
+    for key, sample in _samples(shard, place, passed_over).items():
+        row = _row(sample, f"{shard}, sample {key!r}")
+        if not sample.image or not row["captions"]:
+            what = "a caption in their .txt" if ".txt" in sample.texts else ".txt"
+            passed_over.append((key, f"samples without {what if sample.image else 'an image'}"))
+        else:
+            rows.append(row)
+    write_bytes(index, json.dumps({"rows": rows, "passed_over": passed_over}).encode())
+    return Content(rows, passed_over)
+
+
+def _photos(rows: list[dict[str, Any]], shard: Path, root: Path) -> Iterator[tuple[str, str, Photo]]:
+    """(task, split, photo) of every sample of a shard."""
     usual = shard.parent.name if shard.parent != root else "train"
     for row in rows:
-        photo = Photo(place / row["image"], tuple(row["captions"]))
+        photo = Photo(cache_folder() / "unpacked" / row["image"], tuple(row["captions"]))
         yield row.get("task", root.name), row.get("split", usual), photo
 
 
-def _known(index: Path, place: Path) -> list[dict[str, Any]] | None:
+def _known(index: Path, place: Path) -> Content | None:
     """What the shard was found to hold before; None if it must be unpacked, perhaps again."""
     try:
-        rows: list[dict[str, Any]] = read_json(index)
-        return rows if all((place / row["image"]).is_file() for row in rows) else None
-    except (BadFile, TypeError, KeyError):  # a cache may be damaged
+        table = read_json(index)
+        content = Content(table["rows"], [(name, reason) for name, reason in table["passed_over"]])
+        return content if all((place / row["image"]).is_file() for row in content.rows) else None
+    except (BadFile, TypeError, KeyError, ValueError):  # a cache may be damaged, or of an older version
         return None
 
 
-def _samples(shard: Path, place: Path) -> dict[str, Sample]:
-    """Samples by key, in the shard's order; their photos are in the cache when this returns."""
+def _samples(shard: Path, place: Path, passed_over: list[tuple[str, str]]) -> dict[str, Sample]:
+    """Samples by key, in the shard's order; their photos are in the cache when this returns. Other members are added
+    to what is passed over."""
     samples: dict[str, Sample] = {}
     last = 0
     try:
@@ -105,7 +148,8 @@ def _samples(shard: Path, place: Path) -> dict[str, Sample]:
                         f"{shard}, member {member.name[:100]!r} has a size of {member.size}", "fetch it again"
                     )
                 last = tar.offset
-                _take(tar, member, samples, place, shard)
+                if why := _taken(tar, member, samples, place, shard):
+                    passed_over.append((printable_name(Path(member.name)), why))
             if tar.fileobj is not None:
                 tar.fileobj.seek(tar.offset)
                 if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile stops and says nothing
@@ -115,47 +159,43 @@ def _samples(shard: Path, place: Path) -> dict[str, Sample]:
     return samples
 
 
-def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, samples: dict[str, Sample], place: Path, shard: Path) -> None:
-    """Put one member where it belongs: a photo into the cache, a text into its sample."""
+def _taken(tar: tarfile.TarFile, member: tarfile.TarInfo, samples: dict[str, Sample], place: Path, shard: Path) -> str:
+    """Put one member where it belongs: a photo into the cache, a text into its sample. Why it is passed over, or ""."""
     where = f"{shard}, member {member.name[:100]!r}"
     if member.isdir():
-        return
+        return ""
     if not member.isreg() or member.issparse():
         raise BadFile(f"{where} is a link, a device or a sparse file, not a file", "pack it again without")
     path = PurePosixPath(member.name)
-    stem, _, ending = path.name.partition(".")
-    part = f".{ending.lower()}"
-    if part not in PARTS:
-        return  # shards carry classes, embeddings ... for others
+    part = path.suffix.lower()
+    if path.name.startswith("."):
+        return "hidden members"
+    if part not in image_endings() and part not in TEXTS:
+        return why_undecoded(part) or (f"members that end in {part}" if part else "members without an ending")
     if member.size > (limit := LIMITS.get(part, IMAGE_LIMIT)):
         raise BadFile(f"{where} has {member.size} bytes, more than {limit}")
     content = tar.extractfile(member)
     data = content.read() if content is not None else b""
-    sample = samples.setdefault(str(path.with_name(stem)), Sample())
-    if part in sample.texts or (part in IMAGES and sample.image):
+    sample = samples.setdefault(str(path.with_suffix("")), Sample())
+    if part in sample.texts or (part not in TEXTS and sample.image):
         raise BadFile(f"{where}: the sample has {part} already, or an image")
-    if part in IMAGES:
-        digest = hashlib.sha256(data).hexdigest()
-        sample.image = f"images/{digest[:2]}/{digest}{part}"
-        if not (place / sample.image).is_file():
-            write_bytes(place / sample.image, data)
-    else:
+    if part in TEXTS:
         sample.texts[part] = data
+        return ""
+    digest = hashlib.sha256(data).hexdigest()
+    sample.image = f"images/{digest[:2]}/{digest}{part}"
+    if not (place / sample.image).is_file():
+        write_bytes(place / sample.image, data)
+    return ""
 
 
 def _row(sample: Sample, where: str) -> dict[str, Any]:
-    """The sample as the index keeps it. Raises BadFile."""
-    if not sample.image:
-        raise BadFile(f"{where} has no image ({', '.join(IMAGES)})")
-    if ".txt" not in sample.texts:
-        raise BadFile(f"{where} has no .txt with captions")
+    """The sample as the index keeps it; it may lack an image and captions. Raises BadFile."""
     try:
-        texts = [line.strip() for line in sample.texts[".txt"].decode("utf-8").split("\n") if line.strip()]
+        texts = [line.strip() for line in sample.texts.get(".txt", b"").decode("utf-8").split("\n") if line.strip()]
         metadata = json_value(sample.texts.get(".json", b"{}").decode("utf-8"))
     except ValueError as error:
         raise BadFile(f"{where}: {error}") from None
-    if not texts:
-        raise BadFile(f"{where} has an empty .txt", "caption it or leave it out")
     row: dict[str, Any] = {"image": sample.image, "captions": texts}
     for key in ("task", "split"):
         if isinstance(metadata, dict) and key in metadata:

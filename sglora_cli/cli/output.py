@@ -10,12 +10,15 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sglora_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from sglora_cli.files.passed_over import PassedOver
 
 
 def printable(text: str) -> str:
@@ -89,6 +92,12 @@ def paragraph(text: str, start: str = "") -> str:
 def say(text: str) -> None:
     """One line to the user beside the results."""
     click.echo(printable(text), err=True)
+
+
+def say_passed_over(passed_over: Iterable[PassedOver], whose: str = "") -> None:
+    """A line for each reason why something of a folder or data set, which is `whose`, is not read."""
+    for one in passed_over:
+        say(f"passed over{whose}: {one}")
 
 
 def confirm(what: str, yes: bool, hint: str = "pass --yes") -> None:

@@ -25,6 +25,7 @@ _MADE = {
     "about": {"backbone": str, "fingerprint": str, "pack": str, "generator": str, "prior": ANY, "draw": ANY},
     "explained?": {"prior": ANY, "coverage": ANY, "samples": [ANY], "diversity": ANY},
 }
+_PASSED_OVER = {"reason": str, "count": int, "examples": [str]}
 _ERROR = {"class": str, "message": str, "hint": str, "exit_code": int}
 _TROUBLE = {"plugin": str, "reason": str, "hint": str}
 _SETTING = {"value": str, "origin": str}
@@ -55,6 +56,7 @@ SHAPES: dict[str, Any] = {
         "fingerprint": str,
         "ranked": str,
         "skipped": [str],
+        "passed_over": [_PASSED_OVER],
         "rankings": [
             {
                 "query": str,

@@ -17,17 +17,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sglora_cli.errors import BadFile
+from sglora_cli.files.named_once import NamedOnce, plain_name
 from sglora_cli.files.text import csv_rows, file_bytes, jsonl_rows, read_json, text_field, texts_field, whole_size
 from sglora_cli.files.untrusted import TEXT_LIMIT
-from sglora_cli.plugin.values import Listed
+from sglora_cli.plugin.values import SPLITS, TRAIN, Listed
 
 CAPTIONS_JSONL, CAPTIONS_CSV = "captions.jsonl", "captions.csv"
-SPLITS = ("train", "test")
 _KINDS = {int: "a whole number", str: "a text"}
 
 
@@ -37,10 +37,10 @@ class Captioned:
 
     where: str
     image: str
-    """Its path below the data set's folder, as written."""
+    """Its path below the data set's folder. Of a data set's own file it is without `.`, `//` and `..`."""
     captions: tuple[str, ...]
     task: str = ""
-    split: str = "train"
+    split: str = TRAIN
     has_class: bool = False
     """Whether its one caption is its class: that of a classification task."""
     line: str = ""
@@ -64,12 +64,11 @@ def read_captions(path: Path, keys: tuple[str, ...] = ("image", "task")) -> list
     """
     rows = _table(path) if path.suffix == ".csv" else ((number, row) for number, _, row in jsonl_rows(path))
     entries: list[Captioned] = []
-    seen: dict[str, int] = {}
+    named = NamedOnce(path.parent)
     for number, row in rows:
         where = f"{path}, line {number}"
         one = _checked(row, where, keys)
-        if (first := seen.setdefault(one.image, number)) != number:
-            raise BadFile(f"{where}: image {one.image!r} was named before, in line {first}")
+        named.add(row["image"], where, f"line {number}")
         entries.append(one)
     if not entries:
         raise BadFile(f"{path} names no image")
@@ -97,17 +96,18 @@ def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _checked(row: dict[str, Any], where: str, keys: tuple[str, ...]) -> Captioned:
     for key in keys:
         text_field(row, key, where)
-    split = row.get("split", "train")
+    split = row.get("split", TRAIN)
     if split not in SPLITS:
         raise BadFile(f"{where}: 'split' must be one of {', '.join(SPLITS)}, got {split!r}")
     if "class" in row and "captions" not in row and "task" in keys:
-        return Captioned(where, row["image"], (text_field(row, "class", where),), row["task"], split, has_class=True)
+        label = text_field(row, "class", where)
+        return Captioned(where, plain_name(row["image"]), (label,), row["task"], split, has_class=True)
     captions = texts_field(row, "captions", where)
     if not captions or not all(c.strip() for c in captions):
         raise BadFile(
             f"{where}: image {row['image']!r} has no caption, or an empty one", "caption it or remove the line"
         )
-    return Captioned(where, row["image"], captions, str(row.get("task", "")), split)
+    return Captioned(where, plain_name(row["image"]), captions, str(row.get("task", "")), split)
 
 
 def line_of(listed: Listed, captions: Sequence[str], by: str = "") -> str:
@@ -120,18 +120,19 @@ def line_of(listed: Listed, captions: Sequence[str], by: str = "") -> str:
 
 
 def read_lines(path: Path, data: bytes | None = None) -> dict[str, Captioned]:
-    """Image to its line in a captions.jsonl, {} if there is no file. A last line that was cut off is not seen.
-    `data` is the content, if it is known.
+    """Image, without `.`, `//` and `..`, to its line in a captions.jsonl, {} if there is no file. A last line that was
+    cut off is not seen. `data` is the content, if it is known.
 
     Raises BadFile with path and line for anything wrong, an image named twice included.
     """
     if data is None:
         data = file_bytes(path) if path.exists() else b""
     lines: dict[str, Captioned] = {}
+    named = NamedOnce()
     for entry in _jsonl(path, data[: whole_size(data)]):
-        if entry.image in lines:
-            raise BadFile(f"{entry.where}: image {entry.image!r} was named before, in {lines[entry.image].where}")
-        lines[entry.image] = entry
+        named.add(entry.image, entry.where)
+        image = plain_name(entry.image)
+        lines[image] = replace(entry, image=image)
     return lines
 
 
@@ -176,7 +177,7 @@ def _json(path: Path) -> Iterator[Captioned]:
 
 
 def _coco(path: Path, table: Any) -> Iterator[Captioned]:
-    names = {row["id"]: row["file_name"] for row in coco_rows(table, "images", path, {"id": int, "file_name": str})}
+    names = coco_images(table, path)
     for n, row in enumerate(coco_rows(table, "annotations", path, {"image_id": int})):
         where, number, caption = f"{path}, annotations[{n}]", row["image_id"], row.get("caption")
         if number not in names:
@@ -187,11 +188,14 @@ def _coco(path: Path, table: Any) -> Iterator[Captioned]:
 
 
 def _karpathy(path: Path, table: Any) -> Iterator[Captioned]:
+    named = NamedOnce()
     for where, row in karpathy_rows(table, path):
         folder, raws = row.get("filepath", ""), karpathy_sentences(row, where)
         if not isinstance(folder, str):
             raise BadFile(f"{where}: filepath must be a text, got {folder!r:.100}")
-        yield Captioned(where, f"{folder}/{row['filename']}" if folder else row["filename"], raws)
+        image = f"{folder}/{row['filename']}" if folder else row["filename"]
+        named.add(image, where, where.rpartition(", ")[2])
+        yield Captioned(where, image, raws)
 
 
 def coco_rows(table: Any, key: str, path: Path, kinds: Mapping[str, type]) -> list[dict[str, Any]]:
@@ -205,6 +209,21 @@ def coco_rows(table: Any, key: str, path: Path, kinds: Mapping[str, type]) -> li
                 got = row.get(name) if isinstance(row, dict) else row
                 raise BadFile(f"{path}: {key}[{n}]: {name} must be {_KINDS[kind]}, got {got!r:.100}")
     return rows
+
+
+def coco_images(table: Any, path: Path) -> dict[int, str]:
+    """Number to file name of the images of a COCO file. Raises BadFile for a number of two, or a name of two."""
+    names: dict[int, str] = {}
+    named = NamedOnce()
+    for n, row in enumerate(coco_rows(table, "images", path, {"id": int, "file_name": str})):
+        number, name = row["id"], row["file_name"]
+        if names.get(number) == name:  # said twice, as in files that were put together
+            continue
+        if number in names:
+            raise BadFile(f"{path}: images[{n}]: image {number} is {name!r} here and {names[number]!r} before")
+        named.add(name, f"{path}: images[{n}]", f"image {number}")
+        names[number] = name
+    return names
 
 
 def karpathy_rows(table: Any, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

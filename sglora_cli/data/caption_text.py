@@ -14,6 +14,7 @@ from sglora_cli.config import CaptionConfig
 from sglora_cli.data.check_rules import normal
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.text import jsonl_rows
+from sglora_cli.files.untrusted import read_bytes
 
 REASONS = {
     "empty": "without a word",
@@ -66,13 +67,8 @@ DEMONSTRATIONS = (
 
 def read_demonstrations(path: Path) -> tuple[Demonstration, ...]:
     """The demonstrations of a file. Raises BadFile with path and line."""
-    try:
-        if path.stat().st_size > _FILE_LIMIT:
-            raise BadFile(f"{path} has more than {_FILE_LIMIT} bytes: too much for a prompt")
-    except OSError as error:
-        raise BadFile(f"cannot read {path}: {error}") from None
     demonstrations = []
-    for number, line, row in jsonl_rows(path):
+    for number, line, row in jsonl_rows(path, read_bytes(path, _FILE_LIMIT)):
         values = [row.get(key) for key in ("name", "caption")]
         texts = [" ".join(value.split()) for value in values if isinstance(value, str) and value.strip()]
         if len(texts) < 2:

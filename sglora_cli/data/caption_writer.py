@@ -23,6 +23,7 @@ from sglora_cli.data.check_rules import DataIssue
 from sglora_cli.errors import BadFile, Mismatch, PluginError, SgloraError, Unavailable, UsageError, failure_of
 from sglora_cli.files.hashes import content_hash, data_hash
 from sglora_cli.files.images import read_image
+from sglora_cli.files.named_once import plain_name
 from sglora_cli.files.swap import ABSENT, state_of, swapped
 from sglora_cli.files.text import file_bytes
 from sglora_cli.plugin.contracts import CaptionModel, ListsImages
@@ -307,7 +308,7 @@ def _joined(listed: Sequence[Listed], entries: Sequence[Captioned], source: Path
     names = {one.image: one for one in listed}
     last = Counter(Path(one.image).name for one in listed)
     short = {Path(one.image).name: one for one in listed if last[Path(one.image).name] == 1}
-    matches = [(names.get(e.image) or short.get(Path(e.image).name), e) for e in entries]
+    matches = [(names.get(plain_name(e.image)) or short.get(Path(e.image).name), e) for e in entries]
     unknown = [entry for one, entry in matches if one is None]
     if unknown:
         more = f"; {len(unknown) - 1} more are unknown, the last in {unknown[-1].where}" if len(unknown) > 1 else ""
@@ -316,7 +317,8 @@ def _joined(listed: Sequence[Listed], entries: Sequence[Captioned], source: Path
     first: dict[str, Captioned] = {}
     for one, entry in pairs:
         if (other := first.setdefault(one.image, entry)) is not entry:
-            raise BadFile(f"{entry.where}: image {one.image!r} was named before, in {other.where}")
+            spelled = "" if other.image == entry.image else f", as {other.image!r}"
+            raise BadFile(f"{entry.where}: image {entry.image!r} was named before, in {other.where}{spelled}")
     return pairs
 
 

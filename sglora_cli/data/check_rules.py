@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sglora_cli.config import CheckConfig
 from sglora_cli.errors import UnknownName
-from sglora_cli.plugin.values import Photo, Task
+from sglora_cli.plugin.values import SPLITS, TEST, TRAIN, Photo, Task
 
 
 @dataclass(frozen=True)
@@ -176,13 +176,13 @@ def common_captions(tasks: Iterable[Task]) -> list[Common]:
 def size_problems(tasks: Iterable[Task], config: CheckConfig, batch: int = 0) -> Iterator[DataIssue]:
     """Tasks that are too small to learn from or to measure; `batch` is the recipe's, 0 without one."""
     for task in tasks:
-        training, test = (len(task.photos.get(split, ())) for split in ("train", "test"))
+        training, test = (len(task.photos.get(split, ())) for split in SPLITS)
         if training < 2:
-            yield DataIssue("training", task.name, "train", text=f"{training} image(s)")
+            yield DataIssue("training", task.name, TRAIN, text=f"{training} image(s)")
         if test <= (0 if task.classes else config.k):
-            yield DataIssue("test", task.name, "test", text=f"{test} image(s)")
+            yield DataIssue("test", task.name, TEST, text=f"{test} image(s)")
         if 2 <= training < batch:
-            yield DataIssue("batch", task.name, "train", text=f"{training} image(s), batch {batch}")
+            yield DataIssue("batch", task.name, TRAIN, text=f"{training} image(s), batch {batch}")
 
 
 def absent_problems(wanted: Mapping[str, Sequence[str]], known: Iterable[str]) -> Iterator[DataIssue]:

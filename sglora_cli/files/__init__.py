@@ -9,5 +9,7 @@ tensors       safetensors with one metadata key; checkpoints of long work
 tensor_rows   tensors larger than memory, read and written row by row
 hashes        of files and of content
 names         file names for any text
-images        photos: those in a folder, decoded safely
+images        photos: which files are one, those in a folder, decoded safely
+named_once    files that a list names, each once
+passed_over   what a reader does not take, counted by reason
 """

@@ -5,7 +5,7 @@ Shapes: E experts, P numbers of an adapter, D embedding width, T tasks or adapte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
@@ -157,6 +157,19 @@ class ListsImages(Protocol):
         """Every image of the data set once, captioned or not, always in the same order."""
 
 
+@runtime_checkable
+class SaysPassedOver(Protocol):
+    """A data set that says what it does not read, optional. `data check`, `data caption` and `pack build` count it."""
+
+    def passed_over(self, root: Path) -> Iterable[tuple[str, str]]:
+        """(name, reason) of whatever lies under a folder, or is named there, and is in no task of it.
+
+        The name is a path below the folder as captions.jsonl would have it, or what else tells it apart. The reason
+        says what it is, as "images without captions": things of one reason are counted together. `other_images` of
+        the api finds the images of a folder that are in no list.
+        """
+
+
 class CaptionModel(Protocol):
     """A loaded captioner."""
 
@@ -281,7 +294,7 @@ class HasMembers(Protocol[V_co]):
 POWERS: Mapping[type, tuple[type, ...]] = {
     Backbone: (HasMembers, SaysAbsent),
     Model: (EncodesMeaning, ChecksText, HidesTokens, MergesCheckpoints),
-    Dataset: (HasMembers, Fetches, ListsImages),
+    Dataset: (HasMembers, Fetches, ListsImages, SaysPassedOver),
     Captioner: (HasMembers,),
     CaptionModel: (),
     Generator: (HasMembers, SaysCost),

@@ -37,9 +37,10 @@ from sglora_cli.plugin.contracts import (
     Reporter,
     SaysAbsent,
     SaysCost,
+    SaysPassedOver,
     UsesEvidence,
 )
-from sglora_cli.plugin.validation import wrong_adapters, wrong_stem, wrong_tasks, wrong_value, wrong_vectors
+from sglora_cli.plugin.validation import wrong_adapters, wrong_pair, wrong_stem, wrong_tasks, wrong_value, wrong_vectors
 from sglora_cli.plugin.values import Experts, Listed, Material, Report, Task
 
 if TYPE_CHECKING:
@@ -266,6 +267,14 @@ class _ListsImages(Guarded[ListsImages]):
             return self._value.images(root)
 
 
+class _SaysPassedOver(Guarded[SaysPassedOver]):
+    def passed_over(self, root: Path) -> Iterator[tuple[str, str]]:
+        with self._asking("passed_over"):
+            for one in self._value.passed_over(root):
+                self._refuse("passed_over", wrong_pair(one))
+                yield one
+
+
 class _EncodesMeaning(Guarded[EncodesMeaning]):
     def encode_meaning(self, texts: Sequence[str]) -> Tensor:
         with self._asking("encode_meaning"):
@@ -315,6 +324,7 @@ _OPTIONAL: Mapping[type, type[Guarded[Any]]] = {
     SaysAbsent: _SaysAbsent,
     Fetches: _Fetches,
     ListsImages: _ListsImages,
+    SaysPassedOver: _SaysPassedOver,
     EncodesMeaning: _EncodesMeaning,
     ChecksText: _ChecksText,
     HidesTokens: _HidesTokens,

@@ -17,7 +17,7 @@ from typing import Any
 
 from sglora_cli.errors import PluginError
 from sglora_cli.plugin.contracts import API_VERSION, NEEDS, POWERS
-from sglora_cli.plugin.values import Photo, Task
+from sglora_cli.plugin.values import SPLITS, Photo, Task
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _DECLARED = re.compile(r"^SGLORA_API\s*(?::\s*\w+\s*)?=\s*[\"']([^\"'\n]*)[\"']", re.MULTILINE)
@@ -240,9 +240,15 @@ def wrong_tasks(tasks: Any) -> str:
             return f"gives two tasks the name {task.name!r}"
         names.add(task.name)
         for split, photos in task.photos.items():
-            if split not in ("train", "test"):
-                return f"gives task {task.name!r} a split {split!r}; splits are train and test"
+            if split not in SPLITS:
+                return f"gives task {task.name!r} a split {split!r}; splits are {' and '.join(SPLITS)}"
             for photo in photos:
                 if not isinstance(photo, Photo) or isinstance(photo.captions, str):  # `data check` tells who has none
                     return f"gives task {task.name!r} what is no Photo with a list of captions: {photo!r:.100}"
     return ""
+
+
+def wrong_pair(pair: Any) -> str:
+    """Of what a data set passes over."""
+    good = isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(text, str) and text for text in pair)
+    return "" if good else f"must give pairs of a name and a reason, got {pair!r:.100}"

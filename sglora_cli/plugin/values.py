@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 EXPERT, TRAINING, UNSEEN = ROLES = ("expert", "training", "unseen")
+TRAIN, TEST = SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)

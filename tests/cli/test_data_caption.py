@@ -195,7 +195,7 @@ def test_two_runs_do_not_write_one_file(caption, album):
         (["--captioner", "parot"], 3, "no captioner named 'parot'"),
         (["--force"], 2, "--force goes with --from"),
         (["--captions", 0], 2, "captions must be at least 1, got 0"),
-        (["--demonstrations", "gone"], 4, "cannot read gone: "),
+        (["--demonstrations", "gone"], 4, "gone does not exist"),
         (["--from", "x.txt"], 4, "captions are read from .jsonl, .csv, .json, got x.txt"),
     ],
 )
@@ -226,6 +226,9 @@ def test_demonstrations_come_from_a_file(tmp_path, caption, album):
     result = caption("--demonstrations", path)
     assert result.exit_code == 4
     assert result.stderr.startswith(f"error: {path}, line 2: expected a name and a caption, got ")
+    path.write_bytes(b" " * (1 << 20) + b"\n")
+    result = caption("--demonstrations", path)
+    assert (result.exit_code, result.stderr.split("\n")[0]) == (4, f"error: {path} has more than 1048576 bytes")
 
 
 def test_images_of_a_folder_may_be_in_splits_or_named_by_a_file(tmp_path):

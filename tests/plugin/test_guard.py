@@ -13,7 +13,16 @@ from thirdparty.sglora_tiny import TinyBackbone, TinyModel
 
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import Mismatch, PluginError, Unavailable
-from sglora_cli.plugin.contracts import POWERS, ChecksText, Fetches, HasMembers, ListsImages, MergesCheckpoints, Model
+from sglora_cli.plugin.contracts import (
+    POWERS,
+    ChecksText,
+    Fetches,
+    HasMembers,
+    ListsImages,
+    MergesCheckpoints,
+    Model,
+    SaysPassedOver,
+)
 from sglora_cli.plugin.guard import GuardedBackbone, GuardedDataset
 from sglora_cli.plugin.host import Registry
 from sglora_cli.plugin.values import Task
@@ -80,6 +89,16 @@ class Family:
 
     def fetch(self, data, note):
         return data / self.side
+
+
+@pytest.mark.parametrize("answer", [None, 3, ["x"], [("x",)], [("x", 3)], [("", "y")]])
+def test_what_a_data_set_passes_over_is_pairs_of_texts(answer, tmp_path):
+    odd = type("Odd", (Family,), {"passed_over": lambda self, root: answer})()
+    with pytest.raises(PluginError, match=r"^dataset 'family' of plugin 'sglora-odd'(: | failed in )passed_over"):
+        list(guarded("dataset", odd).passed_over(tmp_path))
+    assert not isinstance(guarded("dataset", Family()), SaysPassedOver)
+    good = type("Good", (Family,), {"passed_over": lambda self, root: iter([("x", "y")])})()
+    assert list(guarded("dataset", good).passed_over(tmp_path)) == [("x", "y")]
 
 
 def test_members_of_a_family_are_guarded_and_have_its_optional_methods(tmp_path):

@@ -11,7 +11,7 @@ import click
 
 from sglora_cli.cli import completion
 from sglora_cli.cli.options import PATH, App, backbone_option, force_option, json_option, out_option, pack_option
-from sglora_cli.cli.output import print_json, say
+from sglora_cli.cli.output import print_json, say, say_passed_over
 from sglora_cli.config import ADAPTER_FORMATS, GenerateConfig, OneOf, PriorConfig, RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
 from sglora_cli.system import settings
@@ -57,7 +57,9 @@ class GenerateRequest:
         from sglora_cli.pack.recipe import TEMPLATE
 
         if self.images:
-            return Description(images=tuple(image_files(self.images).values()))
+            photos, passed_over = image_files(self.images)
+            say_passed_over(passed_over)
+            return Description(images=tuple(photos.values()))
         template = str(pack.manifest["recipe"].get("template", TEMPLATE))
         texts = [" ".join(self.text)] if self.text else []
         texts += [template.replace("{name}", name) for name in self.names]

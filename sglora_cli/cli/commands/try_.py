@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from sglora_cli.cli.options import PATH, App, backbone_option, json_option, report_option
-from sglora_cli.cli.output import print_json, print_rows, say
+from sglora_cli.cli.output import print_json, print_rows, say, say_passed_over
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from sglora_cli.bench.ranking import Comparison, Ranking
+    from sglora_cli.files.passed_over import PassedOver
 
 
 @click.command("try")
@@ -58,8 +59,9 @@ def command(
     from sglora_cli.system import progress
 
     progress.be_quiet(as_json)
+    passed_over: list[PassedOver] = []
     if images:
-        photos = image_files(images, "pass --images DIR, or --image FILE for a single image")
+        photos, passed_over = image_files(images, "pass --images DIR, or --image FILE for a single image")
     else:
         photos = {printable_name(path): path for path in image}
     ranked = "images" if images else "sentences"
@@ -69,8 +71,10 @@ def command(
 
         write_bytes(report, try_page(comparison, top))
     if as_json:
-        print_json(rankings.to_json(comparison, top) | {"report": str(report) if report else None})
+        facts = {"passed_over": [one.to_json() for one in passed_over], "report": str(report) if report else None}
+        print_json(rankings.to_json(comparison, top) | facts)
     else:
+        say_passed_over(passed_over)
         _print_comparison(comparison, top)
         if report:
             say(f"report     {report}")

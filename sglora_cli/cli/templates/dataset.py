@@ -7,14 +7,22 @@ A text file has a caption a line. Every fifth image of a task, by name, is for t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sglora_cli.api import BadFile, Photo, Task, Unavailable, hookimpl, text_lines
+from sglora_cli.api import (
+    BadFile,
+    Photo,
+    Task,
+    Unavailable,
+    hookimpl,
+    image_endings,
+    other_images,
+    text_lines,
+)
 
 SGLORA_API = "1.0"
 """The plugin API this is written for; sglora says so where it does not fit."""
-ENDINGS = (".jpg", ".jpeg", ".png")
 
 
 class Example:
@@ -25,11 +33,15 @@ class Example:
 
     def tasks(self, root: Path) -> Sequence[Task]:
         """All tasks, sorted by name. Raises Unavailable if there is none, BadFile for an image without captions."""
-        folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-        tasks = [self._task(folder) for folder in folders if _images(folder)]
+        tasks = [self._task(folder) for folder in _folders(root) if _images(folder)]
         if not tasks:
             raise Unavailable(f"{root} has no folder with images", "put TASK/1.jpg and TASK/1.txt there")
         return tasks
+
+    def passed_over(self, root: Path) -> Iterable[tuple[str, str]]:
+        """(name, reason) of images that are in no task: optional, and `sglora data check` prints it."""
+        known = {path.relative_to(root).as_posix() for folder in _folders(root) for path in _images(folder)}
+        return other_images(root, known, "images in no task's folder")
 
     def _task(self, folder: Path) -> Task:
         photos = [Photo(path, _captions(path.with_suffix(".txt"))) for path in _images(folder)]
@@ -37,8 +49,12 @@ class Example:
         return Task(self.name, folder.name, f"a photo of a {folder.name}", {"train": train, "test": photos[4::5]})
 
 
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+
+
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in image_endings())
 
 
 def _captions(path: Path) -> tuple[str, ...]:

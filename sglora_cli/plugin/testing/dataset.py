@@ -8,8 +8,9 @@ from pathlib import Path
 
 from sglora_cli.errors import SgloraError
 from sglora_cli.files.images import read_image
-from sglora_cli.plugin.contracts import Dataset, ListsImages
+from sglora_cli.plugin.contracts import Dataset, ListsImages, SaysPassedOver
 from sglora_cli.plugin.testing.toys import ask, run_all
+from sglora_cli.plugin.values import SPLITS
 
 
 def tasks_are_sorted_and_named(dataset: Dataset, root: Path) -> None:
@@ -41,8 +42,8 @@ def photos_are_there(dataset: Dataset, root: Path) -> None:
 def splits_are_apart(dataset: Dataset, root: Path) -> None:
     """Splits are train and test, and no photo of a task is in both."""
     for task in dataset.tasks(root):
-        ask(set(task.photos) <= {"train", "test"}, f"task {task.name!r} has splits {sorted(task.photos)}")
-        train, test = ({photo.path for photo in task.photos.get(split, ())} for split in ("train", "test"))
+        ask(set(task.photos) <= set(SPLITS), f"task {task.name!r} has splits {sorted(task.photos)}")
+        train, test = ({photo.path for photo in task.photos.get(split, ())} for split in SPLITS)
         both = sorted(map(str, train & test))
         ask(not both, f"task {task.name!r} trains and tests on {both[0] if both else ''}")
 
@@ -54,6 +55,17 @@ def the_same_every_time(dataset: Dataset, root: Path) -> None:
         names = [one.image for one in dataset.images(root)]
         ask(names == [one.image for one in dataset.images(root)], "images gives something else the second time")
         ask(len(set(names)) == len(names), "images lists an image twice")
+
+
+def what_is_passed_over_is_in_no_task(dataset: Dataset, root: Path) -> None:
+    """passed_over, where there is one, gives pairs of a name and a reason, and names nothing that tasks gives."""
+    if not isinstance(dataset, SaysPassedOver):
+        return
+    photos = {photo.path.resolve() for task in dataset.tasks(root) for side in task.photos.values() for photo in side}
+    for pair in dataset.passed_over(root):
+        good = isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(text, str) and text for text in pair)
+        ask(good, f"passed_over must give pairs of a name and a reason, got {pair!r:.100}")
+        ask((root / pair[0]).resolve() not in photos, f"passed_over names {pair[0]!r}, which is a photo of a task")
 
 
 def an_empty_folder_is_refused(dataset: Dataset, root: Path) -> None:
@@ -72,6 +84,7 @@ DATASET_CHECKS: tuple[Callable[[Dataset, Path], None], ...] = (
     photos_are_there,
     splits_are_apart,
     the_same_every_time,
+    what_is_passed_over_is_in_no_task,
     an_empty_folder_is_refused,
 )
 

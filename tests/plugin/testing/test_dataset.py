@@ -39,3 +39,23 @@ def test_a_broken_data_set_is_found(photos, make, check, message):
 
     answers = {c.__name__: run_check(c, Odd(), photos) for c in DATASET_CHECKS}
     assert message in answers[check]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["0.png"], "passed_over must give pairs of a name and a reason, got '0.png'"),
+        ([("gone.png", "")], "passed_over must give pairs of a name and a reason, got ('gone.png', '')"),
+        ([("0.png", "a reason")], "passed_over names '0.png', which is a photo of a task"),
+        ([("gone.png", "a reason")], ""),
+    ],
+)
+def test_a_data_set_that_passes_over_what_it_reads_is_found(photos, pairs, message):
+    class Odd(Folder):
+        def passed_over(self, root):
+            return pairs
+
+    answers = {c.__name__: run_check(c, Odd(), photos) for c in DATASET_CHECKS}
+    assert {name: text for name, text in answers.items() if text} == (
+        {"what_is_passed_over_is_in_no_task": message} if message else {}
+    )

@@ -98,7 +98,9 @@ def test_captions_beside_it_replace_his(root):
         ({"cocoid": "1"}, "images[0]: filepath must be a text and cocoid a whole number"),
         ({"filepath": "../x"}, "'../x/3.jpg' is in no folder of COCO's"),
         ({"split": "dev"}, "images[0]: split must be one of"),
-        ({"filename": "9.jpg"}, "9.jpg does not exist"),
+        ({"filename": "9.jpg", "filepath": "x"}, "image 'x/9.jpg' was named before, in images[0]"),
+        ({"filename": "./9.jpg", "filepath": "x"}, "image 'x/./9.jpg' was named before, in images[0]"),
+        ({"cocoid": 5}, "cocoid 5 was given before, in images[0]"),
     ],
 )
 def test_a_broken_file_is_named_with_the_image(root, changes, message):
@@ -107,6 +109,13 @@ def test_a_broken_file_is_named_with_the_image(root, changes, message):
         Coco().tasks(root)
     assert f"{root}/dataset_coco.json, images[" in error.value.message
     assert message in error.value.message
+
+
+def test_a_file_that_is_not_there_is_named_with_the_image(root):
+    karpathy(root)
+    (root / "val2014/3.jpg").unlink()
+    with pytest.raises(BadFile, match=r"dataset_coco.json, images\[\d\]: image 3: .*val2014/3.jpg does not exist"):
+        Coco().tasks(root)
 
 
 def test_without_instances_there_are_no_categories(root):

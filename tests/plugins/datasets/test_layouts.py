@@ -41,6 +41,28 @@ def test_an_image_of_coco_belongs_to_every_category_it_has_an_instance_of(tmp_pa
     assert [task.description for task in tasks] == ["cat", "dog"]
 
 
+def test_images_of_coco_may_lie_in_folders(tmp_path):
+    coco_tree(tmp_path, IMAGES)
+    before = photos_of(Coco().tasks(tmp_path))
+    for path in sorted((tmp_path / "train2017").iterdir()):
+        place = tmp_path / "train2017" / f"a/{path.name[-5]}" / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(place)
+    for path in (tmp_path / "annotations").iterdir():
+        table = json.loads(path.read_text())
+        for row in table["images"]:
+            row["file_name"] = f"./a//{row['file_name'][-5]}/{row['file_name']}"
+        path.write_text(json.dumps(table))
+    assert photos_of(Coco().tasks(tmp_path)) == before
+    assert list(Coco().passed_over(tmp_path))[-1] == (
+        "train2017/a/5/000000000005.jpg",
+        "images without an instance of a category",
+    )
+    (tmp_path / "train2017/a/2/000000000002.jpg").unlink()
+    with pytest.raises(BadFile, match=r"image 2: .*/train2017/a/2/000000000002.jpg does not exist"):
+        Coco().tasks(tmp_path)
+
+
 def test_the_training_split_of_coco_is_taken_and_what_is_there(tmp_path):
     coco_tree(tmp_path, {2: [("dog", 0)]}, "val2017")
     assert counts(Coco().tasks(tmp_path)) == {"dog": (1, 0)}
@@ -157,8 +179,20 @@ def coco(tmp_path, **changes):
         ({"images": []}, ": image 3 has an annotation but is not listed in 'images'"),
         ({"annotations": []}, ": no image has an instance and a caption"),
         (
+            {"images": [{"id": n, "file_name": f"../{n}.jpg"} for n in IMAGES]},
+            ": image 3: 'train2017/../3.jpg' leads out of its folder",
+        ),
+        (
+            {"images": [{"id": 1, "file_name": "1.jpg"}, {"id": 1, "file_name": "2.jpg"}]},
+            ": images[1]: image 1 is '2.jpg' here and '1.jpg' before",
+        ),
+        (
+            {"images": [{"id": 1, "file_name": "a//1.jpg"}, {"id": 2, "file_name": "./a/1.jpg"}]},
+            ": images[1]: image './a/1.jpg' was named before, in image 1, as 'a//1.jpg'",
+        ),
+        (
             {"images": [{"id": n, "file_name": "../x.jpg"} for n in IMAGES]},
-            ": image 3: {}/train2017/../x.jpg does not exist",
+            ": images[1]: image '../x.jpg' was named before, in image 1",
         ),
     ],
 )

@@ -1,8 +1,10 @@
 """Backbones of open_clip: CLIP ViT-B/16 (the default) and every other vision transformer it knows.
 
-model.py   a loaded model as the host sees it       tower.py   the visual encoder with T adapters at once
-weights.py weights from files, and their checks     hub.py     weights from open_clip's cache or hub
-names.py   transformers' names for open_clip's tensors
+model.py     a loaded model as the host sees it      tower.py   the visual encoder with T adapters at once
+weights.py   weights from files, and their checks    hub.py     weights from open_clip's cache or hub
+beside.py    what the files beside weights say       said.py    a value, and the file and key that say it
+processor.py transformers' way to prepare photos     names.py   transformers' names for open_clip's tensors
+agreement.py whether files, tag and architecture agree
 """
 
 from __future__ import annotations

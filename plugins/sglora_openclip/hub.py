@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sglora_cli.api import SgloraWarning, Unavailable, UnknownName, hub_unreachable, no_network
+from sglora_cli.api import SgloraWarning, Unavailable, hub_unreachable, no_network
+
+from .agreement import tag_config
 
 if TYPE_CHECKING:
     from . import OpenClip
@@ -25,7 +27,7 @@ REMEDY = (
 
 
 def fetch_model(backbone: OpenClip) -> Any:
-    """An open_clip model with the weights its tag names. Raises UnknownName for a tag, Unavailable."""
+    """An open_clip model with the weights its tag names. Raises UnknownName, Mismatch for a tag, Unavailable."""
     import open_clip
 
     if on_hub := ":" in backbone.architecture:
@@ -35,8 +37,7 @@ def fetch_model(backbone: OpenClip) -> Any:
         if not backbone.tag:
             example = f"add a tag, as in open_clip:{backbone.architecture}/{tags[0]}, or " if tags else ""
             raise Unavailable(f"backbone {backbone.name!r} names no weights", f"{example}{REMEDY}")
-        if backbone.tag not in tags:
-            raise UnknownName.of(f"weights of {backbone.architecture} in open_clip", backbone.tag, tags)
+        tag_config(backbone.architecture, backbone.tag)
         what = f"{backbone.architecture}/{backbone.tag}"
     tag = None if on_hub else backbone.tag
     return _fetched(lambda: open_clip.create_model(backbone.architecture, pretrained=tag), f"weights of {what}", REMEDY)

@@ -30,14 +30,14 @@ from sglora_cli.api import (
 )
 
 from . import OpenClip
+from .agreement import ACTIVATION, check_architecture, preprocessing
 from .hub import fetch_model, fetch_tokenizer, quiet
 from .tower import VisualTower
-from .weights import ClipWeights, preprocessing, read
+from .weights import ClipWeights, read
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ACTIVATION = {True: "QuickGELU", False: "GELU"}
 _TEXTS = 128
 
 
@@ -47,7 +47,7 @@ def load(backbone: OpenClip, runtime: RuntimeConfig) -> OpenClipModel:
         raise UsageError(f"backbone {backbone.name!r} takes no --weights", "use open_clip:ARCHITECTURE with them")
     config = _config(backbone.architecture)
     if runtime.weights:
-        clip = _from_file(backbone, Path(runtime.weights).expanduser(), bool(config.get("quick_gelu", False)))
+        clip = _from_file(backbone, Path(runtime.weights).expanduser(), config)
     else:
         clip = fetch_model(backbone)
     model = OpenClipModel(clip, backbone.architecture, runtime)
@@ -55,18 +55,21 @@ def load(backbone: OpenClip, runtime: RuntimeConfig) -> OpenClipModel:
     return model
 
 
-def _from_file(backbone: OpenClip, path: Path, wanted: bool) -> nn.Module:
+def _from_file(backbone: OpenClip, path: Path, config: Mapping[str, Any]) -> nn.Module:
     import open_clip
 
     checkpoint = read(path)
-    if checkpoint.quick_gelu is not None and checkpoint.quick_gelu != wanted:
-        other = backbone.architecture.removesuffix("-quickgelu") + ("-quickgelu" if checkpoint.quick_gelu else "")
+    wanted = bool(config.get("quick_gelu", False))
+    check_architecture(checkpoint.beside, backbone.architecture, config)
+    said = checkpoint.beside.quick_gelu
+    if said and said.value != wanted:
+        other = backbone.architecture.removesuffix("-quickgelu") + ("-quickgelu" if said.value else "")
         raise Mismatch(
-            f"the weights {checkpoint.path} were trained with {ACTIVATION[checkpoint.quick_gelu]}, "
-            f"backbone {backbone.name!r} computes {ACTIVATION[wanted]}",
+            f"the weights {checkpoint.path} were trained with {ACTIVATION[said.value]}, "
+            f"backbone {backbone.name!r} computes {ACTIVATION[wanted]} ({said})",
             f"pass --backbone open_clip:{other}",
         )
-    if checkpoint.quick_gelu is None:
+    if said is None:
         warnings.warn(
             f"{checkpoint.path} does not say which activation it was trained with; {ACTIVATION[wanted]} is taken, "
             f"as in {backbone.architecture}, and the wrong one costs accuracy "
@@ -74,7 +77,7 @@ def _from_file(backbone: OpenClip, path: Path, wanted: bool) -> nn.Module:
             SgloraWarning,
             stacklevel=2,
         )
-    photos = preprocessing(backbone.architecture, backbone.tag, checkpoint)
+    photos = preprocessing(backbone.architecture, backbone.tag, checkpoint.path, checkpoint.beside)
     with quiet():
         model: nn.Module = open_clip.create_model(
             backbone.architecture, load_weights=False, pretrained_text=False, force_preprocess_cfg=photos

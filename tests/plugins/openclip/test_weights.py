@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from pathlib import Path
 
 import open_clip
 import pytest
@@ -13,7 +13,7 @@ from small_clip import named, small_clip
 from torch import nn
 
 from sglora_cli.config import RuntimeConfig
-from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, Unavailable, UnknownName
+from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, Unavailable
 from sglora_openclip import OpenClip
 from sglora_openclip import weights as weights_module
 
@@ -88,8 +88,28 @@ def test_openais_archive_is_known_by_its_hash_only(architecture, model, tmp_path
         BadFile, match="is a TorchScript archive, which is a program, and not one that OpenAI published"
     ):
         loaded(architecture, path)
-    monkeypatch.setattr(weights_module, "OPENAI", {weights_module.file_hash(path): "ViT-B/16"})
+    monkeypatch.setattr(weights_module, "OPENAI", {hashlib.sha256(path.read_bytes()).hexdigest(): "ViT-B/16"})
+    (tmp_path / "config.json").write_text('{"vision_config": {"hidden_act": "gelu"}}')  # of something else, for sure
     assert loaded(architecture, path).fingerprint == loaded_fingerprint(architecture, model, tmp_path)
+
+
+def test_a_program_is_not_run_if_it_takes_the_place_of_a_published_one(tmp_path, monkeypatch):
+    """What is opened are the bytes that were hashed, whatever lies in their place by then."""
+    path, opened = tmp_path / "ViT-B-16.pt", []
+    path.write_bytes(b"published")
+    real = weights_module.data_hash
+
+    def swapped(data):
+        path.write_bytes(b"evil")
+        return real(data)
+
+    monkeypatch.setattr(weights_module, "OPENAI", {hashlib.sha256(b"published").hexdigest(): "ViT-B/16"})
+    monkeypatch.setattr(weights_module, "data_hash", swapped)
+    monkeypatch.setattr(torch.jit, "load", lambda file, **_: opened.append(file.read()) or nn.Module())
+    weights_module._published(path)
+    assert opened == [b"published"]
+    with pytest.raises(BadFile, match="not one that OpenAI published"):
+        weights_module._published(path)
 
 
 def loaded_fingerprint(architecture, model, tmp_path):
@@ -179,37 +199,30 @@ def test_only_weights_from_the_hub_have_the_hubs_name(architecture, model, tmp_p
     assert backbone.load(RuntimeConfig(device="cpu")).hub_name == "org/model"
 
 
-def prepared(architecture: str, tag: str = "", **beside) -> tuple:
-    checkpoint = weights_module.ClipWeights(Path("w.pt"), {}, None, beside)
-    config = weights_module.preprocessing(architecture, tag, checkpoint)
-    return tuple(config["mean"]), config["resize_mode"]
+def test_photos_have_the_size_that_the_architecture_takes(architecture, model, tmp_path):
+    from sglora_cli.testing import images
 
-
-OPENAI, HALF = (0.48145466, 0.4578275, 0.40821073), (0.5, 0.5, 0.5)
-
-
-def test_photos_are_prepared_as_the_weights_want_it():
-    assert prepared("ViT-B-16-quickgelu", "openai") == (OPENAI, "shortest")
-    assert prepared("ViT-B-16-SigLIP") == (HALF, "squash")  # all its tags agree
-    assert prepared("ViT-L-14", "laion2b_s32b_b82k") == (HALF, "shortest")
-    assert prepared("ViT-L-14", "openai") == (OPENAI, "shortest")
-    assert prepared("ViT-L-14", mean=[0.1, 0.2, 0.3], resize_mode="squash") == ((0.1, 0.2, 0.3), "squash")
-
-
-def test_where_tags_disagree_the_user_is_told():
-    with pytest.warns(SgloraWarning, match="does not say how photos are prepared for it"):
-        assert prepared("ViT-L-14") == (OPENAI, "shortest")
-    with pytest.raises(UnknownName, match="no weights of ViT-L-14 in open_clip named 'laion'"):
-        prepared("ViT-L-14", "laion")
-
-
-def test_the_preprocessing_of_a_file_reaches_the_model_and_its_fingerprint(architecture, model, tmp_path):
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": SMALL}))
     save_file(model.clip.state_dict(), tmp_path / "model.safetensors")
-    names = {}
-    for mean in ([0.5, 0.5, 0.5], [0.1, 0.1, 0.1]):
-        config = {"model_cfg": SMALL, "preprocess_cfg": {"mean": mean, "resize_mode": "squash"}}
-        (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
-        read_model = loaded(architecture, tmp_path)
-        assert list(read_model._preprocessing_config()["mean"]) == mean
-        names[read_model.fingerprint] = mean
-    assert len(names) == 2
+    read_model = loaded(architecture, tmp_path)
+    assert read_model.stem(images()).shape[1:] == (1 + 4 * 4, 32)
+    assert read_model.fingerprint == open_clips_own(tmp_path).fingerprint
+
+
+def open_clips_own(folder):
+    """The model as open_clip itself loads a folder."""
+    from sglora_openclip.model import OpenClipModel
+
+    (folder / "open_clip_model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    return OpenClipModel(open_clip.create_model(f"local-dir:{folder}"), "Small", RuntimeConfig(device="cpu"))
+
+
+def test_which_of_several_files_is_taken_is_said(architecture, model, tmp_path):
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": SMALL}))
+    for name in ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin"):
+        save_file(model.clip.state_dict(), tmp_path / name)
+    taken = tmp_path / "open_clip_model.safetensors"
+    with pytest.warns(
+        SgloraWarning, match=rf"{taken} is taken; model.safetensors, pytorch_model.bin lie there, too \(name a file"
+    ):
+        loaded(architecture, tmp_path)

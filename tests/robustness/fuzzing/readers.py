@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import open_clip
 from click.testing import CliRunner
 from distributions import HERE, install
 from toys import RECIPE
@@ -46,7 +47,7 @@ from sglora_datasets.flowers import Flowers
 from sglora_datasets.folder import Folder
 from sglora_datasets.pets import Pets
 from sglora_datasets.webdataset import WebDataset
-from sglora_openclip import weights
+from sglora_openclip import agreement, weights
 
 
 class Escape(Exception):
@@ -237,7 +238,9 @@ def described(path: Path) -> None:
 
 def clip_weights(folder: Path) -> None:
     found = weights.read(folder)
-    weights.preprocessing("ViT-B-16", "", found)
+    config = open_clip.get_model_config("ViT-B-16")
+    agreement.preprocessing("ViT-B-16", "", found.path, found.beside)
+    agreement.check_architecture(found.beside, "ViT-B-16", config)
 
 
 PACK_COMMANDS = (

@@ -73,6 +73,11 @@ def checkpoint(name: str) -> Seed:
             save_file({key: value.contiguous() for key, value in state.items()}, folder / name)
         config = {"model_cfg": {"quick_gelu": True}, "preprocess_cfg": {"size": 224, "mean": [0, 0, 0]}}
         (folder / "open_clip_config.json").write_text(json.dumps(config))
+        towers = {"vision_config": {"hidden_size": 768, "image_size": 224}, "text_config": {"hidden_act": "quick_gelu"}}
+        (folder / "config.json").write_text(json.dumps({"model_type": "clip", "projection_dim": 512, **towers}))
+        photos = {"size": {"shortest_edge": 224}, "crop_size": 224, "resample": 3, "image_mean": [0, 0, 0]}
+        photos |= {"do_resize": True, "do_rescale": True, "rescale_factor": 0.00392156862745098}
+        (folder / "preprocessor_config.json").write_text(json.dumps(photos))
 
     return fill
 

@@ -7,11 +7,17 @@ again, smaller or in another format, is another one; near_duplicates.py looks fo
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
-from sglora_cli.plugin.values import UNSEEN
+from sglora_cli.errors import BadFile
+from sglora_cli.files.hashes import file_hash
+from sglora_cli.plugin.values import SPLITS, UNSEEN, Task
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,31 @@ class Overlap:
     first: Side
     second: Side
     photos: int
+
+    def __str__(self) -> str:
+        return f"{self.photos} photos: {self.first} and {self.second}"
+
+    def to_json(self) -> dict[str, Any]:
+        sides = [{"task": side.task, "role": side.role, "split": side.split} for side in (self.first, self.second)]
+        return {"kind": self.kind, "sides": sides, "photos": self.photos}
+
+
+def sides_of(planned: Mapping[str, Sequence[Task]]) -> list[Side]:
+    """The sides of tasks by role. Reads every photo's bytes; a photo that cannot be read is left out."""
+    hash_of = cache(_hash)
+    return [
+        Side(task.name, role, split, frozenset(filter(None, (hash_of(photo.path) for photo in task.photos[split]))))
+        for role, tasks in planned.items()
+        for task in tasks
+        for split in SPLITS
+        if task.photos.get(split)
+    ]
+
+
+def _hash(path: Path) -> str:
+    with suppress(BadFile):
+        return file_hash(path)
+    return ""
 
 
 def overlaps(sides: Sequence[Side]) -> list[Overlap]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from itertools import combinations
 
-from sglora_cli.data.overlaps import Side, overlap_lines, overlaps
-from sglora_cli.plugin.values import ROLES, UNSEEN
+from sglora_cli.data.overlaps import Side, overlap_lines, overlaps, sides_of
+from sglora_cli.plugin.values import ROLES, UNSEEN, Photo, Task
 
 
 def sides_at_random(seed: int) -> list[Side]:
@@ -45,3 +46,16 @@ def test_a_photo_of_three_tasks_counts_once_in_a_sentence():
         "2 photos are training photos of several tasks (2 tasks)",
     ]
     assert overlap_lines(sides[:1]) == []
+
+
+def test_the_sides_of_a_plan_are_the_contents_of_its_photos(tmp_path):
+    for name, content in (("a.jpg", b"one"), ("b.jpg", b"two"), ("copy of a.jpg", b"one")):
+        (tmp_path / name).write_bytes(content)
+    photo = {name: Photo(tmp_path / name, ("x",)) for name in ("a.jpg", "b.jpg", "copy of a.jpg", "gone.jpg")}
+    pug = Task("d", "pug", "a pug", {"train": [photo["a.jpg"], photo["gone.jpg"]], "test": []})
+    cat = Task("d", "cat", "a cat", {"train": [photo["b.jpg"]], "test": [photo["copy of a.jpg"]]})
+    sides = sides_of({"expert": [pug], UNSEEN: [cat]})
+    assert [str(side) for side in sides] == ["expert pug (train)", "unseen cat (train)", "unseen cat (test)"]
+    (found,) = overlaps(sides)
+    assert str(found) == "1 photos: expert pug (train) and unseen cat (test)"
+    assert (found.kind, sides[0].photos) == ("leak", {hashlib.sha256(b"one").hexdigest()})

@@ -171,7 +171,7 @@ def photo_leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> 
 def photos_unknown(pack: Pack, tasks: Sequence[UnseenTask]) -> str:
     """Why nobody can say whether the pack learned from the tested photos, as a note; "" if it is known."""
     if pack.learned is None:
-        why = f"pack {pack.name!r} keeps no hashes of its photos: sglora 0.1 built it"
+        why = f"pack {pack.name!r} keeps no hashes of its photos; build it again to know"
     elif bare := [t.key for t in tasks if not t.hashes]:
         why = f"what is tested on keeps no hashes of its photos: {', '.join(bare[:3])}"
     elif added := [task["key"] for task in pack.manifest["tasks"] if "origin" in task]:

@@ -7,7 +7,7 @@
        joint.safetensors             (P,) one adapter trained on all seen tasks together
        generators/<name>.safetensors what a learned generator needs besides the experts
        evaluation/<task>.safetensors stems, captions (or class heads) and Oracle adapter of an unseen task
-       learned.safetensors           hashes of the photos it learned from; packs of version 0.1 and older have none
+       learned.safetensors           hashes of the photos it learned from; older packs have none
        README.md                     model card
 """
 
@@ -46,7 +46,7 @@ def file_name(key: str) -> str:
 
 
 def _old_file_name(key: str) -> str:
-    """The file of a task in packs of version 0.1 and older, where two tasks could share one."""
+    """The file of a task in a pack that was built when two tasks could still share one."""
     return re.sub(r"[^a-z0-9_.]+", "-", key.lower().replace("/", "--")).strip("-.") + ".safetensors"
 
 

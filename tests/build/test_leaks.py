@@ -147,7 +147,7 @@ def test_a_pack_that_carries_another_ones_training_photos_is_refused(run, toy_pa
 
 
 def forget(pack: Path) -> None:
-    """Make a pack one of sglora 0.1, which kept no hashes of photos."""
+    """Make a pack an older one, which kept no hashes of photos."""
     manifest = json.loads((pack / "pack.json").read_text())
     del manifest["files"][LEARNED]
     (pack / LEARNED).unlink()

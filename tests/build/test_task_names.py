@@ -49,7 +49,7 @@ def test_tasks_whose_names_look_alike_do_not_overwrite_each_other(run, tiny, toy
 
 
 def older(pack: Path, old_name: dict[str, str]) -> None:
-    """Name the files of a pack's tasks as versions before 0.2 did."""
+    """Name the files of a pack's tasks as older versions did."""
     manifest = json.loads((pack / "pack.json").read_text())
     for key, name in old_name.items():
         for folder in ("experts", "evaluation"):

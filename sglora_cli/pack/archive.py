@@ -76,13 +76,15 @@ def export_pack(pack: Pack, path: Path) -> None:
                 shutil.copyfileobj(content, target, _CHUNK)
 
 
-def import_pack(host: Host, path: Path, name: str = "", force: bool = False) -> ImportedPack:
+def import_pack(
+    host: Host, path: Path, name: str = "", force: bool = False, content: Path | None = None
+) -> ImportedPack:
     """Put the pack of an archive among those built here, as `name` or under its own name.
 
-    Raises BadFile, naming the entry, for anything but a whole pack; UsageError if a pack of
-    that name exists. With `force` it is replaced, once the new one is whole.
+    content: a copy of the archive to read in its place. Raises BadFile, naming the entry, for anything but a whole
+    pack; UsageError if a pack of that name exists. With `force` it is replaced, once the new one is whole.
     """
-    with _open(path) as archive:
+    with _open(path, content or path) as archive:
         entries = _checked_entries(archive, path)
         manifest = _manifest(archive, entries, path)
         name = _checked_name(name, manifest, path)
@@ -101,12 +103,12 @@ def import_pack(host: Host, path: Path, name: str = "", force: bool = False) -> 
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Opens the archive. Errors of the ZIP format, also inside the block, become BadFile."""
+def _open(path: Path, content: Path) -> Iterator[zipfile.ZipFile]:
+    """Opens the archive at `path` by its copy `content`. Errors of the ZIP format, in the block too, become BadFile."""
     if path.is_dir():
         raise BadFile(f"{path} is a folder, not an archive", "name the file that `sglora pack export` wrote")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(content) as archive:
             yield archive
     except FileNotFoundError:
         raise BadFile.missing(path) from None
@@ -250,23 +252,52 @@ _SIGNATURE_LIMIT = 1 << 16
 """Bytes of a signature; the largest keys need a few thousand."""
 
 
-def signer_of(path: Path, signature: Path, signers: Path) -> str:
-    """The name, in the file `signers`, of who signed the file at `path`.
+@dataclass(frozen=True)
+class Signed:
+    """Who signed a file, and a copy of the very bytes that were signed."""
 
-    Raises BadFile if none of them did or a file is missing, Unavailable if ssh-keygen is not installed.
+    by: str
+    copy: Path
+
+
+@contextmanager
+def signed(path: Path, signature: Path, signers: Path) -> Iterator[Signed]:
+    """Checks who, in the file `signers`, signed the file at `path`.
+
+    What is checked is a copy of the current user's own, and the block reads that copy: whoever may write to the file
+    cannot change it in between. Raises BadFile if nobody did or a file is missing, Unavailable if ssh-keygen is not
+    installed or there is no room for the copy.
     """
     for file in (path, signature, signers):
         if not file.is_file():
             raise BadFile(f"{file} is missing or no file, so nothing says who signed {path}", "nothing was imported")
     if signature.stat().st_size > _SIGNATURE_LIMIT:
         raise BadFile(f"{signature} is no signature: it has {signature.stat().st_size} bytes")
-    principals = _keygen(path, "find-principals", "-s", str(signature), "-f", str(signers))
+    with scratch_folder(built_folder() / "signed") as folder:
+        names = {"archive": path, "signature": signature, "signers": signers}
+        for name, source in names.items():
+            _copy(source, folder / name)
+        yield Signed(_signer(path, signature, signers, folder), folder / "archive")
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot copy {source} to check its signature: {error.strerror}", "make room there"
+        ) from error
+
+
+def _signer(path: Path, signature: Path, signers: Path, folder: Path) -> str:
+    """The name of who signed the copies in a folder; errors name the files that they are copies of."""
+    files = ("-s", str(folder / "signature"), "-f", str(folder / "signers"))
+    principals = _keygen(folder / "archive", "find-principals", *files)
     if principals.returncode:
         hint = f"make sure whose key it is before you add it to {signers}"
         raise BadFile(f"{signature} is not by anybody in {signers}: {_reason(principals)}", hint)
     who = principals.stdout.split("\n")[0]
-    options = ("-s", str(signature), "-f", str(signers), "-I", who, "-n", NAMESPACE)
-    verified = _keygen(path, "verify", *options)
+    verified = _keygen(folder / "archive", "verify", *files, "-I", who, "-n", NAMESPACE)
     if verified.returncode:
         raise BadFile(f"{path} is not what {who} signed: {_reason(verified)}", "fetch the file and its signature again")
     return who

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,33 @@ def refused(run, own_home, archive, signers, message):
     result = run("pack", "import", archive, "--signers", signers)
     assert (result.exit_code, result.stdout, packs(own_home)) == (4, "", [])
     assert result.stderr.startswith(f"error: {message}"), result.stderr
+
+
+@pytest.mark.parametrize("when", ["find-principals", "verify"])
+def test_a_file_that_is_swapped_after_the_check_is_not_what_is_taken(
+    run, archive, key, own_home, tmp_path, monkeypatch, when
+):
+    ann = key()
+    sign(archive, ann)
+    whole = archive.read_bytes()
+    evil = tmp_path / "evil.zip"
+    with zipfile.ZipFile(archive) as good, zipfile.ZipFile(evil, "w") as bad:
+        for name in good.namelist():
+            bad.writestr(name, good.read(name).replace(b'"summary": "toys"', b'"summary": "evil"'))
+    asked = archive_module._keygen
+
+    def swapping(path, *arguments):
+        answer = asked(path, *arguments)
+        if arguments[0] == when:
+            shutil.copyfile(evil, archive)
+        return answer
+
+    monkeypatch.setattr(archive_module, "_keygen", swapping)
+    result = run("pack", "import", archive, "--signers", allow(ann))
+    assert result.exit_code == 0, result.output
+    assert archive.read_bytes() != whole
+    assert '"summary": "toys"' in (own_home / "cache/packs/toys/pack.json").read_text()
+    assert packs(own_home) == ["toys"]
 
 
 def test_a_changed_file_is_refused(run, archive, key, own_home):

@@ -74,10 +74,16 @@ def import_(
     sglora pack import toys.sglora.zip --signers allowed_signers          # checks toys.sglora.zip.sig
     A line of allowed_signers: ann@example.org ssh-ed25519 AAAAC3...      # whose keys you trust
     """
-    from sglora_cli.pack.archive import import_pack
+    from sglora_cli.pack.archive import SIGNATURE_SUFFIX, import_pack, signed
 
-    who = _signer(file, signature, signers)
-    imported = import_pack(app.host, file, name, force)
+    if signature and not signers:
+        raise UsageError("a signature says nothing without a list of trusted keys", "pass --signers FILE too")
+    who = None
+    if signers:
+        with signed(file, signature or Path(f"{file}{SIGNATURE_SUFFIX}"), signers) as checked:
+            who, imported = checked.by, import_pack(app.host, file, name, force, checked.copy)
+    else:
+        imported = import_pack(app.host, file, name, force)
     pack = imported.pack
     if as_json:
         facts = {"pack": pack.name, "backbone": pack.backbone, "fingerprint": pack.fingerprint, "signed_by": who}
@@ -90,17 +96,6 @@ def import_(
         for warning in imported.warnings:
             say(f"warning: {warning}")
         click.echo(pack.folder)
-
-
-def _signer(file: Path, signature: Path | None, signers: Path | None) -> str | None:
-    """Who signed the file; None if nobody asks. Raises BadFile if it is none of the signers."""
-    from sglora_cli.pack import archive
-
-    if signers:
-        return archive.signer_of(file, signature or Path(f"{file}{archive.SIGNATURE_SUFFIX}"), signers)
-    if signature:
-        raise UsageError("a signature says nothing without a list of trusted keys", "pass --signers FILE too")
-    return None
 
 
 @click.command("remove")

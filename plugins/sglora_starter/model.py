@@ -23,7 +23,7 @@ from sglora_cli.api import (
     load_tensors,
 )
 
-from . import text
+from . import text, tokens
 from .stem import Stem, features, weights_path
 from .tower import DEPTH, WIDTH, Tower, site_name
 
@@ -65,7 +65,7 @@ class StarterModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        frozen = [file_hash(text.folder() / "model.safetensors"), file_hash(weights_path())]
+        frozen = [file_hash(tokens.folder() / "model.safetensors"), file_hash(weights_path())]
         return content_hash([file_hash(self._weights), *frozen])[:16]
 
     @cached_property
@@ -98,8 +98,9 @@ class StarterModel:
         return result
 
     def check_text(self, sentence: str) -> None:
-        if (n := self.sentences.count_tokens(sentence)) > text.MAX_TOKENS:
-            raise Mismatch(f"the sentence has {n} tokens, more than {text.MAX_TOKENS}", "shorten it")
+        (n,) = tokens.count([sentence])
+        if n > tokens.MAX_TOKENS:
+            raise Mismatch(f"the sentence has {n} tokens, more than {tokens.MAX_TOKENS}", "shorten it")
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:

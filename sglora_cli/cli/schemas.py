@@ -151,7 +151,7 @@ SHAPES: dict[str, Any] = {
         "refused": {"*": int},
         "problems": [ANY],
     },
-    "data caption --dry-run": {**_CAPTIONS, "waiting": int, "now": int},
+    "data caption --dry-run": {**_CAPTIONS, "waiting": int, "now": int, "passed_over": [_PASSED_OVER]},
     "data check": {
         "dataset": str,
         "path": str,

@@ -174,7 +174,7 @@ class CheckConfig:
         4, "Bits of 64 in which the perceptual hashes of near-identical images may differ.", least=0, most=8
     )
     pixels: int = knob(32, "Images with a shorter side below this are small.", least=1)
-    words: int = knob(60, "Captions with more words than this are long.", least=1)
+    words: int = knob(60, "Captions with more words than this are long, where tokens cannot be counted.", least=1)
     k: int = knob(10, "Recall@k is to mean something: a task needs more test images than this.", least=1)
 
 

@@ -5,10 +5,12 @@ weights.py   weights from files, and their checks    hub.py     weights from ope
 beside.py    what the files beside weights say       said.py    a value, and the file and key that say it
 processor.py transformers' way to prepare photos     names.py   transformers' names for open_clip's tensors
 agreement.py whether files, tag and architecture agree
+tokens.py    tokens of a text, counted without weights
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -45,6 +47,17 @@ class OpenClip:
             return "" if Path(runtime.weights).expanduser().exists() else f"{runtime.weights} is not there"
         lacking: str = import_module("sglora_openclip.hub").absent(self)
         return lacking
+
+    def token_limit(self) -> int:
+        """Raises UnknownName, Unavailable as `count_tokens`."""
+        limit: int = import_module("sglora_openclip.tokens").context_length(self.architecture)
+        return limit
+
+    def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """Raises UnknownName for an architecture open_clip lacks, Unavailable if its tokenizer is not here."""
+        tokens = import_module("sglora_openclip.tokens")
+        counts: list[int] = tokens.count(tokens.tokenizer_of(self.architecture), texts)
+        return counts
 
 
 @dataclass(frozen=True)

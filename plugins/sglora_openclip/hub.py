@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sglora_cli.api import SgloraWarning, Unavailable, hub_unreachable, no_network
@@ -61,6 +62,20 @@ def fetch_tokenizer(architecture: str) -> Any:
 
     remedy = "fetch it once with a network; --backbone starter works without any"
     return _fetched(lambda: open_clip.get_tokenizer(architecture), f"the tokenizer of {architecture}", remedy)
+
+
+@lru_cache(maxsize=1)
+def cached_tokenizer(architecture: str) -> Any:
+    """The same, and the network is never asked. Raises Unavailable."""
+    import open_clip
+
+    try:
+        with quiet(), cache_only():
+            return open_clip.get_tokenizer(architecture)
+    except Exception as error:  # as below
+        raise Unavailable(
+            f"the tokenizer of {architecture} is not on this machine", "a build fetches it with the weights"
+        ) from error
 
 
 def _fetched(fetch: Callable[[], V], what: str, remedy: str) -> V:

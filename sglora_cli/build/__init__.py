@@ -7,6 +7,7 @@ training   many tasks' LoRAs in one batched loop; Adam by row
 batches    the photos, captions and hidden tokens of each training step
 losses     contrastive and classification losses
 estimate   time, memory and disk before it starts
+data_notes what is not seen of the data
 held_out   a generator scored on tasks left out of its fit
 folds      every task unseen once: builds that each leave a part of the tasks out
 edit       an expert added or removed

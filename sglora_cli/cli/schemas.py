@@ -152,7 +152,7 @@ SHAPES: dict[str, Any] = {
         "refused": {"*": int},
         "problems": [ANY],
     },
-    "data caption --dry-run": {**_CAPTIONS, "waiting": int, "now": int},
+    "data caption --dry-run": {**_CAPTIONS, "waiting": int, "now": int, "passed_over": [_PASSED_OVER]},
     "data check": {
         "dataset": str,
         "path": str,
@@ -161,7 +161,11 @@ SHAPES: dict[str, Any] = {
         "total": {"tasks": int},
         "tasks": {"*": {"*": ANY}},
         "problems": [{"level": str, "kind": str}],
-        "pairs": [{"level": str, "kind": str, "distance": int, "images": [{"name": str, "places": [ANY]}]}],
+        "pairs": [
+            {"level": str, "kind": str, "distance": int, "equal": bool, "images": [{"name": str, "places": [ANY]}]}
+        ],
+        "tokens": {"backbone": (str, None), "limit": (int, None), "reason": (str, None)},
+        "passed_over": [_PASSED_OVER],
         "errors": int,
         "warnings": int,
         "report": (str, None),

@@ -7,8 +7,10 @@ caption_file      captions.jsonl and the formats of others
 caption_text      prompts, cleaned answers, which captions are kept
 caption_writer    captions written by a captioner or taken from a file
 caption_target    the file that captions are added to
+text_limit        which captions a backbone's text encoder cuts
 check             a data set looked through
 check_rules       what can be wrong with captions and sizes
-near_duplicates   images that look alike
+pictures          its image files, and those that are alike
+near_duplicates   perceptual hashes, and every pair of them that is close
 overlaps          photos that several tasks share
 """

@@ -27,11 +27,18 @@ ISSUE_KINDS: Mapping[str, IssueKind] = {
     "empty": IssueKind("error", "captions without a word", "They describe every image equally badly."),
     "absent": IssueKind("error", "tasks of the recipe that are not there", "Building this pack would stop."),
     "small": IssueKind("warning", "images smaller than {pixels} pixels", "Little can be seen on them."),
+    "plain": IssueKind("warning", "images of one colour", "Nothing can be seen on them."),
+    "frames": IssueKind("warning", "images with several pictures", "Only the first is seen."),
     "repeated": IssueKind("warning", "captions repeated within an image", "They weigh double in training."),
     "shared": IssueKind(
         "warning",
         "captions shared by images of one task and split",
         "In a batch or a ranking the other images count as wrong answers, although the caption fits them.",
+    ),
+    "cut": IssueKind(
+        "warning",
+        "captions with more tokens than the text encoder of {backbone} reads ({limit})",
+        "Their end is not seen: captions that differ only there are the same.",
     ),
     "long": IssueKind("warning", "captions longer than {words} words", "Text encoders cut what is too long."),
     "training": IssueKind(
@@ -41,6 +48,7 @@ ISSUE_KINDS: Mapping[str, IssueKind] = {
     "batch": IssueKind(
         "warning", "tasks smaller than the recipe's batch", "A step has fewer wrong answers to tell apart."
     ),
+    "copies": IssueKind("warning", "equal images across splits", "What is measured was seen in training."),
     "splits": IssueKind(
         "warning", "near-identical images across splits", "What is measured may have been seen in training."
     ),
@@ -124,8 +132,13 @@ def every_photo(tasks: Iterable[Task]) -> Iterator[tuple[Task, str, Photo]]:
     return ((task, split, photo) for task in tasks for split, photos in task.photos.items() for photo in photos)
 
 
-def caption_problems(tasks: Iterable[Task], name: Name, words: int) -> Iterator[DataIssue]:
-    """Empty, repeated and long captions. An image of several tasks is looked at once, if its captions are the same."""
+def caption_problems(
+    tasks: Iterable[Task], name: Name, words: int | None, cut: Mapping[str, str] | None = None
+) -> Iterator[DataIssue]:
+    """Empty and repeated captions, those of more than so many words, and those that are `cut`: caption to its tokens.
+
+    An image of several tasks is looked at once, if its captions are the same.
+    """
     seen = set()
     for task, split, photo in every_photo(tasks):
         if (photo.path, photo.captions) in seen:
@@ -138,8 +151,10 @@ def caption_problems(tasks: Iterable[Task], name: Name, words: int) -> Iterator[
                 faults.append(("empty", f"caption {number} of {len(photo.captions)} is {caption!r}"))
                 continue
             times[normal(caption)].append(caption)
-            if (length := len(caption.split())) > words:
+            if words is not None and (length := len(caption.split())) > words:
                 faults.append(("long", f"{length} words: {caption}"))
+            if cut and not task.classes and caption in cut:
+                faults.append(("cut", f"{cut[caption]}: {caption}"))
         faults += [("repeated", f"{len(same)} times: {same[0]}") for same in times.values() if len(same) > 1]
         for kind, text in faults:
             yield DataIssue(kind, task.name, split, name(photo.path), text)

@@ -127,6 +127,20 @@ class SaysAbsent(Protocol):
 
 
 @runtime_checkable
+class CountsTokens(Protocol):
+    """A backbone that counts tokens without loading its weights, optional. Captions that are cut are then listed.
+
+    Both raise Unavailable if the tokenizer is not on this machine: they fetch nothing.
+    """
+
+    def token_limit(self) -> int:
+        """How many tokens of a text `encode_text` reads."""
+
+    def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """The tokens of each text before anything is cut, with those that frame it."""
+
+
+@runtime_checkable
 class Dataset(Protocol):
     """A source of tasks."""
 
@@ -292,7 +306,7 @@ class HasMembers(Protocol[V_co]):
 
 
 POWERS: Mapping[type, tuple[type, ...]] = {
-    Backbone: (HasMembers, SaysAbsent),
+    Backbone: (HasMembers, SaysAbsent, CountsTokens),
     Model: (EncodesMeaning, ChecksText, HidesTokens, MergesCheckpoints),
     Dataset: (HasMembers, Fetches, ListsImages, SaysPassedOver),
     Captioner: (HasMembers,),

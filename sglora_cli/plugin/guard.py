@@ -23,6 +23,7 @@ from sglora_cli.plugin.contracts import (
     Captioner,
     CaptionModel,
     ChecksText,
+    CountsTokens,
     Dataset,
     EncodesMeaning,
     Evidence,
@@ -40,7 +41,15 @@ from sglora_cli.plugin.contracts import (
     SaysPassedOver,
     UsesEvidence,
 )
-from sglora_cli.plugin.validation import wrong_adapters, wrong_pair, wrong_stem, wrong_tasks, wrong_value, wrong_vectors
+from sglora_cli.plugin.validation import (
+    wrong_adapters,
+    wrong_counts,
+    wrong_pair,
+    wrong_stem,
+    wrong_tasks,
+    wrong_value,
+    wrong_vectors,
+)
 from sglora_cli.plugin.values import Experts, Listed, Material, Report, Task
 
 if TYPE_CHECKING:
@@ -255,6 +264,20 @@ class _SaysAbsent(Guarded[SaysAbsent]):
             return self._value.absent(runtime)
 
 
+class _CountsTokens(Guarded[CountsTokens]):
+    def token_limit(self) -> int:
+        with self._asking("token_limit"):
+            limit = self._value.token_limit()
+        self._refuse("token_limit", wrong_counts([limit], 1, least=1))
+        return limit
+
+    def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        with self._asking("count_tokens"):
+            counts = self._value.count_tokens(texts)
+        self._refuse("count_tokens", wrong_counts(counts, len(texts)))
+        return counts
+
+
 class _Fetches(Guarded[Fetches]):
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
         with self._asking("fetch"):
@@ -322,6 +345,7 @@ class _UsesEvidence(Guarded[UsesEvidence]):
 _OPTIONAL: Mapping[type, type[Guarded[Any]]] = {
     HasMembers: _HasMembers,
     SaysAbsent: _SaysAbsent,
+    CountsTokens: _CountsTokens,
     Fetches: _Fetches,
     ListsImages: _ListsImages,
     SaysPassedOver: _SaysPassedOver,

@@ -252,3 +252,10 @@ def wrong_pair(pair: Any) -> str:
     """Of what a data set passes over."""
     good = isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(text, str) and text for text in pair)
     return "" if good else f"must give pairs of a name and a reason, got {pair!r:.100}"
+
+
+def wrong_counts(counts: Any, wanted: int, least: int = 0) -> str:
+    """Of tokens."""
+    good = isinstance(counts, list | tuple) and len(counts) == wanted
+    good = good and all(isinstance(n, int) and not isinstance(n, bool) and n >= least for n in counts)
+    return "" if good else f"must give {wanted} whole number(s) of at least {least}, got {counts!r:.100}"

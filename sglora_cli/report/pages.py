@@ -182,6 +182,7 @@ def check_page(check: DataCheck) -> bytes:
         findings=findings,
         pairs=pairs,
         common=Excerpt.of(common, _ROWS, _MORE_ROWS),
+        passed_over=[(f"{one.count} {one.reason}", one.names) for one in check.passed_over],
         counts=_counts(check),
         samples=Excerpt.of(list(_samples(check)), _SHEET),
         pictures=Pictures({picture.name: picture.path for picture in check.pictures.values()}, pixels=200),

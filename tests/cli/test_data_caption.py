@@ -182,6 +182,28 @@ def test_a_dry_run_counts_and_writes_nothing(caption, album):
     assert not (album / "captions.jsonl").exists()
 
 
+def test_a_dry_run_says_what_is_passed_over(caption, album):
+    """Images that wait for their captions are not: they are what it is about."""
+    (album / "images/cat/99.heic").write_text("")
+    picture(album / "stray.png", 99)
+    expected = [
+        {
+            "reason": ".heic images, which are not decoded here; convert them to JPEG or PNG",
+            "count": 1,
+            "examples": ["images/cat/99.heic"],
+        },
+        {"reason": "images in no folder images/TASK", "count": 1, "examples": ["stray.png"]},
+    ]
+    facts = json.loads(caption("--dry-run", "--json").stdout)
+    assert (facts["images"], facts["now"]) == (12, 12)
+    assert sorted(facts["passed_over"], key=lambda one: one["reason"]) == expected
+    lines = [line for line in caption("--dry-run").stdout.splitlines() if line.startswith("passed over: ")]
+    assert sorted(lines) == [f"passed over: {e['reason']}: 1 ({e['examples'][0]})" for e in expected]
+    caption("--limit", 2)
+    again = json.loads(caption("--dry-run", "--json").stdout)["passed_over"]
+    assert sorted(name for one in again for name in one["examples"]) == ["images/cat/99.heic", "stray.png"]
+
+
 def test_two_runs_do_not_write_one_file(caption, album):
     with FileLock(album / ".captions.jsonl.lock", thread_local=False):
         result = caption()

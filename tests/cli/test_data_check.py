@@ -76,10 +76,10 @@ def test_warnings_are_listed_and_stop_nothing(check, photos):
     speckles(8).resize((100, 100)).save(photos / "1.png")  # like the test image 8.png of another task
     shutil.copy(photos / "5.png", photos / "6.png")
     rows[1]["captions"] = ["Cat 0", "number 1", "Number  1"]
-    rows[2]["captions"] = ["cat 0", "word " * 61]
+    rows[2]["captions"] = ["cat 0", "word " * 300]
     rows[5]["captions"] = ["cat 0"]
     write_rows(photos, rows)
-    result = check()
+    result = check("--backbone", "starter")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == (
         "cat  3 train  2 test  11 captions  2 / 2.2 / 3 an image\n"
@@ -91,13 +91,13 @@ def test_warnings_are_listed_and_stop_nothing(check, photos):
         "  1.png  2 times: number 1\n"
         "warning: captions shared by images of one task and split: 1\n"
         "  cat, train  3 images: cat 0\n"
-        "warning: captions longer than 60 words: 1\n"
-        f"  2.png  {('61 words: ' + 'word ' * 61)[:107]}...\n"
+        "warning: captions with more tokens than the text encoder of starter reads (256): 1\n"
+        f"  2.png  {('302 tokens: ' + 'word ' * 300)[:107]}...\n"
         "warning: near-identical images across splits: 2\n"
         "  0 bits  0.png = 3.png\n"
         "  0 bits  1.png = 8.png\n"
         "warning: near-identical images within a task and split: 1\n"
-        "  0 bits  5.png = 6.png\n"
+        "  equal bytes  5.png = 6.png\n"
         "captions that several images have: 1, the most common:\n"
         "  4 images, 2 tasks  cat 0\n"
         "0 errors, 7 warnings\n"
@@ -166,6 +166,7 @@ def test_a_recipe_says_what_is_absent_all_at_once(check, tmp_path):
         "2 errors, 1 warning\n"
     )
     assert result.stderr == (
+        "tokens of captions are not counted: no backbone named 'tiny'\n"
         "error: tasks of recipe 'few' that are not there: 'bog', 'hamster'\nhint: correct the recipe\n"
     )
 
@@ -182,6 +183,7 @@ def test_a_recipe_says_what_is_absent_all_at_once(check, tmp_path):
         ),
         (["folder", "--report", "x"], 2, "error: a report is written as .html, got x\nhint: try --report x.html\n"),
         (["folder", "--distance", "9"], 2, "error: distance must be at most 8, got 9\n"),
+        (["folder", "--backbone", "startr"], 3, "error: no backbone named 'startr'\nhint: did you mean 'starter'?\n"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_answered(run, photos, arguments, code, stderr):
@@ -207,8 +209,9 @@ def test_everything_is_in_the_json(check, photos):
         "pairs": [
             {
                 "level": "warning",
-                "kind": "splits",
+                "kind": "copies",
                 "distance": 0,
+                "equal": True,
                 "images": [
                     {"name": "0.png", "places": [["cat", "train"]]},
                     {"name": "3.png", "places": [["cat", "test"]]},
@@ -216,10 +219,111 @@ def test_everything_is_in_the_json(check, photos):
             }
         ],
         "more_pairs": False,
+        "tokens": {"backbone": "clip-vit-b-16", "limit": 77, "reason": None},
+        "passed_over": [],
         "errors": 0,
         "warnings": 1,
         "report": None,
     }
+
+
+LONG = {
+    "chinese": "\u4e00\u53ea\u5c0f\u72d7" * 81,
+    "thai": "\u0e2b\u0e21\u0e32" * 60,
+    "address": "https://example.com/photos?id=18446744073709551615&name=" * 9,
+    "number": "31415926535897932384" * 15,
+    "rare words": "xylographic quincunxial " * 45,
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_captions_that_are_cut_are_counted_in_tokens_not_in_words(check, photos, name):
+    """An oracle: open_clip's own tokenizer, with room for all of the text."""
+    from open_clip import get_tokenizer
+
+    rows = captioned(photos)
+    for row, end in zip(rows, "abc", strict=False):
+        row["captions"] = [f"{LONG[name]} {end}"]
+    write_rows(photos, rows)
+    facts = json.loads(check("--json").stdout)
+    issues = [one for one in facts["problems"] if one["kind"] == "cut"]
+    assert (len(issues), facts["errors"], facts["tokens"]["limit"]) == (3, 0, 77)
+    whole = get_tokenizer("ViT-B-16")(rows[0]["captions"][0], context_length=10_000)
+    assert issues[0]["text"] == f"{int((whole != 0).sum())} tokens: {rows[0]['captions'][0]}"
+    result = check("--top", 1)
+    assert "captions with more tokens than the text encoder of clip-vit-b-16 reads (77): 3\n  0.png  " in result.stdout
+    if name in ("rare words", "chinese"):
+        facts = json.loads(check("--json", "--backbone", "starter").stdout)
+        assert [one["kind"] for one in facts["problems"]].count("cut") == 3
+
+
+def test_a_caption_as_long_as_the_text_encoder_reads_is_no_warning(check, photos):
+    """75 words of one token each, with the two that frame them; and one word more."""
+    rows = captioned(photos)
+    rows[0]["captions"], rows[1]["captions"] = [" ".join(["dog"] * 75)], [" ".join(["dog"] * 76)]
+    write_rows(photos, rows)
+    facts = json.loads(check("--json").stdout)
+    assert [(one["image"], one["text"][:9]) for one in facts["problems"] if one["kind"] == "cut"] == [
+        ("1.png", "78 tokens")
+    ]
+
+
+def test_a_text_without_end_takes_no_time(check, photos):
+    """Tokenizers may take the square of the time of a text without blanks."""
+    rows = captioned(photos)
+    rows[0]["captions"] = ["qzxj" * 50_000]
+    write_rows(photos, rows)
+    facts = json.loads(check("--json").stdout)
+    assert facts["problems"][0]["text"].startswith("more than ")
+
+
+def test_the_backbone_of_a_recipe_or_of_the_settings_reads_the_captions(check, tmp_path, monkeypatch):
+    path = tmp_path / "starter.toml"
+    path.write_text(RECIPE.replace('"tiny"', '"starter"').replace('"bog"', '"dog"').replace('["hamster"]', "[]"))
+    assert json.loads(check("--json", "--recipe", path).stdout)["tokens"]["backbone"] == "starter"
+    both = check("--json", "--recipe", path, "--backbone", "clip-vit-b-16")
+    assert json.loads(both.stdout)["tokens"]["backbone"] == "clip-vit-b-16"
+    monkeypatch.setenv("SGLORA_BACKBONE", "starter")
+    assert json.loads(check("--json").stdout)["tokens"] == {"backbone": "starter", "limit": 256, "reason": None}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "reason"),
+    [
+        ("tiny", "backbone 'tiny' does not count tokens"),
+        ("open_clip:ViT-B-16-SigLIP/webli", "the tokenizer of ViT-B-16-SigLIP is not on this machine"),
+        ("open_clip:ViT-B-61/x", "no architecture in open_clip named 'ViT-B-61'"),
+    ],
+)
+def test_where_tokens_cannot_be_counted_the_reason_is_said_and_words_are(check, photos, tiny, backbone, reason):
+    rows = captioned(photos)
+    rows[2]["captions"] = ["word " * 61]
+    write_rows(photos, rows)
+    result = check("--backbone", backbone)
+    assert (result.exit_code, result.stderr) == (0, f"tokens of captions are not counted: {reason}\n")
+    assert "warning: captions longer than 60 words: 1\n  2.png  61 words: word word " in result.stdout
+    facts = json.loads(check("--json", "--backbone", backbone).stdout)
+    assert facts["tokens"]["reason"] == reason
+
+
+def test_what_is_passed_over_is_counted_with_the_reason(check, photos, tmp_path):
+    for name in ("a.heic", "b.heic", "more/c.tif"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        (photos / name).write_text("")
+    result = check("--report", tmp_path / "report.html")
+    lines = [
+        ".heic images, which are not decoded here; convert them to JPEG or PNG: 2 (a.heic, b.heic)",
+        "images that captions.jsonl does not name: 1 (more/c.tif)",
+    ]
+    assert result.exit_code == 0
+    assert result.stdout == COUNTS + "".join(f"passed over: {line}\n" for line in lines) + "0 errors, 0 warnings\n"
+    page = (tmp_path / "report.html").read_text()
+    assert "<h2>Passed over</h2>" in page
+    assert "2 .heic images, which are not decoded here; convert them to JPEG or PNG" in page
+    assert json.loads(check("--json").stdout)["passed_over"] == [
+        {"reason": lines[0].rpartition(":")[0], "count": 2, "examples": ["a.heic", "b.heic"]},
+        {"reason": "images that captions.jsonl does not name", "count": 1, "examples": ["more/c.tif"]},
+    ]
 
 
 def test_the_json_comes_before_the_error(check, photos):

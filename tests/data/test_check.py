@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -52,9 +53,10 @@ CAT = task(
 DOG = task("dog", train=[("e", ["A cat", "blue", "blue", "blue"])], test=[("a", ["A cat", "a  CAT ", "red"])])
 
 
-def test_captions_are_found_empty_repeated_and_long():
-    reported = list(check_rules.caption_problems([CAT, DOG], str, words=3))
+def test_captions_are_found_empty_repeated_long_and_cut():
+    reported = list(check_rules.caption_problems([CAT, DOG], str, words=3, cut={"red": "99 tokens"}))
     assert reported == [
+        DataIssue("cut", "cat", "train", "a", "99 tokens: red"),
         DataIssue("repeated", "cat", "train", "a", "2 times: A cat"),
         DataIssue("empty", "cat", "train", "b", "caption 2 of 2 is ' '"),
         DataIssue("empty", "cat", "train", "c", "it has no caption"),
@@ -176,7 +178,50 @@ def test_an_image_of_several_tasks_counts_once_and_is_no_leak_in_one_split(tmp_p
     assert check.total == CaptionCount(2, 3, 1, 2)
     assert check.pairs == ()
     check = checked(tmp_path, task("cat", train=both), task("dog", test=both[:1]))
-    assert [(p.kind, p.first.name, p.second.name, p.distance) for p in check.pairs] == [("splits", "a.png", "a.png", 0)]
+    assert [(p.kind, p.how, p.first.name, p.second.name) for p in check.pairs] == [
+        ("copies", "one file", "a.png", "a.png")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kind"),
+    [
+        (("cat", "train"), ("cat", "test"), "copies"),
+        (("cat", "train"), ("dog", "test"), "copies"),
+        (("cat", "train"), ("dog", "train"), "tasks"),
+        (("cat", "test"), ("cat", "test"), "within"),
+    ],
+)
+@pytest.mark.parametrize("hashed", [True, False])
+def test_equal_bytes_under_two_names_are_found_as_what_they_are(
+    tmp_path, files, first, second, kind, hashed, monkeypatch
+):
+    if not hashed:  # without the library, too
+        monkeypatch.setattr("sglora_cli.data.pictures.hasher", lambda: lambda image: None)
+    shutil.copy(files["a"], tmp_path / "copy.png")
+    places = {files["a"]: first, str(tmp_path / "copy.png"): second, files["b"]: ("cat", "train")}
+    tasks = [
+        task(name, **{s: [(f, [f]) for f, at in places.items() if at == (name, s)] for s in ("train", "test")})
+        for name in ("cat", "dog")
+    ]
+    (pair,) = checked(tmp_path, *tasks).pairs
+    assert (pair.kind, pair.how, pair.equal) == (kind, "equal bytes", True)
+    assert {pair.first.name, pair.second.name} == {"a.png", "copy.png"}
+
+
+def test_a_photo_that_is_twice_in_one_split_is_found(tmp_path, files):
+    """As two samples of a shard with one photo are."""
+    (pair,) = checked(tmp_path, task("cat", train=[(files["a"], ["x"]), (files["a"], ["y"])])).pairs
+    assert (pair.kind, pair.how, pair.first.places) == ("within", "one file", (("cat", "train"), ("cat", "train")))
+
+
+def test_images_of_one_colour_and_animations_are_found(tmp_path, files):
+    Image.new("RGB", (40, 40), "white").save(tmp_path / "white.png")
+    frames = [speckles(seed) for seed in (4, 5)]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    photos = [(str(tmp_path / name), [name]) for name in ("white.png", "x.gif", "a.png")]
+    problems = checked(tmp_path, task("cat", train=photos), k=1).problems
+    assert [(p.kind, p.image) for p in problems if p.image] == [("plain", "white.png"), ("frames", "x.gif")]
 
 
 def test_more_pairs_than_are_listed_are_said_to_be_more(tmp_path, files, monkeypatch):

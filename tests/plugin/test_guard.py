@@ -16,6 +16,7 @@ from sglora_cli.errors import Mismatch, PluginError, Unavailable
 from sglora_cli.plugin.contracts import (
     POWERS,
     ChecksText,
+    CountsTokens,
     Fetches,
     HasMembers,
     ListsImages,
@@ -68,6 +69,26 @@ def test_a_model_has_the_optional_methods_of_its_value_and_no_others():
     assert ours.fetch() == "its own"  # no optional method of models: as the value has it
     with pytest.raises(Mismatch, match="9 tokens"):
         ours.check_text("a photo")
+
+
+@pytest.mark.parametrize("counts", [[1], [1, 2, 3], [1, -1], [1, 2.0], [True, 2], None, "12"])
+def test_counts_of_tokens_are_whole_numbers_one_a_text(counts):
+    methods = {"token_limit": lambda self: 9, "count_tokens": lambda self, texts: counts}
+    ours = guarded("backbone", type("B", (TinyBackbone,), methods)())
+    assert isinstance(ours, CountsTokens)
+    assert ours.token_limit() == 9
+    with pytest.raises(PluginError, match=r"count_tokens must give 2 whole number\(s\) of at least 0, got "):
+        ours.count_tokens(["a", "b"])
+
+
+@pytest.mark.parametrize("limit", [0, 1.5, None])
+def test_a_text_encoder_reads_a_token_or_more(limit):
+    methods = {"token_limit": lambda self: limit, "count_tokens": lambda self, texts: [1 for _ in texts]}
+    ours = guarded("backbone", type("B", (TinyBackbone,), methods)())
+    assert ours.count_tokens(("a", "b")) == [1, 1]
+    with pytest.raises(PluginError, match="token_limit must give 1 whole"):
+        ours.token_limit()
+    assert not isinstance(guarded("backbone", TinyBackbone()), CountsTokens)
 
 
 class Family:

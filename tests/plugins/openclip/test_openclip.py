@@ -14,7 +14,7 @@ from torch import nn
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import Mismatch, Unavailable, UnknownName, UsageError
 from sglora_cli.testing import adapters, images, layout_of
-from sglora_openclip import OpenClip, sglora_backbones
+from sglora_openclip import OpenClip, sglora_backbones, tokens
 
 
 @pytest.fixture(scope="module")
@@ -205,3 +205,31 @@ def test_offline_asks_nothing(no_network, monkeypatch):
     monkeypatch.setattr(socket, "create_connection", lambda *a, **k: pytest.fail("it asked"))
     with pytest.raises(Unavailable, match=r"\(SGLORA_OFFLINE is set\)"):
         family("clip-vit-b-16").load(RuntimeConfig())
+
+
+@pytest.mark.parametrize("architecture", ["ViT-B-16", "RN50", "ViT-B-16-SigLIP", "coca_ViT-B-32"])
+def test_how_much_a_text_encoder_reads_is_known_without_weights(architecture):
+    text_config = open_clip.get_model_config(architecture)["text_cfg"]
+    assert OpenClip("x", architecture, "tag", "summary").token_limit() == text_config["context_length"]
+
+
+@pytest.mark.parametrize("mode", ["", "clips"])
+def test_tokens_of_other_tokenizers_are_counted_with_their_frame(tmp_path, mode):
+    """An oracle: the tokens that open_clip itself makes of a text with room for all of it, but for the filling."""
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {word: n for n, word in enumerate(["<pad>", "<s>", "</s>", "<unk>", "a", "dog", "cat"])}
+    plain = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
+    plain.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    plain.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    from transformers import PreTrainedTokenizerFast
+
+    PreTrainedTokenizerFast(
+        tokenizer_object=plain, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>", cls_token="cat"
+    ).save_pretrained(tmp_path)
+    tokenizer = open_clip.tokenizer.HFTokenizer(str(tmp_path), context_length=8, tokenizer_mode=mode or None)
+    texts = ["a dog", "a  dog a\tdog a cat and a dog a cat", ""]
+    whole = tokenizer(texts, context_length=100)
+    assert tokens.count(tokenizer, texts) == [int((row != 0).sum()) for row in whole]
+    assert tokens.limit(tokenizer) == 8

@@ -100,7 +100,7 @@ def caption(
     else:
         write = _writer(app, captioner, demonstrations, backbone, runtime)
         if dry_run:
-            return _print_plan(job, limit, as_json)
+            return _print_plan(app, job, limit, as_json)
         outcome = write(job, config, limit)
     print_json(outcome.to_json()) if as_json else _print_outcome(outcome)
     if error := caption_writer.error_of(outcome):
@@ -130,18 +130,22 @@ def _writer(
     return write
 
 
-def _print_plan(job: CaptionJob, limit: int, as_json: bool) -> None:
+def _print_plan(app: App, job: CaptionJob, limit: int, as_json: bool) -> None:
     from sglora_cli.data import caption_writer
+    from sglora_cli.data.check import passed_over
 
     waiting = job.waiting(limit)
+    over = passed_over(app.host.datasets[job.dataset], job.root, but={one.image for one in job.listed})
     if as_json:
         facts = caption_writer.job_json(job) | {"waiting": len(job.waiting()), "now": len(waiting)}
-        print_json(facts)
+        print_json(facts | {"passed_over": [one.to_json() for one in over]})
         return
     click.echo(f"output     {job.target}")
     click.echo(f"images     {len(job.listed)}, {len(job.done)} captioned before, {len(waiting)} to caption now")
     tasks = Counter(task for one in waiting for task in one.tasks)  # an image of several counts in each
     print_rows(("task", "images"), [["  " + printable(task), str(count)] for task, count in sorted(tasks.items())])
+    for one in over:
+        click.echo(printable(f"passed over: {one}"))
 
 
 def _print_outcome(outcome: Outcome) -> None:

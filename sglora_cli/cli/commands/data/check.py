@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING
 import click
 
 from sglora_cli.cli import completion
-from sglora_cli.cli.options import App, dataset_argument, dataset_folder, json_option, path_option, report_option
+from sglora_cli.cli.options import (
+    App,
+    backbone_option,
+    dataset_argument,
+    dataset_folder,
+    json_option,
+    path_option,
+    report_option,
+)
 from sglora_cli.cli.output import print_json, print_rows, printable, say, shortened
 from sglora_cli.config import CheckConfig, options_of
 from sglora_cli.data.check_rules import CaptionCount
+from sglora_cli.system import settings
 
 if TYPE_CHECKING:
     from sglora_cli.data.check import DataCheck, Needs
+    from sglora_cli.data.pictures import Pair
 
 
 @click.command("check")
@@ -26,6 +36,7 @@ if TYPE_CHECKING:
     help="Name or .toml file of a recipe: also check what it needs from this data.",
     shell_complete=completion.names(completion.recipes, files=True),
 )
+@backbone_option("Backbone whose text encoder shall read the captions; the recipe's, or the settings', by default.")
 @options_of(CheckConfig)
 @click.option("--top", type=click.IntRange(min=0), default=5, show_default=True, help="Examples to show of a finding.")
 @report_option()
@@ -36,6 +47,7 @@ def check(
     dataset: str,
     path: Path | None,
     recipe: str,
+    backbone: str,
     top: int,
     report: Path | None,
     as_json: bool,
@@ -43,8 +55,8 @@ def check(
 ) -> None:
     """Count what is in a data set and find what is wrong with it.
 
-    Every image is decoded. What would spoil training or measuring is listed. `sglora data list` has the names that
-    DATASET can be. Exit code 4 if an image does not decode or a caption
+    Every image is decoded. What would spoil training or measuring is listed, and what the data set does not read.
+    `sglora data list` has the names that DATASET can be. Exit code 4 if an image does not decode or a caption
     is empty, 3 if a task of the recipe is not there; 0 if there are only warnings.
 
     \b
@@ -58,7 +70,10 @@ def check(
     progress.be_quiet(as_json)
     root = dataset_folder(path, dataset)
     needs = _needs(app, recipe, dataset, root) if recipe else None
-    result = data_check.run(app.host, dataset, root, needs, config)
+    if backbone:
+        app.host.backbones[backbone]  # that of a recipe need not be installed here
+    reader = backbone or (needs.backbone if needs else "") or settings.load().backbone
+    result = data_check.run(app.host, dataset, root, needs, config, reader)
     if report:
         from sglora_cli.report.pages import check_page
 
@@ -68,7 +83,11 @@ def check(
     else:
         _print_counts(result)
         _print_findings(result, top)
+        for one in result.passed_over:
+            click.echo(printable(f"passed over: {one}"))
         click.echo(result.verdict)
+        if result.limit.reason:
+            say(f"tokens of captions are not counted: {result.limit.reason}")
         if report:
             say(f"report     {report}")
     if error := data_check.error_of(result):
@@ -83,7 +102,7 @@ def _needs(app: App, recipe: str, dataset: str, root: Path) -> Needs:
 
     content = recipe_parser.read(app.library.recipe_file(recipe))
     app.host.datasets[dataset]  # a name that nobody has is what is wrong, whatever the recipe says
-    return Needs(content.name, source_of(content, dataset, root).roles, content.train.batch)
+    return Needs(content.name, source_of(content, dataset, root).roles, content.train.batch, content.backbone)
 
 
 def _print_counts(result: DataCheck) -> None:
@@ -106,13 +125,19 @@ def _print_findings(result: DataCheck, top: int) -> None:
     for key, kind, count in result.kinds():
         click.echo(f"{kind.level}: {kind.title}: {count}")
         rows = [(problem.where, shortened(problem.text)) for problem in result.problems if problem.kind == key]
-        rows += [(f"{p.distance} bits", f"{p.first.name} = {p.second.name}") for p in result.pairs if p.kind == key]
+        rows += [(pair.how, _both(pair)) for pair in result.pairs if pair.kind == key]
         _print_some(rows[:top])
         if len(rows) > top:
             click.echo(f"  ... and {len(rows) - top} more")
     if result.common and top:
         click.echo(f"captions that several images have: {len(result.common)}, the most common:")
         _print_some([(f"{c.images} images, {c.tasks} tasks", shortened(c.caption)) for c in result.common[:top]])
+
+
+def _both(pair: Pair) -> str:
+    if pair.first is not pair.second:
+        return f"{pair.first.name} = {pair.second.name}"
+    return f"{pair.first.name}: {'; '.join(', '.join(place) for place in pair.first.places)}"
 
 
 def _print_some(rows: list[tuple[str, str]]) -> None:

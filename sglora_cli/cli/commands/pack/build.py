@@ -64,6 +64,7 @@ def build(
     sglora pack build coco --data DIR --limit 4   # a quick look; the pack is called coco-limit-4
     """
     from sglora_cli.build import pipeline
+    from sglora_cli.build.data_notes import say_what_is_not_seen
     from sglora_cli.pack.recipe_parser import limited, read, with_backbone
     from sglora_cli.system import progress
     from sglora_cli.system.paths import data_folder
@@ -77,6 +78,7 @@ def build(
         content = limited(content, limit)
     root, note = data_folder(data, settings.load().data), (lambda text: None) if as_json else say
     work = pipeline.Build.prepare(app.host, content, root, note, out, runtime, log)
+    say_what_is_not_seen(app.host, content, root, [t.task for t in work.tasks], note)
     estimate = work.estimate()
     if dry_run:
         _print_estimate(work, estimate, as_json)

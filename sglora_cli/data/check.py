@@ -7,7 +7,7 @@ text_limit.py captions that are cut; this module asks them and puts the answers 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from sglora_cli.config import CheckConfig
 from sglora_cli.data import check_rules, pictures
 from sglora_cli.data.check_rules import ISSUE_KINDS, CaptionCount, Common, DataIssue, IssueKind
+from sglora_cli.data.overlaps import Overlap, overlaps, sides_of
 from sglora_cli.data.pictures import Pair, Picture
 from sglora_cli.data.text_limit import TextLimit, TextsCut
 from sglora_cli.errors import BadFile, SgloraError, Unavailable, UnknownName
@@ -39,6 +40,8 @@ class Needs:
     batch: int
     """Photos of one task in a training step."""
     backbone: str = ""
+    planned: Callable[[Mapping[str, Task]], Mapping[str, Sequence[Task]]] | None = None
+    """Tasks of the data set by name -> those of each role, with the photos that the recipe gives them."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class DataCheck:
     """What the text encoder reads that captions were compared with."""
     passed_over: Sequence[PassedOver]
     """What the data set does not read, the most first."""
+    overlaps: Sequence[Overlap] = ()
+    """Photos that tasks of the recipe share, leaks first."""
 
     def kinds(self) -> Iterator[tuple[str, IssueKind, int]]:
         """What was found, with how often: key, the kind with its numbers filled in, count."""
@@ -130,7 +135,14 @@ def run(
         more_pairs=len(pairs) > MOST_PAIRS,
         limit=cut.limit,
         passed_over=passed_over(plugin, root),
+        overlaps=_overlaps(tasks, needs),
     )
+
+
+def _overlaps(tasks: Sequence[Task], needs: Needs | None) -> list[Overlap]:
+    if needs is None or needs.planned is None:
+        return []
+    return overlaps(sides_of(needs.planned({task.name: task for task in tasks})))
 
 
 def passed_over(dataset: Dataset, root: Path, but: Collection[str] = ()) -> list[PassedOver]:
@@ -204,6 +216,7 @@ def to_json(check: DataCheck) -> dict[str, Any]:
         "more_pairs": check.more_pairs,
         "tokens": check.limit.to_json(),
         "passed_over": [one.to_json() for one in check.passed_over],
+        "overlaps": [one.to_json() for one in check.overlaps],
         "errors": check.many("error"),
         "warnings": check.many("warning"),
     }

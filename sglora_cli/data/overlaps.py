@@ -89,15 +89,16 @@ def overlaps(sides: Sequence[Side]) -> list[Overlap]:
 
 
 KINDS = ("leak", "train", "test")
+SAID = {"leak": "learned and tested", "train": "learned twice", "test": "tested twice"}
+"""What each kind means, for a list."""
 
 
 def _kind(first: Side, second: Side) -> str:
     return first.split if first.split == second.split else "leak"
 
 
-def overlap_lines(sides: Sequence[Side]) -> list[str]:
-    """What the sides share, in sentences: how many different photos, of how many tasks."""
-    found = overlaps(sides)
+def overlap_lines(found: Sequence[Overlap]) -> list[str]:
+    """What sides share, in sentences: how many different photos, of how many tasks."""
     learned = [one for one in found if one.kind == "train"]
     mixed = [one for one in learned if (one.first.role == UNSEEN) != (one.second.role == UNSEEN)]
     said = (

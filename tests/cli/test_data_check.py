@@ -221,6 +221,7 @@ def test_everything_is_in_the_json(check, photos):
         "more_pairs": False,
         "tokens": {"backbone": "clip-vit-b-16", "limit": 77, "reason": None},
         "passed_over": [],
+        "overlaps": [],
         "errors": 0,
         "warnings": 1,
         "report": None,
@@ -352,3 +353,18 @@ def test_the_known_flaws_of_real_photos_are_found(run, data):
     }
     assert {"Bronzed_Cowbird_0074_24045", "Bronzed_Cowbird_0025_796213"} in pairs["birds"]
     assert pairs["flowers"] == [{"image_02009", "image_02056"}]
+
+
+def test_photos_that_tasks_of_a_recipe_share_are_named(run, tiny, toys, recipe):
+    root = toys / "toys"
+    for photo, name in (("mug_5.png", "ball_0.png"), ("hat_0.png", "cup_1.png"), ("mug_6.png", "nest_5.png")):
+        shutil.copy(root / "images" / photo, root / "images" / name)
+    result = run("data", "check", "folder", "--path", root, "--recipe", recipe)
+    lines = result.stdout.splitlines()
+    assert "overlap: 1 photos that unseen tasks are tested on are training photos, too (2 tasks)" in lines
+    assert "overlap: 1 photos are training photos of several tasks (2 tasks)" in lines
+    assert "overlap: 1 photos are test photos of several unseen tasks (2 tasks)" in lines
+    assert any("1 photos: expert ball (train) and unseen mug (test)" in line for line in lines)
+    facts = json.loads(run("data", "check", "folder", "--path", root, "--recipe", recipe, "--json").stdout)
+    assert [one["kind"] for one in facts["overlaps"]] == ["leak", "train", "test"]
+    assert "overlap" not in run("data", "check", "folder", "--path", root).stdout

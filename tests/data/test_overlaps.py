@@ -41,11 +41,11 @@ def test_a_photo_of_three_tasks_counts_once_in_a_sentence():
         Side("y", "training", "train", photos),
         Side("z", UNSEEN, "test", {"a"}),
     ]
-    assert overlap_lines(sides) == [
+    assert overlap_lines(overlaps(sides)) == [
         "1 photos that unseen tasks are tested on are training photos, too (3 tasks)",
         "2 photos are training photos of several tasks (2 tasks)",
     ]
-    assert overlap_lines(sides[:1]) == []
+    assert overlap_lines(overlaps(sides[:1])) == []
 
 
 def test_the_sides_of_a_plan_are_the_contents_of_its_photos(tmp_path):

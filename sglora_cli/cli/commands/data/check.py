@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,11 @@ from sglora_cli.data.check_rules import CaptionCount
 from sglora_cli.system import settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from sglora_cli.data.check import DataCheck, Needs
     from sglora_cli.data.pictures import Pair
+    from sglora_cli.plugin.values import Task
 
 
 @click.command("check")
@@ -64,6 +68,7 @@ def check(
     sglora data check folder --path data/flowers --recipe starter
     """
     from sglora_cli.data import check as data_check
+    from sglora_cli.data.overlaps import SAID, overlap_lines
     from sglora_cli.files.atomic import write_bytes
     from sglora_cli.system import progress
 
@@ -85,6 +90,9 @@ def check(
         _print_findings(result, top)
         for one in result.passed_over:
             click.echo(printable(f"passed over: {one}"))
+        for line in overlap_lines(result.overlaps):
+            click.echo(f"overlap: {line}")
+        _print_some([(SAID[one.kind], str(one)) for one in result.overlaps[:top]])
         click.echo(result.verdict)
         if result.limit.reason:
             say(f"tokens of captions are not counted: {result.limit.reason}")
@@ -98,11 +106,17 @@ def _needs(app: App, recipe: str, dataset: str, root: Path) -> Needs:
     """What the recipe of that name, or file, needs of this data."""
     from sglora_cli.data.check import Needs
     from sglora_cli.pack import recipe_parser
-    from sglora_cli.pack.recipe import source_of
+    from sglora_cli.pack.recipe import TEMPLATE, source_of
 
     content = recipe_parser.read(app.library.recipe_file(recipe))
     app.host.datasets[dataset]  # a name that nobody has is what is wrong, whatever the recipe says
-    return Needs(content.name, source_of(content, dataset, root).roles, content.train.batch, content.backbone)
+    source = replace(source_of(content, dataset, root), description="")
+
+    def planned(available: Mapping[str, Task]) -> Mapping[str, Sequence[Task]]:
+        there = {role: tuple(name for name in names if name in available) for role, names in source.roles.items()}
+        return replace(source, roles=there).by_role(available, TEMPLATE)
+
+    return Needs(content.name, source.roles, content.train.batch, content.backbone, planned)
 
 
 def _print_counts(result: DataCheck) -> None:

@@ -129,7 +129,7 @@ def whole_size(data: bytes) -> int:
     """Bytes of a .jsonl without a last line that is only the beginning of one. One without its line break may be
     whole, and one that is broken otherwise was written by hand: its reader says what is wrong.
 
-    >>> [whole_size(b'{"n": 1}\n' + line) for line in (b'{"n": 2', b'{"n": 2}', b'{"n": oops}')]
+    >>> [whole_size(b'{"n": 1}\\n' + line) for line in (b'{"n": 2', b'{"n": 2}', b'{"n": oops}')]
     [9, 17, 20]
     """
     last = data.rpartition(b"\n")[2]

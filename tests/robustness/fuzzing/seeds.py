@@ -20,6 +20,7 @@ from toys import COLOURS, EXPERTS, RECIPE, TRAINING, UNSEEN
 from sglora_cli.adapter.file import AdapterFile
 from sglora_cli.adapter.write import FORMATS, write_adapter
 from sglora_cli.bench.rows_file import Header, pack_hits, row_line
+from sglora_cli.files.tensor_rows import TensorDraft
 from sglora_cli.files.tensors import save_tensors
 from sglora_cli.lora.layout import Layout
 
@@ -59,6 +60,12 @@ def old_peft(folder: Path) -> None:
 def tensors(folder: Path) -> None:
     content = {"rows": torch.ones(5, 3), "half": torch.ones(4, 2).half(), "one": torch.tensor([1.0])}
     save_tensors(folder / "x.safetensors", content, {"step": 3, "history": [0.5, 0.25]})
+    shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in content.items()}
+    draft = TensorDraft(folder / "rows.safetensors", shapes, {"kind": "rows"})
+    for name, tensor in content.items():
+        draft.put(name, 0, tensor)
+    draft.finish()
+    draft.close()
 
 
 def checkpoint(name: str) -> Seed:

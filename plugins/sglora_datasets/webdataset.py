@@ -13,7 +13,6 @@ on. Only plain tars are read, and no links or sparse files: what comes out is ne
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from sglora_cli.api import (
     Task,
     Unavailable,
     cache_folder,
+    data_hash,
     file_hash,
     image_endings,
     json_value,
@@ -182,7 +182,7 @@ def _taken(tar: tarfile.TarFile, member: tarfile.TarInfo, samples: dict[str, Sam
     if part in TEXTS:
         sample.texts[part] = data
         return ""
-    digest = hashlib.sha256(data).hexdigest()
+    digest = data_hash(data)
     sample.image = f"images/{digest[:2]}/{digest}{part}"
     if not (place / sample.image).is_file():
         write_bytes(place / sample.image, data)

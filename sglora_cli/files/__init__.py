@@ -8,7 +8,7 @@ toml          TOML tables, and the line each key stands in
 tensors       safetensors with one metadata key; checkpoints of long work
 tensor_rows   tensors larger than memory, read and written row by row
 hashes        of files and of content
-names         file names for any text
+names         file names for any text, and for names that are too long
 images        photos: which files are one, those in a folder, decoded safely
 named_once    files that a list names, each once
 passed_over   what a reader does not take, counted by reason

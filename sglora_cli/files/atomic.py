@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sglora_cli.errors import Unavailable, UsageError, unwritable
-from sglora_cli.files.hashes import short_name
+from sglora_cli.files.names import short_name
 
 try:
     import fcntl

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +38,3 @@ def content_hash(*parts: Any) -> str:
             digest.update(json.dumps(part, sort_keys=True).encode())
         digest.update(b"\0")
     return digest.hexdigest()
-
-
-def short_name(name: str, limit: int) -> str:
-    """A file's name if it has at most `limit` bytes; else as much of it as fits, and a hash of all of it.
-
-    Names that begin alike stay apart. File systems count bytes, and a letter may have four.
-
-    >>> short_name("pug", 30), short_name("a" * 100, 30)
-    ('pug', 'aaaaaaaaaaaaa-2816597888e4a0d3')
-    """
-    data = os.fsencode(name)
-    if len(data) <= limit:
-        return name
-    return f"{data[: limit - 17].decode(errors='ignore')}-{hashlib.sha256(data).hexdigest()[:16]}"

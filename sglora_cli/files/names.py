@@ -1,9 +1,11 @@
-"""File names for any text: readable where the text is plain, and different for different texts on every system."""
+"""File names that every system takes: for any text, and for names that are too long. No two texts share one."""
 
 from __future__ import annotations
 
-import hashlib
+import os
 import re
+
+from sglora_cli.files.hashes import data_hash
 
 _PLAIN = re.compile(r"[a-z0-9_]+(?: [a-z0-9_]+)*")
 _RESERVED = re.compile(r"con|prn|aux|nul|(?:com|lpt)[0-9]")
@@ -23,4 +25,18 @@ def file_stem(text: str) -> str:
     if _PLAIN.fullmatch(text) and len(text) <= _LENGTH and not _RESERVED.fullmatch(text):
         return text.replace(" ", "-")
     readable = re.sub(r"[^a-z0-9]+", "-", text.lower())[:_LENGTH].strip("-") or "x"
-    return f"{readable}~{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+    return f"{readable}~{data_hash(text.encode('utf-8', 'surrogatepass'))[:16]}"
+
+
+def short_name(name: str, limit: int) -> str:
+    """A file's name if it has at most `limit` bytes; else as much of it as fits, and a hash of all of it.
+
+    Names that begin alike stay apart. File systems count bytes, and a letter may have four.
+
+    >>> short_name("pug", 30), short_name("a" * 100, 30)
+    ('pug', 'aaaaaaaaaaaaa-2816597888e4a0d3')
+    """
+    data = os.fsencode(name)
+    if len(data) <= limit:
+        return name
+    return f"{data[: limit - 17].decode(errors='ignore')}-{data_hash(data)[:16]}"

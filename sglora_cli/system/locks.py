@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,8 @@ from filelock import FileLock, Timeout
 
 from sglora_cli.errors import Unavailable, unwritable
 from sglora_cli.files.atomic import drop_all_drafts, drop_drafts, recover
-from sglora_cli.files.hashes import short_name
+from sglora_cli.files.hashes import data_hash
+from sglora_cli.files.names import short_name
 from sglora_cli.files.untrusted import NAME_LIMIT
 from sglora_cli.system.paths import built_folder, cache_folder
 from sglora_cli.system.progress import remark
@@ -64,7 +64,7 @@ def locked(path: Path, wait: bool = True, place: Path | None = None) -> Iterator
 @contextmanager
 def pack_lock(folder: Path, wait: bool = True) -> Iterator[None]:
     """Hold the lock of a pack's folder, to put, replace or remove it. Recovers what a killed process left."""
-    key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
+    key = data_hash(str(folder.resolve()).encode())[:32]
     with locked(folder, wait, cache_folder() / "locks" / f"{key}.lock"):
         recover(folder)
         if folder.parent == built_folder():

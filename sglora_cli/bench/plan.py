@@ -20,7 +20,6 @@ from sglora_cli.bench.tasks import (
     narrowed,
     of_dataset,
     of_other,
-    photo_leaks,
     photos_unknown,
     training_tasks,
     unseen_tasks,
@@ -87,10 +86,11 @@ def plan_of_tasks(
     host = loaded.host
     if not request.own_expert:
         check_leaks(loaded.pack, tasks, request.role)
-    seen = [*leaks(loaded.pack, tasks, request.role), *photo_leaks(loaded.pack, tasks, request.role)]
+    seen = leaks(loaded.pack, tasks, request.role)
     notes = [f"a leak: the pack has seen {', '.join(seen)}"] if seen else []
-    carried = not request.on and not any(t.hashes for t in tasks)  # by an old pack, whose build kept them apart
-    notes += [] if carried else filter(None, [photos_unknown(loaded.pack, tasks)])
+    own = not request.on and not any(t.hashes for t in tasks)  # tasks that an older pack carries itself
+    if not own and (why := photos_unknown(loaded.pack, tasks)):
+        notes.append(why)
     saw = cache(partial(saw_training, loaded)) if request.role == TRAINING else lambda name: False
     without = [] if request.own_expert else [name for name in host.generators if saw(name)]
     if request.table in ABLATIONS:

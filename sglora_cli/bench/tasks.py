@@ -155,7 +155,7 @@ KEPT: Mapping[str, Callable[[UnseenTask, set[str]], bool]] = {
 """Table -> whether it keeps a task; `own` are the data sets that the pack's experts come from."""
 
 
-def photo_leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> list[str]:
+def _photo_leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str) -> list[str]:
     """The tasks with test photos that the pack learned from, and how many. A task's Oracle is asked, too."""
     learned = pack.learned or {}
     seen = frozenset().union(*(learned.get(one, ()) for one in _seen_roles(role)))
@@ -187,8 +187,8 @@ def _seen_roles(role: str) -> tuple[str, ...]:
 
 
 def leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> list[str]:
-    """The tasks that are, by their key or their sentence, an expert or training task of the pack; of training tasks,
-    which of course the pack has, those that are an expert, too."""
+    """What the pack has seen of tasks: those that are, by their key or their sentence, an expert or training task of
+    the pack (of training tasks, which of course the pack has, those that are an expert, too), then tested photos."""
     roles = _seen_roles(role)
     seen: dict[str, dict[str, Any]] = {}
     for task in pack.manifest["tasks"]:
@@ -199,12 +199,12 @@ def leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> list[s
         task = seen.get(t.key.casefold()) or seen.get(t.description.casefold())
         if task:
             leaking.append(f"{t.key} ({task['role']} {task['key']})")
-    return leaking
+    return [*leaking, *_photo_leaks(pack, tasks, role)]
 
 
 def check_leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> None:
     """Raises Mismatch if there is a leak: of a task, or of photos."""
-    if leaking := [*leaks(pack, tasks, role), *photo_leaks(pack, tasks, role)]:
+    if leaking := leaks(pack, tasks, role):
         more = f" and {len(leaking) - 3} more" if len(leaking) > 3 else ""
         raise Mismatch(
             f"pack {pack.name!r} has seen what it would be measured on: {', '.join(leaking[:3])}{more}",

@@ -10,6 +10,7 @@ from sglora_cli.errors import SgloraError
 from sglora_cli.files.images import read_image
 from sglora_cli.plugin.contracts import Dataset, ListsImages, SaysPassedOver
 from sglora_cli.plugin.testing.toys import ask, run_all
+from sglora_cli.plugin.validation import wrong_pair
 from sglora_cli.plugin.values import SPLITS
 
 
@@ -63,8 +64,8 @@ def what_is_passed_over_is_in_no_task(dataset: Dataset, root: Path) -> None:
         return
     photos = {photo.path.resolve() for task in dataset.tasks(root) for side in task.photos.values() for photo in side}
     for pair in dataset.passed_over(root):
-        good = isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(text, str) and text for text in pair)
-        ask(good, f"passed_over must give pairs of a name and a reason, got {pair!r:.100}")
+        wrong = wrong_pair(pair)
+        ask(not wrong, f"passed_over {wrong}")
         ask((root / pair[0]).resolve() not in photos, f"passed_over names {pair[0]!r}, which is a photo of a task")
 
 

@@ -16,7 +16,7 @@ from sglora_cli.errors import BadFile
 from sglora_cli.files.hashes import file_hash
 from sglora_cli.pack.manifest import check_printable
 from sglora_cli.plugin.contracts import Model
-from sglora_cli.plugin.values import UNSEEN, Photo, Task
+from sglora_cli.plugin.values import TEST, TRAIN, UNSEEN, Photo, Task
 from sglora_cli.system.progress import progress
 
 
@@ -66,15 +66,14 @@ def build_tasks(
     planned = [(role, task) for roles in plan for role, tasks in roles.items() for task in tasks]
     for _, task in planned:
         check_text(model, task.description)
-        check_printable(task.description, f"the description of task {task.key}")
-        if len(task.photos["train"]) < 2:
-            raise BadFile(
-                f"task {task.key} has {len(task.photos['train'])} training photo(s), it needs two", "remove it"
-            )
+        hint = "rename the task or its classes in the data set"
+        check_printable(task.description, f"the description of task {task.key}", hint)
+        if len(task.photos[TRAIN]) < 2:
+            raise BadFile(f"task {task.key} has {len(task.photos[TRAIN])} training photo(s), it needs two", "remove it")
     built = []
     for role, task in progress(planned, "reading photos"):
-        train = Features.of(model, task.key, task.photos["train"], task.classes, prompts)
-        test = Features.of(model, task.key, task.photos["test"], task.classes, prompts) if role == UNSEEN else None
+        train = Features.of(model, task.key, task.photos[TRAIN], task.classes, prompts)
+        test = Features.of(model, task.key, task.photos[TEST], task.classes, prompts) if role == UNSEEN else None
         built.append(BuildTask(task, role, train, test if test and test.photos else None))
     tested = {photo for t in built if t.test for photo in t.test.hashes} | {file_hash(photo.path) for photo in apart}
     return [_trained_without(model, t, tested, mirror) for t in built]
@@ -93,13 +92,13 @@ def _trained_without(model: Model, t: BuildTask, tested: Container[str], mirror:
     return replace(t, train=train, mirror=train.mirror() if mirror else None, left_out=left_out)
 
 
-def sides_of(tasks: Sequence[BuildTask]) -> list[Side]:
+def _sides(tasks: Sequence[BuildTask]) -> list[Side]:
     """The photos of every task of a build by what they are for: those that are learned, and those that are tested."""
     sides = []
     for t in tasks:
-        sides.append(Side(t.task.key, t.role, "train", frozenset(t.train.hashes)))
+        sides.append(Side(t.task.key, t.role, TRAIN, frozenset(t.train.hashes)))
         if t.test:
-            sides.append(Side(t.task.key, t.role, "test", frozenset(t.test.hashes)))
+            sides.append(Side(t.task.key, t.role, TEST, frozenset(t.test.hashes)))
     return sides
 
 
@@ -108,4 +107,4 @@ def overlap_lines(tasks: Sequence[BuildTask]) -> list[str]:
     left_out = [t for t in tasks if t.left_out]
     photos = {photo for t in left_out for photo in t.left_out}
     line = f"left out of training: {len(photos)} photos of {len(left_out)} tasks: unseen tasks are tested on them"
-    return [*([line] if photos else []), *overlaps.overlap_lines(overlaps.overlaps(sides_of(tasks)))]
+    return [*([line] if photos else []), *overlaps.overlap_lines(overlaps.overlaps(_sides(tasks)))]

@@ -94,10 +94,10 @@ def say(text: str) -> None:
     click.echo(printable(text), err=True)
 
 
-def say_passed_over(passed_over: Iterable[PassedOver], whose: str = "") -> None:
-    """A line for each reason why something of a folder or data set, which is `whose`, is not read."""
+def say_passed_over(passed_over: Iterable[PassedOver]) -> None:
+    """A line for each reason why something of a folder is not read."""
     for one in passed_over:
-        say(f"passed over{whose}: {one}")
+        say(f"passed over: {one}")
 
 
 def confirm(what: str, yes: bool, hint: str = "pass --yes") -> None:

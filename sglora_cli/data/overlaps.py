@@ -17,7 +17,7 @@ from typing import Any
 
 from sglora_cli.errors import BadFile
 from sglora_cli.files.hashes import file_hash
-from sglora_cli.plugin.values import SPLITS, UNSEEN, Task
+from sglora_cli.plugin.values import SPLITS, TRAIN, UNSEEN, Task
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def overlaps(sides: Sequence[Side]) -> list[Overlap]:
     """
     owners: dict[str, list[int]] = defaultdict(list)
     for n, side in enumerate(sides):
-        if side.split == "train" or side.role == UNSEEN:
+        if side.split == TRAIN or side.role == UNSEEN:
             for photo in side.photos:
                 owners[photo].append(n)
     shared: dict[tuple[int, int], int] = defaultdict(int)
@@ -88,7 +88,7 @@ def overlaps(sides: Sequence[Side]) -> list[Overlap]:
     return sorted(found, key=lambda one: (KINDS.index(one.kind), -one.photos, one.first.task, one.second.task))
 
 
-KINDS = ("leak", "train", "test")
+KINDS = ("leak", *SPLITS)
 SAID = {"leak": "learned and tested", "train": "learned twice", "test": "tested twice"}
 """What each kind means, for a list."""
 

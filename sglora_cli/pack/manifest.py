@@ -16,7 +16,7 @@ from sglora_cli.files.untrusted import inside
 MANIFEST = "pack.json"
 
 FORMAT = 1
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # a summary may have lines and tabs
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # a summary may have lines and tabs
 
 FIELDS: dict[str, type] = {
     "format": int,
@@ -58,11 +58,11 @@ def checked_manifest(content: Any, path: Path) -> dict[str, Any]:
     return content
 
 
-def check_printable(content: Any, where: str) -> None:
-    """Raises BadFile for a control character, which could do anything to a terminal, in any string of a JSON value."""
+def check_printable(content: Any, where: str, hint: str = "it could do anything to a terminal") -> None:
+    """Raises BadFile, with the hint, for a control character in any string of a JSON value."""
     for text in _strings(content):
-        if CONTROL.search(text):
-            raise BadFile(f"{where} has a control character in {text[:100]!r}", "it could do anything to a terminal")
+        if _CONTROL.search(text):
+            raise BadFile(f"{where} has a control character in {text[:100]!r}", hint)
 
 
 def _strings(content: Any) -> Iterator[str]:

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -48,12 +48,6 @@ def file_name(key: str) -> str:
 def _old_file_name(key: str) -> str:
     """The file of a task in a pack that was built when two tasks could still share one."""
     return re.sub(r"[^a-z0-9_.]+", "-", key.lower().replace("/", "--")).strip("-.") + ".safetensors"
-
-
-def _stored_name(listed: Container[str], folder: str, key: str) -> str:
-    """The file of a task in a folder of a pack, as the manifest lists it; the new name if it lists neither."""
-    name, old = f"{folder}/{file_name(key)}", f"{folder}/{_old_file_name(key)}"
-    return old if old in listed and name not in listed else name
 
 
 def _numbers(flat_P: Tensor, path: Path, layout: Layout) -> Tensor:
@@ -142,7 +136,8 @@ class Pack:
 
     def file_of(self, folder: str, key: str) -> str:
         """Where the pack keeps a task's file: `folder` is "experts" or "evaluation"."""
-        return _stored_name(self.manifest["files"], folder, key)
+        listed, name, old = self.manifest["files"], f"{folder}/{file_name(key)}", f"{folder}/{_old_file_name(key)}"
+        return old if old in listed and name not in listed else name
 
     @cached_property
     def index_ED(self) -> Tensor:

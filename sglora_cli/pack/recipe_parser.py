@@ -130,7 +130,8 @@ def parse(
     )
     _check_roles(faults, recipe)
     faults.refuse()
-    check_printable(dict(raw), f"recipe {path or name}")  # the pack's manifest keeps all of it
+    # The pack's manifest keeps all of it, and may not have such a character either.
+    check_printable(dict(raw), f"recipe {path or name}", "remove the character")
     return recipe
 
 

@@ -79,6 +79,7 @@ from sglora_cli.plugin.contracts import (
     Reporter,
     SaysAbsent,
     SaysCost,
+    SaysNames,
     SaysPassedOver,
     UsesEvidence,
 )
@@ -204,6 +205,7 @@ __all__ = [
     "EncodesMeaning",
     "HidesTokens",
     "MergesCheckpoints",
+    "SaysNames",
     "Layout",
     "Site",
     "AttentionSites",

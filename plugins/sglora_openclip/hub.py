@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from . import OpenClip
 
 V = TypeVar("V")
+OPENAI = {
+    "ViT-B-32": "openai/clip-vit-base-patch32",
+    "ViT-B-16": "openai/clip-vit-base-patch16",
+    "ViT-L-14": "openai/clip-vit-large-patch14",
+    "ViT-L-14-336": "openai/clip-vit-large-patch14-336",
+}
+"""Architectures of OpenAI's weights -> where transformers finds these."""
 REMEDY = (
     "put the weights into a file and pass --weights FILE (or set SGLORA_WEIGHTS); --backbone starter works without any"
 )
@@ -54,6 +61,19 @@ def absent(backbone: OpenClip) -> str:
     except Exception:  # as below
         return f"its weights {backbone.architecture}/{backbone.tag} are not in open_clip's cache"
     return ""
+
+
+def names(backbone: OpenClip) -> list[str]:
+    """What others call the model that the user named: in transformers, on open_clip's hub, in open_clip."""
+    from open_clip.pretrained import get_pretrained_cfg
+
+    if ":" in backbone.architecture:
+        return [backbone.architecture]
+    plain = backbone.architecture.removesuffix("-quickgelu")
+    openai = OPENAI.get(plain, "") if backbone.tag == "openai" else ""
+    hub = str(get_pretrained_cfg(backbone.architecture, backbone.tag).get("hf_hub", "")).rstrip("/")
+    own = [f"{name}/{backbone.tag}".rstrip("/") for name in dict.fromkeys((plain, backbone.architecture))]
+    return list(dict.fromkeys(name for name in (backbone.hub_name, openai, hub, *own) if name))
 
 
 def fetch_tokenizer(architecture: str) -> Any:

@@ -31,7 +31,7 @@ from sglora_cli.api import (
 
 from . import OpenClip, tokens
 from .agreement import ACTIVATION, check_architecture, preprocessing
-from .hub import fetch_model, fetch_tokenizer, quiet
+from .hub import fetch_model, fetch_tokenizer, names, quiet
 from .tower import VisualTower
 from .weights import ClipWeights, read
 
@@ -52,6 +52,7 @@ def load(backbone: OpenClip, runtime: RuntimeConfig) -> OpenClipModel:
         clip = fetch_model(backbone)
     model = OpenClipModel(clip, backbone.architecture, runtime)
     model.hub_name = "" if runtime.weights else backbone.hub_name  # whose a file's weights are, nobody knows
+    model.names = names(backbone)
     return model
 
 
@@ -124,6 +125,7 @@ class OpenClipModel:
     """A Model (see contracts) around any open_clip model with a vision transformer."""
 
     hub_name = ""
+    names: Sequence[str] = ()
 
     def __init__(self, clip: Any, architecture: str, runtime: RuntimeConfig) -> None:
         self.device = pick_device(runtime.device)
@@ -155,6 +157,10 @@ class OpenClipModel:
     @cached_property
     def _tokenizer(self) -> Any:
         return fetch_tokenizer(self.architecture)
+
+    def base_names(self) -> list[str]:
+        """Its names on hubs and in open_clip."""
+        return list(self.names)
 
     @torch.no_grad()
     def stem(self, images: Sequence[Image]) -> Tensor:

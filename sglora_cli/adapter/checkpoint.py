@@ -44,29 +44,39 @@ def write(path: Path, adapter: AdapterFile, model: Model) -> None:
         ) from error
 
 
-def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a whole checkpoint: its tensors and its metadata. Raises BadFile."""
+def read_state(path: Path, content: Any = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a whole checkpoint: its tensors and its metadata. Raises BadFile.
+
+    content: that of a PyTorch file, if it was loaded already.
+    """
     check_size(path, CHECKPOINT_LIMIT)
-    with path.open("rb") as file:
-        pickled = file.read(2) in PICKLE_STARTS
-    if not pickled:
-        return load_tensors(path)
-    content = load_pickle(path)
+    if content is None:
+        with path.open("rb") as file:
+            pickled = file.read(2) in PICKLE_STARTS
+        if not pickled:
+            return load_tensors(path)
+        content = load_pickle(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not content or not all(isinstance(x, Tensor) for x in content.values()):
         raise BadFile(f"{path} is neither an adapter nor a checkpoint of named tensors")
-    return {str(name).removeprefix("module."): x for name, x in content.items()}, {}
+    state: dict[str, Tensor] = {}
+    for name, tensor in content.items():
+        plain = str(name).removeprefix("module.")
+        if plain in state:
+            raise BadFile(f"{path} has two tensors for {plain}", "save one state_dict alone")
+        state[plain] = tensor
+    return state, {}
 
 
-def read(path: Path, model: Model, rank: int | None = None) -> ForeignAdapter:
+def read(path: Path, model: Model, rank: int | None = None, content: Any = None) -> ForeignAdapter:
     """Read the difference of a checkpoint to the backbone, as an update of `rank` or of the smallest rank that fits.
 
-    Raises Mismatch if it is no low-rank update, or if anything else differs.
+    content: as for `read_state`. Raises Mismatch if it is no low-rank update, or if anything else differs.
     """
     if not isinstance(model, MergesCheckpoints):
         raise Mismatch("this backbone cannot be compared with a checkpoint", "import the adapter in another format")
-    tensors, metadata = read_state(path)
+    tensors, metadata = read_state(path, content)
     differences = model.unmerged(tensors)
     for name, dense_OI in differences.items():
         if not bool(torch.isfinite(dense_OI).all()):

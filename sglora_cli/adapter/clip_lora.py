@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sglora_cli.adapter.base import Base
 from sglora_cli.adapter.file import AdapterFile
 from sglora_cli.adapter.foreign import ForeignAdapter, checked_parts
-from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, load_pickle
+from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, check_size
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.atomic import write_bytes
 from sglora_cli.lora.algebra import Factors
@@ -44,6 +45,8 @@ POSITIONS: Mapping[str, Sequence[int]] = {
 }
 _TOWERS = {"text": ["text_model"], "vision": ["vision_model"], "both": ["text_model", "vision_model"]}
 _NAME = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.self_attn\.([qkv]_proj)")
+_OURS = ("backbone", "fingerprint")
+"""What a file of ours says beside: CLIP-LoRA's loader asks only for the keys that it knows."""
 _SITE = "{}.encoder.layers.{}.self_attn.{}"
 
 
@@ -67,6 +70,7 @@ def write(path: Path, adapter: AdapterFile, model: Model) -> None:
         scaled = (b_OR.double() * layout.scaling * math.sqrt(layout.rank)).float()
         weights[f"layer_{match[1]}"][match[2]] = {"w_lora_A": a_RI.clone(), "w_lora_B": scaled}
     metadata = {"r": layout.rank, "alpha": 1, "encoder": "vision", "params": ["q", "k", "v"], "position": "all"}
+    metadata |= {key: adapter.metadata[key] for key in _OURS if key in adapter.metadata}
     buffer = io.BytesIO()
     torch.save({"weights": weights, "metadata": metadata}, buffer)
     write_bytes(path, buffer.getvalue())
@@ -76,11 +80,17 @@ def is_clip_lora(content: Any) -> bool:
     return isinstance(content, dict) and {"weights", "metadata"} <= set(content)
 
 
-def read(path: Path) -> ForeignAdapter:
-    """Read a file of CLIP-LoRA. Raises BadFile if it is not a whole one, Mismatch for updates outside q, k and v."""
-    content = load_pickle(path, ADAPTER_LIMIT)
-    if not is_clip_lora(content):
-        raise BadFile(f"{path} is not a file of CLIP-LoRA: it has no 'weights' and 'metadata'")
+def read(path: Path, content: Mapping[str, Any]) -> ForeignAdapter:
+    """Read a file of CLIP-LoRA, whose content was loaded.
+
+    Raises BadFile if it is not a whole one, Mismatch for updates outside q, k and v, or for more than updates.
+    """
+    check_size(path, ADAPTER_LIMIT)
+    if more := set(content) - {"weights", "metadata"}:
+        raise Mismatch(
+            f"{path} has {min(map(str, more))!r} beside the weights of CLIP-LoRA, and it would be lost",
+            "save the adapter alone",
+        )
     weights, metadata = content["weights"], content["metadata"]
     rank, scaling, params = _settings(path, metadata)
     blocks = _blocks(path, weights, metadata)
@@ -99,7 +109,13 @@ def read(path: Path) -> ForeignAdapter:
                 )
             parts[_SITE.format(tower, block, name)] = b_OR, a_RI
     checked = checked_parts(parts, str(path))
-    return ForeignAdapter({n: (b_OR * scaling, a_RI) for n, (b_OR, a_RI) in checked.items()}, "clip-lora", scaling)
+    scaled = {n: (b_OR * scaling, a_RI) for n, (b_OR, a_RI) in checked.items()}
+    encoder = metadata["encoder"] if metadata["encoder"] == "text" else ""
+    stated = {key: metadata[key] for key in _OURS if key in metadata}
+    for key, value in stated.items():
+        if not isinstance(value, str):
+            raise BadFile(f"{path}: its metadata says {key} = {value!r:.100}, not a text")
+    return ForeignAdapter(scaled, "clip-lora", scaling, stated, Base(encoder=encoder, where=str(path)))
 
 
 def _settings(path: Path, metadata: Any) -> tuple[int, float, list[str]]:

@@ -45,11 +45,11 @@ def import_adapter(
     `read_adapter` and `write_adapter` raise, and then writes nothing.
     """
     check_target(out, format_of(out, "safetensors"), force)
-    recognise(path)  # refuses a file that is no adapter before the weights are loaded
+    found = recognise(path)  # refuses a file that is no adapter before the weights are loaded
     stated = provenance(path).get("backbone")
     backbone = backbone or (stated if isinstance(stated, str) else settings.load().backbone)
     model = host.backbones[backbone].load(settings.runtime(runtime, backbone, exact=True))
-    foreign = read_adapter(path, model, alpha=alpha, rank=rank, visual_only=visual_only)
+    foreign = read_adapter(found, model, backbone=backbone, alpha=alpha, rank=rank, visual_only=visual_only)
     layout = foreign.layout(model.sites, rank)
     flat_P, error = foreign.fitted(layout)
     metadata = {

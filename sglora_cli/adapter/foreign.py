@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sglora_cli.adapter.base import Base
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.lora.algebra import Factors, compress_all, padded
 from sglora_cli.lora.layout import Layout, Site
 
 
-def _claims_nothing(name: str) -> bool:
-    return False
+def _claims_nothing(name: str) -> str:
+    return ""
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class ForeignAdapter:
 
     parts: name -> (B (O, F), A (F, I)), float64, the scaling included in B, so that the update is
     B A. scaling: that of all sites if they share one scaling and one rank, else 1. metadata: its
-    provenance; {} for a foreign file. claims: whether the file's configuration says that a
-    weight of that name has an update. lost: relative error of the update that reading cost.
+    provenance; {} for a foreign file. base: what the file says of its base. claims: what says in the
+    file's configuration that a weight of that name has an update, "" if nothing does. unmet: what else the
+    configuration names and the file lacks. lost: relative error of the update that reading cost.
     format: a key of `read.READERS`.
     """
 
@@ -37,7 +39,9 @@ class ForeignAdapter:
     format: str
     scaling: float = 1.0
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    claims: Callable[[str], bool] = _claims_nothing
+    base: Base = field(default_factory=Base)
+    claims: Callable[[str], str] = _claims_nothing
+    unmet: tuple[str, ...] = ()
     lost: float = 0.0
 
     @property
@@ -85,7 +89,7 @@ class ForeignAdapter:
         BadFile if an update is missing that the file's configuration claims.
         """
         named, elsewhere = _matched(self.parts, [site.name for site in sites])
-        _check_elsewhere(elsewhere, sites, bool(named), visual_only)
+        _check_elsewhere(elsewhere, sites, named, visual_only)
         placed: dict[str, Factors] = {}
         for site in sites:
             if site.name not in named:
@@ -116,7 +120,7 @@ def checked_parts(parts: Mapping[str, Factors], where: str) -> dict[str, Factors
         for letter, x in zip("BA", factors, strict=True):
             if not x.is_floating_point():
                 raise BadFile(f"{where}: {letter} of {name} has numbers of type {x.dtype}, not of a LoRA adapter")
-            if not bool(torch.isfinite(x).all()):
+            if not bool(torch.isfinite(x.double()).all()):  # torch has no isfinite for every float8
                 raise BadFile(f"{where}: {letter} of {name} contains numbers that are not finite", "it cannot be used")
         b, a = factors
         if b.ndim != 2 or a.ndim != 2 or b.shape[1] != a.shape[0] or 0 in (*b.shape, *a.shape):
@@ -129,26 +133,34 @@ def _of_one_rank(parts: Mapping[str, Factors], rank: int) -> dict[str, Factors]:
 
 
 def _matched(names: Mapping[str, Any], sites: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Site name -> the file's name for it, and the names of the file that match no site."""
+    """Site name -> the file's name for it, and the names of the file that match no site. Raises Mismatch for two names
+    of one site."""
     by_end: dict[str, list[str]] = {}
     for site in sites:
         parts = site.split(".")
         for start in range(len(parts)):
             by_end.setdefault(".".join(parts[start:]), []).append(site)
-    known, named, elsewhere = set(sites), {}, []
+    known, elsewhere = set(sites), []
+    named: dict[str, str] = {}
     for name in names:
         parts = name.split(".")
         wrapped = [end for start in range(len(parts)) if (end := ".".join(parts[start:])) in known]
         candidates = wrapped[:1] or by_end.get(name, [])
-        if len(candidates) == 1 and candidates[0] not in named:
-            named[candidates[0]] = name
-        else:
+        if len(candidates) != 1:
             elsewhere.append(name)
+        elif candidates[0] in named:
+            raise Mismatch(
+                f"{named[candidates[0]]} and {name} are both updates of {candidates[0]}", "save one adapter alone"
+            )
+        else:
+            named[candidates[0]] = name
     return named, elsewhere
 
 
-def _check_elsewhere(elsewhere: Sequence[str], sites: Sequence[Site], some_match: bool, visual_only: bool) -> None:
-    if not some_match:
+def _check_elsewhere(
+    elsewhere: Sequence[str], sites: Sequence[Site], named: Mapping[str, str], visual_only: bool
+) -> None:
+    if not named:
         name = elsewhere[0]
         raise Mismatch(
             f"no update of the file belongs to a site of the backbone: the file has {name}, "
@@ -156,8 +168,9 @@ def _check_elsewhere(elsewhere: Sequence[str], sites: Sequence[Site], some_match
             "this adapter was made for another architecture: use the backbone it was made for",
         )
     towers = {site.name.split(".")[0] for site in sites if "." in site.name}
+    flat = {name.split(".")[0] for site, name in named.items() if len(name) < len(site)}
     for name in elsewhere:
-        if towers & set(name.split(".")):
+        if towers & set(parts := name.split(".")) or parts[0] in flat:
             raise Mismatch(
                 f"{name} has an update, but is no site of the backbone: its effect would be lost",
                 f"only adapters of {', '.join(sorted({site.name.split('.')[-1] for site in sites}))} can be taken",
@@ -169,11 +182,14 @@ def _check_elsewhere(elsewhere: Sequence[str], sites: Sequence[Site], some_match
         )
 
 
-def _check_missing(claims: Callable[[str], bool], named: Mapping[str, str], site: str) -> None:
+def _check_missing(claims: Callable[[str], str], named: Mapping[str, str], site: str) -> None:
     some_site, some_name = next(iter(named.items()))
     if len(some_name) <= len(some_site):
         expected = site[len(some_site) - len(some_name) :]
     else:
         expected = some_name[: len(some_name) - len(some_site)] + site
-    if claims(expected):
-        raise BadFile(f"the update of {expected} is missing: adapter_config.json names it", "fetch the adapter again")
+    if claim := claims(expected):
+        raise BadFile(
+            f"the update of {expected} is missing: adapter_config.json names it ({claim})",
+            "fetch the adapter again, or name in adapter_config.json only what has an update",
+        )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sglora_cli.adapter import checkpoint, clip_lora, peft
+from sglora_cli.adapter.base import Base
 from sglora_cli.adapter.file import load_adapter
 from sglora_cli.adapter.foreign import ForeignAdapter, checked_parts
+from sglora_cli.adapter.peft_config import CONFIG
 from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, PICKLE_STARTS, check_size, load_pickle
-from sglora_cli.errors import BadFile, Mismatch, UsageError
+from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, UsageError
 from sglora_cli.files.tensors import read_metadata, tensor_names
 from sglora_cli.plugin.contracts import Model
 
@@ -26,7 +29,19 @@ class ReadOptions:
     rank: int | None = None
 
 
-def _native(path: Path, options: ReadOptions) -> ForeignAdapter:
+@dataclass(frozen=True)
+class Found:
+    """A file or folder that is an adapter."""
+
+    path: Path
+    kind: str
+    """A key of READERS."""
+    content: Any = None
+    """That of a PyTorch file, which is read once."""
+
+
+def _native(found: Found, options: ReadOptions) -> ForeignAdapter:
+    path = found.path
     check_size(path, ADAPTER_LIMIT)
     adapter = load_adapter(path)
     layout = adapter.layout
@@ -35,27 +50,29 @@ def _native(path: Path, options: ReadOptions) -> ForeignAdapter:
     return ForeignAdapter(scaled, "safetensors", layout.scaling, adapter.metadata)
 
 
-def _merged(path: Path, options: ReadOptions) -> ForeignAdapter:
+def _merged(found: Found, options: ReadOptions) -> ForeignAdapter:
     if options.model is None:
-        raise Mismatch(f"{path} is a whole checkpoint: its update is the difference to a backbone", "name the backbone")
-    return checkpoint.read(path, options.model, options.rank)
+        raise Mismatch(
+            f"{found.path} is a whole checkpoint: its update is the difference to a backbone", "name the backbone"
+        )
+    return checkpoint.read(found.path, options.model, options.rank, found.content)
 
 
-READERS: Mapping[str, Callable[[Path, ReadOptions], ForeignAdapter]] = {
+READERS: Mapping[str, Callable[[Found, ReadOptions], ForeignAdapter]] = {
     "safetensors": _native,
-    "peft": lambda path, options: peft.read_folder(path),
-    "peft state": lambda path, options: peft.read_bare(path, options.alpha),
-    "clip-lora": lambda path, options: clip_lora.read(path),
+    "peft": lambda found, options: peft.read_folder(found.path),
+    "peft state": lambda found, options: peft.read_bare(found.path, options.alpha),
+    "clip-lora": lambda found, options: clip_lora.read(found.path, found.content),
     "open_clip": _merged,
 }
 
 
-def recognise(path: Path) -> str:
-    """The key of READERS for a file or folder, by its content. Raises BadFile if it is no adapter."""
+def recognise(path: Path) -> Found:
+    """What a file or folder is, by its content. Raises BadFile if it is no adapter."""
     if path.is_dir():
-        if (path / peft.CONFIG).exists():
-            return "peft"
-        raise BadFile(f"{path} has no {peft.CONFIG}, so it is no PEFT folder", "name an adapter's file or folder")
+        if (path / CONFIG).exists():
+            return Found(path, "peft")
+        raise BadFile(f"{path} has no {CONFIG}, so it is no PEFT folder", "name an adapter's file or folder")
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -65,10 +82,11 @@ def recognise(path: Path) -> str:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
     if start[:2] in PICKLE_STARTS:
         if path.name == peft.OLD_WEIGHTS:
-            return "peft state"
-        return "clip-lora" if clip_lora.is_clip_lora(load_pickle(path)) else "open_clip"
+            return Found(path, "peft state")
+        content = load_pickle(path)
+        return Found(path, "clip-lora" if clip_lora.is_clip_lora(content) else "open_clip", content)
     if start[8:9] == b"{":
-        return _kind_of_tensors(path)
+        return Found(path, _kind_of_tensors(path))
     raise BadFile(
         f"{path} is in no format that is known here",
         "an adapter is a .safetensors file, a PEFT folder, a .pt file of CLIP-LoRA, or a merged checkpoint",
@@ -96,26 +114,30 @@ def provenance(path: Path) -> dict[str, Any]:
 
 
 def read_adapter(
-    path: Path,
+    source: Path | Found,
     model: Model | None = None,
     *,
+    backbone: str = "",
     alpha: float | None = None,
     rank: int | None = None,
     visual_only: bool = False,
 ) -> ForeignAdapter:
     """Read an adapter in any of the formats of READERS; with a model, under the names of its sites.
 
-    alpha: lora_alpha of a PEFT state without its configuration.  rank: that of a merged
+    source: its path, or what `recognise` found there.  backbone: the model's name, for messages and to compare the
+    adapter's base with.  alpha: lora_alpha of a PEFT state without its configuration.  rank: that of a merged
     checkpoint's update, by default the smallest that holds it.  visual_only: leave out updates
     outside the visual encoder.  Raises BadFile for a file that is damaged or no adapter, Mismatch for an
-    adapter that is no update B A of this model's sites, or an update of zero.
+    adapter that is no update B A of this model's sites, of another base, or an update of zero. Warns where nobody
+    knows whether the base is this model.
     """
-    kind = recognise(path)
-    if alpha is not None and kind != "peft state":
-        raise UsageError(f"{path} says its scaling itself", "leave out --alpha")
+    found = source if isinstance(source, Found) else recognise(source)
+    if alpha is not None and found.kind != "peft state":
+        raise UsageError(f"{found.path} says its scaling itself", "leave out --alpha")
     if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
         raise UsageError(f"alpha must be positive and finite, got {alpha:g}")
-    foreign = READERS[kind](path, ReadOptions(model, alpha, rank))
+    foreign = READERS[found.kind](found, ReadOptions(model, alpha, rank))
+    foreign.base.check_encoder(foreign.parts)
     if model is None:
         return foreign
     if foreign.fingerprint and foreign.fingerprint != model.fingerprint:
@@ -124,4 +146,23 @@ def read_adapter(
             f"{model.fingerprint}",
             "use the backbone and the weights it was made for",
         )
-    return foreign.placed(model.sites, visual_only)
+    doubt = ""
+    if not foreign.fingerprint and found.kind != "open_clip":  # a checkpoint's other tensors are the backbone's
+        doubt = _base(foreign, found.path).check_backbone(found.path, foreign.parts, model, backbone)
+    placed = foreign.placed(model.sites, visual_only)
+    if foreign.unmet:
+        raise BadFile(
+            f"{found.path} has no update of {', '.join(foreign.unmet[:3])}, which {CONFIG} names",
+            f"fetch the adapter again, or name in {CONFIG} only what has an update",
+        )
+    if doubt:
+        warnings.warn(doubt, SgloraWarning, stacklevel=2)
+    return placed
+
+
+def _base(foreign: ForeignAdapter, path: Path) -> Base:
+    """What the file says of its base; a file of ours says it in its metadata."""
+    stated = foreign.metadata.get("backbone")
+    if foreign.base.name or not isinstance(stated, str):
+        return foreign.base
+    return replace(foreign.base, name=stated, where=str(path))

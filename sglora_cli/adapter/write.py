@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sglora_cli.adapter import checkpoint, clip_lora, peft
 from sglora_cli.adapter.file import AdapterFile, save_adapter
-from sglora_cli.adapter.read import read_adapter
+from sglora_cli.adapter.read import READERS, ReadOptions, recognise
 from sglora_cli.errors import Mismatch, UnknownName, UsageError
 from sglora_cli.files.atomic import check_free, put_file, put_folder, scratch_folder
 from sglora_cli.lora.algebra import update_error
@@ -105,7 +105,10 @@ def write_adapter(path: Path, adapter: AdapterFile, model: Model, format: Format
 
 def _verify(draft: Path, adapter: AdapterFile, model: Model, format: Format) -> None:
     layout = adapter.layout
-    written_P, lost = read_adapter(draft, model, rank=layout.rank).fitted(layout)
+    found = recognise(draft)
+    # Not read_adapter: it would ask the draft which model it is for, and not every adapter says.
+    foreign = READERS[found.kind](found, ReadOptions(model, rank=layout.rank)).placed(model.sites)
+    written_P, lost = foreign.fitted(layout)
     error = update_error(layout, written_P, adapter.flat_P)
     if error > format.tolerance or lost > format.tolerance:
         raise Mismatch(

@@ -165,7 +165,7 @@ def plan_of_adapters(
         name = path.name.removesuffix(".safetensors").removesuffix(".pt")
         if name in adapters or name in (ZERO, CHANCE):
             raise UsageError(f"two methods would be called {name!r}", "rename a file")
-        foreign = read_adapter(path, model)
+        foreign = read_adapter(path, model, backbone=backbone)
         layout = foreign.layout(model.sites)
         adapters[name] = Candidate(name, layout, checked_flat(foreign.fitted(layout)[0], str(path)))
     first = next(iter(adapters.values()))

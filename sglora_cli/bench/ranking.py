@@ -125,14 +125,15 @@ def opened(host: Host, path: Path, backbone: str, runtime: RuntimeConfig) -> tup
 
     A file of another program does not say its backbone: the settings' one is taken then.
     """
-    ours = recognise(path) == "safetensors"
+    found = recognise(path)
+    ours = found.kind == "safetensors"
     adapter = load_adapter(path) if ours else None
     name = backbone or provenance(path).get("backbone") or ("" if ours else settings.load().backbone)
     if not isinstance(name, str) or not name:
         raise UsageError(f"{path} does not say for which backbone it is", "pass --backbone NAME")
     model = host.backbones[name].load(settings.runtime(runtime, name))
     if adapter is None:
-        foreign = read_adapter(path, model)
+        foreign = read_adapter(found, model, backbone=name)
         layout = foreign.layout(model.sites)
         adapter = AdapterFile(layout, foreign.fitted(layout)[0], {**foreign.metadata, "fingerprint": model.fingerprint})
     adapter.check_model(model)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sglora_cli.adapter.convert import import_lines, origin
-from sglora_cli.adapter.read import read_adapter, recognise
+from sglora_cli.adapter.read import Found, read_adapter, recognise
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.data.description import cleaned_sentence
 from sglora_cli.data.encode import check_text, meaning
@@ -73,16 +73,15 @@ def add_expert(
     """
     text = cleaned_sentence(text)
     key = _key(name, text)
-    for path in adapters:
-        recognise(path)  # refuses a file that is no adapter before waiting for the lock
+    found = [recognise(path) for path in adapters]  # refuses a file that is no adapter before waiting for the lock
     with pack_lock(Library(host.recipe_folders).own_folder(location.folder)):
-        return _add(host, location, adapters, text, key, runtime, alpha, visual_only)
+        return _add(host, location, found, text, key, runtime, alpha, visual_only)
 
 
 def _add(
     host: Host,
     location: PackLocation,
-    adapters: Sequence[Path],
+    adapters: Sequence[Found],
     text: str,
     key: str,
     runtime: RuntimeConfig | None,
@@ -126,12 +125,13 @@ def _add(
 
 
 def foreign_states(
-    pack: Pack, model: Model, adapters: Sequence[Path], alpha: float | None, visual_only: bool
+    pack: Pack, model: Model, adapters: Sequence[Found], alpha: float | None, visual_only: bool
 ) -> ForeignStates:
     """Read adapters in any format, compress them to the pack's rank and bring them into its gauge."""
     flat, sources, lines = [], [], []
-    for path in adapters:
-        foreign = read_adapter(path, model, alpha=alpha, visual_only=visual_only)
+    for found in adapters:
+        path = found.path
+        foreign = read_adapter(found, model, backbone=pack.backbone, alpha=alpha, visual_only=visual_only)
         flat_P, error = foreign.fitted(pack.layout)
         flat.append(flat_P)
         sources.append(origin(path, foreign, error))

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sglora_cli.adapter import checkpoint, peft
+from sglora_cli.adapter import checkpoint
 from sglora_cli.adapter.file import AdapterFile, load_adapter
-from sglora_cli.adapter.read import read_adapter, recognise
+from sglora_cli.adapter.peft_config import CONFIG
+from sglora_cli.adapter.read import Found, read_adapter, recognise
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.plugin.values import AGAINST, ROLES, ZERO
@@ -17,14 +18,14 @@ from sglora_cli.plugin.values import AGAINST, ROLES, ZERO
 
 def any_adapter(path: Path) -> tuple[dict[str, Any], list[str]]:
     """Facts of an adapter in any format, for a program and in lines. Raises BadFile, Mismatch for a broken one."""
-    kind = recognise(path)
-    if kind == "safetensors":
+    found = recognise(path)
+    if found.kind == "safetensors":
         adapter = load_adapter(path)
         return dict(adapter.metadata), adapter_facts(adapter)
-    if kind == "open_clip":
-        return _checkpoint_facts(path)
-    unscaled = kind == "peft state" and not (path.parent / peft.CONFIG).exists()
-    foreign = read_adapter(path, alpha=1.0 if unscaled else None)
+    if found.kind == "open_clip":
+        return _checkpoint_facts(found)
+    unscaled = found.kind == "peft state" and not (path.parent / CONFIG).exists()
+    foreign = read_adapter(found, alpha=1.0 if unscaled else None)
     norm, ranks = foreign.norm(), sorted({b.shape[1] for b, _ in foreign.parts.values()})
     places = dict.fromkeys(re.sub(r"\b\d+\b", "*", name) for name in foreign.parts)
     facts = {
@@ -33,22 +34,25 @@ def any_adapter(path: Path) -> tuple[dict[str, Any], list[str]]:
         "sites": list(foreign.parts),
         "numbers": foreign.size,
         "norm": norm,
+        "base": foreign.base.to_json(),
+        "lacks": list(foreign.unmet),
         "about": dict(foreign.metadata),
     }
     effect = "" if norm else ": it changes nothing"
-    unknown = f", if its lora_alpha is 1: there is no {peft.CONFIG} beside it" if unscaled else ""
+    unknown = f", if its lora_alpha is 1: there is no {CONFIG} beside it" if unscaled else ""
     return facts, [
         f"adapter in format {foreign.format} for {foreign.metadata.get('description', 'an unknown task')!r}",
         f"backbone   {foreign.metadata.get('backbone', 'unknown')}, fingerprint {foreign.fingerprint or 'unknown'}",
+        *([] if "backbone" in foreign.metadata else [f"base       {foreign.base}"]),
         f"layout     rank {', '.join(map(str, ranks))}, {len(foreign.parts)} sites, {foreign.size} numbers",
         *(f"sites      {place}" for place in places),
         f"update     norm {norm:.3f}{effect}{unknown}",
-        "healthy    whole and finite",
+        f"damaged    no update of {', '.join(foreign.unmet)}" if foreign.unmet else "healthy    whole and finite",
     ]
 
 
-def _checkpoint_facts(path: Path) -> tuple[dict[str, Any], list[str]]:
-    tensors, metadata = checkpoint.read_state(path)
+def _checkpoint_facts(found: Found) -> tuple[dict[str, Any], list[str]]:
+    tensors, metadata = checkpoint.read_state(found.path, found.content)
     numbers = sum(x.numel() for x in tensors.values())
     broken = sorted(name for name, x in tensors.items() if x.is_floating_point() and not bool(x.isfinite().all()))
     facts = {

@@ -108,6 +108,15 @@ class MergesCheckpoints(Protocol):
 
 
 @runtime_checkable
+class SaysNames(Protocol):
+    """A model that has names elsewhere, optional. What an adapter file says of its base is compared with them."""
+
+    def base_names(self) -> Sequence[str]:
+        """The names, the best known first: "openai/clip-vit-base-patch16". Where the weights come from a file, those
+        of the model that the user named: nobody knows whose a file's weights are."""
+
+
+@runtime_checkable
 class Backbone(Protocol):
     """A frozen image-text model that can be loaded."""
 
@@ -307,7 +316,7 @@ class HasMembers(Protocol[V_co]):
 
 POWERS: Mapping[type, tuple[type, ...]] = {
     Backbone: (HasMembers, SaysAbsent, CountsTokens),
-    Model: (EncodesMeaning, ChecksText, HidesTokens, MergesCheckpoints),
+    Model: (EncodesMeaning, ChecksText, HidesTokens, MergesCheckpoints, SaysNames),
     Dataset: (HasMembers, Fetches, ListsImages, SaysPassedOver),
     Captioner: (HasMembers,),
     CaptionModel: (),

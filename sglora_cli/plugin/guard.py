@@ -38,6 +38,7 @@ from sglora_cli.plugin.contracts import (
     Reporter,
     SaysAbsent,
     SaysCost,
+    SaysNames,
     SaysPassedOver,
     UsesEvidence,
 )
@@ -328,6 +329,15 @@ class _MergesCheckpoints(Guarded[MergesCheckpoints]):
             return self._value.unmerged(tensors)
 
 
+class _SaysNames(Guarded[SaysNames]):
+    def base_names(self) -> Sequence[str]:
+        with self._asking("base_names"):
+            names = self._value.base_names()
+        well = isinstance(names, Sequence) and not isinstance(names, str) and all(isinstance(x, str) for x in names)
+        self._refuse("base_names", "" if well else f"must return a list of texts, got {names!r:.100}")
+        return names
+
+
 class _SaysCost(Guarded[SaysCost]):
     def cost(
         self, layout: Layout, tasks: int, states: int, settings: Mapping[str, Any], device: str
@@ -353,6 +363,7 @@ _OPTIONAL: Mapping[type, type[Guarded[Any]]] = {
     ChecksText: _ChecksText,
     HidesTokens: _HidesTokens,
     MergesCheckpoints: _MergesCheckpoints,
+    SaysNames: _SaysNames,
     SaysCost: _SaysCost,
     UsesEvidence: _UsesEvidence,
 }

@@ -14,6 +14,7 @@ from sglora_cli.adapter.read import read_adapter
 from sglora_cli.errors import Mismatch
 from sglora_cli.lora.layout import Layout, Site
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not say which model:sglora_cli.errors.SgloraWarning")
 MODEL = Clipling()
 BLOCKS = {
     "top": [11],

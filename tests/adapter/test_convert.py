@@ -45,7 +45,7 @@ def test_import_says_what_it_read(run, mug, tmp_path):
     assert result.stderr.startswith(
         f"read       {tmp_path / 'mug.pt'} (clip-lora)\nrank       2 -> 1: the update changes by "
     )
-    assert result.stderr.endswith("made for   weights unknown: the file has none\n")
+    assert result.stderr.endswith("made for   weights the backbone's own\n")
     metadata = json.loads(run("inspect", tmp_path / "in.safetensors", "--json").stdout)
     assert metadata["imported"]["format"] == "clip-lora"
     assert 0.1 < metadata["imported"]["error"] < 0.9

@@ -18,6 +18,7 @@ from sglora_cli.errors import SgloraError
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.lora.layout import Layout
 
+pytestmark = pytest.mark.filterwarnings("ignore::sglora_cli.errors.SgloraWarning")
 MODEL = Clipling()
 LAYOUT = Layout(MODEL.sites, 1, 1.0)
 ODD = [None, True, 0, -1, 1.5, float("inf"), "x", "", "(", [], [1], ["q"], [[]], {}, {"a": 1}, [["a", "b"]], 10**30]

@@ -18,6 +18,7 @@ from sglora_cli.lora.layout import Layout
 
 pytestmark = [
     pytest.mark.oracle,
+    pytest.mark.filterwarnings("ignore:.*(does not say which|it is not known whether):sglora_cli.errors.SgloraWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),
     pytest.mark.filterwarnings("ignore:Could not find a config file"),

@@ -61,8 +61,8 @@ def test_equal_adapters_are_equal_bytes(tmp_path, name):
 def test_formats_are_recognised_by_content(tmp_path):
     expected = {"peft-flat": "peft"}
     for name in FORMATS:
-        assert recognise(written(tmp_path / name, name, an_adapter())) == expected.get(name, name)
-    assert recognise(tmp_path / "peft/made/adapter_model.safetensors") == "safetensors"
+        assert recognise(written(tmp_path / name, name, an_adapter())).kind == expected.get(name, name)
+    assert recognise(tmp_path / "peft/made/adapter_model.safetensors").kind == "safetensors"
 
 
 def test_the_ending_means_a_format(tmp_path):
@@ -95,6 +95,8 @@ def test_clip_lora_writes_the_metadata_its_loader_wants(tmp_path):
         "encoder": "vision",
         "params": ["q", "k", "v"],
         "position": "all",
+        "backbone": "clipling",  # its loader asks for the keys above alone
+        "fingerprint": MODEL.fingerprint,
     }
     assert list(content["weights"]) == [f"layer_{i}" for i in range(12)]
     for i, layer in enumerate(content["weights"].values()):

@@ -44,6 +44,7 @@ def bare(path: Path) -> Path:
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:.*does not say which model:sglora_cli.errors.SgloraWarning")
 def test_an_expert_from_elsewhere_is_added(run, pack, tmp_path):
     path, old_index = bare(foreign(tmp_path / "cap.safetensors", pack, rank=4, seed=1)), pack.index_ED
     result = run("pack", "add", "toys", path, "--text", "a photo of a cap", "--name", "heads/cap")

@@ -226,7 +226,7 @@ CASES = {
         "x.pt",
         lambda: clip_lora(layer={"q_proj": torch.ones(2, 2).to_sparse()}),
         BadFile,
-        "sparse",
+        "more than plain tensors",
     ),
     "clip-lora, an archive that grows": (
         "adapter clip-lora",

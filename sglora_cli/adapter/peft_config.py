@@ -1,0 +1,283 @@
+"""PEFT's adapter_config.json: which modules have an update, how it is scaled, and on which base it was trained.
+
+What would make an adapter more than an update B A on frozen weights is refused, so that nothing that a configuration
+says is passed over. Patterns are those of PEFT, with one limit of time for all of a file.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import regex
+
+from sglora_cli.adapter.base import Base
+from sglora_cli.errors import BadFile, Mismatch, SgloraWarning
+from sglora_cli.files.text import read_json
+
+CONFIG = "adapter_config.json"
+REMEDY = "merge it in PEFT, or train a plain LoRA adapter"
+PATTERNS_LIMIT, PATTERN_SECONDS, ALL_PATTERNS_SECONDS = 5000, 0.25, 2.0
+"""Entries of a table or list: AdaLoRA writes one a module. Time of one pattern on one name, and of all on all names."""
+_CONFIG_LIMIT = 10**7
+
+# What makes an adapter more than an update B A on frozen weights: configuration key -> why.
+_REFUSED = {
+    "use_dora": "DoRA also rescales the weights",
+    "modules_to_save": "whole modules are replaced",
+    "lora_bias": "B has a bias of its own",
+    "fan_in_fan_out": "the weights are stored transposed",
+    "trainable_token_indices": "token embeddings are replaced",
+    "layer_replication": "layers are repeated",
+    "target_parameters": "parameters outside modules have updates",
+    "use_qalora": "the inputs are pooled in groups",
+    "use_bdlora": "the factors are block-diagonal",
+    "alora_invocation_tokens": "the update is switched on by tokens",
+    "arrow_config": "several adapters are routed",
+    "kasa_config": "the base weights are changed",
+    "monteclora_config": "the factors are sampled",
+}
+_READ = {"peft_type", "base_model_name_or_path", "auto_mapping", "revision", "task_type", "bias", "init_lora_weights"}
+_READ |= {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules", "exclude_modules"}
+_READ |= {"layers_to_transform", "layers_pattern"}
+_FOR_TRAINING = {"inference_mode", "lora_dropout", "peft_version", "megatron_config", "megatron_core", "loftq_config"}
+_FOR_TRAINING |= {"eva_config", "corda_config", "lora_ga_config", "velora_config", "qalora_group_size"}
+_FOR_TRAINING |= {"ensure_weight_tying", "runtime_config"}
+_STARTS = ("gaussian", "eva", "orthogonal", "mica")
+"""Values of init_lora_weights that leave the base weights as they are."""
+_CHANGES_THE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
+
+
+@dataclass
+class PeftConfig:
+    """A configuration that was checked. `values` has PEFT's defaults for r and lora_alpha."""
+
+    path: Path
+    values: Mapping[str, Any]
+    _seconds: float = field(default=ALL_PATTERNS_SECONDS, init=False)
+
+    @property
+    def base(self) -> Base:
+        mapping, revision = self.values.get("auto_mapping") or {}, self.values.get("revision")
+        name = self.values.get("base_model_name_or_path") or ""
+        return Base(
+            name=f"{name}@{revision}" if name and revision and revision != "main" else name,
+            model_class=mapping.get("base_model_class") or "",
+            library=mapping.get("parent_library") or "",
+            task=self.values.get("task_type") or "",
+            where=str(self.path),
+        )
+
+    def scaling(self, name: str, rank: int, file: Path) -> float:
+        """The factor on B A of a module. Raises BadFile if it should have another rank."""
+        key = self._pattern_of("rank_pattern", name)
+        stated = self.values["r"] if key is None else self.values["rank_pattern"][key]
+        if stated != rank:
+            raise BadFile(
+                f"{file}: {name} has rank {rank}, {CONFIG} says {stated}", "the two files are not of one adapter"
+            )
+        key = self._pattern_of("alpha_pattern", name)
+        alpha = self.values["lora_alpha"] if key is None else self.values["alpha_pattern"][key]
+        return float(alpha / math.sqrt(rank) if self.values.get("use_rslora") else alpha / rank)
+
+    def target(self, name: str) -> str:
+        """What says that the module of this name has an update, "" if nothing does: PEFT's rule."""
+        if self._excluded(name):
+            return ""
+        targets = self.values["target_modules"]
+        if targets == "all-linear":
+            return "target_modules all-linear"
+        if isinstance(targets, str):
+            return "target_modules" if self._matches(self._pattern("target_modules", targets, "{}"), name) else ""
+        if name in targets:
+            return f"target_modules {name}"
+        found = next((target for target in targets if name.endswith(f".{target}")), None)
+        if found is None or not (layers := _listed(self.values.get("layers_to_transform"))):
+            return "" if found is None else f"target_modules {found}"
+        number = self._layer(name)
+        return f"target_modules {found}, layers_to_transform {_shown(layers)}" if number in layers else ""
+
+    def claim(self, name: str, idle: Collection[str]) -> str:
+        """As `target`, or the entry of a pattern table that names the module.
+
+        idle: entries that match no update of the file. Those that do match one need not match others.
+        """
+        if (target := self.target(name)) or self._excluded(name) or self._layer_left_out(name):
+            return target
+        for table in ("rank_pattern", "alpha_pattern"):
+            for key in self.values.get(table) or {}:
+                if key in idle and self._matches(self._pattern(table, key), name):
+                    return f"{table} {key}"
+        return ""
+
+    def idle_patterns(self, names: Collection[str]) -> set[str]:
+        """Entries of rank_pattern and alpha_pattern that match none of these modules."""
+        keys = {key: table for table in ("rank_pattern", "alpha_pattern") for key in self.values.get(table) or {}}
+        return {
+            key for key, table in keys.items() if not any(self._matches(self._pattern(table, key), n) for n in names)
+        }
+
+    def without_update(self, names: Collection[str], idle: Collection[str]) -> list[str]:
+        """What the configuration names and none of these modules is, in words. idle: as for `claim`."""
+        targets = self.values["target_modules"]
+        unmet = [
+            f"{target!r} (target_modules)"
+            for target in (targets if isinstance(targets, list) else ())
+            if not any(name == target or name.endswith(f".{target}") for name in names)
+        ]
+        if layers := _listed(self.values.get("layers_to_transform")):
+            there = set(map(self._layer, names))
+            unmet += [f"layer {layer} (layers_to_transform)" for layer in layers if layer not in there]
+        return unmet + [f"{key!r} (a pattern)" for key in sorted(idle)]
+
+    def _excluded(self, name: str) -> bool:
+        excluded = self.values.get("exclude_modules") or []
+        if isinstance(excluded, str):
+            return self._matches(self._pattern("exclude_modules", excluded, "{}"), name)
+        return any(name == one or name.endswith(f".{one}") for one in excluded)
+
+    def _layer_left_out(self, name: str) -> bool:
+        layers = _listed(self.values.get("layers_to_transform"))
+        return bool(layers) and self._layer(name) not in layers
+
+    def _layer(self, name: str) -> int | None:
+        """The number of the layer that a module is in: the first number after a part that layers_pattern allows."""
+        patterns = _listed(self.values.get("layers_pattern")) or [r"[^.]*"]
+        start = r"(?:^|.*?\.)" if self.values.get("layers_pattern") else r".*?\."
+        for pattern in patterns:
+            compiled = self._pattern("layers_pattern", pattern, start + r"{}\.(?P<layer>\d{1,9})\..*")
+            if match := self._match(compiled, name):
+                return int(match["layer"])
+        return None
+
+    def _pattern_of(self, table: str, name: str) -> str | None:
+        """PEFT's rule: the first entry that matches the end of the name, from a dot on."""
+        entries = self.values.get(table) or {}
+        return next((key for key in entries if self._matches(self._pattern(table, key), name)), None)
+
+    def _pattern(self, where: str, pattern: str, form: str = r"(.*\.)?({})") -> regex.Pattern[str]:
+        return compiled(pattern, f"{self.path}: {where}", form)
+
+    def _matches(self, pattern: regex.Pattern[str], name: str) -> bool:
+        return self._match(pattern, name) is not None
+
+    def _match(self, pattern: regex.Pattern[str], name: str) -> Any:
+        """The match of a whole name. Raises BadFile for patterns that take too long, as `(a+)+$` can."""
+        start = time.perf_counter()
+        try:
+            if self._seconds <= 0:
+                raise TimeoutError
+            match = pattern.fullmatch(name, timeout=min(PATTERN_SECONDS, self._seconds))
+        except TimeoutError:
+            raise BadFile(
+                f"{CONFIG} has a pattern that takes too long: {pattern.pattern[:100]!r}", "name the modules in a list"
+            ) from None
+        self._seconds -= time.perf_counter() - start
+        return match
+
+
+@lru_cache(maxsize=PATTERNS_LIMIT)
+def compiled(pattern: str, where: str, form: str) -> regex.Pattern[str]:
+    """A pattern in the form that PEFT gives it. Raises BadFile."""
+    try:
+        return regex.compile(form.replace("{}", pattern))
+    except (regex.error, OverflowError, RecursionError, ValueError) as error:
+        raise BadFile(f"{where} has {pattern[:100]!r}, which is no pattern: {error}") from None
+
+
+def read_config(path: Path) -> PeftConfig:
+    """Read and check adapter_config.json.
+
+    Raises BadFile for values of the wrong kind, Mismatch for a configuration that means more than B A.
+    """
+    config = read_json(path, limit=_CONFIG_LIMIT)
+    if not isinstance(config, dict):
+        raise BadFile(f"{path} is not a table")
+    if config.get("peft_type") != "LORA":
+        raise Mismatch(
+            f"{path}: peft_type is {config.get('peft_type')!r}, not 'LORA'", "only LoRA adapters can be read"
+        )
+    for key, reason in _REFUSED.items():
+        if config.get(key):
+            raise Mismatch(f"{path}: {key} = {config[key]!r}: {reason}", REMEDY)
+    if config.get("bias", "none") != "none":
+        raise Mismatch(f"{path}: bias = {config['bias']!r}: biases are trained too", REMEDY)
+    _check_start(path, config.get("init_lora_weights", True))
+    _check_numbers(path, config)
+    _check_names(path, config)
+    unknown = sorted(key for key, value in config.items() if value and key not in {*_READ, *_FOR_TRAINING, *_REFUSED})
+    if unknown:
+        warnings.warn(
+            f"{path}: {_shown(unknown)} is not known here and passed over: if it changes the update, it is lost",
+            SgloraWarning,
+            stacklevel=2,
+        )
+    return PeftConfig(path, config)
+
+
+def _check_start(path: Path, start: Any) -> None:
+    if not isinstance(start, str) or start.lower() in _STARTS:
+        return
+    if start.lower().startswith(_CHANGES_THE_BASE):
+        raise Mismatch(
+            f"{path}: init_lora_weights = {start!r} changes the base weights",
+            "save it with PEFT's path_initial_model_for_weight_conversion, which makes it a plain LoRA adapter",
+        )
+    raise Mismatch(f"{path}: init_lora_weights = {start!r} is not known here: it may change the base weights", REMEDY)
+
+
+def _check_numbers(path: Path, config: dict[str, Any]) -> None:
+    config.setdefault("lora_alpha", 8)
+    config.setdefault("r", 8)  # PEFT's own defaults
+    for key, pattern, kind in (("r", "rank_pattern", int), ("lora_alpha", "alpha_pattern", (int, float))):
+        table = config.get(pattern) or {}
+        if not isinstance(table, dict):
+            raise BadFile(f"{path}: {pattern} is {table!r}, not a table")
+        for name, value in [(key, config[key]), *table.items()]:
+            if not isinstance(value, kind) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+                raise BadFile(f"{path}: {pattern + ', ' if name != key else ''}{name} = {value!r} is no {key}")
+        if len(table) > PATTERNS_LIMIT:
+            raise BadFile(f"{path}: {pattern} has {len(table)} entries, more than {PATTERNS_LIMIT}")
+        for name in table:
+            compiled(name, f"{path}: {pattern}", r"(.*\.)?({})")
+    if not isinstance(rslora := config.get("use_rslora"), bool | None):
+        raise BadFile(f"{path}: use_rslora is {rslora!r}, neither true nor false")
+
+
+def _check_names(path: Path, config: dict[str, Any]) -> None:
+    targets = config.get("target_modules")
+    if not isinstance(targets, str | list) or not targets:
+        raise BadFile(f"{path}: target_modules is {targets!r}", "name the modules it adapts")
+    for key in ("target_modules", "exclude_modules", "layers_pattern"):
+        names = _listed(config.get(key))
+        if not all(isinstance(name, str) for name in names) or len(names) > PATTERNS_LIMIT:
+            raise BadFile(f"{path}: {key} is {config[key]!r:.100}, no list of at most {PATTERNS_LIMIT} names")
+    layers = _listed(config.get("layers_to_transform"))
+    if not all(type(layer) is int for layer in layers):
+        raise BadFile(f"{path}: layers_to_transform is {config['layers_to_transform']!r:.100}, no list of numbers")
+    if layers and isinstance(targets, str):
+        raise BadFile(f"{path}: layers_to_transform says nothing beside a pattern in target_modules", "list the names")
+    mapping = config.get("auto_mapping") or {}
+    stated = {key: config.get(key) for key in ("base_model_name_or_path", "revision", "task_type")}
+    if not isinstance(mapping, dict):
+        raise BadFile(f"{path}: auto_mapping is {mapping!r:.100}, not a table")
+    for key, value in {**stated, **{k: mapping.get(k) for k in ("base_model_class", "parent_library")}}.items():
+        if not isinstance(value, str | None):
+            raise BadFile(f"{path}: {key} is {value!r:.100}, not a text")
+
+
+def _listed(value: Any) -> list[Any]:
+    """One value as a list of it, nothing as an empty list."""
+    if value is None or value == "":
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _shown(values: list[Any]) -> str:
+    return ", ".join(map(str, values[:12])) + (", ..." if len(values) > 12 else "")

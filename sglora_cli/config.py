@@ -163,6 +163,11 @@ class BenchConfig:
     seed: int = knob(0, "Seed of the draws and of the bootstrap.", least=0)
     seeds: int = knob(1, "So many seeds of the draws, from --seed on.", least=1)
     temperature: float = knob(1.0, "Spread of the draws.", least=0)
+    wrong_sentences: int = knob(
+        5,
+        "Sentences of other tasks that each method is measured with, too: does the sentence matter? 0 is none.",
+        least=0,
+    )
     resamples: int = knob(2000, "Bootstrap resamples over tasks, queries, seeds and samples.", least=100)
 
 

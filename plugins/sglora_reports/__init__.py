@@ -41,13 +41,26 @@ def as_json(report: Report) -> str:
         "notes": list(report.notes),
         "averages": {m: {cell_name(cell): v for cell, v in c.items()} for m, c in averages(report.rows).items()},
         "differences": {
-            f"{method} {cell_name((direction, k))}": {"mean": gap[0], "low": gap[1], "high": gap[2]}
+            f"{method} {cell_name((direction, k))}": _interval(gap)
             for (method, direction, k), gap in report.differences.items()
         },
+        "sentence_gains": [
+            {"sentences": kind, "method": method, "measure": cell_name((direction, k)), **_interval(gain)}
+            for (kind, method, direction, k), gain in report.sentence_gains.items()
+        ],
         **(_ranges(report) if report.builds else _draws(report)),
-        "rows": [{key: value for key, value in asdict(row).items() if key != "hits"} for row in report.rows],
+        "rows": list(map(_without_hits, report.rows)),
+        "controls": list(map(_without_hits, report.controls)),
     }
     return json.dumps(content, indent=1) + "\n"
+
+
+def _interval(gap: tuple[float, float, float]) -> dict[str, float]:
+    return dict(zip(("mean", "low", "high"), gap, strict=True))
+
+
+def _without_hits(row: Row) -> dict[str, object]:
+    return {key: value for key, value in asdict(row).items() if key != "hits"}
 
 
 def _draws(report: Report) -> dict[str, object]:
@@ -74,7 +87,7 @@ def as_csv(report: Report) -> str:
     writer = csv.writer(out, lineterminator="\n")
     names = [spec.name for spec in fields(Row) if spec.name != "hits"]
     writer.writerow(names)
-    writer.writerows([_cell(getattr(row, name)) for name in names] for row in report.rows)
+    writer.writerows([_cell(getattr(row, name)) for name in names] for row in (*report.rows, *report.controls))
     return out.getvalue()
 
 

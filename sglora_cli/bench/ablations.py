@@ -196,7 +196,7 @@ def plan_of_ablation(
     variants = _variants(table, pack, embeddings)
     labels = _concerned(host, pack, table, wanted, without)
     levels = methods(host, pack, ",".join([ORACLE] * all(t.oracle_P is not None for t in tasks) + [ZERO]))
-    base = plan_of_methods(loaded, tasks, levels, config)
+    base = plan_of_methods(loaded, tasks, levels, replace(config, wrong_sentences=0))
     own = next(variant.mark for variant in variants if variant.own)
     names = {f"{name}@{v.mark}": f"{label} ({_words(v.mark)})" for name, label in labels.items() for v in variants}
     references = {m: f"{m.rpartition('@')[0]}@{own}" for m in names if m.rpartition("@")[2] != own}

@@ -45,6 +45,8 @@ class Candidate:
     """(P,); or (N, P), where each image of the task has an adapter of its own."""
     sample: int = 0
     seed: int = 0
+    sentence: str = ""
+    """The key of the task whose sentence made it, where it is not that of the measured task."""
 
 
 @dataclass
@@ -126,7 +128,7 @@ def _rows(task: UnseenTask, candidate: Candidate, cells: Mapping[tuple[str, int]
         hit_Q = unpack_hits(text)
         value = 100.0 * sum(hit_Q) / len(hit_Q)
         own = candidate.method, task.dataset, task.name, candidate.sample
-        rows.append(Row(*own, direction, k, value, candidate.seed, text))
+        rows.append(Row(*own, direction, k, value, candidate.seed, text, candidate.sentence))
     return rows
 
 

@@ -6,7 +6,7 @@ Shapes: P numbers of an adapter, D embedding, S samples, N images.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sglora_cli.bench.measure import Candidate
 from sglora_cli.bench.rows_file import Header
+from sglora_cli.bench.sentences import UNRELATED, UNRELATED_SENTENCE, Sentence, other_sentences
 from sglora_cli.config import BenchConfig
 from sglora_cli.data.encode import image_embeddings
 from sglora_cli.errors import PluginError, SgloraError, Unavailable, UnknownName
@@ -100,6 +101,32 @@ def plan_of_methods(
     fitted = {n: loaded.fitted(n) for n in names if n != ORACLE}
     embeddings_TD = loaded.model.encode_text([task.description for task in tasks])
     embedding_of = {t.key: d for t, d in zip(tasks, embeddings_TD, strict=True)}
+    pool = _sentences(pack, tasks)
+    if config.wrong_sentences:
+        more = {one.key: one.text for one in pool if one.key not in embedding_of} | {UNRELATED: UNRELATED_SENTENCE}
+        embedding_of |= dict(zip(more, loaded.model.encode_text(list(more.values())), strict=True))
+    oracle_of = {t.key: t.oracle_P for t in tasks if t.oracle_P is not None}
+    reads: dict[str, bool] = {}
+
+    def controls(task: UnseenTask, evidence: TaskEvidence) -> list[Candidate]:
+        """Adapters that other sentences make, of methods that read it."""
+        own = Sentence(task.key, task.dataset, task.description)
+        others = other_sentences(own, pool, config.wrong_sentences, config.seed)
+        one_draw = replace(config, samples=1, seeds=1)
+        adapters = [
+            Candidate(ORACLE, pack.layout, oracle_of[key], sentence=key)
+            for key in others
+            if ORACLE in names and key in oracle_of
+        ]
+        for name in fitted:
+            ask = partial(evidence.ask, host.generators[name], fitted[name])
+            if name not in reads:
+                reads[name] = reads_sentence(pack, ask, config)
+            for key in others if reads[name] else ():
+                prior = pack.prior(embedding_of[key])
+                made = candidates(pack.layout, host.generators[name], ask, prior, one_draw, name)
+                adapters += [replace(one, sentence=key) for one in made]
+        return adapters
 
     def make(task: UnseenTask) -> list[Candidate]:
         prior = pack.prior(embedding_of[task.key])
@@ -114,7 +141,7 @@ def plan_of_methods(
                 continue
             ask = partial(evidence.ask, host.generators[name], fitted[name])
             adapters += candidates(pack.layout, host.generators[name], ask, prior, config, name)
-        return adapters
+        return adapters + (controls(task, evidence) if config.wrong_sentences else [])
 
     def make_unchanged(task: UnseenTask) -> list[Candidate]:
         with pack.unchanged():  # or these adapters may be of two packs
@@ -133,6 +160,25 @@ def plan_of_methods(
         protocol=protocol,
         origin=pack.manifest,
     )
+
+
+def _sentences(pack: Pack, tasks: Sequence[UnseenTask]) -> list[Sentence]:
+    """The sentences of the measured tasks, and of the pack's other unseen tasks."""
+    known = {t.key: Sentence(t.key, t.dataset, t.description) for t in tasks}
+    for task in pack.manifest["tasks"]:
+        if task["role"] == UNSEEN:
+            known.setdefault(task["key"], Sentence(task["key"], task["dataset"], task["description"]))
+    return list(known.values())
+
+
+def reads_sentence(pack: Pack, ask: Callable[[Prior, int, int, float], Tensor], config: BenchConfig) -> bool:
+    """Whether a method's adapters for the sentences of the first experts differ. Merging all experts alike, no
+    sentence changes them."""
+    made = [ask(pack.prior(d), 1, config.seed, config.temperature) for d in pack.index_ED[:_ASKED]]
+    return any(not torch.equal(made[0], other) for other in made[1:])
+
+
+_ASKED = 4
 
 
 def candidates(

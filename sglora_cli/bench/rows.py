@@ -14,7 +14,7 @@ Cell = tuple[str, int]
 
 def row_key(row: Row) -> tuple[object, ...]:
     """What a row is a measurement of: two rows with one key are the same number, measured twice."""
-    return row.method, row.dataset, row.task, row.sample, row.seed, row.direction, row.k
+    return row.method, row.dataset, row.task, row.sample, row.seed, row.direction, row.k, row.sentence
 
 
 def table(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[tuple[str, str], dict[Cell, float]]]:

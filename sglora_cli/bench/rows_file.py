@@ -9,6 +9,7 @@ A header (one line; more keys are allowed) says whose rows follow, up to the nex
 methods in the order of the table. A row may have more keys than `Row`, which are left out. `direction` is
 "I2T" or "T2I" (recall at k, in percent) or "ACC" (accuracy, in percent, at k = 1). `hits`, if it is there,
 says which queries were right: their number, and one bit a query from the highest of each byte, in base64.
+`sentence`, if it is there, is the key of the task whose sentence made the adapter, where it is not the task's own.
 """
 
 from __future__ import annotations
@@ -184,10 +185,11 @@ def _row(content: dict[str, Any], where: str) -> Row:
             _check_value(value, unpack_hits(hits))
     except (ValueError, TypeError) as error:
         raise BadFile(f"{where}: {error}") from None
-    method, dataset, task = (_text(content, name, where) for name in ("method", "dataset", "task"))
+    texts = {"sentence": "", **content}
+    method, dataset, task, sentence = (_text(texts, n, where) for n in ("method", "dataset", "task", "sentence"))
     sample, seed = (_whole({"seed": 0, **content}, name, 0, where) for name in ("sample", "seed"))
     k = _whole(content, "k", 1, where)
-    return Row(method, dataset, task, sample, direction, k, float(value), seed, hits)
+    return Row(method, dataset, task, sample, direction, k, float(value), seed, hits, sentence)
 
 
 def _check_value(value: float, hits: Sequence[bool]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from sglora_cli.bench.bootstrap import Interval, is_clear
 from sglora_cli.bench.rows import Cell, averages, build_ranges, recovery, spreads
 from sglora_cli.bench.rows_file import ROW_DIRECTIONS
+from sglora_cli.bench.sentences import not_reading
 from sglora_cli.plugin.values import CHANCE, ORACLE, Report, Row
 
 GAIN_K = 1  # the paper compares R@1
@@ -149,6 +150,52 @@ def _gap(gap: Interval) -> str:
     return f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]"
 
 
+_SENTENCES = {"same": "same data set", "across": "other data sets", "unrelated": "unrelated"}
+"""Whose other sentences, as the head of a column says it."""
+
+
+def sentence_table(report: Report) -> ResultTable | None:
+    """Recall with a task's own sentence minus recall with other sentences; None where no other was tried."""
+    gains = report.sentence_gains
+    cells = [cell for cell in cells_of(report) if cell[1] == GAIN_K]
+    columns = [(kind, *cell) for kind in _SENTENCES for cell in cells]
+    columns = [column for column in columns if any((kind, d, k) == column for kind, _, d, k in gains)]
+    if not columns:
+        return None
+    header = ["method", *(f"{cell_name((d, k))} - {_SENTENCES[kind]}" for kind, d, k in columns)]
+    lines = []
+    for method, label in report.labels.items():
+        own = [gains.get((kind, method, d, k)) for kind, d, k in columns]
+        if any(own):
+            marks = [CLEAR if gap and is_clear(gap) else "" for gap in own]
+            lines.append(Line(method, [label, *(_gap(gap) if gap else "" for gap in own)], ["", *marks]))
+    title = f"does the sentence matter: {report.tasks()}, own sentence - other sentences"
+    return ResultTable(title, header, lines, gain_sentences(report, cells))
+
+
+def gain_sentences(report: Report, cells: Sequence[Cell]) -> list[str]:
+    """Which methods are better with a task's own sentence than with another one of its data set."""
+    sentences = []
+    kinds = [kind for kind in _SENTENCES if any(one == kind for one, *_ in report.sentence_gains)]
+    for d, k in cells:
+        gaps = {m: gap for m in report.labels if (gap := report.sentence_gains.get((kinds[0], m, d, k)))}
+        clear = {m: gap for m, gap in gaps.items() if is_clear(gap)}
+        better = [f"{report.labels[m]} ({gap[0]:+.1f})" for m, gap in clear.items() if gap[0] > 0]
+        worse = [f"{report.labels[m]} ({gap[0]:+.1f})" for m, gap in clear.items() if gap[0] < 0]
+        unclear = [report.labels[m] for m in gaps if m not in clear]
+        said = (("better with the own sentence", better), ("worse with it", worse), ("no difference shown", unclear))
+        parts = [f"{text}: {', '.join(some)}" for text, some in said if some]
+        if parts:
+            sentences.append(f"{cell_name((d, k))}, other sentences {_of(kinds[0])}: {'; '.join(parts)}.")
+    if ignoring := [report.labels[m] for m in not_reading(report.labels, report.controls) if m not in REFERENCES]:
+        sentences.append(f"No sentence changes the adapter: {', '.join(ignoring)}.")
+    return sentences
+
+
+def _of(kind: str) -> str:
+    return "" if kind == "unrelated" else f"of the {_SENTENCES[kind]}"
+
+
 def result_tables(report: Report, published: Mapping[str, Published] | None = None) -> list[ResultTable]:
     """What reporters print: retrieval and classification apart, all tasks together, then each data set.
 
@@ -163,7 +210,7 @@ def result_tables(report: Report, published: Mapping[str, Published] | None = No
             tables.append(_section(part, kind if all(kinds) else "all", "", None, whole=True))
         single = len(datasets) == 1
         tables += [_section(part, name, name, (published or {}).get(name), whole=single) for name in datasets]
-    return tables
+    return [*tables, *filter(None, [sentence_table(report)])]
 
 
 def _section(report: Report, name: str, dataset: str, published: Published | None, whole: bool) -> ResultTable:

@@ -127,6 +127,8 @@ class Row:
     """Of the draws of a generator that samples."""
     hits: str = field(default="", repr=False)
     """Which queries were right, packed as bench/rows_file.py says; "" where nobody kept it."""
+    sentence: str = ""
+    """Whose sentence made the adapter: the key of another task, or "unrelated"; "" for the task's own."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,11 @@ class Report:
     and its sample counts the build's draws."""
     role: str = UNSEEN
     """What the measured tasks are to the pack, one of ROLES."""
+    controls: Sequence[Row] = field(default=(), repr=False)
+    """Rows of adapters that sentences of other tasks made; `rows` has none of them."""
+    sentence_gains: Mapping[tuple[str, str, str, int], tuple[float, float, float]] = field(default_factory=dict)
+    """(whose other sentences, method, direction, k) -> recall with the task's own sentence minus recall with others,
+    and its 95 % interval, in points. Whose: "same" data set, "across" data sets, "unrelated"."""
 
     def tasks(self, dataset: str = "", direction: str = "") -> str:
         """How many tasks were measured, of a data set and in a direction or of all: `2 unseen tasks`."""

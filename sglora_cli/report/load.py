@@ -9,6 +9,7 @@ from pathlib import Path
 from sglora_cli.bench.bootstrap import bootstrap
 from sglora_cli.bench.rows import row_key
 from sglora_cli.bench.rows_file import Header, Run, read_rows
+from sglora_cli.bench.sentences import sentence_gains
 from sglora_cli.config import BenchConfig
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.plugin.values import UNSEEN, Report, Row
@@ -60,6 +61,7 @@ def read(paths: Sequence[Path], config: BenchConfig, over_builds: bool = False) 
     latest = list({row_key(row): row for row in of_builds or [row for run in runs for row in run.rows]}.values())
     if not latest:
         raise BadFile(f"there is no row in {', '.join(map(str, paths))}", "let `sglora bench --rows FILE` finish")
+    latest, controls = [row for row in latest if not row.sentence], [row for row in latest if row.sentence]
     labels = {method: label for run in runs for method, label in run.header.labels.items()}
     labels |= {row.method: row.method for row in latest if row.method not in labels}
     left_out = incomplete(latest, labels)
@@ -67,10 +69,14 @@ def read(paths: Sequence[Path], config: BenchConfig, over_builds: bool = False) 
     kept = {method: label for method, label in labels.items() if method not in left_out}
     header = runs[-1].header
     gaps = bootstrap(rows, config.resamples, config.seed).differences(header.against, _references(runs))
+    controls = [row for row in controls if row.method in kept]
+    gains = sentence_gains(rows, controls, config.resamples, config.seed)
     names = names_of(paths) if over_builds else ()
     remarks = (*([_over(names)] if names else []), *_notes(runs))
     report = Report(header.pack, rows, kept, gaps, header.against, builds=names, role=roles[0])
-    report = replace(report, notes=[_summary(report, paths), *remarks, *left_out.values()])
+    report = replace(
+        report, controls=controls, sentence_gains=gains, notes=[_summary(report, paths), *remarks, *left_out.values()]
+    )
     other_packs = tuple(dict.fromkeys(text for run in runs if (text := _text(run.header, "on"))))
     return Measured(header, report, tuple(paths), tuple(left_out.values()), remarks, "".join(prints), other_packs)
 

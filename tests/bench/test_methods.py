@@ -12,5 +12,5 @@ def test_the_papers_methods_and_more_are_asked_at_once(run, toy_pack):
 
 def test_chosen_methods_in_the_asked_order(run, toy_pack):
     out = run("bench", "--baselines", "top-k, zero-shot", "--as", "csv").stdout.splitlines()
-    assert out[0] == "method,dataset,task,sample,direction,k,value,seed"
+    assert out[0] == "method,dataset,task,sample,direction,k,value,seed,sentence"
     assert {line.split(",")[0] for line in out[1:]} == {"top-k", "zero-shot", "chance"}

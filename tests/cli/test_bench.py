@@ -14,7 +14,8 @@ from sglora_cli.data import encode
 from sglora_cli.generate.session import Session
 
 EACH = 14 + 3 * 5  # adapters of a task: five draws of the methods that draw
-ALL = 2 * 3 * EACH  # images: two unseen tasks of three
+OTHERS = 5 * 2 + 1  # five methods read the sentence, asked with the other task's and an unrelated one; and an Oracle
+ALL = 2 * 3 * (EACH + OTHERS)  # images: two unseen tasks of three
 
 
 @pytest.fixture
@@ -112,8 +113,8 @@ def test_an_interrupted_run_goes_on(run, toy_pack, file, monkeypatch):
     assert averages(run("bench", "--json", "--rows", file)) == expected
     (run_of_file,) = read_rows(file)
     assert {row.task for row in run_of_file.rows} == {"mug", "nest"}
-    places = [(r.method, r.task, r.sample, r.seed, r.direction, r.k) for r in run_of_file.rows]
-    assert len(places) == len(set(places)) == 2 * (EACH + 1) * 6
+    places = [(r.method, r.task, r.sample, r.seed, r.direction, r.k, r.sentence) for r in run_of_file.rows]
+    assert len(places) == len(set(places)) == 2 * (EACH + OTHERS + 1) * 6
 
 
 def read_rows_of_whole_lines(file: Path):
@@ -169,7 +170,7 @@ def test_rows_of_another_backbone_are_not_gone_on_with(run, toy_pack, file):
 
 def test_a_dry_run_measures_nothing(run, toy_pack, own_home):
     plan = json.loads(run("bench", "--dry-run", "--json").stdout)
-    assert (plan["tasks"], plan["adapters"]) == (["toys/mug", "toys/nest"], 2 * EACH)
+    assert (plan["tasks"], plan["adapters"]) == (["toys/mug", "toys/nest"], 2 * (EACH + OTHERS))
     assert plan["images_to_encode"] + plan["images_known"] == ALL
     assert plan["images_to_encode"] > 0
     assert not (own_home / "cache/measured").exists()

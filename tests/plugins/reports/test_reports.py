@@ -83,8 +83,8 @@ def test_json_has_an_average_of_every_method():
 
 def test_csv_has_every_row():
     lines = as_csv(made_report(("ACC",))).splitlines()
-    assert lines[0] == "method,dataset,task,sample,direction,k,value,seed"
-    assert lines[1] == "chance,cifar100,t-1,0,ACC,1,98.0,0"
+    assert lines[0] == "method,dataset,task,sample,direction,k,value,seed,sentence"
+    assert lines[1] == "chance,cifar100,t-1,0,ACC,1,98.0,0,"
     assert len(lines) == 1 + 2 * len(VALUES)
 
 

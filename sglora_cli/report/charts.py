@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sglora_cli.bench.rows import averages, table
+from sglora_cli.bench.sentences import UNRELATED
 from sglora_cli.bench.tables import GAIN_K, REFERENCES, Table, measure_name, only
-from sglora_cli.plugin.values import CHANCE, ZERO, Report
+from sglora_cli.plugin.values import CHANCE, ZERO, Report, Row
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,25 @@ class Map:
         return body + [[kind, group, name, f"{x:.2f}", f"{y:.2f}"] for name, kind, group, x, y in self.points]
 
 
-Chart = Bars | Lines | Scatter | Stacks | Map
+@dataclass(frozen=True)
+class Heat:
+    """A coloured cell for each row and column, blank where nothing was measured. 0 is the middle of the colours."""
+
+    axis: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float | None]]
+    own: Mapping[int, int]
+    """Row to the column that is its own."""
+
+    def table(self) -> Table:
+        body = [["task", *self.columns]]
+        for name, values in zip(self.rows, self.values, strict=True):
+            body.append([name, *("" if value is None else f"{value:+.1f}" for value in values)])
+        return body
+
+
+Chart = Bars | Lines | Scatter | Stacks | Map | Heat
 
 
 @dataclass(frozen=True)
@@ -175,3 +194,49 @@ def gains(report: Report, method: str) -> dict[tuple[str, str], float]:
 def featured(report: Report, preferred: str) -> str:
     """The method that figures of one method are about: the pack's own generator if it was measured, else `against`."""
     return preferred if any(row.method == preferred for row in report.rows) else report.against
+
+
+def sentence_map(report: Report, preferred: str) -> Figure | None:
+    """What one method's adapters from sentences of other tasks do on each task; None where none was measured.
+
+    A cell is recall at 1 with the column's sentence minus recall with the task's own, in points, mean over the
+    directions: blue where the right sentence is better.
+    """
+    asked = list(dict.fromkeys(row.method for row in report.controls if row.method not in REFERENCES))
+    if not asked:
+        return None
+    method = preferred if preferred in asked else asked[0]
+    own = table([row for row in report.rows if row.method == method and row.k == GAIN_K])[method]
+    gaps: dict[tuple[str, str], float] = {}
+    for (task, sentence), found in _by_sentence(report.controls, method).items():
+        gaps["/".join(task), sentence] = sum(
+            sum(found[cell]) / len(found[cell]) - own[task][cell] for cell in found
+        ) / len(found)
+    rows = ["/".join(task) for task in own]
+    others = {sentence for _, sentence in gaps} - {UNRELATED}
+    columns = [*rows, *sorted(others - set(rows)), *[UNRELATED] * any(s == UNRELATED for _, s in gaps)]
+    values = [[0.0 if one == task else gaps.get((task, one)) for one in columns] for task in rows]
+    chart = Heat(
+        "R@1 with another sentence - with the own one", rows, columns, values, {n: n for n in range(len(rows))}
+    )
+    better = sum(gap < 0 for gap in gaps.values())
+    label = report.labels.get(method, method)
+    caption = (
+        f"{label}: each row is a task, each column the task whose sentence made the adapter, the last one a sentence "
+        "about no photo. In points, mean over the directions; the own sentence is framed, blank cells were not "
+        f"measured. The right sentence was better in {better} of {len(gaps)} pairs."
+    )
+    alt = f"Heat map of tasks and sentences; the own sentence is better in {better} of {len(gaps)} pairs."
+    return Figure("sentences", f"Does the sentence matter: {label}", chart, caption, alt)
+
+
+def _by_sentence(
+    controls: Sequence[Row], method: str
+) -> dict[tuple[tuple[str, str], str], dict[tuple[str, int], list[float]]]:
+    """((dataset, task), sentence) -> cell -> a method's values at k = 1."""
+    found: dict[tuple[tuple[str, str], str], dict[tuple[str, int], list[float]]] = {}
+    for row in controls:
+        if row.method == method and row.k == GAIN_K:
+            cells = found.setdefault(((row.dataset, row.task), row.sentence), {})
+            cells.setdefault((row.direction, row.k), []).append(row.value)
+    return found

@@ -57,6 +57,9 @@ def collect(measured: Measured, loaded: LoadedPack | None, photos: Path | None, 
     Raises Mismatch if the rows are of another pack, Unavailable if a library or a backbone is not installed.
     """
     figures = [charts.bars(measured.report, direction) for direction in tables.directions(measured.report)]
+    preferred = loaded.generator().name if loaded else measured.report.against
+    if sentences := charts.sentence_map(measured.report, preferred):
+        figures.append(sentences)
     if loaded is None:
         missing = dict.fromkeys((*_OF_A_PACK, _PHOTOS), "needs the pack that was measured: pass --pack")
         return Content(measured, figures, missing=missing)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sglora_cli.errors import Unavailable
-from sglora_cli.report.charts import Bars, Chart, Lines, Map, Scatter, Stacks
+from sglora_cli.report.charts import Bars, Chart, Heat, Lines, Map, Scatter, Stacks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -211,6 +211,26 @@ def _map(axes: Axes, chart: Map) -> None:
     axes.figure.legend(handles=handles, loc="outside lower center", ncols=2)
 
 
+def _heat(axes: Axes, chart: Heat) -> None:
+    import numpy as np
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.patches import Rectangle
+
+    values = np.array([[np.nan if v is None else v for v in row] for row in chart.values])
+    most = max(float(np.nanmax(np.abs(values))), 1.0)
+    colours = LinearSegmentedColormap.from_list("gap", [COLOURS[0], "#f4f4f2", COLOURS[1]])
+    image = axes.imshow(values, cmap=colours, vmin=-most, vmax=most, aspect="auto")
+    for row, column in chart.own.items():
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=_DARK, lw=0.8))
+    _names(axes, chart.rows)
+    axes.set_ylim(len(chart.rows) - 0.5, -0.5)
+    names = [short(name, 18) for name in chart.columns]
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=5.6)
+    axes.tick_params(axis="both", length=0, labelsize=5.6)
+    axes.spines["bottom"].set_visible(False)
+    axes.figure.colorbar(image, ax=axes, location="bottom", shrink=0.6, aspect=30, label=chart.axis)
+
+
 def _numbers(axes: Axes, places: Sequence[tuple[float, float]]) -> None:
     """A number beside each named point, away from the nearest other one: names would cover each other."""
     for n, (x, y) in enumerate(places):
@@ -231,5 +251,6 @@ _KINDS: dict[type, tuple[Callable[[Axes, Any], None], Callable[[Any], float]]] =
     Lines: (_lines, lambda chart: 2.6 + 0.07 * (len(chart.lines) + len(chart.levels))),
     Scatter: (_scatter, lambda chart: 2.9),
     Stacks: (_stacks, lambda chart: 0.8 + 0.19 * len(chart.names)),
+    Heat: (_heat, lambda chart: 1.9 + 0.13 * len(chart.rows)),
     Map: (_map, lambda chart: 3.6 + 0.07 * sum(1 for name, *_ in chart.points if name)),
 }

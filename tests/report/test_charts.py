@@ -13,7 +13,7 @@ from sglora_cli.bench import tables
 from sglora_cli.errors import Unavailable
 from sglora_cli.plugin.values import Report, Row
 from sglora_cli.report import charts, plot
-from sglora_cli.report.charts import Bars, Lines, Map, Scatter, Stacks
+from sglora_cli.report.charts import Bars, Heat, Lines, Map, Scatter, Stacks
 
 VALUES = {
     "zero-shot": [10.0, 20.0, 60.0],
@@ -43,11 +43,12 @@ def chart_of(kind: type) -> object:
         Lines: Lines("K", "R@1", [1, 2, 4], {"a": [1.0, 2.0, 3.0], "b": [3.0, 2.0, 1.0]}, {"zero": 1.5}, 2),
         Scatter: Scatter("similarity", "gain", {"d": [("t", 0.1, 2.0)], "e": [("u", 0.3, -1.0)]}, 1.0, zero=True),
         Stacks: Stacks("weight", ["t", "u"], [[("a", "d", 0.7), ("b", "e", 0.3)], [("b", "e", 1.0)]]),
+        Heat: Heat("points", ["a", "b"], ["a", "b", "none"], [[0.0, -2.0, None], [1.0, 0.0, -3.0]], {0: 0, 1: 1}),
         Map: Map([("", "draw", "draw", 0.0, 1.0), ("Oracle", "oracle", "oracle", 2.0, 3.0)]),
     }[kind]
 
 
-KINDS = pytest.mark.parametrize("kind", [Bars, Lines, Scatter, Stacks, Map], ids=lambda kind: kind.__name__)
+KINDS = pytest.mark.parametrize("kind", [Bars, Lines, Scatter, Stacks, Map, Heat], ids=lambda kind: kind.__name__)
 
 
 def test_bars_are_means_over_samples_and_tasks_best_first():
@@ -190,3 +191,23 @@ def test_without_the_library_the_hint_says_what_to_install(monkeypatch):
         plot.svg(chart_of(Bars))
     assert raised.value.message == "figures need matplotlib, which is not installed"
     assert raised.value.hint == 'pip install "sglora[report]"'
+
+
+def test_the_sentence_map_has_each_sentence_minus_the_tasks_own():
+    """x is asked with the other task's sentence on t1, and with an unrelated one on both; y ignores the sentence."""
+
+    def rows_of(task: str, sentence: str, *values: float) -> list[Row]:
+        pairs = zip(("I2T", "T2I"), values, strict=True)
+        return [Row("x", "d", task, 0, d, 1, value, sentence=sentence) for d, value in pairs]
+
+    own = [*rows_of("t1", "", 30.0, 20.0), *rows_of("t2", "", 10.0, 40.0)]
+    own += [Row("y", "d", task, 0, d, 1, 99.0) for task in ("t1", "t2") for d in ("I2T", "T2I")]
+    controls = rows_of("t1", "d/t2", 20.0, 10.0) + rows_of("t1", "unrelated", 30.0, 26.0)
+    controls += rows_of("t2", "unrelated", 10.0, 38.0)
+    report = Report("p", own, {"x": "X", "y": "Y"}, {}, "y", controls=controls)
+    figure = charts.sentence_map(report, "y")
+    assert figure.title == "Does the sentence matter: X"
+    assert (figure.chart.rows, figure.chart.columns) == (["d/t1", "d/t2"], ["d/t1", "d/t2", "unrelated"])
+    assert figure.chart.values == [[0.0, -10.0, 3.0], [None, 0.0, -1.0]]
+    assert "The right sentence was better in 2 of 3 pairs." in figure.caption
+    assert charts.sentence_map(Report("p", own, {"x": "X"}, {}, "x"), "x") is None

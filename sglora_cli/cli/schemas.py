@@ -23,7 +23,7 @@ _MADE = {
     "experts": _EXPERTS,
     "warnings": [str],
     "about": {"backbone": str, "fingerprint": str, "pack": str, "generator": str, "prior": ANY, "draw": ANY},
-    "explained?": {"prior": ANY, "coverage": ANY, "samples": [ANY], "diversity": ANY},
+    "explained?": {"prior": ANY, "coverage": ANY, "samples": [ANY], "diversity": ANY, "dependence": ANY},
 }
 _PASSED_OVER = {"reason": str, "count": int, "examples": [str]}
 _ERROR = {"class": str, "message": str, "hint": str, "exit_code": int}
@@ -44,6 +44,7 @@ _MANIFEST = {
     "default_generator": str,
     "files": {"*": str},
     "health": {"*": {"faults": [str], "notes": [str]}},
+    "dependence": {"*": ANY},
 }
 SHAPES: dict[str, Any] = {
     "error": {"error": _ERROR},

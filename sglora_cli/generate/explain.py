@@ -8,6 +8,7 @@ Shapes: S samples, E experts, T adapters of all kinds.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from sglora_cli.generate.generated import Generated
 from sglora_cli.lora.algebra import distances, inner_products
 from sglora_cli.lora.prior import log_density
+from sglora_cli.pack.dependence import Dependence
 from sglora_cli.pack.health import ratio
 from sglora_cli.pack.pack import Pack
 
@@ -23,7 +25,7 @@ COPY = 0.01
 """Two updates closer than this fraction of their norm count as equal."""
 
 
-def explanation(pack: Pack, generated: Generated) -> dict[str, Any]:
+def explanation(pack: Pack, generated: Generated, dependence: Dependence | None) -> dict[str, Any]:
     """Everything that `generate --explain` prints, as JSON values."""
     prior, prior_settings = generated.prior, generated.metadata["prior"]
     total = float(prior.variance_P.double().sum())
@@ -35,6 +37,7 @@ def explanation(pack: Pack, generated: Generated) -> dict[str, Any]:
             "percentile": generated.coverage.percentile,
             "far": generated.coverage.far,
         },
+        "dependence": {**asdict(dependence), "line": dependence.line()} if dependence else None,
         **_resemblance(pack, generated),
     }
 
@@ -100,5 +103,7 @@ def to_lines(facts: dict[str, Any]) -> list[str]:
             f"diversity  samples are {spread['mean']:.2%} of their norm apart "
             f"(from {spread['min']:.2%} to {spread['max']:.2%})"
         )
+    if facts["dependence"]:
+        text.append(f"depends    {facts['dependence']['line']}")
     text.append("           distances are of updates; the pack keeps no adapters of training tasks to compare with")
     return text

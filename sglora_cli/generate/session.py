@@ -6,7 +6,9 @@ Shapes: N texts, D embedding width, W width of meaning, E experts, S samples, P 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,10 +21,11 @@ from sglora_cli.bench.tasks import of_task
 from sglora_cli.config import GenerateConfig, PriorConfig, RuntimeConfig, checked
 from sglora_cli.data.description import Description
 from sglora_cli.data.encode import check_text, mean_direction, meaning, visual_embedding
-from sglora_cli.errors import Unavailable, UnknownName
+from sglora_cli.errors import SgloraError, Unavailable, UnknownName
 from sglora_cli.generate.generated import Coverage, Generated, nearest_others
 from sglora_cli.lora.layout import checked_flat
 from sglora_cli.lora.prior import Prior, best_of
+from sglora_cli.pack.dependence import Dependence, dependence
 from sglora_cli.pack.health import check_trained
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.recipe import PROMPTS
@@ -68,6 +71,13 @@ class Session:
     def model(self) -> Model:
         """The pack's backbone, loaded when it is first needed. Raises Mismatch if it is not the pack's."""
         return self.loaded.model
+
+    @cached_property
+    def dependence(self) -> Dependence | None:
+        """How much this generator's adapters depend on the sentence; None where that cannot be measured."""
+        with suppress(SgloraError):  # a fault with other sentences is none of this one's
+            return dependence(self.loaded, self.generator.name)
+        return None
 
     def generate(
         self,
@@ -187,4 +197,10 @@ class Session:
             )
         if float(self.pack.layout.update_norm(adapters_SP).max()) == 0:
             warnings.append(f"generator {self.generator.name!r} makes an update of zero: the adapter changes nothing")
+        elif self.dependence and self.dependence.hardly:
+            warnings.append(
+                f"what {self.generator.name!r} makes with pack {self.pack.name!r} hardly depends on the sentence: "
+                f"adapters for {self.dependence.sentences} tasks have a mean cosine of {self.dependence.cosine:.3f}; "
+                "`sglora bench` measures what the right sentence gains"
+            )
         return tuple(warnings)

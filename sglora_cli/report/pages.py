@@ -233,6 +233,7 @@ def report_page(content: Content) -> bytes:
         results=_results(measured.report),
         differences=_differences(measured.report),
         ranges=_ranges(measured.report),
+        sentences=tables.sentence_table(measured.report),
         svg=_svg,
         pictures=Pictures(photos, pixels=150),
         measures=["R@k: recall"] * any(d != "ACC" for d in directed) + ["Accuracy"] * ("ACC" in directed),

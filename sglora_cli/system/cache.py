@@ -35,7 +35,9 @@ CACHE_KINDS = {
     kind.name: kind
     for kind in (
         CacheKind("features", "what frozen backbones make of photos and captions", derived=True),
-        CacheKind("measured", "recalls that `bench` measured", derived=True),
+        CacheKind(
+            "measured", "recalls that `bench` measured, and how much adapters depend on the sentence", derived=True
+        ),
         CacheKind("work", "finished and unfinished steps of builds", derived=True),
         CacheKind("folds", "packs that `bench --folds` built to leave tasks out", derived=True),
         CacheKind("images", "photos unpacked from data sets", derived=True),

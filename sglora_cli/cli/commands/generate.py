@@ -186,7 +186,7 @@ def _facts(session: Session, generated: Generated, paths: list[Path], explain: b
     if explain:
         from sglora_cli.generate.explain import explanation
 
-        facts["explained"] = explanation(session.pack, generated)
+        facts["explained"] = explanation(session.pack, generated, session.dependence)
     return facts
 
 
@@ -205,7 +205,7 @@ def _print_notes(session: Session, generated: Generated, explain: bool) -> None:
     if explain:
         from sglora_cli.generate.explain import explanation, to_lines
 
-        for line in to_lines(explanation(session.pack, generated)):
+        for line in to_lines(explanation(session.pack, generated, session.dependence)):
             say(line)
     for warning in generated.warnings:
         say(f"warning: {warning}")

@@ -28,8 +28,8 @@ def command(app: App, thing: str, as_json: bool) -> None:
     sglora inspect starter
     """
     from sglora_cli.cli import describe
-    from sglora_cli.pack import health
-    from sglora_cli.pack.pack import Pack
+    from sglora_cli.pack import dependence, health
+    from sglora_cli.pack.loaded import LoadedPack
     from sglora_cli.pack.recipe_parser import read
 
     path = Path(thing)
@@ -41,10 +41,11 @@ def command(app: App, thing: str, as_json: bool) -> None:
         recipe = read(path if path.suffix == ".toml" else recipes[thing])
         content, lines = dict(recipe.raw), describe.recipe_facts(recipe)
     elif thing in packs or (path / manifest.MANIFEST).is_file():
-        pack = Pack(app.library.find(thing)[0].folder)
-        condition = health.report(app.host, pack)
-        content = {**pack.manifest, "health": condition}
-        lines = [*describe.pack_facts(pack, health.to_lines(condition)), *describe.pack_health(pack)]
+        loaded = LoadedPack.open(app.host, thing)
+        condition, depends = health.report(app.host, loaded.pack), dependence.report(loaded)
+        content = {**loaded.pack.manifest, "health": condition, "dependence": dependence.to_json(depends)}
+        measured = [*health.to_lines(condition), *dependence.to_lines(depends)]
+        lines = [*describe.pack_facts(loaded.pack, measured), *describe.pack_health(loaded.pack)]
     elif path.is_file():
         content, lines = describe.any_adapter(path)
     else:

@@ -1,0 +1,132 @@
+"""How much of a generator's adapters depends on the sentence: measured on sentences of tasks the pack has not seen.
+
+What is measured is kept in the user cache, under the pack's manifest and an adapter of the generator.
+
+Shapes: T sentences, P numbers of an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.errors import BadFile, SgloraError
+from sglora_cli.files.hashes import content_hash
+from sglora_cli.files.text import read_sealed, write_sealed
+from sglora_cli.lora.algebra import inner_products
+from sglora_cli.pack.loaded import LoadedPack
+from sglora_cli.plugin.values import EXPERT, UNSEEN
+from sglora_cli.system.paths import cache_folder
+
+HARDLY = 0.98
+"""Adapters of different sentences with a mean cosine above it are nearly one adapter: the sentence hardly matters."""
+_MOST = 50
+
+
+@dataclass(frozen=True)
+class Dependence:
+    """Of updates B A for sentences of different tasks, a generator's draws at temperature 0."""
+
+    sentences: int
+    cosine: float
+    """The mean over all pairs of them."""
+    lowest: float
+    own: float
+    """The share of the mean squared norm that is not common to all: 1 - ||mean of the updates||^2 / that."""
+
+    @property
+    def hardly(self) -> bool:
+        return self.cosine > HARDLY
+
+    def line(self) -> str:
+        """For a person."""
+        verdict = ": they hardly depend on the sentence" if self.hardly else ""
+        return (
+            f"adapters for {self.sentences} tasks' sentences have a mean cosine of {self.cosine:.3f} (lowest "
+            f"{self.lowest:.3f}), {self.own:.1%} of their squared norm is not common to all{verdict}"
+        )
+
+
+def of_products(inner_TT: Tensor) -> Dependence | None:
+    """From the inner products (T, T) of updates; None for fewer than two, or if one of them is zero.
+
+    >>> of_products(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    Dependence(sentences=2, cosine=0.0, lowest=0.0, own=0.5)
+    """
+    inner_TT = inner_TT.double()
+    norm_T = inner_TT.diagonal().clamp_min(0).sqrt()
+    count = len(norm_T)
+    if count < 2 or not bool(torch.isfinite(inner_TT).all()) or not bool((norm_T > 0).all()):
+        return None
+    one, other = torch.triu_indices(count, count, 1)
+    cosine = (inner_TT[one, other] / (norm_T[one] * norm_T[other])).clamp(-1, 1)
+    own = 1 - float(inner_TT.mean() / inner_TT.diagonal().mean())
+    return Dependence(count, float(cosine.mean()), float(cosine.min()), max(0.0, own))
+
+
+def dependence(loaded: LoadedPack, name: str) -> Dependence | None:
+    """Of a generator of a pack, measured once. None where it cannot be said: it needs photos or makes no update.
+
+    The sentences are those of the pack's unseen tasks; of its experts where it has fewer than two of them. Raises
+    what loading the backbone raises, if it was not measured before.
+    """
+    if loaded.host.generators[name].needs:
+        return None
+    pack = loaded.pack
+    probe_P = loaded.fitted(name).generate(pack.prior(pack.index_ED[0]), 1, 0, 0.0)  # another version makes another one
+    key = content_hash("dependence 1", pack.manifest, name, probe_P)
+    path = cache_folder() / "measured" / "dependence" / f"{key}.json"
+    if (known := _kept(path)) is not None:
+        return Dependence(**known) if known else None
+    found = _measured(loaded, name)
+    write_sealed(path, asdict(found) if found else {})
+    return found
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    """What was measured before, {} for nothing to be said; None if it was not measured, or the file is damaged."""
+    try:
+        content = read_sealed(path) if path.exists() else None
+    except BadFile:
+        return None
+    return content if isinstance(content, dict) and set(content) in (set(), set(Dependence.__annotations__)) else None
+
+
+def _measured(loaded: LoadedPack, name: str) -> Dependence | None:
+    pack, fitted = loaded.pack, loaded.fitted(name)
+    unseen = [task["description"] for task in pack.manifest["tasks"] if task["role"] == UNSEEN]
+    experts = [task["description"] for task in pack.manifest["tasks"] if task["role"] == EXPERT]
+    texts = list(dict.fromkeys(unseen if len(set(unseen)) > 1 else experts))[:_MOST]
+    if len(texts) < 2:
+        return None
+    embeddings_TD = loaded.model.encode_text(texts)
+    flat_TP = torch.cat([fitted.generate(pack.prior(embedding_D), 1, 0, 0.0) for embedding_D in embeddings_TD])
+    return of_products(inner_products(pack.layout, flat_TP))
+
+
+def report(loaded: LoadedPack) -> dict[str, Dependence | str]:
+    """Of the pack's default generator and of each trained one; the reason where it cannot be measured."""
+    manifest: Mapping[str, Any] = loaded.pack.manifest
+    found: dict[str, Dependence | str] = {}
+    for name in dict.fromkeys([manifest["default_generator"], *manifest["generators"]]):
+        try:
+            found[name] = dependence(loaded, name) or "there is nothing to compare"
+        except SgloraError as error:  # as in health: one that fails must not hide the rest of the pack
+            found[name] = error.message
+    return found
+
+
+def to_json(report: Mapping[str, Dependence | str]) -> dict[str, Any]:
+    """As JSON values: the numbers of each generator, or the reason why there are none."""
+    return {name: {"unknown": one} if isinstance(one, str) else asdict(one) for name, one in report.items()}
+
+
+def to_lines(report: Mapping[str, Dependence | str]) -> list[str]:
+    """The report in lines for a person."""
+    said = {name: f"not measured: {one}" if isinstance(one, str) else one.line() for name, one in report.items()}
+    return [f"depends    {name}: {text}" for name, text in said.items()]

@@ -44,7 +44,7 @@ _MANIFEST = {
     "default_generator": str,
     "files": {"*": str},
     "health": {"*": {"faults": [str], "notes": [str]}},
-    "dependence": {"*": ANY},
+    "dependence?": {"*": ANY},
 }
 SHAPES: dict[str, Any] = {
     "error": {"error": _ERROR},

@@ -18,7 +18,7 @@ def test_every_figure_is_what_its_name_says(toy_pack):
     session = Session.open()
     pack, layout = session.pack, session.pack.layout
     generated = session.generate("a red mug", GenerateConfig(samples=3))
-    facts = explanation(pack, generated)
+    facts = explanation(pack, generated, session.dependence)
     within, total = float(generated.prior.within_P.sum()), float(generated.prior.variance_P.sum())
     assert facts["prior"]["within"] == pytest.approx(within / total, rel=1e-5)
     assert facts["prior"]["between"] == pytest.approx(1 - within / total, rel=1e-5)

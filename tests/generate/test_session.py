@@ -78,7 +78,7 @@ def test_a_far_sentence_is_warned_about(toy_pack):
     session = Session.open()
     adapters = torch.ones(1, session.pack.layout.size)
     others = torch.linspace(0.5, 0.9, 41)  # 19 of 20 are above 0.52
-    assert session._warnings(Coverage(0.53, others), adapters) == ()
+    assert not any("far from" in warning for warning in session._warnings(Coverage(0.53, others), adapters))
     assert session._warnings(Coverage(0.51, others), adapters)[0].startswith(
         "the sentence is far from every expert: similarity 0.51 to the nearest one, 19 of 20 experts reach 0.52"
     )

@@ -47,6 +47,7 @@ def test_no_command_on_the_starter_asks_anybody(run, sealed, switch, monkeypatch
     for arguments in (
         ("generate", "a photo of a pug", "-o", pug, "--explain"),
         ("inspect", pug),
+        ("diff", pug, pug),
         ("try", pug, "--images", images, "--report", tmp_path / "try.html"),
         ("export", pug, "-o", tmp_path / "peft"),
         ("import", tmp_path / "peft", "-o", tmp_path / "back.safetensors"),

@@ -10,6 +10,8 @@ base          the model that an adapter was trained on, and whether it is the ba
 torch_files   PyTorch files: plain tensors or nothing
 plain_pickle  the value of a pickle of plain tensors
 read          recognises and reads any of them
+made_from     what an adapter file says of what it was made from
 write         writes an adapter, reads it back, compares, puts it in place
 convert       writes another program's adapter as one of our files
+compare       two adapters: their updates, and what they were made from
 """

@@ -100,7 +100,7 @@ class Base:
         known = list(dict.fromkeys(name for name in known if name))
         ours = f"backbone {backbone!r}" if backbone else "the backbone"
         ours += f" ({known[0]})" if known and _plain(known[0]) != _plain(backbone) else ""
-        if gap := self._gap(known):
+        if gap := self.gap(known):
             raise Mismatch(
                 f"{self.where} says that the adapter was trained on {self}, which is not {ours}: {gap}",
                 "name the backbone that it was made for with --backbone, or correct the name there if it is wrong",
@@ -113,8 +113,8 @@ class Base:
             return f"{path} does not say which encoder of {self} it is for: the image encoder of {ours} is taken"
         return ""
 
-    def _gap(self, known: Iterable[str]) -> str:
-        """What its name or class and the names of the backbone contradict each other in, "" if in nothing."""
+    def gap(self, known: Iterable[str]) -> str:
+        """What its name or class and the names of another model contradict each other in, "" if in nothing."""
         theirs, ours = _traits([self.name]), _traits(known)
         for trait, value in ours.items():
             if trait in theirs and theirs[trait] != value:

@@ -6,14 +6,16 @@ Shapes: O out_features, I in_features, F rank of a site's factors, P numbers of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sglora_cli.adapter.base import Base
+from sglora_cli.adapter.peft_config import CONFIG
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.lora.algebra import Factors, compress_all, padded
 from sglora_cli.lora.layout import Layout, Site
@@ -81,14 +83,22 @@ class ForeignAdapter:
         scaled = {name: (b_OR.double() / layout.scaling, a_RI.double()) for name, (b_OR, a_RI) in parts.items()}
         return layout.join(scaled).float(), math.hypot(error, self.lost)
 
-    def placed(self, sites: Sequence[Site], visual_only: bool = False) -> ForeignAdapter:
+    def check_whole(self, path: Path) -> None:
+        """Raises BadFile if the file's configuration names what has no update."""
+        if self.unmet:
+            raise BadFile(
+                f"{path} has no update of {', '.join(self.unmet[:3])}, which {CONFIG} names",
+                f"fetch the adapter again, or name in {CONFIG} only what has an update",
+            )
+
+    def placed(self, sites: Sequence[Site], visual_only: bool = False, zero: bool = False) -> ForeignAdapter:
         """The same updates under the names of a backbone's sites; sites it does not name get an update of zero.
 
         A name may lack the first parts of a site's name (a flat model), or have more in front (a
-        wrapped one). Raises Mismatch for updates elsewhere, of other shapes, or of zero, and
-        BadFile if an update is missing that the file's configuration claims.
+        wrapped one). zero: accept a whole update of zero. Raises Mismatch for updates elsewhere, of
+        other shapes, or of zero, and BadFile if an update is missing that the file's configuration claims.
         """
-        named, elsewhere = _matched(self.parts, [site.name for site in sites])
+        named, elsewhere = matched(self.parts, [site.name for site in sites])
         _check_elsewhere(elsewhere, sites, named, visual_only)
         placed: dict[str, Factors] = {}
         for site in sites:
@@ -107,7 +117,7 @@ class ForeignAdapter:
                     "this adapter was made for another architecture: use the backbone it was made for",
                 )
         adapter = replace(self, parts=placed)
-        if adapter.norm() == 0:
+        if not zero and adapter.norm() == 0:
             raise Mismatch("the adapter's update is zero: it would change nothing", "it was saved before training")
         return adapter
 
@@ -132,7 +142,7 @@ def _of_one_rank(parts: Mapping[str, Factors], rank: int) -> dict[str, Factors]:
     return {name: padded(b, a, rank) for name, (b, a) in parts.items()}  # so that sites of one shape make one batch
 
 
-def _matched(names: Mapping[str, Any], sites: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def matched(names: Iterable[str], sites: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Site name -> the file's name for it, and the names of the file that match no site. Raises Mismatch for two names
     of one site."""
     by_end: dict[str, list[str]] = {}

@@ -103,6 +103,11 @@ def _kind_of_tensors(path: Path) -> str:
     return "peft state" if any(".lora_" in name for name in names) else "open_clip"
 
 
+def lacks_scaling(found: Found) -> bool:
+    """Whether it is a PEFT state without its configuration, which would say its lora_alpha."""
+    return found.kind == "peft state" and not (found.path.parent / CONFIG).exists()
+
+
 def provenance(path: Path) -> dict[str, Any]:
     """The metadata of an adapter of ours in any format, without reading its numbers; {} for a foreign file."""
     file = path / peft.WEIGHTS if path.is_dir() else path
@@ -121,15 +126,16 @@ def read_adapter(
     alpha: float | None = None,
     rank: int | None = None,
     visual_only: bool = False,
+    zero: bool = False,
 ) -> ForeignAdapter:
     """Read an adapter in any of the formats of READERS; with a model, under the names of its sites.
 
     source: its path, or what `recognise` found there.  backbone: the model's name, for messages and to compare the
     adapter's base with.  alpha: lora_alpha of a PEFT state without its configuration.  rank: that of a merged
     checkpoint's update, by default the smallest that holds it.  visual_only: leave out updates
-    outside the visual encoder.  Raises BadFile for a file that is damaged or no adapter, Mismatch for an
-    adapter that is no update B A of this model's sites, of another base, or an update of zero. Warns where nobody
-    knows whether the base is this model.
+    outside the visual encoder.  zero: accept an update of zero.  Raises BadFile for a file that is damaged or
+    no adapter, Mismatch for an adapter that is no update B A of this model's sites, of another base, or an update
+    of zero. Warns where nobody knows whether the base is this model.
     """
     found = source if isinstance(source, Found) else recognise(source)
     if alpha is not None and found.kind != "peft state":
@@ -148,19 +154,15 @@ def read_adapter(
         )
     doubt = ""
     if not foreign.fingerprint and found.kind != "open_clip":  # a checkpoint's other tensors are the backbone's
-        doubt = _base(foreign, found.path).check_backbone(found.path, foreign.parts, model, backbone)
-    placed = foreign.placed(model.sites, visual_only)
-    if foreign.unmet:
-        raise BadFile(
-            f"{found.path} has no update of {', '.join(foreign.unmet[:3])}, which {CONFIG} names",
-            f"fetch the adapter again, or name in {CONFIG} only what has an update",
-        )
+        doubt = stated_base(foreign, found.path).check_backbone(found.path, foreign.parts, model, backbone)
+    placed = foreign.placed(model.sites, visual_only, zero)
+    foreign.check_whole(found.path)
     if doubt:
         warnings.warn(doubt, SgloraWarning, stacklevel=2)
     return placed
 
 
-def _base(foreign: ForeignAdapter, path: Path) -> Base:
+def stated_base(foreign: ForeignAdapter, path: Path) -> Base:
     """What the file says of its base; a file of ours says it in its metadata."""
     stated = foreign.metadata.get("backbone")
     if foreign.base.name or not isinstance(stated, str):

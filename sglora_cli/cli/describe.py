@@ -9,8 +9,9 @@ from typing import Any
 
 from sglora_cli.adapter import checkpoint
 from sglora_cli.adapter.file import AdapterFile, load_adapter
+from sglora_cli.adapter.made_from import expert_weights
 from sglora_cli.adapter.peft_config import CONFIG
-from sglora_cli.adapter.read import Found, read_adapter, recognise
+from sglora_cli.adapter.read import Found, lacks_scaling, read_adapter, recognise
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.plugin.values import AGAINST, ROLES, ZERO
@@ -24,7 +25,7 @@ def any_adapter(path: Path) -> tuple[dict[str, Any], list[str]]:
         return dict(adapter.metadata), adapter_facts(adapter)
     if found.kind == "open_clip":
         return _checkpoint_facts(found)
-    unscaled = found.kind == "peft state" and not (path.parent / CONFIG).exists()
+    unscaled = lacks_scaling(found)
     foreign = read_adapter(found, alpha=1.0 if unscaled else None)
     norm, ranks = foreign.norm(), sorted({b.shape[1] for b, _ in foreign.parts.values()})
     places = dict.fromkeys(re.sub(r"\b\d+\b", "*", name) for name in foreign.parts)
@@ -76,7 +77,7 @@ def _checkpoint_facts(found: Found) -> tuple[dict[str, Any], list[str]]:
 def adapter_facts(adapter: AdapterFile) -> list[str]:
     metadata, layout = adapter.metadata, adapter.layout
     norm = float(layout.update_norm(adapter.flat_P))
-    experts = ", ".join(f"{name} {weight:.1%}" for name, weight in _weights(metadata.get("experts")))
+    experts = ", ".join(f"{name} {weight:.1%}" for name, weight in expert_weights(metadata))
     made_by = f"generator {metadata.get('generator', 'unknown')} of pack {metadata.get('pack', 'unknown')}"
     source = metadata.get("imported")
     if isinstance(source, dict) and "generator" not in metadata:
@@ -89,13 +90,6 @@ def adapter_facts(adapter: AdapterFile) -> list[str]:
         f"experts    {experts or 'unknown'}",
         f"update     norm {norm:.3f}" + ("" if norm else ": it changes nothing"),
     ]
-
-
-def _weights(listed: Any) -> list[tuple[Any, float]]:
-    """[[name, weight], ...]; [] for anything else: a file may say what it likes of itself."""
-    rows = listed if isinstance(listed, list) else []
-    well = all(isinstance(row, list) and len(row) == 2 and isinstance(row[1], int | float) for row in rows)
-    return [(row[0], row[1]) for row in rows] if well else []
 
 
 def pack_facts(pack: Pack, health: Sequence[str] = ()) -> list[str]:

@@ -36,6 +36,7 @@ COMMANDS = {
     "generate": "Make an adapter from a sentence.",
     "try": "Rank images or sentences with and without an adapter.",
     "inspect": "Describe an adapter, pack or recipe and check its health.",
+    "diff": "Compare two adapters: their updates and their origins.",
     "export": "Write an adapter for PEFT, open_clip or CLIP-LoRA.",
     "import": "Read an adapter of PEFT, CLIP-LoRA or a merged checkpoint.",
     "bench": "Measure methods on unseen tasks.",

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,8 +46,15 @@ def shortened(text: str, width: int = 110) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
-def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of cells on standard output; the header is for terminals only, programs pass --json."""
+_READABLE = 12
+"""Letters that a cell of words has in a line at least, beside cells that stay on one line."""
+
+
+def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], whole: Collection[str] = ()) -> None:
+    """Print rows of cells on standard output; the header is for terminals only, programs pass --json.
+
+    whole: columns whose cells stay on one line. In a terminal too narrow for these, lines are longer than it.
+    """
     rows = [[printable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         from rich.console import Console
@@ -55,12 +62,15 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         from rich.text import Text
 
         table = Table(box=None, header_style="" if os.environ.get("NO_COLOR") else "bold", pad_edge=False)
-        for name in header:
-            table.add_column(name, overflow="fold")  # in a narrow terminal cells grow in height, nothing is cut
+        for name in header:  # in a narrow terminal cells grow in height, nothing is cut
+            table.add_column(name, overflow="fold", no_wrap=name in whole)
         for row in rows:
             table.add_row(*map(Text, row))  # a bare str would be read as markup: [/x] is a file name here
         width, height = shutil.get_terminal_size()  # both are said, or rich takes 80 columns on a dumb terminal
-        Console(width=width, height=height).print(table)
+        widest = [max(map(len, cells)) for cells in zip(header, *rows, strict=True)]
+        least = [wide if name in whole else min(wide, _READABLE) for name, wide in zip(header, widest, strict=True)]
+        needed = sum(least) + 2 * (len(least) - 1) if whole else 0
+        Console(width=max(width, needed), height=height).print(table, crop=False)
         return
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(header))]
     for row in rows:

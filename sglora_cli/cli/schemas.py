@@ -30,6 +30,8 @@ _ERROR = {"class": str, "message": str, "hint": str, "exit_code": int}
 _TROUBLE = {"plugin": str, "reason": str, "hint": str}
 _SETTING = {"value": str, "origin": str}
 _CAPTIONS = {"dataset": str, "path": str, "output": str, "images": int, "captioned_before": int}
+_ADAPTER = {"file": str, "made_from": {"*": ANY}, "experts": {"*": float}}
+_SIMILARITY = {"cosine": (float, None), "norm_a": float, "norm_b": float, "difference": float}
 _MANIFEST = {
     "name": str,
     "format": int,
@@ -71,6 +73,16 @@ SHAPES: dict[str, Any] = {
         "report": (str, None),
     },
     "inspect": {"*": ANY},
+    "diff": {
+        "a": _ADAPTER,
+        "b": _ADAPTER,
+        "differs": [str],
+        **_SIMILARITY,
+        "relative_difference": (float, None),
+        "summary": str,
+        "sites": [{"site": str, **_SIMILARITY}],
+        "notes": [str],
+    },
     "export": {"file": str, "format": str, "backbone": str},
     "import": {"file": str, "backbone": str, "imported": {"format": str, "name": str, "sha256": str}},
     "bench": {

@@ -10,7 +10,9 @@ times the core's. Exact, and for 768 x 768 and F = 8 some hundred times cheaper.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
@@ -24,6 +26,8 @@ Factors = tuple[Tensor, Tensor]
 
 NOTHING = 1e-6
 """Singular values below this fraction of the largest one are rounding errors of float32 factors."""
+CANCELLED = 1e-12
+"""An update B A below this fraction of ||B|| ||A|| is a rounding error of float64: its factors cancel each other."""
 
 
 def singular(b: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,17 +110,75 @@ def mix_updates(weights_K: Tensor, adapters_KP: Tensor, layout: Layout) -> tuple
     return layout.join(mixed), error
 
 
+@dataclass(frozen=True)
+class Similarity:
+    """How alike two updates X and Y are, at a site or over all: sums of squares and products of their numbers."""
+
+    square_x: float
+    square_y: float
+    product: float
+    """<X, Y>_F."""
+    square_apart: float
+    """||X - Y||_F^2."""
+
+    @property
+    def cosine(self) -> float | None:
+        """In [-1, 1], to 12 decimals: more is rounding. None if one of the updates is zero."""
+        norms = math.sqrt(self.square_x) * math.sqrt(self.square_y)
+        return max(-1.0, min(1.0, round(self.product / norms, 12))) if norms else None
+
+    @property
+    def norm_x(self) -> float:
+        return math.sqrt(self.square_x)
+
+    @property
+    def norm_y(self) -> float:
+        return math.sqrt(self.square_y)
+
+    @property
+    def difference(self) -> float:
+        """||X - Y||_F."""
+        return math.sqrt(self.square_apart)
+
+    @classmethod
+    def total(cls, sites: Iterable[Similarity]) -> Similarity:
+        """Of the whole updates, from those of all their sites."""
+        rows = [(s.square_x, s.square_y, s.product, s.square_apart) for s in sites]
+        return cls(*(sum(column) for column in zip(*rows, strict=True)))
+
+
+def similarity(one: Factors, other: Factors) -> Similarity:
+    """How alike two updates of one site are: X = B A, Y = B' A', whose ranks may differ. In float64.
+
+    With thin QRs of [B, B'] and [A; A']^T, both updates are cores of at most (F + F')^2 numbers in the same
+    orthonormal bases, so products and differences of the cores are those of the updates. The same factors twice
+    are exactly equal.
+
+    >>> b, a = torch.tensor([[1.0], [0.0]]), torch.tensor([[3.0, 4.0]])
+    >>> alike = similarity((b, a), (-2 * b, a))
+    >>> alike.cosine, round(alike.norm_x, 6), round(alike.norm_y, 6), round(alike.difference, 6)
+    (-1.0, 5.0, 10.0, 15.0)
+    """
+    (b, a), (b_other, a_other) = ((b.double(), a.double()) for b, a in (one, other))
+    rank = b.shape[1]
+    r_b = torch.linalg.qr(torch.cat([b, b_other], dim=1), mode="r").R
+    r_a = torch.linalg.qr(torch.cat([a, a_other]).mT, mode="r").R
+    x = _core(r_b[:, :rank], r_a[:, :rank])
+    y = x if torch.equal(b, b_other) and torch.equal(a, a_other) else _core(r_b[:, rank:], r_a[:, rank:])
+    sums = (x.square(), y.square(), x * y, (x - y).square())
+    return Similarity(*(float(part.sum()) for part in sums))
+
+
+def _core(r_b: Tensor, r_a: Tensor) -> Tensor:
+    core = r_b @ r_a.mT
+    return torch.zeros_like(core) if core.norm() <= CANCELLED * r_b.norm() * r_a.norm() else core
+
+
 def update_error(layout: Layout, one_P: Tensor, other_P: Tensor) -> float:
-    """||B A - B' A'||_F / ||B' A'||_F over all sites: [B, -B'] and [A; A'] are factors of the difference."""
-    lost = whole = torch.zeros((), dtype=torch.float64)
-    ones, others = layout.split(one_P.double()), layout.split(other_P.double())
-    for (b, a), (b_other, a_other) in zip(ones.values(), others.values(), strict=True):
-        whole = whole + ((b_other.mT @ b_other) * (a_other @ a_other.mT)).sum()
-        if not (torch.equal(b, b_other) and torch.equal(a, a_other)):  # equal factors are exactly 0 apart
-            r_b = torch.linalg.qr(torch.cat([b, -b_other], dim=1), mode="r").R
-            r_a = torch.linalg.qr(torch.cat([a, a_other]).mT, mode="r").R
-            lost = lost + (r_b @ r_a.mT).square().sum()
-    return float(relative(lost, whole))
+    """||B A - B' A'||_F / ||B' A'||_F over all sites, 0 where B' A' is zero."""
+    pairs = zip(layout.split(one_P).values(), layout.split(other_P).values(), strict=True)
+    total = Similarity.total(similarity(one, other) for one, other in pairs)
+    return total.difference / total.norm_y if total.square_y else 0.0
 
 
 def inner_products(layout: Layout, flat_TP: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ def completed(*words: str) -> list[str]:
         (("settings", "set", "pack", "st"), ["starter"]),
         (("generate", "--sam"), ["--samples"]),
         (("settings", "set", "device", "c"), ["cpu", "cuda"]),
+        (("diff", "a.safetensors", "b.saf"), ["b.saf"]),  # a file
         (("inspect", "starte"), ["starter", "starte"]),  # or a file
         (("pack", "build", "flow"), ["flowers", "flow"]),
         (("bench", "--as", "mark"), ["markdown"]),

@@ -35,6 +35,17 @@ def test_a_narrow_terminal_loses_no_letter(capsys, monkeypatch, columns):
     assert max(map(len, output.splitlines())) <= columns
 
 
+@pytest.mark.parametrize("columns", [10, 24, 80])
+def test_columns_that_stay_whole_are_on_one_line_in_any_terminal(capsys, monkeypatch, columns):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    print_rows(("name", "number"), [["a-name-of-one-word", "123456789.123"]], whole=("number",))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("  123456789.123")
+    assert "".join(line[: line.find("  ")] for line in lines[1:]).replace(" ", "") == "a-name-of-one-word"
+
+
 def test_no_color_means_no_style(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("NO_COLOR", "1")

@@ -75,6 +75,7 @@ def test_commands_about_adapters(answer, run, tmp_path, images):
     answer("inspect", pug)
     answer("export", pug, "-o", peft)
     answer("inspect", peft)
+    answer("diff", pug, peft)
     answer("import", peft, "-o", tmp_path / "back.safetensors")
     answer("try", pug, "--images", images, "--report", tmp_path / "try.html")
     answer("pack add", "starter", pug, "--text", "a photo of a teapot")

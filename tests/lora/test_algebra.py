@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import numpy
 import pytest
 import torch
-from random_factors import factors, seeded
+from random_factors import dense_update, factors, seeded
 
 from sglora_cli.errors import Mismatch
-from sglora_cli.lora.algebra import approximate, compress, compress_all, distances, inner_products, mix_updates
+from sglora_cli.lora.algebra import (
+    Similarity,
+    approximate,
+    compress,
+    compress_all,
+    distances,
+    inner_products,
+    mix_updates,
+    similarity,
+)
 from sglora_cli.lora.layout import Layout, Site
 
 LAYOUT = Layout((Site("q", 9, 7), Site("k", 5, 11), Site("v", 9, 7)), rank=2, alpha=3.0)
@@ -121,3 +131,50 @@ def test_inner_products_and_distances_are_those_of_dense_updates():
     assert torch.allclose(inner_products(LAYOUT, flat), rows @ rows.T, rtol=1e-5)
     assert torch.allclose(distances(inner_products(LAYOUT, flat)), torch.cdist(rows, rows), atol=1e-3)
     assert torch.allclose(inner_products(LAYOUT, flat).diagonal().sqrt().float(), LAYOUT.update_norm(flat), rtol=1e-5)
+
+
+@pytest.mark.parametrize("ranks", [(1, 1), (2, 5), (12, 3)])  # of 9 x 7: also higher than the update can have
+@pytest.mark.parametrize("shape", [(9, 7), (7, 9), (1, 5)])
+def test_similarity_is_that_of_dense_updates_whatever_their_ranks(shape, ranks):
+    one, other = factors(*shape, rank=ranks[0]), factors(*shape, rank=ranks[1], seed=5)
+    x, y = ((b.double() @ a.double()).flatten().numpy() for b, a in (one, other))
+    alike = similarity(one, other)
+    assert alike.cosine == pytest.approx(x @ y / numpy.linalg.norm(x) / numpy.linalg.norm(y))
+    assert alike.norm_x == pytest.approx(numpy.linalg.norm(x))
+    assert alike.norm_y == pytest.approx(numpy.linalg.norm(y))
+    assert alike.difference == pytest.approx(numpy.linalg.norm(x - y))
+
+
+def test_similarity_over_sites_is_that_of_all_numbers_behind_one_another():
+    one, other = torch.randn(2, LAYOUT.size, generator=seeded())
+    pairs = zip(LAYOUT.split(one).values(), LAYOUT.split(other).values(), strict=True)
+    total = Similarity.total(similarity(*pair) for pair in pairs)
+    x, y = (dense_update(LAYOUT, flat_P) / LAYOUT.scaling for flat_P in (one, other))
+    assert total.cosine == pytest.approx(float(torch.nn.functional.cosine_similarity(x, y, dim=0)), rel=1e-5)
+    assert total.difference == pytest.approx(float((x - y).norm()), rel=1e-5)
+
+
+def test_the_same_factors_are_exactly_equal_and_another_gauge_is_the_same_update():
+    b, a = factors(9, 7, rank=3)
+    assert (similarity((b, a), (b, a)).cosine, similarity((b, a), (b, a)).difference) == (1.0, 0.0)
+    gauge = torch.randn(3, 3, generator=seeded(7), dtype=torch.float64)
+    moved = (b.double() @ gauge, torch.linalg.inv(gauge) @ a.double())
+    assert similarity((b, a), moved).cosine == 1.0
+    assert similarity((b, a), moved).difference < 1e-12 * similarity((b, a), moved).norm_x
+
+
+def test_a_small_difference_is_not_lost_in_rounding():
+    b, a = factors(9, 7, rank=2)
+    b, a = b.double(), a.double()
+    far = b.clone()
+    far[0, 0] += 1e-10
+    assert similarity((b, a), (far, a)).difference == pytest.approx(1e-10 * float(a[0].norm()), rel=1e-4)
+
+
+def test_an_update_of_zero_has_no_cosine_even_where_its_factors_only_cancel():
+    b, a = (x.double() for x in factors(9, 7, rank=2))
+    cancelling = torch.cat([b, -b * 0.3], dim=1), torch.cat([a, a / 0.3])
+    for nothing in ((torch.zeros(9, 4), torch.randn(4, 7)), cancelling):
+        alike = similarity((b, a), nothing)
+        assert (alike.cosine, alike.norm_y) == (None, 0.0)
+        assert alike.difference == pytest.approx(alike.norm_x)

@@ -289,6 +289,7 @@ def data_commands(folder: Path) -> None:
 def file_commands(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         command("inspect", path)
+        command("diff", path, path)
 
 
 def names_of(folder: Path) -> None:

@@ -15,8 +15,8 @@ torch.Size([1, 9216])
 18.3% pets/american bulldog
 12.4% birds/Eared Grebe
 6.8% pets/havanese
-warning: what 'cvae' makes with pack 'starter' hardly depends on the sentence: adapters for 22 tasks have a mean cosine \
-of 0.998; `sglora bench` measures what the right sentence gains
+warning: what 'cvae' makes with pack 'starter' hardly depends on the sentence: adapters for 22 tasks have a mean \
+cosine of 0.998; `sglora bench` measures what the right sentence gains
 torch.Size([2, 2]) torch.Size([1, 2, 2])
 visual.blocks.3.v torch.Size([192, 192])
 safetensors 2 True

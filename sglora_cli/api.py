@@ -44,7 +44,7 @@ from sglora_cli.errors import (
     UsageError,
 )
 from sglora_cli.files.atomic import put_file, put_folder, scratch_folder, sync_tree, write_bytes
-from sglora_cli.files.hashes import content_hash, data_hash, file_hash
+from sglora_cli.files.hashes import content_hash, data_hash, file_hash, is_intact
 from sglora_cli.files.images import (
     image_endings,
     other_images,
@@ -55,7 +55,16 @@ from sglora_cli.files.images import (
 )
 from sglora_cli.files.named_once import NamedOnce, plain_name
 from sglora_cli.files.tensors import Checkpoint, load_tensors, parse_tensors, save_tensors
-from sglora_cli.files.text import csv_rows, jsonl_rows, read_json, text_field, text_lines, texts_field
+from sglora_cli.files.text import (
+    csv_rows,
+    jsonl_rows,
+    read_json,
+    read_sealed,
+    text_field,
+    text_lines,
+    texts_field,
+    write_sealed,
+)
 from sglora_cli.files.untrusted import TEXT_LIMIT, entry_fault, inside, json_value, name_fault, read_bytes
 from sglora_cli.network import hub_unreachable, no_network, offline
 from sglora_cli.plugin.contracts import (
@@ -142,6 +151,9 @@ __all__ = [
     "from_mapping",
     "options_of",
     "cache_folder",
+    "write_sealed",
+    "read_sealed",
+    "is_intact",
     "content_hash",
     "data_hash",
     "file_hash",

@@ -3,7 +3,8 @@
 It is read as torchvision keeps it (a folder cifar-100-python), or from its authors' binary version: cifar_files.py.
 Photos are files, here as everywhere: features, checks and reports then need no second way to a pixel. So the images
 are written as PNG once, into the user cache (the data folder may be read-only), under the hash of the files they come
-from: 60,000 of them, one folder a split and class, named by their number.
+from: 60,000 of them, one folder a split and class, named by their number. A list of their hashes lies with them: if
+one is not as it was written, all are written again.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from sglora_cli.api import (
     cache_folder,
     content_hash,
     file_hash,
+    is_intact,
     locked,
     progress,
     put_folder,
+    read_sealed,
     scratch_folder,
+    write_sealed,
 )
 
 from .cifar_files import Cifar, files, read_cifar
@@ -31,6 +35,8 @@ from .download import fetched
 from .tasks import classified
 
 FOLDER = "cifar-100-python"
+HASHES = "hashes.json"
+"""Beside the images: the SHA-256 of each, in their order."""
 
 
 @dataclass(frozen=True)
@@ -79,16 +85,28 @@ def _name(split: str, label: int, n: int) -> str:
 
 
 def _images(root: Path, cifar: Cifar) -> Path:
-    """The folder with all images as PNG, written if it is not there yet: whole or not at all."""
+    """The folder with all images as PNG, written unless it is there as it was written: whole or not at all."""
     key = content_hash([file_hash(path) for path in files(root)])[:16]
     folder = cache_folder() / "images" / f"cifar100-{key}"
-    if not folder.is_dir():
+    paths = [_name(*image) for image in _numbers(cifar)]
+    if not _whole(folder, paths):
         with locked(folder):
-            if not folder.is_dir():
+            if not _whole(folder, paths):  # still: nobody made it while we waited
                 with scratch_folder(folder) as draft:
                     _write(draft, cifar)
+                    write_sealed(draft / HASHES, [file_hash(draft / path) for path in paths])
                     put_folder(draft, folder)
     return folder
+
+
+def _whole(folder: Path, paths: Sequence[str]) -> bool:
+    """Whether all images are there as they were written."""
+    try:
+        hashes = read_sealed(folder / HASHES)
+    except BadFile:
+        return False
+    pairs = zip(paths, hashes, strict=False)
+    return len(hashes) == len(paths) and all(is_intact(folder / path, sha256) for path, sha256 in pairs)
 
 
 def _write(folder: Path, cifar: Cifar) -> None:

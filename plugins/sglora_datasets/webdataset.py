@@ -8,12 +8,12 @@ ones, and samples without an image or a caption are passed over, and counted.
 
 Training reads photos by path, so they are unpacked once, into the user cache. Nothing in a shard names a file there: a
 photo is called by the hash of its bytes, a shard's index by the hash of the shard. An interrupted unpacking goes
-on. Only plain tars are read, and no links or sparse files: what comes out is never more than what went in.
+on, and what is not as it was written is unpacked again. Only plain tars are read, and no links or sparse files: what
+comes out is never more than what went in.
 """
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,12 +30,14 @@ from sglora_cli.api import (
     data_hash,
     file_hash,
     image_endings,
+    is_intact,
     json_value,
     printable_name,
     progress,
-    read_json,
+    read_sealed,
     why_undecoded,
     write_bytes,
+    write_sealed,
 )
 
 from .archive import plain
@@ -113,7 +115,7 @@ def _unpacked(shard: Path) -> Content:
             passed_over.append((key, f"samples without {what if sample.image else 'an image'}"))
         else:
             rows.append(row)
-    write_bytes(index, json.dumps({"rows": rows, "passed_over": passed_over}).encode())
+    write_sealed(index, {"rows": rows, "passed_over": passed_over})
     return Content(rows, passed_over)
 
 
@@ -128,11 +130,13 @@ def _photos(rows: list[dict[str, Any]], shard: Path, root: Path) -> Iterator[tup
 def _known(index: Path, place: Path) -> Content | None:
     """What the shard was found to hold before; None if it must be unpacked, perhaps again."""
     try:
-        table = read_json(index)
-        content = Content(table["rows"], [(name, reason) for name, reason in table["passed_over"]])
-        return content if all((place / row["image"]).is_file() for row in content.rows) else None
-    except (BadFile, TypeError, KeyError, ValueError):  # a cache may be damaged, or of an older version
+        table = read_sealed(index)
+    except BadFile:  # there is none, it is damaged, or of an older version
         return None
+    images = {place / row["image"] for row in table["rows"]}
+    if not all(is_intact(image, image.stem) for image in images):
+        return None
+    return Content(table["rows"], [(name, reason) for name, reason in table["passed_over"]])
 
 
 def _samples(shard: Path, place: Path, passed_over: list[tuple[str, str]]) -> dict[str, Sample]:
@@ -184,7 +188,7 @@ def _taken(tar: tarfile.TarFile, member: tarfile.TarInfo, samples: dict[str, Sam
         return ""
     digest = data_hash(data)
     sample.image = f"images/{digest[:2]}/{digest}{part}"
-    if not (place / sample.image).is_file():
+    if not is_intact(place / sample.image, digest):
         write_bytes(place / sample.image, data)
     return ""
 

@@ -19,6 +19,14 @@ def file_hash(path: Path) -> str:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
 
 
+def is_intact(path: Path, sha256: str) -> bool:
+    """Whether a file of the cache is there, as it was written: with this SHA-256, in hexadecimal. All of it is read."""
+    try:
+        return file_hash(path) == sha256
+    except BadFile:
+        return False
+
+
 def data_hash(data: bytes) -> str:
     """SHA-256 of bytes, in hexadecimal: what `file_hash` says of a file that holds them."""
     return hashlib.sha256(data).hexdigest()

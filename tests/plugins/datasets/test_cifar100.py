@@ -108,6 +108,22 @@ def test_images_are_written_once_and_not_into_the_data(root, own_home):
     assert not [p for p in (own_home / "cache/images").iterdir() if p.name.startswith(".") and p.suffix != ".lock"]
 
 
+def flipped(data):
+    return data[:99] + bytes([data[99] ^ 1]) + data[100:]
+
+
+@pytest.mark.parametrize("kind", ["*.png", "*.json"])
+@pytest.mark.parametrize("damage", [flipped, lambda data: b"", None])
+def test_a_cache_that_is_not_as_it_was_written_is_written_again(root, own_home, kind, damage):
+    cifar_tree(root, cifar_speckles())
+    before = Cifar100().tasks(root)
+    file = max((own_home / "cache/images").rglob(kind))
+    content = file.read_bytes()
+    file.write_bytes(damage(content)) if damage else file.unlink()
+    assert Cifar100().tasks(root) == before
+    assert file.read_bytes() == content
+
+
 def test_an_interrupted_writing_leaves_nothing(root, own_home, monkeypatch):
     cifar_tree(root, cifar_speckles())
     count = []

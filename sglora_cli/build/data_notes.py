@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from sglora_cli.data import check
 from sglora_cli.data.text_limit import TextLimit
@@ -16,14 +17,16 @@ from sglora_cli.plugin.values import Task
 
 def say_what_is_not_seen(
     host: Host, recipe: Recipe, data: Path, tasks: Iterable[Task], note: Callable[[str], None]
-) -> None:
+) -> list[dict[str, Any]]:
     """Note what each source of a recipe passes over in the data folder, and warn of captions of `tasks` that are cut.
 
-    No warning for a backbone that does not count tokens.
+    No warning for a backbone that does not count tokens. Returns what is passed over, for programs.
     """
+    rows: list[dict[str, Any]] = []
     for dataset, path in dict.fromkeys((source.dataset, source.path) for source in recipe.sources):
         for one in check.passed_over(host.datasets[dataset], data / path):
             note(f"passed over in {data / path}: {one}")
+            rows.append({"path": str(data / path), **one.to_json()})
     cut = TextLimit.of(host, recipe.backbone).cut(check.captions_of(tasks))
     if many := len(cut.tokens):
         first, count = next(iter(cut.tokens.items()))
@@ -34,3 +37,4 @@ def say_what_is_not_seen(
             SgloraWarning,
             stacklevel=3,
         )
+    return rows

@@ -123,7 +123,7 @@ SHAPES: dict[str, Any] = {
     },
     "pack show": _MANIFEST,
     "pack verify": {"pack": str, "files": int, "wrong": [str]},
-    "pack build": {"folder": str},
+    "pack build": {"folder": str, "passed_over": [{"path": str, **_PASSED_OVER}]},
     "pack build --dry-run": {
         "recipe": str,
         "backbone": str,
@@ -140,6 +140,7 @@ SHAPES: dict[str, Any] = {
         "cache_bytes": int,
         "pack_bytes": int,
         "target": str,
+        "passed_over": [{"path": str, **_PASSED_OVER}],
     },
     "pack add": {"folder": str, "task": {"key": str, "name": str, "description": str}},
     "pack remove": {"pack": str, "expert": (str, None), "folder": str, "notes": [str]},

@@ -74,3 +74,13 @@ def test_a_build_says_it_before_it_starts(run, tiny, toys, recipe):
     result = run("pack", "build", recipe, "--data", toys, "--dry-run")
     assert result.exit_code == 0
     assert f"passed over in {toys}/toys: .heic images" in result.stderr
+
+
+@pytest.mark.parametrize("options", [("--dry-run",), ()], ids=["dry run", "build"])
+def test_json_says_what_is_passed_over(run, tiny, toys, recipe, options):
+    (toys / "toys/x.heic").write_text("")
+    result = run("pack", "build", recipe, "--data", toys, "--json", *options)
+    assert result.exit_code == 0
+    rows = {row["reason"]: row for row in json.loads(result.stdout)["passed_over"]}
+    (reason,) = (reason for reason in rows if reason.startswith(".heic images"))
+    assert rows[reason] == {"path": str(toys / "toys"), "reason": reason, "count": 1, "examples": ["x.heic"]}

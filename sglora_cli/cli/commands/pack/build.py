@@ -78,29 +78,29 @@ def build(
         content = limited(content, limit)
     root, note = data_folder(data, settings.load().data), (lambda text: None) if as_json else say
     work = pipeline.Build.prepare(app.host, content, root, note, out, runtime, log)
-    say_what_is_not_seen(app.host, content, root, [t.task for t in work.tasks], note)
+    passed_over = say_what_is_not_seen(app.host, content, root, [t.task for t in work.tasks], note)
     estimate = work.estimate()
     if dry_run:
-        _print_estimate(work, estimate, as_json)
+        if as_json:
+            print_json({**work.to_json(), **estimate.to_json(), "passed_over": passed_over})
+        else:
+            _print_estimate(work, estimate)
         return
     if not force:
         estimate.check()
     for line in estimate.to_lines():
         note(line)
     folder = work.run()
-    print_json({"folder": str(folder)}) if as_json else click.echo(folder)
+    print_json({"folder": str(folder), "passed_over": passed_over}) if as_json else click.echo(folder)
 
 
 _NOUNS = {EXPERT: "experts", TRAINING: "training tasks", UNSEEN: "unseen tasks"}
 
 
-def _print_estimate(work: Build, estimate: Estimate, as_json: bool) -> None:
+def _print_estimate(work: Build, estimate: Estimate) -> None:
     from sglora_cli.build.tasks import overlap_lines
 
     facts = work.to_json()
-    if as_json:
-        print_json({**facts, **estimate.to_json()})
-        return
     roles = ", ".join(f"{c['tasks']} {_NOUNS[role]} ({c['photos']} photos)" for role, c in facts["roles"].items())
     click.echo(f"pack {facts['recipe']!r} for backbone {facts['backbone']!r}: {roles}")
     for line in (*overlap_lines(work.tasks), *estimate.to_lines()):

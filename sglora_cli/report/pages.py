@@ -21,6 +21,7 @@ from sglora_cli.bench.rows import Cell
 from sglora_cli.bench.tables import Line, ResultTable
 from sglora_cli.data.check import DataCheck
 from sglora_cli.data.check_rules import CaptionCount, IssueKind
+from sglora_cli.data.overlaps import SAID, overlap_lines
 from sglora_cli.files.images import read_image
 from sglora_cli.plugin.values import Photo, Report, Task
 from sglora_cli.report import plot
@@ -183,6 +184,8 @@ def check_page(check: DataCheck) -> bytes:
         pairs=pairs,
         common=Excerpt.of(common, _ROWS, _MORE_ROWS),
         passed_over=[(f"{one.count} {one.reason}", one.names) for one in check.passed_over],
+        overlap_lines=overlap_lines(check.overlaps),
+        overlaps=Excerpt.of([(SAID[one.kind], str(one)) for one in check.overlaps], _ROWS, _MORE_ROWS),
         counts=_counts(check),
         samples=Excerpt.of(list(_samples(check)), _SHEET),
         pictures=Pictures({picture.name: picture.path for picture in check.pictures.values()}, pixels=200),

@@ -355,16 +355,21 @@ def test_the_known_flaws_of_real_photos_are_found(run, data):
     assert pairs["flowers"] == [{"image_02009", "image_02056"}]
 
 
-def test_photos_that_tasks_of_a_recipe_share_are_named(run, tiny, toys, recipe):
+def test_photos_that_tasks_of_a_recipe_share_are_named(run, tiny, toys, recipe, tmp_path):
     root = toys / "toys"
     for photo, name in (("mug_5.png", "ball_0.png"), ("hat_0.png", "cup_1.png"), ("mug_6.png", "nest_5.png")):
         shutil.copy(root / "images" / photo, root / "images" / name)
-    result = run("data", "check", "folder", "--path", root, "--recipe", recipe)
+    page = tmp_path / "page.html"
+    result = run("data", "check", "folder", "--path", root, "--recipe", recipe, "--report", page)
     lines = result.stdout.splitlines()
     assert "overlap: 1 photos that unseen tasks are tested on are training photos, too (2 tasks)" in lines
     assert "overlap: 1 photos are training photos of several tasks (2 tasks)" in lines
     assert "overlap: 1 photos are test photos of several unseen tasks (2 tasks)" in lines
     assert any("1 photos: expert ball (train) and unseen mug (test)" in line for line in lines)
+    shown = page.read_text()
+    assert "<p>1 photos that unseen tasks are tested on are training photos, too (2 tasks)</p>" in shown
+    row = '<td class="name">learned and tested</td><td>1 photos: expert ball (train) and unseen mug (test)</td>'
+    assert row in shown
     facts = json.loads(run("data", "check", "folder", "--path", root, "--recipe", recipe, "--json").stdout)
     assert [one["kind"] for one in facts["overlaps"]] == ["leak", "train", "test"]
     assert "overlap" not in run("data", "check", "folder", "--path", root).stdout

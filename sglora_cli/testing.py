@@ -5,7 +5,8 @@
         check(MyBackbone().load(RuntimeConfig()))
 
 or `sglora plugins check NAME` on the command line; for the others `check_dataset(dataset, root)`,
-`check_generator(generator)`, `check_captioner(captioner.load(...))` and `check_reporter(reporter)`. A check raises
+`check_generator(generator)`, `check_captioner(captioner.load(...))` and `check_reporter(reporter)`, and
+`check_tokens(backbone, model)` for a backbone that counts tokens. A check raises
 PluginError with what is wrong; its docstring says what is asked. Built-ins pass the same checks.
 """
 
@@ -15,8 +16,9 @@ from sglora_cli.plugin.testing.backbone import BACKBONE_CHECKS, adapters, check_
 from sglora_cli.plugin.testing.captioner import CAPTIONER_CHECKS, check_captioner
 from sglora_cli.plugin.testing.dataset import DATASET_CHECKS, check_dataset
 from sglora_cli.plugin.testing.generator import GENERATOR_CHECKS, GeneratorTrial, check_generator
-from sglora_cli.plugin.testing.kits import KITS, subject
+from sglora_cli.plugin.testing.kits import KITS, subject, trials
 from sglora_cli.plugin.testing.reporter import REPORTER_CHECKS, check_reporter
+from sglora_cli.plugin.testing.tokens import TOKEN_CHECKS, check_tokens
 from sglora_cli.plugin.testing.toys import ConformanceCheck, images, run_check
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "GENERATOR_CHECKS",
     "KITS",
     "REPORTER_CHECKS",
+    "TOKEN_CHECKS",
     "ConformanceCheck",
     "GeneratorTrial",
     "adapters",
@@ -34,8 +37,10 @@ __all__ = [
     "check_dataset",
     "check_generator",
     "check_reporter",
+    "check_tokens",
     "images",
     "layout_of",
     "run_check",
     "subject",
+    "trials",
 ]

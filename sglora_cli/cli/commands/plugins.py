@@ -121,13 +121,12 @@ def check(app: App, name: str, kind: str | None, path: Path | None, runtime: Run
     sglora plugins check starter
     sglora plugins check folder --path photos
     """
-    from sglora_cli.testing import KITS, run_check, subject
+    from sglora_cli.testing import run_check, trials
 
     registry = app.host.registry_of(name, kind)
     chosen = settings.runtime(runtime, name) if registry.kind == "backbone" else runtime
-    arguments = subject(registry.kind, registry[name], chosen, path)
     rows = []
-    for one in KITS[registry.kind]:
+    for one, arguments in trials(registry.kind, registry[name], chosen, path):
         rows.append(
             {"check": one.__name__, "asks": " ".join((one.__doc__ or "").split()), "wrong": run_check(one, *arguments)}
         )

@@ -8,11 +8,13 @@ from typing import Any
 
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import UsageError
+from sglora_cli.plugin.contracts import CountsTokens
 from sglora_cli.plugin.testing.backbone import BACKBONE_CHECKS
 from sglora_cli.plugin.testing.captioner import CAPTIONER_CHECKS
 from sglora_cli.plugin.testing.dataset import DATASET_CHECKS
 from sglora_cli.plugin.testing.generator import GENERATOR_CHECKS, GeneratorTrial
 from sglora_cli.plugin.testing.reporter import REPORTER_CHECKS
+from sglora_cli.plugin.testing.tokens import TOKEN_CHECKS
 from sglora_cli.plugin.testing.toys import ConformanceCheck
 
 KITS: Mapping[str, tuple[ConformanceCheck, ...]] = {
@@ -34,3 +36,17 @@ def subject(kind: str, value: Any, runtime: RuntimeConfig, root: Path | None) ->
             raise UsageError(f"data set {value.name!r} is checked on its folder", "pass --path DIR")
         return (value, root)
     return (GeneratorTrial(value),) if kind == "generator" else (value,)
+
+
+def trials(
+    kind: str, value: Any, runtime: RuntimeConfig, root: Path | None
+) -> list[tuple[ConformanceCheck, tuple[Any, ...]]]:
+    """Every check of a plugin's value, with its arguments: its kit, and those of the powers that it has.
+
+    Raises UsageError for a data set without its folder.
+    """
+    arguments = subject(kind, value, runtime, root)
+    asked = [(check, arguments) for check in KITS[kind]]
+    if kind == "backbone" and isinstance(value, CountsTokens):
+        asked += [(check, (value, *arguments)) for check in TOKEN_CHECKS]
+    return asked

@@ -24,8 +24,11 @@ _READS_IMAGES = re.compile(
 )
 _READS_TEXT = re.compile(r"Text\w*(Model|Encoder|Decoder|Transformer|Tower|Projection)")
 _READS_BOTH = re.compile(r"Vision|Visual|Image")  # VisionTextDualEncoderModel
+_OF_EITHER = re.compile(r"(?<!Vision)(?<!Image)(Encoder|EncoderLayer|Attention)$")
+"""Classes of parts that are the same in both towers of a CLIP, as CLIPEncoder is."""
 _LANGUAGE_TASKS = {"CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"}
 _IMAGE_NAMES = re.compile("vis|image")
+_TEXT_NAMES = re.compile(r"(^|\.)text(_model|_encoder|_tower)?\.")
 _TRAIN = "train the adapter on the image encoder"
 
 _WORDS = r"tiny|small|medium|base|large|huge|giant|gigantic|enormous|so\d+m"
@@ -82,10 +85,15 @@ class Base:
                 f"{self.where} says {stated}: its updates are of the text encoder, and none is of the image encoder",
                 _TRAIN,
             )
+        if names and all(map(_TEXT_NAMES.search, names)):
+            raise Mismatch(
+                f"all updates are of the text encoder, the first of {min(names)}, and none is of the image encoder",
+                _TRAIN,
+            )
         if _READS_IMAGES.search(kind) or any(map(_IMAGE_NAMES.search, names)):
             return
         if kind and self.library.split(".")[0] in _LIBRARIES:
-            raise Mismatch(f"{self.where} says {stated}, which is no image encoder", _TRAIN)
+            raise Mismatch(f"{self.where} says {stated}, which is not known as an image encoder", _TRAIN)
         if self.task in _LANGUAGE_TASKS:
             raise Mismatch(f"{self.where} says task_type = {self.task}, which is a task of language models", _TRAIN)
 
@@ -109,7 +117,8 @@ class Base:
             return f"{path} does not say which model it was trained on: it is taken to be {ours}"
         if not any(_same(self.name, one) for one in known):
             return f"{path} was trained on {self}: it is not known whether that is {ours}"
-        if not _READS_IMAGES.search(self.model_class) and not any(map(_IMAGE_NAMES.search, names)):
+        known_kind = _READS_IMAGES.search(self.model_class) and not _OF_EITHER.search(self.model_class)
+        if not known_kind and not any(map(_IMAGE_NAMES.search, names)):
             return f"{path} does not say which encoder of {self} it is for: the image encoder of {ours} is taken"
         return ""
 

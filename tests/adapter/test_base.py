@@ -57,6 +57,14 @@ def test_a_class_that_reads_images_is_taken(kind):
     Base(model_class=kind, library="transformers.models.x", where="c.json").check_encoder(["layers.0.q"])
 
 
+def test_updates_of_a_text_encoder_alone_are_refused_whatever_their_base_is():
+    names = ["text_model.encoder.layers.0.self_attn.q_proj", "text_model.encoder.layers.1.self_attn.q_proj"]
+    for base in (Base(), Base(model_class="CLIPModel", library="transformers.models.clip")):
+        with pytest.raises(Mismatch, match=r"all updates are of the text encoder, the first of text_model\.encoder"):
+            base.check_encoder(names)
+        base.check_encoder([*names, "vision_model.encoder.layers.0.self_attn.q_proj"])
+
+
 def test_a_task_of_language_models_is_refused():
     with pytest.raises(Mismatch, match="task_type = CAUSAL_LM"):
         Base(task="CAUSAL_LM", where="c.json").check_encoder(["model.layers.0.self_attn.q_proj"])
@@ -106,6 +114,8 @@ def test_a_base_that_may_be_another_is_a_doubt():
     assert "does not say which model" in doubt(Base(), B16)
     assert "me/tuned-clip" in doubt(Base(name="me/tuned-clip", model_class="CLIPVisionModel"), B16)
     assert "which encoder" in doubt(Base(name=B16), B16)
+    assert "which encoder" in doubt(Base(name=B16, model_class="CLIPEncoder"), B16)
+    assert doubt(Base(name=B16, model_class="CLIPVisionEncoder"), B16) == ""
 
 
 def folder(tmp_path: Path, lacks: str = "nothing", **config) -> Path:

@@ -19,6 +19,7 @@ from fuzzing import seeds
 from fuzzing.seeds import MODEL, Seed
 from sglora_cli.adapter.checkpoint import read_state
 from sglora_cli.adapter.read import read_adapter
+from sglora_cli.adapter.torch_files import load_pickle
 from sglora_cli.bench import rows_file
 from sglora_cli.cli import describe
 from sglora_cli.cli.main import main
@@ -117,13 +118,22 @@ def pack_seed(folder: Path) -> None:
     shutil.copytree(built(), folder, dirs_exist_ok=True)
 
 
+ALIKE = {"ball": "C++", "box": "C#", "cup": "Polish", "hat": "polish", "jar": "猫"}
+"""Names of tasks whose files would be hard to tell apart if their names were only simplified."""
+
+
 @cache
 def built() -> Path:
     home = Path(os.environ["SGLORA_HOME"])
     data = home / "data" / "toys"
     data.mkdir(parents=True)
     seeds.toys(data)
-    (home / "toys.toml").write_text(RECIPE.replace("[[source]]", '[[source]]\ndataset = "folder"'))
+    rows, recipe = (data / "captions.jsonl").read_text(), RECIPE.replace("[[source]]", '[[source]]\ndataset = "folder"')
+    for name, other in ALIKE.items():
+        rows = rows.replace(f'"task": "{name}"', f'"task": "{other}"')
+        recipe = recipe.replace(f'"{name}"', f'"{other}"')
+    (data / "captions.jsonl").write_text(rows)
+    (home / "toys.toml").write_text(recipe)
     command("pack", "build", home / "toys.toml", "--data", data.parent, "-o", home / "built")
     assert (home / "built" / "pack.json").is_file(), "the toy pack is not built"
     return home / "built"
@@ -325,6 +335,14 @@ READERS: dict[str, Reader] = {
         ),
         Reader("adapter peft config", seeds.adapter("peft", "x"), "x/*.json", any_adapter("x"), 1),
         Reader("adapter peft old", seeds.old_peft, "*.[bj]*", any_adapter("."), 1.5),
+        *(
+            Reader(f"adapter layers {kind}", seeds.layers_peft(kind == "zip"), "*.[bj]*", any_adapter("."), 1)
+            for kind in ("zip", "stream")
+        ),
+        *(
+            Reader(f"pytorch {kind}", seeds.pytorch(kind == "zip"), "*.pt", each("*.pt", load_pickle), 1.5)
+            for kind in ("zip", "stream")
+        ),
         Reader("weights .pt", seeds.checkpoint("pytorch_model.pt"), "*.pt", each("*.pt", read_state), 0.4),
         Reader("weights folder", seeds.checkpoint("model.safetensors"), "*", clip_weights, 0.3),
         Reader("pack", pack_seed, "**/*[sn]", whole_pack, 0.3),

@@ -57,6 +57,49 @@ def old_peft(folder: Path) -> None:
     (folder / "adapter_config.json").write_text(json.dumps({**config, **tables, "use_rslora": True}))
 
 
+def layers_peft(zipped: bool) -> Seed:
+    """A PEFT folder of another program in a new or old PyTorch file: it names its base, its layers and a rank."""
+
+    def fill(folder: Path) -> None:
+        state = {}
+        for site in MODEL.sites[3:9]:
+            rank = 1 if site.name.endswith("layers.1.self_attn.q_proj") else 2
+            numbers = torch.arange(16.0 * rank).reshape(rank, 16)
+            state[f"base_model.model.{site.name}.lora_A.weight"] = torch.nn.Parameter(numbers.bfloat16())
+            state[f"base_model.model.{site.name}.lora_B.weight"] = numbers.T
+        torch.save(state, folder / "adapter_model.bin", _use_new_zipfile_serialization=zipped)
+        config = {
+            "peft_type": "LORA",
+            "base_model_name_or_path": "clipling",
+            "revision": "main",
+            "auto_mapping": {"base_model_class": "CLIPVisionModel", "parent_library": "transformers.models.clip"},
+            "task_type": None,
+            "r": 2,
+            "lora_alpha": 4,
+            "target_modules": ["q_proj", "k_proj", "v_proj"],
+            "exclude_modules": ["out_proj"],
+            "layers_to_transform": [1, 2],
+            "layers_pattern": "layers",
+            "rank_pattern": {"layers.1.self_attn.q_proj": 1},
+        }
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+
+    return fill
+
+
+def pytorch(zipped: bool) -> Seed:
+    """What torch.save writes of shared, strided and scalar tensors, tables and numbers."""
+
+    def fill(folder: Path) -> None:
+        x, state = torch.arange(12.0).reshape(3, 4), torch.nn.Linear(3, 2).half().state_dict()
+        content = {"state_dict": state, "t": x.T, "row": x[1], "one": torch.tensor(2.5), "none": torch.ones(0, 4)}
+        content |= {"parameter": torch.nn.Parameter(x), "eight": x.to(torch.uint8), "size": x.shape}
+        content |= {"epoch": 3, "lr": [0.1, (1, None)], "é": True, "optimizer": {"state": {0: {"step": x}}, "on": [0]}}
+        torch.save(content, folder / "x.pt", _use_new_zipfile_serialization=zipped)
+
+    return fill
+
+
 def tensors(folder: Path) -> None:
     content = {"rows": torch.ones(5, 3), "half": torch.ones(4, 2).half(), "one": torch.tensor([1.0])}
     save_tensors(folder / "x.safetensors", content, {"step": 3, "history": [0.5, 0.25]})
@@ -229,6 +272,10 @@ def pictures(folder: Path) -> None:
     image.save(folder / "f.gif", save_all=True, append_images=[speckles(2, 24)])
     image.save(folder / "g.bmp")
     image.save(folder / "h.tif", compression="tiff_lzw")
+    deep = Image.frombytes("I;16", (24, 24), bytes(range(256)) * 4 + bytes(128))
+    deep.save(folder / "i.png")
+    deep.save(folder / "j.tif", exif=exif)
+    deep.save(folder / "k.pgm")
 
 
 def rows(folder: Path) -> None:

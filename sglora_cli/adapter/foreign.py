@@ -88,7 +88,7 @@ class ForeignAdapter:
         if self.unmet:
             raise BadFile(
                 f"{path} has no update of {', '.join(self.unmet[:3])}, which {CONFIG} names",
-                f"fetch the adapter again, or name in {CONFIG} only what has an update",
+                f"fetch the adapter again; if its base has no such module, delete the name from {CONFIG}",
             )
 
     def placed(self, sites: Sequence[Site], visual_only: bool = False, zero: bool = False) -> ForeignAdapter:

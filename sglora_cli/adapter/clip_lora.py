@@ -111,11 +111,18 @@ def read(path: Path, content: Mapping[str, Any]) -> ForeignAdapter:
     checked = checked_parts(parts, str(path))
     scaled = {n: (b_OR * scaling, a_RI) for n, (b_OR, a_RI) in checked.items()}
     encoder = metadata["encoder"] if metadata["encoder"] == "text" else ""
+    stated = provenance(path, content)
+    return ForeignAdapter(scaled, "clip-lora", scaling, stated, Base(encoder=encoder, where=str(path)))
+
+
+def provenance(path: Path, content: Mapping[str, Any]) -> dict[str, str]:
+    """What a file of ours says of its backbone. Raises BadFile for values that are no text."""
+    metadata = content["metadata"] if isinstance(content["metadata"], dict) else {}
     stated = {key: metadata[key] for key in _OURS if key in metadata}
     for key, value in stated.items():
         if not isinstance(value, str):
             raise BadFile(f"{path}: its metadata says {key} = {value!r:.100}, not a text")
-    return ForeignAdapter(scaled, "clip-lora", scaling, stated, Base(encoder=encoder, where=str(path)))
+    return stated
 
 
 def _settings(path: Path, metadata: Any) -> tuple[int, float, list[str]]:

@@ -110,7 +110,7 @@ def compare_adapters(
     too large for its norm to be a number, Mismatch for adapters of different backbones or sites.
     """
     found = [recognise(path) for path in (path_a, path_b)]
-    _check_fingerprints(path_a, provenance(path_a), path_b, provenance(path_b))  # before any weights are loaded
+    _check_fingerprints(path_a, provenance(found[0]), path_b, provenance(found[1]))  # before any weights are loaded
     model, name = None, ""
     if backbone or visual_only or runtime.weights or any(one.kind == "open_clip" for one in found):
         name = backbone or _stated_backbone(found) or settings.load().backbone
@@ -138,7 +138,7 @@ def _side(path: Path, adapter: ForeignAdapter) -> Side:
 def _stated_backbone(found: list[Found]) -> str:
     """The backbone that one of the files names, a merged checkpoint first; "" if none does."""
     for one in sorted(found, key=lambda one: one.kind != "open_clip"):
-        if isinstance(name := provenance(one.path).get("backbone"), str):
+        if isinstance(name := provenance(one).get("backbone"), str):
             return name
     return ""
 

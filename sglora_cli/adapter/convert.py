@@ -46,7 +46,7 @@ def import_adapter(
     """
     check_target(out, format_of(out, "safetensors"), force)
     found = recognise(path)  # refuses a file that is no adapter before the weights are loaded
-    stated = provenance(path).get("backbone")
+    stated = provenance(found).get("backbone")
     backbone = backbone or (stated if isinstance(stated, str) else settings.load().backbone)
     model = host.backbones[backbone].load(settings.runtime(runtime, backbone, exact=True))
     foreign = read_adapter(found, model, backbone=backbone, alpha=alpha, rank=rank, visual_only=visual_only)

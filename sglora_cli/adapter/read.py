@@ -108,8 +108,11 @@ def lacks_scaling(found: Found) -> bool:
     return found.kind == "peft state" and not (found.path.parent / CONFIG).exists()
 
 
-def provenance(path: Path) -> dict[str, Any]:
+def provenance(found: Found) -> dict[str, Any]:
     """The metadata of an adapter of ours in any format, without reading its numbers; {} for a foreign file."""
+    path = found.path
+    if found.kind == "clip-lora":
+        return clip_lora.provenance(path, found.content)
     file = path / peft.WEIGHTS if path.is_dir() else path
     if not file.is_file():
         return {}

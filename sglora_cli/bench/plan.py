@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from sglora_cli.adapter.read import provenance, read_adapter
+from sglora_cli.adapter.read import provenance, read_adapter, recognise
 from sglora_cli.bench.ablations import plan_of_ablation
 from sglora_cli.bench.measure import Candidate
 from sglora_cli.bench.methods import BenchPlan, lack, methods, plan_of_methods, saw_training
@@ -149,7 +149,7 @@ def _of_adapters(
     host: Host, request: BenchRequest, data: Path, config: BenchConfig, runtime: RuntimeConfig
 ) -> BenchPlan:
     """Adapter files on a data set: no pack is needed, only the backbone, which the first file may name."""
-    stated = provenance(request.adapters[0]).get("backbone")
+    stated = provenance(recognise(request.adapters[0])).get("backbone")
     name = request.backbone or (stated if isinstance(stated, str) else "") or settings.load().backbone
     model: Model = host.backbones[name].load(settings.runtime(runtime, name))
     tasks = narrowed(list(of_dataset(host, model, request.dataset, data)), None, request.tasks, request.table)

@@ -128,7 +128,7 @@ def opened(host: Host, path: Path, backbone: str, runtime: RuntimeConfig) -> tup
     found = recognise(path)
     ours = found.kind == "safetensors"
     adapter = load_adapter(path) if ours else None
-    name = backbone or provenance(path).get("backbone") or ("" if ours else settings.load().backbone)
+    name = backbone or provenance(found).get("backbone") or ("" if ours else settings.load().backbone)
     if not isinstance(name, str) or not name:
         raise UsageError(f"{path} does not say for which backbone it is", "pass --backbone NAME")
     model = host.backbones[name].load(settings.runtime(runtime, name))

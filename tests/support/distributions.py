@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 HERE = Path(__file__).parents[1]
@@ -14,3 +15,4 @@ def install(folder: Path, name: str, module: str, source: str) -> None:
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[sglora]\n{name} = {module}\n")
+    importlib.invalidate_caches()  # a folder's list is kept by its time, which may not have moved since it was read

@@ -12,6 +12,7 @@ from sglora_cli.adapter.foreign import ForeignAdapter
 from sglora_cli.adapter.read import provenance, read_adapter, recognise
 from sglora_cli.adapter.write import FORMATS, check_target, format_of, write_adapter
 from sglora_cli.config import RuntimeConfig
+from sglora_cli.errors import BadFile
 from sglora_cli.files.hashes import file_hash
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
@@ -45,6 +46,7 @@ def import_adapter(
     `read_adapter` and `write_adapter` raise, and then writes nothing.
     """
     check_target(out, format_of(out, "safetensors"), force)
+    sha256 = weights_hash(path)
     found = recognise(path)  # refuses a file that is no adapter before the weights are loaded
     stated = provenance(found).get("backbone")
     backbone = backbone or (stated if isinstance(stated, str) else settings.load().backbone)
@@ -57,18 +59,28 @@ def import_adapter(
         **({"description": " ".join(text.split())} if text.strip() else {}),
         "backbone": backbone,
         "fingerprint": model.fingerprint,
-        "imported": origin(path, foreign, error),
+        "imported": origin(path, foreign, error, sha256),
     }
     write_adapter(out, AdapterFile(layout, flat_P, metadata), model, FORMATS["safetensors"])
     return ImportedAdapter(metadata, tuple(import_lines(path, foreign, layout.rank, error, model)))
 
 
-def origin(path: Path, foreign: ForeignAdapter, error: float) -> dict[str, Any]:
-    """The provenance of an adapter, for a file's metadata. It never contains a path of this machine."""
-    source: dict[str, Any] = {"format": foreign.format, "name": path.resolve().name, "rank": foreign.rank}
+def weights_hash(path: Path) -> str:
+    """SHA-256 of the file that has an adapter's numbers; "" where there is none of that name."""
     weights = path / peft.WEIGHTS if path.is_dir() else path
-    if weights.is_file():
-        source["sha256"] = file_hash(weights)
+    return file_hash(weights) if weights.is_file() else ""
+
+
+def origin(path: Path, foreign: ForeignAdapter, error: float, sha256: str) -> dict[str, Any]:
+    """The provenance of an adapter, for a file's metadata. It never contains a path of this machine.
+
+    sha256: its `weights_hash` before it was read. Raises BadFile if the file is another one now.
+    """
+    if weights_hash(path) != sha256:
+        raise BadFile(f"{path} was changed while it was read", "run it again")
+    source: dict[str, Any] = {"format": foreign.format, "name": path.resolve().name, "rank": foreign.rank}
+    if sha256:
+        source["sha256"] = sha256
     return {**source, "error": float(f"{error:.3g}")}
 
 

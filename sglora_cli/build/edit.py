@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sglora_cli.adapter.convert import import_lines, origin
+from sglora_cli.adapter.convert import import_lines, origin, weights_hash
 from sglora_cli.adapter.read import Found, read_adapter, recognise
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.data.description import cleaned_sentence
@@ -130,11 +130,11 @@ def foreign_states(
     """Read adapters in any format, compress them to the pack's rank and bring them into its gauge."""
     flat, sources, lines = [], [], []
     for found in adapters:
-        path = found.path
+        path, sha256 = found.path, weights_hash(found.path)
         foreign = read_adapter(found, model, backbone=pack.backbone, alpha=alpha, visual_only=visual_only)
         flat_P, error = foreign.fitted(pack.layout)
         flat.append(flat_P)
-        sources.append(origin(path, foreign, error))
+        sources.append(origin(path, foreign, error, sha256))
         lines += import_lines(path, foreign, pack.layout.rank, error, model)
     gauged = join_gauge(pack.layout, torch.stack(flat), pack.experts.means())
     if float(pack.layout.update_norm(gauged.states_MP.double().mean(dim=0).float())) == 0:

@@ -54,3 +54,21 @@ def test_import_says_what_it_read(run, mug, tmp_path):
     assert run("inspect", tmp_path / "in.safetensors").stdout.splitlines()[3] == (
         "made by    another program: imported from mug.pt (clip-lora)"
     )
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_imported(run, mug, tmp_path, monkeypatch):
+    from sglora_cli.adapter import convert
+
+    run("export", mug, "-o", tmp_path / "mug.pt")
+    read = convert.read_adapter
+
+    def swaps(*args, **kwargs):
+        foreign = read(*args, **kwargs)
+        (tmp_path / "mug.pt").write_bytes(b"something else")
+        return foreign
+
+    monkeypatch.setattr(convert, "read_adapter", swaps)
+    result = run("import", tmp_path / "mug.pt", "-o", tmp_path / "in.safetensors")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert result.stderr == f"error: {tmp_path / 'mug.pt'} was changed while it was read\nhint: run it again\n"
+    assert not (tmp_path / "in.safetensors").exists()

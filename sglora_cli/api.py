@@ -73,6 +73,7 @@ from sglora_cli.plugin.contracts import (
     Captioner,
     CaptionModel,
     ChecksText,
+    ChoosesSites,
     CountsTokens,
     Dataset,
     EncodesMeaning,
@@ -81,6 +82,7 @@ from sglora_cli.plugin.contracts import (
     Fitted,
     Generator,
     HasMembers,
+    HasProjection,
     HidesTokens,
     ListsImages,
     MergesCheckpoints,
@@ -94,7 +96,7 @@ from sglora_cli.plugin.contracts import (
 )
 from sglora_cli.plugin.hookspecs import hookimpl
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import ROLES, SPLITS, Experts, Listed, Material, Photo, Report, Row, Task
+from sglora_cli.plugin.values import ROLES, SPLITS, Experts, Listed, Material, Moments, Photo, Report, Row, Task
 from sglora_cli.system.locks import locked
 from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import progress
@@ -106,10 +108,11 @@ if TYPE_CHECKING:
     from sglora_cli.build.batches import drop_tokens
     from sglora_cli.build.losses import classification_loss, contrastive_loss
     from sglora_cli.generate.session import Session
-    from sglora_cli.lora.algebra import compress, mix_updates, singular, site_products
+    from sglora_cli.lora.algebra import compress, joined, mix_updates, singular, site_products
     from sglora_cli.lora.attention import AttentionSites, Update, attached, packed_attention
     from sglora_cli.lora.layout import Layout, Site, mix
     from sglora_cli.lora.prior import Prior, select
+    from sglora_cli.lora.projection import ProjectionUpdate, project, split_projection
     from sglora_cli.pack.pack import Pack
     from sglora_cli.plugin.values import TaskTensors
     from sglora_cli.system.hardware import pick_device, pick_precision
@@ -122,10 +125,11 @@ _LATE = {
     "build.batches": "drop_tokens",
     "build.losses": "classification_loss contrastive_loss",
     "generate.session": "Session",
-    "lora.algebra": "compress mix_updates singular site_products",
+    "lora.algebra": "compress joined mix_updates singular site_products",
     "lora.attention": "attached AttentionSites packed_attention Update",
     "lora.layout": "Layout mix Site",
     "lora.prior": "Prior select",
+    "lora.projection": "project ProjectionUpdate split_projection",
     "pack.pack": "Pack",
     "plugin.values": "TaskTensors",
     "system.hardware": "pick_device pick_precision",
@@ -217,6 +221,7 @@ __all__ = [
     "EncodesMeaning",
     "HidesTokens",
     "MergesCheckpoints",
+    "HasProjection",
     "SaysNames",
     "Layout",
     "Site",
@@ -224,6 +229,9 @@ __all__ = [
     "Update",
     "attached",
     "packed_attention",
+    "project",
+    "ProjectionUpdate",
+    "split_projection",
     "drop_tokens",
     "pick_device",
     "pick_precision",
@@ -236,8 +244,10 @@ __all__ = [
     "Fitted",
     "SaysCost",
     "UsesEvidence",
+    "ChoosesSites",
     "Evidence",
     "Experts",
+    "Moments",
     "Material",
     "Prior",
     "TaskTensors",
@@ -245,6 +255,7 @@ __all__ = [
     "select",
     "mix",
     "mix_updates",
+    "joined",
     "compress",
     "singular",
     "site_products",

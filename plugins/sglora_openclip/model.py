@@ -27,6 +27,7 @@ from sglora_cli.api import (
     drop_tokens,
     pick_device,
     pick_precision,
+    split_projection,
 )
 
 from . import OpenClip, tokens
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _TEXTS = 128
+_PROJ = "visual.proj"
+"""The projection in a checkpoint: (I, D)."""
 
 
 def load(backbone: OpenClip, runtime: RuntimeConfig) -> OpenClipModel:
@@ -135,6 +138,8 @@ class OpenClipModel:
         self.architecture = architecture
         self.tower = VisualTower(clip.visual, runtime)
         self.sites = self.tower.sites.sites
+        if self.tower.projection:  # without one, it is no model that HasProjection
+            self.projection = self.tower.projection
         self.scale = float(clip.logit_scale.exp())
 
     @cached_property
@@ -176,14 +181,31 @@ class OpenClipModel:
         x = stem.to(self.device).float()
         if adapters_TP is None or layout is None:
             with torch.no_grad(), self._numbers():
-                return F.normalize(self.tower(x).float(), dim=-1)
-        updates = self.tower.sites.updates(layout, adapters_TP.to(self.device))
-        tasks = len(adapters_TP)
-        if x.ndim == 3:
-            x = x.expand(tasks, *x.shape)
+                return F.normalize(self.tower.project(self.tower.pooled(x)).float(), dim=-1)
+        attention, update = split_projection(layout, adapters_TP.to(self.device), self.tower.projection)
+        if attention is None:
+            read = self._pooled(x) if x.ndim == 3 else self._pooled(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        else:
+            updates = self.tower.sites.updates(*attention)
+            x = x.expand(len(adapters_TP), *x.shape) if x.ndim == 3 else x
+            with self._numbers():
+                read = self.tower.pooled(x.flatten(0, 1), updates).unflatten(0, x.shape[:2])
         with self._numbers():
-            y = self.tower(x.flatten(0, 1), updates)
-        return F.normalize(y.float(), dim=-1).unflatten(0, (tasks, -1))
+            return F.normalize(self.tower.project(read, update).float(), dim=-1)
+
+    @torch.no_grad()
+    def _pooled(self, x: Tensor) -> Tensor:
+        """Without an update of a block: the same for all adapters, and nothing has a gradient."""
+        with self._numbers():
+            return self.tower.pooled(x)
+
+    def projection_weight(self) -> Tensor:
+        weight_DI: Tensor = self.clip.visual.proj.detach().mT
+        return weight_DI.float().cpu().contiguous()
+
+    def unprojected(self, stem: Tensor) -> Tensor:
+        """(N, I): the read-out of the last block, before `visual.proj`."""
+        return self._pooled(stem.to(self.device).float()).float()
 
     def _numbers(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
@@ -205,9 +227,21 @@ class OpenClipModel:
     def merged(self, layout: Layout, flat_P: Tensor) -> dict[str, Tensor]:
         """The whole open_clip checkpoint with the update added."""
         state = {name: tensor.cpu() for name, tensor in self.clip.state_dict().items()}
-        return self.tower.sites.merged(state, layout, flat_P.cpu(), "visual.")
+        attention, update = split_projection(layout, flat_P[None].cpu(), self.tower.projection)
+        if attention is None:
+            merged = {name: weight.clone() for name, weight in state.items()}
+        else:
+            merged = self.tower.sites.merged(state, attention[0], attention[1][0], "visual.")
+        if update:
+            a_TIR, b_TRD = update
+            merged[_PROJ] += (a_TIR @ b_TRD)[0].to(merged[_PROJ])
+        return merged
 
     def unmerged(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """{site name: (O, I)} of a checkpoint that `merged` could have made."""
         state = {name: tensor.cpu() for name, tensor in self.clip.state_dict().items()}
-        return self.tower.sites.unmerged(state, tensors, "visual.")
+        projection = self.tower.projection
+        gaps = self.tower.sites.unmerged(state, tensors, "visual.", also=(_PROJ,) if projection else ())
+        if projection:
+            gaps[projection.name] = (tensors[_PROJ].double() - state[_PROJ].double()).float().mT.contiguous()
+        return gaps

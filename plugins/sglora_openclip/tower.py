@@ -2,7 +2,7 @@
 
 Two towers: open_clip's own VisionTransformer, and a timm trunk with a head (SigLIP and others).
 
-Shapes: N images (T * N with T adapters), L tokens, W width, D embedding.
+Shapes: T adapters, N images (T * N with T adapters), L tokens, W width, I numbers read out, D embedding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sglora_cli.api import AttentionSites, Mismatch, RuntimeConfig, Update, packed_attention
+from sglora_cli.api import (
+    AttentionSites,
+    Mismatch,
+    ProjectionUpdate,
+    RuntimeConfig,
+    Site,
+    Update,
+    packed_attention,
+    project,
+)
 
 
 class VisualTower:
@@ -32,6 +41,9 @@ class VisualTower:
                 "name an architecture that begins with ViT",
             )
         self.sites = AttentionSites(visual, site_name)
+        proj = None if self.timm else visual.proj
+        self.projection = None if proj is None else Site("visual_projection", proj.shape[1], proj.shape[0])
+        """The last map of a CLIP by transformers' name: open_clip has it transposed, and not in every model."""
         self.blocks = list(encoder.blocks if self.timm else encoder.transformer.resblocks)
         self.prefix = int(encoder.num_prefix_tokens) if self.timm else 1
         """Tokens before the patches."""
@@ -49,8 +61,8 @@ class VisualTower:
         trunk = self.visual.trunk
         return trunk.norm_pre(trunk.patch_drop(trunk._pos_embed(trunk.patch_embed(pixels_N3HW))))
 
-    def __call__(self, x_NLW: Tensor, updates: list[Update] | None = None) -> Tensor:
-        """(N, L, W) -> (N, D), not normalised."""
+    def pooled(self, x_NLW: Tensor, updates: list[Update] | None = None) -> Tensor:
+        """(N, L, W) -> (N, I): all of the encoder before the head of a timm trunk, or the last projection."""
         x = x_NLW
         for number, block in enumerate(self.blocks):
             update = None if updates is None else updates[number]
@@ -61,9 +73,17 @@ class VisualTower:
                 x = self._run(block, x, update, queries)
         if self.timm:
             trunk = self.visual.trunk
-            return self.visual.head(trunk.forward_head(trunk.norm(x)))
-        pooled, _ = self.visual._pool(x)
-        return pooled if self.visual.proj is None else pooled @ self.visual.proj
+            read: Tensor = trunk.forward_head(trunk.norm(x))
+            return read
+        pooled: Tensor = self.visual._pool(x)[0]
+        return pooled
+
+    def project(self, pooled: Tensor, update: ProjectionUpdate | None = None) -> Tensor:
+        """(N, I) -> (N, D), not normalised; with an update of the projection (N, I) or (T, N, I) -> (T, N, D)."""
+        if self.timm:
+            projected: Tensor = self.visual.head(pooled)
+            return projected
+        return pooled if self.visual.proj is None else project(pooled, self.visual.proj.mT, update)
 
     def _any_block(self, block: nn.Module, x: Tensor, update: Update | None, queries: int | None) -> Tensor:
         if update is None:

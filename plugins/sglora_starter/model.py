@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sglora_cli.api import (
@@ -20,12 +21,14 @@ from sglora_cli.api import (
     content_hash,
     drop_tokens,
     parse_tensors,
+    project,
+    split_projection,
 )
 
 from . import text, tokens
 from .frozen import FrozenFile
 from .stem import Stem, features, weights_path
-from .tower import DEPTH, WIDTH, Tower, site_name
+from .tower import DEPTH, EMBED, PROJECTION, WIDTH, Tower, site_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,6 +51,7 @@ class StarterModel:
     """A Model (see contracts): tower at once, sentence encoder and stem when first asked."""
 
     sites = SITES
+    projection = Site(PROJECTION, EMBED, 2 * WIDTH)
     device = torch.device("cpu")
     loss_scale = 1.0
     hub_name = ""
@@ -94,13 +98,23 @@ class StarterModel:
         x = stem.float()
         if adapters_TP is None or layout is None:
             return self.tower.images(x)
-        if layout.sites != self.sites:
+        attention, update = split_projection(layout, adapters_TP, self.projection)
+        if attention is None:  # then the blocks compute the same for all adapters
+            return F.normalize(project(self.tower.pooled(x), self.tower.project_image.weight, update), dim=-1)
+        own, own_TP = attention
+        if own.sites != self.sites:
             raise Mismatch("the adapter's sites are not those of the starter backbone")
         if x.ndim == 3:
             x = x.expand(len(adapters_TP), *x.shape)
-        updates = {name: (b * layout.scaling, a) for name, (b, a) in layout.split(adapters_TP).items()}
-        result: Tensor = self.tower.images(x, updates)
-        return result
+        updates = {name: (b * own.scaling, a) for name, (b, a) in own.split(own_TP).items()}
+        return F.normalize(project(self.tower.pooled(x, updates), self.tower.project_image.weight, update), dim=-1)
+
+    def projection_weight(self) -> Tensor:
+        return self.tower.project_image.weight.clone()
+
+    def unprojected(self, stem: Tensor) -> Tensor:
+        """(N, 2 W): the summary token beside the mean of the others, after the last norm."""
+        return self.tower.pooled(stem.float())
 
     def check_text(self, sentence: str) -> None:
         (n,) = tokens.count([sentence])

@@ -83,13 +83,17 @@ class Tower(nn.Module):
         x = self.embed((rows - self.mean) / self.spread) + self.positions
         return torch.cat([self.summary.expand(len(x), 1, -1), x], dim=1)
 
-    def images(self, x: Tensor, updates: Mapping[str, Update] | None = None) -> Tensor:
-        """(N, 1 + L, W) -> (N, D); with updates (T, N, 1 + L, W) -> (T, N, D)."""
+    def pooled(self, x: Tensor, updates: Mapping[str, Update] | None = None) -> Tensor:
+        """What `project_image` is applied to: (N, 1 + L, W) -> (N, 2 W); also with T in front, for updates."""
         for i, block in enumerate(self.blocks):
             own = {name: updates[site_name(i, name)] for name in "qkv"} if updates else None
             x = block(x, own)
-        pooled = torch.cat([x[..., 0, :], x[..., 1:, :].mean(dim=-2)], dim=-1)
-        return F.normalize(self.project_image(self.norm(pooled)), dim=-1)
+        pooled: Tensor = self.norm(torch.cat([x[..., 0, :], x[..., 1:, :].mean(dim=-2)], dim=-1))
+        return pooled
+
+    def images(self, x: Tensor) -> Tensor:
+        """(N, 1 + L, W) -> (N, D)."""
+        return F.normalize(self.project_image(self.pooled(x)), dim=-1)
 
     def texts(self, sentences_CW: Tensor) -> Tensor:
         """(C, 384) -> (C, D)."""
@@ -99,3 +103,7 @@ class Tower(nn.Module):
 def site_name(block: int, name: str) -> str:
     """The name of a site: `visual.blocks.3.q`."""
     return f"visual.blocks.{block}.{name}"
+
+
+PROJECTION = "visual.project_image"
+"""The name of the last site, which is optional."""

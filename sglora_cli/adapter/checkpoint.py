@@ -81,7 +81,8 @@ def read(path: Path, model: Model, rank: int | None = None, content: Any = None)
     for name, dense_OI in differences.items():
         if not bool(torch.isfinite(dense_OI).all()):
             raise BadFile(f"{path}: the weights of {name} contain numbers that are not finite", "it cannot be used")
-    if not any(bool(dense_OI.any()) for dense_OI in differences.values()):
+    differences = {name: dense_OI for name, dense_OI in differences.items() if bool(dense_OI.any())}
+    if not differences:
         raise Mismatch(f"{path} is the backbone itself: there is no update in it", "is it the right file?")
     narrowest = min(min(dense_OI.shape) for dense_OI in differences.values())
     ranks = (rank,) if rank else tuple(r for r in _RANKS if 2 * r <= narrowest)  # every matrix has some rank

@@ -27,6 +27,7 @@ from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.atomic import write_bytes
 from sglora_cli.lora.algebra import Factors
 from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.sites import has_projection
 
 DEPTH = 12
 """Blocks that its position `all` reaches. Its loader would leave out the last blocks of a deeper tower."""
@@ -53,9 +54,14 @@ _SITE = "{}.encoder.layers.{}.self_attn.{}"
 def write(path: Path, adapter: AdapterFile, model: Model) -> None:
     """Write a file as if trained with `--r RANK --alpha 1 --encoder vision --params q k v --position all`.
 
-    Raises Mismatch unless the sites are q, k and v of all blocks of a CLIP with at most 12 blocks.
+    Raises Mismatch unless the sites are q, k and v of all blocks of a CLIP with at most 12 blocks, and nothing else.
     """
     layout = adapter.layout
+    if has_projection(model, layout):
+        raise Mismatch(
+            "the adapter has an update of the last projection, and CLIP-LoRA's format holds q, k and v only",
+            "use --format peft",
+        )
     matches = [_NAME.fullmatch(site.name) for site in layout.sites]
     expected = [_SITE.format("vision_model", i, f"{x}_proj") for i in range(len(matches) // 3) for x in "qkv"]
     if sorted(site.name for site in layout.sites) != sorted(expected):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,8 @@ def compare_adapters(
     ]
     if model is None:
         notes += _check_backbones(a, b, path_a, path_b)
+    else:
+        a, b = _filled(a, b), _filled(b, a)
     sites = {site: similarity(*pair) for site, pair in _paired(a, b, path_a, path_b).items()}
     total = Similarity.total(sites.values())
     for path, square in ((path_a, total.square_x), (path_b, total.square_y), (path_b, total.square_apart)):
@@ -198,6 +200,12 @@ def _paired(a: ForeignAdapter, b: ForeignAdapter, path_a: Path, path_b: Path) ->
             _ONE_BACKBONE,
         )
     return pairs
+
+
+def _filled(one: ForeignAdapter, other: ForeignAdapter) -> ForeignAdapter:
+    """With an update of zero at the sites that only the other one has: both are placed at sites of one backbone."""
+    missing = {name: (b * 0, a * 0) for name, (b, a) in other.parts.items() if name not in one.parts}
+    return replace(one, parts={**one.parts, **missing})
 
 
 def summary(total: Similarity) -> str:

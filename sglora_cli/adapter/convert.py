@@ -52,7 +52,7 @@ def import_adapter(
     backbone = backbone or (stated if isinstance(stated, str) else settings.load().backbone)
     model = host.backbones[backbone].load(settings.runtime(runtime, backbone, exact=True))
     foreign = read_adapter(found, model, backbone=backbone, alpha=alpha, rank=rank, visual_only=visual_only)
-    layout = foreign.layout(model.sites, rank)
+    layout = foreign.layout(rank)
     flat_P, error = foreign.fitted(layout)
     metadata = {
         **{key: value for key, value in foreign.metadata.items() if key not in ("kind", "format", "layout")},

@@ -16,6 +16,7 @@ from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.lora.layout import Layout, checked_flat
 from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.sites import site_choices
 
 FORMAT = 1
 PREFIX = "base_model.model."
@@ -48,7 +49,7 @@ class AdapterFile:
                 f"this one has {model.fingerprint}",
                 "generate it again for this backbone",
             )
-        if self.layout.sites != tuple(model.sites):
+        if self.layout.sites not in site_choices(model):
             raise Mismatch("the adapter's sites are not the backbone's", "generate it again for this backbone")
         if float(self.layout.update_norm(self.flat_P)) == 0:
             raise Mismatch("the adapter's update is zero: it would change nothing", "generate it again")

@@ -20,6 +20,9 @@ from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.lora.algebra import Factors, compress_all, padded
 from sglora_cli.lora.layout import Layout, Site
 
+PROJECTION = "visual_projection"
+"""What follows a CLIP's vision tower in transformers: an update of it changes what the images look like."""
+
 
 def _claims_nothing(name: str) -> str:
     return ""
@@ -64,11 +67,12 @@ class ForeignAdapter:
         grams = [((b.mT @ b) * (a @ a.mT)).sum() for b, a in self.parts.values()]
         return float(torch.stack(grams).sum().clamp_min(0).sqrt())
 
-    def layout(self, sites: Sequence[Site], rank: int | None = None) -> Layout:
-        """The layout that holds this adapter exactly, or its best approximation of another rank."""
+    def layout(self, rank: int | None = None) -> Layout:
+        """The layout that holds this adapter, which was placed, exactly, or its best approximation of another rank."""
+        sites = tuple(Site(name, len(b_OF), a_FI.shape[1]) for name, (b_OF, a_FI) in self.parts.items())
         if rank is None or rank == self.rank:
-            return Layout(tuple(sites), self.rank, self.scaling * self.rank)
-        return Layout(tuple(sites), rank, float(rank))
+            return Layout(sites, self.rank, self.scaling * self.rank)
+        return Layout(sites, rank, float(rank))
 
     def fitted(self, layout: Layout) -> tuple[Tensor, float]:
         """Its numbers (P,) in a layout with the same sites, and the relative error of the update.
@@ -91,19 +95,25 @@ class ForeignAdapter:
                 f"fetch the adapter again; if its base has no such module, delete the name from {CONFIG}",
             )
 
-    def placed(self, sites: Sequence[Site], visual_only: bool = False, zero: bool = False) -> ForeignAdapter:
+    def placed(
+        self, choices: Sequence[Sequence[Site]], visual_only: bool = False, zero: bool = False
+    ) -> ForeignAdapter:
         """The same updates under the names of a backbone's sites; sites it does not name get an update of zero.
 
+        choices: as `site_choices` gives them; the first is taken that has all sites which the file names.
         A name may lack the first parts of a site's name (a flat model), or have more in front (a
         wrapped one). zero: accept a whole update of zero. Raises Mismatch for updates elsewhere, of
         other shapes, or of zero, and BadFile if an update is missing that the file's configuration claims.
         """
-        named, elsewhere = matched(self.parts, [site.name for site in sites])
-        _check_elsewhere(elsewhere, sites, named, visual_only)
-        placed: dict[str, Factors] = {}
-        for site in sites:
+        known = choices[-1]
+        named, elsewhere = matched(self.parts, [site.name for site in known])
+        _check_elsewhere(elsewhere, known, named, visual_only)
+        for site in known:
             if site.name not in named:
                 _check_missing(self.claims, named, site.name)
+        placed: dict[str, Factors] = {}
+        for site in next(sites for sites in choices if set(named) <= {site.name for site in sites}):
+            if site.name not in named:
                 placed[site.name] = (
                     torch.zeros(site.out_features, self.rank, dtype=torch.float64),
                     torch.zeros(self.rank, site.in_features, dtype=torch.float64),
@@ -180,7 +190,7 @@ def _check_elsewhere(
     towers = {site.name.split(".")[0] for site in sites if "." in site.name}
     flat = {name.split(".")[0] for site, name in named.items() if len(name) < len(site)}
     for name in elsewhere:
-        if towers & set(parts := name.split(".")) or parts[0] in flat:
+        if towers & set(parts := name.split(".")) or parts[0] in flat or parts[-1] == PROJECTION:
             raise Mismatch(
                 f"{name} has an update, but is no site of the backbone: its effect would be lost",
                 f"only adapters of {', '.join(sorted({site.name.split('.')[-1] for site in sites}))} can be taken",
@@ -195,7 +205,10 @@ def _check_elsewhere(
 def _check_missing(claims: Callable[[str], str], named: Mapping[str, str], site: str) -> None:
     some_site, some_name = next(iter(named.items()))
     if len(some_name) <= len(some_site):
-        expected = site[len(some_site) - len(some_name) :]
+        left_out = len(some_site) - len(some_name)
+        if not site.startswith(some_site[:left_out]):
+            return  # a flat model is one tower: what is beside it is in no model of that class
+        expected = site[left_out:]
     else:
         expected = some_name[: len(some_name) - len(some_site)] + site
     if claim := claims(expected):

@@ -29,6 +29,7 @@ from sglora_cli.files.untrusted import inside
 from sglora_cli.lora.algebra import Factors
 from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.sites import has_projection
 
 WEIGHTS, OLD_WEIGHTS = "adapter_model.safetensors", "adapter_model.bin"
 FILES = {CONFIG, WEIGHTS, "README.md"}
@@ -157,6 +158,12 @@ def write(folder: Path, adapter: AdapterFile, model: Model) -> None:
 
 
 def write_flat(folder: Path, adapter: AdapterFile, model: Model) -> None:
+    """As `write`, for a vision tower alone. Raises Mismatch for an adapter with an update of what follows it."""
+    if has_projection(model, adapter.layout):
+        raise Mismatch(
+            "the adapter has an update of the last projection, and transformers' CLIPVisionModel has none",
+            "use --format peft",
+        )
     _write(folder, flat(adapter.layout), adapter, model, "CLIPVisionModel")
 
 

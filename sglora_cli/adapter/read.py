@@ -18,6 +18,7 @@ from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, PICKLE_STARTS, check_s
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, UsageError
 from sglora_cli.files.tensors import read_metadata, tensor_names
 from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.sites import site_choices
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def read_adapter(
     doubt = ""
     if not foreign.fingerprint and found.kind != "open_clip":  # a checkpoint's other tensors are the backbone's
         doubt = stated_base(foreign, found.path).check_backbone(found.path, foreign.parts, model, backbone)
-    placed = foreign.placed(model.sites, visual_only, zero)
+    placed = foreign.placed(site_choices(model), visual_only, zero)
     foreign.check_whole(found.path)
     if doubt:
         warnings.warn(doubt, SgloraWarning, stacklevel=2)

@@ -107,7 +107,7 @@ def _verify(draft: Path, adapter: AdapterFile, model: Model, format: Format) -> 
     layout = adapter.layout
     found = recognise(draft)
     # Not read_adapter: it would ask the draft which model it is for, and not every adapter says.
-    foreign = READERS[found.kind](found, ReadOptions(model, rank=layout.rank)).placed(model.sites)
+    foreign = READERS[found.kind](found, ReadOptions(model, rank=layout.rank)).placed((layout.sites,))
     written_P, lost = foreign.fitted(layout)
     error = update_error(layout, written_P, adapter.flat_P)
     if error > format.tolerance or lost > format.tolerance:

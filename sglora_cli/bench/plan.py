@@ -110,12 +110,12 @@ def _notes_of_training(request: BenchRequest, leaking: Sequence[str], without: S
     Mismatch for one that is asked by name."""
     if leaking and not request.own_expert:
         raise Mismatch(
-            f"{leaking[0]!r} has seen the training tasks: it was fitted to them, or uses the joint adapter, which was",
+            f"{leaking[0]!r} has seen the training tasks: it was fitted to them, or uses what was (joint, moments)",
             "leave it out of --baselines, or measure the leak knowingly with --own-expert",
         )
     if leaking:
         return [f"a leak: {', '.join(leaking)} have seen these training tasks"]
-    why = "they were fitted to the training tasks, or are made of the joint adapter, which was"
+    why = "they were fitted to the training tasks, or are made of what was (joint, moments)"
     return [f"left out: {', '.join(without)}, for {why}"] if without and request.baselines in ("all", "paper") else []
 
 
@@ -166,7 +166,7 @@ def plan_of_adapters(
         if name in adapters or name in (ZERO, CHANCE):
             raise UsageError(f"two methods would be called {name!r}", "rename a file")
         foreign = read_adapter(path, model, backbone=backbone)
-        layout = foreign.layout(model.sites)
+        layout = foreign.layout()
         adapters[name] = Candidate(name, layout, checked_flat(foreign.fitted(layout)[0], str(path)))
     first = next(iter(adapters.values()))
     zero = Candidate(ZERO, first.layout, torch.zeros(first.layout.size))

@@ -134,7 +134,7 @@ def opened(host: Host, path: Path, backbone: str, runtime: RuntimeConfig) -> tup
     model = host.backbones[name].load(settings.runtime(runtime, name))
     if adapter is None:
         foreign = read_adapter(found, model, backbone=name)
-        layout = foreign.layout(model.sites)
+        layout = foreign.layout()
         adapter = AdapterFile(layout, foreign.fitted(layout)[0], {**foreign.metadata, "fingerprint": model.fingerprint})
     adapter.check_model(model)
     return adapter, model, name

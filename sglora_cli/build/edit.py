@@ -132,6 +132,11 @@ def foreign_states(
     for found in adapters:
         path, sha256 = found.path, weights_hash(found.path)
         foreign = read_adapter(found, model, backbone=pack.backbone, alpha=alpha, visual_only=visual_only)
+        if beside := sorted(set(foreign.parts) - {site.name for site in pack.layout.sites}):
+            raise Mismatch(
+                f"{path} has an update of {beside[0]}, and the experts of pack {pack.name!r} have none",
+                "train it without; `sglora import`, `try` and `bench --adapter` take it as it is",
+            )
         flat_P, error = foreign.fitted(pack.layout)
         flat.append(flat_P)
         sources.append(origin(path, foreign, error, sha256))

@@ -16,6 +16,7 @@ from sglora_cli.files.images import read_image
 from sglora_cli.files.tensor_rows import TensorRows
 from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.contracts import ChecksText, EncodesMeaning, Model
+from sglora_cli.plugin.sites import is_projection_alone
 from sglora_cli.plugin.values import TaskTensors
 from sglora_cli.system.progress import progress
 
@@ -38,15 +39,20 @@ def check_text(model: Model, text: str) -> None:
 
 
 IMAGES_AT_ONCE = 256
+ALONE = 64
+"""Adapters of the last projection alone in one forward."""
 
 
 @torch.no_grad()
 def encode_images(
     model: Model, layout: Layout, task: TaskTensors, adapters_SP: Tensor, at_once: int = IMAGES_AT_ONCE
 ) -> Tensor:
-    """(S, N, D): every adapter on every image, about `at_once` images of work in one forward."""
+    """(S, N, D): every adapter on every image, about `at_once` images of work in one forward.
+
+    Adapters of the last projection alone share all the work before it.
+    """
     images = len(task.stem_N)
-    several = max(1, at_once // max(1, images))
+    several = ALONE if is_projection_alone(model, layout) else max(1, at_once // max(1, images))
     parts = []
     for first in range(0, len(adapters_SP), several):
         some_SP = adapters_SP[first : first + several]

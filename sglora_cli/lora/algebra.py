@@ -56,6 +56,32 @@ def padded(b: Tensor, a: Tensor, rank: int) -> Factors:
     return torch.nn.functional.pad(b, (0, more)), torch.nn.functional.pad(a, (0, 0, 0, more))
 
 
+def joined(one: Layout, one_TP: Tensor, other: Layout, other_TP: Tensor) -> tuple[Layout, Tensor]:
+    """The adapters that make both updates, at different sites: their layout, those of `one` first, and (T, P').
+
+    The lower rank is padded with zeros. The scaling is that of `one`, so B of `other` is rescaled.
+    Both have T adapters, or none has a dimension of adapters. Raises Mismatch if a site is in both layouts.
+
+    >>> from sglora_cli.lora.layout import Site
+    >>> one, other = Layout((Site("q", 1, 1),), rank=2, alpha=2.0), Layout((Site("head", 1, 2),), rank=1, alpha=3.0)
+    >>> joined(one, torch.tensor([1.0, 2, 3, 4]), other, torch.tensor([5.0, 6, 7]))
+    (Layout(2 sites, rank 2, alpha 2: 10 numbers), tensor([ 1.,  2.,  3.,  4., 15.,  0.,  6.,  7.,  0.,  0.]))
+    """
+    names = [site.name for site in one.sites]
+    if both := [site.name for site in other.sites if site.name in names]:
+        raise Mismatch(f"both adapters have an update of {both[0]}", "join adapters of different sites")
+    if one_TP.shape[:-1] != other_TP.shape[:-1]:
+        raise Mismatch(f"adapters of shapes {tuple(one_TP.shape)} and {tuple(other_TP.shape)} cannot be joined")
+    rank = max(one.rank, other.rank)
+    scaling = one.scaling or other.scaling or 1.0  # an alpha of 0 leaves nothing to rescale by
+    parts: dict[str, Factors] = {}
+    for layout, flat_TP in ((one, one_TP), (other, other_TP)):
+        factor = layout.scaling / scaling  # exactly 1 where the scalings are equal: the numbers stay bit for bit
+        parts |= {name: padded(b * factor, a, rank) for name, (b, a) in layout.split(flat_TP).items()}
+    layout = Layout((*one.sites, *other.sites), rank, one.alpha if rank == one.rank and one.alpha else scaling * rank)
+    return layout, layout.join(parts)
+
+
 def compress(b: Tensor, a: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """The best approximation of B A of rank `rank` (Eckart-Young): (B (..., O, R), A (..., R, I), error (...)).
 

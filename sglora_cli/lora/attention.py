@@ -10,7 +10,7 @@ Shapes: T adapters, N images of each, L tokens, I = in_features, O = out_feature
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sglora_cli.errors import Mismatch
 from sglora_cli.lora.layout import Layout, Site
+from sglora_cli.lora.projection import last_projection, split_projection
 
 Update = tuple[Tensor, Tensor]
 """What T adapters add to one target: A (T, I, n R) and B (T, n R, n O), scaling included, for its n = 1 or 3 sites."""
@@ -130,10 +131,15 @@ class AttentionSites:
         return result
 
     def unmerged(
-        self, weights: Mapping[str, Tensor], merged: Mapping[str, Tensor], prefix: str = ""
+        self,
+        weights: Mapping[str, Tensor],
+        merged: Mapping[str, Tensor],
+        prefix: str = "",
+        also: Collection[str] = (),
     ) -> dict[str, Tensor]:
-        """The opposite of `merged`: site name -> difference (O, I). Raises Mismatch if anything else differs."""
-        ours = {prefix + target.weight_name for target in self.targets}
+        """The opposite of `merged`: site name -> difference (O, I). Raises Mismatch if anything else differs, but for
+        the weights in `also`."""
+        ours = {*also, *(prefix + target.weight_name for target in self.targets)}
         if set(weights) != set(merged):
             odd = sorted(set(weights) ^ set(merged))[0]
             raise Mismatch(f"the checkpoint and the backbone do not have the same tensors: {odd!r}")
@@ -141,9 +147,8 @@ class AttentionSites:
             if merged[name].shape != weight.shape:
                 raise Mismatch(f"{name} has shape {tuple(merged[name].shape)}, the backbone's {tuple(weight.shape)}")
             if name not in ours and not torch.equal(merged[name].to(weight), weight):
-                raise Mismatch(
-                    f"{name} differs from the backbone's", "only q, k and v of the visual encoder may differ"
-                )
+                may = "q, k and v of the visual encoder" + "".join(f" and {one}" for one in also)
+                raise Mismatch(f"{name} differs from the backbone's", f"only {may} may differ")
         result: dict[str, Tensor] = {}
         for target in self.targets:
             name = prefix + target.weight_name
@@ -168,23 +173,29 @@ def _packed(parts: Sequence[tuple[Tensor, Tensor]], scaling: float) -> Update:
 def attached(module: nn.Module, layout: Layout, flat_P: Tensor) -> Iterator[nn.Module]:
     """Inside the block, a CLIP of open_clip or transformers, or its visual encoder, computes with one adapter (P,).
 
-    A whole CLIP gets it at `visual` or `vision_model`. Sites are matched by order and shape: their names differ from
-    package to package. The caller makes sure that the weights are those the adapter was made for.
-    Raises Mismatch if the number or the shapes of the sites differ.
+    A whole CLIP gets it at `visual`, or at `vision_model` and `visual_projection`. Sites are matched by order and
+    shape: their names differ from package to package. The caller makes sure that the weights are those the adapter
+    was made for. Raises Mismatch if the number or the shapes of the sites differ.
     """
     parts = [getattr(module, name, None) for name in ("visual", "vision_model")]
     visual = next((part for part in parts if isinstance(part, nn.Module)), module)
-    attention = AttentionSites(visual)
+    attention, last = AttentionSites(visual), last_projection(module, visual)
     shapes, own = ([(s.out_features, s.in_features) for s in sites] for sites in (attention.sites, layout.sites))
-    if shapes != own:
+    tail = [(last.out_features, last.in_features)] if last else []
+    if own not in (shapes, shapes + tail, tail):
         raise Mismatch(
             f"the adapter has {len(own)} sites, the first {own[0]}, {type(visual).__name__} has {len(shapes)}, "
-            f"the first {shapes[0]}",
+            f"the first {shapes[0]}, and {f'a last projection {tail[0]}' if tail else 'no projection after them'}",
             "attach it to a model of its own architecture",
         )
-    own_layout = Layout(attention.sites, layout.rank, layout.alpha)
-    weight = next(visual.parameters())
-    with attention.attached(attention.updates(own_layout, flat_P[None].to(weight.device))):
+    adapter_TP = flat_P[None].to(next(visual.parameters()).device)
+    others, update = split_projection(layout, adapter_TP, layout.sites[-1] if len(own) != len(shapes) else None)
+    with ExitStack() as undo:
+        if others:
+            own_layout = Layout(attention.sites, layout.rank, layout.alpha)
+            undo.enter_context(attention.attached(attention.updates(own_layout, others[1])))
+        if last and update:
+            undo.callback(last.attach(update))
         yield module
 
 

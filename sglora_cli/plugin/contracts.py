@@ -108,6 +108,21 @@ class MergesCheckpoints(Protocol):
 
 
 @runtime_checkable
+class HasProjection(Protocol):
+    """A model whose image encoder ends in a linear map without bias, optional: adapters may update it, too."""
+
+    projection: Site
+    """The map, (D, I), by its PEFT module name. `encode_image` takes layouts of `sites`, of `sites` and it, or of it
+    alone."""
+
+    def projection_weight(self) -> Tensor:
+        """W (D, I), float32, on the CPU."""
+
+    def unprojected(self, stem: Tensor) -> Tensor:
+        """What the map is applied to: (N, I) float32, on `device`. encode_image is W times it, normalised."""
+
+
+@runtime_checkable
 class SaysNames(Protocol):
     """A model that has names elsewhere, optional. What an adapter file says of its base is compared with them."""
 
@@ -239,6 +254,19 @@ class UsesEvidence(Protocol):
 
 
 @runtime_checkable
+class ChoosesSites(Protocol):
+    """What a generator restores whose adapters have other sites than the experts of its pack, optional."""
+
+    own_layout: Layout
+    """Of what it generates, so P is its size. Without this power it is the layout of the experts."""
+
+
+def adapter_layout(fitted: Fitted, experts: Layout) -> Layout:
+    """The layout of what a generator makes. experts: that of its pack's experts."""
+    return fitted.own_layout if isinstance(fitted, ChoosesSites) else experts
+
+
+@runtime_checkable
 class Generator(Protocol):
     """(pack, prior) -> adapters. Merge rules are generators that learn nothing."""
 
@@ -316,12 +344,12 @@ class HasMembers(Protocol[V_co]):
 
 POWERS: Mapping[type, tuple[type, ...]] = {
     Backbone: (HasMembers, SaysAbsent, CountsTokens),
-    Model: (EncodesMeaning, ChecksText, HidesTokens, MergesCheckpoints, SaysNames),
+    Model: (EncodesMeaning, ChecksText, HidesTokens, MergesCheckpoints, HasProjection, SaysNames),
     Dataset: (HasMembers, Fetches, ListsImages, SaysPassedOver),
     Captioner: (HasMembers,),
     CaptionModel: (),
     Generator: (HasMembers, SaysCost),
-    Fitted: (UsesEvidence,),
+    Fitted: (UsesEvidence, ChoosesSites),
     Reporter: (HasMembers,),
 }
 """Contract -> the optional protocols that a value of it may fulfil as well."""

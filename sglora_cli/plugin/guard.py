@@ -23,6 +23,7 @@ from sglora_cli.plugin.contracts import (
     Captioner,
     CaptionModel,
     ChecksText,
+    ChoosesSites,
     CountsTokens,
     Dataset,
     EncodesMeaning,
@@ -31,6 +32,7 @@ from sglora_cli.plugin.contracts import (
     Fitted,
     Generator,
     HasMembers,
+    HasProjection,
     HidesTokens,
     ListsImages,
     MergesCheckpoints,
@@ -45,7 +47,9 @@ from sglora_cli.plugin.contracts import (
 from sglora_cli.plugin.validation import (
     wrong_adapters,
     wrong_counts,
+    wrong_matrix,
     wrong_pair,
+    wrong_site,
     wrong_stem,
     wrong_tasks,
     wrong_value,
@@ -228,7 +232,8 @@ class GuardedFitted(Guarded[Fitted]):
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
         with self._asking("generate"):
             adapters_SP = self._value.generate(prior, samples, seed, temperature)
-        self._refuse("generate", wrong_adapters(adapters_SP, (samples, *prior.mean_P.shape)))
+        size = self.own_layout.size if isinstance(self, ChoosesSites) else len(prior.mean_P)
+        self._refuse("generate", wrong_adapters(adapters_SP, (samples, size)))
         return adapters_SP
 
     def tensors(self) -> dict[str, Tensor]:
@@ -329,6 +334,28 @@ class _MergesCheckpoints(Guarded[MergesCheckpoints]):
             return self._value.unmerged(tensors)
 
 
+class _HasProjection(Guarded[HasProjection]):
+    @property
+    def projection(self) -> Site:
+        with self._asking("projection"):
+            site = self._value.projection
+        self._refuse("projection", wrong_site(site))
+        return site
+
+    def projection_weight(self) -> Tensor:
+        with self._asking("projection_weight"):
+            weight_DI = self._value.projection_weight()
+        site = self.projection
+        self._refuse("projection_weight", wrong_matrix(weight_DI, (site.out_features, site.in_features)))
+        return weight_DI
+
+    def unprojected(self, stem: Tensor) -> Tensor:
+        with self._asking("unprojected"):
+            x_NI = self._value.unprojected(stem)
+        self._refuse("unprojected", wrong_matrix(x_NI, (len(stem), self.projection.in_features)))
+        return x_NI
+
+
 class _SaysNames(Guarded[SaysNames]):
     def base_names(self) -> Sequence[str]:
         with self._asking("base_names"):
@@ -336,6 +363,10 @@ class _SaysNames(Guarded[SaysNames]):
         well = isinstance(names, Sequence) and not isinstance(names, str) and all(isinstance(x, str) for x in names)
         self._refuse("base_names", "" if well else f"must return a list of texts, got {names!r:.100}")
         return names
+
+
+class _ChoosesSites(Guarded[ChoosesSites]):
+    own_layout: Layout
 
 
 class _SaysCost(Guarded[SaysCost]):
@@ -363,7 +394,9 @@ _OPTIONAL: Mapping[type, type[Guarded[Any]]] = {
     ChecksText: _ChecksText,
     HidesTokens: _HidesTokens,
     MergesCheckpoints: _MergesCheckpoints,
+    HasProjection: _HasProjection,
     SaysNames: _SaysNames,
     SaysCost: _SaysCost,
     UsesEvidence: _UsesEvidence,
+    ChoosesSites: _ChoosesSites,
 }

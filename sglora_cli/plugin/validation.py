@@ -216,6 +216,19 @@ def wrong_vectors(vectors: Any, count: int, plain: bool) -> str:
     return ""
 
 
+def wrong_matrix(matrix: Any, wanted: tuple[int, int]) -> str:
+    if not hasattr(matrix, "isfinite") or tuple(matrix.shape) != wanted:
+        return f"must give a tensor of shape {wanted}, got {tuple(getattr(matrix, 'shape', ())) or type(matrix)}"
+    if str(matrix.dtype) != "torch.float32":
+        return f"must give float32, got {matrix.dtype}"
+    return "" if bool(matrix.isfinite().all()) else "gives numbers that are not finite"
+
+
+def wrong_site(site: Any) -> str:
+    good = all(hasattr(site, name) for name in ("name", "out_features", "in_features"))
+    return "" if good else f"must be a Site, got {site!r:.100}"
+
+
 def wrong_stem(stem_N: Any, count: int) -> str:
     if not hasattr(stem_N, "isfinite") or len(stem_N) != count:
         return f"must give a tensor with an entry for each of {count} images"

@@ -115,6 +115,37 @@ def test_a_folder_of_ours_has_its_exact_effect_in_peft(tmp_path, name, build):
     assert not any("text_model" in n for n in layers)
 
 
+@pytest.mark.parametrize("sites", [(MODEL.projection,), (*MODEL.sites, MODEL.projection)], ids=["alone", "both"])
+@pytest.mark.parametrize("build", [clip_model, projected])
+def test_peft_gives_an_adapter_with_a_projection_its_exact_effect(tmp_path, build, sites):
+    layout, model = Layout(sites, 2, 3.0), build()
+    flat_P = 0.3 * torch.randn(layout.size, generator=torch.Generator().manual_seed(1))
+    adapter = AdapterFile(layout, flat_P, {"fingerprint": MODEL.fingerprint, "description": "a mug"})
+    plain = features(model)
+    write_adapter(tmp_path / "made", adapter, MODEL, FORMATS["peft"])
+    loaded = peft.PeftModel.from_pretrained(model, tmp_path / "made")
+    found = features(loaded.base_model.model)
+    assert torch.allclose(normalized(found), of_the_host(layout, flat_P), atol=1e-5)
+    assert float((plain - found).abs().max()) > 1e-2
+    layers = [n for n, m in loaded.named_modules() if isinstance(m, peft.tuners.lora.LoraLayer)]
+    assert len(layers) == len(sites)
+    again = read_adapter(tmp_path / "made", MODEL)
+    assert again.layout() == layout
+    assert torch.equal(again.fitted(layout)[0], flat_P)
+
+
+def normalized(vectors):
+    return torch.nn.functional.normalize(vectors, dim=-1)
+
+
+def of_the_host(layout, flat_P):
+    """The unit features that the backbone itself gives for the pixels of `features`."""
+    pixels = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(5))
+    model = Clipling()
+    model.pixels = lambda images: pixels
+    return model.encode_image(model.stem([]), layout, flat_P[None])[0]
+
+
 VARIANTS = {
     "plain": {"r": 2, "lora_alpha": 5, "target_modules": TOWER},
     "rslora": {"r": 4, "lora_alpha": 5, "use_rslora": True, "target_modules": TOWER},
@@ -127,6 +158,14 @@ VARIANTS = {
     },
     "fewer projections": {"r": 3, "lora_alpha": 3, "target_modules": TOWER.replace("|k_proj", "")},
     "some layers": {"r": 3, "lora_alpha": 3, "target_modules": ["q_proj", "v_proj"], "layers_to_transform": [1, 2]},
+    "the projection alone": {"r": 3, "lora_alpha": 4, "target_modules": ["visual_projection"]},
+    "the projection, too": {"r": 3, "lora_alpha": 4, "target_modules": rf"{TOWER}|visual_projection"},
+    "the projection at a rank of its own": {
+        "r": 3,
+        "lora_alpha": 4,
+        "target_modules": rf"{TOWER}|visual_projection",
+        "rank_pattern": {"visual_projection": 1},
+    },
     "gaussian": {"r": 2, "lora_alpha": 2, "target_modules": TOWER, "init_lora_weights": "gaussian"},
 }
 
@@ -146,14 +185,15 @@ def saved_by_peft(tmp_path, build=projected, **config):
 def test_an_adapter_of_peft_has_its_exact_effect_in_ours(tmp_path, variant):
     folder, loaded = saved_by_peft(tmp_path, **VARIANTS[variant])
     foreign = read_adapter(folder, MODEL)
-    layout = foreign.layout(MODEL.sites)
+    layout = foreign.layout()
     flat, error = foreign.fitted(layout)
     assert error == 0
     ours = with_update(projected(), AdapterFile(layout, flat, {}))
     assert torch.allclose(features(ours), features(loaded.base_model.model), atol=1e-5)
-    flat, error = foreign.fitted(Layout(MODEL.sites, 1, 4.0))
+    assert torch.allclose(of_the_host(layout, flat), normalized(features(loaded.base_model.model)), atol=1e-5)
+    flat, error = foreign.fitted(Layout(layout.sites, 1, 4.0))
     assert 0.1 < error < 1
-    wide = Layout(MODEL.sites, 8, 4.0)
+    wide = Layout(layout.sites, 8, 4.0)
     flat, error = foreign.fitted(wide)
     assert error == 0
     assert torch.allclose(features(with_update(projected(), AdapterFile(wide, flat, {}))), features(ours), atol=1e-5)
@@ -163,8 +203,8 @@ def test_the_flat_model_of_peft_is_read_too(tmp_path):
     config = {**VARIANTS["plain"], "target_modules": TOWER.replace(r"vision_model\.", "")}
     folder, loaded = saved_by_peft(tmp_path, vision_only, **config)
     foreign = read_adapter(folder, MODEL)
-    flat, _ = foreign.fitted(foreign.layout(MODEL.sites))
-    ours = with_update(vision_only(), AdapterFile(foreign.layout(MODEL.sites), flat, {}))
+    flat, _ = foreign.fitted(foreign.layout())
+    ours = with_update(vision_only(), AdapterFile(foreign.layout(), flat, {}))
     assert torch.allclose(features(ours), features(loaded.base_model.model), atol=1e-5)
 
 

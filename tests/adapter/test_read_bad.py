@@ -152,7 +152,7 @@ PEFT = {
         ),
         5,
         "vision_model.encoder.layers.0.self_attn.out_proj has an update, but is no site of the backbone",
-        "only adapters of k_proj, q_proj, v_proj can be taken",
+        "only adapters of k_proj, q_proj, v_proj, visual_projection can be taken",
     ),
     "zero": (
         tensors(lambda state: state.update({n: torch.zeros_like(x) for n, x in state.items() if "lora_B" in n})),

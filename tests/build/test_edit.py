@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from pack_folders import BUNDLED, built_packs
+from thirdparty.sglora_tiny import TinyModel
 
 from sglora_cli.adapter.file import load_adapter, save_adapter
-from sglora_cli.adapter.read import read_adapter
-from sglora_cli.errors import BadFile
+from sglora_cli.adapter.read import read_adapter, recognise
+from sglora_cli.build.edit import foreign_states
+from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files import atomic
 from sglora_cli.lora.algebra import update_error
-from sglora_cli.lora.layout import Layout
+from sglora_cli.lora.layout import Layout, Site
 from sglora_cli.pack.pack import Pack
 
 
@@ -312,3 +314,22 @@ def test_if_the_new_version_cannot_be_put_there_the_old_one_comes_back(run, toy_
     )
     assert len(Pack(folder).experts.names) == 4
     assert built_packs(own_home) == ["toys"]
+
+
+def test_an_adapter_with_a_projection_is_no_expert_of_a_pack_without(pack, tmp_path):
+    class Projecting(TinyModel):
+        projection = Site("head", 8, 12)
+
+        def projection_weight(self):
+            return self.head
+
+        def unprojected(self, stem):
+            return torch.zeros(len(stem), 12)
+
+    layout = Layout((*pack.layout.sites, Projecting.projection), 2, 5.0)
+    path = tmp_path / "cap.safetensors"
+    save_adapter(path, layout, torch.ones(layout.size), {"fingerprint": "tiny-1"})
+    with pytest.raises(
+        Mismatch, match=r"cap.safetensors has an update of head, and the experts of pack 'toys' have none"
+    ):
+        foreign_states(pack, Projecting(), [recognise(path)], None, False)

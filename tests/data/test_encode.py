@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from thirdparty.sglora_clipling import Clipling
 from tiny_tasks import MODEL
 
 from sglora_cli.bench.retrieval import percent, right_class
-from sglora_cli.data.encode import class_heads
+from sglora_cli.data.encode import ALONE, class_heads, encode_images
 from sglora_cli.data.features import task_tensors
 from sglora_cli.errors import Mismatch
-from sglora_cli.plugin.values import Photo
+from sglora_cli.lora.layout import Layout
+from sglora_cli.plugin.values import Photo, TaskTensors
+from sglora_cli.testing import adapters
 
 PROMPTS = ("a photo of a {class}", "a bad picture of one {class}")
 
@@ -88,3 +91,27 @@ def test_ties_and_nan_are_errors_of_the_model():
 def test_labels_of_no_class_are_refused(label_of):
     with pytest.raises(Mismatch, match="label_of must name one of 2 classes for each of 2 images"):
         accuracy(torch.ones(2, 2), torch.eye(2), label_of)
+
+
+def test_adapters_of_the_projection_alone_share_the_encoder():
+    """256 images, as many as one forward takes: other adapters are then encoded one by one."""
+
+    class Counting(Clipling):
+        forwards = 0
+
+        def _encode(self, x, attention=None):
+            self.forwards += 1
+            return super()._encode(x, attention)
+
+    model = Counting()
+    stem_N = torch.randn(256, 5, 16, generator=torch.Generator().manual_seed(0))
+    task = TaskTensors("x", stem_N, torch.zeros(1, 12), (0,) * 256)
+    for sites, forwards in (((model.projection,), 2), (model.sites, ALONE + 1)):
+        layout = Layout(sites, 2, 3.0)
+        flat_TP = adapters(layout, ALONE + 1)
+        model.forwards = 0
+        image_TND = encode_images(model, layout, task, flat_TP)
+        assert model.forwards == forwards
+        for t in (0, ALONE - 1, ALONE):
+            alone_ND = model.encode_image(stem_N, layout, flat_TP[t : t + 1])[0]
+            assert torch.allclose(image_TND[t], alone_ND, atol=1e-5)

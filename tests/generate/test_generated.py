@@ -13,8 +13,10 @@ from small_clip import small_clip
 import sglora_cli.api
 from sglora_cli.api import Session, attached, read_image
 from sglora_cli.errors import Mismatch, UnknownName
-from sglora_cli.lora.layout import Layout
-from sglora_cli.testing import adapters, images, layout_of
+from sglora_cli.lora.layout import Layout, Site
+from sglora_cli.lora.projection import split_projection
+from sglora_cli.plugin.sites import site_choices
+from sglora_cli.testing import adapters, images
 from sglora_datasets.folder import Folder
 
 CELLS = [
@@ -88,9 +90,10 @@ def test_an_adapter_is_attached_to_the_backbone_and_taken_off(session):
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_an_adapter_is_attached_to_a_clip_of_open_clip(whole):
+@pytest.mark.parametrize("kind", [0, 1, 2], ids=["attention", "projection", "both"])
+def test_an_adapter_is_attached_to_a_clip_of_open_clip(whole, kind):
     ours = small_clip()
-    layout = layout_of(ours)
+    layout = Layout(site_choices(ours)[kind], 2, 4.0)
     flat_P, pixels = adapters(layout, 1)[0], torch.randn(2, 3, 32, 32)
     visual = ours.clip.visual
     with torch.no_grad():
@@ -98,16 +101,38 @@ def test_an_adapter_is_attached_to_a_clip_of_open_clip(whole):
         before_ND = visual(pixels)
         with attached(ours.clip if whole else visual, layout, flat_P):
             found_ND = torch.nn.functional.normalize(visual(pixels), dim=-1)
+            with attached(visual, layout, -flat_P):
+                visual(pixels)
+            assert torch.equal(torch.nn.functional.normalize(visual(pixels), dim=-1), found_ND)  # after an inner block
         assert torch.allclose(found_ND, wanted_ND, atol=1e-5)
         assert torch.equal(visual(pixels), before_ND)
+        assert isinstance(visual.proj, torch.nn.Parameter)
 
 
-def test_an_adapter_is_attached_to_a_clip_of_transformers():
+def test_the_gradient_of_an_attached_projection_reaches_the_adapter():
+    ours = small_clip()
+    layout = Layout((ours.projection,), 2, 4.0)
+    flat_P = adapters(layout, 1)[0].requires_grad_()
+    with attached(ours.clip, layout, flat_P):
+        ours.clip.visual(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    assert float(flat_P.grad.abs().min()) > 0
+
+
+def test_a_clip_without_a_projection_takes_no_adapter_of_one():
+    ours = small_clip(timm=True)
+    layout = Layout((Site("visual_projection", 192, 192),), 2, 4.0)
+    with pytest.raises(Mismatch, match=r"the adapter has 1 sites, .* and no projection after them"):
+        attached(ours.clip, layout, torch.zeros(layout.size)).__enter__()
+
+
+@pytest.mark.parametrize("kind", ["attention", "projection", "both"])
+def test_an_adapter_is_attached_to_a_clip_of_transformers(kind):
     pytest.importorskip("transformers")
     from thirdparty.sglora_hf import HfModel
 
     ours = HfModel(torch.device("cpu"))
-    layout, pixels = layout_of(ours), torch.randn(2, 3, 32, 32)
+    last, pixels = Site("visual_projection", 16, 32), torch.randn(2, 3, 32, 32)
+    layout = Layout({"attention": ours.sites, "projection": (last,), "both": (*ours.sites, last)}[kind], 2, 4.0)
     flat_P = adapters(layout, 1)[0]
     elsewhere = Layout(
         tuple(type(s)(f"x{n}", s.out_features, s.in_features) for n, s in enumerate(layout.sites)), 2, 4.0
@@ -115,7 +140,12 @@ def test_an_adapter_is_attached_to_a_clip_of_transformers():
     with torch.no_grad(), attached(ours.clip, elsewhere, flat_P) as clip:
         found_ND = ours._encode(pixels)
         assert clip is ours.clip
-    assert torch.allclose(found_ND, ours.encode_image(pixels, layout, flat_P[None])[0], atol=1e-5)
+    attention, update = split_projection(layout, flat_P[None], last)
+    if update:
+        with torch.no_grad():
+            ours.clip.visual_projection.weight += (update[0] @ update[1])[0].mT
+    wanted_ND = ours.encode_image(pixels, *attention)[0] if attention else ours.encode_image(pixels)
+    assert torch.allclose(found_ND, wanted_ND, atol=1e-5)
 
 
 def test_a_model_of_another_kind_is_refused(session):

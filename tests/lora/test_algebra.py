@@ -15,6 +15,7 @@ from sglora_cli.lora.algebra import (
     compress_all,
     distances,
     inner_products,
+    joined,
     mix_updates,
     similarity,
 )
@@ -178,3 +179,41 @@ def test_an_update_of_zero_has_no_cosine_even_where_its_factors_only_cancel():
         alike = similarity((b, a), nothing)
         assert (alike.cosine, alike.norm_y) == (None, 0.0)
         assert alike.difference == pytest.approx(alike.norm_x)
+
+
+@pytest.mark.parametrize("leading", [(), (3,)])
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_joined_adapters_make_both_updates(leading, rank):
+    other = Layout((Site("head", 6, 8), Site("tail", 3, 2)), rank, alpha=5.0)
+    one_TP, other_TP = torch.randn(*leading, LAYOUT.size), torch.randn(*leading, other.size)
+    layout, flat_TP = joined(LAYOUT, one_TP, other, other_TP)
+    assert (layout.sites, layout.rank) == ((*LAYOUT.sites, *other.sites), max(LAYOUT.rank, rank))
+    made = {name: layout.scaling * b @ a for name, (b, a) in layout.split(flat_TP).items()}
+    for part, numbers in ((LAYOUT, one_TP), (other, other_TP)):
+        for name, (b, a) in part.split(numbers).items():
+            assert torch.allclose(made[name], part.scaling * b @ a, atol=1e-5)
+
+
+def test_joined_adapters_of_one_scaling_keep_their_numbers():
+    other = Layout((Site("head", 6, 8),), rank=2, alpha=3.0)
+    one_P, other_P = torch.randn(LAYOUT.size), torch.randn(other.size)
+    layout, flat_P = joined(LAYOUT, one_P, other, other_P)
+    assert layout == Layout((*LAYOUT.sites, *other.sites), 2, 3.0)
+    assert torch.equal(flat_P, torch.cat([one_P, other_P]))
+
+
+def test_an_update_that_alpha_turns_off_stays_off_when_joined():
+    off, on = Layout(LAYOUT.sites, 2, alpha=0.0), Layout((Site("head", 6, 8),), 2, alpha=4.0)
+    one_P, other_P = torch.randn(off.size), torch.randn(on.size)
+    for first, second in (((off, one_P), (on, other_P)), ((on, other_P), (off, one_P))):
+        layout, flat_P = joined(*first, *second)
+        assert torch.isclose(layout.update_norm(flat_P), on.update_norm(other_P))
+
+
+def test_adapters_of_a_common_site_cannot_be_joined():
+    other = Layout((Site("k", 5, 11),), 2, 3.0)
+    with pytest.raises(Mismatch, match="both adapters have an update of k"):
+        joined(LAYOUT, torch.zeros(LAYOUT.size), other, torch.zeros(other.size))
+    elsewhere = Layout((Site("head", 5, 11),), 2, 3.0)
+    with pytest.raises(Mismatch, match=r"adapters of shapes \(2, 96\) and \(3, 32\) cannot be joined"):
+        joined(LAYOUT, torch.zeros(2, LAYOUT.size), elsewhere, torch.zeros(3, elsewhere.size))

@@ -13,12 +13,14 @@ from thirdparty.sglora_tiny import TinyBackbone, TinyModel
 
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import Mismatch, PluginError, Unavailable
+from sglora_cli.lora.layout import Site
 from sglora_cli.plugin.contracts import (
     POWERS,
     ChecksText,
     CountsTokens,
     Fetches,
     HasMembers,
+    HasProjection,
     ListsImages,
     MergesCheckpoints,
     Model,
@@ -69,6 +71,44 @@ def test_a_model_has_the_optional_methods_of_its_value_and_no_others():
     assert ours.fetch() == "its own"  # no optional method of models: as the value has it
     with pytest.raises(Mismatch, match="9 tokens"):
         ours.check_text("a photo")
+
+
+def projecting(**odd):
+    methods = {
+        "projection": Site("head", 3, 4),
+        "projection_weight": lambda self: torch.zeros(3, 4),
+        "unprojected": lambda self, stem: torch.zeros(len(stem), 4),
+    }
+    return model(**{**methods, **odd})
+
+
+def test_a_model_with_a_projection_is_seen_as_one():
+    ours = projecting()
+    assert isinstance(ours, HasProjection)
+    assert not isinstance(model(projection=Site("head", 3, 4)), HasProjection)  # a third of it
+    assert ours.projection == Site("head", 3, 4)
+    assert ours.projection_weight().shape == (3, 4)
+    assert ours.unprojected(torch.zeros(2, 5)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ({"projection": "head"}, "projection must be a Site, got 'head'"),
+        (
+            {"projection_weight": lambda self: torch.zeros(4, 3)},
+            r"projection_weight must give a tensor of shape \(3, 4\)",
+        ),
+        ({"projection_weight": lambda self: torch.zeros(3, 4).half()}, "projection_weight must give float32, got"),
+        ({"unprojected": lambda self, stem: torch.zeros(1, 4)}, r"unprojected must give a tensor of shape \(2, 4\)"),
+        ({"unprojected": lambda self, stem: torch.full((2, 4), torch.nan)}, "unprojected gives numbers that are not"),
+        ({"unprojected": lambda self, stem: 1 / 0}, "failed in unprojected: ZeroDivisionError"),
+    ],
+)
+def test_a_projection_that_is_none_is_named(odd, message):
+    ours = projecting(**odd)
+    with pytest.raises(PluginError, match=message):
+        (ours.projection_weight(), ours.unprojected(torch.zeros(2, 5)))
 
 
 @pytest.mark.parametrize("counts", [[1], [1, 2, 3], [1, -1], [1, 2.0], [True, 2], None, "12"])

@@ -7,7 +7,7 @@ import hashlib
 import torch
 import torch.nn.functional as F
 
-from sglora_cli.api import Mismatch, Site, hookimpl
+from sglora_cli.api import Mismatch, Site, hookimpl, project, split_projection
 
 DEPTH, WIDTH, HEADS, HIDDEN, SIDE, PATCH, EMBED = 12, 16, 2, 24, 16, 8, 12
 TOWER = "vision_model."
@@ -54,6 +54,8 @@ class Clipling:
     device = torch.device("cpu")
     sites = tuple(Site(f"{LAYER.format(i)}self_attn.{name}_proj", WIDTH, WIDTH) for i in range(DEPTH) for name in "qkv")
 
+    projection = Site("visual_projection", EMBED, WIDTH)
+
     def __init__(self, seed=3):
         self.state = weights(seed)
         self.letters = torch.randn(EMBED, 256, generator=torch.Generator().manual_seed(seed))
@@ -73,9 +75,22 @@ class Clipling:
         return self._norm(x, TOWER + "pre_layrnorm")
 
     def encode_image(self, stem, layout=None, adapters_TP=None):
-        x = stem.float()
-        parts = {} if adapters_TP is None else layout.split(adapters_TP)
-        if adapters_TP is not None and x.ndim == 3:
+        x, attention, update = stem.float(), None, None
+        if adapters_TP is not None:
+            attention, update = split_projection(layout, adapters_TP, self.projection)
+        return F.normalize(project(self._encode(x, attention), self.projection_weight(), update), dim=-1)
+
+    def projection_weight(self):
+        return self.state["visual_projection.weight"]
+
+    def unprojected(self, stem):
+        return self._encode(stem.float())
+
+    def _encode(self, x, attention=None):
+        """(N, WIDTH), or (T, N, WIDTH) of T adapters at q, k and v."""
+        layout, adapters_TP = attention or (None, None)
+        parts = layout.split(adapters_TP) if layout else {}
+        if layout and x.ndim == 3:
             x = x.expand(len(adapters_TP), *x.shape)
         for i in range(DEPTH):
             layer = LAYER.format(i)
@@ -86,8 +101,7 @@ class Clipling:
             x = x + self._linear(h, f"{layer}self_attn.out_proj")
             h = self._linear(self._norm(x, f"{layer}layer_norm2"), f"{layer}mlp.fc1")
             x = x + self._linear(h * torch.sigmoid(1.702 * h), f"{layer}mlp.fc2")
-        x = self._norm(x[..., 0, :], TOWER + "post_layernorm")
-        return F.normalize(x @ self.state["visual_projection.weight"].T, dim=-1)
+        return self._norm(x[..., 0, :], TOWER + "post_layernorm")
 
     def _norm(self, x, name):
         return F.layer_norm(x, (WIDTH,), self.state[f"{name}.weight"], self.state[f"{name}.bias"])
@@ -109,7 +123,7 @@ class Clipling:
         return state
 
     def unmerged(self, tensors):
-        sites = {f"{site.name}.weight" for site in self.sites}
+        sites = {f"{site.name}.weight" for site in (*self.sites, self.projection)}
         if set(tensors) != set(self.state):
             raise Mismatch("the checkpoint is not one of clipling")
         if any(tensors[name].shape != own.shape for name, own in self.state.items()):
@@ -117,7 +131,7 @@ class Clipling:
         for name in set(self.state) - sites:
             if not torch.equal(tensors[name], self.state[name]):
                 raise Mismatch(f"the checkpoint differs from clipling in {name}")
-        return {site.name: tensors[f"{site.name}.weight"] - self.state[f"{site.name}.weight"] for site in self.sites}
+        return {name.removesuffix(".weight"): tensors[name] - self.state[name] for name in sorted(sites)}
 
     def encode_text(self, texts):
         counts = torch.zeros(len(texts), 256)

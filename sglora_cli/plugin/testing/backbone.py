@@ -1,6 +1,6 @@
 """The conformance checks of backbones.
 
-Shapes: N images, T adapters, C texts, D embedding, P numbers of an adapter.
+Shapes: N images, T adapters, C texts, D embedding, I inputs of the projection, P numbers of an adapter.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sglora_cli.lora.algebra import joined
 from sglora_cli.lora.layout import Layout
-from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.contracts import HasProjection, Model
 from sglora_cli.plugin.testing.toys import ask, images, run_all
 
 TEXTS = ("a photo of a pug", "a photo of a tiger lily", "a traffic light at night")
@@ -25,8 +26,11 @@ def layout_of(model: Model) -> Layout:
 
 def adapters(layout: Layout, count: int) -> Tensor:
     """(T, P) that change the features well beyond rounding: numbers about as large as a trained adapter's."""
-    rng = torch.Generator().manual_seed(1)
-    return torch.randn(count, layout.size, generator=rng) * 0.1
+    return torch.randn(count, layout.size, generator=_seeded()) * 0.1
+
+
+def _seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
 
 
 def identity_is_complete(model: Model) -> None:
@@ -122,15 +126,7 @@ def many_adapters_are_each_alone(model: Model) -> None:
 def gradients_reach_every_site(model: Model) -> None:
     """encode_image is differentiable with respect to the adapters, at A and B of every site; each adapter's
     features depend on that adapter only."""
-    layout, stem_N = layout_of(model), model.stem(images(2))
-    flat_TP = adapters(layout, 2).requires_grad_()
-    image_TND = model.encode_image(stem_N, layout, flat_TP)
-    weight_D = torch.linspace(-1, 1, image_TND.shape[-1], device=image_TND.device)
-    (gradient_TP,) = torch.autograd.grad((image_TND[0] * weight_D).sum(), flat_TP)
-    ask(bool(torch.isfinite(gradient_TP).all()), "the gradient of an adapter is not finite")
-    for name, (b, a) in layout.split(gradient_TP[0]).items():
-        ask(float(b.abs().max()) > 0 and float(a.abs().max()) > 0, f"no gradient reaches site {name!r}")
-    ask(float(gradient_TP[1].abs().max()) == 0, "the features of one adapter depend on another")
+    _gradients_arrive(model, layout_of(model))
 
 
 def nothing_stays_attached(model: Model) -> None:
@@ -140,6 +136,70 @@ def nothing_stays_attached(model: Model) -> None:
     model.encode_image(stem_N, layout, adapters(layout, 2).requires_grad_()).sum().backward()
     ask(torch.equal(before_ND, model.encode_image(stem_N)), "the model is not as it was after an adapter was used")
     ask(model.fingerprint == name, "the fingerprint changed after an adapter was used")
+
+
+def projection_comes_last(model: Model) -> None:
+    """Where a model has a projection: `encode_image` without an adapter is it applied to `unprojected`, normalised."""
+    if not isinstance(model, HasProjection):
+        return
+    site, weight_DI = model.projection, model.projection_weight()
+    ask(site.name not in [s.name for s in model.sites], f"projection is called {site.name!r}, as a site is")
+    shape = (site.out_features, site.in_features)
+    ask(tuple(weight_DI.shape) == shape, f"projection_weight must give {shape}, got {tuple(weight_DI.shape)}")
+    ask(weight_DI.dtype == torch.float32, f"projection_weight must give float32, got {weight_DI.dtype}")
+    ask(weight_DI.device.type == "cpu", f"projection_weight must be on the CPU, got {weight_DI.device}")
+    stem_N = model.stem(images())
+    x_NI = model.unprojected(stem_N)
+    ask(tuple(x_NI.shape) == (3, shape[1]), f"unprojected must give {(3, shape[1])}, got {tuple(x_NI.shape)}")
+    ask(x_NI.dtype == torch.float32, f"unprojected must give float32, got {x_NI.dtype}")
+    made_ND = _mapped(x_NI, weight_DI)
+    _equal(model.encode_image(stem_N), made_ND, "encode_image is not the projection of unprojected, normalised")
+
+
+def projection_takes_updates(model: Model) -> None:
+    """Where a model has a projection: adapters of it alone add s B A to its weight, T at once as each alone, on shared
+    images and on images of their own; they have gradients, and of zero they change nothing."""
+    if not isinstance(model, HasProjection):
+        return
+    layout, weight_DI = Layout((model.projection,), 2, 4.0), model.projection_weight()
+    stem_N, other_N = model.stem(images(2)), model.stem(images(3)[1:])
+    flat_TP = adapters(layout, 3)
+    with torch.no_grad():
+        zero_TND = model.encode_image(stem_N, layout, layout.initial(0)[None])
+        shared_TND = model.encode_image(stem_N, layout, flat_TP)
+        own_TND = model.encode_image(torch.stack([stem_N, other_N, stem_N]), layout, flat_TP)
+        _equal(
+            model.encode_image(stem_N)[None], zero_TND, "an adapter of the projection with B = 0 changes the features"
+        )
+        _unit(shared_TND, (3, 2), "encode_image with adapters of the projection")
+        _unit(own_TND, (3, 2), "encode_image with adapters of the projection")
+        for t, (b, a) in enumerate(zip(*layout.split(flat_TP)[model.projection.name], strict=True)):
+            adapted_DI = weight_DI + layout.scaling * b @ a
+            made_ND = _mapped(model.unprojected(stem_N), adapted_DI)
+            _equal(shared_TND[t], made_ND, f"adapter {t} of three is no update s B A of the projection", within=1e-4)
+            made_ND = _mapped(model.unprojected(other_N if t == 1 else stem_N), adapted_DI)
+            _equal(own_TND[t], made_ND, f"adapter {t} of three is no s B A on images of its own", within=1e-4)
+    _gradients_arrive(model, layout)
+
+
+def projection_goes_with_sites(model: Model) -> None:
+    """Where a model has a projection: adapters of `sites` and of it make both updates, and both have gradients."""
+    if not isinstance(model, HasProjection):
+        return
+    sites, alone = layout_of(model), Layout((model.projection,), 2, 4.0)
+    stem_N, flat_TP, weight_DI = model.stem(images(2)), adapters(sites, 2), model.projection_weight()
+    b_TDR, c_TRD = (torch.randn(2, *shape, generator=_seeded()) for shape in ((len(weight_DI), 2), (2, len(weight_DI))))
+    b_TDR = 0.1 * b_TDR / len(weight_DI) ** 0.5
+    some_TP = alone.join({model.projection.name: (b_TDR, c_TRD @ weight_DI)})
+    layout, both_TP = joined(sites, flat_TP, alone, some_TP)
+    with torch.no_grad():
+        # With A = C W the update of the projection is one of its result: (W + s B C W) x = (1 + s B C) W x.
+        image_TND = model.encode_image(stem_N, sites, flat_TP).cpu()
+        turned_TND = image_TND + alone.scaling * image_TND @ c_TRD.mT @ b_TDR.mT
+        both_TND = model.encode_image(stem_N, layout, both_TP)
+        expected_TND = torch.nn.functional.normalize(turned_TND, dim=-1).to(both_TND.device)
+        _equal(both_TND, expected_TND, "an adapter of sites and projection does not make both updates", within=1e-4)
+    _gradients_arrive(model, layout)
 
 
 BACKBONE_CHECKS: tuple[Callable[[Model], None], ...] = (
@@ -152,12 +212,30 @@ BACKBONE_CHECKS: tuple[Callable[[Model], None], ...] = (
     many_adapters_are_each_alone,
     gradients_reach_every_site,
     nothing_stays_attached,
+    projection_comes_last,
+    projection_takes_updates,
+    projection_goes_with_sites,
 )
 
 
 def check_backbone(model: Model) -> None:
     """Raises PluginError with everything that is wrong with a loaded backbone."""
     run_all(BACKBONE_CHECKS, model)
+
+
+def _gradients_arrive(model: Model, layout: Layout) -> None:
+    stem_N, flat_TP = model.stem(images(2)), adapters(layout, 2).requires_grad_()
+    image_TND = model.encode_image(stem_N, layout, flat_TP)
+    weight_D = torch.linspace(-1, 1, image_TND.shape[-1], device=image_TND.device)
+    (gradient_TP,) = torch.autograd.grad((image_TND[0] * weight_D).sum(), flat_TP)
+    ask(bool(torch.isfinite(gradient_TP).all()), "the gradient of an adapter is not finite")
+    for name, (b, a) in layout.split(gradient_TP[0]).items():
+        ask(float(b.abs().max()) > 0 and float(a.abs().max()) > 0, f"no gradient reaches site {name!r}")
+    ask(float(gradient_TP[1].abs().max()) == 0, "the features of one adapter depend on another")
+
+
+def _mapped(x_NI: Tensor, weight_DI: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(x_NI @ weight_DI.to(x_NI.device).mT, dim=-1)
 
 
 def _twice(names: list[str]) -> str:

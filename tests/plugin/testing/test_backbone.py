@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from distributions import HERE, install
 from small_clip import small_clip
 from thirdparty.sglora_clipling import Clipling
@@ -10,6 +11,7 @@ from thirdparty.sglora_tiny import TinyModel
 
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import PluginError
+from sglora_cli.lora.layout import Layout
 from sglora_cli.testing import BACKBONE_CHECKS, adapters, check_backbone, images, layout_of, run_check
 
 
@@ -90,6 +92,54 @@ class Long(TinyModel):
         return 2 * super().encode_text(texts)
 
 
+class Odd(Clipling):
+    """Handles layouts of one kind, `broken`, in its own way."""
+
+    broken = 0
+
+    def encode_image(self, stem, layout=None, adapters_TP=None):
+        if layout is not None and len(layout.sites) == self.broken:
+            layout, adapters_TP = self.mistake(layout, adapters_TP)
+        return super().encode_image(stem, layout, adapters_TP)
+
+
+class Aside(Odd):
+    """Forgets the projection beside other sites, whose update comes last."""
+
+    broken = len(Clipling.sites) + 1
+
+    def mistake(self, layout, adapters_TP):
+        kept = layout.size - layout.rank * (self.projection.out_features + self.projection.in_features)
+        return layout, adapters_TP * (torch.arange(layout.size) < kept)
+
+
+class Halved(Odd):
+    broken = 1
+
+    def mistake(self, layout, adapters_TP):
+        return Layout(layout.sites, layout.rank, layout.alpha / 2), adapters_TP
+
+
+class Detached(Odd):
+    broken = 1
+
+    def mistake(self, layout, adapters_TP):
+        return layout, adapters_TP.detach() + 0 * adapters_TP
+
+
+class Biased(Clipling):
+    def unprojected(self, stem):
+        return super().unprojected(stem) + 0.1
+
+
+class Transposed(Clipling):
+    def projection_weight(self):
+        return self.state["visual_projection.weight"].T
+
+    def encode_image(self, stem, layout=None, adapters_TP=None):
+        return torch.nn.functional.normalize(self.unprojected(stem) @ self.state["visual_projection.weight"].T, dim=-1)
+
+
 @pytest.mark.parametrize(
     ("broken", "check", "message"),
     [
@@ -98,6 +148,11 @@ class Long(TinyModel):
         (Unscaled, "scaling_is_applied", "alpha / rank is not what the update is multiplied with"),
         (Merging, "nothing_stays_attached", "the model is not as it was after an adapter was used"),
         (FirstOnly, "many_adapters_are_each_alone", "adapter 1 of three gives other features than alone"),
+        (Aside, "projection_goes_with_sites", "an adapter of sites and projection does not make both updates"),
+        (Halved, "projection_takes_updates", "adapter 0 of three is no update s B A of the projection"),
+        (Detached, "projection_takes_updates", "no gradient reaches site 'visual_projection'"),
+        (Biased, "projection_comes_last", "encode_image is not the projection of unprojected, normalised"),
+        (Transposed, "projection_comes_last", "projection_weight must give (12, 16), got (16, 12)"),
         (Long, "texts_are_unit_vectors", "encode_text must give unit vectors"),
     ],
 )

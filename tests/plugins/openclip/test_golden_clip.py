@@ -16,6 +16,7 @@ from sglora_cli.adapter.read import read_adapter
 from sglora_cli.adapter.write import FORMATS, write_adapter
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.lora.layout import Layout
+from sglora_cli.plugin.sites import has_projection
 from sglora_cli.testing import images
 
 pytestmark = [
@@ -51,11 +52,15 @@ def pixels(model):
     return torch.stack([model._preprocess(image) for image in images(2)])
 
 
-@pytest.fixture(scope="module")
-def adapter(model):
-    layout = Layout(model.sites, 2, 3.0)
-    assert layout.size == 110592  # docs/method.md: 12 blocks x 3 matrices x 2 x 768 x 2
-    flat_P = torch.randn(layout.size, generator=torch.Generator().manual_seed(1)) * 0.02
+@pytest.fixture(scope="module", params=["attention", "projection", "both"])
+def adapter(request, model):
+    sites = {"attention": model.sites, "projection": (model.projection,), "both": (*model.sites, model.projection)}
+    layout = Layout(tuple(sites[request.param]), 2, 3.0)
+    if request.param == "attention":
+        assert layout.size == 110592  # docs/method.md: 12 blocks x 3 matrices x 2 x 768 x 2
+    flat_P = torch.randn(layout.size, generator=torch.Generator().manual_seed(1)) * (
+        0.05 if request.param == "projection" else 0.02
+    )
     metadata = {"backbone": "clip-vit-b-16", "fingerprint": model.fingerprint, "description": "a photo of a pug"}
     return AdapterFile(layout, flat_P, metadata)
 
@@ -103,6 +108,8 @@ def test_peft_reads_our_folder(folder, model, pixels, adapter, ours, tmp_path, f
     import transformers
     from peft import PeftModel
 
+    if format == "peft-flat" and has_projection(model, adapter.layout):
+        pytest.skip("CLIPVisionModel has no projection")
     write_adapter(tmp_path / "out", adapter, model, FORMATS[format])
     base = getattr(transformers, kind).from_pretrained(folder).eval()
     if format == "peft-flat" and hasattr(base, "vision_model"):
@@ -124,7 +131,7 @@ def test_the_plain_file_is_a_peft_state(folder, pixels, model, adapter, ours, tm
     from safetensors.torch import load_file
 
     write_adapter(tmp_path / "pug.safetensors", adapter, model, FORMATS["safetensors"])
-    where = r".*vision_model\.encoder\.layers\.\d+\.self_attn\.(q_proj|k_proj|v_proj)"
+    where = [site.name for site in adapter.layout.sites]
     base = transformers.CLIPModel.from_pretrained(folder).eval()
     theirs = get_peft_model(base, LoraConfig(r=2, lora_alpha=3, target_modules=where)).eval()
     result = set_peft_model_state_dict(theirs, load_file(tmp_path / "pug.safetensors"))
@@ -146,6 +153,8 @@ def test_open_clip_reads_the_merged_checkpoint(model, pixels, adapter, ours, tmp
 
 def test_clip_lora_s_loop_reads_its_file(model, pixels, adapter, ours, tmp_path):
     """As its loader does: layer_i is block i, and W + B A alpha / sqrt(r) with the file's own alpha and r."""
+    if has_projection(model, adapter.layout):
+        pytest.skip("CLIP-LoRA's format holds none")
     path = tmp_path / "pug.pt"
     write_adapter(path, adapter, model, FORMATS["clip-lora"])
     content = torch.load(path, weights_only=True)
@@ -174,12 +183,13 @@ def test_an_adapter_that_peft_made_is_read(folder, model, pixels, tmp_path):
     import transformers
     from peft import LoraConfig, get_peft_model
 
-    where = r".*vision_model\.encoder\.layers\.\d+\.self_attn\.(q_proj|k_proj|v_proj)"
+    where = r".*vision_model\.encoder\.layers\.\d+\.self_attn\.(q_proj|k_proj|v_proj)|visual_projection"
     config = LoraConfig(r=4, lora_alpha=6, use_rslora=True, target_modules=where, init_lora_weights=False)
     theirs = get_peft_model(transformers.CLIPModel.from_pretrained(folder), config).eval()
     theirs.save_pretrained(tmp_path)
     foreign = read_adapter(tmp_path, model)
-    layout = foreign.layout(model.sites)
+    layout = foreign.layout()
+    assert has_projection(model, layout)
     with torch.no_grad():
         found = model.encode_image(model.stem(images(2)), layout, foreign.fitted(layout)[0][None])[0]
         assert gap(features_of(theirs.get_image_features(pixel_values=pixels)), found) < CLOSE

@@ -13,6 +13,8 @@ from torch import nn
 
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import Mismatch, Unavailable, UnknownName, UsageError
+from sglora_cli.lora.layout import Layout
+from sglora_cli.plugin.sites import site_choices
 from sglora_cli.testing import adapters, images, layout_of
 from sglora_openclip import OpenClip, sglora_backbones, tokens
 
@@ -90,6 +92,11 @@ def test_bf16_is_close_and_fp32_is_what_a_cpu_takes(model):
     assert (model.dtype, half.dtype) == (torch.float32, torch.bfloat16)
     gap = float((half.encode_image(half.stem(images())) - model.encode_image(model.stem(images()))).abs().max())
     assert 0 < gap < 0.05
+    for sites in site_choices(model)[1:]:
+        layout = Layout(sites, 2, 4.0)
+        one, other = (m.encode_image(m.stem(images()), layout, adapters(layout, 2)) for m in (half, model))
+        assert one.dtype == torch.float32
+        assert 0 < float((one - other).abs().max()) < 0.05
     assert (
         float(
             (gradient(half, adapters(layout_of(model), 1)) - gradient(model, adapters(layout_of(model), 1))).abs().max()

@@ -1,0 +1,31 @@
+"""Which sites the layout of an adapter may have for a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sglora_cli.plugin.contracts import HasProjection, Model
+
+if TYPE_CHECKING:
+    from sglora_cli.lora.layout import Layout, Site
+
+
+def site_choices(model: Model) -> tuple[tuple[Site, ...], ...]:
+    """The sites of each kind of layout that adapters of the model may have; the last kind has all of them.
+
+    A model without a projection has one kind, its `sites`. One with it has three: `sites`, it alone, and both.
+    """
+    sites = tuple(model.sites)
+    if not isinstance(model, HasProjection):
+        return (sites,)
+    return sites, (model.projection,), (*sites, model.projection)
+
+
+def has_projection(model: Model, layout: Layout) -> bool:
+    """Whether adapters of this layout update the model's projection."""
+    return isinstance(model, HasProjection) and model.projection in layout.sites
+
+
+def is_projection_alone(model: Model, layout: Layout) -> bool:
+    """Whether adapters of this layout update nothing but the projection: they are quick to compare."""
+    return has_projection(model, layout) and len(layout.sites) == 1

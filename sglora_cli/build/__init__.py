@@ -9,6 +9,8 @@ losses     contrastive and classification losses
 estimate   time, memory and disk before it starts
 data_notes what is not seen of the data
 held_out   a generator scored on tasks left out of its fit
+moments    where photos and captions of the seen tasks lie
 folds      every task unseen once: builds that each leave a part of the tasks out
 edit       an expert added or removed
+update     what later versions keep in a pack, added to one
 """

@@ -25,7 +25,7 @@ from sglora_cli.bench.tables import cell_name
 from sglora_cli.build.tasks import BuildTask
 from sglora_cli.lora.layout import Layout
 from sglora_cli.pack.pack import UnseenTask
-from sglora_cli.plugin.contracts import Fitted, Generator, Model
+from sglora_cli.plugin.contracts import Fitted, Generator, Model, adapter_layout
 from sglora_cli.plugin.values import AGAINST, ZERO, Material, Row
 from sglora_cli.system.progress import progress
 
@@ -101,8 +101,8 @@ def _without(material: Material, fold: int, folds: int) -> Material:
 def _measured(model: Model, material: Material, name: str, fitted: Fitted, t: int, task: UnseenTask) -> Iterator[Row]:
     prior, layout = material.priors[t], material.experts.layout
     (flat_P,) = fitted.generate(prior, 1, 0, 1.0)
-    adapters = {ZERO: torch.zeros(layout.size), AGAINST: prior.mean_P, name: flat_P}
-    candidates = [Candidate(method, layout, x_P) for method, x_P in adapters.items()]
+    candidates = [Candidate(ZERO, layout, torch.zeros(layout.size)), Candidate(AGAINST, layout, prior.mean_P)]
+    candidates.append(Candidate(name, adapter_layout(fitted, layout), flat_P))
     yield from Measurer(model).rows(task, candidates)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from sglora_cli import __version__
 from sglora_cli.build.estimate import Estimate, estimated
 from sglora_cli.build.held_out import recall_on, scored
+from sglora_cli.build.moments import moments
 from sglora_cli.build.steps import Steps, work_folder
 from sglora_cli.build.tasks import BuildTask, build_tasks, missing_features, overlap_lines
 from sglora_cli.build.training import hiding
@@ -34,6 +35,7 @@ from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import prior
 from sglora_cli.pack.learned import save_learned
 from sglora_cli.pack.manifest import FORMAT
+from sglora_cli.pack.moments import save_moments
 from sglora_cli.pack.pack import ExpertFiles, Pack, file_name
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.pack.recipe_parser import plan_tasks
@@ -168,13 +170,13 @@ class Build:
             {"joint": self.steps.joint_P},
             {"kind": "joint", "fingerprint": self.model.fingerprint},
         )
-        save_learned(
-            folder, {role: [h for t in self.tasks if t.role == role for h in t.train.hashes] for role in ROLES}
-        )
+        save_learned_of(folder, self.tasks)
         health = self._fit_generators(folder, experts, index_ED)
         for t in progress(self.tasks, "evaluation"):
             if t.test:
                 self._write_evaluation(folder, t, t.test)
+        # Last: a fit that could see them would know the tasks that are left out of it.
+        save_moments(folder, moments(self.model, self.steps.seen))
         write_manifest(folder, self._manifest(health))
 
     def _write_experts(self, folder: Path) -> tuple[ExpertFiles, Tensor]:
@@ -299,6 +301,11 @@ def _kept(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     except BadFile:
         path.unlink(missing_ok=True)
         return None
+
+
+def save_learned_of(folder: Path, tasks: Sequence[BuildTask]) -> None:
+    """Write the hashes of the photos that the tasks of each role learn from."""
+    save_learned(folder, {role: [h for t in tasks if t.role == role for h in t.train.hashes] for role in ROLES})
 
 
 def compute_features(model: Model, tasks: Sequence[BuildTask], journal: Journal) -> None:

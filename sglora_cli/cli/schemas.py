@@ -143,6 +143,7 @@ SHAPES: dict[str, Any] = {
         "passed_over": [{"path": str, **_PASSED_OVER}],
     },
     "pack add": {"folder": str, "task": {"key": str, "name": str, "description": str}},
+    "pack update": {"folder": str, "added": str},
     "pack remove": {"pack": str, "expert": (str, None), "folder": str, "notes": [str]},
     "pack export": {"file": str, "pack": str, "bytes": int, "sha256": str},
     "pack import": {

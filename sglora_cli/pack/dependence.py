@@ -106,7 +106,7 @@ def _measured(loaded: LoadedPack, name: str) -> Dependence | None:
         return None
     embeddings_TD = loaded.model.encode_text(texts)
     flat_TP = torch.cat([fitted.generate(pack.prior(embedding_D), 1, 0, 0.0) for embedding_D in embeddings_TD])
-    return of_products(inner_products(pack.layout, flat_TP))
+    return of_products(inner_products(pack.layout_of(fitted), flat_TP))
 
 
 def report(loaded: LoadedPack) -> dict[str, Dependence | str]:

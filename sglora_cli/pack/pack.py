@@ -7,6 +7,7 @@
        joint.safetensors             (P,) one adapter trained on all seen tasks together
        generators/<name>.safetensors what a learned generator needs besides the experts
        evaluation/<task>.safetensors stems, captions (or class heads) and Oracle adapter of an unseen task
+       moments.safetensors           where photos and captions of the seen tasks lie; older packs have none
        learned.safetensors           hashes of the photos it learned from; older packs have none
        README.md                     model card
 """
@@ -35,8 +36,10 @@ from sglora_cli.lora.layout import Layout, checked_flat
 from sglora_cli.lora.prior import Prior, prior
 from sglora_cli.pack.learned import LEARNED, load_learned
 from sglora_cli.pack.manifest import MANIFEST, checked_manifest
-from sglora_cli.plugin.contracts import Fitted, Generator, Model
-from sglora_cli.plugin.values import EXPERT, UNSEEN, TaskTensors
+from sglora_cli.pack.moments import MOMENTS, load_moments
+from sglora_cli.plugin.combined import Combined, FittedCombined
+from sglora_cli.plugin.contracts import Fitted, Generator, Model, adapter_layout
+from sglora_cli.plugin.values import EXPERT, UNSEEN, Moments, TaskTensors
 
 
 def file_name(key: str) -> str:
@@ -74,6 +77,11 @@ class ExpertFiles:
         if bool((variance < 0).any()):
             raise BadFile(f"{path} has a negative variance")
         return mean, variance
+
+    @cached_property
+    def moments(self) -> Moments | None:
+        """Raises BadFile, Mismatch for a file that is not what it should be."""
+        return load_moments(self._folder) if (self._folder / MOMENTS).exists() else None
 
     def _rows(self, rows: Sequence[int] | None) -> Iterable[int]:
         return range(len(self.names)) if rows is None else rows
@@ -209,6 +217,8 @@ class Pack:
 
     def fitted(self, generator: Generator) -> Fitted:
         """A generator, fitted to this pack. Raises UnknownName if it must be trained and is not in this pack."""
+        if isinstance(generator, Combined):
+            return FittedCombined([self.fitted(part) for part in generator.parts], self.layout)
         if not generator.learns:
             joint = {"joint": self.joint_P} if self.has_joint else {}
             return generator.restore(self.experts, joint)
@@ -217,6 +227,10 @@ class Pack:
             error = UnknownName.of("trained generator", generator.name, self.manifest["generators"])
             raise UnknownName(f"pack {self.name!r} has {error.message}", error.hint)
         return generator.restore(self.experts, load_tensors(path)[0])
+
+    def layout_of(self, fitted: Fitted) -> Layout:
+        """The layout of what a generator makes: that of the experts, unless it chooses its sites itself."""
+        return adapter_layout(fitted, self.layout)
 
     def unseen(self) -> Iterator[UnseenTask]:
         """The tasks this pack can be evaluated on without photos."""

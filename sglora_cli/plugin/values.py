@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sglora_cli.files.tensors import Checkpoint
-    from sglora_cli.lora.layout import Layout
+    from sglora_cli.lora.layout import Layout, Site
     from sglora_cli.lora.prior import Prior
 
 
@@ -67,11 +67,36 @@ class Listed:
         return " and ".join(self.tasks)
 
 
+@dataclass(frozen=True)
+class Moments:
+    """Where photos and captions of every task lie that a pack has seen, and the linear map that ends its backbone's
+    image encoder, if there is one (HasProjection)."""
+
+    tasks: Sequence[str]
+    """T keys, of experts and training tasks."""
+    sentences_TD: Tensor = field(repr=False)
+    """Unit embeddings of their descriptions."""
+    images_TD: Tensor = field(repr=False)
+    """The mean of the unit embeddings of their training photos, without an adapter."""
+    captions_TD: Tensor = field(repr=False)
+    """The mean of the unit embeddings of these photos' captions; of classes their heads, by their numbers of photos."""
+    projection: Site | None = None
+    projection_DI: Tensor | None = field(default=None, repr=False)
+    """W of h = W p."""
+    length_I: Tensor | None = field(default=None, repr=False)
+    """r, for which r . p is about ||W p||: least squares over the training photos."""
+
+
 class Experts(Protocol):
     """The expert repository of a pack (Eq. 5), read when asked."""
 
     names: Sequence[str]
     layout: Layout
+
+    @property
+    def moments(self) -> Moments | None:
+        """Of the tasks that the pack has seen; None in older packs, and while a pack is built: they would tell a fit
+        about the tasks that are left out of it."""
 
     def means(self, rows: Sequence[int] | None = None) -> Tensor:
         """mu of all or some experts: (E, P) float32."""

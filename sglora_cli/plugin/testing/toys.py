@@ -14,7 +14,7 @@ from torch import Tensor
 from sglora_cli.errors import PluginError
 from sglora_cli.lora.layout import Layout, Site
 from sglora_cli.lora.prior import Prior, prior
-from sglora_cli.plugin.values import Material
+from sglora_cli.plugin.values import Material, Moments
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,6 +64,8 @@ def images(count: int = 3) -> list[Image]:
 
 class ToyExperts:
     """Experts in memory whose adapters follow from their embeddings."""
+
+    moments: Moments | None = None
 
     def __init__(self) -> None:
         self.names: Sequence[str] = [f"toys/{n}" for n in range(EXPERTS)]

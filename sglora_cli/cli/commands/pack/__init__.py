@@ -10,6 +10,7 @@ from sglora_cli.cli.commands.pack.archive import export, import_, remove
 from sglora_cli.cli.commands.pack.build import build
 from sglora_cli.cli.commands.pack.experts import add
 from sglora_cli.cli.commands.pack.recipes import init, recipes
+from sglora_cli.cli.commands.pack.update import update
 from sglora_cli.cli.options import App, json_option, pack_argument
 from sglora_cli.cli.output import print_json, print_rows, printable
 from sglora_cli.errors import BadFile
@@ -26,7 +27,7 @@ def command() -> None:
     """
 
 
-for subcommand in (add, build, export, import_, init, recipes, remove):
+for subcommand in (add, build, export, import_, init, recipes, remove, update):
     command.add_command(subcommand)
 
 

@@ -1,0 +1,76 @@
+"""Adding to a built pack what packs of later versions keep of their photos. Nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch.nn.functional as F
+
+from sglora_cli.build.moments import moments
+from sglora_cli.build.pipeline import Build, save_learned_of
+from sglora_cli.build.tasks import BuildTask
+from sglora_cli.config import RuntimeConfig
+from sglora_cli.errors import Mismatch
+from sglora_cli.pack.learned import LEARNED
+from sglora_cli.pack.library import Library, PackLocation
+from sglora_cli.pack.moments import MOMENTS, save_moments
+from sglora_cli.pack.pack import Pack
+from sglora_cli.pack.recipe_parser import parse
+from sglora_cli.pack.writer import edited
+from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.values import UNSEEN, Moments
+from sglora_cli.system.locks import pack_lock
+
+_SAME = 0.999
+"""Cosine between what an expert's photos look like now and when the pack was built: less are other photos."""
+
+
+def update(host: Host, location: PackLocation, data: Path, runtime: RuntimeConfig | None = None) -> tuple[Path, str]:
+    """Add moments and hashes of what was learned from, of the photos that the pack was built from.
+
+    Returns the pack's folder, a copy for a bundled pack, and what was added in words, "" if it lacks nothing.
+    Raises Mismatch if the photos in `data` are not those, and what reading and encoding them raises.
+    """
+    pack, target = Pack(location.folder), Library(host.recipe_folders).own_folder(location.folder)
+    lacking = {MOMENTS: "moments of its tasks", LEARNED: "hashes of the photos it learned from"}
+    lacking = {file: words for file, words in lacking.items() if file not in pack.manifest["files"]}
+    if not lacking:
+        return location.folder, ""
+    build = Build.prepare(host, parse(pack.name, pack.manifest["recipe"]), data, runtime=runtime)
+    pack.check_model(build.model)
+    _check_tasks(pack, build.tasks)
+    found = moments(build.model, [t for t in build.tasks if t.role != UNSEEN])
+    _check_photos(pack, found)
+    with pack_lock(target), edited(pack, target) as (folder, _):
+        if MOMENTS in lacking:
+            save_moments(folder, found)
+        if LEARNED in lacking:
+            save_learned_of(folder, build.tasks)
+    return target, " and ".join(lacking.values())
+
+
+def _check_tasks(pack: Pack, tasks: Sequence[BuildTask]) -> None:
+    """Raises Mismatch unless the data has the tasks of the pack, with as many photos."""
+    hint = "name the data that it was built from with --data"
+    now = {t.task.key: (t.role, len(t.photos)) for t in tasks}
+    built = [task for task in pack.manifest["tasks"] if "origin" not in task]  # not those made elsewhere
+    for task in built:
+        role, photos = now.get(task["key"], ("", 0))
+        if role != task["role"]:
+            raise Mismatch(f"the recipe of pack {pack.name!r} has no {task['role']} task {task['key']} here", hint)
+        if photos != task["train_photos"]:
+            raise Mismatch(f"{task['key']} has {photos} training photos, and {task['train_photos']} in the pack", hint)
+
+
+def _check_photos(pack: Pack, found: Moments) -> None:
+    """Raises Mismatch if the experts' photos do not look as they did when the pack was built."""
+    if not pack.has_visual:
+        return
+    row_of = {key: row for row, key in enumerate(pack.experts.names)}
+    for key, image_D in zip(found.tasks, F.normalize(found.images_TD, dim=1), strict=True):
+        if key in row_of and float(image_D @ pack.visual_ED[row_of[key]]) < _SAME:
+            raise Mismatch(
+                f"the photos of {key} do not look like those that pack {pack.name!r} was built from",
+                "name the data that it was built from with --data",
+            )

@@ -1,0 +1,42 @@
+"""`sglora pack update`: what later versions keep in a pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sglora_cli.cli import completion
+from sglora_cli.cli.options import App, data_option, json_option
+from sglora_cli.cli.output import print_json, say
+from sglora_cli.config import RuntimeConfig, options_of
+from sglora_cli.system import settings
+
+
+@click.command("update")
+@click.argument("pack", shell_complete=completion.names(completion.packs))
+@data_option("Folder of the photos that the pack was built from.")
+@options_of(RuntimeConfig, "runtime")
+@json_option()
+@click.pass_obj
+def update(app: App, pack: str, data: Path | None, as_json: bool, runtime: RuntimeConfig) -> None:
+    """Add to PACK what newer packs keep of their photos.
+
+    That is where photos and captions of its tasks lie, which all-but-the-task needs, and the hashes of the photos it
+    learned from, which bench compares with those it tests on. Nothing is trained, and adapters stay as they are. A
+    bundled pack is copied first.
+
+    \b
+    sglora pack update flowers --data DIR
+    """
+    from sglora_cli.build.update import update as add
+    from sglora_cli.system import progress
+    from sglora_cli.system.paths import data_folder
+
+    progress.be_quiet(as_json)
+    folder, added = add(app.host, app.library.find(pack)[0], data_folder(data, settings.load().data), runtime)
+    if as_json:
+        print_json({"folder": str(folder), "added": added})
+        return
+    say(f"added      {added}" if added else "nothing to add: it has everything that packs have")
+    click.echo(folder)

@@ -4,6 +4,7 @@ retrieval   recall at k, accuracy, chance
 bootstrap   intervals of differences
 measure     adapters x tasks -> rows, nothing measured twice
 tasks       which tasks are measured on; leaks
+sentences   whether the sentence matters: other sentences, and what the right one gains
 methods     which methods there are, what they must see, their adapters for a task
 ablations   methods with one thing changed
 plan        a request -> a plan

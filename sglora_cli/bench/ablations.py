@@ -167,7 +167,14 @@ def varied(
         for name, one in fitted.items():
             method = f"{name}@{variant.mark}"
             adapters += candidates(
-                pack.layout, host.generators[name], one.generate, asked, config, method, variant.draws, variant.fold
+                pack.layout_of(one),
+                host.generators[name],
+                one.generate,
+                asked,
+                config,
+                method,
+                variant.draws,
+                variant.fold,
             )
     return adapters
 

@@ -24,9 +24,10 @@ from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import Prior
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack, UnseenTask
+from sglora_cli.plugin.combined import Combined, parts_of
 from sglora_cli.plugin.contracts import IMAGES, SHOTS, Evidence, Fitted, Generator, Model, UsesEvidence
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import AGAINST, CHANCE, EXPERT, ORACLE, UNSEEN, ZERO
+from sglora_cli.plugin.values import AGAINST, CHANCE, EXPERT, ORACLE, UNSEEN, ZERO, Experts, Moments
 
 PAPER = (ZERO, ORACLE, "model-soups", "adapter-soup", AGAINST, "cvae")
 
@@ -84,7 +85,8 @@ def methods(host: Host, pack: Pack, wanted: str, oracle: bool = True, without: C
     }
     asked = [n.strip() for n in wanted.split(",") if n.strip()]
     names = list(dict.fromkeys(name for one in asked for name in several.get(one, [one])))
-    usable |= {n: host.generators[n] for n in names if n.partition(":")[0] in usable}  # `ties:density=0.5`
+    families = {n: {part.partition(":")[0] for part in parts_of(n)} for n in names}  # of `joint+ties:density=0.5`
+    usable |= {n: host.generators[n] for n in names if families[n] <= set(usable)}
     for name in names:
         if name != ORACLE and name not in usable:
             if name in host.generators:
@@ -124,7 +126,8 @@ def plan_of_methods(
                 reads[name] = reads_sentence(pack, ask, config)
             for key in others if reads[name] else ():
                 prior = pack.prior(embedding_of[key])
-                made = candidates(pack.layout, host.generators[name], ask, prior, one_draw, name)
+                layout = pack.layout_of(fitted[name])
+                made = candidates(layout, host.generators[name], ask, prior, one_draw, name)
                 adapters += [replace(one, sentence=key) for one in made]
         return adapters
 
@@ -140,7 +143,8 @@ def plan_of_methods(
                 adapters.append(Candidate(name, pack.layout, task.oracle_P))
                 continue
             ask = partial(evidence.ask, host.generators[name], fitted[name])
-            adapters += candidates(pack.layout, host.generators[name], ask, prior, config, name)
+            layout = pack.layout_of(fitted[name])
+            adapters += candidates(layout, host.generators[name], ask, prior, config, name)
         return adapters + (controls(task, evidence) if config.wrong_sentences else [])
 
     def make_unchanged(task: UnseenTask) -> list[Candidate]:
@@ -214,7 +218,7 @@ def lack(pack: Pack, generator: Generator, tasks: Sequence[UnseenTask]) -> Unava
         message = f"{generator.name!r} compares photos, and pack {pack.name!r} does not know what its experts look like"
         return Unavailable(message, "build the pack again")
     try:
-        if generator.needs:
+        if generator.needs or not generator.learns:
             pack.fitted(generator)
     except Unavailable as error:
         return error
@@ -222,17 +226,30 @@ def lack(pack: Pack, generator: Generator, tasks: Sequence[UnseenTask]) -> Unava
 
 
 def saw_training(loaded: LoadedPack, name: str) -> bool:
-    """Whether a method has seen the pack's training tasks: it was fitted to them, or uses the joint adapter, which was
-    trained on them. What is made of the experts alone does not change if that adapter is NaN."""
+    """Whether a method has seen the pack's training tasks: it was fitted to them, or uses the joint adapter
+    or the moments, which have seen them. What is made of the experts alone can do without moments, and does not change
+    if that adapter is NaN."""
     generator, pack = loaded.host.generators[name], loaded.pack
+    if isinstance(generator, Combined):
+        return any(saw_training(loaded, part.name) for part in generator.parts)
     if generator.learns or generator.needs:
         return generator.learns and name in pack.manifest["generators"]
     try:
-        blind = generator.restore(pack.experts, {"joint": torch.full((pack.layout.size,), torch.nan)})
+        blind = generator.restore(_Blind(pack.experts), {"joint": torch.full((pack.layout.size,), torch.nan)})
         flat_SP = blind.generate(pack.prior(pack.index_ED[0]), 1, 0, 1.0)
     except SgloraError:
         return True
     return not bool(torch.isfinite(flat_SP).all())
+
+
+class _Blind:
+    """Experts that know nothing of the training tasks."""
+
+    moments: Moments | None = None
+
+    def __init__(self, experts: Experts) -> None:
+        self.names, self.layout = experts.names, experts.layout
+        self.means, self.variances = experts.means, experts.variances
 
 
 class TaskEvidence:

@@ -43,7 +43,16 @@ def explanation(pack: Pack, generated: Generated, dependence: Dependence | None)
 
 
 def _resemblance(pack: Pack, generated: Generated) -> dict[str, Any]:
-    """Norm, log density and distances of every sample, and of the samples to each other."""
+    """Norm, log density and distances of every sample, and of the samples to each other.
+
+    Where the generator chooses its sites itself, experts have no such update: there is the norm alone.
+    """
+    if generated.layout != pack.layout:
+        norms = generated.layout.update_norm(generated.adapters_SP).tolist()
+        return {
+            "samples": [{"sample": n, "norm": x} for n, x in zip(generated.drawn, norms, strict=True)],
+            "diversity": None,
+        }
     known = {"mu*": generated.prior.mean_P[None]} | ({"joint": pack.joint_P[None]} if pack.has_joint else {})
     names = [*known, *pack.experts.names]
     count = len(generated.adapters_SP)
@@ -88,9 +97,13 @@ def to_lines(facts: dict[str, Any]) -> list[str]:
         f"{prior['between']:.1%} between them",
         f"coverage   similarity {cover['similarity']:.2f} to the nearest expert; {cover['percentile']:.0f}% of the "
         f"experts are at most this close to another one, far is below {cover['far']:.2f}",
-        "sample       norm  log density  to mu*  to joint  nearest expert",
     ]
+    compared = any("nearest_expert" in row for row in facts["samples"])
+    text.append("sample       norm  log density  to mu*  to joint  nearest expert" if compared else "sample       norm")
     for row in facts["samples"]:
+        if not compared:
+            text.append(f"  {row['sample']:<8} {row['norm']:6.3f}")
+            continue
         joint = "-" if row["to_joint"] is None else f"{row['to_joint']:.1%}"
         text.append(
             f"  {row['sample']:<8} {row['norm']:6.3f}  {row['log_density']:11.3f}"
@@ -105,5 +118,10 @@ def to_lines(facts: dict[str, Any]) -> list[str]:
         )
     if facts["dependence"]:
         text.append(f"depends    {facts['dependence']['line']}")
-    text.append("           distances are of updates; the pack keeps no adapters of training tasks to compare with")
+    if compared:
+        text.append("           distances are of updates; the pack keeps no adapters of training tasks to compare with")
+    else:
+        text.append(
+            "           its sites are not those of the experts: there is nothing in the pack to compare it with"
+        )
     return text

@@ -21,7 +21,7 @@ from sglora_cli.bench.tasks import of_task
 from sglora_cli.config import GenerateConfig, PriorConfig, RuntimeConfig, checked
 from sglora_cli.data.description import Description
 from sglora_cli.data.encode import check_text, mean_direction, meaning, visual_embedding
-from sglora_cli.errors import SgloraError, Unavailable, UnknownName
+from sglora_cli.errors import SgloraError, Unavailable, UnknownName, UsageError
 from sglora_cli.generate.generated import Coverage, Generated, nearest_others
 from sglora_cli.lora.layout import checked_flat
 from sglora_cli.lora.prior import Prior, best_of
@@ -46,6 +46,7 @@ class Session:
         self.loaded, self.pack, self.reason = loaded, loaded.pack, loaded.reason
         self.generator: Generator = loaded.generator(generator)
         self.fitted: Fitted = self.pack.fitted(self.generator)
+        self.layout = self.pack.layout_of(self.fitted)
         self._health_checked = force
 
     @classmethod
@@ -166,11 +167,16 @@ class Session:
         checked_flat(adapters_SP, f"the output of generator {self.generator.name!r}")
         drawn = tuple(range(len(adapters_SP)))
         if config.best:
+            if self.layout != self.pack.layout:
+                raise UsageError(
+                    f"{self.generator.name!r} has other sites than the experts: the prior cannot say what is best",
+                    "leave out --best",
+                )
             drawn = best_of(prior, adapters_SP, config.best)
             adapters_SP = adapters_SP[list(drawn)]
         warnings = self._warnings(coverage, adapters_SP, "photos are" if task.images else "sentence is")
         metadata = self._metadata(task, prior, config, prior_config)
-        return Generated(task, adapters_SP, prior, self.pack.layout, metadata, warnings, drawn, coverage)
+        return Generated(task, adapters_SP, prior, self.layout, metadata, warnings, drawn, coverage)
 
     def _metadata(
         self, task: Description, prior: Prior, config: GenerateConfig, prior_config: PriorConfig
@@ -195,7 +201,7 @@ class Session:
                 f"the {what} far from every expert: similarity {coverage.nearest:.2f} to the nearest "
                 f"one, 19 of 20 experts reach {coverage.far:.2f}; measure the adapter before you trust it"
             )
-        if float(self.pack.layout.update_norm(adapters_SP).max()) == 0:
+        if float(self.layout.update_norm(adapters_SP).max()) == 0:
             warnings.append(f"generator {self.generator.name!r} makes an update of zero: the adapter changes nothing")
         elif self.dependence and self.dependence.hardly:
             warnings.append(

@@ -2,7 +2,9 @@
 
 hookspecs    the questions a plugin is asked, on one screen
 contracts    what a plugin provides: backbones, data sets, captioners, generators, reporters
+sites        which sites the layout of an adapter may have
 values       what travels between host and plugin: tasks, photos, rows, reports
+combined     sums of generators
 host         loads plugins, keeps the registries, isolates what is broken
 guard        names the plugin in its exceptions and wrong answers
 validation   whether what a plugin gives fulfils its contract

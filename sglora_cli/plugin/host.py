@@ -16,6 +16,7 @@ import pluggy
 from sglora_cli import network
 from sglora_cli.errors import PluginError, SgloraError, UnknownName, UsageError
 from sglora_cli.plugin import hookspecs
+from sglora_cli.plugin.combined import Combined, parts_of
 from sglora_cli.plugin.contracts import Backbone, Captioner, Dataset, Generator, HasMembers, Reporter
 from sglora_cli.plugin.guard import GuardedBackbone, GuardedCaptioner, GuardedDataset, GuardedGenerator, GuardedReporter
 from sglora_cli.plugin.validation import (
@@ -85,6 +86,14 @@ class Registry(Mapping[str, V], Generic[V]):
         return len(self._items)
 
 
+class GeneratorRegistry(Registry[Generator]):
+    """Generators, and their sums: `joint+all-but-the-task`."""
+
+    def __getitem__(self, name: str) -> Generator:
+        names = parts_of(name)
+        return super().__getitem__(name) if len(names) == 1 else cast(Generator, Combined([self[n] for n in names]))
+
+
 @dataclass
 class Host:
     """All plugins of this machine, asked once."""
@@ -92,7 +101,7 @@ class Host:
     backbones: Registry[Backbone] = field(default_factory=lambda: Registry("backbone", GuardedBackbone))
     datasets: Registry[Dataset] = field(default_factory=lambda: Registry("dataset", GuardedDataset))
     captioners: Registry[Captioner] = field(default_factory=lambda: Registry("captioner", GuardedCaptioner))
-    generators: Registry[Generator] = field(default_factory=lambda: Registry("generator", GuardedGenerator))
+    generators: GeneratorRegistry = field(default_factory=lambda: GeneratorRegistry("generator", GuardedGenerator))
     reporters: Registry[Reporter] = field(default_factory=lambda: Registry("reporter", GuardedReporter))
     recipe_folders: list[Path] = field(default_factory=list)
     plugins: dict[str, str] = field(default_factory=dict)

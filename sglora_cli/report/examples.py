@@ -84,8 +84,8 @@ def _of_task(data: ReportData, task: Task) -> Iterator[RetrievalExample]:
     model, pack = data.loaded.model, data.loaded.pack
     tensors = task_tensors(model, task.key, photos)
     prior = data.priors[task.dataset, task.name]
-    adapter_P = data.draw(data.method, prior)[0]
-    both_SND = encode_images(model, pack.layout, tensors, torch.stack([torch.zeros_like(adapter_P), adapter_P]))
+    adapter_P, layout = data.draw(data.method, prior)[0], pack.layout_of(data.loaded.fitted(data.method))
+    both_SND = encode_images(model, layout, tensors, torch.stack([torch.zeros_like(adapter_P), adapter_P]))
     text_CD = tensors.text_CD.float()
     scores = [image_ND @ text_CD.T for image_ND in both_SND]
     (_, before_C), (_, after_C) = (ranks_of(image_ND, text_CD, tensors.image_of) for image_ND in both_SND)

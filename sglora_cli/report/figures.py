@@ -111,6 +111,11 @@ class ReportData:
         names = [name for name in names if name in self.report.labels and name in known]
         return [name for name in names if not known[name].needs]
 
+    def of_experts(self, names: Sequence[str]) -> list[str]:
+        """Those of the usable methods whose adapters have the experts' sites, so that they lie in one space."""
+        pack = self.loaded.pack
+        return [name for name in self.usable(names) if pack.layout_of(self.loaded.fitted(name)) == pack.layout]
+
 
 def contributions(data: ReportData) -> Figure | None:
     """alpha_k of every unseen task: SG-LoRA (arXiv 2509.10535), Eq. 6."""
@@ -225,7 +230,7 @@ def task_map(data: ReportData) -> Figure | None:
     oracles = [(task.dataset, task.oracle_P) for task in data.carried if task.oracle_P is not None]
     points += [("", "unseen task, Oracle", dataset, oracle_P) for dataset, oracle_P in oracles]
     for (dataset, _), prior in data.priors.items():
-        for name in dict.fromkeys(data.usable([data.generator.name, AGAINST])):
+        for name in dict.fromkeys(data.of_experts([data.generator.name, AGAINST])):
             adapter_P = data.draw(name, prior)[0]
             points.append(("", f"unseen task, {data.report.labels[name]}", dataset, adapter_P))
     if len(points) < _FEWEST:
@@ -242,7 +247,10 @@ def draw_maps(data: ReportData) -> list[Figure]:
     for task in data.carried:
         if task.oracle_P is not None:
             first.setdefault(task.dataset, task)
-    if not generator.learns:
+    if (
+        not generator.learns
+        or data.loaded.pack.layout_of(data.loaded.fitted(generator.name)) != data.loaded.pack.layout
+    ):
         return []
     return [_draw_map(data, task) for task in list(first.values())[:_MAPS]]
 

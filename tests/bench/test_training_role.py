@@ -15,7 +15,7 @@ from sglora_cli.generate.session import Session
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.plugin.host import Host
 
-SEEN = {"joint", "cvae"}
+SEEN = {"joint", "cvae", "all-but-the-task", "all-but-the-sentence"}
 """What has seen training tasks, of the methods that the toy pack has."""
 
 
@@ -85,7 +85,7 @@ def test_by_name_it_is_refused_and_a_leak_if_it_must_be(trained, name):
     result = trained("--baselines", f"top-k,{name}")
     assert (result.exit_code, result.stdout) == (5, "")
     assert result.stderr == (
-        f"error: {name!r} has seen the training tasks: it was fitted to them, or uses the joint adapter, which was\n"
+        f"error: {name!r} has seen the training tasks: it was fitted to them, or uses what was (joint, moments)\n"
         "hint: leave it out of --baselines, or measure the leak knowingly with --own-expert\n"
     )
     content = json.loads(trained("--baselines", f"top-k,{name}", "--own-expert", "--json").stdout)

@@ -1,0 +1,196 @@
+"""All but the task: what all candidates of a task share tells none of them apart, so image embeddings shall lack it.
+
+A task's photos all show what its sentence names, and its captions all name it. In an image embedding v, the direction
+u of a task's captions is nearly the same for every photo: it adds the same to every score of a caption, and where it
+differs it tells how much a photo is of the task, not which photo it is. So it is taken out:
+
+    v' = v - strength * u (u . v)                                                         (1)
+
+u is the normalised mean embedding of the task's captions, which nobody has seen. It is predicted from the sentence d*
+over the tasks t that the pack has seen, by ridge regression of their mean caption embeddings Q_t on their sentences:
+
+    q(d*) = mean Q + sum_t w_t (Q_t - mean Q),   w = K (K + ridge)^-1 at d*,   K the products of centred sentences  (2)
+
+`all-but-the-sentence` takes u from the sentence alone, d* minus the mean of the sentences, and needs no expert at all.
+With `common`, the predicted mean embedding c(d*) of the task's photos is subtracted as well, as mean-centring does:
+
+    v' = (I - strength * u u^T) (v - common * c(d*))                                       (3)
+
+The last map of the image encoder is linear, v ~ W p, so (1) is an update of rank 1 of W, exactly, and (3) one of rank
+2, up to how well the length ||W p|| is a linear function r . p:
+
+    B A = -strength * u (u^T W) - common * (I - strength * u u^T) c(d*) r^T                 (4)
+
+No training, no photo of the task. It is this project's; no paper on adapters has it. Removing directions that all
+vectors share is known from word vectors (Mu and Viswanath 2018, "All-but-the-Top"), here for one task at a time.
+
+Shapes: T seen tasks, D embedding, I what W is applied to, S samples, P numbers of an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from sglora_cli.api import (
+    Experts,
+    Material,
+    Mismatch,
+    Unavailable,
+    UnknownName,
+    UsageError,
+    from_mapping,
+    hookimpl,
+    knob,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sglora_cli.api import Layout, Moments, Prior
+
+SGLORA_API = "1.0"
+
+
+@dataclass(frozen=True)
+class AllButConfig:
+    """Settings, as in `all-but-the-task:strength=0.5`."""
+
+    strength: float = knob(0.8, "How much of the task's direction is taken out; 1 is all of it.", least=0, most=2)
+    common: float = knob(0.0, "How much of the mean embedding of the task's photos is subtracted.", least=0, most=2)
+    ridge: float = knob(0.3, "Ridge of the regression on sentences.", least=1e-6, most=1e6)
+
+
+@dataclass(frozen=True)
+class FittedAllBut:
+    """Ready to be asked."""
+
+    moments: Moments = field(repr=False)
+    config: AllButConfig
+    by_captions: bool
+    """Whether u is that of the predicted captions, or of the sentence."""
+    own_layout: Layout
+
+    def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
+        """(S, P), all alike."""
+        import torch
+
+        of, config = self.moments, self.config
+        sentence_D, projection_DI = prior.embedding_D.double(), of.projection_DI.double()  # type: ignore[union-attr]
+        weight_T = weights(of.sentences_TD, sentence_D, config.ridge)
+        if self.by_captions:
+            direction_D = predicted(weight_T, of.captions_TD)
+        else:
+            direction_D = sentence_D - of.sentences_TD.double().mean(dim=0)
+        if not float(direction_D.norm()):
+            raise Mismatch("the sentence is the mean of all sentences: it has no direction", "describe another task")
+        u_D = direction_D / direction_D.norm()
+        b_columns, a_rows = [-config.strength * u_D], [u_D @ projection_DI]
+        if config.common:
+            common_D = predicted(weight_T, of.images_TD)
+            b_columns.append(-config.common * (common_D - config.strength * u_D * (u_D @ common_D)))
+            a_rows.append(of.length_I.double())  # type: ignore[union-attr]
+        factors = {self.own_layout.sites[0].name: (torch.stack(b_columns, dim=1), torch.stack(a_rows))}
+        return self.own_layout.join(factors).float().repeat(samples, 1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+
+def weights(sentences_TD: Tensor, sentence_D: Tensor, ridge: float) -> Tensor:
+    """(T,): how much each seen task's deviation from the mean counts, of (2). 0 for the mean sentence.
+
+    >>> import torch
+    >>> weights(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([1.0, 0.0]), 1e-6).round(decimals=3).tolist()
+    [0.5, -0.5]
+    """
+    import torch
+
+    sentences_TD = sentences_TD.double()
+    mean_D = sentences_TD.mean(dim=0)
+    centred_TD = sentences_TD - mean_D
+    products_TT = centred_TD @ centred_TD.T + ridge * torch.eye(len(centred_TD), dtype=torch.float64)
+    weight_T: Tensor = torch.linalg.solve(products_TT, centred_TD @ (sentence_D.double() - mean_D))
+    return weight_T
+
+
+def predicted(weight_T: Tensor, moment_TD: Tensor) -> Tensor:
+    """(D,): a moment of a task that nobody has seen, of (2)."""
+    moment_TD = moment_TD.double()
+    mean_D: Tensor = moment_TD.mean(dim=0)
+    return mean_D + weight_T @ (moment_TD - mean_D)
+
+
+@dataclass(frozen=True)
+class AllBut:
+    """A named form of it."""
+
+    name: str
+    label: str
+    summary: str
+    by_captions: bool
+    settings: AllButConfig = AllButConfig()
+    learns: bool = False
+    draws: bool = False
+    needs: str = ""
+    config: None = None
+
+    def member(self, settings: str) -> AllBut:
+        """`all-but-the-task:strength=0.5/common=0.8`. Raises UsageError, UnknownName, Mismatch."""
+        values: dict[str, Any] = {spec.name: getattr(self.settings, spec.name) for spec in fields(AllButConfig)}
+        for part in settings.split("/"):
+            key, _, text = part.partition("=")
+            if key not in values:
+                raise UnknownName.of(f"setting of {self.name}", key, values)
+            try:
+                values[key] = float(text)
+            except ValueError:
+                raise UsageError(f"{self.name}: {key} must be a number, got {text!r}") from None
+        config = from_mapping(AllButConfig, values, self.name)
+        label = f"{self.label} ({settings.replace('/', ', ')})"
+        return replace(self, name=f"{self.name}:{settings}", label=label, settings=config)
+
+    def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[FittedAllBut, dict[str, Any]]:
+        """It learns nothing, so this is asked of no pack. Raises Mismatch for settings: they are part of its name."""
+        if settings:
+            key, value = next(iter(sorted(settings.items())))
+            raise Mismatch(
+                f"generator {self.name!r} has no settings in a recipe, got {key!r}",
+                f"name it with them, as in default_generator = '{self.name}:{key}={value}'",
+            )
+        return self.restore(material.experts, {}), {}
+
+    def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> FittedAllBut:
+        """Raises Unavailable for a pack without moments, or one whose backbone ends in no linear map."""
+        from sglora_cli.api import Layout
+
+        if experts.moments is None:
+            raise Unavailable(
+                "the pack does not know where the photos and captions of its tasks lie",
+                "build it again, or add that: sglora pack update PACK --data DIR",
+            )
+        if experts.moments.projection is None:
+            raise Unavailable(f"{self.name!r} updates a linear map at the image encoder's end, which is not there")
+        rank = 2 if self.settings.common else 1
+        layout = Layout((experts.moments.projection,), rank, float(rank))
+        return FittedAllBut(experts.moments, self.settings, self.by_captions, layout)
+
+
+@hookimpl
+def sglora_generators() -> list[AllBut]:
+    return [
+        AllBut(
+            "all-but-the-task",
+            "All-but-the-task",
+            "takes out of image embeddings what all captions of the task share, predicted from its sentence",
+            by_captions=True,
+        ),
+        AllBut(
+            "all-but-the-sentence",
+            "All-but-the-sentence",
+            "takes the sentence's own direction out of image embeddings",
+            by_captions=False,
+            settings=AllButConfig(strength=0.25),
+        ),
+    ]

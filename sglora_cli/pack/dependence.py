@@ -8,7 +8,7 @@ Shapes: T sentences, P numbers of an adapter.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from sglora_cli.errors import BadFile, SgloraError
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.text import read_sealed, write_sealed
 from sglora_cli.lora.algebra import inner_products
+from sglora_cli.lora.layout import Layout
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.plugin.values import EXPERT, UNSEEN
 from sglora_cli.system.paths import cache_folder
@@ -38,6 +39,8 @@ class Dependence:
     lowest: float
     own: float
     """The share of the mean squared norm that is not common to all: 1 - ||mean of the updates||^2 / that."""
+    where: str = ""
+    """The sites that were looked at, "" for all: see `dependence`."""
 
     @property
     def hardly(self) -> bool:
@@ -46,8 +49,9 @@ class Dependence:
     def line(self) -> str:
         """For a person."""
         verdict = ": they hardly depend on the sentence" if self.hardly else ""
+        where = f", at {self.where}," if self.where else ""
         return (
-            f"adapters for {self.sentences} tasks' sentences have a mean cosine of {self.cosine:.3f} (lowest "
+            f"adapters for {self.sentences} tasks' sentences have{where} a mean cosine of {self.cosine:.3f} (lowest "
             f"{self.lowest:.3f}), {self.own:.1%} of their squared norm is not common to all{verdict}"
         )
 
@@ -72,14 +76,15 @@ def of_products(inner_TT: Tensor) -> Dependence | None:
 def dependence(loaded: LoadedPack, name: str) -> Dependence | None:
     """Of a generator of a pack, measured once. None where it cannot be said: it needs photos or makes no update.
 
-    The sentences are those of the pack's unseen tasks; of its experts where it has fewer than two of them. Raises
-    what loading the backbone raises, if it was not measured before.
+    The sentences are those of the pack's unseen tasks; of its experts where it has fewer than two of them. Norms at the
+    experts' sites and elsewhere say nothing about each other's effect, so both are looked at apart, and what depends
+    more is returned. Raises what loading the backbone raises, if it was not measured before.
     """
     if loaded.host.generators[name].needs:
         return None
     pack = loaded.pack
     probe_P = loaded.fitted(name).generate(pack.prior(pack.index_ED[0]), 1, 0, 0.0)  # another version makes another one
-    key = content_hash("dependence 1", pack.manifest, name, probe_P)
+    key = content_hash("dependence 2", pack.manifest, name, probe_P)
     path = cache_folder() / "measured" / "dependence" / f"{key}.json"
     if (known := _kept(path)) is not None:
         return Dependence(**known) if known else None
@@ -106,7 +111,15 @@ def _measured(loaded: LoadedPack, name: str) -> Dependence | None:
         return None
     embeddings_TD = loaded.model.encode_text(texts)
     flat_TP = torch.cat([fitted.generate(pack.prior(embedding_D), 1, 0, 0.0) for embedding_D in embeddings_TD])
-    return of_products(inner_products(pack.layout_of(fitted), flat_TP))
+    layout = pack.layout_of(fitted)
+    own = tuple(site for site in layout.sites if site in pack.layout.sites)
+    found = []
+    for sites in filter(None, (own, tuple(site for site in layout.sites if site not in own))):
+        some = Layout(sites, layout.rank, layout.alpha)
+        if one := of_products(inner_products(some, some.join(layout.split(flat_TP)))):
+            where = "" if sites == layout.sites else f"{sites[0].name} and others" if sites[1:] else sites[0].name
+            found.append(replace(one, where=where))
+    return min(found, key=lambda one: one.cosine, default=None)
 
 
 def report(loaded: LoadedPack) -> dict[str, Dependence | str]:

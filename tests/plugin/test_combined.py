@@ -75,6 +75,22 @@ def test_bench_measures_sums_and_what_chooses_its_sites(clip_pack, run):
     assert {gain["method"] for gain in report["sentence_gains"]} == {"all-but-the-task", "joint+all-but-the-task"}
 
 
+def test_a_sum_depends_on_the_sentence_if_one_of_its_parts_does(clip_pack, run, tmp_path):
+    call = ("generate", "a photo of a mug", "--pack", clip_pack, "--json", "--explain")
+    said = {
+        name: json.loads(run(*call, "--generator", name).stdout)["explained"]["dependence"]
+        for name in ("joint", "all-but-the-task", "joint+all-but-the-task")
+    }
+    assert said["joint"]["cosine"] == pytest.approx(1.0)
+    assert said["all-but-the-task"]["cosine"] < 0.99
+    both = said["joint+all-but-the-task"]
+    assert (both["cosine"], both["own"]) == pytest.approx(
+        (said["all-but-the-task"]["cosine"], said["all-but-the-task"]["own"]), abs=1e-5
+    )
+    assert both["where"] == "visual_projection"
+    assert "sentences have, at visual_projection, a mean cosine of" in both["line"]
+
+
 def test_no_prior_ranks_the_draws_of_other_sites(clip_pack, run):
     result = run("generate", "a mug", "--generator", "all-but-the-task", "--pack", clip_pack, "--best", 1)
     assert (result.exit_code, result.stdout) == (2, "")

@@ -26,28 +26,29 @@ _SAME = 0.999
 """Cosine between what an expert's photos look like now and when the pack was built: less are other photos."""
 
 
-def update(host: Host, location: PackLocation, data: Path, runtime: RuntimeConfig | None = None) -> tuple[Path, str]:
-    """Add moments and hashes of what was learned from, of the photos that the pack was built from.
+def lacking(pack: Pack) -> dict[str, str]:
+    """File -> what it is, of files that packs of later versions have and this one has not."""
+    kept = {MOMENTS: "moments of its tasks", LEARNED: "hashes of the photos it learned from"}
+    return {file: words for file, words in kept.items() if file not in pack.manifest["files"]}
 
-    Returns the pack's folder, a copy for a bundled pack, and what was added in words, "" if it lacks nothing.
+
+def update(host: Host, location: PackLocation, data: Path, runtime: RuntimeConfig | None = None) -> Path:
+    """Add what a pack lacks, of the photos that it was built from. Returns its folder, a copy for a bundled pack.
+
     Raises Mismatch if the photos in `data` are not those, and what reading and encoding them raises.
     """
     pack, target = Pack(location.folder), Library(host.recipe_folders).own_folder(location.folder)
-    lacking = {MOMENTS: "moments of its tasks", LEARNED: "hashes of the photos it learned from"}
-    lacking = {file: words for file, words in lacking.items() if file not in pack.manifest["files"]}
-    if not lacking:
-        return location.folder, ""
     build = Build.prepare(host, parse(pack.name, pack.manifest["recipe"]), data, runtime=runtime)
     pack.check_model(build.model)
     _check_tasks(pack, build.tasks)
     found = moments(build.model, [t for t in build.tasks if t.role != UNSEEN])
     _check_photos(pack, found)
     with pack_lock(target), edited(pack, target) as (folder, _):
-        if MOMENTS in lacking:
+        if MOMENTS in lacking(pack):
             save_moments(folder, found)
-        if LEARNED in lacking:
+        if LEARNED in lacking(pack):
             save_learned_of(folder, build.tasks)
-    return target, " and ".join(lacking.values())
+    return target
 
 
 def _check_tasks(pack: Pack, tasks: Sequence[BuildTask]) -> None:

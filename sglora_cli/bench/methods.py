@@ -122,8 +122,8 @@ def plan_of_methods(
         ]
         for name in fitted:
             ask = partial(evidence.ask, host.generators[name], fitted[name])
-            if name not in reads:
-                reads[name] = reads_sentence(pack, ask, config)
+            if name not in reads:  # what searches on the task's pairs is slow to ask, and made for them
+                reads[name] = host.generators[name].needs != SHOTS and reads_sentence(pack, ask, config)
             for key in others if reads[name] else ():
                 prior = pack.prior(embedding_of[key])
                 layout = pack.layout_of(fitted[name])

@@ -188,7 +188,10 @@ def gain_sentences(report: Report, cells: Sequence[Cell]) -> list[str]:
         if parts:
             sentences.append(f"{cell_name((d, k))}, other sentences {_of(kinds[0])}: {'; '.join(parts)}.")
     if ignoring := [report.labels[m] for m in not_reading(report.labels, report.controls) if m not in REFERENCES]:
-        sentences.append(f"No sentence changes the adapter: {', '.join(ignoring)}.")
+        sentences.append(
+            f"Asked with no other sentence, as none changes the adapter or it is fitted to the task's pairs: "
+            f"{', '.join(ignoring)}."
+        )
     return sentences
 
 

@@ -33,7 +33,7 @@ def explanation(pack: Pack, generated: Generated, dependence: Dependence | None)
     return {
         "prior": {**prior_settings, "variance": total, "within": within, "between": 1 - within if total else 0.0},
         "coverage": {
-            "similarity": generated.coverage.nearest,
+            "closeness": generated.coverage.closeness,
             "percentile": generated.coverage.percentile,
             "far": generated.coverage.far,
         },
@@ -95,8 +95,8 @@ def to_lines(facts: dict[str, Any]) -> list[str]:
     text = [
         f"prior      K {prior['k']}, tau {prior['tau']:g}; of its variance {prior['within']:.1%} is within experts, "
         f"{prior['between']:.1%} between them",
-        f"coverage   similarity {cover['similarity']:.2f} to the nearest expert; {cover['percentile']:.0f}% of the "
-        f"experts are at most this close to another one, far is below {cover['far']:.2f}",
+        f"coverage   closeness {cover['closeness']:.2f} to what the pack has seen; {cover['percentile']:.0f}% of its "
+        f"tasks are at most this close to the others, far is below {cover['far']:.2f}",
     ]
     compared = any("nearest_expert" in row for row in facts["samples"])
     text.append("sample       norm  log density  to mu*  to joint  nearest expert" if compared else "sample       norm")

@@ -1,13 +1,13 @@
-"""The result of `generate`: adapters for one task, their prior, and how well the experts cover the task.
+"""The result of `generate`: adapters for one task, their prior, and how well what the pack has seen covers it.
 
-Shapes: E experts, S samples, P numbers of an adapter, D embedding width.
+Shapes: S samples, P numbers of an adapter, D embedding width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +20,12 @@ from sglora_cli.data.description import Description
 from sglora_cli.errors import Unavailable, UsageError
 from sglora_cli.files.atomic import drop_all_drafts
 from sglora_cli.files.hashes import content_hash
+from sglora_cli.generate.coverage import Coverage
 from sglora_cli.lora.attention import attached
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import Prior
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.system.paths import cache_folder
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How close a description is to the experts, and how close experts are to each other."""
-
-    nearest: float
-    """Similarity to the nearest expert, of meanings, or of photos if photos describe the task."""
-    experts_E: Tensor = field(repr=False)
-    """Similarity of each expert to the nearest other expert."""
-
-    @property
-    def percentile(self) -> float:
-        """Percentage of the experts that are at most as close to another expert as the description is."""
-        return 100 * float((self.experts_E <= self.nearest).double().mean())
-
-    @property
-    def far(self) -> float:
-        """The similarity that 19 of 20 experts exceed to another expert; -1 if there is only one expert."""
-        return float(torch.quantile(self.experts_E, 0.05)) if len(self.experts_E) > 1 else -1.0
-
-
-def nearest_others(unit_ED: Tensor) -> Tensor:
-    """The similarity of each row to the nearest other row: (E,)."""
-    cosine_EE = unit_ED @ unit_ED.T
-    return cosine_EE.fill_diagonal_(-2.0).amax(dim=1)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from sglora_cli.config import GenerateConfig, PriorConfig, RuntimeConfig, checke
 from sglora_cli.data.description import Description
 from sglora_cli.data.encode import check_text, mean_direction, meaning, visual_embedding
 from sglora_cli.errors import SgloraError, Unavailable, UnknownName, UsageError
-from sglora_cli.generate.generated import Coverage, Generated, nearest_others
+from sglora_cli.generate.coverage import Coverage, SeenTasks, nearest_others
+from sglora_cli.generate.generated import Generated
 from sglora_cli.lora.layout import checked_flat
 from sglora_cli.lora.prior import Prior, best_of
 from sglora_cli.pack.dependence import Dependence, dependence
@@ -73,6 +74,14 @@ class Session:
         """The pack's backbone, loaded when it is first needed. Raises Mismatch if it is not the pack's."""
         return self.loaded.model
 
+    def _meaning(self, texts: Sequence[str]) -> Tensor:
+        return meaning(self.model, texts)
+
+    @cached_property
+    def seen_tasks(self) -> SeenTasks:
+        """Where the tasks that the pack has seen lie: how far a sentence is."""
+        return SeenTasks.of(self.pack, self._meaning)
+
     @cached_property
     def dependence(self) -> Dependence | None:
         """How much this generator's adapters depend on the sentence; None where that cannot be measured."""
@@ -112,11 +121,10 @@ class Session:
     ) -> list[Generated]:
         texts = [text for task in tasks for text in task.texts]
         text_ND = self.model.encode_text(texts) if texts else torch.empty(0, 1)
-        meaning_NW = meaning(self.model, texts, text_ND) if texts else text_ND
         results, start = [], 0
         for task in tasks:
             own = slice(start, start := start + len(task.texts))
-            results.append(self._generate(task, text_ND[own], meaning_NW[own], config, prior_config))
+            results.append(self._generate(task, text_ND[own], config, prior_config))
         return results
 
     def evaluate(self, generated: Generated, *tasks: str | Task) -> dict[str, dict[str, float]]:
@@ -150,19 +158,17 @@ class Session:
         self,
         task: Description,
         text_ND: Tensor,
-        meaning_NW: Tensor,
         config: GenerateConfig,
         prior_config: PriorConfig,
     ) -> Generated:
         if task.images:
-            index_ED = coverage_EW = self.pack.visual_ED
-            embedding_D = coverage_W = visual_embedding(self.model, task.images)
+            index_ED, embedding_D = self.pack.visual_ED, visual_embedding(self.model, task.images)
+            self.pack.check_width(index_ED, embedding_D)
+            coverage = Coverage(float((index_ED @ embedding_D).max()), nearest_others(index_ED))
         else:
-            index_ED, coverage_EW = self.pack.index_ED, self.pack.meaning_EW
-            embedding_D, coverage_W = (mean_direction(task.weights, x) for x in (text_ND, meaning_NW))
+            index_ED, embedding_D = self.pack.index_ED, mean_direction(task.weights, text_ND)
+            coverage = self.seen_tasks.coverage(task.texts, task.weights, self._meaning)
         prior = self.pack.prior(embedding_D, prior_config, index_ED)
-        self.pack.check_width(coverage_EW, coverage_W)
-        coverage = Coverage(float((coverage_EW @ coverage_W).max()), nearest_others(coverage_EW))
         adapters_SP = self.fitted.generate(prior, config.samples, config.seed, config.temperature)
         checked_flat(adapters_SP, f"the output of generator {self.generator.name!r}")
         drawn = tuple(range(len(adapters_SP)))
@@ -196,10 +202,10 @@ class Session:
 
     def _warnings(self, coverage: Coverage, adapters_SP: Tensor, what: str = "sentence is") -> tuple[str, ...]:
         warnings = []
-        if coverage.nearest < coverage.far:
+        if coverage.closeness < coverage.far:
             warnings.append(
-                f"the {what} far from every expert: similarity {coverage.nearest:.2f} to the nearest "
-                f"one, 19 of 20 experts reach {coverage.far:.2f}; measure the adapter before you trust it"
+                f"the {what} far from what the pack has seen: closeness {coverage.closeness:.2f}, 19 of 20 of its "
+                f"tasks reach {coverage.far:.2f} to the others; measure the adapter before you trust it"
             )
         if float(self.layout.update_norm(adapters_SP).max()) == 0:
             warnings.append(f"generator {self.generator.name!r} makes an update of zero: the adapter changes nothing")

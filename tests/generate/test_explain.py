@@ -22,9 +22,9 @@ def test_every_figure_is_what_its_name_says(toy_pack):
     within, total = float(generated.prior.within_P.sum()), float(generated.prior.variance_P.sum())
     assert facts["prior"]["within"] == pytest.approx(within / total, rel=1e-5)
     assert facts["prior"]["between"] == pytest.approx(1 - within / total, rel=1e-5)
-    cosine = pack.meaning_EW @ pack.meaning_EW.T - 3 * torch.eye(4)
-    others = cosine.max(dim=1).values
-    assert facts["coverage"]["percentile"] == 100 * float((others <= facts["coverage"]["similarity"]).float().mean())
+    others = session.seen_tasks.others_T
+    at_most = sum(float(one) <= facts["coverage"]["closeness"] for one in others)
+    assert facts["coverage"]["percentile"] == pytest.approx(100 * at_most / len(others))
     samples = [dense_update(layout, x) for x in generated.adapters_SP]
     experts = {n: dense_update(layout, x) for n, x in zip(pack.experts.names, pack.experts.means(), strict=True)}
     mean, joint = dense_update(layout, generated.prior.mean_P), dense_update(layout, pack.joint_P)
@@ -54,7 +54,7 @@ def test_a_copy_is_called_one(run, toy_pack):
 def test_explain_prints_a_table(run, toy_pack):
     lines = run("generate", "a mug", "--samples", 2, "--explain").stderr.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("prior      K 2, tau 0.05; of its variance "))
-    assert lines[start + 1].startswith("coverage   similarity ")
+    assert lines[start + 1].startswith("coverage   closeness ")
     assert lines[start + 2] == "sample       norm  log density  to mu*  to joint  nearest expert"
     assert [line.split()[0] for line in lines[start + 3 : start + 6]] == ["0", "1", "diversity"]
     assert "prior      K" not in run("generate", "a mug").stderr

@@ -72,7 +72,7 @@ def test_a_pack_of_another_backbone_is_refused(run, toy_pack, own_home):
 
 
 def test_a_far_sentence_is_warned_about(toy_pack):
-    from sglora_cli.generate.generated import Coverage
+    from sglora_cli.generate.coverage import Coverage
     from sglora_cli.generate.session import Session
 
     session = Session.open()
@@ -80,7 +80,7 @@ def test_a_far_sentence_is_warned_about(toy_pack):
     others = torch.linspace(0.5, 0.9, 41)  # 19 of 20 are above 0.52
     assert not any("far from" in warning for warning in session._warnings(Coverage(0.53, others), adapters))
     assert session._warnings(Coverage(0.51, others), adapters)[0].startswith(
-        "the sentence is far from every expert: similarity 0.51 to the nearest one, 19 of 20 experts reach 0.52"
+        "the sentence is far from what the pack has seen: closeness 0.51, 19 of 20 of its tasks reach 0.52 to the"
     )
 
 

@@ -71,7 +71,7 @@ class EncodesMeaning(Protocol):
     """A model with a general sentence encoder, optional. Without it `encode_text` is asked instead."""
 
     def encode_meaning(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors (C, any width), float32. They only decide whether a sentence is far from what a pack has seen."""
+        """Unit vectors (C, any width), float32. They only say how far a sentence is from what a pack has seen."""
 
 
 @runtime_checkable

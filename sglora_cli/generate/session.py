@@ -163,12 +163,13 @@ class Session:
     ) -> Generated:
         if task.images:
             index_ED, embedding_D = self.pack.visual_ED, visual_embedding(self.model, task.images)
-            self.pack.check_width(index_ED, embedding_D)
-            coverage = Coverage(float((index_ED @ embedding_D).max()), nearest_others(index_ED))
         else:
             index_ED, embedding_D = self.pack.index_ED, mean_direction(task.weights, text_ND)
-            coverage = self.seen_tasks.coverage(task.texts, task.weights, self._meaning)
         prior = self.pack.prior(embedding_D, prior_config, index_ED)
+        if task.images:
+            coverage = Coverage(float((index_ED @ embedding_D).max()), nearest_others(index_ED))
+        else:
+            coverage = self.seen_tasks.coverage(task.texts, task.weights, self._meaning)
         adapters_SP = self.fitted.generate(prior, config.samples, config.seed, config.temperature)
         checked_flat(adapters_SP, f"the output of generator {self.generator.name!r}")
         drawn = tuple(range(len(adapters_SP)))

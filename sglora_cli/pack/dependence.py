@@ -60,7 +60,7 @@ def of_products(inner_TT: Tensor) -> Dependence | None:
     """From the inner products (T, T) of updates; None for fewer than two, or if one of them is zero.
 
     >>> of_products(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
-    Dependence(sentences=2, cosine=0.0, lowest=0.0, own=0.5)
+    Dependence(sentences=2, cosine=0.0, lowest=0.0, own=0.5, where='')
     """
     inner_TT = inner_TT.double()
     norm_T = inner_TT.diagonal().clamp_min(0).sqrt()

@@ -21,15 +21,14 @@ from sglora_cli.plugin.values import TaskTensors
 from sglora_cli.system.progress import progress
 
 
-def meaning(model: Model, texts: Sequence[str], text_CD: Tensor | None = None) -> Tensor:
-    """Unit vectors in which unrelated sentences are far apart: the model's `encode_meaning`, or its `encode_text`,
-    which is not asked again where `text_CD`, its answer, is at hand.
+def meaning(model: Model, texts: Sequence[str]) -> Tensor:
+    """Unit vectors in which unrelated sentences are far apart: the model's `encode_meaning`, or its `encode_text`.
 
     An image-text space need not be one: it was never asked about sentences of no photo.
     """
     if isinstance(model, EncodesMeaning):
         return model.encode_meaning(texts).float()
-    return (model.encode_text(texts) if text_CD is None else text_CD).float()
+    return model.encode_text(texts).float()
 
 
 def check_text(model: Model, text: str) -> None:

@@ -110,11 +110,8 @@ class SeenTasks:
     def of(cls, pack: Pack, encode: Encode) -> SeenTasks:
         """Of a pack, from the user cache if they were asked for before. A pack of very many tasks is thinned out."""
         seen = [task["description"] for task in pack.manifest["tasks"] if task["role"] != UNSEEN]
-        seen = (
-            [seen[round(n * (len(seen) - 1) / max(1, _TASKS - 1))] for n in range(_TASKS)]
-            if len(seen) > _TASKS
-            else seen
-        )
+        if (count := len(seen)) > _TASKS:
+            seen = [seen[round(n * (count - 1) / (_TASKS - 1))] for n in range(_TASKS)]
         key = content_hash("coverage 1", pack.fingerprint, seen, BACKGROUND)
         path = cache_folder() / "measured" / "coverage" / f"{key}.safetensors"
         if (known := _kept(path)) is None:
@@ -129,20 +126,25 @@ class SeenTasks:
         tasks_TW = F.normalize(encode([phrase_of(text) for text in sentences]).double(), dim=1)
         background_BW = F.normalize(encode(BACKGROUND).double(), dim=1)
         background_BW = background_BW[(background_BW @ tasks_TW.T).amax(dim=1) < _WITHIN]
-        parts = [phrases_of(text) for text in sentences]
-        phrases_CW = encode([phrase for part in parts for phrase in part])
-        others, start = [], 0
-        for t, part in enumerate(parts):
-            own_CW, start = phrases_CW[start : start + len(part)], start + len(part)
-            rest = [row for row in range(len(parts)) if row != t]
+        others = []
+        for t, own_CW in enumerate(encoded_phrases(sentences, encode)):
+            rest = [row for row in range(len(sentences)) if row != t]
             others.append(closeness(own_CW, tasks_TW[rest], background_BW) if rest else 0.0)
         return cls(tasks_TW, background_BW, torch.tensor(others, dtype=torch.float64))
 
-    def coverage(self, sentences: Sequence[str], weights: Sequence[float], encode: Encode) -> Coverage:
-        """Of a task that several sentences describe, by their weights."""
-        close = [closeness(encode(phrases_of(text)), self.tasks_TW, self.background_BW) for text in sentences]
+    def coverage(self, phrases: Sequence[Tensor], weights: Sequence[float]) -> Coverage:
+        """Of a task that several sentences describe, by their weights. phrases: (C, W) of each sentence."""
+        close = [closeness(own_CW, self.tasks_TW, self.background_BW) for own_CW in phrases]
         mean = sum(weight * one for weight, one in zip(weights, close, strict=True)) / sum(weights)
         return Coverage(mean, self.others_T)
+
+
+def encoded_phrases(sentences: Sequence[str], encode: Encode) -> list[Tensor]:
+    """The phrases of each sentence: (C, W), the whole phrase first. All are encoded in one batch."""
+    parts = [phrases_of(text) for text in sentences]
+    if not parts:
+        return []
+    return list(encode([phrase for part in parts for phrase in part]).split([len(part) for part in parts]))
 
 
 def closeness(phrases_CW: Tensor, tasks_TW: Tensor, background_BW: Tensor) -> float:

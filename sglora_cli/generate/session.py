@@ -22,7 +22,7 @@ from sglora_cli.config import GenerateConfig, PriorConfig, RuntimeConfig, checke
 from sglora_cli.data.description import Description
 from sglora_cli.data.encode import check_text, mean_direction, meaning, visual_embedding
 from sglora_cli.errors import SgloraError, Unavailable, UnknownName, UsageError
-from sglora_cli.generate.coverage import Coverage, SeenTasks, nearest_others
+from sglora_cli.generate.coverage import Coverage, SeenTasks, encoded_phrases, nearest_others
 from sglora_cli.generate.generated import Generated
 from sglora_cli.lora.layout import checked_flat
 from sglora_cli.lora.prior import Prior, best_of
@@ -121,10 +121,11 @@ class Session:
     ) -> list[Generated]:
         texts = [text for task in tasks for text in task.texts]
         text_ND = self.model.encode_text(texts) if texts else torch.empty(0, 1)
+        phrases = encoded_phrases(texts, self._meaning)
         results, start = [], 0
         for task in tasks:
             own = slice(start, start := start + len(task.texts))
-            results.append(self._generate(task, text_ND[own], config, prior_config))
+            results.append(self._generate(task, text_ND[own], phrases[own], config, prior_config))
         return results
 
     def evaluate(self, generated: Generated, *tasks: str | Task) -> dict[str, dict[str, float]]:
@@ -158,6 +159,7 @@ class Session:
         self,
         task: Description,
         text_ND: Tensor,
+        phrases: Sequence[Tensor],
         config: GenerateConfig,
         prior_config: PriorConfig,
     ) -> Generated:
@@ -169,7 +171,7 @@ class Session:
         if task.images:
             coverage = Coverage(float((index_ED @ embedding_D).max()), nearest_others(index_ED))
         else:
-            coverage = self.seen_tasks.coverage(task.texts, task.weights, self._meaning)
+            coverage = self.seen_tasks.coverage(phrases, task.weights)
         adapters_SP = self.fitted.generate(prior, config.samples, config.seed, config.temperature)
         checked_flat(adapters_SP, f"the output of generator {self.generator.name!r}")
         drawn = tuple(range(len(adapters_SP)))

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sglora_cli.generate.coverage import SeenTasks, closeness, phrase_of, phrases_of
+from sglora_cli.generate.coverage import SeenTasks, closeness, encoded_phrases, phrase_of, phrases_of
 from sglora_cli.generate.session import Session
 
 SENTENCES = tomllib.loads((Path(__file__).parent / "coverage_sentences.toml").read_text())
@@ -25,7 +25,7 @@ def starter(tmp_path_factory) -> Session:
 
 
 def far(session: Session, sentence: str) -> bool:
-    coverage = session.seen_tasks.coverage([sentence], [1.0], session._meaning)
+    coverage = session.seen_tasks.coverage(encoded_phrases([sentence], session._meaning), [1.0])
     return coverage.closeness < coverage.far
 
 
@@ -86,7 +86,8 @@ def test_a_task_is_asked_about_the_others_and_background_about_the_pack_is_left_
     found = SeenTasks.measured(["a photo of a pug", "a photo of a car"], encode)
     assert len(found.background_BW) == 68  # without car and vehicle
     assert found.others_T.tolist() == [0.0, 0.0]
-    assert found.coverage(["pugs", "a tax"], [1.0, 3.0], encode).closeness == pytest.approx((0.5 * 1 + -1 * 3) / 4)
+    phrases = encoded_phrases(["pugs", "a tax"], encode)
+    assert found.coverage(phrases, [1.0, 3.0]).closeness == pytest.approx((0.5 * 1 + -1 * 3) / 4)
 
 
 def test_it_is_measured_once(toy_pack, own_home, monkeypatch):

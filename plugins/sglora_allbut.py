@@ -30,7 +30,7 @@ Shapes: T seen tasks, D embedding, I what W is applied to, S samples, P numbers 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sglora_cli.api import (
@@ -38,11 +38,10 @@ from sglora_cli.api import (
     Material,
     Mismatch,
     Unavailable,
-    UnknownName,
-    UsageError,
-    from_mapping,
+    check_no_table,
     hookimpl,
     knob,
+    with_settings,
 )
 
 if TYPE_CHECKING:
@@ -137,28 +136,14 @@ class AllBut:
     config: None = None
 
     def member(self, settings: str) -> AllBut:
-        """`all-but-the-task:strength=0.5/common=0.8`. Raises UsageError, UnknownName, Mismatch."""
-        values: dict[str, Any] = {spec.name: getattr(self.settings, spec.name) for spec in fields(AllButConfig)}
-        for part in settings.split("/"):
-            key, _, text = part.partition("=")
-            if key not in values:
-                raise UnknownName.of(f"setting of {self.name}", key, values)
-            try:
-                values[key] = float(text)
-            except ValueError:
-                raise UsageError(f"{self.name}: {key} must be a number, got {text!r}") from None
-        config = from_mapping(AllButConfig, values, self.name)
+        """`all-but-the-task:strength=0.5/common=0.8` is it with others. Raises UsageError, UnknownName."""
+        config = with_settings(self.settings, settings, self.name, "strength=0.5")
         label = f"{self.label} ({settings.replace('/', ', ')})"
         return replace(self, name=f"{self.name}:{settings}", label=label, settings=config)
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[FittedAllBut, dict[str, Any]]:
         """It learns nothing, so this is asked of no pack. Raises Mismatch for settings: they are part of its name."""
-        if settings:
-            key, value = next(iter(sorted(settings.items())))
-            raise Mismatch(
-                f"generator {self.name!r} has no settings in a recipe, got {key!r}",
-                f"name it with them, as in default_generator = '{self.name}:{key}={value}'",
-            )
+        check_no_table(settings, self.name)
         return self.restore(material.experts, {}), {}
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> FittedAllBut:
@@ -171,7 +156,10 @@ class AllBut:
                 "build it again, or add that: sglora pack update PACK --data DIR",
             )
         if experts.moments.projection is None:
-            raise Unavailable(f"{self.name!r} updates a linear map at the image encoder's end, which is not there")
+            raise Unavailable(
+                f"{self.name!r} updates a linear map at the image encoder's end, and this backbone has none",
+                "take another generator: sglora plugins list",
+            )
         rank = 2 if self.settings.common else 1
         layout = Layout((experts.moments.projection,), rank, float(rank))
         return FittedAllBut(experts.moments, self.settings, self.by_captions, layout)

@@ -18,9 +18,11 @@ from sglora_cli.config import (
     PriorConfig,
     RuntimeConfig,
     TrainConfig,
+    check_no_table,
     from_mapping,
     knob,
     options_of,
+    with_settings,
 )
 from sglora_cli.data.caption_file import (
     CAPTIONS_CSV,
@@ -153,6 +155,8 @@ __all__ = [
     "UsageError",
     "knob",
     "from_mapping",
+    "with_settings",
+    "check_no_table",
     "options_of",
     "cache_folder",
     "write_sealed",

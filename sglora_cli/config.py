@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
-from sglora_cli.errors import UnknownName, UsageError
+from sglora_cli.errors import Mismatch, UnknownName, UsageError
 
 C = TypeVar("C")
 MANY = 1_000_000
@@ -246,6 +246,39 @@ def from_mapping(kind: type[C], values: Mapping[str, Any], where: str) -> C:
         return checked(kind(**values))
     except UsageError as error:
         raise UsageError(f"{where}: {error.message}", error.hint) from None
+
+
+def with_settings(config: C, text: str, where: str, example: str) -> C:
+    """A config with what a member's name says, as `density=0.5/elect=total` of `ties:density=0.5/elect=total`.
+
+    where: the family's name, for errors.  example: settings for their hint.  Raises UsageError, UnknownName, and what
+    the config itself raises.
+    """
+    kinds = typing.get_type_hints(type(config))
+    values = {spec.name: getattr(config, spec.name) for spec in dataclasses.fields(config)}  # type: ignore[arg-type]
+    said: set[str] = set()
+    for part in text.split("/"):
+        key, _, value = part.partition("=")
+        if not key or not value or key in said:
+            raise UsageError(f"{where}: {part!r} is no setting", f"try {where}:{example}")
+        if key not in values:
+            raise UnknownName.of(f"setting of {where}", key, values)
+        said.add(key)
+        try:
+            values[key] = kinds[key](value)
+        except ValueError:
+            raise UsageError(f"{where}: {key} must be a number, got {value!r}") from None
+    return from_mapping(type(config), values, where)
+
+
+def check_no_table(settings: Mapping[str, Any], where: str) -> None:
+    """Raises Mismatch if a recipe gives settings to a generator whose name has them."""
+    if settings:
+        key, value = next(iter(sorted(settings.items())))
+        raise Mismatch(
+            f"generator {where!r} has no settings in a recipe, got {key!r}",
+            f"name it with them, as in default_generator = '{where}:{key}={value}'",
+        )
 
 
 def options_of(kind: type, into: str = "config") -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -23,9 +23,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sglora_cli.api import Experts, Material, hookimpl
+from sglora_cli.api import Experts, Material, check_no_table, hookimpl, with_settings
 
-from .rule import Rule, SemlaRule, changed, check_none, settings_of
+from .rule import Rule, SemlaRule
 from .with_data import LoraHub, Semla
 
 if TYPE_CHECKING:
@@ -54,12 +54,12 @@ class Merge:
 
     def member(self, settings: str) -> Merge:
         """`ties:density=0.5` is `ties` with another density."""
-        rule = changed(self.rule, settings_of(settings, self.name), self.name)
+        rule = with_settings(self.rule, settings, self.name, "density=0.5/convention=mergekit")
         name, label = f"{self.name}:{settings}", f"{self.label} ({settings.replace('/', ', ')})"
         return Merge(name, label, self.summary, rule)
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[Merged, dict[str, Any]]:
-        check_none(settings, self.name)
+        check_no_table(settings, self.name)
         return self.restore(material.experts, {"joint": material.joint_P}), {}
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> Merged:

@@ -6,16 +6,10 @@ Each setting is a knob of `NAME:setting=value/setting=value`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from dataclasses import dataclass, replace
 
-from sglora_cli.api import Mismatch, UnknownName, UsageError, from_mapping, knob
+from sglora_cli.api import Mismatch, UnknownName, knob
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-R = TypeVar("R", bound="DataclassInstance")
 CHOICES = {
     "experts": ("all", "top", "nearest", "joint", "none"),
     "weights": ("mean", "sum", "alpha"),
@@ -88,38 +82,3 @@ class SemlaRule:
     def __post_init__(self) -> None:
         if self.per not in ("image", "task"):
             raise UnknownName.of("per of semla", self.per, ("image", "task"))
-
-
-def changed(rule: R, texts: Mapping[str, str], where: str) -> R:
-    """A rule with some settings replaced. Raises UnknownName, UsageError, Mismatch."""
-    kinds = get_type_hints(type(rule))
-    values: dict[str, Any] = {spec.name: getattr(rule, spec.name) for spec in fields(rule)}
-    for key, text in texts.items():
-        if key not in values:
-            raise UnknownName.of(f"setting of {where}", key, values)
-        try:
-            values[key] = kinds[key](text)
-        except ValueError:
-            raise UsageError(f"{where}: {key} must be a number, got {text!r}") from None
-    return from_mapping(type(rule), values, where)
-
-
-def settings_of(text: str, where: str) -> dict[str, str]:
-    """`density=0.5/elect=total` as a mapping. Raises UsageError for anything else."""
-    settings: dict[str, str] = {}
-    for part in text.split("/"):
-        key, equals, value = part.partition("=")
-        if not equals or not key or not value or key in settings:
-            raise UsageError(f"{where}: {part!r} is no setting", f"try {where}:density=0.5/convention=mergekit")
-        settings[key] = value
-    return settings
-
-
-def check_none(settings: Mapping[str, Any], where: str) -> None:
-    """A rule's settings are part of its name. Raises Mismatch if a recipe gives any elsewhere."""
-    if settings:
-        key, value = next(iter(sorted(settings.items())))
-        raise Mismatch(
-            f"generator {where!r} has no settings in a recipe, got {key!r}",
-            f"name it with them, as in default_generator = '{where}:{key}={value}'",
-        )

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from sglora_cli.api import Experts, Material, Unavailable
+from sglora_cli.api import Experts, Material, Unavailable, check_no_table, with_settings
 
-from .rule import HubRule, SemlaRule, changed, check_none, settings_of
+from .rule import HubRule, SemlaRule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,11 +50,11 @@ class LoraHub:
 
     def member(self, settings: str) -> LoraHub:
         """`lorahub:shots=16` looks at more."""
-        rule = changed(self.rule, settings_of(settings, self.name), self.name)
+        rule = with_settings(self.rule, settings, self.name, "shots=16")
         return LoraHub(f"{self.name}:{settings}", rule)
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[FewShots, dict[str, Any]]:
-        check_none(settings, self.name)
+        check_no_table(settings, self.name)
         return self.restore(material.experts, {}), {}
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> FewShots:
@@ -90,10 +90,10 @@ class Semla:
 
     def member(self, settings: str) -> Semla:
         """`semla:tau=0.1/k=3` is `semla` with others."""
-        return Semla(f"{self.name}:{settings}", changed(self.rule, settings_of(settings, self.name), self.name))
+        return Semla(f"{self.name}:{settings}", with_settings(self.rule, settings, self.name, "tau=0.1/k=3"))
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[ByImages, dict[str, Any]]:
-        check_none(settings, self.name)
+        check_no_table(settings, self.name)
         return self.restore(material.experts, {}), {}
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> ByImages:

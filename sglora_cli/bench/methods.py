@@ -114,6 +114,7 @@ def plan_of_methods(
         """Adapters that other sentences make, of methods that read it."""
         own = Sentence(task.key, task.dataset, task.description)
         others = other_sentences(own, pool, config.wrong_sentences, config.seed)
+        priors = {key: pack.prior(embedding_of[key]) for key in others}
         one_draw = replace(config, samples=1, seeds=1)
         adapters = [
             Candidate(ORACLE, pack.layout, oracle_of[key], sentence=key)
@@ -124,9 +125,8 @@ def plan_of_methods(
             ask = partial(evidence.ask, host.generators[name], fitted[name])
             if name not in reads:  # what searches on the task's pairs is slow to ask, and made for them
                 reads[name] = host.generators[name].needs != SHOTS and reads_sentence(pack, ask, config)
-            for key in others if reads[name] else ():
-                prior = pack.prior(embedding_of[key])
-                layout = pack.layout_of(fitted[name])
+            layout = pack.layout_of(fitted[name])
+            for key, prior in priors.items() if reads[name] else ():
                 made = candidates(layout, host.generators[name], ask, prior, one_draw, name)
                 adapters += [replace(one, sentence=key) for one in made]
         return adapters

@@ -14,7 +14,7 @@ from sglora_cli.bench.measure import Measurer
 from sglora_cli.bench.methods import BenchPlan
 from sglora_cli.bench.retrieval import KS, chance
 from sglora_cli.bench.rows_file import Log
-from sglora_cli.bench.sentences import sentence_gains
+from sglora_cli.bench.sentences import apart, sentence_gains
 from sglora_cli.data.encode import encode_images
 from sglora_cli.pack.pack import UnseenTask
 from sglora_cli.plugin.values import CHANCE, Report, Row
@@ -68,7 +68,7 @@ def estimate(plan: BenchPlan, measurer: Measurer) -> dict[str, Any]:
 
 def report(plan: BenchPlan, rows: Sequence[Row], paper: bool = False) -> Report:
     """Rows with everything a reporter prints."""
-    rows, controls = [row for row in rows if not row.sentence], [row for row in rows if row.sentence]
+    rows, controls = apart(rows)
     intervals = bootstrap(rows, plan.config.resamples, plan.config.seed)
     gains = sentence_gains(rows, controls, plan.config.resamples, plan.config.seed)
     against = plan.against if plan.against in plan.names or plan.references else next(iter(plan.names))

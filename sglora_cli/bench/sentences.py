@@ -50,6 +50,11 @@ def other_sentences(task: Sentence, pool: Sequence[Sentence], count: int, seed: 
     return [*keys, UNRELATED]
 
 
+def apart(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Rows of the tasks' own sentences, and those of others."""
+    return [row for row in rows if not row.sentence], [row for row in rows if row.sentence]
+
+
 def kind_of(row: Row) -> str:
     """One of KINDS, of a row that another sentence made."""
     if row.sentence == UNRELATED:
@@ -98,6 +103,6 @@ def _as_draws(others: Sequence[Row]) -> list[Row]:
 
 
 def not_reading(methods: Mapping[str, str], controls: Sequence[Row]) -> list[str]:
-    """The methods that were not asked with other sentences, because no sentence changes what they make."""
+    """The methods that were not asked with other sentences; none if nothing was."""
     asked = {row.method for row in controls}
     return [method for method in methods if method not in asked] if controls else []

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from sglora_cli.bench.bootstrap import Interval, is_clear
 from sglora_cli.bench.rows import Cell, averages, build_ranges, recovery, spreads
 from sglora_cli.bench.rows_file import ROW_DIRECTIONS
-from sglora_cli.bench.sentences import not_reading
+from sglora_cli.bench.sentences import ACROSS, SAME, UNRELATED, not_reading
 from sglora_cli.plugin.values import CHANCE, ORACLE, Report, Row
 
 GAIN_K = 1  # the paper compares R@1
@@ -150,7 +150,7 @@ def _gap(gap: Interval) -> str:
     return f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]"
 
 
-_SENTENCES = {"same": "same data set", "across": "other data sets", "unrelated": "unrelated"}
+_SENTENCES = {SAME: "same data set", ACROSS: "other data sets", UNRELATED: "unrelated"}
 """Whose other sentences, as the head of a column says it."""
 
 
@@ -170,12 +170,12 @@ def sentence_table(report: Report) -> ResultTable | None:
             marks = [CLEAR if gap and is_clear(gap) else "" for gap in own]
             lines.append(Line(method, [label, *(_gap(gap) if gap else "" for gap in own)], ["", *marks]))
     title = f"does the sentence matter: {report.tasks()}, own sentence - other sentences"
-    return ResultTable(title, header, lines, gain_sentences(report, cells))
+    return ResultTable(title, header, lines, _gain_findings(report, cells))
 
 
-def gain_sentences(report: Report, cells: Sequence[Cell]) -> list[str]:
+def _gain_findings(report: Report, cells: Sequence[Cell]) -> list[str]:
     """Which methods are better with a task's own sentence than with another one of its data set."""
-    sentences = []
+    findings = []
     kinds = [kind for kind in _SENTENCES if any(one == kind for one, *_ in report.sentence_gains)]
     for d, k in cells:
         gaps = {m: gap for m in report.labels if (gap := report.sentence_gains.get((kinds[0], m, d, k)))}
@@ -186,17 +186,17 @@ def gain_sentences(report: Report, cells: Sequence[Cell]) -> list[str]:
         said = (("better with the own sentence", better), ("worse with it", worse), ("no difference shown", unclear))
         parts = [f"{text}: {', '.join(some)}" for text, some in said if some]
         if parts:
-            sentences.append(f"{cell_name((d, k))}, other sentences {_of(kinds[0])}: {'; '.join(parts)}.")
+            findings.append(f"{cell_name((d, k))}, other sentences {_of(kinds[0])}: {'; '.join(parts)}.")
     if ignoring := [report.labels[m] for m in not_reading(report.labels, report.controls) if m not in REFERENCES]:
-        sentences.append(
-            f"Asked with no other sentence, as none changes the adapter or it is fitted to the task's pairs: "
+        findings.append(
+            "Asked with no other sentence, as none changes the adapter or it is fitted to the task's pairs: "
             f"{', '.join(ignoring)}."
         )
-    return sentences
+    return findings
 
 
 def _of(kind: str) -> str:
-    return "" if kind == "unrelated" else f"of the {_SENTENCES[kind]}"
+    return "" if kind == UNRELATED else f"of the {_SENTENCES[kind]}"
 
 
 def result_tables(report: Report, published: Mapping[str, Published] | None = None) -> list[ResultTable]:

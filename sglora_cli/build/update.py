@@ -22,6 +22,7 @@ from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import UNSEEN, Moments
 from sglora_cli.system.locks import pack_lock
 
+_REMEDY = "name the data that it was built from with --data"
 _SAME = 0.999
 """Cosine between what an expert's photos look like now and when the pack was built: less are other photos."""
 
@@ -53,15 +54,16 @@ def update(host: Host, location: PackLocation, data: Path, runtime: RuntimeConfi
 
 def _check_tasks(pack: Pack, tasks: Sequence[BuildTask]) -> None:
     """Raises Mismatch unless the data has the tasks of the pack, with as many photos."""
-    hint = "name the data that it was built from with --data"
     now = {t.task.key: (t.role, len(t.photos)) for t in tasks}
     built = [task for task in pack.manifest["tasks"] if "origin" not in task]  # not those made elsewhere
     for task in built:
         role, photos = now.get(task["key"], ("", 0))
         if role != task["role"]:
-            raise Mismatch(f"the recipe of pack {pack.name!r} has no {task['role']} task {task['key']} here", hint)
+            raise Mismatch(f"the recipe of pack {pack.name!r} has no {task['role']} task {task['key']} here", _REMEDY)
         if photos != task["train_photos"]:
-            raise Mismatch(f"{task['key']} has {photos} training photos, and {task['train_photos']} in the pack", hint)
+            raise Mismatch(
+                f"{task['key']} has {photos} training photos, and {task['train_photos']} in the pack", _REMEDY
+            )
 
 
 def _check_photos(pack: Pack, found: Moments) -> None:
@@ -73,5 +75,5 @@ def _check_photos(pack: Pack, found: Moments) -> None:
         if key in row_of and float(image_D @ pack.visual_ED[row_of[key]]) < _SAME:
             raise Mismatch(
                 f"the photos of {key} do not look like those that pack {pack.name!r} was built from",
-                "name the data that it was built from with --data",
+                _REMEDY,
             )

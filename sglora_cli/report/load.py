@@ -9,7 +9,7 @@ from pathlib import Path
 from sglora_cli.bench.bootstrap import bootstrap
 from sglora_cli.bench.rows import row_key
 from sglora_cli.bench.rows_file import Header, Run, read_rows
-from sglora_cli.bench.sentences import sentence_gains
+from sglora_cli.bench.sentences import apart, sentence_gains
 from sglora_cli.config import BenchConfig
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.plugin.values import UNSEEN, Report, Row
@@ -61,7 +61,7 @@ def read(paths: Sequence[Path], config: BenchConfig, over_builds: bool = False) 
     latest = list({row_key(row): row for row in of_builds or [row for run in runs for row in run.rows]}.values())
     if not latest:
         raise BadFile(f"there is no row in {', '.join(map(str, paths))}", "let `sglora bench --rows FILE` finish")
-    latest, controls = [row for row in latest if not row.sentence], [row for row in latest if row.sentence]
+    latest, controls = apart(latest)
     labels = {method: label for run in runs for method, label in run.header.labels.items()}
     labels |= {row.method: row.method for row in latest if row.method not in labels}
     left_out = incomplete(latest, labels)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sglora_cli.build.tasks import BuildTask
@@ -22,16 +23,15 @@ _RIDGE = 1e-3
 
 
 def moments(model: Model, seen: Sequence[BuildTask]) -> Moments:
-    """Of the tasks that a pack learns from. Reads their features, and encodes all their photos once."""
+    """Of the tasks that a pack learns from. Reads their features; every photo goes through the encoder once."""
     images, captions = [], []
     length = _Length(model) if isinstance(model, HasProjection) else None
     for t in progress(seen, "moments of tasks"):
         stored = t.train.stored(model)
-        images.append(image_embeddings(model, stored.stem_N).double().mean(dim=0))
+        image_ND = length.see(stored.stem_N) if length else image_embeddings(model, stored.stem_N)
+        images.append(image_ND.double().mean(dim=0))
         text_CD = stored.text_CD[list(range(len(stored.text_CD)))].double()
         captions.append((text_CD[list(stored.label_of)] if stored.label_of else text_CD).mean(dim=0))
-        if length:
-            length.see(stored.stem_N)
     sentences_TD = model.encode_text([t.task.description for t in seen]).float()
     of_tasks = sentences_TD, torch.stack(images).float(), torch.stack(captions).float()
     keys = tuple(t.task.key for t in seen)
@@ -50,14 +50,17 @@ class _Length:
         self._cross_I, self._count = torch.zeros(width, dtype=torch.float64), 0
 
     @torch.no_grad()
-    def see(self, stem_N: TensorRows) -> None:
-        rows = range(len(stem_N))
+    def see(self, stem_N: TensorRows) -> Tensor:
+        """Add photos. Returns their unit embeddings (N, D), W p normalised."""
+        rows, parts = range(len(stem_N)), []
         for first in range(0, len(rows), IMAGES_AT_ONCE):
             p_NI = self.model.unprojected(stem_N[list(rows[first : first + IMAGES_AT_ONCE])]).double().cpu()
-            length_N = (p_NI @ self.weight_DI.double().T).norm(dim=1)
+            image_ND = p_NI @ self.weight_DI.double().T
+            parts.append(F.normalize(image_ND, dim=1))
             self._square_II += p_NI.T @ p_NI
-            self._cross_I += p_NI.T @ length_N
+            self._cross_I += p_NI.T @ image_ND.norm(dim=1)
             self._count += len(p_NI)
+        return torch.cat(parts)
 
     def fitted(self) -> Tensor:
         """r (I,)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -281,9 +281,14 @@ def check_no_table(settings: Mapping[str, Any], where: str) -> None:
         )
 
 
-def options_of(kind: type, into: str = "config") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates a command with one option for each knob. The values arrive as one config in the argument `into`."""
-    specs = dataclasses.fields(kind)
+def options_of(
+    kind: type, into: str = "config", without: Collection[str] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a command with one option for each knob. The values arrive as one config in the argument `into`.
+
+    without: knobs that mean nothing to the command, which keep their defaults.
+    """
+    specs = [spec for spec in dataclasses.fields(kind) if spec.name not in without]
     hints = typing.get_type_hints(kind)
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @pack_option("The pack that was measured: adds figures that need it. R@1 against K takes a minute.")
 @data_option("Folder of the photos: adds retrieval examples.")
 @reporter_option("Print with this reporter: table, markdown, csv, json, ...")
-@options_of(BenchConfig)
+@options_of(BenchConfig, without=["wrong_sentences"])
 @options_of(RuntimeConfig, "runtime")
 @json_option()
 @click.pass_obj

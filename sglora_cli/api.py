@@ -113,9 +113,10 @@ if TYPE_CHECKING:
     from sglora_cli.lora.algebra import compress, joined, mix_updates, singular, site_products
     from sglora_cli.lora.attention import AttentionSites, Update, attached, packed_attention
     from sglora_cli.lora.layout import Layout, Site, mix
-    from sglora_cli.lora.prior import Prior, select
+    from sglora_cli.lora.prior import Prior, Query, select
     from sglora_cli.lora.projection import ProjectionUpdate, project, split_projection
     from sglora_cli.pack.pack import Pack
+    from sglora_cli.plugin.sentences import queries
     from sglora_cli.plugin.values import TaskTensors
     from sglora_cli.system.hardware import pick_device, pick_precision
 
@@ -130,9 +131,10 @@ _LATE = {
     "lora.algebra": "compress joined mix_updates singular site_products",
     "lora.attention": "attached AttentionSites packed_attention Update",
     "lora.layout": "Layout mix Site",
-    "lora.prior": "Prior select",
+    "lora.prior": "Prior Query select",
     "lora.projection": "project ProjectionUpdate split_projection",
     "pack.pack": "Pack",
+    "plugin.sentences": "queries",
     "plugin.values": "TaskTensors",
     "system.hardware": "pick_device pick_precision",
 }
@@ -283,6 +285,8 @@ __all__ = [
     # Python users: packs and sessions without the command line
     "Session",
     "Pack",
+    "Query",
+    "queries",
     "Host",
     "GenerateConfig",
     "LoraConfig",

@@ -40,12 +40,19 @@ TASK_TABLES = {
 ABLATIONS = {
     "ablation-k": "how many experts a sentence leans on",
     "ablation-tau": "the temperature of their weights",
+    "ablation-space": "the space in which it is compared with them",
     "ablation-samples": "one draw, the most likely of n, or the mean of n",
     "ablation-description": "the template, or the sentences of a file",
     "ablation-expert": "the nearest expert of each task left out",
     "ablation-condition": "the task's sentence, or what its own training photos look like",
 }
 """More names of `bench --table`, and what each changes; they keep all tasks."""
+SPACES = {
+    "embedding": "the image-text embedding f(T) of Eq. 6",
+    "centred": "that embedding without the mean of the experts'",
+    "phrase": "what the sentence is about, without its template, in the backbone's own sentence encoder",
+}
+"""Spaces in which a sentence is compared with those of the experts."""
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 """Devices that a shell offers. The list is not closed: cuda:1 is a device, too."""
@@ -143,6 +150,7 @@ class PriorConfig:
 
     k: int = knob(4, "K, how many experts a sentence leans on.", least=1, most=MANY)
     tau: float = knob(0.05, "Temperature of the softmax over their similarities.", least=1e-6, most=1e6)
+    space: str = knob("embedding", "Space in which a sentence is compared with the experts'.", choices=tuple(SPACES))
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,18 @@ from torch import Tensor
 
 from sglora_cli.bench.measure import Candidate
 from sglora_cli.bench.methods import BenchPlan, Maker, candidates, methods, plan_of_methods
-from sglora_cli.config import ABLATIONS, BenchConfig, PriorConfig
+from sglora_cli.config import ABLATIONS, SPACES, BenchConfig, PriorConfig
 from sglora_cli.data.description import Description
-from sglora_cli.data.encode import check_text, image_embeddings, mean_direction
+from sglora_cli.data.encode import check_text, image_embeddings, mean_direction, mean_query
 from sglora_cli.errors import BadFile, Unavailable, UsageError
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.text import read_json
-from sglora_cli.lora.prior import Prior, best_of, prior
+from sglora_cli.lora.prior import Prior, Query, best_of
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack, UnseenTask
 from sglora_cli.plugin.contracts import Fitted, Model
 from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.sentences import queries
 from sglora_cli.plugin.values import AGAINST, ORACLE, UNSEEN, ZERO
 
 SWEPT = (AGAINST, "adapter-soup")
@@ -44,21 +45,20 @@ class Variant:
     config: PriorConfig
     own: bool = False
     """Whether it is the pack's own setting."""
-    embeddings: Mapping[str, Tensor] = field(default_factory=dict)
-    """(D,) by the key of the task, instead of its own sentence's."""
-    index_ED: Tensor | None = field(default=None, repr=False)
-    """What experts are compared by, instead of their sentences."""
+    queries: Mapping[str, Query] = field(default_factory=dict)
+    """By the key of the task, instead of its own sentence's."""
+    looks: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    """(D,) by the key of the task: mean embeddings of its photos, in place of a sentence."""
     without_nearest: bool = False
     draws: int = 1
     """So many draws make one adapter,"""
     fold: Callable[[Prior, Tensor], Tensor] | None = None
     """in this way: (n, P) -> (P,)."""
 
-    def prior(self, pack: Pack, key: str, embedding_D: Tensor) -> Prior:
-        embedding_D = self.embeddings.get(key, embedding_D)
-        index_ED = pack.index_ED if self.index_ED is None else self.index_ED
-        nearest = [int((index_ED @ embedding_D).argmax())] if self.without_nearest else []
-        return prior(embedding_D, index_ED, pack.experts, self.config.k, self.config.tau, nearest)
+    def prior(self, pack: Pack, key: str, query: Query) -> Prior:
+        if key in self.looks:
+            return pack.visual_prior(self.looks[key], self.config)
+        return pack.prior(self.queries.get(key, query), self.config, self.without_nearest)
 
 
 def k_grid(experts: int, own: int) -> list[int]:
@@ -74,6 +74,11 @@ def by_k(pack: Pack) -> list[Variant]:
 def _by_tau(pack: Pack) -> list[Variant]:
     own = pack.prior_config
     return [Variant(f"tau={tau:g}", replace(own, tau=tau), tau == own.tau) for tau in sorted({*_TAUS, own.tau})]
+
+
+def _by_space(pack: Pack) -> list[Variant]:
+    own = pack.prior_config
+    return [Variant(f"space={space}", replace(own, space=space), space == own.space) for space in SPACES]
 
 
 def _by_draws(pack: Pack) -> list[Variant]:
@@ -96,15 +101,14 @@ def _by_expert(pack: Pack) -> list[Variant]:
     return [Variant("all-experts", config, own=True), Variant("without-nearest", config, without_nearest=True)]
 
 
-def _by_description(pack: Pack, embeddings: Mapping[str, Tensor]) -> list[Variant]:
+def _by_description(pack: Pack, described: Mapping[str, Query]) -> list[Variant]:
     config = pack.prior_config
-    return [Variant("template", config, own=True), Variant("sentences", config, embeddings=embeddings)]
+    return [Variant("template", config, own=True), Variant("sentences", config, queries=described)]
 
 
-def _by_condition(pack: Pack, embeddings: Mapping[str, Tensor]) -> list[Variant]:
+def _by_condition(pack: Pack, looks: Mapping[str, Tensor]) -> list[Variant]:
     config = pack.prior_config
-    visual = Variant("visual", config, embeddings=embeddings, index_ED=pack.visual_ED)
-    return [Variant("textual", config, own=True), visual]
+    return [Variant("textual", config, own=True), Variant("visual", config, looks=looks)]
 
 
 def _looks(loaded: LoadedPack, tasks: Sequence[UnseenTask]) -> dict[str, Tensor]:
@@ -144,11 +148,11 @@ def read_sentences(path: Path, tasks: Sequence[UnseenTask]) -> dict[str, Descrip
     return descriptions
 
 
-def _embedded(model: Model, described: Mapping[str, Description]) -> dict[str, Tensor]:
+def _asked(model: Model, described: Mapping[str, Description]) -> dict[str, Query]:
     for one in described.values():
         for text in one.texts:
             check_text(model, text)
-    return {key: mean_direction(one.weights, model.encode_text(one.texts)) for key, one in described.items()}
+    return {key: mean_query(one.weights, queries(model, one.texts)) for key, one in described.items()}
 
 
 def varied(
@@ -157,13 +161,13 @@ def varied(
     fitted: Mapping[str, Fitted],
     variants: Sequence[Variant],
     key: str,
-    embedding_D: Tensor,
+    query: Query,
     config: BenchConfig,
 ) -> list[Candidate]:
     """Every method's adapters for one task, as `METHOD@MARK`, in every variant."""
     adapters: list[Candidate] = []
     for variant in variants:
-        asked = variant.prior(pack, key, embedding_D)
+        asked = variant.prior(pack, key, query)
         for name, one in fitted.items():
             method = f"{name}@{variant.mark}"
             adapters += candidates(
@@ -197,16 +201,16 @@ def plan_of_ablation(
     if (table == "ablation-description") != (sentences is not None):
         raise UsageError("--table ablation-description and --sentences FILE go together", "name both, or neither")
     host, pack = loaded.host, loaded.pack
-    described = read_sentences(sentences, tasks) if sentences else {}
-    looks = table == "ablation-condition"
-    embeddings = _looks(loaded, tasks) if looks else _embedded(loaded.model, described)
-    variants = _variants(table, pack, embeddings)
+    described = _asked(loaded.model, read_sentences(sentences, tasks)) if sentences else {}
+    looks = _looks(loaded, tasks) if table == "ablation-condition" else {}
+    variants = _variants(table, pack, described, looks)
     labels = _concerned(host, pack, table, wanted, without)
     levels = methods(host, pack, ",".join([ORACLE] * all(t.oracle_P is not None for t in tasks) + [ZERO]))
     base = plan_of_methods(loaded, tasks, levels, replace(config, wrong_sentences=0))
     own = next(variant.mark for variant in variants if variant.own)
     names = {f"{name}@{v.mark}": f"{label} ({_words(v.mark)})" for name, label in labels.items() for v in variants}
     references = {m: f"{m.rpartition('@')[0]}@{own}" for m in names if m.rpartition("@")[2] != own}
+    points = looks or {key: one.embedding_D for key, one in described.items()}
     note = (
         f"{table}: {ABLATIONS[table]}; every method beside itself at {OWN} ({_words(own)}). An ablation describes "
         f"methods: a setting chosen by it would be chosen on {role} tasks."
@@ -218,16 +222,16 @@ def plan_of_ablation(
         against=OWN,
         references=references,
         notes=[note, *_of_table(table)],
-        origin=[pack.manifest, table, {key: content_hash(embedding_D) for key, embedding_D in embeddings.items()}],
+        origin=[pack.manifest, table, {key: content_hash(one) for key, one in points.items()}],
     )
 
 
-def _variants(table: str, pack: Pack, embeddings: Mapping[str, Tensor]) -> list[Variant]:
+def _variants(table: str, pack: Pack, described: Mapping[str, Query], looks: Mapping[str, Tensor]) -> list[Variant]:
     if table == "ablation-description":
-        return _by_description(pack, embeddings)
+        return _by_description(pack, described)
     if table == "ablation-condition":
-        return _by_condition(pack, embeddings)
-    makers = {"k": by_k, "tau": _by_tau, "samples": _by_draws, "expert": _by_expert}
+        return _by_condition(pack, looks)
+    makers = {"k": by_k, "tau": _by_tau, "space": _by_space, "samples": _by_draws, "expert": _by_expert}
     return makers[table.partition("-")[2]](pack)
 
 
@@ -263,11 +267,11 @@ def _maker(
     host, pack = loaded.host, loaded.pack
     fitted = {name: loaded.fitted(name) for name in names}
     keys = [t.key for t in tasks]
-    embedding_of = dict(zip(keys, loaded.model.encode_text([t.description for t in tasks]), strict=True))
+    query_of = dict(zip(keys, queries(loaded.model, [t.description for t in tasks]), strict=True))
 
     def make(task: UnseenTask) -> list[Candidate]:
         key = task.key
-        return [*levels(task), *varied(host, pack, fitted, variants, key, embedding_of[key], config)]
+        return [*levels(task), *varied(host, pack, fitted, variants, key, query_of[key], config)]
 
     return make
 

@@ -27,6 +27,7 @@ from sglora_cli.pack.pack import Pack, UnseenTask
 from sglora_cli.plugin.combined import Combined, parts_of
 from sglora_cli.plugin.contracts import IMAGES, SHOTS, Evidence, Fitted, Generator, Model, UsesEvidence
 from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.sentences import queries
 from sglora_cli.plugin.values import AGAINST, CHANCE, EXPERT, ORACLE, UNSEEN, ZERO, Experts, Moments
 
 PAPER = (ZERO, ORACLE, "model-soups", "adapter-soup", AGAINST, "cvae")
@@ -101,12 +102,12 @@ def plan_of_methods(
     """Measure a pack's methods."""
     pack, host = loaded.pack, loaded.host
     fitted = {n: loaded.fitted(n) for n in names if n != ORACLE}
-    embeddings_TD = loaded.model.encode_text([task.description for task in tasks])
-    embedding_of = {t.key: d for t, d in zip(tasks, embeddings_TD, strict=True)}
+    asked = queries(loaded.model, [task.description for task in tasks])
+    query_of = {task.key: query for task, query in zip(tasks, asked, strict=True)}
     pool = _sentences(pack, tasks)
     if config.wrong_sentences:
-        more = {one.key: one.text for one in pool if one.key not in embedding_of} | {UNRELATED: UNRELATED_SENTENCE}
-        embedding_of |= dict(zip(more, loaded.model.encode_text(list(more.values())), strict=True))
+        more = {one.key: one.text for one in pool if one.key not in query_of} | {UNRELATED: UNRELATED_SENTENCE}
+        query_of |= dict(zip(more, queries(loaded.model, list(more.values())), strict=True))
     oracle_of = {t.key: t.oracle_P for t in tasks if t.oracle_P is not None}
     reads: dict[str, bool] = {}
 
@@ -114,7 +115,7 @@ def plan_of_methods(
         """Adapters that other sentences make, of methods that read it."""
         own = Sentence(task.key, task.dataset, task.description)
         others = other_sentences(own, pool, config.wrong_sentences, config.seed)
-        priors = {key: pack.prior(embedding_of[key]) for key in others}
+        priors = {key: pack.prior(query_of[key]) for key in others}
         one_draw = replace(config, samples=1, seeds=1)
         adapters = [
             Candidate(ORACLE, pack.layout, oracle_of[key], sentence=key)
@@ -132,7 +133,7 @@ def plan_of_methods(
         return adapters
 
     def make(task: UnseenTask) -> list[Candidate]:
-        prior = pack.prior(embedding_of[task.key])
+        prior = pack.prior(query_of[task.key])
         evidence = TaskEvidence(loaded.model, pack, task)
         adapters = []
         for name in names:
@@ -178,7 +179,8 @@ def _sentences(pack: Pack, tasks: Sequence[UnseenTask]) -> list[Sentence]:
 def reads_sentence(pack: Pack, ask: Callable[[Prior, int, int, float], Tensor], config: BenchConfig) -> bool:
     """Whether a method's adapters for the sentences of the first experts differ. Merging all experts alike, no
     sentence changes them."""
-    made = [ask(pack.prior(d), 1, config.seed, config.temperature) for d in pack.index_ED[:_ASKED]]
+    priors = [pack.prior(pack.expert_query(row)) for row in range(min(_ASKED, len(pack.experts.names)))]
+    made = [ask(prior, 1, config.seed, config.temperature) for prior in priors]
     return any(not torch.equal(made[0], other) for other in made[1:])
 
 
@@ -236,7 +238,7 @@ def saw_training(loaded: LoadedPack, name: str) -> bool:
         return generator.learns and name in pack.manifest["generators"]
     try:
         blind = generator.restore(_Blind(pack.experts), {"joint": torch.full((pack.layout.size,), torch.nan)})
-        flat_SP = blind.generate(pack.prior(pack.index_ED[0]), 1, 0, 1.0)
+        flat_SP = blind.generate(pack.prior(pack.expert_query(0)), 1, 0, 1.0)
     except SgloraError:
         return True
     return not bool(torch.isfinite(flat_SP).all())

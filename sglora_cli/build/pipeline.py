@@ -25,14 +25,14 @@ from sglora_cli.build.steps import Steps, work_folder
 from sglora_cli.build.tasks import BuildTask, build_tasks, missing_features, overlap_lines
 from sglora_cli.build.training import hiding
 from sglora_cli.config import RuntimeConfig
-from sglora_cli.data.encode import image_embeddings, mean_direction, meaning
+from sglora_cli.data.encode import image_embeddings, mean_direction
 from sglora_cli.data.features import Features
 from sglora_cli.errors import BadFile, SgloraError
 from sglora_cli.files.atomic import put_folder, scratch_folder
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.tensors import Checkpoint, load_sealed, save_sealed, save_tensors
 from sglora_cli.lora.layout import Layout
-from sglora_cli.lora.prior import prior
+from sglora_cli.lora.prior import Index, prior
 from sglora_cli.pack.learned import save_learned
 from sglora_cli.pack.manifest import FORMAT
 from sglora_cli.pack.moments import save_moments
@@ -42,6 +42,7 @@ from sglora_cli.pack.recipe_parser import plan_tasks
 from sglora_cli.pack.writer import check_replaceable, write_manifest
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.sentences import phrases, queries
 from sglora_cli.plugin.values import ROLES, TRAINING, Material, Photo
 from sglora_cli.system import cache, settings
 from sglora_cli.system.locks import locked, pack_lock
@@ -164,14 +165,14 @@ class Build:
 
     def _write(self, folder: Path) -> None:
         """Write the files of the pack. All but the generators take a moment."""
-        experts, index_ED = self._write_experts(folder)
+        experts, index = self._write_experts(folder)
         save_tensors(
             folder / "joint.safetensors",
             {"joint": self.steps.joint_P},
             {"kind": "joint", "fingerprint": self.model.fingerprint},
         )
         save_learned_of(folder, self.tasks)
-        health = self._fit_generators(folder, experts, index_ED)
+        health = self._fit_generators(folder, experts, index)
         for t in progress(self.tasks, "evaluation"):
             if t.test:
                 self._write_evaluation(folder, t, t.test)
@@ -179,7 +180,7 @@ class Build:
         save_moments(folder, moments(self.model, self.steps.seen))
         write_manifest(folder, self._manifest(health))
 
-    def _write_experts(self, folder: Path) -> tuple[ExpertFiles, Tensor]:
+    def _write_experts(self, folder: Path) -> tuple[ExpertFiles, Index]:
         for t in self.steps.experts:
             mean_P, variance_P = self.steps.moments(t)
             metadata = {
@@ -190,10 +191,11 @@ class Build:
             }
             save_tensors(folder / "experts" / file_name(t.task.key), {"mu": mean_P, "var": variance_P}, metadata)
         descriptions, keys = [t.task.description for t in self.steps.experts], [t.task.key for t in self.steps.experts]
-        index_ED = self.model.encode_text(descriptions).float()
-        index = {"index": index_ED, "meaning": meaning(self.model, descriptions), "visual": self._visual()}
-        save_tensors(folder / "index.safetensors", index, {"kind": "index", "tasks": keys})
-        return ExpertFiles(folder, {key: f"experts/{file_name(key)}" for key in keys}, self.steps.layout), index_ED
+        index_ED, phrase_EW = self.model.encode_text(descriptions).float(), phrases(self.model, descriptions)
+        tensors = {"index": index_ED, "phrase": phrase_EW, "visual": self._visual()}
+        save_tensors(folder / "index.safetensors", tensors, {"kind": "index", "tasks": keys})
+        files = {key: f"experts/{file_name(key)}" for key in keys}
+        return ExpertFiles(folder, files, self.steps.layout), Index(index_ED, phrase_EW)
 
     def _visual(self) -> Tensor:
         """(E, D) the mean embedding of each expert's training photos, normalised: the visual condition."""
@@ -213,11 +215,10 @@ class Build:
     def _descriptions(self) -> list[str]:
         return [t.task.description for t in self.steps.seen]
 
-    def _fit_generators(self, folder: Path, experts: ExpertFiles, index_ED: Tensor) -> dict[str, Any]:
+    def _fit_generators(self, folder: Path, experts: ExpertFiles, index: Index) -> dict[str, Any]:
         tasks = [t for t in self.tasks if t.role == TRAINING]
-        embeddings = self.model.encode_text([t.task.description for t in tasks]) if tasks else ()
-        k, tau = self.recipe.prior.k, self.recipe.prior.tau
-        priors = [prior(d, index_ED, experts, k, tau) for d in embeddings]
+        asked, config = queries(self.model, [t.task.description for t in tasks]), self.recipe.prior
+        priors = [prior(q.embedding_D, index.similarity(q, config.space), experts, config.k, config.tau) for q in asked]
         health = {}
         for name, table in self.recipe.generators.items():
             with locked(path := self._generator_path(name)):

@@ -15,20 +15,17 @@ from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.images import read_image
 from sglora_cli.files.tensor_rows import TensorRows
 from sglora_cli.lora.layout import Layout
-from sglora_cli.plugin.contracts import ChecksText, EncodesMeaning, Model
+from sglora_cli.lora.prior import Query
+from sglora_cli.plugin.contracts import ChecksText, Model
 from sglora_cli.plugin.sites import is_projection_alone
 from sglora_cli.plugin.values import TaskTensors
 from sglora_cli.system.progress import progress
 
 
-def meaning(model: Model, texts: Sequence[str]) -> Tensor:
-    """Unit vectors in which unrelated sentences are far apart: the model's `encode_meaning`, or its `encode_text`.
-
-    An image-text space need not be one: it was never asked about sentences of no photo.
-    """
-    if isinstance(model, EncodesMeaning):
-        return model.encode_meaning(texts).float()
-    return model.encode_text(texts).float()
+def mean_query(weights_N: Sequence[float], queries: Sequence[Query]) -> Query:
+    """What several sentences say together. Raises Mismatch if they cancel out."""
+    embedding_D = mean_direction(weights_N, torch.stack([one.embedding_D for one in queries]))
+    return Query(embedding_D, mean_direction(weights_N, torch.stack([one.phrase_W for one in queries])))
 
 
 def check_text(model: Model, text: str) -> None:

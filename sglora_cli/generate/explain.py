@@ -93,8 +93,8 @@ def to_lines(facts: dict[str, Any]) -> list[str]:
     """The explanation in lines for a person."""
     prior, cover = facts["prior"], facts["coverage"]
     text = [
-        f"prior      K {prior['k']}, tau {prior['tau']:g}; of its variance {prior['within']:.1%} is within experts, "
-        f"{prior['between']:.1%} between them",
+        f"prior      K {prior['k']}, tau {prior['tau']:g}, space {prior['space']}; of its variance "
+        f"{prior['within']:.1%} is within experts, {prior['between']:.1%} between them",
         f"coverage   closeness {cover['closeness']:.2f} to what the pack has seen; {cover['percentile']:.0f}% of its "
         f"tasks are at most this close to the others, far is below {cover['far']:.2f}",
     ]

@@ -20,18 +20,19 @@ from sglora_cli.bench.tables import cell_name
 from sglora_cli.bench.tasks import of_task
 from sglora_cli.config import GenerateConfig, PriorConfig, RuntimeConfig, checked
 from sglora_cli.data.description import Description
-from sglora_cli.data.encode import check_text, mean_direction, meaning, visual_embedding
+from sglora_cli.data.encode import check_text, mean_query, visual_embedding
 from sglora_cli.errors import SgloraError, Unavailable, UnknownName, UsageError
 from sglora_cli.generate.coverage import Coverage, SeenTasks, encoded_phrases, nearest_others
 from sglora_cli.generate.generated import Generated
 from sglora_cli.lora.layout import checked_flat
-from sglora_cli.lora.prior import Prior, best_of
+from sglora_cli.lora.prior import Prior, Query, best_of
 from sglora_cli.pack.dependence import Dependence, dependence
 from sglora_cli.pack.health import check_trained
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.recipe import PROMPTS
 from sglora_cli.plugin.contracts import Fitted, Generator, Model
 from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.sentences import meaning
 from sglora_cli.plugin.values import ZERO, Task
 
 
@@ -122,10 +123,11 @@ class Session:
         texts = [text for task in tasks for text in task.texts]
         text_ND = self.model.encode_text(texts) if texts else torch.empty(0, 1)
         phrases = encoded_phrases(texts, self._meaning)
+        asked = [Query(d, own_CW[0]) for d, own_CW in zip(text_ND, phrases, strict=True)]
         results, start = [], 0
         for task in tasks:
             own = slice(start, start := start + len(task.texts))
-            results.append(self._generate(task, text_ND[own], phrases[own], config, prior_config))
+            results.append(self._generate(task, asked[own], phrases[own], config, prior_config))
         return results
 
     def evaluate(self, generated: Generated, *tasks: str | Task) -> dict[str, dict[str, float]]:
@@ -158,19 +160,16 @@ class Session:
     def _generate(
         self,
         task: Description,
-        text_ND: Tensor,
+        asked: Sequence[Query],
         phrases: Sequence[Tensor],
         config: GenerateConfig,
         prior_config: PriorConfig,
     ) -> Generated:
         if task.images:
-            index_ED, embedding_D = self.pack.visual_ED, visual_embedding(self.model, task.images)
+            prior = self.pack.visual_prior(visual_embedding(self.model, task.images), prior_config)
+            coverage = Coverage(float(prior.similarity_E.max()), nearest_others(self.pack.visual_ED))
         else:
-            index_ED, embedding_D = self.pack.index_ED, mean_direction(task.weights, text_ND)
-        prior = self.pack.prior(embedding_D, prior_config, index_ED)
-        if task.images:
-            coverage = Coverage(float((index_ED @ embedding_D).max()), nearest_others(index_ED))
-        else:
+            prior = self.pack.prior(mean_query(task.weights, asked), prior_config)
             coverage = self.seen_tasks.coverage(phrases, task.weights)
         adapters_SP = self.fitted.generate(prior, config.samples, config.seed, config.temperature)
         checked_flat(adapters_SP, f"the output of generator {self.generator.name!r}")

@@ -1,19 +1,32 @@
 """A sentence -> a prior over adapters: similarity, top K, weights, mean, variance; how likely an adapter is under it.
 
-SG-LoRA (arXiv 2509.10535), Eq. 6-8. Shapes: E experts, K selected, D embedding width, P numbers, S samples.
+SG-LoRA (arXiv 2509.10535), Eq. 6-8. Shapes: E experts, K selected, D embedding width, W width of phrases, P numbers,
+S samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from sglora_cli.errors import Mismatch, UsageError
+from sglora_cli.errors import Mismatch, Unavailable, UsageError
 from sglora_cli.lora.layout import mix
+
+
+@dataclass(frozen=True)
+class Query:
+    """A description, as the experts are asked about it."""
+
+    embedding_D: Tensor
+    """d* = f(T), a unit vector in the space of images and texts."""
+    phrase_W: Tensor
+    """What it is about, without its template: see `plugin.sentences`."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,41 @@ class Prior:
     def __repr__(self) -> str:
         weights = ", ".join(f"{row}: {float(a):.3f}" for row, a in zip(self.rows, self.alpha_K, strict=True))
         return f"Prior(of experts {{{weights}}}, {len(self.mean_P)} numbers)"
+
+
+def cosines(embedding_D: Tensor, index_ED: Tensor) -> Tensor:
+    """Of a unit vector and those of the experts: (E,). Raises Mismatch if it is not finite."""
+    if not bool(torch.isfinite(embedding_D).all()):
+        raise Mismatch("the sentence's embedding is not finite", "this is a fault of the backbone")
+    return (index_ED.double() @ embedding_D.double()).float()
+
+
+@dataclass(frozen=True)
+class Index:
+    """The experts' descriptions d_e, in each space where a sentence can be compared with them."""
+
+    embedding_ED: Tensor
+    phrase_EW: Tensor | None
+    """None in a pack of an older version."""
+
+    def similarity(self, query: Query, space: str) -> Tensor:
+        """Cosine similarity with every expert in one of `config.SPACES`: (E,). Raises Unavailable without phrases."""
+        if space == "phrase":
+            if self.phrase_EW is None:
+                message = "the pack does not keep the phrases of its experts: it was built before packs did"
+                raise Unavailable(message, "add them with `sglora pack update PACK --data DIR`, or use another space")
+            return cosines(query.phrase_W, self.phrase_EW)
+        if space == "centred":
+            return cosines(F.normalize(query.embedding_D.double() - self._mean_D, dim=0), self._centred_ED)
+        return cosines(query.embedding_D, self.embedding_ED)
+
+    @cached_property
+    def _mean_D(self) -> Tensor:
+        return self.embedding_ED.double().mean(dim=0)
+
+    @cached_property
+    def _centred_ED(self) -> Tensor:
+        return F.normalize(self.embedding_ED.double() - self._mean_D, dim=1)
 
 
 class Moments(Protocol):
@@ -66,16 +114,13 @@ def moments(alpha_K: Tensor, mean_KP: Tensor, variance_KP: Tensor) -> tuple[Tens
 
 
 def prior(
-    embedding_D: Tensor, index_ED: Tensor, experts: Moments, k: int, tau: float, without: Sequence[int] = ()
+    embedding_D: Tensor, similarity_E: Tensor, experts: Moments, k: int, tau: float, without: Sequence[int] = ()
 ) -> Prior:
-    """The prior of a sentence with unit embedding d*, over experts with unit embeddings d_e.
+    """The prior of a sentence with unit embedding d*, which has these cosine similarities with the experts.
 
     without: rows that must not be selected, as if these experts did not exist.
-    Reads only the selected experts. Raises Mismatch for K out of range or a non-finite embedding.
+    Reads only the selected experts. Raises Mismatch for K out of range.
     """
-    if not bool(torch.isfinite(embedding_D).all()):
-        raise Mismatch("the sentence's embedding is not finite", "this is a fault of the backbone")
-    similarity_E = (index_ED.double() @ embedding_D.double()).float()
     allowed_E = similarity_E.clone()
     allowed_E[list(without)] = -2.0  # below every cosine
     if k > len(allowed_E) - len(set(without)):

@@ -21,6 +21,7 @@ from sglora_cli.files.text import read_sealed, write_sealed
 from sglora_cli.lora.algebra import inner_products
 from sglora_cli.lora.layout import Layout
 from sglora_cli.pack.loaded import LoadedPack
+from sglora_cli.plugin.sentences import queries
 from sglora_cli.plugin.values import EXPERT, UNSEEN
 from sglora_cli.system.paths import cache_folder
 
@@ -83,7 +84,8 @@ def dependence(loaded: LoadedPack, name: str) -> Dependence | None:
     if loaded.host.generators[name].needs:
         return None
     pack = loaded.pack
-    probe_P = loaded.fitted(name).generate(pack.prior(pack.index_ED[0]), 1, 0, 0.0)  # another version makes another one
+    probe = pack.prior(pack.expert_query(0))
+    probe_P = loaded.fitted(name).generate(probe, 1, 0, 0.0)  # another version makes another one
     key = content_hash("dependence 2", pack.manifest, name, probe_P)
     path = cache_folder() / "measured" / "dependence" / f"{key}.json"
     if (known := _kept(path)) is not None:
@@ -109,8 +111,7 @@ def _measured(loaded: LoadedPack, name: str) -> Dependence | None:
     texts = list(dict.fromkeys(unseen if len(set(unseen)) > 1 else experts))[:_MOST]
     if len(texts) < 2:
         return None
-    embeddings_TD = loaded.model.encode_text(texts)
-    flat_TP = torch.cat([fitted.generate(pack.prior(embedding_D), 1, 0, 0.0) for embedding_D in embeddings_TD])
+    flat_TP = torch.cat([fitted.generate(pack.prior(one), 1, 0, 0.0) for one in queries(loaded.model, texts)])
     layout = pack.layout_of(fitted)
     own = tuple(site for site in layout.sites if site in pack.layout.sites)
     found = []

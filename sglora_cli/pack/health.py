@@ -46,7 +46,7 @@ def measure(pack: Pack, fitted: Fitted, most: int = 1000) -> Health:
     """Measure at most `most` experts, spread evenly over the pack. NaN if the output is not finite."""
     count = len(pack.experts.names)
     rows = sorted({round(i * (count - 1) / max(1, min(count, most) - 1)) for i in range(min(count, most))})
-    priors = [pack.prior(pack.index_ED[row]) for row in rows]
+    priors = [pack.prior(pack.expert_query(row)) for row in rows]
     mean_EP = torch.cat([fitted.generate(prior, 1, 0, 0.0) for prior in priors])
     drawn_EP = torch.cat([fitted.generate(prior, 1, row, 1.0) for row, prior in zip(rows, priors, strict=True)])
     star_EP = torch.stack([prior.mean_P for prior in priors])

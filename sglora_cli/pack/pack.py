@@ -2,7 +2,7 @@
 
 <pack>/pack.json                     manifest; see `Pack.manifest`
        experts/<task>.safetensors    mu, var: (P,) float32, with the task's description in the header
-       index.safetensors             embeddings of the experts' descriptions: index (E, D), meaning (E, W); and, where a
+       index.safetensors             embeddings of the experts' descriptions: index (E, D), phrase (E, W); and, where a
                                      pack has it, of their photos: visual (E, D)
        joint.safetensors             (P,) one adapter trained on all seen tasks together
        generators/<name>.safetensors what a learned generator needs besides the experts
@@ -33,7 +33,7 @@ from sglora_cli.files.tensors import load_tensors, tensor_names
 from sglora_cli.files.text import read_json
 from sglora_cli.files.untrusted import inside
 from sglora_cli.lora.layout import Layout, checked_flat
-from sglora_cli.lora.prior import Prior, prior
+from sglora_cli.lora.prior import Index, Prior, Query, cosines, prior
 from sglora_cli.pack.learned import LEARNED, load_learned
 from sglora_cli.pack.manifest import MANIFEST, checked_manifest
 from sglora_cli.pack.moments import MOMENTS, load_moments
@@ -152,13 +152,16 @@ class Pack:
         return self._index("index")
 
     @cached_property
-    def meaning_EW(self) -> Tensor:
-        """The experts' descriptions in the space that separates unrelated sentences: see `encode.meaning`."""
-        return self._index("meaning")
+    def phrase_EW(self) -> Tensor | None:
+        """The phrases of the experts' descriptions; None in a pack of an older version. See `plugin.sentences`."""
+        return self._index("phrase") if self._has("phrase") else None
 
     @property
     def has_visual(self) -> bool:
-        return "visual" in tensor_names(self.folder / "index.safetensors")[0]
+        return self._has("visual")
+
+    def _has(self, name: str) -> bool:
+        return name in tensor_names(self.folder / "index.safetensors")[0]
 
     @cached_property
     def visual_ED(self) -> Tensor:
@@ -199,12 +202,29 @@ class Pack:
                 "build the pack again with this backbone",
             )
 
-    def prior(self, embedding_D: Tensor, config: PriorConfig | None = None, index_ED: Tensor | None = None) -> Prior:
-        """The prior of a description. `index_ED`: embeddings of the experts, by default those of their sentences."""
-        index_ED = self.index_ED if index_ED is None else index_ED
-        self.check_width(index_ED, embedding_D)
+    def prior(self, query: Query, config: PriorConfig | None = None, without_nearest: bool = False) -> Prior:
+        """The prior of a description. without_nearest: as if the expert most similar to it did not exist."""
         config = config or self.prior_config
-        return prior(embedding_D, index_ED, self.experts, config.k, config.tau)
+        self.check_width(self.index_ED, query.embedding_D)
+        similarity_E = self._expert_index.similarity(query, config.space)
+        nearest = [int(similarity_E.argmax())] if without_nearest else []
+        return prior(query.embedding_D, similarity_E, self.experts, config.k, config.tau, nearest)
+
+    def visual_prior(self, embedding_D: Tensor, config: PriorConfig | None = None) -> Prior:
+        """The prior of photos with a mean visual embedding, by which the experts are compared, whatever the space."""
+        config = config or self.prior_config
+        self.check_width(self.visual_ED, embedding_D)
+        similarity_E = cosines(embedding_D, self.visual_ED)
+        return prior(embedding_D, similarity_E, self.experts, config.k, config.tau)
+
+    @cached_property
+    def _expert_index(self) -> Index:
+        return Index(self.index_ED, self.phrase_EW)
+
+    def expert_query(self, row: int) -> Query:
+        """An expert's own description."""
+        own_D = self.index_ED[row]
+        return Query(own_D, own_D if self.phrase_EW is None else self.phrase_EW[row])
 
     def check_width(self, index_EW: Tensor, embedding_W: Tensor) -> None:
         """Raises BadFile unless the experts' embeddings have the width of the backbone's."""
@@ -252,7 +272,7 @@ class Pack:
         """Read what every command reads. Raises BadFile if the experts and their index do not agree."""
         self.experts.means()
         self.experts.variances()
-        _ = self.index_ED, self.meaning_EW
+        _ = self.index_ED, self.phrase_EW
 
     def verify(self) -> list[str]:
         """Faults of the files, in sentences; [] for a healthy pack."""

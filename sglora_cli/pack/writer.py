@@ -78,7 +78,7 @@ def pack_card(manifest: Mapping[str, Any]) -> str:
         f"* backbone `{manifest['backbone']}`, fingerprint `{manifest['fingerprint']}`",
         f"* LoRA of rank {manifest['layout']['rank']}, alpha {float(manifest['layout']['alpha']):g}, "
         f"{len(manifest['layout']['sites'])} sites",
-        f"* K = {prior['k']}, tau = {prior['tau']:g}",
+        f"* K = {prior['k']}, tau = {prior['tau']:g}, experts compared by {prior['space']}",
         f"* generators: {', '.join(manifest['generators']) or 'merging rules only'}",
         f"* made by {manifest['made_by']}",
         "",

@@ -21,10 +21,11 @@ from sglora_cli.bench.tasks import of_other
 from sglora_cli.config import BenchConfig
 from sglora_cli.errors import Mismatch
 from sglora_cli.files.names import file_stem
-from sglora_cli.lora.prior import Prior
+from sglora_cli.lora.prior import Prior, Query
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack, UnseenTask
 from sglora_cli.plugin.contracts import Generator
+from sglora_cli.plugin.sentences import queries
 from sglora_cli.plugin.values import AGAINST, ORACLE, ZERO, Report
 from sglora_cli.report.charts import Figure, Lines, Map, Scatter, Stacks, featured, gains
 from sglora_cli.report.plot import needs
@@ -75,14 +76,12 @@ class ReportData:
         return {task: text for task, text in described.items() if task in measured}
 
     @cached_property
-    def embeddings(self) -> dict[tuple[str, str], Tensor]:
-        if not self.sentences:
-            return {}
-        return dict(zip(self.sentences, self.loaded.model.encode_text(list(self.sentences.values())), strict=True))
+    def queries(self) -> dict[tuple[str, str], Query]:
+        return dict(zip(self.sentences, queries(self.loaded.model, list(self.sentences.values())), strict=True))
 
     @cached_property
     def priors(self) -> dict[tuple[str, str], Prior]:
-        return {task: self.loaded.pack.prior(embedding_D) for task, embedding_D in self.embeddings.items()}
+        return {task: self.loaded.pack.prior(query) for task, query in self.queries.items()}
 
     @cached_property
     def carried(self) -> list[UnseenTask]:
@@ -169,8 +168,8 @@ def k_sweep(data: ReportData) -> list[Figure]:
         return []
     measurer, rows = Measurer(data.loaded.model), []
     for task in progress(data.carried, "R@1 against K"):
-        embedding_D = data.embeddings[task.dataset, task.name]
-        candidates = varied(data.loaded.host, pack, fitted, variants, task.name, embedding_D, data.config)
+        query = data.queries[task.dataset, task.name]
+        candidates = varied(data.loaded.host, pack, fitted, variants, task.name, query, data.config)
         rows += measurer.rows(task, candidates)
     means, figures = averages(rows), []
     for direction in dict.fromkeys(row.direction for row in rows):

@@ -84,14 +84,18 @@ class RankedItem:
 
 @dataclass(frozen=True)
 class RankingTop:
-    """The first items of a ranking, best first."""
+    """The first items of a ranking, best first, and the ranks of all."""
 
     query: str
-    size: int
-    """How many items the whole ranking has."""
+    ranks: Sequence[tuple[int, int]]
+    """Of every item of the whole ranking, without and with the adapter."""
     change: Change
     top_before: Sequence[RankedItem]
     top_after: Sequence[RankedItem]
+
+    @property
+    def size(self) -> int:
+        return len(self.ranks)
 
     @property
     def lowest(self) -> float:
@@ -116,7 +120,8 @@ def _ranking_top(ranking: Ranking, count: int) -> RankingTop:
         return RankedItem(ranking.items[row], *ranks, float(ranking.before_I[row]), float(ranking.after_I[row]))
 
     before, after = (list(map(item, ranking.top(count, before=side))) for side in (True, False))
-    return RankingTop(ranking.query, len(ranking.items), ranking.change(count), before, after)
+    ranks = list(zip(ranking.rank_before_I.tolist(), ranking.rank_after_I.tolist(), strict=True))
+    return RankingTop(ranking.query, ranks, ranking.change(count), before, after)
 
 
 T = TypeVar("T")

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from sglora_cli.bench.ablations import Variant, by_k, varied
-from sglora_cli.config import BenchConfig
+from sglora_cli.config import SPACES, BenchConfig
 from sglora_cli.generate.session import Session
 from sglora_cli.lora.prior import log_density
+from sglora_cli.plugin.sentences import queries
 
 CELLS = [f"{d} R@{k}" for d in ("I2T", "T2I") for k in (1, 5, 10)]
 
@@ -87,6 +88,12 @@ def test_tau_is_the_temperature(run, plain):
     assert "adapter-soup@tau=0.05" not in report["averages"]  # it has no temperature
 
 
+def test_every_space_has_a_row_and_the_packs_own_is_what_bench_measures(run, plain):
+    report = results(run("bench", "--table", "ablation-space", "--baselines", "top-k", "--json"))
+    assert [m for m in report["methods"] if "@" in m] == [f"top-k@space={space}" for space in SPACES]
+    assert report["averages"]["top-k@space=embedding"] == pytest.approx(plain["top-k"])
+
+
 def test_draws_are_folded_as_their_names_say(run, plain):
     report = results(run("bench", "--table", "ablation-samples", "--samples", 5, "--json"))
     assert [m for m in report["methods"] if "@" in m] == [
@@ -97,8 +104,8 @@ def test_draws_are_folded_as_their_names_say(run, plain):
 
     session = Session.open()
     (task, *_), variants = list(session.pack.unseen()), {v.mark: v for v in _by_draws(session.pack)}
-    embedding_D, config = session.model.encode_text([task.description])[0], BenchConfig(samples=3, seed=7)
-    draws = session.fitted.generate(prior := session.pack.prior(embedding_D), 6, 7, 1.0)
+    (query,), config = queries(session.model, [task.description]), BenchConfig(samples=3, seed=7)
+    draws = session.fitted.generate(prior := session.pack.prior(query), 6, 7, 1.0)
     for mark, fold in (
         ("mean-of-2", lambda pair: (pair[0] + pair[1]) / 2),
         ("best-of-2", lambda pair: max(pair, key=lambda one: float(log_density(prior, one[None])))),
@@ -109,7 +116,7 @@ def test_draws_are_folded_as_their_names_say(run, plain):
             {"cvae": session.fitted},
             [variants[mark]],
             "toys/mug",
-            embedding_D,
+            query,
             config,
         )
         assert [(c.method, c.seed, c.sample) for c in candidates] == [(f"cvae@{mark}", 7, s) for s in range(3)]
@@ -120,9 +127,9 @@ def test_draws_are_folded_as_their_names_say(run, plain):
 def test_without_the_nearest_expert_the_others_share_its_weight(toy_pack):
     session = Session.open()
     pack, (task, *_) = session.pack, list(session.pack.unseen())
-    embedding_D = session.model.encode_text([task.description])[0]
-    whole = pack.prior(embedding_D, Variant("", pack.prior_config).config)
-    less = Variant("x", pack.prior_config, without_nearest=True).prior(pack, "toys/mug", embedding_D)
+    (query,) = queries(session.model, [task.description])
+    whole = pack.prior(query)
+    less = Variant("x", pack.prior_config, without_nearest=True).prior(pack, "toys/mug", query)
     order = sorted(range(4), key=lambda e: -float(whole.similarity_E[e]))
     assert whole.rows == tuple(order[:2])
     assert less.rows == tuple(order[1:3])

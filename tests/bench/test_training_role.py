@@ -14,6 +14,7 @@ from sglora_cli.bench.rows_file import read_rows
 from sglora_cli.generate.session import Session
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.sentences import queries
 
 SEEN = {"joint", "cvae", "all-but-the-task", "all-but-the-sentence"}
 """What has seen training tasks, of the methods that the toy pack has."""
@@ -33,7 +34,7 @@ def test_methods_of_experts_are_measured_on_test_photos_of_training_tasks(traine
     captions = [json.loads(line) for line in (toys / "toys/captions.jsonl").read_text().splitlines()]
     for task in ("jar", "kite", "lamp"):
         rows = [row for row in captions if (row["task"], row["split"]) == (task, "test")]
-        prior = session.pack.prior(session.model.encode_text([f"a photo of a {task}"])[0])
+        prior = session.pack.prior(queries(session.model, [f"a photo of a {task}"])[0])
         text_CD = session.model.encode_text([text for row in rows for text in row["captions"]])
         owner = [n for n, row in enumerate(rows) for _ in row["captions"]]
         stem_N = session.model.stem(pictures(toys, rows))

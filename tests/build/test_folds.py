@@ -17,6 +17,7 @@ from sglora_cli.data.features import task_tensors
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.sentences import queries
 
 TASKS = (*EXPERTS, *TRAINING, *UNSEEN)
 FOLDS = 3
@@ -64,7 +65,7 @@ def test_each_task_is_measured_once_by_a_build_that_has_not_seen_it(folds, build
         photos = [photo for some in dataset[name].photos.values() for photo in some]
         assert len(photos) == 8
         tensors = task_tensors(loaded.model, name, photos)
-        prior = loaded.pack.prior(loaded.model.encode_text([f"a photo of a {name}"])[0])
+        prior = loaded.pack.prior(queries(loaded.model, [f"a photo of a {name}"])[0])
         for method in ("top-k", "joint", "cvae"):
             adapter_1P = loaded.fitted(method).generate(prior, 1, 0, 1.0)
             image_ND = encode_images(loaded.model, loaded.pack.layout, tensors, adapter_1P)[0]

@@ -14,7 +14,7 @@ from sglora_cli.cli.describe import held_out
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.data.features import Features
 from sglora_cli.lora.layout import Layout
-from sglora_cli.lora.prior import prior
+from sglora_cli.lora.prior import cosines, prior
 from sglora_cli.pack.recipe_parser import plan_tasks, read
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Material, Photo, Task
@@ -79,7 +79,7 @@ def given(tiny, toys, recipe):
         states=lambda t: states[t],
         rows=lambda t, rows: states[t][list(rows)],
         states_of_task=2,
-        priors=[prior(d, index[:3], experts, k=2, tau=0.05) for d in index[3:]],
+        priors=[prior(d, cosines(d, index[:3]), experts, k=2, tau=0.05) for d in index[3:]],
         joint_P=torch.zeros(layout.size),
         start_P=None,
         recall=lambda t, adapters_SP: torch.zeros(len(adapters_SP)),

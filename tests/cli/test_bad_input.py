@@ -31,6 +31,13 @@ import pytest
         (["generate", "--images", "nowhere"], 2, "there is no folder nowhere", "pass --images DIR"),
         (["generate", "a mug", "--samples", "0"], 2, "samples must be at least 1, got 0", ""),
         (["generate", "a mug", "--temperature", "nan"], 2, "temperature must be finite, got nan", ""),
+        (["generate", "a mug", "--space", "phrases"], 3, "no space named 'phrases'", "did you mean 'phrase'?"),
+        (
+            ["generate", "--images", ".", "--space", "phrase"],
+            2,
+            "--space phrase compares sentences, and photos are compared as they look",
+            "leave it out",
+        ),
         (["generate", "a mug", "--k", "9"], 5, "K = 9 is more than the 4 experts there are", ""),
         (
             ["generate", "a mug", "-o", "mug.bin"],

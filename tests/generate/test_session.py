@@ -56,6 +56,22 @@ def test_top_k_writes_the_weighted_mean_of_the_experts_it_names(run, toy_pack, t
     assert sum(e["weight"] for e in facts["experts"]) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("template", ["{}", "a photo of a {}"])
+def test_in_the_space_of_phrases_only_what_a_sentence_is_about_counts(run, toy_pack, tmp_path, template, own_home):
+    from sglora_cli.pack.loaded import LoadedPack
+    from sglora_cli.plugin.host import Host
+
+    text = template.format("mug")
+    asked = ["generate", text, "-o", tmp_path / "m.safetensors", "--space", "phrase", "--json"]
+    experts = json.loads(run(*asked).stdout)["experts"]
+    model = LoadedPack.open(Host.load(), "toys").model
+    (own,) = model.encode_text(["mug"]).tolist()  # the toys' backbone has no other encoder
+    for expert in experts:
+        (other,) = model.encode_text([expert["task"].partition("/")[2]]).tolist()
+        assert expert["similarity"] == pytest.approx(sum(a * b for a, b in zip(own, other, strict=True)), abs=1e-5)
+    assert sorted(experts, key=lambda expert: -expert["weight"]) == experts
+
+
 def test_an_adapter_that_changes_nothing_is_warned_about(run, toy_pack, tmp_path):
     result = generated(run, tmp_path, "a mug", "-o", tmp_path / "m.safetensors", "--generator", "zero-shot")
     assert "warning: generator 'zero-shot' makes an update of zero: the adapter changes nothing\n" in result.stderr

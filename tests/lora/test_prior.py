@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
-from sglora_cli.errors import Mismatch, UsageError
-from sglora_cli.lora.prior import best_of, log_density, moments, prior, select
+from sglora_cli.config import SPACES
+from sglora_cli.errors import Mismatch, Unavailable, UsageError
+from sglora_cli.lora.prior import Index, Query, best_of, cosines, log_density, moments, prior, select
 
 
 class Experts:
@@ -42,7 +44,7 @@ def test_moments_are_those_of_the_mixture():
 
 def test_only_the_selected_experts_are_read():
     experts = Experts()
-    selected = prior(torch.tensor([0.6, 0.8]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), experts, 2, 0.1)
+    selected = prior(torch.tensor([0.6, 0.8]), torch.tensor([0.6, 0.8, -0.6]), experts, 2, 0.1)
     assert selected.rows == (1, 0)
     assert experts.read == {0, 1}
     assert selected.alpha_K.tolist() == pytest.approx(torch.softmax(torch.tensor([8.0, 6.0]), 0).tolist())
@@ -50,8 +52,8 @@ def test_only_the_selected_experts_are_read():
 
 
 def test_an_expert_left_out_is_not_selected():
-    index = torch.eye(3)
-    selected = prior(index[0], index, Experts(), 2, 0.1, without=[0])
+    own = torch.eye(3)[0]
+    selected = prior(own, own, Experts(), 2, 0.1, without=[0])
     assert 0 not in selected.rows
 
 
@@ -63,12 +65,45 @@ def test_k_out_of_range_is_refused(k):
 
 def test_a_sentence_that_is_not_finite_is_refused():
     with pytest.raises(Mismatch, match="not finite"):
-        prior(torch.tensor([float("nan"), 0.0]), torch.zeros(3, 2), Experts(), 2, 0.1)
+        cosines(torch.tensor([float("nan"), 0.0]), torch.zeros(3, 2))
+
+
+def test_every_space_compares_what_it_says():
+    rng = torch.Generator().manual_seed(2)
+    unit = [row / row.norm() for row in torch.randn(8, 4, generator=rng)]
+    query, index = Query(unit[0], unit[1]), Index(torch.stack(unit[2:5]), torch.stack(unit[5:]))
+    mean = [sum(float(row[d]) for row in unit[2:5]) / 3 for d in range(4)]
+
+    def cosine(a, b):
+        return sum(x * y for x, y in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))
+
+    def off(row):
+        return [float(x) - m for x, m in zip(row, mean, strict=True)]
+
+    by_hand = {
+        "embedding": [cosine(unit[0].tolist(), e.tolist()) for e in unit[2:5]],
+        "centred": [cosine(off(unit[0]), off(e)) for e in unit[2:5]],
+        "phrase": [cosine(unit[1].tolist(), e.tolist()) for e in unit[5:]],
+    }
+    assert set(by_hand) == set(SPACES)
+    for space, expected in by_hand.items():
+        assert index.similarity(query, space).tolist() == pytest.approx(expected, abs=1e-6), space
+
+
+def test_a_pack_without_phrases_says_so():
+    own = torch.eye(2)[0]
+    with pytest.raises(Unavailable, match="does not keep the phrases"):
+        Index(own[None], None).similarity(Query(own, own), "phrase")
+
+
+def test_the_only_expert_is_the_mean_and_still_selected():
+    index = Index(torch.eye(2)[:1], torch.eye(2)[:1])
+    assert index.similarity(Query(torch.eye(2)[1], torch.eye(2)[1]), "centred").tolist() == [0.0]
 
 
 def test_log_density_is_that_of_the_normal_distribution_and_the_likeliest_are_best():
-    index = torch.eye(3)
-    mixture = prior(index[0], index, Experts(), 2, 0.1)
+    own = torch.eye(3)[0]
+    mixture = prior(own, own, Experts(), 2, 0.1)
     variance = mixture.variance_P.double().clamp_min(1e-3 * float(mixture.variance_P.double().mean()))
     x = torch.randn(5, len(variance), generator=torch.Generator().manual_seed(0)).double()
     normal = torch.distributions.Normal(mixture.mean_P.double(), variance.sqrt())
@@ -79,7 +114,7 @@ def test_log_density_is_that_of_the_normal_distribution_and_the_likeliest_are_be
 
 def test_a_number_that_hardly_varies_does_not_decide():
     mixture = replace(
-        prior(torch.eye(3)[0], torch.eye(3), Experts(), 2, 0.1), variance_P=torch.tensor([1.0, 0, 0, 0, 0])
+        prior(torch.eye(3)[0], torch.eye(3)[0], Experts(), 2, 0.1), variance_P=torch.tensor([1.0, 0, 0, 0, 0])
     )
     x = mixture.mean_P + torch.tensor([[1.0, 0, 0, 0, 0], [0.0, 0.1, 0, 0, 0]])
     floor = 1e-3 * 0.2  # a thousandth of the mean variance
@@ -87,6 +122,6 @@ def test_a_number_that_hardly_varies_does_not_decide():
 
 
 def test_more_samples_than_there_are_cannot_be_kept():
-    mixture = prior(torch.eye(3)[0], torch.eye(3), Experts(), 2, 0.1)
+    mixture = prior(torch.eye(3)[0], torch.eye(3)[0], Experts(), 2, 0.1)
     with pytest.raises(UsageError, match="the best 3 of 2 samples cannot be kept"):
         best_of(mixture, torch.zeros(2, 5), 3)

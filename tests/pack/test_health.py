@@ -32,7 +32,7 @@ def test_the_measures_are_those_of_dense_updates(toy_pack):
     pack = Session.open().pack
     fitted = Made(lambda mean_P, noise: 0.5 * mean_P + 0.01 * noise)
     health = measure(pack, fitted)
-    priors = [pack.prior(row) for row in pack.index_ED]
+    priors = [pack.prior(pack.expert_query(row)) for row in range(len(pack.experts.names))]
     mean = [dense_update(pack.layout, 0.5 * prior.mean_P) for prior in priors]
     star = [dense_update(pack.layout, prior.mean_P) for prior in priors]
     expert = [dense_update(pack.layout, x) for x in pack.experts.means()]

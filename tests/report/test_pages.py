@@ -158,6 +158,19 @@ def test_the_page_shows_both_rankings_in_order(run, adapter, images, tmp_path):
         assert re.findall(r'class="number">([^<]*)<', part) == [f"{scores[i][0]:.3f}" for i in order]
 
 
+def test_the_picture_of_all_ranks_has_a_point_for_every_image(run, adapter, images, tmp_path):
+    report, size = tmp_path / "report.html", len(list(images.iterdir()))
+    run("try", adapter, "--images", images, "--text", TEXT, "--top", 2, "--report", report)
+    before, after = obvious_scores(adapter, sorted(images.iterdir(), key=lambda path: path.name), [TEXT])
+
+    def place(scores, i):
+        rank = sum(other[0] > scores[i][0] for other in scores)
+        return f"{3 + 94 * rank / (size - 1):.2f}"
+
+    points = re.findall(r'<circle cx="([^"]*)" cy="([^"]*)" r="1.4"/>', report.read_text())
+    assert sorted(points) == sorted((place(before, i), place(after, i)) for i in range(size))
+
+
 def test_the_page_of_a_data_set_stands_alone_and_shows_texts_as_they_are(check, photos, tmp_path):
     rows = captioned(photos)
     name = "<b onload=alert(3)>.png"

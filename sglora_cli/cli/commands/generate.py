@@ -12,7 +12,7 @@ import click
 from sglora_cli.cli import completion
 from sglora_cli.cli.options import PATH, App, backbone_option, force_option, json_option, out_option, pack_option
 from sglora_cli.cli.output import print_json, say, say_passed_over
-from sglora_cli.config import ADAPTER_FORMATS, GenerateConfig, OneOf, PriorConfig, RuntimeConfig, options_of
+from sglora_cli.config import ADAPTER_FORMATS, SPACES, GenerateConfig, OneOf, PriorConfig, RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
 from sglora_cli.system import settings
 
@@ -90,6 +90,12 @@ class GenerateRequest:
 )
 @click.option("--k", type=int, help="K, how many experts to lean on; the pack's own choice by default.")
 @click.option("--tau", type=float, help="Temperature of the experts' weights; the pack's own choice by default.")
+@click.option(
+    "--space",
+    type=OneOf("space", SPACES),
+    default="",
+    help="Space in which the sentence is compared with the experts'; the pack's own choice by default.",
+)
 @options_of(GenerateConfig)
 @options_of(RuntimeConfig, "runtime")
 @click.option("--explain", is_flag=True, help="Say how the prior came about and what the adapters resemble.")
@@ -110,6 +116,7 @@ def command(
     generator: str,
     k: int | None,
     tau: float | None,
+    space: str,
     explain: bool,
     force: bool,
     as_json: bool,
@@ -132,6 +139,8 @@ def command(
 
     request = GenerateRequest(text, also, file, names, images)
     request.check(out)
+    if images and space:
+        raise UsageError(f"--space {space} compares sentences, and photos are compared as they look", "leave it out")
     if format_name and not out:
         raise UsageError("--format needs a place to write to", "pass -o")
     format = format_of(out or "x.safetensors", format_name)
@@ -139,7 +148,7 @@ def command(
         check_target(Path(out), format, force)
     runtime = settings.full_precision(runtime) if format.name != "safetensors" else runtime
     session = Session.open(pack, generator, app.host, runtime, backbone, force)
-    prior_config = _prior(session.pack, k, tau)
+    prior_config = _prior(session.pack, k, tau, space)
 
     def save(number: int, generated: Generated) -> list[Path]:
         target = Path(out.replace("{n}", str(number)) if request.many else out) if out else None
@@ -161,9 +170,9 @@ def command(
         _print_generated(session, generated, paths, explain)
 
 
-def _prior(pack: Pack, k: int | None, tau: float | None) -> PriorConfig:
+def _prior(pack: Pack, k: int | None, tau: float | None, space: str) -> PriorConfig:
     own = pack.prior_config
-    return PriorConfig(own.k if k is None else k, own.tau if tau is None else tau)
+    return PriorConfig(own.k if k is None else k, own.tau if tau is None else tau, space or own.space)
 
 
 def _facts(session: Session, generated: Generated, paths: list[Path], explain: bool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sglora_cli.errors import PluginError
 from sglora_cli.lora.layout import Layout, Site
-from sglora_cli.lora.prior import Prior, prior
+from sglora_cli.lora.prior import Prior, cosines, prior
 from sglora_cli.plugin.values import Material, Moments
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class ToyExperts:
         return self.variance_EP if rows is None else self.variance_EP[list(rows)]
 
     def prior(self, row: int) -> Prior:
-        return prior(self.unit_TD[row], self.unit_TD[:EXPERTS], self, k=2, tau=0.05)
+        return prior(self.unit_TD[row], cosines(self.unit_TD[row], self.unit_TD[:EXPERTS]), self, k=2, tau=0.05)
 
 
 def material(experts: ToyExperts) -> Material:

@@ -50,7 +50,7 @@ ABLATIONS = {
 SPACES = {
     "embedding": "the image-text embedding f(T) of Eq. 6",
     "centred": "that embedding without the mean of the experts'",
-    "phrase": "what the sentence is about, without its template, in the backbone's own sentence encoder",
+    "meaning": "the backbone's own sentence encoder, or f(T) where it has none",
 }
 """Spaces in which a sentence is compared with those of the experts."""
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,4 +128,8 @@ class StarterModel:
 
     def encode_meaning(self, texts: Sequence[str]) -> Tensor:
         """The frozen sentence encoder itself: (C, 384)."""
+        return self._sentence_vectors(tuple(texts))
+
+    @lru_cache(maxsize=1)  # a sentence is asked for its meaning right after its embedding
+    def _sentence_vectors(self, texts: tuple[str, ...]) -> Tensor:
         return self.sentences(texts)

@@ -1,6 +1,6 @@
 """Editing the experts of a pack: adding one that was trained elsewhere, removing one.
 
-Shapes: E experts, M states, D embedding width, W width of phrases, P numbers of an adapter.
+Shapes: E experts, M states, D embedding width, W width of meaning, P numbers of an adapter.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sglora_cli.pack.pack import Pack, file_name
 from sglora_cli.pack.writer import edited
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.sentences import phrases
+from sglora_cli.plugin.sentences import meaning
 from sglora_cli.plugin.values import EXPERT, UNSEEN
 from sglora_cli.system import settings
 from sglora_cli.system.locks import pack_lock
@@ -163,11 +163,12 @@ def _write_expert(folder: Path, pack: Pack, model: Model, task: dict[str, Any], 
     states_MP = states_MP.double()
     tensors = {"mu": states_MP.mean(dim=0).float(), "var": states_MP.var(dim=0, correction=0).float()}
     save_tensors(folder / "experts" / file_name(task["key"]), tensors, {**metadata, "origin": task["origin"]})
-    index = {"index": torch.cat([pack.index_ED, model.encode_text([task["description"]]).float()])}
-    if pack.phrase_EW is not None:
-        index["phrase"] = torch.cat([pack.phrase_EW, phrases(model, [task["description"]])])
+    index_ED = torch.cat([pack.index_ED, model.encode_text([task["description"]]).float()])
+    meaning_EW = torch.cat([pack.meaning_EW, meaning(model, [task["description"]])])
     names = [*pack.experts.names, task["key"]]
-    save_tensors(folder / "index.safetensors", index, {"kind": "index", "tasks": names})
+    save_tensors(
+        folder / "index.safetensors", {"index": index_ED, "meaning": meaning_EW}, {"kind": "index", "tasks": names}
+    )
 
 
 def _key(name: str, text: str) -> str:

@@ -42,7 +42,7 @@ from sglora_cli.pack.recipe_parser import plan_tasks
 from sglora_cli.pack.writer import check_replaceable, write_manifest
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.sentences import phrases, queries
+from sglora_cli.plugin.sentences import meaning, queries
 from sglora_cli.plugin.values import ROLES, TRAINING, Material, Photo
 from sglora_cli.system import cache, settings
 from sglora_cli.system.locks import locked, pack_lock
@@ -191,11 +191,11 @@ class Build:
             }
             save_tensors(folder / "experts" / file_name(t.task.key), {"mu": mean_P, "var": variance_P}, metadata)
         descriptions, keys = [t.task.description for t in self.steps.experts], [t.task.key for t in self.steps.experts]
-        index_ED, phrase_EW = self.model.encode_text(descriptions).float(), phrases(self.model, descriptions)
-        tensors = {"index": index_ED, "phrase": phrase_EW, "visual": self._visual()}
+        index_ED, meaning_EW = self.model.encode_text(descriptions).float(), meaning(self.model, descriptions)
+        tensors = {"index": index_ED, "meaning": meaning_EW, "visual": self._visual()}
         save_tensors(folder / "index.safetensors", tensors, {"kind": "index", "tasks": keys})
         files = {key: f"experts/{file_name(key)}" for key in keys}
-        return ExpertFiles(folder, files, self.steps.layout), Index(index_ED, phrase_EW)
+        return ExpertFiles(folder, files, self.steps.layout), Index(index_ED, meaning_EW)
 
     def _visual(self) -> Tensor:
         """(E, D) the mean embedding of each expert's training photos, normalised: the visual condition."""

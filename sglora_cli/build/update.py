@@ -12,30 +12,25 @@ from sglora_cli.build.pipeline import Build, save_learned_of
 from sglora_cli.build.tasks import BuildTask
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import Mismatch
-from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.pack.learned import LEARNED
 from sglora_cli.pack.library import Library, PackLocation
 from sglora_cli.pack.moments import MOMENTS, save_moments
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe_parser import parse
 from sglora_cli.pack.writer import edited
-from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.sentences import phrases
 from sglora_cli.plugin.values import UNSEEN, Moments
 from sglora_cli.system.locks import pack_lock
 
 _REMEDY = "name the data that it was built from with --data"
-PHRASE = "phrase"
 _SAME = 0.999
 """Cosine between what an expert's photos look like now and when the pack was built: less are other photos."""
 
 
 def lacking(pack: Pack) -> dict[str, str]:
-    """What packs of later versions have and this one has not, in words: by file, or by the name of a tensor."""
+    """File -> what it is, of files that packs of later versions have and this one has not."""
     kept = {MOMENTS: "moments of its tasks", LEARNED: "hashes of the photos it learned from"}
-    lacked = {file: words for file, words in kept.items() if file not in pack.manifest["files"]}
-    return lacked | ({PHRASE: "phrases of its experts"} if pack.phrase_EW is None else {})
+    return {file: words for file, words in kept.items() if file not in pack.manifest["files"]}
 
 
 def update(host: Host, location: PackLocation, data: Path, runtime: RuntimeConfig | None = None) -> Path:
@@ -54,17 +49,7 @@ def update(host: Host, location: PackLocation, data: Path, runtime: RuntimeConfi
             save_moments(folder, found)
         if LEARNED in lacking(pack):
             save_learned_of(folder, build.tasks)
-        if PHRASE in lacking(pack):
-            _add_phrases(folder, pack, build.model)
     return target
-
-
-def _add_phrases(folder: Path, pack: Pack, model: Model) -> None:
-    sentences = {task["key"]: task["description"] for task in pack.manifest["tasks"]}
-    tensors, metadata = load_tensors(folder / "index.safetensors")
-    known = {name: tensor for name, tensor in tensors.items() if name != "meaning"}  # of older versions, for coverage
-    phrase_EW = phrases(model, [sentences[key] for key in pack.experts.names])
-    save_tensors(folder / "index.safetensors", {**known, PHRASE: phrase_EW}, metadata)
 
 
 def _check_tasks(pack: Pack, tasks: Sequence[BuildTask]) -> None:

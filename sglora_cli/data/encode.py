@@ -25,7 +25,7 @@ from sglora_cli.system.progress import progress
 def mean_query(weights_N: Sequence[float], queries: Sequence[Query]) -> Query:
     """What several sentences say together. Raises Mismatch if they cancel out."""
     embedding_D = mean_direction(weights_N, torch.stack([one.embedding_D for one in queries]))
-    return Query(embedding_D, mean_direction(weights_N, torch.stack([one.phrase_W for one in queries])))
+    return Query(embedding_D, mean_direction(weights_N, torch.stack([one.meaning_W for one in queries])))
 
 
 def check_text(model: Model, text: str) -> None:

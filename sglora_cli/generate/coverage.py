@@ -26,7 +26,6 @@ from sglora_cli.errors import BadFile
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.tensors import load_sealed, save_sealed
 from sglora_cli.pack.pack import Pack
-from sglora_cli.plugin.sentences import phrase_of
 from sglora_cli.plugin.values import UNSEEN
 from sglora_cli.system.paths import cache_folder
 
@@ -46,6 +45,11 @@ BACKGROUND = tuple(word.strip() for word in _LISTED.split(","))
 _WITHIN = 0.5
 """Background words with a cosine above it to a seen task are about what the pack is about, and are left out."""
 _NEAREST, _TASKS, _WORDS = 3, 1000, 40
+_TEMPLATE = re.compile(
+    r"^\s*(?:(?:an?|the)\s+)?(?:[\w-]+\s+)?(?:photo|picture|image|photograph|close-up|shot|snapshot)s?\s+of\s+",
+    re.IGNORECASE,
+)
+_ARTICLE = re.compile(r"^\s*(?:an?|the|my|some|his|her|our|their)\s+", re.IGNORECASE)
 _LITTLE = """\
 a an the of in on at by with and or to for from into over under my his her our their its is are was being be
 that this which two three some one out up down near beside between before after as about who whose has have
@@ -71,6 +75,15 @@ class Coverage:
     def far(self) -> float:
         """The closeness that 19 of 20 seen tasks exceed; -2 if there is only one."""
         return float(torch.quantile(self.others_T, FAR)) if len(self.others_T) > 1 else -2.0
+
+
+def phrase_of(sentence: str) -> str:
+    """A sentence without its template and article.
+
+    >>> phrase_of("a photo of a pug"), phrase_of("pug"), phrase_of("close-up of the dandelion")
+    ('pug', 'pug', 'dandelion')
+    """
+    return _ARTICLE.sub("", _TEMPLATE.sub("", sentence)).strip() or sentence
 
 
 def phrases_of(sentence: str) -> list[str]:

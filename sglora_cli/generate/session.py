@@ -32,7 +32,7 @@ from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.recipe import PROMPTS
 from sglora_cli.plugin.contracts import Fitted, Generator, Model
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.sentences import meaning
+from sglora_cli.plugin.sentences import meaning, queries
 from sglora_cli.plugin.values import ZERO, Task
 
 
@@ -121,9 +121,8 @@ class Session:
         self, tasks: Sequence[Description], config: GenerateConfig, prior_config: PriorConfig
     ) -> list[Generated]:
         texts = [text for task in tasks for text in task.texts]
-        text_ND = self.model.encode_text(texts) if texts else torch.empty(0, 1)
+        asked = queries(self.model, texts)
         phrases = encoded_phrases(texts, self._meaning)
-        asked = [Query(d, own_CW[0]) for d, own_CW in zip(text_ND, phrases, strict=True)]
         results, start = [], 0
         for task in tasks:
             own = slice(start, start := start + len(task.texts))

@@ -1,6 +1,6 @@
 """A sentence -> a prior over adapters: similarity, top K, weights, mean, variance; how likely an adapter is under it.
 
-SG-LoRA (arXiv 2509.10535), Eq. 6-8. Shapes: E experts, K selected, D embedding width, W width of phrases, P numbers,
+SG-LoRA (arXiv 2509.10535), Eq. 6-8. Shapes: E experts, K selected, D embedding width, W width of meaning, P numbers,
 S samples.
 """
 
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sglora_cli.errors import Mismatch, Unavailable, UsageError
+from sglora_cli.errors import Mismatch, UsageError
 from sglora_cli.lora.layout import mix
 
 
@@ -25,8 +25,8 @@ class Query:
 
     embedding_D: Tensor
     """d* = f(T), a unit vector in the space of images and texts."""
-    phrase_W: Tensor
-    """What it is about, without its template: see `plugin.sentences`."""
+    meaning_W: Tensor
+    """A unit vector of the backbone's own sentence encoder; d* where it has none."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,12 @@ class Index:
     """The experts' descriptions d_e, in each space where a sentence can be compared with them."""
 
     embedding_ED: Tensor
-    phrase_EW: Tensor | None
-    """None in a pack of an older version."""
+    meaning_EW: Tensor
 
     def similarity(self, query: Query, space: str) -> Tensor:
-        """Cosine similarity with every expert in one of `config.SPACES`: (E,). Raises Unavailable without phrases."""
-        if space == "phrase":
-            if self.phrase_EW is None:
-                message = "the pack does not keep the phrases of its experts: it was built before packs did"
-                raise Unavailable(message, "add them with `sglora pack update PACK --data DIR`, or use another space")
-            return cosines(query.phrase_W, self.phrase_EW)
+        """Cosine similarity with every expert in one of `config.SPACES`: (E,)."""
+        if space == "meaning":
+            return cosines(query.meaning_W, self.meaning_EW)
         if space == "centred":
             return cosines(F.normalize(query.embedding_D.double() - self._mean_D, dim=0), self._centred_ED)
         return cosines(query.embedding_D, self.embedding_ED)

@@ -2,7 +2,7 @@
 
 <pack>/pack.json                     manifest; see `Pack.manifest`
        experts/<task>.safetensors    mu, var: (P,) float32, with the task's description in the header
-       index.safetensors             embeddings of the experts' descriptions: index (E, D), phrase (E, W); and, where a
+       index.safetensors             embeddings of the experts' descriptions: index (E, D), meaning (E, W); and, where a
                                      pack has it, of their photos: visual (E, D)
        joint.safetensors             (P,) one adapter trained on all seen tasks together
        generators/<name>.safetensors what a learned generator needs besides the experts
@@ -152,16 +152,13 @@ class Pack:
         return self._index("index")
 
     @cached_property
-    def phrase_EW(self) -> Tensor | None:
-        """The phrases of the experts' descriptions; None in a pack of an older version. See `plugin.sentences`."""
-        return self._index("phrase") if self._has("phrase") else None
+    def meaning_EW(self) -> Tensor:
+        """The experts' descriptions in the backbone's own sentence encoder: see `plugin.sentences`."""
+        return self._index("meaning")
 
     @property
     def has_visual(self) -> bool:
-        return self._has("visual")
-
-    def _has(self, name: str) -> bool:
-        return name in tensor_names(self.folder / "index.safetensors")[0]
+        return "visual" in tensor_names(self.folder / "index.safetensors")[0]
 
     @cached_property
     def visual_ED(self) -> Tensor:
@@ -219,12 +216,11 @@ class Pack:
 
     @cached_property
     def _expert_index(self) -> Index:
-        return Index(self.index_ED, self.phrase_EW)
+        return Index(self.index_ED, self.meaning_EW)
 
     def expert_query(self, row: int) -> Query:
         """An expert's own description."""
-        own_D = self.index_ED[row]
-        return Query(own_D, own_D if self.phrase_EW is None else self.phrase_EW[row])
+        return Query(self.index_ED[row], self.meaning_EW[row])
 
     def check_width(self, index_EW: Tensor, embedding_W: Tensor) -> None:
         """Raises BadFile unless the experts' embeddings have the width of the backbone's."""
@@ -272,7 +268,7 @@ class Pack:
         """Read what every command reads. Raises BadFile if the experts and their index do not agree."""
         self.experts.means()
         self.experts.variances()
-        _ = self.index_ED, self.phrase_EW
+        _ = self.index_ED, self.meaning_EW
 
     def verify(self) -> list[str]:
         """Faults of the files, in sentences; [] for a healthy pack."""

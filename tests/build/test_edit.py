@@ -222,7 +222,7 @@ def test_an_added_expert_goes_without_a_word_about_training(run, pack, tmp_path)
 def test_an_expert_goes_and_the_rest_stays(run, toy_pack, own_home):
     folder = own_home / "cache/packs/toys"
     old = Pack(folder)
-    means_EP, index_ED, phrase_EW = old.experts.means(), old.index_ED, old.phrase_EW
+    means_EP, index_ED, meaning_EW = old.experts.means(), old.index_ED, old.meaning_EW
     result = run("pack", "remove", "toys", "toys/box", "--yes")
     assert result.stdout == f"{folder}\n"
     assert result.stderr == (
@@ -233,7 +233,7 @@ def test_an_expert_goes_and_the_rest_stays(run, toy_pack, own_home):
     assert new.experts.names == ("toys/ball", "toys/cup", "toys/hat")
     assert torch.equal(new.experts.means(), means_EP[kept])
     assert torch.equal(new.index_ED, index_ED[kept])
-    assert torch.equal(new.phrase_EW, phrase_EW[kept])
+    assert torch.equal(new.meaning_EW, meaning_EW[kept])
     assert "toys/box" not in (folder / "README.md").read_text()
     assert new.manifest["edits"] == ["removed expert toys/box"]
     assert run("pack", "show", "toys").stdout.endswith("\nchanged    removed expert toys/box\n")

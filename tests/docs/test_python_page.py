@@ -20,7 +20,7 @@ cosine of 0.998; `sglora bench` measures what the right sentence gains
 torch.Size([2, 2]) torch.Size([1, 2, 2])
 visual.blocks.3.v torch.Size([192, 192])
 safetensors 2 True
-28 2 PriorConfig(k=4, tau=0.05)
+28 2 PriorConfig(k=4, tau=0.05, space='embedding')
 torch.Size([2, 9216])
 True
 []

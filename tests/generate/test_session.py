@@ -56,20 +56,22 @@ def test_top_k_writes_the_weighted_mean_of_the_experts_it_names(run, toy_pack, t
     assert sum(e["weight"] for e in facts["experts"]) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("template", ["{}", "a photo of a {}"])
-def test_in_the_space_of_phrases_only_what_a_sentence_is_about_counts(run, toy_pack, tmp_path, template, own_home):
+def test_experts_are_compared_by_meaning_where_that_is_asked_for(run, toy_pack, tmp_path):
     from sglora_cli.pack.loaded import LoadedPack
     from sglora_cli.plugin.host import Host
 
-    text = template.format("mug")
-    asked = ["generate", text, "-o", tmp_path / "m.safetensors", "--space", "phrase", "--json"]
-    experts = json.loads(run(*asked).stdout)["experts"]
-    model = LoadedPack.open(Host.load(), "toys").model
-    (own,) = model.encode_text(["mug"]).tolist()  # the toys' backbone has no other encoder
-    for expert in experts:
-        (other,) = model.encode_text([expert["task"].partition("/")[2]]).tolist()
-        assert expert["similarity"] == pytest.approx(sum(a * b for a, b in zip(own, other, strict=True)), abs=1e-5)
-    assert sorted(experts, key=lambda expert: -expert["weight"]) == experts
+    pack = LoadedPack.open(Host.load(), "toys").pack
+    asked = ["generate", "a mug", "-o", tmp_path / "m.safetensors", "--force", "--json"]
+    plain, by_meaning = (json.loads(run(*asked, *more).stdout) for more in ([], ["--space", "meaning"]))
+    assert plain["experts"] == by_meaning["experts"]  # the toys' backbone has no other encoder
+    assert by_meaning["about"]["prior"]["space"] == "meaning"
+    centred = {one["task"]: one for one in json.loads(run(*asked, "--space", "centred").stdout)["experts"]}
+    (own,) = LoadedPack.open(Host.load(), "toys").model.encode_text(["a mug"]).double()
+    mean = pack.index_ED.double().mean(dim=0)
+    for name, expert in centred.items():
+        other = pack.index_ED[pack.experts.names.index(name)].double() - mean
+        cosine = float(other @ (own - mean) / (other.norm() * (own - mean).norm()))
+        assert expert["similarity"] == pytest.approx(cosine, abs=1e-5)
 
 
 def test_an_adapter_that_changes_nothing_is_warned_about(run, toy_pack, tmp_path):

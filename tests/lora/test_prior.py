@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sglora_cli.config import SPACES
-from sglora_cli.errors import Mismatch, Unavailable, UsageError
+from sglora_cli.errors import Mismatch, UsageError
 from sglora_cli.lora.prior import Index, Query, best_of, cosines, log_density, moments, prior, select
 
 
@@ -83,17 +83,11 @@ def test_every_space_compares_what_it_says():
     by_hand = {
         "embedding": [cosine(unit[0].tolist(), e.tolist()) for e in unit[2:5]],
         "centred": [cosine(off(unit[0]), off(e)) for e in unit[2:5]],
-        "phrase": [cosine(unit[1].tolist(), e.tolist()) for e in unit[5:]],
+        "meaning": [cosine(unit[1].tolist(), e.tolist()) for e in unit[5:]],
     }
     assert set(by_hand) == set(SPACES)
     for space, expected in by_hand.items():
         assert index.similarity(query, space).tolist() == pytest.approx(expected, abs=1e-6), space
-
-
-def test_a_pack_without_phrases_says_so():
-    own = torch.eye(2)[0]
-    with pytest.raises(Unavailable, match="does not keep the phrases"):
-        Index(own[None], None).similarity(Query(own, own), "phrase")
 
 
 def test_the_only_expert_is_the_mean_and_still_selected():

@@ -235,6 +235,8 @@ def checked(config: C) -> C:
             raise UsageError(f"{spec.name} must be at least {least}, got {value}")
         if most is not None and value > most:
             raise UsageError(f"{spec.name} must be at most {most}, got {value}")
+        if (choices := spec.metadata.get("choices")) and value not in choices:
+            raise UsageError(f"{spec.name} must be one of {', '.join(choices)}, got {value!r}")
         if isinstance(value, int | float) and not -(2**63) <= value <= 2**63:
             raise UsageError(f"{spec.name} has more than 64 bits, got {str(value)[:30]}")
     return config

@@ -26,6 +26,13 @@ def numbered(text: str, part: str) -> int:
         ("[generators.cvae]", "[generators.cvea]", 3, "no generator named 'cvea'", "did you mean 'cvae'?"),
         ("hidden = 8", "hiden = 8", 3, "no key in [generators.cvae] named 'hiden'", "did you mean 'hidden'?"),
         ("hidden = 8", "hidden = 0", 2, "[generators.cvae]: hidden must be at least 1, got 0", ""),
+        (
+            "k = 2",
+            'space = "mening"\nk = 2',
+            2,
+            "[prior]: space must be one of embedding, centred, meaning, got 'mening'",
+            "",
+        ),
         ("[prior]", "[priors]", 3, "no key named 'priors'", "did you mean 'prior'?"),
         ('"mug"', '"ball"', 4, "toys/ball is expert and unseen", "a task has one role, or its result is a leak"),
         ('"mug"', '"mugg"', 3, "no task in toys named 'mugg'", "did you mean 'mug'?"),

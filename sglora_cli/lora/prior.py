@@ -65,6 +65,19 @@ def moments(alpha_K: Tensor, mean_KP: Tensor, variance_KP: Tensor) -> tuple[Tens
     return mean_P, within_P + between_P, within_P
 
 
+def similarities(embedding_D: Tensor, index_ED: Tensor, first: int) -> Tensor:
+    """Cosines of a unit embedding with unit rows: (E,). The `first` largest are as double precision gives them.
+
+    The whole index in double precision would be a copy of twice its size for every sentence.
+    """
+    similarity_E = index_ED @ embedding_D.to(index_ED)
+    first = min(max(first, 1), len(index_ED))
+    error = index_ED.shape[1] * torch.finfo(index_ED.dtype).eps  # of two sums of D products, at most
+    near = (similarity_E >= similarity_E.topk(first).values[-1] - error).nonzero().squeeze(1)
+    similarity_E[near] = (index_ED[near].double() @ embedding_D.double()).to(similarity_E)
+    return similarity_E
+
+
 def prior(
     embedding_D: Tensor, index_ED: Tensor, experts: Moments, k: int, tau: float, without: Sequence[int] = ()
 ) -> Prior:
@@ -75,7 +88,7 @@ def prior(
     """
     if not bool(torch.isfinite(embedding_D).all()):
         raise Mismatch("the sentence's embedding is not finite", "this is a fault of the backbone")
-    similarity_E = (index_ED.double() @ embedding_D.double()).float()
+    similarity_E = similarities(embedding_D, index_ED, k + len(set(without)))
     allowed_E = similarity_E.clone()
     allowed_E[list(without)] = -2.0  # below every cosine
     if k > len(allowed_E) - len(set(without)):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sglora_cli.errors import Mismatch, UsageError
-from sglora_cli.lora.prior import best_of, log_density, moments, prior, select
+from sglora_cli.lora.prior import best_of, log_density, moments, prior, select, similarities
 
 
 class Experts:
@@ -90,3 +90,24 @@ def test_more_samples_than_there_are_cannot_be_kept():
     mixture = prior(torch.eye(3)[0], torch.eye(3), Experts(), 2, 0.1)
     with pytest.raises(UsageError, match="the best 3 of 2 samples cannot be kept"):
         best_of(mixture, torch.zeros(2, 5), 3)
+
+
+def test_the_experts_chosen_are_those_of_double_precision_and_ties_go_to_the_lower_row():
+    rng = torch.Generator().manual_seed(0)
+    index_ED = torch.nn.functional.normalize(torch.randn(3000, 64, generator=rng), dim=1)
+    index_ED[500:2500] = index_ED[500]  # 2,000 experts with one sentence
+    index_ED[2600:2610] = torch.nn.functional.normalize(
+        index_ED[500] + 1e-7 * torch.randn(10, 64, generator=rng), dim=1
+    )
+    for embedding_D in (index_ED[500], index_ED[7], index_ED[2605], -index_ED[3]):
+        exact_E = (index_ED.double() @ embedding_D.double()).float()
+        for k, without in ((1, 0), (4, 3), (40, 0)):
+            allowed_E = exact_E.clone()
+            allowed_E[:without] = -2
+            rows, _ = select(allowed_E, k, 0.05)
+            found = similarities(embedding_D, index_ED, k + without)
+            allowed_E = found.clone()
+            allowed_E[:without] = -2
+            assert select(allowed_E, k, 0.05)[0] == rows
+            assert torch.equal(found[list(rows)], exact_E[list(rows)])
+            assert torch.allclose(found, exact_E, atol=1e-6)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,25 @@ from sglora_cli.errors import BadFile, SgloraError
 from sglora_cli.files.atomic import put_folder, scratch_folder
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.tensors import Checkpoint, load_sealed, save_sealed, save_tensors
+from sglora_cli.lora.gauge import gauge_of
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import prior
+from sglora_cli.pack.coverage import SeenTasks, thinned
+from sglora_cli.pack.format_two import save_visual
+from sglora_cli.pack.gauge import save_gauge
 from sglora_cli.pack.learned import save_learned
 from sglora_cli.pack.manifest import FORMAT
 from sglora_cli.pack.moments import save_moments
-from sglora_cli.pack.pack import ExpertFiles, Pack, file_name
+from sglora_cli.pack.names import file_name
+from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.pack.recipe_parser import plan_tasks
+from sglora_cli.pack.shards import ExpertShards, save_shard, shard_rows
+from sglora_cli.pack.tasks import parts, write_tasks
 from sglora_cli.pack.writer import check_replaceable, write_manifest
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import ROLES, TRAINING, Material, Photo
+from sglora_cli.plugin.values import EXPERT, ROLES, TRAINING, UNSEEN, Material, Photo
 from sglora_cli.system import cache, settings
 from sglora_cli.system.locks import locked, pack_lock
 from sglora_cli.system.paths import built_folder
@@ -177,23 +185,21 @@ class Build:
                 self._write_evaluation(folder, t, t.test)
         # Last: a fit that could see them would know the tasks that are left out of it.
         save_moments(folder, moments(self.model, self.steps.seen))
+        self._write_tasks(folder)
         write_manifest(folder, self._manifest(health))
 
-    def _write_experts(self, folder: Path) -> tuple[ExpertFiles, Tensor]:
-        for t in self.steps.experts:
-            mean_P, variance_P = self.steps.moments(t)
-            metadata = {
-                "kind": "expert",
-                "task": t.task.key,
-                "description": t.task.description,
-                "states": self.steps.kept,
-            }
-            save_tensors(folder / "experts" / file_name(t.task.key), {"mu": mean_P, "var": variance_P}, metadata)
-        descriptions, keys = [t.task.description for t in self.steps.experts], [t.task.key for t in self.steps.experts]
-        index_ED = self.model.encode_text(descriptions).float()
-        index = {"index": index_ED, "meaning": meaning(self.model, descriptions), "visual": self._visual()}
-        save_tensors(folder / "index.safetensors", index, {"kind": "index", "tasks": keys})
-        return ExpertFiles(folder, {key: f"experts/{file_name(key)}" for key in keys}, self.steps.layout), index_ED
+    def _write_experts(self, folder: Path) -> tuple[ExpertShards, Tensor]:
+        layout, tasks = self.steps.layout, self.steps.experts
+        index_ED = self.model.encode_text([t.task.description for t in tasks]).float()
+        first, shards = 0, parts(len(tasks), shard_rows(layout))
+        for shard, count in enumerate(shards):
+            found = [self.steps.moments(t) for t in tasks[first : first + count]]
+            mean_NP, variance_NP = (torch.stack(some) for some in zip(*found, strict=True))
+            save_shard(folder, shard, mean_NP, variance_NP, index_ED[first : (first := first + count)])
+        experts = ExpertShards(folder, shards, [t.task.key for t in tasks], layout)
+        save_gauge(folder, gauge_of(layout, lambda: (mean_NP for mean_NP, _ in experts.chunks())))
+        save_visual(folder, self._visual())
+        return experts, index_ED
 
     def _visual(self) -> Tensor:
         """(E, D) the mean embedding of each expert's training photos, normalised: the visual condition."""
@@ -213,7 +219,7 @@ class Build:
     def _descriptions(self) -> list[str]:
         return [t.task.description for t in self.steps.seen]
 
-    def _fit_generators(self, folder: Path, experts: ExpertFiles, index_ED: Tensor) -> dict[str, Any]:
+    def _fit_generators(self, folder: Path, experts: ExpertShards, index_ED: Tensor) -> dict[str, Any]:
         tasks = [t for t in self.tasks if t.role == TRAINING]
         embeddings = self.model.encode_text([t.task.description for t in tasks]) if tasks else ()
         k, tau = self.recipe.prior.k, self.recipe.prior.tau
@@ -237,7 +243,7 @@ class Build:
         return health
 
     def _material(
-        self, tasks: Sequence[BuildTask], experts: ExpertFiles, priors: Sequence[Any], checkpoint: Checkpoint
+        self, tasks: Sequence[BuildTask], experts: ExpertShards, priors: Sequence[Any], checkpoint: Checkpoint
     ) -> Material:
         states = [self.steps.states(t) for t in tasks]
         return Material(
@@ -266,6 +272,34 @@ class Build:
             metadata["label_of"] = list(test.label_of)
         save_tensors(folder / "evaluation" / file_name(t.task.key), tensors, metadata)
 
+    def _write_tasks(self, folder: Path) -> None:
+        for role, tasks in self._by_role().items():
+            write_tasks(folder, role, [self._task(t) for t in tasks], self._shards(role))
+        seen = [t.task for role, tasks in self._by_role().items() if role != UNSEEN for t in tasks]
+        kept = thinned([[{"key": task.key, "description": task.description} for task in seen]])
+        keys, sentences = ([str(task[of]) for task in kept] for of in ("key", "description"))
+        SeenTasks.measured(keys, sentences, partial(meaning, self.model)).save(folder)
+
+    def _by_role(self) -> dict[str, list[BuildTask]]:
+        return {role: [t for t in self.tasks if t.role == role] for role in ROLES}
+
+    def _shards(self, role: str) -> list[int]:
+        """How many tasks of a role each file has."""
+        return parts(len(self._by_role()[role]), *([shard_rows(self.steps.layout)] if role == EXPERT else []))
+
+    def _task(self, t: BuildTask) -> dict[str, Any]:
+        return {
+            "key": t.task.key,
+            "dataset": t.task.dataset,
+            "name": t.task.name,
+            "role": t.role,
+            "description": t.task.description,
+            "train_photos": len(t.photos),
+            "test_photos": len(t.task.photos["test"]),
+            **({"left_out": len(t.left_out)} if t.left_out else {}),
+            **({"states": self.steps.kept} if t.role == EXPERT else {}),
+        }
+
     def _manifest(self, health: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "format": FORMAT,
@@ -278,19 +312,8 @@ class Build:
             "prior": asdict(self.recipe.prior),
             "default_generator": self.recipe.default_generator,
             "generators": dict(health),
-            "tasks": [
-                {
-                    "key": t.task.key,
-                    "dataset": t.task.dataset,
-                    "name": t.task.name,
-                    "role": t.role,
-                    "description": t.task.description,
-                    "train_photos": len(t.photos),
-                    "test_photos": len(t.task.photos["test"]),
-                    **({"left_out": len(t.left_out)} if t.left_out else {}),
-                }
-                for t in self.tasks
-            ],
+            "counts": {role: len(tasks) for role, tasks in self._by_role().items()},
+            "shards": self._shards(EXPERT),
         }
 
 

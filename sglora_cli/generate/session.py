@@ -22,10 +22,10 @@ from sglora_cli.config import GenerateConfig, PriorConfig, RuntimeConfig, checke
 from sglora_cli.data.description import Description
 from sglora_cli.data.encode import check_text, mean_direction, meaning, visual_embedding
 from sglora_cli.errors import SgloraError, Unavailable, UnknownName, UsageError
-from sglora_cli.generate.coverage import Coverage, SeenTasks, encoded_phrases, nearest_others
 from sglora_cli.generate.generated import Generated
 from sglora_cli.lora.layout import checked_flat
 from sglora_cli.lora.prior import Prior, best_of
+from sglora_cli.pack.coverage import Coverage, SeenTasks, encoded_phrases
 from sglora_cli.pack.dependence import Dependence, dependence
 from sglora_cli.pack.health import check_trained
 from sglora_cli.pack.loaded import LoadedPack
@@ -169,8 +169,9 @@ class Session:
             index_ED, embedding_D = self.pack.index_ED, mean_direction(task.weights, text_ND)
         prior = self.pack.prior(embedding_D, prior_config, index_ED)
         if task.images:
-            coverage = Coverage(float((index_ED @ embedding_D).max()), nearest_others(index_ED))
+            coverage = Coverage(float((index_ED @ embedding_D).max()), self.pack.nearest_E)
         else:
+            self.pack.check_width(self.seen_tasks.tasks_TW, phrases[0][0])
             coverage = self.seen_tasks.coverage(phrases, task.weights)
         adapters_SP = self.fitted.generate(prior, config.samples, config.seed, config.temperature)
         checked_flat(adapters_SP, f"the output of generator {self.generator.name!r}")

@@ -268,6 +268,30 @@ def test_experts_that_do_not_fit_the_pack_are_refused(run, archive, own_home, ch
     assert packs(own_home) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("coverage", {"tasks": torch.ones(9, 8)}, "coverage.safetensors does not say where the pack's tasks lie"),
+        ("coverage", {"others": torch.ones(6, 1)}, "coverage.safetensors does not say where the pack's tasks lie"),
+        ("coverage", {"background": torch.full((2, 8), torch.inf)}, "contains numbers that are not finite"),
+        ("gauge", {"farthest": torch.ones(1)}, "gauge.safetensors is not the gauge of this pack's experts"),
+        ("gauge", {"mean": torch.full((288,), torch.nan)}, "contains numbers that are not finite"),
+        ("visual", {"visual": torch.ones(3, 8)}, "visual.safetensors does not hold one row for each of 4 experts"),
+        ("visual", {"nearest": torch.ones(4, 1)}, "visual.safetensors does not hold one row for each of 4 experts"),
+    ],
+)
+def test_what_a_pack_keeps_beside_its_experts_fits_them(run, archive, own_home, name, changes, message):
+    name, files = f"{name}.safetensors", contents(archive)
+    size = int.from_bytes(files[name][:8], "little")
+    metadata = json.loads(files[name][8 : 8 + size])["__metadata__"]
+    data = save({**load(files[name]), **changes}, metadata=metadata)
+    rezipped(archive, listed({**files, name: data}))
+    result = run("pack", "import", archive)
+    assert result.exit_code in (4, 5)
+    assert message in result.stderr
+    assert packs(own_home) == []
+
+
 def test_a_row_beyond_the_end_of_its_file_is_refused(run, archive, own_home):
     name, files = "experts/00000.safetensors", contents(archive)
     size = int.from_bytes(files[name][:8], "little")

@@ -1,5 +1,8 @@
 """Pack folders: experts, their index, generators, what an evaluation needs.
 
+No file is ever changed in place: a new version of a pack is a new folder, which may share files with the old one by
+hard links. Packs of format 1 are read, too: see format_one.py.
+
 <pack>/pack.json                     manifest; see `Pack.manifest`. It stays small, however many experts there are
        tasks/<role>-00000.jsonl      the tasks of a role, an object a line; those of experts as experts/ has them
        experts/00000.safetensors     up to 1,024 experts: mu, var (n, P), and index (n, D), the embeddings of their
@@ -13,9 +16,6 @@
        moments.safetensors           where photos and captions of the seen tasks lie; older packs have none
        learned.safetensors           hashes of the photos it learned from; older packs have none
        README.md                     model card
-
-No file is ever changed in place: a new version of a pack is a new folder, which may share files with the old one by
-hard links. Packs of format 1 are read, too: see format_one.py.
 """
 
 from __future__ import annotations

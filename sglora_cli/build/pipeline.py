@@ -273,11 +273,12 @@ class Build:
         save_tensors(folder / "evaluation" / file_name(t.task.key), tensors, metadata)
 
     def _write_tasks(self, folder: Path) -> None:
-        for role, tasks in self._by_role().items():
-            write_tasks(folder, role, [self._task(t) for t in tasks], self._shards(role))
-        seen = [t.task for role, tasks in self._by_role().items() if role != UNSEEN for t in tasks]
-        kept = thinned([[{"key": task.key, "description": task.description} for task in seen]])
-        keys, sentences = ([str(task[of]) for task in kept] for of in ("key", "description"))
+        listed = {role: [t.to_json() for t in tasks] for role, tasks in self._by_role().items()}
+        listed[EXPERT] = [{**task, "states": self.steps.kept} for task in listed[EXPERT]]
+        for role, tasks in listed.items():
+            write_tasks(folder, role, tasks, self._shards(role))
+        seen = thinned([tasks for role, tasks in listed.items() if role != UNSEEN])
+        keys, sentences = ([task[of] for task in seen] for of in ("key", "description"))
         SeenTasks.measured(keys, sentences, partial(meaning, self.model)).save(folder)
 
     def _by_role(self) -> dict[str, list[BuildTask]]:
@@ -286,19 +287,6 @@ class Build:
     def _shards(self, role: str) -> list[int]:
         """How many tasks of a role each file has."""
         return parts(len(self._by_role()[role]), *([shard_rows(self.steps.layout)] if role == EXPERT else []))
-
-    def _task(self, t: BuildTask) -> dict[str, Any]:
-        return {
-            "key": t.task.key,
-            "dataset": t.task.dataset,
-            "name": t.task.name,
-            "role": t.role,
-            "description": t.task.description,
-            "train_photos": len(t.photos),
-            "test_photos": len(t.task.photos["test"]),
-            **({"left_out": len(t.left_out)} if t.left_out else {}),
-            **({"states": self.steps.kept} if t.role == EXPERT else {}),
-        }
 
     def _manifest(self, health: Mapping[str, Any]) -> dict[str, Any]:
         return {

@@ -99,6 +99,14 @@ def toy_pack(tiny: None, toys: Path, recipe: Path, run, own_home: Path, tmp_path
     return "toys"
 
 
+@pytest.fixture
+def format_one(tiny: None, run, own_home: Path) -> Path:
+    """The folder of a pack of format 1, which no version writes any more: the toys', built before there was another."""
+    result = run("pack", "import", HERE / "pack/format-1.sglora.zip")
+    assert result.exit_code == 0, result.output
+    return own_home / "cache/packs/toys"
+
+
 _toy_archive: dict[str, bytes] = {}
 
 
@@ -204,8 +212,6 @@ def data() -> Path:
 @pytest.fixture
 def old_pack(toy_pack, own_home: Path) -> None:
     """The toys' pack, as it was built before packs kept what their experts look like."""
-    from sglora_cli.files.tensors import load_tensors, save_tensors
+    from pack_folders import without
 
-    index = own_home / "cache/packs/toys/index.safetensors"
-    tensors, metadata = load_tensors(index)
-    save_tensors(index, {name: tensor.clone() for name, tensor in tensors.items() if name != "visual"}, metadata)
+    without(own_home / "cache/packs/toys", "visual.safetensors")

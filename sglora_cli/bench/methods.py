@@ -22,8 +22,9 @@ from sglora_cli.errors import PluginError, SgloraError, Unavailable, UnknownName
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import Prior
+from sglora_cli.pack.evaluation import UnseenTask
 from sglora_cli.pack.loaded import LoadedPack
-from sglora_cli.pack.pack import Pack, UnseenTask
+from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.combined import Combined, parts_of
 from sglora_cli.plugin.contracts import IMAGES, SHOTS, Evidence, Fitted, Generator, Model, UsesEvidence
 from sglora_cli.plugin.host import Host
@@ -153,7 +154,7 @@ def plan_of_methods(
             return make(task)
 
     protocol: dict[str, Any] = {"backbone": pack.backbone, "rank": pack.layout.rank, "k": pack.prior_config.k}
-    protocol["experts"] = sorted({t["dataset"] for t in pack.manifest["tasks"] if t["role"] == EXPERT})
+    protocol["experts"] = sorted({t["dataset"] for t in pack.tasks.of(EXPERT)})
     return BenchPlan(
         loaded.model,
         tasks,
@@ -170,9 +171,8 @@ def plan_of_methods(
 def _sentences(pack: Pack, tasks: Sequence[UnseenTask]) -> list[Sentence]:
     """The sentences of the measured tasks, and of the pack's other unseen tasks."""
     known = {t.key: Sentence(t.key, t.dataset, t.description) for t in tasks}
-    for task in pack.manifest["tasks"]:
-        if task["role"] == UNSEEN:
-            known.setdefault(task["key"], Sentence(task["key"], task["dataset"], task["description"]))
+    for task in pack.tasks.of(UNSEEN):
+        known.setdefault(task["key"], Sentence(task["key"], task["dataset"], task["description"]))
     return list(known.values())
 
 

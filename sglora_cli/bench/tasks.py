@@ -6,17 +6,18 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from sglora_cli.config import ABLATIONS, TASK_TABLES
 from sglora_cli.data.features import Features
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, Unavailable, UnknownName, UsageError
+from sglora_cli.pack.evaluation import UnseenTask
 from sglora_cli.pack.learned import short
-from sglora_cli.pack.pack import Pack, UnseenTask
+from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import PROMPTS
 from sglora_cli.pack.recipe_parser import parse
+from sglora_cli.pack.tasks import Task as PackTask
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import EXPERT, TRAINING, UNSEEN, Task, TaskTensors
@@ -29,7 +30,7 @@ def unseen_tasks(host: Host, pack: Pack, model: Model, dataset: str, data: Path 
     Raises UnknownName for a data set the pack has no unseen task of, Unavailable if there is nothing.
     """
     carried = list(pack.unseen())
-    names = sorted({task["dataset"] for task in pack.manifest["tasks"] if task["role"] == UNSEEN})
+    names = sorted({task["dataset"] for task in pack.tasks.of(UNSEEN)})
     if dataset and dataset not in names:
         if data is None or dataset not in host.datasets:
             raise UnknownName.of("dataset with unseen tasks in this pack", dataset, names)
@@ -52,7 +53,7 @@ def training_tasks(host: Host, pack: Pack, model: Model, dataset: str, data: Pat
         raise Unavailable(
             "no pack carries photos of its training tasks", "name the folder of the data sets: --data DIR"
         )
-    names = sorted({task["dataset"] for task in pack.manifest["tasks"] if task["role"] == TRAINING})
+    names = sorted({task["dataset"] for task in pack.tasks.of(TRAINING)})
     if dataset and dataset not in names:
         raise UnknownName.of("dataset with training tasks in this pack", dataset, names)
     recipe = parse(pack.name, pack.manifest["recipe"])
@@ -132,7 +133,7 @@ def narrowed(tasks: Sequence[UnseenTask], pack: Pack | None, wanted: str, table:
             raise UnknownName.of("task to measure on", name, known)
     if table not in (*TASK_TABLES, *ABLATIONS):
         raise UnknownName.of("table", table, [*TASK_TABLES, *ABLATIONS])
-    own = {task["dataset"] for task in pack.manifest["tasks"] if task["role"] == EXPERT} if pack else set()
+    own = {task["dataset"] for task in pack.tasks.of(EXPERT)} if pack else set()
     kept = [t for t in tasks if not names or t.name in names or t.key in names]
     kept = [t for t in kept if table in ABLATIONS or KEPT[table](t, own)]
     single = [t for t in kept if len(t.tensors.stem_N) < 2 and not t.tensors.label_of]
@@ -174,7 +175,7 @@ def photos_unknown(pack: Pack, tasks: Sequence[UnseenTask]) -> str:
         why = f"pack {pack.name!r} keeps no hashes of its photos; build it again to know"
     elif bare := [t.key for t in tasks if not t.hashes]:
         why = f"what is tested on keeps no hashes of its photos: {', '.join(bare[:3])}"
-    elif added := [task["key"] for task in pack.manifest["tasks"] if "origin" in task]:
+    elif added := [task["key"] for task in pack.tasks if "origin" in task]:
         why = f"nothing says which photos these experts were trained on: {', '.join(added[:3])}"
     else:
         return ""
@@ -190,15 +191,14 @@ def leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> list[s
     """What the pack has seen of tasks: those that are, by their key or their sentence, an expert or training task of
     the pack (of training tasks, which of course the pack has, those that are an expert, too), then tested photos."""
     roles = _seen_roles(role)
-    seen: dict[str, dict[str, Any]] = {}
-    for task in pack.manifest["tasks"]:
-        if task["role"] in roles:
-            seen[task["key"].casefold()] = seen[task["description"].casefold()] = task
+    seen: dict[str, PackTask] = {}
+    for task in (task for one in roles for task in pack.tasks.of(one)):
+        seen[task["key"].casefold()] = seen[task["description"].casefold()] = task
     leaking = []
     for t in tasks:
-        task = seen.get(t.key.casefold()) or seen.get(t.description.casefold())
-        if task:
-            leaking.append(f"{t.key} ({task['role']} {task['key']})")
+        known = seen.get(t.key.casefold()) or seen.get(t.description.casefold())
+        if known:
+            leaking.append(f"{t.key} ({known['role']} {known['key']})")
     return [*leaking, *_photo_leaks(pack, tasks, role)]
 
 

@@ -1,14 +1,16 @@
-"""Editing the experts of a pack: adding one that was trained elsewhere, removing one.
+"""Editing the experts of a pack: adding some that were trained elsewhere, removing one.
 
-Shapes: E experts, M states, D embedding width, W width of meaning, P numbers of an adapter.
+Shapes: E experts, M states, P numbers of an adapter.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,14 @@ from sglora_cli.adapter.read import Found, read_adapter, recognise
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.data.description import cleaned_sentence
 from sglora_cli.data.encode import check_text
-from sglora_cli.errors import Mismatch, UnknownName, UsageError
-from sglora_cli.files.tensors import load_tensors, save_tensors
+from sglora_cli.errors import BadFile, Mismatch, SgloraError, UnknownName, UsageError
+from sglora_cli.files.text import jsonl_rows, text_field, texts_field
 from sglora_cli.lora.gauge import join_gauge
+from sglora_cli.pack.coverage import SeenTasks, load_coverage
+from sglora_cli.pack.format_two import VISUAL, save_visual
 from sglora_cli.pack.library import Library, PackLocation
 from sglora_cli.pack.loaded import LoadedPack
-from sglora_cli.pack.pack import Pack, file_name
+from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.writer import edited
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
@@ -35,15 +39,28 @@ from sglora_cli.system import settings
 from sglora_cli.system.locks import pack_lock
 
 _NAME = re.compile(r"[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*/[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*")
+_LINE = 'a line is {"adapter": FILE or [FILE, ...], "text": SENTENCE}, and may have a "name"'
 _TEMPLATE = re.compile(r"^an? photo of (an?|the)?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
+class NewExpert:
+    """Adapters from elsewhere, which are states of one expert, and what it is for."""
+
+    adapters: Sequence[Path]
+    text: str
+    name: str = ""
+    """GROUP/NAME; without one, it is called after its sentence."""
+    where: str = ""
+    """The line of a list that names it, for errors."""
+
+
+@dataclass(frozen=True)
 class Added:
-    """A new expert of a pack, with lines for a person."""
+    """New experts of a pack, with lines for a person."""
 
     folder: Path
-    task: dict[str, Any]
+    tasks: tuple[dict[str, Any], ...]
     lines: tuple[str, ...]
 
 
@@ -56,73 +73,130 @@ class ForeignStates:
     lines: tuple[str, ...]
 
 
-def add_expert(
+def experts_of_list(path: Path) -> list[NewExpert]:
+    """The experts that a file of JSON lines names: {"adapter": FILE or [FILE, ...], "text": ..., "name": ...} a line.
+
+    FILE is looked for beside the list. Raises BadFile with path and line.
+    """
+    found = []
+    for number, _, row in jsonl_rows(path):
+        where = f"{path}, line {number}"
+        if unknown := sorted(set(row) - {"adapter", "text", "name"}):
+            raise BadFile(f"{where}: {unknown[0]!r} is unknown", _LINE)
+        names = texts_field(row, "adapter", where) if isinstance(row.get("adapter"), list) else ()
+        names = names or (text_field(row, "adapter", where),)
+        name = text_field(row, "name", where) if "name" in row else ""
+        found.append(NewExpert([path.parent / one for one in names], text_field(row, "text", where), name, where))
+    if not found:
+        raise BadFile(f"{path} names no adapter", _LINE)
+    return found
+
+
+def add_experts(
     host: Host,
     location: PackLocation,
-    adapters: Sequence[Path],
-    text: str,
-    name: str = "",
+    experts: Sequence[NewExpert],
     runtime: RuntimeConfig | None = None,
     *,
     alpha: float | None = None,
     visual_only: bool = False,
 ) -> Added:
-    """Make one expert of foreign adapters and add it to a pack. Several adapters are several states of one expert.
+    """Make experts of foreign adapters and add them to a pack, all or none: it is one new version.
 
     Raises UsageError for an empty sentence or a bad name, Mismatch for a name that exists or
     adapters that do not fit; the pack is unchanged then. Its trained generators are not trained again.
     """
-    text = cleaned_sentence(text)
-    key = _key(name, text)
-    found = [recognise(path) for path in adapters]  # refuses a file that is no adapter before waiting for the lock
+    wanted = []
+    for expert in experts:
+        with _saying(expert.where):  # refuses a file that is no adapter before waiting for the lock
+            text = cleaned_sentence(expert.text)
+            found = [recognise(path) for path in expert.adapters]
+            wanted.append((replace(expert, text=text, name=_key(expert.name, text)), found))
     with pack_lock(Library(host.recipe_folders).own_folder(location.folder)):
-        return _add(host, location, found, text, key, runtime, alpha, visual_only)
+        return _add(host, location, wanted, runtime, alpha, visual_only)
 
 
 def _add(
     host: Host,
     location: PackLocation,
-    adapters: Sequence[Found],
-    text: str,
-    key: str,
+    wanted: Sequence[tuple[NewExpert, Sequence[Found]]],
     runtime: RuntimeConfig | None,
     alpha: float | None,
     visual_only: bool,
 ) -> Added:
-    """Add the expert. The caller holds the lock of the pack."""
+    """Add the experts. The caller holds the lock of the pack."""
     pack, target = Pack(location.folder), Library(host.recipe_folders).own_folder(location.folder)
-    _check_new(pack, key)
+    _check_new(pack, [expert for expert, _ in wanted])
     runtime = settings.runtime(runtime or RuntimeConfig(), pack.backbone, exact=True)
     model = LoadedPack(host, pack, runtime).model
-    check_text(model, text)
-    states = foreign_states(pack, model, adapters, alpha, visual_only)
-    dataset, short = key.split("/")
-    task = {
-        "key": key,
+    tasks, means, variances, lines = [], [], [], []
+    for expert, found in wanted:
+        with _saying(expert.where):
+            check_text(model, expert.text)
+            states = foreign_states(pack, model, found, alpha, visual_only)
+        tasks.append(_task(expert, states))
+        states_MP = states.states_MP.double()
+        means.append(states_MP.mean(dim=0).float())
+        variances.append(states_MP.var(dim=0, correction=0).float())
+        lines += [*states.lines, f"expert     {expert.name}: {expert.text!r}"]
+    sentences, keys = [expert.text for expert, _ in wanted], [expert.name for expert, _ in wanted]
+    seen = SeenTasks.of(pack, encode := partial(meaning, model)).added(keys, sentences, encode)
+    notes = _notes(pack, target, sentences)  # the old version is not there to be asked when the new one is
+    with edited(pack, target) as draft:  # without photos: `visual` has a row for every expert
+        described = {"index": model.encode_text(sentences).float(), "meaning": meaning(model, sentences)}
+        draft.add(tasks, {"mu": torch.stack(means), "var": torch.stack(variances), **described})
+        draft.drop(VISUAL)
+        seen.save(draft.folder)
+        more = f" and {len(keys) - 1} more, up to {keys[-1]}" if len(keys) > 1 else ""
+        draft.note(f"added expert {keys[0]}{more}")
+    return Added(target, tuple(tasks), (*lines, *notes))
+
+
+def _task(expert: NewExpert, states: ForeignStates) -> dict[str, Any]:
+    dataset, short = expert.name.split("/")
+    return {
+        "key": expert.name,
         "dataset": dataset,
         "name": short,
         "role": EXPERT,
-        "description": text,
+        "description": expert.text,
         "train_photos": 0,
         "test_photos": 0,
+        "states": len(states.states_MP),
         "origin": states.origin,
     }
-    no_photos = ["note: it has no photos: the pack does not know any more what its experts look like"] * pack.has_visual
-    with edited(pack, target) as (folder, manifest):  # without `visual`: it has a row for every expert
-        _write_expert(folder, pack, model, task, states.states_MP)
-        manifest["tasks"].append(task)
-        manifest["edits"] = [*manifest.get("edits", []), f"added expert {key}"]
-    copied = f"note: pack {target.name!r} is bundled and stays as it is: this copy of it hides it"
-    lines = [*states.lines, f"expert     {key}: {text!r}", *([copied] if target != location.folder else [])]
+
+
+def _notes(pack: Pack, target: Path, sentences: Sequence[str]) -> list[str]:
+    """What a person should know about a pack with new experts."""
+    many = len(sentences) > 1
+    lines = []
+    if target != pack.folder:
+        lines.append(f"note: pack {target.name!r} is bundled and stays as it is: this copy of it hides it")
     if pack.manifest["generators"]:
-        lines.append(f"note: {', '.join(pack.manifest['generators'])}: trained without the new expert")
-    lines += no_photos
+        new = "experts" if many else "expert"
+        lines.append(f"note: {', '.join(pack.manifest['generators'])}: trained without the new {new}")
+    if pack.has_visual:
+        they = "they have" if many else "it has"
+        lines.append(f"note: {they} no photos: the pack does not know any more what its experts look like")
+    said = {text.casefold() for text in sentences}
     lines += [
         f"note: unseen task {other['key']} has the same sentence: what is measured there is not unseen any more"
-        for other in pack.manifest["tasks"]
-        if other["role"] == UNSEEN and other["description"].casefold() == text.casefold()
+        for other in pack.tasks.of(UNSEEN)
+        if other["description"].casefold() in said
     ]
-    return Added(target, task, tuple(lines))
+    return lines
+
+
+@contextmanager
+def _saying(where: str) -> Iterator[None]:
+    """Errors of the block begin with the line of a list, if there is one."""
+    try:
+        yield
+    except SgloraError as error:
+        if not where:
+            raise
+        raise type(error)(f"{where}: {error.message}", error.hint) from error
 
 
 def foreign_states(
@@ -142,7 +216,7 @@ def foreign_states(
         flat.append(flat_P)
         sources.append(origin(path, foreign, error, sha256))
         lines += import_lines(path, foreign, pack.layout.rank, error, model)
-    gauged = join_gauge(pack.layout, torch.stack(flat), pack.experts.means())
+    gauged = join_gauge(pack.layout, torch.stack(flat), pack.gauge)
     if float(pack.layout.update_norm(gauged.states_MP.double().mean(dim=0).float())) == 0:
         raise Mismatch("the mean of the adapters is an update of zero", "name adapters of one task")
     moved = f"moved from {gauged.before:.3f} to " if gauged.before != gauged.after else ""
@@ -158,19 +232,6 @@ def foreign_states(
     return ForeignStates(gauged.states_MP, {"adapters": sources, "gauge": gauge}, tuple(lines))
 
 
-def _write_expert(folder: Path, pack: Pack, model: Model, task: dict[str, Any], states_MP: Tensor) -> None:
-    metadata = {"kind": "expert", "task": task["key"], "description": task["description"], "states": len(states_MP)}
-    states_MP = states_MP.double()
-    tensors = {"mu": states_MP.mean(dim=0).float(), "var": states_MP.var(dim=0, correction=0).float()}
-    save_tensors(folder / "experts" / file_name(task["key"]), tensors, {**metadata, "origin": task["origin"]})
-    index_ED = torch.cat([pack.index_ED, model.encode_text([task["description"]]).float()])
-    meaning_EW = torch.cat([pack.meaning_EW, meaning(model, [task["description"]])])
-    names = [*pack.experts.names, task["key"]]
-    save_tensors(
-        folder / "index.safetensors", {"index": index_ED, "meaning": meaning_EW}, {"kind": "index", "tasks": names}
-    )
-
-
 def _key(name: str, text: str) -> str:
     """The key `group/name` of an expert; without a name, `added/` and what the sentence is a photo of."""
     key = name or "added/" + re.sub(r"[/\\]", " ", _TEMPLATE.sub("", text).strip(" ."))[:60].lower()
@@ -179,14 +240,19 @@ def _key(name: str, text: str) -> str:
     return key
 
 
-def _check_new(pack: Pack, key: str) -> None:
-    for task in pack.manifest["tasks"]:
-        # A pack of an older version may have the file under another task.
-        if _alike(task["key"]) == _alike(key) or pack.file_of("experts", task["key"]) == f"experts/{file_name(key)}":
-            raise Mismatch(
-                f"pack {pack.name!r} has a task {task['key']!r} already, its role is {task['role']}",
-                "choose another name with --name GROUP/NAME",
-            )
+def _check_new(pack: Pack, experts: Sequence[NewExpert]) -> None:
+    """Raises Mismatch for an expert whose name the pack has already, or another new expert."""
+    known = {_alike(task["key"]): (task["key"], task["role"]) for task in pack.tasks}
+    for expert in experts:
+        alike = _alike(expert.name)
+        with _saying(expert.where):
+            if alike in known:
+                key, role = known[alike]
+                raise Mismatch(
+                    f"pack {pack.name!r} has a task {key!r} already, its role is {role}",
+                    "choose another name with --name GROUP/NAME",
+                )
+        known[alike] = expert.name, EXPERT
 
 
 def _alike(key: str) -> str:
@@ -205,7 +271,7 @@ class Removed:
 def check_expert(pack: Pack, expert: str) -> None:
     """Raises UnknownName if the pack has no such expert, Mismatch if too few experts would be left."""
     if expert not in pack.experts.names:
-        roles = {task["key"]: task["role"] for task in pack.manifest["tasks"]}
+        roles = {task["key"]: task["role"] for task in pack.tasks}
         if expert in roles:
             raise Mismatch(f"{expert!r} is no expert of pack {pack.name!r}: its role is {roles[expert]}")
         raise UnknownName.of("expert in this pack", expert, pack.experts.names)
@@ -228,25 +294,23 @@ def remove_expert(pack: Pack, expert: str, library: Library) -> Removed:
         library.own_folder(pack.folder)  # another process may have made the copy meanwhile
         pack = Pack(pack.folder)  # or may have changed the pack
         check_expert(pack, expert)
-        with edited(pack, target) as (folder, manifest):
-            _without(folder, pack, expert, manifest)
+        row = pack.experts.names.index(expert)
+        task = pack.tasks.of(EXPERT)[row]  # the old version is not there to be asked when the new one is
+        with edited(pack, target) as draft:
+            draft.remove(row)
+            _remove_kept(draft.folder, pack, row)
+            draft.note(f"removed expert {expert}")
     notes = [f"pack {target.name!r} is bundled and stays as it is: this copy of it hides it"]
     notes = [] if target == pack.folder else notes
     learned = [*pack.manifest["generators"], *(["joint"] if (target / "joint.safetensors").exists() else [])]
-    task = next(task for task in pack.manifest["tasks"] if task["key"] == expert)
-    if learned and "origin" not in task:  # an expert that was added later was not part of their training
+    if learned and "origin" not in task:  # one added later was not part of their training
         notes.append(f"{', '.join(learned)}: trained with the expert, not trained again")
     return Removed(Pack(target), tuple(notes))
 
 
-def _without(folder: Path, pack: Pack, expert: str, manifest: dict[str, Any]) -> None:
-    """Remove an expert's file, its row of the index and its entry in the manifest from a copy of the pack."""
-    (folder / pack.file_of("experts", expert)).unlink()
-    row = pack.experts.names.index(expert)
-    kept = [r for r in range(len(pack.experts.names)) if r != row]
-    tensors, metadata = load_tensors(folder / "index.safetensors")
-    rows = {name: tensor_ED[kept] for name, tensor_ED in tensors.items()}
-    names = [pack.experts.names[r] for r in kept]
-    save_tensors(folder / "index.safetensors", rows, {**metadata, "tasks": names})
-    manifest["tasks"] = [task for task in manifest["tasks"] if task["key"] != expert]
-    manifest["edits"] = [*manifest.get("edits", []), f"removed expert {expert}"]
+def _remove_kept(folder: Path, pack: Pack, row: int) -> None:
+    """Remove an expert from what a copy of the pack keeps beside the experts."""
+    if pack.has_visual:
+        save_visual(folder, torch.cat([pack.visual_ED[:row], pack.visual_ED[row + 1 :]]))
+    if seen := load_coverage(pack):
+        seen.removed(pack.experts.names[row]).save(folder)

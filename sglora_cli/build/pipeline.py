@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +32,26 @@ from sglora_cli.errors import BadFile, SgloraError
 from sglora_cli.files.atomic import put_folder, scratch_folder
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.tensors import Checkpoint, load_sealed, save_sealed, save_tensors
+from sglora_cli.lora.gauge import gauge_of
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import Index, prior
+from sglora_cli.pack.coverage import SeenTasks, thinned
+from sglora_cli.pack.format_two import save_visual
+from sglora_cli.pack.gauge import save_gauge
 from sglora_cli.pack.learned import save_learned
 from sglora_cli.pack.manifest import FORMAT
 from sglora_cli.pack.moments import save_moments
-from sglora_cli.pack.pack import ExpertFiles, Pack, file_name
+from sglora_cli.pack.names import file_name
+from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.pack.recipe_parser import plan_tasks
+from sglora_cli.pack.shards import ExpertShards, save_shard, shard_rows
+from sglora_cli.pack.tasks import parts, write_tasks
 from sglora_cli.pack.writer import check_replaceable, write_manifest
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.sentences import meaning, queries
-from sglora_cli.plugin.values import ROLES, TRAINING, Material, Photo
+from sglora_cli.plugin.values import EXPERT, ROLES, TRAINING, UNSEEN, Material, Photo
 from sglora_cli.system import cache, settings
 from sglora_cli.system.locks import locked, pack_lock
 from sglora_cli.system.paths import built_folder
@@ -178,24 +186,24 @@ class Build:
                 self._write_evaluation(folder, t, t.test)
         # Last: a fit that could see them would know the tasks that are left out of it.
         save_moments(folder, moments(self.model, self.steps.seen))
+        self._write_tasks(folder)
         write_manifest(folder, self._manifest(health))
 
-    def _write_experts(self, folder: Path) -> tuple[ExpertFiles, Index]:
-        for t in self.steps.experts:
-            mean_P, variance_P = self.steps.moments(t)
-            metadata = {
-                "kind": "expert",
-                "task": t.task.key,
-                "description": t.task.description,
-                "states": self.steps.kept,
-            }
-            save_tensors(folder / "experts" / file_name(t.task.key), {"mu": mean_P, "var": variance_P}, metadata)
-        descriptions, keys = [t.task.description for t in self.steps.experts], [t.task.key for t in self.steps.experts]
-        index_ED, meaning_EW = self.model.encode_text(descriptions).float(), meaning(self.model, descriptions)
-        tensors = {"index": index_ED, "meaning": meaning_EW, "visual": self._visual()}
-        save_tensors(folder / "index.safetensors", tensors, {"kind": "index", "tasks": keys})
-        files = {key: f"experts/{file_name(key)}" for key in keys}
-        return ExpertFiles(folder, files, self.steps.layout), Index(index_ED, meaning_EW)
+    def _write_experts(self, folder: Path) -> tuple[ExpertShards, Index]:
+        layout, tasks = self.steps.layout, self.steps.experts
+        sentences = [t.task.description for t in tasks]
+        index = Index(self.model.encode_text(sentences).float(), meaning(self.model, sentences))
+        first, shards = 0, parts(len(tasks), shard_rows(layout))
+        for shard, count in enumerate(shards):
+            some = slice(first, first := first + count)
+            found = [self.steps.moments(t) for t in tasks[some]]
+            mean_NP, variance_NP = (torch.stack(numbers) for numbers in zip(*found, strict=True))
+            described = {"index": index.embedding_ED[some], "meaning": index.meaning_EW[some]}
+            save_shard(folder, shard, {"mu": mean_NP, "var": variance_NP, **described})
+        experts = ExpertShards(folder, shards, [t.task.key for t in tasks], layout)
+        save_gauge(folder, gauge_of(layout, lambda: (mean_NP for mean_NP, _ in experts.chunks())))
+        save_visual(folder, self._visual())
+        return experts, index
 
     def _visual(self) -> Tensor:
         """(E, D) the mean embedding of each expert's training photos, normalised: the visual condition."""
@@ -215,10 +223,11 @@ class Build:
     def _descriptions(self) -> list[str]:
         return [t.task.description for t in self.steps.seen]
 
-    def _fit_generators(self, folder: Path, experts: ExpertFiles, index: Index) -> dict[str, Any]:
+    def _fit_generators(self, folder: Path, experts: ExpertShards, index: Index) -> dict[str, Any]:
         tasks = [t for t in self.tasks if t.role == TRAINING]
-        asked, config = queries(self.model, [t.task.description for t in tasks]), self.recipe.prior
-        priors = [prior(q.embedding_D, index.similarity(q, config.space), experts, config.k, config.tau) for q in asked]
+        k, tau, space = self.recipe.prior.k, self.recipe.prior.tau, self.recipe.prior.space
+        asked = queries(self.model, [t.task.description for t in tasks])
+        priors = [prior(one.embedding_D, index.similarity(one, space, k), experts, k, tau) for one in asked]
         health = {}
         for name, table in self.recipe.generators.items():
             with locked(path := self._generator_path(name)):
@@ -238,7 +247,7 @@ class Build:
         return health
 
     def _material(
-        self, tasks: Sequence[BuildTask], experts: ExpertFiles, priors: Sequence[Any], checkpoint: Checkpoint
+        self, tasks: Sequence[BuildTask], experts: ExpertShards, priors: Sequence[Any], checkpoint: Checkpoint
     ) -> Material:
         states = [self.steps.states(t) for t in tasks]
         return Material(
@@ -267,6 +276,22 @@ class Build:
             metadata["label_of"] = list(test.label_of)
         save_tensors(folder / "evaluation" / file_name(t.task.key), tensors, metadata)
 
+    def _write_tasks(self, folder: Path) -> None:
+        listed = {role: [t.to_json() for t in tasks] for role, tasks in self._by_role().items()}
+        listed[EXPERT] = [{**task, "states": self.steps.kept} for task in listed[EXPERT]]
+        for role, tasks in listed.items():
+            write_tasks(folder, role, tasks, self._shards(role))
+        seen = thinned([tasks for role, tasks in listed.items() if role != UNSEEN])
+        keys, sentences = ([task[of] for task in seen] for of in ("key", "description"))
+        SeenTasks.measured(keys, sentences, partial(meaning, self.model)).save(folder)
+
+    def _by_role(self) -> dict[str, list[BuildTask]]:
+        return {role: [t for t in self.tasks if t.role == role] for role in ROLES}
+
+    def _shards(self, role: str) -> list[int]:
+        """How many tasks of a role each file has."""
+        return parts(len(self._by_role()[role]), *([shard_rows(self.steps.layout)] if role == EXPERT else []))
+
     def _manifest(self, health: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "format": FORMAT,
@@ -279,19 +304,8 @@ class Build:
             "prior": asdict(self.recipe.prior),
             "default_generator": self.recipe.default_generator,
             "generators": dict(health),
-            "tasks": [
-                {
-                    "key": t.task.key,
-                    "dataset": t.task.dataset,
-                    "name": t.task.name,
-                    "role": t.role,
-                    "description": t.task.description,
-                    "train_photos": len(t.photos),
-                    "test_photos": len(t.task.photos["test"]),
-                    **({"left_out": len(t.left_out)} if t.left_out else {}),
-                }
-                for t in self.tasks
-            ],
+            "counts": {role: len(tasks) for role, tasks in self._by_role().items()},
+            "shards": self._shards(EXPERT),
         }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sglora_cli.data import overlaps
 from sglora_cli.data.encode import check_text
@@ -43,6 +44,19 @@ class BuildTask:
         """The features that the task is trained on, on disk."""
         mirror = self.mirror.stored(model) if self.mirror else None
         return replace(self.train.stored(model), mirror=mirror)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a pack lists it."""
+        return {
+            "key": self.task.key,
+            "dataset": self.task.dataset,
+            "name": self.task.name,
+            "role": self.role,
+            "description": self.task.description,
+            "train_photos": len(self.photos),
+            "test_photos": len(self.task.photos["test"]),
+            **({"left_out": len(self.left_out)} if self.left_out else {}),
+        }
 
 
 def missing_features(tasks: Sequence[BuildTask]) -> list[Features]:

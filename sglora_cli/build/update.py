@@ -44,18 +44,18 @@ def update(host: Host, location: PackLocation, data: Path, runtime: RuntimeConfi
     _check_tasks(pack, build.tasks)
     found = moments(build.model, [t for t in build.tasks if t.role != UNSEEN])
     _check_photos(pack, found)
-    with pack_lock(target), edited(pack, target) as (folder, _):
+    with pack_lock(target), edited(pack, target) as draft:
         if MOMENTS in lacking(pack):
-            save_moments(folder, found)
+            save_moments(draft.folder, found)
         if LEARNED in lacking(pack):
-            save_learned_of(folder, build.tasks)
+            save_learned_of(draft.folder, build.tasks)
     return target
 
 
 def _check_tasks(pack: Pack, tasks: Sequence[BuildTask]) -> None:
     """Raises Mismatch unless the data has the tasks of the pack, with as many photos."""
     now = {t.task.key: (t.role, len(t.photos)) for t in tasks}
-    built = [task for task in pack.manifest["tasks"] if "origin" not in task]  # not those made elsewhere
+    built = [task for task in pack.tasks if "origin" not in task]  # not those made elsewhere
     for task in built:
         role, photos = now.get(task["key"], ("", 0))
         if role != task["role"]:

@@ -105,7 +105,7 @@ def experts(context: click.Context) -> Iterable[str]:
 def _tasks(context: click.Context, role: str) -> list[str]:
     """Keys of the tasks of the pack that the command line names, or else of the default pack."""
     location, _ = _library().find(str(context.params.get("pack") or context.params.get("name") or ""))
-    return [str(task["key"]) for task in location.summary().get("tasks", []) if task.get("role") == role]
+    return [task["key"] for task in location.tasks().of(role)]
 
 
 def setting_values(context: click.Context) -> Iterable[str]:

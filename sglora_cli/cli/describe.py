@@ -103,10 +103,11 @@ def pack_facts(pack: Pack, health: Sequence[str] = ()) -> list[str]:
         f"prior      K {pack.prior_config.k}, tau {pack.prior_config.tau:g}, space {pack.prior_config.space}",
     ]
     for role in ROLES:
-        tasks = [task for task in pack.manifest["tasks"] if task["role"] == role]
-        by_set = {t["dataset"]: [x["name"] for x in tasks if x["dataset"] == t["dataset"]] for t in tasks}
+        by_set: dict[str, list[str]] = {}
+        for task in pack.tasks.of(role):
+            by_set.setdefault(task["dataset"], []).append(task["name"])
         lines += [f"{role:<10} {dataset}: {', '.join(names)}" for dataset, names in by_set.items()]
-    if left_out := sum(task["left_out"] for task in pack.manifest["tasks"] if type(task.get("left_out")) is int):
+    if left_out := sum(task["left_out"] for task in pack.tasks if type(task.get("left_out")) is int):
         lines.append(f"left out   {left_out} training photos of tasks: unseen tasks are tested on them")
     for name, measured in pack.manifest["generators"].items():
         facts = ", ".join(f"{k} {_short(v)}" for k, v in sorted(measured.items()) if k != "held_out")

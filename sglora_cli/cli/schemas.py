@@ -32,6 +32,7 @@ _SETTING = {"value": str, "origin": str}
 _CAPTIONS = {"dataset": str, "path": str, "output": str, "images": int, "captioned_before": int}
 _ADAPTER = {"file": str, "made_from": {"*": ANY}, "experts": {"*": float}}
 _SIMILARITY = {"cosine": (float, None), "norm_a": float, "norm_b": float, "difference": float}
+_ADDED = {"key": str, "name": str, "description": str}
 _MANIFEST = {
     "name": str,
     "format": int,
@@ -142,7 +143,8 @@ SHAPES: dict[str, Any] = {
         "target": str,
         "passed_over": [{"path": str, **_PASSED_OVER}],
     },
-    "pack add": {"folder": str, "task": {"key": str, "name": str, "description": str}},
+    "pack add": {"folder": str, "task": _ADDED, "tasks": [_ADDED]},
+    "pack migrate": {"folder": str, "from": int, "to": int},
     "pack update": {"folder": str, "added": str},
     "pack remove": {"pack": str, "expert": (str, None), "folder": str, "notes": [str]},
     "pack export": {"file": str, "pack": str, "bytes": int, "sha256": str},

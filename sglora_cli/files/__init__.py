@@ -6,6 +6,7 @@ untrusted     limits of size, depth and numbers; safe names; paths that stay ins
 text          JSON, JSON lines, CSV and plain lines; append a line that survives a kill
 toml          TOML tables, and the line each key stands in
 tensors       safetensors with one metadata key; checkpoints of long work
+plain_rows    rows of tensors in any safetensors file
 tensor_rows   tensors larger than memory, read and written row by row
 hashes        of files and of content
 names         file names for any text, and for names that are too long

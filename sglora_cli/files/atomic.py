@@ -91,6 +91,23 @@ def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
         raise unwritable(f"cannot copy {source} to {target.parent}", error) from error
 
 
+def link_files(source: Path, target: Path, names: Iterable[str]) -> list[str]:
+    """Give files of a folder a second name in another one; returns those that had to be copied instead.
+
+    Both names are of one file, so neither folder's may be written in place. Everything here that writes a file gives
+    its name to a new one.
+    """
+    copied = []
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source / name, target / name)
+        except OSError:  # a file system without them, or too many names of one file
+            copied.append(name)
+    copy_files(source, target, copied)
+    return copied
+
+
 def put_folder(folder: Path, target: Path) -> None:
     """Move a finished folder to its place.
 

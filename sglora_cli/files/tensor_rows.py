@@ -22,10 +22,10 @@ from torch import Tensor
 
 from sglora_cli.errors import BadFile, Unavailable, unwritable
 from sglora_cli.files.atomic import put_file
+from sglora_cli.files.plain_rows import DTYPES, bytes_of, tensor_place
 from sglora_cli.files.tensors import KEY, packed_metadata, safetensors_header
 
-_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
-_NAMES = {torch.int64: "I64", **{dtype: name for name, dtype in _DTYPES.items()}}
+_NAMES = {torch.int64: "I64", **{dtype: name for name, dtype in DTYPES.items()}}
 _SUMS = ".sums"
 _CHUNK = 16 << 20
 
@@ -50,36 +50,18 @@ class TensorRows:
 
         owner: the stem of the file's own name, if it still has another one.
         """
-        entries = safetensors_header(path)
+        header = safetensors_header(path)
         self.path, self.name = path, name
-        self.shape, self.dtype, self._start = self._entry(entries, name, _DTYPES)
+        self.shape, self.dtype, self._start = tensor_place(path, header, name, DTYPES)
         self._bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         self._salt = _salt(owner or path.stem, name)
-        shape, _, start = self._entry(entries, name + _SUMS, {"I64": torch.int64})
+        shape, _, start = tensor_place(path, header, name + _SUMS, {"I64": torch.int64})
         if shape != self.shape[:1]:
             raise BadFile(f"{path}: tensor {name!r} has {self.shape[0]} rows and checksums of {list(shape)}")
         self._sums = array("q")
         with path.open("rb") as file:
             file.seek(start)
             self._sums.frombytes(file.read(8 * shape[0]))
-
-    def _entry(
-        self, entries: Mapping[str, Any], name: str, dtypes: Mapping[str, torch.dtype]
-    ) -> tuple[tuple[int, ...], torch.dtype, int]:
-        """Shape and type of a tensor, and its first byte. Raises BadFile unless the file has all of it."""
-        try:
-            entry = entries[name]
-            shape, dtype = tuple(int(n) for n in entry["shape"]), dtypes[entry["dtype"]]
-            start, end = (int(n) for n in entry["data_offsets"])
-        except (KeyError, TypeError, ValueError, OverflowError):
-            kind = "checksums" if name.endswith(_SUMS) else "floating point numbers"
-            raise BadFile(f"{self.path} has no tensor {name!r} of {kind}") from None
-        first = _first_byte(self.path)
-        size = self.path.stat().st_size - first
-        whole = 0 <= start <= end <= size and all(0 <= n <= size for n in shape) and shape
-        if not whole or end - start != math.prod(shape) * dtype.itemsize:
-            raise BadFile(f"{self.path}: tensor {name!r} of shape {list(shape)} is not whole")
-        return shape, dtype, first + start
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -89,7 +71,7 @@ class TensorRows:
         if isinstance(rows, int):
             return self[[rows]][0]
         tensor = torch.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
-        into = _bytes_of(tensor)
+        into = bytes_of(tensor)
         try:
             with self.path.open("rb", buffering=0) as file:
                 for n, row in enumerate(rows):
@@ -141,12 +123,6 @@ def _sum(salt: int, row: int, data: memoryview) -> int:
     return zlib.crc32(data, zlib.crc32(b"%d" % row, salt))
 
 
-def _first_byte(path: Path) -> int:
-    """Where a safetensors file's numbers begin."""
-    with path.open("rb") as file:
-        return 8 + int(struct.unpack("<Q", file.read(8))[0])
-
-
 class TensorDraft:
     """A safetensors file that grows, and outlives its process: what was written and synced can be gone on with.
 
@@ -180,7 +156,7 @@ class TensorDraft:
 
     def put(self, name: str, row: int, values: Tensor) -> None:
         """Write rows `row`, `row + 1`, ... of a tensor, and their checksums."""
-        data, size = _bytes_of(values.detach().to("cpu", self._dtypes[name]).contiguous()), self._bytes[name]
+        data, size = bytes_of(values.detach().to("cpu", self._dtypes[name]).contiguous()), self._bytes[name]
         rows = ((row + n, data[n * size : (n + 1) * size]) for n in range(len(values)))
         sums = array("q", [_sum(self._salts[name], number, content) for number, content in rows])
         try:
@@ -241,11 +217,6 @@ def _header(shapes: Shapes, metadata: Mapping[str, Any]) -> tuple[bytes, dict[st
     text += b" " * (-len(text) % 8)
     first = struct.pack("<Q", len(text)) + text
     return first, {name: start + len(first) for name, start in starts.items()}, len(first) + offset
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    """A contiguous tensor's memory."""
-    return memoryview(tensor.view(-1).view(torch.uint8).numpy().data)
 
 
 def _unwritable(path: Path, error: OSError) -> Unavailable:

@@ -1,7 +1,6 @@
 """Sentence -> adapter.
 
 session     pack, model and generator, which answer descriptions
-coverage    how close a sentence is to what the pack has seen
 generated   what came out: samples, prior, coverage; saved, attached
 many        a file of sentences, an adapter each
 explain     why an adapter is what it is

@@ -20,10 +20,10 @@ from sglora_cli.data.description import Description
 from sglora_cli.errors import Unavailable, UsageError
 from sglora_cli.files.atomic import drop_all_drafts
 from sglora_cli.files.hashes import content_hash
-from sglora_cli.generate.coverage import Coverage
 from sglora_cli.lora.attention import attached
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import Prior
+from sglora_cli.pack.coverage import Coverage
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.system.paths import cache_folder
 

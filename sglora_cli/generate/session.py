@@ -22,10 +22,10 @@ from sglora_cli.config import GenerateConfig, PriorConfig, RuntimeConfig, checke
 from sglora_cli.data.description import Description
 from sglora_cli.data.encode import check_text, mean_query, visual_embedding
 from sglora_cli.errors import SgloraError, Unavailable, UnknownName, UsageError
-from sglora_cli.generate.coverage import Coverage, SeenTasks, encoded_phrases, nearest_others
 from sglora_cli.generate.generated import Generated
 from sglora_cli.lora.layout import checked_flat
 from sglora_cli.lora.prior import Prior, Query, best_of
+from sglora_cli.pack.coverage import Coverage, SeenTasks, encoded_phrases
 from sglora_cli.pack.dependence import Dependence, dependence
 from sglora_cli.pack.health import check_trained
 from sglora_cli.pack.loaded import LoadedPack
@@ -166,9 +166,10 @@ class Session:
     ) -> Generated:
         if task.images:
             prior = self.pack.visual_prior(visual_embedding(self.model, task.images), prior_config)
-            coverage = Coverage(float(prior.similarity_E.max()), nearest_others(self.pack.visual_ED))
+            coverage = Coverage(float(prior.similarity_E.max()), self.pack.nearest_E)
         else:
             prior = self.pack.prior(mean_query(task.weights, asked), prior_config)
+            self.pack.check_width(self.seen_tasks.tasks_TW, phrases[0][0])
             coverage = self.seen_tasks.coverage(phrases, task.weights)
         adapters_SP = self.fitted.generate(prior, config.samples, config.seed, config.temperature)
         checked_flat(adapters_SP, f"the output of generator {self.generator.name!r}")

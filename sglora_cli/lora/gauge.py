@@ -6,7 +6,7 @@ of an adapter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -75,25 +75,54 @@ class Gauged:
     reach: float
 
 
-def join_gauge(layout: Layout, adapters_MP: Tensor, experts_EP: Tensor) -> Gauged:
+@dataclass(frozen=True)
+class Gauge:
+    """What a gauge of experts is: their mean adapter (P,), and how far the farthest of them is from it."""
+
+    mean_P: Tensor
+    farthest: tuple[float, ...]
+    """The largest distance of an A from the mean A, site by site."""
+    reach: float
+    """The same over all sites."""
+
+
+def gauge_of(layout: Layout, chunks: Callable[[], Iterable[Tensor]]) -> Gauge:
+    """The gauge of experts, given (n, P) at a time. They are asked for twice: for their mean, and for distances."""
+    count, sum_P = 0, torch.zeros(layout.size, dtype=torch.float64)
+    for some_NP in chunks():
+        count, sum_P = count + len(some_NP), sum_P + some_NP.double().sum(dim=0)
+    mean_P = sum_P / count
+    references, farthest, reach = _references(layout, mean_P), [0.0] * len(layout.sites), 0.0
+    for some_NP in chunks():
+        experts = layout.split(some_NP)
+        near = [float(gauge_distance(experts[name][1], a_RI).max()) for name, a_RI in references.items()]
+        farthest = [max(one, other) for one, other in zip(farthest, near, strict=True)]
+        reach = max(reach, _distance(experts, references))
+    return Gauge(mean_P, tuple(farthest), reach)
+
+
+def join_gauge(layout: Layout, adapters_MP: Tensor, gauge: Gauge) -> Gauged:
     """Adapters from elsewhere, their updates unchanged, in the gauge of a pack's experts.
 
     The reference of a site is the mean A of the experts there. Where every adapter is as close to
     it as the farthest expert, the factors are kept: they have the gauge already, and their
     differences are what the adapters learned.
     """
-    states, experts = layout.split(adapters_MP), layout.split(experts_EP)
-    references = {name: a_ERI.double().mean(0) for name, (_, a_ERI) in experts.items()}
+    states, references = layout.split(adapters_MP), _references(layout, gauge.mean_P)
     gauged: dict[str, Factors] = {}
-    for name, (b_MOR, a_MRI) in states.items():
-        farthest = gauge_distance(experts[name][1], references[name]).max()
+    for (name, (b_MOR, a_MRI)), farthest in zip(states.items(), gauge.farthest, strict=True):
         if bool((gauge_distance(a_MRI, references[name]) <= farthest + NOTHING).all()):
             gauged[name] = b_MOR, a_MRI
         else:
             moved = [into_gauge(b, a, references[name]) for b, a in zip(b_MOR, a_MRI, strict=True)]
             gauged[name] = torch.stack([b for b, _ in moved]), torch.stack([a for _, a in moved])
-    before, after, reach = (_distance(parts, references) for parts in (states, gauged, experts))
-    return Gauged(layout.join(gauged), before, after, reach)
+    before, after = (_distance(parts, references) for parts in (states, gauged))
+    return Gauged(layout.join(gauged), before, after, gauge.reach)
+
+
+def _references(layout: Layout, mean_P: Tensor) -> dict[str, Tensor]:
+    """The mean A (R, I) of each site."""
+    return {name: a_RI.double() for name, (_, a_RI) in layout.split(mean_P).items()}
 
 
 def _distance(parts: Mapping[str, Factors], references: Mapping[str, Tensor]) -> float:

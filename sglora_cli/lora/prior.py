@@ -51,11 +51,20 @@ class Prior:
         return f"Prior(of experts {{{weights}}}, {len(self.mean_P)} numbers)"
 
 
-def cosines(embedding_D: Tensor, index_ED: Tensor) -> Tensor:
-    """Of a unit vector and those of the experts: (E,). Raises Mismatch if it is not finite."""
+def cosines(embedding_D: Tensor, index_ED: Tensor, first: int) -> Tensor:
+    """Of a unit vector with unit rows: (E,). The `first` largest are as double precision gives them.
+
+    The whole index in double precision would be a copy of twice its size for every sentence. Raises Mismatch if the
+    vector is not finite.
+    """
     if not bool(torch.isfinite(embedding_D).all()):
         raise Mismatch("the sentence's embedding is not finite", "this is a fault of the backbone")
-    return (index_ED.double() @ embedding_D.double()).float()
+    cosine_E = index_ED @ embedding_D.to(index_ED)
+    first = min(max(first, 1), len(index_ED))
+    error = index_ED.shape[1] * torch.finfo(index_ED.dtype).eps  # of two sums of D products, at most
+    near = (cosine_E >= cosine_E.topk(first).values[-1] - error).nonzero().squeeze(1)
+    cosine_E[near] = (index_ED[near].double() @ embedding_D.double()).to(cosine_E)
+    return cosine_E
 
 
 @dataclass(frozen=True)
@@ -65,13 +74,14 @@ class Index:
     embedding_ED: Tensor
     meaning_EW: Tensor
 
-    def similarity(self, query: Query, space: str) -> Tensor:
-        """Cosine similarity with every expert in one of `config.SPACES`: (E,)."""
+    def similarity(self, query: Query, space: str, first: int) -> Tensor:
+        """Cosine similarity with every expert in one of `config.SPACES`: (E,). first: see `cosines`."""
         if space == "meaning":
-            return cosines(query.meaning_W, self.meaning_EW)
+            return cosines(query.meaning_W, self.meaning_EW, first)
         if space == "centred":
-            return cosines(F.normalize(query.embedding_D.double() - self._mean_D, dim=0), self._centred_ED)
-        return cosines(query.embedding_D, self.embedding_ED)
+            own_D = F.normalize(query.embedding_D.double() - self._mean_D, dim=0)
+            return cosines(own_D, self._centred_ED, first)
+        return cosines(query.embedding_D, self.embedding_ED, first)
 
     @cached_property
     def _mean_D(self) -> Tensor:
@@ -79,7 +89,7 @@ class Index:
 
     @cached_property
     def _centred_ED(self) -> Tensor:
-        return F.normalize(self.embedding_ED.double() - self._mean_D, dim=1)
+        return F.normalize(self.embedding_ED.double() - self._mean_D, dim=1).float()
 
 
 class Moments(Protocol):

@@ -27,6 +27,7 @@ from sglora_cli.files.atomic import put_folder, scratch_folder, writing
 from sglora_cli.files.tensors import load_tensors
 from sglora_cli.files.text import parse_json
 from sglora_cli.files.untrusted import entry_fault
+from sglora_cli.pack.coverage import load_coverage
 from sglora_cli.pack.library import Library
 from sglora_cli.pack.manifest import MANIFEST, checked_manifest
 from sglora_cli.pack.pack import Pack
@@ -65,6 +66,7 @@ def export_pack(pack: Pack, path: Path) -> None:
     """
     if path.resolve().is_relative_to(pack.folder.resolve()):
         raise UsageError(f"{path} would lie inside the pack", "write it elsewhere with -o FILE")
+    _check_importable(pack, path)
     pack.check_whole()
     with writing(path) as file, pack.unchanged(), zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted([MANIFEST, *pack.manifest["files"]]):
@@ -74,6 +76,17 @@ def export_pack(pack: Pack, path: Path) -> None:
             entry.file_size = source.stat().st_size
             with source.open("rb") as content, archive.open(entry, "w") as target:
                 shutil.copyfileobj(content, target, _CHUNK)
+
+
+def _check_importable(pack: Pack, path: Path) -> None:
+    """Raises Unavailable for a pack whose archive nobody could import."""
+    names = pack.manifest["files"]
+    if len(names) >= ENTRY_LIMIT:
+        hint = f"write it in fewer files: sglora pack migrate {pack.name}" if pack.format == 1 else ""
+        raise Unavailable(f"{path} would have {len(names) + 1} entries, more than {ENTRY_LIMIT}", hint)
+    total = sum((pack.folder / name).stat().st_size for name in names if (pack.folder / name).exists())
+    if total > TOTAL_LIMIT:
+        raise Unavailable(f"{path} would unpack to {total} bytes, more than {TOTAL_LIMIT}", "copy the pack's folder")
 
 
 def import_pack(
@@ -97,7 +110,7 @@ def import_pack(
                 _unpack(archive, entries, manifest, folder, path)
                 _check_readable(folder, path)
                 if name != manifest["name"]:
-                    write_manifest(folder, {**manifest, "name": name})
+                    write_manifest(folder, {**manifest, "name": name}, manifest["files"])
                 put_folder(folder, target)
     return ImportedPack(Pack(target), _warnings(host, name, manifest["backbone"]))
 
@@ -230,7 +243,8 @@ def _check_readable(folder: Path, path: Path) -> None:
         for name in pack.manifest["files"]:
             if name.endswith(".safetensors"):
                 load_tensors(folder / name)
-        pack.read_experts()
+        pack.check_content()
+        load_coverage(pack)
     except SgloraError as error:
         raise BadFile(f"{path}: " + error.message.replace(f"{folder}/", ""), _HINT) from None
 

@@ -27,7 +27,8 @@ from sglora_cli.system.paths import cache_folder
 
 HARDLY = 0.98
 """Adapters of different sentences with a mean cosine above it are nearly one adapter: the sentence hardly matters."""
-_MOST = 50
+_MOST, _READ = 50, 1000
+"""Sentences that are compared, of so many tasks; of very many tasks the first."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,7 @@ def _kept(path: Path) -> dict[str, Any] | None:
 
 def _measured(loaded: LoadedPack, name: str) -> Dependence | None:
     pack, fitted = loaded.pack, loaded.fitted(name)
-    unseen = [task["description"] for task in pack.manifest["tasks"] if task["role"] == UNSEEN]
-    experts = [task["description"] for task in pack.manifest["tasks"] if task["role"] == EXPERT]
+    unseen, experts = ([task["description"] for task in pack.tasks.of(role)[:_READ]] for role in (UNSEEN, EXPERT))
     texts = list(dict.fromkeys(unseen if len(set(unseen)) > 1 else experts))[:_MOST]
     if len(texts) < 2:
         return None

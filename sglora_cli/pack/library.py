@@ -12,7 +12,9 @@ from typing import Any
 from sglora_cli.errors import BadFile, SgloraError, UnknownName, UsageError
 from sglora_cli.files.atomic import drop_folder
 from sglora_cli.files.text import read_json
-from sglora_cli.pack.manifest import MANIFEST
+from sglora_cli.pack.manifest import MANIFEST, checked_manifest
+from sglora_cli.pack.tasks import Tasks, tasks_of
+from sglora_cli.plugin.values import EXPERT
 from sglora_cli.system import settings
 from sglora_cli.system.locks import pack_lock
 from sglora_cli.system.paths import built_folder
@@ -35,6 +37,19 @@ class PackLocation:
         except BadFile:
             return {}
         return content if isinstance(content, dict) else {}
+
+    def experts(self) -> int:
+        """How many experts the manifest says there are; 0 when it cannot be read."""
+        summary = self.summary()
+        tasks, counts = summary.get("tasks"), summary.get("counts")
+        if isinstance(counts, dict):
+            return counts[EXPERT] if type(counts.get(EXPERT)) is int else 0
+        return sum(isinstance(task, dict) and task.get("role") == EXPERT for task in tasks or ())
+
+    def tasks(self) -> Tasks:
+        """The tasks of the pack. Raises BadFile."""
+        path = self.folder / MANIFEST
+        return tasks_of(self.folder, checked_manifest(read_json(path), path))
 
     @property
     def built_at(self) -> float:

@@ -1,9 +1,15 @@
 """Pack folders: experts, their index, generators, what an evaluation needs.
 
-<pack>/pack.json                     manifest; see `Pack.manifest`
-       experts/<task>.safetensors    mu, var: (P,) float32, with the task's description in the header
-       index.safetensors             embeddings of the experts' descriptions: index (E, D), meaning (E, W); and, where a
-                                     pack has it, of their photos: visual (E, D)
+No file is ever changed in place: a new version of a pack is a new folder, which may share files with the old one by
+hard links. Packs of format 1 are read, too: see format_one.py.
+
+<pack>/pack.json                     manifest; see `Pack.manifest`. It stays small, however many experts there are
+       tasks/<role>-00000.jsonl      the tasks of a role, an object a line; those of experts as experts/ has them
+       experts/00000.safetensors     up to 1,024 experts: mu, var (n, P), and index (n, D), the embeddings of their
+                                     descriptions; float32
+       gauge.safetensors             the experts' mean adapter, and how far the farthest is from it
+       coverage.safetensors          where the seen tasks' descriptions lie: how far a sentence is from them
+       visual.safetensors            where a pack has it, of the experts' photos: visual (E, D), nearest (E,)
        joint.safetensors             (P,) one adapter trained on all seen tasks together
        generators/<name>.safetensors what a learned generator needs besides the experts
        evaluation/<task>.safetensors stems, captions (or class heads) and Oracle adapter of an unseen task
@@ -14,114 +20,38 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from sglora_cli.config import PriorConfig, from_mapping
 from sglora_cli.errors import BadFile, Mismatch, Unavailable, UnknownName
 from sglora_cli.files.hashes import file_hash
-from sglora_cli.files.names import file_stem
-from sglora_cli.files.tensors import load_tensors, tensor_names
+from sglora_cli.files.tensors import load_tensors
 from sglora_cli.files.text import read_json
-from sglora_cli.files.untrusted import inside
+from sglora_cli.lora.gauge import Gauge
 from sglora_cli.lora.layout import Layout, checked_flat
 from sglora_cli.lora.prior import Index, Prior, Query, cosines, prior
+from sglora_cli.pack.evaluation import UnseenTask, load_evaluation
+from sglora_cli.pack.format_one import FormatOne
+from sglora_cli.pack.format_two import FormatTwo, nearest_others
 from sglora_cli.pack.learned import LEARNED, load_learned
 from sglora_cli.pack.manifest import MANIFEST, checked_manifest
-from sglora_cli.pack.moments import MOMENTS, load_moments
 from sglora_cli.plugin.combined import Combined, FittedCombined
 from sglora_cli.plugin.contracts import Fitted, Generator, Model, adapter_layout
-from sglora_cli.plugin.values import EXPERT, UNSEEN, Moments, TaskTensors
-
-
-def file_name(key: str) -> str:
-    """The file of a task, of no other task on any system: `flowers--king-protea.safetensors`."""
-    dataset, _, name = key.partition("/")
-    return f"{file_stem(dataset)}--{file_stem(name)}.safetensors"
-
-
-def _old_file_name(key: str) -> str:
-    """The file of a task in a pack that was built when two tasks could still share one."""
-    return re.sub(r"[^a-z0-9_.]+", "-", key.lower().replace("/", "--")).strip("-.") + ".safetensors"
-
-
-def _numbers(flat_P: Tensor, path: Path, layout: Layout) -> Tensor:
-    """(P,) float32 of a file. Raises BadFile for another shape, Mismatch for numbers that are not finite."""
-    if flat_P.shape != (layout.size,):
-        message = f"{path} holds {tuple(flat_P.shape)} numbers, the pack's adapters have {layout.size}"
-        raise BadFile(message, "build or fetch the pack again")
-    return checked_flat(flat_P.float(), str(path))
-
-
-class ExpertFiles:
-    """The expert repository (Eq. 5). Each expert is read when it is first needed, then kept in memory."""
-
-    def __init__(self, folder: Path, files: Mapping[str, str], layout: Layout) -> None:
-        """folder: the pack's.  files: the file of every expert in it, by the expert's key."""
-        self._folder, self._files, self.layout = folder, files, layout
-        self.names: Sequence[str] = tuple(files)
-        self._read = lru_cache(maxsize=None)(self._load)
-
-    def _load(self, row: int) -> tuple[Tensor, Tensor]:
-        path = inside(self._folder, self._files[self.names[row]])
-        tensors, _ = load_tensors(path, ("mu", "var"))
-        mean, variance = (_numbers(tensors[name], path, self.layout) for name in ("mu", "var"))
-        if bool((variance < 0).any()):
-            raise BadFile(f"{path} has a negative variance")
-        return mean, variance
-
-    @cached_property
-    def moments(self) -> Moments | None:
-        """Raises BadFile, Mismatch for a file that is not what it should be."""
-        return load_moments(self._folder) if (self._folder / MOMENTS).exists() else None
-
-    def _rows(self, rows: Sequence[int] | None) -> Iterable[int]:
-        return range(len(self.names)) if rows is None else rows
-
-    def means(self, rows: Sequence[int] | None = None) -> Tensor:
-        """(E, P)."""
-        return torch.stack([self._read(row)[0] for row in self._rows(rows)])
-
-    def variances(self, rows: Sequence[int] | None = None) -> Tensor:
-        """(E, P)."""
-        return torch.stack([self._read(row)[1] for row in self._rows(rows)])
-
-
-@dataclass(frozen=True)
-class UnseenTask:
-    """What an evaluation of one unseen task needs. captions: () for a classification task. oracle_P: None if absent."""
-
-    dataset: str
-    name: str
-    description: str
-    tensors: TaskTensors = field(repr=False)
-    captions: tuple[str, ...] = field(repr=False)
-    oracle_P: Tensor | None = field(repr=False)
-    training: Callable[[], TaskTensors] | None = field(default=None, repr=False)
-    """Reads its training split, if the photos are on this machine. A pack contains no training photos."""
-    hashes: tuple[str, ...] = field(default=(), repr=False)
-    """SHA-256 of its test photos in hexadecimal; () where nobody kept them."""
-
-    @property
-    def key(self) -> str:
-        """`pets/pug`, as `Task.key`."""
-        return f"{self.dataset}/{self.name}"
+from sglora_cli.plugin.values import UNSEEN
 
 
 class Pack:
     """One pack on disk. Opening reads the manifest only."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self._version = folder, _version(folder)
         self.manifest = checked_manifest(read_json(folder / MANIFEST), folder / MANIFEST)
+        self.format: int = self.manifest["format"]
         self.name: str = self.manifest["name"]
         self.backbone: str = self.manifest["backbone"]
         self.fingerprint: str = self.manifest["fingerprint"]
@@ -129,52 +59,48 @@ class Pack:
             self.layout = Layout.restore(self.manifest["layout"])
         except Mismatch as error:
             raise BadFile(f"{folder / MANIFEST}: {error}") from None
-        names = [task["key"] for task in self.manifest["tasks"] if task["role"] == EXPERT]
-        if not names:
+        self.content = (FormatOne if self.format == 1 else FormatTwo)(folder, self.manifest, self.layout)
+        self.tasks, self.experts = self.content.tasks, self.content.experts
+        if not len(self.experts.names):
             raise BadFile(f"{folder / MANIFEST} names no expert", "build the pack again")
-        files = {name: self.file_of("experts", name) for name in names}
-        unseen = [task["key"] for task in self.manifest["tasks"] if task["role"] == UNSEEN]
-        _check_apart(folder / MANIFEST, files)
-        _check_apart(folder / MANIFEST, {key: self.file_of("evaluation", key) for key in unseen})
-        self.experts = ExpertFiles(folder, files, self.layout)
         self.prior_config = from_mapping(PriorConfig, self.manifest["prior"], f"{MANIFEST}, prior")
 
     def __repr__(self) -> str:
         return f"Pack({self.name!r}: {len(self.experts.names)} experts of backbone {self.backbone!r})"
 
-    def file_of(self, folder: str, key: str) -> str:
-        """Where the pack keeps a task's file: `folder` is "experts" or "evaluation"."""
-        listed, name, old = self.manifest["files"], f"{folder}/{file_name(key)}", f"{folder}/{_old_file_name(key)}"
-        return old if old in listed and name not in listed else name
-
-    @cached_property
+    @property
     def index_ED(self) -> Tensor:
-        return self._index("index")
+        """Embeddings of the experts' descriptions."""
+        return self.content.index_ED
 
-    @cached_property
+    @property
     def meaning_EW(self) -> Tensor:
         """The experts' descriptions in the backbone's own sentence encoder: see `plugin.sentences`."""
-        return self._index("meaning")
+        return self.content.meaning_EW
 
     @property
     def has_visual(self) -> bool:
-        return "visual" in tensor_names(self.folder / "index.safetensors")[0]
+        return self.content.has_visual
 
-    @cached_property
+    @property
     def visual_ED(self) -> Tensor:
         """Mean visual embeddings of the experts' photos, normalised. Raises Unavailable in a pack without them."""
         if not self.has_visual:
             raise Unavailable(
                 f"pack {self.name!r} does not know what its experts look like", "describe the task in words"
             )
-        return self._index("visual")
+        return self.content.visual_ED
 
-    def _index(self, name: str) -> Tensor:
-        path = self.folder / "index.safetensors"
-        index = load_tensors(path, (name,))[0][name].float()
-        if index.ndim != 2 or len(index) != len(self.experts.names):
-            raise BadFile(f"{path} does not hold one row for each of {len(self.experts.names)} experts")
-        return checked_flat(index, str(path))
+    @cached_property
+    def nearest_E(self) -> Tensor:
+        """The cosine of each expert's photos to those of its nearest other."""
+        kept = self.content.nearest_E
+        return nearest_others(self.visual_ED) if kept is None else kept
+
+    @cached_property
+    def gauge(self) -> Gauge:
+        """What an adapter from elsewhere is brought into."""
+        return self.content.gauge()
 
     @property
     def has_joint(self) -> bool:
@@ -183,7 +109,11 @@ class Pack:
     @cached_property
     def joint_P(self) -> Tensor:
         path = self.folder / "joint.safetensors"
-        return _numbers(load_tensors(path, ("joint",))[0]["joint"], path, self.layout)
+        joint_P = load_tensors(path, ("joint",))[0]["joint"].float()
+        if joint_P.shape != (self.layout.size,):
+            message = f"{path} holds {tuple(joint_P.shape)} numbers, the pack's adapters have {self.layout.size}"
+            raise BadFile(message, "build or fetch the pack again")
+        return checked_flat(joint_P, str(path))
 
     @cached_property
     def learned(self) -> Mapping[str, frozenset[str]] | None:
@@ -203,7 +133,9 @@ class Pack:
         """The prior of a description. without_nearest: as if the expert most similar to it did not exist."""
         config = config or self.prior_config
         self.check_width(self.index_ED, query.embedding_D)
-        similarity_E = self._expert_index.similarity(query, config.space)
+        if config.space == "meaning":
+            self.check_width(self.meaning_EW, query.meaning_W)
+        similarity_E = self._expert_index.similarity(query, config.space, config.k + without_nearest)
         nearest = [int(similarity_E.argmax())] if without_nearest else []
         return prior(query.embedding_D, similarity_E, self.experts, config.k, config.tau, nearest)
 
@@ -211,7 +143,7 @@ class Pack:
         """The prior of photos with a mean visual embedding, by which the experts are compared, whatever the space."""
         config = config or self.prior_config
         self.check_width(self.visual_ED, embedding_D)
-        similarity_E = cosines(embedding_D, self.visual_ED)
+        similarity_E = cosines(embedding_D, self.visual_ED, config.k)
         return prior(embedding_D, similarity_E, self.experts, config.k, config.tau)
 
     @cached_property
@@ -250,32 +182,21 @@ class Pack:
 
     def unseen(self) -> Iterator[UnseenTask]:
         """The tasks this pack can be evaluated on without photos."""
-        for task in self.manifest["tasks"]:
-            path = self.folder / self.file_of("evaluation", task["key"])
-            if task["role"] == UNSEEN and path.exists():
-                tensors, metadata = load_tensors(path)
-                captions, owner, labels, photos = (
-                    _listed(path, metadata, key) for key in ("captions", "image_of", "label_of", "photos")
-                )
-                _check_evaluation(path, tensors, self.layout.size, captions, owner, labels)
-                content = TaskTensors(task["key"], tensors["stem"], tensors["text"].float(), owner, labels)
-                oracle = tensors["oracle"].float() if "oracle" in tensors else None
-                yield UnseenTask(
-                    task["dataset"], task["name"], task["description"], content, captions, oracle, hashes=photos
-                )
+        for task in self.tasks.of(UNSEEN):
+            path = self.folder / self.content.evaluation_file(task["key"])
+            if path.exists():
+                yield load_evaluation(path, task, self.layout.size)
 
-    def read_experts(self) -> None:
-        """Read what every command reads. Raises BadFile if the experts and their index do not agree."""
-        self.experts.means()
-        self.experts.variances()
-        _ = self.index_ED, self.meaning_EW
+    def check_content(self, changed: Iterable[str] | None = None) -> None:
+        """Read experts and tasks, all or those of changed files. Raises BadFile, Mismatch if they do not agree."""
+        self.content.check(None if changed is None else set(changed))
 
     def verify(self) -> list[str]:
         """Faults of the files, in sentences; [] for a healthy pack."""
         with self.unchanged():
-            return self._faults()
+            return self._faults(lambda name: True)
 
-    def _faults(self) -> list[str]:
+    def _faults(self, hashed: Callable[[str], bool]) -> list[str]:
         listed: Mapping[str, str] = self.manifest["files"]
         present = {
             path.relative_to(self.folder).as_posix(): path
@@ -288,7 +209,7 @@ class Pack:
         faults += [
             f"{name} has changed since the pack was built"
             for name in sorted(set(present) & set(listed))
-            if file_hash(present[name]) != listed[name]
+            if hashed(name) and file_hash(present[name]) != listed[name]
         ]
         return faults
 
@@ -310,49 +231,26 @@ class Pack:
         """Raises Unavailable if the pack was replaced or removed since it was opened."""
         if not (self.folder / MANIFEST).is_file():
             raise Unavailable(f"pack {self.name!r} was removed while it was read", "see `sglora pack list`")
+        if _version(self.folder) == self._version:
+            return
         if read_json(self.folder / MANIFEST) != self.manifest:
             raise Unavailable(f"pack {self.name!r} was changed while it was read", "run it again")
 
-    def check_whole(self) -> None:
-        """Raises BadFile, naming every damaged file, unless all files are as they were built."""
-        if faults := self.verify():
+    def check_whole(self, hashed: Callable[[str], bool] = lambda name: True) -> None:
+        """Raises BadFile, naming every damaged file, unless all files are as they were built.
+
+        hashed: which files are read for it; the others must be there.
+        """
+        with self.unchanged():
+            faults = self._faults(hashed)
+        if faults:
             raise BadFile(f"pack {self.name!r} is damaged: " + "; ".join(faults), "build or fetch it again")
 
 
-def _check_apart(manifest: Path, files: Mapping[str, str]) -> None:
-    """Raises BadFile if two tasks have one file: one of them overwrote the other when the pack was built."""
-    owner: dict[str, str] = {}
-    for key, file in files.items():
-        if (other := owner.setdefault(file, key)) != key:
-            raise BadFile(
-                f"{manifest}: tasks {other!r} and {key!r} have one file, {file}: one overwrote the other",
-                "build the pack again: every task has a file of its own now",
-            )
-
-
-def _listed(path: Path, metadata: Mapping[str, Any], key: str) -> tuple[Any, ...]:
-    """A list of strings or numbers from the metadata of an evaluation; () if the key is absent. Raises BadFile."""
-    values, kind = metadata.get(key, []), str if key in ("captions", "photos") else int
-    if isinstance(values, list) and all(type(value) is kind for value in values):
-        return tuple(values)
-    raise BadFile(f"{path}: {key} is not a list of {'texts' if kind is str else 'whole numbers'}")
-
-
-def _check_evaluation(
-    path: Path,
-    tensors: Mapping[str, Tensor],
-    size: int,
-    captions: Sequence[str],
-    owner: Sequence[int],
-    labels: Sequence[int],
-) -> None:
-    """Raises BadFile unless the numbers of texts, photos, owners and labels fit each other."""
-    stem_N, text_CD = tensors.get("stem"), tensors.get("text")
-    if stem_N is None or text_CD is None or stem_N.ndim < 2 or text_CD.ndim != 2 or not len(stem_N) or not len(text_CD):
-        raise BadFile(f"{path} has no photos 'stem' or no texts 'text'", "build the pack again")
-    fits = len(captions) == len(text_CD) and all(0 <= n < len(stem_N) for n in owner)
-    fits &= all(0 <= n < len(text_CD) for n in labels)
-    if not fits or (len(owner), len(labels)) not in ((len(text_CD), 0), (0, len(stem_N))):
-        raise BadFile(f"{path}: its captions, photos and classes do not fit each other", "build the pack again")
-    if "oracle" in tensors and tensors["oracle"].shape != (size,):
-        raise BadFile(f"{path}: its oracle has the shape {list(tensors['oracle'].shape)}, not {[size]}")
+def _version(folder: Path) -> tuple[int, ...]:
+    """What no other version of a pack's manifest has, as each is a new file; () for none."""
+    try:
+        stat = (folder / MANIFEST).stat()
+    except OSError:
+        return ()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns

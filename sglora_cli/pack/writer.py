@@ -6,34 +6,40 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sglora_cli.config import PriorConfig
 from sglora_cli.errors import SgloraError, UsageError
-from sglora_cli.files.atomic import copy_files, put_folder, scratch_folder, write_bytes
+from sglora_cli.files.atomic import put_folder, scratch_folder, write_bytes
 from sglora_cli.files.hashes import file_hash
 from sglora_cli.files.text import write_json
+from sglora_cli.pack.draft import PackDraft
 from sglora_cli.pack.manifest import MANIFEST
 from sglora_cli.pack.pack import Pack
+from sglora_cli.pack.tasks import Tasks, tasks_of
+from sglora_cli.plugin.values import ROLES
+
+_LISTED = 100
+"""Tasks of each role in a model card."""
 
 
 @contextmanager
-def edited(pack: Pack, target: Path | None = None) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Gives a copy of the pack's folder and its manifest to the block, which changes them.
+def edited(pack: Pack, target: Path | None = None) -> Iterator[PackDraft]:
+    """Gives a copy of the pack to the block, which changes it.
 
-    The block adds, replaces or removes files of the copy and changes the manifest. The new version
-    gets a manifest and is opened before it replaces the old one, or is put at `target`, whose lock
-    the caller holds (`pack_lock`). Raises BadFile for a damaged pack: new hashes would hide the damage.
+    The new version gets a manifest, and what is new of it is read, before it replaces the old one, or is put at
+    `target`, whose lock the caller holds (`pack_lock`). Raises BadFile for a damaged pack.
     """
-    pack.check_whole()
     target = target or pack.folder
     with scratch_folder(target) as folder:
-        copy_files(pack.folder, folder, pack.manifest["files"])
-        manifest = {**pack.manifest, "tasks": [dict(task) for task in pack.manifest["tasks"]]}
-        yield folder, manifest
-        write_manifest(folder, manifest)
-        Pack(folder).read_experts()
+        draft = PackDraft(pack, folder, target)
+        yield draft
+        known = draft.known()
+        write_manifest(folder, draft.manifest, known)
+        new = Pack(folder)
+        new.check_content(set(new.manifest["files"]) - set(known))
         put_folder(folder, target)
 
 
@@ -57,17 +63,20 @@ def check_replaceable(folder: Path) -> None:
         raise UsageError(f"{folder} has files that are not the pack's: {min(strangers)}", "move them elsewhere")
 
 
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the model card and a manifest with the hashes of all files. This makes the folder a pack."""
-    write_bytes(folder / "README.md", pack_card(manifest).encode())
+def write_manifest(folder: Path, manifest: dict[str, Any], known: Mapping[str, str] | None = None) -> None:
+    """Write the model card and a manifest with the hashes of all files. This makes the folder a pack.
+
+    known: hashes of files that need not be read for it.
+    """
+    write_bytes(folder / "README.md", pack_card(manifest, tasks_of(folder, manifest)).encode())
     (folder / MANIFEST).unlink(missing_ok=True)
-    manifest["files"] = {
-        path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    known = {name: sha256 for name, sha256 in (known or {}).items() if name != "README.md"}
+    names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    manifest["files"] = {name: known.get(name) or file_hash(path) for name, path in names.items()}
     write_json(folder / MANIFEST, manifest)
 
 
-def pack_card(manifest: Mapping[str, Any]) -> str:
+def pack_card(manifest: Mapping[str, Any], tasks: Tasks) -> str:
     """The README.md of a pack: what it is for, made from what, and how to use it."""
     prior = {**asdict(PriorConfig()), **manifest["prior"]}
     lines = [
@@ -87,10 +96,15 @@ def pack_card(manifest: Mapping[str, Any]) -> str:
         "| task | role | description | photos |",
         "|---|---|---|---|",
     ]
-    lines += [
-        f"| {_cell(task['key'])} | {_cell(task['role'])} | {_cell(task['description'])} | {_photos(task)} |"
-        for task in manifest["tasks"]
-    ]
+    left = 0
+    for some in (tasks.of(role) for role in ROLES):
+        lines += [
+            f"| {_cell(task['key'])} | {_cell(task['role'])} | {_cell(task['description'])} | {_photos(task)} |"
+            for task in islice(some, _LISTED)
+        ]
+        left += max(0, len(some) - _LISTED)
+    if left:
+        lines += ["", f"and {left} more: `sglora pack show {manifest['name']}` lists them all"]
     return "\n".join(lines) + "\n"
 
 

@@ -22,8 +22,9 @@ from sglora_cli.config import BenchConfig
 from sglora_cli.errors import Mismatch
 from sglora_cli.files.names import file_stem
 from sglora_cli.lora.prior import Prior, Query
+from sglora_cli.pack.evaluation import UnseenTask
 from sglora_cli.pack.loaded import LoadedPack
-from sglora_cli.pack.pack import Pack, UnseenTask
+from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.contracts import Generator
 from sglora_cli.plugin.sentences import queries
 from sglora_cli.plugin.values import AGAINST, ORACLE, ZERO, Report
@@ -71,8 +72,8 @@ class ReportData:
     def sentences(self) -> dict[tuple[str, str], str]:
         """The tasks that were measured and the packs know in the rows' role, (dataset, task) to description."""
         measured = {(row.dataset, row.task) for row in self.report.rows}
-        listed = [task for pack in self.sources for task in pack.manifest["tasks"]]
-        described = {(t["dataset"], t["name"]): t["description"] for t in listed if t["role"] == self.report.role}
+        listed = [task for pack in self.sources for task in pack.tasks.of(self.report.role)]
+        described = {(t["dataset"], t["name"]): t["description"] for t in listed}
         return {task: text for task, text in described.items() if task in measured}
 
     @cached_property

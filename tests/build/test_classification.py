@@ -13,6 +13,7 @@ from trees import cifar_speckles, cifar_tree
 
 from sglora_cli.build.batches import Batches
 from sglora_cli.config import TrainConfig
+from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.values import TaskTensors
 
 RECIPE = """
@@ -57,7 +58,7 @@ def test_a_pack_of_classification_tasks_from_end_to_end(run, tiny, cifar, tmp_pa
     photos = json.loads(run("bench", "--pack", "sorts", "--json", "--data", cifar).stdout)
     assert set(photos["averages"].pop("lorahub")) == {"accuracy"}  # with the photos there are training pairs, too
     assert photos["averages"] == content["averages"]
-    tasks = json.loads((own_home / "cache/packs/sorts/pack.json").read_text())["tasks"]
+    tasks = Pack(own_home / "cache/packs/sorts").tasks
     assert tasks[0]["description"] == "fish, which includes ray, shark"
     for reporter in ("table", "terminal", "markdown", "csv"):
         result = run("bench", "--pack", "sorts", "--as", reporter)

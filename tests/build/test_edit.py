@@ -18,6 +18,7 @@ from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files import atomic
 from sglora_cli.lora.algebra import update_error
 from sglora_cli.lora.layout import Layout, Site
+from sglora_cli.pack.coverage import load_coverage
 from sglora_cli.pack.pack import Pack
 
 
@@ -49,6 +50,7 @@ def bare(path: Path) -> Path:
 @pytest.mark.filterwarnings("ignore:.*does not say which model:sglora_cli.errors.SgloraWarning")
 def test_an_expert_from_elsewhere_is_added(run, pack, tmp_path):
     path, old_index = bare(foreign(tmp_path / "cap.safetensors", pack, rank=4, seed=1)), pack.index_ED
+    old_names = tuple(pack.experts.names)
     result = run("pack", "add", "toys", path, "--text", "a photo of a cap", "--name", "heads/cap")
     lines = result.stderr.splitlines()
     assert lines[0] == f"read       {path} (peft)"
@@ -69,16 +71,16 @@ def test_an_expert_from_elsewhere_is_added(run, pack, tmp_path):
 
     new = Pack(pack.folder)
     assert new.verify() == []
-    assert new.experts.names == (*pack.experts.names, "heads/cap")
+    assert tuple(new.experts.names) == (*old_names, "heads/cap")
     assert torch.equal(new.index_ED[:-1], old_index)
     assert not new.experts.variances([4]).any()
     wanted, error = read_adapter(path.with_suffix(".safetensors")).fitted(pack.layout)
     assert update_error(pack.layout, new.experts.means([4])[0], wanted) < 1e-5
-    task = new.manifest["tasks"][-1]
+    task = new.tasks.of("expert")[-1]
     assert (task["role"], task["description"]) == ("expert", "a photo of a cap")
     assert task["origin"]["adapters"][0]["error"] == pytest.approx(error, rel=1e-2)
     assert task["origin"]["gauge"]["after"] < task["origin"]["gauge"]["before"]
-    assert str(tmp_path) not in json.dumps(new.manifest)
+    assert str(tmp_path) not in json.dumps([new.manifest, *new.tasks])
     assert "heads/cap" in (pack.folder / "README.md").read_text()
     report = json.loads(run("generate", "a photo of a cap", "--json").stdout)
     assert report["experts"][0]["task"] == "heads/cap"
@@ -206,8 +208,8 @@ def test_a_new_version_that_does_not_open_leaves_the_old_one(pack, own_home):
     from sglora_cli.pack.writer import edited
 
     before = {p: p.read_bytes() for p in sorted(own_home.rglob("*")) if p.is_file()}
-    with pytest.raises(BadFile, match="does not hold one row"), edited(pack) as (_, manifest):
-        manifest["tasks"] = [task for task in manifest["tasks"] if task["name"] != "ball"]
+    with pytest.raises(BadFile, match="does not hold one row"), edited(pack) as draft:
+        draft.remove(0)  # and not what its photos look like
     assert {p: p.read_bytes() for p in sorted(own_home.rglob("*")) if p.is_file()} == before
 
 
@@ -222,7 +224,7 @@ def test_an_added_expert_goes_without_a_word_about_training(run, pack, tmp_path)
 def test_an_expert_goes_and_the_rest_stays(run, toy_pack, own_home):
     folder = own_home / "cache/packs/toys"
     old = Pack(folder)
-    means_EP, index_ED, meaning_EW = old.experts.means(), old.index_ED, old.meaning_EW
+    means_EP, index_ED, meaning_EW, visual_ED = old.experts.means(), old.index_ED, old.meaning_EW, old.visual_ED
     result = run("pack", "remove", "toys", "toys/box", "--yes")
     assert result.stdout == f"{folder}\n"
     assert result.stderr == (
@@ -230,14 +232,16 @@ def test_an_expert_goes_and_the_rest_stays(run, toy_pack, own_home):
     )
     new, kept = Pack(folder), [0, 2, 3]
     assert new.verify() == []
-    assert new.experts.names == ("toys/ball", "toys/cup", "toys/hat")
+    assert tuple(new.experts.names) == ("toys/ball", "toys/cup", "toys/hat")
     assert torch.equal(new.experts.means(), means_EP[kept])
     assert torch.equal(new.index_ED, index_ED[kept])
     assert torch.equal(new.meaning_EW, meaning_EW[kept])
+    assert torch.equal(new.visual_ED, visual_ED[kept])
+    assert load_coverage(new).keys == tuple(key for key in load_coverage(old).keys if key != "toys/box")
     assert "toys/box" not in (folder / "README.md").read_text()
     assert new.manifest["edits"] == ["removed expert toys/box"]
     assert run("pack", "show", "toys").stdout.endswith("\nchanged    removed expert toys/box\n")
-    assert not (folder / "experts/toys-box.safetensors").exists()
+    assert "toys/box" not in (folder / "tasks/expert-00000.jsonl").read_text()
     assert built_packs(own_home) == ["toys"]
     assert run("generate", "a box").exit_code == 0
     assert run("bench", "--json").exit_code == 0

@@ -9,6 +9,7 @@ import pytest
 from sglora_cli import errors
 from sglora_cli.build import estimate as estimate_module
 from sglora_cli.build.estimate import Estimate, Stage
+from sglora_cli.pack.pack import Pack
 
 
 def estimate(tmp_path, **values):
@@ -88,7 +89,11 @@ def test_a_limited_build_is_quick_and_has_a_name_of_its_own(run, tiny, toys, rec
     result = run("pack", "build", recipe, "--data", toys, "--limit", 1)
     assert result.exit_code == 0, result.output
     manifest = json.loads((own_home / "cache/packs/toys-limit-1/pack.json").read_text())
-    assert [task["key"] for task in manifest["tasks"]] == ["toys/ball", "toys/jar", "toys/mug"]
+    assert [task["key"] for task in Pack(own_home / "cache/packs/toys-limit-1").tasks] == [
+        "toys/ball",
+        "toys/jar",
+        "toys/mug",
+    ]
     assert manifest["prior"]["k"] == 1  # of one expert
     assert manifest["recipe"]["source"][0]["expert"] == ["ball"]
     assert not (own_home / "cache/packs/toys").exists()

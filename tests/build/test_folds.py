@@ -48,7 +48,7 @@ def test_each_task_is_measured_once_by_a_build_that_has_not_seen_it(folds, build
         "3 folds of recipe 'toys': each task is measured with a build that left it out, on all its photos"
         in content["notes"]
     )
-    seen = [{task["name"]: task["role"] for task in Pack(folder).manifest["tasks"]} for folder in builds()]
+    seen = [{task["name"]: task["role"] for task in Pack(folder).tasks} for folder in builds()]
     assert sorted(name for roles in seen for name in set(TASKS) - set(roles)) == sorted(TASKS)
     for roles in seen:
         assert roles == {n: "expert" if n in EXPERTS else "training" for n in roles}

@@ -79,7 +79,7 @@ def given(tiny, toys, recipe):
         states=lambda t: states[t],
         rows=lambda t, rows: states[t][list(rows)],
         states_of_task=2,
-        priors=[prior(d, cosines(d, index[:3]), experts, k=2, tau=0.05) for d in index[3:]],
+        priors=[prior(d, cosines(d, index[:3], 2), experts, k=2, tau=0.05) for d in index[3:]],
         joint_P=torch.zeros(layout.size),
         start_P=None,
         recall=lambda t, adapters_SP: torch.zeros(len(adapters_SP)),

@@ -51,7 +51,7 @@ def test_what_is_trained_is_what_is_trained_without_the_shared_photos(run, toy_p
     assert "left out of training: 3 photos of 3 tasks: unseen tasks are tested on them" in result.stderr
     expected, got = adapters(Pack(clean)), adapters(Pack(built))
     assert all(torch.equal(expected[name], got[name]) for name in expected)
-    left_out = {task["key"]: task.get("left_out", 0) for task in Pack(built).manifest["tasks"]}
+    left_out = {task["key"]: task.get("left_out", 0) for task in Pack(built).tasks}
     assert {key: count for key, count in left_out.items() if count} == {"toys/ball": 2, "toys/jar": 1, "toys/mug": 1}
 
 

@@ -241,7 +241,7 @@ def test_a_build_replaces_a_pack_as_it_was_built_and_nothing_else(run, recipe, t
     (pack / "notes.txt").write_text("precious")
     assert f"error: {pack} has files that are not the pack's: notes.txt" in run(*build).stderr
     (pack / "notes.txt").unlink()
-    (pack / "index.safetensors").write_bytes(b"damaged")
+    (pack / "gauge.safetensors").write_bytes(b"damaged")
     assert run(*build).exit_code == run("pack", "verify", "toys").exit_code == 0
 
     assert run("pack", "remove", "toys", "toys/ball", "--yes").exit_code == 0
@@ -379,14 +379,11 @@ def test_seen_tasks_may_learn_from_all_their_photos_and_from_mirrored_ones(run, 
     text = recipe.read_text().replace("[train]", "[train]\nmirror = 0.5")
     recipe.write_text(text.replace('name = "toys"', 'name = "toys"\nwhole = true'))
     assert run("pack", "build", recipe, "--data", toys).exit_code == 0
-    manifest = json.loads((own_home / "cache/packs/toys/pack.json").read_text())
-    counts = {
-        role: {(t["train_photos"], t["test_photos"]) for t in manifest["tasks"] if t["role"] == role} for role in ROLES
-    }
+    tasks = Pack(own_home / "cache/packs/toys").tasks
+    counts = {role: {(t["train_photos"], t["test_photos"]) for t in tasks.of(role)} for role in ROLES}
     assert counts == {"expert": {(8, 0)}, "training": {(8, 0)}, "unseen": {(5, 3)}}
-    assert (
-        len(list((own_home / "cache/features").glob("*.safetensors"))) == 2 * len(manifest["tasks"]) + 2
-    )  # and two tests
+    stored = list((own_home / "cache/features").glob("*.safetensors"))
+    assert len(stored) == 2 * len(tasks) + 2  # and two tests
     assert run("bench", "--baselines", "oracle,top-k,cvae").exit_code == 0
 
 

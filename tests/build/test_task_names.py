@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from sglora_cli.files.hashes import file_hash
-from sglora_cli.pack.pack import Pack, file_name
+from sglora_cli.pack.names import file_name
+from sglora_cli.pack.pack import Pack
 
 RENAMED = {
     "ball": "猫",
@@ -63,10 +64,10 @@ def older(pack: Path, old_name: dict[str, str]) -> None:
     (pack / "pack.json").write_text(json.dumps(manifest))
 
 
-def test_a_pack_with_file_names_of_an_older_version_is_read_and_edited(run, toy_pack, own_home, tmp_path):
-    folder = own_home / "cache/packs/toys"
+def test_a_pack_with_file_names_of_an_older_version_is_read_and_edited(run, format_one, tmp_path):
+    folder = format_one
     before = Pack(folder).experts.means().clone()
-    keys = [task["key"] for task in Pack(folder).manifest["tasks"]]
+    keys = [task["key"] for task in Pack(folder).tasks]
     older(folder, {key: key.replace("/", "-") + ".safetensors" for key in keys})
     pack = Pack(folder)
     assert torch.equal(pack.experts.means(), before)
@@ -80,8 +81,8 @@ def test_a_pack_with_file_names_of_an_older_version_is_read_and_edited(run, toy_
     assert run("pack", "verify", "toys").exit_code == 0
 
 
-def test_a_pack_in_which_one_task_overwrote_another_is_refused(run, toy_pack, own_home):
-    folder = own_home / "cache/packs/toys"
+def test_a_pack_in_which_one_task_overwrote_another_is_refused(run, format_one):
+    folder = format_one
     older(folder, {"toys/ball": "toys-c.safetensors", "toys/box": "toys-box.safetensors"})
     text = (folder / "pack.json").read_text()
     (folder / "pack.json").write_text(text.replace('"toys/ball"', '"toys/C++"').replace('"toys/box"', '"toys/C#"'))
@@ -117,7 +118,8 @@ def test_a_name_that_would_lead_out_of_the_pack_stays_in_it(run, tiny, toys, rec
     renamed(toys, recipe, {"ball": "../../../ball"})
     assert run("pack", "build", recipe, "--data", toys, "--limit", 2).exit_code == 0
     pack = Pack(own_home / "cache/packs/toys-limit-2")
-    assert all(Path(name).parent.name in ("", "experts", "evaluation", "generators") for name in pack.manifest["files"])
+    folders = ("", "experts", "evaluation", "generators", "tasks")
+    assert all(Path(name).parent.name in folders for name in pack.manifest["files"])
 
 
 def test_settings_in_a_generators_name_are_refused(run, tiny, toys, recipe):

@@ -15,8 +15,8 @@ from sglora_cli.adapter.file import load_adapter
 from sglora_cli.data.description import Description, read_texts, weighted
 from sglora_cli.data.encode import mean_direction
 from sglora_cli.errors import BadFile, Mismatch, SgloraError, UsageError
-from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.generate.session import Session
+from sglora_cli.pack.format_two import save_visual
 
 
 @pytest.fixture
@@ -142,10 +142,7 @@ def test_photos_are_compared_with_the_experts_photos(run, toy_pack, own_home, to
 
     session = Session.open()
     photos = {name: sorted((toys / "toys/images").glob(f"{name}_*.png")) for name in ("ball", "box", "cup", "hat")}
-    index = own_home / "cache/packs/toys/index.safetensors"
-    tensors, metadata = load_tensors(index)
-    visual = torch.stack([visual_embedding(session.model, paths) for paths in photos.values()])
-    save_tensors(index, {**tensors, "visual": visual}, metadata)
+    save_visual(session.pack.folder, torch.stack([visual_embedding(session.model, p) for p in photos.values()]))
     for name, paths in photos.items():
         (tmp_path / name).mkdir()
         for path in paths:

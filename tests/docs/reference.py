@@ -39,7 +39,7 @@ ENVIRONMENT = {
 }
 ADAPTER = {
     "kind": '"adapter".',
-    "format": "1. Another number is refused.",
+    "format": "2. Packs of format 1 are read, too; another number is refused.",
     "layout": "`rank`, `alpha` and `sites`: name, out_features and in_features of each, in layer order.",
     "description": "The sentence it was made for.",
     "described_by": "All sentences with their weights, if there are several.",
@@ -54,7 +54,7 @@ ADAPTER = {
     "imported": "Of an imported adapter: format, file name, hash, rank, and what was lost.",
 }
 PACK = {
-    "format": "1. Another number is refused.",
+    "format": "2. Packs of format 1 are read, too; another number is refused.",
     "name": "The pack's name.",
     "made_by": "Program and version.",
     "backbone": "Name of the backbone.",
@@ -62,7 +62,9 @@ PACK = {
     "recipe": "The recipe, whole.",
     "layout": "`rank`, `alpha` and `sites`, as in an adapter.",
     "prior": "`k` and `tau`.",
-    "tasks": "Of each task: key, dataset, name, role, description, counts of photos; where an added expert came from.",
+    "counts": "How many tasks there are of each role. A line of `tasks/` has the task's key, dataset, name, role, "
+    "description and counts of photos, and where an added expert came from.",
+    "shards": "How many experts each file of `experts/` has.",
     "files": "SHA-256 of every other file, by name.",
     "generators": "What was measured while each learned generator was trained.",
     "default_generator": "The generator used when a command names none.",

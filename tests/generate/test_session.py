@@ -90,8 +90,8 @@ def test_a_pack_of_another_backbone_is_refused(run, toy_pack, own_home):
 
 
 def test_a_far_sentence_is_warned_about(toy_pack):
-    from sglora_cli.generate.coverage import Coverage
     from sglora_cli.generate.session import Session
+    from sglora_cli.pack.coverage import Coverage
 
     session = Session.open()
     adapters = torch.ones(1, session.pack.layout.size)

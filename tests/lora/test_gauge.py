@@ -7,7 +7,7 @@ import torch
 from random_factors import factors, seeded
 
 from sglora_cli.errors import Mismatch
-from sglora_cli.lora.gauge import gauge_distance, into_gauge, join_gauge
+from sglora_cli.lora.gauge import gauge_distance, gauge_of, into_gauge, join_gauge
 from sglora_cli.lora.layout import Layout, Site
 
 LAYOUT = Layout((Site("q", 9, 7), Site("k", 5, 11), Site("v", 9, 7)), rank=2, alpha=3.0)
@@ -52,7 +52,7 @@ def trained(seed: int) -> torch.Tensor:
 
 def test_an_adapter_in_the_packs_gauge_is_left_untouched():
     experts = torch.stack([trained(seed) for seed in range(6)])
-    joined = join_gauge(LAYOUT, experts[2:3], experts)
+    joined = join_gauge(LAYOUT, experts[2:3], gauge_of(LAYOUT, lambda: [experts]))
     assert torch.equal(joined.states_MP, experts[2:3])
     assert joined.before == joined.after <= joined.reach < 0.2
 
@@ -64,10 +64,23 @@ def test_a_rotated_adapter_comes_back_to_the_packs_gauge():
         turn = torch.tensor([[0.0, -2.0], [0.5, 1.0]])
         parts[name] = (b @ torch.linalg.inv(turn), turn @ a)
     foreign = LAYOUT.join(parts)[None]
-    joined = join_gauge(LAYOUT, foreign, experts)
+    joined = join_gauge(LAYOUT, foreign, gauge_of(LAYOUT, lambda: [experts]))
     assert joined.before > 1
     assert joined.after < joined.before / 2
     for (b, a), (c, d) in zip(
         LAYOUT.split(joined.states_MP[0]).values(), LAYOUT.split(trained(9)).values(), strict=True
     ):
         assert torch.allclose(b @ a, c @ d, atol=1e-4)
+
+
+def test_the_gauge_of_experts_is_the_same_however_many_are_read_at_once():
+    experts = torch.stack([trained(seed) for seed in range(6)])
+    whole, parts = (gauge_of(LAYOUT, lambda n=n: experts.split(n)) for n in (6, 2))
+    assert torch.allclose(whole.mean_P, experts.double().mean(dim=0))
+    assert torch.allclose(whole.mean_P, parts.mean_P)
+    assert whole.farthest == pytest.approx(parts.farthest)
+    a_ERI = LAYOUT.split(experts)["k"][1].double()
+    assert whole.farthest[1] == pytest.approx(
+        max(float((a - a_ERI.mean(0)).norm() / a_ERI.mean(0).norm()) for a in a_ERI)
+    )
+    assert max(whole.farthest) >= whole.reach == pytest.approx(parts.reach)

@@ -65,7 +65,7 @@ def test_k_out_of_range_is_refused(k):
 
 def test_a_sentence_that_is_not_finite_is_refused():
     with pytest.raises(Mismatch, match="not finite"):
-        cosines(torch.tensor([float("nan"), 0.0]), torch.zeros(3, 2))
+        cosines(torch.tensor([float("nan"), 0.0]), torch.zeros(3, 2), 1)
 
 
 def test_every_space_compares_what_it_says():
@@ -87,12 +87,12 @@ def test_every_space_compares_what_it_says():
     }
     assert set(by_hand) == set(SPACES)
     for space, expected in by_hand.items():
-        assert index.similarity(query, space).tolist() == pytest.approx(expected, abs=1e-6), space
+        assert index.similarity(query, space, 2).tolist() == pytest.approx(expected, abs=1e-6), space
 
 
 def test_the_only_expert_is_the_mean_and_still_selected():
     index = Index(torch.eye(2)[:1], torch.eye(2)[:1])
-    assert index.similarity(Query(torch.eye(2)[1], torch.eye(2)[1]), "centred").tolist() == [0.0]
+    assert index.similarity(Query(torch.eye(2)[1], torch.eye(2)[1]), "centred", 1).tolist() == [0.0]
 
 
 def test_log_density_is_that_of_the_normal_distribution_and_the_likeliest_are_best():
@@ -119,3 +119,24 @@ def test_more_samples_than_there_are_cannot_be_kept():
     mixture = prior(torch.eye(3)[0], torch.eye(3)[0], Experts(), 2, 0.1)
     with pytest.raises(UsageError, match="the best 3 of 2 samples cannot be kept"):
         best_of(mixture, torch.zeros(2, 5), 3)
+
+
+def test_the_experts_chosen_are_those_of_double_precision_and_ties_go_to_the_lower_row():
+    rng = torch.Generator().manual_seed(0)
+    index_ED = torch.nn.functional.normalize(torch.randn(3000, 64, generator=rng), dim=1)
+    index_ED[500:2500] = index_ED[500]  # 2,000 experts with one sentence
+    index_ED[2600:2610] = torch.nn.functional.normalize(
+        index_ED[500] + 1e-7 * torch.randn(10, 64, generator=rng), dim=1
+    )
+    for embedding_D in (index_ED[500], index_ED[7], index_ED[2605], -index_ED[3]):
+        exact_E = (index_ED.double() @ embedding_D.double()).float()
+        for k, without in ((1, 0), (4, 3), (40, 0)):
+            allowed_E = exact_E.clone()
+            allowed_E[:without] = -2
+            rows, _ = select(allowed_E, k, 0.05)
+            found = cosines(embedding_D, index_ED, k + without)
+            allowed_E = found.clone()
+            allowed_E[:without] = -2
+            assert select(allowed_E, k, 0.05)[0] == rows
+            assert torch.equal(found[list(rows)], exact_E[list(rows)])
+            assert torch.allclose(found, exact_E, atol=1e-6)

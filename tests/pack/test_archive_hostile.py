@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load, save
 from zips import contents, listed, packs, rezipped
 
 from sglora_cli.pack import archive as archive_module
@@ -27,6 +30,7 @@ def entry(name: str, mode: int = 0o100644, **fields: object) -> zipfile.ZipInfo:
 LONG = "experts/" + "x" * 256
 DEEP = "/".join(["d" * 200] * 6)
 SYSTEMS = "are the same file on some systems"
+NOBODY = {"expert": 0, "training": 0, "unseen": 0}
 KIND = "is a link, a folder or a device, not a file"
 OUT = "is a folder, or its name leads out of the pack"
 SIGNS = "has a backslash, a colon or a control character in its name"
@@ -159,7 +163,7 @@ def test_a_missing_file_is_named(run, archive, own_home):
         (b"\xff", "cannot read {}, pack.json: 'utf-8' codec can't decode byte 0xff in position 0", None),
         (b"9" * 5000, "{}, pack.json: Exceeds the limit", None),
         (b"[]", "{}/pack.json is not a table", ""),
-        (b'{"format": 99}', "{}/pack.json has format 99, this program reads 1", "update sglora"),
+        (b'{"format": 99}', "{}/pack.json has format 99, this program reads 1 and 2", "update sglora"),
         (b'{"format": 1}', "{}/pack.json: name must be a str, got None", ""),
     ],
 )
@@ -199,13 +203,106 @@ def test_a_broken_manifest_is_refused(run, archive, own_home, manifest, message,
         ({"files": {"a\0": ""}}, "{}/pack.json has a control character in 'a\\x00'", TERMINAL),
         ({"edits": "x"}, "{}/pack.json: edits must be a list", ""),
         ({"layout": {}}, "{}: pack.json: not a LoRA layout: 'sites'", AGAIN),
-        ({"tasks": []}, "{}: pack.json names no expert", AGAIN),
+        ({"shards": [], "counts": NOBODY}, "{}: pack.json names no expert", AGAIN),
+        ({"shards": [3]}, "{}/pack.json: shards must say how many of the 4 experts each file has", ""),
+        ({"shards": [True, 3]}, "{}/pack.json: shards must say how many of the 4 experts each file has", ""),
+        ({"shards": [4, 0]}, "{}/pack.json: shards must say how many of the 4 experts each file has", ""),
+        ({"shards": [2, 2]}, "{}: pack.json does not list experts/00001.safetensors", AGAIN),
+        ({"counts": {"expert": 4}}, "{}/pack.json: counts must say how many tasks there are of {roles}", ""),
+        (
+            {"counts": {**NOBODY, "expert": 4, "unseen": 10**15}},
+            "{}/pack.json lists 14 files, too few for its 1000000000000004 tasks",
+            "",
+        ),
         ({"prior": {"k": "4"}}, "{}: pack.json, prior: k must be a whole number, got '4'", AGAIN),
     ],
 )
 def test_a_manifest_that_lies_is_refused(run, archive, own_home, changes, message, hint):
     rezipped(archive, listed(contents(archive), **changes))
-    refused(run, own_home, archive, message.format(archive), hint)
+    refused(run, own_home, archive, message.format(archive, roles="expert, training, unseen"), hint)
+
+
+LINE = {"key": "a/b", "dataset": "a", "name": "b", "role": "expert", "description": "a b"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([LINE] * 3, "{} does not have 4 lines"),
+        ([LINE] * 5, "{} does not have 4 lines"),
+        ([LINE, LINE, {**LINE, "key": "c/d"}, {**LINE, "key": "e/f"}], "the pack has two tasks 'a/b'"),
+        (["[" * 100_000, LINE, LINE, LINE], "{}, line 1: not JSON: nested too deeply"),
+        ([LINE, 3, LINE, LINE], "{}, line 2: a task lacks its key, dataset, name, role or description"),
+        ([{**LINE, "role": "unseen"}] * 4, "{}, line 1: the role of 'a/b' is 'unseen', not 'expert'"),
+        ([{**LINE, "key": "a/\x1b[2J"}] * 4, "{}, line 1 has a control character in 'a/\\x1b[2J'"),
+        ([{**LINE, "n": 10**40}] * 4, "{}, line 1: not JSON: a number has 41 digits"),
+    ],
+)
+def test_tasks_that_lie_are_refused(run, archive, own_home, lines, message):
+    name = "tasks/expert-00000.jsonl"
+    text = "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines)
+    rezipped(archive, listed({**contents(archive), name: text.encode()}))
+    refused(run, own_home, archive, f"{archive}: " + message.format(name))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mu": torch.ones(3, 4)}, "tensor 'mu' has the shape [3, 4], 4 x 288 of torch.float32 are expected"),
+        ({"mu": torch.ones(4, 288).half()}, "4 x 288 of torch.float32 are expected"),
+        ({"mu": None}, "has no tensor 'mu' of floating point numbers"),
+        ({"mu": torch.full((4, 288), torch.nan)}, "contains numbers that are not finite"),
+        ({"var": torch.full((4, 288), -1.0)}, "has a negative variance"),
+        ({"index": torch.ones(5, 8)}, "tensor 'index' has the shape [5, 8], 4 x any of torch.float32 are expected"),
+        ({"index": torch.ones(4, 0)}, "tensor 'index' has the shape [4, 0], 4 x any of torch.float32 are expected"),
+    ],
+)
+def test_experts_that_do_not_fit_the_pack_are_refused(run, archive, own_home, changes, message):
+    name, files = "experts/00000.safetensors", contents(archive)
+    tensors = {**load(files[name]), **changes}
+    data = save({key: tensor for key, tensor in tensors.items() if tensor is not None})
+    rezipped(archive, listed({**files, name: data}))
+    result = run("pack", "import", archive)
+    assert result.exit_code == 4
+    assert message in result.stderr
+    assert packs(own_home) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("coverage", {"tasks": torch.ones(9, 8)}, "coverage.safetensors does not say where the pack's tasks lie"),
+        ("coverage", {"others": torch.ones(6, 1)}, "coverage.safetensors does not say where the pack's tasks lie"),
+        ("coverage", {"background": torch.full((2, 8), torch.inf)}, "contains numbers that are not finite"),
+        ("gauge", {"farthest": torch.ones(1)}, "gauge.safetensors is not the gauge of this pack's experts"),
+        ("gauge", {"mean": torch.full((288,), torch.nan)}, "contains numbers that are not finite"),
+        ("visual", {"visual": torch.ones(3, 8)}, "visual.safetensors does not hold one row for each of 4 experts"),
+        ("visual", {"nearest": torch.ones(4, 1)}, "visual.safetensors does not hold one row for each of 4 experts"),
+    ],
+)
+def test_what_a_pack_keeps_beside_its_experts_fits_them(run, archive, own_home, name, changes, message):
+    name, files = f"{name}.safetensors", contents(archive)
+    size = int.from_bytes(files[name][:8], "little")
+    metadata = json.loads(files[name][8 : 8 + size])["__metadata__"]
+    data = save({**load(files[name]), **changes}, metadata=metadata)
+    rezipped(archive, listed({**files, name: data}))
+    result = run("pack", "import", archive)
+    assert result.exit_code in (4, 5)
+    assert message in result.stderr
+    assert packs(own_home) == []
+
+
+def test_a_row_beyond_the_end_of_its_file_is_refused(run, archive, own_home):
+    name, files = "experts/00000.safetensors", contents(archive)
+    size = int.from_bytes(files[name][:8], "little")
+    header = files[name][8 : 8 + size].decode()
+    far = header.replace('"data_offsets":[0,', f'"data_offsets":[{1 << 40},').encode()
+    far = far.rstrip().ljust(-(-len(far) // 8) * 8)
+    rezipped(archive, listed({**files, name: len(far).to_bytes(8, "little") + far + files[name][8 + size :]}))
+    result = run("pack", "import", archive)
+    assert result.exit_code == 4
+    assert result.stderr.startswith(f"error: {archive}: {name} ")
+    assert packs(own_home) == []
 
 
 def test_a_listed_file_that_is_no_tensor_file_is_refused(run, archive, own_home):

@@ -74,7 +74,7 @@ def test_a_folder_of_the_user_stays(run, tiny, toys, recipe, tmp_path, own_home)
         "hint: remove it yourself\n"
     )
     assert run("pack", "remove", folder, "toys/ball", "--yes").stdout == f"{folder}\n"
-    assert Pack(folder).experts.names == ("toys/box", "toys/cup", "toys/hat")
+    assert tuple(Pack(folder).experts.names) == ("toys/box", "toys/cup", "toys/hat")
 
 
 def test_of_a_link_only_the_link_is_removed(run, toy_pack, tmp_path, own_home):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import tomli
 
 from sglora_cli.files.toml import toml_lines
+from sglora_cli.pack.pack import Pack
 
 
 def numbered(text: str, part: str) -> int:
@@ -128,9 +127,9 @@ def test_photos_and_description_of_a_source(run, tiny, toys, recipe, own_home):
     recipe.write_text(recipe.read_text().replace('name = "toys"\n', more))
     result = run("pack", "build", recipe, "--data", toys)
     assert result.exit_code == 0, result.output
-    tasks = json.loads((own_home / "cache/packs/toys/pack.json").read_text())["tasks"]
+    tasks = Pack(own_home / "cache/packs/toys").tasks
     assert {(t["train_photos"], t["test_photos"]) for t in tasks} == {(3, 3)}
-    assert tasks[0]["description"] == "it is a ball, really"
+    assert tasks.of("expert")[0]["description"] == "it is a ball, really"
     assert run("bench", "--json", "--data", toys).exit_code == 0
 
 

@@ -11,6 +11,7 @@ from trees import cifar_speckles, cifar_tree, coco_tree, pets_tree
 
 from sglora_cli.errors import SgloraError
 from sglora_cli.files import atomic
+from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe_parser import plan_tasks, read
 from sglora_cli.plugin.host import Host
 from sglora_datasets.flowers import SPECIES
@@ -165,7 +166,7 @@ def test_a_pack_is_built_from_cocos_own_files(run, tiny, tmp_path, own_home):
     (tmp_path / "mini.toml").write_text(COCO)
     result = run("pack", "build", tmp_path / "mini.toml", "--data", tmp_path)
     assert result.exit_code == 0, result.output
-    tasks = json.loads((own_home / "cache/packs/mini/pack.json").read_text())["tasks"]
+    tasks = Pack(own_home / "cache/packs/mini").tasks
     assert [(t["key"], t["train_photos"]) for t in tasks] == [("coco/cat", 4), ("coco/dog", 4), ("coco/bottle", 4)]
     assert run("bench", "--pack", "mini").exit_code == 0
 

@@ -53,7 +53,7 @@ def test_every_method_of_the_paper_is_measured(run):
 
 
 def test_no_unseen_task_is_an_expert_or_taught_the_generator():
-    tasks = Session.open("starter").pack.manifest["tasks"]
+    tasks = Session.open("starter").pack.tasks
     roles = {role: {t["key"] for t in tasks if t["role"] == role} for role in ("expert", "training", "unseen")}
     assert not roles["unseen"] & (roles["expert"] | roles["training"])
     assert [len(roles[r]) for r in ("expert", "training", "unseen")] == [28, 24, 22]
@@ -82,7 +82,7 @@ def test_the_roles_are_those_of_the_data(data):
     from sglora_starter.corpus import MOVED
 
     splits = json.loads((data / "splits.json").read_text())
-    tasks = Session.open("starter").pack.manifest["tasks"]
+    tasks = Session.open("starter").pack.tasks
     for family, roles in splits.items():
         for role in ("expert", "training", "unseen"):
             mine = {t["name"] for t in tasks if (t["dataset"], t["role"]) == (family, role)}

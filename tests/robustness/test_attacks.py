@@ -16,6 +16,7 @@ from sglora_cli.errors import BadFile
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.files.text import read_json
 from sglora_cli.pack.pack import Pack
+from sglora_cli.pack.tasks import Tasks
 from sglora_cli.pack.writer import pack_card, write_manifest
 from sglora_cli.plugin.values import Report, Row
 from sglora_cli.system.paths import built_folder
@@ -57,7 +58,7 @@ def test_an_expert_that_is_a_link_out_of_its_pack_is_not_read(folder, tmp_path):
     shutil.move(path, tmp_path / path.name)
     path.symlink_to(tmp_path / path.name)
     with pytest.raises(BadFile, match="leads out of"):
-        Pack(folder).read_experts()
+        Pack(folder).check_content()
 
 
 def evaluation(folder: Path) -> Path:
@@ -88,7 +89,7 @@ def test_an_evaluation_that_does_not_fit_itself_is_refused(folder, change, messa
 
 @pytest.mark.parametrize("name", ["index", "stem", "text"])
 def test_what_does_not_fit_the_backbone_is_refused_by_every_command(run, folder, name):
-    path = folder / "index.safetensors" if name == "index" else evaluation(folder)
+    path = folder / "experts/00000.safetensors" if name == "index" else evaluation(folder)
     tensors, metadata = load_tensors(path)
     save_tensors(path, {**tensors, name: tensors[name][..., :5]}, metadata)
     write_manifest(folder, read_json(folder / "pack.json"))  # its hashes are right
@@ -119,9 +120,8 @@ def test_names_stay_in_their_cells_of_markdown():
 
 
 def test_a_task_stays_in_its_cell_of_a_model_card(folder):
-    manifest = read_json(folder / "pack.json")
-    manifest["tasks"][0]["description"] = "a | b\n\n# <script>"
-    text = pack_card(manifest)
+    task = {**next(iter(Pack(folder).tasks)), "description": "a | b\n\n# <script>"}
+    text = pack_card(read_json(folder / "pack.json"), Tasks({"expert": [task]}))
     assert "a \\| b # &lt;script>" in text
 
 

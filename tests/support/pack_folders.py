@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -13,3 +14,12 @@ BUNDLED = Path(sglora_packs.__file__).parent / "starter"
 def built_packs(home: Path) -> list[str]:
     """Names of everything in the folder of built packs, drafts too."""
     return sorted(os.listdir(home / "cache/packs"))
+
+
+def without(pack: Path, *files: str) -> None:
+    """Make a pack one that never had these files."""
+    manifest = json.loads((pack / "pack.json").read_text())
+    for file in files:
+        del manifest["files"][file]
+        (pack / file).unlink()
+    (pack / "pack.json").write_text(json.dumps(manifest))

@@ -43,7 +43,8 @@ def command(app: App, thing: str, as_json: bool) -> None:
     elif thing in packs or (path / manifest.MANIFEST).is_file():
         loaded = LoadedPack.open(app.host, thing)
         condition, depends = health.report(app.host, loaded.pack), dependence.report(loaded)
-        content = {**loaded.pack.manifest, "health": condition, "dependence": dependence.to_json(depends)}
+        content = {**loaded.pack.manifest, "tasks": list(loaded.pack.tasks)}
+        content |= {"health": condition, "dependence": dependence.to_json(depends)}
         measured = [*health.to_lines(condition), *dependence.to_lines(depends)]
         lines = [*describe.pack_facts(loaded.pack, measured), *describe.pack_health(loaded.pack)]
     elif path.is_file():

@@ -83,7 +83,7 @@ class ToyExperts:
         return self.variance_EP if rows is None else self.variance_EP[list(rows)]
 
     def prior(self, row: int) -> Prior:
-        return prior(self.unit_TD[row], cosines(self.unit_TD[row], self.unit_TD[:EXPERTS]), self, k=2, tau=0.05)
+        return prior(self.unit_TD[row], cosines(self.unit_TD[row], self.unit_TD[:EXPERTS], 2), self, k=2, tau=0.05)
 
 
 def material(experts: ToyExperts) -> Material:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -34,6 +35,7 @@ from sglora_cli.generate.session import Session
 from sglora_cli.pack import library, recipe_parser
 from sglora_cli.pack import pack as pack_module
 from sglora_cli.pack.archive import import_pack
+from sglora_cli.pack.coverage import load_coverage
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.plugin.contracts import ListsImages
 from sglora_cli.plugin.host import Host
@@ -122,6 +124,12 @@ ALIKE = {"ball": "C++", "box": "C#", "cup": "Polish", "hat": "polish", "jar": "ç
 """Names of tasks whose files would be hard to tell apart if their names were only simplified."""
 
 
+def format_one_seed(folder: Path) -> None:
+    """A toy pack of the format that no version writes any more."""
+    with zipfile.ZipFile(Path(__file__).parents[2] / "pack/format-1.sglora.zip") as archive:
+        archive.extractall(folder)
+
+
 @cache
 def built() -> Path:
     home = Path(os.environ["SGLORA_HOME"])
@@ -149,7 +157,9 @@ def whole_pack(folder: Path) -> None:
     pack = pack_module.Pack(folder)
     pack.verify()
     describe.pack_facts(pack, describe.pack_health(pack))
-    pack.read_experts()
+    pack.check_content()
+    load_coverage(pack)
+    _ = pack.gauge, len(list(pack.tasks))
     list(pack.unseen())
     for generator in ("cvae", "top-k", "ties"):
         Session(LoadedPack(host(), pack, RuntimeConfig()), generator, force=True).generate("a photo of a mug")
@@ -345,7 +355,8 @@ READERS: dict[str, Reader] = {
         ),
         Reader("weights .pt", seeds.checkpoint("pytorch_model.pt"), "*.pt", each("*.pt", read_state), 0.4),
         Reader("weights folder", seeds.checkpoint("model.safetensors"), "*", clip_weights, 0.3),
-        Reader("pack", pack_seed, "**/*[sn]", whole_pack, 0.3),
+        Reader("pack", pack_seed, "**/*[snl]", whole_pack, 0.3),
+        Reader("pack of format 1", format_one_seed, "**/*[sn]", whole_pack, 0.1),
         Reader("pack archive", archive_seed, "*.zip", imported, 0.6),
         Reader("recipe", recipe_seed, "*.toml", a_recipe, 1.5),
         Reader("settings", seeds.user_settings, "*.toml", user_settings, 1.5),
@@ -372,7 +383,7 @@ READERS: dict[str, Reader] = {
         Reader("images", seeds.pictures, "*", one_image, 2),
         Reader("rows", seeds.rows, "*", each("*", rows_file.read_rows), 2),
         Reader("sentences", seeds.sentences, "*", each("*", described), 2),
-        Reader("command pack", pack_seed, "**/*[sn]", pack_commands, 0.01),
+        Reader("command pack", pack_seed, "**/*[snl]", pack_commands, 0.01),
         Reader("command report", seeds.rows, "*", report_commands, 0.02),
         Reader("command data", few_and(FEW["jsonl"]), "captions.*", data_commands, 0.04),
         Reader("command recipe", seeds.recipe, "*.toml", file_commands, 0.1),

@@ -9,12 +9,12 @@ import click
 from sglora_cli.cli.commands.pack.archive import export, import_, remove
 from sglora_cli.cli.commands.pack.build import build
 from sglora_cli.cli.commands.pack.experts import add
+from sglora_cli.cli.commands.pack.migrate import migrate
 from sglora_cli.cli.commands.pack.recipes import init, recipes
 from sglora_cli.cli.commands.pack.update import update
 from sglora_cli.cli.options import App, json_option, pack_argument
 from sglora_cli.cli.output import print_json, print_rows, printable
 from sglora_cli.errors import BadFile
-from sglora_cli.plugin.values import EXPERT
 
 
 @click.group("pack")
@@ -27,7 +27,7 @@ def command() -> None:
     """
 
 
-for subcommand in (add, build, export, import_, init, recipes, remove, update):
+for subcommand in (add, build, export, import_, init, migrate, recipes, remove, update):
     command.add_command(subcommand)
 
 
@@ -48,9 +48,8 @@ def list_(app: App, as_json: bool) -> None:
         {"name": p.name, "origin": p.origin, "folder": str(p.folder), "default": p.name == default} for p in packs
     ]
     for row, location in zip(rows, packs, strict=True):
-        summary = location.summary()
-        row["backbone"] = summary.get("backbone", "unreadable")
-        row["experts"] = sum(task.get("role") == EXPERT for task in summary.get("tasks", []))
+        row["backbone"] = location.summary().get("backbone", "unreadable")
+        row["experts"] = location.experts()
     if as_json:
         print_json({"packs": rows})
     else:
@@ -80,7 +79,7 @@ def show(app: App, name: str, as_json: bool) -> None:
     pack = Pack(app.library.find(name)[0].folder)
     condition = health.report(app.host, pack)
     if as_json:
-        print_json({**pack.manifest, "health": condition})
+        print_json({**pack.manifest, "tasks": list(pack.tasks), "health": condition})
     else:
         click.echo("\n".join(map(printable, pack_facts(pack, health.to_lines(condition)))))
 

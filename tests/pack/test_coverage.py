@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from pack_folders import without
 
-from sglora_cli.generate.coverage import SeenTasks, closeness, encoded_phrases, phrase_of, phrases_of
 from sglora_cli.generate.session import Session
+from sglora_cli.pack.coverage import COVERAGE, SeenTasks, closeness, encoded_phrases, phrase_of, phrases_of
 
 SENTENCES = tomllib.loads((Path(__file__).parent / "coverage_sentences.toml").read_text())
 
@@ -83,14 +84,15 @@ def test_a_task_is_asked_about_the_others_and_background_about_the_pack_is_left_
     def encode(texts):
         return F.one_hot(torch.tensor([place.get(text, 2) for text in texts]), 4).float()
 
-    found = SeenTasks.measured(["a photo of a pug", "a photo of a car"], encode)
+    found = SeenTasks.measured(["pug", "car"], ["a photo of a pug", "a photo of a car"], encode)
     assert len(found.background_BW) == 68  # without car and vehicle
     assert found.others_T.tolist() == [0.0, 0.0]
     phrases = encoded_phrases(["pugs", "a tax"], encode)
     assert found.coverage(phrases, [1.0, 3.0]).closeness == pytest.approx((0.5 * 1 + -1 * 3) / 4)
 
 
-def test_it_is_measured_once(toy_pack, own_home, monkeypatch):
+def test_in_a_pack_without_it_it_is_measured_once(toy_pack, own_home, monkeypatch):
+    without(own_home / "cache/packs/toys", COVERAGE)
     first = Session.open().seen_tasks
     (path,) = (own_home / "cache/measured/coverage").iterdir()
     monkeypatch.setattr(SeenTasks, "measured", None)

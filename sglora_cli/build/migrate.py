@@ -1,0 +1,47 @@
+"""A pack of an older format in today's: the same numbers in other files."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from pathlib import Path
+
+from sglora_cli.config import RuntimeConfig
+from sglora_cli.errors import SgloraError, SgloraWarning
+from sglora_cli.pack.coverage import SeenTasks
+from sglora_cli.pack.library import Library, PackLocation
+from sglora_cli.pack.loaded import LoadedPack
+from sglora_cli.pack.manifest import FORMAT
+from sglora_cli.pack.pack import Pack
+from sglora_cli.pack.writer import edited
+from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.sentences import meaning
+from sglora_cli.system import settings
+from sglora_cli.system.locks import pack_lock
+
+
+def migrate(host: Host, location: PackLocation, runtime: RuntimeConfig | None = None) -> Path:
+    """Write a pack in today's format. Returns its folder, a copy for a bundled pack.
+
+    A pack that has it already stays as it is. Without its backbone on this machine, the pack does not get what says
+    where its tasks lie, which is then measured with the first sentence.
+    """
+    target = Library(host.recipe_folders).own_folder(location.folder)
+    with pack_lock(target):
+        pack = Pack(location.folder)
+        if pack.format == FORMAT:
+            return pack.folder
+        seen = _seen(host, pack, runtime)
+        with edited(pack, target) as draft:
+            if seen is not None:
+                seen.save(draft.folder)
+    return target
+
+
+def _seen(host: Host, pack: Pack, runtime: RuntimeConfig | None) -> SeenTasks | None:
+    try:
+        model = LoadedPack(host, pack, settings.runtime(runtime or RuntimeConfig(), pack.backbone)).model
+    except SgloraError as error:
+        warnings.warn(f"how far a sentence is from its tasks is not kept: {error.message}", SgloraWarning, 2)
+        return None
+    return SeenTasks.of(pack, partial(meaning, model))

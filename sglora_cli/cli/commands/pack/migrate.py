@@ -1,0 +1,38 @@
+"""`sglora pack migrate`: a pack in today's format."""
+
+from __future__ import annotations
+
+import click
+
+from sglora_cli.cli import completion
+from sglora_cli.cli.options import App, json_option
+from sglora_cli.cli.output import print_json, say
+from sglora_cli.config import RuntimeConfig, options_of
+
+
+@click.command("migrate")
+@click.argument("pack", shell_complete=completion.names(completion.packs))
+@options_of(RuntimeConfig, "runtime")
+@json_option()
+@click.pass_obj
+def migrate(app: App, pack: str, runtime: RuntimeConfig, as_json: bool) -> None:
+    """Write PACK in today's format, with the same adapters.
+
+    Packs of older formats stay readable, but opening one takes longer the more experts it has. A bundled pack is copied
+    first. Versions of sglora that know only the older format cannot read the result.
+
+    \b
+    sglora pack migrate flowers
+    """
+    from sglora_cli.build.migrate import migrate as write
+    from sglora_cli.pack.pack import Pack
+
+    location = app.library.find(pack)[0]
+    before = Pack(location.folder).format
+    folder = write(app.host, location, runtime)
+    after = Pack(folder).format
+    if as_json:
+        print_json({"folder": str(folder), "from": before, "to": after})
+        return
+    say(f"format     {before} -> {after}" if before != after else f"format     {after} already: nothing to do")
+    click.echo(folder)

@@ -1,0 +1,39 @@
+"""The gauge of a pack's experts: what an adapter from elsewhere is brought into, without reading the experts.
+
+gauge.safetensors: mean (P,) float64, the mean adapter of the experts that the pack was built with; farthest (sites,)
+and reach (1,), how far the farthest of them is from it. Experts that are added later do not move it, so it does not
+matter in which order they come.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from sglora_cli.errors import BadFile
+from sglora_cli.files.tensors import load_tensors, save_tensors
+from sglora_cli.lora.gauge import Gauge
+from sglora_cli.lora.layout import Layout, checked_flat
+
+GAUGE = "gauge.safetensors"
+
+
+def save_gauge(folder: Path, gauge: Gauge) -> None:
+    tensors = {
+        "mean": gauge.mean_P.double(),
+        "farthest": torch.tensor(gauge.farthest, dtype=torch.float64),
+        "reach": torch.tensor([gauge.reach], dtype=torch.float64),
+    }
+    save_tensors(folder / GAUGE, tensors, {"kind": "gauge"})
+
+
+def load_gauge(folder: Path, layout: Layout) -> Gauge:
+    """Raises BadFile if the file is no gauge of adapters of this layout, Mismatch for numbers that are not finite."""
+    path = folder / GAUGE
+    tensors, _ = load_tensors(path, ("mean", "farthest", "reach"))
+    shapes = {"mean": (layout.size,), "farthest": (len(layout.sites),), "reach": (1,)}
+    if any(tensors[name].shape != shape for name, shape in shapes.items()):
+        raise BadFile(f"{path} is not the gauge of this pack's experts", "build or fetch the pack again")
+    mean_P, farthest, reach = (checked_flat(tensors[name].double(), str(path)) for name in shapes)
+    return Gauge(mean_P, tuple(farthest.tolist()), float(reach))

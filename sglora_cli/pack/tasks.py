@@ -1,0 +1,176 @@
+"""The tasks of a pack: what `pack show --json` lists, an object each.
+
+In format 2 they are in files of their own, as a manifest with 10,000 of them would have to be parsed before anything
+else is known:
+
+    tasks/expert-00000.jsonl     the experts of the first file of experts/, one JSON object a line
+    tasks/training-00000.jsonl   tasks of the other roles, 1,024 a file
+
+A file is read when one of its tasks is asked for, and a line is parsed and checked when its task is. No torch at import
+time.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import accumulate, chain, pairwise
+from pathlib import Path
+from typing import Any, overload
+
+from sglora_cli.errors import BadFile
+from sglora_cli.files.atomic import write_bytes
+from sglora_cli.files.untrusted import JSON_LIMIT, json_value, read_bytes
+from sglora_cli.pack.manifest import AT_ONCE, check_printable, check_task
+from sglora_cli.plugin.values import EXPERT, ROLES
+
+Task = Mapping[str, Any]
+"""Its key, dataset, name, role, description, and what else is known of it."""
+TASKS = "tasks"
+_KEPT = 8
+"""Files whose lines stay in memory."""
+
+
+class TaskLines(Sequence[Task]):
+    """The tasks of one role in files of lines."""
+
+    def __init__(self, folder: Path, role: str, counts: Sequence[int]) -> None:
+        """folder: the pack's.  counts: the tasks of each file."""
+        self._folder, self._role, self._counts = folder, role, tuple(counts)
+        self._firsts = [0, *accumulate(self._counts)]
+        self._lines = lru_cache(maxsize=_KEPT)(self._read)
+
+    def __len__(self) -> int:
+        return self._firsts[-1]
+
+    @overload
+    def __getitem__(self, row: int) -> Task: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[Task]: ...
+    def __getitem__(self, row: int | slice) -> Task | Sequence[Task]:
+        if isinstance(row, slice):
+            return [self[one] for one in range(len(self))[row]]
+        row = range(len(self))[row]
+        file = bisect_right(self._firsts, row) - 1
+        return self._task(file, row - self._firsts[file])
+
+    def __iter__(self) -> Iterator[Task]:
+        return (self._task(file, n) for file, count in enumerate(self._counts) for n in range(count))
+
+    def check_files(self, changed: Collection[str]) -> None:
+        """Read those of the files that are named. Raises BadFile."""
+        for file, count in enumerate(self._counts):
+            if tasks_file(self._role, file) in changed:
+                for n in range(count):
+                    self._task(file, n)
+
+    def _read(self, file: int) -> list[bytes]:
+        path = self._folder / tasks_file(self._role, file)
+        lines = read_bytes(path, JSON_LIMIT).split(b"\n")
+        if len(lines) != self._counts[file] + 1 or lines.pop():
+            raise BadFile(f"{path} does not have {self._counts[file]} lines", "build or fetch the pack again")
+        return lines
+
+    def _task(self, file: int, n: int) -> Task:
+        where = f"{self._folder / tasks_file(self._role, file)}, line {n + 1}"
+        try:
+            task = json_value(self._lines(file)[n].decode("utf-8"))
+        except ValueError as error:
+            raise BadFile(f"{where}: not JSON: {error}") from None
+        check_task(task, where)
+        if task["role"] != self._role:
+            raise BadFile(f"{where}: the role of {task['key']!r} is {task['role']!r}, not {self._role!r}")
+        check_printable(task, where)
+        return dict(task)
+
+
+class Tasks:
+    """All tasks of a pack; none is read before it is asked for."""
+
+    def __init__(self, of: Mapping[str, Sequence[Task]]) -> None:
+        self._of = of
+
+    def of(self, role: str) -> Sequence[Task]:
+        """Those of a role, in the pack's order."""
+        return self._of.get(role, ())
+
+    def __len__(self) -> int:
+        return sum(map(len, self._of.values()))
+
+    def __iter__(self) -> Iterator[Task]:
+        """Experts first, then those of other roles."""
+        return chain.from_iterable(self._of.values())
+
+    def check(self) -> None:
+        """Read all of them. Raises BadFile, also if two have one key."""
+        known: set[str] = set()
+        for task in self:
+            if task["key"] in known:
+                raise BadFile(f"the pack has two tasks {task['key']!r}", "build the pack again")
+            known.add(task["key"])
+
+    def check_files(self, changed: Collection[str]) -> None:
+        """Read the tasks of some files, by their names. Raises BadFile."""
+        for tasks in self._of.values():
+            if isinstance(tasks, TaskLines):
+                tasks.check_files(changed)
+
+
+class Keys(Sequence[str]):
+    """The keys of tasks, each read when it is asked for."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self._tasks = tasks
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[str]: ...
+    def __getitem__(self, row: int | slice) -> str | Sequence[str]:
+        found = self._tasks[row]
+        return [task["key"] for task in found] if isinstance(found, list) else found["key"]  # type: ignore[call-overload]
+
+    def __iter__(self) -> Iterator[str]:
+        return (task["key"] for task in self._tasks)
+
+
+def tasks_file(role: str, file: int) -> str:
+    """The name of a file of tasks, in the pack's folder."""
+    return f"{TASKS}/{role}-{file:05d}.jsonl"
+
+
+def parts(count: int, at_once: int = AT_ONCE) -> list[int]:
+    """How many of `count` rows each file has.
+
+    >>> parts(2500)
+    [1024, 1024, 452]
+    """
+    return [min(at_once, count - first) for first in range(0, count, at_once)]
+
+
+def tasks_of(folder: Path, manifest: Mapping[str, Any]) -> Tasks:
+    """The tasks of the pack in a folder, of any format. manifest: a checked one."""
+    if manifest["format"] == 1:
+        listed: list[Task] = manifest["tasks"]
+        roles = dict.fromkeys([*ROLES, *(task["role"] for task in listed)])
+        return Tasks({role: [task for task in listed if task["role"] == role] for role in roles})
+    counts = {role: parts(manifest["counts"][role]) for role in ROLES} | {EXPERT: manifest["shards"]}
+    return Tasks({role: TaskLines(folder, role, counts[role]) for role in ROLES})
+
+
+def write_tasks(folder: Path, role: str, tasks: Sequence[Task], counts: Sequence[int]) -> None:
+    """Write all tasks of a role. counts: the tasks of each file."""
+    firsts = [0, *accumulate(counts)]
+    for file, (first, end) in enumerate(pairwise(firsts)):
+        write_task_lines(folder, role, file, tasks[first:end])
+
+
+def write_task_lines(folder: Path, role: str, file: int, tasks: Iterable[Task]) -> None:
+    """Write one file of tasks."""
+    lines = [json.dumps(dict(task), sort_keys=True, ensure_ascii=False) + "\n" for task in tasks]
+    write_bytes(folder / tasks_file(role, file), "".join(lines).encode())

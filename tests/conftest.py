@@ -102,7 +102,7 @@ def toy_pack(tiny: None, toys: Path, recipe: Path, run, own_home: Path, tmp_path
 @pytest.fixture
 def format_one(tiny: None, run, own_home: Path) -> Path:
     """The folder of a pack of format 1, which no version writes any more: the toys', built before there was another."""
-    result = run("pack", "import", HERE / "pack/format-1.sglora.zip")
+    result = run("pack", "import", HERE / "pack/content/format-1.sglora.zip")
     assert result.exit_code == 0, result.output
     return own_home / "cache/packs/toys"
 

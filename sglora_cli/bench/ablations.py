@@ -23,7 +23,7 @@ from sglora_cli.errors import BadFile, Unavailable, UsageError
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.text import read_json
 from sglora_cli.lora.prior import Prior, Query, best_of
-from sglora_cli.pack.evaluation import UnseenTask
+from sglora_cli.pack.content.evaluation import UnseenTask
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.contracts import Fitted, Model

@@ -24,7 +24,7 @@ from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.text import read_sealed, write_sealed
 from sglora_cli.lora.layout import Layout
-from sglora_cli.pack.evaluation import UnseenTask
+from sglora_cli.pack.content.evaluation import UnseenTask
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.values import Row, TaskTensors
 from sglora_cli.system.paths import cache_folder

@@ -22,7 +22,7 @@ from sglora_cli.errors import PluginError, SgloraError, Unavailable, UnknownName
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import Prior
-from sglora_cli.pack.evaluation import UnseenTask
+from sglora_cli.pack.content.evaluation import UnseenTask
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.combined import Combined, parts_of

@@ -28,7 +28,7 @@ from sglora_cli.config import ABLATIONS, BenchConfig, RuntimeConfig
 from sglora_cli.errors import Mismatch, UsageError
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.lora.layout import checked_flat
-from sglora_cli.pack.evaluation import UnseenTask
+from sglora_cli.pack.content.evaluation import UnseenTask
 from sglora_cli.pack.library import Library
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack

@@ -16,7 +16,7 @@ from sglora_cli.bench.retrieval import KS, chance
 from sglora_cli.bench.rows_file import Log
 from sglora_cli.bench.sentences import apart, sentence_gains
 from sglora_cli.data.encode import encode_images
-from sglora_cli.pack.evaluation import UnseenTask
+from sglora_cli.pack.content.evaluation import UnseenTask
 from sglora_cli.plugin.values import CHANCE, Report, Row
 from sglora_cli.system import cache
 from sglora_cli.system.progress import progress

@@ -12,12 +12,12 @@ from torch import Tensor
 from sglora_cli.config import ABLATIONS, TASK_TABLES
 from sglora_cli.data.features import Features
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, Unavailable, UnknownName, UsageError
-from sglora_cli.pack.evaluation import UnseenTask
-from sglora_cli.pack.learned import short
+from sglora_cli.pack.content.evaluation import UnseenTask
+from sglora_cli.pack.content.learned import short
+from sglora_cli.pack.content.tasks import Task as PackTask
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import PROMPTS
 from sglora_cli.pack.recipe_parser import parse
-from sglora_cli.pack.tasks import Task as PackTask
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import EXPERT, TRAINING, UNSEEN, Task, TaskTensors

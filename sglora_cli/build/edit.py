@@ -25,8 +25,8 @@ from sglora_cli.data.encode import check_text
 from sglora_cli.errors import BadFile, Mismatch, SgloraError, UnknownName, UsageError
 from sglora_cli.files.text import jsonl_rows, text_field, texts_field
 from sglora_cli.lora.gauge import join_gauge
+from sglora_cli.pack.content.format_two import VISUAL, save_visual
 from sglora_cli.pack.coverage import SeenTasks, load_coverage
-from sglora_cli.pack.format_two import VISUAL, save_visual
 from sglora_cli.pack.library import Library, PackLocation
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack

@@ -24,9 +24,9 @@ from sglora_cli.config import ABLATIONS, BenchConfig, RuntimeConfig
 from sglora_cli.errors import BadFile, Mismatch, SgloraError, UnknownName, UsageError
 from sglora_cli.files.atomic import drop_folder
 from sglora_cli.files.hashes import content_hash
-from sglora_cli.pack.evaluation import UnseenTask
+from sglora_cli.pack.content.evaluation import UnseenTask
+from sglora_cli.pack.content.manifest import MANIFEST
 from sglora_cli.pack.loaded import LoadedPack
-from sglora_cli.pack.manifest import MANIFEST
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.pack.recipe_parser import parse

@@ -24,7 +24,7 @@ from sglora_cli.bench.measure import Candidate, Measurer
 from sglora_cli.bench.tables import cell_name
 from sglora_cli.build.tasks import BuildTask
 from sglora_cli.lora.layout import Layout
-from sglora_cli.pack.evaluation import UnseenTask
+from sglora_cli.pack.content.evaluation import UnseenTask
 from sglora_cli.plugin.contracts import Fitted, Generator, Model, adapter_layout
 from sglora_cli.plugin.values import AGAINST, ZERO, Material, Row
 from sglora_cli.system.progress import progress

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import SgloraError, SgloraWarning
+from sglora_cli.pack.content.manifest import FORMAT
 from sglora_cli.pack.coverage import SeenTasks
 from sglora_cli.pack.library import Library, PackLocation
 from sglora_cli.pack.loaded import LoadedPack
-from sglora_cli.pack.manifest import FORMAT
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.writer import edited
 from sglora_cli.plugin.host import Host

@@ -35,18 +35,18 @@ from sglora_cli.files.tensors import Checkpoint, load_sealed, save_sealed, save_
 from sglora_cli.lora.gauge import gauge_of
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import Index, prior
+from sglora_cli.pack.content.format_two import save_visual
+from sglora_cli.pack.content.gauge import save_gauge
+from sglora_cli.pack.content.learned import save_learned
+from sglora_cli.pack.content.manifest import FORMAT
+from sglora_cli.pack.content.moments import save_moments
+from sglora_cli.pack.content.names import file_name
+from sglora_cli.pack.content.shards import ExpertShards, save_shard, shard_rows
+from sglora_cli.pack.content.tasks import parts, write_tasks
 from sglora_cli.pack.coverage import SeenTasks, thinned
-from sglora_cli.pack.format_two import save_visual
-from sglora_cli.pack.gauge import save_gauge
-from sglora_cli.pack.learned import save_learned
-from sglora_cli.pack.manifest import FORMAT
-from sglora_cli.pack.moments import save_moments
-from sglora_cli.pack.names import file_name
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.pack.recipe_parser import plan_tasks
-from sglora_cli.pack.shards import ExpertShards, save_shard, shard_rows
-from sglora_cli.pack.tasks import parts, write_tasks
 from sglora_cli.pack.writer import check_replaceable, write_manifest
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host

@@ -15,7 +15,7 @@ from sglora_cli.data.features import Features, StoredTask
 from sglora_cli.data.overlaps import Side
 from sglora_cli.errors import BadFile
 from sglora_cli.files.hashes import file_hash
-from sglora_cli.pack.manifest import check_printable
+from sglora_cli.pack.content.manifest import check_printable
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.values import TEST, TRAIN, UNSEEN, Photo, Task
 from sglora_cli.system.progress import progress

@@ -12,9 +12,9 @@ from sglora_cli.build.pipeline import Build, save_learned_of
 from sglora_cli.build.tasks import BuildTask
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import Mismatch
-from sglora_cli.pack.learned import LEARNED
+from sglora_cli.pack.content.learned import LEARNED
+from sglora_cli.pack.content.moments import MOMENTS, save_moments
 from sglora_cli.pack.library import Library, PackLocation
-from sglora_cli.pack.moments import MOMENTS, save_moments
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe_parser import parse
 from sglora_cli.pack.writer import edited

@@ -27,9 +27,9 @@ from sglora_cli.files.atomic import put_folder, scratch_folder, writing
 from sglora_cli.files.tensors import load_tensors
 from sglora_cli.files.text import parse_json
 from sglora_cli.files.untrusted import entry_fault
+from sglora_cli.pack.content.manifest import MANIFEST, checked_manifest
 from sglora_cli.pack.coverage import load_coverage
 from sglora_cli.pack.library import Library
-from sglora_cli.pack.manifest import MANIFEST, checked_manifest
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.writer import write_manifest
 from sglora_cli.plugin.host import Host

@@ -31,8 +31,8 @@ from sglora_cli.errors import BadFile
 from sglora_cli.files.hashes import content_hash, data_hash
 from sglora_cli.files.tensors import load_sealed, load_tensors, save_sealed, save_tensors
 from sglora_cli.lora.layout import checked_flat
+from sglora_cli.pack.content.tasks import Task
 from sglora_cli.pack.pack import Pack
-from sglora_cli.pack.tasks import Task
 from sglora_cli.plugin.values import ROLES, UNSEEN
 from sglora_cli.system.paths import cache_folder
 

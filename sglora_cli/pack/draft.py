@@ -17,13 +17,13 @@ from torch import Tensor
 from sglora_cli.errors import BadFile
 from sglora_cli.files.atomic import copy_files, link_files, write_bytes
 from sglora_cli.files.hashes import file_hash
-from sglora_cli.pack.format_two import save_visual
-from sglora_cli.pack.gauge import save_gauge
-from sglora_cli.pack.manifest import FORMAT
-from sglora_cli.pack.names import file_name
+from sglora_cli.pack.content.format_two import save_visual
+from sglora_cli.pack.content.gauge import save_gauge
+from sglora_cli.pack.content.manifest import FORMAT
+from sglora_cli.pack.content.names import file_name
+from sglora_cli.pack.content.shards import EXPERTS, ExpertShards, save_shard, shard_file, shard_rows
+from sglora_cli.pack.content.tasks import TASKS, Keys, Task, TaskLines, parts, tasks_file, write_task_lines, write_tasks
 from sglora_cli.pack.pack import Pack
-from sglora_cli.pack.shards import EXPERTS, ExpertShards, save_shard, shard_file, shard_rows
-from sglora_cli.pack.tasks import TASKS, Keys, Task, TaskLines, parts, tasks_file, write_task_lines, write_tasks
 from sglora_cli.plugin.values import EXPERT, ROLES, UNSEEN
 
 _MOST_EDITS = 100

@@ -12,8 +12,8 @@ from typing import Any
 from sglora_cli.errors import BadFile, SgloraError, UnknownName, UsageError
 from sglora_cli.files.atomic import drop_folder
 from sglora_cli.files.text import read_json
-from sglora_cli.pack.manifest import MANIFEST, checked_manifest
-from sglora_cli.pack.tasks import Tasks, tasks_of
+from sglora_cli.pack.content.manifest import MANIFEST, checked_manifest
+from sglora_cli.pack.content.tasks import Tasks, tasks_of
 from sglora_cli.plugin.values import EXPERT
 from sglora_cli.system import settings
 from sglora_cli.system.locks import pack_lock

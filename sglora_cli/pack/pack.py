@@ -35,11 +35,11 @@ from sglora_cli.files.text import read_json
 from sglora_cli.lora.gauge import Gauge
 from sglora_cli.lora.layout import Layout, checked_flat
 from sglora_cli.lora.prior import Index, Prior, Query, cosines, prior
-from sglora_cli.pack.evaluation import UnseenTask, load_evaluation
-from sglora_cli.pack.format_one import FormatOne
-from sglora_cli.pack.format_two import FormatTwo, nearest_others
-from sglora_cli.pack.learned import LEARNED, load_learned
-from sglora_cli.pack.manifest import MANIFEST, checked_manifest
+from sglora_cli.pack.content.evaluation import UnseenTask, load_evaluation
+from sglora_cli.pack.content.format_one import FormatOne
+from sglora_cli.pack.content.format_two import FormatTwo, nearest_others
+from sglora_cli.pack.content.learned import LEARNED, load_learned
+from sglora_cli.pack.content.manifest import MANIFEST, checked_manifest
 from sglora_cli.plugin.combined import Combined, FittedCombined
 from sglora_cli.plugin.contracts import Fitted, Generator, Model, adapter_layout
 from sglora_cli.plugin.values import UNSEEN

@@ -32,7 +32,7 @@ from sglora_cli.config import LoraConfig, PriorConfig, TrainConfig, from_mapping
 from sglora_cli.errors import BadFile, BadRecipe, SgloraError, UnknownName
 from sglora_cli.files.toml import Address, toml_lines, toml_table
 from sglora_cli.files.untrusted import TOML_LIMIT, read_bytes
-from sglora_cli.pack.manifest import check_printable
+from sglora_cli.pack.content.manifest import check_printable
 from sglora_cli.pack.recipe import PROMPTS, TEMPLATE, Recipe, Source
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import EXPERT, ROLES, TRAINING, Task

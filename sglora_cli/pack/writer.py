@@ -15,10 +15,10 @@ from sglora_cli.errors import SgloraError, UsageError
 from sglora_cli.files.atomic import put_folder, scratch_folder, write_bytes
 from sglora_cli.files.hashes import file_hash
 from sglora_cli.files.text import write_json
+from sglora_cli.pack.content.manifest import MANIFEST
+from sglora_cli.pack.content.tasks import Tasks, tasks_of
 from sglora_cli.pack.draft import PackDraft
-from sglora_cli.pack.manifest import MANIFEST
 from sglora_cli.pack.pack import Pack
-from sglora_cli.pack.tasks import Tasks, tasks_of
 from sglora_cli.plugin.values import ROLES
 
 _LISTED = 100

@@ -22,7 +22,7 @@ from sglora_cli.config import BenchConfig
 from sglora_cli.errors import Mismatch
 from sglora_cli.files.names import file_stem
 from sglora_cli.lora.prior import Prior, Query
-from sglora_cli.pack.evaluation import UnseenTask
+from sglora_cli.pack.content.evaluation import UnseenTask
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.contracts import Generator

@@ -16,10 +16,10 @@ from sglora_cli.files import atomic
 from sglora_cli.generate.session import Session
 from sglora_cli.lora.gauge import gauge_of
 from sglora_cli.lora.layout import Layout
+from sglora_cli.pack.content.shards import shard_file
+from sglora_cli.pack.content.tasks import tasks_file
 from sglora_cli.pack.coverage import SeenTasks, load_coverage
 from sglora_cli.pack.pack import Pack
-from sglora_cli.pack.shards import shard_file
-from sglora_cli.pack.tasks import tasks_file
 
 NAMES = [f"things/{n}" for n in range(7)]
 
@@ -227,7 +227,7 @@ def test_what_is_kept_of_tasks_is_bounded_and_has_all_new_ones(monkeypatch):
 
 def test_a_gauge_that_does_not_fit_the_pack_is_refused(pack):
     layout = Layout(pack.layout.sites[:1], 2, 2.0)
-    from sglora_cli.pack.gauge import save_gauge
+    from sglora_cli.pack.content.gauge import save_gauge
 
     save_gauge(pack.folder, gauge_of(layout, lambda: [layout.initial(0)[None]]))
     with pytest.raises(BadFile, match="is not the gauge of this pack's experts"):

@@ -11,7 +11,7 @@ import torch
 from pack_folders import BUNDLED
 
 from sglora_cli.files.hashes import file_hash
-from sglora_cli.pack.learned import LEARNED, short
+from sglora_cli.pack.content.learned import LEARNED, short
 from sglora_cli.pack.pack import Pack
 
 

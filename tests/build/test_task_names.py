@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sglora_cli.files.hashes import file_hash
-from sglora_cli.pack.names import file_name
+from sglora_cli.pack.content.names import file_name
 from sglora_cli.pack.pack import Pack
 
 RENAMED = {

@@ -16,7 +16,7 @@ from sglora_cli.data.description import Description, read_texts, weighted
 from sglora_cli.data.encode import mean_direction
 from sglora_cli.errors import BadFile, Mismatch, SgloraError, UsageError
 from sglora_cli.generate.session import Session
-from sglora_cli.pack.format_two import save_visual
+from sglora_cli.pack.content.format_two import save_visual
 
 
 @pytest.fixture

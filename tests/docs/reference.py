@@ -24,7 +24,8 @@ from sglora_cli import config, errors
 from sglora_cli.bench import rows_file
 from sglora_cli.cli.main import COMMANDS, main
 from sglora_cli.lora.layout import Site
-from sglora_cli.pack import manifest, pack, recipe_parser
+from sglora_cli.pack import pack, recipe_parser
+from sglora_cli.pack.content import manifest
 from sglora_cli.plugin import contracts, hookspecs, values
 from sglora_cli.plugin.host import Host
 from sglora_cli.system import settings

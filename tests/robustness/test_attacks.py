@@ -15,8 +15,8 @@ from pictures import EPS, png
 from sglora_cli.errors import BadFile
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.files.text import read_json
+from sglora_cli.pack.content.tasks import Tasks
 from sglora_cli.pack.pack import Pack
-from sglora_cli.pack.tasks import Tasks
 from sglora_cli.pack.writer import pack_card, write_manifest
 from sglora_cli.plugin.values import Report, Row
 from sglora_cli.system.paths import built_folder

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from sglora_cli.lora.gauge import gauge_of
 from sglora_cli.lora.layout import Layout
+from sglora_cli.pack.content.gauge import save_gauge
+from sglora_cli.pack.content.manifest import FORMAT
+from sglora_cli.pack.content.shards import save_shard, shard_rows
+from sglora_cli.pack.content.tasks import parts, write_tasks
 from sglora_cli.pack.coverage import SeenTasks, thinned
-from sglora_cli.pack.gauge import save_gauge
-from sglora_cli.pack.manifest import FORMAT
 from sglora_cli.pack.pack import Pack
-from sglora_cli.pack.shards import save_shard, shard_rows
-from sglora_cli.pack.tasks import parts, write_tasks
 from sglora_cli.pack.writer import write_manifest
 
 

@@ -10,7 +10,7 @@ from sglora_cli.cli import completion
 from sglora_cli.cli.options import App, json_option
 from sglora_cli.cli.output import print_json, printable
 from sglora_cli.errors import UnknownName
-from sglora_cli.pack import manifest
+from sglora_cli.pack.content import manifest
 
 
 @click.command("inspect")

@@ -126,7 +126,7 @@ ALIKE = {"ball": "C++", "box": "C#", "cup": "Polish", "hat": "polish", "jar": "ç
 
 def format_one_seed(folder: Path) -> None:
     """A toy pack of the format that no version writes any more."""
-    with zipfile.ZipFile(Path(__file__).parents[2] / "pack/format-1.sglora.zip") as archive:
+    with zipfile.ZipFile(Path(__file__).parents[2] / "pack/content/format-1.sglora.zip") as archive:
         archive.extractall(folder)
 
 

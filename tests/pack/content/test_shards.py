@@ -8,9 +8,9 @@ import torch
 from sglora_cli.errors import BadFile
 from sglora_cli.files import plain_rows
 from sglora_cli.lora.layout import Layout, Site
-from sglora_cli.pack.format_two import nearest_others
-from sglora_cli.pack.shards import ExpertShards, save_shard, shard_rows
-from sglora_cli.pack.tasks import TaskLines, parts, tasks_file, write_tasks
+from sglora_cli.pack.content.format_two import nearest_others
+from sglora_cli.pack.content.shards import ExpertShards, save_shard, shard_rows
+from sglora_cli.pack.content.tasks import TaskLines, parts, tasks_file, write_tasks
 
 LAYOUT = Layout((Site("q", 5, 7),), rank=2, alpha=2.0)
 SHARDS = (4, 1, 3)
@@ -94,7 +94,7 @@ def test_parts_have_as_many_as_there_are():
 
 
 def test_the_nearest_other_is_that_of_all_pairs(monkeypatch):
-    monkeypatch.setattr("sglora_cli.pack.format_two._AT_ONCE", 3)
+    monkeypatch.setattr("sglora_cli.pack.content.format_two._AT_ONCE", 3)
     unit_ED = torch.nn.functional.normalize(torch.randn(8, 5, generator=torch.Generator().manual_seed(0)), dim=1)
     cosine_EE = (unit_ED @ unit_ED.T).fill_diagonal_(-2)
     assert torch.allclose(nearest_others(unit_ED), cosine_EE.amax(dim=1))

@@ -21,10 +21,10 @@ from sglora_cli.files.tensors import load_tensors, read_metadata, tensor_names
 from sglora_cli.files.untrusted import inside
 from sglora_cli.lora.gauge import Gauge, gauge_of
 from sglora_cli.lora.layout import Layout, checked_flat
-from sglora_cli.pack.manifest import MANIFEST
-from sglora_cli.pack.moments import MOMENTS, load_moments
-from sglora_cli.pack.names import file_name
-from sglora_cli.pack.tasks import Tasks, tasks_of
+from sglora_cli.pack.content.manifest import MANIFEST
+from sglora_cli.pack.content.moments import MOMENTS, load_moments
+from sglora_cli.pack.content.names import file_name
+from sglora_cli.pack.content.tasks import Tasks, tasks_of
 from sglora_cli.plugin.values import EXPERT, UNSEEN, Moments
 
 _INDEX = "index.safetensors"

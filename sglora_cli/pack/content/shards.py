@@ -21,8 +21,8 @@ from sglora_cli.errors import BadFile
 from sglora_cli.files.plain_rows import PlainRows, plain_rows
 from sglora_cli.files.tensors import save_tensors
 from sglora_cli.lora.layout import Layout, checked_flat
-from sglora_cli.pack.manifest import AT_ONCE
-from sglora_cli.pack.moments import MOMENTS, load_moments
+from sglora_cli.pack.content.manifest import AT_ONCE
+from sglora_cli.pack.content.moments import MOMENTS, load_moments
 from sglora_cli.plugin.values import Moments
 
 EXPERTS = "experts"

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from sglora_cli.adapter.file import load_adapter
 from sglora_cli.generate.session import Session
+from sglora_cli.pack.content.names import file_name
 from sglora_cli.pack.coverage import COVERAGE, SeenTasks
-from sglora_cli.pack.names import file_name
 from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.values import ROLES
 

@@ -21,11 +21,11 @@ from sglora_cli.errors import BadFile
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.lora.gauge import Gauge
 from sglora_cli.lora.layout import Layout, checked_flat
-from sglora_cli.pack.gauge import GAUGE, load_gauge
-from sglora_cli.pack.manifest import MANIFEST
-from sglora_cli.pack.names import file_name
-from sglora_cli.pack.shards import ExpertShards, shard_file
-from sglora_cli.pack.tasks import Keys, Tasks, parts, tasks_file, tasks_of
+from sglora_cli.pack.content.gauge import GAUGE, load_gauge
+from sglora_cli.pack.content.manifest import MANIFEST
+from sglora_cli.pack.content.names import file_name
+from sglora_cli.pack.content.shards import ExpertShards, shard_file
+from sglora_cli.pack.content.tasks import Keys, Tasks, parts, tasks_file, tasks_of
 from sglora_cli.plugin.values import EXPERT, ROLES
 
 VISUAL = "visual.safetensors"

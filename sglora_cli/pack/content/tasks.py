@@ -23,7 +23,7 @@ from typing import Any, overload
 from sglora_cli.errors import BadFile
 from sglora_cli.files.atomic import write_bytes
 from sglora_cli.files.untrusted import JSON_LIMIT, json_value, read_bytes
-from sglora_cli.pack.manifest import AT_ONCE, check_printable, check_task
+from sglora_cli.pack.content.manifest import AT_ONCE, check_printable, check_task
 from sglora_cli.plugin.values import EXPERT, ROLES
 
 Task = Mapping[str, Any]

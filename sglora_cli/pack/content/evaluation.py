@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sglora_cli.errors import BadFile
 from sglora_cli.files.tensors import load_tensors
-from sglora_cli.pack.tasks import Task
+from sglora_cli.pack.content.tasks import Task
 from sglora_cli.plugin.values import TaskTensors
 
 

@@ -30,10 +30,11 @@ from sglora_cli.pack.format_two import VISUAL, save_visual
 from sglora_cli.pack.library import Library, PackLocation
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack
+from sglora_cli.pack.tasks import Keys
 from sglora_cli.pack.writer import edited
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import EXPERT, UNSEEN
+from sglora_cli.plugin.values import EXPERT, ROLES, UNSEEN
 from sglora_cli.system import settings
 from sglora_cli.system.locks import pack_lock
 
@@ -240,7 +241,7 @@ def _key(name: str, text: str) -> str:
 
 def _check_new(pack: Pack, experts: Sequence[NewExpert]) -> None:
     """Raises Mismatch for an expert whose name the pack has already, or another new expert."""
-    known = {_alike(task["key"]): (task["key"], task["role"]) for task in pack.tasks}
+    known = {_alike(key): (key, role) for role in ROLES for key in Keys(pack.tasks.of(role))}
     for expert in experts:
         alike = _alike(expert.name)
         with _saying(expert.where):

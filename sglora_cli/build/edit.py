@@ -26,6 +26,7 @@ from sglora_cli.errors import BadFile, Mismatch, SgloraError, UnknownName, Usage
 from sglora_cli.files.text import jsonl_rows, text_field, texts_field
 from sglora_cli.lora.gauge import join_gauge
 from sglora_cli.pack.content.format_two import VISUAL, save_visual
+from sglora_cli.pack.content.tasks import Keys
 from sglora_cli.pack.coverage import SeenTasks, load_coverage
 from sglora_cli.pack.library import Library, PackLocation
 from sglora_cli.pack.loaded import LoadedPack
@@ -34,7 +35,7 @@ from sglora_cli.pack.writer import edited
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.sentences import meaning
-from sglora_cli.plugin.values import EXPERT, UNSEEN
+from sglora_cli.plugin.values import EXPERT, ROLES, UNSEEN
 from sglora_cli.system import settings
 from sglora_cli.system.locks import pack_lock
 
@@ -242,7 +243,7 @@ def _key(name: str, text: str) -> str:
 
 def _check_new(pack: Pack, experts: Sequence[NewExpert]) -> None:
     """Raises Mismatch for an expert whose name the pack has already, or another new expert."""
-    known = {_alike(task["key"]): (task["key"], task["role"]) for task in pack.tasks}
+    known = {_alike(key): (key, role) for role in ROLES for key in Keys(pack.tasks.of(role))}
     for expert in experts:
         alike = _alike(expert.name)
         with _saying(expert.where):

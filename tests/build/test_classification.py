@@ -59,7 +59,7 @@ def test_a_pack_of_classification_tasks_from_end_to_end(run, tiny, cifar, tmp_pa
     assert set(photos["averages"].pop("lorahub")) == {"accuracy"}  # with the photos there are training pairs, too
     assert photos["averages"] == content["averages"]
     tasks = Pack(own_home / "cache/packs/sorts").tasks
-    assert tasks[0]["description"] == "fish, which includes ray, shark"
+    assert next(iter(tasks))["description"] == "fish, which includes ray, shark"
     for reporter in ("table", "terminal", "markdown", "csv"):
         result = run("bench", "--pack", "sorts", "--as", reporter)
         assert result.exit_code == 0, result.output
@@ -70,7 +70,6 @@ def test_a_pack_of_classification_tasks_from_end_to_end(run, tiny, cifar, tmp_pa
 def test_the_oracles_row_is_what_its_adapter_scores_on_the_photos(run, tiny, cifar, tmp_path, own_home):
     from PIL import Image
 
-    from sglora_cli.pack.pack import Pack
     from sglora_datasets.cifar100 import Cifar100
 
     content = built(run, tmp_path, cifar, RECIPE + SORTS)

@@ -59,6 +59,20 @@ class TaskLines(Sequence[Task]):
     def __iter__(self) -> Iterator[Task]:
         return (self._task(file, n) for file, count in enumerate(self._counts) for n in range(count))
 
+    def keys(self) -> Iterator[str]:
+        """The keys of all of them. Nothing else of a line is checked, which takes a fifth of the time."""
+        for file, count in enumerate(self._counts):
+            path, lines = self._folder / tasks_file(self._role, file), self._lines(file)
+            for n in range(count):
+                try:
+                    key = json.loads(lines[n])["key"]
+                except (ValueError, TypeError, KeyError, RecursionError):
+                    key = None
+                if type(key) is not str:
+                    key = self._task(file, n)["key"]  # which says what is wrong
+                check_printable(key, f"{path}, line {n + 1}")
+                yield key
+
     def check_files(self, changed: Collection[str]) -> None:
         """Read those of the files that are named. Raises BadFile."""
         for file, count in enumerate(self._counts):
@@ -136,7 +150,7 @@ class Keys(Sequence[str]):
         return [task["key"] for task in found] if isinstance(found, list) else found["key"]  # type: ignore[call-overload]
 
     def __iter__(self) -> Iterator[str]:
-        return (task["key"] for task in self._tasks)
+        return self._tasks.keys() if isinstance(self._tasks, TaskLines) else (task["key"] for task in self._tasks)
 
 
 def tasks_file(role: str, file: int) -> str:

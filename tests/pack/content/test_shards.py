@@ -10,7 +10,7 @@ from sglora_cli.files import plain_rows
 from sglora_cli.lora.layout import Layout, Site
 from sglora_cli.pack.content.format_two import nearest_others
 from sglora_cli.pack.content.shards import ExpertShards, save_shard, shard_rows
-from sglora_cli.pack.content.tasks import TaskLines, parts, tasks_file, write_tasks
+from sglora_cli.pack.content.tasks import Keys, TaskLines, parts, tasks_file, write_tasks
 
 LAYOUT = Layout((Site("q", 5, 7),), rank=2, alpha=2.0)
 SHARDS = (4, 1, 3)
@@ -80,11 +80,15 @@ def test_lines_of_any_file_are_the_tasks_that_were_written(tmp_path):
     assert list(lines) == tasks
     assert [lines[n] for n in (0, 4, 7, -1)] == [tasks[n] for n in (0, 4, 7, -1)]
     assert lines[3:6] == tasks[3:6]
+    assert list(Keys(lines)) == [task["key"] for task in tasks] == list(Keys(tasks))
+    assert (Keys(lines)[4], Keys(lines)[6:], len(Keys(lines))) == ("a/4", ["a/6", "a/7"], 8)
     (tmp_path / tasks_file("training", 2)).write_text("{}\n" * 3)
     again = TaskLines(tmp_path, "training", SHARDS)
     assert again[4] == tasks[4]
     with pytest.raises(BadFile, match=r"training-00002\.jsonl, line 1: a task lacks its key"):
         again[5]
+    with pytest.raises(BadFile, match=r"training-00002\.jsonl, line 1: a task lacks its key"):
+        list(Keys(again))
     with pytest.raises(IndexError):
         again[8]
 

@@ -67,7 +67,7 @@ def list_(app: App, as_json: bool) -> None:
 def show(app: App, name: str, as_json: bool) -> None:
     """Describe PACK, or the default pack.
 
-    --json prints its manifest, and the health of its generators.
+    --json prints its manifest with all tasks, and the health of its generators.
 
     \b
     sglora pack show starter

@@ -173,14 +173,14 @@ class Build:
 
     def _write(self, folder: Path) -> None:
         """Write the files of the pack. All but the generators take a moment."""
-        experts, index = self._write_experts(folder)
+        experts = self._write_experts(folder)
         save_tensors(
             folder / "joint.safetensors",
             {"joint": self.steps.joint_P},
             {"kind": "joint", "fingerprint": self.model.fingerprint},
         )
         save_learned_of(folder, self.tasks)
-        health = self._fit_generators(folder, experts, index)
+        health = self._fit_generators(folder, experts)
         for t in progress(self.tasks, "evaluation"):
             if t.test:
                 self._write_evaluation(folder, t, t.test)
@@ -189,21 +189,21 @@ class Build:
         self._write_tasks(folder)
         write_manifest(folder, self._manifest(health))
 
-    def _write_experts(self, folder: Path) -> tuple[ExpertShards, Index]:
+    def _write_experts(self, folder: Path) -> ExpertShards:
         layout, tasks = self.steps.layout, self.steps.experts
         sentences = [t.task.description for t in tasks]
-        index = Index(self.model.encode_text(sentences).float(), meaning(self.model, sentences))
+        index_ED, meaning_EW = self.model.encode_text(sentences).float(), meaning(self.model, sentences)
         first, shards = 0, parts(len(tasks), shard_rows(layout))
         for shard, count in enumerate(shards):
             some = slice(first, first := first + count)
             found = [self.steps.moments(t) for t in tasks[some]]
             mean_NP, variance_NP = (torch.stack(numbers) for numbers in zip(*found, strict=True))
-            described = {"index": index.embedding_ED[some], "meaning": index.meaning_EW[some]}
+            described = {"index": index_ED[some], "meaning": meaning_EW[some]}
             save_shard(folder, shard, {"mu": mean_NP, "var": variance_NP, **described})
         experts = ExpertShards(folder, shards, [t.task.key for t in tasks], layout)
         save_gauge(folder, gauge_of(layout, lambda: (mean_NP for mean_NP, _ in experts.chunks())))
         save_visual(folder, self._visual())
-        return experts, index
+        return experts
 
     def _visual(self) -> Tensor:
         """(E, D) the mean embedding of each expert's training photos, normalised: the visual condition."""
@@ -223,10 +223,10 @@ class Build:
     def _descriptions(self) -> list[str]:
         return [t.task.description for t in self.steps.seen]
 
-    def _fit_generators(self, folder: Path, experts: ExpertShards, index: Index) -> dict[str, Any]:
+    def _fit_generators(self, folder: Path, experts: ExpertShards) -> dict[str, Any]:
         tasks = [t for t in self.tasks if t.role == TRAINING]
         k, tau, space = self.recipe.prior.k, self.recipe.prior.tau, self.recipe.prior.space
-        asked = queries(self.model, [t.task.description for t in tasks])
+        asked, index = queries(self.model, [t.task.description for t in tasks]), Index(experts)
         priors = [prior(one.embedding_D, index.similarity(one, space, k), experts, k, tau) for one in asked]
         health = {}
         for name, table in self.recipe.generators.items():

@@ -67,29 +67,37 @@ def cosines(embedding_D: Tensor, index_ED: Tensor, first: int) -> Tensor:
     return cosine_E
 
 
-@dataclass(frozen=True)
+class Described(Protocol):
+    """Experts whose descriptions are known; one space may be read without the other."""
+
+    @property
+    def index_ED(self) -> Tensor: ...
+    @property
+    def meaning_EW(self) -> Tensor: ...
+
+
 class Index:
     """The experts' descriptions d_e, in each space where a sentence can be compared with them."""
 
-    embedding_ED: Tensor
-    meaning_EW: Tensor
+    def __init__(self, experts: Described) -> None:
+        self._experts = experts
 
     def similarity(self, query: Query, space: str, first: int) -> Tensor:
         """Cosine similarity with every expert in one of `config.SPACES`: (E,). first: see `cosines`."""
         if space == "meaning":
-            return cosines(query.meaning_W, self.meaning_EW, first)
+            return cosines(query.meaning_W, self._experts.meaning_EW, first)
         if space == "centred":
             own_D = F.normalize(query.embedding_D.double() - self._mean_D, dim=0)
             return cosines(own_D, self._centred_ED, first)
-        return cosines(query.embedding_D, self.embedding_ED, first)
+        return cosines(query.embedding_D, self._experts.index_ED, first)
 
     @cached_property
     def _mean_D(self) -> Tensor:
-        return self.embedding_ED.double().mean(dim=0)
+        return self._experts.index_ED.double().mean(dim=0)
 
     @cached_property
     def _centred_ED(self) -> Tensor:
-        return F.normalize(self.embedding_ED.double() - self._mean_D, dim=1).float()
+        return F.normalize(self._experts.index_ED.double() - self._mean_D, dim=1).float()
 
 
 class Moments(Protocol):

@@ -148,7 +148,7 @@ class Pack:
 
     @cached_property
     def _expert_index(self) -> Index:
-        return Index(self.index_ED, self.meaning_EW)
+        return Index(self.content)
 
     def expert_query(self, row: int) -> Query:
         """An expert's own description."""

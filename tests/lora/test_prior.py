@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -71,7 +72,10 @@ def test_a_sentence_that_is_not_finite_is_refused():
 def test_every_space_compares_what_it_says():
     rng = torch.Generator().manual_seed(2)
     unit = [row / row.norm() for row in torch.randn(8, 4, generator=rng)]
-    query, index = Query(unit[0], unit[1]), Index(torch.stack(unit[2:5]), torch.stack(unit[5:]))
+    query, index = (
+        Query(unit[0], unit[1]),
+        Index(SimpleNamespace(index_ED=torch.stack(unit[2:5]), meaning_EW=torch.stack(unit[5:]))),
+    )
     mean = [sum(float(row[d]) for row in unit[2:5]) / 3 for d in range(4)]
 
     def cosine(a, b):
@@ -91,7 +95,7 @@ def test_every_space_compares_what_it_says():
 
 
 def test_the_only_expert_is_the_mean_and_still_selected():
-    index = Index(torch.eye(2)[:1], torch.eye(2)[:1])
+    index = Index(SimpleNamespace(index_ED=torch.eye(2)[:1]))
     assert index.similarity(Query(torch.eye(2)[1], torch.eye(2)[1]), "centred", 1).tolist() == [0.0]
 
 

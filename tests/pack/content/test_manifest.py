@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sglora_cli.errors import BadFile, Unavailable
+from sglora_cli.lora.prior import Query
 from sglora_cli.pack import pack as pack_module
 from sglora_cli.pack.content.tasks import TaskLines
 from sglora_cli.pack.pack import Pack
@@ -28,7 +29,7 @@ def test_opening_and_asking_for_a_prior_read_no_task(folder, monkeypatch):
     monkeypatch.setattr(TaskLines, "_task", None)
     pack = Pack(folder)
     assert len(pack.experts.names) == 4
-    assert pack.prior(pack.index_ED[2]).rows[0] == 2
+    assert pack.prior(pack.expert_query(2)).rows[0] == 2
 
 
 def test_that_it_is_still_there_is_seen_without_reading_it(folder, monkeypatch):
@@ -72,4 +73,4 @@ def test_a_version_that_replaces_an_open_one_is_noticed_by_whoever_reads_on(run,
     with pytest.raises(Unavailable, match="was changed while it was read"), pack.unchanged():
         list(pack.experts.names)
     with pytest.raises(Unavailable, match="was changed while it was read"), pack.unchanged():
-        pack.prior(torch.ones(8) / 8**0.5)
+        pack.prior(Query(unit_D := torch.ones(8) / 8**0.5, unit_D))

@@ -150,7 +150,7 @@ def left(folder: Path) -> list[str]:
         except SgloraError as error:
             wrong.append(str(error))
             continue
-        places = [(r.method, r.task, r.sample, r.seed, r.direction, r.k) for r in runs[-1].rows]
+        places = [(r.method, r.task, r.sample, r.seed, r.sentence, r.direction, r.k) for r in runs[-1].rows]
         wrong += [f"{path}: a row is there twice"] if len(set(places)) < len(places) else []
     return wrong
 

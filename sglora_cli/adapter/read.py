@@ -73,6 +73,9 @@ def recognise(path: Path) -> Found:
     if path.is_dir():
         if (path / CONFIG).exists():
             return Found(path, "peft")
+        if (path / "pack.json").exists():
+            hint = f'make an adapter with it: sglora generate "a photo of a ..." --pack {path} -o adapter.safetensors'
+            raise BadFile(f"{path} is a pack, not an adapter", hint)
         raise BadFile(f"{path} has no {CONFIG}, so it is no PEFT folder", "name an adapter's file or folder")
     try:
         with path.open("rb") as file:
@@ -99,7 +102,8 @@ def _kind_of_tensors(path: Path) -> str:
     kinds = {"adapter": "safetensors", "merged": "open_clip"}
     if "kind" in metadata:
         if (kind := str(metadata["kind"])) not in kinds:
-            raise BadFile(f"{path} is a {kind}, not an adapter of sglora")
+            message = f"{path} is a file of sglora's, of the kind {kind!r}, and not an adapter"
+            raise BadFile(message, "name an adapter's file or folder")
         return kinds[kind]
     return "peft state" if any(".lora_" in name for name in names) else "open_clip"
 

@@ -41,6 +41,7 @@ from sglora_cli.system.locks import pack_lock
 
 _NAME = re.compile(r"[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*/[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*")
 _LINE = 'a line is {"adapter": FILE or [FILE, ...], "text": SENTENCE}, and may have a "name"'
+_OPTION, _ANOTHER = "choose another name with", 'give the line another "name", as in "pets/pug"'
 _TEMPLATE = re.compile(r"^an? photo of (an?|the)?\s*", re.IGNORECASE)
 
 
@@ -113,20 +114,21 @@ def add_experts(
             text = cleaned_sentence(expert.text)
             found = [recognise(path) for path in expert.adapters]
             wanted.append((replace(expert, text=text, name=_key(expert.name, text)), found))
-    with pack_lock(Library(host.recipe_folders).own_folder(location.folder)):
-        return _add(host, location, wanted, runtime, alpha, visual_only)
+    library = Library(host.recipe_folders)
+    with pack_lock(target := library.own_folder(location.folder)):
+        return _add(host, Pack(library.copied(location.folder)), target, wanted, runtime, alpha, visual_only)
 
 
 def _add(
     host: Host,
-    location: PackLocation,
+    pack: Pack,
+    target: Path,
     wanted: Sequence[tuple[NewExpert, Sequence[Found]]],
     runtime: RuntimeConfig | None,
     alpha: float | None,
     visual_only: bool,
 ) -> Added:
-    """Add the experts. The caller holds the lock of the pack."""
-    pack, target = Pack(location.folder), Library(host.recipe_folders).own_folder(location.folder)
+    """Add the experts. The caller holds the lock of `target`, where the new version goes."""
     _check_new(pack, [expert for expert, _ in wanted])
     runtime = settings.runtime(runtime or RuntimeConfig(), pack.backbone, exact=True)
     model = LoadedPack(host, pack, runtime).model
@@ -191,13 +193,15 @@ def _notes(pack: Pack, target: Path, sentences: Sequence[str]) -> list[str]:
 
 @contextmanager
 def _saying(where: str) -> Iterator[None]:
-    """Errors of the block begin with the line of a list, if there is one."""
+    """Errors of the block begin with the line of a list, if there is one, which is a bad file then."""
     try:
         yield
     except SgloraError as error:
         if not where:
             raise
-        raise type(error)(f"{where}: {error.message}", error.hint) from error
+        kind = BadFile if isinstance(error, UsageError) else type(error)
+        hint = _ANOTHER if error.hint.startswith(_OPTION) else error.hint
+        raise kind(f"{where}: {error.message}", hint) from error
 
 
 def foreign_states(
@@ -237,23 +241,26 @@ def _key(name: str, text: str) -> str:
     """The key `group/name` of an expert; without a name, `added/` and what the sentence is a photo of."""
     key = name or "added/" + re.sub(r"[/\\]", " ", _TEMPLATE.sub("", text).strip(" ."))[:60].lower()
     if not _NAME.fullmatch(key):
-        raise UsageError(f"{key!r} is no name of an expert", "name it with --name GROUP/NAME, as in pets/pug")
+        raise UsageError(f"{key!r} is no name of an expert", f"{_OPTION} --name GROUP/NAME, as in pets/pug")
     return key
 
 
 def _check_new(pack: Pack, experts: Sequence[NewExpert]) -> None:
     """Raises Mismatch for an expert whose name the pack has already, or another new expert."""
     known = {_alike(key): (key, role) for role in ROLES for key in Keys(pack.tasks.of(role))}
+    new: dict[str, str] = {}
     for expert in experts:
         alike = _alike(expert.name)
         with _saying(expert.where):
+            if alike in new:
+                raise Mismatch(f"{expert.name!r} is the name of {new[alike]} already", f"{_OPTION} --name GROUP/NAME")
             if alike in known:
                 key, role = known[alike]
                 raise Mismatch(
                     f"pack {pack.name!r} has a task {key!r} already, its role is {role}",
-                    "choose another name with --name GROUP/NAME",
+                    f"{_OPTION} --name GROUP/NAME",
                 )
-        known[alike] = expert.name, EXPERT
+        new[alike] = expert.where
 
 
 def _alike(key: str) -> str:
@@ -292,8 +299,7 @@ def remove_expert(pack: Pack, expert: str, library: Library) -> Removed:
     """
     target = library.own_folder(pack.folder)
     with pack_lock(target):
-        library.own_folder(pack.folder)  # another process may have made the copy meanwhile
-        pack = Pack(pack.folder)  # or may have changed the pack
+        pack = Pack(library.copied(pack.folder))  # another process may have changed the pack
         check_expert(pack, expert)
         row = pack.experts.names.index(expert)
         task = pack.tasks.of(EXPERT)[row]  # the old version is not there to be asked when the new one is

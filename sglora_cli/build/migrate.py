@@ -26,9 +26,9 @@ def migrate(host: Host, location: PackLocation, runtime: RuntimeConfig | None = 
     A pack that has it already stays as it is. Without its backbone on this machine, the pack does not get what says
     where its tasks lie, which is then measured with the first sentence.
     """
-    target = Library(host.recipe_folders).own_folder(location.folder)
-    with pack_lock(target):
-        pack = Pack(location.folder)
+    library = Library(host.recipe_folders)
+    with pack_lock(target := library.own_folder(location.folder)):
+        pack = Pack(library.copied(location.folder))
         if pack.format == FORMAT:
             return pack.folder
         seen = _seen(host, pack, runtime)
@@ -42,6 +42,7 @@ def _seen(host: Host, pack: Pack, runtime: RuntimeConfig | None) -> SeenTasks | 
     try:
         model = LoadedPack(host, pack, settings.runtime(runtime or RuntimeConfig(), pack.backbone)).model
     except SgloraError as error:
-        warnings.warn(f"how far a sentence is from its tasks is not kept: {error.message}", SgloraWarning, 2)
+        message = f"where its tasks lie is not kept, and is measured with the first sentence: {error.message}"
+        warnings.warn(message, SgloraWarning, 2)
         return None
     return SeenTasks.of(pack, partial(meaning, model))

@@ -38,13 +38,14 @@ def update(host: Host, location: PackLocation, data: Path, runtime: RuntimeConfi
 
     Raises Mismatch if the photos in `data` are not those, and what reading and encoding them raises.
     """
-    pack, target = Pack(location.folder), Library(host.recipe_folders).own_folder(location.folder)
+    pack, library = Pack(location.folder), Library(host.recipe_folders)
+    target = library.own_folder(location.folder)
     build = Build.prepare(host, parse(pack.name, pack.manifest["recipe"]), data, runtime=runtime)
     pack.check_model(build.model)
     _check_tasks(pack, build.tasks)
     found = moments(build.model, [t for t in build.tasks if t.role != UNSEEN])
     _check_photos(pack, found)
-    with pack_lock(target), edited(pack, target) as draft:
+    with pack_lock(target), edited(Pack(library.copied(pack.folder)), target) as draft:
         if MOMENTS in lacking(pack):
             save_moments(draft.folder, found)
         if LEARNED in lacking(pack):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sglora_cli.adapter.file import AdapterFile, load_adapter
 from sglora_cli.adapter.made_from import expert_weights
 from sglora_cli.adapter.peft_config import CONFIG
 from sglora_cli.adapter.read import Found, lacks_scaling, read_adapter, recognise
+from sglora_cli.config import PriorConfig, TrainConfig
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.plugin.values import AGAINST, ROLES, ZERO
@@ -145,14 +147,18 @@ def recipe_facts(recipe: Recipe) -> list[str]:
         f"recipe {recipe.name}: {recipe.raw.get('summary', '')}".rstrip(": "),
         f"backbone   {recipe.backbone}",
         f"template   {recipe.template!r}",
-        f"training   {recipe.train}",
-        f"prior      {recipe.prior}",
+        f"training   {_settings(recipe.train)}",
+        f"prior      {_settings(recipe.prior)}",
         f"generators {', '.join(recipe.generators) or 'merging rules only'}",
     ]
     for source in recipe.sources:
         counts = ", ".join(f"{len(names)} {role}" for role, names in source.roles.items())
         lines.append(f"source     {source.name} ({source.dataset}: {source.path}): {counts}")
     return lines
+
+
+def _settings(config: TrainConfig | PriorConfig) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in asdict(config).items())
 
 
 def _short(value: object) -> str:

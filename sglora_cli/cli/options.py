@@ -118,12 +118,20 @@ def pack_option(
     return click.option("--pack", default="", help=help, shell_complete=completion.names(completion.packs))
 
 
+def not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuses "", which a script passes whose variable is not set: it must not mean the default, or everything."""
+    if value is not None and not value.strip():
+        raise UsageError(f"{parameter.human_readable_name} is empty", "name one, or leave the argument out")
+    return value
+
+
 def pack_argument(*, required: bool = True) -> Decorator:
     return click.argument(
         "name",
         metavar="PACK" if required else "[PACK]",
         required=required,
         default=None if required else "",
+        callback=not_empty if required else None,
         shell_complete=completion.names(completion.packs),
     )
 

@@ -145,6 +145,11 @@ class Library:
             raise UsageError(f"there is a pack {target.name!r} in {target}", f"name it instead: {target.name}")
         return target
 
+    def copied(self, folder: Path) -> Path:
+        """The copy of a bundled pack that another process has made since `own_folder` was asked; else `folder`."""
+        target = built_folder() / folder.resolve().name
+        return target if self.is_bundled(folder) and (target / MANIFEST).is_file() else folder
+
     def check_removable(self, folder: Path) -> None:
         """Raises UsageError unless the pack was built or imported here."""
         if self.is_bundled(folder):
@@ -199,4 +204,6 @@ def _named(name: str, known: Mapping[str, PackLocation]) -> PackLocation:
         return known[name]
     if (Path(name) / MANIFEST).is_file():
         return PackLocation(Path(name).resolve().name, Path(name), "folder")
+    if Path(name).is_file():
+        raise UnknownName(f"{name} is a file, not a pack", f"import it first: sglora pack import {name}")
     raise UnknownName.of("pack", name, known)

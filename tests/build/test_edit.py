@@ -151,13 +151,13 @@ def test_a_bundled_pack_is_copied_first(run, own_home, tmp_path):
             ["--text", "a cap", "--name", "../x/y"],
             2,
             "'../x/y' is no name of an expert",
-            "name it with --name GROUP/NAME, as in pets/pug",
+            "choose another name with --name GROUP/NAME, as in pets/pug",
         ),
         (
             ["--text", "a cap", "--name", "cap"],
             2,
             "'cap' is no name of an expert",
-            "name it with --name GROUP/NAME, as in pets/pug",
+            "choose another name with --name GROUP/NAME, as in pets/pug",
         ),
     ],
 )

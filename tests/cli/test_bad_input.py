@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pack_folders import BUNDLED
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,18 @@ import pytest
             "did you mean 'toys'?",
         ),
         (["bench", "--as", "jsn"], 3, "no reporter named 'jsn'", "did you mean 'json'?"),
+        (
+            ["diff", str(BUNDLED), str(BUNDLED)],
+            4,
+            f"{BUNDLED} is a pack, not an adapter",
+            f'make an adapter with it: sglora generate "a photo of a ..." --pack {BUNDLED} -o adapter.safetensors',
+        ),
+        (
+            ["diff", str(BUNDLED / "joint.safetensors"), str(BUNDLED)],
+            4,
+            f"{BUNDLED / 'joint.safetensors'} is a file of sglora's, of the kind 'joint', and not an adapter",
+            "name an adapter's file or folder",
+        ),
         (["pack", "verify", "toyz"], 3, "no pack named 'toyz'", "did you mean 'toys'?"),
         (["pack", "build", "starte"], 3, "no recipe named 'starte'", "did you mean 'starter'?"),
         (["inspect", "toyz"], 3, "no adapter file, pack or recipe named 'toyz'", "did you mean 'toys'?"),

@@ -68,3 +68,18 @@ def test_inspect_shows_the_base_of_a_foreign_adapter_and_what_it_lacks(run, mug,
     facts = json.loads(run("inspect", tmp_path / "peft", "--json").stdout)
     assert facts["base"]["name"] == "openai/clip-vit-base-patch32"
     assert facts["lacks"] == ["'out_proj' (target_modules)"]
+
+
+def test_an_exported_pack_is_to_be_imported_first(run, toy_pack, tmp_path):
+    archive = tmp_path / "t.sglora.zip"
+    assert run("pack", "export", "toys", "-o", archive).exit_code == 0
+    result = run("inspect", archive)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"error: {archive} is an exported pack\nhint: import it first: sglora pack import {archive}\n",
+    )
+    result = run("pack", "show", archive)
+    assert (result.exit_code, result.stderr) == (
+        3,
+        f"error: {archive} is a file, not a pack\nhint: import it first: sglora pack import {archive}\n",
+    )

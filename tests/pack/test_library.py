@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from pack_folders import BUNDLED, built_packs
 
+from sglora_cli.pack.library import Library
 from sglora_cli.pack.pack import Pack
 
 
@@ -30,6 +33,26 @@ def test_a_built_pack_is_removed(run, toy_pack, own_home):
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"{folder}\n", "removed    toys\n")
     assert built_packs(own_home) == []
     assert run("pack", "list").stdout == "*  starter  starter  28 experts  bundled\n"
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_argument_removes_nothing(run, toy_pack, own_home, empty):
+    for arguments, what in ((("toys", empty), "EXPERT"), ((empty,), "PACK")):
+        result = run("pack", "remove", *arguments, "--yes")
+        assert result.exit_code == 2
+        assert result.stderr == f"error: {what} is empty\nhint: name one, or leave the argument out\n"
+    assert built_packs(own_home) == ["toys"]
+    assert Pack(own_home / "cache/packs/toys").verify() == []
+
+
+def test_the_copy_that_another_process_has_just_made_is_what_is_changed(run, tmp_path, own_home):
+    library, target = Library([BUNDLED.parent]), own_home / "cache/packs/starter"
+    assert library.own_folder(BUNDLED) == target
+    assert library.copied(BUNDLED) == BUNDLED
+    shutil.copytree(BUNDLED, target)  # while this process waited for the lock
+    assert library.copied(BUNDLED) == target
+    assert library.copied(target) == target
+    assert library.copied(tmp_path) == tmp_path
 
 
 def test_without_a_terminal_a_yes_is_needed(run, toy_pack, own_home):

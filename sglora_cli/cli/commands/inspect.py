@@ -9,7 +9,7 @@ import click
 from sglora_cli.cli import completion
 from sglora_cli.cli.options import App, json_option
 from sglora_cli.cli.output import print_json, printable
-from sglora_cli.errors import UnknownName
+from sglora_cli.errors import UnknownName, UsageError
 from sglora_cli.pack.content import manifest
 
 
@@ -29,6 +29,7 @@ def command(app: App, thing: str, as_json: bool) -> None:
     """
     from sglora_cli.cli import describe
     from sglora_cli.pack import dependence, health
+    from sglora_cli.pack.archive import SUFFIX
     from sglora_cli.pack.loaded import LoadedPack
     from sglora_cli.pack.recipe_parser import read
 
@@ -47,6 +48,8 @@ def command(app: App, thing: str, as_json: bool) -> None:
         content |= {"health": condition, "dependence": dependence.to_json(depends)}
         measured = [*health.to_lines(condition), *dependence.to_lines(depends)]
         lines = [*describe.pack_facts(loaded.pack, measured), *describe.pack_health(loaded.pack)]
+    elif path.name.endswith(SUFFIX) and path.is_file():
+        raise UsageError(f"{path} is an exported pack", f"import it first: sglora pack import {path}")
     elif path.is_file():
         content, lines = describe.any_adapter(path)
     else:

@@ -89,7 +89,7 @@ def show(app: App, name: str, as_json: bool) -> None:
 @json_option()
 @click.pass_obj
 def verify(app: App, name: str, as_json: bool) -> None:
-    """Compare every file of a pack with its hash.
+    """Compare every file of a pack with its hash in pack.json.
 
     Without PACK that is the default pack. Exit code 4 if a file differs.
 

@@ -13,6 +13,7 @@ from sglora_cli.cli.options import (
     check_ending,
     force_option,
     json_option,
+    not_empty,
     out_option,
     pack_argument,
     yes_option,
@@ -100,11 +101,11 @@ def import_(
 
 @click.command("remove")
 @pack_argument()
-@click.argument("expert", default="", shell_complete=completion.names(completion.experts))
+@click.argument("expert", required=False, callback=not_empty, shell_complete=completion.names(completion.experts))
 @yes_option()
 @json_option()
 @click.pass_obj
-def remove(app: App, name: str, expert: str, yes: bool, as_json: bool) -> None:
+def remove(app: App, name: str, expert: str | None, yes: bool, as_json: bool) -> None:
     """Remove a built PACK, or only one EXPERT of it.
 
     \b
@@ -127,7 +128,7 @@ def remove(app: App, name: str, expert: str, yes: bool, as_json: bool) -> None:
         confirm(f"pack {location.name!r} in {location.folder}", yes)
         result, notes = location.folder, app.library.remove(location.folder)
     if as_json:
-        facts = {"pack": location.name, "expert": expert or None, "folder": str(result), "notes": list(notes)}
+        facts = {"pack": location.name, "expert": expert, "folder": str(result), "notes": list(notes)}
         print_json(facts)
     else:
         say(f"removed    {f'{expert} from ' if expert else ''}{location.name}")

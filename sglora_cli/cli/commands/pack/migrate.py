@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from sglora_cli.cli import completion
-from sglora_cli.cli.options import App, json_option
+from sglora_cli.cli.options import App, json_option, not_empty
 from sglora_cli.cli.output import print_json, say
 from sglora_cli.config import RuntimeConfig, options_of
 
 
 @click.command("migrate")
-@click.argument("pack", shell_complete=completion.names(completion.packs))
+@click.argument("pack", callback=not_empty, shell_complete=completion.names(completion.packs))
 @options_of(RuntimeConfig, "runtime")
 @json_option()
 @click.pass_obj

@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 from sglora_cli.cli import completion
-from sglora_cli.cli.options import App, data_option, json_option
+from sglora_cli.cli.options import App, data_option, json_option, not_empty
 from sglora_cli.cli.output import print_json, say
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.system import settings
 
 
 @click.command("update")
-@click.argument("pack", shell_complete=completion.names(completion.packs))
+@click.argument("pack", callback=not_empty, shell_complete=completion.names(completion.packs))
 @data_option("Folder of the photos that the pack was built from.")
 @options_of(RuntimeConfig, "runtime")
 @json_option()

@@ -41,7 +41,6 @@ from sglora_cli.system.locks import pack_lock
 
 _NAME = re.compile(r"[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*/[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*")
 _LINE = 'a line is {"adapter": FILE or [FILE, ...], "text": SENTENCE}, and may have a "name"'
-_OPTION, _ANOTHER = "choose another name with", 'give the line another "name", as in "pets/pug"'
 _TEMPLATE = re.compile(r"^an? photo of (an?|the)?\s*", re.IGNORECASE)
 
 
@@ -55,6 +54,11 @@ class NewExpert:
     """GROUP/NAME; without one, it is called after its sentence."""
     where: str = ""
     """The line of a list that names it, for errors."""
+
+    @property
+    def rename(self) -> str:
+        """How to give it another name, for hints."""
+        return 'give the line another "name"' if self.where else "choose another name with --name GROUP/NAME"
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def add_experts(
         with _saying(expert.where):  # refuses a file that is no adapter before waiting for the lock
             text = cleaned_sentence(expert.text)
             found = [recognise(path) for path in expert.adapters]
-            wanted.append((replace(expert, text=text, name=_key(expert.name, text)), found))
+            wanted.append((replace(expert, text=text, name=_key(expert, text)), found))
     library = Library(host.recipe_folders)
     with pack_lock(target := library.own_folder(location.folder)):
         return _add(host, Pack(library.copied(location.folder)), target, wanted, runtime, alpha, visual_only)
@@ -200,8 +204,7 @@ def _saying(where: str) -> Iterator[None]:
         if not where:
             raise
         kind = BadFile if isinstance(error, UsageError) else type(error)
-        hint = _ANOTHER if error.hint.startswith(_OPTION) else error.hint
-        raise kind(f"{where}: {error.message}", hint) from error
+        raise kind(f"{where}: {error.message}", error.hint) from error
 
 
 def foreign_states(
@@ -237,11 +240,11 @@ def foreign_states(
     return ForeignStates(gauged.states_MP, {"adapters": sources, "gauge": gauge}, tuple(lines))
 
 
-def _key(name: str, text: str) -> str:
+def _key(expert: NewExpert, text: str) -> str:
     """The key `group/name` of an expert; without a name, `added/` and what the sentence is a photo of."""
-    key = name or "added/" + re.sub(r"[/\\]", " ", _TEMPLATE.sub("", text).strip(" ."))[:60].lower()
+    key = expert.name or "added/" + re.sub(r"[/\\]", " ", _TEMPLATE.sub("", text).strip(" ."))[:60].lower()
     if not _NAME.fullmatch(key):
-        raise UsageError(f"{key!r} is no name of an expert", f"{_OPTION} --name GROUP/NAME, as in pets/pug")
+        raise UsageError(f"{key!r} is no name of an expert", f"{expert.rename}, as in pets/pug")
     return key
 
 
@@ -253,12 +256,12 @@ def _check_new(pack: Pack, experts: Sequence[NewExpert]) -> None:
         alike = _alike(expert.name)
         with _saying(expert.where):
             if alike in new:
-                raise Mismatch(f"{expert.name!r} is the name of {new[alike]} already", f"{_OPTION} --name GROUP/NAME")
+                raise Mismatch(f"{expert.name!r} is the name of {new[alike]} already", expert.rename)
             if alike in known:
                 key, role = known[alike]
                 raise Mismatch(
                     f"pack {pack.name!r} has a task {key!r} already, its role is {role}",
-                    f"{_OPTION} --name GROUP/NAME",
+                    expert.rename,
                 )
         new[alike] = expert.where
 

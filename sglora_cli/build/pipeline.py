@@ -193,7 +193,7 @@ class Build:
         layout, tasks = self.steps.layout, self.steps.experts
         sentences = [t.task.description for t in tasks]
         index_ED, meaning_EW = self.model.encode_text(sentences).float(), meaning(self.model, sentences)
-        first, shards = 0, parts(len(tasks), shard_rows(layout))
+        first, shards = 0, self._shards(EXPERT)
         for shard, count in enumerate(shards):
             some = slice(first, first := first + count)
             found = [self.steps.moments(t) for t in tasks[some]]

@@ -45,11 +45,13 @@ def update(host: Host, location: PackLocation, data: Path, runtime: RuntimeConfi
     _check_tasks(pack, build.tasks)
     found = moments(build.model, [t for t in build.tasks if t.role != UNSEEN])
     _check_photos(pack, found)
-    with pack_lock(target), edited(Pack(library.copied(pack.folder)), target) as draft:
-        if MOMENTS in lacking(pack):
-            save_moments(draft.folder, found)
-        if LEARNED in lacking(pack):
-            save_learned_of(draft.folder, build.tasks)
+    with pack_lock(target):
+        pack = Pack(library.copied(pack.folder))  # another process may have changed it
+        with edited(pack, target) as draft:
+            if MOMENTS in lacking(pack):
+                save_moments(draft.folder, found)
+            if LEARNED in lacking(pack):
+                save_learned_of(draft.folder, build.tasks)
     return target
 
 

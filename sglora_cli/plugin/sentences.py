@@ -28,5 +28,5 @@ def queries(model: Model, texts: Sequence[str]) -> list[Query]:
     if not texts:
         return []
     embedding_ND = model.encode_text(texts)
-    meaning_NW = meaning(model, texts) if isinstance(model, EncodesMeaning) else embedding_ND.float()
-    return [Query(d, w) for d, w in zip(embedding_ND, meaning_NW, strict=True)]
+    meaning_NW = model.encode_meaning(texts) if isinstance(model, EncodesMeaning) else embedding_ND
+    return [Query(d, w) for d, w in zip(embedding_ND, meaning_NW.float(), strict=True)]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from pack_folders import without
 
 from sglora_cli.data.features import Features
 from sglora_cli.errors import BadFile
@@ -16,7 +16,6 @@ from sglora_cli.pack.content.learned import LEARNED
 from sglora_cli.pack.content.moments import MOMENTS, load_moments
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe_parser import parse, plan_tasks
-from sglora_cli.pack.writer import write_manifest
 from sglora_cli.plugin.host import Host
 
 
@@ -25,14 +24,6 @@ def built(clipling, toys, recipe, run) -> Path:
     result = run("pack", "build", recipe, "--data", toys, "--backbone", "clipling", "--limit", 2)
     assert result.exit_code == 0, result.output
     return Path(result.stdout.splitlines()[-1])
-
-
-def strip(folder: Path, *files: str) -> None:
-    """Make the pack one of an older version, which has none of these files."""
-    manifest = json.loads((folder / "pack.json").read_text())
-    for file in files:
-        (folder / file).unlink()
-    write_manifest(folder, manifest)
 
 
 def test_moments_are_means_over_training_photos_and_their_captions(built, toys):
@@ -60,7 +51,7 @@ def test_moments_are_means_over_training_photos_and_their_captions(built, toys):
 
 def test_update_gives_an_older_pack_the_very_files_of_a_new_one(built, toys, run):
     whole = {file: (built / file).read_bytes() for file in (MOMENTS, LEARNED)}
-    strip(built, MOMENTS, LEARNED)
+    without(built, MOMENTS, LEARNED)
     assert Pack(built).experts.moments is None
     result = run("generate", "a mug", "--generator", "all-but-the-task", "--pack", built)
     assert result.exit_code == 6
@@ -78,7 +69,7 @@ def test_update_gives_an_older_pack_the_very_files_of_a_new_one(built, toys, run
 
 
 def test_update_refuses_other_photos(built, toys, run):
-    strip(built, MOMENTS)
+    without(built, MOMENTS)
     before = {path: path.read_bytes() for path in built.rglob("*") if path.is_file()}
     captions = toys / "toys" / "captions.jsonl"
     lines = captions.read_text().splitlines(keepends=True)

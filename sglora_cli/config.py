@@ -53,6 +53,7 @@ SPACES = {
     "meaning": "the backbone's own sentence encoder, or f(T) where it has none",
 }
 """Spaces in which a sentence is compared with those of the experts."""
+SPACES_HELP = "; ".join(f"{name}, {what}" for name, what in SPACES.items())
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 """Devices that a shell offers. The list is not closed: cuda:1 is a device, too."""
@@ -150,7 +151,11 @@ class PriorConfig:
 
     k: int = knob(4, "K, how many experts a sentence leans on.", least=1, most=MANY)
     tau: float = knob(0.05, "Temperature of the softmax over their similarities.", least=1e-6, most=1e6)
-    space: str = knob("embedding", "Space in which a sentence is compared with the experts'.", choices=tuple(SPACES))
+    space: str = knob(
+        "embedding",
+        f"What a sentence is compared with the experts' by: {SPACES_HELP}.",
+        choices=tuple(SPACES),
+    )
 
 
 @dataclass(frozen=True)

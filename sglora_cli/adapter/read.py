@@ -73,7 +73,7 @@ def recognise(path: Path) -> Found:
     if path.is_dir():
         if (path / CONFIG).exists():
             return Found(path, "peft")
-        if (path / "pack.json").exists():
+        if (path / "pack.json").exists():  # the rooms of adapters and packs do not know each other
             hint = f'make an adapter with it: sglora generate "a photo of a ..." --pack {path} -o adapter.safetensors'
             raise BadFile(f"{path} is a pack, not an adapter", hint)
         raise BadFile(f"{path} has no {CONFIG}, so it is no PEFT folder", "name an adapter's file or folder")

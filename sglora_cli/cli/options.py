@@ -121,7 +121,7 @@ def pack_option(
 def not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     """Refuses "", which a script passes whose variable is not set: it must not mean the default, or everything."""
     if value is not None and not value.strip():
-        raise UsageError(f"{parameter.human_readable_name} is empty", "name one, or leave the argument out")
+        raise UsageError(f"{parameter.human_readable_name} is empty", "name one; --help says what it may be")
     return value
 
 

@@ -82,7 +82,8 @@ def _check_importable(pack: Pack, path: Path) -> None:
     """Raises Unavailable for a pack whose archive nobody could import."""
     names = pack.manifest["files"]
     if len(names) >= ENTRY_LIMIT:
-        hint = f"write it in fewer files: sglora pack migrate {pack.name}" if pack.format == 1 else ""
+        fewer = f"write it in fewer files: sglora pack migrate {pack.name}"
+        hint = fewer if pack.format == 1 else "copy the pack's folder"
         raise Unavailable(f"{path} would have {len(names) + 1} entries, more than {ENTRY_LIMIT}", hint)
     total = sum((pack.folder / name).stat().st_size for name in names if (pack.folder / name).exists())
     if total > TOTAL_LIMIT:

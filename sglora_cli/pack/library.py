@@ -205,5 +205,6 @@ def _named(name: str, known: Mapping[str, PackLocation]) -> PackLocation:
     if (Path(name) / MANIFEST).is_file():
         return PackLocation(Path(name).resolve().name, Path(name), "folder")
     if Path(name).is_file():
-        raise UnknownName(f"{name} is a file, not a pack", f"import it first: sglora pack import {name}")
+        hint = f"see `sglora pack list`; an exported pack is imported first: sglora pack import {name}"
+        raise UnknownName(f"{name} is a file, not a pack", hint)
     raise UnknownName.of("pack", name, known)

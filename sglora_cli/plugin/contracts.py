@@ -71,7 +71,8 @@ class EncodesMeaning(Protocol):
     """A model with a general sentence encoder, optional. Without it `encode_text` is asked instead."""
 
     def encode_meaning(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors (C, any width), float32. They only say how far a sentence is from what a pack has seen."""
+        """Unit vectors (C, any width), float32. They say how far a sentence is from what a pack has seen, and in the
+        space `meaning` which experts are like it; d* stays that of `encode_text`."""
 
 
 @runtime_checkable

@@ -40,7 +40,7 @@ def test_an_empty_argument_removes_nothing(run, toy_pack, own_home, empty):
     for arguments, what in ((("toys", empty), "EXPERT"), ((empty,), "PACK")):
         result = run("pack", "remove", *arguments, "--yes")
         assert result.exit_code == 2
-        assert result.stderr == f"error: {what} is empty\nhint: name one, or leave the argument out\n"
+        assert result.stderr == f"error: {what} is empty\nhint: name one; --help says what it may be\n"
     assert built_packs(own_home) == ["toys"]
     assert Pack(own_home / "cache/packs/toys").verify() == []
 

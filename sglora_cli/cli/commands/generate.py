@@ -12,7 +12,16 @@ import click
 from sglora_cli.cli import completion
 from sglora_cli.cli.options import PATH, App, backbone_option, force_option, json_option, out_option, pack_option
 from sglora_cli.cli.output import print_json, say, say_passed_over
-from sglora_cli.config import ADAPTER_FORMATS, SPACES, GenerateConfig, OneOf, PriorConfig, RuntimeConfig, options_of
+from sglora_cli.config import (
+    ADAPTER_FORMATS,
+    SPACES,
+    SPACES_HELP,
+    GenerateConfig,
+    OneOf,
+    PriorConfig,
+    RuntimeConfig,
+    options_of,
+)
 from sglora_cli.errors import UsageError
 from sglora_cli.system import settings
 
@@ -94,7 +103,7 @@ class GenerateRequest:
     "--space",
     type=OneOf("space", SPACES),
     default="",
-    help="Space in which the sentence is compared with the experts'; the pack's own choice by default.",
+    help=f"What the sentence is compared with the experts' by: {SPACES_HELP}. The pack's own choice by default.",
 )
 @options_of(GenerateConfig)
 @options_of(RuntimeConfig, "runtime")

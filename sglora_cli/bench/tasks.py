@@ -12,6 +12,7 @@ from torch import Tensor
 from sglora_cli.config import ABLATIONS, TASK_TABLES
 from sglora_cli.data.features import Features
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, Unavailable, UnknownName, UsageError
+from sglora_cli.files.hashes import file_hash
 from sglora_cli.pack.content.evaluation import UnseenTask
 from sglora_cli.pack.content.learned import short
 from sglora_cli.pack.content.tasks import Task as PackTask
@@ -20,7 +21,7 @@ from sglora_cli.pack.recipe import PROMPTS
 from sglora_cli.pack.recipe_parser import parse
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import EXPERT, TRAINING, UNSEEN, Task, TaskTensors
+from sglora_cli.plugin.values import EXPERT, TEST, TRAINING, UNSEEN, Task, TaskTensors
 
 
 def unseen_tasks(host: Host, pack: Pack, model: Model, dataset: str, data: Path | None) -> list[UnseenTask]:
@@ -46,7 +47,8 @@ def unseen_tasks(host: Host, pack: Pack, model: Model, dataset: str, data: Path 
 def training_tasks(host: Host, pack: Pack, model: Model, dataset: str, data: Path | None) -> list[UnseenTask]:
     """The pack's training tasks, as if they were unseen: their test photos, whether or not the build learned from all.
 
-    Experts have seen nothing of them. What was fitted to training tasks has seen them, and so has the joint adapter.
+    Photos that an expert learned from, or that an unseen task is tested on, are left out: a photo may belong to several
+    tasks. So experts have seen nothing of them. What was fitted to training tasks has, and so has the joint adapter.
     Raises Unavailable without `data` or test photos, UnknownName for a data set without training tasks in this pack.
     """
     if data is None:
@@ -59,10 +61,25 @@ def training_tasks(host: Host, pack: Pack, model: Model, dataset: str, data: Pat
     recipe = parse(pack.name, pack.manifest["recipe"])
     sources = [replace(source, whole=False) for source in recipe.sources if dataset in ("", source.name)]
     tasks = [task for source in sources for task in source.tasks(host, data, recipe.template)[TRAINING]]
-    measured = [of_task(model, task, recipe.prompts) for task in tasks if task.photos.get("test")]
-    if not measured:
+    tasks = _apart(pack, [task for task in tasks if task.photos.get(TEST)])
+    if not tasks:
         raise Unavailable(f"pack {pack.name!r} has no training tasks with test photos", "see `sglora pack show`")
-    return measured
+    return [of_task(model, task, recipe.prompts) for task in tasks]
+
+
+def _apart(pack: Pack, tasks: Sequence[Task]) -> list[Task]:
+    """The tasks without test photos that the pack's experts learned from, or its unseen tasks are tested on."""
+    taken = set((pack.learned or {}).get(EXPERT, ())) | {short(photo) for t in pack.unseen() for photo in t.hashes}
+    kept = []
+    for task in tasks:
+        photos = [photo for photo in task.photos[TEST] if short(file_hash(photo.path)) not in taken]
+        kept.append(replace(task, photos={**task.photos, TEST: photos}))
+    left_out = {t.key: len(t.photos[TEST]) - len(k.photos[TEST]) for t, k in zip(tasks, kept, strict=True)}
+    if count := sum(left_out.values()):
+        several = sum(1 for n in left_out.values() if n)
+        why = "which experts learned from or unseen tasks are tested on"
+        warnings.warn(f"left out: {count} photos of {several} tasks, {why}", SgloraWarning, 2)
+    return [task for task in kept if task.photos[TEST]]
 
 
 def _from_photos(

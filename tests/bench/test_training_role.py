@@ -11,6 +11,8 @@ from recalls import recalls
 
 from sglora_cli.bench.methods import saw_training
 from sglora_cli.bench.rows_file import read_rows
+from sglora_cli.bench.tasks import training_tasks
+from sglora_cli.errors import SgloraWarning
 from sglora_cli.generate.session import Session
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.plugin.host import Host
@@ -151,6 +153,28 @@ def test_photos_are_split_where_the_build_learned_from_all(run, tiny, toys, reci
     asked = ("bench", "--role", "training", "--data", toys, "--baselines", "zero-shot", "--json")
     rows = json.loads(run(*asked).stdout)["rows"]
     assert {row["task"] for row in rows} == {"jar", "kite", "lamp"}
+
+
+@pytest.mark.filterwarnings("always::sglora_cli.errors.SgloraWarning")
+def test_photos_that_experts_learned_from_or_unseen_tasks_are_tested_on_are_left_out(trained, toys):
+    """A photo may belong to several tasks."""
+    captions = [json.loads(line) for line in (toys / "toys/captions.jsonl").read_text().splitlines()]
+
+    def first(task, split):
+        row = next(row for row in captions if (row["task"], row["split"]) == (task, split))
+        return toys / "toys" / row["image"]
+
+    def measured():
+        one = LoadedPack.open(Host.load())
+        return {t.name: len(t.tensors.stem_N) for t in training_tasks(one.host, one.pack, one.model, "", toys)}
+
+    before = measured()
+    first("jar", "test").write_bytes(first("ball", "train").read_bytes())  # of an expert
+    first("kite", "test").write_bytes(first("mug", "test").read_bytes())  # of an unseen task
+    said = "left out: 2 photos of 2 tasks, which experts learned from or unseen tasks are tested on"
+    with pytest.warns(SgloraWarning, match=said):
+        assert measured() == {**before, "jar": before["jar"] - 1, "kite": before["kite"] - 1}
+    assert f"warning: {said}" in trained("--baselines", "zero-shot,top-k").stderr
 
 
 def test_the_papers_numbers_do_not_stand_beside_training_tasks(trained):

@@ -6,12 +6,15 @@ differs it tells how much a photo is of the task, not which photo it is. So it i
 
     v' = v - strength * u (u . v)                                                         (1)
 
-u is the normalised mean embedding of the task's captions, which nobody has seen. It is predicted from the sentence d*
-over the tasks t that the pack has seen, by ridge regression of their mean caption embeddings Q_t on their sentences:
+The task's captions, which nobody has seen, are known in two ways. Their mean embedding is predicted from the sentence
+d* over the tasks t that the pack has seen, by ridge regression of their mean caption embeddings Q_t on their sentences:
 
     q(d*) = mean Q + sum_t w_t (Q_t - mean Q),   w = K (K + ridge)^-1 at d*,   K the products of centred sentences  (2)
 
-`all-but-the-sentence` takes u from the sentence alone, d* minus the mean of the sentences, and needs no expert at all.
+That is a safe guess, near the mean of all tasks. What is particular to the task, the sentence itself says best: d*
+minus the mean of the sentences. Both, normalised, add up to u with the weights `captions` and `sentence`, and u is
+normalised again. `all-but-the-sentence` takes u from the sentence alone and needs no seen task but for that mean.
+
 With `common`, the predicted mean embedding c(d*) of the task's photos is subtracted as well, as mean-centring does:
 
     v' = (I - strength * u u^T) (v - common * c(d*))                                       (3)
@@ -38,6 +41,7 @@ from sglora_cli.api import (
     Material,
     Mismatch,
     Unavailable,
+    UsageError,
     check_no_table,
     hookimpl,
     knob,
@@ -57,7 +61,9 @@ class AllButConfig:
     """Settings, as in `all-but-the-task:strength=0.5`."""
 
     strength: float = knob(0.8, "How much of the task's direction is taken out; 1 is all of it.", least=0, most=2)
-    common: float = knob(0.0, "How much of the mean embedding of the task's photos is subtracted.", least=0, most=2)
+    common: float = knob(0.8, "How much of the mean embedding of the task's photos is subtracted.", least=0, most=2)
+    captions: float = knob(1.0, "Weight of the predicted mean caption in the task's direction.", least=0, most=100)
+    sentence: float = knob(1.0, "Weight of the sentence itself in it.", least=0, most=100)
     ridge: float = knob(0.3, "Ridge of the regression on sentences.", least=1e-6, most=1e6)
 
 
@@ -67,8 +73,6 @@ class FittedAllBut:
 
     moments: Moments = field(repr=False)
     config: AllButConfig
-    by_captions: bool
-    """Whether u is that of the predicted captions, or of the sentence."""
     own_layout: Layout
 
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
@@ -78,13 +82,14 @@ class FittedAllBut:
         of, config = self.moments, self.config
         sentence_D, projection_DI = prior.embedding_D.double(), of.projection_DI.double()  # type: ignore[union-attr]
         weight_T = weights(of.sentences_TD, sentence_D, config.ridge)
-        if self.by_captions:
-            direction_D = predicted(weight_T, of.captions_TD)
-        else:
-            direction_D = sentence_D - of.sentences_TD.double().mean(dim=0)
+        direction_D = torch.zeros_like(sentence_D)
+        if config.captions:
+            direction_D += config.captions * _unit(predicted(weight_T, of.captions_TD))
+        if config.sentence:
+            direction_D += config.sentence * _unit(sentence_D - of.sentences_TD.double().mean(dim=0))
         if not float(direction_D.norm()):
             raise Mismatch("the sentence is the mean of all sentences: it has no direction", "describe another task")
-        u_D = direction_D / direction_D.norm()
+        u_D = _unit(direction_D)
         b_columns, a_rows = [-config.strength * u_D], [u_D @ projection_DI]
         if config.common:
             common_D = predicted(weight_T, of.images_TD)
@@ -95,6 +100,11 @@ class FittedAllBut:
 
     def tensors(self) -> dict[str, Tensor]:
         return {}
+
+
+def _unit(direction_D: Tensor) -> Tensor:
+    """Normalised; 0 stays 0."""
+    return direction_D / direction_D.norm().clamp_min(1e-12)
 
 
 def weights(sentences_TD: Tensor, sentence_D: Tensor, ridge: float) -> Tensor:
@@ -128,7 +138,6 @@ class AllBut:
     name: str
     label: str
     summary: str
-    by_captions: bool
     settings: AllButConfig = AllButConfig()
     learns: bool = False
     draws: bool = False
@@ -139,6 +148,8 @@ class AllBut:
         """`all-but-the-task:strength=0.5/common=0.8` is it with others. Raises UsageError, UnknownName."""
         config = with_settings(self.settings, settings, self.name, "strength=0.5")
         label = f"{self.label} ({settings.replace('/', ', ')})"
+        if not (config.captions or config.sentence):
+            raise UsageError(f"{self.name}: captions and sentence are both 0: the task has no direction", "raise one")
         return replace(self, name=f"{self.name}:{settings}", label=label, settings=config)
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[FittedAllBut, dict[str, Any]]:
@@ -162,7 +173,7 @@ class AllBut:
             )
         rank = 2 if self.settings.common else 1
         layout = Layout((experts.moments.projection,), rank, float(rank))
-        return FittedAllBut(experts.moments, self.settings, self.by_captions, layout)
+        return FittedAllBut(experts.moments, self.settings, layout)
 
 
 @hookimpl
@@ -171,14 +182,12 @@ def sglora_generators() -> list[AllBut]:
         AllBut(
             "all-but-the-task",
             "All-but-the-task",
-            "takes out of image embeddings what all captions of the task share, predicted from its sentence",
-            by_captions=True,
+            "takes out of image embeddings what all photos and captions of the task share, predicted from its sentence",
         ),
         AllBut(
             "all-but-the-sentence",
             "All-but-the-sentence",
             "takes the sentence's own direction out of image embeddings",
-            by_captions=False,
-            settings=AllButConfig(strength=0.25),
+            settings=AllButConfig(strength=0.25, common=0.0, captions=0.0),
         ),
     ]

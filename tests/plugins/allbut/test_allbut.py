@@ -71,7 +71,7 @@ def test_a_prediction_is_ridge_regression_of_the_moment_on_the_sentence():
 @pytest.mark.parametrize("strength", [0.25, 0.8, 1.0])
 def test_the_update_takes_the_predicted_captions_direction_out_of_every_image(strength):
     sentence_D, w_DI = units(EMBED, seed=9), MOMENTS.projection_DI.double().numpy()
-    found_DI = update(TASK.member(f"strength={strength}"), sentence_D)
+    found_DI = update(TASK.member(f"strength={strength}/common=0/sentence=0"), sentence_D)
     u = ridge(sentence_D.double().numpy(), MOMENTS.captions_TD, 0.3)
     u /= np.linalg.norm(u)
     for p in np.random.default_rng(0).standard_normal((5, WIDTH)):
@@ -83,7 +83,7 @@ def test_the_update_takes_the_predicted_captions_direction_out_of_every_image(st
 
 def test_common_subtracts_the_predicted_mean_image_from_images_of_any_length():
     sentence_D, w_DI = units(EMBED, seed=9), MOMENTS.projection_DI.double().numpy()
-    found_DI = update(TASK.member("strength=0.5/common=0.7"), sentence_D)
+    found_DI = update(TASK.member("strength=0.5/common=0.7/sentence=0"), sentence_D)
     u, c = (ridge(sentence_D.double().numpy(), m, 0.3) for m in (MOMENTS.captions_TD, MOMENTS.images_TD))
     u /= np.linalg.norm(u)
     r = MOMENTS.length_I.double().numpy()
@@ -93,6 +93,16 @@ def test_common_subtracts_the_predicted_mean_image_from_images_of_any_length():
         centred = w_DI @ p / length - 0.7 * c
         expected = length * (centred - 0.5 * u * (u @ centred))
         assert (w_DI + found_DI) @ p == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_direction_is_the_weighted_mean_of_the_predicted_captions_and_the_sentences_own():
+    sentence_D, w_DI = units(EMBED, seed=9), MOMENTS.projection_DI.double().numpy()
+    found_DI = update(TASK.member("strength=0.6/common=0/captions=2/sentence=3"), sentence_D)
+    q = ridge(sentence_D.double().numpy(), MOMENTS.captions_TD, 0.3)
+    own = (sentence_D - MOMENTS.sentences_TD.mean(0)).double().numpy()
+    u = 2 * q / np.linalg.norm(q) + 3 * own / np.linalg.norm(own)
+    u /= np.linalg.norm(u)
+    assert found_DI == pytest.approx(-0.6 * np.outer(u, u @ w_DI), abs=1e-5)
 
 
 def test_the_sentences_own_form_needs_no_moment():
@@ -115,7 +125,7 @@ def test_it_wins_where_photos_differ_in_how_much_of_the_task_they_show():
     image_ND = image_ND + 0.1 * torch.randn(30, EMBED, generator=rng)
     text_ND = F.normalize(own_ND + 0.5 * shared_D, dim=1)
     world = replace(MOMENTS, projection_DI=torch.eye(EMBED), projection=Site("head", EMBED, EMBED))
-    fitted = TASK.member("ridge=0.0001").restore(experts(world), {})
+    fitted = TASK.member("ridge=0.0001/common=0/sentence=0").restore(experts(world), {})
 
     def recall(images_ND: torch.Tensor) -> float:
         return float(hits(F.normalize(images_ND, dim=1), text_ND, range(30))["T2I", 1].float().mean())
@@ -152,6 +162,7 @@ def test_the_mean_sentence_has_no_direction_of_its_own():
         ("ridge=0", UsageError, "ridge must be at least"),
         ("strength=much", UsageError, "strength must be a number, got 'much'"),
         ("strenght=1", UnknownName, "strenght"),
+        ("captions=0/sentence=0", UsageError, "captions and sentence are both 0"),
     ],
 )
 def test_a_setting_out_of_range_is_named(settings, error, said):
@@ -163,6 +174,6 @@ def test_settings_are_in_the_name():
     member = TASK.member("strength=0.5/common=0.2")
     assert member.name == "all-but-the-task:strength=0.5/common=0.2"
     assert member.label == "All-but-the-task (strength=0.5, common=0.2)"
-    assert member.settings == AllButConfig(0.5, 0.2, 0.3)
+    assert member.settings == AllButConfig(0.5, 0.2, 1.0, 1.0, 0.3)
     with pytest.raises(Mismatch, match="no settings in a recipe"):
         TASK.fit(None, {"strength": 1.0})

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 SITES = tuple(Site(site_name(block, name), WIDTH, WIDTH) for block in range(DEPTH) for name in "qkv")
 
+EARLIER = {
+    "1e4884b75d0903ed": "starter 1, the starter backbone before it learned from Flickr8k",
+}
+"""Fingerprint of earlier weights -> what had them."""
+
 
 def load(weights: Path, runtime: RuntimeConfig) -> StarterModel:
     """Raises Unavailable for a device other than the CPU, and for other numbers: this model gains nothing from them."""
@@ -72,6 +77,9 @@ class StarterModel:
     def fingerprint(self) -> str:
         """Of the bytes of all three parts, also of those that are not loaded yet."""
         return content_hash([self._tower_sha256, *(file.sha256 for file in self._frozen)])[:16]
+
+    def earlier(self, fingerprint: str) -> str | None:
+        return EARLIER.get(fingerprint)
 
     @cached_property
     def _frozen(self) -> tuple[FrozenFile, FrozenFile]:

@@ -47,15 +47,17 @@ def low_rank(x: Tensor, b_TOR: Tensor, a_TRI: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
         self.attention = Attention()
         self.mlp = nn.Sequential(nn.Linear(WIDTH, 3 * WIDTH), nn.GELU(), nn.Linear(3 * WIDTH, WIDTH))
 
     def forward(self, x: Tensor, updates: Mapping[str, Update] | None = None) -> Tensor:
-        x = x + self.attention(self.norm1(x), updates)
-        return x + self.mlp(self.norm2(x))
+        x = x + self.dropout(self.attention(self.norm1(x), updates))
+        y: Tensor = x + self.dropout(self.mlp(self.norm2(x)))
+        return y
 
 
 class Tower(nn.Module):
@@ -64,14 +66,15 @@ class Tower(nn.Module):
     mean: Tensor
     spread: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, dropout: float = 0.0) -> None:
+        """dropout: of every residual branch, while it is trained."""
         super().__init__()
         self.register_buffer("mean", torch.zeros(FEATURES))
         self.register_buffer("spread", torch.ones(FEATURES))
         self.embed = nn.Linear(FEATURES, WIDTH)
         self.positions = nn.Parameter(torch.randn(TOKENS, WIDTH) * 0.02)
         self.summary = nn.Parameter(torch.randn(1, WIDTH) * 0.02)
-        self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))
+        self.blocks = nn.ModuleList(Block(dropout) for _ in range(DEPTH))
         self.norm = nn.LayerNorm(2 * WIDTH)
         self.project_image = nn.Linear(2 * WIDTH, EMBED, bias=False)
         self.project_text = nn.Linear(TEXT_WIDTH, EMBED)

@@ -1,9 +1,11 @@
 """Train the starter backbone: `python -m sglora_starter.train --data DIR --out starter.safetensors`.
 
-Symmetric contrastive loss between photos and sentences. A sentence that is also true of another
-photo of the batch (the same words, or a class name they share) does not count that photo as
-a negative. Half of each batch comes from a few groups, so that the model learns to tell
-photos of one species apart: that is what tasks ask of it.
+Symmetric contrastive loss between photos and sentences. A sentence that is also true of another photo of the batch
+(the same words, or a class name they share) does not count that photo as a negative, and one that only means much
+the same counts it as partly right. Many batches hold groups of like photos, so that the model learns to tell photos
+of one topic or species apart: that is what tasks ask of it.
+
+Shapes: N photos of a step, M sentences of each, F features, W = 384 of a sentence vector, D embedding.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sglora_cli.api import knob, options_of, progress, read_image, save_tensors
+from sglora_cli.api import BadFile, knob, options_of, progress, read_image, save_tensors
 
-from .corpus import VIEWS, Photo, add_colours, read, texts_of, view
+from .corpus import SOURCE_WEIGHTS, Photo, add_colours, flickr8k, hold_out, read, texts_of, view
 from .stem import FEATURES, GRID, Stem, pixels
 from .text import SentenceEncoder
 from .tower import TOKENS, Tower
@@ -35,114 +39,183 @@ from .tower import TOKENS, Tower
 class StarterTraining:
     """How the starter backbone is trained."""
 
-    steps: int = knob(2400, "Optimiser steps.", least=1)
-    batch: int = knob(192, "Photos in a step.")
+    steps: int = knob(500, "Optimiser steps.", least=1)
+    branches: int = knob(3, "Runs from one trunk, of which the weights are averaged.", least=1)
+    branch_from: int = knob(300, "Steps of the trunk.", least=0)
+    horizon_steps: int = knob(1500, "Steps after which the learning rate would be zero.", least=1)
+    batch: int = knob(224, "Photos in a step.")
+    flickr: int = knob(176, "Of these, how many are of Flickr8k.")
+    views: int = knob(4, "Views of a photo of Flickr8k: the whole, then crops. Other photos have one.", least=1)
+    sentences: int = knob(2, "Sentences of each photo in a step.", least=1)
+    grouped: float = knob(0.5, "Part of the batches that hold groups of like photos.")
+    grouped_from: int = knob(300, "Steps before the first of them.", least=0)
+    kept_tokens: int = knob(25, "Of 49 grid cells, how many a training step looks at.")
+    dropout: float = knob(0.1, "Dropout of every residual branch.")
+    alike: float = knob(0.3, "Part of the target that goes by how alike the sentences are.")
+    alike_temperature: float = knob(0.1, "Temperature of the sentences' cosines in it.")
     learning_rate: float = knob(1.5e-3, "Peak learning rate of AdamW.")
-    weight_decay: float = knob(0.1, "Weight decay of AdamW.")
-    kept_tokens: int = knob(36, "Of 49 grid cells, how many a training step looks at.")
-    grouped: float = knob(0.5, "Part of a batch that comes from a few groups of like photos.")
-    smoothing: float = knob(0.05, "Label smoothing of the contrastive loss.")
+    warmup_steps: int = knob(100, "Steps until the peak.", least=1)
+    weight_decay: float = knob(0.2, "Weight decay of AdamW.")
+    average: float = knob(0.995, "Decay of the average of the weights that is kept.")
+    held_out: int = knob(200, "Photos of Flickr8k that are left out and scored.", least=0)
     seed: int = knob(0, "Seed of everything random.")
 
 
-SOURCE_WEIGHTS = {"birds": 1.0, "flowers": 1.0, "caltech": 0.4, "imagenet": 1.2, "coco": 2.5}
+@dataclass
+class Views:
+    """Stem features of one view of some photos: features_N has a row for each of `keys`."""
+
+    keys: list[str]
+    features_NF77: Tensor
+
+    @cached_property
+    def row(self) -> dict[str, int]:
+        return {key: row for row, key in enumerate(self.keys)}
 
 
 @dataclass
 class Corpus:
-    """Photos with everything frozen already computed. V views, N photos, C texts."""
+    """Photos with everything frozen already computed. C different texts."""
 
     photos: list[Photo]
-    features_VNF77: Tensor
+    views: list[Views]
     texts: dict[str, int]
     sentences_CW: Tensor
 
-    def rows(self, held_out: bool) -> list[int]:
-        return [i for i, photo in enumerate(self.photos) if photo.held_out == held_out]
+    def features(self, rows: Sequence[int], numbers: Sequence[int]) -> Tensor:
+        """(N, F, 7, 7) float32 of photos, each in the view of that number, or whole where it has no other."""
+        found_NF77 = torch.empty(len(rows), FEATURES, GRID, GRID)
+        for n, (row, number) in enumerate(zip(rows, numbers, strict=True)):
+            key = self.photos[row].key
+            views = self.views[number] if key in self.views[number].row else self.views[0]
+            found_NF77[n] = views.features_NF77[views.row[key]]
+        return found_NF77
 
 
-def prepare(data: Path, work: Path) -> Corpus:
-    """Read the data, run the frozen encoders once, and keep the result in `work`."""
-    photos = read(data)
+def prepare(data: Path, work: Path, config: StarterTraining) -> Corpus:
+    """Read the data, run the frozen encoders once, and keep their results in `work`."""
     work.mkdir(parents=True, exist_ok=True)
-    kept = work / f"features-{len(photos)}x{VIEWS}.pt"
-    images_done = torch.load(kept, weights_only=True) if kept.exists() else None
-    features = torch.empty(VIEWS, len(photos), FEATURES, GRID, GRID, dtype=torch.half)
-    stem = None if images_done is not None else Stem.pretrained()
-
-    def load(photo: Photo) -> list[Tensor]:
-        image = read_image(photo.path)
-        add_colours(photo, image)
-        return [pixels(view(photo, image, v)) for v in range(VIEWS)] if stem else []
-
-    with ThreadPoolExecutor(2) as pool, torch.inference_mode():
-        for start in progress(list(range(0, len(photos), 16)), "stem features"):
-            views = list(pool.map(load, photos[start : start + 16]))
-            if stem:
-                batch = stem(torch.stack([p for photo in views for p in photo])).half()
-                features[:, start : start + 16] = batch.unflatten(0, (-1, VIEWS)).transpose(0, 1)
-    if images_done is None:
-        torch.save(features, kept)
+    photos = read(data)
+    for photo in progress([p for p in photos if not p.captions], "colours"):
+        add_colours(photo, read_image(photo.path))
+    cropped = [p for p in photos if p.source == "flickr8k"]
+    views = [stem_views(photos if n == 0 else cropped, n, work / f"view-{n}.pt") for n in range(config.views)]
     texts = texts_of(photos)
     click.echo(f"{len(photos)} photos, {len(texts)} different texts", err=True)
-    sentences = SentenceEncoder.pretrained()(texts)
-    return Corpus(
-        photos, features if images_done is None else images_done, {t: i for i, t in enumerate(texts)}, sentences
-    )
+    return Corpus(photos, views, {t: i for i, t in enumerate(texts)}, sentence_vectors(texts, work / "texts.pt"))
 
 
-def batches(corpus: Corpus, config: StarterTraining) -> Iterator[list[int]]:
-    """Rows of photos, for ever."""
-    rng = random.Random(config.seed)
-    rows = corpus.rows(held_out=False)
-    weights = [SOURCE_WEIGHTS[corpus.photos[i].source] for i in rows]
+def stem_views(photos: Sequence[Photo], number: int, kept: Path) -> Views:
+    """Features of one view of each photo; those that are in the file `kept` are not computed again."""
+    keys = [photo.key for photo in photos]
+    if kept.exists() and (found := Views(**torch.load(kept, weights_only=True, mmap=True))).keys == keys:
+        return found
+    features_NF77 = torch.empty(len(photos), FEATURES, GRID, GRID, dtype=torch.half)
+    stem = Stem.pretrained()
+
+    def load(photo: Photo) -> Tensor:
+        return pixels(view(photo, read_image(photo.path), number))
+
+    with ThreadPoolExecutor(2) as pool, torch.inference_mode():
+        for start in progress(list(range(0, len(photos), 32)), f"stem features, view {number}"):
+            batch_N3HW = torch.stack(list(pool.map(load, photos[start : start + 32])))
+            features_NF77[start : start + 32] = stem(batch_N3HW).half()
+    torch.save({"keys": keys, "features_NF77": features_NF77}, kept)
+    return Views(keys, features_NF77)
+
+
+def sentence_vectors(texts: Sequence[str], kept: Path) -> Tensor:
+    """(C, W) of the frozen sentence encoder; not computed again where the file `kept` has them."""
+    if kept.exists() and (found := torch.load(kept, weights_only=True))["texts"] == list(texts):
+        known_CW: Tensor = found["sentences_CW"]
+        return known_CW
+    sentences_CW = SentenceEncoder.pretrained()(texts)
+    torch.save({"texts": list(texts), "sentences_CW": sentences_CW}, kept)
+    return sentences_CW
+
+
+@dataclass
+class Chooser:
+    """Draws batches: rows of photos."""
+
+    photos: Sequence[Photo]
+    rows: Sequence[int]
+    config: StarterTraining
+    rng: random.Random
+
+    def __post_init__(self) -> None:
+        self.flickr = [i for i in self.rows if self.photos[i].source == "flickr8k"]
+        self.others = [i for i in self.rows if self.photos[i].source != "flickr8k"]
+        self.weights = [SOURCE_WEIGHTS[self.photos[i].source] for i in self.others]
+        self.topics = _large_groups(self.photos, self.flickr, 48)
+        self.species = _large_groups(self.photos, self.others, 16)
+
+    def batch(self, grouped: bool) -> list[int]:
+        """Rows of `config.batch` photos; grouped: with two topics of Flickr8k and two species among them."""
+        chosen: set[int] = set()
+        if grouped:
+            for topic in self.rng.sample(self.topics, 2):
+                chosen.update(self.rng.sample(topic, 44))
+        while len(chosen) < self.config.flickr:
+            chosen.add(self.rng.choice(self.flickr))
+        if grouped:
+            for species in self.rng.sample(self.species, 2):
+                chosen.update(self.rng.sample(species, 12))
+        while len(chosen) < self.config.batch:
+            chosen.update(self.rng.choices(self.others, self.weights))
+        return sorted(chosen)
+
+
+def _large_groups(photos: Sequence[Photo], rows: Sequence[int], least: int) -> list[list[int]]:
     groups: dict[str, list[int]] = {}
     for i in rows:
-        groups.setdefault(corpus.photos[i].group, []).append(i)
-    large = [group for group in groups.values() if len(group) >= 16]
-    while True:
-        chosen: set[int] = set()
-        while len(chosen) < config.grouped * config.batch:
-            chosen.update(rng.sample(rng.choice(large), 16))
-        while len(chosen) < config.batch:
-            chosen.update(rng.choices(rows, weights, k=config.batch - len(chosen)))
-        yield sorted(chosen)
+        groups.setdefault(photos[i].group, []).append(i)
+    return [group for group in groups.values() if len(group) >= least]
 
 
 def loss_of(tower: Tower, corpus: Corpus, rows: Sequence[int], config: StarterTraining, rng: random.Random) -> Tensor:
-    """Symmetric contrastive loss of one batch, false negatives left out."""
+    """Contrastive loss of one batch, both ways."""
     chosen, general = [], []
     for i in rows:
         photo = corpus.photos[i]
-        own = photo.captions and (not photo.names or rng.random() < 0.8)
-        chosen.append(rng.choice(photo.captions if own else photo.names))
-        general.append(not own)
-    text_C = torch.tensor([corpus.texts[t] for t in chosen])
-    views = torch.tensor([rng.randrange(VIEWS) for _ in rows])
-    features = corpus.features_VNF77[views, torch.tensor(rows)].float()
-    mirrored = torch.tensor([not _sided(t) and rng.random() < 0.5 for t in chosen])
-    features[mirrored] = features[mirrored].flip(-1)
-    x = tower.tokens(features)
-    kept = torch.randperm(TOKENS)[: config.kept_tokens] + 1
-    image_ND = tower.images(x[:, torch.cat([torch.zeros(1, dtype=torch.long), kept])])
-    logits_NC = image_ND @ tower.texts(corpus.sentences_CW[text_C]).T * tower.log_scale.exp().clamp(max=60)
+        named = not photo.captions or (bool(photo.names) and rng.random() < 0.2)
+        texts = photo.names if named else photo.captions
+        chosen.append(rng.sample(texts, min(config.sentences, len(texts))))
+        chosen[-1] += [rng.choice(texts) for _ in range(config.sentences - len(texts))]
+        general.append(named)
+    text_NM = torch.tensor([[corpus.texts[t] for t in texts] for texts in chosen])
+    features_NF77 = corpus.features(rows, [rng.randrange(config.views) for _ in rows])
+    mirrored_N = torch.tensor([not any(map(_sided, texts)) and rng.random() < 0.5 for texts in chosen])
+    features_NF77[mirrored_N] = features_NF77[mirrored_N].flip(-1)
 
-    names = [corpus.photos[i].group for i in rows]
-    number = {name: n for n, name in enumerate(dict.fromkeys(names))}
-    group_N = torch.tensor([number[name] for name in names])
-    true_NC = (text_C[:, None] == text_C) | ((group_N[:, None] == group_N) & torch.tensor(general))
-    true_NC.fill_diagonal_(False)
-    logits_NC = logits_NC.masked_fill(true_NC, -1e4)
+    kept = torch.randperm(TOKENS)[: config.kept_tokens] + 1
+    x = tower.tokens(features_NF77)[:, torch.cat([torch.zeros(1, dtype=torch.long), kept])]
+    sentences_NMW = corpus.sentences_CW[text_NM]
+    text_CD = tower.texts(sentences_NMW.flatten(0, 1))
+    logits_NC = tower.images(x) @ text_CD.T * tower.log_scale.exp().clamp(max=60)
+
+    numbers = {name: n for n, name in enumerate(dict.fromkeys(corpus.photos[i].group for i in rows))}
+    group_N = torch.tensor([numbers[corpus.photos[i].group] for i in rows])
+    own_NC = torch.eye(len(rows), dtype=torch.bool).repeat_interleave(config.sentences, dim=1)
+    same_NC = (text_NM[:, :, None] == text_NM.flatten()).any(dim=1)
+    shared_NC = (group_N[:, None] == group_N) & torch.tensor(general)
+    true_NC = (same_NC | shared_NC.repeat_interleave(config.sentences, dim=1)) & ~own_NC
+    cosine_NC = F.normalize(sentences_NMW.mean(dim=1), dim=1) @ sentences_NMW.flatten(0, 1).T
     return (
-        smooth_loss(logits_NC, true_NC, config.smoothing) + smooth_loss(logits_NC.T, true_NC.T, config.smoothing)
+        soft_loss(logits_NC, own_NC, true_NC, cosine_NC, config)
+        + soft_loss(logits_NC.T, own_NC.T, true_NC.T, cosine_NC.T, config)
     ) / 2
 
 
-def smooth_loss(logits_NC: Tensor, left_out_NC: Tensor, smoothing: float) -> Tensor:
-    """Cross entropy with the diagonal as target; smoothing spreads over what is not left out."""
-    logp = F.log_softmax(logits_NC, dim=1)
-    spread = logp.masked_fill(left_out_NC, 0).sum(dim=1) / (~left_out_NC).sum(dim=1)
-    return -((1 - smoothing) * logp.diagonal() + smoothing * spread).mean()
+def soft_loss(logits: Tensor, own: Tensor, left_out: Tensor, cosine: Tensor, config: StarterTraining) -> Tensor:
+    """Cross entropy of each row. The target is shared by what is the row's own, and partly goes by the cosines.
+
+    All four are (rows, columns). What is left out is neither right nor wrong.
+    """
+    logp = logits.masked_fill(left_out, -1e4).log_softmax(dim=1)
+    by_cosine = (cosine / config.alike_temperature).masked_fill(left_out, -1e4).softmax(dim=1)
+    target = (1 - config.alike) * own / own.sum(dim=1, keepdim=True) + config.alike * by_cosine
+    return -(target * logp.masked_fill(left_out, 0)).sum(dim=1).mean()
 
 
 def _sided(text: str) -> bool:
@@ -150,92 +223,156 @@ def _sided(text: str) -> bool:
 
 
 @torch.no_grad()
-def held_out_score(tower: Tower, corpus: Corpus) -> dict[str, float]:
-    """Text-to-image recall among held-out photos of birds, and of everything that has a caption, in percent."""
+def recalls(tower: Tower, features_NF77: Tensor, captions: Sequence[Sequence[Tensor]]) -> dict[str, list[float]]:
+    """Recall@1, 5 and 10 in percent among photos and all their captions, I2T and T2I, the standard way.
+
+    captions: of each photo, their sentence vectors (M, W).  I2T: the best placed caption of a photo counts.
+    """
+    was = tower.training
     tower.eval()
-    scores = {}
-    for source in ("birds", "coco", "flowers"):
-        rows = [
-            i for i in corpus.rows(held_out=True) if corpus.photos[i].source == source and corpus.photos[i].captions
-        ]
-        image_ND = tower.images(tower.tokens(corpus.features_VNF77[0, rows]))
-        text_ND = tower.texts(corpus.sentences_CW[[corpus.texts[corpus.photos[i].captions[0]] for i in rows]])
-        scores_NN = text_ND @ image_ND.T
-        rank_N = (scores_NN >= scores_NN.diagonal()[:, None]).sum(dim=1)
-        for k in (1, 5, 10):
-            scores[f"{source} T2I R@{k} of {len(rows)}"] = round(100 * float((rank_N <= k).float().mean()), 1)
-    tower.train()
-    return scores
-
-
-def fit(corpus: Corpus, config: StarterTraining, checkpoint: Path | None = None) -> tuple[Tower, dict[str, object]]:
-    """Train a tower; returns an average of its last weights, and what happened."""
-    torch.manual_seed(config.seed)
-    tower = Tower()
-    mean, spread = _statistics(corpus)
-    tower.mean.copy_(mean)
-    tower.spread.copy_(spread)
-    average: Any = torch.optim.swa_utils.AveragedModel(
-        tower, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
-    )
-    matrices = [p for p in tower.parameters() if p.ndim == 2 and p.shape[0] > 1]
-    others = [p for p in tower.parameters() if not (p.ndim == 2 and p.shape[0] > 1)]
-    optimiser = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        betas=(0.9, 0.98),
-    )
-    rng, start, step, used, last = random.Random(config.seed), time.monotonic(), 0, 0.0, 0.0
-    if checkpoint and checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        tower.load_state_dict(state["tower"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, start = state["step"], start - state["seconds"]
-        rng, last = random.Random(config.seed + step), state["seconds"]
-        click.echo(f"going on from step {step}", err=True)
-    for rows in batches(corpus, config):
-        if step >= config.steps:
-            break
-        used = time.monotonic() - start
-        falling = (1 + math.cos(math.pi * step / config.steps)) / 2
-        rate = config.learning_rate * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * falling)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        loss = loss_of(tower, corpus, rows, config, rng)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-        optimiser.step()
-        average.update_parameters(tower)
-        step += 1
-        if used - last > 120:
-            last = used
-            click.echo(
-                f"step {step}  {used / 60:.1f} min  loss {loss.item():.3f}  {held_out_score(average.module, corpus)}",
-                err=True,
-            )
-            if checkpoint:
-                torch.save(
-                    {
-                        "tower": tower.state_dict(),
-                        "average": average.state_dict(),
-                        "optimiser": optimiser.state_dict(),
-                        "step": step,
-                        "seconds": used,
-                    },
-                    checkpoint,
-                )
-    final = average.module.eval()
-    return final, {
-        "steps": step,
-        "minutes": round((time.monotonic() - start) / 60, 1),
-        "held_out": held_out_score(final, corpus),
+    image_ND = torch.cat([tower.images(tower.tokens(part)) for part in features_NF77.split(200)])
+    text_CD = tower.texts(torch.cat([torch.stack(list(own)) for own in captions]))
+    tower.train(was)
+    own_C = torch.tensor([n for n, own in enumerate(captions) for _ in own])
+    scores_CN = text_CD @ image_ND.T
+    ahead_C = (scores_CN >= scores_CN.gather(1, own_C[:, None])).sum(dim=1) - 1
+    right_CN = own_C[:, None] == torch.arange(len(image_ND))
+    best_N = scores_CN.masked_fill(~right_CN, -2).amax(dim=0)
+    ahead_N = (scores_CN.masked_fill(right_CN, -2) >= best_N).sum(dim=0)
+    return {
+        way: [round(100 * float((ahead < k).float().mean()), 1) for k in (1, 5, 10)]
+        for way, ahead in (("I2T", ahead_N), ("T2I", ahead_C))
     }
 
 
-def _statistics(corpus: Corpus) -> tuple[Tensor, Tensor]:
-    sample = corpus.features_VNF77[0, :: max(1, len(corpus.photos) // 1000)].float()
-    return sample.mean(dim=(0, 2, 3)), sample.std(dim=(0, 2, 3)).clamp_min(1e-3)
+class Run:
+    """Training from the random start: a trunk, then branches from its end that draw other batches.
+
+    Branches that share a trunk lie in one basin, so that the mean of their weights is better than each (model soups,
+    Wortsman et al. 2022).
+    """
+
+    def __init__(self, corpus: Corpus, config: StarterTraining, checkpoint: Path) -> None:
+        """Goes on where the file `checkpoint` stands, if there is one, with the batches that were next."""
+        self.corpus, self.config, self.checkpoint = corpus, config, checkpoint
+        torch.manual_seed(config.seed)
+        self.tower = Tower(config.dropout)
+        sample = corpus.views[0].features_NF77[::6].float()
+        self.tower.mean.copy_(sample.mean(dim=(0, 2, 3)))
+        self.tower.spread.copy_(sample.std(dim=(0, 2, 3)).clamp_min(1e-3))
+        self.average: Any = torch.optim.swa_utils.AveragedModel(self.tower, multi_avg_fn=_averaging(config.average))
+        matrices = [p for p in self.tower.parameters() if p.ndim == 2 and p.shape[0] > 1]
+        others = [p for p in self.tower.parameters() if not (p.ndim == 2 and p.shape[0] > 1)]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            betas=(0.9, 0.98),
+        )
+        self.held_out = hold_out(corpus.photos, config.held_out)
+        left = set(self.held_out)
+        self.rng = random.Random(config.seed)
+        self.chooser = Chooser(corpus.photos, [i for i in range(len(corpus.photos)) if i not in left], config, self.rng)
+        self.step, self.seconds, self.branch = 0, 0.0, -1
+        self.trunk: dict[str, Any] = {}
+        self.ends: list[dict[str, Tensor]] = []
+        if checkpoint.exists():
+            self.restore(torch.load(checkpoint, weights_only=True))
+            click.echo(f"goes on at step {self.step}", err=True)
+
+    def state(self) -> dict[str, Any]:
+        """All that a run needs to go on as if it had not stopped, but for the trunk and the branches' ends."""
+        parts = {"tower": self.tower, "average": self.average, "optimiser": self.optimiser}
+        return {name: deepcopy(part.state_dict()) for name, part in parts.items()} | {
+            "step": self.step,
+            "seconds": self.seconds,
+            "branch": self.branch,
+            "draws": [self.rng.getstate(), torch.get_rng_state()],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
+        for name in ("tower", "average", "optimiser"):
+            getattr(self, name).load_state_dict(state[name])
+        self.step, self.seconds, self.branch = state["step"], state["seconds"], state["branch"]
+        self.trunk, self.ends = state.get("trunk", self.trunk), state.get("ends", self.ends)
+        self.rng.setstate(state["draws"][0])
+        torch.set_rng_state(state["draws"][1])
+
+    def until(self, last: int) -> None:
+        """Train up to a step."""
+        while self.step < last:
+            start = time.monotonic()
+            config = self.config
+            falling = (1 + math.cos(math.pi * min(1.0, self.step / config.horizon_steps))) / 2
+            rate = config.learning_rate * min(1.0, (self.step + 1) / config.warmup_steps) * (0.01 + 0.99 * falling)
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate
+            grouped = self.step > config.grouped_from and self.rng.random() < config.grouped
+            loss = loss_of(self.tower, self.corpus, self.chooser.batch(grouped), config, self.rng)
+            self.optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.tower.parameters(), 1.0)
+            self.optimiser.step()
+            self.average.update_parameters(self.tower)
+            self.step, self.seconds = self.step + 1, self.seconds + time.monotonic() - start
+            if self.step % 50 == 0 or self.step == last:
+                report = held_out_recalls(self.average.module, self.corpus, self.held_out)
+                minutes = self.seconds / 60
+                click.echo(f"step {self.step}  {minutes:.1f} min  loss {loss.item():.3f}  {report}", err=True)
+                torch.save(self.state() | {"trunk": self.trunk, "ends": self.ends}, self.checkpoint)
+
+    def fork(self, number: int) -> None:
+        """Start a branch: back to the trunk's end, with other draws."""
+        seconds = self.seconds
+        self.restore(self.trunk)
+        self.seconds, self.branch = seconds, number
+        self.rng.seed(f"{self.config.seed} {number}")
+        torch.manual_seed(self.config.seed + number)
+
+
+def fit(corpus: Corpus, config: StarterTraining, checkpoint: Path) -> tuple[Tower, dict[str, object]]:
+    """Train a tower; returns the mean of the branches' averaged weights, and what happened."""
+    run = Run(corpus, config, checkpoint)
+    run.until(min(config.branch_from, config.steps))
+    run.trunk = run.trunk or run.state()
+    while (number := len(run.ends)) < config.branches:
+        if run.branch != number:
+            run.fork(number)
+        run.until(config.steps)
+        run.ends.append(deepcopy(run.average.module.state_dict()))
+    mean = {name: torch.stack([end[name].double() for end in run.ends]).mean(dim=0) for name in run.ends[0]}
+    tower = Tower()
+    tower.load_state_dict(mean)
+    report = held_out_recalls(tower, corpus, run.held_out)
+    return tower.eval(), {"steps": run.step, "minutes": round(run.seconds / 60, 1), "held_out": report}
+
+
+def _averaging(decay: float) -> Any:
+    """The average of `decay`, faster at first, so that random weights are soon forgotten."""
+
+    @torch.no_grad()
+    def update(average: list[Tensor], now: list[Tensor], seen: Tensor) -> None:
+        torch._foreach_lerp_(average, now, 1 - min(decay, (1 + int(seen)) / (10 + int(seen))))
+
+    return update
+
+
+def held_out_recalls(tower: Tower, corpus: Corpus, rows: Sequence[int]) -> dict[str, list[float]]:
+    """Recalls among held-out photos, whole; {} without any."""
+    if not rows:
+        return {}
+    captions = [[corpus.sentences_CW[corpus.texts[t]] for t in corpus.photos[i].captions] for i in rows]
+    return recalls(tower, corpus.features(rows, [0] * len(rows)), captions)
+
+
+def flickr8k_test(tower: Tower, data: Path, work: Path) -> dict[str, list[float]]:
+    """The standard table: recalls among Flickr8k's 1,000 test photos and their 5,000 captions."""
+    photos = flickr8k(data, "test")
+    if not photos:
+        raise BadFile(f"no test photo of Flickr8k in {data}")
+    features_NF77 = stem_views(photos, 0, work / "test.pt").features_NF77.float()
+    texts = texts_of(photos)
+    vectors = dict(zip(texts, sentence_vectors(texts, work / "test-texts.pt"), strict=True))
+    return recalls(tower, features_NF77, [[vectors[t] for t in photo.captions] for photo in photos])
 
 
 @click.command()
@@ -243,7 +380,7 @@ def _statistics(corpus: Corpus) -> tuple[Tensor, Tensor]:
     "--data",
     type=click.Path(path_type=Path, exists=True),
     required=True,
-    help="Folder with birds, coco_mini, coco_tiny, named.",
+    help="Folder with flickr8k, birds, coco_mini, coco_tiny, named, and the tasks that are kept out.",
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("starter.safetensors"), show_default=True)
 @click.option(
@@ -251,16 +388,17 @@ def _statistics(corpus: Corpus) -> tuple[Tensor, Tensor]:
     type=click.Path(path_type=Path),
     default=Path(".sglora-train"),
     show_default=True,
-    help="Features and checkpoint.",
+    help="Folder of features, sentence vectors and the checkpoint.",
 )
+@click.option("--test", is_flag=True, help="Measure the final weights on Flickr8k's test photos.")
 @options_of(StarterTraining)
-def main(data: Path, out: Path, work: Path, config: StarterTraining) -> None:
+def main(data: Path, out: Path, work: Path, test: bool, config: StarterTraining) -> None:
     """Train the starter backbone and write its weights (float16) and what they were made from."""
-    corpus = prepare(data, work)
+    corpus = prepare(data, work, config)
     tower, report = fit(corpus, config, work / "checkpoint.pt")
     metadata = {"kind": "backbone", "name": "starter", "config": asdict(config), "photos": len(corpus.photos), **report}
     save_tensors(out, {name: tensor.half() for name, tensor in tower.state_dict().items()}, metadata)
-    click.echo(json.dumps(metadata, indent=2))
+    click.echo(json.dumps(metadata | ({"test": flickr8k_test(tower, data, work)} if test else {}), indent=2))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.lora.layout import Layout, checked_flat
 from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.fingerprint import check_fingerprint
 from sglora_cli.plugin.sites import site_choices
 
 FORMAT = 1
@@ -43,12 +44,8 @@ class AdapterFile:
 
     def check_model(self, model: Model) -> None:
         """Raises Mismatch if the adapter was made for another backbone, or would change nothing there."""
-        if self.fingerprint != model.fingerprint:
-            raise Mismatch(
-                f"the adapter was made for a backbone with fingerprint {self.fingerprint or 'unknown'}, "
-                f"this one has {model.fingerprint}",
-                "generate it again for this backbone",
-            )
+        made = "the adapter was made for a backbone"
+        check_fingerprint(model, self.fingerprint, made, "generate it again for this backbone")
         if self.layout.sites not in site_choices(model):
             raise Mismatch("the adapter's sites are not the backbone's", "generate it again for this backbone")
         if float(self.layout.update_norm(self.flat_P)) == 0:

@@ -18,6 +18,7 @@ from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, PICKLE_STARTS, check_s
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, UsageError
 from sglora_cli.files.tensors import read_metadata, tensor_names
 from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.fingerprint import check_fingerprint
 from sglora_cli.plugin.sites import site_choices
 
 
@@ -154,12 +155,9 @@ def read_adapter(
     foreign.base.check_encoder(foreign.parts)
     if model is None:
         return foreign
-    if foreign.fingerprint and foreign.fingerprint != model.fingerprint:
-        raise Mismatch(
-            f"the adapter was made for a backbone with fingerprint {foreign.fingerprint}, this one has "
-            f"{model.fingerprint}",
-            "use the backbone and the weights it was made for",
-        )
+    if foreign.fingerprint:
+        made, remedy = "the adapter was made for a backbone", "use the backbone and the weights it was made for"
+        check_fingerprint(model, foreign.fingerprint, made, remedy)
     doubt = ""
     if not foreign.fingerprint and found.kind != "open_clip":  # a checkpoint's other tensors are the backbone's
         doubt = stated_base(foreign, found.path).check_backbone(found.path, foreign.parts, model, backbone)

@@ -138,6 +138,8 @@ def _tasks(loaded: LoadedPack, request: BenchRequest, data: Path | None) -> list
     host, pack = loaded.host, loaded.pack
     if request.on:
         other = Pack(Library(host.recipe_folders).find(request.on)[0].folder)
+        if other.backbone == pack.backbone:
+            other.check_model(loaded.model)  # which may know the other pack's weights from an earlier version
         tasks = of_other(pack, other, request.dataset)
     else:
         of_role = training_tasks if request.role == TRAINING else unseen_tasks

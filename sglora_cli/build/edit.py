@@ -218,7 +218,7 @@ def foreign_states(
         if beside := sorted(set(foreign.parts) - {site.name for site in pack.layout.sites}):
             raise Mismatch(
                 f"{path} has an update of {beside[0]}, and the experts of pack {pack.name!r} have none",
-                "train it without; `sglora import`, `try` and `bench --adapter` take it as it is",
+                "train it without, or generate it with --generator cvae; `import`, `try` and `bench --adapter` take it",
             )
         flat_P, error = foreign.fitted(pack.layout)
         flat.append(flat_P)

@@ -80,6 +80,7 @@ def adapter_facts(adapter: AdapterFile) -> list[str]:
     metadata, layout = adapter.metadata, adapter.layout
     norm = float(layout.update_norm(adapter.flat_P))
     experts = ", ".join(f"{name} {weight:.1%}" for name, weight in expert_weights(metadata))
+    experts = experts or ("none" if metadata.get("experts") == [] else "unknown")
     made_by = f"generator {metadata.get('generator', 'unknown')} of pack {metadata.get('pack', 'unknown')}"
     source = metadata.get("imported")
     if isinstance(source, dict) and "generator" not in metadata:
@@ -89,7 +90,7 @@ def adapter_facts(adapter: AdapterFile) -> list[str]:
         f"backbone   {metadata.get('backbone', 'unknown')}, fingerprint {adapter.fingerprint or 'unknown'}",
         f"layout     rank {layout.rank}, alpha {layout.alpha:g}, {len(layout.sites)} sites, {layout.size} numbers",
         f"made by    {made_by}",
-        f"experts    {experts or 'unknown'}",
+        f"experts    {experts}",
         f"update     norm {norm:.3f}" + ("" if norm else ": it changes nothing"),
     ]
 

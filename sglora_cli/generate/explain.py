@@ -31,7 +31,13 @@ def explanation(pack: Pack, generated: Generated, dependence: Dependence | None)
     total = float(prior.variance_P.double().sum())
     within = ratio(float(prior.within_P.double().sum()), total)
     return {
-        "prior": {**prior_settings, "variance": total, "within": within, "between": 1 - within if total else 0.0},
+        "prior": {
+            **prior_settings,
+            "variance": total,
+            "within": within,
+            "between": 1 - within if total else 0.0,
+            "used": bool(generated.metadata["experts"]),
+        },
         "coverage": {
             "closeness": generated.coverage.closeness,
             "percentile": generated.coverage.percentile,
@@ -92,9 +98,12 @@ def diversity(apart_SS: Tensor, norm_S: Tensor) -> dict[str, float] | None:
 def to_lines(facts: dict[str, Any]) -> list[str]:
     """The explanation in lines for a person."""
     prior, cover = facts["prior"], facts["coverage"]
-    text = [
+    mixed = [
         f"prior      K {prior['k']}, tau {prior['tau']:g}, space {prior['space']}; of its variance "
-        f"{prior['within']:.1%} is within experts, {prior['between']:.1%} between them",
+        f"{prior['within']:.1%} is within experts, {prior['between']:.1%} between them"
+    ]
+    text = [
+        *(mixed if prior["used"] else []),
         f"coverage   closeness {cover['closeness']:.2f} to what the pack has seen; {cover['percentile']:.0f}% of its "
         f"tasks are at most this close to the others, far is below {cover['far']:.2f}",
     ]

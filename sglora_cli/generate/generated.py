@@ -44,7 +44,7 @@ class Generated:
     coverage: Coverage
 
     def __repr__(self) -> str:
-        experts = ", ".join(f"{name} {weight:.3f}" for name, weight in self.metadata["experts"])
+        experts = ", ".join(f"{name} {weight:.3f}" for name, weight in self.metadata["experts"]) or "of no experts"
         return f"Generated({str(self.description)!r}: {len(self.adapters_SP)} x {self.layout.size} numbers; {experts})"
 
     @contextmanager

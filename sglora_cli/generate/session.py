@@ -40,8 +40,9 @@ class Session:
     """Everything `generate` needs, loaded once.
 
     >>> session = Session.open("starter", generator="top-k")
-    >>> session.generate("a photo of a pug").prior.rows[:2]
-    (18, 17)
+    >>> generated = session.generate("a photo of a yorkshire terrier")
+    >>> session.pack.experts.names[generated.prior.rows[0]]
+    'pets/scottish terrier'
     """
 
     def __init__(self, loaded: LoadedPack, generator: str = "", force: bool = False) -> None:
@@ -69,6 +70,11 @@ class Session:
 
     def __repr__(self) -> str:
         return f"Session(pack {self.pack.name!r}, generator {self.generator.name!r}, {self.reason})"
+
+    @property
+    def mixes_experts(self) -> bool:
+        """Whether adapters are made of the experts': a generator with none of their sites asks them for nothing."""
+        return not set(self.layout.sites).isdisjoint(self.pack.layout.sites)
 
     @property
     def model(self) -> Model:
@@ -165,6 +171,11 @@ class Session:
         prior_config: PriorConfig,
     ) -> Generated:
         if task.images:
+            if self.layout != self.pack.layout:
+                raise UsageError(
+                    f"{self.generator.name!r} is asked by a sentence, and photos are none",
+                    "describe the task in words, or take a generator that mixes experts: --generator cvae",
+                )
             prior = self.pack.visual_prior(visual_embedding(self.model, task.images), prior_config)
             coverage = Coverage(float(prior.similarity_E.max()), self.pack.nearest_E)
         else:
@@ -199,7 +210,9 @@ class Session:
             "draw": {key: value for key, value in asdict(config).items() if key != "best" or value},
             "experts": [
                 [self.pack.experts.names[r], round(float(a), 6)] for r, a in zip(prior.rows, prior.alpha_K, strict=True)
-            ],
+            ]
+            if self.mixes_experts
+            else [],
         }
 
     def _warnings(self, coverage: Coverage, adapters_SP: Tensor, what: str = "sentence is") -> tuple[str, ...]:

@@ -42,6 +42,7 @@ from sglora_cli.pack.content.learned import LEARNED, load_learned
 from sglora_cli.pack.content.manifest import MANIFEST, checked_manifest
 from sglora_cli.plugin.combined import Combined, FittedCombined
 from sglora_cli.plugin.contracts import Fitted, Generator, Model, adapter_layout
+from sglora_cli.plugin.fingerprint import check_fingerprint
 from sglora_cli.plugin.values import UNSEEN
 
 
@@ -122,12 +123,8 @@ class Pack:
 
     def check_model(self, model: Model) -> None:
         """Raises Mismatch unless the pack was built for exactly this model."""
-        if model.fingerprint != self.fingerprint:
-            raise Mismatch(
-                f"pack {self.name!r} was built for backbone {self.backbone!r} with fingerprint {self.fingerprint}, "
-                f"this one has {model.fingerprint}",
-                "build the pack again with this backbone",
-            )
+        made = f"pack {self.name!r} was built for backbone {self.backbone!r}"
+        check_fingerprint(model, self.fingerprint, made, "build the pack again, or import one of this backbone")
 
     def prior(self, query: Query, config: PriorConfig | None = None, without_nearest: bool = False) -> Prior:
         """The prior of a description. without_nearest: as if the expert most similar to it did not exist."""

@@ -133,6 +133,15 @@ class SaysNames(Protocol):
 
 
 @runtime_checkable
+class KnowsEarlier(Protocol):
+    """A model that knows the weights its backbone had in earlier versions, optional. Errors then say what changed."""
+
+    def earlier(self, fingerprint: str) -> str | None:
+        """What had the weights with this fingerprint, as "tiny 1, the backbone of sglora-tiny up to 1.4". None for
+        weights that it does not know, and for its own."""
+
+
+@runtime_checkable
 class Backbone(Protocol):
     """A frozen image-text model that can be loaded."""
 
@@ -345,7 +354,7 @@ class HasMembers(Protocol[V_co]):
 
 POWERS: Mapping[type, tuple[type, ...]] = {
     Backbone: (HasMembers, SaysAbsent, CountsTokens),
-    Model: (EncodesMeaning, ChecksText, HidesTokens, MergesCheckpoints, HasProjection, SaysNames),
+    Model: (EncodesMeaning, ChecksText, HidesTokens, MergesCheckpoints, HasProjection, SaysNames, KnowsEarlier),
     Dataset: (HasMembers, Fetches, ListsImages, SaysPassedOver),
     Captioner: (HasMembers,),
     CaptionModel: (),

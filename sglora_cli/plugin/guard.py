@@ -34,6 +34,7 @@ from sglora_cli.plugin.contracts import (
     HasMembers,
     HasProjection,
     HidesTokens,
+    KnowsEarlier,
     ListsImages,
     MergesCheckpoints,
     Model,
@@ -47,6 +48,7 @@ from sglora_cli.plugin.contracts import (
 from sglora_cli.plugin.validation import (
     wrong_adapters,
     wrong_counts,
+    wrong_earlier,
     wrong_matrix,
     wrong_pair,
     wrong_site,
@@ -365,6 +367,14 @@ class _SaysNames(Guarded[SaysNames]):
         return names
 
 
+class _KnowsEarlier(Guarded[KnowsEarlier]):
+    def earlier(self, fingerprint: str) -> str | None:
+        with self._asking("earlier"):
+            answer = self._value.earlier(fingerprint)
+        self._refuse("earlier", "" if answer is None else wrong_earlier(answer))
+        return answer
+
+
 class _ChoosesSites(Guarded[ChoosesSites]):
     own_layout: Layout
 
@@ -396,6 +406,7 @@ _OPTIONAL: Mapping[type, type[Guarded[Any]]] = {
     MergesCheckpoints: _MergesCheckpoints,
     HasProjection: _HasProjection,
     SaysNames: _SaysNames,
+    KnowsEarlier: _KnowsEarlier,
     SaysCost: _SaysCost,
     UsesEvidence: _UsesEvidence,
     ChoosesSites: _ChoosesSites,

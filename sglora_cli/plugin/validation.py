@@ -267,6 +267,12 @@ def wrong_pair(pair: Any) -> str:
     return "" if good else f"must give pairs of a name and a reason, got {pair!r:.100}"
 
 
+def wrong_earlier(answer: Any) -> str:
+    """Of what had the weights with a fingerprint."""
+    good = isinstance(answer, str) and answer
+    return "" if good else f"must give None or a text that says what it was, got {answer!r:.100}"
+
+
 def wrong_counts(counts: Any, wanted: int, least: int = 0) -> str:
     """Of tokens."""
     good = isinstance(counts, list | tuple) and len(counts) == wanted

@@ -293,7 +293,7 @@ def test_of_a_bundled_pack_a_copy_is_changed(run, own_home):
         "folder": str(folder),
         "notes": notes,
     }
-    assert (len(Pack(folder).experts.names), len(bundled.experts.names)) == (27, 28)
+    assert (len(Pack(folder).experts.names), len(bundled.experts.names)) == (35, 36)
     assert Pack(folder).verify() == bundled.verify() == []
     result = run("pack", "remove", str(bundled.folder), "pets/bombay")
     assert result.exit_code == 2

@@ -219,7 +219,7 @@ def test_what_the_pack_has_seen_is_refused(run, toy_pack, adapter):
     assert run("bench", "--tasks", "nest").exit_code == 0
 
 
-def test_tasks_of_another_pack(run, toy_pack, recipe, toys):
+def test_tasks_of_another_pack(run, toy_pack, recipe, toys, own_home):
     other = recipe.with_name("other.toml")
     other.write_text(
         recipe.read_text().replace('"ball"', '"mug"').replace('unseen = ["mug", "nest"]', 'unseen = ["ball", "nest"]')
@@ -235,6 +235,11 @@ def test_tasks_of_another_pack(run, toy_pack, recipe, toys):
     assert result.exit_code == 5
     assert "was built for backbone 'starter'" in result.stderr
     assert run("bench", "--on", "other", "--data", toys).exit_code == 2
+    manifest = own_home / "cache/packs/other/pack.json"
+    manifest.write_text(manifest.read_text().replace('"tiny-1"', '"tiny-0"'))
+    result = run("bench", "--pack", "toys", "--on", "other")
+    assert result.exit_code == 5
+    assert "'other' was built for backbone 'tiny' with fingerprint tiny-0, this one has tiny-1" in result.stderr
 
 
 def test_adapter_files_beside_zero_shot(run, toy_pack, adapter, tmp_path, toys):

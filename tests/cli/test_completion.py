@@ -29,7 +29,7 @@ def completed(*words: str) -> list[str]:
         (("bench", "--table", "ablation-t"), ["ablation-tau"]),
         (("bench", "--tasks", "pets/pug"), ["pets/pug"]),
         (("plugins", "check", "star"), ["starter"]),
-        (("pack", "remove", "starter", "birds/Indigo"), ["birds/Indigo Bunting"]),
+        (("pack", "remove", "starter", "flowers/desert"), ["flowers/desert-rose"]),
         (("export", "a.safetensors", "--format", "peft-"), ["peft-flat"]),
         (("cache", "clean", "fea"), ["features"]),
         (("settings", "set", "gen"), ["generator"]),
@@ -37,7 +37,7 @@ def completed(*words: str) -> list[str]:
         (("generate", "--sam"), ["--samples"]),
         (("settings", "set", "device", "c"), ["cpu", "cuda"]),
         (("diff", "a.safetensors", "b.saf"), ["b.saf"]),  # a file
-        (("inspect", "starte"), ["starter", "starte"]),  # or a file
+        (("inspect", "starte"), ["starter", "starter-coco", "starter-flowers", "starter-pets", "starte"]),  # or a file
         (("pack", "build", "flow"), ["flowers", "flow"]),
         (("bench", "--as", "mark"), ["markdown"]),
         (("docs", "tut"), ["tutorial"]),

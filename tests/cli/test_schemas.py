@@ -78,7 +78,9 @@ def test_commands_about_adapters(answer, run, tmp_path, images):
     answer("diff", pug, peft)
     answer("import", peft, "-o", tmp_path / "back.safetensors")
     answer("try", pug, "--images", images, "--report", tmp_path / "try.html")
-    answer("pack add", "starter", pug, "--text", "a photo of a teapot")
+    teapot = tmp_path / "teapot.safetensors"
+    answer("generate", "a photo of a teapot", "-o", teapot, "--generator", "top-k")
+    answer("pack add", "starter", teapot, "--text", "a photo of a teapot")
     answer("pack remove", "starter", "added/teapot", "--yes")
     answer("pack remove", "starter", "--yes")
 

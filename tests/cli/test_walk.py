@@ -8,7 +8,7 @@ import json
 def test_a_built_pack_answers_every_command(run, toy_pack, toys, tmp_path):
     assert run("pack", "verify", toy_pack).exit_code == 0
     assert run("pack", "list").stdout == (
-        "   starter  starter  28 experts  bundled\n*  toys     tiny     4 experts   built\n"
+        "   starter  starter  36 experts  bundled\n*  toys     tiny     4 experts   built\n"
     )
     out = tmp_path / "mug.safetensors"
     result = run("generate", "a photo of a mug", "-o", out)

@@ -8,19 +8,18 @@ from sglora_cli.cli.commands.docs import FOLDER
 
 PRINTED = """\
 starter because it is bundled; no pack is built yet
-torch.Size([1, 9216])
+torch.Size([1, 1280])
 [PosixPath('pug.safetensors')]
 2
-62.5% pets/american pit bull terrier
-18.3% pets/american bulldog
-12.4% birds/Eared Grebe
-6.8% pets/havanese
-warning: what 'cvae' makes with pack 'starter' hardly depends on the sentence: adapters for 22 tasks have a mean \
-cosine of 0.998; `sglora bench` measures what the right sentence gains
+84.8% coco/hot dog
+5.5% pets/american bulldog
+5.3% coco/cat
+4.4% pets/american pit bull terrier
+()
 torch.Size([2, 2]) torch.Size([1, 2, 2])
-visual.blocks.3.v torch.Size([192, 192])
+visual.project_image torch.Size([256, 384])
 safetensors 2 True
-28 2 PriorConfig(k=4, tau=0.05, space='embedding')
+36 2 PriorConfig(k=4, tau=0.02, space='meaning')
 torch.Size([2, 9216])
 True
 []

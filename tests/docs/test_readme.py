@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from console import blocks, run
 from speckles import speckles, write_rows
+from trees import karpathy_files
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -55,20 +56,21 @@ COMMANDS = commands()
 
 
 def write_data(data: Path) -> None:
-    """All tasks of the starter recipe, three small pictures each; pets in torchvision's layout besides."""
+    """All tasks of the starter recipe, three small pictures each; pets in torchvision's layout besides its own."""
     recipe = tomllib.loads((ROOT / "packs/starter.toml").read_text(encoding="utf-8"))
     seed = 0
     for source in recipe["source"]:
         rows, root = [], data / source["path"]
-        (root / "images").mkdir(parents=True)
+        photos = "train2014" if source["dataset"] == "coco" else "images"
+        (root / photos).mkdir(parents=True)
         for task in [*source["expert"], *source["training"], *source["unseen"]]:
             for n in range(3):
                 seed += 1
-                image = f"images/{task.replace(' ', '_')}_{n}.jpg"
+                image = f"{photos}/{task.replace(' ', '_')}_{n}.jpg"
                 speckles(seed).save(root / image)
                 texts = [f"the {task} number {n}", f"{task} {n} of three"]
                 rows.append({"image": image, "task": task, "split": "test" if n == 2 else "train", "captions": texts})
-        write_rows(root, rows)
+        karpathy_files(root, rows) if source["dataset"] == "coco" else write_rows(root, rows)
     pets = data / "oxford-iiit-pet"  # the recipe's last source
     (pets / "annotations").mkdir()
     tasks = [*source["expert"], *source["training"], *source["unseen"]]
@@ -80,10 +82,11 @@ def write_data(data: Path) -> None:
 def prepare(folder: Path) -> None:
     """What README's placeholders stand for: DIR, photos, sentences, a second pack, an adapter made elsewhere."""
     write_data(folder / "DIR")
-    shutil.copytree(folder / "DIR" / "birds", folder / "photos")
+    shutil.copytree(folder / "DIR" / "flowers", folder / "photos")
     (folder / "sentences.txt").write_text("a photo of a pug\na photo of a rose\n")
     for command in (
-        'sglora generate "a photo of a teapot" -o teapot-peft/',
+        'sglora generate "a photo of a teapot" --generator cvae -o teapot-peft/',
+        'sglora generate "a photo of a persian" -o persian.safetensors',
         "sglora pack export starter -o both.sglora.zip",
         "sglora pack import both.sglora.zip --name birds",
         "sglora pack import both.sglora.zip --name flowers",

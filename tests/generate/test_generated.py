@@ -23,7 +23,7 @@ CELLS = [
     "from sglora_cli.api import Session\nsession = Session.open('starter', generator='top-k')",
     "generated = session.generate('a photo of a pug')\nprint(generated)",
     "generated.save('pug.safetensors')",
-    "print(session.evaluate(generated, 'Brown Creeper')['adapter'].keys())",
+    "print(session.evaluate(generated, 'toilet')['adapter'].keys())",
     "stem = session.model.stem(photos)",
     "with generated.attached(session.model) as adapted:\n    image_ND = adapted.encode_image(stem)",
     "print(image_ND @ adapted.encode_text(['a photo of a pug']).T)",
@@ -53,9 +53,9 @@ def session():
 def test_evaluate_is_what_bench_measures(session, run, tmp_path):
     generated = session.generate("a photo of a mug")
     generated.save(tmp_path / "x.safetensors")
-    values = session.evaluate(generated, "Fish Crow")
-    assert session.evaluate(generated, "birds/Fish Crow") == values
-    arguments = ("--adapter", tmp_path / "x.safetensors", "--tasks", "Fish Crow", "--resamples", 100)
+    values = session.evaluate(generated, "toilet")
+    assert session.evaluate(generated, "coco/toilet") == values
+    arguments = ("--adapter", tmp_path / "x.safetensors", "--tasks", "toilet", "--resamples", 100)
     averages = json.loads(run("bench", *arguments, "--json").stdout)["averages"]
     assert (values["zero-shot"], values["adapter"]) == (averages["zero-shot"], averages["x"])
     with pytest.raises(UnknownName, match="no unseen task in pack 'starter' named 'Fisch Crow'"):

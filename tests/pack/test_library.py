@@ -32,7 +32,7 @@ def test_a_built_pack_is_removed(run, toy_pack, own_home):
     result = run("pack", "remove", "toys", "--yes")
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"{folder}\n", "removed    toys\n")
     assert built_packs(own_home) == []
-    assert run("pack", "list").stdout == "*  starter  starter  28 experts  bundled\n"
+    assert run("pack", "list").stdout == "*  starter  starter  36 experts  bundled\n"
 
 
 @pytest.mark.parametrize("empty", ["", "  "])

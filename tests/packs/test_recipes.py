@@ -51,6 +51,23 @@ def test_mixed_has_the_roles_of_the_others(name):
         assert [n for n in mixed.roles[role] if n != "dog"] == [n for n in names if n != "dog"]
 
 
+@pytest.mark.parametrize("name", EXPERTS)
+def test_a_starter_recipe_has_the_papers_experts_and_the_roles_of_the_paper_recipe(name):
+    recipe = read(PACKS / f"starter-{name}.toml")
+    (own,), (papers,) = recipe.sources, read(PACKS / f"{name}.toml").sources
+    assert recipe.backbone == "starter"
+    assert ", ".join(own.roles["expert"]) == EXPERTS[name]
+    for role, names in own.roles.items():
+        assert set(names) <= set(papers.roles[role])
+
+
+def test_the_starters_sources_are_those_of_its_parts():
+    whole = read(PACKS / "starter.toml")
+    parts = [read(PACKS / f"starter-{name}.toml") for name in EXPERTS]
+    assert {s.name: s.roles for s in whole.sources} == {s.name: s.roles for part in parts for s in part.sources}
+    assert all((part.train, part.lora, part.prior) == (whole.train, whole.lora, whole.prior) for part in parts)
+
+
 def test_the_papers_unseen_examples_are_unseen():
     unseen = {name: read(PACKS / f"{name}.toml").sources[0].roles["unseen"] for name in ("coco", "pets")}
     assert {"pug", "yorkshire terrier", "egyptian mau", "chihuahua"} <= set(unseen["pets"])
@@ -93,6 +110,9 @@ def test_recipes_are_listed(run):
         ["mixed", "clip-vit-b-16"],
         ["pets", "clip-vit-b-16"],
         ["starter", "starter"],
+        ["starter-coco", "starter"],
+        ["starter-flowers", "starter"],
+        ["starter-pets", "starter"],
     ]
     rows = json.loads(run("pack", "recipes", "--json").stdout)["recipes"]
     assert rows[1]["summary"] == "MS-COCO by category, for CLIP ViT-B/16: the paper's twelve experts."

@@ -22,7 +22,8 @@ def test_a_newcomers_first_command(run, tmp_path):
     assert result.stdout == f"{out}\n"
     lines = result.stderr.splitlines()
     assert lines[0] == "pack       starter (bundled; no pack is built yet)"
-    assert len([line for line in lines if "%" in line]) == 4
+    assert lines[1].startswith("generator  all-but-the-task: ")
+    assert len(lines) == 2  # it mixes no experts, and warns of nothing
     from sglora_cli.adapter.file import load_adapter
 
     load_adapter(out).check_model(Session.open().model)
@@ -34,7 +35,7 @@ def test_a_newcomers_first_command(run, tmp_path):
         ("a photo of a yorkshire terrier", False),
         ("a photo of a rose", False),
         ("stock market report", True),
-        ("how to repair a bicycle tyre", True),
+        ("a flowchart of a court case", True),
         ("x ray of a lung", True),
     ],
 )
@@ -49,14 +50,14 @@ def test_every_method_of_the_paper_is_measured(run):
     assert set(content["methods"]) >= {"zero-shot", "oracle", "joint", "model-soups", "adapter-soup", "top-k", "cvae"}
     average = content["averages"]
     assert average["zero-shot"]["I2T R@1"] > 1.3 * average["chance"]["I2T R@1"]
-    assert len({(row["dataset"], row["task"]) for row in content["rows"]}) == 22
+    assert len({(row["dataset"], row["task"]) for row in content["rows"]}) == 30
 
 
 def test_no_unseen_task_is_an_expert_or_taught_the_generator():
     tasks = Session.open("starter").pack.tasks
     roles = {role: {t["key"] for t in tasks if t["role"] == role} for role in ("expert", "training", "unseen")}
     assert not roles["unseen"] & (roles["expert"] | roles["training"])
-    assert [len(roles[r]) for r in ("expert", "training", "unseen")] == [28, 24, 22]
+    assert [len(roles[r]) for r in ("expert", "training", "unseen")] == [36, 39, 30]
 
 
 @pytest.mark.data
@@ -79,11 +80,28 @@ def test_photos_and_the_pack_agree(run, data, monkeypatch):
 
 @pytest.mark.data
 def test_the_roles_are_those_of_the_data(data):
-    from sglora_starter.corpus import MOVED
-
     splits = json.loads((data / "splits.json").read_text())
     tasks = Session.open("starter").pack.tasks
-    for family, roles in splits.items():
+    for family in ("flowers", "pets"):
         for role in ("expert", "training", "unseen"):
             mine = {t["name"] for t in tasks if (t["dataset"], t["role"]) == (family, role)}
-            assert mine == set(roles[role]) - set(MOVED)
+            assert mine == set(splits[family][role])
+
+
+def test_its_default_generator_is_asked_by_a_sentence_and_mixes_no_experts(run, tmp_path):
+    from speckles import speckles
+
+    speckles(1).save(tmp_path / "a.png")
+    result = run("generate", "--images", tmp_path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        "error: 'all-but-the-task' is asked by a sentence, and photos are none\n"
+        "hint: describe the task in words, or take a generator that mixes experts: --generator cvae\n"
+    )
+    assert run("generate", "--images", tmp_path, "--generator", "cvae").exit_code == 0
+    out = tmp_path / "rose.safetensors"
+    facts = json.loads(run("generate", "a photo of a rose", "-o", out, "--explain", "--json").stdout)
+    assert (facts["experts"], facts["explained"]["prior"]["used"]) == ([], False)
+    assert "experts    none" in run("inspect", out).stdout.splitlines()
+    mixed = json.loads(run("generate", "a photo of a rose", "--generator", "cvae", "--explain", "--json").stdout)
+    assert (len(mixed["experts"]), mixed["explained"]["prior"]["used"]) == (4, True)

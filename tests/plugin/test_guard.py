@@ -73,6 +73,13 @@ def test_a_model_has_the_optional_methods_of_its_value_and_no_others():
         ours.check_text("a photo")
 
 
+def test_what_a_model_says_of_earlier_weights_is_checked():
+    said = {"tiny-0": "tiny 0"}
+    assert model(earlier=lambda self, fingerprint: said.get(fingerprint)).earlier("tiny-0") == "tiny 0"
+    with pytest.raises(PluginError, match="earlier must give None or a text that says what it was, got 1"):
+        model(earlier=lambda self, fingerprint: 1).earlier("tiny-0")
+
+
 def projecting(**odd):
     methods = {
         "projection": Site("head", 3, 4),

@@ -64,6 +64,31 @@ def coco_tree(root: Path, images: Mapping[int, Sequence[tuple[str, int]]], split
         (root / "annotations" / f"{name}_{split}.json").write_text(json.dumps({"info": {}, "licenses": [], **table}))
 
 
+def karpathy_files(root: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """What COCO's annotations and Karpathy's splits say of pictures; a row has image, task, split and captions."""
+    numbers = {task: n for n, task in enumerate(dict.fromkeys(row["task"] for row in rows), 1)}
+    images = [
+        {
+            "filepath": str(Path(row["image"]).parent),
+            "filename": Path(row["image"]).name,
+            "cocoid": n,
+            "split": row["split"],
+            "sentences": [{"raw": text} for text in row["captions"]],
+        }
+        for n, row in enumerate(rows)
+    ]
+    instances = [
+        {"id": n, "image_id": n, "category_id": numbers[row["task"]], "iscrowd": 0, "area": 9.0, "bbox": [0, 0, 3, 3]}
+        for n, row in enumerate(rows)
+    ]
+    listed = [{"id": n, "file_name": row["filename"], "height": 64, "width": 64} for n, row in enumerate(images)]
+    categories = [{"id": number, "name": task, "supercategory": "x"} for task, number in numbers.items()]
+    (root / "annotations").mkdir()
+    table = {"images": listed, "annotations": instances, "categories": categories}
+    (root / "annotations/instances_train2014.json").write_text(json.dumps(table))
+    (root / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
+
+
 def pets_tree(root: Path, breeds: Sequence[str] = ("Abyssinian", "american_bulldog"), photos: int = 4) -> None:
     """Oxford-IIIT Pet: class ids from 1, half of the photos in each list; two captions an image."""
     captions, lists = {}, {"trainval": "", "test": ""}

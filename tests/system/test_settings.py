@@ -36,7 +36,7 @@ def test_the_settings_choose_the_pack(run, toy_pack, own_home):
     (own_home / "settings.toml").write_text('pack = "starter"')
     assert "pack starter: " in run("pack", "show").stdout
     assert run("pack", "list").stdout == (
-        "*  starter  starter  28 experts  bundled\n   toys     tiny     4 experts   built\n"
+        "*  starter  starter  36 experts  bundled\n   toys     tiny     4 experts   built\n"
     )
 
 

@@ -197,6 +197,7 @@ def _facts(session: Session, generated: Generated, paths: list[Path], explain: b
                 "similarity": round(float(generated.prior.similarity_E[row]), 6),
             }
             for row, a in zip(generated.prior.rows, generated.prior.alpha_K, strict=True)
+            if session.mixes_experts
         ],
         "warnings": list(generated.warnings),
         "about": generated.metadata,
@@ -211,9 +212,11 @@ def _facts(session: Session, generated: Generated, paths: list[Path], explain: b
 def _print_generated(session: Session, generated: Generated, paths: list[Path], explain: bool) -> None:
     say(f"pack       {session.pack.name} ({session.reason})")
     say(f"generator  {session.generator.name}: {session.generator.summary}")
-    say("experts    weight  similarity")
-    for row, alpha in zip(generated.prior.rows, generated.prior.alpha_K, strict=True):
-        say(f"           {alpha:6.1%}  {generated.prior.similarity_E[row]:10.3f}  {session.pack.experts.names[row]}")
+    if session.mixes_experts:
+        say("experts    weight  similarity")
+        prior = generated.prior
+        for row, alpha in zip(prior.rows, prior.alpha_K, strict=True):
+            say(f"           {alpha:6.1%}  {prior.similarity_E[row]:10.3f}  {session.pack.experts.names[row]}")
     _print_notes(session, generated, explain)
     for path in paths:
         click.echo(path)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sglora_cli.lora.algebra import joined
 from sglora_cli.lora.layout import Layout
-from sglora_cli.plugin.contracts import HasProjection, Model
+from sglora_cli.plugin.contracts import HasProjection, KnowsEarlier, Model
 from sglora_cli.plugin.testing.toys import ask, images, run_all
 
 TEXTS = ("a photo of a pug", "a photo of a tiger lily", "a traffic light at night")
@@ -138,6 +138,14 @@ def nothing_stays_attached(model: Model) -> None:
     ask(model.fingerprint == name, "the fingerprint changed after an adapter was used")
 
 
+def earlier_weights_are_others(model: Model) -> None:
+    """Where a model knows earlier weights: neither its own nor those that nobody has are among them."""
+    if not isinstance(model, KnowsEarlier):
+        return
+    ask(model.earlier(model.fingerprint) is None, "earlier names the model's own weights as earlier ones")
+    ask(model.earlier("none of them") is None, "earlier names weights that it cannot know")
+
+
 def projection_comes_last(model: Model) -> None:
     """Where a model has a projection: `encode_image` without an adapter is it applied to `unprojected`, normalised."""
     if not isinstance(model, HasProjection):
@@ -212,6 +220,7 @@ BACKBONE_CHECKS: tuple[Callable[[Model], None], ...] = (
     many_adapters_are_each_alone,
     gradients_reach_every_site,
     nothing_stays_attached,
+    earlier_weights_are_others,
     projection_comes_last,
     projection_takes_updates,
     projection_goes_with_sites,

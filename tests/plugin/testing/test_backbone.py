@@ -87,6 +87,13 @@ class FirstOnly(TinyModel):
         return super().encode_image(stem, layout, many)
 
 
+class Ageing(TinyModel):
+    """Says of every fingerprint that it is an earlier one, its own among them."""
+
+    def earlier(self, fingerprint):
+        return "tiny 0"
+
+
 class Long(TinyModel):
     def encode_text(self, texts):
         return 2 * super().encode_text(texts)
@@ -147,6 +154,7 @@ class Transposed(Clipling):
         (Deaf, "gradients_reach_every_site", "no gradient reaches site 'layers.1.k'"),
         (Unscaled, "scaling_is_applied", "alpha / rank is not what the update is multiplied with"),
         (Merging, "nothing_stays_attached", "the model is not as it was after an adapter was used"),
+        (Ageing, "earlier_weights_are_others", "earlier names the model's own weights as earlier ones"),
         (FirstOnly, "many_adapters_are_each_alone", "adapter 1 of three gives other features than alone"),
         (Aside, "projection_goes_with_sites", "an adapter of sites and projection does not make both updates"),
         (Halved, "projection_takes_updates", "adapter 0 of three is no update s B A of the projection"),

@@ -10,9 +10,11 @@ import sys
 import pytest
 import torch
 
+from sglora_cli.adapter.file import save_adapter
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import BadFile, Mismatch, Unavailable
 from sglora_cli.lora.layout import Layout
+from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.values import TaskTensors
 
 
@@ -136,6 +138,39 @@ def test_another_device_is_refused():
 
     with pytest.raises(Unavailable, match="runs on the CPU, not on 'cuda'"):
         StarterBackbone().load(RuntimeConfig(device="cuda"))
+
+
+STARTER_1 = (
+    "with fingerprint 1e4884b75d0903ed, this one has {own}: that was starter 1, the starter backbone before "
+    "it learned from Flickr8k, and the backbone has been trained anew since"
+)
+
+
+def test_adapters_of_starter_1_are_refused_by_name(run, model, tmp_path):
+    """Whoever reads them: `try` and `export` our own files, `import` those in PEFT's format."""
+    path = tmp_path / "old.safetensors"
+    layout = Layout(tuple(model.sites), 2, 2.0)
+    flat = 0.1 * torch.randn(layout.size, generator=torch.Generator().manual_seed(0))
+    save_adapter(path, layout, flat, {"backbone": "starter", "fingerprint": "1e4884b75d0903ed"})
+    photo((200, 40, 40)).save(tmp_path / "a.png")
+    for call in (
+        ("try", path, "--images", tmp_path, "--text", "a red wall"),
+        ("export", path, "--format", "peft", "-o", tmp_path / "x"),
+        ("import", path, "--backbone", "starter", "-o", tmp_path / "y.safetensors"),
+    ):
+        result = run(*call)
+        assert result.exit_code == 5, result.output
+        assert STARTER_1.format(own=model.fingerprint) in result.stderr
+
+
+def test_a_pack_of_starter_1_is_refused_by_name(model):
+    class Old:
+        name, backbone, fingerprint = "mine", "starter", "1e4884b75d0903ed"
+
+    with pytest.raises(Mismatch) as caught:
+        Pack.check_model(Old(), model)
+    assert str(caught.value).endswith(STARTER_1.format(own=model.fingerprint))
+    assert caught.value.hint == "build the pack again, or import one of this backbone"
 
 
 @pytest.mark.data

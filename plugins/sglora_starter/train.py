@@ -15,10 +15,8 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sglora_cli.api import BadFile, knob, options_of, progress, read_image, save_tensors
+from sglora_cli.api import BadFile, knob, options_of, save_tensors
 
-from .corpus import SOURCE_WEIGHTS, Photo, add_colours, flickr8k, hold_out, read, texts_of, view
-from .stem import FEATURES, GRID, Stem, pixels
-from .text import SentenceEncoder
+from .corpus import SOURCE_WEIGHTS, Photo, flickr8k, hold_out, texts_of
+from .features import Corpus, prepare, sentence_vectors, stem_views
 from .tower import TOKENS, Tower
 
 
@@ -59,79 +56,6 @@ class StarterTraining:
     average: float = knob(0.995, "Decay of the average of the weights that is kept.")
     held_out: int = knob(200, "Photos of Flickr8k that are left out and scored.", least=0)
     seed: int = knob(0, "Seed of everything random.")
-
-
-@dataclass
-class Views:
-    """Stem features of one view of some photos: features_N has a row for each of `keys`."""
-
-    keys: list[str]
-    features_NF77: Tensor
-
-    @cached_property
-    def row(self) -> dict[str, int]:
-        return {key: row for row, key in enumerate(self.keys)}
-
-
-@dataclass
-class Corpus:
-    """Photos with everything frozen already computed. C different texts."""
-
-    photos: list[Photo]
-    views: list[Views]
-    texts: dict[str, int]
-    sentences_CW: Tensor
-
-    def features(self, rows: Sequence[int], numbers: Sequence[int]) -> Tensor:
-        """(N, F, 7, 7) float32 of photos, each in the view of that number, or whole where it has no other."""
-        found_NF77 = torch.empty(len(rows), FEATURES, GRID, GRID)
-        for n, (row, number) in enumerate(zip(rows, numbers, strict=True)):
-            key = self.photos[row].key
-            views = self.views[number] if key in self.views[number].row else self.views[0]
-            found_NF77[n] = views.features_NF77[views.row[key]]
-        return found_NF77
-
-
-def prepare(data: Path, work: Path, config: StarterTraining) -> Corpus:
-    """Read the data, run the frozen encoders once, and keep their results in `work`."""
-    work.mkdir(parents=True, exist_ok=True)
-    photos = read(data)
-    for photo in progress([p for p in photos if not p.captions], "colours"):
-        add_colours(photo, read_image(photo.path))
-    cropped = [p for p in photos if p.source == "flickr8k"]
-    views = [stem_views(photos if n == 0 else cropped, n, work / f"view-{n}.pt") for n in range(config.views)]
-    texts = texts_of(photos)
-    click.echo(f"{len(photos)} photos, {len(texts)} different texts", err=True)
-    return Corpus(photos, views, {t: i for i, t in enumerate(texts)}, sentence_vectors(texts, work / "texts.pt"))
-
-
-def stem_views(photos: Sequence[Photo], number: int, kept: Path) -> Views:
-    """Features of one view of each photo; those that are in the file `kept` are not computed again."""
-    keys = [photo.key for photo in photos]
-    if kept.exists() and (found := Views(**torch.load(kept, weights_only=True, mmap=True))).keys == keys:
-        return found
-    features_NF77 = torch.empty(len(photos), FEATURES, GRID, GRID, dtype=torch.half)
-    stem = Stem.pretrained()
-
-    def load(photo: Photo) -> Tensor:
-        return pixels(view(photo, read_image(photo.path), number))
-
-    with ThreadPoolExecutor(2) as pool, torch.inference_mode():
-        for start in progress(list(range(0, len(photos), 32)), f"stem features, view {number}"):
-            batch_N3HW = torch.stack(list(pool.map(load, photos[start : start + 32])))
-            features_NF77[start : start + 32] = stem(batch_N3HW).half()
-    torch.save({"keys": keys, "features_NF77": features_NF77}, kept)
-    return Views(keys, features_NF77)
-
-
-def sentence_vectors(texts: Sequence[str], kept: Path) -> Tensor:
-    """(C, W) of the frozen sentence encoder; not computed again where the file `kept` has them."""
-    if kept.exists() and (found := torch.load(kept, weights_only=True))["texts"] == list(texts):
-        known_CW: Tensor = found["sentences_CW"]
-        return known_CW
-    sentences_CW = SentenceEncoder.pretrained()(texts)
-    torch.save({"texts": list(texts), "sentences_CW": sentences_CW}, kept)
-    return sentences_CW
 
 
 @dataclass
@@ -394,7 +318,7 @@ def flickr8k_test(tower: Tower, data: Path, work: Path) -> dict[str, list[float]
 @options_of(StarterTraining)
 def main(data: Path, out: Path, work: Path, test: bool, config: StarterTraining) -> None:
     """Train the starter backbone and write its weights (float16) and what they were made from."""
-    corpus = prepare(data, work, config)
+    corpus = prepare(data, work, config.views)
     tower, report = fit(corpus, config, work / "checkpoint.pt")
     metadata = {"kind": "backbone", "name": "starter", "config": asdict(config), "photos": len(corpus.photos), **report}
     save_tensors(out, {name: tensor.half() for name, tensor in tower.state_dict().items()}, metadata)

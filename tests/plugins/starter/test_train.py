@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from sglora_starter.corpus import Photo
+from sglora_starter.features import Corpus, Views
 from sglora_starter.stem import FEATURES, GRID
-from sglora_starter.train import Corpus, Run, StarterTraining, Views, fit, recalls, soft_loss
+from sglora_starter.train import Run, StarterTraining, fit, recalls, soft_loss
 
 
 def test_without_the_soft_part_the_loss_is_cross_entropy_over_what_is_not_left_out():

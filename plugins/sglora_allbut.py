@@ -149,7 +149,10 @@ class AllBut:
         config = with_settings(self.settings, settings, self.name, "strength=0.5")
         label = f"{self.label} ({settings.replace('/', ', ')})"
         if not (config.captions or config.sentence):
-            raise UsageError(f"{self.name}: captions and sentence are both 0: the task has no direction", "raise one")
+            raise UsageError(
+                f"{self.name}: captions and sentence are both 0: the task has no direction",
+                f"try {self.name}:sentence=1",
+            )
         return replace(self, name=f"{self.name}:{settings}", label=label, settings=config)
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[FittedAllBut, dict[str, Any]]:

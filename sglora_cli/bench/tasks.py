@@ -74,11 +74,11 @@ def _apart(pack: Pack, tasks: Sequence[Task]) -> list[Task]:
     for task in tasks:
         photos = [photo for photo in task.photos[TEST] if short(file_hash(photo.path)) not in taken]
         kept.append(replace(task, photos={**task.photos, TEST: photos}))
-    left_out = {t.key: len(t.photos[TEST]) - len(k.photos[TEST]) for t, k in zip(tasks, kept, strict=True)}
-    if count := sum(left_out.values()):
-        several = sum(1 for n in left_out.values() if n)
+    left_out = [len(t.photos[TEST]) - len(k.photos[TEST]) for t, k in zip(tasks, kept, strict=True)]
+    if any(left_out):
+        photos_of_tasks = f"{sum(left_out)} photos of {sum(map(bool, left_out))} tasks"
         why = "which experts learned from or unseen tasks are tested on"
-        warnings.warn(f"left out: {count} photos of {several} tasks, {why}", SgloraWarning, 2)
+        warnings.warn(f"left out: {photos_of_tasks}, {why}", SgloraWarning, 2)
     return [task for task in kept if task.photos[TEST]]
 
 

@@ -20,7 +20,6 @@ from sglora_cli.bench.retrieval import DIRECTIONS, KS, hits
 from sglora_cli.data.description import Description
 from sglora_cli.data.encode import encode_images
 from sglora_cli.data.features import Features
-from sglora_cli.pack.pack import Pack
 
 METHODS = "nearest,adapter-soup,model-soups,top-k,joint,calibrated,cvae,all-but-the-task,top-k+all-but-the-task"
 RESAMPLES = 2000
@@ -58,11 +57,11 @@ def measured(pack: str, photos: list[Photo], methods: list[str]) -> dict[str, di
     features = Features.of(session.model, "flickr8k", photos)
     content = features.tensors(session.model)
     first = Description.of(*[photo.captions[0] for photo in photos])
-    found, layout = {}, Pack(session.pack.folder).layout
+    found, layout = {}, session.pack.layout
     image_ND = encode_images(session.model, layout, content, torch.zeros(1, layout.size))[0]
     found["zero-shot"] = shares(image_ND.float(), content)
     for name in methods:
-        one = Session.open(pack, generator=name)
+        one = Session(session.loaded, name)
         made = one.generate(first, GenerateConfig(samples=5 if one.generator.draws else 1))
         images_SND = encode_images(one.model, made.layout, content, made.adapters_SP)
         draws = [shares(image_ND.float(), content) for image_ND in images_SND]

@@ -99,7 +99,20 @@ from sglora_cli.plugin.contracts import (
 )
 from sglora_cli.plugin.hookspecs import hookimpl
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import ROLES, SPLITS, Experts, Listed, Material, Moments, Photo, Report, Row, Task
+from sglora_cli.plugin.values import (
+    PHRASE,
+    ROLES,
+    SPLITS,
+    Experts,
+    Listed,
+    Material,
+    Moments,
+    Photo,
+    Report,
+    Row,
+    Task,
+    TaskPool,
+)
 from sglora_cli.system.locks import locked
 from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import progress
@@ -256,6 +269,8 @@ __all__ = [
     "Evidence",
     "Experts",
     "Moments",
+    "PHRASE",
+    "TaskPool",
     "Material",
     "Prior",
     "TaskTensors",

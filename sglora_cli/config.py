@@ -159,6 +159,15 @@ class PriorConfig:
 
 
 @dataclass(frozen=True)
+class PhraseConfig:
+    """Which phrases of captions are seen tasks, too."""
+
+    least_photos: int = knob(12, "Photos that a phrase needs.", least=4, most=MANY)
+    largest_share: float = knob(0.15, "Share of all photos above which a phrase says too little.", least=0, most=1)
+    most: int = knob(1000, "Phrases at most, those with most photos.", least=1, most=MANY)
+
+
+@dataclass(frozen=True)
 class GenerateConfig:
     """How adapters are drawn from a generator."""
 

@@ -85,8 +85,10 @@ def scored(
 def _without(material: Material, fold: int, folds: int) -> Material:
     """The material without every folds-th task. Neighbours are of one source: a fold lacks some of each."""
     seen = [t for t in range(len(material.tasks)) if t % folds != fold]
+    left_out = [name for t, name in enumerate(material.tasks) if t % folds == fold]
     return replace(
         material,
+        pool=material.pool.without(left_out),
         tasks=[material.tasks[t] for t in seen],
         states=lambda t: material.states(seen[t]),
         rows=lambda t, rows: material.rows(seen[t], rows),

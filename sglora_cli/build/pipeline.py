@@ -22,6 +22,7 @@ from sglora_cli import __version__
 from sglora_cli.build.estimate import Estimate, estimated
 from sglora_cli.build.held_out import recall_on, scored
 from sglora_cli.build.moments import moments
+from sglora_cli.build.pool import Pool, PoolTask, phrase_lines, pool_tasks
 from sglora_cli.build.steps import Steps, work_folder
 from sglora_cli.build.tasks import BuildTask, build_tasks, missing_features, overlap_lines
 from sglora_cli.build.training import hiding
@@ -34,7 +35,7 @@ from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.tensors import Checkpoint, load_sealed, save_sealed, save_tensors
 from sglora_cli.lora.gauge import gauge_of
 from sglora_cli.lora.layout import Layout
-from sglora_cli.lora.prior import Index, prior
+from sglora_cli.lora.prior import Index, Prior, prior
 from sglora_cli.pack.content.format_two import save_visual
 from sglora_cli.pack.content.gauge import save_gauge
 from sglora_cli.pack.content.learned import save_learned
@@ -51,7 +52,7 @@ from sglora_cli.pack.writer import check_replaceable, write_manifest
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.sentences import meaning, queries
-from sglora_cli.plugin.values import EXPERT, ROLES, TRAINING, UNSEEN, Material, Photo
+from sglora_cli.plugin.values import EXPERT, PHRASE, ROLES, TRAINING, UNSEEN, Material, Photo
 from sglora_cli.system import cache, settings
 from sglora_cli.system.locks import locked, pack_lock
 from sglora_cli.system.paths import built_folder
@@ -72,6 +73,8 @@ class Build:
     target: Path
     note: Note
     journal: Journal
+    pool_tasks: Sequence[PoolTask]
+    """The seen tasks, and phrases of their captions, as generators may learn from them."""
 
     @classmethod
     def prepare(
@@ -101,7 +104,8 @@ class Build:
             hiding(model)
         tasks = build_tasks(model, plan, recipe.prompts, recipe.train.mirror > 0, apart)
         steps = Steps(model, layout, tasks, recipe.train)
-        return cls(host, recipe, model, tasks, steps, out or built_folder() / recipe.name, note, Journal(log))
+        target = out or built_folder() / recipe.name
+        return cls(host, recipe, model, tasks, steps, target, note, Journal(log), pool_tasks(recipe, tasks))
 
     def estimate(self) -> Estimate:
         """The time, memory and disk for what is left to do, measured on a few steps."""
@@ -118,6 +122,7 @@ class Build:
             "recipe": self.recipe.name,
             "backbone": self.recipe.backbone,
             "roles": roles,
+            "phrases": sum(t.role == PHRASE for t in self.pool_tasks),
             "left_out": {t.task.key: len(t.left_out) for t in self.tasks if t.left_out},
             "epochs": self.recipe.train.epochs,
             "generators": list(self.recipe.generators),
@@ -133,7 +138,7 @@ class Build:
         started = time.monotonic()
         photos = sum(len(t.photos) for t in self.tasks)
         self.note(f"{len(self.tasks)} tasks, {photos} training photos, {self.steps.layout.size} numbers each")
-        for line in overlap_lines(self.tasks):
+        for line in [*overlap_lines(self.tasks), *phrase_lines(self.pool_tasks)]:
             self.note(line)
         if (old := self._replaced()) is not None and old.manifest["recipe"] != self.recipe.raw:
             self.note(f"{self.target} has a pack of another recipe, or of another version of this one: it is replaced")
@@ -215,8 +220,15 @@ class Build:
 
     def _generator_path(self, name: str) -> Path:
         steps = [str(path.stem) for path in self.steps.paths]
+        phrases = [[t.name, t.description, list(t.photos)] for t in self.pool_tasks if t.role == PHRASE]
         key = content_hash(
-            "generator 2", name, self.recipe.generators[name], asdict(self.recipe.prior), steps, self._descriptions()
+            "generator 2",
+            name,
+            self.recipe.generators[name],
+            asdict(self.recipe.prior),
+            steps,
+            self._descriptions(),
+            *phrases,
         )
         return work_folder() / f"{key}.safetensors"
 
@@ -228,12 +240,12 @@ class Build:
         k, tau, space = self.recipe.prior.k, self.recipe.prior.tau, self.recipe.prior.space
         asked, index = queries(self.model, [t.task.description for t in tasks]), Index(experts)
         priors = [prior(one.embedding_D, index.similarity(one, space, k), experts, k, tau) for one in asked]
-        health = {}
+        pool, health = self._pool(experts, index), {}
         for name, table in self.recipe.generators.items():
             with locked(path := self._generator_path(name)):
                 if (kept := _kept(path)) is None:
                     checkpoint = Checkpoint(path.with_suffix(".checkpoint"))
-                    material = self._material(tasks, experts, priors, checkpoint)
+                    material = self._material(tasks, experts, priors, pool, checkpoint)
                     began = time.monotonic()
                     fitted, facts = self.host.generators[name].fit(material, table)
                     scores = scored(self.model, self.host.generators[name], table, material, tasks, self.steps.experts)
@@ -246,8 +258,27 @@ class Build:
             save_tensors(folder / "generators" / f"{name}.safetensors", tensors, {"kind": "generator", "name": name})
         return health
 
+    def _pool(self, experts: ExpertShards, index: Index) -> Pool:
+        recipe, row_of = self.recipe, {key: row for row, key in enumerate(experts.names)}
+
+        def prior_of(t: PoolTask) -> Prior:
+            (one,) = queries(self.model, [t.description])
+            own = [row_of[t.name]] if t.name in row_of else []
+            # Asked of K + 1, so that the K largest besides its own are exact.
+            similarity_E = index.similarity(one, recipe.prior.space, min(recipe.prior.k + 1, len(experts.names)))
+            k = min(recipe.prior.k, len(experts.names) - len(own))
+            return prior(one.embedding_D, similarity_E, experts, k, recipe.prior.tau, own)
+
+        least = recipe.phrases.least_photos
+        return Pool(self.model, self.steps.seen, self.pool_tasks, recipe.train, prior_of, least_photos=least)
+
     def _material(
-        self, tasks: Sequence[BuildTask], experts: ExpertShards, priors: Sequence[Any], checkpoint: Checkpoint
+        self,
+        tasks: Sequence[BuildTask],
+        experts: ExpertShards,
+        priors: Sequence[Prior],
+        pool: Pool,
+        checkpoint: Checkpoint,
     ) -> Material:
         states = [self.steps.states(t) for t in tasks]
         return Material(
@@ -258,6 +289,7 @@ class Build:
             states_of_task=self.steps.kept,
             priors=priors,
             joint_P=self.steps.joint_P,
+            pool=pool,
             start_P=self.steps.start_P if self.recipe.train.warmup_epochs else None,
             recall=recall_on(self.model, self.steps.layout, tasks, self.steps.experts),
             seed=self.recipe.train.seed,

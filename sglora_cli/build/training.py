@@ -47,7 +47,7 @@ def _gather(
     return torch.stack(stems).to(device).float(), torch.stack(texts).to(device), real.to(device)
 
 
-def _losses(
+def losses(
     model: Model,
     layout: Layout,
     tasks: Sequence[AnyTask],
@@ -55,7 +55,7 @@ def _losses(
     adapters_TP: Tensor,
     hide: float,
 ) -> Tensor:
-    """Every task's loss on its batch: (T,)."""
+    """Every task's loss on its batch: (T,). Differentiable with respect to adapters_TP, each task's own."""
     stem, text, real = _gather(model, tasks, batches, hide)
     image_TND = model.encode_image(stem, layout, adapters_TP)
     pairs = [t for t, task in enumerate(tasks) if not task.label_of]
@@ -100,7 +100,7 @@ class OwnTraining:
         for step in range(max(source.steps for source in self.sources)):
             rows = [t for t, source in enumerate(self.sources) if step < source.steps]
             tasks, batches = [self.tasks[t] for t in rows], [plans[t][step] for t in rows]
-            loss_R = _losses(self.model, self.layout, tasks, batches, self.adapters_TP[rows], self.hide)
+            loss_R = losses(self.model, self.layout, tasks, batches, self.adapters_TP[rows], self.hide)
             self.adam.step(_gradient(self.model, loss_R.sum(), self.adapters_TP), torch.tensor(rows))
             loss_T[rows] += loss_R.detach()
         self.epoch += 1
@@ -141,7 +141,7 @@ class JointTraining:
         for first in range(0, len(pairs), self.at_once):
             tasks, batches = zip(*pairs[first : first + self.at_once], strict=True)
             adapters_TP = self.joint_1P.expand(len(tasks), -1)
-            mean = _losses(self.model, self.layout, tasks, batches, adapters_TP, self.hide).mean()
+            mean = losses(self.model, self.layout, tasks, batches, adapters_TP, self.hide).mean()
             self.adam.step(_gradient(self.model, mean, self.joint_1P), torch.tensor([0]))
             loss, steps = loss + mean.detach(), steps + 1
         if self.epoch >= self.epochs // 2:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sglora_cli.config import LoraConfig, PriorConfig, TrainConfig
+from sglora_cli.config import LoraConfig, PhraseConfig, PriorConfig, TrainConfig
 from sglora_cli.errors import BadFile, Mismatch, UnknownName
 from sglora_cli.files.toml import Address
 from sglora_cli.plugin.host import Host
@@ -86,6 +86,9 @@ class Recipe:
     lora: LoraConfig
     train: TrainConfig
     prior: PriorConfig
+    from_captions: tuple[str, ...]
+    """Names of sources; phrases of their seen tasks' captions are seen tasks, too, for generators that learn so."""
+    phrases: PhraseConfig
     generators: Mapping[str, Mapping[str, Any]]
     raw: Mapping[str, Any]
     path: Path | None = None

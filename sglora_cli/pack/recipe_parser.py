@@ -7,6 +7,9 @@ prompts = ["a photo of a {class}"]       # what classes of classification tasks 
 [lora]                      # LoraConfig        [train]   # TrainConfig
 [prior]                     # PriorConfig       [generators.cvae]   # one table a learned generator
 
+[tasks]                     # optional; PhraseConfig, and
+from_captions = ["pets"]    # sources; phrases of their captions are seen tasks for generators that learn by retrieval
+
 [[source]]
 name = "pets"               # what its tasks are called: pets/pug
 dataset = "folder"          # a data set plugin
@@ -22,13 +25,13 @@ description = "a dog"       # optional: instead of the template; may contain {na
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sglora_cli.config import LoraConfig, PriorConfig, TrainConfig, from_mapping
+from sglora_cli.config import LoraConfig, PhraseConfig, PriorConfig, TrainConfig, from_mapping
 from sglora_cli.errors import BadFile, BadRecipe, SgloraError, UnknownName
 from sglora_cli.files.toml import Address, toml_lines, toml_table
 from sglora_cli.files.untrusted import TOML_LIMIT, read_bytes
@@ -100,7 +103,8 @@ def plan_tasks(host: Host, recipe: Recipe, data: Path) -> list[dict[str, list[Ta
 
 
 _TEXTS = ("summary", "backbone", "template", "prompts", "default_generator")
-_KEYS = (*_TEXTS, "source", "lora", "train", "prior", "generators")
+_KEYS = (*_TEXTS, "source", "lora", "train", "prior", "tasks", "generators")
+_FROM = "from_captions"
 
 
 def parse(
@@ -112,17 +116,20 @@ def parse(
         with faults.at(key):
             if key not in _KEYS:
                 raise UnknownName.of("key", key, _KEYS)
-    generators = _table(faults, raw, "generators")
+    generators, tasks = _table(faults, raw, "generators"), _table(faults, raw, "tasks")
+    sources = _sources(faults, raw.get("source", []))
     recipe = Recipe(
         name=name,
         backbone=_text(faults, raw, "backbone"),
         template=_template(faults, raw),
         prompts=_prompts(faults, raw),
         default_generator=_text(faults, raw, "default_generator", "cvae"),
-        sources=_sources(faults, raw.get("source", [])),
+        sources=sources,
         lora=_config(faults, LoraConfig, _table(faults, raw, "lora"), "lora"),
         train=_config(faults, TrainConfig, _table(faults, raw, "train"), "train"),
         prior=_config(faults, PriorConfig, _table(faults, raw, "prior"), "prior"),
+        from_captions=_from_captions(faults, tasks, [source.name for source in sources]),
+        phrases=_config(faults, PhraseConfig, {key: value for key, value in tasks.items() if key != _FROM}, "tasks"),
         generators={key: _table(faults, generators, key, "generators") for key in generators},
         raw=raw,
         path=path,
@@ -164,6 +171,22 @@ def _check_roles(faults: Faults, recipe: Recipe) -> None:
     with faults.at("generators"):
         if recipe.generators and not counts[TRAINING]:
             raise BadFile("a learned generator needs training tasks, there are none")
+
+
+def _from_captions(faults: Faults, tasks: Mapping[str, Any], sources: Sequence[str]) -> tuple[str, ...]:
+    """Names of sources, each of which the recipe has. Without them the table means nothing."""
+    with faults.at("tasks", _FROM):
+        names = tasks.get(_FROM, [])
+        if not isinstance(names, list) or not all(isinstance(one, str) for one in names) or (tasks and not names):
+            raise BadFile(
+                f"{_FROM} must be a list of names of sources, got {names!r}",
+                f'try {_FROM} = ["{", ".join(sources[:1])}"]',
+            )
+        for name in names:
+            if name not in sources:
+                raise UnknownName.of("source", name, sources)
+        return tuple(names)
+    return ()
 
 
 def _sources(faults: Faults, raw: Any) -> list[Source]:

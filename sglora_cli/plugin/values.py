@@ -6,7 +6,7 @@ an adapter, D embedding width, T tasks or adapters, N images, C captions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 EXPERT, TRAINING, UNSEEN = ROLES = ("expert", "training", "unseen")
 TRAIN, TEST = SPLITS = ("train", "test")
+PHRASE = "phrase"
+"""The role of a seen task that captions make. It has no adapter of its own."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,48 @@ class Experts(Protocol):
         """Element-wise sigma^2: (E, P) float32."""
 
 
+class TaskPool(Protocol):
+    """The seen tasks with their photos and captions, for a fit that learns by retrieval: experts, training tasks, and
+    the phrases that a recipe takes from captions. Nothing of an unseen task is in it."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """T keys; of a phrase, the phrase."""
+
+    @property
+    def roles(self) -> Sequence[str]:
+        """What each is: "expert", "training" or "phrase"."""
+
+    @property
+    def sentences_TD(self) -> Tensor:
+        """Unit embeddings of their descriptions."""
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        """The layers of the backbone that adapters update, without the projection."""
+
+    @property
+    def moments(self) -> Moments:
+        """Where the photos and captions of each lie. Every photo goes through the encoder once."""
+
+    def prior(self, task: int) -> Prior:
+        """The prior of a task, as if it were unseen: an expert is not among its own experts."""
+
+    def without(self, names: Collection[str]) -> TaskPool:
+        """The pool as if these tasks were unseen: without their photos, and without phrases that have a word of their
+        names."""
+
+    def losses(
+        self, layout: Layout, adapters_TP: Tensor, tasks: Sequence[int], photos: int, rng: torch.Generator
+    ) -> Tensor:
+        """(T,) the contrastive loss of each of these tasks with its own adapter, on at most so many of its photos,
+        drawn with `rng` as the recipe's [train] says. Differentiable with respect to adapters_TP.
+
+        layout: of the experts' sites, of the projection, or of both. Of the projection alone it is fast: what it is
+        applied to is computed once.
+        """
+
+
 @dataclass(frozen=True)
 class Material:
     """What a generator may learn from: experts and training tasks, nothing of an unseen one."""
@@ -126,6 +170,8 @@ class Material:
     recall: Callable[[int, Tensor], Tensor]
     """Of training task t and adapters (S, P): mean recall (S,) on its photos, in percent; accuracy if it has classes.
     Nothing unseen is in it; a fit that looks at it should ask for adapters that have not seen task t."""
+    pool: TaskPool
+    """All seen tasks as photos; in a fold, without the tasks that are left out, and without their photos."""
     seed: int
     note: Callable[[str], None]
     """Say how it goes."""

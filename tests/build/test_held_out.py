@@ -34,6 +34,16 @@ class Experts:
         return torch.zeros_like(self.means(rows))
 
 
+class Left:
+    """A pool that says which tasks it is without."""
+
+    def __init__(self, names=()):
+        self.names = names
+
+    def without(self, names):
+        return Left(tuple(names))
+
+
 class Spy:
     """Writes down what each fold is fitted on and asked about; makes mu* plus a push."""
 
@@ -81,6 +91,7 @@ def given(tiny, toys, recipe):
         states_of_task=2,
         priors=[prior(d, cosines(d, index[:3], 2), experts, k=2, tau=0.05) for d in index[3:]],
         joint_P=torch.zeros(layout.size),
+        pool=Left(),
         start_P=None,
         recall=lambda t, adapters_SP: torch.zeros(len(adapters_SP)),
         seed=0,
@@ -103,6 +114,7 @@ def test_no_fold_sees_what_it_is_asked_about(given, folds):
         for n, t in enumerate(seen):
             assert torch.equal(fold.states(n), material.states(t))
             assert torch.equal(fold.rows(n, [1]), material.rows(t, [1]))
+        assert set(fold.pool.names) == set(material.tasks) - set(fold.tasks)
         assert bool(fold.joint_P.isnan().all())  # it was trained on the tasks left out, too
     assert record["folds"] == len(spy.folds) == min(folds, 3)
     assert record["tasks"] == 3

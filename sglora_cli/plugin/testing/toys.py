@@ -5,7 +5,7 @@ Shapes: E experts, T training tasks, M states of a task, D embedding, P numbers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from sglora_cli.errors import PluginError
 from sglora_cli.lora.layout import Layout, Site
 from sglora_cli.lora.prior import Prior, cosines, prior
-from sglora_cli.plugin.values import Material, Moments
+from sglora_cli.plugin.values import EXPERT, TRAINING, Material, Moments
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,6 +25,8 @@ ConformanceCheck = Callable[..., None]
 LAYOUT = Layout((Site("layers.0.q", 5, 7), Site("layers.0.k", 3, 7), Site("layers.0.v", 7, 4)), 2, 4.0)
 """Of the toy experts: sites of odd and different sizes."""
 EXPERTS, TASKS, STATES, WIDTH = 4, 6, 5, 8
+PROJECTION = Site("head", WIDTH, 6)
+"""What the toy backbone ends in."""
 
 
 def ask(good: bool, message: str, hint: str = "") -> None:
@@ -86,6 +88,52 @@ class ToyExperts:
         return prior(self.unit_TD[row], cosines(self.unit_TD[row], self.unit_TD[:EXPERTS], 2), self, k=2, tau=0.05)
 
 
+class ToyPool:
+    """The toy tasks, as if learned from photos: a loss is the squared distance to the update that is best for a task.
+
+    What is best at the projection follows from the sentence, too.
+    """
+
+    sites = LAYOUT.sites
+
+    def __init__(self, experts: ToyExperts, rows: Sequence[int] = range(EXPERTS + TASKS)) -> None:
+        self.experts, self.rows = experts, list(rows)
+        self.names = [f"toys/{row}" for row in self.rows]
+        self.roles = [EXPERT if row < EXPERTS else TRAINING for row in self.rows]
+        self.sentences_TD = experts.unit_TD[self.rows]
+        rng = torch.Generator().manual_seed(4)
+        self._projection_DI = torch.randn(PROJECTION.out_features, PROJECTION.in_features, generator=rng)
+
+    @property
+    def moments(self) -> Moments:
+        length_I = torch.full((PROJECTION.in_features,), 0.1)
+        d_TD = self.sentences_TD
+        return Moments(self.names, d_TD, 0.5 * d_TD, 0.8 * d_TD, PROJECTION, self._projection_DI, length_I)
+
+    def prior(self, task: int) -> Prior:
+        return self.experts.prior(self.rows[task])
+
+    def without(self, names: Collection[str]) -> ToyPool:
+        return ToyPool(
+            self.experts, [row for row, name in zip(self.rows, self.names, strict=True) if name not in names]
+        )
+
+    def losses(
+        self, layout: Layout, adapters_TP: Tensor, tasks: Sequence[int], photos: int, rng: torch.Generator
+    ) -> Tensor:
+        torch.rand(photos, generator=rng)  # photos are drawn, whatever they show
+        d_TD = self.sentences_TD[list(tasks)]
+        best = {**LAYOUT.split(LAYOUT.initial(0) + d_TD @ self.experts.way_DP)}
+        loss_T = torch.zeros(len(tasks))
+        for name, (b_TOR, a_TRI) in layout.split(adapters_TP).items():
+            if name == PROJECTION.name:
+                target_TOI = -d_TD[:, :, None] * (d_TD @ self._projection_DI)[:, None]
+            else:
+                target_TOI = best[name][0] @ best[name][1] * LAYOUT.scaling
+            loss_T = loss_T + (b_TOR @ a_TRI * layout.scaling - target_TOI).square().sum(dim=(1, 2))
+        return loss_T
+
+
 def material(experts: ToyExperts) -> Material:
     """Training tasks whose adapters follow from their sentences as the experts' do, with noise."""
     rng = torch.Generator().manual_seed(2)
@@ -99,6 +147,7 @@ def material(experts: ToyExperts) -> Material:
         states_of_task=STATES,
         priors=[experts.prior(EXPERTS + t) for t in range(TASKS)],
         joint_P=mean_TP.mean(dim=0),
+        pool=ToyPool(experts),
         start_P=LAYOUT.initial(0),
         recall=lambda t, adapters_SP: 100 / (1 + (adapters_SP - mean_TP[t]).square().sum(dim=1)),
         seed=0,

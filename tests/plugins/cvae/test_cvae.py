@@ -12,6 +12,7 @@ from sglora_cli.errors import BadFile
 from sglora_cli.files.tensors import Checkpoint
 from sglora_cli.lora.layout import Layout, Site
 from sglora_cli.lora.prior import Prior
+from sglora_cli.plugin.testing.toys import ToyExperts, ToyPool
 from sglora_cli.plugin.values import Material
 from sglora_cvae import CvaeConfig, sglora_generators
 from sglora_cvae.network import Network, fit, restore
@@ -51,6 +52,7 @@ def material_of(experts, states, priors, checkpoint=None) -> Material:
         states_of_task=len(states[0]),
         priors=priors,
         joint_P=experts.mu[0],
+        pool=ToyPool(ToyExperts()),
         start_P=None,
         recall=lambda t, adapters_SP: torch.zeros(len(adapters_SP)),
         seed=0,

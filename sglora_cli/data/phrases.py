@@ -1,0 +1,112 @@
+"""Nouns, and nouns with the word before them, that captions name: the seen tasks that captions make.
+
+No dictionary and no tagger is needed. A noun is what stands alone between an article and a preposition ("a *dog* on"),
+often enough for how often the word is there at all. That is a rule about English captions. In another language it
+finds few phrases or none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_BEFORE = _words("""a an the its his her their two three four five six several some many another each one this""")
+"""What a noun phrase begins with."""
+_AFTER = _words(
+    """of in on at to from with without by for as into onto over under above below behind before beside beneath between
+    among against along across around near inside outside through while where which is are was were has have . ;
+    """
+)
+"""What follows a noun phrase. A comma or "and" may follow an adjective, too: "a red and white kite"."""
+_OTHER = _words(
+    """that these those and or but who whose be been being had our your my it they he she few other both all no not very
+    so than then there here up down out off away just only more most almost about toward towards past still does do can
+    """
+)
+_FUNCTION = _BEFORE | _AFTER | _OTHER
+_TOKEN = re.compile(r"[^\W\d_]+(?:[-'][^\W\d_]+)*|[.,;:!?]")
+_LEAST, _SHARE, _SHORTEST = 3, 0.05, 3
+"""A noun stands alone so often, that is so often of all times it is there, and has so many letters."""
+
+
+def phrases(captions: Sequence[Iterable[str]]) -> dict[str, list[int]]:
+    """Phrase -> the photos with a caption that names it, in order. captions: those of each photo.
+
+    Plurals count as their singular where both are there.
+
+    >>> found = phrases([["A kite in the sky."], ["The kite on a hill."], ["A red kite.", "The kite over trees."]])
+    >>> found["kite"], found["red kite"]
+    ([0, 1, 2], [2])
+    """
+    words = [[[*_TOKEN.findall(caption.lower()), "."] for caption in of_photo] for of_photo in captions]
+    known = nouns(sentence for of_photo in words for sentence in of_photo)
+    found: dict[str, dict[int, None]] = {}
+    for photo, of_photo in enumerate(words):
+        for sentence in of_photo:
+            for before, word in zip([".", *sentence], sentence, strict=False):
+                if (noun := _singular(word, known)) is None:
+                    continue
+                found.setdefault(noun, {})[photo] = None
+                if before not in _FUNCTION and before.isalpha() and len(before) >= _SHORTEST:
+                    found.setdefault(f"{before} {noun}", {})[photo] = None
+    return {phrase: list(photos) for phrase, photos in found.items()}
+
+
+def nouns(sentences: Iterable[Sequence[str]]) -> set[str]:
+    """The words that are nouns, of sentences in lower case as lists of words and punctuation."""
+    alone: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    for sentence in sentences:
+        total.update(sentence)
+        alone.update(
+            word
+            for before, word, after in zip(sentence, sentence[1:], sentence[2:], strict=False)
+            if before in _BEFORE and after in _AFTER and word not in _FUNCTION and word.isalpha()
+        )
+    return {
+        word
+        for word, count in alone.items()
+        if count >= _LEAST and count >= _SHARE * total[word] and len(word) >= _SHORTEST
+    }
+
+
+def _singular(word: str, known: set[str]) -> str | None:
+    """The noun that a word is a form of; None for a word that is none."""
+    one = word.removesuffix("s")
+    if one in known:
+        return one
+    return word if word in known else None
+
+
+def share_a_word(phrase: str, names: Iterable[str]) -> bool:
+    """Whether a phrase has a word of one of these names, in the singular or the plural.
+
+    >>> share_a_word("red buses", ["bus"]), share_a_word("dog", ["hot dog"]), share_a_word("kite", ["bus"])
+    (True, True, False)
+    """
+    return bool(_stems(phrase) & {stem for name in names for stem in _stems(name)})
+
+
+def _stems(text: str) -> set[str]:
+    """Its words without the ends that make plurals. Too few letters is safe here: a phrase more is left out."""
+    words = {word for word in re.findall(r"[^\W\d_]+", text.lower()) if word not in _FUNCTION}
+    return {word.rstrip("es") or word for word in words}
+
+
+def chosen(
+    found: Mapping[str, Sequence[int]], photos: int, least: int, share: float, most: int
+) -> dict[str, list[int]]:
+    """Phrases with at least `least` photos and at most that share of all `photos`; of those the `most` with most
+    photos. Of phrases with the same photos the longest, which says most."""
+    fitting = [phrase for phrase, of in found.items() if least <= len(of) <= share * photos]
+    fitting.sort(key=lambda phrase: (-len(found[phrase]), -len(phrase), phrase))
+    kept: dict[tuple[int, ...], str] = {}
+    for phrase in fitting:
+        kept.setdefault(tuple(found[phrase]), phrase)
+    return {phrase: list(found[phrase]) for phrase in list(kept.values())[:most]}

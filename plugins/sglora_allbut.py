@@ -1,45 +1,27 @@
 """All but the task: what all candidates of a task share tells none of them apart, so image embeddings shall lack it.
 
-A task's photos all show what its sentence names, and its captions all name it. In an image embedding v, the direction
-u of a task's captions is nearly the same for every photo: it adds the same to every score of a caption, and where it
-differs it tells how much a photo is of the task, not which photo it is. So it is taken out:
-
-    v' = v - strength * u (u . v)                                                         (1)
-
-The task's captions, which nobody has seen, are known in two ways. Their mean embedding is predicted from the sentence
-d* over the tasks t that the pack has seen, by ridge regression of their mean caption embeddings Q_t on their sentences:
-
-    q(d*) = mean Q + sum_t w_t (Q_t - mean Q),   w = K (K + ridge)^-1 at d*,   K the products of centred sentences  (2)
-
-That is a safe guess, near the mean of all tasks. What is particular to the task, the sentence itself says best: d*
-minus the mean of the sentences. Both, normalised, add up to u with the weights `captions` and `sentence`, and u is
-normalised again. `all-but-the-sentence` takes u from the sentence alone and needs no seen task but for that mean.
-
-With `common`, the predicted mean embedding c(d*) of the task's photos is subtracted as well, as mean-centring does:
-
-    v' = (I - strength * u u^T) (v - common * c(d*))                                       (3)
-
-The last map of the image encoder is linear, v ~ W p, so (1) is an update of rank 1 of W, exactly, and (3) one of rank
-2, up to how well the length ||W p|| is a linear function r . p:
-
-    B A = -strength * u (u^T W) - common * (I - strength * u u^T) c(d*) r^T                 (4)
+The mathematics is that of `sglora_cli/lora/removal.py`: the direction u of the task's captions is taken out, and the
+mean embedding of its photos is subtracted, both predicted from the sentence. The direction is known in two ways. What
+ridge regression predicts is a safe guess, near the mean of all tasks. What is particular to the task, the sentence
+itself says best: d* minus the mean of the sentences. Both, normalised, add up to u with the weights `captions` and
+`sentence`, and u is normalised again. `all-but-the-sentence` takes u from the sentence alone and needs no seen task but
+for that mean.
 
 No training, no photo of the task. It is this project's; no paper on adapters has it. Removing directions that all
 vectors share is known from word vectors (Mu and Viswanath 2018, "All-but-the-Top"), here for one task at a time.
 
-Shapes: T seen tasks, D embedding, I what W is applied to, S samples, P numbers of an adapter.
+Shapes: T seen tasks, D embedding, S samples, P numbers of an adapter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sglora_cli.api import (
     Experts,
     Material,
-    Mismatch,
     Unavailable,
     UsageError,
     check_no_table,
@@ -77,58 +59,13 @@ class FittedAllBut:
 
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
         """(S, P), all alike."""
-        import torch
+        from sglora_cli.api import removal
 
-        of, config = self.moments, self.config
-        sentence_D, projection_DI = prior.embedding_D.double(), of.projection_DI.double()  # type: ignore[union-attr]
-        weight_T = weights(of.sentences_TD, sentence_D, config.ridge)
-        direction_D = torch.zeros_like(sentence_D)
-        if config.captions:
-            direction_D += config.captions * _unit(predicted(weight_T, of.captions_TD))
-        if config.sentence:
-            direction_D += config.sentence * _unit(sentence_D - of.sentences_TD.double().mean(dim=0))
-        if not float(direction_D.norm()):
-            raise Mismatch("the sentence is the mean of all sentences: it has no direction", "describe another task")
-        u_D = _unit(direction_D)
-        b_columns, a_rows = [-config.strength * u_D], [u_D @ projection_DI]
-        if config.common:
-            common_D = predicted(weight_T, of.images_TD)
-            b_columns.append(-config.common * (common_D - config.strength * u_D * (u_D @ common_D)))
-            a_rows.append(of.length_I.double())  # type: ignore[union-attr]
-        factors = {self.own_layout.sites[0].name: (torch.stack(b_columns, dim=1), torch.stack(a_rows))}
-        return self.own_layout.join(factors).float().repeat(samples, 1)
+        b_1DR, a_1RI = removal(self.moments, prior.embedding_D[None], **asdict(self.config))
+        return self.own_layout.join({self.own_layout.sites[0].name: (b_1DR, a_1RI)}).float().repeat(samples, 1)
 
     def tensors(self) -> dict[str, Tensor]:
         return {}
-
-
-def _unit(direction_D: Tensor) -> Tensor:
-    """Normalised; 0 stays 0."""
-    return direction_D / direction_D.norm().clamp_min(1e-12)
-
-
-def weights(sentences_TD: Tensor, sentence_D: Tensor, ridge: float) -> Tensor:
-    """(T,): how much each seen task's deviation from the mean counts, of (2). 0 for the mean sentence.
-
-    >>> import torch
-    >>> weights(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([1.0, 0.0]), 1e-6).round(decimals=3).tolist()
-    [0.5, -0.5]
-    """
-    import torch
-
-    sentences_TD = sentences_TD.double()
-    mean_D = sentences_TD.mean(dim=0)
-    centred_TD = sentences_TD - mean_D
-    products_TT = centred_TD @ centred_TD.T + ridge * torch.eye(len(centred_TD), dtype=torch.float64)
-    weight_T: Tensor = torch.linalg.solve(products_TT, centred_TD @ (sentence_D.double() - mean_D))
-    return weight_T
-
-
-def predicted(weight_T: Tensor, moment_TD: Tensor) -> Tensor:
-    """(D,): a moment of a task that nobody has seen, of (2)."""
-    moment_TD = moment_TD.double()
-    mean_D: Tensor = moment_TD.mean(dim=0)
-    return mean_D + weight_T @ (moment_TD - mean_D)
 
 
 @dataclass(frozen=True)

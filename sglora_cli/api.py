@@ -129,6 +129,7 @@ if TYPE_CHECKING:
     from sglora_cli.lora.layout import Layout, Site, mix
     from sglora_cli.lora.prior import Prior, Query, select
     from sglora_cli.lora.projection import ProjectionUpdate, project, split_projection
+    from sglora_cli.lora.removal import removal
     from sglora_cli.pack.pack import Pack
     from sglora_cli.plugin.sentences import queries
     from sglora_cli.plugin.values import TaskTensors
@@ -147,6 +148,7 @@ _LATE = {
     "lora.layout": "Layout mix Site",
     "lora.prior": "Prior Query select",
     "lora.projection": "project ProjectionUpdate split_projection",
+    "lora.removal": "removal",
     "pack.pack": "Pack",
     "plugin.sentences": "queries",
     "plugin.values": "TaskTensors",
@@ -269,6 +271,7 @@ __all__ = [
     "Evidence",
     "Experts",
     "Moments",
+    "removal",
     "PHRASE",
     "TaskPool",
     "Material",

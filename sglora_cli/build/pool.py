@@ -157,13 +157,16 @@ class Pool:
     def losses(
         self, layout: Layout, adapters_TP: Tensor, tasks: Sequence[int], photos: int, rng: torch.Generator
     ) -> Tensor:
-        last = isinstance(self.model, HasProjection) and layout.sites == (self.model.projection,)
+        last = self._is_last(layout)
         drawn = [self._draw(self.tasks[t], photos, rng, last) for t in tasks]
         batches = [batch for _, batch in drawn]
         model = _LastMap(self.model) if last else self.model
         # What the projection is applied to is kept of whole photos: with a part hidden it would be another each time.
         hide = 0.0 if last else self.config.hide
         return losses(model, layout, [task for task, _ in drawn], batches, adapters_TP, hide)  # type: ignore[arg-type]
+
+    def _is_last(self, layout: Layout) -> bool:
+        return isinstance(self.model, HasProjection) and layout.sites == (self.model.projection,)
 
     def _draw(self, one: PoolTask, photos: int, rng: torch.Generator, last: bool) -> tuple[TaskTensors, Batch]:
         """A task of some of its photos, each with one of its captions or its class, and the batch of all of them."""

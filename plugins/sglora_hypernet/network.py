@@ -1,0 +1,134 @@
+"""What a hypernetwork computes, and what a pack keeps of it. See the package's docstring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from sglora_cli.api import BadFile, Experts, Layout, Prior, Site, removal
+
+STRENGTH, COMMON = 0.8, 0.8
+"""Of the closed form, as all-but-the-task has them."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the closed form knows of the seen tasks: a `Seen` of lora/removal.py."""
+
+    sentences_TD: Tensor
+    images_TD: Tensor
+    captions_TD: Tensor
+    projection_DI: Tensor
+    length_I: Tensor
+
+    def factors(self, sentence_SD: Tensor) -> tuple[Tensor, Tensor]:
+        """B (S, D, 2) and A (S, 2, I), float32."""
+        b, a = removal(self, sentence_SD, strength=STRENGTH, common=COMMON)
+        return b.float(), a.float()
+
+
+NAMES = ("sentences_TD", "images_TD", "captions_TD", "projection_DI", "length_I")
+
+
+class Network(nn.Module):
+    """common + own(d): (S, D) -> (S, P) of a layout. Before training it gives the common part for every sentence."""
+
+    def __init__(self, common_P: Tensor, sentences_TD: Tensor, hidden: int, rng: torch.Generator) -> None:
+        super().__init__()
+        width = sentences_TD.shape[1]
+        mean_D = sentences_TD.mean(dim=0)
+        spread = (sentences_TD - mean_D).square().sum(dim=1).mean().sqrt()
+        self.common_P = nn.Parameter(common_P.clone())
+        self.mean_D = nn.Buffer(mean_D)
+        self.spread = nn.Buffer(spread.clamp_min(1e-6)[None])
+        self.first: nn.Linear | None = nn.Linear(width, hidden) if hidden else None
+        self.last = nn.Linear(hidden or width, len(common_P), bias=False)
+        nn.init.zeros_(self.last.weight)
+        if self.first:
+            nn.init.normal_(self.first.weight, std=width**-0.5, generator=rng)
+            nn.init.zeros_(self.first.bias)
+
+    def own(self, sentence_SD: Tensor) -> Tensor:
+        x_SD = (sentence_SD - self.mean_D) / self.spread
+        x_SH = nn.functional.gelu(self.first(x_SD)) if self.first else x_SD
+        own_SP: Tensor = self.last(x_SH)
+        return own_SP
+
+    def forward(self, sentence_SD: Tensor) -> Tensor:
+        return self.common_P + self.own(sentence_SD)
+
+
+@dataclass(frozen=True)
+class FittedHypernet:
+    """A network and its start, ready to be asked."""
+
+    network: Network
+    learned: Layout
+    """Of what the network gives."""
+    projection: Site | None
+    """If it is among the sites."""
+    start: Start | None
+
+    @cached_property
+    def own_layout(self) -> Layout:
+        rank = self.learned.rank + (2 if self.start else 0)
+        return Layout(self.learned.sites, rank, float(rank)) if self.start else self.learned
+
+    def adapters(self, sentence_SD: Tensor) -> Tensor:
+        """(S, P) of sentences; differentiable with respect to the network."""
+        flat_SP: Tensor = self.network(sentence_SD)
+        if self.start is None or self.projection is None:
+            return flat_SP
+        b_start, a_start = self.start.factors(sentence_SD)
+        factors = {}
+        for name, (b, a) in self.learned.split(flat_SP).items():
+            at_projection = name == self.projection.name
+            b_more = b_start if at_projection else b.new_zeros(*b.shape[:-1], 2)  # one rank for all sites
+            a_more = a_start if at_projection else a.new_zeros(len(a), 2, a.shape[-1])
+            factors[name] = torch.cat([b, b_more], dim=-1), torch.cat([a, a_more], dim=-2)
+        return self.own_layout.join(factors)
+
+    @torch.no_grad()
+    def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
+        """(S, P), all alike."""
+        return self.adapters(prior.embedding_D[None]).repeat(samples, 1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        kept = {f"network.{name}": value.half() for name, value in self.network.state_dict().items()}
+        kept["layout"] = torch.tensor([self.learned.rank, self.learned.alpha])
+        if self.projection:
+            kept["projection"] = torch.tensor([*self.projection.name.encode()], dtype=torch.uint8)
+            kept["shape"] = torch.tensor([self.projection.out_features, self.projection.in_features])
+        if self.start:
+            kept |= {f"start.{name}": getattr(self.start, name).half() for name in NAMES}
+        return kept
+
+
+def restore(experts: Experts, tensors: Mapping[str, Tensor]) -> FittedHypernet:
+    """From `tensors()`. Raises BadFile if they do not fit the pack's layout."""
+    try:
+        state = {name[8:]: value.float() for name, value in tensors.items() if name.startswith("network.")}
+        rank, alpha = tensors["layout"].tolist()
+        projection = None
+        if "projection" in tensors:
+            out, into = tensors["shape"].tolist()
+            projection = Site(bytes(tensors["projection"].tolist()).decode(), int(out), int(into))
+        size = len(state["common_P"])
+        last = (projection,) if projection else ()
+        layouts = (Layout(sites, int(rank), alpha) for sites in (last, (*experts.layout.sites, *last)) if sites)
+        learned = next((layout for layout in layouts if layout.size == size), None)
+        if learned is None:
+            raise BadFile(f"this hypernetwork makes {size} numbers, the pack's sites do not", "build the pack again")
+        hidden, width = len(state["first.bias"]) if "first.bias" in state else 0, len(state["mean_D"])
+        network = Network(torch.zeros(size), torch.zeros(2, width), hidden, torch.Generator())
+        network.load_state_dict(state)
+        start = None
+        if "start.sentences_TD" in tensors:
+            start = Start(**{name: tensors[f"start.{name}"].float() for name in NAMES})
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise BadFile(f"these are not the tensors of a hypernetwork: {error}", "build the pack again") from None
+    return FittedHypernet(network.requires_grad_(False).eval(), learned, projection, start)

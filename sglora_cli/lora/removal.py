@@ -1,0 +1,112 @@
+"""The update of an image encoder's last map that removes what the candidates of a task share.
+
+A task's photos all show what its sentence names, and its captions all name it. In an image embedding v, the direction
+u of a task's captions is nearly the same for every photo: it adds the same to every score of a caption, and where it
+differs it tells how much a photo is of the task, not which photo it is. So it is taken out, and the mean embedding c
+of the task's photos is subtracted, as mean-centring does:
+
+    v' = (I - strength * u u^T) (v - common * c)                                          (1)
+
+Nobody has seen the task's captions and photos. Their means are predicted from the sentence d* over the tasks t that
+the pack has seen, by ridge regression of their means Y_t on their sentences:
+
+    y(d*) = mean Y + sum_t w_t (Y_t - mean Y),   w = K (K + ridge)^-1 at d*,   K the products of centred sentences  (2)
+
+The last map of the image encoder is linear, v ~ W p. So (1) is an update of W of rank 2, exact up to how well the
+length ||W p|| is a linear function r . p:
+
+    B A = -strength * u (u^T W) - common * (I - strength * u u^T) c r^T                    (3)
+
+Shapes: S sentences, T seen tasks, D embedding, I what W is applied to.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sglora_cli.errors import Mismatch
+
+
+def unit(direction_SD: Tensor) -> Tensor:
+    """Normalised rows; 0 stays 0."""
+    return direction_SD / direction_SD.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+def ridge_weights(sentences_TD: Tensor, sentence_SD: Tensor, ridge: float) -> Tensor:
+    """(S, T) double: how much each seen task's deviation from the mean counts, of (2). 0 for the mean sentence.
+
+    >>> ridge_weights(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([[1.0, 0.0]]), 1e-6).round(decimals=3)
+    tensor([[ 0.5000, -0.5000]], dtype=torch.float64)
+    """
+    sentences_TD = sentences_TD.double()
+    mean_D = sentences_TD.mean(dim=0)
+    centred_TD = sentences_TD - mean_D
+    products_TT = centred_TD @ centred_TD.T + ridge * torch.eye(len(centred_TD), dtype=torch.float64)
+    weight_TS: Tensor = torch.linalg.solve(products_TT, centred_TD @ (sentence_SD.double() - mean_D).T)
+    return weight_TS.T
+
+
+def predicted(weight_ST: Tensor, moment_TD: Tensor) -> Tensor:
+    """(S, D) double: a mean of tasks that nobody has seen, of (2)."""
+    moment_TD = moment_TD.double()
+    mean_D = moment_TD.mean(dim=0)
+    return mean_D + weight_ST @ (moment_TD - mean_D)
+
+
+class Seen(Protocol):
+    """What is known of seen tasks: `Moments` of plugin/values.py, of a backbone that has a projection."""
+
+    @property
+    def sentences_TD(self) -> Tensor: ...
+
+    @property
+    def images_TD(self) -> Tensor: ...
+
+    @property
+    def captions_TD(self) -> Tensor: ...
+
+    @property
+    def projection_DI(self) -> Tensor | None: ...
+
+    @property
+    def length_I(self) -> Tensor | None: ...
+
+
+def removal(
+    seen: Seen,
+    sentence_SD: Tensor,
+    *,
+    strength: float,
+    common: float,
+    captions: float = 1.0,
+    sentence: float = 1.0,
+    ridge: float = 0.3,
+) -> tuple[Tensor, Tensor]:
+    """B (S, D, 2) and A (S, 2, I) of (3), double; with common = 0, of rank 1.
+
+    u is the predicted mean caption and the sentence itself, minus the mean of the sentences, each normalised and with
+    its weight, normalised again. The prediction is a safe guess; what is particular to a task, the sentence says best.
+    Raises Mismatch for the mean sentence without captions: it has no direction.
+    """
+    assert seen.projection_DI is not None
+    assert seen.length_I is not None
+    sentence_SD = sentence_SD.double()
+    weight_ST = ridge_weights(seen.sentences_TD, sentence_SD, ridge)
+    direction_SD = torch.zeros_like(sentence_SD)
+    if captions:
+        direction_SD += captions * unit(predicted(weight_ST, seen.captions_TD))
+    if sentence:
+        direction_SD += sentence * unit(sentence_SD - seen.sentences_TD.double().mean(dim=0))
+    if not bool(direction_SD.norm(dim=1).all()):
+        raise Mismatch("the sentence is the mean of all sentences: it has no direction", "describe another task")
+    u_SD = unit(direction_SD)
+    b_columns, a_rows = [-strength * u_SD], [u_SD @ seen.projection_DI.double()]
+    if common:
+        common_SD = predicted(weight_ST, seen.images_TD)
+        along_S1 = (u_SD * common_SD).sum(dim=1, keepdim=True)
+        b_columns.append(-common * (common_SD - strength * u_SD * along_S1))
+        a_rows.append(seen.length_I.double().expand(len(u_SD), -1))
+    return torch.stack(b_columns, dim=2), torch.stack(a_rows, dim=1)

@@ -45,8 +45,9 @@ class Network(nn.Module):
         self.common_P = nn.Parameter(common_P.clone())
         self.mean_D = nn.Buffer(mean_D)
         self.spread = nn.Buffer(spread.clamp_min(1e-6)[None])
-        self.first: nn.Linear | None = nn.Linear(width, hidden) if hidden else None
-        self.last = nn.Linear(hidden or width, len(common_P), bias=False)
+        skip_init = nn.utils.skip_init  # which draws nothing from torch's own random numbers
+        self.first: nn.Linear | None = skip_init(nn.Linear, width, hidden) if hidden else None
+        self.last: nn.Linear = skip_init(nn.Linear, hidden or width, len(common_P), bias=False)
         nn.init.zeros_(self.last.weight)
         if self.first:
             nn.init.normal_(self.first.weight, std=width**-0.5, generator=rng)

@@ -9,17 +9,19 @@ from sglora_calibrated import sglora_generators as calibrated
 from sglora_cli.errors import Mismatch, Unavailable
 from sglora_cli.testing import GENERATOR_CHECKS, GeneratorTrial, check_generator, run_check
 from sglora_cvae import sglora_generators as learned
+from sglora_hypernet import sglora_generators as hypernets
 from sglora_merge import sglora_generators as merged
 
 QUICK = {"hidden": 8, "latent": 3, "epochs": 200, "learning_rate": 0.01}
-GENERATORS = {one.name: one for one in (*learned(), *calibrated(), *merged())}
+SETTINGS = {**{one.name: QUICK for one in learned()}, **{one.name: {"steps": 20} for one in hypernets()}}
+GENERATORS = {one.name: one for one in (*learned(), *calibrated(), *merged(), *hypernets())}
 
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_built_in_generators_pass(name):
     if name == "lorahub":
         pytest.importorskip("cma")
-    check_generator(GENERATORS[name], QUICK if name in {one.name for one in learned()} else {})
+    check_generator(GENERATORS[name], SETTINGS.get(name, {}))
 
 
 class Simple:

@@ -1,0 +1,181 @@
+"""Hypernetworks in a world where the sentence says all: there they must win, so that a loss elsewhere is no bug."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sglora_allbut import sglora_generators as closed_forms
+from sglora_cli.errors import BadFile, Mismatch, Unavailable
+from sglora_cli.lora.layout import Layout
+from sglora_cli.plugin.testing.toys import EXPERTS, LAYOUT, TASKS, WIDTH, ToyExperts, ToyPool, material
+from sglora_cli.plugin.values import Moments
+from sglora_hypernet import HyperConfig, sglora_generators
+
+RETRIEVAL, RECONSTRUCTION = sglora_generators()
+QUICK = {"sites": "experts", "rank": 2, "steps": 400, "tasks": 8, "learning_rate": 0.02, "weight_decay": 0.0}
+
+
+class World(ToyExperts):
+    """The toys' experts with more tasks, the last UNSEEN of which nothing has seen."""
+
+    SEEN, UNSEEN = 40, 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        more_TD = torch.randn(self.SEEN + self.UNSEEN, WIDTH, generator=torch.Generator().manual_seed(8))
+        self.unit_TD = more_TD / more_TD.norm(dim=1, keepdim=True)
+        self.mean_EP = LAYOUT.initial(0) + self.unit_TD[:EXPERTS] @ self.way_DP
+
+    def best(self, rows) -> torch.Tensor:
+        return LAYOUT.initial(0) + self.unit_TD[list(rows)] @ self.way_DP
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World()
+
+
+def dense(layout: Layout, flat_SP: torch.Tensor) -> torch.Tensor:
+    """All updates of each adapter in a row: (S, numbers)."""
+    return torch.cat([(b @ a * layout.scaling).flatten(1) for b, a in layout.split(flat_SP).values()], dim=1)
+
+
+def distance(layout, flat_SP, best_SP) -> float:
+    """Mean squared distance of updates to the best ones."""
+    return float((dense(layout, flat_SP) - dense(LAYOUT, best_SP)).square().sum(dim=1).mean())
+
+
+def unseen(world, make):
+    """Adapters of the unseen tasks' priors, and their best ones."""
+    rows = range(World.SEEN, World.SEEN + World.UNSEEN)
+    return torch.cat([make(world.prior(row)) for row in rows]), world.best(rows)
+
+
+def test_by_retrieval_it_finds_the_adapters_of_tasks_that_nobody_has_seen(world):
+    toy = replace(material(ToyExperts()), experts=world, pool=ToyPool(world, range(World.SEEN)))
+    fitted, facts = RETRIEVAL.fit(toy, QUICK)
+    found_SP, best_SP = unseen(world, lambda prior: fitted.generate(prior, 1, 0, 1.0))
+    top_SP, _ = unseen(world, lambda prior: prior.mean_P[None])
+    common_SP = world.best(range(World.SEEN)).mean(dim=0).expand_as(best_SP)
+    nearest = [int((world.unit_TD[: World.SEEN] @ world.unit_TD[row]).argmax()) for row in range(World.SEEN, 48)]
+    others = [distance(LAYOUT, flat_SP, best_SP) for flat_SP in (top_SP, common_SP, world.best(nearest))]
+    assert distance(fitted.own_layout, found_SP, best_SP) < 0.1 * min(others)
+    assert facts["loss"] < 0.1 * facts["loss_at_start"]
+    assert facts["trained_on"] == {"tasks": World.SEEN, "phrases": 0}
+
+
+def test_by_reconstruction_it_finds_the_adapters_of_training_tasks_left_out():
+    experts = ToyExperts()
+    toy = material(experts)
+    asked = TASKS - 1  # its adapter follows from its sentence, but it is not learned from
+    left = replace(toy, tasks=toy.tasks[:asked], priors=toy.priors[:asked])
+    settings = {"steps": 600, "learning_rate": 0.03, "weight_decay": 0.0}
+    fitted, facts = RECONSTRUCTION.fit(left, settings)
+    whole, _ = RECONSTRUCTION.fit(toy, settings)
+    best_SP = toy.states(asked).mean(dim=0)[None]
+    found, seen = (distance(LAYOUT, one.generate(toy.priors[asked], 1, 0, 1.0), best_SP) for one in (fitted, whole))
+    mean = distance(LAYOUT, experts.means().mean(dim=0)[None], best_SP)
+    assert seen < 0.05 * mean
+    assert found < mean
+    assert facts["trained_on"] == {"tasks": asked, "states": 5}
+    assert facts["loss"] < 0.5 * facts["loss_at_start"]
+
+
+def test_untrained_it_is_the_closed_form():
+    experts = ToyExperts()
+    toy = material(experts)
+    fitted, _ = RETRIEVAL.fit(toy, {"steps": 1, "learning_rate": 0.0})
+    experts.moments = Moments(
+        *(getattr(toy.pool.moments, name) for name in ("tasks", "sentences_TD", "images_TD", "captions_TD")),
+        toy.pool.moments.projection,
+        toy.pool.moments.projection_DI,
+        toy.pool.moments.length_I,
+    )
+    closed = closed_forms()[0].restore(experts, {})
+    prior = experts.prior(7)
+    found, expected = fitted.generate(prior, 2, 0, 1.0), closed.generate(prior, 2, 0, 1.0)
+    torch.testing.assert_close(
+        dense(fitted.own_layout, found), dense(closed.own_layout, expected), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "sites", "rank"),
+    [
+        ({}, ["head"], 6),
+        ({"closed_form": False}, ["head"], 4),
+        ({"sites": "experts"}, [site.name for site in LAYOUT.sites], 4),
+        ({"sites": "both", "rank": 3}, [*(site.name for site in LAYOUT.sites), "head"], 5),
+        ({"hidden": 5}, ["head"], 6),
+    ],
+)
+def test_adapters_have_the_sites_that_are_asked_for_and_are_the_same_from_a_file(settings, sites, rank):
+    toy = material(ToyExperts())
+    fitted, _ = RETRIEVAL.fit(toy, {"steps": 3, "learning_rate": 0.1, **settings})
+    assert [site.name for site in fitted.own_layout.sites] == sites
+    assert fitted.own_layout.rank == rank
+    again = RETRIEVAL.restore(toy.experts, fitted.tensors())
+    assert again.own_layout == fitted.own_layout
+    one, other = (dense(f.own_layout, f.generate(toy.priors[0], 1, 0, 1.0)) for f in (fitted, again))
+    torch.testing.assert_close(one, other, rtol=5e-3, atol=5e-3)
+
+
+def test_phrases_have_their_share_of_a_step(world):
+    from sglora_hypernet.training import _Draw
+
+    class Spoken(ToyPool):
+        @property
+        def roles(self):
+            return ["phrase"] * 30 + ["training"] * 10
+
+        @roles.setter
+        def roles(self, value):
+            pass
+
+    pool = Spoken(world, range(40))
+    for share in (0.0, 0.25, 1.0):
+        draw = _Draw(pool, HyperConfig(phrases=share, tasks=2000), torch.Generator().manual_seed(1))
+        assert sum(t < 30 for t in draw.tasks()) / 2000 == pytest.approx(share, abs=0.04)
+    plain = _Draw(ToyPool(world, range(40)), HyperConfig(phrases=1.0, tasks=2000), torch.Generator().manual_seed(1))
+    assert len(set(plain.tasks())) == 40
+
+
+def test_training_that_diverges_is_refused_with_the_knob_to_turn():
+    toy = material(ToyExperts())
+    with pytest.raises(Mismatch, match=r"diverged: its loss is (inf|nan) in step") as raised:
+        RETRIEVAL.fit(toy, {"sites": "experts", "learning_rate": 1e3, "steps": 400})
+    assert raised.value.hint == "lower learning_rate, which is 1000"
+
+
+def test_too_few_tasks_are_refused():
+    toy = material(ToyExperts())
+    with pytest.raises(Mismatch, match="learns from seen tasks, there are 1"):
+        RETRIEVAL.fit(replace(toy, pool=ToyPool(toy.experts, [0])), {})
+    with pytest.raises(Mismatch, match="adapters of training tasks, there are 1"):
+        RECONSTRUCTION.fit(replace(toy, tasks=toy.tasks[:1], priors=toy.priors[:1]), {})
+
+
+def test_a_backbone_without_a_projection_is_named():
+    class Bare(ToyPool):
+        @property
+        def moments(self):
+            return replace(super().moments, projection=None, projection_DI=None, length_I=None)
+
+    toy = material(ToyExperts())
+    with pytest.raises(Unavailable, match="this backbone has none") as raised:
+        RETRIEVAL.fit(replace(toy, pool=Bare(toy.experts)), {})
+    assert raised.value.hint == 'say sites = "experts" in its table'
+
+
+@pytest.mark.parametrize("missing", ["layout", "network.common_P", "network.last.weight", "start.images_TD", "shape"])
+def test_a_damaged_file_is_refused(missing):
+    toy = material(ToyExperts())
+    fitted, _ = RETRIEVAL.fit(toy, {"steps": 1})
+    tensors = {name: tensor for name, tensor in fitted.tensors().items() if name != missing}
+    with pytest.raises(BadFile):
+        RETRIEVAL.restore(toy.experts, tensors)
+    with pytest.raises(BadFile):
+        RETRIEVAL.restore(toy.experts, {**fitted.tensors(), "network.common_P": torch.zeros(3)})

@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 from sglora_cli.api import Experts, Material, from_mapping, hookimpl, knob
 
 if TYPE_CHECKING:
+    from sglora_cli.api import Layout
+
     from .network import FittedHypernet
 
 SGLORA_API = "1.0"
@@ -85,6 +87,13 @@ class Hypernet:
         return (
             by_retrieval(material, config) if isinstance(config, HyperConfig) else by_reconstruction(material, config)
         )
+
+    def cost(
+        self, layout: Layout, tasks: int, states: int, settings: Mapping[str, Any], device: str = "cpu"
+    ) -> dict[str, Any]:
+        from .cost import cost
+
+        return cost(layout, from_mapping(self.config, settings, f"generators.{self.name}"))
 
     def restore(self, experts: Experts, tensors: Mapping[str, Any]) -> FittedHypernet:
         """Raises BadFile if the tensors do not fit the pack's backbone."""

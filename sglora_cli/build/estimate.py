@@ -127,7 +127,7 @@ def estimated(
         if set(paths) & set(steps.paths):
             left = sum(steps.passes(path) for path in paths if path in absent)
             stages.append(Stage(name, what, left * trial.pass_seconds))
-    costs = _costs(host, recipe, steps)
+    costs = _costs(host, recipe, steps, trial.pass_seconds)
     stages += [Stage(name, _need(c) if c else _UNKNOWN, c.get("seconds", 0.0)) for name, c in costs.items()]
     groups = [sum(len(t.photos) for t in group) * trial.photo_bytes for group in steps.groups]
     on_gpu = model.device.type == "cuda"
@@ -150,14 +150,17 @@ def estimated(
     )
 
 
-def _costs(host: Host, recipe: Recipe, steps: Steps) -> dict[str, dict[str, Any]]:
-    """The cost that every learned generator states; {} for one that states none."""
+def _costs(host: Host, recipe: Recipe, steps: Steps, pass_seconds: float) -> dict[str, dict[str, Any]]:
+    """The cost that every learned generator states; {} for one that states none. Passes through the backbone are
+    counted in its seconds."""
     count = sum(t.role == TRAINING for t in steps.tasks)
     costs: dict[str, dict[str, Any]] = {}
     for name, table in recipe.generators.items():
         generator, costs[name] = host.generators[name], {}
         if isinstance(generator, SaysCost):
             costs[name] |= generator.cost(steps.layout, count, steps.kept, table, str(steps.model.device))
+        if passes := costs[name].pop("passes", 0):
+            costs[name]["seconds"] = costs[name].get("seconds", 0.0) + passes * pass_seconds
         if "seconds" in costs[name]:  # fitted again on (folds - 1) / folds of the tasks, folds times
             costs[name]["seconds"] *= max(1, int(table.get("held_out", 0)))
     return costs

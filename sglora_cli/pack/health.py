@@ -18,7 +18,7 @@ import torch
 from sglora_cli.errors import BadFile, SgloraError
 from sglora_cli.lora.algebra import distances, inner_products
 from sglora_cli.pack.pack import Pack
-from sglora_cli.plugin.contracts import Fitted, Generator
+from sglora_cli.plugin.contracts import Fitted, Generator, adapter_layout
 from sglora_cli.plugin.host import Host
 
 SMALL, SAME, UNUSED = 0.01, 1e-3, 0.1
@@ -32,10 +32,10 @@ QUICK = 6
 class Health:
     """Measures of a generator's output for the experts' own sentences, each relative to a norm of updates."""
 
-    size: float
-    """Norm of its means (temperature 0), of the experts' norm."""
-    gap: float
-    """Distance of its means to mu*, of mu*'s norm."""
+    size: float | None
+    """Norm of its means (temperature 0), of the experts' norm; None where its sites are not the experts'."""
+    gap: float | None
+    """Distance of its means to mu*, of mu*'s norm; None likewise."""
     spread: float
     """Mean distance between its means for different sentences, of their norm. NaN for one expert."""
     draws: float
@@ -49,18 +49,21 @@ def measure(pack: Pack, fitted: Fitted, most: int = 1000) -> Health:
     priors = [pack.prior(pack.expert_query(row)) for row in rows]
     mean_EP = torch.cat([fitted.generate(prior, 1, 0, 0.0) for prior in priors])
     drawn_EP = torch.cat([fitted.generate(prior, 1, row, 1.0) for row, prior in zip(rows, priors, strict=True)])
-    star_EP = torch.stack([prior.mean_P for prior in priors])
-    flat_TP = torch.cat([mean_EP, drawn_EP, star_EP, pack.experts.means(rows)])
+    layout = adapter_layout(fitted, pack.layout)
+    alike = layout.sites == pack.layout.sites and layout.rank == pack.layout.rank
+    known = [torch.stack([prior.mean_P for prior in priors]), pack.experts.means(rows)] if alike else []
+    flat_TP = torch.cat([mean_EP, drawn_EP, *known])
     if not bool(torch.isfinite(flat_TP).all()):
         return Health(math.nan, math.nan, math.nan, math.nan)
-    inner_TT = inner_products(pack.layout, flat_TP)
+    inner_TT = inner_products(layout, flat_TP)
     apart_TT, norm_T = distances(inner_TT), inner_TT.diagonal().clamp_min(0).sqrt()
     n, own = len(rows), torch.arange(len(rows))
-    size, star, expert = (float(norm_T[first : first + n].mean()) for first in (0, 2 * n, 3 * n))
     pairs = apart_TT[:n, :n].sum() / (n * (n - 1)) if n > 1 else torch.tensor(math.nan)
+    size, *norms = (float(norm_T[first : first + n].mean()) for first in range(0, len(norm_T), n))
+    _, star, expert = norms if alike else (0.0, 0.0, 0.0)
     return Health(
-        size=ratio(size, expert),
-        gap=ratio(float(apart_TT[own, 2 * n + own].mean()), star),
+        size=ratio(size, expert) if alike else None,
+        gap=ratio(float(apart_TT[own, 2 * n + own].mean()), star) if alike else None,
         spread=ratio(float(pairs), size),
         draws=ratio(float(apart_TT[own, n + own].mean()), size),
     )
@@ -77,9 +80,9 @@ def faults(health: Health, training: Mapping[str, Any]) -> list[str]:
     reasons = []
     if isinstance(error, float) and isinstance(spread, float) and not error < spread:
         reasons.append(f"it explains nothing of what it learned from: error {error:.3g} a number, spread {spread:.3g}")
-    if not math.isfinite(health.size):
+    if math.isnan(health.draws) and (health.size is None or math.isnan(health.size)):
         reasons.append("its output is not finite")
-    elif health.size < SMALL:
+    elif health.size is not None and health.size < SMALL:
         reasons.append(f"its updates have {health.size:.1%} of the experts' norm: they change nothing")
     elif health.spread < SAME and health.draws < SAME:
         reasons.append("it makes the same adapter for every sentence and every draw")
@@ -117,7 +120,9 @@ def report(host: Host, pack: Pack) -> dict[str, dict[str, Any]]:
         except SgloraError as error:  # a damaged or foreign generator must not hide the rest of the pack
             results[name] = {"faults": [error.message], "notes": []}
             continue
-        values = {key: value if math.isfinite(value) else None for key, value in asdict(health).items()}
+        values = {
+            key: value if value is not None and math.isfinite(value) else None for key, value in asdict(health).items()
+        }
         results[name] = {**values, "faults": faults(health, training), "notes": notes(health, training)}
     return results
 

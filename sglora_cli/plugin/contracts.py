@@ -312,8 +312,9 @@ class SaysCost(Protocol):
         """What `fit` will need for so many training tasks of so many states, without their photos or adapters.
 
         {"parameters": int, "bytes": int, "seconds": float}, and optionally "stored_bytes", the size of its file
-        where that is not two bytes a parameter, and "device_bytes", the part that the device's own memory must
-        hold, which is not counted in "bytes".
+        where that is not two bytes a parameter, "device_bytes", the part that the device's own memory must hold,
+        which is not counted in "bytes", and "passes", how many times a photo goes through the backbone, forward and
+        back: the host knows how long that takes, and adds it to the seconds.
         """
 
 

@@ -179,3 +179,21 @@ def test_a_damaged_file_is_refused(missing):
         RETRIEVAL.restore(toy.experts, tensors)
     with pytest.raises(BadFile):
         RETRIEVAL.restore(toy.experts, {**fitted.tensors(), "network.common_P": torch.zeros(3)})
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"sites": "both"}, {"sites": "experts", "hidden": 9}, {"sites": "experts", "rank": 5}]
+)
+def test_the_estimate_counts_the_parameters_and_the_photos(settings):
+    """Of a backbone whose embedding and projection are as wide as its encoder, which the estimate takes for granted."""
+    toy = material(ToyExperts())
+    fitted, facts = RETRIEVAL.fit(toy, {"steps": 2, "closed_form": False, **settings})
+    needs = RETRIEVAL.cost(LAYOUT, 6, 5, {"steps": 2, **settings})
+    widest = max(site.in_features for site in LAYOUT.sites)  # 7, where the toys have an embedding of 8 and 8 x 6
+    sizes = {site.name: site.in_features + site.out_features for site in fitted.own_layout.sites}
+    assumed = fitted.own_layout.rank * sum(2 * widest if name == "head" else both for name, both in sizes.items())
+    hidden = settings.get("hidden", 0)
+    assert needs["parameters"] == assumed * (1 + (hidden or widest)) + hidden * (widest + 1)
+    assert needs["parameters"] == pytest.approx(facts["parameters"], rel=0.2)
+    assert needs["passes"] == (0 if not settings else 2 * 16 * 16)
+    assert needs["seconds"] > 0

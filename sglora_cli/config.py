@@ -160,7 +160,7 @@ class PriorConfig:
 
 @dataclass(frozen=True)
 class PhraseConfig:
-    """Which phrases of captions are seen tasks, too."""
+    """Which phrases of captions are seen tasks, too. `from_captions` beside these keys is a list of sources."""
 
     least_photos: int = knob(12, "Photos that a phrase needs.", least=4, most=MANY)
     largest_share: float = knob(0.15, "Share of all photos above which a phrase says too little.", least=0, most=1)

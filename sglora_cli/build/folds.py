@@ -130,7 +130,7 @@ class Folds:
 
         Nothing is computed yet. The target of a finished build has a manifest.
         """
-        apart = [photo for task in self._tasks(fold) for photo in task.photos["test"]]
+        apart = self._tasks(fold)
         build = Build.prepare(
             self.loaded.host, self.seen(fold), self.data, self.note, runtime=self.runtime, apart=apart
         )

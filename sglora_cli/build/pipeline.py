@@ -52,7 +52,7 @@ from sglora_cli.pack.writer import check_replaceable, write_manifest
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.sentences import meaning, queries
-from sglora_cli.plugin.values import EXPERT, PHRASE, ROLES, TRAINING, UNSEEN, Material, Photo
+from sglora_cli.plugin.values import EXPERT, PHRASE, ROLES, TRAINING, UNSEEN, Material, Task
 from sglora_cli.system import cache, settings
 from sglora_cli.system.locks import locked, pack_lock
 from sglora_cli.system.paths import built_folder
@@ -86,11 +86,12 @@ class Build:
         out: Path | None = None,
         runtime: RuntimeConfig | None = None,
         log: Path | None = None,
-        apart: Sequence[Photo] = (),
+        apart: Sequence[Task] = (),
     ) -> Build:
         """Read the recipe and the bytes of all photos, load the backbone. Nothing is computed or written yet.
 
-        apart: photos that nothing may learn from, besides those that unseen tasks are tested on.
+        apart: tasks of which nothing may be learned, besides the recipe's unseen ones: neither from their photos nor
+        from phrases with a word of their names.
 
         Raises UsageError if `out` holds something else than a pack, and UnknownName, BadFile, Mismatch or Unavailable
         for every error that can be detected this early.
@@ -102,10 +103,11 @@ class Build:
         layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
         if recipe.train.hide:
             hiding(model)
-        tasks = build_tasks(model, plan, recipe.prompts, recipe.train.mirror > 0, apart)
+        photos = [photo for task in apart for some in task.photos.values() for photo in some]
+        tasks = build_tasks(model, plan, recipe.prompts, recipe.train.mirror > 0, photos)
         steps = Steps(model, layout, tasks, recipe.train)
         target = out or built_folder() / recipe.name
-        return cls(host, recipe, model, tasks, steps, target, note, Journal(log), pool_tasks(recipe, tasks))
+        return cls(host, recipe, model, tasks, steps, target, note, Journal(log), pool_tasks(recipe, tasks, apart))
 
     def estimate(self) -> Estimate:
         """The time, memory and disk for what is left to do, measured on a few steps."""

@@ -30,7 +30,7 @@ from sglora_cli.lora.prior import Prior
 from sglora_cli.lora.projection import project, split_projection
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.plugin.contracts import HasProjection, Model
-from sglora_cli.plugin.values import PHRASE, UNSEEN, Moments, TaskTensors
+from sglora_cli.plugin.values import PHRASE, UNSEEN, Moments, Task, TaskTensors
 
 Place = tuple[int, int]
 """A photo: the build's seen task that has it, and its row there."""
@@ -48,11 +48,11 @@ class PoolTask:
     photos: tuple[Place, ...]
 
 
-def pool_tasks(recipe: Recipe, tasks: Sequence[BuildTask]) -> list[PoolTask]:
+def pool_tasks(recipe: Recipe, tasks: Sequence[BuildTask], apart: Sequence[Task] = ()) -> list[PoolTask]:
     """The seen tasks of a build, then the phrases that its recipe takes from captions.
 
-    No phrase has a word of the name of an unseen task: that task would be seen. Raises BadFile if a recipe asks for
-    phrases and there is none.
+    No phrase has a word of the name of an unseen task, or of one of `apart`: that task would be seen. Raises BadFile
+    if a recipe asks for phrases and there is none.
     """
     seen = [t for t in tasks if t.role != UNSEEN]
     whole = [
@@ -68,7 +68,7 @@ def pool_tasks(recipe: Recipe, tasks: Sequence[BuildTask]) -> list[PoolTask]:
                 places.setdefault(photo, (n, row))
     of_photo = list(places.values())
     config, found = recipe.phrases, phrases([seen[n].photos[row].captions for n, row in of_photo])
-    unseen = [t.task.name for t in tasks if t.role == UNSEEN]
+    unseen = [*(t.task.name for t in tasks if t.role == UNSEEN), *(task.name for task in apart)]
     allowed = {phrase: photos for phrase, photos in found.items() if not share_a_word(phrase, unseen)}
     kept = chosen(allowed, len(of_photo), config.least_photos, config.largest_share, config.most)
     if not kept:

@@ -13,7 +13,7 @@ from sglora_cli.adapter.file import AdapterFile, load_adapter
 from sglora_cli.adapter.made_from import expert_weights
 from sglora_cli.adapter.peft_config import CONFIG
 from sglora_cli.adapter.read import Found, lacks_scaling, read_adapter, recognise
-from sglora_cli.config import PriorConfig, TrainConfig
+from sglora_cli.config import PhraseConfig, PriorConfig, TrainConfig
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.plugin.values import AGAINST, ROLES, ZERO
@@ -152,13 +152,15 @@ def recipe_facts(recipe: Recipe) -> list[str]:
         f"prior      {_settings(recipe.prior)}",
         f"generators {', '.join(recipe.generators) or 'merging rules only'}",
     ]
+    if recipe.from_captions:
+        lines.append(f"phrases    of the captions of {', '.join(recipe.from_captions)}: {_settings(recipe.phrases)}")
     for source in recipe.sources:
         counts = ", ".join(f"{len(names)} {role}" for role, names in source.roles.items())
         lines.append(f"source     {source.name} ({source.dataset}: {source.path}): {counts}")
     return lines
 
 
-def _settings(config: TrainConfig | PriorConfig) -> str:
+def _settings(config: TrainConfig | PriorConfig | PhraseConfig) -> str:
     return ", ".join(f"{key} = {value}" for key, value in asdict(config).items())
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from sglora_cli.build.pipeline import Build
-from sglora_cli.build.pool import Bank, Pool
+from sglora_cli.build.pool import Bank, Pool, pool_tasks
 from sglora_cli.lora.layout import Layout
 from sglora_cli.pack.recipe_parser import parse, read
 from sglora_cli.plugin.host import Host
@@ -65,6 +65,14 @@ def test_a_phrase_with_a_word_of_an_unseen_task_is_left_out(make, spoken):
     path.write_text(path.read_text().replace("floor", "mug"))
     _, pool = make(least_photos=4)
     assert not [name for name, role in zip(pool.names, pool.roles, strict=True) if role == "phrase" and "mug" in name]
+
+
+def test_a_phrase_with_a_word_of_a_task_that_is_set_apart_is_left_out(make):
+    build, _ = make(least_photos=4, largest_share=0.5)
+    jar = next(t.task for t in build.tasks if t.task.name == "jar")
+    names = [t.name for t in pool_tasks(build.recipe, build.tasks)]
+    left = [t.name for t in pool_tasks(build.recipe, build.tasks, [jar])]
+    assert set(names) - set(left) == {name for name in names if name == "jar"}
 
 
 def test_what_is_left_out_takes_its_photos_and_its_phrases_along(make):

@@ -245,7 +245,13 @@ def _after(doc: str | None, start: str) -> str:
 def _recipe(host: Host) -> list[str]:
     lines = ["## Recipes", "", "`sglora pack init` writes a commented one.", ""]
     lines += _block(_after(recipe_parser.__doc__, "backbone = "), "toml")
-    for table, kind in (("lora", config.LoraConfig), ("train", config.TrainConfig), ("prior", config.PriorConfig)):
+    tables: dict[str, type] = {
+        "lora": config.LoraConfig,
+        "train": config.TrainConfig,
+        "prior": config.PriorConfig,
+        "tasks": config.PhraseConfig,
+    }
+    for table, kind in tables.items():
         lines += ["", f"### [{table}]", "", _doc(kind), "", *_knobs(kind)]
     known: dict[type, str] = {}
     for name in host.generators:

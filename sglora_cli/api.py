@@ -113,11 +113,13 @@ if TYPE_CHECKING:
     from sglora_cli.generate.session import Session
     from sglora_cli.lora.algebra import compress, joined, mix_updates, singular, site_products
     from sglora_cli.lora.attention import AttentionSites, Update, attached, packed_attention
+    from sglora_cli.lora.coordinates import BLOCK, AnyScaling, Projection, Scaling, span
     from sglora_cli.lora.layout import Layout, Site, mix
     from sglora_cli.lora.prior import Prior, Query, select
     from sglora_cli.lora.projection import ProjectionUpdate, project, split_projection
     from sglora_cli.pack.pack import Pack
     from sglora_cli.plugin.sentences import queries
+    from sglora_cli.plugin.states import state_blocks, state_projection
     from sglora_cli.plugin.values import TaskTensors
     from sglora_cli.system.hardware import pick_device, pick_precision
 
@@ -131,11 +133,13 @@ _LATE = {
     "generate.session": "Session",
     "lora.algebra": "compress joined mix_updates singular site_products",
     "lora.attention": "attached AttentionSites packed_attention Update",
+    "lora.coordinates": "AnyScaling BLOCK Projection Scaling span",
     "lora.layout": "Layout mix Site",
     "lora.prior": "Prior Query select",
     "lora.projection": "project ProjectionUpdate split_projection",
     "pack.pack": "Pack",
     "plugin.sentences": "queries",
+    "plugin.states": "state_blocks state_projection",
     "plugin.values": "TaskTensors",
     "system.hardware": "pick_device pick_precision",
 }
@@ -267,6 +271,13 @@ __all__ = [
     "compress",
     "singular",
     "site_products",
+    "Scaling",
+    "Projection",
+    "AnyScaling",
+    "span",
+    "BLOCK",
+    "state_blocks",
+    "state_projection",
     "contrastive_loss",
     "classification_loss",
     # Reporters: measured rows -> text

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from sglora_cli.api import BLOCK, span
+
 from . import CvaeConfig
 from .network import Network
-from .scaling import BLOCK, span
 
 _TRIAL = 20_000_000
 """Parameters of the one that is tried: a step's time goes with them."""

@@ -6,7 +6,7 @@ Shapes: E experts, P numbers of an adapter, R coordinates, B rows of a block.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -114,6 +114,17 @@ class Projection:
 
 
 AnyScaling = Scaling | Projection
+
+
+def restored_projection(tensors: Mapping[str, Tensor], size: int) -> Projection:
+    """From `Projection.tensors()`, for adapters of `size` numbers. Raises KeyError, ValueError if they are not that."""
+    centre_P, unit_P, basis_RP, unit = (
+        tensors[name].float() for name in ("centre", "unit", "basis", "coordinate_unit")
+    )
+    shapes = [tuple(one.shape) for one in (centre_P, unit_P, basis_RP, unit)]
+    if shapes != [(size,), (size,), (len(basis_RP), size), (1,)]:
+        raise ValueError(f"the projection's shapes are {shapes}, the pack's adapters have {size} numbers")
+    return Projection(Scaling(centre_P, unit_P), basis_RP, float(unit))
 
 
 def projection(

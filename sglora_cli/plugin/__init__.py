@@ -5,6 +5,8 @@ contracts    what a plugin provides: backbones, data sets, captioners, generator
 sites        which sites the layout of an adapter may have
 values       what travels between host and plugin: tasks, photos, rows, reports
 states       the training tasks' states in the numbers that a generator's networks see
+learning     training of a generator's network, with checkpoints
+fit_cost     what fits that learn from saved states need, by trying a part of them
 combined     sums of generators
 host         loads plugins, keeps the registries, isolates what is broken
 guard        names the plugin in its exceptions and wrong answers

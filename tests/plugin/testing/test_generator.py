@@ -10,13 +10,14 @@ from sglora_cli.errors import Mismatch, Unavailable
 from sglora_cli.testing import GENERATOR_CHECKS, GeneratorTrial, check_generator, run_check
 from sglora_cvae import sglora_generators as cvae
 from sglora_flow import sglora_generators as flows
+from sglora_kde import sglora_generators as kde
 from sglora_merge import sglora_generators as merged
 
 QUICK = {
     **{one.name: {"hidden": 8, "latent": 3, "epochs": 200, "learning_rate": 0.01} for one in cvae()},
     **{one.name: {"width": 16, "blocks": 1, "epochs": 30, "steps": 10} for one in flows()},
 }
-GENERATORS = {one.name: one for one in (*cvae(), *flows(), *calibrated(), *merged())}
+GENERATORS = {one.name: one for one in (*cvae(), *flows(), *kde(), *calibrated(), *merged())}
 
 
 @pytest.mark.parametrize("name", GENERATORS)

@@ -25,15 +25,15 @@ def fitted(name, **settings):
 def test_told_the_sentence_it_finds_unseen_adapters(name, settings):
     flow, facts = fitted(name, **settings)
     drawn = WORLD.error(lambda prior: flow.generate(prior, 1, 0, 1.0)[0])
-    assert drawn < 0.2 * min(TOP_K, MEAN)
-    assert WORLD.error(lambda prior: flow.generate(prior, 1, 0, 0.0)[0]) < 0.5 * min(TOP_K, MEAN)
-    assert facts["loss"] < 0.3 * facts["loss_of_constant"]
+    assert drawn < 0.1 * min(TOP_K, MEAN)
+    assert WORLD.error(lambda prior: flow.generate(prior, 1, 0, 0.0)[0]) < 0.1 * min(TOP_K, MEAN)
+    assert facts["loss"] < 0.2 * facts["loss_of_constant"]
 
 
 @pytest.mark.slow
 def test_without_the_sentence_its_draws_are_like_the_states():
-    flow, _ = fitted("p-diff")
-    made, states = flow.generate(WORLD.prior(0), 2000, 0, 1.0), WORLD.states_TMP.flatten(0, 1)
+    flow, _ = fitted("p-diff", width=64, steps=50)
+    made, states = flow.generate(WORLD.prior(0), 1000, 0, 1.0), WORLD.states_TMP.flatten(0, 1)
     assert float((made.mean(0) - states.mean(0)).norm()) < 0.1 * float(states.mean(0).norm())
     assert float((torch.cov(made.T) - torch.cov(states.T)).norm()) < 0.3 * float(torch.cov(states.T).norm())
     assert WORLD.error(lambda prior: flow.generate(prior, 1, 0, 1.0)[0]) > MEAN

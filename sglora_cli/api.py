@@ -126,12 +126,16 @@ if TYPE_CHECKING:
     from sglora_cli.generate.session import Session
     from sglora_cli.lora.algebra import compress, joined, mix_updates, singular, site_products
     from sglora_cli.lora.attention import AttentionSites, Update, attached, packed_attention
+    from sglora_cli.lora.coordinates import AnyScaling, Projection, Scaling, restored_projection
     from sglora_cli.lora.layout import Layout, Site, mix
     from sglora_cli.lora.prior import Prior, Query, select
     from sglora_cli.lora.projection import ProjectionUpdate, project, split_projection
     from sglora_cli.lora.removal import removal
     from sglora_cli.pack.pack import Pack
+    from sglora_cli.plugin.fit_cost import parameters_of, projection_cost, reading_seconds, step_seconds
+    from sglora_cli.plugin.learning import Learning
     from sglora_cli.plugin.sentences import queries
+    from sglora_cli.plugin.states import state_blocks, state_coordinates, state_projection
     from sglora_cli.plugin.values import TaskTensors
     from sglora_cli.system.hardware import pick_device, pick_precision
 
@@ -145,12 +149,16 @@ _LATE = {
     "generate.session": "Session",
     "lora.algebra": "compress joined mix_updates singular site_products",
     "lora.attention": "attached AttentionSites packed_attention Update",
+    "lora.coordinates": "AnyScaling Projection restored_projection Scaling",
     "lora.layout": "Layout mix Site",
     "lora.prior": "Prior Query select",
     "lora.projection": "project ProjectionUpdate split_projection",
     "lora.removal": "removal",
     "pack.pack": "Pack",
+    "plugin.fit_cost": "parameters_of projection_cost reading_seconds step_seconds",
+    "plugin.learning": "Learning",
     "plugin.sentences": "queries",
+    "plugin.states": "state_blocks state_coordinates state_projection",
     "plugin.values": "TaskTensors",
     "system.hardware": "pick_device pick_precision",
 }
@@ -285,6 +293,18 @@ __all__ = [
     "compress",
     "singular",
     "site_products",
+    "Scaling",
+    "Projection",
+    "AnyScaling",
+    "restored_projection",
+    "state_blocks",
+    "state_projection",
+    "state_coordinates",
+    "Learning",
+    "parameters_of",
+    "step_seconds",
+    "reading_seconds",
+    "projection_cost",
     "contrastive_loss",
     "classification_loss",
     # Reporters: measured rows -> text

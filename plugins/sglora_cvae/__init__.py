@@ -9,7 +9,7 @@ What the paper leaves open is chosen here, on training tasks only:
 * condition: mu* in the same numbers, and the square root of sigma*^2 in the same unit.
 
 With `projection` the networks see R coordinates of those numbers, in the span of the experts and the training tasks'
-states (scaling.py); the squared error stays that of the P numbers, but for what lies outside of the span.
+states; the squared error stays that of the P numbers, but for what lies outside of the span.
 
 ICM-LoRA as a baseline is the same with another condition: it reproduces adapters of the tasks it learned, told which
 by a task vector of their data, and nothing of the experts. An unseen task has no such vector; its sentence's embedding

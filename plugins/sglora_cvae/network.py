@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sglora_cli.api import BadFile, Checkpoint, Experts, Material, Prior
+from sglora_cli.api import AnyScaling, BadFile, Checkpoint, Experts, Material, Prior, Projection, Scaling
+from sglora_cli.api import state_blocks as blocks
+from sglora_cli.api import state_projection as projection
 
 from . import CvaeConfig
-from .scaling import AnyScaling, Projection, Scaling, blocks, projection
 
 Condition = Callable[[AnyScaling, Prior], Tensor]
 

@@ -21,9 +21,10 @@ from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.contracts import Fitted, Generator, adapter_layout
 from sglora_cli.plugin.host import Host
 
-SMALL, SAME, UNUSED = 0.01, 1e-3, 0.1
+SMALL, SAME, UNUSED, KEPT, FEW = 0.01, 1e-3, 0.1, 0.5, 2
 """An update below SMALL of the experts' norm has no effect; adapters closer than SAME of their norm are equal; with
-a KL divergence below UNUSED nats the latent carries no information."""
+a KL divergence below UNUSED nats the latent carries no information. A projection that keeps less than KEPT of the
+squared norm drops most of an adapter; from fewer than FEW tasks nothing about others can be learned."""
 QUICK = 6
 """Experts that are measured before a generator is used; `sglora inspect` measures all."""
 
@@ -76,16 +77,36 @@ def ratio(part: float, whole: float) -> float:
 
 def faults(health: Health, training: Mapping[str, Any]) -> list[str]:
     """Why a generator must not be used, in sentences. `training`: the manifest's numbers of its training."""
-    error, spread = training.get("error_per_number"), training.get("spread_per_number")
-    reasons = []
-    if isinstance(error, float) and isinstance(spread, float) and not error < spread:
-        reasons.append(f"it explains nothing of what it learned from: error {error:.3g} a number, spread {spread:.3g}")
+    reasons = _training_faults(training)
     if math.isnan(health.draws) and (health.size is None or math.isnan(health.size)):
         reasons.append("its output is not finite")
     elif health.size is not None and health.size < SMALL:
         reasons.append(f"its updates have {health.size:.1%} of the experts' norm: they change nothing")
     elif health.spread < SAME and health.draws < SAME:
         reasons.append("it makes the same adapter for every sentence and every draw")
+    return reasons
+
+
+def _training_faults(training: Mapping[str, Any]) -> list[str]:
+    """What the numbers of its training say, with the knob to turn. Those that a generator does not give are passed
+    over."""
+    reasons = []
+    seen, projection = (training.get(key) for key in ("trained_on", "projection"))
+    if isinstance(seen, Mapping) and "states" in seen and isinstance(tasks := seen.get("tasks"), int) and tasks < FEW:
+        reasons.append(f"it learned from {tasks} training task: name more in the recipe's `training`")
+    if isinstance(projection, Mapping) and isinstance(kept := projection.get("kept_share"), float) and kept < KEPT:
+        wider = f"raise `projection` above {projection.get('numbers')}, or `energy`"
+        reasons.append(f"its projection keeps {kept:.1%} of the adapters' squared norm: {wider}")
+    error, spread, loss, constant = (
+        training.get(key) for key in ("error_per_number", "spread_per_number", "loss", "loss_of_constant")
+    )
+    for of, limit, text in (
+        (error, spread, "it explains nothing of what it learned from: error {:.3g} a number, spread {:.3g}"),
+        (loss, constant, "it learned nothing: loss {:.3g}, that of a constant {:.3g}"),
+    ):
+        if isinstance(of, float) and isinstance(limit, float) and not of < limit:
+            diverged = "" if math.isfinite(of) else "; training diverged: lower `learning_rate`"
+            reasons.append(text.format(of, limit) + diverged)
     return reasons
 
 

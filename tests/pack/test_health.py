@@ -84,6 +84,29 @@ def test_an_error_as_large_as_the_spread_is_a_fault():
     assert faults(GOOD, {"error_per_number": "high", "spread_per_number": []}) == []
 
 
+def test_a_loss_as_large_as_a_constants_is_a_fault():
+    assert faults(GOOD, {"loss": 0.9, "loss_of_constant": 1.0}) == []
+    assert faults(GOOD, {"loss": 1.0, "loss_of_constant": 1.0}) == ["it learned nothing: loss 1, that of a constant 1"]
+    (fault,) = faults(GOOD, {"loss": math.nan, "loss_of_constant": 1.0})
+    assert fault.endswith("loss nan, that of a constant 1; training diverged: lower `learning_rate`")
+
+
+def test_a_training_on_one_task_is_a_fault():
+    assert faults(GOOD, {"trained_on": {"tasks": 1, "states": 20}}) == [
+        "it learned from 1 training task: name more in the recipe's `training`"
+    ]
+    assert faults(GOOD, {"trained_on": {"tasks": 2, "states": 1}}) == []
+    assert faults(GOOD, {"trained_on": {"tasks": 1}}) == []  # it chose on tasks, and learned from no state
+    assert faults(GOOD, {"trained_on": "all"}) == []
+
+
+def test_a_projection_that_drops_most_of_the_norm_is_a_fault():
+    assert faults(GOOD, {"projection": {"numbers": 8, "kept_share": 0.31}}) == [
+        "its projection keeps 31.0% of the adapters' squared norm: raise `projection` above 8, or `energy`"
+    ]
+    assert faults(GOOD, {"projection": {"numbers": 8, "kept_share": 0.9}}) == []
+
+
 def test_an_unused_latent_is_noted_and_no_fault():
     assert faults(GOOD, {"kl": 0.02}) == []
     assert notes(GOOD, {"kl": 0.02})[0].startswith("its latent carries next to nothing (KL 0.02 nats)")

@@ -8,20 +8,25 @@ import torch
 from sglora_calibrated import sglora_generators as calibrated
 from sglora_cli.errors import Mismatch, Unavailable
 from sglora_cli.testing import GENERATOR_CHECKS, GeneratorTrial, check_generator, run_check
-from sglora_cvae import sglora_generators as learned
+from sglora_cvae import sglora_generators as cvae
+from sglora_flow import sglora_generators as flows
 from sglora_hypernet import sglora_generators as hypernets
+from sglora_kde import sglora_generators as kde
 from sglora_merge import sglora_generators as merged
 
-QUICK = {"hidden": 8, "latent": 3, "epochs": 200, "learning_rate": 0.01}
-SETTINGS = {**{one.name: QUICK for one in learned()}, **{one.name: {"steps": 20} for one in hypernets()}}
-GENERATORS = {one.name: one for one in (*learned(), *calibrated(), *merged(), *hypernets())}
+QUICK = {
+    **{one.name: {"hidden": 8, "latent": 3, "epochs": 200, "learning_rate": 0.01} for one in cvae()},
+    **{one.name: {"width": 16, "blocks": 1, "epochs": 30, "steps": 10} for one in flows()},
+    **{one.name: {"steps": 20} for one in hypernets()},
+}
+GENERATORS = {one.name: one for one in (*cvae(), *flows(), *kde(), *calibrated(), *merged(), *hypernets())}
 
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_built_in_generators_pass(name):
     if name == "lorahub":
         pytest.importorskip("cma")
-    check_generator(GENERATORS[name], SETTINGS.get(name, {}))
+    check_generator(GENERATORS[name], QUICK.get(name, {}))
 
 
 class Simple:

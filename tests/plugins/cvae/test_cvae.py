@@ -16,7 +16,6 @@ from sglora_cli.plugin.testing.toys import ToyExperts, ToyPool
 from sglora_cli.plugin.values import Material
 from sglora_cvae import CvaeConfig, sglora_generators
 from sglora_cvae.network import Network, fit, restore
-from sglora_cvae.scaling import Scaling, projection, span
 
 LAYOUT = Layout((Site("q", 6, 5),), rank=2, alpha=2.0)
 CVAE, ICM = sglora_generators()
@@ -147,84 +146,6 @@ def test_what_it_will_need_is_its_size():
     assert cost["parameters"] == sum(p.numel() for p in network.parameters())
     assert cost["bytes"] > 16 * cost["parameters"]
     assert cost["seconds"] > 0
-
-
-def blocks_of(rows_NP: torch.Tensor, sizes: list[int]) -> list[torch.Tensor]:
-    return list(rows_NP.split(sizes))
-
-
-def test_the_span_of_blocks_is_that_of_all_rows_at_once():
-    rng = torch.Generator().manual_seed(1)
-    rows = torch.randn(40, 6, generator=rng) @ torch.randn(6, 90, generator=rng)
-    square, basis, total = span(blocks_of(rows, [3, 17, 1, 19]), most=10)
-    _, s, vh = torch.linalg.svd(rows.double())
-    assert len(square) == 6  # the rows have no more directions
-    assert torch.allclose(square, s[:6] ** 2, rtol=1e-5)
-    assert torch.allclose(basis.double().T @ basis.double(), vh[:6].T @ vh[:6], atol=1e-5)
-    assert total == pytest.approx(float(rows.double().square().sum()), rel=1e-6)
-
-
-def test_a_span_cut_short_holds_nearly_what_the_best_one_holds():
-    rows = torch.randn(200, 60, generator=torch.Generator().manual_seed(2)) * 0.9 ** torch.arange(60)
-    _, basis, _ = span(blocks_of(rows, [20] * 10), most=24)
-    best = torch.linalg.svd(rows)[2][:16]
-    held, most = ((rows @ one.T).square().sum() for one in (basis[:16], best))
-    assert 0.995 * most < held <= 1.00001 * most
-
-
-class Five(Experts):
-    """More experts than coordinates, so that something is dropped."""
-
-    names = tuple("abcde")
-
-    def __init__(self):
-        rng = torch.Generator().manual_seed(7)
-        self.mu, self.var = torch.randn(5, LAYOUT.size, generator=rng), torch.rand(5, LAYOUT.size, generator=rng)
-
-
-def projected(most, energy=1.0):
-    experts = Five()
-    states = experts.mu[:2, None] + 0.1 * torch.randn(2, 8, LAYOUT.size, generator=torch.Generator().manual_seed(8))
-    material = material_of(experts, states, [condition(experts.mu[t]) for t in range(2)])
-    whole = Scaling.of(experts)
-    everything = torch.cat([whole.inward(experts.mu) * 8**0.5, whole.inward(states).flatten(0, 1)])
-    return whole, everything, material, *projection(material, whole, most, energy)
-
-
-def test_a_projection_keeps_what_lies_in_the_span_and_drops_the_rest():
-    whole, everything, _, reduced, kept = projected(3)
-    best = torch.linalg.svd(everything)[2][:3]
-    assert kept == pytest.approx(float((everything @ best.T).square().sum() / everything.square().sum()), rel=1e-4)
-    adapter = torch.randn(2, LAYOUT.size, generator=torch.Generator().manual_seed(9))
-    nearest = whole.outward(whole.inward(adapter) @ best.T @ best)
-    assert torch.allclose(reduced.outward(reduced.inward(adapter)), nearest, atol=0.01)
-    assert torch.allclose(reduced.outside(whole.inward(adapter)), (adapter - nearest) / whole.unit_P, atol=0.01)
-    centre = whole.centre_P[None]
-    assert torch.equal(reduced.outward(reduced.inward(centre)), centre)
-
-
-def test_squared_distances_are_those_of_all_numbers():
-    whole, _, material, reduced, _ = projected(5)
-    one, two = material.rows(0, [0]), material.rows(1, [3])
-    both = [(scaling.inward(one) - scaling.inward(two)).square().sum() * scaling.weight for scaling in (whole, reduced)]
-    assert both[1] == pytest.approx(float(both[0]), rel=0.02)
-
-
-def test_a_condition_has_the_deviations_of_coordinates():
-    _, _, material, reduced, _ = projected(3)
-    prior = condition(material.experts.mu[2])
-    rng = torch.Generator().manual_seed(0)
-    drawn = prior.mean_P + prior.variance_P.sqrt() * torch.randn(20_000, LAYOUT.size, generator=rng)
-    mean, deviation = reduced.condition(prior).chunk(2)
-    assert torch.allclose(reduced.inward(drawn).mean(0), mean, atol=0.02)
-    assert torch.allclose(reduced.inward(drawn).std(0), deviation, rtol=0.03)
-
-
-def test_less_energy_needs_fewer_coordinates():
-    _, everything, _, reduced, kept = projected(6, energy=0.8)
-    held = torch.linalg.svdvals(everything.double()).square().cumsum(0) / everything.double().square().sum()
-    assert reduced.size == 1 + int((held < 0.8).sum()) < 6
-    assert kept == pytest.approx(float(held[reduced.size - 1]), rel=1e-4)
 
 
 def test_with_a_projection_it_generates_what_its_condition_asks_for(tmp_path):

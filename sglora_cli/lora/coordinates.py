@@ -1,23 +1,31 @@
-"""Adapters and conditions in the numbers the networks see: all P of them, or R coordinates in the adapters' span.
+"""Adapters and priors in the numbers that a network sees: all P of them, or R coordinates in the adapters' span.
 
-Shapes: E experts, P numbers of an adapter, R coordinates, B rows read at once.
+Shapes: E experts, P numbers of an adapter, R coordinates, B rows of a block.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from sglora_cli.api import Experts, Material, Prior
+from sglora_cli.lora.layout import Layout
+from sglora_cli.lora.prior import Moments, Prior
 
 BLOCK = 32
-"""Rows read at once; as many directions more than asked for are kept until the last row was seen."""
+"""Rows of a block; as many directions more than asked for are kept until the last row was seen."""
 _PART = 8192
 """Numbers of a row in double precision at once."""
+
+
+class Adapters(Moments, Protocol):
+    """Experts of one layout whose means and variances can be read."""
+
+    layout: Layout
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Scaling:
     unit_P: Tensor
 
     @classmethod
-    def of(cls, experts: Experts) -> Scaling:
+    def of(cls, experts: Adapters) -> Scaling:
         """Centre: the experts' mean. Unit: root mean square deviation of B's numbers and of A's, each."""
         mean_EP = experts.means()
         centre_P = mean_EP.mean(dim=0)
@@ -108,38 +116,32 @@ class Projection:
 AnyScaling = Scaling | Projection
 
 
-def projection(material: Material, whole: Scaling, most: int, energy: float) -> tuple[Projection, float]:
-    """The span of the experts and of the training tasks' states, and the share of squared norm it keeps.
+def restored_projection(tensors: Mapping[str, Tensor], size: int) -> Projection:
+    """From `Projection.tensors()`, for adapters of `size` numbers. Raises KeyError, ValueError if they are not that."""
+    centre_P, unit_P, basis_RP, unit = (
+        tensors[name].float() for name in ("centre", "unit", "basis", "coordinate_unit")
+    )
+    shapes = [tuple(one.shape) for one in (centre_P, unit_P, basis_RP, unit)]
+    if shapes != [(size,), (size,), (len(basis_RP), size), (1,)]:
+        raise ValueError(f"the projection's shapes are {shapes}, the pack's adapters have {size} numbers")
+    return Projection(Scaling(centre_P, unit_P), basis_RP, float(unit))
 
-    At most `most` directions, strongest first, fewer if they already hold the share `energy`. An expert counts as
-    much as a training task: its mean, M times. Reads every state once and keeps (most + 2 BLOCK, P) in memory.
+
+def projection(
+    blocks: Iterable[Tensor], whole: Scaling, most: int, energy: float, count: int
+) -> tuple[Projection, float]:
+    """The span of rows (B, P) in the numbers of `whole`, and the share of squared norm it keeps.
+
+    At most `most` directions, strongest first, fewer if they already hold the share `energy`. The rows stand for
+    `count` adapters, which gives a coordinate its unit. Keeps (most + 2 BLOCK, P) in memory.
     """
-    square_R, basis_RP, total = span(_rows(material, whole), most + BLOCK)
+    square_R, basis_RP, total = span(blocks, most + BLOCK)
     held_R = square_R.cumsum(0) / total
     rank = min(most, 1 + int((held_R < energy).sum()), len(square_R))
     # What a file keeps is what the networks learn on.
     basis_RP = torch.linalg.qr(basis_RP[:rank].T).Q.T.contiguous().half().float()
-    unit = math.sqrt(float(square_R[:rank].sum()) / (_weight(material) * rank))
+    unit = math.sqrt(float(square_R[:rank].sum()) / (count * rank))
     return Projection(whole, basis_RP, float(torch.tensor(max(unit, 1e-8)))), float(held_R[rank - 1])
-
-
-def _weight(material: Material) -> int:
-    """How many states the rows stand for."""
-    return material.states_of_task * (len(material.experts.names) + len(material.tasks))
-
-
-def _rows(material: Material, whole: Scaling) -> Iterator[Tensor]:
-    """(B, P) of everything that shall be in the span."""
-    for part in torch.arange(len(material.experts.names)).split(BLOCK):
-        yield whole.inward(material.experts.means(part.tolist())) * math.sqrt(material.states_of_task)
-    yield from blocks(material, whole)
-
-
-def blocks(material: Material, whole: Scaling) -> Iterator[Tensor]:
-    """(B, P), B <= BLOCK: every state once, task by task."""
-    for task in range(len(material.tasks)):
-        for part in torch.arange(material.states_of_task).split(BLOCK):
-            yield whole.inward(material.rows(task, part.tolist()))
 
 
 def span(blocks: Iterable[Tensor], most: int) -> tuple[Tensor, Tensor, float]:

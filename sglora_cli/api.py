@@ -114,7 +114,7 @@ if TYPE_CHECKING:
     from sglora_cli.lora.algebra import compress, joined, mix_updates, singular, site_products
     from sglora_cli.lora.attention import AttentionSites, Update, attached, packed_attention
     from sglora_cli.lora.layout import Layout, Site, mix
-    from sglora_cli.lora.prior import Prior, Query, select
+    from sglora_cli.lora.prior import Prior, Query, prior_without, select
     from sglora_cli.lora.projection import ProjectionUpdate, project, split_projection
     from sglora_cli.pack.pack import Pack
     from sglora_cli.plugin.sentences import queries
@@ -132,7 +132,7 @@ _LATE = {
     "lora.algebra": "compress joined mix_updates singular site_products",
     "lora.attention": "attached AttentionSites packed_attention Update",
     "lora.layout": "Layout mix Site",
-    "lora.prior": "Prior Query select",
+    "lora.prior": "Prior prior_without Query select",
     "lora.projection": "project ProjectionUpdate split_projection",
     "pack.pack": "Pack",
     "plugin.sentences": "queries",
@@ -258,6 +258,7 @@ __all__ = [
     "Moments",
     "Material",
     "Prior",
+    "prior_without",
     "TaskTensors",
     "Checkpoint",
     "select",

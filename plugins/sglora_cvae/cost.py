@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from . import CvaeConfig
+from .condition import VARIANTS
 from .network import Network
 from .scaling import BLOCK, span
 
@@ -19,25 +20,32 @@ _COLUMNS = 16_384
 """Numbers of an adapter when the search for a span is tried: its time goes with them."""
 
 
-def cost(size: int, tasks: int, states: int, config: CvaeConfig, width: int = 0, device: str = "cpu") -> dict[str, Any]:
+def cost(
+    size: int, tasks: int, states: int, config: CvaeConfig, embedding: int = 0, told: bool = True, device: str = "cpu"
+) -> dict[str, Any]:
     """Parameters, peak bytes, seconds and the file's bytes of a fit to adapters of `size` numbers, the networks on
-    `device`. `width` is the condition's; 0: that of {mu*, sigma*^2}."""
+    `device`. `embedding`: the width of d* where the condition has it, else 0; `told`: whether it has {mu*, sigma*^2}.
+    """
     seen = min(config.projection, size) or size
-    width = width or 2 * seen
+    width = 2 * seen * told + embedding
+    shown = tasks * (1 + VARIANTS if config.leave_out else 1)  # conditions
     parameters = _parameters(seen, config, width)
     # Weights, their gradients and Adam's two moments; conditions of all tasks; a batch's numbers, a few times over.
-    learning = 4 * parameters + width * tasks + 8 * (seen + width) * min(config.batch, tasks * states)
+    learning = 4 * parameters + width * shown + 8 * (seen + width) * min(config.batch, tasks * states)
     apart = torch.device(device).type != "cpu"
-    numbers = parameters + width * tasks if apart else learning
+    numbers = parameters + width * shown if apart else learning
     blocks = -(-tasks * states // BLOCK)
     seconds = config.epochs * -(-tasks * states // config.batch) * _step_of(seen, width, config, parameters, device)
     # Errors are measured at the end; without a projection every epoch reads all numbers, too.
-    seconds += _numbers(size) * blocks * (1 if config.projection else config.epochs + 1)
-    stored = 2 * _parameters(seen, config, width, stored=True) + 8 * size
+    readings = (1 if config.projection else config.epochs + 1) + (config.common == "training")
+    seconds += _numbers(size) * blocks * readings
+    centred = width if config.common == "training" else embedding * told
+    stored = 2 * _parameters(seen, config, width, stored=True) + 8 * size + 4 * centred
     if config.projection:
         # Directions so far with a block, a few times over while they are turned; the basis; a state's R coordinates.
         numbers += size * (5 * (seen + 2 * BLOCK) + seen) + tasks * states * seen
         seconds += (_span(size, seen) + 2 * _numbers(size) + _coordinates(size, seen)) * blocks
+        seconds += _coordinates(size, seen) * shown / BLOCK
         stored += 2 * seen * size
     needs = {"parameters": parameters, "bytes": 4 * numbers, "seconds": seconds, "stored_bytes": stored}
     return {**needs, "device_bytes": 4 * learning} if apart else needs

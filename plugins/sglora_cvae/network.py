@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,22 +13,8 @@ from torch import Tensor, nn
 from sglora_cli.api import BadFile, Checkpoint, Experts, Material, Prior
 
 from . import CvaeConfig
+from .condition import BLOCKS, Condition, of_tasks, variants
 from .scaling import AnyScaling, Projection, Scaling, blocks, projection
-
-Condition = Callable[[AnyScaling, Prior], Tensor]
-
-
-def of_prior(scaling: AnyScaling, prior: Prior) -> Tensor:
-    """c = {mu*, sigma*^2} in the networks' numbers: (2 P,), or (2 R,)."""
-    return scaling.condition(prior)
-
-
-def of_embedding(scaling: AnyScaling, prior: Prior) -> Tensor:
-    """d* as (D,), of unit mean square: the numbers of a unit vector are too small for the first layer."""
-    return prior.embedding_D * len(prior.embedding_D) ** 0.5
-
-
-CONDITIONS: Mapping[str, Condition] = {"prior": of_prior, "embedding": of_embedding}
 
 
 class Network(nn.Module):
@@ -73,7 +59,7 @@ class FittedCvae:
     @torch.no_grad()
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
         """(S, P): z ~ p(z | c) with its standard deviation times the temperature, then the decoder."""
-        c_C = self.condition(self.scaling, prior)
+        c_C = self.condition(prior)
         mean_Z, log_Z = self.network.gaussian(self.network.prior, c_C)
         generator = torch.Generator().manual_seed(seed)
         noise_SZ = torch.randn(samples, len(mean_Z), generator=generator)
@@ -82,25 +68,25 @@ class FittedCvae:
 
     def tensors(self) -> dict[str, Tensor]:
         kept = {f"network.{k}": v.half() for k, v in self.network.state_dict().items() if not k.startswith("encoder.")}
-        return {**self.scaling.tensors(), **kept}
+        return {**self.scaling.tensors(), **self.condition.tensors(), **kept}
 
 
-def restore(experts: Experts, tensors: Mapping[str, Tensor], condition: str = "prior") -> FittedCvae:
+def restore(experts: Experts, tensors: Mapping[str, Tensor], kind: str = "prior") -> FittedCvae:
     """From `tensors()`. Raises BadFile if they do not fit the pack's layout."""
     try:
         scaling = _scaling(tensors, experts.layout.size)
+        condition = Condition.restored(tensors, scaling, kind)
         hidden = len(tensors["network.prior.0.bias"])
         latent = len(tensors["network.prior.2.bias"]) // 2
         with torch.device("meta"):
-            # Only the file knows how wide an embedding is.
-            width = tensors["network.prior.0.weight"].shape[-1] if condition == "embedding" else 0
+            width = condition.width or tensors["network.prior.0.weight"].shape[-1]
             network = Network(scaling.size, hidden, latent, width)
         del network.encoder
         state = {k.removeprefix("network."): v.float() for k, v in tensors.items() if k.startswith("network.")}
         network.load_state_dict(state, assign=True)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise BadFile(f"these are not the tensors of a CVAE for this pack: {error}", "build the pack again") from None
-    return FittedCvae(scaling, network.requires_grad_(False).eval(), CONDITIONS[condition])
+    return FittedCvae(scaling, network.requires_grad_(False).eval(), condition)
 
 
 def _scaling(tensors: Mapping[str, Tensor], size: int) -> AnyScaling:
@@ -130,10 +116,10 @@ class _Training:
         self.device = torch.device(material.device)
         known_NR = _coordinates(material, scaling) if isinstance(scaling, Projection) else None
         self.known_NR = None if known_NR is None else known_NR.to(self.device)
-        self.condition_TC = torch.stack([condition(scaling, prior) for prior in material.priors]).to(self.device)
+        self.condition_VTC = self._conditions(condition).to(self.device)
         with torch.random.fork_rng():
             torch.manual_seed(material.seed)
-            width = self.condition_TC.shape[1]
+            width = self.condition_VTC.shape[2]
             self.network = Network(scaling.size, config.hidden, config.latent, width).to(self.device)
         self.rng = torch.Generator().manual_seed(material.seed)
         self.optimiser = torch.optim.AdamW(
@@ -149,7 +135,8 @@ class _Training:
             # Sorted by task, so that a batch opens each task's file once.
             task_B, state_B = (n.tolist() for n in self._sorted(chosen_B))
             noise_BZ = torch.randn(len(task_B), self.config.latent, generator=self.rng).to(self.device)
-            error_B, kl_B = self.network(self._numbers(task_B, state_B), self.condition_TC[task_B], noise_BZ)
+            told_BC = self.condition_VTC[self._variants(len(task_B)), task_B]
+            error_B, kl_B = self.network(self._numbers(task_B, state_B), told_BC, noise_BZ)
             error_B = error_B * self.scaling.weight
             self.optimiser.zero_grad()
             (error_B + self.config.kl_weight * kl_B).mean().backward()
@@ -159,6 +146,21 @@ class _Training:
             self.error += float(error_B.detach().sum()) / self.count
             self.kl += float(kl_B.detach().sum()) / self.count
         self.epoch += 1
+
+    def _conditions(self, condition: Condition) -> Tensor:
+        """(V, T, C): the tasks' conditions and, where experts are left out, the variants that lack one, in turn."""
+        rows = [[condition(prior)] for prior in self.material.priors]
+        if self.config.leave_out:
+            for row, prior in zip(rows, self.material.priors, strict=True):
+                row += [condition(variant) for variant in variants(self.material, prior)]
+        return torch.stack([torch.stack(row) for row in rows], dim=1)
+
+    def _variants(self, count: int) -> Tensor | int:
+        """Which variant each state is shown with: 0, the prior itself, but for the share of `leave_out`."""
+        if (known := len(self.condition_VTC)) == 1:
+            return 0
+        lacks_B = torch.rand(count, generator=self.rng) < self.config.leave_out
+        return lacks_B * torch.randint(1, known, (count,), generator=self.rng)
 
     def _numbers(self, task_B: Sequence[int], state_B: Sequence[int]) -> Tensor:
         if self.known_NR is None:
@@ -203,11 +205,12 @@ def draw(material: Material, task_B: Sequence[int], state_B: Sequence[int]) -> T
     return torch.cat(parts)
 
 
-def fit(material: Material, config: CvaeConfig, condition: str = "prior") -> tuple[FittedCvae, dict[str, Any]]:
+def fit(material: Material, config: CvaeConfig, kind: str = "prior") -> tuple[FittedCvae, dict[str, Any]]:
     """Train on the saved states of the training tasks; also returns the last epoch's losses."""
-    whole = Scaling.of(material.experts)
+    whole = of_tasks(material) if config.common == "training" else Scaling.of(material.experts)
     scaling, kept = projection(material, whole, config.projection, config.energy) if config.projection else (whole, 1.0)
-    training, size = _Training(material, config, scaling, CONDITIONS[condition]), whole.size
+    condition = _condition(material, config, scaling, kind)
+    training, size = _Training(material, config, scaling, condition), whole.size
     if material.checkpoint and (state := material.checkpoint.load()):
         training.restore(*state)
     while training.epoch < config.epochs:
@@ -219,7 +222,7 @@ def fit(material: Material, config: CvaeConfig, condition: str = "prior") -> tup
             )
         if material.checkpoint and material.checkpoint.due:
             training.save(material.checkpoint)
-    fitted = FittedCvae(scaling, training.network.cpu().requires_grad_(False).eval(), CONDITIONS[condition])
+    fitted = FittedCvae(scaling, training.network.cpu().requires_grad_(False).eval(), condition)
     return fitted, {
         "parameters": sum(p.numel() for p in training.network.parameters()),
         "trained_on": {"tasks": len(material.tasks), "states": material.states_of_task},
@@ -227,6 +230,13 @@ def fit(material: Material, config: CvaeConfig, condition: str = "prior") -> tup
         "kl": training.kl,
         **({"projection": {"numbers": scaling.size, "kept_share": kept}} if scaling.size < size else {}),
     }
+
+
+def _condition(material: Material, config: CvaeConfig, scaling: AnyScaling, kind: str) -> Condition:
+    blocks = (*BLOCKS[kind], "sentence") if config.sentence else BLOCKS[kind]
+    # A sentence beside mu* is always centred: most of an embedding is its template's.
+    centred = blocks if config.common == "training" else [name for name in blocks if name not in BLOCKS[kind]]
+    return Condition(scaling, blocks).centred(material.priors, centred)
 
 
 def _errors(material: Material, whole: Scaling, scaling: AnyScaling, error: float) -> dict[str, float]:

@@ -18,7 +18,7 @@ from sglora_cvae.network import Network, fit, restore
 from sglora_cvae.scaling import Scaling, projection, span
 
 LAYOUT = Layout((Site("q", 6, 5),), rank=2, alpha=2.0)
-CVAE, ICM = sglora_generators()
+CVAE, OWN, ICM = sglora_generators()
 
 
 class Experts:

@@ -128,7 +128,7 @@ if TYPE_CHECKING:
     from sglora_cli.lora.attention import AttentionSites, Update, attached, packed_attention
     from sglora_cli.lora.coordinates import AnyScaling, Projection, Scaling, restored_projection
     from sglora_cli.lora.layout import Layout, Site, mix
-    from sglora_cli.lora.prior import Prior, Query, select
+    from sglora_cli.lora.prior import Prior, Query, prior_without, select
     from sglora_cli.lora.projection import ProjectionUpdate, project, split_projection
     from sglora_cli.lora.removal import removal
     from sglora_cli.pack.pack import Pack
@@ -151,7 +151,7 @@ _LATE = {
     "lora.attention": "attached AttentionSites packed_attention Update",
     "lora.coordinates": "AnyScaling Projection restored_projection Scaling",
     "lora.layout": "Layout mix Site",
-    "lora.prior": "Prior Query select",
+    "lora.prior": "Prior prior_without Query select",
     "lora.projection": "project ProjectionUpdate split_projection",
     "lora.removal": "removal",
     "pack.pack": "Pack",
@@ -284,6 +284,7 @@ __all__ = [
     "TaskPool",
     "Material",
     "Prior",
+    "prior_without",
     "TaskTensors",
     "Checkpoint",
     "select",

@@ -11,27 +11,33 @@ from torch import Tensor
 from sglora_cli.api import parameters_of, projection_cost, reading_seconds, step_seconds
 
 from . import CvaeConfig
+from .condition import VARIANTS
 from .network import Network
 
 
-def cost(size: int, tasks: int, states: int, config: CvaeConfig, width: int = 0, device: str = "cpu") -> dict[str, Any]:
+def cost(
+    size: int, tasks: int, states: int, config: CvaeConfig, embedding: int = 0, told: bool = True, device: str = "cpu"
+) -> dict[str, Any]:
     """Parameters, peak bytes, seconds and the file's bytes of a fit to adapters of `size` numbers, the networks on
-    `device`. `width` is the condition's; 0: that of {mu*, sigma*^2}."""
+    `device`. `embedding`: the width of d* where the condition has it, else 0; `told`: whether it has {mu*, sigma*^2}.
+    """
     seen, count = min(config.projection, size) or size, tasks * states
-    width = width or 2 * seen
+    width = 2 * seen * told + embedding
+    shown = tasks * (1 + VARIANTS if config.leave_out else 1)  # conditions
     make = partial(_network, seen, config.latent, width)
     parameters = parameters_of(make, config.hidden)
     # Weights, their gradients and Adam's two moments; conditions of all tasks; a batch's numbers, a few times over.
-    learning = 4 * parameters + width * tasks + 8 * (seen + width) * min(config.batch, count)
+    learning = 4 * parameters + width * shown + 8 * (seen + width) * min(config.batch, count)
     apart = torch.device(device).type != "cpu"
-    numbers = parameters + width * tasks if apart else learning
+    numbers = parameters + width * shown if apart else learning
     rows = [torch.zeros(config.batch, columns).to(device) for columns in (seen, width, config.latent)]
-    seconds = (
-        config.epochs * -(-count // config.batch) * step_seconds(make, config.hidden, partial(_loss, rows), device)
-    )
+    step = step_seconds(make, config.hidden, partial(_loss, rows), device)
+    seconds = config.epochs * -(-count // config.batch) * step
     # Errors are measured at the end; without a projection every epoch reads all numbers, too.
-    seconds += reading_seconds(size, count) * (1 if config.projection else config.epochs + 1)
-    stored = 2 * parameters_of(partial(_kept, make), config.hidden) + 8 * size
+    readings = (1 if config.projection else config.epochs + 1) + (config.common == "training")
+    seconds += reading_seconds(size, count) * readings
+    centred = width if config.common == "training" else embedding * told
+    stored = 2 * parameters_of(partial(_kept, make), config.hidden) + 8 * size + 4 * centred
     if config.projection:
         own = projection_cost(size, seen, count)
         numbers, seconds, stored = numbers + own[0], seconds + own[1], stored + own[2]

@@ -1,35 +1,16 @@
-"""The networks of the CVAE, their training, and drawing from them. See the package's docstring for the mathematics."""
+"""The networks of the CVAE, and drawing from them. See the package's docstring for the mathematics."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sglora_cli.api import AnyScaling, BadFile, Checkpoint, Experts, Material, Prior, Projection, Scaling
-from sglora_cli.api import state_blocks as blocks
-from sglora_cli.api import state_projection as projection
+from sglora_cli.api import AnyScaling, BadFile, Experts, Prior, Scaling, restored_projection
 
-from . import CvaeConfig
-
-Condition = Callable[[AnyScaling, Prior], Tensor]
-
-
-def of_prior(scaling: AnyScaling, prior: Prior) -> Tensor:
-    """c = {mu*, sigma*^2} in the networks' numbers: (2 P,), or (2 R,)."""
-    return scaling.condition(prior)
-
-
-def of_embedding(scaling: AnyScaling, prior: Prior) -> Tensor:
-    """d* as (D,), of unit mean square: the numbers of a unit vector are too small for the first layer."""
-    return prior.embedding_D * len(prior.embedding_D) ** 0.5
-
-
-CONDITIONS: Mapping[str, Condition] = {"prior": of_prior, "embedding": of_embedding}
+from .condition import Condition
 
 
 class Network(nn.Module):
@@ -74,7 +55,7 @@ class FittedCvae:
     @torch.no_grad()
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
         """(S, P): z ~ p(z | c) with its standard deviation times the temperature, then the decoder."""
-        c_C = self.condition(self.scaling, prior)
+        c_C = self.condition(prior)
         mean_Z, log_Z = self.network.gaussian(self.network.prior, c_C)
         generator = torch.Generator().manual_seed(seed)
         noise_SZ = torch.randn(samples, len(mean_Z), generator=generator)
@@ -83,173 +64,32 @@ class FittedCvae:
 
     def tensors(self) -> dict[str, Tensor]:
         kept = {f"network.{k}": v.half() for k, v in self.network.state_dict().items() if not k.startswith("encoder.")}
-        return {**self.scaling.tensors(), **kept}
+        return {**self.scaling.tensors(), **self.condition.tensors(), **kept}
 
 
-def restore(experts: Experts, tensors: Mapping[str, Tensor], condition: str = "prior") -> FittedCvae:
+def restore(experts: Experts, tensors: Mapping[str, Tensor], kind: str = "prior") -> FittedCvae:
     """From `tensors()`. Raises BadFile if they do not fit the pack's layout."""
     try:
         scaling = _scaling(tensors, experts.layout.size)
+        condition = Condition.restored(tensors, scaling, kind)
         hidden = len(tensors["network.prior.0.bias"])
         latent = len(tensors["network.prior.2.bias"]) // 2
         with torch.device("meta"):
-            # Only the file knows how wide an embedding is.
-            width = tensors["network.prior.0.weight"].shape[-1] if condition == "embedding" else 0
+            width = condition.width or tensors["network.prior.0.weight"].shape[-1]
             network = Network(scaling.size, hidden, latent, width)
         del network.encoder
         state = {k.removeprefix("network."): v.float() for k, v in tensors.items() if k.startswith("network.")}
         network.load_state_dict(state, assign=True)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise BadFile(f"these are not the tensors of a CVAE for this pack: {error}", "build the pack again") from None
-    return FittedCvae(scaling, network.requires_grad_(False).eval(), CONDITIONS[condition])
+    return FittedCvae(scaling, network.requires_grad_(False).eval(), condition)
 
 
 def _scaling(tensors: Mapping[str, Tensor], size: int) -> AnyScaling:
-    """Raises BadFile, or KeyError where a tensor is missing."""
+    """Raises ValueError, or KeyError where a tensor is missing."""
+    if "basis" in tensors:
+        return restored_projection(tensors, size)
     whole = Scaling(tensors["centre"].float(), tensors["unit"].float())
     if whole.centre_P.shape != (size,) or whole.unit_P.shape != (size,):
-        raise BadFile(f"the CVAE was made for {len(whole.centre_P)} numbers, the pack's adapters have {size}")
-    if "basis" not in tensors:
-        return whole
-    basis_RP, unit = tensors["basis"].float(), tensors["coordinate_unit"].float()
-    if basis_RP.dim() != 2 or basis_RP.shape[1] != size or unit.shape != (1,):
-        raise BadFile(f"the CVAE's basis has the shape {list(basis_RP.shape)}, the pack's adapters {size} numbers")
-    return Projection(whole, basis_RP, float(unit))
-
-
-class _Training:
-    """Mini-batches of states, read from disk, until the last epoch; goes on from `checkpoint()`.
-
-    The networks, what they are shown and their noise are on the material's device; noise is drawn on the CPU, so that
-    it does not depend on the device.
-    """
-
-    def __init__(self, material: Material, config: CvaeConfig, scaling: AnyScaling, condition: Condition) -> None:
-        self.material, self.config, self.scaling, self.epoch = material, config, scaling, 0
-        self.error = self.kl = 0.0
-        self.count = len(material.tasks) * material.states_of_task
-        self.device = torch.device(material.device)
-        known_NR = _coordinates(material, scaling) if isinstance(scaling, Projection) else None
-        self.known_NR = None if known_NR is None else known_NR.to(self.device)
-        self.condition_TC = torch.stack([condition(scaling, prior) for prior in material.priors]).to(self.device)
-        with torch.random.fork_rng():
-            torch.manual_seed(material.seed)
-            width = self.condition_TC.shape[1]
-            self.network = Network(scaling.size, config.hidden, config.latent, width).to(self.device)
-        self.rng = torch.Generator().manual_seed(material.seed)
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-        steps = -(-self.count // config.batch) * config.epochs
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, config.learning_rate, total_steps=steps)
-
-    def advance(self) -> None:
-        """One epoch; `error` and `kl` are its means over states."""
-        self.error = self.kl = 0.0
-        for chosen_B in torch.randperm(self.count, generator=self.rng).split(self.config.batch):
-            # Sorted by task, so that a batch opens each task's file once.
-            task_B, state_B = (n.tolist() for n in self._sorted(chosen_B))
-            noise_BZ = torch.randn(len(task_B), self.config.latent, generator=self.rng).to(self.device)
-            error_B, kl_B = self.network(self._numbers(task_B, state_B), self.condition_TC[task_B], noise_BZ)
-            error_B = error_B * self.scaling.weight
-            self.optimiser.zero_grad()
-            (error_B + self.config.kl_weight * kl_B).mean().backward()
-            nn.utils.clip_grad_norm_(self.network.parameters(), 100.0)
-            self.optimiser.step()
-            self.schedule.step()
-            self.error += float(error_B.detach().sum()) / self.count
-            self.kl += float(kl_B.detach().sum()) / self.count
-        self.epoch += 1
-
-    def _numbers(self, task_B: Sequence[int], state_B: Sequence[int]) -> Tensor:
-        if self.known_NR is None:
-            return self.scaling.inward(draw(self.material, task_B, state_B)).to(self.device)
-        return self.known_NR[torch.tensor(task_B) * self.material.states_of_task + torch.tensor(state_B)]
-
-    def _sorted(self, chosen_B: Tensor) -> tuple[Tensor, Tensor]:
-        chosen_B = chosen_B.sort().values
-        return chosen_B // self.material.states_of_task, chosen_B % self.material.states_of_task
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        tensors = {f"network.{name}": value.cpu() for name, value in self.network.state_dict().items()}
-        state = self.optimiser.state_dict()
-        for n, moments in state["state"].items():
-            tensors.update({f"adam.{n}.{name}": value.cpu() for name, value in moments.items()})
-        metadata = {
-            "epoch": self.epoch,
-            "losses": [self.error, self.kl],
-            "groups": state["param_groups"],
-            "schedule": {k: v for k, v in self.schedule.state_dict().items() if isinstance(v, (int, float, list))},
-        }
-        checkpoint.save({**tensors, "dice": self.rng.get_state()}, metadata)
-
-    def restore(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-        self.epoch, (self.error, self.kl) = metadata["epoch"], metadata["losses"]
-        self.network.load_state_dict({n.removeprefix("network."): v for n, v in tensors.items() if n[:8] == "network."})
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("adam."):
-                _, n, moment = name.split(".")
-                moments.setdefault(int(n), {})[moment] = value
-        self.optimiser.load_state_dict({"state": moments, "param_groups": metadata["groups"]})
-        self.schedule.load_state_dict(dict(metadata["schedule"]))
-        self.rng.set_state(tensors["dice"])
-
-
-def draw(material: Material, task_B: Sequence[int], state_B: Sequence[int]) -> Tensor:
-    """(B, P): states of tasks, in an order with equal tasks side by side."""
-    parts = []
-    for task, pairs in itertools.groupby(zip(task_B, state_B, strict=True), key=lambda pair: pair[0]):
-        parts.append(material.rows(task, [state for _, state in pairs]))
-    return torch.cat(parts)
-
-
-def fit(material: Material, config: CvaeConfig, condition: str = "prior") -> tuple[FittedCvae, dict[str, Any]]:
-    """Train on the saved states of the training tasks; also returns the last epoch's losses."""
-    whole = Scaling.of(material.experts)
-    scaling, kept = projection(material, whole, config.projection, config.energy) if config.projection else (whole, 1.0)
-    training, size = _Training(material, config, scaling, CONDITIONS[condition]), whole.size
-    if material.checkpoint and (state := material.checkpoint.load()):
-        training.restore(*state)
-    while training.epoch < config.epochs:
-        training.advance()
-        if training.epoch % 10 == 0:
-            error = training.error / size
-            material.note(
-                f"cvae: epoch {training.epoch} of {config.epochs}, error {error:.4f} a number, KL {training.kl:.1f}"
-            )
-        if material.checkpoint and material.checkpoint.due:
-            training.save(material.checkpoint)
-    fitted = FittedCvae(scaling, training.network.cpu().requires_grad_(False).eval(), CONDITIONS[condition])
-    return fitted, {
-        "parameters": sum(p.numel() for p in training.network.parameters()),
-        "trained_on": {"tasks": len(material.tasks), "states": material.states_of_task},
-        **_errors(material, whole, scaling, training.error / size),
-        "kl": training.kl,
-        **({"projection": {"numbers": scaling.size, "kept_share": kept}} if scaling.size < size else {}),
-    }
-
-
-def _errors(material: Material, whole: Scaling, scaling: AnyScaling, error: float) -> dict[str, float]:
-    """Means over states and numbers. Spread: squared distance to the mean of all states, what a constant would err.
-
-    Error: the networks' own and, with a projection, what it dropped of each state beside it.
-    """
-    total_P = torch.zeros(whole.size, dtype=torch.float64)
-    square_P, outside = torch.zeros_like(total_P), 0.0
-    count = len(material.tasks) * material.states_of_task
-    for x_BP in blocks(material, whole):
-        if isinstance(scaling, Projection):
-            outside += float(scaling.outside(x_BP).double().square().sum()) / (count * whole.size)
-        total_P, square_P = total_P + x_BP.sum(dim=0).double(), square_P + (x_BP**2).sum(dim=0).double()
-    spread = float((square_P / count - (total_P / count) ** 2).mean())
-    errors = {"error_per_number": error + outside, "spread_per_number": spread}
-    return errors if scaling is whole else {**errors, "dropped_per_number": outside}
-
-
-def _coordinates(material: Material, scaling: Projection) -> Tensor:
-    """(T M, R) of all states: 4 R bytes a state, so all stay in memory and epochs read nothing."""
-    return torch.cat([scaling.coordinates(x_BP) for x_BP in blocks(material, scaling.whole)])
-
-
-__all__ = ["FittedCvae", "Network", "Scaling", "fit", "restore"]
+        raise ValueError(f"it was made for {len(whole.centre_P)} numbers, the pack's adapters have {size}")
+    return whole

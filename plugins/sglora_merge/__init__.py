@@ -10,6 +10,7 @@ dare-*           Yu et al. 2024 search drop rates from .1 to .9; the middle here
 knots            Stoica et al. 2024 with TIES inside (KnOTS-TIES); `knots:elect=none/prune=none` is KnOTS-TA,
                  which for a weighted sum is task arithmetic
 model-stock      Jang et al. 2024; the pretrained weight is an update of zero
+lego             Zhao et al. 2024 (LoRA-LEGO): units of A and B clustered; an algorithm of its own, see lego.py
 lorahub, semla   weights from data of the unseen task, not from its sentence: see with_data.py
 joint            this project's: what one adapter trained on all seen tasks together is worth
 
@@ -25,12 +26,13 @@ from typing import TYPE_CHECKING, Any
 
 from sglora_cli.api import Experts, Material, check_no_table, hookimpl, with_settings
 
-from .rule import Rule, SemlaRule
+from .rule import LegoRule, Rule, SemlaRule
 from .with_data import LoraHub, Semla
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .lego import Assembled
     from .merging import Merged
 
 SGLORA_API = "1.0"
@@ -43,7 +45,7 @@ class Merge:
     name: str
     label: str
     summary: str
-    rule: Rule
+    rule: Rule | LegoRule
     learns: bool = False
     needs: str = ""
     config: None = None
@@ -54,15 +56,20 @@ class Merge:
 
     def member(self, settings: str) -> Merge:
         """`ties:density=0.5` is `ties` with another density."""
-        rule = with_settings(self.rule, settings, self.name, "density=0.5/convention=mergekit")
+        example = "experts=top" if isinstance(self.rule, LegoRule) else "density=0.5/convention=mergekit"
+        rule = with_settings(self.rule, settings, self.name, example)
         name, label = f"{self.name}:{settings}", f"{self.label} ({settings.replace('/', ', ')})"
         return Merge(name, label, self.summary, rule)
 
-    def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[Merged, dict[str, Any]]:
+    def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[Merged | Assembled, dict[str, Any]]:
         check_no_table(settings, self.name)
         return self.restore(material.experts, {"joint": material.joint_P}), {}
 
-    def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> Merged:
+    def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> Merged | Assembled:
+        if isinstance(self.rule, LegoRule):
+            from .lego import Assembled
+
+            return Assembled(self.rule, experts)
         from .merging import Merged
 
         return Merged(self.rule, experts, tensors)
@@ -116,6 +123,7 @@ def sglora_generators() -> list[Merge | LoraHub | Semla]:
             "mean of all experts' updates, shortened by the angle between them",
             Rule(space="updates", ratio="angle"),
         ),
+        Merge("lego", "LoRA-LEGO", "units of all experts' factors in clusters, one unit for each", LegoRule()),
         LoraHub(),
         Semla(),
         Semla("semla-task", SemlaRule(per="task")),

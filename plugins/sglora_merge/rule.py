@@ -60,6 +60,24 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class LegoRule:
+    """How LoRA-LEGO clusters units."""
+
+    experts: str = knob("all", "Whose units are clustered: all experts, or the top K.", choices=("all", "top"))
+    clusters: int = knob(0, "k, units of the merge at each site, compressed to the rank; 0: the rank.", least=0)
+    norm: str = knob(
+        "unit",
+        "What gets the mean norm of its cluster: a centroid as a unit, its factors apart, or none.",
+        choices=("unit", "factors", "none"),
+    )
+
+    @property
+    def draws(self) -> bool:
+        """Samples are all alike."""
+        return False
+
+
+@dataclass(frozen=True)
 class HubRule:
     """How LoraHub's weights are searched."""
 

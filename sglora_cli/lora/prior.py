@@ -6,6 +6,7 @@ S samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,7 +36,7 @@ class Prior:
 
     similarity_E: cosine similarity with every expert.  rows: the K selected experts, most similar
     first.  alpha_K: their weights.  mean_P, variance_P: mu* and sigma*^2; within_P is the part of
-    the variance inside experts, the rest is between them.
+    the variance inside experts, the rest is between them.  tau: the temperature of the weights, NaN if unknown.
     """
 
     similarity_E: Tensor
@@ -45,6 +46,7 @@ class Prior:
     variance_P: Tensor
     within_P: Tensor
     embedding_D: Tensor
+    tau: float = math.nan
 
     def __repr__(self) -> str:
         weights = ", ".join(f"{row}: {float(a):.3f}" for row, a in zip(self.rows, self.alpha_K, strict=True))
@@ -141,7 +143,20 @@ def prior(
         raise Mismatch(f"K = {k} is more than the {len(allowed_E) - len(set(without))} experts there are")
     rows, alpha_K = select(allowed_E, k, tau)
     mean_P, variance_P, within_P = moments(alpha_K, experts.means(rows), experts.variances(rows))
-    return Prior(similarity_E, rows, alpha_K, mean_P, variance_P, within_P, embedding_D)
+    return Prior(similarity_E, rows, alpha_K, mean_P, variance_P, within_P, embedding_D, tau)
+
+
+def prior_without(known: Prior, experts: Moments, row: int) -> Prior:
+    """The prior of the same sentence as if one expert did not exist: the next similar one takes its place.
+
+    K shrinks where the pack has no other expert. Raises Mismatch if there is none at all, or if tau is unknown.
+    """
+    if math.isnan(known.tau):
+        raise Mismatch("a prior of unknown temperature cannot be computed without an expert")
+    k = min(len(known.rows), len(known.similarity_E) - 1)
+    if k < 1:
+        raise Mismatch("a prior needs an expert, and the only one is left out")
+    return prior(known.embedding_D, known.similarity_E, experts, k, known.tau, [row])
 
 
 def log_density(prior: Prior, adapters_SP: Tensor) -> Tensor:

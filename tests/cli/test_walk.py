@@ -37,6 +37,7 @@ def test_a_built_pack_answers_every_command(run, toy_pack, toys, tmp_path):
         "dare-ties",
         "knots",
         "model-stock",
+        "lego",
         "semla",
         "semla-task",
         "cvae",

@@ -76,7 +76,7 @@ def test_a_backbone_on_the_gpu_passes_every_conformance_check(device):
 def test_a_cvae_fitted_on_the_gpu_gives_the_adapter_of_one_fitted_on_the_cpu(projection, device):
     """From the same start with the same noise: the same adapter but for rounding."""
     from sglora_cvae import CvaeConfig
-    from sglora_cvae.network import fit
+    from sglora_cvae.training import fit
 
     toys = material(ToyExperts())
     config = CvaeConfig(hidden=32, latent=4, epochs=30, projection=projection)

@@ -11,7 +11,7 @@ import torch
 
 from sglora_cli.config import SPACES
 from sglora_cli.errors import Mismatch, UsageError
-from sglora_cli.lora.prior import Index, Query, best_of, cosines, log_density, moments, prior, select
+from sglora_cli.lora.prior import Index, Query, best_of, cosines, log_density, moments, prior, prior_without, select
 
 
 class Experts:
@@ -144,3 +144,16 @@ def test_the_experts_chosen_are_those_of_double_precision_and_ties_go_to_the_low
             assert select(allowed_E, k, 0.05)[0] == rows
             assert torch.equal(found[list(rows)], exact_E[list(rows)])
             assert torch.allclose(found, exact_E, atol=1e-6)
+
+
+def test_a_prior_without_an_expert_is_that_of_the_others():
+    own = torch.eye(3)[0]
+    known = prior(own, torch.tensor([0.9, 0.7, 0.8]), Experts(), 2, 0.1)
+    assert known.rows == (0, 2)
+    others = prior_without(known, Experts(), 2)
+    assert others.rows == (0, 1)
+    assert others.alpha_K.tolist() == pytest.approx(torch.softmax(torch.tensor([9.0, 7.0]), 0).tolist())
+    assert others.tau == known.tau == 0.1
+    assert prior_without(prior(own, known.similarity_E, Experts(), 3, 0.1), Experts(), 0).rows == (2, 1)
+    with pytest.raises(Mismatch, match="unknown temperature"):
+        prior_without(replace(known, tau=math.nan), Experts(), 0)

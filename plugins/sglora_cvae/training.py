@@ -1,0 +1,148 @@
+"""How the networks of the CVAE learn: mini-batches of the training tasks' states, with the conditions of their priors.
+
+Shapes: T training tasks, V variants of a prior, N states, B batch, P numbers of an adapter, R coordinates, Z latent.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.api import (
+    AnyScaling,
+    Learning,
+    Material,
+    Scaling,
+    state_blocks,
+    state_coordinates,
+    state_projection,
+)
+
+from . import CvaeConfig
+from .condition import BLOCKS, Condition, of_tasks, variants
+from .network import FittedCvae, Network
+
+
+def fit(material: Material, config: CvaeConfig, kind: str = "prior") -> tuple[FittedCvae, dict[str, Any]]:
+    """Train on the saved states of the training tasks; also returns the last epoch's losses."""
+    whole = of_tasks(material) if config.common == "training" else Scaling.of(material.experts)
+    scaling: AnyScaling = whole
+    known_NR, kept, dropped = None, 1.0, 0.0
+    if config.projection:
+        scaling, kept = state_projection(material, whole, config.projection, config.energy)
+        known_NR, spread, dropped = state_coordinates(material, scaling)
+    condition = _condition(material, config, scaling, kind)
+    training, size = _Training(material, config, scaling, condition, known_NR), whole.size
+    training.learning.resume(material.checkpoint)
+    while training.learning.epoch < config.epochs:
+        training.advance()
+        error, kl = training.learning.losses
+        if (epoch := training.learning.epoch) % 10 == 0:
+            material.note(f"cvae: epoch {epoch} of {config.epochs}, error {error / size:.4f} a number, KL {kl:.1f}")
+        if material.checkpoint and material.checkpoint.due:
+            training.learning.save(material.checkpoint)
+    if known_NR is None:
+        spread = _spread(material, whole)
+    error, kl = training.learning.losses
+    network = training.network.cpu().requires_grad_(False).eval()
+    # With a projection, what it dropped of each state stands beside the networks' own error.
+    return FittedCvae(scaling, network, condition), {
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "trained_on": {"tasks": len(material.tasks), "states": material.states_of_task},
+        "error_per_number": error / size + dropped,
+        "spread_per_number": spread,
+        **({"dropped_per_number": dropped} if config.projection else {}),
+        "kl": kl,
+        **({"projection": {"numbers": scaling.size, "kept_share": kept}} if scaling.size < size else {}),
+    }
+
+
+def _condition(material: Material, config: CvaeConfig, scaling: AnyScaling, kind: str) -> Condition:
+    blocks = (*BLOCKS[kind], "sentence") if config.sentence else BLOCKS[kind]
+    # A sentence beside mu* is always centred: most of an embedding is its template's.
+    centred = blocks if config.common == "training" else [name for name in blocks if name not in BLOCKS[kind]]
+    return Condition(scaling, blocks).centred(material.priors, centred)
+
+
+def _spread(material: Material, whole: Scaling) -> float:
+    """Mean squared distance of states to the mean of all, a number: what a constant would err."""
+    total_P, count = torch.zeros(whole.size, dtype=torch.float64), len(material.tasks) * material.states_of_task
+    square_P = torch.zeros_like(total_P)
+    for x_BP in state_blocks(material, whole):
+        total_P, square_P = total_P + x_BP.sum(dim=0).double(), square_P + (x_BP**2).sum(dim=0).double()
+    return float((square_P / count - (total_P / count) ** 2).mean())
+
+
+class _Training:
+    """Epochs of mini-batches. States are read from disk, or known_NR has their coordinates.
+
+    The networks, what they are shown and their noise are on the material's device; noise is drawn on the CPU, so that
+    it does not depend on the device.
+    """
+
+    def __init__(
+        self, material: Material, config: CvaeConfig, scaling: AnyScaling, condition: Condition, known_NR: Tensor | None
+    ) -> None:
+        self.material, self.config, self.scaling = material, config, scaling
+        self.count = len(material.tasks) * material.states_of_task
+        self.device = torch.device(material.device)
+        self.known_NR = None if known_NR is None else known_NR.to(self.device)
+        self.condition_VTC = self._conditions(condition).to(self.device)
+        with torch.random.fork_rng():
+            torch.manual_seed(material.seed)
+            width = self.condition_VTC.shape[2]
+            self.network = Network(scaling.size, config.hidden, config.latent, width).to(self.device)
+        steps = -(-self.count // config.batch) * config.epochs
+        self.learning = Learning(self.network, steps, config.learning_rate, config.weight_decay, material.seed)
+
+    def advance(self) -> None:
+        """One epoch. `learning.losses` are its means over states: squared error and KL."""
+        error = kl = 0.0
+        for chosen_B in torch.randperm(self.count, generator=self.learning.rng).split(self.config.batch):
+            # Sorted by task, so that a batch opens each task's file once.
+            task_B, state_B = (n.tolist() for n in self._sorted(chosen_B))
+            noise_BZ = torch.randn(len(task_B), self.config.latent, generator=self.learning.rng).to(self.device)
+            told_BC = self.condition_VTC[self._variants(len(task_B)), task_B]
+            error_B, kl_B = self.network(self._numbers(task_B, state_B), told_BC, noise_BZ)
+            error_B = error_B * self.scaling.weight
+            self.learning.step((error_B + self.config.kl_weight * kl_B).mean())
+            error += float(error_B.detach().sum()) / self.count
+            kl += float(kl_B.detach().sum()) / self.count
+        self.learning.losses = [error, kl]
+        self.learning.epoch += 1
+
+    def _conditions(self, condition: Condition) -> Tensor:
+        """(V, T, C): the tasks' conditions and, where experts are left out, the variants that lack one, in turn."""
+        rows = [[condition(prior)] for prior in self.material.priors]
+        if self.config.leave_out:
+            for row, prior in zip(rows, self.material.priors, strict=True):
+                row += [condition(variant) for variant in variants(self.material, prior)]
+        return torch.stack([torch.stack(row) for row in rows], dim=1)
+
+    def _variants(self, count: int) -> Tensor | int:
+        """Which variant each state is shown with: 0, the prior itself, but for the share of `leave_out`."""
+        if (known := len(self.condition_VTC)) == 1:
+            return 0
+        lacks_B = torch.rand(count, generator=self.learning.rng) < self.config.leave_out
+        return lacks_B * torch.randint(1, known, (count,), generator=self.learning.rng)
+
+    def _numbers(self, task_B: Sequence[int], state_B: Sequence[int]) -> Tensor:
+        if self.known_NR is None:
+            return self.scaling.inward(draw(self.material, task_B, state_B)).to(self.device)
+        return self.known_NR[torch.tensor(task_B) * self.material.states_of_task + torch.tensor(state_B)]
+
+    def _sorted(self, chosen_B: Tensor) -> tuple[Tensor, Tensor]:
+        chosen_B = chosen_B.sort().values
+        return chosen_B // self.material.states_of_task, chosen_B % self.material.states_of_task
+
+
+def draw(material: Material, task_B: Sequence[int], state_B: Sequence[int]) -> Tensor:
+    """(B, P): states of tasks, in an order with equal tasks side by side."""
+    parts = []
+    for task, pairs in itertools.groupby(zip(task_B, state_B, strict=True), key=lambda pair: pair[0]):
+        parts.append(material.rows(task, [state for _, state in pairs]))
+    return torch.cat(parts)

@@ -134,6 +134,7 @@ if TYPE_CHECKING:
     from sglora_cli.pack.pack import Pack
     from sglora_cli.plugin.fit_cost import parameters_of, projection_cost, reading_seconds, step_seconds
     from sglora_cli.plugin.learning import Learning
+    from sglora_cli.plugin.retrieval import RetrievalConfig, learn_by_retrieval, task_weights
     from sglora_cli.plugin.sentences import queries
     from sglora_cli.plugin.states import state_blocks, state_coordinates, state_projection
     from sglora_cli.plugin.values import TaskTensors
@@ -157,6 +158,7 @@ _LATE = {
     "pack.pack": "Pack",
     "plugin.fit_cost": "parameters_of projection_cost reading_seconds step_seconds",
     "plugin.learning": "Learning",
+    "plugin.retrieval": "RetrievalConfig learn_by_retrieval task_weights",
     "plugin.sentences": "queries",
     "plugin.states": "state_blocks state_coordinates state_projection",
     "plugin.values": "TaskTensors",
@@ -302,6 +304,9 @@ __all__ = [
     "state_projection",
     "state_coordinates",
     "Learning",
+    "RetrievalConfig",
+    "learn_by_retrieval",
+    "task_weights",
     "parameters_of",
     "step_seconds",
     "reading_seconds",

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sglora_cli.api import PHRASE, Layout, Material, Mismatch, Site, TaskPool, Unavailable
+from sglora_cli.api import (
+    Layout,
+    Learning,
+    Material,
+    Mismatch,
+    Scaling,
+    Site,
+    TaskPool,
+    Unavailable,
+    learn_by_retrieval,
+    state_blocks,
+)
 
 from . import EXPERTS, PROJECTION, HyperConfig, ReconstructionConfig
 from .network import FittedHypernet, Network, Start
@@ -22,25 +32,18 @@ _ENDS = 20
 def by_retrieval(material: Material, config: HyperConfig) -> tuple[FittedHypernet, dict[str, Any]]:
     """Raises Mismatch for fewer than two tasks, Unavailable for a backbone without the sites."""
     pool, rng = material.pool, torch.Generator().manual_seed(material.seed)
-    if len(pool.names) < 2:
-        raise Mismatch(f"a hypernetwork learns from seen tasks, there are {len(pool.names)}", _MORE)
     projection, start = _start(pool, config)
     sites = (*(pool.sites if config.sites != PROJECTION else ()), *((projection,) if projection else ()))
     learned = Layout(sites, config.rank, float(config.rank))
     network = Network(learned.initial(material.seed), pool.sentences_TD, config.hidden, rng)
     fitted = FittedHypernet(network, learned, projection, start)
-    draw = _Draw(pool, config, rng)
 
-    def loss(step: int) -> Tensor:
-        tasks = draw.tasks()
-        adapters_TP = fitted.adapters(pool.sentences_TD[tasks])
-        return pool.losses(fitted.own_layout, adapters_TP, tasks, config.photos, rng).mean()
+    def adapters(tasks: Sequence[int], step: int) -> tuple[Layout, Tensor]:
+        return fitted.own_layout, fitted.adapters(pool.sentences_TD[list(tasks)])
 
-    facts = _trained(network, config, loss, material.note)
+    facts = learn_by_retrieval(material, network, config, adapters, "hypernet")
     network.requires_grad_(False).eval()
-    roles = list(pool.roles)
-    trained_on = {"tasks": len(roles) - roles.count(PHRASE), "phrases": roles.count(PHRASE)}
-    return fitted, {**facts, "trained_on": trained_on}
+    return fitted, facts
 
 
 def _start(pool: TaskPool, config: HyperConfig) -> tuple[Site | None, Start | None]:
@@ -59,24 +62,6 @@ def _start(pool: TaskPool, config: HyperConfig) -> tuple[Site | None, Start | No
     return moments.projection, Start(*seen, moments.projection_DI, moments.length_I)
 
 
-class _Draw:
-    """Which tasks a step learns from: phrases and others, each with its share."""
-
-    def __init__(self, pool: TaskPool, config: HyperConfig, rng: torch.Generator) -> None:
-        self.rng, self.count = rng, config.tasks
-        phrase_T = torch.tensor([role == PHRASE for role in pool.roles])
-        share = config.phrases if bool(phrase_T.any()) else 0.0
-        share = share if not bool(phrase_T.all()) else 1.0
-        weight_T = torch.where(
-            phrase_T, share / phrase_T.sum().clamp_min(1), (1 - share) / (~phrase_T).sum().clamp_min(1)
-        )
-        self.weight_T = weight_T
-
-    def tasks(self) -> list[int]:
-        drawn: list[int] = torch.multinomial(self.weight_T, self.count, replacement=True, generator=self.rng).tolist()
-        return drawn
-
-
 def by_reconstruction(material: Material, config: ReconstructionConfig) -> tuple[FittedHypernet, dict[str, Any]]:
     """Raises Mismatch for fewer than two training tasks."""
     tasks, rng = len(material.tasks), torch.Generator().manual_seed(material.seed)
@@ -91,15 +76,37 @@ def by_reconstruction(material: Material, config: ReconstructionConfig) -> tuple
     network = Network(common_P, sentence_TD, config.hidden, rng)
     fitted = FittedHypernet(network, layout, None, None)
 
-    def loss(step: int) -> Tensor:
-        task_B = torch.randint(tasks, (config.batch,), generator=rng)
-        state_B = torch.randint(material.states_of_task, (config.batch,), generator=rng)
+    learning = Learning(network, config.steps, config.learning_rate, config.weight_decay, material.seed)
+    learning.resume(material.checkpoint)
+    losses = list(learning.losses)
+    while learning.epoch < config.steps:
+        task_B = torch.randint(tasks, (config.batch,), generator=learning.rng)
+        state_B = torch.randint(material.states_of_task, (config.batch,), generator=learning.rng)
         x_BP = torch.cat([material.rows(t, [s]) for t, s in zip(task_B.tolist(), state_B.tolist(), strict=True)])
-        return ((fitted.adapters(sentence_TD[task_B]) - x_BP) / unit_P).square().mean()
-
-    facts = _trained(network, config, loss, material.note)
+        loss = ((fitted.adapters(sentence_TD[task_B]) - x_BP) / unit_P).square().mean()
+        learning.step(loss)
+        losses.append(float(loss.detach()))
+        learning.epoch, learning.losses = learning.epoch + 1, losses
+        if material.checkpoint and material.checkpoint.due:
+            learning.save(material.checkpoint)
     network.requires_grad_(False).eval()
-    return fitted, {**facts, "trained_on": {"tasks": tasks, "states": material.states_of_task}}
+    ends = min(_ENDS, config.steps)
+    return fitted, {
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "trained_on": {"tasks": tasks, "states": material.states_of_task},
+        "error_per_number": sum(losses[-ends:]) / ends,
+        "spread_per_number": _spread(material, unit_P),
+    }
+
+
+def _spread(material: Material, unit_P: Tensor) -> float:
+    """Mean squared distance of states to the mean of all, a number in its unit: what a constant would err."""
+    total_P, square_P = torch.zeros(len(unit_P), dtype=torch.float64), torch.zeros(len(unit_P), dtype=torch.float64)
+    zero = Scaling(torch.zeros_like(unit_P), unit_P)
+    count = len(material.tasks) * material.states_of_task
+    for x_BP in state_blocks(material, zero):
+        total_P, square_P = total_P + x_BP.sum(dim=0).double(), square_P + x_BP.double().square().sum(dim=0)
+    return float((square_P / count - (total_P / count) ** 2).mean())
 
 
 def _units(material: Material, common_P: Tensor) -> Tensor:
@@ -108,35 +115,3 @@ def _units(material: Material, common_P: Tensor) -> Tensor:
     in_b_P = material.experts.layout.b_mask()
     b, a = (square_P[part].mean().sqrt().clamp_min(1e-8) for part in (in_b_P, ~in_b_P))
     return torch.where(in_b_P, b, a)
-
-
-def _trained(
-    network: Network,
-    config: HyperConfig | ReconstructionConfig,
-    loss: Callable[[int], Tensor],
-    note: Callable[[str], None],
-) -> dict[str, Any]:
-    """Train with AdamW and cosine decay. Returns the losses of the first and the last steps."""
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
-    losses = []
-    for step in range(config.steps):
-        now = loss(step)
-        if not math.isfinite(float(now.detach())):
-            raise Mismatch(
-                f"the hypernetwork's training diverged: its loss is {float(now.detach())} in step {step + 1}",
-                f"lower learning_rate, which is {config.learning_rate:g}",
-            )
-        optimiser.zero_grad()
-        now.backward()
-        optimiser.step()
-        schedule.step()
-        losses.append(float(now.detach()))
-        if (step + 1) % 100 == 0:
-            note(f"hypernetwork: step {step + 1} of {config.steps}, loss {sum(losses[-100:]) / 100:.4f}")
-    ends = min(_ENDS, len(losses))
-    return {
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "loss": sum(losses[-ends:]) / ends,
-        "loss_at_start": sum(losses[:ends]) / ends,
-    }

@@ -21,7 +21,7 @@ from sglora_cli.build.moments import Length, unprojected
 from sglora_cli.build.tasks import BuildTask
 from sglora_cli.build.training import losses
 from sglora_cli.config import TrainConfig
-from sglora_cli.data.encode import image_embeddings
+from sglora_cli.data.encode import IMAGES_AT_ONCE, image_embeddings
 from sglora_cli.data.features import StoredTask
 from sglora_cli.data.phrases import chosen, phrases, share_a_word
 from sglora_cli.errors import BadFile
@@ -154,6 +154,13 @@ class Pool:
         length.add(self._bank.before_projection(sorted({place for t in self.tasks for place in t.photos})))
         return Moments(keys, *of_tasks, self.model.projection, length.weight_DI, length.fitted().float())
 
+    @torch.no_grad()
+    def mean_images(self, layout: Layout, flat_P: Tensor) -> Tensor:
+        embedded: dict[Place, Tensor] = {}
+        for n in sorted({n for t in self.tasks for n, _ in t.photos}):
+            embedded |= {(n, row): one_D for row, one_D in enumerate(self._bank.adapted(n, layout, flat_P))}
+        return torch.stack([torch.stack([embedded[place] for place in t.photos]).mean(dim=0) for t in self.tasks])
+
     def losses(
         self, layout: Layout, adapters_TP: Tensor, tasks: Sequence[int], photos: int, rng: torch.Generator
     ) -> Tensor:
@@ -227,6 +234,15 @@ class Bank:
             else:
                 self._embedded[n] = image_embeddings(self.model, self._file(n).stem_N)
         return torch.stack([self._embedded[n][row] for n, row in places])
+
+    def adapted(self, task: int, layout: Layout, flat_P: Tensor) -> Tensor:
+        """Unit embeddings (N, D) of a task's photos with an adapter, on the CPU."""
+        stem_N = self._file(task).stem_N
+        parts = torch.arange(len(stem_N)).split(IMAGES_AT_ONCE)
+        adapter_1P = flat_P[None].to(self.model.device)
+        return torch.cat(
+            [self.model.encode_image(stem_N[part.tolist()], layout, adapter_1P)[0].cpu() for part in parts]
+        )
 
     def mean_caption(self, places: Sequence[Place]) -> Tensor:
         """(D,) double: of the captions of these photos, each counting alike; of classes their heads, by photos."""

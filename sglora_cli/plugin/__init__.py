@@ -6,6 +6,7 @@ sites        which sites the layout of an adapter may have
 values       what travels between host and plugin: tasks, photos, rows, reports
 states       the training tasks' states in the numbers that a generator's networks see
 learning     training of a generator's network, with checkpoints
+retrieval    learning by retrieval over the seen tasks
 fit_cost     what fits that learn from saved states need, by trying a part of them
 combined     sums of generators
 host         loads plugins, keeps the registries, isolates what is broken

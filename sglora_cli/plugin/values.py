@@ -131,6 +131,9 @@ class TaskPool(Protocol):
     def moments(self) -> Moments:
         """Where the photos and captions of each lie. Every photo goes through the encoder once."""
 
+    def mean_images(self, layout: Layout, flat_P: Tensor) -> Tensor:
+        """(T, D) as `images_TD` of the moments, with one adapter. Every photo goes through the encoder once."""
+
     def prior(self, task: int) -> Prior:
         """The prior of a task, as if it were unseen: an expert is not among its own experts."""
 

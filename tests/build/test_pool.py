@@ -169,6 +169,21 @@ def test_moments_of_whole_tasks_are_those_that_a_pack_keeps(make):
     torch.testing.assert_close(found.images_TD[phrase], images.mean(dim=0), rtol=1e-4, atol=1e-5)
 
 
+def test_mean_images_are_means_over_a_tasks_photos_with_the_adapter(make):
+    build, pool = make(least_photos=4, largest_share=0.5)
+    layout = build.steps.layout
+    flat_P = layout.initial(0) + 0.1 * torch.randn(layout.size, generator=torch.Generator().manual_seed(1))
+    found_TD = pool.mean_images(layout, flat_P)
+    for name in ("toys/cup", "red floor"):
+        task = pool.names.index(name)
+        stems = [build.steps.seen[n].train.tensors(build.model).stem_N[[row]] for n, row in pool.tasks[task].photos]
+        images = torch.stack([build.model.encode_image(stem, layout, flat_P[None])[0, 0] for stem in stems])
+        torch.testing.assert_close(found_TD[task], images.mean(dim=0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        pool.mean_images(layout, layout.initial(0)), pool.moments.images_TD, rtol=1e-4, atol=1e-5
+    )
+
+
 def test_captions_without_a_phrase_are_refused_with_the_key_to_change(clipling, spoken, recipe, run):
     recipe.write_text(f'{recipe.read_text()}[tasks]\nfrom_captions = ["toys"]\nleast_photos = 900\n')
     result = run("pack", "build", recipe, "--data", spoken, "--backbone", "clipling")

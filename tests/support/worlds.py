@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from sglora_cli.lora.prior import Prior, cosines, prior
-from sglora_cli.plugin.testing.toys import LAYOUT
+from sglora_cli.plugin.testing.toys import LAYOUT, ToyPool
 from sglora_cli.plugin.values import Material
 
 EXPERTS, TASKS, UNSEEN, STATES, WIDTH = 8, 40, 20, 6, 8
@@ -35,6 +35,13 @@ class World:
         self.names = [f"world/{e}" for e in range(EXPERTS)]
         self.variance_EP = torch.full((EXPERTS, LAYOUT.size), within**2)
 
+    @property
+    def unit_TD(self) -> torch.Tensor:
+        return self.sentence_TD
+
+    def best(self, rows) -> torch.Tensor:
+        return self.true_TP[list(rows)]
+
     def means(self, rows=None):
         return self.true_TP[:EXPERTS] if rows is None else self.true_TP[:EXPERTS][list(rows)]
 
@@ -54,6 +61,7 @@ class World:
             "states_of_task": STATES,
             "priors": [self.prior(EXPERTS + t) for t in range(TASKS)],
             "joint_P": self.states_TMP.mean(dim=(0, 1)),
+            "pool": ToyPool(self, range(EXPERTS + TASKS)),
             "start_P": None,
             "recall": lambda t, adapters_SP: -(adapters_SP - self.true_TP[EXPERTS + t]).square().sum(dim=1),
             "seed": 0,

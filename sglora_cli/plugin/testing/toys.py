@@ -78,6 +78,10 @@ class ToyExperts:
         self.mean_EP = LAYOUT.initial(0) + self.unit_TD[:EXPERTS] @ self.way_DP
         self.variance_EP = torch.full_like(self.mean_EP, 1e-4)
 
+    def best(self, rows: Sequence[int]) -> Tensor:
+        """(T, P): the adapter that is best for each of these tasks."""
+        return LAYOUT.initial(0) + self.unit_TD[list(rows)] @ self.way_DP
+
     def means(self, rows: Sequence[int] | None = None) -> Tensor:
         return self.mean_EP if rows is None else self.mean_EP[list(rows)]
 
@@ -110,6 +114,9 @@ class ToyPool:
         d_TD = self.sentences_TD
         return Moments(self.names, d_TD, 0.5 * d_TD, 0.8 * d_TD, PROJECTION, self._projection_DI, length_I)
 
+    def mean_images(self, layout: Layout, flat_P: Tensor) -> Tensor:
+        return self.moments.images_TD + 0.1 * layout.update_norm(flat_P[None])  # the adapter moves all photos alike
+
     def prior(self, task: int) -> Prior:
         return self.experts.prior(self.rows[task])
 
@@ -123,7 +130,7 @@ class ToyPool:
     ) -> Tensor:
         torch.rand(photos, generator=rng)  # photos are drawn, whatever they show
         d_TD = self.sentences_TD[list(tasks)]
-        best = {**LAYOUT.split(LAYOUT.initial(0) + d_TD @ self.experts.way_DP)}
+        best = LAYOUT.split(self.experts.best([self.rows[task] for task in tasks]))
         loss_T = torch.zeros(len(tasks))
         for name, (b_TOR, a_TRI) in layout.split(adapters_TP).items():
             if name == PROJECTION.name:

@@ -8,6 +8,7 @@ import torch
 from sglora_calibrated import sglora_generators as calibrated
 from sglora_cli.errors import Mismatch, Unavailable
 from sglora_cli.testing import GENERATOR_CHECKS, GeneratorTrial, check_generator, run_check
+from sglora_common_own import sglora_generators as common_own
 from sglora_cvae import sglora_generators as cvae
 from sglora_flow import sglora_generators as flows
 from sglora_hypernet import sglora_generators as hypernets
@@ -17,9 +18,10 @@ from sglora_merge import sglora_generators as merged
 QUICK = {
     **{one.name: {"hidden": 8, "latent": 3, "epochs": 200, "learning_rate": 0.01} for one in cvae()},
     **{one.name: {"width": 16, "blocks": 1, "epochs": 30, "steps": 10} for one in flows()},
-    **{one.name: {"steps": 20} for one in hypernets()},
+    **{one.name: {"steps": 20} for one in (*hypernets(), *common_own())},
 }
-GENERATORS = {one.name: one for one in (*cvae(), *flows(), *kde(), *calibrated(), *merged(), *hypernets())}
+LEARNED = (*cvae(), *flows(), *kde(), *hypernets(), *common_own(), *calibrated())
+GENERATORS = {one.name: one for one in (*LEARNED, *merged())}
 
 
 @pytest.mark.parametrize("name", GENERATORS)

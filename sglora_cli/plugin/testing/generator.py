@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sglora_cli.errors import SgloraError, Unavailable
 from sglora_cli.files.tensors import load_tensors, save_tensors
-from sglora_cli.plugin.contracts import Fitted, Generator, UsesEvidence
+from sglora_cli.plugin.contracts import Fitted, Generator, UsesEvidence, adapter_layout
 from sglora_cli.plugin.testing.toys import LAYOUT, ToyExperts, ask, material, run_all
 from sglora_cli.plugin.values import Material
 
@@ -60,13 +60,15 @@ def fit_gives_numbers_that_can_be_kept(trial: GeneratorTrial) -> None:
 
 
 def adapters_have_their_shape(trial: GeneratorTrial) -> None:
-    """generate gives float32 (samples, P), all finite, for any number of samples and any prior."""
+    """generate gives float32 (samples, P), all finite, for any number of samples and any prior. P is that of its own
+    layout, where it has one."""
     if trial.asks_for_data:
         return _refuses_without_data(trial)
+    size = adapter_layout(trial.fitted, LAYOUT).size
     for samples, row in ((1, 0), (4, 5), (2, 9)):
         adapters_SP = trial.generate(samples, row=row)
         shape = tuple(adapters_SP.shape)
-        ask(shape == (samples, LAYOUT.size), f"{samples} samples have shape {shape}, not {(samples, LAYOUT.size)}")
+        ask(shape == (samples, size), f"{samples} samples have shape {shape}, not {(samples, size)}")
         ask(adapters_SP.dtype == torch.float32, f"adapters must be float32, got {adapters_SP.dtype}")
         ask(bool(torch.isfinite(adapters_SP).all()), "adapters have numbers that are not finite")
     return None

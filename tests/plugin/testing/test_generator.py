@@ -10,16 +10,19 @@ from sglora_cli.errors import Mismatch, Unavailable
 from sglora_cli.testing import GENERATOR_CHECKS, GeneratorTrial, check_generator, run_check
 from sglora_cvae import sglora_generators as learned
 from sglora_merge import sglora_generators as merged
+from sglora_mixtures import sglora_generators as mixed
 
 QUICK = {"hidden": 8, "latent": 3, "epochs": 200, "learning_rate": 0.01}
-GENERATORS = {one.name: one for one in (*learned(), *calibrated(), *merged())}
+QUICK_MIXTURE = {"steps": 20, "tasks": 4, "photos": 4}
+GENERATORS = {one.name: one for one in (*learned(), *mixed(), *calibrated(), *merged())}
+TABLES = {one.name: QUICK for one in learned()} | {one.name: QUICK_MIXTURE for one in mixed()}
 
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_built_in_generators_pass(name):
     if name == "lorahub":
         pytest.importorskip("cma")
-    check_generator(GENERATORS[name], QUICK if name in {one.name for one in learned()} else {})
+    check_generator(GENERATORS[name], TABLES.get(name, {}))
 
 
 class Simple:

@@ -1,0 +1,355 @@
+"""Mixtures of experts: folding is exact, learning finds the mixture of a known world, and too little is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sglora_cli.api import BadFile, Layout, Mismatch, Site
+from sglora_cli.lora.prior import cosines, prior
+from sglora_cli.plugin.testing.toys import EXPERTS, LAYOUT, TASKS, ToyExperts, ToyPool, material
+from sglora_mixtures import sglora_generators
+from sglora_mixtures.mixture import Asked, exact, exact_layout, fold, folded_layout
+from sglora_mixtures.mole import Gates
+from sglora_mixtures.rar import Coefficients, sketches
+
+MOLE, RAR = sglora_generators()
+BOTH = pytest.mark.parametrize("method", [MOLE, RAR], ids=lambda m: m.name)
+SITES = tuple(Site(f"blocks.{n}.q", out, into) for n, (out, into) in enumerate([(6, 7), (5, 7), (7, 4), (6, 7)]))
+QUICK = {"steps": 16, "tasks": 4, "photos": 4}
+
+
+def dense(layout, flat_P):
+    """Site -> update, in float64."""
+    return [layout.scaling * b.double() @ a.double() for b, a in layout.split(flat_P).values()]
+
+
+def flattened(layout, flat_P):
+    return torch.cat([update.flatten() for update in dense(layout, flat_P)])
+
+
+def randn(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+class World:
+    """Experts, and seen and unseen tasks whose best update is a known mixture of the experts' updates.
+
+    `truth(prior)` gives the coefficients (S, E). The loss of a task is the squared distance to its best update.
+    """
+
+    layout, sites, moments = Layout(SITES, 2, 4.0), SITES, None
+    k, tau, experts, seen, unseen, width = 3, 0.3, 6, 80, 20, 10
+
+    def __init__(self, truth):
+        count = self.experts + self.seen + self.unseen
+        embedding_TD = F.normalize(randn(count, self.width, seed=1) + 1.0, dim=1)  # part of it is common to all
+        self.index_ED, self.unit_TD = embedding_TD[: self.experts], embedding_TD[self.experts :]
+        self.mean_EP = marked(self.layout, randn(self.experts, self.layout.size, seed=2) / 2)
+        self.rows = list(range(self.seen))
+        self.names, self.roles = [f"world/{row}" for row in self.rows], ["training"] * len(self.rows)
+        self.sentences_TD = self.unit_TD[self.rows]
+        updates = [dense(self.layout, mean_P) for mean_P in self.mean_EP]
+        coefficients = [truth(self, self.asked(row)) for row in range(self.seen + self.unseen)]
+        self.best = [  # site -> the best update of each task, (T, O, I)
+            torch.stack([sum(float(c_SE[s, e]) * updates[e][s] for e in range(self.experts)) for c_SE in coefficients])
+            for s in range(len(SITES))
+        ]
+
+    def means(self, rows=None):
+        return self.mean_EP if rows is None else self.mean_EP[list(rows)]
+
+    def variances(self, rows=None):
+        return torch.ones_like(self.means(rows))
+
+    def asked(self, row):
+        d_D = self.unit_TD[row]
+        return prior(d_D, cosines(d_D, self.index_ED, self.k), self, self.k, self.tau)
+
+    def prior(self, task):
+        return self.asked(self.rows[task])
+
+    def losses(self, layout, adapters_TP, tasks: Sequence[int], photos, rng):
+        loss_T = torch.zeros(len(tasks))
+        for best_TOI, (b_TOR, a_TRI) in zip(self.best, layout.split(adapters_TP).values(), strict=True):
+            away_TOI = layout.scaling * b_TOR @ a_TRI - best_TOI[list(tasks)].float()
+            loss_T = loss_T + away_TOI.square().sum(dim=(1, 2))
+        return loss_T
+
+    def material(self):
+        experts = SimpleNamespace(
+            names=[f"world/expert {e}" for e in range(self.experts)],
+            layout=self.layout,
+            moments=None,
+            means=self.means,
+            variances=self.variances,
+        )
+        return replace(material(ToyExperts()), experts=experts, pool=self)
+
+    def errors(self, fitted):
+        """Method -> relative distance to the best update, on the average of unseen tasks."""
+        found: dict[str, float] = {}
+        for row in range(self.seen, self.seen + self.unseen):
+            asked, best = self.asked(row), torch.cat([best_TOI[row].flatten() for best_TOI in self.best])
+            updates = [flattened(self.layout, mean_P) for mean_P in self.mean_EP]
+            (made_Q,) = fitted.generate(asked, 1, 0, 1.0)
+            made = {
+                "learned": flattened(fitted.own_layout, made_Q),
+                "mu*": flattened(self.layout, asked.mean_P),
+                "top-k": sum(float(a) * updates[e] for a, e in zip(asked.alpha_K, asked.rows, strict=True)),
+                "mean": sum(updates) / len(updates),
+                "nearest": updates[asked.rows[0]],
+            }
+            for name, update in made.items():
+                error = float((update - best).norm() / best.norm())
+                found[name] = found.get(name, 0.0) + error / self.unseen
+        return found
+
+
+def marked(layout, mean_EP):
+    """Every second expert has a large part in its updates that tells it apart."""
+    ways_P = randn(layout.size, seed=3)
+    sign_E = torch.tensor([1.0 if e % 2 else -1.0 for e in range(len(mean_EP))])
+    return torch.where(layout.b_mask(), mean_EP + sign_E[:, None] * ways_P / 2, mean_EP + ways_P / 2)
+
+
+def by_sentence(world, asked):
+    """Even sites choose by one linear map of the sentence, odd sites by another."""
+    x_D = (asked.embedding_D - world.unit_TD.mean(dim=0)) / world.unit_TD.std()
+    maps = randn(2, world.experts, world.width, seed=4)
+    return torch.stack([(maps[s % 2] @ x_D).softmax(dim=0) for s in range(len(SITES))])
+
+
+def by_experts(world, asked):
+    """Even sites take the unmarked of the K experts only, and more of them; odd sites the nearest one alone."""
+    coefficient_SE = torch.zeros(len(SITES), world.experts)
+    for s in range(len(SITES)):
+        for place, (alpha, e) in enumerate(zip(asked.alpha_K.tolist(), asked.rows, strict=True)):
+            coefficient_SE[s, e] = (place == 0) * 1.2 if s % 2 else (e % 2 == 0) * 1.5 * alpha
+    return coefficient_SE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "truth", "rate"), [(MOLE, by_sentence, 0.02), (RAR, by_experts, 3e-3)], ids=["mole", "lora-rar"]
+)
+def test_in_a_world_of_mixtures_it_finds_those_of_unseen_sentences(method, truth, rate):
+    world = World(truth)
+    fitted, facts = method.fit(world.material(), {"learning_rate": rate, "steps": 250})
+    errors = world.errors(fitted)
+    learned = errors.pop("learned")
+    assert learned < 0.6 * min(errors.values())
+    assert facts["loss"] < 0.25 * facts["loss_at_start"]
+
+
+def some(count, experts=5, seed=6):
+    """Random experts, and which are mixed and how for two sentences."""
+    layout, rng = World.layout, torch.Generator().manual_seed(seed)
+    rows_Tn = torch.stack([torch.randperm(experts, generator=rng)[:count] for _ in range(2)])
+    return layout, randn(experts, layout.size, seed=seed), rows_Tn, randn(2, len(SITES), count, seed=seed + 1)
+
+
+def test_factors_are_exactly_the_sum_of_updates():
+    layout, means_EP, rows_Tn, coefficient_TSn = some(3)
+    mixed_TQ = exact(layout, means_EP, rows_Tn, coefficient_TSn)
+    for t in range(2):
+        for s, made in enumerate(dense(exact_layout(layout, 3), mixed_TQ[t])):
+            updates = [dense(layout, means_EP[row])[s] for row in rows_Tn[t]]
+            summed = sum(float(c) * update for c, update in zip(coefficient_TSn[t, s], updates, strict=True))
+            torch.testing.assert_close(made, summed, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 6, 0], ids=lambda rank: f"rank {rank}")
+def test_folding_gives_the_nearest_update_of_its_rank(rank):
+    layout, *given = some(3)
+    whole = exact_layout(layout, 3)
+    mixed_TQ = exact(layout, *given)
+    folded = folded_layout(layout, 3, rank)
+    assert folded.rank == (rank or 6)
+    folded_TQ, error = fold(whole, mixed_TQ, folded)
+    errors = []
+    for mixed_Q, made_Q in zip(mixed_TQ, folded_TQ, strict=True):
+        lost = total = 0.0
+        for before, after in zip(dense(whole, mixed_Q), dense(folded, made_Q), strict=True):
+            u, s, vh = torch.linalg.svd(before, full_matrices=False)
+            kept = (u * s)[:, : folded.rank] @ vh[: folded.rank]
+            torch.testing.assert_close(after, kept, rtol=1e-4, atol=1e-4)
+            lost, total = lost + float((before - after).square().sum()), total + float(before.square().sum())
+        errors.append(math.sqrt(lost / total))
+    assert error == pytest.approx(max(errors), rel=1e-3, abs=1e-5)
+
+
+def test_what_is_made_has_no_higher_rank_than_the_exact_mixture_or_a_site():
+    assert folded_layout(World.layout, 2, 8).rank == 4
+    assert folded_layout(World.layout, 50, 0).rank == 6  # the widest site is 6 x 7
+    assert folded_layout(World.layout, 4, 5).scaling == World.layout.scaling
+
+
+def networks():
+    """Both, with parameters that are nowhere 0."""
+    gates = Gates(len(SITES), World.experts, World.width, balance=0.5)
+    layout, means_EP = World.layout, randn(World.experts, World.layout.size, seed=2)
+    found = gates, Coefficients(sketches(layout, means_EP, 3), 16, shrink=0.01)
+    for network in found:
+        for n, parameter in enumerate(network.parameters()):
+            parameter.data += 0.1 * randn(*parameter.shape, seed=n).abs()
+    return found
+
+
+def asked_of(world, rows, own=None):
+    return Asked.of((world.asked(row) for row in rows), own or [-1] * len(rows))
+
+
+def test_the_gradient_reaches_every_number_of_every_site():
+    world = World(by_sentence)
+    for network in networks():
+        rows_Tn, coefficient_TSn = network(asked_of(world, range(8)))
+        mixed_TQ = exact(world.layout, world.mean_EP, rows_Tn, coefficient_TSn)
+        layout = exact_layout(world.layout, rows_Tn.shape[1])
+        (to_coefficients,) = torch.autograd.grad(
+            world.losses(layout, mixed_TQ, range(8), 2, None).sum(), coefficient_TSn, retain_graph=True
+        )
+        assert bool((to_coefficients != 0).all())
+        world.losses(layout, mixed_TQ, range(8), 2, None).sum().backward()
+        gates = {"weight_SED", "bias_SE", "temperature_S", "site_SH", "last.weight"}
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None
+            assert bool((parameter.grad != 0).all()) or name not in gates, name
+
+
+def test_gates_are_a_softmax_of_the_sentence_and_leave_out_the_tasks_own_expert():
+    world, (gates, _) = World(by_sentence), networks()
+    asked = asked_of(world, [0, 1], own=[-1, 2])
+    rows_Tn, gate_TSE = gates.requires_grad_(False)(asked)
+    assert rows_Tn.tolist() == [list(range(World.experts))] * 2
+    for t, s in ((0, 1), (1, 3)):
+        x_D = (world.unit_TD[t] - gates.centre_D) / gates.unit
+        logit_E = (gates.weight_SED[s] @ x_D + gates.bias_SE[s]) / gates.temperature_S[s]
+        kept = [math.exp(float(logit)) * (t == 0 or e != 2) for e, logit in enumerate(logit_E)]
+        torch.testing.assert_close(gate_TSE[t, s], torch.tensor(kept) / sum(kept))
+
+
+def test_the_balance_loss_is_that_of_the_paper_over_sites_and_sentences_and_least_where_gates_are_even():
+    world, (gates, _) = World(by_sentence), networks()
+    asked = asked_of(world, range(5))
+    _, gate_TSE = gates.requires_grad_(False)(asked)
+    use = [float(gate_TSE[..., e].sum()) / (5 * len(SITES)) for e in range(World.experts)]
+    said = -0.5 * sum(math.log(World.experts * u) for u in use) / World.experts
+    assert float(gates.penalty(asked)) == pytest.approx(said, rel=1e-4)
+    even = Gates(4, World.experts, World.width, balance=0.5).requires_grad_(False)
+    assert said > float(even.penalty(asked)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_temperatures_stay_where_the_sources_code_keeps_them():
+    gates = Gates(3, 2, 4)
+    gates.temperature_S.data = torch.tensor([0.2, 2.0, 9.0])
+    gates.settle()
+    assert gates.temperature_S.tolist() == [1.0, 2.0, 3.0]
+
+
+def test_lora_rar_starts_from_the_weights_of_the_prior():
+    world = World(by_experts)
+    fitted, facts = RAR.fit(world.material(), {"learning_rate": 0, "steps": 1, "rank": 0})
+    (made_Q,) = fitted.generate(asked := world.asked(85), 1, 0, 1.0)
+    updates = [flattened(world.layout, world.mean_EP[row]) for row in asked.rows]
+    summed = sum(float(a) * update for a, update in zip(asked.alpha_K, updates, strict=True))
+    torch.testing.assert_close(flattened(fitted.own_layout, made_Q), summed, rtol=1e-4, atol=1e-4)
+    assert facts["loss"] == facts["loss_at_start"]
+
+
+def test_a_sketch_does_not_depend_on_the_choice_of_factors():
+    layout, means_EP = World.layout, randn(3, World.layout.size, seed=2)
+    turn_RR = torch.tensor([[2.0, 1.0], [0.5, 3.0]])
+    turned = {n: (b @ turn_RR, turn_RR.inverse() @ a) for n, (b, a) in layout.split(means_EP).items()}
+    torch.testing.assert_close(sketches(layout, means_EP, 4), sketches(layout, layout.join(turned), 4))
+
+
+def test_experts_in_another_order_get_the_same_coefficients():
+    world, (_, network) = World(by_experts), networks()
+    asked = asked_of(world, [0, 1])
+    other = Asked(
+        asked.embedding_TD, *(x.flip(1) for x in (asked.rows_TK, asked.alpha_TK, asked.similarity_TK)), asked.own_T
+    )
+    torch.testing.assert_close(network(asked)[1], network(other)[1].flip(-1))
+
+
+@BOTH
+def test_an_interrupted_fit_goes_on_as_if_nothing_had_happened(method):
+    class Interrupted(Exception):
+        pass
+
+    class Kept:
+        """A checkpoint after every step; the tenth is the last one before the machine stops."""
+
+        state, due, left = None, True, 10
+
+        def load(self):
+            return self.state
+
+        def save(self, tensors, metadata):
+            self.state, self.left = ({k: v.clone() for k, v in tensors.items()}, dict(metadata)), self.left - 1
+            if not self.left:
+                raise Interrupted
+
+    given, kept = material(ToyExperts()), Kept()
+    with pytest.raises(Interrupted):
+        method.fit(replace(given, checkpoint=kept), QUICK)
+    resumed, _ = method.fit(replace(given, checkpoint=kept), QUICK)
+    whole, _ = method.fit(given, QUICK)
+    for name, tensor in whole.tensors().items():
+        assert torch.equal(tensor, resumed.tensors()[name]), name
+
+
+@BOTH
+def test_a_fit_that_diverges_keeps_finite_numbers_and_says_so(method):
+    class Broken(ToyPool):
+        calls = 0
+
+        def losses(self, *args):
+            Broken.calls += 1
+            return super().losses(*args) * (math.nan if 6 <= Broken.calls < 9 else 1.0)
+
+    experts = ToyExperts()
+    fitted, facts = method.fit(replace(material(experts), pool=Broken(experts)), QUICK)
+    assert facts["diverged_at_step"] == facts["trained_on"]["steps"] < QUICK["steps"]
+    assert all(bool(torch.isfinite(t.float()).all()) for t in fitted.tensors().values())
+
+
+@BOTH
+def test_too_few_tasks_or_experts_are_refused(method):
+    given = material(experts := ToyExperts())
+    with pytest.raises(Mismatch, match=rf"'{method.name}' learns from seen tasks, and 3 are too few: it needs 4"):
+        method.fit(replace(given, pool=ToyPool(experts, range(3))), QUICK)
+    lonely = SimpleNamespace(names=["toys/0"], layout=LAYOUT)
+    with pytest.raises(Mismatch, match=rf"'{method.name}' mixes experts: 1 is too few"):
+        method.fit(replace(given, experts=lonely), QUICK)
+
+
+@BOTH
+def test_tensors_of_another_pack_are_refused(method):
+    experts = ToyExperts()
+    tensors = method.fit(material(experts), QUICK)[0].tensors()
+    fewer = ToyExperts()
+    fewer.names, fewer.mean_EP = fewer.names[:-1], fewer.mean_EP[:-1]
+    with pytest.raises(BadFile, match=f"these are not the tensors of '{method.name}' for this pack"):
+        method.restore(fewer, tensors)
+    with pytest.raises(BadFile, match="these are not the tensors"):
+        method.restore(experts, {"rank": tensors["rank"]})
+
+
+@BOTH
+def test_its_cost_has_the_parameters_of_what_is_fitted(method):
+    experts = ToyExperts()
+    _, facts = method.fit(material(experts), QUICK)
+    said = method.cost(LAYOUT, EXPERTS, 5, QUICK, "cpu")
+    if method is MOLE:  # the embedding is taken to be as wide as the encoder, 7 here in place of 8
+        facts["parameters"] -= len(LAYOUT.sites) * EXPERTS
+    assert said["parameters"] == facts["parameters"]
+    assert facts["trained_on"]["tasks"] == TASKS + EXPERTS
+    assert all(value > 0 for value in said.values())

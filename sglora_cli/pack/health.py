@@ -16,14 +16,16 @@ from typing import Any
 import torch
 
 from sglora_cli.errors import BadFile, SgloraError
-from sglora_cli.lora.algebra import distances, inner_products
+from sglora_cli.lora.algebra import distances, inner_products, stacked
 from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.contracts import Fitted, Generator
 from sglora_cli.plugin.host import Host
 
 SMALL, SAME, UNUSED = 0.01, 1e-3, 0.1
+DROPPED = 0.7
 """An update below SMALL of the experts' norm has no effect; adapters closer than SAME of their norm are equal; with
-a KL divergence below UNUSED nats the latent carries no information."""
+a KL divergence below UNUSED nats the latent carries no information. An update that lacks DROPPED of its norm lacks half
+of its squared norm."""
 QUICK = 6
 """Experts that are measured before a generator is used; `sglora inspect` measures all."""
 
@@ -50,10 +52,11 @@ def measure(pack: Pack, fitted: Fitted, most: int = 1000) -> Health:
     mean_EP = torch.cat([fitted.generate(prior, 1, 0, 0.0) for prior in priors])
     drawn_EP = torch.cat([fitted.generate(prior, 1, row, 1.0) for row, prior in zip(rows, priors, strict=True)])
     star_EP = torch.stack([prior.mean_P for prior in priors])
-    flat_TP = torch.cat([mean_EP, drawn_EP, star_EP, pack.experts.means(rows)])
+    made_EP, known_EP = torch.cat([mean_EP, drawn_EP]), torch.cat([star_EP, pack.experts.means(rows)])
+    layout, flat_TP = stacked(pack.layout_of(fitted), made_EP, pack.layout, known_EP)
     if not bool(torch.isfinite(flat_TP).all()):
         return Health(math.nan, math.nan, math.nan, math.nan)
-    inner_TT = inner_products(pack.layout, flat_TP)
+    inner_TT = inner_products(layout, flat_TP)
     apart_TT, norm_T = distances(inner_TT), inner_TT.diagonal().clamp_min(0).sqrt()
     n, own = len(rows), torch.arange(len(rows))
     size, star, expert = (float(norm_T[first : first + n].mean()) for first in (0, 2 * n, 3 * n))
@@ -83,6 +86,20 @@ def faults(health: Health, training: Mapping[str, Any]) -> list[str]:
         reasons.append(f"its updates have {health.size:.1%} of the experts' norm: they change nothing")
     elif health.spread < SAME and health.draws < SAME:
         reasons.append("it makes the same adapter for every sentence and every draw")
+    reasons += _learned_nothing(training)
+    return reasons
+
+
+def _learned_nothing(training: Mapping[str, Any]) -> list[str]:
+    """What a loss before and after says, and what a compressed update lacks; nothing where neither is known."""
+    step, start, end, dropped = (training.get(key) for key in ("diverged_at_step", "loss_at_start", "loss", "dropped"))
+    reasons = []
+    if isinstance(step, int):
+        reasons.append(f"its training diverged at step {step}: lower `learning_rate`")
+    elif isinstance(start, float) and isinstance(end, float) and not end < start:
+        reasons.append(f"its loss was {start:.4g} before it learned and is {end:.4g}: lower `learning_rate`")
+    if isinstance(dropped, float) and not dropped < DROPPED:
+        reasons.append(f"at rank {training.get('rank')} its updates lack {dropped:.0%} of their norm: raise `rank`")
     return reasons
 
 

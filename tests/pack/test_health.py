@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import astuple
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from random_factors import dense_update
 
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.generate.session import Session
+from sglora_cli.lora.layout import Layout, Site
 from sglora_cli.pack.health import Health, faults, measure, notes
 
 GOOD = Health(size=1.0, gap=0.1, spread=0.1, draws=0.1)
@@ -82,6 +84,44 @@ def test_an_error_as_large_as_the_spread_is_a_fault():
     assert faults(GOOD, {**measures, "error_per_number": 1.0}) == []
     assert len(faults(GOOD, {**measures, "error_per_number": math.nan})) == 1
     assert faults(GOOD, {"error_per_number": "high", "spread_per_number": []}) == []
+
+
+@pytest.mark.parametrize(
+    ("training", "fault"),
+    [
+        ({"loss_at_start": 2.0, "loss": 2.5}, "its loss was 2 before it learned and is 2.5: lower `learning_rate`"),
+        (
+            {"loss_at_start": 2.0, "loss": 1.5, "diverged_at_step": 7},
+            "its training diverged at step 7: lower `learning_rate`",
+        ),
+        ({"dropped": 0.8, "rank": 2}, "at rank 2 its updates lack 80% of their norm: raise `rank`"),
+    ],
+)
+def test_training_that_led_nowhere_is_a_fault_with_the_knob_to_turn(training, fault):
+    assert faults(GOOD, training) == [fault]
+    assert faults(GOOD, {"loss_at_start": 2.0, "loss": 1.5, "dropped": 0.1, "rank": 2}) == []
+
+
+def test_a_generator_with_a_layout_of_its_own_is_measured_by_its_updates(toy_pack):
+    pack = Session.open().pack
+    plain = Made(lambda mean_P, noise: mean_P + 0.01 * noise)
+    wider = Layout((*pack.layout.sites, Site("head", 3, 4)), pack.layout.rank + 1, 7.0)
+
+    class Wider:
+        """The same updates, in factors of a higher rank and another scaling, and none at a site more."""
+
+        own_layout = wider
+
+        def generate(self, *args):
+            flat_SP = plain.generate(*args)
+            parts = {"head": (torch.zeros(len(flat_SP), 3, wider.rank), torch.ones(len(flat_SP), wider.rank, 4))}
+            for name, (b, a) in pack.layout.split(flat_SP).items():
+                b = b * pack.layout.scaling / wider.scaling
+                parts[name] = torch.nn.functional.pad(b, (0, 1)), torch.nn.functional.pad(a, (0, 0, 0, 1))
+            return wider.join(parts)
+
+    for value, expected in zip(astuple(measure(pack, Wider())), astuple(measure(pack, plain)), strict=True):
+        assert value == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 def test_an_unused_latent_is_noted_and_no_fault():

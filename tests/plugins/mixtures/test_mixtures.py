@@ -79,13 +79,14 @@ def test_what_is_made_has_no_higher_rank_than_the_exact_mixture_or_a_site():
 
 
 def networks():
-    """Both, with parameters that are nowhere 0."""
+    """Both, with parameters that are nowhere 0, and the same at every call."""
     gates = Gates(len(SITES), World.experts, World.width, balance=0.5)
     layout, means_EP = World.layout, randn(World.experts, World.layout.size, seed=2)
     found = gates, Coefficients(sketches(layout, means_EP, 3), 16, shrink=0.01)
     for network in found:
         for n, parameter in enumerate(network.parameters()):
-            parameter.data += 0.1 * randn(*parameter.shape, seed=n).abs()
+            parameter.data = 0.2 * randn(*parameter.shape, seed=n)
+    gates.temperature_S.data = torch.linspace(1.0, 2.0, len(SITES))
     return found
 
 
@@ -104,10 +105,12 @@ def test_the_gradient_reaches_every_number_of_every_site():
         )
         assert bool((to_coefficients != 0).all())
         world.losses(layout, mixed_TQ, range(8), 2, None).sum().backward()
-        gates = {"weight_SED", "bias_SE", "temperature_S", "site_SH", "last.weight"}
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None
-            assert bool((parameter.grad != 0).all()) or name not in gates, name
+            reached = parameter.grad != 0
+            if name == "site_SH":  # a hidden unit may be off for all that was asked
+                reached = reached.any(dim=1)
+            assert bool(reached.all()) or name.startswith(("seen", "hidden", "last")), name
 
 
 def test_gates_are_a_softmax_of_the_sentence_and_leave_out_the_tasks_own_expert():

@@ -82,6 +82,36 @@ def joined(one: Layout, one_TP: Tensor, other: Layout, other_TP: Tensor) -> tupl
     return layout, layout.join(parts)
 
 
+def stacked(one: Layout, one_TP: Tensor, other: Layout, other_UP: Tensor) -> tuple[Layout, Tensor]:
+    """Adapters of two layouts as rows of one, to be compared: its layout, and (T + U, P').
+
+    It has all sites of either, those of `one` first, the higher rank, and a scaling of 1. An adapter has an update of
+    zero at a site that its own layout lacks.
+
+    >>> from sglora_cli.lora.layout import Site
+    >>> one, other = Layout((Site("q", 1, 1),), rank=1, alpha=2.0), Layout((Site("head", 1, 1),), rank=1, alpha=3.0)
+    >>> stacked(one, torch.tensor([[1.0, 2]]), other, torch.tensor([[5.0, 6]]))[1]
+    tensor([[ 2.,  2.,  0.,  0.],
+            [ 0.,  0., 15.,  6.]])
+    """
+    if one == other:
+        return one, torch.cat([one_TP, other_UP])
+    names, rank = [site.name for site in one.sites], max(one.rank, other.rank)
+    layout = Layout((*one.sites, *(site for site in other.sites if site.name not in names)), rank, float(rank))
+    rows = []
+    for own, flat_TP in ((one, one_TP), (other, other_UP)):
+        parts = {
+            s.name: (
+                flat_TP.new_zeros(len(flat_TP), s.out_features, rank),
+                flat_TP.new_zeros(len(flat_TP), rank, s.in_features),
+            )
+            for s in layout.sites
+        }
+        parts |= {name: padded(own.scaling * b, a, rank) for name, (b, a) in own.split(flat_TP).items()}
+        rows.append(layout.join(parts))
+    return layout, torch.cat(rows)
+
+
 def compress(b: Tensor, a: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """The best approximation of B A of rank `rank` (Eckart-Young): (B (..., O, R), A (..., R, I), error (...)).
 

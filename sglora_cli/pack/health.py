@@ -16,15 +16,16 @@ from typing import Any
 import torch
 
 from sglora_cli.errors import BadFile, SgloraError
-from sglora_cli.lora.algebra import distances, inner_products
+from sglora_cli.lora.algebra import distances, inner_products, stacked
 from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.contracts import Fitted, Generator, adapter_layout
 from sglora_cli.plugin.host import Host
 
-SMALL, SAME, UNUSED, KEPT, FEW = 0.01, 1e-3, 0.1, 0.5, 2
+SMALL, SAME, UNUSED, KEPT, FEW, DROPPED = 0.01, 1e-3, 0.1, 0.5, 2, 0.7
 """An update below SMALL of the experts' norm has no effect; adapters closer than SAME of their norm are equal; with
 a KL divergence below UNUSED nats the latent carries no information. A projection that keeps less than KEPT of the
-squared norm drops most of an adapter; from fewer than FEW tasks nothing about others can be learned."""
+squared norm drops most of an adapter, and so does a rank without DROPPED of the norm; from fewer than FEW tasks nothing
+about others can be learned."""
 QUICK = 6
 """Experts that are measured before a generator is used; `sglora inspect` measures all."""
 
@@ -50,10 +51,10 @@ def measure(pack: Pack, fitted: Fitted, most: int = 1000) -> Health:
     priors = [pack.prior(pack.expert_query(row)) for row in rows]
     mean_EP = torch.cat([fitted.generate(prior, 1, 0, 0.0) for prior in priors])
     drawn_EP = torch.cat([fitted.generate(prior, 1, row, 1.0) for row, prior in zip(rows, priors, strict=True)])
-    layout = adapter_layout(fitted, pack.layout)
-    alike = layout.sites == pack.layout.sites and layout.rank == pack.layout.rank
-    known = [torch.stack([prior.mean_P for prior in priors]), pack.experts.means(rows)] if alike else []
-    flat_TP = torch.cat([mean_EP, drawn_EP, *known])
+    layout, flat_TP = adapter_layout(fitted, pack.layout), torch.cat([mean_EP, drawn_EP])
+    if alike := layout.sites == pack.layout.sites:
+        known_EP = torch.cat([torch.stack([prior.mean_P for prior in priors]), pack.experts.means(rows)])
+        layout, flat_TP = stacked(layout, flat_TP, pack.layout, known_EP)
     if not bool(torch.isfinite(flat_TP).all()):
         return Health(math.nan, math.nan, math.nan, math.nan)
     inner_TT = inner_products(layout, flat_TP)
@@ -97,16 +98,20 @@ def _training_faults(training: Mapping[str, Any]) -> list[str]:
     if isinstance(projection, Mapping) and isinstance(kept := projection.get("kept_share"), float) and kept < KEPT:
         wider = f"raise `projection` above {projection.get('numbers')}, or `energy`"
         reasons.append(f"its projection keeps {kept:.1%} of the adapters' squared norm: {wider}")
-    error, spread, loss, constant = (
-        training.get(key) for key in ("error_per_number", "spread_per_number", "loss", "loss_of_constant")
+    error, spread, loss, constant, start, dropped = (
+        training.get(key)
+        for key in ("error_per_number", "spread_per_number", "loss", "loss_of_constant", "loss_at_start", "dropped")
     )
     for of, limit, text in (
         (error, spread, "it explains nothing of what it learned from: error {:.3g} a number, spread {:.3g}"),
         (loss, constant, "it learned nothing: loss {:.3g}, that of a constant {:.3g}"),
+        (loss, start, "it learned nothing: loss {:.4g}, before it learned {:.4g}"),
     ):
         if isinstance(of, float) and isinstance(limit, float) and not of < limit:
             diverged = "" if math.isfinite(of) else "; training diverged: lower `learning_rate`"
             reasons.append(text.format(of, limit) + diverged)
+    if isinstance(dropped, float) and not dropped < DROPPED:
+        reasons.append(f"at rank {training.get('rank')} its updates lack {dropped:.0%} of their norm: raise `rank`")
     return reasons
 
 

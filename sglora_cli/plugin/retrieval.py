@@ -5,7 +5,6 @@ Shapes: T tasks of a step, P numbers of an adapter.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -17,8 +16,10 @@ from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.learning import Learning
 from sglora_cli.plugin.values import PHRASE, Material, TaskPool
 
-_ENDS = 20
-"""Steps at the beginning and the end whose mean losses are told."""
+_NOTED = 50
+"""Steps whose mean loss a note tells."""
+_PROBED = 32
+"""Seen tasks whose loss is measured before and after, on the same photos."""
 
 
 class RetrievalConfig(Protocol):
@@ -52,12 +53,13 @@ def learn_by_retrieval(
     config: RetrievalConfig,
     adapters: Callable[[Sequence[int], int], tuple[Layout, Tensor]],
     name: str,
-    penalty: Callable[[], Tensor] | None = None,
+    penalty: Callable[[Sequence[int]], Tensor] | None = None,
 ) -> dict[str, Any]:
     """Train a network in place, from the material's checkpoint if there is one. Returns facts for the manifest.
 
     adapters(tasks, step): the adapters (T, P) of these tasks of the pool and their layout, from the network.
-    penalty: what is added to the mean loss of a step, of the last adapters.  name: for notes.
+    penalty(tasks): what is added to the mean loss of a step.  name: for notes.
+    "loss" and "loss_at_start" of the facts are means over some tasks of the pool, after and before.
     Raises Mismatch for fewer than two tasks, and for a loss that is not finite.
     """
     pool, steps = material.pool, config.steps
@@ -65,30 +67,45 @@ def learn_by_retrieval(
         raise Mismatch(f"{name} learns from seen tasks, there are {len(pool.names)}", "name more in the recipe")
     learning = Learning(network, steps, config.learning_rate, config.weight_decay, material.seed)
     learning.resume(material.checkpoint)
-    weight_T, losses = task_weights(pool, config.phrases), list(learning.losses)
+    weight_T = task_weights(pool, config.phrases)
+    if not learning.losses:
+        learning.losses = [_probe(pool, config, adapters, 0), 0.0]
     while learning.epoch < steps:
         tasks = torch.multinomial(weight_T, config.tasks, replacement=True, generator=learning.rng).tolist()
         layout, adapters_TP = adapters(tasks, learning.epoch)
         loss = pool.losses(layout, adapters_TP, tasks, config.photos, learning.rng).mean()
-        losses.append(float(loss.detach()))
-        if not math.isfinite(losses[-1]):
+        if not bool(torch.isfinite(loss)):
             raise Mismatch(
-                f"the training of {name} diverged: its loss is {losses[-1]} in step {len(losses)}",
+                f"the training of {name} diverged: its loss is {float(loss.detach())} in step {learning.epoch + 1}",
                 f"lower learning_rate, which is {config.learning_rate:g}",
             )
-        learning.step(loss + penalty() if penalty else loss)
-        learning.epoch, learning.losses = learning.epoch + 1, losses
-        if learning.epoch % 50 == 0:
-            material.note(f"{name}: step {learning.epoch} of {steps}, loss {sum(losses[-50:]) / 50:.4f}")
+        learning.step(loss + penalty(tasks) if penalty else loss)
+        start, recent = learning.losses
+        learning.epoch, learning.losses = learning.epoch + 1, [start, recent + float(loss.detach()) / _NOTED]
+        if learning.epoch % _NOTED == 0:
+            material.note(f"{name}: step {learning.epoch} of {steps}, loss {learning.losses[1]:.4f}")
+            learning.losses = [start, 0.0]
         if material.checkpoint and material.checkpoint.due:
             learning.save(material.checkpoint)
-    phrases, ends = list(pool.roles).count(PHRASE), min(_ENDS, steps)
+    phrases = list(pool.roles).count(PHRASE)
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
         "trained_on": {"tasks": len(pool.names) - phrases, "phrases": phrases},
-        "loss": sum(losses[-ends:]) / ends,
-        "loss_at_start": sum(losses[:ends]) / ends,
+        "loss_at_start": learning.losses[0],
+        "loss": _probe(pool, config, adapters, steps),
     }
+
+
+@torch.no_grad()
+def _probe(
+    pool: TaskPool, config: RetrievalConfig, adapters: Callable[[Sequence[int], int], tuple[Layout, Tensor]], step: int
+) -> float:
+    """Mean loss of tasks that are spread evenly over the pool, each time on the same photos."""
+    count, rng = len(pool.names), torch.Generator().manual_seed(0)
+    tasks = sorted({n * count // _PROBED for n in range(_PROBED)})
+    parts = [tasks[n : n + config.tasks] for n in range(0, len(tasks), config.tasks)]
+    found = [pool.losses(*adapters(part, step), part, config.photos, rng) for part in parts]
+    return float(torch.cat(found).mean())
 
 
 def task_weights(pool: TaskPool, phrases: float) -> Tensor:

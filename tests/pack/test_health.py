@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import astuple
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from random_factors import dense_update
 
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.generate.session import Session
+from sglora_cli.lora.layout import Layout, Site
 from sglora_cli.pack.health import Health, faults, measure, notes
 
 GOOD = Health(size=1.0, gap=0.1, spread=0.1, draws=0.1)
@@ -105,6 +107,55 @@ def test_a_projection_that_drops_most_of_the_norm_is_a_fault():
         "its projection keeps 31.0% of the adapters' squared norm: raise `projection` above 8, or `energy`"
     ]
     assert faults(GOOD, {"projection": {"numbers": 8, "kept_share": 0.9}}) == []
+
+
+@pytest.mark.parametrize(
+    ("training", "fault"),
+    [
+        ({"loss_at_start": 2.0, "loss": 2.5}, "it learned nothing: loss 2.5, before it learned 2"),
+        ({"dropped": 0.8, "rank": 2}, "at rank 2 its updates lack 80% of their norm: raise `rank`"),
+    ],
+)
+def test_training_that_led_nowhere_is_a_fault_with_the_knob_to_turn(training, fault):
+    assert faults(GOOD, training) == [fault]
+    assert faults(GOOD, {"loss_at_start": 2.0, "loss": 1.5, "dropped": 0.1, "rank": 2}) == []
+
+
+def test_a_generator_with_a_layout_of_its_own_is_measured_by_its_updates(toy_pack):
+    pack = Session.open().pack
+    plain = Made(lambda mean_P, noise: mean_P + 0.01 * noise)
+    wider = Layout(pack.layout.sites, pack.layout.rank + 1, 7.0)
+
+    class Wider:
+        """The same updates, in factors of a higher rank and another scaling."""
+
+        own_layout = wider
+
+        def generate(self, *args):
+            flat_SP = plain.generate(*args)
+            parts = {}
+            for name, (b, a) in pack.layout.split(flat_SP).items():
+                b = b * pack.layout.scaling / wider.scaling
+                parts[name] = torch.nn.functional.pad(b, (0, 1)), torch.nn.functional.pad(a, (0, 0, 0, 1))
+            return wider.join(parts)
+
+    for value, expected in zip(astuple(measure(pack, Wider())), astuple(measure(pack, plain)), strict=True):
+        assert value == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_a_generator_of_other_sites_is_compared_with_no_expert(toy_pack):
+    pack, head = Session.open().pack, Layout((Site("head", 3, 4),), 2, 2.0)
+
+    class Elsewhere:
+        own_layout = head
+
+        def generate(self, prior, samples, seed, temperature):
+            return head.initial(0) + prior.embedding_D[0] * torch.ones(samples, head.size)
+
+    health = measure(pack, Elsewhere())
+    assert (health.size, health.gap, health.draws) == (None, None, 0.0)
+    assert health.spread > 0
+    assert faults(health, {}) == []
 
 
 def test_an_unused_latent_is_noted_and_no_fault():

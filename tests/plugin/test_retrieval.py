@@ -75,7 +75,7 @@ def test_a_penalty_is_part_of_what_is_lowered():
         return LAYOUT, held.flat_P.expand(len(tasks), -1)
 
     learn_by_retrieval(
-        given, held, Config(steps=100), adapters, "it", lambda: 1e3 * (held.flat_P - start_P).square().sum()
+        given, held, Config(steps=100), adapters, "it", lambda tasks: 1e3 * (held.flat_P - start_P).square().sum()
     )
     assert float((held.flat_P - start_P).detach().norm()) < 0.1 * float((free.flat_P - start_P).detach().norm())
 

@@ -60,14 +60,15 @@ def fit_gives_numbers_that_can_be_kept(trial: GeneratorTrial) -> None:
 
 
 def adapters_have_their_shape(trial: GeneratorTrial) -> None:
-    """generate gives float32 (samples, P), all finite, for any number of samples and any prior. P is that of the
-    experts, or of `own_layout`."""
+    """generate gives float32 (samples, P), all finite, for any number of samples and any prior. P is that of its own
+    layout, where it has one."""
     if trial.asks_for_data:
         return _refuses_without_data(trial)
+    size = adapter_layout(trial.fitted, LAYOUT).size
     for samples, row in ((1, 0), (4, 5), (2, 9)):
         adapters_SP = trial.generate(samples, row=row)
-        shape, right = tuple(adapters_SP.shape), (samples, adapter_layout(trial.fitted, LAYOUT).size)
-        ask(shape == right, f"{samples} samples have shape {shape}, not {right}")
+        shape = tuple(adapters_SP.shape)
+        ask(shape == (samples, size), f"{samples} samples have shape {shape}, not {(samples, size)}")
         ask(adapters_SP.dtype == torch.float32, f"adapters must be float32, got {adapters_SP.dtype}")
         ask(bool(torch.isfinite(adapters_SP).all()), "adapters have numbers that are not finite")
     return None

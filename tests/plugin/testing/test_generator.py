@@ -14,13 +14,15 @@ from sglora_flow import sglora_generators as flows
 from sglora_hypernet import sglora_generators as hypernets
 from sglora_kde import sglora_generators as kde
 from sglora_merge import sglora_generators as merged
+from sglora_mixtures import sglora_generators as mixed
 
 QUICK = {
     **{one.name: {"hidden": 8, "latent": 3, "epochs": 200, "learning_rate": 0.01} for one in cvae()},
     **{one.name: {"width": 16, "blocks": 1, "epochs": 30, "steps": 10} for one in flows()},
+    **{one.name: {"steps": 20, "tasks": 4, "photos": 4} for one in mixed()},
     **{one.name: {"steps": 20} for one in (*hypernets(), *common_own())},
 }
-LEARNED = (*cvae(), *flows(), *kde(), *hypernets(), *common_own(), *calibrated())
+LEARNED = (*cvae(), *flows(), *kde(), *hypernets(), *common_own(), *mixed(), *calibrated())
 GENERATORS = {one.name: one for one in (*LEARNED, *merged())}
 
 

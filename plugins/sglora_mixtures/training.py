@@ -1,0 +1,50 @@
+"""How a network that mixes learns: by retrieval, each seen task with the mixture of its sentence.
+
+See the package's docstring for letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.api import Layout, Material, learn_by_retrieval
+
+from . import MixtureConfig
+from .mixture import NOBODY, Asked, FittedMixture, Mixer, exact, exact_layout, fold, folded_layout
+
+_FOLDED = 32
+"""Seen tasks whose mixtures are compressed, to say what that drops."""
+
+
+def fit(name: str, material: Material, config: MixtureConfig, network: Mixer) -> tuple[FittedMixture, dict[str, Any]]:
+    """Train a network from where it starts; also returns measurements for the manifest.
+
+    An expert's own task is mixed without that expert.
+    """
+    layout, pool, device = material.experts.layout, material.pool, torch.device(material.device)
+    row_of = {expert: row for row, expert in enumerate(material.experts.names)}
+    own = [row_of.get(task, NOBODY) for task in pool.names]
+    asked = Asked.of((pool.prior(t) for t in range(len(own))), own).to(device)
+    means_EP = material.experts.means().to(device)
+    network.to(device)
+
+    def adapters(tasks: Sequence[int], step: int = 0) -> tuple[Layout, Tensor]:
+        rows_Tn, coefficient_TSn = network(asked.only(tasks))
+        return exact_layout(layout, rows_Tn.shape[1]), exact(layout, means_EP, rows_Tn, coefficient_TSn)
+
+    facts = learn_by_retrieval(
+        material, network, config, adapters, name, lambda tasks: network.penalty(asked.only(tasks))
+    )
+    network.cpu().requires_grad_(False).eval()
+    some = range(0, len(own), -(-len(own) // _FOLDED))
+    asked, means_EP = asked.to(torch.device("cpu")), means_EP.cpu()
+    made = [adapters([t]) for t in some]
+    count = made[0][0].rank // layout.rank
+    folded = folded_layout(layout, count, config.rank)
+    dropped = sum(fold(exactly, flat_1Q, folded)[1] for exactly, flat_1Q in made) / len(made)
+    facts |= {"experts_mixed": count, "rank": folded.rank, "dropped": dropped}
+    return FittedMixture(material.experts, network, folded), facts

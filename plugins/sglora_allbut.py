@@ -56,6 +56,7 @@ class FittedAllBut:
     moments: Moments = field(repr=False)
     config: AllButConfig
     own_layout: Layout
+    ignores_experts: bool = True
 
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
         """(S, P), all alike."""

@@ -48,7 +48,7 @@ RANK = 2
 class CommonOwnConfig:
     """Training of the common part, and how much of both is used."""
 
-    steps: int = knob(200, "Training steps of the common part.", least=1, most=10**6)
+    steps: int = knob(500, "Training steps of the common part.", least=1, most=10**6)
     tasks: int = knob(12, "Tasks in a step.", least=1, most=10**4)
     photos: int = knob(16, "Photos of each in a step.", least=2, most=10**4)
     phrases: float = knob(0.5, "Share of phrases of captions in the tasks of a step.", least=0, most=1)
@@ -87,6 +87,7 @@ class FittedCommonOwn:
     seen: Seen
     strength: float
     subtracted: float
+    ignores_experts: bool = True
 
     def adapters(self, sentence_SD: Tensor) -> Tensor:
         """(S, P) of sentences."""

@@ -52,6 +52,10 @@ class FittedCvae:
     network: Network
     condition: Condition
 
+    @property
+    def ignores_experts(self) -> bool:
+        return tuple(self.condition.blocks) == ("sentence",)
+
     @torch.no_grad()
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
         """(S, P): z ~ p(z | c) with its standard deviation times the temperature, then the decoder."""

@@ -63,6 +63,10 @@ class FittedFlow:
     condition: Standard
     network: Network
 
+    @property
+    def ignores_experts(self) -> bool:
+        return self.config.condition != "prior"
+
     @torch.no_grad()
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
         """(S, P)."""

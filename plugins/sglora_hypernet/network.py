@@ -73,6 +73,7 @@ class FittedHypernet:
     projection: Site | None
     """If it is among the sites."""
     start: Start | None
+    ignores_experts: bool = True
 
     @cached_property
     def own_layout(self) -> Layout:

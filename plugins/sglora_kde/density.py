@@ -34,6 +34,7 @@ class FittedKde:
     bandwidth: float
     tau: float
     """0: every state counts alike, and each coordinate is drawn apart."""
+    ignores_experts: bool = True
 
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
         """(S, P): the mean, and temperature times what a draw differs from it."""

@@ -51,7 +51,7 @@ def explanation(pack: Pack, generated: Generated, dependence: Dependence | None)
 def _resemblance(pack: Pack, generated: Generated) -> dict[str, Any]:
     """Norm, log density and distances of every sample, and of the samples to each other.
 
-    Where the generator chooses its sites itself, experts have no such update: there is the norm alone.
+    Where the generator chooses its sites or its rank itself, there is the norm alone.
     """
     if generated.layout != pack.layout:
         norms = generated.layout.update_norm(generated.adapters_SP).tolist()
@@ -131,6 +131,6 @@ def to_lines(facts: dict[str, Any]) -> list[str]:
         text.append("           distances are of updates; the pack keeps no adapters of training tasks to compare with")
     else:
         text.append(
-            "           its sites are not those of the experts: there is nothing in the pack to compare it with"
+            "           its sites or ranks are not those of the experts: there is nothing in the pack to compare with"
         )
     return text

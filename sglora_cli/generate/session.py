@@ -30,7 +30,7 @@ from sglora_cli.pack.dependence import Dependence, dependence
 from sglora_cli.pack.health import check_trained
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.recipe import PROMPTS
-from sglora_cli.plugin.contracts import Fitted, Generator, Model
+from sglora_cli.plugin.contracts import Fitted, Generator, IgnoresExperts, Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.sentences import meaning, queries
 from sglora_cli.plugin.values import ZERO, Task
@@ -73,8 +73,8 @@ class Session:
 
     @property
     def mixes_experts(self) -> bool:
-        """Whether adapters are made of the experts': a generator with none of their sites asks them for nothing."""
-        return not set(self.layout.sites).isdisjoint(self.pack.layout.sites)
+        """Whether the prior's experts have a part in adapters."""
+        return not (isinstance(self.fitted, IgnoresExperts) and self.fitted.ignores_experts)
 
     @property
     def model(self) -> Model:
@@ -171,7 +171,7 @@ class Session:
         prior_config: PriorConfig,
     ) -> Generated:
         if task.images:
-            if self.layout != self.pack.layout:
+            if self.layout != self.pack.layout or not self.mixes_experts:
                 raise UsageError(
                     f"{self.generator.name!r} is asked by a sentence, and photos are none",
                     "describe the task in words, or take a generator that mixes experts: --generator cvae",
@@ -188,7 +188,7 @@ class Session:
         if config.best:
             if self.layout != self.pack.layout:
                 raise UsageError(
-                    f"{self.generator.name!r} has other sites than the experts: the prior cannot say what is best",
+                    f"{self.generator.name!r} has other sites or ranks than experts: the prior cannot say what is best",
                     "leave out --best",
                 )
             drawn = best_of(prior, adapters_SP, config.best)

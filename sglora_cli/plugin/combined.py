@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sglora_cli.errors import Mismatch, UsageError
-from sglora_cli.plugin.contracts import Fitted, Generator, adapter_layout
+from sglora_cli.plugin.contracts import Fitted, Generator, IgnoresExperts, adapter_layout
 from sglora_cli.plugin.values import Experts, Material
 
 if TYPE_CHECKING:
@@ -85,6 +85,11 @@ class FittedCombined:
 
         layouts = [adapter_layout(part, self.experts) for part in self.parts]
         return self._joined([torch.zeros(layout.size) for layout in layouts])[0]
+
+    @property
+    def ignores_experts(self) -> bool:
+        """Where all parts do."""
+        return all(isinstance(part, IgnoresExperts) and part.ignores_experts for part in self.parts)
 
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
         """(S, P): sample s is that of every part."""

@@ -271,6 +271,14 @@ class ChoosesSites(Protocol):
     """Of what it generates, so P is its size. Without this power it is the layout of the experts."""
 
 
+@runtime_checkable
+class IgnoresExperts(Protocol):
+    """What a generator restores whose adapters follow from d* alone, or from nothing, optional. The experts of the
+    prior are then not shown as what an adapter is made of."""
+
+    ignores_experts: bool
+
+
 def adapter_layout(fitted: Fitted, experts: Layout) -> Layout:
     """The layout of what a generator makes. experts: that of its pack's experts."""
     return fitted.own_layout if isinstance(fitted, ChoosesSites) else experts
@@ -360,7 +368,7 @@ POWERS: Mapping[type, tuple[type, ...]] = {
     Captioner: (HasMembers,),
     CaptionModel: (),
     Generator: (HasMembers, SaysCost),
-    Fitted: (UsesEvidence, ChoosesSites),
+    Fitted: (UsesEvidence, ChoosesSites, IgnoresExperts),
     Reporter: (HasMembers,),
 }
 """Contract -> the optional protocols that a value of it may fulfil as well."""

@@ -34,6 +34,7 @@ from sglora_cli.plugin.contracts import (
     HasMembers,
     HasProjection,
     HidesTokens,
+    IgnoresExperts,
     KnowsEarlier,
     ListsImages,
     MergesCheckpoints,
@@ -379,6 +380,10 @@ class _ChoosesSites(Guarded[ChoosesSites]):
     own_layout: Layout
 
 
+class _IgnoresExperts(Guarded[IgnoresExperts]):
+    ignores_experts: bool
+
+
 class _SaysCost(Guarded[SaysCost]):
     def cost(
         self, layout: Layout, tasks: int, states: int, settings: Mapping[str, Any], device: str
@@ -410,4 +415,5 @@ _OPTIONAL: Mapping[type, type[Guarded[Any]]] = {
     SaysCost: _SaysCost,
     UsesEvidence: _UsesEvidence,
     ChoosesSites: _ChoosesSites,
+    IgnoresExperts: _IgnoresExperts,
 }

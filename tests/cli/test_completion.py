@@ -37,7 +37,10 @@ def completed(*words: str) -> list[str]:
         (("generate", "--sam"), ["--samples"]),
         (("settings", "set", "device", "c"), ["cpu", "cuda"]),
         (("diff", "a.safetensors", "b.saf"), ["b.saf"]),  # a file
-        (("inspect", "starte"), ["starter", "starter-coco", "starter-flowers", "starter-pets", "starte"]),  # or a file
+        (
+            ("inspect", "starte"),
+            ["starter", "starter-coco", "starter-flowers", "starter-learned", "starter-pets", "starte"],
+        ),  # or a file
         (("pack", "build", "flow"), ["flowers", "flow"]),
         (("bench", "--as", "mark"), ["markdown"]),
         (("docs", "tut"), ["tutorial"]),

@@ -92,6 +92,19 @@ def test_cifars_recipe_has_the_papers_numbers_and_every_superclass(tmp_path):
     assert task.description == ("This is a classification task for recognizing fish, which includes fish a, fish b")
 
 
+def test_the_recipe_of_learned_generators_is_the_starters_but_for_them():
+    own, starter = (read(PACKS / f"{name}.toml") for name in ("starter-learned", "starter"))
+    assert (own.sources, own.train, own.prior, own.lora) == (
+        starter.sources,
+        starter.train,
+        starter.prior,
+        starter.lora,
+    )
+    assert {"cvae", "calibrated"} < set(own.generators)
+    learned = {one.name for one in Host.load().generators.values() if one.learns}
+    assert learned <= set(own.generators)
+
+
 @pytest.mark.data
 def test_all_categories_of_real_coco_have_a_role(data):
     table = json.loads((data / "coco_mini/annotations/instances_train2017.json").read_text())
@@ -112,6 +125,7 @@ def test_recipes_are_listed(run):
         ["starter", "starter"],
         ["starter-coco", "starter"],
         ["starter-flowers", "starter"],
+        ["starter-learned", "starter"],
         ["starter-pets", "starter"],
     ]
     rows = json.loads(run("pack", "recipes", "--json").stdout)["recipes"]

@@ -22,11 +22,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sglora_cli.api import (
-    PHRASE,
     BadFile,
     Experts,
     Material,
-    TaskPool,
     Unavailable,
     from_mapping,
     hookimpl,
@@ -36,7 +34,7 @@ from sglora_cli.api import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sglora_cli.api import Layout, Prior
+    from sglora_cli.api import Layout, Prior, SeenMeans
 
 SGLORA_API = "1.0"
 
@@ -63,20 +61,6 @@ class CommonOwnConfig:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What own(d) is predicted from: a `Seen` of lora/removal.py, of photos with the common part."""
-
-    sentences_TD: Tensor
-    images_TD: Tensor
-    captions_TD: Tensor
-    projection_DI: Tensor
-    length_I: Tensor
-
-
-NAMES = ("sentences_TD", "images_TD", "captions_TD", "projection_DI", "length_I")
-
-
-@dataclass(frozen=True)
 class FittedCommonOwn:
     """Ready to be asked."""
 
@@ -84,7 +68,8 @@ class FittedCommonOwn:
     """The experts' sites, and the projection last."""
     common_P: Tensor
     """Of all sites but the last, its size included."""
-    seen: Seen
+    seen: SeenMeans
+    """Means of photos are with the common part; r . p stays the length without it."""
     strength: float
     subtracted: float
     ignores_experts: bool = True
@@ -108,17 +93,14 @@ class FittedCommonOwn:
     def tensors(self) -> dict[str, Tensor]:
         import torch
 
-        last = self.own_layout.sites[-1]
-        return {
-            **{name: getattr(self.seen, name).half() for name in NAMES},
-            "common": self.common_P,
-            "how": torch.tensor([self.strength, self.subtracted]),
-            "projection": torch.tensor([*last.name.encode()], dtype=torch.uint8),
-        }
+        how = torch.tensor([self.strength, self.subtracted])
+        return {**self.seen.tensors("seen"), "common": self.common_P, "how": how}
 
 
 @dataclass(frozen=True)
 class CommonOwn:
+    """See the module's docstring."""
+
     name: str = "common-own"
     label: str = "Common + own"
     summary: str = (
@@ -133,9 +115,10 @@ class CommonOwn:
         """Raises Mismatch for fewer than two tasks, Unavailable for a backbone without a projection."""
         import torch
 
-        from sglora_cli.api import Layout, learn_by_retrieval
+        from sglora_cli.api import Layout, check_pool, learn_by_retrieval, seen_means
 
         config, pool = from_mapping(CommonOwnConfig, settings, f"generators.{self.name}"), material.pool
+        check_pool(pool, self.name)
         if pool.moments.projection is None:
             raise Unavailable(
                 f"{self.name!r} updates a linear map at the image encoder's end, and this backbone has none",
@@ -151,9 +134,9 @@ class CommonOwn:
         common_P = network["common"].detach()
         common_P = torch.where(layout.b_mask(), config.size * common_P, common_P)
         whole = Layout((*pool.sites, pool.moments.projection), RANK, float(RANK))
-        return FittedCommonOwn(
-            whole, common_P, _seen(pool, layout, common_P), config.strength, config.subtracted
-        ), facts
+        seen = seen_means(pool, pool.mean_images(layout, common_P))
+        assert seen is not None  # there is a projection
+        return FittedCommonOwn(whole, common_P, seen, config.strength, config.subtracted), facts
 
     def cost(
         self, layout: Layout, tasks: int, states: int, settings: Mapping[str, Any], device: str = "cpu"
@@ -165,35 +148,19 @@ class CommonOwn:
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> FittedCommonOwn:
         """Raises BadFile if the tensors do not fit the pack's layout."""
-        from sglora_cli.api import Layout, Site
+        from sglora_cli.api import Layout, SeenMeans
 
         try:
-            seen = Seen(**{name: tensors[name].float() for name in NAMES})
+            seen = SeenMeans.restored(tensors, "seen")
             strength, subtracted = tensors["how"].tolist()
-            last = Site(bytes(tensors["projection"].tolist()).decode(), *seen.projection_DI.shape)
-            layout = Layout((*experts.layout.sites, last), RANK, float(RANK))
+            layout = Layout((*experts.layout.sites, seen.projection), RANK, float(RANK))
             common_P = tensors["common"].float()
             whole = Layout(experts.layout.sites, RANK, float(RANK)).size
-            if len(common_P) != whole or seen.images_TD.shape != seen.sentences_TD.shape:
-                raise ValueError(f"{len(common_P)} numbers, the pack's sites have {whole}")
+            if common_P.shape != (whole,):
+                raise ValueError(f"{list(common_P.shape)} numbers, the pack's sites have {whole}")
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise BadFile(f"these are not the tensors of {self.name!r}: {error}", "build the pack again") from None
         return FittedCommonOwn(layout, common_P, seen, strength, subtracted)
-
-
-def _seen(pool: TaskPool, layout: Layout, common_P: Tensor) -> Seen:
-    """Of whole tasks, without phrases: what their photos share with the common part."""
-    rows = [row for row, role in enumerate(pool.roles) if role != PHRASE]
-    moments, images_TD = pool.moments, pool.mean_images(layout, common_P)
-    assert moments.projection_DI is not None
-    assert moments.length_I is not None
-    return Seen(
-        sentences_TD=moments.sentences_TD[rows],
-        images_TD=images_TD[rows],
-        captions_TD=moments.captions_TD[rows],
-        projection_DI=moments.projection_DI,
-        length_I=moments.length_I,
-    )
 
 
 @hookimpl

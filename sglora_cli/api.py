@@ -131,13 +131,13 @@ if TYPE_CHECKING:
     from sglora_cli.lora.layout import Layout, Site, mix
     from sglora_cli.lora.prior import Prior, Query, prior_without, select
     from sglora_cli.lora.projection import ProjectionUpdate, project, split_projection
-    from sglora_cli.lora.removal import removal
+    from sglora_cli.lora.removal import SeenMeans, removal
     from sglora_cli.pack.pack import Pack
     from sglora_cli.plugin.fit_cost import parameters_of, projection_cost, reading_seconds, step_seconds
     from sglora_cli.plugin.learning import Learning
-    from sglora_cli.plugin.retrieval import RetrievalConfig, learn_by_retrieval, task_weights
+    from sglora_cli.plugin.retrieval import RetrievalConfig, check_pool, learn_by_retrieval, seen_means
     from sglora_cli.plugin.sentences import queries
-    from sglora_cli.plugin.states import state_blocks, state_coordinates, state_projection
+    from sglora_cli.plugin.states import state_blocks, state_coordinates, state_projection, state_spread
     from sglora_cli.plugin.values import TaskTensors
     from sglora_cli.system.hardware import pick_device, pick_precision
 
@@ -155,13 +155,13 @@ _LATE = {
     "lora.layout": "Layout mix Site",
     "lora.prior": "Prior prior_without Query select",
     "lora.projection": "project ProjectionUpdate split_projection",
-    "lora.removal": "removal",
+    "lora.removal": "removal SeenMeans",
     "pack.pack": "Pack",
     "plugin.fit_cost": "parameters_of projection_cost reading_seconds step_seconds",
     "plugin.learning": "Learning",
-    "plugin.retrieval": "RetrievalConfig learn_by_retrieval task_weights",
+    "plugin.retrieval": "RetrievalConfig check_pool learn_by_retrieval seen_means",
     "plugin.sentences": "queries",
-    "plugin.states": "state_blocks state_coordinates state_projection",
+    "plugin.states": "state_blocks state_coordinates state_projection state_spread",
     "plugin.values": "TaskTensors",
     "system.hardware": "pick_device pick_precision",
 }
@@ -284,6 +284,8 @@ __all__ = [
     "Experts",
     "Moments",
     "removal",
+    "SeenMeans",
+    "seen_means",
     "PHRASE",
     "TaskPool",
     "Material",
@@ -306,10 +308,11 @@ __all__ = [
     "state_blocks",
     "state_projection",
     "state_coordinates",
+    "state_spread",
     "Learning",
     "RetrievalConfig",
     "learn_by_retrieval",
-    "task_weights",
+    "check_pool",
     "parameters_of",
     "step_seconds",
     "reading_seconds",

@@ -17,9 +17,9 @@ from sglora_cli.api import (
     Learning,
     Material,
     Scaling,
-    state_blocks,
     state_coordinates,
     state_projection,
+    state_spread,
 )
 
 from . import CvaeConfig
@@ -46,7 +46,7 @@ def fit(material: Material, config: CvaeConfig, kind: str = "prior") -> tuple[Fi
         if material.checkpoint and material.checkpoint.due:
             training.learning.save(material.checkpoint)
     if known_NR is None:
-        spread = _spread(material, whole)
+        spread = state_spread(material, whole)
     error, kl = training.learning.losses
     network = training.network.cpu().requires_grad_(False).eval()
     # With a projection, what it dropped of each state stands beside the networks' own error.
@@ -66,15 +66,6 @@ def _condition(material: Material, config: CvaeConfig, scaling: AnyScaling, kind
     # A sentence beside mu* is always centred: most of an embedding is its template's.
     centred = blocks if config.common == "training" else [name for name in blocks if name not in BLOCKS[kind]]
     return Condition(scaling, blocks).centred(material.priors, centred)
-
-
-def _spread(material: Material, whole: Scaling) -> float:
-    """Mean squared distance of states to the mean of all, a number: what a constant would err."""
-    total_P, count = torch.zeros(whole.size, dtype=torch.float64), len(material.tasks) * material.states_of_task
-    square_P = torch.zeros_like(total_P)
-    for x_BP in state_blocks(material, whole):
-        total_P, square_P = total_P + x_BP.sum(dim=0).double(), square_P + (x_BP**2).sum(dim=0).double()
-    return float((square_P / count - (total_P / count) ** 2).mean())
 
 
 class _Training:

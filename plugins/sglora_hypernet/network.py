@@ -9,29 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from sglora_cli.api import BadFile, Experts, Layout, Prior, Site, removal
-
-STRENGTH, COMMON = 0.8, 0.8
-"""Of the closed form, as all-but-the-task has them."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """What the closed form knows of the seen tasks: a `Seen` of lora/removal.py."""
-
-    sentences_TD: Tensor
-    images_TD: Tensor
-    captions_TD: Tensor
-    projection_DI: Tensor
-    length_I: Tensor
-
-    def factors(self, sentence_SD: Tensor) -> tuple[Tensor, Tensor]:
-        """B (S, D, 2) and A (S, 2, I), float32."""
-        b, a = removal(self, sentence_SD, strength=STRENGTH, common=COMMON)
-        return b.float(), a.float()
-
-
-NAMES = ("sentences_TD", "images_TD", "captions_TD", "projection_DI", "length_I")
+from sglora_cli.api import BadFile, Experts, Layout, Prior, SeenMeans, Site, removal
 
 
 class Network(nn.Module):
@@ -72,7 +50,7 @@ class FittedHypernet:
     """Of what the network gives."""
     projection: Site | None
     """If it is among the sites."""
-    start: Start | None
+    start: SeenMeans | None
     ignores_experts: bool = True
 
     @cached_property
@@ -85,7 +63,7 @@ class FittedHypernet:
         flat_SP: Tensor = self.network(sentence_SD)
         if self.start is None or self.projection is None:
             return flat_SP
-        b_start, a_start = self.start.factors(sentence_SD)
+        b_start, a_start = (factor.float() for factor in removal(self.start, sentence_SD))
         factors = {}
         for name, (b, a) in self.learned.split(flat_SP).items():
             at_projection = name == self.projection.name
@@ -102,11 +80,11 @@ class FittedHypernet:
     def tensors(self) -> dict[str, Tensor]:
         kept = {f"network.{name}": value.half() for name, value in self.network.state_dict().items()}
         kept["layout"] = torch.tensor([self.learned.rank, self.learned.alpha])
-        if self.projection:
-            kept["projection"] = torch.tensor([*self.projection.name.encode()], dtype=torch.uint8)
-            kept["shape"] = torch.tensor([self.projection.out_features, self.projection.in_features])
         if self.start:
-            kept |= {f"start.{name}": getattr(self.start, name).half() for name in NAMES}
+            kept |= self.start.tensors("start")
+        elif self.projection:
+            kept["site"] = torch.tensor([*self.projection.name.encode()], dtype=torch.uint8)
+            kept["shape"] = torch.tensor([self.projection.out_features, self.projection.in_features])
         return kept
 
 
@@ -115,22 +93,30 @@ def restore(experts: Experts, tensors: Mapping[str, Tensor]) -> FittedHypernet:
     try:
         state = {name[8:]: value.float() for name, value in tensors.items() if name.startswith("network.")}
         rank, alpha = tensors["layout"].tolist()
-        projection = None
-        if "projection" in tensors:
-            out, into = tensors["shape"].tolist()
-            projection = Site(bytes(tensors["projection"].tolist()).decode(), int(out), int(into))
+        start = SeenMeans.restored(tensors, "start") if "start.site" in tensors else None
+        projection = start.projection if start else _site(tensors)
         size = len(state["common_P"])
         last = (projection,) if projection else ()
         layouts = (Layout(sites, int(rank), alpha) for sites in (last, (*experts.layout.sites, *last)) if sites)
         learned = next((layout for layout in layouts if layout.size == size), None)
         if learned is None:
-            raise BadFile(f"this hypernetwork makes {size} numbers, the pack's sites do not", "build the pack again")
+            raise ValueError(f"it makes {size} numbers, the pack's sites have others")
         hidden, width = len(state["first.bias"]) if "first.bias" in state else 0, len(state["mean_D"])
+        shapes = {"last.weight": (size, hidden or width), **({"first.weight": (hidden, width)} if hidden else {})}
+        if wrong := [name for name, shape in shapes.items() if state[name].shape != shape]:
+            raise ValueError(f"{wrong[0]} has shape {list(state[wrong[0]].shape)}")
         network = Network(torch.zeros(size), torch.zeros(2, width), hidden, torch.Generator())
         network.load_state_dict(state)
-        start = None
-        if "start.sentences_TD" in tensors:
-            start = Start(**{name: tensors[f"start.{name}"].float() for name in NAMES})
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise BadFile(f"these are not the tensors of a hypernetwork: {error}", "build the pack again") from None
     return FittedHypernet(network.requires_grad_(False).eval(), learned, projection, start)
+
+
+def _site(tensors: Mapping[str, Tensor]) -> Site | None:
+    """The projection, where it is updated and there is no closed form."""
+    if "site" not in tensors:
+        return None
+    (out, into), name_N = tensors["shape"].tolist(), tensors["site"]
+    if name_N.dtype != torch.uint8 or name_N.ndim != 1:
+        raise ValueError(f"the name of the projection is a {list(name_N.shape)} of {name_N.dtype}")
+    return Site(name_N.numpy().tobytes().decode(), int(out), int(into))

@@ -14,15 +14,18 @@ from sglora_cli.api import (
     Material,
     Mismatch,
     Scaling,
+    SeenMeans,
     Site,
     TaskPool,
     Unavailable,
+    check_pool,
     learn_by_retrieval,
-    state_blocks,
+    seen_means,
+    state_spread,
 )
 
 from . import EXPERTS, PROJECTION, HyperConfig, ReconstructionConfig
-from .network import FittedHypernet, Network, Start
+from .network import FittedHypernet, Network
 
 _MORE = "name more training tasks in the recipe"
 _ENDS = 20
@@ -32,6 +35,7 @@ _ENDS = 20
 def by_retrieval(material: Material, config: HyperConfig) -> tuple[FittedHypernet, dict[str, Any]]:
     """Raises Mismatch for fewer than two tasks, Unavailable for a backbone without the sites."""
     pool, rng = material.pool, torch.Generator().manual_seed(material.seed)
+    check_pool(pool, "hypernet")
     projection, start = _start(pool, config)
     sites = (*(pool.sites if config.sites != PROJECTION else ()), *((projection,) if projection else ()))
     learned = Layout(sites, config.rank, float(config.rank))
@@ -46,20 +50,16 @@ def by_retrieval(material: Material, config: HyperConfig) -> tuple[FittedHyperne
     return fitted, facts
 
 
-def _start(pool: TaskPool, config: HyperConfig) -> tuple[Site | None, Start | None]:
+def _start(pool: TaskPool, config: HyperConfig) -> tuple[Site | None, SeenMeans | None]:
     """The projection, if it is updated, and the closed form, if it is the start."""
     if config.sites == EXPERTS:
         return None, None
-    moments = pool.moments
-    if moments.projection is None or moments.projection_DI is None or moments.length_I is None:
+    if (seen := seen_means(pool)) is None:
         raise Unavailable(
             "the hypernetwork updates the last projection, and this backbone has none",
             f'say sites = "{EXPERTS}" in its table',
         )
-    if not config.closed_form:
-        return moments.projection, None
-    seen = moments.sentences_TD, moments.images_TD, moments.captions_TD
-    return moments.projection, Start(*seen, moments.projection_DI, moments.length_I)
+    return seen.projection, seen if config.closed_form else None
 
 
 def by_reconstruction(material: Material, config: ReconstructionConfig) -> tuple[FittedHypernet, dict[str, Any]]:
@@ -71,8 +71,8 @@ def by_reconstruction(material: Material, config: ReconstructionConfig) -> tuple
         )
     layout = material.experts.layout
     sentence_TD = torch.stack([prior.embedding_D for prior in material.priors])
-    common_P = material.experts.means().mean(dim=0)
-    unit_P = _units(material, common_P)
+    whole = Scaling.of(material.experts)
+    common_P = whole.centre_P
     network = Network(common_P, sentence_TD, config.hidden, rng)
     fitted = FittedHypernet(network, layout, None, None)
 
@@ -83,7 +83,7 @@ def by_reconstruction(material: Material, config: ReconstructionConfig) -> tuple
         task_B = torch.randint(tasks, (config.batch,), generator=learning.rng)
         state_B = torch.randint(material.states_of_task, (config.batch,), generator=learning.rng)
         x_BP = torch.cat([material.rows(t, [s]) for t, s in zip(task_B.tolist(), state_B.tolist(), strict=True)])
-        loss = ((fitted.adapters(sentence_TD[task_B]) - x_BP) / unit_P).square().mean()
+        loss = ((fitted.adapters(sentence_TD[task_B]) - x_BP) / whole.unit_P).square().mean()
         learning.step(loss)
         losses.append(float(loss.detach()))
         learning.epoch, learning.losses = learning.epoch + 1, losses
@@ -95,23 +95,5 @@ def by_reconstruction(material: Material, config: ReconstructionConfig) -> tuple
         "parameters": sum(p.numel() for p in network.parameters()),
         "trained_on": {"tasks": tasks, "states": material.states_of_task},
         "error_per_number": sum(losses[-ends:]) / ends,
-        "spread_per_number": _spread(material, unit_P),
+        "spread_per_number": state_spread(material, whole),
     }
-
-
-def _spread(material: Material, unit_P: Tensor) -> float:
-    """Mean squared distance of states to the mean of all, a number in its unit: what a constant would err."""
-    total_P, square_P = torch.zeros(len(unit_P), dtype=torch.float64), torch.zeros(len(unit_P), dtype=torch.float64)
-    zero = Scaling(torch.zeros_like(unit_P), unit_P)
-    count = len(material.tasks) * material.states_of_task
-    for x_BP in state_blocks(material, zero):
-        total_P, square_P = total_P + x_BP.sum(dim=0).double(), square_P + x_BP.double().square().sum(dim=0)
-    return float((square_P / count - (total_P / count) ** 2).mean())
-
-
-def _units(material: Material, common_P: Tensor) -> Tensor:
-    """(P,) root mean square deviation of B's numbers and of A's, each, as the CVAE has them."""
-    square_P = (material.experts.means() - common_P).square().mean(dim=0) + material.experts.variances().mean(dim=0)
-    in_b_P = material.experts.layout.b_mask()
-    b, a = (square_P[part].mean().sqrt().clamp_min(1e-8) for part in (in_b_P, ~in_b_P))
-    return torch.where(in_b_P, b, a)

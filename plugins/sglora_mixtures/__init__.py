@@ -6,7 +6,7 @@ A mixture has a coefficient for each expert at each site and makes one adapter:
 
 Updates are added, not factors, as both papers below define it: [c_1 B_1 ... c_n B_n] and [A_1; ...; A_n] are the exact
 factors, of rank n r. Training uses them as they are; what is handed out is compressed to a rank (mixture.py). The loss
-is the contrastive one on photos of seen tasks; an expert's own task is mixed without that expert.
+is the contrastive one on photos of seen tasks that no expert has learned.
 
 `mole`: MoLE (Wu, Huang, Wei 2024, "Mixture of LoRA Experts", arXiv 2404.13628). A gate at every site, a softmax over
 all experts (Eq. 10-12), with a loss that balances them (Eq. 14-16).

@@ -13,9 +13,6 @@ from torch import Tensor, nn
 
 from sglora_cli.api import BadFile, Experts, Layout, Prior, compress_all
 
-NOBODY = -1
-"""In place of an expert's row."""
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -25,28 +22,17 @@ class Asked:
     rows_TK: Tensor
     alpha_TK: Tensor
     similarity_TK: Tensor
-    own_T: Tensor
-    """The expert of the very task, whose photos a mixture without it shall suit; NOBODY for most."""
 
     @classmethod
-    def of(cls, priors: Iterable[Prior], own: Sequence[int]) -> Asked:
-        """Of the smallest K among them: a task that is an expert may have one less. Priors are let go of, one by one:
-        a thousand with their P numbers would not fit into memory."""
+    def of(cls, priors: Iterable[Prior]) -> Asked:
+        """Priors are let go of, one by one: a thousand with their P numbers would not fit into memory."""
         rows, alphas, similarities, embeddings = [], [], [], []
         for prior in priors:
             rows.append(torch.tensor(prior.rows))
             alphas.append(prior.alpha_K.float())
             similarities.append(prior.similarity_E[rows[-1]].float())
             embeddings.append(prior.embedding_D.float())
-        k = min(map(len, rows))
-        alpha_TK = torch.stack([alpha_K[:k] for alpha_K in alphas])
-        return cls(
-            torch.stack(embeddings),
-            torch.stack([row_K[:k] for row_K in rows]),
-            alpha_TK / alpha_TK.sum(dim=1, keepdim=True),
-            torch.stack([similarity_K[:k] for similarity_K in similarities]),
-            torch.tensor(list(own)),
-        )
+        return cls(torch.stack(embeddings), torch.stack(rows), torch.stack(alphas), torch.stack(similarities))
 
     def only(self, tasks: Sequence[int]) -> Asked:
         return Asked(*(getattr(self, field.name)[list(tasks)] for field in fields(self)))
@@ -107,7 +93,7 @@ class FittedMixture:
     @torch.no_grad()
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
         """(S, Q), all alike."""
-        rows_1n, coefficient_1Sn = self.network(Asked.of([prior], [NOBODY]))
+        rows_1n, coefficient_1Sn = self.network(Asked.of([prior]))
         means_nP = self.experts.means(rows_1n[0].tolist())
         layout, places_1n = self.experts.layout, torch.arange(len(means_nP))[None]
         mixed_1Q = exact(layout, means_nP, places_1n, coefficient_1Sn)

@@ -42,8 +42,7 @@ class Gates(Mixer):
     def forward(self, asked: Asked) -> tuple[Tensor, Tensor]:
         logit_TSE = self.logits(asked.embedding_TD)
         every_E = torch.arange(logit_TSE.shape[-1], device=logit_TSE.device)
-        own_TE = asked.own_T[:, None] == every_E
-        gate_TSE = logit_TSE.masked_fill(own_TE[:, None], -torch.inf).softmax(dim=-1)
+        gate_TSE = logit_TSE.softmax(dim=-1)
         return every_E.expand(len(gate_TSE), -1), gate_TSE
 
     def penalty(self, asked: Asked) -> Tensor:

@@ -6,15 +6,16 @@ See the package's docstring for letters.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sglora_cli.api import Layout, Material, learn_by_retrieval
+from sglora_cli.api import Layout, Material, check_pool, learn_by_retrieval
 
 from . import MixtureConfig
-from .mixture import NOBODY, Asked, FittedMixture, Mixer, exact, exact_layout, fold, folded_layout
+from .mixture import Asked, FittedMixture, Mixer, exact, exact_layout, fold, folded_layout
 
 _FOLDED = 32
 """Seen tasks whose mixtures are compressed, to say what that drops."""
@@ -23,12 +24,12 @@ _FOLDED = 32
 def fit(name: str, material: Material, config: MixtureConfig, network: Mixer) -> tuple[FittedMixture, dict[str, Any]]:
     """Train a network from where it starts; also returns measurements for the manifest.
 
-    An expert's own task is mixed without that expert.
+    It learns from tasks whose photos no expert has learned: on its own photos an expert is better than it is.
     """
+    material = replace(material, pool=material.pool.without(material.experts.names))
     layout, pool, device = material.experts.layout, material.pool, torch.device(material.device)
-    row_of = {expert: row for row, expert in enumerate(material.experts.names)}
-    own = [row_of.get(task, NOBODY) for task in pool.names]
-    asked = Asked.of((pool.prior(t) for t in range(len(own))), own).to(device)
+    check_pool(pool, name)
+    asked = Asked.of(pool.prior(t) for t in range(len(pool.names))).to(device)
     means_EP = material.experts.means().to(device)
     network.to(device)
 
@@ -40,7 +41,7 @@ def fit(name: str, material: Material, config: MixtureConfig, network: Mixer) ->
         material, network, config, adapters, name, lambda tasks: network.penalty(asked.only(tasks))
     )
     network.cpu().requires_grad_(False).eval()
-    some = range(0, len(own), -(-len(own) // _FOLDED))
+    some = range(0, len(pool.names), -(-len(pool.names) // _FOLDED))
     asked, means_EP = asked.to(torch.device("cpu")), means_EP.cpu()
     made = [adapters([t]) for t in some]
     count = made[0][0].rank // layout.rank

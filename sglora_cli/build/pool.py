@@ -1,7 +1,7 @@
 """The seen tasks of a build with their photos, for generators that learn by retrieval: a TaskPool (see values.py).
 
-A photo of several tasks, or of a task and of phrases, is one photo: it is read from one file, and left out with any
-task that is left out and has it.
+A phrase reads each photo from the first task that has it. Photos are compared by content: one that several tasks have
+is left out with any of them.
 
 Shapes: T tasks, N photos of a step, C captions, D embedding, I what the projection is applied to, P numbers.
 """
@@ -42,8 +42,8 @@ class PoolTask:
 
     name: str
     role: str
-    title: str
-    """What it is called in sentences: phrases with a word of the title of a task that is left out are left out."""
+    words: str
+    """Its name, sentence and classes: phrases with a word of a task that is left out are left out."""
     description: str
     photos: tuple[Place, ...]
 
@@ -51,12 +51,14 @@ class PoolTask:
 def pool_tasks(recipe: Recipe, tasks: Sequence[BuildTask], apart: Sequence[Task] = ()) -> list[PoolTask]:
     """The seen tasks of a build, then the phrases that its recipe takes from captions.
 
-    No phrase has a word of the name of an unseen task, or of one of `apart`: that task would be seen. Raises BadFile
+    No phrase has a word of an unseen task, or of one of `apart`: that task would be seen. Raises BadFile
     if a recipe asks for phrases and there is none.
     """
     seen = [t for t in tasks if t.role != UNSEEN]
     whole = [
-        PoolTask(t.task.key, t.role, t.task.name, t.task.description, tuple((n, row) for row in range(len(t.photos))))
+        PoolTask(
+            t.task.key, t.role, _words(t.task), t.task.description, tuple((n, row) for row in range(len(t.photos)))
+        )
         for n, t in enumerate(seen)
     ]
     if not recipe.from_captions:
@@ -68,8 +70,13 @@ def pool_tasks(recipe: Recipe, tasks: Sequence[BuildTask], apart: Sequence[Task]
                 places.setdefault(photo, (n, row))
     of_photo = list(places.values())
     config, found = recipe.phrases, phrases([seen[n].photos[row].captions for n, row in of_photo])
-    unseen = [*(t.task.name for t in tasks if t.role == UNSEEN), *(task.name for task in apart)]
+    unseen = [_words(task) for task in (*(t.task for t in tasks if t.role == UNSEEN), *apart)]
     allowed = {phrase: photos for phrase, photos in found.items() if not share_a_word(phrase, unseen)}
+    if not of_photo:
+        raise BadFile(
+            f"the seen tasks of {', '.join(recipe.from_captions)} have no captions to take phrases from",
+            "name another source in from_captions of [tasks], or leave the table out",
+        )
     kept = chosen(allowed, len(of_photo), config.least_photos, config.largest_share, config.most)
     if not kept:
         most = max(map(len, allowed.values()), default=0)
@@ -84,6 +91,14 @@ def pool_tasks(recipe: Recipe, tasks: Sequence[BuildTask], apart: Sequence[Task]
         )
         for phrase, photos in kept.items()
     ]
+
+
+def _places(n: int, t: BuildTask) -> tuple[Place, ...]:
+    return tuple((n, row) for row in range(len(t.photos)))
+
+
+def _words(task: Task) -> str:
+    return " ".join((task.name, task.description, *task.classes))
 
 
 def phrase_lines(tasks: Sequence[PoolTask]) -> list[str]:
@@ -117,16 +132,16 @@ class Pool:
         self._bank = bank or Bank(model, seen)
 
     def without(self, names: Collection[str]) -> Pool:
-        """As if these tasks were unseen: they, their photos and phrases with a word of their names are gone.
+        """As if these tasks were unseen: they, their photos and phrases with a word of theirs are gone.
 
         A task that has fewer than two photos left is gone, too, and a phrase that has fewer than the recipe asks for.
         """
         gone = [t for t in self.tasks if t.name in names]
         photos = {self._bank.hash_of(place) for t in gone for place in t.photos}
-        titles = [t.title for t in gone]
+        words = [t.words for t in gone]
         left = []
         for t in self.tasks:
-            if t.name in names or (t.role == PHRASE and share_a_word(t.title, titles)):
+            if t.name in names or (t.role == PHRASE and share_a_word(t.words, words)):
                 continue
             kept = tuple(place for place in t.photos if self._bank.hash_of(place) not in photos)
             if len(kept) >= (self.least_photos if t.role == PHRASE else 2):
@@ -170,7 +185,12 @@ class Pool:
         model = _LastMap(self.model) if last else self.model
         # What the projection is applied to is kept of whole photos: with a part hidden it would be another each time.
         hide = 0.0 if last else self.config.hide
-        return losses(model, layout, [task for task, _ in drawn], batches, adapters_TP, hide)  # type: ignore[arg-type]
+        tasks_T = [task for task, _ in drawn]
+        if last or self.model.loss_scale == 1:
+            return losses(model, layout, tasks_T, batches, adapters_TP, hide)  # type: ignore[arg-type]
+        return _scaled(
+            self.model.loss_scale, adapters_TP, lambda x: losses(self.model, layout, tasks_T, batches, x, hide)
+        )
 
     def _is_last(self, layout: Layout) -> bool:
         return isinstance(self.model, HasProjection) and layout.sites == (self.model.projection,)
@@ -187,6 +207,15 @@ class Pool:
         if heads_CD is None:
             return TaskTensors(one.name, x, texts, tuple(rows)), Batch(rows, rows, seed)
         return TaskTensors(one.name, x, heads_CD, (), tuple(labels)), Batch(rows, labels, seed)
+
+
+def _scaled(scale: float, adapters_TP: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """A loss (T,) whose gradient is computed times `scale`, for a model in fp16; one that overflows counts as 0."""
+    own_TP = adapters_TP * 1
+    if own_TP.requires_grad:
+        own_TP.register_hook(lambda gradient_TP: torch.nan_to_num(gradient_TP / scale, 0.0, 0.0, 0.0))
+    loss_T = loss(own_TP)
+    return loss_T.detach() + scale * (loss_T - loss_T.detach())
 
 
 class Bank:
@@ -293,5 +322,5 @@ class _LastMap:
         self._weight_DI = model.projection_weight().to(model.device)
 
     def encode_image(self, stem: Tensor, layout: Layout, adapters_TP: Tensor) -> Tensor:
-        _, update = split_projection(layout, adapters_TP, self._site)
-        return F.normalize(project(stem, self._weight_DI, update), dim=-1)
+        _, update = split_projection(layout, adapters_TP.to(self.device), self._site)
+        return F.normalize(project(stem.to(self.device), self._weight_DI, update), dim=-1)

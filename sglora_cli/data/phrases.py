@@ -90,13 +90,29 @@ def share_a_word(phrase: str, names: Iterable[str]) -> bool:
     >>> share_a_word("red buses", ["bus"]), share_a_word("dog", ["hot dog"]), share_a_word("kite", ["bus"])
     (True, True, False)
     """
-    return bool(_stems(phrase) & {stem for name in names for stem in _stems(name)})
+    return bool(_stems(phrase, _FUNCTION) & {stem for name in names for stem in _stems(name)})
 
 
-def _stems(text: str) -> set[str]:
-    """Its words without the ends that make plurals. Too few letters is safe here: a phrase more is left out."""
-    words = {word for word in re.findall(r"[^\W\d_]+", text.lower()) if word not in _FUNCTION}
-    return {word.rstrip("es") or word for word in words}
+_IRREGULAR = {
+    "men": "man",
+    "women": "woman",
+    "people": "person",
+    "children": "child",
+    "mice": "mouse",
+    "feet": "foot",
+    "geese": "goose",
+    "teeth": "tooth",
+}
+
+
+def _stems(text: str, without: frozenset[str] = frozenset()) -> set[str]:
+    return {_stem(word) for word in re.findall(r"[^\W\d_]+", text.lower()) if word not in without}
+
+
+def _stem(word: str) -> str:
+    """A word without the end that makes a plural. Too short a stem is safe here: a phrase more is left out."""
+    word = re.sub(r"(?:ies|ie|ys|y)$", "i", _IRREGULAR.get(word, word))
+    return re.sub(r"(?:ves?|fe?s?)$", "f", word).rstrip("es") or word
 
 
 def chosen(

@@ -22,12 +22,18 @@ Shapes: S sentences, T seen tasks, D embedding, I what W is applied to.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sglora_cli.errors import Mismatch
+from sglora_cli.lora.layout import Site
+
+STRENGTH, COMMON, RIDGE = 0.8, 0.8, 0.3
+"""Chosen on seen tasks of the starter pack, each predicted without itself (docs/results-appendix.md)."""
 
 
 def unit(direction_SD: Tensor) -> Tensor:
@@ -75,15 +81,51 @@ class Seen(Protocol):
     def length_I(self) -> Tensor | None: ...
 
 
+_KEPT = ("sentences_TD", "images_TD", "captions_TD", "projection_DI", "length_I")
+
+
+@dataclass(frozen=True)
+class SeenMeans:
+    """What a generator keeps of the seen tasks, a `Seen`, to make the update of any sentence."""
+
+    projection: Site
+    sentences_TD: Tensor
+    images_TD: Tensor
+    captions_TD: Tensor
+    projection_DI: Tensor
+    length_I: Tensor
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """Everything `restored` needs, in float16."""
+        kept = {f"{prefix}.{name}": getattr(self, name).half() for name in _KEPT}
+        return {**kept, f"{prefix}.site": torch.tensor([*self.projection.name.encode()], dtype=torch.uint8)}
+
+    @classmethod
+    def restored(cls, tensors: Mapping[str, Tensor], prefix: str) -> SeenMeans:
+        """From `tensors()`. Raises KeyError or ValueError if they are not that."""
+        kept = {name: tensors[f"{prefix}.{name}"].float() for name in _KEPT}
+        name_N = tensors[f"{prefix}.site"]
+        if name_N.dtype != torch.uint8 or name_N.ndim != 1:
+            raise ValueError(f"the name of the projection is a {list(name_N.shape)} of {name_N.dtype}")
+        shapes = [tuple(one.shape) for one in kept.values()]
+        tasks, into = (shape[:1] for shape in (shapes[0], shapes[-1]))
+        width = shapes[3][:1]
+        if shapes != [(*tasks, *width)] * 3 + [(*width, *into), into] or not all(map(len, (tasks, into, width))):
+            raise ValueError(f"the means of seen tasks have the shapes {shapes}")
+        if not all(bool(torch.isfinite(one).all()) for one in kept.values()):
+            raise ValueError("the means of seen tasks have numbers that are not finite")
+        return cls(Site(name_N.numpy().tobytes().decode(), *shapes[3]), **kept)
+
+
 def removal(
     seen: Seen,
     sentence_SD: Tensor,
     *,
-    strength: float,
-    common: float,
+    strength: float = STRENGTH,
+    common: float = COMMON,
     captions: float = 1.0,
     sentence: float = 1.0,
-    ridge: float = 0.3,
+    ridge: float = RIDGE,
 ) -> tuple[Tensor, Tensor]:
     """B (S, D, 2) and A (S, 2, I) of (3), double; with common = 0, of rank 1.
 

@@ -38,6 +38,15 @@ def _spanned(material: Material, whole: Scaling) -> Iterator[Tensor]:
     yield from state_blocks(material, whole)
 
 
+def state_spread(material: Material, whole: Scaling) -> float:
+    """Mean squared distance of states to the mean of all, a number of `whole`: what a constant would err."""
+    total_P, count = torch.zeros(whole.size, dtype=torch.float64), len(material.tasks) * material.states_of_task
+    square_P = torch.zeros_like(total_P)
+    for x_BP in state_blocks(material, whole):
+        total_P, square_P = total_P + x_BP.sum(dim=0).double(), square_P + (x_BP**2).sum(dim=0).double()
+    return float((square_P / count - (total_P / count) ** 2).mean())
+
+
 def state_coordinates(material: Material, scaling: Projection) -> tuple[Tensor, float, float]:
     """(T M, R) of every state, task by task; spread and dropped squares, means over states and the P numbers.
 

@@ -66,6 +66,14 @@ def test_of_phrases_with_the_same_photos_the_longest_is_kept():
         ("house", "horse", False),
         ("the lamp of a room", "a light of the hall", False),
         ("rose", "roses", True),
+        ("white daisies", "barbeton daisy", True),
+        ("knives", "knife", True),
+        ("two men", "man", True),
+        ("cans", "can", True),
+        ("stoves", "stove", True),
+        ("tie", "ties", True),
+        ("a key", "keys", True),
+        ("scarf", "scarves", True),
     ],
 )
 def test_a_phrase_and_a_name_share_a_word_in_singular_or_plural(phrase, name, shared):

@@ -66,6 +66,10 @@ class World:
     def prior(self, task):
         return self.asked(self.rows[task])
 
+    def without(self, names):
+        assert not set(names) & set(self.names)  # its experts are no tasks
+        return self
+
     def losses(self, layout, adapters_TP, tasks: Sequence[int], photos, rng):
         loss_T = torch.zeros(len(tasks))
         for best_TOI, (b_TOR, a_TRI) in zip(self.best, layout.split(adapters_TP).values(), strict=True):

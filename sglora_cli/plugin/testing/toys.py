@@ -121,9 +121,8 @@ class ToyPool:
         return self.experts.prior(self.rows[task])
 
     def without(self, names: Collection[str]) -> ToyPool:
-        return ToyPool(
-            self.experts, [row for row, name in zip(self.rows, self.names, strict=True) if name not in names]
-        )
+        left = [row for row, name in zip(self.rows, self.names, strict=True) if name not in names]
+        return type(self)(self.experts, left)
 
     def losses(
         self, layout: Layout, adapters_TP: Tensor, tasks: Sequence[int], photos: int, rng: torch.Generator

@@ -85,7 +85,7 @@ def test_it_is_refused_where_it_cannot_be():
         GENERATOR.fit(replace(toy, pool=Broken(toy.experts)), {})
 
 
-@pytest.mark.parametrize("name", ["common", "projection_DI", "images_TD", "how", "projection"])
+@pytest.mark.parametrize("name", ["common", "seen.projection_DI", "seen.images_TD", "how", "seen.site"])
 def test_a_damaged_file_is_refused(learned, name):
     _, fitted, _ = learned
     experts, whole = ToyExperts(), fitted.tensors()

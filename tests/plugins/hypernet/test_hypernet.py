@@ -130,7 +130,9 @@ def test_a_backbone_without_a_projection_is_named():
     assert raised.value.hint == 'say sites = "experts" in its table'
 
 
-@pytest.mark.parametrize("missing", ["layout", "network.common_P", "network.last.weight", "start.images_TD", "shape"])
+@pytest.mark.parametrize(
+    "missing", ["layout", "network.common_P", "network.last.weight", "start.images_TD", "start.length_I"]
+)
 def test_a_damaged_file_is_refused(missing):
     toy = material(ToyExperts())
     fitted, _ = RETRIEVAL.fit(toy, {"steps": 1})
@@ -139,6 +141,19 @@ def test_a_damaged_file_is_refused(missing):
         RETRIEVAL.restore(toy.experts, tensors)
     with pytest.raises(BadFile):
         RETRIEVAL.restore(toy.experts, {**fitted.tensors(), "network.common_P": torch.zeros(3)})
+
+
+def test_a_file_that_asks_for_more_memory_than_it_has_is_refused():
+    toy = material(ToyExperts())
+    tensors = RETRIEVAL.fit(toy, {"steps": 1, "closed_form": False})[0].tensors()
+    for damage in (
+        {"network.first.bias": torch.zeros(10**5)},
+        {"site": torch.tensor(10**10)},
+        {"layout": torch.tensor([torch.inf, 1.0])},
+        {"network.last.weight": torch.zeros(3)},
+    ):
+        with pytest.raises(BadFile):
+            RETRIEVAL.restore(toy.experts, {**tensors, **damage})
 
 
 @pytest.mark.parametrize(

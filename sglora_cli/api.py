@@ -128,7 +128,7 @@ if TYPE_CHECKING:
     from sglora_cli.lora.algebra import compress, compress_all, joined, mix_updates, singular, site_products
     from sglora_cli.lora.attention import AttentionSites, Update, attached, packed_attention
     from sglora_cli.lora.coordinates import AnyScaling, Projection, Scaling, restored_projection
-    from sglora_cli.lora.layout import Layout, Site, mix
+    from sglora_cli.lora.layout import Layout, Site, mix, text_of, text_tensor
     from sglora_cli.lora.prior import Prior, Query, prior_without, select
     from sglora_cli.lora.projection import ProjectionUpdate, project, split_projection
     from sglora_cli.lora.removal import SeenMeans, removal
@@ -152,7 +152,7 @@ _LATE = {
     "lora.algebra": "compress compress_all joined mix_updates singular site_products",
     "lora.attention": "attached AttentionSites packed_attention Update",
     "lora.coordinates": "AnyScaling Projection restored_projection Scaling",
-    "lora.layout": "Layout mix Site",
+    "lora.layout": "Layout mix Site text_of text_tensor",
     "lora.prior": "Prior prior_without Query select",
     "lora.projection": "project ProjectionUpdate split_projection",
     "lora.removal": "removal SeenMeans",
@@ -312,6 +312,8 @@ __all__ = [
     "Learning",
     "RetrievalConfig",
     "learn_by_retrieval",
+    "text_of",
+    "text_tensor",
     "check_pool",
     "parameters_of",
     "step_seconds",

@@ -84,7 +84,7 @@ def restore(experts: Experts, tensors: Mapping[str, Tensor], kind: str = "prior"
         del network.encoder
         state = {k.removeprefix("network."): v.float() for k, v in tensors.items() if k.startswith("network.")}
         network.load_state_dict(state, assign=True)
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise BadFile(f"these are not the tensors of a CVAE for this pack: {error}", "build the pack again") from None
     return FittedCvae(scaling, network.requires_grad_(False).eval(), condition)
 

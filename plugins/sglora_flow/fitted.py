@@ -12,7 +12,17 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from sglora_cli.api import BadFile, Experts, Prior, Projection, SgloraError, from_mapping, restored_projection
+from sglora_cli.api import (
+    BadFile,
+    Experts,
+    Prior,
+    Projection,
+    SgloraError,
+    from_mapping,
+    restored_projection,
+    text_of,
+    text_tensor,
+)
 
 from .config import EMBEDDING, NONE, FlowConfig
 from .network import Network
@@ -86,10 +96,10 @@ class FittedFlow:
         return self.scaling.outward(self.coordinate.outward(x_SR))
 
     def tensors(self) -> dict[str, Tensor]:
-        config = json.dumps(asdict(self.config), sort_keys=True).encode()
+        config = json.dumps(asdict(self.config), sort_keys=True)
         return {
             **self.scaling.tensors(),
-            "config": torch.tensor(list(config), dtype=torch.uint8),
+            "config": text_tensor(config),
             "coordinate.centre": self.coordinate.centre,
             "coordinate.unit": self.coordinate.unit,
             "variance": self.variance_R,
@@ -103,7 +113,7 @@ def restore(experts: Experts, tensors: Mapping[str, Tensor]) -> FittedFlow:
     """From `tensors()`. Raises BadFile if they do not fit the pack's layout."""
     size = experts.layout.size
     try:
-        config = from_mapping(FlowConfig, json.loads(bytes(tensors["config"].tolist())), "its config")
+        config = from_mapping(FlowConfig, json.loads(text_of(tensors["config"])), "its config")
         scaling = restored_projection(tensors, size)
         coordinate, condition = (
             Standard(tensors[f"{one}.centre"].float(), tensors[f"{one}.unit"].float())

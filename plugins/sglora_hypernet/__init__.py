@@ -47,7 +47,7 @@ class HyperConfig:
     tasks: int = knob(16, "Tasks in a step.", least=1, most=10**4)
     photos: int = knob(16, "Photos of each in a step.", least=2, most=10**4)
     phrases: float = knob(0.8, "Share of phrases of captions in the tasks of a step.", least=0, most=1)
-    learning_rate: float = knob(3e-4, "Peak learning rate of AdamW; cosine decay.", least=0, most=1e3)
+    learning_rate: float = knob(3e-4, "Peak learning rate of AdamW, one cycle.", least=0, most=1e3)
     weight_decay: float = knob(0.1, "Weight decay of AdamW.", least=0, most=1e3)
     held_out: int = knob(
         0, "Folds of training tasks on which it is scored, fitted without them; 0: not.", least=0, most=1000
@@ -61,7 +61,7 @@ class ReconstructionConfig:
     hidden: int = knob(0, "Width of own(d)'s hidden layer; 0: it is linear.", least=0, most=65536)
     steps: int = knob(600, "Training steps.", least=1, most=10**6)
     batch: int = knob(64, "Adapters in a step.", least=1, most=10**6)
-    learning_rate: float = knob(1e-3, "Peak learning rate of AdamW; cosine decay.", least=0, most=1e3)
+    learning_rate: float = knob(1e-3, "Peak learning rate of AdamW, one cycle.", least=0, most=1e3)
     weight_decay: float = knob(0.1, "Weight decay of AdamW.", least=0, most=1e3)
     held_out: int = knob(
         0, "Folds of training tasks on which it is scored, fitted without them; 0: not.", least=0, most=1000

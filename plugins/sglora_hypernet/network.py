@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from sglora_cli.api import BadFile, Experts, Layout, Prior, SeenMeans, Site, removal
+from sglora_cli.api import BadFile, Experts, Layout, Prior, SeenMeans, Site, removal, text_of, text_tensor
 
 
 class Network(nn.Module):
@@ -83,7 +83,7 @@ class FittedHypernet:
         if self.start:
             kept |= self.start.tensors("start")
         elif self.projection:
-            kept["site"] = torch.tensor([*self.projection.name.encode()], dtype=torch.uint8)
+            kept["site"] = text_tensor(self.projection.name)
             kept["shape"] = torch.tensor([self.projection.out_features, self.projection.in_features])
         return kept
 
@@ -116,7 +116,5 @@ def _site(tensors: Mapping[str, Tensor]) -> Site | None:
     """The projection, where it is updated and there is no closed form."""
     if "site" not in tensors:
         return None
-    (out, into), name_N = tensors["shape"].tolist(), tensors["site"]
-    if name_N.dtype != torch.uint8 or name_N.ndim != 1:
-        raise ValueError(f"the name of the projection is a {list(name_N.shape)} of {name_N.dtype}")
-    return Site(name_N.numpy().tobytes().decode(), int(out), int(into))
+    out, into = tensors["shape"].tolist()
+    return Site(text_of(tensors["site"]), int(out), int(into))

@@ -88,9 +88,11 @@ def restore(experts: Experts, tensors: Mapping[str, Tensor]) -> FittedKde:
         scaling = restored_projection(tensors, experts.layout.size)
         state_NR, sentence_TD, kernels = (tensors[name].float() for name in ("states", "sentences", "kernels"))
         bandwidth, tau = kernels.tolist()
-        if not len(sentence_TD) or len(state_NR) % len(sentence_TD) or state_NR.shape[1] != scaling.size:
+        if sentence_TD.ndim != 2 or not len(state_NR) or not len(sentence_TD) or len(state_NR) % len(sentence_TD):
+            raise ValueError(f"it has {len(state_NR)} states of tasks of shape {list(sentence_TD.shape)}")
+        if state_NR.shape[1] != scaling.size:
             raise ValueError(f"it has {len(state_NR)} states of {len(sentence_TD)} tasks")
-        if not (bandwidth >= 0 and tau >= 0 and bool(torch.isfinite(state_NR).all())):
+        if not (bandwidth >= 0 and tau >= 0 and all(bool(torch.isfinite(x).all()) for x in (state_NR, sentence_TD))):
             raise ValueError("its numbers are not finite")
     except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise BadFile(f"these are no kernels for this pack: {error}", "build the pack again") from None

@@ -77,7 +77,7 @@ class MixtureConfig:
     phrases: float = knob(0.5, "Share of phrases of captions in the tasks of a step.", least=0, most=1)
     learning_rate: float = knob(3e-3, "Peak learning rate of AdamW.", least=0, most=1e3)
     weight_decay: float = knob(0.0, "Weight decay of AdamW.", least=0, most=1e3)
-    rank: int = knob(8, "Rank of what is made, at most that of the exact mixture; 0: that.", least=0, most=4096)
+    rank: int = knob(8, "Rank of the adapter; 0 keeps the exact mixture.", least=0, most=4096)
     held_out: int = knob(
         0, "Folds of training tasks on which it is scored, fitted without them; 0: not.", least=0, most=1000
     )

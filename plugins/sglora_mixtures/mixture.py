@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from sglora_cli.api import BadFile, Experts, Layout, Prior, compress_all
+from sglora_cli.api import BadFile, Experts, Layout, Mismatch, Prior, compress_all, text_of, text_tensor
 
 
 @dataclass(frozen=True)
@@ -100,22 +100,33 @@ class FittedMixture:
         return fold(exact_layout(layout, len(means_nP)), mixed_1Q, self.own_layout)[0].repeat(samples, 1)
 
     def tensors(self) -> dict[str, Tensor]:
-        return {**self.network.state_dict(), "rank": torch.tensor([self.own_layout.rank])}
+        names = text_tensor("\n".join(self.experts.names))
+        return {**self.network.state_dict(), "rank": torch.tensor([self.own_layout.rank]), "experts": names}
 
 
 def restored(
     name: str, experts: Experts, tensors: Mapping[str, Tensor], empty: Callable[[Mapping[str, Tensor], int, int], Mixer]
 ) -> FittedMixture:
-    """From `tensors()`. empty: a network of their shapes, for so many experts and sites. Raises BadFile."""
-    layout, state = experts.layout, {key: value.float() for key, value in tensors.items() if key != "rank"}
+    """From `tensors()`. empty: a network of their shapes, for so many experts and sites. Raises BadFile.
+
+    Raises Mismatch for a pack whose experts are not those that it learned to mix.
+    """
+    layout = experts.layout
+    state = {key: value.float() for key, value in tensors.items() if key not in ("rank", "experts")}
     try:
         rank = int(tensors["rank"])
+        if text_of(tensors["experts"]).split("\n") != list(experts.names):
+            raise Mismatch(
+                f"{name!r} mixes the experts that it was trained with, and the pack's have changed since",
+                "take another generator, or build the pack again",
+            )
         with torch.device("meta"):
             network = empty(state, len(experts.names), len(layout.sites))
         network.load_state_dict(state, assign=True)
-    except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise BadFile(f"these are not the tensors of {name!r} for this pack: {error}", "build it again") from None
-    if rank < 1 or not all(bool(torch.isfinite(value).all()) for value in state.values()):
+    widest = max(min(site.out_features, site.in_features) for site in layout.sites)
+    if not 1 <= rank <= widest or not all(bool(torch.isfinite(value).all()) for value in state.values()):
         raise BadFile(f"{name!r} has rank {rank}, or numbers that are not finite", "build the pack again")
     folded = Layout(layout.sites, rank, layout.scaling * rank)
     return FittedMixture(experts, network.requires_grad_(False).eval(), folded)

@@ -161,8 +161,9 @@ def _costs(host: Host, recipe: Recipe, steps: Steps, pass_seconds: float) -> dic
             costs[name] |= generator.cost(steps.layout, count, steps.kept, table, str(steps.model.device))
         if passes := costs[name].pop("passes", 0):
             costs[name]["seconds"] = costs[name].get("seconds", 0.0) + passes * pass_seconds
-        if "seconds" in costs[name]:  # fitted again on (folds - 1) / folds of the tasks, folds times
-            costs[name]["seconds"] *= max(1, int(table.get("held_out", 0)))
+        if "seconds" in costs[name] and (folds := int(table.get("held_out", 0))) > 1:
+            # Fitted once more a fold, on (folds - 1) / folds of the tasks, which a fixed number of passes ignores.
+            costs[name]["seconds"] *= folds + bool(passes)
     return costs
 
 

@@ -20,6 +20,7 @@ from sglora_cli.bench.plan import BenchRequest, plan_of_tasks
 from sglora_cli.bench.tasks import narrowed, of_task
 from sglora_cli.build.estimate import Estimate
 from sglora_cli.build.pipeline import Build, Note
+from sglora_cli.build.pool import phrase_key
 from sglora_cli.config import ABLATIONS, BenchConfig, RuntimeConfig
 from sglora_cli.errors import BadFile, Mismatch, SgloraError, UnknownName, UsageError
 from sglora_cli.files.atomic import drop_folder
@@ -135,7 +136,9 @@ class Folds:
             self.loaded.host, self.seen(fold), self.data, self.note, runtime=self.runtime, apart=apart
         )
         steps = [path.stem for path in build.steps.paths]
-        key = content_hash(build.recipe.raw, build.model.fingerprint, steps, [t.task.description for t in build.tasks])
+        described = [t.task.description for t in build.tasks]
+        phrases = phrase_key(build.pool_tasks)  # they depend on the names of what is left out
+        key = content_hash(build.recipe.raw, build.model.fingerprint, steps, described, *phrases)
         return replace(build, target=cache_folder() / "folds" / key)
 
     def estimates(self) -> list[tuple[Build, Estimate | None]]:

@@ -22,7 +22,7 @@ from sglora_cli import __version__
 from sglora_cli.build.estimate import Estimate, estimated
 from sglora_cli.build.held_out import recall_on, scored
 from sglora_cli.build.moments import moments
-from sglora_cli.build.pool import Pool, PoolTask, phrase_lines, pool_tasks
+from sglora_cli.build.pool import Pool, PoolTask, phrase_key, phrase_lines, pool_tasks
 from sglora_cli.build.steps import Steps, work_folder
 from sglora_cli.build.tasks import BuildTask, build_tasks, missing_features, overlap_lines
 from sglora_cli.build.training import hiding
@@ -222,7 +222,7 @@ class Build:
 
     def _generator_path(self, name: str) -> Path:
         steps = [str(path.stem) for path in self.steps.paths]
-        phrases = [[t.name, t.description, list(t.photos)] for t in self.pool_tasks if t.role == PHRASE]
+        phrases = phrase_key(self.pool_tasks)
         key = content_hash(
             "generator 2",
             name,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -99,6 +100,11 @@ def _places(n: int, t: BuildTask) -> tuple[Place, ...]:
 
 def _words(task: Task) -> str:
     return " ".join((task.name, task.description, *task.classes))
+
+
+def phrase_key(tasks: Sequence[PoolTask]) -> list[Any]:
+    """What of a pool's phrases a fit follows from."""
+    return [[t.name, t.description, list(t.photos)] for t in tasks if t.role == PHRASE]
 
 
 def phrase_lines(tasks: Sequence[PoolTask]) -> list[str]:

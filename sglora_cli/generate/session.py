@@ -173,7 +173,7 @@ class Session:
         if task.images:
             if self.layout != self.pack.layout or not self.mixes_experts:
                 raise UsageError(
-                    f"{self.generator.name!r} is asked by a sentence, and photos are none",
+                    f"{self.generator.name!r} makes adapters from a sentence, or at other sites or ranks than experts",
                     "describe the task in words, or take a generator that mixes experts: --generator cvae",
                 )
             prior = self.pack.visual_prior(visual_embedding(self.model, task.images), prior_config)

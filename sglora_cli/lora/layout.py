@@ -123,6 +123,22 @@ class Layout:
         return layout
 
 
+def text_tensor(text: str) -> Tensor:
+    """A text, as a site's name, for a file that has tensors only."""
+    return torch.tensor([*text.encode()], dtype=torch.uint8)
+
+
+def text_of(bytes_N: Tensor) -> str:
+    """The text of `text_tensor`. Raises ValueError for any other tensor.
+
+    >>> text_of(text_tensor("visual_projection"))
+    'visual_projection'
+    """
+    if bytes_N.dtype != torch.uint8 or bytes_N.ndim != 1:
+        raise ValueError(f"a {list(bytes_N.shape)} of {bytes_N.dtype} is no text")
+    return bytes_N.numpy().tobytes().decode()
+
+
 def mix(weights_K: Tensor, adapters_KP: Tensor) -> Tensor:
     """Weighted mean of the factors, as in the paper (Eq. 7): (P,). In float64, so that the order hardly matters."""
     return (weights_K.double() @ adapters_KP.double()).float()

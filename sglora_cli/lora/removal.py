@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from sglora_cli.errors import Mismatch
-from sglora_cli.lora.layout import Site
+from sglora_cli.lora.layout import Site, text_of, text_tensor
 
 STRENGTH, COMMON, RIDGE = 0.8, 0.8, 0.3
 """Chosen on seen tasks of the starter pack, each predicted without itself (docs/results-appendix.md)."""
@@ -98,15 +98,12 @@ class SeenMeans:
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         """Everything `restored` needs, in float16."""
         kept = {f"{prefix}.{name}": getattr(self, name).half() for name in _KEPT}
-        return {**kept, f"{prefix}.site": torch.tensor([*self.projection.name.encode()], dtype=torch.uint8)}
+        return {**kept, f"{prefix}.site": text_tensor(self.projection.name)}
 
     @classmethod
     def restored(cls, tensors: Mapping[str, Tensor], prefix: str) -> SeenMeans:
         """From `tensors()`. Raises KeyError or ValueError if they are not that."""
         kept = {name: tensors[f"{prefix}.{name}"].float() for name in _KEPT}
-        name_N = tensors[f"{prefix}.site"]
-        if name_N.dtype != torch.uint8 or name_N.ndim != 1:
-            raise ValueError(f"the name of the projection is a {list(name_N.shape)} of {name_N.dtype}")
         shapes = [tuple(one.shape) for one in kept.values()]
         tasks, into = (shape[:1] for shape in (shapes[0], shapes[-1]))
         width = shapes[3][:1]
@@ -114,7 +111,7 @@ class SeenMeans:
             raise ValueError(f"the means of seen tasks have the shapes {shapes}")
         if not all(bool(torch.isfinite(one).all()) for one in kept.values()):
             raise ValueError("the means of seen tasks have numbers that are not finite")
-        return cls(Site(name_N.numpy().tobytes().decode(), *shapes[3]), **kept)
+        return cls(Site(text_of(tensors[f"{prefix}.site"]), *shapes[3]), **kept)
 
 
 def removal(

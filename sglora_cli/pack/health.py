@@ -115,12 +115,12 @@ def _training_faults(training: Mapping[str, Any]) -> list[str]:
     return reasons
 
 
-def notes(health: Health, training: Mapping[str, Any]) -> list[str]:
-    """Remarks, in sentences, that are no faults."""
+def notes(health: Health, training: Mapping[str, Any], draws: bool = True) -> list[str]:
+    """Remarks, in sentences, that are no faults. draws: whether the generator's samples differ."""
     kl, texts = training.get("kl"), []
     if isinstance(kl, float) and kl < UNUSED:
         texts.append(f"its latent carries next to nothing (KL {kl:.2g} nats): what it makes follows from the sentence")
-    if health.draws < SAME:
+    if draws and health.draws < SAME:
         texts.append("its draws for one sentence hardly differ")
     return texts
 
@@ -149,7 +149,11 @@ def report(host: Host, pack: Pack) -> dict[str, dict[str, Any]]:
         values = {
             key: value if value is not None and math.isfinite(value) else None for key, value in asdict(health).items()
         }
-        results[name] = {**values, "faults": faults(health, training), "notes": notes(health, training)}
+        results[name] = {
+            **values,
+            "faults": faults(health, training),
+            "notes": notes(health, training, host.generators[name].draws),
+        }
     return results
 
 

@@ -273,8 +273,8 @@ class ChoosesSites(Protocol):
 
 @runtime_checkable
 class IgnoresExperts(Protocol):
-    """What a generator restores whose adapters follow from d* alone, or from nothing, optional. The experts of the
-    prior are then not shown as what an adapter is made of."""
+    """A fitted generator, optional: its adapters depend on d* alone or on nothing. Commands then do not list the
+    prior's experts as what an adapter is made of."""
 
     ignores_experts: bool
 

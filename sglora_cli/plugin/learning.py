@@ -22,7 +22,7 @@ class Learning:
     ) -> None:
         self.network, self.clip, self.epoch = network, clip, 0
         self.losses: Sequence[float] = ()
-        """Means of the last epoch, for who trains to fill in."""
+        """Means of the last epoch, filled in by the caller."""
         self.rng = torch.Generator().manual_seed(seed)
         self.optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, learning_rate, total_steps=steps)
@@ -49,7 +49,7 @@ class Learning:
         checkpoint.save({**tensors, "dice": self.rng.get_state()}, metadata)
 
     def resume(self, checkpoint: Checkpoint | None) -> None:
-        """Go on from where a checkpoint stands, if there is one."""
+        """Resume from a checkpoint, if there is one."""
         if checkpoint and (state := checkpoint.load()):
             self._restore(*state)
 

@@ -138,17 +138,18 @@ class TaskPool(Protocol):
         """The prior of a task, as if it were unseen: an expert is not among its own experts."""
 
     def without(self, names: Collection[str]) -> TaskPool:
-        """The pool as if these tasks were unseen: without their photos, and without phrases that have a word of their
-        names."""
+        """The pool as if these tasks were unseen: without their photos, without phrases that have a word of theirs, and
+        without what has too few photos left."""
 
     def losses(
         self, layout: Layout, adapters_TP: Tensor, tasks: Sequence[int], photos: int, rng: torch.Generator
     ) -> Tensor:
         """(T,) the contrastive loss of each of these tasks with its own adapter, on at most so many of its photos,
-        drawn with `rng` as the recipe's [train] says. Differentiable with respect to adapters_TP.
+        drawn with `rng` and mirrored and hidden as the recipe's [train] says. Differentiable with respect to
+        adapters_TP.
 
         layout: of the experts' sites, of the projection, or of both. Of the projection alone it is fast: what it is
-        applied to is computed once.
+        applied to is computed once, of whole photos: nothing is hidden.
         """
 
 

@@ -13,7 +13,7 @@ from sglora_cli.bench.rows_file import read_rows
 from sglora_cli.data import encode
 from sglora_cli.generate.session import Session
 
-EACH = 14 + 3 * 5  # adapters of a task: five draws of the methods that draw
+EACH = 15 + 3 * 5  # adapters of a task: five draws of the methods that draw
 OTHERS = 5 * 2 + 1  # five methods read the sentence, asked with the other task's and an unrelated one; and an Oracle
 ALL = 2 * 3 * (EACH + OTHERS)  # images: two unseen tasks of three
 

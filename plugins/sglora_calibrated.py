@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sglora_cli.api import BadFile, Experts, Material, Mismatch, from_mapping, hookimpl, knob
+from sglora_cli.api import BadFile, Experts, Material, Mismatch, from_mapping, held_out_knob, hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,9 +38,7 @@ SIZES, SHARES = (0.5, 0.625, 0.75, 0.875, 1.0), (0.5, 1.0, 2.0)
 class CalibratedConfig:
     """Its table in a recipe."""
 
-    held_out: int = knob(
-        0, "Folds of training tasks on which it is scored, fitted without them; 0: not.", least=0, most=1000
-    )
+    held_out: int = held_out_knob()
 
 
 @dataclass(frozen=True)

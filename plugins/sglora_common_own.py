@@ -27,6 +27,7 @@ from sglora_cli.api import (
     Material,
     Unavailable,
     from_mapping,
+    held_out_knob,
     hookimpl,
     knob,
 )
@@ -55,9 +56,7 @@ class CommonOwnConfig:
     size: float = knob(0.5, "Factor on the trained common update.", least=0, most=10)
     strength: float = knob(0.8, "How much of the task's direction is taken out; 1 is all of it.", least=0, most=2)
     subtracted: float = knob(0.8, "How much of the mean embedding of the task's photos is subtracted.", least=0, most=2)
-    held_out: int = knob(
-        0, "Folds of training tasks on which it is scored, fitted without them; 0: not.", least=0, most=1000
-    )
+    held_out: int = held_out_knob()
 
 
 @dataclass(frozen=True)

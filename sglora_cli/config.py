@@ -92,6 +92,11 @@ def knob(
     return field(default=default, metadata=metadata)
 
 
+def held_out_knob() -> Any:
+    """The key of a learned generator's table that the build reads: scores on tasks left out."""
+    return knob(0, "Folds of training tasks on which it is scored, fitted without them; 0: not.", least=0, most=1000)
+
+
 @dataclass(frozen=True)
 class LoraConfig:
     """The shape of every adapter of a pack."""

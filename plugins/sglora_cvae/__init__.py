@@ -31,7 +31,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from sglora_cli.api import Experts, Material, UsageError, from_mapping, hookimpl, knob
+from sglora_cli.api import Experts, Material, UsageError, from_mapping, held_out_knob, hookimpl, knob
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,9 +55,7 @@ class CvaeConfig:
     projection: int = knob(
         0, "R, coordinates in the adapters' span that the networks see; 0: all numbers.", least=0, most=65536
     )
-    held_out: int = knob(
-        0, "Folds of training tasks on which it is scored, fitted without them; 0: not.", least=0, most=1000
-    )
+    held_out: int = held_out_knob()
     energy: float = knob(1.0, "Fewer coordinates if they hold this share of squared norm.", least=1e-6, most=1)
     common: str = knob(
         "experts",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sglora_cli.api import UsageError, knob
+from sglora_cli.api import UsageError, held_out_knob, knob
 
 OBJECTIVES = FLOW, NOISE = "flow", "noise"
 CONDITIONS = PRIOR, EMBEDDING, NONE = "prior", "embedding", "none"
@@ -32,9 +32,7 @@ class FlowConfig:
     first_noise: float = knob(1e-4, "Variance added in the first step, beta_1.", least=1e-8, most=0.999)
     last_noise: float = knob(0.02, "Variance added in the last step, beta_T.", least=1e-8, most=0.999)
     fresh_noise: float = knob(1.0, "eta: noise of each diffusion step; 1: DDPM, 0: DDIM.", least=0, most=1)
-    held_out: int = knob(
-        0, "Folds of training tasks on which it is scored, fitted without them; 0: not.", least=0, most=1000
-    )
+    held_out: int = held_out_knob()
 
     def __post_init__(self) -> None:
         """Raises UsageError for guidance without what it needs."""

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sglora_cli.api import Experts, Material, from_mapping, hookimpl, knob
+from sglora_cli.api import Experts, Material, from_mapping, held_out_knob, hookimpl, knob
 
 if TYPE_CHECKING:
     from sglora_cli.api import Layout
@@ -49,9 +49,7 @@ class HyperConfig:
     phrases: float = knob(0.8, "Share of phrases of captions in the tasks of a step.", least=0, most=1)
     learning_rate: float = knob(3e-4, "Peak learning rate of AdamW, one cycle.", least=0, most=1e3)
     weight_decay: float = knob(0.1, "Weight decay of AdamW.", least=0, most=1e3)
-    held_out: int = knob(
-        0, "Folds of training tasks on which it is scored, fitted without them; 0: not.", least=0, most=1000
-    )
+    held_out: int = held_out_knob()
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,7 @@ class ReconstructionConfig:
     batch: int = knob(64, "Adapters in a step.", least=1, most=10**6)
     learning_rate: float = knob(1e-3, "Peak learning rate of AdamW, one cycle.", least=0, most=1e3)
     weight_decay: float = knob(0.1, "Weight decay of AdamW.", least=0, most=1e3)
-    held_out: int = knob(
-        0, "Folds of training tasks on which it is scored, fitted without them; 0: not.", least=0, most=1000
-    )
+    held_out: int = held_out_knob()
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sglora_cli.api import Experts, Material, from_mapping, hookimpl, knob
+from sglora_cli.api import Experts, Material, from_mapping, held_out_knob, hookimpl, knob
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,9 +46,7 @@ class KdeConfig:
     energy: float = knob(1.0, "Fewer coordinates if they hold this share of squared norm.", least=1e-6, most=1)
     bandwidth: float = knob(1.0, "Width of a kernel, in that of Scott's rule; 0: states themselves.", least=0, most=100)
     best: float = knob(1.0, "Share of each task's states that is used, those of best recall.", least=0.0, most=1)
-    held_out: int = knob(
-        0, "Folds of training tasks on which it is scored, fitted without them; 0: not.", least=0, most=1000
-    )
+    held_out: int = held_out_knob()
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sglora_cli.api import Experts, Material, Mismatch, from_mapping, hookimpl, knob
+from sglora_cli.api import Experts, Material, Mismatch, from_mapping, held_out_knob, hookimpl, knob
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,9 +78,7 @@ class MixtureConfig:
     learning_rate: float = knob(3e-3, "Peak learning rate of AdamW.", least=0, most=1e3)
     weight_decay: float = knob(0.0, "Weight decay of AdamW.", least=0, most=1e3)
     rank: int = knob(8, "Rank of the adapter; 0 keeps the exact mixture.", least=0, most=4096)
-    held_out: int = knob(
-        0, "Folds of training tasks on which it is scored, fitted without them; 0: not.", least=0, most=1000
-    )
+    held_out: int = held_out_knob()
 
 
 @dataclass(frozen=True)

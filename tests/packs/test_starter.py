@@ -95,7 +95,7 @@ def test_its_default_generator_is_asked_by_a_sentence_and_mixes_no_experts(run, 
     result = run("generate", "--images", tmp_path)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
-        "error: 'all-but-the-task' is asked by a sentence, and photos are none\n"
+        "error: 'all-but-the-task' makes adapters from a sentence, or at other sites or ranks than experts\n"
         "hint: describe the task in words, or take a generator that mixes experts: --generator cvae\n"
     )
     assert run("generate", "--images", tmp_path, "--generator", "cvae").exit_code == 0

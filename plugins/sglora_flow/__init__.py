@@ -83,8 +83,8 @@ class Flow:
 @hookimpl
 def sglora_generators() -> list[Flow]:
     return [
-        Flow("flow", "Flow matching", "flow matching over adapters, told the sentence's prior", FlowConfig),
-        Flow("p-diff", "P-Diff", "latent diffusion over adapters that ignores the sentence", PDiffConfig),
-        Flow("cond-p-diff", "Cond P-Diff", "latent diffusion over adapters, told the sentence", CondPDiffConfig),
-        Flow("d2nwg", "D2NWG", "the same, guided away from adapters that no sentence asked for", D2nwgConfig),
+        Flow("flow", "Flow matching", "flow matching over adapters, conditioned on the prior", FlowConfig),
+        Flow("p-diff", "P-Diff", "latent diffusion over adapters, without a condition", PDiffConfig),
+        Flow("cond-p-diff", "Cond P-Diff", "latent diffusion over adapters, conditioned on d*", CondPDiffConfig),
+        Flow("d2nwg", "D2NWG", "the same with classifier-free guidance", D2nwgConfig),
     ]

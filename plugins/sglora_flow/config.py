@@ -15,7 +15,7 @@ class FlowConfig:
     """Path, network and training. The defaults are those of flow matching on the prior."""
 
     objective: str = knob(FLOW, "What is learned: the velocity of flow matching, or the noise.", choices=OBJECTIVES)
-    condition: str = knob(PRIOR, "What it is told: {mu*, sigma*^2}, d*, or nothing.", choices=CONDITIONS)
+    condition: str = knob(PRIOR, "Condition of the network: {mu*, sigma*^2}, d*, or none.", choices=CONDITIONS)
     projection: int = knob(128, "R, coordinates in the adapters' span at most.", least=1, most=65536)
     energy: float = knob(1.0, "Fewer coordinates if they hold this share of squared norm.", least=1e-6, most=1)
     width: int = knob(128, "Width of the network.", least=1, most=65536)
@@ -25,7 +25,7 @@ class FlowConfig:
     learning_rate: float = knob(1e-3, "Peak learning rate of AdamW.", least=0)
     weight_decay: float = knob(1e-2, "Weight decay of AdamW.", least=0)
     drop: float = knob(0.0, "Share of states that are learned without their condition.", least=0, most=1)
-    guidance: float = knob(1.0, "How far beyond the condition it is drawn; 1: not.", least=0, most=100)
+    guidance: float = knob(1.0, "Guidance scale; 1 is no guidance.", least=0, most=100)
     steps: int = knob(50, "Steps in which an adapter is drawn.", least=1, most=10**5)
     least_noise: float = knob(1e-4, "Noise at the end of flow matching's path, sigma_min.", least=0, most=1)
     noise_steps: int = knob(1000, "T, steps of the diffusion.", least=2, most=10**5)
@@ -47,7 +47,7 @@ class PDiffConfig(FlowConfig):
     """The same, with the defaults of diffusion without a condition."""
 
     objective: str = knob(NOISE, "What is learned: the velocity of flow matching, or the noise.", choices=OBJECTIVES)
-    condition: str = knob(NONE, "What it is told: {mu*, sigma*^2}, d*, or nothing.", choices=CONDITIONS)
+    condition: str = knob(NONE, "Condition of the network: {mu*, sigma*^2}, d*, or none.", choices=CONDITIONS)
     steps: int = knob(100, "Steps in which an adapter is drawn.", least=1, most=10**5)
 
 
@@ -55,7 +55,7 @@ class PDiffConfig(FlowConfig):
 class CondPDiffConfig(PDiffConfig):
     """The same, with the defaults of diffusion on the sentence's embedding."""
 
-    condition: str = knob(EMBEDDING, "What it is told: {mu*, sigma*^2}, d*, or nothing.", choices=CONDITIONS)
+    condition: str = knob(EMBEDDING, "Condition of the network: {mu*, sigma*^2}, d*, or none.", choices=CONDITIONS)
 
 
 @dataclass(frozen=True)
@@ -63,4 +63,4 @@ class D2nwgConfig(CondPDiffConfig):
     """The same, with the defaults of guided diffusion on the sentence's embedding."""
 
     drop: float = knob(0.1, "Share of states that are learned without their condition.", least=0, most=1)
-    guidance: float = knob(1.5, "How far beyond the condition it is drawn; 1: not.", least=0, most=100)
+    guidance: float = knob(1.5, "Guidance scale; 1 is no guidance.", least=0, most=100)

@@ -123,7 +123,7 @@ def sglora_generators() -> list[Merge | LoraHub | Semla]:
             "mean of all experts' updates, shortened by the angle between them",
             Rule(space="updates", ratio="angle"),
         ),
-        Merge("lego", "LoRA-LEGO", "units of all experts' factors in clusters, one unit for each", LegoRule()),
+        Merge("lego", "LoRA-LEGO", "clusters the rank-one units of all experts, one unit a cluster", LegoRule()),
         LoraHub(),
         Semla(),
         Semla("semla-task", SemlaRule(per="task")),

@@ -1,9 +1,9 @@
 """LoRA-LEGO (Zhao et al. 2024, arXiv 2409.16167): minimal semantic units of all experts, clustered and put together.
 
 A unit is a row a of A with its column b of B. At each site the units [a, b] of all experts are clustered by k-means,
-and the k centroids are the units of the merge. Its scale is corrected twice. The abstract gives the purposes, a norm
-that decays in means and a variance that grows with the number of units. The formulas here are the simplest ones that
-serve them:
+and the k centroids are the units of the merge. Its scale is corrected twice (the paper: dual reweighting). The paper's
+formulas were not to be had. Those here are the simplest ones against a norm that decays in means, and a variance that
+grows with the number of units:
 
 * parameters: a centroid gets the mean norm of the units in its cluster;
 * output: k units in place of r have k/r times the variance, so the update is multiplied by sqrt(r / k).

@@ -110,13 +110,11 @@ def phrase_key(tasks: Sequence[PoolTask]) -> list[Any]:
 def phrase_lines(tasks: Sequence[PoolTask]) -> list[str]:
     """What captions add to the seen tasks, in a sentence; nothing without phrases."""
     found = [t for t in tasks if t.role == PHRASE]
-    named = ", ".join(t.name for t in found[:5])
-    most, fewest = (len(found[n].photos) if found else 0 for n in (0, -1))
-    return (
-        [f"{len(found)} phrases of captions are seen tasks, with {fewest} to {most} photos: {named} ..."]
-        if found
-        else []
-    )
+    if not found:
+        return []
+    most, fewest = len(found[0].photos), len(found[-1].photos)
+    named = ", ".join(t.name for t in found[:5]) + (", ..." if len(found) > 5 else "")
+    return [f"phrases of captions as seen tasks: {len(found)}, with {fewest} to {most} photos: {named}"]
 
 
 class Pool:

@@ -230,8 +230,15 @@ def test_tensors_of_another_pack_are_refused(method):
     tensors = method.fit(material(experts), QUICK)[0].tensors()
     fewer = ToyExperts()
     fewer.names, fewer.mean_EP = fewer.names[:-1], fewer.mean_EP[:-1]
-    with pytest.raises(BadFile, match=f"these are not the tensors of '{method.name}' for this pack"):
+    with pytest.raises(Mismatch, match=f"'{method.name}' mixes the experts that it was trained with") as raised:
         method.restore(fewer, tensors)
+    assert raised.value.hint == "take another generator, or build the pack again"
+    renamed = ToyExperts()
+    renamed.names = ["toys/other", *renamed.names[1:]]  # one removed and another added: as many as before
+    with pytest.raises(Mismatch, match="the pack's have changed since"):
+        method.restore(renamed, tensors)
+    with pytest.raises(BadFile, match=f"'{method.name}' has rank 9000"):
+        method.restore(experts, {**tensors, "rank": torch.tensor([9000])})
     with pytest.raises(BadFile, match="these are not the tensors"):
         method.restore(experts, {"rank": tensors["rank"]})
 

@@ -1,18 +1,16 @@
-"""What training a hypernetwork will need: its size by counting, its time by a step of a smaller optimiser."""
+"""What training a hypernetwork will need: its size by counting, its time by a step of its last layer."""
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
-from sglora_cli.api import Layout
+from sglora_cli.api import Layout, step_seconds
 
 from . import EXPERTS, PROJECTION, HyperConfig, ReconstructionConfig
-
-_TRIAL = 4_000_000
-"""Parameters that are tried: a step's time goes with them."""
 
 
 def cost(layout: Layout, config: HyperConfig | ReconstructionConfig) -> dict[str, Any]:
@@ -31,23 +29,10 @@ def cost(layout: Layout, config: HyperConfig | ReconstructionConfig) -> dict[str
     else:
         adapters = config.batch
     parameters = size * (1 + (config.hidden or width)) + config.hidden * (width + 1)
-    return {
-        "parameters": parameters,
-        "bytes": 4
-        * (4 * parameters + 6 * adapters * size),  # weights, gradients, Adam's two moments; a step's adapters
-        "seconds": config.steps * _step(parameters),
-        "passes": passes,
-    }
-
-
-def _step(parameters: int) -> float:
-    """Seconds of an optimiser's step, the first one, which is slow, left out."""
-    probe = torch.zeros(min(parameters, _TRIAL), requires_grad=True)
-    optimiser = torch.optim.AdamW([probe])
-    seconds = 0.0
-    for _ in range(2):
-        began = time.monotonic()
-        probe.grad = torch.zeros_like(probe)
-        optimiser.step()
-        seconds = time.monotonic() - began
-    return seconds * parameters / len(probe)
+    # The last layer is nearly all of it. What it is tried with is as wide as what it sees.
+    seen_BH = torch.zeros(adapters, config.hidden or width)
+    make = partial(nn.Linear, seen_BH.shape[1], bias=False)
+    step = step_seconds(make, size, lambda last: last(seen_BH).square().mean())
+    # Weights, their gradients and Adam's two moments; the adapters of a step, a few times over.
+    numbers = 4 * parameters + 6 * adapters * size
+    return {"parameters": parameters, "bytes": 4 * numbers, "seconds": config.steps * step, "passes": passes}

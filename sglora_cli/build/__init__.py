@@ -10,6 +10,9 @@ estimate   time, memory and disk before it starts
 data_notes what is not seen of the data
 held_out   a generator scored on tasks left out of its fit
 moments    where photos and captions of the seen tasks lie
+pool_tasks the seen tasks, and phrases of their captions
+bank       the photos of the seen tasks, computed once
+pool       both, for generators that learn by retrieval
 folds      every task unseen once: builds that each leave a part of the tasks out
 edit       an expert added or removed
 update     what later versions keep in a pack, added to one

@@ -20,7 +20,7 @@ from sglora_cli.bench.plan import BenchRequest, plan_of_tasks
 from sglora_cli.bench.tasks import narrowed, of_task
 from sglora_cli.build.estimate import Estimate
 from sglora_cli.build.pipeline import Build, Note
-from sglora_cli.build.pool import phrase_key
+from sglora_cli.build.pool_tasks import phrase_key
 from sglora_cli.config import ABLATIONS, BenchConfig, RuntimeConfig
 from sglora_cli.errors import BadFile, Mismatch, SgloraError, UnknownName, UsageError
 from sglora_cli.files.atomic import drop_folder

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from sglora_cli import __version__
+from sglora_cli.build.bank import Bank
 from sglora_cli.build.estimate import Estimate, estimated
 from sglora_cli.build.held_out import recall_on, scored
 from sglora_cli.build.moments import moments
-from sglora_cli.build.pool import Pool, PoolTask, phrase_key, phrase_lines, pool_tasks
+from sglora_cli.build.pool import Pool
+from sglora_cli.build.pool_tasks import PoolTask, phrase_key, phrase_lines, pool_tasks
 from sglora_cli.build.steps import Steps, work_folder
 from sglora_cli.build.tasks import BuildTask, build_tasks, missing_features, overlap_lines
 from sglora_cli.build.training import hiding
@@ -52,7 +54,7 @@ from sglora_cli.pack.writer import check_replaceable, write_manifest
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.sentences import meaning, queries
-from sglora_cli.plugin.values import EXPERT, PHRASE, ROLES, TRAINING, UNSEEN, Material, Task
+from sglora_cli.plugin.values import EXPERT, PHRASE, ROLES, TRAINING, UNSEEN, Material, Moments, Task
 from sglora_cli.system import cache, settings
 from sglora_cli.system.locks import locked, pack_lock
 from sglora_cli.system.paths import built_folder
@@ -109,9 +111,21 @@ class Build:
         target = out or built_folder() / recipe.name
         return cls(host, recipe, model, tasks, steps, target, note, Journal(log), pool_tasks(recipe, tasks, apart))
 
+    @cached_property
+    def _bank(self) -> Bank:
+        return Bank(self.model, self.steps.seen)
+
+    def moments(self) -> Moments:
+        """Of the tasks that the pack learns from, without phrases."""
+        return moments(self._bank, [t for t in self.pool_tasks if t.role != PHRASE])
+
     def estimate(self) -> Estimate:
         """The time, memory and disk for what is left to do, measured on a few steps."""
         return estimated(self.host, self.recipe, self.model, self.tasks, self.steps, self.target)
+
+    def task_lines(self) -> list[str]:
+        """What tasks share, what is left out of training for it, and what captions add, in sentences."""
+        return [*overlap_lines(self.tasks), *phrase_lines(self.pool_tasks)]
 
     def to_json(self) -> dict[str, Any]:
         """What is built, as JSON values: tasks and their photos by role."""
@@ -140,7 +154,7 @@ class Build:
         started = time.monotonic()
         photos = sum(len(t.photos) for t in self.tasks)
         self.note(f"{len(self.tasks)} tasks, {photos} training photos, {self.steps.layout.size} numbers each")
-        for line in [*overlap_lines(self.tasks), *phrase_lines(self.pool_tasks)]:
+        for line in self.task_lines():
             self.note(line)
         if (old := self._replaced()) is not None and old.manifest["recipe"] != self.recipe.raw:
             self.note(f"{self.target} has a pack of another recipe, or of another version of this one: it is replaced")
@@ -192,7 +206,7 @@ class Build:
             if t.test:
                 self._write_evaluation(folder, t, t.test)
         # Last: a fit that could see them would know the tasks that are left out of it.
-        save_moments(folder, moments(self.model, self.steps.seen))
+        save_moments(folder, self.moments())
         self._write_tasks(folder)
         write_manifest(folder, self._manifest(health))
 
@@ -272,7 +286,7 @@ class Build:
             return prior(one.embedding_D, similarity_E, experts, k, recipe.prior.tau, own)
 
         least = recipe.phrases.least_photos
-        return Pool(self.model, self.steps.seen, self.pool_tasks, recipe.train, prior_of, least_photos=least)
+        return Pool(self._bank, self.pool_tasks, recipe.train, prior_of, least)
 
     def _material(
         self,

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch.nn.functional as F
 
-from sglora_cli.build.moments import moments
 from sglora_cli.build.pipeline import Build, save_learned_of
 from sglora_cli.build.tasks import BuildTask
 from sglora_cli.config import RuntimeConfig
@@ -19,7 +18,7 @@ from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe_parser import parse
 from sglora_cli.pack.writer import edited
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import UNSEEN, Moments
+from sglora_cli.plugin.values import Moments
 from sglora_cli.system.locks import pack_lock
 
 _REMEDY = "name the data that it was built from with --data"
@@ -43,7 +42,7 @@ def update(host: Host, location: PackLocation, data: Path, runtime: RuntimeConfi
     build = Build.prepare(host, parse(pack.name, pack.manifest["recipe"]), data, runtime=runtime)
     pack.check_model(build.model)
     _check_tasks(pack, build.tasks)
-    found = moments(build.model, [t for t in build.tasks if t.role != UNSEEN])
+    found = build.moments()
     _check_photos(pack, found)
     with pack_lock(target):
         pack = Pack(library.copied(pack.folder))  # another process may have changed it

@@ -105,11 +105,14 @@ def mean_direction(weights_N: Sequence[float], unit_ND: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def image_embeddings(model: Model, stem_N: Tensor | TensorRows) -> Tensor:
-    """Unit embeddings (N, D) of images behind the frozen parts, without an adapter; stems are read in batches."""
-    rows = range(len(stem_N))
-    parts = (model.encode_image(stem_N[list(rows[i : i + _BATCH])]) for i in range(0, len(rows), _BATCH))
-    return torch.cat([part.float().cpu() for part in parts])
+def image_embeddings(
+    model: Model, stem_N: Tensor | TensorRows, layout: Layout | None = None, flat_P: Tensor | None = None
+) -> Tensor:
+    """Unit embeddings (N, D) of images behind the frozen parts, with one adapter or none; stems are read in batches."""
+    rows, adapter_1P = range(len(stem_N)), None if flat_P is None else flat_P[None].to(model.device)
+    stems = (stem_N[list(rows[i : i + _BATCH])] for i in range(0, len(rows), _BATCH))
+    parts = [model.encode_image(stem, layout, adapter_1P).float().cpu() for stem in stems]
+    return torch.cat([part if adapter_1P is None else part[0] for part in parts])
 
 
 @torch.no_grad()

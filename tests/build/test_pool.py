@@ -8,8 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sglora_cli.build.bank import Bank
 from sglora_cli.build.pipeline import Build
-from sglora_cli.build.pool import Bank, Pool, pool_tasks
+from sglora_cli.build.pool import Pool
+from sglora_cli.build.pool_tasks import pool_tasks
 from sglora_cli.lora.layout import Layout
 from sglora_cli.pack.recipe_parser import parse, read
 from sglora_cli.plugin.host import Host
@@ -35,10 +37,8 @@ def make(clipling, spoken, recipe):
         raw = {**read(recipe).raw, "backbone": "clipling", "tasks": {"from_captions": ["toys"], **tasks}}
         raw["train"] = {**raw["train"], **(train or {})}
         build = Build.prepare(Host.load(), parse("toys", raw), spoken)
-        least = build.recipe.phrases.least_photos
-        return build, Pool(
-            build.model, build.steps.seen, build.pool_tasks, build.recipe.train, None, least_photos=least
-        )
+        bank, config = Bank(build.model, build.steps.seen), build.recipe.train
+        return build, Pool(bank, build.pool_tasks, config, None, build.recipe.phrases.least_photos)
 
     return call
 
@@ -153,10 +153,8 @@ def test_mirrored_photos_bring_the_captions_of_mirrored_photos(make):
 
 
 def test_moments_of_whole_tasks_are_those_that_a_pack_keeps(make):
-    from sglora_cli.build.moments import moments
-
     build, pool = make(least_photos=4, largest_share=0.5)
-    kept, found = moments(build.model, build.steps.seen), pool.moments
+    kept, found = build.moments(), pool.moments
     assert found.tasks[: len(kept.tasks)] == kept.tasks
     for name in ("sentences_TD", "images_TD", "captions_TD"):
         torch.testing.assert_close(getattr(found, name)[: len(kept.tasks)], getattr(kept, name), rtol=1e-4, atol=1e-5)
@@ -225,3 +223,7 @@ def test_the_dry_run_counts_phrases(clipling, spoken, recipe, run):
     result = run("pack", "build", recipe, "--data", spoken, "--backbone", "clipling", "--dry-run", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["phrases"] == len({"ball", "box"}) + 5
+    lines = run("pack", "build", recipe, "--data", spoken, "--backbone", "clipling", "--dry-run").stdout.splitlines()
+    (line,) = [line for line in lines if "phrases" in line]
+    assert line.startswith("phrases of captions as seen tasks: 7, with 5 to 5 photos: ")
+    assert line.endswith(", ...")

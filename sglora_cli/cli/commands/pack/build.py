@@ -98,10 +98,8 @@ _NOUNS = {EXPERT: "experts", TRAINING: "training tasks", UNSEEN: "unseen tasks"}
 
 
 def _print_estimate(work: Build, estimate: Estimate) -> None:
-    from sglora_cli.build.tasks import overlap_lines
-
     facts = work.to_json()
     roles = ", ".join(f"{c['tasks']} {_NOUNS[role]} ({c['photos']} photos)" for role, c in facts["roles"].items())
     click.echo(f"pack {facts['recipe']!r} for backbone {facts['backbone']!r}: {roles}")
-    for line in (*overlap_lines(work.tasks), *estimate.to_lines()):
+    for line in (*work.task_lines(), *estimate.to_lines()):
         click.echo(line)

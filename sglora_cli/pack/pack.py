@@ -169,8 +169,12 @@ class Pack:
             return generator.restore(self.experts, joint)
         path = self.folder / "generators" / f"{generator.name}.safetensors"
         if not path.exists():
-            error = UnknownName.of("trained generator", generator.name, self.manifest["generators"])
-            raise UnknownName(f"pack {self.name!r} has {error.message}", error.hint)
+            trained = ", ".join(sorted(self.manifest["generators"]))
+            raise UnknownName(
+                f"pack {self.name!r} has no trained generator named {generator.name!r}",
+                f"build a pack whose recipe has [generators.{generator.name}]"
+                + (f", or take one that is trained here: {trained}" if trained else ""),
+            )
         return generator.restore(self.experts, load_tensors(path)[0])
 
     def layout_of(self, fitted: Fitted) -> Layout:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from killers import Kill, Killer
 
 from sglora_cli.files.tensors import Checkpoint
 from sglora_cli.plugin.retrieval import learn_by_retrieval, task_weights
@@ -81,19 +82,9 @@ def test_a_penalty_is_part_of_what_is_lowered():
 
 
 def test_a_killed_training_resumes_with_the_same_bytes(tmp_path):
-    class Killer(Checkpoint):
-        due = True
-        saved = 0
-
-        def save(self, *args):
-            super().save(*args)
-            self.saved += 1
-            if self.saved == 11:
-                raise KeyboardInterrupt
-
     whole, parts = one_adapter(), one_adapter()
     facts = learn(material(ToyExperts()), whole, Config())
-    with pytest.raises(KeyboardInterrupt):
-        learn(replace(material(ToyExperts()), checkpoint=Killer(tmp_path / "x")), one_adapter(), Config())
+    with pytest.raises(Kill):
+        learn(replace(material(ToyExperts()), checkpoint=Killer(tmp_path / "x", (11,))), one_adapter(), Config())
     assert learn(replace(material(ToyExperts()), checkpoint=Checkpoint(tmp_path / "x")), parts, Config()) == facts
     assert torch.equal(parts.flat_P, whole.flat_P)

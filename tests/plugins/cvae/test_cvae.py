@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from killers import Kill, Killer
 
 from sglora_cli.errors import BadFile
-from sglora_cli.files.tensors import Checkpoint
 from sglora_cli.lora.layout import Layout, Site
 from sglora_cli.lora.prior import Prior
 from sglora_cli.plugin.testing.toys import ToyExperts, ToyPool
@@ -117,20 +117,8 @@ def test_tensors_of_another_pack_are_refused(trained):
         restore(experts, {**tensors, "centre": torch.zeros(3)})
 
 
-class Kill(Exception):
-    """Stands for a kill, right after a checkpoint was written."""
-
-
 def test_a_killed_training_goes_on_with_the_same_bytes(trained, tmp_path, monkeypatch):
-    class Killer(Checkpoint):
-        due = True
-
-        def save(self, tensors, metadata=None):
-            super().save(tensors, metadata)
-            if metadata["epoch"] in (1, 70):
-                raise Kill
-
-    checkpoint = Killer(tmp_path / "x.checkpoint")
+    checkpoint = Killer(tmp_path / "x.checkpoint", (1, 70))
     for _ in range(2):
         with pytest.raises(Kill):
             train(checkpoint)
@@ -164,17 +152,9 @@ def test_with_a_projection_it_generates_what_its_condition_asks_for(tmp_path):
 
 
 def test_a_killed_training_with_a_projection_goes_on_with_the_same_bytes(tmp_path):
-    class Killer(Checkpoint):
-        due = True
-
-        def save(self, tensors, metadata=None):
-            super().save(tensors, metadata)
-            if metadata["epoch"] == 60:
-                raise Kill
-
     with pytest.raises(Kill):
-        train(Killer(tmp_path / "x.checkpoint"), projection=8)
-    resumed, whole = train(Killer(tmp_path / "x.checkpoint"), projection=8), train(projection=8)
+        train(Killer(tmp_path / "x.checkpoint", (60,)), projection=8)
+    resumed, whole = train(Killer(tmp_path / "x.checkpoint", (60,)), projection=8), train(projection=8)
     assert resumed[3] == whole[3]
     for name, tensor in whole[2].tensors().items():
         assert torch.equal(tensor, resumed[2].tensors()[name]), name

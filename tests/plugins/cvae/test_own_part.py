@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from killers import Kill, Killer
 
 from sglora_cli.errors import BadFile, UsageError
 from sglora_cli.files.tensors import Checkpoint
@@ -169,23 +170,11 @@ def test_damaged_conditions_are_refused():
         generator.restore(experts, tensors).generate(other, 1, 0, 1.0)
 
 
-class Kill(Exception):
-    """Stands for a kill, right after a checkpoint was written."""
-
-
 def test_a_killed_training_resumes_with_the_same_bytes(tmp_path):
-    class Killer(Checkpoint):
-        due = True
-
-        def save(self, tensors, metadata=None):
-            super().save(tensors, metadata)
-            if metadata["epoch"] == 3:
-                raise Kill
-
     config = CvaeConfig(hidden=8, latent=3, epochs=6, common="training", sentence=True, leave_out=0.5)
     with pytest.raises(Kill):
-        fit(World.of(2, Killer(tmp_path / "x.checkpoint")).material, config)
-    resumed = fit(World.of(2, Killer(tmp_path / "x.checkpoint")).material, config)
+        fit(World.of(2, Killer(tmp_path / "x.checkpoint", (3,))).material, config)
+    resumed = fit(World.of(2, Killer(tmp_path / "x.checkpoint", (3,))).material, config)
     whole = fit(World.of(2).material, config)
     assert resumed[1] == whole[1]
     for name, tensor in whole[0].tensors().items():

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from killers import Kill, Killer
 from worlds import World
 
 from sglora_cli.errors import BadFile, UnknownName, UsageError
-from sglora_cli.files.tensors import Checkpoint
 from sglora_cli.plugin.testing.toys import LAYOUT, ToyExperts, material
 from sglora_flow import sglora_generators
 from sglora_flow.network import Network, time_numbers
@@ -131,20 +131,8 @@ def test_tensors_that_do_not_fit_are_refused(damage):
         FLOWS["flow"].restore(ToyExperts(), tensors)
 
 
-class Kill(Exception):
-    """Stands for a kill, right after a checkpoint was written."""
-
-
 def test_a_killed_training_goes_on_with_the_same_bytes(tmp_path):
-    class Killer(Checkpoint):
-        due = True
-
-        def save(self, tensors, metadata=None):
-            super().save(tensors, metadata)
-            if metadata["epoch"] in (1, 11):
-                raise Kill
-
-    checkpoint = Killer(tmp_path / "x.checkpoint")
+    checkpoint = Killer(tmp_path / "x.checkpoint", (1, 11))
     for _ in range(2):
         with pytest.raises(Kill):
             fitted("d2nwg", checkpoint)

@@ -115,6 +115,7 @@ from sglora_cli.plugin.values import (
     Task,
     TaskPool,
 )
+from sglora_cli.system.fingerprints import FrozenFile, remembered
 from sglora_cli.system.locks import locked
 from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import progress
@@ -275,6 +276,8 @@ __all__ = [
     "parse_tensors",
     "save_tensors",
     "read_state",
+    "FrozenFile",
+    "remembered",
     # Generators: a prior -> adapters
     "Generator",
     "Fitted",

@@ -2,7 +2,6 @@
 
 stem.py    frozen convolutions      text.py    frozen sentence encoder    tokens.py its tokens
 tower.py   the trained part         model.py   all of it as the host sees it
-frozen.py  bytes that are hashed and loaded
 corpus.py  training photos          colours.py colour names from pixels
 features.py what the frozen parts make of them                              train.py  the training
 """

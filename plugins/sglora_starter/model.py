@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sglora_cli.api import (
     BadFile,
+    FrozenFile,
     Layout,
     Mismatch,
     RuntimeConfig,
@@ -26,7 +27,6 @@ from sglora_cli.api import (
 )
 
 from . import text, tokens
-from .frozen import FrozenFile
 from .stem import Stem, features, weights_path
 from .tower import DEPTH, EMBED, PROJECTION, WIDTH, Tower, site_name
 

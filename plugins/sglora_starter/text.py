@@ -33,9 +33,11 @@ class SentenceEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.words = nn.Embedding(30522, WIDTH, padding_idx=0)
-        self.positions = nn.Embedding(512, WIDTH)
-        self.kinds = nn.Embedding(2, WIDTH)
+        # Given a weight, an embedding draws none: on the meta device that would import torch._dynamo, which takes
+        # longer than all else here.
+        self.words = nn.Embedding(30522, WIDTH, padding_idx=0, _weight=torch.empty(30522, WIDTH))
+        self.positions = nn.Embedding(512, WIDTH, _weight=torch.empty(512, WIDTH))
+        self.kinds = nn.Embedding(2, WIDTH, _weight=torch.empty(2, WIDTH))
         self.norm = nn.LayerNorm(WIDTH, eps=1e-12)
         layer = nn.TransformerEncoderLayer(
             WIDTH, HEADS, 4 * WIDTH, dropout=0.0, activation="gelu", layer_norm_eps=1e-12, batch_first=True

@@ -1,9 +1,10 @@
 """This machine and its user.
 
-paths      user folders
-settings   the settings file, and the settings in force
-locks      one process at a time makes a file or changes a pack
-cache      what is in the cache, leases on it, making room
-hardware   device, precision, memory, disk
-progress   progress on standard error, and the log file of a long job
+paths         user folders
+settings      the settings file, and the settings in force
+locks         one process at a time makes a file or changes a pack
+fingerprints  what follows from files alone, remembered
+cache         what is in the cache, leases on it, making room
+hardware      device, precision, memory, disk
+progress      progress on standard error, and the log file of a long job
 """

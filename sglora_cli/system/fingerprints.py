@@ -1,0 +1,91 @@
+"""What follows from the content of files alone, remembered in the user cache while the files are the same.
+
+A file is the same if its path, device, inode, size and time of change are: hashing a gigabyte of weights takes longer
+than making an adapter. A file that changed within the last seconds is not relied on, as it might change again within
+the same tick of the clock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+
+from sglora_cli.errors import BadFile, Unavailable
+from sglora_cli.files.hashes import data_hash, file_hash
+from sglora_cli.files.text import read_sealed, write_sealed
+from sglora_cli.files.untrusted import read_bytes
+from sglora_cli.system.paths import cache_folder
+
+_LIMIT = 1 << 30
+_SETTLED = 2e9
+"""Nanoseconds since the last change of a file, after which its time of change can be relied on."""
+
+
+def remembered(what: str, paths: Sequence[Path], compute: Callable[[], str]) -> str:
+    """`compute()`, or what it gave for the same files before.
+
+    what: names the text, and everything besides the files that it follows from. Raises BadFile for a file that cannot
+    be read. In a cache that cannot be written, nothing is remembered.
+    """
+    place, stamps = _place(what, paths), [_stamp(path) for path in paths]
+    found = _recall(place, stamps)
+    if found is not None:
+        return found
+    value = compute()
+    _remember(place, paths, stamps, value)
+    return value
+
+
+class FrozenFile:
+    """A file of weights whose hash is part of a fingerprint: what is loaded are the bytes that were hashed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def sha256(self) -> str:
+        """In hexadecimal. Raises BadFile if the file cannot be read."""
+        return remembered("sha256", [self.path], lambda: file_hash(self.path))
+
+    def read(self) -> bytes:
+        """All of it. Raises BadFile if it cannot be read, or has changed since it was hashed."""
+        place, stamps = _place("sha256", [self.path]), [_stamp(self.path)]
+        data = read_bytes(self.path, _LIMIT)
+        found = _recall(place, stamps) if _stamp(self.path) == stamps[0] else None
+        if found is None:
+            found = data_hash(data)
+            _remember(place, [self.path], stamps, found)
+        if vars(self).setdefault("sha256", found) != found:  # where cached_property keeps it
+            raise BadFile(f"{self.path} changed after its fingerprint was taken", "run it again")
+        return data
+
+
+def _place(what: str, paths: Sequence[Path]) -> Path:
+    name = data_hash("\0".join([what, *(str(path.absolute()) for path in paths)]).encode(errors="surrogateescape"))
+    return cache_folder() / "fingerprints" / f"{name[:32]}.json"
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise BadFile(f"cannot read {path}: {error.strerror}") from None
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns]
+
+
+def _recall(place: Path, stamps: Sequence[Sequence[int]]) -> str | None:
+    with suppress(BadFile):
+        match read_sealed(place):
+            case {"files": files, "value": str(value)} if files == stamps:
+                return value
+    return None
+
+
+def _remember(place: Path, paths: Sequence[Path], stamps: Sequence[Sequence[int]], value: str) -> None:
+    settled = all(time.time_ns() - stamp[-1] > _SETTLED for stamp in stamps)
+    if settled and [_stamp(path) for path in paths] == stamps:
+        with suppress(Unavailable):
+            write_sealed(place, {"files": stamps, "value": value})

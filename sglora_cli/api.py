@@ -124,7 +124,6 @@ if TYPE_CHECKING:
     from sglora_cli.adapter.checkpoint import read_state
     from sglora_cli.adapter.read import read_adapter
     from sglora_cli.adapter.write import write_adapter
-    from sglora_cli.build.batches import drop_tokens
     from sglora_cli.build.losses import classification_loss, contrastive_loss
     from sglora_cli.generate.session import Session
     from sglora_cli.lora.algebra import compress, compress_all, joined, mix_updates, singular, site_products
@@ -140,6 +139,7 @@ if TYPE_CHECKING:
     from sglora_cli.plugin.retrieval import RetrievalConfig, check_pool, learn_by_retrieval, seen_means
     from sglora_cli.plugin.sentences import queries
     from sglora_cli.plugin.states import state_blocks, state_coordinates, state_projection, state_spread
+    from sglora_cli.plugin.tokens import drop_tokens
     from sglora_cli.plugin.values import TaskTensors
     from sglora_cli.system.hardware import pick_device, pick_precision
 
@@ -148,7 +148,6 @@ _LATE = {
     "adapter.checkpoint": "read_state",
     "adapter.read": "read_adapter",
     "adapter.write": "write_adapter",
-    "build.batches": "drop_tokens",
     "build.losses": "classification_loss contrastive_loss",
     "generate.session": "Session",
     "lora.algebra": "compress compress_all joined mix_updates singular site_products",
@@ -164,6 +163,7 @@ _LATE = {
     "plugin.retrieval": "RetrievalConfig check_pool learn_by_retrieval seen_means",
     "plugin.sentences": "queries",
     "plugin.states": "state_blocks state_coordinates state_projection state_spread",
+    "plugin.tokens": "drop_tokens",
     "plugin.values": "TaskTensors",
     "system.hardware": "pick_device pick_precision",
 }

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from sglora_cli import config
-from sglora_cli.adapter import write
+from sglora_cli.adapter import formats
 from sglora_cli.bench import tasks
 from sglora_cli.config import checked, from_mapping, knob, options_of
 from sglora_cli.errors import UnknownName, UsageError
@@ -69,6 +69,6 @@ def test_a_wrong_key_and_a_wrong_name_get_the_closest():
 
 
 def test_closed_lists_have_every_name_that_there_is():
-    assert list(config.ADAPTER_FORMATS) == list(write.FORMATS)
+    assert list(config.ADAPTER_FORMATS) == list(formats.FORMATS)
     assert ("auto", *hardware.DTYPES) == config.PRECISIONS
     assert set(config.TASK_TABLES) == set(tasks.KEPT)

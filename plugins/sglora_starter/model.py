@@ -87,7 +87,7 @@ class StarterModel:
 
     @cached_property
     def sentences(self) -> text.SentenceEncoder:
-        return text.SentenceEncoder.pretrained(self._frozen[0].read())
+        return text.SentenceEncoder.pretrained(self._frozen[0])
 
     @cached_property
     def convolutions(self) -> Stem:

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from sglora_cli.api import BadFile, parse_tensors
+from sglora_cli.api import BadFile, FrozenFile
 
-from .tokens import MAX_TOKENS, folder, tokenizer
+from .tokens import folder, tokenized
 
 WIDTH, HEADS, LAYERS = 384, 12, 6
 
@@ -43,19 +43,14 @@ class SentenceEncoder(nn.Module):
             WIDTH, HEADS, 4 * WIDTH, dropout=0.0, activation="gelu", layer_norm_eps=1e-12, batch_first=True
         )
         self.layers = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
-        self.tokenizer: Any = None
 
     @classmethod
-    def pretrained(cls, data: bytes = b"") -> SentenceEncoder:
-        """The encoder with its weights, frozen, ready to run. data: the content of `weights_path`, if known."""
-        where = weights_path()
+    def pretrained(cls, file: FrozenFile | None = None) -> SentenceEncoder:
+        """The encoder with its weights, frozen, ready to run. file: that of `weights_path`, if it is known already."""
         with torch.device("meta"):  # no time spent on random numbers that are overwritten at once
             model = cls()
-        weights = parse_tensors(data or where.read_bytes(), str(where))
+        weights = (file or FrozenFile(weights_path())).mapped()
         model.load_state_dict(_renamed(weights), assign=True)
-        model.tokenizer = tokenizer()
-        model.tokenizer.enable_truncation(MAX_TOKENS)
-        model.tokenizer.enable_padding()
         model.requires_grad_(False).eval()
         return model
 
@@ -66,9 +61,9 @@ class SentenceEncoder(nn.Module):
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # like lengths together: little padding
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
-            encodings = self.tokenizer.encode_batch([texts[i] for i in rows])
-            ids_CL = torch.tensor([e.ids for e in encodings])
-            mask_CL = torch.tensor([e.attention_mask for e in encodings])
+            ids = tokenized([texts[i] for i in rows])
+            ids_CL = pad_sequence([torch.tensor(one) for one in ids], batch_first=True)
+            mask_CL = pad_sequence([torch.ones(len(one), dtype=torch.long) for one in ids], batch_first=True)
             x = self.words(ids_CL) + self.positions.weight[: ids_CL.shape[1]] + self.kinds.weight[0]
             x = self.layers(self.norm(x), src_key_padding_mask=mask_CL == 0)
             x = x * mask_CL[..., None]

@@ -21,22 +21,22 @@ def folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def tokenizer() -> Any:
-    """The tokenizer, which the caller may set up."""
+@cache
+def _tokenizer() -> Any:
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(folder() / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(folder() / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
-@cache
-def _whole() -> Any:
-    """The tokenizer that neither cuts nor fills up."""
-    whole = tokenizer()
-    whole.no_truncation()
-    whole.no_padding()
-    return whole
+def tokenized(texts: Sequence[str]) -> list[list[int]]:
+    """The tokens of each sentence with the two that frame it, at most MAX_TOKENS: the last frames what is cut, too."""
+    whole = [encoding.ids for encoding in _tokenizer().encode_batch(list(texts))]
+    return [ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]] for ids in whole]
 
 
 def count(texts: Sequence[str]) -> list[int]:
     """Tokens of each sentence before anything is cut off, with the two that frame it."""
-    return [len(encoding.ids) for encoding in _whole().encode_batch(list(texts))]
+    return [len(encoding.ids) for encoding in _tokenizer().encode_batch(list(texts))]

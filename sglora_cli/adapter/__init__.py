@@ -11,6 +11,7 @@ torch_files   PyTorch files: plain tensors or nothing
 plain_pickle  the value of a pickle of plain tensors
 read          recognises and reads any of them
 made_from     what an adapter file says of what it was made from
+formats       the formats that it is written in, and whether a place is free for one
 write         writes an adapter, reads it back, compares, puts it in place
 convert       writes another program's adapter as one of our files
 compare       two adapters: their updates, and what they were made from

@@ -9,8 +9,9 @@ from typing import Any
 from sglora_cli.adapter import peft
 from sglora_cli.adapter.file import AdapterFile
 from sglora_cli.adapter.foreign import ForeignAdapter
+from sglora_cli.adapter.formats import FORMATS, check_target, format_of
 from sglora_cli.adapter.read import provenance, read_adapter, recognise
-from sglora_cli.adapter.write import FORMATS, check_target, format_of, write_adapter
+from sglora_cli.adapter.write import write_adapter
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import BadFile
 from sglora_cli.files.hashes import file_hash

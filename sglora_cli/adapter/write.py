@@ -6,7 +6,6 @@ Shapes: N probe images, D embedding width, P numbers of an adapter.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,9 +13,10 @@ from torch import Tensor
 
 from sglora_cli.adapter import checkpoint, clip_lora, peft
 from sglora_cli.adapter.file import AdapterFile, save_adapter
+from sglora_cli.adapter.formats import Format
 from sglora_cli.adapter.read import READERS, ReadOptions, recognise
-from sglora_cli.errors import Mismatch, UnknownName, UsageError
-from sglora_cli.files.atomic import check_free, put_file, put_folder, scratch_folder
+from sglora_cli.errors import Mismatch
+from sglora_cli.files.atomic import put_file, put_folder, scratch_folder
 from sglora_cli.lora.algebra import update_error
 from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.contracts import Model
@@ -24,67 +24,17 @@ from sglora_cli.plugin.contracts import Model
 PROBES, FEATURES_TOLERANCE = 2, 1e-5
 
 
-@dataclass(frozen=True)
-class Format:
-    """One way to write an adapter. suffix: that of its file, "" for a folder."""
-
-    name: str
-    suffix: str
-    write: Callable[[Path, AdapterFile, Model], None]
-    tolerance: float
-    """Relative Frobenius error of the update that writing and reading back may cost."""
-
-
 def _native(path: Path, adapter: AdapterFile, model: Model) -> None:
     save_adapter(path, adapter.layout, adapter.flat_P, adapter.metadata)
 
 
-FORMATS: Mapping[str, Format] = {
-    f.name: f
-    for f in (
-        Format("safetensors", ".safetensors", _native, 0.0),
-        Format("peft", "", peft.write, 0.0),
-        Format("peft-flat", "", peft.write_flat, 0.0),
-        Format("open_clip", ".safetensors", checkpoint.write, 1e-3),
-        Format("clip-lora", ".pt", clip_lora.write, 1e-6),
-    )
+_WRITERS: Mapping[str, Callable[[Path, AdapterFile, Model], None]] = {
+    "safetensors": _native,
+    "peft": peft.write,
+    "peft-flat": peft.write_flat,
+    "open_clip": checkpoint.write,
+    "clip-lora": clip_lora.write,
 }
-"""How each of config.ADAPTER_FORMATS is written."""
-_BY_SUFFIX = {".safetensors": "safetensors", ".pt": "clip-lora", "": "peft"}
-
-
-def format_of(target: str | Path, name: str = "") -> Format:
-    """The format called `name`; without a name, the one that the suffix of `target` implies (`x/` is a folder).
-
-    Raises UnknownName for an unknown name, UsageError for a suffix of no format or of another one.
-    """
-    if name and name not in FORMATS:
-        raise UnknownName.of("format", name, FORMATS)
-    path = Path(target)
-    if not name and str(target).endswith("/"):
-        name = "peft"
-    if not name and path.suffix not in _BY_SUFFIX:
-        raise UsageError(
-            f"an adapter is written as .safetensors, got {path}", f"try -o {path.with_suffix('.safetensors')}"
-        )
-    format = FORMATS[name or _BY_SUFFIX[path.suffix]]
-    if format.suffix and path.suffix != format.suffix:
-        raise UsageError(
-            f"format {format.name!r} is written as {format.suffix}, got {path}",
-            f"try -o {path.with_suffix(format.suffix)}",
-        )
-    return format
-
-
-def check_target(path: Path, format: Format, force: bool) -> None:
-    """Raises UsageError if `path` exists. With `force` it may exist, if it is an adapter.
-
-    A folder is an adapter if it contains only the files of one.
-    """
-    check_free(path, force, folder=format.suffix == "")
-    strangers = {p.name for p in path.iterdir()} - peft.FILES if path.is_dir() else ()
-    if strangers:
-        raise UsageError(f"{path} has files that are not an adapter's: {min(strangers)}", "choose another name")
 
 
 def write_adapter(path: Path, adapter: AdapterFile, model: Model, format: Format) -> None:
@@ -98,7 +48,7 @@ def write_adapter(path: Path, adapter: AdapterFile, model: Model, format: Format
         draft = folder / path.name
         if not format.suffix:
             draft.mkdir()
-        format.write(draft, adapter, model)
+        _WRITERS[format.name](draft, adapter, model)
         _verify(draft, adapter, model, format)
         (put_file if format.suffix else put_folder)(draft, path)
 

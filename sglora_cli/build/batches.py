@@ -1,6 +1,6 @@
-"""The batches of training: the order of a task's photos and captions, which photos are mirrored, which tokens hidden.
+"""The batches of training: the order of a task's photos and captions, and which photos are mirrored.
 
-Shapes: N photos, D embedding, L tokens, W width.
+Shapes: N photos, D embedding.
 """
 
 from __future__ import annotations
@@ -69,16 +69,3 @@ class Batches:
             mirrored = [n for n, i in enumerate(photos) if mirror[i] < self.mirror_share]
             batches.append(Batch(photos, texts, seed, mirrored))
         return batches
-
-
-def drop_tokens(stem_NLW: Tensor, share: float, prefix: int, rng: torch.Generator) -> Tensor:
-    """Leave out a random `share` of each photo's tokens: (N, fewer, W). Keeps the first `prefix` and at least one more.
-
-    PatchDropout (Liu et al. 2023), as FLIP trains: the `hide` of a backbone whose stem is a sequence of tokens.
-    """
-    count = stem_NLW.shape[1] - prefix
-    kept = max(1, round(count * (1 - share)))
-    order_NL = torch.rand(len(stem_NLW), count, generator=rng).argsort(dim=1)
-    index_NL = order_NL[:, :kept].sort(dim=1).values + prefix
-    index_NL = torch.cat([torch.arange(prefix).expand(len(stem_NLW), -1), index_NL], dim=1).to(stem_NLW.device)
-    return stem_NLW.gather(1, index_NL[:, :, None].expand(-1, -1, stem_NLW.shape[2]))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ import click
 
 from sglora_cli.cli import completion
 from sglora_cli.cli.output import say
-from sglora_cli.errors import UsageError
+from sglora_cli.errors import BadFile, UsageError
 
 if TYPE_CHECKING:
     from sglora_cli.pack.library import Library
@@ -68,6 +69,13 @@ def check_ending(noun: str, path: Path, ending: str, hint: str) -> None:
     """Raises UsageError for a file that does not end as all of its kind."""
     if path.suffix != ending:
         raise UsageError(f"a {noun} is written as {ending}, got {path}", hint)
+
+
+def check_present(*paths: Path) -> None:
+    """Raises BadFile for the first of the files and folders that does not exist, before torch is imported."""
+    for path in paths:
+        if not os.path.exists(path):
+            raise BadFile.missing(path)
 
 
 _OURS = {".safetensors", ".pt", ".bin", ".zip", ".toml", ".jsonl"}

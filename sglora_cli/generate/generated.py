@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sglora_cli.adapter.file import AdapterFile, load_adapter, save_adapter
-from sglora_cli.adapter.write import FORMATS, format_of, write_adapter
+from sglora_cli.adapter.formats import FORMATS, format_of
 from sglora_cli.data.description import Description
 from sglora_cli.errors import Unavailable, UsageError
 from sglora_cli.files.atomic import drop_all_drafts
@@ -85,6 +85,8 @@ class Generated:
         for s, (target, flat_P) in enumerate(zip(paths, self.adapters_SP, strict=True)):
             adapter = AdapterFile(self.layout, flat_P, {**self.metadata, "sample": self.drawn[s]})
             if written_as.name != "safetensors":
+                from sglora_cli.adapter.write import write_adapter
+
                 if model is None:
                     raise UsageError(f"format {written_as.name!r} cannot be written without the model", "pass model=")
                 write_adapter(target, adapter, model, written_as)

@@ -14,10 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sglora_cli.bench.measure import Candidate, Measurer
-from sglora_cli.bench.rows import averages
-from sglora_cli.bench.tables import cell_name
-from sglora_cli.bench.tasks import of_task
 from sglora_cli.config import GenerateConfig, PriorConfig, RuntimeConfig, checked
 from sglora_cli.data.description import Description
 from sglora_cli.data.encode import check_text, mean_query, visual_embedding
@@ -47,7 +43,7 @@ class Session:
 
     def __init__(self, loaded: LoadedPack, generator: str = "", force: bool = False) -> None:
         self.loaded, self.pack, self.reason = loaded, loaded.pack, loaded.reason
-        self.generator: Generator = loaded.generator(generator)
+        self.generator: Generator = loaded.usable(generator)
         self.fitted: Fitted = self.pack.fitted(self.generator)
         self.layout = self.pack.layout_of(self.fitted)
         self._health_checked = force
@@ -141,6 +137,11 @@ class Session:
         tasks: names or keys of unseen tasks of the pack, or Tasks of a data set with test photos; all unseen tasks of
         the pack without any. Averaged over samples, then over tasks. Raises UnknownName, Unavailable for none.
         """
+        from sglora_cli.bench.measure import Candidate, Measurer
+        from sglora_cli.bench.rows import averages
+        from sglora_cli.bench.tables import cell_name
+        from sglora_cli.bench.tasks import of_task
+
         carried = {t.key: t for t in self.pack.unseen()}
         known = carried | {t.name: t for t in carried.values()}
         for task in tasks:

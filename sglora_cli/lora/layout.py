@@ -1,4 +1,4 @@
-"""Sites and layouts: what an adapter is, and its numbers in a row.
+"""Sites and layouts: what an adapter is, and its numbers in a row. No torch at import time.
 
 Shapes: T adapters, P numbers of one adapter, O = out_features, I = in_features, R rank.
 """
@@ -9,12 +9,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sglora_cli.errors import Mismatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,14 @@ class Layout:
 
     def join(self, parts: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
         """The opposite of `split`: (..., P)."""
+        import torch
+
         return torch.cat([x.flatten(-2) for site in self.sites for x in parts[site.name]], dim=-1)
 
     def b_mask(self) -> Tensor:
         """(P,) True where a number belongs to a B."""
+        import torch
+
         parts = {
             s.name: (torch.ones(s.out_features, self.rank), torch.zeros(self.rank, s.in_features)) for s in self.sites
         }
@@ -82,6 +86,8 @@ class Layout:
         Every task of a pack starts here: B A = (B G)(G^-1 A) for every invertible G, and only
         adapters that start from one A share a gauge in which they can be averaged.
         """
+        import torch
+
         generator = torch.Generator().manual_seed(seed)
         parts = {}
         for site in self.sites:
@@ -94,6 +100,8 @@ class Layout:
 
         Never builds B A: ||B A||^2 = trace((B^T B)(A A^T)), which is R x R.
         """
+        import torch
+
         total = torch.zeros(flat_TP.shape[:-1])
         for b_TOR, a_TRI in self.split(flat_TP).values():
             total = total + ((b_TOR.mT @ b_TOR) * (a_TRI @ a_TRI.mT)).sum(dim=(-2, -1))
@@ -125,6 +133,8 @@ class Layout:
 
 def text_tensor(text: str) -> Tensor:
     """A text, as a site's name, for a file that has tensors only."""
+    import torch
+
     return torch.tensor([*text.encode()], dtype=torch.uint8)
 
 
@@ -134,6 +144,8 @@ def text_of(bytes_N: Tensor) -> str:
     >>> text_of(text_tensor("visual_projection"))
     'visual_projection'
     """
+    import torch
+
     if bytes_N.dtype != torch.uint8 or bytes_N.ndim != 1:
         raise ValueError(f"a {list(bytes_N.shape)} of {bytes_N.dtype} is no text")
     return bytes_N.numpy().tobytes().decode()
@@ -146,6 +158,6 @@ def mix(weights_K: Tensor, adapters_KP: Tensor) -> Tensor:
 
 def checked_flat(flat_TP: Tensor, what: str) -> Tensor:
     """The adapters themselves. Raises Mismatch unless every number is finite."""
-    if not bool(torch.isfinite(flat_TP).all()):
+    if not bool(flat_TP.isfinite().all()):
         raise Mismatch(f"{what} contains numbers that are not finite", "it cannot be used; build or generate it again")
     return flat_TP

@@ -28,7 +28,6 @@ from sglora_cli.files.tensors import load_tensors
 from sglora_cli.files.text import parse_json
 from sglora_cli.files.untrusted import entry_fault
 from sglora_cli.pack.content.manifest import MANIFEST, checked_manifest
-from sglora_cli.pack.coverage import load_coverage
 from sglora_cli.pack.library import Library
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.writer import write_manifest
@@ -245,6 +244,8 @@ def _check_readable(folder: Path, path: Path) -> None:
             if name.endswith(".safetensors"):
                 load_tensors(folder / name)
         pack.check_content()
+        from sglora_cli.pack.coverage import load_coverage
+
         load_coverage(pack)
     except SgloraError as error:
         raise BadFile(f"{path}: " + error.message.replace(f"{folder}/", ""), _HINT) from None

@@ -9,10 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sglora_cli.errors import BadFile
 from sglora_cli.files.atomic import copy_files, link_files, write_bytes
@@ -25,6 +22,9 @@ from sglora_cli.pack.content.shards import EXPERTS, ExpertShards, save_shard, sh
 from sglora_cli.pack.content.tasks import TASKS, Keys, Task, TaskLines, parts, tasks_file, write_task_lines, write_tasks
 from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.values import EXPERT, ROLES, UNSEEN
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MOST_EDITS = 100
 """Changes that a manifest lists; it would grow without end."""
@@ -61,6 +61,8 @@ class PackDraft:
 
     def add(self, tasks: Sequence[Task], tensors: Mapping[str, Tensor]) -> None:
         """Add experts behind those there are. Only the last file is written again. tensors: as for `save_shard`."""
+        import torch
+
         rows, shards = shard_rows(self._layout), list(self.manifest["shards"])
         done = 0
         if shards and shards[-1] < rows:

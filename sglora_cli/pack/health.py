@@ -1,25 +1,28 @@
 """Whether a trained generator does anything: by the manifest's numbers of its training, and by a quick measurement.
 
 It is measured on the experts' own sentences, whose adapters are known: a pack contains no others. A
-merging rule is as healthy as its experts and is not measured.
+merging rule is as healthy as its experts and is not measured. No torch at import time: a report is remembered.
 
 Shapes: E experts asked, P numbers of an adapter.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
-import torch
-
+from sglora_cli import __version__
 from sglora_cli.errors import BadFile, SgloraError
-from sglora_cli.lora.algebra import distances, inner_products, stacked
+from sglora_cli.pack.content.manifest import MANIFEST
 from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.contracts import Fitted, Generator, adapter_layout
+from sglora_cli.plugin.guard import source_files
 from sglora_cli.plugin.host import Host
+from sglora_cli.system.fingerprints import remembered
 
 SMALL, SAME, UNUSED, KEPT, FEW, DROPPED = 0.01, 1e-3, 0.1, 0.5, 2, 0.7
 """An update below SMALL of the experts' norm has no effect; adapters closer than SAME of their norm are equal; with
@@ -46,6 +49,10 @@ class Health:
 
 def measure(pack: Pack, fitted: Fitted, most: int = 1000) -> Health:
     """Measure at most `most` experts, spread evenly over the pack. NaN if the output is not finite."""
+    import torch
+
+    from sglora_cli.lora.algebra import distances, inner_products, stacked
+
     count = len(pack.experts.names)
     rows = sorted({round(i * (count - 1) / max(1, min(count, most) - 1)) for i in range(min(count, most))})
     priors = [pack.prior(pack.expert_query(row)) for row in rows]
@@ -138,23 +145,29 @@ def check_trained(pack: Pack, generator: Generator, fitted: Fitted) -> None:
 
 
 def report(host: Host, pack: Pack) -> dict[str, dict[str, Any]]:
-    """Name of each trained generator -> its measures, faults and notes. The fault of one that fails is its error."""
+    """Name of each trained generator -> its measures, faults and notes. The fault of one that fails is its error.
+
+    What was reported is remembered while the pack's files and the generator's code are the same.
+    """
     results: dict[str, dict[str, Any]] = {}
-    for name, training in pack.manifest["generators"].items():
+    for name in pack.manifest["generators"]:
         try:
-            health = measure(pack, pack.fitted(host.generators[name]))
+            generator = host.generators[name]
+            files = [pack.folder / MANIFEST, *pack.files_of(generator), *source_files(generator)]
+            said = remembered(f"health {__version__} {name}", files, partial(_told, pack, generator))
+            results[name] = json.loads(said)
         except SgloraError as error:  # a damaged or foreign generator must not hide the rest of the pack
             results[name] = {"faults": [error.message], "notes": []}
-            continue
-        values = {
-            key: value if value is not None and math.isfinite(value) else None for key, value in asdict(health).items()
-        }
-        results[name] = {
-            **values,
-            "faults": faults(health, training),
-            "notes": notes(health, training, host.generators[name].draws),
-        }
     return results
+
+
+def _told(pack: Pack, generator: Generator) -> str:
+    health, training = measure(pack, pack.fitted(generator)), pack.manifest["generators"][generator.name]
+    told: dict[str, Any] = {
+        key: value if value is not None and math.isfinite(value) else None for key, value in asdict(health).items()
+    }
+    told |= {"faults": faults(health, training), "notes": notes(health, training, generator.draws)}
+    return json.dumps(told)
 
 
 def to_lines(report: Mapping[str, Mapping[str, Any]]) -> list[str]:

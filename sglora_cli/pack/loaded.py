@@ -52,6 +52,12 @@ class LoadedPack:
         """The generator of that name; by default that of the settings, or the pack's. Raises UnknownName."""
         return self.host.generators[name or settings.load().generator or self.pack.manifest["default_generator"]]
 
+    def usable(self, name: str = "") -> Generator:
+        """The same. Raises UnknownName also for one that must be trained and is not trained in this pack."""
+        generator = self.generator(name)
+        self.pack.check_has(generator)
+        return generator
+
     def fitted(self, name: str) -> Fitted:
         """A generator, fitted to the pack and then kept. Raises UnknownName as `Pack.fitted`."""
         if name not in self._fitted:

@@ -1,7 +1,7 @@
 """Pack folders: experts, their index, generators, what an evaluation needs.
 
 No file is ever changed in place: a new version of a pack is a new folder, which may share files with the old one by
-hard links. Packs of format 1 are read, too: see format_one.py.
+hard links. Packs of format 1 are read, too: see format_one.py. No torch at import time: what needs numbers imports it.
 
 <pack>/pack.json                     manifest; see `Pack.manifest`. It stays small, however many experts there are
        tasks/<role>-00000.jsonl      the tasks of a role, an object a line; those of experts as experts/ has them
@@ -24,17 +24,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from sglora_cli.config import PriorConfig, from_mapping
 from sglora_cli.errors import BadFile, Mismatch, Unavailable, UnknownName
 from sglora_cli.files.hashes import file_hash
 from sglora_cli.files.tensors import load_tensors
 from sglora_cli.files.text import read_json
-from sglora_cli.lora.gauge import Gauge
 from sglora_cli.lora.layout import Layout, checked_flat
-from sglora_cli.lora.prior import Index, Prior, Query, cosines, prior
 from sglora_cli.pack.content.evaluation import UnseenTask, load_evaluation
 from sglora_cli.pack.content.format_one import FormatOne
 from sglora_cli.pack.content.format_two import FormatTwo, nearest_others
@@ -45,9 +42,15 @@ from sglora_cli.plugin.contracts import Fitted, Generator, Model, adapter_layout
 from sglora_cli.plugin.fingerprint import check_fingerprint
 from sglora_cli.plugin.values import UNSEEN
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sglora_cli.lora.gauge import Gauge
+    from sglora_cli.lora.prior import Index, Prior, Query
+
 
 class Pack:
-    """One pack on disk. Opening reads the manifest only."""
+    """One pack on disk. Opening reads the manifest only, and needs no torch."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._version = folder, _version(folder)
@@ -128,6 +131,8 @@ class Pack:
 
     def prior(self, query: Query, config: PriorConfig | None = None, without_nearest: bool = False) -> Prior:
         """The prior of a description. without_nearest: as if the expert most similar to it did not exist."""
+        from sglora_cli.lora.prior import prior
+
         config = config or self.prior_config
         self.check_width(self.index_ED, query.embedding_D)
         if config.space == "meaning":
@@ -138,6 +143,8 @@ class Pack:
 
     def visual_prior(self, embedding_D: Tensor, config: PriorConfig | None = None) -> Prior:
         """The prior of photos with a mean visual embedding, by which the experts are compared, whatever the space."""
+        from sglora_cli.lora.prior import cosines, prior
+
         config = config or self.prior_config
         self.check_width(self.visual_ED, embedding_D)
         similarity_E = cosines(embedding_D, self.visual_ED, config.k)
@@ -145,10 +152,14 @@ class Pack:
 
     @cached_property
     def _expert_index(self) -> Index:
+        from sglora_cli.lora.prior import Index
+
         return Index(self.content)
 
     def expert_query(self, row: int) -> Query:
         """An expert's own description."""
+        from sglora_cli.lora.prior import Query
+
         return Query(self.index_ED[row], self.meaning_EW[row])
 
     def check_width(self, index_EW: Tensor, embedding_W: Tensor) -> None:
@@ -167,15 +178,30 @@ class Pack:
         if not generator.learns:
             joint = {"joint": self.joint_P} if self.has_joint else {}
             return generator.restore(self.experts, joint)
-        path = self.folder / "generators" / f"{generator.name}.safetensors"
-        if not path.exists():
+        self.check_has(generator)
+        return generator.restore(self.experts, load_tensors(self._file_of(generator))[0])
+
+    def check_has(self, generator: Generator) -> None:
+        """Raises UnknownName if a generator, or a part of it, must be trained and is not in this pack."""
+        for part in generator.parts if isinstance(generator, Combined) else [generator]:
+            self._check_has(part)
+
+    def files_of(self, generator: Generator) -> list[Path]:
+        """The files that its adapters follow from: all of the pack but evaluations, and of generators only its own."""
+        own = [name for name in self.manifest["files"] if not name.startswith(("evaluation/", "generators/"))]
+        return [*(self.folder / name for name in sorted(own)), self._file_of(generator)]
+
+    def _file_of(self, generator: Generator) -> Path:
+        return self.folder / "generators" / f"{generator.name}.safetensors"
+
+    def _check_has(self, generator: Generator) -> None:
+        if generator.learns and not self._file_of(generator).exists():
             trained = ", ".join(sorted(self.manifest["generators"]))
             raise UnknownName(
                 f"pack {self.name!r} has no trained generator named {generator.name!r}",
                 f"build a pack whose recipe has [generators.{generator.name}]"
                 + (f", or take one that is trained here: {trained}" if trained else ""),
             )
-        return generator.restore(self.experts, load_tensors(path)[0])
 
     def layout_of(self, fitted: Fitted) -> Layout:
         """The layout of what a generator makes: that of the experts, unless it chooses its sites itself."""

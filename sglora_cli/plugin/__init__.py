@@ -5,6 +5,7 @@ contracts    what a plugin provides: backbones, data sets, captioners, generator
 sites        which sites the layout of an adapter may have
 values       what travels between host and plugin: tasks, photos, rows, reports
 states       the training tasks' states in the numbers that a generator's networks see
+tokens       which tokens of a photo are left out in training
 learning     training of a generator's network, with checkpoints
 retrieval    learning by retrieval over the seen tasks
 fit_cost     what fits that learn from saved states need, by trying a part of them

@@ -9,6 +9,7 @@ Shapes: N images, C texts, T or S adapters, D embedding, P numbers of an adapter
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -127,6 +128,17 @@ class Guarded(Generic[V]):
         """Raises PluginError if there is something wrong with an answer."""
         if wrong:
             raise PluginError(f"{self._who}: {method} {wrong}", "tell its author, with this line")
+
+
+def source_files(value: object) -> list[Path]:
+    """The Python files of the package, or the module, that a plugin's value is of: with other ones it does as it
+    likes."""
+    kind = type(value._value if isinstance(value, Guarded) else value)
+    origin = getattr(sys.modules.get(kind.__module__.partition(".")[0]), "__file__", None)
+    if origin is None:
+        return []
+    path = Path(origin)
+    return sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
 
 
 @cache

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -138,7 +139,8 @@ class Host:
         return host
 
     def _load(self, manager: pluggy.PluginManager, entry: metadata.EntryPoint) -> None:
-        name, distribution = entry.name, entry.dist.name if entry.dist else entry.name
+        name = entry.name
+        distribution, version = _said(entry.dist) if entry.dist else (name, "")
         try:
             if name in self.plugins:
                 raise PluginError(f"two plugins are named {name!r}: {entry.value!r} is left out")
@@ -156,7 +158,7 @@ class Host:
         except BaseException as error:  # a stranger's module may raise anything; a panic of Rust is no Exception
             self.problems.append(_problem(name, _of_version(entry, distribution) or error))
             return
-        self.plugins[name] = f"{distribution} {entry.dist.version}" if entry.dist else entry.value
+        self.plugins[name] = f"{distribution} {version}" if entry.dist else entry.value
         for hook, take in self._questions().items():
             function = getattr(plugin, hook, None)
             if function is not None:
@@ -204,6 +206,13 @@ class Host:
         check_value(registry.kind, contract, value)
         registry.add(owner, value.name, value)  # type: ignore[attr-defined]
         self.remarks += [PluginProblem(owner, text, "rename it") for text in misspelt(registry.kind, contract, value)]
+
+
+@cache
+def _said(distribution: metadata.Distribution) -> tuple[str, str]:
+    """Its name and version; its metadata are parsed whenever it is asked for either."""
+    said = distribution.metadata
+    return said["Name"], said["Version"]
 
 
 _SAY = f'write SGLORA_API = "{OURS}" in its module'

@@ -8,8 +8,9 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
+from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -113,7 +114,8 @@ def lacking(contract: type, value: object) -> list[str]:
     return [name for name in members(contract) if static(value, name, None) is None and not hasattr(value, name)]
 
 
-def members(contract: type) -> list[str]:
+@cache
+def members(contract: type) -> Sequence[str]:
     return sorted({*_fields(contract), *_methods(contract)})
 
 
@@ -121,16 +123,19 @@ def _fields(contract: type) -> Iterable[str]:
     return contract.__annotations__
 
 
-def _methods(contract: type) -> list[str]:
+@cache
+def _methods(contract: type) -> Sequence[str]:
     return sorted(n for n, value in vars(contract).items() if callable(value) and not n.startswith("_"))
 
 
+@cache
 def _method(contract: type, name: str) -> tuple[str, ...]:
     """The arguments the host calls it with."""
     return tuple(inspect.signature(getattr(contract, name)).parameters)[1:]
 
 
-def _optional(contract: type) -> dict[str, tuple[str, ...]]:
+@cache
+def _optional(contract: type) -> Mapping[str, tuple[str, ...]]:
     """Methods of the optional protocols, with the arguments the host calls them with."""
     return {name: _method(power, name) for power in POWERS[contract] for name in _methods(power)}
 

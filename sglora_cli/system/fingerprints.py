@@ -12,12 +12,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sglora_cli.errors import BadFile, Unavailable
 from sglora_cli.files.hashes import data_hash, file_hash
+from sglora_cli.files.tensors import load_tensors
 from sglora_cli.files.text import read_sealed, write_sealed
 from sglora_cli.files.untrusted import read_bytes
 from sglora_cli.system.paths import cache_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LIMIT = 1 << 30
 _SETTLED = 2e9
@@ -44,11 +49,25 @@ class FrozenFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._stamp: Sequence[int] = ()
+        """The file's, when it was hashed."""
 
     @cached_property
     def sha256(self) -> str:
         """In hexadecimal. Raises BadFile if the file cannot be read."""
+        self._stamp = _stamp(self.path)
         return remembered("sha256", [self.path], lambda: file_hash(self.path))
+
+    def mapped(self) -> dict[str, Tensor]:
+        """Its tensors, of which the disk gives only what is used: for a package's file, which nobody changes in place.
+
+        Raises BadFile if it is no safetensors file, or has changed since it was hashed.
+        """
+        _ = self.sha256
+        tensors, _ = load_tensors(self.path)
+        if _stamp(self.path) != self._stamp:
+            raise self._changed()
+        return tensors
 
     def read(self) -> bytes:
         """All of it. Raises BadFile if it cannot be read, or has changed since it was hashed."""
@@ -59,8 +78,11 @@ class FrozenFile:
             found = data_hash(data)
             _remember(place, [self.path], stamps, found)
         if vars(self).setdefault("sha256", found) != found:  # where cached_property keeps it
-            raise BadFile(f"{self.path} changed after its fingerprint was taken", "run it again")
+            raise self._changed()
         return data
+
+    def _changed(self) -> BadFile:
+        return BadFile(f"{self.path} changed after its fingerprint was taken", "run it again")
 
 
 def _place(what: str, paths: Sequence[Path]) -> Path:

@@ -1,4 +1,4 @@
-"""What this machine has: devices and their precisions, memory, disk."""
+"""What this machine has: devices and their precisions, memory, disk. No torch at import time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
-import torch
 
 from sglora_cli.errors import Unavailable, UsageError
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""Our name -> that of torch."""
 
 
 def pick_device(name: str = "") -> torch.device:
@@ -21,6 +25,8 @@ def pick_device(name: str = "") -> torch.device:
 
     Raises UsageError, Unavailable.
     """
+    import torch
+
     if name in ("", "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -43,6 +49,8 @@ def pick_device(name: str = "") -> torch.device:
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
     """The dtype of that name; for "auto" bf16 where a GPU computes it natively, else fp32."""
+    import torch
+
     if name == "auto":
         native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float32
@@ -50,7 +58,8 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
         raise UsageError(f"precision must be auto, {', '.join(DTYPES)}, got {name!r}", "leave --precision out")
     if name == "fp16" and device.type == "cpu":
         raise UsageError("fp16 does not train on a CPU", "use fp32 there")
-    return DTYPES[name]
+    dtype: torch.dtype = getattr(torch, DTYPES[name])
+    return dtype
 
 
 def peak_memory() -> int:

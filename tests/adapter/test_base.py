@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from sglora_cli.adapter.base import Base
 from sglora_cli.adapter.file import AdapterFile
+from sglora_cli.adapter.formats import FORMATS
 from sglora_cli.adapter.read import read_adapter
-from sglora_cli.adapter.write import FORMATS, write_adapter
+from sglora_cli.adapter.write import write_adapter
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning
 
 B16 = "openai/clip-vit-base-patch16"

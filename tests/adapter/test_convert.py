@@ -9,7 +9,7 @@ import torch
 from mugs import FLAT, LAYOUT, MODEL, OUT
 
 from sglora_cli.adapter.file import load_adapter
-from sglora_cli.adapter.write import FORMATS
+from sglora_cli.adapter.formats import FORMATS
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -11,9 +11,10 @@ import torch
 from thirdparty.sglora_clipling import Clipling
 
 from sglora_cli.adapter.file import AdapterFile
+from sglora_cli.adapter.formats import FORMATS
 from sglora_cli.adapter.read import read_adapter
-from sglora_cli.adapter.write import FORMATS, write_adapter
-from sglora_cli.cli.describe import any_adapter
+from sglora_cli.adapter.write import write_adapter
+from sglora_cli.cli.describe_adapter import any_adapter
 from sglora_cli.errors import SgloraError
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.lora.layout import Layout

@@ -10,8 +10,9 @@ import torch
 from thirdparty.sglora_clipling import DEPTH, EMBED, HEADS, HIDDEN, PATCH, SIDE, WIDTH, Clipling
 
 from sglora_cli.adapter.file import AdapterFile
+from sglora_cli.adapter.formats import FORMATS
 from sglora_cli.adapter.read import read_adapter
-from sglora_cli.adapter.write import FORMATS, write_adapter
+from sglora_cli.adapter.write import write_adapter
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.lora.algebra import update_error
 from sglora_cli.lora.layout import Layout

@@ -13,8 +13,9 @@ from thirdparty.sglora_clipling import EMBED, WIDTH, Clipling
 from thirdparty.sglora_tiny import TinyModel
 
 from sglora_cli.adapter.file import AdapterFile, save_adapter
+from sglora_cli.adapter.formats import FORMATS
 from sglora_cli.adapter.read import read_adapter
-from sglora_cli.adapter.write import FORMATS, write_adapter
+from sglora_cli.adapter.write import write_adapter
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.lora.algebra import update_error
 from sglora_cli.lora.layout import Layout, Site

@@ -11,7 +11,8 @@ from mugs import FLAT, LAYOUT, MODEL
 from safetensors.torch import load_file, save_file
 
 from sglora_cli.adapter.file import AdapterFile, load_adapter, save_adapter
-from sglora_cli.adapter.write import FORMATS, write_adapter
+from sglora_cli.adapter.formats import FORMATS
+from sglora_cli.adapter.write import write_adapter
 
 FIRST = "base_model.model.vision_model.encoder.layers.0.self_attn.q_proj.lora_A.weight"
 REMEDY = "merge it in PEFT, or train a plain LoRA adapter"

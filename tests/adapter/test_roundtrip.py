@@ -10,8 +10,9 @@ import torch
 from thirdparty.sglora_clipling import Clipling
 
 from sglora_cli.adapter.file import AdapterFile, load_adapter
+from sglora_cli.adapter.formats import FORMATS, format_of
 from sglora_cli.adapter.read import read_adapter, recognise
-from sglora_cli.adapter.write import FORMATS, format_of, write_adapter
+from sglora_cli.adapter.write import write_adapter
 from sglora_cli.errors import Mismatch, UnknownName, UsageError
 from sglora_cli.lora.algebra import update_error
 from sglora_cli.lora.layout import Layout

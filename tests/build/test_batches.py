@@ -7,11 +7,12 @@ import torch
 from in_memory import train_tasks, training_of
 from thirdparty.sglora_tiny import TinyModel
 
-from sglora_cli.build.batches import Batches, drop_tokens
+from sglora_cli.build.batches import Batches
 from sglora_cli.config import TrainConfig
 from sglora_cli.data.features import task_tensors
 from sglora_cli.errors import Mismatch
 from sglora_cli.lora.layout import Layout
+from sglora_cli.plugin.tokens import drop_tokens
 from sglora_cli.plugin.values import Photo, TaskTensors
 
 

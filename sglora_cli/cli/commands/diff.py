@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sglora_cli.cli.options import PATH, App, backbone_option, json_option, visual_only_option
+from sglora_cli.cli.options import PATH, App, backbone_option, check_present, json_option, visual_only_option
 from sglora_cli.cli.output import paragraph, print_json, print_rows, printable, say, shortened
 from sglora_cli.config import RuntimeConfig, options_of
 
@@ -38,6 +38,7 @@ def command(
     sglora diff pug.safetensors pug-peft/
     sglora diff pug.safetensors merged.safetensors --backbone clip-vit-b-16
     """
+    check_present(a, b)
     from sglora_cli.adapter.compare import compare_adapters
 
     comparison = compare_adapters(app.host, a, b, runtime, backbone=backbone, visual_only=visual_only)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sglora_cli.cli.options import PATH, App, force_option, json_option, out_option
+from sglora_cli.cli.options import PATH, App, check_present, force_option, json_option, out_option
 from sglora_cli.cli.output import print_json
 from sglora_cli.config import ADAPTER_FORMATS, OneOf, RuntimeConfig, options_of
 from sglora_cli.system import settings
@@ -31,11 +31,14 @@ def command(app: App, adapter: Path, out: str, name: str, runtime: RuntimeConfig
     sglora export pug.safetensors -o pug-peft/
     sglora export pug.safetensors -o merged.safetensors --format open_clip
     """
-    from sglora_cli.adapter.file import load_adapter
-    from sglora_cli.adapter.write import check_target, format_of, write_adapter
+    from sglora_cli.adapter.formats import check_target, format_of
 
     format, path = format_of(out, name), Path(out)
     check_target(path, format, force)
+    check_present(adapter)
+    from sglora_cli.adapter.file import load_adapter
+    from sglora_cli.adapter.write import write_adapter
+
     content = load_adapter(adapter)
     backbone = content.backbone
     model = app.host.backbones[backbone].load(settings.runtime(runtime, backbone, exact=True))

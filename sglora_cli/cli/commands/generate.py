@@ -143,8 +143,8 @@ def command(
     sglora generate --name pug --name chihuahua        # one task of two classes
     sglora generate - -o "adapters/{n}.safetensors" < sentences.txt
     """
-    from sglora_cli.adapter.write import check_target, format_of
-    from sglora_cli.generate.session import Session
+    from sglora_cli.adapter.formats import check_target, format_of
+    from sglora_cli.pack.loaded import LoadedPack
 
     request = GenerateRequest(text, also, file, names, images)
     request.check(out)
@@ -156,7 +156,11 @@ def command(
     if out and not request.many:
         check_target(Path(out), format, force)
     runtime = settings.full_precision(runtime) if format.name != "safetensors" else runtime
-    session = Session.open(pack, generator, app.host, runtime, backbone, force)
+    loaded = LoadedPack.open(app.host, pack, runtime, backbone)
+    loaded.usable(generator)  # what is refused is refused before torch is imported
+    from sglora_cli.generate.session import Session
+
+    session = Session(loaded, generator, force)
     prior_config = _prior(session.pack, k, tau, space)
 
     def save(number: int, generated: Generated) -> list[Path]:

@@ -11,6 +11,7 @@ from sglora_cli.cli.options import (
     App,
     alpha_option,
     backbone_option,
+    check_present,
     force_option,
     json_option,
     out_option,
@@ -53,6 +54,10 @@ def command(
     \b
     sglora import pug-peft/ -o pug.safetensors --text "a photo of a pug"
     """
+    from sglora_cli.adapter.formats import check_target, format_of
+
+    check_target(out, format_of(out, "safetensors"), force)
+    check_present(thing)
     from sglora_cli.adapter.convert import import_adapter
 
     imported = import_adapter(

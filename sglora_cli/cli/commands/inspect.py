@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sglora_cli.cli import completion
-from sglora_cli.cli.options import App, json_option
+from sglora_cli.cli.options import App, check_present, json_option
 from sglora_cli.cli.output import print_json, printable
 from sglora_cli.errors import UnknownName, UsageError
 from sglora_cli.pack.content import manifest
@@ -28,20 +29,22 @@ def command(app: App, thing: str, as_json: bool) -> None:
     sglora inspect starter
     """
     from sglora_cli.cli import describe
-    from sglora_cli.pack import dependence, health
     from sglora_cli.pack.archive import SUFFIX
-    from sglora_cli.pack.loaded import LoadedPack
-    from sglora_cli.pack.recipe_parser import read
 
     path = Path(thing)
     packs = {location.name for location in app.library.packs()}
     recipes = app.library.recipes()
     if path.suffix in (".safetensors", ".pt") or (path / "adapter_config.json").is_file():
-        content, lines = describe.any_adapter(path)
+        content, lines = _adapter(path)
     elif path.suffix == ".toml" or (thing in recipes and thing not in packs):
+        from sglora_cli.pack.recipe_parser import read
+
         recipe = read(path if path.suffix == ".toml" else recipes[thing])
         content, lines = dict(recipe.raw), describe.recipe_facts(recipe)
     elif thing in packs or (path / manifest.MANIFEST).is_file():
+        from sglora_cli.pack import dependence, health
+        from sglora_cli.pack.loaded import LoadedPack
+
         loaded = LoadedPack.open(app.host, thing)
         condition, depends = health.report(app.host, loaded.pack), dependence.report(loaded)
         content = {**loaded.pack.manifest, "tasks": list(loaded.pack.tasks)}
@@ -51,7 +54,14 @@ def command(app: App, thing: str, as_json: bool) -> None:
     elif path.name.endswith(SUFFIX) and path.is_file():
         raise UsageError(f"{path} is an exported pack", f"import it first: sglora pack import {path}")
     elif path.is_file():
-        content, lines = describe.any_adapter(path)
+        content, lines = _adapter(path)
     else:
         raise UnknownName.of("adapter file, pack or recipe", thing, {*packs, *recipes})
     print_json(content) if as_json else click.echo("\n".join(map(printable, lines)))
+
+
+def _adapter(path: Path) -> tuple[dict[str, Any], list[str]]:
+    check_present(path)
+    from sglora_cli.cli.describe_adapter import any_adapter
+
+    return any_adapter(path)

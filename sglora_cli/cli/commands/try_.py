@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sglora_cli.cli.options import PATH, App, backbone_option, json_option, report_option
+from sglora_cli.cli.options import PATH, App, backbone_option, check_present, json_option, report_option
 from sglora_cli.cli.output import print_json, print_rows, say, say_passed_over
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
@@ -53,7 +53,7 @@ def command(
     """
     if (images is None) == (not image):
         raise UsageError("name the images to look at, in one way", "pass --images DIR, or --image FILE with sentences")
-    from sglora_cli.bench import ranking as rankings
+    check_present(adapter)
     from sglora_cli.files.atomic import write_bytes
     from sglora_cli.files.images import image_files, printable_name
     from sglora_cli.system import progress
@@ -64,6 +64,8 @@ def command(
         photos, passed_over = image_files(images, "pass --images DIR, or --image FILE for a single image")
     else:
         photos = {printable_name(path): path for path in image}
+    from sglora_cli.bench import ranking as rankings
+
     ranked = "images" if images else "sentences"
     comparison = rankings.run(app.host, adapter, photos, ranked, text, texts, backbone, runtime)
     if report:

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sglora_cli.errors import BadFile
 from sglora_cli.files.tensors import load_tensors
 from sglora_cli.pack.content.tasks import Task
 from sglora_cli.plugin.values import TaskTensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,22 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sglora_cli.errors import BadFile
 from sglora_cli.files.tensors import load_tensors, read_metadata, tensor_names
 from sglora_cli.files.untrusted import inside
-from sglora_cli.lora.gauge import Gauge, gauge_of
 from sglora_cli.lora.layout import Layout, checked_flat
 from sglora_cli.pack.content.manifest import MANIFEST
 from sglora_cli.pack.content.moments import MOMENTS, load_moments
 from sglora_cli.pack.content.names import file_name
 from sglora_cli.pack.content.tasks import Tasks, tasks_of
 from sglora_cli.plugin.values import EXPERT, UNSEEN, Moments
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sglora_cli.lora.gauge import Gauge
 
 _INDEX = "index.safetensors"
 _CHUNK = 256
@@ -76,6 +77,8 @@ class FormatOne:
     """Packs of this format do not keep it."""
 
     def gauge(self) -> Gauge:
+        from sglora_cli.lora.gauge import gauge_of
+
         return gauge_of(self.experts.layout, lambda: (mean_NP for mean_NP, _ in self.experts.chunks()))
 
     def states(self, row: int) -> Any:
@@ -125,14 +128,20 @@ class _ExpertFiles:
 
     def means(self, rows: Sequence[int] | None = None) -> Tensor:
         """(E, P)."""
+        import torch
+
         return torch.stack([self._read(row)[0] for row in self._rows(rows)])
 
     def variances(self, rows: Sequence[int] | None = None) -> Tensor:
         """(E, P)."""
+        import torch
+
         return torch.stack([self._read(row)[1] for row in self._rows(rows)])
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Means and variances of all experts, some at a time: (n, P) each."""
+        import torch
+
         for first in range(0, len(self.names), _CHUNK):
             some = [self._load(row) for row in range(len(self.names))[first : first + _CHUNK]]
             yield torch.stack([mean for mean, _ in some]), torch.stack([variance for _, variance in some])

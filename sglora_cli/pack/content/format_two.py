@@ -12,14 +12,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sglora_cli.errors import BadFile
 from sglora_cli.files.tensors import load_tensors, save_tensors
-from sglora_cli.lora.gauge import Gauge
 from sglora_cli.lora.layout import Layout, checked_flat
 from sglora_cli.pack.content.gauge import GAUGE, load_gauge
 from sglora_cli.pack.content.manifest import MANIFEST
@@ -27,6 +23,11 @@ from sglora_cli.pack.content.names import file_name
 from sglora_cli.pack.content.shards import ExpertShards, shard_file
 from sglora_cli.pack.content.tasks import Keys, Tasks, parts, tasks_file, tasks_of
 from sglora_cli.plugin.values import EXPERT, ROLES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sglora_cli.lora.gauge import Gauge
 
 VISUAL = "visual.safetensors"
 _AT_ONCE = 512
@@ -110,6 +111,8 @@ def needed_files(manifest: Mapping[str, Any]) -> Iterable[str]:
 
 def nearest_others(unit_ED: Tensor) -> Tensor:
     """The cosine of each row with the nearest other row: (E,); -2 for the only one."""
+    import torch
+
     found = []
     for first in range(0, len(unit_ED), _AT_ONCE):
         cosine_NE = unit_ED[first : first + _AT_ONCE] @ unit_ED.T

@@ -8,18 +8,21 @@ matter in which order they come.
 from __future__ import annotations
 
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from sglora_cli.errors import BadFile
 from sglora_cli.files.tensors import load_tensors, save_tensors
-from sglora_cli.lora.gauge import Gauge
 from sglora_cli.lora.layout import Layout, checked_flat
+
+if TYPE_CHECKING:
+    from sglora_cli.lora.gauge import Gauge
 
 GAUGE = "gauge.safetensors"
 
 
 def save_gauge(folder: Path, gauge: Gauge) -> None:
+    import torch
+
     tensors = {
         "mean": gauge.mean_P.double(),
         "farthest": torch.tensor(gauge.farthest, dtype=torch.float64),
@@ -30,6 +33,8 @@ def save_gauge(folder: Path, gauge: Gauge) -> None:
 
 def load_gauge(folder: Path, layout: Layout) -> Gauge:
     """Raises BadFile if the file is no gauge of adapters of this layout, Mismatch for numbers that are not finite."""
+    from sglora_cli.lora.gauge import Gauge
+
     path = folder / GAUGE
     tensors, _ = load_tensors(path, ("mean", "farthest", "reach"))
     shapes = {"mean": (layout.size,), "farthest": (len(layout.sites),), "reach": (1,)}

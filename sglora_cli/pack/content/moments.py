@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from sglora_cli.errors import BadFile
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.lora.layout import Site, checked_flat
 from sglora_cli.plugin.values import Moments
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOMENTS = "moments.safetensors"
 _OF_TASKS, _OF_PROJECTION = ("sentences", "images", "captions"), ("projection", "length")

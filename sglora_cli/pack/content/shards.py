@@ -13,17 +13,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from sglora_cli.errors import BadFile
-from sglora_cli.files.plain_rows import PlainRows, plain_rows
 from sglora_cli.files.tensors import save_tensors
 from sglora_cli.lora.layout import Layout, checked_flat
 from sglora_cli.pack.content.manifest import AT_ONCE
 from sglora_cli.pack.content.moments import MOMENTS, load_moments
 from sglora_cli.plugin.values import Moments
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sglora_cli.files.plain_rows import PlainRows
 
 EXPERTS = "experts"
 PARTS = ("mu", "var", "index", "meaning")
@@ -101,12 +103,16 @@ class ExpertShards:
         return {name: self._checked(shard, name) for name in PARTS}
 
     def _joined(self, name: str) -> Tensor:
+        import torch
+
         tensors = [self._checked(shard, name) for shard in range(len(self._shards))]
         if len({tensor.shape[1] for tensor in tensors}) != 1:
             raise BadFile(f"the files of {self._folder / EXPERTS} differ in the width of their {name}")
         return torch.cat(tensors)
 
     def _all_or_some(self, name: str, rows: Sequence[int] | None) -> Tensor:
+        import torch
+
         if rows is None and len(self.names) > self._most:
             return torch.cat([self._checked(shard, name) for shard in range(len(self._shards))])
         which = 0 if name == "mu" else 1
@@ -130,6 +136,10 @@ class ExpertShards:
         return tensor
 
     def _opened(self, shard: int) -> Mapping[str, PlainRows]:
+        import torch
+
+        from sglora_cli.files.plain_rows import plain_rows
+
         count, size = self._shards[shard], self.layout.size
         shapes = {"mu": (count, size), "var": (count, size), "index": (count, None), "meaning": (count, None)}
         return plain_rows(self._folder / shard_file(shard), shapes, torch.float32)

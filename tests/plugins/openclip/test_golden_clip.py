@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from sglora_cli.adapter.file import AdapterFile
+from sglora_cli.adapter.formats import FORMATS
 from sglora_cli.adapter.read import read_adapter
-from sglora_cli.adapter.write import FORMATS, write_adapter
+from sglora_cli.adapter.write import write_adapter
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.sites import has_projection

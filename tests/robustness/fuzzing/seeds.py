@@ -18,7 +18,8 @@ from thirdparty.sglora_clipling import Clipling
 from toys import COLOURS, EXPERTS, RECIPE, TRAINING, UNSEEN
 
 from sglora_cli.adapter.file import AdapterFile
-from sglora_cli.adapter.write import FORMATS, write_adapter
+from sglora_cli.adapter.formats import FORMATS
+from sglora_cli.adapter.write import write_adapter
 from sglora_cli.bench.rows_file import Header, pack_hits, row_line
 from sglora_cli.files.tensor_rows import TensorDraft
 from sglora_cli.files.tensors import save_tensors

@@ -112,11 +112,11 @@ def remove(app: App, name: str, expert: str | None, yes: bool, as_json: bool) ->
     sglora pack remove toys
     sglora pack remove starter flowers/daffodil
     """
-    from sglora_cli.build import edit
-    from sglora_cli.pack.pack import Pack
-
     location, _ = app.library.find(name)
     if expert:
+        from sglora_cli.build import edit
+        from sglora_cli.pack.pack import Pack
+
         pack = Pack(location.folder)
         edit.check_expert(pack, expert)
         if not app.library.is_bundled(location.folder):  # of a bundled pack nothing is lost

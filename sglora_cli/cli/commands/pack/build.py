@@ -63,8 +63,6 @@ def build(
     sglora pack build coco --data DIR
     sglora pack build coco --data DIR --limit 4   # a quick look; the pack is called coco-limit-4
     """
-    from sglora_cli.build import pipeline
-    from sglora_cli.build.data_notes import say_what_is_not_seen
     from sglora_cli.pack.recipe_parser import limited, read, with_backbone
     from sglora_cli.system import progress
     from sglora_cli.system.paths import data_folder
@@ -77,6 +75,9 @@ def build(
     if limit:
         content = limited(content, limit)
     root, note = data_folder(data, settings.load().data), (lambda text: None) if as_json else say
+    from sglora_cli.build import pipeline
+    from sglora_cli.build.data_notes import say_what_is_not_seen
+
     work = pipeline.Build.prepare(app.host, content, root, note, out, runtime, log)
     passed_over = say_what_is_not_seen(app.host, content, root, [t.task for t in work.tasks], note)
     estimate = work.estimate()

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sglora_cli.cli import completion
-from sglora_cli.cli.options import PATH, App, alpha_option, json_option, not_empty, visual_only_option
+from sglora_cli.cli.options import PATH, App, alpha_option, check_present, json_option, not_empty, visual_only_option
 from sglora_cli.cli.output import print_json, say
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
@@ -46,14 +46,15 @@ def add(
     sglora pack add starter --list experts.jsonl
     A line of experts.jsonl: {"adapter": "teapot-peft", "text": "a photo of a teapot", "name": "things/teapot"}
     """
-    from sglora_cli.build.edit import NewExpert, add_experts, experts_of_list
-
     if listed and (adapters or text or name):
         raise UsageError("--list names adapters and sentences itself", "leave out ADAPTER, --text and --name")
     if not listed and not (adapters and text):
         raise UsageError("an expert needs an adapter and a sentence", 'pass ADAPTER --text "..." or --list FILE')
-    experts = experts_of_list(listed) if listed else [NewExpert(adapters, text, name)]
+    check_present(*([listed] if listed else adapters))
     location, _ = app.library.find(pack)
+    from sglora_cli.build.edit import NewExpert, add_experts, experts_of_list
+
+    experts = experts_of_list(listed) if listed else [NewExpert(adapters, text, name)]
     done = add_experts(app.host, location, experts, runtime, alpha=alpha, visual_only=visual_only)
     if as_json:
         print_json({"folder": str(done.folder), "task": done.tasks[0], "tasks": list(done.tasks)})

@@ -24,10 +24,10 @@ def migrate(app: App, pack: str, runtime: RuntimeConfig, as_json: bool) -> None:
     \b
     sglora pack migrate flowers
     """
+    location = app.library.find(pack)[0]
     from sglora_cli.build.migrate import migrate as write
     from sglora_cli.pack.pack import Pack
 
-    location = app.library.find(pack)[0]
     before = Pack(location.folder).format
     folder = write(app.host, location, runtime)
     after = Pack(folder).format

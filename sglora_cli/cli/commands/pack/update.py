@@ -29,14 +29,15 @@ def update(app: App, pack: str, data: Path | None, as_json: bool, runtime: Runti
     \b
     sglora pack update flowers --data DIR
     """
-    from sglora_cli.build.update import lacking
-    from sglora_cli.build.update import update as add
-    from sglora_cli.pack.pack import Pack
     from sglora_cli.system import progress
     from sglora_cli.system.paths import data_folder
 
     progress.be_quiet(as_json)
     location = app.library.find(pack)[0]
+    from sglora_cli.build.update import lacking
+    from sglora_cli.build.update import update as add
+    from sglora_cli.pack.pack import Pack
+
     added, folder = " and ".join(lacking(Pack(location.folder)).values()), location.folder
     if added:
         folder = add(app.host, location, data_folder(data, settings.load().data), runtime)

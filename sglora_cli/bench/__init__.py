@@ -2,10 +2,12 @@
 
 retrieval   recall at k, accuracy, chance
 bootstrap   intervals of differences
-measure     adapters x tasks -> rows, nothing measured twice
-tasks       which tasks are measured on; leaks
+measure     adapters x tasks -> rows, nothing made or measured twice
+tasks       which tasks are measured on
+leaks       what a pack has seen of them
 sentences   whether the sentence matters: other sentences, and what the right one gains
-methods     which methods there are, what they must see, their adapters for a task
+methods     which methods there are, their adapters for a task
+evidence    what methods may see of a task, or have seen
 ablations   methods with one thing changed
 plan        a request -> a plan
 run         a plan -> rows and a report

@@ -9,13 +9,15 @@ Shapes: P numbers of an adapter, D embedding, n draws that make one adapter.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from sglora_cli.bench.measure import Candidate
-from sglora_cli.bench.methods import BenchPlan, Maker, candidates, methods, plan_of_methods
+from sglora_cli.bench.measure import Candidate, Part
+from sglora_cli.bench.methods import BenchPlan, PartKeys, Parts, candidates, methods, plan_of_methods
 from sglora_cli.config import ABLATIONS, SPACES, BenchConfig, PriorConfig
 from sglora_cli.data.description import Description
 from sglora_cli.data.encode import check_text, image_embeddings, mean_direction, mean_query
@@ -216,14 +218,15 @@ def plan_of_ablation(
         f"{table}: {ABLATIONS[table]}; every method beside itself at {OWN} ({_words(own)}). An ablation describes "
         f"methods: a setting chosen by it would be chosen on {role} tasks."
     )
+    origin = [pack.manifest, table, {key: content_hash(one) for key, one in points.items()}]
     return replace(
         base,
         names={**levels, **names},
-        make=_maker(loaded, tasks, list(labels), variants, base.make, config),
+        parts=_parts(loaded, tasks, list(labels), variants, base.parts, config, origin),
         against=OWN,
         references=references,
         notes=[note, *_of_table(table)],
-        origin=[pack.manifest, table, {key: content_hash(one) for key, one in points.items()}],
+        origin=origin,
     )
 
 
@@ -257,24 +260,33 @@ def _concerned(host: Host, pack: Pack, table: str, wanted: str, without: Sequenc
     return labels
 
 
-def _maker(
+def _parts(
     loaded: LoadedPack,
     tasks: Sequence[UnseenTask],
     names: Sequence[str],
     variants: Sequence[Variant],
-    levels: Maker,
+    levels: Parts,
     config: BenchConfig,
-) -> Maker:
-    host, pack = loaded.host, loaded.pack
-    fitted = {name: loaded.fitted(name) for name in names}
-    keys = [t.key for t in tasks]
-    query_of = dict(zip(keys, queries(loaded.model, [t.description for t in tasks]), strict=True))
+    origin: Any,
+) -> Parts:
+    """Every method as `METHOD@MARK`, in every variant."""
 
-    def make(task: UnseenTask) -> list[Candidate]:
-        key = task.key
-        return [*levels(task), *varied(host, pack, fitted, variants, key, query_of[key], config)]
+    keys = PartKeys(loaded)
 
-    return make
+    @cache
+    def query_of() -> dict[str, Query]:
+        asked = queries(loaded.model, [t.description for t in tasks])
+        return dict(zip([t.key for t in tasks], asked, strict=True))
+
+    def make(variant: Variant, name: str, key: str) -> list[Candidate]:
+        fitted = {name: loaded.fitted(name)}
+        return varied(loaded.host, loaded.pack, fitted, [variant], key, query_of()[key], config)
+
+    def part(variant: Variant, name: str, task: UnseenTask) -> Part:
+        asked = [origin, variant.mark, asdict(config), task.key, task.description]
+        return Part(keys(name, asked), partial(make, variant, name, task.key), partial(loaded.fitted, name))
+
+    return lambda task: [*levels(task), *(part(v, name, task) for v in variants for name in names)]
 
 
 def _words(mark: str) -> str:

@@ -1,24 +1,29 @@
-"""Adapters x tasks -> rows, and nothing measured twice.
+"""Adapters x tasks -> rows, and nothing made or measured twice.
 
 What was measured lies in the folder `measured` of the user cache, under the hash of everything it follows
 from: the model's fingerprint, device and precision, the layout, the adapter's numbers, stems, texts, and which
-belongs to which.
-Change any of them, or VERSION, and it is measured again.
+belongs to which. Beside it lies what all adapters of a method measured, under the hash of what these follow from: then
+they need not be made again to know it.
+Change any of it, or VERSION, and it is measured again.
+
+Draws that do not differ are measured twice, not five times: where the first two draws of a method give a task's images
+the same embeddings, the others are left out.
 
 Shapes: S adapters, N images, D embedding, P numbers, Q queries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sglora_cli.bench.retrieval import hits, right_class
-from sglora_cli.bench.rows_file import pack_hits, unpack_hits
+from sglora_cli.bench.rows_file import count_hits, pack_hits
 from sglora_cli.data.encode import IMAGES_AT_ONCE, encode_each, encode_images
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.hashes import content_hash
@@ -31,6 +36,8 @@ from sglora_cli.system.paths import cache_folder
 
 VERSION = 2
 """Of the measures: another one makes everything measured before unknown."""
+AGREE = 1e-3
+"""The largest difference of two draws' embeddings, whose length is 1, that is none."""
 Cells = dict[tuple[str, int], str]
 """(direction, k) -> packed hits"""
 
@@ -47,6 +54,27 @@ class Candidate:
     seed: int = 0
     sentence: str = ""
     """The key of the task whose sentence made it, where it is not that of the measured task."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one method is asked for on a task. Its adapters are made if they are needed."""
+
+    key: str
+    """The hash of everything that they follow from, besides the task's stems and texts; "" if nobody can say."""
+    make: Callable[[], list[Candidate]]
+    prepare: Callable[[], object] = list
+    """Raises what is wrong with the method before anything is measured."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """How often images would have to be encoded: at least, if all draws agree, and at most; and how often not."""
+
+    least: int
+    most: int
+    known: int
+    adapters: int
 
 
 @dataclass
@@ -70,49 +98,159 @@ class Measurer:
     """Measure everything again."""
     count: Work = field(default_factory=Work)
 
+    _on: dict[str, str] = field(default_factory=dict, repr=False)
+    """Task -> the hash of what it is measured on."""
+    _rows: dict[Path, list[Row]] = field(default_factory=dict, repr=False)
+    """What was remembered of parts."""
+
+    def on(self, task: UnseenTask) -> str:
+        """The hash of what a task is measured on, and in which numbers."""
+        if task.key not in self._on:
+            tensors = task.tensors
+            stems = [tensors.stem_N[i : i + IMAGES_AT_ONCE] for i in range(0, len(tensors.stem_N), IMAGES_AT_ONCE)]
+            belongs = [list(tensors.image_of), list(tensors.label_of)]
+            how = [VERSION, self.model.fingerprint, self.model.device.type, self.precision]
+            self._on[task.key] = content_hash(how, belongs, tensors.text_CD, *stems)
+        return self._on[task.key]
+
     def keys(self, task: UnseenTask, candidates: Sequence[Candidate]) -> list[str]:
         """The name of what each candidate measures on the task; equal adapters have one name."""
-        tensors = task.tensors
-        stems = [tensors.stem_N[i : i + IMAGES_AT_ONCE] for i in range(0, len(tensors.stem_N), IMAGES_AT_ONCE)]
-        belongs = [list(tensors.image_of), list(tensors.label_of)]
-        how = [VERSION, self.model.fingerprint, self.model.device.type, self.precision]
-        on = content_hash(how, belongs, tensors.text_CD, *stems)
+        on = self.on(task)
         return [content_hash(on, c.layout.to_json(), c.flat_P) for c in candidates]
 
-    def missing(self, task: UnseenTask, candidates: Sequence[Candidate]) -> int:
+    def remembers(self, task: UnseenTask, part: Part) -> bool:
+        """Whether its rows are known without its adapters."""
+        return self._remembered(task, part) is not None
+
+    def missing(self, task: UnseenTask, parts: Sequence[Part]) -> Images:
         """How many images would have to be encoded."""
-        unknown = {key for key in self.keys(task, candidates) if self.fresh or _recall(key) is None}
-        return len(unknown) * len(task.tensors.stem_N)
+        remembered = [rows for part in parts if (rows := self._remembered(task, part)) is not None]
+        adapters = len({(r.method, r.sample, r.seed, r.sentence) for rows in remembered for r in rows})
+        made = [c for part in parts if not self.remembers(task, part) for c in part.make()]
+        keys = self.keys(task, made)
+        unknown = {key for key in keys if self.fresh or _recall(key) is None}
+        spared = unknown & {key for draws in _draws(made, keys) for key in draws[2:]}
+        images = len(task.tensors.stem_N)
+        known = images * (adapters + len(made) - len(unknown))
+        return Images(images * (len(unknown) - len(spared)), images * len(unknown), known, adapters + len(made))
+
+    def rows_of(self, task: UnseenTask, parts: Sequence[Part]) -> list[Row]:
+        """The rows of every method. Raises Mismatch if an adapter gives embeddings that are not finite."""
+        known = [self._remembered(task, part) for part in parts]
+        made = {n: part.make() for n, part in enumerate(parts) if known[n] is None}
+        measured = self._measured(task, [c for candidates in made.values() for c in candidates])
+        rows: list[Row] = []
+        for n, part in enumerate(parts):
+            if n not in made:
+                rows += known[n] or []
+                continue
+            own = [measured[id(c)] for c in made[n] if id(c) in measured]
+            if part.key:
+                named = [[c.method, c.sample, c.seed, c.sentence, _listed(cells)] for c, cells in own]
+                write_sealed(self._place(task, part), named)
+            rows += [row for c, cells in own for row in _rows(task, c, cells)]
+        return rows
 
     def rows(self, task: UnseenTask, candidates: Sequence[Candidate]) -> list[Row]:
-        """Every candidate's rows. Raises Mismatch if an adapter gives embeddings that are not finite."""
-        keys = self.keys(task, candidates)
-        known = {} if self.fresh else {key: cells for key in keys if (cells := _recall(key)) is not None}
-        todo = list({key: c for key, c in zip(keys, candidates, strict=True) if key not in known}.items())
-        for layout in dict.fromkeys(c.layout for _, c in todo):
-            known |= self._measure(task, layout, [(key, c) for key, c in todo if c.layout == layout])
-        images = len(task.tensors.stem_N)
-        self.count.encoded += images * len(todo)
-        self.count.saved += images * (len(candidates) - len(todo))
-        return [row for key, c in zip(keys, candidates, strict=True) for row in _rows(task, c, known[key])]
+        """Every candidate's rows, but for draws that do not differ. Raises Mismatch as `rows_of` does."""
+        measured = self._measured(task, candidates)
+        kept = (measured[id(c)] for c in candidates if id(c) in measured)
+        return [row for c, cells in kept for row in _rows(task, c, cells)]
 
-    def _measure(self, task: UnseenTask, layout: Layout, todo: Sequence[tuple[str, Candidate]]) -> dict[str, Cells]:
-        shared = {key: c.flat_P for key, c in todo if c.flat_P.ndim == 1}
-        images = {k: encode_each(self.model, layout, task.tensors, c.flat_P) for k, c in todo if k not in shared}
-        if shared:
-            images_SND = encode_images(self.model, layout, task.tensors, torch.stack(list(shared.values())))
-            images |= dict(zip(shared, images_SND, strict=True))
-        cells = {}
-        for key, candidate in todo:
-            image_ND = images[key]
+    def _place(self, task: UnseenTask, part: Part) -> Path:
+        return _path(content_hash("part", self.on(task), part.key))
+
+    def _remembered(self, task: UnseenTask, part: Part) -> list[Row] | None:
+        """The rows of a part; None if they are not known, or the file is not what it should be."""
+        if self.fresh or not part.key:
+            return None
+        path = self._place(task, part)
+        if path in self._rows:
+            return self._rows[path]
+        rows: list[Row] = []
+        try:
+            content: Any = read_sealed(path) if path.exists() else None
+            for method, sample, seed, sentence, listed in () if content is None else content:
+                known = Candidate(str(method), _NO_LAYOUT, torch.empty(0), int(sample), int(seed), str(sentence))
+                rows += _rows(task, known, _cells_of(listed))
+        except (BadFile, ValueError, TypeError):
+            return None
+        if content is None:
+            return None
+        self._rows[path] = rows
+        return rows
+
+    def _measured(self, task: UnseenTask, candidates: Sequence[Candidate]) -> dict[int, tuple[Candidate, Cells]]:
+        """By `id`: the candidate, and what it measures. Draws that are left out are missing."""
+        keys = self.keys(task, candidates)
+        draws = _draws(candidates, keys)
+        agreeing = {pair: None if self.fresh else _recall_agreement(pair) for pair in (_pair(d) for d in draws)}
+        known = {} if self.fresh else {key: cells for key in keys if (cells := _recall(key)) is not None}
+        later = {key for some in draws for key in some[2:]}
+        unsure = {key for some in draws if agreeing[_pair(some)] is None for key in some[:2]}
+        first = {
+            key: c for key, c in zip(keys, candidates, strict=True) if key in unsure or key not in {*known, *later}
+        }
+        images_of = self._encoded(task, first, known)
+        for some in draws:
+            if agreeing[_pair(some)] is None:
+                one, two = (images_of[key] for key in some[:2])
+                agreeing[_pair(some)] = agree = bool((one - two).abs().max() <= AGREE)
+                write_sealed(_path(_pair(some)), agree)
+        kept = set(keys) - later
+        for some in draws:
+            kept |= set(some[:2] if agreeing[_pair(some)] else some)
+        rest = {key: c for key, c in zip(keys, candidates, strict=True) if key in kept and key not in known}
+        self._encoded(task, rest, known)
+        images, encoded = len(task.tensors.stem_N), len(first) + len(rest)
+        self.count.encoded += images * encoded
+        self.count.saved += images * (len(candidates) - encoded)
+        return {id(c): (c, known[key]) for key, c in zip(keys, candidates, strict=True) if key in kept}
+
+    def _encoded(self, task: UnseenTask, todo: Mapping[str, Candidate], known: dict[str, Cells]) -> dict[str, Tensor]:
+        """The embeddings (N, D) of the task's images with each adapter. What they measure is added to `known`."""
+        found: dict[str, Tensor] = {}
+        for layout in dict.fromkeys(c.layout for c in todo.values()):
+            of_layout = {key: c for key, c in todo.items() if c.layout == layout}
+            shared = {key: c.flat_P for key, c in of_layout.items() if c.flat_P.ndim == 1}
+            for key, c in of_layout.items():
+                if key not in shared:
+                    found[key] = encode_each(self.model, layout, task.tensors, c.flat_P)
+            if shared:
+                images_SND = encode_images(self.model, layout, task.tensors, torch.stack(list(shared.values())))
+                found |= dict(zip(shared, images_SND, strict=True))
+        for key, image_ND in found.items():
             if not bool(torch.isfinite(image_ND).all()):
                 raise Mismatch(
-                    f"method {candidate.method!r} gives embeddings that are not finite on {task.name!r}",
+                    f"method {todo[key].method!r} gives embeddings that are not finite on {task.name!r}",
                     "leave it out of --baselines, or try --precision fp32; what was measured before is kept",
                 )
-            cells[key] = _cells(image_ND, task.tensors)
-            write_sealed(_path(key), [[*cell, text] for cell, text in cells[key].items()])
-        return cells
+            known[key] = _cells(image_ND, task.tensors)
+            write_sealed(_path(key), _listed(known[key]))
+        return found
+
+
+_NO_LAYOUT = Layout((), 1, 1.0)
+
+
+def _draws(candidates: Sequence[Candidate], keys: Sequence[str]) -> list[list[str]]:
+    """The names of what the draws of a method for a sentence measure, where there are more than two that differ."""
+    draws: dict[tuple[str, str], dict[str, None]] = {}
+    for candidate, key in zip(candidates, keys, strict=True):
+        draws.setdefault((candidate.method, candidate.sentence), {})[key] = None
+    return [list(some) for some in draws.values() if len(some) > 2]
+
+
+def _pair(draws: Sequence[str]) -> str:
+    return content_hash("agree", draws[0], draws[1])
+
+
+def _recall_agreement(pair: str) -> bool | None:
+    try:
+        content = read_sealed(_path(pair)) if _path(pair).exists() else None
+    except BadFile:
+        return None
+    return content if isinstance(content, bool) else None
 
 
 def _cells(image_ND: Tensor, task: TaskTensors) -> Cells:
@@ -125,8 +263,8 @@ def _cells(image_ND: Tensor, task: TaskTensors) -> Cells:
 def _rows(task: UnseenTask, candidate: Candidate, cells: Mapping[tuple[str, int], str]) -> list[Row]:
     rows = []
     for (direction, k), text in cells.items():
-        hit_Q = unpack_hits(text)
-        value = 100.0 * sum(hit_Q) / len(hit_Q)
+        right, asked = count_hits(text)
+        value = 100.0 * right / asked
         own = candidate.method, task.dataset, task.name, candidate.sample
         rows.append(Row(*own, direction, k, value, candidate.seed, text, candidate.sentence))
     return rows
@@ -139,8 +277,18 @@ def _path(key: str) -> Path:
 def _recall(key: str) -> Cells | None:
     """What is known under a key; None for nothing, or for a file that is not what it should be."""
     try:
-        content = read_sealed(_path(key)) if _path(key).exists() else []
-        cells = {(str(direction), int(k)): str(text) for direction, k, text in content}
-        return cells if cells and all(unpack_hits(text) for text in cells.values()) else None
+        return _cells_of(read_sealed(_path(key))) if _path(key).exists() else None
     except (BadFile, ValueError, TypeError):
         return None
+
+
+def _listed(cells: Cells) -> list[list[Any]]:
+    return [[*cell, text] for cell, text in cells.items()]
+
+
+def _cells_of(content: Any) -> Cells:
+    """The opposite. Raises ValueError, TypeError."""
+    cells = {(str(direction), int(k)): str(text) for direction, k, text in content}
+    if not cells or not all(count_hits(text)[1] for text in cells.values()):
+        raise ValueError("no hits")
+    return cells

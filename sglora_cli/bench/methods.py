@@ -7,34 +7,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cache, cached_property, partial
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sglora_cli.bench.measure import Candidate
+from sglora_cli import __version__
+from sglora_cli.bench.evidence import TaskEvidence
+from sglora_cli.bench.measure import Candidate, Part
 from sglora_cli.bench.rows_file import Header
 from sglora_cli.bench.sentences import UNRELATED, UNRELATED_SENTENCE, Sentence, other_sentences
 from sglora_cli.config import BenchConfig
-from sglora_cli.data.encode import image_embeddings
-from sglora_cli.errors import PluginError, SgloraError, Unavailable, UnknownName
+from sglora_cli.errors import Unavailable, UnknownName
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.lora.layout import Layout
-from sglora_cli.lora.prior import Prior
+from sglora_cli.lora.prior import Prior, Query
 from sglora_cli.pack.content.evaluation import UnseenTask
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack
-from sglora_cli.plugin.combined import Combined, parts_of
-from sglora_cli.plugin.contracts import IMAGES, SHOTS, Evidence, Fitted, Generator, Model, UsesEvidence
+from sglora_cli.plugin.combined import parts_of
+from sglora_cli.plugin.contracts import SHOTS, Generator, Model
+from sglora_cli.plugin.guard import source_files
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.sentences import queries
-from sglora_cli.plugin.values import AGAINST, CHANCE, EXPERT, ORACLE, UNSEEN, ZERO, Experts, Moments
+from sglora_cli.plugin.values import AGAINST, CHANCE, EXPERT, ORACLE, UNSEEN, ZERO
+from sglora_cli.system.fingerprints import stamp
 
 PAPER = (ZERO, ORACLE, "model-soups", "adapter-soup", AGAINST, "cvae")
 
-Maker = Callable[[UnseenTask], list[Candidate]]
-"""A task -> the adapters to measure on it."""
+Parts = Callable[[UnseenTask], list[Part]]
+"""A task -> what each method is asked for on it."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class BenchPlan:
     tasks: Sequence[UnseenTask]
     names: Mapping[str, str]
     """Method name to its label, in the order of the table."""
-    make: Maker = field(repr=False)
+    parts: Parts = field(repr=False)
     config: BenchConfig
     pack: str
     backbone: str
@@ -101,71 +107,135 @@ def plan_of_methods(
     loaded: LoadedPack, tasks: Sequence[UnseenTask], names: Mapping[str, str], config: BenchConfig
 ) -> BenchPlan:
     """Measure a pack's methods."""
-    pack, host = loaded.pack, loaded.host
-    fitted = {n: loaded.fitted(n) for n in names if n != ORACLE}
-    asked = queries(loaded.model, [task.description for task in tasks])
-    query_of = {task.key: query for task, query in zip(tasks, asked, strict=True)}
-    pool = _sentences(pack, tasks)
-    if config.wrong_sentences:
-        more = {one.key: one.text for one in pool if one.key not in query_of} | {UNRELATED: UNRELATED_SENTENCE}
-        query_of |= dict(zip(more, queries(loaded.model, list(more.values())), strict=True))
-    oracle_of = {t.key: t.oracle_P for t in tasks if t.oracle_P is not None}
-    reads: dict[str, bool] = {}
-
-    def controls(task: UnseenTask, evidence: TaskEvidence) -> list[Candidate]:
-        """Adapters that other sentences make, of methods that read it."""
-        own = Sentence(task.key, task.dataset, task.description)
-        others = other_sentences(own, pool, config.wrong_sentences, config.seed)
-        priors = {key: pack.prior(query_of[key]) for key in others}
-        one_draw = replace(config, samples=1, seeds=1)
-        adapters = [
-            Candidate(ORACLE, pack.layout, oracle_of[key], sentence=key)
-            for key in others
-            if ORACLE in names and key in oracle_of
-        ]
-        for name in fitted:
-            ask = partial(evidence.ask, host.generators[name], fitted[name])
-            if name not in reads:  # what searches on the task's pairs is slow to ask, and made for them
-                reads[name] = host.generators[name].needs != SHOTS and reads_sentence(pack, ask, config)
-            layout = pack.layout_of(fitted[name])
-            for key, prior in priors.items() if reads[name] else ():
-                made = candidates(layout, host.generators[name], ask, prior, one_draw, name)
-                adapters += [replace(one, sentence=key) for one in made]
-        return adapters
-
-    def make(task: UnseenTask) -> list[Candidate]:
-        prior = pack.prior(query_of[task.key])
-        evidence = TaskEvidence(loaded.model, pack, task)
-        adapters = []
-        for name in names:
-            if name == ORACLE:
-                if task.oracle_P is None:
-                    hint = "leave oracle out of --baselines"
-                    raise Unavailable(f"there is no Oracle adapter of {task.name!r}", hint)
-                adapters.append(Candidate(name, pack.layout, task.oracle_P))
-                continue
-            ask = partial(evidence.ask, host.generators[name], fitted[name])
-            layout = pack.layout_of(fitted[name])
-            adapters += candidates(layout, host.generators[name], ask, prior, config, name)
-        return adapters + (controls(task, evidence) if config.wrong_sentences else [])
-
-    def make_unchanged(task: UnseenTask) -> list[Candidate]:
-        with pack.unchanged():  # or these adapters may be of two packs
-            return make(task)
-
+    pack, asking = loaded.pack, _Asking(loaded, tasks, config)
     protocol: dict[str, Any] = {"backbone": pack.backbone, "rank": pack.layout.rank, "k": pack.prior_config.k}
     protocol["experts"] = sorted({t["dataset"] for t in pack.tasks.of(EXPERT)})
     return BenchPlan(
         loaded.model,
         tasks,
         names,
-        make_unchanged,
+        partial(asking.parts, list(names)),
         config,
         pack.name,
         pack.backbone,
         protocol=protocol,
         origin=pack.manifest,
     )
+
+
+class _Asking:
+    """A pack's methods, asked with the sentences of tasks and with those of others. Nothing is asked, and no generator
+    opened, before somebody wants to know its adapters."""
+
+    def __init__(self, loaded: LoadedPack, tasks: Sequence[UnseenTask], config: BenchConfig) -> None:
+        self.loaded, self.pack, self.config = loaded, loaded.pack, config
+        self.tasks, self.pool = tasks, _sentences(loaded.pack, tasks)
+        self._reads: dict[str, bool] = {}
+        self._keys = PartKeys(loaded)
+
+    @cached_property
+    def query_of(self) -> dict[str, Query]:
+        """The key of each task, and of each other sentence, to how the experts are asked about it."""
+        texts = {task.key: task.description for task in self.tasks}
+        if self.config.wrong_sentences:
+            texts = {one.key: one.text for one in self.pool} | texts | {UNRELATED: UNRELATED_SENTENCE}
+        return dict(zip(texts, queries(self.loaded.model, list(texts.values())), strict=True))
+
+    @cached_property
+    def oracle_of(self) -> dict[str, Tensor]:
+        return {t.key: t.oracle_P for t in self.tasks if t.oracle_P is not None}
+
+    def parts(self, names: Sequence[str], task: UnseenTask) -> list[Part]:
+        """Of every method its adapters for the task, then of every method those that other sentences make."""
+        evidence = TaskEvidence(self.loaded.model, self.pack, task)
+        own = [self._part(self._own, name, task, evidence, task.description) for name in names]
+        if not self.config.wrong_sentences:
+            return own
+        one = Sentence(task.key, task.dataset, task.description)
+        others = other_sentences(one, self.pool, self.config.wrong_sentences, self.config.seed)
+        text_of = {sentence.key: sentence.text for sentence in self.pool} | {UNRELATED: UNRELATED_SENTENCE}
+        said = [[key, text_of[key]] for key in others]
+        make = partial(self._controls, others)
+        return [*own, *(self._part(make, name, task, evidence, said) for name in names)]
+
+    def _part(
+        self,
+        make: Callable[[str, UnseenTask, TaskEvidence], list[Candidate]],
+        name: str,
+        task: UnseenTask,
+        evidence: TaskEvidence,
+        said: Any,
+    ) -> Part:
+        def unchanged() -> list[Candidate]:
+            with self.pack.unchanged():  # or these adapters may be of two packs
+                return make(name, task, evidence)
+
+        if name == ORACLE:  # its adapters are there already
+            return Part("", unchanged)
+        key = self._keys(name, [asdict(self.config), task.key, said])
+        return Part(key, unchanged, partial(self.loaded.fitted, name))
+
+    def _own(self, name: str, task: UnseenTask, evidence: TaskEvidence) -> list[Candidate]:
+        if name == ORACLE:
+            if task.oracle_P is None:
+                raise Unavailable(f"there is no Oracle adapter of {task.name!r}", "leave oracle out of --baselines")
+            return [Candidate(name, self.pack.layout, task.oracle_P)]
+        prior = self.pack.prior(self.query_of[task.key])
+        return self._candidates(name, evidence, prior, self.config)
+
+    def _controls(self, others: Sequence[str], name: str, task: UnseenTask, evidence: TaskEvidence) -> list[Candidate]:
+        """Adapters that other sentences make, of a method that reads it."""
+        if name == ORACLE:
+            known = [key for key in others if key in self.oracle_of]
+            return [Candidate(ORACLE, self.pack.layout, self.oracle_of[key], sentence=key) for key in known]
+        if not self._reads_sentence(name, evidence):
+            return []
+        one_draw = replace(self.config, samples=1, seeds=1)
+        made = []
+        for key in others:
+            found = self._candidates(name, evidence, self.pack.prior(self.query_of[key]), one_draw)
+            made += [replace(one, sentence=key) for one in found]
+        return made
+
+    def _candidates(self, name: str, evidence: TaskEvidence, prior: Prior, config: BenchConfig) -> list[Candidate]:
+        generator, fitted = self.loaded.host.generators[name], self.loaded.fitted(name)
+        ask = partial(evidence.ask, generator, fitted)
+        return candidates(self.pack.layout_of(fitted), generator, ask, prior, config, name)
+
+    def _reads_sentence(self, name: str, evidence: TaskEvidence) -> bool:
+        if name not in self._reads:  # what searches on the task's pairs is slow to ask, and made for them
+            generator = self.loaded.host.generators[name]
+            ask = partial(evidence.ask, generator, self.loaded.fitted(name))
+            self._reads[name] = generator.needs != SHOTS and reads_sentence(self.pack, ask, self.config)
+        return self._reads[name]
+
+
+class PartKeys:
+    """The hashes of everything that methods' adapters follow from."""
+
+    def __init__(self, loaded: LoadedPack) -> None:
+        self._loaded = loaded
+        self._of = cache(self._method)
+
+    def __call__(self, name: str, asked: Any) -> str:
+        """Of a method; "" where that is not known: of what it reads of training photos. asked: what else its adapters
+        follow from, as JSON."""
+        key = self._of(name)
+        return content_hash(key, asked) if key else ""
+
+    def _method(self, name: str) -> str:
+        generator, pack = self._loaded.host.generators[name], self._loaded.pack
+        if generator.needs == SHOTS:
+            return ""
+        # Files are taken as they are, so that a damaged one is read and refused.
+        paths = [*pack.files_of(generator), *source_files(generator), *self._own_code]
+        stamps = [stamp(path) for path in paths if path.exists()]
+        where = self._loaded.model.device.type
+        return content_hash("adapters", __version__, version("torch"), stamps, pack.manifest, name, where)
+
+    @cached_property
+    def _own_code(self) -> list[Path]:
+        return sorted(Path(str(files("sglora_cli"))).rglob("*.py"))
 
 
 def _sentences(pack: Pack, tasks: Sequence[UnseenTask]) -> list[Sentence]:
@@ -209,77 +279,3 @@ def candidates(
             flat_SP = torch.stack([fold(prior, part_nP) for part_nP in flat_SP.split(draws)])
         adapters += [Candidate(method, layout, flat_P, s, seed) for s, flat_P in enumerate(flat_SP)]
     return adapters
-
-
-def lack(pack: Pack, generator: Generator, tasks: Sequence[UnseenTask]) -> Unavailable | None:
-    """Why a generator cannot be asked about tasks; None if it can, or if it needs nothing."""
-    if generator.needs == SHOTS and any(task.training is None for task in tasks):
-        message = f"{generator.name!r} needs training photos of the unseen tasks, which no pack carries"
-        return Unavailable(message, "name the folder of the photos: --data DIR")
-    if generator.needs == IMAGES and not pack.has_visual:
-        message = f"{generator.name!r} compares photos, and pack {pack.name!r} does not know what its experts look like"
-        return Unavailable(message, "build the pack again")
-    try:
-        if generator.needs or not generator.learns:
-            pack.fitted(generator)
-    except Unavailable as error:
-        return error
-    return None
-
-
-def saw_training(loaded: LoadedPack, name: str) -> bool:
-    """Whether a method has seen the pack's training tasks: it was fitted to them, or uses the joint adapter
-    or the moments, which have seen them. What is made of the experts alone can do without moments, and does not change
-    if that adapter is NaN."""
-    generator, pack = loaded.host.generators[name], loaded.pack
-    if isinstance(generator, Combined):
-        return any(saw_training(loaded, part.name) for part in generator.parts)
-    if generator.learns or generator.needs:
-        return generator.learns and name in pack.manifest["generators"]
-    try:
-        blind = generator.restore(_Blind(pack.experts), {"joint": torch.full((pack.layout.size,), torch.nan)})
-        flat_SP = blind.generate(pack.prior(pack.expert_query(0)), 1, 0, 1.0)
-    except SgloraError:
-        return True
-    return not bool(torch.isfinite(flat_SP).all())
-
-
-class _Blind:
-    """Experts that know nothing of the training tasks."""
-
-    moments: Moments | None = None
-
-    def __init__(self, experts: Experts) -> None:
-        self.names, self.layout = experts.names, experts.layout
-        self.means, self.variances = experts.means, experts.variances
-
-
-class TaskEvidence:
-    """Evidence of one task, each kind looked at once, and only if a method needs it."""
-
-    def __init__(self, model: Model, pack: Pack, task: UnseenTask) -> None:
-        self._model, self._pack, self._task = model, pack, task
-        self._seen: dict[str, Evidence] = {}
-
-    def evidence(self, needs: str) -> Evidence:
-        if needs not in self._seen:
-            self._seen[needs] = self._look(needs)
-        return self._seen[needs]
-
-    def _look(self, needs: str) -> Evidence:
-        if needs == IMAGES:
-            image_ND = image_embeddings(self._model, self._task.tensors.stem_N)
-            return Evidence(self._model, images_ND=image_ND, visual_ED=self._pack.visual_ED)
-        if self._task.training is None:
-            raise Unavailable(f"there are no training photos of {self._task.name!r}", "name their folder: --data DIR")
-        return Evidence(self._model, shots=self._task.training())
-
-    def ask(
-        self, generator: Generator, fitted: Fitted, prior: Prior, samples: int, seed: int, temperature: float
-    ) -> Tensor:
-        """Adapters of any generator: (S, P), or (S, N, P) where each image has its own."""
-        if not generator.needs:
-            return fitted.generate(prior, samples, seed, temperature)
-        if not isinstance(fitted, UsesEvidence):
-            raise PluginError(f"generator {generator.name!r} says that it needs data, and has no generate_with")
-        return fitted.generate_with(prior, self.evidence(generator.needs), samples, seed, temperature)

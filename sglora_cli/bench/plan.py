@@ -11,16 +11,15 @@ import torch
 
 from sglora_cli.adapter.read import provenance, read_adapter, recognise
 from sglora_cli.bench.ablations import plan_of_ablation
-from sglora_cli.bench.measure import Candidate
-from sglora_cli.bench.methods import BenchPlan, lack, methods, plan_of_methods, saw_training
+from sglora_cli.bench.evidence import lack, saw_training
+from sglora_cli.bench.leaks import check_leaks, leaks, photos_unknown
+from sglora_cli.bench.measure import Candidate, Part
+from sglora_cli.bench.methods import BenchPlan, methods, plan_of_methods
 from sglora_cli.bench.tasks import (
     check_fits,
-    check_leaks,
-    leaks,
     narrowed,
     of_dataset,
     of_other,
-    photos_unknown,
     training_tasks,
     unseen_tasks,
 )
@@ -140,12 +139,14 @@ def _tasks(loaded: LoadedPack, request: BenchRequest, data: Path | None) -> list
         other = Pack(Library(host.recipe_folders).find(request.on)[0].folder)
         if other.backbone == pack.backbone:
             other.check_model(loaded.model)  # which may know the other pack's weights from an earlier version
-        tasks = of_other(pack, other, request.dataset)
+        offered = of_other(pack, other, request.dataset)
+    elif request.role == TRAINING:
+        offered = training_tasks(loaded, request.dataset, data, request.tasks, request.table)
     else:
-        of_role = training_tasks if request.role == TRAINING else unseen_tasks
-        tasks = of_role(host, pack, loaded.model, request.dataset, data)
+        offered = unseen_tasks(loaded, request.dataset, data)
+    tasks = narrowed(offered, pack, request.tasks, request.table)
     check_fits(loaded.model, tasks)
-    return narrowed(tasks, pack, request.tasks, request.table)
+    return tasks
 
 
 def _of_adapters(
@@ -155,7 +156,7 @@ def _of_adapters(
     stated = provenance(recognise(request.adapters[0])).get("backbone")
     name = request.backbone or (stated if isinstance(stated, str) else "") or settings.load().backbone
     model: Model = host.backbones[name].load(settings.runtime(runtime, name))
-    tasks = narrowed(list(of_dataset(host, model, request.dataset, data)), None, request.tasks, request.table)
+    tasks = narrowed(of_dataset(host, model, request.dataset, data), None, request.tasks, request.table)
     return plan_of_adapters(model, name, request.adapters, tasks, config)
 
 
@@ -175,5 +176,5 @@ def plan_of_adapters(
     zero = Candidate(ZERO, first.layout, torch.zeros(first.layout.size))
     names = {ZERO: "Zero-shot", **{name: name for name in adapters}}
     origin = [[name, content_hash(c.flat_P, c.layout.to_json())] for name, c in adapters.items()]
-    make = lambda task: [zero, *adapters.values()]  # noqa: E731
-    return BenchPlan(model, tasks, names, make, config, "", backbone, against=ZERO, origin=origin)
+    whole = Part("", lambda: [zero, *adapters.values()])
+    return BenchPlan(model, tasks, names, lambda task: [whole], config, "", backbone, against=ZERO, origin=origin)

@@ -91,6 +91,22 @@ def unpack_hits(text: str) -> list[bool]:
     >>> unpack_hits("5:SA==")
     [False, True, False, False, True]
     """
+    count, bits = _bits(text)
+    return [bit == "1" for bit in f"{bits:0{count}b}"] if count else []
+
+
+def count_hits(text: str) -> tuple[int, int]:
+    """How many queries were right, of how many. Raises ValueError.
+
+    >>> count_hits("5:SA==")
+    (2, 5)
+    """
+    count, bits = _bits(text)
+    return bits.bit_count(), count
+
+
+def _bits(text: str) -> tuple[int, int]:
+    """The number of queries, and a number whose binary digits they are."""
     match = _HITS.fullmatch(text)
     if match is None:
         raise ValueError("hits must be a number, a colon and base64")
@@ -101,7 +117,7 @@ def unpack_hits(text: str) -> list[bool]:
         raise ValueError(f"hits: {error}") from None
     if len(data) != -(-count // 8):
         raise ValueError(f"hits of {count} queries have {-(-count // 8)} bytes, not {len(data)}")
-    return [bit == "1" for byte in data for bit in f"{byte:08b}"][:count]
+    return count, int.from_bytes(data, "big") >> (8 * len(data) - count)
 
 
 def read_rows(path: Path, data: bytes | None = None) -> list[Run]:
@@ -182,7 +198,7 @@ def _row(content: dict[str, Any], where: str) -> Row:
         raise BadFile(f"{where}: value must be a number of percent, got {value!r}")
     try:
         if hits:
-            _check_value(value, unpack_hits(hits))
+            _check_value(value, *count_hits(hits))
     except (ValueError, TypeError) as error:
         raise BadFile(f"{where}: {error}") from None
     texts = {"sentence": "", **content}
@@ -192,8 +208,8 @@ def _row(content: dict[str, Any], where: str) -> Row:
     return Row(method, dataset, task, sample, direction, k, float(value), seed, hits, sentence)
 
 
-def _check_value(value: float, hits: Sequence[bool]) -> None:
-    expected = 100 * sum(hits) / len(hits) if hits else value
+def _check_value(value: float, right: int, asked: int) -> None:
+    expected = 100 * right / asked if asked else value
     if abs(value - expected) > 0.01:
         raise ValueError(f"value is {value:g}, by the hits it is {expected:g}")
 

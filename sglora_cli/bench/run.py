@@ -26,8 +26,13 @@ from sglora_cli.system.progress import progress
 def run(plan: BenchPlan, measurer: Measurer, log: Log | None = None) -> list[Row]:
     """Measure all of it. Adapters of one task share one pass over its images; finished tasks are in the log."""
     rows: list[Row] = []
-    for task in progress(plan.tasks, "bench"):
-        measured = [*measurer.rows(task, plan.make(task)), *_by_chance(task)]
+    parts = [plan.parts(task) for task in plan.tasks]
+    for task, some in zip(plan.tasks, parts, strict=True):
+        for part in some:
+            if not measurer.remembers(task, part):
+                part.prepare()
+    for task, some in progress(list(zip(plan.tasks, parts, strict=True)), "bench"):
+        measured = [*measurer.rows_of(task, some), *_by_chance(task)]
         if log is not None:
             log.add(measured)
         rows += measured
@@ -43,27 +48,37 @@ def _by_chance(task: UnseenTask) -> list[Row]:
 
 
 def estimate(plan: BenchPlan, measurer: Measurer) -> dict[str, Any]:
-    """What a run would do, without doing it: one task's images are encoded once, to see how long that takes."""
-    adapters = {t.key: plan.make(t) for t in plan.tasks}
-    wanted = {key: len(t.tensors.stem_N) * len(adapters[key]) for key, t in zip(adapters, plan.tasks, strict=True)}
-    images = sum(measurer.missing(t, adapters[key]) for key, t in zip(adapters, plan.tasks, strict=True))
-    first = adapters[next(iter(adapters))][-1]
-    tensors = plan.tasks[0].tensors
-    one_P = first.flat_P.view(-1, first.layout.size)[:1]
-    encode_images(plan.model, first.layout, tensors, one_P)  # the first time warms up
-    start = time.perf_counter()
-    encode_images(plan.model, first.layout, tensors, one_P)
-    rate = len(tensors.stem_N) / (time.perf_counter() - start)
+    """What a run would do, without doing it: one task's images are encoded a few times, to see how long that takes.
+
+    The least time is that of the quickest trial and of draws that do not differ, of which only two are measured.
+    """
+    parts = {t.key: plan.parts(t) for t in plan.tasks}
+    images = [measurer.missing(t, parts[t.key]) for t in plan.tasks]
+    least, most = sum(one.least for one in images), sum(one.most for one in images)
+    first = plan.tasks[0]
+    candidate = next(c for part in reversed(parts[first.key]) for c in part.make())
+    one_P = candidate.flat_P.view(-1, candidate.layout.size)[:1]
+    times = []
+    for _ in range(1 + _TRIALS):
+        start = time.perf_counter()
+        encode_images(plan.model, candidate.layout, first.tensors, one_P)
+        times.append((time.perf_counter() - start) / len(first.tensors.stem_N))
+    times = sorted(times[1:])  # the first time warms up
     return {
         "pack": plan.pack,
-        "tasks": list(adapters),
+        "tasks": list(parts),
         "methods": list(plan.names),
-        "adapters": sum(map(len, adapters.values())),
-        "images_to_encode": images,
-        "images_known": sum(wanted.values()) - images,
-        "images_per_second": round(rate, 1),
-        "seconds": round(images / rate, 1),
+        "adapters": sum(one.adapters for one in images),
+        "images_to_encode": most,
+        "images_at_least": least,
+        "images_known": sum(one.known for one in images),
+        "images_per_second": round(1 / times[_TRIALS // 2], 1),
+        "seconds": round(most * times[_TRIALS // 2], 1),
+        "seconds_range": [round(least * times[0], 1), round(most * times[-1], 1)],
     }
+
+
+_TRIALS = 3
 
 
 def report(plan: BenchPlan, rows: Sequence[Row], paper: bool = False) -> Report:

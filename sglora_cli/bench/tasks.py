@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from sglora_cli.config import ABLATIONS, TASK_TABLES
 from sglora_cli.data.features import Features
-from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, Unavailable, UnknownName, UsageError
+from sglora_cli.errors import BadFile, Mismatch, PluginError, SgloraWarning, Unavailable, UnknownName, UsageError
 from sglora_cli.files.hashes import file_hash
 from sglora_cli.pack.content.evaluation import UnseenTask
 from sglora_cli.pack.content.learned import short
-from sglora_cli.pack.content.tasks import Task as PackTask
+from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import PROMPTS
 from sglora_cli.pack.recipe_parser import parse
@@ -24,33 +25,56 @@ from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import EXPERT, TEST, TRAINING, UNSEEN, Task, TaskTensors
 
 
-def unseen_tasks(host: Host, pack: Pack, model: Model, dataset: str, data: Path | None) -> list[UnseenTask]:
+@dataclass(frozen=True)
+class Offered:
+    """A task that could be measured on. Its photos are read, and their features computed, when it is."""
+
+    dataset: str
+    name: str
+    read: Callable[[], UnseenTask] = field(repr=False)
+    sorts: bool | None = None
+    """Whether it is a classification; None where only its content says so."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.dataset}/{self.name}"
+
+
+def unseen_tasks(loaded: LoadedPack, dataset: str, data: Path | None) -> list[Offered]:
     """The tasks to measure on: carried by the pack, or read from photos when `data` is given.
 
     A data set the pack knows nothing of is read from its folder below `data`: all tasks with test photos.
     Raises UnknownName for a data set the pack has no unseen task of, Unavailable if there is nothing.
     """
-    carried = list(pack.unseen())
+    host, pack = loaded.host, loaded.pack
     names = sorted({task["dataset"] for task in pack.tasks.of(UNSEEN)})
     if dataset and dataset not in names:
         if data is None or dataset not in host.datasets:
             raise UnknownName.of("dataset with unseen tasks in this pack", dataset, names)
-        return list(of_dataset(host, model, dataset, data))
-    if data is not None:
-        carried = list(_from_photos(host, pack, model, dataset, data, {(t.dataset, t.name): t for t in carried}))
-    chosen = [task for task in carried if not dataset or task.dataset == dataset]
+        return of_dataset(host, loaded.model, dataset, data)
+    found = carried(pack) if data is None else _from_photos(loaded, dataset, data)
+    chosen = [task for task in found if not dataset or task.dataset == dataset]
     if not chosen:
         raise Unavailable(f"pack {pack.name!r} carries no evaluation", "name the photos: --dataset NAME --data DIR")
     return chosen
 
 
-def training_tasks(host: Host, pack: Pack, model: Model, dataset: str, data: Path | None) -> list[UnseenTask]:
+def carried(pack: Pack) -> list[Offered]:
+    """The unseen tasks that a pack carries an evaluation of."""
+    return [Offered(task["dataset"], task["name"], partial(pack.evaluation, task)) for task in pack.evaluated()]
+
+
+def training_tasks(
+    loaded: LoadedPack, dataset: str, data: Path | None, wanted: str = "", table: str = "all"
+) -> list[Offered]:
     """The pack's training tasks, as if they were unseen: their test photos, whether or not the build learned from all.
 
-    Photos that an expert learned from, or that an unseen task is tested on, are left out: a photo may belong to several
-    tasks. So experts have seen nothing of them. What was fitted to training tasks has, and so has the joint adapter.
+    wanted, table: as for `narrowed`; of other tasks no photo is read. Photos that an expert learned from, or that an
+    unseen task is tested on, are left out: a photo may belong to several tasks. So experts have seen nothing of them.
+    What was fitted to training tasks has, and so has the joint adapter.
     Raises Unavailable without `data` or test photos, UnknownName for a data set without training tasks in this pack.
     """
+    pack = loaded.pack
     if data is None:
         raise Unavailable(
             "no pack carries photos of its training tasks", "name the folder of the data sets: --data DIR"
@@ -60,11 +84,18 @@ def training_tasks(host: Host, pack: Pack, model: Model, dataset: str, data: Pat
         raise UnknownName.of("dataset with training tasks in this pack", dataset, names)
     recipe = parse(pack.name, pack.manifest["recipe"])
     sources = [replace(source, whole=False) for source in recipe.sources if dataset in ("", source.name)]
-    tasks = [task for source in sources for task in source.tasks(host, data, recipe.template)[TRAINING]]
-    tasks = _apart(pack, [task for task in tasks if task.photos.get(TEST)])
+    tasks = [task for source in sources for task in source.tasks(loaded.host, data, recipe.template)[TRAINING]]
+    tasks = [task for task in tasks if task.photos.get(TEST)]
     if not tasks:
         raise Unavailable(f"pack {pack.name!r} has no training tasks with test photos", "see `sglora pack show`")
-    return [of_task(model, task, recipe.prompts) for task in tasks]
+    read = partial(of_task, loaded.model, prompts=recipe.prompts)
+    chosen = {task.key for task in _chosen(offered(tasks, read), pack, wanted, table)}
+    return offered(_apart(pack, [task for task in tasks if task.key in chosen]), read)
+
+
+def offered(tasks: Sequence[Task], read: Callable[[Task], UnseenTask]) -> list[Offered]:
+    """Tasks of a data set, each read by `read`."""
+    return [Offered(task.dataset, task.name, partial(read, task), bool(task.classes)) for task in tasks]
 
 
 def _apart(pack: Pack, tasks: Sequence[Task]) -> list[Task]:
@@ -82,28 +113,30 @@ def _apart(pack: Pack, tasks: Sequence[Task]) -> list[Task]:
     return [task for task in kept if task.photos[TEST]]
 
 
-def _from_photos(
-    host: Host, pack: Pack, model: Model, dataset: str, data: Path, carried: Mapping[tuple[str, str], UnseenTask]
-) -> Iterator[UnseenTask]:
+def _from_photos(loaded: LoadedPack, dataset: str, data: Path) -> list[Offered]:
+    pack = loaded.pack
     recipe = parse(pack.name, pack.manifest["recipe"])
-    for source in recipe.sources:
-        if dataset in ("", source.name):
-            for task in source.tasks(host, data, recipe.template)[UNSEEN]:
-                known = carried.get((task.dataset, task.name))
-                yield of_task(model, task, recipe.prompts, known.oracle_P if known else None)
+    known = {(task["dataset"], task["name"]): task for task in pack.evaluated()}
+
+    def read(task: Task) -> UnseenTask:
+        kept = known.get((task.dataset, task.name))
+        return of_task(loaded.model, task, recipe.prompts, pack.evaluation(kept).oracle_P if kept else None)
+
+    sources = [source for source in recipe.sources if dataset in ("", source.name)]
+    tasks = [task for source in sources for task in source.tasks(loaded.host, data, recipe.template)[UNSEEN]]
+    return offered(tasks, read)
 
 
-def of_dataset(host: Host, model: Model, dataset: str, data: Path) -> Iterator[UnseenTask]:
+def of_dataset(host: Host, model: Model, dataset: str, data: Path) -> list[Offered]:
     """Every task of a data set plugin that has test photos, without Oracles. Raises Unavailable for none."""
     root = data / dataset if (data / dataset).is_dir() else data
     tasks = [task for task in host.datasets[dataset].tasks(root) if task.photos.get("test")]
     if not tasks:
         raise Unavailable(f"no task of data set {dataset!r} in {root} has test photos", "see `sglora data check`")
-    for task in tasks:
-        yield of_task(model, task, PROMPTS, None)
+    return offered(tasks, partial(of_task, model, prompts=PROMPTS))
 
 
-def of_other(pack: Pack, other: Pack, dataset: str) -> list[UnseenTask]:
+def of_other(pack: Pack, other: Pack, dataset: str) -> list[Offered]:
     """The unseen tasks that another pack of the same backbone carries. Raises Mismatch for another backbone.
 
     An Oracle of another layout is left out: it is no adapter of this pack's kind.
@@ -114,119 +147,95 @@ def of_other(pack: Pack, other: Pack, dataset: str) -> list[UnseenTask]:
             f"pack {pack.name!r} for {pack.backbone!r} ({pack.fingerprint})",
             "stems of another backbone mean nothing here: name photos with --dataset and --data",
         )
-    tasks = [task for task in other.unseen() if dataset in ("", task.dataset)]
+    tasks = [task for task in carried(other) if dataset in ("", task.dataset)]
     if not tasks:
         raise Unavailable(f"pack {other.name!r} carries no evaluation" + (f" of {dataset!r}" if dataset else ""))
     if other.layout == pack.layout:
         return tasks
-    return [replace(task, oracle_P=None) for task in tasks]
+
+    def bare(task: Offered) -> UnseenTask:
+        return replace(task.read(), oracle_P=None)
+
+    return [replace(task, read=partial(bare, task)) for task in tasks]
 
 
 def check_fits(model: Model, tasks: Sequence[UnseenTask]) -> None:
-    """Raises BadFile for photos and texts, as a pack carries them, that are not of this backbone's shapes."""
-    from PIL import Image
+    """Raises BadFile for photos and texts, as a pack carries them, that are not of this backbone's shapes.
 
-    stem = model.stem([Image.new("RGB", (32, 32))])
-    width = model.encode_image(stem).shape[-1]
+    The backbone is asked about one photo: to learn the shape of a stem, its frozen part would have to be loaded.
+    """
+    shapes = {t.key: (tuple(t.tensors.stem_N.shape[1:]), t.tensors.text_CD.shape[1]) for t in tasks}
+    first = next(iter(shapes.values()), ((), 0))
     for task in tasks:
-        shapes = (tuple(task.tensors.stem_N.shape[1:]), task.tensors.text_CD.shape[1])
-        if shapes != (tuple(stem.shape[1:]), width):
+        try:
+            width = int(model.encode_image(task.tensors.stem_N[:1]).shape[-1]) if task is tasks[0] else first[1]
+        except (PluginError, RuntimeError):
+            width = 0
+        if shapes[task.key] != (first[0], width):
             raise BadFile(
-                f"what the pack carries of {task.key} has the shapes {shapes}, "
-                f"the backbone's are {(tuple(stem.shape[1:]), width)}",
+                f"what the pack carries of {task.key} has the shapes {shapes[task.key]}, which do not fit backbone "
+                f"or other tasks: {(first[0], width)}",
                 "build or fetch the pack again",
             )
 
 
-def narrowed(tasks: Sequence[UnseenTask], pack: Pack | None, wanted: str, table: str) -> list[UnseenTask]:
+def narrowed(some: Sequence[Offered], pack: Pack | None, wanted: str, table: str) -> list[UnseenTask]:
     """Only tasks named in `wanted` (names or keys with commas) and of a table of the paper; ablations keep all.
 
-    Raises UnknownName, UsageError for nothing left. A task of one image is left out with a warning.
+    Nothing is read of the others. Raises UnknownName, UsageError for nothing left. A task of one image is left out
+    with a warning.
     """
-    names = [name.strip() for name in wanted.split(",") if name.strip()]
-    known = {t.key for t in tasks}
-    for name in names:
-        if name not in known and name not in {t.name for t in tasks}:
-            raise UnknownName.of("task to measure on", name, known)
-    if table not in (*TASK_TABLES, *ABLATIONS):
-        raise UnknownName.of("table", table, [*TASK_TABLES, *ABLATIONS])
-    own = {task["dataset"] for task in pack.tasks.of(EXPERT)} if pack else set()
-    kept = [t for t in tasks if not names or t.name in names or t.key in names]
-    kept = [t for t in kept if table in ABLATIONS or KEPT[table](t, own)]
+    own, keep = _own(pack), _keep(table)
+    read = [one.read() for one in _chosen(some, pack, wanted, table)]
+    kept = [t for t in read if keep(t.dataset, bool(t.tensors.label_of), own)]
     single = [t for t in kept if len(t.tensors.stem_N) < 2 and not t.tensors.label_of]
     for t in single:
         warnings.warn(f"task {t.key} has one image, which is always found: left out", SgloraWarning, 2)
     kept = [t for t in kept if t not in single]
     if not kept:
-        raise UsageError(f"no task is left to measure on (table {table!r})", f"there were: {', '.join(sorted(known))}")
+        raise _nothing(some, table)
     return kept
 
 
-KEPT: Mapping[str, Callable[[UnseenTask, set[str]], bool]] = {
-    "all": lambda task, own: True,
-    "in": lambda task, own: task.dataset in own,
-    "cross": lambda task, own: task.dataset not in own,
-    "flickr": lambda task, own: task.dataset.lower().startswith("flickr"),
-    "retrieval": lambda task, own: not task.tensors.label_of,
-    "classification": lambda task, own: bool(task.tensors.label_of),
+def _chosen(some: Sequence[Offered], pack: Pack | None, wanted: str, table: str) -> list[Offered]:
+    """What `narrowed` reads, and then perhaps leaves out."""
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    for name in names:
+        if name not in {t.key for t in some} | {t.name for t in some}:
+            raise UnknownName.of("task to measure on", name, [t.key for t in some])
+    own, keep = _own(pack), _keep(table)
+    chosen = [t for t in some if (not names or t.name in names or t.key in names) and keep(t.dataset, t.sorts, own)]
+    if not chosen:
+        raise _nothing(some, table)
+    return chosen
+
+
+def _keep(table: str) -> _Keep:
+    if table not in (*TASK_TABLES, *ABLATIONS):
+        raise UnknownName.of("table", table, [*TASK_TABLES, *ABLATIONS])
+    return KEPT["all" if table in ABLATIONS else table]
+
+
+def _own(pack: Pack | None) -> set[str]:
+    return {task["dataset"] for task in pack.tasks.of(EXPERT)} if pack else set()
+
+
+def _nothing(some: Sequence[Offered], table: str) -> UsageError:
+    known = ", ".join(sorted(t.key for t in some))
+    return UsageError(f"no task is left to measure on (table {table!r})", f"there were: {known}")
+
+
+_Keep = Callable[[str, bool | None, set[str]], bool]
+KEPT: Mapping[str, _Keep] = {
+    "all": lambda dataset, sorts, own: True,
+    "in": lambda dataset, sorts, own: dataset in own,
+    "cross": lambda dataset, sorts, own: dataset not in own,
+    "flickr": lambda dataset, sorts, own: dataset.lower().startswith("flickr"),
+    "retrieval": lambda dataset, sorts, own: not sorts,
+    "classification": lambda dataset, sorts, own: sorts is not False,
 }
-"""Table -> whether it keeps a task; `own` are the data sets that the pack's experts come from."""
-
-
-def _photo_leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str) -> list[str]:
-    """The tasks with test photos that the pack learned from, and how many. A task's Oracle is asked, too."""
-    learned = pack.learned or {}
-    seen = frozenset().union(*(learned.get(one, ()) for one in _seen_roles(role)))
-    leaking = []
-    for t in tasks:
-        oracle = learned.get(UNSEEN, frozenset()) if t.oracle_P is not None else frozenset()
-        count = sum(short(photo) in seen or short(photo) in oracle for photo in t.hashes)
-        if count:
-            leaking.append(f"{count} of {len(t.hashes)} photos of {t.key}")
-    return leaking
-
-
-def photos_unknown(pack: Pack, tasks: Sequence[UnseenTask]) -> str:
-    """Why nobody can say whether the pack learned from the tested photos, as a note; "" if it is known."""
-    if pack.learned is None:
-        why = f"pack {pack.name!r} keeps no hashes of its photos; build it again to know"
-    elif bare := [t.key for t in tasks if not t.hashes]:
-        why = f"what is tested on keeps no hashes of its photos: {', '.join(bare[:3])}"
-    elif added := [task["key"] for task in pack.tasks if "origin" in task]:
-        why = f"nothing says which photos these experts were trained on: {', '.join(added[:3])}"
-    else:
-        return ""
-    return f"unknown whether the pack learned from the tested photos: {why}"
-
-
-def _seen_roles(role: str) -> tuple[str, ...]:
-    """The roles whose tasks a pack may not have in common with tasks of `role` that it is measured on."""
-    return (EXPERT,) if role == TRAINING else (EXPERT, TRAINING)
-
-
-def leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> list[str]:
-    """What the pack has seen of tasks: those that are, by their key or their sentence, an expert or training task of
-    the pack (of training tasks, which of course the pack has, those that are an expert, too), then tested photos."""
-    roles = _seen_roles(role)
-    seen: dict[str, PackTask] = {}
-    for task in (task for one in roles for task in pack.tasks.of(one)):
-        seen[task["key"].casefold()] = seen[task["description"].casefold()] = task
-    leaking = []
-    for t in tasks:
-        known = seen.get(t.key.casefold()) or seen.get(t.description.casefold())
-        if known:
-            leaking.append(f"{t.key} ({known['role']} {known['key']})")
-    return [*leaking, *_photo_leaks(pack, tasks, role)]
-
-
-def check_leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> None:
-    """Raises Mismatch if there is a leak: of a task, or of photos."""
-    if leaking := leaks(pack, tasks, role):
-        more = f" and {len(leaking) - 3} more" if len(leaking) > 3 else ""
-        raise Mismatch(
-            f"pack {pack.name!r} has seen what it would be measured on: {', '.join(leaking[:3])}{more}",
-            "choose others with --tasks, or measure the leak knowingly with --own-expert",
-        )
+"""Table -> whether it keeps a task: by its data set, whether it is a classification (None before that is known: it may
+be), and the data sets that the pack's experts come from."""
 
 
 def of_task(model: Model, task: Task, prompts: Sequence[str], oracle: Tensor | None = None) -> UnseenTask:

@@ -9,15 +9,14 @@ The builds are in the folder `folds` of the user cache, each under the hash of e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 from sglora_cli.bench.methods import BenchPlan
 from sglora_cli.bench.plan import BenchRequest, plan_of_tasks
-from sglora_cli.bench.tasks import narrowed, of_task
+from sglora_cli.bench.tasks import Offered, narrowed, of_task, offered
 from sglora_cli.build.estimate import Estimate
 from sglora_cli.build.pipeline import Build, Note
 from sglora_cli.build.pool_tasks import phrase_key
@@ -25,7 +24,6 @@ from sglora_cli.config import ABLATIONS, BenchConfig, RuntimeConfig
 from sglora_cli.errors import BadFile, Mismatch, SgloraError, UnknownName, UsageError
 from sglora_cli.files.atomic import drop_folder
 from sglora_cli.files.hashes import content_hash
-from sglora_cli.pack.content.evaluation import UnseenTask
 from sglora_cli.pack.content.manifest import MANIFEST
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack
@@ -121,10 +119,10 @@ class Folds:
                 tasks += whole.tasks(self.loaded.host, self.data, self.recipe.template)[TRAINING]
         return [replace(task, photos={"test": task.photos["train"]}) for task in tasks]
 
-    def left_out(self, fold: int) -> list[UnseenTask]:
-        """The tasks of a fold that are to be measured, with all their photos."""
+    def left_out(self, fold: int) -> list[Offered]:
+        """The tasks of a fold, which may be measured with all their photos."""
         wanted = [task for task in self._tasks(fold) if self.request.dataset in ("", task.dataset)]
-        return [of_task(self.loaded.model, task, self.recipe.prompts) for task in wanted]
+        return offered(wanted, partial(of_task, self.loaded.model, prompts=self.recipe.prompts))
 
     def build(self, fold: int) -> Build:
         """Prepare the build without a fold's tasks, and without their photos, which other tasks may have as well.
@@ -148,11 +146,12 @@ class Folds:
 
     def plan(self, config: BenchConfig) -> BenchPlan:
         """Build what is missing, and plan to measure every task with the build that has not seen it."""
-        tasks = [(fold, task) for fold in range(self.count) for task in self.left_out(fold)]
-        measured = narrowed([task for _, task in tasks], self.loaded.pack, self.request.tasks, self.request.table)
+        fold_of = {task: fold for fold in range(self.count) for task in self.left_out(fold)}
+        measured = narrowed(list(fold_of), self.loaded.pack, self.request.tasks, self.request.table)
+        fold_of_key = {task.key: fold for task, fold in fold_of.items()}
         plans: list[BenchPlan] = []
         for fold in range(self.count):
-            if own := [task for n, task in tasks if n == fold and task in measured]:
+            if own := [task for task in measured if fold_of_key[task.key] == fold]:
                 pack = Pack(self._built(fold))
                 plans.append(plan_of_tasks(self.loaded.with_pack(pack), self.request, own, config))
         return _together(plans, self.recipe.name, self.count)
@@ -178,9 +177,7 @@ def _is_done(build: Build) -> bool:
 
 def _together(plans: Sequence[BenchPlan], recipe: str, folds: int) -> BenchPlan:
     """The plans of all folds as one."""
-    makers: dict[tuple[str, str], Callable[[UnseenTask], Any]] = {
-        (task.dataset, task.name): plan.make for plan in plans for task in plan.tasks
-    }
+    parts = {(task.dataset, task.name): plan.parts for plan in plans for task in plan.tasks}
     notes = [
         f"{folds} folds of recipe {recipe!r}: each task is measured with a build that left it out, on all its photos",
         *dict.fromkeys(note for plan in plans for note in plan.notes),
@@ -188,7 +185,7 @@ def _together(plans: Sequence[BenchPlan], recipe: str, folds: int) -> BenchPlan:
     return replace(
         plans[0],
         tasks=[task for plan in plans for task in plan.tasks],
-        make=lambda task: makers[task.dataset, task.name](task),
+        parts=lambda task: parts[task.dataset, task.name](task),
         notes=notes,
         origin=[plan.origin for plan in plans],
     )

@@ -101,9 +101,11 @@ SHAPES: dict[str, Any] = {
         "methods": [str],
         "adapters": int,
         "images_to_encode": int,
+        "images_at_least": int,
         "images_known": int,
         "images_per_second": float,
         "seconds": float,
+        "seconds_range": [float],
     },
     "bench --folds --dry-run": {
         "folds": [

@@ -37,6 +37,7 @@ from sglora_cli.pack.content.format_one import FormatOne
 from sglora_cli.pack.content.format_two import FormatTwo, nearest_others
 from sglora_cli.pack.content.learned import LEARNED, load_learned
 from sglora_cli.pack.content.manifest import MANIFEST, checked_manifest
+from sglora_cli.pack.content.tasks import Task
 from sglora_cli.plugin.combined import Combined, FittedCombined
 from sglora_cli.plugin.contracts import Fitted, Generator, Model, adapter_layout
 from sglora_cli.plugin.fingerprint import check_fingerprint
@@ -207,12 +208,20 @@ class Pack:
         """The layout of what a generator makes: that of the experts, unless it chooses its sites itself."""
         return adapter_layout(fitted, self.layout)
 
+    def evaluated(self) -> list[Task]:
+        """The unseen tasks that this pack can be evaluated on without photos."""
+        return [task for task in self.tasks.of(UNSEEN) if self._evaluation_file(task).exists()]
+
+    def evaluation(self, task: Task) -> UnseenTask:
+        """What the pack carries of one of them. Raises BadFile."""
+        return load_evaluation(self._evaluation_file(task), task, self.layout.size)
+
     def unseen(self) -> Iterator[UnseenTask]:
-        """The tasks this pack can be evaluated on without photos."""
-        for task in self.tasks.of(UNSEEN):
-            path = self.folder / self.content.evaluation_file(task["key"])
-            if path.exists():
-                yield load_evaluation(path, task, self.layout.size)
+        """What it carries of all of them."""
+        return (self.evaluation(task) for task in self.evaluated())
+
+    def _evaluation_file(self, task: Task) -> Path:
+        return self.folder / self.content.evaluation_file(task["key"])
 
     def check_content(self, changed: Iterable[str] | None = None) -> None:
         """Read experts and tasks, all or those of changed files. Raises BadFile, Mismatch if they do not agree."""

@@ -17,7 +17,7 @@ from sglora_cli.bench.measure import Measurer
 from sglora_cli.bench.ranking import correlation
 from sglora_cli.bench.rows import averages
 from sglora_cli.bench.tables import GAIN_K, directions, measure_name
-from sglora_cli.bench.tasks import of_other
+from sglora_cli.bench.tasks import carried, of_other
 from sglora_cli.config import BenchConfig
 from sglora_cli.errors import Mismatch
 from sglora_cli.files.names import file_stem
@@ -89,8 +89,8 @@ class ReportData:
         """The measured tasks that can be evaluated without photos."""
         own = self.loaded.pack
         others = [task for other in self.others for task in of_other(own, other, "")]
-        by_name = {(task.dataset, task.name): task for task in [*own.unseen(), *others]}
-        return [task for name, task in by_name.items() if name in self.sentences]
+        by_name = {(task.dataset, task.name): task for task in [*carried(own), *others]}
+        return [task.read() for name, task in by_name.items() if name in self.sentences]
 
     @cached_property
     def method(self) -> str:

@@ -35,7 +35,7 @@ def remembered(what: str, paths: Sequence[Path], compute: Callable[[], str]) -> 
     what: names the text, and everything besides the files that it follows from. Raises BadFile for a file that cannot
     be read. In a cache that cannot be written, nothing is remembered.
     """
-    place, stamps = _place(what, paths), [_stamp(path) for path in paths]
+    place, stamps = _place(what, paths), [stamp(path) for path in paths]
     found = _recall(place, stamps)
     if found is not None:
         return found
@@ -55,7 +55,7 @@ class FrozenFile:
     @cached_property
     def sha256(self) -> str:
         """In hexadecimal. Raises BadFile if the file cannot be read."""
-        self._stamp = _stamp(self.path)
+        self._stamp = stamp(self.path)
         return remembered("sha256", [self.path], lambda: file_hash(self.path))
 
     def mapped(self) -> dict[str, Tensor]:
@@ -65,15 +65,15 @@ class FrozenFile:
         """
         _ = self.sha256
         tensors, _ = load_tensors(self.path)
-        if _stamp(self.path) != self._stamp:
+        if stamp(self.path) != self._stamp:
             raise self._changed()
         return tensors
 
     def read(self) -> bytes:
         """All of it. Raises BadFile if it cannot be read, or has changed since it was hashed."""
-        place, stamps = _place("sha256", [self.path]), [_stamp(self.path)]
+        place, stamps = _place("sha256", [self.path]), [stamp(self.path)]
         data = read_bytes(self.path, _LIMIT)
-        found = _recall(place, stamps) if _stamp(self.path) == stamps[0] else None
+        found = _recall(place, stamps) if stamp(self.path) == stamps[0] else None
         if found is None:
             found = data_hash(data)
             _remember(place, [self.path], stamps, found)
@@ -90,7 +90,8 @@ def _place(what: str, paths: Sequence[Path]) -> Path:
     return cache_folder() / "fingerprints" / f"{name[:32]}.json"
 
 
-def _stamp(path: Path) -> list[int]:
+def stamp(path: Path) -> list[int]:
+    """What another content of a file does not have: device, inode, size and time of change. Raises BadFile."""
     try:
         stat = path.stat()
     except OSError as error:
@@ -108,6 +109,6 @@ def _recall(place: Path, stamps: Sequence[Sequence[int]]) -> str | None:
 
 def _remember(place: Path, paths: Sequence[Path], stamps: Sequence[Sequence[int]], value: str) -> None:
     settled = all(time.time_ns() - stamp[-1] > _SETTLED for stamp in stamps)
-    if settled and [_stamp(path) for path in paths] == stamps:
+    if settled and [stamp(path) for path in paths] == stamps:
         with suppress(Unavailable):
             write_sealed(place, {"files": stamps, "value": value})

@@ -92,6 +92,18 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def span(least: float, most: float) -> str:
+    """
+    >>> span(7.2, 7.4), span(7.2, 12), span(95, 130), span(60, 5400)
+    ('7 s', '7 to 12 s', '2 min', '60 s to 1.5 h')
+    """
+    low, high = duration(least), duration(most)
+    if low == high:
+        return low
+    number, _, unit = low.partition(" ")
+    return f"{number} to {high}" if high.endswith(f" {unit}") else f"{low} to {high}"
+
+
 def size(count: float) -> str:
     """
     >>> size(999), size(1_234_567), size(2.5e10)

@@ -9,9 +9,9 @@ import torch
 from html_page import Page
 from recalls import recalls
 
-from sglora_cli.bench.methods import saw_training
+from sglora_cli.bench.evidence import saw_training
 from sglora_cli.bench.rows_file import read_rows
-from sglora_cli.bench.tasks import training_tasks
+from sglora_cli.bench.tasks import narrowed, training_tasks
 from sglora_cli.errors import SgloraWarning
 from sglora_cli.generate.session import Session
 from sglora_cli.pack.loaded import LoadedPack
@@ -166,7 +166,8 @@ def test_photos_that_experts_learned_from_or_unseen_tasks_are_tested_on_are_left
 
     def measured():
         one = LoadedPack.open(Host.load())
-        return {t.name: len(t.tensors.stem_N) for t in training_tasks(one.host, one.pack, one.model, "", toys)}
+        tasks = narrowed(training_tasks(one, "", toys), one.pack, "", "all")
+        return {t.name: len(t.tensors.stem_N) for t in tasks}
 
     before = measured()
     first("jar", "test").write_bytes(first("ball", "train").read_bytes())  # of an expert

@@ -196,9 +196,15 @@ def _print_estimate(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
+    from sglora_cli.system.progress import span
+
     click.echo(f"pack      {facts['pack']}")
     click.echo(printable(f"tasks     {len(facts['tasks'])}: {', '.join(facts['tasks'])}"))
     click.echo(f"methods   {len(facts['methods'])}: {', '.join(facts['methods'])}")
     click.echo(f"adapters  {facts['adapters']}")
-    click.echo(f"images    {facts['images_to_encode']} to encode, {facts['images_known']} known already")
-    click.echo(f"time      about {facts['seconds']} s at {facts['images_per_second']} images/s (measured just now)")
+    least, most = facts["images_at_least"], facts["images_to_encode"]
+    many = f"{most}" if least == most else f"{least} to {most}"
+    click.echo(f"images    {many} to encode, {facts['images_known']} known already")
+    click.echo(
+        f"time      {span(*facts['seconds_range'])} at {facts['images_per_second']} images/s (measured just now)"
+    )

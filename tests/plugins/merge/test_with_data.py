@@ -11,12 +11,12 @@ import torch
 from merge_rules import RULES
 from random_factors import seeded
 
+from sglora_cli.bench.evidence import TaskEvidence
 from sglora_cli.bench.measure import Candidate, Measurer
-from sglora_cli.bench.methods import IMAGES, SHOTS, TaskEvidence
 from sglora_cli.data.encode import encode_each
 from sglora_cli.errors import Mismatch, PluginError, Unavailable, UnknownName
 from sglora_cli.generate.session import Session
-from sglora_cli.plugin.contracts import Evidence
+from sglora_cli.plugin.contracts import IMAGES, SHOTS, Evidence
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import TaskTensors
 from sglora_merge.lorahub import drawn, objective, search

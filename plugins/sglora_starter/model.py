@@ -27,7 +27,7 @@ from sglora_cli.api import (
 )
 
 from . import text, tokens
-from .stem import Stem, features, weights_path
+from .stem import Stem, features, pixels, weights_path
 from .tower import DEPTH, EMBED, PROJECTION, WIDTH, Tower, site_name
 
 if TYPE_CHECKING:
@@ -93,10 +93,16 @@ class StarterModel:
     def convolutions(self) -> Stem:
         return Stem.pretrained(self._frozen[1].read())
 
-    @torch.no_grad()
     def stem(self, images: Sequence[Image]) -> Tensor:
         """(N, 50, 192) float16: the tokens before the first block."""
-        return self.tower.tokens(features(self.convolutions, images)).half()
+        return self.stem_of([self.prepare(image) for image in images])
+
+    def prepare(self, image: Image) -> Tensor:
+        return pixels(image)
+
+    @torch.no_grad()
+    def stem_of(self, prepared: Sequence[Tensor]) -> Tensor:
+        return self.tower.tokens(features(self.convolutions, prepared)).half()
 
     def hide(self, stem: Tensor, share: float, rng: torch.Generator) -> Tensor:
         """(N, 50, W) -> (N, fewer, W): the summary token stays."""

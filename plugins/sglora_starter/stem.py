@@ -90,10 +90,9 @@ class Stem(nn.Module):
 
 
 @torch.no_grad()
-def features(stem: Stem, images: Sequence[Image], batch: int = 32) -> Tensor:
-    """Features of decoded photos: (N, F, 7, 7), float16 as they are cached."""
+def features(stem: Stem, pixels_3HW: Sequence[Tensor], batch: int = 32) -> Tensor:
+    """Features of photos as `pixels` gives them: (N, F, 7, 7), float16 as they are cached."""
     chunks = [
-        stem(torch.stack([pixels(image) for image in images[start : start + batch]])).half()
-        for start in range(0, len(images), batch)
+        stem(torch.stack(list(pixels_3HW[start : start + batch]))).half() for start in range(0, len(pixels_3HW), batch)
     ]
     return torch.cat(chunks) if chunks else torch.empty(0, FEATURES, GRID, GRID, dtype=torch.half)

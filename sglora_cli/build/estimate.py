@@ -6,10 +6,10 @@ Shapes: P numbers of an adapter, N photos, C captions.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import torch
@@ -26,7 +26,9 @@ from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import TRAINING, TaskTensors
 from sglora_cli.system.hardware import available_memory, free_disk, nearest_existing, peak_memory
 from sglora_cli.system.paths import cache_folder
-from sglora_cli.system.progress import duration, size
+from sglora_cli.system.progress import size, span
+
+V = TypeVar("V")
 
 _PROBE_SECONDS = 1.0
 """A small trial step that takes less time is repeated at full size."""
@@ -42,6 +44,9 @@ class Stage:
     name: str
     what: str
     seconds: float
+    """At the pace of the quickest trial."""
+    most: float = 0.0
+    """At the pace of the slowest; 0 if there was one only."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,10 @@ class Estimate:
     def seconds(self) -> float:
         return sum(stage.seconds for stage in self.stages)
 
+    @property
+    def most(self) -> float:
+        return sum(max(stage.seconds, stage.most) for stage in self.stages)
+
     def to_lines(self) -> list[str]:
         """The estimate in lines for a person."""
         wide = [max(len(getattr(s, key)) for s in self.stages) for key in ("name", "what")]
@@ -71,7 +80,7 @@ class Estimate:
             memory += f"; on {self.device} about {size(self.device_memory)}"
         return [
             *rows,
-            f"{self.adapters} LoRAs, about {duration(self.seconds)} on {self.device}, measured on a few steps",
+            f"{self.adapters} LoRAs, about {span(self.seconds, self.most)} on {self.device}, measured on a few steps",
             memory,
             f"disk: {', '.join(where)}; {size(free_disk(self.target))} free",
         ]
@@ -79,10 +88,14 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         """The estimate as JSON values."""
         return {
-            "stages": [{**asdict(stage), "seconds": round(stage.seconds, 3)} for stage in self.stages],
+            "stages": [
+                {**asdict(stage), "seconds": round(stage.seconds, 3), "most": round(max(stage.seconds, stage.most), 3)}
+                for stage in self.stages
+            ],
             "adapters_to_train": self.adapters,
             "device": self.device,
             "seconds": round(self.seconds, 3),
+            "seconds_range": [round(self.seconds, 3), round(self.most, 3)],
             "memory_bytes": self.memory,
             "device_memory_bytes": self.device_memory,
             "cache_bytes": self.cache_bytes,
@@ -118,7 +131,9 @@ def estimated(
     missing, absent = missing_features(tasks), [path for path in steps.paths if not steps.done(path)]
     photos = sum(len(features.photos) for features in missing)
     captions = sum(len(photo.captions) for features in missing for photo in features.photos)
-    stages = [Stage("features", f"{photos} photos", photos * trial.photo_seconds + captions * trial.text_seconds)]
+    paces = zip(trial.photo_seconds, trial.text_seconds, strict=True)
+    seconds = [photos * photo + captions * text for photo, text in paces]
+    stages = [Stage("features", f"{photos} photos", *seconds)]
     for name, what, paths in (
         ("warm-up", f"{config.warmup_epochs} epochs on {len(steps.experts)} experts", [steps.start_path]),
         ("adapters", f"{len(tasks)} tasks, {config.epochs} epochs, {steps.kept} states each", steps.group_paths),
@@ -126,9 +141,11 @@ def estimated(
     ):
         if set(paths) & set(steps.paths):
             left = sum(steps.passes(path) for path in paths if path in absent)
-            stages.append(Stage(name, what, left * trial.pass_seconds))
+            stages.append(Stage(name, what, *(left * pace for pace in trial.pass_seconds)))
     costs = _costs(host, recipe, steps, trial.pass_seconds)
-    stages += [Stage(name, _need(c) if c else _UNKNOWN, c.get("seconds", 0.0)) for name, c in costs.items()]
+    stages += [
+        Stage(name, _need(c) if c else _UNKNOWN, c.get("seconds", 0.0), c.get("most", 0.0)) for name, c in costs.items()
+    ]
     groups = [sum(len(t.photos) for t in group) * trial.photo_bytes for group in steps.groups]
     on_gpu = model.device.type == "cuda"
     widest, widest_on_gpu = (max((int(c.get(k, 0)) for c in costs.values()), default=0) for k in _MEMORY)
@@ -150,7 +167,7 @@ def estimated(
     )
 
 
-def _costs(host: Host, recipe: Recipe, steps: Steps, pass_seconds: float) -> dict[str, dict[str, Any]]:
+def _costs(host: Host, recipe: Recipe, steps: Steps, pass_seconds: Pace) -> dict[str, dict[str, Any]]:
     """The cost that every learned generator states; {} for one that states none. Passes through the backbone are
     counted in its seconds."""
     count = sum(t.role == TRAINING for t in steps.tasks)
@@ -159,11 +176,13 @@ def _costs(host: Host, recipe: Recipe, steps: Steps, pass_seconds: float) -> dic
         generator, costs[name] = host.generators[name], {}
         if isinstance(generator, SaysCost):
             costs[name] |= generator.cost(steps.layout, count, steps.kept, table, str(steps.model.device))
-        if passes := costs[name].pop("passes", 0):
-            costs[name]["seconds"] = costs[name].get("seconds", 0.0) + passes * pass_seconds
+        own, passes = costs[name].get("seconds", 0.0), costs[name].pop("passes", 0)
+        if passes:
+            costs[name] |= {"seconds": own + passes * pass_seconds[0], "most": own + passes * pass_seconds[1]}
         if "seconds" in costs[name] and (folds := int(table.get("held_out", 0))) > 1:
             # Fitted once more a fold, on (folds - 1) / folds of the tasks, which a fixed number of passes ignores.
-            costs[name]["seconds"] *= folds + bool(passes)
+            for key in {"seconds", "most"} & set(costs[name]):
+                costs[name][key] *= folds + bool(passes)
     return costs
 
 
@@ -177,11 +196,25 @@ def _stored(cost: Mapping[str, Any]) -> int:
     return int(cost.get("stored_bytes", 2 * cost.get("parameters", 0)))
 
 
+Pace = tuple[float, float]
+"""Seconds a unit, of the quickest and of the slowest trial."""
+
+
+def _paced(work: Callable[[], V], units: int) -> tuple[V, Pace]:
+    """What some work gives, and its pace in two trials."""
+    times = []
+    for _ in range(2):
+        began = time.monotonic()
+        result = work()
+        times.append((time.monotonic() - began) / max(1, units))
+    return result, (min(times), max(times))
+
+
 @dataclass(frozen=True)
 class _Trial:
-    photo_seconds: float
-    text_seconds: float
-    pass_seconds: float
+    photo_seconds: Pace
+    text_seconds: Pace
+    pass_seconds: Pace
     photo_bytes: int
     """The features of a photo and its captions, on disk and in memory."""
     memory: int
@@ -194,20 +227,16 @@ def _trial(model: Model, steps: Steps) -> _Trial:
     captions = [caption for photo in photos for caption in photo.captions]
     stems(model, photos[:1])  # the first call of anything is slow, on a GPU by seconds
     model.encode_text(captions[:1])
-    began = time.monotonic()
-    stem_N = stems(model, photos)
-    stem_seconds = time.monotonic() - began
-    began = time.monotonic()
-    text_CD = model.encode_text(captions)
-    text_seconds = time.monotonic() - began
+    stem_N, photo_seconds = _paced(lambda: stems(model, photos), len(photos))
+    text_CD, text_seconds = _paced(lambda: model.encode_text(captions), len(captions))
     owners = tuple(i for i, photo in enumerate(photos) for _ in photo.captions)
     probe = TaskTensors("probe", stem_N, text_CD, owners)
     pass_seconds, memory = _step(model, steps, probe)
     per_photo = stem_N[0].numel() * 2 + len(captions) / len(photos) * text_CD[0].numel() * 4
     on_gpu = model.device.type == "cuda"
     return _Trial(
-        photo_seconds=stem_seconds / len(photos),
-        text_seconds=text_seconds / len(captions),
+        photo_seconds=photo_seconds,
+        text_seconds=text_seconds,
         pass_seconds=pass_seconds,
         photo_bytes=int(per_photo),
         memory=memory,
@@ -215,7 +244,7 @@ def _trial(model: Model, steps: Steps) -> _Trial:
     )
 
 
-def _step(model: Model, steps: Steps, probe: TaskTensors) -> tuple[float, int]:
+def _step(model: Model, steps: Steps, probe: TaskTensors) -> tuple[Pace, int]:
     """Measure a training step: (seconds per photo, peak memory in bytes).
 
     A small step is measured, and if that is quick, a full one. On a GPU always a full one: the first step there is
@@ -226,12 +255,13 @@ def _step(model: Model, steps: Steps, probe: TaskTensors) -> tuple[float, int]:
     small, full = (1, min(4, widest)), (min(config.tasks_at_once, len(steps.tasks)), widest)
     before = psutil.Process().memory_info().rss
     step = small
-    seconds = _one_step(model, steps, probe, *small)
-    if seconds < _PROBE_SECONDS or model.device.type == "cuda":
+    times = [_one_step(model, steps, probe, *small)]
+    if times[0] < _PROBE_SECONDS or model.device.type == "cuda":
         step = full
-        seconds = min(_one_step(model, steps, probe, *full) for _ in range(2))  # the first one is slow
+        times = [_one_step(model, steps, probe, *full) for _ in range(3)][1:]  # the first one is slow
     growth = (peak_memory() - before) * max(1.0, full[0] * full[1] / (step[0] * step[1]))
-    return seconds / (step[0] * step[1]), before + int(growth)
+    photos = step[0] * step[1]
+    return (min(times) / photos, max(times) / photos), before + int(growth)
 
 
 def _one_step(model: Model, steps: Steps, probe: TaskTensors, tasks: int, photos: int) -> float:
@@ -247,4 +277,4 @@ def _one_step(model: Model, steps: Steps, probe: TaskTensors, tasks: int, photos
 
 def _left(stage: Stage) -> str:
     nothing = "not counted" if stage.what == _UNKNOWN else "done"
-    return f"about {duration(stage.seconds)}" if stage.seconds else nothing
+    return f"about {span(stage.seconds, max(stage.seconds, stage.most))}" if stage.seconds else nothing

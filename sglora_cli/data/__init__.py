@@ -1,6 +1,7 @@
 """Tasks, photos and captions.
 
 description       what describes a task: sentences, weights, files, photos
+ahead             photos read, decoded and prepared in threads, before they are asked for
 encode            everything a model is asked for in batches, with and without adapters
 features          frozen outputs, computed once, cached by content; mirrored photos
 caption_file      captions.jsonl and the formats of others

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sglora_cli.data.ahead import ahead, looked_at, prepared, stem_of
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.images import read_image
 from sglora_cli.files.tensor_rows import TensorRows
@@ -118,10 +120,8 @@ def image_embeddings(
 @torch.no_grad()
 def visual_embedding(model: Model, images: Sequence[Path]) -> Tensor:
     """d* of photos: the mean of the backbone's image embeddings without an adapter, normalised: (D,)."""
-    parts = []
-    for start in range(0, len(images), _BATCH):
-        stem = model.stem([read_image(path) for path in images[start : start + _BATCH]])
-        parts.append(model.encode_image(stem).float().cpu())
+    stems = looked_at(model, [(path, "") for path in images])
+    parts = [model.encode_image(stem).float().cpu() for stem in stems]
     return mean_direction([1.0] * len(images), torch.cat(parts))
 
 
@@ -135,19 +135,27 @@ def encode_photos(
     """
     names, kept, skipped = list(photos), [], []
     parts: list[tuple[Tensor, Tensor]] = []
-    starts: Sequence[int] = range(0, len(names), _PHOTOS)
-    for start in progress(starts, f"batches of {_PHOTOS} images"):
-        images = []
-        for name in names[start : start + _PHOTOS]:
-            try:
-                images.append(read_image(photos[name]))
-                kept.append(name)
-            except BadFile as error:
-                skipped.append(error.message)
-        if images:
-            stem = model.stem(images).half()  # as it was in training
+    waiting: list[Any] = []
+
+    def ready(path: Path) -> Any:
+        try:
+            return prepared(model, read_image(path))
+        except BadFile as error:
+            return error
+
+    found = ahead(ready, photos.values(), _PHOTOS)
+    for n, name in enumerate(progress(names, "images"), 1):
+        one = next(found)
+        if isinstance(one, BadFile):
+            skipped.append(one.message)
+        else:
+            kept.append(name)
+            waiting.append(one)
+        if waiting and (len(waiting) == _PHOTOS or n == len(names)):
+            stem = stem_of(model, waiting).half()  # as it was in training
             adapted_ND = model.encode_image(stem, layout, flat_P[None])[0]
             parts.append((model.encode_image(stem).float().cpu(), adapted_ND.float().cpu()))
+            waiting = []
     if not kept:
         raise BadFile(f"none of {len(names)} image(s) can be read: {skipped[0]}")
     before_ND, after_ND = (torch.cat(side) for side in zip(*parts, strict=True))

@@ -9,18 +9,18 @@ Shapes: N photos, C captions or classes, D embedding.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import torch
-from PIL import ImageOps
 from torch import Tensor
 
+from sglora_cli.data.ahead import ahead, looked_at
 from sglora_cli.data.encode import class_heads
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.hashes import content_hash, file_hash
-from sglora_cli.files.images import read_image
 from sglora_cli.files.tensor_rows import TensorDraft, TensorRows
 from sglora_cli.files.tensors import Checkpoint
 from sglora_cli.plugin.contracts import Model
@@ -28,8 +28,6 @@ from sglora_cli.plugin.values import Photo, TaskTensors
 from sglora_cli.system.locks import locked
 from sglora_cli.system.paths import cache_folder
 
-BATCH = 32
-"""Decoded photos in memory."""
 _STEM, _TEXT = torch.float16, torch.float32
 _FINITE = "try --precision fp32, or other weights"
 VERSION = 2
@@ -68,7 +66,7 @@ class Features:
         captions = [caption for photo in photos for caption in photo.captions]
         if classes and (stray := sorted(set(captions) - set(classes))):
             raise Mismatch(f"task {name!r} has a photo of class {stray[0]!r}, its classes are {', '.join(classes)}")
-        read = tuple(file_hash(photo.path) for photo in photos) if hashes is None else tuple(hashes)
+        read = tuple(ahead(file_hash, [photo.path for photo in photos])) if hashes is None else tuple(hashes)
         one = cls(name, photos, classes, prompts, "", read)
         texts = [list(classes), list(prompts), list(one.label_of)] if classes else [captions, list(one.image_of)]
         return replace(one, key=content_hash([VERSION, model.fingerprint, list(one.hashes), *texts]))
@@ -143,11 +141,12 @@ class Features:
             if self.path.exists():
                 yield len(self.photos)
                 return
-            text_CD, first = self.texts(model), self._stems(model, 0)
+            text_CD, batches = self.texts(model), self._stems(model, 0)
             if not bool(torch.isfinite(text_CD).all()):
                 raise Mismatch(
                     f"the backbone gives numbers that are not finite for the texts of {self.name!r}", _FINITE
                 )
+            first = next(batches)
             shapes = {
                 "stem": (_STEM, (len(self.photos), *first.shape[1:])),
                 "text": (_TEXT, tuple(text_CD.shape)),
@@ -159,25 +158,29 @@ class Features:
             try:
                 draft.put("text", 0, text_CD)
                 yield start
-                for at in range(start, len(self.photos), BATCH):
-                    stem = self._stems(model, at) if at else first
+                at, left = start, self._stems(model, start) if start else chain([first], batches)
+                for stem in left:
                     draft.put("stem", at, stem)
+                    at += len(stem)
                     if checkpoint.due:
-                        checkpoint.save({"photos": torch.tensor([at + len(stem)])})
+                        checkpoint.save({"photos": torch.tensor([at])})
                     yield len(stem)
                 draft.finish()
                 checkpoint.drop()
             finally:
+                batches.close()
                 draft.close()
 
-    def _stems(self, model: Model, at: int) -> Tensor:
-        """(N, ...) float16 of BATCH photos, those from `at`."""
-        photos = self.photos[at : at + BATCH]
-        stem = stems(model, photos, self.mirrored, self.hashes[at : at + BATCH])
-        for photo, row in zip(photos, stem, strict=True):
-            if not bool(torch.isfinite(row).all()):
-                raise Mismatch(f"the backbone gives numbers that are not finite for {photo.path}", _FINITE)
-        return stem
+    def _stems(self, model: Model, at: int) -> Generator[Tensor]:
+        """(N, ...) float16 of the photos from `at` on, BATCH at a time."""
+        known = [(photo.path, sha256) for photo, sha256 in zip(self.photos, self.hashes, strict=True)][at:]
+        for stem in looked_at(model, known, self.mirrored):
+            half = stem.half().cpu()
+            for (path, _), row in zip(known[: len(half)], half, strict=True):
+                if not bool(torch.isfinite(row).all()):
+                    raise Mismatch(f"the backbone gives numbers that are not finite for {path}", _FINITE)
+            known = known[len(half) :]
+            yield half
 
 
 def task_tensors(
@@ -191,11 +194,9 @@ def task_tensors(
     return Features.of(model, name, photos, classes, prompts).tensors(model)
 
 
-def stems(model: Model, photos: Sequence[Photo], mirrored: bool = False, hashes: Sequence[str] = ()) -> Tensor:
-    """(N, ...) float16 of at most BATCH photos. hashes: those that the photos' bytes must have, if they are known."""
-    known = hashes or [""] * len(photos)
-    images = [read_image(photo.path, sha256) for photo, sha256 in zip(photos, known, strict=True)]
-    return model.stem([ImageOps.mirror(image) for image in images] if mirrored else images).half().cpu()
+def stems(model: Model, photos: Sequence[Photo]) -> Tensor:
+    """(N, ...) float16 of photos."""
+    return torch.cat([stem.half().cpu() for stem in looked_at(model, [(photo.path, "") for photo in photos])])
 
 
 @dataclass(frozen=True)

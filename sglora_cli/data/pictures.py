@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sglora_cli.data.ahead import ahead
 from sglora_cli.data.near_duplicates import hasher, near_pairs
 from sglora_cli.errors import BadFile, SgloraWarning, Unavailable
 from sglora_cli.files.hashes import file_hash
@@ -24,8 +23,6 @@ from sglora_cli.system.progress import progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-_THREADS = 4  # decoding and hashing leave Python; a decoded photo is large, so no more
 
 
 @dataclass(frozen=True)
@@ -82,12 +79,8 @@ def look_at(tasks: Sequence[Task], root: Path) -> dict[Path, Picture]:
     waiting = [Picture(_name(root, path), path, tuple(own)) for path, own in places.items()]
     sizes = Counter(_bytes(path) for path in places)
     look = partial(_looked_at, _hasher(), {size for size, count in sizes.items() if count > 1})
-    pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
-    try:
-        looked = pool.map(look, waiting)
-        return {picture.path: next(looked) for picture in progress(waiting, "images")}
-    finally:
-        pool.shutdown(cancel_futures=True)  # after an interruption nobody waits for the rest
+    looked = ahead(look, waiting)
+    return {picture.path: next(looked) for picture in progress(waiting, "images")}
 
 
 def _hasher() -> Callable[[Image], int | None]:

@@ -84,6 +84,19 @@ class ChecksText(Protocol):
 
 
 @runtime_checkable
+class PreparesPhotos(Protocol):
+    """A model that prepares photos one by one, optional: while the device computes, the photos that come next are
+    decoded and prepared in threads."""
+
+    def prepare(self, image: Image) -> Tensor:
+        """A photo as `stem_of` takes it, on the CPU and no larger than it needs. Called from several threads at
+        once."""
+
+    def stem_of(self, prepared: Sequence[Tensor]) -> Tensor:
+        """What `stem` gives for the photos that these were made of."""
+
+
+@runtime_checkable
 class HidesTokens(Protocol):
     """A model whose stem is a sequence of tokens, optional. Recipes with `hide` train on it only."""
 
@@ -363,7 +376,16 @@ class HasMembers(Protocol[V_co]):
 
 POWERS: Mapping[type, tuple[type, ...]] = {
     Backbone: (HasMembers, SaysAbsent, CountsTokens),
-    Model: (EncodesMeaning, ChecksText, HidesTokens, MergesCheckpoints, HasProjection, SaysNames, KnowsEarlier),
+    Model: (
+        EncodesMeaning,
+        ChecksText,
+        PreparesPhotos,
+        HidesTokens,
+        MergesCheckpoints,
+        HasProjection,
+        SaysNames,
+        KnowsEarlier,
+    ),
     Dataset: (HasMembers, Fetches, ListsImages, SaysPassedOver),
     Captioner: (HasMembers,),
     CaptionModel: (),

@@ -40,6 +40,7 @@ from sglora_cli.plugin.contracts import (
     ListsImages,
     MergesCheckpoints,
     Model,
+    PreparesPhotos,
     Reporter,
     SaysAbsent,
     SaysCost,
@@ -380,6 +381,18 @@ class _SaysNames(Guarded[SaysNames]):
         return names
 
 
+class _PreparesPhotos(Guarded[PreparesPhotos]):
+    def prepare(self, image: Image) -> Tensor:
+        with self._asking("prepare"):
+            return self._value.prepare(image)
+
+    def stem_of(self, prepared: Sequence[Tensor]) -> Tensor:
+        with self._asking("stem_of"):
+            stem_N = self._value.stem_of(prepared)
+        self._refuse("stem_of", wrong_stem(stem_N, len(prepared)))
+        return stem_N
+
+
 class _KnowsEarlier(Guarded[KnowsEarlier]):
     def earlier(self, fingerprint: str) -> str | None:
         with self._asking("earlier"):
@@ -419,6 +432,7 @@ _OPTIONAL: Mapping[type, type[Guarded[Any]]] = {
     SaysPassedOver: _SaysPassedOver,
     EncodesMeaning: _EncodesMeaning,
     ChecksText: _ChecksText,
+    PreparesPhotos: _PreparesPhotos,
     HidesTokens: _HidesTokens,
     MergesCheckpoints: _MergesCheckpoints,
     HasProjection: _HasProjection,

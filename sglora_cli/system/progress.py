@@ -57,28 +57,68 @@ def working(what: str, total: float) -> Iterator[Advance]:
         yield lambda units, part: None
     elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[left]}"),
+        )
+        time_left = TimeLeft(total)
         with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-            bar = bars.add_task(what, total=total)
-            yield lambda units, part: bars.update(bar, advance=units, description=f"{what} {part}".strip())
+            bar = bars.add_task(what, total=total, left="")
+
+            def advance(units: float, part: str) -> None:
+                left = time_left.after(units)
+                bars.update(bar, advance=units, description=f"{what} {part}".strip(), left=left)
+
+            yield advance
     else:
         yield _Lines(what, total).advance
 
 
+class TimeLeft:
+    """How long work still takes, from a least to a most: at its mean pace, and at that of its last part.
+
+    What goes ahead evenly is said in one number; what gets slower or faster, or waits for other programs, in two.
+    """
+
+    def __init__(self, total: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._total, self._clock = total, clock
+        self._points = [(clock(), 0.0)]
+        """Times, and the units that were done by then."""
+
+    def after(self, units: float) -> str:
+        """The text for a person, once so many more units are done; "" as long as nothing is known."""
+        now, done = self._clock(), self._points[-1][1] + units
+        self._points.append((now, done))
+        if len(self._points) < _FEWEST or done <= 0:
+            return ""
+        recent = next(point for point in self._points if point[1] >= _RECENT * done)
+        paces = [(now - start) / (done - before) for start, before in (self._points[0], recent) if done > before]
+        left = [max(0.0, self._total - done) * pace for pace in paces]
+        return f"{span(min(left), max(left))} left"
+
+    @property
+    def done(self) -> float:
+        return self._points[-1][1]
+
+
+_FEWEST, _RECENT = 3, 0.6
+"""The fewest points that say something; the share of what is done after which work is recent."""
+
+
 class _Lines:
     def __init__(self, what: str, total: float) -> None:
-        self.what, self.total, self.done = what, total, 0.0
-        self.start = self.last = time.monotonic()
+        self.what, self.total, self.time_left = what, total, TimeLeft(total)
+        self.last = time.monotonic()
 
     def advance(self, units: float, part: str) -> None:
-        self.done += units
-        now = time.monotonic()
-        if now - self.last > PLAIN_SECONDS and self.done < self.total:
-            left = (now - self.start) / self.done * (self.total - self.done) if self.done else 0.0
-            percent = 100 * self.done / self.total
-            remark(f"{f'{self.what} {part}'.strip()}: {percent:.0f} %, {duration(left)} left")
+        left, now = self.time_left.after(units), time.monotonic()
+        if now - self.last > PLAIN_SECONDS and self.time_left.done < self.total:
+            percent = 100 * self.time_left.done / self.total
+            remark(", ".join(filter(None, [f"{f'{self.what} {part}'.strip()}: {percent:.0f} %", left])))
             self.last = now
 
 

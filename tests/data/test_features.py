@@ -117,7 +117,7 @@ def test_a_computation_goes_on_after_its_checkpoint_unless_that_is_damaged(
     tmp_path, own_home, monkeypatch, damaged, start
 ):
     photos = photos_in(tmp_path, "red", "blue", "green", "white")
-    monkeypatch.setattr(module, "BATCH", 1)
+    monkeypatch.setattr("sglora_cli.data.ahead.BATCH", 1)
     monkeypatch.setattr(module.Checkpoint, "due", True)
     planned = Features.of(MODEL, "a", photos)
     work = planned.compute(MODEL)

@@ -6,13 +6,14 @@ Shapes: N images, T adapters, C texts, D embedding, I inputs of the projection, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from sglora_cli.lora.algebra import joined
 from sglora_cli.lora.layout import Layout
-from sglora_cli.plugin.contracts import HasProjection, KnowsEarlier, Model
+from sglora_cli.plugin.contracts import HasProjection, KnowsEarlier, Model, PreparesPhotos
 from sglora_cli.plugin.testing.toys import ask, images, run_all
 
 TEXTS = ("a photo of a pug", "a photo of a tiger lily", "a traffic light at night")
@@ -68,6 +69,16 @@ def images_are_unit_vectors(model: Model) -> None:
     _equal(image_ND, kept_ND, "a stem kept as float16 gives other features", within=2e-2)
     alone_ND = torch.cat([model.encode_image(model.stem([image])) for image in images()])
     _equal(image_ND, alone_ND, "an image's vector depends on the images beside it")
+
+
+def photos_are_prepared_one_by_one(model: Model) -> None:
+    """stem_of gives for prepared photos what stem gives for the photos, also if they were prepared in threads."""
+    if not isinstance(model, PreparesPhotos):
+        return
+    with ThreadPoolExecutor(3) as pool:
+        ready = list(pool.map(model.prepare, images()))
+    ask(all(isinstance(one, Tensor) and one.device.type == "cpu" for one in ready), "prepare must give CPU tensors")
+    _equal(model.stem(images()), model.stem_of(ready), "stem_of differs from stem", within=1e-6)
 
 
 def zero_adapter_changes_nothing(model: Model) -> None:
@@ -214,6 +225,7 @@ BACKBONE_CHECKS: tuple[Callable[[Model], None], ...] = (
     identity_is_complete,
     texts_are_unit_vectors,
     images_are_unit_vectors,
+    photos_are_prepared_one_by_one,
     zero_adapter_changes_nothing,
     every_site_counts,
     scaling_is_applied,

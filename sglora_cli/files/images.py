@@ -196,10 +196,11 @@ def _files(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
         yield folder
         return
     for entry in entries:
-        if entry.is_file() or (entry.is_symlink() and not entry.is_dir()):  # a link that leads nowhere is no folder
+        # An entry itself would raise for a link that leads to itself. One that leads nowhere is no folder.
+        if os.path.isfile(entry) or (entry.is_symlink() and not os.path.isdir(entry)):
             yield folder / entry.name
     for entry in entries:
-        if entry.is_dir():
+        if os.path.isdir(entry):
             yield from _files(folder / entry.name, (*above, own))
 
 

@@ -253,3 +253,12 @@ def test_images_besides_those_that_are_known_have_a_reason(tmp_path):
 def test_names_that_cannot_be_printed_are_made_printable():
     assert printable_name(Path(os.fsdecode(b"a\xff.png"))) == "a\ufffd.png"
     assert printable_name(Path("a\x1b[2J.png")) == "a\ufffd[2J.png"
+
+
+def test_a_link_to_itself_is_a_file_that_cannot_be_read(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "round.png").symlink_to("round.png")
+    paths, passed_over = image_files(tmp_path)
+    assert (list(paths), passed_over) == (["a.png", "round.png"], [])
+    with pytest.raises(BadFile, match="Too many levels of symbolic links"):
+        read_image(paths["round.png"])

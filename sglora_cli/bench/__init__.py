@@ -9,6 +9,7 @@ sentences   whether the sentence matters: other sentences, and what the right on
 methods     which methods there are, their adapters for a task
 evidence    what methods may see of a task, or have seen
 ablations   methods with one thing changed
+request     what `sglora bench` is asked for
 plan        a request -> a plan
 run         a plan -> rows and a report
 rows        rows put together: means, spreads, recovery

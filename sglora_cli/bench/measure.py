@@ -124,12 +124,13 @@ class Measurer:
 
     def missing(self, task: UnseenTask, parts: Sequence[Part]) -> Images:
         """How many images would have to be encoded."""
-        remembered = [rows for part in parts if (rows := self._remembered(task, part)) is not None]
-        adapters = len({(r.method, r.sample, r.seed, r.sentence) for rows in remembered for r in rows})
+        adapters = sum(_adapters(self._remembered(task, part) or []) for part in parts)
         made = [c for part in parts if not self.remembers(task, part) for c in part.make()]
         keys = self.keys(task, made)
         unknown = {key for key in keys if self.fresh or _recall(key) is None}
-        spared = unknown & {key for draws in _draws(made, keys) for key in draws[2:]}
+        named = list(zip(keys, made, strict=True))
+        draws = _draws(named)
+        spared = unknown - {key for key, c in named if not _is_later(draws, key, c)}
         images = len(task.tensors.stem_N)
         known = images * (adapters + len(made) - len(unknown))
         return Images(images * (len(unknown) - len(spared)), images * len(unknown), known, adapters + len(made))
@@ -142,7 +143,9 @@ class Measurer:
         rows: list[Row] = []
         for n, part in enumerate(parts):
             if n not in made:
-                rows += known[n] or []
+                remembered = known[n] or []
+                rows += remembered
+                self.count.saved += len(task.tensors.stem_N) * _adapters(remembered)
                 continue
             own = [measured[id(c)] for c in made[n] if id(c) in measured]
             if part.key:
@@ -183,29 +186,25 @@ class Measurer:
     def _measured(self, task: UnseenTask, candidates: Sequence[Candidate]) -> dict[int, tuple[Candidate, Cells]]:
         """By `id`: the candidate, and what it measures. Draws that are left out are missing."""
         keys = self.keys(task, candidates)
-        draws = _draws(candidates, keys)
-        agreeing = {pair: None if self.fresh else _recall_agreement(pair) for pair in (_pair(d) for d in draws)}
+        named = list(zip(keys, candidates, strict=True))
+        draws = _draws(named)
+        agree = {of: None if self.fresh else _recall_agreement(_pair(some)) for of, some in draws.items()}
         known = {} if self.fresh else {key: cells for key in keys if (cells := _recall(key)) is not None}
-        later = {key for some in draws for key in some[2:]}
-        unsure = {key for some in draws if agreeing[_pair(some)] is None for key in some[:2]}
-        first = {
-            key: c for key, c in zip(keys, candidates, strict=True) if key in unsure or key not in {*known, *later}
-        }
-        images_of = self._encoded(task, first, known)
-        for some in draws:
-            if agreeing[_pair(some)] is None:
+        unsure = {key for of, some in draws.items() if agree[of] is None for key in some[:2]}
+        at_once = {key: c for key, c in named if key in unsure or not (key in known or _is_later(draws, key, c))}
+        images_of = self._encoded(task, at_once, known)
+        for of, some in draws.items():
+            if agree[of] is None:
                 one, two = (images_of[key] for key in some[:2])
-                agreeing[_pair(some)] = agree = bool((one - two).abs().max() <= AGREE)
-                write_sealed(_path(_pair(some)), agree)
-        kept = set(keys) - later
-        for some in draws:
-            kept |= set(some[:2] if agreeing[_pair(some)] else some)
-        rest = {key: c for key, c in zip(keys, candidates, strict=True) if key in kept and key not in known}
+                agree[of] = bool((one - two).abs().max() <= AGREE)
+                write_sealed(_path(_pair(some)), agree[of])
+        kept = [(key, c) for key, c in named if not (agree.get(_of(c)) and _is_later(draws, key, c))]
+        rest = {key: c for key, c in kept if key not in known}
         self._encoded(task, rest, known)
-        images, encoded = len(task.tensors.stem_N), len(first) + len(rest)
+        images, encoded = len(task.tensors.stem_N), len(at_once) + len(rest)
         self.count.encoded += images * encoded
         self.count.saved += images * (len(candidates) - encoded)
-        return {id(c): (c, known[key]) for key, c in zip(keys, candidates, strict=True) if key in kept}
+        return {id(c): (c, known[key]) for key, c in kept}
 
     def _encoded(self, task: UnseenTask, todo: Mapping[str, Candidate], known: dict[str, Cells]) -> dict[str, Tensor]:
         """The embeddings (N, D) of the task's images with each adapter. What they measure is added to `known`."""
@@ -230,15 +229,30 @@ class Measurer:
         return found
 
 
+def _adapters(rows: Sequence[Row]) -> int:
+    """How many adapters rows are of."""
+    return len({(row.method, row.sample, row.seed, row.sentence) for row in rows})
+
+
 _NO_LAYOUT = Layout((), 1, 1.0)
 
 
-def _draws(candidates: Sequence[Candidate], keys: Sequence[str]) -> list[list[str]]:
+def _of(candidate: Candidate) -> tuple[str, str]:
+    """Whose draw it is."""
+    return candidate.method, candidate.sentence
+
+
+def _draws(named: Sequence[tuple[str, Candidate]]) -> dict[tuple[str, str], list[str]]:
     """The names of what the draws of a method for a sentence measure, where there are more than two that differ."""
     draws: dict[tuple[str, str], dict[str, None]] = {}
-    for candidate, key in zip(candidates, keys, strict=True):
-        draws.setdefault((candidate.method, candidate.sentence), {})[key] = None
-    return [list(some) for some in draws.values() if len(some) > 2]
+    for key, candidate in named:
+        draws.setdefault(_of(candidate), {})[key] = None
+    return {of: list(some) for of, some in draws.items() if len(some) > 2}
+
+
+def _is_later(draws: Mapping[tuple[str, str], list[str]], key: str, candidate: Candidate) -> bool:
+    """Whether it is a draw after the first two that differ."""
+    return key in draws.get(_of(candidate), ())[2:]
 
 
 def _pair(draws: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from sglora_cli.bench.evidence import lack, saw_training
 from sglora_cli.bench.leaks import check_leaks, leaks, photos_unknown
 from sglora_cli.bench.measure import Candidate, Part
 from sglora_cli.bench.methods import BenchPlan, methods, plan_of_methods
+from sglora_cli.bench.request import BenchRequest
 from sglora_cli.bench.tasks import (
     check_fits,
     narrowed,
@@ -33,40 +34,14 @@ from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import CHANCE, ORACLE, TRAINING, UNSEEN, ZERO
+from sglora_cli.plugin.values import CHANCE, ORACLE, TRAINING, ZERO
 from sglora_cli.system import settings
 from sglora_cli.system.paths import data_folder
 
 
-@dataclass(frozen=True)
-class BenchRequest:
-    """The command line of `sglora bench`."""
-
-    baselines: str = "all"
-    pack: str = ""
-    backbone: str = ""
-    on: str = ""
-    dataset: str = ""
-    data: Path | None = None
-    tasks: str = ""
-    table: str = "all"
-    adapters: Sequence[Path] = ()
-    own_expert: bool = False
-    sentences: Path | None = None
-    role: str = UNSEEN
-
-
 def bench_plan(host: Host, request: BenchRequest, config: BenchConfig, runtime: RuntimeConfig) -> BenchPlan:
     """The plan of a request. Raises an SgloraError for whatever is wrong with it, before anything is measured."""
-    if request.on and request.data:
-        raise UsageError("--on takes tasks from a pack, --data from photos", "leave out one of the two")
-    if request.sentences and request.table not in ABLATIONS:
-        raise UsageError("--sentences needs a table that compares descriptions", "pass --table ablation-description")
-    if request.adapters and request.table in ABLATIONS:
-        raise UsageError("an ablation is of a pack's methods, not of adapter files", "leave out one of the two")
-    if request.role == TRAINING and (request.on or request.adapters):
-        what = "--on takes tasks that a pack carries" if request.on else "--adapter measures adapter files"
-        raise UsageError(f"{what}, --role training a pack's methods on its own photos", "leave out one of the two")
+    request.check()
     known = settings.load().data if (request.dataset or request.role == TRAINING) and not request.on else ""
     data = data_folder(request.data, known) if request.data or known else None
     if request.adapters and data and request.dataset and not request.pack:

@@ -15,7 +15,8 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from sglora_cli.bench.methods import BenchPlan
-from sglora_cli.bench.plan import BenchRequest, plan_of_tasks
+from sglora_cli.bench.plan import plan_of_tasks
+from sglora_cli.bench.request import BenchRequest
 from sglora_cli.bench.tasks import Offered, narrowed, of_task, offered
 from sglora_cli.build.estimate import Estimate
 from sglora_cli.build.pipeline import Build, Note

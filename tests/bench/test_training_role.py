@@ -181,3 +181,14 @@ def test_photos_that_experts_learned_from_or_unseen_tasks_are_tested_on_are_left
 def test_the_papers_numbers_do_not_stand_beside_training_tasks(trained):
     text = trained("--baselines", "paper", "--paper").stdout
     assert "the paper's numbers are not shown: its tasks are unseen, these are training tasks" in text
+
+
+def test_nothing_is_read_of_tasks_that_are_not_asked_for(run, toy_pack, toys, own_home):
+    """One of 39 tasks costs what one task costs."""
+    features = own_home / "cache/features"
+    for path in features.glob("*.safetensors"):
+        path.unlink()
+    for role, name in (("unseen", "mug"), ("training", "jar")):
+        result = run("bench", "--role", role, "--tasks", name, "--data", toys, "--baselines", "zero-shot", "--json")
+        assert {row["task"] for row in json.loads(result.stdout)["rows"]} == {name}
+    assert len(list(features.glob("*.safetensors"))) == 2

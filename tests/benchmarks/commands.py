@@ -1,7 +1,7 @@
 """What whole commands cost: `PYTHONPATH=tests/support python tests/benchmarks/commands.py`.
 
-Each runs in a process of its own. Processor seconds on one thread, as multiples of `import torch`, which runs in turn with them: machines are noisy. With
---before the program of another version runs in the same turns, for a table of before and after:
+Each runs in a process of its own. Processor seconds on one thread are printed as multiples of `import torch`, which
+runs in turn with them: machines are noisy. With --before the program of another version runs in the same turns:
 
     PYTHONPATH=tests/support python tests/benchmarks/commands.py --before OTHER_VENV/bin/sglora --bench
 

@@ -53,8 +53,11 @@ def test_tables_go_to_a_file(run, toy_pack, tmp_path):
 def test_another_adapter_or_other_texts_are_measured_anew(toy_pack):
     from dataclasses import replace
 
-    from sglora_cli.bench.measure import Candidate, Measurer
+    from sglora_cli.bench.measure import Candidate, Measurer, Part
     from sglora_cli.generate.session import Session
+
+    def missing(measurer, task, candidate):
+        return measurer.missing(task, [Part("", lambda: [candidate])]).most
 
     session = Session.open()
     measurer, task = Measurer(session.model), next(session.pack.unseen())
@@ -69,9 +72,9 @@ def test_another_adapter_or_other_texts_are_measured_anew(toy_pack):
         (replace(task, tensors=replace(task.tensors, stem_N=task.tensors.stem_N + 1)), adapter),
         (replace(task, tensors=replace(task.tensors, text_CD=-task.tensors.text_CD)), adapter),
     ):
-        assert measurer.missing(other_task, [other]) == 3
-    assert replace(measurer, precision="bf16").missing(task, [adapter]) == 3
-    assert measurer.missing(task, [adapter]) == 0
+        assert missing(Measurer(session.model), other_task, other) == 3
+    assert missing(Measurer(session.model, "bf16"), task, adapter) == 3
+    assert missing(measurer, task, adapter) == 0
 
 
 def test_a_damaged_cache_is_measured_again(run, toy_pack, own_home):
@@ -93,13 +96,12 @@ def test_a_damaged_cache_is_measured_again(run, toy_pack, own_home):
 
 def test_an_interrupted_run_goes_on(run, toy_pack, file, monkeypatch):
     expected = averages(run("bench", "--json", "--fresh"))
-    calls, whole = [], encode.encode_images
+    whole = encode.encode_images
 
-    def stops(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 2:
+    def stops(model, layout, task, *args):
+        if task.name == "toys/nest":
             raise KeyboardInterrupt
-        return whole(*args, **kwargs)
+        return whole(model, layout, task, *args)
 
     monkeypatch.setattr(measure, "encode_images", stops)
     stopped = run("bench", "--rows", file, "--fresh")

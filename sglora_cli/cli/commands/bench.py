@@ -138,22 +138,25 @@ def command(
     sglora bench --role training --data data --table ablation-k
     sglora bench --folds 5 --data data --baselines paper --rows folds.jsonl
     """
+    from sglora_cli.bench.request import BenchRequest
     from sglora_cli.system import progress
 
     progress.be_quiet(as_json)
     usual = "terminal" if sys.stdout.isatty() and not out else "table"
     render = app.host.reporters["json" if as_json else reporter or usual]
     files = [Path(name.strip()) for name in adapters.split(",") if name.strip()]
-    check_present(*files)
-    for name in filter(None, (request["pack"], request["on"])):
+    bench_request = BenchRequest(adapters=files, **request)
+    if not folds:
+        bench_request.check()
+        check_present(*files)
+    for name in filter(None, (bench_request.pack, bench_request.on)):
         app.library.find(name)  # what is refused is refused before torch is imported
     from sglora_cli.bench import run
     from sglora_cli.bench.measure import Measurer
-    from sglora_cli.bench.plan import BenchRequest, bench_plan
+    from sglora_cli.bench.plan import bench_plan
     from sglora_cli.bench.rows_file import log_of
     from sglora_cli.files.atomic import write_bytes
 
-    bench_request = BenchRequest(adapters=files, **request)
     if folds:
         from sglora_cli.build.folds import Folds
 

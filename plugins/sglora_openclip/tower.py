@@ -7,6 +7,7 @@ Shapes: T adapters, N images (T * N with T adapters), L tokens, W width, I numbe
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 
@@ -29,10 +30,15 @@ from sglora_cli.api import (
 
 class VisualTower:
     """A visual encoder whose blocks take updates. `blocks` are run one by one, so that each can be
-    compiled, or recomputed in the backward pass."""
+    compiled, or recomputed in the backward pass.
 
-    def __init__(self, visual: Any, runtime: RuntimeConfig) -> None:
-        self.visual = visual
+    In bf16 and fp16 `blocks` are frozen copies in that precision, made once. The encoder's own blocks are then needed
+    for fingerprint and checkpoints only: they keep their numbers, in the CPU's memory.
+    """
+
+    def __init__(self, visual: Any, runtime: RuntimeConfig, dtype: torch.dtype = torch.float32) -> None:
+        """dtype: what the blocks compute in."""
+        self.visual, self.dtype = visual, dtype
         self.timm = hasattr(visual, "trunk")
         encoder = visual.trunk if self.timm else visual
         if type(encoder).__name__ != "VisionTransformer":
@@ -44,13 +50,19 @@ class VisualTower:
         proj = None if self.timm else visual.proj
         self.projection = None if proj is None else Site("visual_projection", proj.shape[1], proj.shape[0])
         """The last map of a CLIP by transformers' name: open_clip has it transposed, and not in every model."""
-        self.blocks = list(encoder.blocks if self.timm else encoder.transformer.resblocks)
+        originals = encoder.blocks if self.timm else encoder.transformer.resblocks
+        self.own = not self.timm and all(map(is_own, originals))
+        self.blocks = list(originals)
+        if dtype != torch.float32:
+            self.blocks = [frozen(block, dtype, norms=self.own) for block in originals]
+            originals.cpu()
+        self._targets = AttentionSites(nn.ModuleList(self.blocks)).targets
         self.prefix = int(encoder.num_prefix_tokens) if self.timm else 1
         """Tokens before the patches."""
         self.checkpointing = runtime.checkpointing
         # Only the first token of the last block is read out, so only that one is computed.
         self.one_token = not self.timm and visual.attn_pool is None and visual.pool_type == "tok"
-        run = own_block if not self.timm and all(map(is_own, self.blocks)) else self._any_block
+        run = own_block if self.own else self._any_block
         self._run = torch.compile(run) if runtime.compile else run
 
     def tokens(self, pixels_N3HW: Tensor) -> Tensor:
@@ -62,8 +74,20 @@ class VisualTower:
         return trunk.norm_pre(trunk.patch_drop(trunk._pos_embed(trunk.patch_embed(pixels_N3HW))))
 
     def pooled(self, x_NLW: Tensor, updates: list[Update] | None = None) -> Tensor:
-        """(N, L, W) -> (N, I): all of the encoder before the head of a timm trunk, or the last projection."""
-        x = x_NLW
+        """(N, L, W) -> (N, I) float32: all of the encoder before the head of a timm trunk, or the last projection."""
+        low = self.dtype != torch.float32
+        with torch.autocast(x_NLW.device.type, self.dtype, enabled=low and not self.own):
+            x = self._through(x_NLW, updates)
+        with torch.autocast(x_NLW.device.type, self.dtype, enabled=low):
+            if self.timm:
+                trunk = self.visual.trunk
+                read: Tensor = trunk.forward_head(trunk.norm(x))
+            else:
+                read = self.visual._pool(x)[0]
+        return read.float()
+
+    def _through(self, x: Tensor, updates: list[Update] | None) -> Tensor:
+        """All blocks: (N, L, W) -> (N, L, W), or (N, 1, W) if no other token is read out."""
         for number, block in enumerate(self.blocks):
             update = None if updates is None else updates[number]
             queries = 1 if self.one_token and number == len(self.blocks) - 1 else None
@@ -71,12 +95,7 @@ class VisualTower:
                 x = checkpoint(self._run, block, x, update, queries, use_reentrant=False)
             else:
                 x = self._run(block, x, update, queries)
-        if self.timm:
-            trunk = self.visual.trunk
-            read: Tensor = trunk.forward_head(trunk.norm(x))
-            return read
-        pooled: Tensor = self.visual._pool(x)[0]
-        return pooled
+        return x
 
     def project(self, pooled: Tensor, update: ProjectionUpdate | None = None) -> Tensor:
         """(N, I) -> (N, D), not normalised; with an update of the projection (N, I) or (T, N, I) -> (T, N, D)."""
@@ -88,26 +107,43 @@ class VisualTower:
     def _any_block(self, block: nn.Module, x: Tensor, update: Update | None, queries: int | None) -> Tensor:
         if update is None:
             return block(x)
-        with self.sites.attached([update], [self.sites.targets[self.blocks.index(block)]]):
+        with self.sites.attached([update], [self._targets[self.blocks.index(block)]]):
             return block(x)
 
 
 def is_own(block: nn.Module) -> bool:
     """Whether a block is open_clip's plain one, whose parts `own_block` knows."""
-    parts = ("ln_1", "attn", "ls_1", "ln_2", "mlp", "ls_2")
-    return isinstance(getattr(block, "mlp", None), nn.Sequential) and all(hasattr(block, part) for part in parts)
+    kinds = {"ln_1": nn.LayerNorm, "attn": nn.Module, "ls_1": nn.Module, "ln_2": nn.LayerNorm, "mlp": nn.Sequential}
+    return all(isinstance(getattr(block, part, None), kind) for part, kind in {**kinds, "ls_2": nn.Module}.items())
+
+
+def frozen(block: nn.Module, dtype: torch.dtype, norms: bool) -> nn.Module:
+    """A copy of a block in `dtype`. Without `norms` these stay as they are: autocast computes them in float32."""
+    block = copy.deepcopy(block)
+    for module in block.modules():
+        if norms or not isinstance(module, nn.LayerNorm):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)
+    return block
 
 
 def own_block(block: Any, x: Tensor, update: Update | None, queries: int | None) -> Tensor:
     """open_clip's residual block with updates at q, k, v; with `queries` only its first tokens come out.
 
+    The result has the type of x, which may be wider than the block's: products are in the block's, sums in that of x.
     Block and update are arguments and nothing else is looked up: compiled once, it serves all blocks.
     """
-    y = packed_attention(block.attn, block.ln_1(x), update, queries)
+    y = packed_attention(block.attn, normed(block.ln_1, x), update, queries)
     if hasattr(block, "ln_attn"):
         y = block.ln_attn(y)
     x = x[:, :queries] + block.ls_1(y)
-    return x + block.ls_2(mlp(block.mlp, block.ln_2(x)))
+    return x + block.ls_2(mlp(block.mlp, normed(block.ln_2, x)))
+
+
+def normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """Layer norm computed in the type of x or better, in the type of the norm's weights."""
+    y = F.layer_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps)
+    return y.to(norm.weight.dtype)
 
 
 def mlp(layers: nn.Sequential, x: Tensor) -> Tensor:

@@ -1,0 +1,50 @@
+"""Backbones of open_clip in bf16: frozen copies of the blocks, and how near they are to float32."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_clip import small_clip
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sglora_cli.testing import adapters, images, layout_of
+
+TOWERS = pytest.mark.parametrize("timm", [False, True], ids=["own tower", "timm trunk"])
+
+
+@TOWERS
+def test_what_is_written_has_the_weights_as_they_were_loaded(timm):
+    half, full = small_clip(timm=timm, precision="bf16"), small_clip(timm=timm)
+    layout = layout_of(full)
+    flat_P = adapters(layout, 1)[0]
+    half.encode_image(half.stem(images()), layout, flat_P[None])
+    assert half.fingerprint == full.fingerprint
+    theirs = full.merged(layout, flat_P)
+    assert all(torch.equal(weight, theirs[name]) for name, weight in half.merged(layout, flat_P).items())
+    if not timm:
+        assert torch.equal(half.projection_weight(), full.projection_weight())
+
+
+class Casts(TorchDispatchMode):
+    """Sizes of the weights that change their type inside the block."""
+
+    def __init__(self, model) -> None:
+        super().__init__()
+        self.weights = {w.data_ptr() for block in model.tower.blocks for w in block.parameters() if w.ndim == 2}
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._to_copy.default and args[0].data_ptr() in self.weights:
+            self.sizes.append(args[0].numel())
+        return function(*args, **(kwargs or {}))
+
+
+@TOWERS
+def test_no_frozen_weight_of_a_block_is_cast_in_a_step(timm):
+    model = small_clip(timm=timm, precision="bf16")
+    layout, stem = layout_of(model), model.stem(images())
+    assert {w.dtype for block in model.tower.blocks for w in block.parameters() if w.ndim == 2} == {torch.bfloat16}
+    with Casts(model) as casts:
+        model.encode_image(stem, layout, adapters(layout, 2).requires_grad_()).sum().backward()
+    assert casts.weights
+    assert casts.sizes == []

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from small_clip import small_clip
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sglora_cli.testing import adapters, images, layout_of
+from sglora_openclip.tower import folded
 
 TOWERS = pytest.mark.parametrize("timm", [False, True], ids=["own tower", "timm trunk"])
 
@@ -48,3 +50,34 @@ def test_no_frozen_weight_of_a_block_is_cast_in_a_step(timm):
         model.encode_image(stem, layout, adapters(layout, 2).requires_grad_()).sum().backward()
     assert casts.weights
     assert casts.sizes == []
+
+
+def quick_gelu_mlp(*between: nn.Module) -> nn.Sequential:
+    from open_clip.transformer import QuickGELU
+
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(12, 48), QuickGELU(), *between, nn.Linear(48, 12))
+    return layers.double().requires_grad_(False)
+
+
+@pytest.mark.parametrize("between", [(), (nn.Identity(),)], ids=["plain", "with an identity"])
+def test_quick_gelu_folded_into_the_linears_is_quick_gelu(between):
+    x = torch.randn(5, 12, dtype=torch.float64)
+    wanted = quick_gelu_mlp(*between)(x)
+    once = folded(quick_gelu_mlp(*between))
+    assert [type(layer) for layer in once] == [nn.Linear, nn.SiLU, nn.Linear]
+    assert torch.allclose(once(x), wanted, atol=1e-14)
+
+
+def test_another_activation_and_a_norm_between_the_linears_are_left_alone():
+    for layers in (quick_gelu_mlp(nn.LayerNorm(48, dtype=torch.float64)), nn.Sequential(nn.Linear(2, 2), nn.GELU())):
+        before = [weight.clone() for weight in layers.parameters()]
+        assert folded(layers) is layers
+        assert all(torch.equal(*pair) for pair in zip(before, layers.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("precision", "activation"), [("fp32", "QuickGELU"), ("bf16", "SiLU")])
+def test_only_copies_are_folded(precision, activation):
+    model = small_clip(precision=precision)
+    assert {type(block.mlp[1]).__name__ for block in model.tower.blocks} == {activation}
+    assert {type(block.mlp[1]).__name__ for block in model.clip.visual.transformer.resblocks} == {"QuickGELU"}

@@ -39,6 +39,8 @@ class VisualTower:
     def __init__(self, visual: Any, runtime: RuntimeConfig, dtype: torch.dtype = torch.float32) -> None:
         """dtype: what the blocks compute in."""
         self.visual, self.dtype = visual, dtype
+        self.stream = dtype
+        """What open_clip's own blocks add up in while adapters learn. Without gradients it is float32."""
         self.timm = hasattr(visual, "trunk")
         encoder = visual.trunk if self.timm else visual
         if type(encoder).__name__ != "VisionTransformer":
@@ -76,9 +78,11 @@ class VisualTower:
     def pooled(self, x_NLW: Tensor, updates: list[Update] | None = None) -> Tensor:
         """(N, L, W) -> (N, I) float32: all of the encoder before the head of a timm trunk, or the last projection."""
         low = self.dtype != torch.float32
-        with torch.autocast(x_NLW.device.type, self.dtype, enabled=low and not self.own):
-            x = self._through(x_NLW, updates)
-        with torch.autocast(x_NLW.device.type, self.dtype, enabled=low):
+        learning = updates is not None and updates[0][0].requires_grad
+        x = x_NLW.to(self.stream) if learning and self.own else x_NLW
+        with torch.autocast(x.device.type, self.dtype, enabled=low and not self.own):
+            x = self._through(x, updates).float()
+        with torch.autocast(x.device.type, self.dtype, enabled=low):
             if self.timm:
                 trunk = self.visual.trunk
                 read: Tensor = trunk.forward_head(trunk.norm(x))

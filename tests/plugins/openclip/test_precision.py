@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from small_clip import small_clip
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sglora_cli.lora.attention import attached
 from sglora_cli.testing import adapters, images, layout_of
 from sglora_openclip.tower import folded
 
@@ -81,3 +83,38 @@ def test_only_copies_are_folded(precision, activation):
     model = small_clip(precision=precision)
     assert {type(block.mlp[1]).__name__ for block in model.tower.blocks} == {activation}
     assert {type(block.mlp[1]).__name__ for block in model.clip.visual.transformer.resblocks} == {"QuickGELU"}
+
+
+def loss(image_ND: torch.Tensor) -> torch.Tensor:
+    text_ND = F.normalize(torch.randn(image_ND.shape, generator=torch.Generator().manual_seed(1)), dim=-1)
+    return F.cross_entropy(20 * image_ND @ text_ND.T, torch.arange(len(image_ND)))
+
+
+def errors(image_ND, flat_P, gold_ND, gold_P) -> torch.Tensor:
+    """Of the embeddings (mean length) and of the gradient (relative)."""
+    (gradient_P,) = torch.autograd.grad(loss(image_ND), flat_P)
+    lengths = (image_ND - gold_ND).detach().norm(dim=1)
+    return torch.stack([lengths.mean(), (gradient_P - gold_P).norm() / gold_P.norm()])
+
+
+def test_what_is_measured_in_bf16_is_nearer_to_float32_than_autocast_and_gradients_are_about_as_near():
+    """The oracle is open_clip's own encoder under torch.autocast with the adapter attached. Means over ten adapters."""
+    full, half = small_clip(), small_clip(precision="bf16")
+    layout, visual = layout_of(full), full.clip.visual
+    stem_N = full.tower.tokens(torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    auto, ours, measured = [], [], []
+    for flat_P in adapters(layout, 10):
+        flat_P = flat_P.clone().requires_grad_()
+        gold_ND = full.encode_image(stem_N, layout, flat_P[None])[0]
+        gold = gold_ND.detach(), *torch.autograd.grad(loss(gold_ND), flat_P)
+        with attached(visual, layout, flat_P), torch.autocast("cpu", torch.bfloat16):
+            theirs_ND = visual._pool(visual.transformer(stem_N))[0] @ visual.proj
+        auto.append(errors(F.normalize(theirs_ND.float(), dim=-1), flat_P, *gold))
+        ours.append(errors(half.encode_image(stem_N, layout, flat_P[None])[0], flat_P, *gold))
+        with torch.no_grad():
+            measured.append((half.encode_image(stem_N, layout, flat_P[None])[0] - gold[0]).norm(dim=1).mean())
+    auto_image, auto_gradient = torch.stack(auto).mean(dim=0).tolist()
+    image, gradient = torch.stack(ours).mean(dim=0).tolist()
+    assert float(torch.stack(measured).mean()) < auto_image
+    assert image < 2 * auto_image < 0.01  # the sums of the residual stream are rounded, too
+    assert gradient < 1.5 * auto_gradient < 0.015

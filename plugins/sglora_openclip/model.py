@@ -186,9 +186,8 @@ class OpenClipModel:
         if attention is None:
             read = self._pooled(x) if x.ndim == 3 else self._pooled(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         else:
-            updates = self.tower.sites.updates(*attention)
-            x = x.expand(len(adapters_TP), *x.shape) if x.ndim == 3 else x
-            read = self.tower.pooled(x.flatten(0, 1), updates).unflatten(0, x.shape[:2])
+            pooled = self.tower.pooled(x, self.tower.sites.updates(*attention))
+            read = pooled.unflatten(0, (len(adapters_TP), -1))
         return F.normalize(self.tower.project(read, update).float(), dim=-1)
 
     @torch.no_grad()

@@ -76,12 +76,17 @@ class VisualTower:
         return trunk.norm_pre(trunk.patch_drop(trunk._pos_embed(trunk.patch_embed(pixels_N3HW))))
 
     def pooled(self, x_NLW: Tensor, updates: list[Update] | None = None) -> Tensor:
-        """(N, L, W) -> (N, I) float32: all of the encoder before the head of a timm trunk, or the last projection."""
+        """(N, L, W) -> (N, I) float32: all of the encoder before the head of a timm trunk, or the last projection.
+
+        With updates of T adapters (T, N, L, W), or (N, L, W) of all adapters, -> (T * N, I).
+        """
         low = self.dtype != torch.float32
         learning = updates is not None and updates[0][0].requires_grad
-        x = x_NLW.to(self.stream) if learning and self.own else x_NLW
+        shared = updates is not None and x_NLW.ndim == 3
+        x = x_NLW if x_NLW.ndim == 3 else x_NLW.flatten(0, 1)
+        x = x.to(self.stream) if learning and self.own else x
         with torch.autocast(x.device.type, self.dtype, enabled=low and not self.own):
-            x = self._through(x, updates).float()
+            x = self._through(x, updates, shared).float()
         with torch.autocast(x.device.type, self.dtype, enabled=low):
             if self.timm:
                 trunk = self.visual.trunk
@@ -90,15 +95,16 @@ class VisualTower:
                 read = self.visual._pool(x)[0]
         return read.float()
 
-    def _through(self, x: Tensor, updates: list[Update] | None) -> Tensor:
-        """All blocks: (N, L, W) -> (N, L, W), or (N, 1, W) if no other token is read out."""
+    def _through(self, x: Tensor, updates: list[Update] | None, shared: bool) -> Tensor:
+        """All blocks: (N, L, W) -> (N, L, W), or (N, 1, W) if no other token is read out. shared: see `own_block`."""
         for number, block in enumerate(self.blocks):
             update = None if updates is None else updates[number]
             queries = 1 if self.one_token and number == len(self.blocks) - 1 else None
             if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(self._run, block, x, update, queries, use_reentrant=False)
+                x = checkpoint(self._run, block, x, update, queries, shared, use_reentrant=False)
             else:
-                x = self._run(block, x, update, queries)
+                x = self._run(block, x, update, queries, shared)
+            shared = False
         return x
 
     def project(self, pooled: Tensor, update: ProjectionUpdate | None = None) -> Tensor:
@@ -108,9 +114,13 @@ class VisualTower:
             return projected
         return pooled if self.visual.proj is None else project(pooled, self.visual.proj.mT, update)
 
-    def _any_block(self, block: nn.Module, x: Tensor, update: Update | None, queries: int | None) -> Tensor:
+    def _any_block(
+        self, block: nn.Module, x: Tensor, update: Update | None, queries: int | None, shared: bool
+    ) -> Tensor:
         if update is None:
             return block(x)
+        if shared:
+            x = x.repeat(len(update[0]), 1, 1)
         with self.sites.attached([update], [self._targets[self.blocks.index(block)]]):
             return block(x)
 
@@ -148,16 +158,17 @@ def folded(layers: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(first, nn.SiLU(), last)
 
 
-def own_block(block: Any, x: Tensor, update: Update | None, queries: int | None) -> Tensor:
+def own_block(block: Any, x: Tensor, update: Update | None, queries: int | None, shared: bool) -> Tensor:
     """open_clip's residual block with updates at q, k, v; with `queries` only its first tokens come out.
 
+    shared: x (N, L, W) is that of every adapter, and T * N come out. Its frozen q, k and v are computed once.
     The result has the type of x, which may be wider than the block's: products are in the block's, sums in that of x.
     Block and update are arguments and nothing else is looked up: compiled once, it serves all blocks.
     """
-    y = packed_attention(block.attn, normed(block.ln_1, x), update, queries)
+    y = packed_attention(block.attn, normed(block.ln_1, x), update, queries, shared=shared)
     if hasattr(block, "ln_attn"):
         y = block.ln_attn(y)
-    x = x[:, :queries] + block.ls_1(y)
+    x = (x[:, :queries] + block.ls_1(y).unflatten(0, (-1, len(x)))).flatten(0, 1)
     return x + block.ls_2(mlp(block.mlp, normed(block.ln_2, x)))
 
 

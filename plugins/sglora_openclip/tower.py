@@ -30,7 +30,7 @@ from sglora_cli.api import (
 
 class VisualTower:
     """A visual encoder whose blocks take updates. `blocks` are run one by one, so that each can be
-    compiled, or recomputed in the backward pass.
+    recomputed in the backward pass.
 
     In bf16 and fp16 `blocks` are frozen copies in that precision, made once. The encoder's own blocks are then needed
     for fingerprint and checkpoints only: they keep their numbers, in the CPU's memory.
@@ -64,8 +64,12 @@ class VisualTower:
         self.checkpointing = runtime.checkpointing
         # Only the first token of the last block is read out, so only that one is computed.
         self.one_token = not self.timm and visual.attn_pool is None and visual.pool_type == "tok"
-        run = own_block if self.own else self._any_block
-        self._run = torch.compile(run) if runtime.compile else run
+        self._run = own_block if self.own else self._any_block
+        self._all = self._through
+        if runtime.compile and self.own:
+            self._all = torch.compile(self._through)  # as one graph, which fuses across blocks
+        elif runtime.compile:
+            self._run = torch.compile(self._run)
 
     def tokens(self, pixels_N3HW: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, L, W): everything before the first block."""
@@ -86,7 +90,7 @@ class VisualTower:
         x = x_NLW if x_NLW.ndim == 3 else x_NLW.flatten(0, 1)
         x = x.to(self.stream) if learning and self.own else x
         with torch.autocast(x.device.type, self.dtype, enabled=low and not self.own):
-            x = self._through(x, updates, shared).float()
+            x = self._all(x, updates, shared).float()
         with torch.autocast(x.device.type, self.dtype, enabled=low):
             if self.timm:
                 trunk = self.visual.trunk
@@ -163,7 +167,6 @@ def own_block(block: Any, x: Tensor, update: Update | None, queries: int | None,
 
     shared: x (N, L, W) is that of every adapter, and T * N come out. Its frozen q, k and v are computed once.
     The result has the type of x, which may be wider than the block's: products are in the block's, sums in that of x.
-    Block and update are arguments and nothing else is looked up: compiled once, it serves all blocks.
     """
     y = packed_attention(block.attn, normed(block.ln_1, x), update, queries, shared=shared)
     if hasattr(block, "ln_attn"):

@@ -31,15 +31,6 @@ class Batch:
     mirrored: Sequence[int] = ()
     """Rows of the batch whose photos are mirrored."""
 
-    def of(self, task: AnyTask) -> tuple[Tensor, Tensor]:
-        """The stems (N, ...) and texts (N, D) of the batch, before tokens are hidden."""
-        stem_N, text_ND = task.stem_N[self.photos], task.text_CD[self.texts]
-        if self.mirrored and task.mirror:
-            rows = list(self.mirrored)
-            stem_N[rows] = task.mirror.stem_N[[self.photos[n] for n in rows]]
-            text_ND[rows] = task.mirror.text_CD[[self.texts[n] for n in rows]]
-        return stem_N, text_ND
-
 
 class Batches:
     """Draws the batches of one task, which depend only on the seed and the task's name."""

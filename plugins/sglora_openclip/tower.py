@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
+from functools import partial
 from typing import Any
 
 import torch
@@ -105,7 +106,8 @@ class VisualTower:
             update = None if updates is None else updates[number]
             queries = 1 if self.one_token and number == len(self.blocks) - 1 else None
             if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(self._run, block, x, update, queries, shared, use_reentrant=False)
+                run = partial(checkpoint, self._run, use_reentrant=False, preserve_rng_state=False)  # nothing is random
+                x = run(block, x, update, queries, shared)
             else:
                 x = self._run(block, x, update, queries, shared)
             shared = False

@@ -43,6 +43,9 @@ class Shown:
     def tensors(self) -> tuple[Tensor, ...]:
         return self.photos_TN, self.texts_TN, self.tasks_T, self.real_TN, self.active_K
 
+    def clone(self) -> Shown:
+        return Shown(self.pairs, *(tensor.clone() for tensor in self.tensors))
+
 
 class TaskStack:
     """Stems and texts of tasks, one task after the other, each followed by its mirrored side if it has one."""
@@ -99,8 +102,11 @@ class TaskStack:
         return stem_TN.to(self.device), text_TND.to(self.device)
 
     def heads(self, shown: Shown) -> tuple[Tensor, Tensor]:
-        """The classes of a step's tasks (T, C, D), and which of them are real (T, C)."""
-        most = max(self.classes[task] for task, _ in shown.pairs)
+        """The classes of a step's tasks (T, C, D), and which of them are real (T, C).
+
+        On the device C is the same for every step, so that a step can be recorded.
+        """
+        most = max(self.classes if self.resident else (self.classes[task] for task, _ in shown.pairs))
         tasks_T = shown.tasks_T.to(self.device)
         real_TC = torch.arange(most, device=self.device) < self._classes_K[tasks_T][:, None]
         return self._heads_KCD[:, :most][tasks_T], real_TC

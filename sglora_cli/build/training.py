@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sglora_cli.build.batches import AnyTask, Batches
 from sglora_cli.build.losses import classification_loss, contrastive_loss
+from sglora_cli.build.recorded_step import SMALL, Recorded, Step, recorder_for, run
 from sglora_cli.build.task_stack import Pair, Shown, TaskStack, bytes_of
 from sglora_cli.config import TrainConfig
 from sglora_cli.errors import Mismatch
@@ -58,6 +59,18 @@ def _gradient(model: Model, loss: Tensor, adapters_TP: Tensor) -> Tensor:
     return gradient_TP if model.loss_scale == 1 else torch.nan_to_num(gradient_TP / model.loss_scale, 0.0, 0.0, 0.0)
 
 
+def _runner(
+    stack: TaskStack, sources: Sequence[Batches], tasks: int, hide: float
+) -> tuple[Callable[[Step, Shown], None], int]:
+    """What runs steps of `tasks` tasks, and, if it records them, how many photos of each all steps show; else 0."""
+    width = max(-(-len(source.own) // source.steps) for source in sources)
+    one_kind = all(stack.classes) or not any(stack.classes)
+    recorder = recorder_for(stack.device)
+    if recorder and stack.resident and one_kind and not hide and tasks * width <= SMALL:
+        return Recorded(recorder), width
+    return run, 0
+
+
 class OwnTraining:
     """Trains tasks side by side, each with its own adapter, one epoch at a time.
 
@@ -74,24 +87,28 @@ class OwnTraining:
         on_cpu = model.device.type == "cpu"
         self.stack = TaskStack([t.to(model.device) for t in tasks] if on_cpu else tasks, model.device, not on_cpu)
         self.loss_T = torch.zeros(len(tasks), device=model.device)
+        self.run, self.width = _runner(self.stack, self.sources, len(tasks), self.hide)
 
     def advance(self) -> list[float]:
         """Train one epoch. Returns each task's mean loss in it."""
-        plans, self.loss_T = [source.epoch() for source in self.sources], torch.zeros_like(self.loss_T)
-        steps = [
-            [(task, plan[step]) for task, plan in enumerate(plans) if step < len(plan)]
-            for step in range(max(map(len, plans)))
+        plans = [source.epoch() for source in self.sources]
+        rests = bool(self.width)  # a recorded step has all tasks; else one that has no more batches is left out
+        steps: list[list[Pair]] = [
+            [(t, plan[n] if n < len(plan) else None) for t, plan in enumerate(plans) if n < len(plan) or rests]
+            for n in range(max(map(len, plans)))
         ]
-        for shown in self.stack.tables(steps):
-            self._step(shown)
+        self.loss_T.zero_()
+        for shown in self.stack.tables(steps, self.width):
+            self.run(self._step, shown)
         self.epoch += 1
         return (self.loss_T.cpu() / torch.tensor([source.steps for source in self.sources])).tolist()
 
     def _step(self, shown: Shown) -> None:
-        rows_T = shown.tasks_T.to(self.model.device)
-        loss_T = losses(self.model, self.layout, self.stack, shown, self.adapters_TP[rows_T], self.hide)
-        self.adam.step(_gradient(self.model, loss_T.sum(), self.adapters_TP), shown.active_K.to(self.model.device))
-        self.loss_T.index_add_(0, rows_T, loss_T.detach())
+        rows_T, active_K = shown.tasks_T.to(self.model.device), shown.active_K.to(self.model.device)
+        adapters_TP = self.adapters_TP.index_select(0, rows_T)
+        loss_T = losses(self.model, self.layout, self.stack, shown, adapters_TP, self.hide)
+        self.adam.step(_gradient(self.model, loss_T.sum(), self.adapters_TP), active_K)
+        self.loss_T.index_add_(0, rows_T, loss_T.detach() * active_K[rows_T])
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything `restore` needs."""
@@ -109,7 +126,7 @@ class JointTraining:
     """Trains one adapter for all tasks, one epoch at a time. A step averages the losses of `tasks_at_once` tasks.
 
     A batch has photos of one task only, as retrieval has. All photos are on a GPU in whose memory they take less than
-    half of what is free; else each step reads its own. It resumes from `tensors()` as OwnTraining does.
+    a quarter of what is free; else each step reads its own. It resumes from `tensors()` as OwnTraining does.
     """
 
     def __init__(
@@ -120,24 +137,30 @@ class JointTraining:
         self.joint_1P = layout.initial(config.seed)[None].to(model.device, copy=True).requires_grad_()
         self.adam = RowAdam(self.joint_1P, replace(config, learning_rate=config.joint_learning_rate))
         self.sources = [Batches(task, config) for task in tasks]
-        fits = bytes_of(tasks) < free_device_memory(model.device) / 2
+        fits = bytes_of(tasks) < free_device_memory(model.device) / 4
         self.stack = TaskStack(tasks, model.device, fits)
         self.shuffle = torch.Generator().manual_seed(config.seed)
         self.sum_P = torch.zeros(layout.size, dtype=torch.float64)
+        self.loss = torch.zeros((), device=model.device)
+        self.run, self.width = _runner(self.stack, self.sources, self.at_once, self.hide)
 
     def advance(self) -> list[float]:
         """Train one epoch. Returns the mean loss in it."""
-        pairs, loss = self._pairs(), torch.zeros((), device=self.model.device)
+        pairs = self._pairs()
         steps = [pairs[first : first + self.at_once] for first in range(0, len(pairs), self.at_once)]
-        for shown in self.stack.tables(steps):
-            adapters_TP = self.joint_1P.expand(len(shown.pairs), -1)
-            mean = losses(self.model, self.layout, self.stack, shown, adapters_TP, self.hide).mean()
-            self.adam.step(_gradient(self.model, mean, self.joint_1P))
-            loss = loss + mean.detach()
+        self.loss.zero_()
+        for shown in self.stack.tables(steps, self.width):
+            self.run(self._step, shown)
         if self.epoch >= self.epochs // 2:
             self.sum_P += self.last_P.double()
         self.epoch += 1
-        return [float(loss) / len(steps)]
+        return [float(self.loss) / len(steps)]
+
+    def _step(self, shown: Shown) -> None:
+        adapters_TP = self.joint_1P.expand(len(shown.pairs), -1)
+        mean = losses(self.model, self.layout, self.stack, shown, adapters_TP, self.hide).mean()
+        self.adam.step(_gradient(self.model, mean, self.joint_1P))
+        self.loss += mean.detach()
 
     def _pairs(self) -> list[Pair]:
         """The epoch's batches of all tasks, shuffled."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from waits import Waits
 
 from sglora_cli.build.batches import Batch, drop_tokens
 from sglora_cli.build.task_stack import TaskStack
@@ -97,19 +97,6 @@ def test_tokens_are_hidden_from_the_photos_of_a_batch_alone(stack):
     stem_TN, _ = made.gather(shown, hide)
     alone_N = hide(TASKS[2].stem_N[[1, 2]], torch.Generator().manual_seed(6))
     assert torch.equal(stem_TN[1], alone_N[[0, 1, 0]])
-
-
-class Waits(TorchDispatchMode):
-    """Operations that make a GPU's step wait: numbers taken from tensors, and tensors made of numbers or lists."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: set[str] = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "lift_fresh", "unique", "item"):
-            self.seen.add(str(function))
-        return function(*args, **(kwargs or {}))
 
 
 def test_with_everything_on_the_device_no_step_waits_for_it():

@@ -136,7 +136,7 @@ class OpenClipModel:
         self.loss_scale = 1024.0 if self.dtype == torch.float16 else 1.0
         self.clip = clip.requires_grad_(False).eval().to(self.device)
         self.architecture = architecture
-        self.tower = VisualTower(clip.visual, runtime)
+        self.tower = VisualTower(clip.visual, runtime, self.dtype)
         self.sites = self.tower.sites.sites
         if self.tower.projection:  # without one, it is no model that HasProjection
             self.projection = self.tower.projection
@@ -180,24 +180,20 @@ class OpenClipModel:
     def encode_image(self, stem: Tensor, layout: Layout | None = None, adapters_TP: Tensor | None = None) -> Tensor:
         x = stem.to(self.device).float()
         if adapters_TP is None or layout is None:
-            with torch.no_grad(), self._numbers():
+            with torch.no_grad():
                 return F.normalize(self.tower.project(self.tower.pooled(x)).float(), dim=-1)
         attention, update = split_projection(layout, adapters_TP.to(self.device), self.tower.projection)
         if attention is None:
             read = self._pooled(x) if x.ndim == 3 else self._pooled(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         else:
-            updates = self.tower.sites.updates(*attention)
-            x = x.expand(len(adapters_TP), *x.shape) if x.ndim == 3 else x
-            with self._numbers():
-                read = self.tower.pooled(x.flatten(0, 1), updates).unflatten(0, x.shape[:2])
-        with self._numbers():
-            return F.normalize(self.tower.project(read, update).float(), dim=-1)
+            pooled = self.tower.pooled(x, self.tower.sites.updates(*attention))
+            read = pooled.unflatten(0, (len(adapters_TP), -1))
+        return F.normalize(self.tower.project(read, update).float(), dim=-1)
 
     @torch.no_grad()
     def _pooled(self, x: Tensor) -> Tensor:
         """Without an update of a block: the same for all adapters, and nothing has a gradient."""
-        with self._numbers():
-            return self.tower.pooled(x)
+        return self.tower.pooled(x)
 
     def projection_weight(self) -> Tensor:
         weight_DI: Tensor = self.clip.visual.proj.detach().mT
@@ -205,10 +201,7 @@ class OpenClipModel:
 
     def unprojected(self, stem: Tensor) -> Tensor:
         """(N, I): the read-out of the last block, before `visual.proj`."""
-        return self._pooled(stem.to(self.device).float()).float()
-
-    def _numbers(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        return self._pooled(stem.to(self.device).float())
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:

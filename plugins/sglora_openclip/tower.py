@@ -7,7 +7,9 @@ Shapes: T adapters, N images (T * N with T adapters), L tokens, W width, I numbe
 
 from __future__ import annotations
 
+import copy
 import re
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,10 +31,17 @@ from sglora_cli.api import (
 
 class VisualTower:
     """A visual encoder whose blocks take updates. `blocks` are run one by one, so that each can be
-    compiled, or recomputed in the backward pass."""
+    recomputed in the backward pass.
 
-    def __init__(self, visual: Any, runtime: RuntimeConfig) -> None:
-        self.visual = visual
+    In bf16 and fp16 `blocks` are frozen copies in that precision, made once. The encoder's own blocks are then needed
+    for fingerprint and checkpoints only: they keep their numbers, in the CPU's memory.
+    """
+
+    def __init__(self, visual: Any, runtime: RuntimeConfig, dtype: torch.dtype = torch.float32) -> None:
+        """dtype: what the blocks compute in."""
+        self.visual, self.dtype = visual, dtype
+        self.stream = dtype
+        """What open_clip's own blocks add up in while adapters learn. Without gradients it is float32."""
         self.timm = hasattr(visual, "trunk")
         encoder = visual.trunk if self.timm else visual
         if type(encoder).__name__ != "VisionTransformer":
@@ -44,14 +53,24 @@ class VisualTower:
         proj = None if self.timm else visual.proj
         self.projection = None if proj is None else Site("visual_projection", proj.shape[1], proj.shape[0])
         """The last map of a CLIP by transformers' name: open_clip has it transposed, and not in every model."""
-        self.blocks = list(encoder.blocks if self.timm else encoder.transformer.resblocks)
+        originals = encoder.blocks if self.timm else encoder.transformer.resblocks
+        self.own = not self.timm and all(map(is_own, originals))
+        self.blocks = list(originals)
+        if dtype != torch.float32:
+            self.blocks = [frozen(block, dtype, self.own) for block in originals]
+            originals.cpu()
+        self._targets = AttentionSites(nn.ModuleList(self.blocks)).targets
         self.prefix = int(encoder.num_prefix_tokens) if self.timm else 1
         """Tokens before the patches."""
         self.checkpointing = runtime.checkpointing
         # Only the first token of the last block is read out, so only that one is computed.
         self.one_token = not self.timm and visual.attn_pool is None and visual.pool_type == "tok"
-        run = own_block if not self.timm and all(map(is_own, self.blocks)) else self._any_block
-        self._run = torch.compile(run) if runtime.compile else run
+        self._run = own_block if self.own else self._any_block
+        self._all = self._through
+        if runtime.compile and self.own:
+            self._all = torch.compile(self._through)  # as one graph, which fuses across blocks
+        elif runtime.compile:
+            self._run = torch.compile(self._run)
 
     def tokens(self, pixels_N3HW: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, L, W): everything before the first block."""
@@ -62,21 +81,37 @@ class VisualTower:
         return trunk.norm_pre(trunk.patch_drop(trunk._pos_embed(trunk.patch_embed(pixels_N3HW))))
 
     def pooled(self, x_NLW: Tensor, updates: list[Update] | None = None) -> Tensor:
-        """(N, L, W) -> (N, I): all of the encoder before the head of a timm trunk, or the last projection."""
-        x = x_NLW
+        """(N, L, W) -> (N, I) float32: all of the encoder before the head of a timm trunk, or the last projection.
+
+        With updates of T adapters (T, N, L, W), or (N, L, W) of all adapters, -> (T * N, I).
+        """
+        low = self.dtype != torch.float32
+        learning = updates is not None and updates[0][0].requires_grad
+        shared = updates is not None and x_NLW.ndim == 3
+        x = x_NLW if x_NLW.ndim == 3 else x_NLW.flatten(0, 1)
+        x = x.to(self.stream) if learning and self.own else x
+        with torch.autocast(x.device.type, self.dtype, enabled=low and not self.own):
+            x = self._all(x, updates, shared).float()
+        with torch.autocast(x.device.type, self.dtype, enabled=low):
+            if self.timm:
+                trunk = self.visual.trunk
+                read: Tensor = trunk.forward_head(trunk.norm(x))
+            else:
+                read = self.visual._pool(x)[0]
+        return read.float()
+
+    def _through(self, x: Tensor, updates: list[Update] | None, shared: bool) -> Tensor:
+        """All blocks: (N, L, W) -> (N, L, W), or (N, 1, W) if no other token is read out. shared: see `own_block`."""
         for number, block in enumerate(self.blocks):
             update = None if updates is None else updates[number]
             queries = 1 if self.one_token and number == len(self.blocks) - 1 else None
             if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(self._run, block, x, update, queries, use_reentrant=False)
+                run = partial(checkpoint, self._run, use_reentrant=False, preserve_rng_state=False)  # nothing is random
+                x = run(block, x, update, queries, shared)
             else:
-                x = self._run(block, x, update, queries)
-        if self.timm:
-            trunk = self.visual.trunk
-            read: Tensor = trunk.forward_head(trunk.norm(x))
-            return read
-        pooled: Tensor = self.visual._pool(x)[0]
-        return pooled
+                x = self._run(block, x, update, queries, shared)
+            shared = False
+        return x
 
     def project(self, pooled: Tensor, update: ProjectionUpdate | None = None) -> Tensor:
         """(N, I) -> (N, D), not normalised; with an update of the projection (N, I) or (T, N, I) -> (T, N, D)."""
@@ -85,29 +120,67 @@ class VisualTower:
             return projected
         return pooled if self.visual.proj is None else project(pooled, self.visual.proj.mT, update)
 
-    def _any_block(self, block: nn.Module, x: Tensor, update: Update | None, queries: int | None) -> Tensor:
+    def _any_block(
+        self, block: nn.Module, x: Tensor, update: Update | None, queries: int | None, shared: bool
+    ) -> Tensor:
         if update is None:
             return block(x)
-        with self.sites.attached([update], [self.sites.targets[self.blocks.index(block)]]):
+        if shared:
+            x = x.repeat(len(update[0]), 1, 1)
+        with self.sites.attached([update], [self._targets[self.blocks.index(block)]]):
             return block(x)
 
 
 def is_own(block: nn.Module) -> bool:
     """Whether a block is open_clip's plain one, whose parts `own_block` knows."""
-    parts = ("ln_1", "attn", "ls_1", "ln_2", "mlp", "ls_2")
-    return isinstance(getattr(block, "mlp", None), nn.Sequential) and all(hasattr(block, part) for part in parts)
+    kinds = {"ln_1": nn.LayerNorm, "attn": nn.Module, "ls_1": nn.Module, "ln_2": nn.LayerNorm, "mlp": nn.Sequential}
+    return all(isinstance(getattr(block, part, None), kind) for part, kind in {**kinds, "ls_2": nn.Module}.items())
 
 
-def own_block(block: Any, x: Tensor, update: Update | None, queries: int | None) -> Tensor:
+def frozen(block: Any, dtype: torch.dtype, own: bool) -> nn.Module:
+    """A copy of a block in `dtype`. Norms of blocks that are not open_clip's own stay as they are, for autocast."""
+    block = copy.deepcopy(block)
+    if own:
+        block.mlp = folded(block.mlp)
+    for module in block.modules():
+        if own or not isinstance(module, nn.LayerNorm):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)
+    return block
+
+
+def folded(layers: nn.Sequential) -> nn.Sequential:
+    """QuickGELU between two linears as SiLU: silu(1.702 x) / 1.702, with both factors put into the linears' numbers.
+
+    Two passes over the widest activations less. The linears are changed in place, everything else is returned as it is.
+    """
+    parts: list[Any] = [layer for layer in layers if not isinstance(layer, nn.Identity)]
+    if [type(part).__name__ for part in parts] != ["Linear", "QuickGELU", "Linear"]:
+        return layers
+    first, _, last = parts
+    for parameter in first.parameters():
+        parameter.data = parameter.data * 1.702
+    last.weight.data = last.weight.data / 1.702
+    return nn.Sequential(first, nn.SiLU(), last)
+
+
+def own_block(block: Any, x: Tensor, update: Update | None, queries: int | None, shared: bool) -> Tensor:
     """open_clip's residual block with updates at q, k, v; with `queries` only its first tokens come out.
 
-    Block and update are arguments and nothing else is looked up: compiled once, it serves all blocks.
+    shared: x (N, L, W) is that of every adapter, and T * N come out. Its frozen q, k and v are computed once.
+    The result has the type of x, which may be wider than the block's: products are in the block's, sums in that of x.
     """
-    y = packed_attention(block.attn, block.ln_1(x), update, queries)
+    y = packed_attention(block.attn, normed(block.ln_1, x), update, queries, shared=shared)
     if hasattr(block, "ln_attn"):
         y = block.ln_attn(y)
-    x = x[:, :queries] + block.ls_1(y)
-    return x + block.ls_2(mlp(block.mlp, block.ln_2(x)))
+    x = (x[:, :queries] + block.ls_1(y).unflatten(0, (-1, len(x)))).flatten(0, 1)
+    return x + block.ls_2(mlp(block.mlp, normed(block.ln_2, x)))
+
+
+def normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """Layer norm computed in the type of x or better, in the type of the norm's weights."""
+    y = F.layer_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps)
+    return y.to(norm.weight.dtype)
 
 
 def mlp(layers: nn.Sequential, x: Tensor) -> Tensor:

@@ -118,8 +118,6 @@ class StarterModel:
         own, own_TP = attention
         if own.sites != self.sites:
             raise Mismatch("the adapter's sites are not those of the starter backbone")
-        if x.ndim == 3:
-            x = x.expand(len(adapters_TP), *x.shape)
         updates = {name: (b * own.scaling, a) for name, (b, a) in own.split(own_TP).items()}
         return F.normalize(project(self.tower.pooled(x, updates), self.tower.project_image.weight, update), dim=-1)
 

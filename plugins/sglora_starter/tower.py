@@ -32,7 +32,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(WIDTH, WIDTH)
 
     def forward(self, x: Tensor, updates: Mapping[str, Update] | None = None) -> Tensor:
-        """(..., L, W) -> (..., L, W); with updates x is (T, N, L, W)."""
+        """(..., L, W) -> (..., L, W); with updates (T, N, L, W), or (N, L, W) of all adapters, -> (T, N, L, W)."""
         q, k, v = self.q(x), self.k(x), self.v(x)
         if updates:
             q, k, v = (y + low_rank(x, *updates[name]) for name, y in (("q", q), ("k", k), ("v", v)))
@@ -41,9 +41,9 @@ class Attention(nn.Module):
 
 
 def low_rank(x: Tensor, b_TOR: Tensor, a_TRI: Tensor) -> Tensor:
-    """B A x for T models at once: (T, N, L, in) -> (T, N, L, out)."""
-    rows = x.flatten(1, -2)
-    return (rows @ a_TRI.mT @ b_TOR.mT).unflatten(1, x.shape[1:-1])
+    """B A x for T models at once: (T, N, L, in), or (N, L, in) of all models, -> (T, N, L, out)."""
+    rows = x.flatten(-3, -2)
+    return (rows @ a_TRI.mT @ b_TOR.mT).unflatten(1, x.shape[-3:-1])
 
 
 class Block(nn.Module):
@@ -87,7 +87,11 @@ class Tower(nn.Module):
         return torch.cat([self.summary.expand(len(x), 1, -1), x], dim=1)
 
     def pooled(self, x: Tensor, updates: Mapping[str, Update] | None = None) -> Tensor:
-        """What `project_image` is applied to: (N, 1 + L, W) -> (N, 2 W); also with T in front, for updates."""
+        """What `project_image` is applied to: (N, 1 + L, W) -> (N, 2 W).
+
+        With updates (T, N, 1 + L, W), or (N, 1 + L, W) of all adapters, -> (T, N, 2 W). The frozen q, k and v of the
+        first block are then computed once for all.
+        """
         for i, block in enumerate(self.blocks):
             own = {name: updates[site_name(i, name)] for name in "qkv"} if updates else None
             x = block(x, own)

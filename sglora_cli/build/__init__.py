@@ -5,6 +5,8 @@ tasks      what each task learns from, and what nothing may learn from
 steps      its steps, which resume after an interruption
 training   many tasks' LoRAs in one batched loop; Adam by row
 batches    the photos, captions and hidden tokens of each training step
+task_stack the photos and texts of tasks in one stack, and the rows that a step shows
+recorded_step  small steps on a GPU, recorded once and replayed
 losses     contrastive and classification losses
 estimate   time, memory and disk before it starts
 data_notes what is not seen of the data

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from sglora_cli.config import TrainConfig
 from sglora_cli.data.features import StoredTask
@@ -30,15 +29,6 @@ class Batch:
     """Seed of the tokens that are hidden."""
     mirrored: Sequence[int] = ()
     """Rows of the batch whose photos are mirrored."""
-
-    def of(self, task: AnyTask) -> tuple[Tensor, Tensor]:
-        """The stems (N, ...) and texts (N, D) of the batch, before tokens are hidden."""
-        stem_N, text_ND = task.stem_N[self.photos], task.text_CD[self.texts]
-        if self.mirrored and task.mirror:
-            rows = list(self.mirrored)
-            stem_N[rows] = task.mirror.stem_N[[self.photos[n] for n in rows]]
-            text_ND[rows] = task.mirror.text_CD[[self.texts[n] for n in rows]]
-        return stem_N, text_ND
 
 
 class Batches:

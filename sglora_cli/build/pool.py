@@ -19,6 +19,7 @@ from sglora_cli.build.bank import Bank
 from sglora_cli.build.batches import Batch
 from sglora_cli.build.moments import moments
 from sglora_cli.build.pool_tasks import Place, PoolTask
+from sglora_cli.build.task_stack import TaskStack
 from sglora_cli.build.training import losses
 from sglora_cli.config import TrainConfig
 from sglora_cli.data.phrases import share_a_word
@@ -88,12 +89,11 @@ class Pool:
         model = self._last_map if last else self.model
         # What the projection is applied to is kept of whole photos: with a part hidden it would be another each time.
         hide = 0.0 if last else self.config.hide
-        tasks_T = [task for task, _ in drawn]
+        stack = TaskStack([task for task, _ in drawn], model.device, resident=False)
+        (shown,) = stack.tables([list(enumerate(batches))])
         if last or self.model.loss_scale == 1:
-            return losses(model, layout, tasks_T, batches, adapters_TP, hide)  # type: ignore[arg-type]
-        return _scaled(
-            self.model.loss_scale, adapters_TP, lambda x: losses(self.model, layout, tasks_T, batches, x, hide)
-        )
+            return losses(model, layout, stack, shown, adapters_TP, hide)  # type: ignore[arg-type]
+        return _scaled(self.model.loss_scale, adapters_TP, lambda x: losses(self.model, layout, stack, shown, x, hide))
 
     @cached_property
     def _last_map(self) -> _LastMap:
@@ -135,4 +135,4 @@ class _LastMap:
 
     def encode_image(self, stem: Tensor, layout: Layout, adapters_TP: Tensor) -> Tensor:
         _, update = split_projection(layout, adapters_TP.to(self.device), self._site)
-        return F.normalize(project(stem.to(self.device), self._weight_DI, update), dim=-1)
+        return F.normalize(project(stem.to(self.device).float(), self._weight_DI, update), dim=-1)

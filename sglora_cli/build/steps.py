@@ -118,9 +118,9 @@ class Steps:
             photos = sum(len(t.photos) for t in group)
             log = _Log(part, names, photos, advance, journal)
             for epoch in _epochs(training, self.config.epochs, checkpoint, log):
-                row = epoch - (self.config.epochs - self.kept)
-                for n in range(len(group)) if row >= 0 else ():
-                    draft.put(str(n), row, training.adapters_TP[n][None])
+                if (row := epoch - (self.config.epochs - self.kept)) >= 0:
+                    for n, adapter_P in enumerate(training.adapters_TP.detach().cpu()):
+                        draft.put(str(n), row, adapter_P[None])
             draft.finish()
             checkpoint.drop()
         finally:

@@ -14,12 +14,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sglora_cli.build.batches import AnyTask, Batch, Batches
+from sglora_cli.build.batches import AnyTask, Batches
 from sglora_cli.build.losses import classification_loss, contrastive_loss
+from sglora_cli.build.recorded_step import SMALL, Recorded, Step, recorder_for, run
+from sglora_cli.build.task_stack import Pair, Shown, TaskStack, bytes_of
 from sglora_cli.config import TrainConfig
 from sglora_cli.errors import Mismatch
 from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.contracts import HidesTokens, Model
+from sglora_cli.system.hardware import free_device_memory
 
 
 def hiding(model: Model) -> Callable[[Tensor, float, torch.Generator], Tensor]:
@@ -29,53 +32,43 @@ def hiding(model: Model) -> Callable[[Tensor, float, torch.Generator], Tensor]:
     return model.hide
 
 
-def _gather(
-    model: Model, tasks: Sequence[AnyTask], batches: Sequence[Batch], hide: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One step's padded stems (T, N, ...), texts (T, N, D) and which of them are real (T, N), on the device."""
-    widest = max(len(batch.photos) for batch in batches)
-    stems, texts = [], []
-    for task, batch in zip(tasks, batches, strict=True):
-        stem_N, text_ND = batch.of(task)
-        if hide:  # seeded by the task, so that it trains as it would alone
-            stem_N = hiding(model)(stem_N, hide, torch.Generator().manual_seed(batch.seed))
-        more = [*range(len(stem_N)), *[0] * (widest - len(stem_N))]
-        stems.append(stem_N[more])
-        texts.append(text_ND[more])
-    real = torch.tensor([[i < len(batch.photos) for i in range(widest)] for batch in batches])
-    device = model.device
-    return torch.stack(stems).to(device).float(), torch.stack(texts).to(device), real.to(device)
-
-
 def losses(
-    model: Model,
-    layout: Layout,
-    tasks: Sequence[AnyTask],
-    batches: Sequence[Batch],
-    adapters_TP: Tensor,
-    hide: float,
+    model: Model, layout: Layout, stack: TaskStack, shown: Shown, adapters_TP: Tensor, hide: float = 0.0
 ) -> Tensor:
     """Every task's loss on its batch: (T,). Differentiable with respect to adapters_TP, each task's own."""
-    stem, text, real = _gather(model, tasks, batches, hide)
-    image_TND = model.encode_image(stem, layout, adapters_TP)
-    pairs = [t for t, task in enumerate(tasks) if not task.label_of]
-    sorts = [t for t, task in enumerate(tasks) if task.label_of]
-    parts = []
-    if pairs:
-        parts.append(contrastive_loss(image_TND[pairs], text[pairs], real[pairs], model.scale))
-    if sorts:
-        heads = [tasks[t].text_CD.to(model.device) for t in sorts]
-        counts = torch.tensor([[len(head)] for head in heads], device=model.device)
-        head_TCD = torch.nn.utils.rnn.pad_sequence(heads, batch_first=True)
-        real_TC = torch.arange(head_TCD.shape[1], device=model.device) < counts
-        parts.append(classification_loss(image_TND[sorts], text[sorts], real[sorts], head_TCD, real_TC, model.scale))
-    return torch.cat(parts)[torch.tensor(pairs + sorts).argsort()] if pairs and sorts else parts[0]
+    cut = hiding(model) if hide else None
+    stem, text_TND = stack.gather(shown, cut and (lambda stem_N, rng: cut(stem_N, hide, rng)))
+    image_TND, real_TN = model.encode_image(stem, layout, adapters_TP), shown.real_TN.to(model.device)
+    sorts = [place for place, (task, _) in enumerate(shown.pairs) if stack.classes[task]]
+    if not sorts:
+        return contrastive_loss(image_TND, text_TND, real_TN, model.scale)
+    head_TCD, real_TC = stack.heads(shown)
+    if len(sorts) == len(shown.pairs):
+        return classification_loss(image_TND, text_TND, real_TN, head_TCD, real_TC, model.scale)
+    pairs = [place for place in range(len(shown.pairs)) if place not in sorts]
+    one_T = contrastive_loss(image_TND[pairs], text_TND[pairs], real_TN[pairs], model.scale)
+    other_T = classification_loss(
+        image_TND[sorts], text_TND[sorts], real_TN[sorts], head_TCD[sorts], real_TC[sorts], model.scale
+    )
+    return torch.cat([one_T, other_T])[torch.tensor(pairs + sorts).argsort()]
 
 
 def _gradient(model: Model, loss: Tensor, adapters_TP: Tensor) -> Tensor:
     """d loss / d adapters_TP. For a model in fp16 the loss is scaled, and a gradient that overflows counts as 0."""
     (gradient_TP,) = torch.autograd.grad(loss * model.loss_scale, adapters_TP)
     return gradient_TP if model.loss_scale == 1 else torch.nan_to_num(gradient_TP / model.loss_scale, 0.0, 0.0, 0.0)
+
+
+def _runner(
+    stack: TaskStack, sources: Sequence[Batches], tasks: int, hide: float
+) -> tuple[Callable[[Step, Shown], None], int]:
+    """What runs steps of `tasks` tasks, and, if it records them, how many photos of each all steps show; else 0."""
+    width = max(-(-len(source.own) // source.steps) for source in sources)
+    one_kind = all(stack.classes) or not any(stack.classes)
+    recorder = recorder_for(stack.device)
+    if recorder and stack.resident and one_kind and not hide and tasks * width <= SMALL:
+        return Recorded(recorder), width
+    return run, 0
 
 
 class OwnTraining:
@@ -91,20 +84,31 @@ class OwnTraining:
         self.adapters_TP = start_P.to(model.device).repeat(len(tasks), 1).requires_grad_()
         self.adam = RowAdam(self.adapters_TP, config)
         self.sources = [Batches(task, config) for task in tasks]
-        self.tasks = [task.to(model.device) for task in tasks]
+        on_cpu = model.device.type == "cpu"
+        self.stack = TaskStack([t.to(model.device) for t in tasks] if on_cpu else tasks, model.device, not on_cpu)
+        self.loss_T = torch.zeros(len(tasks), device=model.device)
+        self.run, self.width = _runner(self.stack, self.sources, len(tasks), self.hide)
 
     def advance(self) -> list[float]:
         """Train one epoch. Returns each task's mean loss in it."""
         plans = [source.epoch() for source in self.sources]
-        loss_T = torch.zeros(len(self.tasks), device=self.model.device)
-        for step in range(max(source.steps for source in self.sources)):
-            rows = [t for t, source in enumerate(self.sources) if step < source.steps]
-            tasks, batches = [self.tasks[t] for t in rows], [plans[t][step] for t in rows]
-            loss_R = losses(self.model, self.layout, tasks, batches, self.adapters_TP[rows], self.hide)
-            self.adam.step(_gradient(self.model, loss_R.sum(), self.adapters_TP), torch.tensor(rows))
-            loss_T[rows] += loss_R.detach()
+        rests = bool(self.width)  # a recorded step has all tasks; else one that has no more batches is left out
+        steps: list[list[Pair]] = [
+            [(t, plan[n] if n < len(plan) else None) for t, plan in enumerate(plans) if n < len(plan) or rests]
+            for n in range(max(map(len, plans)))
+        ]
+        self.loss_T.zero_()
+        for shown in self.stack.tables(steps, self.width):
+            self.run(self._step, shown)
         self.epoch += 1
-        return (loss_T.cpu() / torch.tensor([source.steps for source in self.sources])).tolist()
+        return (self.loss_T.cpu() / torch.tensor([source.steps for source in self.sources])).tolist()
+
+    def _step(self, shown: Shown) -> None:
+        rows_T, active_K = shown.tasks_T.to(self.model.device), shown.active_K.to(self.model.device)
+        adapters_TP = self.adapters_TP.index_select(0, rows_T)
+        loss_T = losses(self.model, self.layout, self.stack, shown, adapters_TP, self.hide)
+        self.adam.step(_gradient(self.model, loss_T.sum(), self.adapters_TP), active_K)
+        self.loss_T.index_add_(0, rows_T, loss_T.detach() * active_K[rows_T])
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything `restore` needs."""
@@ -121,37 +125,46 @@ class OwnTraining:
 class JointTraining:
     """Trains one adapter for all tasks, one epoch at a time. A step averages the losses of `tasks_at_once` tasks.
 
-    A batch has photos of one task only, as retrieval has. It resumes from `tensors()` as OwnTraining does.
+    A batch has photos of one task only, as retrieval has. All photos are on a GPU in whose memory they take less than
+    a quarter of what is free; else each step reads its own. It resumes from `tensors()` as OwnTraining does.
     """
 
     def __init__(
         self, model: Model, layout: Layout, tasks: Sequence[AnyTask], config: TrainConfig, epochs: int
     ) -> None:
-        self.model, self.layout, self.tasks, self.epochs, self.epoch = model, layout, tasks, epochs, 0
+        self.model, self.layout, self.epochs, self.epoch = model, layout, epochs, 0
         self.at_once, self.hide = config.tasks_at_once, config.hide
         self.joint_1P = layout.initial(config.seed)[None].to(model.device, copy=True).requires_grad_()
         self.adam = RowAdam(self.joint_1P, replace(config, learning_rate=config.joint_learning_rate))
         self.sources = [Batches(task, config) for task in tasks]
+        fits = bytes_of(tasks) < free_device_memory(model.device) / 4
+        self.stack = TaskStack(tasks, model.device, fits)
         self.shuffle = torch.Generator().manual_seed(config.seed)
         self.sum_P = torch.zeros(layout.size, dtype=torch.float64)
+        self.loss = torch.zeros((), device=model.device)
+        self.run, self.width = _runner(self.stack, self.sources, self.at_once, self.hide)
 
     def advance(self) -> list[float]:
         """Train one epoch. Returns the mean loss in it."""
-        pairs, loss, steps = self._pairs(), torch.zeros((), device=self.model.device), 0
-        for first in range(0, len(pairs), self.at_once):
-            tasks, batches = zip(*pairs[first : first + self.at_once], strict=True)
-            adapters_TP = self.joint_1P.expand(len(tasks), -1)
-            mean = losses(self.model, self.layout, tasks, batches, adapters_TP, self.hide).mean()
-            self.adam.step(_gradient(self.model, mean, self.joint_1P), torch.tensor([0]))
-            loss, steps = loss + mean.detach(), steps + 1
+        pairs = self._pairs()
+        steps = [pairs[first : first + self.at_once] for first in range(0, len(pairs), self.at_once)]
+        self.loss.zero_()
+        for shown in self.stack.tables(steps, self.width):
+            self.run(self._step, shown)
         if self.epoch >= self.epochs // 2:
             self.sum_P += self.last_P.double()
         self.epoch += 1
-        return [float(loss) / steps]
+        return [float(self.loss) / len(steps)]
 
-    def _pairs(self) -> list[tuple[AnyTask, Batch]]:
+    def _step(self, shown: Shown) -> None:
+        adapters_TP = self.joint_1P.expand(len(shown.pairs), -1)
+        mean = losses(self.model, self.layout, self.stack, shown, adapters_TP, self.hide).mean()
+        self.adam.step(_gradient(self.model, mean, self.joint_1P))
+        self.loss += mean.detach()
+
+    def _pairs(self) -> list[Pair]:
         """The epoch's batches of all tasks, shuffled."""
-        pairs = [(t, batch) for t, source in zip(self.tasks, self.sources, strict=True) for batch in source.epoch()]
+        pairs = [(task, batch) for task, source in enumerate(self.sources) for batch in source.epoch()]
         return [pairs[i] for i in torch.randperm(len(pairs), generator=self.shuffle).tolist()]
 
     @property
@@ -195,17 +208,16 @@ class RowAdam:
         self.count_T1 = torch.zeros(len(parameters_TP), 1, device=parameters_TP.device)
 
     @torch.no_grad()
-    def step(self, gradient_TP: Tensor, rows: Tensor) -> None:
-        """Update the given rows; gradient_TP has all of them."""
+    def step(self, gradient_TP: Tensor, active_T: Tensor | None = None) -> None:
+        """Update all rows, or those that are active (T,)."""
         one, two = self.betas
-        g = gradient_TP[rows]
-        self.count_T1[rows] += 1
-        first = self.first[rows] * one + g * (1 - one)
-        second = self.second[rows] * two + g * g * (1 - two)
-        self.first[rows], self.second[rows] = first, second
-        n = self.count_T1[rows]
-        scale = (second / (1 - two**n)).sqrt() + 1e-8
-        self.x[rows] = self.x[rows] * (1 - self.rate * self.decay) - self.rate * (first / (1 - one**n)) / scale
+        count_T1 = self.count_T1 + 1
+        first = self.first * one + gradient_TP * (1 - one)
+        second = self.second * two + gradient_TP * gradient_TP * (1 - two)
+        scale = (second / (1 - two**count_T1)).sqrt() + 1e-8
+        x = self.x * (1 - self.rate * self.decay) - self.rate * (first / (1 - one**count_T1)) / scale
+        for old, new in ((self.x, x), (self.first, first), (self.second, second), (self.count_T1, count_T1)):
+            old.copy_(new if active_T is None else torch.where(active_T[:, None], new, old))
 
     def tensors(self) -> dict[str, Tensor]:
         """The parameters and the state of Adam."""

@@ -47,28 +47,39 @@ class Target:
         return f"{self.path}.{'in_proj_weight' if self.packed else 'weight'}"
 
 
-def low_rank(y: Tensor, x: Tensor, update: Update | None) -> Tensor:
-    """y + B A x of T adapters: x (T * N, ..., I), y (T * N, ..., O). Builds no B A, and no gradient of a weight."""
+def low_rank(y: Tensor, x: Tensor, update: Update | None, shared: bool = False) -> Tensor:
+    """y + B A x of T adapters: x (T * N, ..., I), y (T * N, ..., O). Builds no B A, and no gradient of a weight.
+
+    shared: x (N, ..., I) and y (N, ..., O) are those of every adapter; the result has all T * N.
+    """
     if update is None:
         return y
     a_TIR, b_TRO = update
-    rows_TXI, rows_TXO = (z.reshape(len(a_TIR), -1, z.shape[-1]) for z in (x, y))
-    return torch.baddbmm(rows_TXO, rows_TXI @ a_TIR.to(x.dtype), b_TRO.to(y.dtype)).view_as(y)
+    shape = (1 if shared else len(a_TIR), -1)
+    rows_TXI, rows_TXO = (z.reshape(*shape, z.shape[-1]).expand(len(a_TIR), -1, -1) for z in (x, y))
+    sum_TXO = torch.baddbmm(rows_TXO, rows_TXI @ a_TIR.to(x.dtype), b_TRO.to(y.dtype))
+    return sum_TXO.view(-1, *y.shape[1:])
 
 
 def packed_attention(
-    module: Any, x: Tensor, update: Update | None = None, queries: int | None = None, mask: Tensor | None = None
+    module: Any,
+    x: Tensor,
+    update: Update | None = None,
+    queries: int | None = None,
+    mask: Tensor | None = None,
+    shared: bool = False,
 ) -> Tensor:
     """Self-attention whose q, k, v are the rows of `module.in_proj_weight`: (T * N, L, I) -> (T * N, L, I).
 
     With `queries` only the first tokens are queries, and only they are returned: enough for a last block of which
-    only these tokens are used.
+    only these tokens are used. With `shared` x (N, L, I) is that of every adapter, as in a first block: the frozen
+    products are computed once for all.
     """
     weight, bias, width = module.in_proj_weight, module.in_proj_bias, module.in_proj_weight.shape[1]
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))  # cast once, for the weight and for the updates
     if queries is None:
-        q, k, v = low_rank(F.linear(x, weight, bias), x, update).chunk(3, dim=-1)
+        q, k, v = low_rank(F.linear(x, weight, bias), x, update, shared).chunk(3, dim=-1)
     else:
         b_q, b_kv = (None, None) if bias is None else (bias[:width], bias[width:])
         first = x[:, :queries]
@@ -77,8 +88,8 @@ def packed_attention(
             a, b = update
             r = a.shape[-1] // 3
             own, rest = (a[..., :r], b[:, :r, :width]), (a[..., r:], b[:, r:, width:])
-        q = low_rank(F.linear(first, weight[:width], b_q), first, own)
-        k, v = low_rank(F.linear(x, weight[width:], b_kv), x, rest).chunk(2, dim=-1)
+        q = low_rank(F.linear(first, weight[:width], b_q), first, own, shared)
+        k, v = low_rank(F.linear(x, weight[width:], b_kv), x, rest, shared).chunk(2, dim=-1)
     q, k, v = (z.unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for z in (q, k, v))
     result: Tensor = module.out_proj(_attend(q, k, v, mask).transpose(1, 2).flatten(2))
     return result

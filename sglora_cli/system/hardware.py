@@ -82,6 +82,13 @@ def available_memory() -> int:
     return max(free, 0) + own
 
 
+def free_device_memory(device: torch.device) -> int:
+    """Bytes free on a CUDA GPU; 0 for every other device."""
+    import torch
+
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
+
+
 def free_disk(path: Path) -> int:
     """Bytes free where `path` is, or will be."""
     return shutil.disk_usage(nearest_existing(path)).free

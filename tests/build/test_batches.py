@@ -8,6 +8,7 @@ from in_memory import train_tasks, training_of
 from thirdparty.sglora_tiny import TinyModel
 
 from sglora_cli.build.batches import Batches
+from sglora_cli.build.task_stack import TaskStack
 from sglora_cli.config import TrainConfig
 from sglora_cli.data.features import task_tensors
 from sglora_cli.errors import Mismatch
@@ -50,7 +51,8 @@ def test_of_every_photo_other_tokens_are_hidden_and_the_prefix_stays():
 def test_a_share_of_the_photos_is_shown_mirrored_with_their_own_texts():
     one = task("a", 200)
     (batch,) = Batches(one, TrainConfig(batch=200, mirror=0.25)).epoch()
-    stem, text = batch.of(one)
+    stack = TaskStack([one], MODEL.device, resident=False)
+    ((stem,), (text,)) = stack.gather(*stack.tables([[(0, batch)]]))
     assert 30 < len(batch.mirrored) < 70
     for row, (photo, caption) in enumerate(zip(batch.photos, batch.texts, strict=True)):
         side = one.mirror if row in batch.mirrored else one

@@ -9,7 +9,9 @@ import torch
 from in_memory import train_joint, train_tasks, training_of
 from tiny_tasks import LAYOUT, MODEL, task
 
+from sglora_cli.build import training as build_training
 from sglora_cli.build.losses import contrastive_loss
+from sglora_cli.build.task_stack import TaskStack, bytes_of
 from sglora_cli.build.training import JointTraining, RowAdam, groups
 from sglora_cli.config import TrainConfig
 from sglora_cli.errors import Mismatch
@@ -76,7 +78,7 @@ def test_row_adam_is_adam():
     reference = torch.optim.Adam([theirs], lr=0.1)
     for step in range(5):
         gradient = torch.randn(2, 5, generator=torch.Generator().manual_seed(step))
-        adam.step(gradient, torch.tensor([0]))
+        adam.step(gradient, torch.tensor([True, False]))
         theirs.grad = gradient[:1]
         reference.step()
     assert torch.allclose(ours[:1], theirs.detach(), atol=1e-6)
@@ -100,6 +102,29 @@ def test_the_mean_of_a_joint_training_is_over_the_last_half_of_its_epochs():
         after.append(training.last_P)
     assert torch.allclose(training.mean_P, (after[1] + after[2]) / 2, atol=1e-6)
     assert torch.equal(training.mean_P, train_joint(MODEL, LAYOUT, tasks, replace(config, joint_epochs=3)))
+
+
+@pytest.mark.parametrize("kind", ["own", "joint"])
+def test_photos_that_stay_on_the_device_train_the_same_adapters(kind, monkeypatch):
+    tasks, config = [task("a", 3), task("b", 9), task("c", 10)], TrainConfig(batch=4, learning_rate=0.01)
+
+    def trained(*, resident):
+        monkeypatch.setattr(build_training, "TaskStack", lambda tasks, device, _: TaskStack(tasks, device, resident))
+        training = training_of(kind, MODEL, LAYOUT, tasks, config, epochs=2)
+        assert training.stack.resident == resident
+        return [training.advance() for _ in range(2)], training.tensors()
+
+    (losses, here), (same_losses, there) = trained(resident=False), trained(resident=True)
+    assert losses == same_losses
+    assert all(torch.equal(here[name], there[name]) for name in here)
+
+
+@pytest.mark.parametrize(("free", "resident"), [(0, False), (2e4, False), (3e4, True)])
+def test_photos_of_all_tasks_stay_on_the_device_if_it_has_room_for_four_times_as_many(free, resident, monkeypatch):
+    monkeypatch.setattr(build_training, "free_device_memory", lambda device: free)
+    tasks = [task("a", 20), task("b", 20)]  # 2 bytes of 48 numbers a photo, 4 bytes of 8 numbers for each of 2 texts
+    assert JointTraining(MODEL, LAYOUT, tasks, TrainConfig(), 1).stack.resident == resident
+    assert bytes_of(tasks) == 2 * 20 * (2 * 48 + 2 * 4 * 8)
 
 
 @pytest.mark.parametrize("stop", [1, 2])

@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from sglora_cli.errors import Mismatch
-from sglora_cli.lora.attention import AttentionSites
+from sglora_cli.lora.attention import AttentionSites, packed_attention
 from sglora_cli.lora.layout import Layout
 
 WIDTH = 12
@@ -158,3 +159,24 @@ def test_the_gradient_is_that_of_the_merged_weights():
     weights = sites.merged({n: p.detach() for n, p in root.named_parameters()}, layout, flat_P)
     (expected,) = torch.autograd.grad(torch.func.functional_call(root, weights, x).square().sum(), flat_P)
     assert torch.allclose(gradient_P, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("queries", [None, 1], ids=["all tokens", "one token"])
+def test_frozen_products_of_shared_inputs_are_computed_once_for_all_adapters(queries):
+    torch.manual_seed(0)
+    module = Packed().eval().requires_grad_(False).attn
+    sites = AttentionSites(module)
+    layout, x_NLI = Layout(sites.sites, 2, 2.0), torch.randn(2, 5, WIDTH)
+    flat_TP = (torch.randn(3, layout.size) * 0.3).requires_grad_()
+
+    def run(x, shared):
+        (update,) = sites.updates(layout, flat_TP)
+        with FlopCounterMode(display=False) as counter:
+            y = packed_attention(module, x, update, queries, shared=shared)
+        return y, torch.autograd.grad(y.square().sum(), flat_TP)[0], counter.get_total_flops()
+
+    once, repeated = run(x_NLI, True), run(x_NLI.repeat(3, 1, 1), False)
+    assert torch.allclose(once[0], repeated[0], atol=1e-6)
+    assert torch.allclose(once[1], repeated[1], atol=1e-5)
+    products = 2 * 5 * 3 if queries is None else 2 * (5 * 2 + 1)  # of tokens with the weights of q, k and v
+    assert repeated[2] - once[2] == (3 - 1) * products * 2 * WIDTH**2

@@ -122,7 +122,7 @@ def _clips_own(architecture: str) -> Any:
     if ":" not in architecture:
         config = configuration(architecture)
     elif files := cached(architecture, ""):
-        config = read_json(files[1])["model_cfg"]
+        config = read_json(files[1]).get("model_cfg", {})
     text = config.get("text_cfg")
     if text is None or text.get("hf_tokenizer_name") or (":" not in architecture and "siglip" in architecture.lower()):
         return None

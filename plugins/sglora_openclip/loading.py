@@ -27,7 +27,7 @@ from .stored import Known, Stored
 from .weights import find, read, read_whole
 
 _FORMAT = 1
-"""Counts up when what is checked or known of files is not what it was."""
+"""Of what is remembered. It grows with every change to what is checked, or to what `Known` holds."""
 
 
 def load(backbone: OpenClip, runtime: RuntimeConfig) -> OpenClipModel:
@@ -64,19 +64,21 @@ def _stored(
 
 
 def _of_caches(backbone: OpenClip, config: Mapping[str, Any]) -> Stored | None:
-    """What the caches of open_clip have; None for weights that are not there, and for those that only open_clip itself
-    can load: it brings weights of other versions of itself into shape."""
+    """The model in open_clip's caches; None for weights that are not there, or do not fit tensor by tensor.
+
+    open_clip can load some of those: it converts the weights of its older versions.
+    """
     if not (files := cached(backbone.architecture, backbone.tag)):
         return None
     stored = _stored(backbone, config, files, lambda: _from_cache(backbone, files[0]))
-    with suppress(Exception):  # it is found again where open_clip loads them
+    with suppress(Exception):  # open_clip loads them next, and says what is wrong
         _ = stored.known
         return stored
     return None
 
 
 def _from_cache(backbone: OpenClip, path: Path) -> nn.Module:
-    """As open_clip prepares photos for these weights, and computes with them."""
+    """The model that open_clip makes of a file in its cache, with its way to prepare photos."""
     tag = None if ":" in backbone.architecture else backbone.tag
     if tag:
         tag_config(backbone.architecture, tag)
@@ -111,7 +113,7 @@ def _from_file(backbone: OpenClip, path: Path, config: Mapping[str, Any]) -> nn.
 
 
 def _undrawn(architecture: str, **settings: Any) -> nn.Module:
-    """A model of open_clip without weights. What its parameters hold is nothing, and takes no memory yet."""
+    """A model of open_clip whose parameters hold no numbers yet, and take no memory."""
     import open_clip
 
     with quiet(), _NoDraw():
@@ -120,9 +122,9 @@ def _undrawn(architecture: str, **settings: Any) -> nn.Module:
 
 
 class _NoDraw(TorchFunctionMode):
-    """Inside the block no number is drawn: that takes a second for CLIP ViT-B/16, and other numbers replace them all.
+    """Inside the block parameters are not initialised. For CLIP ViT-B/16 that takes a second, and weights replace them.
 
-    On the meta device nothing would be drawn either, but buffers that are in no checkpoint would be lost.
+    The meta device would save that, too, but buffers that no checkpoint has would be lost there.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

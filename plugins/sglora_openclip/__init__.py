@@ -1,11 +1,16 @@
 """Backbones of open_clip: CLIP ViT-B/16 (the default) and every other vision transformer it knows.
 
-model.py     a loaded model as the host sees it      tower.py   the visual encoder with T adapters at once
+model.py     a model as the host sees it             tower.py   the visual encoder with T adapters at once
+text.py      the text encoder, without open_clip     tokens.py  tokens of a text, counted without weights
+loading.py   a model from a file, cache or hub       stored.py  what is known of files while they are the same
 weights.py   weights from files, and their checks    hub.py     weights from open_clip's cache or hub
+parts.py     parts of open_clip without the rest
 beside.py    what the files beside weights say       said.py    a value, and the file and key that say it
 processor.py transformers' way to prepare photos     names.py   transformers' names for open_clip's tensors
 agreement.py whether files, tag and architecture agree
-tokens.py    tokens of a text, counted without weights
+
+A sentence needs no more than the text encoder's tensors and a tokenizer: open_clip itself, whose import takes longer
+than an adapter, is imported for the first photo, and to find out what is not known of weights.
 """
 
 from __future__ import annotations
@@ -38,7 +43,7 @@ class OpenClip:
     def load(self, runtime: RuntimeConfig) -> OpenClipModel:
         """Raises UnknownName for an architecture or tag open_clip lacks, Unavailable without weights, and
         Mismatch, BadFile for weights that do not fit."""
-        model: OpenClipModel = import_module("sglora_openclip.model").load(self, runtime)
+        model: OpenClipModel = import_module("sglora_openclip.loading").load(self, runtime)
         return model
 
     def absent(self, runtime: RuntimeConfig) -> str:

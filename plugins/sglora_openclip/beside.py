@@ -19,6 +19,7 @@ from .said import CHOICES, Said, different, numbers_of_channels, size_of
 
 ACTIVATIONS = {"quick_gelu": True, "gelu": False, "gelu_python": False}
 """transformers' name -> whether it is QuickGELU."""
+_FILES = ("open_clip_config.json", "config.json", "preprocessor_config.json", "processor_config.json")
 _ALONE = "remove the file that is wrong; weights from elsewhere go into a folder of their own"
 
 
@@ -58,17 +59,16 @@ def read_beside(folder: Path) -> Beside:
     Raises BadFile with file and key for a value that cannot be meant, Mismatch where two contradict each other.
     """
     beside = Beside()
-    for name, read in (
-        ("open_clip_config.json", _configuration),
-        ("config.json", _configuration),
-        ("preprocessor_config.json", _processor),
-        ("processor_config.json", _processor),
-    ):
-        path = folder / name
-        content = read_json(path) if path.is_file() else None
+    for path in files_beside(folder):
+        content = read_json(path)
         if isinstance(content, dict):
-            beside = beside.joined(read(path, content))
+            beside = beside.joined((_processor if "processor" in path.name else _configuration)(path, content))
     return beside
+
+
+def files_beside(folder: Path) -> list[Path]:
+    """The files in a folder of weights that may say something of them."""
+    return [path for name in _FILES if (path := folder / name).is_file()]
 
 
 def _configuration(path: Path, content: dict[str, Any]) -> Beside:

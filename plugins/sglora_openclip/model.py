@@ -1,28 +1,22 @@
-"""A model of open_clip as the host sees it, and how it is loaded.
+"""A model of open_clip as the host sees it.
 
 Shapes: N images, T adapters, C texts, D embedding, P numbers of an adapter.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from sglora_cli.api import (
-    BadFile,
     Layout,
     Mismatch,
     RuntimeConfig,
-    SgloraWarning,
-    UnknownName,
-    UsageError,
     content_hash,
     drop_tokens,
     pick_device,
@@ -30,11 +24,11 @@ from sglora_cli.api import (
     split_projection,
 )
 
-from . import OpenClip, tokens
-from .agreement import ACTIVATION, check_architecture, preprocessing
-from .hub import fetch_model, fetch_tokenizer, names, quiet
+from . import tokens
+from .hub import fetch_tokenizer
+from .stored import Stored
+from .text import TextShape, TextTower, text_shape, text_state
 from .tower import VisualTower
-from .weights import ClipWeights, read
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,107 +38,53 @@ _PROJ = "visual.proj"
 """The projection in a checkpoint: (I, D)."""
 
 
-def load(backbone: OpenClip, runtime: RuntimeConfig) -> OpenClipModel:
-    """Weights from a file where the runtime names one, else from open_clip's cache or hub."""
-    if runtime.weights and ":" in backbone.architecture:
-        raise UsageError(f"backbone {backbone.name!r} takes no --weights", "use open_clip:ARCHITECTURE with them")
-    config = _config(backbone.architecture)
-    if runtime.weights:
-        clip = _from_file(backbone, Path(runtime.weights).expanduser(), config)
-    else:
-        clip = fetch_model(backbone)
-    model = OpenClipModel(clip, backbone.architecture, runtime)
-    model.hub_name = "" if runtime.weights else backbone.hub_name  # whose a file's weights are, nobody knows
-    model.names = names(backbone)
-    return model
-
-
-def _from_file(backbone: OpenClip, path: Path, config: Mapping[str, Any]) -> nn.Module:
-    import open_clip
-
-    checkpoint = read(path)
-    wanted = bool(config.get("quick_gelu", False))
-    check_architecture(checkpoint.beside, backbone.architecture, config)
-    said = checkpoint.beside.quick_gelu
-    if said and said.value != wanted:
-        other = backbone.architecture.removesuffix("-quickgelu") + ("-quickgelu" if said.value else "")
-        raise Mismatch(
-            f"the weights {checkpoint.path} were trained with {ACTIVATION[said.value]}, "
-            f"backbone {backbone.name!r} computes {ACTIVATION[wanted]} ({said})",
-            f"pass --backbone open_clip:{other}",
-        )
-    if said is None:
-        warnings.warn(
-            f"{checkpoint.path} does not say which activation it was trained with; {ACTIVATION[wanted]} is taken, "
-            f"as in {backbone.architecture}, and the wrong one costs accuracy "
-            "(a config.json or open_clip_config.json beside it says it)",
-            SgloraWarning,
-            stacklevel=2,
-        )
-    photos = preprocessing(backbone.architecture, backbone.tag, checkpoint.path, checkpoint.beside)
-    with quiet():
-        model: nn.Module = open_clip.create_model(
-            backbone.architecture, load_weights=False, pretrained_text=False, force_preprocess_cfg=photos
-        )
-    _put(model, checkpoint, backbone)
-    return model
-
-
-def _config(architecture: str) -> Mapping[str, Any]:
-    """Raises UnknownName for an architecture that open_clip does not know. That of a hub's model lies there."""
-    import open_clip
-
-    config: Mapping[str, Any] | None = {} if ":" in architecture else open_clip.get_model_config(architecture)
-    if config is None:
-        raise UnknownName.of("architecture in open_clip", architecture, open_clip.list_models())
-    return config
-
-
-def _put(model: nn.Module, checkpoint: ClipWeights, backbone: OpenClip) -> None:
-    """Load a state that fits tensor by tensor. Raises Mismatch with the first that does not."""
-    own, state = model.state_dict(), checkpoint.state
-    if any(name.startswith("text.") for name in own) and not any(name.startswith("text.") for name in state):
-        outside = ("visual.", "logit_")
-        state = {name if name.startswith(outside) else f"text.{name}": tensor for name, tensor in state.items()}
-    hint = "name the architecture they were made for: --backbone open_clip:ARCHITECTURE"
-    for name in sorted(set(own) | set(state)):
-        if name not in state or name not in own:
-            what = "lack" if name in own else "have"
-            raise Mismatch(
-                f"the weights {checkpoint.path} are not of {backbone.architecture}: they {what} {name}", hint
-            )
-        if own[name].shape != state[name].shape:
-            raise Mismatch(
-                f"the weights {checkpoint.path} are not of {backbone.architecture}: {name} has shape "
-                f"{tuple(state[name].shape)}, {tuple(own[name].shape)} is wanted",
-                hint,
-            )
-        if not bool(torch.isfinite(state[name]).all()):
-            raise BadFile(f"{checkpoint.path}: {name} has numbers that are not finite", "fetch it again")
-    model.load_state_dict(state)
-
-
 class OpenClipModel:
     """A Model (see contracts) around any open_clip model with a vision transformer."""
 
     hub_name = ""
-    names: Sequence[str] = ()
+    names: Callable[[], list[str]] = list
 
     def __init__(self, clip: Any, architecture: str, runtime: RuntimeConfig) -> None:
+        """clip: a model of open_clip, or a Stored one, which is loaded when it is first needed: not for a text."""
         self.device = pick_device(runtime.device)
         self.dtype = pick_precision(runtime.precision, self.device)
         self.loss_scale = 1024.0 if self.dtype == torch.float16 else 1.0
-        self.clip = clip.requires_grad_(False).eval().to(self.device)
         self.architecture = architecture
-        self.tower = VisualTower(clip.visual, runtime, self.dtype)
-        self.sites = self.tower.sites.sites
-        if self.tower.projection:  # without one, it is no model that HasProjection
-            self.projection = self.tower.projection
-        self.scale = float(clip.logit_scale.exp())
+        self._given, self._runtime = clip, runtime
+        self._known = clip.known if isinstance(clip, Stored) else None
+        self.sites = self._known.sites if self._known else self.tower.sites.sites
+        projection = self._known.projection if self._known else self.tower.projection
+        if projection:  # without one, it is no model that HasProjection
+            self.projection = projection
+        self.scale = self._known.scale if self._known else float(clip.logit_scale.exp())
+
+    @cached_property
+    def clip(self) -> Any:
+        """The whole model. Raises BadFile if its files are not what they were."""
+        clip = self._given.clip() if self._known else self._given
+        vars(self).pop("_text", None)  # the next text is encoded with these tensors: they are in memory once
+        return clip.requires_grad_(False).eval().to(self.device)
+
+    @cached_property
+    def tower(self) -> VisualTower:
+        return VisualTower(self.clip.visual, self._runtime, self.dtype)
+
+    @cached_property
+    def text_shape(self) -> TextShape | None:
+        return self._known.text if self._known else text_shape(self.clip)
+
+    @cached_property
+    def _text(self) -> TextTower | None:
+        if self.text_shape is None:
+            return None
+        state = text_state(self.clip.state_dict()) if "clip" in vars(self) else self._given.text()
+        return TextTower(state, self.text_shape, self.device)
 
     @cached_property
     def fingerprint(self) -> str:
         """Of every weight, whatever file it came from, the activation and the preprocessing."""
+        if self._known:
+            return self._known.fingerprint
         state = self.clip.state_dict()
         activations = sorted({type(m).__name__ for m in self.clip.modules() if type(m).__name__.endswith("GELU")})
         settings = [activations, self._preprocessing_config(), sorted(state)]
@@ -165,13 +105,20 @@ class OpenClipModel:
 
     def base_names(self) -> list[str]:
         """Its names on hubs and in open_clip."""
-        return list(self.names)
+        return self.names()
 
-    @torch.no_grad()
     def stem(self, images: Sequence[Image]) -> Tensor:
         """(N, L, W) float32: patches, positions and the norm before the first block."""
-        pixels_N3HW = torch.stack([self._preprocess(image) for image in images])
-        return self.tower.tokens(pixels_N3HW.to(self.device)).float().cpu()
+        return self.stem_of([self.prepare(image) for image in images])
+
+    def prepare(self, image: Image) -> Tensor:
+        """(3, H, W)."""
+        pixels_3HW: Tensor = self._preprocess(image)
+        return pixels_3HW
+
+    @torch.no_grad()
+    def stem_of(self, prepared: Sequence[Tensor]) -> Tensor:
+        return self.tower.tokens(torch.stack(list(prepared)).to(self.device)).float().cpu()
 
     def hide(self, stem: Tensor, share: float, rng: torch.Generator) -> Tensor:
         """(N, L, W) -> (N, fewer, W): a class token stays."""
@@ -205,10 +152,10 @@ class OpenClipModel:
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        parts = [
-            self.clip.encode_text(self._tokenizer(list(texts[first : first + _TEXTS])).to(self.device), normalize=True)
-            for first in range(0, len(texts), _TEXTS)
-        ]
+        ids_CL = self._tokenizer(list(texts))
+        if self._text:
+            return self._text(ids_CL)
+        parts = [self.clip.encode_text(some.to(self.device), normalize=True) for some in ids_CL.split(_TEXTS)]
         return torch.cat(parts).float().cpu()
 
     def check_text(self, text: str) -> None:

@@ -35,7 +35,8 @@ TRANSPOSED = ("visual.proj", "text_projection")
 
 
 def is_transformers(state: Mapping[str, Tensor]) -> bool:
-    return any(name.startswith("vision_model.") for name in state)
+    """Whether this is a CLIPModel's state, or one of its two halves."""
+    return any(name.startswith(tuple(f"{tower}." for tower in TOWERS)) for name in state)
 
 
 def to_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

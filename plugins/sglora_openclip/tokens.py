@@ -5,37 +5,29 @@ CLIP's tokenizer is part of open_clip, others are files of a hub: only those in 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from sglora_cli.api import UnknownName
-
 from .hub import cached_tokenizer
+from .parts import configuration, part
 
 _DEFAULT = 77  # open_clip's, where a configuration does not say
 
 
 def context_length(architecture: str) -> int:
-    """The tokens that the text encoder of an architecture reads; open_clip is not imported for its own ones.
+    """The tokens that the text encoder of an architecture reads.
 
     Raises UnknownName, and Unavailable where a hub knows it and this machine does not.
     """
-    spec = find_spec("open_clip")
-    path = Path(spec.origin).parent / "model_configs" / f"{architecture}.json" if spec and spec.origin else None
-    if path is not None and ":" not in architecture and path.is_file():
-        return int(json.loads(path.read_text(encoding="utf-8"))["text_cfg"].get("context_length", _DEFAULT))
-    return limit(tokenizer_of(architecture))
+    if ":" in architecture:
+        return limit(tokenizer_of(architecture))
+    return int(configuration(architecture)["text_cfg"].get("context_length", _DEFAULT))
 
 
 def tokenizer_of(architecture: str) -> Any:
     """Raises UnknownName for an architecture that open_clip does not know, Unavailable for one that is not here."""
-    import open_clip
-
-    if ":" not in architecture and open_clip.get_model_config(architecture) is None:
-        raise UnknownName.of("architecture in open_clip", architecture, open_clip.list_models())
+    if ":" not in architecture:
+        configuration(architecture)
     return cached_tokenizer(architecture)
 
 
@@ -58,6 +50,5 @@ def count(tokenizer: Any, texts: Sequence[str]) -> list[int]:
 def _cleaned(tokenizer: Any, text: str) -> str:
     if hasattr(tokenizer, "clean_fn"):
         return str(tokenizer.clean_fn(text))
-    from open_clip.tokenizer import basic_clean, canonicalize_text  # as its SigLipTokenizer does
-
-    return str(canonicalize_text(basic_clean(text)))
+    module = part("tokenizer")
+    return str(module.canonicalize_text(module.basic_clean(text)))  # as its SigLipTokenizer does

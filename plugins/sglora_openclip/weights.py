@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import warnings
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,9 @@ from sglora_cli.api import BadFile, SgloraWarning, Unavailable, data_hash, read_
 
 from .beside import Beside, read_beside
 from .names import is_transformers, to_open_clip
+from .parts import part
 from .said import Said
+from .text import is_text, text_state
 
 OPENAI = {  # SHA-256 of the archives as published beside the CLIP paper; all use QuickGELU
     "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af": "ViT-B/32",
@@ -43,8 +46,8 @@ class ClipWeights:
     beside: Beside
 
 
-def read(path: Path) -> ClipWeights:
-    """Raises Unavailable if there is nothing, BadFile for anything but weights of a CLIP model."""
+def find(path: Path) -> Path:
+    """The file of weights at a path, which may be a folder. Raises Unavailable, BadFile if there is none."""
     if not path.exists():
         raise Unavailable(f"weights {path} do not exist", "name the file or folder of the weights with --weights")
     if path.is_dir():
@@ -55,13 +58,35 @@ def read(path: Path) -> ClipWeights:
         if others := [file.name for file in files[1:]]:
             text = f"{path} is taken; {', '.join(others)} lie there, too (name a file with --weights to choose)"
             warnings.warn(text, SgloraWarning, stacklevel=2)
-    openai = _is_torchscript(path)
-    state = _published(path) if openai else read_state(path)[0]
-    if is_transformers(state):
-        state = to_open_clip(state)
+    return path
+
+
+def read(path: Path) -> ClipWeights:
+    """Raises Unavailable if there is nothing, BadFile for anything but weights of a CLIP model."""
+    path = find(path)
+    state = read_whole(path)
+    return ClipWeights(path, state, _published_config(path) if _is_torchscript(path) else read_beside(path.parent))
+
+
+def read_whole(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file of weights by open_clip's names. Raises BadFile for anything but a CLIP model's."""
+    state = _renamed(path, lambda _: True)
     if not any(name.startswith("visual.") for name in state):
         raise BadFile(f"{path} holds no CLIP model: no tensor is called visual.*")
-    return ClipWeights(path, state, _published_config(path) if openai else read_beside(path.parent))
+    return state
+
+
+def read_text(path: Path) -> dict[str, Tensor]:
+    """Those of its text encoder alone, as `text_state` names them. Raises BadFile."""
+    return text_state(_renamed(path, is_text))
+
+
+def _renamed(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+    if _is_torchscript(path):
+        state = {name: tensor for name, tensor in _published(path).items() if wanted(name)}
+    else:
+        state = read_state(path, wanted=wanted)[0]
+    return to_open_clip(state) if is_transformers(state) else state
 
 
 def _published(path: Path) -> dict[str, Tensor]:
@@ -80,10 +105,8 @@ def _published(path: Path) -> dict[str, Tensor]:
 
 def _published_config(path: Path) -> Beside:
     """What is known of OpenAI's archives. Whatever else is in their folder is not about them."""
-    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-
-    where = f"{path}, as OpenAI published it"
-    colours = {"mean": OPENAI_DATASET_MEAN, "std": OPENAI_DATASET_STD}
+    constants, where = part("constants"), f"{path}, as OpenAI published it"
+    colours = {"mean": constants.OPENAI_DATASET_MEAN, "std": constants.OPENAI_DATASET_STD}
     photos = {**colours, "interpolation": "bicubic", "resize_mode": "shortest"}
     return Beside(Said(True, where), {key: Said(value, f"{key} of {where}") for key, value in photos.items()})
 

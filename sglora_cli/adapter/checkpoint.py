@@ -5,7 +5,7 @@ Shapes: O out_features, I in_features of a site.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sglora_cli.adapter.file import FORMAT, AdapterFile
 from sglora_cli.adapter.foreign import ForeignAdapter, checked_parts
 from sglora_cli.adapter.torch_files import CHECKPOINT_LIMIT, PICKLE_STARTS, check_size, load_pickle
 from sglora_cli.errors import BadFile, Mismatch, Unavailable
-from sglora_cli.files.tensors import KEY, load_tensors, packed_metadata
+from sglora_cli.files.tensors import KEY, load_tensors, packed_metadata, read_tensors
 from sglora_cli.lora.algebra import approximate
 from sglora_cli.plugin.contracts import MergesCheckpoints, Model
 
@@ -44,17 +44,20 @@ def write(path: Path, adapter: AdapterFile, model: Model) -> None:
         ) from error
 
 
-def read_state(path: Path, content: Any = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_state(
+    path: Path, content: Any = None, wanted: Callable[[str], bool] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a whole checkpoint: its tensors and its metadata. Raises BadFile.
 
-    content: that of a PyTorch file, if it was loaded already.
+    content: that of a PyTorch file, if it was loaded already.  wanted: which tensors to read, by name; they are then
+    in memory of their own, and no metadata comes with them. Without it they may be views of the file.
     """
     check_size(path, CHECKPOINT_LIMIT)
     if content is None:
         with path.open("rb") as file:
             pickled = file.read(2) in PICKLE_STARTS
         if not pickled:
-            return load_tensors(path)
+            return (read_tensors(path, wanted), {}) if wanted else load_tensors(path)
         content = load_pickle(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
@@ -66,7 +69,7 @@ def read_state(path: Path, content: Any = None) -> tuple[dict[str, Tensor], dict
         if plain in state:
             raise BadFile(f"{path} has two tensors for {plain}", "save one state_dict alone")
         state[plain] = tensor
-    return state, {}
+    return {name: tensor for name, tensor in state.items() if wanted is None or wanted(name)}, {}
 
 
 def read(path: Path, model: Model, rank: int | None = None, content: Any = None) -> ForeignAdapter:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 KEY = "sglora"
 _HEADER_LIMIT = 50_000_000
+_COPIED_AT_ONCE = 16
 
 
 def packed_metadata(metadata: Mapping[str, Any]) -> str:
@@ -56,6 +57,20 @@ def load_tensors(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict
             return {name: file.get_tensor(name) for name in wanted}, metadata
     except (SafetensorError, OSError, ValueError) as error:
         raise BadFile(f"{path} is not a whole safetensors file: {error}", "fetch or generate it again") from None
+
+
+def read_tensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file whose names are wanted, in memory of their own.
+
+    Those of `load_tensors` are views of the file: what is written there changes them, and what is read of it counts
+    as memory until the last of them is gone. So some are copied at a time. Raises BadFile as it does.
+    """
+    names = [name for name in tensor_names(path)[0] if wanted(name)]
+    tensors: dict[str, Tensor] = {}
+    for first in range(0, len(names), _COPIED_AT_ONCE):
+        mapped, _ = load_tensors(path, tuple(names[first : first + _COPIED_AT_ONCE]))
+        tensors |= {name: tensor.clone() for name, tensor in mapped.items()}
+    return tensors
 
 
 def parse_tensors(data: bytes, where: str) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from sglora_cli.adapter.file import load_adapter, save_adapter
 from sglora_cli.errors import BadFile, Mismatch, Unavailable
 from sglora_cli.files.atomic import write_bytes
 from sglora_cli.files.images import read_image
-from sglora_cli.files.tensors import load_tensors, read_metadata, save_tensors
+from sglora_cli.files.tensors import load_tensors, read_metadata, read_tensors, save_tensors
 from sglora_cli.files.untrusted import inside
 from sglora_cli.lora.layout import Layout, Site
 
@@ -69,6 +69,16 @@ def test_a_truncated_file_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(BadFile, match="not a whole safetensors file"):
         load_tensors(path)
+
+
+def test_tensors_that_are_read_stay_as_they_were_whatever_becomes_of_their_file(tmp_path):
+    path, tensors = tmp_path / "x.safetensors", {f"{kind}.{n}": torch.full((3,), n) for n in range(40) for kind in "ab"}
+    save_tensors(path, tensors, {})
+    found = read_tensors(path, lambda name: name.startswith("a"))
+    path.write_bytes(bytes(path.stat().st_size))  # in place, as `cp` does it
+    assert found.keys() == {f"a.{n}" for n in range(40)}
+    assert all(torch.equal(found[name], tensors[name]) for name in found)
+    assert found["a.0"].dtype == torch.int64
 
 
 def test_an_adapter_comes_back_as_it_was(tmp_path):

@@ -67,6 +67,13 @@ def test_features_of_adapters_are_those_of_the_cpu(device):
     assert float(gap.abs().max()) < 1e-4
 
 
+def test_texts_of_any_length_are_those_of_the_cpu(device):
+    on_gpu, on_cpu = (full_size_clip(place, precision="fp32") for place in (device, "cpu"))
+    texts = ["a photo of a pug", "a", "two dogs and " * 40, "a man riding a wave on top of a surfboard"]
+    assert on_gpu.text_shape == on_cpu.text_shape is not None
+    assert float((on_gpu.encode_text(texts) - on_cpu.encode_text(texts)).abs().max()) < 1e-4
+
+
 def test_a_backbone_on_the_gpu_passes_every_conformance_check(device):
     model = full_size_clip(device, precision="fp32")
     assert {check.__name__: wrong for check in BACKBONE_CHECKS if (wrong := run_check(check, model))} == {}

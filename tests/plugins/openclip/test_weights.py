@@ -16,6 +16,7 @@ from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, Unavailable
 from sglora_openclip import OpenClip
 from sglora_openclip import weights as weights_module
+from sglora_openclip.text import text_state
 
 SMALL = {
     "embed_dim": 16,
@@ -91,6 +92,9 @@ def test_openais_archive_is_known_by_its_hash_only(architecture, model, tmp_path
     monkeypatch.setattr(weights_module, "OPENAI", {hashlib.sha256(path.read_bytes()).hexdigest(): "ViT-B/16"})
     (tmp_path / "config.json").write_text('{"vision_config": {"hidden_act": "gelu"}}')  # of something else, for sure
     assert loaded(architecture, path).fingerprint == loaded_fingerprint(architecture, model, tmp_path)
+    alone, whole = weights_module.read_text(path), text_state(model.clip.state_dict())
+    assert alone.keys() == whole.keys()
+    assert all(torch.equal(alone[name], whole[name]) for name in whole)
 
 
 def test_a_program_is_not_run_if_it_takes_the_place_of_a_published_one(tmp_path, monkeypatch):
@@ -189,7 +193,7 @@ def test_missing_weights_are_unavailable(architecture, tmp_path):
 
 
 def test_only_weights_from_the_hub_have_the_hubs_name(architecture, model, tmp_path, monkeypatch):
-    from sglora_openclip import model as module
+    from sglora_openclip import loading as module
 
     backbone = OpenClip("mine", architecture, "", "", hub_name="org/model")
     save_file(model.clip.state_dict(), tmp_path / "model.safetensors")

@@ -1,12 +1,14 @@
-"""What whole commands cost: `PYTHONPATH=tests/support python tests/benchmarks/commands.py`.
+"""What whole commands cost in a new process against `import torch`: `python tests/benchmarks/commands.py`.
 
-Each runs in a process of its own. Processor seconds on one thread are printed as multiples of `import torch`, which
-runs in turn with them: machines are noisy. With --before the program of another version runs in the same turns:
+Processor time (user and system) and peak memory, one thread, bytecode compiled. Commands and `import torch` run in
+turn, and the median of each turn's ratio counts: machines are noisy. With --before the program of another version runs
+in the same turns, in a home of its own:
 
-    PYTHONPATH=tests/support python tests/benchmarks/commands.py --before OTHER_VENV/bin/sglora --bench
+    python tests/benchmarks/commands.py --before OTHER_ENVIRONMENT/bin/sglora --bench
 
-The rows of CLIP need no weights of CLIP: they use random ones, and a pack of made-up experts. Everything is written to
-a temporary folder. --bench also runs `bench --baselines all` on the starter pack twice, which takes minutes.
+CLIP ViT-B/16 has random weights in a file, and a pack of made-up experts. "first" is the first process that sees the
+weights: what it finds out of them is remembered. Everything is written to a temporary folder. --bench also runs
+`bench --baselines all` on the starter pack twice, which takes minutes.
 """
 
 from __future__ import annotations
@@ -15,107 +17,136 @@ import argparse
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
+import time
 import warnings
+from collections.abc import Mapping, Sequence
+from multiprocessing import Process
 from pathlib import Path
 
-SENTENCE = "a photo of a pug"
-PUG = "pug.safetensors"
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+BACKBONE, ARCHITECTURE = "clip-vit-b-16", "ViT-B-16-quickgelu"
+TORCH = "import torch"
+REFUSED = 2
 Cost = tuple[float, float]
 """Processor seconds, and the peak of memory in MiB."""
 
 
-def commands(clip: list[str]) -> dict[str, list[str]]:
-    """Row -> the arguments of the program. The first is run once before the others: they find its file."""
+def commands(folder: Path) -> dict[str, list[str]]:
+    """Row -> the arguments of the program. Later rows find what the first have made."""
+    pug = ["generate", "a photo of a pug", "--pack", "starter", "-o", "pug.safetensors"]
+    clip = ["--pack", str(folder / "pack"), "--weights", str(folder / "vit.safetensors")]
     return {
-        "generate, starter": ["generate", SENTENCE, "--pack", "starter", "--force", "-o", PUG],
-        "generate, CLIP ViT-B/16": ["generate", SENTENCE, "--force", "-o", "clip.safetensors", *clip],
-        "generate into a file that exists": ["generate", SENTENCE, "--pack", "starter", "-o", PUG],
+        "generate, starter": [*pug, "--force"],
+        "generate, CLIP ViT-B/16": ["generate", "a photo of a pug", *clip, "-o", "clip.safetensors", "--force"],
+        "generate into a file that exists": pug,
         "--help": ["--help"],
         "pack list": ["pack", "list"],
         "pack verify starter": ["pack", "verify", "starter"],
         "pack show starter": ["pack", "show", "starter"],
-        "inspect an adapter": ["inspect", PUG],
+        "inspect an adapter": ["inspect", "pug.safetensors"],
         "inspect a recipe": ["inspect", "starter-pets"],
     }
 
 
-def cost(command: list[str], folder: Path, home: Path) -> Cost:
-    """Of a process, which may refuse with exit code 2."""
-    environment = {**os.environ, "SGLORA_HOME": str(home), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    process = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    said = process.stderr.read() if process.stderr else ""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in (0, 2):
-        sys.exit(f"{' '.join(command)}: exit code {process.returncode}\n{said}")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
-
-
-def made_for_clip(folder: Path, home: Path) -> list[str]:
-    """Random weights of ViT-B/16 and a pack of ten made-up experts: the options that name them."""
+def write_weights(path: Path) -> None:
+    """Random ones, as if they had been there for a while: a file that has just changed is not relied on."""
     import open_clip
     import torch
     from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    save_file(open_clip.create_model(ARCHITECTURE, load_weights=False).state_dict(), path)
+    then = time.time() - 3600
+    os.utime(path, (then, then))
+
+
+def write_pack(folder: Path, weights: Path) -> None:
     from synthetic_packs import synthetic_pack
 
     from sglora_cli.config import RuntimeConfig
     from sglora_cli.lora.layout import Layout
     from sglora_cli.plugin.host import Host
 
-    torch.manual_seed(0)
-    clip = open_clip.create_model("ViT-B-16-quickgelu", load_weights=False)
-    weights = folder / "vit.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in clip.state_dict().items()}, weights)
-    model = Host.load().backbones["clip-vit-b-16"].load(RuntimeConfig(weights=str(weights), device="cpu"))
-    layout = Layout(tuple(model.sites), 2, 2.0)
-    synthetic_pack(home / "cache/packs/vit", 10, layout, "clip-vit-b-16", model.fingerprint, (512, 512))
-    return ["--pack", "vit", "--weights", str(weights)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # random weights do not say which activation they were trained with
+        model = Host.load().backbones[BACKBONE].load(RuntimeConfig(weights=str(weights), device="cpu"))
+    synthetic_pack(folder, 10, Layout(tuple(model.sites), 2, 2.0), BACKBONE, model.fingerprint, (512, 512))
+
+
+def make(folder: Path) -> None:
+    os.environ["SGLORA_HOME"] = str(folder / "making")
+    write_weights(folder / "vit.safetensors")
+    write_pack(folder / "pack", folder / "vit.safetensors")
+
+
+def measured(command: Sequence[str], home: Path) -> Cost:
+    """Of a process, which may refuse what it is asked for."""
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", "SGLORA_HOME": str(home)}
+    settings.pop("PYTHONDONTWRITEBYTECODE", None)
+    silent = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_WRONLY, 0) for stream in (1, 2)]
+    _, status, used = os.wait4(os.posix_spawn(command[0], command, settings, file_actions=silent), 0)
+    if os.waitstatus_to_exitcode(status) not in (0, REFUSED):
+        raise SystemExit(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def turn(work: Mapping[tuple[str, str], Sequence[str]], homes: Mapping[str, Path]) -> dict[tuple[str, str], Cost]:
+    """Every command once. Keys: the row, and whose program it is."""
+    found = {}
+    for (row, who), command in work.items():
+        homes[who].mkdir(exist_ok=True)
+        os.chdir(homes[who])
+        found[row, who] = measured(command, homes[who])
+    return found
+
+
+def table(turns: Sequence[Mapping[tuple[str, str], Cost]], names: Sequence[str]) -> None:
+    """Of every row the median ratio to `import torch`, and the highest peak."""
+    print("| command |" + "".join(f" {name} |" for name in names) + "".join(f" {name}, MiB |" for name in names))
+    print("|---|" + "---:|" * (2 * len(names)))
+    for row in dict.fromkeys(row for row, _ in turns[0] if row != TORCH):
+        ratios = [statistics.median(one[row, name][0] / one[TORCH, names[-1]][0] for one in turns) for name in names]
+        peaks = [max(one[row, name][1] for one in turns) for name in names]
+        print(f"| {row} |" + "".join(f" {x:.2f} |" for x in ratios) + "".join(f" {x:.0f} |" for x in peaks))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--before", type=Path, help="the `sglora` of another version, in its own environment")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--before", type=Path, help="the `sglora` of another version, in its own environment")
     parser.add_argument("--bench", action="store_true", help="also `bench --baselines all`, twice")
     options = parser.parse_args()
-    warnings.simplefilter("ignore")
     after = Path(sys.executable).with_name("sglora")
     programs = {"before": options.before.absolute(), "after": after} if options.before else {"after": after}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        homes = {which: folder / which for which in programs}
-        clip = made_for_clip(folder, homes["after"])
-        if "before" in homes:
-            shutil.copytree(homes["after"] / "cache/packs", homes["before"] / "cache/packs")
-        rows = commands(clip)
-        costs: dict[tuple[str, str], list[Cost]] = {}
-        torch_seconds = []
-        for turn in range(options.rounds + 1):
-            torch_seconds.append(cost([sys.executable, "-c", "import torch"], folder, homes["after"])[0])
-            for row, arguments in rows.items():
-                for which, program in programs.items():
-                    costs.setdefault((row, which), []).append(cost([str(program), *arguments], folder, homes[which]))
-            print(f"turn {turn}" + " (does not count: caches are filled)" * (not turn), file=sys.stderr)
-        for row in ("bench --baselines all", "the same again") if options.bench else ():
-            torch_seconds.append(cost([sys.executable, "-c", "import torch"], folder, homes["after"])[0])
-            for which, program in programs.items():
-                command = [str(program), "bench", "--baselines", "all", "--pack", "starter", "--rows", "rows.jsonl"]
-                (folder / which).mkdir(exist_ok=True)
-                costs[row, which] = [(0.0, 0.0), cost(command, folder / which, homes[which])]
-    base = statistics.median(torch_seconds[1:])
-    print(f"\n`import torch`: {base:.2f} s of processor time, median; the other figures are multiples of it\n")
-    print("| command |" + "".join(f" {which} |" for which in programs) + "".join(f" MiB {w} |" for w in programs))
-    print("|---|" + "---:|" * (2 * len(programs)))
-    for row in dict.fromkeys(row for row, _ in costs):
-        found = [[statistics.median(column) for column in zip(*costs[row, w][1:], strict=True)] for w in programs]
-        ratios = "".join(f" {seconds / base:.2f} |" for seconds, _ in found)
-        print(f"| {row} |{ratios}" + "".join(f" {peak:.0f} |" for _, peak in found))
+    names = list(programs)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        maker = Process(target=make, args=(folder,))  # a process's peak begins with the memory of what started it
+        maker.start()
+        maker.join()
+        homes = {name: folder / name for name in names}
+        torch: dict[tuple[str, str], Sequence[str]] = {(TORCH, "after"): [sys.executable, "-c", "import torch"]}
+        rows = commands(folder)
+        work = torch | {(row, name): [str(programs[name]), *rows[row]] for row in rows for name in names}
+        turn(torch, homes)  # compiles bytecode
+        first = turn(work, homes)
+        turns = [turn(work, homes) for _ in range(options.rounds)]
+        base = statistics.median(one[TORCH, "after"][0] for one in turns)
+        peak = max(one[TORCH, "after"][1] for one in turns)
+        print(f"{TORCH}: {base:.2f} s, {peak:.0f} MiB; times are multiples of it\n\nfirst\n")
+        table([first], names)
+        print(f"\nfrom then on, the median of {options.rounds} turns\n")
+        table(turns, names)
+        if options.bench:
+            bench = ["bench", "--baselines", "all", "--pack", "starter", "--rows", "rows.jsonl"]
+            again = torch | {("bench --baselines all", name): [str(programs[name]), *bench] for name in names}
+            for title, seen in (("first", [turn(again, homes)]), ("again", [turn(again, homes) for _ in range(3)])):
+                print(f"\nbench, {title}\n")
+                table(seen, names)
+        os.chdir(Path(__file__).parent)
+        shutil.rmtree(folder / "making", ignore_errors=True)
 
 
 if __name__ == "__main__":

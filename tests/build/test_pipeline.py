@@ -50,7 +50,7 @@ def whole(toy_pack, own_home) -> dict[str, bytes]:
 
 NOTHING = Estimate([Stage("all", "", 0.0)], 0, "cpu", 0, 0, 0, 0, Path("."))
 STEPS = [  # where a build is interrupted: (owner, method, after so many calls)
-    (features, "stems", 3),
+    (features, "looked_at", 5),
     (training.JointTraining, "advance", 2),
     (training.OwnTraining, "advance", 1),
     (training.OwnTraining, "advance", 10),

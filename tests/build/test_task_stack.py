@@ -6,10 +6,11 @@ import pytest
 import torch
 from waits import Waits
 
-from sglora_cli.build.batches import Batch, drop_tokens
+from sglora_cli.build.batches import Batch
 from sglora_cli.build.task_stack import TaskStack
 from sglora_cli.data.features import StoredTask
 from sglora_cli.files.tensor_rows import TensorDraft, TensorRows
+from sglora_cli.plugin.tokens import drop_tokens
 from sglora_cli.plugin.values import TaskTensors
 
 CPU = torch.device("cpu")

@@ -142,7 +142,7 @@ if TYPE_CHECKING:
     from sglora_cli.plugin.states import state_blocks, state_coordinates, state_projection, state_spread
     from sglora_cli.plugin.tokens import drop_tokens
     from sglora_cli.plugin.values import TaskTensors
-    from sglora_cli.system.hardware import pick_device, pick_precision
+    from sglora_cli.system.hardware import free_device_memory, pick_device, pick_precision
 
 
 _LATE = {
@@ -166,7 +166,7 @@ _LATE = {
     "plugin.states": "state_blocks state_coordinates state_projection state_spread",
     "plugin.tokens": "drop_tokens",
     "plugin.values": "TaskTensors",
-    "system.hardware": "pick_device pick_precision",
+    "system.hardware": "free_device_memory pick_device pick_precision",
 }
 """Module of ours -> its names that need torch."""
 _MODULES = {name: f"sglora_cli.{module}" for module, names in _LATE.items() for name in names.split()}
@@ -272,6 +272,7 @@ __all__ = [
     "ProjectionUpdate",
     "split_projection",
     "drop_tokens",
+    "free_device_memory",
     "pick_device",
     "pick_precision",
     "load_tensors",

@@ -17,6 +17,7 @@ from sglora_cli.api import (
     Learning,
     Material,
     Scaling,
+    free_device_memory,
     state_coordinates,
     state_projection,
     state_spread,
@@ -72,15 +73,19 @@ class _Training:
     """Epochs of mini-batches. States are read from disk, or known_NR has their coordinates.
 
     The networks, what they are shown and their noise are on the material's device; noise is drawn on the CPU, so that
-    it does not depend on the device.
+    it does not depend on the device. A GPU with room for four times as many gets all states once, and its steps read
+    nothing and wait for nothing.
     """
 
     def __init__(
         self, material: Material, config: CvaeConfig, scaling: AnyScaling, condition: Condition, known_NR: Tensor | None
     ) -> None:
         self.material, self.config, self.scaling = material, config, scaling
-        self.count = len(material.tasks) * material.states_of_task
+        self.states = material.states_of_task
+        self.count = len(material.tasks) * self.states
         self.device = torch.device(material.device)
+        if known_NR is None and 4 * 4 * self.count * scaling.size < free_device_memory(self.device):
+            known_NR = self._all_numbers()
         self.known_NR = None if known_NR is None else known_NR.to(self.device)
         self.condition_VTC = self._conditions(condition).to(self.device)
         with torch.random.fork_rng():
@@ -92,19 +97,25 @@ class _Training:
 
     def advance(self) -> None:
         """One epoch. `learning.losses` are its means over states: squared error and KL."""
-        error = kl = 0.0
+        sums: list[Tensor] = []
         for chosen_B in torch.randperm(self.count, generator=self.learning.rng).split(self.config.batch):
-            # Sorted by task, so that a batch opens each task's file once.
-            task_B, state_B = (n.tolist() for n in self._sorted(chosen_B))
-            noise_BZ = torch.randn(len(task_B), self.config.latent, generator=self.learning.rng).to(self.device)
-            told_BC = self.condition_VTC[self._variants(len(task_B)), task_B]
-            error_B, kl_B = self.network(self._numbers(task_B, state_B), told_BC, noise_BZ)
+            chosen_B = chosen_B.sort().values  # by task, so that a batch opens each task's file once
+            noise_BZ = torch.randn(len(chosen_B), self.config.latent, generator=self.learning.rng)
+            variant_B = self._variants(len(chosen_B))
+            told_BC = self.condition_VTC[self._placed(variant_B), self._placed(chosen_B // self.states)]
+            error_B, kl_B = self.network(self._numbers(chosen_B), told_BC, self._placed(noise_BZ))
             error_B = error_B * self.scaling.weight
             self.learning.step((error_B + self.config.kl_weight * kl_B).mean())
-            error += float(error_B.detach().sum()) / self.count
-            kl += float(kl_B.detach().sum()) / self.count
+            sums.append(torch.stack([error_B.detach().sum(), kl_B.detach().sum()]))
+        error = kl = 0.0
+        for error_sum, kl_sum in torch.stack(sums).tolist():  # only now: a number taken in a step would wait for it
+            error, kl = error + error_sum / self.count, kl + kl_sum / self.count
         self.learning.losses = [error, kl]
         self.learning.epoch += 1
+
+    def _placed(self, rows: Tensor) -> Tensor:
+        """On the device, without waiting for it."""
+        return rows.to(self.device, non_blocking=True)
 
     def _conditions(self, condition: Condition) -> Tensor:
         """(V, T, C): the tasks' conditions and, where experts are left out, the variants that lack one, in turn."""
@@ -114,21 +125,27 @@ class _Training:
                 row += [condition(variant) for variant in variants(self.material, prior)]
         return torch.stack([torch.stack(row) for row in rows], dim=1)
 
-    def _variants(self, count: int) -> Tensor | int:
+    def _variants(self, count: int) -> Tensor:
         """Which variant each state is shown with: 0, the prior itself, but for the share of `leave_out`."""
         if (known := len(self.condition_VTC)) == 1:
-            return 0
+            return torch.zeros(count, dtype=torch.long)
         lacks_B = torch.rand(count, generator=self.learning.rng) < self.config.leave_out
         return lacks_B * torch.randint(1, known, (count,), generator=self.learning.rng)
 
-    def _numbers(self, task_B: Sequence[int], state_B: Sequence[int]) -> Tensor:
-        if self.known_NR is None:
-            return self.scaling.inward(draw(self.material, task_B, state_B)).to(self.device)
-        return self.known_NR[torch.tensor(task_B) * self.material.states_of_task + torch.tensor(state_B)]
+    def _numbers(self, chosen_B: Tensor) -> Tensor:
+        """(B, R) of states by number, which are sorted."""
+        if self.known_NR is not None:
+            return self.known_NR[self._placed(chosen_B)]
+        task_B, state_B = (chosen_B // self.states).tolist(), (chosen_B % self.states).tolist()
+        return self.scaling.inward(draw(self.material, task_B, state_B)).to(self.device)
 
-    def _sorted(self, chosen_B: Tensor) -> tuple[Tensor, Tensor]:
-        chosen_B = chosen_B.sort().values
-        return chosen_B // self.material.states_of_task, chosen_B % self.material.states_of_task
+    def _all_numbers(self) -> Tensor:
+        """(N, P) of every state, on the device; a task's are read at a time."""
+        whole_NP = torch.empty(self.count, self.scaling.size, device=self.device)
+        for task in range(len(self.material.tasks)):
+            rows_MP = self.material.rows(task, list(range(self.states)))
+            whole_NP[task * self.states : (task + 1) * self.states] = self.scaling.inward(rows_MP).to(self.device)
+        return whole_NP
 
 
 def draw(material: Material, task_B: Sequence[int], state_B: Sequence[int]) -> Tensor:

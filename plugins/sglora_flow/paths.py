@@ -97,7 +97,8 @@ class Diffusion:
         return torch.randint(self.count, (count,), generator=rng) / (self.count - 1)
 
     def _kept_at(self, time_B1: Tensor) -> Tensor:
-        return self._kept()[(time_B1.cpu() * (self.count - 1)).round().long()].to(time_B1)
+        place_B1 = (time_B1 * (self.count - 1)).round().long()
+        return self._kept().to(time_B1, non_blocking=True)[place_B1]
 
     def at(self, time_B: Tensor, x_BR: Tensor, noise_BR: Tensor) -> tuple[Tensor, Tensor]:
         kept_B1 = self._kept_at(time_B[:, None])

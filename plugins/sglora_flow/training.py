@@ -58,16 +58,21 @@ def fit(material: Material, config: FlowConfig, name: str) -> tuple[FittedFlow, 
 
 def _epoch(learning: Learning, config: FlowConfig, path: Path, x_NR: Tensor, c_TC: Tensor, v_R: Tensor) -> float:
     """One pass over the states; its mean squared error a number."""
-    total, device, states = 0.0, x_NR.device, len(x_NR) // len(c_TC)
-    for chosen_B in torch.randperm(len(x_NR), generator=learning.rng).split(config.batch):
+    device, states, errors = x_NR.device, len(x_NR) // len(c_TC), list[Tensor]()
+    batches = torch.randperm(len(x_NR), generator=learning.rng).split(config.batch)
+    for chosen_B in batches:
         time_B = path.times(len(chosen_B), learning.rng)
         noise_BR = torch.randn(len(chosen_B), x_NR.shape[1], generator=learning.rng)
         dropped_B = torch.rand(len(chosen_B), generator=learning.rng) < config.drop
-        chosen_B = chosen_B.to(device)
-        time_B, noise_BR, dropped_B = (rows.to(device) for rows in (time_B, noise_BR, dropped_B))
+        # No step waits for the device: nothing is taken from it before the end.
+        drawn = (rows.to(device, non_blocking=True) for rows in (chosen_B, time_B, noise_BR, dropped_B))
+        chosen_B, time_B, noise_BR, dropped_B = drawn
         point_BR, way_BR = path.at(time_B, x_NR[chosen_B], noise_BR)
         said_BR = learning.network(point_BR, time_B, c_TC[chosen_B // states], dropped_B if config.drop else None)
         loss = (path.normal(time_B[:, None], point_BR, v_R) + said_BR - way_BR).square().mean()
         learning.step(loss)
-        total += float(loss.detach()) * len(chosen_B)
+        errors.append(loss.detach())
+    total = 0.0
+    for error, chosen_B in zip(torch.stack(errors).tolist(), batches, strict=True):
+        total += error * len(chosen_B)
     return total / len(x_NR)

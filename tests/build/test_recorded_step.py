@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -176,31 +177,40 @@ def test_what_is_not_recorded(tasks, config, on_a_gpu):
     assert training_of("own", MODEL, LAYOUT, tasks, config, 1).run is run
 
 
-def test_the_control_waits():
-    with Waits() as waits:
-        torch.zeros(3)[[0, 2]]
-        float(torch.zeros(1))
-        torch.zeros(3)[torch.zeros(3) > 0]
-    assert waits.seen == {"lift_fresh", "_local_scalar_dense", "index with a mask"}
-
-
-def clip_task(model, photos: int, rng: torch.Generator) -> TaskTensors:
-    text_CD = torch.nn.functional.normalize(torch.randn(photos, 16, generator=rng), dim=-1)
-    return TaskTensors("a", torch.randn(photos, 17, 32, generator=rng).half(), text_CD, tuple(range(photos)))
+def clip_on(device: str, **runtime):
+    model = small_clip(**runtime)
+    for module in (model.clip, *model.tower.blocks):
+        module.to(device)
+    model.device = torch.device(device)
+    return model
 
 
 @pytest.mark.parametrize("runtime", [{}, {"precision": "bf16"}, {"checkpointing": True}], ids=str)
 @pytest.mark.parametrize("kind", ["own", "joint"])
-def test_no_step_of_a_clip_waits_for_the_device(kind, runtime, on_a_gpu):
-    model, rng = small_clip(**runtime), torch.Generator().manual_seed(0)
-    one = training_of(kind, model, layout_of(model), [clip_task(model, 4, rng) for _ in range(2)], CONFIG, 9)
-    for _ in range(WARM_UP + 1):
-        one.advance()
-    (shown,) = one.stack.tables([[(0, Batch([0, 1], [0, 1])), (1, Batch([2, 3], [2, 3]))]], one.width)
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_recorded_step_never_waits_for_the_device(device, classes, kind, runtime, on_a_gpu, monkeypatch):
+    model, one = clip_on(device, **runtime), sorting("a", 4, classes) if classes else task("a", 4)
+    one = replace(one, stem_N=torch.zeros(4, 17, 32).half(), text_CD=torch.zeros(len(one.text_CD), 16))
+    learning = training_of(kind, model, layout_of(model), [one, one], CONFIG, 1)
+    assert isinstance(learning.run, Recorded)
+    batch = Batch([0, 1, 2, 3], [0, 1, 2, 0])
+    (shown,) = learning.stack.tables([[(0, batch), (1, batch)]], learning.width)
+    if device == "meta":
+        monkeypatch.setattr(torch, "autocast", lambda *args, **options: nullcontext())  # it does not know meta
+        monkeypatch.setattr(torch, "is_autocast_enabled", lambda *args: False)
     with Waits() as waits:
-        one.run(one._step, shown)
-    assert on_a_gpu.replayed > 0
-    assert waits.seen == set()
+        learning._step(shown)
+    assert waits.names == set()
+
+
+def test_the_check_above_finds_what_waits():
+    x, elsewhere = torch.zeros(3), torch.zeros(3, device="meta")
+    with Waits() as waits:
+        x[[0, 2]], x[x > 0], float(x[0]), elsewhere + torch.zeros(3).to("meta")
+    assert waits.names == {"lift_fresh", "index with a mask", "_local_scalar_dense", "_to_copy of two devices"}
+    with pytest.raises(RuntimeError):
+        float(elsewhere[0])
 
 
 def test_a_training_that_is_over_leaves_memory_at_once():

@@ -1,5 +1,7 @@
 """A CUDA GPU gives what the CPU gives, on CLIP ViT-B/16 at full size with random weights: `pytest -m gpu`.
 
+Steps: what is recorded as a CUDA graph, compiled or computed in bf16 is compared with what it replaces.
+
 Shapes: T adapters, N images, K experts, P numbers.
 """
 
@@ -12,7 +14,12 @@ import torch
 import torch.nn.functional as F
 from in_memory import train_joint, train_tasks
 from recalls import recalls
+from small_clip import small_clip
 
+from sglora_cli.build import training
+from sglora_cli.build.recorded_step import Recorded
+from sglora_cli.build.task_stack import TaskStack
+from sglora_cli.build.training import JointTraining, OwnTraining
 from sglora_cli.config import RuntimeConfig, TrainConfig
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import moments
@@ -134,3 +141,110 @@ def test_one_adapter_is_trained_on_all_tasks(device, tasks_for):
     joint_P = train_joint(model, layout, tasks, config)
     together, without = (sum(loss(model, layout, task, a) for task in tasks) for a in (joint_P[None], None))
     assert together < without
+
+
+def gradient(model, task: TaskTensors, flat_TP: torch.Tensor) -> torch.Tensor:
+    """Of a contrastive loss of a task's photos, with respect to the adapters: (T, P) on the CPU."""
+    flat_TP = flat_TP.clone().requires_grad_()
+    image_TND = model.encode_image(task.stem_N, layout_of(model), flat_TP).cpu()
+    logits_TNN = 20 * image_TND @ task.text_CD.T
+    right_N = torch.arange(logits_TNN.shape[1]).repeat(len(flat_TP))
+    loss = F.cross_entropy(logits_TNN.flatten(0, 1), right_N) * model.loss_scale
+    return torch.autograd.grad(loss, flat_TP)[0] / model.loss_scale
+
+
+@pytest.mark.parametrize(("precision", "far"), [("bf16", 0.05), ("fp16", 0.02)])
+def test_low_precision_is_as_near_to_the_cpus_float32_as_the_card_says(precision, far, device, tasks_for):
+    low, full = full_size_clip(device, precision=precision), full_size_clip("cpu")
+    task, flat_TP = tasks_for(full)[0], adapters(layout_of(full), 1)
+    with torch.no_grad():
+        ours, theirs = (m.encode_image(task.stem_N, layout_of(full), flat_TP)[0].cpu() for m in (low, full))
+    assert float((ours - theirs).norm(dim=1).mean()) < 0.01
+    wanted_TP = gradient(full, task, flat_TP)
+    assert float((gradient(low, task, flat_TP) - wanted_TP).norm() / wanted_TP.norm()) < far
+
+
+def test_in_bf16_only_copies_of_the_blocks_are_on_the_gpu(device):
+    low, full = full_size_clip(device, precision="bf16"), full_size_clip("cpu")
+    assert {(w.device.type, w.dtype) for block in low.tower.blocks for w in block.parameters()} == {
+        ("cuda", torch.bfloat16)
+    }
+    assert {w.device.type for w in low.clip.visual.transformer.parameters()} == {"cpu"}
+    assert low.fingerprint == full.fingerprint
+
+
+RECORDED = [{"precision": "fp32"}, {"precision": "bf16"}, {"precision": "bf16", "checkpointing": True}]
+
+
+@pytest.mark.parametrize("runtime", RECORDED, ids=lambda runtime: "-".join(map(str, runtime.values())))
+@pytest.mark.parametrize("kind", [OwnTraining, JointTraining])
+def test_recorded_steps_train_as_steps_launched_one_by_one(kind, runtime, device, tasks_for, monkeypatch):
+    model = full_size_clip(device, **runtime)
+    layout, tasks = layout_of(model), tasks_for(model)
+    tasks[0] = replace(tasks[0], stem_N=tasks[0].stem_N[:5], text_CD=tasks[0].text_CD[:5], image_of=tuple(range(5)))
+    config = TrainConfig(batch=4, learning_rate=1e-3, tasks_at_once=3)
+    ends = []
+    for limit in (0, 128):
+        monkeypatch.setattr(training, "SMALL", limit)
+        last = layout.initial(0) if kind is OwnTraining else 9
+        learning = kind(model, layout, tasks, config, last)
+        losses = [learning.advance() for _ in range(4)]
+        ends.append((torch.tensor(losses), learning.adam.x.detach().cpu()))
+    assert isinstance(learning.run, Recorded)
+    assert learning.run._recorded
+    assert not learning.run._refused
+    (plain_losses, plain), (losses, recorded) = ends
+    assert torch.allclose(losses, plain_losses, atol=0.02)
+    assert float((recorded - plain).norm() / (plain - layout.initial(0)).norm()) < 0.05
+
+
+def test_losses_of_recorded_steps_are_those_of_the_cpu(device, tasks_for):
+    losses = []
+    for place in (device, "cpu"):
+        model = full_size_clip(place, precision="fp32")
+        config = TrainConfig(batch=PHOTOS, learning_rate=1e-4)
+        learning = OwnTraining(model, layout_of(model), tasks_for(model)[:1], config, layout_of(model).initial(0))
+        losses.append([learning.advance() for _ in range(6)])
+    assert torch.allclose(*map(torch.tensor, losses), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [OwnTraining, JointTraining])
+def test_no_step_waits_for_the_gpu(kind, device, tasks_for, monkeypatch):
+    monkeypatch.setattr(training, "SMALL", 0)
+    model = full_size_clip(device)
+    tasks, layout = tasks_for(model), layout_of(model)
+    learning = kind(model, layout, tasks, TrainConfig(batch=4), layout.initial(0) if kind is OwnTraining else 9)
+    assert learning.stack.resident
+    learning.advance()
+    pairs = [(n, source.epoch()[0]) for n, source in enumerate(learning.sources)]
+    (shown,) = learning.stack.tables([pairs])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        learning._step(shown)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_photos_on_the_gpu_train_the_adapter_of_photos_that_each_step_copies(device, tasks_for, monkeypatch):
+    model = full_size_clip(device, precision="fp32")
+    layout, tasks, joint = layout_of(model), tasks_for(model), []
+    for resident in (True, False):
+        monkeypatch.setattr(
+            training, "TaskStack", lambda of, place, _, resident=resident: TaskStack(of, place, resident)
+        )
+        learning = JointTraining(model, layout, tasks, TrainConfig(batch=8, joint_learning_rate=1e-3), 4)
+        for _ in range(4):
+            learning.advance()
+        joint.append(learning.mean_P)
+    assert float((joint[0] - joint[1]).norm() / (joint[1] - layout.initial(0)).norm()) < 0.05
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.filterwarnings("ignore")  # of torch.compile
+def test_blocks_compiled_as_one_graph_give_the_same_gradient(precision, device):
+    compiled, plain = (small_clip(device=str(device), precision=precision, compile=on) for on in (True, False))
+    task = TaskTensors("a", plain.stem(images(4)), torch.randn(4, 16), tuple(range(4)))
+    flat_TP = adapters(layout_of(plain), 2)
+    wanted_TP = gradient(plain, task, flat_TP)
+    far = 1e-4 if precision == "fp32" else 0.05
+    assert float((gradient(compiled, task, flat_TP) - wanted_TP).norm() / wanted_TP.norm()) < far

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 
-def small_clip(timm: bool = False, quick_gelu: bool = True, **runtime):
+def small_clip(timm: bool = False, quick_gelu: bool = True, device: str = "cpu", **runtime):
     """A backbone of open_clip with random weights, small enough for tests: its own tower, or a timm trunk."""
     import open_clip
 
@@ -20,7 +20,7 @@ def small_clip(timm: bool = False, quick_gelu: bool = True, **runtime):
     else:
         vision = {"image_size": 32, "layers": 4, "width": 32, "head_width": 8, "patch_size": 8}
         clip = open_clip.CLIP(16, vision, text, quick_gelu=quick_gelu)
-    return OpenClipModel(clip, "ViT-B-16", RuntimeConfig(device="cpu", **runtime))
+    return OpenClipModel(clip, "ViT-B-16", RuntimeConfig(device=device, **runtime))
 
 
 def named(architecture: str, tag: str = ""):

@@ -213,3 +213,23 @@ def test_what_icm_lora_will_need_has_the_width_of_its_condition():
     assert cost["parameters"] == sum(p.numel() for p in Network(LAYOUT.size, 7, 3, 5).parameters())
     assert cost["parameters"] < CVAE.cost(LAYOUT, 2, 20, settings)["parameters"]
     assert cost["seconds"] > 0
+
+
+@pytest.mark.parametrize("room", ["enough", "too little"])
+def test_a_gpu_with_room_gets_all_states_once_and_learns_the_same(room, monkeypatch):
+    from sglora_cvae import training
+
+    read: list[int] = []
+    experts, rng = Experts(), torch.Generator().manual_seed(4)
+    states = [experts.mu[t] + 0.1 * torch.randn(20, LAYOUT.size, generator=rng) for t in range(2)]
+    material = material_of(experts, states, [condition(experts.mu[t]) for t in range(2)])
+    material = replace(material, rows=lambda t, rows: read.append(len(rows)) or states[t][list(rows)])
+    config = CvaeConfig(hidden=8, latent=2, epochs=3, batch=8)
+    plain, facts = fit(material, config)
+    before, needed = len(read), 4 * 4 * 2 * 20 * LAYOUT.size
+    monkeypatch.setattr(training, "free_device_memory", lambda device: needed + (room == "enough"))
+    again, same_facts = fit(material, config)
+    assert facts == same_facts
+    assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in plain.tensors().items())
+    assert sum(read[:before]) == 40 * (3 + 1)  # every epoch, and once to measure the spread
+    assert sum(read[before:]) == 40 * ((1 if room == "enough" else 3) + 1)

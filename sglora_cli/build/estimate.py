@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import psutil
 import torch
 
+from sglora_cli.build.recorded_step import WARM_UP
 from sglora_cli.build.steps import Steps
 from sglora_cli.build.tasks import BuildTask, missing_features
 from sglora_cli.build.training import OwnTraining
@@ -270,6 +271,8 @@ def _one_step(model: Model, steps: Steps, probe: TaskTensors, tasks: int, photos
     task = replace(probe, stem_N=probe.stem_N[rows], text_CD=probe.text_CD[rows], image_of=tuple(range(photos)))
     config = TrainConfig(epochs=1, states=1, batch=max(2, photos), seed=steps.config.seed)
     training = OwnTraining(model, steps.layout, [task] * tasks, config, steps.layout.initial(config.seed))
+    for _ in range(WARM_UP + 1 if model.device.type == "cuda" else 0):
+        training.advance()  # a small step is recorded then
     began = time.monotonic()
     training.advance()
     return time.monotonic() - began

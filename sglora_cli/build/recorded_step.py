@@ -33,22 +33,21 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """CUDA graphs of one GPU."""
+    """CUDA graphs of one GPU. A graph cannot be made on the stream that all else runs on."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self._device, self._stream = device, torch.cuda.Stream(device)
 
     def warm_up(self, call: Callable[[], None]) -> None:
-        with torch.cuda.device(self.device):
-            stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
-            stream.wait_stream(current)
-            with torch.cuda.stream(stream):
-                call()
-            current.wait_stream(stream)
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            call()
+        current.wait_stream(self._stream)
 
     def record(self, call: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self.device), torch.cuda.graph(graph):
+        with torch.cuda.device(self._device), torch.cuda.graph(graph, stream=self._stream):
             call()
         return graph.replay
 

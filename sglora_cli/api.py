@@ -97,6 +97,7 @@ from sglora_cli.plugin.contracts import (
     SaysCost,
     SaysNames,
     SaysPassedOver,
+    UsesDevice,
     UsesEvidence,
 )
 from sglora_cli.plugin.hookspecs import hookimpl
@@ -282,6 +283,7 @@ __all__ = [
     "UsesEvidence",
     "ChoosesSites",
     "IgnoresExperts",
+    "UsesDevice",
     "Evidence",
     "Experts",
     "Moments",

@@ -127,7 +127,7 @@ if TYPE_CHECKING:
     from sglora_cli.build.batches import drop_tokens
     from sglora_cli.build.losses import classification_loss, contrastive_loss
     from sglora_cli.generate.session import Session
-    from sglora_cli.lora.algebra import compress, compress_all, joined, mix_updates, singular, site_products
+    from sglora_cli.lora.algebra import balanced, compress, compress_all, joined, mix_updates, singular, site_products
     from sglora_cli.lora.attention import AttentionSites, Update, attached, packed_attention
     from sglora_cli.lora.coordinates import AnyScaling, Projection, Scaling, restored_projection
     from sglora_cli.lora.layout import Layout, Site, mix, text_of, text_tensor
@@ -151,7 +151,7 @@ _LATE = {
     "build.batches": "drop_tokens",
     "build.losses": "classification_loss contrastive_loss",
     "generate.session": "Session",
-    "lora.algebra": "compress compress_all joined mix_updates singular site_products",
+    "lora.algebra": "balanced compress compress_all joined mix_updates singular site_products",
     "lora.attention": "attached AttentionSites packed_attention Update",
     "lora.coordinates": "AnyScaling Projection restored_projection Scaling",
     "lora.layout": "Layout mix Site text_of text_tensor",
@@ -301,6 +301,7 @@ __all__ = [
     "mix",
     "mix_updates",
     "joined",
+    "balanced",
     "compress",
     "compress_all",
     "singular",

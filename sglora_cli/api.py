@@ -98,6 +98,7 @@ from sglora_cli.plugin.contracts import (
     SaysCost,
     SaysNames,
     SaysPassedOver,
+    UsesDevice,
     UsesEvidence,
 )
 from sglora_cli.plugin.hookspecs import hookimpl
@@ -127,7 +128,7 @@ if TYPE_CHECKING:
     from sglora_cli.adapter.write import write_adapter
     from sglora_cli.build.losses import classification_loss, contrastive_loss
     from sglora_cli.generate.session import Session
-    from sglora_cli.lora.algebra import compress, compress_all, joined, mix_updates, singular, site_products
+    from sglora_cli.lora.algebra import balanced, compress, compress_all, joined, mix_updates, singular, site_products
     from sglora_cli.lora.attention import AttentionSites, Update, attached, packed_attention
     from sglora_cli.lora.coordinates import AnyScaling, Projection, Scaling, restored_projection
     from sglora_cli.lora.layout import Layout, Site, mix, text_of, text_tensor
@@ -151,7 +152,7 @@ _LATE = {
     "adapter.write": "write_adapter",
     "build.losses": "classification_loss contrastive_loss",
     "generate.session": "Session",
-    "lora.algebra": "compress compress_all joined mix_updates singular site_products",
+    "lora.algebra": "balanced compress compress_all joined mix_updates singular site_products",
     "lora.attention": "attached AttentionSites packed_attention Update",
     "lora.coordinates": "AnyScaling Projection restored_projection Scaling",
     "lora.layout": "Layout mix Site text_of text_tensor",
@@ -288,6 +289,7 @@ __all__ = [
     "UsesEvidence",
     "ChoosesSites",
     "IgnoresExperts",
+    "UsesDevice",
     "Evidence",
     "Experts",
     "Moments",
@@ -305,6 +307,7 @@ __all__ = [
     "mix",
     "mix_updates",
     "joined",
+    "balanced",
     "compress",
     "compress_all",
     "singular",

@@ -1,4 +1,4 @@
-"""TIES and DARE on a stack of tensors, in the conventions of PEFT and mergekit.
+"""TIES and DARE on stacks of tensors, in the conventions of PEFT and mergekit.
 
 They differ by design:
 
@@ -10,59 +10,125 @@ They differ by design:
 | divided by | the number of agreeing tensors | their weight for TIES, nothing for DARE-TIES |
 
 A sum of zero counts as positive in both. With weights of 1, TIES is the same in both.
-TIES: Yadav et al. 2023. DARE: Yu et al. 2024. Shapes: K adapters, ... anything.
+TIES: Yadav et al. 2023. DARE: Yu et al. 2024.
+
+Masks are float32, 0 or 1: torch multiplies by booleans several times as slowly.
+Shapes: K adapters, S sites, T tensors, N numbers, M of a sample, ... the shape of a tensor.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .rule import Rule
 
 NOTHING = 1e-7
 """mergekit's bound: a tensor whose L1 norm is below it is not rescaled."""
+_BLOCK = {"cpu": 1 << 18, "cuda": 1 << 25}
+"""Numbers of a step, by the kind of device; on a CPU they stay in its cache."""
+_MANY = 4096
+"""From so many numbers on, a sample helps to find their border."""
 
 
-def pruned(rule: Rule, x: Tensor, rng: torch.Generator) -> Tensor:
-    """One adapter's tensor with its smallest, or random, numbers at zero."""
-    if rule.prune == "none" or rule.density >= 1:
-        return x
-    if rule.prune == "magnitude":
-        return _trimmed(x, max(int(rule.density * x.numel()), rule.convention == "mergekit"))
-    kept = x * torch.bernoulli(torch.full_like(x, rule.density), generator=rng)
-    if rule.convention == "peft":
-        return kept / rule.density if rule.density else kept
-    before, after = x.abs().sum(), kept.abs().sum()
-    return kept if min(before, after) < NOTHING else kept * (before / after)
+def combined(rule: Rule, weights_K: Tensor, stacks: Sequence[Tensor], rng: torch.Generator) -> list[Tensor]:
+    """One tensor from those of K adapters, at each site: float32 (K, S, ...) -> (S, ...), of every stack.
+
+    The stacks are contiguous and are overwritten. Computes on their device; beside them and the results it needs
+    memory for some blocks. What is dropped at random is drawn on the CPU with `rng`: site by site, at a site stack by
+    stack, in a stack adapter by adapter. So a seed drops the same numbers on every device and in batches of any size.
+    """
+    if rule.density < 1 and rule.prune == "magnitude":
+        for x_KS in stacks:
+            _trim(rule, x_KS.view(x_KS.shape[0] * x_KS.shape[1], *x_KS.shape[2:]))
+    if rule.density < 1 and rule.prune == "random":
+        _drop(rule, stacks, rng)
+    return [_elected(rule, weights_K, x_KS.flatten(1)).view(x_KS.shape[1:]) for x_KS in stacks]
 
 
-def _trimmed(x: Tensor, count: int) -> Tensor:
-    """The `count` largest numbers by magnitude; of equal ones at the border the first stay."""
-    size = x.abs().flatten()
+def _trim(rule: Rule, x_T: Tensor) -> None:
+    """Keep the largest numbers of each tensor (T, ...) by magnitude; of equal ones at the border the first stay."""
+    total = x_T[0].numel()
+    count = min(max(int(rule.density * total), int(rule.convention == "mergekit")), total)
     if count < 1:
-        return torch.zeros_like(x)
-    border = size.kthvalue(len(size) - count + 1).values  # half the time of topk
-    kept = size >= border
-    if surplus := int(kept.sum()) - count:
-        kept[(size == border).nonzero()[-surplus:]] = False
-    return x * kept.view_as(x)
+        x_T.zero_()
+        return
+    for x in x_T.split(max(1, _BLOCK[x_T.device.type] // total)):
+        size = x.abs()
+        border_T = _borders(size.flatten(1), count)
+        kept = size.ge_(border_T.view(-1, *[1] * (x.dim() - 1)))
+        # By rows first: float32 counts to 2^24.
+        surplus_T = kept.sum(dim=-1).view(len(kept), -1).sum(dim=1, dtype=torch.float64) - count
+        for t in (surplus_T > 0).nonzero().flatten().tolist():
+            equal = (x[t].abs().flatten() == border_T[t]).nonzero().flatten()
+            kept[t].view(-1)[equal[-int(surplus_T[t]) :]] = 0
+        x.mul_(kept)
 
 
-def combined(rule: Rule, weights_K: Tensor, stack_K: Tensor, rng: torch.Generator) -> Tensor:
-    """One tensor from K of the same shape: (K, ...) -> (...)."""
-    stack_K = torch.stack([pruned(rule, x, rng) for x in stack_K])
-    weights = weights_K.view(-1, *[1] * (stack_K.dim() - 1))
-    weighted_K = weights * stack_K
+def _borders(size_TN: Tensor, count: int) -> Tensor:
+    """The number that is `count` from the largest of each row: (T,)."""
+    place = size_TN.shape[1] - count
+    if size_TN.device.type != "cpu":
+        return size_TN.kthvalue(place + 1, dim=1).values
+    rows = size_TN.numpy()
+    if rows.shape[1] < _MANY:
+        return torch.from_numpy(numpy.partition(rows, place, axis=1)[:, place])
+    return torch.from_numpy(numpy.array([_border(size_N, count) for size_N in rows]))
+
+
+def _border(size_N: NDArray[numpy.float32], count: int) -> numpy.float32:
+    """As `partition` finds it, two to four times as fast: a sample tells between which numbers it is."""
+    total = len(size_N)
+    sample_M = numpy.sort(size_N[:: int(total**0.5 / 8) | 1])  # an even step would see few columns of a matrix
+    below = len(sample_M) * (1 - count / total)
+    spread = 3 * (below * count / total) ** 0.5 + 1  # three standard deviations
+    low, high = sample_M[max(int(below - spread), 0)], sample_M[min(int(below + spread), len(sample_M) - 1)]
+    between_N = size_N.take(((size_N >= low) & (size_N <= high)).nonzero()[0])
+    wanted = count - int(numpy.count_nonzero(size_N > high))
+    if not 1 <= wanted <= len(between_N):  # the sample was not like the rest
+        between_N, wanted = size_N, count
+    border: numpy.float32 = numpy.partition(between_N, len(between_N) - wanted)[len(between_N) - wanted]
+    return border
+
+
+def _drop(rule: Rule, stacks: Sequence[Tensor], rng: torch.Generator) -> None:
+    for s in range(stacks[0].shape[1]):
+        for x_KS in stacks:
+            for x in x_KS[:, s]:
+                before = x.abs().sum() if rule.convention == "mergekit" else None
+                # The same numbers as of torch.bernoulli, in a quarter of its time.
+                x.mul_(torch.rand(x.shape, generator=rng).lt_(rule.density).to(x.device))
+                if before is not None:
+                    after = x.abs().sum()
+                    x.mul_(torch.where(torch.minimum(before, after) < NOTHING, 1.0, before / after))
+    if rule.convention == "peft" and rule.density:
+        for x_KS in stacks:
+            x_KS.div_(rule.density)
+
+
+def _elected(rule: Rule, weights_K: Tensor, x_KN: Tensor) -> Tensor:
+    """The weighted sum, or mean, of what agrees with the majority: (N,)."""
+    # Multiples of 1024: of a block's last few numbers torch adds the K in another order.
+    block = 1024 * max(1, _BLOCK[x_KN.device.type] // (1024 * max(1, len(x_KN))))
+    return torch.cat([_block_elected(rule, weights_K[:, None], part_KN) for part_KN in x_KN.split(block, dim=1)])
+
+
+def _block_elected(rule: Rule, weights_K1: Tensor, x_KN: Tensor) -> Tensor:
+    weighted_KN = x_KN if bool((weights_K1 == 1).all()) else weights_K1 * x_KN
     if rule.elect == "none":
-        return weighted_K.sum(dim=0)
-    judged_K = stack_K if rule.convention == "peft" else weighted_K
-    votes = (judged_K if rule.elect == "total" else judged_K.sign()).sum(dim=0)
-    agrees_K = judged_K.sign() == torch.where(votes >= 0, 1, -1)
-    total = (weighted_K * agrees_K).sum(dim=0)
+        return weighted_KN.sum(dim=0)
+    judged_KN = x_KN if rule.convention == "peft" else weighted_KN
+    votes_N = (judged_KN if rule.elect == "total" else judged_KN.sign()).sum(dim=0)
+    side_N = votes_N.ge_(0).mul_(2).sub_(1)  # 1 or -1
+    agrees_KN = (judged_KN * side_N).sign_().clamp_min_(0)
+    total_N = (weighted_KN * agrees_KN).sum(dim=0)
     if rule.convention == "peft":
-        return total / agrees_K.sum(dim=0).clamp_min(1)
+        return total_N / agrees_KN.sum(dim=0).clamp_min_(1)
     if rule.prune == "random":
-        return total
-    divisor = (weights * agrees_K).sum(dim=0)
-    return total / torch.where(divisor == 0, 1.0, divisor)
+        return total_N
+    divisor_N = (weights_K1 * agrees_KN).sum(dim=0)
+    return total_N / torch.where(divisor_N == 0, 1.0, divisor_N)

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from sglora_cli.api import Experts, Prior, compress
 
+from .dense import Factors
 from .rule import LegoRule
-from .spaces import Factors
 
 STARTS, ROUNDS = 30, 300
 """Of k-means: the best of so many starts, each of at most so many rounds."""

@@ -90,7 +90,7 @@ def objective(model: Model, experts: Experts, shots: TaskTensors, l1: float) -> 
 
     @torch.no_grad()
     def goal(weights_SE: Tensor) -> Tensor:
-        adapters_SP = torch.stack([mix(weights_E, means_EP) for weights_E in weights_SE])
+        adapters_SP = mix(weights_SE, means_EP)
         image_SND = model.encode_image(stem_N, experts.layout, adapters_SP).float().cpu()
         return loss(image_SND) + l1 * weights_SE.abs().sum(dim=1)
 

@@ -5,51 +5,106 @@ updates   the matrix B A, as if each adapter had been merged into the weights; t
 aligned   KnOTS (Stoica et al. 2024): one SVD [B_1 A_1 ... B_K A_K] = U S [V_1^T ... V_K^T]; the V are
           merged, and the result U S V^T is cut to the rank
 
-Shapes: K adapters, O out_features, I in_features, R rank, F <= K R directions of all adapters.
+Sites of one shape are merged together, in batches of a bounded size, on the device of the adapters.
+
+Shapes: K adapters, S sites of one shape, O out_features, I in_features, R rank, F <= K R directions of all adapters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from sglora_cli.api import Layout, compress, singular, site_products
+from sglora_cli.api import Layout, Site, balanced, site_products
 
-Combine = Callable[[Tensor], Tensor]
-"""(K, ...) -> (...)."""
-Factors = tuple[Tensor, Tensor]
+from .dense import Factors, truncated
+
+Combine = Callable[..., list[Tensor]]
+"""Stacks (K, S, ...), which it may overwrite -> (S, ...) of each."""
 
 NOTHING = 1e-6
 """Directions below this part of the largest are rounding, and have no sign to vote with."""
+AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
+"""Numbers of a batch of more than one site, by the kind of device. More would not be faster on a CPU."""
 
 
-def factors(b_KOR: Tensor, a_KRI: Tensor, combine: Combine) -> Factors:
-    a_RI = combine(a_KRI)  # A first, as PEFT: with one seed both drop the same numbers
-    return combine(b_KOR), a_RI
+def factors(b_KSOR: Tensor, a_KSRI: Tensor, combine: Combine) -> Factors:
+    a_SRI, b_SOR = combine(a_KSRI, b_KSOR)  # A first, as PEFT: with one seed both drop the same numbers
+    return b_SOR, a_SRI
 
 
-def updates(b_KOR: Tensor, a_KRI: Tensor, combine: Combine) -> Factors:
-    return cut(combine(b_KOR @ a_KRI), b_KOR.shape[-1])
+def updates(b_KSOR: Tensor, a_KSRI: Tensor, combine: Combine) -> Factors:
+    return truncated(combine(b_KSOR @ a_KSRI)[0], b_KSOR.shape[-1])
 
 
-def aligned(b_KOR: Tensor, a_KRI: Tensor, combine: Combine) -> Factors:
-    count, rank, width = a_KRI.shape
-    u_OF, s_F, vh = singular(torch.cat(list(b_KOR), dim=-1), torch.block_diag(*a_KRI))
-    live = s_F > NOTHING * s_F[0]
-    v_KFI = vh[live].unflatten(-1, (count, width)).movedim(1, 0)
-    return compress(u_OF[:, live] * s_F[live], combine(v_KFI.float()).double(), rank)[:2]
+def aligned(b_KSOR: Tensor, a_KSRI: Tensor, combine: Combine) -> Factors:
+    u_SOF, s_SF, v_KSFI = _side_by_side(b_KSOR, a_KSRI)
+    parts, start = [], 0
+    # How many directions live decides how many numbers a trim keeps. Mostly it is the same at all sites.
+    for live, run in groupby((s_SF > NOTHING * s_SF[:, :1]).sum(dim=1).tolist()):
+        here = slice(start, start := start + len(list(run)))
+        v_SFI = combine(v_KSFI[:, here, :live].float().contiguous())[0].double()
+        q, r = torch.linalg.qr(v_SFI.mT)
+        turn, s, vh = torch.linalg.svd(s_SF[here, :live, None] * r.mT, full_matrices=False)
+        u_SOR = _times(u_SOF[here, :, :live], turn[..., : b_KSOR.shape[-1]])
+        parts.append(balanced(u_SOR, s, vh @ q.mT, b_KSOR.shape[-1]))
+    b, a = zip(*parts, strict=True)
+    return torch.cat(b), torch.cat(a)
 
 
-def cut(dense_OI: Tensor, rank: int) -> Factors:
-    """Balanced factors of the best approximation of this rank (Eckart-Young), without a whole SVD."""
-    dense_OI = dense_OI.double()
-    u_OR = torch.linalg.eigh(dense_OI @ dense_OI.mT).eigenvectors[:, -rank:]
-    return compress(u_OR, u_OR.mT @ dense_OI, rank)[:2]
+def _side_by_side(b_KSOR: Tensor, a_KSRI: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Thin SVD of [B_1 A_1 ... B_K A_K] at each site, float64: U (S, O, F), s (S, F), V^T in K parts (K, S, F, I).
+
+    As `singular`, but that the second factor is block diagonal, and so is its QR: no block of zeros is built.
+    """
+    count = len(b_KSOR)
+    q_b, r_b = torch.linalg.qr(b_KSOR.movedim(0, 2).flatten(2).double())
+    q_a, r_a = torch.linalg.qr(a_KSRI.double().mT)
+    core = r_b.unflatten(-1, (count, -1)).permute(2, 0, 1, 3) @ r_a.mT
+    u, s_SF, vh = torch.linalg.svd(core.movedim(0, 2).flatten(2), full_matrices=False)
+    return _times(q_b, u), s_SF, vh.unflatten(-1, (count, -1)).movedim(-2, 0) @ q_a.mT
 
 
-SPACES = {"factors": factors, "updates": updates, "aligned": aligned}
+def _times(tall_SOF: Tensor, small_SFR: Tensor) -> Tensor:
+    """Their product by its transpose, which takes a fifth of the time after a QR: it leaves columns in a row."""
+    return (small_SFR.mT @ tall_SOF.mT).mT
+
+
+@dataclass(frozen=True)
+class Space:
+    """A way to take sites apart and put them together again."""
+
+    merge: Callable[[Tensor, Tensor, Combine], Factors]
+    """B (K, S, O, R), A (K, S, R, I) and what combines stacks -> B (S, O, R), A (S, R, I), float32."""
+    numbers: Callable[[Site, int, int], int]
+    """How many numbers are combined at a site, of a rank, from K adapters."""
+
+
+SPACES = {
+    "factors": Space(factors, lambda site, rank, count: count * rank * (site.out_features + site.in_features)),
+    "updates": Space(updates, lambda site, rank, count: count * site.out_features * site.in_features),
+    "aligned": Space(aligned, lambda site, rank, count: count * count * rank * site.in_features),
+}
+
+
+def batches(layout: Layout, space: Space, count: int, device: torch.device, ordered: bool) -> Iterator[list[str]]:
+    """The names of sites that are merged at once: of one shape, with at most AT_ONCE numbers, or a single site.
+
+    ordered: whether the batches keep the order of the sites, which decides what is drawn for each.
+    """
+
+    def shape(site: Site) -> tuple[int, int]:
+        return site.out_features, site.in_features
+
+    for _, group in groupby(layout.sites if ordered else sorted(layout.sites, key=shape), key=shape):
+        sites = list(group)
+        most = max(1, AT_ONCE.get(device.type, 1) // max(1, space.numbers(sites[0], layout.rank, count)))
+        for start in range(0, len(sites), most):
+            yield [site.name for site in sites[start : start + most]]
 
 
 def stock_ratio(b_KOR: Tensor, a_KRI: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class Session:
     def __init__(self, loaded: LoadedPack, generator: str = "", force: bool = False) -> None:
         self.loaded, self.pack, self.reason = loaded, loaded.pack, loaded.reason
         self.generator: Generator = loaded.usable(generator)
-        self.fitted: Fitted = self.pack.fitted(self.generator)
+        self.fitted: Fitted = loaded.fitted(self.generator.name)
         self.layout = self.pack.layout_of(self.fitted)
         self._health_checked = force
 

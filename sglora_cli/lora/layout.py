@@ -1,6 +1,6 @@
 """Sites and layouts: what an adapter is, and its numbers in a row. No torch at import time.
 
-Shapes: T adapters, P numbers of one adapter, O = out_features, I = in_features, R rank.
+Shapes: T adapters, P numbers of one adapter, O = out_features, I = in_features, R rank; of a mean K adapters, S means.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from sglora_cli.errors import Mismatch
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+MIXED = 1 << 22
+"""Numbers of adapters that are added in float64 at once: 32 MiB, or those of one adapter."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +155,14 @@ def text_of(bytes_N: Tensor) -> str:
 
 
 def mix(weights_K: Tensor, adapters_KP: Tensor) -> Tensor:
-    """Weighted mean of the factors, as in the paper (Eq. 7): (P,). In float64, so that the order hardly matters."""
-    return (weights_K.double() @ adapters_KP.double()).float()
+    """Weighted mean of the factors, as in the paper (Eq. 7): (P,), or (S, P) for weights (S, K) of S means.
+
+    In float64, so that the order hardly matters. Adapters are added some at a time, see MIXED.
+    """
+    at_once = max(1, MIXED // max(1, adapters_KP.shape[-1]))
+    parts = zip(weights_K.double().split(at_once, dim=-1), adapters_KP.split(at_once), strict=True)
+    first, *rest = (weights @ some_KP.double() for weights, some_KP in parts)
+    return sum(rest, start=first).float()
 
 
 def checked_flat(flat_TP: Tensor, what: str) -> Tensor:

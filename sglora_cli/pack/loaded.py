@@ -8,9 +8,10 @@ from functools import cached_property
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.pack.library import Library
 from sglora_cli.pack.pack import Pack
-from sglora_cli.plugin.contracts import Fitted, Generator, Model
+from sglora_cli.plugin.contracts import Fitted, Generator, Model, UsesDevice
 from sglora_cli.plugin.host import Host
 from sglora_cli.system import settings
+from sglora_cli.system.hardware import pick_device
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,13 @@ class LoadedPack:
         return generator
 
     def fitted(self, name: str) -> Fitted:
-        """A generator, fitted to the pack and then kept. Raises UnknownName as `Pack.fitted`."""
+        """A generator, fitted to the pack and then kept, where the backbone computes if it can compute there.
+
+        Raises UnknownName as `Pack.fitted`, UsageError or Unavailable for a device that is not on this machine.
+        """
         if name not in self._fitted:
-            self._fitted[name] = self.pack.fitted(self.host.generators[name])
+            fitted = self.pack.fitted(self.host.generators[name])
+            if isinstance(fitted, UsesDevice):
+                fitted = fitted.on_device(pick_device(self.runtime.device))
+            self._fitted[name] = fitted
         return self._fitted[name]

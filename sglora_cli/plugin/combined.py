@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sglora_cli.errors import Mismatch, UsageError
-from sglora_cli.plugin.contracts import Fitted, Generator, IgnoresExperts, adapter_layout
+from sglora_cli.plugin.contracts import Fitted, Generator, IgnoresExperts, UsesDevice, adapter_layout
 from sglora_cli.plugin.values import Experts, Material
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from sglora_cli.lora.layout import Layout
@@ -94,6 +95,11 @@ class FittedCombined:
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
         """(S, P): sample s is that of every part."""
         return self._joined([part.generate(prior, samples, seed, temperature) for part in self.parts])[1]
+
+    def on_device(self, device: torch.device) -> FittedCombined:
+        """With each part there that can compute there."""
+        moved = [part.on_device(device) if isinstance(part, UsesDevice) else part for part in self.parts]
+        return FittedCombined(moved, self.experts)
 
     def tensors(self) -> dict[str, Tensor]:
         return {}

@@ -292,6 +292,19 @@ class IgnoresExperts(Protocol):
     ignores_experts: bool
 
 
+@runtime_checkable
+class UsesDevice(Protocol):
+    """What a generator restores that can compute on the backbone's device, optional. Without it, it is left on the
+    CPU."""
+
+    def on_device(self, device: torch.device) -> Fitted:
+        """The same generator, which computes on that device from now on, or on the CPU if it cannot there.
+
+        What it generates is in the CPU's memory all the same, and follows from the seed, whatever the device, but for
+        rounding.
+        """
+
+
 def adapter_layout(fitted: Fitted, experts: Layout) -> Layout:
     """The layout of what a generator makes. experts: that of its pack's experts."""
     return fitted.own_layout if isinstance(fitted, ChoosesSites) else experts
@@ -390,7 +403,7 @@ POWERS: Mapping[type, tuple[type, ...]] = {
     Captioner: (HasMembers,),
     CaptionModel: (),
     Generator: (HasMembers, SaysCost),
-    Fitted: (UsesEvidence, ChoosesSites, IgnoresExperts),
+    Fitted: (UsesEvidence, ChoosesSites, IgnoresExperts, UsesDevice),
     Reporter: (HasMembers,),
 }
 """Contract -> the optional protocols that a value of it may fulfil as well."""

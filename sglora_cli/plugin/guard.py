@@ -46,6 +46,7 @@ from sglora_cli.plugin.contracts import (
     SaysCost,
     SaysNames,
     SaysPassedOver,
+    UsesDevice,
     UsesEvidence,
 )
 from sglora_cli.plugin.validation import (
@@ -409,6 +410,14 @@ class _IgnoresExperts(Guarded[IgnoresExperts]):
     ignores_experts: bool
 
 
+class _UsesDevice(Guarded[UsesDevice]):
+    def on_device(self, device: torch.device) -> GuardedFitted:
+        with self._asking("on_device"):
+            fitted = self._value.on_device(device)
+        self._refuse("on_device", wrong_value(fitted, Fitted))
+        return GuardedFitted(fitted, self._who)
+
+
 class _SaysCost(Guarded[SaysCost]):
     def cost(
         self, layout: Layout, tasks: int, states: int, settings: Mapping[str, Any], device: str
@@ -442,4 +451,5 @@ _OPTIONAL: Mapping[type, type[Guarded[Any]]] = {
     UsesEvidence: _UsesEvidence,
     ChoosesSites: _ChoosesSites,
     IgnoresExperts: _IgnoresExperts,
+    UsesDevice: _UsesDevice,
 }

@@ -21,7 +21,8 @@ from sglora_cli.build.recorded_step import Recorded
 from sglora_cli.build.task_stack import TaskStack
 from sglora_cli.build.training import JointTraining, OwnTraining
 from sglora_cli.config import RuntimeConfig, TrainConfig
-from sglora_cli.lora.layout import Layout
+from sglora_cli.lora.algebra import update_error
+from sglora_cli.lora.layout import Layout, Site
 from sglora_cli.lora.prior import moments
 from sglora_cli.plugin.testing.toys import ToyExperts, material
 from sglora_cli.plugin.values import TaskTensors
@@ -99,6 +100,30 @@ def test_a_cvae_fitted_on_the_gpu_gives_the_adapter_of_one_fitted_on_the_cpu(pro
         for place in (device, "cpu")
     )
     assert float((on_gpu - on_cpu).norm() / (on_cpu - toys.priors[0].mean_P).norm()) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("dare-linear", 1e-6), ("dare-linear:space=factors", 1e-6), ("ties", 1e-3), ("dare-ties", 1e-3), ("knots", 1e-3)],
+)
+def test_a_merge_on_the_gpu_is_that_of_the_cpu(name, most, device):
+    """What is dropped is the same. A number on the border of a trim, or a sum near zero, may round to either side."""
+    from sglora_merge import sglora_generators
+
+    class Experts:
+        layout = Layout((Site("q", 768, 768), Site("k", 768, 768), Site("head", 512, 768)), 2, 2.0)
+        names = tuple("abcd")
+
+        def means(self, rows=None):
+            return torch.randn(4, self.layout.size, generator=torch.Generator().manual_seed(0))
+
+    base, _, settings = name.partition(":")
+    rule = next(one for one in sglora_generators() if one.name == base)
+    fitted = (rule.member(settings) if settings else rule).restore(Experts(), {})
+    on_gpu, on_cpu = (fitted.on_device(place).generate(None, 2, 1, 1.0) for place in (device, torch.device("cpu")))
+    assert on_gpu.device.type == "cpu"
+    for one_P, other_P in zip(on_gpu, on_cpu, strict=True):
+        assert update_error(Experts.layout, one_P, other_P) < most
 
 
 WAYS = [{"precision": "bf16"}, {"precision": "fp16"}, {"checkpointing": True}]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from random_factors import seeded
 
 from sglora_cli.errors import Mismatch
+from sglora_cli.lora import layout
 from sglora_cli.lora.layout import Layout, Site, mix
 
 LAYOUT = Layout((Site("q", 5, 4), Site("k", 3, 4)), rank=2, alpha=3.0)
@@ -43,6 +45,19 @@ def test_a_layout_survives_being_written():
 def test_the_wrong_number_of_numbers_is_refused():
     with pytest.raises(Mismatch, match=f"has {LAYOUT.size} numbers, got 7"):
         LAYOUT.split(torch.zeros(7))
+
+
+@pytest.mark.parametrize("at_once", [1, 45, 1 << 22])
+@pytest.mark.parametrize("count", [1, 7])
+def test_several_mixes_and_sums_in_parts_are_as_one(count, at_once, monkeypatch):
+    monkeypatch.setattr(layout, "MIXED", at_once)
+    weights_SK, adapters_KP = torch.randn(3, count, generator=seeded()), torch.randn(count, 20, generator=seeded(1))
+    mixed_SP = mix(weights_SK, adapters_KP)
+    assert mixed_SP.dtype == torch.float32
+    for weights_K, mixed_P in zip(weights_SK, mixed_SP, strict=True):
+        assert torch.allclose(mix(weights_K, adapters_KP), mixed_P, atol=1e-6)
+        assert torch.allclose(sum(w * x for w, x in zip(weights_K, adapters_KP, strict=True)), mixed_P, atol=1e-5)
+    assert not mix(torch.ones(0), torch.ones(0, 20)).any()
 
 
 def test_mix_is_the_weighted_sum():

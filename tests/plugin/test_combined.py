@@ -9,8 +9,9 @@ import torch
 
 from sglora_cli.adapter.file import load_adapter
 from sglora_cli.errors import UsageError
-from sglora_cli.plugin.combined import Combined, parts_of
+from sglora_cli.plugin.combined import Combined, FittedCombined, parts_of
 from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.testing.toys import LAYOUT
 
 
 def test_a_plus_within_a_number_does_not_separate():
@@ -29,6 +30,19 @@ def test_what_looks_at_data_cannot_be_summed():
     generators = Host.load().generators
     with pytest.raises(UsageError, match="'semla' looks at the unseen task's data and cannot be combined"):
         Combined([generators["joint"], generators["semla"]])
+
+
+def test_the_parts_of_a_sum_move_to_a_device_where_they_can():
+    class Stays:
+        pass
+
+    class Moves:
+        def on_device(self, device):
+            return device
+
+    stays = Stays()
+    moved = FittedCombined([stays, Moves()], LAYOUT).on_device(torch.device("cuda"))
+    assert moved == FittedCombined([stays, torch.device("cuda")], LAYOUT)
 
 
 def test_two_generators_of_the_same_sites_are_refused(run, toy_pack):

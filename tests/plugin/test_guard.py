@@ -25,8 +25,9 @@ from sglora_cli.plugin.contracts import (
     MergesCheckpoints,
     Model,
     SaysPassedOver,
+    UsesDevice,
 )
-from sglora_cli.plugin.guard import GuardedBackbone, GuardedDataset
+from sglora_cli.plugin.guard import GuardedBackbone, GuardedDataset, GuardedFitted
 from sglora_cli.plugin.host import Registry
 from sglora_cli.plugin.values import Task
 from sglora_cli.testing import adapters, images, layout_of
@@ -71,6 +72,26 @@ def test_a_model_has_the_optional_methods_of_its_value_and_no_others():
     assert ours.fetch() == "its own"  # no optional method of models: as the value has it
     with pytest.raises(Mismatch, match="9 tokens"):
         ours.check_text("a photo")
+
+
+def test_a_generator_that_moves_to_a_device_stays_guarded():
+    class Moved:
+        def generate(self, prior, samples, seed, temperature):
+            return torch.zeros(samples, 1)
+
+        def tensors(self):
+            raise OSError("no tensors there")
+
+    class Stays(Moved):
+        def on_device(self, device):
+            return Moved() if device.type == "cpu" else None
+
+    fitted = GuardedFitted(Stays(), "generator 'odd' of sglora-odd")
+    assert (isinstance(fitted, UsesDevice), isinstance(GuardedFitted(Moved(), "x"), UsesDevice)) == (True, False)
+    with pytest.raises(PluginError, match="generator 'odd' of sglora-odd failed in tensors: OSError: no tensors there"):
+        fitted.on_device(torch.device("cpu")).tensors()
+    with pytest.raises(PluginError, match="on_device must return a Fitted, and NoneType lacks generate, tensors"):
+        fitted.on_device(torch.device("cuda"))
 
 
 def test_what_a_model_says_of_earlier_weights_is_checked():

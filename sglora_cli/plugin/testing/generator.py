@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sglora_cli.errors import SgloraError, Unavailable
 from sglora_cli.files.tensors import load_tensors, save_tensors
-from sglora_cli.plugin.contracts import Fitted, Generator, UsesEvidence, adapter_layout
+from sglora_cli.plugin.contracts import Fitted, Generator, UsesDevice, UsesEvidence, adapter_layout
 from sglora_cli.plugin.testing.toys import LAYOUT, ToyExperts, ask, material, run_all
 from sglora_cli.plugin.values import Material
 
@@ -94,6 +94,16 @@ def temperature_zero_is_one_adapter(trial: GeneratorTrial) -> None:
     ask(torch.allclose(adapters_SP, adapters_SP[:1], atol=1e-6), "at temperature 0 samples differ")
 
 
+def a_device_changes_nothing(trial: GeneratorTrial) -> None:
+    """A generator that moves to the CPU, where it is, gives the adapters that it gave, and can still be kept."""
+    if trial.asks_for_data or not isinstance(trial.fitted, UsesDevice):
+        return
+    moved = trial.fitted.on_device(torch.device("cpu"))
+    adapters_SP = moved.generate(trial.experts.prior(7), 3, 5, 1.0)
+    ask(torch.equal(adapters_SP, trial.generate()), "on_device gives other adapters")
+    ask(moved.tensors().keys() == trial.fitted.tensors().keys(), "on_device gives other tensors to keep")
+
+
 def restored_is_the_same(trial: GeneratorTrial) -> None:
     """What `restore` makes of the tensors read back from a file gives the adapters that `fit` gave, up to float16."""
     tensors = _kept(trial.fitted) if trial.generator.learns else {"joint": trial.material.joint_P}  # as a pack does
@@ -164,6 +174,7 @@ GENERATOR_CHECKS: tuple[Callable[[GeneratorTrial], None], ...] = (
     adapters_have_their_shape,
     a_seed_says_everything,
     temperature_zero_is_one_adapter,
+    a_device_changes_nothing,
     restored_is_the_same,
     inputs_stay_as_they_are,
     damage_is_not_hidden,

@@ -102,6 +102,11 @@ class Stuck(Simple):
         return super().generate(prior, samples, 0, temperature)
 
 
+class Drifting(Simple):
+    def on_device(self, device):
+        return Stuck()
+
+
 class Needy(Simple):
     needs = "shots"
 
@@ -121,6 +126,7 @@ class Silent(Needy):
         (Grabby, "inputs_stay_as_they_are", "generate changed the prior it was given"),
         (Flat, "adapters_have_their_shape", "1 samples have shape (66,), not (1, 66)"),
         (Stuck, "a_seed_says_everything", "every seed gives the same adapters"),
+        (Drifting, "a_device_changes_nothing", "on_device gives other adapters"),
         (Learned, "damage_is_not_hidden", "a generator without a finite number gives adapters"),
         (Needy, "adapters_have_their_shape", "it says that it needs data, and generate works without"),
         (Silent, "adapters_have_their_shape", "it says that it needs data, and has no generate_with"),

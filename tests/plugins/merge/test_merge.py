@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from merge_rules import ALPHA, EXPERTS, PRIOR, RULES, dense, generate
+from merge_rules import ALPHA, EXPERTS, PRIOR, RULES, at_one_site, dense, generate
 from random_factors import seeded
 
 from sglora_cli.errors import Mismatch, UnknownName, UsageError
-from sglora_merge.arithmetic import combined
 from sglora_merge.rule import Rule
 
 
@@ -42,7 +41,7 @@ def obvious_ties(rows: list[list[float]], weights: list[float], density: float, 
 def test_ties_is_its_definition_number_by_number(convention, density, weights):
     rows = torch.randn(3, 40, generator=seeded())
     rule = Rule(prune="magnitude", density=density, elect="total", convention=convention)
-    merged = combined(rule, torch.tensor(weights), rows.view(3, 5, 8), seeded())
+    merged = at_one_site(rule, torch.tensor(weights), rows.view(3, 5, 8), seeded())
     expected = torch.tensor(obvious_ties(rows.tolist(), weights, density, convention))
     assert torch.allclose(merged.flatten(), expected, atol=1e-6)
     assert bool(merged.any())
@@ -53,13 +52,13 @@ def test_ties_is_its_definition_number_by_number(convention, density, weights):
 )
 def test_of_equal_numbers_no_more_stay_than_the_density_says(density, kept):
     x = torch.tensor([[3.0, -2.0, 2.0, 2.0, -2.0, 0.5]])
-    assert combined(Rule(prune="magnitude", density=density), torch.ones(1), x, seeded()).tolist() == kept
+    assert at_one_site(Rule(prune="magnitude", density=density), torch.ones(1), x, seeded()).tolist() == kept
 
 
 def test_what_is_dropped_is_rescaled_by_density_or_to_the_l1_norm():
     x = torch.randn(1, 30_000, generator=seeded())
     by_density, by_norm = (
-        combined(Rule(prune="random", density=0.25, convention=convention), torch.ones(1), x, seeded(3))
+        at_one_site(Rule(prune="random", density=0.25, convention=convention), torch.ones(1), x, seeded(3))
         for convention in ("peft", "mergekit")
     )
     kept = by_density != 0
@@ -108,7 +107,7 @@ def test_ties_on_updates_is_ties_on_dense_matrices(name):
     top = rule.experts == "top"
     for site, update in dense(generate(name)[0]).items():
         stack = torch.stack([dense(x)[site].float() for x in EXPERTS.means(PRIOR.rows if top else None)])
-        merged = combined(rule, ALPHA if top else torch.ones(4), stack, seeded())
+        merged = at_one_site(rule, ALPHA if top else torch.ones(4), stack, seeded())
         assert torch.allclose(update, best(merged.double()), atol=1e-4)
 
 
@@ -118,7 +117,7 @@ def test_knots_merges_the_right_singular_vectors_of_the_updates_side_by_side():
         u, s, vh = torch.linalg.svd(side_by_side, full_matrices=False)
         live = s > 1e-6 * s[0]
         parts = vh[live].unflatten(1, (4, -1)).movedim(1, 0)
-        merged = combined(RULES["knots"].rule, torch.ones(4), parts.float(), seeded()).double()
+        merged = at_one_site(RULES["knots"].rule, torch.ones(4), parts.float(), seeded()).double()
         assert torch.allclose(update, best((u[:, live] * s[live]) @ merged), atol=1e-4)
 
 

@@ -11,9 +11,8 @@ import warnings
 
 import pytest
 import torch
-from merge_rules import ALPHA, EXPERTS, LAYOUT, dense, generate
+from merge_rules import ALPHA, EXPERTS, LAYOUT, at_one_site, dense, generate
 
-from sglora_merge.arithmetic import combined
 from sglora_merge.rule import Rule
 
 pytestmark = pytest.mark.oracle
@@ -25,7 +24,7 @@ def stack(seed: int = 0) -> torch.Tensor:
 
 
 def ours(rule: Rule, weights: list[float], x: torch.Tensor) -> torch.Tensor:
-    return combined(rule, torch.tensor(weights), x, torch.Generator().manual_seed(5))
+    return at_one_site(rule, torch.tensor(weights), x, torch.Generator().manual_seed(5))
 
 
 @pytest.fixture

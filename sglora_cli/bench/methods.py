@@ -29,7 +29,7 @@ from sglora_cli.lora.prior import Prior, Query
 from sglora_cli.pack.content.evaluation import UnseenTask
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack
-from sglora_cli.plugin.combined import parts_of
+from sglora_cli.plugin.combined import parts_of, single
 from sglora_cli.plugin.contracts import SHOTS, Generator, Model
 from sglora_cli.plugin.guard import source_files
 from sglora_cli.plugin.host import Host
@@ -228,7 +228,8 @@ class PartKeys:
         if generator.needs == SHOTS:
             return ""
         # Files are taken as they are, so that a damaged one is read and refused.
-        paths = [*pack.files_of(generator), *source_files(generator), *self._own_code]
+        code = [path for one in (*single(generator), self._loaded.model) for path in source_files(one)]
+        paths = [*pack.files_of(generator), *code, *self._own_code]
         stamps = [stamp(path) for path in paths if path.exists()]
         where = self._loaded.model.device.type
         return content_hash("adapters", __version__, version("torch"), stamps, pack.manifest, name, where)

@@ -38,7 +38,7 @@ from sglora_cli.pack.content.format_two import FormatTwo, nearest_others
 from sglora_cli.pack.content.learned import LEARNED, load_learned
 from sglora_cli.pack.content.manifest import MANIFEST, checked_manifest
 from sglora_cli.pack.content.tasks import Task
-from sglora_cli.plugin.combined import Combined, FittedCombined
+from sglora_cli.plugin.combined import Combined, FittedCombined, single
 from sglora_cli.plugin.contracts import Fitted, Generator, Model, adapter_layout
 from sglora_cli.plugin.fingerprint import check_fingerprint
 from sglora_cli.plugin.values import UNSEEN
@@ -184,13 +184,14 @@ class Pack:
 
     def check_has(self, generator: Generator) -> None:
         """Raises UnknownName if a generator, or a part of it, must be trained and is not in this pack."""
-        for part in generator.parts if isinstance(generator, Combined) else [generator]:
+        for part in single(generator):
             self._check_has(part)
 
     def files_of(self, generator: Generator) -> list[Path]:
         """The files that its adapters follow from: all of the pack but evaluations, and of generators only its own."""
         own = [name for name in self.manifest["files"] if not name.startswith(("evaluation/", "generators/"))]
-        return [*(self.folder / name for name in sorted(own)), self._file_of(generator)]
+        learned = [self._file_of(part) for part in single(generator) if part.learns]
+        return [*(self.folder / name for name in sorted(own)), *learned]
 
     def _file_of(self, generator: Generator) -> Path:
         return self.folder / "generators" / f"{generator.name}.safetensors"

@@ -71,6 +71,11 @@ class Combined:
         return FittedCombined([part.restore(experts, tensors) for part in self.parts], experts.layout)
 
 
+def single(generator: Generator) -> Sequence[Generator]:
+    """The generators that a sum is of; of any other generator itself."""
+    return generator.parts if isinstance(generator, Combined) else [generator]
+
+
 @dataclass(frozen=True)
 class FittedCombined:
     """Its parts, ready to be asked."""

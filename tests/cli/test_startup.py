@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import sglora_packs
 
-import sglora_cli
 from sglora_cli.pack.content.manifest import MANIFEST
 
-STARTER = str(Path(sglora_cli.__file__).parent.parent / "packs" / "starter")
+STARTER = str(Path(sglora_packs.__file__).parent / "starter")
 CODE = """
 import json, sys
 from sglora_cli.cli.main import main

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from sglora_cli.errors import BadFile
+from sglora_cli.files.untrusted import check_regular
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal. Raises BadFile for what is none, or cannot be read."""
+    check_regular(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

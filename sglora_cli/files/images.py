@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sglora_cli.errors import BadFile, UsageError
 from sglora_cli.files.hashes import data_hash
 from sglora_cli.files.passed_over import PassedOver, tally
-from sglora_cli.files.untrusted import read_bytes
+from sglora_cli.files.untrusted import check_regular, read_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,6 +67,7 @@ def read_image(path: Path, sha256: str = "") -> Image:
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    check_regular(path, "image ")
     try:
         # Not by its name: Pillow maps a TIFF into memory then, and one that is to be turned is scrambled.
         with (
@@ -196,8 +197,9 @@ def _files(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
         yield folder
         return
     for entry in entries:
-        # An entry itself would raise for a link that leads to itself. One that leads nowhere is no folder.
-        if os.path.isfile(entry) or (entry.is_symlink() and not os.path.isdir(entry)):
+        # An entry itself would raise for a link that leads to itself. One that leads nowhere is a file, whose reader
+        # says so; one that leads to a pipe is none.
+        if os.path.isfile(entry) or (entry.is_symlink() and not os.path.exists(entry)):
             yield folder / entry.name
     for entry in entries:
         if os.path.isdir(entry):

@@ -47,6 +47,19 @@ def read_bytes(path: Path, limit: int) -> bytes:
     return b"".join(chunks)
 
 
+def check_regular(path: Path, what: str = "") -> None:
+    """Raises BadFile for a pipe, a socket or a device: who opens one may wait for ever. A missing file passes.
+
+    what: of which kind the file should be, as "image ".
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # who opens it says what is wrong
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise BadFile(f"{what}{path} is a pipe, a socket or a device, not a file")
+
+
 def json_value(text: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """The value of a JSON text. Raises ValueError, which has a line number (`json.JSONDecodeError`) or is an oddity."""
     try:

@@ -13,6 +13,7 @@ from PIL import Image
 from speckles import speckles
 
 from sglora_cli.errors import BadFile
+from sglora_cli.files.hashes import file_hash
 from sglora_cli.files.images import (
     has_more_frames,
     image_endings,
@@ -262,3 +263,20 @@ def test_a_link_to_itself_is_a_file_that_cannot_be_read(tmp_path):
     assert (list(paths), passed_over) == (["a.png", "round.png"], [])
     with pytest.raises(BadFile, match="Too many levels of symbolic links"):
         read_image(paths["round.png"])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_a_pipe_is_no_photo_whatever_leads_to_it(tmp_path):
+    """Who opens one waits for a writer that never comes."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (folder / "link.png").symlink_to(tmp_path / "pipe.png")
+    os.mkfifo(folder / "own.png")
+    assert list(image_files(folder)[0]) == ["a.png"]
+    for path in (folder / "own.png", folder / "link.png"):
+        with pytest.raises(BadFile, match=r"image .*\.png is a pipe, a socket or a device, not a file"):
+            read_image(path)
+        with pytest.raises(BadFile, match=r"\.png is a pipe, a socket or a device, not a file"):
+            file_hash(path)

@@ -22,7 +22,7 @@ from sglora_cli.adapter.checkpoint import read_state
 from sglora_cli.adapter.read import read_adapter
 from sglora_cli.adapter.torch_files import load_pickle
 from sglora_cli.bench import rows_file
-from sglora_cli.cli import describe
+from sglora_cli.cli import describe, describe_adapter
 from sglora_cli.cli.main import main
 from sglora_cli.config import CaptionConfig, RuntimeConfig
 from sglora_cli.data import caption_file, encode
@@ -110,7 +110,7 @@ def any_adapter(name: str) -> Callable[[Path], None]:
         try:
             read_adapter(path, MODEL)
         finally:
-            describe.any_adapter(path)
+            describe_adapter.any_adapter(path)
 
     return read
 

@@ -161,7 +161,7 @@ class Measurer:
         return [row for c, cells in kept for row in _rows(task, c, cells)]
 
     def _place(self, task: UnseenTask, part: Part) -> Path:
-        return _path(content_hash("part", self.on(task), part.key))
+        return _path(content_hash("part", self.on(task), part.key), "measured/made")
 
     def _remembered(self, task: UnseenTask, part: Part) -> list[Row] | None:
         """The rows of a part; None if they are not known, or the file is not what it should be."""
@@ -284,8 +284,8 @@ def _rows(task: UnseenTask, candidate: Candidate, cells: Mapping[tuple[str, int]
     return rows
 
 
-def _path(key: str) -> Path:
-    return cache_folder() / "measured" / key[:2] / f"{key}.json"
+def _path(key: str, folder: str = "measured") -> Path:
+    return cache_folder() / folder / key[:2] / f"{key}.json"
 
 
 def _recall(key: str) -> Cells | None:

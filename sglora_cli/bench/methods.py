@@ -227,7 +227,7 @@ class PartKeys:
         generator, pack = self._loaded.host.generators[name], self._loaded.pack
         if generator.needs == SHOTS:
             return ""
-        # Files are taken by size and time of change, so that a damaged one is read and refused.
+        # Files are taken by size and times of change, so that a damaged one is read and refused.
         code = [path for one in (*single(generator), self._loaded.model) for path in source_files(one)]
         paths = [*pack.files_of(generator), *code, *self._own_code]
         stamps = [stamp(path)[2:] for path in paths if path.exists()]

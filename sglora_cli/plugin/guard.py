@@ -133,14 +133,15 @@ class Guarded(Generic[V]):
 
 
 def source_files(value: object) -> list[Path]:
-    """The Python files of the package, or the module, that a plugin's value is of: with other ones it does as it
-    likes."""
+    """The files of the package, or the module, that a plugin's value is of: with other ones it does as it likes."""
     kind = type(value._value if isinstance(value, Guarded) else value)
-    origin = getattr(sys.modules.get(kind.__module__.partition(".")[0]), "__file__", None)
-    if origin is None:
-        return []
-    path = Path(origin)
-    return sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
+    module = sys.modules.get(kind.__module__.partition(".")[0])
+    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+    if not folders:
+        origin = getattr(module, "__file__", None)
+        return [Path(origin)] if origin else []
+    files = (path for folder in folders for path in folder.rglob("*") if "__pycache__" not in path.parts)
+    return sorted(path for path in files if path.is_file())
 
 
 @cache

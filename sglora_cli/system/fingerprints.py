@@ -1,8 +1,8 @@
 """What follows from the content of files alone, remembered in the user cache while the files are the same.
 
-A file is the same if its path, device, inode, size and time of change are: hashing a gigabyte of weights takes longer
-than making an adapter. A file that changed within the last seconds is not relied on, as it might change again within
-the same tick of the clock.
+A file is the same if its path, device, inode, size and times of change are: hashing a gigabyte of weights takes longer
+than making an adapter. The second time (ctime) is the system's own, so that who sets the first one back is found out. A
+file that changed within the last seconds is not relied on, as it might change again within the same tick of the clock.
 """
 
 from __future__ import annotations
@@ -91,12 +91,12 @@ def _place(what: str, paths: Sequence[Path]) -> Path:
 
 
 def stamp(path: Path) -> list[int]:
-    """What another content of a file does not have: device, inode, size and time of change. Raises BadFile."""
+    """What another content of a file does not have: device, inode, size and both times of change. Raises BadFile."""
     try:
         stat = path.stat()
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
-    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns]
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def _recall(place: Path, stamps: Sequence[Sequence[int]]) -> str | None:
@@ -108,7 +108,7 @@ def _recall(place: Path, stamps: Sequence[Sequence[int]]) -> str | None:
 
 
 def _remember(place: Path, paths: Sequence[Path], stamps: Sequence[Sequence[int]], value: str) -> None:
-    settled = all(time.time_ns() - stamp[-1] > _SETTLED for stamp in stamps)
+    settled = all(time.time_ns() - changed > _SETTLED for *_, changed, _ in stamps)
     if settled and [stamp(path) for path in paths] == stamps:
         with suppress(Unavailable):
             write_sealed(place, {"files": stamps, "value": value})

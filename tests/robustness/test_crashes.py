@@ -124,6 +124,11 @@ COMMANDS = {
 }
 
 
+def lasting(folder: Path) -> dict:
+    """All but what is named after the times of files, which every copy has others of."""
+    return {name: data for name, data in content(folder).items() if "measured/made/" not in name}
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_killed_anywhere_leaves_whole_things_and_goes_on(stage, own_home, run, tmp_path_factory, name):
     from sglora_cli.cli.main import main
@@ -133,7 +138,7 @@ def test_a_command_killed_anywhere_leaves_whole_things_and_goes_on(stage, own_ho
     for source, copy in pairs:
         shutil.copytree(source, copy)
     assert run(*arguments).exit_code == 0
-    expected, change, deaths = [content(source) for source, _ in pairs], 1, 0
+    expected, change, deaths = [lasting(source) for source, _ in pairs], 1, 0
     while True:
         for source, copy in pairs:
             shutil.rmtree(source)
@@ -142,7 +147,7 @@ def test_a_command_killed_anywhere_leaves_whole_things_and_goes_on(stage, own_ho
         for location in Library([]).packs():
             assert Pack(location.folder).verify() == []
         run(*arguments)  # it may be refused where the work was done before the kill
-        assert [content(source) for source, _ in pairs] == expected
+        assert [lasting(source) for source, _ in pairs] == expected
         deaths, change = deaths + dead, change + 1 + change * 2 // 3
         if not dead:
             break

@@ -38,7 +38,7 @@ def test_a_value_is_computed_once_while_the_files_are_the_same(tmp_path):
     assert compute.calls == 1
 
 
-@pytest.mark.parametrize("change", ["size", "time", "inode", "other text"])
+@pytest.mark.parametrize("change", ["size", "time", "time set back", "inode", "other text"])
 def test_a_changed_file_is_computed_anew(tmp_path, change):
     path = write(tmp_path / "w", "old")
     compute = Counted(path)
@@ -49,6 +49,9 @@ def test_a_changed_file_is_computed_anew(tmp_path, change):
         os.utime(path, ns=(times, times))
     elif change == "time":
         write(path, "new", age=HOUR // 2)
+    elif change == "time set back":
+        path.write_text("new")
+        os.utime(path, ns=(times, times))
     elif change == "inode":
         write(tmp_path / "w2", "new")
         os.utime(tmp_path / "w2", ns=(times, times))

@@ -40,6 +40,8 @@ AGREE = 1e-3
 """The largest difference of two draws' embeddings, whose length is 1, that is none."""
 Cells = dict[tuple[str, int], str]
 """(direction, k) -> packed hits"""
+Label = tuple[str, int, int, str]
+"""Which adapter of a task: method, sample, seed, and the key of the sentence, as `Candidate` has them."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,6 @@ class Measurer:
     fresh: bool = False
     """Measure everything again."""
     count: Work = field(default_factory=Work)
-
     _on: dict[str, str] = field(default_factory=dict, repr=False)
     """Task -> the hash of what it is measured on."""
     _rows: dict[Path, list[Row]] = field(default_factory=dict, repr=False)
@@ -149,16 +150,16 @@ class Measurer:
                 continue
             own = [measured[id(c)] for c in made[n] if id(c) in measured]
             if part.key:
-                named = [[c.method, c.sample, c.seed, c.sentence, _listed(cells)] for c, cells in own]
+                named = [[*_label(c), _listed(cells)] for c, cells in own]
                 write_sealed(self._place(task, part), named)
-            rows += [row for c, cells in own for row in _rows(task, c, cells)]
+            rows += [row for c, cells in own for row in _rows(task, _label(c), cells)]
         return rows
 
     def rows(self, task: UnseenTask, candidates: Sequence[Candidate]) -> list[Row]:
         """Every candidate's rows, but for draws that do not differ. Raises Mismatch as `rows_of` does."""
         measured = self._measured(task, candidates)
         kept = (measured[id(c)] for c in candidates if id(c) in measured)
-        return [row for c, cells in kept for row in _rows(task, c, cells)]
+        return [row for c, cells in kept for row in _rows(task, _label(c), cells)]
 
     def _place(self, task: UnseenTask, part: Part) -> Path:
         return _path(content_hash("part", self.on(task), part.key), "measured/made")
@@ -174,8 +175,8 @@ class Measurer:
         try:
             content: Any = read_sealed(path) if path.exists() else None
             for method, sample, seed, sentence, listed in () if content is None else content:
-                known = Candidate(str(method), _NO_LAYOUT, torch.empty(0), int(sample), int(seed), str(sentence))
-                rows += _rows(task, known, _cells_of(listed))
+                label = str(method), int(sample), int(seed), str(sentence)
+                rows += _rows(task, label, _cells_of(listed))
         except (BadFile, ValueError, TypeError):
             return None
         if content is None:
@@ -234,7 +235,8 @@ def _adapters(rows: Sequence[Row]) -> int:
     return len({(row.method, row.sample, row.seed, row.sentence) for row in rows})
 
 
-_NO_LAYOUT = Layout((), 1, 1.0)
+def _label(candidate: Candidate) -> Label:
+    return candidate.method, candidate.sample, candidate.seed, candidate.sentence
 
 
 def _of(candidate: Candidate) -> tuple[str, str]:
@@ -274,13 +276,13 @@ def _cells(image_ND: Tensor, task: TaskTensors) -> Cells:
     return {cell: pack_hits(hit_Q.tolist()) for cell, hit_Q in hits(image_ND, text_CD, task.image_of).items()}
 
 
-def _rows(task: UnseenTask, candidate: Candidate, cells: Mapping[tuple[str, int], str]) -> list[Row]:
+def _rows(task: UnseenTask, label: Label, cells: Mapping[tuple[str, int], str]) -> list[Row]:
+    method, sample, seed, sentence = label
     rows = []
     for (direction, k), text in cells.items():
         right, asked = count_hits(text)
         value = 100.0 * right / asked
-        own = candidate.method, task.dataset, task.name, candidate.sample
-        rows.append(Row(*own, direction, k, value, candidate.seed, text, candidate.sentence))
+        rows.append(Row(method, task.dataset, task.name, sample, direction, k, value, seed, text, sentence))
     return rows
 
 

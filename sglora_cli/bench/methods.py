@@ -229,14 +229,18 @@ class PartKeys:
             return ""
         # Files are taken by size and times of change, so that a damaged one is read and refused.
         code = [path for one in (*single(generator), self._loaded.model) for path in source_files(one)]
-        paths = [*pack.files_of(generator), *code, *self._own_code]
-        stamps = [stamp(path)[2:] for path in paths if path.exists()]
+        stamps = [*_stamps([*pack.files_of(generator), *code]), *self._own_code]
         where = self._loaded.model.device.type
         return content_hash("adapters", __version__, version("torch"), stamps, pack.manifest, name, where)
 
     @cached_property
-    def _own_code(self) -> list[Path]:
-        return sorted(Path(str(files("sglora_cli"))).rglob("*.py"))
+    def _own_code(self) -> list[list[int]]:
+        return _stamps(sorted(Path(str(files("sglora_cli"))).rglob("*.py")))
+
+
+def _stamps(paths: Sequence[Path]) -> list[list[int]]:
+    """What another content of files does not have, wherever they lie."""
+    return [stamp(path)[2:] for path in paths if path.exists()]
 
 
 def _sentences(pack: Pack, tasks: Sequence[UnseenTask]) -> list[Sentence]:

@@ -164,19 +164,20 @@ def check_fits(model: Model, tasks: Sequence[UnseenTask]) -> None:
 
     The backbone is asked about one photo: to learn the shape of a stem, its frozen part would have to be loaded.
     """
+    if not tasks:
+        return
+    again = "build or fetch the pack again"
     shapes = {t.key: (tuple(t.tensors.stem_N.shape[1:]), t.tensors.text_CD.shape[1]) for t in tasks}
-    first = next(iter(shapes.values()), ((), 0))
-    for task in tasks:
-        try:
-            width = int(model.encode_image(task.tensors.stem_N[:1]).shape[-1]) if task is tasks[0] else first[1]
-        except (PluginError, RuntimeError):
-            width = 0
-        if shapes[task.key] != (first[0], width):
-            raise BadFile(
-                f"what the pack carries of {task.key} has the shapes {shapes[task.key]}, which do not fit backbone "
-                f"or other tasks: {(first[0], width)}",
-                "build or fetch the pack again",
-            )
+    stem, _ = shapes[tasks[0].key]
+    try:
+        width = int(model.encode_image(tasks[0].tensors.stem_N[:1]).shape[-1])
+    except PluginError as error:
+        raise BadFile(
+            f"the backbone cannot read the photos the pack carries of {tasks[0].key}: {error}", again
+        ) from None
+    for key, shape in shapes.items():
+        if shape != (stem, width):
+            raise BadFile(f"the pack carries {key} in the shapes {shape}, expected {(stem, width)}", again)
 
 
 def narrowed(some: Sequence[Offered], pack: Pack | None, wanted: str, table: str) -> list[UnseenTask]:

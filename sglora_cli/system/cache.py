@@ -38,7 +38,7 @@ CACHE_KINDS = {
         CacheKind(
             "measured", "recalls that `bench` measured, and how much adapters depend on the sentence", derived=True
         ),
-        CacheKind("fingerprints", "hashes of weights, by path and time of change", derived=True),
+        CacheKind("fingerprints", "what files of weights and generators say, by their times of change", derived=True),
         CacheKind("work", "finished and unfinished steps of builds", derived=True),
         CacheKind("folds", "packs that `bench --folds` built to leave tasks out", derived=True),
         CacheKind("images", "photos unpacked from data sets", derived=True),

@@ -57,7 +57,9 @@ def check_regular(path: Path, what: str = "") -> None:
     except (OSError, ValueError):  # who opens it says what is wrong
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise BadFile(f"{what}{path} is a pipe, a socket or a device, not a file")
+        raise BadFile(
+            f"{what}{path} is a pipe, a socket or a device, not a file", "write what it gives into a file, or remove it"
+        )
 
 
 def json_value(text: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:

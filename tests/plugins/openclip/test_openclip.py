@@ -9,9 +9,9 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from flops import shared_and_own
 from small_clip import named, small_clip
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import Mismatch, Unavailable, UnknownName, UsageError
@@ -49,11 +49,7 @@ def test_an_adapter_is_the_same_as_merged_weights(timm):
 def test_adapters_of_the_same_photos_share_the_frozen_products_of_the_first_block(precision):
     model = small_clip(precision=precision)
     layout, stem_N, flat_TP = layout_of(model), model.stem(images()), adapters(layout_of(model), 3)
-    counted = []
-    for stem in (stem_N, stem_N.expand(3, *stem_N.shape)):
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            counted.append((model.encode_image(stem, layout, flat_TP), counter.get_total_flops()))
-    (shared_TND, fewer), (own_TND, all_of_them) = counted
+    (shared_TND, fewer), (own_TND, all_of_them) = shared_and_own(model, stem_N, layout, flat_TP)
     assert torch.allclose(shared_TND, own_TND, atol=1e-6)
     count, tokens, width = stem_N.shape
     assert all_of_them - fewer == (3 - 1) * count * tokens * 2 * 3 * width**2

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from flops import shared_and_own
 
 from sglora_cli.adapter.file import save_adapter
 from sglora_cli.config import RuntimeConfig
@@ -183,10 +183,6 @@ def test_stems_may_be_kept_in_half_precision(model):
 def test_adapters_of_the_same_photos_share_the_frozen_products_of_the_first_block(model):
     layout, stem_N = Layout(model.sites, 2, 2.0), torch.randn(2, 50, 192, generator=torch.Generator().manual_seed(0))
     flat_TP = layout.initial(0) + 0.05 * torch.randn(3, layout.size, generator=torch.Generator().manual_seed(1))
-    counted = []
-    for stem in (stem_N, stem_N.expand(3, *stem_N.shape)):
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            counted.append((model.encode_image(stem, layout, flat_TP), counter.get_total_flops()))
-    (shared_TND, fewer), (own_TND, all_of_them) = counted
+    (shared_TND, fewer), (own_TND, all_of_them) = shared_and_own(model, stem_N, layout, flat_TP)
     assert torch.allclose(shared_TND, own_TND, atol=1e-6)
     assert all_of_them - fewer == (3 - 1) * 2 * 50 * 2 * 3 * 192**2

@@ -199,6 +199,13 @@ class BenchConfig:
 
 
 @dataclass(frozen=True)
+class SearchConfig:
+    """How a query is put together (see `sglora_cli/search/query.py`)."""
+
+    strength: float = knob(0.5, "How much of the direction of --within is taken out; 1 is all of it.", least=0, most=1)
+
+
+@dataclass(frozen=True)
 class CheckConfig:
     """What `data check` reports about a data set."""
 

@@ -14,5 +14,6 @@ made_from     what an adapter file says of what it was made from
 formats       the formats that it is written in, and whether a place is free for one
 write         writes an adapter, reads it back, compares, puts it in place
 convert       writes another program's adapter as one of our files
+library       the adapters on this machine, by the names of their sentences
 compare       two adapters: their updates, and what they were made from
 """

@@ -13,7 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from sglora_cli.errors import BadFile, Mismatch
-from sglora_cli.files.tensors import load_tensors, save_tensors
+from sglora_cli.files.atomic import write_bytes
+from sglora_cli.files.tensors import load_tensors, packed_tensors
 from sglora_cli.lora.layout import Layout, checked_flat
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.fingerprint import check_fingerprint
@@ -54,12 +55,17 @@ class AdapterFile:
 
 def save_adapter(path: Path, layout: Layout, flat_P: Tensor, metadata: Mapping[str, Any]) -> None:
     """Write one adapter; the file is also a valid PEFT adapter state. Raises Mismatch for numbers not finite."""
+    write_bytes(path, packed_adapter(layout, flat_P, metadata))
+
+
+def packed_adapter(layout: Layout, flat_P: Tensor, metadata: Mapping[str, Any]) -> bytes:
+    """The content of such a file. Equal adapters with equal metadata have equal bytes."""
     checked_flat(flat_P, "the adapter")
     tensors = {}
     for name, (b_OR, a_RI) in layout.split(flat_P).items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = a_RI
         tensors[f"{PREFIX}{name}.lora_B.weight"] = b_OR
-    save_tensors(path, tensors, {"kind": "adapter", "format": FORMAT, "layout": layout.to_json(), **metadata})
+    return packed_tensors(tensors, {"kind": "adapter", "format": FORMAT, "layout": layout.to_json(), **metadata})
 
 
 def load_adapter(path: Path) -> AdapterFile:

@@ -15,5 +15,4 @@ run         a plan -> rows and a report
 rows        rows put together: means, spreads, recovery
 rows_file   rows on disk, appended as they are measured
 tables      rows -> tables with marks, for every reporter and page
-ranking     your photos ranked without and with an adapter
 """

@@ -108,6 +108,13 @@ def _tasks(context: click.Context, role: str) -> list[str]:
     return [task["key"] for task in location.tasks().of(role)]
 
 
+def adapters(context: click.Context) -> Iterable[str]:
+    """Those of the user cache."""
+    from sglora_cli.adapter.library import kept_folder, listed
+
+    return [one.path.name for one in listed([kept_folder()])]
+
+
 def setting_values(context: click.Context) -> Iterable[str]:
     """Values of the setting that the command line names, where there are names for them."""
     sources: dict[str, Source] = {"pack": packs, "backbone": backbones, "generator": generators}

@@ -34,7 +34,10 @@ from sglora_cli.errors import (
 
 COMMANDS = {
     "generate": "Make an adapter from a sentence.",
-    "try": "Rank images or sentences with and without an adapter.",
+    "list": "List adapters that were made here, with their sentences.",
+    "search": "Rank your photos for a sentence.",
+    "classify": "Sort your photos by names.",
+    "try": "Compare rankings without and with an adapter.",
     "inspect": "Describe an adapter, pack or recipe and check its health.",
     "diff": "Compare two adapters: their updates and their origins.",
     "export": "Write an adapter for PEFT, open_clip or CLIP-LoRA.",

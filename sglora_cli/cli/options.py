@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from sglora_cli.cli import completion
 from sglora_cli.cli.output import say
@@ -23,6 +24,23 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 PATH = click.Path(path_type=Path)
+
+
+class AdapterPath(click.Path):
+    """An adapter's file or folder, or the name of one in the user cache."""
+
+    name = "adapter"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from sglora_cli.adapter.library import found
+
+        return found(Path(value))
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return completion.names(completion.adapters, files=True)(ctx, param, incomplete)
+
+
+ADAPTER = AdapterPath()
 
 
 class App:
@@ -76,6 +94,14 @@ def check_present(*paths: Path) -> None:
     for path in paths:
         if not os.path.exists(path):
             raise BadFile.missing(path)
+
+
+def check_adapter(path: Path) -> None:
+    """Raises BadFile for an adapter that does not exist, before torch is imported."""
+    if not os.path.exists(path):
+        missing = BadFile.missing(path, "adapter ")
+        known = missing.hint if missing.hint.startswith("did you mean") else "see what there is: sglora list"
+        raise BadFile(missing.message, known)
 
 
 _OURS = {".safetensors", ".pt", ".bin", ".zip", ".toml", ".jsonl"}
@@ -170,6 +196,21 @@ def dataset_folder(path: Path | None, dataset: str) -> Path:
 
 def dataset_argument() -> Decorator:
     return click.argument("dataset", shell_complete=completion.names(completion.datasets))
+
+
+# Photos and adapters
+
+
+def photos_argument() -> Decorator:
+    return click.argument("photos", type=PATH)
+
+
+def adapter_option(help: str) -> Decorator:
+    return click.option("--adapter", type=ADAPTER, help=help)
+
+
+def photos_backbone_option() -> Decorator:
+    return backbone_option("Backbone that embeds photos; the adapter's, or that of the pack in use, by default.")
 
 
 # Adapters of other programs

@@ -26,6 +26,18 @@ _MADE = {
     "explained?": {"prior": ANY, "coverage": ANY, "samples": [ANY], "diversity": ANY, "dependence": ANY},
 }
 _PASSED_OVER = {"reason": str, "count": int, "examples": [str]}
+_PHOTOS = {
+    "adapter": (str, None),
+    "backbone": str,
+    "fingerprint": str,
+    "photos": int,
+    "computed": int,
+    "skipped": [str],
+    "passed_over": [_PASSED_OVER],
+    "copied_to": (str, None),
+    "report": (str, None),
+}
+_RELEVANCE = {"precision": float, "average_precision": float, "reciprocal_rank": float}
 _ERROR = {"class": str, "message": str, "hint": str, "exit_code": int}
 _TROUBLE = {"plugin": str, "reason": str, "hint": str}
 _SETTING = {"value": str, "origin": str}
@@ -53,6 +65,42 @@ SHAPES: dict[str, Any] = {
     "error": {"error": _ERROR},
     "generate": _MADE,
     "generate -": {"line": int, "error?": _ERROR, **{f"{key.rstrip('?')}?": shape for key, shape in _MADE.items()}},
+    "list": {
+        "adapters": [
+            {
+                "name": str,
+                "path": str,
+                "description": (str, None),
+                "generator": (str, None),
+                "pack": (str, None),
+                "backbone": (str, None),
+                "written": str,
+            }
+        ]
+    },
+    "search": {
+        "sentence": (str, None),
+        "like": (str, None),
+        "within": (str, None),
+        **_PHOTOS,
+        "left_out": [str],
+        "results": [
+            {
+                "rank": int,
+                "score": float,
+                "photo": str,
+                "path": str,
+                "rank_without?": int,
+                "score_without?": float,
+            }
+        ],
+    },
+    "classify": {
+        "names": {"*": int},
+        **_PHOTOS,
+        "folders": {"photos": int, "agree": int, "agree_without": int},
+        "results": [{"photo": str, "path": str, "name": str, "probability": float, "name_without?": str}],
+    },
     "try": {
         "adapter": str,
         "description": (str, None),
@@ -71,6 +119,17 @@ SHAPES: dict[str, Any] = {
                 ],
             }
         ],
+        "relevance": (
+            {
+                "photos": int,
+                "of": int,
+                "k": int,
+                "before": _RELEVANCE,
+                "after": _RELEVANCE,
+                "difference": {"mean": float, "low": float, "high": float},
+            },
+            None,
+        ),
         "report": (str, None),
     },
     "inspect": {"*": ANY},

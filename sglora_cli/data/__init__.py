@@ -3,6 +3,8 @@
 description       what describes a task: sentences, weights, files, photos
 ahead             photos read, decoded and prepared in threads, before they are asked for
 encode            everything a model is asked for in batches, with and without adapters
+photo_store       numbers of photos by their content, in one file of the user cache
+embeddings        embeddings of photos without and with an adapter, computed once
 features          frozen outputs, computed once, cached by content; mirrored photos
 caption_file      captions.jsonl and the formats of others
 caption_text      prompts, cleaned answers, which captions are kept

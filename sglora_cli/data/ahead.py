@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from sglora_cli.errors import BadFile
 from sglora_cli.files.images import read_image
 from sglora_cli.plugin.contracts import Model, PreparesPhotos
 
@@ -56,28 +57,50 @@ def looked_at(model: Model, photos: Sequence[tuple[Path, str]], mirrored: bool =
     photos: of each its path, and the SHA-256 that its bytes must have, or "".  mirrored: left to right. Raises BadFile
     for a photo that is missing or broken, or whose bytes changed.
     """
+
+    def refuse(n: int, error: BadFile) -> None:
+        raise error
+
+    return (stem for _, stem in readable(model, photos, refuse, mirrored))
+
+
+def readable(
+    model: Model,
+    photos: Sequence[tuple[Path, str]],
+    refuse: Callable[[int, BadFile], None],
+    mirrored: bool = False,
+) -> Iterator[tuple[Sequence[int], Tensor]]:
+    """The same with the rows of `photos` that are in each batch. `refuse` gets the row of a photo that cannot be read,
+    and the reason; unless it raises, the photo is left out."""
     prepares = isinstance(model, PreparesPhotos)
     ready = ahead(partial(_ready, model, mirrored), photos, BATCH if prepares else _DECODED)
-    batch = []
-    for left, one in zip(range(len(photos) - 1, -1, -1), ready, strict=True):
-        batch.append(one)
-        if len(batch) == BATCH or not left:
-            yield stem_of(model, batch)
-            batch = []
+    rows, batch = [], []
+    for n, one in zip(range(len(photos)), ready, strict=True):
+        if isinstance(one, BadFile):
+            refuse(n, one)
+        else:
+            rows.append(n)
+            batch.append(one)
+        if len(batch) == BATCH or (batch and n == len(photos) - 1):
+            yield rows, _stem_of(model, batch)
+            rows, batch = [], []
 
 
-def _ready(model: Model, mirrored: bool, photo: tuple[Path, str]) -> Image | Tensor:
+def _ready(model: Model, mirrored: bool, photo: tuple[Path, str]) -> Image | Tensor | BadFile:
     from PIL import ImageOps
 
-    image = read_image(*photo)
-    return prepared(model, ImageOps.mirror(image) if mirrored else image)
+    try:
+        image = read_image(*photo)
+    except BadFile as error:
+        return error
+    return _prepared(model, ImageOps.mirror(image) if mirrored else image)
 
 
-def prepared(model: Model, image: Image) -> Image | Tensor:
-    """What `stem_of` takes: prepared by the model, if it does that one by one."""
+def _prepared(model: Model, image: Image) -> Image | Tensor:
+    """What `_stem_of` takes: prepared by the model, if it does that one by one."""
     return model.prepare(image) if isinstance(model, PreparesPhotos) else image
 
 
-def stem_of(model: Model, photos: Sequence[Image | Tensor]) -> Tensor:
-    """The stem (N, ...) of photos as `prepared` gives them."""
+def _stem_of(model: Model, photos: Sequence[Image | Tensor]) -> Tensor:
+    """The stem (N, ...) of photos as `_prepared` gives them."""
     return model.stem_of(photos) if isinstance(model, PreparesPhotos) else model.stem(photos)  # type: ignore[arg-type]

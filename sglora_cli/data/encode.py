@@ -5,23 +5,20 @@ Shapes: N texts or images, C captions or classes, S or T adapters, D embedding w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sglora_cli.data.ahead import ahead, looked_at, prepared, stem_of
-from sglora_cli.errors import BadFile, Mismatch
-from sglora_cli.files.images import read_image
+from sglora_cli.data.ahead import looked_at
+from sglora_cli.errors import Mismatch
 from sglora_cli.files.tensor_rows import TensorRows
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import Query
 from sglora_cli.plugin.contracts import ChecksText, Model
 from sglora_cli.plugin.sites import is_projection_alone
 from sglora_cli.plugin.values import TaskTensors
-from sglora_cli.system.progress import progress
 
 
 def mean_query(weights_N: Sequence[float], queries: Sequence[Query]) -> Query:
@@ -86,7 +83,6 @@ def class_heads(model: Model, classes: Sequence[str], prompts: Sequence[str]) ->
 
 
 _BATCH = 32
-_PHOTOS = 16  # decoded photos are large: memory follows from this, speed hardly
 
 
 def mean_direction(weights_N: Sequence[float], unit_ND: Tensor) -> Tensor:
@@ -123,40 +119,3 @@ def visual_embedding(model: Model, images: Sequence[Path]) -> Tensor:
     stems = looked_at(model, [(path, "") for path in images])
     parts = [model.encode_image(stem).float().cpu() for stem in stems]
     return mean_direction([1.0] * len(images), torch.cat(parts))
-
-
-@torch.no_grad()
-def encode_photos(
-    model: Model, photos: Mapping[str, Path], layout: Layout, flat_P: Tensor
-) -> tuple[Tensor, Tensor, list[str], list[str]]:
-    """Embeddings (N, D), float32, without and with an adapter, the names of the N photos, and why others are missing.
-
-    Photos that cannot be read are skipped. Raises BadFile if none can be read.
-    """
-    names, kept, skipped = list(photos), [], []
-    parts: list[tuple[Tensor, Tensor]] = []
-    waiting: list[Any] = []
-
-    def ready(path: Path) -> Any:
-        try:
-            return prepared(model, read_image(path))
-        except BadFile as error:
-            return error
-
-    found = ahead(ready, photos.values(), _PHOTOS)
-    for n, name in enumerate(progress(names, "images"), 1):
-        one = next(found)
-        if isinstance(one, BadFile):
-            skipped.append(one.message)
-        else:
-            kept.append(name)
-            waiting.append(one)
-        if waiting and (len(waiting) == _PHOTOS or n == len(names)):
-            stem = stem_of(model, waiting).half()  # as it was in training
-            adapted_ND = model.encode_image(stem, layout, flat_P[None])[0]
-            parts.append((model.encode_image(stem).float().cpu(), adapted_ND.float().cpu()))
-            waiting = []
-    if not kept:
-        raise BadFile(f"none of {len(names)} image(s) can be read: {skipped[0]}")
-    before_ND, after_ND = (torch.cat(side) for side in zip(*parts, strict=True))
-    return before_ND, after_ND, kept, skipped

@@ -1,9 +1,11 @@
-"""File names that every system takes: for any text, and for names that are too long. No two texts share one."""
+"""File names that every system takes: for any text, and for names that are too long."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
+import unicodedata
 
 from sglora_cli.files.hashes import data_hash
 
@@ -26,6 +28,30 @@ def file_stem(text: str) -> str:
         return text.replace(" ", "-")
     readable = re.sub(r"[^a-z0-9]+", "-", text.lower())[:_LENGTH].strip("-") or "x"
     return f"{readable}~{data_hash(text.encode('utf-8', 'surrogatepass'))[:16]}"
+
+
+def sentence_stem(sentence: str) -> str:
+    """A file name without an ending that a person finds again: the sentence's own words, joined by "-".
+
+    Letters of every alphabet stay if the file system holds them. Several sentences may share one: whoever writes the
+    file looks whether it is free. A sentence without a letter that a name can hold gets a hash.
+
+    >>> sentence_stem("A photo of a pug!"), sentence_stem("Café au lait"), sentence_stem("con")
+    ('a-photo-of-a-pug', 'café-au-lait', 'adapter-1143da2bc54c495c')
+    """
+    text = unicodedata.normalize("NFC", sentence.lower())
+    words = "".join(c if c.isalnum() or unicodedata.category(c).startswith("M") else " " for c in text).split()
+    whole = "-".join(words)
+    stem = whole.encode()[:_LENGTH].decode(errors="ignore")
+    if stem != whole:  # not in the middle of a word, if there are several
+        stem = stem.rpartition("-")[0] or stem
+    try:
+        stem.encode(sys.getfilesystemencoding())
+    except UnicodeEncodeError:
+        stem = ""
+    if not stem or _RESERVED.fullmatch(stem):
+        return f"adapter-{data_hash(sentence.encode('utf-8', 'surrogatepass'))[:16]}"
+    return stem
 
 
 def short_name(name: str, limit: int) -> str:

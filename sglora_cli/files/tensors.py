@@ -34,10 +34,16 @@ def packed_metadata(metadata: Mapping[str, Any]) -> str:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and what they are; equal inputs give equal bytes."""
+    write_bytes(path, packed_tensors(tensors, metadata))
+
+
+def packed_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
+    """The content of a file of `save_tensors`."""
     from safetensors.torch import save
 
     header = {KEY: packed_metadata(metadata)}
-    write_bytes(path, save({name: tensors[name].contiguous() for name in sorted(tensors)}, metadata=header))
+    content: bytes = save({name: tensors[name].contiguous() for name in sorted(tensors)}, metadata=header)
+    return content
 
 
 def load_tensors(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:

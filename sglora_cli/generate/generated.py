@@ -14,18 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sglora_cli.adapter.file import AdapterFile, load_adapter, save_adapter
-from sglora_cli.adapter.formats import FORMATS, format_of
+from sglora_cli.adapter.file import AdapterFile, load_adapter, packed_adapter, save_adapter
+from sglora_cli.adapter.formats import format_of
+from sglora_cli.adapter.library import keep
 from sglora_cli.data.description import Description
 from sglora_cli.errors import Unavailable, UsageError
-from sglora_cli.files.atomic import drop_all_drafts
-from sglora_cli.files.hashes import content_hash
 from sglora_cli.lora.attention import attached
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import Prior
 from sglora_cli.pack.coverage import Coverage
 from sglora_cli.plugin.contracts import Model
-from sglora_cli.system.paths import cache_folder
 
 
 @dataclass(frozen=True)
@@ -63,12 +61,8 @@ class Generated:
         AdapterFile(self.layout, flat_P, self.metadata).check_model(model)
         yield Adapted(model, self.layout, flat_P)
 
-    def paths(self, path: Path | None) -> list[Path]:
-        """The file of each sample: `path`, numbered if there are several samples, or files in the user cache."""
-        if path is None:
-            numbered = zip(self.adapters_SP, self.drawn, strict=True)  # equal samples are different files, too
-            names = [content_hash(flat_P, {**self.metadata, "sample": n})[:16] for flat_P, n in numbered]
-            return [cache_folder() / "adapters" / f"{name}.safetensors" for name in names]
+    def paths(self, path: Path) -> list[Path]:
+        """The file of each sample: `path`, numbered if there are several samples."""
         if len(self.adapters_SP) == 1:
             return [path]
         return [path.with_name(f"{path.stem}-{s}{path.suffix}") for s in range(len(self.adapters_SP))]
@@ -76,25 +70,34 @@ class Generated:
     def save(self, path: Path | str | None = None, format: str = "", model: Model | None = None) -> list[Path]:
         """Write every sample; returns the files, or folders. What is written is read back and compared.
 
-        A format other than our own needs the model, to check that the effect is the same.
+        Without a path, files of the user cache that are called by the sentence. A format other than our own needs the
+        model, to check that the effect is the same.
         """
-        path = None if path is None else Path(path)
-        paths, written_as = self.paths(path), format_of(path, format) if path else FORMATS["safetensors"]
+        about = [{**self.metadata, "sample": number} for number in self.drawn]
+        adapters = [AdapterFile(self.layout, *one) for one in zip(self.adapters_SP, about, strict=True)]
         if path is None:
-            drop_all_drafts(cache_folder() / "adapters")
-        for s, (target, flat_P) in enumerate(zip(paths, self.adapters_SP, strict=True)):
-            adapter = AdapterFile(self.layout, flat_P, {**self.metadata, "sample": self.drawn[s]})
-            if written_as.name != "safetensors":
-                from sglora_cli.adapter.write import write_adapter
-
-                if model is None:
-                    raise UsageError(f"format {written_as.name!r} cannot be written without the model", "pass model=")
-                write_adapter(target, adapter, model, written_as)
+            sentence = str(self.description)
+            return [_checked(keep(packed_adapter(a.layout, a.flat_P, a.metadata), sentence), a) for a in adapters]
+        written_as = format_of(path, format)
+        paths = self.paths(Path(path))
+        for target, adapter in zip(paths, adapters, strict=True):
+            if written_as.name == "safetensors":
+                save_adapter(target, adapter.layout, adapter.flat_P, adapter.metadata)
+                _checked(target, adapter)
                 continue
-            save_adapter(target, self.layout, flat_P, adapter.metadata)
-            if not torch.equal(load_adapter(target).flat_P, flat_P):  # bit by bit: no features need to be compared
-                raise Unavailable(f"{target} is not what was written", "is the disk healthy?")
+            from sglora_cli.adapter.write import write_adapter
+
+            if model is None:
+                raise UsageError(f"format {written_as.name!r} cannot be written without the model", "pass model=")
+            write_adapter(target, adapter, model, written_as)
         return paths
+
+
+def _checked(path: Path, adapter: AdapterFile) -> Path:
+    """The path. Raises Unavailable if its file does not have the adapter's bits: no features need to be compared."""
+    if not torch.equal(load_adapter(path).flat_P, adapter.flat_P):
+        raise Unavailable(f"{path} is not what was written", "is the disk healthy?")
+    return path
 
 
 class Adapted:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from sglora_cli.bench.ablations import SWEPT, by_k, varied
 from sglora_cli.bench.measure import Measurer
-from sglora_cli.bench.ranking import correlation
 from sglora_cli.bench.rows import averages
 from sglora_cli.bench.tables import GAIN_K, directions, measure_name
 from sglora_cli.bench.tasks import carried, of_other
@@ -30,6 +29,7 @@ from sglora_cli.plugin.sentences import queries
 from sglora_cli.plugin.values import AGAINST, ORACLE, ZERO, Report
 from sglora_cli.report.charts import Figure, Lines, Map, Scatter, Stacks, featured, gains
 from sglora_cli.report.plot import needs
+from sglora_cli.search.ranking import correlation
 from sglora_cli.system.progress import progress
 
 

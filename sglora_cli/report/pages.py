@@ -1,32 +1,22 @@
-"""The pages of `report`, `try` and `data check`: their values are gathered here, templates/ says how they look.
-
-A page is one HTML file that needs no network and runs nothing: every picture is inside it, and its own policy forbids
-everything else. Jinja2 escapes every value.
-"""
+"""The pages of `report` and `data check`: their values are gathered here, templates/ says how they look."""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from sglora_cli.bench import tables
-from sglora_cli.bench.ranking import Change, Comparison, Ranking
 from sglora_cli.bench.rows import Cell
 from sglora_cli.bench.tables import Line, ResultTable
 from sglora_cli.data.check import DataCheck
 from sglora_cli.data.check_rules import CaptionCount, IssueKind
 from sglora_cli.data.overlaps import SAID, overlap_lines
-from sglora_cli.files.images import read_image
 from sglora_cli.plugin.values import Photo, Report, Task
 from sglora_cli.report import plot
 from sglora_cli.report.charts import Chart
 from sglora_cli.report.content import Content
+from sglora_cli.report.html import Pictures, data_url, page
 from sglora_cli.report.load import Measured
 
 _ROWS = 8  # of a table of findings that are seen at once
@@ -34,95 +24,6 @@ _MORE_ROWS = 100  # that unfold; --json has them all
 _PAIRS = 20  # of a kind
 _SAMPLES = 4  # pictures of a task
 _SHEET = 240  # pictures of all tasks
-
-_TEMPLATES = Environment(
-    loader=PackageLoader("sglora_cli.report"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-
-
-def _page(template: str, **values: object) -> bytes:
-    """A whole page in UTF-8. Half of a surrogate pair, which UTF-8 cannot hold, becomes a question mark."""
-    return _TEMPLATES.get_template(template).render(values).encode(errors="replace")
-
-
-class Pictures:
-    """Small JPEG copies of image files, each made once. `pixels`: their longest side; 240 is sharp on a phone."""
-
-    def __init__(self, files: Mapping[str, Path], pixels: int) -> None:
-        self._files, self._pixels = files, pixels
-        self._sources: dict[str, str] = {}
-
-    def source(self, name: str) -> str:
-        """The `src` of an img. Raises BadFile if the image has gone or cannot be decoded."""
-        if name not in self._sources:
-            image = read_image(self._files[name])
-            image.thumbnail((self._pixels, self._pixels))
-            out = io.BytesIO()
-            image.save(out, "JPEG", quality=75, optimize=True)
-            self._sources[name] = _data_url("image/jpeg", out.getvalue())
-        return self._sources[name]
-
-
-def _data_url(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-@dataclass(frozen=True)
-class RankedItem:
-    """An item of a ranking: its rank and score without (`before`) and with the adapter (`after`)."""
-
-    name: str
-    rank_before: int
-    rank_after: int
-    before: float
-    after: float
-
-
-@dataclass(frozen=True)
-class RankingTop:
-    """The first items of a ranking, best first, and the ranks of all."""
-
-    query: str
-    ranks: Sequence[tuple[int, int]]
-    """Of every item of the whole ranking, without and with the adapter."""
-    change: Change
-    top_before: Sequence[RankedItem]
-    top_after: Sequence[RankedItem]
-
-    @property
-    def size(self) -> int:
-        return len(self.ranks)
-
-    @property
-    def lowest(self) -> float:
-        """The lowest score in `top_after`."""
-        return min(min(item.before, item.after) for item in self.top_after)
-
-    @property
-    def highest(self) -> float:
-        """The highest score in `top_after`."""
-        return max(max(item.before, item.after) for item in self.top_after)
-
-
-def try_page(comparison: Comparison, count: int) -> bytes:
-    """The page of `sglora try`, with the first `count` items of every ranking. Raises BadFile if an image has gone."""
-    rankings = [_ranking_top(ranking, count) for ranking in comparison.rankings]
-    return _page("try.html", comparison=comparison, rankings=rankings, pictures=Pictures(comparison.photos, pixels=240))
-
-
-def _ranking_top(ranking: Ranking, count: int) -> RankingTop:
-    def item(row: int) -> RankedItem:
-        ranks = int(ranking.rank_before_I[row]), int(ranking.rank_after_I[row])
-        return RankedItem(ranking.items[row], *ranks, float(ranking.before_I[row]), float(ranking.after_I[row]))
-
-    before, after = (list(map(item, ranking.top(count, before=side))) for side in (True, False))
-    ranks = list(zip(ranking.rank_before_I.tolist(), ranking.rank_after_I.tolist(), strict=True))
-    return RankingTop(ranking.query, ranks, ranking.change(count), before, after)
-
 
 T = TypeVar("T")
 
@@ -182,7 +83,7 @@ def check_page(check: DataCheck) -> bytes:
         if alike:
             pairs.append(IssueExamples(kind, count, Excerpt.of(alike, _PAIRS)))
     common = [(f"{c.images} images, {c.tasks} task{'s' * (c.tasks != 1)}", c.caption) for c in check.common]
-    return _page(
+    return page(
         "check.html",
         check=check,
         findings=findings,
@@ -233,7 +134,7 @@ def report_page(content: Content) -> bytes:
     measured = content.measured
     directed = tables.directions(measured.report)
     photos = {str(path): path for example in content.examples for path in (*example.before, *example.after)}
-    return _page(
+    return page(
         "report.html",
         content=content,
         facts=_facts(measured),
@@ -297,4 +198,4 @@ def _result_table(title: str, cells: Sequence[Cell], lines: Sequence[Line]) -> R
 
 
 def _svg(chart: Chart) -> str:
-    return _data_url("image/svg+xml", plot.svg(chart))
+    return data_url("image/svg+xml", plot.svg(chart))

@@ -35,6 +35,7 @@ CACHE_KINDS = {
     kind.name: kind
     for kind in (
         CacheKind("features", "what frozen backbones make of photos and captions", derived=True),
+        CacheKind("embeddings", "embeddings of the photos of `search`, `classify` and `try`", derived=True),
         CacheKind(
             "measured", "recalls that `bench` measured, and how much adapters depend on the sentence", derived=True
         ),

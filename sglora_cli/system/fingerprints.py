@@ -107,8 +107,12 @@ def _recall(place: Path, stamps: Sequence[Sequence[int]]) -> str | None:
     return None
 
 
+def is_settled(stamp: Sequence[int]) -> bool:
+    """Whether a file with this stamp changed so long ago that another content would have another stamp."""
+    return time.time_ns() - stamp[3] > _SETTLED
+
+
 def _remember(place: Path, paths: Sequence[Path], stamps: Sequence[Sequence[int]], value: str) -> None:
-    settled = all(time.time_ns() - changed > _SETTLED for *_, changed, _ in stamps)
-    if settled and [stamp(path) for path in paths] == stamps:
+    if all(map(is_settled, stamps)) and [stamp(path) for path in paths] == stamps:
         with suppress(Unavailable):
             write_sealed(place, {"files": stamps, "value": value})

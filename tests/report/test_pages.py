@@ -17,8 +17,9 @@ from PIL import Image
 from speckles import write_rows
 from trees import captioned
 
-from sglora_cli.bench.ranking import Comparison, Ranking
-from sglora_cli.report import pages
+from sglora_cli.report import pages, photo_pages
+from sglora_cli.search.comparison import Comparison
+from sglora_cli.search.ranking import Ranking
 
 EVIL = """a "cat" & <script>alert(1)</script> <img src=x onerror='alert(2)'>"""
 TEXT = "a red ball on a blue floor"
@@ -42,7 +43,7 @@ def test_any_text_in_a_page_is_a_text(tmp_path, text):
     def page(name: str) -> Page:
         ranking = Ranking(name, (name,), torch.zeros(1), torch.zeros(1))
         trial = Comparison(name, {"description": "a cat"}, name, name, "sentences", (ranking,), {name: photo}, ())
-        return Page(pages.try_page(trial, 1).decode())
+        return Page(photo_pages.try_page(trial, 1).decode())
 
     printed = text.encode(errors="replace").decode()
     assert page(text).tags == page("x").tags
@@ -205,7 +206,6 @@ def test_the_page_of_a_data_set_stands_alone_and_shows_texts_as_they_are(check, 
 
 
 def test_the_page_of_a_data_set_shows_a_bounded_number_of_everything(check, photos, monkeypatch, tmp_path):
-    from sglora_cli.report import pages
 
     monkeypatch.setattr(pages, "_SHEET", 3)
     monkeypatch.setattr(pages, "_PAIRS", 1)

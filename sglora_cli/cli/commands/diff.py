@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sglora_cli.cli.options import PATH, App, backbone_option, check_present, json_option, visual_only_option
+from sglora_cli.cli.options import ADAPTER, App, backbone_option, check_present, json_option, visual_only_option
 from sglora_cli.cli.output import paragraph, print_json, print_rows, printable, say, shortened
 from sglora_cli.config import RuntimeConfig, options_of
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @click.command("diff")
-@click.argument("a", type=PATH)
-@click.argument("b", type=PATH)
+@click.argument("a", type=ADAPTER)
+@click.argument("b", type=ADAPTER)
 @backbone_option(
     "Compare them at the sites of this backbone; a merged checkpoint needs one, by default the one it names."
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,6 +225,11 @@ def _print_generated(session: Session, generated: Generated, paths: list[Path], 
     _print_notes(session, generated, explain)
     for path in paths:
         click.echo(path)
+    if sys.stderr.isatty():  # a person who has an adapter now, and may not know what for
+        from sglora_cli.adapter.library import kept_folder
+
+        call = paths[0].name if paths[0].parent == kept_folder() else str(paths[0])
+        say(f'next       sglora search FOLDER "..." --adapter {shlex.quote(call)}, among photos of this task')
 
 
 def _print_notes(session: Session, generated: Generated, explain: bool) -> None:

@@ -7,22 +7,32 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sglora_cli.cli.options import PATH, App, backbone_option, check_present, json_option, report_option
+from sglora_cli.cli.options import ADAPTER, PATH, App, backbone_option, check_adapter, json_option, report_option
 from sglora_cli.cli.output import print_json, print_rows, say, say_passed_over
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from sglora_cli.bench.ranking import Comparison, Ranking
-    from sglora_cli.files.passed_over import PassedOver
+    from collections.abc import Collection
+
+    from sglora_cli.search.comparison import Comparison
+    from sglora_cli.search.photos import PhotoList
+    from sglora_cli.search.ranking import Ranking
+    from sglora_cli.search.relevance import Relevance
 
 
 @click.command("try")
-@click.argument("adapter", type=PATH)
+@click.argument("adapter", type=ADAPTER)
 @click.option("--images", type=PATH, help="Folder of images to rank for each sentence.")
 @click.option("--image", multiple=True, type=PATH, help="Image to rank the sentences for; several times.")
 @click.option("--text", multiple=True, help="Sentence; several times. The adapter's own description by default.")
 @click.option("--texts", type=PATH, help="File with one sentence a line.")
+@click.option(
+    "--relevant",
+    default="",
+    metavar="FILE|DIR|GLOB",
+    help="The right photos: a list, a folder with them, or a pattern such as 'pug/*'. How well they rank is measured.",
+)
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Items to show of a ranking.")
 @report_option()
 @backbone_option("Backbone to try it on; the one it was made for by default.")
@@ -36,73 +46,104 @@ def command(
     image: tuple[Path, ...],
     text: tuple[str, ...],
     texts: Path | None,
+    relevant: str,
     top: int,
     report: Path | None,
     backbone: str,
     as_json: bool,
     runtime: RuntimeConfig,
 ) -> None:
-    """Rank images or sentences with and without an adapter.
+    """Compare how photos rank without and with an adapter.
 
     Images are ranked for each sentence, or sentences for each image. ADAPTER is in any format that `sglora import`
-    reads.
+    reads. To find photos, see `sglora search`.
 
     \b
     sglora try pug.safetensors --images photos --text "a pug with a black mask" --report pug.html
+    sglora try pug.safetensors --images photos --relevant "pugs/*"
     sglora try pug.safetensors --image dog.jpg --text "a pug" --text "a bulldog"
     """
     if (images is None) == (not image):
         raise UsageError("name the images to look at, in one way", "pass --images DIR, or --image FILE with sentences")
-    check_present(adapter)
-    from sglora_cli.files.atomic import write_bytes
+    if relevant and not images:
+        raise UsageError("--relevant names photos of a folder", "pass --images DIR, or leave it out")
+    check_adapter(adapter)
     from sglora_cli.files.images import image_files, printable_name
+    from sglora_cli.search.photos import PhotoList
     from sglora_cli.system import progress
 
     progress.be_quiet(as_json)
-    passed_over: list[PassedOver] = []
     if images:
-        photos, passed_over = image_files(images, "pass --images DIR, or --image FILE for a single image")
+        photos = PhotoList(images, *image_files(images, "pass --images DIR, or --image FILE for a single image"))
     else:
-        photos = {printable_name(path): path for path in image}
-    from sglora_cli.bench import ranking as rankings
+        photos = PhotoList(Path(), {printable_name(path): path for path in image})
+    right = _right(relevant, photos) if relevant else None
+    from sglora_cli.search.comparison import compared, to_json
+    from sglora_cli.search.encoder import Encoder
+    from sglora_cli.search.relevance import judged
 
-    ranked = "images" if images else "sentences"
-    comparison = rankings.run(app.host, adapter, photos, ranked, text, texts, backbone, runtime)
+    encoder = Encoder.of_adapter(app.host, adapter, backbone, runtime)
+    comparison = compared(encoder, photos.paths, "images" if images else "sentences", text, texts)
+    relevance = judged(comparison, right) if right else None
     if report:
-        from sglora_cli.report.pages import try_page
+        from sglora_cli.files.atomic import write_bytes
+        from sglora_cli.report.photo_pages import try_page
 
-        write_bytes(report, try_page(comparison, top))
+        write_bytes(report, try_page(comparison, top, relevance))
     if as_json:
-        facts = {"passed_over": [one.to_json() for one in passed_over], "report": str(report) if report else None}
-        print_json(rankings.to_json(comparison, top) | facts)
+        facts = {
+            "passed_over": [one.to_json() for one in photos.passed_over],
+            "report": str(report) if report else None,
+        }
+        print_json(to_json(comparison, top) | {"relevance": relevance.to_json() if relevance else None} | facts)
     else:
-        say_passed_over(passed_over)
-        _print_comparison(comparison, top)
+        say_passed_over(photos.passed_over)
+        _print_comparison(comparison, top, right or ())
+        if relevance:
+            _print_relevance(relevance)
         if report:
             say(f"report     {report}")
 
 
-def _print_comparison(comparison: Comparison, top: int) -> None:
+def _right(relevant: str, photos: PhotoList) -> list[str]:
+    """The names of the right photos."""
+    from sglora_cli.search.relevance import relevant_photos
+
+    names, strays = relevant_photos(relevant, photos.paths, photos.place)
+    if strays:
+        say(f"warning: {len(strays)} lines of {relevant} name no photo of {photos.place}: {', '.join(strays[:3])}")
+    return names
+
+
+def _print_relevance(relevance: Relevance) -> None:
+    click.echo(f"relevant: {len(relevance.relevant)} of {relevance.of} photos")
+    rows = [[name, f"{before} -> {after}"] for name, before, after in relevance.rows()]
+    print_rows(("measure", "without -> with"), rows)
+    click.echo(relevance.verdict)
+
+
+def _print_comparison(comparison: Comparison, top: int, right: Collection[str]) -> None:
     say(f"adapter    {comparison.adapter}, made for {comparison.metadata.get('description', 'an unknown task')!r}")
     say(f"backbone   {comparison.backbone}, fingerprint {comparison.fingerprint}")
     for reason in comparison.skipped:
         say(f"warning: {reason}; it is left out")
     for ranking in comparison.rankings:
-        _print_ranking(ranking, comparison.ranked, top)
+        _print_ranking(ranking, comparison.ranked, top, right)
 
 
-def _print_ranking(ranking: Ranking, ranked: str, top: int) -> None:
+def _print_ranking(ranking: Ranking, ranked: str, top: int, right: Collection[str]) -> None:
     change, width = ranking.change(top), len(str(len(ranking.items)))
     click.echo(f"{ranking.query!r}: {change.top} of {len(ranking.items)} {ranked}, rank and score without -> with")
     rows = [
         [
             f"{int(ranking.rank_before_I[i]):>{width}} -> {int(ranking.rank_after_I[i]):>{width}}",
             f"{float(ranking.before_I[i]):6.3f} -> {float(ranking.after_I[i]):6.3f}",
+            *[("right" if ranking.items[i] in right else "")] * bool(right),
             ranking.items[i],
         ]
         for i in ranking.top(top)
     ]
-    print_rows(("rank", "score", ranked), rows)
+    print_rows(("rank", "score", *["relevant"] * bool(right), ranked), rows)
     correlation = "undefined" if change.correlation is None else f"{change.correlation:.3f}"
     click.echo(
         f"change: {change.score:.4f} a score; {change.moved} of the top {change.top} moved, {change.entered} "

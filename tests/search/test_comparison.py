@@ -12,7 +12,7 @@ import torch
 from obvious import obvious_scores
 
 from sglora_cli.adapter.file import load_adapter, save_adapter
-from sglora_cli.bench import ranking as ranking_module
+from sglora_cli.search import ranking as ranking_module
 
 TEXT = "a red ball on a blue floor"
 OTHER = "white kite above green"
@@ -110,6 +110,7 @@ def test_without_a_sentence_the_adapters_own_is_taken(run, adapter, images):
         "ranked": "images",
         "skipped": [],
         "passed_over": [],
+        "relevance": None,
         "report": None,
     }
     assert (ranking["of"], len(ranking["items"]), ranking["change"]["top"]) == (72, 2, 2)

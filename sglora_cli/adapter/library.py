@@ -1,0 +1,94 @@
+"""The adapters on this machine: those of the user cache, which have a name of their sentence, and those of any folder.
+
+No torch at import time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from sglora_cli.errors import BadFile
+from sglora_cli.files.atomic import drop_all_drafts
+from sglora_cli.files.hashes import data_hash
+from sglora_cli.files.names import sentence_stem
+from sglora_cli.files.swap import ABSENT, state_of, swapped
+from sglora_cli.files.tensors import read_metadata
+from sglora_cli.system.paths import cache_folder
+
+SUFFIX = ".safetensors"
+_PEFT_WEIGHTS = "adapter_model.safetensors"
+
+
+def kept_folder() -> Path:
+    """The folder of the user cache with the adapters of `sglora generate` without -o."""
+    return cache_folder() / "adapters"
+
+
+def keep(data: bytes, sentence: str) -> Path:
+    """Put an adapter's file into the user cache under the name of its sentence; returns its path.
+
+    Equal bytes are one file. Another adapter of the same name gets the next number. Raises Unavailable.
+    """
+    folder, digest = kept_folder(), data_hash(data)
+    drop_all_drafts(folder)
+    stem = sentence_stem(sentence)
+    for number in count(1):
+        path = folder / f"{stem}{f'-{number}' if number > 1 else ''}{SUFFIX}"
+        with suppress(BadFile):  # what cannot be read is somebody's
+            state = state_of(path)
+            if state == digest or (state == ABSENT and (swapped(path, ABSENT, data) or state_of(path) == digest)):
+                return path
+    raise AssertionError("unreachable")
+
+
+def found(name: Path) -> Path:
+    """The adapter that a path or a name means: what is there, else the one of that name in the user cache."""
+    if name.exists() or name.name != str(name):
+        return name
+    for path in (kept_folder() / name, kept_folder() / f"{name}{SUFFIX}"):
+        if path.is_file():
+            return path
+    return name
+
+
+@dataclass(frozen=True)
+class ListedAdapter:
+    """An adapter with what its file says of it."""
+
+    path: Path
+    about: dict[str, Any]
+    changed: float
+    """When the file was written, in seconds since 1970."""
+
+    @property
+    def call(self) -> str:
+        """What a command takes for it: its name if it is in the user cache, and no other file has that name."""
+        kept = self.path.parent == kept_folder()
+        return self.path.name if kept and not Path(self.path.name).exists() else str(self.path)
+
+    def say(self, key: str) -> str:
+        """A text that its file says of it, "" for none."""
+        value = self.about.get(key)
+        return value if isinstance(value, str) else ""
+
+
+def listed(folders: Sequence[Path]) -> list[ListedAdapter]:
+    """The adapters in these folders that say what they are for, the newest first. Other files are passed over."""
+    adapters = {one.path: one for folder in folders for one in _within(folder)}
+    return sorted(adapters.values(), key=lambda one: (-one.changed, one.path))
+
+
+def _within(folder: Path) -> Iterator[ListedAdapter]:
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        weights = path / _PEFT_WEIGHTS if path.is_dir() else path
+        if path.name.startswith(".") or weights.suffix != SUFFIX or not weights.is_file():
+            continue
+        with suppress(BadFile, OSError):
+            about = read_metadata(weights)
+            if about.get("kind") == "adapter":
+                yield ListedAdapter(path, about, weights.stat().st_mtime)

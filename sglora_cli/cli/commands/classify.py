@@ -1,0 +1,122 @@
+"""`sglora classify`: a user's photos sorted by names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sglora_cli.cli.options import (
+    PATH,
+    App,
+    adapter_option,
+    check_adapter,
+    check_present,
+    json_option,
+    photos_argument,
+    photos_backbone_option,
+    report_option,
+)
+from sglora_cli.cli.output import counted, print_json, print_rows, say, say_photos
+from sglora_cli.config import RuntimeConfig, options_of
+from sglora_cli.files.images import printable_name
+
+if TYPE_CHECKING:
+    from sglora_cli.search.classes import Classes
+
+
+@click.command("classify")
+@photos_argument()
+@click.option("--name", "names", multiple=True, help="A name to sort by; two or more.")
+@click.option("--names", "file", type=PATH, help="File with more names, one in each line.")
+@click.option(
+    "--prompt", "prompts", multiple=True, help='Text that a name is put into. [default: "a photo of a {class}"]'
+)
+@adapter_option("Adapter for the photos' category; see `sglora list`.")
+@click.option("--copy", type=PATH, metavar="DIR", help="Also copy the photos into a new folder, a subfolder a name.")
+@report_option()
+@photos_backbone_option()
+@options_of(RuntimeConfig, "runtime", without=("compile", "checkpointing"))
+@json_option()
+@click.pass_obj
+def command(
+    app: App,
+    photos: Path,
+    names: tuple[str, ...],
+    file: Path | None,
+    prompts: tuple[str, ...],
+    adapter: Path | None,
+    copy: Path | None,
+    report: Path | None,
+    backbone: str,
+    as_json: bool,
+    runtime: RuntimeConfig,
+) -> None:
+    """Sort your photos by names.
+
+    PHOTOS is a folder, one photo, or a text file with the path of a photo in each line (`-` reads it from standard
+    input). Each photo gets one of the names, with its probability among them.
+
+    \b
+    sglora classify photos --name pug --name beagle
+    sglora classify photos --names breeds.txt --adapter dogs.safetensors --copy sorted
+    sglora classify dog.jpg --name "a pug puppy" --name "a grown pug" --prompt "{class}"
+    """
+    from sglora_cli.pack.recipe import PROMPTS
+    from sglora_cli.pack.recipe_parser import checked_prompts
+    from sglora_cli.search.copies import check_new, copy_photos
+    from sglora_cli.search.photos import photo_list
+    from sglora_cli.system import progress
+
+    progress.be_quiet(as_json)
+    if adapter:
+        check_adapter(adapter)
+    check_present(*filter(None, [file]))
+    if copy:
+        check_new(copy)
+    templates = checked_prompts(list(prompts)) if prompts else PROMPTS
+    listed = photo_list(photos)
+    from sglora_cli.search.classes import class_names, classified
+    from sglora_cli.search.encoder import Encoder
+
+    wanted = class_names(names, file)
+    result = classified(Encoder.of(app.host, adapter, backbone, runtime), listed.paths, wanted, templates)
+    if copy:
+        copy_photos(copy, result.copies())
+    if report:
+        from sglora_cli.files.atomic import write_bytes
+        from sglora_cli.report.photo_pages import classes_page
+
+        write_bytes(report, classes_page(result))
+    if as_json:
+        places = {"copied_to": str(copy) if copy else None, "report": str(report) if report else None}
+        passed_over = [one.to_json() for one in listed.passed_over]
+        print_json(result.to_json() | {"passed_over": passed_over} | places)
+        return
+    say_photos(listed, result.skipped)
+    _print_classes(result)
+    for noun, place in (("copied to", copy), ("report", report)):
+        if place:
+            say(f"{noun:<10} {place}")
+
+
+def _print_classes(result: Classes) -> None:
+    encoder = result.encoder
+    say(f"backbone   {encoder.backbone} ({encoder.because})")
+    if encoder.adapter:
+        say(f"adapter    {encoder.file}, made for {encoder.about.get('description', 'an unknown task')!r}")
+    rows = []
+    for n, photo in enumerate(result.photos):
+        name, before = (result.names[int(side_N[n])] for side_N in (result.chosen_N, result.without_N))
+        without = [before if before != name else ""] * bool(encoder.adapter)
+        rows.append([name, f"{float(result.probability_N[n]):.2f}", *without, printable_name(result.paths[photo])])
+    header = ("name", "probability", *["without adapter"] * bool(encoder.adapter), "photo")
+    print_rows(header, rows, whole=("photo",))
+    say("photos     " + ", ".join(f"{len(result.of(name))} {name}" for name in result.names))
+    if result.agreement:
+        known, right, right_before = result.agreement
+        beside = f", {right_before} without the adapter" if encoder.adapter else ""
+        say(f"folders    of {counted(known, 'photo')} in a folder called by a name, {right} got that name{beside}")
+    for name in result.empty:
+        say(f"warning: no photo is most similar to {name!r}; leave it out, or describe it with other words")

@@ -1,0 +1,132 @@
+"""`sglora search`: a user's photos ranked for a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sglora_cli.cli.options import (
+    PATH,
+    App,
+    adapter_option,
+    check_adapter,
+    check_present,
+    json_option,
+    photos_argument,
+    photos_backbone_option,
+    report_option,
+)
+from sglora_cli.cli.output import print_json, print_rows, say, say_photos
+from sglora_cli.config import RuntimeConfig, SearchConfig, options_of
+from sglora_cli.files.images import printable_name
+
+if TYPE_CHECKING:
+    from sglora_cli.search.results import SearchResults
+
+
+@click.command("search")
+@photos_argument()
+@click.argument("sentence", nargs=-1)
+@adapter_option("Adapter for the photos' category; see `sglora list`.")
+@click.option("--like", type=PATH, help="Photo that shows what you look for, instead of a sentence or beside it.")
+@click.option(
+    "--within",
+    default="",
+    metavar="SENTENCE",
+    help='What all photos show, as in "a photo of a pug": the rest of the query then counts more.',
+)
+@options_of(SearchConfig)
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Photos to show.")
+@click.option("--copy", type=PATH, metavar="DIR", help="Also copy these photos into a new folder.")
+@report_option()
+@photos_backbone_option()
+@options_of(RuntimeConfig, "runtime", without=("compile", "checkpointing"))
+@json_option()
+@click.pass_obj
+def command(
+    app: App,
+    photos: Path,
+    sentence: tuple[str, ...],
+    adapter: Path | None,
+    like: Path | None,
+    within: str,
+    top: int,
+    copy: Path | None,
+    report: Path | None,
+    backbone: str,
+    as_json: bool,
+    config: SearchConfig,
+    runtime: RuntimeConfig,
+) -> None:
+    """Rank your photos for a sentence.
+
+    PHOTOS is a folder, or a text file with the path of a photo in each line (`-` reads it from standard input).
+    Photos are embedded once: the next search among them takes a second or two.
+
+    \b
+    sglora search photos "a pug on a sofa"
+    sglora search photos "a pug on a sofa" --adapter pug.safetensors --report sofa.html
+    sglora search photos "a pug on a sofa" --within "a photo of a pug" --top 20 --copy found
+    sglora search photos --like pug.jpg
+    """
+    from sglora_cli.search.copies import check_new, copy_photos
+    from sglora_cli.search.photos import check_few, photo_list
+    from sglora_cli.system import progress
+
+    progress.be_quiet(as_json)
+    if adapter:
+        check_adapter(adapter)
+    check_present(*filter(None, [like]))
+    if copy:
+        check_new(copy)
+    listed = photo_list(photos)
+    check_few(listed)
+    from sglora_cli.search.encoder import Encoder
+    from sglora_cli.search.query import Query
+    from sglora_cli.search.results import search
+
+    query = Query.of(" ".join(sentence), like, within, config.strength)
+    encoder = Encoder.of(app.host, adapter, backbone, runtime)
+    results = search(encoder, listed.paths, query)
+    best = results.best(top)
+    if copy:
+        width = len(str(len(best)))
+        copy_photos(copy, [(f"{n:0{width}}-{path.name}", path) for n, path in enumerate(best, 1)])
+    if report:
+        from sglora_cli.files.atomic import write_bytes
+        from sglora_cli.report.photo_pages import search_page
+
+        write_bytes(report, search_page(results, top))
+    if as_json:
+        places = {"copied_to": str(copy) if copy else None, "report": str(report) if report else None}
+        passed_over = [one.to_json() for one in listed.passed_over]
+        print_json(results.to_json(top) | {"passed_over": passed_over} | places)
+        return
+    say_photos(listed, results.skipped)
+    _print_results(results, top)
+    for noun, place in (("copied to", copy), ("report", report)):
+        if place:
+            say(f"{noun:<10} {place}")
+
+
+def _print_results(results: SearchResults, top: int) -> None:
+    ranking, encoder = results.ranking, results.encoder
+    say(f"backbone   {encoder.backbone} ({encoder.because})")
+    if encoder.adapter:
+        say(f"adapter    {encoder.file}, made for {encoder.about.get('description', 'an unknown task')!r}")
+    else:
+        say("adapter    none; --adapter FILE takes one")
+    say(f"query      {results.query}")
+    say(f"photos     {len(ranking.items)}" + f", {results.computed} embedded now" * bool(results.computed))
+    for name in results.left_out:
+        say(f"left out   {name}, the photo of --like")
+    rows = []
+    for row in ranking.top(top):
+        was = [f"{int(ranking.rank_before_I[row])}"] * bool(encoder.adapter)
+        score = f"{float(ranking.after_I[row]):.3f}"
+        path = printable_name(results.paths[ranking.items[row]])
+        rows.append([f"{int(ranking.rank_after_I[row])}", *was, score, path])
+    header = ("rank", *["without"] * bool(encoder.adapter), "score", "photo")
+    print_rows(header, rows, whole=("photo",))

@@ -1,0 +1,136 @@
+"""Photos sorted by names: each goes to the name whose prompts it is most similar to.
+
+Zero-shot classification as CLIP does it (Radford et al. 2021, 3.1.2): softmax over the names of the backbone's scale
+times the cosine similarities. Shapes: N photos, C names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.data.description import cleaned_sentence, sentence_lines
+from sglora_cli.data.encode import class_heads
+from sglora_cli.errors import UsageError
+from sglora_cli.files.images import printable_name
+from sglora_cli.files.names import file_stem
+from sglora_cli.search.encoder import DECIMALS, Encoder, cosines
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Photos and the name that each one got."""
+
+    encoder: Encoder
+    names: Sequence[str]
+    photos: Sequence[str]
+    """Names of the photos that could be read."""
+    paths: Mapping[str, Path]
+    chosen_N: Tensor = field(repr=False)
+    """The row of the name of each photo."""
+    probability_N: Tensor = field(repr=False)
+    """Of that name."""
+    without_N: Tensor = field(repr=False)
+    """The row of its name without the adapter."""
+    skipped: Sequence[str]
+    """Why other photos are not sorted, in sentences."""
+    computed: int
+    """Photos that had to be decoded; the others were known."""
+
+    def of(self, name: str) -> list[int]:
+        """The photos that got a name, the surest first."""
+        row = list(self.names).index(name)
+        return sorted(
+            (n for n, chosen in enumerate(self.chosen_N.tolist()) if chosen == row),
+            key=lambda n: -float(self.probability_N[n]),
+        )
+
+    @property
+    def empty(self) -> list[str]:
+        """Names that no photo got."""
+        return [name for name in self.names if not self.of(name)]
+
+    @property
+    def agreement(self) -> tuple[int, int, int] | None:
+        """Of the photos that lie in a folder called by one of the names: how many there are, how many got that name,
+        and how many without the adapter. None if there is no such photo."""
+        row_of = {_plain(name): row for row, name in enumerate(self.names)}
+        folders = [row_of.get(_plain(self.paths[photo].parent.name), -1) for photo in self.photos]
+        told = torch.tensor(folders)
+        known = int((told >= 0).sum())
+        right, before = (int((told == side_N).sum()) for side_N in (self.chosen_N, self.without_N))
+        return (known, right, before) if known else None
+
+    def copies(self) -> list[tuple[str, Path]]:
+        """The path of each copy, in a folder for each name, and its photo."""
+        return [
+            (f"{file_stem(self.names[row])}/{self.paths[photo].name}", self.paths[photo])
+            for photo, row in zip(self.photos, self.chosen_N.tolist(), strict=True)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, for programs."""
+        results = []
+        for n, photo in enumerate(self.photos):
+            name, without = (self.names[int(side_N[n])] for side_N in (self.chosen_N, self.without_N))
+            found: dict[str, Any] = {"photo": photo, "path": printable_name(self.paths[photo]), "name": name}
+            found["probability"] = round(float(self.probability_N[n]), DECIMALS)
+            results.append(found | ({"name_without": without} if self.encoder.adapter else {}))
+        known, right, before = self.agreement or (0, 0, 0)
+        return {
+            "names": {name: len(self.of(name)) for name in self.names},
+            "adapter": self.encoder.file or None,
+            "backbone": self.encoder.backbone,
+            "fingerprint": self.encoder.model.fingerprint,
+            "photos": len(self.photos),
+            "computed": self.computed,
+            "folders": {"photos": known, "agree": right, "agree_without": before},
+            "skipped": list(self.skipped),
+            "results": results,
+        }
+
+
+def class_names(names: Sequence[str], file: Path | None) -> list[str]:
+    """The names of the command line and of a file, one in each line. Raises UsageError for fewer than two."""
+    lines = [*names, *(sentence_lines(file) if file else [])]
+    distinct = list(dict.fromkeys(cleaned_sentence(name) for name in lines))
+    if len(distinct) < 2:
+        got = f"got {distinct[0]!r} alone" if distinct else "got none"
+        raise UsageError(
+            f"photos are sorted by two or more names, {got}", "pass --name pug --name beagle, or --names FILE"
+        )
+    return distinct
+
+
+def classified(encoder: Encoder, photos: Mapping[str, Path], names: Sequence[str], prompts: Sequence[str]) -> Classes:
+    """Sort photos by names. prompts: texts with {class} in them; of several, the mean embedding counts.
+
+    Raises BadFile if no photo can be read, Mismatch for a prompt that is too long.
+    """
+    head_CD = class_heads(encoder.model, names, prompts).cpu()
+    seen = encoder.photos(photos)
+    without_NC, score_NC = (cosines(side_ND, head_CD) for side_ND in (seen.plain_ND, seen.adapted_ND))
+    probability_N, chosen_N = torch.softmax(encoder.model.scale * score_NC, dim=1).max(dim=1)
+    paths = {name: photos[name] for name in seen.names}
+    return Classes(
+        encoder,
+        names,
+        seen.names,
+        paths,
+        chosen_N,
+        probability_N,
+        without_NC.argmax(dim=1),
+        seen.skipped,
+        seen.computed,
+    )
+
+
+def _plain(name: str) -> str:
+    """A name without case, spaces and signs: a folder `Yorkshire_Terrier` is that of "yorkshire terrier"."""
+    return re.sub(r"[\W_]+", "", name).casefold()

@@ -1,0 +1,51 @@
+"""Photos copied into a new folder, which appears whole or not at all. No torch at import time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from sglora_cli.errors import BadFile, UsageError, unwritable
+from sglora_cli.files.atomic import put_folder, scratch_folder
+
+
+def check_new(folder: Path) -> None:
+    """Raises UsageError for a place that is not free: photos never replace what somebody has there."""
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"folder {folder} is not empty", "name a new folder; nothing is replaced")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file", "name a new folder")
+
+
+def copy_photos(folder: Path, named: Iterable[tuple[str, Path]]) -> int:
+    """Copy photos into a new folder; returns how many.
+
+    named: the path of each copy below the folder, and its photo. Of equal names, later ones get a number. Raises
+    BadFile for a photo that cannot be read, Unavailable for a folder that cannot be written.
+    """
+    check_new(folder)
+    taken: set[str] = set()
+    with scratch_folder(folder) as draft:
+        for name, photo in named:
+            target = draft / _free(name, taken)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(photo, target)
+            except OSError as error:
+                if not photo.exists():
+                    raise BadFile.missing(photo, "photo ") from None
+                raise unwritable(f"cannot copy {photo} into {folder}", error) from error
+        put_folder(draft, folder)
+    return len(taken)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, or the name with the first number that nobody has. Case does not tell names apart."""
+    path, number = Path(name), 1
+    free = name
+    while free.casefold() in taken:
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}").as_posix()
+    taken.add(free.casefold())
+    return free

@@ -1,0 +1,109 @@
+"""A backbone, with an adapter or without, that embeds sentences and photos.
+
+Shapes: C sentences, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglora_cli.adapter.file import AdapterFile, load_adapter
+from sglora_cli.adapter.read import provenance, read_adapter, recognise
+from sglora_cli.config import RuntimeConfig
+from sglora_cli.data.embeddings import PhotoEmbeddings, photo_embeddings
+from sglora_cli.data.encode import check_text
+from sglora_cli.errors import Mismatch, UsageError
+from sglora_cli.pack.library import Library
+from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.host import Host
+from sglora_cli.system import settings
+
+_TEXTS = 256
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A model and perhaps an adapter for it."""
+
+    model: Model
+    backbone: str
+    """The model's name."""
+    because: str
+    """Why it is this backbone."""
+    precision: str
+    adapter: AdapterFile | None = None
+    file: str = ""
+    """The adapter's file name."""
+
+    @classmethod
+    def of(cls, host: Host, adapter: Path | None, backbone: str, runtime: RuntimeConfig) -> Encoder:
+        """Without an adapter, the backbone of that name, or that of the pack which `sglora generate` uses.
+
+        Raises as `of_adapter`.
+        """
+        if adapter:
+            return cls.of_adapter(host, adapter, backbone, runtime)
+        because = "named on the command line"
+        if not backbone:
+            location, why = Library(host.recipe_folders).find()
+            backbone, because = str(location.summary()["backbone"]), f"that of pack {location.name}: {why}"
+        model = host.backbones[backbone].load(settings.runtime(runtime, backbone))
+        return cls(model, backbone, because, runtime.precision)
+
+    @classmethod
+    def of_adapter(cls, host: Host, path: Path, backbone: str, runtime: RuntimeConfig) -> Encoder:
+        """An adapter in any format, with the model that it is for.
+
+        A file of another program does not say its backbone: the settings' one is taken then. Raises UsageError,
+        UnknownName, BadFile, Mismatch where the two do not fit.
+        """
+        found = recognise(path)
+        ours = found.kind == "safetensors"
+        adapter = load_adapter(path) if ours else None
+        made_for = provenance(found).get("backbone")
+        name = backbone or made_for or ("" if ours else settings.load().backbone)
+        if not isinstance(name, str) or not name:
+            raise UsageError(f"{path} does not say for which backbone it is", "pass --backbone NAME")
+        model = host.backbones[name].load(settings.runtime(runtime, name))
+        if adapter is None:
+            foreign = read_adapter(found, model, backbone=name)
+            layout = foreign.layout()
+            about = {**foreign.metadata, "fingerprint": model.fingerprint}
+            adapter = AdapterFile(layout, foreign.fitted(layout)[0], about)
+        adapter.check_model(model)
+        because = "named on the command line" if backbone else "the adapter's"
+        return cls(model, name, because, runtime.precision, adapter, path.name)
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What the adapter says of itself; {} without one."""
+        return self.adapter.metadata if self.adapter else {}
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors (C, D), float32, on the CPU. Raises Mismatch for a text that is too long."""
+        for text in texts:
+            check_text(self.model, text)
+        parts = [self.model.encode_text(texts[i : i + _TEXTS]).float().cpu() for i in range(0, len(texts), _TEXTS)]
+        return torch.cat(parts)
+
+    def photos(self, photos: Mapping[str, Path]) -> PhotoEmbeddings:
+        """Embeddings of photos, from the cache or computed. Raises BadFile if none can be read."""
+        layout, flat_P = (self.adapter.layout, self.adapter.flat_P) if self.adapter else (None, None)
+        return photo_embeddings(self.model, photos, layout, flat_P, self.precision)
+
+
+DECIMALS = 6  # what differs by less is rounding: equal images in different batches shall tie
+
+
+def cosines(image_ND: Tensor, text_CD: Tensor) -> Tensor:
+    """Cosine similarities (N, C), rounded. Raises Mismatch for one that is not finite."""
+    scores_NC = torch.round(image_ND @ text_CD.T, decimals=DECIMALS)
+    if not bool(torch.isfinite(scores_NC).all()):
+        raise Mismatch("a score is not finite", "try --precision fp32")
+    return scores_NC

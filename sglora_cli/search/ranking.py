@@ -1,0 +1,87 @@
+"""Items in the order of their scores, without and with an adapter, and how different the two orders are.
+
+Shapes: I items of one ranking.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Change:
+    """How different two rankings are."""
+
+    score: float
+    """Mean absolute change of a score."""
+    moved: int
+    """Items of the top whose rank is another one than before."""
+    entered: int
+    """Items of the top that were not there before."""
+    top: int
+    """How many items the top has."""
+    correlation: float | None
+    """Spearman's rank correlation of all items; None where all scores of one side are equal."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The items of one query, with their cosine similarities (I,) without and with the adapter."""
+
+    query: str
+    items: tuple[str, ...]
+    before_I: Tensor
+    after_I: Tensor
+
+    @cached_property
+    def rank_before_I(self) -> Tensor:
+        return ranks(self.before_I)
+
+    @cached_property
+    def rank_after_I(self) -> Tensor:
+        return ranks(self.after_I)
+
+    def top(self, count: int, before: bool = False) -> list[int]:
+        """The first rows, best first, with the adapter or (`before`) without it; ties keep their order."""
+        scores_I = self.before_I if before else self.after_I
+        rows: list[int] = torch.sort(scores_I, descending=True, stable=True).indices[:count].tolist()
+        return rows
+
+    def change(self, count: int) -> Change:
+        top, old = self.top(count), set(self.top(count, before=True))
+        return Change(
+            score=float((self.after_I - self.before_I).double().abs().mean()),
+            moved=sum(int(self.rank_before_I[i]) != int(self.rank_after_I[i]) for i in top),
+            entered=len(set(top) - old),
+            top=len(top),
+            correlation=correlation(self.before_I, self.after_I),
+        )
+
+
+def ranks(scores_I: Tensor) -> Tensor:
+    """Rank, from 1, of every item: one more than the items with a higher score, so that equal scores share a rank.
+
+    >>> ranks(torch.tensor([0.1, 0.5, 0.5, 0.9]))
+    tensor([4, 2, 2, 1])
+    """
+    return 1 + len(scores_I) - torch.searchsorted(scores_I.sort().values, scores_I, right=True)
+
+
+def correlation(before_I: Tensor, after_I: Tensor) -> float | None:
+    """Spearman's rank correlation; items that tie get the mean of their ranks. None where one side is all ties.
+
+    >>> correlation(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([3.0, 2.0, 1.0]))
+    -1.0
+    """
+    centred = []
+    for scores_I in (before_I, after_I):
+        ordered_I = scores_I.sort().values
+        first_I, last_I = (torch.searchsorted(ordered_I, scores_I, right=side) for side in (False, True))
+        place_I = (first_I + last_I).double()  # twice the mean place among equals
+        centred.append(place_I - place_I.mean())
+    spread = float(centred[0].square().sum() * centred[1].square().sum()) ** 0.5
+    return float((centred[0] * centred[1]).sum()) / spread if spread > 0 else None

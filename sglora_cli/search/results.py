@@ -1,0 +1,83 @@
+"""Photos ranked for one query, without and with an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sglora_cli.files.images import printable_name
+from sglora_cli.search.encoder import DECIMALS, Encoder, cosines
+from sglora_cli.search.query import Query
+from sglora_cli.search.ranking import Ranking
+
+
+@dataclass(frozen=True)
+class SearchResults:
+    """All photos that could be read, ranked."""
+
+    encoder: Encoder
+    query: Query
+    ranking: Ranking
+    paths: Mapping[str, Path]
+    """Of the photos in the ranking, by name."""
+    left_out: Sequence[str]
+    """Photos that are the one of `--like`, byte for byte."""
+    skipped: Sequence[str]
+    """Why other photos are not ranked, in sentences."""
+    computed: int
+    """Photos that had to be decoded; the others were known."""
+
+    def best(self, count: int) -> list[Path]:
+        """The first photos, best first."""
+        return [self.paths[self.ranking.items[row]] for row in self.ranking.top(count)]
+
+    def to_json(self, count: int) -> dict[str, Any]:
+        """Everything about the first `count` photos, for programs."""
+        ranking = self.ranking
+        results = []
+        for row in ranking.top(count):
+            path = printable_name(self.paths[ranking.items[row]])
+            rank, score = int(ranking.rank_after_I[row]), round(float(ranking.after_I[row]), DECIMALS)
+            found = {"rank": rank, "score": score, "photo": ranking.items[row], "path": path}
+            if self.encoder.adapter:
+                found["rank_without"] = int(ranking.rank_before_I[row])
+                found["score_without"] = round(float(ranking.before_I[row]), DECIMALS)
+            results.append(found)
+        query = self.query
+        return {
+            "sentence": query.sentence or None,
+            "like": str(query.like) if query.like else None,
+            "within": query.within or None,
+            "adapter": self.encoder.file or None,
+            "backbone": self.encoder.backbone,
+            "fingerprint": self.encoder.model.fingerprint,
+            "photos": len(ranking.items),
+            "computed": self.computed,
+            "left_out": list(self.left_out),
+            "skipped": list(self.skipped),
+            "results": results,
+        }
+
+
+def search(encoder: Encoder, photos: Mapping[str, Path], query: Query) -> SearchResults:
+    """Rank photos for a query. Raises BadFile if none can be read, Mismatch for a text that is too long."""
+    seen = encoder.photos(photos)
+    like_D: tuple[Tensor | None, Tensor | None] = (None, None)
+    left_out: list[str] = []
+    rows = list(range(len(seen.names)))
+    if query.like:
+        like = encoder.photos({str(query.like): query.like})
+        like_D = like.plain_ND[0], like.adapted_ND[0]
+        left_out = [seen.names[row] for row in rows if seen.sha256s[row] == like.sha256s[0]]
+        rows = [row for row in rows if seen.sha256s[row] != like.sha256s[0]]
+    sides = []
+    for image_ND, like_own_D in zip((seen.plain_ND, seen.adapted_ND), like_D, strict=True):
+        sides.append(cosines(image_ND[rows], query.vector(encoder, like_own_D)[None])[:, 0])
+    names = tuple(seen.names[row] for row in rows)
+    ranking = Ranking(str(query), names, *sides)
+    paths = {name: photos[name] for name in names}
+    return SearchResults(encoder, query, ranking, paths, left_out, seen.skipped, seen.computed)

@@ -99,9 +99,14 @@ def check_present(*paths: Path) -> None:
 def check_adapter(path: Path) -> None:
     """Raises BadFile for an adapter that does not exist, before torch is imported."""
     if not os.path.exists(path):
-        missing = BadFile.missing(path, "adapter ")
-        known = missing.hint if missing.hint.startswith("did you mean") else "see what there is: sglora list"
-        raise BadFile(missing.message, known)
+        from difflib import get_close_matches
+
+        from sglora_cli.adapter.library import kept_folder, listed
+
+        known = [one.call for one in listed([kept_folder(), path.parent])]
+        close = get_close_matches(str(path), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "see what there is: sglora list"
+        raise BadFile(f"adapter {path} does not exist", hint)
 
 
 _OURS = {".safetensors", ".pt", ".bin", ".zip", ".toml", ".jsonl"}

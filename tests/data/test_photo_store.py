@@ -1,4 +1,4 @@
-"""What is kept of photos: the same numbers again, and nothing lost or wrong when files change, break or are read-only."""
+"""What is kept of photos: the same numbers again, also when files change, break or cannot be written."""
 
 from __future__ import annotations
 
@@ -143,9 +143,11 @@ def test_what_another_version_wrote_is_dropped(monkeypatch):
 def test_a_cache_that_cannot_be_written_keeps_it_in_memory(own_home):
     (own_home / "cache").mkdir()
     (own_home / "cache/embeddings").write_text("a file where a folder is needed")
-    with pytest.warns(SgloraWarning, match="what is computed of photos is not kept"), photo_store() as store:
-        store.put("space", {"a": ROW})
-        assert torch.equal(store.vectors("space", ["a"])["a"], ROW)
+    with pytest.warns(SgloraWarning, match="what is computed of photos is not kept"):
+        store = PhotoStore(store_file())
+    store.put("space", {"a": ROW})
+    assert torch.equal(store.vectors("space", ["a"])["a"], ROW)
+    store.close()
 
 
 def test_two_processes_may_write_at_once():

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sglora_cli.adapter.library import found
 from sglora_cli.cli import completion
 from sglora_cli.cli.options import App, check_present, json_option
 from sglora_cli.cli.output import print_json, printable
@@ -31,9 +32,9 @@ def command(app: App, thing: str, as_json: bool) -> None:
     from sglora_cli.cli import describe
     from sglora_cli.pack.archive import SUFFIX
 
-    path = Path(thing)
     packs = {location.name for location in app.library.packs()}
     recipes = app.library.recipes()
+    path = Path(thing) if thing in packs or thing in recipes else found(Path(thing))
     if path.suffix in (".safetensors", ".pt") or (path / "adapter_config.json").is_file():
         content, lines = _adapter(path)
     elif path.suffix == ".toml" or (thing in recipes and thing not in packs):

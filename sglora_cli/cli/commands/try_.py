@@ -111,7 +111,8 @@ def _right(relevant: str, photos: PhotoList) -> list[str]:
 
     names, strays = relevant_photos(relevant, photos.paths, photos.place)
     if strays:
-        say(f"warning: {len(strays)} lines of {relevant} name no photo of {photos.place}: {', '.join(strays[:3])}")
+        lines = f"{len(strays)} line{' of' if len(strays) == 1 else 's of'} {relevant}"
+        say(f"warning: {lines} {'names' if len(strays) == 1 else 'name'} no photo of {photos.place} ({strays[0]})")
     return names
 
 

@@ -20,6 +20,7 @@ from sglora_cli.data.embeddings import PhotoEmbeddings, photo_embeddings
 from sglora_cli.data.encode import check_text
 from sglora_cli.errors import Mismatch, UsageError
 from sglora_cli.pack.library import Library
+from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.system import settings
@@ -52,7 +53,7 @@ class Encoder:
         because = "named on the command line"
         if not backbone:
             location, why = Library(host.recipe_folders).find()
-            backbone, because = str(location.summary()["backbone"]), f"that of pack {location.name}: {why}"
+            backbone, because = Pack(location.folder).backbone, f"that of pack {location.name}: {why}"
         model = host.backbones[backbone].load(settings.runtime(runtime, backbone))
         return cls(model, backbone, because, runtime.precision)
 

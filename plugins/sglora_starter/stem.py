@@ -89,8 +89,13 @@ class Stem(nn.Module):
         return torch.cat(maps, dim=1)
 
 
+BATCH = 4
+"""Photos that are convolved at once. Of more, the allocator gives each layer's output back to the system, which clears
+the pages again: half of the processor's time. And a photo's features would depend on what is in its batch."""
+
+
 @torch.no_grad()
-def features(stem: Stem, pixels_3HW: Sequence[Tensor], batch: int = 32) -> Tensor:
+def features(stem: Stem, pixels_3HW: Sequence[Tensor], batch: int = BATCH) -> Tensor:
     """Features of photos as `pixels` gives them: (N, F, 7, 7), float16 as they are cached."""
     chunks = [
         stem(torch.stack(list(pixels_3HW[start : start + batch]))).half() for start in range(0, len(pixels_3HW), batch)

@@ -45,12 +45,11 @@ def main() -> None:
 
 def tasks_of(session: Session, data: Path, role: str) -> list[tuple[str, list[Photo]]]:
     """The name of each task and its test photos."""
-    found = []
-    for source in read(session.loaded.host.recipe_folders[0] / "starter.toml").sources:
-        known = {task.name: task for task in session.loaded.host.datasets[source.dataset].tasks(data / source.path)}
-        for name in source.roles[role]:
-            if name in known and len(photos := list(known[name].photos.get("test", ()))) >= FEWEST:
-                found.append((name, photos))
+    host, found = session.loaded.host, []
+    for source in read(host.recipe_folders[0] / "starter.toml").sources:
+        known = {task.name: task for task in host.datasets[source.dataset].tasks(data / source.path)}
+        photos = {name: list(known[name].photos.get("test", ())) for name in source.roles[role] if name in known}
+        found += [(name, some) for name, some in photos.items() if len(some) >= FEWEST]
     return found
 
 

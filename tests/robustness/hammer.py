@@ -45,6 +45,7 @@ def command(rng: random.Random, folder: Path, number: int) -> tuple[str, list[st
         "show": (1, ["pack", "show", name]),
         "generate": (5, ["generate", text, *pick, "--samples", "3", "--generator", rng.choice(("cvae", "top-k"))]),
         "generate -o": (3, ["generate", text, *pick, "-o", str(folder / f"{rng.randrange(3)}.safetensors")]),
+        "search": (2, ["search", str(folder / "data/toys/images"), text, "--backbone", "tiny", "--top", "3"]),
         "import": (4, ["pack", "import", str(folder / "toys.sglora.zip"), "--name", name, "--force"]),
         "import own": (2, ["pack", "import", str(own / f"{other}.sglora.zip"), "--name", name, "--force"]),
         "export": (2, ["pack", "export", name, "-o", str(own / f"{other}.sglora.zip"), "--force"]),

@@ -178,6 +178,28 @@ def test_a_full_or_forbidden_disk_is_said_and_nothing_is_left(stage, own_home, r
     assert run(*arguments).exit_code == 0
 
 
+@pytest.mark.parametrize(("batches", "left"), [(1, 40), (2, 8), (3, 0)])
+def test_a_search_that_is_killed_goes_on_with_the_same_results(images, tiny, run, monkeypatch, batches, left):
+    from sglora_cli.cli.main import main
+    from sglora_cli.data.photo_store import PhotoStore, store_file
+
+    arguments = ["search", str(images), "a red ball", "--backbone", "tiny", "--json"]
+    expected = json.loads(run(*arguments).stdout)
+    store_file().unlink()
+    put, calls = PhotoStore.put, []
+
+    def die(store: PhotoStore, *rows: object) -> None:
+        put(store, *rows)
+        calls.append(1)
+        if len(calls) == batches:  # of 32, 32 and 8 photos
+            os._exit(KILLED)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PhotoStore, "put", die)
+        assert in_a_child(lambda: main(arguments)) == KILLED
+    assert json.loads(run(*arguments).stdout) == {**expected, "computed": left}
+
+
 def test_a_draft_of_a_living_process_stays_and_one_of_a_killed_process_goes(tmp_path):
     target = tmp_path / "x"
 

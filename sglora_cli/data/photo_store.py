@@ -10,7 +10,6 @@ what is computed is kept in memory for the run alone.
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import warnings
@@ -77,7 +76,7 @@ class PhotoStore:
         found: list[str | BadFile] = []
         for place, now in zip(places, stamps, strict=True):
             before, sha256 = known.get(place, ("", ""))
-            found.append(now if isinstance(now, BadFile) else sha256 if before == json.dumps(now) else "")
+            found.append(now if isinstance(now, BadFile) else sha256 if before == str(now) else "")
         unknown = [n for n, one in enumerate(found) if one == ""]
         for n, read in zip(unknown, ahead(_hash_of, [photos[n] for n in unknown]), strict=True):
             found[n] = read
@@ -87,7 +86,7 @@ class PhotoStore:
     def _remember(self, hashed: Iterable[tuple[bytes, object, str | BadFile, Path]]) -> None:
         """Keep the hashes of files that did not change while they were read, and not just before."""
         rows = [
-            (place, json.dumps(before), sha256)
+            (place, str(before), sha256)
             for place, before, sha256, photo in hashed
             if isinstance(sha256, str)
             and isinstance(before, list)

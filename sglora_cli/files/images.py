@@ -244,4 +244,6 @@ def other_images(root: Path, known: Collection[str], reason: str) -> Iterator[tu
 def printable_name(path: Path) -> str:
     """A file's name as it can be printed anywhere."""
     text = os.fsencode(path.as_posix()).decode(errors="replace")
+    if text.isprintable():  # nearly all: a folder may have many thousands
+        return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -55,11 +56,11 @@ def _listed(data: bytes, where: str, folders: Sequence[Path]) -> dict[str, Path]
         raise BadFile(f"{where} is neither a photo nor a list of photos in UTF-8", _PLACES) from None
     paths, missing = {}, []
     for line in lines:
-        found = [path for folder in folders if (path := folder / line).is_file()]
-        if found:
-            paths[printable_name(Path(line))] = found[0]
-        else:
+        path = next(filter(os.path.isfile, (os.path.join(folder, line) for folder in folders)), None)
+        if path is None:
             missing.append(line)
+        else:
+            paths[printable_name(Path(line))] = Path(path)
     if missing:
         message = f"{len(missing)} of the {len(lines)} photos that {where} lists do not exist, {missing[0]!r} first"
         raise BadFile(message, "paths are relative to the list's folder, or to the working folder")

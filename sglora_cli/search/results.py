@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
 
 from sglora_cli.files.images import printable_name
 from sglora_cli.search.encoder import DECIMALS, Encoder, cosines
@@ -66,18 +66,20 @@ class SearchResults:
 def search(encoder: Encoder, photos: Mapping[str, Path], query: Query) -> SearchResults:
     """Rank photos for a query. Raises BadFile if none can be read, Mismatch for a text that is too long."""
     seen = encoder.photos(photos)
-    like_D: tuple[Tensor | None, Tensor | None] = (None, None)
     left_out: list[str] = []
     rows = list(range(len(seen.names)))
-    if query.like:
+    if query.like is None:
+        query_2D = query.vector(encoder, None).expand(2, -1)
+    else:
         like = encoder.photos({str(query.like): query.like})
-        like_D = like.plain_ND[0], like.adapted_ND[0]
+        query_2D = torch.stack([query.vector(encoder, side_ND[0]) for side_ND in (like.plain_ND, like.adapted_ND)])
         left_out = [seen.names[row] for row in rows if seen.sha256s[row] == like.sha256s[0]]
         rows = [row for row in rows if seen.sha256s[row] != like.sha256s[0]]
-    sides = []
-    for image_ND, like_own_D in zip((seen.plain_ND, seen.adapted_ND), like_D, strict=True):
-        sides.append(cosines(image_ND[rows], query.vector(encoder, like_own_D)[None])[:, 0])
+    before_I, after_I = (
+        cosines(image_ND[rows], query_D[None])[:, 0]
+        for image_ND, query_D in zip((seen.plain_ND, seen.adapted_ND), query_2D, strict=True)
+    )
     names = tuple(seen.names[row] for row in rows)
-    ranking = Ranking(str(query), names, *sides)
+    ranking = Ranking(str(query), names, before_I, after_I)
     paths = {name: photos[name] for name in names}
     return SearchResults(encoder, query, ranking, paths, left_out, seen.skipped, seen.computed)

@@ -20,6 +20,7 @@ from sglora_cli.cli.options import (
 )
 from sglora_cli.cli.output import print_json, print_rows, say, say_photos
 from sglora_cli.config import RuntimeConfig, SearchConfig, options_of
+from sglora_cli.errors import UsageError
 from sglora_cli.files.images import printable_name
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def command(
     check_present(*filter(None, [like]))
     if copy:
         check_new(copy)
+    if not photos.exists() and sentence and Path(sentence[-1]).is_dir():
+        raise UsageError(f"{photos} is no folder", f'name the folder first: sglora search {sentence[-1]} "{photos}"')
     listed = photo_list(photos)
     check_few(listed)
     from sglora_cli.search.encoder import Encoder

@@ -139,9 +139,7 @@ def command(
     sglora bench --folds 5 --data data --baselines paper --rows folds.jsonl
     """
     from sglora_cli.bench.request import BenchRequest
-    from sglora_cli.system import progress
 
-    progress.be_quiet(as_json)
     usual = "terminal" if sys.stdout.isatty() and not out else "table"
     render = app.host.reporters["json" if as_json else reporter or usual]
     files = [Path(name.strip()) for name in adapters.split(",") if name.strip()]

@@ -56,9 +56,7 @@ def command(
     check_present(adapter)
     from sglora_cli.files.atomic import write_bytes
     from sglora_cli.files.images import image_files, printable_name
-    from sglora_cli.system import progress
 
-    progress.be_quiet(as_json)
     passed_over: list[PassedOver] = []
     if images:
         photos, passed_over = image_files(images, "pass --images DIR, or --image FILE for a single image")
@@ -102,7 +100,7 @@ def _print_ranking(ranking: Ranking, ranked: str, top: int) -> None:
         ]
         for i in ranking.top(top)
     ]
-    print_rows(("rank", "score", ranked), rows)
+    print_rows(("rank", "score", ranked), rows, words=(ranked,))
     correlation = "undefined" if change.correlation is None else f"{change.correlation:.3f}"
     click.echo(
         f"change: {change.score:.4f} a score; {change.moved} of the top {change.top} moved, {change.entered} "

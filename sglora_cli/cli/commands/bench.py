@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 @click.command("bench")
 @click.option(
     "--baselines",
-    default="all",
+    default="paper",
     show_default=True,
-    help="Names of methods, separated by commas; all and paper stand for several.",
+    help="Names of methods, separated by commas. paper stands for those of the paper's table, all for every method "
+    "that can run, which takes many times longer.",
     shell_complete=names(completion.baselines, commas=True),
 )
 @click.option(
@@ -130,8 +131,9 @@ def command(
     Recall (or accuracy) is measured inside each task, and averaged over tasks.
 
     \b
-    sglora bench --baselines all
-    sglora bench --baselines paper --dataset flowers --as markdown -o table.md
+    sglora bench
+    sglora bench --baselines all --dry-run
+    sglora bench --dataset flowers --as markdown -o table.md
     sglora bench --pack birds --on flowers --rows rows.jsonl
     sglora bench --table ablation-k --baselines top-k,cvae
     sglora bench --adapter pug-peft/ --tasks pug

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -97,7 +98,11 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], widths: S
     for row in rows:
         table.add_row(*map(Text, row))  # a bare str would be read as markup: [/x] is a file name here
     # both are said, or rich takes 80 columns on a dumb terminal
-    Console(width=sum(widths) + len(_GAP) * len(widths), height=len(rows) + 1).print(table, crop=False)
+    console = Console(width=sum(widths) + len(_GAP) * len(widths), height=len(rows) + 1)
+    with console.capture() as capture:
+        console.print(table, crop=False)
+    for line in capture.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def _print_stacked(header: Sequence[str], rows: Sequence[Sequence[str]], wraps: Sequence[bool]) -> None:
@@ -152,13 +157,17 @@ def styled(text: str, err: bool = False, **style: Any) -> str:
     return text if plain else click.style(text, **style)
 
 
-_LABEL = 11
-"""Columns of a label and the blanks behind it, as in `backbone   starter`."""
+_LABEL = re.compile(r"[a-z]+(?: [a-z]+)?  +(?=\S)|[a-z]{10} ")
+"""A word or two with blanks behind, as in `backbone   starter` and `difference 0.1`."""
 
 
 def wrapped(line: str, err: bool = False) -> str:
-    """The line, in a terminal on several, all but the first below what follows its label."""
-    label = line[:_LABEL] if line[_LABEL - 1 : _LABEL] == " " and line[_LABEL : _LABEL + 1].strip() else ""
+    """The line, in a terminal on several, all but the first below what follows its label.
+
+    >>> wrapped("made by    generator cvae of pack starter")
+    'made by    generator cvae of pack starter'
+    """
+    label = found[0] if (found := _LABEL.match(line)) else ""
     return paragraph(line[len(label) :], label, err)
 
 

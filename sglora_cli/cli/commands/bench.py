@@ -24,7 +24,7 @@ from sglora_cli.cli.options import (
     reporter_option,
     table_name,
 )
-from sglora_cli.cli.output import print_json, printable, say
+from sglora_cli.cli.output import print_json, print_lines, say
 from sglora_cli.config import ABLATIONS, TASK_TABLES, BenchConfig, OneOf, RuntimeConfig, options_of
 from sglora_cli.plugin.values import TRAINING, UNSEEN
 
@@ -201,13 +201,14 @@ def _print_estimate(facts: dict[str, Any], as_json: bool) -> None:
         return
     from sglora_cli.system.progress import span
 
-    click.echo(f"pack      {facts['pack']}")
-    click.echo(printable(f"tasks     {len(facts['tasks'])}: {', '.join(facts['tasks'])}"))
-    click.echo(f"methods   {len(facts['methods'])}: {', '.join(facts['methods'])}")
-    click.echo(f"adapters  {facts['adapters']}")
     least, most = facts["images_at_least"], facts["images_to_encode"]
     many = f"{most}" if least == most else f"{least} to {most}"
-    click.echo(f"images    {many} to encode, {facts['images_known']} known already")
-    click.echo(
-        f"time      {span(*facts['seconds_range'])} at {facts['images_per_second']} images/s (measured just now)"
-    )
+    lines = [
+        f"pack      {facts['pack']}",
+        f"tasks     {len(facts['tasks'])}: {', '.join(facts['tasks'])}",
+        f"methods   {len(facts['methods'])}: {', '.join(facts['methods'])}",
+        f"adapters  {facts['adapters']}",
+        f"images    {many} to encode, {facts['images_known']} known already",
+        f"time      {span(*facts['seconds_range'])} at {facts['images_per_second']} images/s (measured just now)",
+    ]
+    print_lines(lines)

@@ -10,7 +10,8 @@ SgloraError
 └── PluginError     7  a plugin that is broken or breaks its contract
 
 The message says what happened, with the value; the hint says what to do. Only
-`cli/main.py` catches them. Exit code 1 is a bug, 130 an interruption (Ctrl-C), 143 a termination (SIGTERM).
+`cli/main.py` catches them. Exit code 1 is a bug, 130 an interruption (Ctrl-C), 141 a pipe that nobody reads any more,
+143 a termination (SIGTERM).
 """
 
 from __future__ import annotations

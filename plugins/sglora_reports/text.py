@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from shutil import get_terminal_size
+from typing import TYPE_CHECKING
 
 from sglora_cli.api import BEST, SECOND, Report, ResultTable, result_legend, result_tables
 
 from .paper import published, remarks
 
+if TYPE_CHECKING:
+    from rich.text import Text
+
+_STYLES = {BEST: "bold", SECOND: "underline"}
+_GAP = "  "
 _WIDE = _TALL = 1000  # both are said, or rich takes 80 columns on a dumb terminal
 
 
-def sections(report: Report) -> list[ResultTable]:
+def sections(report: Report, short: bool = False) -> list[ResultTable]:
     """All tables of a report, with the paper's numbers where they may stand there."""
-    return result_tables(
-        report, {dataset: published(report, dataset) for dataset in {row.dataset for row in report.rows}}
-    )
+    numbers = {dataset: published(report, dataset) for dataset in {row.dataset for row in report.rows}}
+    return result_tables(report, numbers, short)
 
 
 def plain(report: Report) -> str:
@@ -34,37 +41,83 @@ def plain(report: Report) -> str:
 
 
 def terminal(report: Report) -> str:
-    """The same as tables for a terminal: the best of a column bold, the second underlined.
+    """The same for a person at a terminal: the best of a column bold, the second underlined.
 
-    In a terminal too narrow for a table its lines run on: a number that is cut is another number.
+    Where a table is wider than the terminal it is a short one. No number and no name is broken.
     """
     from rich.console import Console
-    from rich.measure import Measurement
-    from rich.table import Table
+
+    room = get_terminal_size().columns if sys.stdout.isatty() else _WIDE
+    wide, short = sections(report), sections(report, short=True)
+    fits = [_width(section) <= room for section in wide]
+    shown = [one if fit else other for one, other, fit in zip(wide, short, fits, strict=True)]
+    console = Console(width=_WIDE, height=_TALL)
+
+    def show(text: str, style: str = "") -> None:
+        console.print(_sentence(text, room, style), soft_wrap=True)
+
+    with console.capture() as capture:
+        for note in [*report.notes, *remarks(report)]:
+            show(note)
+        for section in shown:
+            console.print()
+            show(section.title, "bold")
+            for line in _lines(section, _width(section) > room):
+                console.print(line, soft_wrap=True)
+            for finding in section.findings:
+                show(finding)
+        console.print()
+        compared = [fit for section, fit in zip(wide, fits, strict=True) if section.header[-1] == "recovery"]
+        show(result_legend(report, short=not any(compared)), "dim")
+        if not all(fits):
+            needed = max(map(_width, wide))
+            show(f"Tables are short to fit {room} columns: R@1 only. `--as table` or {needed} columns show all.", "dim")
+    return capture.get()
+
+
+def _sentence(text: str, room: int, style: str) -> Text:
+    """The text in lines that break between words, with the words in colour that say what was found."""
     from rich.text import Text
 
-    console, styles = Console(width=get_terminal_size().columns, height=_TALL), {BEST: "bold", SECOND: "underline"}
-    with console.capture() as capture:
-        console.print("\n".join([*report.notes, *remarks(report)]), highlight=False, markup=False)
-        for section in sections(report):
-            table = Table(title=section.title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-            for column, name in enumerate(section.header):
-                table.add_column(name, justify="right" if column else "left", overflow="fold", header_style="bold cyan")
-            for line in section.references_first:
-                style = "dim" if line.is_reference else ""
-                cells = zip(line.cells, line.marks, strict=True)
-                table.add_row(*(Text.assemble((cell, styles.get(mark, ""))) for cell, mark in cells), style=style)
-            console.print()
-            own, options = console.width, console.options.update(width=_WIDE)
-            words = Measurement.get(console, options, table).minimum + 2 * len(section.header)  # and what parts them
-            console.width = max(own, words)
-            console.print(table, crop=False)
-            console.width = own
-            for finding in section.findings:
-                console.print(finding, highlight=False, markup=False)
-        console.print()
-        console.print(result_legend(report), style="dim", highlight=False, markup=False)
-    return capture.get()
+    text = textwrap.fill(text, room, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    sentence = Text(text, style)
+    sentence.highlight_regex(r"\bbetter\b", "bold green")
+    sentence.highlight_regex(r"\bworse\b", "bold red")
+    return sentence
+
+
+def _width(section: ResultTable) -> int:
+    """Columns that a table needs."""
+    return sum(_widths(section)) + len(_GAP) * (len(section.header) - 1)
+
+
+def _widths(section: ResultTable) -> list[int]:
+    body = [section.header, *(row for line in section.lines for row in (line.cells, line.beneath) if row)]
+    return [max(len(row[i]) for row in body if i < len(row)) for i in range(len(section.header))]
+
+
+def _lines(section: ResultTable, stacked: bool) -> Iterator[Text]:
+    """The lines of a table. `stacked`: a method is on a line of its own, above its numbers."""
+    from rich.text import Text
+
+    start, widths = int(stacked), _widths(section)
+
+    def row(cells: Sequence[str], marks: Sequence[str], style: str) -> Text:
+        parts: list[str | Text | tuple[str, str]] = [" " * start]
+        for i in range(start, len(cells)):
+            blanks = " " * (widths[i] - len(cells[i]))
+            cell = (cells[i], _STYLES.get(marks[i], "") if marks else "")
+            parts += [_GAP * (i > start), *((cell, blanks) if i < section.labels else (blanks, cell))]
+        return Text.assemble(*parts, style=style)
+
+    yield row(section.header, (), "bold cyan")
+    for line in section.references_first:
+        style = "dim" if line.is_reference else ""
+        if stacked and line.cells[0]:
+            yield Text(line.cells[0], style)
+        yield row(line.cells, line.marks, style)
+        if any(line.beneath):
+            yield row(line.beneath, (), "dim")
 
 
 def marked(section: ResultTable, best: str, second: str, escape: Callable[[str], str]) -> list[list[str]]:

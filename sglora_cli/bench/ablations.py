@@ -196,8 +196,8 @@ def plan_of_ablation(
     role: str = UNSEEN,
     without: Sequence[str] = (),
 ) -> BenchPlan:
-    """Methods in every setting of one thing. `wanted`: method names with commas, or "all" that it concerns but for
-    those in `without`. `role`: what the tasks are to the pack.
+    """Methods in every setting of one thing. `wanted`: method names with commas, or "all" or "paper", of which it takes
+    those that it concerns and that are not in `without`. `role`: what the tasks are to the pack.
 
     Raises UsageError if the table and the sentences do not go together, or no method draws where draws change.
     """
@@ -242,8 +242,8 @@ def _variants(table: str, pack: Pack, described: Mapping[str, Query], looks: Map
 def _concerned(host: Host, pack: Pack, table: str, wanted: str, without: Sequence[str]) -> dict[str, str]:
     """The methods that are varied, with their labels."""
     draws = {name for name, g in host.generators.items() if g.draws}
-    if wanted == "all":
-        known = methods(host, pack, "all", False, without)
+    if wanted in ("all", "paper"):
+        known = methods(host, pack, wanted, False, without)
         learned = [name for name in known if host.generators[name].learns]
         swept = [name for name in SWEPT if name in known and not (name == "adapter-soup" and table == "ablation-tau")]
         wanted = ",".join(learned if table == "ablation-samples" else [*swept, *learned])

@@ -15,7 +15,7 @@ from sglora_cli.plugin.values import TRAINING, UNSEEN
 class BenchRequest:
     """The command line of `sglora bench`."""
 
-    baselines: str = "all"
+    baselines: str = "paper"
     pack: str = ""
     backbone: str = ""
     on: str = ""

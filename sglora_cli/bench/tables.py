@@ -33,6 +33,8 @@ class Line:
     method: str
     cells: Sequence[str]
     marks: Sequence[str]
+    beneath: Sequence[str] = ()
+    """What stands below each cell of a short table: the number's difference with its interval."""
 
     @property
     def is_reference(self) -> bool:
@@ -48,6 +50,8 @@ class ResultTable:
     lines: Sequence[Line]
     findings: Sequence[str] = ()
     """What the numbers say, in sentences."""
+    labels: int = 1
+    """How many columns, the first ones, say what the numbers of a line are of."""
 
     @property
     def references(self) -> list[Line]:
@@ -141,8 +145,7 @@ def differences(report: Report, cells: Sequence[Cell]) -> list[Line]:
     for method, label in report.labels.items():
         gaps = [report.differences.get((method, *cell)) for cell in cells]
         if method != report.against and any(gaps):
-            marks = [CLEAR if gap and is_clear(gap) else "" for gap in gaps]
-            lines.append(Line(method, [label, *(_gap(gap) if gap else "" for gap in gaps)], ["", *marks]))
+            lines.append(_gap_line(method, [label], gaps))
     return lines
 
 
@@ -154,23 +157,46 @@ _SENTENCES = {SAME: "same data set", ACROSS: "other data sets", UNRELATED: "unre
 """Whose other sentences, as the head of a column says it."""
 
 
-def sentence_table(report: Report) -> ResultTable | None:
-    """Recall with a task's own sentence minus recall with other sentences; None where no other was tried."""
+def sentence_table(report: Report, short: bool = False) -> ResultTable | None:
+    """Recall with a task's own sentence minus recall with other sentences; None where no other was tried.
+
+    A short one has a line for each kind of other sentences, in the place of columns.
+    """
     gains = report.sentence_gains
     cells = [cell for cell in cells_of(report) if cell[1] == GAIN_K]
     columns = [(kind, *cell) for kind in _SENTENCES for cell in cells]
     columns = [column for column in columns if any((kind, d, k) == column for kind, _, d, k in gains)]
     if not columns:
         return None
+    title = f"does the sentence matter: {report.tasks()}, own sentence - other sentences"
+    findings = _gain_findings(report, cells)
+    if short:
+        kinds = list(dict.fromkeys(kind for kind, *_ in columns))
+        return ResultTable(title, *_gains_by_kind(report, kinds, cells), findings, labels=2)
     header = ["method", *(f"{cell_name((d, k))} - {_SENTENCES[kind]}" for kind, d, k in columns)]
     lines = []
     for method, label in report.labels.items():
         own = [gains.get((kind, method, d, k)) for kind, d, k in columns]
         if any(own):
-            marks = [CLEAR if gap and is_clear(gap) else "" for gap in own]
-            lines.append(Line(method, [label, *(_gap(gap) if gap else "" for gap in own)], ["", *marks]))
-    title = f"does the sentence matter: {report.tasks()}, own sentence - other sentences"
-    return ResultTable(title, header, lines, _gain_findings(report, cells))
+            lines.append(_gap_line(method, [label], own))
+    return ResultTable(title, header, lines, findings)
+
+
+def _gains_by_kind(report: Report, kinds: Sequence[str], cells: Sequence[Cell]) -> tuple[Sequence[str], Sequence[Line]]:
+    """The header and the lines of a short table; a method's label is on the first of its lines only."""
+    lines: list[Line] = []
+    for method, label in report.labels.items():
+        for kind in kinds:
+            own = [report.sentence_gains.get((kind, method, *cell)) for cell in cells]
+            if any(own):
+                first = not lines or lines[-1].method != method
+                lines.append(_gap_line(method, [label if first else "", _SENTENCES[kind]], own))
+    return ["method", "other sentences", *map(cell_name, cells)], lines
+
+
+def _gap_line(method: str, labels: Sequence[str], gaps: Sequence[Interval | None]) -> Line:
+    marks = [CLEAR if gap and is_clear(gap) else "" for gap in gaps]
+    return Line(method, [*labels, *(_gap(gap) if gap else "" for gap in gaps)], [*[""] * len(labels), *marks])
 
 
 def _gain_findings(report: Report, cells: Sequence[Cell]) -> list[str]:
@@ -199,10 +225,13 @@ def _of(kind: str) -> str:
     return "" if kind == UNRELATED else f"of the {_SENTENCES[kind]}"
 
 
-def result_tables(report: Report, published: Mapping[str, Published] | None = None) -> list[ResultTable]:
+def result_tables(
+    report: Report, published: Mapping[str, Published] | None = None, short: bool = False
+) -> list[ResultTable]:
     """What reporters print: retrieval and classification apart, all tasks together, then each data set.
 
-    `published`: data set to numbers that stand beside the measured ones.
+    published: data set to numbers that stand beside the measured ones.
+    short: for a narrow place. R@1 only, and differences beneath the numbers. The tables are as many, in this order.
     """
     tables = []
     kinds = [[row for row in report.rows if (row.direction == "ACC") == accuracy] for accuracy in (False, True)]
@@ -210,25 +239,32 @@ def result_tables(report: Report, published: Mapping[str, Published] | None = No
         part = replace(report, rows=rows)
         datasets = datasets_of(part)
         if len(datasets) > 1:
-            tables.append(_section(part, kind if all(kinds) else "all", "", None, whole=True))
+            tables.append(_section(part, kind if all(kinds) else "all", "", None, True, short))
         single = len(datasets) == 1
-        tables += [_section(part, name, name, (published or {}).get(name), whole=single) for name in datasets]
-    return [*tables, *filter(None, [sentence_table(report)])]
+        tables += [_section(part, name, name, (published or {}).get(name), single, short) for name in datasets]
+    return [*tables, *filter(None, [sentence_table(report, short)])]
 
 
-def _section(report: Report, name: str, dataset: str, published: Published | None, whole: bool) -> ResultTable:
+def _section(
+    report: Report, name: str, dataset: str, published: Published | None, whole: bool, short: bool
+) -> ResultTable:
     """A table of one kind. One of the `whole` kind has differences and recovery at R@1, and says what it finds."""
     cells = cells_of(report)
+    first = [cell for cell in cells if cell[1] == GAIN_K]
+    if short and first:
+        cells = first
     header = ["method", *map(cell_name, cells)]
     lines = means(report, cells, dataset, 1, published)
     title = f"{name}: {report.tasks(dataset)}"
     if not whole:
         return ResultTable(title, header, lines)
-    first = [cell for cell in cells if cell[1] == GAIN_K]
-    header += [f"{cell_name(cell)} - {report.against}" for cell in first] + ["recovery"]
     compared = {line.method: line.cells[1:] for line in differences(report, first)}
-    average = averages(report.rows, dataset)
-    lines = [_with_comparison(line, compared.get(line.method, [""] * len(first)), average, first) for line in lines]
+    if short:
+        lines = [replace(line, beneath=["", *compared.get(line.method, ())]) for line in lines]
+    else:
+        header += [f"{cell_name(cell)} - {report.against}" for cell in first] + ["recovery"]
+        average = averages(report.rows, dataset)
+        lines = [_with_comparison(line, compared.get(line.method, [""] * len(first)), average, first) for line in lines]
     spread = (build_sentences if report.builds else draw_sentences)(report, dataset, first)
     return ResultTable(title, header, lines, [*difference_sentences(report, first), *spread])
 
@@ -288,15 +324,16 @@ def build_sentences(report: Report, dataset: str, cells: Sequence[Cell]) -> list
     return sentences
 
 
-def result_legend(report: Report) -> str:
+def result_legend(report: Report, short: bool = False) -> str:
     """What the columns of `result_tables` mean."""
     kinds = {row.direction == "ACC" for row in report.rows}
     measures = ["R@k: recall in percent."] * (False in kinds)
     measures += ["accuracy: in percent, of the first guess."] * (True in kinds)
     at = "; ".join(["at R@1, I2T / T2I"] * (False in kinds) + ["of accuracy"] * (True in kinds))
     drawn = "tasks, queries, builds and draws" if report.builds else "tasks, queries, seeds and samples"
+    difference = f"Beneath: mean difference to {report.against}" if short else f"'- {report.against}': mean difference"
+    recovered = "" if short else f"recovery: (method - zero-shot) / (Oracle - zero-shot) {at}. "
     return (
-        f"{' '.join(measures)} '- {report.against}': mean difference with its 95 % interval, paired bootstrap over "
-        f"{drawn}. recovery: (method - zero-shot) / (Oracle - zero-shot) {at}. "
+        f"{' '.join(measures)} {difference} with its 95 % interval, paired bootstrap over {drawn}. {recovered}"
         "Chance and the Oracle, which saw the task's own photos, stand apart."
     )

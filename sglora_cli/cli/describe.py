@@ -1,14 +1,11 @@
-"""What a pack or a recipe is, in lines for a person. No torch at import time."""
+"""What a pack is, in lines for a person. No torch at import time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
-from sglora_cli.config import PhraseConfig, PriorConfig, TrainConfig
 from sglora_cli.pack.pack import Pack
-from sglora_cli.pack.recipe import Recipe
 from sglora_cli.plugin.values import AGAINST, ROLES, ZERO
 
 
@@ -58,27 +55,6 @@ def pack_health(pack: Pack) -> list[str]:
     return [f"damaged    {sentence}" for sentence in wrong] or [
         f"healthy    {len(pack.manifest['files'])} files, all as built"
     ]
-
-
-def recipe_facts(recipe: Recipe) -> list[str]:
-    lines = [
-        f"recipe {recipe.name}: {recipe.raw.get('summary', '')}".rstrip(": "),
-        f"backbone   {recipe.backbone}",
-        f"template   {recipe.template!r}",
-        f"training   {_settings(recipe.train)}",
-        f"prior      {_settings(recipe.prior)}",
-        f"generators {', '.join(recipe.generators) or 'merging rules only'}",
-    ]
-    if recipe.from_captions:
-        lines.append(f"phrases    of the captions of {', '.join(recipe.from_captions)}: {_settings(recipe.phrases)}")
-    for source in recipe.sources:
-        counts = ", ".join(f"{len(names)} {role}" for role, names in source.roles.items())
-        lines.append(f"source     {source.name} ({source.dataset}: {source.path}): {counts}")
-    return lines
-
-
-def _settings(config: TrainConfig | PriorConfig | PhraseConfig) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in asdict(config).items())
 
 
 def _short(value: object) -> str:

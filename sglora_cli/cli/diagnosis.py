@@ -17,7 +17,7 @@ from typing import Any
 from sglora_cli import __version__
 from sglora_cli.cli import versions
 from sglora_cli.config import RuntimeConfig
-from sglora_cli.errors import BadFile, SgloraError, UnknownName
+from sglora_cli.errors import SgloraError, Unavailable, UnknownName
 from sglora_cli.generate.session import Session
 from sglora_cli.network import no_network, offline
 from sglora_cli.pack.library import Library
@@ -122,10 +122,14 @@ def _devices(host: Host) -> Iterator[Finding]:
         yield Finding("device", f"cuda:{n}", OK, f"{torch.cuda.get_device_name(n)}, {size(total)}")
     if torch.backends.mps.is_available():
         yield Finding("device", "mps", OK, "Apple GPU; taken only with --device mps")
+    one = settings.current()["device"]
     try:
-        yield Finding("device", "default", OK, f"{pick_device(settings.load().device)} is used")
+        yield Finding("device", "default", OK, f"{pick_device(one.value)} is used")
+    except Unavailable as error:
+        text = f"{error.message}; cpu is used where no --device is given"
+        yield Finding("device", "default", MISSING, text, settings.unset("device", one))
     except SgloraError as error:
-        yield _broken("device", "default", error, "" if isinstance(error, BadFile) else "sglora settings unset device")
+        yield _broken("device", "default", error, settings.unset("device", one))
 
 
 def _plugins(host: Host) -> Iterator[Finding]:
@@ -212,9 +216,9 @@ def _mend(error: SgloraError) -> str:
     """What to do if the job fails. The bundled pack works wherever the program does."""
     if isinstance(error, UnknownName):  # of a pack or generator: a setting names it
         for key in ("pack", "generator"):
-            origin = settings.current()[key].origin
-            if origin != "default" and repr(settings.current()[key].value) in error.message:
-                return f"unset {settings.variable(key)}" if origin == "environment" else f"sglora settings unset {key}"
+            one = settings.current()[key]
+            if one.origin != "default" and repr(one.value) in error.message:
+                return settings.unset(key, one)
     return error.hint or f'sglora generate "{SENTENCE}" --pack starter --device cpu'
 
 

@@ -13,24 +13,19 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from keyword import iskeyword
 from typing import Any, NoReturn
 
 import click
 
+from sglora_cli.cli.group import Group, completed
 from sglora_cli.cli.options import App
-from sglora_cli.cli.output import printable, say
-from sglora_cli.errors import (
-    GO_ON,
-    BadRecipe,
-    SgloraError,
-    Unavailable,
-    UnknownName,
-    error_facts,
-    failure_of,
-)
+from sglora_cli.cli.output import fail, printable, say
+from sglora_cli.cli.usage import usage_error
+from sglora_cli.errors import GO_ON, BadRecipe, SgloraError, Unavailable, error_facts, failure_of
+from sglora_cli.system import progress
 
 COMMANDS = {
     "generate": "Make an adapter from a sentence.",
@@ -56,12 +51,11 @@ COMMANDS = {
 }
 
 
-def _lines(error: SgloraError) -> list[str]:
-    text = f"error: {error.message}"  # a line break in another error came from a stranger's file: it stays escaped
-    return text.split("\n") if isinstance(error, BadRecipe) else [text]
+_PIPE_CLOSED = 141
+"""128 and the number of SIGPIPE, which ends other programs there."""
 
 
-class Group(click.Group):
+class Program(Group):
     """Commands are imported when they are called; errors end here."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -71,24 +65,40 @@ class Group(click.Group):
         if name not in COMMANDS:
             return None
         module = f"{name}_" if iskeyword(name) else name
-        command: click.Command = import_module(f"sglora_cli.cli.commands.{module}").command
-        return command
+        return completed(import_module(f"sglora_cli.cli.commands.{module}").command)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+    def summaries(self, ctx: click.Context) -> dict[str, str]:
+        return COMMANDS
 
-    def resolve_command(self, ctx: click.Context, args: list[str]):  # type: ignore[no-untyped-def]
-        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
-            raise UnknownName.of("command", args[0], COMMANDS)
-        return super().resolve_command(ctx, args)
+    def make_context(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        with pipes():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with pipes():
+            return super().invoke(ctx)
 
     def main(self, *args, **kwargs):  # type: ignore[no-untyped-def]
         """As click's, with exit codes of errors.py; 128 and a signal's number after an interruption.
 
         With --json, an error is the last line of standard error, an object: see `sglora schema error`.
         """
-        self.as_json = "--json" in (kwargs.get("args") or sys.argv[1:])
+        open_streams()
+        progress.be_heard()
+        self.words = list(kwargs.get("args") or sys.argv[1:])
+        self.as_json = "--json" in self.words
+        if self.as_json:
+            progress.be_quiet()
+        try:
+            try:
+                return self._run(*args, **kwargs)
+            finally:
+                sys.stdout.flush()  # not at exit, where Python complains of a closed pipe
+        except (BrokenPipeError, ReaderLeft):  # what is left unwritten goes nowhere, quietly
+            drop_output()
+            sys.exit(_PIPE_CLOSED)
+
+    def _run(self, *args, **kwargs):  # type: ignore[no-untyped-def]
         try:
             with stoppable():
                 return super().main(*args, **{**kwargs, "standalone_mode": False})
@@ -99,19 +109,19 @@ class Group(click.Group):
         except Terminated as stop:
             self._stopped("terminated", stop.exit_code)
         except click.ClickException as error:
-            if not self.as_json:
-                error.show()
-            self._end(error_facts("UsageError", error.format_message(), _see_help(error), error.exit_code), [])
-        except BrokenPipeError:  # who reads has read enough; what is left unwritten goes nowhere, quietly
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
+            if isinstance(error, click.exceptions.NoArgsIsHelpError) and not self.as_json:
+                error.show()  # all of the help
+                sys.exit(error.exit_code)
+            self._leave(usage_error(error, self, self.words))
         except (OSError, RuntimeError, MemoryError) as error:
             if known := failure_of(error):
                 self._leave(known)
             raise
 
     def _leave(self, error: SgloraError) -> NoReturn:
-        self._end(error.to_json(), [*_lines(error), *([f"hint: {error.hint}"] if error.hint else [])])
+        text = f"error: {error.message}"  # a line break in another error came from a stranger's file: it stays escaped
+        lines = text.split("\n") if isinstance(error, BadRecipe) else [text]
+        self._end(error.to_json(), [*lines, *([f"hint: {error.hint}"] if error.hint else [])])
 
     def _stopped(self, how: str, code: int) -> NoReturn:
         text = f"{how}; {GO_ON}"
@@ -119,13 +129,36 @@ class Group(click.Group):
 
     def _end(self, facts: dict[str, Any], lines: list[str]) -> NoReturn:
         for line in [json.dumps(facts)] if self.as_json else lines:
-            say(line)
+            fail(line)
         sys.exit(facts["error"]["exit_code"])
 
 
-def _see_help(error: click.ClickException) -> str:
-    context = getattr(error, "ctx", None)
-    return f"see {context.command_path} --help" if context else ""
+class ReaderLeft(BaseException):
+    """Whoever reads a pipe has read enough. Click would make exit code 1 of a BrokenPipeError."""
+
+
+@contextmanager
+def pipes() -> Iterator[None]:
+    """A BrokenPipeError of this block is ReaderLeft."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderLeft from None
+
+
+def open_streams() -> None:
+    """Standard streams that were closed before the start lead nowhere: `sglora ... >&-`."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def drop_output() -> None:
+    """Let both output streams lead nowhere from now on, also what they have not written yet."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a stream without a file, as of a test
+            os.dup2(nowhere, stream.fileno())
 
 
 def _version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
@@ -136,7 +169,7 @@ def _version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> Non
         ctx.exit()
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--version",
     is_flag=True,
@@ -151,13 +184,14 @@ def main(ctx: click.Context) -> None:
 
     \b
     sglora generate "a photo of a pug" -o pug.safetensors
-    sglora bench --baselines all
+    sglora bench                 # how good such adapters are on unseen tasks
     sglora doctor                # what works on this machine
 
-    \b
-    Results are on standard output (--json for programs), the rest on standard error.
-    Exit codes: 0 done, 1 a bug, 2 usage, 3 unknown name, 4 bad file, 5 mismatch,
-    6 unavailable, 7 plugin, 130 interrupted, 143 terminated.
+    Results are on standard output (--json for programs), the rest on standard error. With -q, which every command
+    takes, only warnings and errors are on standard error.
+
+    Exit codes: 0 done, 1 a bug, 2 usage, 3 unknown name, 4 bad file, 5 mismatch, 6 unavailable, 7 plugin,
+    130 interrupted, 141 the reader of a pipe left, 143 terminated.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -167,6 +201,8 @@ def main(ctx: click.Context) -> None:
     check_working_folder()
     ctx.obj = App()
 
+
+completed(main)
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 

@@ -21,6 +21,7 @@ class LoadedPack:
     host: Host
     pack: Pack
     runtime: RuntimeConfig
+    """What was asked for; see `placed`."""
     reason: str = ""
     """Why this pack was chosen; see `Library.find`."""
     _fitted: dict[str, Fitted] = field(default_factory=dict, repr=False)
@@ -33,7 +34,7 @@ class LoadedPack:
         """
         location, reason = Library(host.recipe_folders).find(name, backbone)
         pack = Pack(location.folder)
-        return cls(host, pack, settings.runtime(runtime or RuntimeConfig(), pack.backbone), reason)
+        return cls(host, pack, runtime or RuntimeConfig(), reason)
 
     def with_pack(self, pack: Pack) -> LoadedPack:
         """Another pack of the same backbone, which is not loaded again. Raises Mismatch for one of another backbone."""
@@ -43,9 +44,14 @@ class LoadedPack:
         return other
 
     @cached_property
+    def placed(self) -> RuntimeConfig:
+        """Where the backbone computes, with what the settings say. Raises UsageError."""
+        return settings.runtime(self.runtime, self.pack.backbone)
+
+    @cached_property
     def model(self) -> Model:
         """The backbone. Raises Mismatch unless the pack was built for exactly this model."""
-        model = self.host.backbones[self.pack.backbone].load(self.runtime)
+        model = self.host.backbones[self.pack.backbone].load(self.placed)
         self.pack.check_model(model)
         return model
 
@@ -67,6 +73,6 @@ class LoadedPack:
         if name not in self._fitted:
             fitted = self.pack.fitted(self.host.generators[name])
             if isinstance(fitted, UsesDevice):
-                fitted = fitted.on_device(pick_device(self.runtime.device))
+                fitted = fitted.on_device(pick_device(self.placed.device))
             self._fitted[name] = fitted
         return self._fitted[name]

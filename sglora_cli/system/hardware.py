@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from sglora_cli.errors import Unavailable, UsageError
+from sglora_cli.system.progress import remark
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,21 @@ def pick_device(name: str = "") -> torch.device:
     if device.type not in ("cpu", "cuda", "mps"):
         raise UsageError(f"no device is called {name!r}", "use auto, cpu, cuda, cuda:1 or mps")
     return device
+
+
+def usable_device(name: str, origin: str) -> str:
+    """The device that a setting names, or "cpu" with a note where this machine lacks it.
+
+    origin: where it is set, for the note. Raises UsageError for a name that no device has.
+    """
+    if name in ("", "auto", "cpu"):  # needs no torch
+        return name
+    try:
+        pick_device(name)
+    except Unavailable:
+        remark(f"device {name} of {origin} is not on this machine; cpu is used", once=True)
+        return "cpu"
+    return name
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:

@@ -21,18 +21,31 @@ Advance = Callable[[float, str], None]
 """Called with the units of work that were done, and what is being done."""
 
 _quiet = False
+_remarked: set[str] = set()
 PLAIN_SECONDS = 10.0
 
 
-def be_quiet(quiet: bool) -> None:
-    """Show no progress at all from now on, or show it again."""
+def be_quiet() -> None:
+    """Show no progress and no notes from now on."""
     global _quiet
-    _quiet = quiet
+    _quiet = True
 
 
-def remark(text: str) -> None:
-    """Print a line on stderr, unless progress is switched off."""
-    if not _quiet:
+def be_heard() -> None:
+    """Show progress and notes again, as at the start."""
+    global _quiet
+    _quiet = False
+    _remarked.clear()
+
+
+def is_quiet() -> bool:
+    return _quiet
+
+
+def remark(text: str, once: bool = False) -> None:
+    """Print a note on stderr, unless notes are switched off; `once`: only the first time."""
+    if not (_quiet or (once and text in _remarked)):
+        _remarked.add(text)
         print(text, file=sys.stderr, flush=True)
 
 

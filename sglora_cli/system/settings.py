@@ -7,11 +7,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from sglora_cli.config import RuntimeConfig
-from sglora_cli.errors import BadFile, Unavailable, UnknownName
+from sglora_cli.errors import BadFile, Unavailable, UnknownName, UsageError
 from sglora_cli.files.hashes import data_hash
 from sglora_cli.files.swap import ABSENT, swapped
 from sglora_cli.files.toml import toml_table
 from sglora_cli.files.untrusted import TOML_LIMIT, read_bytes
+from sglora_cli.system.hardware import usable_device
 from sglora_cli.system.paths import settings_file
 
 _TRIES = 10
@@ -102,12 +103,31 @@ def load() -> Settings:
 def runtime(config: RuntimeConfig, backbone: str, exact: bool = False) -> RuntimeConfig:
     """The config for a backbone of that name; the settings supply the device and weights that it leaves open.
 
+    A device of the settings that this machine lacks is the CPU, with a note.
     exact: whether the work compares to the last digits, see `full_precision`.
     """
     settings = load()
     weights = config.weights or (settings.weights if backbone == settings.backbone else "")
-    config = replace(config, device=config.device or settings.device, weights=weights)
+    config = replace(config, device=config.device or device_of_settings(), weights=weights)
     return full_precision(config) if exact else config
+
+
+def device_of_settings() -> str:
+    """The device of the settings, "" if there is none; see `usable_device`. Raises UsageError."""
+    one = current()["device"]
+    try:
+        return usable_device(one.value, variable("device") if one.origin == "environment" else "the settings")
+    except UsageError as error:
+        raise UsageError(error.message, unset("device", one)) from None
+
+
+def unset(key: str, one: Setting) -> str:
+    """The command that drops a setting.
+
+    >>> unset("pack", Setting("gone", "file")), unset("pack", Setting("gone", "environment"))
+    ('sglora settings unset pack', 'unset SGLORA_PACK')
+    """
+    return f"unset {variable(key)}" if one.origin == "environment" else f"sglora settings unset {key}"
 
 
 def full_precision(config: RuntimeConfig) -> RuntimeConfig:

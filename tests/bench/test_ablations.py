@@ -24,7 +24,7 @@ def results(result) -> dict:
 @pytest.fixture
 def plain(run, toy_pack) -> dict:
     """Averages of a plain bench."""
-    return results(run("bench", "--json"))["averages"]
+    return results(run("bench", "--baselines", "all", "--json"))["averages"]
 
 
 @pytest.fixture

@@ -94,3 +94,36 @@ def test_ranges_are_the_means_of_the_lowest_and_the_highest_build():
     ]
     (line,) = ranges(Report("p", rows, {"a": "A"}, {}, "a", builds=("x", "y", "z")), [("I2T", 1)])
     assert line.cells[1] == f"{min(map(mean, builds)):.2f} to {max(map(mean, builds)):.2f}"
+
+
+def test_short_tables_are_those_of_r1_with_differences_beneath():
+    report = made_report()
+    for long, short in zip(result_tables(report), result_tables(report, short=True), strict=True):
+        assert (short.title, short.findings) == (long.title, long.findings)
+        kept = [n for n, name in enumerate(long.header) if name in ("method", "accuracy") or name.endswith("R@1")]
+        assert short.header == [long.header[n] for n in kept]
+        gaps = [n for n, name in enumerate(long.header) if name.endswith("- top-k")]
+        assert len(gaps) == len(kept) - 1
+        for one, other in zip(long.lines, short.lines, strict=True):
+            assert list(other.cells) == [one.cells[n] for n in kept]
+            assert list(other.marks) == [one.marks[n] for n in kept]
+            assert [*other.beneath[1:], *[""] * (len(kept) - len(other.beneath))] == [one.cells[n] for n in gaps]
+
+
+def test_a_short_table_of_sentences_has_the_same_numbers_with_a_line_a_kind():
+    gains = {
+        (kind, method, d, 1): (value, value - 1, value + 1)
+        for n, kind in enumerate(("same", "unrelated"))
+        for method in ("x", "y")
+        for d, value in (("I2T", n + 2.0), ("T2I", n - 2.0))
+    }
+    report = made_report(("I2T", "T2I"), sentence_gains=gains)
+    long, short = (result_tables(report, short=one)[-1] for one in (False, True))
+    assert short.header == ["method", "other sentences", "I2T R@1", "T2I R@1"]
+    assert short.labels == 2
+    assert [list(line.cells) for line in short.lines] == [
+        ["X", "same data set", *long.lines[0].cells[1:3]],
+        ["", "unrelated", *long.lines[0].cells[3:5]],
+        ["Y", "same data set", *long.lines[1].cells[1:3]],
+        ["", "unrelated", *long.lines[1].cells[3:5]],
+    ]

@@ -66,7 +66,7 @@ def encoded(session, stem_N, flat_P):
 
 
 def test_what_has_seen_them_is_left_out_of_all_and_named(trained):
-    content = json.loads(trained("--json").stdout)
+    content = json.loads(trained("--baselines", "all", "--json").stdout)
     assert not SEEN & set(content["methods"])
     assert {"zero-shot", "top-k", "model-soups", "ties"} <= set(content["methods"])
     assert content["notes"][0].startswith("3 training tasks (3 toys); recall in percent")

@@ -31,7 +31,7 @@ def seconds(model, layout: Layout, tasks: list[TaskTensors], at_once: int) -> fl
 
 
 def main() -> None:
-    be_quiet(True)
+    be_quiet()
     model = Host.load().backbones["starter"].load(RuntimeConfig())
     layout = Layout(tuple(model.sites), 2, 2.0)
     rng = torch.Generator().manual_seed(0)

@@ -12,7 +12,7 @@ from pack_folders import BUNDLED
 @pytest.mark.parametrize(
     ("arguments", "code", "message", "hint"),
     [
-        (["genrate"], 3, "no command named 'genrate'", "did you mean 'generate'?"),
+        (["genrate"], 2, "no command named 'genrate'", "did you mean 'generate'?"),
         (["generate", "a mug", "--pack", "toyz"], 3, "no pack named 'toyz'", "did you mean 'toys'?"),
         (
             ["generate", "a mug", "--pack", "toys", "--backbone", "starter"],

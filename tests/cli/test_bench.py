@@ -29,15 +29,15 @@ def averages(result) -> dict:
 
 
 def test_nothing_is_measured_twice(run, toy_pack, file):
-    first = run("bench", "--rows", file)
-    again = run("bench", "--rows", file)
+    first = run("bench", "--baselines", "all", "--rows", file)
+    again = run("bench", "--baselines", "all", "--rows", file)
     assert again.stdout == first.stdout
     assert first.stdout.startswith("2 unseen tasks (2 toys); recall in percent, averaged over tasks; pack 'toys'\n")
     assert again.stderr == f"0 images encoded, {ALL} saved; rows in {file}\n"
     encoded, saved = (int(first.stderr.split()[i]) for i in (0, 3))
     assert encoded + saved == ALL
     assert saved < encoded
-    fresh = run("bench", "--rows", file, "--fresh")
+    fresh = run("bench", "--baselines", "all", "--rows", file, "--fresh")
     assert fresh.stdout == first.stdout
     assert fresh.stderr == first.stderr
 
@@ -95,7 +95,7 @@ def test_a_damaged_cache_is_measured_again(run, toy_pack, own_home):
 
 
 def test_an_interrupted_run_goes_on(run, toy_pack, file, monkeypatch):
-    expected = averages(run("bench", "--json", "--fresh"))
+    expected = averages(run("bench", "--baselines", "all", "--json", "--fresh"))
     whole = encode.encode_images
 
     def stops(model, layout, task, *args):
@@ -104,7 +104,7 @@ def test_an_interrupted_run_goes_on(run, toy_pack, file, monkeypatch):
         return whole(model, layout, task, *args)
 
     monkeypatch.setattr(measure, "encode_images", stops)
-    stopped = run("bench", "--rows", file, "--fresh")
+    stopped = run("bench", "--baselines", "all", "--rows", file, "--fresh")
     assert stopped.exit_code == 130
     assert "interrupted; finished steps are kept, and the same command goes on" in stopped.stderr
     monkeypatch.setattr(measure, "encode_images", whole)
@@ -112,7 +112,7 @@ def test_an_interrupted_run_goes_on(run, toy_pack, file, monkeypatch):
         torn.write(b'{"method": "top-')
     (kept,) = read_rows_of_whole_lines(file)
     assert {row.task for row in kept.rows} == {"mug"}
-    assert averages(run("bench", "--json", "--rows", file)) == expected
+    assert averages(run("bench", "--baselines", "all", "--json", "--rows", file)) == expected
     (run_of_file,) = read_rows(file)
     assert {row.task for row in run_of_file.rows} == {"mug", "nest"}
     places = [(r.method, r.task, r.sample, r.seed, r.direction, r.k, r.sentence) for r in run_of_file.rows]
@@ -171,14 +171,14 @@ def test_rows_of_another_backbone_are_not_gone_on_with(run, toy_pack, file):
 
 
 def test_a_dry_run_measures_nothing(run, toy_pack, own_home):
-    plan = json.loads(run("bench", "--dry-run", "--json").stdout)
+    plan = json.loads(run("bench", "--baselines", "all", "--dry-run", "--json").stdout)
     assert (plan["tasks"], plan["adapters"]) == (["toys/mug", "toys/nest"], 2 * (EACH + OTHERS))
     assert plan["images_to_encode"] + plan["images_known"] == ALL
     assert plan["images_to_encode"] > 0
     assert not (own_home / "cache/measured").exists()
     assert not (own_home / "cache/rows").exists()
-    run("bench")
-    lines = run("bench", "--dry-run").stdout.splitlines()
+    run("bench", "--baselines", "all")
+    lines = run("bench", "--baselines", "all", "--dry-run").stdout.splitlines()
     assert lines[:3] == [
         "pack      toys",
         "tasks     2: toys/mug, toys/nest",
@@ -308,3 +308,17 @@ def test_a_table_does_not_replace_an_adapter_a_recipe_or_a_pack(run, toy_pack, t
     assert result.exit_code == 2
     assert f"got {tmp_path / name}\nhint: try -o {(tmp_path / name).with_suffix('.txt')}\n" in result.stderr
     assert (tmp_path / name).read_bytes() == b"precious"
+
+
+def test_the_papers_methods_are_measured_by_default(run, toy_pack):
+    paper = run("bench", "--baselines", "paper", "--json")
+    assert json.loads(run("bench", "--json").stdout) == json.loads(paper.stdout)
+    assert list(json.loads(paper.stdout)["methods"]) == [
+        "chance",
+        "zero-shot",
+        "oracle",
+        "model-soups",
+        "adapter-soup",
+        "top-k",
+        "cvae",
+    ]

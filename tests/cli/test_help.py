@@ -50,3 +50,13 @@ def test_the_main_help_says_the_exit_codes(run):
     text = run("--help").stdout
     for number, word in enumerate(("done", "a bug", "usage", "unknown name", "bad file", "mismatch", "unavailable")):
         assert f"{number} {word}" in text
+
+
+def test_summaries_are_whole_in_every_list_of_commands(run):
+    for group in ("pack", "data", "plugins", "settings", "cache"):
+        text = " ".join(run(group, "--help").stdout.split())
+        listed = [(path, command) for path, command in commands() if path[0] == group and len(path) == 2]
+        assert len(listed) >= 2
+        for path, command in listed:
+            assert f" {path[1]} {command.get_short_help_str(1000)}" in text
+            assert not command.get_short_help_str(1000).endswith("...")

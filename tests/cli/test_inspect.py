@@ -84,3 +84,30 @@ def test_an_exported_pack_is_to_be_imported_first(run, toy_pack, tmp_path):
         f"error: {archive} is a file, not a pack\n"
         f"hint: see `sglora pack list`; an exported pack is imported first: sglora pack import {archive}\n",
     )
+
+
+def test_a_recipe_is_its_sources_and_the_numbers_that_are_not_the_default(run, recipe):
+    assert run("inspect", recipe).stdout.splitlines()[:4] == [
+        "recipe toys: toys",
+        "backbone   tiny",
+        "template   'a photo of a {name}'",
+        "default    cvae",
+    ]
+    rows = [line.split() for line in run("inspect", recipe).stdout.splitlines()]
+    assert ["toys", "folder", "toys", "4", "3", "2"] in rows
+    assert ["train.epochs", "6", "120", "Passes", "over", "a", "task's", "photos."] in rows
+    assert not any(row and row[0] == "lora.alpha" for row in rows)
+    every = [line.split() for line in run("inspect", recipe, "--all").stdout.splitlines()]
+    assert ["lora.alpha", "2.0", "2.0"] in [row[:3] for row in every]
+    changed = [row[0] for row in rows if row and row[0].startswith(("train.", "lora.", "prior."))]
+    numbers = [row[0] for row in every if row and row[0].startswith(("train.", "lora.", "prior."))]
+    assert numbers[: len(changed)] == changed
+    rest = f"{len(numbers) - len(changed)} other numbers as by default; --all lists them"
+    assert run("inspect", recipe).stdout.splitlines()[-1] == rest
+
+
+def test_a_recipe_as_json_has_its_file_and_every_number_in_force(run, recipe):
+    facts = json.loads(run("inspect", recipe, "--json").stdout)
+    assert facts["train"]["epochs"] == facts["in_force"]["train"]["epochs"] == 6
+    assert "alpha" not in facts.get("lora", {})
+    assert facts["in_force"]["lora"]["alpha"] == 2.0

@@ -21,29 +21,66 @@ def test_square_brackets_are_text_and_no_markup(capsys, monkeypatch):
     assert "[bold]b" in output
 
 
-@pytest.mark.parametrize("columns", [20, 40])
-def test_a_narrow_terminal_loses_no_letter(capsys, monkeypatch, columns):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setenv("NO_COLOR", "1")
-    cells = ["averylongnamewithoutspaces" * 2, "several words that need some room"]
-    print_rows(("name", "what"), [cells])
-    output = capsys.readouterr().out
-    assert "…" not in output
-    for cell in cells:  # read down the columns, every letter is there
-        assert all(output.count(letter) >= cell.count(letter) for letter in set(cell) - {" "})
-    assert max(map(len, output.splitlines())) <= columns
+SENTENCE = "several words that need some room, and image-text is one of them"
+
+
+@pytest.fixture
+def at(monkeypatch):
+    """Standard output is a terminal of so many columns."""
+
+    def set_columns(columns: int) -> None:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setenv("NO_COLOR", "1")
+
+    return set_columns
+
+
+@pytest.mark.parametrize("columns", [46, 60, 70])
+def test_sentences_wrap_between_words_beside_names_that_stay_whole(capsys, at, columns):
+    at(columns)
+    print_rows(("name", "what"), [["a-name-of-one-word", SENTENCE], ["b", "short"]], words=("what",))
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == ["name", "what"]
+    assert lines[0].startswith("a-name-of-one-word  several words")
+    assert max(map(len, lines)) <= columns
+    start = len("a-name-of-one-word  ")
+    assert [word for line in lines[:-1] for word in line[start:].split()] == SENTENCE.split()
+    assert lines[-1].split() == ["b", "short"]
+
+
+@pytest.mark.parametrize("columns", [22, 40])
+def test_sentences_stand_below_their_row_where_they_have_no_room_beside_it(capsys, at, columns):
+    at(columns)
+    print_rows(("name", "what", "number"), [["a-name-of-one-word", SENTENCE, "7"]], words=("what",))
+    header, first, *below = capsys.readouterr().out.splitlines()
+    assert header.split() == ["name", "number"]
+    assert first.split() == ["a-name-of-one-word", "7"]
+    assert all(line.startswith("    ") for line in below)
+    assert [word for line in below for word in line.split()] == SENTENCE.split()
+    assert max(map(len, below)) <= max(columns, 24)
+
+
+def test_of_several_columns_of_sentences_each_is_named_below_its_row(capsys, at):
+    at(30)
+    print_rows(("differs", "A", "B"), [["description", "one sentence", "another one"]], words=("A", "B"))
+    assert capsys.readouterr().out.splitlines()[1:] == ["description", "    A  one sentence", "    B  another one"]
 
 
 @pytest.mark.parametrize("columns", [10, 24, 80])
-def test_columns_that_stay_whole_are_on_one_line_in_any_terminal(capsys, monkeypatch, columns):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setenv("NO_COLOR", "1")
-    print_rows(("name", "number"), [["a-name-of-one-word", "123456789.123"]], whole=("number",))
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1].endswith("  123456789.123")
-    assert "".join(line[: line.find("  ")] for line in lines[1:]).replace(" ", "") == "a-name-of-one-word"
+def test_columns_without_sentences_are_on_one_line_in_any_terminal(capsys, at, columns):
+    at(columns)
+    print_rows(("name", "number"), [["a-name-of-one-word", "123456789.123"]])
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "name                number",
+        "a-name-of-one-word  123456789.123",
+    ]
+
+
+def test_wide_letters_take_two_columns(capsys, at):
+    at(40)
+    print_rows(("name", "what"), [["猫", "cat"], ["dog", "dog"]], words=("what",))
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()[1:]] == ["猫    cat", "dog   dog"]
 
 
 def test_no_color_means_no_style(capsys, monkeypatch):

@@ -126,7 +126,7 @@ def test_many_sentences_are_an_object_a_line(run, monkeypatch):
         (["pack", "show", "nope"], 3, "UnknownName"),
         (["pack", "show", "--nope"], 2, "UsageError"),
         (["pack"], 2, "UsageError"),
-        (["nope"], 3, "UnknownName"),
+        (["nope"], 2, "UsageError"),
         (["inspect", "nope.safetensors"], 4, "BadFile"),
         (["generate"], 2, "UsageError"),
     ],

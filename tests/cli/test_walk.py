@@ -18,7 +18,7 @@ def test_a_built_pack_answers_every_command(run, toy_pack, toys, tmp_path):
     assert run("inspect", out).stdout.startswith(
         "adapter for 'a photo of a mug'\nbackbone   tiny, fingerprint tiny-1\n"
     )
-    bench = run("bench", "--json")
+    bench = run("bench", "--baselines", "all", "--json")
     assert bench.exit_code == 0, bench.output
     content = json.loads(bench.stdout)
     assert list(content["methods"]) == [

@@ -104,7 +104,12 @@ def _contents() -> list[str]:
 
 
 def _commands() -> list[str]:
-    lines = ["## Commands", "", "Every command also has `-h` and `--help`.", ""]
+    lines = [
+        "## Commands",
+        "",
+        "Every command also has `-h`, `--help`, and `-q`, `--quiet`: no progress, no notes; warnings and errors stay.",
+        "",
+    ]
     context = click.Context(main, info_name="sglora")
     for name in COMMANDS:
         lines += _command(f"sglora {name}", main.get_command(context, name))  # type: ignore[arg-type]
@@ -123,7 +128,7 @@ def _command(name: str, command: click.Command) -> Iterator[str]:
 def _usage(name: str, command: click.Command) -> Iterator[str]:
     words = [_argument(p) for p in command.params if isinstance(p, click.Argument)]
     yield from ["```", " ".join([name, *words, "[OPTIONS]"]), "```", ""]
-    options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
+    options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden and p.name != "quiet"]
     shared = {p.name for p in options} >= set(RUNTIME)
     yield from (_option(p) for p in options if not (shared and p.name in RUNTIME))
     if shared:
@@ -303,7 +308,8 @@ def _exit_codes() -> list[str]:
     return [
         "## Exit codes",
         "",
-        "0 done, 1 a bug (with a traceback), 130 interrupted: finished steps are kept. Errors on purpose:",
+        "0 done, 1 a bug (with a traceback), 130 interrupted and 143 terminated: finished steps are kept, "
+        "141 the reader of a pipe left. Errors on purpose:",
         "",
         *_block(tree),
         "",

@@ -24,7 +24,7 @@ from sglora_cli.cli.main import main
 
 VARY = "<!-- numbers vary -->"
 _DECIMAL = re.compile(r"([+-]?\d+\.\d+)")
-_PROGRESS = re.compile(r".*: \d+ %, .* left")
+_PROGRESS = re.compile(r".*: \d+ %(, .* left)?")
 
 
 @dataclass(frozen=True)

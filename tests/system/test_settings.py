@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import tomli
 
-from sglora_cli.errors import BadFile, Unavailable, UnknownName
+from sglora_cli.config import RuntimeConfig
+from sglora_cli.errors import BadFile, Unavailable, UnknownName, UsageError
 from sglora_cli.files import swap
 from sglora_cli.system import settings
 
@@ -113,3 +114,40 @@ def test_settings_keep_their_link_and_their_permissions(own_home, tmp_path):
     assert (tmp_path / "dotfiles.toml").read_text() == '# mine\npack = "starter"\n'
     assert (own_home / "settings.toml").is_symlink()
     assert (tmp_path / "dotfiles.toml").stat().st_mode & 0o777 == 0o600
+
+
+NOTE = "device cuda of {} is not on this machine; cpu is used\n"
+
+
+@pytest.mark.parametrize(("origin", "name"), [("file", "the settings"), ("environment", "SGLORA_DEVICE")])
+def test_a_device_of_the_settings_that_is_not_here_is_the_cpu_with_one_note(
+    run, own_home, monkeypatch, tmp_path, origin, name
+):
+    if origin == "file":
+        (own_home / "settings.toml").write_text('device = "cuda"\n')
+    else:
+        monkeypatch.setenv("SGLORA_DEVICE", "cuda")
+    made = ("generate", "a photo of a pug", "--force", "-o", tmp_path / "pug.safetensors")
+    result = run(*made)
+    assert result.exit_code == 0
+    assert result.stderr.count(NOTE.format(name)) == 1
+    assert "cuda" not in run(*made, "--quiet").stderr
+    assert "cuda" not in run(*made, "--device", "cpu").stderr
+
+
+def test_a_device_that_the_command_names_is_refused(run, tmp_path):
+    refused = run("generate", "a mug", "-o", tmp_path / "a.safetensors", "--device", "cuda")
+    assert (refused.exit_code, list(tmp_path.iterdir())) == (6, [])
+
+
+def test_a_device_of_the_settings_is_not_looked_at_where_another_is_named(monkeypatch):
+    monkeypatch.setenv("SGLORA_DEVICE", "cuda")
+    assert settings.runtime(RuntimeConfig(device="mps"), "starter").device == "mps"
+    assert settings.runtime(RuntimeConfig(), "starter").device == "cpu"
+
+
+def test_a_device_of_the_settings_that_no_device_has_is_refused_with_the_way_out(monkeypatch):
+    monkeypatch.setenv("SGLORA_DEVICE", "cudda")
+    with pytest.raises(UsageError, match="no device is called 'cudda'") as raised:
+        settings.runtime(RuntimeConfig(), "starter")
+    assert raised.value.hint == "unset SGLORA_DEVICE"

@@ -24,7 +24,7 @@ from sglora_cli.cli.options import (
     reporter_option,
     table_name,
 )
-from sglora_cli.cli.output import print_json, printable, say
+from sglora_cli.cli.output import print_json, print_lines, say
 from sglora_cli.config import ABLATIONS, TASK_TABLES, BenchConfig, OneOf, RuntimeConfig, options_of
 from sglora_cli.plugin.values import TRAINING, UNSEEN
 
@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 @click.command("bench")
 @click.option(
     "--baselines",
-    default="all",
+    default="paper",
     show_default=True,
-    help="Names of methods, separated by commas; all and paper stand for several.",
+    help="Names of methods, separated by commas. paper stands for those of the paper's table, all for every method "
+    "that can run, which takes many times longer.",
     shell_complete=names(completion.baselines, commas=True),
 )
 @click.option(
@@ -130,8 +131,9 @@ def command(
     Recall (or accuracy) is measured inside each task, and averaged over tasks.
 
     \b
-    sglora bench --baselines all
-    sglora bench --baselines paper --dataset flowers --as markdown -o table.md
+    sglora bench
+    sglora bench --baselines all --dry-run
+    sglora bench --dataset flowers --as markdown -o table.md
     sglora bench --pack birds --on flowers --rows rows.jsonl
     sglora bench --table ablation-k --baselines top-k,cvae
     sglora bench --adapter pug-peft/ --tasks pug
@@ -139,9 +141,7 @@ def command(
     sglora bench --folds 5 --data data --baselines paper --rows folds.jsonl
     """
     from sglora_cli.bench.request import BenchRequest
-    from sglora_cli.system import progress
 
-    progress.be_quiet(as_json)
     usual = "terminal" if sys.stdout.isatty() and not out else "table"
     render = app.host.reporters["json" if as_json else reporter or usual]
     files = [Path(name.strip()) for name in adapters.split(",") if name.strip()]
@@ -201,13 +201,14 @@ def _print_estimate(facts: dict[str, Any], as_json: bool) -> None:
         return
     from sglora_cli.system.progress import span
 
-    click.echo(f"pack      {facts['pack']}")
-    click.echo(printable(f"tasks     {len(facts['tasks'])}: {', '.join(facts['tasks'])}"))
-    click.echo(f"methods   {len(facts['methods'])}: {', '.join(facts['methods'])}")
-    click.echo(f"adapters  {facts['adapters']}")
     least, most = facts["images_at_least"], facts["images_to_encode"]
     many = f"{most}" if least == most else f"{least} to {most}"
-    click.echo(f"images    {many} to encode, {facts['images_known']} known already")
-    click.echo(
-        f"time      {span(*facts['seconds_range'])} at {facts['images_per_second']} images/s (measured just now)"
-    )
+    lines = [
+        f"pack      {facts['pack']}",
+        f"tasks     {len(facts['tasks'])}: {', '.join(facts['tasks'])}",
+        f"methods   {len(facts['methods'])}: {', '.join(facts['methods'])}",
+        f"adapters  {facts['adapters']}",
+        f"images    {many} to encode, {facts['images_known']} known already",
+        f"time      {span(*facts['seconds_range'])} at {facts['images_per_second']} images/s (measured just now)",
+    ]
+    print_lines(lines)

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from sglora_cli.cli.group import Group
 from sglora_cli.cli.options import dry_run_option, json_option, yes_option
 from sglora_cli.cli.output import confirm, counted, print_json, print_rows, say
 from sglora_cli.config import OneOf
@@ -13,7 +14,7 @@ from sglora_cli.system import cache, paths
 from sglora_cli.system.progress import duration, size
 
 
-@click.group("cache")
+@click.group("cache", cls=Group)
 def command() -> None:
     """Show what is in the user cache, and make room.
 
@@ -47,7 +48,7 @@ def info(as_json: bool) -> None:
         [kind.name, str(row["items"]), size(row["bytes"]), "made again" if kind.derived else "kept", kind.summary]
         for kind, row in zip(cache.CACHE_KINDS.values(), rows, strict=True)
     ]
-    print_rows(("kind", "items", "size", "if cleaned", "what"), cells)
+    print_rows(("kind", "items", "size", "if cleaned", "what"), cells, words=("what",))
 
 
 @command.command("clean")

@@ -67,9 +67,7 @@ def command(
     from sglora_cli.pack.recipe_parser import checked_prompts
     from sglora_cli.search.copies import check_new, copy_photos
     from sglora_cli.search.photos import photo_list
-    from sglora_cli.system import progress
 
-    progress.be_quiet(as_json)
     if adapter:
         check_adapter(adapter)
     check_present(*filter(None, [file]))
@@ -112,7 +110,7 @@ def _print_classes(result: Classes) -> None:
         without = [before if before != name else ""] * bool(encoder.adapter)
         rows.append([name, f"{float(result.probability_N[n]):.2f}", *without, printable_name(result.paths[photo])])
     header = ("name", "probability", *["without adapter"] * bool(encoder.adapter), "photo")
-    print_rows(header, rows, whole=("photo",))
+    print_rows(header, rows)
     say("photos     " + ", ".join(f"{len(result.of(name))} {name}" for name in result.names))
     if result.agreement:
         known, right, right_before = result.agreement

@@ -57,7 +57,7 @@ def _print_origins(comparison: Comparison) -> None:
     cells = {name: [_cell(fact) for fact in pair] for name, pair in comparison.facts.items()}
     cells |= {name: [_share(weight) for weight in pair] for name, pair in comparison.experts.items()}
     if differs := comparison.differs:
-        print_rows(("differs", "A", "B"), [[name.ljust(9), *cells[name]] for name in differs])
+        print_rows(("differs", "A", "B"), [[name.ljust(9), *cells[name]] for name in differs], words=("A", "B"))
     else:
         click.echo("differs    nothing that the two files say")
     if equal := [f"{name} {one}" for name, (one, _) in cells.items() if name not in differs]:
@@ -78,7 +78,7 @@ def _print_updates(comparison: Comparison) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     aligned = [[name, *(cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=True))] for name, *cells in rows]
     header = ("site", "cosine", "norm of A", "norm of B")
-    print_rows(header, aligned, whole=header[1:])
+    print_rows(header, aligned)
 
 
 def _cell(fact: str | int | float | bool | None) -> str:

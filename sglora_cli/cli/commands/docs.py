@@ -98,7 +98,7 @@ def command(page: str, as_json: bool) -> None:
         facts = [{"name": one.name, "summary": one.summary, "file": str(one.path)} for one in pages]
         print_json({"pages": facts})
     else:
-        print_rows(("page", "what"), [[one.name, one.summary] for one in pages])
+        print_rows(("page", "what"), [[one.name, one.summary] for one in pages], words=("what",))
 
 
 def _print_page(page: Page, as_json: bool) -> None:

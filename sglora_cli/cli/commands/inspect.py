@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sglora_cli.adapter.library import found
 from sglora_cli.cli import completion
 from sglora_cli.cli.options import App, check_present, json_option
-from sglora_cli.cli.output import print_json, printable
+from sglora_cli.cli.output import counted, paragraph, print_json, print_lines, print_rows
 from sglora_cli.errors import UnknownName, UsageError
 from sglora_cli.pack.content import manifest
+
+if TYPE_CHECKING:
+    from sglora_cli.pack.recipe import Recipe
 
 
 @click.command("inspect")
 @click.argument("thing", shell_complete=completion.names(completion.packs_and_recipes, files=True))
+@click.option("--all", "every", is_flag=True, help="List also the numbers of a recipe that have their defaults.")
 @json_option()
 @click.pass_obj
-def command(app: App, thing: str, as_json: bool) -> None:
+def command(app: App, thing: str, every: bool, as_json: bool) -> None:
     """Describe an adapter, pack or recipe and check its health.
 
     THING is an adapter in any format that `sglora import` reads, a pack, or a recipe.
@@ -28,6 +32,7 @@ def command(app: App, thing: str, as_json: bool) -> None:
     sglora inspect pug.safetensors
     sglora inspect pug-peft/
     sglora inspect starter
+    sglora inspect recipe.toml --all
     """
     from sglora_cli.cli import describe
     from sglora_cli.pack.archive import SUFFIX
@@ -40,8 +45,8 @@ def command(app: App, thing: str, as_json: bool) -> None:
     elif path.suffix == ".toml" or (thing in recipes and thing not in packs):
         from sglora_cli.pack.recipe_parser import read
 
-        recipe = read(path if path.suffix == ".toml" else recipes[thing])
-        content, lines = dict(recipe.raw), describe.recipe_facts(recipe)
+        _show_recipe(read(path if path.suffix == ".toml" else recipes[thing]), every, as_json)
+        return
     elif thing in packs or (path / manifest.MANIFEST).is_file():
         from sglora_cli.pack import dependence, health
         from sglora_cli.pack.loaded import LoadedPack
@@ -58,7 +63,27 @@ def command(app: App, thing: str, as_json: bool) -> None:
         content, lines = _adapter(path)
     else:
         raise UnknownName.of("adapter file, pack or recipe", thing, {*packs, *recipes})
-    print_json(content) if as_json else click.echo("\n".join(map(printable, lines)))
+    if as_json:
+        print_json(content)
+    else:
+        print_lines(lines)
+
+
+def _show_recipe(recipe: Recipe, every: bool, as_json: bool) -> None:
+    from sglora_cli.cli import describe_recipe
+
+    if as_json:
+        print_json(describe_recipe.recipe_json(recipe))
+        return
+    print_lines(describe_recipe.recipe_facts(recipe))
+    click.echo()
+    print_rows(describe_recipe.SOURCES, describe_recipe.source_cells(recipe))
+    click.echo()
+    numbers = describe_recipe.numbers(recipe)
+    shown = [number for number in numbers if every or number.is_changed]
+    print_rows(describe_recipe.NUMBERS, [number.cells for number in shown], words=describe_recipe.NUMBERS[-1:])
+    if rest := len(numbers) - len(shown):
+        click.echo(paragraph(f"{counted(rest, 'other number')} as by default; --all lists them"))
 
 
 def _adapter(path: Path) -> tuple[dict[str, Any], list[str]]:

@@ -50,7 +50,7 @@ def command(folders: tuple[Path, ...], as_json: bool) -> None:
         [one.call, one.say("description"), one.say("generator") or "another program", one.say("backbone")]
         for one in adapters
     ]
-    print_rows(("adapter", "sentence", "generator", "backbone"), cells, whole=("adapter",))
+    print_rows(("adapter", "sentence", "generator", "backbone"), cells, words=("sentence",))
     if not adapters:
         say('no adapter is here yet: sglora generate "a photo of a pug"')
 

@@ -8,15 +8,16 @@ from pathlib import Path
 import click
 
 from sglora_cli.cli import completion
+from sglora_cli.cli.group import Group
 from sglora_cli.cli.options import PATH, App, json_option, out_option
-from sglora_cli.cli.output import print_json, print_rows, printable, say
+from sglora_cli.cli.output import marked, print_json, print_rows, printable, say
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.errors import PluginError, UsageError
 from sglora_cli.plugin.host import PLUGIN_KINDS, Host
 from sglora_cli.system import settings
 
 
-@click.group("plugins")
+@click.group("plugins", cls=Group)
 def command() -> None:
     """Plugins: backbones, data sets, captioners, generators, reporters.
 
@@ -44,9 +45,8 @@ def list_(app: App, as_json: bool) -> None:
     if as_json:
         print_json({"plugins": rows})
     else:
-        print_rows(
-            ("kind", "name", "summary", "plugin"), [[r["kind"], r["name"], r["summary"], r["plugin"]] for r in rows]
-        )
+        cells = [[r["kind"], r["name"], r["summary"], r["plugin"]] for r in rows]
+        print_rows(("kind", "name", "summary", "plugin"), cells, words=("summary",))
 
 
 @command.command("doctor")
@@ -66,7 +66,7 @@ def doctor(as_json: bool) -> None:
         print_json({"plugins": host.plugins, "problems": problems, "remarks": remarks})
     else:
         for name, origin in host.plugins.items():
-            click.echo(f"{'broken' if name in broken else 'ok':<7} {name}  [{origin}]")
+            click.echo(marked(f"{'broken' if name in broken else 'ok':<7} {name}  [{origin}]"))
         for kind, reports in (("problem", host.problems), ("remark", host.remarks)):
             for one in reports:
                 click.echo(printable(f"{kind:<7} {one.plugin}: {one.reason}"))
@@ -131,7 +131,7 @@ def check(app: App, name: str, kind: str | None, path: Path | None, runtime: Run
             {"check": one.__name__, "asks": " ".join((one.__doc__ or "").split()), "wrong": run_check(one, *arguments)}
         )
         if not as_json:
-            click.echo(f"{'failed' if rows[-1]['wrong'] else 'ok':<7} {one.__name__}")
+            click.echo(marked(f"{'failed' if rows[-1]['wrong'] else 'ok':<7} {one.__name__}"))
     if as_json:
         print_json({"kind": registry.kind, "name": name, "checks": rows})
     if wrong := [row for row in rows if row["wrong"]]:

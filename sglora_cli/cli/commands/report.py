@@ -72,9 +72,7 @@ def command(
         raise UsageError("a pack adds figures, and none is asked for", "pass -o report.html, or --figures DIR")
     render = app.host.reporters[reporter or ("terminal" if sys.stdout.isatty() else "table")]
     from sglora_cli.report import load, plot
-    from sglora_cli.system import progress
 
-    progress.be_quiet(as_json)
     if out or figures:
         plot.needs("matplotlib", "matplotlib")
     measured = load.read(rows, config, over == "builds")

@@ -74,9 +74,7 @@ def command(
     """
     from sglora_cli.search.copies import check_new, copy_photos
     from sglora_cli.search.photos import check_few, photo_list
-    from sglora_cli.system import progress
 
-    progress.be_quiet(as_json)
     if adapter:
         check_adapter(adapter)
     check_present(*filter(None, [like]))
@@ -132,4 +130,4 @@ def _print_results(results: SearchResults, top: int) -> None:
         path = printable_name(results.paths[ranking.items[row]])
         rows.append([f"{int(ranking.rank_after_I[row])}", *was, score, path])
     header = ("rank", *["without"] * bool(encoder.adapter), "score", "photo")
-    print_rows(header, rows, whole=("photo",))
+    print_rows(header, rows)

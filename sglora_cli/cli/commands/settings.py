@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from sglora_cli.cli import completion
+from sglora_cli.cli.group import Group
 from sglora_cli.cli.options import App, json_option
 from sglora_cli.cli.output import print_json, print_rows, printable, say
 from sglora_cli.config import OneOf
@@ -23,7 +24,7 @@ from sglora_cli.system.settings import check_key, write_setting
 _KEY = OneOf("setting", [spec.name for spec in fields(settings.Settings)])
 
 
-@click.group("settings", invoke_without_command=True)
+@click.group("settings", cls=Group, invoke_without_command=True)
 @json_option()
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:

@@ -70,9 +70,7 @@ def command(
     check_adapter(adapter)
     from sglora_cli.files.images import image_files, printable_name
     from sglora_cli.search.photos import PhotoList
-    from sglora_cli.system import progress
 
-    progress.be_quiet(as_json)
     if images:
         photos = PhotoList(images, *image_files(images, "pass --images DIR, or --image FILE for a single image"))
     else:
@@ -144,7 +142,7 @@ def _print_ranking(ranking: Ranking, ranked: str, top: int, right: Collection[st
         ]
         for i in ranking.top(top)
     ]
-    print_rows(("rank", "score", *["relevant"] * bool(right), ranked), rows)
+    print_rows(("rank", "score", *["relevant"] * bool(right), ranked), rows, words=(ranked,))
     correlation = "undefined" if change.correlation is None else f"{change.correlation:.3f}"
     click.echo(
         f"change: {change.score:.4f} a score; {change.moved} of the top {change.top} moved, {change.entered} "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
 
 import pytest
@@ -113,3 +114,74 @@ def test_a_narrow_terminal_cuts_no_number(monkeypatch):
     assert "…" not in narrow
     for number in re.findall(r"\d+\.\d", plain(made_report(("I2T",)))):
         assert number in narrow
+
+
+NUMBER = re.compile(r"[+-]?[0-9]+[.][0-9]+")
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """The lines of a report in a terminal of so many columns."""
+
+    def lines(report, columns: int) -> list[str]:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setenv("TERM", "dumb")
+        return terminal(report).splitlines()
+
+    return lines
+
+
+@pytest.mark.parametrize("columns", [38, 45, 60, 80, 100, 200])
+def test_a_terminal_shows_every_number_whole_and_on_its_line(screen, columns):
+    report = made_report(("I2T", "T2I"))
+    shown = screen(report, columns)
+    assert max(map(len, shown)) <= columns
+    printed = {number for line in plain(report).splitlines() for number in NUMBER.findall(line)}
+    assert {number for line in shown for number in NUMBER.findall(line)} <= printed
+
+
+def test_a_narrow_terminal_has_recall_at_1_and_intervals_beneath_and_says_so(screen):
+    shown = screen(made_report(("I2T", "T2I")), 60)
+    start = shown.index("method               I2T R@1            T2I R@1")
+    assert shown[start + 1 : start + 4] == [
+        "Chance                  99.0               99.0",
+        "Oracle                  98.0               98.0",
+        "Zero-shot               20.0               20.0",
+    ]
+    assert shown[start + 4] == "           +0.5 [-0.5, +1.5]  +0.5 [-0.5, +1.5]"
+    assert "R@5" not in "".join(shown)
+    text = " ".join(" ".join(shown).split())
+    assert "Tables are short to fit 60 columns: R@1 only. `--as table` or" in text
+    assert "recovery" not in text
+    whole = screen(made_report(("I2T", "T2I")), 200)
+    assert "R@5" in "".join(whole)
+    assert "Tables are short" not in "".join(whole)
+
+
+def test_the_width_that_a_short_table_asks_for_shows_everything(screen):
+    report = made_report(("I2T", "T2I"))
+    (needed,) = re.findall(r"or ([0-9]+)", " ".join(screen(report, 60)[-2:]))
+    assert "Tables are short" in " ".join(screen(report, int(needed) - 1))
+    assert "Tables are short" not in " ".join(screen(report, int(needed)))
+
+
+def test_where_not_even_a_short_table_fits_a_method_stands_above_its_numbers(screen):
+    shown = screen(made_report(("I2T", "T2I")), 45)
+    start = shown.index("Zero-shot")
+    assert shown[start + 1 : start + 3] == [
+        "              20.0               20.0",
+        " +0.5 [-0.5, +1.5]  +0.5 [-0.5, +1.5]",
+    ]
+
+
+def test_a_pipe_gets_all_columns_of_the_terminals_tables():
+    assert "R@5" in terminal(made_report(("I2T",)))
+
+
+def test_better_is_green_and_worse_is_red(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    text = terminal(made_report(("ACC",)))
+    assert "\x1b[1;32mbetter\x1b[0m than Top-K: X (+5.0)" in text
+    assert "\x1b[1;31mworse\x1b[0m than Top-K: Y (-5.0)" in text

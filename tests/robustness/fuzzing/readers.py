@@ -22,7 +22,7 @@ from sglora_cli.adapter.checkpoint import read_state
 from sglora_cli.adapter.read import read_adapter
 from sglora_cli.adapter.torch_files import load_pickle
 from sglora_cli.bench import rows_file
-from sglora_cli.cli import describe, describe_adapter
+from sglora_cli.cli import describe, describe_adapter, describe_recipe
 from sglora_cli.cli.main import main
 from sglora_cli.config import CaptionConfig, RuntimeConfig
 from sglora_cli.data import caption_file, encode
@@ -182,7 +182,7 @@ def recipe_seed(folder: Path) -> None:
 def a_recipe(folder: Path) -> None:
     path = folder / "toys.toml"
     recipe = recipe_parser.read(path)
-    describe.recipe_facts(recipe)
+    describe_recipe.recipe_facts(recipe), describe_recipe.numbers(recipe)
     recipe_parser.plan_tasks(host(), recipe, folder)
 
 

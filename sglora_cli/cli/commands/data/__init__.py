@@ -8,14 +8,15 @@ import click
 
 from sglora_cli.cli.commands.data.caption import caption
 from sglora_cli.cli.commands.data.check import check
+from sglora_cli.cli.group import Group
 from sglora_cli.cli.options import App, data_option, dataset_argument, json_option
 from sglora_cli.cli.output import print_json, print_rows, say
 from sglora_cli.errors import Unavailable
 from sglora_cli.plugin.contracts import Fetches
-from sglora_cli.system import progress, settings
+from sglora_cli.system import settings
 
 
-@click.group("data")
+@click.group("data", cls=Group)
 def command() -> None:
     """Data sets: where tasks come from.
 
@@ -47,7 +48,7 @@ def list_(app: App, as_json: bool) -> None:
         cells = [
             [str(r["name"]), str(r["summary"]), f"sglora data fetch {r['name']}" if r["fetch"] else ""] for r in rows
         ]
-        print_rows(("data set", "summary", "how to get it"), cells)
+        print_rows(("data set", "summary", "how to get it"), cells, words=("summary",))
 
 
 @click.command("fetch")
@@ -65,7 +66,6 @@ def fetch(app: App, dataset: str, data: Path | None, as_json: bool) -> None:
     """
     from sglora_cli.system.paths import data_folder
 
-    progress.be_quiet(as_json)
     plugin = app.host.datasets[dataset]
     if not isinstance(plugin, Fetches):
         raise Unavailable(

@@ -22,7 +22,7 @@ from sglora_cli.cli.options import (
     out_option,
     path_option,
 )
-from sglora_cli.cli.output import print_json, print_rows, printable, say, shortened
+from sglora_cli.cli.output import fail, print_json, print_rows, printable, say, shortened
 from sglora_cli.config import CaptionConfig, RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
 from sglora_cli.plugin.contracts import ChecksText
@@ -86,13 +86,11 @@ def caption(
     sglora data caption flowers --path data/flowers-102 --from captions.csv
     """
     from sglora_cli.data import caption_writer
-    from sglora_cli.system import progress
 
     if force and not source:
         raise UsageError("--force goes with --from", "to caption images anew, remove their lines")
     if limit and source:
         raise UsageError("--limit does not go with --from", "a file is taken whole")
-    progress.be_quiet(as_json)
     root = dataset_folder(path, dataset)
     job = caption_writer.caption_job(app.host, dataset, root, out, hide_table=bool(source))
     if source:
@@ -166,6 +164,6 @@ def _print_outcome(outcome: Outcome) -> None:
         if problems:
             say(f"warning: {title}: {len(problems)}")
         for one in problems[:_SHOWN]:
-            say(f"  {one.image}  {shortened(one.text)}")
+            fail(f"  {one.image}  {shortened(one.text)}")
         if len(problems) > _SHOWN:
-            say(f"  ... and {len(problems) - _SHOWN} more")
+            fail(f"  ... and {len(problems) - _SHOWN} more")

@@ -18,7 +18,7 @@ from sglora_cli.cli.options import (
     path_option,
     report_option,
 )
-from sglora_cli.cli.output import print_json, print_rows, printable, say, shortened
+from sglora_cli.cli.output import marked, print_json, print_rows, printable, say, shortened
 from sglora_cli.config import CheckConfig, options_of
 from sglora_cli.data.check_rules import CaptionCount
 from sglora_cli.system import settings
@@ -70,9 +70,7 @@ def check(
     from sglora_cli.data import check as data_check
     from sglora_cli.data.overlaps import SAID, overlap_lines
     from sglora_cli.files.atomic import write_bytes
-    from sglora_cli.system import progress
 
-    progress.be_quiet(as_json)
     root = dataset_folder(path, dataset)
     needs = _needs(app, recipe, dataset, root) if recipe else None
     if backbone:
@@ -137,7 +135,7 @@ def _captions(count: CaptionCount) -> tuple[str, str]:
 
 def _print_findings(result: DataCheck, top: int) -> None:
     for key, kind, count in result.kinds():
-        click.echo(f"{kind.level}: {kind.title}: {count}")
+        click.echo(marked(f"{kind.level}: {kind.title}: {count}"))
         rows = [(problem.where, shortened(problem.text)) for problem in result.problems if problem.kind == key]
         rows += [(pair.how, _both(pair)) for pair in result.pairs if pair.kind == key]
         _print_some(rows[:top])
@@ -155,4 +153,6 @@ def _both(pair: Pair) -> str:
 
 
 def _print_some(rows: list[tuple[str, str]]) -> None:
-    print_rows(("where", "what"), [["  " + printable(first), printable(second)] for first, second in rows])
+    print_rows(
+        ("where", "what"), [["  " + printable(first), printable(second)] for first, second in rows], words=("what",)
+    )

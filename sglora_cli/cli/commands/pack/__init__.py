@@ -12,12 +12,13 @@ from sglora_cli.cli.commands.pack.experts import add
 from sglora_cli.cli.commands.pack.migrate import migrate
 from sglora_cli.cli.commands.pack.recipes import init, recipes
 from sglora_cli.cli.commands.pack.update import update
+from sglora_cli.cli.group import Group
 from sglora_cli.cli.options import App, json_option, pack_argument
-from sglora_cli.cli.output import print_json, print_rows, printable
+from sglora_cli.cli.output import print_json, print_lines, print_rows
 from sglora_cli.errors import BadFile
 
 
-@click.group("pack")
+@click.group("pack", cls=Group)
 def command() -> None:
     """Packs: experts and generators for one backbone.
 
@@ -81,7 +82,7 @@ def show(app: App, name: str, as_json: bool) -> None:
     if as_json:
         print_json({**pack.manifest, "tasks": list(pack.tasks), "health": condition})
     else:
-        click.echo("\n".join(map(printable, pack_facts(pack, health.to_lines(condition)))))
+        print_lines(pack_facts(pack, health.to_lines(condition)))
 
 
 @command.command("verify")
@@ -105,4 +106,4 @@ def verify(app: App, name: str, as_json: bool) -> None:
     if wrong:
         raise BadFile(f"pack {pack.name!r}: " + "; ".join(wrong), "build or fetch it again")
     if not as_json:
-        click.echo(f"{pack.name}: {len(pack.manifest['files'])} files, all as they were built")
+        print_lines([f"healthy    {pack.name}: {len(pack.manifest['files'])} files, all as built"])

@@ -64,10 +64,8 @@ def build(
     sglora pack build coco --data DIR --limit 4   # a quick look; the pack is called coco-limit-4
     """
     from sglora_cli.pack.recipe_parser import limited, read, with_backbone
-    from sglora_cli.system import progress
     from sglora_cli.system.paths import data_folder
 
-    progress.be_quiet(as_json)
     content = read(app.library.recipe_file(recipe))
     if backbone:
         app.host.backbones[backbone]  # an error of the command line, not of the recipe

@@ -46,6 +46,7 @@ def recipes(app: App, as_json: bool) -> None:
         print_rows(
             ("recipe", "backbone", "summary"),
             [[printable(r[k]) for k in ("name", "backbone", "summary")] for r in rows],
+            words=("summary",),
         )
 
 

@@ -29,10 +29,8 @@ def update(app: App, pack: str, data: Path | None, as_json: bool, runtime: Runti
     \b
     sglora pack update flowers --data DIR
     """
-    from sglora_cli.system import progress
     from sglora_cli.system.paths import data_folder
 
-    progress.be_quiet(as_json)
     location = app.library.find(pack)[0]
     from sglora_cli.build.update import lacking
     from sglora_cli.build.update import update as add

@@ -25,8 +25,8 @@ COLOURS = ("black", "grey", "white", "red", "orange", "brown", "yellow", "green"
 MIDDLE, AROUND = "in the middle", "around it"
 SIDE = 60
 """Pixels that a photo is shrunk to, in both directions."""
-MAJORITY, PART = 0.5, 0.25
-"""Shares of a region's pixels: of its colour, if it has one; of each of its two colours, if it has two."""
+MAJORITY, PART, SMALL_PART = 0.5, 0.25, 0.15
+"""Shares of a region's pixels: of its one colour, of each of its two, of each of its three."""
 _DRAWS = 20
 """Sentences that are drawn for each caption, as some are drawn twice."""
 DARK, BRIGHT = 0.3, 0.65
@@ -76,7 +76,7 @@ def regions() -> Mapping[str, np.ndarray]:
 
 
 def colours_of(image: Image) -> dict[str, str]:
-    """Region -> its colour, or its two; a region of no plain colour is left out.
+    """Region -> its colour, or its two or three; a region of many colours is left out.
 
     >>> from PIL import Image
     >>> photo = Image.new("RGB", (90, 60), "green")
@@ -90,11 +90,13 @@ def colours_of(image: Image) -> dict[str, str]:
     found = {}
     for region, inside in regions().items():
         shares = np.bincount(names[inside], minlength=len(COLOURS)) / inside.sum()
-        first, second = np.argsort(-shares, kind="stable")[:2]
+        first, second, third = np.argsort(-shares, kind="stable")[:3]
         if shares[second] >= PART:
             found[region] = f"{COLOURS[first]} and {COLOURS[second]}"
         elif shares[first] >= MAJORITY:
             found[region] = COLOURS[first]
+        elif shares[third] >= SMALL_PART:
+            found[region] = f"{COLOURS[first]}, {COLOURS[second]} and {COLOURS[third]}"
     return found
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from sglora_cli.api import RuntimeConfig, hookimpl
+from sglora_cli.api import CaptionerCost, RuntimeConfig, hookimpl
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,6 +135,10 @@ class Names:
     def load(self, runtime: RuntimeConfig) -> NamesModel:
         """Needs nothing."""
         return NamesModel()
+
+    def caption_cost(self, runtime: RuntimeConfig, pixels: int, captions: int) -> CaptionerCost:
+        """Nothing: there is no model."""
+        return CaptionerCost()
 
 
 class NamesModel:

@@ -95,6 +95,7 @@ from sglora_cli.plugin.contracts import (
     PreparesPhotos,
     Reporter,
     SaysAbsent,
+    SaysCaptionCost,
     SaysCost,
     SaysNames,
     SaysPassedOver,
@@ -107,6 +108,7 @@ from sglora_cli.plugin.values import (
     PHRASE,
     ROLES,
     SPLITS,
+    CaptionerCost,
     Experts,
     Listed,
     Material,
@@ -251,6 +253,8 @@ __all__ = [
     # Captioners: an image -> captions
     "Captioner",
     "CaptionModel",
+    "SaysCaptionCost",
+    "CaptionerCost",
     # Backbones: images and sentences -> unit vectors, with adapters
     "Backbone",
     "Model",

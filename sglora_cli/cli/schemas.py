@@ -182,7 +182,27 @@ SHAPES: dict[str, Any] = {
         "refused": {"*": int},
         "problems": [ANY],
     },
-    "data caption --dry-run": {**_CAPTIONS, "waiting": int, "now": int, "passed_over": [_PASSED_OVER]},
+    "data caption --dry-run": {
+        **_CAPTIONS,
+        "waiting": int,
+        "now": int,
+        "passed_over": [_PASSED_OVER],
+        "cost": (
+            {
+                "captioner": str,
+                "model": str,
+                "parameters": int,
+                "download_bytes": int,
+                "memory_bytes": int,
+                "free_memory_bytes": int,
+                "device": str,
+                "seconds_a_photo": [float],
+                "lacks": str,
+                "other_way": str,
+            },
+            None,
+        ),
+    },
     "data check": {
         "dataset": str,
         "path": str,

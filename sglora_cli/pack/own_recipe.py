@@ -204,10 +204,7 @@ k = 4                                 # K: experts that a sentence leans on
 tau = 0.02
 space = "meaning"
 
-[generators.cvae]                     # the paper's generator, small; needs training tasks
-hidden = 32
-latent = 8
-epochs = 20
+{_CVAE if len(dealt.roles[TRAINING]) >= _TO_LEARN else _NO_CVAE}
 
 [[source]]
 name = {_quoted(name)}
@@ -218,6 +215,16 @@ whole = true                          # seen tasks learn from their test photos,
 """
 
 
+_TO_LEARN = 10
+"""Training tasks from which a trained generator is worth its time; see `sglora docs how-to-data`."""
+_CVAE = """\
+[generators.cvae]                     # the paper's generator, small
+hidden = 32
+latent = 8
+epochs = 20"""
+_NO_CVAE = f"""\
+# The paper's generator, [generators.cvae], is left out: it wants {_TO_LEARN} training tasks or more.
+# The default generator learns from the photos and captions of all experts and training tasks."""
 _MEANING = {
     EXPERT: "tasks whose adapters the pack keeps, at least K of them",
     TRAINING: "tasks that teach the generator",

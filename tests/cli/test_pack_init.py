@@ -89,6 +89,18 @@ def test_numbers_suit_the_size(photos, epochs, batch, tmp_path):
     assert (train["epochs"], train["states"], train["batch"]) == (epochs, epochs // 3, batch)
 
 
+@pytest.mark.parametrize(("tasks", "has"), [(24, False), (26, True)])
+def test_a_generator_is_trained_where_ten_tasks_teach_it(tasks, has, tmp_path):
+    from sglora_cli.pack.own_recipe import OwnData, recipe_text
+    from sglora_cli.pack.roles import TaskPhotos, deal_roles
+
+    some = [TaskPhotos(f"task {n}", 20, 5) for n in range(tasks)]
+    dealt = deal_roles(some)
+    assert (len(dealt.roles["training"]) >= 10) == has
+    recipe = tomli.loads(recipe_text(OwnData("folder", tmp_path / "x", some, 1, 0), dealt, tmp_path / "my.toml"))
+    assert ("generators" in recipe) == has
+
+
 def test_for_programs_the_whole_deal_is_one_object(run, own, tmp_path):
     (own / "few").mkdir()
     speckles(9999).save(own / "few/1.png")

@@ -157,8 +157,10 @@ def _in_folders(root: Path, captions: Iterable[Captioned]) -> Iterator[Row]:
         side = split_of(first_of[path].relative_to(root).as_posix()) if dealt else side_of[folders[0]]
         own = tuple(folders[: 1 + bool(side_of)])
         rows.append((own, Row(image, _task_name(own[-1]), side, str(top))))
-    # A folder beside the captions file may hold photos of any task that the file names: then it is no task's.
+    # Folders beside a captions file may hold photos of any task. They are tasks where the file says so of some photo.
     task_of = {one.image: one.task for one in captions} if top == root else {}
+    if task_of and not any(task_of.get(row.image) == row.task for _, row in rows):
+        return
     mixed = {own for own, row in rows if task_of.get(row.image, row.task) != row.task}
     yield from (row for own, row in rows if own not in mixed)
 

@@ -78,6 +78,8 @@ def test_a_folder_whose_photos_are_of_other_tasks_by_the_captions_file_is_no_tas
         text = text.replace(f'"image": "{image}"', f'"image": "{image}", "task": "{task}"')
     (tmp_path / "captions.jsonl").write_text(text)
     assert tasks_of(tmp_path) == {"photos/1.jpg": "dog", "cat/old/3.jpg": "cat", "cat/old/4.jpg": "cat"}
+    (tmp_path / "captions.jsonl").write_text(text.replace("cat/old/3.jpg", "photos/2.jpg"))
+    assert tasks_of(tmp_path) == {"photos/1.jpg": "dog", "photos/2.jpg": "cat"}  # the file does not go by folders
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such file names")

@@ -10,14 +10,25 @@ from __future__ import annotations
 
 import json
 import logging
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sglora_cli.api import BadFile, RuntimeConfig, SgloraWarning, Unavailable, hookimpl, hub_unreachable
+from sglora_cli.api import (
+    BadFile,
+    CaptionerCost,
+    RuntimeConfig,
+    SgloraWarning,
+    Unavailable,
+    hookimpl,
+    hub_unreachable,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,7 +42,19 @@ MOST_TOKENS = 96
 SAMPLING = {"do_sample": True, "temperature": 1.0, "top_p": 0.9, "top_k": 0}
 """The model's own settings are all but greedy: four captions would be one, four times."""
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
-_REMEDY = "pass --weights FOLDER, or take captions made elsewhere with --from FILE"
+_REMEDY = "pass --weights FOLDER, or --from FILE for captions made elsewhere, or --captioner names for colours only"
+_INSTALL = 'pip install "sglora[caption]"'
+_TOKENIZER_BYTES = 12_000_000
+"""tokenizer.json, vocab.json and merges.txt on the hub."""
+_TOKEN_PIXELS, _PATCHES = 28 * 28, 4
+"""Pixels of a token of the language model, and the patches of the vision tower that it is merged from (the model's
+config.json: patches of 14 x 14, merged 2 x 2)."""
+_PROMPT_TOKENS = 150
+"""The question with two demonstrations, about."""
+_HEADER_LIMIT = 16 << 20
+"""Bytes of a safetensors file's header."""
+_FEWEST_TOKENS = 20
+"""Of a caption of one short sentence."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +62,39 @@ class Qwen2VL:
     name: str
     summary: str
     hub_name: str
+    parameters: int
+    """All of them, as the model's card has it: the weights on the hub are two bytes each."""
+    vision_parameters: int
+    """Those of the vision tower."""
+    embedding_parameters: int
+    """Those of the tables of tokens at both ends, which cost nothing while a photo is read."""
+
+    def caption_cost(self, runtime: RuntimeConfig, pixels: int, captions: int) -> CaptionerCost:
+        """Counted from the parameters: two operations for each of them and each token or patch."""
+        folder = Path(runtime.weights) if runtime.weights else _cached(self.hub_name)
+        parameters = _parameters_in(folder) if runtime.weights and folder else self.parameters
+        share = parameters / self.parameters  # of a model of another size in a folder
+        tokens = min(pixels, LONGEST_SIDE**2) / _TOKEN_PIXELS
+        language = self.parameters - self.vision_parameters - self.embedding_parameters
+        operations = 2 * (self.vision_parameters * _PATCHES * tokens + language * (tokens + _PROMPT_TOKENS))
+        lacks = "" if find_spec("transformers") else f"transformers: {_INSTALL}"
+        if not folder and not lacks and (reason := hub_unreachable()):
+            lacks = f"its weights, which cannot be fetched: {reason}"
+        return CaptionerCost(
+            model=str(folder) if runtime.weights else self.hub_name,
+            parameters=parameters,
+            download_bytes=0 if folder else 2 * self.parameters + _TOKENIZER_BYTES,
+            photo_operations=operations * share * captions,  # each answer reads the photo anew
+            caption_tokens=(_FEWEST_TOKENS, MOST_TOKENS),
+            lacks=lacks,
+        )
 
     def load(self, runtime: RuntimeConfig) -> QwenModel:
         """Raises Unavailable without transformers or weights, BadFile if the folder holds something else."""
         try:
             from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
         except (ImportError, RuntimeError) as error:  # RuntimeError: a part built for another torch
-            raise Unavailable(f"transformers cannot be used: {error}", 'pip install "sglora[caption]"') from None
+            raise Unavailable(f"transformers cannot be used: {error}", _INSTALL) from None
         from sglora_cli.api import pick_device, pick_precision  # they bring torch
 
         device = pick_device(runtime.device)
@@ -99,13 +148,33 @@ class QwenModel:
         return whole or text
 
 
+def _parameters_in(folder: Path) -> int:
+    """The parameters of the weights in a folder, by the headers of its files; 0 if there are none."""
+    count = 0
+    for path in folder.glob("*.safetensors"):
+        with suppress(OSError, ValueError, KeyError, TypeError, struct.error), path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(min(length, _HEADER_LIMIT)))
+            count += sum(prod(one["shape"]) for name, one in header.items() if name != "__metadata__")
+    return count
+
+
+def _cached(name: str) -> Path | None:
+    """The folder of a whole model in the hub's cache; None if it is not there."""
+    with suppress(Exception):  # whatever is wrong with the cache, the hub is asked next
+        from huggingface_hub import snapshot_download
+
+        if _is_whole(folder := Path(snapshot_download(name, local_files_only=True, allow_patterns=_FILES))):
+            return folder
+    return None
+
+
 def _from_hub(name: str) -> Path:
     """The folder of a model in the hub's cache, fetched into it if need be. Raises Unavailable."""
     from huggingface_hub import snapshot_download
 
-    with suppress(Exception):  # whatever is wrong with the cache, the hub is asked next
-        if _is_whole(folder := Path(snapshot_download(name, local_files_only=True, allow_patterns=_FILES))):
-            return folder
+    if folder := _cached(name):
+        return folder
     reason = hub_unreachable()
     if not reason:
         warnings.warn(f"{name} is not in the hub's cache on this machine: fetching it", SgloraWarning, stacklevel=2)
@@ -142,6 +211,20 @@ def _quiet() -> Iterator[None]:
 @hookimpl
 def sglora_captioners() -> list[Qwen2VL]:
     return [
-        Qwen2VL("qwen2-vl", "Qwen2-VL 7B, as in the paper (transformers)", "Qwen/Qwen2-VL-7B-Instruct"),
-        Qwen2VL("qwen2-vl-2b", "Qwen2-VL 2B, for smaller machines (transformers)", "Qwen/Qwen2-VL-2B-Instruct"),
+        Qwen2VL(
+            "qwen2-vl",
+            "Qwen2-VL 7B, as in the paper (transformers)",
+            "Qwen/Qwen2-VL-7B-Instruct",
+            parameters=8_291_375_616,
+            vision_parameters=675_759_104,
+            embedding_parameters=2 * 544_997_376,
+        ),
+        Qwen2VL(
+            "qwen2-vl-2b",
+            "Qwen2-VL 2B, for smaller machines (transformers)",
+            "Qwen/Qwen2-VL-2B-Instruct",
+            parameters=2_208_985_600,
+            vision_parameters=665_271_296,
+            embedding_parameters=233_373_696,
+        ),
     ]

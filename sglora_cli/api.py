@@ -47,7 +47,7 @@ from sglora_cli.errors import (
     UsageError,
 )
 from sglora_cli.files.atomic import put_file, put_folder, scratch_folder, sync_tree, write_bytes
-from sglora_cli.files.hashes import content_hash, data_hash, file_hash, is_intact
+from sglora_cli.files.hashes import content_hash, data_hash, file_hash, first_copies, is_intact
 from sglora_cli.files.images import (
     image_endings,
     other_images,
@@ -95,6 +95,7 @@ from sglora_cli.plugin.contracts import (
     PreparesPhotos,
     Reporter,
     SaysAbsent,
+    SaysCaptionCost,
     SaysCost,
     SaysNames,
     SaysPassedOver,
@@ -107,6 +108,7 @@ from sglora_cli.plugin.values import (
     PHRASE,
     ROLES,
     SPLITS,
+    CaptionerCost,
     Experts,
     Listed,
     Material,
@@ -219,6 +221,7 @@ __all__ = [
     "read_image",
     "image_endings",
     "other_images",
+    "first_copies",
     "visible_files",
     "why_undecoded",
     "printable_name",
@@ -250,6 +253,8 @@ __all__ = [
     # Captioners: an image -> captions
     "Captioner",
     "CaptionModel",
+    "SaysCaptionCost",
+    "CaptionerCost",
     # Backbones: images and sentences -> unit vectors, with adapters
     "Backbone",
     "Model",

@@ -1,15 +1,18 @@
 """A folder with images and a captions.jsonl or captions.csv (see `read_captions` of the api).
 
-Images without captions are found, for a captioner, in folders named after their tasks, images/TASK/1.jpg, or
-images/train/TASK/1.jpg and images/test/TASK/1.jpg; an underscore in a task's folder stands for a space, and folders
-within it belong to the task. Without train and test one image in five is for testing, by the SHA-256 of its name.
-Or a names.jsonl says what they show, one line an image: {"image": "images/1.jpg", "name": "pug"}, with "split" if you
-like; then the folders do not count. What a captions file says of an image's task and split is taken from there.
+Images without captions are found, for a captioner, in folders named after their tasks: TASK/1.jpg, or images/TASK/1.jpg
+where there is a folder `images`. An underscore in a task's folder stands for a space, and folders within it belong to
+the task. Folders of splits may lie above: train/TASK/1.jpg and test/TASK/1.jpg; `val` is for testing where there is no
+`test`. Without splits one image in five is for testing, by the SHA-256 of its name, and copies of an image are on the
+side of the first of them. Or a names.jsonl says what they show, one line an image: {"image": "images/1.jpg", "name":
+"pug"}, with "split" if you like; then the folders do not count. What a captions file says of an image's task and split
+is taken from there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,16 +21,19 @@ from sglora_cli.api import (
     CAPTIONS_JSONL,
     SPLITS,
     BadFile,
+    Captioned,
     Listed,
     NamedOnce,
     Photo,
     Task,
     Unavailable,
     find_captions,
+    first_copies,
     image_endings,
     jsonl_rows,
     other_images,
     plain_name,
+    printable_name,
     read_captions,
     visible_files,
 )
@@ -35,6 +41,12 @@ from sglora_cli.api import (
 from .tasks import Row, classified, existing, gathered, listed, split_of
 
 IMAGES, NAMES = "images", "names.jsonl"
+TRAIN, TEST = SPLITS
+VALIDATION = "val"
+_SIDES = {TRAIN: TRAIN, "training": TRAIN, TEST: TEST, "testing": TEST}
+_SIDES |= dict.fromkeys((VALIDATION, "valid", "validation"), VALIDATION)
+"""What folders of splits are called, in any case."""
+_NOT_UTF8 = "images whose names are not UTF-8; rename them"
 
 
 @dataclass(frozen=True)
@@ -51,9 +63,12 @@ class Folder:
         """
         path = find_captions(root)
         if path is None:
+            bare = next(_uncaptioned(root), None)
             raise Unavailable(
                 f"{root / CAPTIONS_JSONL} does not exist",
-                "name a folder that holds captions.jsonl (or .csv) and its images",
+                f"write captions first: sglora data caption folder --path {shlex.quote(str(root))}"
+                if bare
+                else "name a folder that holds captions.jsonl (or .csv) and its images",
             )
         rows = read_captions(path)
         sorts: dict[str, bool] = {}
@@ -69,61 +84,111 @@ class Folder:
 
         Raises Unavailable if there is none, BadFile with path and line for anything wrong.
         """
-        rows = {row.image: row for row in _uncaptioned(root)}
-        path = find_captions(root)
-        for one in read_captions(path) if path and path.stat().st_size else []:
-            rows[one.image] = Row(one.image, one.task, one.split, one.where)
+        captions = _captioned(root)
+        rows = {row.image: row for row in _uncaptioned(root, captions)}
+        rows |= {one.image: Row(one.image, one.task, one.split, one.where) for one in captions}
         if not rows:
             raise Unavailable(
-                f"{root} has no {NAMES}, no captions and no image in {IMAGES}/TASK",
+                f"{root} has no {NAMES}, no captions and no image in {_place_of(root)}",
                 "put each task's images into a folder of its name",
             )
         return listed(root, rows.values())
 
     def passed_over(self, root: Path) -> Iterator[tuple[str, str]]:
         """Images without captions, those that nothing names and those that are not decoded; a hidden captions.csv."""
-        path = find_captions(root)
-        named = {one.image for one in read_captions(path)} if path and path.stat().st_size else set()
-        waiting = {row.image for row in _uncaptioned(root)} - named
+        path, captions = find_captions(root), _captioned(root)
+        named = {one.image for one in captions}
+        waiting = {row.image for row in _uncaptioned(root, captions)} - named
         yield from ((image, "images without captions") for image in sorted(waiting))
+        unreadable = {image for path in _images(root) if not _is_text(image := path.relative_to(root).as_posix())}
+        yield from ((printable_name(Path(image)), _NOT_UTF8) for image in sorted(unreadable))
         source = path.name if path else NAMES if (root / NAMES).is_file() else ""
-        reason = f"images that {source} does not name" if source else f"images in no folder {IMAGES}/TASK"
-        yield from other_images(root, named | waiting, reason)
+        reason = f"images that {source} does not name" if source else f"images in no folder {_place_of(root)}"
+        yield from other_images(root, named | waiting | unreadable, reason)
         if path and path.name == CAPTIONS_JSONL and (root / CAPTIONS_CSV).is_file():
             yield CAPTIONS_CSV, f"captions files beside {CAPTIONS_JSONL}, which is read in their place"
 
 
-def _uncaptioned(root: Path) -> Iterator[Row]:
-    """Images of names.jsonl, else of the folders."""
-    return _named(root) if (root / NAMES).is_file() else _in_folders(root)
+def _captioned(root: Path) -> list[Captioned]:
+    """What the captions file says, if there is one; it is empty while its first line is written."""
+    path = find_captions(root)
+    return read_captions(path) if path and path.stat().st_size else []
 
 
-def _in_folders(root: Path) -> Iterator[Row]:
-    top = root / IMAGES
-    paths = [path for path in visible_files(top) if path.suffix.lower() in image_endings()] if top.is_dir() else []
+def _uncaptioned(root: Path, captions: Iterable[Captioned] = ()) -> Iterator[Row]:
+    """Images of names.jsonl, else of the folders. `captions` say what the folders' images are."""
+    return _named(root) if (root / NAMES).is_file() else _in_folders(root, captions)
+
+
+def _top(root: Path) -> Path:
+    """The folder that the tasks' folders lie in."""
+    return root / IMAGES if (root / IMAGES).is_dir() else root
+
+
+def _place_of(root: Path) -> str:
+    """Where a task's images lie, for messages."""
+    return f"{IMAGES}/TASK" if (root / IMAGES).is_dir() else "TASK"
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in visible_files(folder) if path.suffix.lower() in image_endings()]
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name can be written into a file of captions: one that is not UTF-8 holds half surrogates."""
+    return name == name.encode(errors="ignore").decode()
+
+
+def _in_folders(root: Path, captions: Iterable[Captioned]) -> Iterator[Row]:
+    top = _top(root)
+    paths = sorted(path for path in _images(top) if _is_text(path.relative_to(root).as_posix()))
     places = {path: path.relative_to(top).parts for path in paths}
-    by_split = _by_split(places.values())
-    for path in sorted(paths):
+    side_of = _sides(places.values())
+    dealt = len(set(side_of.values())) < len(SPLITS)  # of one side nothing says what the other is
+    first_of = first_copies(paths) if dealt else {}
+    rows: list[tuple[tuple[str, ...], Row]] = []
+    for path in paths:
         *folders, _ = places[path]
-        if len(folders) < 1 + by_split or (by_split and folders[0] not in SPLITS):
+        if len(folders) < 1 + bool(side_of) or (side_of and folders[0] not in side_of):
             continue
         image = path.relative_to(root).as_posix()
-        side = folders[0] if by_split else split_of(image)
-        yield Row(image, folders[by_split].replace("_", " "), side, str(top))
+        side = split_of(first_of[path].relative_to(root).as_posix()) if dealt else side_of[folders[0]]
+        own = tuple(folders[: 1 + bool(side_of)])
+        rows.append((own, Row(image, _task_name(own[-1]), side, str(top))))
+    # Folders beside a captions file may hold photos of any task. They are tasks where the file says so of some photo.
+    task_of = {one.image: one.task for one in captions} if top == root else {}
+    if task_of and not any(task_of.get(row.image) == row.task for _, row in rows):
+        return
+    mixed = {own for own, row in rows if task_of.get(row.image, row.task) != row.task}
+    yield from (row for own, row in rows if own not in mixed)
 
 
-def _by_split(places: Iterable[Sequence[str]]) -> bool:
-    """Whether the first folders are splits and the second ones tasks; a task may be called "train", too.
+def _task_name(folder: str) -> str:
+    """
+    >>> _task_name("red_fox"), _task_name("_")
+    ('red fox', '_')
+    """
+    return " ".join(folder.replace("_", " ").split()) or folder
 
-    They are if there are no others, or if others (as "val") have folders within them and those of splits nothing else.
+
+def _sides(places: Iterable[Sequence[str]]) -> Mapping[str, str]:
+    """First folder -> split, {} where the first folders are tasks; a task may be called "train", too.
+
+    They are splits if there are no others, or if others (as "extra") have folders within them and those of splits
+    nothing else.
     """
     depths: dict[str, set[bool]] = {}
     for first, *rest in places:
         if rest:
             depths.setdefault(first, set()).add(len(rest) > 1)
-    splits = depths.keys() & set(SPLITS)
-    nested = all(depths[name] == {True} if name in splits else True in depths[name] for name in depths)
-    return bool(splits) and (depths.keys() <= set(SPLITS) or nested)
+    sides = {folder: _SIDES[folder.lower()] for folder in depths if folder.lower() in _SIDES}
+    nested = all(depths[name] == {True} if sides.get(name) in SPLITS else True in depths[name] for name in depths)
+    if not set(sides.values()) & set(SPLITS) or not (depths.keys() <= sides.keys() or nested):
+        return {}
+    tested = any(side == TEST and True in depths[name] for name, side in sides.items())
+    return {name: TEST if side == VALIDATION else side for name, side in sides.items() if side in SPLITS or not tested}
 
 
 def _named(root: Path) -> Iterator[Row]:

@@ -213,11 +213,14 @@ def say_photos(photos: PhotoList, skipped: Iterable[str]) -> None:
         say(f"warning: {reason}; it is left out")
 
 
-def confirm(what: str, yes: bool, hint: str = "pass --yes") -> None:
-    """Ask before something is removed, unless `yes`. Raises UsageError if the answer is no, or if nobody can answer."""
+def confirm(what: str, yes: bool, hint: str = "pass --yes", verb: str = "remove", done: str = "removed") -> None:
+    """Ask before something is removed, unless `yes`. Raises UsageError if the answer is no, or if nobody can answer.
+
+    verb, done: what else is done than to remove.
+    """
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError(f"nobody can be asked whether to remove {what}", hint)
-    if not click.confirm(f"remove {what}?", err=True):
-        raise UsageError("nothing was removed")
+        raise UsageError(f"nobody can be asked whether to {verb} {what}", hint)
+    if not click.confirm(f"{verb} {what}?", err=True):
+        raise UsageError(f"nothing was {done}")

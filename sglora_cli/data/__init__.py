@@ -9,6 +9,7 @@ features          frozen outputs, computed once, cached by content; mirrored pho
 caption_file      captions.jsonl and the formats of others
 caption_text      prompts, cleaned answers, which captions are kept
 caption_writer    captions written by a captioner or taken from a file
+caption_cost      what captions will cost, before a model is fetched or loaded
 caption_target    the file that captions are added to
 text_limit        which captions a backbone's text encoder cuts
 check             a data set looked through

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,25 @@ def file_hash(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
+
+
+def first_copies(paths: Sequence[Path]) -> dict[Path, Path]:
+    """Each file to the first of those that have the same bytes: itself, if no other has.
+
+    Only files of equal size are read. One that cannot be read is like no other.
+    """
+    sized: dict[int, list[Path]] = defaultdict(list)
+    for path in paths:
+        with suppress(OSError):
+            sized[path.stat().st_size].append(path)
+    first_of = {path: path for path in paths}
+    for equal in sized.values():
+        if len(equal) > 1:
+            known: dict[str, Path] = {}
+            for path in equal:
+                with suppress(BadFile):
+                    first_of[path] = known.setdefault(file_hash(path), path)
+    return first_of
 
 
 def is_intact(path: Path, sha256: str) -> bool:

@@ -3,6 +3,8 @@
 content         what a pack's folder holds, file by file
 recipe          recipes and sources: roles of tasks, their descriptions
 recipe_parser   TOML -> recipe, and everything wrong with it at once, with lines
+roles           which roles the tasks of a data set get, and why
+own_recipe      a recipe of one's own, as a file to change
 pack            a pack: experts, index, generators, evaluation, read when asked
 coverage        how close a sentence is to what a pack has seen
 draft           a changed copy of a pack, before it takes the old one's place

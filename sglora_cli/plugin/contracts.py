@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from sglora_cli.plugin.values import Experts, Listed, Material, Report, Task
+from sglora_cli.plugin.values import CaptionerCost, Experts, Listed, Material, Report, Task
 
 if TYPE_CHECKING:
     import torch
@@ -254,6 +254,18 @@ class Captioner(Protocol):
 
 
 @runtime_checkable
+class SaysCaptionCost(Protocol):
+    """A captioner that says what it needs, optional. `data caption` prints it, and asks before a large download where
+    there is no GPU."""
+
+    def caption_cost(self, runtime: RuntimeConfig, pixels: int, captions: int) -> CaptionerCost:
+        """What `load` and `write` need for photos of so many pixels, of each of which so many captions are asked for.
+
+        It only looks, and loads and fetches nothing.
+        """
+
+
+@runtime_checkable
 class Fitted(Protocol):
     """A generator that is ready to be asked."""
 
@@ -400,7 +412,7 @@ POWERS: Mapping[type, tuple[type, ...]] = {
         KnowsEarlier,
     ),
     Dataset: (HasMembers, Fetches, ListsImages, SaysPassedOver),
-    Captioner: (HasMembers,),
+    Captioner: (HasMembers, SaysCaptionCost),
     CaptionModel: (),
     Generator: (HasMembers, SaysCost),
     Fitted: (UsesEvidence, ChoosesSites, IgnoresExperts, UsesDevice),

@@ -43,6 +43,7 @@ from sglora_cli.plugin.contracts import (
     PreparesPhotos,
     Reporter,
     SaysAbsent,
+    SaysCaptionCost,
     SaysCost,
     SaysNames,
     SaysPassedOver,
@@ -61,7 +62,7 @@ from sglora_cli.plugin.validation import (
     wrong_value,
     wrong_vectors,
 )
-from sglora_cli.plugin.values import Experts, Listed, Material, Report, Task
+from sglora_cli.plugin.values import CaptionerCost, Experts, Listed, Material, Report, Task
 
 if TYPE_CHECKING:
     from typing import Self
@@ -419,6 +420,15 @@ class _UsesDevice(Guarded[UsesDevice]):
         return GuardedFitted(fitted, self._who)
 
 
+class _SaysCaptionCost(Guarded[SaysCaptionCost]):
+    def caption_cost(self, runtime: RuntimeConfig, pixels: int, captions: int) -> CaptionerCost:
+        with self._asking("caption_cost"):
+            cost = self._value.caption_cost(runtime, pixels, captions)
+        good = isinstance(cost, CaptionerCost)
+        self._refuse("caption_cost", "" if good else f"must return a CaptionerCost, got {type(cost).__name__}")
+        return cost
+
+
 class _SaysCost(Guarded[SaysCost]):
     def cost(
         self, layout: Layout, tasks: int, states: int, settings: Mapping[str, Any], device: str
@@ -448,6 +458,7 @@ _OPTIONAL: Mapping[type, type[Guarded[Any]]] = {
     HasProjection: _HasProjection,
     SaysNames: _SaysNames,
     KnowsEarlier: _KnowsEarlier,
+    SaysCaptionCost: _SaysCaptionCost,
     SaysCost: _SaysCost,
     UsesEvidence: _UsesEvidence,
     ChoosesSites: _ChoosesSites,

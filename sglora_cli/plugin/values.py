@@ -70,6 +70,23 @@ class Listed:
 
 
 @dataclass(frozen=True)
+class CaptionerCost:
+    """What a captioner needs before it writes, as it knows it without loading anything."""
+
+    model: str = ""
+    """The name of its weights; "" for a captioner without a model, which needs nothing of what follows."""
+    parameters: int = 0
+    download_bytes: int = 0
+    """What is not on this machine yet, and would be downloaded."""
+    photo_operations: float = 0.0
+    """Floating-point operations to read one photo with its prompt, for all captions that are asked for."""
+    caption_tokens: tuple[int, int] = (0, 0)
+    """Fewest and most tokens of a caption. For each the captioner reads all its parameters."""
+    lacks: str = ""
+    """Why it cannot be used here, if it cannot: a missing package, a network that is switched off."""
+
+
+@dataclass(frozen=True)
 class Moments:
     """Where photos and captions of every task lie that a pack has seen, and the linear map that ends its backbone's
     image encoder, if there is one (HasProjection)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from sglora_cli.system.progress import remark
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """Our name -> that of torch."""
@@ -76,6 +78,32 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
         raise UsageError("fp16 does not train on a CPU", "use fp32 there")
     dtype: torch.dtype = getattr(torch, DTYPES[name])
     return dtype
+
+
+_SQUARE, _WIDE, _ROWS = 1024, 8192, 4
+"""Sides of the matrices of `compute_rates`: some 0.1 s on a laptop, and more weights than any cache holds."""
+
+
+def compute_rates(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
+    """What the device does in a second, measured now: floating-point operations in a product of square matrices, and
+    bytes of a large matrix that it multiplies by a few rows."""
+    import torch
+
+    square = torch.ones(_SQUARE, _SQUARE, device=device, dtype=dtype)
+    wide = torch.ones(_WIDE, _WIDE, device=device, dtype=dtype)
+    rows = torch.ones(_ROWS, _WIDE, device=device, dtype=dtype)
+    operations = 2 * _SQUARE**3 / _quickest(square, square)
+    return operations, wide.nbytes / _quickest(rows, wide)
+
+
+def _quickest(a: Tensor, b: Tensor) -> float:
+    """Seconds of the quickest of three products; the first of all is not counted."""
+    seconds = []
+    for _ in range(4):
+        began = time.perf_counter()
+        float((a @ b)[0, 0])  # waits for the device
+        seconds.append(time.perf_counter() - began)
+    return min(seconds[1:])
 
 
 def peak_memory() -> int:

@@ -266,3 +266,109 @@ def test_images_of_a_folder_may_be_in_splits_or_named_by_a_file(tmp_path):
     assert [(x.image, x.tasks, x.split) for x in Folder().images(tmp_path)] == [
         ("images/train/c/3.png", ("sea",), "test")
     ]
+
+
+DEAR = """
+from pathlib import Path
+
+from sglora_cli.api import CaptionerCost, hookimpl
+
+SGLORA_API = "1.0"
+
+
+class Dear:
+    name = "dear"
+    summary = "a large captioner"
+
+    def caption_cost(self, runtime, pixels, captions):
+        return CaptionerCost("big/model", 1_000_000_000, 0 if runtime.weights else 2_000_000_000, 1e9, (1, 2))
+
+    def load(self, runtime):
+        Path(__file__).with_name("loaded").touch()
+        return self
+
+    def write(self, image, prompt, count, seed):
+        return [f"a caption with the numbers {seed} and {n}" for n in range(count)]
+
+
+@hookimpl
+def sglora_captioners():
+    return [Dear()]
+"""
+
+
+@pytest.fixture
+def dear(run, site, album):
+    """Captions of the album by a captioner whose model would be downloaded first."""
+    install(site, "sglora-dear", "sglora_dear", DEAR)
+    sys.modules.pop("sglora_dear", None)
+    yield lambda *args: run("data", "caption", "folder", "--path", album, "--captioner", "dear", *args)
+    sys.modules.pop("sglora_dear", None)
+
+
+def test_without_a_gpu_nobody_downloads_a_model_unasked(dear, site, album):
+    result = dear()
+    assert (result.exit_code, result.stdout) == (2, "")
+    other = f"sglora data caption folder --path {album} --captioner names"
+    lines = result.stderr.splitlines()
+    assert lines[:2] == ["captioner  dear: big/model, 1.0 billion parameters", "download   2.0 GB, once"]
+    assert lines[4:] == [
+        "no GPU     captions of names and colours need no model:",
+        f"  {other}",
+        "error: nobody can be asked whether to fetch 2.0 GB to caption 12 photos without a GPU",
+        f"hint: write captions of names and colours: {other}; or pass --yes",
+    ]
+    assert not (site / "loaded").exists()
+    assert not (album / "captions.jsonl").exists()
+
+
+def test_the_offered_way_works(dear, run, album):
+    hint = dear().stderr.splitlines()[-1]
+    command = hint.removeprefix("hint: write captions of names and colours: ").removesuffix("; or pass --yes")
+    result = run(*command.split()[1:])
+    assert result.exit_code == 0, result.output
+    assert len(captioned(album)) == 12
+
+
+@pytest.mark.parametrize(("answer", "code", "lines"), [("y", 0, 12), ("n", 2, 0)])
+def test_at_a_terminal_the_user_is_asked(dear, album, monkeypatch, answer, code, lines):
+    import click
+
+    from sglora_cli.cli import output
+
+    asked = []
+    monkeypatch.setattr(output, "sys", type("Terminal", (), {"stdin": sys.__stdin__, "stdout": sys.stdout}))
+    monkeypatch.setattr(output.sys, "stdin", type("Keys", (), {"isatty": lambda self: True})())
+    monkeypatch.setattr(click, "confirm", lambda text, err: asked.append(text) or answer == "y")
+    result = dear()
+    assert asked == ["fetch 2.0 GB to caption 12 photos without a GPU?"]
+    assert result.exit_code == code
+    assert (len(captioned(album)) if (album / "captions.jsonl").exists() else 0) == lines
+
+
+def test_who_says_yes_or_has_the_weights_is_not_asked(dear, album, tmp_path):
+    assert dear("--yes", "--limit", 5).exit_code == 0
+    result = dear("--weights", tmp_path)
+    assert result.exit_code == 5  # other weights write other captions
+    assert "download   nothing: it is on this machine\n" in result.stderr
+    (album / "captions.jsonl").unlink()
+    assert dear("--weights", tmp_path, "--json").stderr == ""
+    assert len(captioned(album)) == 12
+
+
+def test_a_dry_run_names_the_cost_and_the_other_way(dear, site, album):
+    lines = dear("--dry-run").stdout.splitlines()
+    assert lines[-6:-4] == ["captioner  dear: big/model, 1.0 billion parameters", "download   2.0 GB, once"]
+    assert lines[-3].startswith("time       ")
+    assert lines[-2:] == [
+        "no GPU     captions of names and colours need no model:",
+        f"  sglora data caption folder --path {album} --captioner names",
+    ]
+    cost = json.loads(dear("--dry-run", "--json").stdout)["cost"]
+    assert (cost["parameters"], cost["download_bytes"], cost["memory_bytes"]) == (10**9, 2 * 10**9, 4 * 10**9)
+    assert not (site / "loaded").exists()
+
+
+def test_a_captioner_without_a_model_says_so(run, album):
+    result = run("data", "caption", "folder", "--path", album, "--captioner", "names", "--dry-run")
+    assert result.stdout.splitlines()[-1] == "captioner  names: no model, nothing to download"

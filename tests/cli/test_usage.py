@@ -10,7 +10,7 @@ REFUSED = [
     ("genrate", "no command named 'genrate'", "did you mean 'generate'?"),
     ("xyzzy", "no command named 'xyzzy'", "see `sglora --help`"),
     ("verify", "no command named 'verify'", "did you mean 'pack verify'?"),
-    ("list", "no command named 'list'", "did you mean 'pack list' or 'data list' or 'plugins list'?"),
+    ("show", "no command named 'show'", "did you mean 'pack show'?"),
     ("pack shwo", "no command named 'pack shwo'", "did you mean 'pack show'?"),
     ("pack xyzzy", "no command named 'pack xyzzy'", "see `sglora pack --help`"),
     ("settings ste pack x", "no command named 'settings ste'", "did you mean 'settings set'?"),

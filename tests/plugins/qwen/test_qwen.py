@@ -174,3 +174,61 @@ def test_without_transformers_the_hint_says_what_to_install(monkeypatch):
     with pytest.raises(Unavailable) as error:
         qwen().load(RuntimeConfig(device="cpu"))
     assert error.value.hint == 'pip install "sglora[caption]"'
+
+
+@pytest.mark.parametrize(("place", "name"), [(0, "7B"), (1, "2B")])
+def test_parameters_are_those_of_the_architecture(place, name):
+    """Counted in transformers' own model, from the configuration that the hub has."""
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    import sglora_qwen
+
+    one = sglora_qwen.sglora_captioners()[place]
+    text = (
+        {"hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28, "num_key_value_heads": 4}
+        | {"vocab_size": 152064}
+        if name == "7B"
+        else {"hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12, "num_key_value_heads": 2}
+        | {"vocab_size": 151936}
+    )
+    config = transformers.Qwen2VLConfig(
+        text_config=text
+        | {"num_hidden_layers": 28, "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}}
+        | {"tie_word_embeddings": name == "2B"},
+        vision_config={"depth": 32, "embed_dim": 1280, "num_heads": 16, "hidden_size": text["hidden_size"]},
+        tie_word_embeddings=name == "2B",
+    )
+    with torch.device("meta"):
+        model = transformers.Qwen2VLForConditionalGeneration(config)
+    sizes = {key: p.numel() for key, p in model.named_parameters()}
+    assert sum(sizes.values()) == one.parameters
+    assert sum(n for key, n in sizes.items() if "visual" in key) == one.vision_parameters
+    assert sum(n for key, n in sizes.items() if "embed_tokens" in key or "lm_head" in key) == one.embedding_parameters
+
+
+def test_the_cost_is_said_without_loading_or_fetching(monkeypatch, weights):
+    hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def snapshot(name, local_files_only=False, **_):
+        asked.append(local_files_only)
+        raise OSError("not there")
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    monkeypatch.setattr("sglora_qwen.hub_unreachable", lambda: "")
+    cost = qwen().caption_cost(RuntimeConfig(), 1024 * 768, 4)
+    assert asked == [True]
+    assert (cost.model, cost.lacks) == ("Qwen/Qwen2-VL-7B-Instruct", "")
+    assert cost.download_bytes == pytest.approx(16.6e9, rel=0.01)
+    monkeypatch.setattr("sglora_qwen.hub_unreachable", lambda: "SGLORA_OFFLINE is set")
+    offline = qwen().caption_cost(RuntimeConfig(), 1024 * 768, 4)
+    assert offline.lacks == "its weights, which cannot be fetched: SGLORA_OFFLINE is set"
+    monkeypatch.setattr("sglora_qwen.find_spec", lambda name: None)
+    assert qwen().caption_cost(RuntimeConfig(), 1, 1).lacks == 'transformers: pip install "sglora[caption]"'
+
+
+def test_the_cost_of_weights_in_a_folder_is_that_of_their_files(weights, model):
+    cost = qwen().caption_cost(RuntimeConfig(weights=str(weights)), 1024 * 768, 4)
+    assert (cost.model, cost.download_bytes) == (str(weights), 0)
+    assert cost.parameters == sum(p.numel() for p in model.model.parameters())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,14 +22,16 @@ from sglora_cli.cli.options import (
     json_option,
     out_option,
     path_option,
+    yes_option,
 )
-from sglora_cli.cli.output import fail, print_json, print_rows, printable, say, shortened
+from sglora_cli.cli.output import confirm, counted, fail, print_json, print_rows, printable, say, shortened
 from sglora_cli.config import CaptionConfig, RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
 from sglora_cli.plugin.contracts import ChecksText
 from sglora_cli.system import settings
 
 if TYPE_CHECKING:
+    from sglora_cli.data.caption_cost import CaptionEstimate
     from sglora_cli.data.caption_writer import CaptionJob, Outcome
 
 
@@ -52,7 +55,8 @@ _SHOWN = 5  # problems of a kind that are shown
 @click.option("--from", "source", type=PATH, help="Take captions from this .jsonl, .csv or .json file.")
 @force_option("With --from: replace captions that are there.")
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="Caption so many images now, and stop; 0 is all.")
-@dry_run_option()
+@dry_run_option("Only say what would be done, and what the captioner needs: download, memory, time a photo.")
+@yes_option()
 @options_of(RuntimeConfig, "runtime")
 @json_option()
 @click.pass_obj
@@ -68,6 +72,7 @@ def caption(
     force: bool,
     limit: int,
     dry_run: bool,
+    yes: bool,
     as_json: bool,
     config: CaptionConfig,
     runtime: RuntimeConfig,
@@ -78,14 +83,17 @@ def caption(
     one: interrupt the command whenever you like, and start it again to resume. Texts that are empty, too short,
     refusals or repetitions are asked for again. A line says who wrote it and how ("by"), and one file is written in
     one way. Captions that a data set has of its own (coco) give way to the file as soon as it exists: write an
-    unfinished one elsewhere with -o. Exit code 4 if an image does not decode or gets no caption; the others have
-    theirs then.
+    unfinished one elsewhere with -o. Without a GPU the command asks before it downloads a model. The captioner `names`
+    needs no model: it writes names and colours. Exit code 4 if an image does not decode or gets no caption; the others
+    have theirs then.
 
     \b
+    sglora data caption pets --path data/oxford-iiit-pet --dry-run
     sglora data caption pets --path data/oxford-iiit-pet --limit 10
+    sglora data caption folder --path data/photos --captioner names
     sglora data caption flowers --path data/flowers-102 --from captions.csv
     """
-    from sglora_cli.data import caption_writer
+    from sglora_cli.data import caption_cost, caption_writer
 
     if force and not source:
         raise UsageError("--force goes with --from", "to caption images anew, remove their lines")
@@ -93,12 +101,17 @@ def caption(
         raise UsageError("--limit does not go with --from", "a file is taken whole")
     root = dataset_folder(path, dataset)
     job = caption_writer.caption_job(app.host, dataset, root, out, hide_table=bool(source))
+    way = partial(caption_cost.other_way, app.host, dataset, root, captioner, out)
     if source:
         outcome = caption_writer.take_captions(job, source, config, force, dry_run)
     else:
         write = _writer(app, captioner, demonstrations, backbone, runtime)
+        waiting = job.waiting(limit)
+        known = caption_cost.estimate(app.host, captioner, runtime, waiting, config.captions) if waiting else None
         if dry_run:
-            return _print_plan(app, job, limit, as_json)
+            return _print_plan(app, job, limit, as_json, known, way)
+        if known:
+            _ask_before_download(known, yes, way, as_json)
         outcome = write(job, config, limit)
     print_json(outcome.to_json()) if as_json else _print_outcome(outcome)
     if error := caption_writer.error_of(outcome):
@@ -128,7 +141,31 @@ def _writer(
     return write
 
 
-def _print_plan(app: App, job: CaptionJob, limit: int, as_json: bool) -> None:
+def _ask_before_download(known: CaptionEstimate, yes: bool, way: Callable[[], str], as_json: bool) -> None:
+    """Say what a model costs where there is no GPU, and ask before a download. Raises UsageError for a no."""
+    from sglora_cli.system.progress import size
+
+    if not known.slow or known.cost.lacks:  # what is lacking is said when it is loaded
+        return
+    for line in [] if as_json else _cost_lines(known, way):
+        say(line)
+    if known.cost.download_bytes:
+        what = f"{size(known.cost.download_bytes)} to caption {counted(known.photos, 'photo')} without a GPU"
+        hint = f"write captions of names and colours: {other}; or pass --yes" if (other := way()) else "pass --yes"
+        confirm(what, yes, hint, "fetch", "fetched")
+
+
+def _cost_lines(known: CaptionEstimate, way: Callable[[], str]) -> list[str]:
+    """What a captioner costs; where it is slow, also the command that needs no model."""
+    lines = known.to_lines()
+    if known.slow and (other := way()):
+        lines += ["no GPU     captions of names and colours need no model:", f"  {other}"]
+    return lines
+
+
+def _print_plan(
+    app: App, job: CaptionJob, limit: int, as_json: bool, known: CaptionEstimate | None, way: Callable[[], str]
+) -> None:
     from sglora_cli.data import caption_writer
     from sglora_cli.data.check import passed_over
 
@@ -136,7 +173,8 @@ def _print_plan(app: App, job: CaptionJob, limit: int, as_json: bool) -> None:
     over = passed_over(app.host.datasets[job.dataset], job.root, but={one.image for one in job.listed})
     if as_json:
         facts = caption_writer.job_json(job) | {"waiting": len(job.waiting()), "now": len(waiting)}
-        print_json(facts | {"passed_over": [one.to_json() for one in over]})
+        cost = known.to_json() | {"other_way": way() if known.slow else ""} if known else None
+        print_json(facts | {"passed_over": [one.to_json() for one in over], "cost": cost})
         return
     click.echo(f"output     {job.target}")
     click.echo(f"images     {len(job.listed)}, {len(job.done)} captioned before, {len(waiting)} to caption now")
@@ -144,6 +182,8 @@ def _print_plan(app: App, job: CaptionJob, limit: int, as_json: bool) -> None:
     print_rows(("task", "images"), [["  " + printable(task), str(count)] for task, count in sorted(tasks.items())])
     for one in over:
         click.echo(printable(f"passed over: {one}"))
+    for line in _cost_lines(known, way) if known else []:
+        click.echo(printable(line))
 
 
 def _print_outcome(outcome: Outcome) -> None:

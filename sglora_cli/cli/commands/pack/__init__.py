@@ -9,8 +9,9 @@ import click
 from sglora_cli.cli.commands.pack.archive import export, import_, remove
 from sglora_cli.cli.commands.pack.build import build
 from sglora_cli.cli.commands.pack.experts import add
+from sglora_cli.cli.commands.pack.init import init
 from sglora_cli.cli.commands.pack.migrate import migrate
-from sglora_cli.cli.commands.pack.recipes import init, recipes
+from sglora_cli.cli.commands.pack.recipes import recipes
 from sglora_cli.cli.commands.pack.update import update
 from sglora_cli.cli.group import Group
 from sglora_cli.cli.options import App, json_option, pack_argument

@@ -24,7 +24,6 @@ from sglora_cli.cli.options import App
 from sglora_cli.cli.output import printable, say
 from sglora_cli.errors import (
     GO_ON,
-    BadRecipe,
     SgloraError,
     Unavailable,
     UnknownName,
@@ -54,8 +53,8 @@ COMMANDS = {
 
 
 def _lines(error: SgloraError) -> list[str]:
-    text = f"error: {error.message}"  # a line break in another error came from a stranger's file: it stays escaped
-    return text.split("\n") if isinstance(error, BadRecipe) else [text]
+    text = f"error: {error.message}"  # a line break in a single error came from a stranger's file: it stays escaped
+    return text.split("\n") if error.parts else [text]
 
 
 class Group(click.Group):

@@ -26,7 +26,8 @@ _MADE = {
     "explained?": {"prior": ANY, "coverage": ANY, "samples": [ANY], "diversity": ANY, "dependence": ANY},
 }
 _PASSED_OVER = {"reason": str, "count": int, "examples": [str]}
-_ERROR = {"class": str, "message": str, "hint": str, "exit_code": int}
+_ONE_ERROR = {"class": str, "message": str, "hint": str, "exit_code": int}
+_ERROR = {**_ONE_ERROR, "errors?": [_ONE_ERROR]}
 _TROUBLE = {"plugin": str, "reason": str, "hint": str}
 _SETTING = {"value": str, "origin": str}
 _CAPTIONS = {"dataset": str, "path": str, "output": str, "images": int, "captioned_before": int}
@@ -163,6 +164,17 @@ SHAPES: dict[str, Any] = {
     "pack recipes": {"recipes": [{"name": str, "file": str, "backbone": str, "summary": str}]},
     "data list": {"datasets": [{"name": str, "summary": str, "fetch": bool}]},
     "data fetch": {"dataset": str, "folder": str},
+    "data fetch --dry-run": {
+        "dataset": str,
+        "folder": str,
+        "downloads": [
+            {"url": str, "path": str, "bytes": (int, None), "here": int, "done": bool, "left": (int, None)},
+        ],
+        "left_bytes": (int, None),
+        "disk_bytes": (int, None),
+        "free_bytes": int,
+        "captions": bool,
+    },
     "data caption": {
         **_CAPTIONS,
         "written": int,

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sglora_cli.config import LoraConfig, PhraseConfig, PriorConfig, TrainConfig, from_mapping
-from sglora_cli.errors import BadFile, BadRecipe, SgloraError, UnknownName
+from sglora_cli.errors import BadFile, SgloraError, UnknownName
 from sglora_cli.files.toml import Address, toml_lines, toml_table
 from sglora_cli.files.untrusted import TOML_LIMIT, read_bytes
 from sglora_cli.pack.content.manifest import check_printable
@@ -46,8 +46,8 @@ C = TypeVar("C")
 def read(path: Path) -> Recipe:
     """Read a recipe file.
 
-    Raises BadFile with path and reason, UnknownName for a key that does not exist, and BadRecipe with a line for each
-    error if there are several.
+    Raises BadFile with path and reason, and UnknownName for a key that does not exist. Several errors are one BadFile
+    with a line for each.
     """
     try:
         text = read_bytes(path, TOML_LIMIT).decode("utf-8")
@@ -289,7 +289,7 @@ class Faults:
             self.errors.append((address, error))
 
     def refuse(self) -> None:
-        """Raise the errors, if there are any: one as itself, several as BadRecipe with a line for each."""
+        """Raise the errors, if there are any: one as itself, several as a BadFile with a line for each."""
         if not self.errors:
             return
         place = f"recipe {self.path}" if self.path else "the recipe"
@@ -298,11 +298,8 @@ class Faults:
             where = ", ".join([place, *self._line(address)]) + ": " if self.path else ""
             raise type(error)(where + error.message, error.hint)
         ordered = sorted(self.errors, key=lambda fault: self._number(fault[0]) or 0)
-        lines = [
-            ": ".join([*self._line(address), error.message]) + (f" ({error.hint})" if error.hint else "")
-            for address, error in ordered
-        ]
-        raise BadRecipe("\n  ".join([f"{place} has {len(lines)} errors", *lines]))
+        parts = [type(error)(": ".join([*self._line(at), error.message]), error.hint) for at, error in ordered]
+        raise BadFile.several(f"{place} has {len(parts)} errors", parts)
 
     def _line(self, address: Address) -> list[str]:
         number = self._number(address)

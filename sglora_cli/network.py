@@ -75,6 +75,8 @@ def hub_unreachable() -> str:
     try:
         port = address.port or (443 if address.scheme == "https" else 80)
         socket.create_connection((address.hostname, port), timeout=_PATIENCE).close()
+    except socket.gaierror:
+        return f"the name {address.hostname} does not resolve"
     except OSError:
         return f"{address.hostname} cannot be reached"
     return ""

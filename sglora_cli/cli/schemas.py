@@ -25,6 +25,7 @@ _MADE = {
     "about": {"backbone": str, "fingerprint": str, "pack": str, "generator": str, "prior": ANY, "draw": ANY},
     "explained?": {"prior": ANY, "coverage": ANY, "samples": [ANY], "diversity": ANY, "dependence": ANY},
 }
+_PARTIAL = {"path": str, "here": int, "named": int}
 _PASSED_OVER = {"reason": str, "count": int, "examples": [str]}
 _ONE_ERROR = {"class": str, "message": str, "hint": str, "exit_code": int}
 _ERROR = {**_ONE_ERROR, "errors?": [_ONE_ERROR]}
@@ -127,7 +128,7 @@ SHAPES: dict[str, Any] = {
     },
     "pack show": _MANIFEST,
     "pack verify": {"pack": str, "files": int, "wrong": [str]},
-    "pack build": {"folder": str, "passed_over": [{"path": str, **_PASSED_OVER}]},
+    "pack build": {"folder": str, "partial": [_PARTIAL], "passed_over": [{"path": str, **_PASSED_OVER}]},
     "pack build --dry-run": {
         "recipe": str,
         "backbone": str,
@@ -145,6 +146,7 @@ SHAPES: dict[str, Any] = {
         "cache_bytes": int,
         "pack_bytes": int,
         "target": str,
+        "partial": [_PARTIAL],
         "passed_over": [{"path": str, **_PASSED_OVER}],
     },
     "pack add": {"folder": str, "task": _ADDED, "tasks": [_ADDED]},
@@ -197,6 +199,7 @@ SHAPES: dict[str, Any] = {
             {"level": str, "kind": str, "distance": int, "equal": bool, "images": [{"name": str, "places": [ANY]}]}
         ],
         "tokens": {"backbone": (str, None), "limit": (int, None), "reason": (str, None)},
+        "partial": ({"here": int, "named": int}, None),
         "passed_over": [_PASSED_OVER],
         "overlaps": [{"kind": str, "sides": [{"task": str, "role": str, "split": str}], "photos": int}],
         "errors": int,

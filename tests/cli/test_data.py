@@ -100,7 +100,11 @@ PLAN = """
             "error: there is nothing to download for data set 'folder'\n"
             "hint: it is a folder with images and captions.jsonl or captions.csv: bring your own\n",
         ),
-        (["pets", "--data", "gone"], 6, "error: the data folder gone does not exist\nhint: pass --data DIR\n"),
+        (
+            ["pets", "--data", "gone"],
+            6,
+            "error: the data folder gone does not exist\nhint: mkdir gone, or pass --data DIR\n",
+        ),
     ],
 )
 def test_mistakes_are_answered(run, arguments, code, stderr):

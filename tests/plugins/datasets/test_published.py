@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 
 import pytest
 from trees import coco_tree, flowers_tree, pets_tree
 
 from sglora_cli.errors import Unavailable
 from sglora_cli.network import no_network
+from sglora_cli.plugin.testing.dataset import a_plan_of_a_download_only_looks, photos_are_counted
+from sglora_cli.plugin.testing.toys import run_check
 from sglora_datasets import cifar100, flowers, pets
 from sglora_datasets.cifar100 import Cifar100
 from sglora_datasets.coco import Coco
@@ -103,3 +106,29 @@ def test_what_may_not_be_downloaded_says_so_as_fetching_does(tmp_path):
     with pytest.raises(Unavailable) as fetched:
         Flickr30k().fetch(tmp_path, print)
     assert planned.value.to_json() == fetched.value.to_json()
+
+
+@pytest.mark.parametrize("dataset", [Coco(), Pets(), Flowers(), Flickr30k()], ids=["coco", "pets", "flowers", "flickr"])
+def test_plans_keep_their_contract(dataset, tmp_path):
+    assert run_check(a_plan_of_a_download_only_looks, dataset, tmp_path) == ""
+
+
+def test_a_plan_that_asks_the_network_or_writes_is_found(tmp_path):
+    class Asks(Pets):
+        def fetch_plan(self, data):
+            socket.getaddrinfo("photos.invalid", 80)
+
+    class Writes(Pets):
+        def fetch_plan(self, data):
+            (data / "x").write_text("")
+            return super().fetch_plan(data)
+
+    class Boasts(Pets):
+        def image_counts(self, root):
+            return 1, 9
+
+    pets_tree(tmp_path)
+    assert run_check(a_plan_of_a_download_only_looks, Writes(), tmp_path) == "fetch_plan writes into the data folder"
+    assert "the network may not be used" in run_check(a_plan_of_a_download_only_looks, Asks(), tmp_path)
+    assert run_check(photos_are_counted, Pets(), tmp_path) == ""
+    assert run_check(photos_are_counted, Boasts(), tmp_path).startswith("image_counts finds 1 images, and tasks have 8")

@@ -209,7 +209,7 @@ def planned_source(
     refused += wrong_tasks(pairs)
     if refused and (partial := partial_line(source.dataset, dataset, root)):
         text = f"{partial}; that may be why photos of tasks are missing"
-        refused.append(Refused("refused", Unavailable(text, _fetching(source.dataset, dataset, root))))
+        refused.append(Refused("partial", Unavailable(text, _fetching(source.dataset, dataset, root))))
     refused += _wrong_descriptions(host, recipe, [task for _, task in pairs])
     return planned, refused
 

@@ -27,7 +27,7 @@ class Refused:
     """Something that a build refuses."""
 
     kind: str
-    """"absent", "empty", "broken", as `check_rules` has them, or "refused" for everything else."""
+    """"absent", "empty", "broken", as `check_rules` has them; "partial" for what explains others; else "refused"."""
     error: SgloraError
     task: str = ""
     address: Address = ()

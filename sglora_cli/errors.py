@@ -4,14 +4,13 @@ SgloraError
 ├── UsageError      2  the command line or a value on it
 ├── UnknownName     3  no pack, task, generator ... of that name
 ├── BadFile         4  a file that cannot be read as what it should be
-│   └── BadRecipe   4  a recipe with several errors: the message has a line for each
 ├── Mismatch        5  things that do not belong together
 ├── Unavailable     6  weights, a device or data that this machine lacks
 └── PluginError     7  a plugin that is broken or breaks its contract
 
-The message says what happened, with the value; the hint says what to do. Only
-`cli/main.py` catches them. Exit code 1 is a bug, 130 an interruption (Ctrl-C), 141 a pipe that nobody reads any more,
-143 a termination (SIGTERM).
+The message says what happened, with the value; the hint says what to do. Several errors at once are one error whose
+message has a line for each: `SgloraError.several`. Only `cli/main.py` catches them. Exit code 1 is a bug, 130 an
+interruption (Ctrl-C), 141 a pipe that nobody reads any more, 143 a termination (SIGTERM).
 """
 
 from __future__ import annotations
@@ -19,9 +18,12 @@ from __future__ import annotations
 import difflib
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class SgloraError(Exception):
@@ -29,17 +31,37 @@ class SgloraError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message, hint)
+    def __init__(self, message: str, hint: str = "", parts: Sequence[SgloraError] = ()) -> None:
+        super().__init__(message, hint, *((tuple(parts),) if parts else ()))
         self.message = message
         self.hint = hint
+        self.parts = tuple(parts)
+        """Of several errors at once: each of them. Only such a message has more than one line."""
+
+    @classmethod
+    def several(cls, heading: str, parts: Iterable[SgloraError]) -> Self:
+        """Several errors as one: the message has a line for each part, with its hint, below the heading."""
+        single = [one for part in parts for one in part.parts or (part,)]
+        return cls("\n  ".join(map(_one_line, [heading, *map(_with_hint, single)])), "", single)
 
     def __str__(self) -> str:
         return self.message
 
     def to_json(self) -> dict[str, Any]:
         """The error as JSON values, as `--json` prints it on standard error."""
-        return error_facts(type(self).__name__, self.message, self.hint, self.exit_code)
+        facts = error_facts(type(self).__name__, self.message, self.hint, self.exit_code)
+        if self.parts:
+            facts["error"]["errors"] = [part.to_json()["error"] for part in self.parts]
+        return facts
+
+
+def _with_hint(error: SgloraError) -> str:
+    return f"{error.message} ({error.hint})" if error.hint else error.message
+
+
+def _one_line(text: str) -> str:
+    """A line break came from a stranger's file: it stays escaped."""
+    return text.replace("\n", "\\n")
 
 
 def error_facts(kind: str, message: str, hint: str, exit_code: int) -> dict[str, Any]:
@@ -93,10 +115,6 @@ class BadFile(SgloraError):
             f"did you mean {str(path.with_name(close[0]))!r}?" if close else f"looked for in {path.parent.absolute()}"
         )
         return cls(f"{what}{path} does not exist", hint)
-
-
-class BadRecipe(BadFile):
-    """Several errors of one recipe, one in each line of the message. Other messages have one line."""
 
 
 class Mismatch(SgloraError):

@@ -20,6 +20,7 @@ _CACHE_ONLY = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_
 _LOCAL = {getattr(socket, name) for name in ("AF_UNIX",) if hasattr(socket, name)}
 _OWN_NAMES = (None, "", "localhost", "127.0.0.1", "::1")
 """Names that are resolved without the network. Connections to them are refused too: a proxy may listen there."""
+FORBIDDEN = "the network may not be used"
 _guarded, _forbidden = False, 0
 _PATIENCE = 3.0  # seconds
 
@@ -75,6 +76,8 @@ def hub_unreachable() -> str:
     try:
         port = address.port or (443 if address.scheme == "https" else 80)
         socket.create_connection((address.hostname, port), timeout=_PATIENCE).close()
+    except socket.gaierror:
+        return f"the name {address.hostname} does not resolve"
     except OSError:
         return f"{address.hostname} cannot be reached"
     return ""
@@ -101,4 +104,4 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     if harmless:
         return
     why, hint = ("SGLORA_OFFLINE is set", "unset it to allow it") if offline() else ("it is not asked here", "")
-    raise Unavailable(f"the network may not be used, and {where!r} was asked for: {why}", hint)
+    raise Unavailable(f"{FORBIDDEN}, and {where!r} was asked for: {why}", hint)

@@ -149,3 +149,20 @@ def test_weights_in_a_cache_are_found_without_asking(sealed, monkeypatch):
     monkeypatch.setattr(open_clip, "create_model", lambda *a, **k: "the model")
     assert hub.fetch_model(Host.load().backbones["clip-vit-b-16"]) == "the model"
     assert sealed == []
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "the name huggingface.co does not resolve"),
+        (TimeoutError(), "huggingface.co cannot be reached"),
+    ],
+)
+def test_why_the_hub_cannot_be_used_is_said(monkeypatch, error, reason):
+    def fail(*arguments, **more):
+        raise error
+
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://huggingface.co")
+    monkeypatch.setattr(socket, "create_connection", fail)
+    assert network.hub_unreachable() == reason

@@ -42,7 +42,7 @@ def unpacked(archive: Path, root: Path, wanted: Callable[[str], bool] = lambda n
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with target.open("xb") as file:
                         shutil.copyfileobj(content, file, _CHUNK)
-            sync_tree(draft)  # whoever finds the mark of an unpacked archive relies on it
+            sync_tree(draft)  # the archive is removed next
             _moved(draft, root)
     except _BROKEN as error:
         raise BadFile(f"{archive} is not a whole archive: {error}", "remove it, then fetch it again") from None

@@ -8,7 +8,8 @@ A task is a category. The paper takes "COCO (its training split, re-split)", and
   task, so no task's training can see a test image of another;
 * photos stand in the order of that hash, so that the first hundred are a fair sample;
 * captions are COCO's, or those of a captions.jsonl beside `annotations` (as a vision-language model wrote
-  them); then images it does not name are left out, and a task has captions of one kind.
+  them); then images it does not name are left out, and a task has captions of one kind;
+* an image that is named and not there is in no task: `image_counts` says how many there are.
 
 A folder with dataset_coco.json (Karpathy's) or coco_{train,test}_karpathy.json (the same as CLIP_benchmark keeps it, in
 COCO's own format, photos of `train` in train2014 and of `test` in val2014) has its sides and captions from there, in
@@ -20,12 +21,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sglora_cli.api import (
     BadFile,
+    FetchPlan,
     Listed,
     Photo,
     Task,
@@ -40,14 +42,22 @@ from sglora_cli.api import (
     read_json,
 )
 
-from .download import Remote, fetch_one
+from .download import Remote
 from .karpathy import left_out, read_karpathy_coco
+from .published import Piece, Published
 from .tasks import gathered, hashed, split_of
 
 SPLITS = ("train2017", "train2014", "val2017", "val2014")
 NAME, KARPATHY = "coco", "dataset_coco.json"
-ZIPS = ("train2017", "val2017")
 SITE = "http://images.cocodataset.org"
+SIZES = {  # bytes of the archives, as the Content-Length of this server said
+    "train2017": 19_336_861_798,
+    "val2017": 815_585_330,
+    "train2014": 13_510_573_713,
+    "val2014": 6_645_013_297,
+    "annotations_trainval2017": 252_907_541,
+    "annotations_trainval2014": 252_872_794,
+}
 _LIMIT = 2 << 30  # bytes; instances_train2017.json has 449 million
 
 
@@ -79,20 +89,19 @@ class Coco:
     def tasks(self, root: Path) -> Sequence[Task]:
         """Every category with a captioned image, sorted.
 
-        Raises Unavailable if a file is missing, BadFile for a file that is not what COCO's is, and for
-        an image that is named and not there. Images are not opened here.
+        Raises Unavailable if a file is missing, or all images, BadFile for a file that is not what COCO's is. Images
+        are not opened here.
         """
         rows, members = self._rows(root)
         captions = _captions_of(root, rows)
         chosen = [row for row in rows if row.number in members and captions.get(row.number)]
         if not chosen:
             raise BadFile(f"{rows[0].where if rows else root}: no image has an instance and a caption")
-        _check_images(root, chosen)
         return gathered(
             root,
             (
                 (category, row.side, Photo(root / row.image, captions[row.number]))
-                for row in chosen
+                for row in _there(root, chosen)
                 for category in members[row.number]
             ),
         )
@@ -100,15 +109,19 @@ class Coco:
     def images(self, root: Path) -> Sequence[Listed]:
         """Every image with an instance, in the order of `tasks`. Raises as `tasks` does, but needs no captions."""
         rows, members = self._rows(root, captions=False)
-        rows = [row for row in rows if row.number in members]
-        _check_images(root, rows)
+        rows = _there(root, [row for row in rows if row.number in members])
         return [Listed(row.image, root / row.image, tuple(sorted(members[row.number])), row.side) for row in rows]
+
+    def image_counts(self, root: Path) -> tuple[int, int]:
+        """Of all images that the annotations name."""
+        rows, _ = self._rows(root, captions=False)
+        return len(_present(root, rows)), len(rows)
 
     def passed_over(self, root: Path) -> Iterator[tuple[str, str]]:
         """Images without an instance or a caption, those of Karpathy's `val`, and files that no annotation lists."""
         rows, members = self._rows(root)
         captions = _captions_of(root, rows)
-        for row in rows:
+        for row in _present(root, rows):
             if row.number not in members:
                 yield row.image, "images without an instance of a category"
             elif not captions.get(row.number):
@@ -122,15 +135,36 @@ class Coco:
                 yield f"{split}/{name}", reason
 
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
-        """Download annotations and photos of a 2017 split, train2017 unless one was named; it is resumed by bytes."""
-        root, split = data / NAME, self.split or SPLITS[0]
-        if split not in ZIPS:
-            raise Unavailable(f"{split} is not downloaded by this program", _where_from(root, split))
+        """Download annotations and photos of a split: the one that was named, else those of Karpathy's file if it is
+        there, else train2017. It is resumed by bytes."""
         note("COCO publishes no checksums that this program knows: each zip is checked by those it carries")
-        annotations = Remote(f"{SITE}/annotations/annotations_trainval2017.zip")
-        fetch_one(annotations, root, root, note, lambda name: Path(name).name.startswith(("captions_", "instances_")))
-        fetch_one(Remote(f"{SITE}/zips/{split}.zip"), root, root, note)
-        return root
+        return self._published(data / NAME).fetch(note)
+
+    def fetch_plan(self, data: Path) -> FetchPlan:
+        return self._published(data / NAME).plan()
+
+    def _published(self, root: Path) -> Published:
+        karpathy = [] if self.split else _karpathy_rows(root)
+        splits = sorted({row.image.partition("/")[0] for row in karpathy} & set(SPLITS)) or [self.split or SPLITS[0]]
+        kinds = ("instances",) if karpathy else ("captions", "instances")
+        lists = [root / "annotations" / f"{kind}_{split}.json" for split in splits for kind in kinds]
+
+        def listed() -> bool:
+            return all(path.is_file() for path in lists)
+
+        def complete(split: str) -> bool:
+            if not (karpathy or listed()) or not (root / split).is_dir():
+                return False
+            rows = karpathy or replace(self, split=split)._rows(root, captions=False)[0]
+            own = [row for row in rows if row.image.startswith(f"{split}/")]
+            return len(_present(root, own)) == len(own)
+
+        archive = f"annotations_trainval{splits[0][-4:]}"
+        annotations = Remote(f"{SITE}/annotations/{archive}.zip", size=SIZES[archive])
+        photos = [
+            Piece(Remote(f"{SITE}/zips/{split}.zip", size=SIZES[split]), partial(complete, split)) for split in splits
+        ]
+        return Published(root, [Piece(annotations, listed, _is_list), *photos], root)
 
     def _rows(self, root: Path, captions: bool = True) -> tuple[list[Row], dict[int, set[str]]]:
         """Images in the order of their hashes, and the categories of those with an instance."""
@@ -151,6 +185,11 @@ class Coco:
         if not splits:
             raise Unavailable(f"{_instances(root, SPLITS[1])} does not exist", "Karpathy's files name no categories")
         return sorted(rows, key=lambda row: hashed(row.number)), members
+
+
+def _is_list(name: str) -> bool:
+    """Whether an entry of the annotations is read here."""
+    return Path(name).name.startswith(("captions_", "instances_"))
 
 
 def _where_from(root: Path, split: str = SPLITS[0]) -> str:
@@ -274,9 +313,21 @@ def _texts(table: Any, path: Path) -> dict[int, tuple[str, ...]]:
     return {number: tuple(texts) for number, texts in captions.items()}
 
 
-def _check_images(root: Path, rows: Sequence[Row]) -> None:
-    """Raises BadFile for an image that is not there; one look at a folder, not one an image."""
-    there: dict[str, set[str]] = {}
+def _there(root: Path, rows: Sequence[Row]) -> list[Row]:
+    """The images that are there. Raises Unavailable if none is, and as `_present` does."""
+    if found := _present(root, rows):
+        return found
+    split = rows[0].image.partition("/")[0] if rows else SPLITS[0]
+    raise Unavailable(f"{root} has none of the {len(rows)} images that its annotations name", _where_from(root, split))
+
+
+def _present(root: Path, rows: Sequence[Row]) -> list[Row]:
+    """The images that are there; one look at a folder, not one an image.
+
+    Raises BadFile for a name that is in no folder of COCO's, Unavailable for a folder that cannot be read.
+    """
+    names: dict[str, set[str]] = {}
+    found = []
     for row in rows:
         folder, _, name = row.image.rpartition("/")
         split, *inner = row.image.split("/")
@@ -284,18 +335,24 @@ def _check_images(root: Path, rows: Sequence[Row]) -> None:
             raise BadFile(f"{row.where}: image {row.number}: {row.image!r} is in no folder of COCO's")
         if ".." in inner:
             raise BadFile(f"{row.where}: image {row.number}: {row.image!r} leads out of its folder")
-        if folder not in there:
-            there[folder] = _names_in(root, folder, split)
-        if name not in there[folder]:
-            hint = "write / between folders" if "\\" in name else ""
-            raise BadFile(f"{row.where}: image {row.number}: {root / row.image} does not exist", hint)
+        if folder not in names:
+            names[folder] = _names_in(root, folder, split)
+        if name in names[folder]:
+            found.append(row)
+        elif "\\" in name:
+            raise BadFile(
+                f"{row.where}: image {row.number}: {root / row.image} does not exist", "write / between folders"
+            )
+    return found
 
 
 def _names_in(root: Path, folder: str, split: str) -> set[str]:
     try:
         return set(os.listdir(root / folder))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if folder != split:  # whoever names a file in it says that it is not there
+    except FileNotFoundError:
+        return set()
+    except NotADirectoryError as error:
+        if folder != split:
             return set()
         raise Unavailable(f"cannot read {root / split}: {error.strerror}", _where_from(root, split)) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL

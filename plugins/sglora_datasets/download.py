@@ -2,9 +2,6 @@
 
 What has arrived lies in NAME.part beside the target; the next try asks the server for the rest. A server that sends
 everything again is listened to from the start. Only a file that passes its check gets its name.
-
-For the data sets that torchvision knows, its classes say where the archives are and which checksums they have. Getting,
-checking and unpacking them is done here, so that an interrupted fetch resumes.
 """
 
 from __future__ import annotations
@@ -12,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import shutil
+import socket
 import ssl
 import time
 import urllib.error
@@ -27,14 +25,13 @@ from urllib.parse import urlsplit
 
 from sglora_cli.api import BadFile, Unavailable, cache_folder, content_hash, locked, offline, progress, put_file
 
-from .archive import unpacked
-
 CHUNK = 1 << 20
-ARCHIVES = (".zip", ".tar.gz", ".tgz")
 TRIES = 5
 """Connections in a row that bring nothing before the user is asked to try again."""
 PAUSE_SECONDS = 2.0
 _TIMEOUT = 60.0
+_DIFFERENT = 0.01
+"""A size that differs from the known one by this share is said. Nothing else follows from it."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,8 @@ class Remote:
     url: str
     md5: str = ""
     """As its publisher gives it; "" if it gives none: then a zip's own checksums are what is checked."""
+    size: int | None = None
+    """Bytes, as the Content-Length of its publisher's server was; None if unknown. What the server says now counts."""
 
     @property
     def name(self) -> str:
@@ -63,7 +62,7 @@ def downloaded(remote: Remote, folder: Path, note: Callable[[str], None]) -> Pat
         return target
     if offline():
         raise Unavailable(f"{remote.url} is not downloaded: SGLORA_OFFLINE is set", f"unset it, or put it at {target}")
-    part = target.with_name(f"{target.name}.part")
+    part = part_of(target)
     lock = cache_folder() / "locks" / f"{content_hash(str(target.resolve()))[:32]}.lock"
     note(f"downloading {remote.url} into {folder}")
     try:
@@ -76,6 +75,16 @@ def downloaded(remote: Remote, folder: Path, note: Callable[[str], None]) -> Pat
     except OSError as error:
         raise Unavailable(f"cannot write {part}: {error.strerror}", "make room, then run it again to go on") from error
     return target
+
+
+def part_of(target: Path) -> Path:
+    """Where the bytes of a file lie that is not whole yet."""
+    return target.with_name(f"{target.name}.part")
+
+
+def arrived(target: Path) -> int:
+    """Bytes of a file that are here, whole or in part."""
+    return _size(target) or _size(part_of(target))
 
 
 def _persist(remote: Remote, part: Path, note: Callable[[str], None]) -> None:
@@ -136,7 +145,7 @@ def _tried(remote: Remote, part: Path, note: Callable[[str], None]) -> str:
             if start and not _continues(reply, start):
                 note(f"{remote.name}: the server sends all of it again")
                 start = 0
-            return _received(reply, part, start, remote.name)
+            return _received(reply, part, start, remote, note)
     except urllib.error.HTTPError as error:
         if error.code == 416 and start:  # nothing is left to send, or the part is too long
             return _after_the_end(error, part, start)
@@ -146,9 +155,30 @@ def _tried(remote: Remote, part: Path, note: Callable[[str], None]) -> str:
             ) from None
         return f"{error.code} {error.reason}"
     except urllib.error.URLError as error:
+        if why := _hopeless(remote, error.reason):
+            raise Unavailable(f"{remote.url} could not be downloaded: {why}", _elsewhere(part)) from None
         return str(error.reason)
     except (http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
         return str(error) or type(error).__name__
+
+
+def _hopeless(remote: Remote, reason: object) -> str:
+    """Why another try a moment later cannot help; "" if it may."""
+    if isinstance(reason, socket.gaierror):
+        address = urlsplit(remote.url)
+        proxy = urllib.request.getproxies().get(address.scheme, "")
+        if proxy and not urllib.request.proxy_bypass(address.netloc):
+            return f"the name of the proxy {urlsplit(proxy).hostname or proxy} does not resolve"
+        return f"the name {address.hostname} does not resolve"
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {reason.verify_message}"
+    return ""
+
+
+def _elsewhere(part: Path) -> str:
+    kept = f"; {_size(part)} bytes are kept" if _size(part) else ""
+    target = part.with_name(part.name.removesuffix(".part"))
+    return f"mend the network or the proxy and run it again, or download it elsewhere and copy it to {target}{kept}"
 
 
 def _continues(reply: Any, start: int) -> bool:
@@ -163,9 +193,11 @@ def _after_the_end(error: urllib.error.HTTPError, part: Path, start: int) -> str
     return "what had arrived is longer than the file"
 
 
-def _received(reply: Any, part: Path, start: int, name: str) -> str:
-    length = reply.headers.get("Content-Length", "")
+def _received(reply: Any, part: Path, start: int, remote: Remote, note: Callable[[str], None]) -> str:
+    length, name = reply.headers.get("Content-Length", ""), remote.name
     left = int(length) if length.isdecimal() and len(length) < 20 else None
+    if left is not None and remote.size and abs(start + left - remote.size) > _DIFFERENT * remote.size:
+        note(f"{name} has {start + left} bytes on the server, and had {remote.size} when this program was written")
     if left is not None and left > (free := shutil.disk_usage(part.parent).free):
         raise Unavailable(f"{name} needs {left} bytes, {part.parent} has {free} left", "make room there")
     with part.open("ab" if start else "wb") as file:
@@ -180,70 +212,3 @@ def _received(reply: Any, part: Path, start: int, name: str) -> str:
             if not chunk:
                 break
     return "" if got == left else f"the connection broke off {left - got} bytes before the end"
-
-
-def fetched(
-    kind: str,
-    data: Path,
-    folder: str,
-    note: Callable[[str], None],
-    parts: tuple[str, ...] = (),
-    captions: bool = True,
-) -> Path:
-    """Download torchvision's data set `kind` into a folder below `data`; returns that folder.
-
-    captions: whether its user has to write them. Nothing is done if all `parts` are there; a file that is there is
-    not downloaded again, nor an archive that was unpacked. Raises Unavailable, BadFile.
-    """
-    root = data / folder
-    if parts and all((root / part).exists() for part in parts):
-        note(f"{root} is there")
-        return root
-    remotes = remotes_of(kind)
-    within = data if getattr(_datasets(), kind).__dict__.get("base_folder") == folder else root  # its archive brings it
-    for remote in remotes:
-        fetch_one(remote, root, within, note)
-    if captions:
-        note("captions.jsonl is not part of it: `sglora data caption` writes it")
-    return root
-
-
-def fetch_one(
-    remote: Remote,
-    root: Path,
-    within: Path,
-    note: Callable[[str], None],
-    wanted: Callable[[str], bool] = lambda name: True,
-) -> None:
-    """Download a file into root; an archive is unpacked into `within` and leaves a mark in its place."""
-    mark = root / f".{remote.name}.unpacked"
-    if mark.exists():
-        note(f"{remote.name} was unpacked before")
-        return
-    path = downloaded(remote, root, note)
-    if path.name.endswith(ARCHIVES):
-        note(f"unpacking {path.name}")
-        unpacked(path, within, wanted)
-        mark.touch()
-        path.unlink()
-
-
-def remotes_of(kind: str) -> list[Remote]:
-    """What torchvision's class publishes. Raises Unavailable if this torchvision says it in another way."""
-    source: Any = getattr(_datasets(), kind, None)
-    try:
-        if hasattr(source, "_RESOURCES"):
-            return [Remote(url, md5) for url, md5 in source._RESOURCES]
-        if hasattr(source, "_file_dict"):
-            return [Remote(source._download_url_prefix + name, md5) for name, md5 in source._file_dict.values()]
-        return [Remote(source.url, source.tgz_md5)]
-    except (AttributeError, TypeError, ValueError):
-        raise Unavailable(f"this torchvision does not say where {kind} is", "pip install -U torchvision") from None
-
-
-def _datasets() -> Any:
-    try:
-        from torchvision import datasets
-    except (ImportError, RuntimeError) as error:  # RuntimeError: one built for another torch
-        raise Unavailable(f"torchvision cannot be used: {error}", "pip install torchvision") from None
-    return datasets

@@ -17,17 +17,19 @@ from pathlib import Path
 from sglora_cli.api import (
     BadFile,
     Captioned,
+    FetchPlan,
     NamedOnce,
     Photo,
     Task,
     Unavailable,
+    inside,
     other_images,
     plain_name,
     text_lines,
 )
 
 from .karpathy import left_out, read_karpathy
-from .tasks import existing, gathered, split_of
+from .tasks import gathered, split_of
 
 NAME = "flickr30k"
 FOLDERS = ("flickr30k-images", "flickr30k_images", "images")
@@ -42,15 +44,25 @@ class Flickr30k:
     summary: str = "Flickr30K: Karpathy's JSON, CLIP_benchmark's tables or the token file; one task"
 
     def tasks(self, root: Path) -> Sequence[Task]:
-        """The one task. Raises Unavailable without an annotation, BadFile with path and line for what is wrong."""
+        """The one task. Raises Unavailable without annotation or images, BadFile with path and line for an error."""
         folder = _folder(root)
-        named, photos = NamedOnce(folder), []
+        named, photos, missing = NamedOnce(folder), [], 0
         for one in _images(root):
             named.add(one.image, one.where)
-            photos.append((NAME, one.split, Photo(existing(folder, one.image, one.where), one.captions)))
+            if (path := inside(folder, one.image)).is_file():
+                photos.append((NAME, one.split, Photo(path, one.captions)))
+            else:
+                missing += 1
+        if missing and not photos:
+            raise Unavailable(f"{folder} has none of the {missing} images that the annotation names", _where_from(root))
         if not photos:
             raise BadFile(f"{root}: the annotation names no image")
         return gathered(root, photos)
+
+    def image_counts(self, root: Path) -> tuple[int, int]:
+        """Of the images that the annotation names."""
+        there = [inside(_folder(root), one.image).is_file() for one in _images(root)]
+        return sum(there), len(there)
 
     def passed_over(self, root: Path) -> Iterator[tuple[str, str]]:
         """Images of Karpathy's `val`, and images that the annotation does not name."""
@@ -62,6 +74,10 @@ class Flickr30k:
 
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
         """Raises Unavailable, saying what to put where: its photos are given to who asks for them."""
+        raise Unavailable("Flickr30K may not be downloaded by this program", _where_from(data / NAME))
+
+    def fetch_plan(self, data: Path) -> FetchPlan:
+        """Raises as `fetch` does."""
         raise Unavailable("Flickr30K may not be downloaded by this program", _where_from(data / NAME))
 
 

@@ -9,14 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from sglora_cli.api import BadFile, Listed, Task, Unavailable, read_bytes
+from sglora_cli.api import BadFile, FetchPlan, Listed, Task, Unavailable, read_bytes
 
-from .download import fetched
+from .download import Remote
 from .mat_files import LIMIT, number_lists
-from .tasks import Row, captioned, gathered, layout_captions, listed, not_captioned
+from .published import Piece, Published
+from .tasks import Row, captioned, counted, gathered, is_complete, layout_captions, listed, not_captioned
 
+NAME, FOLDER = "flowers", "flowers-102"
+SITE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
+FILES = {  # checksums as in torchvision, sizes as its server's Content-Length said
+    "imagelabels.mat": Remote(f"{SITE}/imagelabels.mat", "e0620be6f572b9609742df49c70aed4d", 502),
+    "setid.mat": Remote(f"{SITE}/setid.mat", "a5357ecc9cb78c4bef273ce3793fc85c", 14_989),
+    "jpg": Remote(f"{SITE}/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa", 344_862_509),
+}
 LISTS = {"trnid": "train", "valid": "train", "tstid": "test"}
 SPECIES = (  # class 1 to 102, as the data set's page lists them
     "pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "english marigold", "tiger lily",
@@ -39,7 +48,7 @@ SPECIES = (  # class 1 to 102, as the data set's page lists them
 
 @dataclass(frozen=True)
 class Flowers:
-    name: str = "flowers"
+    name: str = NAME
     summary: str = "Oxford 102 Flowers as torchvision keeps it; a task a species"
 
     def tasks(self, root: Path) -> Sequence[Task]:
@@ -49,19 +58,34 @@ class Flowers:
         """
         rows = list(_rows(root))
         captions = layout_captions(root, "jpg/image_00001.jpg")
-        return gathered(root, captioned(root, rows, dict(captions)))
+        return gathered(root, captioned(root, rows, dict(captions), NAME))
 
     def images(self, root: Path) -> Sequence[Listed]:
         """Every listed image, in the lists' order. Raises as `tasks` does, but needs no captions."""
-        return listed(root, _rows(root))
+        return listed(root, _rows(root), NAME)
+
+    def image_counts(self, root: Path) -> tuple[int, int]:
+        """Of the images that setid.mat names."""
+        return counted(root, _rows(root))
 
     def passed_over(self, root: Path) -> Iterator[tuple[str, str]]:
         """Listed images without captions, and images in `jpg` that no list names."""
         return not_captioned(root, _rows(root), "jpg")
 
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
-        """Download what is missing (350 MB), checked; captions are not part of it."""
-        return fetched("Flowers102", data, "flowers-102", note, ("jpg", "imagelabels.mat", "setid.mat"))
+        """Download what is missing (345 MB), checked; captions are not part of it."""
+        return _published(data / FOLDER).fetch(note)
+
+    def fetch_plan(self, data: Path) -> FetchPlan:
+        return _published(data / FOLDER).plan()
+
+
+def _published(root: Path) -> Published:
+    def here(name: str) -> bool:
+        return is_complete(root, _rows) if name == "jpg" else (root / name).is_file()
+
+    pieces = [Piece(remote, partial(here, name)) for name, remote in FILES.items()]
+    return Published(root, pieces, root, captions=False)
 
 
 def _numbers(path: Path, names: tuple[str, ...]) -> dict[str, list[int]]:

@@ -38,7 +38,7 @@ from sglora_cli.api import (
     visible_files,
 )
 
-from .tasks import Row, classified, existing, gathered, listed, split_of
+from .tasks import Row, classified, existing, gathered, once, split_of
 
 IMAGES, NAMES = "images", "names.jsonl"
 TRAIN, TEST = SPLITS
@@ -92,7 +92,9 @@ class Folder:
                 f"{root} has no {NAMES}, no captions and no image in {_place_of(root)}",
                 "put each task's images into a folder of its name",
             )
-        return listed(root, rows.values())
+        return [
+            Listed(r.image, existing(root, r.image, r.where), (r.task,), r.split) for r in once(root, rows.values())
+        ]
 
     def passed_over(self, root: Path) -> Iterator[tuple[str, str]]:
         """Images without captions, those that nothing names and those that are not decoded; a hidden captions.csv."""

@@ -9,20 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from sglora_cli.api import BadFile, Listed, Task, Unavailable, text_lines
+from sglora_cli.api import BadFile, FetchPlan, Listed, Task, Unavailable, text_lines
 
-from .download import fetched
-from .tasks import Row, captioned, gathered, layout_captions, listed, not_captioned
+from .download import Remote
+from .published import Piece, Published
+from .tasks import Row, captioned, counted, gathered, is_complete, layout_captions, listed, not_captioned
 
 LISTS = {"trainval": "train", "test": "test"}
 BREEDS = 37
+NAME, FOLDER = "pets", "oxford-iiit-pet"
+SITE = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"
+ARCHIVES = {  # checksums as in torchvision, sizes as its server's Content-Length said
+    "annotations": Remote(f"{SITE}/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f", 19_173_078),
+    "images": Remote(f"{SITE}/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c", 791_918_971),
+}
 
 
 @dataclass(frozen=True)
 class Pets:
-    name: str = "pets"
+    name: str = NAME
     summary: str = "Oxford-IIIT Pet as torchvision keeps it; a task a breed"
 
     def tasks(self, root: Path) -> Sequence[Task]:
@@ -32,19 +40,34 @@ class Pets:
         """
         rows = list(_rows(root))
         captions = layout_captions(root, "images/pug_16.jpg")
-        return gathered(root, captioned(root, rows, dict(captions)))
+        return gathered(root, captioned(root, rows, dict(captions), NAME))
 
     def images(self, root: Path) -> Sequence[Listed]:
         """Every listed image, in the lists' order. Raises as `tasks` does, but needs no captions."""
-        return listed(root, _rows(root))
+        return listed(root, _rows(root), NAME)
+
+    def image_counts(self, root: Path) -> tuple[int, int]:
+        """Of the images that the lists name."""
+        return counted(root, _rows(root))
 
     def passed_over(self, root: Path) -> Iterator[tuple[str, str]]:
         """Listed images without captions, and images in `images` that no list names."""
         return not_captioned(root, _rows(root), "images")
 
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
-        """Download what is missing (800 MB), checked; captions are not part of it."""
-        return fetched("OxfordIIITPet", data, "oxford-iiit-pet", note, ("images", "annotations"))
+        """Download what is missing (811 MB), checked; captions are not part of it."""
+        return _published(data / FOLDER).fetch(note)
+
+    def fetch_plan(self, data: Path) -> FetchPlan:
+        return _published(data / FOLDER).plan()
+
+
+def _published(root: Path) -> Published:
+    def here(folder: str) -> bool:
+        return is_complete(root, _rows) if folder == "images" else (root / folder / "test.txt").is_file()
+
+    pieces = [Piece(remote, partial(here, folder)) for folder, remote in ARCHIVES.items()]
+    return Published(root, pieces, root, captions=False)
 
 
 def _rows(root: Path) -> Iterator[Row]:

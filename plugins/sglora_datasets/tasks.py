@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from sglora_cli.api import (
     CAPTIONS_JSONL,
@@ -17,6 +17,7 @@ from sglora_cli.api import (
     Listed,
     NamedOnce,
     Photo,
+    SgloraError,
     Task,
     Unavailable,
     find_captions,
@@ -37,9 +38,37 @@ class Row(NamedTuple):
     """Path and line of the list, for errors."""
 
 
-def listed(root: Path, rows: Iterable[Row]) -> list[Listed]:
-    """Every image of the lists. Raises BadFile for one that is not there, or is named twice."""
-    return [Listed(row.image, _place(root, row), (row.task,), row.split) for row in once(root, rows)]
+def listed(root: Path, rows: Iterable[Row], name: str) -> list[Listed]:
+    """Every image of the lists that is there. `name` is the data set's.
+
+    Raises BadFile for one that is named twice, Unavailable if none is there.
+    """
+    named = [(row, _place(root, row)) for row in once(root, rows)]
+    there = [Listed(row.image, path, (row.task,), row.split) for row, path in named if path.is_file()]
+    return there or none_there(root, len(named), name)
+
+
+def none_there(root: Path, named: int, name: str) -> NoReturn:
+    """Raises Unavailable for a data set none of whose images is there."""
+    raise Unavailable(
+        f"{root} has none of the {named} images that its lists name",
+        f"`sglora data fetch {name}` downloads them into the data folder",
+    )
+
+
+def counted(root: Path, rows: Iterable[Row]) -> tuple[int, int]:
+    """How many of the images that lists name are there, and how many they name."""
+    there = [_place(root, row).is_file() for row in rows]
+    return sum(there), len(there)
+
+
+def is_complete(root: Path, rows_of: Callable[[Path], Iterable[Row]]) -> bool:
+    """Whether the lists of a data set are there, and every image that they name."""
+    try:
+        here, named = counted(root, rows_of(root))
+    except SgloraError:
+        return False
+    return here == named > 0
 
 
 def once(root: Path, rows: Iterable[Row]) -> Iterator[Row]:
@@ -64,21 +93,26 @@ def layout_captions(root: Path, images: str) -> dict[str, Captioned]:
     return {one.image: one for one in read_captions(path, ("image",))}
 
 
-def captioned(root: Path, rows: Iterable[Row], captions: dict[str, Captioned]) -> list[tuple[str, str, Photo]]:
-    """(task, split, photo) of every image that has captions.
+def captioned(
+    root: Path, rows: Iterable[Row], captions: dict[str, Captioned], name: str
+) -> list[tuple[str, str, Photo]]:
+    """(task, split, photo) of every image that has captions and is there. `name` is the data set's.
 
-    Raises BadFile if one of them is not there or is listed twice, if a caption's image is in no list, or if no image
-    has any.
+    Raises BadFile if an image is listed twice, if a caption's image is in no list, or if no image has any; Unavailable
+    if no image is there.
     """
+    named = [(row, _place(root, row)) for row in once(root, rows)]
+    there = {row.image for row, path in named if path.is_file()} or none_there(root, len(named), name)
+    texts = {row.image: captions.pop(row.image, None) for row, _ in named}
+    for stray in captions.values():
+        raise BadFile(f"{stray.where}: no list names image {stray.image!r}")
     photos = [
-        (row.task, row.split, Photo(_place(root, row), one.captions))
-        for row in once(root, rows)
-        if (one := captions.pop(row.image, None)) is not None
+        (row.task, row.split, Photo(path, one.captions))
+        for row, path in named
+        if row.image in there and (one := texts[row.image]) is not None
     ]
-    for one in captions.values():
-        raise BadFile(f"{one.where}: no list names image {one.image!r}")
     if not photos:
-        raise BadFile(f"{root}: no listed image has a caption")
+        raise BadFile(f"{root}: no listed image that is there has a caption")
     return photos
 
 
@@ -87,17 +121,19 @@ def not_captioned(root: Path, rows: Iterable[Row], folder: str) -> Iterator[tupl
     path = find_captions(root)
     has_captions = {one.image for one in read_captions(path, ("image",))} if path else set()
     images = {row.image for row in rows}
-    yield from ((image, "listed images without captions") for image in sorted(images - has_captions))
+    waiting = sorted(image for image in images - has_captions if (root / image).is_file())
+    yield from ((image, "listed images without captions") for image in waiting)
     known = {image.removeprefix(f"{folder}/") for image in images}
     others = other_images(root / folder, known, "images that no list names")
     yield from ((f"{folder}/{name}", reason) for name, reason in others)
 
 
 def _place(root: Path, row: Row) -> Path:
+    """Where an image of a list is, or would be. Raises BadFile for a name that leads out of the data set."""
     folder, _, name = row.image.partition("/")
     if fault := "leads out of its folder" if folder == ".." else name_fault(row.image):
         raise BadFile(f"{row.where}: {row.image[:100]!r} {fault}", "name files of the data set")
-    return existing(root / folder, name, row.where)  # the folder itself may be a link
+    return inside(root / folder, name)  # the folder itself may be a link
 
 
 _TWO = "a class needs two; add some, or leave it out"

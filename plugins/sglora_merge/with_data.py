@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from sglora_cli.api import Experts, Material, Unavailable, check_no_table, with_settings
+from sglora_cli.api import Experts, Material, RuntimeConfig, Unavailable, check_no_table, with_settings
 
 from .rule import HubRule, SemlaRule
 
@@ -52,6 +52,10 @@ class LoraHub:
         """`lorahub:shots=16` looks at more."""
         rule = with_settings(self.rule, settings, self.name, "shots=16")
         return LoraHub(f"{self.name}:{settings}", rule)
+
+    def absent(self, runtime: RuntimeConfig) -> str:
+        """Whether the package that searches is missing, and the command that installs it."""
+        return "" if find_spec("cma") else 'the package cma is not installed: pip install "sglora[lorahub]"'
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[FewShots, dict[str, Any]]:
         check_no_table(settings, self.name)

@@ -1,6 +1,7 @@
 """Recipe -> pack.
 
 pipeline       the whole build, in order
+prerequisites  what it needs before it starts, and everything that is missing or wrong at once
 tasks          what each task learns from, and what nothing may learn from
 steps          its steps, which resume after an interruption
 training       many tasks' LoRAs in one batched loop; Adam by row

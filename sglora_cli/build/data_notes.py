@@ -1,4 +1,5 @@
-"""What a build does not see of its data: files that the data sets pass over, and the ends of captions that are cut."""
+"""What a build does not see of its data: images that are not there, files that the data sets pass over, and the ends
+of captions that are cut."""
 
 from __future__ import annotations
 
@@ -17,13 +18,18 @@ from sglora_cli.plugin.values import Task
 
 def say_what_is_not_seen(
     host: Host, recipe: Recipe, data: Path, tasks: Iterable[Task], note: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """Note what each source of a recipe passes over in the data folder, and warn of captions of `tasks` that are cut.
+) -> dict[str, list[dict[str, Any]]]:
+    """Note what each source of a recipe lacks and passes over in the data folder, and warn of captions of `tasks` that
+    are cut.
 
-    No warning for a backbone that does not count tokens. Returns what is passed over, for programs.
+    No warning for a backbone that does not count tokens. Returns what is lacking and passed over, for programs.
     """
+    partial: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for dataset, path in dict.fromkeys((source.dataset, source.path) for source in recipe.sources):
+        if counts := check.image_counts(host.datasets[dataset], data / path):
+            note(f"{check.partial_text(dataset, counts)}; the others are in no task")
+            partial.append({"path": str(data / path), "here": counts[0], "named": counts[1]})
         for one in check.passed_over(host.datasets[dataset], data / path):
             note(f"passed over in {data / path}: {one}")
             rows.append({"path": str(data / path), **one.to_json()})
@@ -37,4 +43,4 @@ def say_what_is_not_seen(
             SgloraWarning,
             stacklevel=3,
         )
-    return rows
+    return {"partial": partial, "passed_over": rows}

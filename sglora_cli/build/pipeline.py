@@ -25,6 +25,7 @@ from sglora_cli.build.held_out import recall_on, scored
 from sglora_cli.build.moments import moments
 from sglora_cli.build.pool import Pool
 from sglora_cli.build.pool_tasks import PoolTask, phrase_key, phrase_lines, pool_tasks
+from sglora_cli.build.prerequisites import plan_tasks
 from sglora_cli.build.steps import Steps, work_folder
 from sglora_cli.build.tasks import BuildTask, build_tasks, missing_features, overlap_lines
 from sglora_cli.build.training import hiding
@@ -49,7 +50,6 @@ from sglora_cli.pack.content.tasks import parts, write_tasks
 from sglora_cli.pack.coverage import SeenTasks, thinned
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import Recipe
-from sglora_cli.pack.recipe_parser import plan_tasks
 from sglora_cli.pack.writer import check_replaceable, write_manifest
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
@@ -89,18 +89,19 @@ class Build:
         runtime: RuntimeConfig | None = None,
         log: Path | None = None,
         apart: Sequence[Task] = (),
+        plan: Sequence[Mapping[str, Sequence[Task]]] = (),
     ) -> Build:
         """Read the recipe and the bytes of all photos, load the backbone. Nothing is computed or written yet.
 
         apart: tasks of which nothing may be learned, besides the recipe's unseen ones: neither from their photos nor
-        from phrases with a word of their names.
+        from phrases with a word of their names.  plan: what `plan_tasks` gave, if it was asked before.
 
         Raises UsageError if `out` holds something else than a pack, and UnknownName, BadFile, Mismatch or Unavailable
         for every error that can be detected this early.
         """
         if out:
             check_replaceable(out)
-        plan = plan_tasks(host, recipe, data)
+        plan = plan or plan_tasks(host, recipe, data, runtime)
         model = host.backbones[recipe.backbone].load(settings.runtime(runtime or RuntimeConfig(), recipe.backbone))
         layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
         if recipe.train.hide:

@@ -5,15 +5,17 @@ A phrase reads each photo from the first task that has it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sglora_cli.build.tasks import BuildTask
 from sglora_cli.data.phrases import chosen, phrases, share_a_word
+from sglora_cli.data.refusals import Planned
 from sglora_cli.errors import BadFile
 from sglora_cli.pack.recipe import Recipe
-from sglora_cli.plugin.values import PHRASE, UNSEEN, Task
+from sglora_cli.plugin.values import PHRASE, TEST, TRAIN, UNSEEN, Photo, Task
 
 Place = tuple[int, int]
 """A photo: the build's seen task that has it, and its row there."""
@@ -43,15 +45,39 @@ def pool_tasks(recipe: Recipe, tasks: Sequence[BuildTask], apart: Sequence[Task]
     ]
     if not recipe.from_captions:
         return whole
+    unseen = [*(t.task for t in tasks if t.role == UNSEEN), *apart]
+    kept = _phrases(recipe, [(t.task, t.photos, t.train.hashes) for t in seen], unseen)
+    return whole + [
+        PoolTask(phrase, PHRASE, phrase, recipe.template.format(name=phrase, classes=""), tuple(places))
+        for phrase, places in kept.items()
+    ]
+
+
+def check_phrases(recipe: Recipe, planned: Planned, hash_of: Mapping[Path, str]) -> None:
+    """Raises as `pool_tasks` does for tasks with their roles and the hashes of their photos."""
+    unseen = [task for role, task in planned if role == UNSEEN]
+    tested = {hash_of[photo.path] for task in unseen for photo in task.photos[TEST]}
+    seen = []
+    for role, task in planned:
+        if role != UNSEEN:
+            photos = [photo for photo in task.photos[TRAIN] if hash_of[photo.path] not in tested]
+            seen.append((task, photos, [hash_of[photo.path] for photo in photos]))
+    _phrases(recipe, seen, unseen)
+
+
+def _phrases(
+    recipe: Recipe, seen: Sequence[tuple[Task, Sequence[Photo], Sequence[str]]], unseen: Sequence[Task]
+) -> dict[str, list[Place]]:
+    """Phrase -> its photos. seen: tasks with the photos that they learn from, and the hashes of these."""
     places: dict[str, Place] = {}
-    for n, t in enumerate(seen):
-        if t.task.dataset in recipe.from_captions and not t.task.classes:
-            for row, photo in enumerate(t.train.hashes):
+    for n, (task, _, hashes) in enumerate(seen):
+        if task.dataset in recipe.from_captions and not task.classes:
+            for row, photo in enumerate(hashes):
                 places.setdefault(photo, (n, row))
     of_photo = list(places.values())
-    config, found = recipe.phrases, phrases([seen[n].photos[row].captions for n, row in of_photo])
-    unseen = [_words(task) for task in (*(t.task for t in tasks if t.role == UNSEEN), *apart)]
-    allowed = {phrase: photos for phrase, photos in found.items() if not share_a_word(phrase, unseen)}
+    config, found = recipe.phrases, phrases([seen[n][1][row].captions for n, row in of_photo])
+    names = [_words(task) for task in unseen]
+    allowed = {phrase: photos for phrase, photos in found.items() if not share_a_word(phrase, names)}
     if not of_photo:
         raise BadFile(
             f"the seen tasks of {', '.join(recipe.from_captions)} have no captions to take phrases from",
@@ -65,12 +91,7 @@ def pool_tasks(recipe: Recipe, tasks: Sequence[BuildTask], apart: Sequence[Task]
             f"most {config.largest_share:g} of all {len(of_photo)}; the most common has {most}",
             "lower least_photos or raise largest_share in [tasks], or leave from_captions out",
         )
-    return whole + [
-        PoolTask(
-            phrase, PHRASE, phrase, recipe.template.format(name=phrase, classes=""), tuple(of_photo[n] for n in photos)
-        )
-        for phrase, photos in kept.items()
-    ]
+    return {phrase: [of_photo[n] for n in photos] for phrase, photos in kept.items()}
 
 
 def _places(n: int, t: BuildTask) -> tuple[Place, ...]:

@@ -5,20 +5,20 @@ A photo can belong to several tasks, and lie in several files. What counts is it
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from sglora_cli.data import overlaps
 from sglora_cli.data.encode import check_text
 from sglora_cli.data.features import Features, StoredTask
 from sglora_cli.data.overlaps import Side
-from sglora_cli.errors import BadFile
+from sglora_cli.data.refusals import Refused, needed, photo_hashes, undecodable, wrong_photos
 from sglora_cli.files.hashes import file_hash
-from sglora_cli.pack.content.manifest import check_printable
+from sglora_cli.pack.recipe_parser import Faults
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.values import TEST, TRAIN, UNSEEN, Photo, Task
-from sglora_cli.system.progress import progress
 
 
 @dataclass(frozen=True)
@@ -74,34 +74,49 @@ def build_tasks(
 ) -> list[BuildTask]:
     """Make the tasks of a plan (role -> tasks, of each source). Reads the bytes of every photo.
 
-    No task learns from a photo that an unseen task is tested on, or one of `apart`. Raises BadFile for a task with
-    fewer than two training photos, Mismatch for a description that would be cut.
+    Photos without features in the cache are decoded, so that a broken one is named before anything is computed.
+    No task learns from a photo that an unseen task is tested on, or one of `apart`. Raises one error for everything
+    that is wrong with the photos, and Mismatch for a description that would be cut.
     """
     planned = [(role, task) for roles in plan for role, tasks in roles.items() for task in tasks]
     for _, task in planned:
         check_text(model, task.description)
-        hint = "rename the task or its classes in the data set"
-        check_printable(task.description, f"the description of task {task.key}", hint)
-        if len(task.photos[TRAIN]) < 2:
-            raise BadFile(f"task {task.key} has {len(task.photos[TRAIN])} training photo(s), it needs two", "remove it")
+    hash_of, broken = photo_hashes(photo.path for role, task in planned for photo in needed(role, task))
+    waiting: list[Path] = []
+    for role, task in planned:
+        for split in (TRAIN, TEST) if role == UNSEEN else (TRAIN,):
+            photos = [photo for photo in task.photos[split] if photo.path in hash_of]
+            if not _features(model, task, photos, prompts, hash_of).path.exists():
+                waiting += [photo.path for photo in photos]
+    broken |= undecodable(waiting)
+    elsewhere = {file_hash(photo.path) for photo in apart}
+    _refuse(wrong_photos(planned, hash_of, broken, elsewhere))
     built = []
-    for role, task in progress(planned, "reading photos"):
-        train = Features.of(model, task.key, task.photos[TRAIN], task.classes, prompts)
-        test = Features.of(model, task.key, task.photos[TEST], task.classes, prompts) if role == UNSEEN else None
+    for role, task in planned:
+        train = _features(model, task, task.photos[TRAIN], prompts, hash_of)
+        test = _features(model, task, task.photos[TEST], prompts, hash_of) if role == UNSEEN else None
         built.append(BuildTask(task, role, train, test if test and test.photos else None))
-    tested = {photo for t in built if t.test for photo in t.test.hashes} | {file_hash(photo.path) for photo in apart}
+    tested = {photo for t in built if t.test for photo in t.test.hashes} | elsewhere
     return [_trained_without(model, t, tested, mirror) for t in built]
 
 
+def _refuse(refused: Iterable[Refused]) -> None:
+    """Raises what is refused, if anything is, as one error."""
+    faults = Faults()
+    faults.collect(one.error for one in refused)
+    faults.refuse()
+
+
+def _features(
+    model: Model, task: Task, photos: Sequence[Photo], prompts: Sequence[str], hash_of: Mapping[Path, str]
+) -> Features:
+    hashes = [hash_of[photo.path] for photo in photos]
+    return Features.of(model, task.key, photos, task.classes, prompts, hashes)
+
+
 def _trained_without(model: Model, t: BuildTask, tested: Container[str], mirror: bool) -> BuildTask:
-    """The task without photos that something is tested on. Raises BadFile if fewer than two are left to learn from."""
+    """The task without photos that something is tested on."""
     train = t.train.without(model, tested)
-    if len(train.photos) < 2:
-        raise BadFile(
-            f"task {t.task.key} has {len(t.photos)} training photos, and unseen tasks are tested on all but "
-            f"{len(train.photos)} of them: it needs two",
-            "remove it, or the unseen task that it shares them with",
-        )
     left_out = tuple(photo for photo in t.train.hashes if photo in tested)
     return replace(t, train=train, mirror=train.mirror() if mirror else None, left_out=left_out)
 

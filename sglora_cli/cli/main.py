@@ -24,7 +24,7 @@ from sglora_cli.cli.group import Group, completed
 from sglora_cli.cli.options import App
 from sglora_cli.cli.output import fail, printable, say
 from sglora_cli.cli.usage import usage_error
-from sglora_cli.errors import GO_ON, BadRecipe, SgloraError, Unavailable, error_facts, failure_of
+from sglora_cli.errors import GO_ON, SgloraError, Unavailable, error_facts, failure_of
 from sglora_cli.system import progress
 
 COMMANDS = {
@@ -119,8 +119,8 @@ class Program(Group):
             raise
 
     def _leave(self, error: SgloraError) -> NoReturn:
-        text = f"error: {error.message}"  # a line break in another error came from a stranger's file: it stays escaped
-        lines = text.split("\n") if isinstance(error, BadRecipe) else [text]
+        text = f"error: {error.message}"  # a line break in a single error came from a stranger's file: it stays escaped
+        lines = text.split("\n") if error.parts else [text]
         self._end(error.to_json(), [*lines, *([f"hint: {error.hint}"] if error.hint else [])])
 
     def _stopped(self, how: str, code: int) -> NoReturn:

@@ -192,7 +192,10 @@ def path_option() -> Decorator:
 
 
 def dataset_folder(path: Path | None, dataset: str) -> Path:
-    """What `path_option` means. Raises Unavailable if neither it nor a data folder is set."""
+    """What `path_option` means; `dataset` is the folder's name in the data folder.
+
+    Raises Unavailable if neither it nor a data folder is set.
+    """
     from sglora_cli.system import settings
     from sglora_cli.system.paths import data_folder
 

@@ -25,6 +25,7 @@ _MADE = {
     "about": {"backbone": str, "fingerprint": str, "pack": str, "generator": str, "prior": ANY, "draw": ANY},
     "explained?": {"prior": ANY, "coverage": ANY, "samples": [ANY], "diversity": ANY, "dependence": ANY},
 }
+_PARTIAL = {"path": str, "here": int, "named": int}
 _PASSED_OVER = {"reason": str, "count": int, "examples": [str]}
 _PHOTOS = {
     "adapter": (str, None),
@@ -38,7 +39,8 @@ _PHOTOS = {
     "report": (str, None),
 }
 _RELEVANCE = {"precision": float, "average_precision": float, "reciprocal_rank": float}
-_ERROR = {"class": str, "message": str, "hint": str, "exit_code": int}
+_ONE_ERROR = {"class": str, "message": str, "hint": str, "exit_code": int}
+_ERROR = {**_ONE_ERROR, "errors?": [_ONE_ERROR]}
 _TROUBLE = {"plugin": str, "reason": str, "hint": str}
 _SETTING = {"value": str, "origin": str}
 _CAPTIONS = {"dataset": str, "path": str, "output": str, "images": int, "captioned_before": int}
@@ -185,7 +187,7 @@ SHAPES: dict[str, Any] = {
     },
     "pack show": _MANIFEST,
     "pack verify": {"pack": str, "files": int, "wrong": [str]},
-    "pack build": {"folder": str, "passed_over": [{"path": str, **_PASSED_OVER}]},
+    "pack build": {"folder": str, "partial": [_PARTIAL], "passed_over": [{"path": str, **_PASSED_OVER}]},
     "pack build --dry-run": {
         "recipe": str,
         "backbone": str,
@@ -203,6 +205,7 @@ SHAPES: dict[str, Any] = {
         "cache_bytes": int,
         "pack_bytes": int,
         "target": str,
+        "partial": [_PARTIAL],
         "passed_over": [{"path": str, **_PASSED_OVER}],
     },
     "pack add": {"folder": str, "task": _ADDED, "tasks": [_ADDED]},
@@ -232,6 +235,17 @@ SHAPES: dict[str, Any] = {
     "pack recipes": {"recipes": [{"name": str, "file": str, "backbone": str, "summary": str}]},
     "data list": {"datasets": [{"name": str, "summary": str, "fetch": bool}]},
     "data fetch": {"dataset": str, "folder": str},
+    "data fetch --dry-run": {
+        "dataset": str,
+        "folder": str,
+        "downloads": [
+            {"url": str, "path": str, "bytes": (int, None), "here": int, "done": bool, "left": (int, None)},
+        ],
+        "left_bytes": (int, None),
+        "disk_bytes": (int, None),
+        "free_bytes": int,
+        "captions": bool,
+    },
     "data caption": {
         **_CAPTIONS,
         "written": int,
@@ -274,6 +288,7 @@ SHAPES: dict[str, Any] = {
             {"level": str, "kind": str, "distance": int, "equal": bool, "images": [{"name": str, "places": [ANY]}]}
         ],
         "tokens": {"backbone": (str, None), "limit": (int, None), "reason": (str, None)},
+        "partial": ({"here": int, "named": int}, None),
         "passed_over": [_PASSED_OVER],
         "overlaps": [{"kind": str, "sides": [{"task": str, "role": str, "split": str}], "photos": int}],
         "errors": int,

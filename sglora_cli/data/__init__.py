@@ -14,6 +14,7 @@ caption_target    the file that captions are added to
 text_limit        which captions a backbone's text encoder cuts
 check             a data set looked through
 check_rules       what can be wrong with captions and sizes
+refusals          what a build refuses about tasks and their photos
 pictures          its image files, and those that are alike
 near_duplicates   perceptual hashes, and every pair of them that is close
 overlaps          photos that several tasks share

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from sglora_cli.data import check_rules, pictures
 from sglora_cli.data.check_rules import ISSUE_KINDS, CaptionCount, Common, DataIssue, IssueKind
 from sglora_cli.data.overlaps import Overlap, overlaps, sides_of
 from sglora_cli.data.pictures import Pair, Picture
+from sglora_cli.data.refusals import Refused, needed
 from sglora_cli.data.text_limit import TextLimit, TextsCut
-from sglora_cli.errors import BadFile, SgloraError, Unavailable, UnknownName
+from sglora_cli.errors import BadFile, SgloraError, Unavailable
 from sglora_cli.files.passed_over import PassedOver, tally
-from sglora_cli.plugin.contracts import Dataset, SaysPassedOver
+from sglora_cli.plugin.contracts import CountsImages, Dataset, SaysPassedOver
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Task
 
@@ -39,9 +40,18 @@ class Needs:
     """Role to the names of its tasks."""
     batch: int
     """Photos of one task in a training step."""
-    backbone: str = ""
-    planned: Callable[[Mapping[str, Task]], Mapping[str, Sequence[Task]]] | None = None
-    """Tasks of the data set by name -> those of each role, with the photos that the recipe gives them."""
+    backbone: str
+    planned: Callable[[Mapping[str, Task]], tuple[Mapping[str, Sequence[Task]], Sequence[Refused]]]
+    """Tasks of the data set by name -> those of each role, with the photos that the recipe gives them, and what a
+    build refuses of them before it reads a photo."""
+    wrong_content: Callable[
+        [Mapping[str, Sequence[Task]], Mapping[Path, str], Mapping[Path, SgloraError]], Sequence[Refused]
+    ]
+    """Those tasks, hashes of photos, and what is wrong with broken ones -> what a build refuses of the photos."""
+    error: Callable[[Sequence[Refused]], SgloraError | None]
+    """The error that a build ends with for what it refuses."""
+    absent: Callable[[Unavailable], SgloraError]
+    """The error that a build ends with for a data set that is not there; given what the data set says."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +80,13 @@ class DataCheck:
     """What the text encoder reads that captions were compared with."""
     passed_over: Sequence[PassedOver]
     """What the data set does not read, the most first."""
+    partial: tuple[int, int] | None = None
+    """How many of the images that the data set's lists name are there, and how many they name; None if it does not
+    say, or if all are there."""
     overlaps: Sequence[Overlap] = ()
     """Photos that tasks of the recipe share, leaks first."""
+    refusal: SgloraError | None = None
+    """What a build of the recipe ends with because of this data, if it does."""
 
     def kinds(self) -> Iterator[tuple[str, IssueKind, int]]:
         """What was found, with how often: key, the kind with its numbers filled in, count."""
@@ -108,12 +123,16 @@ def run(
     """
     config = config or CheckConfig()
     plugin = host.datasets[dataset]
-    if not root.is_dir():
-        raise Unavailable(f"the folder {root} does not exist", "pass --path DIR")
-    tasks = tuple(plugin.tasks(root))
+    try:
+        if not root.is_dir():
+            raise Unavailable(f"the folder {root} does not exist", "pass --path DIR")
+        tasks = tuple(plugin.tasks(root))
+    except Unavailable as error:
+        raise needs.absent(error) if needs else error from None
     if not tasks:
         raise BadFile(f"data set {dataset!r} finds no task in {root}")
     looked = pictures.look_at(tasks, root)
+    planned, refused = _refused(tasks, looked, needs) if needs else ({}, [])
     pairs = list(islice(pictures.alike(list(looked.values()), config.distance), MOST_PAIRS + 1))
     cut = TextLimit.of(host, backbone).cut(captions_of(tasks)) if backbone else TextsCut(TextLimit(), {})
     order = list(ISSUE_KINDS)
@@ -129,20 +148,49 @@ def run(
         },
         total=CaptionCount.of_photos({photo.path: photo for _, _, photo in check_rules.every_photo(tasks)}.values()),
         pictures=looked,
-        problems=tuple(_problems(tasks, looked, config, needs, cut)),
+        problems=tuple(_problems(tasks, looked, config, needs, cut, planned, refused)),
         common=tuple(check_rules.common_captions(tasks)),
         pairs=tuple(sorted(pairs[:MOST_PAIRS], key=lambda p: (order.index(p.kind), p.distance, p.first.name))),
         more_pairs=len(pairs) > MOST_PAIRS,
         limit=cut.limit,
         passed_over=passed_over(plugin, root),
-        overlaps=_overlaps(tasks, needs),
+        partial=image_counts(plugin, root),
+        overlaps=overlaps(sides_of(planned)),
+        refusal=needs.error(refused) if needs else None,
     )
 
 
-def _overlaps(tasks: Sequence[Task], needs: Needs | None) -> list[Overlap]:
-    if needs is None or needs.planned is None:
-        return []
-    return overlaps(sides_of(needs.planned({task.name: task for task in tasks})))
+def _refused(
+    tasks: Sequence[Task], looked: Mapping[Path, Picture], needs: Needs
+) -> tuple[Mapping[str, Sequence[Task]], Sequence[Refused]]:
+    """The recipe's tasks by role, and what its build refuses: of the photos only if there is nothing before."""
+    planned, refused = needs.planned({task.name: task for task in tasks})
+    if refused:
+        return planned, refused
+    hash_of = {path: picture.digest for path, picture in looked.items() if picture.digest}
+    broken = {path: picture.error for path, picture in looked.items() if picture.error}
+    return planned, needs.wrong_content(planned, hash_of, broken)
+
+
+def image_counts(dataset: Dataset, root: Path) -> tuple[int, int] | None:
+    """How many of the images that a data set's lists name are there, and how many they name; None if all are there,
+    or if it does not say."""
+    here, named = dataset.image_counts(root) if isinstance(dataset, CountsImages) else (0, 0)
+    return (here, named) if here < named else None
+
+
+def partial_line(name: str, dataset: Dataset, root: Path) -> str:
+    """What a partial data set lacks, in a sentence; "" for a whole one."""
+    counts = image_counts(dataset, root)
+    return partial_text(name, counts) if counts else ""
+
+
+def partial_text(name: str, counts: tuple[int, int]) -> str:
+    """
+    >>> partial_text("coco", (1894, 123287))
+    'coco: 1,894 of the 123,287 images that its annotations name are here'
+    """
+    return f"{name}: {counts[0]:,} of the {counts[1]:,} images that its annotations name are here"
 
 
 def passed_over(dataset: Dataset, root: Path, but: Collection[str] = ()) -> list[PassedOver]:
@@ -163,11 +211,15 @@ def _problems(
     config: CheckConfig,
     needs: Needs | None,
     cut: TextsCut,
+    planned: Mapping[str, Sequence[Task]],
+    refused: Sequence[Refused],
 ) -> Iterator[DataIssue]:
+    read = {photo.path for role, some in planned.items() for task in some for photo in needed(role, task)}
     for picture in looked.values():
         task, split = picture.places[0]
-        if picture.reason:
-            yield DataIssue("broken", task, split, picture.name, picture.reason)
+        if picture.error:
+            kind = "unused" if needs and picture.path not in read else "broken"
+            yield DataIssue(kind, task, split, picture.name, picture.reason)
             continue
         if min(picture.size) < config.pixels:
             yield DataIssue("small", task, split, picture.name, "{} x {}".format(*picture.size))
@@ -176,24 +228,29 @@ def _problems(
         if picture.frames:
             yield DataIssue("frames", task, split, picture.name, "an animation, or a file of several pages")
     words = config.words if cut.limit.reason else None
-    yield from check_rules.caption_problems(tasks, lambda path: looked[path].name, words, cut.tokens)
+    for issue in check_rules.caption_problems(tasks, str, words, cut.tokens):
+        path = Path(issue.image)
+        kind = "wordless" if issue.kind == "empty" and needs and path not in read else issue.kind
+        yield replace(issue, kind=kind, image=looked[path].name)
     yield from check_rules.shared_problems(tasks)
-    wanted = [task for role in needs.roles.values() for task in role] if needs else [task.name for task in tasks]
-    used = [task for task in tasks if task.name in set(wanted)]
-    yield from check_rules.size_problems(used, config, needs.batch if needs else 0)
-    yield from check_rules.absent_problems(needs.roles if needs else {}, [task.name for task in tasks])
+    if needs is None:
+        yield from check_rules.size_problems(tasks, config)
+        return
+    used = [task for some in planned.values() for task in some]
+    yield from (one for one in check_rules.size_problems(used, config, needs.batch) if one.kind != "training")
+    yield from check_rules.absent_problems(needs.roles, [task.name for task in tasks])
+    yield from (DataIssue("refused", one.task, text=one.error.message) for one in refused if one.kind == "refused")
 
 
 def error_of(check: DataCheck) -> SgloraError | None:
-    """The error a check ends with, if it found one: BadFile for what is in the files, else UnknownName."""
+    """The error a check ends with, if it found one. With a recipe it is the one that its build ends with."""
+    if check.recipe:
+        return check.refusal
     many = Counter(problem.kind for problem in check.problems)
     bad = [problem for problem in check.problems if problem.kind in ("broken", "empty")]
     if bad:
         counts = f"images that do not decode: {many['broken']}, captions without a word: {many['empty']}"
         return BadFile(f"{counts}; the first: {bad[0].image}: {bad[0].text}", "mend or remove them, then check again")
-    if many["absent"]:
-        names = ", ".join(repr(problem.task) for problem in check.problems if problem.kind == "absent")
-        return UnknownName(f"tasks of recipe {check.recipe!r} that are not there: {names}", "correct the recipe")
     return None
 
 
@@ -216,6 +273,7 @@ def to_json(check: DataCheck) -> dict[str, Any]:
         "more_pairs": check.more_pairs,
         "tokens": check.limit.to_json(),
         "passed_over": [one.to_json() for one in check.passed_over],
+        "partial": {"here": check.partial[0], "named": check.partial[1]} if check.partial else None,
         "overlaps": [one.to_json() for one in check.overlaps],
         "errors": check.many("error"),
         "warnings": check.many("warning"),

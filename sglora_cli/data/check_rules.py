@@ -26,6 +26,13 @@ ISSUE_KINDS: Mapping[str, IssueKind] = {
     "broken": IssueKind("error", "images that do not decode", "Building a pack stops at the first."),
     "empty": IssueKind("error", "captions without a word", "They describe every image equally badly."),
     "absent": IssueKind("error", "tasks of the recipe that are not there", "Building this pack would stop."),
+    "refused": IssueKind("error", "what else the recipe's build refuses", "Building this pack would stop."),
+    "unused": IssueKind(
+        "warning", "images in no task of the recipe that do not decode", "The pack does not need them."
+    ),
+    "wordless": IssueKind(
+        "warning", "captions without a word in no task of the recipe", "The pack does not need them."
+    ),
     "small": IssueKind("warning", "images smaller than {pixels} pixels", "Little can be seen on them."),
     "plain": IssueKind("warning", "images of one colour", "Nothing can be seen on them."),
     "frames": IssueKind("warning", "images with several pictures", "Only the first is seen."),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -15,7 +15,7 @@ import numpy as np
 
 from sglora_cli.data.ahead import ahead
 from sglora_cli.data.near_duplicates import hasher, near_pairs
-from sglora_cli.errors import BadFile, SgloraWarning, Unavailable
+from sglora_cli.errors import BadFile, SgloraError, SgloraWarning, Unavailable
 from sglora_cli.files.hashes import file_hash
 from sglora_cli.files.images import has_more_frames, read_image
 from sglora_cli.plugin.values import Task
@@ -37,14 +37,20 @@ class Picture:
     """Width and height."""
     hash: int | None = None
     """Perceptual hash; None if it could not be read, or nothing hashes."""
-    reason: str = ""
+    error: SgloraError | None = None
     """Why it could not be read."""
     frames: bool = False
     """Whether it is the first picture of several."""
     plain: bool = False
     """Whether all its pixels have one colour."""
     digest: str = ""
-    """Hash of its bytes, where another file has as many."""
+    """Hash of its bytes; "" if it could not be read."""
+
+    @property
+    def reason(self) -> str:
+        """Why it could not be read, without its name; "" if it could."""
+        message = self.error.message if self.error else ""
+        return message.removeprefix("image ").removeprefix(str(self.path)).strip()
 
 
 @dataclass(frozen=True)
@@ -77,9 +83,7 @@ def look_at(tasks: Sequence[Task], root: Path) -> dict[Path, Picture]:
             for photo in photos:
                 places.setdefault(photo.path, []).append((task.name, split))
     waiting = [Picture(_name(root, path), path, tuple(own)) for path, own in places.items()]
-    sizes = Counter(_bytes(path) for path in places)
-    look = partial(_looked_at, _hasher(), {size for size, count in sizes.items() if count > 1})
-    looked = ahead(look, waiting)
+    looked = ahead(partial(_looked_at, _hasher()), waiting)
     return {picture.path: next(looked) for picture in progress(waiting, "images")}
 
 
@@ -91,20 +95,11 @@ def _hasher() -> Callable[[Image], int | None]:
         return lambda image: None
 
 
-def _bytes(path: Path) -> int:
+def _looked_at(hash_of: Callable[[Image], int | None], picture: Picture) -> Picture:
     try:
-        return path.stat().st_size
-    except OSError:  # it is not there: reading it says so
-        return -1
-
-
-def _looked_at(hash_of: Callable[[Image], int | None], sizes: Collection[int], picture: Picture) -> Picture:
-    try:
-        image = read_image(picture.path)
-        digest = file_hash(picture.path) if _bytes(picture.path) in sizes else ""
+        image, digest = read_image(picture.path), file_hash(picture.path)
     except BadFile as error:
-        path = str(picture.path)
-        return replace(picture, reason=error.message.removeprefix("image ").removeprefix(path).strip())
+        return replace(picture, error=error)
     plain = image.getcolors(1) is not None
     frames = has_more_frames(picture.path)
     return replace(picture, size=image.size, hash=hash_of(image), digest=digest, plain=plain, frames=frames)

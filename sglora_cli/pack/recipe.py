@@ -15,7 +15,7 @@ from sglora_cli.config import LoraConfig, PhraseConfig, PriorConfig, TrainConfig
 from sglora_cli.errors import BadFile, Mismatch, UnknownName
 from sglora_cli.files.toml import Address
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import UNSEEN, Task
+from sglora_cli.plugin.values import SPLITS, UNSEEN, Task
 
 PROMPTS = ("a photo of a {class}",)
 
@@ -45,23 +45,20 @@ class Source:
     whole: bool = False
     """Whether experts and training tasks learn from all their photos. Nothing is measured on them."""
 
-    def available(self, host: Host, data: Path) -> dict[str, Task]:
-        """All tasks that the data set has, by name."""
-        return {task.name: task for task in host.datasets[self.dataset].tasks(data / self.path)}
-
     def tasks(self, host: Host, data: Path, template: str) -> dict[str, list[Task]]:
         """Role -> tasks with their descriptions. Raises UnknownName for a task that the data set lacks."""
-        return self.by_role(self.available(host, data), template)
+        return self.by_role({task.name: task for task in host.datasets[self.dataset].tasks(data / self.path)}, template)
 
     def by_role(self, available: Mapping[str, Task], template: str) -> dict[str, list[Task]]:
-        """Does the same as `tasks` with tasks that were read before."""
+        """Does the same as `tasks` with tasks that were read before, by name."""
         return {
             role: [self._task(available, name, template, role) for name in names] for role, names in self.roles.items()
         }
 
     def _task(self, available: Mapping[str, Task], name: str, template: str, role: str) -> Task:
         self.check(available, name)
-        photos = {split: list(some[: self.photos or None]) for split, some in available[name].photos.items()}
+        own = available[name].photos
+        photos = {split: list(own.get(split, ())[: self.photos or None]) for split in SPLITS}
         if self.whole and role != UNSEEN:
             photos = {"train": [photo for some in photos.values() for photo in some], "test": []}
         task = replace(available[name], dataset=self.name, photos=photos)
@@ -110,3 +107,10 @@ def source_of(recipe: Recipe, dataset: str, root: Path) -> Source:
         return (matching or sources)[0]
     paths = ", ".join(f"{source.path} ({source.dataset})" for source in recipe.sources)
     raise Mismatch(f"recipe {recipe.name!r} does not say which tasks it takes from {root}", f"it has sources: {paths}")
+
+
+def path_of(recipe: Recipe, dataset: str) -> str:
+    """Where in the data folder a recipe expects a data set: its source's path, or the data set's name if it has not
+    one source of it."""
+    paths = [source.path for source in recipe.sources if source.dataset == dataset]
+    return paths[0] if len(paths) == 1 else dataset

@@ -25,20 +25,19 @@ description = "a dog"       # optional: instead of the template; may contain {na
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sglora_cli.config import LoraConfig, PhraseConfig, PriorConfig, TrainConfig, from_mapping
-from sglora_cli.errors import BadFile, BadRecipe, SgloraError, UnknownName
+from sglora_cli.errors import BadFile, SgloraError, Unavailable, UnknownName
 from sglora_cli.files.toml import Address, toml_lines, toml_table
 from sglora_cli.files.untrusted import TOML_LIMIT, read_bytes
 from sglora_cli.pack.content.manifest import check_printable
 from sglora_cli.pack.recipe import PROMPTS, TEMPLATE, Recipe, Source
-from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import EXPERT, ROLES, TRAINING, Task
+from sglora_cli.plugin.values import EXPERT, ROLES, TRAINING
 
 C = TypeVar("C")
 
@@ -46,8 +45,8 @@ C = TypeVar("C")
 def read(path: Path) -> Recipe:
     """Read a recipe file.
 
-    Raises BadFile with path and reason, UnknownName for a key that does not exist, and BadRecipe with a line for each
-    error if there are several.
+    Raises BadFile with path and reason, and UnknownName for a key that does not exist. Several errors are one BadFile
+    with a line for each.
     """
     try:
         text = read_bytes(path, TOML_LIMIT).decode("utf-8")
@@ -66,40 +65,6 @@ def summary(path: Path) -> dict[str, str]:
     except SgloraError as error:
         return {"backbone": "unreadable", "summary": error.message.split("\n")[0]}
     return {key: str(raw.get(key, "")) for key in ("backbone", "summary")}
-
-
-def plan_tasks(host: Host, recipe: Recipe, data: Path) -> list[dict[str, list[Task]]]:
-    """Tasks by role of every source. Raises one error for everything that the recipe names and that does not exist."""
-    faults = Faults(recipe.path, recipe.lines)
-    with faults.at("backbone"):
-        host.backbones[recipe.backbone]
-    with faults.at("default_generator"):
-        host.generators[recipe.default_generator]
-    for name, table in recipe.generators.items():
-        with faults.at("generators", name):
-            plain, colon, _ = name.partition(":")
-            if colon:
-                raise BadFile(f"{name!r} has settings in a generator's name", f"write them below [generators.{plain}]")
-            kind = host.generators[name].config
-            if kind is not None:
-                _config(faults, kind, table, "generators", name)
-    for n, source in enumerate(recipe.sources):
-        with faults.at("source", n, "dataset"):
-            host.datasets[source.dataset]
-    faults.refuse()  # before the data is read: that takes long
-    available = [source.available(host, data) for source in recipe.sources]
-    for n, (source, tasks) in enumerate(zip(recipe.sources, available, strict=True)):
-        for role, names in source.roles.items():
-            for name in names:
-                with faults.at("source", n, role, name):
-                    source.check(tasks, name)
-    faults.refuse()
-    plan = []
-    for n, (source, tasks) in enumerate(zip(recipe.sources, available, strict=True)):
-        with faults.at(*(("source", n, "description") if source.description else ("template",))):
-            plan.append(source.by_role(tasks, recipe.template))
-    faults.refuse()
-    return plan
 
 
 _TEXTS = ("summary", "backbone", "template", "prompts", "default_generator")
@@ -125,11 +90,13 @@ def parse(
         prompts=_prompts(faults, raw),
         default_generator=_text(faults, raw, "default_generator", "cvae"),
         sources=sources,
-        lora=_config(faults, LoraConfig, _table(faults, raw, "lora"), "lora"),
-        train=_config(faults, TrainConfig, _table(faults, raw, "train"), "train"),
-        prior=_config(faults, PriorConfig, _table(faults, raw, "prior"), "prior"),
+        lora=table_config(faults, LoraConfig, _table(faults, raw, "lora"), "lora"),
+        train=table_config(faults, TrainConfig, _table(faults, raw, "train"), "train"),
+        prior=table_config(faults, PriorConfig, _table(faults, raw, "prior"), "prior"),
         from_captions=_from_captions(faults, tasks, [source.name for source in sources]),
-        phrases=_config(faults, PhraseConfig, {key: value for key, value in tasks.items() if key != _FROM}, "tasks"),
+        phrases=table_config(
+            faults, PhraseConfig, {key: value for key, value in tasks.items() if key != _FROM}, "tasks"
+        ),
         generators={key: _table(faults, generators, key, "generators") for key in generators},
         raw=raw,
         path=path,
@@ -259,7 +226,7 @@ def _table(faults: Faults, raw: Mapping[str, Any], key: str, *at: str | int) -> 
     return {}
 
 
-def _config(faults: Faults, kind: type[C], values: Mapping[str, Any], *at: str) -> C:
+def table_config(faults: Faults, kind: type[C], values: Mapping[str, Any], *at: str) -> C:
     """Make a config of a table, key by key, so that every wrong key is named."""
     where = f"[{'.'.join(at)}]"
     good = {}
@@ -288,21 +255,33 @@ class Faults:
         except SgloraError as error:
             self.errors.append((address, error))
 
+    def collect(self, errors: Iterable[SgloraError]) -> None:
+        """Take in errors that belong to no key: what is missing, or wrong with the data. Each is said once."""
+        known = {(error.message, error.hint) for _, error in self.errors}
+        self.errors += [((), error) for error in errors if (error.message, error.hint) not in known]
+
     def refuse(self) -> None:
-        """Raise the errors, if there are any: one as itself, several as BadRecipe with a line for each."""
+        """Raise `error`, if there is one."""
+        if error := self.error():
+            raise error
+
+    def error(self) -> SgloraError | None:
+        """The errors: one as itself; several with a line for each, as Unavailable if things are missing and nothing
+        else is wrong, else as a BadFile."""
         if not self.errors:
-            return
+            return None
         place = f"recipe {self.path}" if self.path else "the recipe"
         if len(self.errors) == 1:
             address, error = self.errors[0]
-            where = ", ".join([place, *self._line(address)]) + ": " if self.path else ""
-            raise type(error)(where + error.message, error.hint)
+            if not (self.path and address):
+                return error
+            return type(error)(", ".join([place, *self._line(address)]) + ": " + error.message, error.hint)
         ordered = sorted(self.errors, key=lambda fault: self._number(fault[0]) or 0)
-        lines = [
-            ": ".join([*self._line(address), error.message]) + (f" ({error.hint})" if error.hint else "")
-            for address, error in ordered
-        ]
-        raise BadRecipe("\n  ".join([f"{place} has {len(lines)} errors", *lines]))
+        parts = [type(error)(": ".join([*self._line(at), error.message]), error.hint) for at, error in ordered]
+        if all(isinstance(part, Unavailable) for part in parts):
+            return Unavailable.several(f"{len(parts)} things are missing to build {place}", parts)
+        owner = place if any(address for address, _ in self.errors) else "the data"
+        return BadFile.several(f"{owner} has {len(parts)} errors", parts)
 
     def _line(self, address: Address) -> list[str]:
         number = self._number(address)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from sglora_cli.plugin.values import CaptionerCost, Experts, Listed, Material, Report, Task
+from sglora_cli.plugin.values import CaptionerCost, Experts, FetchPlan, Listed, Material, Report, Task
 
 if TYPE_CHECKING:
     import torch
@@ -167,10 +167,14 @@ class Backbone(Protocol):
 
 @runtime_checkable
 class SaysAbsent(Protocol):
-    """A backbone that knows whether it can be loaded without a network, optional. `sglora doctor` asks it."""
+    """A backbone or a generator that knows what it needs of a machine, optional. `sglora doctor` asks backbones, and
+    `sglora pack build` also the generators of a recipe."""
 
     def absent(self, runtime: RuntimeConfig) -> str:
-        """What this machine lacks to load the backbone, "" if nothing. It only looks, and loads and fetches nothing."""
+        """What this machine lacks to load the backbone without a network, or to use the generator: weights, a package.
+
+        "" if nothing. It only looks, and loads and fetches nothing.
+        """
 
 
 @runtime_checkable
@@ -211,6 +215,26 @@ class Fetches(Protocol):
 
 
 @runtime_checkable
+class PlansFetch(Protocol):
+    """A data set that says what `fetch` would download, optional. `data fetch --dry-run` and `pack build` ask it."""
+
+    def fetch_plan(self, data: Path) -> FetchPlan:
+        """What `fetch` would download into a folder below `data`. It only looks: it uses no network, writes nothing.
+
+        Raises Unavailable as `fetch` does if the data set may not be downloaded.
+        """
+
+
+@runtime_checkable
+class CountsImages(Protocol):
+    """A data set whose lists may name images that are not there, optional. Its tasks leave these out, and
+    `data check` and `pack build` say how many are there."""
+
+    def image_counts(self, root: Path) -> tuple[int, int]:
+        """How many of the images that its lists name are under a folder, and how many they name."""
+
+
+@runtime_checkable
 class ListsImages(Protocol):
     """A data set that lists images without captions, optional. `sglora data caption` writes captions for them."""
 
@@ -227,7 +251,8 @@ class SaysPassedOver(Protocol):
 
         The name is a path below the folder as captions.jsonl would have it, or what else tells it apart. The reason
         says what it is, as "images without captions": things of one reason are counted together. `other_images` of
-        the api finds the images of a folder that are in no list.
+        the api finds the images of a folder that are in no list. What a list names and is not there is not meant:
+        that is CountsImages.
         """
 
 
@@ -411,10 +436,10 @@ POWERS: Mapping[type, tuple[type, ...]] = {
         SaysNames,
         KnowsEarlier,
     ),
-    Dataset: (HasMembers, Fetches, ListsImages, SaysPassedOver),
+    Dataset: (HasMembers, Fetches, PlansFetch, ListsImages, CountsImages, SaysPassedOver),
     Captioner: (HasMembers, SaysCaptionCost),
     CaptionModel: (),
-    Generator: (HasMembers, SaysCost),
+    Generator: (HasMembers, SaysCost, SaysAbsent),
     Fitted: (UsesEvidence, ChoosesSites, IgnoresExperts, UsesDevice),
     Reporter: (HasMembers,),
 }

@@ -25,6 +25,7 @@ from sglora_cli.plugin.contracts import (
     CaptionModel,
     ChecksText,
     ChoosesSites,
+    CountsImages,
     CountsTokens,
     Dataset,
     EncodesMeaning,
@@ -40,6 +41,7 @@ from sglora_cli.plugin.contracts import (
     ListsImages,
     MergesCheckpoints,
     Model,
+    PlansFetch,
     PreparesPhotos,
     Reporter,
     SaysAbsent,
@@ -54,15 +56,17 @@ from sglora_cli.plugin.validation import (
     wrong_adapters,
     wrong_counts,
     wrong_earlier,
+    wrong_image_counts,
     wrong_matrix,
     wrong_pair,
+    wrong_plan,
     wrong_site,
     wrong_stem,
     wrong_tasks,
     wrong_value,
     wrong_vectors,
 )
-from sglora_cli.plugin.values import CaptionerCost, Experts, Listed, Material, Report, Task
+from sglora_cli.plugin.values import CaptionerCost, Experts, FetchPlan, Listed, Material, Report, Task
 
 if TYPE_CHECKING:
     from typing import Self
@@ -286,7 +290,9 @@ class _HasMembers(Guarded[HasMembers[Any]]):
 class _SaysAbsent(Guarded[SaysAbsent]):
     def absent(self, runtime: RuntimeConfig) -> str:
         with self._asking("absent"):
-            return self._value.absent(runtime)
+            text = self._value.absent(runtime)
+        self._refuse("absent", "" if isinstance(text, str) else f"must return a text, got {text!r:.100}")
+        return text
 
 
 class _CountsTokens(Guarded[CountsTokens]):
@@ -307,6 +313,22 @@ class _Fetches(Guarded[Fetches]):
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
         with self._asking("fetch"):
             return self._value.fetch(data, note)
+
+
+class _PlansFetch(Guarded[PlansFetch]):
+    def fetch_plan(self, data: Path) -> FetchPlan:
+        with self._asking("fetch_plan"):
+            plan = self._value.fetch_plan(data)
+        self._refuse("fetch_plan", wrong_plan(plan))
+        return plan
+
+
+class _CountsImages(Guarded[CountsImages]):
+    def image_counts(self, root: Path) -> tuple[int, int]:
+        with self._asking("image_counts"):
+            counts = self._value.image_counts(root)
+        self._refuse("image_counts", wrong_image_counts(counts))
+        return counts
 
 
 class _ListsImages(Guarded[ListsImages]):
@@ -448,6 +470,8 @@ _OPTIONAL: Mapping[type, type[Guarded[Any]]] = {
     SaysAbsent: _SaysAbsent,
     CountsTokens: _CountsTokens,
     Fetches: _Fetches,
+    PlansFetch: _PlansFetch,
+    CountsImages: _CountsImages,
     ListsImages: _ListsImages,
     SaysPassedOver: _SaysPassedOver,
     EncodesMeaning: _EncodesMeaning,

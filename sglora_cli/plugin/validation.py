@@ -18,7 +18,7 @@ from typing import Any
 
 from sglora_cli.errors import PluginError
 from sglora_cli.plugin.contracts import API_VERSION, NEEDS, POWERS
-from sglora_cli.plugin.values import SPLITS, Photo, Task
+from sglora_cli.plugin.values import SPLITS, Download, FetchPlan, Photo, Task
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _DECLARED = re.compile(r"^SGLORA_API\s*(?::\s*\w+\s*)?=\s*[\"']([^\"'\n]*)[\"']", re.MULTILINE)
@@ -270,6 +270,25 @@ def wrong_pair(pair: Any) -> str:
     """Of what a data set passes over."""
     good = isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(text, str) and text for text in pair)
     return "" if good else f"must give pairs of a name and a reason, got {pair!r:.100}"
+
+
+def wrong_plan(plan: Any) -> str:
+    """Of what a data set would download."""
+    if not isinstance(plan, FetchPlan) or not isinstance(plan.folder, Path):
+        return f"must return a FetchPlan with a folder, got {plan!r:.100}"
+    for one in plan.downloads:
+        if not isinstance(one, Download) or not isinstance(one.path, Path) or not isinstance(one.url, str):
+            return f"must give Downloads with a url and a path, got {one!r:.100}"
+        if wrong := wrong_counts([one.here, *([] if one.bytes is None else [one.bytes])], 1 + (one.bytes is not None)):
+            return f"{wrong} of bytes"
+    return ""
+
+
+def wrong_image_counts(counts: Any) -> str:
+    """Of images that are there, and images that are named."""
+    if not isinstance(counts, tuple) or (wrong := wrong_counts(counts, 2)):
+        return wrong if isinstance(counts, tuple) else f"must return two whole numbers, got {counts!r:.100}"
+    return "" if counts[0] <= counts[1] else f"says that {counts[0]} of {counts[1]} images are there"
 
 
 def wrong_earlier(answer: Any) -> str:

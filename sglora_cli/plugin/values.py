@@ -87,6 +87,64 @@ class CaptionerCost:
 
 
 @dataclass(frozen=True)
+class Download:
+    """A file that fetching a data set downloads."""
+
+    url: str
+    path: Path
+    """Where it is put. An archive is unpacked, and removed then."""
+    bytes: int | None
+    """How many it has; None where nobody knows before the server says it."""
+    here: int = 0
+    """Bytes of it that an earlier download left in `path`, or in a part beside it."""
+    done: bool = False
+    """Whether what it brings is here, so that it is not downloaded."""
+
+    @property
+    def left(self) -> int | None:
+        """Bytes that are still to be downloaded; None where nobody knows."""
+        if self.done:
+            return 0
+        return None if self.bytes is None else max(0, self.bytes - self.here)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `sglora data fetch --dry-run --json` prints it."""
+        return {**vars(self), "path": str(self.path), "left": self.left}
+
+
+@dataclass(frozen=True)
+class FetchPlan:
+    """What fetching a data set would download."""
+
+    folder: Path
+    """The data set's folder."""
+    downloads: Sequence[Download]
+    captions: bool = True
+    """Whether it has captions, or classes, then. If not, `sglora data caption` writes captions."""
+
+    @property
+    def waiting(self) -> list[Download]:
+        """The downloads that are not done."""
+        return [one for one in self.downloads if not one.done]
+
+    @property
+    def left(self) -> int | None:
+        """Bytes that are still to be downloaded; None where nobody knows."""
+        known = [one.left for one in self.waiting if one.left is not None]
+        return sum(known) if len(known) == len(self.waiting) else None
+
+    @property
+    def disk(self) -> int | None:
+        """Bytes of disk that it takes at most from now on; None where nobody knows.
+
+        Photos hardly shrink in an archive. So the largest is counted twice: it is there until it is unpacked.
+        """
+        if self.left is None:
+            return None
+        return self.left + max((one.bytes or 0 for one in self.waiting), default=0)
+
+
+@dataclass(frozen=True)
 class Moments:
     """Where photos and captions of every task lie that a pack has seen, and the linear map that ends its backbone's
     image encoder, if there is one (HasProjection)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import platformdirs
@@ -44,9 +45,11 @@ def data_folder(option: str | Path | None, setting: str, flag: str = "--data") -
     if not value:
         raise Unavailable(
             "no folder with data is known",
-            f'pass {flag} DIR, or set SGLORA_DATA, or write data = "DIR" into the settings',
+            f"sglora settings set data DIR, or pass {flag} DIR, or set SGLORA_DATA",
         )
     path = Path(value).expanduser()
     if not path.is_dir():
-        raise Unavailable(f"the data folder {path} does not exist", f"pass {flag} DIR")
+        raise Unavailable(
+            f"the data folder {path} does not exist", f"mkdir {shlex.quote(str(path))}, or pass {flag} DIR"
+        )
     return path

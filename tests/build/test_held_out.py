@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from sglora_cli.build.held_out import own_photos, scored
+from sglora_cli.build.prerequisites import plan_tasks
 from sglora_cli.build.tasks import BuildTask, build_tasks
 from sglora_cli.cli.describe import held_out
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.data.features import Features
 from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import cosines, prior
-from sglora_cli.pack.recipe_parser import plan_tasks, read
+from sglora_cli.pack.recipe_parser import read
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Material, Photo, Task
 

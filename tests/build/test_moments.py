@@ -9,13 +9,14 @@ import pytest
 import torch
 from pack_folders import without
 
+from sglora_cli.build.prerequisites import plan_tasks
 from sglora_cli.data.features import Features
 from sglora_cli.errors import BadFile
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.pack.content.learned import LEARNED
 from sglora_cli.pack.content.moments import MOMENTS, load_moments
 from sglora_cli.pack.pack import Pack
-from sglora_cli.pack.recipe_parser import parse, plan_tasks
+from sglora_cli.pack.recipe_parser import parse
 from sglora_cli.plugin.host import Host
 
 

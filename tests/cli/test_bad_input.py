@@ -181,7 +181,7 @@ def test_a_changed_pack_is_found(run, toy_pack, own_home):
 def test_data_that_is_not_named_is_asked_for(run, tiny, recipe):
     result = run("pack", "build", recipe)
     assert result.exit_code == 6
-    assert result.stderr.startswith("error: no folder with data is known\nhint: pass --data DIR")
+    assert result.stderr.startswith("error: no folder with data is known\nhint: sglora settings set data DIR, or")
 
 
 def test_a_missing_file_is_looked_for_beside(run, tmp_path):

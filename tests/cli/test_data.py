@@ -6,6 +6,9 @@ import json
 
 import pytest
 from distributions import install
+from trees import pets_tree
+
+from sglora_cli.network import no_network
 
 
 def test_data_sets_are_listed(run):
@@ -26,16 +29,65 @@ def test_what_may_not_be_downloaded_is_described(run, tmp_path):
     )
 
 
-def test_the_older_coco_is_described(run, tmp_path):
-    result = run("data", "fetch", "coco:train2014", "--data", tmp_path)
-    assert (result.exit_code, result.stdout) == (6, "")
-    assert result.stderr == (
-        "error: train2014 is not downloaded by this program\n"
-        f"hint: put the photos of http://images.cocodataset.org/zips/train2014.zip into {tmp_path}/coco/train2014, and "
-        "captions_train2014.json and instances_train2014.json of "
-        f"http://images.cocodataset.org/annotations/annotations_trainval2014.zip into {tmp_path}/coco/annotations\n"
-    )
+def test_coco_has_four_splits(run, tmp_path):
     assert run("data", "fetch", "coco:val", "--data", tmp_path).exit_code == 3
+
+
+def test_a_dry_run_says_what_would_be_downloaded(run, tmp_path):
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "coco/train2017.zip.part").write_bytes(b"x" * 1_500_000)
+    with no_network():
+        result = run("data", "fetch", "coco", "--data", tmp_path, "--dry-run")
+    assert (result.exit_code, result.stderr) == (0, "")
+    *lines, disk = result.stdout.splitlines()
+    assert lines == [
+        "252.9 MB  nothing       http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
+        "19.3 GB   1.5 MB of it  http://images.cocodataset.org/zips/train2017.zip",
+        f"to download: 19.6 GB into {tmp_path}/coco",
+    ]
+    assert disk.startswith("disk: 38.9 GB while the largest archive is unpacked; ")
+    assert [path.name for path in (tmp_path / "coco").iterdir()] == ["train2017.zip.part"]
+
+
+def test_a_dry_run_says_that_everything_is_there_and_what_writes_the_captions(run, tmp_path):
+    root = tmp_path / "oxford-iiit-pet"
+    pets_tree(root)
+    (root / "captions.jsonl").unlink()
+    assert run("data", "fetch", "pets", "--data", tmp_path, "--dry-run").stdout.splitlines()[2:] == [
+        f"{root} is there: nothing to download",
+        f"captions are not part of it: sglora data caption pets --path {root} writes them",
+    ]
+
+
+def test_a_dry_run_of_what_may_not_be_downloaded_is_refused_as_the_download(run, tmp_path):
+    dry, real = (run("data", "fetch", "flickr30k", "--data", tmp_path, *more) for more in (["--dry-run"], []))
+    assert (dry.exit_code, dry.stdout, dry.stderr) == (6, "", real.stderr)
+
+
+def test_a_dry_run_in_json_has_sizes_that_are_not_known_as_null(run, site, tmp_path):
+    install(site, "sglora-mine", "sglora_mine_planned", SOURCE.replace("    def fetch(", PLAN + "    def fetch("))
+    report = json.loads(run("data", "fetch", "mine", "--data", tmp_path, "--dry-run", "--json").stdout)
+    assert [(one["url"], one["left"]) for one in report["downloads"]] == [("http://a", None), ("http://b", 7)]
+    assert (report["folder"], report["left_bytes"], report["disk_bytes"]) == (f"{tmp_path}/mine", None, None)
+    text = run("data", "fetch", "mine", "--data", tmp_path, "--dry-run").stdout
+    assert text.startswith("size unknown  nothing    http://a\n10 B          3 B of it  http://b\n")
+
+
+def test_a_data_set_that_plans_nothing_is_not_asked_to(run, site, tmp_path):
+    install(site, "sglora-mine", "sglora_mine_unplanned", SOURCE)
+    result = run("data", "fetch", "mine", "--data", tmp_path, "--dry-run")
+    assert (result.exit_code, result.stderr) == (
+        6,
+        "error: data set 'mine' does not say what it downloads\nhint: leave --dry-run out to download it\n",
+    )
+
+
+PLAN = """
+    def fetch_plan(self, data):
+        from sglora_cli.api import Download, FetchPlan
+        downloads = [Download("http://a", data / "a", None), Download("http://b", data / "b", 10, 3)]
+        return FetchPlan(data / "mine", downloads)
+"""
 
 
 @pytest.mark.parametrize(
@@ -48,7 +100,11 @@ def test_the_older_coco_is_described(run, tmp_path):
             "error: there is nothing to download for data set 'folder'\n"
             "hint: it is a folder with images and captions.jsonl or captions.csv: bring your own\n",
         ),
-        (["pets", "--data", "gone"], 6, "error: the data folder gone does not exist\nhint: pass --data DIR\n"),
+        (
+            ["pets", "--data", "gone"],
+            6,
+            "error: the data folder gone does not exist\nhint: mkdir gone, or pass --data DIR\n",
+        ),
     ],
 )
 def test_mistakes_are_answered(run, arguments, code, stderr):

@@ -54,7 +54,7 @@ def test_the_data_folder_of_the_settings_is_the_default(run, photos, monkeypatch
     assert result.exit_code == 6
     assert result.stderr == (
         "error: no folder with data is known\n"
-        'hint: pass --path DIR, or set SGLORA_DATA, or write data = "DIR" into the settings\n'
+        "hint: sglora settings set data DIR, or pass --path DIR, or set SGLORA_DATA\n"
     )
     monkeypatch.setenv("SGLORA_DATA", str(photos.parent))
     result = run("data", "check", "folder")
@@ -156,7 +156,7 @@ def test_a_recipe_says_what_is_absent_all_at_once(check, tmp_path):
     path = tmp_path / "few.toml"
     path.write_text(RECIPE)
     result = check("--recipe", path)
-    assert result.exit_code == 3
+    assert result.exit_code == 4
     assert result.stdout == COUNTS + (
         "error: tasks of the recipe that are not there: 2\n"
         "  bog      expert; did you mean 'dog'?\n"
@@ -167,7 +167,9 @@ def test_a_recipe_says_what_is_absent_all_at_once(check, tmp_path):
     )
     assert result.stderr == (
         "tokens of captions are not counted: no backbone named 'tiny'\n"
-        "error: tasks of recipe 'few' that are not there: 'bog', 'hamster'\nhint: correct the recipe\n"
+        f"error: recipe {path} has 2 errors\n"
+        "  line 9: no task in photos named 'bog' (did you mean 'dog'?)\n"
+        "  line 10: no task in photos named 'hamster' (there are: cat, dog)\n"
     )
 
 
@@ -220,6 +222,7 @@ def test_everything_is_in_the_json(check, photos):
         ],
         "more_pairs": False,
         "tokens": {"backbone": "clip-vit-b-16", "limit": 77, "reason": None},
+        "partial": None,
         "passed_over": [],
         "overlaps": [],
         "errors": 0,

@@ -98,6 +98,7 @@ def test_commands_about_packs_and_data(answer, toys, tiny, recipe, tmp_path):
     answer("bench", "--pack", "toys", "--rows", rows)
     answer("report", rows)
     answer("data check", "folder", "--path", toys / "toys", "--k", 1)
+    answer("data fetch --dry-run", "pets", "--data", toys)
 
 
 def test_captions(answer, tmp_path, toys):

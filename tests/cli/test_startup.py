@@ -87,6 +87,7 @@ def test_generate_imports_no_more_than_it_needs(tmp_path):
         (3, "pack verify nope"),
         (3, "pack build nope"),
         (4, "pack build nope.toml"),
+        (6, "pack build starter --data ."),
         (3, "pack export nope"),
         (4, "pack import nope"),
         (3, "pack migrate nope"),

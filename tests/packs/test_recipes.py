@@ -9,10 +9,11 @@ import sglora_packs
 import tomli
 from trees import cifar_speckles, cifar_tree, coco_tree, pets_tree
 
+from sglora_cli.build.prerequisites import plan_tasks
 from sglora_cli.errors import SgloraError
 from sglora_cli.files import atomic
 from sglora_cli.pack.pack import Pack
-from sglora_cli.pack.recipe_parser import plan_tasks, read
+from sglora_cli.pack.recipe_parser import read
 from sglora_cli.plugin.host import Host
 from sglora_datasets.flowers import SPECIES
 
@@ -138,8 +139,10 @@ def test_a_task_the_data_lack_is_named_with_its_line(run, tmp_path):
     result = run("pack", "build", "pets", "--data", tmp_path, "--dry-run")
     assert result.exit_code == 4
     lines = result.stderr.splitlines()
-    assert lines[0] == f"error: recipe {PACKS}/pets.toml has 35 errors"
-    assert "no task in pets named 'birman'" in lines[2]
+    assert lines[0].startswith(f"error: recipe {PACKS}/pets.toml has ")
+    unknown = [line for line in lines if "no task in pets named" in line]
+    assert len(unknown) == 35
+    assert "no task in pets named 'birman'" in unknown[1]
 
 
 def test_the_first_recipe_of_ones_own_builds(run, tiny, toys, tmp_path, own_home):
@@ -210,11 +213,9 @@ def test_broken_data_are_refused_before_anything_runs(run, tiny, tmp_path, own_h
     root.mkdir()
     coco_tree(root, {n: [(("cat", "dog", "bottle")[n % 3], 0)] for n in range(1, 31)})
     (tmp_path / "mini.toml").write_text(COCO)
-    gone, path = root / "train2017/000000000007.jpg", root / "annotations/instances_train2017.json"
+    path = root / "annotations/instances_train2017.json"
     content = path.read_bytes()
-    gone.unlink()
     for broken, message in (
-        (content, f"{path}: image 7: {gone} does not exist"),
         (content[:-9], f"{path}, line 1: not JSON: "),
         (b"{}", f"{path} has no list 'categories'\nhint: take the file as COCO publishes it\n"),
     ):
@@ -225,7 +226,8 @@ def test_broken_data_are_refused_before_anything_runs(run, tiny, tmp_path, own_h
     path.unlink()
     result = run("pack", "build", tmp_path / "mini.toml", "--data", tmp_path)
     assert (result.exit_code, result.stdout) == (6, "")
-    assert result.stderr.startswith(f"error: {path} does not exist\nhint: put the photos of http://images.coco")
+    assert result.stderr.startswith("error: 2 things are missing to build recipe ")
+    assert "  19.6 GB: data set 'coco' is not in " in result.stderr
     assert not (own_home / "cache").exists()
 
 
@@ -237,7 +239,8 @@ def test_a_task_of_one_photo_is_refused(run, tiny, tmp_path):
     (tmp_path / "mini.toml").write_text(COCO)
     result = run("pack", "build", tmp_path / "mini.toml", "--data", tmp_path)
     assert result.exit_code == 4
-    assert result.stderr == "error: task coco/bottle has 1 training photo(s), it needs two\nhint: remove it\n"
+    hint = "add some, or leave the task out of the recipe"
+    assert result.stderr == f"error: task coco/bottle has 1 training photo(s), it needs two\nhint: {hint}\n"
 
 
 PETS = """

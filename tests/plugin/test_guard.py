@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from sglora_cli.lora.layout import Site
 from sglora_cli.plugin.contracts import (
     POWERS,
     ChecksText,
+    CountsImages,
     CountsTokens,
     Fetches,
     HasMembers,
@@ -24,12 +26,13 @@ from sglora_cli.plugin.contracts import (
     ListsImages,
     MergesCheckpoints,
     Model,
+    PlansFetch,
     SaysPassedOver,
     UsesDevice,
 )
 from sglora_cli.plugin.guard import GuardedBackbone, GuardedDataset, GuardedFitted
 from sglora_cli.plugin.host import Registry
-from sglora_cli.plugin.values import Task
+from sglora_cli.plugin.values import Download, FetchPlan, Task
 from sglora_cli.testing import adapters, images, layout_of
 
 WRAPPERS = {"backbone": GuardedBackbone, "dataset": GuardedDataset}
@@ -188,6 +191,34 @@ def test_what_a_data_set_passes_over_is_pairs_of_texts(answer, tmp_path):
     assert not isinstance(guarded("dataset", Family()), SaysPassedOver)
     good = type("Good", (Family,), {"passed_over": lambda self, root: iter([("x", "y")])})()
     assert list(guarded("dataset", good).passed_over(tmp_path)) == [("x", "y")]
+
+
+def planned(**wrong):
+    return FetchPlan(Path("mine"), [Download(**{"url": "http://a", "path": Path("a"), "bytes": 3, **wrong})])
+
+
+@pytest.mark.parametrize(
+    ("power", "member", "answer"),
+    [
+        (PlansFetch, "fetch_plan", None),
+        (PlansFetch, "fetch_plan", FetchPlan("mine", [])),
+        (PlansFetch, "fetch_plan", FetchPlan(Path("mine"), ["http://a"])),
+        (PlansFetch, "fetch_plan", planned(bytes=-1)),
+        (PlansFetch, "fetch_plan", planned(here=None)),
+        (CountsImages, "image_counts", None),
+        (CountsImages, "image_counts", (1, 2, 3)),
+        (CountsImages, "image_counts", (3, 2)),
+        (CountsImages, "image_counts", (1.0, 2)),
+    ],
+)
+def test_what_a_data_set_says_of_itself_is_checked(tmp_path, power, member, answer):
+    odd = type("Odd", (Family,), {member: lambda self, folder: answer})()
+    with pytest.raises(PluginError, match=rf"^dataset 'family' of plugin 'sglora-odd': {member} "):
+        getattr(guarded("dataset", odd), member)(tmp_path)
+    assert not isinstance(guarded("dataset", Family()), power)
+    right = planned(bytes=None) if power is PlansFetch else (2, 2)
+    good = type("Good", (Family,), {member: lambda self, folder: right})()
+    assert getattr(guarded("dataset", good), member)(tmp_path) == right
 
 
 def test_members_of_a_family_are_guarded_and_have_its_optional_methods(tmp_path):

@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from sglora_cli.errors import SgloraError
+from sglora_cli.errors import SgloraError, Unavailable
 from sglora_cli.files.images import read_image
-from sglora_cli.plugin.contracts import Dataset, ListsImages, SaysPassedOver
+from sglora_cli.network import FORBIDDEN, no_network
+from sglora_cli.plugin.contracts import CountsImages, Dataset, Fetches, ListsImages, PlansFetch, SaysPassedOver
 from sglora_cli.plugin.testing.toys import ask, run_all
-from sglora_cli.plugin.validation import wrong_pair
+from sglora_cli.plugin.validation import wrong_image_counts, wrong_pair, wrong_plan
 from sglora_cli.plugin.values import SPLITS
 
 
@@ -69,6 +70,33 @@ def what_is_passed_over_is_in_no_task(dataset: Dataset, root: Path) -> None:
         ask((root / pair[0]).resolve() not in photos, f"passed_over names {pair[0]!r}, which is a photo of a task")
 
 
+def a_plan_of_a_download_only_looks(dataset: Dataset, root: Path) -> None:
+    """fetch_plan, where there is one, uses no network and writes nothing, and its folder is below the data folder."""
+    if not isinstance(dataset, PlansFetch):
+        return
+    ask(isinstance(dataset, Fetches), "fetch_plan is for data sets that have fetch, too")
+    with tempfile.TemporaryDirectory() as empty, no_network():
+        try:
+            plan = dataset.fetch_plan(Path(empty))
+        except Unavailable as error:  # it may not be downloaded
+            ask(not error.message.startswith(FORBIDDEN), error.message)
+            return
+        wrong = wrong_plan(plan)
+        ask(not wrong, f"fetch_plan {wrong}")
+        ask(plan.folder.is_relative_to(empty), f"fetch_plan names {plan.folder}, which is not below {empty}")
+        ask(not any(Path(empty).iterdir()), "fetch_plan writes into the data folder")
+
+
+def photos_are_counted(dataset: Dataset, root: Path) -> None:
+    """image_counts, where there is one, counts at least the photos of tasks."""
+    if isinstance(dataset, CountsImages):
+        counts = dataset.image_counts(root)
+        wrong = wrong_image_counts(counts)
+        ask(not wrong, f"image_counts {wrong}")
+        photos = {photo.path for task in dataset.tasks(root) for side in task.photos.values() for photo in side}
+        ask(counts[0] >= len(photos), f"image_counts finds {counts[0]} images, and tasks have {len(photos)} photos")
+
+
 def an_empty_folder_is_refused(dataset: Dataset, root: Path) -> None:
     """A folder without the data set is answered with Unavailable or another error of sglora, not with no tasks."""
     with tempfile.TemporaryDirectory() as empty:
@@ -86,6 +114,8 @@ DATASET_CHECKS: tuple[Callable[[Dataset, Path], None], ...] = (
     splits_are_apart,
     the_same_every_time,
     what_is_passed_over_is_in_no_task,
+    a_plan_of_a_download_only_looks,
+    photos_are_counted,
     an_empty_folder_is_refused,
 )
 

@@ -15,7 +15,9 @@ from servers import serving
 from trees import SUPERCLASSES, cifar_speckles, cifar_tree
 
 from sglora_cli.errors import Unavailable
+from sglora_datasets import cifar100
 from sglora_datasets.cifar100 import Cifar100
+from sglora_datasets.download import Remote
 
 
 @pytest.fixture
@@ -161,17 +163,15 @@ def test_names_of_classes_are_no_paths(root, own_home):
     )
 
 
-def test_it_is_fetched_from_where_torchvision_says(run, tmp_path, monkeypatch, own_home):
-    import torchvision.datasets
-
+def test_it_is_fetched_once(run, tmp_path, monkeypatch, own_home):
     source, data, memory = tmp_path / "source", tmp_path / "data", io.BytesIO()
     cifar_tree(source / "cifar-100-python", cifar_speckles())
     data.mkdir()
     with tarfile.open(fileobj=memory, mode="w:gz") as archive:
         archive.add(source / "cifar-100-python", "cifar-100-python")
     with serving({"/cifar-100-python.tar.gz": memory.getvalue()}) as server:
-        monkeypatch.setattr(torchvision.datasets.CIFAR100, "url", f"{server.url}/cifar-100-python.tar.gz")
-        monkeypatch.setattr(torchvision.datasets.CIFAR100, "tgz_md5", hashlib.md5(memory.getvalue()).hexdigest())
+        digest = hashlib.md5(memory.getvalue()).hexdigest()
+        monkeypatch.setattr(cifar100, "ARCHIVE", Remote(f"{server.url}/cifar-100-python.tar.gz", digest))
         result = run("data", "fetch", "cifar100", "--data", data)
         assert run("data", "fetch", "cifar100", "--data", data).exit_code == 0
     assert (result.exit_code, result.stdout) == (0, f"{data}/cifar-100-python\n"), result.output

@@ -111,11 +111,12 @@ def test_a_broken_file_is_named_with_the_image(root, changes, message):
     assert message in error.value.message
 
 
-def test_a_file_that_is_not_there_is_named_with_the_image(root):
+def test_an_image_that_is_not_there_is_in_no_task_and_counted(root):
     karpathy(root)
     (root / "val2014/3.jpg").unlink()
-    with pytest.raises(BadFile, match=r"dataset_coco.json, images\[\d\]: image 3: .*val2014/3.jpg does not exist"):
-        Coco().tasks(root)
+    assert ordered(Coco().tasks(root)) == {"cat": {"train": EXPECTED["cat"]["train"], "test": []}}
+    assert Coco().image_counts(root) == (2, 3)  # `val` is not meant
+    assert "3.jpg" not in [name for name, _ in Coco().passed_over(root)]
 
 
 def test_without_instances_there_are_no_categories(root):

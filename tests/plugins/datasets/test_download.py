@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import random
+import socket
+import ssl
 import tarfile
+import urllib.error
 import zipfile
 
 import pytest
@@ -13,7 +16,7 @@ from servers import serving
 from trees import coco_tree, pets_tree
 
 from sglora_cli.errors import BadFile, Unavailable
-from sglora_datasets import download
+from sglora_datasets import download, pets
 from sglora_datasets.archive import unpacked
 from sglora_datasets.coco import Coco
 from sglora_datasets.download import Remote, downloaded
@@ -119,11 +122,83 @@ def test_offline_nobody_is_asked(tmp_path, monkeypatch):
     assert get(server, tmp_path)[0].read_bytes() == DATA
 
 
-def test_nobody_answers(tmp_path):
+def test_nobody_answers_and_is_asked_again(tmp_path):
     with serving({}) as server:
         pass
+    notes = []
     with pytest.raises(Unavailable, match="Connection refused"):
-        get(server, tmp_path)
+        downloaded(Remote(f"{server.url}/a.bin"), tmp_path, notes.append)
+    assert len(notes) == download.TRIES
+
+
+def opening(monkeypatch, reason):
+    """Every connection fails for this reason; returns the list of what was asked for."""
+    asked = []
+
+    def fail(request, timeout):
+        asked.append(request.full_url)
+        raise urllib.error.URLError(reason)
+
+    monkeypatch.setattr(download.urllib.request, "urlopen", fail)
+    return asked
+
+
+URL = "http://photos.invalid/a.bin"
+
+
+@pytest.mark.parametrize(
+    ("reason", "why"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "the name photos.invalid does not resolve"),
+        (socket.gaierror(-3, "Temporary failure in name resolution"), "the name photos.invalid does not resolve"),
+    ],
+)
+def test_a_name_that_does_not_resolve_is_asked_for_once(tmp_path, monkeypatch, reason, why):
+    monkeypatch.setattr(download.urllib.request, "getproxies", dict)
+    (tmp_path / "a.bin.part").write_bytes(b"abc")
+    asked = opening(monkeypatch, reason)
+    with pytest.raises(Unavailable) as error:
+        downloaded(Remote(URL), tmp_path, lambda text: None)
+    assert (error.value.message, asked) == (f"{URL} could not be downloaded: {why}", [URL])
+    assert error.value.hint == (
+        "mend the network or the proxy and run it again, or download it elsewhere and copy it to "
+        f"{tmp_path}/a.bin; 3 bytes are kept"
+    )
+
+
+def test_a_proxy_that_does_not_resolve_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(download.urllib.request, "getproxies", lambda: {"http": "http://proxy.invalid:3128"})
+    opening(monkeypatch, socket.gaierror(-2, "Name or service not known"))
+    with pytest.raises(Unavailable, match=r"the name of the proxy proxy\.invalid does not resolve$"):
+        downloaded(Remote(URL), tmp_path, lambda text: None)
+
+
+def test_a_refused_certificate_is_not_tried_again(tmp_path, monkeypatch):
+    refused = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    refused.verify_message = "certificate has expired"
+    asked = opening(monkeypatch, refused)
+    with pytest.raises(Unavailable, match="its certificate is refused: certificate has expired"):
+        downloaded(Remote(URL), tmp_path, lambda text: None)
+    assert len(asked) == 1
+
+
+def test_what_is_copied_to_the_place_that_the_hint_names_is_taken(tmp_path, monkeypatch):
+    asked = opening(monkeypatch, socket.gaierror(-2, "Name or service not known"))
+    (tmp_path / "a.bin").write_bytes(DATA)
+    assert downloaded(Remote(URL, MD5), tmp_path, lambda text: None) == tmp_path / "a.bin"
+    assert asked == []
+
+
+def test_the_size_that_the_server_says_counts_and_a_large_difference_is_said(tmp_path):
+    notes = []
+    with serving({"/a.bin": DATA}) as server:
+        path = downloaded(Remote(f"{server.url}/a.bin", MD5, 5_000_000), tmp_path, notes.append)
+        downloaded(Remote(f"{server.url}/a.bin", MD5, len(DATA)), tmp_path / "b", notes.append)
+    assert path.read_bytes() == DATA
+    assert notes[1:] == [
+        "a.bin has 3000000 bytes on the server, and had 5000000 when this program was written",
+        f"downloading {server.url}/a.bin into {tmp_path / 'b'}",
+    ]
 
 
 def test_a_full_disk_is_noticed_before(tmp_path, monkeypatch):
@@ -160,17 +235,16 @@ def tarred(folder, names):
     return memory.getvalue()
 
 
-def test_pets_are_fetched_from_where_torchvision_says(run, tmp_path, monkeypatch):
-    import torchvision.datasets
-
+def test_pets_are_fetched_and_not_again(run, tmp_path, monkeypatch):
     (tmp_path / "source").mkdir()
     pets_tree(tmp_path / "source")
     archives = {f"/{name}.tar.gz": tarred(tmp_path / "source", [name]) for name in ("images", "annotations")}
     data = tmp_path / "data"
     data.mkdir()
-    with serving(archives, drop_after=[500]) as server:
-        sources = [(server.url + name, hashlib.md5(content).hexdigest()) for name, content in archives.items()]
-        monkeypatch.setattr(torchvision.datasets.OxfordIIITPet, "_RESOURCES", sources)
+    with serving(archives, drop_after=[100_000, 500]) as server:
+        for name, content in archives.items():
+            remote = Remote(server.url + name, hashlib.md5(content).hexdigest(), len(content))
+            monkeypatch.setitem(pets.ARCHIVES, name[1:].partition(".")[0], remote)
         result = run("data", "fetch", "pets", "--data", data)
         assert result.exit_code == 0, result.output
         again = run("data", "fetch", "pets", "--data", data)
@@ -178,9 +252,7 @@ def test_pets_are_fetched_from_where_torchvision_says(run, tmp_path, monkeypatch
     assert again.stderr == f"{data}/oxford-iiit-pet is there\n"
     assert len(server.asked) == 3
     assert "captions.jsonl is not part of it: `sglora data caption` writes it\n" in result.stderr
-    files = {
-        p.relative_to(data / "oxford-iiit-pet"): p.read_bytes() for p in data.rglob("*.*") if p.suffix != ".unpacked"
-    }
+    files = {p.relative_to(data / "oxford-iiit-pet"): p.read_bytes() for p in data.rglob("*.*")}
     source = tmp_path / "source"
     assert files == {p.relative_to(source): p.read_bytes() for p in source.rglob("*.*") if p.suffix != ".jsonl"}
 
@@ -261,6 +333,6 @@ def test_coco_is_fetched_and_read(run, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert result.stderr.startswith("COCO publishes no checksums that this program knows")
     root = tmp_path / "data/coco"
-    found = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.*") if p.suffix != ".unpacked")
+    found = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.*"))
     assert found == sorted(n for n in files if n[:5] != "train" and "person" not in n)
     assert [task.name for task in Coco().tasks(root)] == ["cat", "dog"]  # of val2017: train2017 has no photos here

@@ -86,11 +86,6 @@ def test_flickr30k_from_the_token_file(flickr):
             '{"images": [{"filename": "../x.jpg", "split": "test", "sentences": [{"raw": "x"}]}]}',
             None,
         ),
-        (
-            "dataset_flickr30k.json",
-            '{"images": [{"filename": "9.jpg", "split": "test", "sentences": [{"raw": "x"}]}]}',
-            ", images[0]: image {}/flickr30k-images/9.jpg does not exist",
-        ),
     ],
 )
 def test_a_broken_annotation_is_named_with_its_place(flickr, name, content, message):
@@ -100,7 +95,7 @@ def test_a_broken_annotation_is_named_with_its_place(flickr, name, content, mess
     if message is None:
         assert "leads out of" in error.value.message
     else:
-        assert error.value.message == f"{flickr / name}{message.format(flickr)}"
+        assert error.value.message == f"{flickr / name}{message}"
 
 
 def test_flickr30k_says_what_to_put_where(run, tmp_path):

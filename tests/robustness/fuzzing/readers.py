@@ -22,6 +22,7 @@ from sglora_cli.adapter.checkpoint import read_state
 from sglora_cli.adapter.read import read_adapter
 from sglora_cli.adapter.torch_files import load_pickle
 from sglora_cli.bench import rows_file
+from sglora_cli.build import prerequisites
 from sglora_cli.cli import describe, describe_adapter, describe_recipe
 from sglora_cli.cli.main import main
 from sglora_cli.config import CaptionConfig, RuntimeConfig
@@ -183,7 +184,7 @@ def a_recipe(folder: Path) -> None:
     path = folder / "toys.toml"
     recipe = recipe_parser.read(path)
     describe_recipe.recipe_facts(recipe), describe_recipe.numbers(recipe)
-    recipe_parser.plan_tasks(host(), recipe, folder)
+    prerequisites.plan_tasks(host(), recipe, folder)
 
 
 def user_settings(folder: Path) -> None:

@@ -9,11 +9,14 @@ import click
 from sglora_cli.cli.commands.data.caption import caption
 from sglora_cli.cli.commands.data.check import check
 from sglora_cli.cli.group import Group
-from sglora_cli.cli.options import App, data_option, dataset_argument, json_option
+from sglora_cli.cli.options import App, data_option, dataset_argument, dry_run_option, json_option
 from sglora_cli.cli.output import print_json, print_rows, say
 from sglora_cli.errors import Unavailable
-from sglora_cli.plugin.contracts import Fetches
+from sglora_cli.plugin.contracts import Fetches, PlansFetch
+from sglora_cli.plugin.values import Download
 from sglora_cli.system import settings
+from sglora_cli.system.hardware import free_disk
+from sglora_cli.system.progress import size
 
 
 @click.group("data", cls=Group)
@@ -54,14 +57,17 @@ def list_(app: App, as_json: bool) -> None:
 @click.command("fetch")
 @dataset_argument()
 @data_option()
+@dry_run_option("Only say what would be downloaded, and how much it is. The network is not used.")
 @json_option()
 @click.pass_obj
-def fetch(app: App, dataset: str, data: Path | None, as_json: bool) -> None:
+def fetch(app: App, dataset: str, data: Path | None, dry_run: bool, as_json: bool) -> None:
     """Download a data set into the data folder.
 
-    If its owner does not allow that, the command says what to put where.
+    An interrupted download resumes, and what is there is not downloaded again. If its owner does not allow downloads,
+    the command says what to put where.
 
     \b
+    sglora data fetch pets --data data --dry-run
     sglora data fetch pets --data data
     """
     from sglora_cli.system.paths import data_folder
@@ -71,8 +77,44 @@ def fetch(app: App, dataset: str, data: Path | None, as_json: bool) -> None:
         raise Unavailable(
             f"there is nothing to download for data set {dataset!r}", f"it is {plugin.summary}: bring your own"
         )
-    folder = plugin.fetch(data_folder(data, settings.load().data), (lambda text: None) if as_json else say)
+    root = data_folder(data, settings.load().data)
+    if dry_run:
+        _print_plan(dataset, plugin, root, as_json)
+        return
+    folder = plugin.fetch(root, (lambda text: None) if as_json else say)
     print_json({"dataset": dataset, "folder": str(folder)}) if as_json else click.echo(folder)
+
+
+def _print_plan(dataset: str, plugin: Fetches, root: Path, as_json: bool) -> None:
+    if not isinstance(plugin, PlansFetch):
+        raise Unavailable(f"data set {dataset!r} does not say what it downloads", "leave --dry-run out to download it")
+    plan, free = plugin.fetch_plan(root), free_disk(root)
+    if as_json:
+        downloads = [one.to_json() for one in plan.downloads]
+        totals = {"left_bytes": plan.left, "disk_bytes": plan.disk, "free_bytes": free, "captions": plan.captions}
+        print_json({"dataset": dataset, "folder": str(plan.folder), "downloads": downloads, **totals})
+        return
+    rows = [[_known(one.bytes), _state(one), one.url] for one in plan.downloads]
+    print_rows(("size", "here", "file"), rows)
+    if not plan.waiting:
+        click.echo(f"{plan.folder} is there: nothing to download")
+    else:
+        click.echo(f"to download: {_known(plan.left)} into {plan.folder}")
+        needed = f"{size(plan.disk)} while the largest archive is unpacked; " if plan.disk else ""
+        short = ", too little" if (plan.disk or 0) > free else ""
+        click.echo(f"disk: {needed}{size(free)} free{short}")
+    if not plan.captions:
+        click.echo(f"captions are not part of it: sglora data caption {dataset} --path {plan.folder} writes them")
+
+
+def _state(one: Download) -> str:
+    if one.done:
+        return "all of it"
+    return f"{size(one.here)} of it" if one.here else "nothing"
+
+
+def _known(count: int | None) -> str:
+    return "size unknown" if count is None else size(count)
 
 
 for subcommand in (caption, check, fetch, list_):

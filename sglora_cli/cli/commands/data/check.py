@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +23,8 @@ from sglora_cli.data.check_rules import CaptionCount
 from sglora_cli.system import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from sglora_cli.data.check import DataCheck, Needs
+    from sglora_cli.data.check import DataCheck
     from sglora_cli.data.pictures import Pair
-    from sglora_cli.plugin.values import Task
 
 
 @click.command("check")
@@ -61,18 +57,27 @@ def check(
 
     Every image is decoded. What would spoil training or measuring is listed, and what the data set does not read.
     `sglora data list` has the names that DATASET can be. Exit code 4 if an image does not decode or a caption
-    is empty, 3 if a task of the recipe is not there; 0 if there are only warnings.
+    is empty; 0 if there are only warnings. With --recipe it ends with the error that `sglora pack build` of the recipe
+    would end with because of this data, or with 0.
 
     \b
     sglora data check folder --path photos --report photos.html
     sglora data check folder --path data/flowers --recipe starter
     """
     from sglora_cli.data import check as data_check
+    from sglora_cli.data.check import partial_text
     from sglora_cli.data.overlaps import SAID, overlap_lines
     from sglora_cli.files.atomic import write_bytes
 
-    root = dataset_folder(path, dataset)
-    needs = _needs(app, recipe, dataset, root) if recipe else None
+    root, needs = dataset_folder(path, dataset), None
+    if recipe:
+        from sglora_cli.build.prerequisites import needs_of
+        from sglora_cli.pack.recipe import path_of
+        from sglora_cli.pack.recipe_parser import read
+
+        content = read(app.library.recipe_file(recipe))
+        root = path or dataset_folder(path, path_of(content, dataset))
+        needs = needs_of(app.host, content, dataset, root)
     if backbone:
         app.host.backbones[backbone]  # that of a recipe need not be installed here
     reader = backbone or (needs.backbone if needs else "") or settings.load().backbone
@@ -86,6 +91,8 @@ def check(
     else:
         _print_counts(result)
         _print_findings(result, top)
+        if result.partial:
+            click.echo(printable(f"partial: {partial_text(dataset, result.partial)}; the others are in no task"))
         for one in result.passed_over:
             click.echo(printable(f"passed over: {one}"))
         for line in overlap_lines(result.overlaps):
@@ -98,23 +105,6 @@ def check(
             say(f"report     {report}")
     if error := data_check.error_of(result):
         raise error
-
-
-def _needs(app: App, recipe: str, dataset: str, root: Path) -> Needs:
-    """What the recipe of that name, or file, needs of this data."""
-    from sglora_cli.data.check import Needs
-    from sglora_cli.pack import recipe_parser
-    from sglora_cli.pack.recipe import TEMPLATE, source_of
-
-    content = recipe_parser.read(app.library.recipe_file(recipe))
-    app.host.datasets[dataset]  # a name that nobody has is what is wrong, whatever the recipe says
-    source = replace(source_of(content, dataset, root), description="")
-
-    def planned(available: Mapping[str, Task]) -> Mapping[str, Sequence[Task]]:
-        there = {role: tuple(name for name in names if name in available) for role, names in source.roles.items()}
-        return replace(source, roles=there).by_role(available, TEMPLATE)
-
-    return Needs(content.name, source.roles, content.train.batch, content.backbone, planned)
 
 
 def _print_counts(result: DataCheck) -> None:

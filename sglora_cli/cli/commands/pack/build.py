@@ -55,8 +55,9 @@ def build(
 ) -> None:
     """Build the pack that RECIPE describes.
 
-    RECIPE is a name, see `sglora pack recipes`, or a .toml file. An interrupted build resumes with the same command,
-    and produces identical files.
+    RECIPE is a name, see `sglora pack recipes`, or a .toml file. Before anything is done, everything that is missing is
+    named: data, captions, weights and packages, with sizes and the commands that get them. An interrupted build resumes
+    with the same command, and produces identical files.
 
     \b
     sglora pack build coco --data DIR --dry-run
@@ -72,16 +73,19 @@ def build(
         content = with_backbone(content, backbone)
     if limit:
         content = limited(content, limit)
+    from sglora_cli.build.prerequisites import plan_tasks
+
+    plan = plan_tasks(app.host, content, data, runtime)
     root, note = data_folder(data, settings.load().data), (lambda text: None) if as_json else say
     from sglora_cli.build import pipeline
     from sglora_cli.build.data_notes import say_what_is_not_seen
 
-    work = pipeline.Build.prepare(app.host, content, root, note, out, runtime, log)
-    passed_over = say_what_is_not_seen(app.host, content, root, [t.task for t in work.tasks], note)
+    work = pipeline.Build.prepare(app.host, content, root, note, out, runtime, log, plan=plan)
+    unseen = say_what_is_not_seen(app.host, content, root, [t.task for t in work.tasks], note)
     estimate = work.estimate()
     if dry_run:
         if as_json:
-            print_json({**work.to_json(), **estimate.to_json(), "passed_over": passed_over})
+            print_json({**work.to_json(), **estimate.to_json(), **unseen})
         else:
             _print_estimate(work, estimate)
         return
@@ -90,7 +94,7 @@ def build(
     for line in estimate.to_lines():
         note(line)
     folder = work.run()
-    print_json({"folder": str(folder), "passed_over": passed_over}) if as_json else click.echo(folder)
+    print_json({"folder": str(folder), **unseen}) if as_json else click.echo(folder)
 
 
 _NOUNS = {EXPERT: "experts", TRAINING: "training tasks", UNSEEN: "unseen tasks"}

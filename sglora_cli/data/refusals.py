@@ -1,0 +1,128 @@
+"""What a build refuses about tasks and their photos: the rules that `pack build` and `data check --recipe` share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sglora_cli.data.ahead import ahead
+from sglora_cli.data.check_rules import normal
+from sglora_cli.errors import BadFile, Mismatch, SgloraError
+from sglora_cli.files.hashes import file_hash
+from sglora_cli.files.images import read_image
+from sglora_cli.files.toml import Address
+from sglora_cli.plugin.values import TEST, TRAIN, UNSEEN, Photo, Task
+from sglora_cli.system.progress import progress
+
+Planned = Sequence[tuple[str, Task]]
+"""Tasks with their roles, and with the photos that a recipe gives them."""
+_LISTED = 20
+"""Photos that are named in one error."""
+_ADD = "add some, or leave the task out of the recipe"
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Something that a build refuses."""
+
+    kind: str
+    """"absent", "empty", "broken", as `check_rules` has them; "partial" for what explains others; else "refused"."""
+    error: SgloraError
+    task: str = ""
+    address: Address = ()
+    """The key of the recipe that it is about; () if it is about the data."""
+
+
+def needed(role: str, task: Task) -> Iterator[Photo]:
+    """The photos of a task that a build reads: those it learns from, and those that an unseen one is tested on."""
+    yield from task.photos.get(TRAIN, ())
+    if role == UNSEEN:
+        yield from task.photos.get(TEST, ())
+
+
+def wrong_tasks(planned: Planned) -> Iterator[Refused]:
+    """What is wrong with tasks as far as it is known without reading a photo."""
+    for role, task in planned:
+        if (count := len(task.photos.get(TRAIN, ()))) < 2:
+            text = f"task {task.key} has {count} training photo(s), it needs two"
+            yield Refused("refused", BadFile(text, _ADD), task.name)
+        photos = list(needed(role, task))
+        if empty := [photo for photo in photos if not photo.captions or not all(map(normal, photo.captions))]:
+            text = f"task {task.key} has {len(empty)} photo(s) without a caption or a word in it, as {empty[0].path}"
+            yield Refused("empty", BadFile(text, "write captions for them, or remove them"), task.name)
+        captions = {caption for photo in photos for caption in photo.captions}
+        if task.classes and (stray := sorted(captions - set(task.classes))):
+            text = f"task {task.key!r} has a photo of class {stray[0]!r}, its classes are {', '.join(task.classes)}"
+            yield Refused("refused", Mismatch(text), task.name)
+
+
+def wrong_photos(
+    planned: Planned, hash_of: Mapping[Path, str], broken: Mapping[Path, SgloraError], apart: Collection[str] = ()
+) -> list[Refused]:
+    """What is wrong with the photos of tasks: those that are broken, or else tasks that have too few to learn from.
+
+    hash_of: the hash of each photo's bytes.  apart: hashes of photos that nothing may learn from, besides those that
+    unseen tasks are tested on.
+    """
+    owner: dict[Path, Task] = {}
+    for role, task in planned:
+        for photo in needed(role, task):
+            if photo.path in broken:
+                owner.setdefault(photo.path, task)
+    if owner:
+        found = [Refused("broken", broken[path], task.name) for path, task in owner.items()]
+        more = BadFile(f"and {len(found) - _LISTED} more photos of these tasks that cannot be read")
+        return [*found[:_LISTED], *([Refused("broken", more)] if len(found) > _LISTED else [])]
+    tested = {hash_of[photo.path] for role, task in planned if role == UNSEEN for photo in task.photos.get(TEST, ())}
+    tested |= set(apart)
+    return [
+        Refused(
+            "refused",
+            BadFile(
+                f"task {task.key} has {len(task.photos[TRAIN])} training photos, and unseen tasks are tested on all "
+                f"but {left} of them: it needs two",
+                "remove it, or the unseen task that it shares them with",
+            ),
+            task.name,
+        )
+        for _, task in planned
+        if (left := sum(hash_of[photo.path] not in tested for photo in task.photos[TRAIN])) < 2
+    ]
+
+
+def photo_hashes(paths: Iterable[Path]) -> tuple[dict[Path, str], dict[Path, SgloraError]]:
+    """The hash of each photo's bytes, and what is wrong with those that cannot be read."""
+    every = list(dict.fromkeys(paths))
+    results = ahead(_hash, every)
+    hash_of, broken = {}, {}
+    for path in progress(every, "reading photos"):
+        found = next(results)
+        if isinstance(found, str):
+            hash_of[path] = found
+        else:
+            broken[path] = found
+    return hash_of, broken
+
+
+def undecodable(paths: Iterable[Path]) -> dict[Path, SgloraError]:
+    """What is wrong with the photos that cannot be decoded."""
+    every = list(dict.fromkeys(paths))
+    results = ahead(_fault, every)
+    faults = ((path, next(results)) for path in progress(every, "decoding photos"))
+    return {path: fault for path, fault in faults if fault}
+
+
+def _hash(path: Path) -> str | SgloraError:
+    try:
+        return file_hash(path)
+    except BadFile as error:
+        return _fault(path) or error
+
+
+def _fault(path: Path) -> SgloraError | None:
+    try:
+        read_image(path)
+    except BadFile as error:
+        return error
+    return None

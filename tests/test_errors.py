@@ -1,0 +1,42 @@
+"""Several errors at once are one error."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+
+from sglora_cli.errors import BadFile, Unavailable, UnknownName
+
+
+def test_several_errors_have_a_line_each():
+    error = BadFile.several("two things are wrong", [UnknownName("no task 'a'", "did you mean 'b'?"), BadFile("c")])
+    assert (error.exit_code, error.hint) == (4, "")
+    assert str(error) == "two things are wrong\n  no task 'a' (did you mean 'b'?)\n  c"
+
+
+def test_a_line_break_of_a_stranger_makes_no_line():
+    assert str(BadFile.several("two", [BadFile("x\nerror: y"), BadFile("z")])) == "two\n  x\\nerror: y\n  z"
+
+
+def test_several_of_several_are_one_list():
+    inner = Unavailable.several("inner", [Unavailable("a"), Unavailable("b")])
+    assert [part.message for part in Unavailable.several("outer", [inner, Unavailable("c")]).parts] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("error", [Unavailable("a", "b"), Unavailable.several("x", [Unavailable("a", "b")])])
+def test_errors_can_be_pickled(error):
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), again.to_json()) == (Unavailable, error.to_json())
+
+
+def test_json_has_each_error_and_the_text_a_line_each(run, tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_text('backbone = 3\nsumary = ""\n')
+    lines = run("inspect", path).stderr.splitlines()
+    assert lines[0] == f"error: recipe {path} has 3 errors"
+    facts = json.loads(run("inspect", path, "--json").stderr)["error"]
+    assert facts["message"].split("\n") == [lines[0].removeprefix("error: "), *lines[1:]]
+    assert sorted(one["class"] for one in facts["errors"]) == ["BadFile", "BadFile", "UnknownName"]
+    assert facts["errors"][-1]["hint"] in lines[-1]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from distributions import install
@@ -337,8 +338,8 @@ def test_at_a_terminal_the_user_is_asked(dear, album, monkeypatch, answer, code,
     from sglora_cli.cli import output
 
     asked = []
-    monkeypatch.setattr(output, "sys", type("Terminal", (), {"stdin": sys.__stdin__, "stdout": sys.stdout}))
-    monkeypatch.setattr(output.sys, "stdin", type("Keys", (), {"isatty": lambda self: True})())
+    keys = type("Keys", (), {"isatty": lambda self: True})()
+    monkeypatch.setattr(output, "sys", SimpleNamespace(stdin=keys, stdout=sys.stdout, stderr=sys.stderr))
     monkeypatch.setattr(click, "confirm", lambda text, err: asked.append(text) or answer == "y")
     result = dear()
     assert asked == ["fetch 2.0 GB to caption 12 photos without a GPU?"]

@@ -83,6 +83,10 @@ def prepare(folder: Path) -> None:
     """What README's placeholders stand for: DIR, photos, sentences, a second pack, an adapter made elsewhere."""
     write_data(folder / "DIR")
     shutil.copytree(folder / "DIR" / "flowers", folder / "photos")
+    for seed in range(80):  # of eight tasks, a folder each, without captions
+        place = folder / "my-photos" / f"task {seed % 8}"
+        place.mkdir(parents=True, exist_ok=True)
+        speckles(1000 + seed).save(place / f"{seed}.jpg")
     (folder / "sentences.txt").write_text("a photo of a pug\na photo of a rose\n")
     for command in (
         'sglora generate "a photo of a teapot" --generator cvae -o teapot-peft/',

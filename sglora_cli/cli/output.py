@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sglora_cli.errors import UsageError
+from sglora_cli.system.display import counted as counted
 
 if TYPE_CHECKING:
     from sglora_cli.files.passed_over import PassedOver
@@ -29,14 +30,6 @@ def printable(text: str) -> str:
     'a\\\\x1b[31m'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def counted(number: int, noun: str) -> str:
-    """
-    >>> counted(1, "item"), counted(2, "item")
-    ('1 item', '2 items')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def shortened(text: str, width: int = 110) -> str:

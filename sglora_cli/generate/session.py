@@ -30,6 +30,7 @@ from sglora_cli.plugin.contracts import Fitted, Generator, IgnoresExperts, Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.sentences import meaning, queries
 from sglora_cli.plugin.values import ZERO, Task
+from sglora_cli.system.display import html_table, quoted
 
 
 class Session:
@@ -65,7 +66,22 @@ class Session:
         return cls(LoadedPack.open(host or Host.load(), pack, runtime, backbone), generator, force)
 
     def __repr__(self) -> str:
-        return f"Session(pack {self.pack.name!r}, generator {self.generator.name!r}, {self.reason})"
+        which, backbone = f"{quoted(self.pack.name)} ({self.reason})", quoted(self.pack.backbone)
+        return f"Session(pack {which}, generator {quoted(self.generator.name)}, backbone {backbone} {self._state})"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "pack": f"{self.pack.name} ({self.reason})",
+            "experts": len(self.pack.experts.names),
+            "generator": f"{self.generator.name}: {self.generator.summary}",
+            "backbone": f"{self.pack.backbone}, {self._state}",
+            "layout": self.layout.line,
+        }
+        return html_table("session", facts)
+
+    @property
+    def _state(self) -> str:
+        return "loaded" if self.loaded.has_model else "not loaded yet"
 
     @property
     def mixes_experts(self) -> bool:

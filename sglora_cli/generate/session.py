@@ -9,11 +9,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sglora_cli.adapter.file import AdapterFile
+from sglora_cli.adapter.foreign import ForeignAdapter
+from sglora_cli.adapter.library import found
 from sglora_cli.config import GenerateConfig, PriorConfig, RuntimeConfig, checked
 from sglora_cli.data.description import Description
 from sglora_cli.data.encode import check_text, mean_query, visual_embedding
@@ -30,6 +34,8 @@ from sglora_cli.plugin.contracts import Fitted, Generator, IgnoresExperts, Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.sentences import meaning, queries
 from sglora_cli.plugin.values import ZERO, Task
+from sglora_cli.search.album import Album, Places
+from sglora_cli.search.encoder import Encoder
 from sglora_cli.system.display import html_table, quoted
 
 
@@ -168,10 +174,30 @@ class Session:
             raise Unavailable(f"pack {self.pack.name!r} carries no evaluation", "name Tasks of a data set")
         none = Candidate(ZERO, generated.layout, torch.zeros(generated.layout.size))
         adapters = [Candidate("adapter", generated.layout, flat_P, s) for s, flat_P in enumerate(generated.adapters_SP)]
-        measurer = Measurer(self.model, self.loaded.runtime.precision)
+        measurer = Measurer(self.model, self._precision)
         rows = [row for task in measured for row in measurer.rows(task, [none, *adapters])]
         means = averages(rows)
         return {method: {cell_name(c): value for c, value in cells.items()} for method, cells in means.items()}
+
+    def album(
+        self, photos: Places, adapter: Generated | AdapterFile | ForeignAdapter | Path | str | None = None
+    ) -> Album:
+        """A user's photos, to search, sort or judge them with this session's backbone.
+
+        photos: a folder, a text file with the path of a photo in each line, or paths.  adapter: what `generate` or
+        `read_adapter` returned, or a file or folder in any format; of several samples the first. Raises BadFile, and
+        Mismatch for an adapter that does not fit the backbone.
+        """
+        if isinstance(adapter, Generated):
+            adapter = adapter.adapter()
+        elif isinstance(adapter, str | Path):
+            adapter = found(Path(adapter))
+        because = f"that of pack {self.pack.name}: {self.reason}"
+        return Album.of(photos, Encoder.of_model(self.model, self.pack.backbone, because, self._precision, adapter))
+
+    @property
+    def _precision(self) -> str:
+        return self.loaded.runtime.precision
 
     def described(self, sentence: str) -> Description:
         """A sentence as a description that this session's model can read. Raises UsageError, Mismatch."""

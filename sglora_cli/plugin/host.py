@@ -130,6 +130,8 @@ class Host:
     def load(cls, entry_points: Iterable[metadata.EntryPoint] | None = None) -> Host:
         """Import every plugin and ask its hooks; what fails becomes a PluginProblem."""
         network.enforce()
+        # tqdm says it in a notebook without ipywidgets, when a library of models is imported: its bars are not shown
+        warnings.filterwarnings("ignore", message="IProgress not found")
         host = cls()
         manager = pluggy.PluginManager(hookspecs.PROJECT)
         manager.add_hookspecs(hookspecs)

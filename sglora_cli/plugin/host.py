@@ -53,6 +53,9 @@ class Registry(Mapping[str, V], Generic[V]):
         self._owners: dict[str, str] = {}
         self._disputed: dict[str, str] = {}
 
+    def __repr__(self) -> str:
+        return f"Registry({self.kind}: {', '.join(map(repr, self)) or 'none'})"
+
     def add(self, owner: str, name: str, value: V) -> None:
         """Raises PluginError, naming both owners, when the name is taken: then nobody has it."""
         if name in self._owners:

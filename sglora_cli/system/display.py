@@ -51,7 +51,8 @@ def quoted(value: object) -> str:
     """
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = _SHORT
-    return short.repr(value)
+    short.maxlevel = 2  # lists of lists of long texts would be very long
+    return plain(short.repr(value))
 
 
 def plain(value: object, limit: int = _SHORT) -> str:

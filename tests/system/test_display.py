@@ -40,6 +40,7 @@ def test_a_plain_text_is_one_printable_line_that_is_not_too_long(text, limit):
 @given(st.recursive(st.none() | st.text() | st.floats() | st.integers(), st.lists, max_leaves=20))
 def test_whatever_is_quoted_is_one_printable_line(value):
     assert quoted(value).isprintable()
+    assert len(quoted(value)) <= 80
 
 
 def test_of_many_weights_the_largest_are_shown():

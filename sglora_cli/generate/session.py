@@ -10,13 +10,12 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from sglora_cli.adapter.file import AdapterFile
-from sglora_cli.adapter.foreign import ForeignAdapter
 from sglora_cli.adapter.library import found
 from sglora_cli.config import GenerateConfig, PriorConfig, RuntimeConfig, checked
 from sglora_cli.data.description import Description
@@ -34,9 +33,11 @@ from sglora_cli.plugin.contracts import Fitted, Generator, IgnoresExperts, Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.sentences import meaning, queries
 from sglora_cli.plugin.values import ZERO, Task
-from sglora_cli.search.album import Album, Places
-from sglora_cli.search.encoder import Encoder
 from sglora_cli.system.display import html_table, quoted
+
+if TYPE_CHECKING:
+    from sglora_cli.adapter.foreign import ForeignAdapter
+    from sglora_cli.search.album import Album, Places
 
 
 class Session:
@@ -188,6 +189,9 @@ class Session:
         `read_adapter` returned, or a file or folder in any format; of several samples the first. Raises BadFile, and
         Mismatch for an adapter that does not fit the backbone.
         """
+        from sglora_cli.search.album import Album
+        from sglora_cli.search.encoder import Encoder
+
         if isinstance(adapter, Generated):
             adapter = adapter.adapter()
         elif isinstance(adapter, str | Path):

@@ -64,6 +64,7 @@ def test_photos_are_a_folder_a_list_or_paths(session, images, tmp_path):
     few, listed = session.album(paths).search(TEXT), session.album(tmp_path / "balls.txt").search(TEXT)
     assert few.best(5) == listed.best(5)
     assert set(few.best(100)) == set(paths)
+    assert repr(session.album(paths)) == "Album(8 photos; backbone 'tiny', no adapter)"
     like = session.album([*map(str, paths)]).search(like=paths[0])
     assert like.left_out == [str(paths[0])]
 

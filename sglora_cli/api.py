@@ -36,6 +36,7 @@ from sglora_cli.data.caption_file import (
     karpathy_sentences,
     read_captions,
 )
+from sglora_cli.data.description import Description
 from sglora_cli.errors import (
     BadFile,
     Mismatch,
@@ -149,6 +150,7 @@ if TYPE_CHECKING:
     from sglora_cli.plugin.states import state_blocks, state_coordinates, state_projection, state_spread
     from sglora_cli.plugin.tokens import drop_tokens
     from sglora_cli.plugin.values import TaskTensors
+    from sglora_cli.search.album import Album
     from sglora_cli.system.hardware import free_device_memory, pick_device, pick_precision
 
 
@@ -173,6 +175,7 @@ _LATE = {
     "plugin.states": "state_blocks state_coordinates state_projection state_spread",
     "plugin.tokens": "drop_tokens",
     "plugin.values": "TaskTensors",
+    "search.album": "Album",
     "system.hardware": "free_device_memory pick_device pick_precision",
 }
 """Module of ours -> its names that need torch."""
@@ -362,6 +365,8 @@ __all__ = [
     "is_clear",
     # Python users: packs and sessions without the command line
     "Session",
+    "Description",
+    "Album",
     "Pack",
     "Query",
     "queries",

@@ -10,6 +10,7 @@ base          the model that an adapter was trained on, and whether it is the ba
 torch_files   PyTorch files: plain tensors or nothing
 plain_pickle  the value of a pickle of plain tensors
 read          recognises and reads any of them
+provenance    what an adapter says of itself, at a glance
 made_from     what an adapter file says of what it was made from
 formats       the formats that it is written in, and whether a place is free for one
 write         writes an adapter, reads it back, compares, puts it in place

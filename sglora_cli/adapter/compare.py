@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sglora_cli.adapter.foreign import ForeignAdapter, matched
-from sglora_cli.adapter.made_from import Fact, expert_weights, made_from
+from sglora_cli.adapter.made_from import Fact, made_from
+from sglora_cli.adapter.provenance import expert_weights
 from sglora_cli.adapter.read import Found, lacks_scaling, provenance, read_adapter, recognise, stated_base
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import BadFile, Mismatch

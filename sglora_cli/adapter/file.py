@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sglora_cli.adapter.provenance import line, table
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.atomic import write_bytes
 from sglora_cli.files.tensors import load_tensors, packed_tensors
@@ -31,6 +32,12 @@ class AdapterFile:
     layout: Layout
     flat_P: Tensor
     metadata: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return line("AdapterFile", self.metadata, self.layout.line)
+
+    def _repr_html_(self) -> str:
+        return table(self.metadata, {"layout": self.layout.line})
 
     @property
     def fingerprint(self) -> str:

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from sglora_cli.adapter.base import Base
 from sglora_cli.adapter.peft_config import CONFIG
+from sglora_cli.adapter.provenance import line, table
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.lora.algebra import Factors, compress_all, padded
 from sglora_cli.lora.layout import Layout, Site
+from sglora_cli.system.display import counted, quoted
 
 PROJECTION = "visual_projection"
 """What follows a CLIP's vision tower in transformers: an update of it changes what the images look like."""
@@ -48,6 +50,24 @@ class ForeignAdapter:
     claims: Callable[[str], str] = _claims_nothing
     unmet: tuple[str, ...] = ()
     lost: float = 0.0
+
+    def __repr__(self) -> str:
+        size = f"format {self.format}, {counted(len(self.parts), 'site')}, {counted(self.size, 'number')}"
+        return line("ForeignAdapter", self.metadata, size + self._stated_base(", base {}"))
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "base": self._stated_base("{}") or None,
+            "format": self.format,
+            "rank": self.rank if self.parts else None,
+            "numbers": f"{self.size} at {counted(len(self.parts), 'site')}",
+        }
+        return table(self.metadata, facts)
+
+    def _stated_base(self, text: str) -> str:
+        """What a foreign file says of its base, put into a text; "" if it says nothing, or its metadata does."""
+        known = "backbone" not in self.metadata and str(self.base) != "unknown"
+        return text.format(quoted(str(self.base))) if known else ""
 
     @property
     def rank(self) -> int:

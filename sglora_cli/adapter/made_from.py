@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from sglora_cli.adapter.foreign import ForeignAdapter
+from sglora_cli.adapter.provenance import expert_weights
 
 Fact = str | int | float | bool | None
 
@@ -22,26 +22,10 @@ _NAMES = {"k": "K", "described_by": "described by"}
 _FIRST = ("description", "described by", "backbone", "fingerprint", "base", "pack", "generator", "K", "tau", "seed")
 
 
-def expert_weights(metadata: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The experts and their weights; [] for anything else than a list of such pairs.
-
-    >>> expert_weights({"experts": [["pets/pug", 0.75], ["pets/boxer", 0.25]]})
-    [('pets/pug', 0.75), ('pets/boxer', 0.25)]
-    """
-    rows = metadata.get("experts")
-    rows = rows if isinstance(rows, list) else []
-    well = all(isinstance(row, list) and len(row) == 2 and _is_number(row[1]) for row in rows)
-    return [(str(row[0]), row[1]) for row in rows] if well else []
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
 def made_from(foreign: ForeignAdapter) -> dict[str, Fact]:
     """What the file says, by the name of each fact: its provenance, or the base and format of a foreign file.
 
-    Experts are not in it: see `expert_weights`. Tables are flat, lists are JSON texts.
+    Experts are not in it: see `provenance.expert_weights`. Tables are flat, lists are JSON texts.
 
     >>> made_from(ForeignAdapter({}, "safetensors", metadata={"draw": {"seed": 3}, "prior": {"k": 4}}))
     {'K': 4, 'seed': 3, 'format': 'safetensors'}

@@ -8,8 +8,8 @@ from typing import Any
 
 from sglora_cli.adapter import checkpoint
 from sglora_cli.adapter.file import AdapterFile, load_adapter
-from sglora_cli.adapter.made_from import expert_weights
 from sglora_cli.adapter.peft_config import CONFIG
+from sglora_cli.adapter.provenance import expert_weights
 from sglora_cli.adapter.read import Found, lacks_scaling, read_adapter, recognise
 
 

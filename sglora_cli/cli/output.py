@@ -34,14 +34,6 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def counted(number: int, noun: str) -> str:
-    """
-    >>> counted(1, "item"), counted(2, "item")
-    ('1 item', '2 items')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def shortened(text: str, width: int = 110) -> str:
     """
     >>> shortened("a caption of many words", width=12)

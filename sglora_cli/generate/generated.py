@@ -17,6 +17,7 @@ from torch import Tensor
 from sglora_cli.adapter.file import AdapterFile, load_adapter, packed_adapter, save_adapter
 from sglora_cli.adapter.formats import format_of
 from sglora_cli.adapter.library import keep
+from sglora_cli.adapter.provenance import line, table
 from sglora_cli.data.description import Description
 from sglora_cli.errors import Unavailable, UsageError
 from sglora_cli.lora.attention import attached
@@ -24,6 +25,7 @@ from sglora_cli.lora.layout import Layout
 from sglora_cli.lora.prior import Prior
 from sglora_cli.pack.coverage import Coverage
 from sglora_cli.plugin.contracts import Model
+from sglora_cli.system.display import counted
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,21 @@ class Generated:
     coverage: Coverage
 
     def __repr__(self) -> str:
-        experts = ", ".join(f"{name} {weight:.3f}" for name, weight in self.metadata["experts"]) or "of no experts"
-        return f"Generated({str(self.description)!r}: {len(self.adapters_SP)} x {self.layout.size} numbers; {experts})"
+        size = f"{counted(len(self.adapters_SP), 'adapter')} of {counted(self.layout.size, 'number')}"
+        return line("Generated", self.metadata, size)
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "adapters": len(self.adapters_SP),
+            "layout": self.layout.line,
+            "closeness": f"{self.coverage.closeness:.2f} to what the pack has seen",
+            "warning": "; ".join(self.warnings) or None,
+        }
+        return table(self.metadata, facts)
+
+    def adapter(self, sample: int = 0) -> AdapterFile:
+        """One of the adapters with its provenance, as `save` writes it."""
+        return AdapterFile(self.layout, self.adapters_SP[sample], {**self.metadata, "sample": self.drawn[sample]})
 
     @contextmanager
     def attached(self, model: Any, sample: int = 0) -> Iterator[Any]:
@@ -58,7 +73,7 @@ class Generated:
             with attached(model, self.layout, flat_P) as module:
                 yield module
             return
-        AdapterFile(self.layout, flat_P, self.metadata).check_model(model)
+        self.adapter(sample).check_model(model)
         yield Adapted(model, self.layout, flat_P)
 
     def paths(self, path: Path) -> list[Path]:
@@ -73,8 +88,7 @@ class Generated:
         Without a path, files of the user cache that are called by the sentence. A format other than our own needs the
         model, to check that the effect is the same.
         """
-        about = [{**self.metadata, "sample": number} for number in self.drawn]
-        adapters = [AdapterFile(self.layout, *one) for one in zip(self.adapters_SP, about, strict=True)]
+        adapters = [self.adapter(sample) for sample in range(len(self.adapters_SP))]
         if path is None:
             sentence = str(self.description)
             return [_checked(keep(packed_adapter(a.layout, a.flat_P, a.metadata), sentence), a) for a in adapters]

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from sglora_cli.adapter.file import AdapterFile
+from sglora_cli.adapter.library import found
 from sglora_cli.config import GenerateConfig, PriorConfig, RuntimeConfig, checked
 from sglora_cli.data.description import Description
 from sglora_cli.data.encode import check_text, mean_query, visual_embedding
@@ -30,6 +33,11 @@ from sglora_cli.plugin.contracts import Fitted, Generator, IgnoresExperts, Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.sentences import meaning, queries
 from sglora_cli.plugin.values import ZERO, Task
+from sglora_cli.system.display import html_table, quoted
+
+if TYPE_CHECKING:
+    from sglora_cli.adapter.foreign import ForeignAdapter
+    from sglora_cli.search.album import Album, Places
 
 
 class Session:
@@ -65,7 +73,22 @@ class Session:
         return cls(LoadedPack.open(host or Host.load(), pack, runtime, backbone), generator, force)
 
     def __repr__(self) -> str:
-        return f"Session(pack {self.pack.name!r}, generator {self.generator.name!r}, {self.reason})"
+        which, backbone = f"{quoted(self.pack.name)} ({self.reason})", quoted(self.pack.backbone)
+        return f"Session(pack {which}, generator {quoted(self.generator.name)}, backbone {backbone} {self._state})"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "pack": f"{self.pack.name} ({self.reason})",
+            "experts": len(self.pack.experts.names),
+            "generator": f"{self.generator.name}: {self.generator.summary}",
+            "backbone": f"{self.pack.backbone}, {self._state}",
+            "layout": self.layout.line,
+        }
+        return html_table("session", facts)
+
+    @property
+    def _state(self) -> str:
+        return "loaded" if self.loaded.has_model else "not loaded yet"
 
     @property
     def mixes_experts(self) -> bool:
@@ -152,10 +175,33 @@ class Session:
             raise Unavailable(f"pack {self.pack.name!r} carries no evaluation", "name Tasks of a data set")
         none = Candidate(ZERO, generated.layout, torch.zeros(generated.layout.size))
         adapters = [Candidate("adapter", generated.layout, flat_P, s) for s, flat_P in enumerate(generated.adapters_SP)]
-        measurer = Measurer(self.model, self.loaded.runtime.precision)
+        measurer = Measurer(self.model, self._precision)
         rows = [row for task in measured for row in measurer.rows(task, [none, *adapters])]
         means = averages(rows)
         return {method: {cell_name(c): value for c, value in cells.items()} for method, cells in means.items()}
+
+    def album(
+        self, photos: Places, adapter: Generated | AdapterFile | ForeignAdapter | Path | str | None = None
+    ) -> Album:
+        """A user's photos, to search, sort or judge them with this session's backbone.
+
+        photos: a folder, a text file with the path of a photo in each line, or paths.  adapter: what `generate` or
+        `read_adapter` returned, or a file or folder in any format; of several samples the first. Raises BadFile, and
+        Mismatch for an adapter that does not fit the backbone.
+        """
+        from sglora_cli.search.album import Album
+        from sglora_cli.search.encoder import Encoder
+
+        if isinstance(adapter, Generated):
+            adapter = adapter.adapter()
+        elif isinstance(adapter, str | Path):
+            adapter = found(Path(adapter))
+        because = f"that of pack {self.pack.name}: {self.reason}"
+        return Album.of(photos, Encoder.of_model(self.model, self.pack.backbone, because, self._precision, adapter))
+
+    @property
+    def _precision(self) -> str:
+        return self.loaded.runtime.precision
 
     def described(self, sentence: str) -> Description:
         """A sentence as a description that this session's model can read. Raises UsageError, Mismatch."""

@@ -7,7 +7,7 @@ of an adapter.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -79,8 +79,8 @@ class Gauged:
 class Gauge:
     """What a gauge of experts is: their mean adapter (P,), and how far the farthest of them is from it."""
 
-    mean_P: Tensor
-    farthest: tuple[float, ...]
+    mean_P: Tensor = field(repr=False)
+    farthest: tuple[float, ...] = field(repr=False)
     """The largest distance of an A from the mean A, site by site."""
     reach: float
     """The same over all sites."""

@@ -44,6 +44,12 @@ class Layout:
     def __repr__(self) -> str:
         return f"Layout({len(self.sites)} sites, rank {self.rank}, alpha {self.alpha:g}: {self.size} numbers)"
 
+    @property
+    def line(self) -> str:
+        """What it is, for a person."""
+        sites = f"{len(self.sites)} site{'' if len(self.sites) == 1 else 's'}"
+        return f"rank {self.rank}, alpha {self.alpha:g}, {sites}, {self.size} numbers"
+
     @cached_property
     def size(self) -> int:
         """P, the number of parameters of an adapter."""

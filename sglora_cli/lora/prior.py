@@ -29,6 +29,9 @@ class Query:
     meaning_W: Tensor
     """A unit vector of the backbone's own sentence encoder; d* where it has none."""
 
+    def __repr__(self) -> str:
+        return f"Query(embedding of {len(self.embedding_D)} numbers, meaning of {len(self.meaning_W)})"
+
 
 @dataclass(frozen=True)
 class Prior:

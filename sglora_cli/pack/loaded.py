@@ -55,6 +55,11 @@ class LoadedPack:
         self.pack.check_model(model)
         return model
 
+    @property
+    def has_model(self) -> bool:
+        """Whether the backbone is loaded."""
+        return "model" in vars(self)  # where cached_property keeps it
+
     def generator(self, name: str = "") -> Generator:
         """The generator of that name; by default that of the settings, or the pack's. Raises UnknownName."""
         return self.host.generators[name or settings.load().generator or self.pack.manifest["default_generator"]]

@@ -41,7 +41,8 @@ from sglora_cli.pack.content.tasks import Task
 from sglora_cli.plugin.combined import Combined, FittedCombined, single
 from sglora_cli.plugin.contracts import Fitted, Generator, Model, adapter_layout
 from sglora_cli.plugin.fingerprint import check_fingerprint
-from sglora_cli.plugin.values import UNSEEN
+from sglora_cli.plugin.values import ROLES, UNSEEN
+from sglora_cli.system.display import counted, html_table, quoted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +72,21 @@ class Pack:
         self.prior_config = from_mapping(PriorConfig, self.manifest["prior"], f"{MANIFEST}, prior")
 
     def __repr__(self) -> str:
-        return f"Pack({self.name!r}: {len(self.experts.names)} experts of backbone {self.backbone!r})"
+        experts, size = counted(len(self.experts.names), "expert"), counted(self.layout.size, "number")
+        return f"Pack({quoted(self.name)}: {experts} of {size} each, for backbone {quoted(self.backbone)})"
+
+    def _repr_html_(self) -> str:
+        prior = self.prior_config
+        facts = {
+            "summary": self.manifest["recipe"].get("summary"),
+            "backbone": f"{self.backbone}, fingerprint {self.fingerprint}",
+            "layout": self.layout.line,
+            "prior": f"K {prior.k}, tau {prior.tau:g}, space {prior.space}",
+            "generators": ", ".join(sorted(self.manifest["generators"])) or None,
+            "default": self.manifest["default_generator"],
+        }
+        rows = [(role, len(self.tasks.of(role))) for role in ROLES]
+        return html_table(f"pack {self.name}", facts, ("role", "tasks"), rows)
 
     @property
     def index_ED(self) -> Tensor:

@@ -53,6 +53,9 @@ class Registry(Mapping[str, V], Generic[V]):
         self._owners: dict[str, str] = {}
         self._disputed: dict[str, str] = {}
 
+    def __repr__(self) -> str:
+        return f"Registry({self.kind}: {', '.join(map(repr, self)) or 'none'})"
+
     def add(self, owner: str, name: str, value: V) -> None:
         """Raises PluginError, naming both owners, when the name is taken: then nobody has it."""
         if name in self._owners:
@@ -130,6 +133,8 @@ class Host:
     def load(cls, entry_points: Iterable[metadata.EntryPoint] | None = None) -> Host:
         """Import every plugin and ask its hooks; what fails becomes a PluginProblem."""
         network.enforce()
+        # tqdm says it in a notebook without ipywidgets, when a library of models is imported: its bars are not shown
+        warnings.filterwarnings("ignore", message="IProgress not found")
         host = cls()
         manager = pluggy.PluginManager(hookspecs.PROJECT)
         manager.add_hookspecs(hookspecs)

@@ -8,5 +8,6 @@ relevance    how well the right photos rank without and with the adapter
 query        what photos are compared with: a sentence, a photo, or both
 results      photos ranked for one query
 classes      photos sorted by names
+album        photos with an encoder: searched, sorted, judged
 copies       photos copied into a new folder
 """

@@ -7,8 +7,10 @@ times the cosine similarities. Shapes: N photos, C names.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ from sglora_cli.errors import UsageError
 from sglora_cli.files.images import printable_name
 from sglora_cli.files.names import file_stem
 from sglora_cli.search.encoder import DECIMALS, Encoder, cosines
+from sglora_cli.system.display import Share, counted, html_table, plain
+
+_SHOWN = 10
+"""Photos in a notebook's table."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,22 @@ class Classes:
     """Why other photos are not sorted, in sentences."""
     computed: int
     """Photos that had to be decoded; the others were known."""
+
+    def __repr__(self) -> str:
+        return f"Classes({counted(len(self.photos), 'photo')}: {plain(self._counts)}; {self.encoder.line})"
+
+    def _repr_html_(self) -> str:
+        facts = {"photos": self._counts, "skipped": "; ".join(self.skipped) or None, **self.encoder.facts}
+        sides = zip(self.photos, self.chosen_N.tolist(), self.probability_N.tolist(), strict=True)
+        rows = [(photo, self.names[row], Share(share)) for photo, row, share in islice(sides, _SHOWN)]
+        return html_table(
+            f"{counted(len(self.photos), 'photo')} by name", facts, ("photo", "name", "probability"), rows
+        )
+
+    @property
+    def _counts(self) -> str:
+        got = Counter(self.chosen_N.tolist())
+        return ", ".join(f"{got[row]} {name}" for row, name in enumerate(self.names))
 
     def of(self, name: str) -> list[int]:
         """The photos that got a name, the surest first."""

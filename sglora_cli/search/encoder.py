@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from sglora_cli.adapter.file import AdapterFile, load_adapter
-from sglora_cli.adapter.read import provenance, read_adapter, recognise
+from sglora_cli.adapter.foreign import ForeignAdapter
+from sglora_cli.adapter.provenance import task_of
+from sglora_cli.adapter.read import Found, provenance, read_adapter, recognise
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.data.embeddings import PhotoEmbeddings, photo_embeddings
 from sglora_cli.data.encode import check_text
@@ -23,7 +25,9 @@ from sglora_cli.pack.library import Library
 from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
+from sglora_cli.plugin.sites import site_choices
 from sglora_cli.system import settings
+from sglora_cli.system.display import quoted
 
 _TEXTS = 256
 
@@ -64,22 +68,47 @@ class Encoder:
         A file of another program does not say its backbone: the settings' one is taken then. Raises UsageError,
         UnknownName, BadFile, Mismatch where the two do not fit.
         """
-        found = recognise(path)
-        ours = found.kind == "safetensors"
-        adapter = load_adapter(path) if ours else None
-        made_for = provenance(found).get("backbone")
-        name = backbone or made_for or ("" if ours else settings.load().backbone)
+        source = _source(path)
+        ours = isinstance(source, AdapterFile)
+        about = source.metadata if isinstance(source, AdapterFile) else provenance(source)
+        name = backbone or about.get("backbone") or ("" if ours else settings.load().backbone)
         if not isinstance(name, str) or not name:
             raise UsageError(f"{path} does not say for which backbone it is", "pass --backbone NAME")
         model = host.backbones[name].load(settings.runtime(runtime, name))
-        if adapter is None:
-            foreign = read_adapter(found, model, backbone=name)
-            layout = foreign.layout()
-            about = {**foreign.metadata, "fingerprint": model.fingerprint}
-            adapter = AdapterFile(layout, foreign.fitted(layout)[0], about)
-        adapter.check_model(model)
         because = "named on the command line" if backbone else "the adapter's"
-        return cls(model, name, because, runtime.precision, adapter, path.name)
+        return cls(model, name, because, runtime.precision, _fitting(source, model, name), path.name)
+
+    @classmethod
+    def of_model(
+        cls,
+        model: Model,
+        backbone: str,
+        because: str,
+        precision: str,
+        adapter: AdapterFile | ForeignAdapter | Path | None,
+    ) -> Encoder:
+        """A model that is loaded, with an adapter in memory or in a file of any format.
+
+        Raises BadFile, and Mismatch for an adapter that does not fit the model.
+        """
+        if adapter is None:
+            return cls(model, backbone, because, precision)
+        source, file = (_source(adapter), adapter.name) if isinstance(adapter, Path) else (adapter, "")
+        return cls(model, backbone, because, precision, _fitting(source, model, backbone), file)
+
+    @property
+    def line(self) -> str:
+        """What it is, in a line."""
+        adapter = f"adapter for {task_of(self.about)}" if self.adapter else "no adapter"
+        return f"backbone {quoted(self.backbone)}, {adapter}"
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What it is, for a table."""
+        return {"backbone": self.backbone, "adapter": f"for {task_of(self.about)}" if self.adapter else "none"}
+
+    def __repr__(self) -> str:
+        return f"Encoder({self.line})"
 
     @property
     def about(self) -> Mapping[str, Any]:
@@ -97,6 +126,25 @@ class Encoder:
         """Embeddings of photos, from the cache or computed. Raises BadFile if none can be read."""
         layout, flat_P = (self.adapter.layout, self.adapter.flat_P) if self.adapter else (None, None)
         return photo_embeddings(self.model, photos, layout, flat_P, self.precision)
+
+
+def _source(path: Path) -> AdapterFile | Found:
+    """A file of ours, read, or what is in a file of another program. Raises BadFile."""
+    found = recognise(path)
+    return load_adapter(path) if found.kind == "safetensors" else found
+
+
+def _fitting(source: AdapterFile | ForeignAdapter | Found, model: Model, backbone: str) -> AdapterFile:
+    """An adapter as numbers for a model. Raises BadFile, Mismatch where the two do not fit."""
+    if isinstance(source, Found):
+        source = read_adapter(source, model, backbone=backbone)
+    if isinstance(source, ForeignAdapter):
+        placed = source.placed(site_choices(model))
+        layout = placed.layout()
+        about = {**placed.metadata, "fingerprint": placed.fingerprint or model.fingerprint}
+        source = AdapterFile(layout, placed.fitted(layout)[0], about)
+    source.check_model(model)
+    return source
 
 
 DECIMALS = 6  # what differs by less is rounding: equal images in different batches shall tie

@@ -11,6 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sglora_cli.system.display import counted, plain
+
 
 @dataclass(frozen=True)
 class Change:
@@ -36,6 +38,9 @@ class Ranking:
     items: tuple[str, ...]
     before_I: Tensor
     after_I: Tensor
+
+    def __repr__(self) -> str:
+        return f"Ranking({plain(self.query)}: {counted(len(self.items), 'item')})"
 
     @cached_property
     def rank_before_I(self) -> Tensor:

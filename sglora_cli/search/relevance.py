@@ -20,6 +20,7 @@ from sglora_cli.errors import BadFile, UsageError
 from sglora_cli.files.images import image_files
 from sglora_cli.files.untrusted import read_bytes
 from sglora_cli.search.comparison import Comparison
+from sglora_cli.system.display import counted, html_table
 
 K = 10
 RESAMPLES, SEED = 2000, 0
@@ -57,6 +58,13 @@ class Relevance:
     low: float
     """The lower end of its 95 % interval, by a bootstrap over photos."""
     high: float
+
+    def __repr__(self) -> str:
+        return f"Relevance({len(self.relevant)} of {counted(self.of, 'photo')} are right: {self.verdict})"
+
+    def _repr_html_(self) -> str:
+        facts = {"right photos": f"{len(self.relevant)} of {self.of}", "verdict": self.verdict}
+        return html_table("how the right photos rank", facts, ("measure", "without", "with"), self.rows())
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Each measure: its name, its value without and with the adapter."""

@@ -13,6 +13,10 @@ from sglora_cli.files.images import printable_name
 from sglora_cli.search.encoder import DECIMALS, Encoder, cosines
 from sglora_cli.search.query import Query
 from sglora_cli.search.ranking import Ranking
+from sglora_cli.system.display import counted, html_table, plain, quoted
+
+_SHOWN = 10
+"""Photos in a notebook's table."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,22 @@ class SearchResults:
     """Why other photos are not ranked, in sentences."""
     computed: int
     """Photos that had to be decoded; the others were known."""
+
+    def __repr__(self) -> str:
+        count, (row, *_) = len(self.ranking.items), self.ranking.top(1)
+        first = f"first {quoted(self.ranking.items[row])} {float(self.ranking.after_I[row]):.3f}"
+        return f"SearchResults({plain(self.query)}: {counted(count, 'photo')}, {first}; {self.encoder.line})"
+
+    def _repr_html_(self) -> str:
+        ranking = self.ranking
+        facts = {"photos": len(ranking.items), "skipped": "; ".join(self.skipped) or None, **self.encoder.facts}
+        adapted = bool(self.encoder.adapter)
+        rows = []
+        for row in ranking.top(_SHOWN):
+            was = [int(ranking.rank_before_I[row])] * adapted
+            rows.append([int(ranking.rank_after_I[row]), *was, float(ranking.after_I[row]), ranking.items[row]])
+        header = ("rank", *["rank without"] * adapted, "score", "photo")
+        return html_table(f"search for {self.query}", facts, header, rows)
 
     def best(self, count: int) -> list[Path]:
         """The first photos, best first."""

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from sglora_cli.adapter.compare import Comparison, compare_adapters, summary
 from sglora_cli.adapter.file import AdapterFile, save_adapter
 from sglora_cli.adapter.formats import FORMATS
-from sglora_cli.adapter.made_from import expert_weights, made_from
+from sglora_cli.adapter.made_from import made_from
+from sglora_cli.adapter.provenance import expert_weights
 from sglora_cli.adapter.read import read_adapter
 from sglora_cli.adapter.write import write_adapter
 from sglora_cli.config import RuntimeConfig

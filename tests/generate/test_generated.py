@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 
 import pytest
 import torch
+from html_page import Page
 from recalls import recalls
 from small_clip import small_clip
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import sglora_cli.api
-from sglora_cli.api import Session, attached, read_image
+from sglora_cli.api import GenerateConfig, Pack, Session, attached, queries, read_adapter, read_image
 from sglora_cli.errors import Mismatch, UnknownName
 from sglora_cli.lora.layout import Layout, Site
 from sglora_cli.lora.projection import split_projection
@@ -39,7 +42,7 @@ def test_ten_lines_in_the_cells_of_a_notebook(tmp_path, monkeypatch, capfd):
     out, err = capfd.readouterr()
     assert err == ""
     first, second, *_ = out.splitlines()
-    assert first.startswith("Generated('a photo of a pug': 1 x 9216 numbers; ")
+    assert first.startswith("Generated('a photo of a pug': 1 adapter of 9216 numbers; ")
     assert second == "dict_keys(['I2T R@1', 'I2T R@5', 'I2T R@10', 'T2I R@1', 'T2I R@5', 'T2I R@10'])"
     assert (tmp_path / "pug.safetensors").is_file()
     assert sum(cell.count("\n") + 1 for cell in CELLS) <= 10
@@ -157,9 +160,10 @@ def test_a_model_of_another_kind_is_refused(session):
         generated.attached(clip).__enter__()
 
 
-def test_objects_say_what_they_are_in_a_line(session):
+def test_objects_say_what_they_are_in_a_line(session, tmp_path):
     generated = session.generate("a photo of a mug")
     task = next(session.pack.unseen())
+    (path,) = generated.save(tmp_path / "mug.safetensors")
     for thing in (
         session,
         session.pack,
@@ -169,11 +173,57 @@ def test_objects_say_what_they_are_in_a_line(session):
         generated.coverage,
         task,
         task.tensors,
+        generated.adapter(),
+        read_adapter(path),
+        queries(session.model, ["a mug"])[0],
+        session.pack.gauge,
     ):
         text = repr(thing)
         assert "tensor(" not in text
         assert len(text) < 300
         assert "\n" not in text
+
+
+def test_a_line_and_a_table_say_what_was_generated(session):
+    draws = session.generate("a photo of a pug", GenerateConfig(samples=2, seed=7))
+    names = [session.pack.experts.names[row] for row in draws.prior.rows]
+    weights = [f"{float(weight):.3f}" for weight in draws.prior.alpha_K]
+    first = ", ".join(f"{name} {weight}" for name, weight in zip(names[:3], weights[:3], strict=True))
+    assert repr(draws) == (
+        "Generated('a photo of a pug': 2 adapters of 9216 numbers; backbone 'starter', generator 'top-k'; "
+        f"{first} and 1 more)"
+    )
+    page = Page(draws._repr_html_())
+    texts = [text.strip() for text in page.texts if text.strip()]
+    assert texts[0] == "adapter for 'a photo of a pug'"
+    facts = dict(zip(texts[1::2], texts[2::2], strict=False))
+    assert (facts["generator"], facts["seed"], facts["adapters"]) == ("top-k", "7", "2")
+    assert texts[-8::2] == names
+    shares = [float(value) for name, value in page.attributes if name == "value"]
+    assert shares == pytest.approx(draws.prior.alpha_K.tolist(), abs=1e-6)
+
+
+class NoWork(TorchDispatchMode):
+    """Inside the block, every computation of torch is an error."""
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        raise AssertionError(f"{function} was called")
+
+
+def test_nothing_is_computed_read_or_loaded_to_show_an_object(session, tmp_path):
+    folder = shutil.copytree(session.pack.folder, tmp_path / "pack")
+    new, generated = Session.open(str(folder)), session.generate("a photo of a mug")
+    (path,) = generated.save(tmp_path / "mug.safetensors")
+    things = [new, new.pack, Pack(folder), generated, generated.adapter(), read_adapter(path)]
+    shutil.rmtree(folder)
+    path.unlink()
+    with NoWork():
+        for thing in things:
+            assert "\n" not in repr(thing)
+            Page(thing._repr_html_())
+    assert repr(new).endswith("backbone 'starter' not loaded yet)")
+    assert "starter, not loaded yet" in new._repr_html_()
+    assert repr(session).endswith("backbone 'starter' loaded)")
 
 
 def test_every_public_name_is_explained():

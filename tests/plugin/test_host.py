@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,17 @@ def test_a_name_of_several_kinds_is_asked_for_its_kind():
     assert one.registry_of("csv", "reporter") is one.reporters
     with pytest.raises(Unavailable):
         one.datasets["csv"].tasks(HERE / "nowhere")
+
+
+def test_a_registry_shows_its_names(tiny):
+    host = Host.load()
+    assert repr(host.backbones).startswith("Registry(backbone: ")
+    assert "'tiny'" in repr(host.backbones)
+    assert "object at 0x" not in repr(host)
+
+
+def test_in_a_notebook_nobody_is_advised_to_install_widgets():
+    Host.load()
+    warnings.warn("IProgress not found. Please update jupyter and ipywidgets.", stacklevel=1)  # as tqdm does
+    with pytest.raises(UserWarning, match="another"):
+        warnings.warn("another", stacklevel=1)

@@ -8,9 +8,10 @@ import click
 
 from sglora_cli.cli.group import Group
 from sglora_cli.cli.options import dry_run_option, json_option, yes_option
-from sglora_cli.cli.output import confirm, counted, print_json, print_rows, say
+from sglora_cli.cli.output import confirm, print_json, print_rows, say
 from sglora_cli.config import OneOf
 from sglora_cli.system import cache, paths
+from sglora_cli.system.display import counted
 from sglora_cli.system.progress import duration, size
 
 

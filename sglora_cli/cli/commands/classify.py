@@ -18,9 +18,10 @@ from sglora_cli.cli.options import (
     photos_backbone_option,
     report_option,
 )
-from sglora_cli.cli.output import counted, print_json, print_rows, say, say_photos
+from sglora_cli.cli.output import print_json, print_rows, say, say_photos
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.files.images import printable_name
+from sglora_cli.system.display import counted
 
 if TYPE_CHECKING:
     from sglora_cli.search.classes import Classes

@@ -10,9 +10,10 @@ import click
 from sglora_cli.adapter.library import found
 from sglora_cli.cli import completion
 from sglora_cli.cli.options import App, check_present, json_option
-from sglora_cli.cli.output import counted, paragraph, print_json, print_lines, print_rows
+from sglora_cli.cli.output import paragraph, print_json, print_lines, print_rows
 from sglora_cli.errors import UnknownName, UsageError
 from sglora_cli.pack.content import manifest
+from sglora_cli.system.display import counted
 
 if TYPE_CHECKING:
     from sglora_cli.pack.recipe import Recipe

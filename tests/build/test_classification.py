@@ -55,7 +55,7 @@ def test_a_pack_of_classification_tasks_from_end_to_end(run, tiny, cifar, tmp_pa
     assert {(row["direction"], row["k"]) for row in content["rows"]} == {("ACC", 1)}
     chance = {row["task"]: row["value"] for row in content["rows"] if row["method"] == "chance"}
     assert chance == {"large carnivores": pytest.approx(100 / 3), "trees": 50.0}
-    photos = json.loads(run("bench", "--pack", "sorts", "--json", "--data", cifar).stdout)
+    photos = json.loads(run("bench", "--pack", "sorts", "--baselines", "all", "--json", "--data", cifar).stdout)
     assert set(photos["averages"].pop("lorahub")) == {"accuracy"}  # with the photos there are training pairs, too
     assert photos["averages"] == content["averages"]
     tasks = Pack(own_home / "cache/packs/sorts").tasks

@@ -12,7 +12,7 @@ from sglora_cli.generate.session import Session
 
 
 def test_it_is_whole(run):
-    assert run("pack", "verify", "starter").stdout.startswith("starter: ")
+    assert run("pack", "verify", "starter").stdout.startswith("healthy    starter: ")
 
 
 def test_a_newcomers_first_command(run, tmp_path):

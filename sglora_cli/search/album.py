@@ -64,13 +64,17 @@ class Album:
         return cls(_listed(photos), encoder)
 
     def __repr__(self) -> str:
-        photos = f"{quoted(str(self.photos.place))}: {counted(len(self.photos.paths), 'photo')}"
-        return f"Album({photos}; {self.encoder.line})"
+        place = "" if self._is_list else f"{quoted(str(self.photos.place))}: "
+        return f"Album({place}{counted(len(self.photos.paths), 'photo')}; {self.encoder.line})"
 
     def _repr_html_(self) -> str:
         facts = {"photos": len(self.photos.paths), **self.encoder.facts}
         facts["passed over"] = "; ".join(map(str, self.photos.passed_over)) or None
-        return html_table(f"album {self.photos.place}", facts)
+        return html_table("album" if self._is_list else f"album {self.photos.place}", facts)
+
+    @property
+    def _is_list(self) -> bool:
+        return self.photos.place == Path()
 
     def search(
         self,

@@ -47,7 +47,7 @@ def built(run, tmp_path, data, text, name="sorts"):
     (tmp_path / f"{name}.toml").write_text(text)
     result = run("pack", "build", tmp_path / f"{name}.toml", "--data", data)
     assert result.exit_code == 0, result.output
-    return json.loads(run("bench", "--pack", name, "--json").stdout)
+    return json.loads(run("bench", "--pack", name, "--baselines", "all", "--json").stdout)
 
 
 def test_a_pack_of_classification_tasks_from_end_to_end(run, tiny, cifar, tmp_path, own_home):

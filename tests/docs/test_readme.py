@@ -132,5 +132,8 @@ def test_the_tables_above_speak_of_commands_that_are_there():
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for seed in range(3):
+        speckles(seed).save(f"photos/{seed}.jpg")
     (python,) = (block.text for block in blocks(README) if block.language == "python")
     exec(compile(python, "README.md", "exec"), {})

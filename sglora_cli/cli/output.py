@@ -117,22 +117,28 @@ def print_json(content: Mapping[str, Any], lines: bool = False) -> None:
     click.echo(json.dumps(content, indent=None if lines else 1))
 
 
-def paragraph(text: str, start: str = "", err: bool = False) -> str:
+def paragraph(text: str, start: str = "", err: bool = False, hang: int = 0) -> str:
     """The text after `start`, in a terminal in lines that fit its width and stand below each other; else on one line.
 
-    Words are not broken: a path is copied as a whole.
+    hang: how much further right all lines but the first begin. Words are not broken: a path is copied as a whole, and
+    so is a command of this program that stands in brackets.
     """
     if not (sys.stderr if err else sys.stdout).isatty():
         return start + text
-    return textwrap.fill(
-        text,
+    filled = textwrap.fill(
+        _COMMAND.sub(lambda command: command[0].replace(" ", _UNBROKEN), text),
         max(shutil.get_terminal_size().columns, len(start) + 20),
         initial_indent=start,
-        subsequent_indent=" " * len(start),
+        subsequent_indent=" " * (len(start) + hang),
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return filled.replace(_UNBROKEN, " ")
 
+
+_COMMAND = re.compile(r"\(sglora [^(),]+")
+_UNBROKEN = "\u00a0"
+"""A blank at which no line ends."""
 
 _COLOURS = {
     **dict.fromkeys(("error:", "broken", "damaged", "failed"), "red"),
@@ -150,8 +156,8 @@ def styled(text: str, err: bool = False, **style: Any) -> str:
     return text if plain else click.style(text, **style)
 
 
-_LABEL = re.compile(r"[a-z]+(?: [a-z]+)?  +(?=\S)|[a-z]{10} ")
-"""A word or two with blanks behind, as in `backbone   starter` and `difference 0.1`."""
+_LABEL = re.compile(r"[a-z]+(?: [a-z]+)?  +(?=\S)|[a-z]{10} | +")
+"""A word or two with blanks behind, as in `backbone   starter` and `difference 0.1`, or what a line is indented by."""
 
 
 def wrapped(line: str, err: bool = False) -> str:
@@ -161,7 +167,7 @@ def wrapped(line: str, err: bool = False) -> str:
     'made by    generator cvae of pack starter'
     """
     label = found[0] if (found := _LABEL.match(line)) else ""
-    return paragraph(line[len(label) :], label, err)
+    return paragraph(line[len(label) :], label, err, hang=2 * label.isspace())
 
 
 def print_lines(lines: Iterable[str]) -> None:

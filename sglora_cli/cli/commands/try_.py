@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sglora_cli.cli.options import ADAPTER, PATH, App, backbone_option, check_adapter, json_option, report_option
-from sglora_cli.cli.output import print_json, print_rows, say, say_passed_over
+from sglora_cli.cli.output import paragraph, print_json, print_rows, say, say_passed_over
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
 
@@ -118,7 +118,7 @@ def _print_relevance(relevance: Relevance) -> None:
     click.echo(f"relevant: {len(relevance.relevant)} of {relevance.of} photos")
     rows = [[name, f"{before} -> {after}"] for name, before, after in relevance.rows()]
     print_rows(("measure", "without -> with"), rows)
-    click.echo(relevance.verdict)
+    click.echo(paragraph(relevance.verdict))
 
 
 def _print_comparison(comparison: Comparison, top: int, right: Collection[str]) -> None:
@@ -132,7 +132,8 @@ def _print_comparison(comparison: Comparison, top: int, right: Collection[str]) 
 
 def _print_ranking(ranking: Ranking, ranked: str, top: int, right: Collection[str]) -> None:
     change, width = ranking.change(top), len(str(len(ranking.items)))
-    click.echo(f"{ranking.query!r}: {change.top} of {len(ranking.items)} {ranked}, rank and score without -> with")
+    first = f"{change.top} of {len(ranking.items)} {ranked}"
+    click.echo(paragraph(f"{ranking.query!r}: {first}, rank and score without -> with"))
     rows = [
         [
             f"{int(ranking.rank_before_I[i]):>{width}} -> {int(ranking.rank_after_I[i]):>{width}}",
@@ -144,7 +145,8 @@ def _print_ranking(ranking: Ranking, ranked: str, top: int, right: Collection[st
     ]
     print_rows(("rank", "score", *["relevant"] * bool(right), ranked), rows, words=(ranked,))
     correlation = "undefined" if change.correlation is None else f"{change.correlation:.3f}"
-    click.echo(
+    text = (
         f"change: {change.score:.4f} a score; {change.moved} of the top {change.top} moved, {change.entered} "
         f"came in; rank correlation {correlation}"
     )
+    click.echo(paragraph(text))

@@ -95,7 +95,7 @@ def _print_plan(dataset: str, plugin: Fetches, root: Path, as_json: bool) -> Non
         print_json({"dataset": dataset, "folder": str(plan.folder), "downloads": downloads, **totals})
         return
     rows = [[_known(one.bytes), _state(one), one.url] for one in plan.downloads]
-    print_rows(("size", "here", "file"), rows)
+    print_rows(("size", "here", "file"), rows, words=("file",))
     if not plan.waiting:
         click.echo(f"{plan.folder} is there: nothing to download")
     else:

@@ -5,6 +5,7 @@ group             groups of commands, and what every command has: --quiet, help 
 usage             what click refuses, in the words of all other errors
 options           what commands share: host and packs, options, arguments
 output            tables, JSON, confirmation, safe text
+photo_output      what `search` and `classify` say beside their results
 completion        names for the shell, as `shell_complete` of options
 schemas           what --json prints
 describe          what a pack is, in lines

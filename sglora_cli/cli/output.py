@@ -22,7 +22,6 @@ from sglora_cli.system import progress
 
 if TYPE_CHECKING:
     from sglora_cli.files.passed_over import PassedOver
-    from sglora_cli.search.photos import PhotoList
 
 
 def printable(text: str) -> str:
@@ -202,13 +201,6 @@ def say_passed_over(passed_over: Iterable[PassedOver]) -> None:
     """A line for each reason why something of a folder is not read."""
     for one in passed_over:
         say(f"passed over: {one}")
-
-
-def say_photos(photos: PhotoList, skipped: Iterable[str]) -> None:
-    """What of a folder of photos is not looked at, and why."""
-    say_passed_over(photos.passed_over)
-    for reason in skipped:
-        say(f"warning: {reason}; it is left out")
 
 
 def confirm(what: str, yes: bool, hint: str = "pass --yes", verb: str = "remove", done: str = "removed") -> None:

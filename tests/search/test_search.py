@@ -181,7 +181,7 @@ LIST = "name a folder of photos, one photo, or a text file with the path of a ph
     [
         (["{images}"], 2, "there is nothing to look for", "pass a sentence, or --like PHOTO"),
         (["{images}", " "], 2, "the sentence has no word: ' '", 'describe the task, as in "a photo of a pug"'),
-        (["a ball", "{images}"], 2, "a ball is no folder", 'name the folder first: sglora search {images} "a ball"'),
+        (["a ball", "{images}"], 2, "a ball is no folder", "name the folder first: sglora search {images} 'a ball'"),
         (["nowhere", "a ball"], 4, "nowhere does not exist", LIST),
         (["{images}/ball_0.png", "a ball"], 2, "{images}/ball_0.png is one photo, and there is nothing to rank", LIST),
         (["{images}", "x", "--like", "no.jpg"], 4, "no.jpg does not exist", f"looked for in {Path.cwd()}"),

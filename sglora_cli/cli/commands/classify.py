@@ -18,7 +18,8 @@ from sglora_cli.cli.options import (
     photos_backbone_option,
     report_option,
 )
-from sglora_cli.cli.output import print_json, print_rows, say, say_photos
+from sglora_cli.cli.output import print_json, print_rows, say
+from sglora_cli.cli.photo_output import say_encoder, say_photos, say_written, written_json
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.files.images import printable_name
 from sglora_cli.system.display import counted
@@ -89,22 +90,16 @@ def command(
 
         write_bytes(report, classes_page(result))
     if as_json:
-        places = {"copied_to": str(copy) if copy else None, "report": str(report) if report else None}
-        passed_over = [one.to_json() for one in listed.passed_over]
-        print_json(result.to_json() | {"passed_over": passed_over} | places)
+        print_json(result.to_json() | written_json(listed, copy, report))
         return
     say_photos(listed, result.skipped)
     _print_classes(result)
-    for noun, place in (("copied to", copy), ("report", report)):
-        if place:
-            say(f"{noun:<10} {place}")
+    say_written(copy, report)
 
 
 def _print_classes(result: Classes) -> None:
     encoder = result.encoder
-    say(f"backbone   {encoder.backbone} ({encoder.because})")
-    if encoder.adapter:
-        say(f"adapter    {encoder.file}, made for {encoder.about.get('description', 'an unknown task')!r}")
+    say_encoder(encoder)
     rows = []
     for n, photo in enumerate(result.photos):
         name, before = (result.names[int(side_N[n])] for side_N in (result.chosen_N, result.without_N))

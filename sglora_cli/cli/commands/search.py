@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,8 @@ from sglora_cli.cli.options import (
     photos_backbone_option,
     report_option,
 )
-from sglora_cli.cli.output import print_json, print_rows, say, say_photos
+from sglora_cli.cli.output import print_json, print_rows, say
+from sglora_cli.cli.photo_output import say_encoder, say_photos, say_written, written_json
 from sglora_cli.config import RuntimeConfig, SearchConfig, options_of
 from sglora_cli.errors import UsageError
 from sglora_cli.files.images import printable_name
@@ -81,7 +83,8 @@ def command(
     if copy:
         check_new(copy)
     if not photos.exists() and sentence and Path(sentence[-1]).is_dir():
-        raise UsageError(f"{photos} is no folder", f'name the folder first: sglora search {sentence[-1]} "{photos}"')
+        command = shlex.join(["sglora", "search", sentence[-1], str(photos)])
+        raise UsageError(f"{photos} is no folder", f"name the folder first: {command}")
     listed = photo_list(photos)
     check_few(listed)
     from sglora_cli.search.encoder import Encoder
@@ -101,24 +104,16 @@ def command(
 
         write_bytes(report, search_page(results, top))
     if as_json:
-        places = {"copied_to": str(copy) if copy else None, "report": str(report) if report else None}
-        passed_over = [one.to_json() for one in listed.passed_over]
-        print_json(results.to_json(top) | {"passed_over": passed_over} | places)
+        print_json(results.to_json(top) | written_json(listed, copy, report))
         return
     say_photos(listed, results.skipped)
     _print_results(results, top)
-    for noun, place in (("copied to", copy), ("report", report)):
-        if place:
-            say(f"{noun:<10} {place}")
+    say_written(copy, report)
 
 
 def _print_results(results: SearchResults, top: int) -> None:
     ranking, encoder = results.ranking, results.encoder
-    say(f"backbone   {encoder.backbone} ({encoder.because})")
-    if encoder.adapter:
-        say(f"adapter    {encoder.file}, made for {encoder.about.get('description', 'an unknown task')!r}")
-    else:
-        say("adapter    none; --adapter FILE takes one")
+    say_encoder(encoder)
     say(f"query      {results.query}")
     say(f"photos     {len(ranking.items)}" + f", {results.computed} embedded now" * bool(results.computed))
     for name in results.left_out:

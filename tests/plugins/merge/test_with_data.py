@@ -197,11 +197,12 @@ def test_a_pack_knows_the_mean_of_its_experts_training_photos(session, toys):
 
 
 def test_all_leaves_out_what_lacks_its_data_and_says_so(run, toy_pack, toys):
-    plain, photos = (run("bench", "--as", "csv", *more) for more in ([], ["--data", toys, "--samples", 1]))
+    every = ["bench", "--baselines", "all"]
+    plain, photos = (run(*every, "--as", "csv", *more) for more in ([], ["--data", toys, "--samples", 1]))
     methods = [{line.split(",")[0] for line in result.stdout.splitlines()[1:]} for result in (plain, photos)]
     assert methods[1] - methods[0] == {"lorahub"}
     assert {"semla", "semla-task"} <= methods[0]
-    output = run("bench").stdout
+    output = run(*every).stdout
     assert "left out: 'lorahub' needs training photos of the unseen tasks, which no pack carries (name the" in output
 
 

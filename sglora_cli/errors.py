@@ -107,7 +107,7 @@ class BadFile(SgloraError):
     def missing(cls, path: Path, what: str = "") -> BadFile:
         """There is no `path`, which is a `what` ("recipe "); the hint is the closest name there is, or its folder."""
         try:
-            names = [file.name for file in path.parent.iterdir()]
+            names = [file.name for file in path.parent.iterdir() if file.name != path.name]  # a link to nowhere
         except OSError:
             names = []
         close = difflib.get_close_matches(path.name, names, n=1)
@@ -159,6 +159,10 @@ def failure_of(error: BaseException) -> SgloraError | None:
     None for any other error: that is a bug.
     """
     if isinstance(error, OSError):
+        if error.errno == errno.ENAMETOOLONG:
+            return UsageError(
+                f"a name is too long: {os.fsdecode(error.filename or b'')[:60]}...", "choose a shorter one"
+            )
         where = f"cannot use {os.fsdecode(error.filename)}" if error.filename else "the system refuses"
         return unwritable(where, error) if error.errno in _OURS else None
     if not isinstance(error, (RuntimeError, MemoryError)):

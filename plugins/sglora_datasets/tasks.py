@@ -175,7 +175,10 @@ def existing(root: Path, name: str, where: str) -> Path:
     """The path of an image below root. Raises BadFile, saying where it was named, if it is not there."""
     image = inside(root, name)
     if not image.is_file():
-        raise BadFile(f"{where}: image {image} does not exist", "write / between folders" if "\\" in name else "")
+        raise BadFile(
+            f"{where}: image {image} does not exist",
+            "write / between folders" if "\\" in name else "put it back, or remove what names it",
+        )
     return image
 
 

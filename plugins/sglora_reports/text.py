@@ -71,7 +71,8 @@ def terminal(report: Report) -> str:
         show(result_legend(report, short=not any(compared)), "dim")
         if not all(fits):
             needed = max(map(_width, wide))
-            show(f"Tables are short to fit {room} columns: R@1 only. `--as table` or {needed} columns show all.", "dim")
+            some = "Tables are" if not any(fits) else "Some tables are"
+            show(f"{some} short to fit {room} columns: R@1 only. `--as table` or {needed} columns show all.", "dim")
     return capture.get()
 
 

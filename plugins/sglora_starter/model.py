@@ -68,7 +68,8 @@ class StarterModel:
         try:
             self.tower.load_state_dict(tensors)
         except RuntimeError as error:
-            raise BadFile(f"{weights} does not fit the starter backbone: {error}", "reinstall sglora") from None
+            why, remedy = str(error).splitlines()[0].rstrip(":"), "leave --weights out, or reinstall sglora"
+            raise BadFile(f"{weights} does not fit the starter backbone: {why}", remedy) from None
         self.tower.requires_grad_(False).eval()
         self.scale = float(self.tower.log_scale.exp())
         self._tower_sha256 = file.sha256

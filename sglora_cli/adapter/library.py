@@ -5,6 +5,7 @@ No torch at import time.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -47,11 +48,14 @@ def keep(data: bytes, sentence: str) -> Path:
 
 
 def found(name: Path) -> Path:
-    """The adapter that a path or a name means: what is there, else the one of that name in the user cache."""
-    if name.exists() or name.name != str(name):
+    """The adapter that a path or a name means: what is there, else the one of that name in the user cache.
+
+    A name may lack its ending.
+    """
+    if os.path.exists(name) or name.name != str(name):
         return name
-    for path in (kept_folder() / name, kept_folder() / f"{name}{SUFFIX}"):
-        if path.is_file():
+    for path in (Path(f"{name}{SUFFIX}"), kept_folder() / name, kept_folder() / f"{name}{SUFFIX}"):
+        if os.path.isfile(path):
             return path
     return name
 

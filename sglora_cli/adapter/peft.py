@@ -60,7 +60,7 @@ def read_bare(path: Path, alpha: float | None) -> ForeignAdapter:
     if alpha is None:
         raise BadFile(
             f"{path} has no {CONFIG} beside it, and its scaling is not in the file",
-            "pass --alpha with the lora_alpha it was trained with",
+            f"import it with the lora_alpha it was trained with: sglora import {path} --alpha ALPHA -o FILE",
         )
     pairs, metadata = _pairs(path)
     return _adapter(pairs, {name: alpha / b.shape[1] for name, (b, _) in pairs.items()}, metadata)

@@ -23,10 +23,21 @@ if TYPE_CHECKING:
     from sglora_cli.plugin.host import Host
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-PATH = click.Path(path_type=Path)
 
 
-class AdapterPath(click.Path):
+class FilePath(click.Path):
+    """A path. Unlike click's own, an empty one is refused: a script passes it whose variable is not set."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if str(value) == "":
+            raise UsageError(f"{param.opts[-1] if param else 'a path'} is empty", "name a file or a folder")
+        return super().convert(value, param, ctx)
+
+
+PATH = FilePath(path_type=Path)
+
+
+class AdapterPath(FilePath):
     """An adapter's file or folder, or the name of one in the user cache."""
 
     name = "adapter"
@@ -34,7 +45,7 @@ class AdapterPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from sglora_cli.adapter.library import found
 
-        return found(Path(value))
+        return found(Path(super().convert(value, param, ctx)))
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return completion.names(completion.adapters, files=True)(ctx, param, incomplete)
@@ -72,21 +83,28 @@ def out_option(help: str, *other_names: str, **settings: Any) -> Decorator:
 
 def report_option() -> Decorator:
     return click.option(
-        "--report", type=PATH, callback=page_name, help="Also write an HTML page with pictures to this file."
+        "--report",
+        type=PATH,
+        callback=page_name,
+        help="Also write an HTML page with pictures to this file, or over it.",
     )
 
 
 def page_name(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
     """The file of a page as it is given. Raises UsageError for one that is not called .html."""
     if path:
-        check_ending("report", path, ".html", f"try {parameter.opts[0]} {path.with_suffix('.html')}")
+        check_ending("report", path, ".html", parameter.opts[0])
     return path
 
 
-def check_ending(noun: str, path: Path, ending: str, hint: str) -> None:
-    """Raises UsageError for a file that does not end as all of its kind."""
+def check_ending(noun: str, path: Path, ending: str, option: str = "", full: str = "") -> None:
+    """Raises UsageError for a file that does not end as all of its kind.
+
+    option: the one that names the file, for the hint.  full: the whole ending that it gets there.
+    """
     if path.suffix != ending:
-        raise UsageError(f"a {noun} is written as {ending}, got {path}", hint)
+        better = path.with_suffix(full or ending) if path.name else f"NAME{full or ending}"
+        raise UsageError(f"a {noun} is written as {ending}, got {path}", f"try {option} {better}".replace("  ", " "))
 
 
 def check_present(*paths: Path) -> None:

@@ -53,6 +53,8 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], words: Coll
     Where too little room is left for the sentences, they stand below their row.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
+    if not rows:
+        return
     if not sys.stdout.isatty():
         widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(header))]
         for row in rows:

@@ -24,7 +24,8 @@ def say_encoder(encoder: Encoder) -> None:
     """Which backbone and which adapter embed the photos."""
     say(f"backbone   {encoder.backbone} ({encoder.because})")
     if encoder.adapter:
-        say(f"adapter    {encoder.file}, made for {encoder.about.get('description', 'an unknown task')!r}")
+        made_for = encoder.about.get("description", "an unknown task")
+        say(f"adapter    {encoder.file}, made for {made_for!r}: among photos that all show it")
     else:
         say("adapter    none; --adapter FILE takes one")
 

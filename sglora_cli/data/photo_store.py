@@ -38,7 +38,7 @@ PRAGMA user_version = {VERSION};
 """
 _PHOTOS = "SELECT path, stamp, sha256 FROM photo WHERE path IN ({})"
 _VECTORS = "SELECT sha256, numbers FROM vector WHERE space = ? AND sha256 IN ({})"
-_WAIT_SECONDS = 30.0
+_WAIT_SECONDS = 10.0
 """For another process that is writing."""
 _ASKED_AT_ONCE = 500
 """Values in one question; old SQLites take 999."""

@@ -161,7 +161,7 @@ def why_unread(path: Path) -> str:
     ending = path.suffix.lower()
     if ending in image_endings():
         return ""
-    if path.is_dir():
+    if os.path.isdir(path):
         return "folders that cannot be read"
     if why := why_undecoded(ending):
         return why

@@ -133,11 +133,12 @@ def _unusable(task: TaskPhotos, larger: Mapping[str, str]) -> str:
 def _too_few(usable: Sequence[TaskPhotos], left_out: Mapping[str, str]) -> Mismatch:
     more = [f"{name!r} is left out: {reason}" for name, reason in left_out.items()]
     listed = "; ".join([*more[:3], *([f"and {len(more) - 3} more"] if len(more) > 3 else [])])
+    lacking = NEEDED - len(usable)
+    mend = f"add photos to {lacking} of these" if len(left_out) >= lacking else f"add {_more(lacking)} of photos"
     return Mismatch(
         f"{_tasks(usable)} with at least {FEWEST} photos, and a pack needs {NEEDED}: {K} experts, one training task "
         f"and one unseen task{f' ({listed})' if listed else ''}",
-        f"add {_more(NEEDED - len(usable))} of photos, or use the starter pack, which needs no photos: "
-        'sglora generate "a photo of a mug"',
+        f'{mend}, or use the starter pack, which needs no photos: sglora generate "a photo of a mug"',
     )
 
 

@@ -20,7 +20,6 @@ from torch import Tensor
 from sglora_cli.data.description import cleaned_sentence, sentence_lines
 from sglora_cli.data.encode import class_heads
 from sglora_cli.errors import UsageError
-from sglora_cli.files.images import printable_name
 from sglora_cli.files.names import file_stem
 from sglora_cli.search.encoder import DECIMALS, Encoder, cosines
 from sglora_cli.system.display import Share, counted, html_table, plain
@@ -101,7 +100,7 @@ class Classes:
         results = []
         for n, photo in enumerate(self.photos):
             name, without = (self.names[int(side_N[n])] for side_N in (self.chosen_N, self.without_N))
-            found: dict[str, Any] = {"photo": photo, "path": printable_name(self.paths[photo]), "name": name}
+            found: dict[str, Any] = {"photo": photo, "path": str(self.paths[photo]), "name": name}
             found["probability"] = round(float(self.probability_N[n]), DECIMALS)
             results.append(found | ({"name_without": without} if self.encoder.adapter else {}))
         known, right, before = self.agreement or (0, 0, 0)

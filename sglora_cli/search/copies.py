@@ -10,8 +10,13 @@ from sglora_cli.errors import BadFile, UsageError, unwritable
 from sglora_cli.files.atomic import put_folder, scratch_folder
 
 
-def check_new(folder: Path) -> None:
-    """Raises UsageError for a place that is not free: photos never replace what somebody has there."""
+def check_new(folder: Path, photos: Path | None = None) -> None:
+    """Raises UsageError for a place that is not free: photos never replace what somebody has there.
+
+    photos: the folder that they come from. Copies within it would be found by the next search.
+    """
+    if photos is not None and photos.is_dir() and folder.resolve().is_relative_to(photos.resolve()):
+        raise UsageError(f"{folder} lies within {photos}: the copies would be found, too", "name a folder elsewhere")
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"folder {folder} is not empty", "name a new folder; nothing is replaced")
     if folder.exists() and not folder.is_dir():

@@ -55,11 +55,13 @@ def _listed(data: bytes, where: str, folders: Sequence[Path]) -> dict[str, Path]
     except UnicodeDecodeError:
         raise BadFile(f"{where} is neither a photo nor a list of photos in UTF-8", _PLACES) from None
     paths, missing = {}, []
+    seen = set()  # one photo may be named in several ways
     for line in lines:
         path = next(filter(os.path.isfile, (os.path.join(folder, line) for folder in folders)), None)
         if path is None:
             missing.append(line)
-        else:
+        elif (whole := os.path.abspath(path)) not in seen:
+            seen.add(whole)
             paths[printable_name(Path(line))] = Path(path)
     if missing:
         message = f"{len(missing)} of the {len(lines)} photos that {where} lists do not exist, {missing[0]!r} first"
@@ -72,4 +74,5 @@ def _listed(data: bytes, where: str, folders: Sequence[Path]) -> dict[str, Path]
 def check_few(photos: PhotoList) -> None:
     """Raises UsageError for a single photo, which cannot be ranked."""
     if len(photos.paths) == 1:
-        raise UsageError(f"{photos.place} is one photo, and there is nothing to rank", _PLACES)
+        hint = "name a folder of photos, or a text file with the path of a photo in each line"
+        raise UsageError(f"{photos.place} is one photo, and there is nothing to rank", hint)

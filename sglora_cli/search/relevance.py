@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 
 from sglora_cli.data.photo_store import photo_store
 from sglora_cli.errors import BadFile, UsageError
-from sglora_cli.files.images import image_files
+from sglora_cli.files.images import image_endings, image_files
 from sglora_cli.files.untrusted import read_bytes
 from sglora_cli.search.comparison import Comparison
 from sglora_cli.system.display import counted, html_table
 
 K = 10
 RESAMPLES, SEED = 2000, 0
+FEWEST = 5
+"""Right photos for a verdict: the bootstrap draws among them, and of one or two it knows no other."""
 _LIST_LIMIT = 1 << 28
 _AT_ONCE = 1 << 22
 """Photos of all resamples that are in memory at once."""
@@ -81,6 +83,10 @@ class Relevance:
     def verdict(self) -> str:
         """One sentence."""
         gap = f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+        if len(self.relevant) < FEWEST:
+            return (
+                f"{FEWEST} right photos or more are needed to tell whether the adapter helps: average precision {gap}."
+            )
         if self.low > 0:
             return f"The adapter helps: average precision {gap}."
         if self.high < 0:
@@ -157,18 +163,22 @@ def _resampled(scores_I: Floats, right_I: Bools) -> Floats:
 def relevant_photos(which: str, photos: Mapping[str, Path], folder: Path) -> tuple[list[str], list[str]]:
     """Names of the photos that are meant, and what names no photo.
 
-    which: a folder, whose photos are meant where they lie or as copies, byte for byte; a text file with a photo's path
-    or name below `folder` in each line; or a pattern of names, such as "pug/*". Raises BadFile, UsageError if no photo
-    is meant.
+    which: a photo or its name below `folder`; a folder, whose photos are meant where they lie or as copies, byte for
+    byte; a text file with a photo's path or name in each line; or a pattern of names, such as "pug/*". Raises BadFile,
+    UsageError if no photo is meant.
     """
     place = Path(which)
-    if place.is_dir():
-        strays: list[str] = []
+    strays: list[str] = []
+    if which in photos:
+        names = [which]
+    elif place.is_file() and place.suffix.lower() in image_endings():
+        names = [name for name, path in photos.items() if path.resolve() == place.resolve()]
+    elif place.is_dir():
         names = _in_folder(place, photos)
     elif place.is_file():
         names, strays = _listed(place, photos, folder)
     elif any(sign in which for sign in "*?["):
-        names, strays = [name for name in photos if fnmatch.fnmatchcase(name, which)], []
+        names = [name for name in photos if fnmatch.fnmatchcase(name, which)]
     else:
         raise BadFile(
             f"{which} is neither a file, a folder nor a pattern",

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from sglora_cli.files.images import printable_name
 from sglora_cli.search.encoder import DECIMALS, Encoder, cosines
 from sglora_cli.search.query import Query
 from sglora_cli.search.ranking import Ranking
@@ -60,7 +59,7 @@ class SearchResults:
         ranking = self.ranking
         results = []
         for row in ranking.top(count):
-            path = printable_name(self.paths[ranking.items[row]])
+            path = str(self.paths[ranking.items[row]])
             rank, score = int(ranking.rank_after_I[row]), round(float(ranking.after_I[row]), DECIMALS)
             found = {"rank": rank, "score": score, "photo": ranking.items[row], "path": path}
             if self.encoder.adapter:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sglora_cli.errors import Unavailable, unwritable
+from sglora_cli.errors import Unavailable, UsageError, unwritable
 from sglora_cli.files.atomic import drop_all_drafts, drop_drafts, recover
 from sglora_cli.files.hashes import data_hash
 from sglora_cli.files.names import short_name
@@ -20,7 +20,9 @@ _NAME_BYTES = NAME_LIMIT - len("..lock")
 
 
 def lock_file(path: Path) -> Path:
-    """Where the lock of a file or folder is: a hidden file beside it."""
+    """Where the lock of a file or folder is: a hidden file beside it. Raises UsageError for a path without a name."""
+    if not path.name:
+        raise UsageError(f"{path} is a folder", "name a file")
     return path.with_name(f".{short_name(path.name, _NAME_BYTES)}.lock")
 
 

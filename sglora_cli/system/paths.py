@@ -48,6 +48,8 @@ def data_folder(option: str | Path | None, setting: str, flag: str = "--data") -
             f"sglora settings set data DIR, or pass {flag} DIR, or set SGLORA_DATA",
         )
     path = Path(value).expanduser()
+    if path.is_file():
+        raise Unavailable(f"the data folder {path} is a file", f"pass {flag} DIR, a folder")
     if not path.is_dir():
         raise Unavailable(
             f"the data folder {path} does not exist", f"mkdir {shlex.quote(str(path))}, or pass {flag} DIR"

@@ -90,7 +90,7 @@ def test_a_name_means_what_is_there_before_what_is_in_the_cache(own_home, tmp_pa
     assert found(Path("a-pug")) == found(Path("a-pug.safetensors")) == kept
     Path("a-pug.safetensors").write_bytes(b"mine")
     assert found(Path("a-pug.safetensors")) == Path("a-pug.safetensors")
-    assert found(Path("a-pug")) == kept
+    assert found(Path("a-pug")) == Path("a-pug.safetensors")
     assert found(Path("other/a-pug")) == Path("other/a-pug")  # a path, no name
     assert found(Path("a-cat")) == Path("a-cat")
 

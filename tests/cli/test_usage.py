@@ -65,3 +65,38 @@ def test_a_hint_can_be_followed(run):
     assert len(hints) >= 5
     for command in hints:
         assert run(*command.split()[1:]).exit_code == 0
+
+
+LONG = "x" * 300
+"""Longer than any file system's names."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pack", "init", ""],
+        ["pack", "init", "."],
+        ["pack", "init", "/"],
+        ["search", "photos", "a", "--report", "/"],
+        ["bench", "--rows", ""],
+        ["bench", "--baselines", "", "--dry-run"],
+        ["generate", "a mug", "-o", ""],
+        ["import", "mug-peft", "-o", ""],
+        ["search", LONG, "a"],
+        ["search", "photos", "a", "--adapter", LONG],
+        ["inspect", LONG],
+        ["list", LONG],
+        ["pack", "show", LONG],
+        ["pack", "init", f"{LONG}.toml"],
+        ["generate", "a mug", "-o", f"{LONG}.safetensors"],
+    ],
+    ids=lambda words: " ".join(word[:12] for word in words),
+)
+def test_a_path_that_is_none_is_answered(run, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    result = run(*words)
+    assert result.exit_code in (2, 3, 4), result.output
+    assert result.stderr.splitlines()[-2].startswith("error: ")
+    assert result.stderr.splitlines()[-1].startswith("hint: ")
+    assert result.stdout == ""

@@ -73,6 +73,9 @@ def test_one_task_too_few_is_said_with_what_is_needed():
         "5 tasks with at least 5 photos, and a pack needs 6: 4 experts, one training task and one unseen task "
         "('kite' is left out: 4 photos, fewer than 5)"
     )
+    assert error.value.hint.startswith("add photos to 1 of these, ")
+    with pytest.raises(Mismatch) as error:
+        deal_roles(SIX[:5])
     assert error.value.hint.startswith("add 1 more folder of photos, ")
 
 

@@ -90,7 +90,7 @@ def test_a_name_that_fits_no_photo_is_named(run, images):
     got = result.stdout.split("  ")[0]
     (other,) = {"red ball", "zzz yyy"} - {got}
     assert result.stderr.endswith(
-        f"warning: no photo is most similar to {other!r}; leave it out, or describe it with other words\n"
+        f"warning: no photo is most similar to {other!r}; leave out what is not there, or use other words\n"
     )
 
 

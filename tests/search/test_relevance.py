@@ -132,6 +132,14 @@ def test_the_page_marks_right_photos(trial, tmp_path):
     assert "8 of 72 photos are right" in text
 
 
+def test_few_right_photos_get_no_verdict(trial, images):
+    result = trial(images / "ball_0.png")
+    assert result.stdout.splitlines()[-1].startswith(
+        "5 right photos or more are needed to tell whether the adapter helps"
+    )
+    assert trial("ball_0.png").stdout == result.stdout
+
+
 def test_lines_that_name_no_photo_are_counted(trial, tmp_path):
     listed = tmp_path / "right.txt"
     listed.write_text("ball_0.png\nunknown.png\n")

@@ -41,7 +41,8 @@ def test_photos_are_ranked_for_a_sentence(run, adapter, images, with_adapter):
     assert result.exit_code == 0, result.output
     scores = after if with_adapter else before
     assert [line.split() for line in result.stdout.splitlines()] == expected(files, before, scores, 7, with_adapter)
-    name = "mug.safetensors, made for 'a photo of a mug'" if with_adapter else "none; --adapter FILE takes one"
+    name = "mug.safetensors, made for 'a photo of a mug': among photos that all show it"
+    name = name if with_adapter else "none; --adapter FILE takes one"
     because = "the adapter's" if with_adapter else "that of pack toys: newest built pack"
     assert result.stderr == (
         f"backbone   tiny ({because})\nadapter    {name}\nquery      {TEXT!r}\nphotos     72, 72 embedded now\n"
@@ -143,6 +144,13 @@ def test_a_list_of_photos(run, images, tmp_path, monkeypatch):
     assert json.loads(run("search", few, TEXT, "--json").stdout)["photos"] == 2
 
 
+def test_a_photo_that_a_list_names_in_several_ways_is_one(run, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(images)
+    few = tmp_path / "few.txt"
+    few.write_text(f"ball_0.png\n./ball_0.png\n../images/ball_0.png\n{images / 'ball_0.png'}\nball_1.png\n")
+    assert json.loads(run("search", few, TEXT, "--json").stdout)["photos"] == 2
+
+
 def test_a_list_from_standard_input(images, monkeypatch):
     from click.testing import CliRunner
 
@@ -183,7 +191,27 @@ LIST = "name a folder of photos, one photo, or a text file with the path of a ph
         (["{images}", " "], 2, "the sentence has no word: ' '", 'describe the task, as in "a photo of a pug"'),
         (["a ball", "{images}"], 2, "a ball is no folder", "name the folder first: sglora search {images} 'a ball'"),
         (["nowhere", "a ball"], 4, "nowhere does not exist", LIST),
-        (["{images}/ball_0.png", "a ball"], 2, "{images}/ball_0.png is one photo, and there is nothing to rank", LIST),
+        (
+            ["{images}/ball_0.png", "a ball"],
+            2,
+            "{images}/ball_0.png is one photo, and there is nothing to rank",
+            "name a folder of photos, or a text file with the path of a photo in each line",
+        ),
+        (["{images}", "x", "--report", ""], 2, "--report is empty", "name a file or a folder"),
+        (["", "x"], 2, "photos is empty", "name a file or a folder"),
+        (["{images}", "x", "--report", "."], 2, "a report is written as .html, got .", "try --report NAME.html"),
+        (
+            ["{images}", "x", "--copy", "{images}/found"],
+            2,
+            "{images}/found lies within {images}: the copies would be found, too",
+            "name a folder elsewhere",
+        ),
+        (
+            ["a dog " * 60, "{images}"],
+            2,
+            f"{'a dog ' * 60} is no folder",
+            f"name the folder first: sglora search {{images}} '{'a dog ' * 60}'",
+        ),
         (["{images}", "x", "--like", "no.jpg"], 4, "no.jpg does not exist", f"looked for in {Path.cwd()}"),
         (["{images}", "x", "--adapter", "pug"], 4, "adapter pug does not exist", "see what there is: sglora list"),
         (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sglora_cli.adapter.library import found
 from sglora_cli.cli import completion
 from sglora_cli.cli.completion import names
 from sglora_cli.cli.options import (
@@ -19,6 +20,7 @@ from sglora_cli.cli.options import (
     data_option,
     dry_run_option,
     json_option,
+    not_empty,
     out_option,
     pack_option,
     reporter_option,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--baselines",
     default="paper",
+    callback=not_empty,
     show_default=True,
     help="Names of methods, separated by commas. paper stands for those of the paper's table, all for every method "
     "that can run, which takes many times longer.",
@@ -144,7 +147,7 @@ def command(
 
     usual = "terminal" if sys.stdout.isatty() and not out else "table"
     render = app.host.reporters["json" if as_json else reporter or usual]
-    files = [Path(name.strip()) for name in adapters.split(",") if name.strip()]
+    files = [found(Path(name.strip())) for name in adapters.split(",") if name.strip()]
     bench_request = BenchRequest(adapters=files, **request)
     if not folds:
         bench_request.check()

@@ -74,7 +74,7 @@ def command(
         check_adapter(adapter)
     check_present(*filter(None, [file]))
     if copy:
-        check_new(copy)
+        check_new(copy, photos)
     templates = checked_prompts(list(prompts)) if prompts else PROMPTS
     listed = photo_list(photos)
     from sglora_cli.search.classes import class_names, classified
@@ -107,10 +107,12 @@ def _print_classes(result: Classes) -> None:
         rows.append([name, f"{float(result.probability_N[n]):.2f}", *without, printable_name(result.paths[photo])])
     header = ("name", "probability", *["without adapter"] * bool(encoder.adapter), "photo")
     print_rows(header, rows)
-    say("photos     " + ", ".join(f"{len(result.of(name))} {name}" for name in result.names))
+    counts = {name: len(result.of(name)) for name in result.names}
+    say("photos     " + ", ".join(f"{count} {name}" for name, count in counts.items() if count))
     if result.agreement:
         known, right, right_before = result.agreement
         beside = f", {right_before} without the adapter" if encoder.adapter else ""
         say(f"folders    of {counted(known, 'photo')} in a folder called by a name, {right} got that name{beside}")
-    for name in result.empty:
-        say(f"warning: no photo is most similar to {name!r}; leave it out, or describe it with other words")
+    if empty := result.empty:
+        first = ", ".join(map(repr, empty[:3])) + (f" and {len(empty) - 3} more names" if len(empty) > 3 else "")
+        say(f"warning: no photo is most similar to {first}; leave out what is not there, or use other words")

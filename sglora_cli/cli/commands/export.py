@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sglora_cli.cli.options import ADAPTER, App, check_present, force_option, json_option, out_option
+from sglora_cli.cli.options import ADAPTER, App, FilePath, check_present, force_option, json_option, out_option
 from sglora_cli.cli.output import print_json
 from sglora_cli.config import ADAPTER_FORMATS, OneOf, RuntimeConfig, options_of
 from sglora_cli.system import settings
@@ -14,7 +14,7 @@ from sglora_cli.system import settings
 
 @click.command("export")
 @click.argument("adapter", type=ADAPTER)
-@out_option("File to write; for peft and peft-flat a folder.", required=True, type=click.Path())
+@out_option("File to write; for peft and peft-flat a folder.", required=True, type=FilePath())
 @click.option(
     "--format", "name", type=OneOf("format", ADAPTER_FORMATS), default="", help="Format; else by the ending of -o."
 )

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sglora_cli.cli import completion
-from sglora_cli.cli.options import PATH, App, backbone_option, force_option, json_option, out_option, pack_option
+from sglora_cli.cli.options import (
+    PATH,
+    App,
+    FilePath,
+    backbone_option,
+    force_option,
+    json_option,
+    out_option,
+    pack_option,
+)
 from sglora_cli.cli.output import print_json, say, say_passed_over
 from sglora_cli.config import (
     ADAPTER_FORMATS,
@@ -82,7 +91,7 @@ class GenerateRequest:
 @click.option("--file", type=PATH, help="More sentences: one a line, or a .json list or table.")
 @click.option("--name", "names", multiple=True, help="A class, put into the pack's template; several times.")
 @click.option("--images", type=PATH, help="Photos instead of sentences: all in this folder.")
-@out_option("File to write, or folder for PEFT if it ends in /; in the user cache by default.", type=click.Path())
+@out_option("File to write, or folder for PEFT if it ends in /; in the user cache by default.", type=FilePath())
 @click.option(
     "--format",
     "format_name",

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sglora_cli.cli.options import (
-    PATH,
+    ADAPTER,
     App,
     alpha_option,
     backbone_option,
@@ -22,7 +22,7 @@ from sglora_cli.config import RuntimeConfig, options_of
 
 
 @click.command("import")
-@click.argument("thing", type=PATH)
+@click.argument("thing", type=ADAPTER)
 @out_option("File to write, as .safetensors.", required=True)
 @backbone_option("Backbone it was made for; else the one it names, else the settings'.")
 @alpha_option()

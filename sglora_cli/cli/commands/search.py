@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,8 +82,8 @@ def command(
         check_adapter(adapter)
     check_present(*filter(None, [like]))
     if copy:
-        check_new(copy)
-    if not photos.exists() and sentence and Path(sentence[-1]).is_dir():
+        check_new(copy, photos)
+    if not os.path.exists(photos) and sentence and os.path.isdir(sentence[-1]):
         command = shlex.join(["sglora", "search", sentence[-1], str(photos)])
         raise UsageError(f"{photos} is no folder", f"name the folder first: {command}")
     listed = photo_list(photos)

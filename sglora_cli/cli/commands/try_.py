@@ -98,7 +98,7 @@ def command(
         say_passed_over(photos.passed_over)
         _print_comparison(comparison, top, right or ())
         if relevance:
-            _print_relevance(relevance)
+            _print_relevance(relevance, len(comparison.rankings))
         if report:
             say(f"report     {report}")
 
@@ -114,8 +114,9 @@ def _right(relevant: str, photos: PhotoList) -> list[str]:
     return names
 
 
-def _print_relevance(relevance: Relevance) -> None:
-    click.echo(f"relevant: {len(relevance.relevant)} of {relevance.of} photos")
+def _print_relevance(relevance: Relevance, sentences: int) -> None:
+    averaged = f", mean over {sentences} sentences" if sentences > 1 else ""
+    click.echo(f"relevant: {len(relevance.relevant)} of {relevance.of} photos{averaged}")
     rows = [[name, f"{before} -> {after}"] for name, before, after in relevance.rows()]
     print_rows(("measure", "without -> with"), rows)
     click.echo(paragraph(relevance.verdict))

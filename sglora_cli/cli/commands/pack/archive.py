@@ -43,7 +43,7 @@ def export(app: App, name: str, out: Path | None, force: bool, as_json: bool) ->
 
     pack = Pack(app.library.find(name)[0].folder)
     out = out or Path(f"{pack.name}{SUFFIX}")
-    check_ending("pack", out, ".zip", f"try -o {out.with_suffix('.sglora.zip')}")
+    check_ending("pack", out, ".zip", "-o", ".sglora.zip")
     check_free(out, force)
     export_pack(pack, out)
     facts = {"file": str(out), "pack": pack.name, "bytes": out.stat().st_size, "sha256": file_hash(out)}

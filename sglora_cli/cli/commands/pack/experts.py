@@ -7,7 +7,16 @@ from pathlib import Path
 import click
 
 from sglora_cli.cli import completion
-from sglora_cli.cli.options import PATH, App, alpha_option, check_present, json_option, not_empty, visual_only_option
+from sglora_cli.cli.options import (
+    ADAPTER,
+    PATH,
+    App,
+    alpha_option,
+    check_present,
+    json_option,
+    not_empty,
+    visual_only_option,
+)
 from sglora_cli.cli.output import print_json, say
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
@@ -15,7 +24,7 @@ from sglora_cli.errors import UsageError
 
 @click.command("add")
 @click.argument("pack", callback=not_empty, shell_complete=completion.names(completion.packs))
-@click.argument("adapters", metavar="[ADAPTER]...", nargs=-1, type=PATH)
+@click.argument("adapters", metavar="[ADAPTER]...", nargs=-1, type=ADAPTER)
 @click.option("--text", default="", help="The sentence that says what the expert is for.")
 @click.option("--name", default="", help="GROUP/NAME of the expert; else added/ and what TEXT is a photo of.")
 @click.option("--list", "listed", type=PATH, help="Add many: a file of JSON lines, an expert each.")

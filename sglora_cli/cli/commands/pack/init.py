@@ -44,7 +44,7 @@ def init(app: App, file: Path, data: Path | None, dataset: str, source: str, for
     from sglora_cli.files.atomic import check_free
     from sglora_cli.pack import own_recipe
 
-    check_ending("recipe", file, ".toml", f"try {file.with_suffix('.toml')}")
+    check_ending("recipe", file, ".toml")
     if data and source:
         raise UsageError(
             "--data and --from do not go together",

@@ -86,7 +86,7 @@ def report_option() -> Decorator:
         "--report",
         type=PATH,
         callback=page_name,
-        help="Also write an HTML page with pictures to this file, or over it.",
+        help="Also write an HTML page with pictures to this file. A page that is there is replaced.",
     )
 
 

@@ -120,6 +120,8 @@ class Classes:
 def class_names(names: Sequence[str], file: Path | None) -> list[str]:
     """The names of the command line and of a file, one in each line. Raises UsageError for fewer than two."""
     lines = [*names, *(sentence_lines(file) if file else [])]
+    if not all(line.strip() for line in lines):
+        raise UsageError("a name is empty", "pass --name pug --name beagle, or --names FILE")
     distinct = list(dict.fromkeys(cleaned_sentence(name) for name in lines))
     if len(distinct) < 2:
         got = f"got {distinct[0]!r} alone" if distinct else "got none"

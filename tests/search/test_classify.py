@@ -113,14 +113,14 @@ TWO = "pass --name pug --name beagle, or --names FILE"
         (
             ["--name", "a", "--name", ""],
             2,
-            "the sentence has no word: ''",
-            'describe the task, as in "a photo of a pug"',
+            "a name is empty",
+            TWO,
         ),
         (
             ["--name", "a", "--name", "b", "--prompt", "a photo"],
-            4,
-            "a prompt must be a text with {class} and no other braces, got 'a photo'",
-            "",
+            2,
+            "the prompt 'a photo' has no {class}",
+            'say where the name goes, as in "a photo of a {class}"',
         ),
     ],
 )

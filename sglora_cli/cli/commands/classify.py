@@ -21,6 +21,7 @@ from sglora_cli.cli.options import (
 from sglora_cli.cli.output import print_json, print_rows, say
 from sglora_cli.cli.photo_output import say_encoder, say_photos, say_written, written_json
 from sglora_cli.config import RuntimeConfig, options_of
+from sglora_cli.errors import UsageError
 from sglora_cli.files.images import printable_name
 from sglora_cli.system.display import counted
 
@@ -75,6 +76,11 @@ def command(
     check_present(*filter(None, [file]))
     if copy:
         check_new(copy, photos)
+    for prompt in prompts:
+        if "{class}" not in prompt:
+            raise UsageError(
+                f"the prompt {prompt!r} has no {{class}}", 'say where the name goes, as in "a photo of a {class}"'
+            )
     templates = checked_prompts(list(prompts)) if prompts else PROMPTS
     listed = photo_list(photos)
     from sglora_cli.search.classes import class_names, classified

@@ -29,7 +29,7 @@ _TABLE = """\
 {% for row in rows %}
 <tr>
 {% for text, share in row %}
-<td style="text-align: left">{% if share is not none %}<meter value="{{ share }}"></meter> {% endif %}{{ text }}</td>
+<td style="text-align: left">{% if share is not none %}<meter value="{{ '%.3f' % share }}"></meter> {% endif %}{{ text }}</td>
 {% endfor %}
 </tr>
 {% endfor %}

@@ -29,7 +29,7 @@ _TABLE = """\
 {% for row in rows %}
 <tr>
 {% for text, share in row %}
-<td style="text-align: left">{% if share is not none %}<meter value="{{ '%.3f' % share }}"></meter> {% endif %}{{ text }}</td>
+<td style="text-align: left">{% if share is not none %}<meter value="{{ share }}"></meter> {% endif %}{{ text }}</td>
 {% endfor %}
 </tr>
 {% endfor %}
@@ -96,7 +96,7 @@ def html_table(
     A `Share` has a bar, another float three decimals.
     """
     known = [(plain(name), plain(value, _LONG)) for name, value in facts.items() if value is not None]
-    cells = [[(_cell(value), float(value) if isinstance(value, Share) else None) for value in row] for row in rows]
+    cells = [[(_cell(value), f"{value:.3f}" if isinstance(value, Share) else None) for value in row] for row in rows]
     return _template().render(title=plain(title, _LONG), facts=known, header=[*map(plain, header)], rows=cells)
 
 

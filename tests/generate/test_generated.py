@@ -200,7 +200,7 @@ def test_a_line_and_a_table_say_what_was_generated(session):
     assert (facts["generator"], facts["seed"], facts["adapters"]) == ("top-k", "7", "2")
     assert texts[-8::2] == names
     shares = [float(value) for name, value in page.attributes if name == "value"]
-    assert shares == pytest.approx(draws.prior.alpha_K.tolist(), abs=1e-6)
+    assert shares == pytest.approx(draws.prior.alpha_K.tolist(), abs=5e-4)
 
 
 class NoWork(TorchDispatchMode):

@@ -143,8 +143,7 @@ def inside(folder: Path, name: str) -> Path:
     if round_and_round:
         raise BadFile(f"{name[:100]!r} in {folder} cannot be followed", "it may be a link in a circle")
     if not path.is_relative_to(folder.resolve()):
-        raise BadFile(
-            f"{name!r} leads out of {folder}",
-            "put a copy in the place of the link: a pack or data set names only files of its own",
-        )
+        by_name = os.path.isabs(name) or ".." in name.split("/")
+        mend = "remove it" if by_name else "put a copy in the place of the link"
+        raise BadFile(f"{name!r} leads out of {folder}", f"{mend}; a pack or data set names only files of its own")
     return path

@@ -37,9 +37,13 @@ CREATE TABLE IF NOT EXISTS vector
 PRAGMA user_version = {VERSION};
 """
 _PHOTOS = "SELECT path, stamp, sha256 FROM photo WHERE path IN ({})"
+_COUNT = "SELECT count(*) FROM vector WHERE space IN ({})"
+_ALL = "SELECT sha256, numbers FROM vector WHERE space IN ({})"
 _VECTORS = "SELECT sha256, numbers FROM vector WHERE space = ? AND sha256 IN ({})"
 _WAIT_SECONDS = 10.0
 """For another process that is writing."""
+_WHOLE = 4
+"""A space with so many times the photos that are asked for, or fewer, is read whole."""
 _ASKED_AT_ONCE = 500
 """Values in one question; old SQLites take 999."""
 
@@ -97,9 +101,13 @@ class PhotoStore:
 
     def vectors(self, space: str, sha256s: Iterable[str]) -> dict[str, Tensor]:
         """Rows of numbers, float32, of the photos with these hashes that are known in the space."""
-        rows = self._rows(_VECTORS, list(dict.fromkeys(sha256s)), space)
-        found = {sha256: _unpacked(numbers, sha256) for sha256, numbers in rows}
-        return {sha256: numbers for sha256, numbers in found.items() if numbers is not None}
+        wanted = dict.fromkeys(sha256s)
+        count = self._rows(_COUNT, [space])
+        if count and count[0][0] <= _WHOLE * len(wanted):  # one pass over the space is quicker than many questions
+            rows = [row for row in self._rows(_ALL, [space]) if row[0] in wanted]
+        else:
+            rows = self._rows(_VECTORS, list(wanted), space)
+        return _unpacked(rows)
 
     def put(self, space: str, vectors: Mapping[str, Tensor]) -> None:
         """Keep rows of numbers."""
@@ -193,8 +201,16 @@ def _packed(numbers: Tensor, sha256: str) -> bytes:
     return data + zlib.crc32(data, zlib.crc32(sha256.encode())).to_bytes(4, "little")
 
 
-def _unpacked(packed: bytes, sha256: str) -> Tensor | None:
-    """None if they are not what was written."""
-    data = bytearray(packed[:-4])
-    whole = len(data) % 4 == 0 and zlib.crc32(data, zlib.crc32(sha256.encode())).to_bytes(4, "little") == packed[-4:]
-    return torch.frombuffer(data, dtype=torch.float32) if whole and data else None
+def _unpacked(rows: Sequence[tuple[str, bytes]]) -> dict[str, Tensor]:
+    """The numbers of rows by their hashes, without those that are not what was written."""
+    by_length: dict[int, list[tuple[str, bytes]]] = {}
+    for sha256, packed in rows:
+        data = packed[:-4]
+        whole = data and len(data) % 4 == 0
+        if whole and zlib.crc32(data, zlib.crc32(sha256.encode())).to_bytes(4, "little") == packed[-4:]:
+            by_length.setdefault(len(data), []).append((sha256, data))
+    found: dict[str, Tensor] = {}
+    for same in by_length.values():
+        numbers = torch.frombuffer(bytearray(b"".join(data for _, data in same)), dtype=torch.float32)
+        found |= zip([sha256 for sha256, _ in same], numbers.view(len(same), -1).unbind(), strict=True)
+    return found

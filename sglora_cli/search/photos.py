@@ -62,7 +62,7 @@ def _listed(data: bytes, where: str, folders: Sequence[Path]) -> dict[str, Path]
             missing.append(line)
         elif (whole := os.path.abspath(path)) not in seen:
             seen.add(whole)
-            paths[printable_name(Path(line))] = Path(path)
+            paths[line if line.isprintable() else printable_name(Path(line))] = Path(path)
     if missing:
         message = f"{len(missing)} of the {len(lines)} photos that {where} lists do not exist, {missing[0]!r} first"
         raise BadFile(message, "paths are relative to the list's folder, or to the working folder")

@@ -7,6 +7,7 @@ file that changed within the last seconds is not relied on, as it might change a
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -93,7 +94,7 @@ def _place(what: str, paths: Sequence[Path]) -> Path:
 def stamp(path: Path) -> list[int]:
     """What another content of a file does not have: device, inode, size and both times of change. Raises BadFile."""
     try:
-        stat = path.stat()
+        stat = os.stat(path)
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
     return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

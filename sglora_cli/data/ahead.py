@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -33,7 +34,7 @@ _MOST = 16
 """Threads."""
 
 
-def ahead(work: Callable[[T], V], items: Iterable[T], most: int = BATCH) -> Iterator[V]:
+def ahead(work: Callable[[T], V], items: Iterable[T], most: int = BATCH) -> Generator[V]:
     """`work` of each item, in order; it is done in threads for at most `most` items that nobody has asked for yet.
 
     The first error ends it, and what waits is given up.
@@ -73,17 +74,19 @@ def readable(
     """The same with the rows of `photos` that are in each batch. `refuse` gets the row of a photo that cannot be read,
     and the reason; unless it raises, the photo is left out."""
     prepares = isinstance(model, PreparesPhotos)
-    ready = ahead(partial(_ready, model, mirrored), photos, BATCH if prepares else _DECODED)
+    work = ahead(partial(_ready, model, mirrored), photos, BATCH if prepares else _DECODED)
     rows, batch = [], []
-    for n, one in zip(range(len(photos)), ready, strict=True):
-        if isinstance(one, BadFile):
-            refuse(n, one)
-        else:
-            rows.append(n)
-            batch.append(one)
-        if len(batch) == BATCH or (batch and n == len(photos) - 1):
-            yield rows, _stem_of(model, batch)
-            rows, batch = [], []
+    # Closed at once after an error: the garbage collector might join its threads while another thread starts, for ever.
+    with closing(work) as ready:
+        for n, one in zip(range(len(photos)), ready, strict=True):
+            if isinstance(one, BadFile):
+                refuse(n, one)
+            else:
+                rows.append(n)
+                batch.append(one)
+            if len(batch) == BATCH or (batch and n == len(photos) - 1):
+                yield rows, _stem_of(model, batch)
+                rows, batch = [], []
 
 
 def _ready(model: Model, mirrored: bool, photo: tuple[Path, str]) -> Image | Tensor | BadFile:

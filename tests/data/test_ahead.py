@@ -103,3 +103,16 @@ def test_a_photo_of_other_bytes_is_refused(tmp_path):
     path = picture(tmp_path / "a.png")
     with pytest.raises(BadFile, match="changed while it was worked on"):
         list(looked_at(TinyModel(), [(path, "0" * 64)]))
+
+
+def test_after_an_error_no_thread_is_left(tmp_path):
+    """Although the error's traceback holds the frames that made them."""
+    for n in range(5):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{n}.png")
+    (tmp_path / "2.png").write_bytes(b"broken")
+    photos = [(tmp_path / f"{n}.png", "") for n in range(5)]
+    before = threading.active_count()
+    with pytest.raises(BadFile, match="cannot be decoded") as error:
+        list(looked_at(TinyModel(), photos))
+    assert threading.active_count() == before
+    assert error.value.__traceback__ is not None

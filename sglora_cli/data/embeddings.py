@@ -143,7 +143,6 @@ class _Vectors:
         model, input_NI = self._model, None
         if isinstance(model, HasProjection):
             input_NI = model.unprojected(stem).float().cpu()
-            self._store.put(self._input_space, dict(zip(sha256s, input_NI, strict=True)))
         if input_NI is not None and self._is_projection_alone:
             plain_ND, adapted_ND = self._projected(input_NI)
         else:
@@ -152,6 +151,8 @@ class _Vectors:
                 layout, flat_P = self._adapter
                 adapted_ND = model.encode_image(stem, layout, flat_P[None])[0].float().cpu()
         self._keep(sha256s, plain_ND, adapted_ND)
+        if input_NI is not None:  # as finite as the embeddings that follow from it
+            self._store.put(self._input_space, dict(zip(sha256s, input_NI, strict=True)))
 
     @torch.no_grad()
     def _projected(self, input_NI: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,10 +171,8 @@ class _Vectors:
         return self._model.projection_weight().float().cpu()
 
     def _keep(self, sha256s: Sequence[str], plain_ND: Tensor, adapted_ND: Tensor) -> None:
-        for space, side, rows_ND in (
-            (self._plain_space, self._plain, plain_ND),
-            (self._adapted_space, self._adapted, adapted_ND),
-        )[: 2 if self._adapter else 1]:
+        sides = {self._plain_space: (self._plain, plain_ND), self._adapted_space: (self._adapted, adapted_ND)}
+        for space, (side, rows_ND) in sides.items():  # one without an adapter
             if not bool(torch.isfinite(rows_ND).all()):
                 raise Mismatch("an embedding of a photo is not finite", "try --precision fp32")
             rows = dict(zip(sha256s, rows_ND, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from thirdparty.sglora_tiny import TinyModel
 
 from sglora_cli.data import ahead as ahead_module
 from sglora_cli.data.embeddings import photo_embeddings
+from sglora_cli.data.photo_store import store_file
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.lora.layout import Layout
 
@@ -136,13 +138,27 @@ def test_no_photo_at_all_is_an_error(tmp_path):
         photo_embeddings(TINY, {"x": path})
 
 
-def test_numbers_that_are_not_finite_are_refused_and_not_kept(photos):
-    class Broken(TinyModel):
-        fingerprint = "broken"
+class Broken(TinyModel):
+    fingerprint = "broken"
 
-        def encode_image(self, stem, layout=None, adapters_TP=None):
-            return super().encode_image(stem, layout, adapters_TP) * float("nan")
+    def encode_image(self, stem, layout=None, adapters_TP=None):
+        return super().encode_image(stem, layout, adapters_TP) * float("nan")
 
+
+class BrokenBefore(Clipling):
+    """Its projection gets numbers that are not finite."""
+
+    fingerprint = "broken before"
+
+    def unprojected(self, stem):
+        return super().unprojected(stem) * float("nan")
+
+
+@pytest.mark.parametrize("model", [Broken(), BrokenBefore()])
+def test_numbers_that_are_not_finite_are_refused_and_not_kept(photos, model):
     for _ in range(2):
         with pytest.raises(Mismatch, match="an embedding of a photo is not finite"):
-            photo_embeddings(Broken(), photos)
+            photo_embeddings(model, photos)
+    database = sqlite3.connect(store_file())
+    assert database.execute("SELECT count(*) FROM vector").fetchone() == (0,)
+    database.close()

@@ -49,10 +49,10 @@ class Classes:
     """Photos that had to be decoded; the others were known."""
 
     def __repr__(self) -> str:
-        return f"Classes({counted(len(self.photos), 'photo')}: {plain(self._counts)}; {self.encoder.line})"
+        return f"Classes({counted(len(self.photos), 'photo')}: {plain(self._line)}; {self.encoder.line})"
 
     def _repr_html_(self) -> str:
-        facts = {"photos": self._counts, "skipped": "; ".join(self.skipped) or None, **self.encoder.facts}
+        facts = {"photos": self._line, "skipped": "; ".join(self.skipped) or None, **self.encoder.facts}
         sides = zip(self.photos, self.chosen_N.tolist(), self.probability_N.tolist(), strict=True)
         rows = [(photo, self.names[row], Share(share)) for photo, row, share in islice(sides, _SHOWN)]
         return html_table(
@@ -60,9 +60,14 @@ class Classes:
         )
 
     @property
-    def _counts(self) -> str:
+    def counts(self) -> dict[str, int]:
+        """How many photos got each name."""
         got = Counter(self.chosen_N.tolist())
-        return ", ".join(f"{got[row]} {name}" for row, name in enumerate(self.names))
+        return {name: got[row] for row, name in enumerate(self.names)}
+
+    @property
+    def _line(self) -> str:
+        return ", ".join(f"{count} {name}" for name, count in self.counts.items())
 
     def of(self, name: str) -> list[int]:
         """The photos that got a name, the surest first."""
@@ -75,7 +80,7 @@ class Classes:
     @property
     def empty(self) -> list[str]:
         """Names that no photo got."""
-        return [name for name in self.names if not self.of(name)]
+        return [name for name, count in self.counts.items() if not count]
 
     @property
     def agreement(self) -> tuple[int, int, int] | None:
@@ -105,7 +110,7 @@ class Classes:
             results.append(found | ({"name_without": without} if self.encoder.adapter else {}))
         known, right, before = self.agreement or (0, 0, 0)
         return {
-            "names": {name: len(self.of(name)) for name in self.names},
+            "names": self.counts,
             "adapter": self.encoder.file or None,
             "backbone": self.encoder.backbone,
             "fingerprint": self.encoder.model.fingerprint,

@@ -172,7 +172,8 @@ def relevant_photos(which: str, photos: Mapping[str, Path], folder: Path) -> tup
     if which in photos:
         names = [which]
     elif place.is_file() and place.suffix.lower() in image_endings():
-        names = [name for name, path in photos.items() if path.resolve() == place.resolve()]
+        own = place.resolve()
+        names = [name for name, path in photos.items() if path.resolve() == own]
     elif place.is_dir():
         names = _in_folder(place, photos)
     elif place.is_file():
@@ -192,9 +193,9 @@ def relevant_photos(which: str, photos: Mapping[str, Path], folder: Path) -> tup
 def _in_folder(place: Path, photos: Mapping[str, Path]) -> list[str]:
     right, _ = image_files(place, "pass --relevant DIR")
     with photo_store() as store:
-        hashes = [one for one in store.hashes(list(right.values())) if isinstance(one, str)]
+        hashes = {one for one in store.hashes(list(right.values())) if isinstance(one, str)}
         own = store.hashes(list(photos.values()))
-    return [name for name, sha256 in zip(photos, own, strict=True) if sha256 in set(hashes)]
+    return [name for name, sha256 in zip(photos, own, strict=True) if sha256 in hashes]
 
 
 def _listed(place: Path, photos: Mapping[str, Path], folder: Path) -> tuple[list[str], list[str]]:

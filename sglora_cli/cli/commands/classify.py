@@ -113,8 +113,7 @@ def _print_classes(result: Classes) -> None:
         rows.append([name, f"{float(result.probability_N[n]):.2f}", *without, printable_name(result.paths[photo])])
     header = ("name", "probability", *["without adapter"] * bool(encoder.adapter), "photo")
     print_rows(header, rows)
-    counts = {name: len(result.of(name)) for name in result.names}
-    say("photos     " + ", ".join(f"{count} {name}" for name, count in counts.items() if count))
+    say("photos     " + ", ".join(f"{count} {name}" for name, count in result.counts.items() if count))
     if result.agreement:
         known, right, right_before = result.agreement
         beside = f", {right_before} without the adapter" if encoder.adapter else ""

@@ -104,7 +104,9 @@ def check_ending(noun: str, path: Path, ending: str, option: str = "", full: str
     """
     if path.suffix != ending:
         better = path.with_suffix(full or ending) if path.name else f"NAME{full or ending}"
-        raise UsageError(f"a {noun} is written as {ending}, got {path}", f"try {option} {better}".replace("  ", " "))
+        raise UsageError(
+            f"a {noun} is written as {ending}, got {path}", " ".join(filter(None, ["try", option, str(better)]))
+        )
 
 
 def check_present(*paths: Path) -> None:
@@ -112,19 +114,6 @@ def check_present(*paths: Path) -> None:
     for path in paths:
         if not os.path.exists(path):
             raise BadFile.missing(path)
-
-
-def check_adapter(path: Path) -> None:
-    """Raises BadFile for an adapter that does not exist, before torch is imported."""
-    if not os.path.exists(path):
-        from difflib import get_close_matches
-
-        from sglora_cli.adapter.library import kept_folder, listed
-
-        known = [one.call for one in listed([kept_folder(), path.parent])]
-        close = get_close_matches(str(path), known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "see what there is: sglora list"
-        raise BadFile(f"adapter {path} does not exist", hint)
 
 
 _OURS = {".safetensors", ".pt", ".bin", ".zip", ".toml", ".jsonl"}
@@ -225,6 +214,19 @@ def dataset_argument() -> Decorator:
 
 
 # Photos and adapters
+
+
+def check_adapter(path: Path) -> None:
+    """Raises BadFile for an adapter that does not exist, before torch is imported."""
+    if not os.path.exists(path):
+        from difflib import get_close_matches
+
+        from sglora_cli.adapter.library import kept_folder, listed
+
+        known = [one.call for one in listed([kept_folder(), path.parent])]
+        close = get_close_matches(str(path), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "see what there is: sglora list"
+        raise BadFile(f"adapter {path} does not exist", hint)
 
 
 def photos_argument() -> Decorator:

@@ -238,7 +238,7 @@ def _print_generated(session: Session, generated: Generated, paths: list[Path], 
         from sglora_cli.adapter.library import kept_folder
 
         call = paths[0].name if paths[0].parent == kept_folder() else str(paths[0])
-        say(f'next       sglora search FOLDER "..." --adapter {shlex.quote(call)}, among photos of this task')
+        say(f'next       among photos of this task: sglora search FOLDER "..." --adapter {shlex.quote(call)}')
 
 
 def _print_notes(session: Session, generated: Generated, explain: bool) -> None:

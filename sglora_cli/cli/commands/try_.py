@@ -11,6 +11,7 @@ from sglora_cli.cli.options import ADAPTER, PATH, App, backbone_option, check_ad
 from sglora_cli.cli.output import paragraph, print_json, print_rows, say, say_passed_over
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
+from sglora_cli.system.display import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -109,8 +110,8 @@ def _right(relevant: str, photos: PhotoList) -> list[str]:
 
     names, strays = relevant_photos(relevant, photos.paths, photos.place)
     if strays:
-        lines = f"{len(strays)} line{' of' if len(strays) == 1 else 's of'} {relevant}"
-        say(f"warning: {lines} {'names' if len(strays) == 1 else 'name'} no photo of {photos.place} ({strays[0]})")
+        verb = "names" if len(strays) == 1 else "name"
+        say(f"warning: {counted(len(strays), 'line')} of {relevant} {verb} no photo of {photos.place} ({strays[0]})")
     return names
 
 

@@ -1,7 +1,7 @@
-"""Embeddings of photos without and with an adapter, computed once for each content of a photo.
+"""Embeddings of photos without and with an adapter, computed once per content of a photo.
 
-An adapter of the last projection alone changes nothing before it. So the input of that projection is kept, too: another
-adapter of that kind costs one product of matrices, and no photo is decoded for it.
+An adapter of the last projection alone does not change the input of that projection. The input is therefore cached,
+too. For another adapter of this kind, no photo is decoded and the embeddings cost one matrix product.
 Shapes: N photos, D embedding, I input of the projection, P numbers of an adapter.
 """
 
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sglora_cli.data.ahead import readable
-from sglora_cli.data.photo_store import PhotoStore, photo_store
+from sglora_cli.data.photo_store import PhotoStore, matrix, photo_store, rows_of
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.lora.layout import Layout
@@ -28,9 +28,9 @@ from sglora_cli.system import cache
 from sglora_cli.system.progress import working
 
 VERSION = 1
-"""Of the numbers: another one makes everything computed before unknown."""
+"""Version of the numbers. A new version invalidates everything that is cached."""
 _AT_ONCE = 4096
-"""Rows that are projected at once."""
+"""Rows per projection."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class PhotoEmbeddings:
     """Unit vectors of photos, float32, on the CPU."""
 
     names: tuple[str, ...]
-    """Of the N photos that could be read."""
+    """Names of the N photos that could be read."""
     sha256s: tuple[str, ...]
-    """Of their bytes, in hexadecimal."""
+    """SHA-256 of their bytes, in hexadecimal."""
     plain_ND: Tensor = field(repr=False)
     """Without an adapter."""
     adapted_ND: Tensor = field(repr=False)
-    """With the adapter; without one `plain_ND` itself."""
+    """With the adapter. The same tensor as `plain_ND` if there is no adapter."""
     skipped: tuple[str, ...]
-    """Why other photos are missing, in sentences."""
+    """One error message per photo that could not be read."""
     computed: int
-    """Photos that had to be decoded."""
+    """Number of photos that were not cached and had to be decoded."""
 
 
 @cache.lease()
@@ -59,11 +59,10 @@ def photo_embeddings(
     flat_P: Tensor | None = None,
     precision: str = "",
 ) -> PhotoEmbeddings:
-    """Embed photos, or take what was computed for the same bytes before. Photos that cannot be read are left out.
+    """Embed photos, or load their cached embeddings. Photos that cannot be read are skipped.
 
-    photos: by their names.  layout, flat_P: an adapter, or None.  precision: what the user asked for; with the device
-    it says in which numbers the backbone computes. Raises BadFile if no photo can be read, Mismatch for numbers that
-    are not finite.
+    photos: name to path.  layout, flat_P: an adapter, or None.  precision: the requested precision, part of the cache's
+    key. Raises BadFile if no photo can be read, Mismatch if an embedding is not finite.
     """
     adapter = None if layout is None or flat_P is None else (layout, flat_P)
     with photo_store() as store:
@@ -81,14 +80,16 @@ def photo_embeddings(
             known[name] = str(sha256)
     if not known:
         raise BadFile(f"none of {len(photos)} image(s) can be read: {skipped[0]}")
-    plain_ND, adapted_ND = (torch.stack([side[sha256] for sha256 in known.values()]) for side in vectors.sides)
+    plain_ND = adapted_ND = matrix([vectors.plain[sha256] for sha256 in known.values()])
+    if adapter:
+        adapted_ND = matrix([vectors.adapted[sha256] for sha256 in known.values()])
     return PhotoEmbeddings(
         tuple(known), tuple(known.values()), plain_ND, adapted_ND, tuple(skipped), vectors.computed - len(refused)
     )
 
 
 class _Vectors:
-    """What is known of photos: their plain and their adapted embedding by the hash of their bytes."""
+    """Rows of embeddings without and with an adapter, by the hash of the photo."""
 
     def __init__(
         self,
@@ -98,28 +99,24 @@ class _Vectors:
         precision: str,
         paths: Mapping[str, Path],
     ) -> None:
-        """paths: a file with each hash."""
+        """paths: one file per hash."""
         self._model, self._store, self._adapter, self._paths = model, store, adapter, paths
         how = [VERSION, model.fingerprint, model.device.type, precision]
         self._plain_space, self._input_space = content_hash(how, "plain"), content_hash(how, "projection input")
         self._adapted_space = content_hash(how, adapter[0].to_json(), adapter[1]) if adapter else self._plain_space
-        self._plain = store.vectors(self._plain_space, paths)
-        self._adapted = store.vectors(self._adapted_space, paths) if adapter else self._plain
+        self.plain = store.vectors(self._plain_space, paths)
+        self.adapted = store.vectors(self._adapted_space, paths) if adapter else self.plain
         self.computed = 0
-        """Photos that were decoded, or that could not be."""
-
-    @property
-    def sides(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-        return self._plain, self._adapted
+        """Number of photos that were decoded or failed to decode."""
 
     def complete(self) -> dict[str, BadFile]:
-        """Compute whatever is missing. By their hashes, why photos cannot be read."""
-        missing = [sha256 for sha256 in self._paths if sha256 not in self._plain or sha256 not in self._adapted]
+        """Compute the missing rows. Returns the errors of unreadable photos by their hash."""
+        missing = [sha256 for sha256 in self._paths if sha256 not in self.plain or sha256 not in self.adapted]
         if self._is_projection_alone:
             inputs = self._store.vectors(self._input_space, missing)
             for start in range(0, len(inputs), _AT_ONCE):
                 some = list(inputs)[start : start + _AT_ONCE]
-                self._keep(some, *self._projected(torch.stack([inputs[sha256] for sha256 in some])))
+                self._keep(some, *self._projected(matrix([inputs[sha256] for sha256 in some])))
             missing = [sha256 for sha256 in missing if sha256 not in inputs]
         refused: dict[str, BadFile] = {}
 
@@ -128,7 +125,7 @@ class _Vectors:
 
         with working("images", len(missing)) as advance:
             for rows, stem in readable(self._model, [(self._paths[sha256], sha256) for sha256 in missing], refuse):
-                self._look([missing[n] for n in rows], stem.half())  # as it was in training
+                self._embed([missing[n] for n in rows], stem.half())  # as in training
                 advance(len(rows), "")
         self.computed = len(missing)
         return refused
@@ -138,7 +135,7 @@ class _Vectors:
         return self._adapter is None or is_projection_alone(self._model, self._adapter[0])
 
     @torch.no_grad()
-    def _look(self, sha256s: Sequence[str], stem: Tensor) -> None:
+    def _embed(self, sha256s: Sequence[str], stem: Tensor) -> None:
         """Embed photos by their stems (N, ...)."""
         model, input_NI = self._model, None
         if isinstance(model, HasProjection):
@@ -151,12 +148,12 @@ class _Vectors:
                 layout, flat_P = self._adapter
                 adapted_ND = model.encode_image(stem, layout, flat_P[None])[0].float().cpu()
         self._keep(sha256s, plain_ND, adapted_ND)
-        if input_NI is not None:  # as finite as the embeddings that follow from it
-            self._store.put(self._input_space, dict(zip(sha256s, input_NI, strict=True)))
+        if input_NI is not None:  # finite, because the embeddings computed from it are
+            self._store.put(self._input_space, dict(zip(sha256s, rows_of(input_NI), strict=True)))
 
     @torch.no_grad()
     def _projected(self, input_NI: Tensor) -> tuple[Tensor, Tensor]:
-        """Plain and adapted embeddings (N, D) by the input of the projection."""
+        """Compute plain and adapted embeddings (N, D) from the input of the projection."""
         assert isinstance(self._model, HasProjection)
         plain_ND = F.normalize(project(input_NI, self._weight_DI), dim=-1)
         if not self._adapter:
@@ -171,10 +168,10 @@ class _Vectors:
         return self._model.projection_weight().float().cpu()
 
     def _keep(self, sha256s: Sequence[str], plain_ND: Tensor, adapted_ND: Tensor) -> None:
-        sides = {self._plain_space: (self._plain, plain_ND), self._adapted_space: (self._adapted, adapted_ND)}
-        for space, (side, rows_ND) in sides.items():  # one without an adapter
+        sides = {self._plain_space: (self.plain, plain_ND), self._adapted_space: (self.adapted, adapted_ND)}
+        for space, (side, rows_ND) in sides.items():  # one side if there is no adapter
             if not bool(torch.isfinite(rows_ND).all()):
                 raise Mismatch("an embedding of a photo is not finite", "try --precision fp32")
-            rows = dict(zip(sha256s, rows_ND, strict=True))
+            rows = dict(zip(sha256s, rows_of(rows_ND), strict=True))
             side.update(rows)
             self._store.put(space, rows)

@@ -1,11 +1,12 @@
-"""Numbers that models give for photos, kept in the user cache by the content of the photos.
+"""Embeddings and other rows of numbers per photo, cached by the content of the photo.
 
-One SQLite file has two tables. `photo` knows the content of files by their path and stamp (system/fingerprints.py), so
-that a photo that did not change is not read again. `vector` has rows of numbers by their space and the photo's content.
-Whoever computes them names the space: it must follow from everything that the numbers follow from besides the photo.
+The cache is one SQLite file with two tables. `photo` maps the path and stamp of a file (see system/fingerprints.py) to
+the hash of its content, so that an unchanged photo is not read again. `vector` maps a space and the hash of a photo to
+a row of numbers. The caller names the space. Its name must depend on everything that determines the numbers, apart
+from the photo itself.
 
-Everything here can be computed again. So a file that is damaged is made anew, and where the cache cannot be written,
-what is computed is kept in memory for the run alone.
+All contents can be recomputed. A damaged file is therefore deleted and recreated. If the cache cannot be written,
+results are held in memory for the current run.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from sglora_cli.system.fingerprints import is_settled, stamp
 from sglora_cli.system.paths import cache_folder
 
 VERSION = 1
-"""Of the file: what another version wrote is dropped."""
+"""Version of the file. Files of other versions are deleted."""
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS photo (path BLOB PRIMARY KEY, stamp TEXT NOT NULL, sha256 TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS vector
@@ -41,11 +42,11 @@ _COUNT = "SELECT count(*) FROM vector WHERE space IN ({})"
 _ALL = "SELECT sha256, numbers FROM vector WHERE space IN ({})"
 _VECTORS = "SELECT sha256, numbers FROM vector WHERE space = ? AND sha256 IN ({})"
 _WAIT_SECONDS = 10.0
-"""For another process that is writing."""
+"""How long to wait for another process that writes."""
 _WHOLE = 4
-"""A space with so many times the photos that are asked for, or fewer, is read whole."""
+"""Read all rows of a space that has at most this many times the requested number of rows."""
 _ASKED_AT_ONCE = 500
-"""Values in one question; old SQLites take 999."""
+"""Parameters per query. Old versions of SQLite allow 999."""
 
 
 def store_file() -> Path:
@@ -54,7 +55,7 @@ def store_file() -> Path:
 
 @contextmanager
 def photo_store() -> Iterator[PhotoStore]:
-    """The store of this user, open in the block."""
+    """Open the current user's store for a `with` block."""
     store = PhotoStore(store_file())
     try:
         yield store
@@ -63,7 +64,7 @@ def photo_store() -> Iterator[PhotoStore]:
 
 
 class PhotoStore:
-    """See above. One thread uses it."""
+    """Cached rows of numbers (see the module). Not thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -73,7 +74,7 @@ class PhotoStore:
         self._database.close()
 
     def hashes(self, photos: Sequence[Path]) -> list[str | BadFile]:
-        """SHA-256 of each photo's bytes, in hexadecimal, or why it cannot be read."""
+        """Return the SHA-256 of each photo's bytes in hexadecimal, or the error for a photo that cannot be read."""
         places = [os.fsencode(os.path.abspath(photo)) for photo in photos]
         stamps = [_stamp_of(photo) for photo in photos]
         known = {place: (before, sha256) for place, before, sha256 in self._rows(_PHOTOS, places)}
@@ -88,7 +89,7 @@ class PhotoStore:
         return found
 
     def _remember(self, hashed: Iterable[tuple[bytes, object, str | BadFile, Path]]) -> None:
-        """Keep the hashes of files that did not change while they were read, and not just before."""
+        """Cache the hashes of files that changed neither during reading nor shortly before it."""
         rows = [
             (place, str(before), sha256)
             for place, before, sha256, photo in hashed
@@ -99,28 +100,30 @@ class PhotoStore:
         ]
         self._write("INSERT OR REPLACE INTO photo VALUES (?, ?, ?)", rows)
 
-    def vectors(self, space: str, sha256s: Iterable[str]) -> dict[str, Tensor]:
-        """Rows of numbers, float32, of the photos with these hashes that are known in the space."""
+    def vectors(self, space: str, sha256s: Iterable[str]) -> dict[str, bytes]:
+        """Return the cached rows of these photos in a space, as float32 bytes. `matrix` stacks them."""
         wanted = dict.fromkeys(sha256s)
+        if not wanted:
+            return {}
         count = self._rows(_COUNT, [space])
-        if count and count[0][0] <= _WHOLE * len(wanted):  # one pass over the space is quicker than many questions
+        if count and count[0][0] <= _WHOLE * len(wanted):  # one scan is faster than many queries
             rows = [row for row in self._rows(_ALL, [space]) if row[0] in wanted]
         else:
             rows = self._rows(_VECTORS, list(wanted), space)
-        return _unpacked(rows)
+        return _intact(rows)
 
-    def put(self, space: str, vectors: Mapping[str, Tensor]) -> None:
-        """Keep rows of numbers."""
-        rows = [(space, sha256, _packed(numbers, sha256)) for sha256, numbers in vectors.items()]
+    def put(self, space: str, vectors: Mapping[str, bytes]) -> None:
+        """Cache rows of numbers, as returned by `rows_of`."""
+        rows = [(space, sha256, numbers + _checksum(sha256, numbers)) for sha256, numbers in vectors.items()]
         self._write("INSERT OR REPLACE INTO vector VALUES (?, ?, ?)", rows)
 
-    def _rows(self, question: str, values: Sequence[object], *first: object) -> list[Any]:
-        """The answers for many values. A file that turns out to be damaged is made anew, and nothing is found in it."""
+    def _rows(self, query: str, values: Sequence[object], *first: object) -> list[Any]:
+        """Return the rows of a query for many values. If the file is damaged, recreate it and return no rows."""
         rows = []
         try:
             for start in range(0, len(values), _ASKED_AT_ONCE):
                 some = values[start : start + _ASKED_AT_ONCE]
-                rows += self._database.execute(question.format(", ".join("?" * len(some))), (*first, *some)).fetchall()
+                rows += self._database.execute(query.format(", ".join("?" * len(some))), (*first, *some)).fetchall()
         except sqlite3.DatabaseError as error:
             self._replace(error)
             return []
@@ -132,7 +135,7 @@ class PhotoStore:
             return _connected(self._path)
         except (sqlite3.OperationalError, OSError) as error:
             return self._in_memory(error)
-        except sqlite3.DatabaseError:  # damaged, or of another version
+        except sqlite3.DatabaseError:  # damaged, or written by another version
             return self._made_anew()
 
     def _made_anew(self) -> sqlite3.Connection:
@@ -143,7 +146,7 @@ class PhotoStore:
             return self._in_memory(error)
 
     def _in_memory(self, error: Exception) -> sqlite3.Connection:
-        warnings.warn(f"what is computed of photos is not kept: {self._path}: {error}", SgloraWarning, stacklevel=2)
+        warnings.warn(f"embeddings of photos are not cached: {self._path}: {error}", SgloraWarning, stacklevel=2)
         return _connected(None)
 
     def _write(self, command: str, rows: Sequence[tuple[object, ...]]) -> None:
@@ -159,7 +162,7 @@ class PhotoStore:
                 return
 
     def _replace(self, error: sqlite3.DatabaseError) -> None:
-        """Another database in place of one that failed: a new file where it is damaged, else memory."""
+        """Replace a database that failed: by a new file if it is damaged, otherwise by one in memory."""
         with suppress(sqlite3.Error):
             self._database.close()
         failing = isinstance(error, sqlite3.OperationalError)  # a full disk, a lock, no permission
@@ -167,7 +170,7 @@ class PhotoStore:
 
 
 def _connected(path: Path | None) -> sqlite3.Connection:
-    """Raises sqlite3.DatabaseError for a file that is none of this version's."""
+    """Open the database. Raises sqlite3.DatabaseError for a damaged file or another version."""
     database = sqlite3.connect(path or ":memory:", timeout=_WAIT_SECONDS)
     try:
         (version,) = database.execute("PRAGMA user_version").fetchone()
@@ -195,22 +198,23 @@ def _hash_of(photo: Path) -> str | BadFile:
         return error
 
 
-def _packed(numbers: Tensor, sha256: str) -> bytes:
-    """Its bytes, and a checksum of them and of what they belong to."""
-    data = numbers.detach().float().contiguous().numpy().tobytes()
-    return data + zlib.crc32(data, zlib.crc32(sha256.encode())).to_bytes(4, "little")
+def rows_of(numbers_ND: Tensor) -> list[bytes]:
+    """Split a matrix (N, D) into its rows, as float32 bytes."""
+    data, width = numbers_ND.detach().float().contiguous().numpy().tobytes(), 4 * numbers_ND.shape[1]
+    return [data[start : start + width] for start in range(0, len(data), width)]
 
 
-def _unpacked(rows: Sequence[tuple[str, bytes]]) -> dict[str, Tensor]:
-    """The numbers of rows by their hashes, without those that are not what was written."""
-    by_length: dict[int, list[tuple[str, bytes]]] = {}
-    for sha256, packed in rows:
-        data = packed[:-4]
-        whole = data and len(data) % 4 == 0
-        if whole and zlib.crc32(data, zlib.crc32(sha256.encode())).to_bytes(4, "little") == packed[-4:]:
-            by_length.setdefault(len(data), []).append((sha256, data))
-    found: dict[str, Tensor] = {}
-    for same in by_length.values():
-        numbers = torch.frombuffer(bytearray(b"".join(data for _, data in same)), dtype=torch.float32)
-        found |= zip([sha256 for sha256, _ in same], numbers.view(len(same), -1).unbind(), strict=True)
-    return found
+def matrix(rows: Sequence[bytes]) -> Tensor:
+    """Stack rows of float32 bytes into a matrix (N, D). Inverse of `rows_of`."""
+    return torch.frombuffer(bytearray().join(rows), dtype=torch.float32).view(len(rows), -1)
+
+
+def _checksum(sha256: str, numbers: bytes) -> bytes:
+    """Checksum over a row of numbers and the hash of its photo."""
+    return zlib.crc32(numbers, zlib.crc32(sha256.encode())).to_bytes(4, "little")
+
+
+def _intact(rows: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
+    """Map the hash of a photo to its numbers. Rows with a wrong checksum are left out."""
+    split = ((sha256, packed[:-4], packed[-4:]) for sha256, packed in rows)
+    return {sha256: numbers for sha256, numbers, checksum in split if _checksum(sha256, numbers) == checksum}

@@ -1,4 +1,4 @@
-"""The photos that a user names: all in a folder, one photo, or those of a list. No torch at import time."""
+"""The photos that a user names: those in a folder, a single photo, or those in a list. Does not import torch."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from sglora_cli.files.untrusted import read_bytes
 
 STANDARD_INPUT = Path("-")
 _LIST_LIMIT = 1 << 28
-_PLACES = "name a folder of photos, one photo, or a text file with the path of a photo in each line"
+_PLACES = "pass a folder of photos, a photo, or a text file with one path per line"
 
 
 @dataclass(frozen=True)
 class PhotoList:
-    """Photos to look at."""
+    """Photos to search or sort."""
 
     place: Path
-    """What the user named."""
+    """The path that the user named."""
     paths: Mapping[str, Path]
-    """By name: below the folder, or as the list has it."""
+    """Name to path. A name is relative to the folder, or as it stands in the list."""
     passed_over: Sequence[PassedOver] = ()
-    """What else lies in the folder."""
+    """Other files in the folder."""
 
 
 def photo_list(place: Path) -> PhotoList:
-    """The photos of a folder, of a list (a text file, or `-` for standard input), or the one photo.
+    """Find the photos of a folder, of a list (a text file, or `-` for standard input), or a single photo.
 
-    Raises BadFile if there is none, or if a listed photo does not exist.
+    Raises BadFile if there are no photos, or if a listed photo does not exist.
     """
     if place == STANDARD_INPUT:
         return PhotoList(place, _listed(sys.stdin.buffer.read(_LIST_LIMIT), "standard input", [Path()]))
@@ -49,13 +49,13 @@ def photo_list(place: Path) -> PhotoList:
 
 
 def _listed(data: bytes, where: str, folders: Sequence[Path]) -> dict[str, Path]:
-    """The photos of a list. A relative path is looked for in each of the folders."""
+    """Parse a list of photos. Relative paths are resolved against each folder in turn."""
     try:
         lines = [line for line in data.decode("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise BadFile(f"{where} is neither a photo nor a list of photos in UTF-8", _PLACES) from None
     paths, missing = {}, []
-    seen = set()  # one photo may be named in several ways
+    seen = set()  # the same photo may be listed under several paths
     for line in lines:
         path = next(filter(os.path.isfile, (os.path.join(folder, line) for folder in folders)), None)
         if path is None:
@@ -64,15 +64,15 @@ def _listed(data: bytes, where: str, folders: Sequence[Path]) -> dict[str, Path]
             seen.add(whole)
             paths[line if line.isprintable() else printable_name(Path(line))] = Path(path)
     if missing:
-        message = f"{len(missing)} of the {len(lines)} photos that {where} lists do not exist, {missing[0]!r} first"
-        raise BadFile(message, "paths are relative to the list's folder, or to the working folder")
+        message = f"{len(missing)} of {len(lines)} photos listed in {where} do not exist, the first is {missing[0]!r}"
+        raise BadFile(message, "write paths relative to the folder of the list, or to the working directory")
     if not paths:
-        raise BadFile(f"{where} lists no photo", "write the path of a photo in each line")
+        raise BadFile(f"{where} lists no photo", "write one path per line")
     return paths
 
 
 def check_few(photos: PhotoList) -> None:
-    """Raises UsageError for a single photo, which cannot be ranked."""
+    """Raise UsageError for a single photo, because it cannot be ranked."""
     if len(photos.paths) == 1:
-        hint = "name a folder of photos, or a text file with the path of a photo in each line"
-        raise UsageError(f"{photos.place} is one photo, and there is nothing to rank", hint)
+        hint = "pass a folder of photos, or a text file with one path per line"
+        raise UsageError(f"{photos.place} is a single photo, so there is nothing to rank", hint)

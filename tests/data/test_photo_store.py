@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from sglora_cli.data import photo_store as module
-from sglora_cli.data.photo_store import PhotoStore, photo_store, store_file
+from sglora_cli.data.photo_store import PhotoStore, matrix, photo_store, rows_of, store_file
 from sglora_cli.errors import BadFile, SgloraWarning
 
-ROW = torch.tensor([1.5, -2.0, 3.25])
+ROW, TWICE = rows_of(torch.tensor([[1.5, -2.0, 3.25], [3.0, -4.0, 6.5]]))
 
 
 @pytest.fixture
@@ -77,21 +77,22 @@ def test_a_photo_that_cannot_be_read_says_why(photos, tmp_path):
 
 def test_rows_come_back_as_they_were():
     with photo_store() as store:
-        store.put("space", {"a": ROW, "b": -ROW})
-        store.put("other", {"a": 2 * ROW})
+        store.put("space", {"a": ROW, "b": TWICE})
+        store.put("other", {"a": TWICE})
     with photo_store() as store:
         found = store.vectors("space", ["a", "b", "c", "a"])
         assert sorted(found) == ["a", "b"]
-        assert torch.equal(found["a"], ROW)
-        assert torch.equal(store.vectors("other", ["a", "b"])["a"], 2 * ROW)
+        assert found["a"] == ROW
+        assert store.vectors("other", ["a", "b"])["a"] == TWICE
 
 
 def test_more_rows_than_one_question_takes(monkeypatch):
     monkeypatch.setattr(module, "_ASKED_AT_ONCE", 7)
     with photo_store() as store:
-        store.put("space", {str(n): torch.tensor([float(n)]) for n in range(50)})
+        store.put("space", dict(zip(map(str, range(50)), rows_of(torch.arange(50.0)[:, None]), strict=True)))
         found = store.vectors("space", map(str, range(60)))
-    assert {key: float(row) for key, row in found.items()} == {str(n): n for n in range(50)}
+    assert matrix([found[str(n)] for n in range(50)]).flatten().tolist() == list(range(50))
+    assert len(found) == 50
 
 
 @pytest.mark.parametrize("harm", [b"", b"not a database at all" * 100])
@@ -103,19 +104,19 @@ def test_a_file_that_is_damaged_is_made_anew(harm):
         assert store.vectors("space", ["a"]) == {}
         store.put("space", {"a": ROW})
     with photo_store() as store:
-        assert torch.equal(store.vectors("space", ["a"])["a"], ROW)
+        assert store.vectors("space", ["a"])["a"] == ROW
 
 
 def test_a_file_that_is_damaged_in_the_middle_is_made_anew():
     with photo_store() as store:
-        store.put("space", {str(n): torch.full((500,), float(n)) for n in range(100)})
+        store.put("space", dict(zip(map(str, range(100)), rows_of(torch.rand(100, 500)), strict=True)))
     data = bytearray(store_file().read_bytes())
     data[4096:-4096] = b"\xff" * (len(data) - 8192)
     store_file().write_bytes(data)
     with photo_store() as store:
         assert store.vectors("space", map(str, range(100))) == {}
         store.put("space", {"1": ROW})
-        assert torch.equal(store.vectors("space", ["1"])["1"], ROW)
+        assert store.vectors("space", ["1"])["1"] == ROW
 
 
 def test_a_row_whose_bits_changed_is_not_believed():
@@ -143,17 +144,17 @@ def test_what_another_version_wrote_is_dropped(monkeypatch):
 def test_a_cache_that_cannot_be_written_keeps_it_in_memory(own_home):
     (own_home / "cache").mkdir()
     (own_home / "cache/embeddings").write_text("a file where a folder is needed")
-    with pytest.warns(SgloraWarning, match="what is computed of photos is not kept"):
+    with pytest.warns(SgloraWarning, match="embeddings of photos are not cached"):
         store = PhotoStore(store_file())
     store.put("space", {"a": ROW})
-    assert torch.equal(store.vectors("space", ["a"])["a"], ROW)
+    assert store.vectors("space", ["a"])["a"] == ROW
     store.close()
 
 
 def test_two_processes_may_write_at_once():
     first, second = PhotoStore(store_file()), PhotoStore(store_file())
     first.put("space", {"a": ROW})
-    second.put("space", {"b": 2 * ROW})
+    second.put("space", {"b": TWICE})
     assert sorted(first.vectors("space", ["a", "b"])) == ["a", "b"] == sorted(second.vectors("space", ["a", "b"]))
     first.close()
     second.close()
@@ -171,9 +172,9 @@ def test_while_another_process_holds_the_file_nothing_is_lost(monkeypatch):
         other.execute("ROLLBACK")
         other.close()
         assert [str(one.message) for one in caught] == [
-            f"what is computed of photos is not kept: {store_file()}: database is locked"
+            f"embeddings of photos are not cached: {store_file()}: database is locked"
         ]
-        assert torch.equal(store.vectors("space", ["b"])["b"], ROW)  # for this run
+        assert store.vectors("space", ["b"])["b"] == ROW  # for this run
     with photo_store() as store:
         assert list(store.vectors("space", ["a", "b"])) == ["a"]
 

@@ -135,7 +135,7 @@ def test_results_say_what_they_are(session, generated, images, monkeypatch):
         (
             lambda album, images: Album.open([images / "ball_0.png"]).search("x"),
             UsageError,
-            "is one photo, and there is nothing to rank",
+            "is a single photo, so there is nothing to rank",
         ),
     ],
 )

@@ -181,7 +181,7 @@ def test_an_adapter_of_the_user_cache_goes_by_its_name(run, images):
         assert (by_name.exit_code, by_name.stdout) == (0, by_path.stdout)
 
 
-LIST = "name a folder of photos, one photo, or a text file with the path of a photo in each line"
+LIST = "pass a folder of photos, a photo, or a text file with one path per line"
 
 
 @pytest.mark.parametrize(
@@ -194,8 +194,8 @@ LIST = "name a folder of photos, one photo, or a text file with the path of a ph
         (
             ["{images}/ball_0.png", "a ball"],
             2,
-            "{images}/ball_0.png is one photo, and there is nothing to rank",
-            "name a folder of photos, or a text file with the path of a photo in each line",
+            "{images}/ball_0.png is a single photo, so there is nothing to rank",
+            "pass a folder of photos, or a text file with one path per line",
         ),
         (["{images}", "x", "--report", ""], 2, "--report is empty", "name a file or a folder"),
         (["", "x"], 2, "photos is empty", "name a file or a folder"),
@@ -246,12 +246,12 @@ def test_a_mistake_is_answered(run, adapter, images, arguments, code, message, h
 @pytest.mark.parametrize(
     ("content", "message", "hint"),
     [
-        (b"", "{list} lists no photo", "write the path of a photo in each line"),
+        (b"", "{list} lists no photo", "write one path per line"),
         (b"\xff\xfe", "{list} is neither a photo nor a list of photos in UTF-8", LIST),
         (
             b"a.png\nb.png\n",
-            "2 of the 2 photos that {list} lists do not exist, 'a.png' first",
-            "paths are relative to the list's folder, or to the working folder",
+            "2 of 2 photos listed in {list} do not exist, the first is 'a.png'",
+            "write paths relative to the folder of the list, or to the working directory",
         ),
     ],
 )
@@ -291,7 +291,7 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(run, images, own_ho
     place.write_text("")
     result = run("search", images, TEXT, "--top", 1, "--backbone", "tiny")
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
-    assert "warning: what is computed of photos is not kept: " in result.stderr
+    assert "warning: embeddings of photos are not cached: " in result.stderr
     os.remove(place)
 
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sglora_cli.data.ahead import readable
-from sglora_cli.data.photo_store import PhotoStore, matrix, photo_store, rows_of
+from sglora_cli.data.photo_store import PhotoFiles, PhotoStore, matrix, photo_store, rows_of
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.lora.layout import Layout
@@ -65,11 +65,34 @@ def photo_embeddings(
     key. Raises BadFile if no photo can be read, Mismatch if an embedding is not finite.
     """
     adapter = None if layout is None or flat_P is None else (layout, flat_P)
+    files, spaces = PhotoFiles.of(list(photos.values())), _Spaces.of(model, adapter, precision)
     with photo_store() as store:
-        content = dict(zip(photos, store.hashes(list(photos.values())), strict=True))
-        paths = {sha256: photos[name] for name, sha256 in content.items() if isinstance(sha256, str)}
-        vectors = _Vectors(model, store, adapter, precision, paths)
-        refused = vectors.complete()
+        key = content_hash(spaces.plain, spaces.adapted, files.key)
+        found = _unpacked(store.collection(key), tuple(photos), 2 if adapter else 1)
+        if found is None:
+            found = _embedded(
+                model, dict(zip(photos, store.hashes(files), strict=True)), photos, adapter, spaces, store
+            )
+            if not found.skipped and files.can_be_cached:
+                store.put_collection(key, _packed(found))
+    return found
+
+
+def _embedded(
+    model: Model,
+    content: Mapping[str, str | BadFile],
+    photos: Mapping[str, Path],
+    adapter: tuple[Layout, Tensor] | None,
+    spaces: _Spaces,
+    store: PhotoStore,
+) -> PhotoEmbeddings:
+    """Embed photos, photo by photo where they are not cached.
+
+    content: name to hash, or to the error of a photo that cannot be read.
+    """
+    paths = {sha256: photos[name] for name, sha256 in content.items() if isinstance(sha256, str)}
+    vectors = _Vectors(model, store, adapter, spaces, paths)
+    refused = vectors.complete()
     known: dict[str, str] = {}
     skipped = []
     for name, sha256 in content.items():
@@ -88,6 +111,41 @@ def photo_embeddings(
     )
 
 
+def _packed(found: PhotoEmbeddings) -> bytes:
+    """The hashes and the two matrices of embeddings, one after the other."""
+    sides = [found.plain_ND] if found.adapted_ND is found.plain_ND else [found.plain_ND, found.adapted_ND]
+    return b"".join([*map(bytes.fromhex, found.sha256s), *(side.numpy().tobytes() for side in sides)])
+
+
+def _unpacked(data: bytes | None, names: tuple[str, ...], sides: int) -> PhotoEmbeddings | None:
+    """What `_packed` packed, of the photos with these names. sides: matrices, 1 without an adapter."""
+    if data is None:
+        return None
+    hashes = data[: 32 * len(names)].hex()
+    sha256s = tuple(hashes[start : start + 64] for start in range(0, len(hashes), 64))
+    matrices = torch.frombuffer(bytearray(data[32 * len(names) :]), dtype=torch.float32).view(sides, len(names), -1)
+    plain_ND, *adapted_ND = matrices.unbind()
+    return PhotoEmbeddings(names, sha256s, plain_ND, adapted_ND[0] if adapted_ND else plain_ND, (), 0)
+
+
+@dataclass(frozen=True)
+class _Spaces:
+    """Names of what is cached per photo."""
+
+    plain: str
+    adapted: str
+    """The same as `plain` without an adapter."""
+    input: str
+    """Of the projection."""
+
+    @classmethod
+    def of(cls, model: Model, adapter: tuple[Layout, Tensor] | None, precision: str) -> _Spaces:
+        how = [VERSION, model.fingerprint, model.device.type, precision]
+        plain = content_hash(how, "plain")
+        adapted = content_hash(how, adapter[0].to_json(), adapter[1]) if adapter else plain
+        return cls(plain, adapted, content_hash(how, "projection input"))
+
+
 class _Vectors:
     """Rows of embeddings without and with an adapter, by the hash of the photo."""
 
@@ -96,16 +154,13 @@ class _Vectors:
         model: Model,
         store: PhotoStore,
         adapter: tuple[Layout, Tensor] | None,
-        precision: str,
+        spaces: _Spaces,
         paths: Mapping[str, Path],
     ) -> None:
         """paths: one file per hash."""
-        self._model, self._store, self._adapter, self._paths = model, store, adapter, paths
-        how = [VERSION, model.fingerprint, model.device.type, precision]
-        self._plain_space, self._input_space = content_hash(how, "plain"), content_hash(how, "projection input")
-        self._adapted_space = content_hash(how, adapter[0].to_json(), adapter[1]) if adapter else self._plain_space
-        self.plain = store.vectors(self._plain_space, paths)
-        self.adapted = store.vectors(self._adapted_space, paths) if adapter else self.plain
+        self._model, self._store, self._adapter, self._spaces, self._paths = model, store, adapter, spaces, paths
+        self.plain = store.vectors(spaces.plain, paths)
+        self.adapted = store.vectors(spaces.adapted, paths) if adapter else self.plain
         self.computed = 0
         """Number of photos that were decoded or failed to decode."""
 
@@ -113,7 +168,7 @@ class _Vectors:
         """Compute the missing rows. Returns the errors of unreadable photos by their hash."""
         missing = [sha256 for sha256 in self._paths if sha256 not in self.plain or sha256 not in self.adapted]
         if self._is_projection_alone:
-            inputs = self._store.vectors(self._input_space, missing)
+            inputs = self._store.vectors(self._spaces.input, missing)
             for start in range(0, len(inputs), _AT_ONCE):
                 some = list(inputs)[start : start + _AT_ONCE]
                 self._keep(some, *self._projected(matrix([inputs[sha256] for sha256 in some])))
@@ -149,7 +204,7 @@ class _Vectors:
                 adapted_ND = model.encode_image(stem, layout, flat_P[None])[0].float().cpu()
         self._keep(sha256s, plain_ND, adapted_ND)
         if input_NI is not None:  # finite, because the embeddings computed from it are
-            self._store.put(self._input_space, dict(zip(sha256s, rows_of(input_NI), strict=True)))
+            self._store.put(self._spaces.input, dict(zip(sha256s, rows_of(input_NI), strict=True)))
 
     @torch.no_grad()
     def _projected(self, input_NI: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,7 +223,7 @@ class _Vectors:
         return self._model.projection_weight().float().cpu()
 
     def _keep(self, sha256s: Sequence[str], plain_ND: Tensor, adapted_ND: Tensor) -> None:
-        sides = {self._plain_space: (self.plain, plain_ND), self._adapted_space: (self.adapted, adapted_ND)}
+        sides = {self._spaces.plain: (self.plain, plain_ND), self._spaces.adapted: (self.adapted, adapted_ND)}
         for space, (side, rows_ND) in sides.items():  # one side if there is no adapter
             if not bool(torch.isfinite(rows_ND).all()):
                 raise Mismatch("an embedding of a photo is not finite", "try --precision fp32")

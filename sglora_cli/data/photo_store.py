@@ -1,9 +1,9 @@
 """Embeddings and other rows of numbers per photo, cached by the content of the photo.
 
-The cache is one SQLite file with two tables. `photo` maps the path and stamp of a file (see system/fingerprints.py) to
+The cache is one SQLite file with three tables. `photo` maps the path and stamp of a file (system/fingerprints.py) to
 the hash of its content, so that an unchanged photo is not read again. `vector` maps a space and the hash of a photo to
 a row of numbers. The caller names the space. Its name must depend on everything that determines the numbers, apart
-from the photo itself.
+from the photo itself. `collection` holds the rows of many photos in one value, because reading one value is faster.
 
 All contents can be recomputed. A damaged file is therefore deleted and recreated. If the cache cannot be written,
 results are held in memory for the current run.
@@ -17,6 +17,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +26,29 @@ from torch import Tensor
 
 from sglora_cli.data.ahead import ahead
 from sglora_cli.errors import BadFile, SgloraWarning
-from sglora_cli.files.hashes import file_hash
+from sglora_cli.files.hashes import data_hash, file_hash
 from sglora_cli.system.fingerprints import is_settled, stamp
 from sglora_cli.system.paths import cache_folder
 
-VERSION = 1
+VERSION = 2
 """Version of the file. Files of other versions are deleted."""
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS photo (path BLOB PRIMARY KEY, stamp TEXT NOT NULL, sha256 TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS vector
     (space TEXT NOT NULL, sha256 TEXT NOT NULL, numbers BLOB NOT NULL, PRIMARY KEY (space, sha256));
+CREATE TABLE IF NOT EXISTS collection (key TEXT PRIMARY KEY, data BLOB NOT NULL);
 PRAGMA user_version = {VERSION};
 """
 _PHOTOS = "SELECT path, stamp, sha256 FROM photo WHERE path IN ({})"
 _COUNT = "SELECT count(*) FROM vector WHERE space IN ({})"
 _ALL = "SELECT sha256, numbers FROM vector WHERE space IN ({})"
 _VECTORS = "SELECT sha256, numbers FROM vector WHERE space = ? AND sha256 IN ({})"
+_COLLECTION = "SELECT data FROM collection WHERE key IN ({})"
+_OLD_COLLECTIONS = "DELETE FROM collection WHERE rowid <= (SELECT max(rowid) FROM collection) - ?"
+_COLLECTIONS = 16
+"""How many of them are cached. The oldest are deleted."""
+_COLLECTION_LIMIT = 1 << 26
+"""Largest size of one, in bytes."""
 _WAIT_SECONDS = 10.0
 """How long to wait for another process that writes."""
 _WHOLE = 4
@@ -63,6 +71,34 @@ def photo_store() -> Iterator[PhotoStore]:
         store.close()
 
 
+@dataclass(frozen=True)
+class PhotoFiles:
+    """Files of photos and their state."""
+
+    paths: Sequence[Path]
+    places: Sequence[bytes]
+    """Absolute paths."""
+    stamps: Sequence[list[int] | BadFile]
+    """See system/fingerprints.py; the error of a file that has none."""
+
+    @classmethod
+    def of(cls, paths: Sequence[Path]) -> PhotoFiles:
+        """Take the state of files now."""
+        return cls(paths, [os.fsencode(os.path.abspath(path)) for path in paths], [_stamp_of(path) for path in paths])
+
+    @property
+    def key(self) -> str:
+        """Identifies the paths and their state. Equal keys mean equal contents if `can_be_cached` was true before."""
+        return data_hash(b"\0".join(self.places) + b"\0\0" + str(self.stamps).encode())
+
+    @property
+    def can_be_cached(self) -> bool:
+        """Whether all files could be read, did not change shortly before their state was taken, nor since then."""
+        return all(isinstance(one, list) and is_settled(one) for one in self.stamps) and self.stamps == [
+            _stamp_of(path) for path in self.paths
+        ]
+
+
 class PhotoStore:
     """Cached rows of numbers (see the module). Not thread-safe."""
 
@@ -73,10 +109,9 @@ class PhotoStore:
     def close(self) -> None:
         self._database.close()
 
-    def hashes(self, photos: Sequence[Path]) -> list[str | BadFile]:
+    def hashes(self, files: PhotoFiles) -> list[str | BadFile]:
         """Return the SHA-256 of each photo's bytes in hexadecimal, or the error for a photo that cannot be read."""
-        places = [os.fsencode(os.path.abspath(photo)) for photo in photos]
-        stamps = [_stamp_of(photo) for photo in photos]
+        photos, places, stamps = files.paths, files.places, files.stamps
         known = {place: (before, sha256) for place, before, sha256 in self._rows(_PHOTOS, places)}
         found: list[str | BadFile] = []
         for place, now in zip(places, stamps, strict=True):
@@ -116,6 +151,19 @@ class PhotoStore:
         """Cache rows of numbers, as returned by `rows_of`."""
         rows = [(space, sha256, numbers + _checksum(sha256, numbers)) for sha256, numbers in vectors.items()]
         self._write("INSERT OR REPLACE INTO vector VALUES (?, ?, ?)", rows)
+
+    def collection(self, key: str) -> bytes | None:
+        """Return the data of a collection, or None if it is not cached."""
+        for (data,) in self._rows(_COLLECTION, [key]):
+            if _checksum(key, data[:-4]) == data[-4:]:
+                return bytes(data[:-4])
+        return None
+
+    def put_collection(self, key: str, data: bytes) -> None:
+        """Cache the data of a collection, unless it is too large."""
+        if len(data) <= _COLLECTION_LIMIT:
+            self._write("INSERT OR REPLACE INTO collection VALUES (?, ?)", [(key, data + _checksum(key, data))])
+            self._write(_OLD_COLLECTIONS, [(_COLLECTIONS,)])
 
     def _rows(self, query: str, values: Sequence[object], *first: object) -> list[Any]:
         """Return the rows of a query for many values. If the file is damaged, recreate it and return no rows."""
@@ -209,9 +257,9 @@ def matrix(rows: Sequence[bytes]) -> Tensor:
     return torch.frombuffer(bytearray().join(rows), dtype=torch.float32).view(len(rows), -1)
 
 
-def _checksum(sha256: str, numbers: bytes) -> bytes:
-    """Checksum over a row of numbers and the hash of its photo."""
-    return zlib.crc32(numbers, zlib.crc32(sha256.encode())).to_bytes(4, "little")
+def _checksum(key: str, data: bytes) -> bytes:
+    """Checksum over data and the key that it is stored under."""
+    return zlib.crc32(data, zlib.crc32(key.encode())).to_bytes(4, "little")
 
 
 def _intact(rows: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:

@@ -36,7 +36,7 @@ def photo_list(place: Path) -> PhotoList:
     Raises BadFile if there are no photos, or if a listed photo does not exist.
     """
     if place == STANDARD_INPUT:
-        return PhotoList(place, _listed(sys.stdin.buffer.read(_LIST_LIMIT), "standard input", [Path()]))
+        return PhotoList(place, _listed(sys.stdin.buffer.read(_LIST_LIMIT), "standard input", [""]))
     if place.is_dir():
         paths, passed_over = image_files(place)
         return PhotoList(place, paths, passed_over)
@@ -45,23 +45,24 @@ def photo_list(place: Path) -> PhotoList:
         raise BadFile(missing.message, missing.hint if missing.hint.startswith("did you mean") else _PLACES)
     if place.suffix.lower() in image_endings():
         return PhotoList(place, {printable_name(place): place})
-    return PhotoList(place, _listed(read_bytes(place, _LIST_LIMIT), str(place), [place.parent, Path()]))
+    return PhotoList(place, _listed(read_bytes(place, _LIST_LIMIT), str(place), [str(place.parent), ""]))
 
 
-def _listed(data: bytes, where: str, folders: Sequence[Path]) -> dict[str, Path]:
+def _listed(data: bytes, where: str, folders: Sequence[str]) -> dict[str, Path]:
     """Parse a list of photos. Relative paths are resolved against each folder in turn."""
     try:
         lines = [line for line in data.decode("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise BadFile(f"{where} is neither a photo nor a list of photos in UTF-8", _PLACES) from None
-    paths, missing = {}, []
+    paths: dict[str, Path] = {}
+    missing = []
     seen = set()  # the same photo may be listed under several paths
     for line in lines:
-        path = next(filter(os.path.isfile, (os.path.join(folder, line) for folder in folders)), None)
+        path = _first_file(folders, line)
         if path is None:
             missing.append(line)
-        elif (whole := os.path.abspath(path)) not in seen:
-            seen.add(whole)
+        elif (absolute := os.path.abspath(path)) not in seen:
+            seen.add(absolute)
             paths[line if line.isprintable() else printable_name(Path(line))] = Path(path)
     if missing:
         message = f"{len(missing)} of {len(lines)} photos listed in {where} do not exist, the first is {missing[0]!r}"
@@ -69,6 +70,14 @@ def _listed(data: bytes, where: str, folders: Sequence[Path]) -> dict[str, Path]
     if not paths:
         raise BadFile(f"{where} lists no photo", "write one path per line")
     return paths
+
+
+def _first_file(folders: Sequence[str], line: str) -> str | None:
+    for folder in folders:
+        path = os.path.join(folder, line)
+        if os.path.isfile(path):
+            return path
+    return None
 
 
 def check_few(photos: PhotoList) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sglora_cli.data.photo_store import photo_store
+from sglora_cli.data.photo_store import PhotoFiles, photo_store
 from sglora_cli.errors import BadFile, UsageError
 from sglora_cli.files.images import image_endings, image_files
 from sglora_cli.files.untrusted import read_bytes
@@ -193,8 +193,8 @@ def relevant_photos(which: str, photos: Mapping[str, Path], folder: Path) -> tup
 def _in_folder(place: Path, photos: Mapping[str, Path]) -> list[str]:
     right, _ = image_files(place, "pass --relevant DIR")
     with photo_store() as store:
-        hashes = {one for one in store.hashes(list(right.values())) if isinstance(one, str)}
-        own = store.hashes(list(photos.values()))
+        hashes = {one for one in store.hashes(PhotoFiles.of(list(right.values()))) if isinstance(one, str)}
+        own = store.hashes(PhotoFiles.of(list(photos.values())))
     return [name for name, sha256 in zip(photos, own, strict=True) if sha256 in hashes]
 
 

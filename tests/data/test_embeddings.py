@@ -15,7 +15,7 @@ from thirdparty.sglora_tiny import TinyModel
 
 from sglora_cli.data import ahead as ahead_module
 from sglora_cli.data.embeddings import photo_embeddings
-from sglora_cli.data.photo_store import store_file
+from sglora_cli.data.photo_store import PhotoStore, store_file
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.lora.layout import Layout
 
@@ -162,3 +162,33 @@ def test_numbers_that_are_not_finite_are_refused_and_not_kept(photos, model):
     database = sqlite3.connect(store_file())
     assert database.execute("SELECT count(*) FROM vector").fetchone() == (0,)
     database.close()
+
+
+@pytest.mark.parametrize("layout", [None, PROJECTION])
+def test_a_collection_of_photos_is_read_in_one_piece_until_one_of_them_changes(photos, monkeypatch, layout):
+    flat_P = None if layout is None else adapter(layout)
+    first = photo_embeddings(CLIPLING, photos, layout, flat_P)
+    vectors = PhotoStore.vectors
+    monkeypatch.setattr(PhotoStore, "vectors", lambda *asked: pytest.fail("rows were read one by one"))
+    again = photo_embeddings(CLIPLING, photos, layout, flat_P)
+    assert (again.names, again.sha256s, again.skipped, again.computed) == (first.names, first.sha256s, (), 0)
+    assert torch.equal(again.plain_ND, first.plain_ND)
+    assert torch.equal(again.adapted_ND, first.adapted_ND)
+    assert (again.adapted_ND is again.plain_ND) == (layout is None)
+    monkeypatch.setattr(PhotoStore, "vectors", vectors)
+    one, other = list(photos.values())[:2]
+    shutil.copy(other, one)
+    os.utime(one, (1_000_000, 1_000_000))
+    changed = photo_embeddings(CLIPLING, photos, layout, flat_P)
+    assert torch.equal(changed.plain_ND[0], first.plain_ND[1])
+    assert torch.equal(changed.plain_ND[1:], first.plain_ND[1:])
+
+
+def test_a_collection_with_a_photo_that_was_just_written_or_cannot_be_read_is_not_cached(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(PhotoStore, "put_collection", lambda *asked: pytest.fail("it was cached"))
+    new, broken = tmp_path / "new.png", tmp_path / "broken.png"
+    shutil.copy(photos["ball_0.png"], new)
+    broken.write_bytes(b"no picture")
+    os.utime(broken, (1_000_000, 1_000_000))
+    photo_embeddings(TINY, {**photos, "new": new})
+    photo_embeddings(TINY, {**photos, "broken": broken})

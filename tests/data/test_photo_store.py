@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sglora_cli.data import photo_store as module
-from sglora_cli.data.photo_store import PhotoStore, matrix, photo_store, rows_of, store_file
+from sglora_cli.data.photo_store import PhotoFiles, PhotoStore, matrix, photo_store, rows_of, store_file
 from sglora_cli.errors import BadFile, SgloraWarning
 
 ROW, TWICE = rows_of(torch.tensor([[1.5, -2.0, 3.25], [3.0, -4.0, 6.5]]))
@@ -34,33 +34,33 @@ def sha256(path: Path) -> str:
 
 def test_hashes_are_those_of_the_bytes(photos):
     with photo_store() as store:
-        assert store.hashes(photos) == [sha256(path) for path in photos]
+        assert store.hashes(PhotoFiles.of(photos)) == [sha256(path) for path in photos]
 
 
 def test_a_photo_that_did_not_change_is_not_read_again(photos, monkeypatch):
     with photo_store() as store:
-        known = store.hashes(photos)
+        known = store.hashes(PhotoFiles.of(photos))
     monkeypatch.setattr(module, "file_hash", lambda path: pytest.fail(f"{path} was read"))
     with photo_store() as store:
-        assert store.hashes(photos) == known
+        assert store.hashes(PhotoFiles.of(photos)) == known
 
 
 def test_a_photo_that_changed_is_read_again(photos):
     with photo_store() as store:
-        store.hashes(photos)
+        store.hashes(PhotoFiles.of(photos))
     photos[1].write_bytes(b"x" * 100)
     os.utime(photos[1], (1_000_000, 1_000_000))  # as a program does that keeps the times: the system's own still tells
     with photo_store() as store:
-        assert store.hashes(photos) == [sha256(path) for path in photos]
+        assert store.hashes(PhotoFiles.of(photos)) == [sha256(path) for path in photos]
 
 
 def test_a_photo_that_was_just_written_is_read_again(photos, monkeypatch):
     photos[0].write_bytes(b"new")
     with photo_store() as store:
-        store.hashes(photos)
+        store.hashes(PhotoFiles.of(photos))
         read = []
         monkeypatch.setattr(module, "file_hash", lambda path: read.append(path) or "0" * 64)
-        store.hashes(photos)
+        store.hashes(PhotoFiles.of(photos))
     assert read == [photos[0]]
 
 
@@ -68,7 +68,7 @@ def test_a_photo_that_cannot_be_read_says_why(photos, tmp_path):
     missing, folder = tmp_path / "none.jpg", tmp_path / "folder.jpg"
     folder.mkdir()
     with photo_store() as store:
-        found = store.hashes([missing, photos[0], folder])
+        found = store.hashes(PhotoFiles.of([missing, photos[0], folder]))
     assert isinstance(found[0], BadFile)
     assert found[0].message == f"image {missing} does not exist"
     assert found[1] == sha256(photos[0])
@@ -177,6 +177,28 @@ def test_while_another_process_holds_the_file_nothing_is_lost(monkeypatch):
         assert store.vectors("space", ["b"])["b"] == ROW  # for this run
     with photo_store() as store:
         assert list(store.vectors("space", ["a", "b"])) == ["a"]
+
+
+def test_only_the_newest_collections_are_cached_and_damaged_ones_are_ignored(monkeypatch):
+    monkeypatch.setattr(module, "_COLLECTIONS", 2)
+    with photo_store() as store:
+        for key in "abc":
+            store.put_collection(key, key.encode() * 3)
+        assert [store.collection(key) for key in "abc"] == [None, b"bbb", b"ccc"]
+    database = sqlite3.connect(store_file())
+    with database:
+        database.execute("UPDATE collection SET data = CAST(x'00' || substr(data, 2) AS BLOB) WHERE key = 'b'")
+        database.execute("UPDATE collection SET data = x'' WHERE key = 'c'")
+    database.close()
+    with photo_store() as store:
+        assert [store.collection(key) for key in "bc"] == [None, None]
+
+
+def test_a_collection_that_is_too_large_is_not_cached(monkeypatch):
+    monkeypatch.setattr(module, "_COLLECTION_LIMIT", 2)
+    with photo_store() as store:
+        store.put_collection("a", b"aaa")
+        assert store.collection("a") is None
 
 
 def test_it_can_be_cleaned(run):

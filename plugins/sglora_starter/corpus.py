@@ -58,7 +58,7 @@ class Photo:
 
 def backbone_birds(data: Path) -> frozenset[str]:
     """The bird species that belong to the backbone."""
-    birds = json.loads((data / "splits.json").read_text())["birds"]
+    birds = json.loads((data / "splits.json").read_text(encoding="utf-8"))["birds"]
     assert not set(MOVED) & set(birds["unseen"]), "an unseen task must never reach the backbone"
     return frozenset(birds["backbone"]) | frozenset(MOVED)
 
@@ -87,7 +87,7 @@ def without_tasks(data: Path, photos: Sequence[Photo]) -> list[Photo]:
 
 def every_task_photo(data: Path) -> list[str]:
     """Paths inside `data` of all photos of tasks, of Flickr8k's test, and of every bird."""
-    coco = json.loads((data / "coco/dataset_coco.json").read_text())["images"]
+    coco = json.loads((data / "coco/dataset_coco.json").read_text(encoding="utf-8"))["images"]
     return [
         *(f"coco/{row['filepath']}/{row['filename']}" for row in coco),
         *(f"{name}/{row['image']}" for name in ("birds", "flowers", "oxford-iiit-pet") for row in _rows(data, name)),
@@ -101,7 +101,7 @@ def _coco_number(key: str) -> int:
 
 
 def _rows(data: Path, folder: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (data / folder / "captions.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (data / folder / "captions.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def flickr8k(data: Path, split: str) -> list[Photo]:
@@ -142,7 +142,7 @@ def _coco(data: Path) -> list[Photo]:
     photos: dict[str, Photo] = {}
     for folder in ("coco_mini", "coco_tiny"):
         for split in ("train2017", "val2017"):
-            content = json.loads((data / folder / f"annotations/captions_{split}.json").read_text())
+            content = json.loads((data / folder / f"annotations/captions_{split}.json").read_text(encoding="utf-8"))
             captions: dict[int, list[str]] = {}
             for row in content["annotations"]:
                 captions.setdefault(row["image_id"], []).append(row["caption"].strip())
@@ -153,7 +153,7 @@ def _coco(data: Path) -> list[Photo]:
 
 
 def _named(data: Path) -> list[Photo]:
-    rows = [json.loads(line) for line in (data / "named/names.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (data / "named/names.jsonl").read_text(encoding="utf-8").splitlines()]
     return [
         Photo(data, f"named/{row['image']}", row["source"], row["name"], names=_named_so(row["name"])) for row in rows
     ]

@@ -46,7 +46,7 @@ def new_plugin(name: str, kind: str, parent: Path) -> Path:
         for path, text in content(value, module, kind).items():
             target = draft / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8")
+            target.write_text(text, encoding="utf-8", newline="\n")
         put_folder(draft, folder)
     return folder
 

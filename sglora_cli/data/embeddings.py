@@ -117,7 +117,7 @@ def _packed(found: PhotoEmbeddings) -> bytes:
     return b"".join([*map(bytes.fromhex, found.sha256s), *(side.numpy().tobytes() for side in sides)])
 
 
-def _unpacked(data: bytes | None, names: tuple[str, ...], sides: int) -> PhotoEmbeddings | None:
+def _unpacked(data: memoryview | None, names: tuple[str, ...], sides: int) -> PhotoEmbeddings | None:
     """What `_packed` packed, of the photos with these names. sides: matrices, 1 without an adapter."""
     if data is None:
         return None

@@ -152,11 +152,12 @@ class PhotoStore:
         rows = [(space, sha256, numbers + _checksum(sha256, numbers)) for sha256, numbers in vectors.items()]
         self._write("INSERT OR REPLACE INTO vector VALUES (?, ?, ?)", rows)
 
-    def collection(self, key: str) -> bytes | None:
+    def collection(self, key: str) -> memoryview | None:
         """Return the data of a collection, or None if it is not cached."""
-        for (data,) in self._rows(_COLLECTION, [key]):
+        for (stored,) in self._rows(_COLLECTION, [key]):
+            data = memoryview(stored)  # slices of bytes would be copies
             if _checksum(key, data[:-4]) == data[-4:]:
-                return bytes(data[:-4])
+                return data[:-4]
         return None
 
     def put_collection(self, key: str, data: bytes) -> None:
@@ -257,7 +258,7 @@ def matrix(rows: Sequence[bytes]) -> Tensor:
     return torch.frombuffer(bytearray().join(rows), dtype=torch.float32).view(len(rows), -1)
 
 
-def _checksum(key: str, data: bytes) -> bytes:
+def _checksum(key: str, data: bytes | memoryview) -> bytes:
     """Checksum over data and the key that it is stored under."""
     return zlib.crc32(data, zlib.crc32(key.encode())).to_bytes(4, "little")
 

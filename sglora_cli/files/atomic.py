@@ -29,6 +29,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+WINDOWS = os.name == "nt"
 _RANDOM = r"[a-z0-9_]{8}\.draft"
 _NAME_BYTES = 200
 """Of a target's name in that of its draft, which has more parts."""
@@ -283,7 +284,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -292,7 +293,7 @@ def _sync(path: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """The names in a folder survive a power cut from now on."""
-    if os.name == "nt":  # folders cannot be opened there
+    if WINDOWS:  # folders cannot be opened there
         return
     try:
         _sync(folder)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sglora_cli.errors import BadFile
+from sglora_cli.files import atomic
 from sglora_cli.files.atomic import drop_drafts, write_bytes
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.untrusted import json_value
@@ -60,7 +61,9 @@ def load_tensors(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict
             missing = set(wanted) - set(file.keys())
             if missing:
                 raise BadFile(f"{path} has no tensor {sorted(missing)[0]!r}")
-            return {name: file.get_tensor(name) for name in wanted}, metadata
+            tensors = {name: file.get_tensor(name) for name in wanted}
+            # Windows does not let a file be replaced while tensors are views of it
+            return {name: tensor.clone() for name, tensor in tensors.items()} if atomic.WINDOWS else tensors, metadata
     except (SafetensorError, OSError, ValueError) as error:
         raise BadFile(f"{path} is not a whole safetensors file: {error}", "fetch or generate it again") from None
 

@@ -122,7 +122,7 @@ def available_memory() -> int:
     free = int(psutil.virtual_memory().available)
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     with suppress(OSError, ValueError):  # no such limit
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
+        free = min(free, int(limit.read_bytes()) - int(used.read_bytes()))
     return max(free, 0) + own
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from writing_commands import COMMANDS
 
 from sglora_cli.errors import Unavailable
 from sglora_cli.files import atomic
@@ -100,28 +101,6 @@ def test_a_folder_is_replaced_whole_wherever_the_process_is_killed(tmp_path, mon
         assert os.listdir(tmp_path / "x") == ["pack"]
     assert change > 8
     assert content(target) == new
-
-
-@pytest.fixture
-def stage(archive, run, own_home, tmp_path) -> Path:
-    """A folder with the user's home, its pack `toys`, an archive of it, and an adapter as PEFT writes it."""
-    assert run("pack", "import", archive).exit_code == 0
-    assert run("generate", "a photo of a mug", "--pack", "toys", "-o", tmp_path / "mug.safetensors").exit_code == 0
-    assert run("export", tmp_path / "mug.safetensors", "-o", f"{tmp_path}/mug-peft/").exit_code == 0
-    return tmp_path
-
-
-COMMANDS = {
-    "generate": ["generate", "a photo of a jar", "--pack", "toys", "--samples", "2"],
-    "generate -o": ["generate", "a photo of a jar", "--pack", "toys", "-o", "{}/out/jar/", "--force"],
-    "import": ["import", "{}/mug-peft", "--backbone", "tiny", "-o", "{}/out/x.safetensors", "--force"],
-    "add": ["pack", "add", "toys", "{}/mug-peft", "--text", "a teapot", "--name", "toys/teapot"],
-    "pack import": ["pack", "import", "{}/toys.sglora.zip", "--name", "toys", "--force"],
-    "export": ["pack", "export", "toys", "-o", "{}/out/y.zip", "--force"],
-    "remove an expert": ["pack", "remove", "toys", "toys/ball", "--yes"],
-    "remove": ["pack", "remove", "toys", "--yes"],
-    "bench": ["bench", "--pack", "toys", "--baselines", "top-k,nearest", "--rows", "{}/out/rows.jsonl"],
-}
 
 
 def lasting(folder: Path) -> dict:

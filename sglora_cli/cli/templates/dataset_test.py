@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / task).mkdir()
         for n in range(10):
             Image.new("RGB", (16, 16), (20 * n, 100, 100)).save(tmp_path / task / f"{n}.png")
-            (tmp_path / task / f"{n}.txt").write_text(f"a {task}\nnumber {n}\n")
+            (tmp_path / task / f"{n}.txt").write_text(f"a {task}\nnumber {n}\n", encoding="utf-8")
     return tmp_path
 
 
@@ -36,6 +36,6 @@ def test_a_line_is_a_caption_and_every_fifth_image_is_for_testing(folder: Path) 
 
 
 def test_an_image_without_captions_is_named(folder: Path) -> None:
-    (folder / "pug" / "3.txt").write_text("\n")
+    (folder / "pug" / "3.txt").write_text("\n", encoding="utf-8")
     with pytest.raises(BadFile, match=r"3\.txt has no caption"):
         Example().tasks(folder)

@@ -3,10 +3,10 @@
     python -m tests.docs.outputs
 
 It updates the outputs in the `console` blocks of sglora_cli/docs/tutorial.md, and `PRINTED` in test_python_page.py,
-which lists what the examples of sglora_cli/docs/python.md print. An output that the tests accept is not touched. In the
-others `...` remains where it stands, and each line that the tests accept remains unless its numbers vary. The changes
-are printed as a diff. Review them, because the prose around an output may quote it. The notebook has its own tool,
-notebook.py.
+which lists what the examples of sglora_cli/docs/python.md print. A line that the tests accept is not touched, and `...`
+remains where it stands. An output whose numbers vary is not touched either, unless its words differ. Then all of its
+numbers become those of this run. The changes are printed as a diff. Review them, because the prose around an output may
+quote it. The notebook has its own tool, notebook.py.
 """
 
 from __future__ import annotations
@@ -69,13 +69,18 @@ def align(
 
 def merged(one: Shown, output: str) -> tuple[str, ...]:
     """The output that the page should show for a command that prints `output`."""
-    if difference(one, output) == "":
+    if difference(one, output) == "" and not one.vary:
         return one.output
 
     def cost(line: str, got: str) -> float:
         if not line or not got:
             return 0 if line == got else 2 * GAP
         return 0 if alike(line, got, one.vary) else _line_cost(line, got)
+
+    def same(w: int | None, p: int | None) -> bool:
+        if w is None or p is None:
+            return one.output[w] in ("", REST) if w is not None else not printed[p or 0]
+        return alike(one.output[w], printed[p], vary=False)
 
     def line(w: int | None, p: int | None) -> str:
         if w is None or p is None:
@@ -85,6 +90,8 @@ def merged(one: Shown, output: str) -> tuple[str, ...]:
 
     printed = without_progress(output)
     pairs = align(one.output, printed, cost)
+    if one.vary and all(same(w, p) for w, p in pairs):
+        return one.output
     return tuple(line(w, p) for w, p in pairs if p is not None or one.output[w or 0] == REST)
 
 

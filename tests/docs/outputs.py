@@ -84,7 +84,7 @@ def merged(one: Shown, output: str) -> tuple[str, ...]:
 
     def line(w: int | None, p: int | None) -> str:
         if w is None or p is None:
-            return REST if w is not None else printed[p or 0]
+            return one.output[w] if w is not None else printed[p or 0]
         exact = replace(one, output=(one.output[w],), vary=False)
         return one.output[w] if difference(exact, printed[p]) == "" else _merged_line(one.output[w], printed[p])
 
@@ -92,7 +92,7 @@ def merged(one: Shown, output: str) -> tuple[str, ...]:
     pairs = align(one.output, printed, cost)
     if one.vary and all(same(w, p) for w, p in pairs):
         return one.output
-    return tuple(line(w, p) for w, p in pairs if p is not None or one.output[w or 0] == REST)
+    return tuple(line(w, p) for w, p in pairs if p is not None or one.output[w or 0] in ("", REST))
 
 
 def _line_cost(line: str, got: str) -> float:

@@ -34,7 +34,7 @@ def test_what_is_right_stays_and_the_rest_is_as_printed(page, printed, updated):
 def test_a_block_whose_numbers_vary_is_kept_or_has_the_numbers_of_one_run():
     one = shown("mean 30.1 of", "", "...", "the head", vary=True)
     assert merged(one, "mean 40.2 of\nx\nthe head\n") == one.output
-    assert merged(one, "mean 40.2 of\nx\nthe heading\n") == ("mean 40.2 of", "...", "the heading")
+    assert merged(one, "mean 40.2 of\nx\nthe heading\n") == ("mean 40.2 of", "", "...", "the heading")
     assert merged(one, "mean 40.2 off\nthe head\n")[0] == "mean 40.2 off"
 
 

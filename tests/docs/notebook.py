@@ -1,10 +1,10 @@
-"""Run the tutorial's notebook from its first cell to its last, and write it anew with what its cells print.
+"""Run the cells of the tutorial's notebook, and write the notebook with what they print.
 
     python -m tests.docs.notebook
 
-The notebook itself is the source: change its cells in Jupyter or an editor, then run this. A fresh kernel runs it in an
-empty folder, with user folders of its own and without the network. What differs from run to run is not written. Numbers
-of a cell with the tag `numbers-vary` may differ between machines.
+The notebook itself is the source. Change its cells in Jupyter or an editor, and then run this. A fresh kernel runs the
+cells in an empty folder, with user folders of its own and without the network. Nothing is written that differs from run
+to run. The numbers of a cell with the tag `numbers-vary` may differ between machines.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 NOTEBOOK = Path(__file__).parents[2] / "sglora_cli" / "docs" / "tutorial.ipynb"
-"""That of the checkout, whatever is installed."""
+"""The notebook of the checkout, even if another version is installed."""
 VARY = "numbers-vary"
 _SECONDS = 300
 
 
 def executed(notebook: Any) -> Any:
-    """The notebook with the outputs of a fresh kernel. Raises CellExecutionError for a cell that fails."""
+    """Return the notebook with the outputs of a fresh kernel. Raises CellExecutionError if a cell fails."""
     from nbclient import NotebookClient
 
     with tempfile.TemporaryDirectory() as folder:
@@ -41,7 +41,7 @@ def executed(notebook: Any) -> Any:
 
 
 def plain(notebook: Any) -> Any:
-    """The notebook without what differs from run to run, and from editor to editor."""
+    """Return the notebook without anything that differs between runs or editors."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -63,8 +63,10 @@ def plain(notebook: Any) -> Any:
 
 
 def _joined(outputs: list[Any]) -> list[Any]:
-    """The outputs with one piece for all that a cell prints, and without standard error: there, progress and warnings
-    of libraries differ from run to run."""
+    """Join everything that a cell prints into one output, and drop standard error.
+
+    Progress and warnings of libraries, which go to standard error, differ from run to run.
+    """
     kept: list[Any] = []
     printed = None
     for output in outputs:
@@ -78,7 +80,7 @@ def _joined(outputs: list[Any]) -> list[Any]:
 
 
 def main() -> None:
-    """Write the notebook that is named, or that of the tutorial, to the place that is named beside it, or in place."""
+    """Run the notebook of the first argument, or the tutorial's, and write it to the second argument, or in place."""
     import nbformat
 
     source = Path(sys.argv[1]) if len(sys.argv) > 1 else NOTEBOOK

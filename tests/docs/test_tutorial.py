@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from console import Shown, blocks, commands_of, difference, run
+from console import Shown, difference, run_steps, steps_of
 
 from sglora_cli.cli.commands.docs import FOLDER
 
 PAGE = FOLDER / "tutorial.md"
-STEPS = [one for block in blocks(PAGE) if block.language == "console" for one in commands_of(block)]
-
-
-def files() -> dict[str, str]:
-    """The files that the reader is told to save, by name."""
-    names = re.findall(r"[Ss]ave (?:this|it) as `([^`]+)`", PAGE.read_text(encoding="utf-8"))
-    texts = [block.text for block in blocks(PAGE) if block.language in ("python", "toml")]
-    return dict(zip(names, texts, strict=True))
+STEPS = steps_of(PAGE)
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory):
-    """Every step's exit code and output, in an empty folder and with a cache of its own."""
+    """Exit code and output of every step, run in an empty folder and with a cache of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        folder: Path = tmp_path_factory.mktemp("tutorial")
+        folder = tmp_path_factory.mktemp("tutorial")
         patch.chdir(folder)
         patch.setenv("SGLORA_HOME", str(folder / "home"))
         patch.setenv("SGLORA_OFFLINE", "1")
-        waiting, outcomes = files(), {}
-        for one in STEPS:
-            if one.command.startswith("sglora pack build") or one.command.startswith("python"):
-                for name in [name for name in waiting if name in one.command]:
-                    Path(name).write_text(waiting.pop(name), encoding="utf-8")
-            outcomes[one.number] = run(one.command)
-        assert not waiting, f"no command of the page uses {', '.join(waiting)}"
-        return outcomes
+        return run_steps(PAGE)
 
 
 @pytest.mark.parametrize("one", STEPS, ids=lambda one: f"line {one.number}: {one.command[:60]}")

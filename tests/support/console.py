@@ -1,9 +1,8 @@
-"""Run the commands that a page shows, in this process, and compare what they print with what the page shows.
+"""Run the commands that a page shows, in this process, and compare their output with what the page shows.
 
-In a block ```console a line `$ command` is followed by what it prints, standard output and error as they come. A
-line `...` stands for any lines, `...` inside a line for any text. Whole numbers must be equal, decimal ones
-close. After the comment `<!-- numbers vary -->`, before blocks that show what was measured, a line need only begin
-as it is shown, up to its first decimal number.
+In a ```console block, a line `$ command` is followed by its output, standard output and standard error in order. A line
+`...` stands for any lines, and `...` inside a line for any text. Whole numbers must be equal and decimal ones close. In
+a block after the comment `<!-- numbers vary -->`, a line is compared up to its first decimal number only.
 """
 
 from __future__ import annotations
@@ -93,12 +92,50 @@ def run(command: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+def steps_of(page: Path) -> list[Shown]:
+    """All commands of a page, with the output that it shows."""
+    return [one for block in blocks(page) if block.language == "console" for one in commands_of(block)]
+
+
+def run_steps(page: Path) -> dict[int, tuple[int, str]]:
+    """Run all commands of a page in the working folder: exit code and output of each by its line number.
+
+    A file that the page tells the reader to save is written before the first build or script that uses it.
+    """
+    text = page.read_text(encoding="utf-8")
+    names = re.findall(r"[Ss]ave (?:this|it) as `([^`]+)`", text)
+    contents = [block.text for block in blocks(page) if block.language in ("python", "toml")]
+    waiting, outcomes = dict(zip(names, contents, strict=True)), {}
+    for one in steps_of(page):
+        if one.command.startswith(("sglora pack build", "python")):
+            for name in [name for name in waiting if name in one.command]:
+                Path(name).write_text(waiting.pop(name), encoding="utf-8")
+        outcomes[one.number] = run(one.command)
+    assert not waiting, f"no command of the page uses {', '.join(waiting)}"
+    return outcomes
+
+
+def run_examples(page: Path) -> str:
+    """Run all Python blocks of a page, one after the other and with the same names, and return what they print."""
+    names: dict[str, object] = {}
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        for block in blocks(page):
+            if block.language == "python":
+                exec(compile("\n" * (block.number - 1) + block.text, page.name, "exec"), names)
+    return printed.getvalue().replace("WindowsPath", "PosixPath")
+
+
+def without_progress(output: str) -> list[str]:
+    """The lines of an output, without lines of progress and blanks at their ends."""
+    return [line.rstrip() for line in output.splitlines() if not _PROGRESS.fullmatch(line)]
+
+
 def difference(one: Shown, output: str) -> str:
     """Why an output is not what the page shows; "" if it is."""
-    printed = [line.rstrip() for line in output.splitlines() if line.strip() and not _PROGRESS.fullmatch(line)]
+    printed = [line for line in without_progress(output) if line]
     wanted = [line.rstrip() for line in one.output if line.strip()]
-    line_pattern = _start_pattern if one.vary else _line_pattern
-    pattern = "".join(r"(?:.*\n)*?" if line == "..." else line_pattern(line) + "\n" for line in wanted)
+    pattern_of = _start_pattern if one.vary else _line_pattern
+    pattern = "".join(r"(?:.*\n)*?" if line == "..." else pattern_of(line) + "\n" for line in wanted)
     match = re.fullmatch(pattern, "".join(line + "\n" for line in printed))
     if not match:
         return "the page shows\n" + "\n".join(wanted) + "\n\nand it prints\n" + "\n".join(printed)
@@ -109,6 +146,11 @@ def difference(one: Shown, output: str) -> str:
         if not math.isclose(float(number), float(got), rel_tol=0.05, abs_tol=0.06)
     ]
     return "; ".join(far)
+
+
+def alike(wanted: str, printed: str, vary: bool) -> bool:
+    """Whether a printed line is the one that the page shows, whatever its decimal numbers are."""
+    return bool(re.fullmatch((_start_pattern if vary else _line_pattern)(wanted), printed))
 
 
 def _start_pattern(line: str) -> str:

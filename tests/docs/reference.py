@@ -1,6 +1,8 @@
-"""Write the pages that follow from the program: sglora_cli/docs/reference.md, and plugins.md from plugins/README.md.
+"""Write the pages that follow from the program or from other pages.
 
     python -m tests.docs.reference
+
+reference.md follows from the program, plugins.md from plugins/README.md, and README.md from the list of the pages.
 
 Only this distribution's own plugins are asked, and nothing that differs between machines is written.
 """
@@ -10,7 +12,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
-import os
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ import click
 
 from sglora_cli import config, errors
 from sglora_cli.bench import rows_file
+from sglora_cli.cli.commands.docs import INDEX, SECTIONS, all_pages
 from sglora_cli.cli.main import COMMANDS, main
 from sglora_cli.lora.layout import Site
 from sglora_cli.pack import pack, recipe_parser
@@ -350,20 +352,37 @@ def _contracts() -> list[str]:
 
 
 def plugin_guide() -> str:
-    """plugins/README.md as a page: its links start from another folder."""
+    """plugins/README.md as a page. Only pages come with the program, so links to other files become their paths."""
     text = (ROOT / "plugins/README.md").read_text(encoding="utf-8")
     heading, rest = text.split("\n", 1)
     metadata = "What a plugin is, its hooks, and the kit that checks it."
-    moved = re.sub(r"\]\((?!https?://|#)([^)]+)\)", _moved, rest)
-    return f"{heading}\n\n{metadata}\n{moved}"
+    note = "Paths on this page are those of the repository. Installed, a plugin's folder is a package of its name."
+    return f"{heading}\n\n{metadata}\n\n{note}\n{_LINK.sub(_without_repository, rest)}"
 
 
-def _moved(link: re.Match[str]) -> str:
-    target = os.path.relpath(ROOT / "plugins" / link[1], FOLDER)
-    return f"]({Path(target).as_posix()})"
+_LINK = re.compile(r"\[([^]]*)\]\((?!https?://|#)([^)#]+)(#[^)]*)?\)")
 
 
-PAGES = {"reference.md": reference, "plugins.md": plugin_guide}
+def _without_repository(link: re.Match[str]) -> str:
+    name, target, anchor = link[1], (ROOT / "plugins" / link[2]).resolve(), link[3] or ""
+    if target.parent == FOLDER:
+        return f"[{name}]({target.name}{anchor})"
+    return f"`{target.relative_to(ROOT).as_posix()}`"
+
+
+def index() -> str:
+    """The list of the pages, as `sglora docs` prints it, with links."""
+    pages = all_pages()
+    lines = ["# Documentation", "", "The pages by what they are for, with a line each.", ""]
+    lines += ["`sglora docs` prints this list, and `sglora docs NAME` a page, without a network.", ""]
+    for title, names in SECTIONS.items():
+        known = [pages[name] for name in names if name in pages]
+        lines += [f"## {title}", "", *(f"* [{page.name}]({page.name}.md): {page.summary}" for page in known), ""]
+    lines[-1:] = ["", "The tutorial is also a notebook, [tutorial.ipynb](tutorial.ipynb).", ""]
+    return "\n".join(lines)
+
+
+PAGES = {"reference.md": reference, "plugins.md": plugin_guide, f"{INDEX}.md": index}
 
 if __name__ == "__main__":
     for name, written in PAGES.items():

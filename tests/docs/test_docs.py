@@ -11,7 +11,7 @@ import click
 import pytest
 from console import blocks, commands_of
 
-from sglora_cli.cli.commands.docs import all_pages
+from sglora_cli.cli.commands.docs import FOLDER, SECTIONS, all_pages
 from sglora_cli.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -23,8 +23,9 @@ MARKDOWN = sorted(
 
 def test_pages_are_listed_with_a_line_each(run):
     lines = run("docs").stdout.splitlines()
-    assert lines[0] == f"{'tutorial':<{max(map(len, PAGES))}}  {PAGES['tutorial'].summary}"
     assert [line.split()[0] for line in lines] == list(PAGES)
+    for line, page in zip(lines, PAGES.values(), strict=True):
+        assert line == f"{page.name:<{max(map(len, PAGES))}}  {page.summary}"
     assert max(map(len, lines)) <= 110
 
 
@@ -99,6 +100,22 @@ def test_links_lead_somewhere(path):
         assert there.is_relative_to(ROOT), f"{link} leaves the repository"
         if anchor:
             assert anchor in anchors(there.read_text(encoding="utf-8")), f"{link}: no such heading"
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.md")), ids=lambda path: path.name)
+def test_a_page_links_only_to_what_comes_with_the_program(path):
+    """Whoever has the wheel alone has the pages and the notebook; other files of the repository are not there."""
+    for link in links(path.read_text(encoding="utf-8")):
+        target = link.partition("#")[0]
+        if target and not target.startswith(("http://", "https://")):
+            assert "/" not in target and Path(target).suffix in (".md", ".ipynb"), f"{link} is not in the wheel"
+            assert (FOLDER / target).is_file(), f"{link} leads nowhere"
+
+
+def test_pages_follow_the_sections():
+    order = [name for names in SECTIONS.values() for name in names]
+    assert list(PAGES) == sorted(PAGES, key=order.index)
+    assert {"tutorial", "reference", "method", "results", "security", "more-than-one-machine", "plugins"} <= set(PAGES)
 
 
 _MACHINE = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users|mnt|opt)/|[A-Za-z]:\\|\b(?:\d{1,3}\.){3}\d{1,3}\b")

@@ -102,14 +102,23 @@ def test_links_lead_somewhere(path):
             assert anchor in anchors(there.read_text(encoding="utf-8")), f"{link}: no such heading"
 
 
+IN_THE_WHEEL = {path.name for pattern in ("*.md", "*.ipynb") for path in FOLDER.glob(pattern)}
+
+
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.md")), ids=lambda path: path.name)
 def test_a_page_links_only_to_what_comes_with_the_program(path):
     """Whoever has the wheel alone has the pages and the notebook; other files of the repository are not there."""
     for link in links(path.read_text(encoding="utf-8")):
         target = link.partition("#")[0]
         if target and not target.startswith(("http://", "https://")):
-            assert "/" not in target and Path(target).suffix in (".md", ".ipynb"), f"{link} is not in the wheel"
-            assert (FOLDER / target).is_file(), f"{link} leads nowhere"
+            assert target in IN_THE_WHEEL, f"{link} is not in the wheel"
+
+
+def test_files_that_a_page_names_are_in_the_repository():
+    named = re.compile(r"`((?:tests|plugins|packs|sglora_cli)/[\w./-]+)`")
+    for page in PAGES.values():
+        for name in named.findall(page.text):
+            assert (ROOT / name).exists(), f"{page.name} names {name}"
 
 
 def test_pages_follow_the_sections():

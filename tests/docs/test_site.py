@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sglora_cli.cli.commands.docs import SECTIONS, all_pages
+from sglora_cli.cli.commands.docs import all_pages
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = ("http:", "https:", "//")
@@ -84,7 +84,8 @@ def test_links_of_the_site_lead_somewhere(site, pages):
             name = name.partition("?")[0]
             there = (site / name[1:] if name.startswith("/") else path.parent / name).resolve() if name else path
             there = there / "index.html" if there.is_dir() else there
-            assert there.is_relative_to(site) and there.is_file(), f"{path.name}: {link} leads nowhere"
+            assert there.is_relative_to(site), f"{path.name}: {link} leaves the site"
+            assert there.is_file(), f"{path.name}: {link} leads nowhere"
             if anchor and there in pages:
                 assert anchor in pages[there].ids, f"{path.name}: {link} has no such anchor"
 

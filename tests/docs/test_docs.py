@@ -26,7 +26,7 @@ def test_pages_are_listed_with_a_line_each(run):
     assert [line.split()[0] for line in lines] == list(PAGES)
     for line, page in zip(lines, PAGES.values(), strict=True):
         assert line == f"{page.name:<{max(map(len, PAGES))}}  {page.summary}"
-    assert max(map(len, lines)) <= 110
+    assert max(map(len, lines)) <= 120
 
 
 def test_a_page_is_printed_as_it_is_where_no_terminal_is(run):
@@ -115,7 +115,7 @@ def test_a_page_links_only_to_what_comes_with_the_program(path):
 
 
 def test_files_that_a_page_names_are_in_the_repository():
-    named = re.compile(r"`((?:tests|plugins|packs|sglora_cli)/[\w./-]+)`")
+    named = re.compile(r"`((?:tests|plugins|packs|sglora_cli)/[\w./-]+)`(?! \(last in commit)")
     for page in PAGES.values():
         for name in named.findall(page.text):
             assert (ROOT / name).exists(), f"{page.name} names {name}"

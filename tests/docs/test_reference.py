@@ -1,4 +1,4 @@
-"""The reference is generated from the program, and the plugin guide from plugins/README.md."""
+"""The reference and the list of the pages are generated from the program."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ SECTIONS = {
     "Reference": ("reference", "python"),
     "Method": ("method", "measures"),
     "Results": ("results", "results-generators", "results-appendix"),
-    "In use": ("security", "more-than-one-machine"),
-    "Extend it": ("plugins",),
+    "Operations": ("security", "more-than-one-machine"),
+    "Plugins": ("plugins",),
 }
 """The order of the pages in a list, by section."""
 INDEX = "README"

@@ -48,15 +48,8 @@ class Html(HTMLParser):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("material", reason="mkdocs-material is not installed (extra `docs`)")
     folder = tmp_path_factory.mktemp("site")
-    command = [
-        sys.executable,
-        "-W",
-        "error",
-        "-m",
-        "mkdocs",
-        "build",
-        "--strict",
-    ]  # not --quiet: no warning counts then
+    # Without --quiet: it hides warnings from --strict, too.
+    command = [sys.executable, "-W", "error", "-m", "mkdocs", "build", "--strict"]
     environment = {**os.environ, "SGLORA_OFFLINE": "1", "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(
         [*command, "-f", ROOT / ".mkdocs.yml", "-d", folder], env=environment, capture_output=True, text=True

@@ -1,6 +1,8 @@
-"""Write the pages that follow from the program: reference.md, and README.md, which lists the pages.
+"""Write the pages that follow from the program or from other pages.
 
     python -m tests.docs.reference
+
+reference.md follows from the program, plugins.md from plugins/README.md, and README.md from the list of the pages.
 
 Only this distribution's own plugins are asked, and nothing that differs between machines is written.
 """
@@ -356,6 +358,26 @@ def _contracts() -> list[str]:
     ]
 
 
+def plugin_guide() -> str:
+    """plugins/README.md as a page. Only pages come with the program, so a link to another file becomes its path."""
+    text = (ROOT / "plugins/README.md").read_text(encoding="utf-8")
+    heading, rest = text.split("\n", 1)
+    metadata = "What a plugin is, its hooks, and the kit that checks it."
+    note = "Paths are those of the source distribution, which also has the tests.\n"
+    note += "In an installation, a folder such as `plugins/sglora_kde` is the package `sglora_kde`."
+    return f"{heading}\n\n{metadata}\n\n{note}\n{_LINK.sub(_page_or_path, rest)}"
+
+
+_LINK = re.compile(r"\[([^]]*)\]\((?!https?://|#)([^)#]+)(#[^)]*)?\)")
+
+
+def _page_or_path(link: re.Match[str]) -> str:
+    name, target, anchor = link[1], (ROOT / "plugins" / link[2]).resolve(), link[3] or ""
+    if target.parent == FOLDER:
+        return f"[{name}]({target.name}{anchor})"
+    return f"`{target.relative_to(ROOT).as_posix()}`"
+
+
 def index() -> str:
     """The list of the pages, as `sglora docs` prints it, with links."""
     pages = all_pages()
@@ -368,7 +390,7 @@ def index() -> str:
     return "\n".join(lines)
 
 
-PAGES = {"reference.md": reference, f"{INDEX}.md": index}
+PAGES = {"reference.md": reference, "plugins.md": plugin_guide, f"{INDEX}.md": index}
 
 if __name__ == "__main__":
     for name, written in PAGES.items():

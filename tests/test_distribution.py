@@ -78,7 +78,8 @@ def test_the_sdist_has_the_whole_checkout(dist):
     with tarfile.open(path) as archive:
         names = {member.name.removeprefix(top) for member in archive if member.isfile()}
     generated = {"PKG-INFO", "setup.cfg"} | {name for name in names if "sglora.egg-info/" in name}
-    kept = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "pyproject.toml", ".gitignore")
+    kept = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "pyproject.toml")
+    kept += (".gitignore", ".mkdocs.yml")
     assert names - generated == files_of(*kept, ".ci", "packs", "plugins", "sglora_cli", "tests")
 
 

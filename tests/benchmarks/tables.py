@@ -1,4 +1,4 @@
-"""The tables of docs/results.md from rows files of several builds:
+"""The tables of docs/results-appendix.md from rows files of several builds:
 
     python tests/benchmarks/tables.py seed-0.jsonl seed-1.jsonl --halves half-0.jsonl half-1.jsonl
 
@@ -25,7 +25,7 @@ WAYS = ("I2T", "T2I")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="the tables of docs/results.md")
+    parser = argparse.ArgumentParser(description="the tables of docs/results-appendix.md")
     parser.add_argument("builds", nargs="+", type=Path)
     parser.add_argument("--halves", nargs="*", type=Path, default=[])
     parser.add_argument("--methods", default="", help="only these, in this order; else all")

@@ -1,6 +1,8 @@
-"""Write the pages that follow from the program: sglora_cli/docs/reference.md, and plugins.md from plugins/README.md.
+"""Write the pages that follow from the program or from other pages.
 
     python -m tests.docs.reference
+
+reference.md follows from the program, plugins.md from plugins/README.md, and README.md from the list of the pages.
 
 Only this distribution's own plugins are asked, and nothing that differs between machines is written.
 """
@@ -10,7 +12,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
-import os
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ import click
 
 from sglora_cli import config, errors
 from sglora_cli.bench import rows_file
+from sglora_cli.cli.commands.docs import INDEX, SECTIONS, all_pages
 from sglora_cli.cli.main import COMMANDS, main
 from sglora_cli.lora.layout import Site
 from sglora_cli.pack import pack, recipe_parser
@@ -35,39 +37,39 @@ FOLDER = ROOT / "sglora_cli" / "docs"
 """That of the checkout, whatever is installed."""
 RUNTIME = [spec.name for spec in dataclasses.fields(config.RuntimeConfig)]
 ENVIRONMENT = {
-    "SGLORA_HOME": "One folder instead of all user folders: `settings.toml` in it, and `cache/`.",
-    "SGLORA_OFFLINE": "Set to 1, nothing is fetched from a network: weights, captioners and data sets must be here.",
+    "SGLORA_HOME": "One folder that replaces all user folders. It holds `settings.toml` and `cache/`.",
+    "SGLORA_OFFLINE": "If it is 1, the network is not used. Weights, captioners and data sets must be on this machine.",
 }
 ADAPTER = {
     "kind": '"adapter".',
-    "format": "2. Packs of format 1 are read, too; another number is refused.",
+    "format": "2. Packs of format 1 are read as well. Any other number is refused.",
     "layout": "`rank`, `alpha` and `sites`: name, out_features and in_features of each, in layer order.",
     "description": "The sentence it was made for.",
     "described_by": "All sentences with their weights, if there are several.",
     "backbone": "Name of the backbone it was made for.",
-    "fingerprint": "Of that backbone's weights, activation and preprocessing; it meets no other.",
+    "fingerprint": "Of that backbone's weights, activation and preprocessing. The adapter works with no other.",
     "pack": "The pack it was made from.",
     "generator": "The generator that made it.",
     "prior": "`k` and `tau`.",
-    "draw": "`samples`, `seed`, `temperature`, and `best` where only the best were kept.",
+    "draw": "`samples`, `seed`, `temperature`, and `best` if only the best were kept.",
     "experts": "The K experts and their weights.",
     "sample": "Number of the draw.",
-    "imported": "Of an imported adapter: format, file name, hash, rank, and what was lost.",
+    "imported": "For an imported adapter: format, file name, hash, rank, and what was lost.",
 }
 PACK = {
-    "format": "2. Packs of format 1 are read, too; another number is refused.",
+    "format": "2. Packs of format 1 are read as well. Any other number is refused.",
     "name": "The pack's name.",
     "made_by": "Program and version.",
     "backbone": "Name of the backbone.",
     "fingerprint": "Of its weights, activation and preprocessing.",
-    "recipe": "The recipe, whole.",
+    "recipe": "The complete recipe.",
     "layout": "`rank`, `alpha` and `sites`, as in an adapter.",
     "prior": "`k` and `tau`.",
-    "counts": "How many tasks there are of each role. A line of `tasks/` has the task's key, dataset, name, role, "
-    "description and counts of photos, and where an added expert came from.",
-    "shards": "How many experts each file of `experts/` has.",
+    "counts": "The number of tasks of each role. A line of `tasks/` has the task's key, dataset, name, role, "
+    "description and counts of photos, and the origin of an added expert.",
+    "shards": "The number of experts in each file of `experts/`.",
     "files": "SHA-256 of every other file, by name.",
-    "generators": "What was measured while each learned generator was trained.",
+    "generators": "Measurements from the training of each learned generator.",
     "default_generator": "The generator used when a command names none.",
 }
 
@@ -76,7 +78,7 @@ def reference() -> str:
     host = Host.load(entry for entry in metadata.entry_points(group=hookspecs.GROUP) if _own(entry))
     parts = [
         ["# Reference", "", "Commands, options, settings, recipe keys, exit codes, files, generators and contracts."],
-        ["Generated from the program by `python -m tests.docs.reference`; a test compares.", "", *_contents()],
+        ["`python -m tests.docs.reference` generates this page from the program.", "", *_contents()],
         _commands(),
         ["## Runtime options", "", _doc(config.RuntimeConfig), "", *_knobs(config.RuntimeConfig, option=True)],
         _environment(),
@@ -107,7 +109,8 @@ def _commands() -> list[str]:
     lines = [
         "## Commands",
         "",
-        "Every command also has `-h`, `--help`, and `-q`, `--quiet`: no progress, no notes; warnings and errors stay.",
+        "Every command also has `-h`, `--help`, and `-q`, `--quiet`, which hides progress and notes.",
+        "Warnings and errors remain.",
         "",
     ]
     context = click.Context(main, info_name="sglora")
@@ -215,15 +218,21 @@ def _environment() -> list[str]:
     lines = [
         "## Settings and environment",
         "",
-        "Settings are texts in `settings.toml` of the user configuration; the environment goes before it, an option",
-        "before both.",
+        "Settings are strings in `settings.toml` of the user configuration. An environment variable overrides a",
+        "setting, and an option overrides both.",
         "",
     ]
     texts = _attributes(settings.Settings)
     for spec in dataclasses.fields(settings.Settings):
         text = spec.metadata.get("help") or texts[spec.name]
         lines.append(f"* `{spec.name} = {_toml(spec.default)}`, `SGLORA_{spec.name.upper()}`: {text}")
-    return [*lines, "", "Without a setting:", "", *(f"* `{name}`: {text}" for name, text in ENVIRONMENT.items())]
+    return [
+        *lines,
+        "",
+        "Variables without a setting:",
+        "",
+        *(f"* `{name}`: {text}" for name, text in ENVIRONMENT.items()),
+    ]
 
 
 def _attributes(kind: type) -> dict[str, str]:
@@ -271,7 +280,7 @@ def _generators(host: Host) -> list[str]:
     lines = [
         "## Generators",
         "",
-        "`--generator NAME`, or `NAME:setting=value/setting=value` where it has settings; `--baselines` takes several.",
+        "Use `--generator NAME`, or `NAME:setting=value/setting=value` with settings. `--baselines` takes several.",
         "",
     ]
     seen: dict[type, list[str]] = {}
@@ -308,29 +317,29 @@ def _exit_codes() -> list[str]:
     return [
         "## Exit codes",
         "",
-        "0 done, 1 a bug (with a traceback), 130 interrupted and 143 terminated: finished steps are kept, "
-        "141 the reader of a pipe left. Errors on purpose:",
+        "0 is success, 1 a bug (with a traceback), 130 interrupted and 143 terminated, both with finished steps kept.",
+        "141 means that the program at the other end of a pipe has ended. The other codes are those of errors:",
         "",
         *_block(tree),
         "",
-        "What each asks for: [how-to-errors](how-to-errors.md).",
+        "What to do about each: [how-to-errors](how-to-errors.md).",
     ]
 
 
 def _files() -> list[str]:
-    adapter = "A `.safetensors` in PEFT's tensor names, with one metadata key `sglora`: JSON, sorted."
+    adapter = "A `.safetensors` file with PEFT's tensor names and one metadata key, `sglora`, which is sorted JSON."
     required = sorted(manifest.FIELDS)
     assert required == sorted(PACK), "tests/docs/reference.py and manifest.py differ in what pack.json holds"
     return [
         *["## Files", "", "### Adapter", "", adapter, "", *(f"* `{key}`: {text}" for key, text in ADAPTER.items())],
         *["", "### Pack", "", *_block(_after(pack.__doc__, "<pack>/")), "", "`pack.json`:", ""],
         *[*(f"* `{key}`: {text}" for key, text in PACK.items()), "", "### Rows", ""],
-        *["What `sglora bench --rows FILE` writes, JSON lines:", "", *_block(_after(rows_file.__doc__, "{"))],
+        *["`sglora bench --rows FILE` writes JSON lines:", "", *_block(_after(rows_file.__doc__, "{"))],
     ]
 
 
 def _contracts() -> list[str]:
-    lines = ["## Hooks and contracts", "", "How to write a plugin: [plugins](plugins.md). Hooks:", ""]
+    lines = ["## Hooks and contracts", "", "[plugins](plugins.md) explains how to write a plugin. The hooks:", ""]
     for name, hook in vars(hookspecs).items():
         if name.startswith("sglora_"):
             lines.append(f"* `{name}() -> {inspect.signature(hook).return_annotation}`: {_doc(hook)}")
@@ -343,27 +352,45 @@ def _contracts() -> list[str]:
     return [
         *lines,
         "",
-        "What their values are, as `sglora_cli/plugin/contracts.py` and `values.py` have it:",
+        "The contracts of their values, from `sglora_cli/plugin/contracts.py` and `values.py`:",
         "",
         *_block(source, "python"),
     ]
 
 
 def plugin_guide() -> str:
-    """plugins/README.md as a page: its links start from another folder."""
+    """plugins/README.md as a page. Only pages come with the program, so a link to another file becomes its path."""
     text = (ROOT / "plugins/README.md").read_text(encoding="utf-8")
     heading, rest = text.split("\n", 1)
     metadata = "What a plugin is, its hooks, and the kit that checks it."
-    moved = re.sub(r"\]\((?!https?://|#)([^)]+)\)", _moved, rest)
-    return f"{heading}\n\n{metadata}\n{moved}"
+    note = "Paths are those of the source distribution, which also has the tests.\n"
+    note += "In an installation, a folder such as `plugins/sglora_kde` is the package `sglora_kde`."
+    return f"{heading}\n\n{metadata}\n\n{note}\n{_LINK.sub(_page_or_path, rest)}"
 
 
-def _moved(link: re.Match[str]) -> str:
-    target = os.path.relpath(ROOT / "plugins" / link[1], FOLDER)
-    return f"]({Path(target).as_posix()})"
+_LINK = re.compile(r"\[([^]]*)\]\((?!https?://|#)([^)#]+)(#[^)]*)?\)")
 
 
-PAGES = {"reference.md": reference, "plugins.md": plugin_guide}
+def _page_or_path(link: re.Match[str]) -> str:
+    name, target, anchor = link[1], (ROOT / "plugins" / link[2]).resolve(), link[3] or ""
+    if target.parent == FOLDER:
+        return f"[{name}]({target.name}{anchor})"
+    return f"`{target.relative_to(ROOT).as_posix()}`"
+
+
+def index() -> str:
+    """The list of the pages, as `sglora docs` prints it, with links."""
+    pages = all_pages()
+    lines = ["# Documentation", "", "All pages of the documentation, by section.", ""]
+    lines += ["`sglora docs` prints this list, and `sglora docs NAME` prints a page. Both work offline.", ""]
+    for title, names in SECTIONS.items():
+        known = [pages[name] for name in names if name in pages]
+        lines += [f"## {title}", "", *(f"* [{page.name}]({page.name}.md): {page.summary}" for page in known), ""]
+    lines[-1:] = ["", "The tutorial is also a notebook, [tutorial.ipynb](tutorial.ipynb).", ""]
+    return "\n".join(lines)
+
+
+PAGES = {"reference.md": reference, "plugins.md": plugin_guide, f"{INDEX}.md": index}
 
 if __name__ == "__main__":
     for name, written in PAGES.items():

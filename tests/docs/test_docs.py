@@ -11,7 +11,7 @@ import click
 import pytest
 from console import blocks, commands_of
 
-from sglora_cli.cli.commands.docs import all_pages
+from sglora_cli.cli.commands.docs import FOLDER, SECTIONS, all_pages
 from sglora_cli.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -23,9 +23,10 @@ MARKDOWN = sorted(
 
 def test_pages_are_listed_with_a_line_each(run):
     lines = run("docs").stdout.splitlines()
-    assert lines[0] == f"{'tutorial':<{max(map(len, PAGES))}}  {PAGES['tutorial'].summary}"
     assert [line.split()[0] for line in lines] == list(PAGES)
-    assert max(map(len, lines)) <= 110
+    for line, page in zip(lines, PAGES.values(), strict=True):
+        assert line == f"{page.name:<{max(map(len, PAGES))}}  {page.summary}"
+    assert max(map(len, lines)) <= 120
 
 
 def test_a_page_is_printed_as_it_is_where_no_terminal_is(run):
@@ -101,6 +102,31 @@ def test_links_lead_somewhere(path):
             assert anchor in anchors(there.read_text(encoding="utf-8")), f"{link}: no such heading"
 
 
+IN_THE_WHEEL = {path.name for pattern in ("*.md", "*.ipynb") for path in FOLDER.glob(pattern)}
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.md")), ids=lambda path: path.name)
+def test_a_page_links_only_to_what_comes_with_the_program(path):
+    """Whoever has the wheel alone has the pages and the notebook; other files of the repository are not there."""
+    for link in links(path.read_text(encoding="utf-8")):
+        target = link.partition("#")[0]
+        if target and not target.startswith(("http://", "https://")):
+            assert target in IN_THE_WHEEL, f"{link} is not in the wheel"
+
+
+def test_files_that_a_page_names_are_in_the_repository():
+    named = re.compile(r"`((?:tests|plugins|packs|sglora_cli)/[\w./-]+)`(?! \(last in commit)")
+    for page in PAGES.values():
+        for name in named.findall(page.text):
+            assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+def test_pages_follow_the_sections():
+    order = [name for names in SECTIONS.values() for name in names]
+    assert list(PAGES) == sorted(PAGES, key=order.index)
+    assert {"tutorial", "reference", "method", "results", "security", "more-than-one-machine", "plugins"} <= set(PAGES)
+
+
 _MACHINE = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users|mnt|opt)/|[A-Za-z]:\\|\b(?:\d{1,3}\.){3}\d{1,3}\b")
 _HOSTS = {"github.com", "arxiv.org", "huggingface.co", "docs.python.org"}
 
@@ -137,7 +163,7 @@ def test_a_shown_command_is_one_of_the_program(path, one):
     words = shlex.split(one.command, comments=True)[1:]
     words = words[: words.index("<")] if "<" in words else words
     command: click.Command = main
-    while isinstance(command, click.Group) and not words[0].startswith("-"):
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         command = command.get_command(click.Context(command), words[0]) or pytest.fail(f"no command {words[0]}")
         words = words[1:]
     if not isinstance(command, click.Group):

@@ -1,4 +1,4 @@
-"""The reference is generated from the program, and the plugin guide from plugins/README.md."""
+"""The reference and the list of pages are generated from the program, and the plugin guide from plugins/README.md."""
 
 from __future__ import annotations
 

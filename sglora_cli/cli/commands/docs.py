@@ -20,8 +20,26 @@ from sglora_cli.errors import UnknownName
 
 FOLDER = Path(sglora_cli.__file__).parent / "docs"
 _LINK = re.compile(r"\[([^\]`]*)\]\(([^)\s]+)\)")
-FIRST = ("tutorial",)
-"""Pages that stand first in a list; the others follow by name."""
+SECTIONS = {
+    "Start here": ("install", "tutorial"),
+    "How to": (
+        "how-to-search",
+        "how-to-adapters",
+        "how-to-data",
+        "how-to-packs",
+        "how-to-measure",
+        "how-to-clip",
+        "how-to-errors",
+    ),
+    "Reference": ("reference", "python"),
+    "Method": ("method", "measures"),
+    "Results": ("results", "results-generators", "results-appendix"),
+    "Operations": ("security", "more-than-one-machine"),
+    "Plugins": ("plugins",),
+}
+"""The order of the pages in a list, by section."""
+INDEX = "README"
+"""The list of pages as a page, for readers of the repository and of the site."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +59,10 @@ class Page:
 
 
 def all_pages() -> dict[str, Page]:
-    """All pages by name."""
-    names = sorted(path.stem for path in FOLDER.glob("*.md"))
-    ordered = sorted(names, key=lambda name: (name not in FIRST, name))
+    """All pages by name, in the order of the sections. Pages without a section come last."""
+    order = [name for section in SECTIONS.values() for name in section]
+    found = {path.stem for path in FOLDER.glob("*.md")} - {INDEX}
+    ordered = [name for name in order if name in found] + sorted(found - set(order))
     return {name: Page(name, FOLDER / f"{name}.md") for name in ordered}
 
 

@@ -79,7 +79,7 @@ def test_the_sdist_has_the_whole_checkout(dist):
         names = {member.name.removeprefix(top) for member in archive if member.isfile()}
     generated = {"PKG-INFO", "setup.cfg"} | {name for name in names if "sglora.egg-info/" in name}
     kept = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "pyproject.toml", ".gitignore")
-    assert names - generated == files_of(*kept, ".ci", "packs", "plugins", "sglora_cli", "tests")
+    assert names - generated == files_of(*kept, ".ci", ".github", "packs", "plugins", "sglora_cli", "tests")
 
 
 def test_the_metadata_is_valid_and_has_the_version_of_the_program(wheel):

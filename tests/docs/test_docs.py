@@ -137,7 +137,7 @@ def test_a_shown_command_is_one_of_the_program(path, one):
     words = shlex.split(one.command, comments=True)[1:]
     words = words[: words.index("<")] if "<" in words else words
     command: click.Command = main
-    while isinstance(command, click.Group) and not words[0].startswith("-"):
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         command = command.get_command(click.Context(command), words[0]) or pytest.fail(f"no command {words[0]}")
         words = words[1:]
     if not isinstance(command, click.Group):

@@ -63,6 +63,7 @@ def session(folder: Path) -> list[Screen]:
     """Draw the balloons into a folder, run the commands there, and return what each of them shows at a terminal."""
     write_balloons(folder / "balloons")
     environment = {"SGLORA_HOME": str(folder / "home"), "SGLORA_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONWARNINGS"] = "ignore"
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -186,6 +187,8 @@ def _escaped(text: str) -> str:
 
 
 def main() -> None:
+    for name in [name for name in os.environ if name.startswith("SGLORA_")]:
+        del os.environ[name]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         screens = session(folder)

@@ -80,7 +80,7 @@ def test_the_sdist_has_the_whole_checkout(dist):
     generated = {"PKG-INFO", "setup.cfg"} | {name for name in names if "sglora.egg-info/" in name}
     kept = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "pyproject.toml")
     kept += (".gitignore", ".mkdocs.yml")
-    assert names - generated == files_of(*kept, ".ci", "packs", "plugins", "sglora_cli", "tests")
+    assert names - generated == files_of(*kept, ".ci", ".github", "packs", "plugins", "sglora_cli", "tests")
 
 
 def test_the_metadata_is_valid_and_has_the_version_of_the_program(wheel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -161,7 +162,7 @@ SHOWN = [
 def test_a_shown_command_is_one_of_the_program(path, one):
     """Its command and options exist and have values of their kinds; the tutorial's and README's also run, elsewhere."""
     words = shlex.split(one.command, comments=True)[1:]
-    words = words[: words.index("<")] if "<" in words else words
+    words = list(itertools.takewhile(lambda word: word not in ("<", ">"), words))
     command: click.Command = main
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         command = command.get_command(click.Context(command), words[0]) or pytest.fail(f"no command {words[0]}")

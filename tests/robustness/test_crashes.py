@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from writing_commands import COMMANDS
+from writing_commands import COMMANDS, content, lasting
 
 from sglora_cli.errors import Unavailable
 from sglora_cli.files import atomic
@@ -67,12 +67,6 @@ def killed(root: Path, change: int, work: Callable[[], object]) -> bool:
     return in_a_child(watched) == KILLED
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    """Files by name; no locks."""
-    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix != ".lock")
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
-
-
 def folder_of(path: Path, text: str) -> Path:
     for name in ("a", "b/c"):
         write_bytes(path / name, text.encode())
@@ -101,11 +95,6 @@ def test_a_folder_is_replaced_whole_wherever_the_process_is_killed(tmp_path, mon
         assert os.listdir(tmp_path / "x") == ["pack"]
     assert change > 8
     assert content(target) == new
-
-
-def lasting(folder: Path) -> dict:
-    """All but what is named after the times of files, which every copy has others of."""
-    return {name: data for name, data in content(folder).items() if "measured/made/" not in name}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -6,9 +6,8 @@ import os
 import shutil
 
 import pytest
-from test_crashes import lasting
 from windows_disk import windows
-from writing_commands import COMMANDS
+from writing_commands import COMMANDS, lasting
 
 from sglora_cli.files import atomic
 from sglora_cli.files.atomic import drop_drafts, write_bytes, writing

@@ -1,6 +1,8 @@
-"""Commands that write: `{}` stands for the folder of the fixture `stage`."""
+"""Commands that write, and what they wrote. `{}` stands for the folder of the fixture `stage`."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 COMMANDS = {
     "generate": ["generate", "a photo of a jar", "--pack", "toys", "--samples", "2"],
@@ -13,3 +15,14 @@ COMMANDS = {
     "remove": ["pack", "remove", "toys", "--yes"],
     "bench": ["bench", "--pack", "toys", "--baselines", "top-k,nearest", "--rows", "{}/out/rows.jsonl"],
 }
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Files by name; no locks."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix != ".lock")
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+def lasting(folder: Path) -> dict:
+    """All but what is named after the times of files, which every copy has others of."""
+    return {name: data for name, data in content(folder).items() if "measured/made/" not in name}

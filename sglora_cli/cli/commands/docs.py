@@ -1,6 +1,6 @@
-"""`sglora docs`: the documentation, without a network.
+"""`sglora docs`: shows the documentation offline.
 
-The pages are Markdown in docs/ and travel with the program.
+The pages are Markdown files in docs/, which are part of the package.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from sglora_cli.errors import UnknownName
 FOLDER = Path(sglora_cli.__file__).parent / "docs"
 _LINK = re.compile(r"\[([^\]`]*)\]\(([^)\s]+)\)")
 FIRST = ("tutorial",)
-"""Pages that stand first in a list; the others follow by name."""
+"""Pages listed first. The others follow, sorted by name."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """One page. It begins with a heading, and a paragraph of one line that says what is on it."""
+    """A page. It starts with a heading and a one-line paragraph, its summary."""
 
     name: str
     path: Path
@@ -41,14 +41,14 @@ class Page:
 
 
 def all_pages() -> dict[str, Page]:
-    """All pages by name."""
+    """Return all pages by name."""
     names = sorted(path.stem for path in FOLDER.glob("*.md"))
     ordered = sorted(names, key=lambda name: (name not in FIRST, name))
     return {name: Page(name, FOLDER / f"{name}.md") for name in ordered}
 
 
 def find_page(name: str) -> Page:
-    """The page of a name, with or without its ending. Raises UnknownName."""
+    """Return the page with this name, which may end in .md. Raises UnknownName."""
     known = all_pages()
     if (stem := name.removesuffix(".md")) not in known:
         raise UnknownName.of("page", name, known)
@@ -56,7 +56,7 @@ def find_page(name: str) -> Page:
 
 
 def without_links(text: str) -> str:
-    """A page for those who cannot click: a link to a page becomes its command, one to a file the file's name.
+    """Replace links to pages by their commands, and links to files by file names.
 
     >>> without_links("see [python](python.md#errors), [above](#files) and [README](../../README.md)")
     'see python (`sglora docs python`), above and README (`README.md`)'
@@ -74,7 +74,7 @@ def _plain(link: re.Match[str]) -> str:
     return f"{name} (`{f'sglora docs {target[:-3]}' if inside else target.removeprefix('../../')}`)"
 
 
-_WIDEST = 100  # columns; longer lines are hard to read
+_WIDEST = 100  # columns, because longer lines are hard to read
 
 
 @click.command("docs")
@@ -83,7 +83,7 @@ _WIDEST = 100  # columns; longer lines are hard to read
 def command(page: str, as_json: bool) -> None:
     """Show a PAGE of the documentation, or list the pages.
 
-    At a terminal a page is laid out and paged; elsewhere it is printed as Markdown, as it is.
+    In a terminal the page is formatted and shown in a pager. Elsewhere its Markdown source is printed.
 
     \b
     sglora docs
@@ -98,7 +98,7 @@ def command(page: str, as_json: bool) -> None:
         facts = [{"name": one.name, "summary": one.summary, "file": str(one.path)} for one in pages]
         print_json({"pages": facts})
     else:
-        print_rows(("page", "what"), [[one.name, one.summary] for one in pages], words=("what",))
+        print_rows(("page", "summary"), [[one.name, one.summary] for one in pages], words=("summary",))
 
 
 def _print_page(page: Page, as_json: bool) -> None:
@@ -112,7 +112,7 @@ def _print_page(page: Page, as_json: bool) -> None:
 
 
 def _print_at_terminal(text: str) -> None:
-    """Laid out for the terminal; through the user's pager where it is longer than the screen."""
+    """Print formatted Markdown, in the user's pager if it is longer than the screen."""
     from rich.console import Console
     from rich.markdown import Markdown
 

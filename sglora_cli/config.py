@@ -157,7 +157,7 @@ class PriorConfig:
     tau: float = knob(0.05, "Temperature of the softmax over the experts' similarities.", least=1e-6, most=1e6)
     space: str = knob(
         "embedding",
-        f"Space in which the sentence is compared with the experts': {SPACES_HELP}.",
+        f"Space in which the sentence is compared with the experts' sentences: {SPACES_HELP}.",
         choices=tuple(SPACES),
     )
 
@@ -251,9 +251,9 @@ class RuntimeConfig:
     weights: str = knob(
         "", "File or folder with the backbone's weights. Default: the setting `weights`, else the backbone's own."
     )
-    compile: bool = knob(False, "Compile the backbone with torch.compile. It starts slowly and is faster in long runs.")
+    compile: bool = knob(False, "Compile the backbone with torch.compile. Startup is slower, long runs are faster.")
     checkpointing: bool = knob(
-        False, "Recompute activations in the backward pass. It saves memory and takes about a third longer."
+        False, "Recompute activations in the backward pass to save memory. Takes about a third longer."
     )
 
 

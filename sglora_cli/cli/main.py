@@ -29,7 +29,7 @@ from sglora_cli.system import progress
 
 COMMANDS = {
     "generate": "Make an adapter from a sentence.",
-    "list": "List the adapters on this machine with their sentences.",
+    "list": "List your adapters with their sentences.",
     "search": "Rank your photos for a sentence.",
     "classify": "Sort your photos by names.",
     "try": "Compare how photos rank without and with an adapter.",

@@ -207,13 +207,13 @@ def say_passed_over(passed_over: Iterable[PassedOver]) -> None:
 
 
 def confirm(what: str, yes: bool, hint: str = "pass --yes", verb: str = "remove", done: str = "removed") -> None:
-    """Ask for confirmation unless `yes`. Raises UsageError if the answer is no, or without a terminal to ask on.
+    """Ask for confirmation unless `yes`. Raises UsageError if the answer is no or standard input is not a terminal.
 
     verb, done: the action, in the infinitive and as a participle.
     """
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError(f"cannot ask whether to {verb} {what} without a terminal", hint)
+        raise UsageError(f"confirmation to {verb} {what} needs a terminal", hint)
     if not click.confirm(f"{verb} {what}?", err=True):
         raise UsageError(f"nothing was {done}")

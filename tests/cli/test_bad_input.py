@@ -37,7 +37,7 @@ from pack_folders import BUNDLED
             ["generate", "--images", ".", "--space", "meaning"],
             2,
             "--space meaning compares sentences and cannot be combined with --images",
-            "leave it out",
+            "leave out --space",
         ),
         (["generate", "a mug", "--k", "9"], 5, "K = 9 is more than the 4 experts there are", ""),
         (
@@ -174,7 +174,7 @@ def test_a_changed_pack_is_found(run, toy_pack, own_home):
     assert result.exit_code == 4
     assert result.stderr == (
         "error: pack 'toys': joint.safetensors is missing; extra is not listed in pack.json; "
-        "README.md has changed since the pack was built\nhint: build or fetch it again\n"
+        "README.md has changed since the pack was built\nhint: build or import the pack again\n"
     )
 
 

@@ -41,8 +41,8 @@ def test_a_dry_run_says_what_would_be_downloaded(run, tmp_path):
     assert (result.exit_code, result.stderr) == (0, "")
     *lines, disk = result.stdout.splitlines()
     assert lines == [
-        "252.9 MB  nothing       http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
-        "19.3 GB   1.5 MB of it  http://images.cocodataset.org/zips/train2017.zip",
+        "252.9 MB  missing            http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
+        "19.3 GB   1.5 MB downloaded  http://images.cocodataset.org/zips/train2017.zip",
         f"to download: 19.6 GB into {tmp_path}/coco",
     ]
     assert disk.startswith("disk: 38.9 GB needed while the largest archive is unpacked, ")
@@ -70,7 +70,7 @@ def test_a_dry_run_in_json_has_sizes_that_are_not_known_as_null(run, site, tmp_p
     assert [(one["url"], one["left"]) for one in report["downloads"]] == [("http://a", None), ("http://b", 7)]
     assert (report["folder"], report["left_bytes"], report["disk_bytes"]) == (f"{tmp_path}/mine", None, None)
     text = run("data", "fetch", "mine", "--data", tmp_path, "--dry-run").stdout
-    assert text.startswith("size unknown  nothing    http://a\n10 B          3 B of it  http://b\n")
+    assert text.startswith("size unknown  missing         http://a\n10 B          3 B downloaded  http://b\n")
 
 
 def test_a_data_set_that_plans_nothing_is_not_asked_to(run, site, tmp_path):

@@ -27,7 +27,7 @@ def test_every_image_gets_its_captions(caption, album):
     assert result.stdout == (
         f"output     {album}/captions.jsonl\n"
         "images     12, 0 already captioned, 12 now, 0 left\n"
-        "captions   24 written, 2.0 an image\n"
+        "captions   24 written, 2.0 per image\n"
     )
     rows = captioned(album)
     assert [row["image"] for row in rows] == sorted(row["image"] for row in rows)
@@ -316,7 +316,7 @@ def test_without_a_gpu_nobody_downloads_a_model_unasked(dear, site, album):
     assert lines[4:] == [
         "no GPU     write captions of names and colours without a model:",
         f"  {other}",
-        "error: cannot ask whether to download 2.0 GB to caption 12 photos without a GPU without a terminal",
+        "error: confirmation to download 2.0 GB to caption 12 photos without a GPU needs a terminal",
         f"hint: run {other} for captions of names and colours, or pass --yes",
     ]
     assert not (site / "loaded").exists()
@@ -342,7 +342,7 @@ def test_at_a_terminal_the_user_is_asked(dear, album, monkeypatch, answer, code,
     monkeypatch.setattr(output, "sys", SimpleNamespace(stdin=keys, stdout=sys.stdout, stderr=sys.stderr))
     monkeypatch.setattr(click, "confirm", lambda text, err: asked.append(text) or answer == "y")
     result = dear()
-    assert asked == ["fetch 2.0 GB to caption 12 photos without a GPU?"]
+    assert asked == ["download 2.0 GB to caption 12 photos without a GPU?"]
     assert result.exit_code == code
     assert (len(captioned(album)) if (album / "captions.jsonl").exists() else 0) == lines
 

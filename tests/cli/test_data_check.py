@@ -37,9 +37,9 @@ def loose(site) -> None:
 
 
 COUNTS = """\
-cat  3 train  2 test  10 captions  2 / 2.0 / 2 an image
-dog  3 train  2 test  10 captions  2 / 2.0 / 2 an image
-2 tasks, 10 images, 20 captions, 2 / 2.0 / 2 an image
+cat  3 train  2 test  10 captions  2 / 2.0 / 2 per image
+dog  3 train  2 test  10 captions  2 / 2.0 / 2 per image
+2 tasks, 10 images, 20 captions, 2 / 2.0 / 2 per image
 """
 
 
@@ -82,9 +82,9 @@ def test_warnings_are_listed_and_stop_nothing(check, photos):
     result = check("--backbone", "starter")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == (
-        "cat  3 train  2 test  11 captions  2 / 2.2 / 3 an image\n"
-        "dog  3 train  2 test  9 captions   1 / 1.8 / 2 an image\n"
-        "2 tasks, 10 images, 20 captions, 1 / 2.0 / 3 an image\n"
+        "cat  3 train  2 test  11 captions  2 / 2.2 / 3 per image\n"
+        "dog  3 train  2 test  9 captions   1 / 1.8 / 2 per image\n"
+        "2 tasks, 10 images, 20 captions, 1 / 2.0 / 3 per image\n"
         "warning: images smaller than 32 pixels: 1\n"
         "  0.png  40 x 31\n"
         "warning: captions repeated within an image: 1\n"
@@ -128,7 +128,7 @@ def test_captions_without_a_word_are_errors(check, photos, loose):
     result = check("--top", 1, dataset="loose")
     assert result.exit_code == 4
     assert result.stdout.splitlines()[2:] == [
-        "2 tasks, 10 images, 18 captions, 0 / 1.8 / 2 an image",
+        "2 tasks, 10 images, 18 captions, 0 / 1.8 / 2 per image",
         "error: captions without a word: 2",
         r"  2.png  caption 2 of 2 is '\t '",
         "  ... and 1 more",

@@ -61,7 +61,7 @@ def test_without_a_terminal_a_yes_is_needed(run, toy_pack, own_home):
         result = run("pack", "remove", "toys", *filter(None, [expert]))
         assert result.exit_code == 2
         assert result.stderr == (
-            f"error: cannot ask whether to remove {what} in {folder} without a terminal\nhint: pass --yes\n"
+            f"error: confirmation to remove {what} in {folder} needs a terminal\nhint: pass --yes\n"
         )
     assert len(Pack(folder).experts.names) == 4
 

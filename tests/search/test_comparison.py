@@ -41,7 +41,7 @@ def expected_lines(
     return [
         f"{query!r}: {len(order)} of {len(items)} {ranked}, rank and score without -> with",
         *(f"{old[i]:>{width}} -> {new[i]:>{width}}  {before[i]:6.3f} -> {after[i]:6.3f}  {items[i]}" for i in order),
-        f"change: {change:.4f} a score; {sum(old[i] != new[i] for i in order)} of the top {len(order)} moved, "
+        f"change: {change:.4f} per score; {sum(old[i] != new[i] for i in order)} of the top {len(order)} moved, "
         f"{len(entered)} entered; rank correlation {obvious_correlation(before, after):.3f}",
     ]
 

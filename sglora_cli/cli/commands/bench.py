@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     default="paper",
     callback=not_empty,
     show_default=True,
-    help="Comma-separated methods to measure. paper stands for those of the paper's table, all for every method that "
+    help="Comma-separated methods to measure. Use paper for those of the paper's table, or all for every method that "
     "can run, which takes many times longer.",
     shell_complete=names(completion.baselines, commas=True),
 )
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     type=OneOf("role", [UNSEEN, TRAINING]),
     default=UNSEEN,
     show_default=True,
-    help="Measure on the pack's unseen tasks, or on its training tasks, to choose settings. training needs --data.",
+    help="Measure on the pack's unseen tasks, or on its training tasks to choose settings, which needs --data.",
 )
 @click.option(
     "--folds",
@@ -112,7 +112,7 @@ if TYPE_CHECKING:
 @dry_run_option("Only print what would be measured and how long it takes.")
 @reporter_option("Reporter: table, markdown, latex, json or csv. Default: terminal in a terminal, table elsewhere.")
 @out_option("File for the tables. Default: standard output.", callback=table_name)
-@json_option("It is the object of --as json.")
+@json_option("The object is the same as with --as json.")
 @click.pass_obj
 def command(
     app: App,

@@ -113,7 +113,7 @@ class GenerateRequest:
     "--space",
     type=OneOf("space", SPACES),
     default="",
-    help=f"Space in which the sentence is compared with the experts': {SPACES_HELP}. Default: the pack's.",
+    help=f"Space in which the sentence is compared with the experts' sentences: {SPACES_HELP}. Default: the pack's.",
 )
 @options_of(GenerateConfig)
 @options_of(RuntimeConfig, "runtime")
@@ -144,7 +144,7 @@ def command(
 ) -> None:
     """Make an adapter for the task that TEXT describes.
 
-    With `-` as TEXT, it makes one adapter per line of standard input.
+    If TEXT is `-`, the command makes one adapter per line of standard input.
 
     \b
     sglora generate "a photo of a pug" -o pug.safetensors

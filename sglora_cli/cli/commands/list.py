@@ -1,4 +1,4 @@
-"""`sglora list`: lists the adapters on this machine."""
+"""`sglora list`: lists the user's adapters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sglora_cli.errors import UsageError
 @click.argument("folders", nargs=-1, type=PATH, metavar="[FOLDER]...")
 @json_option()
 def command(folders: tuple[Path, ...], as_json: bool) -> None:
-    """List the adapters on this machine with their sentences.
+    """List your adapters with their sentences.
 
     The newest come first. By default the command lists the adapters in the user cache, where `sglora generate` without
     -o writes, and in the working folder. With FOLDER it lists those in each FOLDER instead. Other commands accept the

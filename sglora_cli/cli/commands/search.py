@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @photos_argument()
 @click.argument("sentence", nargs=-1)
 @adapter_option("Adapter for the photos' category; see `sglora list`. Default: none.")
-@click.option("--like", type=PATH, help="Example photo to search for, instead of or in addition to a sentence.")
+@click.option("--like", type=PATH, help="Photo that shows what you look for, instead of or in addition to a sentence.")
 @click.option(
     "--within",
     default="",

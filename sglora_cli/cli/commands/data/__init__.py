@@ -93,7 +93,7 @@ def _print_plan(dataset: str, plugin: Fetches, root: Path, as_json: bool) -> Non
         print_json({"dataset": dataset, "folder": str(plan.folder), "downloads": downloads, **totals})
         return
     rows = [[_known(one.bytes), _state(one), one.url] for one in plan.downloads]
-    print_rows(("size", "downloaded", "file"), rows, words=("file",))
+    print_rows(("size", "status", "file"), rows, words=("file",))
     if not plan.waiting:
         click.echo(f"{plan.folder} is complete, nothing to download")
     else:
@@ -107,8 +107,8 @@ def _print_plan(dataset: str, plugin: Fetches, root: Path, as_json: bool) -> Non
 
 def _state(one: Download) -> str:
     if one.done:
-        return "complete"
-    return f"{size(one.here)}" if one.here else "no"
+        return "downloaded"
+    return f"{size(one.here)} downloaded" if one.here else "missing"
 
 
 def _known(count: int | None) -> str:

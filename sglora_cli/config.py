@@ -49,7 +49,7 @@ ABLATIONS = {
 """More names for `bench --table` and what each varies. They use all tasks."""
 SPACES = {
     "embedding": "the image-text embedding f(T) of Eq. 6",
-    "centred": "that embedding minus the mean of the experts'",
+    "centred": "that embedding minus the experts' mean",
     "meaning": "the backbone's own sentence encoder, or f(T) if it has none",
 }
 """Spaces in which a sentence is compared with those of the experts."""

@@ -186,7 +186,9 @@ def _settings(host: Host) -> Iterator[Finding]:
 
 def _network(host: Host) -> Iterator[Finding]:
     text = (
-        "never used, SGLORA_OFFLINE is set" if offline() else "used only to fetch weights and data sets, with a message"
+        "never used, SGLORA_OFFLINE is set"
+        if offline()
+        else "used only to fetch weights and data sets, and always reported"
     )
     yield Finding("network", "use", OK, text, facts={"offline": offline()})
 

@@ -73,7 +73,7 @@ def clean(kinds: tuple[str, ...], older_than: str, dry_run: bool, yes: bool, as_
     """Remove KINDs from the cache.
 
     Without KIND it removes all kinds that are recreated when they are needed. Adapters, rows and packs are only removed
-    if you name them. Items that another sglora process is using are not removed.
+    if you name them. The command fails while another sglora process uses the cache.
 
     \b
     sglora cache clean --dry-run

@@ -31,7 +31,8 @@ def command(
     """Compare the updates and origins of two adapters.
 
     A and B are adapters in any format that `sglora import` reads. Their ranks may differ, because the command compares
-    the update of each weight. A cosine of 1 means the same direction, 0 orthogonal and -1 the opposite direction.
+    the update of each weight. A cosine of 1 means the same direction, 0 means orthogonal, and -1 means the opposite
+    direction.
 
     \b
     sglora diff pug.safetensors chihuahua.safetensors

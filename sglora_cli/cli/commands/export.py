@@ -29,7 +29,7 @@ from sglora_cli.system import settings
 def command(app: App, adapter: Path, out: str, name: str, runtime: RuntimeConfig, force: bool, as_json: bool) -> None:
     """Write ADAPTER for PEFT, open_clip or CLIP-LoRA.
 
-    ADAPTER is a file in sglora's format. The command reads the result back and compares its effect.
+    ADAPTER is a file in sglora's format. The command reads the result back and compares its effect with ADAPTER's.
 
     \b
     sglora export pug.safetensors -o pug-peft/

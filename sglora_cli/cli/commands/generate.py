@@ -87,7 +87,11 @@ class GenerateRequest:
 
 @click.command("generate")
 @click.argument("text", nargs=-1)
-@click.option("--also", multiple=True, help="Another sentence for the same task; repeatable.")
+@click.option(
+    "--also",
+    multiple=True,
+    help='Another sentence for the same task, with an optional weight as in "0.5 | a small dog"; repeatable.',
+)
 @click.option("--file", type=PATH, help="File with more sentences, one per line, or a .json list or object.")
 @click.option("--name", "names", multiple=True, help="Class name to insert into the pack's template; repeatable.")
 @click.option("--images", type=PATH, help="Folder whose photos describe the task instead of sentences.")

@@ -30,7 +30,7 @@ from sglora_cli.config import RuntimeConfig, options_of
     "--rank", type=click.IntRange(1, 1024), help="Compress the update to this rank. Default: the adapter's own."
 )
 @visual_only_option()
-@click.option("--text", default="", help="Sentence that describes the adapter's task. Default: the one it names.")
+@click.option("--text", default="", help="Sentence that describes the adapter's task. Default: the adapter's own.")
 @options_of(RuntimeConfig, "runtime")
 @force_option()
 @json_option()

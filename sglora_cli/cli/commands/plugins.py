@@ -115,9 +115,10 @@ def new(app: App, name: str, kind: str, out: Path, as_json: bool) -> None:
 @json_option()
 @click.pass_obj
 def check(app: App, name: str, kind: str | None, path: Path | None, runtime: RuntimeConfig, as_json: bool) -> None:
-    """Run the conformance checks on the plugin object NAME.
+    """Run the conformance checks on NAME.
 
-    This command is for plugin authors. The exit code is 7 if a check fails.
+    NAME is a name listed by `sglora plugins list`. This command is for plugin authors. The exit code is 7 if a check
+    fails.
 
     \b
     sglora plugins check starter

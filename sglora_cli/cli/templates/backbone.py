@@ -14,7 +14,7 @@ SGLORA_API = "1.0"
 
 
 class Example:
-    """The plugin object that sglora lists."""
+    """The backbone that `sglora plugins list` shows."""
 
     name = "example"
     summary = "a small vision transformer with random weights"

@@ -35,7 +35,7 @@ class ExampleModel:
 
 
 class Example:
-    """The plugin object that sglora lists."""
+    """The captioner that `sglora plugins list` shows."""
 
     name = "example"
     summary = "writes the class from the prompt and the image's brightness"

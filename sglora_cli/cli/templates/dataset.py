@@ -26,7 +26,7 @@ SGLORA_API = "1.0"
 
 
 class Example:
-    """The plugin object that sglora lists."""
+    """The data set that `sglora plugins list` shows."""
 
     name = "example"
     summary = "one folder per task, with captions in text files"

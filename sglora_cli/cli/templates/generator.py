@@ -35,7 +35,7 @@ class NearestTwo:
 
 
 class Example:
-    """The plugin object that sglora lists.
+    """The generator that `sglora plugins list` shows.
 
     A generator that learns sets `learns = True` and returns what it learned from `tensors`. If samples differ, `draws`
     is True. A generator that needs data of the unseen task sets `needs` to "shots" or "images". One with settings in a

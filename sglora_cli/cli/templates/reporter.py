@@ -10,7 +10,7 @@ COLUMNS = ("method", "dataset", "task", "sample", "direction", "k", "value")
 
 
 class Example:
-    """The plugin object that sglora lists."""
+    """The reporter that `sglora plugins list` shows."""
 
     name = "example"
     summary = "every row, tab-separated"

@@ -222,7 +222,7 @@ class CheckConfig:
     )
     pixels: int = knob(32, "Report images whose shorter side has fewer pixels.", least=1)
     words: int = knob(60, "Report captions with more words if tokens cannot be counted.", least=1)
-    k: int = knob(10, "K of Recall@K, which needs more than K test images per task to be meaningful.", least=1)
+    k: int = knob(10, "Report tasks with at most K test images, because Recall@K needs more.", least=1)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from sglora_cli.system.progress import duration, size
 
 @click.group("cache", cls=Group)
 def command() -> None:
-    """Show the contents of the user cache and free space.
+    """Show and clean up the user cache.
 
     \b
     sglora cache info

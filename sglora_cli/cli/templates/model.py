@@ -1,7 +1,7 @@
 """A small vision transformer with random weights, and a bag-of-words text encoder.
 
-A real model loads its weights in `ExampleModel.__init__`, and uses its own preprocessing in `stem` and its
-own text encoder in `encode_text`. `AttentionSites` finds q, k and v in any torch module with plain self-attention.
+A real model loads its weights in `ExampleModel.__init__`, preprocesses images in `stem` and encodes
+texts in `encode_text`. `AttentionSites` finds q, k and v in any torch module with plain self-attention.
 
 Shapes: N images, T adapters, C texts, L tokens, W width, D embedding, P numbers of an adapter.
 """

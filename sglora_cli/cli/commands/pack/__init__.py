@@ -21,7 +21,7 @@ from sglora_cli.errors import BadFile
 
 @click.group("pack", cls=Group)
 def command() -> None:
-    """Build, inspect and share packs.
+    """Build, inspect, change and share packs.
 
     A pack holds experts and generators for one backbone.
 

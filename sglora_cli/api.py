@@ -1,7 +1,7 @@
-"""What a plugin, and a Python user, may import: this module and nothing else of `sglora_cli`.
+"""The public API. Plugins and Python users import from this module and from nothing else in `sglora_cli`.
 
-`__all__` has a section for each kind of plugin: an author reads the first one and that of the kind. Names that need
-torch are fetched when they are first used, so that a plugin costs nothing until it works.
+`__all__` has one section for all plugins and one for each kind of plugin. Names that need torch are imported when they
+are first used, so that importing a plugin stays fast.
 """
 
 from __future__ import annotations
@@ -178,11 +178,11 @@ _LATE = {
     "search.album": "Album",
     "system.hardware": "free_device_memory pick_device pick_precision",
 }
-"""Module of ours -> its names that need torch."""
+"""Module in sglora_cli -> its names that need torch."""
 _MODULES = {name: f"sglora_cli.{module}" for module, names in _LATE.items() for name in names.split()}
 
 __all__ = [
-    # Everybody: the hook, errors, settings, files, and when the network may be used
+    # All plugins: the hook, errors, settings, files, and whether the network may be used
     "hookimpl",
     "API_VERSION",
     "HasMembers",
@@ -217,7 +217,7 @@ __all__ = [
     "offline",
     "no_network",
     "hub_unreachable",
-    # Data sets: a folder -> tasks of photos and captions
+    # Data sets: a folder -> tasks with photos and captions
     "Dataset",
     "Fetches",
     "PlansFetch",

@@ -1,6 +1,6 @@
-"""Every number and every closed list of names that a user can choose from, written once.
+"""Every number and every closed list of names that a user can set, defined once.
 
-Options, TOML keys, help and completion follow from them.
+Options, TOML keys, help and completion are derived from them.
 """
 
 from __future__ import annotations
@@ -18,51 +18,51 @@ from sglora_cli.errors import Mismatch, UnknownName, UsageError
 
 C = TypeVar("C")
 MANY = 1_000_000
-"""A limit for counts of epochs, photos and tasks. A larger number, such as 10**12, is a typing error."""
+"""Upper limit for counts of epochs, photos and tasks. A larger number, such as 10**12, is a typo."""
 
 
 ADAPTER_FORMATS = {
-    "safetensors": "one file, sglora's own: a PEFT state with its provenance",
+    "safetensors": "sglora's own single-file format: a PEFT state with its provenance",
     "peft": "folder for PEFT on CLIPModel and CLIPVisionModelWithProjection",
     "peft-flat": "folder for PEFT on CLIPVisionModel of transformers 5",
-    "open_clip": "the backbone's checkpoint with the update merged in",
-    "clip-lora": "file of CLIP-LoRA",
+    "open_clip": "checkpoint of the backbone with the update merged in",
+    "clip-lora": "CLIP-LoRA file",
 }
 TASK_TABLES = {
-    "all": "every task",
+    "all": "all tasks",
     "in": "tasks of the data sets that the experts come from",
     "cross": "tasks of other data sets",
     "flickr": "tasks of Flickr30K",
     "retrieval": "retrieval tasks",
     "classification": "classification tasks",
 }
-"""Names of `bench --table`, and which tasks each keeps."""
+"""Names for `bench --table` and the tasks that each selects."""
 ABLATIONS = {
-    "ablation-k": "how many experts a sentence leans on",
-    "ablation-tau": "the temperature of their weights",
-    "ablation-space": "the space in which it is compared with them",
+    "ablation-k": "the number of experts in the prior",
+    "ablation-tau": "the temperature of the experts' weights",
+    "ablation-space": "the space in which the sentence is compared with the experts'",
     "ablation-samples": "one draw, the most likely of n, or the mean of n",
-    "ablation-description": "the template, or the sentences of a file",
+    "ablation-description": "the template, or sentences from a file",
     "ablation-expert": "the nearest expert of each task left out",
-    "ablation-condition": "the task's sentence, or what its own training photos look like",
+    "ablation-condition": "the task's sentence, or the embedding of its own training photos",
 }
-"""More names of `bench --table`, and what each changes; they keep all tasks."""
+"""More names for `bench --table` and what each varies. They use all tasks."""
 SPACES = {
     "embedding": "the image-text embedding f(T) of Eq. 6",
-    "centred": "that embedding without the mean of the experts'",
-    "meaning": "the backbone's own sentence encoder, or f(T) where it has none",
+    "centred": "that embedding minus the experts' mean",
+    "meaning": "the backbone's own sentence encoder, or f(T) if it has none",
 }
 """Spaces in which a sentence is compared with those of the experts."""
-SPACES_HELP = "; ".join(f"{name}, {what}" for name, what in SPACES.items())
+SPACES_HELP = ", ".join(f"{name} ({what})" for name, what in SPACES.items())
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-"""Devices that a shell offers. The list is not closed: cuda:1 is a device, too."""
+"""Devices that shell completion offers. The list is not closed. For example, cuda:1 is also a device."""
 
 
 class OneOf(click.Choice[str]):
-    """An option's type: one name of a closed list, or "" for none.
+    """Option type: one name from a closed list, or "" for none.
 
-    Unlike click's own, a name that is not in the list is an UnknownName, which has the closest name as its hint.
+    Unlike click.Choice, it raises UnknownName, whose hint is the closest name.
     """
 
     def __init__(self, noun: str, names: Iterable[str]) -> None:
@@ -84,67 +84,66 @@ def knob(
     choices: Sequence[str] = (),
     offered: Sequence[str] = (),
 ) -> Any:
-    """A field with its default and the sentence that explains it.
+    """Define a dataclass field with its default and help.
 
-    A number has a range (both ends allowed), a text may be one of `choices`; `offered` are some of many possible texts.
+    least, most: range of a number, both ends included.  choices: closed list of strings.
+    offered: strings that shell completion suggests, out of many valid ones.
     """
     metadata = {"help": help, "least": least, "most": most, "choices": choices, "offered": offered}
     return field(default=default, metadata=metadata)
 
 
 def held_out_knob() -> Any:
-    """The key of a learned generator's table that the build reads: scores on tasks left out."""
-    return knob(0, "Folds of training tasks on which it is scored, fitted without them; 0: not.", least=0, most=1000)
+    """Define `held_out`, the key in a learned generator's table for its score on held-out tasks."""
+    return knob(0, "Folds of training tasks to score it on, refitted without them; 0 disables it.", least=0, most=1000)
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """The shape of every adapter of a pack."""
+    """Shape of every adapter in a pack."""
 
-    rank: int = knob(2, "Rank r of every update B A.", least=1, most=4096)
-    alpha: float = knob(2.0, "LoRA alpha; the update is scaled by alpha / rank.", least=1e-6, most=1e6)
+    rank: int = knob(2, "Rank r of each update B A.", least=1, most=4096)
+    alpha: float = knob(2.0, "LoRA alpha. The update is scaled by alpha / rank.", least=1e-6, most=1e6)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How the adapters of tasks are trained: all alike (see `sglora docs method`, section 1)."""
+    """How tasks' adapters are trained. The same values apply to all tasks (see `sglora docs method`, section 1)."""
 
     epochs: int = knob(120, "Passes over a task's photos.", least=1, most=MANY)
-    states: int = knob(40, "M, how many of the last epochs' adapters are kept.", least=1, most=MANY)
-    batch: int = knob(32, "Photos of one task in a step.", least=2, most=MANY)
+    states: int = knob(40, "M, number of last epochs whose adapters are stored.", least=1, most=MANY)
+    batch: int = knob(32, "Photos of one task per step.", least=2, most=MANY)
     learning_rate: float = knob(1e-3, "Learning rate of Adam.", least=0, most=1e3)
     weight_decay: float = knob(0.0, "Decoupled weight decay.", least=0, most=1e3)
     warmup_epochs: int = knob(
         0,
-        "Passes over the experts' photos together, before every task starts from the result; 0: no warm-up.",
+        "Passes over all experts' photos together before each task starts from the result; 0 disables the warm-up.",
         least=0,
         most=MANY,
     )
-    joint_epochs: int = knob(30, "Passes over the seen tasks' photos for the joint adapter.", least=1, most=MANY)
+    joint_epochs: int = knob(30, "Passes over the photos of all seen tasks for the joint adapter.", least=1, most=MANY)
     joint_learning_rate: float = knob(
         1e-3,
-        "Learning rate of Adam where tasks train one adapter together: the warm-up, the joint adapter.",
+        "Learning rate of Adam when tasks train one adapter together, for the warm-up and the joint adapter.",
         least=0,
         most=1e3,
     )
     tasks_at_once: int = knob(
         16,
-        "Tasks in one batched step; for tasks' own adapters it changes speed and memory, not results.",
+        "Tasks per batched step. For the tasks' own adapters it affects speed and memory, not results.",
         least=1,
         most=MANY,
     )
-    seed: int = knob(
-        0, "Seed of the shared initialisation and of every task's batches.", least=-(2**63), most=2**63 - 1
-    )
+    seed: int = knob(0, "Seed of the shared initialisation and of each task's batches.", least=-(2**63), most=2**63 - 1)
     mirror: float = knob(
         0.0,
-        "Share of the photos shown mirrored in a step, left and right exchanged in their captions.",
+        "Share of photos to mirror in each step, with left and right swapped in their captions.",
         least=0,
         most=1,
     )
     hide: float = knob(
         0.0,
-        "Share of every photo's tokens hidden in a training step, others each time; against overfitting.",
+        "Share of each photo's tokens to hide, redrawn in every training step to reduce overfitting.",
         least=0,
         most=0.9,
     )
@@ -154,45 +153,49 @@ class TrainConfig:
 class PriorConfig:
     """How a sentence becomes a prior over adapters (Eq. 6-8)."""
 
-    k: int = knob(4, "K, how many experts a sentence leans on.", least=1, most=MANY)
-    tau: float = knob(0.05, "Temperature of the softmax over their similarities.", least=1e-6, most=1e6)
+    k: int = knob(4, "K, number of experts in the prior.", least=1, most=MANY)
+    tau: float = knob(0.05, "Temperature of the softmax over the experts' similarities.", least=1e-6, most=1e6)
     space: str = knob(
         "embedding",
-        f"What a sentence is compared with the experts' by: {SPACES_HELP}.",
+        f"Space in which the sentence is compared with the experts' sentences: {SPACES_HELP}.",
         choices=tuple(SPACES),
     )
 
 
 @dataclass(frozen=True)
 class PhraseConfig:
-    """Which phrases of captions are seen tasks, too. `from_captions` beside these keys is a list of sources."""
+    """Which phrases in captions also become seen tasks. The table's `from_captions` is a list of sources."""
 
-    least_photos: int = knob(12, "Photos that a phrase needs.", least=4, most=MANY)
-    largest_share: float = knob(0.15, "Share of all photos above which a phrase says too little.", least=0, most=1)
-    most: int = knob(1000, "Phrases at most, those with most photos.", least=1, most=MANY)
+    least_photos: int = knob(12, "Minimum number of photos per phrase.", least=4, most=MANY)
+    largest_share: float = knob(
+        0.15, "Maximum share of all photos; a more common phrase says too little.", least=0, most=1
+    )
+    most: int = knob(1000, "Maximum number of phrases; those with the most photos are used.", least=1, most=MANY)
 
 
 @dataclass(frozen=True)
 class GenerateConfig:
     """How adapters are drawn from a generator."""
 
-    samples: int = knob(1, "Adapters to draw.", least=1, most=1000)
-    seed: int = knob(0, "Seed of the draw; the same seed gives the same bytes.", least=0, most=2**63 - 1)
-    temperature: float = knob(1.0, "Spread of the draw; 0 takes the prior's mean.", least=0, most=10)
-    best: int = knob(0, "Keep this many of the samples: those most likely under mu*, sigma*^2; 0 keeps all.", least=0)
+    samples: int = knob(1, "Number of adapters to draw.", least=1, most=1000)
+    seed: int = knob(0, "Seed of the draw. The same seed produces identical files.", least=0, most=2**63 - 1)
+    temperature: float = knob(1.0, "Spread of the draw; 0 uses the prior's mean.", least=0, most=10)
+    best: int = knob(0, "Keep only this many samples, those most likely under mu*, sigma*^2; 0 keeps all.", least=0)
 
 
 @dataclass(frozen=True)
 class BenchConfig:
     """How methods are measured."""
 
-    samples: int = knob(5, "Adapters drawn a task from a generator that samples; their recalls are averaged.", least=1)
+    samples: int = knob(
+        5, "Adapters to draw per task from a generator that samples; recall is averaged over them.", least=1
+    )
     seed: int = knob(0, "Seed of the draws and of the bootstrap.", least=0)
-    seeds: int = knob(1, "So many seeds of the draws, from --seed on.", least=1)
+    seeds: int = knob(1, "Number of seeds for the draws, starting at --seed.", least=1)
     temperature: float = knob(1.0, "Spread of the draws.", least=0)
     wrong_sentences: int = knob(
         5,
-        "Sentences of other tasks that each method is measured with, too: does the sentence matter? 0 is none.",
+        "Also measure each method with this many sentences of other tasks, to see if the sentence matters; 0 for none.",
         least=0,
     )
     resamples: int = knob(2000, "Bootstrap resamples over tasks, queries, seeds and samples.", least=100)
@@ -200,9 +203,11 @@ class BenchConfig:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """How a query is put together (see `sglora_cli/search/query.py`)."""
+    """How a query is assembled (see `sglora_cli/search/query.py`)."""
 
-    strength: float = knob(0.5, "How much of the direction of --within is taken out; 1 is all of it.", least=0, most=1)
+    strength: float = knob(
+        0.5, "Share of the --within direction to remove from the query; 1 removes all of it.", least=0, most=1
+    )
 
 
 @dataclass(frozen=True)
@@ -210,45 +215,50 @@ class CheckConfig:
     """What `data check` reports about a data set."""
 
     distance: int = knob(
-        4, "Bits of 64 in which the perceptual hashes of near-identical images may differ.", least=0, most=8
+        4,
+        "Maximum number of differing bits (of 64) in the perceptual hashes of near-identical images.",
+        least=0,
+        most=8,
     )
-    pixels: int = knob(32, "Images with a shorter side below this are small.", least=1)
-    words: int = knob(60, "Captions with more words than this are long, where tokens cannot be counted.", least=1)
-    k: int = knob(10, "Recall@k is to mean something: a task needs more test images than this.", least=1)
+    pixels: int = knob(32, "Report images whose shorter side has fewer pixels.", least=1)
+    words: int = knob(60, "Report captions with more words if tokens cannot be counted.", least=1)
+    k: int = knob(10, "Report tasks with at most K test images, because Recall@K needs more.", least=1)
 
 
 @dataclass(frozen=True)
 class CaptionConfig:
-    """How a captioner is asked, and which of its texts are kept."""
+    """How a captioner is prompted and which of its captions are accepted."""
 
-    captions: int = knob(4, "Captions an image.", least=1, most=100)
-    retries: int = knob(3, "Times an image is asked again, with another seed, for texts that were refused.", least=0)
-    fewest_words: int = knob(3, "A caption with fewer words is refused.", least=1)
-    words: int = knob(
-        60, "Captions with more words are kept with a warning: text encoders cut what is too long.", least=1
-    )
-    seed: int = knob(0, "Seed of the samples; each image has its own, whatever came before it.", least=0)
+    captions: int = knob(4, "Captions per image.", least=1, most=100)
+    retries: int = knob(3, "Retries per image for rejected captions, each with another seed.", least=0)
+    fewest_words: int = knob(3, "Reject captions with fewer words.", least=1)
+    words: int = knob(60, "Warn about captions with more words, because text encoders truncate long ones.", least=1)
+    seed: int = knob(0, "Seed of the samples. Each image's own seed does not depend on the images before it.", least=0)
 
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """Where and how a backbone computes. It changes speed, memory and the last digits, not the method."""
+    """Where and how a backbone computes. It affects speed, memory and the last digits, not the method."""
 
     device: str = knob(
-        "", "Device: auto, cpu, cuda, cuda:1, mps; else the settings', else a CUDA GPU or the CPU.", offered=DEVICES
+        "",
+        "Device: auto, cpu, cuda, cuda:1 or mps. Default: the setting `device`, else a CUDA GPU, else the CPU.",
+        offered=DEVICES,
     )
     precision: str = knob(
-        "auto", "Numbers of the frozen backbone; auto is bf16 on CUDA, else fp32.", choices=PRECISIONS
+        "auto", "Number format of the frozen backbone; auto is bf16 on CUDA, else fp32.", choices=PRECISIONS
     )
-    weights: str = knob("", "File or folder with the backbone's weights; else the settings', else the backbone's own.")
-    compile: bool = knob(False, "Compile the backbone with torch.compile: slow to start, faster in long runs.")
+    weights: str = knob(
+        "", "File or folder with the backbone's weights. Default: the setting `weights`, else the backbone's own."
+    )
+    compile: bool = knob(False, "Compile the backbone with torch.compile. Startup is slower, long runs are faster.")
     checkpointing: bool = knob(
-        False, "Recompute activations in the backward pass: less memory, about a third more time."
+        False, "Recompute activations in the backward pass to save memory. Takes about a third longer."
     )
 
 
 def checked(config: C) -> C:
-    """The config itself. Raises UsageError unless every number has its type, is finite and in its range."""
+    """Return the config. Raises UsageError unless every value has its type and every number is finite and in range."""
     for spec in dataclasses.fields(config):  # type: ignore[arg-type]
         value, kind = getattr(config, spec.name), typing.get_type_hints(type(config))[spec.name]
         numeric = (int, float) if kind is float else kind
@@ -269,11 +279,11 @@ def checked(config: C) -> C:
 
 
 def _article(kind: type) -> str:
-    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(kind, kind.__name__)
+    return {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}.get(kind, kind.__name__)
 
 
 def from_mapping(kind: type[C], values: Mapping[str, Any], where: str) -> C:
-    """A config from a TOML table; `where` names the table in errors."""
+    """Create a config from a TOML table. `where` names the table in errors."""
     names = [spec.name for spec in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for key in values:
         if key not in names:
@@ -285,10 +295,10 @@ def from_mapping(kind: type[C], values: Mapping[str, Any], where: str) -> C:
 
 
 def with_settings(config: C, text: str, where: str, example: str) -> C:
-    """A config with what a member's name says, as `density=0.5/elect=total` of `ties:density=0.5/elect=total`.
+    """Return the config with the settings in a member's name, such as `ties:density=0.5/elect=total`.
 
-    where: the family's name, for errors.  example: settings for their hint.  Raises UsageError, UnknownName, and what
-    the config itself raises.
+    text: the part after ":".  where: name of the family, for errors.  example: settings for the hint.
+    Raises UsageError, UnknownName and whatever the config itself raises.
     """
     kinds = typing.get_type_hints(type(config))
     values = {spec.name: getattr(config, spec.name) for spec in dataclasses.fields(config)}  # type: ignore[arg-type]
@@ -296,7 +306,7 @@ def with_settings(config: C, text: str, where: str, example: str) -> C:
     for part in text.split("/"):
         key, _, value = part.partition("=")
         if not key or not value or key in said:
-            raise UsageError(f"{where}: {part!r} is no setting", f"try {where}:{example}")
+            raise UsageError(f"{where}: {part!r} is not a setting", f"try {where}:{example}")
         if key not in values:
             raise UnknownName.of(f"setting of {where}", key, values)
         said.add(key)
@@ -308,21 +318,21 @@ def with_settings(config: C, text: str, where: str, example: str) -> C:
 
 
 def check_no_table(settings: Mapping[str, Any], where: str) -> None:
-    """Raises Mismatch if a recipe gives settings to a generator whose name has them."""
+    """Raise Mismatch if a recipe has settings for a generator whose settings are part of its name."""
     if settings:
         key, value = next(iter(sorted(settings.items())))
         raise Mismatch(
             f"generator {where!r} has no settings in a recipe, got {key!r}",
-            f"name it with them, as in default_generator = '{where}:{key}={value}'",
+            f"write them into its name, as in default_generator = '{where}:{key}={value}'",
         )
 
 
 def options_of(
     kind: type, into: str = "config", without: Collection[str] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates a command with one option for each knob. The values arrive as one config in the argument `into`.
+    """Decorate a command with one option per knob. The values arrive as one config in the argument `into`.
 
-    without: knobs that mean nothing to the command, which keep their defaults.
+    without: knobs that do not apply to the command and keep their defaults.
     """
     specs = [spec for spec in dataclasses.fields(kind) if spec.name not in without]
     hints = typing.get_type_hints(kind)
@@ -336,7 +346,7 @@ def options_of(
         decorated: Callable[..., Any] = wrapper
         for spec in reversed(specs):
             option, of = "--" + spec.name.replace("_", "-"), hints[spec.name]
-            # An empty string as default tells a reader of the help nothing.
+            # "[default: ]" in the help would tell the reader nothing
             has_default = bool(spec.default) if of in (str, bool) else True
             choices, offered = spec.metadata.get("choices"), spec.metadata.get("offered") or ()
             decorated = click.option(

@@ -1,7 +1,7 @@
-"""Whether the network may be used: decided here, and refused here.
+"""Decides whether the network may be used, and blocks it otherwise.
 
 sglora uses the network only to fetch weights and data sets. SGLORA_OFFLINE=1 forbids it for the whole process,
-plugins and libraries included.
+including plugins and libraries.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ _QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
 _CACHE_ONLY = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 _LOCAL = {getattr(socket, name) for name in ("AF_UNIX",) if hasattr(socket, name)}
 _OWN_NAMES = (None, "", "localhost", "127.0.0.1", "::1")
-"""Names that are resolved without the network. Connections to them are refused too: a proxy may listen there."""
+"""Names that resolve without the network. Connections to them are blocked too, because a proxy may listen there."""
 FORBIDDEN = "the network may not be used"
 _guarded, _forbidden = False, 0
 _PATIENCE = 3.0  # seconds
 
 
 def offline() -> bool:
-    """Whether SGLORA_OFFLINE is set: nothing may use the network then.
+    """Return whether SGLORA_OFFLINE is set, so that nothing may use the network.
 
-    A plugin asks this before it fetches anything, to raise its own error.
+    A plugin calls this before it fetches anything, so that it can raise its own error.
     """
     return os.environ.get("SGLORA_OFFLINE", "") not in ("", "0")
 
 
 def enforce() -> None:
-    """Switch off the telemetry of libraries and, offline, restrict them to their caches and refuse all other use.
+    """Disable the telemetry of libraries. If offline, also restrict them to their caches and block all other use.
 
-    Call it before plugins are loaded: libraries read the environment when they are imported. From then on the sockets
-    of this process are watched. Other processes and code outside Python are stopped only by the libraries' switches.
+    Call it before plugins are loaded, because libraries read the environment when they are imported. From then on an
+    audit hook watches the sockets of this process. Only the libraries' own switches stop child processes and native
+    code.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -49,7 +50,7 @@ def enforce() -> None:
 
 @contextmanager
 def no_network() -> Iterator[None]:
-    """Refuse the network inside the block, to see what is on this machine."""
+    """Block the network inside the `with` block, to find out what is already on this machine."""
     global _forbidden
     _guard()
     _forbidden += 1
@@ -60,7 +61,7 @@ def no_network() -> Iterator[None]:
 
 
 def hub_unreachable() -> str:
-    """Why the Hugging Face hub cannot be used; "" if it can. Tries a connection, which takes up to 3 seconds."""
+    """Return why the Hugging Face hub cannot be used, or "". It tries to connect, which takes up to 3 seconds."""
     import urllib.request
     from urllib.parse import urlsplit
 
@@ -70,7 +71,7 @@ def hub_unreachable() -> str:
         return "SGLORA_OFFLINE is set"
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
-    if urllib.request.getproxies():  # a proxy is reached where the hub itself is not
+    if urllib.request.getproxies():  # a proxy may be reachable when the hub itself is not
         return ""
     address = urlsplit(constants.ENDPOINT)
     try:
@@ -84,7 +85,7 @@ def hub_unreachable() -> str:
 
 
 def _guard() -> None:
-    """Watch sockets. An audit hook cannot be removed, so it checks on each call whether the network is forbidden."""
+    """Watch sockets with an audit hook, which cannot be removed and so checks on each call if it must block."""
     global _guarded
     if not _guarded:
         sys.addaudithook(_refuse)
@@ -92,7 +93,7 @@ def _guard() -> None:
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    """Raises Unavailable for a lookup or a connection while the network is forbidden."""
+    """Raise Unavailable for a lookup or a connection while the network is forbidden."""
     if not event.startswith("socket.") or not (_forbidden or offline()):
         return
     if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
@@ -103,5 +104,5 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
         return
     if harmless:
         return
-    why, hint = ("SGLORA_OFFLINE is set", "unset it to allow it") if offline() else ("it is not asked here", "")
-    raise Unavailable(f"{FORBIDDEN}, and {where!r} was asked for: {why}", hint)
+    why, hint = ("SGLORA_OFFLINE is set", "unset SGLORA_OFFLINE") if offline() else ("this step must not use it", "")
+    raise Unavailable(f"{FORBIDDEN}, but {where!r} was requested: {why}", hint)

@@ -1,13 +1,15 @@
-"""The conformance kits: what every plugin must do, as checks that its author can run.
+"""Conformance kits: checks of what every plugin must do, for plugin authors.
+
+Run `sglora plugins check NAME` on the command line, or a test:
 
     @pytest.mark.parametrize("check", BACKBONE_CHECKS, ids=lambda check: check.__name__)
     def test_my_backbone(check):
         check(MyBackbone().load(RuntimeConfig()))
 
-or `sglora plugins check NAME` on the command line; for the others `check_dataset(dataset, root)`,
-`check_generator(generator)`, `check_captioner(captioner.load(...))` and `check_reporter(reporter)`, and
-`check_tokens(backbone, model)` for a backbone that counts tokens. A check raises
-PluginError with what is wrong; its docstring says what is asked. Built-ins pass the same checks.
+For other plugins call `check_dataset(dataset, root)`, `check_generator(generator)`,
+`check_captioner(captioner.load(...))` or `check_reporter(reporter)`. For a backbone that counts tokens also call
+`check_tokens(backbone, model)`. A failing check raises PluginError, and its docstring states the requirement. The
+built-in plugins pass the same checks.
 """
 
 from __future__ import annotations

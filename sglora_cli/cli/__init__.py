@@ -1,18 +1,18 @@
 """The command line.
 
-main              the program; errors and signals become exit codes
-group             groups of commands, and what every command has: --quiet, help with whole words
-usage             what click refuses, in the words of all other errors
-options           what commands share: host and packs, options, arguments
-output            tables, JSON, confirmation, safe text
-photo_output      what `search` and `classify` say beside their results
-completion        names for the shell, as `shell_complete` of options
-schemas           what --json prints
-describe          what a pack is, in lines
-describe_recipe   what a recipe says: lines, sources, numbers beside their defaults
-describe_adapter  what an adapter file is, in lines
-diagnosis         what works on this machine (`sglora doctor`)
-versions          what is installed
-scaffold          what `sglora plugins new` writes, from templates/
-commands/         one file a command; data/ and pack/ are folders
+main              the program, which turns errors and signals into exit codes
+group             command groups, and features of every command: --quiet, help without broken words
+usage             click's usage errors in the style of all other errors
+options           shared by commands: host and packs, options, arguments
+output            tables, JSON, confirmation, escaped text
+photo_output      status lines of `search` and `classify`
+completion        names for shell completion, used as `shell_complete` of options
+schemas           JSON Schemas of --json output
+describe          text description of a pack
+describe_recipe   text description of a recipe: facts, sources, numbers with their defaults
+describe_adapter  text description of an adapter file
+diagnosis         checks of this machine (`sglora doctor`)
+versions          installed versions
+scaffold          `sglora plugins new`, which writes files from templates/
+commands/         one file per command; data/ and pack/ are folders
 """

@@ -1,6 +1,6 @@
-"""Where a shell's names come from: packs, recipes, generators ... Nothing here loads torch, and nothing here fails.
+"""Names for shell completion, such as packs, recipes and generators. Nothing here loads torch or raises.
 
-An option or argument says `shell_complete=names(packs)`. Packs and plugins are read when a shell asks, not before.
+Options and arguments use them as `shell_complete=names(packs)`. Packs and plugins are read only during completion.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]
 
 
 def names(source: Source, *, commas: bool = False, files: bool = False) -> Completer:
-    """What click asks for the names of a source. With `commas` the last of a list is completed; with `files` the shell
-    offers files, too."""
+    """Return a click completer for the names of a source.
+
+    commas: complete the last name of a comma-separated list.  files: also complete file names.
+    """
 
     def items(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         before, comma, last = incomplete.rpartition(",") if commas else ("", "", incomplete)
         try:
             known = sorted(source(context))
-        except Exception:  # a broken settings file or plugin is no reason to disturb who is typing
+        except Exception:  # a broken settings file or plugin must not disturb typing
             known = []
         offered = [CompletionItem(f"{before}{comma}{name}") for name in known if name.startswith(last)]
         return [*offered, CompletionItem(incomplete, type="file")] if files else offered
@@ -41,7 +43,7 @@ def names(source: Source, *, commas: bool = False, files: bool = False) -> Compl
 
 @cache
 def _host() -> Host:
-    """Not App's, which warns of broken plugins."""
+    """Return a host without App's warnings about broken plugins."""
     from sglora_cli.plugin.host import Host
 
     return Host.load()
@@ -90,7 +92,7 @@ def baselines(context: click.Context) -> Iterable[str]:
 
 
 def plugged(context: click.Context) -> Iterable[str]:
-    """What plugins of any kind offer."""
+    """Return the names that plugins of any kind provide."""
     return {name for registry in _host().registries for name in registry}
 
 
@@ -103,20 +105,20 @@ def experts(context: click.Context) -> Iterable[str]:
 
 
 def _tasks(context: click.Context, role: str) -> list[str]:
-    """Keys of the tasks of the pack that the command line names, or else of the default pack."""
+    """Return task keys of the pack on the command line, or else of the default pack."""
     location, _ = _library().find(str(context.params.get("pack") or context.params.get("name") or ""))
     return [task["key"] for task in location.tasks().of(role)]
 
 
 def adapters(context: click.Context) -> Iterable[str]:
-    """Those of the user cache."""
+    """Return the names of adapters in the user cache."""
     from sglora_cli.adapter.library import kept_folder, listed
 
     return [one.path.name for one in listed([kept_folder()])]
 
 
 def setting_values(context: click.Context) -> Iterable[str]:
-    """Values of the setting that the command line names, where there are names for them."""
+    """Return possible values of the setting on the command line, if they have names."""
     sources: dict[str, Source] = {"pack": packs, "backbone": backbones, "generator": generators}
     key = str(context.params.get("key"))
     return sources[key](context) if key in sources else DEVICES if key == "device" else ()

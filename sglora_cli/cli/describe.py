@@ -1,4 +1,4 @@
-"""What a pack is, in lines for a person. No torch at import time."""
+"""Text description of a pack. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sglora_cli.plugin.values import AGAINST, ROLES, ZERO
 
 
 def pack_facts(pack: Pack, health: Sequence[str] = ()) -> list[str]:
-    """In lines; `health` is what was measured of its generators."""
+    """Return the description in lines. health: lines about the measured quality of its generators."""
     lines = [
         f"pack {pack.name}: {pack.manifest['recipe'].get('summary', '')}".rstrip(": "),
         f"folder     {pack.folder}",
@@ -25,7 +25,7 @@ def pack_facts(pack: Pack, health: Sequence[str] = ()) -> list[str]:
             by_set.setdefault(task["dataset"], []).append(task["name"])
         lines += [f"{role:<10} {dataset}: {', '.join(names)}" for dataset, names in by_set.items()]
     if left_out := sum(task["left_out"] for task in pack.tasks if type(task.get("left_out")) is int):
-        lines.append(f"left out   {left_out} training photos of tasks: unseen tasks are tested on them")
+        lines.append(f"left out   {left_out} training photos, because unseen tasks are tested on them")
     for name, measured in pack.manifest["generators"].items():
         facts = ", ".join(f"{k} {_short(v)}" for k, v in sorted(measured.items()) if k != "held_out")
         lines.append(f"generator  {name}: {facts}")
@@ -36,24 +36,24 @@ def pack_facts(pack: Pack, health: Sequence[str] = ()) -> list[str]:
 
 
 def held_out(fits: Any) -> list[str]:
-    """How a generator did on training tasks that it was not fitted on, in lines; [] where nobody measured that."""
+    """Return lines with a generator's scores on held-out training tasks, or [] if they were not measured."""
     try:
         cells, scores, gains = list(fits["gain"]), dict(fits["scores"]), fits["gain"].values()
         ordered = {name: scores.pop(name) for name in (ZERO, AGAINST)} | scores
         by_method = [f"{name} {' / '.join(f'{value:.1f}' for value in one.values())}" for name, one in ordered.items()]
         gain = " / ".join(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" for mean, low, high in gains)
         return [
-            f"{' / '.join(cells)} on {fits['tasks']} training tasks, each left out of its fit: {', '.join(by_method)}",
-            f"{fits['folds']} folds; its difference to {AGAINST}, with the 95 % interval: {gain}",
+            f"{' / '.join(cells)} on {fits['tasks']} training tasks, each held out of the fit: {', '.join(by_method)}",
+            f"{fits['folds']} folds; difference to {AGAINST} with 95 % confidence interval: {gain}",
         ]
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # a manifest may say what it likes
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # a manifest may have any content
         return []
 
 
 def pack_health(pack: Pack) -> list[str]:
     wrong = pack.verify()
     return [f"damaged    {sentence}" for sentence in wrong] or [
-        f"healthy    {len(pack.manifest['files'])} files, all as built"
+        f"healthy    {len(pack.manifest['files'])} files match their hashes"
     ]
 
 

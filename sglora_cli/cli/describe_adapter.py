@@ -1,4 +1,4 @@
-"""What an adapter file is, in lines for a person."""
+"""Text description of an adapter file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sglora_cli.adapter.read import Found, lacks_scaling, read_adapter, recognis
 
 
 def any_adapter(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Facts of an adapter in any format, for a program and in lines. Raises BadFile, Mismatch for a broken one."""
+    """Describe an adapter in any format, as JSON values and as lines. Raises BadFile or Mismatch if it is broken."""
     found = recognise(path)
     if found.kind == "safetensors":
         adapter = load_adapter(path)
@@ -35,8 +35,8 @@ def any_adapter(path: Path) -> tuple[dict[str, Any], list[str]]:
         "lacks": list(foreign.unmet),
         "about": dict(foreign.metadata),
     }
-    effect = "" if norm else ": it changes nothing"
-    unknown = f", if its lora_alpha is 1: there is no {CONFIG} beside it" if unscaled else ""
+    effect = "" if norm else " (no effect)"
+    unknown = f", assuming lora_alpha 1, because there is no {CONFIG} beside it" if unscaled else ""
     return facts, [
         f"adapter in format {foreign.format} for {foreign.metadata.get('description', 'an unknown task')!r}",
         f"backbone   {foreign.metadata.get('backbone', 'unknown')}, fingerprint {foreign.fingerprint or 'unknown'}",
@@ -44,7 +44,7 @@ def any_adapter(path: Path) -> tuple[dict[str, Any], list[str]]:
         f"layout     rank {', '.join(map(str, ranks))}, {len(foreign.parts)} sites, {foreign.size} numbers",
         *(f"sites      {place}" for place in places),
         f"update     norm {norm:.3f}{effect}{unknown}",
-        f"damaged    no update of {', '.join(foreign.unmet)}" if foreign.unmet else "healthy    whole and finite",
+        f"damaged    no update of {', '.join(foreign.unmet)}" if foreign.unmet else "healthy    complete and finite",
     ]
 
 
@@ -65,8 +65,8 @@ def _checkpoint_facts(found: Found) -> tuple[dict[str, Any], list[str]]:
         else "checkpoint",
         f"backbone   {metadata.get('backbone', 'unknown')}, fingerprint {metadata.get('fingerprint', 'unknown')}",
         f"content    {len(tensors)} tensors, {numbers} numbers",
-        "update     its difference to a backbone: `sglora import` finds it",
-        f"damaged    not finite: {', '.join(broken)}" if broken else "healthy    whole and finite",
+        "update     the difference to a backbone; extract it with `sglora import`",
+        f"damaged    not finite: {', '.join(broken)}" if broken else "healthy    complete and finite",
     ]
 
 
@@ -78,12 +78,12 @@ def adapter_facts(adapter: AdapterFile) -> list[str]:
     made_by = f"generator {metadata.get('generator', 'unknown')} of pack {metadata.get('pack', 'unknown')}"
     source = metadata.get("imported")
     if isinstance(source, dict) and "generator" not in metadata:
-        made_by = f"another program: imported from {source.get('name')} ({source.get('format')})"
+        made_by = f"another program, imported from {source.get('name')} ({source.get('format')})"
     return [
         f"adapter for {metadata.get('description', 'an unknown task')!r}",
         f"backbone   {metadata.get('backbone', 'unknown')}, fingerprint {adapter.fingerprint or 'unknown'}",
         f"layout     rank {layout.rank}, alpha {layout.alpha:g}, {len(layout.sites)} sites, {layout.size} numbers",
         f"made by    {made_by}",
         f"experts    {experts}",
-        f"update     norm {norm:.3f}" + ("" if norm else ": it changes nothing"),
+        f"update     norm {norm:.3f}" + ("" if norm else " (no effect)"),
     ]

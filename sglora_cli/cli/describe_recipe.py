@@ -1,4 +1,4 @@
-"""What a recipe says: lines, its sources, and its numbers beside their defaults. No torch at import time."""
+"""Text description of a recipe: facts, sources, and numbers with their defaults. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sglora_cli.pack.recipe import Recipe
 from sglora_cli.plugin.values import ROLES
 
 SOURCES = ("source", "data set", "path", *ROLES)
-NUMBERS = ("number", "value", "default", "what it is")
+NUMBERS = ("number", "value", "default", "description")
 
 
 @dataclass(frozen=True)
 class Number:
-    """A key of a recipe with its value, as `train.epochs`."""
+    """A numeric key of a recipe, such as `train.epochs`, with its value."""
 
     name: str
     value: Any
@@ -33,7 +33,7 @@ class Number:
 
 
 def recipe_facts(recipe: Recipe) -> list[str]:
-    """What has no number, in lines."""
+    """Return lines about everything except numbers and sources."""
     lines = [
         f"recipe {recipe.name}: {recipe.raw.get('summary', '')}".rstrip(": "),
         f"backbone   {recipe.backbone}",
@@ -42,9 +42,9 @@ def recipe_facts(recipe: Recipe) -> list[str]:
     ]
     lines += [f"generator  {name}: {_keys(table)}".rstrip(": ") for name, table in recipe.generators.items()]
     if not recipe.generators:
-        lines.append("generator  none is trained: merging rules only")
+        lines.append("generator  none trained, merging rules only")
     if recipe.from_captions:
-        lines.append(f"phrases    of the captions of {', '.join(recipe.from_captions)}")
+        lines.append(f"phrases    from captions of {', '.join(recipe.from_captions)}")
     return lines
 
 
@@ -53,7 +53,7 @@ def _keys(table: Any) -> str:
 
 
 def source_cells(recipe: Recipe) -> list[list[str]]:
-    """A row of SOURCES for each source: how many of its tasks have each role."""
+    """Return a row with columns SOURCES for each source, with the number of tasks per role."""
     return [
         [source.name, source.dataset, source.path, *(str(len(source.roles.get(role, ()))) for role in ROLES)]
         for source in recipe.sources
@@ -61,7 +61,7 @@ def source_cells(recipe: Recipe) -> list[list[str]]:
 
 
 def numbers(recipe: Recipe) -> list[Number]:
-    """Every number of the recipe, those that are not the default first."""
+    """Return all numbers of the recipe, starting with those that differ from the default."""
     return sorted(_numbers(recipe), key=lambda number: not number.is_changed)
 
 
@@ -78,5 +78,5 @@ def _tables(recipe: Recipe) -> dict[str, LoraConfig | TrainConfig | PriorConfig 
 
 
 def recipe_json(recipe: Recipe) -> dict[str, Any]:
-    """The content of the file, and `in_force`: every number that it sets or leaves as it is."""
+    """Return the file's content and, as `in_force`, all numbers including defaults."""
     return {**recipe.raw, "in_force": {table: asdict(config) for table, config in _tables(recipe).items()}}

@@ -1,6 +1,6 @@
-"""What works on this machine, and the one command that mends what does not.
+"""Checks what works on this machine, and names the command that fixes what does not.
 
-Looked at with the network shut: nothing is fetched, loaded for long, or written for good.
+The network is blocked during the checks. They download nothing and leave no files behind.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from sglora_cli.system.hardware import free_disk, nearest_existing, pick_device
 from sglora_cli.system.progress import size
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
-"""It works; it is not here and not everybody needs it; it should work and does not."""
+"""States of a finding. MISSING means absent but optional. BROKEN means that it should work and does not."""
 SENTENCE = "a photo of a pug"
 _LEAST_FREE = 1_000_000_000
 _LARGEST = 500_000_000
-"""Packs of more bytes are not read through."""
+"""Files of packs with more bytes than this are not hashed."""
 _EXTRAS = {
     "caption": "captions by a model (`data caption`)",
     "check": "near-identical images (`data check`)",
@@ -45,7 +45,7 @@ _EXTRAS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `mend` is the command that mends it, or "" where there is nothing to mend."""
+    """The result of one check. `mend` is the command that fixes it, or "" if there is nothing to fix."""
 
     area: str
     name: str
@@ -56,9 +56,9 @@ class Finding:
 
 
 def examined(host: Host) -> list[Finding]:
-    """Everything, in the order of a page. The last finding is the job itself: an adapter made with the default pack.
+    """Run all checks. The last finding is the job itself, generating an adapter with the default pack.
 
-    No error of a part gets out: it becomes that part's finding.
+    Errors in a check do not propagate but become findings.
     """
     parts: Sequence[tuple[str, Callable[[Host], Iterator[Finding]]]] = (
         ("program", _program),
@@ -77,13 +77,13 @@ def examined(host: Host) -> list[Finding]:
         for area, look in parts:
             try:
                 findings += look(host)
-            except Exception as error:  # a stranger's plugin, a file, a driver: whatever it is, the rest is looked at
+            except Exception as error:  # e.g. of a third-party plugin or a driver; continue with the other checks
                 findings.append(_broken(area, area, error))
     return findings
 
 
 def works(findings: Sequence[Finding]) -> bool:
-    """Whether an adapter can be made with the default pack."""
+    """Return whether an adapter can be generated with the default pack."""
     return findings[-1].state == OK
 
 
@@ -101,7 +101,7 @@ def _program(host: Host) -> Iterator[Finding]:
         yield Finding("program", "sglora", BROKEN, "; ".join(wrong), "pip install --upgrade sglora")
     else:
         torch = ", ".join(f"{package.name} {package.version}" for package in core if package.name == "torch")
-        yield Finding("program", "sglora", OK, f"{__version__} and its {len(core)} packages, {torch}")
+        yield Finding("program", "sglora", OK, f"{__version__} with its {len(core)} packages, {torch}")
     for extra in sorted({package.extra for package in packages} - {"", *versions.DEVELOPMENT}):
         lacks = [package.wrong for package in packages if package.extra == extra and package.wrong]
         what = _EXTRAS.get(extra, "")
@@ -121,12 +121,12 @@ def _devices(host: Host) -> Iterator[Finding]:
         total = torch.cuda.get_device_properties(n).total_memory
         yield Finding("device", f"cuda:{n}", OK, f"{torch.cuda.get_device_name(n)}, {size(total)}")
     if torch.backends.mps.is_available():
-        yield Finding("device", "mps", OK, "Apple GPU; taken only with --device mps")
+        yield Finding("device", "mps", OK, "Apple GPU, used only with --device mps")
     one = settings.current()["device"]
     try:
         yield Finding("device", "default", OK, f"{pick_device(one.value)} is used")
     except Unavailable as error:
-        text = f"{error.message}; cpu is used where no --device is given"
+        text = f"{error.message}; without --device the CPU is used"
         yield Finding("device", "default", MISSING, text, settings.unset("device", one))
     except SgloraError as error:
         yield _broken("device", "default", error, settings.unset("device", one))
@@ -160,8 +160,8 @@ def _folders(host: Host) -> Iterator[Finding]:
             with tempfile.TemporaryFile(dir=nearest_existing(folder)):
                 yield Finding("folder", name, OK, str(folder))
         except OSError as error:
-            text = f"{folder} cannot be written: {error.strerror}"
-            yield Finding("folder", name, BROKEN, text, "export SGLORA_HOME=FOLDER, one that you may write")
+            text = f"cannot write to {folder}: {error.strerror}"
+            yield Finding("folder", name, BROKEN, text, "export SGLORA_HOME=FOLDER with a writable FOLDER")
     used, free = sum(item.bytes for kind in CACHE_KINDS for item in items(kind)), free_disk(cache)
     few, facts = free < _LEAST_FREE, {"used_bytes": used, "free_bytes": free}
     text = f"{size(used)} in the cache, {size(free)} free on its disk"
@@ -185,7 +185,11 @@ def _settings(host: Host) -> Iterator[Finding]:
 
 
 def _network(host: Host) -> Iterator[Finding]:
-    text = "SGLORA_OFFLINE is set: never used" if offline() else "used only to fetch weights and data sets, and said so"
+    text = (
+        "never used, SGLORA_OFFLINE is set"
+        if offline()
+        else "used only to fetch weights and data sets, and always reported"
+    )
     yield Finding("network", "use", OK, text, facts={"offline": offline()})
 
 
@@ -207,14 +211,16 @@ def _packs(host: Host) -> Iterator[Finding]:
         if wrong:
             yield Finding("pack", location.name, BROKEN, "; ".join(wrong[:3]), mend)
         elif pack.backbone not in host.backbones and ":" not in pack.backbone:
-            yield Finding("pack", location.name, MISSING, f"no plugin has its backbone {pack.backbone!r}")
+            yield Finding(
+                "pack", location.name, MISSING, f"no installed plugin provides its backbone {pack.backbone!r}"
+            )
         else:
-            yield Finding("pack", location.name, OK, text if total <= _LARGEST else f"{text}, files not read through")
+            yield Finding("pack", location.name, OK, text if total <= _LARGEST else f"{text}, hashes not checked")
 
 
 def _mend(error: SgloraError) -> str:
-    """What to do if the job fails. The bundled pack works wherever the program does."""
-    if isinstance(error, UnknownName):  # of a pack or generator: a setting names it
+    """Return the hint if the job fails. The bundled pack always works."""
+    if isinstance(error, UnknownName):  # an unknown pack or generator comes from a setting
         for key in ("pack", "generator"):
             one = settings.current()[key]
             if one.origin != "default" and repr(one.value) in error.message:
@@ -229,5 +235,5 @@ def _job(host: Host) -> Iterator[Finding]:
     except SgloraError as error:
         yield _broken("job", "generate", error, _mend(error))
         return
-    text = f"an adapter was made with pack {session.pack.name} ({session.reason})"
+    text = f"generated an adapter with pack {session.pack.name} ({session.reason})"
     yield Finding("job", "generate", OK, text, facts={"pack": session.pack.name, "generator": session.generator.name})

@@ -1,4 +1,4 @@
-"""Groups of commands: whole summaries, the closest command to a misspelt one, and what every command takes."""
+"""Command groups with full summaries, suggestions for misspelt commands, and options of every command."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sglora_cli.system import progress
 
 
 class Group(click.Group):
-    """A group whose summaries are never cut. Each of its commands takes --quiet."""
+    """A group whose summaries are never truncated. Each of its commands accepts --quiet."""
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         super().add_command(completed(cmd), name)
 
     def summaries(self, ctx: click.Context) -> dict[str, str]:
-        """The commands of the group and the first sentence of each one's help."""
+        """Return the group's commands and the first sentence of each one's help."""
         listed = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
         return {name: command.get_short_help_str(1000) for name, command in listed if command}
 
@@ -27,7 +27,7 @@ class Group(click.Group):
             formatter.write_dl(list(self.summaries(ctx).items()))
 
     def resolve_command(self, ctx: click.Context, args: list[str]):  # type: ignore[no-untyped-def]
-        """As click's. Raises UsageError with the closest command for a name that is none."""
+        """Resolve a command as click does. Raises UsageError with the closest command for an unknown name."""
         name = args[0]
         if not ctx.resilient_parsing and not name.startswith("-") and self.get_command(ctx, name) is None:
             path = words_of(ctx)
@@ -39,7 +39,7 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
     def _closest(self, ctx: click.Context, name: str) -> list[str]:
-        """The commands that are meant: of a similar name here, or of this name in a group."""
+        """Return commands with a similar name here, or with this name in a subgroup."""
         return difflib.get_close_matches(name, self.list_commands(ctx), n=1) or list(self._deeper(ctx, name))
 
     def _deeper(self, ctx: click.Context, name: str) -> Iterator[str]:
@@ -50,21 +50,21 @@ class Group(click.Group):
 
 
 def words_of(ctx: click.Context) -> list[str]:
-    """The words that call the context's command, without the program's name: ["pack", "show"]."""
+    """Return the words that call the context's command, without the program's name, such as ["pack", "show"]."""
     return [] if ctx.parent is None else [*words_of(ctx.parent), ctx.info_name or ""]
 
 
 def see_help(ctx: click.Context) -> str:
-    """The command that says what may stand there."""
+    """Return a hint with the help command of the context."""
     return f"see `{' '.join(['sglora', *words_of(ctx)])} --help`"
 
 
 _UNBROKEN = "\u2011"
-"""A hyphen at which no line ends."""
+"""A non-breaking hyphen."""
 
 
 class Formatter(click.HelpFormatter):
-    """Help whose lines end between words: a name with hyphens is copied as a whole."""
+    """Help text that breaks lines only between words, so that names with hyphens can be copied."""
 
     def write_text(self, text: str) -> None:
         super().write_text(text.replace("-", _UNBROKEN))
@@ -77,13 +77,13 @@ class Formatter(click.HelpFormatter):
 
 
 class Context(click.Context):
-    """A context whose help has whole words."""
+    """A context that formats help with Formatter."""
 
     formatter_class = Formatter
 
 
 def completed(command: click.Command) -> click.Command:
-    """The command with what all commands have: --quiet, and help with whole words."""
+    """Return the command with --quiet and help without broken words, like all commands."""
     command.context_class = Context
     if not any(option.name == "quiet" for option in command.params):
         command.params.append(quiet_option())
@@ -96,7 +96,7 @@ def quiet_option() -> click.Option:
         is_flag=True,
         expose_value=False,
         callback=_quieten,
-        help="Show no progress and no notes; warnings and errors stay.",
+        help="Hide progress and notes, but not warnings and errors.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The command group, and the one place where errors and signals become exit codes.
+"""The program's command group, and the only place where errors and signals become exit codes.
 
 It imports neither torch nor a plugin.
 """
@@ -29,34 +29,34 @@ from sglora_cli.system import progress
 
 COMMANDS = {
     "generate": "Make an adapter from a sentence.",
-    "list": "List adapters that were made here, with their sentences.",
+    "list": "List your adapters with their sentences.",
     "search": "Rank your photos for a sentence.",
     "classify": "Sort your photos by names.",
-    "try": "Compare rankings without and with an adapter.",
+    "try": "Compare how photos rank without and with an adapter.",
     "inspect": "Describe an adapter, pack or recipe and check its health.",
-    "diff": "Compare two adapters: their updates and their origins.",
+    "diff": "Compare the updates and origins of two adapters.",
     "export": "Write an adapter for PEFT, open_clip or CLIP-LoRA.",
-    "import": "Read an adapter of PEFT, CLIP-LoRA or a merged checkpoint.",
+    "import": "Convert an adapter of another program to sglora's format.",
     "bench": "Measure methods on unseen tasks.",
     "report": "Show measured rows as a page, figures or text.",
-    "pack": "Build, list, show, verify, change, export and import packs.",
+    "pack": "Build, inspect, change and share packs.",
     "data": "List, fetch, caption and check data sets.",
-    "plugins": "List plugins and find broken ones.",
-    "settings": "Show and change what is set once.",
-    "cache": "Show what is in the user cache, and make room.",
-    "doctor": "Check what works here and say how to fix what does not.",
-    "docs": "Show the documentation, without a network.",
-    "completion": "Print the script that completes commands in your shell.",
-    "schema": "Say what --json prints, as JSON Schema.",
+    "plugins": "List, create and check plugins, and find broken ones.",
+    "settings": "Show and change settings.",
+    "cache": "Show and clean up the user cache.",
+    "doctor": "Check what works on this machine and how to fix the rest.",
+    "docs": "Show the documentation offline.",
+    "completion": "Print the completion script for your shell.",
+    "schema": "Print the JSON Schema of a command's --json output.",
 }
 
 
 _PIPE_CLOSED = 141
-"""128 and the number of SIGPIPE, which ends other programs there."""
+"""128 plus the number of SIGPIPE, the signal that ends other programs in this case."""
 
 
 class Program(Group):
-    """Commands are imported when they are called; errors end here."""
+    """The top-level group. It imports a command when it is called and turns errors into exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -79,9 +79,9 @@ class Program(Group):
             return super().invoke(ctx)
 
     def main(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        """As click's, with exit codes of errors.py; 128 and a signal's number after an interruption.
+        """Run click's main with the exit codes of errors.py, or 128 plus the number of a signal.
 
-        With --json, an error is the last line of standard error, an object: see `sglora schema error`.
+        With --json, the last line of standard error is an error as a JSON object; see `sglora schema error`.
         """
         open_streams()
         progress.be_heard()
@@ -93,8 +93,8 @@ class Program(Group):
             try:
                 return self._run(*args, **kwargs)
             finally:
-                sys.stdout.flush()  # not at exit, where Python complains of a closed pipe
-        except (BrokenPipeError, ReaderLeft):  # what is left unwritten goes nowhere, quietly
+                sys.stdout.flush()  # at exit, Python would report a closed pipe
+        except (BrokenPipeError, ReaderLeft):  # discard unwritten output silently
             drop_output()
             sys.exit(_PIPE_CLOSED)
 
@@ -110,7 +110,7 @@ class Program(Group):
             self._stopped("terminated", stop.exit_code)
         except click.ClickException as error:
             if isinstance(error, click.exceptions.NoArgsIsHelpError) and not self.as_json:
-                error.show()  # all of the help
+                error.show()  # prints the full help
                 sys.exit(error.exit_code)
             self._leave(usage_error(error, self, self.words))
         except (OSError, RuntimeError, MemoryError) as error:
@@ -119,7 +119,7 @@ class Program(Group):
             raise
 
     def _leave(self, error: SgloraError) -> NoReturn:
-        text = f"error: {error.message}"  # a line break in a single error came from a stranger's file: it stays escaped
+        text = f"error: {error.message}"  # a line break in a single error is from an untrusted file: escape it
         lines = text.split("\n") if error.parts else [text]
         self._end(error.to_json(), [*lines, *([f"hint: {error.hint}"] if error.hint else [])])
 
@@ -134,12 +134,12 @@ class Program(Group):
 
 
 class ReaderLeft(BaseException):
-    """Whoever reads a pipe has read enough. Click would make exit code 1 of a BrokenPipeError."""
+    """The reader of a pipe has closed it. Click would turn a BrokenPipeError into exit code 1."""
 
 
 @contextmanager
 def pipes() -> Iterator[None]:
-    """A BrokenPipeError of this block is ReaderLeft."""
+    """Raise ReaderLeft for a BrokenPipeError in this block."""
     try:
         yield
     except BrokenPipeError:
@@ -147,17 +147,17 @@ def pipes() -> Iterator[None]:
 
 
 def open_streams() -> None:
-    """Standard streams that were closed before the start lead nowhere: `sglora ... >&-`."""
+    """Connect standard streams that were closed before the start (`sglora ... >&-`) to the null device."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def drop_output() -> None:
-    """Let both output streams lead nowhere from now on, also what they have not written yet."""
+    """Redirect both output streams to the null device, including their unwritten buffers."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # a stream without a file, as of a test
+        with suppress(OSError, ValueError):  # a stream without a file descriptor, such as in tests
             os.dup2(nowhere, stream.fileno())
 
 
@@ -176,27 +176,29 @@ def _version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> Non
     is_eager=True,
     expose_value=False,
     callback=_version,
-    help="Print what is installed.",
+    help="Print the installed versions and exit.",
 )
 @click.pass_context
 def main(ctx: click.Context) -> None:
-    """A LoRA adapter for a vision-language model from one sentence: no data, no training.
+    """Make a LoRA adapter from one sentence, without data or training.
+
+    The adapters are for vision-language models such as CLIP.
 
     \b
     sglora generate "a photo of a pug" -o pug.safetensors
-    sglora bench                 # how good such adapters are on unseen tasks
-    sglora doctor                # what works on this machine
+    sglora bench                 # measure such adapters on unseen tasks
+    sglora doctor                # check what works on this machine
 
-    Results are on standard output (--json for programs), the rest on standard error. With -q, which every command
-    takes, only warnings and errors are on standard error.
+    Commands print results on standard output (JSON with --json) and everything else on standard error. With -q, which
+    every command accepts, only warnings and errors go to standard error.
 
     Exit codes: 0 done, 1 a bug, 2 usage, 3 unknown name, 4 bad file, 5 mismatch, 6 unavailable, 7 plugin,
-    130 interrupted, 141 the reader of a pipe left, 143 terminated.
+    130 interrupted, 141 closed pipe, 143 terminated.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to stop
-    warnings.filterwarnings("ignore", module=r"(timm|torch|PIL)\.")  # theirs to mend, not the user's
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character must not stop the program
+    warnings.filterwarnings("ignore", module=r"(timm|torch|PIL)\.")  # the user cannot fix these
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
     check_working_folder()
     ctx.obj = App()
@@ -208,9 +210,9 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(s
 
 
 class Terminated(BaseException):
-    """A signal asks the program to end: unlike the signal's own way, drafts are removed on the way out.
+    """A signal requests the program to end. Raising it lets `with` blocks remove drafts, unlike the default action.
 
-    Neither KeyboardInterrupt nor SystemExit: click and the loading of plugins have their own ideas of these.
+    It is neither KeyboardInterrupt nor SystemExit, because click and the plugin loader handle these themselves.
     """
 
     def __init__(self, exit_code: int) -> None:
@@ -220,12 +222,12 @@ class Terminated(BaseException):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Terminated in this block, with 128 + their number as exit code."""
-    if threading.current_thread() is not threading.main_thread():  # only it may set handlers
+    """Make SIGTERM and SIGHUP raise Terminated in this block, with 128 plus their number as exit code."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    ours = [number for number in _SIGNALS if before[number] is signal.SIG_DFL]  # nohup's SIGHUP stays ignored
+    ours = [number for number in _SIGNALS if before[number] is signal.SIG_DFL]  # keep SIGHUP ignored under nohup
     for number in ours:
         signal.signal(number, _terminate)
     try:
@@ -240,11 +242,11 @@ def _terminate(number: int, frame: Any) -> None:
 
 
 def check_working_folder() -> None:
-    """Raises Unavailable if it was removed: no relative path means anything then."""
+    """Raise Unavailable if the working folder was removed, because no relative path works then."""
     try:
         os.getcwd()
     except OSError:
-        raise Unavailable("the working folder does not exist any more", "change into another one with cd") from None
+        raise Unavailable("the working folder no longer exists", "change to an existing folder with cd") from None
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What commands share: the host and the library of packs, and the options and arguments that several of them have.
+"""Shared by commands: the host, the library of packs, and options and arguments that several commands have.
 
-`-o/--out` is where a command's result goes, `--report` an HTML page beside it.
+`-o/--out` is the path of a command's result. `--report` is the path of an additional HTML page.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class FilePath(click.Path):
-    """A path. Unlike click's own, an empty one is refused: a script passes it whose variable is not set."""
+    """A path. Unlike click.Path, it rejects "", which a script passes if a variable is not set."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if str(value) == "":
-            raise UsageError(f"{param.opts[-1] if param else 'a path'} is empty", "name a file or a folder")
+            raise UsageError(f"{param.opts[-1] if param else 'a path'} is empty", "pass the path of a file or folder")
         return super().convert(value, param, ctx)
 
 
@@ -38,7 +38,7 @@ PATH = FilePath(path_type=Path)
 
 
 class AdapterPath(FilePath):
-    """An adapter's file or folder, or the name of one in the user cache."""
+    """Path of an adapter's file or folder, or the name of an adapter in the user cache."""
 
     name = "adapter"
 
@@ -55,7 +55,7 @@ ADAPTER = AdapterPath()
 
 
 class App:
-    """What commands share: the host and the library of packs, loaded when they are first needed."""
+    """The host and the library of packs, each loaded when it is first needed."""
 
     @cached_property
     def host(self) -> Host:
@@ -73,11 +73,11 @@ class App:
         return Library(self.host.recipe_folders)
 
 
-# Where results go
+# Paths of results
 
 
 def out_option(help: str, *other_names: str, **settings: Any) -> Decorator:
-    """`-o/--out`, and other names that it had before."""
+    """Add `-o/--out` and its older names."""
     return click.option("-o", "--out", *other_names, "out", **{"type": PATH, "help": help, **settings})
 
 
@@ -86,46 +86,46 @@ def report_option() -> Decorator:
         "--report",
         type=PATH,
         callback=page_name,
-        help="Also write an HTML page with pictures to this file. A page that is there is replaced.",
+        help="Also write an HTML page with pictures to this file, replacing any existing one.",
     )
 
 
 def page_name(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """The file of a page as it is given. Raises UsageError for one that is not called .html."""
+    """Return the path of a page. Raises UsageError unless it ends in .html."""
     if path:
         check_ending("report", path, ".html", parameter.opts[0])
     return path
 
 
 def check_ending(noun: str, path: Path, ending: str, option: str = "", full: str = "") -> None:
-    """Raises UsageError for a file that does not end as all of its kind.
+    """Raise UsageError for a file without the ending of its kind.
 
-    option: the one that names the file, for the hint.  full: the whole ending that it gets there.
+    option: option that takes the file, for the hint.  full: full ending to suggest in the hint.
     """
     if path.suffix != ending:
         better = path.with_suffix(full or ending) if path.name else f"NAME{full or ending}"
         raise UsageError(
-            f"a {noun} is written as {ending}, got {path}", " ".join(filter(None, ["try", option, str(better)]))
+            f"a {noun} file must end in {ending}, got {path}",
+            " ".join(filter(None, ["try", option, str(better)])),
         )
 
 
 def check_present(*paths: Path) -> None:
-    """Raises BadFile for the first of the files and folders that does not exist, before torch is imported."""
+    """Raise BadFile for the first path that does not exist, before torch is imported."""
     for path in paths:
         if not os.path.exists(path):
             raise BadFile.missing(path)
 
 
 _OURS = {".safetensors", ".pt", ".bin", ".zip", ".toml", ".jsonl"}
-"""What adapters, packs, recipes, captions and rows are called: none of it is a table."""
+"""Endings of adapters, packs, recipes, captions and rows, which are not tables."""
 
 
 def table_name(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """The file of a table as it is given. Raises UsageError for a name that adapters, packs or recipes have: the table
-    would replace them."""
+    """Return the path of a table. Raises UsageError for an ending of other files, which the table would overwrite."""
     if path and path.suffix.lower() in _OURS:
         table = path.with_suffix(".txt")
-        raise UsageError(f"a table is text, and {path.suffix} files are not tables, got {path}", f"try -o {table}")
+        raise UsageError(f"a table cannot be written to a {path.suffix} file, got {path}", f"try -o {table}")
     return path
 
 
@@ -140,10 +140,10 @@ def reporter_option(help: str) -> Decorator:
     )
 
 
-# Whether something is done
+# Confirmation and dry runs
 
 
-def force_option(help: str = "Replace what is there.") -> Decorator:
+def force_option(help: str = "Overwrite existing files.") -> Decorator:
     return click.option("--force", is_flag=True, help=help)
 
 
@@ -151,7 +151,7 @@ def yes_option() -> Decorator:
     return click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
-def dry_run_option(help: str = "Only say what would be done.") -> Decorator:
+def dry_run_option(help: str = "Only print what would be done.") -> Decorator:
     return click.option("--dry-run", is_flag=True, help=help)
 
 
@@ -159,15 +159,15 @@ def dry_run_option(help: str = "Only say what would be done.") -> Decorator:
 
 
 def pack_option(
-    help: str = "Pack to use: a name or a folder; `sglora pack list` marks the default.",
+    help: str = "Name or folder of the pack to use. `sglora pack list` marks the default.",
 ) -> Decorator:
     return click.option("--pack", default="", help=help, shell_complete=completion.names(completion.packs))
 
 
 def not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Refuses "", which a script passes whose variable is not set: it must not mean the default, or everything."""
+    """Reject "", which a script passes if a variable is not set. It must not select the default or everything."""
     if value is not None and not value.strip():
-        raise UsageError(f"{parameter.human_readable_name} is empty", "name one; --help says what it may be")
+        raise UsageError(f"{parameter.human_readable_name} is empty", "pass a value; --help describes it")
     return value
 
 
@@ -183,25 +183,25 @@ def pack_argument(*, required: bool = True) -> Decorator:
 
 
 def backbone_option(
-    help: str = "Use the newest pack of this backbone; see `sglora plugins list`.",
+    help: str = "Use the newest pack for this backbone; see `sglora plugins list`.",
 ) -> Decorator:
     return click.option("--backbone", default="", help=help, shell_complete=completion.names(completion.backbones))
 
 
 def data_option(
-    help: str = "Folder that holds the data sets; the setting `data` (SGLORA_DATA) by default.",
+    help: str = "Folder with the data sets. Default: the setting `data` or SGLORA_DATA.",
 ) -> Decorator:
     return click.option("--data", type=PATH, help=help)
 
 
 def path_option() -> Decorator:
-    return click.option("--path", type=PATH, help="Folder of the data set; DATASET in the data folder by default.")
+    return click.option("--path", type=PATH, help="Folder of the data set. Default: DATASET in the data folder.")
 
 
 def dataset_folder(path: Path | None, dataset: str) -> Path:
-    """What `path_option` means; `dataset` is the folder's name in the data folder.
+    """Return the folder that `path_option` selects, by default `dataset` in the data folder.
 
-    Raises Unavailable if neither it nor a data folder is set.
+    Raises Unavailable if neither a path nor a data folder is set.
     """
     from sglora_cli.system import settings
     from sglora_cli.system.paths import data_folder
@@ -217,7 +217,7 @@ def dataset_argument() -> Decorator:
 
 
 def check_adapter(path: Path) -> None:
-    """Raises BadFile for an adapter that does not exist, before torch is imported."""
+    """Raise BadFile for an adapter that does not exist, before torch is imported."""
     if not os.path.exists(path):
         from difflib import get_close_matches
 
@@ -225,7 +225,7 @@ def check_adapter(path: Path) -> None:
 
         known = [one.call for one in listed([kept_folder(), path.parent])]
         close = get_close_matches(str(path), known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "see what there is: sglora list"
+        hint = f"did you mean {close[0]!r}?" if close else "run `sglora list` to see the adapters"
         raise BadFile(f"adapter {path} does not exist", hint)
 
 
@@ -238,15 +238,15 @@ def adapter_option(help: str) -> Decorator:
 
 
 def photos_backbone_option() -> Decorator:
-    return backbone_option("Backbone that embeds photos; the adapter's, or that of the pack in use, by default.")
+    return backbone_option("Backbone that embeds the photos. Default: the adapter's, or that of the default pack.")
 
 
 # Adapters of other programs
 
 
 def alpha_option() -> Decorator:
-    return click.option("--alpha", type=float, help="lora_alpha of a PEFT state that has no adapter_config.json.")
+    return click.option("--alpha", type=float, help="lora_alpha of a PEFT state without adapter_config.json.")
 
 
 def visual_only_option() -> Decorator:
-    return click.option("--visual-only", is_flag=True, help="Leave out updates outside the visual encoder.")
+    return click.option("--visual-only", is_flag=True, help="Ignore updates outside the visual encoder.")

@@ -1,6 +1,6 @@
-"""What commands print: tables for people, JSON for programs, lines beside the results.
+"""Output of commands: tables for people, JSON for programs, and status lines.
 
-Lists are a table with a header in a terminal and plain aligned lines elsewhere. All colours of commands are here.
+Lists are tables with a header in a terminal and plain aligned lines elsewhere. All colours are defined here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def printable(text: str) -> str:
-    """The text with control characters escaped: a name from a stranger's file must not steer the terminal.
+    """Escape control characters, because a name from an untrusted file must not control the terminal.
 
     >>> printable("a\\x1b[31m")
     'a\\\\x1b[31m'
@@ -34,7 +34,8 @@ def printable(text: str) -> str:
 
 
 def shortened(text: str, width: int = 110) -> str:
-    """
+    """Truncate the text to `width` characters.
+
     >>> shortened("a caption of many words", width=12)
     'a caption...'
     """
@@ -42,15 +43,15 @@ def shortened(text: str, width: int = 110) -> str:
 
 
 _READABLE = 24
-"""Letters that a column of words has at least beside other columns; in a narrower one words stand below their row."""
+"""Minimum width of a text column beside other columns. If less room is left, texts are printed below their row."""
 _INDENT, _GAP = "    ", "  "
 
 
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[str] = ()) -> None:
-    """Print rows of cells on standard output; the header is for terminals only, programs pass --json.
+    """Print rows of cells on standard output, with a header only in a terminal.
 
-    words: columns of sentences, which wrap between words in a terminal. All other cells stay on one line, to be copied.
-    Where too little room is left for the sentences, they stand below their row.
+    words: text columns, which wrap between words in a terminal. Other cells stay on one line so that they can be
+    copied. If too little room is left for the texts, they are printed below their row.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     if not rows:
@@ -69,7 +70,7 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], words: Coll
 
 
 def _widths(rows: Sequence[Sequence[str]], wraps: Sequence[bool], room: int) -> list[int]:
-    """The width of each column in a terminal of so many letters; [] where a column of words gets too narrow."""
+    """Return the column widths for a terminal `room` characters wide, or [] if a text column would be too narrow."""
     widths = [max(map(cell_len, cells)) for cells in zip(*rows, strict=True)]
     over = sum(widths) + len(_GAP) * (len(widths) - 1) - room
     for n in sorted(range(len(widths)), key=lambda n: -widths[n]):
@@ -90,8 +91,8 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], widths: S
     for name, width in zip(header, widths, strict=True):
         table.add_column(name, width=width, overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))  # a bare str would be read as markup: [/x] is a file name here
-    # both are said, or rich takes 80 columns on a dumb terminal
+        table.add_row(*map(Text, row))  # rich parses a bare str as markup, but [/x] is a file name here
+    # with only one of them given, rich assumes 80 columns on a dumb terminal
     console = Console(width=sum(widths) + len(_GAP) * len(widths), height=len(rows) + 1)
     with console.capture() as capture:
         console.print(table, crop=False)
@@ -100,7 +101,7 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], widths: S
 
 
 def _print_stacked(header: Sequence[str], rows: Sequence[Sequence[str]], wraps: Sequence[bool]) -> None:
-    """Sentences stand below the other cells of their row."""
+    """Print the texts of each row below its other cells."""
     short = [n for n, wrap in enumerate(wraps) if not wrap]
     named = sum(wraps) > 1
     widths = {n: max(cell_len(row[n]) for row in [header, *rows]) for n in short}
@@ -114,15 +115,15 @@ def _print_stacked(header: Sequence[str], rows: Sequence[Sequence[str]], wraps: 
 
 
 def print_json(content: Mapping[str, Any], lines: bool = False) -> None:
-    """Print one JSON object on standard output; on one line where more of them follow."""
+    """Print one JSON object on standard output, on a single line if `lines`."""
     click.echo(json.dumps(content, indent=None if lines else 1))
 
 
 def paragraph(text: str, start: str = "", err: bool = False, hang: int = 0) -> str:
-    """The text after `start`, in a terminal in lines that fit its width and stand below each other; else on one line.
+    """Return the text after `start`, wrapped and indented to fit the width of a terminal, or on one line elsewhere.
 
-    hang: how much further right all lines but the first begin. Words are not broken: a path is copied as a whole, and
-    so is a command of this program that stands in brackets.
+    hang: additional indent of all lines but the first. Words, such as paths, are not broken, and neither are commands
+    of this program in parentheses, so that both can be copied.
     """
     if not (sys.stderr if err else sys.stdout).isatty():
         return start + text
@@ -139,30 +140,30 @@ def paragraph(text: str, start: str = "", err: bool = False, hang: int = 0) -> s
 
 _COMMAND = re.compile(r"\(sglora [^(),]+")
 _UNBROKEN = "\u00a0"
-"""A blank at which no line ends."""
+"""A non-breaking space."""
 
 _COLOURS = {
     **dict.fromkeys(("error:", "broken", "damaged", "failed"), "red"),
     **dict.fromkeys(("warning:", "missing"), "yellow"),
     **dict.fromkeys(("healthy", "ok"), "green"),
 }
-"""The first words of a line that matter, and their colours. Without colours the words say the same."""
+"""Colours for the first word of a line. The words carry the same meaning without colour."""
 _STAYS = ("error:", "warning:", "hint:")
 
 
 def styled(text: str, err: bool = False, **style: Any) -> str:
-    """The text in a style of click's, where the stream is a terminal that shows styles, and the user wants them."""
+    """Apply a click style if the stream is a terminal that supports styles and NO_COLOR is not set."""
     stream = sys.stderr if err else sys.stdout
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
     return text if plain else click.style(text, **style)
 
 
 _LABEL = re.compile(r"[a-z]+(?: [a-z]+)?  +(?=\S)|[a-z]{10} | +")
-"""A word or two with blanks behind, as in `backbone   starter` and `difference 0.1`, or what a line is indented by."""
+"""A label of one or two words with spaces after it, as in `backbone   starter`, or the indent of a line."""
 
 
 def wrapped(line: str, err: bool = False) -> str:
-    """The line, in a terminal on several, all but the first below what follows its label.
+    """Wrap the line in a terminal, with a hanging indent that aligns with the text after its label.
 
     >>> wrapped("made by    generator cvae of pack starter")
     'made by    generator cvae of pack starter'
@@ -172,13 +173,13 @@ def wrapped(line: str, err: bool = False) -> str:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print what a thing is, on standard output."""
+    """Print lines on standard output, escaped, wrapped and coloured."""
     for line in lines:
         click.echo(marked(wrapped(printable(line))))
 
 
 def marked(line: str, err: bool = False) -> str:
-    """The line with its first word in colour, if it is one that matters."""
+    """Return the line with its first word coloured if `_COLOURS` lists it."""
     word, rest = line.split(" ", 1) if " " in line else (line, "")
     if word == "hint:":
         word = styled(word, err, bold=True)
@@ -188,31 +189,31 @@ def marked(line: str, err: bool = False) -> str:
 
 
 def say(text: str) -> None:
-    """One line to the user beside the results. With --quiet and --json only errors and warnings are said."""
+    """Print a status line on standard error. With --quiet or --json only errors, warnings and hints are printed."""
     if text.startswith(_STAYS) or not progress.is_quiet():
         fail(text)
 
 
 def fail(text: str) -> None:
-    """One line on standard error, whatever --quiet says. A hint is not wrapped: its command is copied."""
+    """Print a line on standard error even with --quiet. Hints are not wrapped, so that commands can be copied."""
     line = printable(text)
     click.echo(marked(line if line.startswith("hint:") else wrapped(line, err=True), err=True), err=True)
 
 
 def say_passed_over(passed_over: Iterable[PassedOver]) -> None:
-    """A line for each reason why something of a folder is not read."""
+    """Print a line for each reason why files in a folder are ignored."""
     for one in passed_over:
-        say(f"passed over: {one}")
+        say(f"ignored: {one}")
 
 
 def confirm(what: str, yes: bool, hint: str = "pass --yes", verb: str = "remove", done: str = "removed") -> None:
-    """Ask before something is removed, unless `yes`. Raises UsageError if the answer is no, or if nobody can answer.
+    """Ask for confirmation unless `yes`. Raises UsageError if the answer is no or standard input is not a terminal.
 
-    verb, done: what else is done than to remove.
+    verb, done: the action, in the infinitive and as a participle.
     """
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError(f"nobody can be asked whether to {verb} {what}", hint)
+        raise UsageError(f"confirmation to {verb} {what} needs a terminal", hint)
     if not click.confirm(f"{verb} {what}?", err=True):
         raise UsageError(f"nothing was {done}")

@@ -1,4 +1,4 @@
-"""What `search` and `classify` say beside their results: which photos, which encoder, and what was written where."""
+"""Status lines of `search` and `classify` about photos, encoder and written files."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
 
 
 def say_photos(photos: PhotoList, skipped: Sequence[str]) -> None:
-    """What of a folder of photos is not looked at, and why."""
+    """Print which files are ignored, and why."""
     say_passed_over(photos.passed_over)
     for reason in skipped:
-        say(f"warning: {reason}; it is left out")
+        say(f"warning: {reason} (skipped)")
 
 
 def say_encoder(encoder: Encoder) -> None:
-    """Which backbone and which adapter embed the photos."""
+    """Print which backbone and adapter embed the photos."""
     say(f"backbone   {encoder.backbone} ({encoder.because})")
     if encoder.adapter:
         made_for = encoder.about.get("description", "an unknown task")
-        say(f"adapter    {encoder.file}, made for {made_for!r}: among photos that all show it")
+        say(f"adapter    {encoder.file}, made for {made_for!r}, for photos that all show it")
     else:
-        say("adapter    none; --adapter FILE takes one")
+        say("adapter    none (pass one with --adapter FILE)")
 
 
 def say_written(copy: Path | None, report: Path | None) -> None:
-    """Where copies of photos and a page are."""
+    """Print the paths of copied photos and of the report."""
     for noun, place in (("copied to", copy), ("report", report)):
         if place:
             say(f"{noun:<10} {place}")
 
 
 def written_json(photos: PhotoList, copy: Path | None, report: Path | None) -> dict[str, Any]:
-    """The same, and what was passed over, for programs."""
+    """Return the paths of copies and report, and the ignored files, as JSON values."""
     return {
         "passed_over": [one.to_json() for one in photos.passed_over],
         "copied_to": str(copy) if copy else None,

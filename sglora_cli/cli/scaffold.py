@@ -1,4 +1,4 @@
-"""A name -> a plugin distribution with tests, from the files of templates/."""
+"""Creates a plugin distribution with tests from the files in templates/."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sglora_cli.errors import UsageError
 from sglora_cli.files.atomic import put_folder, scratch_folder
 
 PREFIX = "sglora-"
-_LONGEST = 24  # longer names would break lines of the templates
+_LONGEST = 24  # a longer name would make lines of the templates too long
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_.][A-Za-z0-9]+)*")
 
 
 def value_name(name: str) -> str:
-    """`Red_Birds` and `sglora-red-birds` -> `red-birds`, normalised as package indexes do it. Raises UsageError.
+    """Normalise a plugin name as package indexes do and strip the prefix. Raises UsageError for an invalid name.
 
     >>> value_name("Red_Birds"), value_name("sglora-red-birds")
     ('red-birds', 'red-birds')
@@ -25,23 +25,23 @@ def value_name(name: str) -> str:
     normal = re.sub(r"[-_.]+", "-", name).lower().removeprefix(PREFIX)
     if not _NAME.fullmatch(name) or not _NAME.fullmatch(normal) or len(normal) > _LONGEST:
         raise UsageError(
-            f"{name!r:.100} is no name for a plugin",
-            f"take at most {_LONGEST} letters and digits, a letter first, with single dashes between words",
+            f"{name!r:.100} is not a valid plugin name",
+            f"use at most {_LONGEST} letters and digits, a letter first, and single dashes between words",
         )
     return normal
 
 
 def new_plugin(name: str, kind: str, parent: Path) -> Path:
-    """Write the distribution `sglora-NAME` into a new folder of that name in `parent`; returns the folder.
+    """Write the distribution `sglora-NAME` to a new folder with that name in `parent` and return the folder.
 
-    Raises UsageError for a name that cannot be one or is taken, and for a folder that exists.
+    Raises UsageError if the name is invalid or taken, or if the folder exists.
     """
     value = value_name(name)
     module, folder = f"{PREFIX}{value}".replace("-", "_"), parent / f"{PREFIX}{value}"
     if folder.exists():
-        raise UsageError(f"{folder} exists already", "choose another name, or another place with -o")
+        raise UsageError(f"{folder} already exists", "choose another name, or another folder with -o")
     if keyword.iskeyword(module) or find_spec(module):
-        raise UsageError(f"a module {module!r} is installed already", "choose another name")
+        raise UsageError(f"a module {module!r} is already installed", "choose another name")
     with scratch_folder(folder) as draft:
         for path, text in content(value, module, kind).items():
             target = draft / path
@@ -52,7 +52,7 @@ def new_plugin(name: str, kind: str, parent: Path) -> Path:
 
 
 def content(value: str, module: str, kind: str) -> dict[str, str]:
-    """Path in the distribution -> text of each of its files."""
+    """Return the text of each file, by its path in the distribution."""
     sources = {
         "pyproject.toml": "project.toml",
         "README.md": "readme.md",

@@ -1,8 +1,8 @@
-"""What `--json` prints, command by command, as JSON Schema.
+"""JSON Schemas of what each command prints with `--json`.
 
-The table says shapes: `str`, `int`, `float`, `bool`, ANY; [x] is a list of x, {"*": x} a table of x by any name,
-(x, None) x or null, and {"key": x, "may_be?": x} an object. Objects may have more keys than are promised here: a
-program should pass over those it does not know. Units are in the names of keys: `bytes`, `seconds`.
+A shape is `str`, `int`, `float`, `bool` or ANY. [x] is a list of x, {"*": x} an object with any keys and values x,
+(x, None) is x or null, and {"key": x, "may_be?": x} is an object with an optional key. Objects may have more keys than
+listed here, and programs should ignore keys they do not know. Units are part of the key, as in `bytes` and `seconds`.
 """
 
 from __future__ import annotations
@@ -317,19 +317,19 @@ SHAPES: dict[str, Any] = {
     },
 }
 LINES = ("generate -",)
-"""Commands that print an object a line (JSON Lines); the others print one object."""
+"""Commands that print one object per line (JSON Lines). All others print a single object."""
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
 def schema(name: str) -> dict[str, Any]:
-    """The JSON Schema of what `sglora NAME --json` prints. Raises UnknownName.
+    """Return the JSON Schema of what `sglora NAME --json` prints. Raises UnknownName.
 
     >>> schema("pack init")["properties"]
     {'file': {'type': 'string'}}
     """
     if name not in SHAPES:
         raise UnknownName.of("schema", name, SHAPES)
-    title = {"error": "the last line of standard error, after any command with --json that fails"}
+    title = {"error": "the last line of standard error when a command with --json fails"}
     lines = "one line of " if name in LINES else ""
     return {"$schema": DRAFT, "title": title.get(name, f"{lines}sglora {name} --json"), **_converted(SHAPES[name])}
 

@@ -1,4 +1,4 @@
-"""What click refuses on a command line, in the words of all other errors."""
+"""Turns click's usage errors into this project's errors with hints."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _NOT_ONE = re.compile(r"'([^']*)' is not one of ")
 
 
 def usage_error(error: click.ClickException, program: click.Group, words: Sequence[str]) -> UsageError:
-    """The error with a hint: the closest name there is, or the help of the command.
+    """Return the error with a hint, which is the closest valid name or the help of the command.
 
-    program, words: what was called, for errors of which click does not say where they are.
+    program, words: the program and its arguments, for errors that have no click context.
     """
     context = getattr(error, "ctx", None) or called(program, words)
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
@@ -36,7 +36,7 @@ def usage_error(error: click.ClickException, program: click.Group, words: Sequen
 
 
 def called(program: click.Group, words: Sequence[str]) -> click.Context:
-    """The context of the command that the words of a command line name."""
+    """Return the context of the command that the words of a command line call."""
     context = click.Context(program)
     for word in words:
         command = context.command

@@ -1,4 +1,4 @@
-"""What is installed, from the metadata of distributions: nothing is imported."""
+"""Installed versions, read from the metadata of distributions without importing them."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from sglora_cli.plugin.hookspecs import GROUP
 
 NAME = "sglora"
 DEVELOPMENT = ("test", "oracle")
-"""Extras that nobody needs to use the program."""
+"""Extras for development, which users of the program do not need."""
 _SHOWN = ("torch", "open_clip_torch", "timm", "numpy", "safetensors", "transformers", "peft")
 
 
 @dataclass(frozen=True)
 class Package:
-    """A distribution that sglora asks for, and the version that is here."""
+    """A distribution that sglora requires, and its installed version."""
 
     name: str
     least: str
     version: str
-    """"" if it is not installed."""
+    """Installed version, or "" if it is not installed."""
     extra: str = ""
 
     @property
     def wrong(self) -> str:
-        """Why it will not do; "" if it does."""
+        """Why the package does not meet the requirement, or ""."""
         if not self.version:
             return f"{self.name} is not installed"
         too_old = _numbers(self.version) < _numbers(self.least)
-        return f"{self.name} is {self.version}, {self.least} is wanted" if too_old else ""
+        return f"{self.name} is {self.version}, sglora needs {self.least} or later" if too_old else ""
 
 
 def version(name: str) -> str:
-    """The version of a distribution; "" if it is not installed."""
+    """Return the version of a distribution, or "" if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -45,7 +45,8 @@ def version(name: str) -> str:
 
 
 def _numbers(text: str) -> list[int]:
-    """
+    """Return the numbers in a version, without its local part.
+
     >>> _numbers("2.14.1+cu130") > _numbers("2.6")
     True
     """
@@ -53,7 +54,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def wanted(requirements: Iterable[str] | None = None) -> list[Package]:
-    """What sglora's own metadata asks for, extras included; [] if it was not installed as a distribution."""
+    """Return the packages that sglora's metadata requires, including extras, or [] if sglora is not installed."""
     if requirements is None:
         try:
             requirements = metadata.requires(NAME) or []
@@ -68,7 +69,7 @@ def wanted(requirements: Iterable[str] | None = None) -> list[Package]:
 
 
 def plugins() -> Mapping[str, list[str]]:
-    """Distributions with their versions, and the plugins each brings."""
+    """Return the plugins that each distribution (name and version) provides."""
     names: dict[str, list[str]] = {}
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
         owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
@@ -77,7 +78,7 @@ def plugins() -> Mapping[str, list[str]]:
 
 
 def installed() -> list[str]:
-    """Lines of `sglora --version`; the first is the program's own."""
+    """Return the lines of `sglora --version`, starting with the program's own."""
     lines = [f"{NAME} {__version__}", f"python {platform.python_version()}, {platform.system()} {platform.machine()}"]
     lines += [f"{name} {found}" for name in _SHOWN if (found := version(name))]
     return lines + [f"plugins of {owner}: {', '.join(names)}" for owner, names in plugins().items()]

@@ -52,7 +52,7 @@ def test_import_says_what_it_read(run, mug, tmp_path):
     assert metadata["imported"]["format"] == "clip-lora"
     assert 0.1 < metadata["imported"]["error"] < 0.9
     assert run("inspect", tmp_path / "in.safetensors").stdout.splitlines()[3] == (
-        "made by    another program: imported from mug.pt (clip-lora)"
+        "made by    another program, imported from mug.pt (clip-lora)"
     )
 
 

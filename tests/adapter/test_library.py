@@ -131,7 +131,7 @@ def test_a_kept_adapter_that_another_file_hides_is_listed_by_its_path(run, toy_p
 def test_nothing_to_list_says_how_to_make_one(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run("list")
-    hint = 'no adapter is here yet: sglora generate "a photo of a pug"\n'
+    hint = 'no adapters yet; make one with: sglora generate "a photo of a pug"\n'
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", hint)
     result = run("list", "nowhere")
-    assert (result.exit_code, result.stderr.splitlines()[0]) == (2, "error: there is no folder nowhere")
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (2, "error: folder nowhere does not exist")

@@ -69,7 +69,7 @@ def test_every_method_is_compared_with_itself(run, toy_pack):
 def test_the_note_says_that_nothing_may_be_chosen(run, toy_pack, tmp_path):
     result = run("bench", "--table", "ablation-tau", "--baselines", "top-k", "--rows", tmp_path / "r.jsonl")
     note = (
-        "ablation-tau: the temperature of their weights; every method beside itself at the pack's own setting "
+        "ablation-tau: the temperature of the experts' weights; every method beside itself at the pack's own setting "
         "(tau = 0.05). An ablation describes methods: a setting chosen by it would be chosen on unseen tasks."
     )
     assert note in result.stdout.splitlines()

@@ -314,7 +314,7 @@ def test_if_the_new_version_cannot_be_put_there_the_old_one_comes_back(run, toy_
     assert result.exit_code == 6
     assert result.stderr == (
         f"error: cannot put 'toys' into {folder.parent}: No space left on device\n"
-        "hint: make room there, or choose another place\n"
+        "hint: free disk space there, or choose another place\n"
     )
     assert len(Pack(folder).experts.names) == 4
     assert built_packs(own_home) == ["toys"]

@@ -119,14 +119,14 @@ def test_only_folds_of_the_tasks_that_are_asked_for_are_built(folds, builds):
 def test_a_dry_run_says_how_many_builds_and_what_they_need(folds, builds):
     text = folds("--dry-run").stdout
     assert [line for line in text.splitlines() if line.startswith("fold ")] == [
-        f"fold {n} of 3: a build of 6 tasks" for n in (1, 2, 3)
+        f"fold {n} of 3: build with 6 tasks" for n in (1, 2, 3)
     ]
     assert text.count("memory: about ") == 3
     plans = json.loads(folds("--dry-run", "--json").stdout)["folds"]
     assert [one["roles"]["expert"]["tasks"] + one["roles"]["training"]["tasks"] for one in plans] == [6, 6, 6]
     assert builds() == []
     assert folds("--tasks", "mug", "--baselines", "zero-shot").exit_code == 0
-    assert "fold 2 of 3: a build of 6 tasks, done before" in folds("--dry-run").stdout.splitlines()
+    assert "fold 2 of 3: build with 6 tasks, already built" in folds("--dry-run").stdout.splitlines()
     report = json.loads(folds("--dry-run", "--json").stdout)
     assert [one["built"] for one in report["folds"]] == [False, True, False]
     jsonschema.validate(report, schema("bench --folds --dry-run"), cls=jsonschema.Draft202012Validator)

@@ -159,14 +159,14 @@ def test_a_pack_says_how_its_generator_did_on_tasks_left_out(run, tiny, toys, re
     assert sorted(record["scores"]) == ["cvae", "top-k", "zero-shot"]
     outputs = {command: run(*command.split(), "toys").stdout for command in ("pack show", "inspect")}
     for text in outputs.values():
-        assert "held out   cvae: I2T R@1 / T2I R@1 on 3 training tasks, each left out of its fit: zero-shot " in text
-        assert "held out   cvae: 3 folds; its difference to top-k, with the 95 % interval: " in text
+        assert "held out   cvae: I2T R@1 / T2I R@1 on 3 training tasks, each held out of the fit: zero-shot " in text
+        assert "held out   cvae: 3 folds; difference to top-k with 95 % confidence interval: " in text
         assert "'scores'" not in text
 
 
 def test_lines_of_a_manifest_that_says_nonsense_are_left_out():
     good = {"folds": 2, "tasks": 4, "scores": {"zero-shot": {"x": 1.0}, "top-k": {"x": 2.0}}, "gain": {"x": [1, 0, 2]}}
-    assert held_out(good)[1] == "2 folds; its difference to top-k, with the 95 % interval: +1.0 [+0.0, +2.0]"
+    assert held_out(good)[1] == "2 folds; difference to top-k with 95 % confidence interval: +1.0 [+0.0, +2.0]"
     for bad in (None, 3, "x", [], {}, {**good, "gain": {"x": 1}}, {**good, "scores": {"a": {"x": "?"}}}):
         assert held_out(bad) == []
 

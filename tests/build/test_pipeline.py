@@ -84,7 +84,7 @@ def test_an_interrupted_build_goes_on_with_the_same_bytes(
         stopped = run("pack", "build", recipe, "--data", toys, "--force")
     assert (stopped.exit_code, stopped.stderr.splitlines()[-1]) == (
         130,
-        "interrupted; finished steps are kept, and the same command goes on after them",
+        "interrupted; finished steps are saved, and the same command resumes after them",
     )
     assert not (tmp_path / "second/cache/packs/toys").exists()
     assert run("pack", "build", recipe, "--data", toys).exit_code == 0

@@ -195,7 +195,7 @@ def test_tasks_whose_photos_are_not_here_are_said_to_be_in_a_partial_data_set(ru
     assert lines_of(result)[1] == [
         "coco: 7 of the 9 images that its annotations name are here; that may be why photos of tasks are missing "
         f"(sglora data fetch coco --data {data})",
-        "line 10: no task in coco named 'dog' (there are: cat)",
+        "line 10: no task in coco named 'dog' (available: cat)",
     ]
 
 

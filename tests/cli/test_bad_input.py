@@ -24,7 +24,7 @@ from pack_folders import BUNDLED
             ["generate", "a mug", "--backbone", "clip-vit-b-16"],
             3,
             "no pack for a backbone named 'clip-vit-b-16'",
-            "there are: starter, tiny; `sglora pack build RECIPE --backbone clip-vit-b-16` builds one",
+            "available: starter, tiny; `sglora pack build RECIPE --backbone clip-vit-b-16` builds one",
         ),
         (["generate", "a mug", "--generator", "cvea"], 3, "no generator named 'cvea'", "did you mean 'cvae'?"),
         (["generate", "  "], 2, "the sentence has no word: '  '", 'describe the task, as in "a photo of a pug"'),
@@ -36,8 +36,8 @@ from pack_folders import BUNDLED
         (
             ["generate", "--images", ".", "--space", "meaning"],
             2,
-            "--space meaning compares sentences, and photos are compared as they look",
-            "leave it out",
+            "--space meaning compares sentences and cannot be combined with --images",
+            "leave out --space",
         ),
         (["generate", "a mug", "--k", "9"], 5, "K = 9 is more than the 4 experts there are", ""),
         (
@@ -69,7 +69,7 @@ from pack_folders import BUNDLED
         (["pack", "verify", "toyz"], 3, "no pack named 'toyz'", "did you mean 'toys'?"),
         (["pack", "build", "starte"], 3, "no recipe named 'starte'", "did you mean 'starter'?"),
         (["inspect", "toyz"], 3, "no adapter file, pack or recipe named 'toyz'", "did you mean 'toys'?"),
-        (["inspect", "none.safetensors"], 4, "none.safetensors does not exist", f"looked for in {Path.cwd()}"),
+        (["inspect", "none.safetensors"], 4, "none.safetensors does not exist", f"searched in {Path.cwd()}"),
     ],
 )
 def test_a_mistake_is_answered(run, toy_pack, own_home, arguments, code, message, hint):
@@ -174,7 +174,7 @@ def test_a_changed_pack_is_found(run, toy_pack, own_home):
     assert result.exit_code == 4
     assert result.stderr == (
         "error: pack 'toys': joint.safetensors is missing; extra is not listed in pack.json; "
-        "README.md has changed since the pack was built\nhint: build or fetch it again\n"
+        "README.md has changed since the pack was built\nhint: build or import the pack again\n"
     )
 
 
@@ -191,7 +191,7 @@ def test_a_missing_file_is_looked_for_beside(run, tmp_path):
     assert result.stderr == (
         f"error: {tmp_path / 'row.jsonl'} does not exist\nhint: did you mean {str(tmp_path / 'rows.jsonl')!r}?\n"
     )
-    assert run("report", tmp_path / "xyz").stderr.endswith(f"hint: looked for in {tmp_path}\n")
+    assert run("report", tmp_path / "xyz").stderr.endswith(f"hint: searched in {tmp_path}\n")
 
 
 def test_bytes_that_are_no_text_are_refused(run):

@@ -33,7 +33,7 @@ def test_nothing_is_measured_twice(run, toy_pack, file):
     again = run("bench", "--baselines", "all", "--rows", file)
     assert again.stdout == first.stdout
     assert first.stdout.startswith("2 unseen tasks (2 toys); recall in percent, averaged over tasks; pack 'toys'\n")
-    assert again.stderr == f"0 images encoded, {ALL} saved; rows in {file}\n"
+    assert again.stderr == f"0 images encoded, {ALL} saved, rows in {file}\n"
     encoded, saved = (int(first.stderr.split()[i]) for i in (0, 3))
     assert encoded + saved == ALL
     assert saved < encoded
@@ -106,7 +106,7 @@ def test_an_interrupted_run_goes_on(run, toy_pack, file, monkeypatch):
     monkeypatch.setattr(measure, "encode_images", stops)
     stopped = run("bench", "--baselines", "all", "--rows", file, "--fresh")
     assert stopped.exit_code == 130
-    assert "interrupted; finished steps are kept, and the same command goes on" in stopped.stderr
+    assert "interrupted; finished steps are saved, and the same command resumes" in stopped.stderr
     monkeypatch.setattr(measure, "encode_images", whole)
     with file.open("ab") as torn:
         torn.write(b'{"method": "top-')
@@ -184,7 +184,7 @@ def test_a_dry_run_measures_nothing(run, toy_pack, own_home):
         "tasks     2: toys/mug, toys/nest",
         f"methods   {len(plan['methods'])}: {', '.join(plan['methods'])}",
     ]
-    assert lines[4] == f"images    0 to encode, {ALL} known already"
+    assert lines[4] == f"images    0 to encode, {ALL} cached"
 
 
 def test_tasks_are_chosen_by_name_or_key(run, toy_pack):

@@ -41,11 +41,11 @@ def test_a_dry_run_says_what_would_be_downloaded(run, tmp_path):
     assert (result.exit_code, result.stderr) == (0, "")
     *lines, disk = result.stdout.splitlines()
     assert lines == [
-        "252.9 MB  nothing       http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
-        "19.3 GB   1.5 MB of it  http://images.cocodataset.org/zips/train2017.zip",
+        "252.9 MB  missing            http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
+        "19.3 GB   1.5 MB downloaded  http://images.cocodataset.org/zips/train2017.zip",
         f"to download: 19.6 GB into {tmp_path}/coco",
     ]
-    assert disk.startswith("disk: 38.9 GB while the largest archive is unpacked; ")
+    assert disk.startswith("disk: 38.9 GB needed while the largest archive is unpacked, ")
     assert [path.name for path in (tmp_path / "coco").iterdir()] == ["train2017.zip.part"]
 
 
@@ -54,8 +54,8 @@ def test_a_dry_run_says_that_everything_is_there_and_what_writes_the_captions(ru
     pets_tree(root)
     (root / "captions.jsonl").unlink()
     assert run("data", "fetch", "pets", "--data", tmp_path, "--dry-run").stdout.splitlines()[2:] == [
-        f"{root} is there: nothing to download",
-        f"captions are not part of it: sglora data caption pets --path {root} writes them",
+        f"{root} is complete, nothing to download",
+        f"captions are not included; write them with: sglora data caption pets --path {root}",
     ]
 
 
@@ -70,7 +70,7 @@ def test_a_dry_run_in_json_has_sizes_that_are_not_known_as_null(run, site, tmp_p
     assert [(one["url"], one["left"]) for one in report["downloads"]] == [("http://a", None), ("http://b", 7)]
     assert (report["folder"], report["left_bytes"], report["disk_bytes"]) == (f"{tmp_path}/mine", None, None)
     text = run("data", "fetch", "mine", "--data", tmp_path, "--dry-run").stdout
-    assert text.startswith("size unknown  nothing    http://a\n10 B          3 B of it  http://b\n")
+    assert text.startswith("size unknown  missing         http://a\n10 B          3 B downloaded  http://b\n")
 
 
 def test_a_data_set_that_plans_nothing_is_not_asked_to(run, site, tmp_path):
@@ -78,7 +78,7 @@ def test_a_data_set_that_plans_nothing_is_not_asked_to(run, site, tmp_path):
     result = run("data", "fetch", "mine", "--data", tmp_path, "--dry-run")
     assert (result.exit_code, result.stderr) == (
         6,
-        "error: data set 'mine' does not say what it downloads\nhint: leave --dry-run out to download it\n",
+        "error: data set 'mine' does not support --dry-run\nhint: leave out --dry-run to download it\n",
     )
 
 
@@ -97,8 +97,8 @@ PLAN = """
         (
             ["folder"],
             6,
-            "error: there is nothing to download for data set 'folder'\n"
-            "hint: it is a folder with images and captions.jsonl or captions.csv: bring your own\n",
+            "error: data set 'folder' has nothing to download\n"
+            "hint: use your own files: a folder with images and captions.jsonl or captions.csv\n",
         ),
         (
             ["pets", "--data", "gone"],

@@ -26,8 +26,8 @@ def test_every_image_gets_its_captions(caption, album):
     assert result.exit_code == 0, result.output
     assert result.stdout == (
         f"output     {album}/captions.jsonl\n"
-        "images     12, 0 captioned before, 12 now, 0 left\n"
-        "captions   24 written, 2.0 an image\n"
+        "images     12, 0 already captioned, 12 now, 0 left\n"
+        "captions   24 written, 2.0 per image\n"
     )
     rows = captioned(album)
     assert [row["image"] for row in rows] == sorted(row["image"] for row in rows)
@@ -65,7 +65,7 @@ def test_limits_add_up_to_what_one_run_writes(caption, album):
     caption()
     whole = (album / "captions.jsonl").read_bytes()
     (album / "captions.jsonl").unlink()
-    assert "images     12, 0 captioned before, 5 now, 7 left\n" in caption("--limit", 5).stdout
+    assert "images     12, 0 already captioned, 5 now, 7 left\n" in caption("--limit", 5).stdout
     assert caption("--limit", 5).exit_code == caption().exit_code == 0
     assert (album / "captions.jsonl").read_bytes() == whole
 
@@ -148,7 +148,7 @@ def test_an_image_that_does_not_decode_is_named_and_the_others_get_captions(capt
     (album / "images/cat/7.jpg").write_bytes(b"not a photo")
     result = caption()
     assert result.exit_code == 4
-    assert "images     12, 0 captioned before, 11 now, 1 left\n" in result.stdout
+    assert "images     12, 0 already captioned, 11 now, 1 left\n" in result.stdout
     assert "error: images that do not decode: 1; the first: images/cat/7.jpg: " in result.stderr
 
 
@@ -178,7 +178,7 @@ def test_a_backbone_says_what_it_would_cut(caption, album, site):
 def test_a_dry_run_counts_and_writes_nothing(caption, album):
     result = caption("--dry-run", "--limit", 4)
     assert result.stdout == (
-        f"output     {album}/captions.jsonl\nimages     12, 0 captioned before, 4 to caption now\n  cat  3\n  owl  1\n"
+        f"output     {album}/captions.jsonl\nimages     12, 0 already captioned, 4 to caption now\n  cat  3\n  owl  1\n"
     )
     assert not (album / "captions.jsonl").exists()
 
@@ -198,8 +198,8 @@ def test_a_dry_run_says_what_is_passed_over(caption, album):
     facts = json.loads(caption("--dry-run", "--json").stdout)
     assert (facts["images"], facts["now"]) == (12, 12)
     assert sorted(facts["passed_over"], key=lambda one: one["reason"]) == expected
-    lines = [line for line in caption("--dry-run").stdout.splitlines() if line.startswith("passed over: ")]
-    assert sorted(lines) == [f"passed over: {e['reason']}: 1 ({e['examples'][0]})" for e in expected]
+    lines = [line for line in caption("--dry-run").stdout.splitlines() if line.startswith("ignored: ")]
+    assert sorted(lines) == [f"ignored: {e['reason']}: 1 ({e['examples'][0]})" for e in expected]
     caption("--limit", 2)
     again = json.loads(caption("--dry-run", "--json").stdout)["passed_over"]
     assert sorted(name for one in again for name in one["examples"]) == ["images/cat/99.heic", "stray.png"]
@@ -216,7 +216,7 @@ def test_two_runs_do_not_write_one_file(caption, album):
     ("arguments", "code", "message"),
     [
         (["--captioner", "parot"], 3, "no captioner named 'parot'"),
-        (["--force"], 2, "--force goes with --from"),
+        (["--force"], 2, "--force requires --from"),
         (["--captions", 0], 2, "captions must be at least 1, got 0"),
         (["--demonstrations", "gone"], 4, "gone does not exist"),
         (["--from", "x.txt"], 4, "captions are read from .jsonl, .csv, .json, got x.txt"),
@@ -314,10 +314,10 @@ def test_without_a_gpu_nobody_downloads_a_model_unasked(dear, site, album):
     lines = result.stderr.splitlines()
     assert lines[:2] == ["captioner  dear: big/model, 1.0 billion parameters", "download   2.0 GB, once"]
     assert lines[4:] == [
-        "no GPU     captions of names and colours need no model:",
+        "no GPU     write captions of names and colours without a model:",
         f"  {other}",
-        "error: nobody can be asked whether to fetch 2.0 GB to caption 12 photos without a GPU",
-        f"hint: write captions of names and colours: {other}; or pass --yes",
+        "error: confirmation to download 2.0 GB to caption 12 photos without a GPU needs a terminal",
+        f"hint: run {other} for captions of names and colours, or pass --yes",
     ]
     assert not (site / "loaded").exists()
     assert not (album / "captions.jsonl").exists()
@@ -325,7 +325,7 @@ def test_without_a_gpu_nobody_downloads_a_model_unasked(dear, site, album):
 
 def test_the_offered_way_works(dear, run, album):
     hint = dear().stderr.splitlines()[-1]
-    command = hint.removeprefix("hint: write captions of names and colours: ").removesuffix("; or pass --yes")
+    command = hint.removeprefix("hint: run ").removesuffix(" for captions of names and colours, or pass --yes")
     result = run(*command.split()[1:])
     assert result.exit_code == 0, result.output
     assert len(captioned(album)) == 12
@@ -342,7 +342,7 @@ def test_at_a_terminal_the_user_is_asked(dear, album, monkeypatch, answer, code,
     monkeypatch.setattr(output, "sys", SimpleNamespace(stdin=keys, stdout=sys.stdout, stderr=sys.stderr))
     monkeypatch.setattr(click, "confirm", lambda text, err: asked.append(text) or answer == "y")
     result = dear()
-    assert asked == ["fetch 2.0 GB to caption 12 photos without a GPU?"]
+    assert asked == ["download 2.0 GB to caption 12 photos without a GPU?"]
     assert result.exit_code == code
     assert (len(captioned(album)) if (album / "captions.jsonl").exists() else 0) == lines
 
@@ -362,7 +362,7 @@ def test_a_dry_run_names_the_cost_and_the_other_way(dear, site, album):
     assert lines[-6:-4] == ["captioner  dear: big/model, 1.0 billion parameters", "download   2.0 GB, once"]
     assert lines[-3].startswith("time       ")
     assert lines[-2:] == [
-        "no GPU     captions of names and colours need no model:",
+        "no GPU     write captions of names and colours without a model:",
         f"  sglora data caption folder --path {album} --captioner names",
     ]
     cost = json.loads(dear("--dry-run", "--json").stdout)["cost"]

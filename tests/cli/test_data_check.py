@@ -37,9 +37,9 @@ def loose(site) -> None:
 
 
 COUNTS = """\
-cat  3 train  2 test  10 captions  2 / 2.0 / 2 an image
-dog  3 train  2 test  10 captions  2 / 2.0 / 2 an image
-2 tasks, 10 images, 20 captions, 2 / 2.0 / 2 an image
+cat  3 train  2 test  10 captions  2 / 2.0 / 2 per image
+dog  3 train  2 test  10 captions  2 / 2.0 / 2 per image
+2 tasks, 10 images, 20 captions, 2 / 2.0 / 2 per image
 """
 
 
@@ -82,9 +82,9 @@ def test_warnings_are_listed_and_stop_nothing(check, photos):
     result = check("--backbone", "starter")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == (
-        "cat  3 train  2 test  11 captions  2 / 2.2 / 3 an image\n"
-        "dog  3 train  2 test  9 captions   1 / 1.8 / 2 an image\n"
-        "2 tasks, 10 images, 20 captions, 1 / 2.0 / 3 an image\n"
+        "cat  3 train  2 test  11 captions  2 / 2.2 / 3 per image\n"
+        "dog  3 train  2 test  9 captions   1 / 1.8 / 2 per image\n"
+        "2 tasks, 10 images, 20 captions, 1 / 2.0 / 3 per image\n"
         "warning: images smaller than 32 pixels: 1\n"
         "  0.png  40 x 31\n"
         "warning: captions repeated within an image: 1\n"
@@ -98,7 +98,7 @@ def test_warnings_are_listed_and_stop_nothing(check, photos):
         "  0 bits  1.png = 8.png\n"
         "warning: near-identical images within a task and split: 1\n"
         "  equal bytes  5.png = 6.png\n"
-        "captions that several images have: 1, the most common:\n"
+        "captions shared by several images: 1; most common:\n"
         "  4 images, 2 tasks  cat 0\n"
         "0 errors, 7 warnings\n"
     )
@@ -128,7 +128,7 @@ def test_captions_without_a_word_are_errors(check, photos, loose):
     result = check("--top", 1, dataset="loose")
     assert result.exit_code == 4
     assert result.stdout.splitlines()[2:] == [
-        "2 tasks, 10 images, 18 captions, 0 / 1.8 / 2 an image",
+        "2 tasks, 10 images, 18 captions, 0 / 1.8 / 2 per image",
         "error: captions without a word: 2",
         r"  2.png  caption 2 of 2 is '\t '",
         "  ... and 1 more",
@@ -160,16 +160,16 @@ def test_a_recipe_says_what_is_absent_all_at_once(check, tmp_path):
     assert result.stdout == COUNTS + (
         "error: tasks of the recipe that are not there: 2\n"
         "  bog      expert; did you mean 'dog'?\n"
-        "  hamster  unseen; there are: cat, dog\n"
+        "  hamster  unseen; available: cat, dog\n"
         "warning: tasks smaller than the recipe's batch: 1\n"
         "  cat, train  3 image(s), batch 4\n"
         "2 errors, 1 warning\n"
     )
     assert result.stderr == (
-        "tokens of captions are not counted: no backbone named 'tiny'\n"
+        "caption tokens are not counted: no backbone named 'tiny'\n"
         f"error: recipe {path} has 2 errors\n"
         "  line 9: no task in photos named 'bog' (did you mean 'dog'?)\n"
-        "  line 10: no task in photos named 'hamster' (there are: cat, dog)\n"
+        "  line 10: no task in photos named 'hamster' (available: cat, dog)\n"
     )
 
 
@@ -183,7 +183,7 @@ def test_a_recipe_says_what_is_absent_all_at_once(check, tmp_path):
             4,
             "error: recipe none.toml does not exist\nhint: did you mean 'pyproject.toml'?\n",
         ),
-        (["folder", "--report", "x"], 2, "error: a report is written as .html, got x\nhint: try --report x.html\n"),
+        (["folder", "--report", "x"], 2, "error: a report file must end in .html, got x\nhint: try --report x.html\n"),
         (["folder", "--distance", "9"], 2, "error: distance must be at most 8, got 9\n"),
         (["folder", "--backbone", "startr"], 3, "error: no backbone named 'startr'\nhint: did you mean 'starter'?\n"),
     ],
@@ -304,7 +304,7 @@ def test_where_tokens_cannot_be_counted_the_reason_is_said_and_words_are(check, 
     rows[2]["captions"] = ["word " * 61]
     write_rows(photos, rows)
     result = check("--backbone", backbone)
-    assert (result.exit_code, result.stderr) == (0, f"tokens of captions are not counted: {reason}\n")
+    assert (result.exit_code, result.stderr) == (0, f"caption tokens are not counted: {reason}\n")
     assert "warning: captions longer than 60 words: 1\n  2.png  61 words: word word " in result.stdout
     facts = json.loads(check("--json", "--backbone", backbone).stdout)
     assert facts["tokens"]["reason"] == reason
@@ -320,7 +320,7 @@ def test_what_is_passed_over_is_counted_with_the_reason(check, photos, tmp_path)
         "images that captions.jsonl does not name: 1 (more/c.tif)",
     ]
     assert result.exit_code == 0
-    assert result.stdout == COUNTS + "".join(f"passed over: {line}\n" for line in lines) + "0 errors, 0 warnings\n"
+    assert result.stdout == COUNTS + "".join(f"ignored: {line}\n" for line in lines) + "0 errors, 0 warnings\n"
     page = (tmp_path / "report.html").read_text()
     assert "<h2>Passed over</h2>" in page
     assert "2 .heic images, which are not decoded here; convert them to JPEG or PNG" in page

@@ -59,7 +59,7 @@ def test_two_adapters_side_by_side(run, pair):
 
 def test_the_same_file_twice(run, pair):
     assert run("diff", pair[0], pair[0]).stdout.splitlines()[2:] == [
-        "differs    nothing that the two files say",
+        "differs    no recorded fact",
         "equal      description a pug, backbone toy, fingerprint toy-1, pack p, generator cvae, K 4, tau 0.05, seed 0, "
         "format safetensors, rank 1, expert pets/boxer 75.00%, expert pets/birman 25.00%",
         "cosine     1.0000: the two adapters are the same update",

@@ -11,7 +11,7 @@ from sglora_cli.plugin.host import Host
 def test_doctor_finds_that_the_job_can_be_done(run):
     result = run("doctor")
     assert result.exit_code == 0
-    assert "job       generate: an adapter was made with pack starter" in result.stdout
+    assert "job       generate: generated an adapter with pack starter" in result.stdout
 
 
 def test_doctor_names_what_is_wrong_and_what_mends_it(run, own_home, monkeypatch):
@@ -32,7 +32,7 @@ def test_doctor_says_how_to_get_rid_of_a_setting_that_names_nothing(run, own_hom
     mend = "sglora settings unset pack" if origin == "file" else "unset SGLORA_PACK"
     assert result.exit_code == 6
     assert result.stdout.startswith(f"broken   job       generate: no pack named 'gone'\n                -> {mend}\n")
-    assert result.stderr.endswith(f"error: no adapter can be made: no pack named 'gone'\nhint: {mend}\n")
+    assert result.stderr.endswith(f"error: no adapter can be generated: no pack named 'gone'\nhint: {mend}\n")
 
 
 def test_doctor_finds_a_damaged_pack(toy_pack, own_home):
@@ -55,8 +55,8 @@ def test_doctor_says_what_is_broken_first_then_what_is_missing_and_counts_the_re
         "broken   pack      toys: joint.safetensors is missing",
         "                -> sglora pack remove toys",
     ]
-    assert short[-1] == f"ok       {states.count('ok') - 1} other things are fine; --all lists them"
-    assert short[-2].startswith("ok       job       generate: an adapter was made with pack toys")
+    assert short[-1] == f"ok       {states.count('ok') - 1} other checks have passed (list them with --all)"
+    assert short[-2].startswith("ok       job       generate: generated an adapter with pack toys")
     assert [line for line in short[:-2] if line not in every] == []
 
 
@@ -68,6 +68,6 @@ def test_a_device_of_the_settings_that_is_not_here_is_missing_and_the_job_is_don
         monkeypatch.setenv("SGLORA_DEVICE", "cuda")
     result = run("doctor")
     assert result.exit_code == 0
-    text = "device 'cuda' is not on this machine: PyTorch finds no CUDA GPU; cpu is used where no --device is given"
+    text = "device 'cuda' is not on this machine: PyTorch finds no CUDA GPU; without --device the CPU is used"
     mend = "sglora settings unset device" if origin == "file" else "unset SGLORA_DEVICE"
     assert f"missing  device    default: {text}\n                -> {mend}\n" in result.stdout

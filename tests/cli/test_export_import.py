@@ -78,8 +78,7 @@ def test_generate_refuses_what_the_backbone_cannot(run, toy_pack, tmp_path):
         "error: CLIP-LoRA's format holds q, k and v of all blocks of a CLIP only\nhint: use --format peft\n"
     )
     assert (
-        run("generate", "a mug", "--format", "peft").stderr
-        == "error: --format needs a place to write to\nhint: pass -o\n"
+        run("generate", "a mug", "--format", "peft").stderr == "error: --format requires -o\nhint: pass -o FILE too\n"
     )
     assert not list(tmp_path.glob("*mug*"))
 

@@ -29,7 +29,7 @@ def test_inspect_knows_every_format_without_the_backbone(run, mug, tmp_path, nam
         "layout     rank 2, 36 sites, 2304 numbers",
         *(f"sites      {where}{letter}_proj" for letter in order),
         f"update     norm {norm:.3f}",
-        "healthy    whole and finite",
+        "healthy    complete and finite",
     ]
     assert result.exit_code == 0
     assert json.loads(run("inspect", out, "--json").stdout)["ranks"] == [2]
@@ -41,15 +41,15 @@ def test_inspect_knows_a_merged_checkpoint(run, mug, tmp_path):
         "checkpoint with a merged update for 'a mug'",
         "backbone   clipling, fingerprint clipling-1",
         f"content    {len(MODEL.state)} tensors, {sum(x.numel() for x in MODEL.state.values())} numbers",
-        "update     its difference to a backbone: `sglora import` finds it",
-        "healthy    whole and finite",
+        "update     the difference to a backbone; extract it with `sglora import`",
+        "healthy    complete and finite",
     ]
 
 
 def test_inspect_says_when_the_scaling_is_unknown(run, mug, tmp_path):
     save_file(load_file(mug), tmp_path / "bare.safetensors")
     result = run("inspect", tmp_path / "bare.safetensors")
-    assert "if its lora_alpha is 1: there is no adapter_config.json beside it" in result.stdout
+    assert "assuming lora_alpha 1, because there is no adapter_config.json beside it" in result.stdout
 
 
 def test_inspect_shows_the_base_of_a_foreign_adapter_and_what_it_lacks(run, mug, tmp_path):
@@ -76,7 +76,7 @@ def test_an_exported_pack_is_to_be_imported_first(run, toy_pack, tmp_path):
     result = run("inspect", archive)
     assert (result.exit_code, result.stderr) == (
         2,
-        f"error: {archive} is an exported pack\nhint: import it first: sglora pack import {archive}\n",
+        f"error: {archive} is an exported pack\nhint: sglora pack import {archive}\n",
     )
     result = run("pack", "show", archive)
     assert (result.exit_code, result.stderr) == (
@@ -102,7 +102,7 @@ def test_a_recipe_is_its_sources_and_the_numbers_that_are_not_the_default(run, r
     changed = [row[0] for row in rows if row and row[0].startswith(("train.", "lora.", "prior."))]
     numbers = [row[0] for row in every if row and row[0].startswith(("train.", "lora.", "prior."))]
     assert numbers[: len(changed)] == changed
-    rest = f"{len(numbers) - len(changed)} other numbers as by default; --all lists them"
+    rest = f"{len(numbers) - len(changed)} other numbers at the default (list them with --all)"
     assert run("inspect", recipe).stdout.splitlines()[-1] == rest
 
 

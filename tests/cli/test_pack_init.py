@@ -41,7 +41,7 @@ def test_own_photos_become_a_pack_in_two_steps_and_a_build(run, tiny, own, tmp_p
     first = run("pack", "init", file, "--data", own)
     assert first.exit_code == 0, first.output
     lines = first.stderr.splitlines()
-    assert lines[0] == "first write captions, which 84 of 84 photos lack:"
+    assert lines[0] == "write the missing captions of 84 of 84 photos first:"
     assert shlex.split(lines[1]) == ["sglora", "data", "caption", "folder", "--path", str(own)]
     assert run(*shlex.split(lines[1])[1:], "--captioner", "names").exit_code == 0
     before = roles_in(file)
@@ -164,7 +164,7 @@ def test_another_data_set_is_recognised_or_named(run, tmp_path):
     pets_tree(root, TASKS, photos=12)
     result = run("pack", "init", tmp_path / "my.toml", "--data", root)
     assert result.exit_code == 0, result.output
-    assert result.stderr.splitlines()[0] == "read as data set 'pets'; pass --dataset to choose another"
+    assert result.stderr.splitlines()[0] == "reading it as data set 'pets'; pass --dataset to choose another"
     assert tomli.loads((tmp_path / "my.toml").read_text())["source"][0]["dataset"] == "pets"
     named = run("pack", "init", tmp_path / "named.toml", "--data", root, "--dataset", "pets")
     assert named.stderr.splitlines() == [*result.stderr.splitlines()[1:-1], f"written: {tmp_path}/named.toml"]
@@ -221,7 +221,7 @@ def test_a_known_recipe_is_copied_byte_for_byte_below_a_comment(run, tmp_path):
     file = tmp_path / "my.toml"
     result = run("pack", "init", file, "--from", "pets")
     assert (result.exit_code, result.stdout) == (0, f"{file}\n")
-    assert result.stderr == f"change it, then: sglora pack build {file} --data DIR\n"
+    assert result.stderr == f"edit it, then run: sglora pack build {file} --data DIR\n"
     first, _, rest = file.read_bytes().partition(b"\n")
     assert (first, rest) == (b"# A copy of recipe pets, to be changed.", (PACKS / "pets.toml").read_bytes())
     assert read(file).raw == read(PACKS / "pets.toml").raw
@@ -234,8 +234,8 @@ def test_a_known_recipe_is_copied_byte_for_byte_below_a_comment(run, tmp_path):
     [
         (["--from", "pest"], 3, "no recipe named 'pest'"),
         (["--from", "gone.toml"], 4, "recipe gone.toml does not exist"),
-        (["--from", "pets", "--data", "x"], 2, "--data and --from do not go together"),
-        (["--dataset", "pets"], 2, "--dataset goes with --data"),
+        (["--from", "pets", "--data", "x"], 2, "--data and --from cannot be combined"),
+        (["--dataset", "pets"], 2, "--dataset requires --data"),
         (["--data", "gone"], 2, "there is no folder gone"),
         (["--data", "/"], 2, "/ is no folder of photos"),
     ],

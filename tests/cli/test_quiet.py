@@ -26,7 +26,7 @@ def test_quiet_is_over_with_its_command(run):
     run("-q", "pack", "list")
     assert not run("pack", "list").stderr
     assert not progress.is_quiet()
-    assert run("doctor").stderr == "looking, a few seconds ...\n"
+    assert run("doctor").stderr == "checking, this takes a few seconds ...\n"
 
 
 def test_quiet_says_errors_and_warnings(run, own_home, monkeypatch):
@@ -34,7 +34,9 @@ def test_quiet_says_errors_and_warnings(run, own_home, monkeypatch):
         "error: no pack named 'strater'\nhint: did you mean 'starter'?\n"
     )
     monkeypatch.setenv("SGLORA_PACK", "starter")
-    assert run("-q", "settings", "unset", "pack").stderr == ("warning: SGLORA_PACK is set and comes first: 'starter'\n")
+    assert run("-q", "settings", "unset", "pack").stderr == (
+        "warning: the environment variable SGLORA_PACK takes precedence: 'starter'\n"
+    )
 
 
 def test_a_recipes_errors_are_all_said(run, recipe):

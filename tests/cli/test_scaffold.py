@@ -79,7 +79,7 @@ def test_the_command_names_the_folder(run, tmp_path):
     ]
     assert 'red-birds = "sglora_red_birds"' in (folder / "pyproject.toml").read_text()
     again = run("plugins", "new", "red-birds", "--kind", "dataset", "-o", tmp_path)
-    assert (again.exit_code, again.stderr.splitlines()[0]) == (2, f"error: {folder} exists already")
+    assert (again.exit_code, again.stderr.splitlines()[0]) == (2, f"error: {folder} already exists")
     facts = json.loads(run("plugins", "new", "blue", "-o", tmp_path, "--json").stdout)
     assert facts == {"folder": str(tmp_path / "sglora-blue"), "kind": "generator", "name": "blue"}
 
@@ -87,12 +87,12 @@ def test_the_command_names_the_folder(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("",), "error: '' is no name for a plugin\n"),
-        (("../evil",), "error: '../evil' is no name for a plugin\n"),
-        (("7up",), "error: '7up' is no name for a plugin\n"),
-        (("a" * 25,), f"error: '{'a' * 25}' is no name for a plugin\n"),
-        (("starter", "--kind", "backbone"), "error: there is a backbone 'starter' already, of plugin 'starter'\n"),
-        (("merge",), "error: a module 'sglora_merge' is installed already\n"),
+        (("",), "error: '' is not a valid plugin name\n"),
+        (("../evil",), "error: '../evil' is not a valid plugin name\n"),
+        (("7up",), "error: '7up' is not a valid plugin name\n"),
+        (("a" * 25,), f"error: '{'a' * 25}' is not a valid plugin name\n"),
+        (("starter", "--kind", "backbone"), "error: a backbone named 'starter' already exists in plugin 'starter'\n"),
+        (("merge",), "error: a module 'sglora_merge' is already installed\n"),
     ],
 )
 def test_a_name_that_cannot_be_one_or_is_taken_is_refused(run, tmp_path, arguments, message):

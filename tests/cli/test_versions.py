@@ -25,7 +25,7 @@ def test_packages_that_are_missing_or_too_old_are_named():
     assert [package.wrong for package in packages] == [
         "",
         "not-there is not installed",
-        f"numpy is {packages[2].version}, 999.1 is wanted",
+        f"numpy is {packages[2].version}, sglora needs 999.1 or later",
         "",
         "",
     ]

@@ -37,7 +37,7 @@ def test_captions_made_elsewhere_are_taken(caption, album, tmp_path, name):
     (tmp_path / name).write_text(FORMATS[name])
     result = caption("--from", tmp_path / name)
     assert result.exit_code == 0, result.output
-    assert "images     12, 0 captioned before, 2 now, 10 left\ncaptions   3 written, 1.5 an image\n" in result.stdout
+    assert "images     12, 0 already captioned, 2 now, 10 left\ncaptions   3 written, 1.5 per image\n" in result.stdout
     rows = captioned(album)
     assert [row["image"] for row in rows] == ["images/cat/6.jpg", "images/owl/9.jpg"]
     assert [row["captions"] for row in rows] == [["one black cat", "two black cats"], ["an old owl"]]

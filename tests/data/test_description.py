@@ -115,10 +115,10 @@ def test_a_weight_is_positive_and_finite(line):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "there is no description"),
-        (["a mug", "--images", "x"], "a task is described by sentences or by photos, not by both"),
-        (["-", "--name", "mug"], "`-` reads every description from standard input"),
-        (["-", "-o", "m.safetensors"], "many adapters need many names: -o has no {n}"),
+        ([], "the description is missing"),
+        (["a mug", "--images", "x"], "--images cannot be combined with sentences"),
+        (["-", "--name", "mug"], "`-` reads all descriptions from standard input"),
+        (["-", "-o", "m.safetensors"], "-o has no {n} to name several adapters"),
         (["a mug", "--best", 2], "the best 2 of 1 samples cannot be kept"),
     ],
 )

@@ -118,7 +118,7 @@ def test_a_damaged_pack_is_not_exported(run, toy_pack, tmp_path, own_home):
 @pytest.mark.parametrize(
     ("name", "message", "hint"),
     [
-        ("x.tar", "a pack is written as .zip, got {}", "try -o {}"),
+        ("x.tar", "a pack file must end in .zip, got {}", "try -o {}"),
         ("there.zip", "{} exists", "choose another name, or pass --force to replace it"),
         ("folder.zip", "{} is a folder", "choose another name"),
     ],

@@ -339,7 +339,7 @@ def test_an_archive_cut_or_changed_anywhere_is_refused_or_whole(run, archive, ow
 
 def test_a_file_that_is_not_there_is_named(run, tmp_path):
     result = run("pack", "import", tmp_path / "x.zip")
-    assert result.stderr == f"error: {tmp_path / 'x.zip'} does not exist\nhint: looked for in {tmp_path}\n"
+    assert result.stderr == f"error: {tmp_path / 'x.zip'} does not exist\nhint: searched in {tmp_path}\n"
     assert result.exit_code == 4
     result = run("pack", "import", tmp_path)
     assert result.stderr == (

@@ -40,7 +40,7 @@ def test_an_empty_argument_removes_nothing(run, toy_pack, own_home, empty):
     for arguments, what in ((("toys", empty), "EXPERT"), ((empty,), "PACK")):
         result = run("pack", "remove", *arguments, "--yes")
         assert result.exit_code == 2
-        assert result.stderr == f"error: {what} is empty\nhint: name one; --help says what it may be\n"
+        assert result.stderr == f"error: {what} is empty\nhint: pass a value; --help describes it\n"
     assert built_packs(own_home) == ["toys"]
     assert Pack(own_home / "cache/packs/toys").verify() == []
 
@@ -60,7 +60,9 @@ def test_without_a_terminal_a_yes_is_needed(run, toy_pack, own_home):
     for expert, what in (("", "pack 'toys'"), ("toys/ball", "expert toys/ball from pack 'toys'")):
         result = run("pack", "remove", "toys", *filter(None, [expert]))
         assert result.exit_code == 2
-        assert result.stderr == (f"error: nobody can be asked whether to remove {what} in {folder}\nhint: pass --yes\n")
+        assert result.stderr == (
+            f"error: confirmation to remove {what} in {folder} needs a terminal\nhint: pass --yes\n"
+        )
     assert len(Pack(folder).experts.names) == 4
 
 

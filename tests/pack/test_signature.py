@@ -139,7 +139,7 @@ def test_a_signature_without_signers_is_a_mistake(run, archive, own_home):
     result = run("pack", "import", archive, "--signature", "x.sig")
     assert (result.exit_code, packs(own_home)) == (2, [])
     assert result.stderr == (
-        "error: a signature says nothing without a list of trusted keys\nhint: pass --signers FILE too\n"
+        "error: --signature requires --signers, a file of trusted keys\nhint: pass --signers FILE too\n"
     )
 
 

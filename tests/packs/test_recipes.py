@@ -162,7 +162,9 @@ def test_init_keeps_what_is_there(run, tmp_path, monkeypatch):
     assert (again.exit_code, again.stdout) == (2, "")
     assert again.stderr == ("error: recipe.toml exists\nhint: choose another name, or pass --force to replace it\n")
     assert run("pack", "init", "--force").exit_code == 0
-    assert run("pack", "init", "mine").stderr == "error: a recipe is written as .toml, got mine\nhint: try mine.toml\n"
+    assert (
+        run("pack", "init", "mine").stderr == "error: a recipe file must end in .toml, got mine\nhint: try mine.toml\n"
+    )
 
 
 def test_a_first_recipe_never_replaces_one_that_appears_meanwhile(run, tmp_path, monkeypatch):
@@ -170,7 +172,7 @@ def test_a_first_recipe_never_replaces_one_that_appears_meanwhile(run, tmp_path,
     monkeypatch.setattr(atomic, "check_free", lambda *args: (real(*args), file.write_text("# mine"))[0])
     result = run("pack", "init", file)
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"error: {file} was written by another program just now\n")
+    assert result.stderr.startswith(f"error: another program has just written {file}\n")
     assert file.read_text() == "# mine"
 
 

@@ -85,7 +85,7 @@ def test_a_broken_plugin_is_named_and_stops_nobody(run, site, source, reason):
     doctor = run("plugins", "doctor")
     assert doctor.exit_code == 7
     assert f"problem bad-one: {reason}" in doctor.stdout
-    assert doctor.stderr == "error: broken: bad-one\nhint: see what mends them above; the other plugins work\n"
+    assert doctor.stderr == "error: broken: bad-one\nhint: follow the fixes above; the other plugins work\n"
     listed = run("plugins", "list")
     assert listed.exit_code == 0
     assert "backbone   starter " in listed.stdout

@@ -177,7 +177,7 @@ def test_a_plugin_that_prints_does_not_spoil_json(run, site):
     sys.modules.pop("loud", None)
     doctor = run("plugins", "doctor")
     assert doctor.exit_code == 0
-    assert "remark  loud: it prints to standard output: 'hello'\nmend    loud: print nothing\n" in doctor.stdout
+    assert "remark  loud: it prints to standard output: 'hello'\nfix     loud: print nothing\n" in doctor.stdout
     sys.modules.pop("loud", None)
 
 
@@ -197,7 +197,7 @@ def test_a_plugin_for_another_version_is_named_with_what_mends_it(run, site):
     )
     doctor = run("plugins", "doctor")
     assert doctor.exit_code == 7
-    assert "mend    future: pip install --upgrade sglora\n" in doctor.stdout
+    assert "fix     future: pip install --upgrade sglora\n" in doctor.stdout
 
 
 @pytest.mark.parametrize("declared", ["1", "1.0"])

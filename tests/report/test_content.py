@@ -94,7 +94,7 @@ def test_rows_of_two_packs_are_no_report(run, rows_file):
 def test_options_that_need_another_are_refused(run, rows_file, tmp_path):
     path = rows_file([row_of()])
     assert run("report", path, "-o", "x.pdf").stderr == (
-        "error: a report is written as .html, got x.pdf\nhint: try -o x.html\n"
+        "error: a report file must end in .html, got x.pdf\nhint: try -o x.html\n"
     )
     assert run("report", path, "--out", tmp_path / "x.html", "--data", tmp_path).exit_code == 2
     assert run("report", path, "--pack", "toys").exit_code == 2

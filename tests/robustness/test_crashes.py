@@ -279,7 +279,7 @@ def test_a_working_folder_that_was_removed_is_named(run, tmp_path, monkeypatch):
     result = run("pack", "list")
     assert (result.exit_code, result.stderr) == (
         6,
-        "error: the working folder does not exist any more\nhint: change into another one with cd\n",
+        "error: the working folder no longer exists\nhint: change to an existing folder with cd\n",
     )
 
 
@@ -300,7 +300,7 @@ def test_a_signal_ends_a_command_and_says_how_to_go_on(stage, run, monkeypatch, 
     signal.signal(signal.SIGINT, handler)
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
         code,
-        f"{word}; finished steps are kept, and the same command goes on after them",
+        f"{word}; finished steps are saved, and the same command resumes after them",
     )
     assert signal.getsignal(signal.SIGTERM) == before
     assert not list(stage.rglob("*.draft"))
@@ -311,9 +311,9 @@ def test_a_signal_ends_a_command_and_says_how_to_go_on(stage, run, monkeypatch, 
     [
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
-            "there is not enough memory: ",
+            "not enough memory: ",
         ),
-        (MemoryError(), "there is not enough memory: no memory is left"),
+        (MemoryError(), "not enough memory: no memory is left"),
         (RuntimeError("CUDA error: unspecified launch failure\nCompile with"), "the device failed: CUDA error"),
         (OSError(errno.EIO, "Input/output error", "x"), "cannot use x: Input/output error"),
     ],

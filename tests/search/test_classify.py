@@ -82,7 +82,9 @@ def test_folders_called_by_a_name_tell_how_many_are_right(run, images, tmp_path)
     right = sum(found["name"] == told[Path(found["path"]).parent.name] for found in known)
     assert facts["folders"] == {"photos": len(known), "agree": right, "agree_without": right}
     result = run("classify", tmp_path / "photos", *names_of())
-    assert f"folders    of {len(known)} photos in a folder called by a name, {right} got that name\n" in result.stderr
+    assert (
+        f"folders    of {len(known)} photos in folders with one of the names, {right} got that name\n" in result.stderr
+    )
 
 
 def test_a_name_that_fits_no_photo_is_named(run, images):
@@ -90,7 +92,7 @@ def test_a_name_that_fits_no_photo_is_named(run, images):
     got = result.stdout.split("  ")[0]
     (other,) = {"red ball", "zzz yyy"} - {got}
     assert result.stderr.endswith(
-        f"warning: no photo is most similar to {other!r}; leave out what is not there, or use other words\n"
+        f"warning: no photo got the name {other!r}; leave out names without photos, or use other words\n"
     )
 
 
@@ -120,7 +122,7 @@ TWO = "pass --name pug --name beagle, or --names FILE"
             ["--name", "a", "--name", "b", "--prompt", "a photo"],
             2,
             "the prompt 'a photo' has no {class}",
-            'say where the name goes, as in "a photo of a {class}"',
+            'put {class} in place of the name, as in "a photo of a {class}"',
         ),
     ],
 )

@@ -41,8 +41,8 @@ def expected_lines(
     return [
         f"{query!r}: {len(order)} of {len(items)} {ranked}, rank and score without -> with",
         *(f"{old[i]:>{width}} -> {new[i]:>{width}}  {before[i]:6.3f} -> {after[i]:6.3f}  {items[i]}" for i in order),
-        f"change: {change:.4f} a score; {sum(old[i] != new[i] for i in order)} of the top {len(order)} moved, "
-        f"{len(entered)} came in; rank correlation {obvious_correlation(before, after):.3f}",
+        f"change: {change:.4f} per score; {sum(old[i] != new[i] for i in order)} of the top {len(order)} moved, "
+        f"{len(entered)} entered; rank correlation {obvious_correlation(before, after):.3f}",
     ]
 
 
@@ -132,7 +132,7 @@ def test_a_broken_image_is_named_and_left_out(run, adapter, images):
     result = run("try", adapter, "--images", images, "--text", TEXT)
     assert result.exit_code == 0
     assert re.search(
-        rf"^warning: image {re.escape(str(broken))} cannot be decoded: .*; it is left out$", result.stderr, re.M
+        rf"^warning: image {re.escape(str(broken))} cannot be decoded: .* \(skipped\)$", result.stderr, re.M
     )
     assert "10 of 71 images" in result.stdout
     assert "ball_0.png" not in result.stdout
@@ -144,8 +144,8 @@ def test_files_that_are_not_ranked_are_counted_with_the_reason(run, adapter, ima
     result = run("try", adapter, "--images", images, "--top", 1)
     assert result.exit_code == 0
     assert result.stderr.startswith(
-        "passed over: .heic images, which are not decoded here; convert them to JPEG or PNG: 2 (a.heic, b.heic)\n"
-        "passed over: files that are no images: 1 (notes.txt)\n"
+        "ignored: .heic images, which are not decoded here; convert them to JPEG or PNG: 2 (a.heic, b.heic)\n"
+        "ignored: files that are no images: 1 (notes.txt)\n"
     )
     facts = json.loads(run("try", adapter, "--images", images, "--top", 1, "--json").stdout)
     assert [(one["count"], one["examples"]) for one in facts["passed_over"]] == [
@@ -168,7 +168,7 @@ def test_no_image_that_can_be_read_is_an_error(run, adapter, tmp_path):
     assert result.stdout == ""
 
 
-ONE_WAY = "name the images to look at, in one way"
+ONE_WAY = "pass either --images or --image, not both or neither"
 FOLDER = "pass --images DIR, or --image FILE for a single image"
 PAGE = "try --report x.html"
 WAYS = "pass --images DIR, or --image FILE with sentences"
@@ -182,8 +182,8 @@ WAYS = "pass --images DIR, or --image FILE with sentences"
         (["--images", "nowhere"], 2, "there is no folder nowhere", FOLDER),
         (["--image", "x.png"], 4, "none of 1 image(s) can be read: image x.png does not exist", ""),
         (["--images", "{images}", "--text", " "], 2, "the sentence has no word: ' '", None),
-        (["--images", "{images}", "--texts", "none.txt"], 4, "none.txt does not exist", f"looked for in {Path.cwd()}"),
-        (["--images", "{images}", "--report", "x.pdf"], 2, "a report is written as .html, got x.pdf", PAGE),
+        (["--images", "{images}", "--texts", "none.txt"], 4, "none.txt does not exist", f"searched in {Path.cwd()}"),
+        (["--images", "{images}", "--report", "x.pdf"], 2, "a report file must end in .html, got x.pdf", PAGE),
         (["--images", "{images}", "--backbone", "tinny"], 3, "no backbone named 'tinny'", "did you mean 'tiny'?"),
         (
             ["--images", "{images}", "--backbone", "starter"],

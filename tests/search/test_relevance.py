@@ -145,7 +145,7 @@ def test_lines_that_name_no_photo_are_counted(trial, tmp_path):
     listed.write_text("ball_0.png\nunknown.png\n")
     result = trial(listed)
     assert result.exit_code == 0
-    assert result.stderr.startswith(f"warning: 1 line of {listed} names no photo of ")
+    assert result.stderr.startswith(f"warning: 1 line in {listed} names no photo in ")
     assert "(unknown.png)" in result.stderr.splitlines()[0]
 
 
@@ -171,5 +171,5 @@ def test_relevant_photos_belong_to_a_folder(run, adapter, images):
     result = run("try", adapter, "--image", images / "ball_0.png", "--relevant", "*")
     assert (result.exit_code, result.stderr) == (
         2,
-        "error: --relevant names photos of a folder\nhint: pass --images DIR, or leave it out\n",
+        "error: --relevant requires --images\nhint: pass --images DIR, or leave out --relevant\n",
     )

@@ -41,8 +41,8 @@ def test_photos_are_ranked_for_a_sentence(run, adapter, images, with_adapter):
     assert result.exit_code == 0, result.output
     scores = after if with_adapter else before
     assert [line.split() for line in result.stdout.splitlines()] == expected(files, before, scores, 7, with_adapter)
-    name = "mug.safetensors, made for 'a photo of a mug': among photos that all show it"
-    name = name if with_adapter else "none; --adapter FILE takes one"
+    name = "mug.safetensors, made for 'a photo of a mug', for photos that all show it"
+    name = name if with_adapter else "none (pass one with --adapter FILE)"
     because = "the adapter's" if with_adapter else "that of pack toys: newest built pack"
     assert result.stderr == (
         f"backbone   tiny ({because})\nadapter    {name}\nquery      {TEXT!r}\nphotos     72, 72 embedded now\n"
@@ -189,7 +189,7 @@ LIST = "pass a folder of photos, a photo, or a text file with one path per line"
     [
         (["{images}"], 2, "there is nothing to look for", "pass a sentence, or --like PHOTO"),
         (["{images}", " "], 2, "the sentence has no word: ' '", 'describe the task, as in "a photo of a pug"'),
-        (["a ball", "{images}"], 2, "a ball is no folder", "name the folder first: sglora search {images} 'a ball'"),
+        (["a ball", "{images}"], 2, "a ball does not exist", "put the folder first: sglora search {images} 'a ball'"),
         (["nowhere", "a ball"], 4, "nowhere does not exist", LIST),
         (
             ["{images}/ball_0.png", "a ball"],
@@ -197,9 +197,9 @@ LIST = "pass a folder of photos, a photo, or a text file with one path per line"
             "{images}/ball_0.png is a single photo, so there is nothing to rank",
             "pass a folder of photos, or a text file with one path per line",
         ),
-        (["{images}", "x", "--report", ""], 2, "--report is empty", "name a file or a folder"),
-        (["", "x"], 2, "photos is empty", "name a file or a folder"),
-        (["{images}", "x", "--report", "."], 2, "a report is written as .html, got .", "try --report NAME.html"),
+        (["{images}", "x", "--report", ""], 2, "--report is empty", "pass the path of a file or folder"),
+        (["", "x"], 2, "photos is empty", "pass the path of a file or folder"),
+        (["{images}", "x", "--report", "."], 2, "a report file must end in .html, got .", "try --report NAME.html"),
         (
             ["{images}", "x", "--copy", "{images}/found"],
             2,
@@ -209,11 +209,16 @@ LIST = "pass a folder of photos, a photo, or a text file with one path per line"
         (
             ["a dog " * 60, "{images}"],
             2,
-            f"{'a dog ' * 60} is no folder",
-            f"name the folder first: sglora search {{images}} '{'a dog ' * 60}'",
+            f"{'a dog ' * 60} does not exist",
+            f"put the folder first: sglora search {{images}} '{'a dog ' * 60}'",
         ),
-        (["{images}", "x", "--like", "no.jpg"], 4, "no.jpg does not exist", f"looked for in {Path.cwd()}"),
-        (["{images}", "x", "--adapter", "pug"], 4, "adapter pug does not exist", "see what there is: sglora list"),
+        (["{images}", "x", "--like", "no.jpg"], 4, "no.jpg does not exist", f"searched in {Path.cwd()}"),
+        (
+            ["{images}", "x", "--adapter", "pug"],
+            4,
+            "adapter pug does not exist",
+            "run `sglora list` to see the adapters",
+        ),
         (
             ["{images}", "x", "--adapter", "{adapter}s"],
             4,
@@ -221,7 +226,12 @@ LIST = "pass a folder of photos, a photo, or a text file with one path per line"
             "did you mean '{adapter}'?",
         ),
         (["{images}", "x", "--backbone", "tinny"], 3, "no backbone named 'tinny'", "did you mean 'tiny'?"),
-        (["{images}", "x", "--report", "x.pdf"], 2, "a report is written as .html, got x.pdf", "try --report x.html"),
+        (
+            ["{images}", "x", "--report", "x.pdf"],
+            2,
+            "a report file must end in .html, got x.pdf",
+            "try --report x.html",
+        ),
         (
             ["{images}", "a ball", "--within", "a ball", "--strength", "1"],
             5,
@@ -279,7 +289,7 @@ def test_what_cannot_be_read_is_named(run, images):
     result = run("search", images, TEXT, "--top", 1)
     assert result.exit_code == 0
     lines = result.stderr.splitlines()
-    assert lines[0] == "passed over: files that are no images: 1 (notes.txt)"
+    assert lines[0] == "ignored: files that are no images: 1 (notes.txt)"
     assert lines[1].startswith(f"warning: image {images / 'ball_0.png'} cannot be decoded: ")
     assert lines[-1] == "photos     71, 71 embedded now"
 

@@ -1,1 +1,1 @@
-"""One file a command; its work is done in a room below."""
+"""One file per command. Commands only parse, call a package below `sglora_cli` and print."""

@@ -1,4 +1,4 @@
-"""`sglora bench`: methods x tasks."""
+"""`sglora bench`: measures methods on tasks."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
     default="paper",
     callback=not_empty,
     show_default=True,
-    help="Names of methods, separated by commas. paper stands for those of the paper's table, all for every method "
-    "that can run, which takes many times longer.",
+    help="Comma-separated methods to measure. Use paper for those of the paper's table, or all for every method that "
+    "can run, which takes many times longer.",
     shell_complete=names(completion.baselines, commas=True),
 )
 @click.option(
     "--adapter",
     "adapters",
     default="",
-    help="Measure these adapter files of any format, separated by commas, instead of a pack's methods.",
+    help="Measure these comma-separated adapter files of any format instead of a pack's methods.",
     type=click.Path(),
 )
 @pack_option()
@@ -57,22 +57,20 @@ if TYPE_CHECKING:
 @click.option(
     "--on",
     default="",
-    help="Measure on the unseen tasks that this other pack carries.",
+    help="Measure on the unseen tasks stored in this other pack.",
     shell_complete=names(completion.packs),
 )
 @click.option(
     "--dataset",
     default="",
-    help="Only tasks of this data set; from its photos if a data folder is known.",
+    help="Use only tasks of this data set, from its photos if a data folder is set.",
     shell_complete=names(completion.datasets),
 )
-@data_option(
-    "Measure from the photos in this folder (with --dataset also SGLORA_DATA), not from what the pack carries."
-)
+@data_option("Measure from photos in this folder instead of the pack's data. With --dataset, SGLORA_DATA works too.")
 @click.option(
     "--tasks",
     default="",
-    help="Only these tasks: names or keys, separated by commas.",
+    help="Use only these tasks, given as comma-separated names or keys.",
     shell_complete=names(completion.unseen_tasks, commas=True),
 )
 @click.option(
@@ -80,13 +78,13 @@ if TYPE_CHECKING:
     type=OneOf("role", [UNSEEN, TRAINING]),
     default=UNSEEN,
     show_default=True,
-    help="Measure on the pack's unseen tasks, or on its training tasks from photos (--data), to choose settings.",
+    help="Measure on the pack's unseen tasks, or on its training tasks to choose settings, which needs --data.",
 )
 @click.option(
     "--folds",
     type=click.IntRange(min=2),
-    help="Build the pack's recipe so many times, each time without a part of its tasks, and measure on those, so that "
-    "each task is unseen once. Needs the photos (--data, SGLORA_DATA).",
+    help="Cross-validate over tasks: build the pack's recipe this many times, each time without a part of its tasks, "
+    "and measure on those. Needs the photos (--data or SGLORA_DATA).",
 )
 @click.option(
     "--table",
@@ -94,24 +92,27 @@ if TYPE_CHECKING:
     type=OneOf("table", [*TASK_TABLES, *ABLATIONS]),
     default="all",
     show_default=True,
-    help=f"Tasks to keep: {', '.join(TASK_TABLES)}. Or methods on all tasks with one thing changed: "
-    f"{', '.join(ABLATIONS)}.",
+    help=f"Tasks to measure on: {', '.join(TASK_TABLES)}. Or an ablation on all tasks: {', '.join(ABLATIONS)}.",
 )
 @click.option(
     "--sentences",
     type=PATH,
-    help='For ablation-description: JSON, {"pets/pug": "a small dog with a black muzzle", ...}.',
+    help='JSON file for ablation-description, such as {"pets/pug": "a small dog with a black muzzle"}.',
 )
-@click.option("--own-expert", is_flag=True, help="Measure on tasks that the pack has seen, too. It is a leak.")
+@click.option(
+    "--own-expert", is_flag=True, help="Also measure on tasks that the pack has seen, which leaks training data."
+)
 @options_of(BenchConfig)
 @options_of(RuntimeConfig, "runtime")
-@click.option("--rows", type=PATH, help="Append rows to this file, or resume from it; in the user cache by default.")
-@click.option("--fresh", is_flag=True, help="Measure again what was measured before.")
-@click.option("--paper", is_flag=True, help="Show the paper's numbers and the difference beside each cell.")
-@dry_run_option("Only say what would be measured, and how long it takes.")
-@reporter_option("Reporter: table, markdown, latex, json, csv; else terminal on a terminal and table elsewhere.")
-@out_option("File for the tables; standard output by default.", callback=table_name)
-@json_option("The object is that of --as json.")
+@click.option(
+    "--rows", type=PATH, help="Append rows to this file, or resume from it. Default: a file in the user cache."
+)
+@click.option("--fresh", is_flag=True, help="Ignore cached measurements.")
+@click.option("--paper", is_flag=True, help="Show the paper's number and the difference beside each cell.")
+@dry_run_option("Only print what would be measured and how long it takes.")
+@reporter_option("Reporter: table, markdown, latex, json or csv. Default: terminal in a terminal, table elsewhere.")
+@out_option("File for the tables. Default: standard output.", callback=table_name)
+@json_option("The object is the same as with --as json.")
 @click.pass_obj
 def command(
     app: App,
@@ -131,7 +132,7 @@ def command(
 ) -> None:
     """Measure methods on unseen tasks.
 
-    Recall (or accuracy) is measured inside each task, and averaged over tasks.
+    Recall (or accuracy) is measured within each task and averaged over tasks.
 
     \b
     sglora bench
@@ -153,7 +154,7 @@ def command(
         bench_request.check()
         check_present(*files)
     for name in filter(None, (bench_request.pack, bench_request.on)):
-        app.library.find(name)  # what is refused is refused before torch is imported
+        app.library.find(name)  # fail before torch is imported
     from sglora_cli.bench import run
     from sglora_cli.bench.measure import Measurer
     from sglora_cli.bench.plan import bench_plan
@@ -177,7 +178,7 @@ def command(
     with log_of(rows, plan.header(" ".join(["sglora bench", *sys.argv[2:]]), request["table"])) as log:
         measured = run.run(plan, measurer, log)
     if not as_json:
-        say(f"{measurer.count.encoded} images encoded, {measurer.count.saved} saved; rows in {log.path}")
+        say(f"{measurer.count.encoded} images encoded, {measurer.count.saved} saved, rows in {log.path}")
     text = render.render(run.report(plan, measured, paper))
     if out:
         write_bytes(out, text.encode())
@@ -193,7 +194,9 @@ def _print_builds(builds: Sequence[tuple[Build, Estimate | None]], as_json: bool
         print_json({"folds": folds})
         return
     for n, (build, estimate) in enumerate(builds, 1):
-        click.echo(f"fold {n} of {len(builds)}: a build of {len(build.tasks)} tasks" + ", done before" * (not estimate))
+        click.echo(
+            f"fold {n} of {len(builds)}: build with {len(build.tasks)} tasks" + ", already built" * (not estimate)
+        )
         for line in estimate.to_lines() if estimate else ():
             click.echo(f"  {line}")
 
@@ -211,7 +214,7 @@ def _print_estimate(facts: dict[str, Any], as_json: bool) -> None:
         f"tasks     {len(facts['tasks'])}: {', '.join(facts['tasks'])}",
         f"methods   {len(facts['methods'])}: {', '.join(facts['methods'])}",
         f"adapters  {facts['adapters']}",
-        f"images    {many} to encode, {facts['images_known']} known already",
+        f"images    {many} to encode, {facts['images_known']} cached",
         f"time      {span(*facts['seconds_range'])} at {facts['images_per_second']} images/s (measured just now)",
     ]
     print_lines(lines)

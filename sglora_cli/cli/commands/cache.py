@@ -1,4 +1,4 @@
-"""`sglora cache`: what lies in the user cache, and making room."""
+"""`sglora cache`: shows and cleans the user cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sglora_cli.system.progress import duration, size
 
 @click.group("cache", cls=Group)
 def command() -> None:
-    """Show what is in the user cache, and make room.
+    """Show and clean up the user cache.
 
     \b
     sglora cache info
@@ -28,9 +28,10 @@ def command() -> None:
 @command.command("info")
 @json_option()
 def info(as_json: bool) -> None:
-    """Show how large the cache is, by kind.
+    """Show the size of the cache by kind.
 
-    Some kinds are made again when they are needed.
+    `sglora cache clean` removes kinds marked "recreated", which are computed again when they are needed. It keeps the
+    other kinds unless you name them.
 
     \b
     sglora cache info
@@ -46,25 +47,33 @@ def info(as_json: bool) -> None:
         return
     click.echo(f"{folder}: {size(total)}")
     cells = [
-        [kind.name, str(row["items"]), size(row["bytes"]), "made again" if kind.derived else "kept", kind.summary]
+        [
+            kind.name,
+            str(row["items"]),
+            size(row["bytes"]),
+            "recreated" if kind.derived else "kept unless named",
+            kind.summary,
+        ]
         for kind, row in zip(cache.CACHE_KINDS.values(), rows, strict=True)
     ]
-    print_rows(("kind", "items", "size", "if cleaned", "what"), cells, words=("what",))
+    print_rows(("kind", "items", "size", "when cleaned", "description"), cells, words=("description",))
 
 
 @command.command("clean")
 @click.argument("kinds", metavar="[KIND]...", nargs=-1, type=OneOf("kind of cache", cache.CACHE_KINDS))
 @click.option(
-    "--older-than", default="0s", help="Only what was not changed for so long: 30d, 12h, 45m, 10s; any age by default."
+    "--older-than",
+    default="0s",
+    help="Only remove items unchanged for this long, such as 30d, 12h, 45m or 10s. Default: any age.",
 )
-@dry_run_option("Only list what would be removed.")
+@dry_run_option("Only list the items that would be removed.")
 @yes_option()
 @json_option()
 def clean(kinds: tuple[str, ...], older_than: str, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Remove KINDs from the cache.
 
-    Without KIND that is everything that is made again when it is needed. Adapters, rows and packs are removed only
-    when they are named. Nothing is removed while another process of sglora needs it.
+    Without KIND it removes all kinds that are recreated when they are needed. Adapters, rows and packs are only removed
+    if you name them. The command fails while another sglora process uses the cache.
 
     \b
     sglora cache clean --dry-run
@@ -77,7 +86,7 @@ def clean(kinds: tuple[str, ...], older_than: str, dry_run: bool, yes: bool, as_
         confirm(
             f"{counted(len(items), 'item')}, {size(total)}, from {paths.cache_folder()}",
             yes,
-            "pass --yes, or --dry-run to see what it is",
+            "pass --yes, or --dry-run to list the items",
         )
     cleaned = cache.Cleaned(items, []) if dry_run else cache.clean(items)
     if as_json:
@@ -91,6 +100,6 @@ def clean(kinds: tuple[str, ...], older_than: str, dry_run: bool, yes: bool, as_
             [[i.kind, size(i.bytes), duration(i.age_seconds), str(i.path)] for i in items],
         )
     for item, reason in cleaned.kept:
-        say(f"warning: {item.path} stays: {reason}")
+        say(f"warning: {item.path} was not removed: {reason}")
     what = "would be removed" if dry_run else "removed"
     click.echo(f"{counted(len(cleaned.removed), 'item')}, {size(cleaned.bytes)} {what}")

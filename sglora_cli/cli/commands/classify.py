@@ -1,4 +1,4 @@
-"""`sglora classify`: a user's photos sorted by names."""
+"""`sglora classify`: sorts a user's photos by names."""
 
 from __future__ import annotations
 
@@ -31,13 +31,18 @@ if TYPE_CHECKING:
 
 @click.command("classify")
 @photos_argument()
-@click.option("--name", "names", multiple=True, help="A name to sort by; two or more.")
-@click.option("--names", "file", type=PATH, help="File with more names, one in each line.")
+@click.option("--name", "names", multiple=True, help="Name to sort by. Pass it at least twice.")
+@click.option("--names", "file", type=PATH, help="File with more names, one per line.")
 @click.option(
-    "--prompt", "prompts", multiple=True, help='Text that a name is put into. [default: "a photo of a {class}"]'
+    "--prompt",
+    "prompts",
+    multiple=True,
+    help='Prompt with {class} in place of the name; repeatable. [default: "a photo of a {class}"]',
 )
-@adapter_option("Adapter for the photos' category; see `sglora list`.")
-@click.option("--copy", type=PATH, metavar="DIR", help="Also copy the photos into a new folder, a subfolder a name.")
+@adapter_option("Adapter for the photos' category; see `sglora list`. Default: none.")
+@click.option(
+    "--copy", type=PATH, metavar="DIR", help="Also copy the photos to a new folder with one subfolder per name."
+)
 @report_option()
 @photos_backbone_option()
 @options_of(RuntimeConfig, "runtime", without=("compile", "checkpointing"))
@@ -58,8 +63,8 @@ def command(
 ) -> None:
     """Sort your photos by names.
 
-    PHOTOS is a folder, one photo, or a text file with the path of a photo in each line (`-` reads it from standard
-    input). Each photo gets one of the names, with its probability among them.
+    PHOTOS is a folder, a single photo, or a text file with one photo path per line (`-` reads the paths from standard
+    input). Each photo gets the most probable of the names, with its probability among them.
 
     \b
     sglora classify photos --name pug --name beagle
@@ -79,7 +84,8 @@ def command(
     for prompt in prompts:
         if "{class}" not in prompt:
             raise UsageError(
-                f"the prompt {prompt!r} has no {{class}}", 'say where the name goes, as in "a photo of a {class}"'
+                f"the prompt {prompt!r} has no {{class}}",
+                'put {class} in place of the name, as in "a photo of a {class}"',
             )
     templates = checked_prompts(list(prompts)) if prompts else PROMPTS
     listed = photo_list(photos)
@@ -117,7 +123,7 @@ def _print_classes(result: Classes) -> None:
     if result.agreement:
         known, right, right_before = result.agreement
         beside = f", {right_before} without the adapter" if encoder.adapter else ""
-        say(f"folders    of {counted(known, 'photo')} in a folder called by a name, {right} got that name{beside}")
+        say(f"folders    of {counted(known, 'photo')} in folders with one of the names, {right} got that name{beside}")
     if empty := result.empty:
         first = ", ".join(map(repr, empty[:3])) + (f" and {len(empty) - 3} more names" if len(empty) > 3 else "")
-        say(f"warning: no photo is most similar to {first}; leave out what is not there, or use other words")
+        say(f"warning: no photo got the name {first}; leave out names without photos, or use other words")

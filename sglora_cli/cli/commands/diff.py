@@ -1,4 +1,4 @@
-"""`sglora diff`: two adapters compared."""
+"""`sglora diff`: compares two adapters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("a", type=ADAPTER)
 @click.argument("b", type=ADAPTER)
 @backbone_option(
-    "Compare them at the sites of this backbone; a merged checkpoint needs one, by default the one it names."
+    "Compare at the sites of this backbone, which merged checkpoints need. Default: the one that the checkpoint names."
 )
 @visual_only_option()
 @options_of(RuntimeConfig, "runtime")
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 def command(
     app: App, a: Path, b: Path, backbone: str, visual_only: bool, runtime: RuntimeConfig, as_json: bool
 ) -> None:
-    """Compare two adapters: their updates and their origins.
+    """Compare the updates and origins of two adapters.
 
-    A and B are adapters in any format that `sglora import` reads. Their ranks may differ: what is compared is the
-    update of each weight. A cosine of 1 is the same direction, 0 is nothing in common, -1 is the opposite direction.
+    A and B are adapters in any format that `sglora import` reads. Their ranks may differ, because the command compares
+    the update of each weight. A cosine of 1 means the same direction, 0 means orthogonal, and -1 means the opposite
+    direction.
 
     \b
     sglora diff pug.safetensors chihuahua.safetensors
@@ -59,7 +60,7 @@ def _print_origins(comparison: Comparison) -> None:
     if differs := comparison.differs:
         print_rows(("differs", "A", "B"), [[name.ljust(9), *cells[name]] for name in differs], words=("A", "B"))
     else:
-        click.echo("differs    nothing that the two files say")
+        click.echo("differs    no recorded fact")
     if equal := [f"{name} {one}" for name, (one, _) in cells.items() if name not in differs]:
         click.echo(paragraph(printable(", ".join(equal)), "equal      "))
 

@@ -1,6 +1,6 @@
-"""`sglora docs`: the documentation, without a network.
+"""`sglora docs`: shows the documentation offline.
 
-The pages are Markdown in docs/ and travel with the program.
+The pages are Markdown files in docs/, which are part of the package.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ SECTIONS = {
     "Operations": ("security", "more-than-one-machine"),
     "Plugins": ("plugins",),
 }
-"""The order of the pages in a list, by section."""
+"""Order of the pages in a list, by section."""
 INDEX = "README"
 """The list of pages as a page, for readers of the repository and of the site."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """One page. It begins with a heading, and a paragraph of one line that says what is on it."""
+    """A page. It starts with a heading and a one-line paragraph, its summary."""
 
     name: str
     path: Path
@@ -59,7 +59,7 @@ class Page:
 
 
 def all_pages() -> dict[str, Page]:
-    """All pages by name, in the order of the sections. Pages without a section come last."""
+    """Return all pages by name, in the order of the sections. Pages without a section come last."""
     order = [name for section in SECTIONS.values() for name in section]
     found = {path.stem for path in FOLDER.glob("*.md")} - {INDEX}
     ordered = [name for name in order if name in found] + sorted(found - set(order))
@@ -67,7 +67,7 @@ def all_pages() -> dict[str, Page]:
 
 
 def find_page(name: str) -> Page:
-    """The page of a name, with or without its ending. Raises UnknownName."""
+    """Return the page with this name, which may end in .md. Raises UnknownName."""
     known = all_pages()
     if (stem := name.removesuffix(".md")) not in known:
         raise UnknownName.of("page", name, known)
@@ -75,7 +75,7 @@ def find_page(name: str) -> Page:
 
 
 def without_links(text: str) -> str:
-    """A page for those who cannot click: a link to a page becomes its command, one to a file the file's name.
+    """Replace links to pages by their commands, and links to files by file names.
 
     >>> without_links("see [python](python.md#errors), [above](#files) and [README](../../README.md)")
     'see python (`sglora docs python`), above and README (`README.md`)'
@@ -93,7 +93,7 @@ def _plain(link: re.Match[str]) -> str:
     return f"{name} (`{f'sglora docs {target[:-3]}' if inside else target.removeprefix('../../')}`)"
 
 
-_WIDEST = 100  # columns; longer lines are hard to read
+_WIDEST = 100  # columns, because longer lines are hard to read
 
 
 @click.command("docs")
@@ -102,7 +102,7 @@ _WIDEST = 100  # columns; longer lines are hard to read
 def command(page: str, as_json: bool) -> None:
     """Show a PAGE of the documentation, or list the pages.
 
-    At a terminal a page is laid out and paged; elsewhere it is printed as Markdown, as it is.
+    In a terminal the page is formatted and shown in a pager. Elsewhere its Markdown source is printed.
 
     \b
     sglora docs
@@ -117,7 +117,7 @@ def command(page: str, as_json: bool) -> None:
         facts = [{"name": one.name, "summary": one.summary, "file": str(one.path)} for one in pages]
         print_json({"pages": facts})
     else:
-        print_rows(("page", "what"), [[one.name, one.summary] for one in pages], words=("what",))
+        print_rows(("page", "summary"), [[one.name, one.summary] for one in pages], words=("summary",))
 
 
 def _print_page(page: Page, as_json: bool) -> None:
@@ -131,7 +131,7 @@ def _print_page(page: Page, as_json: bool) -> None:
 
 
 def _print_at_terminal(text: str) -> None:
-    """Laid out for the terminal; through the user's pager where it is longer than the screen."""
+    """Print formatted Markdown, in the user's pager if it is longer than the screen."""
     from rich.console import Console
     from rich.markdown import Markdown
 

@@ -1,4 +1,4 @@
-"""`sglora doctor`: what works here, and how to mend what does not."""
+"""`sglora doctor`: checks what works on this machine and how to fix the rest."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 @click.command("doctor")
-@click.option("--all", "every", is_flag=True, help="List also what is fine.")
+@click.option("--all", "every", is_flag=True, help="Also list checks that passed.")
 @json_option()
 def command(every: bool, as_json: bool) -> None:
-    """Check what works here and say how to fix what does not.
+    """Check what works on this machine and how to fix the rest.
 
-    What is broken comes first, then what is missing, each with the command that helps. It makes an adapter with the
-    default pack, in memory: exit code 0 if that works, 6 if not. It fetches nothing.
+    Broken things come first, then missing ones, each with the command that fixes it. The command also generates an
+    adapter with the default pack in memory. The exit code is 0 if that works and 6 if not. Nothing is downloaded.
 
     \b
     sglora doctor
@@ -33,7 +33,7 @@ def command(every: bool, as_json: bool) -> None:
     sglora doctor --json
     """
     if not as_json:
-        say("looking, a few seconds ...")
+        say("checking, this takes a few seconds ...")
     from sglora_cli.cli import diagnosis
 
     findings = diagnosis.examined(Host.load())
@@ -43,11 +43,11 @@ def command(every: bool, as_json: bool) -> None:
     else:
         _print_findings(findings, every)
     if not works:
-        raise Unavailable(f"no adapter can be made: {findings[-1].text}", findings[-1].mend)
+        raise Unavailable(f"no adapter can be generated: {findings[-1].text}", findings[-1].mend)
 
 
 def _print_findings(findings: Sequence[Finding], every: bool) -> None:
-    """What is broken, what is missing, and last the job; what is fine besides only if `every` finding is wanted."""
+    """Print broken and missing findings, passed ones only if `every`, and the job if it passed."""
     from sglora_cli.cli.diagnosis import BROKEN, MISSING, OK
 
     *others, job = findings
@@ -60,5 +60,5 @@ def _print_findings(findings: Sequence[Finding], every: bool) -> None:
         if one.mend and one.state != OK:
             click.echo(paragraph(printable(one.mend), " " * (len(start) - 3) + "-> "))
     if not every:
-        things = f"{counted(len(fine), 'other thing')} {'is' if len(fine) == 1 else 'are'} fine"
-        click.echo(marked(paragraph(f"{things}; --all lists them", f"{OK:<8} ")))
+        things = f"{counted(len(fine), 'other check')} {'has' if len(fine) == 1 else 'have'} passed"
+        click.echo(marked(paragraph(f"{things} (list them with --all)", f"{OK:<8} ")))

@@ -1,4 +1,4 @@
-"""`sglora export`: an adapter for other programs."""
+"""`sglora export`: writes an adapter for other programs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from sglora_cli.system import settings
 
 @click.command("export")
 @click.argument("adapter", type=ADAPTER)
-@out_option("File to write; for peft and peft-flat a folder.", required=True, type=FilePath())
+@out_option("File to write, or folder for peft and peft-flat.", required=True, type=FilePath())
 @click.option(
-    "--format", "name", type=OneOf("format", ADAPTER_FORMATS), default="", help="Format; else by the ending of -o."
+    "--format",
+    "name",
+    type=OneOf("format", ADAPTER_FORMATS),
+    default="",
+    help="Format to write. Default: by the ending of -o.",
 )
 @options_of(RuntimeConfig, "runtime")
 @force_option()
@@ -25,7 +29,7 @@ from sglora_cli.system import settings
 def command(app: App, adapter: Path, out: str, name: str, runtime: RuntimeConfig, force: bool, as_json: bool) -> None:
     """Write ADAPTER for PEFT, open_clip or CLIP-LoRA.
 
-    ADAPTER is a file of sglora. What was written is read back, and its effect compared.
+    ADAPTER is a file in sglora's format. The command reads the result back and compares its effect with ADAPTER's.
 
     \b
     sglora export pug.safetensors -o pug-peft/

@@ -1,4 +1,4 @@
-"""`sglora generate`: adapters for a description."""
+"""`sglora generate`: makes adapters for a description."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """What the command line says of the task."""
+    """Description of the task on the command line."""
 
     text: tuple[str, ...]
     also: tuple[str, ...]
@@ -54,20 +54,20 @@ class GenerateRequest:
 
     @property
     def many(self) -> bool:
-        """Whether standard input has a task a line."""
+        """Whether standard input has one task per line."""
         return self.text == ("-",)
 
     def check(self, out: str | None) -> None:
         words = bool(self.also or self.file or self.names)
         if not (self.text or words or self.images):
-            raise UsageError("there is no description", 'describe the task, as in sglora generate "a photo of a pug"')
+            raise UsageError("the description is missing", 'sglora generate "a photo of a pug"')
         if self.images and (self.text or words):
-            raise UsageError("a task is described by sentences or by photos, not by both", "leave one of them out")
+            raise UsageError("--images cannot be combined with sentences", "pass either sentences or --images")
         if self.many and words:
-            raise UsageError("`-` reads every description from standard input", "leave --also, --file and --name out")
+            raise UsageError("`-` reads all descriptions from standard input", "leave out --also, --file and --name")
         if self.many and out and "{n}" not in out:
             raise UsageError(
-                "many adapters need many names: -o has no {n}", 'try -o "{n}.safetensors": {n} is the line'
+                "-o has no {n} to name several adapters", 'pass -o "{n}.safetensors", where {n} is the line number'
             )
 
     def description(self, pack: Pack) -> Description:
@@ -87,39 +87,43 @@ class GenerateRequest:
 
 @click.command("generate")
 @click.argument("text", nargs=-1)
-@click.option("--also", multiple=True, help="Another sentence for the same task; several times.")
-@click.option("--file", type=PATH, help="More sentences: one a line, or a .json list or table.")
-@click.option("--name", "names", multiple=True, help="A class, put into the pack's template; several times.")
-@click.option("--images", type=PATH, help="Photos instead of sentences: all in this folder.")
-@out_option("File to write, or folder for PEFT if it ends in /; in the user cache by default.", type=FilePath())
+@click.option(
+    "--also",
+    multiple=True,
+    help='Another sentence for the same task, with an optional weight as in "0.5 | a small dog"; repeatable.',
+)
+@click.option("--file", type=PATH, help="File with more sentences, one per line, or a .json list or object.")
+@click.option("--name", "names", multiple=True, help="Class name to insert into the pack's template; repeatable.")
+@click.option("--images", type=PATH, help="Folder whose photos describe the task instead of sentences.")
+@out_option("File to write, or folder for PEFT if it ends in /. Default: a file in the user cache.", type=FilePath())
 @click.option(
     "--format",
     "format_name",
     type=OneOf("format", ADAPTER_FORMATS),
     default="",
-    help="Format; else by the ending of -o.",
+    help="Format to write. Default: by the ending of -o.",
 )
 @pack_option()
 @backbone_option()
 @click.option(
     "--generator",
     default="",
-    help="Generator to use, as in ties:density=0.5; the pack's own choice by default.",
+    help="Generator to use, such as cvae or ties:density=0.5. Default: the pack's.",
     shell_complete=completion.names(completion.generators),
 )
-@click.option("--k", type=int, help="K, how many experts to lean on; the pack's own choice by default.")
-@click.option("--tau", type=float, help="Temperature of the experts' weights; the pack's own choice by default.")
+@click.option("--k", type=int, help="K, number of experts in the prior. Default: the pack's.")
+@click.option("--tau", type=float, help="Temperature of the experts' weights. Default: the pack's.")
 @click.option(
     "--space",
     type=OneOf("space", SPACES),
     default="",
-    help=f"What the sentence is compared with the experts' by: {SPACES_HELP}. The pack's own choice by default.",
+    help=f"Space in which the sentence is compared with the experts' sentences: {SPACES_HELP}. Default: the pack's.",
 )
 @options_of(GenerateConfig)
 @options_of(RuntimeConfig, "runtime")
-@click.option("--explain", is_flag=True, help="Say how the prior came about and what the adapters resemble.")
-@force_option("Replace what is there; use a generator that looks untrained.")
-@json_option("`generate -` prints one a line.")
+@click.option("--explain", is_flag=True, help="Also explain the prior and what the adapters resemble.")
+@force_option("Overwrite existing files, and use a generator even if it looks untrained.")
+@json_option("`generate -` prints one object per line.")
 @click.pass_obj
 def command(
     app: App,
@@ -144,7 +148,7 @@ def command(
 ) -> None:
     """Make an adapter for the task that TEXT describes.
 
-    `-` in place of TEXT makes an adapter for each line of standard input.
+    If TEXT is `-`, the command makes one adapter per line of standard input.
 
     \b
     sglora generate "a photo of a pug" -o pug.safetensors
@@ -159,15 +163,17 @@ def command(
     request = GenerateRequest(text, also, file, names, images)
     request.check(out)
     if images and space:
-        raise UsageError(f"--space {space} compares sentences, and photos are compared as they look", "leave it out")
+        raise UsageError(
+            f"--space {space} compares sentences and cannot be combined with --images", "leave out --space"
+        )
     if format_name and not out:
-        raise UsageError("--format needs a place to write to", "pass -o")
+        raise UsageError("--format requires -o", "pass -o FILE too")
     format = format_of(out or "x.safetensors", format_name)
     if out and not request.many:
         check_target(Path(out), format, force)
     runtime = settings.full_precision(runtime) if format.name != "safetensors" else runtime
     loaded = LoadedPack.open(app.host, pack, runtime, backbone)
-    loaded.usable(generator)  # what is refused is refused before torch is imported
+    loaded.usable(generator)  # fail before torch is imported
     from sglora_cli.generate.session import Session
 
     session = Session(loaded, generator, force)
@@ -234,11 +240,11 @@ def _print_generated(session: Session, generated: Generated, paths: list[Path], 
     _print_notes(session, generated, explain)
     for path in paths:
         click.echo(path)
-    if sys.stderr.isatty():  # a person who has an adapter now, and may not know what for
+    if sys.stderr.isatty():  # show an interactive user how to use the adapter
         from sglora_cli.adapter.library import kept_folder
 
         call = paths[0].name if paths[0].parent == kept_folder() else str(paths[0])
-        say(f'next       among photos of this task: sglora search FOLDER "..." --adapter {shlex.quote(call)}')
+        say(f'next       search photos of this task: sglora search FOLDER "..." --adapter {shlex.quote(call)}')
 
 
 def _print_notes(session: Session, generated: Generated, explain: bool) -> None:
@@ -252,7 +258,7 @@ def _print_notes(session: Session, generated: Generated, explain: bool) -> None:
 
 
 def _print_answers(session: Session, answers: Any, explain: bool, as_json: bool) -> None:
-    """Each as soon as it is there; raises at the end if a line made no adapter."""
+    """Print each answer as soon as it is ready. Raises at the end if any line failed."""
     from sglora_cli.generate.many import failed
 
     count, bad = 0, []

@@ -1,4 +1,4 @@
-"""`sglora import`: an adapter of another program, as a file of ours."""
+"""`sglora import`: converts an adapter of another program to sglora's format."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ from sglora_cli.config import RuntimeConfig, options_of
 
 @click.command("import")
 @click.argument("thing", type=ADAPTER)
-@out_option("File to write, as .safetensors.", required=True)
-@backbone_option("Backbone it was made for; else the one it names, else the settings'.")
+@out_option("File to write, ending in .safetensors.", required=True)
+@backbone_option("Backbone of the adapter. Default: the one it names, else the setting `backbone`.")
 @alpha_option()
-@click.option("--rank", type=click.IntRange(1, 1024), help="Compress the update to this rank; its own by default.")
+@click.option(
+    "--rank", type=click.IntRange(1, 1024), help="Compress the update to this rank. Default: the adapter's own."
+)
 @visual_only_option()
-@click.option("--text", default="", help="The sentence that says what the adapter is for.")
+@click.option("--text", default="", help="Sentence that describes the adapter's task. Default: the adapter's own.")
 @options_of(RuntimeConfig, "runtime")
 @force_option()
 @json_option()
@@ -46,10 +48,10 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Read THING and write it as an adapter file of sglora.
+    """Convert an adapter of another program to sglora's format.
 
-    THING is a PEFT folder or state, a file of CLIP-LoRA, a checkpoint with a merged update, or an
-    adapter file of sglora.
+    THING is a PEFT folder or state file, a CLIP-LoRA file, a checkpoint with a merged update, or an adapter file of
+    sglora.
 
     \b
     sglora import pug-peft/ -o pug.safetensors --text "a photo of a pug"

@@ -1,4 +1,4 @@
-"""`sglora inspect`: what a thing is."""
+"""`sglora inspect`: describes an adapter, pack or recipe."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command("inspect")
 @click.argument("thing", shell_complete=completion.names(completion.packs_and_recipes, files=True))
-@click.option("--all", "every", is_flag=True, help="List also the numbers of a recipe that have their defaults.")
+@click.option("--all", "every", is_flag=True, help="Also list a recipe's numbers that have their default values.")
 @json_option()
 @click.pass_obj
 def command(app: App, thing: str, every: bool, as_json: bool) -> None:
@@ -59,7 +59,7 @@ def command(app: App, thing: str, every: bool, as_json: bool) -> None:
         measured = [*health.to_lines(condition), *dependence.to_lines(depends)]
         lines = [*describe.pack_facts(loaded.pack, measured), *describe.pack_health(loaded.pack)]
     elif path.name.endswith(SUFFIX) and path.is_file():
-        raise UsageError(f"{path} is an exported pack", f"import it first: sglora pack import {path}")
+        raise UsageError(f"{path} is an exported pack", f"sglora pack import {path}")
     elif path.is_file():
         content, lines = _adapter(path)
     else:
@@ -84,7 +84,7 @@ def _show_recipe(recipe: Recipe, every: bool, as_json: bool) -> None:
     shown = [number for number in numbers if every or number.is_changed]
     print_rows(describe_recipe.NUMBERS, [number.cells for number in shown], words=describe_recipe.NUMBERS[-1:])
     if rest := len(numbers) - len(shown):
-        click.echo(paragraph(f"{counted(rest, 'other number')} as by default; --all lists them"))
+        click.echo(paragraph(f"{counted(rest, 'other number')} at the default (list them with --all)"))
 
 
 def _adapter(path: Path) -> tuple[dict[str, Any], list[str]]:

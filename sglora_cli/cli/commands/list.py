@@ -1,4 +1,4 @@
-"""`sglora list`: the adapters that were made here."""
+"""`sglora list`: lists the user's adapters."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from sglora_cli.errors import UsageError
 @click.argument("folders", nargs=-1, type=PATH, metavar="[FOLDER]...")
 @json_option()
 def command(folders: tuple[Path, ...], as_json: bool) -> None:
-    """List adapters with their sentences, the newest first.
+    """List your adapters with their sentences.
 
-    Adapters of the user cache and of the working folder are listed, or those of each FOLDER. `sglora generate`
-    without -o writes into the user cache. Commands take these adapters by the name that is listed.
+    The newest come first. By default the command lists the adapters in the user cache, where `sglora generate` without
+    -o writes, and in the working folder. With FOLDER it lists those in each FOLDER instead. Other commands accept the
+    listed names.
 
     \b
     sglora list
@@ -29,7 +30,9 @@ def command(folders: tuple[Path, ...], as_json: bool) -> None:
 
     for folder in folders:
         if not folder.is_dir():
-            raise UsageError(f"there is no folder {folder}", "leave it out to list what was made here")
+            raise UsageError(
+                f"folder {folder} does not exist", "leave it out to list the user cache and the working folder"
+            )
     adapters = listed(folders or (kept_folder(), Path()))
     if as_json:
         rows = [
@@ -52,7 +55,7 @@ def command(folders: tuple[Path, ...], as_json: bool) -> None:
     ]
     print_rows(("adapter", "sentence", "generator", "backbone"), cells, words=("sentence",))
     if not adapters:
-        say('no adapter is here yet: sglora generate "a photo of a pug"')
+        say('no adapters yet; make one with: sglora generate "a photo of a pug"')
 
 
 def _time(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""`sglora plugins`: what is installed, and what is broken."""
+"""`sglora plugins`: lists, diagnoses, creates and checks plugins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from sglora_cli.system import settings
 
 @click.group("plugins", cls=Group)
 def command() -> None:
-    """Plugins: backbones, data sets, captioners, generators, reporters.
+    """List, create and check plugins, and find broken ones.
+
+    Plugins provide backbones, data sets, captioners, generators and reporters.
 
     \b
     sglora plugins list
@@ -31,7 +33,7 @@ def command() -> None:
 @json_option()
 @click.pass_obj
 def list_(app: App, as_json: bool) -> None:
-    """List what plugins offer, by kind.
+    """List everything that plugins provide, by kind.
 
     \b
     sglora plugins list
@@ -52,9 +54,9 @@ def list_(app: App, as_json: bool) -> None:
 @command.command("doctor")
 @json_option()
 def doctor(as_json: bool) -> None:
-    """Name every broken plugin, the reason and the fix.
+    """List broken plugins, each with the reason and the fix.
 
-    Exit code 7 if there is one. Remarks are for authors of plugins.
+    The exit code is 7 if a plugin is broken. Remarks are for plugin authors.
 
     \b
     sglora plugins doctor
@@ -70,23 +72,21 @@ def doctor(as_json: bool) -> None:
         for kind, reports in (("problem", host.problems), ("remark", host.remarks)):
             for one in reports:
                 click.echo(printable(f"{kind:<7} {one.plugin}: {one.reason}"))
-                click.echo(printable(f"{'mend':<7} {one.plugin}: {one.hint}"))
+                click.echo(printable(f"{'fix':<7} {one.plugin}: {one.hint}"))
     if broken:
-        raise PluginError(f"broken: {', '.join(sorted(broken))}", "see what mends them above; the other plugins work")
+        raise PluginError(f"broken: {', '.join(sorted(broken))}", "follow the fixes above; the other plugins work")
 
 
 @command.command("new")
 @click.argument("name")
-@click.option(
-    "--kind", type=click.Choice(PLUGIN_KINDS), default="generator", show_default=True, help="Kind of the plugin."
-)
-@out_option("Folder in which the plugin's own is made; here by default.", "--output", default=".")
+@click.option("--kind", type=click.Choice(PLUGIN_KINDS), default="generator", show_default=True, help="Kind of plugin.")
+@out_option("Parent folder for the plugin's folder. Default: the working folder.", "--output", default=".")
 @json_option()
 @click.pass_obj
 def new(app: App, name: str, kind: str, out: Path, as_json: bool) -> None:
-    """Write a plugin distribution that works, to start from.
+    """Create a working plugin distribution to start from.
 
-    It is called sglora-NAME and has tests that pass.
+    It is called sglora-NAME and includes tests that pass.
 
     \b
     sglora plugins new birds --kind dataset
@@ -96,26 +96,29 @@ def new(app: App, name: str, kind: str, out: Path, as_json: bool) -> None:
 
     value, registry = value_name(name), next(one for one in app.host.registries if one.kind == kind)
     if value in registry:
-        raise UsageError(f"there is a {kind} {value!r} already, of plugin {registry.owner(value)!r}", "choose another")
+        raise UsageError(
+            f"a {kind} named {value!r} already exists in plugin {registry.owner(value)!r}", "choose another name"
+        )
     folder = new_plugin(name, kind, out)
     if as_json:
         print_json({"folder": str(folder), "kind": kind, "name": value})
         return
     click.echo(folder)
-    say(f"a {kind} that works; to see it: pip install -e '{folder}[test]' && cd '{folder}' && pytest")
+    say(f"created a working {kind}; test it with: pip install -e '{folder}[test]' && cd '{folder}' && pytest")
 
 
 @command.command("check")
 @click.argument("name", shell_complete=completion.names(completion.plugged))
-@click.option("--kind", type=click.Choice(PLUGIN_KINDS), help="Kind of NAME, where several kinds have that name.")
-@click.option("--path", type=PATH, help="Folder of a data set, which a check of one needs.")
+@click.option("--kind", type=click.Choice(PLUGIN_KINDS), help="Kind of NAME. Required if several kinds have that name.")
+@click.option("--path", type=PATH, help="Folder with data, required to check a data set.")
 @options_of(RuntimeConfig, "runtime")
 @json_option()
 @click.pass_obj
 def check(app: App, name: str, kind: str | None, path: Path | None, runtime: RuntimeConfig, as_json: bool) -> None:
-    """Run the conformance checks on what a plugin calls NAME.
+    """Run the conformance checks on NAME.
 
-    For authors of plugins. Exit code 7 if a check fails.
+    NAME is a name listed by `sglora plugins list`. This command is for plugin authors. The exit code is 7 if a check
+    fails.
 
     \b
     sglora plugins check starter

@@ -1,4 +1,4 @@
-"""`sglora report`: measured rows as a page, as figures, as text."""
+"""`sglora report`: shows measured rows as a page, figures or text."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 @click.option(
     "--over",
     type=click.Choice(["builds"]),
-    help="ROWS are of several builds of one recipe, a file each: means and intervals over builds, too.",
+    help="Add means and intervals over several builds of one recipe, with one file of ROWS per build.",
 )
-@out_option("Write an HTML page with tables and figures to this file.", callback=page_name)
-@click.option("--figures", type=PATH, help="Write every figure as SVG and PNG into this folder.")
-@pack_option("The pack that was measured: adds figures that need it. R@1 against K takes a minute.")
-@data_option("Folder of the photos: adds retrieval examples.")
-@reporter_option("Print with this reporter: table, markdown, csv, json, ...")
+@out_option("Write an HTML page with tables and figures to this file. Default: none.", callback=page_name)
+@click.option("--figures", type=PATH, help="Write each figure as SVG and PNG to this folder. Default: none.")
+@pack_option("Measured pack, for figures that need it. R@1 against K takes a minute.")
+@data_option("Folder with the photos, for retrieval examples.")
+@reporter_option("Reporter: table, markdown, latex, json or csv. Default: terminal in a terminal, table elsewhere.")
 @options_of(BenchConfig, without=["wrong_sentences"])
 @options_of(RuntimeConfig, "runtime")
 @json_option()
@@ -58,8 +58,8 @@ def command(
 ) -> None:
     """Show measured rows as a page, figures or text.
 
-    ROWS are files that `sglora bench` wrote. Without --out and --figures the table is printed. A method that lacks
-    tasks is left out.
+    ROWS are files written by `sglora bench`. Without --out and --figures, the table is printed. Methods that were not
+    measured on all tasks are left out.
 
     \b
     sglora report rows.jsonl --as markdown
@@ -67,9 +67,9 @@ def command(
     sglora report seed-0.jsonl seed-1.jsonl seed-2.jsonl --over builds
     """
     if data and not pack:
-        raise UsageError("retrieval examples need the pack too", "pass --pack NAME")
+        raise UsageError("--data requires --pack", "pass --pack NAME too")
     if pack and not (out or figures):
-        raise UsageError("a pack adds figures, and none is asked for", "pass -o report.html, or --figures DIR")
+        raise UsageError("--pack requires -o or --figures", "pass -o report.html, or --figures DIR")
     render = app.host.reporters[reporter or ("terminal" if sys.stdout.isatty() else "table")]
     from sglora_cli.report import load, plot
 
@@ -100,7 +100,7 @@ def _content(
 
 
 def _write(content: Content, out: Path | None, folder: Path | None) -> list[Path]:
-    """Everything is drawn before anything is written."""
+    """Write the page and figures, after all of them are drawn."""
     from sglora_cli.files.atomic import write_bytes
     from sglora_cli.files.untrusted import inside
     from sglora_cli.report import plot
@@ -112,7 +112,7 @@ def _write(content: Content, out: Path | None, folder: Path | None) -> list[Path
         files[out] = report_page(content)
     for figure in content.figures if folder else ():
         for ending, draw in (("svg", plot.svg), ("png", plot.png)):
-            name = f"{figure.name}.{ending}"  # of a data set, so a stranger's
+            name = f"{figure.name}.{ending}"  # contains names from a data set, which are untrusted
             inside(folder or Path(), name)
             files[(folder or Path()) / name] = draw(figure.chart)
     for path, data in files.items():

@@ -1,4 +1,4 @@
-"""`sglora schema`: what programs may rely on."""
+"""`sglora schema`: prints the JSON Schemas that programs may rely on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sglora_cli.cli.output import print_json
 @click.command("schema", context_settings={"ignore_unknown_options": True})
 @click.argument("name", metavar="[COMMAND]...", nargs=-1)
 def command(name: tuple[str, ...]) -> None:
-    """Print the JSON Schema of what COMMAND prints with --json.
+    """Print the JSON Schema of a command's --json output.
 
-    Without COMMAND the names of all schemas are printed. Later versions may add keys, and keep those that are there.
+    Without COMMAND, the names of all schemas are printed. Later versions may add keys but do not remove any.
 
     \b
     sglora schema pack list

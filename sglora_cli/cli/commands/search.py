@@ -1,4 +1,4 @@
-"""`sglora search`: a user's photos ranked for a sentence."""
+"""`sglora search`: ranks a user's photos for a sentence."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 @click.command("search")
 @photos_argument()
 @click.argument("sentence", nargs=-1)
-@adapter_option("Adapter for the photos' category; see `sglora list`.")
-@click.option("--like", type=PATH, help="Photo that shows what you look for, instead of a sentence or beside it.")
+@adapter_option("Adapter for the photos' category; see `sglora list`. Default: none.")
+@click.option("--like", type=PATH, help="Photo that shows what you look for, instead of or in addition to a sentence.")
 @click.option(
     "--within",
     default="",
     metavar="SENTENCE",
-    help='What all photos show, as in "a photo of a pug": the rest of the query then counts more.',
+    help='Sentence that fits all photos, such as "a photo of a pug", to give the rest of the query more weight.',
 )
 @options_of(SearchConfig)
-@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Photos to show.")
-@click.option("--copy", type=PATH, metavar="DIR", help="Also copy these photos into a new folder.")
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Number of photos to show.")
+@click.option("--copy", type=PATH, metavar="DIR", help="Also copy these photos to a new folder.")
 @report_option()
 @photos_backbone_option()
 @options_of(RuntimeConfig, "runtime", without=("compile", "checkpointing"))
@@ -66,8 +66,8 @@ def command(
 ) -> None:
     """Rank your photos for a sentence.
 
-    PHOTOS is a folder, or a text file with the path of a photo in each line (`-` reads it from standard input).
-    Photos are embedded once: the next search among them takes a second or two.
+    PHOTOS is a folder, or a text file with one photo path per line (`-` reads the paths from standard input). Photo
+    embeddings are cached, so the next search takes a second or two.
 
     \b
     sglora search photos "a pug on a sofa"
@@ -85,7 +85,7 @@ def command(
         check_new(copy, photos)
     if not os.path.exists(photos) and sentence and os.path.isdir(sentence[-1]):
         command = shlex.join(["sglora", "search", sentence[-1], str(photos)])
-        raise UsageError(f"{photos} is no folder", f"name the folder first: {command}")
+        raise UsageError(f"{photos} does not exist", f"put the folder first: {command}")
     listed = photo_list(photos)
     check_few(listed)
     from sglora_cli.search.encoder import Encoder
@@ -118,7 +118,7 @@ def _print_results(results: SearchResults, top: int) -> None:
     say(f"query      {results.query}")
     say(f"photos     {len(ranking.items)}" + f", {results.computed} embedded now" * bool(results.computed))
     for name in results.left_out:
-        say(f"left out   {name}, the photo of --like")
+        say(f"left out   {name}, the --like photo")
     rows = []
     for row in ranking.top(top):
         was = [f"{int(ranking.rank_before_I[row])}"] * bool(encoder.adapter)

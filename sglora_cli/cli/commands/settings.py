@@ -1,7 +1,4 @@
-"""`sglora settings`: what is set once, and where it comes from.
-
-A value is checked before it is written.
-"""
+"""`sglora settings`: shows and changes settings. Values are checked before they are written."""
 
 from __future__ import annotations
 
@@ -28,11 +25,11 @@ _KEY = OneOf("setting", [spec.name for spec in fields(settings.Settings)])
 @json_option()
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """Show and change what is set once.
+    """Show and change settings.
 
-    Without a command, every setting is shown with where it comes from.
+    Without a command, it shows all settings and where each value comes from.
 
-    An option of a command comes before the environment, the environment before the file, the file before the default.
+    Command-line options take precedence over environment variables, then the settings file, then defaults.
 
     \b
     sglora settings
@@ -48,7 +45,7 @@ def _print_settings(as_json: bool) -> None:
     if as_json:
         print_json({"file": str(path), "settings": {key: asdict(one) for key, one in in_force.items()}})
         return
-    click.echo(f"file {path}{'' if path.exists() else ' (not there yet)'}")
+    click.echo(f"file {path}{'' if path.exists() else ' (does not exist yet)'}")
     cells = [[key, printable(one.value) or "-", _origin(key, one.origin)] for key, one in in_force.items()]
     print_rows(("setting", "value", "from"), cells)
 
@@ -63,9 +60,9 @@ def _origin(key: str, origin: str) -> str:
 @json_option()
 @click.pass_obj
 def set_(app: App, key: str, value: str, as_json: bool) -> None:
-    """Write KEY = VALUE into the settings file.
+    """Write KEY = VALUE to the settings file.
 
-    VALUE must name something that exists. Comments in the file stay.
+    VALUE must name something that exists. Comments in the file are preserved.
 
     \b
     sglora settings set pack starter
@@ -92,7 +89,7 @@ def unset(key: str, as_json: bool) -> None:
 def _print_change(key: str, path: str, as_json: bool) -> None:
     now = settings.current()[key]
     if now.origin == "environment":
-        say(f"warning: {settings.variable(key)} is set and comes first: {now.value!r}")
+        say(f"warning: the environment variable {settings.variable(key)} takes precedence: {now.value!r}")
     if as_json:
         print_json({"file": path, "key": key, **asdict(now)})
     else:
@@ -100,27 +97,30 @@ def _print_change(key: str, path: str, as_json: bool) -> None:
 
 
 def put(host: Host, key: str, value: str) -> Path:
-    """Set a value; returns the file. Raises UnknownName for a key or a value that names nothing, Unavailable for a
-    file or device that is not here, UsageError for an empty value."""
+    """Set a value and return the settings file.
+
+    Raises UnknownName for an unknown key or value, Unavailable for a missing file or device, and UsageError for an
+    empty value.
+    """
     check_key(key)
     return write_setting(key, _checked(host, key, value))
 
 
 def drop(key: str) -> Path:
-    """Set nothing any more; returns the file. Raises UnknownName."""
+    """Remove a setting and return the settings file. Raises UnknownName."""
     check_key(key)
     return write_setting(key, None)
 
 
 def _checked(host: Host, key: str, value: str) -> str:
-    """The value as it is written. Paths are made absolute, because commands run in any folder."""
+    """Return the value to write. Paths become absolute, because commands run in any folder."""
     if not value or "\n" in value:
-        raise UsageError(f"{key} must be a text on one line, got {value!r}", f"sglora settings unset {key}")
+        raise UsageError(f"{key} must be a non-empty string on one line, got {value!r}", f"sglora settings unset {key}")
     if key in ("data", "weights"):
         path = Path(value).expanduser().absolute()
         if not (path.is_dir() if key == "data" else path.exists()):
             raise Unavailable(
-                f"{path} is not there", f"{key} names a {'folder' if key == 'data' else 'file or folder'}"
+                f"{path} does not exist", f"set {key} to an existing {'folder' if key == 'data' else 'file or folder'}"
             )
         return str(path)
     if key == "pack":

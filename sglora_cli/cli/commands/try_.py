@@ -1,4 +1,4 @@
-"""`sglora try`: what an adapter does to a ranking."""
+"""`sglora try`: compares rankings without and with an adapter."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ if TYPE_CHECKING:
 @click.command("try")
 @click.argument("adapter", type=ADAPTER)
 @click.option("--images", type=PATH, help="Folder of images to rank for each sentence.")
-@click.option("--image", multiple=True, type=PATH, help="Image to rank the sentences for; several times.")
-@click.option("--text", multiple=True, help="Sentence; several times. The adapter's own description by default.")
-@click.option("--texts", type=PATH, help="File with one sentence a line.")
+@click.option("--image", multiple=True, type=PATH, help="Image for which to rank the sentences; repeatable.")
+@click.option("--text", multiple=True, help="Sentence; repeatable. Default: the adapter's own description.")
+@click.option("--texts", type=PATH, help="File with one sentence per line.")
 @click.option(
     "--relevant",
     default="",
     metavar="FILE|DIR|GLOB",
-    help="The right photos: a list, a folder with them, or a pattern such as 'pug/*'. How well they rank is measured.",
+    help="Relevant photos, to measure how well they rank: a list file, a folder, or a pattern such as 'pug/*'.",
 )
-@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Items to show of a ranking.")
+@click.option(
+    "--top", type=click.IntRange(min=1), default=10, show_default=True, help="Number of items to show per ranking."
+)
 @report_option()
-@backbone_option("Backbone to try it on; the one it was made for by default.")
+@backbone_option("Backbone to use. Default: the one that the adapter was made for.")
 @options_of(RuntimeConfig, "runtime")
 @json_option()
 @click.pass_obj
@@ -56,8 +58,8 @@ def command(
 ) -> None:
     """Compare how photos rank without and with an adapter.
 
-    Images are ranked for each sentence, or sentences for each image. ADAPTER is in any format that `sglora import`
-    reads. To find photos, see `sglora search`.
+    The command ranks images for each sentence (--images), or sentences for each image (--image). ADAPTER is in any
+    format that `sglora import` reads. To find photos, use `sglora search`.
 
     \b
     sglora try pug.safetensors --images photos --text "a pug with a black mask" --report pug.html
@@ -65,9 +67,11 @@ def command(
     sglora try pug.safetensors --image dog.jpg --text "a pug" --text "a bulldog"
     """
     if (images is None) == (not image):
-        raise UsageError("name the images to look at, in one way", "pass --images DIR, or --image FILE with sentences")
+        raise UsageError(
+            "pass either --images or --image, not both or neither", "pass --images DIR, or --image FILE with sentences"
+        )
     if relevant and not images:
-        raise UsageError("--relevant names photos of a folder", "pass --images DIR, or leave it out")
+        raise UsageError("--relevant requires --images", "pass --images DIR, or leave out --relevant")
     check_adapter(adapter)
     from sglora_cli.files.images import image_files, printable_name
     from sglora_cli.search.photos import PhotoList
@@ -105,13 +109,13 @@ def command(
 
 
 def _right(relevant: str, photos: PhotoList) -> list[str]:
-    """The names of the right photos."""
+    """Return the names of the relevant photos."""
     from sglora_cli.search.relevance import relevant_photos
 
     names, strays = relevant_photos(relevant, photos.paths, photos.place)
     if strays:
         verb = "names" if len(strays) == 1 else "name"
-        say(f"warning: {counted(len(strays), 'line')} of {relevant} {verb} no photo of {photos.place} ({strays[0]})")
+        say(f"warning: {counted(len(strays), 'line')} in {relevant} {verb} no photo in {photos.place} ({strays[0]})")
     return names
 
 
@@ -127,7 +131,7 @@ def _print_comparison(comparison: Comparison, top: int, right: Collection[str]) 
     say(f"adapter    {comparison.adapter}, made for {comparison.metadata.get('description', 'an unknown task')!r}")
     say(f"backbone   {comparison.backbone}, fingerprint {comparison.fingerprint}")
     for reason in comparison.skipped:
-        say(f"warning: {reason}; it is left out")
+        say(f"warning: {reason} (skipped)")
     for ranking in comparison.rankings:
         _print_ranking(ranking, comparison.ranked, top, right)
 
@@ -148,7 +152,7 @@ def _print_ranking(ranking: Ranking, ranked: str, top: int, right: Collection[st
     print_rows(("rank", "score", *["relevant"] * bool(right), ranked), rows, words=(ranked,))
     correlation = "undefined" if change.correlation is None else f"{change.correlation:.3f}"
     text = (
-        f"change: {change.score:.4f} a score; {change.moved} of the top {change.top} moved, {change.entered} "
-        f"came in; rank correlation {correlation}"
+        f"change: {change.score:.4f} per score; {change.moved} of the top {change.top} moved, {change.entered} "
+        f"entered; rank correlation {correlation}"
     )
     click.echo(paragraph(text))

@@ -1,4 +1,4 @@
-"""What `sglora plugins new` writes: a plugin and its test of each kind, under the name `example`.
+"""Templates for `sglora plugins new`: a plugin and its tests for each kind, named `example`.
 
-`scaffold.py` replaces that name, and nothing else; so this is code that runs, and is checked with the rest.
+`scaffold.py` only replaces that name, so the templates are code that runs and is checked like the rest.
 """

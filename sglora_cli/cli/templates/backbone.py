@@ -1,4 +1,4 @@
-"""The backbone `example`. The model is in model.py, which brings torch: loaded when it is used."""
+"""The backbone `example`. model.py imports torch, so it is loaded only when the model is used."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from .model import ExampleModel
 
 SGLORA_API = "1.0"
-"""The plugin API this is written for; sglora says so where it does not fit."""
+"""Version of the plugin API this is written for. sglora reports an incompatible version."""
 
 
 class Example:
-    """What sglora lists."""
+    """The backbone that `sglora plugins list` shows."""
 
     name = "example"
     summary = "a small vision transformer with random weights"
 
     def load(self, runtime: RuntimeConfig) -> ExampleModel:
-        """`runtime` says device, precision and a file of weights, if the user named one."""
+        """Load the model. `runtime` has the device, the precision and the file of weights, if the user passed one."""
         from sglora_cli.api import pick_device
 
         from .model import ExampleModel

@@ -1,4 +1,4 @@
-"""The backbone `example` keeps its promises."""
+"""Tests of the backbone `example`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The captioner `example`: says what it was told the image shows, and how bright it is.
+"""The captioner `example`, which writes the class from the prompt and the brightness of the image.
 
-A real one loads a vision-language model in `load` and asks it with the prompt as it is.
+A real captioner loads a vision-language model in `load` and passes it the prompt unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SGLORA_API = "1.0"
-"""The plugin API this is written for; sglora says so where it does not fit."""
+"""Version of the plugin API this is written for. sglora reports an incompatible version."""
 PLACES = ("in front", "in the middle", "at the side", "far away")
 
 
@@ -23,9 +23,9 @@ class ExampleModel:
     """The loaded captioner."""
 
     def write(self, image: Image, prompt: str, count: int, seed: int) -> Sequence[str]:
-        """`count` captions; the prompt ends with "Input: A photo of pug. Output:", after demonstrations.
+        """Return `count` captions. The prompt has demonstrations and ends with "Input: A photo of pug. Output:".
 
-        The same arguments must give the same texts, whatever was asked before: all chance comes from `seed`.
+        The same arguments must always return the same captions, so all randomness comes from `seed`.
         """
         shown = prompt.rpartition("A photo of ")[2].removesuffix(". Output:")
         (brightness,) = image.convert("L").resize((1, 1)).tobytes()
@@ -35,13 +35,13 @@ class ExampleModel:
 
 
 class Example:
-    """What sglora lists."""
+    """The captioner that `sglora plugins list` shows."""
 
     name = "example"
-    summary = "says what it is told, and how bright the image is"
+    summary = "writes the class from the prompt and the image's brightness"
 
     def load(self, runtime: RuntimeConfig) -> ExampleModel:
-        """`runtime` says device, precision and a folder of weights, if the user named one."""
+        """Load the model. `runtime` has the device, the precision and the folder of weights, if the user passed one."""
         return ExampleModel()
 
 

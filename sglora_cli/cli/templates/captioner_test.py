@@ -1,4 +1,4 @@
-"""The captioner `example` keeps its promises."""
+"""Tests of the captioner `example`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The data set `example`: a folder a task, with images and a text file of captions beside each.
+"""The data set `example`: one folder per task, with images and a text file of captions beside each.
 
     pug/1.jpg  pug/1.txt  pug/2.jpg  pug/2.txt  cat/1.jpg ...
 
-A text file has a caption a line. Every fifth image of a task, by name, is for testing.
+Text files have one caption per line. Every fifth image of a task, sorted by name, is for testing.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from sglora_cli.api import (
 )
 
 SGLORA_API = "1.0"
-"""The plugin API this is written for; sglora says so where it does not fit."""
+"""Version of the plugin API this is written for. sglora reports an incompatible version."""
 
 
 class Example:
-    """What sglora lists."""
+    """The data set that `sglora plugins list` shows."""
 
     name = "example"
-    summary = "a folder a task, with captions in text files"
+    summary = "one folder per task, with captions in text files"
 
     def tasks(self, root: Path) -> Sequence[Task]:
-        """All tasks, sorted by name. Raises Unavailable if there is none, BadFile for an image without captions."""
+        """Return all tasks, sorted by name. Raises Unavailable if there are none, BadFile for missing captions."""
         tasks = [self._task(folder) for folder in _folders(root) if _images(folder)]
         if not tasks:
             raise Unavailable(f"{root} has no folder with images", "put TASK/1.jpg and TASK/1.txt there")
         return tasks
 
     def passed_over(self, root: Path) -> Iterable[tuple[str, str]]:
-        """(name, reason) of images that are in no task: optional, and `sglora data check` prints it."""
+        """Yield (name, reason) of images in no task, for `sglora data check`. This method is optional."""
         known = {path.relative_to(root).as_posix() for folder in _folders(root) for path in _images(folder)}
-        return other_images(root, known, "images in no task's folder")
+        return other_images(root, known, "images outside task folders")
 
     def _task(self, folder: Path) -> Task:
         photos = [Photo(path, _captions(path.with_suffix(".txt"))) for path in _images(folder)]
@@ -60,7 +60,7 @@ def _images(folder: Path) -> list[Path]:
 def _captions(path: Path) -> tuple[str, ...]:
     captions = tuple(line.strip() for _, line in text_lines(path))
     if not captions:
-        raise BadFile(f"{path} has no caption", "write one a line")
+        raise BadFile(f"{path} has no caption", "write one caption per line")
     return captions
 
 

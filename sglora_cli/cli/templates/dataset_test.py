@@ -1,4 +1,4 @@
-"""The data set `example` keeps its promises."""
+"""Tests of the data set `example`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sglora_example import Example
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two tasks of ten images."""
+    """Create two tasks with ten images each."""
     for task in ("cat", "pug"):
         (tmp_path / task).mkdir()
         for n in range(10):

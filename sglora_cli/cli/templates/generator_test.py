@@ -1,4 +1,4 @@
-"""The generator `example` keeps its promises."""
+"""Tests of the generator `example`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A small vision transformer with random weights, and bags of words.
+"""A small vision transformer with random weights, and a bag-of-words text encoder.
 
-A real one loads its weights in `ExampleModel.__init__`, takes its own preprocessing in `stem` and its
-own text encoder in `encode_text`. `AttentionSites` finds q, k and v in any torch module with plain self-attention.
+A real model loads its weights in `ExampleModel.__init__`, preprocesses images in `stem` and encodes
+texts in `encode_text`. `AttentionSites` finds q, k and v in any torch module with plain self-attention.
 
 Shapes: N images, T adapters, C texts, L tokens, W width, D embedding, P numbers of an adapter.
 """
@@ -52,7 +52,7 @@ class Vision(nn.Module):
 
 
 class ExampleModel:
-    """The loaded backbone. `fingerprint` tells its weights from others: an adapter fits no other ones."""
+    """The loaded backbone. `fingerprint` identifies its weights, because an adapter fits only these."""
 
     scale = 10.0
     loss_scale = 1.0
@@ -70,13 +70,13 @@ class ExampleModel:
         self.vision.to(device)
 
     def stem(self, images: Sequence[Image]) -> Tensor:
-        """(N, 3, SIDE, SIDE): what no adapter changes. It is kept, so that training reads every image once."""
+        """Return (N, 3, SIDE, SIDE), independent of adapters. It is cached, so training reads each image once."""
         pixels = [bytearray(image.convert("RGB").resize((SIDE, SIDE)).tobytes()) for image in images]
         grids = [torch.frombuffer(one, dtype=torch.uint8).view(SIDE, SIDE, 3) for one in pixels]
         return torch.stack(grids).permute(0, 3, 1, 2) / 127.5 - 1
 
     def encode_image(self, stem: Tensor, layout: Layout | None = None, adapters_TP: Tensor | None = None) -> Tensor:
-        """(N, D), or (T, N, D) with T adapters at once: attached, the module takes all images of the first first."""
+        """Return (N, D), or (T, N, D) for T adapters. The attached module expects T batches of images in a row."""
         x = stem.to(self.device).float()
         if layout is None or adapters_TP is None:
             encoded: Tensor = self.vision(x)
@@ -87,7 +87,7 @@ class ExampleModel:
         return adapted.unflatten(0, x.shape[:2])
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """(C, D): the words of a text, by hash."""
+        """Return (C, D), from hashes of each text's words."""
         counts_CL = torch.zeros(len(texts), LETTERS)
         for row, text in enumerate(texts):
             for word in text.lower().split() or [""]:

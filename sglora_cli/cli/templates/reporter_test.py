@@ -1,4 +1,4 @@
-"""The reporter `example` keeps its promises."""
+"""Tests of the reporter `example`."""
 
 from __future__ import annotations
 

@@ -168,8 +168,8 @@ def test_sampling_rules_say_that_they_sample():
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ("density", UsageError, "ties: 'density' is no setting"),
-        ("density=0.1/density=0.2", UsageError, "ties: 'density=0.2' is no setting"),
+        ("density", UsageError, "ties: 'density' is not a setting"),
+        ("density=0.1/density=0.2", UsageError, "ties: 'density=0.2' is not a setting"),
         ("density=half", UsageError, "ties: density must be a number, got 'half'"),
         ("density=2", UsageError, "ties: density must be at most 1, got 2.0"),
         ("densty=1", UnknownName, "no setting of ties named 'densty'"),

@@ -266,7 +266,7 @@ def test_a_recipe_has_no_settings_for_them(session):
     for generator in (LoraHub(), Semla(), RULES["ties"]):
         with pytest.raises(Mismatch, match="has no settings in a recipe, got 'shots'") as error:
             generator.fit(None, {"shots": 3})
-        assert error.value.hint == f"name it with them, as in default_generator = '{generator.name}:shots=3'"
+        assert error.value.hint == f"write them into its name, as in default_generator = '{generator.name}:shots=3'"
 
 
 def test_a_plugin_that_needs_data_and_does_not_take_it_is_named(session):

@@ -1,4 +1,4 @@
-"""`sglora data`: which data sets there are, and how to get them."""
+"""`sglora data`: lists, fetches, captions and checks data sets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sglora_cli.system.progress import size
 
 @click.group("data", cls=Group)
 def command() -> None:
-    """Data sets: where tasks come from.
+    """List, fetch, caption and check data sets.
 
     \b
     sglora data list
@@ -33,9 +33,9 @@ def command() -> None:
 @json_option()
 @click.pass_obj
 def list_(app: App, as_json: bool) -> None:
-    """List the data sets that recipes can name.
+    """List the data sets that recipes can use.
 
-    Where one can be downloaded, the command is printed.
+    For data sets that can be downloaded, the command is shown.
 
     \b
     sglora data list
@@ -51,20 +51,20 @@ def list_(app: App, as_json: bool) -> None:
         cells = [
             [str(r["name"]), str(r["summary"]), f"sglora data fetch {r['name']}" if r["fetch"] else ""] for r in rows
         ]
-        print_rows(("data set", "summary", "how to get it"), cells, words=("summary",))
+        print_rows(("data set", "summary", "download command"), cells, words=("summary",))
 
 
 @click.command("fetch")
 @dataset_argument()
 @data_option()
-@dry_run_option("Only say what would be downloaded, and how much it is. The network is not used.")
+@dry_run_option("Only print what would be downloaded and its size, without using the network.")
 @json_option()
 @click.pass_obj
 def fetch(app: App, dataset: str, data: Path | None, dry_run: bool, as_json: bool) -> None:
     """Download a data set into the data folder.
 
-    An interrupted download resumes, and what is there is not downloaded again. If its owner does not allow downloads,
-    the command says what to put where.
+    An interrupted download resumes, and complete files are not downloaded again. If the owner does not allow automatic
+    downloads, the command says which files to put where.
 
     \b
     sglora data fetch pets --data data --dry-run
@@ -74,9 +74,7 @@ def fetch(app: App, dataset: str, data: Path | None, dry_run: bool, as_json: boo
 
     plugin = app.host.datasets[dataset]
     if not isinstance(plugin, Fetches):
-        raise Unavailable(
-            f"there is nothing to download for data set {dataset!r}", f"it is {plugin.summary}: bring your own"
-        )
+        raise Unavailable(f"data set {dataset!r} has nothing to download", f"use your own files: {plugin.summary}")
     root = data_folder(data, settings.load().data)
     if dry_run:
         _print_plan(dataset, plugin, root, as_json)
@@ -87,7 +85,7 @@ def fetch(app: App, dataset: str, data: Path | None, dry_run: bool, as_json: boo
 
 def _print_plan(dataset: str, plugin: Fetches, root: Path, as_json: bool) -> None:
     if not isinstance(plugin, PlansFetch):
-        raise Unavailable(f"data set {dataset!r} does not say what it downloads", "leave --dry-run out to download it")
+        raise Unavailable(f"data set {dataset!r} does not support --dry-run", "leave out --dry-run to download it")
     plan, free = plugin.fetch_plan(root), free_disk(root)
     if as_json:
         downloads = [one.to_json() for one in plan.downloads]
@@ -95,22 +93,22 @@ def _print_plan(dataset: str, plugin: Fetches, root: Path, as_json: bool) -> Non
         print_json({"dataset": dataset, "folder": str(plan.folder), "downloads": downloads, **totals})
         return
     rows = [[_known(one.bytes), _state(one), one.url] for one in plan.downloads]
-    print_rows(("size", "here", "file"), rows, words=("file",))
+    print_rows(("size", "status", "file"), rows, words=("file",))
     if not plan.waiting:
-        click.echo(f"{plan.folder} is there: nothing to download")
+        click.echo(f"{plan.folder} is complete, nothing to download")
     else:
         click.echo(f"to download: {_known(plan.left)} into {plan.folder}")
-        needed = f"{size(plan.disk)} while the largest archive is unpacked; " if plan.disk else ""
-        short = ", too little" if (plan.disk or 0) > free else ""
+        needed = f"{size(plan.disk)} needed while the largest archive is unpacked, " if plan.disk else ""
+        short = ", not enough" if (plan.disk or 0) > free else ""
         click.echo(f"disk: {needed}{size(free)} free{short}")
     if not plan.captions:
-        click.echo(f"captions are not part of it: sglora data caption {dataset} --path {plan.folder} writes them")
+        click.echo(f"captions are not included; write them with: sglora data caption {dataset} --path {plan.folder}")
 
 
 def _state(one: Download) -> str:
     if one.done:
-        return "all of it"
-    return f"{size(one.here)} of it" if one.here else "nothing"
+        return "downloaded"
+    return f"{size(one.here)} downloaded" if one.here else "missing"
 
 
 def _known(count: int | None) -> str:

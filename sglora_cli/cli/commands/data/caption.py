@@ -1,4 +1,4 @@
-"""`sglora data caption`: captions for a data set that has none, by a model or from a file."""
+"""`sglora data caption`: writes captions for a data set, by a model or from a file."""
 
 from __future__ import annotations
 
@@ -36,27 +36,33 @@ if TYPE_CHECKING:
     from sglora_cli.data.caption_writer import CaptionJob, Outcome
 
 
-_SHOWN = 5  # problems of a kind that are shown
+_SHOWN = 5  # problems shown per kind
 
 
 @click.command("caption")
 @dataset_argument()
 @path_option()
-@out_option("File of captions; captions.jsonl in the data set's folder by default.", "--output")
+@out_option("File for the captions. Default: captions.jsonl in the data set's folder.", "--output")
 @click.option(
     "--captioner",
     default="qwen2-vl",
     show_default=True,
-    help="Captioner that writes; see `sglora plugins list`.",
+    help="Captioner to use; see `sglora plugins list`.",
     shell_complete=completion.names(completion.captioners),
 )
-@click.option("--demonstrations", type=PATH, help='File of examples: lines {"name": ..., "caption": ...}.')
+@click.option(
+    "--demonstrations",
+    type=PATH,
+    help='JSON Lines file of example captions: {"name": ..., "caption": ...}. Default: built-in examples.',
+)
 @options_of(CaptionConfig)
-@backbone_option("Warn of captions that this backbone's text encoder would cut.")
-@click.option("--from", "source", type=PATH, help="Take captions from this .jsonl, .csv or .json file.")
-@force_option("With --from: replace captions that are there.")
-@click.option("--limit", type=click.IntRange(min=0), default=0, help="Caption so many images now, and stop; 0 is all.")
-@dry_run_option("Only say what would be done, and what the captioner needs: download, memory, time a photo.")
+@backbone_option("Warn about captions that this backbone's text encoder would truncate.")
+@click.option("--from", "source", type=PATH, help="Import captions from this .jsonl, .csv or .json file.")
+@force_option("With --from: replace existing captions.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=0, help="Stop after captioning this many images; 0 captions all."
+)
+@dry_run_option("Only print what would be done and what the captioner needs (download, memory, time per photo).")
 @yes_option()
 @options_of(RuntimeConfig, "runtime")
 @json_option()
@@ -80,13 +86,15 @@ def caption(
 ) -> None:
     """Write captions for the images of DATASET that have none.
 
-    A captioner writes them, or --from takes them from a file made elsewhere. Lines are added to captions.jsonl one by
-    one: interrupt the command whenever you like, and start it again to resume. Texts that are empty, too short,
-    refusals or repetitions are asked for again. A line says who wrote it and how ("by"), and one file is written in
-    one way. Captions that a data set has of its own (coco) give way to the file as soon as it exists: write an
-    unfinished one elsewhere with -o. Without a GPU the command asks before it downloads a model. The captioner `names`
-    needs no model: it writes names and colours. Exit code 4 if an image does not decode or gets no caption; the others
-    have theirs then.
+    A captioner writes them, or --from imports them from a file. The command appends to captions.jsonl line by line, so
+    you can interrupt it and resume with the same command. Captions that are empty, too short, refusals or repetitions
+    are rejected and retried. Each line records the captioner and its settings in "by", and one file uses only one
+    combination of them.
+
+    As soon as the file exists, it replaces captions that come with a data set (coco). Use -o to write an unfinished
+    file elsewhere. Without a GPU the command asks before it downloads a model. The captioner `names` needs no model and
+    writes names and colours. The exit code is 4 if an image does not decode or gets no caption. The other images still
+    get theirs.
 
     \b
     sglora data caption pets --path data/oxford-iiit-pet --dry-run
@@ -97,9 +105,13 @@ def caption(
     from sglora_cli.data import caption_cost, caption_writer
 
     if force and not source:
-        raise UsageError("--force goes with --from", "to caption images anew, remove their lines")
+        raise UsageError(
+            "--force requires --from", "to caption images again, delete their lines from the captions file"
+        )
     if limit and source:
-        raise UsageError("--limit does not go with --from", "a file is taken whole")
+        raise UsageError(
+            "--limit cannot be combined with --from", "leave out --limit, because a file is always imported in full"
+        )
     root = dataset_folder(path, dataset)
     job = caption_writer.caption_job(app.host, dataset, root, out, hide_table=bool(source))
     way = partial(caption_cost.other_way, app.host, dataset, root, captioner, out)
@@ -123,7 +135,10 @@ def caption(
 def _writer(
     app: App, captioner: str, demonstrations: Path | None, backbone: str, runtime: RuntimeConfig
 ) -> Callable[[CaptionJob, CaptionConfig, int], Outcome]:
-    """Captions by a captioner. Names and files are checked now, models are loaded when there is something to do."""
+    """Return a function that writes captions with a captioner.
+
+    Names and files are checked immediately. Models are loaded only if there are images to caption.
+    """
     from sglora_cli.data import caption_text, caption_writer
 
     plugin = app.host.captioners[captioner]
@@ -143,24 +158,24 @@ def _writer(
 
 
 def _ask_before_download(known: CaptionEstimate, yes: bool, way: Callable[[], str], as_json: bool) -> None:
-    """Say what a model costs where there is no GPU, and ask before a download. Raises UsageError for a no."""
+    """Without a GPU, print what a model costs and ask before a download. Raises UsageError if the user declines."""
     from sglora_cli.system.progress import size
 
-    if not known.slow or known.cost.lacks:  # what is lacking is said when it is loaded
+    if not known.slow or known.cost.lacks:  # loading the model reports what is missing
         return
     for line in [] if as_json else _cost_lines(known, way):
         say(line)
     if known.cost.download_bytes:
         what = f"{size(known.cost.download_bytes)} to caption {counted(known.photos, 'photo')} without a GPU"
-        hint = f"write captions of names and colours: {other}; or pass --yes" if (other := way()) else "pass --yes"
-        confirm(what, yes, hint, "fetch", "fetched")
+        hint = f"run {other} for captions of names and colours, or pass --yes" if (other := way()) else "pass --yes"
+        confirm(what, yes, hint, "download", "downloaded")
 
 
 def _cost_lines(known: CaptionEstimate, way: Callable[[], str]) -> list[str]:
-    """What a captioner costs; where it is slow, also the command that needs no model."""
+    """Return lines with a captioner's cost and, if it is slow, the command that needs no model."""
     lines = known.to_lines()
     if known.slow and (other := way()):
-        lines += ["no GPU     captions of names and colours need no model:", f"  {other}"]
+        lines += ["no GPU     write captions of names and colours without a model:", f"  {other}"]
     return lines
 
 
@@ -178,11 +193,11 @@ def _print_plan(
         print_json(facts | {"passed_over": [one.to_json() for one in over], "cost": cost})
         return
     click.echo(f"output     {job.target}")
-    click.echo(f"images     {len(job.listed)}, {len(job.done)} captioned before, {len(waiting)} to caption now")
-    tasks = Counter(task for one in waiting for task in one.tasks)  # an image of several counts in each
+    click.echo(f"images     {len(job.listed)}, {len(job.done)} already captioned, {len(waiting)} to caption now")
+    tasks = Counter(task for one in waiting for task in one.tasks)  # an image in several tasks counts in each
     print_rows(("task", "images"), [["  " + printable(task), str(count)] for task, count in sorted(tasks.items())])
     for one in over:
-        click.echo(printable(f"passed over: {one}"))
+        click.echo(printable(f"ignored: {one}"))
     for line in _cost_lines(known, way) if known else []:
         click.echo(printable(line))
 
@@ -193,13 +208,13 @@ def _print_outcome(outcome: Outcome) -> None:
     job = outcome.job
     click.echo(f"output     {job.target}")
     click.echo(
-        f"images     {len(job.listed)}, {len(job.done)} captioned before, {outcome.written} now, {outcome.left} left"
+        f"images     {len(job.listed)}, {len(job.done)} already captioned, {outcome.written} now, {outcome.left} left"
     )
-    mean = f", {outcome.captions / outcome.written:.1f} an image" if outcome.written else ""
+    mean = f", {outcome.captions / outcome.written:.1f} per image" if outcome.written else ""
     click.echo(f"captions   {outcome.captions} written{mean}")
     if outcome.refused:
         reasons = ", ".join(f"{outcome.refused[key]} {text}" for key, text in REASONS.items() if outcome.refused[key])
-        click.echo(f"refused    {outcome.refused.total()} texts: {reasons}")
+        click.echo(f"rejected   {outcome.refused.total()} captions: {reasons}")
     for kind, title in CAPTION_ISSUES.items():
         problems = [one for one in outcome.problems if one.kind == kind]
         if problems:

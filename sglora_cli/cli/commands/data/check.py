@@ -1,4 +1,4 @@
-"""`sglora data check`: what is in a data set, and what is wrong with it."""
+"""`sglora data check`: counts the contents of a data set and finds problems."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ if TYPE_CHECKING:
 @click.option(
     "--recipe",
     default="",
-    help="Name or .toml file of a recipe: also check what it needs from this data.",
+    help="Also check that the data has what this recipe (name or .toml file) needs.",
     shell_complete=completion.names(completion.recipes, files=True),
 )
-@backbone_option("Backbone whose text encoder shall read the captions; the recipe's, or the settings', by default.")
+@backbone_option("Backbone whose token limit applies to captions. Default: the recipe's, else the setting `backbone`.")
 @options_of(CheckConfig)
-@click.option("--top", type=click.IntRange(min=0), default=5, show_default=True, help="Examples to show of a finding.")
+@click.option(
+    "--top", type=click.IntRange(min=0), default=5, show_default=True, help="Number of examples to show per finding."
+)
 @report_option()
 @json_option()
 @click.pass_obj
@@ -53,12 +55,12 @@ def check(
     as_json: bool,
     config: CheckConfig,
 ) -> None:
-    """Count what is in a data set and find what is wrong with it.
+    """Count the contents of a data set and find problems.
 
-    Every image is decoded. What would spoil training or measuring is listed, and what the data set does not read.
-    `sglora data list` has the names that DATASET can be. Exit code 4 if an image does not decode or a caption
-    is empty; 0 if there are only warnings. With --recipe it ends with the error that `sglora pack build` of the recipe
-    would end with because of this data, or with 0.
+    The command decodes every image. It lists problems that would harm training or measuring, and files that the data
+    set ignores. `sglora data list` shows the names for DATASET. The exit code is 4 if an image does not decode or a
+    caption is empty, and 0 if there are only warnings. With --recipe, the command fails with the same error as
+    `sglora pack build` would for this data.
 
     \b
     sglora data check folder --path photos --report photos.html
@@ -79,7 +81,7 @@ def check(
         root = path or dataset_folder(path, path_of(content, dataset))
         needs = needs_of(app.host, content, dataset, root)
     if backbone:
-        app.host.backbones[backbone]  # that of a recipe need not be installed here
+        app.host.backbones[backbone]  # a recipe's backbone need not be installed here
     reader = backbone or (needs.backbone if needs else "") or settings.load().backbone
     result = data_check.run(app.host, dataset, root, needs, config, reader)
     if report:
@@ -94,13 +96,13 @@ def check(
         if result.partial:
             click.echo(printable(f"partial: {partial_text(dataset, result.partial)}; the others are in no task"))
         for one in result.passed_over:
-            click.echo(printable(f"passed over: {one}"))
+            click.echo(printable(f"ignored: {one}"))
         for line in overlap_lines(result.overlaps):
             click.echo(f"overlap: {line}")
         _print_some([(SAID[one.kind], str(one)) for one in result.overlaps[:top]])
         click.echo(result.verdict)
         if result.limit.reason:
-            say(f"tokens of captions are not counted: {result.limit.reason}")
+            say(f"caption tokens are not counted: {result.limit.reason}")
         if report:
             say(f"report     {report}")
     if error := data_check.error_of(result):
@@ -120,7 +122,7 @@ def _print_counts(result: DataCheck) -> None:
 
 
 def _captions(count: CaptionCount) -> tuple[str, str]:
-    return f"{count.captions} captions", f"{count.fewest} / {count.mean:.1f} / {count.most} an image"
+    return f"{count.captions} captions", f"{count.fewest} / {count.mean:.1f} / {count.most} per image"
 
 
 def _print_findings(result: DataCheck, top: int) -> None:
@@ -132,7 +134,7 @@ def _print_findings(result: DataCheck, top: int) -> None:
         if len(rows) > top:
             click.echo(f"  ... and {len(rows) - top} more")
     if result.common and top:
-        click.echo(f"captions that several images have: {len(result.common)}, the most common:")
+        click.echo(f"captions shared by several images: {len(result.common)}; most common:")
         _print_some([(f"{c.images} images, {c.tasks} tasks", shortened(c.caption)) for c in result.common[:top]])
 
 

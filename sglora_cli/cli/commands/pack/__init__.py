@@ -1,4 +1,4 @@
-"""`sglora pack`: list, show, verify; the other commands are in modules of their own."""
+"""`sglora pack`: list, show and verify. The other commands have their own modules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from sglora_cli.errors import BadFile
 
 @click.group("pack", cls=Group)
 def command() -> None:
-    """Packs: experts and generators for one backbone.
+    """Build, inspect, change and share packs.
+
+    A pack holds experts and generators for one backbone.
 
     \b
     sglora pack list
@@ -39,7 +41,7 @@ for subcommand in (add, build, export, import_, init, migrate, recipes, remove, 
 def list_(app: App, as_json: bool) -> None:
     """List the packs on this machine.
 
-    The one that commands use by default is marked.
+    An asterisk marks the default pack.
 
     \b
     sglora pack list
@@ -69,7 +71,7 @@ def list_(app: App, as_json: bool) -> None:
 def show(app: App, name: str, as_json: bool) -> None:
     """Describe PACK, or the default pack.
 
-    --json prints its manifest with all tasks, and the health of its generators.
+    With --json it prints the manifest with all tasks and the health of the generators.
 
     \b
     sglora pack show starter
@@ -93,7 +95,7 @@ def show(app: App, name: str, as_json: bool) -> None:
 def verify(app: App, name: str, as_json: bool) -> None:
     """Compare every file of a pack with its hash in pack.json.
 
-    Without PACK that is the default pack. Exit code 4 if a file differs.
+    Without PACK it verifies the default pack. The exit code is 4 if a file differs.
 
     \b
     sglora pack verify starter
@@ -105,6 +107,6 @@ def verify(app: App, name: str, as_json: bool) -> None:
     if as_json:
         print_json({"pack": pack.name, "files": len(pack.manifest["files"]), "wrong": wrong})
     if wrong:
-        raise BadFile(f"pack {pack.name!r}: " + "; ".join(wrong), "build or fetch it again")
+        raise BadFile(f"pack {pack.name!r}: " + "; ".join(wrong), "build or import the pack again")
     if not as_json:
-        print_lines([f"healthy    {pack.name}: {len(pack.manifest['files'])} files, all as built"])
+        print_lines([f"healthy    {pack.name}: {len(pack.manifest['files'])} files match their hashes"])

@@ -1,4 +1,4 @@
-"""`sglora pack export`, `import` and `remove`: packs as files that come and go."""
+"""`sglora pack export`, `import` and `remove`."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from sglora_cli.errors import UsageError
 
 @click.command("export")
 @pack_argument()
-@out_option("File to write; PACK.sglora.zip by default.")
+@out_option("File to write. Default: PACK.sglora.zip.")
 @force_option()
 @json_option()
 @click.pass_obj
 def export(app: App, name: str, out: Path | None, force: bool, as_json: bool) -> None:
-    """Write PACK as one file.
+    """Export PACK to a single file.
 
-    The same pack gives the same bytes. A damaged pack is refused.
+    The same pack always produces an identical file. Damaged packs are rejected.
 
     \b
     sglora pack export toys -o toys.sglora.zip
@@ -57,28 +57,29 @@ def export(app: App, name: str, out: Path | None, force: bool, as_json: bool) ->
 
 @click.command("import")
 @click.argument("file", type=PATH)
-@click.option("--name", default="", help="Name of the pack here; its own name by default.")
-@force_option("Replace a built pack of that name, once the new one is whole.")
-@click.option("--signers", type=PATH, help="Refuse FILE unless somebody listed in this file signed it.")
-@click.option("--signature", type=PATH, help="File with the signature; FILE.sig by default.")
+@click.option("--name", default="", help="Name for the installed pack. Default: its own name.")
+@force_option("Replace a built pack of that name after the new one is complete.")
+@click.option("--signers", type=PATH, help="Reject FILE unless a signer listed in this file signed it.")
+@click.option("--signature", type=PATH, help="File with the signature. Default: FILE.sig.")
 @json_option()
 @click.pass_obj
 def import_(
     app: App, file: Path, name: str, force: bool, signers: Path | None, signature: Path | None, as_json: bool
 ) -> None:
-    """Install the pack that is in FILE.
+    """Install a pack from FILE.
 
-    Every name, size and hash is checked before the pack is put in its place.
+    The command checks every name, size and hash before it installs the pack.
 
     \b
-    ssh-keygen -Y sign -n sglora -f ~/.ssh/id_ed25519 toys.sglora.zip     # whoever made it
+    ssh-keygen -Y sign -n sglora -f ~/.ssh/id_ed25519 toys.sglora.zip     # by the author, writes the .sig
     sglora pack import toys.sglora.zip --signers allowed_signers          # checks toys.sglora.zip.sig
-    A line of allowed_signers: ann@example.org ssh-ed25519 AAAAC3...      # whose keys you trust
+
+    allowed_signers lists the keys that you trust, one per line, such as `ann@example.org ssh-ed25519 AAAAC3...`.
     """
     from sglora_cli.pack.archive import SIGNATURE_SUFFIX, import_pack, signed
 
     if signature and not signers:
-        raise UsageError("a signature says nothing without a list of trusted keys", "pass --signers FILE too")
+        raise UsageError("--signature requires --signers, a file of trusted keys", "pass --signers FILE too")
     who = None
     if signers:
         with signed(file, signature or Path(f"{file}{SIGNATURE_SUFFIX}"), signers) as checked:
@@ -106,7 +107,7 @@ def import_(
 @json_option()
 @click.pass_obj
 def remove(app: App, name: str, expert: str | None, yes: bool, as_json: bool) -> None:
-    """Remove a built PACK, or only one EXPERT of it.
+    """Remove a built PACK, or a single EXPERT from a pack.
 
     \b
     sglora pack remove toys
@@ -119,7 +120,7 @@ def remove(app: App, name: str, expert: str | None, yes: bool, as_json: bool) ->
 
         pack = Pack(location.folder)
         edit.check_expert(pack, expert)
-        if not app.library.is_bundled(location.folder):  # of a bundled pack nothing is lost
+        if not app.library.is_bundled(location.folder):  # editing a bundled pack loses nothing
             confirm(f"expert {expert} from pack {location.name!r} in {location.folder}", yes)
         removed = edit.remove_expert(pack, expert, app.library)
         result, notes = removed.pack.folder, removed.notes

@@ -1,4 +1,4 @@
-"""`sglora pack build`."""
+"""`sglora pack build`: builds a pack from a recipe."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 @click.command("build")
 @click.argument("recipe", shell_complete=completion.names(completion.recipes, files=True))
 @data_option()
-@out_option("Folder of the pack; in the user cache by default.")
+@out_option("Folder for the pack. Default: a folder in the user cache.")
 @backbone_option("Build for this backbone instead of the recipe's.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many tasks of each role and source.")
-@dry_run_option("Only say what would be done, how long it takes and what it needs.")
-@click.option("--log", type=PATH, help="Append what was done to this file as JSON lines.")
-@force_option("Start even if memory or disk look too small.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Use only this many tasks of each role and source. Default: all."
+)
+@dry_run_option("Only print what would be done, how long it takes and what it needs.")
+@click.option("--log", type=PATH, help="Append a log in JSON Lines to this file.")
+@force_option("Start even if memory or disk space looks insufficient.")
 @options_of(RuntimeConfig, "runtime")
 @json_option()
 @click.pass_obj
@@ -55,21 +57,21 @@ def build(
 ) -> None:
     """Build the pack that RECIPE describes.
 
-    RECIPE is a name, see `sglora pack recipes`, or a .toml file. Before anything is done, everything that is missing is
-    named: data, captions, weights and packages, with sizes and the commands that get them. An interrupted build resumes
-    with the same command, and produces identical files.
+    RECIPE is a name listed by `sglora pack recipes`, or a .toml file. Before it starts, the command lists all missing
+    data, captions, weights and packages, with their sizes and the commands that get them. Run the same command again to
+    resume an interrupted build, which produces identical files.
 
     \b
     sglora pack build coco --data DIR --dry-run
     sglora pack build coco --data DIR
-    sglora pack build coco --data DIR --limit 4   # a quick look; the pack is called coco-limit-4
+    sglora pack build coco --data DIR --limit 4   # a quick trial named coco-limit-4
     """
     from sglora_cli.pack.recipe_parser import limited, read, with_backbone
     from sglora_cli.system.paths import data_folder
 
     content = read(app.library.recipe_file(recipe))
     if backbone:
-        app.host.backbones[backbone]  # an error of the command line, not of the recipe
+        app.host.backbones[backbone]  # raises an error about the option, not about the recipe
         content = with_backbone(content, backbone)
     if limit:
         content = limited(content, limit)

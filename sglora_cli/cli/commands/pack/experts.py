@@ -1,4 +1,4 @@
-"""`sglora pack add`: experts made elsewhere."""
+"""`sglora pack add`: adds experts made elsewhere to a pack."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ from sglora_cli.errors import UsageError
 @click.command("add")
 @click.argument("pack", callback=not_empty, shell_complete=completion.names(completion.packs))
 @click.argument("adapters", metavar="[ADAPTER]...", nargs=-1, type=ADAPTER)
-@click.option("--text", default="", help="The sentence that says what the expert is for.")
-@click.option("--name", default="", help="GROUP/NAME of the expert; else added/ and what TEXT is a photo of.")
-@click.option("--list", "listed", type=PATH, help="Add many: a file of JSON lines, an expert each.")
+@click.option("--text", default="", help="Sentence that describes the expert's task.")
+@click.option(
+    "--name", default="", help='GROUP/NAME of the expert. Default: added/ and what follows "a photo of" in --text.'
+)
+@click.option("--list", "listed", type=PATH, help="JSON Lines file with one expert per line, to add many at once.")
 @alpha_option()
 @visual_only_option()
 @options_of(RuntimeConfig, "runtime")
@@ -45,18 +47,23 @@ def add(
     runtime: RuntimeConfig,
     as_json: bool,
 ) -> None:
-    """Make an expert of adapter files and add it to PACK.
+    """Make an expert from adapter files and add it to PACK.
 
-    An ADAPTER is in any format that `sglora import` reads; several are several states of one expert. A bundled pack is
-    copied to the user cache first. With --list all experts of the file are added at once, or none.
+    ADAPTER is in any format that `sglora import` reads. Several adapters become several states of one expert. A bundled
+    pack is first copied to the user cache. With --list, either all experts in the file are added or none.
 
     \b
     sglora pack add starter teapot-peft/ --text "a photo of a teapot" --name things/teapot
     sglora pack add starter --list experts.jsonl
-    A line of experts.jsonl: {"adapter": "teapot-peft", "text": "a photo of a teapot", "name": "things/teapot"}
+
+    \b
+    A line of experts.jsonl:
+    {"adapter": "teapot-peft", "text": "a photo of a teapot", "name": "things/teapot"}
     """
     if listed and (adapters or text or name):
-        raise UsageError("--list names adapters and sentences itself", "leave out ADAPTER, --text and --name")
+        raise UsageError(
+            "--list cannot be combined with ADAPTER, --text or --name", "leave out ADAPTER, --text and --name"
+        )
     if not listed and not (adapters and text):
         raise UsageError("an expert needs an adapter and a sentence", 'pass ADAPTER --text "..." or --list FILE')
     check_present(*([listed] if listed else adapters))

@@ -1,4 +1,4 @@
-"""`sglora pack init`: a recipe of one's own, as a file to change."""
+"""`sglora pack init`: writes a recipe to edit."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from sglora_cli.errors import UsageError
 
 @click.command("init")
 @click.argument("file", type=PATH, default=Path("recipe.toml"))
-@click.option("--data", type=PATH, help="Write it for the photos in this folder: a folder a task, or captions.jsonl.")
+@click.option(
+    "--data", type=PATH, help="Folder of photos to write the recipe for, with one folder per task or captions.jsonl."
+)
 @click.option(
     "--dataset",
     default="",
-    help="With --data: the data set that reads the folder; recognised by default.",
+    help="Data set plugin that reads the --data folder. Default: detected.",
     shell_complete=completion.names(completion.datasets),
 )
 @click.option(
     "--from",
     "source",
     default="",
-    help="Copy this recipe: a name, see `sglora pack recipes`, or a .toml file.",
+    help="Recipe to copy, a name listed by `sglora pack recipes` or a .toml file.",
     shell_complete=completion.names(completion.recipes, files=True),
 )
 @force_option()
@@ -34,8 +36,9 @@ from sglora_cli.errors import UsageError
 def init(app: App, file: Path, data: Path | None, dataset: str, source: str, force: bool, as_json: bool) -> None:
     """Write a commented recipe for a folder of your photos.
 
-    FILE is recipe.toml by default. --data reads a folder of photos as tasks, deals out their roles and says why. The
-    last line is the command that builds the pack. Without --data and --from it is an example to change.
+    FILE is recipe.toml by default. With --data, the command reads a folder of photos as tasks, assigns their roles and
+    explains why. Its last output line is the command that builds the pack. Without --data and --from it writes an
+    example for you to edit.
 
     \b
     sglora pack init my.toml --data photos
@@ -47,12 +50,12 @@ def init(app: App, file: Path, data: Path | None, dataset: str, source: str, for
     check_ending("recipe", file, ".toml")
     if data and source:
         raise UsageError(
-            "--data and --from do not go together",
+            "--data and --from cannot be combined",
             f"pass --data alone, then copy settings from the recipe that `sglora pack init other.toml --from {source}` "
             "writes",
         )
     if dataset and not data:
-        raise UsageError("--dataset goes with --data", "pass --data FOLDER, the folder of its photos")
+        raise UsageError("--dataset requires --data", "pass --data FOLDER too")
     check_free(file, force)
     if data:
         return _for_data(app, file, data, dataset, force, as_json)
@@ -63,7 +66,7 @@ def init(app: App, file: Path, data: Path | None, dataset: str, source: str, for
     if as_json:
         print_json({"file": str(file)})
         return None
-    say(("change it" if source else "change the names in [[source]]") + f", then: sglora pack build {file} --data DIR")
+    say(("edit it" if source else "edit the names in [[source]]") + f", then run: sglora pack build {file} --data DIR")
     click.echo(file)
     return None
 
@@ -88,10 +91,10 @@ def _for_data(app: App, file: Path, folder: Path, dataset: str, force: bool, as_
         )
         return
     if data.waiting:
-        say(f"first write captions, which {data.waiting} of {data.captioned + data.waiting} photos lack:")
+        say(f"write the missing captions of {data.waiting} of {data.captioned + data.waiting} photos first:")
         say(f"  {data.caption_command}")
     if not dataset and data.dataset != own_recipe.DEFAULT_DATASET:
-        say(f"read as data set {data.dataset!r}; pass --dataset to choose another")
+        say(f"reading it as data set {data.dataset!r}; pass --dataset to choose another")
     for reason in reasons:
         say(reason)
     say(f"written: {file}")
@@ -104,4 +107,4 @@ def _write(file: Path, content: bytes, force: bool) -> None:
     from sglora_cli.files.swap import ABSENT, state_of, swapped
 
     if not swapped(file, state_of(file) if force else ABSENT, content):
-        raise UsageError(f"{file} was written by another program just now", "choose another name")
+        raise UsageError(f"another program has just written {file}", "choose another name")

@@ -1,4 +1,4 @@
-"""`sglora pack migrate`: a pack in today's format."""
+"""`sglora pack migrate`: writes a pack in the current format."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sglora_cli.config import RuntimeConfig, options_of
 @json_option()
 @click.pass_obj
 def migrate(app: App, pack: str, runtime: RuntimeConfig, as_json: bool) -> None:
-    """Write PACK in today's format, with the same adapters.
+    """Convert PACK to the current format, with the same adapters.
 
-    Packs of older formats stay readable, but opening one takes longer the more experts it has. A bundled pack is copied
-    first. Versions of sglora that know only the older format cannot read the result.
+    Packs in older formats stay readable, but with many experts they take longer to open. A bundled pack is copied
+    first. Versions of sglora that support only the older format cannot read the result.
 
     \b
     sglora pack migrate flowers
@@ -34,5 +34,5 @@ def migrate(app: App, pack: str, runtime: RuntimeConfig, as_json: bool) -> None:
     if as_json:
         print_json({"folder": str(folder), "from": before, "to": after})
         return
-    say(f"format     {before} -> {after}" if before != after else f"format     {after} already: nothing to do")
+    say(f"format     {before} -> {after}" if before != after else f"format     {after} is current, nothing to do")
     click.echo(folder)

@@ -1,4 +1,4 @@
-"""`sglora pack recipes`: which recipes there are."""
+"""`sglora pack recipes`: lists recipes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sglora_cli.cli.output import print_json, print_rows, printable
 @json_option()
 @click.pass_obj
 def recipes(app: App, as_json: bool) -> None:
-    """List the recipes that `pack build` knows by name.
+    """List the recipes that `pack build` accepts by name.
 
     \b
     sglora pack recipes

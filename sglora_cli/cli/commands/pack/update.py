@@ -1,4 +1,4 @@
-"""`sglora pack update`: what later versions keep in a pack."""
+"""`sglora pack update`: adds data that newer versions store in packs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from sglora_cli.system import settings
 
 @click.command("update")
 @click.argument("pack", callback=not_empty, shell_complete=completion.names(completion.packs))
-@data_option("Folder of the photos that the pack was built from.")
+@data_option("Folder with the photos that the pack was built from. Default: the setting `data`.")
 @options_of(RuntimeConfig, "runtime")
 @json_option()
 @click.pass_obj
 def update(app: App, pack: str, data: Path | None, as_json: bool, runtime: RuntimeConfig) -> None:
-    """Add to PACK what newer packs keep of their photos.
+    """Add data about photos that newer versions store in packs.
 
-    That is where photos and captions of its tasks lie, which all-but-the-task needs, and the hashes of the photos it
-    learned from, which bench compares with those it tests on. Nothing is trained, and adapters stay as they are. A
-    bundled pack is copied first.
+    The command adds the mean embeddings of the tasks' photos and captions, which all-but-the-task needs, and the hashes
+    of the training photos, which `sglora bench` compares with test photos. It trains nothing and does not change
+    adapters. A bundled pack is copied first.
 
     \b
     sglora pack update flowers --data DIR
@@ -42,5 +42,5 @@ def update(app: App, pack: str, data: Path | None, as_json: bool, runtime: Runti
     if as_json:
         print_json({"folder": str(folder), "added": added})
         return
-    say(f"added      {added}" if added else "nothing to add: it has everything that packs have")
+    say(f"added      {added}" if added else "nothing to add, the pack is up to date")
     click.echo(folder)

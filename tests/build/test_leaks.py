@@ -101,11 +101,11 @@ def swapped(toy_pack, toys) -> Path:
 def test_photos_that_the_pack_learned_from_are_not_measured(run, swapped):
     result = run(*BENCH, "--pack", "toys", "--data", swapped)
     assert result.exit_code == 5
-    assert "pack 'toys' has seen what it would be measured on: 2 of 5 photos of toys/mug" in result.stderr
+    assert "pack 'toys' has already seen test data: 2 of 5 photos of toys/mug" in result.stderr
     assert "--own-expert" in result.stderr
     knowingly = run(*BENCH, "--pack", "toys", "--data", swapped, "--own-expert")
     assert knowingly.exit_code == 0
-    assert "a leak: the pack has seen 2 of 5 photos of toys/mug" in knowingly.stdout + knowingly.stderr
+    assert "leak: the pack has already seen 2 of 5 photos of toys/mug" in knowingly.stdout + knowingly.stderr
 
 
 def test_a_task_of_a_data_set_that_no_recipe_names_is_asked_for_its_photos_too(run, swapped):
@@ -159,7 +159,7 @@ def test_of_a_pack_without_hashes_it_is_said_to_be_unknown(run, toy_pack, swappe
     forget(own_home / "cache/packs/toys")
     result = run(*BENCH, "--pack", "toys", "--data", swapped)
     assert result.exit_code == 0
-    note = "unknown whether the pack learned from the tested photos: pack 'toys' keeps no hashes of its photos"
+    note = "unknown whether the pack learned from the tested photos: pack 'toys' has no hashes of its photos"
     assert note in result.stdout + result.stderr
 
 
@@ -178,4 +178,4 @@ def test_of_an_added_expert_it_is_said_to_be_unknown(run, toy_pack, tmp_path):
     assert run("generate", "a red mug", "--pack", "toys", "-o", tmp_path / "a.safetensors").exit_code == 0
     assert run("pack", "add", "toys", tmp_path / "a.safetensors", "--text", "a tent", "--name", "x/tent").exit_code == 0
     result = run(*BENCH, "--pack", "toys")
-    assert "nothing says which photos these experts were trained on: x/tent" in result.stdout + result.stderr
+    assert "the training photos of these experts are not recorded: x/tent" in result.stdout + result.stderr

@@ -67,7 +67,7 @@ def test_a_method_that_lacks_tasks_is_left_out_and_named(run, rows_file, tmp_pat
     ("lines", "message"),
     [
         (["{"], "line 2: not JSON"),
-        ([json.dumps({**HEADER, "sglora_rows": 9})], "line 2: rows of format 9"),
+        ([json.dumps({**HEADER, "sglora_rows": 9})], "line 2: unsupported rows format 9"),
         ([json.dumps(row_of(value="many"))], "line 2: value must be a number"),
         ([], "there is no row in"),
     ],

@@ -109,7 +109,7 @@ def test_rows_say_the_role_and_no_report_calls_them_unseen(run, trained, tmp_pat
     assert "Training tasks" in page_text
     assert "All: 3 training tasks" in page_text or "toys: 3 training tasks" in page_text
     assert "each training task's sentence" in page_text
-    assert page_text.count("unseen") == page_text.count("shows unseen tasks, and the rows are of training tasks") == 4
+    assert page_text.count("unseen") == page_text.count("shows unseen tasks, but the rows are of training tasks") == 4
 
 
 def test_roles_do_not_meet_in_a_report(run, trained, toy_pack, tmp_path):
@@ -119,7 +119,7 @@ def test_roles_do_not_meet_in_a_report(run, trained, toy_pack, tmp_path):
     assert read_rows(unseen)[0].header.more["role"] == "unseen"
     result = run("report", training, unseen)
     assert result.exit_code == 5
-    assert result.stderr == "error: rows of training and of unseen tasks\nhint: make one report a role\n"
+    assert result.stderr == "error: rows of training and of unseen tasks\nhint: make one report per role\n"
 
 
 def test_settings_are_chosen_by_an_ablation_on_training_tasks(trained):

@@ -99,8 +99,8 @@ def test_at_once_they_are_what_they_are_one_after_another(run, pack, listed, tmp
             {"name": "things/0"},
             "line 7: 'things/0' is the name of {folder}/list.jsonl, line 1 already\nhint: give",
         ),
-        ({"name": "Toys/BALL"}, "line 7: pack 'toys' has a task 'toys/ball' already, its role is expert"),
-        ({"name": "cap"}, "line 7: 'cap' is no name of an expert\nhint: give the line another \"name\""),
+        ({"name": "Toys/BALL"}, "line 7: pack 'toys' already has a task 'toys/ball' with role expert"),
+        ({"name": "cap"}, "line 7: 'cap' is not a valid expert name\nhint: set another \"name\" in this line"),
         ({"weight": 1}, "line 7: 'weight' is unknown"),
     ],
 )
@@ -132,7 +132,7 @@ def test_a_list_or_an_adapter_and_its_sentence(run, pack, listed, words):
 def test_an_empty_list_is_refused(run, pack, listed):
     listed.write_text("\n")
     result = run("pack", "add", "toys", "--list", listed)
-    assert result.stderr.startswith(f"error: {listed} names no adapter\nhint: a line is ")
+    assert result.stderr.startswith(f"error: {listed} lists no adapters\nhint: each line must be ")
     assert result.exit_code == 4
 
 

@@ -51,9 +51,9 @@ def test_too_small_a_disk_is_refused_before_anything_is_done(run, tiny, toys, re
     monkeypatch.setattr(estimate_module, "free_disk", lambda path: 100)
     result = run("pack", "build", recipe, "--data", toys)
     assert result.exit_code == 6
-    assert "on the disk of" in result.stderr.splitlines()[-2]
+    assert "of disk space at" in result.stderr.splitlines()[-2]
     assert ", 100 B are free" in result.stderr.splitlines()[-2]
-    assert "--force tries nevertheless" in result.stderr.splitlines()[-1]
+    assert "--force skips this check" in result.stderr.splitlines()[-1]
     assert not (own_home / "cache").exists()
     assert run("pack", "build", recipe, "--data", toys, "--force").exit_code == 0
 

@@ -271,7 +271,7 @@ def test_a_recipe_has_no_settings_for_them(session):
 
 def test_a_plugin_that_needs_data_and_does_not_take_it_is_named(session):
     strange, plain = replace(Semla(), needs="shots"), session.fitted
-    with pytest.raises(PluginError, match="generator 'semla' says that it needs data, and has no generate_with"):
+    with pytest.raises(PluginError, match="generator 'semla' declares that it needs data but has no generate_with"):
         TaskEvidence(session.model, session.pack, None).ask(strange, plain, None, 1, 0, 1.0)
 
 

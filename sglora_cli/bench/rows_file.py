@@ -78,7 +78,8 @@ def row_line(row: Row) -> str:
 
 
 def pack_hits(hits: Sequence[bool]) -> str:
-    """
+    """Encode hits as their number, a colon, and one bit per hit in base64.
+
     >>> pack_hits([False, True, False, False, True])
     '5:SA=='
     """

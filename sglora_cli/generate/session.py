@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """Everything `generate` needs, loaded once.
+    """A pack, model and generator, loaded once.
 
     >>> session = Session.open("starter", generator="top-k")
     >>> generated = session.generate("a photo of a yorkshire terrier")

@@ -269,7 +269,9 @@ def _draw_map(data: ReportData, task: UnseenTask) -> Figure:
     chart = _placed([(text, kind, kind, point_P) for text, kind, point_P in points], config.seed)
     caption = f"{_SPACE} The pack has one Oracle adapter per task, not those of its last epochs."
     title, file = f"Draws for “{task.name}”", f"draws-{file_stem(task.dataset)}"
-    return Figure(file, title, chart, caption, f"t-SNE of {_DRAWS} draws for {task.name}, its Oracle, merges, experts.")
+    return Figure(
+        file, title, chart, caption, f"t-SNE of {_DRAWS} draws for {task.name}, its Oracle, merges and experts."
+    )
 
 
 def _placed(points: Sequence[tuple[str, str, str, Tensor]], seed: int) -> Map:

@@ -49,16 +49,18 @@ def read(paths: Sequence[Path], config: BenchConfig, over_builds: bool = False) 
     owners = sorted({(run.header.pack, run.header.backbone) for run in runs})
     prints = sorted({text for run in runs if (text := _text(run.header, "fingerprint"))})
     if len(prints) > 1:
-        raise Mismatch(f"rows of backbones with fingerprints {' and '.join(prints)}", "make one report per backbone")
+        raise Mismatch(
+            f"the rows come from backbones with fingerprints {' and '.join(prints)}", "make one report per backbone"
+        )
     if len(owners) > 1:
         (pack, backbone), (other, another) = owners[:2]
         raise Mismatch(
-            f"rows of pack {pack!r} on backbone {backbone!r} and of pack {other!r} on {another!r}",
+            f"the rows come from pack {pack!r} on backbone {backbone!r} and from pack {other!r} on {another!r}",
             "make one report per pack",
         )
     roles = sorted({_text(run.header, "role") or UNSEEN for run in runs})
     if len(roles) > 1:
-        raise Mismatch(f"rows of {' and of '.join(roles)} tasks", "make one report per role")
+        raise Mismatch(f"the rows are of {' and '.join(roles)} tasks", "make one report per role")
     latest = list({row_key(row): row for row in of_builds or [row for run in runs for row in run.rows]}.values())
     if not latest:
         raise BadFile(

@@ -167,7 +167,7 @@ def test_rows_of_another_backbone_are_not_gone_on_with(run, toy_pack, file):
     file.write_text("".join([header, *rest, other, *rest]))
     result = run("report", file)
     assert result.exit_code == 5
-    assert result.stderr.startswith(f"error: rows of backbones with fingerprints 0123 and {own}\n")
+    assert result.stderr.startswith(f"error: the rows come from backbones with fingerprints 0123 and {own}\n")
 
 
 def test_a_dry_run_measures_nothing(run, toy_pack, own_home):

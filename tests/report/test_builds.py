@@ -157,7 +157,7 @@ def test_what_cannot_be_put_together_is_named(run, tmp_path):
         (
             file("pack", pack="other"),
             5,
-            f"{tmp_path / 'pack.jsonl'} has rows of pack 'other' on 'tiny', {first} of pack 'toys' on 'tiny'",
+            f"{tmp_path / 'pack.jsonl'} has rows of pack 'other' on 'tiny', but {first} of pack 'toys' on 'tiny'",
         ),
         (tmp_path / "nothing.jsonl", 4, f"{tmp_path / 'nothing.jsonl'} does not exist"),
     ):

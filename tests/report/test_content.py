@@ -87,7 +87,8 @@ def test_rows_of_two_packs_are_no_report(run, rows_file):
     result = run("report", first, second)
     assert result.exit_code == 5
     assert result.stderr == (
-        "error: rows of pack 'b' on backbone 'tiny' and of pack 'toys' on 'tiny'\nhint: make one report per pack\n"
+        "error: the rows come from pack 'b' on backbone 'tiny' and from pack 'toys' on 'tiny'\n"
+        "hint: make one report per pack\n"
     )
 
 

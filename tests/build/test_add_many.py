@@ -97,11 +97,11 @@ def test_at_once_they_are_what_they_are_one_after_another(run, pack, listed, tmp
         ({"adapter": []}, "line 7: 'adapter' must be a text, got []"),
         (
             {"name": "things/0"},
-            "line 7: 'things/0' is the name of {folder}/list.jsonl, line 1 already\nhint: give",
+            "line 7: the name 'things/0' is already used in {folder}/list.jsonl, line 1\nhint: set",
         ),
         ({"name": "Toys/BALL"}, "line 7: pack 'toys' already has a task 'toys/ball' with role expert"),
         ({"name": "cap"}, "line 7: 'cap' is not a valid expert name\nhint: set another \"name\" in this line"),
-        ({"weight": 1}, "line 7: 'weight' is unknown"),
+        ({"weight": 1}, "line 7: unknown key 'weight'"),
     ],
 )
 def test_one_bad_line_and_nothing_is_added(run, pack, listed, change, message):

@@ -63,7 +63,7 @@ def test_an_expert_from_elsewhere_is_added(run, pack, tmp_path):
     assert lines[5].startswith("note: it is farther from the experts' mean than any expert")
     assert lines[6:] == [
         "expert     heads/cap: 'a photo of a cap'",
-        "note: cvae: trained without the new expert",
+        "note: these generators were trained without the new expert: cvae",
         "note: it has no photos, so the pack no longer has visual embeddings of its experts",
     ]
     assert not Pack(pack.folder).has_visual
@@ -228,7 +228,7 @@ def test_an_expert_goes_and_the_rest_stays(run, toy_pack, own_home):
     result = run("pack", "remove", "toys", "toys/box", "--yes")
     assert result.stdout == f"{folder}\n"
     assert result.stderr == (
-        "removed    toys/box from toys\nnote       cvae, joint: trained with the expert, not trained again\n"
+        "removed    toys/box from toys\nnote       trained with this expert and not trained again: cvae, joint\n"
     )
     new, kept = Pack(folder), [0, 2, 3]
     assert new.verify() == []

@@ -68,8 +68,8 @@ def test_a_method_that_lacks_tasks_is_left_out_and_named(run, rows_file, tmp_pat
     [
         (["{"], "line 2: not JSON"),
         ([json.dumps({**HEADER, "sglora_rows": 9})], "line 2: unsupported rows format 9"),
-        ([json.dumps(row_of(value="many"))], "line 2: value must be a number"),
-        ([], "there is no row in"),
+        ([json.dumps(row_of(value="many"))], "line 2: value must be a percentage"),
+        ([], "there are no rows in"),
     ],
 )
 def test_broken_rows_are_named_with_their_line(run, rows_file, tmp_path, lines, message):

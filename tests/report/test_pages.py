@@ -48,7 +48,7 @@ def test_any_text_in_a_page_is_a_text(tmp_path, text):
     printed = text.encode(errors="replace").decode()
     assert page(text).tags == page("x").tags
     assert ("alt", printed) in page(text).attributes
-    assert f"What {printed} changes" in page(text).texts
+    assert f"Effect of {printed}" in page(text).texts
 
 
 def test_the_page_of_a_report_stands_alone_and_shows_texts_as_they_are(run, rows_file, tmp_path):

@@ -119,7 +119,7 @@ def test_roles_do_not_meet_in_a_report(run, trained, toy_pack, tmp_path):
     assert read_rows(unseen)[0].header.more["role"] == "unseen"
     result = run("report", training, unseen)
     assert result.exit_code == 5
-    assert result.stderr == "error: the rows are of training and of unseen tasks\nhint: make one report per role\n"
+    assert result.stderr == "error: the rows are of training and unseen tasks\nhint: make one report per role\n"
 
 
 def test_settings_are_chosen_by_an_ablation_on_training_tasks(trained):

@@ -98,7 +98,7 @@ def test_the_lowest_and_highest_build_are_shown(run, files, hits):
     lows = [100 * mean(mean(some) for (method, *_), some in build.items() if method == "cvae") for build in hits]
     text = run("report", *files, "--over", "builds").stdout
     assert f"SG-LoRA, lowest to highest of 3 builds: I2T R@1 {min(lows):.1f} to {max(lows):.1f}.\n" in text
-    assert "3 builds, seed-0.jsonl, seed-1.jsonl, seed-2.jsonl; " in text
+    assert "3 builds: seed-0.jsonl, seed-1.jsonl, seed-2.jsonl. " in text
     assert "paired bootstrap over tasks, queries, builds and draws." in text
     content = json.loads(run("report", *files, "--over", "builds", "--as", "json").stdout)
     assert content["ranges"]["cvae I2T R@1"] == pytest.approx({"lowest": min(lows), "highest": max(lows)})
@@ -121,12 +121,12 @@ def test_the_page_shows_builds_and_says_why_figures_of_a_pack_are_missing(run, t
     out = tmp_path / "x.html"
     result = run("report", *files, "--over", "builds", "--out", out, "--pack", toy_pack, "--data", toys, "--json")
     assert result.exit_code == 0, result.output
-    reason = "shows adapters of one build, and the rows are of 2: make a page of one rows file"
+    reason = "shows adapters of one build, but there are 2; make a page of a single rows file"
     assert json.loads(result.stdout)["missing"] == dict.fromkeys(
         ("R@1 against K", "Adapters of all tasks", "Draws for a task", "Retrieval examples"), reason
     )
     shown_text = "".join(Page(out.read_text()).texts)
-    for text in ("0.jsonl, 1.jsonl", "Lowest and highest of 2 builds", "41.60 to 42.60", "queries, builds and draws"):
+    for text in ("0.jsonl, 1.jsonl", "Lowest and highest of 2 builds", "41.60 to 42.60", "builds, draws and"):
         assert text in shown_text
     assert "Expert contributions" in shown_text
 
@@ -147,17 +147,17 @@ def test_what_cannot_be_put_together_is_named(run, tmp_path):
     tasks = file("tasks", [*hand_made(), *(row_of(method, "owl") for method in LABELS)])
     draws = file("draws", [*hand_made(), row_of(sample=1)])
     for other, code, message in (
-        (None, 2, f"--over builds needs the rows files of at least two builds, got {first} only"),
+        (None, 2, f"--over builds needs the rows files of at least two builds, got only {first}"),
         (first, 5, f"{first} and {first} have rows of the same build"),
         (same, 5, f"{first} and {same} have rows of the same build"),
         (methods, 5, f"{methods} has no method 'cvae' and 1 more, which {first} has"),
         (tasks, 5, f"{first} has no task 'toys/owl', which {tasks} has"),
-        (draws, 5, f"{first} has other numbers than {draws} of method 'top-k' on toys/mug"),
-        (file("empty", []), 4, f"there is no row in {tmp_path / 'empty.jsonl'}"),
+        (draws, 5, f"{first} and {draws} differ in draws of method 'top-k' on toys/mug"),
+        (file("empty", []), 4, f"{tmp_path / 'empty.jsonl'} has no rows"),
         (
             file("pack", pack="other"),
             5,
-            f"{tmp_path / 'pack.jsonl'} has rows of pack 'other' on 'tiny', {first} of pack 'toys' on 'tiny'",
+            f"{tmp_path / 'pack.jsonl'} has rows of pack 'other' on 'tiny', but {first} of pack 'toys' on 'tiny'",
         ),
         (tmp_path / "nothing.jsonl", 4, f"{tmp_path / 'nothing.jsonl'} does not exist"),
     ):

@@ -48,7 +48,7 @@ def test_any_text_in_a_page_is_a_text(tmp_path, text):
     printed = text.encode(errors="replace").decode()
     assert page(text).tags == page("x").tags
     assert ("alt", printed) in page(text).attributes
-    assert f"What {printed} changes" in page(text).texts
+    assert f"Effect of {printed}" in page(text).texts
 
 
 def test_the_page_of_a_report_stands_alone_and_shows_texts_as_they_are(run, rows_file, tmp_path):
@@ -218,7 +218,7 @@ def test_the_page_of_a_data_set_shows_a_bounded_number_of_everything(check, phot
     assert page.tags.count("img") == 2 * 2 + 2  # a pair of each kind, an image a task
     words = "".join(page.texts)
     assert "images smaller than 100 pixels: 10" in words
-    assert "... and 7 more: see --json." in words
+    assert "... and 7 more, see --json." in words
     assert "2 more" in words
 
 

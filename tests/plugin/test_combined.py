@@ -28,7 +28,7 @@ def test_a_sum_is_named_after_its_parts():
 
 def test_what_looks_at_data_cannot_be_summed():
     generators = Host.load().generators
-    with pytest.raises(UsageError, match="'semla' looks at the unseen task's data and cannot be combined"):
+    with pytest.raises(UsageError, match="'semla' uses the unseen task's data and cannot be combined"):
         Combined([generators["joint"], generators["semla"]])
 
 
@@ -49,7 +49,7 @@ def test_two_generators_of_the_same_sites_are_refused(run, toy_pack):
     result = run("generate", "a photo of a mug", "--generator", "joint+top-k")
     assert result.exit_code == 5
     assert result.stderr.startswith("error: both adapters have an update of ")
-    assert "hint: only generators of different sites can be combined\n" in result.stderr
+    assert "hint: combine only generators with different sites\n" in result.stderr
 
 
 def test_an_unknown_part_is_named(run, toy_pack):

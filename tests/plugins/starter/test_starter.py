@@ -126,7 +126,7 @@ def test_another_device_is_refused():
 
 STARTER_1 = (
     "with fingerprint 1e4884b75d0903ed, this one has {own}: that was starter 1, the starter backbone before "
-    "it learned from Flickr8k, and the backbone has been trained anew since"
+    "it learned from Flickr8k, which has been retrained since"
 )
 
 

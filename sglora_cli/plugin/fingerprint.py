@@ -18,4 +18,4 @@ def check_fingerprint(model: Model, fingerprint: str, made: str, remedy: str) ->
     known = model.earlier(fingerprint) if isinstance(model, KnowsEarlier) else None
     if known is None:
         raise Mismatch(message, remedy)
-    raise Mismatch(f"{message}. That was {known}, which has been retrained since", remedy)
+    raise Mismatch(f"{message}. That was {known}. The backbone has been retrained since", remedy)

@@ -48,7 +48,7 @@ def test_the_parts_of_a_sum_move_to_a_device_where_they_can():
 def test_two_generators_of_the_same_sites_are_refused(run, toy_pack):
     result = run("generate", "a photo of a mug", "--generator", "joint+top-k")
     assert result.exit_code == 5
-    assert result.stderr.startswith("error: both adapters have an update of ")
+    assert result.stderr.startswith("error: both adapters update ")
     assert "hint: combine only generators with different sites\n" in result.stderr
 
 

@@ -98,8 +98,8 @@ def test_captions_beside_it_replace_his(root):
         ({"cocoid": "1"}, "images[0]: filepath must be a string and cocoid an integer"),
         ({"filepath": "../x"}, "'../x/3.jpg' is not in a folder of COCO"),
         ({"split": "dev"}, "images[0]: split must be one of"),
-        ({"filename": "9.jpg", "filepath": "x"}, "image 'x/9.jpg' was named before, in images[0]"),
-        ({"filename": "./9.jpg", "filepath": "x"}, "image 'x/./9.jpg' was named before, in images[0]"),
+        ({"filename": "9.jpg", "filepath": "x"}, "image 'x/9.jpg' is already named in images[0]"),
+        ({"filename": "./9.jpg", "filepath": "x"}, "image 'x/./9.jpg' is already named in images[0]"),
         ({"cocoid": 5}, "cocoid 5 is also used in images[0]"),
     ],
 )

@@ -187,11 +187,11 @@ def coco(tmp_path, **changes):
         ),
         (
             {"images": [{"id": 1, "file_name": "a//1.jpg"}, {"id": 2, "file_name": "./a/1.jpg"}]},
-            ": images[1]: image './a/1.jpg' was named before, in image 1, as 'a//1.jpg'",
+            ": images[1]: image './a/1.jpg' is already named in image 1, as 'a//1.jpg'",
         ),
         (
             {"images": [{"id": n, "file_name": "../x.jpg"} for n in IMAGES]},
-            ": images[1]: image '../x.jpg' was named before, in image 1",
+            ": images[1]: image '../x.jpg' is already named in image 1",
         ),
     ],
 )

@@ -17,7 +17,7 @@ from sglora_datasets.flowers import Flowers
 from sglora_datasets.folder import Folder
 from sglora_datasets.pets import Pets
 
-HEIC = ".heic images, which are not decoded here; convert them to JPEG or PNG"
+HEIC = ".heic images, which are not supported (convert them to JPEG or PNG)"
 
 
 def by_reason(dataset, root) -> Mapping[str, list[str]]:

@@ -48,7 +48,7 @@ def test_flickr30k_from_clip_benchmarks_tables(flickr):
         "flickr30k": {"train": [("1.jpg", ("One",))], "test": [("3.jpg", ("A cat, black.", '"Two"'))]}
     }
     (flickr / "flickr30k_train_karpathy.txt").write_text("image,caption\n1.jpg,One\n3.jpg,Leak\n")
-    with pytest.raises(BadFile, match=r"test_karpathy.txt, line 2: image '3.jpg' was named before, in .*, line 3"):
+    with pytest.raises(BadFile, match=r"test_karpathy.txt, line 2: image '3.jpg' is already named in .*, line 3"):
         Flickr30k().tasks(flickr)
 
 
@@ -206,7 +206,7 @@ INCOMPLETE = {
     "members that end in .cls": [("a.cls", b"7")],
     "members without an extension": [("readme", b"7")],
     "hidden members": [("._1.png", b"7")],
-    ".heic images, which are not decoded here; convert them to JPEG or PNG": [("a.HEIC", b"x")],
+    ".heic images, which are not supported (convert them to JPEG or PNG)": [("a.HEIC", b"x")],
 }
 
 

@@ -65,7 +65,7 @@ def test_unmerging_finds_the_update(model):
 def test_a_checkpoint_that_differs_elsewhere_is_no_adapter(model):
     state = model.merged(layout_of(model), adapters(layout_of(model), 1)[0])
     state["visual.ln_pre.weight"] = state["visual.ln_pre.weight"] + 1
-    with pytest.raises(Mismatch, match=r"visual.ln_pre.weight differs from the backbone's"):
+    with pytest.raises(Mismatch, match=r"visual.ln_pre.weight differs from the backbone's weight"):
         model.unmerged(state)
 
 
@@ -150,10 +150,10 @@ def test_bf16_is_close_and_fp32_is_what_a_cpu_takes(model):
 @pytest.mark.parametrize(
     ("runtime", "error", "message"),
     [
-        ({"device": "gpu"}, UsageError, "no device is called 'gpu'"),
-        ({"device": "cuda:7"}, Unavailable, "device 'cuda:7' is not on this machine"),
+        ({"device": "gpu"}, UsageError, "there is no device 'gpu'"),
+        ({"device": "cuda:7"}, Unavailable, "device 'cuda:7' is not available on this machine"),
         ({"precision": "fp8"}, UsageError, "precision must be auto, fp32, bf16, fp16, got 'fp8'"),
-        ({"device": "cpu", "precision": "fp16"}, UsageError, "fp16 does not train on a CPU"),
+        ({"device": "cpu", "precision": "fp16"}, UsageError, "fp16 is not supported on a CPU"),
     ],
 )
 def test_a_device_or_precision_that_is_not_there_is_refused(runtime, error, message):

@@ -83,7 +83,7 @@ def read_image(path: Path, sha256: str = "") -> Image:
     except BadFile:
         raise
     except UnidentifiedImageError:
-        raise BadFile(f"image {path} cannot be decoded, it must be one of {', '.join(image_formats())}") from None
+        raise BadFile(f"image {path} cannot be decoded: it is not one of {', '.join(image_formats())}") from None
     except Exception as error:  # a damaged byte may raise any exception in Pillow
         raise BadFile(f"image {path} cannot be decoded: {error or type(error).__name__}") from None
 

@@ -159,7 +159,7 @@ def test_no_image_that_can_be_read_is_an_error(run, adapter, tmp_path):
     folder.mkdir()
     result = run("try", adapter, "--images", folder)
     assert result.exit_code == 4
-    assert result.stderr.startswith(f"error: found no images in {folder}\nhint: images end in .")
+    assert result.stderr.startswith(f"error: found no images in {folder}\nhint: supported extensions: .")
     assert ", .jpg, " in result.stderr
     (folder / "x.jpg").write_text("no")
     result = run("try", adapter, "--images", folder)

@@ -269,7 +269,7 @@ def test_a_folder_without_images_is_an_error(run, tmp_path):
     result = run("search", folder, TEXT)
     assert result.exit_code == 4
     assert result.stderr.startswith(
-        f"error: found no images in {folder}; files that are not images: 1 (notes.txt)\nhint: images end in "
+        f"error: found no images in {folder}; files that are not images: 1 (notes.txt)\nhint: supported extensions: "
     )
 
 

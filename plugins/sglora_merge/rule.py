@@ -28,11 +28,11 @@ class Rule:
     experts: str = knob("all", "Adapters to merge: all, top (K), nearest, joint or none.")
     weights: str = knob("mean", "mean (1/n each), sum (1 each) or alpha (by similarity, Eq. 6, for the top K).")
     space: str = knob("factors", "What is merged: factors (A and B separately), updates (B A) or aligned (KnOTS).")
-    prune: str = knob("none", "Numbers dropped from each adapter: none, by magnitude (keep the largest) or random.")
+    prune: str = knob("none", "Numbers dropped from each adapter: none, magnitude (keep the largest) or random.")
     density: float = knob(1.0, "Share of the numbers that is kept.", least=0, most=1)
-    elect: str = knob("none", "Majority sign of each number: none, by total of values or by frequency of signs.")
+    elect: str = knob("none", "Majority sign of each number: none, total (of values) or frequency (of signs).")
     convention: str = knob("peft", "Package to follow where they differ: peft or mergekit.")
-    ratio: str = knob("one", "Interpolation between no update and the merge: one, or by angle (Model Stock).")
+    ratio: str = knob("one", "Interpolation from no update to the merge: one or angle (Model Stock).")
     scale: float = knob(1.0, "Factor on the merged update (lambda).")
 
     def __post_init__(self) -> None:

@@ -119,7 +119,7 @@ def test_a_weight_is_positive_and_finite(line):
         (["a mug", "--images", "x"], "--images cannot be combined with sentences"),
         (["-", "--name", "mug"], "`-` reads all descriptions from standard input"),
         (["-", "-o", "m.safetensors"], "-o has no {n} to name several adapters"),
-        (["a mug", "--best", 2], "the best 2 of 1 samples cannot be kept"),
+        (["a mug", "--best", 2], "cannot keep the best 2 of 1 samples"),
     ],
 )
 def test_what_does_not_go_together_is_refused(run, toy_pack, arguments, message):

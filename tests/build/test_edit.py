@@ -134,7 +134,7 @@ def test_a_bundled_pack_is_copied_first(run, own_home, tmp_path):
 @pytest.mark.parametrize(
     ("options", "code", "message", "hint"),
     [
-        (["--text", " "], 2, "the sentence has no word: ' '", 'describe the task, as in "a photo of a pug"'),
+        (["--text", " "], 2, "the sentence has no words: ' '", 'describe the task, as in "a photo of a pug"'),
         (
             ["--text", "a cap", "--name", "toys/ball"],
             5,

@@ -27,8 +27,8 @@ from pack_folders import BUNDLED
             "there are: starter, tiny; `sglora pack build RECIPE --backbone clip-vit-b-16` builds one",
         ),
         (["generate", "a mug", "--generator", "cvea"], 3, "no generator named 'cvea'", "did you mean 'cvae'?"),
-        (["generate", "  "], 2, "the sentence has no word: '  '", 'describe the task, as in "a photo of a pug"'),
-        (["generate", "a" * 2001], 2, "the sentence has 2001 characters, more than 2000", "shorten it"),
+        (["generate", "  "], 2, "the sentence has no words: '  '", 'describe the task, as in "a photo of a pug"'),
+        (["generate", "a" * 2001], 2, "the sentence has 2001 characters, the limit is 2000", "shorten it"),
         (["generate", "--images", "nowhere"], 2, "there is no folder nowhere", "pass --images DIR"),
         (["generate", "a mug", "--samples", "0"], 2, "samples must be at least 1, got 0", ""),
         (["generate", "a mug", "--temperature", "nan"], 2, "temperature must be finite, got nan", ""),
@@ -92,7 +92,7 @@ def test_an_existing_file_is_kept(run, toy_pack, tmp_path):
 CASES = {
     "not json": ("{", "not JSON"),
     "a list": ("[1]", "expected an object, got list"),
-    "no captions": ('{"image": "i.png", "task": "t", "captions": []}', "has no caption, or an empty one"),
+    "no captions": ('{"image": "i.png", "task": "t", "captions": []}', "has no caption or an empty one"),
     "wrong type": (
         '{"image": "i.png", "task": "t", "captions": "red"}',
         "'captions' must be a list of texts, got 'red'",

@@ -181,7 +181,7 @@ WAYS = "pass --images DIR, or --image FILE with sentences"
         (["--images", "{images}", "--image", "{images}/ball_0.png"], 2, ONE_WAY, WAYS),
         (["--images", "nowhere"], 2, "there is no folder nowhere", FOLDER),
         (["--image", "x.png"], 4, "none of 1 image(s) can be read: image x.png does not exist", ""),
-        (["--images", "{images}", "--text", " "], 2, "the sentence has no word: ' '", None),
+        (["--images", "{images}", "--text", " "], 2, "the sentence has no words: ' '", None),
         (["--images", "{images}", "--texts", "none.txt"], 4, "none.txt does not exist", f"looked for in {Path.cwd()}"),
         (["--images", "{images}", "--report", "x.pdf"], 2, "a report is written as .html, got x.pdf", PAGE),
         (["--images", "{images}", "--backbone", "tinny"], 3, "no backbone named 'tinny'", "did you mean 'tiny'?"),
@@ -204,7 +204,7 @@ def test_a_file_of_sentences_must_have_one(run, adapter, images, tmp_path):
     path = tmp_path / "t.txt"
     path.write_text("\n \n")
     result = run("try", adapter, "--images", images, "--texts", path)
-    assert (result.exit_code, result.stderr) == (4, f"error: {path} has no sentence\nhint: write one a line\n")
+    assert (result.exit_code, result.stderr) == (4, f"error: {path} has no sentence\nhint: write one sentence per line\n")
     path.write_bytes(b"\xff")
     result = run("try", adapter, "--images", images, "--texts", path)
     assert (result.exit_code, result.stderr) == (4, f"error: {path} is not UTF-8 text\nhint: save it as UTF-8\n")

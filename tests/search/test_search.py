@@ -188,7 +188,7 @@ LIST = "name a folder of photos, one photo, or a text file with the path of a ph
     ("arguments", "code", "message", "hint"),
     [
         (["{images}"], 2, "there is nothing to look for", "pass a sentence, or --like PHOTO"),
-        (["{images}", " "], 2, "the sentence has no word: ' '", 'describe the task, as in "a photo of a pug"'),
+        (["{images}", " "], 2, "the sentence has no words: ' '", 'describe the task, as in "a photo of a pug"'),
         (["a ball", "{images}"], 2, "a ball is no folder", "name the folder first: sglora search {images} 'a ball'"),
         (["nowhere", "a ball"], 4, "nowhere does not exist", LIST),
         (

@@ -155,10 +155,7 @@ def test_an_image_that_does_not_decode_is_named_and_the_others_get_captions(capt
 def test_long_captions_are_kept_with_a_warning(caption, album):
     result = caption("--words", 4, "--limit", 1, "--captions", 1)
     assert result.exit_code == 0
-    assert (
-        "warning: captions that a text encoder may truncate: 1\n  images/cat/6.jpg  5 words: A cat "
-        in result.stderr
-    )
+    assert "warning: captions that a text encoder may truncate: 1\n  images/cat/6.jpg  5 words: A cat " in result.stderr
 
 
 def test_a_backbone_says_what_it_would_cut(caption, album, site):

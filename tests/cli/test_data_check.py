@@ -135,7 +135,8 @@ def test_captions_without_a_word_are_errors(check, photos, loose):
         "2 errors, 0 warnings",
     ]
     assert result.stderr.startswith(
-        "error: images that cannot be decoded: 0, captions without words: 2. The first is 2.png: caption 2 of 2 is '\\t '\n"
+        "error: images that cannot be decoded: 0, captions without words: 2. "
+        "The first is 2.png: caption 2 of 2 is '\\t '\n"
     )
 
 

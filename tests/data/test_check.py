@@ -256,5 +256,5 @@ def test_the_source_of_a_recipe_is_found_by_its_folder(tmp_path):
     assert source_of(recipe, "other", tmp_path / "wherever").name == "z"
     with pytest.raises(Mismatch) as error:
         source_of(recipe, "folder", tmp_path / "birds")
-    assert error.value.message == f"recipe 'r' does not say which tasks it takes from {tmp_path / 'birds'}"
-    assert error.value.hint == "it has sources: all/cats (folder), dogs (folder), z (other)"
+    assert error.value.message == f"recipe 'r' does not define exactly one source for {tmp_path / 'birds'}"
+    assert error.value.hint == "use one of its sources: all/cats (folder), dogs (folder), z (other)"

@@ -132,7 +132,7 @@ def test_photos_need_a_pack_that_knows_its_experts_looks(run, old_pack, images):
     result = run("generate", "--images", images)
     assert result.exit_code == 6
     assert result.stderr == (
-        "error: pack 'toys' does not know what its experts look like\nhint: describe the task in words\n"
+        "error: pack 'toys' has no visual embeddings of its experts\nhint: describe the task in words\n"
     )
 
 

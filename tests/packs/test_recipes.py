@@ -226,7 +226,7 @@ def test_broken_data_are_refused_before_anything_runs(run, tiny, tmp_path, own_h
     path.unlink()
     result = run("pack", "build", tmp_path / "mini.toml", "--data", tmp_path)
     assert (result.exit_code, result.stdout) == (6, "")
-    assert result.stderr.startswith("error: 2 things are missing to build recipe ")
+    assert result.stderr.startswith("error: 2 requirements are missing to build recipe ")
     assert "  19.6 GB: data set 'coco' is not in " in result.stderr
     assert not (own_home / "cache").exists()
 

@@ -153,8 +153,8 @@ def test_a_stranger_has_a_note_and_its_base(run, mug, tmp_path):
         (
             "other.safetensors",
             5,
-            "pug.safetensors is for backbone toy with fingerprint toy-1, but other.safetensors for toy with fingerprint "
-            "toy-2",
+            "pug.safetensors is for backbone toy with fingerprint toy-1, but other.safetensors for toy with "
+            "fingerprint toy-2",
             "generate one of them again for the other's backbone; only adapters of one backbone can be compared",
         ),
         (

@@ -213,7 +213,7 @@ def read_config(path: Path) -> PeftConfig:
     unknown = sorted(key for key, value in config.items() if value and key not in {*_READ, *_FOR_TRAINING, *_REFUSED})
     if unknown:
         warnings.warn(
-            f"{path}: ignoring the unknown setting {_shown(unknown)}, whose effect on the update would be lost",
+            f"{path}: ignoring unknown settings ({_shown(unknown)}), so any effect on the update is lost",
             SgloraWarning,
             stacklevel=2,
         )

@@ -125,7 +125,7 @@ def notes(health: Health, training: Mapping[str, Any], draws: bool = True) -> li
     """Return remarks, in sentences, that are not faults. draws: whether the generator's samples differ."""
     kl, texts = training.get("kl"), []
     if isinstance(kl, float) and kl < UNUSED:
-        texts.append(f"its latent carries almost no information (KL {kl:.2g} nats), only the sentence matters")
+        texts.append(f"its latent carries almost no information (KL {kl:.2g} nats), so only the sentence matters")
     if draws and health.draws < SAME:
         texts.append("its draws for one sentence hardly differ")
     return texts

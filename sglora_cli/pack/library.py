@@ -194,7 +194,9 @@ def _of_backbone(backbone: str, known: Mapping[str, PackLocation]) -> PackLocati
     fitting = [location for name, location in known.items() if backbone_of[name] == backbone]
     if not fitting:
         error = UnknownName.of("pack for a backbone", backbone, set(backbone_of.values()))
-        raise UnknownName(error.message, f"{error.hint}, or run `sglora pack build RECIPE --backbone {backbone}`")
+        raise UnknownName(
+            error.message, f"{error.hint}; build one with `sglora pack build RECIPE --backbone {backbone}`"
+        )
     return max(fitting, key=lambda location: (location.origin == "built", location.built_at))
 
 

@@ -119,7 +119,7 @@ def _check_roles(faults: Faults, recipe: Recipe) -> None:
                 with faults.at("source", n, role, name):
                     if key in role_of:
                         hint = "give each task one role, otherwise its result is a leak"
-                        raise BadFile(f"{key} is both {role_of[key]} and {role}", hint)
+                        raise BadFile(f"{key} is listed as {role_of[key]} and as {role}", hint)
                     other = spelt.setdefault(unicodedata.normalize("NFC", " ".join(key.split())), key)
                     if other != key:
                         raise BadFile(

@@ -148,7 +148,7 @@ def test_only_what_this_build_needs_counts(run, tiny, tmp_path):
     assert lines[-1].startswith(weights)
     assert "(sglora pack build mixed --weights FILE, or let the build fetch them)" in lines[-1]
     error, lines = lines_of(run("pack", "build", path, "--data", data, "--backbone", "tiny"))
-    assert error.startswith("error: 3 things are missing")
+    assert error.startswith("error: 3 requirements are missing")
 
 
 def test_a_package_that_a_generator_needs_is_missed_before_the_training(run, tiny, toys, recipe, monkeypatch, own_home):

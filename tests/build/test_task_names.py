@@ -98,7 +98,7 @@ def test_a_pack_in_which_one_task_overwrote_another_is_refused(run, format_one):
 @pytest.mark.parametrize(
     ("new", "message"),
     [
-        ("ball", "toys/ball is expert and expert"),
+        ("ball", "toys/ball is listed as expert and as expert"),
         ("ball ", "'toys/ball' and 'toys/ball ' look the same; they differ only in spaces or in accent encoding"),
         ("b\\u001ball", "has a control character in 'b\\x1ball'"),
     ],

@@ -149,7 +149,7 @@ def test_a_broken_image_is_named(run, tiny, toys, recipe):
             '"mug"',
             '"ball"',
             4,
-            "toys/ball is both expert and unseen",
+            "toys/ball is listed as expert and as unseen",
             "give each task one role, otherwise its result is a leak",
         ),
         ('"mug"', '"mugg"', 3, "no task in toys named 'mugg'", "did you mean 'mug'?"),

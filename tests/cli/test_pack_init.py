@@ -175,10 +175,8 @@ def test_half_captioned_photos_are_counted(run, own, tmp_path):
     run("data", "caption", "folder", "--path", own, "--captioner", "names", "--limit", 20)
     result = run("pack", "init", tmp_path / "my.toml", "--data", own)
     assert result.exit_code == 5
-    assert result.stderr.splitlines()[0].startswith(
-        "error: found 2 tasks with at least 5 photos, but a pack needs 6:  "
-    )
-    assert result.stderr.splitlines()[0].endswith("; 64 more photos have no captions yet")
+    assert result.stderr.splitlines()[0].startswith("error: found 2 tasks with at least 5 photos, but a pack needs 6: ")
+    assert result.stderr.splitlines()[0].endswith(". 64 more photos have no captions yet")
     assert result.stderr.splitlines()[1] == f"hint: write them first: sglora data caption folder --path '{own}'"
     assert not (tmp_path / "my.toml").exists()
 

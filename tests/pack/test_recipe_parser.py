@@ -37,7 +37,7 @@ def numbered(text: str, part: str) -> int:
             '"mug"',
             '"ball"',
             4,
-            "toys/ball is both expert and unseen",
+            "toys/ball is listed as expert and as unseen",
             "give each task one role, otherwise its result is a leak",
         ),
         ('"mug"', '"mugg"', 3, "no task in toys named 'mugg'", "did you mean 'mug'?"),
@@ -89,7 +89,7 @@ def test_all_errors_are_said_at_once(run, tiny, toys, recipe, own_home):
         f"  line {numbered(text, 'sumary')}: no key named 'sumary' (did you mean 'summary'?)\n"
         f"  line {numbered(text, 'epoch = 6')}: no key in [train] named 'epoch' (did you mean 'epochs'?)\n"
         f"  line {numbered(text, 'states =')}: [train]: states must be a whole number, got '4'\n"
-        f"  line {numbered(text, 'unseen =')}: toys/ball is both expert and unseen "
+        f"  line {numbered(text, 'unseen =')}: toys/ball is listed as expert and as unseen "
         "(give each task one role, otherwise its result is a leak)\n"
     )
     assert not (own_home / "cache").exists()

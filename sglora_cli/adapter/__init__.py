@@ -1,20 +1,20 @@
-"""Adapter files of many programs.
+"""Read, write and compare adapter files of sglora and other programs.
 
-file          our own: one safetensors file
-peft          PEFT's folders and states
-peft_config   PEFT's adapter_config.json: what it says of the weights beside it
-clip_lora     CLIP-LoRA's file
-checkpoint    a whole checkpoint with the update merged in
+file          sglora's format: one safetensors file
+peft          PEFT's folders and state files
+peft_config   PEFT's adapter_config.json
+clip_lora     CLIP-LoRA's file format
+checkpoint    complete checkpoints with a merged update
 foreign       an adapter before it has a layout
-base          the model that an adapter was trained on, and whether it is the backbone
-torch_files   PyTorch files: plain tensors or nothing
-plain_pickle  the value of a pickle of plain tensors
-read          recognises and reads any of them
-provenance    what an adapter says of itself, at a glance
-made_from     what an adapter file says of what it was made from
-formats       the formats that it is written in, and whether a place is free for one
-write         writes an adapter, reads it back, compares, puts it in place
-convert       writes another program's adapter as one of our files
-library       the adapters on this machine, by the names of their sentences
-compare       two adapters: their updates, and what they were made from
+base          the model that an adapter was trained on, compared with the backbone
+torch_files   read PyTorch files that contain only plain tensors
+plain_pickle  parse a pickle of plain tensors without unpickling it
+read          recognise and read any format
+provenance    short summaries of an adapter's metadata
+made_from     the provenance of an adapter file as a flat table
+formats       output formats and checks of output paths
+write         write an adapter, read it back and compare, then move it into place
+convert       import an adapter of another program
+library       the adapters on this machine, named after their sentences
+compare       compare two adapters: their updates and their provenance
 """

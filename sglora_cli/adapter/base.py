@@ -1,8 +1,8 @@
-"""The base of an adapter: what its file says of the model that it was trained on, and whether that is the backbone.
+"""The base of an adapter: the model that it was trained on according to its file, compared with the backbone.
 
-The adapter of a text encoder can have the names and shapes of an image encoder's (transformers 5 saves both without
-their tower), and a CLIP with patches of 32 pixels has the sites of one with patches of 16. What is said of the base is
-all that tells them apart.
+An adapter of a text encoder can have the same names and shapes as one of an image encoder, because transformers 5 saves
+both without their tower. A CLIP with patches of 32 pixels has the same sites as one with patches of 16. Only the
+recorded base distinguishes them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sglora_cli.errors import Mismatch
 from sglora_cli.plugin.contracts import Model, SaysNames
 
 _LIBRARIES = {"transformers", "diffusers", "sentence_transformers"}
-"""A class of these is known by its name; a class of anything else may be called anything."""
+"""Class names of these libraries are conclusive. Classes of other libraries may have any name."""
 _READS_IMAGES = re.compile(
     r"Vision|Visual|Image|ViT|VIT|Vit|CLIP|Clip|Siglip|SigLIP|BLIP|Blip|CoCa|Align|Beit|BEiT|Deit|DeiT|Dino|Eva|EVA"
     r"|Flava|Florence|Git|Idefics|Llava|LLaVA|Owl|PaliGemma|Swin|VL|Vlm|Aimv2|Perception"
@@ -25,7 +25,7 @@ _READS_IMAGES = re.compile(
 _READS_TEXT = re.compile(r"Text\w*(Model|Encoder|Decoder|Transformer|Tower|Projection)")
 _READS_BOTH = re.compile(r"Vision|Visual|Image")  # VisionTextDualEncoderModel
 _OF_EITHER = re.compile(r"(?<!Vision)(?<!Image)(Encoder|EncoderLayer|Attention)$")
-"""Classes of parts that are the same in both towers of a CLIP, as CLIPEncoder is."""
+"""Classes that both towers of a CLIP share, such as CLIPEncoder."""
 _LANGUAGE_TASKS = {"CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"}
 _IMAGE_NAMES = re.compile("vis|image")
 _TEXT_NAMES = re.compile(r"(^|\.)text(_model|_encoder|_tower)?\.")
@@ -46,24 +46,24 @@ _FAMILIES = (
     ("CoCa", re.compile(r"(?<![a-z])coca(?![a-z])")),
     ("CLIP", re.compile(r"clip(?![a-z])")),
 )
-"""The first that fits is a name's."""
+"""The first family whose pattern matches is used."""
 _CLASSES = re.compile(r"(CLIP|Siglip)2?(?=Vision|Model|For)")
 
 
 @dataclass(frozen=True)
 class Base:
-    """What a file says of its base. A text is "" where it says nothing."""
+    """The base that a file records. Fields are "" if they are not recorded."""
 
     name: str = ""
-    """On a hub, or a path of the machine that trained it."""
+    """Name on a hub, or a path on the machine that trained the adapter."""
     model_class: str = ""
     library: str = ""
     """The module of the class."""
     task: str = ""
     encoder: str = ""
-    """"text" if the file says so of its updates, as CLIP-LoRA's does."""
+    """"text" if the file records that its updates are of the text encoder, as CLIP-LoRA does."""
     where: str = ""
-    """The file that says it."""
+    """The file that records the base."""
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "class": self.model_class, "library": self.library, "task": self.task}
@@ -74,35 +74,34 @@ class Base:
         return self.name or (f"a {self.model_class}" if self.model_class else "unknown")
 
     def check_encoder(self, names: Collection[str]) -> None:
-        """Raises Mismatch if the base is a text encoder, or reads no images at all.
+        """Raise Mismatch if the base is a text encoder, or if it does not read images.
 
-        names: of the updates. Those of a vision tower within a language model say so themselves.
+        names: names of the updates, which identify the vision tower of a language model.
         """
         kind = self.model_class
         stated = f"auto_mapping.base_model_class = {kind}" if kind else f"encoder = {self.encoder}"
         if self.encoder == "text" or (_READS_TEXT.search(kind) and not _READS_BOTH.search(kind)):
             raise Mismatch(
-                f"{self.where} says {stated}: its updates are of the text encoder, and none is of the image encoder",
+                f"{self.where} has {stated}, so its updates are of the text encoder and none is of the image encoder",
                 _TRAIN,
             )
         if names and all(map(_TEXT_NAMES.search, names)):
             raise Mismatch(
-                f"all updates are of the text encoder, the first of {min(names)}, and none is of the image encoder",
+                f"all updates are of the text encoder, such as {min(names)}, and none is of the image encoder",
                 _TRAIN,
             )
         if _READS_IMAGES.search(kind) or any(map(_IMAGE_NAMES.search, names)):
             return
         if kind and self.library.split(".")[0] in _LIBRARIES:
-            raise Mismatch(f"{self.where} says {stated}, which is not known as an image encoder", _TRAIN)
+            raise Mismatch(f"{self.where} has {stated}, which is not a known image encoder", _TRAIN)
         if self.task in _LANGUAGE_TASKS:
-            raise Mismatch(f"{self.where} says task_type = {self.task}, which is a task of language models", _TRAIN)
+            raise Mismatch(f"{self.where} has task_type = {self.task}, which is a task of language models", _TRAIN)
 
     def check_backbone(self, path: Path, names: Collection[str], model: Model, backbone: str = "") -> str:
-        """What is doubtful if the base may be another model than the backbone, "" if nothing is.
+        """Return a warning if the base may differ from the backbone; "" if it does not.
 
-        Raises Mismatch if it has another architecture.
-
-        path: of the adapter.  names: of the updates.  backbone: the name that the user knows it by.
+        path: the adapter's path.  names: names of the updates.  backbone: the name that the user gave.
+        Raises Mismatch if the base has another architecture.
         """
         known = [*(model.base_names() if isinstance(model, SaysNames) else ()), model.hub_name, backbone]
         known = list(dict.fromkeys(name for name in known if name))
@@ -110,25 +109,25 @@ class Base:
         ours += f" ({known[0]})" if known and _plain(known[0]) != _plain(backbone) else ""
         if gap := self.gap(known):
             raise Mismatch(
-                f"{self.where} says that the adapter was trained on {self}, which is not {ours}: {gap}",
-                "name the backbone that it was made for with --backbone, or correct the name there if it is wrong",
+                f"{self.where} records that the adapter was trained on {self}, which is not {ours}: {gap}",
+                "pass --backbone with the backbone that it was made for, or correct the name in that file",
             )
         if not self.name:
-            return f"{path} does not say which model it was trained on: it is taken to be {ours}"
+            return f"{path} does not record which model it was trained on, assuming {ours}"
         if not any(_same(self.name, one) for one in known):
-            return f"{path} was trained on {self}: it is not known whether that is {ours}"
+            return f"{path} was trained on {self}, which may not be {ours}"
         known_kind = _READS_IMAGES.search(self.model_class) and not _OF_EITHER.search(self.model_class)
         if not known_kind and not any(map(_IMAGE_NAMES.search, names)):
-            return f"{path} does not say which encoder of {self} it is for: the image encoder of {ours} is taken"
+            return f"{path} does not record which encoder of {self} it is for, assuming the image encoder of {ours}"
         return ""
 
     def gap(self, known: Iterable[str]) -> str:
-        """What its name or class and the names of another model contradict each other in, "" if in nothing."""
+        """Return the contradiction between this base and the names of another model; "" if there is none."""
         theirs, ours = _traits([self.name]), _traits(known)
         for trait, value in ours.items():
             if trait in theirs and theirs[trait] != value:
                 return f"its {trait} is {theirs[trait]}, not {value}"
-        # transformers has one class for SigLIP and most of SigLIP 2, and only some models of the other families.
+        # transformers uses one class for SigLIP and most of SigLIP 2, and has only some models of the other families.
         named = _CLASSES.match(self.model_class) if self.library.split(".")[0] == "transformers" else None
         family = ours.get("family")
         if named and family in ("CLIP", "SigLIP", "SigLIP 2") and (named[1] == "CLIP") != (family == "CLIP"):
@@ -137,7 +136,7 @@ class Base:
 
 
 def _plain(name: str) -> str:
-    """A name without what does not tell models apart: prefixes, the form of a path, small and capital letters.
+    """Normalise a model name: remove prefixes and cache paths, and ignore case.
 
     >>> _plain("/home/a/.cache/hub/models--openai--clip-vit-base-patch16/snapshots/57c2"), _plain("hf-hub:Org/Name/")
     ('openai/clip-vit-base-patch16', 'org/name')
@@ -153,7 +152,7 @@ def _is_path(plain: str) -> bool:
 
 
 def _same(name: str, known: str) -> bool:
-    """Whether two names are of one model. A path is of the model that its last part is called after.
+    """Whether two names refer to the same model. For a path, only its last part is compared.
 
     >>> _same("./models/clip-vit-base-patch16", "openai/clip-vit-base-patch16")
     True
@@ -163,7 +162,7 @@ def _same(name: str, known: str) -> bool:
 
 
 def _traits(names: Iterable[str]) -> dict[str, str]:
-    """What the names say of an architecture. A trait in which they disagree is left out.
+    """Derive traits of an architecture from its names. Traits in which the names disagree are left out.
 
     >>> _traits(["laion/CLIP-ViT-L-14-laion2B-s32B-b82K"])
     {'family': 'CLIP', 'size': 'large', 'patch': '14'}

@@ -1,4 +1,4 @@
-"""Merged checkpoints: the backbone's own state with the update added, for programs that know no adapters.
+"""Merged checkpoints: the backbone's state with the update added, for programs without adapter support.
 
 Shapes: O out_features, I in_features of a site.
 """
@@ -21,36 +21,36 @@ from sglora_cli.lora.algebra import approximate
 from sglora_cli.plugin.contracts import MergesCheckpoints, Model
 
 TOLERANCE = 1e-3
-"""Relative error above which a difference between two checkpoints is no low-rank update."""
+"""Relative error above which the difference of two checkpoints is not a low-rank update."""
 _RANKS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def write(path: Path, adapter: AdapterFile, model: Model) -> None:
-    """Write the backbone's checkpoint with the update added. Raises Mismatch if the backbone has none."""
+    """Write the backbone's checkpoint with the update added. Raises Mismatch if the backbone has no checkpoint."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if not isinstance(model, MergesCheckpoints):
-        raise Mismatch("this backbone has no checkpoint of its own to merge into", "use --format peft")
+        raise Mismatch("this backbone has no checkpoint to merge into", "use --format peft")
     state = model.merged(adapter.layout, adapter.flat_P)
     metadata = {**adapter.metadata, "kind": "merged", "format": FORMAT, "layout": adapter.layout.to_json()}
     tensors = {name: x.detach().cpu().contiguous() for name, x in state.items()}
     try:
-        # Straight to the file: a checkpoint is too large for a second copy in memory.
+        # Write directly to the file, because a checkpoint is too large for a second copy in memory.
         save_file(tensors, path, metadata={KEY: packed_metadata(metadata)})
     except (OSError, SafetensorError) as error:
         raise Unavailable(
-            f"cannot write {path}: {error}", "make room there, or choose another place with -o"
+            f"cannot write {path}: {error}", "free some space there, or choose another path with -o"
         ) from error
 
 
 def read_state(
     path: Path, content: Any = None, wanted: Callable[[str], bool] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a whole checkpoint: its tensors and its metadata. Raises BadFile.
+    """Read a complete checkpoint: its tensors and its metadata. Raises BadFile.
 
-    content: that of a PyTorch file, if it was loaded already.  wanted: which tensors to read, by name; they are then
-    in memory of their own, and no metadata comes with them. Without it they may be views of the file.
+    content: the content of a PyTorch file, if it is already loaded.  wanted: selects the tensors to read by name. Then
+    the tensors are copies and the metadata is empty. Without it, the tensors may be views of the file.
     """
     check_size(path, CHECKPOINT_LIMIT)
     if content is None:
@@ -67,15 +67,15 @@ def read_state(
     for name, tensor in content.items():
         plain = str(name).removeprefix("module.")
         if plain in state:
-            raise BadFile(f"{path} has two tensors for {plain}", "save one state_dict alone")
+            raise BadFile(f"{path} has two tensors for {plain}", "save a single state_dict")
         state[plain] = tensor
     return {name: tensor for name, tensor in state.items() if wanted is None or wanted(name)}, {}
 
 
 def read(path: Path, model: Model, rank: int | None = None, content: Any = None) -> ForeignAdapter:
-    """Read the difference of a checkpoint to the backbone, as an update of `rank` or of the smallest rank that fits.
+    """Read the difference between a checkpoint and the backbone, as an update of `rank` or of the smallest rank.
 
-    content: as for `read_state`. Raises Mismatch if it is no low-rank update, or if anything else differs.
+    content: as for `read_state`. Raises Mismatch if it is not a low-rank update, or if anything else differs.
     """
     if not isinstance(model, MergesCheckpoints):
         raise Mismatch("this backbone cannot be compared with a checkpoint", "import the adapter in another format")
@@ -86,7 +86,7 @@ def read(path: Path, model: Model, rank: int | None = None, content: Any = None)
             raise BadFile(f"{path}: the weights of {name} contain numbers that are not finite", "it cannot be used")
     differences = {name: dense_OI for name, dense_OI in differences.items() if bool(dense_OI.any())}
     if not differences:
-        raise Mismatch(f"{path} is the backbone itself: there is no update in it", "is it the right file?")
+        raise Mismatch(f"{path} is identical to the backbone and has no update", "check that it is the right file")
     narrowest = min(min(dense_OI.shape) for dense_OI in differences.values())
     ranks = (rank,) if rank else tuple(r for r in _RANKS if 2 * r <= narrowest)  # every matrix has some rank
     for r in ranks:
@@ -94,8 +94,8 @@ def read(path: Path, model: Model, rank: int | None = None, content: Any = None)
         if error <= TOLERANCE:
             return ForeignAdapter(checked_parts(parts, str(path)), "open_clip", 1.0, metadata, lost=error)
     raise Mismatch(
-        f"{path} differs from the backbone by no update of rank {ranks[-1]}: the relative error is {error:.2g}",
-        "it was trained in full, or merged with a higher rank" + ("; raise --rank" if rank else ""),
+        f"{path} differs from the backbone by more than an update of rank {ranks[-1]} (relative error {error:.2g})",
+        "it was fully fine-tuned, or merged with a higher rank" + ("; raise --rank" if rank else ""),
     )
 
 

@@ -1,4 +1,4 @@
-"""Import: an adapter of another program becomes one of our files."""
+"""Import an adapter of another program as an sglora file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sglora_cli.system import settings
 
 @dataclass(frozen=True)
 class ImportedAdapter:
-    """What was written: the metadata of the file, and lines for a person."""
+    """The metadata of the written file, and lines of text that describe it."""
 
     metadata: dict[str, Any]
     lines: tuple[str, ...]
@@ -41,14 +41,14 @@ def import_adapter(
     text: str = "",
     force: bool = False,
 ) -> ImportedAdapter:
-    """Read an adapter for a backbone and write it as our file, with its origin and the backbone's fingerprint.
+    """Read an adapter for a backbone and write it as an sglora file, with its origin and the backbone's fingerprint.
 
-    backbone: its name; by default the one that the file names, else that of the settings. Raises what
-    `read_adapter` and `write_adapter` raise, and then writes nothing.
+    backbone: by default the backbone that the file records, or else that of the settings. Raises the errors of
+    `read_adapter` and `write_adapter` and then writes nothing.
     """
     check_target(out, format_of(out, "safetensors"), force)
     sha256 = weights_hash(path)
-    found = recognise(path)  # refuses a file that is no adapter before the weights are loaded
+    found = recognise(path)  # refuses a file that is not an adapter before the weights are loaded
     stated = provenance(found).get("backbone")
     backbone = backbone or (stated if isinstance(stated, str) else settings.load().backbone)
     model = host.backbones[backbone].load(settings.runtime(runtime, backbone, exact=True))
@@ -67,18 +67,18 @@ def import_adapter(
 
 
 def weights_hash(path: Path) -> str:
-    """SHA-256 of the file that has an adapter's numbers; "" where there is none of that name."""
+    """Return the SHA-256 of the file with an adapter's numbers; "" if it does not exist."""
     weights = path / peft.WEIGHTS if path.is_dir() else path
     return file_hash(weights) if weights.is_file() else ""
 
 
 def origin(path: Path, foreign: ForeignAdapter, error: float, sha256: str) -> dict[str, Any]:
-    """The provenance of an adapter, for a file's metadata. It never contains a path of this machine.
+    """Return the provenance of an adapter for a file's metadata. It never contains a path of this machine.
 
-    sha256: its `weights_hash` before it was read. Raises BadFile if the file is another one now.
+    sha256: its `weights_hash` before it was read. Raises BadFile if the file has changed since.
     """
     if weights_hash(path) != sha256:
-        raise BadFile(f"{path} was changed while it was read", "run it again")
+        raise BadFile(f"{path} was changed while it was read", "run the same command again")
     source: dict[str, Any] = {"format": foreign.format, "name": path.resolve().name, "rank": foreign.rank}
     if sha256:
         source["sha256"] = sha256
@@ -86,11 +86,11 @@ def origin(path: Path, foreign: ForeignAdapter, error: float, sha256: str) -> di
 
 
 def import_lines(path: Path, foreign: ForeignAdapter, rank: int, error: float, model: Model) -> list[str]:
-    """Lines for a person: the format, the rank, what was lost, and which weights the adapter was made for."""
-    kept = "nothing is lost" if error < 1e-6 else f"the update changes by {100 * error:.2g} %"
-    own = "the backbone's own" if foreign.fingerprint == model.fingerprint else "unknown: the file has none"
+    """Describe an import in lines of text: the format, the rank, the loss, and the weights the adapter is for."""
+    kept = "lossless" if error < 1e-6 else f"the update changes by {100 * error:.2g} %"
+    own = "the backbone's weights" if foreign.fingerprint == model.fingerprint else "unknown weights (no fingerprint)"
     return [
         f"read       {path} ({foreign.format})",
-        f"rank       {foreign.rank} -> {rank}: {kept}",
-        f"made for   weights {own}",
+        f"rank       {foreign.rank} -> {rank}, {kept}",
+        f"made for   {own}",
     ]

@@ -1,4 +1,4 @@
-"""Adapter files: single safetensors in PEFT's names, with provenance in one metadata key.
+"""Adapter files of sglora: one safetensors file with PEFT's tensor names, and the provenance in one metadata key.
 
 Shapes: P numbers of an adapter, R rank, O and I features of a site.
 """
@@ -27,7 +27,7 @@ PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """An adapter read from disk: its numbers, their layout and where they came from."""
+    """An adapter read from disk: its numbers, their layout and their provenance."""
 
     layout: Layout
     flat_P: Tensor
@@ -45,28 +45,28 @@ class AdapterFile:
 
     @property
     def backbone(self) -> str:
-        """Name of the backbone it was made for. Raises Mismatch if the file does not say it."""
+        """Name of the backbone that the adapter was made for. Raises Mismatch if it is not recorded."""
         if not isinstance(name := self.metadata.get("backbone"), str):
-            raise Mismatch("the adapter does not say which backbone it was made for", "`sglora import` adds it")
+            raise Mismatch("the adapter does not record its backbone", "add it with `sglora import`")
         return name
 
     def check_model(self, model: Model) -> None:
-        """Raises Mismatch if the adapter was made for another backbone, or would change nothing there."""
+        """Raise Mismatch if the adapter was made for another backbone, or if its update is zero."""
         made = "the adapter was made for a backbone"
         check_fingerprint(model, self.fingerprint, made, "generate it again for this backbone")
         if self.layout.sites not in site_choices(model):
-            raise Mismatch("the adapter's sites are not the backbone's", "generate it again for this backbone")
+            raise Mismatch("the adapter's sites differ from the backbone's", "generate it again for this backbone")
         if float(self.layout.update_norm(self.flat_P)) == 0:
-            raise Mismatch("the adapter's update is zero: it would change nothing", "generate it again")
+            raise Mismatch("the adapter's update is zero, so it would change nothing", "generate it again")
 
 
 def save_adapter(path: Path, layout: Layout, flat_P: Tensor, metadata: Mapping[str, Any]) -> None:
-    """Write one adapter; the file is also a valid PEFT adapter state. Raises Mismatch for numbers not finite."""
+    """Write one adapter. The file is also a valid PEFT state. Raises Mismatch for numbers that are not finite."""
     write_bytes(path, packed_adapter(layout, flat_P, metadata))
 
 
 def packed_adapter(layout: Layout, flat_P: Tensor, metadata: Mapping[str, Any]) -> bytes:
-    """The content of such a file. Equal adapters with equal metadata have equal bytes."""
+    """Return the content of an adapter file. Equal adapters with equal metadata give equal bytes."""
     checked_flat(flat_P, "the adapter")
     tensors = {}
     for name, (b_OR, a_RI) in layout.split(flat_P).items():
@@ -76,15 +76,16 @@ def packed_adapter(layout: Layout, flat_P: Tensor, metadata: Mapping[str, Any]) 
 
 
 def load_adapter(path: Path) -> AdapterFile:
-    """Read an adapter of ours. Raises BadFile unless it is whole and its numbers are finite."""
+    """Read an adapter file of sglora. Raises BadFile unless it is complete and its numbers are finite."""
     tensors, metadata = load_tensors(path)
     if metadata.get("kind") != "adapter":
         what = f"a {metadata['kind']}" if "kind" in metadata else "a file of another program"
         raise BadFile(
-            f"{path} is {what}, not an adapter of sglora", "" if "kind" in metadata else "read it with `sglora import`"
+            f"{path} is {what}, not an adapter of sglora",
+            "" if "kind" in metadata else "convert it with `sglora import`",
         )
     if metadata.get("format") != FORMAT:
-        raise BadFile(f"{path} has format {metadata.get('format')!r}, this program reads {FORMAT}", "update sglora")
+        raise BadFile(f"{path} has format {metadata.get('format')!r}, but this sglora reads {FORMAT}", "update sglora")
     try:
         layout = Layout.restore(metadata.get("layout", {}))
         parts = {}
@@ -95,7 +96,7 @@ def load_adapter(path: Path) -> AdapterFile:
                 raise BadFile(f"{path}: site {site.name} has shapes {tuple(b_OR.shape)} and {tuple(a_RI.shape)}")
             parts[site.name] = (b_OR, a_RI)
     except KeyError as error:
-        raise BadFile(f"{path} lacks tensor {error}") from None
+        raise BadFile(f"{path} has no tensor {error}") from None
     except Mismatch as error:
         raise BadFile(f"{path}: {error}") from None
     if tensors:

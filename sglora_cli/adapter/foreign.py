@@ -1,4 +1,4 @@
-"""An adapter of any origin, before it is put into a layout.
+"""An adapter of any format, before it is converted to a layout.
 
 Shapes: O out_features, I in_features, F rank of a site's factors, P numbers of an adapter.
 """
@@ -23,7 +23,7 @@ from sglora_cli.lora.layout import Layout, Site
 from sglora_cli.system.display import counted, quoted
 
 PROJECTION = "visual_projection"
-"""What follows a CLIP's vision tower in transformers: an update of it changes what the images look like."""
+"""The layer after a CLIP's vision tower in transformers. An update of it changes the image embeddings."""
 
 
 def _claims_nothing(name: str) -> str:
@@ -32,14 +32,13 @@ def _claims_nothing(name: str) -> str:
 
 @dataclass(frozen=True)
 class ForeignAdapter:
-    """Updates of any rank at named weights, as a file gives them.
+    """Updates of any rank at named weights, as read from a file.
 
-    parts: name -> (B (O, F), A (F, I)), float64, the scaling included in B, so that the update is
-    B A. scaling: that of all sites if they share one scaling and one rank, else 1. metadata: its
-    provenance; {} for a foreign file. base: what the file says of its base. claims: what says in the
-    file's configuration that a weight of that name has an update, "" if nothing does. unmet: what else the
-    configuration names and the file lacks. lost: relative error of the update that reading cost.
-    format: a key of `read.READERS`.
+    parts: maps each name to (B (O, F), A (F, I)), float64, with the scaling included in B, so that the update is B A.
+    scaling: the scaling of all sites if they share one scaling and one rank, else 1.  metadata: the provenance; {} for
+    a file of another program.  base: the recorded base.  claims: returns the entry of the file's configuration by which
+    a weight of that name has an update, or "".  unmet: other entries of the configuration for which the file has no
+    update.  lost: relative error that reading added to the update.  format: a key of `read.READERS`.
     """
 
     parts: Mapping[str, Factors]
@@ -65,7 +64,7 @@ class ForeignAdapter:
         return table(self.metadata, facts)
 
     def _stated_base(self, text: str) -> str:
-        """What a foreign file says of its base, put into a text; "" if it says nothing, or its metadata does."""
+        """Format the base that another program recorded; "" if there is none, or if the metadata has a backbone."""
         known = "backbone" not in self.metadata and str(self.base) != "unknown"
         return text.format(quoted(str(self.base))) if known else ""
 
@@ -83,22 +82,22 @@ class ForeignAdapter:
         return str(self.metadata.get("fingerprint", ""))
 
     def norm(self) -> float:
-        """Frobenius norm of the whole update."""
+        """Return the Frobenius norm of the complete update."""
         grams = [((b.mT @ b) * (a @ a.mT)).sum() for b, a in self.parts.values()]
         return float(torch.stack(grams).sum().clamp_min(0).sqrt())
 
     def layout(self, rank: int | None = None) -> Layout:
-        """The layout that holds this adapter, which was placed, exactly, or its best approximation of another rank."""
+        """Return the layout that stores this placed adapter exactly, or one of another rank to approximate it in."""
         sites = tuple(Site(name, len(b_OF), a_FI.shape[1]) for name, (b_OF, a_FI) in self.parts.items())
         if rank is None or rank == self.rank:
             return Layout(sites, self.rank, self.scaling * self.rank)
         return Layout(sites, rank, float(rank))
 
     def fitted(self, layout: Layout) -> tuple[Tensor, float]:
-        """Its numbers (P,) in a layout with the same sites, and the relative error of the update.
+        """Return the adapter's numbers (P,) in a layout with the same sites, and the relative error of the update.
 
-        Where the rank fits, the factors are kept, so nothing is lost and the adapter keeps its
-        gauge. Otherwise the update is approximated as well as the rank allows.
+        If the rank fits, the factors are copied, so nothing is lost and the gauge does not change. Otherwise the update
+        is approximated as well as the rank allows.
         """
         if self.rank <= layout.rank:
             parts, error = {name: padded(b, a, layout.rank) for name, (b, a) in self.parts.items()}, 0.0
@@ -108,22 +107,23 @@ class ForeignAdapter:
         return layout.join(scaled).float(), math.hypot(error, self.lost)
 
     def check_whole(self, path: Path) -> None:
-        """Raises BadFile if the file's configuration names what has no update."""
+        """Raise BadFile if the file's configuration lists modules that have no update."""
         if self.unmet:
             raise BadFile(
-                f"{path} has no update of {', '.join(self.unmet[:3])}, which {CONFIG} names",
-                f"fetch the adapter again; if its base has no such module, delete the name from {CONFIG}",
+                f"{path} has no update of {', '.join(self.unmet[:3])}, which {CONFIG} lists",
+                f"fetch the adapter again, or delete the name from {CONFIG} if its base has no such module",
             )
 
     def placed(
         self, choices: Sequence[Sequence[Site]], visual_only: bool = False, zero: bool = False
     ) -> ForeignAdapter:
-        """The same updates under the names of a backbone's sites; sites it does not name get an update of zero.
+        """Return the same updates under the names of a backbone's sites. Sites without an update get zeros.
 
-        choices: as `site_choices` gives them; the first is taken that has all sites which the file names.
-        A name may lack the first parts of a site's name (a flat model), or have more in front (a
-        wrapped one). zero: accept a whole update of zero. Raises Mismatch for updates elsewhere, of
-        other shapes, or of zero, and BadFile if an update is missing that the file's configuration claims.
+        choices: the result of `site_choices`; the first one with all sites of the file is used.  visual_only: ignore
+        updates outside the visual encoder.  zero: accept an adapter whose update is zero.
+        A name may lack leading parts of a site's name (a flat model) or have additional ones (a wrapped model).
+        Raises Mismatch for updates at other weights, of other shapes, or of zero, and BadFile if the file has no update
+        for a site that its configuration lists.
         """
         known = choices[-1]
         named, elsewhere = matched(self.parts, [site.name for site in known])
@@ -143,23 +143,25 @@ class ForeignAdapter:
             if (len(b_OF), a_FI.shape[1]) != (site.out_features, site.in_features):
                 raise Mismatch(
                     f"the update of {named[site.name]} is {len(b_OF)} x {a_FI.shape[1]}, "
-                    f"the backbone's weight is {site.out_features} x {site.in_features}",
-                    "this adapter was made for another architecture: use the backbone it was made for",
+                    f"but the backbone's weight is {site.out_features} x {site.in_features}",
+                    "use the backbone that the adapter was made for; this one has another architecture",
                 )
         adapter = replace(self, parts=placed)
         if not zero and adapter.norm() == 0:
-            raise Mismatch("the adapter's update is zero: it would change nothing", "it was saved before training")
+            raise Mismatch(
+                "the adapter's update is zero, so it would change nothing", "it was probably saved before training"
+            )
         return adapter
 
 
 def checked_parts(parts: Mapping[str, Factors], where: str) -> dict[str, Factors]:
-    """The factors as float64. Raises BadFile unless they are finite matrices that fit each other."""
+    """Return the factors as float64. Raises BadFile unless they are finite matrices with matching shapes."""
     if not parts:
-        raise BadFile(f"{where} holds no update at all")
+        raise BadFile(f"{where} has no updates")
     for name, factors in parts.items():
         for letter, x in zip("BA", factors, strict=True):
             if not x.is_floating_point():
-                raise BadFile(f"{where}: {letter} of {name} has numbers of type {x.dtype}, not of a LoRA adapter")
+                raise BadFile(f"{where}: {letter} of {name} has the type {x.dtype}, which is not a float type")
             if not bool(torch.isfinite(x.double()).all()):  # torch has no isfinite for every float8
                 raise BadFile(f"{where}: {letter} of {name} contains numbers that are not finite", "it cannot be used")
         b, a = factors
@@ -173,8 +175,10 @@ def _of_one_rank(parts: Mapping[str, Factors], rank: int) -> dict[str, Factors]:
 
 
 def matched(names: Iterable[str], sites: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Site name -> the file's name for it, and the names of the file that match no site. Raises Mismatch for two names
-    of one site."""
+    """Map each site to the file's name for it, and return the file's names that match no site.
+
+    Raises Mismatch if two names match one site.
+    """
     by_end: dict[str, list[str]] = {}
     for site in sites:
         parts = site.split(".")
@@ -190,7 +194,7 @@ def matched(names: Iterable[str], sites: Sequence[str]) -> tuple[dict[str, str],
             elsewhere.append(name)
         elif candidates[0] in named:
             raise Mismatch(
-                f"{named[candidates[0]]} and {name} are both updates of {candidates[0]}", "save one adapter alone"
+                f"{named[candidates[0]]} and {name} are both updates of {candidates[0]}", "save a single adapter"
             )
         else:
             named[candidates[0]] = name
@@ -203,22 +207,22 @@ def _check_elsewhere(
     if not named:
         name = elsewhere[0]
         raise Mismatch(
-            f"no update of the file belongs to a site of the backbone: the file has {name}, "
-            f"the backbone {sites[0].name}",
-            "this adapter was made for another architecture: use the backbone it was made for",
+            f"no update of the file matches a site of the backbone: the file has {name}, "
+            f"the backbone has {sites[0].name}",
+            "use the backbone that the adapter was made for; this one has another architecture",
         )
     towers = {site.name.split(".")[0] for site in sites if "." in site.name}
     flat = {name.split(".")[0] for site, name in named.items() if len(name) < len(site)}
     for name in elsewhere:
         if towers & set(parts := name.split(".")) or parts[0] in flat or parts[-1] == PROJECTION:
             raise Mismatch(
-                f"{name} has an update, but is no site of the backbone: its effect would be lost",
-                f"only adapters of {', '.join(sorted({site.name.split('.')[-1] for site in sites}))} can be taken",
+                f"{name} has an update but is not a site of the backbone, so its effect would be lost",
+                f"use an adapter of {', '.join(sorted({site.name.split('.')[-1] for site in sites}))} only",
             )
     if elsewhere and not visual_only:
         raise Mismatch(
-            f"{len(elsewhere)} updates are outside the visual encoder, the first is {elsewhere[0]}",
-            "pass --visual-only to take the visual part and leave them out",
+            f"{len(elsewhere)} updates are outside the visual encoder, such as {elsewhere[0]}",
+            "pass --visual-only to ignore them",
         )
 
 
@@ -227,12 +231,12 @@ def _check_missing(claims: Callable[[str], str], named: Mapping[str, str], site:
     if len(some_name) <= len(some_site):
         left_out = len(some_site) - len(some_name)
         if not site.startswith(some_site[:left_out]):
-            return  # a flat model is one tower: what is beside it is in no model of that class
+            return  # a flat model is one tower, so other sites are not part of it
         expected = site[left_out:]
     else:
         expected = some_name[: len(some_name) - len(some_site)] + site
     if claim := claims(expected):
         raise BadFile(
-            f"the update of {expected} is missing: adapter_config.json names it ({claim})",
-            "fetch the adapter again, or name in adapter_config.json only what has an update",
+            f"the update of {expected} is missing, but adapter_config.json lists it ({claim})",
+            "fetch the adapter again, or list only modules with an update in adapter_config.json",
         )

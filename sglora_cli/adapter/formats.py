@@ -1,4 +1,4 @@
-"""The formats that an adapter is written in, and whether a place is free for one. No torch at import time."""
+"""Output formats of adapters, and checks of output paths. No torch at import time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sglora_cli.files.atomic import check_free
 
 @dataclass(frozen=True)
 class Format:
-    """One way to write an adapter. suffix: that of its file, "" for a folder."""
+    """An output format. suffix: the file's suffix, "" for a folder."""
 
     name: str
     suffix: str
     tolerance: float
-    """Relative Frobenius error of the update that writing and reading back may cost."""
+    """The largest relative Frobenius error of the update after writing and reading it back."""
 
 
 FORMATS: Mapping[str, Format] = {
@@ -30,14 +30,14 @@ FORMATS: Mapping[str, Format] = {
         Format("clip-lora", ".pt", 1e-6),
     )
 }
-"""Those of config.ADAPTER_FORMATS."""
+"""The formats in config.ADAPTER_FORMATS."""
 _BY_SUFFIX = {".safetensors": "safetensors", ".pt": "clip-lora", "": "peft"}
 
 
 def format_of(target: str | Path, name: str = "") -> Format:
-    """The format called `name`; without a name, the one that the suffix of `target` implies (`x/` is a folder).
+    """Return the format `name`, or without a name the format of the suffix of `target` (`x/` is a folder).
 
-    Raises UnknownName for an unknown name, UsageError for a suffix of no format or of another one.
+    Raises UnknownName for an unknown name, UsageError for an unknown suffix or one of another format.
     """
     if name and name not in FORMATS:
         raise UnknownName.of("format", name, FORMATS)
@@ -46,21 +46,22 @@ def format_of(target: str | Path, name: str = "") -> Format:
         name = "peft"
     if not name and path.suffix not in _BY_SUFFIX:
         raise UsageError(
-            f"an adapter is written as .safetensors, got {path}", f"try -o {path.with_suffix('.safetensors')}"
+            f"the suffix of an adapter file must be .safetensors, got {path}",
+            f"try -o {path.with_suffix('.safetensors')}",
         )
     format = FORMATS[name or _BY_SUFFIX[path.suffix]]
     if format.suffix and path.suffix != format.suffix:
         raise UsageError(
-            f"format {format.name!r} is written as {format.suffix}, got {path}",
+            f"the suffix of format {format.name!r} must be {format.suffix}, got {path}",
             f"try -o {path.with_suffix(format.suffix)}",
         )
     return format
 
 
 def check_target(path: Path, format: Format, force: bool) -> None:
-    """Raises UsageError if `path` exists. With `force` it may exist, if it is an adapter.
+    """Raise UsageError if `path` exists. With `force`, raise it only if `path` is not an adapter.
 
-    A folder is an adapter if it contains only the files of one.
+    A folder is an adapter if it contains only files of an adapter.
     """
     check_free(path, force, folder=format.suffix == "")
     if not path.is_dir():
@@ -68,4 +69,4 @@ def check_target(path: Path, format: Format, force: bool) -> None:
     from sglora_cli.adapter.peft import FILES
 
     if strangers := {p.name for p in path.iterdir()} - FILES:
-        raise UsageError(f"{path} has files that are not an adapter's: {min(strangers)}", "choose another name")
+        raise UsageError(f"{path} has files that do not belong to an adapter: {min(strangers)}", "choose another name")

@@ -1,4 +1,4 @@
-"""The adapters on this machine: those of the user cache, which have a name of their sentence, and those of any folder.
+"""The adapters on this machine: those in the user cache, which are named after their sentence, and those in any folder.
 
 No torch at import time.
 """
@@ -26,21 +26,21 @@ _PEFT_WEIGHTS = "adapter_model.safetensors"
 
 
 def kept_folder() -> Path:
-    """The folder of the user cache with the adapters of `sglora generate` without -o."""
+    """Return the folder of the user cache where `sglora generate` without -o writes adapters."""
     return cache_folder() / "adapters"
 
 
 def keep(data: bytes, sentence: str) -> Path:
-    """Put an adapter's file into the user cache under the name of its sentence; returns its path.
+    """Write an adapter file into the user cache, named after its sentence, and return its path.
 
-    Equal bytes are one file. Another adapter of the same name gets the next number. Raises Unavailable.
+    Equal bytes are stored once. Another adapter with the same name gets the next number. Raises Unavailable.
     """
     folder, digest = kept_folder(), data_hash(data)
     drop_all_drafts(folder)
     stem = sentence_stem(sentence)
     for number in count(1):
         path = folder / f"{stem}{f'-{number}' if number > 1 else ''}{SUFFIX}"
-        with suppress(BadFile):  # what cannot be read is somebody's
+        with suppress(BadFile):  # skip a name that an unreadable file occupies
             state = state_of(path)
             if state == digest or (state == ABSENT and (swapped(path, ABSENT, data) or state_of(path) == digest)):
                 return path
@@ -48,9 +48,9 @@ def keep(data: bytes, sentence: str) -> Path:
 
 
 def found(name: Path) -> Path:
-    """The adapter that a path or a name means: what is there, else the one of that name in the user cache.
+    """Return the adapter for a path or name: an existing path, or else the adapter of that name in the user cache.
 
-    A name may lack its ending.
+    A name may lack its suffix.
     """
     if os.path.exists(name) or name.name != str(name):
         return name
@@ -62,7 +62,7 @@ def found(name: Path) -> Path:
 
 @dataclass(frozen=True)
 class ListedAdapter:
-    """An adapter with what its file says of it."""
+    """An adapter and its metadata."""
 
     path: Path
     about: dict[str, Any]
@@ -71,18 +71,18 @@ class ListedAdapter:
 
     @property
     def call(self) -> str:
-        """What a command takes for it: its name if it is in the user cache, and no other file has that name."""
+        """The argument for commands: its name if it is in the user cache and no file hides it, or else its path."""
         kept = self.path.parent == kept_folder()
         return self.path.name if kept and not Path(self.path.name).exists() else str(self.path)
 
     def say(self, key: str) -> str:
-        """A text that its file says of it, "" for none."""
+        """Return a string of its metadata; "" if it is missing."""
         value = self.about.get(key)
         return value if isinstance(value, str) else ""
 
 
 def listed(folders: Sequence[Path]) -> list[ListedAdapter]:
-    """The adapters in these folders that say what they are for, the newest first. Other files are passed over."""
+    """Return the adapters of sglora in these folders, the newest first. Other files are skipped."""
     adapters = {one.path: one for folder in folders for one in _within(folder)}
     return sorted(adapters.values(), key=lambda one: (-one.changed, one.path))
 

@@ -1,6 +1,6 @@
-"""What an adapter file says of what it was made from: one flat table of facts.
+"""The provenance that an adapter file records, as one flat table of facts.
 
-A file may come from a stranger and say anything of itself: nothing here relies on what it says.
+A file may come from an untrusted source with arbitrary metadata. Nothing here relies on its values.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from sglora_cli.adapter.provenance import expert_weights
 Fact = str | int | float | bool | None
 
 _OF_THE_FILE = {"kind", "format", "layout"}
-"""Keys of the metadata that say how the file is written."""
+"""Metadata keys that describe the file format."""
 _INLINE = {"prior", "draw"}
-"""Tables whose keys need no name before them."""
+"""Tables whose keys are shown without the table's name."""
 _NAMES = {"k": "K", "described_by": "described by"}
 _FIRST = ("description", "described by", "backbone", "fingerprint", "base", "pack", "generator", "K", "tau", "seed")
 
 
 def made_from(foreign: ForeignAdapter) -> dict[str, Fact]:
-    """What the file says, by the name of each fact: its provenance, or the base and format of a foreign file.
+    """Return the recorded facts by name: the provenance, or the base and format of another program's file.
 
-    Experts are not in it: see `provenance.expert_weights`. Tables are flat, lists are JSON texts.
+    Experts are not included, see `provenance.expert_weights`. Tables are flattened, and lists become JSON strings.
 
     >>> made_from(ForeignAdapter({}, "safetensors", metadata={"draw": {"seed": 3}, "prior": {"k": 4}}))
     {'K': 4, 'seed': 3, 'format': 'safetensors'}
@@ -33,7 +33,7 @@ def made_from(foreign: ForeignAdapter) -> dict[str, Fact]:
     facts: dict[str, Fact] = {}
     told = _OF_THE_FILE | ({"experts"} if expert_weights(foreign.metadata) else set())
     rows = [(isinstance(value, dict), key, value) for key, value in foreign.metadata.items() if key not in told]
-    for _, key, value in sorted(rows, key=lambda row: row[:2]):  # tables last: their keys give way to plain ones
+    for _, key, value in sorted(rows, key=lambda row: row[:2]):  # tables last, so that plain keys take precedence
         for part, one in (value if isinstance(value, dict) else {"": value}).items():
             plain = _NAMES.get(part or key, part or key)
             name = plain if key in _INLINE or not part else f"{key} {part}"
@@ -48,7 +48,7 @@ def made_from(foreign: ForeignAdapter) -> dict[str, Fact]:
 
 
 def _plain(value: Any) -> Fact:
-    """A value that is a text, a number or nothing."""
+    """Convert a value to a string, a number, a Boolean or None."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value if isinstance(value, Fact) else json.dumps(value, ensure_ascii=False)

@@ -1,8 +1,8 @@
-"""PEFT's folders: adapter_config.json and adapter_model.safetensors (https://github.com/huggingface/peft).
+"""Read and write PEFT folders: adapter_config.json and adapter_model.safetensors (https://github.com/huggingface/peft).
 
-Its update is scaling * B A with scaling alpha / r, or alpha / sqrt(r) for rsLoRA; `rank_pattern` and
-`alpha_pattern` change r and alpha of single modules. Names of tensors are
-`base_model.model.<module>.lora_{A,B}.weight`. What the configuration names is in the weights, and the reverse.
+The update is scaling * B A with scaling alpha / r, or alpha / sqrt(r) for rsLoRA. `rank_pattern` and `alpha_pattern`
+change r and alpha of single modules. Tensors are named `base_model.model.<module>.lora_{A,B}.weight`. The configuration
+and the weights must have the same modules.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sglora_cli.plugin.sites import has_projection
 
 WEIGHTS, OLD_WEIGHTS = "adapter_model.safetensors", "adapter_model.bin"
 FILES = {CONFIG, WEIGHTS, "README.md"}
-"""What a folder of ours holds."""
+"""The files of a folder that sglora writes."""
 _TENSOR = re.compile(r"(.+)\.lora_([AB])\.(?:default\.)?weight")
 
 
@@ -41,7 +41,7 @@ _TENSOR = re.compile(r"(.+)\.lora_([AB])\.(?:default\.)?weight")
 
 
 def read_folder(folder: Path) -> ForeignAdapter:
-    """Read a PEFT folder. Raises BadFile if it is not a whole one, Mismatch for an adapter that is more than B A."""
+    """Read a PEFT folder. Raises BadFile if it is incomplete, Mismatch if the adapter is more than an update B A."""
     config = read_config(folder / CONFIG)
     safe, old = inside(folder, WEIGHTS), inside(folder, OLD_WEIGHTS)
     if not safe.exists() and not old.exists():
@@ -50,28 +50,28 @@ def read_folder(folder: Path) -> ForeignAdapter:
 
 
 def read_bare(path: Path, alpha: float | None) -> ForeignAdapter:
-    """Read a PEFT state alone. No tensor holds its scaling: it comes from adapter_config.json beside it, or `alpha`."""
+    """Read a PEFT state file. Its scaling comes from adapter_config.json in the same folder, or from `alpha`."""
     source = path.parent / CONFIG
     if source.exists():
         config = read_config(source)
         if alpha is not None and alpha != (stated := config.values["lora_alpha"]):
-            raise UsageError(f"{source} says lora_alpha = {stated}, not {alpha:g}", "leave out --alpha")
+            raise UsageError(f"{source} has lora_alpha = {stated}, not {alpha:g}", "omit --alpha")
         return _configured(path, config)
     if alpha is None:
         raise BadFile(
-            f"{path} has no {CONFIG} beside it, and its scaling is not in the file",
-            f"import it with the lora_alpha it was trained with: sglora import {path} --alpha ALPHA -o FILE",
+            f"{path} has no {CONFIG} next to it, and the file does not contain its scaling",
+            f"pass the lora_alpha of its training: sglora import {path} --alpha ALPHA -o FILE",
         )
     pairs, metadata = _pairs(path)
     return _adapter(pairs, {name: alpha / b.shape[1] for name, (b, _) in pairs.items()}, metadata)
 
 
 def _configured(path: Path, config: PeftConfig) -> ForeignAdapter:
-    """The adapter of a state and its configuration. Raises BadFile where one has what the other lacks."""
+    """Combine a state with its configuration. Raises BadFile if their modules differ."""
     pairs, metadata = _pairs(path)
     for name in pairs:
         if not config.target(name):
-            raise BadFile(f"{path} has an update of {name}, which {CONFIG} does not name", "PEFT would leave it out")
+            raise BadFile(f"{path} has an update of {name}, which {CONFIG} does not list", "PEFT would ignore it")
     scalings = {name: config.scaling(name, b.shape[1], path) for name, (b, _) in pairs.items()}
     idle = config.idle_patterns(pairs)
     return replace(
@@ -91,18 +91,18 @@ def _adapter(
 
 
 def _pairs(path: Path) -> tuple[dict[str, Factors], dict[str, Any]]:
-    """The factors of each module by its name, and the file's metadata."""
+    """Return the factors of each module by name, and the file's metadata."""
     tensors, metadata = _tensors(path)
     raw: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = _TENSOR.fullmatch(key.removeprefix(PREFIX))
         if "lora_magnitude_vector" in key:
-            raise Mismatch(f"{path} has {key}: DoRA also rescales the weights", REMEDY)
+            raise Mismatch(f"{path} has {key}, but DoRA also rescales the weights", REMEDY)
         if match is None:
-            raise BadFile(f"{path} has a tensor that belongs to no LoRA update of a linear layer: {key}", REMEDY)
+            raise BadFile(f"{path} has a tensor that is not part of a LoRA update of a linear layer: {key}", REMEDY)
         pair = raw.setdefault(match[1], {})
         if match[2] in pair:
-            raise BadFile(f"{path} has two tensors for lora_{match[2]} of {match[1]}", "save one adapter alone")
+            raise BadFile(f"{path} has two tensors for lora_{match[2]} of {match[1]}", "save a single adapter")
         pair[match[2]] = tensor
     for name, pair in raw.items():
         if set(pair) != {"A", "B"}:
@@ -117,7 +117,7 @@ def _tensors(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
     content = load_pickle(path, ADAPTER_LIMIT)
     named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
     if not named or not all(isinstance(x, Tensor) for x in content.values()):
-        raise BadFile(f"{path} is not a table of tensors")
+        raise BadFile(f"{path} is not a dictionary of tensors")
     return content, {}
 
 
@@ -125,7 +125,7 @@ def _tensors(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
 
 
 def target_modules(names: Sequence[str]) -> str | list[str]:
-    r"""One pattern that matches exactly these modules, or the list of names where no pattern is simple.
+    r"""Return a pattern that matches exactly these modules, or the list of names if there is no simple pattern.
 
     >>> target_modules(["tower.0.q", "tower.0.k", "tower.1.q", "tower.1.k"])
     'tower\\.(0|1)\\.(q|k)'
@@ -142,26 +142,26 @@ def target_modules(names: Sequence[str]) -> str | list[str]:
 
 
 def flat(layout: Layout) -> Layout:
-    """The layout with names that lack their first part: transformers 5's CLIPVisionModel has no `vision_model.`.
+    """Remove the first part of the sites' names, as transformers 5's CLIPVisionModel has no `vision_model.`.
 
     Raises Mismatch unless all sites are in one tower.
     """
     towers = {site.name.split(".")[0] for site in layout.sites}
     if len(towers) != 1 or any("." not in site.name for site in layout.sites):
-        raise Mismatch("the backbone's sites are not in one tower: there is no flat form", "use --format peft")
+        raise Mismatch("the backbone's sites are not in one tower, so there is no flat form", "use --format peft")
     return replace(layout, sites=tuple(replace(s, name=s.name.split(".", 1)[1]) for s in layout.sites))
 
 
 def write(folder: Path, adapter: AdapterFile, model: Model) -> None:
-    """Write a complete folder, whose numbers are those of the adapter bit for bit."""
+    """Write a complete folder with the adapter's numbers, bit for bit."""
     _write(folder, adapter.layout, adapter, model, "CLIPVisionModelWithProjection")
 
 
 def write_flat(folder: Path, adapter: AdapterFile, model: Model) -> None:
-    """As `write`, for a vision tower alone. Raises Mismatch for an adapter with an update of what follows it."""
+    """Write a folder like `write`, for a vision tower alone. Raises Mismatch for an update of the last projection."""
     if has_projection(model, adapter.layout):
         raise Mismatch(
-            "the adapter has an update of the last projection, and transformers' CLIPVisionModel has none",
+            "the adapter has an update of the last projection, which transformers' CLIPVisionModel does not have",
             "use --format peft",
         )
     _write(folder, flat(adapter.layout), adapter, model, "CLIPVisionModel")
@@ -194,7 +194,7 @@ def _write(folder: Path, layout: Layout, adapter: AdapterFile, model: Model, use
 
 
 def adapter_card(metadata: Mapping[str, Any], base: str, used_with: str) -> str:
-    """The README.md of a PEFT folder; `used_with` is the class of transformers it loads into."""
+    """Return the README.md of a PEFT folder. used_with: the transformers class that loads it."""
     name = metadata.get("description", "an unknown task")
     lines = [
         "---",
@@ -203,7 +203,7 @@ def adapter_card(metadata: Mapping[str, Any], base: str, used_with: str) -> str:
         "---",
         f"# LoRA adapter for {json.dumps(name, ensure_ascii=False)}",
         "",
-        "An update of the image encoder; the text encoder stays as it is.",
+        "This adapter updates the image encoder. The text encoder does not change.",
         "",
         *(f"* {key}: {metadata[key]}" for key in ("backbone", "fingerprint", "pack", "generator") if key in metadata),
         "",

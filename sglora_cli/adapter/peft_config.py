@@ -1,7 +1,7 @@
-"""PEFT's adapter_config.json: which modules have an update, how it is scaled, and on which base it was trained.
+"""Read PEFT's adapter_config.json: which modules have an update, how it is scaled, and the base it was trained on.
 
-What would make an adapter more than an update B A on frozen weights is refused, so that nothing that a configuration
-says is passed over. Patterns are those of PEFT, with one limit of time for all of a file.
+Settings that make an adapter more than an update B A on frozen weights are refused, so that none is silently ignored.
+Patterns work as in PEFT, with a time limit for all patterns of a file.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from sglora_cli.files.text import read_json
 CONFIG = "adapter_config.json"
 REMEDY = "merge it in PEFT, or train a plain LoRA adapter"
 PATTERNS_LIMIT, PATTERN_SECONDS, ALL_PATTERNS_SECONDS = 5000, 0.25, 2.0
-"""Entries of a table or list: AdaLoRA writes one a module. Time of one pattern on one name, and of all on all names."""
+"""The most entries of a table or list, where AdaLoRA writes one per module. The time limits of one pattern on one name
+and of all patterns on all names, in seconds."""
 _CONFIG_LIMIT = 10**7
 
-# What makes an adapter more than an update B A on frozen weights: configuration key -> why.
+# Keys that make an adapter more than an update B A on frozen weights, and the reasons.
 _REFUSED = {
     "use_dora": "DoRA also rescales the weights",
-    "modules_to_save": "whole modules are replaced",
-    "lora_bias": "B has a bias of its own",
+    "modules_to_save": "complete modules are replaced",
+    "lora_bias": "B has its own bias",
     "fan_in_fan_out": "the weights are stored transposed",
     "trainable_token_indices": "token embeddings are replaced",
     "layer_replication": "layers are repeated",
@@ -50,13 +51,13 @@ _FOR_TRAINING = {"inference_mode", "lora_dropout", "peft_version", "megatron_con
 _FOR_TRAINING |= {"eva_config", "corda_config", "lora_ga_config", "velora_config", "qalora_group_size"}
 _FOR_TRAINING |= {"ensure_weight_tying", "runtime_config"}
 _STARTS = ("gaussian", "eva", "orthogonal", "mica")
-"""Values of init_lora_weights that leave the base weights as they are."""
+"""Values of init_lora_weights that do not change the base weights."""
 _CHANGES_THE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
 
 
 @dataclass
 class PeftConfig:
-    """A configuration that was checked. `values` has PEFT's defaults for r and lora_alpha."""
+    """A checked configuration. `values` includes PEFT's defaults for r and lora_alpha."""
 
     path: Path
     values: Mapping[str, Any]
@@ -75,19 +76,19 @@ class PeftConfig:
         )
 
     def scaling(self, name: str, rank: int, file: Path) -> float:
-        """The factor on B A of a module. Raises BadFile if it should have another rank."""
+        """Return the factor on B A of a module. Raises BadFile if the configuration has another rank for it."""
         key = self._pattern_of("rank_pattern", name)
         stated = self.values["r"] if key is None else self.values["rank_pattern"][key]
         if stated != rank:
             raise BadFile(
-                f"{file}: {name} has rank {rank}, {CONFIG} says {stated}", "the two files are not of one adapter"
+                f"{file}: {name} has rank {rank}, but {CONFIG} has {stated}", "use the two files of the same adapter"
             )
         key = self._pattern_of("alpha_pattern", name)
         alpha = self.values["lora_alpha"] if key is None else self.values["alpha_pattern"][key]
         return float(alpha / math.sqrt(rank) if self.values.get("use_rslora") else alpha / rank)
 
     def target(self, name: str) -> str:
-        """What says that the module of this name has an update, "" if nothing does: PEFT's rule."""
+        """Return the entry by which a module has an update, or "" if there is none, by PEFT's rule."""
         if self._excluded(name):
             return ""
         targets = self.values["target_modules"]
@@ -104,9 +105,9 @@ class PeftConfig:
         return f"target_modules {found}, layers_to_transform {_shown(layers)}" if number in layers else ""
 
     def claim(self, name: str, idle: Collection[str]) -> str:
-        """As `target`, or the entry of a pattern table that names the module.
+        """Return the same as `target`, or the entry of a pattern table that matches the module.
 
-        idle: entries that match no update of the file. Those that do match one need not match others.
+        idle: the entries that match no update of the file. Entries that match one need not match others.
         """
         if (target := self.target(name)) or self._excluded(name) or self._layer_left_out(name):
             return target
@@ -117,14 +118,14 @@ class PeftConfig:
         return ""
 
     def idle_patterns(self, names: Collection[str]) -> set[str]:
-        """Entries of rank_pattern and alpha_pattern that match none of these modules."""
+        """Return the entries of rank_pattern and alpha_pattern that match none of these modules."""
         keys = {key: table for table in ("rank_pattern", "alpha_pattern") for key in self.values.get(table) or {}}
         return {
             key for key, table in keys.items() if not any(self._matches(self._pattern(table, key), n) for n in names)
         }
 
     def without_update(self, names: Collection[str], idle: Collection[str]) -> list[str]:
-        """What the configuration names and none of these modules is, in words. idle: as for `claim`."""
+        """Describe the entries of the configuration that match none of these modules. idle: as for `claim`."""
         targets = self.values["target_modules"]
         unmet = [
             f"{target!r} (target_modules)"
@@ -147,7 +148,7 @@ class PeftConfig:
         return bool(layers) and self._layer(name) not in layers
 
     def _layer(self, name: str) -> int | None:
-        """The number of the layer that a module is in: the first number after a part that layers_pattern allows."""
+        """Return the number of a module's layer, the first number after a part that matches layers_pattern."""
         patterns = _listed(self.values.get("layers_pattern")) or [r"[^.]*"]
         start = r"(?:^|.*?\.)" if self.values.get("layers_pattern") else r".*?\."
         for pattern in patterns:
@@ -157,7 +158,7 @@ class PeftConfig:
         return None
 
     def _pattern_of(self, table: str, name: str) -> str | None:
-        """PEFT's rule: the first entry that matches the end of the name, from a dot on."""
+        """Return the first entry that matches the end of the name after a dot, by PEFT's rule."""
         entries = self.values.get(table) or {}
         return next((key for key in entries if self._matches(self._pattern(table, key), name)), None)
 
@@ -168,7 +169,7 @@ class PeftConfig:
         return self._match(pattern, name) is not None
 
     def _match(self, pattern: regex.Pattern[str], name: str) -> Any:
-        """The match of a whole name. Raises BadFile for patterns that take too long, as `(a+)+$` can."""
+        """Match a complete name. Raises BadFile for patterns that take too long, as `(a+)+$` can."""
         start = time.perf_counter()
         try:
             if self._seconds <= 0:
@@ -176,7 +177,7 @@ class PeftConfig:
             match = pattern.fullmatch(name, timeout=min(PATTERN_SECONDS, self._seconds))
         except TimeoutError:
             raise BadFile(
-                f"{CONFIG} has a pattern that takes too long: {pattern.pattern[:100]!r}", "name the modules in a list"
+                f"{CONFIG} has a pattern that takes too long: {pattern.pattern[:100]!r}", "use a list of module names"
             ) from None
         self._seconds -= time.perf_counter() - start
         return match
@@ -184,37 +185,35 @@ class PeftConfig:
 
 @lru_cache(maxsize=PATTERNS_LIMIT)
 def compiled(pattern: str, where: str, form: str) -> regex.Pattern[str]:
-    """A pattern in the form that PEFT gives it. Raises BadFile."""
+    """Compile a pattern in the form that PEFT uses. Raises BadFile."""
     try:
         return regex.compile(form.replace("{}", pattern))
     except (regex.error, OverflowError, RecursionError, ValueError) as error:
-        raise BadFile(f"{where} has {pattern[:100]!r}, which is no pattern: {error}") from None
+        raise BadFile(f"{where} has the invalid pattern {pattern[:100]!r}: {error}") from None
 
 
 def read_config(path: Path) -> PeftConfig:
     """Read and check adapter_config.json.
 
-    Raises BadFile for values of the wrong kind, Mismatch for a configuration that means more than B A.
+    Raises BadFile for values of the wrong type, Mismatch for a configuration of more than an update B A.
     """
     config = read_json(path, limit=_CONFIG_LIMIT)
     if not isinstance(config, dict):
-        raise BadFile(f"{path} is not a table")
+        raise BadFile(f"{path} is not a JSON object")
     if config.get("peft_type") != "LORA":
-        raise Mismatch(
-            f"{path}: peft_type is {config.get('peft_type')!r}, not 'LORA'", "only LoRA adapters can be read"
-        )
+        raise Mismatch(f"{path}: peft_type is {config.get('peft_type')!r}, not 'LORA'", "use a LoRA adapter")
     for key, reason in _REFUSED.items():
         if config.get(key):
-            raise Mismatch(f"{path}: {key} = {config[key]!r}: {reason}", REMEDY)
+            raise Mismatch(f"{path}: {key} = {config[key]!r} is not supported, because {reason}", REMEDY)
     if config.get("bias", "none") != "none":
-        raise Mismatch(f"{path}: bias = {config['bias']!r}: biases are trained too", REMEDY)
+        raise Mismatch(f"{path}: bias = {config['bias']!r} is not supported, because biases are also trained", REMEDY)
     _check_start(path, config.get("init_lora_weights", True))
     _check_numbers(path, config)
     _check_names(path, config)
     unknown = sorted(key for key, value in config.items() if value and key not in {*_READ, *_FOR_TRAINING, *_REFUSED})
     if unknown:
         warnings.warn(
-            f"{path}: {_shown(unknown)} is not known here and passed over: if it changes the update, it is lost",
+            f"{path}: ignoring unknown settings ({_shown(unknown)}), so any effect on the update is lost",
             SgloraWarning,
             stacklevel=2,
         )
@@ -227,53 +226,55 @@ def _check_start(path: Path, start: Any) -> None:
     if start.lower().startswith(_CHANGES_THE_BASE):
         raise Mismatch(
             f"{path}: init_lora_weights = {start!r} changes the base weights",
-            "save it with PEFT's path_initial_model_for_weight_conversion, which makes it a plain LoRA adapter",
+            "save it with PEFT's path_initial_model_for_weight_conversion, which converts it to a plain LoRA adapter",
         )
-    raise Mismatch(f"{path}: init_lora_weights = {start!r} is not known here: it may change the base weights", REMEDY)
+    raise Mismatch(f"{path}: init_lora_weights = {start!r} is unknown and may change the base weights", REMEDY)
 
 
 def _check_numbers(path: Path, config: dict[str, Any]) -> None:
     config.setdefault("lora_alpha", 8)
-    config.setdefault("r", 8)  # PEFT's own defaults
+    config.setdefault("r", 8)  # PEFT's defaults
     for key, pattern, kind in (("r", "rank_pattern", int), ("lora_alpha", "alpha_pattern", (int, float))):
         table = config.get(pattern) or {}
         if not isinstance(table, dict):
-            raise BadFile(f"{path}: {pattern} is {table!r}, not a table")
+            raise BadFile(f"{path}: {pattern} is {table!r}, not a JSON object")
         for name, value in [(key, config[key]), *table.items()]:
             if not isinstance(value, kind) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
-                raise BadFile(f"{path}: {pattern + ', ' if name != key else ''}{name} = {value!r} is no {key}")
+                raise BadFile(f"{path}: {pattern + ', ' if name != key else ''}{name} = {value!r} is not a valid {key}")
         if len(table) > PATTERNS_LIMIT:
-            raise BadFile(f"{path}: {pattern} has {len(table)} entries, more than {PATTERNS_LIMIT}")
+            raise BadFile(f"{path}: {pattern} has {len(table)} entries, the limit is {PATTERNS_LIMIT}")
         for name in table:
             compiled(name, f"{path}: {pattern}", r"(.*\.)?({})")
     if not isinstance(rslora := config.get("use_rslora"), bool | None):
-        raise BadFile(f"{path}: use_rslora is {rslora!r}, neither true nor false")
+        raise BadFile(f"{path}: use_rslora must be true or false, got {rslora!r}")
 
 
 def _check_names(path: Path, config: dict[str, Any]) -> None:
     targets = config.get("target_modules")
     if not isinstance(targets, str | list) or not targets:
-        raise BadFile(f"{path}: target_modules is {targets!r}", "name the modules it adapts")
+        raise BadFile(f"{path}: target_modules is {targets!r}", "list the adapted modules")
     for key in ("target_modules", "exclude_modules", "layers_pattern"):
         names = _listed(config.get(key))
         if not all(isinstance(name, str) for name in names) or len(names) > PATTERNS_LIMIT:
-            raise BadFile(f"{path}: {key} is {config[key]!r:.100}, no list of at most {PATTERNS_LIMIT} names")
+            raise BadFile(f"{path}: {key} is {config[key]!r:.100}, not a list of at most {PATTERNS_LIMIT} names")
     layers = _listed(config.get("layers_to_transform"))
     if not all(type(layer) is int for layer in layers):
-        raise BadFile(f"{path}: layers_to_transform is {config['layers_to_transform']!r:.100}, no list of numbers")
+        raise BadFile(f"{path}: layers_to_transform is {config['layers_to_transform']!r:.100}, not a list of numbers")
     if layers and isinstance(targets, str):
-        raise BadFile(f"{path}: layers_to_transform says nothing beside a pattern in target_modules", "list the names")
+        raise BadFile(
+            f"{path}: layers_to_transform cannot be combined with a pattern in target_modules", "list the module names"
+        )
     mapping = config.get("auto_mapping") or {}
     stated = {key: config.get(key) for key in ("base_model_name_or_path", "revision", "task_type")}
     if not isinstance(mapping, dict):
-        raise BadFile(f"{path}: auto_mapping is {mapping!r:.100}, not a table")
+        raise BadFile(f"{path}: auto_mapping is {mapping!r:.100}, not a JSON object")
     for key, value in {**stated, **{k: mapping.get(k) for k in ("base_model_class", "parent_library")}}.items():
         if not isinstance(value, str | None):
-            raise BadFile(f"{path}: {key} is {value!r:.100}, not a text")
+            raise BadFile(f"{path}: {key} is {value!r:.100}, not a string")
 
 
 def _listed(value: Any) -> list[Any]:
-    """One value as a list of it, nothing as an empty list."""
+    """Wrap a single value in a list. None and "" give an empty list."""
     if value is None or value == "":
         return []
     return value if isinstance(value, list) else [value]

@@ -1,14 +1,14 @@
-"""The value of a pickle of tables, lists, numbers, texts and tensors, without unpickling it.
+"""Parse a pickle of dictionaries, lists, numbers, strings and tensors without unpickling it.
 
-A pickle is a program for a stack machine, and it may call whatever it names. torch's weights-only reader runs it with a
-list of names that it trusts, and these do harm enough: `bytearray(10**10)`, a `Counter` of that, a `FloatTensor` of
-memory that nobody has set. So nothing is looked up and nothing is called here: a name is an entry of two tables below
-or the pickle is refused, and what "calling" an entry means is written in `_reduced`. This is less code than a check
-in front of `torch.load`, which would have to know all that each trusted call can be made to do, and it cannot read a
-file in another way than the reader behind it.
+A pickle is a program for a stack machine that can call any importable name. torch's weights-only reader runs it with a
+list of trusted names, and even these can do harm: `bytearray(10**10)`, a `Counter` of that, a `FloatTensor` of
+uninitialised memory. So this parser imports and calls nothing. A name must be in one of the tables below, or the pickle
+is refused. `_reduced` defines what "calling" an entry means. This is less code than a check before `torch.load`, which
+would have to know everything that each trusted call can be made to do. It also rules out that a check and a reader
+behind it interpret a file differently.
 
-The instructions are those that torch.save writes, as its protocol 2 has them; `pickletools` takes them apart. Time
-and memory follow the length of the pickle, which the caller limits, and `INSTRUCTIONS_LIMIT`.
+The supported instructions are those that torch.save writes in protocol 2. `pickletools` decodes them. Time and memory
+are bounded by the length of the pickle, which the caller limits, and by `INSTRUCTIONS_LIMIT`.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ import torch
 from torch import Tensor
 
 INSTRUCTIONS_LIMIT = 500_000
-"""A tensor takes some 40, a large checkpoint with its optimiser's state has five thousand tensors."""
+"""A tensor takes about 40 instructions, and a large checkpoint with optimiser state has five thousand tensors."""
 DIMENSIONS_LIMIT = 8
 
 Storages = Callable[[str, torch.dtype, int], Tensor]
-"""(key, dtype, count) -> all numbers of a storage, (count,). Raises for a storage that the file does not hold."""
+"""Maps (key, dtype, count) to all numbers of a storage, (count,). Raises for a storage that the file does not have."""
 
 
 class Refused(Exception):
-    """The pickle is more than a table of plain tensors."""
+    """The pickle contains more than plain tensors."""
 
 
 class TooFewNumbers(Exception):
-    """A tensor has more numbers than the file holds for it."""
+    """A tensor has more numbers than its storage in the file."""
 
 
 class _Call(Enum):
-    """What a pickle of torch.save may call."""
+    """The calls that a pickle may contain."""
 
     TENSOR = "torch._utils _rebuild_tensor_v2"
     TENSOR_OF_BYTES = "torch._utils _rebuild_tensor_v3"
@@ -65,7 +65,7 @@ _STORAGES = {
     "torch ComplexDoubleStorage": torch.complex128,
     "torch.storage UntypedStorage": torch.uint8,
 }
-_PLAIN = re.compile(r"(b?float|complex|u?int)(8|16|32|64|128)(_\w+)?|bool")  # not those of quantized numbers
+_PLAIN = re.compile(r"(b?float|complex|u?int)(8|16|32|64|128)(_\w+)?|bool")  # no quantized types
 _DTYPES = {f"torch {name}": getattr(torch, name) for name in dir(torch) if _PLAIN.fullmatch(name)}
 _NAMED: dict[str, Any] = {**_DTYPES, **_STORAGES, **{call.value: call for call in _Call}}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
@@ -79,12 +79,12 @@ class _Storage:
 
 
 def read(file: BinaryIO, storages: Storages) -> Any:
-    """The value of the pickle at the file's position, which is behind it afterwards. The file must be in memory.
+    """Parse the pickle at the file's position and move the position behind it. The file must be in memory.
 
-    Tensors are views of what `storages` returns. Raises Refused, or any exception for a pickle that is broken.
+    Tensors are views of the storages that `storages` returns. Raises Refused, or any exception for a damaged pickle.
     """
     stack: list[Any] = []
-    below: list[list[Any]] = []  # the stacks under the marks
+    below: list[list[Any]] = []  # the stacks below the marks
     memo: dict[int, Any] = {}
     value: Any
     for number, (opcode, value, _) in enumerate(pickletools.genops(file)):
@@ -130,7 +130,7 @@ def read(file: BinaryIO, storages: Storages) -> Any:
         elif name == "REDUCE":
             arguments = stack.pop()
             stack.append(_reduced(stack.pop(), arguments))
-        elif name == "BUILD":  # the attributes of a table, such as `_metadata` of a state_dict: not its content
+        elif name == "BUILD":  # attributes of a dictionary, such as `_metadata` of a state_dict, are ignored
             stack.pop()
             if type(stack[-1]) is not dict:
                 raise Refused
@@ -139,7 +139,7 @@ def read(file: BinaryIO, storages: Storages) -> Any:
         elif name != "PROTO":
             raise Refused
     if len(stack) != 1 or below:
-        raise ValueError("its end is not where its value is complete")
+        raise ValueError("it ends before its value is complete")
     return stack[0]
 
 
@@ -147,7 +147,7 @@ def _fill(table: Any, items: list[Any]) -> None:
     if type(table) is not dict:
         raise Refused
     for key, value in zip(items[::2], items[1::2], strict=True):
-        # Large numbers are easily chosen so that all have one hash, and a table of them takes for ever.
+        # Large integers can be chosen to have the same hash, which makes a dictionary of them take forever.
         if type(key) is not str and not (type(key) is int and key.bit_length() <= 64):
             raise Refused
         table[key] = value
@@ -160,7 +160,7 @@ def _extend(items: Any, more: list[Any]) -> None:
 
 
 def _storage(identity: Any, storages: Storages) -> _Storage:
-    """The numbers that an identity stands for: ("storage", type, key, device, count), in old files with a None."""
+    """Return the storage of an identifier: ("storage", type, key, device, count), followed by None in old files."""
     match identity:
         case ("storage", torch.dtype() as dtype, str() as key, _, count):
             return _Storage(storages(key, dtype, _whole(count)))
@@ -170,7 +170,7 @@ def _storage(identity: Any, storages: Storages) -> _Storage:
 
 
 def _reduced(call: Any, arguments: Any) -> Any:
-    """What a call means. Raises Refused for all but those of _Call, with the arguments that torch.save gives them."""
+    """Evaluate a call. Raises Refused unless it is one of _Call with the arguments that torch.save writes."""
     if not isinstance(call, _Call) or type(arguments) is not tuple:
         raise Refused
     match call, arguments:
@@ -188,8 +188,8 @@ def _reduced(call: Any, arguments: Any) -> Any:
 
 
 def _tensor(flat: Tensor, offset: Any, size: Any, stride: Any) -> Tensor:
-    """A view of the numbers of a storage. Raises TooFewNumbers unless the storage holds all numbers of the tensor:
-    its strides can repeat one number 10^14 times."""
+    """Return a tensor as a view of its storage. Raises TooFewNumbers if it has more numbers than the storage, as
+    strides can repeat one number 10^14 times."""
     first, sizes, strides = _whole(offset), _whole_numbers(size), _whole_numbers(stride)
     if len(sizes) != len(strides):
         raise Refused
@@ -202,7 +202,7 @@ def _tensor(flat: Tensor, offset: Any, size: Any, stride: Any) -> Tensor:
 
 
 def _whole_numbers(numbers: Any) -> list[int]:
-    if type(numbers) is not tuple or len(numbers) > DIMENSIONS_LIMIT:  # one long tuple could stand in 10^5 places
+    if type(numbers) is not tuple or len(numbers) > DIMENSIONS_LIMIT:  # one long tuple could be used in 10^5 places
         raise Refused
     return [_whole(number) for number in numbers]
 

@@ -1,4 +1,4 @@
-"""What an adapter says of itself, at a glance. It may come from a stranger's file and say anything."""
+"""Short summaries of an adapter's metadata, which may come from an untrusted file and have arbitrary values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sglora_cli.system.display import Share, html_table, quoted, weights_line
 
 
 def expert_weights(metadata: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The experts and their weights; [] for anything else than a list of such pairs.
+    """Return the experts and their weights; [] unless the metadata has a list of such pairs.
 
     >>> expert_weights({"experts": [["pets/pug", 0.75], ["pets/boxer", 0.25]]})
     [('pets/pug', 0.75), ('pets/boxer', 0.25)]
@@ -21,11 +21,11 @@ def expert_weights(metadata: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and -1e300 < value < 1e300  # an int of JSON may be larger than any float
+    return isinstance(value, int | float) and -1e300 < value < 1e300  # a JSON integer may be larger than any float
 
 
 def task_of(metadata: Mapping[str, Any]) -> str:
-    """What the adapter is for, quoted.
+    """Return the adapter's description, quoted.
 
     >>> task_of({"description": "a photo of a pug"}), task_of({})
     ("'a photo of a pug'", 'an unknown task')
@@ -34,7 +34,7 @@ def task_of(metadata: Mapping[str, Any]) -> str:
 
 
 def line(kind: str, metadata: Mapping[str, Any], size: str) -> str:
-    """An adapter's `repr`. kind: its class.  size: what its numbers are.
+    """Return an adapter's `repr`. kind: its class.  size: a description of its numbers.
 
     >>> line("AdapterFile", {"description": "a pug", "generator": "cvae"}, "8 numbers")
     "AdapterFile('a pug': 8 numbers; generator 'cvae')"
@@ -45,7 +45,7 @@ def line(kind: str, metadata: Mapping[str, Any], size: str) -> str:
 
 
 def table(metadata: Mapping[str, Any], facts: Mapping[str, object]) -> str:
-    """An adapter's table in a notebook. facts: what its numbers are, and what else is known of it."""
+    """Return an adapter's HTML table for notebooks. facts: additional rows, such as its layout."""
     prior, draw = (metadata[key] if isinstance(metadata.get(key), dict) else {} for key in ("prior", "draw"))
     shown = {name: metadata.get(name) for name in ("backbone", "pack", "generator")}
     shown |= {"seed": draw.get("seed"), **facts}

@@ -1,4 +1,4 @@
-"""Reading an adapter in any of the known formats."""
+"""Recognise and read an adapter in any supported format."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sglora_cli.plugin.sites import site_choices
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a reader may need besides the file; see `read_adapter`."""
+    """Options that a reader may need besides the file; see `read_adapter`."""
 
     model: Model | None = None
     alpha: float | None = None
@@ -39,7 +39,7 @@ class Found:
     kind: str
     """A key of READERS."""
     content: Any = None
-    """That of a PyTorch file, which is read once."""
+    """The content of a PyTorch file, which is read only once."""
 
 
 def _native(found: Found, options: ReadOptions) -> ForeignAdapter:
@@ -55,7 +55,7 @@ def _native(found: Found, options: ReadOptions) -> ForeignAdapter:
 def _merged(found: Found, options: ReadOptions) -> ForeignAdapter:
     if options.model is None:
         raise Mismatch(
-            f"{found.path} is a whole checkpoint: its update is the difference to a backbone", "name the backbone"
+            f"{found.path} is a complete checkpoint, whose update is its difference to a backbone", "pass --backbone"
         )
     return checkpoint.read(found.path, options.model, options.rank, found.content)
 
@@ -70,14 +70,14 @@ READERS: Mapping[str, Callable[[Found, ReadOptions], ForeignAdapter]] = {
 
 
 def recognise(path: Path) -> Found:
-    """What a file or folder is, by its content. Raises BadFile if it is no adapter."""
+    """Determine the format of a file or folder by its content. Raises BadFile if it is not an adapter."""
     if path.is_dir():
         if (path / CONFIG).exists():
             return Found(path, "peft")
-        if (path / "pack.json").exists():  # the rooms of adapters and packs do not know each other
-            hint = f'make an adapter with it: sglora generate "a photo of a ..." --pack {path} -o adapter.safetensors'
+        if (path / "pack.json").exists():  # not imported, as this package must not depend on sglora_cli.pack
+            hint = f'generate an adapter: sglora generate "a photo of a ..." --pack {path} -o adapter.safetensors'
             raise BadFile(f"{path} is a pack, not an adapter", hint)
-        raise BadFile(f"{path} has no {CONFIG}, so it is no PEFT folder", "name an adapter's file or folder")
+        raise BadFile(f"{path} has no {CONFIG}, so it is not a PEFT folder", "pass an adapter's file or folder")
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -93,8 +93,8 @@ def recognise(path: Path) -> Found:
     if start[8:9] == b"{":
         return Found(path, _kind_of_tensors(path))
     raise BadFile(
-        f"{path} is in no format that is known here",
-        "an adapter is a .safetensors file, a PEFT folder, a .pt file of CLIP-LoRA, or a merged checkpoint",
+        f"{path} has an unknown format",
+        "pass a .safetensors file, a PEFT folder, a .pt file of CLIP-LoRA, or a merged checkpoint",
     )
 
 
@@ -103,19 +103,19 @@ def _kind_of_tensors(path: Path) -> str:
     kinds = {"adapter": "safetensors", "merged": "open_clip"}
     if "kind" in metadata:
         if (kind := str(metadata["kind"])) not in kinds:
-            message = f"{path} is a file of sglora's, of the kind {kind!r}, and not an adapter"
-            raise BadFile(message, "name an adapter's file or folder")
+            message = f"{path} is an sglora file of kind {kind!r}, not an adapter"
+            raise BadFile(message, "pass an adapter's file or folder")
         return kinds[kind]
     return "peft state" if any(".lora_" in name for name in names) else "open_clip"
 
 
 def lacks_scaling(found: Found) -> bool:
-    """Whether it is a PEFT state without its configuration, which would say its lora_alpha."""
+    """Whether it is a PEFT state without the configuration that has its lora_alpha."""
     return found.kind == "peft state" and not (found.path.parent / CONFIG).exists()
 
 
 def provenance(found: Found) -> dict[str, Any]:
-    """The metadata of an adapter of ours in any format, without reading its numbers; {} for a foreign file."""
+    """Return the metadata of an sglora adapter in any format, without reading its numbers; {} for other files."""
     path = found.path
     if found.kind == "clip-lora":
         return clip_lora.provenance(path, found.content)
@@ -137,18 +137,18 @@ def read_adapter(
     visual_only: bool = False,
     zero: bool = False,
 ) -> ForeignAdapter:
-    """Read an adapter in any of the formats of READERS; with a model, under the names of its sites.
+    """Read an adapter in any of the formats of READERS. With a model, the result uses the names of its sites.
 
-    source: its path, or what `recognise` found there.  backbone: the model's name, for messages and to compare the
-    adapter's base with.  alpha: lora_alpha of a PEFT state without its configuration.  rank: that of a merged
-    checkpoint's update, by default the smallest that holds it.  visual_only: leave out updates
-    outside the visual encoder.  zero: accept an update of zero.  Raises BadFile for a file that is damaged or
-    no adapter, Mismatch for an adapter that is no update B A of this model's sites, of another base, or an update
-    of zero. Warns where nobody knows whether the base is this model.
+    source: its path, or the result of `recognise`.  backbone: the model's name, for messages and to compare with the
+    adapter's base.  alpha: lora_alpha of a PEFT state without its configuration.  rank: the rank of a merged
+    checkpoint's update, by default the smallest that fits.  visual_only: ignore updates outside the visual encoder.
+    zero: accept an update of zero.  Raises BadFile for a file that is damaged or not an adapter, and Mismatch for an
+    adapter of another base, one that is not an update B A of this model's sites, or an update of zero. Warns if the
+    base may differ from this model.
     """
     found = source if isinstance(source, Found) else recognise(source)
     if alpha is not None and found.kind != "peft state":
-        raise UsageError(f"{found.path} says its scaling itself", "leave out --alpha")
+        raise UsageError(f"{found.path} contains its own scaling", "omit --alpha")
     if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
         raise UsageError(f"alpha must be positive and finite, got {alpha:g}")
     foreign = READERS[found.kind](found, ReadOptions(model, alpha, rank))
@@ -156,7 +156,7 @@ def read_adapter(
     if model is None:
         return foreign
     if foreign.fingerprint:
-        made, remedy = "the adapter was made for a backbone", "use the backbone and the weights it was made for"
+        made, remedy = "the adapter was made for a backbone", "use the backbone and weights that it was made for"
         check_fingerprint(model, foreign.fingerprint, made, remedy)
     doubt = ""
     if not foreign.fingerprint and found.kind != "open_clip":  # a checkpoint's other tensors are the backbone's
@@ -169,7 +169,7 @@ def read_adapter(
 
 
 def stated_base(foreign: ForeignAdapter, path: Path) -> Base:
-    """What the file says of its base; a file of ours says it in its metadata."""
+    """Return the base that the file records. Files of sglora record it in their metadata."""
     stated = foreign.metadata.get("backbone")
     if foreign.base.name or not isinstance(stated, str):
         return foreign.base

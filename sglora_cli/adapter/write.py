@@ -1,4 +1,4 @@
-"""Writing an adapter in any format, and checking that what was written is that adapter.
+"""Write an adapter in any format, and verify the written file.
 
 Shapes: N probe images, D embedding width, P numbers of an adapter.
 """
@@ -38,10 +38,10 @@ _WRITERS: Mapping[str, Callable[[Path, AdapterFile, Model], None]] = {
 
 
 def write_adapter(path: Path, adapter: AdapterFile, model: Model, format: Format) -> None:
-    """Write, read back and compare an adapter, then put it in its place. If a step fails, nothing is left behind.
+    """Write an adapter, read it back, compare it, then move it into place. If a step fails, nothing is left behind.
 
-    Raises Mismatch if the adapter is not the model's, has no effect on what the model sees, or
-    does not survive the format.
+    Raises Mismatch if the adapter was made for another model, has no effect on image features, or changes when it is
+    written in this format.
     """
     adapter.check_model(model)
     with scratch_folder(path) as folder:
@@ -56,29 +56,29 @@ def write_adapter(path: Path, adapter: AdapterFile, model: Model, format: Format
 def _verify(draft: Path, adapter: AdapterFile, model: Model, format: Format) -> None:
     layout = adapter.layout
     found = recognise(draft)
-    # Not read_adapter: it would ask the draft which model it is for, and not every adapter says.
+    # Not read_adapter, which would check the recorded backbone of the draft. Not every adapter records it.
     foreign = READERS[found.kind](found, ReadOptions(model, rank=layout.rank)).placed((layout.sites,))
     written_P, lost = foreign.fitted(layout)
     error = update_error(layout, written_P, adapter.flat_P)
     if error > format.tolerance or lost > format.tolerance:
         raise Mismatch(
-            f"the adapter does not survive format {format.name!r}: the update differs by {max(error, lost):.2g}",
-            "its update may be too small for the numbers of the backbone",
+            f"format {format.name!r} changes the adapter: the update differs by {max(error, lost):.2g}",
+            "use another --format; the update may be too small for the precision of the backbone's numbers",
         )
     changed = [] if torch.equal(written_P, adapter.flat_P) else [written_P]  # equal bits have equal features
     plain_ND, expected_ND, *written_ND = _features(model, layout, adapter.flat_P, *changed)
     if torch.equal(expected_ND, plain_ND):
-        raise Mismatch("the adapter has no effect: the features of probe images stay the same", "generate it again")
+        raise Mismatch("the adapter has no effect on the features of probe images", "generate it again")
     gap = max((float((x_ND - expected_ND).abs().max()) for x_ND in written_ND), default=0.0)
     if not gap <= FEATURES_TOLERANCE:
         raise Mismatch(
-            f"the adapter does not survive format {format.name!r}: features of probe images differ by {gap:.2g}",
+            f"format {format.name!r} changes the adapter: features of probe images differ by {gap:.2g}",
             "use --precision fp32",
         )
 
 
 def _features(model: Model, layout: Layout, *adapters_P: Tensor) -> list[Tensor]:
-    """The features (N, D) of fixed pseudo-random images: without an adapter, then with each adapter."""
+    """Return the features (N, D) of fixed pseudo-random images, without an adapter and with each adapter."""
     stem = model.stem(_probes())
     with torch.no_grad():
         plain_ND = model.encode_image(stem).float().cpu()
@@ -86,7 +86,7 @@ def _features(model: Model, layout: Layout, *adapters_P: Tensor) -> list[Tensor]
 
 
 def _probes() -> list:  # type: ignore[type-arg]
-    """N images of coarse coloured noise, the same on every machine."""
+    """Return N images of coarse coloured noise, the same on every machine."""
     import numpy
     from PIL import Image
 

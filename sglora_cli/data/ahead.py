@@ -1,7 +1,7 @@
-"""Photos that are read, decoded and prepared in threads, ahead of the device that looks at them.
+"""Read, decode and prepare photos in threads, ahead of the device that encodes them.
 
-Reading, decoding and resizing leave Python to other threads. While the device computes one batch, the next is made
-ready; no more than that, as decoded photos are large. Shapes: N photos.
+Reading, decoding and resizing release Python's global lock. While the device computes one batch, threads prepare the
+next one. They prepare no more than one, because decoded photos are large. Shapes: N photos.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 BATCH = 32
-"""Photos that a model looks at at once."""
+"""Photos per forward pass."""
 _DECODED = 4
-"""Photos that wait in full size, where the model does not prepare them itself."""
+"""Full-size photos that wait in memory, for a model that does not prepare photos one by one."""
 _MOST = 16
-"""Threads."""
+"""The largest number of threads."""
 
 
 def ahead(work: Callable[[T], V], items: Iterable[T], most: int = BATCH) -> Generator[V]:
-    """`work` of each item, in order; it is done in threads for at most `most` items that nobody has asked for yet.
+    """Yield `work(item)` for each item, in order, and compute up to `most` items ahead in threads.
 
-    The first error ends it, and what waits is given up.
+    The first error ends the iteration and cancels the waiting items.
     """
     pool = ThreadPoolExecutor(min(_MOST, os.cpu_count() or 1))
     waiting: deque[Future[V]] = deque()
@@ -49,14 +49,14 @@ def ahead(work: Callable[[T], V], items: Iterable[T], most: int = BATCH) -> Gene
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)  # after an interruption nobody waits for the rest
+        pool.shutdown(cancel_futures=True)  # after an interruption nobody needs the remaining items
 
 
 def looked_at(model: Model, photos: Sequence[tuple[Path, str]], mirrored: bool = False) -> Iterator[Tensor]:
-    """The stems (N, ...) of photos on the CPU, BATCH at a time.
+    """Yield the stems (N, ...) of photos on the CPU, BATCH at a time.
 
-    photos: of each its path, and the SHA-256 that its bytes must have, or "".  mirrored: left to right. Raises BadFile
-    for a photo that is missing or broken, or whose bytes changed.
+    photos: path and expected SHA-256 of each photo; "" skips the comparison.  mirrored: flip photos left to right.
+    Raises BadFile for a photo that is missing or broken, or whose bytes changed.
     """
 
     def refuse(n: int, error: BadFile) -> None:
@@ -71,12 +71,15 @@ def readable(
     refuse: Callable[[int, BadFile], None],
     mirrored: bool = False,
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """The same with the rows of `photos` that are in each batch. `refuse` gets the row of a photo that cannot be read,
-    and the reason; unless it raises, the photo is left out."""
+    """Yield (rows, stems) for each batch, where rows are indices into `photos`.
+
+    refuse: called with the row of each photo that cannot be read and the error. If it returns, the photo is skipped.
+    """
     prepares = isinstance(model, PreparesPhotos)
     work = ahead(partial(_ready, model, mirrored), photos, BATCH if prepares else _DECODED)
     rows, batch = [], []
-    # Closed at once after an error: the garbage collector might join its threads while another thread starts, for ever.
+    # Close at once after an error. Otherwise the garbage collector may join the threads while another thread starts,
+    # which deadlocks.
     with closing(work) as ready:
         for n, one in zip(range(len(photos)), ready, strict=True):
             if isinstance(one, BadFile):
@@ -100,10 +103,10 @@ def _ready(model: Model, mirrored: bool, photo: tuple[Path, str]) -> Image | Ten
 
 
 def _prepared(model: Model, image: Image) -> Image | Tensor:
-    """What `_stem_of` takes: prepared by the model, if it does that one by one."""
+    """Prepare a photo for `_stem_of`, if the model prepares photos one by one."""
     return model.prepare(image) if isinstance(model, PreparesPhotos) else image
 
 
 def _stem_of(model: Model, photos: Sequence[Image | Tensor]) -> Tensor:
-    """The stem (N, ...) of photos as `_prepared` gives them."""
+    """Compute the stem (N, ...) of photos that `_prepared` returned."""
     return model.stem_of(photos) if isinstance(model, PreparesPhotos) else model.stem(photos)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What captions will cost on this machine, before a model is fetched or loaded: bytes, memory and seconds a photo."""
+"""Estimate the cost of captions on this machine, in bytes, memory and seconds per photo, before a model is loaded."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sglora_cli.system.hardware import available_memory, compute_rates, free_dev
 from sglora_cli.system.progress import size, span
 
 _SLOWEST = 3.0
-"""A model computes at between all and a third of the rate of a large matrix product. Chosen, not measured."""
+"""A model reaches between all and a third of the rate of a large matrix product. Chosen, not measured."""
 _SAMPLE, _PIXELS = 16, 1024 * 768
-"""Photos whose size is looked at; the pixels of photos that cannot be opened."""
+"""The number of photos whose size is read, and the pixels to assume if none of them can be opened."""
 
 
 @dataclass(frozen=True)
 class CaptionEstimate:
-    """What a captioner needs on a device, for photos that wait for captions."""
+    """What a captioner needs on a device to caption the waiting photos."""
 
     captioner: str
     cost: CaptionerCost
@@ -33,10 +33,11 @@ class CaptionEstimate:
     device: str
     precision: str
     memory: int
-    """Bytes of the weights in memory."""
+    """Bytes that the weights take in memory."""
     free_memory: int
+    """Bytes that are free on the device."""
     seconds: tuple[float, float]
-    """Of one photo, at best and at worst; an estimate. (0, 0) for a captioner without a model."""
+    """Estimated seconds per photo, at best and at worst. (0, 0) for a captioner without a model."""
 
     @property
     def fits(self) -> bool:
@@ -44,23 +45,23 @@ class CaptionEstimate:
 
     @property
     def slow(self) -> bool:
-        """Whether a model computes without a GPU."""
+        """Whether a model runs without a GPU."""
         return bool(self.cost.model) and self.device == "cpu"
 
     def to_lines(self) -> list[str]:
-        """The estimate in lines for a person."""
+        """The estimate as lines of text."""
         if not self.cost.model:
             return [f"captioner  {self.captioner}: no model, nothing to download"]
         fetched, memory = size(self.cost.download_bytes), f"{size(self.memory)} for the weights in {self.precision}"
         low, high = self.seconds
         lines = [
             f"captioner  {self.captioner}: {self.cost.model}, {self.cost.parameters / 1e9:.1f} billion parameters",
-            f"download   {fetched}, once" if self.cost.download_bytes else "download   nothing: it is on this machine",
-            f"memory     {memory}, {size(self.free_memory)} free on {self.device}{'' if self.fits else ': too little'}",
-            f"time       {span(low, high)} a photo on {self.device}, {span(low * self.photos, high * self.photos)} for "
-            f"{self.photos}: an estimate from its parameters and the speed of a matrix product here",
+            f"download   {fetched}, once" if self.cost.download_bytes else "download   none, already on this machine",
+            f"memory     {memory}, {size(self.free_memory)} free on {self.device}{'' if self.fits else ', too little'}",
+            f"time       {span(low, high)} per photo on {self.device}, {span(low * self.photos, high * self.photos)} "
+            f"for {self.photos}, estimated from the parameters and the speed of a matrix product on this machine",
         ]
-        return lines + ([f"lacks      {self.cost.lacks}"] if self.cost.lacks else [])
+        return lines + ([f"missing    {self.cost.lacks}"] if self.cost.lacks else [])
 
     def to_json(self) -> dict[str, Any]:
         """The estimate as JSON values."""
@@ -80,9 +81,9 @@ class CaptionEstimate:
 def estimate(
     host: Host, captioner: str, runtime: RuntimeConfig, waiting: Sequence[Listed], captions: int
 ) -> CaptionEstimate | None:
-    """What a captioner needs for so many captions of each photo; None where it does not say.
+    """Estimate what a captioner needs for `captions` captions of each photo; None if it declares no cost.
 
-    Raises UsageError and Unavailable for a device that is not there.
+    Raises UsageError and Unavailable for a device that does not exist.
     """
     plugin = host.captioners[captioner]
     if not isinstance(plugin, SaysCaptionCost):
@@ -112,7 +113,7 @@ def estimate(
 
 
 def _pixels(waiting: Sequence[Listed]) -> int:
-    """How many pixels photos typically have."""
+    """The median number of pixels per photo, from a sample."""
     from PIL import Image
 
     from sglora_cli.files.images import image_formats
@@ -122,13 +123,13 @@ def _pixels(waiting: Sequence[Listed]) -> int:
         try:
             with Image.open(one.path, formats=image_formats()) as image:
                 sizes.append(image.width * image.height)
-        except Exception:  # a broken photo is named when it is its turn
+        except Exception:  # a broken photo is reported when it is captioned
             continue
     return int(median(sizes)) if sizes else _PIXELS
 
 
 def other_way(host: Host, dataset: str, root: Path, captioner: str, output: Path | None = None) -> str:
-    """The command that writes the captions with a captioner that needs no model; "" if there is none."""
+    """Return the command that captions the data set with a captioner that needs no model; "" if there is none."""
     for name in sorted(host.captioners):
         plugin = host.captioners[name]
         if name == captioner or not isinstance(plugin, SaysCaptionCost):

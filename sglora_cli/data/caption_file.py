@@ -1,16 +1,16 @@
-"""Files of captions: those of a data set, and those made elsewhere.
+"""Read and write caption files, those of a data set and those of other programs.
 
-captions.jsonl has one object a line, one line an image:
+captions.jsonl has one JSON object per line and one line per image:
 {"image": "images/pug_16.jpg", "task": "pug", "split": "train", "captions": ["A pug that ..."]}
-An image of a classification task has, instead of captions, the class it is sorted into: "class": "fawn". `data caption`
-adds lines to this file; it writes `task` only where an image has one task.
-captions.csv has the header image,task,split,caption and one row a caption: an image with four captions has four rows.
-Of classification tasks it is image,task,split,class.
+An image of a classification task has its class instead of captions: "class": "fawn". `data caption` appends lines to
+this file. It writes `task` only if an image has exactly one task.
+captions.csv has the header image,task,split,caption and one row per caption. An image with four captions has four rows.
+For classification tasks the header is image,task,split,class.
 
-A file made elsewhere is
-* .jsonl of the same kind, without task and split if you like,
-* .csv with the columns image and caption, one row a caption,
-* .json as COCO publishes captions (lists `images` and `annotations`), or Karpathy (`images` with `sentences`).
+A file from another program is one of these:
+* .jsonl of the same form, where task and split are optional,
+* .csv with the columns image and caption, one row per caption,
+* .json in COCO's caption format (lists `images` and `annotations`) or in Karpathy's (`images` with `sentences`).
 """
 
 from __future__ import annotations
@@ -28,39 +28,40 @@ from sglora_cli.files.untrusted import TEXT_LIMIT
 from sglora_cli.plugin.values import SPLITS, TRAIN, Listed
 
 CAPTIONS_JSONL, CAPTIONS_CSV = "captions.jsonl", "captions.csv"
-_KINDS = {int: "a whole number", str: "a text"}
+_KINDS = {int: "a whole number", str: "a string"}
 
 
 @dataclass(frozen=True)
 class Captioned:
-    """An image and its captions, as a file has them. `where` is path and line, for errors."""
+    """An image and its captions, as read from a file."""
 
     where: str
+    """File and line, for error messages."""
     image: str
-    """Its path below the data set's folder. Of a data set's own file it is without `.`, `//` and `..`."""
+    """Path relative to the data set's folder. In a data set's own file it is normalised: no `.`, `//` or `..`."""
     captions: tuple[str, ...]
     task: str = ""
     split: str = TRAIN
     has_class: bool = False
-    """Whether its one caption is its class: that of a classification task."""
+    """Whether the one caption is the class of a classification task."""
     line: str = ""
-    """The whole line, where it was kept."""
+    """The complete line, if the reader stores it."""
 
     @property
     def by(self) -> str:
-        """Who wrote the captions, and how; "" where nobody said."""
+        """Which captioner wrote the captions and how; "" if it is not recorded."""
         return str(json.loads(self.line).get("by", "")) if self.line else ""
 
 
 def find_captions(root: Path) -> Path | None:
-    """The captions file of a data set; captions.jsonl if both are there."""
+    """Return the captions file of a data set, or None. captions.jsonl takes precedence over captions.csv."""
     return next((root / name for name in (CAPTIONS_JSONL, CAPTIONS_CSV) if (root / name).is_file()), None)
 
 
 def read_captions(path: Path, keys: tuple[str, ...] = ("image", "task")) -> list[Captioned]:
-    """All images of a captions file, in its order; `keys` are the texts a row must have.
+    """Return all images of a captions file, in file order. `keys` are the string fields that a row must have.
 
-    Raises BadFile with path and line for anything wrong, an image named twice included.
+    Raises BadFile with file and line for any error, including an image that is listed twice.
     """
     rows = _table(path) if path.suffix == ".csv" else ((number, row) for number, _, row in jsonl_rows(path))
     entries: list[Captioned] = []
@@ -71,12 +72,12 @@ def read_captions(path: Path, keys: tuple[str, ...] = ("image", "task")) -> list
         named.add(row["image"], where, f"line {number}")
         entries.append(one)
     if not entries:
-        raise BadFile(f"{path} names no image")
+        raise BadFile(f"{path} lists no images")
     return entries
 
 
 def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """As captions.jsonl would say it: the rows of an image joined, with the number of the first line."""
+    """Yield rows in the form of captions.jsonl: the rows of one image merged, with the number of its first line."""
     images: dict[str, tuple[int, dict[str, Any]]] = {}
     for number, row in csv_rows(path, (("image",), ("caption", "class")), "image,task,split,caption"):
         # An empty split is a default, an empty task is an error.
@@ -86,7 +87,8 @@ def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for key, value in shared.items():
             if (before := image.get(key)) != value:
                 raise BadFile(
-                    f"{path}, line {number}: {key} of {row['image']!r} is {value!r}, in line {first} {before!r}"
+                    f"{path}, line {number}: {key} of {row['image']!r} is {value!r}, "
+                    f"but in line {first} it is {before!r}"
                 )
         if "caption" in row:
             image.setdefault("captions", []).append(row["caption"])
@@ -105,13 +107,13 @@ def _checked(row: dict[str, Any], where: str, keys: tuple[str, ...]) -> Captione
     captions = texts_field(row, "captions", where)
     if not captions or not all(c.strip() for c in captions):
         raise BadFile(
-            f"{where}: image {row['image']!r} has no caption, or an empty one", "caption it or remove the line"
+            f"{where}: image {row['image']!r} has no caption or an empty one", "write a caption or remove the line"
         )
     return Captioned(where, plain_name(row["image"]), captions, str(row.get("task", "")), split)
 
 
 def line_of(listed: Listed, captions: Sequence[str], by: str = "") -> str:
-    """The line of an image, without a line break at its end. `by` says who wrote them, and how."""
+    """Return the line of an image, without a trailing newline. `by` records which captioner wrote it and how."""
     task = {"task": listed.tasks[0]} if len(listed.tasks) == 1 else {}
     row: dict[str, Any] = {"image": listed.image, **task, "split": listed.split, "captions": list(captions)}
     if by:
@@ -120,10 +122,10 @@ def line_of(listed: Listed, captions: Sequence[str], by: str = "") -> str:
 
 
 def read_lines(path: Path, data: bytes | None = None) -> dict[str, Captioned]:
-    """Image, without `.`, `//` and `..`, to its line in a captions.jsonl, {} if there is no file. A last line that was
-    cut off is not seen. `data` is the content, if it is known.
+    """Map each image of a captions.jsonl, with its path normalised, to its line. Returns {} if the file is missing.
 
-    Raises BadFile with path and line for anything wrong, an image named twice included.
+    data: the content, if it has been read. An incomplete last line is ignored.
+    Raises BadFile with file and line for any error, including an image that is listed twice.
     """
     if data is None:
         data = file_bytes(path) if path.exists() else b""
@@ -137,20 +139,22 @@ def read_lines(path: Path, data: bytes | None = None) -> dict[str, Captioned]:
 
 
 def read_elsewhere(path: Path) -> list[Captioned]:
-    """Captions made elsewhere, an entry an image, in the file's order. Raises BadFile with path and line."""
+    """Read a caption file of another program, one entry per image, in file order. Raises BadFile with file and line."""
     readers = {
         ".jsonl": lambda: _jsonl(path, file_bytes(path)),
         ".csv": lambda: _csv(path),
         ".json": lambda: _json(path),
     }
     if path.suffix not in readers:
-        raise BadFile(f"captions are read from {', '.join(readers)}, got {path}", "convert it to one of these")
+        raise BadFile(
+            f"caption files must end in one of {', '.join(readers)}, got {path}", "convert it to one of these formats"
+        )
     joined: dict[str, Captioned] = {}
     for entry in readers[path.suffix]():
         first = joined.get(entry.image, Captioned(entry.where, entry.image, ()))
         joined[entry.image] = Captioned(first.where, first.image, first.captions + entry.captions)
     if not joined:
-        raise BadFile(f"{path} names no image")
+        raise BadFile(f"{path} lists no images")
     return list(joined.values())
 
 
@@ -172,7 +176,7 @@ def _json(path: Path) -> Iterator[Captioned]:
     if not isinstance(table, dict):
         raise BadFile(f"{path}: expected an object, got {type(table).__name__}")
     if not isinstance(table.get("images"), list):
-        raise BadFile(f"{path} has no list 'images'", "take COCO's captions or a Karpathy file")
+        raise BadFile(f"{path} has no list 'images'", "use a COCO captions file or a Karpathy file")
     yield from (_coco(path, table) if "annotations" in table else _karpathy(path, table))
 
 
@@ -183,7 +187,9 @@ def _coco(path: Path, table: Any) -> Iterator[Captioned]:
         if number not in names:
             raise BadFile(f"{where}: image {number} is not listed in 'images'")
         if not isinstance(caption, str):
-            raise BadFile(f"{where}: caption must be a text, got {caption!r:.100}", "an instances file has no captions")
+            raise BadFile(
+                f"{where}: caption must be a string, got {caption!r:.100}", "use a captions file, not an instances file"
+            )
         yield Captioned(where, names[number], (caption,))
 
 
@@ -192,17 +198,17 @@ def _karpathy(path: Path, table: Any) -> Iterator[Captioned]:
     for where, row in karpathy_rows(table, path):
         folder, raws = row.get("filepath", ""), karpathy_sentences(row, where)
         if not isinstance(folder, str):
-            raise BadFile(f"{where}: filepath must be a text, got {folder!r:.100}")
+            raise BadFile(f"{where}: filepath must be a string, got {folder!r:.100}")
         image = f"{folder}/{row['filename']}" if folder else row["filename"]
         named.add(image, where, where.rpartition(", ")[2])
         yield Captioned(where, image, raws)
 
 
 def coco_rows(table: Any, key: str, path: Path, kinds: Mapping[str, type]) -> list[dict[str, Any]]:
-    """The list `key` of a COCO file, each row with values of these kinds. Raises BadFile with the row's number."""
+    """Return the list `key` of a COCO file after checking the types in `kinds`. Raises BadFile with the row index."""
     rows = table.get(key) if isinstance(table, dict) else None
     if not isinstance(rows, list):
-        raise BadFile(f"{path} has no list {key!r}", "take the file as COCO publishes it")
+        raise BadFile(f"{path} has no list {key!r}", "use the unmodified file that COCO publishes")
     for n, row in enumerate(rows):
         for name, kind in kinds.items():
             if not isinstance(row, dict) or type(row.get(name)) is not kind:
@@ -212,37 +218,37 @@ def coco_rows(table: Any, key: str, path: Path, kinds: Mapping[str, type]) -> li
 
 
 def coco_images(table: Any, path: Path) -> dict[int, str]:
-    """Number to file name of the images of a COCO file. Raises BadFile for a number of two, or a name of two."""
+    """Map image ids of a COCO file to file names. Raises BadFile for an id with two names or a name with two ids."""
     names: dict[int, str] = {}
     named = NamedOnce()
     for n, row in enumerate(coco_rows(table, "images", path, {"id": int, "file_name": str})):
         number, name = row["id"], row["file_name"]
-        if names.get(number) == name:  # said twice, as in files that were put together
+        if names.get(number) == name:  # listed twice, as in files that were concatenated
             continue
         if number in names:
-            raise BadFile(f"{path}: images[{n}]: image {number} is {name!r} here and {names[number]!r} before")
+            raise BadFile(f"{path}: images[{n}]: image {number} is {name!r}, but it was {names[number]!r} before")
         named.add(name, f"{path}: images[{n}]", f"image {number}")
         names[number] = name
     return names
 
 
 def karpathy_rows(table: Any, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every image of a Karpathy file, which has a `filename`, and where it stands. Raises BadFile with its number."""
+    """Yield (location, row) for every image of a Karpathy file. Raises BadFile for a row without a `filename`."""
     images = table.get("images") if isinstance(table, dict) else None
     if not isinstance(images, list):
         raise BadFile(f"{path} has no list 'images'", "a Karpathy file has images with sentences and splits")
     for n, row in enumerate(images):
         where = f"{path}, images[{n}]"
         if not isinstance(row, dict) or not isinstance(row.get("filename"), str):
-            raise BadFile(f"{where}: filename must be a text")
+            raise BadFile(f"{where}: filename must be a string")
         yield where, row
 
 
 def karpathy_sentences(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """The sentences of an image of a Karpathy file, as they are written. Raises BadFile."""
+    """Return the raw sentences of an image in a Karpathy file. Raises BadFile."""
     sentences = row.get("sentences")
     rows = sentences if isinstance(sentences, list) else []
     raws = tuple(one["raw"] for one in rows if isinstance(one, dict) and isinstance(one.get("raw"), str))
     if not raws or len(raws) < len(rows):
-        raise BadFile(f"{where}: sentences must be a list with a text `raw` in each, got {sentences!r:.100}")
+        raise BadFile(f"{where}: sentences must be a list of objects with a string `raw`, got {sentences!r:.100}")
     return raws

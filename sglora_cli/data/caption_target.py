@@ -1,4 +1,4 @@
-"""The file that captions are added to. It belongs to the user, who may change it while lines are written."""
+"""The file that captions are appended to. It belongs to the user, who may edit it while lines are written."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from sglora_cli.system.locks import locked
 
 
 class CaptionTarget:
-    """An open file of captions, an image a line. Lines that others write meanwhile are found, and kept."""
+    """A captions file, one line per image. It detects lines that others add meanwhile and preserves them."""
 
     def __init__(self, path: Path, lines: Mapping[str, Captioned]) -> None:
-        """lines: those that are in the file now."""
+        """lines: the current lines of the file."""
         self.path, self.lines, self._seen = path, lines, _version(path)
 
     def has(self, image: str) -> bool:
-        """Whether the image has a line by now. Raises BadFile if somebody has broken the file meanwhile."""
+        """Whether the image has a line now. Raises BadFile if the file was damaged meanwhile."""
         if (now := _version(self.path)) != self._seen:
             self.lines, self._seen = read_lines(self.path), now
         return image in self.lines
 
     def append(self, line: str) -> None:
-        """Add a line. Raises OSError."""
+        """Append a line. Raises OSError."""
         append_lines(self.path, [line + "\n"])
         self._seen = _version(self.path)
 
 
 def _version(path: Path) -> tuple[int, int, int]:
-    """What changes whenever somebody writes the file."""
+    """Return values that change whenever the file is written."""
     try:
         state = path.stat()
     except FileNotFoundError:
@@ -43,29 +43,28 @@ def _version(path: Path) -> tuple[int, int, int]:
 
 
 def changed(path: Path) -> Unavailable:
-    """The error for a file that is not what was read."""
+    """Return the error for a file that has changed since it was read."""
     return Unavailable(
-        f"{path} was changed while this ran, so nothing was written into it",
-        "run it again: it starts from what the file says then",
+        f"{path} was changed by another program, so nothing was written to it",
+        "run the same command again to start from the current content",
     )
 
 
 @contextmanager
 def appending(path: Path) -> Iterator[None]:
-    """Hold the file for this process alone, ending with a whole line, so that lines can be appended.
-
-    Raises Unavailable.
-    """
+    """Lock the file and remove an incomplete last line, so that lines can be appended. Raises Unavailable."""
     with locked(path, wait=False):
         try:
             if path.exists() and (line := drop_torn_line(path)):
-                text = f"{path} ended in the beginning of a line, which was removed: {line!r:.300}"
+                text = f"{path} ended in an incomplete line, which was removed: {line!r:.300}"
                 warnings.warn(text, SgloraWarning, stacklevel=3)
             append_lines(path, ())
             try:
                 yield
             finally:
-                if path.exists() and os.path.getsize(path) == 0:  # a data set would take it for its captions
+                if path.exists() and os.path.getsize(path) == 0:  # a data set would read an empty captions file
                     path.unlink()
         except OSError as error:
-            raise unwritable(f"cannot write {path}", error, "whole lines in it are kept: run it again") from error
+            raise unwritable(
+                f"cannot write {path}", error, "run the same command again; complete lines in the file are preserved"
+            ) from error

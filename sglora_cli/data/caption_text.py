@@ -1,6 +1,6 @@
-"""Captions as texts: what a captioner is asked, what is taken off its answers, and which of them are refused.
+"""Build prompts for a captioner, clean its answers and decide which of them to reject.
 
-A file of demonstrations has one object a line: {"name": "pug", "caption": "The pug has a fawn coat, ..."}.
+A demonstrations file has one JSON object per line: {"name": "pug", "caption": "The pug has a fawn coat, ..."}.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from sglora_cli.files.text import jsonl_rows
 from sglora_cli.files.untrusted import read_bytes
 
 REASONS = {
-    "empty": "without a word",
+    "empty": "without words",
     "short": "too short",
     "refusal": "refusals",
     "repeated": "repeated within an image",
     "shared": "shared with another image",
 }
-"""Why a text is refused."""
+"""Why a caption is rejected."""
 CAPTION_ISSUES = {
-    "broken": "images that do not decode",
-    "none": "images without a caption that could be kept",
-    "few": "images with fewer captions than asked for",
-    "long": "captions that are long: text encoders cut them",
+    "broken": "images that cannot be decoded",
+    "none": "images without an accepted caption",
+    "few": "images with fewer captions than requested",
+    "long": "captions that a text encoder may truncate",
     **{reason: f"captions {text}" for reason, text in REASONS.items()},
 }
-"""What can be wrong with an image and its captions, the gravest first."""
+"""What can be wrong with an image and its captions, the most serious first."""
 _FILE_LIMIT = 1 << 20
 _LEAD = re.compile(r"^(?:(?:sure|certainly|of course)\b[^:\n]{0,80}:|output:|caption:)\s*", re.IGNORECASE)
-_NEXT = re.compile(r"\s*\bInput:")  # a model that goes on with an example of its own
+_NEXT = re.compile(r"\s*\bInput:")  # a model may continue with an example of its own
 _REFUSAL = re.compile(
     r"^(?:i(?:'m| am) (?:sorry|unable|not able)|sorry\b|i (?:cannot|can't|can not)\b|as an ai\b|unfortunately, i\b)",
     re.IGNORECASE,
@@ -44,7 +44,7 @@ _QUOTES = {'"': '"', "\N{LEFT DOUBLE QUOTATION MARK}": "\N{RIGHT DOUBLE QUOTATIO
 
 @dataclass(frozen=True)
 class Demonstration:
-    """An example in the prompt: what a photo shows, and a caption as they should be."""
+    """An example in the prompt: the subject of a photo and a caption in the desired style."""
 
     name: str
     caption: str
@@ -62,11 +62,11 @@ DEMONSTRATIONS = (
         "in front of a blurred green field.",
     ),
 )
-"""Used when a user names no file. As in the paper there are two; the wording is this project's."""
+"""The default demonstrations. The paper uses two as well; the wording is this project's."""
 
 
 def read_demonstrations(path: Path) -> tuple[Demonstration, ...]:
-    """The demonstrations of a file. Raises BadFile with path and line."""
+    """Read the demonstrations of a file. Raises BadFile with file and line."""
     demonstrations = []
     for number, line, row in jsonl_rows(path, read_bytes(path, _FILE_LIMIT)):
         values = [row.get(key) for key in ("name", "caption")]
@@ -78,12 +78,12 @@ def read_demonstrations(path: Path) -> tuple[Demonstration, ...]:
             )
         demonstrations.append(Demonstration(*texts))
     if not demonstrations:
-        raise BadFile(f"{path} has no demonstration", "leave --demonstrations out for the program's own")
+        raise BadFile(f"{path} has no demonstrations", "omit --demonstrations to use the default ones")
     return tuple(demonstrations)
 
 
 def prompt_of(name: str, demonstrations: Sequence[Demonstration]) -> str:
-    """What a captioner reads beside a photo of `name`. SG-LoRA (arXiv 2509.10535) asks in this form.
+    """Return the prompt for a photo of `name`, in the form that SG-LoRA (arXiv 2509.10535) uses.
 
     >>> print(prompt_of("horse", [Demonstration("pug", "The pug has a fawn coat.")]))
     Input: A photo of pug. Output: The pug has a fawn coat.
@@ -94,12 +94,12 @@ def prompt_of(name: str, demonstrations: Sequence[Demonstration]) -> str:
 
 
 def cleaned_caption(text: str) -> str:
-    r"""The caption in a model's answer, on one line; what may belong to a caption stays.
+    r"""Extract the caption from a model's answer, as one line. Text that may belong to the caption is preserved.
 
     >>> cleaned_caption('Sure, here is a caption: "A black  cat."\nInput: A photo of dog.')
     'A black cat.'
     """
-    text = text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be written
+    text = text.encode("utf-8", "replace").decode()  # a lone surrogate cannot be written
     caption = _LEAD.sub("", text.strip())
     caption = " ".join(_NEXT.split(_LEAD.sub("", caption), maxsplit=1)[0].split())
     inner = caption[1:-1]
@@ -110,18 +110,18 @@ def cleaned_caption(text: str) -> str:
 
 @dataclass
 class Judge:
-    """Which captions are kept. It remembers the captions of every image it was told of."""
+    """Accept or reject captions. It compares them with the captions of all images passed to `remember`."""
 
     fewest_words: int
     known: dict[str, str] = field(default_factory=dict)
-    """Caption, as captions are compared, to its image."""
+    """Maps each caption, normalised for comparison, to its image."""
 
     def remember(self, image: str, captions: Sequence[str]) -> None:
         for caption in captions:
             self.known.setdefault(normal(caption), image)
 
     def fault(self, image: str, caption: str, own: Sequence[str]) -> str:
-        """Why a caption of an image that has `own` already is refused (a key of REASONS); "" if it is kept."""
+        """Return why a caption is rejected (a key of REASONS); "" if it is accepted. `own`: the image's captions."""
         if not any(c.isalnum() for c in caption):
             return "empty"
         if _REFUSAL.match(caption):
@@ -134,7 +134,7 @@ class Judge:
 
 
 def too_long(caption: str, config: CaptionConfig, check_text: Callable[[str], None] | None) -> str:
-    """Why a text encoder would cut the caption; "" if it would not."""
+    """Return why a text encoder would truncate the caption; "" if it would not."""
     words = len(caption.split())
     if words > config.words:
         return f"{words} words"

@@ -1,8 +1,8 @@
-"""Captions for a data set's images, written by a captioner or taken from a file made elsewhere.
+"""Caption a data set's images with a captioner, or take the captions from a file of another program.
 
-Captions by a captioner are appended to captions.jsonl, one line an image, in the data set's order; images that have a
-line are skipped. An image's seeds follow from its name, so a run that was killed and resumed leaves the same file.
-Captions from a file are checked first and written all or none.
+The captions of a captioner are appended to captions.jsonl, one line per image, in the data set's order. Images that
+have a line are skipped. The seeds of an image are derived from its name, so an interrupted run that is resumed produces
+the same file. Captions from a file are checked first and written all or none.
 """
 
 from __future__ import annotations
@@ -40,47 +40,48 @@ _EMPTY = data_hash(b"")
 
 @dataclass(frozen=True)
 class CaptionJob:
-    """What there is to do."""
+    """The images to caption and the file to write."""
 
     dataset: str
     root: Path
     target: Path
     listed: Sequence[Listed]
     done: Mapping[str, Captioned]
-    """Image to its line in the target."""
+    """Maps each captioned image to its line in the target."""
     state: str = ABSENT
-    """What the target held when `done` was read; see `files.swap`."""
+    """State of the target when `done` was read; see `files.swap`."""
 
     def waiting(self, limit: int = 0) -> list[Listed]:
-        """Images without captions, in the data set's order; the first `limit` of them unless that is 0."""
+        """Return images without captions in the data set's order, at most `limit` of them unless it is 0."""
         images = [one for one in self.listed if one.image not in self.done]
         return images[:limit] if limit else images
 
     def check_unchanged(self) -> None:
-        """Raises Unavailable if somebody has changed the target since the job was made. Hold its lock."""
+        """Raise Unavailable if the target has changed since the job was created. The caller must hold its lock."""
         if state_of(self.target) not in (self.state, *([_EMPTY] if self.state == ABSENT else [])):
             raise changed(self.target)
 
 
 @dataclass
 class Outcome:
-    """What was done, and what was wrong."""
+    """The result of a captioning run."""
 
     job: CaptionJob
     written: int = 0
     """Images whose captions were written."""
     replaced: int = 0
-    """Those of them that had others."""
+    """Images among them that had other captions before."""
     found: int = 0
-    """Images that somebody else captioned meanwhile."""
+    """Images that another process captioned meanwhile."""
     captions: int = 0
+    """Captions that were written."""
     problems: list[DataIssue] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
-    """Why texts were refused, with how often; most were asked for again."""
+    """Rejected captions per reason. The captioner retried most of them."""
 
     @property
     def left(self) -> int:
-        """Images that still have no captions."""
+        """The number of images that still have no captions."""
         return len(self.job.waiting()) - self.written + self.replaced - self.found
 
     def to_json(self) -> dict[str, Any]:
@@ -96,7 +97,7 @@ class Outcome:
 
 
 def job_json(job: CaptionJob) -> dict[str, Any]:
-    """Where captions go and how many there are, for programs."""
+    """Return the job's output file and counts as JSON values."""
     return {
         "dataset": job.dataset,
         "path": str(job.root),
@@ -109,26 +110,27 @@ def job_json(job: CaptionJob) -> dict[str, Any]:
 def caption_job(
     host: Host, dataset: str, root: Path, output: Path | None = None, hide_table: bool = False
 ) -> CaptionJob:
-    """What there is to do in a folder. A last line that an interruption cut off is dropped; no more is written.
+    """Create the captioning job of a folder. It removes an incomplete last line of the target and writes nothing else.
 
-    Raises UnknownName, Unavailable if the data set cannot list images without captions, BadFile for a line of
-    the target that is broken or names an image that the data set has not, UsageError if the new file would hide a
-    captions.csv, unless `hide_table`.
+    Raises UnknownName; Unavailable if the data set cannot list images without captions; BadFile for an invalid line of
+    the target, or one whose image is not in the data set; UsageError if the new file would hide a captions.csv, unless
+    `hide_table` is set.
     """
     plugin = host.datasets[dataset]
     if not root.is_dir():
         raise Unavailable(f"the folder {root} does not exist", "pass --path DIR")
     if not isinstance(plugin, ListsImages):
         raise Unavailable(
-            f"data set {dataset!r} has captions of its own and lists no other images", "it needs no captioner"
+            f"data set {dataset!r} comes with captions and does not list images without them",
+            "use it without a captioner",
         )
     target = output or root / CAPTIONS_JSONL
-    if target.exists() and os.access(target, os.W_OK):  # the data set may read it too
+    if target.exists() and os.access(target, os.W_OK):  # the data set may read the same file
         with appending(target):
             pass
     listed = list(plugin.images(root))
     if not listed:
-        raise BadFile(f"data set {dataset!r} finds no image in {root}")
+        raise BadFile(f"data set {dataset!r} found no images in {root}")
     if not output and not hide_table and not target.exists() and (root / CAPTIONS_CSV).exists():
         table = root / CAPTIONS_CSV
         raise UsageError(f"{table} holds the captions, and {CAPTIONS_JSONL} would hide it", f"pass --from {table}")
@@ -136,7 +138,7 @@ def caption_job(
     done, names = read_lines(target, data or b""), {one.image for one in listed}
     for entry in done.values():
         if entry.image not in names:
-            raise BadFile(f"{entry.where}: the data set has no image {entry.image!r}", "remove the line")
+            raise BadFile(f"{entry.where}: the data set has no image {entry.image!r}", "remove this line")
     return CaptionJob(dataset, root, target, listed, done, ABSENT if data is None else data_hash(data))
 
 
@@ -149,17 +151,18 @@ def write_captions(
     check_text: Callable[[str], None] | None = None,
     by: str = "",
 ) -> Outcome:
-    """Caption the images that have none, a line each. `check_text` raises Mismatch for one that is too long.
+    """Caption the images that have no captions and append one line per image.
 
-    by: who writes, and how; Mismatch if lines that are there were written by another.
-    Raises Unavailable if the file cannot be written, PluginError if the captioner fails: what is written stays.
+    check_text: raises Mismatch for a caption that is too long.  by: signature of the captioner and its settings.
+    Raises Mismatch if existing lines have another signature, Unavailable if the file cannot be written, PluginError if
+    the captioner fails. Lines that are already written remain.
     """
     judge, outcome = Judge(config.fewest_words), Outcome(job)
     for entry in job.done.values():
         if by and entry.by not in ("", by):
             raise Mismatch(
-                f"{entry.where}: written by {entry.by!r}, this run is {by!r}",
-                "go on with the captioner and options that wrote it, choose another file with -o, or remove its lines",
+                f"{entry.where}: written by {entry.by!r}, but this run would write as {by!r}",
+                "use the captioner and options that wrote it, choose another file with -o, or remove its lines",
             )
         judge.remember(entry.image, entry.captions)
     with appending(job.target):
@@ -178,7 +181,7 @@ def write_captions(
             captions = _captions(model, image, listed, prompt, config, judge, outcome.refused)
             judge.remember(listed.image, captions)
             outcome.problems += _shortfalls(listed, captions, config, check_text)
-            if target.has(listed.image):  # its captions came while the captioner was at work
+            if target.has(listed.image):  # another process wrote its captions meanwhile
                 outcome.found += 1
             elif captions:
                 target.append(line_of(listed, captions, by))
@@ -195,7 +198,7 @@ def _captions(
     judge: Judge,
     refused: Counter[str],
 ) -> list[str]:
-    """Up to config.captions captions of one image, asked for again while some are refused."""
+    """Return up to config.captions captions of one image, with up to config.retries retries for rejected ones."""
     kept: list[str] = []
     for attempt in range(1 + config.retries):
         count = config.captions - len(kept)
@@ -211,33 +214,33 @@ def _captions(
 
 
 def signature(captioner: str, weights: str, config: CaptionConfig, demonstrations: Sequence[Demonstration]) -> str:
-    """Who writes captions, and a hash of how: lines with another signature are not of the same kind."""
+    """Return the captioner's name and a hash of its settings. Lines with different signatures must not be mixed."""
     return f"{captioner} {content_hash(weights, asdict(config), [asdict(one) for one in demonstrations])[:12]}"
 
 
 def seed_of(seed: int, image: str, attempt: int) -> int:
-    """The seed of one question: below 2**63, and of nothing but seed, name and attempt."""
+    """Return the seed of one request, below 2**63. It depends on seed, image name and attempt only."""
     digest = hashlib.sha256(f"{seed}\n{attempt}\n{image}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-_GO_ON = "finished lines are kept: run it again to go on"
+_GO_ON = "run the same command again to resume; finished lines are preserved"
 
 
 def _asked(model: CaptionModel, image: Image, listed: Listed, prompt: str, count: int, seed: int) -> list[str]:
     try:
         texts = list(model.write(image, prompt, count, seed))
-    except PluginError as error:  # out of a registry it is named already
+    except PluginError as error:  # a captioner from the registry is named in the message already
         raise PluginError(f"{error.message}, on {listed.path}", _GO_ON) from error
     except SgloraError:
         raise
-    except Exception as error:  # a stranger's model may raise anything
+    except Exception as error:  # a third-party model may raise anything
         if known := failure_of(error):
             raise known from error
         message = f"the captioner failed on {listed.path}: {type(error).__name__}: {error}"
         raise PluginError(message, _GO_ON) from error
     if len(texts) != count or not all(isinstance(text, str) for text in texts):
-        raise PluginError(f"the captioner was asked for {count} texts about {listed.path}, and gave {texts!r:.100}")
+        raise PluginError(f"the captioner must return {count} strings for {listed.path}, got {texts!r:.100}")
     return texts
 
 
@@ -252,31 +255,31 @@ def _shortfalls(
 
 
 def problem(kind: str, listed: Listed, text: str) -> DataIssue:
-    """Something wrong with an image or its captions; `kind` is a key of CAPTION_ISSUES."""
+    """Return an issue with an image or its captions. `kind` is a key of CAPTION_ISSUES."""
     return DataIssue(kind, listed.shows, listed.split, listed.image, text)
 
 
 def error_of(outcome: Outcome) -> SgloraError | None:
-    """The error a run ends with, after everything that could be captioned was."""
+    """Return the error that a run ends with, once every readable image is processed; None if there is none."""
     many = Counter(one.kind for one in outcome.problems)
     for kind, remedy in (
-        ("broken", "mend or remove them, then run it again"),
-        ("none", "look at the photos and the prompt, or pass another --seed"),
+        ("broken", "fix or remove them, then run the same command again"),
+        ("none", "check the photos and the prompt, or pass another --seed"),
     ):
         if many[kind]:
             first = next(one for one in outcome.problems if one.kind == kind)
-            return BadFile(f"{CAPTION_ISSUES[kind]}: {many[kind]}; the first: {first.image}: {first.text}", remedy)
+            return BadFile(f"{CAPTION_ISSUES[kind]}: {many[kind]}. The first is {first.image}: {first.text}", remedy)
     return None
 
 
 def take_captions(
     job: CaptionJob, source: Path, config: CaptionConfig, force: bool = False, dry: bool = False
 ) -> Outcome:
-    """Put captions made elsewhere beside those that are there, in the data set's order; all or nothing.
+    """Merge captions from another program's file into the target, in the data set's order. Writes all or nothing.
 
-    Somebody chose these captions: only those without a word, refusals and repetitions are left out. Raises BadFile
-    with path and line for what is broken or names an image that the data set has not; UsageError if an image has
-    other captions already, unless `force`: then they are replaced.
+    It drops only captions without words, refusals and repetitions. Raises BadFile with file and line for an invalid
+    entry or an image that is not in the data set, and UsageError if an image has other captions already. With `force`
+    it replaces them instead.
     """
     judge, outcome = Judge(config.fewest_words), Outcome(job)
     lines = {image: entry.line for image, entry in job.done.items()}
@@ -304,14 +307,14 @@ def take_captions(
 
 
 def _joined(listed: Sequence[Listed], entries: Sequence[Captioned], source: Path) -> list[tuple[Listed, Captioned]]:
-    """Entries with their images: by the whole name, or by the file's own where only one image has it."""
+    """Pair entries with images by their path, or by the file name if only one image has it."""
     names = {one.image: one for one in listed}
     last = Counter(Path(one.image).name for one in listed)
     short = {Path(one.image).name: one for one in listed if last[Path(one.image).name] == 1}
     matches = [(names.get(plain_name(e.image)) or short.get(Path(e.image).name), e) for e in entries]
     unknown = [entry for one, entry in matches if one is None]
     if unknown:
-        more = f"; {len(unknown) - 1} more are unknown, the last in {unknown[-1].where}" if len(unknown) > 1 else ""
+        more = f", nor {len(unknown) - 1} others, the last in {unknown[-1].where}" if len(unknown) > 1 else ""
         raise BadFile(f"{unknown[0].where}: the data set has no image {unknown[0].image!r}{more}", "remove them")
     pairs = [(one, entry) for one, entry in matches if one is not None]
     first: dict[str, Captioned] = {}

@@ -1,7 +1,7 @@
-"""A data set before it costs a night: what is in it, what is wrong with it, and what is passed over.
+"""Check a data set before training: its contents, its problems, and the files that it skips.
 
-Every image is decoded once. check_rules.py judges captions and sizes, pictures.py finds images that are alike,
-text_limit.py captions that are cut; this module asks them and puts the answers together.
+Every image is decoded once. check_rules.py checks captions and sizes, pictures.py finds duplicate and near-identical
+images, and text_limit.py finds captions that are truncated. This module combines the results.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Task
 
 MOST_PAIRS = 100_000
-"""Pairs that are listed. Thousands of equal images make millions of pairs, and say nothing more."""
+"""The most pairs to list. Thousands of equal images make millions of pairs, which tell the user nothing more."""
 
 
 @dataclass(frozen=True)
@@ -37,59 +37,59 @@ class Needs:
     recipe: str
     """The recipe's name."""
     roles: Mapping[str, Sequence[str]]
-    """Role to the names of its tasks."""
+    """Maps each role to the names of its tasks."""
     batch: int
     """Photos of one task in a training step."""
     backbone: str
     planned: Callable[[Mapping[str, Task]], tuple[Mapping[str, Sequence[Task]], Sequence[Refused]]]
-    """Tasks of the data set by name -> those of each role, with the photos that the recipe gives them, and what a
-    build refuses of them before it reads a photo."""
+    """Maps the data set's tasks by name to the tasks of each role, with the photos that the recipe assigns to them, and
+    to what a build refuses before it reads a photo."""
     wrong_content: Callable[
         [Mapping[str, Sequence[Task]], Mapping[Path, str], Mapping[Path, SgloraError]], Sequence[Refused]
     ]
-    """Those tasks, hashes of photos, and what is wrong with broken ones -> what a build refuses of the photos."""
+    """Maps those tasks, the photo hashes and the errors of broken photos to what a build refuses about the photos."""
     error: Callable[[Sequence[Refused]], SgloraError | None]
-    """The error that a build ends with for what it refuses."""
+    """Returns the error that a build ends with for what it refuses."""
     absent: Callable[[Unavailable], SgloraError]
-    """The error that a build ends with for a data set that is not there; given what the data set says."""
+    """Returns the error that a build ends with if the data set is missing, given the data set's own error."""
 
 
 @dataclass(frozen=True)
 class DataCheck:
-    """A data set that was checked."""
+    """The results of checking a data set."""
 
     dataset: str
     root: Path
     recipe: str
-    """Name of the recipe it was checked against, if any."""
+    """Name of the recipe that the data set was checked against, or ""."""
     config: CheckConfig
     tasks: tuple[Task, ...]
     counts: Mapping[str, Mapping[str, CaptionCount]]
-    """Task -> split -> counts."""
+    """Counts by task and split."""
     total: CaptionCount
-    """An image of several tasks counts once."""
+    """Counts over all images. An image of several tasks counts once."""
     pictures: Mapping[Path, Picture]
     problems: tuple[DataIssue, ...]
     common: tuple[Common, ...]
-    """Captions of several images, the most common first."""
+    """Captions that several images share, the most common first."""
     pairs: tuple[Pair, ...]
-    """The gravest kind first, then the closest."""
+    """Pairs of similar images, ordered by severity, then by distance."""
     more_pairs: bool
-    """Whether there are more than the MOST_PAIRS that are listed."""
+    """Whether there are more pairs than the MOST_PAIRS that are listed."""
     limit: TextLimit
-    """What the text encoder reads that captions were compared with."""
+    """The text encoder's limit that captions were compared with."""
     passed_over: Sequence[PassedOver]
-    """What the data set does not read, the most first."""
+    """Files that the data set skips, the most frequent first."""
     partial: tuple[int, int] | None = None
-    """How many of the images that the data set's lists name are there, and how many they name; None if it does not
-    say, or if all are there."""
+    """The number of images that exist and the number that the data set's lists name. None if all exist, or if the data
+    set does not count them."""
     overlaps: Sequence[Overlap] = ()
     """Photos that tasks of the recipe share, leaks first."""
     refusal: SgloraError | None = None
-    """What a build of the recipe ends with because of this data, if it does."""
+    """The error that a build of the recipe would end with because of this data, or None."""
 
     def kinds(self) -> Iterator[tuple[str, IssueKind, int]]:
-        """What was found, with how often: key, the kind with its numbers filled in, count."""
+        """Yield key, kind and count of every kind of issue that was found. Numbers in the kind's text are filled in."""
         count_of = Counter(x.kind for x in self.problems) + Counter(x.kind for x in self.pairs)
         for key, kind in ISSUE_KINDS.items():
             if count_of[key]:
@@ -98,7 +98,7 @@ class DataCheck:
                 yield key, IssueKind(kind.level, title, why), count_of[key]
 
     def many(self, level: str) -> int:
-        """How many errors or warnings."""
+        """Count the issues of a level, "error" or "warning"."""
         return sum(count for _, kind, count in self.kinds() if kind.level == level)
 
     @property
@@ -116,10 +116,10 @@ def run(
     config: CheckConfig | None = None,
     backbone: str = "",
 ) -> DataCheck:
-    """Check the data set in a folder, also for what a recipe needs of it, and for captions that a backbone cuts.
+    """Check the data set in a folder, optionally against a recipe and for captions that a backbone truncates.
 
-    Without imagehash it warns, and looks for no near-identical images.
-    Raises UnknownName, Unavailable (no such folder), and whatever the data set raises where it cannot be listed.
+    Without the package imagehash it warns and does not search for near-identical images.
+    Raises UnknownName, Unavailable if the folder is missing, and any error of a data set that cannot be listed.
     """
     config = config or CheckConfig()
     plugin = host.datasets[dataset]
@@ -130,7 +130,7 @@ def run(
     except Unavailable as error:
         raise needs.absent(error) if needs else error from None
     if not tasks:
-        raise BadFile(f"data set {dataset!r} finds no task in {root}")
+        raise BadFile(f"data set {dataset!r} found no tasks in {root}")
     looked = pictures.look_at(tasks, root)
     planned, refused = _refused(tasks, looked, needs) if needs else ({}, [])
     pairs = list(islice(pictures.alike(list(looked.values()), config.distance), MOST_PAIRS + 1))
@@ -163,7 +163,7 @@ def run(
 def _refused(
     tasks: Sequence[Task], looked: Mapping[Path, Picture], needs: Needs
 ) -> tuple[Mapping[str, Sequence[Task]], Sequence[Refused]]:
-    """The recipe's tasks by role, and what its build refuses: of the photos only if there is nothing before."""
+    """Return the recipe's tasks by role and what its build refuses. Photos are checked only if the tasks pass."""
     planned, refused = needs.planned({task.name: task for task in tasks})
     if refused:
         return planned, refused
@@ -173,14 +173,16 @@ def _refused(
 
 
 def image_counts(dataset: Dataset, root: Path) -> tuple[int, int] | None:
-    """How many of the images that a data set's lists name are there, and how many they name; None if all are there,
-    or if it does not say."""
+    """Return the number of images that exist and the number that a data set's lists name.
+
+    None if all exist, or if the data set does not count them.
+    """
     here, named = dataset.image_counts(root) if isinstance(dataset, CountsImages) else (0, 0)
     return (here, named) if here < named else None
 
 
 def partial_line(name: str, dataset: Dataset, root: Path) -> str:
-    """What a partial data set lacks, in a sentence; "" for a whole one."""
+    """Describe how many images a partial data set has; "" for a complete one."""
     counts = image_counts(dataset, root)
     return partial_text(name, counts) if counts else ""
 
@@ -188,19 +190,19 @@ def partial_line(name: str, dataset: Dataset, root: Path) -> str:
 def partial_text(name: str, counts: tuple[int, int]) -> str:
     """
     >>> partial_text("coco", (1894, 123287))
-    'coco: 1,894 of the 123,287 images that its annotations name are here'
+    'coco: 1,894 of the 123,287 images in its annotations exist'
     """
-    return f"{name}: {counts[0]:,} of the {counts[1]:,} images that its annotations name are here"
+    return f"{name}: {counts[0]:,} of the {counts[1]:,} images in its annotations exist"
 
 
 def passed_over(dataset: Dataset, root: Path, but: Collection[str] = ()) -> list[PassedOver]:
-    """What a data set does not read, the most first; [] where it does not say. `but`: names that do not count."""
+    """Count the files that a data set skips, the most frequent reason first. `but`: names to leave out."""
     pairs = dataset.passed_over(root) if isinstance(dataset, SaysPassedOver) else ()
     return tally((name, reason) for name, reason in pairs if name not in but)
 
 
 def captions_of(tasks: Iterable[Task]) -> Iterator[str]:
-    """The captions of tasks that have some: classes are embedded in a prompt, which is checked by itself."""
+    """Yield the captions of captioned tasks. Classes are embedded in a prompt, which is checked separately."""
     photos = check_rules.every_photo(task for task in tasks if not task.classes)
     return (caption for _, _, photo in photos for caption in photo.captions)
 
@@ -226,7 +228,7 @@ def _problems(
         if picture.plain:
             yield DataIssue("plain", task, split, picture.name, "{} x {}".format(*picture.size))
         if picture.frames:
-            yield DataIssue("frames", task, split, picture.name, "an animation, or a file of several pages")
+            yield DataIssue("frames", task, split, picture.name, "an animation or a multi-page file")
     words = config.words if cut.limit.reason else None
     for issue in check_rules.caption_problems(tasks, str, words, cut.tokens):
         path = Path(issue.image)
@@ -243,19 +245,19 @@ def _problems(
 
 
 def error_of(check: DataCheck) -> SgloraError | None:
-    """The error a check ends with, if it found one. With a recipe it is the one that its build ends with."""
+    """Return the error that a check ends with, or None. With a recipe it is the error that its build ends with."""
     if check.recipe:
         return check.refusal
     many = Counter(problem.kind for problem in check.problems)
     bad = [problem for problem in check.problems if problem.kind in ("broken", "empty")]
     if bad:
-        counts = f"images that do not decode: {many['broken']}, captions without a word: {many['empty']}"
-        return BadFile(f"{counts}; the first: {bad[0].image}: {bad[0].text}", "mend or remove them, then check again")
+        counts = f"images that cannot be decoded: {many['broken']}, captions without words: {many['empty']}"
+        return BadFile(f"{counts}. The first is {bad[0].image}: {bad[0].text}", "fix or remove them, then check again")
     return None
 
 
 def to_json(check: DataCheck) -> dict[str, Any]:
-    """Everything about a check, for programs."""
+    """Return a check as JSON values."""
     return {
         "dataset": check.dataset,
         "path": str(check.root),

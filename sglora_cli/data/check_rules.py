@@ -1,4 +1,4 @@
-"""What can be wrong with a data set's captions and sizes: one function a question, each yields what it found."""
+"""Rules for the captions and sizes of a data set. Each rule is a function that yields the issues it finds."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from sglora_cli.plugin.values import SPLITS, TEST, TRAIN, Photo, Task
 
 @dataclass(frozen=True)
 class IssueKind:
-    """A question, as the title of what it finds, and how grave that is."""
+    """A kind of issue and its severity."""
 
     level: str
-    """"error": a pack cannot be built from it; "warning": it can, and may be worse for it."""
+    """"error" if a pack cannot be built from the data, "warning" if it can but may be worse."""
     title: str
     why: str
 
 
 ISSUE_KINDS: Mapping[str, IssueKind] = {
-    "broken": IssueKind("error", "images that do not decode", "Building a pack stops at the first."),
-    "empty": IssueKind("error", "captions without a word", "They describe every image equally badly."),
-    "absent": IssueKind("error", "tasks of the recipe that are not there", "Building this pack would stop."),
-    "refused": IssueKind("error", "what else the recipe's build refuses", "Building this pack would stop."),
+    "broken": IssueKind("error", "images that cannot be decoded", "Building a pack stops at the first one."),
+    "empty": IssueKind("error", "captions without words", "They describe every image equally badly."),
+    "absent": IssueKind("error", "missing tasks of the recipe", "Building this pack would fail."),
+    "refused": IssueKind("error", "other reasons why the recipe cannot be built", "Building this pack would fail."),
     "unused": IssueKind(
-        "warning", "images in no task of the recipe that do not decode", "The pack does not need them."
+        "warning", "images outside the recipe's tasks that cannot be decoded", "The pack does not need them."
     ),
     "wordless": IssueKind(
-        "warning", "captions without a word in no task of the recipe", "The pack does not need them."
+        "warning", "captions without words outside the recipe's tasks", "The pack does not need them."
     ),
-    "small": IssueKind("warning", "images smaller than {pixels} pixels", "Little can be seen on them."),
-    "plain": IssueKind("warning", "images of one colour", "Nothing can be seen on them."),
-    "frames": IssueKind("warning", "images with several pictures", "Only the first is seen."),
-    "repeated": IssueKind("warning", "captions repeated within an image", "They weigh double in training."),
+    "small": IssueKind("warning", "images smaller than {pixels} pixels", "They show little detail."),
+    "plain": IssueKind("warning", "images of one colour", "They show nothing."),
+    "frames": IssueKind("warning", "images with several frames", "Only the first frame is used."),
+    "repeated": IssueKind("warning", "captions repeated within an image", "They count twice in training."),
     "shared": IssueKind(
         "warning",
         "captions shared by images of one task and split",
@@ -45,32 +45,32 @@ ISSUE_KINDS: Mapping[str, IssueKind] = {
     "cut": IssueKind(
         "warning",
         "captions with more tokens than the text encoder of {backbone} reads ({limit})",
-        "Their end is not seen: captions that differ only there are the same.",
+        "The encoder ignores their end, so captions that differ only there are the same to it.",
     ),
-    "long": IssueKind("warning", "captions longer than {words} words", "Text encoders cut what is too long."),
+    "long": IssueKind("warning", "captions longer than {words} words", "Text encoders truncate long captions."),
     "training": IssueKind(
-        "warning", "tasks with fewer than 2 training images", "Nothing can be told apart in training."
+        "warning", "tasks with fewer than 2 training images", "Training has no wrong answers to compare with."
     ),
-    "test": IssueKind("warning", "tasks with at most {k} test images", "Recall@{k} is 100 there, whatever the model."),
+    "test": IssueKind("warning", "tasks with at most {k} test images", "Recall@{k} is 100 for any model."),
     "batch": IssueKind(
-        "warning", "tasks smaller than the recipe's batch", "A step has fewer wrong answers to tell apart."
+        "warning", "tasks smaller than the recipe's batch", "Each training step has fewer wrong answers."
     ),
-    "copies": IssueKind("warning", "equal images across splits", "What is measured was seen in training."),
+    "copies": IssueKind("warning", "equal images across splits", "Test images were seen in training."),
     "splits": IssueKind(
-        "warning", "near-identical images across splits", "What is measured may have been seen in training."
+        "warning", "near-identical images across splits", "Test images may have been seen in training."
     ),
     "tasks": IssueKind(
-        "warning", "near-identical images across tasks", "One image, two answers; unseen tasks are not."
+        "warning", "near-identical images across tasks", "One image has two answers, and unseen tasks are not unseen."
     ),
     "within": IssueKind(
-        "warning", "near-identical images within a task and split", "They are each other's wrong answer."
+        "warning", "near-identical images within a task and split", "Each counts as a wrong answer for the other."
     ),
 }
 
 
 @dataclass(frozen=True)
 class DataIssue:
-    """One finding about an image, a caption or a task; empty is what does not apply."""
+    """An issue with an image, a caption or a task. Fields that do not apply are empty."""
 
     kind: str
     task: str = ""
@@ -85,7 +85,7 @@ class DataIssue:
 
 @dataclass(frozen=True)
 class Common:
-    """A caption that several images have."""
+    """A caption that several images share."""
 
     caption: str
     images: int
@@ -94,7 +94,7 @@ class Common:
 
 @dataclass(frozen=True)
 class CaptionCount:
-    """How many images, how many captions they have, and how many an image."""
+    """The numbers of images and captions, and the fewest and most captions per image."""
 
     images: int
     captions: int
@@ -112,7 +112,7 @@ class CaptionCount:
 
     @classmethod
     def of(cls, counts: Iterable[CaptionCount]) -> CaptionCount:
-        """Several counts together; those of no image say nothing about the fewest and most."""
+        """Add up several counts. Counts without images do not affect the fewest and most."""
         some = [count for count in counts if count.images]
         images, captions = sum(c.images for c in some), sum(c.captions for c in some)
         return cls(images, captions, min((c.fewest for c in some), default=0), max((c.most for c in some), default=0))
@@ -122,11 +122,11 @@ class CaptionCount:
 
 
 Name = Callable[[Path], str]
-"""How an image file is called."""
+"""Maps an image file to its display name."""
 
 
 def normal(caption: str) -> str:
-    """The caption as it is compared: case and spaces do not tell captions apart.
+    """Normalise a caption for comparison, ignoring case and white space.
 
     >>> normal(" A Red  ball ")
     'a red ball'
@@ -135,23 +135,24 @@ def normal(caption: str) -> str:
 
 
 def every_photo(tasks: Iterable[Task]) -> Iterator[tuple[Task, str, Photo]]:
-    """Every photo with its task and split."""
+    """Yield every photo with its task and split."""
     return ((task, split, photo) for task in tasks for split, photos in task.photos.items() for photo in photos)
 
 
 def caption_problems(
     tasks: Iterable[Task], name: Name, words: int | None, cut: Mapping[str, str] | None = None
 ) -> Iterator[DataIssue]:
-    """Empty and repeated captions, those of more than so many words, and those that are `cut`: caption to its tokens.
+    """Find empty and repeated captions, captions of more than `words` words, and captions that are `cut`.
 
-    An image of several tasks is looked at once, if its captions are the same.
+    cut: maps each truncated caption to its number of tokens, as text. An image of several tasks is checked once if its
+    captions are the same.
     """
     seen = set()
     for task, split, photo in every_photo(tasks):
         if (photo.path, photo.captions) in seen:
             continue
         seen.add((photo.path, photo.captions))
-        faults = [("empty", "it has no caption")] if not photo.captions else []
+        faults = [("empty", "no caption")] if not photo.captions else []
         times: dict[str, list[str]] = defaultdict(list)
         for number, caption in enumerate(photo.captions, 1):
             if not normal(caption):
@@ -168,20 +169,23 @@ def caption_problems(
 
 
 def shared_problems(tasks: Iterable[Task]) -> Iterator[DataIssue]:
-    """Captions that several images of one task and split have; the most common first. A class is to be shared."""
+    """Find captions shared by several images of one task and split, the most common first.
+
+    Classification tasks are skipped, because their images share classes on purpose.
+    """
     images: dict[tuple[str, str, str], dict[Path, str]] = defaultdict(dict)
     for task, split, photo in every_photo(task for task in tasks if not task.classes):
         for caption in photo.captions:
             if normal(caption):
                 images[task.name, split, normal(caption)].setdefault(photo.path, caption)
-    # Only images of one split meet in a batch or in a ranking.
+    # Only images of one split appear in the same batch or ranking.
     shared = [(len(paths), key, paths) for key, paths in images.items() if len(paths) > 1]
     for count, (task_name, split, _), paths in sorted(shared, key=lambda item: (-item[0], item[1])):
         yield DataIssue("shared", task_name, split, text=f"{count} images: {next(iter(paths.values()))}")
 
 
 def common_captions(tasks: Iterable[Task]) -> list[Common]:
-    """Captions that several images of the data set have, in whatever task but those of classes; most common first."""
+    """Find captions that several images share across all tasks except classification tasks, the most common first."""
     images: dict[str, set[Path]] = defaultdict(set)
     of: dict[str, set[str]] = defaultdict(set)
     first_spelling: dict[str, str] = {}
@@ -196,7 +200,7 @@ def common_captions(tasks: Iterable[Task]) -> list[Common]:
 
 
 def size_problems(tasks: Iterable[Task], config: CheckConfig, batch: int = 0) -> Iterator[DataIssue]:
-    """Tasks that are too small to learn from or to measure; `batch` is the recipe's, 0 without one."""
+    """Find tasks that are too small for training or testing. `batch` is the recipe's batch size, 0 without a recipe."""
     for task in tasks:
         training, test = (len(task.photos.get(split, ())) for split in SPLITS)
         if training < 2:
@@ -208,7 +212,7 @@ def size_problems(tasks: Iterable[Task], config: CheckConfig, batch: int = 0) ->
 
 
 def absent_problems(wanted: Mapping[str, Sequence[str]], known: Iterable[str]) -> Iterator[DataIssue]:
-    """Tasks that a recipe names (role -> names) and the data set lacks, each with the closest name it has."""
+    """Find tasks that a recipe names (role -> names) but the data set lacks, each with the closest known name."""
     names = sorted(known)
     for role, tasks in wanted.items():
         for task in tasks:

@@ -1,8 +1,8 @@
-"""What a task is described by: one sentence, several with weights, or photos. No torch at import time.
+"""Task descriptions: one sentence, several weighted sentences, or photos. No torch at import time.
 
-Several sentences are one task: d* is the mean of their unit embeddings by weight, normalised, as
-the paper describes Flickr30K by one caption an image. With photos (the paper's visual condition)
-d* is the mean visual embedding, and experts are compared by theirs. See docs/method.md, section 3.
+Several sentences describe one task. Then d* is the normalised weighted mean of their unit embeddings, as in the paper,
+which describes Flickr30K by one caption per image. With photos (the paper's visual condition) d* is the mean visual
+embedding, and it is compared with the visual embeddings of the experts. See docs/method.md, section 3.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from sglora_cli.files.untrusted import read_bytes
 MAX_CHARACTERS = 2000
 MAX_TEXTS = 10_000
 TEXTS_LIMIT = 4 * MAX_CHARACTERS * MAX_TEXTS
-"""Bytes of a file with them."""
+"""The largest size of a description file, in bytes."""
 _WEIGHTED = re.compile(r"\s*([0-9.eE+-]+)\s*\|(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Description:
-    """Texts with positive weights, or images: one of the two is empty."""
+    """Sentences with positive weights, or images. One of the two is empty."""
 
     texts: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
@@ -36,10 +36,13 @@ class Description:
 
     @classmethod
     def of(cls, *parts: str | tuple[float, str]) -> Description:
-        """Of sentences; `2.0 | a photo of a pug` has the weight 2. Raises UsageError for an empty or over-long one."""
+        """Create a description from sentences. `2.0 | a photo of a pug` has weight 2.
+
+        Raises UsageError for a sentence that is empty or too long.
+        """
         pairs = [weighted(one) if isinstance(one, str) else (checked_weight(*one), one[1]) for one in parts]
         if not 1 <= len(pairs) <= MAX_TEXTS:
-            raise UsageError(f"a description has 1 to {MAX_TEXTS} sentences, got {len(pairs)}")
+            raise UsageError(f"a description must have 1 to {MAX_TEXTS} sentences, got {len(pairs)}")
         return cls(tuple(cleaned_sentence(text) for _, text in pairs), tuple(weight for weight, _ in pairs))
 
     def __str__(self) -> str:
@@ -48,13 +51,13 @@ class Description:
         return "; ".join(self.texts[:8]) + (f"; and {len(self.texts) - 8} more" if len(self.texts) > 8 else "")
 
     def to_json(self) -> dict[str, Any]:
-        """What files say of it: the sentence, and all texts with their weights if there are several."""
+        """The description as JSON values: the text, and all sentences with their weights if there are several."""
         several = [[weight, text] for weight, text in zip(self.weights, self.texts, strict=True)]
         return {"description": str(self)} | ({"described_by": several} if len(several) > 1 else {})
 
 
 def weighted(line: str) -> tuple[float, str]:
-    """Weight and text of `2.0 | a photo of a pug`; without a number in front, the weight is 1.
+    """Split `2.0 | a photo of a pug` into weight and sentence. Without a number in front, the weight is 1.
 
     >>> weighted("0.5 | a dog"), weighted("cat | dog")
     ((0.5, 'a dog'), (1.0, 'cat | dog'))
@@ -74,20 +77,20 @@ def checked_weight(weight: float, what: str) -> float:
 
 
 def read_texts(path: Path) -> Sequence[str | tuple[float, str]]:
-    """What `Description.of` takes, from a file. Raises BadFile.
+    """Read the arguments of `Description.of` from a file. Raises BadFile.
 
-    Text: a sentence a line, `weight | sentence` for a weighted one; empty lines do not count.
-    JSON: a list of sentences, or a table {sentence: weight}.
+    A text file has one sentence per line, or `weight | sentence`. Empty lines are ignored.
+    A JSON file has a list of sentences, or an object {sentence: weight}.
     """
     texts: Sequence[str | tuple[float, str]]
     texts = _json_texts(path) if path.suffix.lower() == ".json" else sentence_lines(path)
     if not texts:
-        raise BadFile(f"{path} has no sentence", "write one a line")
+        raise BadFile(f"{path} has no sentences", "write one sentence per line")
     return texts
 
 
 def sentence_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not empty. Raises BadFile."""
+    """Return the non-empty lines of a text file. Raises BadFile."""
     try:
         return [line for line in read_bytes(path, TEXTS_LIMIT).decode("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError:
@@ -102,20 +105,20 @@ def _json_texts(path: Path) -> list[str | tuple[float, str]]:
     for text, weight in pairs:
         if not isinstance(text, str) or isinstance(weight, bool) or not isinstance(weight, int | float):
             wanted = 'write ["...", "..."] or {"...": 2.0}'
-            raise BadFile(f"{path}: {text!r} with {weight!r} is no sentence with a weight", wanted)
+            raise BadFile(f"{path}: {text!r} with {weight!r} is not a sentence with a weight", wanted)
         weighted_texts.append((float(weight), text))
     return weighted_texts
 
 
 def cleaned_sentence(sentence: str) -> str:
-    """The sentence with plain spaces. Raises UsageError if nothing is left, far too much, or it is no UTF-8."""
-    try:  # a byte that the locale does not know comes from the command line as half a surrogate pair
+    """Normalise a sentence to NFC and single spaces. Raises UsageError if it is empty, too long or not UTF-8."""
+    try:  # Python decodes a command-line byte that the locale cannot represent to a lone surrogate
         sentence = sentence.encode("utf-8", "surrogateescape").decode("utf-8")
     except UnicodeError:
         raise UsageError(f"the sentence is not UTF-8: {sentence!r}", "write it in UTF-8") from None
     text = " ".join(unicodedata.normalize("NFC", sentence).split())
     if not any(character.isalnum() for character in text):
-        raise UsageError(f"the sentence has no word: {sentence!r}", 'describe the task, as in "a photo of a pug"')
+        raise UsageError(f"the sentence has no words: {sentence!r}", 'describe the task, as in "a photo of a pug"')
     if len(text) > MAX_CHARACTERS:
-        raise UsageError(f"the sentence has {len(text)} characters, more than {MAX_CHARACTERS}", "shorten it")
+        raise UsageError(f"the sentence has {len(text)} characters, the limit is {MAX_CHARACTERS}", "shorten it")
     return text

@@ -1,4 +1,4 @@
-"""Everything a model is asked for in batches: texts, images, class heads, with and without adapters.
+"""Encode texts, images and class heads in batches, with and without adapters.
 
 Shapes: N texts or images, C captions or classes, S or T adapters, D embedding width, P numbers of an adapter.
 """
@@ -22,29 +22,29 @@ from sglora_cli.plugin.values import TaskTensors
 
 
 def mean_query(weights_N: Sequence[float], queries: Sequence[Query]) -> Query:
-    """What several sentences say together. Raises Mismatch if they cancel out."""
+    """Combine several sentences into one query by weight. Raises Mismatch if their embeddings cancel out."""
     embedding_D = mean_direction(weights_N, torch.stack([one.embedding_D for one in queries]))
     return Query(embedding_D, mean_direction(weights_N, torch.stack([one.meaning_W for one in queries])))
 
 
 def check_text(model: Model, text: str) -> None:
-    """Raises Mismatch if the model says that its `encode_text` would cut something off."""
+    """Raise Mismatch if the model reports that its `encode_text` would truncate the text."""
     if isinstance(model, ChecksText):
         model.check_text(text)
 
 
 IMAGES_AT_ONCE = 256
 ALONE = 64
-"""Adapters of the last projection alone in one forward."""
+"""Adapters per forward pass, for adapters of the last projection alone."""
 
 
 @torch.no_grad()
 def encode_images(
     model: Model, layout: Layout, task: TaskTensors, adapters_SP: Tensor, at_once: int = IMAGES_AT_ONCE
 ) -> Tensor:
-    """(S, N, D): every adapter on every image, about `at_once` images of work in one forward.
+    """Encode every image with every adapter: (S, N, D), with the work of about `at_once` images per forward pass.
 
-    Adapters of the last projection alone share all the work before it.
+    Adapters of the last projection alone share the computation before it.
     """
     images = len(task.stem_N)
     several = ALONE if is_projection_alone(model, layout) else max(1, at_once // max(1, images))
@@ -60,17 +60,17 @@ def encode_images(
 
 @torch.no_grad()
 def encode_each(model: Model, layout: Layout, task: TaskTensors, adapters_NP: Tensor, at_once: int = 64) -> Tensor:
-    """(N, D): every image with its own adapter, `at_once` of them in one forward."""
+    """Encode each image with its own adapter: (N, D), with `at_once` images per forward pass."""
     own = (slice(first, first + at_once) for first in range(0, len(adapters_NP), at_once))
     parts = [model.encode_image(task.stem_N[some, None], layout, adapters_NP[some]).cpu()[:, 0] for some in own]
     return torch.cat(parts)
 
 
 def class_heads(model: Model, classes: Sequence[str], prompts: Sequence[str]) -> Tensor:
-    """Zero-shot heads, unit vectors (C, D): the embedding of every prompt with {class} filled in.
+    """Return zero-shot heads, unit vectors (C, D): the embedding of the prompt with {class} filled in.
 
-    Of several prompts the mean, normalised again, as CLIP does (Radford et al. 2021, 3.1.4). Raises Mismatch for a
-    prompt that the text encoder would cut.
+    Several prompts are averaged and normalised again, as in CLIP (Radford et al. 2021, 3.1.4). Raises Mismatch for a
+    prompt that the text encoder would truncate.
     """
     texts = [prompt.replace("{class}", name) for name in classes for prompt in prompts]
     for text in texts:
@@ -86,9 +86,9 @@ _BATCH = 32
 
 
 def mean_direction(weights_N: Sequence[float], unit_ND: Tensor) -> Tensor:
-    """The normalised mean of unit vectors by weight: (D,). One vector alone is returned as it is.
+    """Return the normalised weighted mean of unit vectors: (D,). A single vector is returned unchanged.
 
-    Raises Mismatch if they cancel out.
+    Raises Mismatch if the vectors cancel out.
 
     >>> mean_direction([3, 1], torch.eye(2))
     tensor([0.9487, 0.3162])
@@ -98,7 +98,7 @@ def mean_direction(weights_N: Sequence[float], unit_ND: Tensor) -> Tensor:
     weights = torch.tensor(weights_N, dtype=torch.float64)
     sum_D = (weights / weights.sum()) @ unit_ND.double()
     if float(sum_D.norm()) < 1e-6:
-        raise Mismatch("the sentences cancel each other out: their mean has no direction", "describe one task")
+        raise Mismatch("the embeddings of the sentences cancel each other out", "describe one task")
     return (sum_D / sum_D.norm()).float()
 
 
@@ -106,7 +106,7 @@ def mean_direction(weights_N: Sequence[float], unit_ND: Tensor) -> Tensor:
 def image_embeddings(
     model: Model, stem_N: Tensor | TensorRows, layout: Layout | None = None, flat_P: Tensor | None = None
 ) -> Tensor:
-    """Unit embeddings (N, D) of images behind the frozen parts, with one adapter or none; stems are read in batches."""
+    """Return unit embeddings (N, D) of images from their stems, with one adapter or none. Stems are read in batches."""
     rows, adapter_1P = range(len(stem_N)), None if flat_P is None else flat_P[None].to(model.device)
     stems = (stem_N[list(rows[i : i + _BATCH])] for i in range(0, len(rows), _BATCH))
     parts = [model.encode_image(stem, layout, adapter_1P).float().cpu() for stem in stems]
@@ -115,7 +115,7 @@ def image_embeddings(
 
 @torch.no_grad()
 def visual_embedding(model: Model, images: Sequence[Path]) -> Tensor:
-    """d* of photos: the mean of the backbone's image embeddings without an adapter, normalised: (D,)."""
+    """Return d* of photos: the normalised mean (D,) of their image embeddings without an adapter."""
     stems = looked_at(model, [(path, "") for path in images])
     parts = [model.encode_image(stem).float().cpu() for stem in stems]
     return mean_direction([1.0] * len(images), torch.cat(parts))

@@ -1,8 +1,8 @@
-"""Frozen outputs computed once: stems and text embeddings of a task's photos, cached by content.
+"""Features: stems and text embeddings of a task's photos, computed once and cached by content.
 
-A file's name is the hash of everything its content follows from: the model's fingerprint, the
-bytes of the photos, the captions or the heads of classes. Change any of them and it is computed again.
-What is decoded are those very bytes, and a file that is not as it was written is computed again, too.
+The name of a cache file is the hash of everything that determines its content: the model's fingerprint, the bytes of
+the photos, and the captions or the classes with their prompts. If any of them changes, or if a cache file is damaged,
+the features are recomputed. The photos that are decoded must still have the hashed bytes.
 Shapes: N photos, C captions or classes, D embedding.
 """
 
@@ -31,23 +31,24 @@ from sglora_cli.system.paths import cache_folder
 _STEM, _TEXT = torch.float16, torch.float32
 _FINITE = "try --precision fp32, or other weights"
 VERSION = 2
-"""Of the files: another one makes everything computed before unknown."""
+"""Version of the cache files. Incrementing it invalidates all existing ones."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Photos of one side of a task, and where in the cache what the frozen parts make of them lies."""
+    """The photos of one split of a task, and the cache file of their features."""
 
     name: str
     photos: Sequence[Photo]
     classes: Sequence[str]
     prompts: Sequence[str]
-    """Of a classification task: the heads are theirs, with {class} filled in."""
+    """Prompts of a classification task, whose heads are the prompts with {class} filled in."""
     key: str
+    """Hash of everything that determines the features."""
     hashes: tuple[str, ...] = ()
     """SHA-256 of each photo's bytes, in hexadecimal, in the order of `photos`."""
     mirrored: bool = False
-    """The photos turned left to right, and their captions accordingly."""
+    """Whether the photos are flipped left to right and their captions changed accordingly."""
 
     @classmethod
     def of(
@@ -59,20 +60,20 @@ class Features:
         prompts: Sequence[str] = (),
         hashes: Sequence[str] | None = None,
     ) -> Features:
-        """Reads every photo's bytes, unless their hashes are given.
+        """Create the features of photos. Reads the bytes of every photo unless `hashes` is given.
 
-        Raises BadFile if one is missing, Mismatch if one is of no class.
+        Raises BadFile if a photo is missing, Mismatch if its class is unknown.
         """
         captions = [caption for photo in photos for caption in photo.captions]
         if classes and (stray := sorted(set(captions) - set(classes))):
-            raise Mismatch(f"task {name!r} has a photo of class {stray[0]!r}, its classes are {', '.join(classes)}")
+            raise Mismatch(f"task {name!r} has a photo of class {stray[0]!r}, but its classes are {', '.join(classes)}")
         read = tuple(ahead(file_hash, [photo.path for photo in photos])) if hashes is None else tuple(hashes)
         one = cls(name, photos, classes, prompts, "", read)
         texts = [list(classes), list(prompts), list(one.label_of)] if classes else [captions, list(one.image_of)]
         return replace(one, key=content_hash([VERSION, model.fingerprint, list(one.hashes), *texts]))
 
     def without(self, model: Model, photos: Container[str]) -> Features:
-        """Those of the other photos; `photos` are hashes. Nothing is read for it."""
+        """Return the features without the photos that have these hashes. Reads no files."""
         kept = [n for n, photo in enumerate(self.hashes) if photo not in photos]
         if len(kept) == len(self.photos):
             return self
@@ -80,7 +81,7 @@ class Features:
         return Features.of(model, self.name, left, self.classes, self.prompts, hashes)
 
     def mirror(self) -> Features:
-        """Those of the same photos left to right; nothing is read for it."""
+        """Return the features of the same photos, flipped left to right. Reads no files."""
         return replace(self, mirrored=True, key=content_hash([self.key, "mirrored"]))
 
     @property
@@ -89,29 +90,29 @@ class Features:
 
     @property
     def image_of(self) -> tuple[int, ...]:
-        """Caption -> photo; empty with classes."""
+        """The photo index of each caption; empty for a classification task."""
         return () if self.classes else tuple(i for i, photo in enumerate(self.photos) for _ in photo.captions)
 
     @property
     def label_of(self) -> tuple[int, ...]:
-        """Photo -> class; empty without classes."""
+        """The class index of each photo; empty if there are no classes."""
         return tuple(self.classes.index(photo.captions[0]) for photo in self.photos) if self.classes else ()
 
     def texts(self, model: Model) -> Tensor:
-        """(C, D)."""
+        """Compute the text embeddings (C, D) of the captions, or the heads of the classes."""
         if self.classes:
             return class_heads(model, self.classes, self.prompts)
         captions = [caption for photo in self.photos for caption in photo.captions]
         return model.encode_text([mirrored_caption(caption) for caption in captions] if self.mirrored else captions)
 
     def stored(self, model: Model) -> StoredTask:
-        """The features on disk, computed if they are not there.
+        """Return the features on disk. Computes them if they are missing or damaged.
 
-        Raises BadFile if a photo cannot be decoded, or is not the one any more whose bytes were read.
+        Raises BadFile if a photo cannot be decoded, or if its bytes changed since they were hashed.
         """
         if not self._whole():
             with locked(self.path):
-                if not self._whole():  # still: nobody made it again while we waited
+                if not self._whole():  # another process may have recreated it while this one waited
                     self.path.unlink(missing_ok=True)
             for _ in self.compute(model):
                 pass
@@ -119,11 +120,11 @@ class Features:
         return StoredTask(self.name, stem, text, self.image_of, self.label_of)
 
     def tensors(self, model: Model) -> TaskTensors:
-        """The features in the CPU's memory, from the cache or computed and put there. Raises as `stored` does."""
+        """Return the features in CPU memory. Caches them and raises errors as `stored` does."""
         return self.stored(model).to(torch.device("cpu"))
 
     def _whole(self) -> bool:
-        """Whether they are in the cache, as they were written. What a damaged file held can be computed again."""
+        """Whether the cache has a complete, undamaged file."""
         if not self.path.exists():
             return False
         try:
@@ -136,16 +137,14 @@ class Features:
         return (len(stem), stem.dtype, len(text), text.dtype) == (len(self.photos), _STEM, count, _TEXT)
 
     def compute(self, model: Model) -> Iterator[int]:
-        """Write them into the cache; yields how many photos each part had. Interrupted, it goes on."""
+        """Write the features into the cache and yield the number of photos in each batch. Resumes if interrupted."""
         with locked(self.path):
             if self.path.exists():
                 yield len(self.photos)
                 return
             text_CD, batches = self.texts(model), self._stems(model, 0)
             if not bool(torch.isfinite(text_CD).all()):
-                raise Mismatch(
-                    f"the backbone gives numbers that are not finite for the texts of {self.name!r}", _FINITE
-                )
+                raise Mismatch(f"the backbone's embeddings of the texts of {self.name!r} are not finite", _FINITE)
             first = next(batches)
             shapes = {
                 "stem": (_STEM, (len(self.photos), *first.shape[1:])),
@@ -172,13 +171,13 @@ class Features:
                 draft.close()
 
     def _stems(self, model: Model, at: int) -> Generator[Tensor]:
-        """(N, ...) float16 of the photos from `at` on, BATCH at a time."""
+        """Yield the stems (N, ...), float16, of the photos from index `at`, BATCH at a time."""
         known = [(photo.path, sha256) for photo, sha256 in zip(self.photos, self.hashes, strict=True)][at:]
         for stem in looked_at(model, known, self.mirrored):
             half = stem.half().cpu()
             for (path, _), row in zip(known[: len(half)], half, strict=True):
                 if not bool(torch.isfinite(row).all()):
-                    raise Mismatch(f"the backbone gives numbers that are not finite for {path}", _FINITE)
+                    raise Mismatch(f"the backbone's output for {path} is not finite", _FINITE)
             known = known[len(half) :]
             yield half
 
@@ -186,22 +185,22 @@ class Features:
 def task_tensors(
     model: Model, name: str, photos: Sequence[Photo], classes: Sequence[str] = (), prompts: Sequence[str] = ()
 ) -> TaskTensors:
-    """Stems (N, ...) float16 and texts (C, D) of photos in memory, from the cache or computed and put there.
+    """Return stems (N, ...), float16, and text embeddings (C, D) of photos in memory, from the cache or computed.
 
-    With classes, the texts are their heads: the prompts with {class} filled in.
-    Raises BadFile if a photo is missing or cannot be decoded, Mismatch if it is of no class.
+    With classes, the text embeddings are the class heads: the prompts with {class} filled in.
+    Raises BadFile if a photo is missing or cannot be decoded, Mismatch if its class is unknown.
     """
     return Features.of(model, name, photos, classes, prompts).tensors(model)
 
 
 def stems(model: Model, photos: Sequence[Photo]) -> Tensor:
-    """(N, ...) float16 of photos."""
+    """Return the stems (N, ...) of photos, float16."""
     return torch.cat([stem.half().cpu() for stem in looked_at(model, [(photo.path, "") for photo in photos])])
 
 
 @dataclass(frozen=True)
 class StoredTask:
-    """TaskTensors that are left on disk: a step reads the rows it needs."""
+    """TaskTensors that stay on disk. Each training step reads the rows it needs."""
 
     name: str
     stem_N: TensorRows
@@ -220,7 +219,7 @@ _SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "L
 
 
 def mirrored_caption(caption: str) -> str:
-    """What a caption says of its photo mirrored.
+    """Swap left and right in a caption, to fit the mirrored photo.
 
     >>> mirrored_caption("A dog on the left of a right-handed man")
     'A dog on the right of a left-handed man'

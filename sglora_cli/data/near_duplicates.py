@@ -1,8 +1,8 @@
-"""Images that look alike: perceptual hashes, and every pair of them within a distance.
+"""Find images that look alike: compute perceptual hashes, and all pairs of hashes within a distance.
 
-A hash is 64 bits: the signs of an image's 8 x 8 lowest frequencies around their median (the
-library imagehash's `phash`). It survives another size, compression and small changes of light,
-not a mirror or a crop. Half of its bits are ones, so distances are even.
+A hash has 64 bits, one for each of the 8 x 8 lowest frequencies of an image. A bit is set if its frequency is above
+their median (`phash` of the library imagehash). Resizing, compression and small changes of brightness hardly change the
+hash, mirroring and cropping do. Half of the bits are ones, so distances are even.
 
 Shapes: N images, R rows of one step.
 """
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 BITS = 64
-_ONES = np.array([byte.bit_count() for byte in range(256)], dtype=np.uint8)  # numpy 1.26 cannot count bits itself
+_ONES = np.array([byte.bit_count() for byte in range(256)], dtype=np.uint8)  # numpy 1.26 has no bit count
 
 
 def hasher() -> Callable[[Image], int]:
-    """Image -> its hash, a whole number of 64 bits. Raises Unavailable without the library."""
+    """Return a function from an image to its 64-bit hash. Raises Unavailable if imagehash is not installed."""
     try:
         import imagehash
     except ImportError:
@@ -36,11 +36,11 @@ def hasher() -> Callable[[Image], int]:
 
 
 def near_pairs(hashes_N: NDArray[np.uint64], distance: int) -> Iterator[tuple[int, int, int]]:
-    """Every pair (i, j, distance of their hashes) with i < j and at most `distance` different bits, each once.
+    """Yield each (i, j, bits) with i < j whose hashes differ in at most `distance` bits, once.
 
-    The 64 bits are cut into distance + 1 chunks. Two hashes that differ in at most `distance` bits
-    have an equal chunk, since each different bit spoils one: comparing only those with an equal chunk
-    misses no pair. Each pair is taken at its first equal chunk. The order is arbitrary, but always the same.
+    The 64 bits are split into distance + 1 chunks. Two hashes that differ in at most `distance` bits have at least one
+    equal chunk, so it is enough to compare hashes with an equal chunk. Each pair is yielded at its first equal chunk.
+    The order is arbitrary but deterministic.
 
     >>> list(near_pairs(np.array([0b0000, 0b0011, 0b1111], dtype=np.uint64), 2))
     [(0, 1, 2), (1, 2, 2)]
@@ -51,7 +51,7 @@ def near_pairs(hashes_N: NDArray[np.uint64], distance: int) -> Iterator[tuple[in
         sorted_N = hashes_N[order_N]
         key_N, row_R = sorted_N & chunk, np.arange(len(sorted_N))
         for step in count(1):
-            # Rows whose chunk equals that of the row `step` below: fewer at every step, and none at last.
+            # Keep the rows whose chunk equals that of the row `step` below. Every step leaves fewer rows.
             row_R = row_R[row_R + step < len(key_N)]
             row_R = row_R[key_N[row_R] == key_N[row_R + step]]
             if not len(row_R):
@@ -67,7 +67,7 @@ def near_pairs(hashes_N: NDArray[np.uint64], distance: int) -> Iterator[tuple[in
 
 
 def _chunks(many: int) -> list[np.uint64]:
-    """Masks that cut 64 bits into `many` runs of about equal length.
+    """Return masks that split 64 bits into `many` runs of about equal length.
 
     >>> [bin(mask).count("1") for mask in map(int, _chunks(5))]
     [12, 13, 13, 13, 13]

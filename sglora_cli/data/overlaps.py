@@ -1,7 +1,7 @@
-"""Photos that several tasks share, by content: which of them would let a pack learn what it is tested on.
+"""Find photos that several tasks share, in particular test photos that a pack would train on.
 
-A photo is the hash of its file's bytes, so that a copy under another name is the same photo. The same picture saved
-again, smaller or in another format, is another one; near_duplicates.py looks for those.
+A photo is identified by the hash of its file's bytes, so a copy under another name is the same photo. The same picture
+in another size or format counts as a different photo. near_duplicates.py finds those.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sglora_cli.plugin.values import SPLITS, TRAIN, UNSEEN, Task
 
 @dataclass(frozen=True)
 class Side:
-    """One split of a task of a recipe: the photos that it learns from ("train") or is tested on ("test")."""
+    """One split of a recipe's task: the photos that it is trained on ("train") or tested on ("test")."""
 
     task: str
     role: str
@@ -39,7 +39,8 @@ class Overlap:
     """Photos that two sides share."""
 
     kind: str
-    """"leak": one learns what an unseen task is tested on; "train": both learn it; "test": both are tested on it."""
+    """"leak" if one trains on photos that an unseen task is tested on, "train" if both train on them, "test" if both
+    are tested on them."""
     first: Side
     second: Side
     photos: int
@@ -53,7 +54,7 @@ class Overlap:
 
 
 def sides_of(planned: Mapping[str, Sequence[Task]]) -> list[Side]:
-    """The sides of tasks by role. Reads every photo's bytes; a photo that cannot be read is left out."""
+    """Return the sides of tasks, given by role. Reads the bytes of every photo and skips unreadable photos."""
     hash_of = cache(_hash)
     return [
         Side(task.name, role, split, frozenset(filter(None, (hash_of(photo.path) for photo in task.photos[split]))))
@@ -71,9 +72,9 @@ def _hash(path: Path) -> str:
 
 
 def overlaps(sides: Sequence[Side]) -> list[Overlap]:
-    """Every two sides that share a photo, leaks first, then those that share most.
+    """Return all pairs of sides that share a photo, leaks first, then by the number of shared photos.
 
-    Nobody is tested on the test side of a seen task, so it overlaps with nothing.
+    The test side of a seen task is ignored, because nothing is tested on it.
     """
     owners: dict[str, list[int]] = defaultdict(list)
     for n, side in enumerate(sides):
@@ -89,8 +90,8 @@ def overlaps(sides: Sequence[Side]) -> list[Overlap]:
 
 
 KINDS = ("leak", *SPLITS)
-SAID = {"leak": "learned and tested", "train": "learned twice", "test": "tested twice"}
-"""What each kind means, for a list."""
+SAID = {"leak": "trained and tested on", "train": "trained on twice", "test": "tested on twice"}
+"""Labels of the kinds in a list."""
 
 
 def _kind(first: Side, second: Side) -> str:
@@ -98,11 +99,11 @@ def _kind(first: Side, second: Side) -> str:
 
 
 def overlap_lines(found: Sequence[Overlap]) -> list[str]:
-    """What sides share, in sentences: how many different photos, of how many tasks."""
+    """Describe the shared photos in sentences, with the number of distinct photos and of tasks."""
     learned = [one for one in found if one.kind == "train"]
     mixed = [one for one in learned if (one.first.role == UNSEEN) != (one.second.role == UNSEEN)]
     said = (
-        ("that unseen tasks are tested on are training photos, too", [one for one in found if one.kind == "leak"]),
+        ("that unseen tasks are tested on are also training photos", [one for one in found if one.kind == "leak"]),
         ("are training photos of several tasks", learned),
         ("are training photos of a seen and of an unseen task", mixed),
         ("are test photos of several unseen tasks", [one for one in found if one.kind == "test"]),

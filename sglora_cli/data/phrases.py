@@ -1,8 +1,8 @@
-"""Nouns, and nouns with the word before them, that captions name: the seen tasks that captions make.
+"""Find nouns, and nouns with the preceding word, in captions. They become seen tasks.
 
-No dictionary and no tagger is needed. A noun is what stands alone between an article and a preposition ("a *dog* on"),
-often enough for how often the word is there at all. That is a rule about English captions. In another language it
-finds few phrases or none.
+This needs no dictionary and no tagger. A word is a noun if it often stands alone between an article and a preposition
+("a *dog* on"), relative to its total count. The rule holds for English captions. In other languages it finds few
+phrases or none.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ def _words(text: str) -> frozenset[str]:
 
 
 _BEFORE = _words("""a an the its his her their two three four five six several some many another each one this""")
-"""What a noun phrase begins with."""
+"""Words that start a noun phrase."""
 _AFTER = _words(
     """of in on at to from with without by for as into onto over under above below behind before beside beneath between
     among against along across around near inside outside through while where which is are was were has have . ;
     """
 )
-"""What follows a noun phrase. A comma or "and" may follow an adjective, too: "a red and white kite"."""
+"""Words that follow a noun phrase. A comma or "and" is not one of them, as in "a red and white kite"."""
 _OTHER = _words(
     """that these those and or but who whose be been being had our your my it they he she few other both all no not very
     so than then there here up down out off away just only more most almost about toward towards past still does do can
@@ -32,13 +32,13 @@ _OTHER = _words(
 _FUNCTION = _BEFORE | _AFTER | _OTHER
 _TOKEN = re.compile(r"[^\W\d_]+(?:[-'][^\W\d_]+)*|[.,;:!?]")
 _LEAST, _SHARE, _SHORTEST = 3, 0.05, 3
-"""A noun stands alone so often, that is so often of all times it is there, and has so many letters."""
+"""The fewest times a noun stands alone, their least share of all its occurrences, and its fewest letters."""
 
 
 def phrases(captions: Sequence[Iterable[str]]) -> dict[str, list[int]]:
-    """Phrase -> the photos with a caption that names it, in order. captions: those of each photo.
+    """Map each phrase to the photos whose captions contain it, in order. captions: the captions of each photo.
 
-    Plurals count as their singular where both are there.
+    A plural counts as its singular if both occur.
 
     >>> found = phrases([["A kite in the sky."], ["The kite on a hill."], ["A red kite.", "The kite over trees."]])
     >>> found["kite"], found["red kite"]
@@ -59,7 +59,7 @@ def phrases(captions: Sequence[Iterable[str]]) -> dict[str, list[int]]:
 
 
 def nouns(sentences: Iterable[Sequence[str]]) -> set[str]:
-    """The words that are nouns, of sentences in lower case as lists of words and punctuation."""
+    """Return the nouns of sentences. A sentence is a list of lower-case words and punctuation."""
     alone: Counter[str] = Counter()
     total: Counter[str] = Counter()
     for sentence in sentences:
@@ -77,7 +77,7 @@ def nouns(sentences: Iterable[Sequence[str]]) -> set[str]:
 
 
 def _singular(word: str, known: set[str]) -> str | None:
-    """The noun that a word is a form of; None for a word that is none."""
+    """Return the noun that a word is a form of; None if it is not a noun."""
     one = word.removesuffix("s")
     if one in known:
         return one
@@ -85,7 +85,7 @@ def _singular(word: str, known: set[str]) -> str | None:
 
 
 def share_a_word(phrase: str, names: Iterable[str]) -> bool:
-    """Whether a phrase has a word of one of these names, in the singular or the plural.
+    """Whether a phrase shares a word with one of these names, ignoring number.
 
     >>> share_a_word("red buses", ["bus"]), share_a_word("dog", ["hot dog"]), share_a_word("kite", ["bus"])
     (True, True, False)
@@ -110,7 +110,7 @@ def _stems(text: str, without: frozenset[str] = frozenset()) -> set[str]:
 
 
 def _stem(word: str) -> str:
-    """A word without the end that makes a plural. Too short a stem is safe here: a phrase more is left out."""
+    """Strip the plural ending of a word. A stem that is too short is safe, because it only drops one more phrase."""
     word = re.sub(r"(?:ies|ie|ys|y)$", "i", _IRREGULAR.get(word, word))
     return re.sub(r"(?:ves?|fe?s?)$", "f", word).rstrip("es") or word
 
@@ -118,8 +118,11 @@ def _stem(word: str) -> str:
 def chosen(
     found: Mapping[str, Sequence[int]], photos: int, least: int, share: float, most: int
 ) -> dict[str, list[int]]:
-    """Phrases with at least `least` photos and at most that share of all `photos`; of those the `most` with most
-    photos. Of phrases with the same photos the longest, which says most."""
+    """Choose the `most` phrases with the most photos.
+
+    A phrase needs at least `least` photos and at most `share` of all `photos`. Of phrases with the same photos, the
+    longest is chosen, because it is the most specific.
+    """
     fitting = [phrase for phrase, of in found.items() if least <= len(of) <= share * photos]
     fitting.sort(key=lambda phrase: (-len(found[phrase]), -len(phrase), phrase))
     kept: dict[tuple[int, ...], str] = {}

@@ -1,4 +1,4 @@
-"""The image files of a data set, each looked at once, and those that are alike: byte for byte, or to the eye."""
+"""Read each image file of a data set once, and find equal and near-identical images."""
 
 from __future__ import annotations
 
@@ -27,56 +27,57 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file that was looked at. One file may belong to several tasks."""
+    """An image file and what was read from it. One file may belong to several tasks."""
 
     name: str
     path: Path
     places: tuple[tuple[str, str], ...]
-    """Every (task, split) it is in, as often as it is named there."""
+    """Every (task, split) that contains the file, once per listing."""
     size: tuple[int, int] = (0, 0)
-    """Width and height."""
+    """Width and height in pixels."""
     hash: int | None = None
-    """Perceptual hash; None if it could not be read, or nothing hashes."""
+    """Perceptual hash; None if the file cannot be read or imagehash is not installed."""
     error: SgloraError | None = None
-    """Why it could not be read."""
+    """Why the file cannot be read, or None."""
     frames: bool = False
-    """Whether it is the first picture of several."""
+    """Whether the file has several frames."""
     plain: bool = False
-    """Whether all its pixels have one colour."""
+    """Whether all pixels have the same colour."""
     digest: str = ""
-    """Hash of its bytes; "" if it could not be read."""
+    """Hash of the file's bytes; "" if it cannot be read."""
 
     @property
     def reason(self) -> str:
-        """Why it could not be read, without its name; "" if it could."""
+        """Why the file cannot be read, without its name; "" if it can."""
         message = self.error.message if self.error else ""
         return message.removeprefix("image ").removeprefix(str(self.path)).strip()
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images that are alike, or one that is named twice."""
+    """Two images that are alike, or one that is listed twice."""
 
     kind: str
-    """"copies", "splits", "tasks" or "within": what they are and lie across, the gravest first."""
+    """"copies" (equal, across splits), or near-identical across "splits", across "tasks" or "within" a task and split.
+    """
     first: Picture
     second: Picture
     distance: int
-    """Bits in which their perceptual hashes differ, of 64."""
+    """Number of bits, of 64, in which the perceptual hashes differ."""
 
     @property
     def equal(self) -> bool:
-        """Whether they are equal byte for byte."""
+        """Whether the files are equal byte for byte."""
         return self.first is self.second or bool(self.first.digest and self.first.digest == self.second.digest)
 
     @property
     def how(self) -> str:
-        """How alike they are, in words."""
-        return "one file" if self.first is self.second else "equal bytes" if self.equal else f"{self.distance} bits"
+        """How alike the images are, in words."""
+        return "same file" if self.first is self.second else "equal bytes" if self.equal else f"{self.distance} bits"
 
 
 def look_at(tasks: Sequence[Task], root: Path) -> dict[Path, Picture]:
-    """Every image file of the tasks, decoded once. Without imagehash it warns: near-identical ones are not found."""
+    """Decode every image file of the tasks once. Warns if near-identical images are not found without imagehash."""
     places: dict[Path, list[tuple[str, str]]] = {}
     for task in tasks:
         for split, photos in task.photos.items():
@@ -91,7 +92,7 @@ def _hasher() -> Callable[[Image], int | None]:
     try:
         return hasher()
     except Unavailable as error:
-        warnings.warn(f"near-identical images are not looked for: {error.message} ({error.hint})", SgloraWarning, 3)
+        warnings.warn(f"near-identical images are not detected: {error.message} ({error.hint})", SgloraWarning, 3)
         return lambda image: None
 
 
@@ -106,13 +107,13 @@ def _looked_at(hash_of: Callable[[Image], int | None], picture: Picture) -> Pict
 
 
 def _name(root: Path, path: Path) -> str:
-    """An image's path below the data set's folder; its whole path if it lies elsewhere."""
+    """Return an image's path relative to the data set's folder, or its full path if it is outside."""
     full, folder = path.resolve(), root.resolve()
     return full.relative_to(folder).as_posix() if full.is_relative_to(folder) else str(path)
 
 
 def alike(pictures: Sequence[Picture], distance: int) -> Iterator[Pair]:
-    """Files that are in several splits or twice in one, then every two that are equal, then those that look alike."""
+    """Yield files that are in several splits or twice in one, then pairs of equal files, then near-identical pairs."""
     for picture in pictures:
         if len({split for _, split in picture.places}) > 1:
             yield Pair("copies", picture, picture, 0)

@@ -1,4 +1,4 @@
-"""What a build refuses about tasks and their photos: the rules that `pack build` and `data check --recipe` share."""
+"""Rules for tasks and photos that a build refuses, shared by `pack build` and `data check --recipe`."""
 
 from __future__ import annotations
 
@@ -16,54 +16,54 @@ from sglora_cli.plugin.values import TEST, TRAIN, UNSEEN, Photo, Task
 from sglora_cli.system.progress import progress
 
 Planned = Sequence[tuple[str, Task]]
-"""Tasks with their roles, and with the photos that a recipe gives them."""
+"""Tasks with their roles and the photos that a recipe assigns to them."""
 _LISTED = 20
-"""Photos that are named in one error."""
+"""The most photos to name in one error."""
 _ADD = "add some, or leave the task out of the recipe"
 
 
 @dataclass(frozen=True)
 class Refused:
-    """Something that a build refuses."""
+    """A reason why a build refuses a task, a photo or a recipe."""
 
     kind: str
-    """"absent", "empty", "broken", as `check_rules` has them; "partial" for what explains others; else "refused"."""
+    """"absent", "empty" or "broken", as in `check_rules`; "partial" for a note that explains others; else "refused"."""
     error: SgloraError
     task: str = ""
     address: Address = ()
-    """The key of the recipe that it is about; () if it is about the data."""
+    """The recipe key that it refers to; () if it refers to the data."""
 
 
 def needed(role: str, task: Task) -> Iterator[Photo]:
-    """The photos of a task that a build reads: those it learns from, and those that an unseen one is tested on."""
+    """Yield the photos of a task that a build reads: its training photos, and the test photos of an unseen task."""
     yield from task.photos.get(TRAIN, ())
     if role == UNSEEN:
         yield from task.photos.get(TEST, ())
 
 
 def wrong_tasks(planned: Planned) -> Iterator[Refused]:
-    """What is wrong with tasks as far as it is known without reading a photo."""
+    """Find problems of tasks that can be detected without reading a photo."""
     for role, task in planned:
         if (count := len(task.photos.get(TRAIN, ()))) < 2:
-            text = f"task {task.key} has {count} training photo(s), it needs two"
+            text = f"task {task.key} has {count} training photo(s), at least two are needed"
             yield Refused("refused", BadFile(text, _ADD), task.name)
         photos = list(needed(role, task))
         if empty := [photo for photo in photos if not photo.captions or not all(map(normal, photo.captions))]:
-            text = f"task {task.key} has {len(empty)} photo(s) without a caption or a word in it, as {empty[0].path}"
+            text = f"task {task.key} has {len(empty)} photo(s) with a missing or empty caption, such as {empty[0].path}"
             yield Refused("empty", BadFile(text, "write captions for them, or remove them"), task.name)
         captions = {caption for photo in photos for caption in photo.captions}
         if task.classes and (stray := sorted(captions - set(task.classes))):
-            text = f"task {task.key!r} has a photo of class {stray[0]!r}, its classes are {', '.join(task.classes)}"
+            text = f"task {task.key!r} has a photo of class {stray[0]!r}, but its classes are {', '.join(task.classes)}"
             yield Refused("refused", Mismatch(text), task.name)
 
 
 def wrong_photos(
     planned: Planned, hash_of: Mapping[Path, str], broken: Mapping[Path, SgloraError], apart: Collection[str] = ()
 ) -> list[Refused]:
-    """What is wrong with the photos of tasks: those that are broken, or else tasks that have too few to learn from.
+    """Find broken photos of tasks. If there are none, find tasks that have too few photos left to train on.
 
-    hash_of: the hash of each photo's bytes.  apart: hashes of photos that nothing may learn from, besides those that
-    unseen tasks are tested on.
+    hash_of: the hash of each photo's bytes.  apart: hashes of photos to exclude from training, in addition to the test
+    photos of unseen tasks.
     """
     owner: dict[Path, Task] = {}
     for role, task in planned:
@@ -72,7 +72,7 @@ def wrong_photos(
                 owner.setdefault(photo.path, task)
     if owner:
         found = [Refused("broken", broken[path], task.name) for path, task in owner.items()]
-        more = BadFile(f"and {len(found) - _LISTED} more photos of these tasks that cannot be read")
+        more = BadFile(f"{len(found) - _LISTED} more photos of these tasks cannot be read")
         return [*found[:_LISTED], *([Refused("broken", more)] if len(found) > _LISTED else [])]
     tested = {hash_of[photo.path] for role, task in planned if role == UNSEEN for photo in task.photos.get(TEST, ())}
     tested |= set(apart)
@@ -80,9 +80,9 @@ def wrong_photos(
         Refused(
             "refused",
             BadFile(
-                f"task {task.key} has {len(task.photos[TRAIN])} training photos, and unseen tasks are tested on all "
-                f"but {left} of them: it needs two",
-                "remove it, or the unseen task that it shares them with",
+                f"task {task.key} has {len(task.photos[TRAIN])} training photos, but unseen tasks are tested on all "
+                f"but {left} of them, and at least two must be left",
+                "remove this task, or the unseen task that shares its photos",
             ),
             task.name,
         )
@@ -92,7 +92,7 @@ def wrong_photos(
 
 
 def photo_hashes(paths: Iterable[Path]) -> tuple[dict[Path, str], dict[Path, SgloraError]]:
-    """The hash of each photo's bytes, and what is wrong with those that cannot be read."""
+    """Return the hash of each photo's bytes, and the errors of photos that cannot be read."""
     every = list(dict.fromkeys(paths))
     results = ahead(_hash, every)
     hash_of, broken = {}, {}
@@ -106,7 +106,7 @@ def photo_hashes(paths: Iterable[Path]) -> tuple[dict[Path, str], dict[Path, Sgl
 
 
 def undecodable(paths: Iterable[Path]) -> dict[Path, SgloraError]:
-    """What is wrong with the photos that cannot be decoded."""
+    """Return the errors of photos that cannot be decoded."""
     every = list(dict.fromkeys(paths))
     results = ahead(_fault, every)
     faults = ((path, next(results)) for path in progress(every, "decoding photos"))

@@ -1,4 +1,4 @@
-"""How much of a text the text encoder of a backbone reads, and which captions it cuts. No weights are loaded."""
+"""Find captions that a backbone's text encoder truncates, by counting tokens. No weights are loaded."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from sglora_cli.plugin.host import Host
 from sglora_cli.system.progress import progress
 
 _AT_ONCE = 1000
-_SLACK = 8  # a token has a byte or more, and some frame the text
-_CHARACTERS = 16  # a token: of a longer text only so much is counted, since some tokenizers take the square of the time
+_SLACK = 8  # for tokens that frame the text; every other token has at least one byte
+_CHARACTERS = 16  # per token; only the start of longer texts is counted, as some tokenizers take quadratic time
 
 
 @dataclass(frozen=True)
 class TextLimit:
-    """What a backbone's text encoder reads of a text."""
+    """The token limit of a backbone's text encoder."""
 
     backbone: str = ""
     tokens: int = 0
-    """The most it reads; 0 where nobody can say."""
-    reason: str = "no backbone is named"
-    """Why tokens are not counted; "" where they are."""
+    """The most tokens that the encoder reads; 0 if unknown."""
+    reason: str = "no backbone is specified"
+    """Why tokens are not counted; "" if they are."""
     _counter: CountsTokens | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, host: Host, backbone: str) -> TextLimit:
-        """That of a backbone, installed or not; `reason` says what is missing. Raises PluginError."""
+        """Return the limit of a backbone. If it is unavailable, `reason` says why. Raises PluginError."""
         try:
             plugin = host.backbones[backbone]
             if not isinstance(plugin, CountsTokens):
@@ -41,7 +41,7 @@ class TextLimit:
             return cls(backbone, 0, error.message)
 
     def cut(self, texts: Iterable[str]) -> TextsCut:
-        """Which texts are cut. Only those long enough to be are counted, each once."""
+        """Find the texts that are truncated. Counts each text once, and only if it is long enough to be truncated."""
         if self._counter is None:
             return TextsCut(self, {})
         long = [text for text in dict.fromkeys(texts) if len(text.encode(errors="replace")) + _SLACK > self.tokens]
@@ -53,26 +53,26 @@ class TextLimit:
                 some = long[start : start + _AT_ONCE]
                 for text, count in zip(some, self._counter.count_tokens([text[:most] for text in some]), strict=True):
                     exact = len(text) <= most
-                    if not exact and count <= self.tokens:  # of blanks, say
+                    if not exact and count <= self.tokens:  # a text of blanks, for example
                         (count,), exact = self._counter.count_tokens([text]), True
                     if count > self.tokens:
                         cut[text] = f"{count} tokens" if exact else f"more than {count} tokens"
         except PluginError:
             raise
-        except SgloraError as error:  # its tokenizer is not here
+        except SgloraError as error:  # the tokenizer is not on this machine
             return TextsCut(TextLimit(self.backbone, self.tokens, error.message), {})
         return TextsCut(self, cut)
 
     def to_json(self) -> dict[str, Any]:
-        """What `--json` says of it."""
+        """The limit as JSON values."""
         return {"backbone": self.backbone or None, "limit": self.tokens or None, "reason": self.reason or None}
 
 
 @dataclass(frozen=True)
 class TextsCut:
-    """Texts that a text encoder cuts."""
+    """Texts that a text encoder truncates."""
 
     limit: TextLimit
-    """Its `reason` says why none were counted, if so."""
+    """The limit. Its `reason` says why no tokens were counted, if so."""
     tokens: dict[str, str]
-    """Text to how many it has, in words: `242 tokens`."""
+    """Maps each truncated text to its length in words: `242 tokens`."""

@@ -1,17 +1,17 @@
 """Packs and recipes on disk.
 
-content         what a pack's folder holds, file by file
+content         the files of a pack's folder
 recipe          recipes and sources: roles of tasks, their descriptions
-recipe_parser   TOML -> recipe, and everything wrong with it at once, with lines
-roles           which roles the tasks of a data set get, and why
-own_recipe      a recipe of one's own, as a file to change
-pack            a pack: experts, index, generators, evaluation, read when asked
-coverage        how close a sentence is to what a pack has seen
-draft           a changed copy of a pack, before it takes the old one's place
-writer          writes or changes a pack's folder, its manifest and its card
-library         which packs and recipes this machine has, and which one is meant
-loaded          a pack with its backbone and host, opened for work
-archive         a pack as one file, and who signed it
-health          whether a trained generator does anything
-dependence      how much adapters depend on the sentence
+recipe_parser   parse TOML recipes and report all errors at once, with lines
+roles           assign roles to the tasks of a data set and give the reasons
+own_recipe      write a recipe file for the user to edit
+pack            a pack: experts, index, generators, evaluation, read on demand
+coverage        how close a sentence is to the tasks that a pack has seen
+draft           a changed copy of a pack, before it replaces the old one
+writer          write or change a pack's folder, manifest and card
+library         find the packs and recipes of this machine
+loaded          a pack with its backbone and host
+archive         export and import packs as one file, verify signatures
+health          check whether a trained generator works
+dependence      measure how much adapters depend on the sentence
 """

@@ -1,9 +1,9 @@
-"""A pack as one file, and who signed it.
+"""Export and import packs as one file, and verify its signature.
 
-The file is a zip archive with a fixed order and fixed dates, so that equal packs give equal bytes. A stranger's archive
-is checked entry by entry before anything is unpacked. A signature is one of OpenSSH (`ssh-keygen -Y`) and is checked
-before the archive is opened. It is made for one namespace, so a signature made for another purpose is not valid here.
-The user keeps an allowed-signers file (ssh-keygen(1)) that lists who may sign.
+The file is a ZIP archive with a fixed order and fixed dates, so equal packs give equal bytes. An untrusted archive is
+checked entry by entry before anything is unpacked. A signature is an OpenSSH signature (`ssh-keygen -Y`) and is
+verified before the archive is opened. It belongs to one namespace, so a signature for another purpose is not valid
+here. The user's allowed-signers file (ssh-keygen(1)) lists who may sign.
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ from sglora_cli.system.paths import built_folder
 SUFFIX = ".sglora.zip"
 ENTRY_LIMIT = 10_000
 TOTAL_LIMIT = 16 << 30
-"""Bytes of all files together; a large pack has a few GiB."""
+"""The most bytes of all files together; a large pack has a few GiB."""
 MANIFEST_LIMIT = 16 << 20
 RATIO_LIMIT = 200
-"""Bytes that may come out of one byte; deflate reaches 1032 with nothing but zeros."""
+"""The largest compression ratio; deflate reaches 1032 for zeros."""
 RATIO_FROM = 1 << 20
-"""Smaller entries may have any ratio."""
+"""Entries smaller than this may have any ratio."""
 _CHUNK = 1 << 20
-_HINT = "ask for a file made by `sglora pack export`"
+_HINT = "use a file that `sglora pack export` wrote"
 
 
 @dataclass(frozen=True)
 class ImportedPack:
-    """A pack that came out of an archive."""
+    """A pack that was imported from an archive, and warnings about it."""
 
     pack: Pack
     warnings: tuple[str, ...]
 
 
 def export_pack(pack: Pack, path: Path) -> None:
-    """Write a pack as one file. Entries are stored uncompressed: tensors hardly shrink, and the output of
-    deflate depends on its version.
+    """Write a pack as one file.
 
-    Raises BadFile if the pack is damaged, UsageError for a place inside it, Unavailable if it cannot be written.
+    Raises BadFile if the pack is damaged, UsageError if `path` is inside the pack, Unavailable if it cannot be written.
     """
+    # Entries are stored uncompressed: tensors hardly shrink, and the output of deflate depends on its version.
     if path.resolve().is_relative_to(pack.folder.resolve()):
-        raise UsageError(f"{path} would lie inside the pack", "write it elsewhere with -o FILE")
+        raise UsageError(f"{path} is inside the pack", "write it elsewhere with -o FILE")
     _check_importable(pack, path)
     pack.check_whole()
     with writing(path) as file, pack.unchanged(), zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -78,24 +78,26 @@ def export_pack(pack: Pack, path: Path) -> None:
 
 
 def _check_importable(pack: Pack, path: Path) -> None:
-    """Raises Unavailable for a pack whose archive nobody could import."""
+    """Raise Unavailable if the pack's archive would exceed the limits of an import."""
     names = pack.manifest["files"]
     if len(names) >= ENTRY_LIMIT:
-        fewer = f"write it in fewer files: sglora pack migrate {pack.name}"
-        hint = fewer if pack.format == 1 else "copy the pack's folder"
-        raise Unavailable(f"{path} would have {len(names) + 1} entries, more than {ENTRY_LIMIT}", hint)
+        fewer = f"convert the pack to fewer files: sglora pack migrate {pack.name}"
+        hint = fewer if pack.format == 1 else "copy the pack's folder instead"
+        raise Unavailable(f"{path} would have {len(names) + 1} entries, the limit is {ENTRY_LIMIT}", hint)
     total = sum((pack.folder / name).stat().st_size for name in names if (pack.folder / name).exists())
     if total > TOTAL_LIMIT:
-        raise Unavailable(f"{path} would unpack to {total} bytes, more than {TOTAL_LIMIT}", "copy the pack's folder")
+        raise Unavailable(
+            f"{path} would unpack to {total} bytes, the limit is {TOTAL_LIMIT}", "copy the pack's folder instead"
+        )
 
 
 def import_pack(
     host: Host, path: Path, name: str = "", force: bool = False, content: Path | None = None
 ) -> ImportedPack:
-    """Put the pack of an archive among those built here, as `name` or under its own name.
+    """Import the pack of an archive into the user's packs, as `name` or under its own name.
 
-    content: a copy of the archive to read in its place. Raises BadFile, naming the entry, for anything but a whole
-    pack; UsageError if a pack of that name exists. With `force` it is replaced, once the new one is whole.
+    content: a copy of the archive to read instead.  force: replace an existing pack once the new one is complete.
+    Raises BadFile, naming the entry, for an invalid or incomplete archive; UsageError if a pack of that name exists.
     """
     with _open(path, content or path) as archive:
         entries = _checked_entries(archive, path)
@@ -104,7 +106,7 @@ def import_pack(
         target = built_folder() / name
         with pack_lock(target):
             if target.exists() and not force:
-                raise UsageError(f"a pack {name!r} exists in {target}", "pass --name NAME, or --force to replace it")
+                raise UsageError(f"pack {name!r} exists in {target}", "pass --name NAME, or --force to replace it")
             _check_space(sum(entry.file_size for entry in entries.values()), target)
             with scratch_folder(target) as folder:
                 _unpack(archive, entries, manifest, folder, path)
@@ -117,30 +119,30 @@ def import_pack(
 
 @contextmanager
 def _open(path: Path, content: Path) -> Iterator[zipfile.ZipFile]:
-    """Opens the archive at `path` by its copy `content`. Errors of the ZIP format, in the block too, become BadFile."""
+    """Open the archive at `path` by its copy `content`. Converts ZIP errors, also from the block, to BadFile."""
     if path.is_dir():
-        raise BadFile(f"{path} is a folder, not an archive", "name the file that `sglora pack export` wrote")
+        raise BadFile(f"{path} is a folder, not an archive", "pass the file that `sglora pack export` wrote")
     try:
         with zipfile.ZipFile(content) as archive:
             yield archive
     except FileNotFoundError:
         raise BadFile.missing(path) from None
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
-        raise BadFile(f"{path} is not a whole ZIP archive: {error}", "fetch it again") from None
+        raise BadFile(f"{path} is not a valid ZIP archive: {error}", "fetch it again") from None
     except OSError as error:
         if error.errno == errno.EINVAL:  # an offset before the start of the file
-            raise BadFile(f"{path} is not a whole ZIP archive: an offset is wrong", "fetch it again") from None
+            raise BadFile(f"{path} is not a valid ZIP archive: invalid offset", "fetch it again") from None
         raise Unavailable(f"cannot unpack {path}: {error.strerror or error}") from error
 
 
 def _checked_entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    """Entries by name. Raises BadFile for an entry that a pack cannot have."""
+    """Return the entries by name. Raises BadFile for an entry that is not allowed in a pack."""
     entries = archive.infolist()
     if len(entries) > ENTRY_LIMIT:
-        raise BadFile(f"{path} has {len(entries)} entries, more than {ENTRY_LIMIT}", _HINT)
+        raise BadFile(f"{path} has {len(entries)} entries, the limit is {ENTRY_LIMIT}", _HINT)
     total = sum(entry.file_size for entry in entries)
     if total > TOTAL_LIMIT:
-        raise BadFile(f"{path} would unpack to {total} bytes, more than {TOTAL_LIMIT}", _HINT)
+        raise BadFile(f"{path} would unpack to {total} bytes, the limit is {TOTAL_LIMIT}", _HINT)
     by_name: dict[str, zipfile.ZipInfo] = {}
     folded: dict[str, str] = {}
     for entry in entries:
@@ -154,29 +156,31 @@ def _checked_entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.
     for name in by_name:
         for parent in Path(name).parents:
             if parent.as_posix() in by_name:
-                raise BadFile(f"{path}: entry {parent.as_posix()!r} is a file and a folder", _HINT)
+                raise BadFile(f"{path}: entry {parent.as_posix()!r} is both a file and a folder", _HINT)
     return by_name
 
 
 def _entry_fault(entry: zipfile.ZipInfo) -> str:
-    mode = stat.S_IFDIR if entry.external_attr & 0x10 else entry.external_attr >> 16  # 0x10: a folder, says MS-DOS
-    if fault := entry_fault(entry.orig_filename, mode, "pack"):  # `filename` is already cut at a NUL
+    mode = stat.S_IFDIR if entry.external_attr & 0x10 else entry.external_attr >> 16  # 0x10: MS-DOS flag of a folder
+    if fault := entry_fault(entry.orig_filename, mode, "pack"):  # `filename` is already truncated at a NUL
         return fault
     if entry.flag_bits & 0x41:
         return "is encrypted"
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return f"is compressed by method {entry.compress_type}, which no pack uses"
+        return f"uses the unsupported compression method {entry.compress_type}"
     if entry.file_size > RATIO_FROM and entry.file_size > RATIO_LIMIT * entry.compress_size:
-        return f"would grow from {entry.compress_size} to {entry.file_size} bytes"
+        return f"would expand from {entry.compress_size} to {entry.file_size} bytes"
     return ""
 
 
 def _manifest(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], path: Path) -> dict[str, Any]:
-    """The checked pack.json. Raises BadFile unless it lists exactly the other entries."""
+    """Read and check pack.json. Raises BadFile unless it lists exactly the other entries."""
     if MANIFEST not in entries:
-        raise BadFile(f"{path} has no {MANIFEST}, so it is no pack", _HINT)
+        raise BadFile(f"{path} has no {MANIFEST}, so it is not a pack", _HINT)
     if entries[MANIFEST].file_size > MANIFEST_LIMIT:
-        raise BadFile(f"{path}: {MANIFEST} has {entries[MANIFEST].file_size} bytes, more than {MANIFEST_LIMIT}", _HINT)
+        raise BadFile(
+            f"{path}: {MANIFEST} has {entries[MANIFEST].file_size} bytes, the limit is {MANIFEST_LIMIT}", _HINT
+        )
     with archive.open(entries[MANIFEST]) as file:
         data = file.read(MANIFEST_LIMIT + 1)
     manifest = checked_manifest(parse_json(data, f"{path}, {MANIFEST}"), path / MANIFEST)
@@ -190,19 +194,19 @@ def _manifest(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], pat
 
 
 def _checked_name(wanted: str, manifest: dict[str, Any], path: Path) -> str:
-    """The name of the pack's folder. Raises UsageError, or BadFile if the archive's own name is unfit."""
+    """Return the name of the pack's folder. Raises UsageError if `wanted` is invalid, else BadFile."""
     name: str = wanted or manifest["name"]
     if not entry_fault(name) and "/" not in name and not name.startswith((".", "-")) and len(name.encode()) <= 100:
         return name
     if wanted:
-        raise UsageError(f"a pack cannot be called {wanted[:100]!r}", "take letters, digits and hyphens")
-    raise BadFile(f"{path}: the pack is called {name[:100]!r}, which cannot be a folder's name", "pass --name NAME")
+        raise UsageError(f"invalid pack name {wanted[:100]!r}", "use letters, digits and hyphens")
+    raise BadFile(f"{path}: the pack's name {name[:100]!r} is not a valid folder name", "pass --name NAME")
 
 
 def _check_space(needed: int, target: Path) -> None:
     there = nearest_existing(target.parent)
     if needed > (free := free_disk(there)):
-        raise Unavailable(f"the pack needs {needed} bytes, {there} has {free} left", "make room there")
+        raise Unavailable(f"the pack needs {needed} bytes, but {there} has {free} bytes free", "free some space there")
 
 
 def _unpack(
@@ -212,7 +216,7 @@ def _unpack(
     folder: Path,
     path: Path,
 ) -> None:
-    """Write every entry and compare its hash. The size is counted again: the declared one may be wrong."""
+    """Write every entry and compare its hash. The size is measured, because the declared one may be wrong."""
     left = TOTAL_LIMIT
     for name, entry in entries.items():
         target = folder / name
@@ -220,14 +224,14 @@ def _unpack(
         with archive.open(entry) as content, target.open("xb") as file:
             digest, size = _copied(content, file, min(left, entry.file_size))  # type: ignore[arg-type]
         if size > entry.file_size or size > left:
-            raise BadFile(f"{path}: entry {name!r} is larger than it says", _HINT)
+            raise BadFile(f"{path}: entry {name!r} is larger than its declared size", _HINT)
         if name != MANIFEST and digest != manifest["files"][name]:
-            raise BadFile(f"{path}: entry {name!r} is not what {MANIFEST} says: its hash differs", "fetch it again")
+            raise BadFile(f"{path}: the hash of entry {name!r} differs from {MANIFEST}", "fetch it again")
         left -= size
 
 
 def _copied(content: BinaryIO, file: BinaryIO, limit: int) -> tuple[str, int]:
-    """SHA-256 and size of what was copied; stops as soon as it is more than `limit`."""
+    """Copy up to `limit` bytes, or just more, and return the SHA-256 and the size of the copied bytes."""
     digest, size = hashlib.sha256(), 0
     while size <= limit and (chunk := content.read(_CHUNK)):
         size += len(chunk)
@@ -237,7 +241,7 @@ def _copied(content: BinaryIO, file: BinaryIO, limit: int) -> tuple[str, int]:
 
 
 def _check_readable(folder: Path, path: Path) -> None:
-    """Raises BadFile, naming the entry, if the files are those of the manifest but no pack."""
+    """Raise BadFile, naming the entry, if the unpacked files are not a valid pack."""
     try:
         pack = Pack(folder)
         for name in pack.manifest["files"]:
@@ -256,21 +260,21 @@ def _warnings(host: Host, name: str, backbone: str) -> tuple[str, ...]:
     try:
         host.backbones[backbone]
     except SgloraError as error:
-        warnings.append(f"its backbone is not usable here: {error.message}; install the plugin that brings it")
+        warnings.append(f"its backbone is not available: {error.message}; install the plugin that provides it")
     if Library(host.recipe_folders).has_bundled(name):
-        warnings.append(f"it hides the bundled pack {name!r}; `sglora pack remove {name}` brings it back")
+        warnings.append(f"it hides the bundled pack {name!r}; `sglora pack remove {name}` restores the bundled one")
     return tuple(warnings)
 
 
 NAMESPACE = "sglora"
 SIGNATURE_SUFFIX = ".sig"
 _SIGNATURE_LIMIT = 1 << 16
-"""Bytes of a signature; the largest keys need a few thousand."""
+"""The most bytes of a signature; the largest keys need a few thousand."""
 
 
 @dataclass(frozen=True)
 class Signed:
-    """Who signed a file, and a copy of the very bytes that were signed."""
+    """The signer of a file, and a copy of the signed bytes."""
 
     by: str
     copy: Path
@@ -278,17 +282,20 @@ class Signed:
 
 @contextmanager
 def signed(path: Path, signature: Path, signers: Path) -> Iterator[Signed]:
-    """Checks who, in the file `signers`, signed the file at `path`.
+    """Verify that a signer in the file `signers` signed the file at `path`.
 
-    What is checked is a copy of the current user's own, and the block reads that copy: whoever may write to the file
-    cannot change it in between. Raises BadFile if nobody did or a file is missing, Unavailable if ssh-keygen is not
-    installed or there is no room for the copy.
+    A private copy is verified, and the block reads that copy, so nobody can change the file in between. Raises BadFile
+    if the signature is not valid or a file is missing, Unavailable if ssh-keygen is not installed or there is no space
+    for the copy.
     """
     for file in (path, signature, signers):
         if not file.is_file():
-            raise BadFile(f"{file} is missing or no file, so nothing says who signed {path}", "nothing was imported")
+            raise BadFile(
+                f"{file} is missing or not a file, so the signature of {path} cannot be verified",
+                "check the paths; nothing was imported",
+            )
     if signature.stat().st_size > _SIGNATURE_LIMIT:
-        raise BadFile(f"{signature} is no signature: it has {signature.stat().st_size} bytes")
+        raise BadFile(f"{signature} is not a signature: it has {signature.stat().st_size} bytes")
     with scratch_folder(built_folder() / "signed") as folder:
         names = {"archive": path, "signature": signature, "signers": signers}
         for name, source in names.items():
@@ -301,21 +308,23 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
     except OSError as error:
         raise Unavailable(
-            f"cannot copy {source} to check its signature: {error.strerror}", "make room there"
+            f"cannot copy {source} to check its signature: {error.strerror}", "free some space there"
         ) from error
 
 
 def _signer(path: Path, signature: Path, signers: Path, folder: Path) -> str:
-    """The name of who signed the copies in a folder; errors name the files that they are copies of."""
+    """Return the signer of the copies in a folder. Errors name the original files."""
     files = ("-s", str(folder / "signature"), "-f", str(folder / "signers"))
     principals = _keygen(folder / "archive", "find-principals", *files)
     if principals.returncode:
-        hint = f"make sure whose key it is before you add it to {signers}"
-        raise BadFile(f"{signature} is not by anybody in {signers}: {_reason(principals)}", hint)
+        hint = f"verify whose key it is before you add it to {signers}"
+        raise BadFile(f"{signature} was not made by any signer in {signers}: {_reason(principals)}", hint)
     who = principals.stdout.split("\n")[0]
     verified = _keygen(folder / "archive", "verify", *files, "-I", who, "-n", NAMESPACE)
     if verified.returncode:
-        raise BadFile(f"{path} is not what {who} signed: {_reason(verified)}", "fetch the file and its signature again")
+        raise BadFile(
+            f"{path} differs from what {who} signed: {_reason(verified)}", "fetch the file and its signature again"
+        )
     return who
 
 
@@ -323,7 +332,7 @@ def _keygen(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run ssh-keygen on the content of `path`."""
     program = shutil.which("ssh-keygen")
     if program is None:
-        raise Unavailable("ssh-keygen is not installed, so no signature can be checked", "install OpenSSH's client")
+        raise Unavailable("ssh-keygen is not installed, so no signature can be checked", "install the OpenSSH client")
     with path.open("rb") as content:
         command = [program, "-Y", *arguments]
         return subprocess.run(command, stdin=content, capture_output=True, text=True, errors="replace", check=False)

@@ -1,14 +1,14 @@
-"""How well the tasks that a pack has seen cover a description, judged by what it is about.
+"""Measure how well the tasks that a pack has seen cover the subject of a description.
 
-"pug", "a pug" and "a photo of a pug asleep on a sofa" are about the same thing, and "a photo of an excavator" shares a
-template with every expert and nothing else. So a sentence is taken apart: the template goes, and beside the whole
-phrase its words are looked at alone, for a long sentence dilutes what it is about. The closeness of a phrase is its
-cosine to the nearest seen tasks minus its cosine to the nearest words of a background vocabulary, as the cosine alone
-says how plain a phrase is. A sentence has the mean of its whole phrase and of its best word.
+"pug", "a pug" and "a photo of a pug asleep on a sofa" have the same subject. "a photo of an excavator" shares only a
+template with the experts. So the template of a sentence is removed, and its words are compared alone as well as the
+complete phrase, because a long sentence dilutes its subject. The closeness of a phrase is its cosine to the nearest
+seen tasks minus its cosine to the nearest words of a background vocabulary. The cosine alone would mostly measure how
+plain the phrase is. The closeness of a sentence is the mean of its complete phrase's and its best phrase's closeness.
 
-What counts as far follows from the pack: seen tasks are asked about themselves, each left out. A pack keeps that in
-coverage.safetensors: tasks (T, W), background (B, W), others (T,), and the tasks' keys in its header. For a pack that
-has none, or one by other rules, it is measured and kept in the user cache.
+The threshold for "far" follows from the pack: each seen task is compared with the other ones. A pack stores the result
+in coverage.safetensors: tasks (T, W), background (B, W), others (T,), and the tasks' keys in the header. For a pack
+without this file, or with one of other rules, it is measured and stored in the user cache.
 
 Shapes: T seen tasks, B background words, C phrases, W width of meaning.
 """
@@ -37,9 +37,9 @@ from sglora_cli.plugin.values import ROLES, UNSEEN
 from sglora_cli.system.paths import cache_folder
 
 Encode = Callable[[Sequence[str]], Tensor]
-"""Texts -> unit vectors (C, W)."""
+"""Maps C strings to unit vectors (C, W)."""
 FAR = 0.05
-"""Of the seen tasks, each left out, so many count as far themselves."""
+"""The share of seen tasks that count as far from the other seen tasks."""
 _LISTED = """\
 vehicle, car, aircraft, ship, machine, engine, tool, device, computer, phone, building, bridge, street, city,
 furniture, room, kitchen, bathroom, clothing, shoes, food, drink, fruit, meal, person, man, woman, child,
@@ -48,14 +48,14 @@ landscape, mountain, river, beach, sky, weather, space, insect, fish, reptile, h
 money, book, office, school, idea, science, abstract pattern, material, light, water, fire, road, sign,
 container, bottle"""
 BACKGROUND = tuple(word.strip() for word in _LISTED.split(","))
-"""What sentences may be about, in plain words."""
+"""Common subjects of sentences."""
 _WITHIN = 0.5
-"""Background words with a cosine above it to a seen task are about what the pack is about, and are left out."""
+"""Background words whose cosine to a seen task is above this are subjects of the pack and are left out."""
 _NEAREST, _TASKS, _WORDS = 3, 1000, 40
 COVERAGE = "coverage.safetensors"
 _NAMES = ("tasks", "background", "others")
 _RULES = data_hash(" ".join(("coverage 2", *BACKGROUND)).encode())
-"""What was measured by other rules is measured again."""
+"""Hash of the rules. Results of other rules are measured again."""
 _TEMPLATE = re.compile(
     r"^\s*(?:(?:an?|the)\s+)?(?:[\w-]+\s+)?(?:photo|picture|image|photograph|close-up|shot|snapshot)s?\s+of\s+",
     re.IGNORECASE,
@@ -70,12 +70,12 @@ _SMALL = frozenset(_LITTLE.split())
 
 @dataclass(frozen=True)
 class Coverage:
-    """How close a description is to what the pack has seen, and how close seen tasks are to each other."""
+    """How close a description is to the seen tasks, and how close the seen tasks are to each other."""
 
     closeness: float
-    """Of a sentence as above; of photos the cosine to the nearest expert's."""
+    """Closeness of a sentence, as defined above. For photos, the cosine to the photos of the nearest expert."""
     others_T: Tensor = field(repr=False)
-    """The same of each seen task, or expert, without itself."""
+    """Closeness of each seen task, or expert, to the other ones."""
 
     @property
     def percentile(self) -> float:
@@ -89,7 +89,7 @@ class Coverage:
 
 
 def phrase_of(sentence: str) -> str:
-    """A sentence without its template and article.
+    """Remove the template and the article of a sentence.
 
     >>> phrase_of("a photo of a pug"), phrase_of("pug"), phrase_of("close-up of the dandelion")
     ('pug', 'pug', 'dandelion')
@@ -98,7 +98,7 @@ def phrase_of(sentence: str) -> str:
 
 
 def phrases_of(sentence: str) -> list[str]:
-    """The whole phrase, then its words but small ones.
+    """Return the complete phrase, followed by its words without function words.
 
     >>> phrases_of("two sparrows on a wire")
     ['two sparrows on a wire', 'sparrows', 'wire']
@@ -110,7 +110,7 @@ def phrases_of(sentence: str) -> list[str]:
 
 @dataclass(frozen=True)
 class SeenTasks:
-    """Where the tasks that a pack has seen lie, by their phrases."""
+    """Embeddings of the tasks that a pack has seen, by their phrases."""
 
     keys: tuple[str, ...]
     tasks_TW: Tensor = field(repr=False)
@@ -120,7 +120,7 @@ class SeenTasks:
 
     @classmethod
     def of(cls, pack: Pack, encode: Encode) -> SeenTasks:
-        """Of a pack, as it keeps them, or from the user cache if they were asked for before."""
+        """Load the seen tasks of a pack from the pack or the user cache, or measure and cache them."""
         if (known := load_coverage(pack)) is not None:
             return known
         seen = thinned([pack.tasks.of(role) for role in ROLES if role != UNSEEN])
@@ -135,13 +135,13 @@ class SeenTasks:
 
     @classmethod
     def measured(cls, keys: Sequence[str], sentences: Sequence[str], encode: Encode) -> SeenTasks:
-        """Of the tasks that these sentences describe."""
+        """Measure the tasks that these sentences describe."""
         tasks_TW, background_BW = _unit(encode([phrase_of(text) for text in sentences])), _unit(encode(BACKGROUND))
         found = cls(tuple(keys), tasks_TW, _elsewhere(background_BW, tasks_TW), torch.empty(0, dtype=torch.float64))
         return replace(found, others_T=found._others(0, sentences, encode))
 
     def _others(self, first: int, sentences: Sequence[str], encode: Encode) -> Tensor:
-        """The closeness of tasks `first`, `first + 1`, ... to all other tasks."""
+        """Return the closeness of tasks `first`, `first + 1`, ... to all other tasks."""
         others = []
         for t, own_CW in enumerate(encoded_phrases(sentences, encode), first):
             rest = [row for row in range(len(self.tasks_TW)) if row != t]
@@ -149,9 +149,9 @@ class SeenTasks:
         return torch.tensor(others, dtype=torch.float64)
 
     def added(self, keys: Sequence[str], sentences: Sequence[str], encode: Encode) -> SeenTasks:
-        """With more tasks. Only theirs are encoded: how close the old ones are to the others stays as it was measured.
+        """Add tasks. Only the new ones are encoded; the measured closeness of the old ones does not change.
 
-        Where there would be too many, those go that say least: the old ones that are closest to others.
+        If there are too many tasks, the old ones that are closest to others are dropped.
         """
         if not sentences:
             return self
@@ -167,14 +167,14 @@ class SeenTasks:
         return replace(whole, others_T=torch.cat([whole.others_T, whole._others(len(kept), sentences, encode)]))
 
     def removed(self, key: str) -> SeenTasks:
-        """Without a task, if it is one of them."""
+        """Remove a task, if it is one of them."""
         kept = [row for row, other in enumerate(self.keys) if other != key]
         return replace(
             self, keys=tuple(self.keys[row] for row in kept), tasks_TW=self.tasks_TW[kept], others_T=self.others_T[kept]
         )
 
     def save(self, folder: Path) -> None:
-        """Write the file of a pack."""
+        """Write coverage.safetensors into a pack's folder."""
         save_tensors(folder / COVERAGE, self._tensors(), self._metadata())
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -184,14 +184,14 @@ class SeenTasks:
         return {"kind": "coverage", "rules": _RULES, "tasks": list(self.keys)}
 
     def coverage(self, phrases: Sequence[Tensor], weights: Sequence[float]) -> Coverage:
-        """Of a task that several sentences describe, by their weights. phrases: (C, W) of each sentence."""
+        """Return the coverage of a task described by weighted sentences. phrases: (C, W) for each sentence."""
         close = [closeness(own_CW, self.tasks_TW, self.background_BW) for own_CW in phrases]
         mean = sum(weight * one for weight, one in zip(weights, close, strict=True)) / sum(weights)
         return Coverage(mean, self.others_T)
 
 
 def encoded_phrases(sentences: Sequence[str], encode: Encode) -> list[Tensor]:
-    """The phrases of each sentence: (C, W), the whole phrase first. All are encoded in one batch."""
+    """Encode the phrases of each sentence in one batch: (C, W) per sentence, the complete phrase first."""
     parts = [phrases_of(text) for text in sentences]
     if not parts:
         return []
@@ -199,8 +199,10 @@ def encoded_phrases(sentences: Sequence[str], encode: Encode) -> list[Tensor]:
 
 
 def closeness(phrases_CW: Tensor, tasks_TW: Tensor, background_BW: Tensor) -> float:
-    """Of a sentence, whose whole phrase is the first of its phrases: in [-2, 2], negative where it is about something
-    else."""
+    """Return the closeness of a sentence, in [-2, 2]. It is negative if the sentence has another subject.
+
+    phrases_CW: embeddings of its phrases, the complete phrase first.
+    """
     unit_CW = F.normalize(phrases_CW.double(), dim=1)
     close_C = _nearest(unit_CW @ tasks_TW.double().T)
     if len(background_BW):
@@ -209,12 +211,12 @@ def closeness(phrases_CW: Tensor, tasks_TW: Tensor, background_BW: Tensor) -> fl
 
 
 def _nearest(cosine_CT: Tensor) -> Tensor:
-    """The mean of the largest few of each row: (C,)."""
+    """Return the mean of the few largest values of each row: (C,)."""
     return cosine_CT.topk(min(_NEAREST, cosine_CT.shape[1]), dim=1).values.mean(dim=1)
 
 
 def thinned(roles: Sequence[Sequence[Task]]) -> list[Task]:
-    """The tasks of some roles; of very many, some that are spread evenly over them."""
+    """Return the tasks of some roles. If there are too many, a selection spread evenly over them."""
     starts = [0, *accumulate(map(len, roles))]
     count = starts[-1]
     rows = range(count) if count <= _TASKS else [round(n * (count - 1) / (_TASKS - 1)) for n in range(_TASKS)]
@@ -223,7 +225,10 @@ def thinned(roles: Sequence[Sequence[Task]]) -> list[Task]:
 
 
 def load_coverage(pack: Pack) -> SeenTasks | None:
-    """What a pack keeps; None if it keeps nothing, or by other rules. Raises BadFile, Mismatch for a damaged file."""
+    """Load the seen tasks from a pack; None if it has none of the current rules.
+
+    Raises BadFile or Mismatch for a damaged file.
+    """
     if COVERAGE not in pack.manifest["files"]:
         return None
     path = pack.folder / COVERAGE
@@ -232,7 +237,7 @@ def load_coverage(pack: Pack) -> SeenTasks | None:
         return None
     keys, count = metadata.get("tasks"), len(pack.tasks)
     if not isinstance(keys, list) or not _fit(tensors, len(keys)) or not 0 < len(keys) <= count:
-        raise BadFile(f"{path} does not say where the pack's tasks lie", "build or fetch the pack again")
+        raise BadFile(f"{path} does not fit the pack's tasks", "build or fetch the pack again")
     numbers = [checked_flat(tensors[name].double(), str(path)) for name in _NAMES]
     return SeenTasks(tuple(map(str, keys)), numbers[0].float(), numbers[1].float(), numbers[2])
 
@@ -250,12 +255,12 @@ def _unit(vectors_CW: Tensor) -> Tensor:
 
 
 def _elsewhere(background_BW: Tensor, tasks_TW: Tensor) -> Tensor:
-    """The words that are about something else than the tasks."""
+    """Return the background words that are not subjects of the tasks."""
     return background_BW[(background_BW.double() @ tasks_TW.double().T).amax(dim=1) < _WITHIN]
 
 
 def _kept(path: Path) -> SeenTasks | None:
-    """What was measured before; None if it was not, or the file is damaged."""
+    """Return cached results; None if there are none or the file is damaged."""
     try:
         tensors, metadata = load_sealed(path)
     except BadFile:

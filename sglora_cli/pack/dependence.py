@@ -1,6 +1,6 @@
-"""How much of a generator's adapters depends on the sentence: measured on sentences of tasks the pack has not seen.
+"""Measure how much a generator's adapters depend on the sentence, on sentences of tasks that the pack has not seen.
 
-What is measured is kept in the user cache, under the pack's manifest and an adapter of the generator.
+Results are stored in the user cache. The key is a hash of the pack's manifest and of one adapter of the generator.
 
 Shapes: T sentences, P numbers of an adapter.
 """
@@ -26,40 +26,42 @@ from sglora_cli.plugin.values import EXPERT, UNSEEN
 from sglora_cli.system.paths import cache_folder
 
 HARDLY = 0.98
-"""Adapters of different sentences with a mean cosine above it are nearly one adapter: the sentence hardly matters."""
+"""If the mean cosine of adapters for different sentences is above this, the sentence hardly matters."""
 _MOST, _READ = 50, 1000
-"""Sentences that are compared, of so many tasks; of very many tasks the first."""
+"""The most sentences to compare, and the most tasks to read for them."""
 
 
 @dataclass(frozen=True)
 class Dependence:
-    """Of updates B A for sentences of different tasks, a generator's draws at temperature 0."""
+    """Similarity of a generator's updates B A, drawn at temperature 0 for sentences of different tasks."""
 
     sentences: int
     cosine: float
-    """The mean over all pairs of them."""
+    """The mean cosine over all pairs of updates."""
     lowest: float
+    """The lowest cosine of a pair."""
     own: float
-    """The share of the mean squared norm that is not common to all: 1 - ||mean of the updates||^2 / that."""
+    """The share of the mean squared norm that the updates do not have in common: 1 - ||mean update||^2 / mean ||.||^2.
+    """
     where: str = ""
-    """The sites that were looked at, "" for all: see `dependence`."""
+    """The sites that were compared, "" for all; see `dependence`."""
 
     @property
     def hardly(self) -> bool:
         return self.cosine > HARDLY
 
     def line(self) -> str:
-        """For a person."""
-        verdict = ": they hardly depend on the sentence" if self.hardly else ""
-        where = f", at {self.where}," if self.where else ""
+        """The result in words."""
+        verdict = ". They hardly depend on the sentence" if self.hardly else ""
+        where = f" at {self.where}" if self.where else ""
         return (
-            f"adapters for {self.sentences} tasks' sentences have{where} a mean cosine of {self.cosine:.3f} (lowest "
-            f"{self.lowest:.3f}), {self.own:.1%} of their squared norm is not common to all{verdict}"
+            f"adapters for {self.sentences} tasks have{where} a mean cosine of {self.cosine:.3f} (lowest "
+            f"{self.lowest:.3f}), and {self.own:.1%} of their squared norm is not common to all{verdict}"
         )
 
 
 def of_products(inner_TT: Tensor) -> Dependence | None:
-    """From the inner products (T, T) of updates; None for fewer than two, or if one of them is zero.
+    """Compute the dependence from the inner products (T, T) of updates; None for fewer than two, or if one is zero.
 
     >>> of_products(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     Dependence(sentences=2, cosine=0.0, lowest=0.0, own=0.5, where='')
@@ -76,17 +78,18 @@ def of_products(inner_TT: Tensor) -> Dependence | None:
 
 
 def dependence(loaded: LoadedPack, name: str) -> Dependence | None:
-    """Of a generator of a pack, measured once. None where it cannot be said: it needs photos or makes no update.
+    """Return the dependence of a pack's generator, from the cache or measured.
 
-    The sentences are those of the pack's unseen tasks; of its experts where it has fewer than two of them. Norms at the
-    experts' sites and elsewhere say nothing about each other's effect, so both are looked at apart, and what depends
-    more is returned. Raises what loading the backbone raises, if it was not measured before.
+    None if it cannot be measured, because the generator needs photos or makes no update. The sentences are those of the
+    pack's unseen tasks, or of its experts if it has fewer than two unseen tasks. Norms at the experts' sites cannot be
+    compared with norms at other sites. So both are measured separately, and the stronger dependence is returned.
+    Raises the errors of loading the backbone if nothing is cached.
     """
     if loaded.host.generators[name].needs:
         return None
     pack = loaded.pack
     probe = pack.prior(pack.expert_query(0))
-    probe_P = loaded.fitted(name).generate(probe, 1, 0, 0.0)  # another version makes another one
+    probe_P = loaded.fitted(name).generate(probe, 1, 0, 0.0)  # another version of the generator makes another adapter
     key = content_hash("dependence 2", pack.manifest, name, probe_P)
     path = cache_folder() / "measured" / "dependence" / f"{key}.json"
     if (known := _kept(path)) is not None:
@@ -97,7 +100,7 @@ def dependence(loaded: LoadedPack, name: str) -> Dependence | None:
 
 
 def _kept(path: Path) -> dict[str, Any] | None:
-    """What was measured before, {} for nothing to be said; None if it was not measured, or the file is damaged."""
+    """Return the cached result, {} if it cannot be measured; None if there is no result or the file is damaged."""
     try:
         content = read_sealed(path) if path.exists() else None
     except BadFile:
@@ -124,23 +127,23 @@ def _measured(loaded: LoadedPack, name: str) -> Dependence | None:
 
 
 def report(loaded: LoadedPack) -> dict[str, Dependence | str]:
-    """Of the pack's default generator and of each trained one; the reason where it cannot be measured."""
+    """Return the dependence of the pack's default generator and of each trained one, or why it cannot be measured."""
     manifest: Mapping[str, Any] = loaded.pack.manifest
     found: dict[str, Dependence | str] = {}
     for name in dict.fromkeys([manifest["default_generator"], *manifest["generators"]]):
         try:
             found[name] = dependence(loaded, name) or "there is nothing to compare"
-        except SgloraError as error:  # as in health: one that fails must not hide the rest of the pack
+        except SgloraError as error:  # as in health, a failing generator must not hide the others
             found[name] = error.message
     return found
 
 
 def to_json(report: Mapping[str, Dependence | str]) -> dict[str, Any]:
-    """As JSON values: the numbers of each generator, or the reason why there are none."""
+    """Return the report as JSON values: the numbers of each generator, or why there are none."""
     return {name: {"unknown": one} if isinstance(one, str) else asdict(one) for name, one in report.items()}
 
 
 def to_lines(report: Mapping[str, Dependence | str]) -> list[str]:
-    """The report in lines for a person."""
+    """Return the report as lines of text."""
     said = {name: f"not measured: {one}" if isinstance(one, str) else one.line() for name, one in report.items()}
     return [f"depends    {name}: {text}" for name, text in said.items()]

@@ -1,7 +1,7 @@
-"""A changed copy of a pack before it takes the old one's place. It is of format 2, whatever the pack was.
+"""A changed copy of a pack, before it replaces the old one. It has format 2, whatever format the pack has.
 
-Files that stay as they are get another name, not another copy: a hard link. Their hashes are known, so what a change
-costs follows from what it writes. Shapes: N new experts, P numbers of an adapter.
+Unchanged files are hard links, not copies. Their hashes are known, so the cost of a change depends only on the files
+that it writes. Shapes: N new experts, P numbers of an adapter.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _MOST_EDITS = 100
-"""Changes that a manifest lists; it would grow without end."""
+"""The most changes that a manifest lists, so that it does not grow without limit."""
 _NOT_CARRIED = (f"{EXPERTS}/", "evaluation/", "index.safetensors", "README.md")
-"""Files of format 1 that are written anew, or under another name."""
+"""Files of format 1 that are rewritten, or written under another name."""
 
 
 class PackDraft:
     """The folder of a new version of a pack, and its manifest."""
 
     def __init__(self, pack: Pack, folder: Path, target: Path) -> None:
-        """Fill the folder. Raises BadFile for a damaged pack: new hashes would hide the damage.
+        """Fill the folder. Raises BadFile for a damaged pack, because new hashes would hide the damage.
 
-        Of a pack that is changed where it is, files of experts and tasks are not read for that: they keep the hashes
-        they have, which go on saying so if one is damaged, and what is written anew is compared first.
+        If a pack is changed in place, unchanged files of experts and tasks are not read. They keep their hashes, which
+        still reveal damage. Files that are rewritten are compared with their hashes first.
         """
         self.folder, self._layout = folder, pack.layout
         self.manifest: dict[str, Any] = {key: value for key, value in pack.manifest.items() if key != "tasks"}
@@ -53,14 +53,14 @@ class PackDraft:
             copied = link_files(pack.folder, folder, listed := pack.manifest["files"])
             for name in copied:
                 self._compare(name, listed[name])
-            # An inode says which file it is as long as the old folder has the file, too.
+            # An inode identifies a file as long as the old folder has the file as well.
             self._known = {_inode(folder / name): listed[name] for name in set(listed) - set(copied)}
         else:
             pack.check_whole()
             copy_files(pack.folder, folder, pack.manifest["files"])
 
     def add(self, tasks: Sequence[Task], tensors: Mapping[str, Tensor]) -> None:
-        """Add experts behind those there are. Only the last file is written again. tensors: as for `save_shard`."""
+        """Append experts. Of the existing files only the last one is rewritten. tensors: as for `save_shard`."""
         import torch
 
         rows, shards = shard_rows(self._layout), list(self.manifest["shards"])
@@ -80,7 +80,7 @@ class PackDraft:
         self._count(shards)
 
     def remove(self, row: int) -> None:
-        """Remove an expert. Only its file is written again. An empty one goes, and those behind it move up."""
+        """Remove an expert. Only its file is rewritten. An empty file is removed and later files are renumbered."""
         shards = list(self.manifest["shards"])
         shard = next(n for n in range(len(shards)) if row < sum(shards[: n + 1]))
         row -= sum(shards[:shard])
@@ -99,15 +99,15 @@ class PackDraft:
         self._count(shards)
 
     def note(self, edit: str) -> None:
-        """List a change in the manifest."""
+        """Record a change in the manifest."""
         self.manifest["edits"] = [*self.manifest.get("edits", []), edit][-_MOST_EDITS:]
 
     def drop(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         (self.folder / name).unlink(missing_ok=True)
 
     def known(self) -> dict[str, str]:
-        """The hashes of the files that stayed as they were."""
+        """Return the hashes of the unchanged files."""
         found = {}
         for path in self.folder.rglob("*"):
             if path.is_file() and (sha256 := self._known.get(_inode(path))):
@@ -118,7 +118,7 @@ class PackDraft:
         self.manifest |= {"shards": list(shards), "counts": {**self.manifest["counts"], EXPERT: sum(shards)}}
 
     def _compare(self, name: str, sha256: str) -> None:
-        """Raises BadFile unless a file of the old version is as it was built."""
+        """Raise BadFile if a file of the old version has another hash than when it was built."""
         if file_hash(self.folder / name) != sha256:
             raise BadFile(
                 f"pack {self.manifest['name']!r} is damaged: {name} has changed since the pack was built",
@@ -140,7 +140,7 @@ class PackDraft:
         write_task_lines(self.folder, EXPERT, shard, tasks)
 
     def _convert(self, pack: Pack) -> None:
-        """Fill the folder with the content of a pack of format 1. All numbers stay as they are."""
+        """Fill the folder with the content of a pack of format 1. No numbers change."""
         copy_files(pack.folder, self.folder, (n for n in pack.manifest["files"] if not n.startswith(_NOT_CARRIED)))
         for task in pack.tasks.of(UNSEEN):
             source = pack.folder / pack.content.evaluation_file(task["key"])

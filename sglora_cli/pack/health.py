@@ -1,9 +1,9 @@
-"""Whether a trained generator does anything: by the manifest's numbers of its training, and by a quick measurement.
+"""Check whether a trained generator works, by the training numbers in the manifest and by a quick measurement.
 
-It is measured on the experts' own sentences, whose adapters are known: a pack contains no others. A
-merging rule is as healthy as its experts and is not measured. No torch at import time: a report is remembered.
+The measurement uses the experts' own sentences, because a pack contains no other adapters to compare with. A merging
+rule is as good as its experts and is not measured. No torch at import time, because reports are cached.
 
-Shapes: E experts asked, P numbers of an adapter.
+Shapes: E measured experts, P numbers of an adapter.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from sglora_cli.plugin.host import Host
 from sglora_cli.system.fingerprints import remembered
 
 SMALL, SAME, UNUSED, KEPT, FEW, DROPPED = 0.01, 1e-3, 0.1, 0.5, 2, 0.7
-"""An update below SMALL of the experts' norm has no effect; adapters closer than SAME of their norm are equal; with
-a KL divergence below UNUSED nats the latent carries no information. A projection that keeps less than KEPT of the
-squared norm drops most of an adapter, and so does a rank without DROPPED of the norm; from fewer than FEW tasks nothing
-about others can be learned."""
+"""SMALL: an update below this share of the experts' norm has no effect.  SAME: adapters closer than this share of their
+norm are equal.  UNUSED: below this KL divergence, in nats, the latent carries no information.  KEPT: a projection that
+keeps less than this share of the squared norm drops most of an adapter.  FEW: a generator that is trained on fewer
+tasks cannot generalise to others.  DROPPED: a rank that loses this share of the norm drops most of an adapter."""
 QUICK = 6
-"""Experts that are measured before a generator is used; `sglora inspect` measures all."""
+"""The number of experts to measure before a generator is used. `sglora inspect` measures all of them."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Health:
     """Measures of a generator's output for the experts' own sentences, each relative to a norm of updates."""
 
     size: float | None
-    """Norm of its means (temperature 0), of the experts' norm; None where its sites are not the experts'."""
+    """Norm of its means (temperature 0), relative to the experts' norm; None if its sites are not the experts'."""
     gap: float | None
-    """Distance of its means to mu*, of mu*'s norm; None likewise."""
+    """Distance of its means to mu*, relative to the norm of mu*; None if its sites are not the experts'."""
     spread: float
-    """Mean distance between its means for different sentences, of their norm. NaN for one expert."""
+    """Mean distance between its means for different sentences, relative to their norm. NaN for one expert."""
     draws: float
-    """Mean distance of a draw to the mean of its sentence, of the mean's norm."""
+    """Mean distance of a draw to the mean for its sentence, relative to the mean's norm."""
 
 
 def measure(pack: Pack, fitted: Fitted, most: int = 1000) -> Health:
@@ -79,75 +79,74 @@ def measure(pack: Pack, fitted: Fitted, most: int = 1000) -> Health:
 
 
 def ratio(part: float, whole: float) -> float:
-    """part / whole; of a whole that is 0, 0 for no part and NaN for any other."""
+    """Return part / whole. If whole is 0, return 0 for a part of 0 and NaN otherwise."""
     return part / whole if whole else math.nan if part else 0.0
 
 
 def faults(health: Health, training: Mapping[str, Any]) -> list[str]:
-    """Why a generator must not be used, in sentences. `training`: the manifest's numbers of its training."""
+    """Return the reasons, in sentences, why a generator must not be used. training: its numbers in the manifest."""
     reasons = _training_faults(training)
     if math.isnan(health.draws) and (health.size is None or math.isnan(health.size)):
         reasons.append("its output is not finite")
     elif health.size is not None and health.size < SMALL:
-        reasons.append(f"its updates have {health.size:.1%} of the experts' norm: they change nothing")
+        reasons.append(f"its updates have {health.size:.1%} of the experts' norm, which has no effect")
     elif health.spread < SAME and health.draws < SAME:
-        reasons.append("it makes the same adapter for every sentence and every draw")
+        reasons.append("it generates the same adapter for every sentence and every draw")
     return reasons
 
 
 def _training_faults(training: Mapping[str, Any]) -> list[str]:
-    """What the numbers of its training say, with the knob to turn. Those that a generator does not give are passed
-    over."""
+    """Return the faults that the training numbers reveal, with the setting to change. Missing numbers are skipped."""
     reasons = []
     seen, projection = (training.get(key) for key in ("trained_on", "projection"))
     if isinstance(seen, Mapping) and "states" in seen and isinstance(tasks := seen.get("tasks"), int) and tasks < FEW:
-        reasons.append(f"it learned from {tasks} training task: name more in the recipe's `training`")
+        reasons.append(f"it was trained on {tasks} training task (list more in the recipe's `training`)")
     if isinstance(projection, Mapping) and isinstance(kept := projection.get("kept_share"), float) and kept < KEPT:
         wider = f"raise `projection` above {projection.get('numbers')}, or `energy`"
-        reasons.append(f"its projection keeps {kept:.1%} of the adapters' squared norm: {wider}")
+        reasons.append(f"its projection keeps {kept:.1%} of the adapters' squared norm ({wider})")
     error, spread, loss, constant, start, dropped = (
         training.get(key)
         for key in ("error_per_number", "spread_per_number", "loss", "loss_of_constant", "loss_at_start", "dropped")
     )
     for of, limit, text in (
-        (error, spread, "it explains nothing of what it learned from: error {:.3g} a number, spread {:.3g}"),
-        (loss, constant, "it learned nothing: loss {:.3g}, that of a constant {:.3g}"),
-        (loss, start, "it learned nothing: loss {:.4g}, before it learned {:.4g}"),
+        (error, spread, "it does not explain its training data (error {:.3g} per number, spread {:.3g})"),
+        (loss, constant, "it learned nothing (loss {:.3g}, a constant has {:.3g})"),
+        (loss, start, "it learned nothing (loss {:.4g}, before training {:.4g})"),
     ):
         if isinstance(of, float) and isinstance(limit, float) and not of < limit:
-            diverged = "" if math.isfinite(of) else "; training diverged: lower `learning_rate`"
+            diverged = "" if math.isfinite(of) else " because training diverged (lower `learning_rate`)"
             reasons.append(text.format(of, limit) + diverged)
     if isinstance(dropped, float) and not dropped < DROPPED:
-        reasons.append(f"at rank {training.get('rank')} its updates lack {dropped:.0%} of their norm: raise `rank`")
+        reasons.append(f"at rank {training.get('rank')} its updates lose {dropped:.0%} of their norm (raise `rank`)")
     return reasons
 
 
 def notes(health: Health, training: Mapping[str, Any], draws: bool = True) -> list[str]:
-    """Remarks, in sentences, that are no faults. draws: whether the generator's samples differ."""
+    """Return remarks, in sentences, that are not faults. draws: whether the generator's samples differ."""
     kl, texts = training.get("kl"), []
     if isinstance(kl, float) and kl < UNUSED:
-        texts.append(f"its latent carries next to nothing (KL {kl:.2g} nats): what it makes follows from the sentence")
+        texts.append(f"its latent carries almost no information (KL {kl:.2g} nats), so only the sentence matters")
     if draws and health.draws < SAME:
         texts.append("its draws for one sentence hardly differ")
     return texts
 
 
 def check_trained(pack: Pack, generator: Generator, fitted: Fitted) -> None:
-    """Raises BadFile for a generator that must be trained and looks untrained."""
+    """Raise BadFile for a trainable generator that looks untrained."""
     if not generator.learns:
         return
     reasons = faults(measure(pack, fitted, QUICK), pack.manifest["generators"].get(generator.name, {}))
     if reasons:
         raise BadFile(
             f"generator {generator.name!r} of pack {pack.name!r} looks untrained: {'; '.join(reasons)}",
-            "build the pack again with more epochs or tasks, or pass --force to use it all the same",
+            "build the pack again with more epochs or tasks, or pass --force to use it anyway",
         )
 
 
 def report(host: Host, pack: Pack) -> dict[str, dict[str, Any]]:
-    """Name of each trained generator -> its measures, faults and notes. The fault of one that fails is its error.
+    """Map each trained generator's name to its measures, faults and notes. An error is reported as a fault.
 
-    What was reported is remembered while the pack's files and the generator's code are the same.
+    Reports are cached until the pack's files or the generator's code change.
     """
     results: dict[str, dict[str, Any]] = {}
     for name in pack.manifest["generators"]:
@@ -156,7 +155,7 @@ def report(host: Host, pack: Pack) -> dict[str, dict[str, Any]]:
             files = [pack.folder / MANIFEST, *pack.files_of(generator), *source_files(generator)]
             said = remembered(f"health {__version__} {name}", files, partial(_told, pack, generator))
             results[name] = json.loads(said)
-        except SgloraError as error:  # a damaged or foreign generator must not hide the rest of the pack
+        except SgloraError as error:  # a damaged or third-party generator must not hide the rest of the pack
             results[name] = {"faults": [error.message], "notes": []}
     return results
 
@@ -171,12 +170,12 @@ def _told(pack: Pack, generator: Generator) -> str:
 
 
 def to_lines(report: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The report in lines for a person."""
+    """Return the report as lines of text."""
     rows = []
     for name, facts in report.items():
         cells = [f"{key} {facts[key]:.1%}" for key in ("size", "gap", "spread", "draws") if facts.get(key) is not None]
-        meaning = "on the experts' own sentences, of norms: " + ", ".join(cells) if cells else "not measured"
+        meaning = "on the experts' own sentences, relative to norms: " + ", ".join(cells) if cells else "not measured"
         rows.append(f"health     {name}: {meaning}")
-        rows += [f"fault      {name}: {fault}; `generate` refuses it without --force" for fault in facts["faults"]]
+        rows += [f"fault      {name}: {fault}; `generate` requires --force" for fault in facts["faults"]]
         rows += [f"note       {name}: {note}" for note in facts["notes"]]
     return rows

@@ -1,4 +1,4 @@
-"""Which packs and recipes this machine has, and which one is meant."""
+"""Find, choose and remove the packs and recipes of this machine."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True)
 class PackLocation:
-    """A pack folder and its origin: "built" here, "bundled" with a plugin, or a "folder" that the user named."""
+    """A pack folder and its origin: "built" on this machine, "bundled" with a plugin, or a "folder" of the user."""
 
     name: str
     folder: Path
     origin: str
 
     def summary(self) -> Mapping[str, Any]:
-        """The manifest, unchecked; {} when it cannot be read."""
+        """Return the manifest without checks; {} if it cannot be read."""
         try:
             content = read_json(self.folder / MANIFEST)
         except BadFile:
@@ -39,7 +39,7 @@ class PackLocation:
         return content if isinstance(content, dict) else {}
 
     def experts(self) -> int:
-        """How many experts the manifest says there are; 0 when it cannot be read."""
+        """Return the number of experts in the manifest; 0 if it cannot be read."""
         summary = self.summary()
         tasks, counts = summary.get("tasks"), summary.get("counts")
         if isinstance(counts, dict):
@@ -47,16 +47,16 @@ class PackLocation:
         return sum(isinstance(task, dict) and task.get("role") == EXPERT for task in tasks or ())
 
     def tasks(self) -> Tasks:
-        """The tasks of the pack. Raises BadFile."""
+        """Return the tasks of the pack. Raises BadFile."""
         path = self.folder / MANIFEST
         return tasks_of(self.folder, checked_manifest(read_json(path), path))
 
     @property
     def built_at(self) -> float:
-        """When it was built, in seconds. A time in the future, from a wrong clock, counts as 0, the oldest."""
+        """When the pack was built, in seconds. A time in the future, from a wrong clock, counts as 0, the oldest."""
         try:
             seconds = (self.folder / MANIFEST).stat().st_mtime
-        except OSError:  # removed since it was listed
+        except OSError:  # removed after it was listed
             return 0.0
         return seconds if seconds < time.time() + _DAY else 0.0
 
@@ -64,14 +64,14 @@ class PackLocation:
 class Library:
     """The packs and recipes of this machine: those bundled with plugins, and the packs in the user's cache.
 
-    folders: those of the plugins' recipes and bundled packs (`Host.recipe_folders`).
+    folders: folders with the plugins' recipes and bundled packs (`Host.recipe_folders`).
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = tuple(folders)
 
     def packs(self) -> list[PackLocation]:
-        """All packs by name; one built here hides a bundled one of the same name."""
+        """Return all packs, sorted by name. A built pack hides a bundled one of the same name."""
         by_name: dict[str, PackLocation] = {}
         _recover_all(built_folder())
         for root, origin in [*((folder, "bundled") for folder in self._folders), (built_folder(), "built")]:
@@ -82,22 +82,23 @@ class Library:
         return sorted(by_name.values(), key=lambda location: location.name)
 
     def find(self, name: str = "", backbone: str = "") -> tuple[PackLocation, str]:
-        """The pack called `name` (or a folder's path), and why it was chosen.
+        """Return the pack with this name (or folder path), and the reason for the choice.
 
-        With no name: the newest pack of `backbone` if one is given; else the settings' pack, else the
-        newest pack built for the default backbone, else the newest built, else the bundled starter.
-        Raises UnknownName, and UsageError if the named pack is of another backbone.
+        Without a name, the first of these that exists is chosen: the newest pack of `backbone`, if one is given; the
+        pack in the settings; the newest pack built for the default backbone; the newest built pack; the bundled
+        starter. Raises UnknownName, and UsageError if the named pack has another backbone.
         """
         known = {location.name: location for location in self.packs()}
         if name:
             location = _named(name, known)
             if backbone and (its := location.summary().get("backbone")) != backbone:
                 raise UsageError(
-                    f"pack {location.name!r} is for backbone {its!r}, not {backbone!r}", "leave out one of the two"
+                    f"pack {location.name!r} is for backbone {its!r}, not {backbone!r}",
+                    "omit one of the two",
                 )
-            return location, "named on the command line"
+            return location, "given on the command line"
         if backbone:
-            return _of_backbone(backbone, known), f"the pack of {backbone}"
+            return _of_backbone(backbone, known), f"the pack for {backbone}"
         defaults = settings.load()
         if defaults.pack:
             return _named(defaults.pack, known), "set in the settings"
@@ -105,18 +106,18 @@ class Library:
         built.sort(key=lambda location: location.built_at, reverse=True)
         for location in built:
             if location.summary().get("backbone") == defaults.backbone:
-                return location, f"newest built pack of {defaults.backbone}"
+                return location, f"newest built pack for {defaults.backbone}"
         if built:
             return built[0], "newest built pack"
         return _named("starter", known), "bundled; no pack is built yet"
 
     def recipes(self) -> dict[str, Path]:
-        """Recipe files by name."""
+        """Return recipe files by name."""
         folders = [folder for folder in self._folders if folder.is_dir()]
         return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
 
     def recipe_file(self, name: str) -> Path:
-        """The file of a recipe: a .toml file is itself, another name is looked up. Raises UnknownName."""
+        """Return the file of a recipe, given its name or the path of a .toml file. Raises UnknownName."""
         known = self.recipes()
         if name.endswith(".toml"):
             return Path(name)
@@ -125,59 +126,57 @@ class Library:
         return known[name]
 
     def has_bundled(self, name: str) -> bool:
-        """Whether a plugin brings a pack of this name."""
+        """Whether a plugin provides a pack of this name."""
         return any((folder / name / MANIFEST).is_file() for folder in self._folders)
 
     def is_bundled(self, folder: Path) -> bool:
-        """Whether a pack is in a plugin's folder, also if its path leads there through links."""
+        """Whether a pack is in a plugin's folder, after resolving links."""
         return any(folder.resolve().is_relative_to(root.resolve()) for root in self._folders)
 
     def own_folder(self, folder: Path) -> Path:
-        """Where a changed version of a pack goes: its own folder, or the user cache for a bundled one.
+        """Return the folder for a changed version of a pack: its own folder, or the user cache for a bundled pack.
 
-        A bundled pack belongs to an installed package and is never modified; a built pack hides a
-        bundled one of the same name. Raises UsageError if another built pack has that name.
+        A bundled pack belongs to an installed package and is never modified. The changed version in the cache hides it.
+        Raises UsageError if the cache already has a pack of that name.
         """
         if not self.is_bundled(folder):
             return folder
         target = built_folder() / folder.resolve().name
         if target.exists():
-            raise UsageError(f"there is a pack {target.name!r} in {target}", f"name it instead: {target.name}")
+            raise UsageError(f"pack {target.name!r} already exists in {target}", f"use that pack: {target.name}")
         return target
 
     def copied(self, folder: Path) -> Path:
-        """The copy of a bundled pack that another process has made since `own_folder` was asked; else `folder`."""
+        """Return the copy of a bundled pack that another process created after `own_folder` was called, or `folder`."""
         target = built_folder() / folder.resolve().name
         return target if self.is_bundled(folder) and (target / MANIFEST).is_file() else folder
 
     def check_removable(self, folder: Path) -> None:
-        """Raises UsageError unless the pack was built or imported here."""
+        """Raise UsageError unless the pack was built or imported on this machine."""
         if self.is_bundled(folder):
             raise UsageError(
                 f"pack {folder.name!r} is bundled with a plugin and cannot be removed",
-                "uninstall the plugin that brings it, or leave it: a pack built under its name hides it",
+                "uninstall the plugin, or build a pack with the same name to hide it",
             )
         if folder.resolve().parent != built_folder().resolve():
-            raise UsageError(
-                f"{folder} is a folder of your own, not one of the packs in {built_folder()}", "remove it yourself"
-            )
+            raise UsageError(f"{folder} is not one of the packs in {built_folder()}", "delete the folder yourself")
 
     def remove(self, folder: Path) -> tuple[str, ...]:
-        """Remove a pack that was built or imported here; returns remarks. Raises UsageError for any other."""
+        """Remove a pack that was built or imported on this machine. Returns remarks. Raises UsageError for others."""
         self.check_removable(folder)
         with pack_lock(folder):
             if not folder.exists():
-                raise UnknownName(f"pack {folder.name!r} was removed by another process", "see `sglora pack list`")
+                raise UnknownName(f"pack {folder.name!r} was removed by another process", "run `sglora pack list`")
             drop_folder(folder)
         if self.has_bundled(folder.name):
             return (f"the bundled pack {folder.name!r} is no longer hidden",)
         if settings.load().pack == folder.name:
-            return (f"the settings still name {folder.name!r} as the pack to use",)
+            return (f"the default pack in the settings is still {folder.name!r}",)
         return ()
 
 
 def _recover_all(root: Path) -> None:
-    """Recover packs whose process was killed between removing the old version and placing the new one."""
+    """Recover packs whose process was killed between removing the old version and moving the new one into place."""
     with suppress(OSError):
         for old in root.glob(".*.old"):
             target = root / old.name[1:].removesuffix(".old")
@@ -190,12 +189,14 @@ def _recover_all(root: Path) -> None:
 
 
 def _of_backbone(backbone: str, known: Mapping[str, PackLocation]) -> PackLocation:
-    """The newest built pack of a backbone, else a bundled one."""
+    """Return the newest built pack of a backbone, or else a bundled one."""
     backbone_of = {name: str(location.summary().get("backbone", "")) for name, location in known.items()}
     fitting = [location for name, location in known.items() if backbone_of[name] == backbone]
     if not fitting:
         error = UnknownName.of("pack for a backbone", backbone, set(backbone_of.values()))
-        raise UnknownName(error.message, f"{error.hint}; `sglora pack build RECIPE --backbone {backbone}` builds one")
+        raise UnknownName(
+            error.message, f"{error.hint}; build one with `sglora pack build RECIPE --backbone {backbone}`"
+        )
     return max(fitting, key=lambda location: (location.origin == "built", location.built_at))
 
 
@@ -205,6 +206,6 @@ def _named(name: str, known: Mapping[str, PackLocation]) -> PackLocation:
     if (Path(name) / MANIFEST).is_file():
         return PackLocation(Path(name).resolve().name, Path(name), "folder")
     if Path(name).is_file():
-        hint = f"see `sglora pack list`; an exported pack is imported first: sglora pack import {name}"
+        hint = f"import an exported pack first: sglora pack import {name}"
         raise UnknownName(f"{name} is a file, not a pack", hint)
     raise UnknownName.of("pack", name, known)

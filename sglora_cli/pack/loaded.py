@@ -1,4 +1,4 @@
-"""A pack with its backbone and host, opened for work."""
+"""A pack with its backbone and host."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from sglora_cli.system.hardware import pick_device
 
 @dataclass(frozen=True)
 class LoadedPack:
-    """A pack, the plugins that serve it, and where its backbone computes."""
+    """A pack, the plugins that it uses, and the device of its backbone."""
 
     host: Host
     pack: Pack
     runtime: RuntimeConfig
-    """What was asked for; see `placed`."""
+    """The requested configuration; see `placed`."""
     reason: str = ""
     """Why this pack was chosen; see `Library.find`."""
     _fitted: dict[str, Fitted] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, host: Host, name: str = "", runtime: RuntimeConfig | None = None, backbone: str = "") -> LoadedPack:
-        """Open the pack of that name or folder; without a name the newest of a backbone, or the default one.
+        """Open the pack with this name or folder. Without a name, open the newest of a backbone, or the default pack.
 
-        Raises UnknownName, UsageError (the named pack is of another backbone), BadFile.
+        Raises UnknownName, UsageError if the named pack has another backbone, and BadFile.
         """
         location, reason = Library(host.recipe_folders).find(name, backbone)
         pack = Pack(location.folder)
         return cls(host, pack, runtime or RuntimeConfig(), reason)
 
     def with_pack(self, pack: Pack) -> LoadedPack:
-        """Another pack of the same backbone, which is not loaded again. Raises Mismatch for one of another backbone."""
+        """Return another pack with the loaded backbone. Raises Mismatch if it was built for another backbone."""
         pack.check_model(self.model)
         other = replace(self, pack=pack, _fitted={})
-        vars(other)["model"] = self.model  # where cached_property keeps it
+        vars(other)["model"] = self.model  # where cached_property stores it
         return other
 
     @cached_property
     def placed(self) -> RuntimeConfig:
-        """Where the backbone computes, with what the settings say. Raises UsageError."""
+        """The runtime configuration, completed from the settings. Raises UsageError."""
         return settings.runtime(self.runtime, self.pack.backbone)
 
     @cached_property
@@ -58,22 +58,22 @@ class LoadedPack:
     @property
     def has_model(self) -> bool:
         """Whether the backbone is loaded."""
-        return "model" in vars(self)  # where cached_property keeps it
+        return "model" in vars(self)  # where cached_property stores it
 
     def generator(self, name: str = "") -> Generator:
-        """The generator of that name; by default that of the settings, or the pack's. Raises UnknownName."""
+        """Return the generator with this name, by default the settings' or the pack's. Raises UnknownName."""
         return self.host.generators[name or settings.load().generator or self.pack.manifest["default_generator"]]
 
     def usable(self, name: str = "") -> Generator:
-        """The same. Raises UnknownName also for one that must be trained and is not trained in this pack."""
+        """Return the same as `generator`. Also raises UnknownName for one that needs training and the pack lacks."""
         generator = self.generator(name)
         self.pack.check_has(generator)
         return generator
 
     def fitted(self, name: str) -> Fitted:
-        """A generator, fitted to the pack and then kept, where the backbone computes if it can compute there.
+        """Return a generator fitted to the pack, on the backbone's device if it supports devices. The result is cached.
 
-        Raises UnknownName as `Pack.fitted`, UsageError or Unavailable for a device that is not on this machine.
+        Raises UnknownName as `Pack.fitted`, and UsageError or Unavailable for a device that this machine lacks.
         """
         if name not in self._fitted:
             fitted = self.pack.fitted(self.host.generators[name])

@@ -1,4 +1,4 @@
-"""A recipe of one's own as a file to change: an example, a copy of a known one, or one for the photos of a folder."""
+"""Write a recipe file for the user to edit: an example, a copy of a known recipe, or one for the photos of a folder."""
 
 from __future__ import annotations
 
@@ -25,77 +25,77 @@ from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import EXPERT, SPLITS, TEST, TRAIN, TRAINING, UNSEEN
 
 EXAMPLE = """\
-# sglora pack build FILE --data DIR   builds a pack from this recipe. Names in [[source]] are examples: change them.
-backbone = "starter"                  # `sglora plugins list` has others; clip-vit-b-16 is the paper's
-template = "a photo of a {name}"      # the sentence that stands for a task
+# sglora pack build FILE --data DIR   builds a pack from this recipe. Replace the example names in [[source]].
+backbone = "starter"                  # `sglora plugins list` shows others; the paper uses clip-vit-b-16
+template = "a photo of a {name}"      # the sentence that describes a task
 [train]
-epochs = 70                           # `sglora inspect FILE` shows all such numbers
+epochs = 70                           # `sglora inspect FILE` shows all such settings
 states = 30
-[generators.cvae]                     # the generator to train; without this table there are merging rules only
-[[source]]                            # a data set; there may be several
+[generators.cvae]                     # the generator to train; without this table the pack has merging rules only
+[[source]]                            # a data set; a recipe may have several
 name = "toys"                         # its tasks are called toys/ball, toys/box, ...
-dataset = "folder"                    # `sglora data list` has others
-path = "toys"                         # here DIR/toys, with captions.jsonl and the images it names
-expert = ["ball", "box", "cup", "hat"]   # tasks whose adapters the pack holds, at least K = 4
-training = ["jar", "kite", "lamp"]       # tasks that teach the generator
-unseen = ["mug", "nest"]                 # tasks that measure it; no task has two roles
+dataset = "folder"                    # `sglora data list` shows others
+path = "toys"                         # here DIR/toys, with captions.jsonl and the images that it lists
+expert = ["ball", "box", "cup", "hat"]   # tasks whose adapters the pack stores, at least K = 4
+training = ["jar", "kite", "lamp"]       # tasks that the generator is trained on
+unseen = ["mug", "nest"]                 # tasks that the pack is evaluated on; a task has one role
 """
 DEFAULT_DATASET = "folder"
 _BATCH, _EPOCHS, _LEAST_EPOCHS, _TYPICAL = 16, 60, 20, 60
-"""The starter's batch and epochs; no fewer epochs than so many; photos of a task up to which it has all of them."""
+"""The starter's batch and epochs, the fewest epochs, and the typical photos per task up to which it uses all epochs."""
 
 
 def copied(name: str, path: Path) -> bytes:
-    """The bytes of a known recipe, below a comment that names it. Raises BadFile and UnknownName, as `read` does."""
+    """Return a copy of a known recipe, below a comment that names it. Raises BadFile and UnknownName as `read`."""
     recipe_parser.read(path)
     source = f"recipe {name}" if path.stem == name else printable_name(Path(name))
-    return f"# A copy of {source}, to be changed.\n".encode() + read_bytes(path, TOML_LIMIT)
+    return f"# A copy of {source} to edit.\n".encode() + read_bytes(path, TOML_LIMIT)
 
 
 @dataclass(frozen=True)
 class OwnData:
-    """A data set in a folder, as a recipe for it sees it."""
+    """A data set in a folder, as input for a recipe."""
 
     dataset: str
     root: Path
     tasks: Sequence[TaskPhotos]
     captioned: int
-    """Photos with captions, or with classes."""
+    """Photos with captions or classes."""
     waiting: int
-    """Photos without."""
+    """Photos without captions or classes."""
 
     @property
     def caption_command(self) -> str:
-        """The command that writes the captions that are missing; "" if none are."""
+        """The command that writes the missing captions; "" if none are missing."""
         return shlex.join(["sglora", "data", "caption", self.dataset, "--path", str(self.root)]) if self.waiting else ""
 
     def build_command(self, file: Path) -> str:
-        """The command that builds the pack of a recipe for it."""
+        """Return the command that builds a pack from the recipe file."""
         return shlex.join(["sglora", "pack", "build", str(file), "--data", str(self.root.parent)])
 
 
 def read_data(host: Host, folder: Path, dataset: str = "") -> OwnData:
-    """The tasks of a folder: those with captions, and if there are no captions, those that images can be found of.
+    """Read the tasks of a folder: those with captions, or all tasks with images if there are no captions.
 
-    dataset: by default the only data set besides `folder` that recognises the folder, else `folder`.
-    Raises UnknownName, UsageError for a folder that a recipe cannot name, and whatever the data set raises.
+    dataset: by default the only data set besides `folder` that recognises the folder, or else `folder`.
+    Raises UnknownName, UsageError for a folder that a recipe cannot name, and the errors of the data set.
     """
     root = Path(os.path.abspath(folder.expanduser()))
-    hint = "pass --data FOLDER, the folder that holds a folder of photos for each task"
+    hint = "pass --data FOLDER, a folder with one folder of photos per task"
     if not root.is_dir():
-        raise UsageError(f"there is no folder {folder}", hint)
+        raise UsageError(f"the folder {folder} does not exist", hint)
     if not root.name:
-        raise UsageError(f"{root} is no folder of photos", hint)
+        raise UsageError(f"{root} is not a folder of photos", hint)
     try:
         check_printable(str(root), "")
     except BadFile:
-        raise UsageError(f"a recipe cannot name the folder {printable_name(root)}", "rename it") from None
+        raise UsageError(f"a recipe cannot contain the folder name {printable_name(root)}", "rename it") from None
     if dataset:
         return _read(host.datasets[dataset], dataset, root)
     known = []
     for name in sorted(host.datasets):
         if name != DEFAULT_DATASET:
-            with suppress(SgloraError):  # it is not of this kind
+            with suppress(SgloraError):  # the folder has another layout
                 known.append(_read(host.datasets[name], name, root))
     return known[0] if len(known) == 1 else _read(host.datasets[DEFAULT_DATASET], DEFAULT_DATASET, root)
 
@@ -115,12 +115,12 @@ def _read(plugin: Dataset, dataset: str, root: Path) -> OwnData:
             for task in one.tasks:
                 photos.setdefault(task, {split: [] for split in SPLITS})[one.split].append(one.path)
     if not photos:
-        raise BadFile(f"data set {dataset!r} finds no task in {root}")
+        raise BadFile(f"data set {dataset!r} found no tasks in {root}")
     return OwnData(dataset, root, _counted(photos), len(captioned), len(waiting))
 
 
 def _counted(photos: Mapping[str, Mapping[str, Sequence[Path]]]) -> list[TaskPhotos]:
-    """The tasks with their numbers of photos. A photo is its bytes, whatever it is called."""
+    """Count the photos of each task. Photos with the same bytes are the same photo, whatever their names."""
     first_of = first_copies(sorted({path for splits in photos.values() for paths in splits.values() for path in paths}))
     owners: dict[Path, set[str]] = defaultdict(set)
     for name, splits in photos.items():
@@ -140,7 +140,7 @@ def _counted(photos: Mapping[str, Mapping[str, Sequence[Path]]]) -> list[TaskPho
 
 
 def roles_of(data: OwnData) -> DealtRoles:
-    """The roles of its tasks. Raises Mismatch if they are too few, with a hint where a folder within has more."""
+    """Assign roles to the tasks. Raises Mismatch if there are too few, with a hint if a subfolder has more."""
     try:
         return deal_roles(data.tasks)
     except Mismatch as error:
@@ -148,12 +148,12 @@ def roles_of(data: OwnData) -> DealtRoles:
             raise Mismatch(error.message, f"did you mean --data {shlex.quote(str(inner))}?") from None
         if data.captioned and data.waiting:
             what = f"{data.waiting} more photos have no captions yet"
-            raise Mismatch(f"{error.message}; {what}", f"write them first: {data.caption_command}") from None
+            raise Mismatch(f"{error.message}. {what}", f"write them first: {data.caption_command}") from None
         raise
 
 
 def _folder_of_folders(root: Path) -> Path | None:
-    """The only folder in a folder, if it holds folders for all roles."""
+    """Return the only subfolder of a folder, if it has enough subfolders for all roles."""
     inner = _visible_folders(root)
     return inner[0] if len(inner) == 1 and len(_visible_folders(inner[0])) >= NEEDED else None
 
@@ -166,7 +166,7 @@ def _visible_folders(root: Path) -> list[Path]:
 
 
 def recipe_text(data: OwnData, dealt: DealtRoles, file: Path) -> str:
-    """The recipe of a data set with dealt roles, commented. Its numbers are the starter pack's, fitted to the sizes."""
+    """Return a commented recipe for a data set with assigned roles. Numbers are the starter's, adapted to the sizes."""
     seen = [task.photos for role in (EXPERT, TRAINING) for task in dealt.roles[role]]
     batch = _BATCH
     while batch > min(seen):
@@ -177,30 +177,30 @@ def recipe_text(data: OwnData, dealt: DealtRoles, file: Path) -> str:
     roles = "\n".join(_role(role, dealt.roles[role], f"# {_MEANING[role]}") for role in (EXPERT, TRAINING, UNSEEN))
     command = data.build_command(file)
     return f"""\
-# Written by `sglora pack init` for {_quoted(data.root.name)}. Change what you like, then build the pack:
+# Written by `sglora pack init` for {_quoted(data.root.name)}. Edit it as you like, then build the pack:
 #   {command if command.isprintable() else "sglora pack build FILE --data DIR"}
 summary = {_quoted(f"{data.root.name}: {len(seen) + len(dealt.roles[UNSEEN])} tasks")}
-backbone = "starter"                  # `sglora plugins list` has others; clip-vit-b-16 is the paper's
-template = "a photo of a {{name}}"      # the sentence that stands for a task; {{name}} is the task's name
+backbone = "starter"                  # `sglora plugins list` shows others; the paper uses clip-vit-b-16
+template = "a photo of a {{name}}"      # the sentence that describes a task; {{name}} is the task's name
 default_generator = "all-but-the-task"
 
 [lora]
 rank = 2
 alpha = 2.0
 
-[train]                               # `sglora inspect FILE` shows all such numbers
+[train]                               # `sglora inspect FILE` shows all such settings
 epochs = {epochs:<3}                          # seen tasks have {min(seen)} to {max(seen)} photos, typically {typical}
 states = {epochs // 3:<3}                          # adapters of the last epochs, for their mean and variance
-batch = {batch:<3}                           # photos of one task in a step
+batch = {batch:<3}                           # photos of one task per step
 learning_rate = 1e-3
 joint_learning_rate = 3e-3
 joint_epochs = 40
 tasks_at_once = 4
-hide = 0.5                            # half of a photo's tokens hidden, if the backbone can; against overfitting,
-mirror = 0.5                          # as are photos mirrored, half of them
+hide = 0.5                            # share of a photo's tokens to hide against overfitting, if the backbone can
+mirror = 0.5                          # share of photos to mirror against overfitting
 
 [prior]
-k = 4                                 # K: experts that a sentence leans on
+k = 4                                 # K: the number of experts that a sentence selects
 tau = 0.02
 space = "meaning"
 
@@ -210,32 +210,32 @@ space = "meaning"
 name = {_quoted(name)}
 dataset = {_quoted(data.dataset)}
 path = {_quoted(data.root.name)}
-whole = true                          # seen tasks learn from their test photos, too: nothing is measured on them
+whole = true                          # train seen tasks on their test photos, too, as nothing is tested on them
 {roles}
 """
 
 
 _TO_LEARN = 10
-"""Training tasks from which a trained generator is worth its time; see `sglora docs how-to-data`."""
+"""The fewest training tasks for which a trained generator is worth its time; see `sglora docs how-to-data`."""
 _CVAE = """\
 [generators.cvae]                     # the paper's generator, small
 hidden = 32
 latent = 8
 epochs = 20"""
 _NO_CVAE = f"""\
-# The paper's generator, [generators.cvae], is left out: it wants {_TO_LEARN} training tasks or more.
-# The default generator learns from the photos and captions of all experts and training tasks."""
+# The paper's generator, [generators.cvae], is left out because it needs {_TO_LEARN} training tasks or more.
+# The default generator uses the photos and captions of all experts and training tasks."""
 _MEANING = {
-    EXPERT: "tasks whose adapters the pack keeps, at least K of them",
-    TRAINING: "tasks that teach the generator",
-    UNSEEN: "tasks that measure the pack; no task has two roles",
+    EXPERT: "tasks whose adapters the pack stores, at least K of them",
+    TRAINING: "tasks that the generator is trained on",
+    UNSEEN: "tasks that the pack is evaluated on; a task has one role",
 }
 _WIDTH = 112
-"""Letters of a line of names."""
+"""The most characters in a line of names."""
 
 
 def _role(role: str, tasks: Sequence[TaskPhotos], comment: str) -> str:
-    """A role's names as a list of TOML, in lines."""
+    """Return a role's task names as a TOML array, wrapped into lines."""
     lines, line = [f"{role} = [  {comment}"], "   "
     for name in (f"{_quoted(task.name)}," for task in tasks):
         if len(line) + len(name) > _WIDTH and line.strip():
@@ -246,5 +246,5 @@ def _role(role: str, tasks: Sequence[TaskPhotos], comment: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string of TOML; JSON's escapes are TOML's. Control characters are refused before."""
+    """Return a TOML string. JSON's escapes are valid in TOML. Control characters are refused before."""
     return json.dumps(text, ensure_ascii=False)

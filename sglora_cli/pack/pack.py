@@ -1,20 +1,20 @@
-"""Pack folders: experts, their index, generators, what an evaluation needs.
+"""Pack folders: experts, their index, generators and evaluation data.
 
-No file is ever changed in place: a new version of a pack is a new folder, which may share files with the old one by
-hard links. Packs of format 1 are read, too: see format_one.py. No torch at import time: what needs numbers imports it.
+No file is ever changed in place. A new version of a pack is a new folder, which may share files with the old one by
+hard links. Packs of format 1 are still readable, see format_one.py. No torch at import time; methods import it.
 
-<pack>/pack.json                     manifest; see `Pack.manifest`. It stays small, however many experts there are
-       tasks/<role>-00000.jsonl      the tasks of a role, an object a line; those of experts as experts/ has them
-       experts/00000.safetensors     up to 1,024 experts: mu, var (n, P), and index (n, D), the embeddings of their
-                                     descriptions; float32
-       gauge.safetensors             the experts' mean adapter, and how far the farthest is from it
-       coverage.safetensors          where the seen tasks' descriptions lie: how far a sentence is from them
-       visual.safetensors            where a pack has it, of the experts' photos: visual (E, D), nearest (E,)
+<pack>/pack.json                     manifest; see `Pack.manifest`. Its size does not depend on the number of experts
+       tasks/<role>-00000.jsonl      the tasks of a role, one object per line; expert files match experts/
+       experts/00000.safetensors     up to 1,024 experts: mu, var (n, P), index (n, D), the embeddings of their
+                                     descriptions, and meaning (n, W); float32
+       gauge.safetensors             the experts' mean adapter, and its distance to the farthest expert
+       coverage.safetensors          embeddings of the seen tasks' descriptions, to measure how far a sentence is
+       visual.safetensors            embeddings of the experts' photos, optional: visual (E, D), nearest (E,)
        joint.safetensors             (P,) one adapter trained on all seen tasks together
-       generators/<name>.safetensors what a learned generator needs besides the experts
+       generators/<name>.safetensors tensors that a trained generator needs besides the experts
        evaluation/<task>.safetensors stems, captions (or class heads) and Oracle adapter of an unseen task
-       moments.safetensors           where photos and captions of the seen tasks lie; older packs have none
-       learned.safetensors           hashes of the photos it learned from; older packs have none
+       moments.safetensors           mean embeddings of the seen tasks' photos and captions; missing in older packs
+       learned.safetensors           hashes of the photos that the pack was trained on; missing in older packs
        README.md                     model card
 """
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 
 class Pack:
-    """One pack on disk. Opening reads the manifest only, and needs no torch."""
+    """One pack on disk. Opening it reads only the manifest and needs no torch."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._version = folder, _version(folder)
@@ -68,7 +68,7 @@ class Pack:
         self.content = (FormatOne if self.format == 1 else FormatTwo)(folder, self.manifest, self.layout)
         self.tasks, self.experts = self.content.tasks, self.content.experts
         if not len(self.experts.names):
-            raise BadFile(f"{folder / MANIFEST} names no expert", "build the pack again")
+            raise BadFile(f"{folder / MANIFEST} lists no experts", "build the pack again")
         self.prior_config = from_mapping(PriorConfig, self.manifest["prior"], f"{MANIFEST}, prior")
 
     def __repr__(self) -> str:
@@ -90,12 +90,12 @@ class Pack:
 
     @property
     def index_ED(self) -> Tensor:
-        """Embeddings of the experts' descriptions."""
+        """Embeddings (E, D) of the experts' descriptions."""
         return self.content.index_ED
 
     @property
     def meaning_EW(self) -> Tensor:
-        """The experts' descriptions in the backbone's own sentence encoder: see `plugin.sentences`."""
+        """Embeddings (E, W) of the experts' descriptions by the backbone's sentence encoder; see `plugin.sentences`."""
         return self.content.meaning_EW
 
     @property
@@ -104,22 +104,22 @@ class Pack:
 
     @property
     def visual_ED(self) -> Tensor:
-        """Mean visual embeddings of the experts' photos, normalised. Raises Unavailable in a pack without them."""
+        """Normalised mean embeddings (E, D) of the experts' photos. Raises Unavailable if the pack has none."""
         if not self.has_visual:
             raise Unavailable(
-                f"pack {self.name!r} does not know what its experts look like", "describe the task in words"
+                f"pack {self.name!r} has no visual embeddings of its experts", "describe the task in words"
             )
         return self.content.visual_ED
 
     @cached_property
     def nearest_E(self) -> Tensor:
-        """The cosine of each expert's photos to those of its nearest other."""
+        """The cosine (E,) of each expert's photos to those of the nearest other expert."""
         kept = self.content.nearest_E
         return nearest_others(self.visual_ED) if kept is None else kept
 
     @cached_property
     def gauge(self) -> Gauge:
-        """What an adapter from elsewhere is brought into."""
+        """The gauge that adapters of other programs are converted to."""
         return self.content.gauge()
 
     @property
@@ -131,22 +131,22 @@ class Pack:
         path = self.folder / "joint.safetensors"
         joint_P = load_tensors(path, ("joint",))[0]["joint"].float()
         if joint_P.shape != (self.layout.size,):
-            message = f"{path} holds {tuple(joint_P.shape)} numbers, the pack's adapters have {self.layout.size}"
+            message = f"{path} has the shape {tuple(joint_P.shape)}, adapters have {self.layout.size} numbers"
             raise BadFile(message, "build or fetch the pack again")
         return checked_flat(joint_P, str(path))
 
     @cached_property
     def learned(self) -> Mapping[str, frozenset[str]] | None:
-        """Role -> the photos that tasks of this role learned from, see learned.py; None if nobody kept them."""
+        """Maps each role to the photos its tasks were trained on, see learned.py. None in packs that lack this file."""
         return load_learned(self.folder) if LEARNED in self.manifest["files"] else None
 
     def check_model(self, model: Model) -> None:
-        """Raises Mismatch unless the pack was built for exactly this model."""
+        """Raise Mismatch unless the pack was built for exactly this model."""
         made = f"pack {self.name!r} was built for backbone {self.backbone!r}"
         check_fingerprint(model, self.fingerprint, made, "build the pack again, or import one of this backbone")
 
     def prior(self, query: Query, config: PriorConfig | None = None, without_nearest: bool = False) -> Prior:
-        """The prior of a description. without_nearest: as if the expert most similar to it did not exist."""
+        """Return the prior of a description. without_nearest: leave out the most similar expert."""
         from sglora_cli.lora.prior import prior
 
         config = config or self.prior_config
@@ -158,7 +158,7 @@ class Pack:
         return prior(query.embedding_D, similarity_E, self.experts, config.k, config.tau, nearest)
 
     def visual_prior(self, embedding_D: Tensor, config: PriorConfig | None = None) -> Prior:
-        """The prior of photos with a mean visual embedding, by which the experts are compared, whatever the space."""
+        """Return the prior of photos with a mean visual embedding. Experts are always compared by their photos."""
         from sglora_cli.lora.prior import cosines, prior
 
         config = config or self.prior_config
@@ -173,22 +173,22 @@ class Pack:
         return Index(self.content)
 
     def expert_query(self, row: int) -> Query:
-        """An expert's own description."""
+        """Return the query of an expert's own description."""
         from sglora_cli.lora.prior import Query
 
         return Query(self.index_ED[row], self.meaning_EW[row])
 
     def check_width(self, index_EW: Tensor, embedding_W: Tensor) -> None:
-        """Raises BadFile unless the experts' embeddings have the width of the backbone's."""
+        """Raise BadFile unless the experts' embeddings have the width of the backbone's embeddings."""
         if index_EW.shape[1:] != embedding_W.shape:
             raise BadFile(
                 f"the index of pack {self.name!r} has embeddings of width {index_EW.shape[1]}, "
-                f"backbone {self.backbone!r} gives {embedding_W.shape[0]}",
+                f"backbone {self.backbone!r} has {embedding_W.shape[0]}",
                 "build or fetch the pack again",
             )
 
     def fitted(self, generator: Generator) -> Fitted:
-        """A generator, fitted to this pack. Raises UnknownName if it must be trained and is not in this pack."""
+        """Fit a generator to this pack. Raises UnknownName if it needs training and the pack does not contain it."""
         if isinstance(generator, Combined):
             return FittedCombined([self.fitted(part) for part in generator.parts], self.layout)
         if not generator.learns:
@@ -198,12 +198,12 @@ class Pack:
         return generator.restore(self.experts, load_tensors(self._file_of(generator))[0])
 
     def check_has(self, generator: Generator) -> None:
-        """Raises UnknownName if a generator, or a part of it, must be trained and is not in this pack."""
+        """Raise UnknownName if a generator, or a part of it, needs training and the pack does not contain it."""
         for part in single(generator):
             self._check_has(part)
 
     def files_of(self, generator: Generator) -> list[Path]:
-        """The files that its adapters follow from: all of the pack but evaluations, and of generators only its own."""
+        """Return the files that determine a generator's adapters: all except evaluations and other generators."""
         own = [name for name in self.manifest["files"] if not name.startswith(("evaluation/", "generators/"))]
         learned = [self._file_of(part) for part in single(generator) if part.learns]
         return [*(self.folder / name for name in sorted(own)), *learned]
@@ -217,34 +217,34 @@ class Pack:
             raise UnknownName(
                 f"pack {self.name!r} has no trained generator named {generator.name!r}",
                 f"build a pack whose recipe has [generators.{generator.name}]"
-                + (f", or take one that is trained here: {trained}" if trained else ""),
+                + (f", or use a trained generator of this pack: {trained}" if trained else ""),
             )
 
     def layout_of(self, fitted: Fitted) -> Layout:
-        """The layout of what a generator makes: that of the experts, unless it chooses its sites itself."""
+        """Return the layout of a generator's adapters: the experts' layout, unless it chooses its own sites."""
         return adapter_layout(fitted, self.layout)
 
     def evaluated(self) -> list[Task]:
-        """The unseen tasks that this pack can be evaluated on without photos."""
+        """Return the unseen tasks that this pack can be evaluated on without photos."""
         return [task for task in self.tasks.of(UNSEEN) if self._evaluation_file(task).exists()]
 
     def evaluation(self, task: Task) -> UnseenTask:
-        """What the pack carries of one of them. Raises BadFile."""
+        """Load the evaluation data of one of these tasks. Raises BadFile."""
         return load_evaluation(self._evaluation_file(task), task, self.layout.size)
 
     def unseen(self) -> Iterator[UnseenTask]:
-        """What it carries of all of them."""
+        """Load the evaluation data of all of these tasks."""
         return (self.evaluation(task) for task in self.evaluated())
 
     def _evaluation_file(self, task: Task) -> Path:
         return self.folder / self.content.evaluation_file(task["key"])
 
     def check_content(self, changed: Iterable[str] | None = None) -> None:
-        """Read experts and tasks, all or those of changed files. Raises BadFile, Mismatch if they do not agree."""
+        """Read and check experts and tasks, all or those of changed files. Raises BadFile or Mismatch if invalid."""
         self.content.check(None if changed is None else set(changed))
 
     def verify(self) -> list[str]:
-        """Faults of the files, in sentences; [] for a healthy pack."""
+        """Return the faults of the files, in sentences; [] for an undamaged pack."""
         with self.unchanged():
             return self._faults(lambda name: True)
 
@@ -267,10 +267,10 @@ class Pack:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Checks that the block reads the pack that was opened, and no newer one.
+        """Check that the block reads the pack that was opened, and not a newer version.
 
-        Raises Unavailable if another process replaced or removed the pack meanwhile. That also takes the place of an
-        error from inside the block, which the change may have caused.
+        Raises Unavailable if another process replaced or removed the pack meanwhile. This also replaces an error from
+        inside the block, because the change may have caused it.
         """
         try:
             yield
@@ -280,18 +280,18 @@ class Pack:
         self.check_there()
 
     def check_there(self) -> None:
-        """Raises Unavailable if the pack was replaced or removed since it was opened."""
+        """Raise Unavailable if the pack was replaced or removed since it was opened."""
         if not (self.folder / MANIFEST).is_file():
-            raise Unavailable(f"pack {self.name!r} was removed while it was read", "see `sglora pack list`")
+            raise Unavailable(f"pack {self.name!r} was removed while it was read", "run `sglora pack list`")
         if _version(self.folder) == self._version:
             return
         if read_json(self.folder / MANIFEST) != self.manifest:
-            raise Unavailable(f"pack {self.name!r} was changed while it was read", "run it again")
+            raise Unavailable(f"pack {self.name!r} was changed while it was read", "run the same command again")
 
     def check_whole(self, hashed: Callable[[str], bool] = lambda name: True) -> None:
-        """Raises BadFile, naming every damaged file, unless all files are as they were built.
+        """Raise BadFile, naming every damaged file, if a file is damaged or missing.
 
-        hashed: which files are read for it; the others must be there.
+        hashed: selects the files whose hash is compared. The others only have to exist.
         """
         with self.unchanged():
             faults = self._faults(hashed)
@@ -300,7 +300,7 @@ class Pack:
 
 
 def _version(folder: Path) -> tuple[int, ...]:
-    """What no other version of a pack's manifest has, as each is a new file; () for none."""
+    """Return values that identify a version of a pack's manifest. Each version is a new file. () if it is missing."""
     try:
         stat = (folder / MANIFEST).stat()
     except OSError:

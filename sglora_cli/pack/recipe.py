@@ -1,7 +1,7 @@
-"""Recipes: how a pack is built, as values. recipe_parser.py reads them from TOML.
+"""Recipes: instructions for building a pack, as values. recipe_parser.py reads them from TOML.
 
-In the sentences of a recipe {name} is a task's name, {classes} the names of a classification task's classes, {class}
-one of them.
+In the sentences of a recipe, {name} is a task's name, {classes} lists the classes of a classification task, and {class}
+is one of them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ PROMPTS = ("a photo of a {class}",)
 
 
 def described(task: Task, text: str) -> str:
-    """A task's description. Raises BadFile if it asks for the classes of a task that has none.
+    """Return a task's description. Raises BadFile if the text has {classes} and the task has no classes.
 
     >>> described(Task("d", "fish", "", {}, ("ray", "trout")), "{name}: {classes}")
     'fish: ray, trout'
     """
     if "{classes}" in text and not task.classes:
-        raise BadFile(f"{task.dataset}/{task.name} is no classification task: it has no {{classes}} for {text!r}")
+        raise BadFile(f"{task.dataset}/{task.name} is not a classification task, so it has no {{classes}} for {text!r}")
     return text.format(name=task.name, classes=", ".join(task.classes))
 
 
@@ -41,16 +41,16 @@ class Source:
     roles: Mapping[str, tuple[str, ...]]
     description: str = ""
     photos: int = 0
-    """Most photos of a task and split; 0 takes all."""
+    """The most photos per task and split; 0 for all."""
     whole: bool = False
-    """Whether experts and training tasks learn from all their photos. Nothing is measured on them."""
+    """Whether experts and training tasks are trained on all their photos. Nothing is tested on them."""
 
     def tasks(self, host: Host, data: Path, template: str) -> dict[str, list[Task]]:
-        """Role -> tasks with their descriptions. Raises UnknownName for a task that the data set lacks."""
+        """Read the tasks of each role, with their descriptions. Raises UnknownName for a task the data set lacks."""
         return self.by_role({task.name: task for task in host.datasets[self.dataset].tasks(data / self.path)}, template)
 
     def by_role(self, available: Mapping[str, Task], template: str) -> dict[str, list[Task]]:
-        """Does the same as `tasks` with tasks that were read before, by name."""
+        """Return the same as `tasks`, given the data set's tasks by name."""
         return {
             role: [self._task(available, name, template, role) for name in names] for role, names in self.roles.items()
         }
@@ -65,14 +65,14 @@ class Source:
         return replace(task, description=described(task, self.description or template))
 
     def check(self, available: Mapping[str, Task], name: str) -> None:
-        """Raises UnknownName unless the data set has a task of that name."""
+        """Raise UnknownName unless the data set has a task of that name."""
         if name not in available:
             raise UnknownName.of(f"task in {self.name}", name, available)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to build a pack; `raw` is the file's content, kept in the pack's manifest."""
+    """Instructions for building a pack. `raw` is the file's content, which the pack's manifest stores."""
 
     name: str
     backbone: str
@@ -84,20 +84,21 @@ class Recipe:
     train: TrainConfig
     prior: PriorConfig
     from_captions: tuple[str, ...]
-    """Names of sources; phrases of their seen tasks' captions are seen tasks, too, for generators that learn so."""
+    """Names of sources. Phrases of their seen tasks' captions are additional seen tasks for generators that use them.
+    """
     phrases: PhraseConfig
     generators: Mapping[str, Mapping[str, Any]]
     raw: Mapping[str, Any]
     path: Path | None = None
     lines: Mapping[Address, int] = field(default_factory=dict)
-    """The line of the file that each key is on."""
+    """The line number of each key in the file."""
 
 
 TEMPLATE = "a photo of a {name}"
 
 
 def source_of(recipe: Recipe, dataset: str, root: Path) -> Source:
-    """The source of a recipe that reads this data set, from a folder of this name if several sources do.
+    """Return the source of a recipe that reads this data set. If several do, the folder's name decides.
 
     Raises Mismatch if there is none.
     """
@@ -106,11 +107,15 @@ def source_of(recipe: Recipe, dataset: str, root: Path) -> Source:
     if len(matching) == 1 or (not matching and len(sources) == 1):
         return (matching or sources)[0]
     paths = ", ".join(f"{source.path} ({source.dataset})" for source in recipe.sources)
-    raise Mismatch(f"recipe {recipe.name!r} does not say which tasks it takes from {root}", f"it has sources: {paths}")
+    raise Mismatch(
+        f"recipe {recipe.name!r} does not define exactly one source for {root}", f"use one of its sources: {paths}"
+    )
 
 
 def path_of(recipe: Recipe, dataset: str) -> str:
-    """Where in the data folder a recipe expects a data set: its source's path, or the data set's name if it has not
-    one source of it."""
+    """Return where in the data folder a recipe expects a data set.
+
+    This is the path of its source, or the data set's name if the recipe does not have exactly one source of it.
+    """
     paths = [source.path for source in recipe.sources if source.dataset == dataset]
     return paths[0] if len(paths) == 1 else dataset

@@ -1,25 +1,25 @@
-"""Recipes: the TOML that says how to build a pack.
+"""Parse recipes: TOML files that describe how to build a pack.
 
 backbone = "starter"
-template = "a photo of a {name}"         # may contain {classes}, of classification tasks
-prompts = ["a photo of a {class}"]       # what classes of classification tasks are embedded as; of several, the mean
+template = "a photo of a {name}"         # may contain {classes} for classification tasks
+prompts = ["a photo of a {class}"]       # prompts for the classes of classification tasks; several are averaged
 
 [lora]                      # LoraConfig        [train]   # TrainConfig
-[prior]                     # PriorConfig       [generators.cvae]   # one table a learned generator
+[prior]                     # PriorConfig       [generators.cvae]   # one table per trained generator
 
 [tasks]                     # optional; PhraseConfig, and
 from_captions = ["pets"]    # sources; phrases of their captions are seen tasks for generators that learn by retrieval
 
 [[source]]
-name = "pets"               # what its tasks are called: pets/pug
+name = "pets"               # prefix of its tasks: pets/pug
 dataset = "folder"          # a data set plugin
-path = "oxford-iiit-pet"    # below the data folder
-expert = ["birman"]         # the roles: which tasks are experts,
-training = ["beagle"]       # teach the generator,
-unseen = ["pug"]            # and measure it
-photos = 200                # optional: at most so many a task and split, the data set's first
-whole = true                # optional: experts and training tasks learn from all their photos, not from the train split
-description = "a dog"       # optional: instead of the template; may contain {name}, and {classes} as the template
+path = "oxford-iiit-pet"    # relative to the data folder
+expert = ["birman"]         # roles: the experts,
+training = ["beagle"]       # the tasks that generators are trained on,
+unseen = ["pug"]            # and the tasks that the pack is evaluated on
+photos = 200                # optional: the most photos per task and split, the first ones of the data set
+whole = true                # optional: train experts and training tasks on all their photos, not only the train split
+description = "a dog"       # optional: replaces the template; may contain {name} and {classes} like the template
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ C = TypeVar("C")
 def read(path: Path) -> Recipe:
     """Read a recipe file.
 
-    Raises BadFile with path and reason, and UnknownName for a key that does not exist. Several errors are one BadFile
+    Raises BadFile with path and reason, and UnknownName for an unknown key. Several errors are raised as one BadFile
     with a line for each.
     """
     try:
@@ -59,7 +59,7 @@ def read(path: Path) -> Recipe:
 
 
 def summary(path: Path) -> dict[str, str]:
-    """The backbone and the summary of a recipe, for a list. A recipe that cannot be read gets its error as summary."""
+    """Return the backbone and the summary of a recipe for a list. If it is unreadable, the summary is the error."""
     try:
         raw = read(path).raw
     except SgloraError as error:
@@ -75,7 +75,7 @@ _FROM = "from_captions"
 def parse(
     name: str, raw: Mapping[str, Any], path: Path | None = None, lines: Mapping[Address, int] | None = None
 ) -> Recipe:
-    """Make a recipe of the content of a TOML file. `path` and `lines` are for errors, which are raised all at once."""
+    """Parse the content of a TOML file. Raises all errors at once; `path` and `lines` are used in their messages."""
     faults = Faults(path, lines or {})
     for key in raw:
         with faults.at(key):
@@ -104,7 +104,7 @@ def parse(
     )
     _check_roles(faults, recipe)
     faults.refuse()
-    # The pack's manifest keeps all of it, and may not have such a character either.
+    # The pack's manifest stores the complete recipe and may not have such a character either.
     check_printable(dict(raw), f"recipe {path or name}", "remove the character")
     return recipe
 
@@ -118,35 +118,35 @@ def _check_roles(faults: Faults, recipe: Recipe) -> None:
                 key = f"{source.name}/{name}"
                 with faults.at("source", n, role, name):
                     if key in role_of:
-                        hint = "a task has one role, or its result is a leak"
-                        raise BadFile(f"{key} is {role_of[key]} and {role}", hint)
+                        hint = "give each task one role, otherwise its result is a leak"
+                        raise BadFile(f"{key} is listed as {role_of[key]} and as {role}", hint)
                     other = spelt.setdefault(unicodedata.normalize("NFC", " ".join(key.split())), key)
                     if other != key:
                         raise BadFile(
-                            f"{other!a} and {key!a} look the same: they differ in spaces or in how an accent is stored",
-                            "give one of the tasks another name in its data set",
+                            f"{other!a} and {key!a} look the same; they differ only in spaces or in accent encoding",
+                            "rename one of the tasks in its data set",
                         )
                 role_of[key] = role
     if any(address[0] in ("source", "prior") for address, _ in faults.errors):
-        return  # what is counted below is not what the user meant
+        return  # the counts below would not be what the user meant
     counts = {role: list(role_of.values()).count(role) for role in ROLES}
     with faults.at("prior", "k"):
         if counts[EXPERT] < recipe.prior.k:
             raise BadFile(
-                f"{counts['expert']} experts are fewer than K = {recipe.prior.k}", "name more, or lower k in [prior]"
+                f"{counts['expert']} experts are fewer than K = {recipe.prior.k}", "list more, or lower k in [prior]"
             )
     with faults.at("generators"):
         if recipe.generators and not counts[TRAINING]:
-            raise BadFile("a learned generator needs training tasks, there are none")
+            raise BadFile("a trained generator needs training tasks, but there are none")
 
 
 def _from_captions(faults: Faults, tasks: Mapping[str, Any], sources: Sequence[str]) -> tuple[str, ...]:
-    """Names of sources, each of which the recipe has. Without them the table means nothing."""
+    """Parse the names of sources, which must exist. A [tasks] table without any is an error."""
     with faults.at("tasks", _FROM):
         names = tasks.get(_FROM, [])
         if not isinstance(names, list) or not all(isinstance(one, str) for one in names) or (tasks and not names):
             raise BadFile(
-                f"{_FROM} must be a list of names of sources, got {names!r}",
+                f"{_FROM} must be a list of source names, got {names!r}",
                 f'try {_FROM} = ["{", ".join(sources[:1])}"]',
             )
         for name in names:
@@ -159,7 +159,7 @@ def _from_captions(faults: Faults, tasks: Mapping[str, Any], sources: Sequence[s
 def _sources(faults: Faults, raw: Any) -> list[Source]:
     with faults.at("source"):
         if not isinstance(raw, list) or not raw or not all(isinstance(s, dict) for s in raw):
-            raise BadFile("there is no [[source]]", "a recipe names at least one data set")
+            raise BadFile("[[source]] is missing", "add at least one data set")
         return [_source(faults, n, source) for n, source in enumerate(raw)]
     return []
 
@@ -212,7 +212,7 @@ def _text(faults: Faults, raw: Mapping[str, Any], key: str, default: str | None 
     value = raw.get(key, default)
     with faults.at(*at, key):
         if not isinstance(value, str) or not value:
-            raise BadFile(f"{key} must be a text, got {value!r}")
+            raise BadFile(f"{key} must be a string, got {value!r}")
         return value
     return ""
 
@@ -227,7 +227,7 @@ def _table(faults: Faults, raw: Mapping[str, Any], key: str, *at: str | int) -> 
 
 
 def table_config(faults: Faults, kind: type[C], values: Mapping[str, Any], *at: str) -> C:
-    """Make a config of a table, key by key, so that every wrong key is named."""
+    """Parse a table into a config, key by key, so that every wrong key is reported."""
     where = f"[{'.'.join(at)}]"
     good = {}
     for key, value in values.items():
@@ -241,7 +241,7 @@ def table_config(faults: Faults, kind: type[C], values: Mapping[str, Any], *at: 
 
 @dataclass
 class Faults:
-    """Errors and the keys of a recipe they belong to; `path` is None for a recipe that is no file."""
+    """Errors and the recipe keys that they belong to. `path` is None for a recipe without a file."""
 
     path: Path | None = None
     lines: Mapping[Address, int] = field(default_factory=dict)
@@ -249,25 +249,27 @@ class Faults:
 
     @contextmanager
     def at(self, *address: str | int) -> Iterator[None]:
-        """Collects an error raised inside the block, as one of the key at `address`; the program continues."""
+        """Collect an error raised inside the block for the key at `address`, and continue after the block."""
         try:
             yield
         except SgloraError as error:
             self.errors.append((address, error))
 
     def collect(self, errors: Iterable[SgloraError]) -> None:
-        """Take in errors that belong to no key: what is missing, or wrong with the data. Each is said once."""
+        """Add errors that belong to no key, such as missing or invalid data. Duplicates are dropped."""
         known = {(error.message, error.hint) for _, error in self.errors}
         self.errors += [((), error) for error in errors if (error.message, error.hint) not in known]
 
     def refuse(self) -> None:
-        """Raise `error`, if there is one."""
+        """Raise the collected errors, if there are any."""
         if error := self.error():
             raise error
 
     def error(self) -> SgloraError | None:
-        """The errors: one as itself; several with a line for each, as Unavailable if things are missing and nothing
-        else is wrong, else as a BadFile."""
+        """Return the errors as one error, or None.
+
+        Several errors become one with a line for each: an Unavailable if all are Unavailable, or else a BadFile.
+        """
         if not self.errors:
             return None
         place = f"recipe {self.path}" if self.path else "the recipe"
@@ -279,7 +281,7 @@ class Faults:
         ordered = sorted(self.errors, key=lambda fault: self._number(fault[0]) or 0)
         parts = [type(error)(": ".join([*self._line(at), error.message]), error.hint) for at, error in ordered]
         if all(isinstance(part, Unavailable) for part in parts):
-            return Unavailable.several(f"{len(parts)} things are missing to build {place}", parts)
+            return Unavailable.several(f"{len(parts)} requirements are missing to build {place}", parts)
         owner = place if any(address for address, _ in self.errors) else "the data"
         return BadFile.several(f"{owner} has {len(parts)} errors", parts)
 
@@ -288,47 +290,47 @@ class Faults:
         return [f"line {number}"] if number else []
 
     def _number(self, address: Address) -> int | None:
-        """The line of the key, or of the table it is in: a missing key has no line of its own."""
+        """Return the line of the key, or of its table, as a missing key has no line of its own."""
         whole = (self.lines.get(address[:length]) for length in range(len(address), 0, -1))
         return next((number for number in whole if number), None)
 
 
 def check_template(text: str) -> None:
-    """Raises BadFile unless tasks get different sentences."""
+    """Raise BadFile unless the template has {name} and no other braces than {name} and {classes}."""
     if "{name}" not in text or _braces(text, "{name}", "{classes}"):
-        raise BadFile(f"template must contain {{name}}, and no other braces but {{classes}}, got {text!r}")
+        raise BadFile(f"template must contain {{name}} and no other braces than {{classes}}, got {text!r}")
 
 
 def check_description(text: Any) -> None:
-    """Raises BadFile unless it is a string whose only braces are {name} and {classes}."""
+    """Raise BadFile unless `text` is a string whose only braces are {name} and {classes}."""
     if not isinstance(text, str) or _braces(text, "{name}", "{classes}"):
-        raise BadFile(f"description must be a text, with no braces but {{name}} and {{classes}}, got {text!r}")
+        raise BadFile(f"description must be a string with no other braces than {{name}} and {{classes}}, got {text!r}")
 
 
 def checked_prompts(texts: Any) -> tuple[str, ...]:
-    """The prompts as a tuple. Raises BadFile unless each has {class} where the class goes."""
+    """Return the prompts as a tuple. Raises BadFile unless each has {class} and no other braces."""
     if not isinstance(texts, list) or not texts:
-        raise BadFile(f"prompts must be a list of texts, got {texts!r}")
+        raise BadFile(f"prompts must be a list of strings, got {texts!r}")
     for text in texts:
         if not isinstance(text, str) or "{class}" not in text or _braces(text, "{class}"):
-            raise BadFile(f"a prompt must be a text with {{class}} and no other braces, got {text!r}")
+            raise BadFile(f"a prompt must be a string with {{class}} and no other braces, got {text!r}")
     return tuple(texts)
 
 
 def _braces(text: str, *allowed: str) -> bool:
-    """Whether there are braces besides those allowed."""
+    """Whether a string has braces other than the allowed ones."""
     for name in allowed:
         text = text.replace(name, "")
     return "{" in text or "}" in text
 
 
 def with_backbone(recipe: Recipe, backbone: str) -> Recipe:
-    """The same recipe with another backbone."""
+    """Return the recipe with another backbone."""
     return parse(recipe.name, {**recipe.raw, "backbone": backbone}, recipe.path, recipe.lines)
 
 
 def limited(recipe: Recipe, tasks: int) -> Recipe:
-    """The recipe with at most `tasks` tasks of each role and source, under another name; K is at most the experts."""
+    """Return the recipe with at most `tasks` tasks per role and source, another name, and K at most the experts."""
     sources = [{**raw, **{role: raw[role][:tasks] for role in ROLES if role in raw}} for raw in recipe.raw["source"]]
     experts = sum(len(source.get(EXPERT, ())) for source in sources)
     prior = {**recipe.raw.get("prior", {}), "k": max(1, min(recipe.prior.k, experts))}

@@ -1,16 +1,16 @@
-"""Which roles the tasks of a data set get in a recipe of one's own, and why.
+"""Assign roles to the tasks of a data set for a recipe, and give the reasons.
 
-The rule, in the order in which it deals:
+The rules, in order:
 
-1. A task is left out if it has fewer than FEWEST photos, a name that cannot be printed, or a larger task's name
-   but for upper case.
-2. One task in five is unseen. Those that can measure are put in order of size and cut into as many equal parts, and of
-   each part the task with the most test photos is drawn. A task can measure if it has TESTED photos for testing and as
-   many for training, and shares no photo with another task. Where too few share none, all others may be drawn, too.
-3. Of the others the larger half, and at least K, are experts.
-4. All that remain are training tasks.
+1. A task is left out if it has fewer than FEWEST photos, an unprintable name, or the name of a larger task up to case.
+2. One task in five is unseen. The candidates are sorted by size and split into as many equal parts as needed. From each
+   part, the task with the most test photos is chosen. A candidate has at least TESTED photos for testing and as many
+   for training, and shares no photo with another task. If there are too few of these, tasks that share photos are
+   candidates, too.
+3. The larger half of the others are experts, at least K of them.
+4. The remaining tasks are training tasks.
 
-Sizes are compared by the number of photos, and by name where these are equal, so the same tasks get the same roles.
+Sizes are compared by the number of photos, and then by name, so the same tasks always get the same roles.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ from sglora_cli.plugin.values import EXPERT, TRAINING, UNSEEN
 
 K = PriorConfig().k
 FEWEST = 5
-"""Photos of a task. Chosen, not measured: fewer make a batch in which there is little to tell apart."""
+"""The fewest photos of a task. Chosen, not measured: with fewer, a batch has few wrong answers."""
 TESTED = 2
-"""Test photos of an unseen task: among fewer, every recall is 100 by definition. A build wants two to train, too."""
+"""The fewest test photos of an unseen task. With fewer, every recall is 100 by definition. A build needs two training
+photos, too."""
 NEEDED = K + 2
-"""Tasks of a pack at least: K experts, one that teaches and one that measures."""
+"""The fewest tasks of a pack: K experts, one training task and one unseen task."""
 
 
 @dataclass(frozen=True)
 class TaskPhotos:
-    """How many photos a task has, by split."""
+    """The numbers of photos of a task, by split."""
 
     name: str
     train: int
     test: int
     shared: int = 0
-    """Photos that belong to another task, too."""
+    """Photos that also belong to another task."""
 
     @property
     def photos(self) -> int:
@@ -49,39 +50,38 @@ class TaskPhotos:
 
 @dataclass(frozen=True)
 class DealtRoles:
-    """The roles of tasks, each role's largest task first."""
+    """The tasks of each role, the largest task first."""
 
     roles: Mapping[str, Sequence[TaskPhotos]]
     left_out: Mapping[str, str]
-    """Task -> why it has no role."""
+    """Maps each task without a role to the reason."""
 
     def of(self, name: str) -> str:
-        """The role of a task; "" if it is left out."""
+        """Return the role of a task; "" if it is left out."""
         return next((role for role, tasks in self.roles.items() for task in tasks if task.name == name), "")
 
     def reasons(self) -> list[str]:
-        """Why the roles are as they are, a line for each role and for each task that is left out."""
+        """Explain the roles, with a line for each role and for each task that is left out."""
         experts, training, unseen = (self.roles[role] for role in (EXPERT, TRAINING, UNSEEN))
         tests = sorted(task.test for task in unseen)
         shared = sum(task.shared for task in unseen)
-        few = "; among 10 photos or fewer R@10 means nothing" if tests[0] <= 10 else ""
+        few = " R@10 is meaningless with 10 photos or fewer." if tests[0] <= 10 else ""
         lines = [
-            f"expert: {_tasks(experts)}, the larger half of those that are not unseen, at least K = {K}: the pack "
-            "keeps their adapters",
-            f"training: {_tasks(training)}, the smaller half: they teach the generator",
-            f"unseen: {_tasks(unseen)}, one in five, of all sizes: they measure the pack with {_range(tests)} test "
-            f"photos each{few}",
+            f"expert: {_tasks(experts)}, the larger half of the seen tasks, at least K = {K}. The pack stores their "
+            "adapters.",
+            f"training: {_tasks(training)}, the smaller half. The generator is trained on them.",
+            f"unseen: {_tasks(unseen)}, one in five, of all sizes. The pack is evaluated on them, with {_range(tests)} "
+            f"test photos each.{few}",
         ]
         if shared:
             lines.append(
-                f"unseen tasks share {shared} photos with other tasks: the build leaves those that are tested out of "
-                "training"
+                f"unseen tasks share {shared} photos with other tasks. The build does not train on their test photos."
             )
         return lines + [f"left out: {name!r}: {reason}" for name, reason in self.left_out.items()]
 
 
 def deal_roles(tasks: Sequence[TaskPhotos]) -> DealtRoles:
-    """Deal out the roles. Raises Mismatch if there are too few tasks for all of them, or none that can measure.
+    """Assign the roles. Raises Mismatch if there are too few tasks for all roles, or no candidate for an unseen task.
 
     >>> dealt = deal_roles([TaskPhotos(name, 8 - n, n) for n, name in enumerate("abcdef")])
     >>> {role: [task.name for task in tasks] for role, tasks in dealt.roles.items()}
@@ -104,8 +104,8 @@ def deal_roles(tasks: Sequence[TaskPhotos]) -> DealtRoles:
     drawn = apart if len(apart) >= wanted else measuring
     if not drawn:
         raise Mismatch(
-            f"no task has {TESTED} photos for testing and {TESTED} for training, so nothing can measure the pack",
-            'add photos, or write "split": "test" for some of them into captions.jsonl',
+            f"no task has {TESTED} photos for testing and {TESTED} for training, so the pack cannot be evaluated",
+            'add photos, or set "split": "test" for some of them in captions.jsonl',
         )
     parts = min(wanted, len(drawn))
     unseen = [
@@ -118,13 +118,13 @@ def deal_roles(tasks: Sequence[TaskPhotos]) -> DealtRoles:
 
 
 def _unusable(task: TaskPhotos, larger: Mapping[str, str]) -> str:
-    """Why a task gets no role; "" if it gets one. larger: names of larger tasks, by what upper case leaves of them."""
+    """Return why a task gets no role; "" if it gets one. larger: names of larger tasks, by their case-folded name."""
     try:
         check_printable(task.name, "")
     except BadFile:
-        return "its name has a character that cannot be printed; rename it"
+        return "its name has an unprintable character; rename it"
     if (other := larger.get(task.name.casefold())) is not None:
-        return f"it has the name of {other!r} but for upper case; put both into one"
+        return f"its name differs from {other!r} only in case; merge the two"
     if task.photos < FEWEST:
         return f"{task.photos} photo{'s' * (task.photos != 1)}, fewer than {FEWEST}"
     return ""
@@ -136,8 +136,8 @@ def _too_few(usable: Sequence[TaskPhotos], left_out: Mapping[str, str]) -> Misma
     lacking = NEEDED - len(usable)
     mend = f"add photos to {lacking} of these" if len(left_out) >= lacking else f"add {_more(lacking)} of photos"
     return Mismatch(
-        f"{_tasks(usable)} with at least {FEWEST} photos, and a pack needs {NEEDED}: {K} experts, one training task "
-        f"and one unseen task{f' ({listed})' if listed else ''}",
+        f"found {_tasks(usable)} with at least {FEWEST} photos, but a pack needs {NEEDED}: {K} experts, one training "
+        f"task and one unseen task{f' ({listed})' if listed else ''}",
         f'{mend}, or use the starter pack, which needs no photos: sglora generate "a photo of a mug"',
     )
 
@@ -151,7 +151,8 @@ def _more(count: int) -> str:
 
 
 def _range(numbers: Sequence[int]) -> str:
-    """
+    """Format sorted numbers as a range.
+
     >>> _range([2, 3, 9]), _range([4, 4])
     ('2 to 9', '4')
     """

@@ -1,4 +1,4 @@
-"""Writing a pack's folder: a changed copy that takes the old one's place, its hashes, and its model card."""
+"""Write a pack's folder: replace it by a changed copy, write its manifest with hashes and its model card."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.values import ROLES
 
 _LISTED = 100
-"""Tasks of each role in a model card."""
+"""The most tasks of each role in a model card."""
 
 
 @contextmanager
 def edited(pack: Pack, target: Path | None = None) -> Iterator[PackDraft]:
-    """Gives a copy of the pack to the block, which changes it.
+    """Yield a copy of the pack for the block to change, then replace the pack by it, or write it to `target`.
 
-    The new version gets a manifest, and what is new of it is read, before it replaces the old one, or is put at
-    `target`, whose lock the caller holds (`pack_lock`). Raises BadFile for a damaged pack.
+    The new version gets a manifest, and its new files are checked, before it is moved into place. The caller must hold
+    the lock of the destination (`pack_lock`). Raises BadFile for a damaged pack.
     """
     target = target or pack.folder
     with scratch_folder(target) as folder:
@@ -44,29 +44,29 @@ def edited(pack: Pack, target: Path | None = None) -> Iterator[PackDraft]:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raises UsageError if a pack that is put at `folder` would replace more than a pack as it was built."""
+    """Raise UsageError if a pack written to `folder` would replace anything but an unmodified pack."""
     if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / MANIFEST).is_file():
-        raise UsageError(f"{folder} is there and is no pack", "choose another name with -o")
+        raise UsageError(f"{folder} exists and is not a pack", "choose another name with -o")
     try:
         manifest = Pack(folder).manifest
-    except SgloraError:  # a damaged one
+    except SgloraError:  # a damaged pack may be replaced
         return
     if edits := manifest.get("edits"):
         raise UsageError(
-            f"pack {folder.name!r} was changed since it was built, and a build would undo it: {edits[-1]}",
-            f"remove it (sglora pack remove {folder.name}), or choose another place with -o",
+            f"pack {folder.name!r} was changed after it was built, and a build would undo this change: {edits[-1]}",
+            f"remove it (sglora pack remove {folder.name}), or choose another name with -o",
         )
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     if strangers := names - {MANIFEST, *manifest["files"]}:
-        raise UsageError(f"{folder} has files that are not the pack's: {min(strangers)}", "move them elsewhere")
+        raise UsageError(f"{folder} has files that do not belong to the pack: {min(strangers)}", "move them elsewhere")
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any], known: Mapping[str, str] | None = None) -> None:
     """Write the model card and a manifest with the hashes of all files. This makes the folder a pack.
 
-    known: hashes of files that need not be read for it.
+    known: hashes of files that need not be read.
     """
     write_bytes(folder / "README.md", pack_card(manifest, tasks_of(folder, manifest)).encode())
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -77,7 +77,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any], known: Mapping[str, s
 
 
 def pack_card(manifest: Mapping[str, Any], tasks: Tasks) -> str:
-    """The README.md of a pack: what it is for, made from what, and how to use it."""
+    """Return the README.md of a pack: its purpose, origin and use."""
     prior = {**asdict(PriorConfig()), **manifest["prior"]}
     lines = [
         f"# {manifest['name']}",
@@ -104,12 +104,12 @@ def pack_card(manifest: Mapping[str, Any], tasks: Tasks) -> str:
         ]
         left += max(0, len(some) - _LISTED)
     if left:
-        lines += ["", f"and {left} more: `sglora pack show {manifest['name']}` lists them all"]
+        lines += ["", f"{left} more tasks are not shown here. `sglora pack show {manifest['name']}` lists all of them."]
     return "\n".join(lines) + "\n"
 
 
 def _cell(text: str) -> str:
-    """Escapes a string for a cell of a Markdown table."""
+    """Escape a string for a cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -1,4 +1,4 @@
-"""A user's photos with what embeds them: searched, sorted by names, and judged."""
+"""A user's photos with an encoder: search, classify and judge them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from sglora_cli.search.results import SearchResults, search
 from sglora_cli.system.display import counted, html_table, quoted
 
 Places = Path | str | Sequence[Path | str]
-"""A folder, a text file with the path of a photo in each line, or the paths of photos."""
+"""A folder, a text file with one photo path per line, or the paths of photos."""
 
 
 @dataclass(frozen=True)
 class Album:
-    """Photos that are searched, sorted and judged, without and with an adapter.
+    """Photos to search, classify and judge, with an optional adapter.
 
-    Nothing is read before it is asked for. Photos are embedded once: the user cache keeps what is computed of them.
+    Photos are read on demand. Their embeddings are computed once and cached in the user cache.
     """
 
     photos: PhotoList
@@ -46,10 +46,10 @@ class Album:
         runtime: RuntimeConfig | None = None,
         host: Host | None = None,
     ) -> Album:
-        """Photos with an adapter's file, in any format, or with its name in the user cache.
+        """Open photos with an optional adapter, given by its file in any format or by its name in the user cache.
 
-        backbone: its name. By default the one that the adapter is for, or that of the pack which a session takes.
-        `Session.album` is for an adapter in memory. Raises BadFile, UsageError, UnknownName, and Mismatch for an
+        backbone: name of the backbone. By default the adapter's backbone, or that of the pack that a session uses.
+        For an adapter in memory, use `Session.album`. Raises BadFile, UsageError, UnknownName, and Mismatch for an
         adapter that does not fit the backbone.
         """
         listed = _listed(photos)
@@ -60,7 +60,7 @@ class Album:
 
     @classmethod
     def of(cls, photos: Places, encoder: Encoder) -> Album:
-        """Photos with an encoder. Raises BadFile if there is no photo."""
+        """Open photos with an encoder. Raises BadFile if there are no photos."""
         return cls(_listed(photos), encoder)
 
     def __repr__(self) -> str:
@@ -69,7 +69,7 @@ class Album:
 
     def _repr_html_(self) -> str:
         facts = {"photos": len(self.photos.paths), **self.encoder.facts}
-        facts["passed over"] = "; ".join(map(str, self.photos.passed_over)) or None
+        facts["skipped files"] = "; ".join(map(str, self.photos.passed_over)) or None
         return html_table("album" if self._is_list else f"album {self.photos.place}", facts)
 
     @property
@@ -84,11 +84,11 @@ class Album:
         within: str = "",
         strength: float = SearchConfig.strength,
     ) -> SearchResults:
-        """Rank all photos for a sentence, for a photo that shows what is looked for (`like`), or for both.
+        """Rank all photos for a sentence, for a similar photo (`like`), or for both.
 
-        within: what all photos show, as a sentence. `strength`, from 0 to 1, is how much of its direction is taken out
-        of the query. Raises UsageError if there is nothing to look for or only one photo, BadFile if no photo can be
-        read, Mismatch for a text that is too long.
+        within: a sentence for what all photos show.  strength: the share of its direction, from 0 to 1, to remove from
+        the query. Raises UsageError for an empty query or a single photo, BadFile if no photo can be read, Mismatch for
+        a text that is too long.
         """
         check_few(self.photos)
         photo = None if like is None else Path(like)
@@ -98,24 +98,24 @@ class Album:
         return search(self.encoder, self.photos.paths, query)
 
     def classify(self, names: Sequence[str], prompts: Sequence[str] = PROMPTS) -> Classes:
-        """Give each photo one of two or more names, with its probability among them.
+        """Assign one of two or more names to each photo, with its probability.
 
-        prompts: texts with {class} in them; of several, the mean embedding counts. Raises UsageError for fewer names,
-        BadFile if no photo can be read, Mismatch for a prompt that is too long.
+        prompts: strings with {class}; the embeddings of several prompts are averaged. Raises UsageError for fewer than
+        two names, BadFile if no photo can be read, Mismatch for a prompt that is too long.
         """
         wanted = class_names([names] if isinstance(names, str) else names, None)
         return classified(self.encoder, self.photos.paths, wanted, checked_prompts(list(prompts)))
 
     def judge(self, relevant: Places, sentences: str | Sequence[str] = ()) -> Relevance:
-        """How well the right photos rank without and with the adapter, with a 95 % interval of the difference.
+        """Measure how well relevant photos rank without and with the adapter, with a 95 % interval of the difference.
 
-        relevant: a folder of the right photos, a file that lists them, a pattern such as "pug/*", or their names.
-        sentences: what is looked for; without any, what the adapter was made for. Raises UsageError without an adapter
-        or if no photo or every photo is right, UnknownName for a name of no photo, and otherwise as `search`. Warns of
-        lines of a file that name no photo.
+        relevant: a folder of relevant photos, a file that lists them, a pattern such as "pug/*", or their names.
+        sentences: the queries, by default the adapter's description. Raises UsageError without an adapter, or if no
+        photo or every photo is relevant, UnknownName for an unknown photo, and the errors of `search`. Warns about
+        lines of a file that match no photo.
         """
         if self.encoder.adapter is None:
-            raise UsageError("there is no adapter to judge", "open the album with one, as in session.album(photos, x)")
+            raise UsageError("there is no adapter to judge", "open the album with one: session.album(photos, adapter)")
         check_few(self.photos)
         right = self._right(relevant)
         texts = [sentences] if isinstance(sentences, str) else sentences
@@ -127,7 +127,7 @@ class Album:
             names, strays = relevant_photos(str(relevant), photos.paths, photos.place)
             if strays:
                 lines = f"{counted(len(strays), 'line')} of {relevant}"
-                warnings.warn(f"no photo of {photos.place} for {lines} ({strays[0]})", SgloraWarning, stacklevel=3)
+                warnings.warn(f"no photo of {photos.place} matches {lines} ({strays[0]})", SgloraWarning, stacklevel=3)
             return names
         name_of = {path.resolve(): name for name, path in photos.paths.items()}
         names = []
@@ -144,7 +144,7 @@ def _listed(photos: Places) -> PhotoList:
         return photo_list(Path(photos))
     paths = [Path(one) for one in photos]
     if not paths:
-        raise BadFile("there is no photo in the list", "name a folder of photos, or the paths of some")
+        raise BadFile("the list has no photos", "pass a folder of photos, or a list of paths")
     if missing := next((path for path in paths if not path.exists()), None):
         raise BadFile.missing(missing, "photo ")
     return PhotoList(Path(), {printable_name(path): path for path in paths})

@@ -1,7 +1,7 @@
-"""Photos sorted by names: each goes to the name whose prompts it is most similar to.
+"""Classify photos by names: each photo gets the name whose prompts are most similar to it.
 
-Zero-shot classification as CLIP does it (Radford et al. 2021, 3.1.2): softmax over the names of the backbone's scale
-times the cosine similarities. Shapes: N photos, C names.
+This is zero-shot classification as in CLIP (Radford et al. 2021, 3.1.2): a softmax over the names of the backbone's
+scale times the cosine similarities. Shapes: N photos, C names.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from sglora_cli.search.encoder import DECIMALS, Encoder, cosines
 from sglora_cli.system.display import Share, counted, html_table, plain
 
 _SHOWN = 10
-"""Photos in a notebook's table."""
+"""The most photos in a notebook's table."""
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Photos and the name that each one got."""
+    """Photos and their assigned names."""
 
     encoder: Encoder
     names: Sequence[str]
     photos: Sequence[str]
-    """Names of the photos that could be read."""
+    """Names of the photos that can be read."""
     paths: Mapping[str, Path]
     chosen_N: Tensor = field(repr=False)
-    """The row of the name of each photo."""
+    """The index of each photo's name in `names`."""
     probability_N: Tensor = field(repr=False)
-    """Of that name."""
+    """The probability of that name."""
     without_N: Tensor = field(repr=False)
-    """The row of its name without the adapter."""
+    """The index of each photo's name without the adapter."""
     skipped: Sequence[str]
-    """Why other photos are not sorted, in sentences."""
+    """Why other photos are skipped, in sentences."""
     computed: int
-    """Photos that had to be decoded; the others were known."""
+    """The number of photos that were decoded; the others were cached."""
 
     def __repr__(self) -> str:
         return f"Classes({counted(len(self.photos), 'photo')}: {plain(self._line)}; {self.encoder.line})"
@@ -61,7 +61,7 @@ class Classes:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many photos got each name."""
+        """The number of photos with each name."""
         got = Counter(self.chosen_N.tolist())
         return {name: got[row] for row, name in enumerate(self.names)}
 
@@ -70,7 +70,7 @@ class Classes:
         return ", ".join(f"{count} {name}" for name, count in self.counts.items())
 
     def of(self, name: str) -> list[int]:
-        """The photos that got a name, the surest first."""
+        """Return the rows of photos with this name, the most probable first."""
         row = list(self.names).index(name)
         return sorted(
             (n for n, chosen in enumerate(self.chosen_N.tolist()) if chosen == row),
@@ -79,13 +79,13 @@ class Classes:
 
     @property
     def empty(self) -> list[str]:
-        """Names that no photo got."""
+        """Names that were not assigned to any photo."""
         return [name for name, count in self.counts.items() if not count]
 
     @property
     def agreement(self) -> tuple[int, int, int] | None:
-        """Of the photos that lie in a folder called by one of the names: how many there are, how many got that name,
-        and how many without the adapter. None if there is no such photo."""
+        """Agreement with folders that have one of the names: the number of photos in them, the number that got their
+        folder's name, and the number without the adapter. None if there are no such photos."""
         row_of = {_plain(name): row for row, name in enumerate(self.names)}
         folders = [row_of.get(_plain(self.paths[photo].parent.name), -1) for photo in self.photos]
         told = torch.tensor(folders)
@@ -94,14 +94,14 @@ class Classes:
         return (known, right, before) if known else None
 
     def copies(self) -> list[tuple[str, Path]]:
-        """The path of each copy, in a folder for each name, and its photo."""
+        """Return the relative path of each copy, with one folder per name, and its photo."""
         return [
             (f"{file_stem(self.names[row])}/{self.paths[photo].name}", self.paths[photo])
             for photo, row in zip(self.photos, self.chosen_N.tolist(), strict=True)
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, for programs."""
+        """The result as JSON values."""
         results = []
         for n, photo in enumerate(self.photos):
             name, without = (self.names[int(side_N[n])] for side_N in (self.chosen_N, self.without_N))
@@ -123,21 +123,19 @@ class Classes:
 
 
 def class_names(names: Sequence[str], file: Path | None) -> list[str]:
-    """The names of the command line and of a file, one in each line. Raises UsageError for fewer than two."""
+    """Combine names from the command line and a file with one name per line. Raises UsageError for fewer than two."""
     lines = [*names, *(sentence_lines(file) if file else [])]
     if not all(line.strip() for line in lines):
         raise UsageError("a name is empty", "pass --name pug --name beagle, or --names FILE")
     distinct = list(dict.fromkeys(cleaned_sentence(name) for name in lines))
     if len(distinct) < 2:
-        got = f"got {distinct[0]!r} alone" if distinct else "got none"
-        raise UsageError(
-            f"photos are sorted by two or more names, {got}", "pass --name pug --name beagle, or --names FILE"
-        )
+        got = f"got only {distinct[0]!r}" if distinct else "got none"
+        raise UsageError(f"at least two names are needed, {got}", "pass --name pug --name beagle, or --names FILE")
     return distinct
 
 
 def classified(encoder: Encoder, photos: Mapping[str, Path], names: Sequence[str], prompts: Sequence[str]) -> Classes:
-    """Sort photos by names. prompts: texts with {class} in them; of several, the mean embedding counts.
+    """Classify photos by names. prompts: strings with {class}; the embeddings of several prompts are averaged.
 
     Raises BadFile if no photo can be read, Mismatch for a prompt that is too long.
     """
@@ -160,5 +158,5 @@ def classified(encoder: Encoder, photos: Mapping[str, Path], names: Sequence[str
 
 
 def _plain(name: str) -> str:
-    """A name without case, spaces and signs: a folder `Yorkshire_Terrier` is that of "yorkshire terrier"."""
+    """Remove case, spaces and punctuation of a name, so that the folder `Yorkshire_Terrier` matches its name."""
     return re.sub(r"[\W_]+", "", name).casefold()

@@ -1,4 +1,4 @@
-"""What an adapter does: how photos rank for a sentence, or sentences for a photo, without and with it.
+"""Compare rankings of photos for sentences, or of sentences for photos, without and with an adapter.
 
 Shapes: N photos, C sentences.
 """
@@ -18,31 +18,31 @@ from sglora_cli.search.ranking import Ranking
 
 @dataclass(frozen=True)
 class Comparison:
-    """An adapter that was tried."""
+    """Rankings without and with an adapter."""
 
     adapter: str
     metadata: Mapping[str, Any]
     backbone: str
     fingerprint: str
     ranked: str
-    """What is ranked: "images", a ranking a sentence, or "sentences", a ranking an image."""
+    """"images" for one ranking of images per sentence, "sentences" for one ranking of sentences per image."""
     rankings: tuple[Ranking, ...]
     photos: Mapping[str, Path]
-    """Every image that was read, by its name in the rankings."""
+    """All images that were read, by their names in the rankings."""
     skipped: tuple[str, ...]
-    """Why images were left out, in sentences."""
+    """Why other images are skipped, in sentences."""
 
 
 def sentences(texts: Sequence[str], file: Path | None, metadata: Mapping[str, Any]) -> list[str]:
-    """The sentences of the command line and of a file, one a line; without any, the adapter's own description."""
+    """Combine sentences from the command line and from a file with one per line, or use the adapter's description."""
     lines = list(texts)
     if file is not None:
         lines += sentence_lines(file)
         if not lines:
-            raise BadFile(f"{file} has no sentence", "write one a line")
+            raise BadFile(f"{file} has no sentences", "write one sentence per line")
     if not lines:
         if not isinstance(metadata.get("description"), str):
-            raise UsageError("the adapter does not say what it is for", 'pass --text "a photo of a ..."')
+            raise UsageError("the adapter has no description", 'pass --text "a photo of a ..."')
         lines = [metadata["description"]]
     return list(dict.fromkeys(cleaned_sentence(text) for text in lines))
 
@@ -50,10 +50,8 @@ def sentences(texts: Sequence[str], file: Path | None, metadata: Mapping[str, An
 def compared(
     encoder: Encoder, photos: Mapping[str, Path], ranked: str, texts: Sequence[str] = (), file: Path | None = None
 ) -> Comparison:
-    """Try the encoder's adapter: rank the photos for each sentence, or (`ranked` "sentences") the other way round.
-
-    Raises UsageError, BadFile, Mismatch.
-    """
+    """Compare rankings without and with the encoder's adapter: of photos for each sentence, or (`ranked` "sentences")
+    of sentences for each photo. Raises UsageError, BadFile, Mismatch."""
     wanted = sentences(texts, file, encoder.about)
     text_CD = encoder.texts(wanted)
     seen = encoder.photos(photos)
@@ -69,7 +67,7 @@ def compared(
 
 
 def to_json(comparison: Comparison, count: int) -> dict[str, Any]:
-    """Everything about the first `count` items of every ranking, for programs."""
+    """Return the first `count` items of every ranking as JSON values."""
     return {
         "adapter": comparison.adapter,
         "description": comparison.metadata.get("description"),

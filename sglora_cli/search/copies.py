@@ -1,4 +1,4 @@
-"""Photos copied into a new folder, which appears whole or not at all. No torch at import time."""
+"""Copy photos into a new folder, which is created atomically. No torch at import time."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from sglora_cli.files.atomic import put_folder, scratch_folder
 
 
 def check_new(folder: Path, photos: Path | None = None) -> None:
-    """Raises UsageError for a place that is not free: photos never replace what somebody has there.
+    """Raise UsageError if the folder cannot be created, because copies never replace existing files.
 
-    photos: the folder that they come from. Copies within it would be found by the next search.
+    photos: the folder of the originals. The next search would find copies inside it.
     """
     if photos is not None and photos.is_dir() and folder.resolve().is_relative_to(photos.resolve()):
-        raise UsageError(f"{folder} lies within {photos}: the copies would be found, too", "name a folder elsewhere")
+        raise UsageError(f"{folder} is inside {photos}, where searches would find the copies", "choose another folder")
     if folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(f"folder {folder} is not empty", "name a new folder; nothing is replaced")
+        raise UsageError(f"folder {folder} is not empty", "choose a new folder; existing files are never replaced")
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file", "name a new folder")
+        raise UsageError(f"{folder} is a file", "choose a new folder")
 
 
 def copy_photos(folder: Path, named: Iterable[tuple[str, Path]]) -> int:
-    """Copy photos into a new folder; returns how many.
+    """Copy photos into a new folder and return their number.
 
-    named: the path of each copy below the folder, and its photo. Of equal names, later ones get a number. Raises
-    BadFile for a photo that cannot be read, Unavailable for a folder that cannot be written.
+    named: the path of each copy, relative to the folder, and its photo. Duplicate names get a number. Raises BadFile
+    for a photo that cannot be read, Unavailable for a folder that cannot be written.
     """
     check_new(folder)
     taken: set[str] = set()
@@ -46,7 +46,7 @@ def copy_photos(folder: Path, named: Iterable[tuple[str, Path]]) -> int:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """The name, or the name with the first number that nobody has. Case does not tell names apart."""
+    """Return the name, with the first free number if it is taken. Names that differ only in case count as equal."""
     path, number = Path(name), 1
     free = name
     while free.casefold() in taken:

@@ -1,4 +1,4 @@
-"""A backbone, with an adapter or without, that embeds sentences and photos.
+"""A backbone with an optional adapter, which embeds sentences and photos.
 
 Shapes: C sentences, D embedding.
 """
@@ -34,13 +34,13 @@ _TEXTS = 256
 
 @dataclass(frozen=True)
 class Encoder:
-    """A model and perhaps an adapter for it."""
+    """A model with an optional adapter."""
 
     model: Model
     backbone: str
     """The model's name."""
     because: str
-    """Why it is this backbone."""
+    """Why this backbone was chosen."""
     precision: str
     adapter: AdapterFile | None = None
     file: str = ""
@@ -48,13 +48,13 @@ class Encoder:
 
     @classmethod
     def of(cls, host: Host, adapter: Path | None, backbone: str, runtime: RuntimeConfig) -> Encoder:
-        """Without an adapter, the backbone of that name, or that of the pack which `sglora generate` uses.
+        """Load an adapter's encoder as `of_adapter`, or without an adapter the named backbone.
 
-        Raises as `of_adapter`.
+        Without a name, the backbone of the pack that `sglora generate` uses is loaded. Raises as `of_adapter`.
         """
         if adapter:
             return cls.of_adapter(host, adapter, backbone, runtime)
-        because = "named on the command line"
+        because = "given on the command line"
         if not backbone:
             location, why = Library(host.recipe_folders).find()
             backbone, because = Pack(location.folder).backbone, f"that of pack {location.name}: {why}"
@@ -63,19 +63,19 @@ class Encoder:
 
     @classmethod
     def of_adapter(cls, host: Host, path: Path, backbone: str, runtime: RuntimeConfig) -> Encoder:
-        """An adapter in any format, with the model that it is for.
+        """Load an adapter in any format, with its backbone.
 
-        A file of another program does not say its backbone: the settings' one is taken then. Raises UsageError,
-        UnknownName, BadFile, Mismatch where the two do not fit.
+        A file of another program does not record its backbone, so the default of the settings is used. Raises
+        UsageError, UnknownName, BadFile, and Mismatch if adapter and backbone do not fit.
         """
         source = _source(path)
         ours = isinstance(source, AdapterFile)
         about = source.metadata if isinstance(source, AdapterFile) else provenance(source)
         name = backbone or about.get("backbone") or ("" if ours else settings.load().backbone)
         if not isinstance(name, str) or not name:
-            raise UsageError(f"{path} does not say for which backbone it is", "pass --backbone NAME")
+            raise UsageError(f"{path} does not record its backbone", "pass --backbone NAME")
         model = host.backbones[name].load(settings.runtime(runtime, name))
-        because = "named on the command line" if backbone else "the adapter's"
+        because = "given on the command line" if backbone else "the adapter's"
         return cls(model, name, because, runtime.precision, _fitting(source, model, name), path.name)
 
     @classmethod
@@ -87,7 +87,7 @@ class Encoder:
         precision: str,
         adapter: AdapterFile | ForeignAdapter | Path | None,
     ) -> Encoder:
-        """A model that is loaded, with an adapter in memory or in a file of any format.
+        """Combine a loaded model with an adapter in memory or in a file of any format.
 
         Raises BadFile, and Mismatch for an adapter that does not fit the model.
         """
@@ -98,13 +98,13 @@ class Encoder:
 
     @property
     def line(self) -> str:
-        """What it is, in a line."""
+        """Backbone and adapter in a line."""
         adapter = f"adapter for {task_of(self.about)}" if self.adapter else "no adapter"
         return f"backbone {quoted(self.backbone)}, {adapter}"
 
     @property
     def facts(self) -> dict[str, object]:
-        """What it is, for a table."""
+        """Backbone and adapter as table rows."""
         return {"backbone": self.backbone, "adapter": f"for {task_of(self.about)}" if self.adapter else "none"}
 
     def __repr__(self) -> str:
@@ -112,30 +112,30 @@ class Encoder:
 
     @property
     def about(self) -> Mapping[str, Any]:
-        """What the adapter says of itself; {} without one."""
+        """The adapter's metadata; {} without an adapter."""
         return self.adapter.metadata if self.adapter else {}
 
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors (C, D), float32, on the CPU. Raises Mismatch for a text that is too long."""
+        """Embed texts as unit vectors (C, D), float32, on the CPU. Raises Mismatch for a text that is too long."""
         for text in texts:
             check_text(self.model, text)
         parts = [self.model.encode_text(texts[i : i + _TEXTS]).float().cpu() for i in range(0, len(texts), _TEXTS)]
         return torch.cat(parts)
 
     def photos(self, photos: Mapping[str, Path]) -> PhotoEmbeddings:
-        """Embeddings of photos, from the cache or computed. Raises BadFile if none can be read."""
+        """Embed photos, or load their embeddings from the cache. Raises BadFile if none can be read."""
         layout, flat_P = (self.adapter.layout, self.adapter.flat_P) if self.adapter else (None, None)
         return photo_embeddings(self.model, photos, layout, flat_P, self.precision)
 
 
 def _source(path: Path) -> AdapterFile | Found:
-    """A file of ours, read, or what is in a file of another program. Raises BadFile."""
+    """Load a file of sglora, or recognise one of another program. Raises BadFile."""
     found = recognise(path)
     return load_adapter(path) if found.kind == "safetensors" else found
 
 
 def _fitting(source: AdapterFile | ForeignAdapter | Found, model: Model, backbone: str) -> AdapterFile:
-    """An adapter as numbers for a model. Raises BadFile, Mismatch where the two do not fit."""
+    """Convert an adapter for a model. Raises BadFile, and Mismatch if the two do not fit."""
     if isinstance(source, Found):
         source = read_adapter(source, model, backbone=backbone)
     if isinstance(source, ForeignAdapter):
@@ -147,11 +147,11 @@ def _fitting(source: AdapterFile | ForeignAdapter | Found, model: Model, backbon
     return source
 
 
-DECIMALS = 6  # what differs by less is rounding: equal images in different batches shall tie
+DECIMALS = 6  # smaller differences are rounding errors, and equal images in different batches must tie
 
 
 def cosines(image_ND: Tensor, text_CD: Tensor) -> Tensor:
-    """Cosine similarities (N, C), rounded. Raises Mismatch for one that is not finite."""
+    """Return rounded cosine similarities (N, C). Raises Mismatch if one is not finite."""
     scores_NC = torch.round(image_ND @ text_CD.T, decimals=DECIMALS)
     if not bool(torch.isfinite(scores_NC).all()):
         raise Mismatch("a score is not finite", "try --precision fp32")

@@ -1,12 +1,12 @@
-"""What photos are compared with: a sentence, a photo, or both.
+"""Search queries: a sentence, a photo, or both.
 
-Where all photos show the same thing, the part of the query that names it says nothing. Its direction u, the unit
-embedding of a sentence such as "a photo of a pug", can be taken out of the query q:
+If all photos show the same subject, the part of the query that names it does not help to rank them. Its direction u,
+the unit embedding of a sentence such as "a photo of a pug", can be removed from the query q:
 
     q' = q - strength * (q . u) u,  normalised
 
-An adapter of the image encoder cannot do that, as it does not reach the text encoder. docs/how-to-search.md has what it
-gains beside the adapter of the same sentence.
+An adapter of the image encoder cannot do this, because it does not change the text encoder. docs/how-to-search.md
+compares the gain with that of an adapter for the same sentence.
 Shapes: D embedding.
 """
 
@@ -27,21 +27,21 @@ from sglora_cli.search.encoder import Encoder
 
 @dataclass(frozen=True)
 class Query:
-    """What is looked for."""
+    """A search query."""
 
     sentence: str = ""
     like: Path | None = None
-    """A photo that shows what is looked for. With a sentence, both count the same."""
+    """A photo that is similar to the wanted ones. Sentence and photo have equal weight."""
     within: str = ""
-    """What all photos show, as a sentence: its direction is taken out."""
+    """A sentence for what all photos show. Its direction is removed from the query."""
     strength: float = 0.0
-    """How much of it."""
+    """The share of that direction to remove."""
 
     @classmethod
     def of(cls, sentence: str, like: Path | None, within: str, strength: float) -> Query:
-        """Raises UsageError if nothing is looked for, or a sentence has no word."""
+        """Create a query. Raises UsageError if it is empty, or if a sentence has no words."""
         if not sentence and not like:
-            raise UsageError("there is nothing to look for", "pass a sentence, or --like PHOTO")
+            raise UsageError("the query is empty", "pass a sentence, or --like PHOTO")
         texts = [cleaned_sentence(text) if text else "" for text in (sentence, within)]
         return cls(texts[0], like, texts[1], strength)
 
@@ -51,9 +51,9 @@ class Query:
         return " and ".join(parts) + within
 
     def vector(self, encoder: Encoder, like_D: Tensor | None) -> Tensor:
-        """The unit vector (D,) that photos are compared with. like_D: the embedding of the photo `like`.
+        """Return the unit vector (D,) that photos are compared with. like_D: the embedding of the photo `like`.
 
-        Raises Mismatch for a text that is too long, or if nothing of the query is left.
+        Raises Mismatch for a text that is too long, or if `within` removes the complete query.
         """
         parts = [] if like_D is None else [like_D]
         if self.sentence:
@@ -65,12 +65,12 @@ class Query:
 
 
 def without_direction(query_D: Tensor, unit_D: Tensor, strength: float) -> Tensor:
-    """The equation above. Raises Mismatch if the query has no other direction.
+    """Apply the equation above. Raises Mismatch if the query has no other direction.
 
     >>> without_direction(torch.tensor([0.6, 0.8]), torch.tensor([1.0, 0.0]), 1.0)
     tensor([0., 1.])
     """
     left_D = query_D - strength * (query_D @ unit_D) * unit_D
     if float(left_D.norm()) < 1e-3:
-        raise Mismatch("the query and --within say the same: nothing is left to look for", "look for something else")
+        raise Mismatch("the query means the same as --within, so nothing of it is left", "change one of the two")
     return F.normalize(left_D, dim=-1)

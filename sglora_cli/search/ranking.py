@@ -1,4 +1,4 @@
-"""Items in the order of their scores, without and with an adapter, and how different the two orders are.
+"""Rank items by their scores without and with an adapter, and compare the two rankings.
 
 Shapes: I items of one ranking.
 """
@@ -16,18 +16,18 @@ from sglora_cli.system.display import counted, plain
 
 @dataclass(frozen=True)
 class Change:
-    """How different two rankings are."""
+    """The difference between two rankings."""
 
     score: float
-    """Mean absolute change of a score."""
+    """Mean absolute change of the scores."""
     moved: int
-    """Items of the top whose rank is another one than before."""
+    """Number of top items whose rank changed."""
     entered: int
-    """Items of the top that were not there before."""
+    """Number of top items that were not among the top items before."""
     top: int
-    """How many items the top has."""
+    """Number of top items."""
     correlation: float | None
-    """Spearman's rank correlation of all items; None where all scores of one side are equal."""
+    """Spearman's rank correlation of all items; None if all scores of one side are equal."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Ranking:
         return ranks(self.after_I)
 
     def top(self, count: int, before: bool = False) -> list[int]:
-        """The first rows, best first, with the adapter or (`before`) without it; ties keep their order."""
+        """Return the first rows, best first, with the adapter or (`before`) without it. Ties keep their order."""
         scores_I = self.before_I if before else self.after_I
         rows: list[int] = torch.sort(scores_I, descending=True, stable=True).indices[:count].tolist()
         return rows
@@ -68,7 +68,7 @@ class Ranking:
 
 
 def ranks(scores_I: Tensor) -> Tensor:
-    """Rank, from 1, of every item: one more than the items with a higher score, so that equal scores share a rank.
+    """Return the rank of every item: one plus the number of items with a higher score. Equal scores share a rank.
 
     >>> ranks(torch.tensor([0.1, 0.5, 0.5, 0.9]))
     tensor([4, 2, 2, 1])
@@ -77,7 +77,7 @@ def ranks(scores_I: Tensor) -> Tensor:
 
 
 def correlation(before_I: Tensor, after_I: Tensor) -> float | None:
-    """Spearman's rank correlation; items that tie get the mean of their ranks. None where one side is all ties.
+    """Return Spearman's rank correlation, with mean ranks for ties. None if all scores of one side are equal.
 
     >>> correlation(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([3.0, 2.0, 1.0]))
     -1.0
@@ -86,7 +86,7 @@ def correlation(before_I: Tensor, after_I: Tensor) -> float | None:
     for scores_I in (before_I, after_I):
         ordered_I = scores_I.sort().values
         first_I, last_I = (torch.searchsorted(ordered_I, scores_I, right=side) for side in (False, True))
-        place_I = (first_I + last_I).double()  # twice the mean place among equals
+        place_I = (first_I + last_I).double()  # twice the mean rank among equal scores
         centred.append(place_I - place_I.mean())
     spread = float(centred[0].square().sum() * centred[1].square().sum()) ** 0.5
     return float((centred[0] * centred[1]).sum()) / spread if spread > 0 else None

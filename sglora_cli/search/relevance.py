@@ -1,7 +1,8 @@
-"""How well the right photos rank: precision at k, average precision, reciprocal rank, without and with an adapter.
+"""Measure how well relevant photos rank, without and with an adapter: precision at k, average precision, reciprocal
+rank.
 
-A wrong photo that ties with a right one is ranked before it, as everywhere here. Shapes: I photos of a ranking, B
-resamples.
+An irrelevant photo that ties with a relevant one is ranked before it, as in all measures of this project. Shapes: I
+photos of a ranking, B resamples.
 """
 
 from __future__ import annotations
@@ -25,51 +26,52 @@ from sglora_cli.system.display import counted, html_table
 K = 10
 RESAMPLES, SEED = 2000, 0
 FEWEST = 5
-"""Right photos for a verdict: the bootstrap draws among them, and of one or two it knows no other."""
+"""The fewest relevant photos for a verdict. The bootstrap resamples them and underestimates the variance of a few."""
 _LIST_LIMIT = 1 << 28
 _AT_ONCE = 1 << 22
-"""Photos of all resamples that are in memory at once."""
+"""The most photos of all resamples in memory at once."""
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Measures:
-    """Of one side, the mean over the sentences."""
+    """Measures of one side, averaged over the sentences."""
 
     precision: float
-    """Share of right photos among the first K, or among all if they are fewer."""
+    """Share of relevant photos among the first K, or among all if there are fewer."""
     average_precision: float
-    """Mean over the right photos of the precision at their rank."""
+    """Mean precision at the ranks of the relevant photos."""
     reciprocal_rank: float
-    """1 / rank of the first right photo."""
+    """1 / rank of the first relevant photo."""
 
 
 @dataclass(frozen=True)
 class Relevance:
-    """How the right photos rank."""
+    """How well the relevant photos rank, without and with an adapter."""
 
     relevant: Sequence[str]
-    """Names of the right photos."""
+    """Names of the relevant photos."""
     of: int
+    """Number of all photos."""
     k: int
     before: Measures
     after: Measures
     difference: float
-    """Average precision with minus without the adapter."""
+    """Average precision with the adapter minus average precision without it."""
     low: float
-    """The lower end of its 95 % interval, by a bootstrap over photos."""
+    """The lower end of its 95 % interval, by a bootstrap over photos; `high` is the upper end."""
     high: float
 
     def __repr__(self) -> str:
-        return f"Relevance({len(self.relevant)} of {counted(self.of, 'photo')} are right: {self.verdict})"
+        return f"Relevance({len(self.relevant)} of {counted(self.of, 'photo')} are relevant: {self.verdict})"
 
     def _repr_html_(self) -> str:
-        facts = {"right photos": f"{len(self.relevant)} of {self.of}", "verdict": self.verdict}
-        return html_table("how the right photos rank", facts, ("measure", "without", "with"), self.rows())
+        facts = {"relevant photos": f"{len(self.relevant)} of {self.of}", "verdict": self.verdict}
+        return html_table("ranking of the relevant photos", facts, ("measure", "without", "with"), self.rows())
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """Each measure: its name, its value without and with the adapter."""
+        """Return the name of each measure, and its values without and with the adapter."""
         names = {
             f"P@{self.k}": "precision",
             "average precision": "average_precision",
@@ -81,17 +83,15 @@ class Relevance:
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """The result in one sentence."""
         gap = f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
         if len(self.relevant) < FEWEST:
-            return (
-                f"{FEWEST} right photos or more are needed to tell whether the adapter helps: average precision {gap}."
-            )
+            return f"A verdict needs at least {FEWEST} relevant photos: average precision {gap}."
         if self.low > 0:
             return f"The adapter helps: average precision {gap}."
         if self.high < 0:
-            return f"The adapter does harm: average precision {gap}."
-        return f"These photos do not tell whether the adapter helps: average precision {gap}."
+            return f"The adapter makes the ranking worse: average precision {gap}."
+        return f"The adapter makes no significant difference: average precision {gap}."
 
     def to_json(self) -> dict[str, Any]:
         sides = {"before": asdict(self.before), "after": asdict(self.after)}
@@ -100,12 +100,13 @@ class Relevance:
 
 
 def order_of(scores_I: Floats, right_I: Bools) -> NDArray[np.intp]:
-    """Rows by rank, best first; of equal scores, wrong photos first."""
+    """Return the rows by rank, best first. Among equal scores, irrelevant photos come first."""
     return np.lexsort((right_I, -scores_I))
 
 
 def measures(scores_I: Floats, right_I: Bools, k: int = K) -> Measures:
-    """
+    """Compute the measures of one ranking.
+
     >>> measures(np.array([0.9, 0.8, 0.7, 0.6]), np.array([False, True, False, True]), k=2)
     Measures(precision=0.5, average_precision=0.5, reciprocal_rank=0.5)
     """
@@ -116,17 +117,17 @@ def measures(scores_I: Floats, right_I: Bools, k: int = K) -> Measures:
 
 
 def judged(comparison: Comparison, relevant: Sequence[str]) -> Relevance:
-    """How the photos with these names rank for the sentences of a comparison.
+    """Measure how the photos with these names rank for the sentences of a comparison.
 
-    The interval is that of a bootstrap over photos, right and wrong ones apart and paired between the two sides.
-    Raises UsageError if none of the photos, or all of them, are right.
+    The interval is from a paired bootstrap over photos, which resamples relevant and irrelevant photos separately.
+    Raises UsageError if none or all of the photos are relevant.
     """
     items = comparison.rankings[0].items
     chosen = set(relevant)
     right_I = np.array([name in chosen for name in items])
     if right_I.all() or not right_I.any():
         how = "all" if right_I.all() else "none"
-        raise UsageError(f"{how} of the {len(items)} photos are relevant: there is nothing to tell apart", "name some")
+        raise UsageError(f"{how} of the {len(items)} photos are relevant", "pass some of the photos as relevant")
     sides = [
         [(ranking.before_I if before else ranking.after_I).double().numpy() for ranking in comparison.rankings]
         for before in (True, False)
@@ -144,7 +145,7 @@ def _mean(of: Sequence[Measures]) -> Measures:
 
 
 def _resampled(scores_I: Floats, right_I: Bools) -> Floats:
-    """Average precision in B resamples, the same photos for every call with the same `right_I`."""
+    """Return the average precision in B resamples. Calls with the same `right_I` resample the same photos."""
     rng, order_I = np.random.default_rng(SEED), order_of(scores_I, right_I)
     rank_I = np.empty(len(order_I), dtype=np.int64)
     rank_I[order_I] = np.arange(len(order_I))
@@ -161,11 +162,11 @@ def _resampled(scores_I: Floats, right_I: Bools) -> Floats:
 
 
 def relevant_photos(which: str, photos: Mapping[str, Path], folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the photos that are meant, and what names no photo.
+    """Return the names of the selected photos, and the lines of a list that match no photo.
 
-    which: a photo or its name below `folder`; a folder, whose photos are meant where they lie or as copies, byte for
-    byte; a text file with a photo's path or name in each line; or a pattern of names, such as "pug/*". Raises BadFile,
-    UsageError if no photo is meant.
+    which: a photo or its name relative to `folder`; a folder with the photos or with byte-identical copies of them; a
+    text file with one path or name per line; or a pattern of names, such as "pug/*". Raises BadFile, and UsageError if
+    no photo is selected.
     """
     place = Path(which)
     strays: list[str] = []
@@ -182,11 +183,11 @@ def relevant_photos(which: str, photos: Mapping[str, Path], folder: Path) -> tup
         names = [name for name in photos if fnmatch.fnmatchcase(name, which)]
     else:
         raise BadFile(
-            f"{which} is neither a file, a folder nor a pattern",
-            f"pass a list of photos of {folder}, a folder of them, or a pattern such as 'pug/*'",
+            f"{which} is not a file, a folder or a pattern",
+            f"pass a list of photos of {folder}, a folder with some of them, or a pattern such as 'pug/*'",
         )
     if not names:
-        raise UsageError(f"{which} names no photo of {folder}", f"photos are called as in {next(iter(photos))!r}")
+        raise UsageError(f"{which} matches no photo of {folder}", f"use names such as {next(iter(photos))!r}")
     return names, strays
 
 
@@ -202,7 +203,7 @@ def _listed(place: Path, photos: Mapping[str, Path], folder: Path) -> tuple[list
     try:
         lines = [line.strip() for line in read_bytes(place, _LIST_LIMIT).decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError:
-        raise BadFile(f"{place} is not UTF-8 text", "write the name of a photo in each line") from None
+        raise BadFile(f"{place} is not UTF-8 text", "write one photo name per line") from None
     name_of = {path.resolve(): name for name, path in photos.items()}
     names, strays = [], []
     for line in filter(None, lines):

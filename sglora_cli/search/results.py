@@ -15,24 +15,24 @@ from sglora_cli.search.ranking import Ranking
 from sglora_cli.system.display import counted, html_table, plain, quoted
 
 _SHOWN = 10
-"""Photos in a notebook's table."""
+"""The most photos in a notebook's table."""
 
 
 @dataclass(frozen=True)
 class SearchResults:
-    """All photos that could be read, ranked."""
+    """All readable photos, ranked for a query."""
 
     encoder: Encoder
     query: Query
     ranking: Ranking
     paths: Mapping[str, Path]
-    """Of the photos in the ranking, by name."""
+    """Paths of the ranked photos by name."""
     left_out: Sequence[str]
-    """Photos that are the one of `--like`, byte for byte."""
+    """Photos that are byte-identical to the photo of `--like`."""
     skipped: Sequence[str]
-    """Why other photos are not ranked, in sentences."""
+    """Why other photos are skipped, in sentences."""
     computed: int
-    """Photos that had to be decoded; the others were known."""
+    """The number of photos that were decoded; the others were cached."""
 
     def __repr__(self) -> str:
         count, (row, *_) = len(self.ranking.items), self.ranking.top(1)
@@ -51,11 +51,11 @@ class SearchResults:
         return html_table(f"search for {self.query}", facts, header, rows)
 
     def best(self, count: int) -> list[Path]:
-        """The first photos, best first."""
+        """Return the paths of the first photos, best first."""
         return [self.paths[self.ranking.items[row]] for row in self.ranking.top(count)]
 
     def to_json(self, count: int) -> dict[str, Any]:
-        """Everything about the first `count` photos, for programs."""
+        """Return the first `count` photos as JSON values."""
         ranking = self.ranking
         results = []
         for row in ranking.top(count):

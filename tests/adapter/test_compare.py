@@ -112,9 +112,9 @@ def test_a_state_without_its_configuration_has_a_cosine_and_a_note_about_its_nor
     compared = compare(mug, tmp_path / "bare.safetensors")
     assert compared.total.cosine == 1.0
     assert compared.total.norm_x == pytest.approx(3 * compared.total.norm_y)  # the mug's lora_alpha is 3
-    assert "as if its lora_alpha were 1" in compared.notes[0]
+    assert "assumes a lora_alpha of 1" in compared.notes[0]
     assert summary(compared.total) == (
-        "the two updates have nearly the same direction, and that of B is 0.333 times as large"
+        "the two updates have nearly the same direction, and the update of B is 0.333 times as large"
     )
 
 
@@ -150,13 +150,12 @@ def test_other_sites_are_refused_and_with_the_backbone_they_are_zero(mug, tmp_pa
         compare(mug, made)
     first = "vision_model.encoder.layers.0.self_attn.k_proj"
     assert caught.value.message == (
-        f"the sites are not the same: {mug} has 36, {made} has 24, and 12 of them are in one only, "
-        f"the first is {first} of {mug}"
+        f"the sites differ: {mug} has 36, {made} has 24, and 12 of them are only in one file, such as {first} of {mug}"
     )
     assert "--backbone" in caught.value.hint
     with pytest.raises(Mismatch, match=f"{first} of {mug}"):
         compare(made, mug)
-    with pytest.warns(SgloraWarning, match="does not say which model"):
+    with pytest.warns(SgloraWarning, match="does not record which model"):
         compared = compare(mug, made, backbone="clipling")
     assert compared.sites[first].cosine is None
     assert sum(one.cosine == 1.0 for one in compared.sites.values()) == 24
@@ -173,7 +172,7 @@ def test_other_shapes_are_refused_with_the_first(mug, tmp_path):
     with pytest.raises(Mismatch) as caught:
         compare(mug, tmp_path / "x.safetensors")
     assert caught.value.message == (
-        "6 of 36 sites have other shapes: the first is vision_model.encoder.layers.10.self_attn.q_proj, "
+        "6 of 36 sites differ in shape, such as vision_model.encoder.layers.10.self_attn.q_proj, "
         f"16 x 16 in {mug} and 20 x 16 in {tmp_path / 'x.safetensors'}"
     )
 
@@ -192,7 +191,7 @@ def test_a_text_tower_is_left_out_if_asked(mug, tmp_path):
         compare(mug, made)
     with pytest.raises(Mismatch, match="outside the visual encoder"):
         compare(mug, made, backbone="clipling")
-    with pytest.warns(SgloraWarning, match="does not say which model"):
+    with pytest.warns(SgloraWarning, match="does not record which model"):
         assert compare(mug, made, visual_only=True).total.cosine == 1.0
 
 
@@ -207,15 +206,15 @@ def test_updates_of_zero_have_no_cosine(mug, tmp_path):
     assert compare(mug, none).total.cosine is None
     assert compare(mug, none).relative == pytest.approx(1.0)
     assert compare(none, mug).relative is None
-    assert summary(compare(none, mug).total) == "the update of A is zero: that adapter changes nothing"
-    assert summary(compare(none, none).total) == "both updates are zero: neither adapter changes anything"
+    assert summary(compare(none, mug).total) == "the update of A is zero, so that adapter changes nothing"
+    assert summary(compare(none, none).total) == "both updates are zero, so neither adapter changes anything"
     assert compare(none, none, backbone="clipling").total.cosine is None
 
 
 def test_an_update_too_large_for_a_norm_is_a_bad_file(mug, tmp_path):
     state = {name: x.double() * 1e160 for name, x in load_file(mug).items()}
     save_file(state, tmp_path / "large.safetensors")
-    with pytest.raises(BadFile, match=r"large.safetensors: the update is too large"):
+    with pytest.raises(BadFile, match=r"large.safetensors: the norm of the update is not finite"):
         compare(mug, tmp_path / "large.safetensors")
 
 
@@ -264,11 +263,11 @@ def test_a_file_may_say_anything_of_itself(mug, tmp_path):
     ("cosine", "size", "words"),
     [
         (0.98, 1.0, "nearly the same update"),
-        (0.99, 3.0, "nearly the same direction, and that of B is 3 times as large"),
+        (0.99, 3.0, "nearly the same direction, and the update of B is 3 times as large"),
         (0.97994, 1.0, "are similar: 96%"),
-        (0.5, 1.0, "a part in common: 25%"),
-        (0.0, 1.0, "next to nothing in common: 0%"),
-        (-0.5, 1.0, "against each other in part: 25%"),
+        (0.5, 1.0, "partly alike: 25%"),
+        (0.0, 1.0, "almost nothing in common: 0%"),
+        (-0.5, 1.0, "partly oppose each other: 25%"),
         (-1.0, 1.0, "nearly opposite directions"),
     ],
 )

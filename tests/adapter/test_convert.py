@@ -45,9 +45,9 @@ def test_import_says_what_it_read(run, mug, tmp_path):
     run("export", mug, "-o", tmp_path / "mug.pt")
     result = run("import", tmp_path / "mug.pt", "-o", tmp_path / "in.safetensors", "--rank", 1)
     assert result.stderr.startswith(
-        f"read       {tmp_path / 'mug.pt'} (clip-lora)\nrank       2 -> 1: the update changes by "
+        f"read       {tmp_path / 'mug.pt'} (clip-lora)\nrank       2 -> 1, the update changes by "
     )
-    assert result.stderr.endswith("made for   weights the backbone's own\n")
+    assert result.stderr.endswith("made for   the backbone's weights\n")
     metadata = json.loads(run("inspect", tmp_path / "in.safetensors", "--json").stdout)
     assert metadata["imported"]["format"] == "clip-lora"
     assert 0.1 < metadata["imported"]["error"] < 0.9
@@ -70,5 +70,8 @@ def test_a_file_that_changes_while_it_is_read_is_not_imported(run, mug, tmp_path
     monkeypatch.setattr(convert, "read_adapter", swaps)
     result = run("import", tmp_path / "mug.pt", "-o", tmp_path / "in.safetensors")
     assert (result.exit_code, result.stdout) == (4, "")
-    assert result.stderr == f"error: {tmp_path / 'mug.pt'} was changed while it was read\nhint: run it again\n"
+    assert (
+        result.stderr
+        == f"error: {tmp_path / 'mug.pt'} was changed while it was read\nhint: run the same command again\n"
+    )
     assert not (tmp_path / "in.safetensors").exists()

@@ -71,7 +71,7 @@ def test_a_checkpoint_without_an_update_of_it_is_read_as_before(tmp_path):
 @KINDS
 @pytest.mark.parametrize("name", ["peft-flat", "clip-lora"])
 def test_a_format_that_cannot_hold_it_names_one_that_can(tmp_path, name, sites):
-    with pytest.raises(Mismatch, match="the adapter has an update of the last projection, and ") as caught:
+    with pytest.raises(Mismatch, match="the adapter has an update of the last projection, ") as caught:
         write_adapter(tmp_path / f"made{FORMATS[name].suffix}", an_adapter(sites), MODEL, FORMATS[name])
     assert caught.value.hint == "use --format peft"
     assert list(tmp_path.iterdir()) == []
@@ -79,14 +79,14 @@ def test_a_format_that_cannot_hold_it_names_one_that_can(tmp_path, name, sites):
 
 def test_other_sets_of_sites_are_refused():
     for sites in ((MODEL.projection, *MODEL.sites), MODEL.sites[:3], (*MODEL.sites[:3], MODEL.projection)):
-        with pytest.raises(Mismatch, match="the adapter's sites are not the backbone's"):
+        with pytest.raises(Mismatch, match="the adapter's sites differ from the backbone's"):
             an_adapter(sites).check_model(MODEL)
 
 
 def test_a_model_without_a_projection_refuses_an_adapter_of_one():
     model = TinyModel()
     adapter = an_adapter((*model.sites, Site("head", 8, 12)), model=model)
-    with pytest.raises(Mismatch, match="the adapter's sites are not the backbone's"):
+    with pytest.raises(Mismatch, match="the adapter's sites differ from the backbone's"):
         adapter.check_model(model)
 
 
@@ -134,7 +134,7 @@ def test_what_is_named_decides_on_the_layout(tmp_path, names, sites):
 
 def test_an_update_of_the_text_projection_is_outside_the_visual_encoder(tmp_path):
     path = made(tmp_path, LAST, TEXT)
-    with pytest.raises(Mismatch, match="1 updates are outside the visual encoder, the first is text_projection"):
+    with pytest.raises(Mismatch, match="1 updates are outside the visual encoder, such as text_projection"):
         read_adapter(path, MODEL, backbone="clipling")
     assert read_adapter(path, MODEL, backbone="clipling", visual_only=True).layout().sites == ALONE
 
@@ -142,7 +142,7 @@ def test_an_update_of_the_text_projection_is_outside_the_visual_encoder(tmp_path
 @pytest.mark.parametrize("visual_only", [False, True])
 def test_what_else_the_vision_tower_has_is_not_left_out(tmp_path, visual_only):
     path = made(tmp_path, LAST, MLP)
-    with pytest.raises(Mismatch, match=r"mlp\.fc1 has an update, but is no site of the backbone"):
+    with pytest.raises(Mismatch, match=r"mlp\.fc1 has an update but is not a site of the backbone"):
         read_adapter(path, MODEL, backbone="clipling", visual_only=visual_only)
 
 
@@ -156,13 +156,13 @@ def test_a_backbone_without_a_projection_does_not_leave_its_update_out(tmp_path,
                 raise AttributeError(name)
             return getattr(MODEL, name)
 
-    with pytest.raises(Mismatch, match="visual_projection has an update, but is no site of the backbone"):
+    with pytest.raises(Mismatch, match="visual_projection has an update but is not a site of the backbone"):
         read_adapter(made(tmp_path, QUERY, LAST), Without(), backbone="clipling", visual_only=visual_only)
 
 
 def test_an_update_that_the_configuration_claims_is_missed(tmp_path):
     path = made(tmp_path, QUERY, targets=r".*layers\.0\.self_attn\.q_proj|visual_projection")
-    with pytest.raises(BadFile, match=r"the update of visual_projection is missing: adapter_config\.json names it"):
+    with pytest.raises(BadFile, match=r"the update of visual_projection is missing, but adapter_config\.json lists it"):
         read_adapter(path, MODEL, backbone="clipling")
 
 
@@ -177,7 +177,9 @@ def test_a_flat_model_has_no_projection_to_miss(tmp_path):
 
 def test_a_projection_of_another_width_is_refused(tmp_path):
     path = folder(tmp_path, [LAST], {LAST: (WIDTH, EMBED)})
-    with pytest.raises(Mismatch, match="the update of visual_projection is 16 x 12, the backbone's weight is 12 x 16"):
+    with pytest.raises(
+        Mismatch, match="the update of visual_projection is 16 x 12, but the backbone's weight is 12 x 16"
+    ):
         read_adapter(path, MODEL, backbone="clipling")
 
 

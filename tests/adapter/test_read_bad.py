@@ -58,40 +58,70 @@ def renamed(old: str, new: str):
 
 
 PEFT = {
-    "dora": (config(use_dora=True), 5, "adapter_config.json: use_dora = True: DoRA also rescales the weights", REMEDY),
+    "dora": (
+        config(use_dora=True),
+        5,
+        "adapter_config.json: use_dora = True is not supported, because DoRA also rescales the weights",
+        REMEDY,
+    ),
     "dora tensors": (
         with_tensor(FIRST.replace("lora_A.weight", "lora_magnitude_vector.weight"), torch.ones(16)),
         5,
-        "lora_magnitude_vector.weight: DoRA also rescales the weights",
+        "lora_magnitude_vector.weight, but DoRA also rescales the weights",
         REMEDY,
     ),
-    "modules to save": (config(modules_to_save=["head"]), 5, "modules_to_save = ['head']: whole modules are", REMEDY),
-    "bias": (config(bias="lora_only"), 5, "bias = 'lora_only': biases are trained too", REMEDY),
-    "bias of lora": (config(lora_bias=True), 5, "lora_bias = True: B has a bias of its own", REMEDY),
-    "transposed": (config(fan_in_fan_out=True), 5, "fan_in_fan_out = True: the weights are stored transposed", REMEDY),
+    "modules to save": (
+        config(modules_to_save=["head"]),
+        5,
+        "modules_to_save = ['head'] is not supported, because complete modules are",
+        REMEDY,
+    ),
+    "bias": (
+        config(bias="lora_only"),
+        5,
+        "bias = 'lora_only' is not supported, because biases are also trained",
+        REMEDY,
+    ),
+    "bias of lora": (
+        config(lora_bias=True),
+        5,
+        "lora_bias = True is not supported, because B has its own bias",
+        REMEDY,
+    ),
+    "transposed": (
+        config(fan_in_fan_out=True),
+        5,
+        "fan_in_fan_out = True is not supported, because the weights are stored transposed",
+        REMEDY,
+    ),
     "pissa": (
         config(init_lora_weights="pissa_niter_4"),
         5,
         "init_lora_weights = 'pissa_niter_4' changes the base weights",
-        "save it with PEFT's path_initial_model_for_weight_conversion, which makes it a plain LoRA adapter",
+        "save it with PEFT's path_initial_model_for_weight_conversion, which converts it to a plain LoRA adapter",
     ),
-    "other method": (config(peft_type="LOHA"), 5, "peft_type is 'LOHA', not 'LORA'", "only LoRA adapters can be read"),
-    "no r": (config(r="2"), 4, "adapter_config.json: r = '2' is no r", ""),
-    "no alpha": (config(lora_alpha=0), 4, "adapter_config.json: lora_alpha = 0 is no lora_alpha", ""),
-    "bad pattern": (config(rank_pattern={"(": 2}), 4, "rank_pattern has '(', which is no pattern", ""),
-    "rank differs": (config(r=4), 4, "has rank 2, adapter_config.json says 4", "the two files are not of one adapter"),
-    "no targets": (config(target_modules=None), 4, "target_modules is None", "name the modules it adapts"),
+    "other method": (config(peft_type="LOHA"), 5, "peft_type is 'LOHA', not 'LORA'", "use a LoRA adapter"),
+    "no r": (config(r="2"), 4, "adapter_config.json: r = '2' is not a valid r", ""),
+    "no alpha": (config(lora_alpha=0), 4, "adapter_config.json: lora_alpha = 0 is not a valid lora_alpha", ""),
+    "bad pattern": (config(rank_pattern={"(": 2}), 4, "rank_pattern has the invalid pattern '('", ""),
+    "rank differs": (
+        config(r=4),
+        4,
+        "has rank 2, but adapter_config.json has 4",
+        "use the two files of the same adapter",
+    ),
+    "no targets": (config(target_modules=None), 4, "target_modules is None", "list the adapted modules"),
     "not named": (
         config(target_modules=["q_proj", "v_proj"]),
         4,
-        "has an update of vision_model.encoder.layers.0.self_attn.k_proj, which adapter_config.json does not name",
-        "PEFT would leave it out",
+        "has an update of vision_model.encoder.layers.0.self_attn.k_proj, which adapter_config.json does not list",
+        "PEFT would ignore it",
     ),
     "missing": (
         tensors(lambda state: [state.pop(name) for name in list(state) if "layers.3.self_attn.v" in name]),
         4,
-        "the update of vision_model.encoder.layers.3.self_attn.v_proj is missing: adapter_config.json names it",
-        "fetch the adapter again, or name in adapter_config.json only what has an update",
+        "the update of vision_model.encoder.layers.3.self_attn.v_proj is missing, but adapter_config.json lists it",
+        "fetch the adapter again, or list only modules with an update in adapter_config.json",
     ),
     "half missing": (
         tensors(lambda state: state.pop(FIRST)),
@@ -102,7 +132,7 @@ PEFT = {
     "extra": (
         with_tensor("base_model.model.other.weight", torch.ones(2)),
         4,
-        "has a tensor that belongs to no LoRA update of a linear layer: base_model.model.other.weight",
+        "has a tensor that is not part of a LoRA update of a linear layer: base_model.model.other.weight",
         REMEDY,
     ),
     "misshapen": (
@@ -121,19 +151,19 @@ PEFT = {
     "whole numbers": (
         with_tensor(FIRST, torch.ones(2, 16, dtype=torch.int8)),
         4,
-        "has numbers of type torch.int8, not of a LoRA adapter",
+        "has the type torch.int8, which is not a float type",
         "",
     ),
     "another width": (
         with_tensor(FIRST, torch.ones(2, 15)),
         5,
-        "the update of vision_model.encoder.layers.0.self_attn.q_proj is 16 x 15, the backbone's weight is 16 x 16",
-        "this adapter was made for another architecture: use the backbone it was made for",
+        "the update of vision_model.encoder.layers.0.self_attn.q_proj is 16 x 15, but the backbone's weight is 16 x 16",
+        "use the backbone that the adapter was made for; this one has another architecture",
     ),
     "another architecture": (
         lambda folder: (renamed("self_attn.", "attention.")(folder), config(target_modules=["q_proj"])(folder)),
         4,
-        "which adapter_config.json does not name",
+        "which adapter_config.json does not list",
         "",
     ),
     "a language model": (
@@ -142,9 +172,9 @@ PEFT = {
             config(target_modules=["q_proj", "k_proj", "v_proj"])(folder),
         ),
         5,
-        "no update of the file belongs to a site of the backbone: the file has model.decoder.0.self_attn.k_proj, "
-        "the backbone vision_model.encoder.layers.0.self_attn.q_proj",
-        "this adapter was made for another architecture: use the backbone it was made for",
+        "no update of the file matches a site of the backbone: the file has model.decoder.0.self_attn.k_proj, "
+        "the backbone has vision_model.encoder.layers.0.self_attn.q_proj",
+        "use the backbone that the adapter was made for; this one has another architecture",
     ),
     "other projections": (
         lambda folder: (
@@ -152,14 +182,14 @@ PEFT = {
             config(target_modules=["q_proj", "out_proj", "v_proj"])(folder),
         ),
         5,
-        "vision_model.encoder.layers.0.self_attn.out_proj has an update, but is no site of the backbone",
-        "only adapters of k_proj, q_proj, v_proj, visual_projection can be taken",
+        "vision_model.encoder.layers.0.self_attn.out_proj has an update but is not a site of the backbone",
+        "use an adapter of k_proj, q_proj, v_proj, visual_projection only",
     ),
     "zero": (
         tensors(lambda state: state.update({n: torch.zeros_like(x) for n, x in state.items() if "lora_B" in n})),
         5,
-        "the adapter's update is zero: it would change nothing",
-        "it was saved before training",
+        "the adapter's update is zero, so it would change nothing",
+        "it was probably saved before training",
     ),
     "no weights": (
         lambda folder: (folder / "adapter_model.safetensors").unlink(),
@@ -219,35 +249,35 @@ CLIP_LORA = {
     "output too": (
         clip_lora(lambda c: c["metadata"].update(params=["q", "k", "v", "o"])),
         5,
-        "adapts the output projection too",
+        "also adapts the output projection",
         "train it with --params q k v",
     ),
     "a layer short": (
         clip_lora(lambda c: (c["weights"].pop("layer_11"), c["metadata"].update(position="half-up"))),
         4,
-        "has 11 layers, its metadata (encoder vision, position half-up) means 6",
-        "the file is not whole",
+        "has 11 layers, but its metadata (encoder vision, position half-up) requires 6",
+        "the file is incomplete; fetch it again",
     ),
     "no layers": (
         clip_lora(lambda c: c["weights"].pop("layer_3")),
         4,
         "its weights are not layer_0, layer_1 ...",
-        "the file is not whole",
+        "the file is incomplete; fetch it again",
     ),
     "a projection short": (
         clip_lora(lambda c: c["weights"]["layer_3"].pop("q_proj")),
         4,
-        "layer_3 has ['k_proj', 'v_proj'], its metadata names ['q', 'k', 'v']",
-        "the file is not whole",
+        "layer_3 has ['k_proj', 'v_proj'], but its metadata lists ['q', 'k', 'v']",
+        "the file is incomplete; fetch it again",
     ),
-    "rank differs": (clip_lora(lambda c: c["metadata"].update(r=3)), 4, "its metadata says r = 3", ""),
-    "no rank": (clip_lora(lambda c: c["metadata"].update(r=0)), 4, "its metadata says r = 0", ""),
+    "rank differs": (clip_lora(lambda c: c["metadata"].update(r=3)), 4, "but its metadata has r = 3", ""),
+    "no rank": (clip_lora(lambda c: c["metadata"].update(r=0)), 4, "its metadata has an invalid r = 0", ""),
     "no position": (clip_lora(lambda c: c["metadata"].update(position="x")), 4, "position = 'x', not one of", ""),
     "no encoder": (clip_lora(lambda c: c["metadata"].update(encoder="x")), 4, "encoder = 'x', not one of text", ""),
     "no tensor": (
         clip_lora(lambda c: c["weights"]["layer_0"]["q_proj"].update(w_lora_A=1)),
         4,
-        "layer_0, q_proj holds something that is no tensor",
+        "layer_0, q_proj has a value that is not a tensor",
         "",
     ),
     "not finite": (
@@ -259,13 +289,13 @@ CLIP_LORA = {
     "text only": (
         clip_lora(lambda c: c["metadata"].update(encoder="text")),
         5,
-        "says encoder = text: its updates are of the text encoder, and none is of the image encoder",
+        "has encoder = text, so its updates are of the text encoder and none is of the image encoder",
         "train the adapter on the image encoder",
     ),
     "cut off": (
         lambda path: path.write_bytes(path.read_bytes()[:-99]),
         4,
-        "is not a whole PyTorch file",
+        "is not a valid PyTorch file",
         "fetch it again",
     ),
 }
@@ -292,16 +322,16 @@ def test_a_pickle_that_could_run_a_program_is_not_loaded(run, clipling, tmp_path
     result = run("import", path, "-o", tmp_path / "out.safetensors")
     assert result.exit_code == 4
     assert result.stderr == (
-        f"error: {path} is a pickle of more than plain tensors: loading it could run any program, so it is not loaded\n"
+        f"error: {path} is a pickle of more than plain tensors, and loading it could run arbitrary code\n"
         "hint: save its tensors as .safetensors in the program that wrote it\n"
     )
     assert [p.name for p in tmp_path.iterdir()] == ["bomb.pt"]
 
 
 OTHERS = {
-    "unknown": (b"\x89PNG\r\n\x1a\n" + bytes(50), "is in no format that is known here"),
-    "empty": (b"", "is in no format that is known here"),
-    "zip": (b"PK\3\4" + bytes(50), "is not a whole PyTorch file"),
+    "unknown": (b"\x89PNG\r\n\x1a\n" + bytes(50), "has an unknown format"),
+    "empty": (b"", "has an unknown format"),
+    "zip": (b"PK\3\4" + bytes(50), "is not a valid PyTorch file"),
 }
 
 
@@ -323,8 +353,8 @@ def test_a_checkpoint_that_is_no_low_rank_update_is_refused(run, clipling, tmp_p
     own = {f"{site.name}.weight" for site in MODEL.sites}
     noise = {n: x + torch.randn(x.shape, generator=rng) if n in own else x for n, x in MODEL.state.items()}
     for state, code, message in (
-        (noise, 5, "differs from the backbone by no update of rank 2: the relative error is 0."),
-        (MODEL.state, 5, "is the backbone itself: there is no update in it"),
+        (noise, 5, "differs from the backbone by more than an update of rank 2 (relative error 0."),
+        (MODEL.state, 5, "is identical to the backbone and has no update"),
         ({**MODEL.state, "extra": torch.ones(1)}, 5, "the checkpoint is not one of clipling"),
         ({n: x * torch.nan if n in own else x for n, x in MODEL.state.items()}, 4, "are not finite"),
     ):
@@ -352,13 +382,13 @@ def test_a_far_too_large_file_is_not_read(run, clipling, tmp_path):
         file.truncate(21 * 10**9)
     result = run("import", path, "-o", tmp_path / "out.safetensors")
     assert result.exit_code == 4
-    assert result.stderr == f"error: {path} has 21.0 GB, more than 20 GB\nhint: is it the right file?\n"
+    assert result.stderr == f"error: {path} has 21.0 GB, the limit is 20 GB\nhint: check that it is the right file\n"
 
 
 @pytest.mark.parametrize(
     ("options", "message", "hint"),
     [
-        (["--alpha", "2"], "made says its scaling itself", "leave out --alpha"),
+        (["--alpha", "2"], "made contains its own scaling", "omit --alpha"),
         (["--rank", "0"], "0 is not in the range", ""),
     ],
 )
@@ -369,7 +399,7 @@ def test_options_that_do_not_fit(run, clipling, tmp_path, options, message, hint
     assert hint in result.stderr
 
 
-@pytest.mark.filterwarnings("ignore:.*does not say which model:sglora_cli.errors.SgloraWarning")
+@pytest.mark.filterwarnings("ignore:.*does not record which model:sglora_cli.errors.SgloraWarning")
 @pytest.mark.parametrize("alpha", ["0", "-1", "nan", "inf"])
 def test_an_alpha_that_is_none_is_refused(run, clipling, tmp_path, alpha):
     path = tmp_path / "bare.safetensors"
@@ -380,7 +410,7 @@ def test_an_alpha_that_is_none_is_refused(run, clipling, tmp_path, alpha):
     assert ok.exit_code == 0
 
 
-@pytest.mark.filterwarnings("ignore:.*does not say which model:sglora_cli.errors.SgloraWarning")
+@pytest.mark.filterwarnings("ignore:.*does not record which model:sglora_cli.errors.SgloraWarning")
 def test_an_old_folder_with_a_pickle_of_tensors_is_read(run, clipling, tmp_path):
     folder = written(tmp_path, "peft")
     torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")

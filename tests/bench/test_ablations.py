@@ -225,8 +225,8 @@ def test_sentences_of_a_file_take_the_templates_place(run, plain, sentences):
     [
         ({"mug": "a mug"}, 2, "has no sentence for task 'toys/nest'"),
         ({"mug": "a mug", "nest": 3}, 4, "toys/nest must be a sentence or a list of sentences, got [3]"),
-        ({"mug": "a mug", "nest": "!"}, 2, "the sentence has no word: '!'"),
-        ({"mug": "a mug", "nest": []}, 2, "a description has 1 to"),
+        ({"mug": "a mug", "nest": "!"}, 2, "the sentence has no words: '!'"),
+        ({"mug": "a mug", "nest": []}, 2, "a description must have 1 to"),
         (["a mug"], 4, "is not a JSON object"),
         ("{", 4, "line 1: not JSON"),
     ],

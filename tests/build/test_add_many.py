@@ -234,7 +234,7 @@ def test_a_gauge_that_does_not_fit_the_pack_is_refused(pack):
     from sglora_cli.pack.content.gauge import save_gauge
 
     save_gauge(pack.folder, gauge_of(layout, lambda: [layout.initial(0)[None]]))
-    with pytest.raises(BadFile, match="is not the gauge of this pack's experts"):
+    with pytest.raises(BadFile, match="does not fit this pack's experts"):
         _ = Pack(pack.folder).gauge
 
 

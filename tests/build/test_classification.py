@@ -94,7 +94,7 @@ def test_the_oracles_row_is_what_its_adapter_scores_on_the_photos(run, tiny, cif
     [
         (["x"], 4, "label_of is not a list of whole numbers"),
         ("01", 4, "label_of is not a list of whole numbers"),
-        ([0, 3], 4, "its captions, photos and classes do not fit each other"),
+        ([0, 3], 4, "captions, photos and classes are inconsistent"),
     ],
 )
 def test_labels_a_pack_cannot_mean_are_refused(run, tiny, cifar, tmp_path, own_home, labels, code, message):
@@ -129,7 +129,7 @@ def test_classes_in_the_description_of_a_task_without_are_the_recipes_error(run,
     result = run("pack", "build", path, "--data", toys, "--dry-run")
     assert (result.exit_code, result.stderr) == (
         4,
-        f"error: recipe {path}, line {line}: toys/ball is no classification task: it has no {{classes}} for "
+        f"error: recipe {path}, line {line}: toys/ball is not a classification task, so it has no {{classes}} for "
         "'{name}: {classes}'\n",
     )
     path.write_text('template = "{name}: {classes}"\n' + RECIPE + MORE)
@@ -139,11 +139,11 @@ def test_classes_in_the_description_of_a_task_without_are_the_recipes_error(run,
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
-        ('["a photo"]', "a prompt must be a text with {class} and no other braces, got 'a photo'"),
-        ('["{class} {name}"]', "a prompt must be a text with {class} and no other braces, got '{class} {name}'"),
-        ("[3]", "a prompt must be a text with {class} and no other braces, got 3"),
-        ("[]", "prompts must be a list of texts, got []"),
-        ('"{class}"', "prompts must be a list of texts, got '{class}'"),
+        ('["a photo"]', "a prompt must be a string with {class} and no other braces, got 'a photo'"),
+        ('["{class} {name}"]', "a prompt must be a string with {class} and no other braces, got '{class} {name}'"),
+        ("[3]", "a prompt must be a string with {class} and no other braces, got 3"),
+        ("[]", "prompts must be a list of strings, got []"),
+        ('"{class}"', "prompts must be a list of strings, got '{class}'"),
     ],
 )
 def test_a_wrong_prompt_is_named_with_its_line(run, tiny, toys, tmp_path, prompts, message):

@@ -47,16 +47,16 @@ def bare(path: Path) -> Path:
     return folder
 
 
-@pytest.mark.filterwarnings("ignore:.*does not say which model:sglora_cli.errors.SgloraWarning")
+@pytest.mark.filterwarnings("ignore:.*does not record which model:sglora_cli.errors.SgloraWarning")
 def test_an_expert_from_elsewhere_is_added(run, pack, tmp_path):
     path, old_index = bare(foreign(tmp_path / "cap.safetensors", pack, rank=4, seed=1)), pack.index_ED
     old_names = tuple(pack.experts.names)
     result = run("pack", "add", "toys", path, "--text", "a photo of a cap", "--name", "heads/cap")
     lines = result.stderr.splitlines()
     assert lines[0] == f"read       {path} (peft)"
-    assert lines[1].startswith("rank       4 -> 2: the update changes by ")
+    assert lines[1].startswith("rank       4 -> 2, the update changes by ")
     assert lines[2:4] == [
-        "made for   weights unknown: the file has none",
+        "made for   unknown weights (no fingerprint)",
         "states     1 (with one state, the variance is 0)",
     ]
     assert lines[4].startswith("gauge      moved from ")
@@ -102,7 +102,7 @@ def test_an_expert_of_the_pack_itself_keeps_its_numbers(run, pack, tmp_path):
     result = run("pack", "add", "toys", tmp_path / "ball.safetensors", "--text", "a photo of a ball", "--name", "x/y")
     assert "\ngauge      0." in result.stderr
     assert "note: it is farther" not in result.stderr
-    assert "made for   weights the backbone's own\n" in result.stderr
+    assert "made for   the backbone's weights\n" in result.stderr
     new = Pack(pack.folder)
     assert torch.equal(new.experts.means([4]), new.experts.means([0]))
 
@@ -134,7 +134,7 @@ def test_a_bundled_pack_is_copied_first(run, own_home, tmp_path):
 @pytest.mark.parametrize(
     ("options", "code", "message", "hint"),
     [
-        (["--text", " "], 2, "the sentence has no word: ' '", 'describe the task, as in "a photo of a pug"'),
+        (["--text", " "], 2, "the sentence has no words: ' '", 'describe the task, as in "a photo of a pug"'),
         (
             ["--text", "a cap", "--name", "toys/ball"],
             5,
@@ -187,7 +187,7 @@ def test_an_adapter_of_other_weights_is_not_added(run, pack, tmp_path, own_home)
         ["pack", "add", "toys", path, "--text", "a cap"],
         5,
         "the adapter was made for a backbone with fingerprint other, this one has tiny-1",
-        "use the backbone and the weights it was made for",
+        "use the backbone and weights that it was made for",
     )
 
 
@@ -297,7 +297,7 @@ def test_of_a_bundled_pack_a_copy_is_changed(run, own_home):
     assert Pack(folder).verify() == bundled.verify() == []
     result = run("pack", "remove", str(bundled.folder), "pets/bombay")
     assert result.exit_code == 2
-    assert result.stderr == (f"error: there is a pack 'starter' in {folder}\nhint: name it instead: starter\n")
+    assert result.stderr == (f"error: pack 'starter' already exists in {folder}\nhint: use that pack: starter\n")
 
 
 def test_if_the_new_version_cannot_be_put_there_the_old_one_comes_back(run, toy_pack, own_home, monkeypatch):

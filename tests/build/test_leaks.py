@@ -83,7 +83,7 @@ def test_a_task_that_has_nothing_left_to_learn_from_is_refused(run, tiny, toys, 
         shutil.copy(toys / f"toys/images/mug_{twin}.png", toys / f"toys/images/ball_{n}.png")
     result = run("pack", "build", recipe, "--data", toys)
     assert result.exit_code == 4
-    assert "task toys/ball has 5 training photos, and unseen tasks are tested on all but 1 of them" in result.stderr
+    assert "task toys/ball has 5 training photos, but unseen tasks are tested on all but 1 of them" in result.stderr
 
 
 BENCH = ("bench", "--baselines", "zero-shot,top-k,oracle")

@@ -93,5 +93,5 @@ def test_a_file_that_is_not_of_moments_is_refused(built, tmp_path, spoil):
     else:
         metadata = {**metadata, "projection": ""}
     save_tensors(tmp_path / MOMENTS, tensors, metadata)
-    with pytest.raises(BadFile, match="does not hold the moments"):
+    with pytest.raises(BadFile, match="does not contain the moments"):
         load_moments(tmp_path)

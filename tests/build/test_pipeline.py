@@ -233,13 +233,13 @@ def test_a_build_replaces_a_pack_as_it_was_built_and_nothing_else(run, recipe, t
     refused = run(*build, "-o", mine)
     assert (refused.exit_code, refused.stderr.splitlines()[-2:]) == (
         2,
-        [f"error: {mine} is there and is no pack", "hint: choose another name with -o"],
+        [f"error: {mine} exists and is not a pack", "hint: choose another name with -o"],
     )
     assert (mine / "notes.txt").read_text() == "precious"
 
     pack = own_home / "cache/packs/toys"
     (pack / "notes.txt").write_text("precious")
-    assert f"error: {pack} has files that are not the pack's: notes.txt" in run(*build).stderr
+    assert f"error: {pack} has files that do not belong to the pack: notes.txt" in run(*build).stderr
     (pack / "notes.txt").unlink()
     (pack / "gauge.safetensors").write_bytes(b"damaged")
     assert run(*build).exit_code == run("pack", "verify", "toys").exit_code == 0
@@ -247,7 +247,10 @@ def test_a_build_replaces_a_pack_as_it_was_built_and_nothing_else(run, recipe, t
     assert run("pack", "remove", "toys", "toys/ball", "--yes").exit_code == 0
     refused = run(*build)
     assert refused.exit_code == 2
-    assert "and a build would undo it: removed expert toys/ball\nhint: remove it (sglora pack remove" in refused.stderr
+    assert (
+        "and a build would undo this change: removed expert toys/ball\nhint: remove it (sglora pack remove"
+        in refused.stderr
+    )
     assert "toys/ball" not in Pack(pack).experts.names
 
 

@@ -193,7 +193,7 @@ def test_captions_without_a_phrase_are_refused_with_the_key_to_change(clipling, 
     )
 
 
-NO_SOURCE = 'from_captions must be a list of names of sources, got []\nhint: try from_captions = ["toys"]'
+NO_SOURCE = 'from_captions must be a list of source names, got []\nhint: try from_captions = ["toys"]'
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_everything_that_is_missing_is_said_at_once(run, mixed, tmp_path, own_ho
     pets = data / "oxford-iiit-pet"
     assert result.exit_code == 6
     assert lines_of(result) == (
-        f"error: 3 things are missing to build recipe {mixed}",
+        f"error: 3 requirements are missing to build recipe {mixed}",
         [
             f"19.6 GB: data set 'coco' is not in {data}/coco (sglora data fetch coco --data {data})",
             f"811.1 MB: data set 'pets' is not in {pets} (sglora data fetch pets --data {data})",
@@ -90,7 +90,7 @@ def test_without_a_data_folder_the_sizes_are_said_too(run, mixed):
     result = run("pack", "build", mixed)
     assert result.exit_code == 6
     assert lines_of(result) == (
-        f"error: 4 things are missing to build recipe {mixed}",
+        f"error: 4 requirements are missing to build recipe {mixed}",
         [
             "no folder with data is known (sglora settings set data DIR, or pass --data DIR, or set SGLORA_DATA)",
             "19.6 GB: data set 'coco' is needed there, unless you have it elsewhere (sglora data fetch coco)",
@@ -144,11 +144,11 @@ def test_only_what_this_build_needs_counts(run, tiny, tmp_path):
     path.write_text(SOURCES.replace("BACKBONE", "open_clip:ViT-L-14/laion2b_s32b_b82k"))
     weights = "backbone 'open_clip:ViT-L-14/laion2b_s32b_b82k': its weights ViT-L-14/laion2b_s32b_b82k are not in "
     error, lines = lines_of(run("pack", "build", path, "--data", data))
-    assert error.startswith("error: 4 things are missing")
+    assert error.startswith("error: 4 requirements are missing")
     assert lines[-1].startswith(weights)
     assert "(sglora pack build mixed --weights FILE, or let the build download them)" in lines[-1]
     error, lines = lines_of(run("pack", "build", path, "--data", data, "--backbone", "tiny"))
-    assert error.startswith("error: 3 things are missing")
+    assert error.startswith("error: 3 requirements are missing")
 
 
 def test_a_package_that_a_generator_needs_is_missed_before_the_training(run, tiny, toys, recipe, monkeypatch, own_home):
@@ -193,7 +193,7 @@ def test_tasks_whose_photos_are_not_here_are_said_to_be_in_a_partial_data_set(ru
     result = run("pack", "build", mixed, "--data", data)
     assert result.exit_code == 4
     assert lines_of(result)[1] == [
-        "coco: 7 of the 9 images that its annotations name are here; this may be why tasks lack photos "
+        "coco: 7 of the 9 images in its annotations exist; that may be why photos of tasks are missing "
         f"(sglora data fetch coco --data {data})",
         "line 10: no task in coco named 'dog' (available: cat)",
     ]
@@ -204,7 +204,7 @@ def test_a_partial_data_set_that_has_all_tasks_is_noted_once(run, mixed, tmp_pat
     pets_tree(data / "oxford-iiit-pet")
     coco_tree(data / "coco", {n: [("cat", 0), ("dog", 0)] for n in range(2, 12)})
     next((data / "coco/train2017").iterdir()).unlink()
-    said = "coco: 9 of the 10 images that its annotations name are here; missing images are not in any task"
+    said = "coco: 9 of the 10 images in its annotations exist; the others are in no task"
     result = run("pack", "build", mixed, "--data", data, "--dry-run")
     assert result.exit_code == 0, result.output
     assert result.stderr.splitlines().count(said) == 1

@@ -237,9 +237,9 @@ def test_many_broken_photos_are_named_up_to_twenty(run, data):
     check, build, errors = both(run, data)
     lines = build.stderr.splitlines()
     assert lines[0] == "error: the data has 21 errors"
-    assert lines[-1] == "  and 10 more photos of these tasks that cannot be read"
+    assert lines[-1] == "  10 more photos of these tasks cannot be read"
     assert errors[0] == errors[1]
-    assert "error: images that do not decode: 30" in check.stdout
+    assert "error: images that cannot be decoded: 30" in check.stdout
 
 
 def test_a_photo_that_the_recipe_does_not_need_is_a_warning(run, data):
@@ -248,6 +248,6 @@ def test_a_photo_that_the_recipe_does_not_need_is_a_warning(run, data):
     data.write()
     check, _, _ = both(run, data)
     assert check.exit_code == 0
-    assert "warning: images in no task of the recipe that do not decode: 1" in check.stdout
-    assert "warning: captions without a word in no task of the recipe: 1" in check.stdout
+    assert "warning: images outside the recipe's tasks that cannot be decoded: 1" in check.stdout
+    assert "warning: captions without words outside the recipe's tasks: 1" in check.stdout
     assert run("data", "check", "loose", "--path", data.root).exit_code == 4

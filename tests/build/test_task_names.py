@@ -88,15 +88,18 @@ def test_a_pack_in_which_one_task_overwrote_another_is_refused(run, format_one):
     (folder / "pack.json").write_text(text.replace('"toys/ball"', '"toys/C++"').replace('"toys/box"', '"toys/C#"'))
     result = run("pack", "verify", "toys")
     assert (result.exit_code, result.stdout) == (4, "")
-    assert "tasks 'toys/C++' and 'toys/C#' have one file, experts/toys-c.safetensors: one overwrote" in result.stderr
+    assert (
+        "tasks 'toys/C++' and 'toys/C#' have the same file experts/toys-c.safetensors, so one overwrote"
+        in result.stderr
+    )
     assert "hint: build the pack again" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("new", "message"),
     [
-        ("ball", "toys/ball is expert and expert"),
-        ("ball ", "'toys/ball' and 'toys/ball ' look the same: they differ in spaces or in how an accent is stored"),
+        ("ball", "toys/ball is listed as expert and as expert"),
+        ("ball ", "'toys/ball' and 'toys/ball ' look the same; they differ only in spaces or in accent encoding"),
         ("b\\u001ball", "has a control character in 'b\\x1ball'"),
     ],
 )

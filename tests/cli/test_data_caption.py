@@ -53,7 +53,7 @@ def test_a_file_is_written_in_one_way(caption, album):
     before = (album / "captions.jsonl").read_bytes()
     result = caption("--captions", 2, "--seed", 1)
     assert result.exit_code == 5
-    assert f"line 1: written by '{by}', this run is 'parrot " in result.stderr
+    assert f"line 1: written by '{by}', but this run would write as 'parrot " in result.stderr
     assert (album / "captions.jsonl").read_bytes() == before
     row = {key: value for key, value in captioned(album)[0].items() if key != "by"}
     (album / "captions.jsonl").write_text(json.dumps(row) + "\n")  # nobody says who wrote this one
@@ -70,7 +70,7 @@ def test_limits_add_up_to_what_one_run_writes(caption, album):
     assert (album / "captions.jsonl").read_bytes() == whole
 
 
-@pytest.mark.filterwarnings("ignore:.* ended in the beginning of a line, which was removed")
+@pytest.mark.filterwarnings("ignore:.* ended in an incomplete line, which was removed")
 @pytest.mark.parametrize("size", [0, 1, 50, 130, 400, -1])
 def test_a_file_cut_anywhere_is_completed(caption, album, size):
     caption()
@@ -123,7 +123,7 @@ def test_what_is_cut_off_is_shown_and_a_line_that_is_wrong_by_hand_is_not_cut_of
     assert result.exit_code == 0
     line = '{"image": "images/cat/6.jpg", "captions": ["my ow'
     path = album / "captions.jsonl"
-    assert f"warning: {path} ended in the beginning of a line, which was removed: {line!r}\n" in result.stderr
+    assert f"warning: {path} ended in an incomplete line, which was removed: {line!r}\n" in result.stderr
     wrong = '{"image": "images/cat/6.jpg", captions: ["my own words"]}'
     path.write_text(wrong)
     result = caption("--limit", 1)
@@ -141,7 +141,7 @@ def test_what_is_left_without_a_caption_is_an_error_after_the_rest(run, site, al
     result = run("data", "caption", "folder", "--path", album, "--captioner", "parrot", "--fewest-words", 2)
     sys.modules.pop("sglora_parrot", None)
     assert result.exit_code == 4
-    assert "images without a caption that could be kept: " in result.stderr.splitlines()[-2]
+    assert "images without an accepted caption: " in result.stderr.splitlines()[-2]
 
 
 def test_an_image_that_does_not_decode_is_named_and_the_others_get_captions(caption, album):
@@ -149,16 +149,13 @@ def test_an_image_that_does_not_decode_is_named_and_the_others_get_captions(capt
     result = caption()
     assert result.exit_code == 4
     assert "images     12, 0 already captioned, 11 now, 1 left\n" in result.stdout
-    assert "error: images that do not decode: 1; the first: images/cat/7.jpg: " in result.stderr
+    assert "error: images that cannot be decoded: 1. The first is images/cat/7.jpg: " in result.stderr
 
 
 def test_long_captions_are_kept_with_a_warning(caption, album):
     result = caption("--words", 4, "--limit", 1, "--captions", 1)
     assert result.exit_code == 0
-    assert (
-        "warning: captions that are long: text encoders cut them: 1\n  images/cat/6.jpg  5 words: A cat "
-        in result.stderr
-    )
+    assert "warning: captions that a text encoder may truncate: 1\n  images/cat/6.jpg  5 words: A cat " in result.stderr
 
 
 def test_a_backbone_says_what_it_would_cut(caption, album, site):
@@ -219,7 +216,7 @@ def test_two_runs_do_not_write_one_file(caption, album):
         (["--force"], 2, "--force requires --from"),
         (["--captions", 0], 2, "captions must be at least 1, got 0"),
         (["--demonstrations", "gone"], 4, "gone does not exist"),
-        (["--from", "x.txt"], 4, "captions are read from .jsonl, .csv, .json, got x.txt"),
+        (["--from", "x.txt"], 4, "caption files must end in one of .jsonl, .csv, .json, got x.txt"),
     ],
 )
 def test_mistakes_are_answered(caption, arguments, code, message):
@@ -231,7 +228,7 @@ def test_mistakes_are_answered(caption, arguments, code, message):
 def test_a_data_set_that_lists_no_images_says_so(run, parrot, tmp_path):
     result = run("data", "caption", "webdataset", "--path", tmp_path, "--captioner", "parrot")
     assert result.exit_code == 6
-    assert "data set 'webdataset' has captions of its own" in result.stderr
+    assert "data set 'webdataset' comes with captions" in result.stderr
 
 
 def test_a_strange_line_in_the_file_stops_before_anything_is_written(caption, album):
@@ -351,7 +348,7 @@ def test_who_says_yes_or_has_the_weights_is_not_asked(dear, album, tmp_path):
     assert dear("--yes", "--limit", 5).exit_code == 0
     result = dear("--weights", tmp_path)
     assert result.exit_code == 5  # other weights write other captions
-    assert "download   nothing: it is on this machine\n" in result.stderr
+    assert "download   none, already on this machine\n" in result.stderr
     (album / "captions.jsonl").unlink()
     assert dear("--weights", tmp_path, "--json").stderr == ""
     assert len(captioned(album)) == 12

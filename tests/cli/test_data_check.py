@@ -111,13 +111,13 @@ def test_a_broken_and_a_missing_image_are_errors(check, photos, loose):
     result = check(dataset="loose")
     assert result.exit_code == 4
     lines = result.stdout.splitlines()
-    assert lines[3] == "error: images that do not decode: 2"
+    assert lines[3] == "error: images that cannot be decoded: 2"
     assert lines[4].startswith("  4.png  cannot be decoded: ")
     assert lines[5:] == ["  7.png  does not exist", "2 errors, 0 warnings"]
     reason = lines[4].removeprefix("  4.png  ")
     assert result.stderr == (
-        f"error: images that do not decode: 2, captions without a word: 0; the first: 4.png: {reason}\n"
-        "hint: mend or remove them, then check again\n"
+        f"error: images that cannot be decoded: 2, captions without words: 0. The first is 4.png: {reason}\n"
+        "hint: fix or remove them, then check again\n"
     )
 
 
@@ -129,13 +129,14 @@ def test_captions_without_a_word_are_errors(check, photos, loose):
     assert result.exit_code == 4
     assert result.stdout.splitlines()[2:] == [
         "2 tasks, 10 images, 18 captions, 0 / 1.8 / 2 per image",
-        "error: captions without a word: 2",
+        "error: captions without words: 2",
         r"  2.png  caption 2 of 2 is '\t '",
         "  ... and 1 more",
         "2 errors, 0 warnings",
     ]
     assert result.stderr.startswith(
-        "error: images that do not decode: 0, captions without a word: 2; the first: 2.png: caption 2 of 2 is '\\t '\n"
+        "error: images that cannot be decoded: 0, captions without words: 2. "
+        "The first is 2.png: caption 2 of 2 is '\\t '\n"
     )
 
 
@@ -158,7 +159,7 @@ def test_a_recipe_says_what_is_absent_all_at_once(check, tmp_path):
     result = check("--recipe", path)
     assert result.exit_code == 4
     assert result.stdout == COUNTS + (
-        "error: tasks of the recipe that are not there: 2\n"
+        "error: missing tasks of the recipe: 2\n"
         "  bog      expert; did you mean 'dog'?\n"
         "  hamster  unseen; available: cat, dog\n"
         "warning: tasks smaller than the recipe's batch: 1\n"
@@ -365,13 +366,13 @@ def test_photos_that_tasks_of_a_recipe_share_are_named(run, tiny, toys, recipe, 
     page = tmp_path / "page.html"
     result = run("data", "check", "folder", "--path", root, "--recipe", recipe, "--report", page)
     lines = result.stdout.splitlines()
-    assert "overlap: 1 photos that unseen tasks are tested on are training photos, too (2 tasks)" in lines
+    assert "overlap: 1 photos that unseen tasks are tested on are also training photos (2 tasks)" in lines
     assert "overlap: 1 photos are training photos of several tasks (2 tasks)" in lines
     assert "overlap: 1 photos are test photos of several unseen tasks (2 tasks)" in lines
     assert any("1 photos: expert ball (train) and unseen mug (test)" in line for line in lines)
     shown = page.read_text()
-    assert "<p>1 photos that unseen tasks are tested on are training photos, too (2 tasks)</p>" in shown
-    row = '<td class="name">learned and tested</td><td>1 photos: expert ball (train) and unseen mug (test)</td>'
+    assert "<p>1 photos that unseen tasks are tested on are also training photos (2 tasks)</p>" in shown
+    row = '<td class="name">trained and tested on</td><td>1 photos: expert ball (train) and unseen mug (test)</td>'
     assert row in shown
     facts = json.loads(run("data", "check", "folder", "--path", root, "--recipe", recipe, "--json").stdout)
     assert [one["kind"] for one in facts["overlaps"]] == ["leak", "train", "test"]

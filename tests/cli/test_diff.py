@@ -48,7 +48,7 @@ def test_two_adapters_side_by_side(run, pair):
         "expert pets/boxer   75.00%  25.00%",
         "expert pets/birman  25.00%  75.00%",
         "equal      backbone toy, fingerprint toy-1, pack p, generator cvae, K 4, tau 0.05, format safetensors, rank 1",
-        "cosine     0.2308: the two adapters have next to nothing in common: 5% of each squared norm lies along the "
+        "cosine     0.2308: the two adapters have almost nothing in common: 5% of each squared norm lies along the "
         "other update",
         "norm       13.000 of A, 5.000 of B",
         "difference 12.806, 98.5% of the norm of A",
@@ -73,7 +73,7 @@ def test_the_same_file_twice(run, pair):
 def test_two_updates_of_zero(run, pair, tmp_path):
     save(tmp_path / "zero.safetensors", *[0] * 8, **PUG)
     assert run("diff", "zero.safetensors", "zero.safetensors").stdout.splitlines()[4:] == [
-        "cosine     undefined: both updates are zero: neither adapter changes anything",
+        "cosine     undefined: both updates are zero, so neither adapter changes anything",
         "norm       0.000 of A, 0.000 of B",
         "difference 0.000",
         "q  -  0.000  0.000",
@@ -140,7 +140,7 @@ def test_a_stranger_has_a_note_and_its_base(run, mug, tmp_path):
     stated.write_text(json.dumps({**json.loads(stated.read_text()), **base}))
     result = run("diff", tmp_path / "peft", mug)
     assert result.stderr == (
-        f"note       the backbone of {tmp_path / 'peft'} is unknown: sites are compared by their names and shapes; "
+        f"note       the backbone of {tmp_path / 'peft'} is unknown, so sites are compared by name and shape; "
         "pass --backbone to check it\n"
     )
     assert "base         me/clip  -\n" in result.stdout
@@ -153,16 +153,16 @@ def test_a_stranger_has_a_note_and_its_base(run, mug, tmp_path):
         (
             "other.safetensors",
             5,
-            "pug.safetensors is for backbone toy with fingerprint toy-1, other.safetensors for toy with fingerprint "
-            "toy-2",
-            "only adapters of one backbone can be compared: generate one of them again for the other's backbone",
+            "pug.safetensors is for backbone toy with fingerprint toy-1, but other.safetensors for toy with "
+            "fingerprint toy-2",
+            "generate one of them again for the other's backbone; only adapters of one backbone can be compared",
         ),
         (
             "sites.safetensors",
             5,
-            "the sites are not the same: pug.safetensors has 2, sites.safetensors has 1, and 1 of them are in one "
-            "only, the first is k of pug.safetensors",
-            "pass --backbone NAME if both are for one backbone: a site without an update then has an update of zero",
+            "the sites differ: pug.safetensors has 2, sites.safetensors has 1, and 1 of them are only in one "
+            "file, such as k of pug.safetensors",
+            "pass --backbone NAME if both are for one backbone; missing updates then count as zero",
         ),
     ],
 )

@@ -19,16 +19,21 @@ def test_the_ending_decides(run, mug, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message", "hint"),
     [
-        (["-o", "o.bin"], 2, "an adapter is written as .safetensors, got o.bin", "try -o o.safetensors"),
+        (["-o", "o.bin"], 2, "the suffix of an adapter file must be .safetensors, got o.bin", "try -o o.safetensors"),
         (["-o", "o", "--format", "pefd"], 3, "no format named 'pefd'", "did you mean 'peft'?"),
         (
             ["-o", "o.pt", "--format", "open_clip"],
             2,
-            "format 'open_clip' is written as .safetensors, got o.pt",
+            "the suffix of format 'open_clip' must be .safetensors, got o.pt",
             "try -o o.safetensors",
         ),
         (["-o", "mug.safetensors"], 2, "mug.safetensors exists", "choose another name, or pass --force to replace it"),
-        (["-o", "full", "--force"], 2, "full has files that are not an adapter's: mine.txt", "choose another name"),
+        (
+            ["-o", "full", "--force"],
+            2,
+            "full has files that do not belong to an adapter: mine.txt",
+            "choose another name",
+        ),
         (["-o", "full"], 2, "full exists", "choose another name, or pass --force to replace it"),
     ],
 )
@@ -57,7 +62,7 @@ def test_a_strangers_file_is_sent_to_import(run, mug, tmp_path):
 
     save_file(load_file(mug), tmp_path / "bare.safetensors")
     result = run("export", tmp_path / "bare.safetensors", "-o", tmp_path / "p")
-    assert result.stderr.endswith("not an adapter of sglora\nhint: read it with `sglora import`\n")
+    assert result.stderr.endswith("not an adapter of sglora\nhint: convert it with `sglora import`\n")
 
 
 def test_generate_writes_folders(run, toy_pack, tmp_path):
@@ -75,7 +80,7 @@ def test_generate_refuses_what_the_backbone_cannot(run, toy_pack, tmp_path):
     result = run("generate", "a mug", "-o", tmp_path / "mug.pt")
     assert result.exit_code == 5
     assert result.stderr.endswith(
-        "error: CLIP-LoRA's format holds q, k and v of all blocks of a CLIP only\nhint: use --format peft\n"
+        "error: CLIP-LoRA's format supports only q, k and v of all blocks of a CLIP\nhint: use --format peft\n"
     )
     assert (
         run("generate", "a mug", "--format", "peft").stderr == "error: --format requires -o\nhint: pass -o FILE too\n"

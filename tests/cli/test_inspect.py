@@ -81,8 +81,7 @@ def test_an_exported_pack_is_to_be_imported_first(run, toy_pack, tmp_path):
     result = run("pack", "show", archive)
     assert (result.exit_code, result.stderr) == (
         3,
-        f"error: {archive} is a file, not a pack\n"
-        f"hint: see `sglora pack list`; an exported pack is imported first: sglora pack import {archive}\n",
+        f"error: {archive} is a file, not a pack\nhint: import an exported pack first: sglora pack import {archive}\n",
     )
 
 

@@ -134,7 +134,7 @@ def test_folders_that_differ_in_case_only_do_not_both_get_a_role(run, tmp_path):
     if len(list(root.iterdir())) < 8:
         pytest.skip("this file system does not tell A from a")
     result = run("pack", "init", tmp_path / "my.toml", "--data", root)
-    assert "left out: 'mug': it has the name of 'Mug' but for upper case; put both into one\n" in result.stderr
+    assert "left out: 'mug': its name differs from 'Mug' only in case; merge the two\n" in result.stderr
 
 
 def test_copies_of_a_photo_in_two_tasks_keep_both_out_of_the_unseen(run, tmp_path):
@@ -175,8 +175,8 @@ def test_half_captioned_photos_are_counted(run, own, tmp_path):
     run("data", "caption", "folder", "--path", own, "--captioner", "names", "--limit", 20)
     result = run("pack", "init", tmp_path / "my.toml", "--data", own)
     assert result.exit_code == 5
-    assert result.stderr.splitlines()[0].startswith("error: 2 tasks with at least 5 photos, and a pack needs 6: ")
-    assert result.stderr.splitlines()[0].endswith("; 64 more photos have no captions yet")
+    assert result.stderr.splitlines()[0].startswith("error: found 2 tasks with at least 5 photos, but a pack needs 6: ")
+    assert result.stderr.splitlines()[0].endswith(". 64 more photos have no captions yet")
     assert result.stderr.splitlines()[1] == f"hint: write them first: sglora data caption folder --path '{own}'"
     assert not (tmp_path / "my.toml").exists()
 
@@ -223,7 +223,7 @@ def test_a_known_recipe_is_copied_byte_for_byte_below_a_comment(run, tmp_path):
     assert (result.exit_code, result.stdout) == (0, f"{file}\n")
     assert result.stderr == f"edit it, then run: sglora pack build {file} --data DIR\n"
     first, _, rest = file.read_bytes().partition(b"\n")
-    assert (first, rest) == (b"# A copy of recipe pets, to be changed.", (PACKS / "pets.toml").read_bytes())
+    assert (first, rest) == (b"# A copy of recipe pets to edit.", (PACKS / "pets.toml").read_bytes())
     assert read(file).raw == read(PACKS / "pets.toml").raw
     assert run("pack", "init", tmp_path / "second.toml", "--from", file).exit_code == 0
     assert read(tmp_path / "second.toml").raw == read(file).raw
@@ -237,7 +237,7 @@ def test_a_known_recipe_is_copied_byte_for_byte_below_a_comment(run, tmp_path):
         (["--from", "pets", "--data", "x"], 2, "--data and --from cannot be combined"),
         (["--dataset", "pets"], 2, "--dataset requires --data"),
         (["--data", "gone"], 2, "there is no folder gone"),
-        (["--data", "/"], 2, "/ is no folder of photos"),
+        (["--data", "/"], 2, "/ is not a folder of photos"),
     ],
 )
 def test_mistakes_are_answered(run, tmp_path, monkeypatch, arguments, code, message):

@@ -63,16 +63,16 @@ def test_lines_say_model_download_memory_and_time(known):
     assert known.to_lines() == [
         "captioner  big: big/model, 3.0 billion parameters",
         "download   6.0 GB, once",
-        "memory     12.0 GB for the weights in float32, 10.0 GB free on cpu: too little",
-        "time       9 to 87 s a photo on cpu, 36 s to 6 min for 4: an estimate from its parameters and the speed of a "
-        "matrix product here",
+        "memory     12.0 GB for the weights in float32, 10.0 GB free on cpu, too little",
+        "time       9 to 87 s per photo on cpu, 36 s to 6 min for 4, estimated from the parameters and the speed of a "
+        "matrix product on this machine",
     ]
     here = replace(known, cost=replace(COST, download_bytes=0, lacks="transformers"), free_memory=20_000_000_000)
     assert here.to_lines()[1:3] == [
-        "download   nothing: it is on this machine",
+        "download   none, already on this machine",
         "memory     12.0 GB for the weights in float32, 20.0 GB free on cpu",
     ]
-    assert here.to_lines()[-1] == "lacks      transformers"
+    assert here.to_lines()[-1] == "missing    transformers"
 
 
 def test_rates_are_those_of_products_that_run():

@@ -71,7 +71,7 @@ def test_other_captions_are_replaced_only_by_force(caption, album, tmp_path):
         ("x.json", '{"images": [{"filename": "6.jpg"}]}', "x.json, images[0]: sentences must be a list"),
         ("x.json", "[]", "x.json: expected an object, got list"),
         ("x.csv", "image,caption\n6.jpg,a b c\nimages/cat/6.jpg,c d e\n", "line 3: image 'images/cat/6.jpg' was named"),
-        ("x.csv", "image,caption\n", "x.csv names no image"),
+        ("x.csv", "image,caption\n", "x.csv lists no images"),
     ],
 )  # fmt: skip
 def test_a_broken_file_of_captions_is_named_with_its_line_and_nothing_is_written(
@@ -89,9 +89,9 @@ def test_captions_that_were_chosen_by_somebody_are_kept_where_they_say_anything(
     result = caption("--from", tmp_path / "x.csv")
     assert result.exit_code == 4
     assert [row["captions"] for row in captioned(album)] == [["a cat"], ["a cat"]]
-    for title, count in (("too short", 2), ("repeated within an image", 1), ("without a word", 2)):
+    for title, count in (("too short", 2), ("repeated within an image", 1), ("without words", 2)):
         assert f"warning: captions {title}: {count}\n" in result.stderr
-    assert "error: images without a caption that could be kept: 1; the first: images/cat/8.jpg: " in result.stderr
+    assert "error: images without an accepted caption: 1. The first is images/cat/8.jpg: " in result.stderr
 
 
 def test_a_table_of_captions_is_not_hidden(caption, album):

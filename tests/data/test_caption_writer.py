@@ -111,11 +111,11 @@ def test_captions_mended_while_others_are_taken_stay(album, tmp_path):
     job = caption_job(Host.load(), "folder", album)
     mended = target.read_text().replace("an old caption", "mended by hand")
     target.write_text(mended)
-    with pytest.raises(Unavailable, match="was changed while this ran, so nothing was written") as caught:
+    with pytest.raises(Unavailable, match="was changed by another program, so nothing was written") as caught:
         take_captions(job, tmp_path / "new.jsonl", CaptionConfig())
-    assert caught.value.hint == "run it again: it starts from what the file says then"
+    assert caught.value.hint == "run the same command again to start from the current content"
     assert target.read_text() == mended
-    with pytest.raises(Unavailable, match="was changed while this ran"):
+    with pytest.raises(Unavailable, match="was changed by another program"):
         write_captions(job, Script(), CaptionConfig(), ())
     assert target.read_text() == mended
     take_captions(caption_job(Host.load(), "folder", album), tmp_path / "new.jsonl", CaptionConfig())
@@ -126,7 +126,7 @@ def test_a_file_that_appears_while_captions_are_taken_stays(album, tmp_path):
     (tmp_path / "new.jsonl").write_text('{"image": "images/owl/9.jpg", "captions": ["a brand new caption"]}\n')
     job = caption_job(Host.load(), "folder", album)
     (album / "captions.jsonl").write_text("{}\n")
-    with pytest.raises(Unavailable, match="was changed while this ran"):
+    with pytest.raises(Unavailable, match="was changed by another program"):
         take_captions(job, tmp_path / "new.jsonl", CaptionConfig())
     assert (album / "captions.jsonl").read_text() == "{}\n"
 

@@ -34,7 +34,7 @@ def test_without_the_library_only_near_identical_images_are_not_looked_for(monke
     result = run("data", "check", "folder", "--path", tmp_path)
     assert result.exit_code == 0
     assert result.stderr == (
-        "warning: near-identical images are not looked for: the package imagehash is not installed "
+        "warning: near-identical images are not detected: the package imagehash is not installed "
         '(pip install "sglora[check]")\n'
     )
     assert "alike" not in result.stdout
@@ -59,7 +59,7 @@ def test_captions_are_found_empty_repeated_long_and_cut():
         DataIssue("cut", "cat", "train", "a", "99 tokens: red"),
         DataIssue("repeated", "cat", "train", "a", "2 times: A cat"),
         DataIssue("empty", "cat", "train", "b", "caption 2 of 2 is ' '"),
-        DataIssue("empty", "cat", "train", "c", "it has no caption"),
+        DataIssue("empty", "cat", "train", "c", "no caption"),
         DataIssue("long", "cat", "test", "d", "4 words: one two three four"),
         DataIssue("repeated", "dog", "train", "e", "3 times: blue"),
     ]  # image a is in two tasks and named once
@@ -179,7 +179,7 @@ def test_an_image_of_several_tasks_counts_once_and_is_no_leak_in_one_split(tmp_p
     assert check.pairs == ()
     check = checked(tmp_path, task("cat", train=both), task("dog", test=both[:1]))
     assert [(p.kind, p.how, p.first.name, p.second.name) for p in check.pairs] == [
-        ("copies", "one file", "a.png", "a.png")
+        ("copies", "same file", "a.png", "a.png")
     ]
 
 
@@ -212,7 +212,7 @@ def test_equal_bytes_under_two_names_are_found_as_what_they_are(
 def test_a_photo_that_is_twice_in_one_split_is_found(tmp_path, files):
     """As two samples of a shard with one photo are."""
     (pair,) = checked(tmp_path, task("cat", train=[(files["a"], ["x"]), (files["a"], ["y"])])).pairs
-    assert (pair.kind, pair.how, pair.first.places) == ("within", "one file", (("cat", "train"), ("cat", "train")))
+    assert (pair.kind, pair.how, pair.first.places) == ("within", "same file", (("cat", "train"), ("cat", "train")))
 
 
 def test_images_of_one_colour_and_animations_are_found(tmp_path, files):
@@ -256,5 +256,5 @@ def test_the_source_of_a_recipe_is_found_by_its_folder(tmp_path):
     assert source_of(recipe, "other", tmp_path / "wherever").name == "z"
     with pytest.raises(Mismatch) as error:
         source_of(recipe, "folder", tmp_path / "birds")
-    assert error.value.message == f"recipe 'r' does not say which tasks it takes from {tmp_path / 'birds'}"
-    assert error.value.hint == "it has sources: all/cats (folder), dogs (folder), z (other)"
+    assert error.value.message == f"recipe 'r' does not define exactly one source for {tmp_path / 'birds'}"
+    assert error.value.hint == "use one of its sources: all/cats (folder), dogs (folder), z (other)"

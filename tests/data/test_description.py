@@ -90,8 +90,8 @@ def test_json_lists_and_tables_are_read(tmp_path, text, expected):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("d.json", b"[1]", "is no sentence with a weight"),
-        ("d.json", b'{"a": true}', "is no sentence with a weight"),
+        ("d.json", b"[1]", "is not a sentence with a weight"),
+        ("d.json", b'{"a": true}', "is not a sentence with a weight"),
         ("d.json", b"[]", "has no sentence"),
         ("d.json", b"{", "d.json"),
         ("d.txt", b"\n\n", "has no sentence"),
@@ -132,7 +132,7 @@ def test_photos_need_a_pack_that_knows_its_experts_looks(run, old_pack, images):
     result = run("generate", "--images", images)
     assert result.exit_code == 6
     assert result.stderr == (
-        "error: pack 'toys' does not know what its experts look like\nhint: describe the task in words\n"
+        "error: pack 'toys' has no visual embeddings of its experts\nhint: describe the task in words\n"
     )
 
 
@@ -168,11 +168,11 @@ def test_a_bad_line_is_named_and_the_others_go_on(feed, toy_pack):
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [row["line"] for row in rows] == [1, 2, 3, 4]
     assert ["error" in row for row in rows] == [False, True, True, False]
-    assert rows[1]["error"]["message"] == "the sentence has no word: '???'"
+    assert rows[1]["error"]["message"] == "the sentence has no words: '???'"
     last = {"message": "2 of 4 lines failed, starting with line 2", "hint": "fix these lines"}
     assert json.loads(result.stderr) == {"error": {"class": "UsageError", **last, "exit_code": 2}}
     lines = feed(b"a mug\n???\n\xff\na nest\n", "generate", "-").stderr.splitlines()
-    assert "error: line 2: the sentence has no word: '???'" in lines
+    assert "error: line 2: the sentence has no words: '???'" in lines
     assert "error: line 3: the line is not UTF-8 text" in lines
     assert lines[-2:] == ["error: 2 of 4 lines failed, starting with line 2", "hint: fix these lines"]
 

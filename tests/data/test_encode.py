@@ -41,7 +41,7 @@ def test_a_prompt_that_would_be_cut_is_refused():
 
 def test_a_photo_of_no_class_is_refused(tmp_path):
     photos = [Photo(tmp_path / "x.png", ("cat",)), Photo(tmp_path / "y.png", ("cow",))]
-    with pytest.raises(Mismatch, match="task 'pets' has a photo of class 'cow', its classes are cat, dog"):
+    with pytest.raises(Mismatch, match="task 'pets' has a photo of class 'cow', but its classes are cat, dog"):
         task_tensors(MODEL, "pets", photos, ("cat", "dog"), PROMPTS)
 
 

@@ -107,7 +107,7 @@ def test_a_backbone_whose_numbers_are_not_finite_leaves_nothing_in_the_cache(tmp
             return stem
 
     planned = Features.of(Broken(), "a", photos_in(tmp_path, "red", "blue"))
-    with pytest.raises(Mismatch, match=r"numbers that are not finite for .*blue\.png"):
+    with pytest.raises(Mismatch, match=r"the backbone's output for .*blue\.png"):
         planned.stored(Broken())
     assert not planned.path.exists()
 

@@ -42,7 +42,7 @@ def test_a_photo_of_three_tasks_counts_once_in_a_sentence():
         Side("z", UNSEEN, "test", {"a"}),
     ]
     assert overlap_lines(overlaps(sides)) == [
-        "1 photos that unseen tasks are tested on are training photos, too (3 tasks)",
+        "1 photos that unseen tasks are tested on are also training photos (3 tasks)",
         "2 photos are training photos of several tasks (2 tasks)",
     ]
     assert overlap_lines(overlaps(sides[:1])) == []

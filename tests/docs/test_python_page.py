@@ -32,7 +32,7 @@ no pack named 'strater' - did you mean 'starter'?
  3 ->  2  rectangle-red-80.png
  2 ->  3  ellipse-red-30.png
 average precision 0.75 -> 0.78
-These photos do not tell whether the adapter helps: average precision +0.028 [-0.018, +0.133].
+The adapter makes no significant difference: average precision +0.028 [-0.018, +0.133].
 {'a red thing': 6, 'a yellow thing': 10}
 rectangle-red-80.png 1.00
 3

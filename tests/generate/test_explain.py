@@ -83,4 +83,4 @@ def test_a_joint_adapter_of_another_size_is_a_bad_file(run, toy_pack, own_home):
     save_tensors(path, {"joint": tensors["joint"][:-1].clone()}, metadata)
     result = run("generate", "a photo of a mug", "--explain")
     assert result.exit_code == 4
-    assert f"{path} holds (" in result.stderr
+    assert f"{path} has the shape (" in result.stderr

@@ -104,6 +104,6 @@ def test_a_far_sentence_is_warned_about(toy_pack):
 
 def test_a_backbone_can_be_named_instead_of_a_pack(run, toy_pack, tmp_path):
     result = generated(run, tmp_path, "a photo of a pug", "-o", tmp_path / "p.safetensors", "--backbone", "starter")
-    assert result.stderr.startswith("pack       starter (the pack of starter)\n")
+    assert result.stderr.startswith("pack       starter (the pack for starter)\n")
     result = generated(run, tmp_path, "a mug", "-o", tmp_path / "m.safetensors", "--backbone", "tiny")
-    assert result.stderr.startswith("pack       toys (the pack of tiny)\n")
+    assert result.stderr.startswith("pack       toys (the pack for tiny)\n")

@@ -8,5 +8,5 @@ def test_a_generator_that_the_pack_has_not_trained_is_named_with_what_trains_it(
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr.splitlines()[-2:] == [
         "error: pack 'toys' has no trained generator named 'cvae-own'",
-        "hint: build a pack whose recipe has [generators.cvae-own], or take one that is trained here: cvae",
+        "hint: build a pack whose recipe has [generators.cvae-own], or use a trained generator of this pack: cvae",
     ]

@@ -76,7 +76,7 @@ def test_a_pack_takes_another_name(run, archive, own_home):
 def test_a_name_that_is_no_folder_is_refused(run, archive, own_home, name):
     result = run("pack", "import", archive, f"--name={name}")
     assert result.exit_code == 2
-    assert result.stderr == f"error: a pack cannot be called {name[:100]!r}\nhint: take letters, digits and hyphens\n"
+    assert result.stderr == f"error: invalid pack name {name[:100]!r}\nhint: use letters, digits and hyphens\n"
     assert packs(own_home) == []
 
 
@@ -86,7 +86,7 @@ def test_a_pack_that_is_there_stays_unless_forced(run, toy_pack, tmp_path, own_h
     (folder / "README.md").write_text("mine")
     result = run("pack", "import", path)
     assert result.stderr == (
-        f"error: a pack 'toys' exists in {folder}\nhint: pass --name NAME, or --force to replace it\n"
+        f"error: pack 'toys' exists in {folder}\nhint: pass --name NAME, or --force to replace it\n"
     )
     assert (result.exit_code, (folder / "README.md").read_text()) == (2, "mine")
     assert run("pack", "import", path, "--force").exit_code == 0
@@ -139,7 +139,7 @@ def test_a_pack_is_not_written_into_itself(run, toy_pack, own_home):
     result = run("pack", "export", "toys", "-o", path)
     assert (result.exit_code, result.stderr) == (
         2,
-        f"error: {path} would lie inside the pack\nhint: write it elsewhere with -o FILE\n",
+        f"error: {path} is inside the pack\nhint: write it elsewhere with -o FILE\n",
     )
     assert run("pack", "verify", "toys").exit_code == 0
 
@@ -162,7 +162,7 @@ def test_without_o_the_file_is_called_like_the_pack(run, toy_pack, tmp_path, mon
 def test_a_backbone_that_is_not_here_is_warned_about(run, archive, tmp_path):
     rezipped(archive, listed(contents(archive), backbone="tinny"))
     assert run("pack", "import", archive).stderr.splitlines()[2:] == [
-        "warning: its backbone is not usable here: no backbone named 'tinny'; install the plugin that brings it"
+        "warning: its backbone is not available: no backbone named 'tinny'; install the plugin that provides it"
     ]
 
 
@@ -170,7 +170,7 @@ def test_a_bundled_pack_is_hidden_and_brought_back(run, archive, own_home):
     result = run("pack", "import", archive, "--name", "starter")
     assert (
         result.stderr.splitlines()[2]
-        == "warning: it hides the bundled pack 'starter'; `sglora pack remove starter` brings it back"
+        == "warning: it hides the bundled pack 'starter'; `sglora pack remove starter` restores the bundled one"
     )
     assert run("pack", "remove", "starter", "--yes").stderr.splitlines()[1] == (
         "note       the bundled pack 'starter' is no longer hidden"

@@ -15,8 +15,8 @@ from zips import contents, listed, packs, rezipped
 
 from sglora_cli.pack import archive as archive_module
 
-TERMINAL = "it could do anything to a terminal"
-AGAIN = "ask for a file made by `sglora pack export`"
+TERMINAL = "it could manipulate the terminal"
+AGAIN = "use a file that `sglora pack export` wrote"
 
 
 def entry(name: str, mode: int = 0o100644, **fields: object) -> zipfile.ZipInfo:
@@ -50,7 +50,7 @@ ENTRIES = {
     "hidden folder": (entry("x", external_attr=0x10), b"", f"entry 'x' {KIND}"),
     "twice": (entry("README.md"), b"", f"entries 'README.md' and 'README.md' {SYSTEMS}"),
     "twice by case": (entry("readme.MD"), b"", f"entries 'README.md' and 'readme.MD' {SYSTEMS}"),
-    "file and folder": (entry("README.md/x"), b"", "entry 'README.md' is a file and a folder"),
+    "file and folder": (entry("README.md/x"), b"", "entry 'README.md' is both a file and a folder"),
     "long": (
         entry(LONG),
         b"",
@@ -60,12 +60,12 @@ ENTRIES = {
     "bomb": (
         entry("bomb", compress_type=zipfile.ZIP_DEFLATED),
         bytes(5_000_000),
-        "entry 'bomb' would grow from {size} to 5000000 bytes",
+        "entry 'bomb' would expand from {size} to 5000000 bytes",
     ),
     "method": (
         entry("x", compress_type=zipfile.ZIP_BZIP2),
         b"x",
-        "entry 'x' is compressed by method 12, which no pack uses",
+        "entry 'x' uses the unsupported compression method 12",
     ),
     "not listed": (entry("evil.py"), b"import os", "'evil.py' is not listed in pack.json"),
     "second manifest": (entry("experts/pack.json"), b"{}", "'experts/pack.json' is not listed in pack.json"),
@@ -108,19 +108,19 @@ def test_an_encrypted_entry_is_refused(run, archive, own_home):
 
 def test_too_many_entries_are_refused(run, archive, own_home, monkeypatch):
     monkeypatch.setattr(archive_module, "ENTRY_LIMIT", 3)
-    refused(run, own_home, archive, f"{archive} has {len(contents(archive))} entries, more than 3")
+    refused(run, own_home, archive, f"{archive} has {len(contents(archive))} entries, the limit is 3")
 
 
 def test_too_much_content_is_refused(run, archive, own_home, monkeypatch):
     monkeypatch.setattr(archive_module, "TOTAL_LIMIT", 1000)
     total = sum(map(len, contents(archive).values()))
-    refused(run, own_home, archive, f"{archive} would unpack to {total} bytes, more than 1000")
+    refused(run, own_home, archive, f"{archive} would unpack to {total} bytes, the limit is 1000")
 
 
 def test_a_manifest_of_any_size_is_not_read(run, archive, own_home, monkeypatch):
     monkeypatch.setattr(archive_module, "MANIFEST_LIMIT", 10)
     size = len(contents(archive)["pack.json"])
-    refused(run, own_home, archive, f"{archive}: pack.json has {size} bytes, more than 10")
+    refused(run, own_home, archive, f"{archive}: pack.json has {size} bytes, the limit is 10")
 
 
 def test_a_pack_larger_than_the_disk_is_refused(run, archive, own_home, monkeypatch):
@@ -129,8 +129,8 @@ def test_a_pack_larger_than_the_disk_is_refused(run, archive, own_home, monkeypa
     monkeypatch.setattr(archive_module.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(7))
     total, there = sum(map(len, contents(archive).values())), own_home / "cache/packs"
     there.mkdir(parents=True, exist_ok=True)
-    message = f"the pack needs {total} bytes, {there} has 7 left"
-    refused(run, own_home, archive, message, "make room there", code=6)
+    message = f"the pack needs {total} bytes, but {there} has 7 bytes free"
+    refused(run, own_home, archive, message, "free some space there", code=6)
 
 
 def test_bytes_are_counted_whatever_an_entry_declares():
@@ -143,7 +143,7 @@ def test_bytes_are_counted_whatever_an_entry_declares():
 def test_a_changed_file_is_named(run, archive, own_home):
     files = contents(archive)
     rezipped(archive, {**files, "joint.safetensors": files["joint.safetensors"][:-1] + b"!"})
-    message = f"{archive}: entry 'joint.safetensors' is not what pack.json says: its hash differs"
+    message = f"{archive}: the hash of entry 'joint.safetensors' differs from pack.json"
     refused(run, own_home, archive, message, "fetch it again")
 
 
@@ -157,13 +157,13 @@ def test_a_missing_file_is_named(run, archive, own_home):
 @pytest.mark.parametrize(
     ("manifest", "message", "hint"),
     [
-        (None, "{} has no pack.json, so it is no pack", AGAIN),
+        (None, "{} has no pack.json, so it is not a pack", AGAIN),
         (b"{", "{}, pack.json, line 1: not JSON: Expecting property name enclosed in double quotes", ""),
         (b"[" * 100_000, "{}, pack.json: nested too deeply", ""),
         (b"\xff", "cannot read {}, pack.json: 'utf-8' codec can't decode byte 0xff in position 0", None),
         (b"9" * 5000, "{}, pack.json: Exceeds the limit", None),
-        (b"[]", "{}/pack.json is not a table", ""),
-        (b'{"format": 99}', "{}/pack.json has format 99, this program reads 1 and 2", "update sglora"),
+        (b"[]", "{}/pack.json is not a JSON object", ""),
+        (b'{"format": 99}', "{}/pack.json has format 99, but this sglora reads 1 and 2", "update sglora"),
         (b'{"format": 1}', "{}/pack.json: name must be a str, got None", ""),
     ],
 )
@@ -182,8 +182,8 @@ def test_a_broken_manifest_is_refused(run, archive, own_home, manifest, message,
 @pytest.mark.parametrize(
     ("changes", "message", "hint"),
     [
-        ({"name": "../../x"}, "{}: the pack is called '../../x', which cannot be a folder's name", "pass --name NAME"),
-        ({"name": ""}, "{}: the pack is called '', which cannot be a folder's name", "pass --name NAME"),
+        ({"name": "../../x"}, "{}: the pack's name '../../x' is not a valid folder name", "pass --name NAME"),
+        ({"name": ""}, "{}: the pack's name '' is not a valid folder name", "pass --name NAME"),
         (
             {"files": {"../x": ""}},
             "'../x' leads out of {}",
@@ -203,15 +203,15 @@ def test_a_broken_manifest_is_refused(run, archive, own_home, manifest, message,
         ({"files": {"a\0": ""}}, "{}/pack.json has a control character in 'a\\x00'", TERMINAL),
         ({"edits": "x"}, "{}/pack.json: edits must be a list", ""),
         ({"layout": {}}, "{}: pack.json: not a LoRA layout: 'sites'", AGAIN),
-        ({"shards": [], "counts": NOBODY}, "{}: pack.json names no expert", AGAIN),
-        ({"shards": [3]}, "{}/pack.json: shards must say how many of the 4 experts each file has", ""),
-        ({"shards": [True, 3]}, "{}/pack.json: shards must say how many of the 4 experts each file has", ""),
-        ({"shards": [4, 0]}, "{}/pack.json: shards must say how many of the 4 experts each file has", ""),
+        ({"shards": [], "counts": NOBODY}, "{}: pack.json lists no experts", AGAIN),
+        ({"shards": [3]}, "{}/pack.json: shards must have the number of experts of each file, 4 in all", ""),
+        ({"shards": [True, 3]}, "{}/pack.json: shards must have the number of experts of each file, 4 in all", ""),
+        ({"shards": [4, 0]}, "{}/pack.json: shards must have the number of experts of each file, 4 in all", ""),
         ({"shards": [2, 2]}, "{}: pack.json does not list experts/00001.safetensors", AGAIN),
-        ({"counts": {"expert": 4}}, "{}/pack.json: counts must say how many tasks there are of {roles}", ""),
+        ({"counts": {"expert": 4}}, "{}/pack.json: counts must have the number of tasks of each role ({roles})", ""),
         (
             {"counts": {**NOBODY, "expert": 4, "unseen": 10**15}},
-            "{}/pack.json lists 14 files, too few for its 1000000000000004 tasks",
+            "{}/pack.json lists only 14 files for 1000000000000004 tasks",
             "",
         ),
         ({"prior": {"k": "4"}}, "{}: pack.json, prior: k must be a whole number, got '4'", AGAIN),
@@ -232,7 +232,7 @@ LINE = {"key": "a/b", "dataset": "a", "name": "b", "role": "expert", "descriptio
         ([LINE] * 5, "{} does not have 4 lines"),
         ([LINE, LINE, {**LINE, "key": "c/d"}, {**LINE, "key": "e/f"}], "the pack has two tasks 'a/b'"),
         (["[" * 100_000, LINE, LINE, LINE], "{}, line 1: not JSON: nested too deeply"),
-        ([LINE, 3, LINE, LINE], "{}, line 2: a task lacks its key, dataset, name, role or description"),
+        ([LINE, 3, LINE, LINE], "{}, line 2: a task has no key, dataset, name, role or description"),
         ([{**LINE, "role": "unseen"}] * 4, "{}, line 1: the role of 'a/b' is 'unseen', not 'expert'"),
         ([{**LINE, "key": "a/\x1b[2J"}] * 4, "{}, line 1 has a control character in 'a/\\x1b[2J'"),
         ([{**LINE, "n": 10**40}] * 4, "{}, line 1: not JSON: a number has 41 digits"),
@@ -277,10 +277,10 @@ def test_experts_that_do_not_fit_the_pack_are_refused(run, archive, own_home, ch
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("coverage", {"tasks": torch.ones(9, 8)}, "coverage.safetensors does not say where the pack's tasks lie"),
-        ("coverage", {"others": torch.ones(6, 1)}, "coverage.safetensors does not say where the pack's tasks lie"),
+        ("coverage", {"tasks": torch.ones(9, 8)}, "coverage.safetensors does not fit the pack's tasks"),
+        ("coverage", {"others": torch.ones(6, 1)}, "coverage.safetensors does not fit the pack's tasks"),
         ("coverage", {"background": torch.full((2, 8), torch.inf)}, "contains numbers that are not finite"),
-        ("gauge", {"farthest": torch.ones(1)}, "gauge.safetensors is not the gauge of this pack's experts"),
+        ("gauge", {"farthest": torch.ones(1)}, "gauge.safetensors does not fit this pack's experts"),
         ("gauge", {"mean": torch.full((288,), torch.nan)}, "contains numbers that are not finite"),
         ("visual", {"visual": torch.ones(3, 8)}, "visual.safetensors does not hold one row for each of 4 experts"),
         ("visual", {"nearest": torch.ones(4, 1)}, "visual.safetensors does not hold one row for each of 4 experts"),
@@ -349,5 +349,5 @@ def test_a_file_that_is_not_there_is_named(run, tmp_path):
     assert result.exit_code == 4
     result = run("pack", "import", tmp_path)
     assert result.stderr == (
-        f"error: {tmp_path} is a folder, not an archive\nhint: name the file that `sglora pack export` wrote\n"
+        f"error: {tmp_path} is a folder, not an archive\nhint: pass the file that `sglora pack export` wrote\n"
     )

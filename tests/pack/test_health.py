@@ -59,9 +59,9 @@ def test_the_measures_are_those_of_dense_updates(toy_pack):
         (lambda mean, noise: mean * math.nan + noise, "its output is not finite"),
         (
             lambda mean, noise: 0.01 * mean + 0 * noise,
-            "its updates have 0.0% of the experts' norm: they change nothing",
+            "its updates have 0.0% of the experts' norm, which has no effect",
         ),
-        (lambda mean, noise: torch.ones_like(noise), "it makes the same adapter for every sentence and every draw"),
+        (lambda mean, noise: torch.ones_like(noise), "it generates the same adapter for every sentence and every draw"),
     ],
 )
 def test_a_generator_that_does_nothing_has_a_fault(toy_pack, function, fault):
@@ -80,7 +80,7 @@ def test_one_of_both_is_enough(toy_pack, function):
 
 def test_an_error_as_large_as_the_spread_is_a_fault():
     measures = {"error_per_number": 1.5, "spread_per_number": 1.09}
-    assert faults(GOOD, measures) == ["it explains nothing of what it learned from: error 1.5 a number, spread 1.09"]
+    assert faults(GOOD, measures) == ["it does not explain its training data (error 1.5 per number, spread 1.09)"]
     assert faults(GOOD, {**measures, "error_per_number": 1.0}) == []
     assert len(faults(GOOD, {**measures, "error_per_number": math.nan})) == 1
     assert faults(GOOD, {"error_per_number": "high", "spread_per_number": []}) == []
@@ -88,14 +88,14 @@ def test_an_error_as_large_as_the_spread_is_a_fault():
 
 def test_a_loss_as_large_as_a_constants_is_a_fault():
     assert faults(GOOD, {"loss": 0.9, "loss_of_constant": 1.0}) == []
-    assert faults(GOOD, {"loss": 1.0, "loss_of_constant": 1.0}) == ["it learned nothing: loss 1, that of a constant 1"]
+    assert faults(GOOD, {"loss": 1.0, "loss_of_constant": 1.0}) == ["it learned nothing (loss 1, a constant has 1)"]
     (fault,) = faults(GOOD, {"loss": math.nan, "loss_of_constant": 1.0})
-    assert fault.endswith("loss nan, that of a constant 1; training diverged: lower `learning_rate`")
+    assert fault.endswith("(loss nan, a constant has 1) because training diverged (lower `learning_rate`)")
 
 
 def test_a_training_on_one_task_is_a_fault():
     assert faults(GOOD, {"trained_on": {"tasks": 1, "states": 20}}) == [
-        "it learned from 1 training task: name more in the recipe's `training`"
+        "it was trained on 1 training task (list more in the recipe's `training`)"
     ]
     assert faults(GOOD, {"trained_on": {"tasks": 2, "states": 1}}) == []
     assert faults(GOOD, {"trained_on": {"tasks": 1}}) == []  # it chose on tasks, and learned from no state
@@ -104,7 +104,7 @@ def test_a_training_on_one_task_is_a_fault():
 
 def test_a_projection_that_drops_most_of_the_norm_is_a_fault():
     assert faults(GOOD, {"projection": {"numbers": 8, "kept_share": 0.31}}) == [
-        "its projection keeps 31.0% of the adapters' squared norm: raise `projection` above 8, or `energy`"
+        "its projection keeps 31.0% of the adapters' squared norm (raise `projection` above 8, or `energy`)"
     ]
     assert faults(GOOD, {"projection": {"numbers": 8, "kept_share": 0.9}}) == []
 
@@ -112,8 +112,8 @@ def test_a_projection_that_drops_most_of_the_norm_is_a_fault():
 @pytest.mark.parametrize(
     ("training", "fault"),
     [
-        ({"loss_at_start": 2.0, "loss": 2.5}, "it learned nothing: loss 2.5, before it learned 2"),
-        ({"dropped": 0.8, "rank": 2}, "at rank 2 its updates lack 80% of their norm: raise `rank`"),
+        ({"loss_at_start": 2.0, "loss": 2.5}, "it learned nothing (loss 2.5, before training 2)"),
+        ({"dropped": 0.8, "rank": 2}, "at rank 2 its updates lose 80% of their norm (raise `rank`)"),
     ],
 )
 def test_training_that_led_nowhere_is_a_fault_with_the_knob_to_turn(training, fault):
@@ -160,7 +160,7 @@ def test_a_generator_of_other_sites_is_compared_with_no_expert(toy_pack):
 
 def test_an_unused_latent_is_noted_and_no_fault():
     assert faults(GOOD, {"kl": 0.02}) == []
-    assert notes(GOOD, {"kl": 0.02})[0].startswith("its latent carries next to nothing (KL 0.02 nats)")
+    assert notes(GOOD, {"kl": 0.02})[0].startswith("its latent carries almost no information (KL 0.02 nats)")
     assert notes(GOOD, {"kl": 2.0}) == []
 
 
@@ -179,8 +179,8 @@ def test_a_collapsed_generator_is_refused_unless_forced(run, toy_pack, own_home,
     assert result.exit_code == 4
     assert result.stderr == (
         "error: generator 'cvae' of pack 'toys' looks untrained: "
-        "it makes the same adapter for every sentence and every draw\n"
-        "hint: build the pack again with more epochs or tasks, or pass --force to use it all the same\n"
+        "it generates the same adapter for every sentence and every draw\n"
+        "hint: build the pack again with more epochs or tasks, or pass --force to use it anyway\n"
     )
     assert not path.exists()
     assert run("generate", "a mug", "-o", path, "--force").exit_code == 0
@@ -189,11 +189,11 @@ def test_a_collapsed_generator_is_refused_unless_forced(run, toy_pack, own_home,
 
 def test_show_and_inspect_say_how_healthy_generators_are(run, toy_pack, own_home):
     for command in (["inspect", "toys"], ["pack", "show", "toys"]):
-        assert "health     cvae: on the experts' own sentences, of norms: size " in run(*command).stdout
+        assert "health     cvae: on the experts' own sentences, relative to norms: size " in run(*command).stdout
     collapsed(own_home)
     assert (
-        "fault      cvae: it makes the same adapter for every sentence and every draw; "
-        "`generate` refuses it without --force\n"
+        "fault      cvae: it generates the same adapter for every sentence and every draw; "
+        "`generate` requires --force\n"
     ) in run("inspect", "toys").stdout
     assert json.loads(run("pack", "show", "--json").stdout)["health"]["cvae"]["faults"] != []
 

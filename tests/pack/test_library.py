@@ -84,7 +84,7 @@ def test_a_bundled_pack_stays(run, own_home):
         assert result.exit_code == 2
         assert result.stderr == (
             "error: pack 'starter' is bundled with a plugin and cannot be removed\n"
-            "hint: uninstall the plugin that brings it, or leave it: a pack built under its name hides it\n"
+            "hint: uninstall the plugin, or build a pack with the same name to hide it\n"
         )
     assert bundled.verify() == []
 
@@ -95,8 +95,7 @@ def test_a_folder_of_the_user_stays(run, tiny, toys, recipe, tmp_path, own_home)
     result = run("pack", "remove", folder, "--yes")
     assert result.exit_code == 2
     assert result.stderr == (
-        f"error: {folder} is a folder of your own, not one of the packs in {own_home / 'cache/packs'}\n"
-        "hint: remove it yourself\n"
+        f"error: {folder} is not one of the packs in {own_home / 'cache/packs'}\nhint: delete the folder yourself\n"
     )
     assert run("pack", "remove", folder, "toys/ball", "--yes").stdout == f"{folder}\n"
     assert tuple(Pack(folder).experts.names) == ("toys/box", "toys/cup", "toys/hat")
@@ -113,7 +112,7 @@ def test_of_a_link_only_the_link_is_removed(run, toy_pack, tmp_path, own_home):
 def test_a_pack_that_the_settings_name_is_said(run, toy_pack, monkeypatch):
     monkeypatch.setenv("SGLORA_PACK", "toys")
     assert run("pack", "remove", "toys", "--yes").stderr == (
-        "removed    toys\nnote       the settings still name 'toys' as the pack to use\n"
+        "removed    toys\nnote       the default pack in the settings is still 'toys'\n"
     )
 
 

@@ -19,9 +19,9 @@ def numbered(text: str, part: str) -> int:
     [
         ("epochs = 6", "epoch = 6", 3, "no key in [train] named 'epoch'", "did you mean 'epochs'?"),
         ("epochs = 6", "epochs = 0", 2, "[train]: epochs must be at least 1, got 0", ""),
-        ("k = 2", "k = 5", 4, "4 experts are fewer than K = 5", "name more, or lower k in [prior]"),
+        ("k = 2", "k = 5", 4, "4 experts are fewer than K = 5", "list more, or lower k in [prior]"),
         ('backbone = "tiny"', 'backbone = "tinny"', 3, "no backbone named 'tinny'", "did you mean 'tiny'?"),
-        ('backbone = "tiny"', "backbone = 3", 4, "backbone must be a text, got 3", ""),
+        ('backbone = "tiny"', "backbone = 3", 4, "backbone must be a string, got 3", ""),
         ("[generators.cvae]", "[generators.cvea]", 3, "no generator named 'cvea'", "did you mean 'cvae'?"),
         ("hidden = 8", "hiden = 8", 3, "no key in [generators.cvae] named 'hiden'", "did you mean 'hidden'?"),
         ("hidden = 8", "hidden = 0", 2, "[generators.cvae]: hidden must be at least 1, got 0", ""),
@@ -33,7 +33,13 @@ def numbered(text: str, part: str) -> int:
             "",
         ),
         ("[prior]", "[priors]", 3, "no key named 'priors'", "did you mean 'prior'?"),
-        ('"mug"', '"ball"', 4, "toys/ball is expert and unseen", "a task has one role, or its result is a leak"),
+        (
+            '"mug"',
+            '"ball"',
+            4,
+            "toys/ball is listed as expert and as unseen",
+            "give each task one role, otherwise its result is a leak",
+        ),
         ('"mug"', '"mugg"', 3, "no task in toys named 'mugg'", "did you mean 'mug'?"),
         (
             'name = "toys"',
@@ -48,14 +54,14 @@ def numbered(text: str, part: str) -> int:
             'name = "toys"',
             'name = "toys"\ndescription = "{x}"',
             4,
-            "description must be a text, with no braces but {name} and {classes}, got '{x}'",
+            "description must be a string with no other braces than {name} and {classes}, got '{x}'",
             "",
         ),
         (
             'summary = "toys"',
             'template = "a {name} }"',
             4,
-            "template must contain {name}, and no other braces but {classes}, got 'a {name} }'",
+            "template must contain {name} and no other braces than {classes}, got 'a {name} }'",
             "",
         ),
         ('name = "toys"', 'dataset = "foldr"\nname = "toys"', 3, "no dataset named 'foldr'", "did you mean 'folder'?"),
@@ -83,8 +89,8 @@ def test_all_errors_are_said_at_once(run, tiny, toys, recipe, own_home):
         f"  line {numbered(text, 'sumary')}: no key named 'sumary' (did you mean 'summary'?)\n"
         f"  line {numbered(text, 'epoch = 6')}: no key in [train] named 'epoch' (did you mean 'epochs'?)\n"
         f"  line {numbered(text, 'states =')}: [train]: states must be a whole number, got '4'\n"
-        f"  line {numbered(text, 'unseen =')}: toys/ball is expert and unseen "
-        "(a task has one role, or its result is a leak)\n"
+        f"  line {numbered(text, 'unseen =')}: toys/ball is listed as expert and as unseen "
+        "(give each task one role, otherwise its result is a leak)\n"
     )
     assert not (own_home / "cache").exists()
 
@@ -111,7 +117,7 @@ def test_a_missing_key_is_missing_from_its_table(run, recipe):
     recipe.write_text(text)
     result = run("inspect", recipe)
     line = numbered(text, "[[source]]")
-    assert result.stderr == f"error: recipe {recipe}, line {line}: name must be a text, got None\n"
+    assert result.stderr == f"error: recipe {recipe}, line {line}: name must be a string, got None\n"
 
 
 def test_names_with_line_breaks_cannot_pretend_to_be_errors(run, recipe):

@@ -70,7 +70,7 @@ def test_one_task_too_few_is_said_with_what_is_needed():
     with pytest.raises(Mismatch) as error:
         deal_roles([*SIX[:5], TaskPhotos("kite", 3, 1)])
     assert error.value.message == (
-        "5 tasks with at least 5 photos, and a pack needs 6: 4 experts, one training task and one unseen task "
+        "found 5 tasks with at least 5 photos, but a pack needs 6: 4 experts, one training task and one unseen task "
         "('kite' is left out: 4 photos, fewer than 5)"
     )
     assert error.value.hint.startswith("add photos to 1 of these, ")
@@ -85,7 +85,7 @@ def test_a_task_that_shares_photos_is_not_unseen_while_others_can_measure():
     dealt = deal_roles([TaskPhotos(name, 8, 4, shared=2) for name in "abcdef"])
     assert len(dealt.roles["unseen"]) == 1
     assert dealt.reasons()[-1] == (
-        "unseen tasks share 2 photos with other tasks: the build leaves those that are tested out of training"
+        "unseen tasks share 2 photos with other tasks. The build does not train on their test photos."
     )
 
 
@@ -98,11 +98,11 @@ def test_without_test_photos_nothing_can_measure():
 def test_every_role_and_every_task_that_is_left_out_has_its_reason():
     dealt = deal_roles([*SIX, TaskPhotos("A", 6, 4), TaskPhotos("few", 1, 0), TaskPhotos("bell\a", 8, 8)])
     assert dealt.reasons() == [
-        "expert: 4 tasks, the larger half of those that are not unseen, at least K = 4: the pack keeps their adapters",
-        "training: 1 task, the smaller half: they teach the generator",
-        "unseen: 1 task, one in five, of all sizes: they measure the pack with 4 test photos each; among 10 photos or "
-        "fewer R@10 means nothing",
-        "left out: 'bell\\x07': its name has a character that cannot be printed; rename it",
-        "left out: 'A': it has the name of 'a' but for upper case; put both into one",
+        "expert: 4 tasks, the larger half of the seen tasks, at least K = 4. The pack stores their adapters.",
+        "training: 1 task, the smaller half. The generator is trained on them.",
+        "unseen: 1 task, one in five, of all sizes. The pack is evaluated on them, with 4 test photos each. R@10 is "
+        "meaningless with 10 photos or fewer.",
+        "left out: 'bell\\x07': its name has an unprintable character; rename it",
+        "left out: 'A': its name differs from 'a' only in case; merge the two",
         "left out: 'few': 1 photo, fewer than 5",
     ]

@@ -94,19 +94,19 @@ def test_a_changed_file_is_refused(run, archive, key, own_home):
     ann = key()
     sign(archive, ann)
     archive.write_bytes(archive.read_bytes() + b"x")
-    refused(run, own_home, archive, allow(ann), f"{archive} is not what ann@example.org signed: Signature verif")
+    refused(run, own_home, archive, allow(ann), f"{archive} differs from what ann@example.org signed: Signature verif")
 
 
 def test_a_signature_by_somebody_else_is_refused(run, archive, key, own_home):
     sign(archive, key("eve"))
     signers = allow(key("ann"))
-    refused(run, own_home, archive, signers, f"{archive}.sig is not by anybody in {signers}: ")
+    refused(run, own_home, archive, signers, f"{archive}.sig was not made by any signer in {signers}: ")
 
 
 def test_a_signature_made_for_another_purpose_is_refused(run, archive, key, own_home):
     ann = key()
     sign(archive, ann, "git")
-    refused(run, own_home, archive, allow(ann), f"{archive} is not what ann@example.org signed: ")
+    refused(run, own_home, archive, allow(ann), f"{archive} differs from what ann@example.org signed: ")
 
 
 def test_a_key_that_was_allowed_until_a_day_in_the_past_is_refused(run, archive, key, own_home):
@@ -116,23 +116,23 @@ def test_a_key_that_was_allowed_until_a_day_in_the_past_is_refused(run, archive,
 
 
 def test_a_missing_signature_is_refused(run, archive, key, own_home):
-    refused(run, own_home, archive, allow(key()), f"{archive}.sig is missing or no file")
+    refused(run, own_home, archive, allow(key()), f"{archive}.sig is missing or not a file")
 
 
 def test_a_missing_list_of_signers_is_refused(run, archive, key, own_home, tmp_path):
     sign(archive, key())
-    refused(run, own_home, archive, tmp_path / "gone", f"{tmp_path}/gone is missing or no file")
+    refused(run, own_home, archive, tmp_path / "gone", f"{tmp_path}/gone is missing or not a file")
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"\0" * 100, b"-----BEGIN SSH SIGNATURE-----\n"])
 def test_what_is_no_signature_is_refused(run, archive, key, own_home, content):
     Path(f"{archive}.sig").write_bytes(content)
-    refused(run, own_home, archive, allow(key()), f"{archive}.sig is not by anybody in ")
+    refused(run, own_home, archive, allow(key()), f"{archive}.sig was not made by any signer in ")
 
 
 def test_a_signature_as_large_as_a_pack_is_not_read(run, archive, key, own_home):
     Path(f"{archive}.sig").write_bytes(b"\0" * 70_000)
-    refused(run, own_home, archive, allow(key()), f"{archive}.sig is no signature: it has 70000 bytes")
+    refused(run, own_home, archive, allow(key()), f"{archive}.sig is not a signature: it has 70000 bytes")
 
 
 def test_a_signature_without_signers_is_a_mistake(run, archive, own_home):

@@ -219,7 +219,7 @@ def test_broken_data_are_refused_before_anything_runs(run, tiny, tmp_path, own_h
     content = path.read_bytes()
     for broken, message in (
         (content[:-9], f"{path}, line 1: not JSON: "),
-        (b"{}", f"{path} has no list 'categories'\nhint: take the file as COCO publishes it\n"),
+        (b"{}", f"{path} has no list 'categories'\nhint: use the unmodified file that COCO publishes\n"),
     ):
         path.write_bytes(broken)
         result = run("pack", "build", tmp_path / "mini.toml", "--data", tmp_path)
@@ -228,7 +228,7 @@ def test_broken_data_are_refused_before_anything_runs(run, tiny, tmp_path, own_h
     path.unlink()
     result = run("pack", "build", tmp_path / "mini.toml", "--data", tmp_path)
     assert (result.exit_code, result.stdout) == (6, "")
-    assert result.stderr.startswith("error: 2 things are missing to build recipe ")
+    assert result.stderr.startswith("error: 2 requirements are missing to build recipe ")
     assert "  19.6 GB: data set 'coco' is not in " in result.stderr
     assert not (own_home / "cache").exists()
 
@@ -242,7 +242,7 @@ def test_a_task_of_one_photo_is_refused(run, tiny, tmp_path):
     result = run("pack", "build", tmp_path / "mini.toml", "--data", tmp_path)
     assert result.exit_code == 4
     hint = "add some, or leave the task out of the recipe"
-    assert result.stderr == f"error: task coco/bottle has 1 training photo(s), it needs two\nhint: {hint}\n"
+    assert result.stderr == f"error: task coco/bottle has 1 training photo(s), at least two are needed\nhint: {hint}\n"
 
 
 PETS = """

@@ -68,14 +68,14 @@ def evaluation(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tensors, metadata: tensors.pop("stem"), "no photos 'stem'"),
-        (lambda tensors, metadata: tensors.update(text=torch.ones(8)), "no photos 'stem' or no texts"),
-        (lambda tensors, metadata: metadata["image_of"].__setitem__(0, 10**6), "do not fit each other"),
-        (lambda tensors, metadata: metadata["image_of"].__setitem__(0, -1), "do not fit each other"),
-        (lambda tensors, metadata: metadata["captions"].pop(), "do not fit each other"),
-        (lambda tensors, metadata: metadata.update(label_of=[0]), "do not fit each other"),
-        (lambda tensors, metadata: metadata.update(image_of=[]), "do not fit each other"),
-        (lambda tensors, metadata: tensors.update(oracle=torch.ones(3)), "its oracle has the shape [3]"),
+        (lambda tensors, metadata: tensors.pop("stem"), "no valid tensor 'stem' or 'text'"),
+        (lambda tensors, metadata: tensors.update(text=torch.ones(8)), "no valid tensor 'stem' or 'text'"),
+        (lambda tensors, metadata: metadata["image_of"].__setitem__(0, 10**6), "are inconsistent"),
+        (lambda tensors, metadata: metadata["image_of"].__setitem__(0, -1), "are inconsistent"),
+        (lambda tensors, metadata: metadata["captions"].pop(), "are inconsistent"),
+        (lambda tensors, metadata: metadata.update(label_of=[0]), "are inconsistent"),
+        (lambda tensors, metadata: metadata.update(image_of=[]), "are inconsistent"),
+        (lambda tensors, metadata: tensors.update(oracle=torch.ones(3)), "the tensor 'oracle' has shape [3]"),
     ],
 )
 def test_an_evaluation_that_does_not_fit_itself_is_refused(folder, change, message):

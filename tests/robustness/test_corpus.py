@@ -141,7 +141,7 @@ CASES = {
         "100 levels",
     ),
     "recipe, large": ("recipe", "toys.toml", lambda: b"#" * (1 << 20) + b"\n", BadFile, "more than 1048576 bytes"),
-    "csv, a split that comes late": ("captions csv", "captions.csv", lambda: CSV, BadFile, "in line 2 None"),
+    "csv, a split that comes late": ("captions csv", "captions.csv", lambda: CSV, BadFile, "in line 2 it is None"),
     "captions, half a character": (
         "captions jsonl",
         "captions.jsonl",
@@ -212,7 +212,7 @@ CASES = {
         "x.pt",
         lambda: clip_lora(r=[[[[]]] * 2] * 2),
         BadFile,
-        "says r =",
+        "has an invalid r =",
     ),
     "clip-lora, 10^14 numbers": (
         "adapter clip-lora",
@@ -261,7 +261,7 @@ CASES = {
         "x/adapter_config.json",
         lambda: peft(rank_pattern={"(": 2}),
         BadFile,
-        "is no pattern",
+        "has the invalid pattern",
     ),
     "rows, a value of 400 digits": ("rows", "rows.jsonl", lambda: row(value=10**400), BadFile, "401 digits"),
     "rows, a billion hits": ("rows", "rows.jsonl", lambda: row(hits="999999999:AA=="), BadFile, "hits must be"),

@@ -91,7 +91,7 @@ def test_judge_is_what_the_command_prints(session, generated, images, run, tmp_p
 
 def test_lines_that_name_no_photo_are_warned_about(session, generated, images, tmp_path):
     (tmp_path / "right.txt").write_text("ball_0.png\nbal_1.png\n")
-    with pytest.warns(SgloraWarning, match=r"no photo of .* for 1 line of .*right.txt \(bal_1.png\)"):
+    with pytest.warns(SgloraWarning, match=r"no photo of .* matches 1 line of .*right.txt \(bal_1.png\)"):
         assert session.album(images, generated).judge(tmp_path / "right.txt").relevant == ["ball_0.png"]
 
 
@@ -107,7 +107,7 @@ def test_results_say_what_they_are(session, generated, images, monkeypatch):
     assert repr(found).endswith(f"; {adapter})")
     counts = [f"{len(classes.of(name))} {name}" for name in ("ball", "mug")]
     assert repr(classes) == f"Classes(72 photos: {', '.join(counts)}; {adapter})"
-    assert repr(relevance).startswith("Relevance(8 of 72 photos are right: ")
+    assert repr(relevance).startswith("Relevance(8 of 72 photos are relevant: ")
     for thing in (album, found, classes, relevance, found.ranking, album.encoder):
         assert "\n" not in repr(thing)
         assert "tensor(" not in repr(thing)
@@ -122,14 +122,14 @@ def test_results_say_what_they_are(session, generated, images, monkeypatch):
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda album, images: album.search(), UsageError, "there is nothing to look for"),
+        (lambda album, images: album.search(), UsageError, "the query is empty"),
         (lambda album, images: album.search("x", strength=2), UsageError, "strength must be at most 1, got 2"),
         (lambda album, images: album.search(like="no.png"), BadFile, "photo no.png does not exist"),
-        (lambda album, images: album.classify("ball"), UsageError, "got 'ball' alone"),
+        (lambda album, images: album.classify("ball"), UsageError, "got only 'ball'"),
         (lambda album, images: album.judge(["bal_0.png"]), UnknownName, "no photo named 'bal_0.png'"),
         (lambda album, images: Album.open(images).judge("*", "x"), UsageError, "there is no adapter to judge"),
         (lambda album, images: Album.open(images, "no"), BadFile, "adapter no does not exist"),
-        (lambda album, images: Album.open([]), BadFile, "there is no photo in the list"),
+        (lambda album, images: Album.open([]), BadFile, "the list has no photos"),
         (lambda album, images: Album.open(["no.png"]), BadFile, "photo no.png does not exist"),
         (lambda album, images: Album.open("nowhere"), BadFile, "nowhere does not exist"),
         (

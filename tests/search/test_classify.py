@@ -110,8 +110,8 @@ TWO = "pass --name pug --name beagle, or --names FILE"
 @pytest.mark.parametrize(
     ("arguments", "code", "message", "hint"),
     [
-        ([], 2, "photos are sorted by two or more names, got none", TWO),
-        (["--name", "pug", "--name", " pug "], 2, "photos are sorted by two or more names, got 'pug' alone", TWO),
+        ([], 2, "at least two names are needed, got none", TWO),
+        (["--name", "pug", "--name", " pug "], 2, "at least two names are needed, got only 'pug'", TWO),
         (
             ["--name", "a", "--name", ""],
             2,

@@ -181,7 +181,7 @@ WAYS = "pass --images DIR, or --image FILE with sentences"
         (["--images", "{images}", "--image", "{images}/ball_0.png"], 2, ONE_WAY, WAYS),
         (["--images", "nowhere"], 2, "there is no folder nowhere", FOLDER),
         (["--image", "x.png"], 4, "none of 1 image(s) can be read: image x.png does not exist", ""),
-        (["--images", "{images}", "--text", " "], 2, "the sentence has no word: ' '", None),
+        (["--images", "{images}", "--text", " "], 2, "the sentence has no words: ' '", None),
         (["--images", "{images}", "--texts", "none.txt"], 4, "none.txt does not exist", f"searched in {Path.cwd()}"),
         (["--images", "{images}", "--report", "x.pdf"], 2, "a report file must end in .html, got x.pdf", PAGE),
         (["--images", "{images}", "--backbone", "tinny"], 3, "no backbone named 'tinny'", "did you mean 'tiny'?"),
@@ -204,7 +204,10 @@ def test_a_file_of_sentences_must_have_one(run, adapter, images, tmp_path):
     path = tmp_path / "t.txt"
     path.write_text("\n \n")
     result = run("try", adapter, "--images", images, "--texts", path)
-    assert (result.exit_code, result.stderr) == (4, f"error: {path} has no sentence\nhint: write one a line\n")
+    assert (result.exit_code, result.stderr) == (
+        4,
+        f"error: {path} has no sentences\nhint: write one sentence per line\n",
+    )
     path.write_bytes(b"\xff")
     result = run("try", adapter, "--images", images, "--texts", path)
     assert (result.exit_code, result.stderr) == (4, f"error: {path} is not UTF-8 text\nhint: save it as UTF-8\n")
@@ -215,7 +218,7 @@ def test_an_adapter_that_changes_nothing_is_refused(run, adapter, images):
     save_adapter(adapter, loaded.layout, loaded.layout.initial(0), loaded.metadata)
     result = run("try", adapter, "--images", images)
     assert result.exit_code == 5
-    assert result.stderr.startswith("error: the adapter's update is zero: it would change nothing\n")
+    assert result.stderr.startswith("error: the adapter's update is zero, so it would change nothing\n")
 
 
 def test_an_adapter_that_does_not_say_what_it_is_for_is_asked_about(run, adapter, images):
@@ -224,12 +227,12 @@ def test_an_adapter_that_does_not_say_what_it_is_for_is_asked_about(run, adapter
     result = run("try", adapter, "--images", images)
     assert (result.exit_code, result.stderr) == (
         2,
-        f"error: {adapter} does not say for which backbone it is\nhint: pass --backbone NAME\n",
+        f"error: {adapter} does not record its backbone\nhint: pass --backbone NAME\n",
     )
     result = run("try", adapter, "--images", images, "--backbone", "tiny")
     assert (result.exit_code, result.stderr) == (
         2,
-        'error: the adapter does not say what it is for\nhint: pass --text "a photo of a ..."\n',
+        'error: the adapter has no description\nhint: pass --text "a photo of a ..."\n',
     )
     assert run("try", adapter, "--images", images, "--backbone", "tiny", "--text", TEXT).exit_code == 0
 

@@ -126,7 +126,8 @@ def test_copies_replace_nothing(run, images, tmp_path):
     result = run("search", images, TEXT, "--copy", tmp_path / "found")
     assert (result.exit_code, result.stderr) == (
         2,
-        f"error: folder {tmp_path / 'found'} is not empty\nhint: name a new folder; nothing is replaced\n",
+        f"error: folder {tmp_path / 'found'} is not empty\n"
+        "hint: choose a new folder; existing files are never replaced\n",
     )
     assert [path.name for path in (tmp_path / "found").iterdir()] == ["mine.jpg"]
 
@@ -187,9 +188,9 @@ LIST = "pass a folder of photos, a photo, or a text file with one path per line"
 @pytest.mark.parametrize(
     ("arguments", "code", "message", "hint"),
     [
-        (["{images}"], 2, "there is nothing to look for", "pass a sentence, or --like PHOTO"),
-        (["{images}", " "], 2, "the sentence has no word: ' '", 'describe the task, as in "a photo of a pug"'),
-        (["a ball", "{images}"], 2, "a ball does not exist", "put the folder first: sglora search {images} 'a ball'"),
+        (["{images}"], 2, "the query is empty", "pass a sentence, or --like PHOTO"),
+        (["{images}", " "], 2, "the sentence has no words: ' '", 'describe the task, as in "a photo of a pug"'),
+        (["a ball", "{images}"], 2, "a ball is no folder", "name the folder first: sglora search {images} 'a ball'"),
         (["nowhere", "a ball"], 4, "nowhere does not exist", LIST),
         (
             ["{images}/ball_0.png", "a ball"],
@@ -203,8 +204,8 @@ LIST = "pass a folder of photos, a photo, or a text file with one path per line"
         (
             ["{images}", "x", "--copy", "{images}/found"],
             2,
-            "{images}/found lies within {images}: the copies would be found, too",
-            "name a folder elsewhere",
+            "{images}/found is inside {images}, where searches would find the copies",
+            "choose another folder",
         ),
         (
             ["a dog " * 60, "{images}"],
@@ -235,8 +236,8 @@ LIST = "pass a folder of photos, a photo, or a text file with one path per line"
         (
             ["{images}", "a ball", "--within", "a ball", "--strength", "1"],
             5,
-            "the query and --within say the same: nothing is left to look for",
-            "look for something else",
+            "the query means the same as --within, so nothing of it is left",
+            "change one of the two",
         ),
         (
             ["{images}", "x", "--adapter", "{adapter}", "--backbone", "starter"],

@@ -1,13 +1,13 @@
-"""What a pack's folder holds, file by file.
+"""The files of a pack's folder.
 
-manifest     what pack.json must say, and what it may not
-names        the files of tasks
-tasks        the tasks, read a line at a time
-shards       the experts, read a row at a time
+manifest     pack.json and its checks
+names        file names of tasks
+tasks        the tasks, read line by line
+shards       the experts, read row by row
 gauge        the gauge of the experts
-moments      where photos and captions of the seen tasks lie
-learned      the photos that the pack learned from, as hashes
-evaluation   what is carried of an unseen task
-format_two   packs as they are written: what they have beside experts and tasks
-format_one   packs as they were written before, which are still read
+moments      mean embeddings of the seen tasks' photos and captions
+learned      hashes of the photos that the pack was trained on
+evaluation   the evaluation data of an unseen task
+format_two   packs of format 2, the current format
+format_one   packs of format 1, which are read but no longer written
 """

@@ -1,4 +1,4 @@
-"""What a pack carries of an unseen task, so that it can be evaluated without photos: evaluation/<task>.safetensors.
+"""The evaluation data of an unseen task, which replaces its photos: evaluation/<task>.safetensors.
 
 Shapes: N photos, C captions or classes, P numbers of an adapter, D embedding width.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class UnseenTask:
-    """What an evaluation of one unseen task needs. captions: () for a classification task. oracle_P: None if absent."""
+    """The evaluation data of one unseen task. captions: () for a classification task. oracle_P: None if absent."""
 
     dataset: str
     name: str
@@ -30,18 +30,18 @@ class UnseenTask:
     captions: tuple[str, ...] = field(repr=False)
     oracle_P: Tensor | None = field(repr=False)
     training: Callable[[], TaskTensors] | None = field(default=None, repr=False)
-    """Reads its training split, if the photos are on this machine. A pack contains no training photos."""
+    """Reads the training split, if the photos are on this machine. A pack contains no training photos."""
     hashes: tuple[str, ...] = field(default=(), repr=False)
-    """SHA-256 of its test photos in hexadecimal; () where nobody kept them."""
+    """SHA-256 of the test photos in hexadecimal; () if they are not recorded."""
 
     @property
     def key(self) -> str:
-        """`pets/pug`, as `Task.key`."""
+        """The task's key, as `Task.key`: `pets/pug`."""
         return f"{self.dataset}/{self.name}"
 
 
 def load_evaluation(path: Path, task: Task, size: int) -> UnseenTask:
-    """An unseen task of a pack whose adapters have `size` numbers. Raises BadFile if the file does not fit itself."""
+    """Load an unseen task of a pack whose adapters have `size` numbers. Raises BadFile for an inconsistent file."""
     tensors, metadata = load_tensors(path)
     captions, owner, labels, photos = (
         _listed(path, metadata, key) for key in ("captions", "image_of", "label_of", "photos")
@@ -53,11 +53,11 @@ def load_evaluation(path: Path, task: Task, size: int) -> UnseenTask:
 
 
 def _listed(path: Path, metadata: Mapping[str, Any], key: str) -> tuple[Any, ...]:
-    """A list of strings or numbers from the metadata of an evaluation; () if the key is absent. Raises BadFile."""
+    """Return a list of strings or integers from the metadata; () if the key is missing. Raises BadFile."""
     values, kind = metadata.get(key, []), str if key in ("captions", "photos") else int
     if isinstance(values, list) and all(type(value) is kind for value in values):
         return tuple(values)
-    raise BadFile(f"{path}: {key} is not a list of {'texts' if kind is str else 'whole numbers'}")
+    raise BadFile(f"{path}: {key} is not a list of {'strings' if kind is str else 'whole numbers'}")
 
 
 def _check_evaluation(
@@ -68,13 +68,13 @@ def _check_evaluation(
     owner: Sequence[int],
     labels: Sequence[int],
 ) -> None:
-    """Raises BadFile unless the numbers of texts, photos, owners and labels fit each other."""
+    """Raise BadFile unless the numbers of texts, photos, owners and labels are consistent."""
     stem_N, text_CD = tensors.get("stem"), tensors.get("text")
     if stem_N is None or text_CD is None or stem_N.ndim < 2 or text_CD.ndim != 2 or not len(stem_N) or not len(text_CD):
-        raise BadFile(f"{path} has no photos 'stem' or no texts 'text'", "build the pack again")
+        raise BadFile(f"{path} has no valid tensor 'stem' or 'text'", "build the pack again")
     fits = len(captions) == len(text_CD) and all(0 <= n < len(stem_N) for n in owner)
     fits &= all(0 <= n < len(text_CD) for n in labels)
     if not fits or (len(owner), len(labels)) not in ((len(text_CD), 0), (0, len(stem_N))):
-        raise BadFile(f"{path}: its captions, photos and classes do not fit each other", "build the pack again")
+        raise BadFile(f"{path}: captions, photos and classes are inconsistent", "build the pack again")
     if "oracle" in tensors and tensors["oracle"].shape != (size,):
-        raise BadFile(f"{path}: its oracle has the shape {list(tensors['oracle'].shape)}, not {[size]}")
+        raise BadFile(f"{path}: the tensor 'oracle' has shape {list(tensors['oracle'].shape)}, expected {[size]}")

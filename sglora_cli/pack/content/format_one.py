@@ -1,8 +1,8 @@
-"""Packs of format 1, which are read for good and no longer written: one file an expert, all tasks in the manifest.
+"""Packs of format 1, which remain readable but are no longer written: one file per expert, all tasks in the manifest.
 
 pack.json                        with a list "tasks"
 experts/<task>.safetensors       mu, var: (P,) float32
-index.safetensors                index (E, D), meaning (E, W), and where the pack has it visual (E, D)
+index.safetensors                index (E, D), meaning (E, W), and optionally visual (E, D)
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 _INDEX = "index.safetensors"
 _CHUNK = 256
-"""Experts that are read at once, of all."""
+"""The number of experts to read at once when all are read."""
 
 
 def _old_file_name(key: str) -> str:
-    """The file of a task in a pack that was built when two tasks could still share one."""
+    """Return the file of a task in a pack of an older program, where two tasks could share one file."""
     return re.sub(r"[^a-z0-9_.]+", "-", key.lower().replace("/", "--")).strip("-.") + ".safetensors"
 
 
@@ -54,7 +54,7 @@ class FormatOne:
         return old if old in self._listed and name not in self._listed else name
 
     def evaluation_file(self, key: str) -> str:
-        """Where an unseen task's evaluation is, in the pack's folder."""
+        """Return the path of an unseen task's evaluation data, relative to the pack's folder."""
         return self._file_of("evaluation", key)
 
     @cached_property
@@ -74,7 +74,7 @@ class FormatOne:
         return self._index("visual")
 
     nearest_E: Tensor | None = None
-    """Packs of this format do not keep it."""
+    """Packs of this format do not store it."""
 
     def gauge(self) -> Gauge:
         from sglora_cli.lora.gauge import gauge_of
@@ -82,11 +82,11 @@ class FormatOne:
         return gauge_of(self.experts.layout, lambda: (mean_NP for mean_NP, _ in self.experts.chunks()))
 
     def states(self, row: int) -> Any:
-        """How many states an expert is the mean of, if its file says that."""
+        """Return the number of states that an expert is the mean of, if its file records it."""
         return read_metadata(self._folder / self.experts.file(row)).get("states")
 
     def check(self, changed: Iterable[str] | None = None) -> None:
-        """Raises BadFile, Mismatch unless experts and index are what they should be."""
+        """Read and check experts and index. Raises BadFile or Mismatch if they are invalid."""
         for _ in self.experts.chunks():
             pass
         _ = self.index_ED, self.meaning_EW
@@ -100,7 +100,7 @@ class FormatOne:
 
 
 class _ExpertFiles:
-    """One file an expert. Each is read when it is first needed, then kept in memory."""
+    """One file per expert. Each file is read when it is first needed and then cached in memory."""
 
     def __init__(self, folder: Path, files: Mapping[str, str], layout: Layout) -> None:
         self._folder, self._files, self.layout = folder, files, layout
@@ -120,7 +120,7 @@ class _ExpertFiles:
 
     @cached_property
     def moments(self) -> Moments | None:
-        """Raises BadFile, Mismatch for a file that is not what it should be."""
+        """The moments, or None if the pack has none. Raises BadFile or Mismatch for an invalid file."""
         return load_moments(self._folder) if (self._folder / MOMENTS).exists() else None
 
     def _rows(self, rows: Sequence[int] | None) -> Iterable[int]:
@@ -139,7 +139,7 @@ class _ExpertFiles:
         return torch.stack([self._read(row)[1] for row in self._rows(rows)])
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Means and variances of all experts, some at a time: (n, P) each."""
+        """Yield means and variances (n, P) of all experts, in batches."""
         import torch
 
         for first in range(0, len(self.names), _CHUNK):
@@ -148,19 +148,19 @@ class _ExpertFiles:
 
 
 def _numbers(flat_P: Tensor, path: Path, layout: Layout) -> Tensor:
-    """(P,) float32 of a file. Raises BadFile for another shape, Mismatch for numbers that are not finite."""
+    """Check an adapter (P,) of a file. Raises BadFile for another shape, Mismatch for numbers that are not finite."""
     if flat_P.shape != (layout.size,):
-        message = f"{path} holds {tuple(flat_P.shape)} numbers, the pack's adapters have {layout.size}"
+        message = f"{path} has the shape {tuple(flat_P.shape)}, the pack's adapters have {layout.size} numbers"
         raise BadFile(message, "build or fetch the pack again")
     return checked_flat(flat_P.float(), str(path))
 
 
 def _check_apart(manifest: Path, files: Mapping[str, str]) -> None:
-    """Raises BadFile if two tasks have one file: one of them overwrote the other when the pack was built."""
+    """Raise BadFile if two tasks have the same file, because one of them overwrote the other in the build."""
     owner: dict[str, str] = {}
     for key, file in files.items():
         if (other := owner.setdefault(file, key)) != key:
             raise BadFile(
-                f"{manifest}: tasks {other!r} and {key!r} have one file, {file}: one overwrote the other",
-                "build the pack again: every task has a file of its own now",
+                f"{manifest}: tasks {other!r} and {key!r} have the same file {file}, so one overwrote the other",
+                "build the pack again; in new packs every task has its own file",
             )

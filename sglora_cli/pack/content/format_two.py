@@ -1,10 +1,10 @@
-"""Packs of format 2: what costs the same with ten experts and with 100,000.
+"""Packs of format 2, whose cost per sentence is the same for ten experts and for 100,000.
 
-The manifest is small, tasks are lines of files (`tasks`), experts are rows of files (`shards`), and what all experts
-together say is kept beside: their gauge (`gauge`), and of their photos which look alike.
+The manifest is small, tasks are lines of files (`tasks`), and experts are rows of files (`shards`). Results that depend
+on all experts are stored in files of their own: the gauge (`gauge`) and the similarity of the experts' photos.
 
 visual.safetensors: visual (E, D), the mean visual embeddings of the experts' photos, and nearest (E,), the cosine of
-each to its nearest other.
+each to the nearest other one.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 VISUAL = "visual.safetensors"
 _AT_ONCE = 512
-"""Experts that are compared with all at once."""
+"""The number of experts to compare with all others at once."""
 
 
 class FormatTwo:
     """The content of a pack of format 2."""
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], layout: Layout) -> None:
-        """Raises BadFile unless the manifest lists every file that its numbers of tasks need."""
+        """Raise BadFile unless the manifest lists all files that its task counts require."""
         self._folder, self._listed, self._shards = folder, manifest["files"], manifest["shards"]
         if missing := next((name for name in needed_files(manifest) if name not in self._listed), ""):
             raise BadFile(f"{folder / MANIFEST} does not list {missing}", "build or fetch the pack again")
@@ -46,7 +46,7 @@ class FormatTwo:
         self.experts = ExpertShards(folder, self._shards, Keys(self.tasks.of(EXPERT)), layout)
 
     def evaluation_file(self, key: str) -> str:
-        """Where an unseen task's evaluation is, in the pack's folder."""
+        """Return the path of an unseen task's evaluation data, relative to the pack's folder."""
         return f"evaluation/{file_name(key)}"
 
     @property
@@ -73,11 +73,11 @@ class FormatTwo:
         return load_gauge(self._folder, self.experts.layout)
 
     def states(self, row: int) -> Any:
-        """How many states an expert is the mean of, if that is known."""
+        """Return the number of states that an expert is the mean of, if it is recorded."""
         return self.tasks.of(EXPERT)[row].get("states")
 
     def check(self, changed: Collection[str] | None = None) -> None:
-        """Raises BadFile, Mismatch unless experts and tasks are what they should be; of some files only."""
+        """Check experts and tasks, all or those of changed files. Raises BadFile or Mismatch if they are invalid."""
         for shard in range(len(self._shards)):
             if changed is None or shard_file(shard) in changed:
                 self.experts.check(shard)
@@ -99,7 +99,7 @@ class FormatTwo:
 
 
 def needed_files(manifest: Mapping[str, Any]) -> Iterable[str]:
-    """The files without which a manifest is none of a pack."""
+    """Yield the files that a manifest must list."""
     for shard in range(len(manifest["shards"])):
         yield shard_file(shard)
         yield tasks_file(EXPERT, shard)
@@ -110,7 +110,7 @@ def needed_files(manifest: Mapping[str, Any]) -> Iterable[str]:
 
 
 def nearest_others(unit_ED: Tensor) -> Tensor:
-    """The cosine of each row with the nearest other row: (E,); -2 for the only one."""
+    """Return the cosine (E,) of each row with the nearest other row; -2 if there is only one row."""
     import torch
 
     found = []

@@ -1,8 +1,8 @@
-"""The gauge of a pack's experts: what an adapter from elsewhere is brought into, without reading the experts.
+"""The gauge of a pack's experts. Adapters of other programs are converted to it without reading the experts.
 
 gauge.safetensors: mean (P,) float64, the mean adapter of the experts that the pack was built with; farthest (sites,)
-and reach (1,), how far the farthest of them is from it. Experts that are added later do not move it, so it does not
-matter in which order they come.
+and reach (1,), the distance of the farthest of them to the mean. Experts that are added later do not change the gauge,
+so their order does not matter.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def save_gauge(folder: Path, gauge: Gauge) -> None:
 
 
 def load_gauge(folder: Path, layout: Layout) -> Gauge:
-    """Raises BadFile if the file is no gauge of adapters of this layout, Mismatch for numbers that are not finite."""
+    """Load the gauge. Raises BadFile if it does not fit the layout, Mismatch for numbers that are not finite."""
     from sglora_cli.lora.gauge import Gauge
 
     path = folder / GAUGE
     tensors, _ = load_tensors(path, ("mean", "farthest", "reach"))
     shapes = {"mean": (layout.size,), "farthest": (len(layout.sites),), "reach": (1,)}
     if any(tensors[name].shape != shape for name, shape in shapes.items()):
-        raise BadFile(f"{path} is not the gauge of this pack's experts", "build or fetch the pack again")
+        raise BadFile(f"{path} does not fit this pack's experts", "build or fetch the pack again")
     mean_P, farthest, reach = (checked_flat(tensors[name].double(), str(path)) for name in shapes)
     return Gauge(mean_P, tuple(farthest.tolist()), float(reach))

@@ -1,8 +1,8 @@
-"""The photos that a pack learned from, as hashes, so that nothing is ever tested on one of them unnoticed.
+"""Hashes of the photos that a pack was trained on, so that a test on one of them is detected.
 
-learned.safetensors has a tensor a role (N, 16) of bytes: the first half of the SHA-256 of every photo that a task of
-this role was trained on, sorted. What experts and training tasks learned from is in the experts, the joint adapter and
-the generators; what unseen tasks learned from is in their Oracles only.
+learned.safetensors has one tensor (N, 16) of bytes per role: the first half of the SHA-256 of every photo that a task
+of this role was trained on, sorted. The photos of experts and training tasks affect the experts, the joint adapter and
+the generators. The photos of unseen tasks affect only their Oracles.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BYTES = 16
 
 
 def save_learned(folder: Path, photos: Mapping[str, Iterable[str]]) -> None:
-    """Write the file. photos: role -> SHA-256 of photos in hexadecimal."""
+    """Write the file. photos: maps each role to the SHA-256 of its photos in hexadecimal."""
     import torch
 
     tensors = {}
@@ -30,17 +30,17 @@ def save_learned(folder: Path, photos: Mapping[str, Iterable[str]]) -> None:
 
 
 def load_learned(folder: Path) -> dict[str, frozenset[str]]:
-    """Role -> what `short` gives of its photos. Raises BadFile."""
+    """Map each role to the `short` hashes of its photos. Raises BadFile."""
     import torch
 
     path = folder / LEARNED
     tensors, _ = load_tensors(path, ROLES)
     for role, rows in tensors.items():
         if rows.dtype != torch.uint8 or rows.ndim != 2 or rows.shape[1] != _BYTES:
-            raise BadFile(f"{path}: {role} holds no hashes of photos", "build the pack again")
+            raise BadFile(f"{path}: {role} does not contain photo hashes", "build the pack again")
     return {role: frozenset(bytes(row).hex() for row in rows.tolist()) for role, rows in tensors.items()}
 
 
 def short(photo: str) -> str:
-    """The part of a photo's SHA-256 that a pack keeps."""
+    """Return the part of a photo's SHA-256 that a pack stores."""
     return photo[: 2 * _BYTES]

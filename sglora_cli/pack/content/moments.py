@@ -1,7 +1,7 @@
-"""The file of a pack's moments: where photos and captions of the tasks lie that it has seen (`plugin.values.Moments`).
+"""The file of a pack's moments: mean embeddings of the seen tasks' photos and captions (`plugin.values.Moments`).
 
-moments.safetensors: sentences, images, captions (T, D); with a linear map W at the image encoder's end also projection
-(D, I) and length (I,). Its header has the tasks' keys, and the name of the site of W or "".
+moments.safetensors: sentences, images, captions (T, D). If the image encoder ends in a linear map W, it also has
+projection (D, I) and length (I,). The header has the tasks' keys, and the name of the site of W or "".
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def save_moments(folder: Path, moments: Moments) -> None:
 
 
 def load_moments(folder: Path) -> Moments:
-    """Raises BadFile if the file does not hold the moments of its tasks, Mismatch for numbers that are not finite."""
+    """Load the moments. Raises BadFile for an inconsistent file, Mismatch for numbers that are not finite."""
     path = folder / MOMENTS
     tensors, metadata = load_tensors(path)
     tasks, name = metadata.get("tasks"), metadata.get("projection", "")
     if not isinstance(tasks, list) or not isinstance(name, str) or not _fit(tensors, len(tasks), bool(name)):
-        raise BadFile(f"{path} does not hold the moments of its tasks", "build the pack again")
+        raise BadFile(f"{path} does not contain the moments of its tasks", "build the pack again")
     numbers = {of: checked_flat(tensor.float(), str(path)) for of, tensor in tensors.items()}
     moments = Moments(tuple(map(str, tasks)), numbers["sentences"], numbers["images"], numbers["captions"])
     if not name:
@@ -47,7 +47,7 @@ def load_moments(folder: Path) -> Moments:
 
 
 def _fit(tensors: Mapping[str, Tensor], tasks: int, projection: bool) -> bool:
-    """Whether these are the tensors of the file, and their shapes fit each other."""
+    """Whether the tensors are complete and their shapes are consistent."""
     if set(tensors) != {*_OF_TASKS, *(_OF_PROJECTION if projection else ())} or not tasks:
         return False
     width = tensors["images"].shape[-1] if tensors["images"].ndim else 0

@@ -1,9 +1,9 @@
-"""The experts of a pack in files of many: experts/00000.safetensors has mu, var (n, P), and of their descriptions
-index (n, D), meaning (n, W), float32.
+"""The experts of a pack, many per file. experts/00000.safetensors has mu, var (n, P), and the embeddings of their
+descriptions, index (n, D) and meaning (n, W), float32.
 
-One expert is read as one row, so a sentence costs the same in any pack; all are read a file at a time. Every row is
-checked when it is read. Shapes: E experts, n experts of a file, P numbers of an adapter, D embedding width, W width of
-meaning.
+A single expert is read as one row, so a sentence costs the same in any pack. All experts are read file by file. Every
+row is checked when it is read. Shapes: E experts, n experts of a file, P numbers of an adapter, D embedding width,
+W width of meaning.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ EXPERTS = "experts"
 PARTS = ("mu", "var", "index", "meaning")
 """Tensors of a file."""
 _FILE_BYTES, _MEMORY_BYTES, _FEWEST = 128 << 20, 256 << 20, 64
-"""About the most of a file, which an added expert writes again; and of experts that are kept in memory."""
+"""Approximate limits of a file, which is rewritten when an expert is added, and of the experts cached in memory, of
+which at least _FEWEST are cached."""
 
 
 def shard_file(shard: int) -> str:
-    """The name of a file of experts, in the pack's folder."""
+    """Return the path of a file of experts, relative to the pack's folder."""
     return f"{EXPERTS}/{shard:05d}.safetensors"
 
 
 def shard_rows(layout: Layout) -> int:
-    """How many experts a full file has: a power of two.
+    """Return the number of experts in a full file, a power of two.
 
     >>> from sglora_cli.lora.layout import Site
     >>> shard_rows(Layout((Site("q", 768, 768),), rank=2, alpha=2.0)), shard_rows(Layout((Site("q", 9, 9),), 2, 2.0))
@@ -51,15 +52,15 @@ def shard_rows(layout: Layout) -> int:
 
 
 def save_shard(folder: Path, shard: int, tensors: Mapping[str, Tensor]) -> None:
-    """Write one file of experts: all of `PARTS`."""
+    """Write one file of experts. tensors: all of `PARTS`."""
     save_tensors(folder / shard_file(shard), {name: tensors[name].float() for name in PARTS}, {"kind": "experts"})
 
 
 class ExpertShards:
-    """The expert repository (Eq. 5). Experts are read when they are needed; those read last stay in memory."""
+    """The expert repository (Eq. 5). Experts are read on demand, and the most recent ones are cached in memory."""
 
     def __init__(self, folder: Path, shards: Sequence[int], names: Sequence[str], layout: Layout) -> None:
-        """folder: the pack's.  shards: how many experts each file has."""
+        """folder: the pack's folder.  shards: the number of experts in each file."""
         self._folder, self._shards, self.names, self.layout = folder, tuple(shards), names, layout
         self._firsts = [0, *accumulate(self._shards)]
         self._most = max(_FEWEST, _MEMORY_BYTES // max(1, 8 * layout.size))
@@ -68,7 +69,7 @@ class ExpertShards:
 
     @cached_property
     def moments(self) -> Moments | None:
-        """Raises BadFile, Mismatch for a file that is not what it should be."""
+        """The moments, or None if the pack has none. Raises BadFile or Mismatch for an invalid file."""
         return load_moments(self._folder) if (self._folder / MOMENTS).exists() else None
 
     def means(self, rows: Sequence[int] | None = None) -> Tensor:
@@ -86,20 +87,20 @@ class ExpertShards:
 
     @cached_property
     def meaning_EW(self) -> Tensor:
-        """The descriptions in the backbone's own sentence encoder."""
+        """Embeddings of the descriptions by the backbone's sentence encoder."""
         return self._joined("meaning")
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Means and variances of all experts, a file's at a time: (n, P) each."""
+        """Yield means and variances (n, P) of all experts, file by file."""
         for shard in range(len(self._shards)):
             yield self._checked(shard, "mu"), self._checked(shard, "var")
 
     def check(self, shard: int) -> None:
-        """Read all of a file. Raises BadFile, Mismatch for one that is not what it should be."""
+        """Read and check a file. Raises BadFile or Mismatch if it is invalid."""
         self.read_shard(shard)
 
     def read_shard(self, shard: int) -> dict[str, Tensor]:
-        """All tensors of a file, as `save_shard` takes them."""
+        """Read all tensors of a file, as `save_shard` takes them."""
         return {name: self._checked(shard, name) for name in PARTS}
 
     def _joined(self, name: str) -> Tensor:
@@ -107,7 +108,7 @@ class ExpertShards:
 
         tensors = [self._checked(shard, name) for shard in range(len(self._shards))]
         if len({tensor.shape[1] for tensor in tensors}) != 1:
-            raise BadFile(f"the files of {self._folder / EXPERTS} differ in the width of their {name}")
+            raise BadFile(f"the files in {self._folder / EXPERTS} have different widths of {name}")
         return torch.cat(tensors)
 
     def _all_or_some(self, name: str, rows: Sequence[int] | None) -> Tensor:
@@ -125,7 +126,7 @@ class ExpertShards:
         return tensors[0], tensors[1]
 
     def _checked(self, shard: int, name: str) -> Tensor:
-        """All rows of a tensor of a file."""
+        """Read and check all rows of a tensor of a file."""
         return self._part(shard, name, 0, self._shards[shard])
 
     def _part(self, shard: int, name: str, first: int, count: int) -> Tensor:

@@ -1,13 +1,13 @@
-"""The tasks of a pack: what `pack show --json` lists, an object each.
+"""The tasks of a pack, one JSON object each, as `pack show --json` lists them.
 
-In format 2 they are in files of their own, as a manifest with 10,000 of them would have to be parsed before anything
-else is known:
+In format 2 they are stored in separate files, because a manifest with 10,000 tasks would have to be parsed before
+anything else is known:
 
-    tasks/expert-00000.jsonl     the experts of the first file of experts/, one JSON object a line
-    tasks/training-00000.jsonl   tasks of the other roles, 1,024 a file
+    tasks/expert-00000.jsonl     the experts of the first file of experts/, one JSON object per line
+    tasks/training-00000.jsonl   tasks of the other roles, 1,024 per file
 
-A file is read when one of its tasks is asked for, and a line is parsed and checked when its task is. No torch at import
-time.
+A file is read when one of its tasks is requested, and a line is parsed and checked when its own task is. No torch at
+import time.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from sglora_cli.pack.content.manifest import AT_ONCE, check_printable, check_tas
 from sglora_cli.plugin.values import EXPERT, ROLES
 
 Task = Mapping[str, Any]
-"""Its key, dataset, name, role, description, and what else is known of it."""
+"""A task's key, dataset, name, role, description, and optional fields."""
 TASKS = "tasks"
 _KEPT = 8
-"""Files whose lines stay in memory."""
+"""The number of files whose lines are cached in memory."""
 
 
 class TaskLines(Sequence[Task]):
-    """The tasks of one role in files of lines."""
+    """The tasks of one role, read from files with one task per line."""
 
     def __init__(self, folder: Path, role: str, counts: Sequence[int]) -> None:
-        """folder: the pack's.  counts: the tasks of each file."""
+        """folder: the pack's folder.  counts: the number of tasks in each file."""
         self._folder, self._role, self._counts = folder, role, tuple(counts)
         self._firsts = [0, *accumulate(self._counts)]
         self._lines = lru_cache(maxsize=_KEPT)(self._read)
@@ -60,7 +60,7 @@ class TaskLines(Sequence[Task]):
         return (self._task(file, n) for file, count in enumerate(self._counts) for n in range(count))
 
     def keys(self) -> Iterator[str]:
-        """The keys of all of them. Nothing else of a line is checked, which takes a fifth of the time."""
+        """Yield the keys of all tasks. Nothing else of a line is checked, which takes a fifth of the time."""
         for file, count in enumerate(self._counts):
             path, lines = self._folder / tasks_file(self._role, file), self._lines(file)
             for n in range(count):
@@ -69,12 +69,12 @@ class TaskLines(Sequence[Task]):
                 except (ValueError, TypeError, KeyError, RecursionError):
                     key = None
                 if type(key) is not str:
-                    key = self._task(file, n)["key"]  # which says what is wrong
+                    key = self._task(file, n)["key"]  # raises the precise error
                 check_printable(key, f"{path}, line {n + 1}")
                 yield key
 
     def check_files(self, changed: Collection[str]) -> None:
-        """Read those of the files that are named. Raises BadFile."""
+        """Read and check the tasks in the changed files. Raises BadFile."""
         for file, count in enumerate(self._counts):
             if tasks_file(self._role, file) in changed:
                 for n in range(count):
@@ -101,24 +101,24 @@ class TaskLines(Sequence[Task]):
 
 
 class Tasks:
-    """All tasks of a pack; none is read before it is asked for."""
+    """All tasks of a pack, read on demand."""
 
     def __init__(self, of: Mapping[str, Sequence[Task]]) -> None:
         self._of = of
 
     def of(self, role: str) -> Sequence[Task]:
-        """Those of a role, in the pack's order."""
+        """Return the tasks of a role, in the pack's order."""
         return self._of.get(role, ())
 
     def __len__(self) -> int:
         return sum(map(len, self._of.values()))
 
     def __iter__(self) -> Iterator[Task]:
-        """Experts first, then those of other roles."""
+        """Iterate over experts first, then over the other roles."""
         return chain.from_iterable(self._of.values())
 
     def check(self) -> None:
-        """Read all of them. Raises BadFile, also if two have one key."""
+        """Read and check all tasks. Raises BadFile, also if two tasks have the same key."""
         known: set[str] = set()
         for task in self:
             if task["key"] in known:
@@ -126,14 +126,15 @@ class Tasks:
             known.add(task["key"])
 
     def check_files(self, changed: Collection[str]) -> None:
-        """Read the tasks of some files, by their names. Raises BadFile."""
+        """Read and check the tasks in the changed files. Raises BadFile."""
+        # The tasks of format 1 are part of the manifest, which is already checked.
         for tasks in self._of.values():
             if isinstance(tasks, TaskLines):
                 tasks.check_files(changed)
 
 
 class Keys(Sequence[str]):
-    """The keys of tasks, each read when it is asked for."""
+    """The keys of tasks, read on demand."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self._tasks = tasks
@@ -154,12 +155,12 @@ class Keys(Sequence[str]):
 
 
 def tasks_file(role: str, file: int) -> str:
-    """The name of a file of tasks, in the pack's folder."""
+    """Return the path of a file of tasks, relative to the pack's folder."""
     return f"{TASKS}/{role}-{file:05d}.jsonl"
 
 
 def parts(count: int, at_once: int = AT_ONCE) -> list[int]:
-    """How many of `count` rows each file has.
+    """Split `count` rows into files and return the number of rows in each.
 
     >>> parts(2500)
     [1024, 1024, 452]
@@ -168,7 +169,7 @@ def parts(count: int, at_once: int = AT_ONCE) -> list[int]:
 
 
 def tasks_of(folder: Path, manifest: Mapping[str, Any]) -> Tasks:
-    """The tasks of the pack in a folder, of any format. manifest: a checked one."""
+    """Return the tasks of the pack in a folder, for any format. manifest: must have been checked."""
     if manifest["format"] == 1:
         listed: list[Task] = manifest["tasks"]
         roles = dict.fromkeys([*ROLES, *(task["role"] for task in listed)])
@@ -178,7 +179,7 @@ def tasks_of(folder: Path, manifest: Mapping[str, Any]) -> Tasks:
 
 
 def write_tasks(folder: Path, role: str, tasks: Sequence[Task], counts: Sequence[int]) -> None:
-    """Write all tasks of a role. counts: the tasks of each file."""
+    """Write all tasks of a role. counts: the number of tasks in each file."""
     firsts = [0, *accumulate(counts)]
     for file, (first, end) in enumerate(pairwise(firsts)):
         write_task_lines(folder, role, file, tasks[first:end])

@@ -85,9 +85,9 @@ def test_lines_of_any_file_are_the_tasks_that_were_written(tmp_path):
     (tmp_path / tasks_file("training", 2)).write_text("{}\n" * 3)
     again = TaskLines(tmp_path, "training", SHARDS)
     assert again[4] == tasks[4]
-    with pytest.raises(BadFile, match=r"training-00002\.jsonl, line 1: a task lacks its key"):
+    with pytest.raises(BadFile, match=r"training-00002\.jsonl, line 1: a task has no key"):
         again[5]
-    with pytest.raises(BadFile, match=r"training-00002\.jsonl, line 1: a task lacks its key"):
+    with pytest.raises(BadFile, match=r"training-00002\.jsonl, line 1: a task has no key"):
         list(Keys(again))
     with pytest.raises(IndexError):
         again[8]

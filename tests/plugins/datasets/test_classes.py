@@ -40,7 +40,7 @@ def test_a_table_may_have_classes(tmp_path):
     (tmp_path / "captions.csv").write_text("\n".join(["image,task,split,class", *lines]) + "\n")
     assert Folder().tasks(tmp_path) == expected
     (tmp_path / "captions.csv").write_text("image,task,split,class\n0.png,pets,train,cat\n0.png,pets,train,dog\n")
-    with pytest.raises(BadFile, match=r"line 3: class of '0.png' is 'dog', in line 2 'cat'"):
+    with pytest.raises(BadFile, match=r"line 3: class of '0.png' is 'dog', but in line 2 it is 'cat'"):
         Folder().tasks(tmp_path)
 
 

@@ -183,7 +183,7 @@ def coco(tmp_path, **changes):
         ),
         (
             {"images": [{"id": 1, "file_name": "1.jpg"}, {"id": 1, "file_name": "2.jpg"}]},
-            ": images[1]: image 1 is '2.jpg' here and '1.jpg' before",
+            ": images[1]: image 1 is '2.jpg', but it was '1.jpg' before",
         ),
         (
             {"images": [{"id": 1, "file_name": "a//1.jpg"}, {"id": 2, "file_name": "./a/1.jpg"}]},

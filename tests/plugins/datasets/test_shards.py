@@ -70,7 +70,7 @@ def test_flickr30k_from_the_token_file(flickr):
         ("flickr30k_test_karpathy.txt", "image,caption\n3.png,A cat\n", ", line 2: expected an image and a caption"),
         ("dataset_flickr30k.json", '{"images": [', ", line 1: not JSON: Expecting value"),
         ("dataset_flickr30k.json", "[]", " has no list 'images'"),
-        ("dataset_flickr30k.json", '{"images": [{}]}', ", images[0]: filename must be a text"),
+        ("dataset_flickr30k.json", '{"images": [{}]}', ", images[0]: filename must be a string"),
         (
             "dataset_flickr30k.json",
             '{"images": [{"filename": "1.jpg", "split": "dev"}]}',
@@ -79,7 +79,7 @@ def test_flickr30k_from_the_token_file(flickr):
         (
             "dataset_flickr30k.json",
             '{"images": [{"filename": "1.jpg", "split": "test", "sentences": ["x"]}]}',
-            ", images[0]: sentences must be a list with a text `raw` in each, got ['x']",
+            ", images[0]: sentences must be a list of objects with a string `raw`, got ['x']",
         ),
         (
             "dataset_flickr30k.json",

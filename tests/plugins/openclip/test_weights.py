@@ -167,7 +167,7 @@ class Evil:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"visual.proj": Evil()}, "is a pickle of more than plain tensors: loading it could run any program"),
+        ({"visual.proj": Evil()}, "is a pickle of more than plain tensors, and loading it could run arbitrary code"),
         ({"visual.proj": [1, 2]}, "is neither an adapter nor a checkpoint of named tensors"),
         (torch.ones(3), "is neither an adapter nor a checkpoint of named tensors"),
         ({"proj": torch.ones(3)}, "contains no CLIP model, because no tensor is named visual"),
@@ -186,7 +186,7 @@ def test_missing_weights_are_unavailable(architecture, tmp_path):
     with pytest.raises(BadFile, match="has none of open_clip_model"):
         loaded(architecture, tmp_path)
     (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04")
-    with pytest.raises(BadFile, match="is not a whole PyTorch file"):
+    with pytest.raises(BadFile, match="is not a valid PyTorch file"):
         loaded(architecture, tmp_path / "cut.pt")
 
 

@@ -18,6 +18,7 @@ from sglora_cli.api import (
     FetchPlan,
     Photo,
     Task,
+    Terms,
     Unavailable,
     cache_folder,
     content_hash,
@@ -41,6 +42,7 @@ FOLDER = "cifar-100-python"
 ARCHIVE = Remote(
     "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85", 169_001_437
 )
+TERMS = Terms("photos", "", "https://www.cs.toronto.edu/~kriz/cifar.html")
 HASHES = "hashes.json"
 """Beside the images: the SHA-256 of each, in their order."""
 
@@ -74,12 +76,15 @@ class Cifar100:
     def fetch_plan(self, data: Path) -> FetchPlan:
         return _published(data / FOLDER).plan()
 
+    def terms(self) -> Sequence[Terms]:
+        return [TERMS]
+
 
 def _published(root: Path) -> Published:
     def here() -> bool:
         return all((root / name).exists() for name in ("meta", "train", "test"))
 
-    return Published(root, [Piece(ARCHIVE, here)], within=root.parent)  # the archive brings the folder
+    return Published(root, [Piece(ARCHIVE, here)], within=root.parent, images=60_000)  # the archive brings the folder
 
 
 def _superclasses(cifar: Cifar) -> dict[int, int]:

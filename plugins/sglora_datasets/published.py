@@ -43,6 +43,8 @@ class Published:
     """Where archives are unpacked: root, or the folder above it for an archive that brings root."""
     captions: bool = True
     """Whether captions or classes come with it; else its user writes captions."""
+    images: int | None = None
+    """How many photos it has; None if that is unknown."""
 
     def plan(self) -> FetchPlan:
         """What `fetch` would download."""
@@ -56,7 +58,8 @@ class Published:
             )
             for piece in self.pieces
         ]
-        return FetchPlan(self.root, downloads, self.captions or find_captions(self.root) is not None)
+        captions = self.captions or find_captions(self.root) is not None
+        return FetchPlan(self.root, downloads, captions, self.images)
 
     def fetch(self, note: Callable[[str], None]) -> Path:
         """Download, check and unpack what is not here. Returns the data set's folder. Raises Unavailable, BadFile."""

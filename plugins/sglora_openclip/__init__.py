@@ -21,7 +21,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sglora_cli.api import RuntimeConfig, UsageError, hookimpl
+from sglora_cli.api import RuntimeConfig, Terms, UsageError, hookimpl
 
 if TYPE_CHECKING:
     from .model import OpenClipModel
@@ -39,6 +39,9 @@ class OpenClip:
     summary: str
     hub_name: str = ""
     """What transformers and PEFT call the same weights."""
+    parameters: int = 0
+    """How many the model has, four bytes each where they are downloaded; 0 if that is unknown."""
+    weights_terms: tuple[Terms, ...] = ()
 
     def load(self, runtime: RuntimeConfig) -> OpenClipModel:
         """Raises UnknownName for an architecture or tag open_clip lacks, Unavailable without weights, and
@@ -52,6 +55,15 @@ class OpenClip:
             return "" if Path(runtime.weights).expanduser().exists() else f"{runtime.weights} is not there"
         lacking: str = import_module("sglora_openclip.hub").absent(self)
         return lacking
+
+    def download_bytes(self, runtime: RuntimeConfig) -> int | None:
+        """By the number of parameters; None for an architecture whose number is not known here."""
+        if runtime.weights or not self.absent(runtime):
+            return 0
+        return 4 * self.parameters or None
+
+    def terms(self) -> Sequence[Terms]:
+        return self.weights_terms
 
     def token_limit(self) -> int:
         """Raises UnknownName, Unavailable as `count_tokens`."""
@@ -93,6 +105,8 @@ def sglora_backbones() -> list[OpenClip | Family]:
             "openai",
             "CLIP ViT-B/16 of OpenAI: the default",
             hub_name="openai/clip-vit-base-patch16",
+            parameters=149_620_737,
+            weights_terms=(Terms("weights", "MIT", "https://github.com/openai/CLIP"),),
         ),
         Family("open_clip", "any vision transformer of open_clip", "open_clip:ViT-L-14/laion2b_s32b_b82k"),
         Family("hf-hub", "an open_clip model of the Hugging Face hub", "hf-hub:timm/ViT-B-16-SigLIP"),

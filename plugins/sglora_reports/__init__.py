@@ -1,8 +1,8 @@
 """Ways to print a benchmark: for people, and for programs.
 
-text.py               for people: tables as text, from the host's result tables
-paper.py, paper.json  the paper's numbers beside them
-here                  for programs
+text.py   for people: tables as text, from the host's result tables
+paper.py  the paper's numbers beside them
+here      for programs
 """
 
 from __future__ import annotations

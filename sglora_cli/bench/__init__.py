@@ -14,5 +14,6 @@ plan        a request -> a plan
 run         a plan -> rows and a report
 rows        rows put together: means, spreads, recovery
 rows_file   rows on disk, appended as they are measured
+paper       the numbers that the paper prints
 tables      rows -> tables with marks, for every reporter and page
 """

@@ -39,6 +39,7 @@ COMMANDS = {
     "import": "Read an adapter of PEFT, CLIP-LoRA or a merged checkpoint.",
     "bench": "Measure methods on unseen tasks.",
     "report": "Show measured rows as a page, figures or text.",
+    "reproduce": "Make a table of the paper, beside the paper's numbers.",
     "pack": "Build, list, show, verify, change, export and import packs.",
     "data": "List, fetch, caption and check data sets.",
     "plugins": "List plugins and find broken ones.",

@@ -44,6 +44,8 @@ class ReportData:
     """Of the backbone that the rows were measured with, where they say it."""
     others: Sequence[Pack] = ()
     """Packs that carry measured tasks which this one does not."""
+    about: str = ""
+    """The generator that figures of one generator are about; the pack's own by default."""
 
     def __post_init__(self) -> None:
         own = self.loaded.pack.fingerprint
@@ -60,8 +62,8 @@ class ReportData:
 
     @cached_property
     def generator(self) -> Generator:
-        """The one that a plain `sglora generate` would take."""
-        return self.loaded.generator()
+        """The one that was asked for, else the one that a plain `sglora generate` would take."""
+        return self.loaded.generator(self.about)
 
     @property
     def sources(self) -> list[Pack]:

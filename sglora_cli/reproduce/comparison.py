@@ -58,13 +58,17 @@ class Block:
     lines: Sequence[tuple[str, Sequence[Number]]]
     digits: int = 2
 
+    @property
+    def has_paper(self) -> bool:
+        """Whether the paper prints a number of it."""
+        return any(one.paper is not None for _, numbers in self.lines for one in numbers)
+
     def rows(self) -> list[list[str]]:
-        """The cells, the header first."""
-        header = ["", *(text for column in self.columns for text in (column, "paper", "difference"))]
-        return [
-            header,
-            *([label, *(c for n in numbers for c in n.cells(self.digits))] for label, numbers in self.lines),
-        ]
+        """The cells, the header first. Where the paper prints nothing, there are measured numbers only."""
+        most = 3 if self.has_paper else 1
+        header = ["", *(text for column in self.columns for text in (column, "paper", "difference")[:most])]
+        cells = ([label, *(c for n in numbers for c in n.cells(self.digits)[:most])] for label, numbers in self.lines)
+        return [header, *cells]
 
     def to_json(self) -> dict[str, Any]:
         """The block as JSON values."""
@@ -86,7 +90,9 @@ class Comparison:
     def to_text(self) -> str:
         """Columns of text."""
         source = paper_numbers()["source"].partition(":")[0]
-        lines = [f"{self.target}: {self.title}", f"measured, and what the paper prints: {source}"]
+        lines = [f"{self.target}: {self.title}"]
+        if any(block.has_paper for block in self.blocks):
+            lines.append(f"measured, and what the paper prints: {source}")
         lines += [self.warning] * bool(self.warning)
         for block in self.blocks:
             rows = block.rows()

@@ -18,6 +18,7 @@ from sglora_cli import __version__
 from sglora_cli.config import BenchConfig, RuntimeConfig
 from sglora_cli.errors import SgloraError, Unavailable, UnknownName, UsageError
 from sglora_cli.files.atomic import write_bytes
+from sglora_cli.files.names import file_stem
 from sglora_cli.files.text import read_json
 from sglora_cli.pack.library import Library
 from sglora_cli.pack.recipe import Recipe
@@ -117,6 +118,10 @@ class Job:
 
     def lean_file(self, name: str) -> Path:
         return self.folder / "rows" / f"{name}.json"
+
+    def fetching(self, name: str) -> Path:
+        """The file that is there while a data set is fetched: so an interrupted fetch is known, whatever it left."""
+        return self.folder / f".{file_stem(name)}.unfinished"
 
     def page(self, name: str) -> Path:
         return self.folder / f"report-{name}.html"

@@ -34,6 +34,7 @@ from sglora_cli.reproduce.sources import SourceState, source_state
 from sglora_cli.reproduce.steps import CAPTIONS, DATA, PACK, PRIOR, REPORT, ROWS, WEIGHTS, Step, with_needed
 from sglora_cli.reproduce.targets import Lean, Measurement
 from sglora_cli.system import settings
+from sglora_cli.system.display import counted
 from sglora_cli.system.hardware import free_disk, nearest_existing, pick_device
 from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import size, span
@@ -102,8 +103,8 @@ class Plan:
         times = [step.seconds for step in self.left if step.seconds]
         time = span(sum(low for low, _ in times), sum(high for _, high in times))
         if open_ends := sum(step.seconds is None for step in self.left):
-            time = f"{time} and the {open_ends} steps" if any(high for _, high in times) else f"the {open_ends} steps"
-            time += " whose time is unknown"
+            known_part = f"{time} and " * any(high for _, high in times)
+            time = f"{known_part}{counted(open_ends, 'step')} whose time is unknown"
         return [f"to download: {download}", f"time: {time}, on {_device(self.job)}"]
 
     def to_json(self) -> dict[str, Any]:
@@ -169,7 +170,9 @@ class _Planner:
         """What is here of each data set, by what steps call it."""
         job = self.job
         return {
-            name: source_state(dataset, job.host.datasets[dataset], job.root(name), job.place)
+            name: source_state(
+                dataset, job.host.datasets[dataset], job.root(name), job.place, job.fetching(name).exists()
+            )
             for name, (dataset, _) in job.data.items()
         }
 

@@ -1,7 +1,7 @@
 """The steps of a plan that are left, one after another. Each is resumed where it was interrupted.
 
-Downloads go on by bytes, captions by lines, a build by its own steps, rows by what is in the cache. A rows file gets
-its name when all of it is measured: until then its rows are in NAME.part.jsonl.
+Downloads resume by bytes, captions by lines, builds by their own steps, rows from the log and the numbers in the user
+cache. A file in the folder of results is whole or absent.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 
 from sglora_cli.config import CaptionConfig
 from sglora_cli.errors import Unavailable
-from sglora_cli.files.atomic import put_file, write_bytes
+from sglora_cli.files.atomic import write_bytes
 from sglora_cli.plugin.contracts import Fetches
 from sglora_cli.reproduce.comparison import Comparison, comparison_of
 from sglora_cli.reproduce.job import Job
 from sglora_cli.reproduce.plan import COMPARISON, Plan, bench_request, foreign, lean_key, report_key, rows_key
 from sglora_cli.reproduce.steps import CAPTIONS, DATA, PACK, PRIOR, REPORT, ROWS, WEIGHTS, Step
-from sglora_cli.reproduce.targets import Lean, Measurement
+from sglora_cli.reproduce.targets import LEARNED, Lean, Measurement
 from sglora_cli.system import settings
 
 Note = Callable[[str], None]
@@ -57,7 +57,10 @@ def _data(job: Job, step: Step, note: Note, force: bool) -> None:
     dataset = job.host.datasets[name]
     if not isinstance(dataset, Fetches):
         raise Unavailable(f"there is nothing to download for data set {name!r}", "put it into the data folder")
+    unfinished = job.fetching(step.name)
+    write_bytes(unfinished, b"")
     dataset.fetch(job.place, note)
+    unfinished.unlink()
 
 
 def _captions(job: Job, step: Step, note: Note, force: bool) -> None:
@@ -92,20 +95,19 @@ def _rows(job: Job, step: Step, note: Note, force: bool) -> None:
     from sglora_cli.bench import run as bench
     from sglora_cli.bench.measure import Measurer
     from sglora_cli.bench.plan import bench_plan
-    from sglora_cli.bench.rows_file import log_of
+    from sglora_cli.bench.rows_file import log_of, row_line
 
     one = job.part(step.name)
     assert isinstance(one, Measurement)
     plan = bench_plan(job.host, bench_request(job, one), job.config, job.runtime)
     header = plan.header(step.command, one.table)
-    key = rows_key(job, one, _packs(job))
+    header = replace(header, more={**header.more, "reproduce": rows_key(job, one, _packs(job))})
+    measurer = Measurer(plan.model, job.runtime.precision)
+    with log_of(None, header) as log:  # in the user cache: the file here is whole or absent
+        rows = bench.run(plan, measurer, log)
     target = job.rows_file(one.name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_suffix(".part.jsonl")
-    measurer = Measurer(plan.model, job.runtime.precision)
-    with log_of(part, replace(header, more={**header.more, "reproduce": key})) as log:
-        bench.run(plan, measurer, log)
-    put_file(part, target)
+    write_bytes(target, "".join([header.line(), *map(row_line, rows)]).encode())
     note(f"{measurer.count.encoded} images encoded, {measurer.count.saved} saved; rows in {target}")
 
 
@@ -140,7 +142,7 @@ def _report(job: Job, step: Step, note: Note, force: bool) -> None:
         content = collect(load.read([job.rows_file(one.name)], job.config), None, None, job.config)
         write_bytes(job.page(one.name), report_page(content))
         note(str(job.page(one.name)))
-    for path in _figures(job):
+    for path in _figures(job, note):
         note(str(path))
     comparison = comparison_of(job, *foreign(job))
     write_bytes(job.folder / "comparison.txt", comparison.to_text().encode())
@@ -149,8 +151,8 @@ def _report(job: Job, step: Step, note: Note, force: bool) -> None:
     write_bytes(job.folder / COMPARISON, (json.dumps(facts, indent=1) + "\n").encode())
 
 
-def _figures(job: Job) -> Iterator[Path]:
-    """Draw the maps of adapters that a target has."""
+def _figures(job: Job, note: Note) -> Iterator[Path]:
+    """Draw the maps of adapters that a target has, as far as its packs allow."""
     if not job.target.figures:
         return
     from sglora_cli.pack.loaded import LoadedPack
@@ -162,8 +164,10 @@ def _figures(job: Job) -> Iterator[Path]:
         assert isinstance(one, Measurement)
         measured = load.read([job.rows_file(name)], job.config)
         loaded = LoadedPack.open(job.host, job.recipes[one.recipe].name, job.runtime)
-        data = ReportData(loaded, measured.report, job.config, measured.fingerprint)
+        data = ReportData(loaded, measured.report, job.config, measured.fingerprint, about=LEARNED)
         drawn = draw_maps(data) if one.tasks else [figure for figure in [task_map(data)] if figure]
+        if not drawn:
+            note(f"{name}: no map is drawn, as the pack has too few adapters or no Oracle")
         for figure in drawn:
             for ending, draw in (("svg", plot.svg), ("png", plot.png)):
                 path = job.folder / "figures" / f"{name}-{figure.name}.{ending}"

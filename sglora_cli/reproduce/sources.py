@@ -35,14 +35,16 @@ class SourceState:
         return self.here and self.captioned and not self.errors
 
 
-def source_state(name: str, dataset: Dataset, root: Path, place: Path) -> SourceState:
-    """The state of a data set in its folder `root`; place: the folder of all data sets.
+def source_state(name: str, dataset: Dataset, root: Path, place: Path, interrupted: bool = False) -> SourceState:
+    """The state of a data set in its folder `root`.
+
+    place: the folder of all data sets.  interrupted: whether a fetch of it is known to have been.
 
     A data set that was never fetched by this program counts as here as soon as tasks can be read from it, also if
     photos are missing: its user may have chosen some. One whose fetch was interrupted does not.
     """
     plan, refused = _plan(dataset, place)
-    begun = plan is not None and any(one.here for one in plan.waiting)
+    begun = plan is not None and (interrupted or any(one.here for one in plan.waiting))
     try:
         dataset.tasks(root)
         why: SgloraError | None = None

@@ -199,7 +199,8 @@ def _printed(line: Line) -> dict[Cell, float]:
 def _leaning(job: Job, table: Table) -> Block:
     (lean,) = (one for one in job.target.leans if one.name == table.lean)
     printed = paper_numbers()["contributions"].get(lean.task, {})
-    path, measured = job.lean_file(lean.name), {}
+    path = job.lean_file(lean.name)
+    measured: Mapping[str, float] = {}
     try:
         measured = read_json(path)["weights"] if path.exists() else {}
     except (SgloraError, KeyError, TypeError):

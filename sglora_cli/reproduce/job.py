@@ -153,7 +153,8 @@ class Job:
 
     def part(self, name: str) -> Measurement | Lean:
         """The measurement or the lean of that name."""
-        return next(one for one in (*self.target.measurements, *self.target.leans) if one.name == name)
+        parts: list[Measurement | Lean] = [*self.target.measurements, *self.target.leans]
+        return next(one for one in parts if one.name == name)
 
     def check_folder(self) -> None:
         """Raises UsageError if the folder has something else than results of this job."""

@@ -202,18 +202,18 @@ class _Planner:
             step = Step(PACK, recipe.name, needs, command, name in self.packs)
             steps.append(replace(step, remarks=self._replaces(name, recipe)))
         for one in job.target.measurements:
-            needs = [f"{PACK} {job.recipes[name].name}" for name in (one.recipe, one.on) if name]
-            needs.append(f"{WEIGHTS} {job.recipes[one.recipe].backbone}")
+            wanted = [f"{PACK} {job.recipes[name].name}" for name in (one.recipe, one.on) if name]
+            wanted.append(f"{WEIGHTS} {job.recipes[one.recipe].backbone}")
             if one.source[0]:
-                needs += of_data([name for name, pair in job.data.items() if pair == one.source])
+                wanted += of_data([name for name, pair in job.data.items() if pair == one.source])
             elif one.photos:
-                needs += of_data(job.data_of([one.recipe]))
-            steps.append(Step(ROWS, one.name, tuple(needs), _bench_words(job, one), self._rows_done(one)))
+                wanted += of_data(job.data_of([one.recipe]))
+            steps.append(Step(ROWS, one.name, tuple(wanted), _bench_words(job, one), self._rows_done(one)))
         for lean in job.target.leans:
             recipe = job.recipes[lean.recipe]
-            needs = [f"{PACK} {recipe.name}", f"{WEIGHTS} {recipe.backbone}"]
+            needs = (f"{PACK} {recipe.name}", f"{WEIGHTS} {recipe.backbone}")
             command = _shell("sglora generate", f"a photo of a {lean.task}", "--pack", recipe.name, "--explain")
-            steps.append(Step(PRIOR, lean.name, tuple(needs), command, self._lean_done(lean)))
+            steps.append(Step(PRIOR, lean.name, needs, command, self._lean_done(lean)))
         parts = [step.key for step in steps if step.kind in (ROWS, PRIOR)]
         pages = [
             _shell("sglora report", job.rows_file(m.name), "-o", job.page(m.name)) for m in job.target.measurements
@@ -319,7 +319,8 @@ class _Planner:
             known = estimate_of(job.host, name, runtime, state.photos or 0, count)
         if known is None:
             return replace(step, download=None, disk=None, seconds=None)
-        seconds = tuple(one * known.photos for one in known.seconds) if state.photos is not None else None
+        low, high = (one * known.photos for one in known.seconds)
+        seconds = (low, high) if state.photos is not None else None
         model = known.cost.model
         remarks = [f"{state.photos:,} photos"] if state.photos is not None else []
         remarks += [f"by {model}" if model else "without a model, which is not how the paper's were written"]

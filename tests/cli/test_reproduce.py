@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from mini_family import compared, install_mini
 
 from sglora_cli.cli.main import main
@@ -281,3 +287,36 @@ def test_the_papers_table_has_its_sizes_and_terms_without_a_network(run, tmp_pat
 def test_the_help_has_an_example_for_every_use():
     text = main.get_command(None, "reproduce").get_help(main.make_context("sglora", ["--help"], resilient_parsing=True))
     assert "sglora reproduce table1 --data data --dry-run" in text
+
+
+@pytest.mark.slow
+def test_a_kill_while_captions_are_written_costs_nothing(table1, mini, tmp_path, site):
+    """The captions are those of a run that nobody killed."""
+    captions = mini / "shelf/captions.jsonl"
+    words = shlex.split(command_of(mini))[1:]
+    program = "import sys; from sglora_cli.cli.main import main; main(sys.argv[1:])"
+    paths = os.pathsep.join([str(site), *filter(None, sys.path)])
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *words],
+        env={**os.environ, "PARROT_SECONDS": "0.1", "PYTHONPATH": paths},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not captions.exists() or captions.read_bytes().count(b"\n") < 5:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    before = captions.read_bytes()
+    states = {one["step"]: one for one in json.loads(table1("--dry-run", "--json").stdout)["steps"]}
+    assert [states[step]["state"] for step in ("data shelf", "captions shelf")] == ["done", "to do"]
+    assert table1("--yes").exit_code == 0
+    assert captions.read_bytes().startswith(before[: before.rindex(b"\n") + 1])
+    assert captions.read_bytes().count(b"\n") == 72
+    shutil.copytree(mini / "shelf/images", tmp_path / "again/images")
+    CliRunner().invoke(main, ["data", "caption", "folder", "--path", str(tmp_path / "again"), "--captioner", "parrot"])
+    assert (tmp_path / "again/captions.jsonl").read_bytes() == captions.read_bytes()

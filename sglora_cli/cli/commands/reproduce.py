@@ -69,11 +69,11 @@ def command(
     config: BenchConfig,
     runtime: RuntimeConfig,
 ) -> None:
-    """Make a TABLE or figure of the paper, beside the paper's numbers.
+    """Make a table of the paper, beside the paper's numbers.
 
     The plan says what is left to do: weights, data sets, captions, packs, rows and the report. It is printed with
     sizes, times and terms before anything is done, and you are asked once. Interrupt the command whenever you like:
-    the same command resumes it. Without TABLE the tables are listed.
+    the same command resumes it. TABLE is also the name of a figure; without it, tables and figures are listed.
 
     \b
     sglora reproduce --list

@@ -116,6 +116,10 @@ class Job:
     def rows_file(self, name: str) -> Path:
         return self.folder / "rows" / f"{name}.jsonl"
 
+    def sentences_file(self, name: str) -> Path:
+        """What describes the tasks of a measurement, where captions do."""
+        return self.folder / "rows" / f"{name}-sentences.json"
+
     def lean_file(self, name: str) -> Path:
         return self.folder / "rows" / f"{name}.json"
 

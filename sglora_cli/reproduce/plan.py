@@ -83,9 +83,12 @@ class Plan:
         if terms:
             lines += ["terms of what is downloaded, as its publishers state them:", *(f"  {text}" for text in terms)]
         lines += [*remarks, *self._totals(), f"results: {self.job.folder}"]
-        if missing := self.missing:
-            lines += ["in the way:", *(f"  {one.message}" + f" ({one.hint})" * bool(one.hint) for one in missing)]
         return lines
+
+    def missing_lines(self) -> list[str]:
+        """Everything that is in the way, a line each, for a person who is shown the plan alone."""
+        lines = [f"  {one.message}" + f" ({one.hint})" * bool(one.hint) for one in self.missing]
+        return ["in the way:", *lines] if lines else []
 
     def _terms(self) -> Iterator[str]:
         for step in self.left:
@@ -345,7 +348,7 @@ class _Planner:
         base, recipe = next((base, one) for base, one in job.recipes.items() if one.name == step.name)
         unknown = replace(step, disk=None, seconds=None)
         if job.absent or not all(self.states[name].ready for name in job.data_of([base])):
-            return replace(unknown, why_unknown="unknown until its data are here")
+            return replace(unknown, why_unknown=_NO_DATA)
         from sglora_cli.build.prerequisites import plan_tasks
 
         try:
@@ -373,6 +376,11 @@ class _Planner:
         one = self.job.part(step.name)
         if not isinstance(one, Measurement) or not {one.recipe, *filter(None, [one.on])} <= set(self.packs):
             return replace(step, seconds=None, why_unknown="unknown until its pack is built")
+        if one.captions:
+            return replace(step, seconds=None)
+        data = [need.removeprefix(f"{DATA} ") for need in step.needs if need.startswith(f"{DATA} ")]
+        if not all(self.states[name].ready for name in data):
+            return replace(step, seconds=None, why_unknown=_NO_DATA)
         from sglora_cli.bench import run
         from sglora_cli.bench.measure import Measurer
         from sglora_cli.bench.plan import bench_plan
@@ -397,6 +405,7 @@ class _Planner:
 
 
 _NETWORK = "depends on the network"
+_NO_DATA = "unknown until its data are here"
 
 
 def _terms(plugin: object) -> tuple[Terms, ...]:
@@ -437,7 +446,7 @@ def rows_key(job: Job, one: Measurement, packs: Mapping[str, Path]) -> str:
     if not set(names) <= set(packs):
         return ""
     manifests = [Pack(packs[name]).manifest for name in names]
-    asked = [one.table, list(one.methods), list(job.measured(one)), list(one.source), one.photos]
+    asked = [one.table, list(one.methods), list(job.measured(one)), list(one.source), one.photos, one.captions]
     return content_hash("reproduce 1", manifests, asked, job.settings_of_rows())
 
 
@@ -478,6 +487,7 @@ def bench_request(job: Job, one: Measurement) -> BenchRequest:
         data=job.place if one.photos else None,
         tasks=",".join(job.measured(one)),
         table=one.table,
+        sentences=job.sentences_file(one.name) if one.captions else None,
     )
 
 
@@ -490,6 +500,7 @@ def _bench_words(job: Job, one: Measurement) -> str:
         "--data": request.data,
         "--tasks": request.tasks,
         "--table": "" if request.table == "all" else request.table,
+        "--sentences": request.sentences or "",
         **_changed(job.config),
         "--rows": job.rows_file(one.name),
     }

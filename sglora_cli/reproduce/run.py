@@ -16,6 +16,7 @@ from sglora_cli.config import CaptionConfig
 from sglora_cli.errors import Unavailable
 from sglora_cli.files.atomic import write_bytes
 from sglora_cli.plugin.contracts import Fetches
+from sglora_cli.plugin.values import TRAIN
 from sglora_cli.reproduce.comparison import Comparison, comparison_of
 from sglora_cli.reproduce.job import Job
 from sglora_cli.reproduce.plan import COMPARISON, Plan, bench_request, foreign, lean_key, report_key, rows_key
@@ -99,6 +100,8 @@ def _rows(job: Job, step: Step, note: Note, force: bool) -> None:
 
     one = job.part(step.name)
     assert isinstance(one, Measurement)
+    if one.captions:
+        _write_sentences(job, one)
     plan = bench_plan(job.host, bench_request(job, one), job.config, job.runtime)
     header = plan.header(step.command, one.table)
     header = replace(header, more={**header.more, "reproduce": rows_key(job, one, _packs(job))})
@@ -109,6 +112,21 @@ def _rows(job: Job, step: Step, note: Note, force: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(target, "".join([header.line(), *map(row_line, rows)]).encode())
     note(f"{measurer.count.encoded} images encoded, {measurer.count.saved} saved; rows in {target}")
+
+
+def _write_sentences(job: Job, one: Measurement) -> None:
+    """Describe each task of a data set by the first caption of every training image that the backbone reads whole."""
+    from sglora_cli.data.text_limit import TextLimit
+
+    name, path = one.source
+    sentences = {}
+    for task in job.host.datasets[name].tasks(job.place / path):
+        first = [photo.captions[0] for photo in task.photos.get(TRAIN, ())]
+        cut = TextLimit.of(job.host, job.recipes[one.recipe].backbone).cut(first).tokens
+        sentences[task.name] = [text for text in first if text not in cut]
+    target = job.sentences_file(one.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(target, (json.dumps(sentences, indent=1) + "\n").encode())
 
 
 def _prior(job: Job, step: Step, note: Note, force: bool) -> None:

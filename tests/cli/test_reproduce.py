@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from mini_family import compared, install_mini
+from trees import picture
 
 from sglora_cli.cli.main import main
 from sglora_cli.files.text import jsonl_rows
+from sglora_datasets.tasks import split_of
 
 
 @pytest.fixture
@@ -177,6 +179,22 @@ def test_all_steps_run_once_and_the_numbers_stand_beside_the_papers(table1, mini
     shutil.rmtree(mini / "shelf")  # no step needs it any more
     states = {one["step"]: one["state"] for one in json.loads(table1("--dry-run", "--json").stdout)["steps"]}
     assert states["data shelf"] == "not needed"
+
+
+def test_flickr30k_is_described_by_one_caption_an_image(run, mini):
+    root, words = mini / "flickr30k", ("red", "green", "blue", "white")
+    lines = [f"{n}.jpg#{k}\ta {words[n % 4]} thing {n}, {k}" for n in range(20) for k in range(2)]
+    for n in range(20):
+        picture(root / "flickr30k-images" / f"{n}.jpg", n)
+    (root / "results_20130124.token").write_text("\n".join(lines) + "\n")
+    result = run("reproduce", "figure2", "--with", "mini", "--data", mini, "--captioner", "parrot", "--yes")
+    assert result.exit_code == 0, result.output
+    folder = Path("reproduce-figure2-mini")
+    (sentences,) = json.loads((folder / "rows/flickr30k-textual-sentences.json").read_text()).values()
+    assert sentences == [f"a {words[n % 4]} thing {n}, 0" for n in range(20) if split_of(f"{n}.jpg") == "train"]
+    numbers = {line["label"]: line["numbers"][0] for line in compared(folder)["tables"][0]["lines"]}
+    assert [numbers[kind]["paper"] for kind in ("visual", "textual")] == [86.3, 86.9]
+    assert all(0 <= numbers[kind]["measured"] <= 100 for kind in numbers)
 
 
 def test_a_failed_step_names_the_command_that_resumes(table1, mini, monkeypatch):

@@ -121,7 +121,7 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
     if as_json:
         print_json(plan.to_json())
         return
-    for line in plan.to_lines():
+    for line in (*plan.to_lines(), *plan.missing_lines()):
         click.echo(printable(line))
 
 

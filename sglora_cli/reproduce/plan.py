@@ -127,11 +127,13 @@ def foreign(job: Job) -> list[str]:
     """What a reader must know where backbone or data are not the paper's."""
     if job.is_the_papers:
         return []
-    backbones = sorted({recipe.backbone for recipe in job.recipes.values()})
-    limit = f" the first {job.request.limit} tasks of each role," * bool(job.request.limit)
-    what = f"backbone {', '.join(backbones)},{limit} and data that are not the paper's" if job.request.family else ""
-    what = what or f"only{limit.rstrip(',')}"
-    return [f"not comparable: {what}. The numbers say nothing about the paper's."]
+    parts = []
+    if job.request.family:
+        backbones = sorted({recipe.backbone for recipe in job.recipes.values()})
+        parts = [f"backbone {', '.join(backbones)}", "data that are not the paper's"]
+    if limit := job.request.limit:
+        parts.append("the first task of each role" if limit == 1 else f"the first {limit} tasks of each role")
+    return [f"not comparable: {', '.join(parts)}. The numbers say nothing about the paper's."]
 
 
 def _device(job: Job) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from mini_family import compared, install_mini
-from trees import picture
+from speckles import speckles, write_rows
+from trees import karpathy_files, picture
 
 from sglora_cli.cli.main import main
 from sglora_cli.files.text import jsonl_rows
@@ -64,7 +65,7 @@ def test_the_plan_says_what_is_missing_with_sizes_and_terms(table1):
     first, _, rest = result.stdout.partition("\nterms")
     assert [line.split("  ")[0] for line in first.splitlines()] == [
         "table1: in-dataset retrieval: COCO and Pets",
-        "not comparable: backbone tiny, and data that are not the paper's. The numbers say nothing about the paper's.",
+        "not comparable: backbone tiny, data that are not the paper's. The numbers say nothing about the paper's.",
         "",
         "step",
         "weights tiny",
@@ -134,7 +135,7 @@ def test_all_steps_run_once_and_the_numbers_stand_beside_the_papers(table1, mini
     assert blocks[0] == (
         "table1: in-dataset retrieval: COCO and Pets\n"
         "measured, and what the paper prints: SG-LoRA (arXiv 2509.10535)\n"
-        "not comparable: backbone tiny, and data that are not the paper's. The numbers say nothing about the paper's."
+        "not comparable: backbone tiny, data that are not the paper's. The numbers say nothing about the paper's."
     )
     assert [block.splitlines()[0] for block in blocks[1:5]] == [
         f"{title}, experts of {title}: {direction} (2 tasks)"
@@ -338,3 +339,48 @@ def test_a_kill_while_captions_are_written_costs_nothing(table1, mini, tmp_path,
     shutil.copytree(mini / "shelf/images", tmp_path / "again/images")
     CliRunner().invoke(main, ["data", "caption", "folder", "--path", str(tmp_path / "again"), "--captioner", "parrot"])
     assert (tmp_path / "again/captions.jsonl").read_bytes() == captions.read_bytes()
+
+
+@pytest.fixture
+def drawn(tmp_path) -> Path:
+    """Speckles under the names of the first tasks of the starter's recipes: `coco` and `oxford-iiit-pet`."""
+    for root, tasks in (
+        ("coco", ("airplane", "bed", "bench")),
+        ("oxford-iiit-pet", ("abyssinian", "basset hound", "chihuahua")),
+    ):
+        rows = []
+        for n in range(12):
+            task, name = tasks[n // 4], f"{'train2014' if root == 'coco' else 'images'}/{n}.jpg"
+            (tmp_path / "data" / root / name).parent.mkdir(parents=True, exist_ok=True)
+            speckles(n + 100 * len(root)).save(tmp_path / "data" / root / name)
+            captions = [f"a {task}, {n} specks", f"{n} specks on a {task}"]
+            rows.append({"image": name, "task": task, "split": "train" if n % 4 < 2 else "test", "captions": captions})
+        if root == "coco":
+            karpathy_files(tmp_path / "data" / root, rows)
+        else:
+            write_rows(tmp_path / "data" / root, rows)
+    return tmp_path / "data"
+
+
+@pytest.mark.slow
+def test_the_starter_makes_the_table_of_drawn_photos(run, drawn, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("reproduce", "table1", "--with", "starter", "--limit", 1, "--data", drawn, "--samples", 1)
+    result = run(*words, "--yes")
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "reproduce-table1-starter-limit-1"
+    content = compared(folder)
+    assert content["warning"] == (
+        "not comparable: backbone starter, data that are not the paper's, the first task of each role. "
+        "The numbers say nothing about the paper's."
+    )
+    assert [(block["title"], block["tasks"]) for block in content["tables"]] == [
+        (f"{title}, experts of {title}: {direction}", 1)
+        for title in ("COCO", "Pets")
+        for direction in ("image to text", "text to image")
+    ]
+    numbers = [n for block in content["tables"] for line in block["lines"] for n in line["numbers"]]
+    assert len(numbers) == 4 * 6 * 3
+    assert all(0 <= n["measured"] <= 100 and n["difference"] is not None for n in numbers)
+    assert result.stdout == (folder / "comparison.txt").read_text()
+    assert "everything is done" in run(*words).stderr

@@ -132,11 +132,13 @@ class Job:
 
     @cached_property
     def data(self) -> Mapping[str, tuple[str, str]]:
-        """What steps call a data set -> its plugin, and its path below `place`."""
-        listed = [(source.dataset, source.path) for recipe in self.recipes.values() for source in recipe.sources]
-        pairs = list(dict.fromkeys([*listed, *(one.source for one in self.target.measurements if one.source[0])]))
-        names = [name for name, _ in pairs]
-        return {name if names.count(name) == 1 else path: (name, path) for name, path in pairs}
+        """What steps call a data set, as its tasks are called -> its plugin, and its path below `place`."""
+        called = {
+            (source.dataset, source.path): source.name for recipe in self.recipes.values() for source in recipe.sources
+        }
+        called |= {one.source: one.source[0] for one in self.target.measurements if one.source[0]}
+        names = list(called.values())
+        return {name if names.count(name) == 1 else pair[1]: pair for pair, name in called.items()}
 
     def data_of(self, recipes: Iterable[str]) -> list[str]:
         """What steps call the data sets of some recipes of the target."""

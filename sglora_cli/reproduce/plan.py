@@ -93,9 +93,13 @@ class Plan:
     def _terms(self) -> Iterator[str]:
         for step in self.left:
             for one in step.terms:
-                yield f"{step.name}, {one.what}: {one.licence or 'not stated'} ({one.url})"
+                yield f"{self._owner(step)}, {one.what}: {one.licence or 'not stated'} ({one.url})"
             if step.download != 0 and not step.terms:
-                yield f"{step.name}: not known to this program"
+                yield f"{self._owner(step)}: not known to this program"
+
+    def _owner(self, step: Step) -> str:
+        """Whose files a step downloads."""
+        return self.job.request.captioner if step.kind == CAPTIONS else step.name
 
     def _totals(self) -> list[str]:
         if not self.left:
@@ -189,7 +193,8 @@ class _Planner:
         steps = [self._weights(name) for name in backbones]
         for name, state in self.states.items():
             dataset = job.data[name][0]
-            data = Step(DATA, name, (), _shell("sglora data fetch", dataset, "--data", job.place), state.here)
+            command = _shell("sglora data fetch", dataset, "--data", job.place)
+            data = Step(DATA, name, (), command, state.here and not state.errors)
             steps.append(replace(data, errors=state.errors, remarks=state.remarks))
             if not state.captioned:
                 command = _shell("sglora data caption", dataset, "--path", job.root(name))
@@ -301,7 +306,8 @@ class _Planner:
         errors = step.errors
         if state.plan.waiting and offline():
             hint = "unset it, or run the command where there is a network and copy the folder"
-            text = f"data set {step.name!r} is not in {state.plan.folder}, and SGLORA_OFFLINE is set"
+            name = self.job.data[step.name][0]
+            text = f"data set {name!r} is not in {state.plan.folder}, and SGLORA_OFFLINE is set"
             errors = (*errors, Unavailable(text, f"{step.command}; {hint}"))
         terms = _terms(self.job.host.datasets[self.job.data[step.name][0]])
         return replace(

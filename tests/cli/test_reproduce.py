@@ -69,9 +69,9 @@ def test_the_plan_says_what_is_missing_with_sizes_and_terms(table1):
         "",
         "step",
         "weights tiny",
-        "data folder",
-        "data shelf",
-        "captions shelf",
+        "data coco",
+        "data pets",
+        "captions pets",
         "pack mini-coco",
         "pack mini-pets",
         "rows coco",
@@ -87,9 +87,9 @@ def test_the_plan_says_what_is_missing_with_sizes_and_terms(table1):
     ]
     assert without_numbers(rest) == (
         " of what is downloaded, as its publishers state them:\n"
-        "  shelf, photos: not stated (https://shelf.example/)\n"
-        "  shelf, lists: CC0 (https://shelf.example/lists)\n"
-        "  shelf: not known to this program\n"
+        "  pets, photos: not stated (https://shelf.example/)\n"
+        "  pets, lists: CC0 (https://shelf.example/lists)\n"
+        "  parrot: not known to this program\n"
         "to download: # and what is unknown\n"
         "time: # and 5 steps whose time is unknown, on the CPU of this machine, which has no GPU in use\n"
         "results: reproduce-table1-mini\n"
@@ -123,8 +123,8 @@ def test_all_steps_run_once_and_the_numbers_stand_beside_the_papers(table1, mini
     ]
     said = [line for line in result.stderr.splitlines() if line.startswith("step ") and line[5].isdigit()]
     assert said == [
-        "step 1 of 7: data shelf",
-        "step 2 of 7: captions shelf",
+        "step 1 of 7: data pets",
+        "step 2 of 7: captions pets",
         "step 3 of 7: pack mini-coco",
         "step 4 of 7: pack mini-pets",
         "step 5 of 7: rows coco",
@@ -179,7 +179,7 @@ def test_all_steps_run_once_and_the_numbers_stand_beside_the_papers(table1, mini
     assert [step for step, state in states.items() if state == "to do"] == ["rows pets", "report"]
     shutil.rmtree(mini / "shelf")  # no step needs it any more
     states = {one["step"]: one["state"] for one in json.loads(table1("--dry-run", "--json").stdout)["steps"]}
-    assert states["data shelf"] == "not needed"
+    assert states["data pets"] == "not needed"
 
 
 def test_flickr30k_is_described_by_one_caption_an_image(run, mini):
@@ -203,12 +203,12 @@ def test_a_failed_step_names_the_command_that_resumes(table1, mini, monkeypatch)
     result = table1("--yes")
     assert (result.exit_code, result.stdout) == (6, "")
     assert result.stderr.endswith(
-        f"step 1 of 7: data shelf\nresume with: {command_of(mini)}\nerror: the shelf fell over\nhint: run it again\n"
+        f"step 1 of 7: data pets\nresume with: {command_of(mini)}\nerror: the shelf fell over\nhint: run it again\n"
     )
     assert len(list((mini / "shelf").rglob("*.png"))) == 9
     (mini / "shelf/captions.jsonl").write_text("")  # as if somebody had begun with what is there
     plan = json.loads(table1("--dry-run", "--json").stdout)
-    assert next(one for one in plan["steps"] if one["step"] == "data shelf")["state"] == "to do"
+    assert next(one for one in plan["steps"] if one["step"] == "data pets")["state"] == "to do"
 
 
 def test_an_unknown_table_suggests_the_closest(run):
@@ -332,7 +332,7 @@ def test_a_kill_while_captions_are_written_costs_nothing(table1, mini, tmp_path,
         process.wait()
     before = captions.read_bytes()
     states = {one["step"]: one for one in json.loads(table1("--dry-run", "--json").stdout)["steps"]}
-    assert [states[step]["state"] for step in ("data shelf", "captions shelf")] == ["done", "to do"]
+    assert [states[step]["state"] for step in ("data pets", "captions pets")] == ["done", "to do"]
     assert table1("--yes").exit_code == 0
     assert captions.read_bytes().startswith(before[: before.rindex(b"\n") + 1])
     assert captions.read_bytes().count(b"\n") == 72

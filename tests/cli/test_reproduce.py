@@ -384,3 +384,21 @@ def test_the_starter_makes_the_table_of_drawn_photos(run, drawn, tmp_path, monke
     assert all(0 <= n["measured"] <= 100 and n["difference"] is not None for n in numbers)
     assert result.stdout == (folder / "comparison.txt").read_text()
     assert "everything is done" in run(*words).stderr
+
+
+def test_broken_data_is_in_the_way_before_anything_runs(table1, mini):
+    captions = mini / "coco/captions.jsonl"
+    captions.write_text("x\n" + captions.read_text())
+    result = table1("--yes")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert f"error: {captions}, line 1: " in result.stderr
+    assert "step 1 of" not in result.stderr
+    assert not (mini / "shelf").exists()
+
+
+def test_a_pack_that_is_replaced_is_said(table1, mini, tmp_path, run, own_home):
+    other = tmp_path / "mini-coco.toml"
+    other.write_text((tmp_path / "recipes/mini-coco.toml").read_text().replace("epochs = 4", "epochs = 5"))
+    assert run("pack", "build", other, "--data", mini).exit_code == 0
+    text = f"pack mini-coco: replaces {own_home}/cache/packs/mini-coco, a pack of another recipe or of another version"
+    assert text in table1("--dry-run").stdout

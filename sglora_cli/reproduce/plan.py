@@ -108,7 +108,7 @@ class Plan:
         unknown = any(step.download is None for step in self.left)
         download = f"{size(known) if known else 'nothing'}{' and what is unknown' * unknown}"
         times = [step.seconds for step in self.left if step.seconds]
-        time = span(sum(low for low, _ in times), sum(high for _, high in times))
+        time = span(sum(low for low, _ in times), sum(high for _, high in times)) if any(map(sum, times)) else "seconds"
         if open_ends := sum(step.seconds is None for step in self.left):
             known_part = f"{time} and " * any(high for _, high in times)
             time = f"{known_part}{counted(open_ends, 'step')} whose time is unknown"

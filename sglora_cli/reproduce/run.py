@@ -45,7 +45,7 @@ def _resumed_by(job: Job, note: Note) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        note(f"resume with: {job.command}")
+        note(f"hint: resume with: {job.command}")  # not wrapped, to be copied
         raise
 
 

@@ -126,7 +126,7 @@ def _related(task: str, expert: str) -> Table:
 
 
 def _single_and_mixed(dataset: str) -> Table:
-    packs = {f"{dataset}'s experts": dataset, "experts of all three": "mixed"}
+    packs = {f"experts of {dataset}": dataset, "experts of all three": "mixed"}
     lines = (
         Line(f"{LABELS[method]}, {label}", rows, method, dataset=dataset)
         for method in (AGAINST, LEARNED)

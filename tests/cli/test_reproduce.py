@@ -203,7 +203,8 @@ def test_a_failed_step_names_the_command_that_resumes(table1, mini, monkeypatch)
     result = table1("--yes")
     assert (result.exit_code, result.stdout) == (6, "")
     assert result.stderr.endswith(
-        f"step 1 of 7: data pets\nresume with: {command_of(mini)}\nerror: the shelf fell over\nhint: run it again\n"
+        f"step 1 of 7: data pets\nhint: resume with: {command_of(mini)}\n"
+        "error: the shelf fell over\nhint: run it again\n"
     )
     assert len(list((mini / "shelf").rglob("*.png"))) == 9
     (mini / "shelf/captions.jsonl").write_text("")  # as if somebody had begun with what is there

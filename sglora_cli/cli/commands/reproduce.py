@@ -102,7 +102,7 @@ def command(
     plan.check()
     if plan.left:
         confirm(counted(len(plan.left), "step"), yes, f"pass --yes: {job.command}", "run", "run")
-        note(f"interrupt it whenever you like; it resumes with: {job.command}")
+        note(f"interrupt it whenever you like, and resume it ({job.command})")
     comparison = run(plan, note, force)
     if as_json:
         print_json({**comparison.to_json(), "folder": str(job.folder), "steps": [one.to_json() for one in plan.steps]})

@@ -5,41 +5,28 @@ Nothing is downloaded or written. What is in the way is collected, not raised, s
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sglora_cli.bench.paper import PAPER
-from sglora_cli.bench.request import BenchRequest
-from sglora_cli.bench.rows_file import read_rows
-from sglora_cli.config import BenchConfig, CaptionConfig
-from sglora_cli.data.caption_cost import estimate, estimate_of, without_model
 from sglora_cli.errors import BadFile, SgloraError, Unavailable
-from sglora_cli.files.hashes import content_hash
-from sglora_cli.files.text import read_json
-from sglora_cli.network import hub_unreachable, no_network, offline
 from sglora_cli.pack.library import Library
-from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import Recipe
-from sglora_cli.plugin.contracts import SaysAbsent, SaysDownload, SaysTerms
-from sglora_cli.plugin.values import Terms
-from sglora_cli.report import plot
+from sglora_cli.reproduce.costs import Costs, lacking_weights
 from sglora_cli.reproduce.job import Job
+from sglora_cli.reproduce.keys import built_packs, lean_done, report_done, rows_done
+from sglora_cli.reproduce.requests import bench_command
 from sglora_cli.reproduce.sources import SourceState, source_state
 from sglora_cli.reproduce.steps import CAPTIONS, DATA, PACK, PRIOR, REPORT, ROWS, WEIGHTS, Step, with_needed
-from sglora_cli.reproduce.targets import Lean, Measurement
 from sglora_cli.system import settings
 from sglora_cli.system.display import counted
 from sglora_cli.system.hardware import free_disk, nearest_existing, pick_device
 from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import size, span
 
-COMPARISON = "comparison.json"
 _HEADER = ("step", "state", "download", "disk", "time")
 
 
@@ -156,7 +143,8 @@ class _Planner:
     force: bool
 
     def plan(self) -> Plan:
-        steps = [self._cost(step) for step in with_needed(self._steps())]
+        costs = Costs(self.job, self.force, self.packs, self.states)
+        steps = _captioner_once([costs.of(step) for step in with_needed(self._steps())])
         errors = (
             [self.job.absent] if self.job.absent and any(s.kind in (DATA, CAPTIONS) and s.left for s in steps) else []
         )
@@ -166,13 +154,8 @@ class _Planner:
 
     @cached_property
     def packs(self) -> dict[str, Path]:
-        """Recipe of the target -> the folder of its pack, where that is built as the recipe says it."""
-        known = {one.name: one.folder for one in Library(self.job.host.recipe_folders).packs()}
-        return {
-            name: known[recipe.name]
-            for name, recipe in self.job.recipes.items()
-            if recipe.name in known and _is_of(known[recipe.name], recipe)
-        }
+        """Recipe of the target -> the folder of its pack, of those that are built."""
+        return built_packs(self.job)
 
     @cached_property
     def states(self) -> dict[str, SourceState]:
@@ -185,12 +168,10 @@ class _Planner:
             for name, (dataset, _) in job.data.items()
         }
 
-    # The steps, and whether they are done
-
     def _steps(self) -> list[Step]:
         job = self.job
         backbones = dict.fromkeys(recipe.backbone for recipe in job.recipes.values())
-        steps = [self._weights(name) for name in backbones]
+        steps = [Step(WEIGHTS, name, done=not lacking_weights(job, name)) for name in backbones]
         for name, state in self.states.items():
             dataset = job.data[name][0]
             command = _shell("sglora data fetch", dataset, "--data", job.place)
@@ -218,33 +199,18 @@ class _Planner:
                 wanted += of_data([name for name, pair in job.data.items() if pair == one.source])
             elif one.photos:
                 wanted += of_data(job.data_of([one.recipe]))
-            steps.append(Step(ROWS, one.name, tuple(wanted), _bench_words(job, one), self._rows_done(one)))
+            steps.append(Step(ROWS, one.name, tuple(wanted), bench_command(job, one), rows_done(job, one, self.packs)))
         for lean in job.target.leans:
             recipe = job.recipes[lean.recipe]
             needs = (f"{PACK} {recipe.name}", f"{WEIGHTS} {recipe.backbone}")
             command = _shell("sglora generate", f"a photo of a {lean.task}", "--pack", recipe.name, "--explain")
-            steps.append(Step(PRIOR, lean.name, needs, command, self._lean_done(lean)))
+            steps.append(Step(PRIOR, lean.name, needs, command, lean_done(job, lean, self.packs)))
         parts = [step.key for step in steps if step.kind in (ROWS, PRIOR)]
         pages = [
             _shell("sglora report", job.rows_file(m.name), "-o", job.page(m.name)) for m in job.target.measurements
         ]
-        done = all(step.done for step in steps if step.kind in (ROWS, PRIOR)) and _report_done(job)
+        done = all(step.done for step in steps if step.kind in (ROWS, PRIOR)) and report_done(job)
         return [*steps, Step(REPORT, "", tuple(parts), " && ".join(pages), done)]
-
-    def _weights(self, name: str) -> Step:
-        backbone, runtime = self.job.host.backbones[name], settings.runtime(self.job.runtime, name)
-        with no_network():
-            lacks = backbone.absent(runtime) if isinstance(backbone, SaysAbsent) else ""
-        step = Step(WEIGHTS, name, done=not lacks)
-        if not lacks:
-            return step
-        remedy = "pass --weights FILE, or: sglora settings set weights FILE"
-        if runtime.weights:
-            return replace(step, errors=(Unavailable(f"backbone {name!r}: {lacks}", remedy),))
-        if offline():
-            error = Unavailable(f"backbone {name!r}: {lacks}, and SGLORA_OFFLINE is set", f"unset it, or {remedy}")
-            return replace(step, errors=(error,))
-        return replace(step, remarks=(f"{lacks}: they are downloaded",))
 
     @staticmethod
     def _recipe_word(recipe: Recipe) -> str:
@@ -258,178 +224,18 @@ class _Planner:
             return ()
         return (f"replaces {known[recipe.name].folder}, a pack of another recipe or of another version of this one",)
 
-    def _rows_done(self, one: Measurement) -> bool:
-        key = rows_key(self.job, one, self.packs)
-        path = self.job.rows_file(one.name)
-        if not key or not path.exists():
-            return False
-        try:
-            return read_rows(path)[-1].header.more.get("reproduce") == key
-        except BadFile:
-            return False
 
-    def _lean_done(self, lean: Lean) -> bool:
-        key, path = lean_key(self.job, lean, self.packs), self.job.lean_file(lean.name)
-        with suppress(BadFile):
-            return bool(key) and path.exists() and read_json(path).get("reproduce") == key
-        return False
-
-    # What the steps that are left cost
-
-    def _cost(self, step: Step) -> Step:
-        if not step.left:
-            return step
-        return {
-            WEIGHTS: self._cost_of_weights,
-            DATA: self._cost_of_data,
-            CAPTIONS: self._cost_of_captions,
-            PACK: self._cost_of_pack,
-            ROWS: self._cost_of_rows,
-            PRIOR: lambda one: one,
-            REPORT: self._cost_of_report,
-        }[step.kind](step)
-
-    def _cost_of_weights(self, step: Step) -> Step:
-        backbone, runtime = self.job.host.backbones[step.name], settings.runtime(self.job.runtime, step.name)
-        with no_network():
-            download = backbone.download_bytes(runtime) if isinstance(backbone, SaysDownload) else None
-        if not step.errors and (why := hub_unreachable()):
-            step = replace(step, remarks=(*step.remarks, f"if they come from the Hugging Face hub, that fails: {why}"))
-        return replace(
-            step, download=download, disk=download, seconds=None, why_unknown=_NETWORK, terms=_terms(backbone)
-        )
-
-    def _cost_of_data(self, step: Step) -> Step:
-        state = self.states[step.name]
-        if state.plan is None:
-            return replace(step, download=0, disk=0, seconds=None)
-        errors = step.errors
-        if state.plan.waiting and offline():
-            hint = "unset it, or run the command where there is a network and copy the folder"
-            name = self.job.data[step.name][0]
-            text = f"data set {name!r} is not in {state.plan.folder}, and SGLORA_OFFLINE is set"
-            errors = (*errors, Unavailable(text, f"{step.command}; {hint}"))
-        terms = _terms(self.job.host.datasets[self.job.data[step.name][0]])
-        return replace(
-            step,
-            download=state.plan.left,
-            disk=state.plan.disk,
-            seconds=None,
-            why_unknown=_NETWORK,
-            terms=terms,
-            errors=errors,
-        )
-
-    def _cost_of_captions(self, step: Step) -> Step:
-        job, name = self.job, self.job.request.captioner
-        state = self.states[step.name]
-        runtime, count = replace(job.runtime, weights=""), CaptionConfig().captions
-        if state.waiting:
-            known = estimate(job.host, name, runtime, state.waiting, count)
-        else:
-            known = estimate_of(job.host, name, runtime, state.photos or 0, count)
-        if known is None:
-            return replace(step, download=None, disk=None, seconds=None)
-        low, high = (one * known.photos for one in known.seconds)
-        seconds = (low, high) if state.photos is not None else None
-        model = known.cost.model
-        remarks = [f"{state.photos:,} photos"] if state.photos is not None else []
-        remarks += [f"by {model}" if model else "without a model, which is not how the paper's were written"]
-        errors = []
-        if known.cost.lacks:
-            other = without_model(job.host, name)
-            hint = f"pass --captioner {other} for captions of names and colours" if other else ""
-            errors = [Unavailable(f"captioner {name!r} lacks {known.cost.lacks}", hint)]
-        terms = _terms(job.host.captioners[name]) if known.cost.download_bytes else ()
-        return replace(
-            step,
-            download=known.cost.download_bytes,
-            disk=known.cost.download_bytes,
-            seconds=seconds,
-            terms=terms,
-            remarks=(", ".join(remarks),),
-            errors=tuple(errors),
-        )
-
-    def _cost_of_pack(self, step: Step) -> Step:
-        job = self.job
-        base, recipe = next((base, one) for base, one in job.recipes.items() if one.name == step.name)
-        unknown = replace(step, disk=None, seconds=None)
-        if job.absent or not all(self.states[name].ready for name in job.data_of([base])):
-            return replace(unknown, why_unknown=_NO_DATA)
-        from sglora_cli.build.prerequisites import plan_tasks
-
-        try:
-            tasks = plan_tasks(job.host, recipe, job.place, job.runtime)
-        except SgloraError as error:
-            return replace(unknown, errors=(error,))
-        if not self._weights(recipe.backbone).done:
-            return replace(unknown, why_unknown="unknown until the weights are here")
-        from sglora_cli.build.pipeline import Build
-
-        try:
-            found = Build.prepare(job.host, recipe, job.place, runtime=job.runtime, plan=tasks).estimate()
-        except SgloraError as error:
-            return replace(unknown, errors=(error,))
-        errors = []
-        if not self.force:
-            try:
-                found.check()
-            except SgloraError as error:
-                errors.append(error)
-        disk = found.cache_bytes + found.pack_bytes
-        return replace(step, disk=disk, seconds=(found.seconds, found.most), errors=tuple(errors))
-
-    def _cost_of_rows(self, step: Step) -> Step:
-        one = self.job.part(step.name)
-        if not isinstance(one, Measurement) or not {one.recipe, *filter(None, [one.on])} <= set(self.packs):
-            return replace(step, seconds=None, why_unknown="unknown until its pack is built")
-        if one.captions:
-            return replace(step, seconds=None)
-        data = [need.removeprefix(f"{DATA} ") for need in step.needs if need.startswith(f"{DATA} ")]
-        if not all(self.states[name].ready for name in data):
-            return replace(step, seconds=None, why_unknown=_NO_DATA)
-        from sglora_cli.bench import run
-        from sglora_cli.bench.measure import Measurer
-        from sglora_cli.bench.plan import bench_plan
-
-        try:
-            plan = bench_plan(self.job.host, bench_request(self.job, one), self.job.config, self.job.runtime)
-            low, high = run.estimate(plan, Measurer(plan.model, self.job.runtime.precision))["seconds_range"]
-        except SgloraError as error:
-            return replace(step, seconds=None, errors=(error,))
-        return replace(step, seconds=(low, high))
-
-    def _cost_of_report(self, step: Step) -> Step:
-        errors = []
-        for module, name in (("matplotlib", "matplotlib"), ("sklearn", "scikit-learn")):
-            if module == "sklearn" and not self.job.target.figures:
-                continue
-            try:
-                plot.needs(module, name)
-            except SgloraError as error:
-                errors.append(error)
-        return replace(step, errors=tuple(errors), seconds=None if self.job.target.figures else step.seconds)
-
-
-_NETWORK = "depends on the network"
-_NO_DATA = "unknown until its data are here"
-
-
-def _terms(plugin: object) -> tuple[Terms, ...]:
-    return tuple(plugin.terms()) if isinstance(plugin, SaysTerms) else ()
+def _captioner_once(steps: Sequence[Step]) -> list[Step]:
+    """The steps, of which only the first that writes captions downloads the captioner."""
+    first = next((step.key for step in steps if step.kind == CAPTIONS and step.left), "")
+    return [
+        replace(step, download=0, disk=0, terms=()) if step.kind == CAPTIONS and step.key != first else step
+        for step in steps
+    ]
 
 
 def _shell(words: str, *more: object) -> str:
     return " ".join([words, *(shlex.quote(str(one)) for one in more)])
-
-
-def _is_of(folder: Path, recipe: Recipe) -> bool:
-    """Whether a pack was built as a recipe says."""
-    try:
-        return bool(Pack(folder).manifest["recipe"] == json.loads(json.dumps(recipe.raw)))
-    except SgloraError:
-        return False
 
 
 def _disk(job: Job, steps: Sequence[Step]) -> list[SgloraError]:
@@ -446,77 +252,3 @@ def _disk(job: Job, steps: Sequence[Step]) -> list[SgloraError]:
         for path, count in needed.values()
         if count > free_disk(path)
     ]
-
-
-def rows_key(job: Job, one: Measurement, packs: Mapping[str, Path]) -> str:
-    """A hash of everything that rows follow from; "" as long as a pack is missing."""
-    names = [name for name in (one.recipe, one.on) if name]
-    if not set(names) <= set(packs):
-        return ""
-    manifests = [Pack(packs[name]).manifest for name in names]
-    asked = [one.table, list(one.methods), list(job.measured(one)), list(one.source), one.photos, one.captions]
-    return content_hash("reproduce 1", manifests, asked, job.settings_of_rows())
-
-
-def lean_key(job: Job, lean: Lean, packs: Mapping[str, Path]) -> str:
-    """The same of the experts that a sentence leans on."""
-    if lean.recipe not in packs:
-        return ""
-    return content_hash("reproduce 1", Pack(packs[lean.recipe]).manifest, lean.dataset, lean.task)
-
-
-def report_key(job: Job) -> str:
-    """A hash of what a report follows from, as far as it is here."""
-    files = [job.rows_file(one.name) for one in job.target.measurements]
-    files += [job.lean_file(one.name) for one in job.target.leans]
-    return content_hash(
-        [path.read_text(encoding="utf-8") if path.exists() else "" for path in files], job.config.resamples
-    )
-
-
-def _report_done(job: Job) -> bool:
-    pages = [job.page(one.name) for one in job.target.measurements]
-    path = job.folder / COMPARISON
-    try:
-        known = read_json(path) if path.exists() else {}
-        return known.get("key") == report_key(job) and all(page.exists() for page in pages)
-    except (BadFile, AttributeError, OSError):
-        return False
-
-
-def bench_request(job: Job, one: Measurement) -> BenchRequest:
-    """What `sglora bench` would be asked for."""
-    dataset, _ = one.source
-    return BenchRequest(
-        baselines="paper" if one.methods == PAPER else ",".join(one.methods),
-        pack=job.recipes[one.recipe].name,
-        on=job.recipes[one.on].name if one.on else "",
-        dataset=dataset,
-        data=job.place if one.photos else None,
-        tasks=",".join(job.measured(one)),
-        table=one.table,
-        sentences=job.sentences_file(one.name) if one.captions else None,
-    )
-
-
-def _bench_words(job: Job, one: Measurement) -> str:
-    request = bench_request(job, one)
-    options = {
-        "--baselines": request.baselines,
-        "--on": request.on,
-        "--dataset": request.dataset,
-        "--data": request.data,
-        "--tasks": request.tasks,
-        "--table": "" if request.table == "all" else request.table,
-        "--sentences": request.sentences or "",
-        **_changed(job.config),
-        "--rows": job.rows_file(one.name),
-    }
-    words = [str(word) for name, value in options.items() if value not in ("", None) for word in (name, value)]
-    return shlex.join(["sglora", "bench", "--pack", request.pack, *words])
-
-
-def _changed(config: BenchConfig) -> dict[str, Any]:
-    """The options that differ from their defaults."""
-    values = ((spec.name, getattr(config, spec.name), spec.default) for spec in fields(config))
-    return {f"--{name.replace('_', '-')}": value for name, value, default in values if value != default}

@@ -19,7 +19,9 @@ from sglora_cli.plugin.contracts import Fetches
 from sglora_cli.plugin.values import TRAIN
 from sglora_cli.reproduce.comparison import Comparison, comparison_of
 from sglora_cli.reproduce.job import Job
-from sglora_cli.reproduce.plan import COMPARISON, Plan, bench_request, foreign, lean_key, report_key, rows_key
+from sglora_cli.reproduce.keys import COMPARISON, built_packs, lean_key, report_key, rows_key
+from sglora_cli.reproduce.plan import Plan, foreign
+from sglora_cli.reproduce.requests import bench_request
 from sglora_cli.reproduce.steps import CAPTIONS, DATA, PACK, PRIOR, REPORT, ROWS, WEIGHTS, Step
 from sglora_cli.reproduce.targets import LEARNED, Lean, Measurement
 from sglora_cli.system import settings
@@ -104,7 +106,7 @@ def _rows(job: Job, step: Step, note: Note, force: bool) -> None:
         _write_sentences(job, one)
     plan = bench_plan(job.host, bench_request(job, one), job.config, job.runtime)
     header = plan.header(step.command, one.table)
-    header = replace(header, more={**header.more, "reproduce": rows_key(job, one, _packs(job))})
+    header = replace(header, more={**header.more, "reproduce": rows_key(job, one, built_packs(job))})
     measurer = Measurer(plan.model, job.runtime.precision)
     with log_of(None, header) as log:  # in the user cache: the file here is whole or absent
         rows = bench.run(plan, measurer, log)
@@ -141,7 +143,7 @@ def _prior(job: Job, step: Step, note: Note, force: bool) -> None:
     prior = loaded.pack.prior(query)
     names = [loaded.pack.experts.names[row] for row in prior.rows]
     facts = {
-        "reproduce": lean_key(job, lean, _packs(job)),
+        "reproduce": lean_key(job, lean, built_packs(job)),
         "pack": loaded.pack.name,
         "sentence": sentence,
         "weights": dict(zip(names, prior.alpha_K.tolist(), strict=True)),
@@ -192,13 +194,6 @@ def _figures(job: Job, note: Note) -> Iterator[Path]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_bytes(path, draw(figure.chart))
                 yield path
-
-
-def _packs(job: Job) -> Mapping[str, Path]:
-    from sglora_cli.pack.library import Library
-
-    known = {one.name: one.folder for one in Library(job.host.recipe_folders).packs()}
-    return {name: known[recipe.name] for name, recipe in job.recipes.items() if recipe.name in known}
 
 
 RUNNERS: Mapping[str, Callable[[Job, Step, Note, bool], None]] = {

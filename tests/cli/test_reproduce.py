@@ -304,6 +304,16 @@ def test_the_papers_table_has_its_sizes_and_terms_without_a_network(run, tmp_pat
     assert "not comparable" not in result.stdout
 
 
+def test_the_captioner_is_downloaded_once(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("SGLORA_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)
+    plan = json.loads(run("reproduce", "figure3", "--data", tmp_path, "--dry-run", "--json").stdout)
+    downloads = {one["step"]: one["download_bytes"] for one in plan["steps"] if one["kind"] == "captions"}
+    assert list(downloads) == ["captions pets", "captions flowers"]
+    assert [count > 16e9 for count in downloads.values()] == [True, False]
+
+
 def test_the_help_has_an_example_for_every_use():
     text = main.get_command(None, "reproduce").get_help(main.make_context("sglora", ["--help"], resilient_parsing=True))
     assert "sglora reproduce table1 --data data --dry-run" in text

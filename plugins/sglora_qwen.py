@@ -12,7 +12,7 @@ import json
 import logging
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -25,6 +25,7 @@ from sglora_cli.api import (
     CaptionerCost,
     RuntimeConfig,
     SgloraWarning,
+    Terms,
     Unavailable,
     hookimpl,
     hub_unreachable,
@@ -88,6 +89,9 @@ class Qwen2VL:
             caption_tokens=(_FEWEST_TOKENS, MOST_TOKENS),
             lacks=lacks,
         )
+
+    def terms(self) -> Sequence[Terms]:
+        return [Terms("weights", "Apache-2.0", f"https://huggingface.co/{self.hub_name}")]
 
     def load(self, runtime: RuntimeConfig) -> QwenModel:
         """Raises Unavailable without transformers or weights, BadFile if the folder does not contain the model."""

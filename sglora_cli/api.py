@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from sglora_cli.bench.bootstrap import is_clear
+from sglora_cli.bench.paper import paper_numbers
 from sglora_cli.bench.rows import averages, build_ranges, recovery, spreads
 from sglora_cli.bench.tables import BEST, SECOND, ResultTable, cell_name, result_legend, result_tables
 from sglora_cli.config import (
@@ -100,8 +101,10 @@ from sglora_cli.plugin.contracts import (
     SaysAbsent,
     SaysCaptionCost,
     SaysCost,
+    SaysDownload,
     SaysNames,
     SaysPassedOver,
+    SaysTerms,
     UsesDevice,
     UsesEvidence,
 )
@@ -123,6 +126,7 @@ from sglora_cli.plugin.values import (
     Row,
     Task,
     TaskPool,
+    Terms,
 )
 from sglora_cli.system.fingerprints import FrozenFile, remembered
 from sglora_cli.system.locks import locked
@@ -186,6 +190,8 @@ __all__ = [
     "hookimpl",
     "API_VERSION",
     "HasMembers",
+    "SaysTerms",
+    "Terms",
     "RuntimeConfig",
     "SgloraError",
     "SgloraWarning",
@@ -270,6 +276,7 @@ __all__ = [
     "Backbone",
     "Model",
     "SaysAbsent",
+    "SaysDownload",
     "CountsTokens",
     "ChecksText",
     "EncodesMeaning",
@@ -356,6 +363,7 @@ __all__ = [
     "result_tables",
     "result_legend",
     "cell_name",
+    "paper_numbers",
     "BEST",
     "SECOND",
     "averages",

@@ -17,6 +17,7 @@ from sglora_cli.api import (
     FetchPlan,
     Photo,
     Task,
+    Terms,
     Unavailable,
     cache_folder,
     content_hash,
@@ -40,6 +41,7 @@ FOLDER = "cifar-100-python"
 ARCHIVE = Remote(
     "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85", 169_001_437
 )
+TERMS = Terms("photos", "", "https://www.cs.toronto.edu/~kriz/cifar.html")
 HASHES = "hashes.json"
 """The file beside the images with the SHA-256 of each image, in order."""
 
@@ -73,12 +75,16 @@ class Cifar100:
     def fetch_plan(self, data: Path) -> FetchPlan:
         return _published(data / FOLDER).plan()
 
+    def terms(self) -> Sequence[Terms]:
+        return [TERMS]
+
 
 def _published(root: Path) -> Published:
     def here() -> bool:
         return all((root / name).exists() for name in ("meta", "train", "test"))
 
-    return Published(root, [Piece(ARCHIVE, here)], within=root.parent)  # the archive contains the folder
+    # The archive contains the folder
+    return Published(root, [Piece(ARCHIVE, here)], within=root.parent, images=60_000)
 
 
 def _superclasses(cifar: Cifar) -> dict[int, int]:

@@ -31,6 +31,7 @@ from sglora_cli.api import (
     Listed,
     Photo,
     Task,
+    Terms,
     Unavailable,
     UnknownName,
     coco_images,
@@ -58,6 +59,12 @@ SIZES = {  # bytes of the archives, from this server's Content-Length
     "annotations_trainval2017": 252_907_541,
     "annotations_trainval2014": 252_872_794,
 }
+IMAGES = {"train2017": 118_287, "val2017": 5_000, "train2014": 82_783, "val2014": 40_504}
+_TERMS_PAGE = "https://cocodataset.org/#termsofuse"
+TERMS = (
+    Terms("photos", "the terms of use of Flickr; COCO does not own their copyright", _TERMS_PAGE),
+    Terms("annotations and captions", "CC BY 4.0", _TERMS_PAGE),
+)
 _LIMIT = 2 << 30  # bytes; instances_train2017.json has 449 million
 
 
@@ -144,6 +151,9 @@ class Coco:
     def fetch_plan(self, data: Path) -> FetchPlan:
         return self._published(data / NAME).plan()
 
+    def terms(self) -> Sequence[Terms]:
+        return TERMS
+
     def _published(self, root: Path) -> Published:
         karpathy = [] if self.split else _karpathy_rows(root)
         splits = sorted({row.image.partition("/")[0] for row in karpathy} & set(SPLITS)) or [self.split or SPLITS[0]]
@@ -165,7 +175,9 @@ class Coco:
         photos = [
             Piece(Remote(f"{SITE}/zips/{split}.zip", size=SIZES[split]), partial(complete, split)) for split in splits
         ]
-        return Published(root, [Piece(annotations, listed, _is_list), *photos], root)
+        return Published(
+            root, [Piece(annotations, listed, _is_list), *photos], root, images=sum(IMAGES[split] for split in splits)
+        )
 
     def _rows(self, root: Path, captions: bool = True) -> tuple[list[Row], dict[int, set[str]]]:
         """Return images in the order of their hashes, and the categories of those with an instance."""

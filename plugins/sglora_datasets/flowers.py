@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sglora_cli.api import BadFile, FetchPlan, Listed, Task, Unavailable, read_bytes
+from sglora_cli.api import BadFile, FetchPlan, Listed, Task, Terms, Unavailable, read_bytes
 
 from .download import Remote
 from .mat_files import LIMIT, number_lists
@@ -26,6 +26,8 @@ FILES = {  # checksums from torchvision, sizes from its server's Content-Length
     "setid.mat": Remote(f"{SITE}/setid.mat", "a5357ecc9cb78c4bef273ce3793fc85c", 14_989),
     "jpg": Remote(f"{SITE}/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa", 344_862_509),
 }
+IMAGES = 8189
+TERMS = Terms("photos", "", "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/")
 LISTS = {"trnid": "train", "valid": "train", "tstid": "test"}
 SPECIES = (  # class 1 to 102, as the data set's page lists them
     "pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "english marigold", "tiger lily",
@@ -79,13 +81,16 @@ class Flowers:
     def fetch_plan(self, data: Path) -> FetchPlan:
         return _published(data / FOLDER).plan()
 
+    def terms(self) -> Sequence[Terms]:
+        return [TERMS]
+
 
 def _published(root: Path) -> Published:
     def here(name: str) -> bool:
         return is_complete(root, _rows) if name == "jpg" else (root / name).is_file()
 
     pieces = [Piece(remote, partial(here, name)) for name, remote in FILES.items()]
-    return Published(root, pieces, root, captions=False)
+    return Published(root, pieces, root, captions=False, images=IMAGES)
 
 
 def _numbers(path: Path, names: tuple[str, ...]) -> dict[str, list[int]]:

@@ -12,20 +12,21 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sglora_cli.api import BadFile, FetchPlan, Listed, Task, Unavailable, text_lines
+from sglora_cli.api import BadFile, FetchPlan, Listed, Task, Terms, Unavailable, text_lines
 
 from .download import Remote
 from .published import Piece, Published
 from .tasks import Row, captioned, counted, gathered, is_complete, layout_captions, listed, not_captioned
 
 LISTS = {"trainval": "train", "test": "test"}
-BREEDS = 37
+BREEDS, IMAGES = 37, 7349
 NAME, FOLDER = "pets", "oxford-iiit-pet"
 SITE = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"
 ARCHIVES = {  # checksums from torchvision, sizes from its server's Content-Length
     "annotations": Remote(f"{SITE}/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f", 19_173_078),
     "images": Remote(f"{SITE}/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c", 791_918_971),
 }
+TERMS = Terms("photos and annotations", "CC BY-SA 4.0", "https://www.robots.ox.ac.uk/~vgg/data/pets/")
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,16 @@ class Pets:
     def fetch_plan(self, data: Path) -> FetchPlan:
         return _published(data / FOLDER).plan()
 
+    def terms(self) -> Sequence[Terms]:
+        return [TERMS]
+
 
 def _published(root: Path) -> Published:
     def here(folder: str) -> bool:
         return is_complete(root, _rows) if folder == "images" else (root / folder / "test.txt").is_file()
 
     pieces = [Piece(remote, partial(here, folder)) for folder, remote in ARCHIVES.items()]
-    return Published(root, pieces, root, captions=False)
+    return Published(root, pieces, root, captions=False, images=IMAGES)
 
 
 def _rows(root: Path) -> Iterator[Row]:

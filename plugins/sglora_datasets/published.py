@@ -43,6 +43,8 @@ class Published:
     """Where archives are unpacked: root, or its parent folder for an archive that contains root."""
     captions: bool = True
     """Whether captions or classes are included. Otherwise the user has to write captions."""
+    images: int | None = None
+    """Number of its photos, or None if that is unknown."""
 
     def plan(self) -> FetchPlan:
         """Return what `fetch` would download."""
@@ -56,7 +58,8 @@ class Published:
             )
             for piece in self.pieces
         ]
-        return FetchPlan(self.root, downloads, self.captions or find_captions(self.root) is not None)
+        captions = self.captions or find_captions(self.root) is not None
+        return FetchPlan(self.root, downloads, captions, self.images)
 
     def fetch(self, note: Callable[[str], None]) -> Path:
         """Download, verify and unpack missing files. Returns the data set's folder. Raises Unavailable, BadFile."""

@@ -21,7 +21,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sglora_cli.api import RuntimeConfig, UsageError, hookimpl
+from sglora_cli.api import RuntimeConfig, Terms, UsageError, hookimpl
 
 if TYPE_CHECKING:
     from .model import OpenClipModel
@@ -39,6 +39,9 @@ class OpenClip:
     summary: str
     hub_name: str = ""
     """The name of the same weights in transformers and PEFT."""
+    parameters: int = 0
+    """Number of the model's parameters, each four bytes of the download; 0 if that is unknown."""
+    weights_terms: tuple[Terms, ...] = ()
 
     def load(self, runtime: RuntimeConfig) -> OpenClipModel:
         """Load the model. Raises UnknownName for an unknown architecture or tag, Unavailable without weights, and
@@ -52,6 +55,15 @@ class OpenClip:
             return "" if Path(runtime.weights).expanduser().exists() else f"{runtime.weights} does not exist"
         lacking: str = import_module("sglora_openclip.hub").absent(self)
         return lacking
+
+    def download_bytes(self, runtime: RuntimeConfig) -> int | None:
+        """By the number of parameters; None for an architecture whose number is not known here."""
+        if runtime.weights or not self.absent(runtime):
+            return 0
+        return 4 * self.parameters or None
+
+    def terms(self) -> Sequence[Terms]:
+        return self.weights_terms
 
     def token_limit(self) -> int:
         """Raises UnknownName, Unavailable like `count_tokens`."""
@@ -93,6 +105,8 @@ def sglora_backbones() -> list[OpenClip | Family]:
             "openai",
             "OpenAI's CLIP ViT-B/16 (the default)",
             hub_name="openai/clip-vit-base-patch16",
+            parameters=149_620_737,
+            weights_terms=(Terms("weights", "MIT", "https://github.com/openai/CLIP"),),
         ),
         Family("open_clip", "any vision transformer of open_clip", "open_clip:ViT-L-14/laion2b_s32b_b82k"),
         Family("hf-hub", "any open_clip model on the Hugging Face Hub", "hf-hub:timm/ViT-B-16-SigLIP"),

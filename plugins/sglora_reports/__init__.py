@@ -1,8 +1,8 @@
 """Reporters that print a benchmark for people and for programs.
 
-text.py               tables as text for people, from the host's result tables
-paper.py, paper.json  the paper's numbers for comparison
-this file             formats for programs
+text.py    tables as text for people, from the host's result tables
+paper.py   the paper's numbers for comparison
+this file  formats for programs
 """
 
 from __future__ import annotations

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from sglora_cli.api import Report, read_json
+from sglora_cli.api import Report, paper_numbers
 
 Cell = tuple[str, int]
 KS = (1, 5, 10)
-FILE = Path(__file__).with_name("paper.json")
 
 
 def published(report: Report, dataset: str) -> Mapping[tuple[str, Cell], float]:
     """Return (method, cell) -> the paper's percentage for one data set, or {} if the protocol differs."""
-    paper = read_json(FILE)
+    paper = paper_numbers()
     if not report.paper or _why_not(report, paper):
         return {}
     table = paper["tables"].get(f"{_experts(report)} on {dataset}", {})
@@ -31,7 +29,7 @@ def remarks(report: Report) -> list[str]:
     """Return notes on the paper's numbers, or the reason why they are not shown."""
     if not report.paper:
         return []
-    paper = read_json(FILE)
+    paper = paper_numbers()
     if reason := _why_not(report, paper):
         return [f"the paper's numbers are not shown: {reason}"]
     datasets = dict.fromkeys(row.dataset for row in report.rows)

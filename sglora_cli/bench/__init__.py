@@ -14,5 +14,6 @@ plan        turns a request into a plan
 run         turns a plan into rows and a report
 rows        aggregates rows into means, spreads and recovery
 rows_file   stores rows on disk as they are measured
+paper       the numbers that the paper prints
 tables      turns rows into tables with marks, for all reporters and pages
 """

@@ -19,6 +19,7 @@ from torch import Tensor
 from sglora_cli import __version__
 from sglora_cli.bench.evidence import TaskEvidence
 from sglora_cli.bench.measure import Candidate, Part
+from sglora_cli.bench.paper import PAPER
 from sglora_cli.bench.rows_file import Header
 from sglora_cli.bench.sentences import UNRELATED, UNRELATED_SENTENCE, Sentence, other_sentences
 from sglora_cli.config import BenchConfig
@@ -34,10 +35,8 @@ from sglora_cli.plugin.contracts import SHOTS, Generator, Model
 from sglora_cli.plugin.guard import source_files
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.sentences import queries
-from sglora_cli.plugin.values import AGAINST, CHANCE, EXPERT, ORACLE, UNSEEN, ZERO
+from sglora_cli.plugin.values import AGAINST, CHANCE, EXPERT, ORACLE, UNSEEN
 from sglora_cli.system.fingerprints import stamp
-
-PAPER = (ZERO, ORACLE, "model-soups", "adapter-soup", AGAINST, "cvae")
 
 Parts = Callable[[UnseenTask], list[Part]]
 """Maps a task to the parts of every method."""

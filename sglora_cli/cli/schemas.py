@@ -63,6 +63,21 @@ _MANIFEST = {
     "health": {"*": {"faults": [str], "notes": [str]}},
     "dependence?": {"*": ANY},
 }
+_COMPARED = {"target": str, "title": str, "comparable": bool, "folder": str}
+_STEP = {
+    "step": str,
+    "kind": str,
+    "name": str,
+    "needs": [str],
+    "command": str,
+    "state": str,
+    "download_bytes": (int, None),
+    "disk_bytes": (int, None),
+    "seconds_range": ([float], None),
+    "terms": [{"what": str, "licence": str, "url": str}],
+    "remarks": [str],
+    "missing": [_ONE_ERROR],
+}
 SHAPES: dict[str, Any] = {
     "error": {"error": _ERROR},
     "generate": _MADE,
@@ -182,6 +197,22 @@ SHAPES: dict[str, Any] = {
         ]
     },
     "report": {"written": [str], "missing": {"*": ANY}, "left_out": [str]},
+    "reproduce": {
+        **_COMPARED,
+        "warning": (str, None),
+        "tables": [
+            {
+                "title": str,
+                "tasks": int,
+                "columns": [str],
+                "lines": [{"label": str, "numbers": [{"measured": (float, None), "paper": (float, None)}]}],
+            }
+        ],
+        "notes": [str],
+        "steps": [_STEP],
+    },
+    "reproduce --list": {"targets": [{"name": str, "title": str, "cannot": (str, None)}]},
+    "reproduce --dry-run": {**_COMPARED, "with": (str, None), "steps": [_STEP], "missing": [_ONE_ERROR]},
     "pack list": {
         "packs": [{"name": str, "origin": str, "folder": str, "default": bool, "backbone": str, "experts": int}]
     },

@@ -85,13 +85,20 @@ def estimate(
 
     Raises UsageError and Unavailable for a device that does not exist.
     """
+    return estimate_of(host, captioner, runtime, len(waiting), captions, _pixels(waiting))
+
+
+def estimate_of(
+    host: Host, captioner: str, runtime: RuntimeConfig, photos: int, captions: int, pixels: int = _PIXELS
+) -> CaptionEstimate | None:
+    """The same for photos of which only the number is known, and perhaps their size."""
     plugin = host.captioners[captioner]
     if not isinstance(plugin, SaysCaptionCost):
         return None
     found = settings.runtime(runtime, captioner)
-    cost = plugin.caption_cost(found, _pixels(waiting), captions)
+    cost = plugin.caption_cost(found, pixels, captions)
     if not cost.model:
-        return CaptionEstimate(captioner, cost, len(waiting), "", "", 0, 0, (0.0, 0.0))
+        return CaptionEstimate(captioner, cost, photos, "", "", 0, 0, (0.0, 0.0))
     device = pick_device(found.device)
     dtype = pick_precision(found.precision, device)
     memory = cost.parameters * dtype.itemsize
@@ -100,7 +107,7 @@ def estimate(
     return CaptionEstimate(
         captioner=captioner,
         cost=cost,
-        photos=len(waiting),
+        photos=photos,
         device=str(device),
         precision=str(dtype).removeprefix("torch."),
         memory=memory,
@@ -130,11 +137,18 @@ def _pixels(waiting: Sequence[Listed]) -> int:
 
 def other_way(host: Host, dataset: str, root: Path, captioner: str, output: Path | None = None) -> str:
     """Return the command that captions the data set with a captioner that needs no model; "" if there is none."""
+    if not (name := without_model(host, captioner)):
+        return ""
+    command = ["sglora", "data", "caption", dataset, "--path", str(root), "--captioner", name]
+    return shlex.join([*command, *(["-o", str(output)] if output else [])])
+
+
+def without_model(host: Host, captioner: str) -> str:
+    """Return the name of another captioner that needs no model, or "" if there is none."""
     for name in sorted(host.captioners):
         plugin = host.captioners[name]
         if name == captioner or not isinstance(plugin, SaysCaptionCost):
             continue
         if not plugin.caption_cost(RuntimeConfig(), _PIXELS, 1).model:
-            command = ["sglora", "data", "caption", dataset, "--path", str(root), "--captioner", name]
-            return shlex.join([*command, *(["-o", str(output)] if output else [])])
+            return name
     return ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from sglora_cli.plugin.values import CaptionerCost, Experts, FetchPlan, Listed, Material, Report, Task
+from sglora_cli.plugin.values import CaptionerCost, Experts, FetchPlan, Listed, Material, Report, Task, Terms
 
 if TYPE_CHECKING:
     import torch
@@ -183,6 +183,17 @@ class SaysAbsent(Protocol):
         """Return what is missing to load the backbone offline, or to use the generator: weights or a package.
 
         "" if nothing is missing. It must not load or download anything.
+        """
+
+
+@runtime_checkable
+class SaysDownload(Protocol):
+    """A backbone that says how much `load` would download, optional. `sglora reproduce` prints it."""
+
+    def download_bytes(self, runtime: RuntimeConfig) -> int | None:
+        """Bytes of weights that are not on this machine yet; 0 if they are, None where the backbone does not know.
+
+        It only looks, and loads and fetches nothing.
         """
 
 
@@ -435,8 +446,17 @@ class HasMembers(Protocol[V_co]):
         """
 
 
+@runtime_checkable
+class SaysTerms(Protocol):
+    """A backbone, data set or captioner that states the terms of what it downloads, optional. `sglora reproduce` prints
+    them before it asks."""
+
+    def terms(self) -> Sequence[Terms]:
+        """The terms of each part. It only states facts, and uses no network."""
+
+
 POWERS: Mapping[type, tuple[type, ...]] = {
-    Backbone: (HasMembers, SaysAbsent, CountsTokens),
+    Backbone: (HasMembers, SaysAbsent, SaysDownload, SaysTerms, CountsTokens),
     Model: (
         EncodesMeaning,
         ChecksText,
@@ -447,8 +467,8 @@ POWERS: Mapping[type, tuple[type, ...]] = {
         SaysNames,
         KnowsEarlier,
     ),
-    Dataset: (HasMembers, Fetches, PlansFetch, ListsImages, CountsImages, SaysPassedOver),
-    Captioner: (HasMembers, SaysCaptionCost),
+    Dataset: (HasMembers, Fetches, PlansFetch, ListsImages, CountsImages, SaysPassedOver, SaysTerms),
+    Captioner: (HasMembers, SaysCaptionCost, SaysTerms),
     CaptionModel: (),
     Generator: (HasMembers, SaysCost, SaysAbsent),
     Fitted: (UsesEvidence, ChoosesSites, IgnoresExperts, UsesDevice),

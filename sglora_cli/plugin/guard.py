@@ -47,8 +47,10 @@ from sglora_cli.plugin.contracts import (
     SaysAbsent,
     SaysCaptionCost,
     SaysCost,
+    SaysDownload,
     SaysNames,
     SaysPassedOver,
+    SaysTerms,
     UsesDevice,
     UsesEvidence,
 )
@@ -63,10 +65,11 @@ from sglora_cli.plugin.validation import (
     wrong_site,
     wrong_stem,
     wrong_tasks,
+    wrong_terms,
     wrong_value,
     wrong_vectors,
 )
-from sglora_cli.plugin.values import CaptionerCost, Experts, FetchPlan, Listed, Material, Report, Task
+from sglora_cli.plugin.values import CaptionerCost, Experts, FetchPlan, Listed, Material, Report, Task, Terms
 
 if TYPE_CHECKING:
     from typing import Self
@@ -295,6 +298,22 @@ class _SaysAbsent(Guarded[SaysAbsent]):
         return text
 
 
+class _SaysDownload(Guarded[SaysDownload]):
+    def download_bytes(self, runtime: RuntimeConfig) -> int | None:
+        with self._asking("download_bytes"):
+            count = self._value.download_bytes(runtime)
+        self._refuse("download_bytes", "" if count is None else wrong_counts([count], 1))
+        return count
+
+
+class _SaysTerms(Guarded[SaysTerms]):
+    def terms(self) -> Sequence[Terms]:
+        with self._asking("terms"):
+            terms = self._value.terms()
+        self._refuse("terms", wrong_terms(terms))
+        return terms
+
+
 class _CountsTokens(Guarded[CountsTokens]):
     def token_limit(self) -> int:
         with self._asking("token_limit"):
@@ -468,6 +487,8 @@ class _UsesEvidence(Guarded[UsesEvidence]):
 _OPTIONAL: Mapping[type, type[Guarded[Any]]] = {
     HasMembers: _HasMembers,
     SaysAbsent: _SaysAbsent,
+    SaysDownload: _SaysDownload,
+    SaysTerms: _SaysTerms,
     CountsTokens: _CountsTokens,
     Fetches: _Fetches,
     PlansFetch: _PlansFetch,

@@ -18,7 +18,7 @@ from typing import Any
 
 from sglora_cli.errors import PluginError
 from sglora_cli.plugin.contracts import API_VERSION, NEEDS, POWERS
-from sglora_cli.plugin.values import SPLITS, Download, FetchPlan, Photo, Task
+from sglora_cli.plugin.values import SPLITS, Download, FetchPlan, Photo, Task, Terms
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _DECLARED = re.compile(r"^SGLORA_API\s*(?::\s*\w+\s*)?=\s*[\"']([^\"'\n]*)[\"']", re.MULTILINE)
@@ -302,3 +302,12 @@ def wrong_counts(counts: Any, wanted: int, least: int = 0) -> str:
     good = isinstance(counts, list | tuple) and len(counts) == wanted
     good = good and all(isinstance(n, int) and not isinstance(n, bool) and n >= least for n in counts)
     return "" if good else f"must return {wanted} whole number(s) of at least {least}, got {counts!r:.100}"
+
+
+def wrong_terms(terms: Any) -> str:
+    """Check terms of use."""
+    if not isinstance(terms, Sequence) or not all(isinstance(one, Terms) for one in terms):
+        return f"must return Terms, got {terms!r:.100}"
+    texts = [text for one in terms for text in (one.what, one.licence, one.url)]
+    good = all(isinstance(text, str) and text.isprintable() for text in texts)
+    return "" if good else f"must return printable strings, got {terms!r:.100}"

@@ -87,6 +87,22 @@ class CaptionerCost:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """The terms under which something that is downloaded may be used, as its publisher states them."""
+
+    what: str
+    """As "photos", "annotations", "weights"."""
+    licence: str
+    """The name of the licence, or the terms in a few words; "" where the publisher states none."""
+    url: str
+    """The publisher's page."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The terms as JSON values."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
 class Download:
     """One file that is downloaded to fetch a data set."""
 
@@ -121,6 +137,8 @@ class FetchPlan:
     downloads: Sequence[Download]
     captions: bool = True
     """Whether the downloaded data set has captions or classes. If not, `sglora data caption` writes captions."""
+    images: int | None = None
+    """Number of photos of the downloaded data set, or None if that is unknown."""
 
     @property
     def waiting(self) -> list[Download]:

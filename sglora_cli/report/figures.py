@@ -44,6 +44,8 @@ class ReportData:
     """Fingerprint of the backbone that the rows were measured with, if it is recorded."""
     others: Sequence[Pack] = ()
     """Packs with measured tasks that this pack does not contain."""
+    about: str = ""
+    """The generator that figures of one generator show; the pack's default generator by default."""
 
     def __post_init__(self) -> None:
         own = self.loaded.pack.fingerprint
@@ -60,8 +62,8 @@ class ReportData:
 
     @cached_property
     def generator(self) -> Generator:
-        """The default generator of `sglora generate`."""
-        return self.loaded.generator()
+        """The requested generator, or the default generator of `sglora generate`."""
+        return self.loaded.generator(self.about)
 
     @property
     def sources(self) -> list[Pack]:

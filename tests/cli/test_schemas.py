@@ -68,6 +68,15 @@ def test_commands_about_this_machine(answer, own_home):
     assert answer("doctor")["works"] is True
 
 
+def test_the_papers_tables(answer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    listed = answer("reproduce --list")["targets"]
+    assert {one["name"] for one in listed} >= {"table1", "figure9"}
+    (tmp_path / "data").mkdir()
+    assert answer("reproduce --dry-run", "table1", "--data", "data")["comparable"] is True
+    assert answer("reproduce", "table4", "--with", "starter", "--data", "data", "--yes")["comparable"] is False
+
+
 def test_commands_about_adapters(answer, run, tmp_path, images):
     pug, peft = tmp_path / "pug.safetensors", tmp_path / "peft"
     answer("generate", "a photo of a pug", "-o", pug, "--explain", "--samples", 1)

@@ -83,6 +83,9 @@ def test_generate_imports_no_more_than_it_needs(tmp_path):
         (3, "bench --pack nope"),
         (3, "bench --as nope"),
         (4, "report nope.jsonl"),
+        (3, "reproduce nope"),
+        (6, "reproduce table5"),
+        (3, "reproduce table1 --with nope"),
         (3, "pack show nope"),
         (3, "pack verify nope"),
         (3, "pack build nope"),
@@ -105,7 +108,16 @@ def test_a_refusal_comes_before_torch(tmp_path, code, command):
 
 
 @pytest.mark.parametrize(
-    "command", ["--help", "pack list", f"pack verify {STARTER}", "inspect starter-pets", "cache info", "plugins list"]
+    "command",
+    [
+        "--help",
+        "pack list",
+        f"pack verify {STARTER}",
+        "inspect starter-pets",
+        "cache info",
+        "plugins list",
+        "reproduce --list",
+    ],
 )
 @pytest.mark.slow
 def test_what_needs_no_numbers_needs_no_torch(tmp_path, command):

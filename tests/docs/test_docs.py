@@ -130,6 +130,7 @@ def test_pages_follow_the_sections():
 
 _MACHINE = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users|mnt|opt)/|[A-Za-z]:\\|\b(?:\d{1,3}\.){3}\d{1,3}\b")
 _HOSTS = {"github.com", "arxiv.org", "huggingface.co", "docs.python.org"}
+_HOSTS |= {"cocodataset.org", "www.robots.ox.ac.uk", "www.cs.toronto.edu"}  # publishers of data sets
 
 
 @pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: str(path.relative_to(ROOT)))

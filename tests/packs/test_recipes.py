@@ -114,15 +114,34 @@ def test_all_categories_of_real_coco_have_a_role(data):
     assert {c["name"] for c in table["categories"]} - names == {"person"}
 
 
+def test_the_other_description_is_all_that_is_changed():
+    own, other = (read(PACKS / f"{name}.toml").raw for name in ("cifar100", "cifar100-template"))
+    (source,) = own["source"]
+    assert "{classes}" in source["description"]
+    plain = {key: value for key, value in source.items() if key != "description"}
+    assert {**own, "source": [plain], "summary": ""} == {**other, "summary": ""}
+
+
+@pytest.mark.parametrize("expert", ["cat", "dog"])
+def test_a_related_expert_is_all_that_is_added(expert):
+    pets, more = (read(PACKS / f"{name}.toml").raw for name in ("pets", f"pets-{expert}"))
+    (coco,) = read(PACKS / "coco.toml").raw["source"]
+    added = {key: coco[key] for key in ("name", "dataset", "path", "photos")} | {"expert": [expert]}
+    assert {**pets, "source": [*pets["source"], added], "summary": ""} == {**more, "summary": ""}
+
+
 def test_recipes_are_listed(run):
     result = run("pack", "recipes")
     assert result.exit_code == 0
     assert [line.split()[:2] for line in result.stdout.splitlines()] == [
         ["cifar100", "clip-vit-b-16"],
+        ["cifar100-template", "clip-vit-b-16"],
         ["coco", "clip-vit-b-16"],
         ["flowers", "clip-vit-b-16"],
         ["mixed", "clip-vit-b-16"],
         ["pets", "clip-vit-b-16"],
+        ["pets-cat", "clip-vit-b-16"],
+        ["pets-dog", "clip-vit-b-16"],
         ["starter", "starter"],
         ["starter-coco", "starter"],
         ["starter-flowers", "starter"],
@@ -130,7 +149,7 @@ def test_recipes_are_listed(run):
         ["starter-pets", "starter"],
     ]
     rows = json.loads(run("pack", "recipes", "--json").stdout)["recipes"]
-    assert rows[1]["summary"] == "MS-COCO by category, for CLIP ViT-B/16: the paper's twelve experts."
+    assert rows[2]["summary"] == "MS-COCO by category, for CLIP ViT-B/16: the paper's twelve experts."
 
 
 def test_a_task_the_data_lack_is_named_with_its_line(run, tmp_path):

@@ -1,0 +1,220 @@
+"""One table of the paper on this machine: its recipes, its data, and the folder of its results. No torch.
+
+A family is a set of recipes for other data or another backbone: with the family `starter` the recipe `coco` is
+`starter-coco`, and `mixed`, the one of all sources, is `starter` itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sglora_cli import __version__
+from sglora_cli.config import BenchConfig, RuntimeConfig
+from sglora_cli.errors import SgloraError, Unavailable, UnknownName, UsageError
+from sglora_cli.files.atomic import write_bytes
+from sglora_cli.files.names import file_stem
+from sglora_cli.files.text import read_json
+from sglora_cli.pack.library import Library
+from sglora_cli.pack.recipe import Recipe
+from sglora_cli.pack.recipe_parser import limited, read
+from sglora_cli.plugin.host import Host
+from sglora_cli.reproduce.targets import Lean, Measurement, Target, find
+from sglora_cli.system import settings
+from sglora_cli.system.paths import data_folder
+
+MARKER = "reproduce.json"
+"""The file that says whose results a folder has."""
+_FORMAT = 1
+_ALL_SOURCES = "mixed"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `sglora reproduce` is asked for."""
+
+    target: str
+    family: str = ""
+    data: Path | None = None
+    out: Path | None = None
+    limit: int = 0
+    """Only the first so many tasks of each role and source; 0 takes all."""
+    captioner: str = ""
+    """Who writes captions where a data set has none."""
+
+
+def recipe_name(family: str, name: str) -> str:
+    """What a family calls the recipe that the paper's table wants.
+
+    >>> recipe_name("", "coco"), recipe_name("starter", "coco"), recipe_name("starter", "mixed")
+    ('coco', 'starter-coco', 'starter')
+    """
+    if not family:
+        return name
+    return family if name == _ALL_SOURCES else f"{family}-{name}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A target with everything that its steps need."""
+
+    host: Host
+    request: Request
+    target: Target
+    recipes: Mapping[str, Recipe]
+    """What the target calls a recipe -> the recipe."""
+    config: BenchConfig
+    runtime: RuntimeConfig
+    command: str
+    """What resumes the job, and asks no question."""
+    absent: SgloraError | None = field(default=None, compare=False)
+    """Why there is no data folder."""
+
+    @classmethod
+    def of(cls, host: Host, request: Request, config: BenchConfig, runtime: RuntimeConfig, command: str) -> Job:
+        """Raises UnknownName for a table, family, captioner or plugin of a recipe that does not exist, Unavailable for
+        a table that cannot be made, UsageError for a folder that has other results, and BadFile for a recipe."""
+        target, library = find(request.target), Library(host.recipe_folders)
+        names = _names(target, request.family, library)
+        recipes = {name: read(library.recipe_file(own)) for name, own in names.items()}
+        if request.limit:
+            recipes = {name: limited(recipe, request.limit) for name, recipe in recipes.items()}
+        host.captioners[request.captioner]
+        for recipe in recipes.values():
+            host.backbones[recipe.backbone]
+            for source in recipe.sources:
+                host.datasets[source.dataset]
+        job = cls(host, request, target, recipes, config, runtime, command, _lack(request.data))
+        job.check_folder()
+        return job
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where results go; in the working folder by default."""
+        if self.request.out:
+            return self.request.out
+        parts = [self.target.name, self.request.family, f"limit-{self.request.limit}" if self.request.limit else ""]
+        return Path("-".join(["reproduce", *filter(None, parts)]))
+
+    @cached_property
+    def place(self) -> Path:
+        """The folder of the data sets, or what commands call it as long as it is not there."""
+        if self.absent:
+            return Path(self.request.data or settings.load().data or "DIR")
+        return data_folder(self.request.data, settings.load().data)
+
+    @property
+    def is_the_papers(self) -> bool:
+        """Whether backbone and data are those of the paper's recipes."""
+        return not self.request.family and not self.request.limit
+
+    def rows_file(self, name: str) -> Path:
+        return self.folder / "rows" / f"{name}.jsonl"
+
+    def sentences_file(self, name: str) -> Path:
+        """What describes the tasks of a measurement, where captions do."""
+        return self.folder / "rows" / f"{name}-sentences.json"
+
+    def lean_file(self, name: str) -> Path:
+        return self.folder / "rows" / f"{name}.json"
+
+    def fetching(self, name: str) -> Path:
+        """The file that is there while a data set is fetched: so an interrupted fetch is known, whatever it left."""
+        return self.folder / f".{file_stem(name)}.unfinished"
+
+    def page(self, name: str) -> Path:
+        return self.folder / f"report-{name}.html"
+
+    @cached_property
+    def data(self) -> Mapping[str, tuple[str, str]]:
+        """What steps call a data set, as its tasks are called -> its plugin, and its path below `place`."""
+        called = {
+            (source.dataset, source.path): source.name for recipe in self.recipes.values() for source in recipe.sources
+        }
+        called |= {one.source: one.source[0] for one in self.target.measurements if one.source[0]}
+        names = list(called.values())
+        return {name if names.count(name) == 1 else pair[1]: pair for pair, name in called.items()}
+
+    def data_of(self, recipes: Iterable[str]) -> list[str]:
+        """What steps call the data sets of some recipes of the target."""
+        wanted = {(source.dataset, source.path) for name in recipes for source in self.recipes[name].sources}
+        return [name for name, pair in self.data.items() if pair in wanted]
+
+    def root(self, name: str) -> Path:
+        """The folder of a data set, by what steps call it."""
+        return self.place / self.data[name][1]
+
+    def measured(self, one: Measurement) -> tuple[str, ...]:
+        """The tasks that a measurement is narrowed to, as the recipe of its tasks has them; () is all."""
+        recipe = self.recipes[one.on or one.recipe]
+        unseen = [name for source in recipe.sources for name in source.roles["unseen"]]
+        if one.tasks and not (kept := tuple(name for name in one.tasks if name in unseen)):
+            return tuple(unseen[:1])
+        return kept if one.tasks else ()
+
+    def part(self, name: str) -> Measurement | Lean:
+        """The measurement or the lean of that name."""
+        parts: list[Measurement | Lean] = [*self.target.measurements, *self.target.leans]
+        return next(one for one in parts if one.name == name)
+
+    def check_folder(self) -> None:
+        """Raises UsageError if the folder has something else than results of this job."""
+        if not self.folder.exists():
+            return
+        known: Any = None
+        with suppress(SgloraError):
+            known = read_json(self.folder / MARKER)
+        if not isinstance(known, dict):
+            if self.folder.is_dir() and not any(self.folder.iterdir()):
+                return
+            raise UsageError(
+                f"{self.folder} has something else than results of `sglora reproduce`", "name another: -o DIR"
+            )
+        other = {key: value for key, value in self._facts().items() if known.get(key) != value}
+        if other:
+            key, value = next(iter(other.items()))
+            text = f"{self.folder} has results with {key} {known.get(key)!r}, and {value!r} is asked for"
+            raise UsageError(text, "name another folder: -o DIR")
+
+    def mark_folder(self) -> None:
+        """Say in the folder whose results it has."""
+        path = self.folder / MARKER
+        if not path.exists():
+            facts = {"sglora_reproduce": _FORMAT, **self._facts(), "made_by": f"sglora {__version__}"}
+            write_bytes(path, (json.dumps(facts, indent=1) + "\n").encode())
+
+    def _facts(self) -> dict[str, Any]:
+        return {"target": self.target.name, "with": self.request.family, "limit": self.request.limit}
+
+    def settings_of_rows(self) -> dict[str, Any]:
+        """What rows follow from besides the pack."""
+        return {key: value for key, value in asdict(self.config).items() if key != "resamples"}
+
+
+def _names(target: Target, family: str, library: Library) -> dict[str, str]:
+    known = library.recipes()
+    if family and not any(recipe_name(family, name) in known for name in ("coco", *target.recipes)):
+        families = {name.removesuffix("-coco") for name in known if name.endswith("-coco")}
+        raise UnknownName.of("family of recipes", family, families)
+    names = {name: recipe_name(family, name) for name in target.recipes}
+    for own in names.values():
+        if own not in known:
+            raise Unavailable(
+                f"{target.name} cannot be made with {family!r}: there is no recipe {own!r}",
+                "leave --with out, or see what there is: sglora pack recipes",
+            )
+    return names
+
+
+def _lack(data: Path | None) -> SgloraError | None:
+    """Why there is no data folder; None if there is one."""
+    try:
+        data_folder(data, settings.load().data)
+    except Unavailable as error:
+        return error
+    return None

@@ -1,0 +1,111 @@
+"""What is here of a recipe's data set, and of its captions. Nothing is downloaded or written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sglora_cli.data.caption_file import CAPTIONS_JSONL, read_lines
+from sglora_cli.data.check import partial_line
+from sglora_cli.errors import SgloraError, Unavailable
+from sglora_cli.plugin.contracts import Dataset, Fetches, ListsImages, PlansFetch
+from sglora_cli.plugin.values import FetchPlan, Listed
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """A data set on this machine."""
+
+    here: bool
+    """Whether its photos are."""
+    captioned: bool = True
+    """Whether nothing is left to caption, now or once it is fetched."""
+    waiting: Sequence[Listed] = ()
+    """Photos without captions, if they are here."""
+    photos: int | None = None
+    """How many photos wait for captions; None where nobody knows."""
+    plan: FetchPlan | None = None
+    remarks: tuple[str, ...] = ()
+    errors: tuple[SgloraError, ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a recipe can be built from it."""
+        return self.here and self.captioned and not self.errors
+
+
+def source_state(name: str, dataset: Dataset, root: Path, place: Path, interrupted: bool = False) -> SourceState:
+    """The state of a data set in its folder `root`.
+
+    place: the folder of all data sets.  interrupted: whether a fetch of it is known to have been.
+
+    A data set that was never fetched by this program counts as here as soon as tasks can be read from it, also if
+    photos are missing: its user may have chosen some. One whose fetch was interrupted does not.
+    """
+    plan, refused = _plan(dataset, place)
+    begun = plan is not None and (interrupted or any(one.here for one in plan.waiting))
+    try:
+        dataset.tasks(root)
+        why: SgloraError | None = None
+    except SgloraError as error:
+        why = error
+    listed = _listed(dataset, root)
+    if begun or (isinstance(why, Unavailable) and not listed):
+        return _absent(name, dataset, root, plan, refused or why)
+    if why is not None and not isinstance(why, Unavailable):
+        return SourceState(True, plan=plan, errors=(why,))
+    try:
+        waiting, own = _waiting(root, listed, why is not None)
+    except SgloraError as error:
+        return SourceState(True, plan=plan, errors=(error,))
+    partial = partial_line(name, dataset, root) if plan is not None and plan.waiting else ""
+    remarks = [partial] if partial else []
+    if waiting and not own:  # captions from elsewhere, which need not be of all photos
+        remarks.append(f"{len(waiting)} of {len(listed)} photos have no captions, and are left out")
+        waiting = []
+    return SourceState(True, not waiting, waiting, len(waiting), plan, tuple(remarks))
+
+
+def _plan(dataset: Dataset, place: Path) -> tuple[FetchPlan | None, SgloraError | None]:
+    """What fetching it would download; why it may not be downloaded."""
+    try:
+        return (dataset.fetch_plan(place) if isinstance(dataset, PlansFetch) else None), None
+    except SgloraError as error:
+        return None, error
+
+
+def _absent(name: str, dataset: Dataset, root: Path, plan: FetchPlan | None, why: SgloraError | None) -> SourceState:
+    captions = plan is None or plan.captions
+    if not isinstance(dataset, Fetches) or plan is None:
+        hint = why.hint if why else ""
+        error = Unavailable(
+            why.message if why else f"data set {name!r} is not in {root}", hint or f"put it into {root}"
+        )
+        return SourceState(False, captions, plan=plan, errors=(error,))
+    errors: tuple[SgloraError, ...] = ()
+    if plan.folder != root:
+        text = f"`sglora data fetch {name}` puts it into {plan.folder}, and the recipe reads {root}"
+        errors = (Unavailable(text, f'write path = "{plan.folder.name}" in its [[source]]'),)
+    return SourceState(False, captions, photos=plan.images, plan=plan, errors=errors)
+
+
+def _listed(dataset: Dataset, root: Path) -> Sequence[Listed]:
+    """The images of a data set that a captioner could look at."""
+    if not isinstance(dataset, ListsImages):
+        return ()
+    try:
+        return [one for one in dataset.images(root) if one.path.exists()]
+    except SgloraError:
+        return ()
+
+
+def _waiting(root: Path, listed: Sequence[Listed], bare: bool) -> tuple[list[Listed], bool]:
+    """Photos without captions, and whether it is a captioner's work to write them: because there are none, or because
+    it has written the others. Raises BadFile."""
+    path = root / CAPTIONS_JSONL
+    if not path.exists():
+        return (list(listed) if bare else []), True
+    lines = read_lines(path)
+    waiting = [one for one in listed if one.image not in lines]
+    return waiting, bare or any(line.by for line in lines.values())

@@ -33,7 +33,7 @@ SECTIONS = {
     ),
     "Reference": ("reference", "python"),
     "Method": ("method", "measures"),
-    "Results": ("results", "results-generators", "results-appendix"),
+    "Results": ("results", "results-generators", "results-appendix", "reproduce"),
     "Operations": ("security", "more-than-one-machine"),
     "Plugins": ("plugins",),
 }

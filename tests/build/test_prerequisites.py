@@ -193,7 +193,7 @@ def test_tasks_whose_photos_are_not_here_are_said_to_be_in_a_partial_data_set(ru
     result = run("pack", "build", mixed, "--data", data)
     assert result.exit_code == 4
     assert lines_of(result)[1] == [
-        "coco: 7 of the 9 images in its annotations exist; that may be why photos of tasks are missing "
+        "coco: 7 of the 9 images in its annotations exist; this may be why tasks lack photos "
         f"(sglora data fetch coco --data {data})",
         "line 10: no task in coco named 'dog' (available: cat)",
     ]
@@ -204,7 +204,7 @@ def test_a_partial_data_set_that_has_all_tasks_is_noted_once(run, mixed, tmp_pat
     pets_tree(data / "oxford-iiit-pet")
     coco_tree(data / "coco", {n: [("cat", 0), ("dog", 0)] for n in range(2, 12)})
     next((data / "coco/train2017").iterdir()).unlink()
-    said = "coco: 9 of the 10 images in its annotations exist; the others are in no task"
+    said = "coco: 9 of the 10 images in its annotations exist; missing images are not in any task"
     result = run("pack", "build", mixed, "--data", data, "--dry-run")
     assert result.exit_code == 0, result.output
     assert result.stderr.splitlines().count(said) == 1

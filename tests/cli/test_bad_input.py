@@ -24,7 +24,7 @@ from pack_folders import BUNDLED
             ["generate", "a mug", "--backbone", "clip-vit-b-16"],
             3,
             "no pack for a backbone named 'clip-vit-b-16'",
-            "there are: starter, tiny; build one with `sglora pack build RECIPE --backbone clip-vit-b-16`",
+            "available: starter, tiny; build one with `sglora pack build RECIPE --backbone clip-vit-b-16`",
         ),
         (["generate", "a mug", "--generator", "cvea"], 3, "no generator named 'cvea'", "did you mean 'cvae'?"),
         (["generate", "  "], 2, "the sentence has no words: '  '", 'describe the task, as in "a photo of a pug"'),

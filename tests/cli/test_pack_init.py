@@ -194,7 +194,7 @@ def test_the_folder_above_is_answered_with_the_one_that_is_meant(run, tmp_path):
         ([], 6, "has no names.jsonl, no captions and no images in TASK"),
         (["1.png", "2.png"], 6, "has no names.jsonl, no captions and no images in TASK"),
         ([".hidden/1.png"], 6, "has no names.jsonl, no captions and no images in TASK"),
-        (["cat/1.png"], 5, "0 tasks with at least 5 photos, and a pack needs 6"),
+        (["cat/1.png"], 5, "0 tasks with at least 5 photos, but a pack needs 6"),
     ],
 )
 def test_a_folder_without_tasks_is_refused_and_nothing_is_written(run, tmp_path, places, code, message):
@@ -236,7 +236,7 @@ def test_a_known_recipe_is_copied_byte_for_byte_below_a_comment(run, tmp_path):
         (["--from", "gone.toml"], 4, "recipe gone.toml does not exist"),
         (["--from", "pets", "--data", "x"], 2, "--data and --from cannot be combined"),
         (["--dataset", "pets"], 2, "--dataset requires --data"),
-        (["--data", "gone"], 2, "there is no folder gone"),
+        (["--data", "gone"], 2, "the folder gone does not exist"),
         (["--data", "/"], 2, "/ is not a folder of photos"),
     ],
 )

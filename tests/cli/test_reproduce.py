@@ -102,7 +102,7 @@ def test_without_a_terminal_it_prints_the_plan_and_names_yes(table1, mini):
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("table1: in-dataset retrieval: COCO and Pets\nnot comparable: ")
     assert result.stderr.endswith(
-        f"error: nobody can be asked whether to run 7 steps\nhint: pass --yes: {command_of(mini)}\n"
+        f"error: confirmation to run 7 steps needs a terminal\nhint: pass --yes: {command_of(mini)}\n"
     )
     assert not Path("reproduce-table1-mini").exists()
 

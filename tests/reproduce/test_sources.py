@@ -58,7 +58,7 @@ def test_photos_that_are_missing_are_their_users_choice(pets):
     root, state = pets
     next((root / "images").iterdir()).unlink()
     assert state().ready
-    assert state().remarks[0] == "pets: 7 of the 8 images that its annotations name are here"
+    assert state().remarks[0] == "pets: 7 of the 8 images in its annotations exist"
 
 
 def test_a_part_of_a_download_means_that_it_was_interrupted(pets):

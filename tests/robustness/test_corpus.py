@@ -177,7 +177,7 @@ CASES = {
         "annotations/test.txt",
         lambda: f"a_1 {DIGITS} 1 1\n".encode(),
         BadFile,
-        "a class is 1 to",
+        "the class must be 1 to",
     ),
     "flowers, not a number": ("data flowers", "imagelabels.mat", lambda: mat([[float("nan")]]), BadFile, "NaN"),
     "flowers, infinite": ("data flowers", "imagelabels.mat", lambda: mat([[float("inf")]]), BadFile, "not finite"),

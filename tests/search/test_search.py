@@ -190,7 +190,7 @@ LIST = "pass a folder of photos, a photo, or a text file with one path per line"
     [
         (["{images}"], 2, "the query is empty", "pass a sentence, or --like PHOTO"),
         (["{images}", " "], 2, "the sentence has no words: ' '", 'describe the task, as in "a photo of a pug"'),
-        (["a ball", "{images}"], 2, "a ball is no folder", "name the folder first: sglora search {images} 'a ball'"),
+        (["a ball", "{images}"], 2, "a ball does not exist", "put the folder first: sglora search {images} 'a ball'"),
         (["nowhere", "a ball"], 4, "nowhere does not exist", LIST),
         (
             ["{images}/ball_0.png", "a ball"],

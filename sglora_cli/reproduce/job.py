@@ -29,23 +29,23 @@ from sglora_cli.system import settings
 from sglora_cli.system.paths import data_folder
 
 MARKER = "reproduce.json"
-"""The file that says whose results a folder has."""
+"""The file that records which table a results folder belongs to."""
 _FORMAT = 1
 _ALL_SOURCES = "mixed"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `sglora reproduce` is asked for."""
+    """The arguments of `sglora reproduce`."""
 
     target: str
     family: str = ""
     data: Path | None = None
     out: Path | None = None
     limit: int = 0
-    """Only the first so many tasks of each role and source; 0 takes all."""
+    """Use only the first tasks of each role and source, up to this number; 0 uses all."""
     captioner: str = ""
-    """Who writes captions where a data set has none."""
+    """The captioner for data sets without captions."""
 
 
 def recipe_name(family: str, name: str) -> str:
@@ -71,7 +71,7 @@ class Job:
     config: BenchConfig
     runtime: RuntimeConfig
     command: str
-    """What resumes the job, and asks no question."""
+    """The command that resumes the job without asking for confirmation."""
     absent: SgloraError | None = field(default=None, compare=False)
     """Why there is no data folder."""
 
@@ -95,7 +95,7 @@ class Job:
 
     @cached_property
     def folder(self) -> Path:
-        """Where results go; in the working folder by default."""
+        """The folder for the results, in the working folder by default."""
         if self.request.out:
             return self.request.out
         parts = [self.target.name, self.request.family, f"limit-{self.request.limit}" if self.request.limit else ""]
@@ -110,7 +110,7 @@ class Job:
 
     @property
     def is_the_papers(self) -> bool:
-        """Whether backbone and data are those of the paper's recipes."""
+        """Whether backbone and data match the paper's recipes."""
         return not self.request.family and not self.request.limit
 
     def rows_file(self, name: str) -> Path:
@@ -163,7 +163,7 @@ class Job:
         return next(one for one in parts if one.name == name)
 
     def check_folder(self) -> None:
-        """Raises UsageError if the folder has something else than results of this job."""
+        """Raise UsageError if the folder contains anything other than results of this job."""
         if not self.folder.exists():
             return
         known: Any = None
@@ -182,7 +182,7 @@ class Job:
             raise UsageError(text, "name another folder: -o DIR")
 
     def mark_folder(self) -> None:
-        """Say in the folder whose results it has."""
+        """Record in the folder which job its results belong to."""
         path = self.folder / MARKER
         if not path.exists():
             facts = {"sglora_reproduce": _FORMAT, **self._facts(), "made_by": f"sglora {__version__}"}

@@ -1,4 +1,4 @@
-"""A job -> its steps: which are done, what the others download and how long they take, and what is in the way.
+"""Plan a job: its steps, their state, downloads, times and problems.
 
 Nothing is downloaded or written. What is in the way is collected, not raised, so that a plan shows all of it at once.
 """
@@ -37,21 +37,21 @@ class Plan:
     job: Job
     steps: Sequence[Step]
     errors: tuple[SgloraError, ...] = ()
-    """What is in the way of no single step: no data folder, too little disk."""
+    """Problems that concern no single step, such as a missing data folder or too little disk space."""
 
     @property
     def left(self) -> list[Step]:
-        """The steps that will run."""
+        """The steps that are still to run."""
         return [step for step in self.steps if step.left]
 
     @property
     def missing(self) -> list[SgloraError]:
-        """Everything that is in the way, each thing once."""
+        """All problems that prevent the run, without duplicates."""
         parts = [*self.errors, *(error for step in self.left for error in step.errors)]
         return list({(part.message, part.hint): part for one in parts for part in one.parts or (one,)}.values())
 
     def check(self) -> None:
-        """Raises everything that is in the way as one error."""
+        """Raise one error that lists all problems, if there are any."""
         if not (missing := self.missing):
             return
         if len(missing) == 1:
@@ -60,7 +60,7 @@ class Plan:
         raise kind.several(f"{len(missing)} things are in the way of {self.job.target.name}", missing)
 
     def to_lines(self) -> list[str]:
-        """The plan for a person."""
+        """Return the plan as lines of text."""
         rows = [list(_HEADER), *(step.cells() for step in self.steps)]
         widths = [max(len(row[n]) for row in rows) for n in range(len(_HEADER))]
         table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -73,7 +73,7 @@ class Plan:
         return lines
 
     def missing_lines(self) -> list[str]:
-        """Everything that is in the way, a line each, for a person who is shown the plan alone."""
+        """Return all problems, one per line, for a plan that is only printed."""
         lines = [f"  {one.message}" + f" ({one.hint})" * bool(one.hint) for one in self.missing]
         return ["in the way:", *lines] if lines else []
 
@@ -102,7 +102,7 @@ class Plan:
         return [f"to download: {download}", f"time: {time}, on {_device(self.job)}"]
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as JSON values."""
+        """Return the plan as JSON values."""
         return {
             "target": self.job.target.name,
             "title": self.job.target.title,
@@ -133,7 +133,7 @@ def _device(job: Job) -> str:
 
 
 def plan_of(job: Job, force: bool = False) -> Plan:
-    """The plan of a job. force: too little memory or disk is not in the way."""
+    """Plan a job. With `force`, too little memory or disk space does not count as a problem."""
     return _Planner(job, force).plan()
 
 
@@ -239,7 +239,7 @@ def _shell(words: str, *more: object) -> str:
 
 
 def _disk(job: Job, steps: Sequence[Step]) -> list[SgloraError]:
-    """Whether a disk is too small for what all steps bring together."""
+    """Check whether each disk has enough space for all steps together."""
     needed: dict[int, tuple[Path, int]] = {}
     for step in steps:
         if step.left and step.disk:

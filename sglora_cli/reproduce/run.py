@@ -43,7 +43,7 @@ def run(plan: Plan, note: Note, force: bool = False) -> Comparison:
 
 @contextmanager
 def _resumed_by(job: Job, note: Note) -> Iterator[None]:
-    """Name the command that resumes the job, whatever ends this block early."""
+    """Print the command that resumes the job if this block ends early."""
     try:
         yield
     except BaseException:
@@ -108,7 +108,7 @@ def _rows(job: Job, step: Step, note: Note, force: bool) -> None:
     header = plan.header(step.command, one.table)
     header = replace(header, more={**header.more, "reproduce": rows_key(job, one, built_packs(job))})
     measurer = Measurer(plan.model, job.runtime.precision)
-    with log_of(None, header) as log:  # in the user cache: the file here is whole or absent
+    with log_of(None, header) as log:  # in the user cache, so the file here is complete or missing
         rows = bench.run(plan, measurer, log)
     target = job.rows_file(one.name)
     target.parent.mkdir(parents=True, exist_ok=True)

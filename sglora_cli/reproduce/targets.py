@@ -36,18 +36,18 @@ class Measurement:
     source: tuple[str, str] = ("", "")
     """(data set, path) of a data set that no recipe here has: its test photos are measured on."""
     tasks: tuple[str, ...] = ()
-    """Only these; tasks that the recipe does not leave unseen are passed over, and without any left all are taken."""
+    """Use only these tasks. Tasks that are not unseen are skipped; if none is left, all are used."""
     table: str = "all"
     methods: tuple[str, ...] = PAPER
     photos: bool = False
-    """Whether photos of the unseen tasks are needed, which no pack carries."""
+    """Whether photos of the unseen tasks are needed, which packs do not contain."""
     captions: bool = False
     """Whether a task is described by the mean of one caption an image, as a set without categories is."""
 
 
 @dataclass(frozen=True)
 class Lean:
-    """The experts that one task's sentence leans on: alpha of Eq. 6."""
+    """The weights of the experts for one task's sentence, alpha in Eq. 6."""
 
     name: str
     recipe: str
@@ -61,7 +61,7 @@ class Line:
 
     label: str
     rows: str
-    """The measurement that has them."""
+    """The measurement that contains them."""
     method: str
     paper: tuple[str, ...] = ()
     """Where the paper's numbers stand in `paper_numbers()`; () where it prints none."""
@@ -97,7 +97,7 @@ class Target:
     notes: tuple[str, ...] = ()
     """What a reader of the result must know."""
     cannot: str = ""
-    """Why it cannot be made; "" where it can."""
+    """Why it cannot be made; "" if it can."""
 
     @property
     def recipes(self) -> tuple[str, ...]:

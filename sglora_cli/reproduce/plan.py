@@ -1,6 +1,6 @@
 """Plan a job: its steps, their state, downloads, times and problems.
 
-Nothing is downloaded or written. What is in the way is collected, not raised, so that a plan shows all of it at once.
+Planning downloads and writes nothing. Problems are collected, not raised, so that a plan shows all of them at once.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def command(
     config: BenchConfig,
     runtime: RuntimeConfig,
 ) -> None:
-    """Compute a table of the paper beside the paper's numbers.
+    """Make a table of the paper beside the paper's numbers.
 
     The command first prints a plan of the remaining steps with sizes, times and terms, and asks for confirmation once.
     You can interrupt it at any time and resume it with the same command. TABLE can also be the name of a figure.

@@ -25,6 +25,8 @@ from sglora_cli.system import settings
 
 _NETWORK = "depends on the network"
 _NO_DATA = "unknown until its data are here"
+_FEW = 4
+"""Errors of one recipe that are all listed."""
 
 
 def lacking_weights(job: Job, name: str) -> str:
@@ -129,7 +131,7 @@ class Costs:
         if known.cost.lacks:
             other = without_model(job.host, name)
             hint = f"pass --captioner {other} for captions of names and colours" if other else ""
-            errors = [Unavailable(f"captioner {name!r} lacks {known.cost.lacks}", hint)]
+            errors = [Unavailable(f"captioner {name!r} cannot be used: {known.cost.lacks}", hint)]
         terms = _terms(job.host.captioners[name]) if known.cost.download_bytes else ()
         return replace(
             step,
@@ -152,7 +154,7 @@ class Costs:
         try:
             tasks = plan_tasks(job.host, recipe, job.place, job.runtime)
         except SgloraError as error:
-            return replace(unknown, errors=(error,))
+            return replace(unknown, errors=(_summary(error, recipe.name, step.command),))
         if lacking_weights(job, recipe.backbone):
             return replace(unknown, why_unknown="unknown until the weights are here")
         from sglora_cli.build.pipeline import Build
@@ -200,6 +202,15 @@ class Costs:
             except SgloraError as error:
                 errors.append(error)
         return replace(step, errors=tuple(errors), seconds=None if self.job.target.figures else step.seconds)
+
+
+def _summary(error: SgloraError, recipe: str, command: str) -> SgloraError:
+    """Shorten the errors of a recipe, of which there may be one for each of its tasks."""
+    if len(error.parts) <= _FEW:
+        return error
+    first = error.parts[0]
+    text = f"recipe {recipe!r} has {len(error.parts)} errors with this data. The first is: {first.message}"
+    return type(error)(text, f"list all of them: {command} --dry-run")
 
 
 def _terms(plugin: object) -> tuple[Terms, ...]:

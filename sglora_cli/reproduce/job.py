@@ -26,6 +26,7 @@ from sglora_cli.pack.recipe_parser import limited, read
 from sglora_cli.plugin.host import Host
 from sglora_cli.reproduce.targets import Lean, Measurement, Target, find
 from sglora_cli.system import settings
+from sglora_cli.system.hardware import nearest_existing
 from sglora_cli.system.paths import data_folder
 
 MARKER = "reproduce.json"
@@ -164,6 +165,8 @@ class Job:
 
     def check_folder(self) -> None:
         """Raise UsageError if the folder contains anything other than results of this job."""
+        if not (existing := nearest_existing(self.folder)).is_dir():
+            raise UsageError(f"{existing} is a file, so results cannot be written to {self.folder}", "pass -o DIR")
         if not self.folder.exists():
             return
         known: Any = None
@@ -173,13 +176,13 @@ class Job:
             if self.folder.is_dir() and not any(self.folder.iterdir()):
                 return
             raise UsageError(
-                f"{self.folder} has something else than results of `sglora reproduce`", "name another: -o DIR"
+                f"{self.folder} contains other files than results of `sglora reproduce`", "pass another folder: -o DIR"
             )
         other = {key: value for key, value in self._facts().items() if known.get(key) != value}
         if other:
             key, value = next(iter(other.items()))
-            text = f"{self.folder} has results with {key} {known.get(key)!r}, and {value!r} is asked for"
-            raise UsageError(text, "name another folder: -o DIR")
+            text = f"{self.folder} contains results with {key} {known.get(key)!r}, but {value!r} was requested"
+            raise UsageError(text, "pass another folder: -o DIR")
 
     def mark_folder(self) -> None:
         """Record in the folder which job its results belong to."""

@@ -15,6 +15,7 @@ from typing import Any
 from sglora_cli.errors import BadFile, SgloraError, Unavailable
 from sglora_cli.pack.library import Library
 from sglora_cli.pack.recipe import Recipe
+from sglora_cli.plugin.contracts import Fetches
 from sglora_cli.reproduce.costs import Costs, lacking_weights
 from sglora_cli.reproduce.job import Job
 from sglora_cli.reproduce.keys import built_packs, lean_done, report_done, rows_done
@@ -174,7 +175,8 @@ class _Planner:
         steps = [Step(WEIGHTS, name, done=not lacking_weights(job, name)) for name in backbones]
         for name, state in self.states.items():
             dataset = job.data[name][0]
-            command = _shell("sglora data fetch", dataset, "--data", job.place)
+            fetches = isinstance(job.host.datasets[dataset], Fetches)
+            command = _shell("sglora data fetch", dataset, "--data", job.place) if fetches else ""
             data = Step(DATA, name, (), command, state.here and not state.errors)
             steps.append(replace(data, errors=state.errors, remarks=state.remarks))
             if not state.captioned:

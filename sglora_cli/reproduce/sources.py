@@ -79,8 +79,10 @@ def _absent(name: str, dataset: Dataset, root: Path, plan: FetchPlan | None, why
     captions = plan is None or plan.captions
     if not isinstance(dataset, Fetches) or plan is None:
         hint = why.hint if why else ""
+        reason = f": {why.message}" if why else ""
         error = Unavailable(
-            why.message if why else f"data set {name!r} is not in {root}", hint or f"put it into {root}"
+            f"data set {name!r} is not in {root}, and sglora cannot download it{reason}",
+            f"put its photos and captions into {root}" + f" ({hint})" * bool(hint),
         )
         return SourceState(False, captions, plan=plan, errors=(error,))
     errors: tuple[SgloraError, ...] = ()

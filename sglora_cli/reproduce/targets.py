@@ -304,6 +304,7 @@ TARGETS = (
 def find(name: str) -> Target:
     """The table or figure of that name. Raises UnknownName, and Unavailable for one that cannot be made."""
     known = {target.name: target for target in TARGETS}
+    name = name.lower()
     if name not in known:
         raise UnknownName.of("table or figure of the paper", name, known)
     if why := known[name].cannot:

@@ -248,7 +248,7 @@ def test_a_folder_of_something_else_is_refused(table1, tmp_path):
     result = table1("-o", tmp_path, "--yes")
     assert result.exit_code == 2
     assert result.stderr == (
-        f"error: {tmp_path} has something else than results of `sglora reproduce`\nhint: name another: -o DIR\n"
+        f"error: {tmp_path} contains other files than results of `sglora reproduce`\nhint: pass another folder: -o DIR\n"
     )
 
 

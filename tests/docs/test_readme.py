@@ -22,7 +22,7 @@ SET_UP = (
     'pip install ".[test,oracle]" && pytest',
 )
 MORE = {  # options that save time; test_tutorial.py measures 30 tasks and builds a pack
-    "sglora bench": "--tasks pug",
+    "sglora bench --baselines paper,all-but-the-task": "--tasks pug",
     "sglora pack build starter --data DIR": "--limit 2 --dry-run",
 }
 COMMANDS = [

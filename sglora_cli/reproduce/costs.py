@@ -77,9 +77,9 @@ class Costs:
             text = f"backbone {step.name!r}: {lacks}, and SGLORA_OFFLINE is set"
             errors.append(Unavailable(text, f"unset it, or {remedy}"))
         else:
-            remarks.append(f"{lacks}: they are downloaded")
+            remarks.append(f"{lacks}, so they are downloaded")
             if why := hub_unreachable():
-                remarks.append(f"if they come from the Hugging Face hub, that fails: {why}")
+                remarks.append(f"a download from the Hugging Face hub would fail: {why}")
         return replace(
             step,
             download=download,
@@ -97,7 +97,7 @@ class Costs:
             return replace(step, download=0, disk=0, seconds=None)
         errors = step.errors
         if state.plan.waiting and offline():
-            hint = "unset it, or run the command where there is a network and copy the folder"
+            hint = "unset it, or run the command on a machine with a network and copy the folder"
             name = self.job.data[step.name][0]
             text = f"data set {name!r} is not in {state.plan.folder}, and SGLORA_OFFLINE is set"
             errors = (*errors, Unavailable(text, f"{step.command}; {hint}"))
@@ -126,7 +126,7 @@ class Costs:
         seconds = (low, high) if state.photos is not None else None
         model = known.cost.model
         remarks = [f"{state.photos:,} photos"] if state.photos is not None else []
-        remarks += [f"by {model}" if model else "without a model, which is not how the paper's were written"]
+        remarks += [f"by {model}" if model else "without a model, unlike the paper's captions"]
         errors = []
         if known.cost.lacks:
             other = without_model(job.host, name)

@@ -58,7 +58,7 @@ class Plan:
         if len(missing) == 1:
             raise missing[0]
         kind = Unavailable if all(isinstance(one, Unavailable) for one in missing) else BadFile
-        raise kind.several(f"{len(missing)} things are in the way of {self.job.target.name}", missing)
+        raise kind.several(f"{len(missing)} problems prevent {self.job.target.name}", missing)
 
     def to_lines(self) -> list[str]:
         """Return the plan as lines of text."""
@@ -69,14 +69,14 @@ class Plan:
         lines = [f"{self.job.target.name}: {self.job.target.title}", *foreign(self.job), "", *table, ""]
         terms = list(self._terms())
         if terms:
-            lines += ["terms of what is downloaded, as its publishers state them:", *(f"  {text}" for text in terms)]
+            lines += ["terms of the downloads, as their publishers state them:", *(f"  {text}" for text in terms)]
         lines += [*remarks, *self._totals(), f"results: {self.job.folder}"]
         return lines
 
     def missing_lines(self) -> list[str]:
         """Return all problems, one per line, for a plan that is only printed."""
         lines = [f"  {one.message}" + f" ({one.hint})" * bool(one.hint) for one in self.missing]
-        return ["in the way:", *lines] if lines else []
+        return ["problems:", *lines] if lines else []
 
     def _terms(self) -> Iterator[str]:
         for step in self.left:
@@ -224,7 +224,7 @@ class _Planner:
         known = {one.name: one for one in Library(self.job.host.recipe_folders).packs()}
         if recipe.name not in known or known[recipe.name].origin != "built":
             return ()
-        return (f"replaces {known[recipe.name].folder}, a pack of another recipe or of another version of this one",)
+        return (f"replaces {known[recipe.name].folder}, which was built from a different recipe or version of it",)
 
 
 def _captioner_once(steps: Sequence[Step]) -> list[Step]:
@@ -248,9 +248,9 @@ def _disk(job: Job, steps: Sequence[Step]) -> list[SgloraError]:
             path = job.place if step.kind == DATA else cache_folder()
             device = nearest_existing(path).stat().st_dev
             needed[device] = (path, needed.get(device, (path, 0))[1] + step.disk)
-    hint = "make room, name another data folder with --data, or move the cache with SGLORA_HOME; --force tries"
+    hint = "free some space, pass another --data DIR, move the cache with SGLORA_HOME, or start anyway with --force"
     return [
-        Unavailable(f"{size(count)} are needed on the disk of {path}, {size(free_disk(path))} are free", hint)
+        Unavailable(f"{size(count)} are needed on the disk of {path}, but only {size(free_disk(path))} are free", hint)
         for path, count in needed.values()
         if count > free_disk(path)
     ]

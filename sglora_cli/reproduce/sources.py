@@ -62,7 +62,7 @@ def source_state(name: str, dataset: Dataset, root: Path, place: Path, interrupt
     partial = partial_line(name, dataset, root) if plan is not None and plan.waiting else ""
     remarks = [partial] if partial else []
     if waiting and not own:  # captions from elsewhere, which need not be of all photos
-        remarks.append(f"{len(waiting)} of {len(listed)} photos have no captions, and are left out")
+        remarks.append(f"{len(waiting)} of {len(listed)} photos have no captions and are ignored")
         waiting = []
     return SourceState(True, not waiting, waiting, len(waiting), plan, tuple(remarks))
 
@@ -87,7 +87,7 @@ def _absent(name: str, dataset: Dataset, root: Path, plan: FetchPlan | None, why
         return SourceState(False, captions, plan=plan, errors=(error,))
     errors: tuple[SgloraError, ...] = ()
     if plan.folder != root:
-        text = f"`sglora data fetch {name}` puts it into {plan.folder}, and the recipe reads {root}"
+        text = f"`sglora data fetch {name}` downloads into {plan.folder}, but the recipe reads {root}"
         errors = (Unavailable(text, f'write path = "{plan.folder.name}" in its [[source]]'),)
     return SourceState(False, captions, photos=plan.images, plan=plan, errors=errors)
 

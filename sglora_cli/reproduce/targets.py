@@ -135,8 +135,8 @@ def _single_and_mixed(dataset: str) -> Table:
     return Table(f"{dataset}: experts of one data set and of three", tuple(lines))
 
 
-_SPLITS = "the paper's captions and splits are not public: the same data set is not the same tasks"
-_OWN_CAPTIONS = "COCO has its own captions here, the paper's are written by Qwen2-VL"
+_SPLITS = "the paper's captions and splits are not public, so the tasks differ although the data set is the same"
+_OWN_CAPTIONS = "captions of COCO are the data set's own, whereas Qwen2-VL wrote the paper's captions"
 _KIN = ("egyptian mau", "pug", "chihuahua")
 
 
@@ -170,7 +170,7 @@ _MAPS = Target(
         "of training tasks, of 50 Oracle adapters and of several training stages cannot be drawn from it",
     ),
 )
-_NOT_KNOWN = "this project has no account of what it shows"
+_NOT_KNOWN = "this project does not know what it shows"
 
 TARGETS = (
     Target(
@@ -250,15 +250,15 @@ TARGETS = (
         ),
         notes=(
             _SPLITS,
-            "visual: the generator was fitted to sentences, and is asked with what photos look like",
-            "the table's Flickr30K is in figure2, as its photos must be asked for",
+            "visual: the generator was fitted to sentences, but receives the embedding of photos",
+            "the table's Flickr30K is in figure2, because its photos must be requested from their publisher",
         ),
     ),
     replace(_RELATED, name="table10"),
     Target("figure1", "Figure 1", cannot=_NOT_KNOWN),
     Target(
         "figure2",
-        "Flickr30K, a set without categories; its photos must be asked for",
+        "Flickr30K, a set without categories (its photos must be requested from their publisher)",
         measurements=(
             _flickr("flickr30k-visual", "ablation-condition"),
             _flickr("flickr30k-textual", "ablation-description", captions=True),
@@ -276,7 +276,7 @@ TARGETS = (
         ),
         notes=(
             _SPLITS,
-            "textual: the mean of the first caption of every training image; too long ones are passed over",
+            "textual: the mean of the first captions of all training images (captions that are too long are skipped)",
         ),
     ),
     Target(

@@ -64,7 +64,7 @@ def test_other_captions_are_replaced_only_by_force(caption, album, tmp_path):
     [
         ("x.csv", FORMATS["x.csv"] + "77.jpg,x\n", "x.csv, line 5: the data set has no image '77.jpg'"),
         ("x.jsonl", FORMATS["x.jsonl"] + "{", "x.jsonl, line 3: not JSON: "),
-        ("x.jsonl", '{"image": "6.jpg", "captions": "a"}', "x.jsonl, line 1: 'captions' must be a list of texts"),
+        ("x.jsonl", '{"image": "6.jpg", "captions": "a"}', "x.jsonl, line 1: 'captions' must be a list of strings"),
         ("x.csv", "image,text\n", "x.csv, line 1: no column 'caption'"),
         ("x.json", '{"images": [{"id": 1, "file_name": "6.jpg"}], "annotations": [{"image_id": 2}]}',
          "x.json, annotations[0]: image 2 is not listed in 'images'"),

@@ -237,7 +237,7 @@ def test_tensors_of_another_pack_are_refused(method):
     renamed.names = ["toys/other", *renamed.names[1:]]  # one removed and another added: as many as before
     with pytest.raises(Mismatch, match="the pack's experts have changed since"):
         method.restore(renamed, tensors)
-    with pytest.raises(BadFile, match=f"'{method.name}' has rank 9000"):
+    with pytest.raises(BadFile, match=f"'{method.name}' has the invalid rank 9000"):
         method.restore(experts, {**tensors, "rank": torch.tensor([9000])})
     with pytest.raises(BadFile, match="these are not the tensors"):
         method.restore(experts, {"rank": tensors["rank"]})

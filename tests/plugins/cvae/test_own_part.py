@@ -166,7 +166,7 @@ def test_damaged_conditions_are_refused():
     with pytest.raises(BadFile, match=r"'deviation' has shape \[2, 4\], expected \[8\]"):
         generator.restore(experts, {**tensors, "condition.deviation": torch.zeros(2, 4)})
     other = replace(world.priors[0], embedding_D=torch.ones(5))
-    with pytest.raises(BadFile, match="made for embeddings of 6 numbers, got 5"):
+    with pytest.raises(BadFile, match="needs embeddings of 6 numbers, got 5"):
         generator.restore(experts, tensors).generate(other, 1, 0, 1.0)
 
 

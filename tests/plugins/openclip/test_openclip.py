@@ -151,7 +151,7 @@ def test_bf16_is_close_and_fp32_is_what_a_cpu_takes(model):
     ("runtime", "error", "message"),
     [
         ({"device": "gpu"}, UsageError, "there is no device 'gpu'"),
-        ({"device": "cuda:7"}, Unavailable, "device 'cuda:7' is not available on this machine"),
+        ({"device": "cuda:7"}, Unavailable, "device 'cuda:7' is not available"),
         ({"precision": "fp8"}, UsageError, "precision must be auto, fp32, bf16, fp16, got 'fp8'"),
         ({"device": "cpu", "precision": "fp16"}, UsageError, "fp16 is not supported on a CPU"),
     ],

@@ -61,6 +61,7 @@ _MANIFEST = {
     "default_generator": str,
     "files": {"*": str},
     "health": {"*": {"faults": [str], "notes": [str]}},
+    "pulled_from?": (str, None),
     "dependence?": {"*": ANY},
 }
 SHAPES: dict[str, Any] = {
@@ -183,7 +184,17 @@ SHAPES: dict[str, Any] = {
     },
     "report": {"written": [str], "missing": {"*": ANY}, "left_out": [str]},
     "pack list": {
-        "packs": [{"name": str, "origin": str, "folder": str, "default": bool, "backbone": str, "experts": int}]
+        "packs": [
+            {
+                "name": str,
+                "origin": str,
+                "folder": str,
+                "default": bool,
+                "backbone": str,
+                "experts": int,
+                "pulled_from": (str, None),
+            }
+        ]
     },
     "pack show": _MANIFEST,
     "pack verify": {"pack": str, "files": int, "wrong": [str]},
@@ -220,6 +231,23 @@ SHAPES: dict[str, Any] = {
         "folder": str,
         "warnings": [str],
         "signed_by": ANY,
+    },
+    "pack pull": {
+        "pack": str,
+        "backbone": str,
+        "fingerprint": str,
+        "folder": str,
+        "warnings": [str],
+        "signed_by": (str, None),
+        "pulled_from": str,
+        "was_here": bool,
+    },
+    "pack push": {
+        "pack": str,
+        "repository": str,
+        "files": {"*": int},
+        "commit": (str, None),
+        "url": (str, None),
     },
     "pack init": {"file": str},
     "pack init --data": {

@@ -9,9 +9,12 @@ pack            a pack: experts, index, generators, evaluation, read when asked
 coverage        how close a sentence is to what a pack has seen
 draft           a changed copy of a pack, before it takes the old one's place
 writer          writes or changes a pack's folder, its manifest and its card
+origin          references to packs on the Hugging Face hub, and what was pulled from there
 library         which packs and recipes this machine has, and which one is meant
 loaded          a pack with its backbone and host, opened for work
 archive         a pack as one file, and who signed it
+hub             packs from and to the Hugging Face hub
+card            the README.md of a pack's repository on the hub
 health          whether a trained generator does anything
 dependence      how much adapters depend on the sentence
 """

@@ -29,6 +29,7 @@ from sglora_cli.files.text import parse_json
 from sglora_cli.files.untrusted import entry_fault
 from sglora_cli.pack.content.manifest import MANIFEST, checked_manifest
 from sglora_cli.pack.library import Library
+from sglora_cli.pack.origin import Origin, remember
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.writer import write_manifest
 from sglora_cli.plugin.host import Host
@@ -90,12 +91,18 @@ def _check_importable(pack: Pack, path: Path) -> None:
 
 
 def import_pack(
-    host: Host, path: Path, name: str = "", force: bool = False, content: Path | None = None
+    host: Host,
+    path: Path,
+    name: str = "",
+    force: bool = False,
+    content: Path | None = None,
+    origin: Origin | None = None,
 ) -> ImportedPack:
     """Put the pack of an archive among those built here, as `name` or under its own name.
 
-    content: a copy of the archive to read in its place. Raises BadFile, naming the entry, for anything but a whole
-    pack; UsageError if a pack of that name exists. With `force` it is replaced, once the new one is whole.
+    content: a copy of the archive to read in its place.  origin: where it was pulled from, which is recorded.
+    Raises BadFile, naming the entry, for anything but a whole pack; UsageError if a pack of that name exists. With
+    `force` it is replaced, once the new one is whole.
     """
     with _open(path, content or path) as archive:
         entries = _checked_entries(archive, path)
@@ -103,16 +110,23 @@ def import_pack(
         name = _checked_name(name, manifest, path)
         target = built_folder() / name
         with pack_lock(target):
-            if target.exists() and not force:
-                raise UsageError(f"a pack {name!r} exists in {target}", "pass --name NAME, or --force to replace it")
+            check_absent(name, force)
             _check_space(sum(entry.file_size for entry in entries.values()), target)
             with scratch_folder(target) as folder:
                 _unpack(archive, entries, manifest, folder, path)
                 _check_readable(folder, path)
                 if name != manifest["name"]:
                     write_manifest(folder, {**manifest, "name": name}, manifest["files"])
+                if origin:
+                    remember(folder, origin)
                 put_folder(folder, target)
     return ImportedPack(Pack(target), _warnings(host, name, manifest["backbone"]))
+
+
+def check_absent(name: str, force: bool = False) -> None:
+    """Raises UsageError if a pack of that name exists here, unless it may be replaced."""
+    if not force and (target := built_folder() / name).exists():
+        raise UsageError(f"a pack {name!r} exists in {target}", "pass --name NAME, or --force to replace it")
 
 
 @contextmanager
@@ -192,11 +206,22 @@ def _manifest(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], pat
 def _checked_name(wanted: str, manifest: dict[str, Any], path: Path) -> str:
     """The name of the pack's folder. Raises UsageError, or BadFile if the archive's own name is unfit."""
     name: str = wanted or manifest["name"]
-    if not entry_fault(name) and "/" not in name and not name.startswith((".", "-")) and len(name.encode()) <= 100:
+    if _is_name(name):
         return name
-    if wanted:
-        raise UsageError(f"a pack cannot be called {wanted[:100]!r}", "take letters, digits and hyphens")
+    check_name(wanted)
     raise BadFile(f"{path}: the pack is called {name[:100]!r}, which cannot be a folder's name", "pass --name NAME")
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError for a name that a pack cannot have; "" stands for the pack's own."""
+    if name and not _is_name(name):
+        raise UsageError(f"a pack cannot be called {name[:100]!r}", "take letters, digits and hyphens")
+
+
+def _is_name(name: str) -> bool:
+    return bool(
+        not entry_fault(name) and "/" not in name and not name.startswith((".", "-")) and len(name.encode()) <= 100
+    )
 
 
 def _check_space(needed: int, target: Path) -> None:

@@ -44,9 +44,11 @@ CACHE_KINDS = {
         CacheKind("folds", "packs that `bench --folds` built to leave tasks out", derived=True),
         CacheKind("images", "photos unpacked from data sets", derived=True),
         CacheKind("unpacked", "photos unpacked from shards", derived=True),
+        CacheKind("downloads", "packs of the hub that are not imported yet", derived=True),
         CacheKind("drafts", "what killed processes left behind", derived=True),
         CacheKind("adapters", "adapters of `generate` without -o", derived=False),
         CacheKind("rows", "rows files of `bench` without --rows", derived=False),
+        CacheKind("origins", "where packs were pulled from", derived=False),
         CacheKind("packs", "packs built, added to or imported here", derived=False),
     )
 }

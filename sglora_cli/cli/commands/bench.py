@@ -23,6 +23,7 @@ from sglora_cli.cli.options import (
     not_empty,
     out_option,
     pack_option,
+    pulls,
     reporter_option,
     table_name,
 )
@@ -112,6 +113,7 @@ if TYPE_CHECKING:
 @reporter_option("Reporter: table, markdown, latex, json, csv; else terminal on a terminal and table elsewhere.")
 @out_option("File for the tables; standard output by default.", callback=table_name)
 @json_option("The object is that of --as json.")
+@pulls("on")
 @click.pass_obj
 def command(
     app: App,

@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ _ARCHIVE_LIMIT = TOTAL_LIMIT + (ENTRY_LIMIT << 10)
 """Bytes of an archive: its files are stored or compressed, and each entry has a header."""
 _SIGNATURE_LIMIT = 1 << 16
 _SECONDS = 30.0
+_TRIES, _PAUSE_SECONDS = 3, 1.0
 _FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
@@ -329,10 +331,32 @@ def _check_room(file: RemoteFile, start: int) -> None:
         )
 
 
+class _BrokenOff(Unavailable):
+    """A connection failed, and another one may not."""
+
+
 def _receive(listing: Listing, file: RemoteFile, output: _Counted, start: int) -> None:
-    """Request the rest of a file once, with the retries of huggingface_hub."""
-    if start == file.bytes:
-        return
+    """Request the rest of a file until it is complete, or _TRIES requests in a row brought nothing."""
+    vain, restarted = 0, False
+    while start != file.bytes:
+        try:
+            _receive_once(listing, file, output, start)
+            return
+        except _BrokenOff as error:
+            vain = 0 if output.tell() > start else vain + 1
+            start = output.tell()
+            if vain == _TRIES:
+                raise Unavailable(error.message, error.hint) from None
+            time.sleep(_PAUSE_SECONDS * vain)
+        except BadFile:  # a server that ignores ranges sends the file from its beginning
+            if restarted:
+                raise
+            output.seek(0)
+            output.truncate()
+            start, restarted = 0, True
+
+
+def _receive_once(listing: Listing, file: RemoteFile, output: _Counted, start: int) -> None:
     from huggingface_hub import constants
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
@@ -406,12 +430,12 @@ def _requests(reference: Reference, verb: str, output: _Counted | None = None) -
         raise
     except HfHubHTTPError as error:
         raise _refusal(error, reference, verb) from None
+    except (AttributeError, KeyError, TypeError, ValueError):  # an answer that is not the hub's
+        raise _no_hub(reference, verb) from None
     except network_errors as error:
         if getattr(error, "errno", None) in _DISK:
             raise
         raise _broken_off(error, reference, verb, output) from None
-    except (AttributeError, KeyError, TypeError, ValueError):  # an answer that is not the hub's
-        raise _no_hub(reference, verb) from None
 
 
 @contextmanager
@@ -473,12 +497,12 @@ def _refusal(error: Any, reference: Reference, verb: str) -> SgloraError:
     return Unavailable(f"{reference} cannot be {verb}ed: the hub answers {status}", "run it again later")
 
 
-def _broken_off(error: Exception, reference: Reference, verb: str, output: _Counted | None) -> Unavailable:
+def _broken_off(error: Exception, reference: Reference, verb: str, output: _Counted | None) -> _BrokenOff:
     hint = "run it again"
     if output:
         output.flush()
         hint = f"run it again: {_resumes(Path(output.file.name))}"
-    return Unavailable(f"{reference} cannot be {verb}ed: {_reason(error)}", hint)
+    return _BrokenOff(f"{reference} cannot be {verb}ed: {_reason(error)}", hint)
 
 
 def _resumes(part: Path) -> str:

@@ -293,7 +293,7 @@ def test_a_connection_that_breaks_is_resumed_at_once(run, toys_hub, archive, own
 
 
 def test_a_server_that_stops_in_the_middle_is_resumed_by_the_next_pull(run, toys_hub, archive, own_home):
-    toys_hub.drop_after = [1000, *[0] * 20]
+    toys_hub.drop_after = [1000, *[0] * 60]
     result = run("pack", "pull", "hf:ann/toys")
     assert (result.exit_code, packs(own_home)) == (6, [])
     error, hint = result.stderr.splitlines()[-2:]

@@ -1,7 +1,7 @@
 """Whether the network may be used: decided here, and refused here.
 
-sglora uses the network only to fetch weights and data sets. SGLORA_OFFLINE=1 forbids it for the whole process,
-plugins and libraries included.
+sglora uses the network only to fetch weights, data sets and packs, and to push packs. SGLORA_OFFLINE=1 forbids it for
+the whole process, plugins and libraries included.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def pull(app: App, pack: str, name: str, force: bool, signers: Path | None, as_j
     """Download a pack from the Hugging Face hub and install it.
 
     REV is a branch, a tag or a commit; the newest by default. The pack is checked as by `sglora pack import`. An
-    interrupted download resumes with the same command.
+    interrupted download resumes with the same command. Tested with a local server, never with the hub itself.
 
     \b
     sglora pack pull hf:ann/toys

@@ -40,7 +40,8 @@ def push(
     """Upload PACK to a model repository of the Hugging Face hub.
 
     Uploads the exported pack, its signature and a model card as README.md, in one commit. The repository is created
-    if it does not exist. The token is that of `hf auth login` or HF_TOKEN.
+    if it does not exist. The token is that of `hf auth login` or HF_TOKEN. Tested with a local server, never with the
+    hub itself: check an upload with `sglora pack pull`.
 
     \b
     sglora pack push toys hf:ann/toys --dry-run

@@ -13,7 +13,9 @@ origin          references to packs on the Hugging Face hub, and what was pulled
 library         which packs and recipes this machine has, and which one is meant
 loaded          a pack with its backbone and host, opened for work
 archive         a pack as one file, and who signed it
-hub             packs from and to the Hugging Face hub
+hub             packs from the Hugging Face hub
+hub_client      requests to the hub, and what the user can do about each failure
+hub_upload      a pack as one commit on the hub
 card            the README.md of a pack's repository on the hub
 health          whether a trained generator does anything
 dependence      how much adapters depend on the sentence

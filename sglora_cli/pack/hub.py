@@ -1,46 +1,36 @@
-"""Packs from and to the Hugging Face hub.
+"""Packs from the Hugging Face hub.
 
 A pack is one archive, NAME.sglora.zip, in a model repository, with its signature in NAME.sglora.zip.sig if somebody
 signed it. A pull downloads the archive into the user cache and imports it with the checks of `archive.py`. The part of
-an interrupted download stays there, and the next pull requests the rest. huggingface_hub sends all requests and finds
-the user's token; it is imported when it is needed.
+an interrupted download stays there, and the next pull requests the rest.
 """
 
 from __future__ import annotations
 
-import errno
-import logging
-import re
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any
 from urllib.parse import quote
 
-from sglora_cli.errors import BadFile, Mismatch, SgloraError, Unavailable, UnknownName, UsageError, unwritable
-from sglora_cli.files.atomic import put_file, scratch_folder, write_bytes
+from sglora_cli.errors import BadFile, SgloraError, Unavailable, UsageError, unwritable
+from sglora_cli.files.atomic import put_file
 from sglora_cli.files.hashes import data_hash, file_hash
-from sglora_cli.files.untrusted import entry_fault
-from sglora_cli.network import hub_unreachable
 from sglora_cli.pack.archive import (
     ENTRY_LIMIT,
-    NAMESPACE,
     SIGNATURE_SUFFIX,
     SUFFIX,
     TOTAL_LIMIT,
     check_absent,
     check_name,
-    export_pack,
     import_pack,
     signed,
 )
-from sglora_cli.pack.card import hub_card
+from sglora_cli.pack.hub_client import DISK, BrokenOff, Counted, Listing, RemoteFile, listing_of, requests, resumes
 from sglora_cli.pack.library import Library, PackLocation
 from sglora_cli.pack.origin import Origin, Reference, origins, remember
 from sglora_cli.pack.pack import Pack
@@ -49,60 +39,12 @@ from sglora_cli.system import cache
 from sglora_cli.system.hardware import free_disk, nearest_existing
 from sglora_cli.system.locks import locked
 from sglora_cli.system.paths import cache_folder
-from sglora_cli.system.progress import is_quiet, remark, size, working
+from sglora_cli.system.progress import remark, size, working
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
-CARD = "README.md"
 _ARCHIVE_LIMIT = TOTAL_LIMIT + (ENTRY_LIMIT << 10)
 """Bytes of an archive: its files are stored or compressed, and each entry has a header."""
 _SIGNATURE_LIMIT = 1 << 16
-_SECONDS = 30.0
 _TRIES, _PAUSE_SECONDS = 3, 1.0
-_FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file of a repository."""
-
-    name: str
-    bytes: int | None
-    """None if the hub does not say."""
-    sha256: str
-    """"" if the hub does not say, as for small files."""
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The top folder of a repository at one commit."""
-
-    reference: Reference
-    commit: str
-    """ "" for a repository without a commit."""
-    files: Mapping[str, RemoteFile]
-    private: bool
-
-    def archive(self) -> RemoteFile:
-        """The pack's archive. Raises BadFile if there is none, or more than one and none has the repository's name."""
-        names = sorted(name for name in self.files if name.endswith(SUFFIX))
-        if not names:
-            raise BadFile(
-                f"{self.reference} has no pack: no file in it ends with {SUFFIX}",
-                "a pack gets there by `sglora pack push`: ask its owner, or check the name",
-            )
-        own = f"{self.reference.name}{SUFFIX}"
-        if len(names) > 1 and own not in names:
-            repository, revision = self.reference.repository, self.commit
-            raise BadFile(
-                f"{self.reference} has several packs and none is {own}: {', '.join(names[:5])}",
-                f"hf download {repository} {names[0]} --revision {revision} --local-dir . "
-                f"&& sglora pack import {names[0]}",
-            )
-        return self.files[own if own in names else names[0]]
 
 
 @dataclass(frozen=True)
@@ -154,7 +96,7 @@ def _pull(
 ) -> PulledPack:
     if signers and not signers.is_file():
         raise BadFile.missing(signers)
-    listing = _listing(reference)
+    listing = listing_of(reference)
     file = listing.archive()
     library = Library(host.recipe_folders)
     origin = Origin(reference.repository, listing.commit, reference.revision, file.sha256, _now())
@@ -172,15 +114,15 @@ def _pull(
         remark(f"pulling    {origin.short}: {file.name}, {_size(file)}")
         path = _downloaded(listing, file, folder)
         with _labelled(folder, reference):
-            who, copy = None, None
+            who = None
             if signers:
                 signature = _signature(listing, file, folder)
                 with signed(path, signature, signers) as checked:
-                    who, copy = checked.by, checked.copy
+                    who = checked.by
                     if here:
                         shutil.rmtree(folder, ignore_errors=True)
                         return _recorded(here, origin, who)
-                    imported = _imported(host, path, name, force, copy, origin)
+                    imported = _imported(host, path, name, force, checked.copy, origin)
             else:
                 name = _free_name(library, listing, file) if any_name else name
                 imported = _imported(host, path, name, force, None, origin)
@@ -248,45 +190,7 @@ def _labelled(folder: Path, reference: Reference) -> Iterator[None]:
         raise type(error)(error.message.replace(f"{folder}/", f"{reference}/"), error.hint) from None
 
 
-# Requests
-
-
-def _check_network(reference: Reference, verb: str = "pull") -> None:
-    """Raises Unavailable if the hub cannot be used."""
-    if reason := hub_unreachable():
-        setting = reason.removesuffix(" is set")
-        first = f"unset {setting}" if setting != reason else "connect to the network"
-        again = f"sglora pack {verb} {'PACK ' * (verb == 'push')}{reference}"
-        raise Unavailable(f"{reference} cannot be {verb}ed: {reason}", f"{first}, then: {again}")
-
-
-def _api() -> HfApi:
-    from huggingface_hub import HfApi, constants
-
-    return HfApi(endpoint=constants.ENDPOINT, library_name="sglora")
-
-
-def _listing(reference: Reference, verb: str = "pull") -> Listing:
-    """The files of a repository and the commit that the revision means. Raises as `pull`."""
-    _check_network(reference, verb)
-    with _requests(reference, verb):
-        info = _api().model_info(
-            reference.repository, revision=reference.revision, files_metadata=True, timeout=_SECONDS
-        )
-        siblings = [(one.rfilename, one.size, one.lfs) for one in info.siblings or ()]
-        found = [RemoteFile(str(name), *_facts(size, lfs)) for name, size, lfs in siblings]
-        commit = str(info.sha or "")
-    if not _FULL_COMMIT.fullmatch(commit):
-        raise _no_hub(reference, verb)
-    files = {file.name: file for file in found if "/" not in file.name and not entry_fault(file.name)}
-    return Listing(reference, commit, files, bool(info.private))
-
-
-def _facts(size: Any, lfs: Any) -> tuple[int | None, str]:
-    """Size and SHA-256 of a file, where the hub gives them."""
-    sha256 = lfs.get("sha256") if isinstance(lfs, Mapping) else getattr(lfs, "sha256", "")
-    known = type(size) is int and size >= 0
-    return size if known else None, sha256 if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else ""
+# Downloads
 
 
 def _downloaded(listing: Listing, file: RemoteFile, folder: Path, limit: int = _ARCHIVE_LIMIT) -> Path:
@@ -306,11 +210,11 @@ def _downloaded(listing: Listing, file: RemoteFile, folder: Path, limit: int = _
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with part.open("ab") as output, working(f"{file.name}, bytes", (file.bytes or 0) - start) as advance:
-            _receive(listing, file, _Counted(output, limit if file.bytes is None else file.bytes, advance), start)
+            _receive(listing, file, Counted(output, limit if file.bytes is None else file.bytes, advance), start)
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in DISK:
             raise
-        raise unwritable(f"cannot write {part}", error, f"make room there; {_resumes(part)}") from None
+        raise unwritable(f"cannot write {part}", error, f"make room there; {resumes(part)}") from None
     if file.sha256 and (digest := file_hash(part)) != file.sha256:
         part.unlink()
         raise BadFile(
@@ -331,18 +235,14 @@ def _check_room(file: RemoteFile, start: int) -> None:
         )
 
 
-class _BrokenOff(Unavailable):
-    """A connection failed, and another one may not."""
-
-
-def _receive(listing: Listing, file: RemoteFile, output: _Counted, start: int) -> None:
+def _receive(listing: Listing, file: RemoteFile, output: Counted, start: int) -> None:
     """Request the rest of a file until it is complete, or _TRIES requests in a row brought nothing."""
     vain, restarted = 0, False
     while start != file.bytes:
         try:
             _receive_once(listing, file, output, start)
             return
-        except _BrokenOff as error:
+        except BrokenOff as error:
             vain = 0 if output.tell() > start else vain + 1
             start = output.tell()
             if vain == _TRIES:
@@ -356,41 +256,16 @@ def _receive(listing: Listing, file: RemoteFile, output: _Counted, start: int) -
             start, restarted = 0, True
 
 
-def _receive_once(listing: Listing, file: RemoteFile, output: _Counted, start: int) -> None:
+def _receive_once(listing: Listing, file: RemoteFile, output: Counted, start: int) -> None:
     from huggingface_hub import constants
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     reference = listing.reference
     url = f"{constants.ENDPOINT}/{reference.repository}/resolve/{listing.commit}/{quote(file.name)}"
-    with _requests(reference, "pull", output):
+    with requests(reference, "pull", output):
         headers = {**build_hf_headers(library_name="sglora"), "Accept-Encoding": "identity"}  # ranges count plain bytes
         http_get(url, output, resume_size=start, headers=headers, expected_size=file.bytes)  # type: ignore[arg-type]
-
-
-class _Counted:
-    """A file that is written by huggingface_hub: progress is displayed, and no more bytes than announced are taken."""
-
-    def __init__(self, file: BinaryIO, limit: int, advance: Any) -> None:
-        self.file, self._limit, self._advance = file, limit, advance
-
-    def write(self, data: bytes) -> int:
-        if self.file.tell() + len(data) > self._limit:
-            raise BadFile(f"the hub sends more than the {self._limit} bytes that it announced", "run it again")
-        self._advance(len(data), "")
-        return self.file.write(data)
-
-    def tell(self) -> int:
-        return self.file.tell()
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self.file.seek(offset, whence)
-
-    def truncate(self) -> int:
-        return self.file.truncate()
-
-    def flush(self) -> None:
-        self.file.flush()
 
 
 def _signature(listing: Listing, file: RemoteFile, folder: Path) -> Path:
@@ -405,263 +280,3 @@ def _signature(listing: Listing, file: RemoteFile, folder: Path) -> Path:
     path.unlink(missing_ok=True)  # its bytes have no hash that could tell it from an older one
     path.with_name(f"{name}.part").unlink(missing_ok=True)
     return _downloaded(listing, listing.files[name], folder, _SIGNATURE_LIMIT)
-
-
-# Errors of requests
-
-
-@contextmanager
-def _requests(reference: Reference, verb: str, output: _Counted | None = None) -> Iterator[None]:
-    """Requests of huggingface_hub, whose errors become errors for the user and whose notes are not printed.
-
-    output: the file that is downloaded, which the next try resumes.
-    """
-    from huggingface_hub.errors import HfHubHTTPError
-
-    # What connections raise depends on its HTTP library, which has been requests, httpx and httpx2.
-    network_errors: tuple[type[Exception], ...] = (
-        OSError,
-        *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)),
-    )
-    try:
-        with _silent():
-            yield
-    except SgloraError:
-        raise
-    except HfHubHTTPError as error:
-        raise _refusal(error, reference, verb) from None
-    except (AttributeError, KeyError, TypeError, ValueError):  # an answer that is not the hub's
-        raise _no_hub(reference, verb) from None
-    except network_errors as error:
-        if getattr(error, "errno", None) in _DISK:
-            raise
-        raise _broken_off(error, reference, verb, output) from None
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """huggingface_hub prints no warnings, which name signed addresses, and shows no progress beside ours."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import are_progress_bars_disabled as disabled  # type: ignore[attr-defined]
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars  # type: ignore[attr-defined]
-    from huggingface_hub.utils import logging as hub_logging
-
-    verbosity = hub_logging.get_verbosity()
-    ours = not disabled() and constants.HF_HUB_DISABLE_PROGRESS_BARS is None
-    hub_logging.set_verbosity(logging.CRITICAL)
-    if ours:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        hub_logging.set_verbosity(verbosity)
-        if ours:
-            enable_progress_bars()
-
-
-def _refusal(error: Any, reference: Reference, verb: str) -> SgloraError:
-    """The error for an answer of the hub that is not a success."""
-    from huggingface_hub import get_token
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    status = getattr(error.response, "status_code", 0)
-    if isinstance(error, RevisionNotFoundError):
-        short = reference.is_commit and not _FULL_COMMIT.fullmatch(reference.revision)
-        hint = "write the commit with all 40 digits" if short else f"leave it out: sglora pack {verb} hf:"
-        return UnknownName(
-            f"hf:{reference.repository} has no revision {reference.revision!r}",
-            hint if short else hint + reference.repository,
-        )
-    if isinstance(error, GatedRepoError):
-        return Unavailable(
-            f"{reference} is gated: its owner decides who may read it",
-            "ask for access on its page, then log in: hf auth login",
-        )
-    if status == 401 and get_token() and not isinstance(error, RepositoryNotFoundError):
-        return Unavailable("the hub does not accept your token", "log in again: hf auth login, or correct HF_TOKEN")
-    if isinstance(error, RepositoryNotFoundError) or status == 404:
-        hint = "log in (hf auth login, or HF_TOKEN)" if not get_token() else "see who you are: hf auth whoami"
-        return UnknownName(
-            f"{reference} does not exist on the hub, or it is private", f"check the name; for a private one {hint}"
-        )
-    if status in (401, 403):
-        may = "write to" if verb == "push" else "read"
-        return Unavailable(
-            f"your token may not {may} {reference} ({status})" if get_token() else f"{reference} needs a token",
-            f"log in with a token that may {may} it: hf auth login, or set HF_TOKEN",
-        )
-    if status in (409, 412) and verb == "push":
-        return Unavailable(f"{reference} was changed by somebody else meanwhile ({status})", "run it again")
-    if status == 429:
-        return Unavailable("the hub refuses further requests for now (429)", "wait some minutes, then run it again")
-    return Unavailable(f"{reference} cannot be {verb}ed: the hub answers {status}", "run it again later")
-
-
-def _broken_off(error: Exception, reference: Reference, verb: str, output: _Counted | None) -> _BrokenOff:
-    hint = "run it again"
-    if output:
-        output.flush()
-        hint = f"run it again: {_resumes(Path(output.file.name))}"
-    return _BrokenOff(f"{reference} cannot be {verb}ed: {_reason(error)}", hint)
-
-
-def _resumes(part: Path) -> str:
-    return f"the download resumes from byte {part.stat().st_size if part.exists() else 0}"
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of an error's message, which must not show the token."""
-    from huggingface_hub import get_token
-
-    text = (str(error).strip() or type(error).__name__).split("\n")[0][:200]
-    hidden = "Bearer" in text or ((token := get_token()) and token in text)
-    return type(error).__name__ if hidden else text
-
-
-def _no_hub(reference: Reference, verb: str) -> Unavailable:
-    from huggingface_hub import constants
-
-    return Unavailable(
-        f"{reference} cannot be {verb}ed: the answer of {constants.ENDPOINT} is not one of the hub",
-        "correct or unset HF_ENDPOINT, or run it again later",
-    )
-
-
-# Uploads
-
-
-@dataclass(frozen=True)
-class Upload:
-    """The files that a push uploads: names on the hub, and their copies here."""
-
-    pack: Pack
-    files: Mapping[str, Path]
-
-    def sizes(self) -> dict[str, int]:
-        return {name: path.stat().st_size for name, path in self.files.items()}
-
-
-@dataclass(frozen=True)
-class Pushed:
-    """What a push made."""
-
-    commit: str
-    url: str
-
-
-@contextmanager
-def upload_of(pack: Pack, reference: Reference, licence: str = "", signature: Path | None = None) -> Iterator[Upload]:
-    """Write what a push of a pack uploads into a folder that exists during the block.
-
-    licence: its identifier on the hub.  signature: of the archive that `export_pack` writes; None if it is not signed.
-    Raises BadFile for a damaged pack or a signature of other bytes, UsageError for an invalid licence.
-    """
-    if licence and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,60}", licence):
-        raise UsageError(f"{licence[:100]!r} is not a licence of the hub", "write its identifier, as in apache-2.0")
-    with scratch_folder(cache_folder() / "downloads" / "push") as folder:
-        archive, card = folder / f"{pack.name}{SUFFIX}", folder / CARD
-        export_pack(pack, archive)
-        files = {archive.name: archive, CARD: card}
-        if signature:
-            files[f"{archive.name}{SIGNATURE_SUFFIX}"] = _checked_signature(archive, signature, folder, pack.name)
-        write_bytes(card, hub_card(pack, str(reference), licence, bool(signature)).encode())
-        yield Upload(pack, files)
-
-
-def _checked_signature(archive: Path, signature: Path, folder: Path, name: str) -> Path:
-    """A copy of the signature. Raises BadFile unless it is one of the archive."""
-    program = shutil.which("ssh-keygen")
-    if program is None:
-        raise Unavailable("ssh-keygen is not installed, so no signature can be checked", "install OpenSSH's client")
-    if not signature.is_file():
-        raise BadFile.missing(signature)
-    copy = folder / f"{archive.name}{SIGNATURE_SUFFIX}"
-    with signature.open("rb") as file:
-        write_bytes(copy, file.read(_SIGNATURE_LIMIT))
-    command = [program, "-Y", "check-novalidate", "-n", NAMESPACE, "-s", str(copy)]
-    with archive.open("rb") as content:
-        answer = subprocess.run(command, stdin=content, capture_output=True, check=False)
-    if answer.returncode:
-        raise BadFile(
-            f"{signature} does not sign pack {name!r} as it is now",
-            f"sglora pack export {name} -o {archive.name} --force && "
-            f"ssh-keygen -Y sign -n {NAMESPACE} -f KEY {archive.name}",
-        )
-    return copy
-
-
-def repository_state(upload: Upload, reference: Reference, private: bool = False) -> Listing | None:
-    """The repository that a push changes; None if it does not exist yet.
-
-    Raises Unavailable (no network, no token), UsageError for a revision, a repository that holds another pack, or one
-    that is public although `private` is wanted.
-    """
-    if str(reference) != f"hf:{reference.repository}":
-        raise UsageError(f"{reference} names a revision, and a push makes a new one", f"try hf:{reference.repository}")
-    _check_network(reference, "push")
-    from huggingface_hub import get_token
-
-    if not get_token():
-        raise Unavailable("no token of the Hugging Face hub is on this machine", "hf auth login, or set HF_TOKEN")
-    try:
-        listing = _listing(reference, "push")
-    except UnknownName:
-        return None
-    if others := sorted(name for name in listing.files if name.endswith(SUFFIX) and name not in upload.files):
-        raise Mismatch(
-            f"{reference} holds another pack: {others[0]}", "push to another repository, or delete that file on the hub"
-        )
-    if private and not listing.private:
-        raise UsageError(f"{reference} exists and is public", "change that in its settings on the hub, or leave it out")
-    return listing
-
-
-def push(upload: Upload, reference: Reference, there: Listing | None, private: bool = False) -> Pushed:
-    """Upload a pack in one commit; a repository that is not `there` is created first. Raises Unavailable.
-
-    A signature on the hub that the upload lacks is deleted: it would be one of other bytes.
-    """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-    api = _api()
-    operations: list[Any] = [CommitOperationAdd(name, str(path)) for name, path in upload.files.items()]
-    stale = {f"{name}{SIGNATURE_SUFFIX}" for name in upload.files} - set(upload.files)
-    if there:
-        operations += [CommitOperationDelete(name) for name in sorted(stale & set(there.files))]
-    with _uploads(reference):
-        if not there:
-            api.create_repo(reference.repository, private=private, exist_ok=True)
-        done = api.create_commit(
-            reference.repository,
-            operations,
-            commit_message=f"Pack {upload.pack.name}",
-            parent_commit=there.commit if there else None,
-        )
-    return Pushed(str(done.oid), str(done.commit_url))
-
-
-@contextmanager
-def _uploads(reference: Reference) -> Iterator[None]:
-    """Requests of an upload. Its storage backends raise errors of their own, each with the HTTP library's as cause."""
-    from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils import logging as hub_logging
-
-    verbosity = hub_logging.get_verbosity()
-    hub_logging.set_verbosity(logging.CRITICAL)
-    try:
-        if is_quiet() or not sys.stderr.isatty():  # its bars are for a terminal
-            with _silent():
-                yield
-        else:
-            yield
-    except SgloraError:
-        raise
-    except Exception as error:
-        cause: BaseException = error
-        while not isinstance(cause, HfHubHTTPError) and cause.__cause__:
-            cause = cause.__cause__
-        if isinstance(cause, HfHubHTTPError):
-            raise _refusal(cause, reference, "push") from None
-        raise Unavailable(f"{reference} cannot be pushed: {_reason(cause)}", "run it again") from None
-    finally:
-        hub_logging.set_verbosity(verbosity)

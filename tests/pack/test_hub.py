@@ -321,7 +321,7 @@ def test_a_full_disk_in_the_middle_of_a_download(run, toys_hub, archive, own_hom
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(hub._Counted, "write", full)
+        patch.setattr(hub.Counted, "write", full)
         sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
         part = own_home / f"cache/downloads/ann--toys/{sha256}/toys.sglora.zip.part"
         message = f"cannot write {part}: No space left on device"
@@ -375,7 +375,7 @@ def test_a_kill_in_the_middle_leaves_a_part(run, toys_hub, own_home, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(hub._Counted, "write", stop)
+        patch.setattr(hub.Counted, "write", stop)
         assert run("pack", "pull", "hf:ann/toys").exit_code == 130
     assert (left(own_home), packs(own_home)) == (["toys.sglora.zip.part"], [])
     assert run("pack", "pull", "hf:ann/toys").exit_code == 0

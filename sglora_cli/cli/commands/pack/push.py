@@ -48,14 +48,14 @@ def push(
     sglora pack push toys hf:ann/toys --license cc-by-4.0 --private
     """
     reference = Reference.parse(repository)
-    from sglora_cli.pack import hub
+    from sglora_cli.pack import hub_upload
     from sglora_cli.pack.archive import SIGNATURE_SUFFIX, SUFFIX
     from sglora_cli.pack.pack import Pack
 
     pack = Pack(app.library.find(name)[0].folder)
     beside = Path(f"{pack.name}{SUFFIX}{SIGNATURE_SUFFIX}")
     signature = signature or (beside if beside.is_file() else None)
-    with hub.upload_of(pack, reference, licence, signature) as upload:
+    with hub_upload.upload_of(pack, reference, licence, signature) as upload:
         sizes = upload.sizes()
         facts: dict[str, Any] = {"pack": pack.name, "repository": str(reference), "files": sizes}
         for file, count in sizes.items():
@@ -64,13 +64,13 @@ def push(
             say("note       the model card names no licence; pass --license to name one")
         done = None
         if not dry_run:
-            there = hub.repository_state(upload, reference, private)
+            there = hub_upload.repository_state(upload, reference, private)
             seen = ("private" if there.private else "public") if there else f"new, {'private' if private else 'public'}"
             replaced = [file for file in sizes if there and file in there.files]
             if replaced:
                 say(f"replaces   {', '.join(replaced)}")
             confirm(f"pack {pack.name!r} to {reference} ({seen})", yes, verb="upload", done="uploaded")
-            done = hub.push(upload, reference, there, private)
+            done = hub_upload.push(upload, reference, there, private)
     if as_json:
         print_json({**facts, "commit": done and done.commit, "url": done and done.url})
     elif done:

@@ -66,7 +66,9 @@ def test_clips_weights_are_four_bytes_a_parameter(tmp_path, monkeypatch):
     assert backbone.download_bytes(RuntimeConfig(weights="a file")) == 0
 
 
-@pytest.mark.parametrize(("name", "wrong"), [("odd", "must return Terms"), ("escaping", "must return printable strings")])
+@pytest.mark.parametrize(
+    ("name", "wrong"), [("odd", "must return Terms"), ("escaping", "must return printable strings")]
+)
 def test_wrong_terms_are_the_plugins_fault(site, name, wrong):
     install(site, "sglora-odd", "sglora_odd", ODD)
     with pytest.raises(PluginError, match=wrong):

@@ -175,7 +175,7 @@ def _imported(host: Host, path: Path, name: str, force: bool, copy: Path | None,
     except BadFile as error:
         shutil.rmtree(path.parent, ignore_errors=True)
         other = f"sglora pack pull hf:{origin.repository}@REVISION"
-        raise BadFile(error.message, f"the hub has it like this: tell its owner, or try {other}") from None
+        raise BadFile(error.message, f"the file on the hub is damaged: tell its owner, or try {other}") from None
     except Unavailable as error:
         hint = error.hint or "make room there, or move the user folders with SGLORA_HOME"
         raise Unavailable(error.message, f"{hint}; the download is kept for the next pull") from None

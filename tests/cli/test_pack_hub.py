@@ -120,7 +120,7 @@ def test_json_of_push_and_pull_fit_their_schemas(run, toy_pack, logged_in):
 
 
 def test_nobody_is_asked_where_nobody_can_answer(run, toy_pack, logged_in):
-    message = "nobody can be asked whether to upload pack 'toys' to hf:ann/toys (new, private)"
+    message = "confirmation to upload pack 'toys' to hf:ann/toys (new, private) needs a terminal"
     refused(run, 2, message, "pass --yes", "toys", "hf:ann/toys", "--private")
     assert logged_in.repos == {}
 
@@ -164,7 +164,7 @@ def test_a_signature_of_other_bytes(run, toy_pack, logged_in, workplace, key):
 
 def test_a_signature_that_is_missing(run, toy_pack, logged_in, workplace, key):
     arguments = ("toys", "hf:ann/toys", "--yes", "--signature", workplace / "no.sig")
-    refused(run, 4, f"{workplace}/no.sig does not exist", f"looked for in {workplace}", *arguments)
+    refused(run, 4, f"{workplace}/no.sig does not exist", f"searched in {workplace}", *arguments)
 
 
 def test_without_a_token(run, toy_pack, hub):

@@ -104,7 +104,7 @@ def test_a_command_pulls_once_and_then_needs_no_network(run, toys_hub, monkeypat
     monkeypatch.setenv("SGLORA_OFFLINE", "1")
     again = run("generate", "a photo of a mug", "--pack", "hf:ann/toys", "--force")
     assert again.exit_code == 0, again.output
-    assert "pack       toys (named on the command line)\n" in again.stderr
+    assert "pack       toys (given on the command line)\n" in again.stderr
     assert len(toys_hub.asked) == asked
     commit = toys_hub.repos["ann/toys"].refs["main"]
     for revision in (commit, commit[:7]):
@@ -124,8 +124,7 @@ def test_another_revision_is_pulled_beside(run, toys_hub, archive, tmp_path, own
     assert len(downloads(toys_hub)) == 2
     refusal = run("pack", "pull", "hf:ann/toys@v2", "--name", "toys")
     assert refusal.stderr == (
-        f"error: a pack 'toys' exists in {own_home}/cache/packs/toys\n"
-        "hint: pass --name NAME, or --force to replace it\n"
+        f"error: pack 'toys' exists in {own_home}/cache/packs/toys\nhint: pass --name NAME, or --force to replace it\n"
     )
     assert run("pack", "pull", "hf:ann/toys@v2", "--name", "toys", "--force").exit_code == 0
     assert "newer toys" in run("pack", "show", "toys").stdout
@@ -254,16 +253,16 @@ def test_a_pack_with_a_wrong_hash(run, hub, archive, tmp_path, own_home):
     files = contents(archive)
     bad = rezipped(tmp_path / "bad.zip", {**files, "joint.safetensors": files["joint.safetensors"] + b"x"})
     hub.repo("ann/toys", {"toys.sglora.zip": bad.read_bytes()})
-    message = "hf:ann/toys/toys.sglora.zip: entry 'joint.safetensors' is not what pack.json says: its hash differs"
-    hint = "the hub has it like this: tell its owner, or try sglora pack pull hf:ann/toys@REVISION"
+    message = "hf:ann/toys/toys.sglora.zip: the hash of entry 'joint.safetensors' differs from pack.json"
+    hint = "the file on the hub is damaged: tell its owner, or try sglora pack pull hf:ann/toys@REVISION"
     refused(run, own_home, 4, message, hint)
     assert left(own_home) == []
 
 
 def test_a_file_that_is_no_archive(run, hub, tiny, own_home):
     hub.repo("ann/toys", {"toys.sglora.zip": b"junk"})
-    message = "hf:ann/toys/toys.sglora.zip is not a whole ZIP archive: File is not a zip file"
-    hint = "the hub has it like this: tell its owner, or try sglora pack pull hf:ann/toys@REVISION"
+    message = "hf:ann/toys/toys.sglora.zip is not a valid ZIP archive: File is not a zip file"
+    hint = "the file on the hub is damaged: tell its owner, or try sglora pack pull hf:ann/toys@REVISION"
     refused(run, own_home, 4, message, hint)
 
 
@@ -343,7 +342,7 @@ def test_a_full_disk_at_the_import_keeps_the_download(run, toys_hub, own_home, m
         patch.setattr("sglora_cli.pack.archive.free_disk", lambda path: 5)
         result = run("pack", "pull", "hf:ann/toys")
     assert (result.exit_code, packs(own_home)) == (6, [])
-    assert result.stderr.endswith("\nhint: make room there; the download is kept for the next pull\n")
+    assert result.stderr.endswith("\nhint: free some space there; the download is kept for the next pull\n")
     assert left(own_home) == ["toys.sglora.zip"]
     assert run("pack", "pull", "hf:ann/toys").exit_code == 0
     assert len(downloads(toys_hub)) == 1
@@ -362,8 +361,8 @@ def test_a_name_that_is_taken_keeps_the_download(run, toys_hub, archive, own_hom
 
 @pytest.mark.parametrize("name", ["../x", ".x", "a/b"])
 def test_a_bad_name_is_refused_before_anything_is_requested(run, toys_hub, own_home, name):
-    message = f"a pack cannot be called {name!r}"
-    refused(run, own_home, 2, message, "take letters, digits and hyphens", "hf:ann/toys", f"--name={name}")
+    message = f"invalid pack name {name!r}"
+    refused(run, own_home, 2, message, "use letters, digits and hyphens", "hf:ann/toys", f"--name={name}")
     assert toys_hub.asked == []
 
 
@@ -451,7 +450,7 @@ def test_a_signed_pack_and_an_unknown_signer(run, toys_hub, archive, key, own_ho
     signers = allow(eve)
     result = run("pack", "pull", "hf:ann/toys", "--signers", signers)
     assert (result.exit_code, packs(own_home)) == (4, ["signed"] if (own_home / "cache/packs/signed").exists() else [])
-    assert f"error: hf:ann/toys/toys.sglora.zip.sig is not by anybody in {signers}: " in result.stderr
+    assert f"error: hf:ann/toys/toys.sglora.zip.sig was not made by any signer in {signers}: " in result.stderr
     assert result.stderr.endswith(f"hint: make sure whose key it is before you add it to {signers}\n")
     result = run("pack", "pull", "hf:ann/toys", "--signers", allow(ann))
     assert result.exit_code == 0, result.output
@@ -468,7 +467,7 @@ def test_a_pack_without_a_signature_is_refused_where_one_is_wanted(run, toys_hub
 
 
 def test_a_missing_list_of_signers_is_seen_before_the_download(run, toys_hub, own_home, tmp_path):
-    hint = f"looked for in {tmp_path / 'no'}"
+    hint = f"searched in {tmp_path / 'no'}"
     gone = tmp_path / "no" / "signers"
     refused(run, own_home, 4, f"{gone} does not exist", hint, "hf:ann/toys", "--signers", gone)
     assert toys_hub.asked == []

@@ -451,7 +451,7 @@ def test_a_signed_pack_and_an_unknown_signer(run, toys_hub, archive, key, own_ho
     result = run("pack", "pull", "hf:ann/toys", "--signers", signers)
     assert (result.exit_code, packs(own_home)) == (4, ["signed"] if (own_home / "cache/packs/signed").exists() else [])
     assert f"error: hf:ann/toys/toys.sglora.zip.sig was not made by any signer in {signers}: " in result.stderr
-    assert result.stderr.endswith(f"hint: make sure whose key it is before you add it to {signers}\n")
+    assert result.stderr.endswith(f"hint: verify whose key it is before you add it to {signers}\n")
     result = run("pack", "pull", "hf:ann/toys", "--signers", allow(ann))
     assert result.exit_code == 0, result.output
     assert "signed by  ann@example.org\n" in result.stderr

@@ -1,7 +1,7 @@
 """Decides whether the network may be used, and blocks it otherwise.
 
-sglora uses the network only to fetch weights and data sets. SGLORA_OFFLINE=1 forbids it for the whole process,
-including plugins and libraries.
+sglora uses the network only to download weights, data sets and packs, and to upload packs. SGLORA_OFFLINE=1 forbids it
+for the whole process, including plugins and libraries.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -215,3 +216,43 @@ def old_pack(toy_pack, own_home: Path) -> None:
     from pack_folders import without
 
     without(own_home / "cache/packs/toys", "visual.safetensors")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub on this machine, which huggingface_hub asks; nobody is logged in."""
+    import huggingface_hub
+    from hub_server import hub_serving
+    from huggingface_hub import constants
+
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)  # a part that breaks off is written to the last chunk
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with hub_serving() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        yield server
+        getattr(huggingface_hub, "close_session", lambda: None)()  # version 1 has it
+
+
+@pytest.fixture
+def toys_hub(hub, archive):
+    """The hub with the pack of toys in ann/toys, at main and v1."""
+    hub.repo("ann/toys", {"toys.sglora.zip": archive.read_bytes(), "README.md": b"# toys\n"}, "v1")
+    return hub
+
+
+@pytest.fixture
+def key(tmp_path):
+    """Make a key of that name; its public half is in NAME.pub."""
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not installed")
+
+    def make(name: str = "key") -> Path:
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(tmp_path / name)]
+        subprocess.run(command, check=True)
+        return tmp_path / name
+
+    return make

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sglora_cli.pack.origin import origins
 from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.values import AGAINST, ROLES, ZERO
 
@@ -14,6 +15,7 @@ def pack_facts(pack: Pack, health: Sequence[str] = ()) -> list[str]:
     lines = [
         f"pack {pack.name}: {pack.manifest['recipe'].get('summary', '')}".rstrip(": "),
         f"folder     {pack.folder}",
+        *(f"from       {origin}" for origin in origins(pack.folder)[:1]),
         f"backbone   {pack.backbone}, fingerprint {pack.fingerprint}",
         f"layout     rank {pack.layout.rank}, alpha {pack.layout.alpha:g}, "
         f"{len(pack.layout.sites)} sites, {pack.layout.size} numbers",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,9 +159,29 @@ def dry_run_option(help: str = "Only print what would be done.") -> Decorator:
 
 
 def pack_option(
-    help: str = "Name or folder of the pack to use. `sglora pack list` marks the default.",
+    help: str = "Pack to use: a name, a folder, or hf:OWNER/NAME. `sglora pack list` marks the default.",
 ) -> Decorator:
-    return click.option("--pack", default="", help=help, shell_complete=completion.names(completion.packs))
+    option = click.option("--pack", default="", help=help, shell_complete=completion.names(completion.packs))
+    return lambda function: option(pulls("pack")(function))
+
+
+def pulls(key: str) -> Decorator:
+    """The command gets the name here of the pack that its parameter `key` names as hf:OWNER/NAME. A pack that is not
+    here is pulled, once all parameters are parsed."""
+
+    def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def call(*args: Any, **parameters: Any) -> Any:
+            if str(parameters[key]).startswith("hf:"):
+                from sglora_cli.pack.hub import local_name
+
+                app: App = click.get_current_context().obj
+                parameters[key] = local_name(app.host, parameters[key])
+            return function(*args, **parameters)
+
+        return call
+
+    return decorated
 
 
 def not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

@@ -61,6 +61,7 @@ _MANIFEST = {
     "default_generator": str,
     "files": {"*": str},
     "health": {"*": {"faults": [str], "notes": [str]}},
+    "pulled_from?": (str, None),
     "dependence?": {"*": ANY},
 }
 _COMPARED = {"target": str, "title": str, "comparable": bool, "folder": str}
@@ -214,7 +215,17 @@ SHAPES: dict[str, Any] = {
     "reproduce --list": {"targets": [{"name": str, "title": str, "cannot": (str, None)}]},
     "reproduce --dry-run": {**_COMPARED, "with": (str, None), "steps": [_STEP], "missing": [_ONE_ERROR]},
     "pack list": {
-        "packs": [{"name": str, "origin": str, "folder": str, "default": bool, "backbone": str, "experts": int}]
+        "packs": [
+            {
+                "name": str,
+                "origin": str,
+                "folder": str,
+                "default": bool,
+                "backbone": str,
+                "experts": int,
+                "pulled_from": (str, None),
+            }
+        ]
     },
     "pack show": _MANIFEST,
     "pack verify": {"pack": str, "files": int, "wrong": [str]},
@@ -251,6 +262,23 @@ SHAPES: dict[str, Any] = {
         "folder": str,
         "warnings": [str],
         "signed_by": ANY,
+    },
+    "pack pull": {
+        "pack": str,
+        "backbone": str,
+        "fingerprint": str,
+        "folder": str,
+        "warnings": [str],
+        "signed_by": (str, None),
+        "pulled_from": str,
+        "was_here": bool,
+    },
+    "pack push": {
+        "pack": str,
+        "repository": str,
+        "files": {"*": int},
+        "commit": (str, None),
+        "url": (str, None),
     },
     "pack init": {"file": str},
     "pack init --data": {

@@ -29,6 +29,7 @@ from sglora_cli.files.text import parse_json
 from sglora_cli.files.untrusted import entry_fault
 from sglora_cli.pack.content.manifest import MANIFEST, checked_manifest
 from sglora_cli.pack.library import Library
+from sglora_cli.pack.origin import Origin, remember
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.writer import write_manifest
 from sglora_cli.plugin.host import Host
@@ -92,11 +93,17 @@ def _check_importable(pack: Pack, path: Path) -> None:
 
 
 def import_pack(
-    host: Host, path: Path, name: str = "", force: bool = False, content: Path | None = None
+    host: Host,
+    path: Path,
+    name: str = "",
+    force: bool = False,
+    content: Path | None = None,
+    origin: Origin | None = None,
 ) -> ImportedPack:
     """Import the pack of an archive into the user's packs, as `name` or under its own name.
 
     content: a copy of the archive to read instead.  force: replace an existing pack once the new one is complete.
+    origin: the place it was pulled from, which is recorded.
     Raises BadFile, naming the entry, for an invalid or incomplete archive; UsageError if a pack of that name exists.
     """
     with _open(path, content or path) as archive:
@@ -105,16 +112,23 @@ def import_pack(
         name = _checked_name(name, manifest, path)
         target = built_folder() / name
         with pack_lock(target):
-            if target.exists() and not force:
-                raise UsageError(f"pack {name!r} exists in {target}", "pass --name NAME, or --force to replace it")
+            check_absent(name, force)
             _check_space(sum(entry.file_size for entry in entries.values()), target)
             with scratch_folder(target) as folder:
                 _unpack(archive, entries, manifest, folder, path)
                 _check_readable(folder, path)
                 if name != manifest["name"]:
                     write_manifest(folder, {**manifest, "name": name}, manifest["files"])
+                if origin:
+                    remember(folder, origin)
                 put_folder(folder, target)
     return ImportedPack(Pack(target), _warnings(host, name, manifest["backbone"]))
+
+
+def check_absent(name: str, force: bool = False) -> None:
+    """Raise UsageError if a pack of that name exists on this machine, unless it may be replaced."""
+    if not force and (target := built_folder() / name).exists():
+        raise UsageError(f"pack {name!r} exists in {target}", "pass --name NAME, or --force to replace it")
 
 
 @contextmanager
@@ -196,11 +210,22 @@ def _manifest(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], pat
 def _checked_name(wanted: str, manifest: dict[str, Any], path: Path) -> str:
     """Return the name of the pack's folder. Raises UsageError if `wanted` is invalid, else BadFile."""
     name: str = wanted or manifest["name"]
-    if not entry_fault(name) and "/" not in name and not name.startswith((".", "-")) and len(name.encode()) <= 100:
+    if _is_name(name):
         return name
-    if wanted:
-        raise UsageError(f"invalid pack name {wanted[:100]!r}", "use letters, digits and hyphens")
+    check_name(wanted)
     raise BadFile(f"{path}: the pack's name {name[:100]!r} is not a valid folder name", "pass --name NAME")
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError for an invalid pack name. "" stands for the pack's own name."""
+    if name and not _is_name(name):
+        raise UsageError(f"invalid pack name {name[:100]!r}", "use letters, digits and hyphens")
+
+
+def _is_name(name: str) -> bool:
+    return bool(
+        not entry_fault(name) and "/" not in name and not name.startswith((".", "-")) and len(name.encode()) <= 100
+    )
 
 
 def _check_space(needed: int, target: Path) -> None:

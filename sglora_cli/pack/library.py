@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sglora_cli.errors import BadFile, SgloraError, UnknownName, UsageError
+from sglora_cli.errors import BadFile, SgloraError, Unavailable, UnknownName, UsageError
 from sglora_cli.files.atomic import drop_folder
 from sglora_cli.files.text import read_json
 from sglora_cli.pack.content.manifest import MANIFEST, checked_manifest
 from sglora_cli.pack.content.tasks import Tasks, tasks_of
+from sglora_cli.pack.origin import PREFIX, Origin, Reference, origins
 from sglora_cli.plugin.values import EXPERT
 from sglora_cli.system import settings
 from sglora_cli.system.locks import pack_lock
@@ -52,6 +53,12 @@ class PackLocation:
         return tasks_of(self.folder, checked_manifest(read_json(path), path))
 
     @property
+    def pulled_from(self) -> Origin | None:
+        """Where on the hub it was pulled from, if it was and is unchanged."""
+        found = origins(self.folder) if self.origin == "built" else []
+        return found[0] if found else None
+
+    @property
     def built_at(self) -> float:
         """When the pack was built, in seconds. A time in the future, from a wrong clock, counts as 0, the oldest."""
         try:
@@ -82,11 +89,12 @@ class Library:
         return sorted(by_name.values(), key=lambda location: location.name)
 
     def find(self, name: str = "", backbone: str = "") -> tuple[PackLocation, str]:
-        """Return the pack with this name (or folder path), and the reason for the choice.
+        """Return the pack with this name (or folder path, or hf:OWNER/NAME if it was pulled), and the reason.
 
         Without a name, the first of these that exists is chosen: the newest pack of `backbone`, if one is given; the
         pack in the settings; the newest pack built for the default backbone; the newest built pack; the bundled
-        starter. Raises UnknownName, and UsageError if the named pack has another backbone.
+        starter. Raises UnknownName, UsageError if the named pack has another backbone, and Unavailable for a pack of
+        the hub that was not pulled.
         """
         known = {location.name: location for location in self.packs()}
         if name:
@@ -110,6 +118,10 @@ class Library:
         if built:
             return built[0], "newest built pack"
         return _named("starter", known), "bundled; no pack is built yet"
+
+    def pulled(self, reference: Reference) -> PackLocation | None:
+        """The pack here that a reference to the hub means, the one that was pulled last; None if there is none."""
+        return _pulled(reference, self.packs())
 
     def recipes(self) -> dict[str, Path]:
         """Return recipe files by name."""
@@ -203,9 +215,25 @@ def _of_backbone(backbone: str, known: Mapping[str, PackLocation]) -> PackLocati
 def _named(name: str, known: Mapping[str, PackLocation]) -> PackLocation:
     if name in known:
         return known[name]
+    if name.startswith(PREFIX):
+        reference = Reference.parse(name)
+        if location := _pulled(reference, known.values()):
+            return location
+        raise Unavailable(f"{reference} is not on this machine", f"get it: sglora pack pull {reference}")
     if (Path(name) / MANIFEST).is_file():
         return PackLocation(Path(name).resolve().name, Path(name), "folder")
     if Path(name).is_file():
         hint = f"import an exported pack first: sglora pack import {name}"
         raise UnknownName(f"{name} is a file, not a pack", hint)
     raise UnknownName.of("pack", name, known)
+
+
+def _pulled(reference: Reference, locations: Iterable[PackLocation]) -> PackLocation | None:
+    fitting = [
+        (origin.pulled, location.name, location)
+        for location in locations
+        if location.origin == "built"
+        for origin in origins(location.folder)
+        if origin.fits(reference)
+    ]
+    return max(fitting, key=lambda one: one[:2])[2] if fitting else None

@@ -44,9 +44,11 @@ CACHE_KINDS = {
         CacheKind("folds", "packs built by `bench --folds` with tasks left out", derived=True),
         CacheKind("images", "photos unpacked from data sets", derived=True),
         CacheKind("unpacked", "photos unpacked from shards", derived=True),
+        CacheKind("downloads", "packs of the hub that are not imported yet", derived=True),
         CacheKind("drafts", "temporary files of killed processes", derived=True),
         CacheKind("adapters", "adapters from `generate` without -o", derived=False),
         CacheKind("rows", "rows files from `bench` without --rows", derived=False),
+        CacheKind("origins", "where packs were pulled from", derived=False),
         CacheKind("packs", "packs built, extended or imported on this machine", derived=False),
     )
 }

@@ -101,6 +101,7 @@ def test_commands_about_packs_and_data(answer, toys, tiny, recipe, tmp_path):
     answer("cache clean", "--dry-run")
     answer("pack export", "toys", "-o", tmp_path / "toys.zip")
     answer("pack import", tmp_path / "toys.zip", "--name", "again")
+    answer("pack push", "toys", "hf:ann/toys", "--dry-run")
     answer("plugins check", "tiny")
     answer("bench --dry-run")
     rows = tmp_path / "rows.jsonl"

@@ -93,6 +93,8 @@ def test_generate_imports_no_more_than_it_needs(tmp_path):
         (6, "pack build starter --data ."),
         (3, "pack export nope"),
         (4, "pack import nope"),
+        (2, "pack pull nope"),
+        (3, "pack push nope hf:ann/nope"),
         (3, "pack migrate nope"),
         (3, "pack update nope"),
         (2, "pack remove starter"),

@@ -4,40 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
+from signatures import allow, sign
 from zips import packs
 
 from sglora_cli.pack import archive as archive_module
-
-
-@pytest.fixture
-def key(tmp_path):
-    """Make a key of that name; its public half is in NAME.pub."""
-    if shutil.which("ssh-keygen") is None:
-        pytest.skip("ssh-keygen is not installed")
-
-    def make(name: str = "key") -> Path:
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(tmp_path / name)]
-        subprocess.run(command, check=True)
-        return tmp_path / name
-
-    return make
-
-
-def sign(path: Path, key: Path, namespace: str = "sglora") -> Path:
-    command = ["ssh-keygen", "-q", "-Y", "sign", "-n", namespace, "-f", str(key), str(path)]
-    subprocess.run(command, check=True, capture_output=True)
-    return Path(f"{path}.sig")
-
-
-def allow(key: Path, options: str = "") -> Path:
-    path = key.with_name("allowed_signers")
-    path.write_text(f"ann@example.org {options} {key.with_suffix('.pub').read_text()}")
-    return path
 
 
 def test_a_pack_signed_by_an_allowed_key_is_taken(run, archive, key, own_home):

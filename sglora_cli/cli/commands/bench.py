@@ -23,6 +23,7 @@ from sglora_cli.cli.options import (
     not_empty,
     out_option,
     pack_option,
+    pulls,
     reporter_option,
     table_name,
 )
@@ -113,6 +114,7 @@ if TYPE_CHECKING:
 @reporter_option("Reporter: table, markdown, latex, json or csv. Default: terminal in a terminal, table elsewhere.")
 @out_option("File for the tables. Default: standard output.", callback=table_name)
 @json_option("The object is the same as with --as json.")
+@pulls("on")
 @click.pass_obj
 def command(
     app: App,

@@ -38,6 +38,8 @@ def command(app: App, thing: str, every: bool, as_json: bool) -> None:
     from sglora_cli.cli import describe
     from sglora_cli.pack.archive import SUFFIX
 
+    if thing.startswith("hf:"):
+        thing = app.library.find(thing)[0].name
     packs = {location.name for location in app.library.packs()}
     recipes = app.library.recipes()
     path = Path(thing) if thing in packs or thing in recipes else found(Path(thing))

@@ -11,6 +11,8 @@ from sglora_cli.cli.commands.pack.build import build
 from sglora_cli.cli.commands.pack.experts import add
 from sglora_cli.cli.commands.pack.init import init
 from sglora_cli.cli.commands.pack.migrate import migrate
+from sglora_cli.cli.commands.pack.pull import pull
+from sglora_cli.cli.commands.pack.push import push
 from sglora_cli.cli.commands.pack.recipes import recipes
 from sglora_cli.cli.commands.pack.update import update
 from sglora_cli.cli.group import Group
@@ -31,7 +33,7 @@ def command() -> None:
     """
 
 
-for subcommand in (add, build, export, import_, init, migrate, recipes, remove, update):
+for subcommand in (add, build, export, import_, init, migrate, pull, push, recipes, remove, update):
     command.add_command(subcommand)
 
 
@@ -51,15 +53,18 @@ def list_(app: App, as_json: bool) -> None:
     rows: list[dict[str, Any]] = [
         {"name": p.name, "origin": p.origin, "folder": str(p.folder), "default": p.name == default} for p in packs
     ]
+    origins = []
     for row, location in zip(rows, packs, strict=True):
         row["backbone"] = location.summary().get("backbone", "unreadable")
         row["experts"] = location.experts()
+        row["pulled_from"] = str(pulled) if (pulled := location.pulled_from) else None
+        origins.append(pulled.short if pulled else location.origin)
     if as_json:
         print_json({"packs": rows})
     else:
         cells = [
-            ["*" if r["default"] else " ", r["name"], r["backbone"], f"{r['experts']} experts", r["origin"]]
-            for r in rows
+            ["*" if r["default"] else " ", r["name"], r["backbone"], f"{r['experts']} experts", origin]
+            for r, origin in zip(rows, origins, strict=True)
         ]
         print_rows(("", "pack", "backbone", "experts", "origin"), cells)
 
@@ -78,12 +83,14 @@ def show(app: App, name: str, as_json: bool) -> None:
     """
     from sglora_cli.cli.describe import pack_facts
     from sglora_cli.pack import health
+    from sglora_cli.pack.origin import origins
     from sglora_cli.pack.pack import Pack
 
     pack = Pack(app.library.find(name)[0].folder)
     condition = health.report(app.host, pack)
     if as_json:
-        print_json({**pack.manifest, "tasks": list(pack.tasks), "health": condition})
+        pulled = next(map(str, origins(pack.folder)), None)
+        print_json({**pack.manifest, "tasks": list(pack.tasks), "health": condition, "pulled_from": pulled})
     else:
         print_lines(pack_facts(pack, health.to_lines(condition)))
 

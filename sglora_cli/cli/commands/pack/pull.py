@@ -1,0 +1,48 @@
+"""`sglora pack pull`: a pack from the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sglora_cli.cli.options import PATH, App, force_option, json_option, not_empty
+from sglora_cli.cli.output import print_json, say
+from sglora_cli.pack.origin import Reference
+
+
+@click.command("pull")
+@click.argument("pack", metavar="hf:OWNER/NAME[@REV]", callback=not_empty)
+@click.option("--name", default="", help="Name of the pack here; its own name by default.")
+@force_option("Replace a built pack of that name, once the new one is complete.")
+@click.option("--signers", type=PATH, help="Refuse the pack unless somebody listed in this file signed it.")
+@json_option()
+@click.pass_obj
+def pull(app: App, pack: str, name: str, force: bool, signers: Path | None, as_json: bool) -> None:
+    """Download a pack from the Hugging Face hub and install it.
+
+    REV is a branch, a tag or a commit; the newest by default. The pack is checked as by `sglora pack import`. An
+    interrupted download resumes with the same command. Tested with a local server, never with the hub itself.
+
+    \b
+    sglora pack pull hf:ann/toys
+    sglora pack pull hf:ann/toys@v1 --name toys-v1 --signers allowed_signers
+    """
+    reference = Reference.parse(pack)
+    from sglora_cli.pack import hub
+
+    pulled = hub.pull(app.host, reference, name, force, signers)
+    here = pulled.pack
+    if as_json:
+        facts = {"pack": here.name, "backbone": here.backbone, "fingerprint": here.fingerprint}
+        origin = {"signed_by": pulled.signed_by, "pulled_from": str(pulled.origin), "was_here": pulled.was_here}
+        print_json({**facts, **origin, "folder": str(here.folder), "warnings": list(pulled.warnings)})
+        return
+    say(f"pack       {here.name}, {len(here.experts.names)} experts" + ", already here" * pulled.was_here)
+    say(f"backbone   {here.backbone}, fingerprint {here.fingerprint}")
+    say(f"from       {pulled.origin}")
+    if pulled.signed_by:
+        say(f"signed by  {pulled.signed_by}")
+    for warning in pulled.warnings:
+        say(f"warning: {warning}")
+    click.echo(here.folder)

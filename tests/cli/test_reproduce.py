@@ -86,7 +86,7 @@ def test_the_plan_says_what_is_missing_with_sizes_and_terms(table1):
         "unknown until its pack is built",
     ]
     assert without_numbers(rest) == (
-        " of what is downloaded, as its publishers state them:\n"
+        " of the downloads, as their publishers state them:\n"
         "  pets, photos: not stated (https://shelf.example/)\n"
         "  pets, lists: CC0 (https://shelf.example/lists)\n"
         "  parrot: not known to this program\n"

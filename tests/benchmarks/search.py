@@ -1,8 +1,9 @@
 """What a search among photos costs against a cold start: `python tests/benchmarks/search.py [--photos DIR]`.
 
-Processor time (user and system) in new processes, one thread, as multiples of `import torch`, beside `generate`: with an
-empty user cache (a cold start), and with a filled one. "first" embeds every photo. The others find embeddings in the cache: the same search again, another
-sentence, and another adapter of the default generator. All run in turn, and the median of each turn's ratio counts.
+Processor time (user and system) in new processes, one thread, as multiples of `import torch`. Beside it is `generate`
+with an empty user cache (a cold start) and with a filled one. "search, first" embeds every photo. The other searches
+find embeddings in the cache: the same search again, another sentence, and another adapter of the default generator.
+All commands run in turn, and the median of each turn's ratio counts.
 Without --photos, so many small pictures of noise are drawn as --count says.
 """
 

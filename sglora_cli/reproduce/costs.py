@@ -154,7 +154,8 @@ class Costs:
         try:
             tasks = plan_tasks(job.host, recipe, job.place, job.runtime)
         except SgloraError as error:
-            return replace(unknown, errors=(_summary(error, recipe.name, step.command),))
+            lacks = lacking_weights(job, recipe.backbone)
+            return replace(unknown, errors=(_summary(error, recipe.name, step.command, lacks),))
         if lacking_weights(job, recipe.backbone):
             return replace(unknown, why_unknown="unknown until the weights are here")
         from sglora_cli.build.pipeline import Build
@@ -204,12 +205,15 @@ class Costs:
         return replace(step, errors=tuple(errors), seconds=None if self.job.target.figures else step.seconds)
 
 
-def _summary(error: SgloraError, recipe: str, command: str) -> SgloraError:
-    """Shorten the errors of a recipe, of which there may be one for each of its tasks."""
-    if len(error.parts) <= _FEW:
+def _summary(error: SgloraError, recipe: str, command: str, lacks: str) -> SgloraError:
+    """Shorten the errors of a recipe, of which there may be one for each of its tasks.
+
+    lacks: the missing weights, which have a step of their own.
+    """
+    parts = [part for part in error.parts if not (lacks and lacks in part.message)]
+    if len(parts) <= _FEW:
         return error
-    first = error.parts[0]
-    text = f"recipe {recipe!r} has {len(error.parts)} errors with this data. The first is: {first.message}"
+    text = f"recipe {recipe!r} has {len(parts)} errors with this data. The first is: {parts[0].message}"
     return type(error)(text, f"list all of them: {command} --dry-run")
 
 

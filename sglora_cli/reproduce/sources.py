@@ -52,7 +52,7 @@ def source_state(name: str, dataset: Dataset, root: Path, place: Path, interrupt
         why = error
     listed = _listed(dataset, root)
     if begun or (isinstance(why, Unavailable) and not listed):
-        return _absent(name, dataset, root, plan, refused or why)
+        return _absent(name, dataset, root, plan, refused)
     if why is not None and not isinstance(why, Unavailable):
         return SourceState(True, plan=plan, errors=(why,))
     try:
@@ -75,15 +75,14 @@ def _plan(dataset: Dataset, place: Path) -> tuple[FetchPlan | None, SgloraError 
         return None, error
 
 
-def _absent(name: str, dataset: Dataset, root: Path, plan: FetchPlan | None, why: SgloraError | None) -> SourceState:
+def _absent(
+    name: str, dataset: Dataset, root: Path, plan: FetchPlan | None, refused: SgloraError | None
+) -> SourceState:
     captions = plan is None or plan.captions
     if not isinstance(dataset, Fetches) or plan is None:
-        hint = why.hint if why else ""
-        reason = f": {why.message}" if why else ""
-        error = Unavailable(
-            f"data set {name!r} is not in {root}, and sglora cannot download it{reason}",
-            f"put its photos and captions into {root}" + f" ({hint})" * bool(hint),
-        )
+        by_hand = f"put photos with captions into {root}; `sglora docs how-to-data` explains the formats"
+        why = refused.message if refused else "sglora cannot download it"
+        error = Unavailable(f"{root} has no data set: {why}", refused.hint if refused else by_hand)
         return SourceState(False, captions, plan=plan, errors=(error,))
     errors: tuple[SgloraError, ...] = ()
     if plan.folder != root:

@@ -1,4 +1,4 @@
-"""What a step that is left costs on this machine: bytes, time and terms, and what is in its way.
+"""The costs of unfinished steps on this machine: bytes, time, terms and problems.
 
 Nothing is downloaded or written.
 """
@@ -30,7 +30,7 @@ _FEW = 4
 
 
 def lacking_weights(job: Job, name: str) -> str:
-    """Which weights of a backbone are not on this machine; "" if none."""
+    """Return which weights of a backbone are missing on this machine, or "" if none."""
     backbone, runtime = job.host.backbones[name], settings.runtime(job.runtime, name)
     with no_network():
         return backbone.absent(runtime) if isinstance(backbone, SaysAbsent) else ""
@@ -38,18 +38,18 @@ def lacking_weights(job: Job, name: str) -> str:
 
 @dataclass(frozen=True)
 class Costs:
-    """What the steps of a job cost, as far as that is known."""
+    """The costs of a job's steps, as far as they are known."""
 
     job: Job
     force: bool
-    """Whether too little memory is no obstacle."""
+    """Whether to ignore a lack of memory."""
     packs: Mapping[str, Path]
-    """Recipe of the target -> the folder of its pack, of those that are built."""
+    """The target's recipes mapped to the folders of their built packs."""
     states: Mapping[str, SourceState]
-    """What is here of each data set, by what steps call it."""
+    """The state of each data set, by the name that steps use."""
 
     def of(self, step: Step) -> Step:
-        """The step with its cost."""
+        """Return the step with its costs."""
         if not step.left:
             return step
         return {

@@ -86,7 +86,7 @@ class Plan:
                 yield f"{self._owner(step)}: not known to this program"
 
     def _owner(self, step: Step) -> str:
-        """Whose files a step downloads."""
+        """Return the owner of the files that a step downloads."""
         return self.job.request.captioner if step.kind == CAPTIONS else step.name
 
     def _totals(self) -> list[str]:
@@ -116,7 +116,7 @@ class Plan:
 
 
 def foreign(job: Job) -> list[str]:
-    """What a reader must know where backbone or data are not the paper's."""
+    """Return the warning for a job whose backbone or data differ from the paper's."""
     if job.is_the_papers:
         return []
     parts = []

@@ -1,4 +1,4 @@
-"""What is here of a recipe's data set, and of its captions. Nothing is downloaded or written."""
+"""The state of a recipe's data set and its captions on this machine. Nothing is downloaded or written."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class SourceState:
     """A data set on this machine."""
 
     here: bool
-    """Whether its photos are."""
+    """Whether its photos exist."""
     captioned: bool = True
-    """Whether nothing is left to caption, now or once it is fetched."""
+    """Whether no photo needs a caption, now or after the download."""
     waiting: Sequence[Listed] = ()
-    """Photos without captions, if they are here."""
+    """Existing photos without captions."""
     photos: int | None = None
-    """How many photos wait for captions; None where nobody knows."""
+    """Number of photos that need captions, or None if unknown."""
     plan: FetchPlan | None = None
     remarks: tuple[str, ...] = ()
     errors: tuple[SgloraError, ...] = ()
@@ -36,12 +36,12 @@ class SourceState:
 
 
 def source_state(name: str, dataset: Dataset, root: Path, place: Path, interrupted: bool = False) -> SourceState:
-    """The state of a data set in its folder `root`.
+    """Return the state of a data set in its folder `root`.
 
-    place: the folder of all data sets.  interrupted: whether a fetch of it is known to have been.
+    place: the folder of all data sets.  interrupted: whether a download of it was interrupted.
 
-    A data set that was never fetched by this program counts as here as soon as tasks can be read from it, also if
-    photos are missing: its user may have chosen some. One whose fetch was interrupted does not.
+    A data set that sglora never downloaded counts as present if tasks can be read from it. Photos may be missing,
+    because the user may have chosen a part. One whose download was interrupted does not count.
     """
     plan, refused = _plan(dataset, place)
     begun = plan is not None and (interrupted or any(one.here for one in plan.waiting))
@@ -68,7 +68,7 @@ def source_state(name: str, dataset: Dataset, root: Path, place: Path, interrupt
 
 
 def _plan(dataset: Dataset, place: Path) -> tuple[FetchPlan | None, SgloraError | None]:
-    """What fetching it would download; why it may not be downloaded."""
+    """Return the downloads of a data set, or the error that says why it may not be downloaded."""
     try:
         return (dataset.fetch_plan(place) if isinstance(dataset, PlansFetch) else None), None
     except SgloraError as error:
@@ -92,7 +92,7 @@ def _absent(
 
 
 def _listed(dataset: Dataset, root: Path) -> Sequence[Listed]:
-    """The images of a data set that a captioner could look at."""
+    """Return the images of a data set that a captioner can caption."""
     if not isinstance(dataset, ListsImages):
         return ()
     try:
@@ -102,8 +102,10 @@ def _listed(dataset: Dataset, root: Path) -> Sequence[Listed]:
 
 
 def _waiting(root: Path, listed: Sequence[Listed], bare: bool) -> tuple[list[Listed], bool]:
-    """Photos without captions, and whether it is a captioner's work to write them: because there are none, or because
-    it has written the others. Raises BadFile."""
+    """Return the photos without captions, and whether a captioner should write them.
+
+    It should if there are no captions at all, or if a captioner wrote the others. Raises BadFile.
+    """
     path = root / CAPTIONS_JSONL
     if not path.exists():
         return (list(listed) if bare else []), True

@@ -1,4 +1,4 @@
-"""What the paper has, and what makes each of its tables and figures here. Data, no code: a new table is a new value.
+"""The paper's tables and figures, and what is measured for each. A new table is a new value, without new code.
 
 Recipes have the names of the bundled ones. All numbers of the paper are in `bench/paper.json`.
 """
@@ -26,15 +26,15 @@ FEATURED = (ZERO, ORACLE, AGAINST, LEARNED)
 
 @dataclass(frozen=True)
 class Measurement:
-    """Rows of one pack: what `sglora bench` is asked for."""
+    """Rows of one pack, as a request of `sglora bench`."""
 
     name: str
-    """Of its file: NAME.jsonl."""
+    """Name of its file, NAME.jsonl."""
     recipe: str
     on: str = ""
     """The recipe of another pack whose unseen tasks are measured on."""
     source: tuple[str, str] = ("", "")
-    """(data set, path) of a data set that no recipe here has: its test photos are measured on."""
+    """(data set, path) of a data set outside the recipes, whose test photos are measured on."""
     tasks: tuple[str, ...] = ()
     """Use only these tasks. Tasks that are not unseen are skipped; if none is left, all are used."""
     table: str = "all"
@@ -42,7 +42,7 @@ class Measurement:
     photos: bool = False
     """Whether photos of the unseen tasks are needed, which packs do not contain."""
     captions: bool = False
-    """Whether a task is described by the mean of one caption an image, as a set without categories is."""
+    """Whether a task is described by the mean of one caption per image, as for a set without categories."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Line:
     """The measurement that contains them."""
     method: str
     paper: tuple[str, ...] = ()
-    """Where the paper's numbers stand in `paper_numbers()`; () where it prints none."""
+    """Path of the paper's numbers in `paper_numbers()`, or () if it prints none."""
     dataset: str = ""
     """Only tasks of this data set."""
     task: str = ""
@@ -73,7 +73,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A part of the paper's table, or of a figure as numbers. `every` stands for a line of each measured method."""
+    """A part of a table, or a figure as numbers. With `every`, each measured method has a line."""
 
     title: str
     lines: tuple[Line, ...] = ()
@@ -95,13 +95,13 @@ class Target:
     figures: tuple[str, ...] = ()
     """Measurements whose packs' t-SNE is drawn."""
     notes: tuple[str, ...] = ()
-    """What a reader of the result must know."""
+    """Notes for readers of the result."""
     cannot: str = ""
-    """Why it cannot be made; "" if it can."""
+    """The reason why it cannot be made, or "" if it can."""
 
     @property
     def recipes(self) -> tuple[str, ...]:
-        """The recipes of its packs, in the order in which they are built."""
+        """The recipes of its packs, in build order."""
         names = [name for one in self.measurements for name in (one.recipe, one.on) if name]
         return tuple(dict.fromkeys([*names, *(one.recipe for one in self.leans)]))
 
@@ -302,7 +302,7 @@ TARGETS = (
 
 
 def find(name: str) -> Target:
-    """The table or figure of that name. Raises UnknownName, and Unavailable for one that cannot be made."""
+    """Return the table or figure of that name, in any case. Raises UnknownName, Unavailable if it cannot be made."""
     known = {target.name: target for target in TARGETS}
     name = name.lower()
     if name not in known:

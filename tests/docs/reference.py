@@ -388,8 +388,8 @@ def index() -> str:
         known = [pages[name] for name in names if name in pages]
         lines += [f"## {title}", "", *(f"* [{page.name}]({page.name}.md): {page.summary}" for page in known), ""]
         if "tutorial" in names:
-            lines += ["The tutorial is also a notebook, [tutorial.ipynb](tutorial.ipynb).", ""]
-            lines += ["It explains the terms of the project that the other pages use.", ""]
+            lines += ["The tutorial explains the project's terms, which the other pages use."]
+            lines += ["It is also a notebook, [tutorial.ipynb](tutorial.ipynb).", ""]
     return "\n".join(lines)
 
 

@@ -157,7 +157,8 @@ def _option(param: click.Option) -> str:
     names = ", ".join([*param.opts, *param.secondary_opts])
     value = "" if param.is_flag else f" {param.metavar or _kind(param.type)}"
     shown = param.default if isinstance(param.default, (int, float, str, Path)) else None
-    default = f" Default: `{shown}`." if shown not in (None, "") and not isinstance(shown, bool) else ""
+    stated = shown in (None, "") or isinstance(shown, bool) or "Default: " in (param.help or "")
+    default = "" if stated else f" Default: `{shown}`."
     needed = " Required." if param.required else ""
     return f"* `{names}{value}`: {_sentence(param.help or '')}{needed}{default}"
 

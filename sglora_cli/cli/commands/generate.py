@@ -1,4 +1,4 @@
-"""`sglora generate`: makes adapters for a description."""
+"""`sglora generate` makes adapters for a description."""
 
 from __future__ import annotations
 
@@ -121,7 +121,11 @@ class GenerateRequest:
 )
 @options_of(GenerateConfig)
 @options_of(RuntimeConfig, "runtime")
-@click.option("--explain", is_flag=True, help="Also explain the prior and what the adapters resemble.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Also describe the prior, how well the experts cover the task, and what the adapters resemble.",
+)
 @force_option("Overwrite existing files, and use a generator even if it looks untrained.")
 @json_option("`generate -` prints one object per line.")
 @click.pass_obj

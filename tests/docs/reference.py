@@ -364,8 +364,8 @@ def plugin_guide() -> str:
     """plugins/README.md as a page. Only pages come with the program, so a link to another file becomes its path."""
     text = (ROOT / "plugins/README.md").read_text(encoding="utf-8")
     heading, rest = text.split("\n", 1)
-    metadata = "What a plugin is, its hooks, and the kit that checks it."
-    note = "Paths are those of the source distribution, which also has the tests.\n"
+    metadata = "How to write a plugin, and how to check it with the conformance kit."
+    note = "Paths on this page refer to the source distribution, which also contains the tests.\n"
     note += "In an installation, a folder such as `plugins/sglora_kde` is the package `sglora_kde`."
     return f"{heading}\n\n{metadata}\n\n{note}\n{_LINK.sub(_page_or_path, rest)}"
 

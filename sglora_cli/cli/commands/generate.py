@@ -152,7 +152,9 @@ def command(
 ) -> None:
     """Make an adapter for the task that TEXT describes.
 
-    If TEXT is `-`, the command makes one adapter per line of standard input.
+    The pack's generator makes the adapter. Most generators use the prior, which is the weighted mean and variance of
+    the K experts with the most similar sentences. If TEXT is `-`, the command makes one adapter per line of standard
+    input.
 
     \b
     sglora generate "a photo of a pug" -o pug.safetensors

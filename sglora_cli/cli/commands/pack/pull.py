@@ -15,7 +15,11 @@ from sglora_cli.pack.origin import Reference
 @click.argument("pack", metavar="hf:OWNER/NAME[@REV]", callback=not_empty)
 @click.option("--name", default="", help="Name for the installed pack. Default: its own name.")
 @force_option("Replace a built pack of that name after the new one is complete.")
-@click.option("--signers", type=PATH, help="Reject the pack unless a signer listed in this file signed it.")
+@click.option(
+    "--signers",
+    type=PATH,
+    help="Reject the pack unless a signer listed in this file signed it; see `sglora pack import`.",
+)
 @json_option()
 @click.pass_obj
 def pull(app: App, pack: str, name: str, force: bool, signers: Path | None, as_json: bool) -> None:

@@ -57,13 +57,13 @@ def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
     assert difference(shown, run_examples(PAGE)) == ""
 
 
-def test_there_are_ten_recipes_of_ten_lines_at_most():
-    recipes = PAGE.read_text(encoding="utf-8").partition("## Recipes\n")[2].split("### ")[1:]
-    assert len(recipes) == 10
-    for recipe in recipes:
-        (code,) = re.findall(r"```python\n(.*?)```", recipe, re.DOTALL)
+def test_there_are_ten_short_examples_of_ten_lines_at_most():
+    examples = PAGE.read_text(encoding="utf-8").partition("## Short examples\n")[2].split("### ")[1:]
+    assert len(examples) == 10
+    for example in examples:
+        (code,) = re.findall(r"```python\n(.*?)```", example, re.DOTALL)
         assert code.count("\n") <= 10
-        assert recipe.split("\n")[2].startswith("When ")
+        assert example.split("\n")[2].startswith("When ")
 
 
 def test_lines_of_the_page_are_short():

@@ -131,9 +131,7 @@ def to_lines(facts: dict[str, Any]) -> list[str]:
     if facts["dependence"]:
         text.append(f"depends    {facts['dependence']['line']}")
     if compared:
-        text.append(
-            "           distances are between updates; the pack has no adapters of training tasks to compare with"
-        )
+        text.append("           compared with experts only, because a pack has no adapters of its training tasks")
     else:
         text.append(
             "           its sites or ranks differ from the experts', so the pack has nothing to compare it with"

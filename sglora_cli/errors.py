@@ -10,7 +10,8 @@ SgloraError
 
 The message says what happened and includes the value. The hint says what to do. `SgloraError.several` combines several
 errors into one, whose message has a line for each. Only `cli/main.py` catches these errors. The other exit codes are
-1 for a bug, 130 for an interruption (Ctrl-C), 141 for a closed pipe and 143 for termination (SIGTERM).
+1 for a bug, 130 for an interruption (Ctrl-C, or "no" to a question), 141 for a closed pipe and 143 for termination
+(SIGTERM).
 """
 
 from __future__ import annotations

@@ -107,6 +107,16 @@ def test_without_a_terminal_it_prints_the_plan_and_names_yes(table1, mini):
     assert not Path("reproduce-table1-mini").exists()
 
 
+@pytest.mark.parametrize("typed", ["n\n", ""])
+def test_a_user_who_declines_learns_that_nothing_was_run(table1, mini, answer, typed):
+    words = ("reproduce", "table1", "--with", "mini", "--data", mini, "--captioner", "parrot", "--resamples", 100)
+    result = answer(typed, *words)
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr.endswith(f"run 7 steps? [y/N]: {typed.strip()}\nnothing was run\n")
+    assert "finished steps" not in result.stderr
+    assert not Path("reproduce-table1-mini").exists()
+
+
 def test_all_steps_run_once_and_the_numbers_stand_beside_the_papers(table1, mini, own_home):
     result = table1("--yes")
     assert result.exit_code == 0, result.output

@@ -45,6 +45,19 @@ class SgloraError(Exception):
         single = [one for part in parts for one in part.parts or (part,)]
         return cls("\n  ".join(map(_one_line, [heading, *map(_with_hint, single)])), "", single)
 
+    @classmethod
+    def missing(cls, path: Path, what: str = "", remedy: str = "") -> Self:
+        """Create the error for a `path` that does not exist, with the hint of `missing_hint`.
+
+        what: kind of file with a trailing space, such as "recipe ".
+        """
+        return cls(f"{what}{path} does not exist", missing_hint(path, remedy))
+
+    @classmethod
+    def no_folder(cls, path: Path, what: str = "", remedy: str = "") -> Self:
+        """Create the error for a `path` that is no folder, because it is a file or does not exist (see `missing`)."""
+        return cls(f"{path} is a file, not a folder", remedy) if path.exists() else cls.missing(path, what, remedy)
+
     def __str__(self) -> str:
         return self.message
 
@@ -104,22 +117,6 @@ class BadFile(SgloraError):
 
     exit_code = 4
 
-    @classmethod
-    def missing(cls, path: Path, what: str = "") -> BadFile:
-        """Create the error for a `path` that does not exist. The hint is the closest file name or the folder.
-
-        what: kind of file with a trailing space, such as "recipe ".
-        """
-        try:
-            names = [
-                file.name for file in path.parent.iterdir() if file.name != path.name
-            ]  # `path` may be a broken link
-        except OSError:
-            names = []
-        close = difflib.get_close_matches(path.name, names, n=1)
-        hint = f"did you mean {str(path.with_name(close[0]))!r}?" if close else f"searched in {path.parent.absolute()}"
-        return cls(f"{what}{path} does not exist", hint)
-
 
 class Mismatch(SgloraError):
     """Things that do not belong together, such as an adapter and another backbone, or a number and a range."""
@@ -137,6 +134,25 @@ class PluginError(SgloraError):
     """A plugin that is broken or breaks its contract."""
 
     exit_code = 7
+
+
+def missing_hint(path: Path, remedy: str = "") -> str:
+    """Return a hint for a `path` that does not exist: the remedy, and the closest name or the nearest existing folder.
+
+    remedy: what to do, as an imperative without a full stop.
+    """
+    try:
+        names = [file.name for file in path.parent.iterdir() if file.name != path.name]  # `path` may be a broken link
+    except OSError:
+        names = []
+    if close := difflib.get_close_matches(path.name, names, n=1):
+        found = f"did you mean {str(path.with_name(close[0]))!r}?"
+        return f"{found} Otherwise {remedy}" if remedy else found
+    folder = parent = path.absolute().parent
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    where = f"searched in {folder}" if folder == parent else f"the nearest existing folder is {folder}"
+    return f"{remedy}; {where}" if remedy else where
 
 
 _PLACE = "pass a writable path with -o, or set SGLORA_HOME to a writable folder"

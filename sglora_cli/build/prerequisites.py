@@ -179,7 +179,9 @@ def _lacking_weights(host: Host, recipe: Recipe, runtime: RuntimeConfig | None) 
             command = "sglora settings set weights FILE"
             if name != settings.load().backbone:
                 command = f"sglora pack build {recipe.name} --weights FILE"
-            yield Unavailable(f"backbone {name!r}: {lacks}", f"{command}, or let the build download them")
+            missing = settings.missing_weights_hint(runtime or RuntimeConfig(), name)
+            hint = missing or f"{command}, or let the build download them"
+            yield Unavailable(f"backbone {name!r}: {lacks}", hint)
 
 
 def _lacking_packages(host: Host, recipe: Recipe) -> Iterator[SgloraError]:

@@ -125,7 +125,7 @@ def run(
     plugin = host.datasets[dataset]
     try:
         if not root.is_dir():
-            raise Unavailable(f"the folder {root} does not exist", "pass --path DIR")
+            raise Unavailable.no_folder(root, "the folder ", f"pass the folder of data set {dataset!r} with --path")
         tasks = tuple(plugin.tasks(root))
     except Unavailable as error:
         raise needs.absent(error) if needs else error from None

@@ -81,9 +81,9 @@ def read_data(host: Host, folder: Path, dataset: str = "") -> OwnData:
     Raises UnknownName, UsageError for a folder that a recipe cannot name, and the errors of the data set.
     """
     root = Path(os.path.abspath(folder.expanduser()))
-    hint = "pass --data FOLDER, a folder with one folder of photos per task"
+    hint = "pass a folder that contains a subfolder of photos for each task"
     if not root.is_dir():
-        raise UsageError(f"the folder {folder} does not exist", hint)
+        raise UsageError.no_folder(folder, "the folder ", hint)
     if not root.name:
         raise UsageError(f"{root} is not a folder of photos", hint)
     try:

@@ -72,7 +72,8 @@ class Costs:
         )
         errors, remarks = [], []
         if runtime.weights:
-            errors.append(Unavailable(f"backbone {step.name!r}: {lacks}", remedy))
+            hint = settings.missing_weights_hint(self.job.runtime, step.name) or remedy
+            errors.append(Unavailable(f"backbone {step.name!r}: {lacks}", hint))
         elif offline():
             text = f"backbone {step.name!r}: {lacks}, and SGLORA_OFFLINE is set"
             errors.append(Unavailable(text, f"unset it, or {remedy}"))

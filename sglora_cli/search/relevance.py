@@ -192,7 +192,7 @@ def relevant_photos(which: str, photos: Mapping[str, Path], folder: Path) -> tup
 
 
 def _in_folder(place: Path, photos: Mapping[str, Path]) -> list[str]:
-    right, _ = image_files(place, "pass --relevant DIR")
+    right, _ = image_files(place)
     with photo_store() as store:
         hashes = {one for one in store.hashes(PhotoFiles.of(list(right.values()))) if isinstance(one, str)}
         own = store.hashes(PhotoFiles.of(list(photos.values())))

@@ -151,6 +151,23 @@ def test_only_what_this_build_needs_counts(run, tiny, tmp_path):
     assert error.startswith("error: 3 requirements are missing")
 
 
+def test_weights_that_are_named_and_not_there_say_where_they_were_searched(run, tmp_path, monkeypatch):
+    path, data, weights = tmp_path / "mixed.toml", tmp_path / "data", tmp_path / "clip.pt"
+    data.mkdir()
+    path.write_text(SOURCES.replace("BACKBONE", "clip-vit-b-16"))
+    line = f"backbone 'clip-vit-b-16': {weights} does not exist ("
+    lacking = lines_of(run("pack", "build", path, "--data", data, "--weights", weights))[1][-1]
+    assert lacking == f"{line}omit --weights to use the backbone's own weights; searched in {tmp_path})"
+    monkeypatch.setenv("SGLORA_WEIGHTS", str(weights))
+    lacking = lines_of(run("pack", "build", path, "--data", data))[1][-1]
+    assert lacking == f"{line}unset SGLORA_WEIGHTS to use the backbone's own weights; searched in {tmp_path})"
+    (tmp_path / "clip.pth").touch()
+    lacking = lines_of(run("pack", "build", path, "--data", data))[1][-1]
+    assert lacking == (
+        f"{line}did you mean '{tmp_path}/clip.pth'? Otherwise unset SGLORA_WEIGHTS to use the backbone's own weights)"
+    )
+
+
 def test_a_package_that_a_generator_needs_is_missed_before_the_training(run, tiny, toys, recipe, monkeypatch, own_home):
     monkeypatch.setattr("sglora_merge.with_data.find_spec", lambda name: None)
     recipe.write_text(recipe.read_text().replace("[generators.cvae]", "[generators.lorahub]\n[generators.cvae]"))

@@ -29,7 +29,12 @@ from pack_folders import BUNDLED
         (["generate", "a mug", "--generator", "cvea"], 3, "no generator named 'cvea'", "did you mean 'cvae'?"),
         (["generate", "  "], 2, "the sentence has no words: '  '", 'describe the task, as in "a photo of a pug"'),
         (["generate", "a" * 2001], 2, "the sentence has 2001 characters, the limit is 2000", "shorten it"),
-        (["generate", "--images", "nowhere"], 2, "there is no folder nowhere", "pass --images DIR"),
+        (
+            ["generate", "--images", "nowhere"],
+            2,
+            "the folder nowhere does not exist",
+            f"pass a folder of photos; searched in {Path.cwd()}",
+        ),
         (["generate", "a mug", "--samples", "0"], 2, "samples must be at least 1, got 0", ""),
         (["generate", "a mug", "--temperature", "nan"], 2, "temperature must be finite, got nan", ""),
         (["generate", "a mug", "--space", "meanings"], 3, "no space named 'meanings'", "did you mean 'meaning'?"),

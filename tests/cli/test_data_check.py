@@ -59,7 +59,10 @@ def test_the_data_folder_of_the_settings_is_the_default(run, photos, monkeypatch
     monkeypatch.setenv("SGLORA_DATA", str(photos.parent))
     result = run("data", "check", "folder")
     assert result.exit_code == 6
-    assert result.stderr == f"error: the folder {photos.parent / 'folder'} does not exist\nhint: pass --path DIR\n"
+    assert result.stderr == (
+        f"error: the folder {photos.parent / 'folder'} does not exist\n"
+        f"hint: pass the folder of data set 'folder' with --path; searched in {photos.parent}\n"
+    )
     photos.rename(photos.parent / "folder")
     result = run("data", "check", "folder")
     assert result.stdout == COUNTS + (

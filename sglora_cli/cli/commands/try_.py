@@ -77,7 +77,7 @@ def command(
     from sglora_cli.search.photos import PhotoList
 
     if images:
-        photos = PhotoList(images, *image_files(images, "pass --images DIR, or --image FILE for a single image"))
+        photos = PhotoList(images, *image_files(images, "pass a folder of photos, or --image FILE for a single image"))
     else:
         photos = PhotoList(Path(), {printable_name(path): path for path in image})
     right = _right(relevant, photos) if relevant else None

@@ -101,6 +101,39 @@ def test_without_a_data_folder_the_sizes_are_said_too(run, mixed):
     )
 
 
+FLOWERS = (
+    "{0}/flowers does not exist (sglora data fetch flowers --data {0}, rename {0}/flowers-102 to flowers, "
+    "then sglora data caption flowers --path {0}/flowers)"
+)
+PETS = (
+    "{0}/oxford-iiit-pet does not exist (sglora data fetch pets --data {0}, "
+    "then sglora data caption pets --path {0}/oxford-iiit-pet)"
+)
+
+
+def test_a_missing_data_folder_lists_the_same_data_sets_as_an_empty_one(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    heading, lines = lines_of(run("pack", "build", "starter", "--data", tmp_path / "empty"))
+    assert heading.startswith("error: 3 requirements are missing to build recipe ")
+    place = f"{tmp_path}/empty"
+    assert lines == [
+        f"19.6 GB: data set 'coco' is not in {place}/coco (sglora data fetch coco --data {place})",
+        FLOWERS.format(place),
+        PETS.format(place),
+    ]
+    heading, lines = lines_of(run("pack", "build", "starter", "--data", tmp_path / "gone"))
+    assert heading.startswith("error: 4 requirements are missing to build recipe ")
+    place = f"{tmp_path}/gone"
+    assert lines == [
+        f"the data folder {place} does not exist (create it with mkdir {place}, or pass a folder that contains "
+        f"a subfolder for each data set; searched in {tmp_path})",
+        "19.6 GB: data set 'coco' is needed there, unless you have it elsewhere "
+        f"(sglora data fetch coco --data {place})",
+        FLOWERS.format(place),
+        PETS.format(place),
+    ]
+
+
 def test_json_lists_what_is_missing(run, mixed, tmp_path):
     error = json.loads(run("pack", "build", mixed, "--data", tmp_path / "data", "--json").stderr)["error"]
     assert (error["class"], error["exit_code"]) == ("Unavailable", 6)

@@ -281,6 +281,7 @@ def needs_of(host: Host, recipe: Recipe, dataset: str, root: Path) -> Needs:
         lambda planned, hash_of, broken: _wrong_content(recipe, source, planned, hash_of, broken),
         error_of,
         absent,
+        source.whole,
     )
 
 

@@ -177,6 +177,57 @@ def test_a_recipe_says_what_is_absent_all_at_once(check, tmp_path):
     )
 
 
+WHOLE = """
+backbone = "tiny"
+[prior]
+k = 1
+[train]
+batch = 4
+[[source]]
+name = "photos"
+whole = true
+expert = ["cat"]
+unseen = ["dog"]
+"""
+
+
+def test_a_recipe_with_whole_counts_test_images_of_seen_tasks_as_training_images(check, tmp_path):
+    path = tmp_path / "whole.toml"
+    path.write_text(WHOLE)
+    result = check("--recipe", path, "--k", 10)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == (
+        "cat  5 train  0 test  10 captions  2 / 2.0 / 2 per image\n"
+        "dog  3 train  2 test  10 captions  2 / 2.0 / 2 per image\n"
+        "2 tasks, 10 images, 20 captions, 2 / 2.0 / 2 per image\n"
+        "With `whole = true`, the recipe trains experts and training tasks on their test images, too.\n"
+        "warning: tasks with at most 10 test images: 1\n"
+        "  dog, test  2 image(s)\n"
+        "warning: tasks smaller than the recipe's batch: 1\n"
+        "  dog, train  3 image(s), batch 4\n"
+        "0 errors, 2 warnings\n"
+    )
+
+
+def test_copies_in_both_splits_of_a_seen_task_are_training_images_of_a_whole_recipe(check, photos, tmp_path):
+    shutil.copy(photos / "0.png", photos / "3.png")  # a training and a test image of the cat
+    path = tmp_path / "recipe.toml"
+    path.write_text(WHOLE)
+    kinds = [pair["kind"] for pair in json.loads(check("--recipe", path, "--json").stdout)["pairs"]]
+    assert kinds == ["within"]
+    path.write_text(WHOLE.replace("whole = true", ""))
+    kinds = [pair["kind"] for pair in json.loads(check("--recipe", path, "--json").stdout)["pairs"]]
+    assert kinds == ["copies"]
+
+
+def test_only_unseen_tasks_of_a_recipe_need_test_images(check, tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(WHOLE.replace("whole = true", ""))
+    assert "warning: tasks with at most 10 test images: 1\n  dog, test  2 image(s)\n" in (
+        check("--recipe", path, "--k", 10).stdout
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "stderr"),
     [

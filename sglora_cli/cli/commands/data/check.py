@@ -119,6 +119,8 @@ def _print_counts(result: DataCheck) -> None:
         rows.append([printable(task), *images, *content])
     print_rows(("task", *splits, "captions", "fewest / mean / most"), rows)
     click.echo(", ".join([f"{len(result.tasks)} tasks", f"{result.total.images} images", *_captions(result.total)]))
+    if result.splits_note:
+        click.echo(result.splits_note)
 
 
 def _captions(count: CaptionCount) -> tuple[str, str]:

@@ -31,6 +31,8 @@ TESTED = 2
 photos, too."""
 NEEDED = K + 2
 """The fewest tasks of a pack: K experts, one training task and one unseen task."""
+TO_LEARN = 10
+"""The fewest training tasks for which a trained generator is worth its time; see `sglora docs how-to-data`."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,26 @@ class DealtRoles:
         """Return the role of a task; "" if it is left out."""
         return next((role for role, tasks in self.roles.items() for task in tasks if task.name == name), "")
 
+    @property
+    def has_trained_generator(self) -> bool:
+        """Whether there are enough training tasks for the recipe to train a generator, cvae."""
+        return len(self.roles[TRAINING]) >= TO_LEARN
+
     def reasons(self) -> list[str]:
         """Explain the roles, with a line for each role and for each task that is left out."""
         experts, training, unseen = (self.roles[role] for role in (EXPERT, TRAINING, UNSEEN))
         tests = sorted(task.test for task in unseen)
         shared = sum(task.shared for task in unseen)
+        learner = (
+            "The generator cvae is trained on them."
+            if self.has_trained_generator
+            else "The default generator uses the photos and captions of all experts and training tasks."
+        )
         few = " R@10 is meaningless with 10 photos or fewer." if tests[0] <= 10 else ""
         lines = [
             f"expert: {_tasks(experts)}, the larger half of the seen tasks, at least K = {K}. The pack stores their "
             "adapters.",
-            f"training: {_tasks(training)}, the smaller half. The generator is trained on them.",
+            f"training: {_tasks(training)}, the smaller half. {learner}",
             f"unseen: {_tasks(unseen)}, one in five, of all sizes. The pack is evaluated on them, with {_range(tests)} "
             f"test photos each.{few}",
         ]

@@ -97,8 +97,14 @@ def test_a_generator_is_trained_where_ten_tasks_teach_it(tasks, has, tmp_path):
     some = [TaskPhotos(f"task {n}", 20, 5) for n in range(tasks)]
     dealt = deal_roles(some)
     assert (len(dealt.roles["training"]) >= 10) == has
-    recipe = tomli.loads(recipe_text(OwnData("folder", tmp_path / "x", some, 1, 0), dealt, tmp_path / "my.toml"))
-    assert ("generators" in recipe) == has
+    text = recipe_text(OwnData("folder", tmp_path / "x", some, 1, 0), dealt, tmp_path / "my.toml")
+    assert ("generators" in tomli.loads(text)) == has
+    assert ("training = [  # tasks that the generator is trained on\n" in text) == has
+    assert dealt.reasons()[1] == f"training: {len(dealt.roles['training'])} tasks, the smaller half. " + (
+        "The generator cvae is trained on them."
+        if has
+        else "The default generator uses the photos and captions of all experts and training tasks."
+    )
 
 
 def test_for_programs_the_whole_deal_is_one_object(run, own, tmp_path):

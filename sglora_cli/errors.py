@@ -93,20 +93,29 @@ class UsageError(SgloraError):
     exit_code = 2
 
 
+_LISTED_NAMES = 12
+"""The most names in a hint."""
+
+
 class UnknownName(SgloraError):
     """No object of that kind has that name."""
 
     exit_code = 3
 
     @classmethod
-    def of(cls, kind: str, name: str, known: Iterable[str]) -> UnknownName:
-        """Create the error for an unknown `kind` `name`. The hint is the closest known name or a list of names."""
+    def of(cls, kind: str, name: str, known: Iterable[str], listing: str = "") -> UnknownName:
+        """Create the error for an unknown `kind` `name`. The hint is the closest known name or a list of names.
+
+        listing: the command that lists all names, for a hint that would be too long.
+        """
         names = sorted(known)
         close = difflib.get_close_matches(name, names, n=1)
         if close:
             hint = f"did you mean {close[0]!r}?"
         elif names:
-            hint = "available: " + ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+            more = len(names) - _LISTED_NAMES
+            hint = f"available: {', '.join(names[:_LISTED_NAMES])}" + (f" and {more} more" if more > 0 else "")
+            hint += f"; run `{listing}` for the complete list" if listing and more > 0 else ""
         else:
             hint = f"there is no {kind} yet"
         return cls(f"no {kind} named {name!r}", hint)

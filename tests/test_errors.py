@@ -31,6 +31,16 @@ def test_errors_can_be_pickled(error):
     assert (type(again), again.to_json()) == (Unavailable, error.to_json())
 
 
+def test_a_long_list_of_names_says_how_many_are_not_shown():
+    names = [chr(ord("a") + n) for n in range(14)]
+    start = "available: a, b, c, d, e, f, g, h, i, j, k, l"
+    assert UnknownName.of("page", "zz", names[:12], "sglora docs").hint == start
+    assert UnknownName.of("page", "zz", names).hint == f"{start} and 2 more"
+    assert UnknownName.of("page", "zz", names, "sglora docs").hint == (
+        f"{start} and 2 more; run `sglora docs` for the complete list"
+    )
+
+
 def test_a_missing_path_has_the_closest_name_or_the_nearest_folder(tmp_path):
     (tmp_path / "photos").mkdir()
     hints = {

@@ -171,7 +171,8 @@ def classified(root: Path, source: str, photos: Iterable[tuple[str, str, Photo]]
                 by_class[photo.captions[0]].append(photo)
             for name, own in by_class.items():
                 if split == "train" and len(own) < 2:
-                    raise BadFile(f"{source}: class {name!r} of {task.name!r} has {len(own)} training image(s)", _TWO)
+                    few = "one training image" if own else "no training image"
+                    raise BadFile(f"{source}: class {name!r} of {task.name!r} has {few}", _TWO)
             splits[split] = [photo for turn in zip_longest(*by_class.values()) for photo in turn if photo]
         tasks.append(replace(task, photos=splits, classes=tuple(classes)))
     return tasks

@@ -146,7 +146,9 @@ def _absent(name: str, dataset: Dataset, root: Path, place: _DataPlace, why: Sgl
         command = f"sglora data caption {name} --path {shlex.quote(str(root))}"
         none = f"there are none in {root}" if known_place else "the data set does not include them"
         errors.append(Unavailable(f"captions of data set {name!r}: {none}", command))
-    return _Absent(errors or [why], plan)
+    if not errors:
+        errors = [why if known_place else Unavailable(f"{root} is needed, unless you have it elsewhere", why.hint)]
+    return _Absent(errors, plan)
 
 
 def _has_images(dataset: Dataset, root: Path) -> bool:

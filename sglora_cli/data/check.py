@@ -25,6 +25,7 @@ from sglora_cli.files.passed_over import PassedOver, tally
 from sglora_cli.plugin.contracts import CountsImages, Dataset, SaysPassedOver
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import TEST, TRAIN, UNSEEN, Task
+from sglora_cli.system.display import counted
 
 MOST_PAIRS = 100_000
 """The most pairs to list. Thousands of equal images make millions of pairs, which tell the user nothing more."""
@@ -122,7 +123,7 @@ class DataCheck:
     def verdict(self) -> str:
         errors, warnings = self.many("error"), self.many("warning")
         least = "at least " if self.more_pairs else ""
-        return f"{errors} error{'s' * (errors != 1)}, {least}{warnings} warning{'s' * (warnings != 1)}"
+        return f"{counted(errors, 'error')}, {least}{counted(warnings, 'warning')}"
 
 
 def run(

@@ -22,6 +22,7 @@ from sglora_cli.config import PriorConfig
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.pack.content.manifest import check_printable
 from sglora_cli.plugin.values import EXPERT, TRAINING, UNSEEN
+from sglora_cli.system.display import counted
 
 K = PriorConfig().k
 FEWEST = 5
@@ -87,7 +88,8 @@ class DealtRoles:
         ]
         if shared:
             lines.append(
-                f"unseen tasks share {shared} photos with other tasks. The build does not train on their test photos."
+                f"unseen tasks share {counted(shared, 'photo')} with other tasks. "
+                "The build does not train on their test photos."
             )
         return lines + [f"left out: {name!r}: {reason}" for name, reason in self.left_out.items()]
 
@@ -138,7 +140,7 @@ def _unusable(task: TaskPhotos, larger: Mapping[str, str]) -> str:
     if (other := larger.get(task.name.casefold())) is not None:
         return f"its name differs from {other!r} only in case; merge the two"
     if task.photos < FEWEST:
-        return f"{task.photos} photo{'s' * (task.photos != 1)}, fewer than {FEWEST}"
+        return f"{counted(task.photos, 'photo')}, fewer than {FEWEST}"
     return ""
 
 
@@ -155,11 +157,11 @@ def _too_few(usable: Sequence[TaskPhotos], left_out: Mapping[str, str]) -> Misma
 
 
 def _tasks(some: Sequence[TaskPhotos]) -> str:
-    return f"{len(some)} task{'s' * (len(some) != 1)}"
+    return counted(len(some), "task")
 
 
 def _more(count: int) -> str:
-    return f"{count} more folder{'s' * (count != 1)}"
+    return counted(count, "more folder")
 
 
 def _range(numbers: Sequence[int]) -> str:

@@ -306,7 +306,7 @@ def find(name: str) -> Target:
     known = {target.name: target for target in TARGETS}
     name = name.lower()
     if name not in known:
-        raise UnknownName.of("table or figure of the paper", name, known)
+        raise UnknownName.of("table or figure of the paper", name, known, "sglora reproduce --list")
     if why := known[name].cannot:
         raise Unavailable(f"{name} cannot be made: {why}", "see what can: sglora reproduce --list")
     return known[name]

@@ -102,11 +102,11 @@ def test_without_a_data_folder_the_sizes_are_said_too(run, mixed):
 
 
 FLOWERS = (
-    "{0}/flowers does not exist (sglora data fetch flowers --data {0}, rename {0}/flowers-102 to flowers, "
+    "{0}/flowers {1} (sglora data fetch flowers --data {0}, rename {0}/flowers-102 to flowers, "
     "then sglora data caption flowers --path {0}/flowers)"
 )
 PETS = (
-    "{0}/oxford-iiit-pet does not exist (sglora data fetch pets --data {0}, "
+    "{0}/oxford-iiit-pet {1} (sglora data fetch pets --data {0}, "
     "then sglora data caption pets --path {0}/oxford-iiit-pet)"
 )
 
@@ -118,8 +118,8 @@ def test_a_missing_data_folder_lists_the_same_data_sets_as_an_empty_one(run, tmp
     place = f"{tmp_path}/empty"
     assert lines == [
         f"19.6 GB: data set 'coco' is not in {place}/coco (sglora data fetch coco --data {place})",
-        FLOWERS.format(place),
-        PETS.format(place),
+        FLOWERS.format(place, "does not exist"),
+        PETS.format(place, "does not exist"),
     ]
     heading, lines = lines_of(run("pack", "build", "starter", "--data", tmp_path / "gone"))
     assert heading.startswith("error: 4 requirements are missing to build recipe ")
@@ -129,8 +129,8 @@ def test_a_missing_data_folder_lists_the_same_data_sets_as_an_empty_one(run, tmp
         f"a subfolder for each data set; searched in {tmp_path})",
         "19.6 GB: data set 'coco' is needed there, unless you have it elsewhere "
         f"(sglora data fetch coco --data {place})",
-        FLOWERS.format(place),
-        PETS.format(place),
+        FLOWERS.format(place, "is needed, unless you have it elsewhere"),
+        PETS.format(place, "is needed, unless you have it elsewhere"),
     ]
 
 

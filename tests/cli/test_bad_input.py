@@ -192,7 +192,12 @@ def test_a_changed_pack_is_found(run, toy_pack, own_home):
 def test_data_that_is_not_named_is_asked_for(run, tiny, recipe):
     result = run("pack", "build", recipe)
     assert result.exit_code == 6
-    assert result.stderr.startswith("error: no folder with data is known\nhint: sglora settings set data DIR, or")
+    assert result.stderr == (
+        f"error: 2 requirements are missing to build recipe {recipe}\n"
+        "  no folder with data is known (sglora settings set data DIR, or pass --data DIR, or set SGLORA_DATA)\n"
+        "  DIR/toys is needed, unless you have it elsewhere "
+        "(put photos with captions into DIR/toys; `sglora docs how-to-data` explains the formats)\n"
+    )
 
 
 def test_a_missing_file_is_looked_for_beside(run, tmp_path):

@@ -30,6 +30,7 @@ from sglora_cli.cli.options import (
 from sglora_cli.cli.output import print_json, print_lines, say
 from sglora_cli.config import ABLATIONS, TASK_TABLES, BenchConfig, OneOf, RuntimeConfig, options_of
 from sglora_cli.plugin.values import TRAINING, UNSEEN
+from sglora_cli.system.display import counted
 
 if TYPE_CHECKING:
     from sglora_cli.build.estimate import Estimate
@@ -180,7 +181,7 @@ def command(
     with log_of(rows, plan.header(" ".join(["sglora bench", *sys.argv[2:]]), request["table"])) as log:
         measured = run.run(plan, measurer, log)
     if not as_json:
-        say(f"{measurer.count.encoded} images encoded, {measurer.count.saved} saved, rows in {log.path}")
+        say(f"{counted(measurer.count.encoded, 'image')} encoded, {measurer.count.saved} saved, rows in {log.path}")
     text = render.render(run.report(plan, measured, paper))
     if out:
         write_bytes(out, text.encode())
@@ -197,7 +198,8 @@ def _print_builds(builds: Sequence[tuple[Build, Estimate | None]], as_json: bool
         return
     for n, (build, estimate) in enumerate(builds, 1):
         click.echo(
-            f"fold {n} of {len(builds)}: build with {len(build.tasks)} tasks" + ", already built" * (not estimate)
+            f"fold {n} of {len(builds)}: build with {counted(len(build.tasks), 'task')}"
+            + ", already built" * (not estimate)
         )
         for line in estimate.to_lines() if estimate else ():
             click.echo(f"  {line}")

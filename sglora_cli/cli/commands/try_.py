@@ -121,7 +121,7 @@ def _relevant(relevant: str, photos: PhotoList) -> list[str]:
 
 def _print_relevance(relevance: Relevance, sentences: int) -> None:
     averaged = f", mean over {sentences} sentences" if sentences > 1 else ""
-    click.echo(f"relevant: {len(relevance.relevant)} of {relevance.of} photos{averaged}")
+    click.echo(f"relevant: {len(relevance.relevant)} of {counted(relevance.of, 'photo')}{averaged}")
     rows = [[name, f"{before} -> {after}"] for name, before, after in relevance.rows()]
     print_rows(("measure", "without -> with"), rows)
     click.echo(paragraph(relevance.verdict))

@@ -214,7 +214,7 @@ def _print_outcome(outcome: Outcome) -> None:
     click.echo(f"captions   {outcome.captions} written{mean}")
     if outcome.refused:
         reasons = ", ".join(f"{outcome.refused[key]} {text}" for key, text in REASONS.items() if outcome.refused[key])
-        click.echo(f"rejected   {outcome.refused.total()} captions: {reasons}")
+        click.echo(f"rejected   {counted(outcome.refused.total(), 'caption')}: {reasons}")
     for kind, title in CAPTION_ISSUES.items():
         problems = [one for one in outcome.problems if one.kind == kind]
         if problems:

@@ -59,6 +59,24 @@ def test_the_tables_are_listed_with_what_cannot_be_made(run):
     assert [one["name"] for one in listed if one["cannot"]] == ["table5", "figure1", "figure5", "figure6"]
 
 
+def test_a_single_table_is_listed_alone(run):
+    result = run("reproduce", "--list", "table1")
+    assert (result.exit_code, result.stdout) == (0, "table1  in-dataset retrieval: COCO and Pets\n")
+    result = run("reproduce", "--list", "Table5", "--json")
+    (target,) = json.loads(result.stdout)["targets"]
+    assert target["cannot"] == "this project does not know what it shows"
+    result = run("reproduce", "--list", "table99")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr.startswith("error: no table or figure of the paper named 'table99'\nhint: did you mean 'table")
+
+
+def test_the_help_of_an_option_says_its_default(run):
+    text = " ".join(run("reproduce", "-h").stdout.split())
+    assert "Default: the paper's recipes." in text
+    assert "Default: ./reproduce-TABLE, with FAMILY and the limit appended if they are given." in text
+    assert "Use only the first N tasks of each role and source. Default: all." in text
+
+
 def test_the_plan_says_what_is_missing_with_sizes_and_terms(table1):
     result = table1("--dry-run")
     assert result.exit_code == 0, result.output

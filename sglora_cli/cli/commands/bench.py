@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sglora_cli.adapter.library import found
+from sglora_cli.bench.paper import PAPER
 from sglora_cli.cli import completion
 from sglora_cli.cli.completion import names
 from sglora_cli.cli.options import (
@@ -43,8 +44,9 @@ if TYPE_CHECKING:
     default="paper",
     callback=not_empty,
     show_default=True,
-    help="Comma-separated methods to measure. Use paper for those of the paper's table, or all for every method that "
-    "can run, which takes many times longer.",
+    help=f"Comma-separated methods to measure. Use paper for those of the paper's table ({', '.join(PAPER)}), or all "
+    "for every method that can run, which takes many times longer. Add the pack's default generator by name if it is "
+    "not among them, as in paper,all-but-the-task.",
     shell_complete=names(completion.baselines, commas=True),
 )
 @click.option(
@@ -65,14 +67,14 @@ if TYPE_CHECKING:
 @click.option(
     "--dataset",
     default="",
-    help="Use only tasks of this data set, from its photos if a data folder is set.",
+    help="Use only tasks of this data set, from its photos if a data folder is set. Default: all data sets.",
     shell_complete=names(completion.datasets),
 )
 @data_option("Measure from photos in this folder instead of the pack's data. With --dataset, SGLORA_DATA works too.")
 @click.option(
     "--tasks",
     default="",
-    help="Use only these tasks, given as comma-separated names or keys.",
+    help="Use only these tasks, given as comma-separated names or keys. Default: all tasks.",
     shell_complete=names(completion.unseen_tasks, commas=True),
 )
 @click.option(

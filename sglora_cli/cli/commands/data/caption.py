@@ -60,7 +60,11 @@ _SHOWN = 5  # problems shown per kind
 @click.option("--from", "source", type=PATH, help="Import captions from this .jsonl, .csv or .json file.")
 @force_option("With --from: replace existing captions.")
 @click.option(
-    "--limit", type=click.IntRange(min=0), default=0, help="Stop after captioning this many images; 0 captions all."
+    "--limit",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Stop after captioning this many images; 0 captions all.",
 )
 @dry_run_option("Only print what would be done and what the captioner needs (download, memory, time per photo).")
 @yes_option()

@@ -138,10 +138,10 @@ def estimated(
     stages = [Stage("features", counted(photos, "photo"), *seconds)]
     lengths = (config.warmup_epochs, config.epochs, config.joint_epochs)
     warmup, epochs, joint = (counted(number, "epoch") for number in lengths)
-    states = counted(steps.kept, "state")
+    kept = counted(steps.kept, "state")
     for name, what, paths in (
         ("warm-up", f"{warmup} on {counted(len(steps.experts), 'expert')}", [steps.start_path]),
-        ("adapters", f"{counted(len(tasks), 'task')}, {epochs}, {states} each", steps.group_paths),
+        ("adapters", f"{counted(len(tasks), 'task')}, {epochs}, {kept} each", steps.group_paths),
         ("joint", f"{joint} on {counted(len(steps.seen), 'seen task')}", [steps.joint_path]),
     ):
         if set(paths) & set(steps.paths):

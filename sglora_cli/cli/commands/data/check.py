@@ -120,8 +120,8 @@ def _print_counts(result: DataCheck) -> None:
         content = (counted(classes[task], "class", "classes"), "") if classes[task] else captions
         rows.append([printable(task), *images, *content])
     print_rows(("task", *splits, "captions", "fewest / mean / most"), rows)
-    images = counted(result.total.images, "image")
-    click.echo(", ".join([counted(len(result.tasks), "task"), images, *_captions(result.total)]))
+    total = (counted(len(result.tasks), "task"), counted(result.total.images, "image"))
+    click.echo(", ".join([*total, *_captions(result.total)]))
     if result.splits_note:
         click.echo(result.splits_note)
 

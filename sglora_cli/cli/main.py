@@ -201,7 +201,7 @@ def main(ctx: click.Context) -> None:
     every command accepts, only warnings and errors go to standard error.
 
     Exit codes: 0 done, 1 a bug, 2 usage, 3 unknown name, 4 bad file, 5 mismatch, 6 unavailable, 7 plugin,
-    130 interrupted, 141 closed pipe, 143 terminated.
+    130 interrupted or declined, 141 closed pipe, 143 terminated.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

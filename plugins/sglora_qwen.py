@@ -79,6 +79,8 @@ class Qwen2VL:
         language = self.parameters - self.vision_parameters - self.embedding_parameters
         operations = 2 * (self.vision_parameters * _PATCHES * tokens + language * (tokens + _PROMPT_TOKENS))
         lacks = "" if find_spec("transformers") else f"transformers: {_INSTALL}"
+        if folder and not folder.exists():
+            lacks = lacks or f"{folder} does not exist"
         if not folder and not lacks and (reason := hub_unreachable()):
             lacks = f"its weights cannot be downloaded: {reason}"
         return CaptionerCost(
@@ -103,6 +105,8 @@ class Qwen2VL:
 
         device = pick_device(runtime.device)
         folder = Path(runtime.weights) if runtime.weights else _from_hub(self.hub_name)
+        if not folder.exists():
+            raise Unavailable.missing(folder, "weights folder ", "pass a folder written by save_pretrained")
         if not (folder / "config.json").is_file():
             raise Unavailable(f"{folder} contains no config.json, so it is not a model", _REMEDY)
         try:

@@ -10,7 +10,8 @@ SgloraError
 
 The message says what happened and includes the value. The hint says what to do. `SgloraError.several` combines several
 errors into one, whose message has a line for each. Only `cli/main.py` catches these errors. The other exit codes are
-1 for a bug, 130 for an interruption (Ctrl-C), 141 for a closed pipe and 143 for termination (SIGTERM).
+1 for a bug, 130 for an interruption (Ctrl-C, or "no" to a question), 141 for a closed pipe and 143 for termination
+(SIGTERM).
 """
 
 from __future__ import annotations
@@ -43,6 +44,19 @@ class SgloraError(Exception):
         """Combine several errors into one. Below the heading, the message has one line per part, with its hint."""
         single = [one for part in parts for one in part.parts or (part,)]
         return cls("\n  ".join(map(_one_line, [heading, *map(_with_hint, single)])), "", single)
+
+    @classmethod
+    def missing(cls, path: Path, what: str = "", remedy: str = "") -> Self:
+        """Create the error for a `path` that does not exist, with the hint of `missing_hint`.
+
+        what: kind of file with a trailing space, such as "recipe ".
+        """
+        return cls(f"{what}{path} does not exist", missing_hint(path, remedy))
+
+    @classmethod
+    def no_folder(cls, path: Path, what: str = "", remedy: str = "") -> Self:
+        """Create the error for a `path` that is no folder, because it is a file or does not exist (see `missing`)."""
+        return cls(f"{path} is a file, not a folder", remedy) if path.exists() else cls.missing(path, what, remedy)
 
     def __str__(self) -> str:
         return self.message
@@ -79,20 +93,29 @@ class UsageError(SgloraError):
     exit_code = 2
 
 
+_LISTED_NAMES = 12
+"""The most names in a hint."""
+
+
 class UnknownName(SgloraError):
     """No object of that kind has that name."""
 
     exit_code = 3
 
     @classmethod
-    def of(cls, kind: str, name: str, known: Iterable[str]) -> UnknownName:
-        """Create the error for an unknown `kind` `name`. The hint is the closest known name or a list of names."""
+    def of(cls, kind: str, name: str, known: Iterable[str], listing: str = "") -> UnknownName:
+        """Create the error for an unknown `kind` `name`. The hint is the closest known name or a list of names.
+
+        listing: the command that lists all names, for a hint that would be too long.
+        """
         names = sorted(known)
         close = difflib.get_close_matches(name, names, n=1)
         if close:
             hint = f"did you mean {close[0]!r}?"
         elif names:
-            hint = "available: " + ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+            more = len(names) - _LISTED_NAMES
+            hint = f"available: {', '.join(names[:_LISTED_NAMES])}" + (f" and {more} more" if more > 0 else "")
+            hint += f"; run `{listing}` for the complete list" if listing and more > 0 else ""
         else:
             hint = f"there is no {kind} yet"
         return cls(f"no {kind} named {name!r}", hint)
@@ -102,22 +125,6 @@ class BadFile(SgloraError):
     """A file cannot be read as the expected format."""
 
     exit_code = 4
-
-    @classmethod
-    def missing(cls, path: Path, what: str = "") -> BadFile:
-        """Create the error for a `path` that does not exist. The hint is the closest file name or the folder.
-
-        what: kind of file with a trailing space, such as "recipe ".
-        """
-        try:
-            names = [
-                file.name for file in path.parent.iterdir() if file.name != path.name
-            ]  # `path` may be a broken link
-        except OSError:
-            names = []
-        close = difflib.get_close_matches(path.name, names, n=1)
-        hint = f"did you mean {str(path.with_name(close[0]))!r}?" if close else f"searched in {path.parent.absolute()}"
-        return cls(f"{what}{path} does not exist", hint)
 
 
 class Mismatch(SgloraError):
@@ -136,6 +143,25 @@ class PluginError(SgloraError):
     """A plugin that is broken or breaks its contract."""
 
     exit_code = 7
+
+
+def missing_hint(path: Path, remedy: str = "") -> str:
+    """Return a hint for a `path` that does not exist: the remedy, and the closest name or the nearest existing folder.
+
+    remedy: what to do, as an imperative without a full stop.
+    """
+    try:
+        names = [file.name for file in path.parent.iterdir() if file.name != path.name]  # `path` may be a broken link
+    except OSError:
+        names = []
+    if close := difflib.get_close_matches(path.name, names, n=1):
+        found = f"did you mean {str(path.with_name(close[0]))!r}?"
+        return f"{found} Otherwise {remedy}" if remedy else found
+    folder = parent = path.absolute().parent
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    where = f"searched in {folder}" if folder == parent else f"the nearest existing folder is {folder}"
+    return f"{remedy}; {where}" if remedy else where
 
 
 _PLACE = "pass a writable path with -o, or set SGLORA_HOME to a writable folder"

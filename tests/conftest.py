@@ -44,6 +44,22 @@ def run():
 
 
 @pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch):
+    """Run the program for a user at a terminal, who types this: `answer("n\\n", "pack", "remove", "toys")`."""
+    import click.testing
+
+    from sglora_cli.cli.main import main
+
+    def call(text: str, *args: object) -> Result:
+        with monkeypatch.context() as patch:
+            patch.setattr(click.testing._NamedTextIOWrapper, "isatty", lambda self: True, raising=False)
+            patch.setenv("NO_COLOR", "1")
+            return CliRunner().invoke(main, [str(a) for a in args], input=text)
+
+    return call
+
+
+@pytest.fixture
 def site(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the import path, to install distributions into."""
     folder = tmp_path_factory.mktemp("site")

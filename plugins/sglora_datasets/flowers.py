@@ -59,7 +59,7 @@ class Flowers:
         Raises Unavailable without the .mat files or captions, BadFile for invalid content.
         """
         rows = list(_rows(root))
-        captions = layout_captions(root, "jpg/image_00001.jpg")
+        captions = layout_captions(root, NAME, "jpg/image_00001.jpg")
         return gathered(root, captioned(root, rows, dict(captions), NAME))
 
     def images(self, root: Path) -> Sequence[Listed]:

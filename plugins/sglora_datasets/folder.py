@@ -37,6 +37,7 @@ from sglora_cli.api import (
     visible_files,
 )
 
+from . import flowers, pets
 from .tasks import Row, classified, existing, gathered, once, split_of
 
 IMAGES, NAMES = "images", "names.jsonl"
@@ -62,13 +63,7 @@ class Folder:
         """
         path = find_captions(root)
         if path is None:
-            bare = next(_uncaptioned(root), None)
-            raise Unavailable(
-                f"{root / CAPTIONS_JSONL} does not exist",
-                f"write captions first with: sglora data caption folder --path {shlex.quote(str(root))}"
-                if bare
-                else "pass a folder with captions.jsonl (or .csv) and its images",
-            )
+            raise Unavailable(f"{root / CAPTIONS_JSONL if root.is_dir() else root} does not exist", _remedy(root))
         rows = read_captions(path)
         sorts: dict[str, bool] = {}
         photos: dict[bool, list[tuple[str, str, Photo]]] = {False: [], True: []}
@@ -108,6 +103,24 @@ class Folder:
         yield from other_images(root, named | waiting | unreadable, reason)
         if path and path.name == CAPTIONS_JSONL and (root / CAPTIONS_CSV).is_file():
             yield CAPTIONS_CSV, f"captions files that are ignored because of {CAPTIONS_JSONL}"
+
+
+def _remedy(root: Path) -> str:
+    """Return how to get the captions of a folder, and its photos if they are missing, too."""
+    bare = next(_uncaptioned(root), None) is not None
+    place, data = shlex.quote(str(root)), shlex.quote(str(root.parent))
+    for name, folder, lists in ((pets.NAME, pets.FOLDER, "annotations"), (flowers.NAME, flowers.FOLDER, "setid.mat")):
+        if root.name not in (name, folder):
+            continue
+        caption = f"sglora data caption {name} --path {place}"
+        if (root / lists).exists():
+            return f"write captions first with: {caption}"
+        if not bare:
+            move = "" if root.name == folder else f"rename {root.with_name(folder)} to {root.name}, "
+            return f"sglora data fetch {name} --data {data}, {move}then {caption}"
+    if bare:
+        return f"write captions first with: sglora data caption folder --path {place}"
+    return f"put photos with captions into {root}; `sglora docs how-to-data` explains the formats"
 
 
 def _captioned(root: Path) -> list[Captioned]:

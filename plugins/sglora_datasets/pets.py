@@ -40,7 +40,7 @@ class Pets:
         Raises Unavailable without the lists or captions, BadFile with path and line for invalid content.
         """
         rows = list(_rows(root))
-        captions = layout_captions(root, "images/pug_16.jpg")
+        captions = layout_captions(root, NAME, "images/pug_16.jpg")
         return gathered(root, captioned(root, rows, dict(captions), NAME))
 
     def images(self, root: Path) -> Sequence[Listed]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import zip_longest
@@ -79,16 +80,18 @@ def once(root: Path, rows: Iterable[Row]) -> Iterator[Row]:
         yield row
 
 
-def layout_captions(root: Path, images: str) -> dict[str, Captioned]:
+def layout_captions(root: Path, name: str, images: str) -> dict[str, Captioned]:
     """Map image -> captions, for a layout that has images and classes but no captions.
 
-    images: an example path of an image, for the hint. Raises Unavailable if there is no captions file.
+    name: the data set's.  images: an example path of an image, for the hint.
+    Raises Unavailable if there is no captions file.
     """
     path = find_captions(root)
     if path is None:
         raise Unavailable(
             f"{root / CAPTIONS_JSONL} does not exist, and this data set has no built-in captions",
-            f'create it with one line per image: {{"image": "{images}", "captions": ["...", "..."]}}',
+            f"write captions first with: sglora data caption {name} --path {shlex.quote(str(root))}, "
+            f'or write a line for each image: {{"image": "{images}", "captions": ["...", "..."]}}',
         )
     return {one.image: one for one in read_captions(path, ("image",))}
 
@@ -168,7 +171,8 @@ def classified(root: Path, source: str, photos: Iterable[tuple[str, str, Photo]]
                 by_class[photo.captions[0]].append(photo)
             for name, own in by_class.items():
                 if split == "train" and len(own) < 2:
-                    raise BadFile(f"{source}: class {name!r} of {task.name!r} has {len(own)} training image(s)", _TWO)
+                    few = "one training image" if own else "no training image"
+                    raise BadFile(f"{source}: class {name!r} of {task.name!r} has {few}", _TWO)
             splits[split] = [photo for turn in zip_longest(*by_class.values()) for photo in turn if photo]
         tasks.append(replace(task, photos=splits, classes=tuple(classes)))
     return tasks

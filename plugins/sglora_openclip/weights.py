@@ -49,7 +49,8 @@ class ClipWeights:
 def find(path: Path) -> Path:
     """Return the weight file at a path, which may be a folder. Raises Unavailable, BadFile if there is none."""
     if not path.exists():
-        raise Unavailable(f"weights {path} do not exist", "pass the file or folder of the weights with --weights")
+        remedy = f"pass a file, or a folder with one of {', '.join(FOLDER_FILES)}"
+        raise Unavailable.missing(path, "weights file ", remedy)
     if path.is_dir():
         files = [path / name for name in FOLDER_FILES if (path / name).is_file()]
         if not files:

@@ -47,7 +47,11 @@ def load(weights: Path, runtime: RuntimeConfig) -> StarterModel:
         raise Unavailable(f"the starter backbone runs on the CPU, not on {runtime.device!r}", "omit --device")
     if runtime.precision not in ("auto", "fp32"):
         raise Unavailable(f"the starter backbone computes in fp32, not in {runtime.precision!r}", "omit --precision")
-    return StarterModel(Path(runtime.weights) if runtime.weights else weights)
+    if runtime.weights:
+        weights = Path(runtime.weights)
+        if not weights.exists():
+            raise Unavailable.missing(weights, "weights file ", "omit --weights to use the bundled weights")
+    return StarterModel(weights)
 
 
 class StarterModel:

@@ -18,6 +18,7 @@ from sglora_cli.lora.algebra import Factors, Similarity, similarity
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.system import settings
+from sglora_cli.system.display import counted
 
 DECIMALS = 4
 """Decimals of a cosine, both in tables and when it is compared with the thresholds below."""
@@ -196,7 +197,7 @@ def _paired(a: ForeignAdapter, b: ForeignAdapter, path_a: Path, path_b: Path) ->
     shapes = {site: [f"{len(b)} x {a.shape[1]}" for b, a in pair] for site, pair in pairs.items()}
     if other := [site for site, (one, two) in shapes.items() if one != two]:
         raise Mismatch(
-            f"{len(other)} of {len(pairs)} sites differ in shape, such as {other[0]}, "
+            f"{len(other)} of {counted(len(pairs), 'site')} differ in shape, such as {other[0]}, "
             f"{shapes[other[0]][0]} in {path_a} and {shapes[other[0]][1]} in {path_b}",
             _ONE_BACKBONE,
         )

@@ -221,7 +221,7 @@ def _check_elsewhere(
             )
     if elsewhere and not visual_only:
         raise Mismatch(
-            f"{len(elsewhere)} updates are outside the visual encoder, such as {elsewhere[0]}",
+            f"the file has {counted(len(elsewhere), 'update')} outside the visual encoder, such as {elsewhere[0]}",
             "pass --visual-only to ignore them",
         )
 

@@ -10,6 +10,7 @@ from sglora_cli.pack.content.learned import short
 from sglora_cli.pack.content.tasks import Task as PackTask
 from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.values import EXPERT, TRAINING, UNSEEN
+from sglora_cli.system.display import counted
 
 
 def _photo_leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str) -> list[str]:
@@ -21,7 +22,7 @@ def _photo_leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str) -> list[str
         oracle = learned.get(UNSEEN, frozenset()) if t.oracle_P is not None else frozenset()
         count = sum(short(photo) in seen or short(photo) in oracle for photo in t.hashes)
         if count:
-            leaking.append(f"{count} of {len(t.hashes)} photos of {t.key}")
+            leaking.append(f"{count} of {counted(len(t.hashes), 'photo')} of {t.key}")
     return leaking
 
 

@@ -19,6 +19,7 @@ from sglora_cli.data.encode import encode_images
 from sglora_cli.pack.content.evaluation import UnseenTask
 from sglora_cli.plugin.values import CHANCE, Report, Row
 from sglora_cli.system import cache
+from sglora_cli.system.display import counted
 from sglora_cli.system.progress import progress
 
 
@@ -125,5 +126,7 @@ def _trivial(tasks: Sequence[UnseenTask]) -> list[str]:
     for k in KS:
         small = [t for t in tasks if not t.tensors.label_of and len(t.tensors.stem_N) <= k]
         if small:
-            notes.append(f"T2I R@{k} is 100 by definition in {len(small)} tasks of at most {k} images")
+            notes.append(
+                f"T2I R@{k} is 100 by definition in {counted(len(small), 'task')} of at most {counted(k, 'image')}"
+            )
     return notes

@@ -23,6 +23,7 @@ from sglora_cli.pack.recipe_parser import parse
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import EXPERT, TEST, TRAINING, UNSEEN, Task, TaskTensors
+from sglora_cli.system.display import counted
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _apart(pack: Pack, tasks: Sequence[Task]) -> list[Task]:
         kept.append(replace(task, photos={**task.photos, TEST: photos}))
     left_out = [len(t.photos[TEST]) - len(k.photos[TEST]) for t, k in zip(tasks, kept, strict=True)]
     if any(left_out):
-        photos_of_tasks = f"{sum(left_out)} photos of {sum(map(bool, left_out))} tasks"
+        photos_of_tasks = f"{counted(sum(left_out), 'photo')} of {counted(sum(map(bool, left_out)), 'task')}"
         why = "because experts learned from them or unseen tasks are tested on them"
         warnings.warn(f"left out {photos_of_tasks}, {why}", SgloraWarning, 2)
     return [task for task in kept if task.photos[TEST]]

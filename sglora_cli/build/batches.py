@@ -15,6 +15,7 @@ from sglora_cli.config import TrainConfig
 from sglora_cli.data.features import StoredTask
 from sglora_cli.errors import Mismatch
 from sglora_cli.plugin.values import TaskTensors
+from sglora_cli.system.display import counted
 
 AnyTask = TaskTensors | StoredTask
 
@@ -36,7 +37,7 @@ class Batches:
 
     def __init__(self, task: AnyTask, config: TrainConfig) -> None:
         if len(task.stem_N) < 2:
-            raise Mismatch(f"task {task.name!r} has {len(task.stem_N)} photo(s); training needs two")
+            raise Mismatch(f"task {task.name!r} has {counted(len(task.stem_N), 'photo')}, but training needs two")
         digest = hashlib.sha256(f"{config.seed} {task.name}".encode()).digest()
         self.rng = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         self.own: list[list[int]] = [[] for _ in range(len(task.stem_N))]

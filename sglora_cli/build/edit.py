@@ -37,6 +37,7 @@ from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.sentences import meaning
 from sglora_cli.plugin.values import EXPERT, ROLES, UNSEEN
 from sglora_cli.system import settings
+from sglora_cli.system.display import counted
 from sglora_cli.system.locks import pack_lock
 
 _NAME = re.compile(r"[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*/[^/\\\x00-\x1f]*[^\W_][^/\\\x00-\x1f]*")
@@ -291,7 +292,8 @@ def check_expert(pack: Pack, expert: str) -> None:
         raise UnknownName.of("expert in this pack", expert, pack.experts.names)
     if len(pack.experts.names) <= pack.prior_config.k:
         raise Mismatch(
-            f"pack {pack.name!r} has {len(pack.experts.names)} experts and needs at least K = {pack.prior_config.k}",
+            f"pack {pack.name!r} has {counted(len(pack.experts.names), 'expert')} "
+            f"and needs at least K = {pack.prior_config.k}",
             "rebuild it with a smaller k in [prior] of its recipe, or remove the pack",
         )
 

@@ -25,6 +25,7 @@ from sglora_cli.pack.recipe import Recipe
 from sglora_cli.plugin.contracts import Model, SaysCost
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import TRAINING, TaskTensors
+from sglora_cli.system.display import counted
 from sglora_cli.system.hardware import available_memory, free_disk, nearest_existing, peak_memory
 from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import size, span
@@ -134,11 +135,14 @@ def estimated(
     captions = sum(len(photo.captions) for features in missing for photo in features.photos)
     paces = zip(trial.photo_seconds, trial.text_seconds, strict=True)
     seconds = [photos * photo + captions * text for photo, text in paces]
-    stages = [Stage("features", f"{photos} photos", *seconds)]
+    stages = [Stage("features", counted(photos, "photo"), *seconds)]
+    lengths = (config.warmup_epochs, config.epochs, config.joint_epochs)
+    warmup, epochs, joint = (counted(number, "epoch") for number in lengths)
+    kept = counted(steps.kept, "state")
     for name, what, paths in (
-        ("warm-up", f"{config.warmup_epochs} epochs on {len(steps.experts)} experts", [steps.start_path]),
-        ("adapters", f"{len(tasks)} tasks, {config.epochs} epochs, {steps.kept} states each", steps.group_paths),
-        ("joint", f"{config.joint_epochs} epochs on {len(steps.seen)} seen tasks", [steps.joint_path]),
+        ("warm-up", f"{warmup} on {counted(len(steps.experts), 'expert')}", [steps.start_path]),
+        ("adapters", f"{counted(len(tasks), 'task')}, {epochs}, {kept} each", steps.group_paths),
+        ("joint", f"{joint} on {counted(len(steps.seen), 'seen task')}", [steps.joint_path]),
     ):
         if set(paths) & set(steps.paths):
             left = sum(steps.passes(path) for path in paths if path in absent)

@@ -33,6 +33,7 @@ from sglora_cli.pack.recipe_parser import parse
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import EXPERT, ROLES, TRAINING, UNSEEN, Task
 from sglora_cli.system import settings
+from sglora_cli.system.display import counted
 from sglora_cli.system.locks import pack_lock
 from sglora_cli.system.paths import cache_folder, data_folder
 
@@ -73,7 +74,8 @@ class Folds:
         folds = cls(loaded, recipe, data, count, request, runtime, note)
         if count > (tasks := len(folds.fold_of)):
             raise Mismatch(
-                f"{count} folds are too many for the {tasks} tasks of recipe {recipe.name!r}", "use fewer folds"
+                f"{count} folds are too many for the {counted(tasks, 'task')} of recipe {recipe.name!r}",
+                "use fewer folds",
             )
         if request.dataset:
             names = [source.name for source in recipe.sources]

@@ -56,6 +56,7 @@ from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.sentences import meaning, queries
 from sglora_cli.plugin.values import EXPERT, PHRASE, ROLES, TRAINING, UNSEEN, Material, Moments, Task
 from sglora_cli.system import cache, settings
+from sglora_cli.system.display import counted
 from sglora_cli.system.locks import locked, pack_lock
 from sglora_cli.system.paths import built_folder
 from sglora_cli.system.progress import Journal, progress, working
@@ -154,7 +155,8 @@ class Build:
         check_replaceable(self.target)
         started = time.monotonic()
         photos = sum(len(t.photos) for t in self.tasks)
-        self.note(f"{len(self.tasks)} tasks, {photos} training photos, {self.steps.layout.size} parameters per adapter")
+        total = f"{counted(len(self.tasks), 'task')}, {counted(photos, 'training photo')}"
+        self.note(f"{total}, {self.steps.layout.size} parameters per adapter")
         for line in self.task_lines():
             self.note(line)
         if (old := self._replaced()) is not None and old.manifest["recipe"] != self.recipe.raw:
@@ -189,7 +191,7 @@ class Build:
             if path not in missing
         )
         if trained:
-            self.note(f"{trained} tasks are already trained")
+            self.note(f"already trained: {counted(trained, 'task')}")
         with working("training", sum(self.steps.passes(path) for path in missing)) as advance:
             self.steps.train(advance, self.journal)
 

@@ -16,6 +16,7 @@ from sglora_cli.data.refusals import Planned
 from sglora_cli.errors import BadFile
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.plugin.values import PHRASE, TEST, TRAIN, UNSEEN, Photo, Task
+from sglora_cli.system.display import counted
 
 Place = tuple[int, int]
 """A photo: the index of the seen task that has it, and its row in that task."""
@@ -90,8 +91,9 @@ def _phrases(
     if not kept:
         most = max(map(len, allowed.values()), default=0)
         raise BadFile(
-            f"no phrase in the captions of {', '.join(recipe.from_captions)} has at least {config.least_photos} photos "
-            f"and at most {config.largest_share:g} of all {len(of_photo)}; the most common phrase has {most}",
+            f"no phrase in the captions of {', '.join(recipe.from_captions)} has at least "
+            f"{counted(config.least_photos, 'photo')} and at most {config.largest_share:g} of all {len(of_photo)}; "
+            f"the most common phrase has {most}",
             "lower least_photos or raise largest_share in [tasks], or remove from_captions",
         )
     return {phrase: [of_photo[n] for n in photos] for phrase, photos in kept.items()}
@@ -117,4 +119,6 @@ def phrase_lines(tasks: Sequence[PoolTask]) -> list[str]:
         return []
     most, fewest = len(found[0].photos), len(found[-1].photos)
     named = ", ".join(t.name for t in found[:5]) + (", ..." if len(found) > 5 else "")
-    return [f"{len(found)} phrases from captions as seen tasks, with {fewest} to {most} photos each: {named}"]
+    return [
+        f"{counted(len(found), 'phrase')} from captions as seen tasks, with {fewest} to {most} photos each: {named}"
+    ]

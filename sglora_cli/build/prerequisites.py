@@ -111,24 +111,24 @@ class _Absent:
 def _available(host: Host, source: Source, place: _DataPlace) -> dict[str, Task] | _Absent:
     """Return the tasks of a source by name."""
     dataset, root = host.datasets[source.dataset], place.root / source.path
-    if place.errors:
-        return _absent(source.dataset, dataset, root, place)
     try:
         return {task.name: task for task in dataset.tasks(root)}
-    except Unavailable as error:
-        return _absent(source.dataset, dataset, root, place, error)
     except SgloraError as error:
+        if isinstance(error, Unavailable) or place.errors:
+            return _absent(source.dataset, dataset, root, place, error)
         return _Absent([error])
 
 
-def _absent(name: str, dataset: Dataset, root: Path, place: _DataPlace, why: Unavailable | None = None) -> _Absent:
+def _absent(name: str, dataset: Dataset, root: Path, place: _DataPlace, why: SgloraError) -> _Absent:
     """Return the errors for missing parts of a data set, with the commands that fetch them.
 
-    why: the error to report if no command helps. It is None if the folder of the data sets does not exist, because the
-    user may have the data elsewhere.
+    If the folder of the data sets does not exist, the user may have the data elsewhere.
+    why: the data set's own error, which is reported if no command helps.
     """
-    plan, errors = None, []
-    where = f"is not in {root}" if why else "is needed there, unless you have it elsewhere"
+    plan: FetchPlan | None = None
+    errors: list[SgloraError] = []
+    known_place = not place.errors
+    where = f"is not in {root}" if known_place else "is needed there, unless you have it elsewhere"
     if isinstance(dataset, PlansFetch):
         try:
             plan = dataset.fetch_plan(place.root)
@@ -139,14 +139,16 @@ def _absent(name: str, dataset: Dataset, root: Path, place: _DataPlace, why: Una
         part = "the rest of " if plan is not None and len(plan.waiting) < len(plan.downloads) else ""
         command = f"sglora data fetch {name}{place.option}"
         errors.append(Unavailable(f"{known}: {part}data set {name!r} {where}", command))
-    if why and plan is not None and plan.folder != root:
+    if known_place and plan is not None and plan.folder != root:
         text = f"`sglora data fetch {name}` writes to {plan.folder}, but the recipe reads from {root}"
         errors.append(Unavailable(text, f'set path = "{plan.folder.name}" in its [[source]]'))
-    if (plan is not None and not plan.captions) or (why and not errors and _has_images(dataset, root)):
+    if (plan is not None and not plan.captions) or (not errors and _has_images(dataset, root)):
         command = f"sglora data caption {name} --path {shlex.quote(str(root))}"
-        none = f"there are none in {root}" if why else "the data set does not include them"
+        none = f"there are none in {root}" if known_place else "the data set does not include them"
         errors.append(Unavailable(f"captions of data set {name!r}: {none}", command))
-    return _Absent(errors or ([why] if why else []), plan)
+    if not errors:
+        errors = [why if known_place else Unavailable(f"{root} is needed, unless you have it elsewhere", why.hint)]
+    return _Absent(errors, plan)
 
 
 def _has_images(dataset: Dataset, root: Path) -> bool:
@@ -179,7 +181,9 @@ def _lacking_weights(host: Host, recipe: Recipe, runtime: RuntimeConfig | None) 
             command = "sglora settings set weights FILE"
             if name != settings.load().backbone:
                 command = f"sglora pack build {recipe.name} --weights FILE"
-            yield Unavailable(f"backbone {name!r}: {lacks}", f"{command}, or let the build download them")
+            missing = settings.missing_weights_hint(runtime or RuntimeConfig(), name)
+            hint = missing or f"{command}, or let the build download them"
+            yield Unavailable(f"backbone {name!r}: {lacks}", hint)
 
 
 def _lacking_packages(host: Host, recipe: Recipe) -> Iterator[SgloraError]:
@@ -279,6 +283,7 @@ def needs_of(host: Host, recipe: Recipe, dataset: str, root: Path) -> Needs:
         lambda planned, hash_of, broken: _wrong_content(recipe, source, planned, hash_of, broken),
         error_of,
         absent,
+        source.whole,
     )
 
 

@@ -19,6 +19,7 @@ from sglora_cli.files.hashes import file_hash
 from sglora_cli.pack.recipe_parser import Faults
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.values import TEST, TRAIN, UNSEEN, Photo, Task
+from sglora_cli.system.display import counted
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,6 @@ def overlap_lines(tasks: Sequence[BuildTask]) -> list[str]:
     """Describe photos that tasks share, and photos left out of training, as sentences."""
     left_out = [t for t in tasks if t.left_out]
     photos = {photo for t in left_out for photo in t.left_out}
-    line = (
-        f"left out of training: {len(photos)} photos of {len(left_out)} tasks, because unseen tasks are tested on them"
-    )
+    total = f"{counted(len(photos), 'photo')} of {counted(len(left_out), 'task')}"
+    line = f"left out of training: {total}, because unseen tasks are tested on them"
     return [*([line] if photos else []), *overlaps.overlap_lines(overlaps.overlaps(_sides(tasks)))]

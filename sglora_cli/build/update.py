@@ -19,6 +19,7 @@ from sglora_cli.pack.recipe_parser import parse
 from sglora_cli.pack.writer import edited
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Moments
+from sglora_cli.system.display import counted
 from sglora_cli.system.locks import pack_lock
 
 _REMEDY = "pass the data that the pack was built from with --data"
@@ -65,7 +66,8 @@ def _check_tasks(pack: Pack, tasks: Sequence[BuildTask]) -> None:
             raise Mismatch(f"the recipe of pack {pack.name!r} has no {task['role']} task {task['key']}", _REMEDY)
         if photos != task["train_photos"]:
             raise Mismatch(
-                f"{task['key']} has {photos} training photos here, but {task['train_photos']} in the pack", _REMEDY
+                f"{task['key']} has {counted(photos, 'training photo')} here, but {task['train_photos']} in the pack",
+                _REMEDY,
             )
 
 

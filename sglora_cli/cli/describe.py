@@ -8,6 +8,7 @@ from typing import Any
 from sglora_cli.pack.origin import origins
 from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.values import AGAINST, ROLES, ZERO
+from sglora_cli.system.display import counted
 
 
 def pack_facts(pack: Pack, health: Sequence[str] = ()) -> list[str]:
@@ -17,8 +18,7 @@ def pack_facts(pack: Pack, health: Sequence[str] = ()) -> list[str]:
         f"folder     {pack.folder}",
         *(f"from       {origin}" for origin in origins(pack.folder)[:1]),
         f"backbone   {pack.backbone}, fingerprint {pack.fingerprint}",
-        f"layout     rank {pack.layout.rank}, alpha {pack.layout.alpha:g}, "
-        f"{len(pack.layout.sites)} sites, {pack.layout.size} parameters",
+        f"layout     {pack.layout.line}",
         f"prior      K {pack.prior_config.k}, tau {pack.prior_config.tau:g}, space {pack.prior_config.space}",
     ]
     for role in ROLES:
@@ -27,7 +27,7 @@ def pack_facts(pack: Pack, health: Sequence[str] = ()) -> list[str]:
             by_set.setdefault(task["dataset"], []).append(task["name"])
         lines += [f"{role:<10} {dataset}: {', '.join(names)}" for dataset, names in by_set.items()]
     if left_out := sum(task["left_out"] for task in pack.tasks if type(task.get("left_out")) is int):
-        lines.append(f"left out   {left_out} training photos, because unseen tasks are tested on them")
+        lines.append(f"left out   {counted(left_out, 'training photo')}, because unseen tasks are tested on them")
     for name, measured in pack.manifest["generators"].items():
         facts = ", ".join(f"{k} {_short(v)}" for k, v in sorted(measured.items()) if k != "held_out")
         lines.append(f"generator  {name}: {facts}")
@@ -45,7 +45,8 @@ def held_out(fits: Any) -> list[str]:
         by_method = [f"{name} {' / '.join(f'{value:.1f}' for value in one.values())}" for name, one in ordered.items()]
         gain = " / ".join(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" for mean, low, high in gains)
         return [
-            f"{' / '.join(cells)} on {fits['tasks']} training tasks, each held out of the fit: {', '.join(by_method)}",
+            f"{' / '.join(cells)} on {counted(fits['tasks'], 'training task')}, each held out of the fit: "
+            f"{', '.join(by_method)}",
             f"{fits['folds']} folds; difference to {AGAINST} with 95 % confidence interval: {gain}",
         ]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # a manifest may have any content

@@ -26,6 +26,7 @@ from sglora_cli.plugin.contracts import HasMembers, SaysAbsent
 from sglora_cli.plugin.host import Host
 from sglora_cli.system import paths, settings
 from sglora_cli.system.cache import CACHE_KINDS, items
+from sglora_cli.system.display import counted
 from sglora_cli.system.hardware import free_disk, nearest_existing, pick_device
 from sglora_cli.system.progress import size
 
@@ -101,7 +102,7 @@ def _program(host: Host) -> Iterator[Finding]:
         yield Finding("program", "sglora", BROKEN, "; ".join(wrong), "pip install --upgrade sglora")
     else:
         torch = ", ".join(f"{package.name} {package.version}" for package in core if package.name == "torch")
-        yield Finding("program", "sglora", OK, f"{__version__} with its {len(core)} packages, {torch}")
+        yield Finding("program", "sglora", OK, f"{__version__} with its {counted(len(core), 'package')}, {torch}")
     for extra in sorted({package.extra for package in packages} - {"", *versions.DEVELOPMENT}):
         lacks = [package.wrong for package in packages if package.extra == extra and package.wrong]
         what = _EXTRAS.get(extra, "")

@@ -22,7 +22,7 @@ import click
 
 from sglora_cli.cli.group import Group, completed
 from sglora_cli.cli.options import App
-from sglora_cli.cli.output import fail, printable, say
+from sglora_cli.cli.output import Declined, fail, printable, say
 from sglora_cli.cli.usage import usage_error
 from sglora_cli.errors import GO_ON, SgloraError, Unavailable, error_facts, failure_of
 from sglora_cli.system import progress
@@ -51,6 +51,9 @@ COMMANDS = {
     "schema": "Print the JSON Schema of a command's --json output.",
 }
 
+
+_INTERRUPTED = 130
+"""128 plus the number of SIGINT. Declining a question has the same code as interrupting it."""
 
 _PIPE_CLOSED = 141
 """128 plus the number of SIGPIPE, the signal that ends other programs in this case."""
@@ -105,10 +108,12 @@ class Program(Group):
                 return super().main(*args, **{**kwargs, "standalone_mode": False})
         except SgloraError as error:
             self._leave(error)
+        except Declined as no:
+            self._stopped("declined", str(no), _INTERRUPTED)
         except click.exceptions.Abort:
-            self._stopped("interrupted", 130)
+            self._stopped("interrupted", f"interrupted; {GO_ON}", _INTERRUPTED)
         except Terminated as stop:
-            self._stopped("terminated", stop.exit_code)
+            self._stopped("terminated", f"terminated; {GO_ON}", stop.exit_code)
         except click.ClickException as error:
             if isinstance(error, click.exceptions.NoArgsIsHelpError) and not self.as_json:
                 error.show()  # prints the full help
@@ -124,13 +129,15 @@ class Program(Group):
         lines = text.split("\n") if error.parts else [text]
         self._end(error.to_json(), [*lines, *([f"hint: {error.hint}"] if error.hint else [])])
 
-    def _stopped(self, how: str, code: int) -> NoReturn:
-        text = f"{how}; {GO_ON}"
+    def _stopped(self, how: str, text: str, code: int) -> NoReturn:
         self._end(error_facts(how.capitalize(), text, "", code), [text])
 
     def _end(self, facts: dict[str, Any], lines: list[str]) -> NoReturn:
-        for line in [json.dumps(facts)] if self.as_json else lines:
-            fail(line)
+        if self.as_json:
+            click.echo(json.dumps(facts), err=True)  # on one line, also in a terminal
+        else:
+            for line in lines:
+                fail(line)
         sys.exit(facts["error"]["exit_code"])
 
 
@@ -194,7 +201,7 @@ def main(ctx: click.Context) -> None:
     every command accepts, only warnings and errors go to standard error.
 
     Exit codes: 0 done, 1 a bug, 2 usage, 3 unknown name, 4 bad file, 5 mismatch, 6 unavailable, 7 plugin,
-    130 interrupted, 141 closed pipe, 143 terminated.
+    130 interrupted or declined, 141 closed pipe, 143 terminated.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

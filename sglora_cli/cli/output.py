@@ -206,8 +206,12 @@ def say_passed_over(passed_over: Iterable[PassedOver]) -> None:
         say(f"ignored: {one}")
 
 
+class Declined(click.exceptions.Abort):
+    """The user answered no to a question, or interrupted it."""
+
+
 def confirm(what: str, yes: bool, hint: str = "pass --yes", verb: str = "remove", done: str = "removed") -> None:
-    """Ask for confirmation unless `yes`. Raises UsageError if the answer is no or standard input is not a terminal.
+    """Ask for confirmation unless `yes`. Raises Declined without it, UsageError if standard input is no terminal.
 
     verb, done: the action, in the infinitive and as a participle.
     """
@@ -215,5 +219,10 @@ def confirm(what: str, yes: bool, hint: str = "pass --yes", verb: str = "remove"
         return
     if not sys.stdin.isatty():
         raise UsageError(f"confirmation to {verb} {what} needs a terminal", hint)
-    if not click.confirm(f"{verb} {what}?", err=True):
-        raise UsageError(f"nothing was {done}")
+    try:
+        confirmed = click.confirm(f"{verb} {what}?", err=True)
+    except click.exceptions.Abort:  # Ctrl-C or the end of the input, which leave the cursor behind the question
+        click.echo(err=True)
+        confirmed = False
+    if not confirmed:
+        raise Declined(f"nothing was {done}")

@@ -387,7 +387,7 @@ def schema(name: str) -> dict[str, Any]:
     {'file': {'type': 'string'}}
     """
     if name not in SHAPES:
-        raise UnknownName.of("schema", name, SHAPES)
+        raise UnknownName.of("schema", name, SHAPES, "sglora schema")
     title = {"error": "the last line of standard error when a command with --json fails"}
     lines = "one line of " if name in LINES else ""
     return {"$schema": DRAFT, "title": title.get(name, f"{lines}sglora {name} --json"), **_converted(SHAPES[name])}

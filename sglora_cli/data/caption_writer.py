@@ -118,7 +118,7 @@ def caption_job(
     """
     plugin = host.datasets[dataset]
     if not root.is_dir():
-        raise Unavailable(f"the folder {root} does not exist", "pass --path DIR")
+        raise Unavailable.no_folder(root, "the folder ", f"pass the folder of data set {dataset!r} with --path")
     if not isinstance(plugin, ListsImages):
         raise Unavailable(
             f"data set {dataset!r} comes with captions and does not list images without them",

@@ -24,7 +24,8 @@ from sglora_cli.errors import BadFile, SgloraError, Unavailable
 from sglora_cli.files.passed_over import PassedOver, tally
 from sglora_cli.plugin.contracts import CountsImages, Dataset, SaysPassedOver
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.values import Task
+from sglora_cli.plugin.values import TEST, TRAIN, UNSEEN, Task
+from sglora_cli.system.display import counted
 
 MOST_PAIRS = 100_000
 """The most pairs to list. Thousands of equal images make millions of pairs, which tell the user nothing more."""
@@ -52,6 +53,14 @@ class Needs:
     """Returns the error that a build ends with for what it refuses."""
     absent: Callable[[Unavailable], SgloraError]
     """Returns the error that a build ends with if the data set is missing, given the data set's own error."""
+    whole: bool = False
+    """Whether seen tasks are trained on all their photos, so their test photos count as training photos."""
+
+    def splits_of(self, task: Task) -> Task:
+        """Return the task with its photos in the splits that the recipe uses them for."""
+        if not self.whole or not any(task.name in names for role, names in self.roles.items() if role != UNSEEN):
+            return task
+        return replace(task, photos={TRAIN: [photo for some in task.photos.values() for photo in some], TEST: []})
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,7 @@ class DataCheck:
     """Name of the recipe that the data set was checked against, or ""."""
     config: CheckConfig
     tasks: tuple[Task, ...]
+    """The tasks, with the splits of `Needs.splits_of` if there is a recipe."""
     counts: Mapping[str, Mapping[str, CaptionCount]]
     """Counts by task and split."""
     total: CaptionCount
@@ -87,6 +97,8 @@ class DataCheck:
     """Photos that tasks of the recipe share, leaks first."""
     refusal: SgloraError | None = None
     """The error that a build of the recipe would end with because of this data, or None."""
+    whole: bool = False
+    """Whether the recipe trains seen tasks on all their photos (see `Needs`)."""
 
     def kinds(self) -> Iterator[tuple[str, IssueKind, int]]:
         """Yield key, kind and count of every kind of issue that was found. Numbers in the kind's text are filled in."""
@@ -102,10 +114,16 @@ class DataCheck:
         return sum(count for _, kind, count in self.kinds() if kind.level == level)
 
     @property
+    def splits_note(self) -> str:
+        """Why the counts differ from the data set's splits; "" if they do not."""
+        note = "With `whole = true`, the recipe trains experts and training tasks on their test images, too."
+        return note if self.whole else ""
+
+    @property
     def verdict(self) -> str:
         errors, warnings = self.many("error"), self.many("warning")
         least = "at least " if self.more_pairs else ""
-        return f"{errors} error{'s' * (errors != 1)}, {least}{warnings} warning{'s' * (warnings != 1)}"
+        return f"{counted(errors, 'error')}, {least}{counted(warnings, 'warning')}"
 
 
 def run(
@@ -125,31 +143,31 @@ def run(
     plugin = host.datasets[dataset]
     try:
         if not root.is_dir():
-            raise Unavailable(f"the folder {root} does not exist", "pass --path DIR")
+            raise Unavailable.no_folder(root, "the folder ", f"pass the folder of data set {dataset!r} with --path")
         tasks = tuple(plugin.tasks(root))
     except Unavailable as error:
         raise needs.absent(error) if needs else error from None
     if not tasks:
         raise BadFile(f"data set {dataset!r} found no tasks in {root}")
-    looked = pictures.look_at(tasks, root)
+    used = tuple(map(needs.splits_of, tasks)) if needs else tasks
+    looked = pictures.look_at(used, root)
     planned, refused = _refused(tasks, looked, needs) if needs else ({}, [])
     pairs = list(islice(pictures.alike(list(looked.values()), config.distance), MOST_PAIRS + 1))
-    cut = TextLimit.of(host, backbone).cut(captions_of(tasks)) if backbone else TextsCut(TextLimit(), {})
+    cut = TextLimit.of(host, backbone).cut(captions_of(used)) if backbone else TextsCut(TextLimit(), {})
     order = list(ISSUE_KINDS)
     return DataCheck(
         dataset=dataset,
         root=root,
         recipe=needs.recipe if needs else "",
         config=config,
-        tasks=tasks,
+        tasks=used,
         counts={
-            task.name: {split: CaptionCount.of_photos(photos) for split, photos in task.photos.items()}
-            for task in tasks
+            task.name: {split: CaptionCount.of_photos(photos) for split, photos in task.photos.items()} for task in used
         },
-        total=CaptionCount.of_photos({photo.path: photo for _, _, photo in check_rules.every_photo(tasks)}.values()),
+        total=CaptionCount.of_photos({photo.path: photo for _, _, photo in check_rules.every_photo(used)}.values()),
         pictures=looked,
-        problems=tuple(_problems(tasks, looked, config, needs, cut, planned, refused)),
-        common=tuple(check_rules.common_captions(tasks)),
+        problems=tuple(_problems(used, looked, config, needs, cut, planned, refused)),
+        common=tuple(check_rules.common_captions(used)),
         pairs=tuple(sorted(pairs[:MOST_PAIRS], key=lambda p: (order.index(p.kind), p.distance, p.first.name))),
         more_pairs=len(pairs) > MOST_PAIRS,
         limit=cut.limit,
@@ -157,6 +175,7 @@ def run(
         partial=image_counts(plugin, root),
         overlaps=overlaps(sides_of(planned)),
         refusal=needs.error(refused) if needs else None,
+        whole=bool(needs and needs.whole),
     )
 
 
@@ -238,8 +257,10 @@ def _problems(
     if needs is None:
         yield from check_rules.size_problems(tasks, config)
         return
-    used = [task for some in planned.values() for task in some]
-    yield from (one for one in check_rules.size_problems(used, config, needs.batch) if one.kind != "training")
+    for role, some in planned.items():
+        # A build refuses tasks with too few training images. Nothing is tested on seen tasks.
+        kinds = ("batch", "test") if role == UNSEEN else ("batch",)
+        yield from (one for one in check_rules.size_problems(some, config, needs.batch) if one.kind in kinds)
     yield from check_rules.absent_problems(needs.roles, [task.name for task in tasks])
     yield from (DataIssue("refused", one.task, text=one.error.message) for one in refused if one.kind == "refused")
 

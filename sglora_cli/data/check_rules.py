@@ -10,6 +10,7 @@ from pathlib import Path
 from sglora_cli.config import CheckConfig
 from sglora_cli.errors import UnknownName
 from sglora_cli.plugin.values import SPLITS, TEST, TRAIN, Photo, Task
+from sglora_cli.system.display import counted
 
 
 @dataclass(frozen=True)
@@ -204,11 +205,11 @@ def size_problems(tasks: Iterable[Task], config: CheckConfig, batch: int = 0) ->
     for task in tasks:
         training, test = (len(task.photos.get(split, ())) for split in SPLITS)
         if training < 2:
-            yield DataIssue("training", task.name, TRAIN, text=f"{training} image(s)")
+            yield DataIssue("training", task.name, TRAIN, text=counted(training, "image"))
         if test <= (0 if task.classes else config.k):
-            yield DataIssue("test", task.name, TEST, text=f"{test} image(s)")
+            yield DataIssue("test", task.name, TEST, text=counted(test, "image"))
         if 2 <= training < batch:
-            yield DataIssue("batch", task.name, TRAIN, text=f"{training} image(s), batch {batch}")
+            yield DataIssue("batch", task.name, TRAIN, text=f"{counted(training, 'image')}, batch {batch}")
 
 
 def absent_problems(wanted: Mapping[str, Sequence[str]], known: Iterable[str]) -> Iterator[DataIssue]:

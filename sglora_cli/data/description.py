@@ -18,6 +18,7 @@ from typing import Any
 from sglora_cli.errors import BadFile, UsageError
 from sglora_cli.files.text import read_json
 from sglora_cli.files.untrusted import read_bytes
+from sglora_cli.system.display import counted
 
 MAX_CHARACTERS = 2000
 MAX_TEXTS = 10_000
@@ -47,7 +48,7 @@ class Description:
 
     def __str__(self) -> str:
         if self.images:
-            return f"{len(self.images)} images of {self.images[0].parent.name!r}"
+            return f"{counted(len(self.images), 'image')} of {self.images[0].parent.name!r}"
         return "; ".join(self.texts[:8]) + (f"; and {len(self.texts) - 8} more" if len(self.texts) > 8 else "")
 
     def to_json(self) -> dict[str, Any]:

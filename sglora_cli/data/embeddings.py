@@ -102,7 +102,7 @@ def _embedded(
         else:
             known[name] = str(sha256)
     if not known:
-        raise BadFile(f"none of {len(photos)} image(s) can be read: {skipped[0]}")
+        raise BadFile(f"none of {len(photos)} images can be read: {skipped[0]}" if len(photos) > 1 else skipped[0])
     plain_ND = adapted_ND = matrix([vectors.plain[sha256] for sha256 in known.values()])
     if adapter:
         adapted_ND = matrix([vectors.adapted[sha256] for sha256 in known.values()])

@@ -18,6 +18,7 @@ from typing import Any
 from sglora_cli.errors import BadFile
 from sglora_cli.files.hashes import file_hash
 from sglora_cli.plugin.values import SPLITS, TRAIN, UNSEEN, Task
+from sglora_cli.system.display import counted
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Overlap:
     photos: int
 
     def __str__(self) -> str:
-        return f"{self.photos} photos: {self.first} and {self.second}"
+        return f"{counted(self.photos, 'photo')}: {self.first} and {self.second}"
 
     def to_json(self) -> dict[str, Any]:
         sides = [{"task": side.task, "role": side.role, "split": side.split} for side in (self.first, self.second)]
@@ -103,12 +104,16 @@ def overlap_lines(found: Sequence[Overlap]) -> list[str]:
     learned = [one for one in found if one.kind == "train"]
     mixed = [one for one in learned if (one.first.role == UNSEEN) != (one.second.role == UNSEEN)]
     said = (
-        ("that unseen tasks are tested on are also training photos", [one for one in found if one.kind == "leak"]),
-        ("are training photos of several tasks", learned),
-        ("are training photos of a seen and of an unseen task", mixed),
-        ("are test photos of several unseen tasks", [one for one in found if one.kind == "test"]),
+        ("used to train a task and to test an unseen task", [one for one in found if one.kind == "leak"]),
+        ("used to train several tasks", learned),
+        ("used to train a seen and an unseen task", mixed),
+        ("used to test several unseen tasks", [one for one in found if one.kind == "test"]),
     )
-    return [f"{len(_photos(some))} photos {text} ({len(_tasks(some))} tasks)" for text, some in said if some]
+    return [
+        f"{counted(len(_photos(some)), 'photo')} {text} ({counted(len(_tasks(some)), 'task')})"
+        for text, some in said
+        if some
+    ]
 
 
 def _photos(some: Iterable[Overlap]) -> frozenset[str]:

@@ -13,6 +13,7 @@ from sglora_cli.files.hashes import file_hash
 from sglora_cli.files.images import read_image
 from sglora_cli.files.toml import Address
 from sglora_cli.plugin.values import TEST, TRAIN, UNSEEN, Photo, Task
+from sglora_cli.system.display import counted
 from sglora_cli.system.progress import progress
 
 Planned = Sequence[tuple[str, Task]]
@@ -45,11 +46,12 @@ def wrong_tasks(planned: Planned) -> Iterator[Refused]:
     """Find problems of tasks that can be detected without reading a photo."""
     for role, task in planned:
         if (count := len(task.photos.get(TRAIN, ()))) < 2:
-            text = f"task {task.key} has {count} training photo(s), at least two are needed"
+            text = f"task {task.key} has {counted(count, 'training photo')}, at least two are needed"
             yield Refused("refused", BadFile(text, _ADD), task.name)
         photos = list(needed(role, task))
         if empty := [photo for photo in photos if not photo.captions or not all(map(normal, photo.captions))]:
-            text = f"task {task.key} has {len(empty)} photo(s) with a missing or empty caption, such as {empty[0].path}"
+            photos_without = f"{counted(len(empty), 'photo')} with a missing or empty caption"
+            text = f"task {task.key} has {photos_without}, such as {empty[0].path}"
             yield Refused("empty", BadFile(text, "write captions for them, or remove them"), task.name)
         captions = {caption for photo in photos for caption in photo.captions}
         if task.classes and (stray := sorted(captions - set(task.classes))):
@@ -80,8 +82,8 @@ def wrong_photos(
         Refused(
             "refused",
             BadFile(
-                f"task {task.key} has {len(task.photos[TRAIN])} training photos, but unseen tasks are tested on all "
-                f"but {left} of them, and at least two must be left",
+                f"task {task.key} has {counted(len(task.photos[TRAIN]), 'training photo')}, "
+                f"but unseen tasks are tested on all but {left} of them, and at least two must be left",
                 "remove this task, or the unseen task that shares its photos",
             ),
             task.name,

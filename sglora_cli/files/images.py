@@ -208,13 +208,13 @@ def _files(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
             yield from _files(folder / entry.name, (*above, own))
 
 
-def image_files(folder: Path, hint: str = "pass --images DIR") -> tuple[dict[str, Path], list[PassedOver]]:
+def image_files(folder: Path, hint: str = "pass a folder of photos") -> tuple[dict[str, Path], list[PassedOver]]:
     """List all images under a folder by relative name, except hidden ones, and count all other files by reason.
 
     Raises UsageError with the hint if there is no such folder, BadFile if it contains no images.
     """
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}", hint)
+        raise UsageError.no_folder(folder, "the folder ", hint)
     paths, others = {}, []
     for path in visible_files(folder):
         name = printable_name(path.relative_to(folder))

@@ -11,6 +11,7 @@ from sglora_cli.config import GenerateConfig, PriorConfig
 from sglora_cli.errors import SgloraError, UsageError
 from sglora_cli.generate.generated import Generated
 from sglora_cli.generate.session import Session
+from sglora_cli.system.display import counted
 
 AT_ONCE = 64
 
@@ -65,4 +66,6 @@ def _text(line: bytes) -> str:
 def failed(bad: list[Answer], count: int) -> SgloraError:
     """Return the error to raise at the end. It has the class of the first error, and so its exit code."""
     first = bad[0].error or UsageError("")
-    return type(first)(f"{len(bad)} of {count} lines failed, starting with line {bad[0].line}", "fix these lines")
+    return type(first)(
+        f"{len(bad)} of {counted(count, 'line')} failed, starting with line {bad[0].line}", "fix these lines"
+    )

@@ -197,8 +197,9 @@ def attached(module: nn.Module, layout: Layout, flat_P: Tensor) -> Iterator[nn.M
     tail = [(last.out_features, last.in_features)] if last else []
     if own not in (shapes, shapes + tail, tail):
         raise Mismatch(
-            f"the adapter has {len(own)} sites, the first {own[0]}, but {type(visual).__name__} has {len(shapes)}, "
-            f"the first {shapes[0]}, and {f'a last projection {tail[0]}' if tail else 'no projection after them'}",
+            f"the adapter has {len(own)} site{'s' * (len(own) != 1)}, the first {own[0]}, "
+            f"but {type(visual).__name__} has {len(shapes)}, the first {shapes[0]}, "
+            f"and {f'a last projection {tail[0]}' if tail else 'no projection after them'}",
             "attach it to a model of the adapter's architecture",
         )
     adapter_TP = flat_P[None].to(next(visual.parameters()).device)

@@ -42,13 +42,16 @@ class Layout:
     alpha: float
 
     def __repr__(self) -> str:
-        return f"Layout({len(self.sites)} sites, rank {self.rank}, alpha {self.alpha:g}: {self.size} parameters)"
+        return f"Layout({self._sites}, rank {self.rank}, alpha {self.alpha:g}: {self.size} parameters)"
 
     @property
     def line(self) -> str:
         """A readable description."""
-        sites = f"{len(self.sites)} site{'' if len(self.sites) == 1 else 's'}"
-        return f"rank {self.rank}, alpha {self.alpha:g}, {sites}, {self.size} parameters"
+        return f"rank {self.rank}, alpha {self.alpha:g}, {self._sites}, {self.size} parameters"
+
+    @property
+    def _sites(self) -> str:
+        return f"{len(self.sites)} site{'' if len(self.sites) == 1 else 's'}"
 
     @cached_property
     def size(self) -> int:

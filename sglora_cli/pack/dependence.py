@@ -23,6 +23,7 @@ from sglora_cli.lora.layout import Layout
 from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.plugin.sentences import queries
 from sglora_cli.plugin.values import EXPERT, UNSEEN
+from sglora_cli.system.display import counted
 from sglora_cli.system.paths import cache_folder
 
 HARDLY = 0.98
@@ -55,7 +56,7 @@ class Dependence:
         verdict = ". They hardly depend on the sentence" if self.hardly else ""
         where = f" at {self.where}" if self.where else ""
         return (
-            f"adapters for {self.sentences} tasks{where} have a mean cosine of {self.cosine:.3f} (lowest "
+            f"adapters for {counted(self.sentences, 'task')}{where} have a mean cosine of {self.cosine:.3f} (lowest "
             f"{self.lowest:.3f}), and {self.own:.1%} of their squared norm is not common to all{verdict}"
         )
 

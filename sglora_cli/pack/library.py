@@ -134,7 +134,7 @@ class Library:
         if name.endswith(".toml"):
             return Path(name)
         if name not in known:
-            raise UnknownName.of("recipe", name, known)
+            raise UnknownName.of("recipe", name, known, "sglora pack recipes")
         return known[name]
 
     def has_bundled(self, name: str) -> bool:
@@ -225,7 +225,7 @@ def _named(name: str, known: Mapping[str, PackLocation]) -> PackLocation:
     if Path(name).is_file():
         hint = f"import an exported pack first: sglora pack import {name}"
         raise UnknownName(f"{name} is a file, not a pack", hint)
-    raise UnknownName.of("pack", name, known)
+    raise UnknownName.of("pack", name, known, "sglora pack list")
 
 
 def _pulled(reference: Reference, locations: Iterable[PackLocation]) -> PackLocation | None:

@@ -19,7 +19,7 @@ from sglora_cli.files.images import printable_name
 from sglora_cli.files.untrusted import TOML_LIMIT, read_bytes
 from sglora_cli.pack import recipe_parser
 from sglora_cli.pack.content.manifest import check_printable
-from sglora_cli.pack.roles import NEEDED, DealtRoles, TaskPhotos, deal_roles
+from sglora_cli.pack.roles import NEEDED, TO_LEARN, DealtRoles, TaskPhotos, deal_roles
 from sglora_cli.plugin.contracts import Dataset, ListsImages
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import EXPERT, SPLITS, TEST, TRAIN, TRAINING, UNSEEN
@@ -81,9 +81,9 @@ def read_data(host: Host, folder: Path, dataset: str = "") -> OwnData:
     Raises UnknownName, UsageError for a folder that a recipe cannot name, and the errors of the data set.
     """
     root = Path(os.path.abspath(folder.expanduser()))
-    hint = "pass --data FOLDER, a folder with one folder of photos per task"
+    hint = "pass a folder that contains a subfolder of photos for each task"
     if not root.is_dir():
-        raise UsageError(f"the folder {folder} does not exist", hint)
+        raise UsageError.no_folder(folder, "the folder ", hint)
     if not root.name:
         raise UsageError(f"{root} is not a folder of photos", hint)
     try:
@@ -174,7 +174,8 @@ def recipe_text(data: OwnData, dealt: DealtRoles, file: Path) -> str:
     typical = int(median(seen))
     epochs = max(_LEAST_EPOCHS, round(_EPOCHS * min(1.0, _TYPICAL / typical)))
     name = re.sub(r"[^\w.-]+", "-", data.root.name).strip("-.") or "photos"
-    roles = "\n".join(_role(role, dealt.roles[role], f"# {_MEANING[role]}") for role in (EXPERT, TRAINING, UNSEEN))
+    meaning = _MEANING if dealt.has_trained_generator else _MEANING | {TRAINING: _UNTRAINED}
+    roles = "\n".join(_role(role, dealt.roles[role], f"# {meaning[role]}") for role in (EXPERT, TRAINING, UNSEEN))
     command = data.build_command(file)
     return f"""\
 # Written by `sglora pack init` for {_quoted(data.root.name)}. Edit it as you like, then build the pack:
@@ -204,7 +205,7 @@ k = 4                                 # K: the number of experts that a sentence
 tau = 0.02
 space = "meaning"
 
-{_CVAE if len(dealt.roles[TRAINING]) >= _TO_LEARN else _NO_CVAE}
+{_CVAE if dealt.has_trained_generator else _NO_CVAE}
 
 [[source]]
 name = {_quoted(name)}
@@ -215,21 +216,21 @@ whole = true                          # train seen tasks on their test photos, t
 """
 
 
-_TO_LEARN = 10
-"""The fewest training tasks for which a trained generator is worth its time; see `sglora docs how-to-data`."""
 _CVAE = """\
 [generators.cvae]                     # the paper's generator, small
 hidden = 32
 latent = 8
 epochs = 20"""
 _NO_CVAE = f"""\
-# The paper's generator, [generators.cvae], is left out because it needs {_TO_LEARN} training tasks or more.
+# The paper's generator, [generators.cvae], is left out because it needs {TO_LEARN} training tasks or more.
 # The default generator uses the photos and captions of all experts and training tasks."""
 _MEANING = {
     EXPERT: "tasks whose adapters the pack stores, at least K of them",
     TRAINING: "tasks that the generator is trained on",
     UNSEEN: "tasks that the pack is evaluated on; a task has one role",
 }
+_UNTRAINED = "tasks whose photos and captions the default generator uses, too"
+"""What training tasks are for if no generator is trained."""
 _WIDTH = 112
 """The most characters in a line of names."""
 

@@ -22,6 +22,7 @@ from sglora_cli.config import PriorConfig
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.pack.content.manifest import check_printable
 from sglora_cli.plugin.values import EXPERT, TRAINING, UNSEEN
+from sglora_cli.system.display import counted
 
 K = PriorConfig().k
 FEWEST = 5
@@ -31,6 +32,8 @@ TESTED = 2
 photos, too."""
 NEEDED = K + 2
 """The fewest tasks of a pack: K experts, one training task and one unseen task."""
+TO_LEARN = 10
+"""The fewest training tasks for which a trained generator is worth its time; see `sglora docs how-to-data`."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +63,33 @@ class DealtRoles:
         """Return the role of a task; "" if it is left out."""
         return next((role for role, tasks in self.roles.items() for task in tasks if task.name == name), "")
 
+    @property
+    def has_trained_generator(self) -> bool:
+        """Whether there are enough training tasks for the recipe to train a generator, cvae."""
+        return len(self.roles[TRAINING]) >= TO_LEARN
+
     def reasons(self) -> list[str]:
         """Explain the roles, with a line for each role and for each task that is left out."""
         experts, training, unseen = (self.roles[role] for role in (EXPERT, TRAINING, UNSEEN))
         tests = sorted(task.test for task in unseen)
         shared = sum(task.shared for task in unseen)
+        learner = (
+            "The generator cvae is trained on them."
+            if self.has_trained_generator
+            else "The default generator uses the photos and captions of all experts and training tasks."
+        )
         few = " R@10 is meaningless with 10 photos or fewer." if tests[0] <= 10 else ""
         lines = [
             f"expert: {_tasks(experts)}, the larger half of the seen tasks, at least K = {K}. The pack stores their "
             "adapters.",
-            f"training: {_tasks(training)}, the smaller half. The generator is trained on them.",
+            f"training: {_tasks(training)}, the smaller half. {learner}",
             f"unseen: {_tasks(unseen)}, one in five, of all sizes. The pack is evaluated on them, with {_range(tests)} "
             f"test photos each.{few}",
         ]
         if shared:
             lines.append(
-                f"unseen tasks share {shared} photos with other tasks. The build does not train on their test photos."
+                f"unseen tasks share {counted(shared, 'photo')} with other tasks. "
+                "The build does not train on their test photos."
             )
         return lines + [f"left out: {name!r}: {reason}" for name, reason in self.left_out.items()]
 
@@ -126,7 +140,7 @@ def _unusable(task: TaskPhotos, larger: Mapping[str, str]) -> str:
     if (other := larger.get(task.name.casefold())) is not None:
         return f"its name differs from {other!r} only in case; merge the two"
     if task.photos < FEWEST:
-        return f"{task.photos} photo{'s' * (task.photos != 1)}, fewer than {FEWEST}"
+        return f"{counted(task.photos, 'photo')}, fewer than {FEWEST}"
     return ""
 
 
@@ -143,11 +157,11 @@ def _too_few(usable: Sequence[TaskPhotos], left_out: Mapping[str, str]) -> Misma
 
 
 def _tasks(some: Sequence[TaskPhotos]) -> str:
-    return f"{len(some)} task{'s' * (len(some) != 1)}"
+    return counted(len(some), "task")
 
 
 def _more(count: int) -> str:
-    return f"{count} more folder{'s' * (count != 1)}"
+    return counted(count, "more folder")
 
 
 def _range(numbers: Sequence[int]) -> str:

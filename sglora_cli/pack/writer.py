@@ -20,6 +20,7 @@ from sglora_cli.pack.content.tasks import Tasks, tasks_of
 from sglora_cli.pack.draft import PackDraft
 from sglora_cli.pack.pack import Pack
 from sglora_cli.plugin.values import ROLES
+from sglora_cli.system.display import counted
 
 _LISTED = 100
 """The most tasks of each role in a model card."""
@@ -86,7 +87,7 @@ def pack_card(manifest: Mapping[str, Any], tasks: Tasks) -> str:
         "",
         f"* backbone `{manifest['backbone']}`, fingerprint `{manifest['fingerprint']}`",
         f"* LoRA of rank {manifest['layout']['rank']}, alpha {float(manifest['layout']['alpha']):g}, "
-        f"{len(manifest['layout']['sites'])} sites",
+        f"{counted(len(manifest['layout']['sites']), 'site')}",
         f"* K = {prior['k']}, tau = {prior['tau']:g}, experts compared by {prior['space']}",
         f"* generators: {', '.join(manifest['generators']) or 'merging rules only'}",
         f"* made by {manifest['made_by']}",

@@ -78,7 +78,7 @@ class Registry(Mapping[str, V], Generic[V]):
         value: object = self._items.get(family)
         if colon and isinstance(value, HasMembers):
             return cast(V, value.member(member))
-        raise UnknownName.of(self.kind, name, self._items)
+        raise UnknownName.of(self.kind, name, self._items, "sglora plugins list")
 
     def __contains__(self, name: object) -> bool:
         return name in self._items
@@ -126,7 +126,8 @@ class Host:
             kinds = " or ".join(r.kind for r in having)
             raise UsageError(f"{name!r} is the name of several plugins: {kinds}", f"pass --kind {having[0].kind}")
         if not having:
-            raise UnknownName.of(kind or "plugin", name, [known for r in asked for known in r])
+            known = [one for r in asked for one in r]
+            raise UnknownName.of(kind or "plugin", name, known, "sglora plugins list")
         return having[0]
 
     @classmethod

@@ -30,6 +30,7 @@ from sglora_cli.plugin.values import AGAINST, ORACLE, ZERO, Report
 from sglora_cli.report.charts import Figure, Lines, Map, Scatter, Stacks, featured, gains
 from sglora_cli.report.plot import needs
 from sglora_cli.search.ranking import correlation
+from sglora_cli.system.display import counted
 from sglora_cli.system.progress import progress
 
 
@@ -131,10 +132,10 @@ def contributions(data: ReportData) -> Figure | None:
         return None
     config = data.loaded.pack.prior_config
     caption = (
-        f"Weights alpha of the {config.k} experts used for each {data.report.role} task's sentence "
+        f"Weights alpha of the {counted(config.k, 'expert')} used for each {data.report.role} task's sentence "
         f"(tau = {config.tau:g}), with the largest weight on the left. Colours show the data sets of the experts."
     )
-    alt = f"Stacked bars of expert weights for {len(names)} {data.report.role} tasks."
+    alt = f"Stacked bars of expert weights for {counted(len(names), f'{data.report.role} task')}."
     return Figure("contributions", "Expert contributions", Stacks("weight of the expert", names, parts), caption, alt)
 
 
@@ -156,7 +157,7 @@ def similarity_to_gain(data: ReportData) -> Figure | None:
         f"Each point is one {data.report.role} task: the similarity of its sentence to the nearest expert's, and the "
         f"average gain of {data.label} over zero-shot in {measures}."
     )
-    alt = f"Scatter plot of {len(points)} {data.report.role} tasks. The title gives their rank correlation."
+    alt = f"Scatter plot of {counted(len(points), f'{data.report.role} task')}. The title gives their rank correlation."
     return Figure("similarity-to-gain", "Similarity and gain", chart, caption, alt)
 
 
@@ -181,8 +182,8 @@ def k_sweep(data: ReportData) -> list[Figure]:
         levels, axis = _levels(data, direction), measure_name(direction)
         tasks = len({(row.dataset, row.task) for row in rows if row.direction == direction})
         caption = (
-            f"{axis} against K, mean over {tasks} unseen tasks in the pack, with {data.config.samples} draws of "
-            f"sampling generators. The band marks the pack's own K = {own.k}."
+            f"{axis} against K, mean over {counted(tasks, 'unseen task')} in the pack, with "
+            f"{counted(data.config.samples, 'draw')} of sampling generators. The band marks the pack's own K = {own.k}."
         )
         chart = Lines("K (mixed experts)", axis, ks, lines, levels, own.k)
         alt = f"Line chart of {axis} for K from 1 to {ks[-1]}."

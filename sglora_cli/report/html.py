@@ -13,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sglora_cli.files.images import read_image
+from sglora_cli.system.display import counted
 
 _TEMPLATES = Environment(
     loader=PackageLoader("sglora_cli.report"),
@@ -21,6 +22,7 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_TEMPLATES.filters["counted"] = counted
 
 
 def page(template: str, **values: object) -> bytes:

@@ -18,6 +18,7 @@ from sglora_cli.report.charts import Chart
 from sglora_cli.report.content import Content
 from sglora_cli.report.html import Pictures, data_url, page
 from sglora_cli.report.load import Measured
+from sglora_cli.system.display import counted
 
 _ROWS = 8  # initially visible rows of a table of findings
 _MORE_ROWS = 100  # further rows that can be expanded; --json has all of them
@@ -82,7 +83,7 @@ def check_page(check: DataCheck) -> bytes:
             findings.append(IssueExamples(kind, count, Excerpt.of(texts, _ROWS, _MORE_ROWS)))
         if alike:
             pairs.append(IssueExamples(kind, count, Excerpt.of(alike, _PAIRS)))
-    common = [(f"{c.images} images, {c.tasks} task{'s' * (c.tasks != 1)}", c.caption) for c in check.common]
+    common = [(f"{counted(c.images, 'image')}, {counted(c.tasks, 'task')}", c.caption) for c in check.common]
     return page(
         "check.html",
         check=check,

@@ -58,7 +58,7 @@ class RankingTop:
 def try_page(comparison: Comparison, count: int, relevance: Relevance | None = None) -> bytes:
     """Render the page of `sglora try`, with the first `count` items of every ranking.
 
-    relevance: the ranks of the right photos, which are marked. Raises BadFile if an image is missing.
+    relevance: the ranks of the relevant photos, which are marked. Raises BadFile if an image is missing.
     """
     return page(
         "try.html",
@@ -66,7 +66,7 @@ def try_page(comparison: Comparison, count: int, relevance: Relevance | None = N
         rankings=[_ranking_top(ranking, count) for ranking in comparison.rankings],
         relevance=relevance,
         measures=relevance.rows() if relevance else [],
-        right=frozenset(relevance.relevant) if relevance else frozenset(),
+        relevant=frozenset(relevance.relevant) if relevance else frozenset(),
         pictures=Pictures(comparison.photos, _PIXELS),
     )
 

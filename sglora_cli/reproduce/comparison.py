@@ -15,6 +15,7 @@ from sglora_cli.files.text import read_json
 from sglora_cli.plugin.values import CHANCE, Row
 from sglora_cli.reproduce.job import Job
 from sglora_cli.reproduce.targets import Line, Table
+from sglora_cli.system.display import counted
 
 _KS = (1, 5, 10)
 _NONE = "-"
@@ -125,7 +126,7 @@ class Comparison:
 
 
 def _heading(block: Block) -> str:
-    tasks = f" ({block.tasks} task{'s' * (block.tasks != 1)})" if block.tasks else ""
+    tasks = f" ({counted(block.tasks, 'task')})" if block.tasks else ""
     return f"{block.title}{tasks}"
 
 

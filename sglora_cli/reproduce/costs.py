@@ -22,6 +22,7 @@ from sglora_cli.reproduce.sources import SourceState
 from sglora_cli.reproduce.steps import CAPTIONS, DATA, PACK, PRIOR, REPORT, ROWS, WEIGHTS, Step
 from sglora_cli.reproduce.targets import Measurement
 from sglora_cli.system import settings
+from sglora_cli.system.display import counted
 
 _NETWORK = "depends on the network"
 _NO_DATA = "unknown until its data are here"
@@ -72,7 +73,8 @@ class Costs:
         )
         errors, remarks = [], []
         if runtime.weights:
-            errors.append(Unavailable(f"backbone {step.name!r}: {lacks}", remedy))
+            hint = settings.missing_weights_hint(self.job.runtime, step.name) or remedy
+            errors.append(Unavailable(f"backbone {step.name!r}: {lacks}", hint))
         elif offline():
             text = f"backbone {step.name!r}: {lacks}, and SGLORA_OFFLINE is set"
             errors.append(Unavailable(text, f"unset it, or {remedy}"))
@@ -213,7 +215,7 @@ def _summary(error: SgloraError, recipe: str, command: str, lacks: str) -> Sglor
     parts = [part for part in error.parts if not (lacks and lacks in part.message)]
     if len(parts) <= _FEW:
         return error
-    text = f"recipe {recipe!r} has {len(parts)} errors with this data. The first is: {parts[0].message}"
+    text = f"recipe {recipe!r} has {counted(len(parts), 'error')} with this data. The first is: {parts[0].message}"
     return type(error)(text, f"list all of them: {command} --dry-run")
 
 

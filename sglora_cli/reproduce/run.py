@@ -25,6 +25,7 @@ from sglora_cli.reproduce.requests import bench_request
 from sglora_cli.reproduce.steps import CAPTIONS, DATA, PACK, PRIOR, REPORT, ROWS, WEIGHTS, Step
 from sglora_cli.reproduce.targets import LEARNED, Lean, Measurement
 from sglora_cli.system import settings
+from sglora_cli.system.display import counted
 
 Note = Callable[[str], None]
 
@@ -113,7 +114,7 @@ def _rows(job: Job, step: Step, note: Note, force: bool) -> None:
     target = job.rows_file(one.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(target, "".join([header.line(), *map(row_line, rows)]).encode())
-    note(f"{measurer.count.encoded} images encoded, {measurer.count.saved} saved, rows in {target}")
+    note(f"{counted(measurer.count.encoded, 'image')} encoded, {measurer.count.saved} saved, rows in {target}")
 
 
 def _write_sentences(job: Job, one: Measurement) -> None:

@@ -52,7 +52,7 @@ def source_state(name: str, dataset: Dataset, root: Path, place: Path, interrupt
         why = error
     listed = _listed(dataset, root)
     if begun or (isinstance(why, Unavailable) and not listed):
-        return _absent(name, dataset, root, plan, refused)
+        return _absent(name, dataset, root, plan, refused, why)
     if why is not None and not isinstance(why, Unavailable):
         return SourceState(True, plan=plan, errors=(why,))
     try:
@@ -76,13 +76,21 @@ def _plan(dataset: Dataset, place: Path) -> tuple[FetchPlan | None, SgloraError 
 
 
 def _absent(
-    name: str, dataset: Dataset, root: Path, plan: FetchPlan | None, refused: SgloraError | None
+    name: str,
+    dataset: Dataset,
+    root: Path,
+    plan: FetchPlan | None,
+    refused: SgloraError | None,
+    why: SgloraError | None,
 ) -> SourceState:
+    """Return the state of a data set that is not here. why: its own error.  refused: why it may not be downloaded."""
     captions = plan is None or plan.captions
     if not isinstance(dataset, Fetches) or plan is None:
         by_hand = f"put photos with captions into {root}; `sglora docs how-to-data` explains the formats"
-        why = refused.message if refused else "sglora cannot download it"
-        error = Unavailable(f"{root} has no data set: {why}", refused.hint if refused else by_hand)
+        if refused:
+            error = Unavailable(f"{root} has no data set: {refused.message}", refused.hint)
+        else:
+            error = Unavailable(why.message if why else f"{root} is incomplete", (why and why.hint) or by_hand)
         return SourceState(False, captions, plan=plan, errors=(error,))
     errors: tuple[SgloraError, ...] = ()
     if plan.folder != root:

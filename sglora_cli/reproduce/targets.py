@@ -301,12 +301,18 @@ TARGETS = (
 )
 
 
-def find(name: str) -> Target:
-    """Return the table or figure of that name, in any case. Raises UnknownName, Unavailable if it cannot be made."""
+def named(name: str) -> Target:
+    """Return the table or figure of that name, in any case. Raises UnknownName."""
     known = {target.name: target for target in TARGETS}
     name = name.lower()
     if name not in known:
-        raise UnknownName.of("table or figure of the paper", name, known)
-    if why := known[name].cannot:
-        raise Unavailable(f"{name} cannot be made: {why}", "see what can: sglora reproduce --list")
+        raise UnknownName.of("table or figure of the paper", name, known, "sglora reproduce --list")
     return known[name]
+
+
+def find(name: str) -> Target:
+    """Return the table or figure of that name, in any case. Raises UnknownName, Unavailable if it cannot be made."""
+    target = named(name)
+    if target.cannot:
+        raise Unavailable(f"{target.name} cannot be made: {target.cannot}", "see what can: sglora reproduce --list")
+    return target

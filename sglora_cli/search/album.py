@@ -117,11 +117,11 @@ class Album:
         if self.encoder.adapter is None:
             raise UsageError("there is no adapter to judge", "open the album with one: session.album(photos, adapter)")
         check_few(self.photos)
-        right = self._right(relevant)
+        chosen = self._relevant(relevant)
         texts = [sentences] if isinstance(sentences, str) else sentences
-        return judged(compared(self.encoder, self.photos.paths, "images", texts), right)
+        return judged(compared(self.encoder, self.photos.paths, "images", texts), chosen)
 
-    def _right(self, relevant: Places) -> list[str]:
+    def _relevant(self, relevant: Places) -> list[str]:
         photos = self.photos
         if isinstance(relevant, Path | str):
             names, strays = relevant_photos(str(relevant), photos.paths, photos.place)

@@ -12,6 +12,7 @@ from sglora_cli.errors import BadFile, UsageError
 from sglora_cli.files.images import image_endings, image_files, printable_name
 from sglora_cli.files.passed_over import PassedOver
 from sglora_cli.files.untrusted import read_bytes
+from sglora_cli.system.display import counted
 
 STANDARD_INPUT = Path("-")
 _LIST_LIMIT = 1 << 28
@@ -65,7 +66,8 @@ def _listed(data: bytes, where: str, folders: Sequence[str]) -> dict[str, Path]:
             seen.add(absolute)
             paths[line if line.isprintable() else printable_name(Path(line))] = Path(path)
     if missing:
-        message = f"{len(missing)} of {len(lines)} photos listed in {where} do not exist, the first is {missing[0]!r}"
+        total = counted(len(lines), "photo")
+        message = f"{len(missing)} of {total} listed in {where} cannot be found, the first is {missing[0]!r}"
         raise BadFile(message, "write paths relative to the folder of the list, or to the working directory")
     if not paths:
         raise BadFile(f"{where} lists no photo", "write one path per line")

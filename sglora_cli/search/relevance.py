@@ -127,7 +127,7 @@ def judged(comparison: Comparison, relevant: Sequence[str]) -> Relevance:
     right_I = np.array([name in chosen for name in items])
     if right_I.all() or not right_I.any():
         how = "all" if right_I.all() else "none"
-        raise UsageError(f"{how} of the {len(items)} photos are relevant", "pass some of the photos as relevant")
+        raise UsageError(f"{how} of {counted(len(items), 'photo')} are relevant", "pass some of the photos as relevant")
     sides = [
         [(ranking.before_I if before else ranking.after_I).double().numpy() for ranking in comparison.rankings]
         for before in (True, False)
@@ -192,7 +192,7 @@ def relevant_photos(which: str, photos: Mapping[str, Path], folder: Path) -> tup
 
 
 def _in_folder(place: Path, photos: Mapping[str, Path]) -> list[str]:
-    right, _ = image_files(place, "pass --relevant DIR")
+    right, _ = image_files(place)
     with photo_store() as store:
         hashes = {one for one in store.hashes(PhotoFiles.of(list(right.values()))) if isinstance(one, str)}
         own = store.hashes(PhotoFiles.of(list(photos.values())))

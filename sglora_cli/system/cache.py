@@ -72,7 +72,7 @@ class Item:
 def items(kind: str) -> list[Item]:
     """Return the items of a kind, oldest first. Raises UnknownName."""
     if kind not in CACHE_KINDS:
-        raise UnknownName.of("kind of cache", kind, CACHE_KINDS)
+        raise UnknownName.of("kind of cache", kind, CACHE_KINDS, "sglora cache info")
     folder = cache_folder() / kind
     if kind == "drafts":
         paths = [path for name in CACHE_KINDS for path in _within(cache_folder() / name) if _is_stale(path)]

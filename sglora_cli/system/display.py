@@ -77,12 +77,13 @@ def weights_line(weights: Sequence[tuple[str, float]]) -> str:
     return line + (f" and {len(weights) - _FEW} more" if len(weights) > _FEW else "")
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun. plural: unless the noun's plural is formed with an s.
+
+    >>> counted(1, "item"), counted(2, "item"), counted(2, "class", "classes")
+    ('1 item', '2 items', '2 classes')
     """
-    >>> counted(1, "item"), counted(2, "item")
-    ('1 item', '2 items')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def html_table(

@@ -96,6 +96,8 @@ def stamp(path: Path) -> list[int]:
     """Return device, inode, size and timestamps, which change with a file's content. Raises BadFile."""
     try:
         stat = os.stat(path)
+    except FileNotFoundError:
+        raise BadFile.missing(path) from None
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
     return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

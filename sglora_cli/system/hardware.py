@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from sglora_cli.errors import Unavailable, UsageError
+from sglora_cli.system.display import counted
 from sglora_cli.system.progress import remark
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def pick_device(name: str = "") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         many = torch.cuda.device_count()
         raise Unavailable(
-            f"device {name!r} is not available, because this machine has {many} CUDA GPU(s)",
+            f"device {name!r} is not available, because this machine has {counted(many, 'CUDA GPU')}",
             f"pass --device cuda:{many - 1}",
         )
     if device.type == "mps" and not torch.backends.mps.is_available():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import platformdirs
 
-from sglora_cli.errors import Unavailable
+from sglora_cli.errors import Unavailable, missing_hint
 
 
 def home() -> Path | None:
@@ -48,10 +48,12 @@ def data_folder(option: str | Path | None, setting: str, flag: str = "--data") -
             f"sglora settings set data DIR, or pass {flag} DIR, or set SGLORA_DATA",
         )
     path = Path(value).expanduser()
+    of = "" if option else " of SGLORA_DATA" if os.environ.get("SGLORA_DATA") == value else " of the setting `data`"
+    other = "pass a folder that contains a subfolder for each data set" if option else f"pass {flag} DIR"
     if path.is_file():
-        raise Unavailable(f"the data folder {path} is a file", f"pass {flag} DIR, a folder")
+        raise Unavailable(f"the data folder {path}{of} is a file", other)
     if not path.is_dir():
-        raise Unavailable(
-            f"the data folder {path} does not exist", f"mkdir {shlex.quote(str(path))}, or pass {flag} DIR"
-        )
+        make = "mkdir" if path.absolute().parent.is_dir() else "mkdir -p"
+        remedy = f"create it with {make} {shlex.quote(str(path))}, or {other}"
+        raise Unavailable(f"the data folder {path}{of} does not exist", missing_hint(path, remedy))
     return path

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from sglora_cli.config import RuntimeConfig
-from sglora_cli.errors import BadFile, Unavailable, UnknownName, UsageError
+from sglora_cli.errors import BadFile, Unavailable, UnknownName, UsageError, missing_hint
 from sglora_cli.files.hashes import data_hash
 from sglora_cli.files.swap import ABSENT, swapped
 from sglora_cli.files.toml import toml_table
@@ -110,6 +110,16 @@ def runtime(config: RuntimeConfig, backbone: str, exact: bool = False) -> Runtim
     weights = config.weights or (settings.weights if backbone == settings.backbone else "")
     config = replace(config, device=config.device or device_of_settings(), weights=weights)
     return full_precision(config) if exact else config
+
+
+def missing_weights_hint(config: RuntimeConfig, backbone: str) -> str:
+    """Return the hint for weights of a backbone that were named but do not exist, or "" if there are none."""
+    weights = runtime(config, backbone).weights
+    path = Path(weights).expanduser()
+    if not weights or path.exists():
+        return ""
+    drop = "omit --weights" if config.weights else unset("weights", current()["weights"])
+    return missing_hint(path, f"{drop} to use the backbone's own weights")
 
 
 def device_of_settings() -> str:

@@ -64,7 +64,7 @@ def test_every_layer_finds_its_block(tmp_path, encoder, position, params):
 
 def test_the_text_tower_is_left_out_only_when_asked(tmp_path):
     saved(tmp_path / "x.pt", "both", "all", ["q"])
-    with pytest.raises(Mismatch, match="12 updates are outside the visual encoder"):
+    with pytest.raises(Mismatch, match="12 updates outside the visual encoder"):
         read_adapter(tmp_path / "x.pt", MODEL)
 
 

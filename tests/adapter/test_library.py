@@ -134,4 +134,4 @@ def test_nothing_to_list_says_how_to_make_one(run, tmp_path, monkeypatch):
     hint = 'no adapters yet; make one with: sglora generate "a photo of a pug"\n'
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", hint)
     result = run("list", "nowhere")
-    assert (result.exit_code, result.stderr.splitlines()[0]) == (2, "error: folder nowhere does not exist")
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (2, "error: the folder nowhere does not exist")

@@ -73,7 +73,7 @@ def test_a_pack_keeps_the_photos_that_it_learned_from_and_none_that_it_is_tested
 def test_a_dry_run_says_what_is_left_out_and_what_is_shared(run, tiny, toys, recipe, shared):
     result = run("pack", "build", recipe, "--data", toys, "--dry-run")
     assert "left out of training: 3 photos of 3 tasks, because unseen tasks are tested on them\n" in result.stdout
-    assert "1 photos are training photos of a seen and of an unseen task (2 tasks)\n" in result.stdout
+    assert "1 photo used to train a seen and an unseen task (2 tasks)\n" in result.stdout
     content = json.loads(run("pack", "build", recipe, "--data", toys, "--dry-run", "--json").stdout)
     assert content["left_out"] == {"toys/ball": 2, "toys/jar": 1, "toys/mug": 1}
 

@@ -101,6 +101,39 @@ def test_without_a_data_folder_the_sizes_are_said_too(run, mixed):
     )
 
 
+FLOWERS = (
+    "{0}/flowers {1} (sglora data fetch flowers --data {0}, rename {0}/flowers-102 to flowers, "
+    "then sglora data caption flowers --path {0}/flowers)"
+)
+PETS = (
+    "{0}/oxford-iiit-pet {1} (sglora data fetch pets --data {0}, "
+    "then sglora data caption pets --path {0}/oxford-iiit-pet)"
+)
+
+
+def test_a_missing_data_folder_lists_the_same_data_sets_as_an_empty_one(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    heading, lines = lines_of(run("pack", "build", "starter", "--data", tmp_path / "empty"))
+    assert heading.startswith("error: 3 requirements are missing to build recipe ")
+    place = f"{tmp_path}/empty"
+    assert lines == [
+        f"19.6 GB: data set 'coco' is not in {place}/coco (sglora data fetch coco --data {place})",
+        FLOWERS.format(place, "does not exist"),
+        PETS.format(place, "does not exist"),
+    ]
+    heading, lines = lines_of(run("pack", "build", "starter", "--data", tmp_path / "gone"))
+    assert heading.startswith("error: 4 requirements are missing to build recipe ")
+    place = f"{tmp_path}/gone"
+    assert lines == [
+        f"the data folder {place} does not exist (create it with mkdir {place}, or pass a folder that contains "
+        f"a subfolder for each data set; searched in {tmp_path})",
+        "19.6 GB: data set 'coco' is needed there, unless you have it elsewhere "
+        f"(sglora data fetch coco --data {place})",
+        FLOWERS.format(place, "is needed, unless you have it elsewhere"),
+        PETS.format(place, "is needed, unless you have it elsewhere"),
+    ]
+
+
 def test_json_lists_what_is_missing(run, mixed, tmp_path):
     error = json.loads(run("pack", "build", mixed, "--data", tmp_path / "data", "--json").stderr)["error"]
     assert (error["class"], error["exit_code"]) == ("Unavailable", 6)
@@ -149,6 +182,23 @@ def test_only_what_this_build_needs_counts(run, tiny, tmp_path):
     assert "(sglora pack build mixed --weights FILE, or let the build download them)" in lines[-1]
     error, lines = lines_of(run("pack", "build", path, "--data", data, "--backbone", "tiny"))
     assert error.startswith("error: 3 requirements are missing")
+
+
+def test_weights_that_are_named_and_not_there_say_where_they_were_searched(run, tmp_path, monkeypatch):
+    path, data, weights = tmp_path / "mixed.toml", tmp_path / "data", tmp_path / "clip.pt"
+    data.mkdir()
+    path.write_text(SOURCES.replace("BACKBONE", "clip-vit-b-16"))
+    line = f"backbone 'clip-vit-b-16': {weights} does not exist ("
+    lacking = lines_of(run("pack", "build", path, "--data", data, "--weights", weights))[1][-1]
+    assert lacking == f"{line}omit --weights to use the backbone's own weights; searched in {tmp_path})"
+    monkeypatch.setenv("SGLORA_WEIGHTS", str(weights))
+    lacking = lines_of(run("pack", "build", path, "--data", data))[1][-1]
+    assert lacking == f"{line}unset SGLORA_WEIGHTS to use the backbone's own weights; searched in {tmp_path})"
+    (tmp_path / "clip.pth").touch()
+    lacking = lines_of(run("pack", "build", path, "--data", data))[1][-1]
+    assert lacking == (
+        f"{line}did you mean '{tmp_path}/clip.pth'? Otherwise unset SGLORA_WEIGHTS to use the backbone's own weights)"
+    )
 
 
 def test_a_package_that_a_generator_needs_is_missed_before_the_training(run, tiny, toys, recipe, monkeypatch, own_home):

@@ -29,7 +29,12 @@ from pack_folders import BUNDLED
         (["generate", "a mug", "--generator", "cvea"], 3, "no generator named 'cvea'", "did you mean 'cvae'?"),
         (["generate", "  "], 2, "the sentence has no words: '  '", 'describe the task, as in "a photo of a pug"'),
         (["generate", "a" * 2001], 2, "the sentence has 2001 characters, the limit is 2000", "shorten it"),
-        (["generate", "--images", "nowhere"], 2, "there is no folder nowhere", "pass --images DIR"),
+        (
+            ["generate", "--images", "nowhere"],
+            2,
+            "the folder nowhere does not exist",
+            f"pass a folder of photos; searched in {Path.cwd()}",
+        ),
         (["generate", "a mug", "--samples", "0"], 2, "samples must be at least 1, got 0", ""),
         (["generate", "a mug", "--temperature", "nan"], 2, "temperature must be finite, got nan", ""),
         (["generate", "a mug", "--space", "meanings"], 3, "no space named 'meanings'", "did you mean 'meaning'?"),
@@ -187,7 +192,12 @@ def test_a_changed_pack_is_found(run, toy_pack, own_home):
 def test_data_that_is_not_named_is_asked_for(run, tiny, recipe):
     result = run("pack", "build", recipe)
     assert result.exit_code == 6
-    assert result.stderr.startswith("error: no folder with data is known\nhint: sglora settings set data DIR, or")
+    assert result.stderr == (
+        f"error: 2 requirements are missing to build recipe {recipe}\n"
+        "  no folder with data is known (sglora settings set data DIR, or pass --data DIR, or set SGLORA_DATA)\n"
+        "  DIR/toys is needed, unless you have it elsewhere "
+        "(put photos with captions into DIR/toys; `sglora docs how-to-data` explains the formats)\n"
+    )
 
 
 def test_a_missing_file_is_looked_for_beside(run, tmp_path):

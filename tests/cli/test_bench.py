@@ -310,6 +310,13 @@ def test_a_table_does_not_replace_an_adapter_a_recipe_or_a_pack(run, toy_pack, t
     assert (tmp_path / name).read_bytes() == b"precious"
 
 
+def test_the_help_names_the_methods_of_the_default(run, toy_pack):
+    text = " ".join(run("bench", "-h").stdout.split())
+    assert "those of the paper's table (zero-shot, oracle, model-soups, adapter-soup, top-k, cvae), or all" in text
+    planned = json.loads(run("bench", "--dry-run", "--json").stdout)["methods"]
+    assert planned == ["zero-shot", "oracle", "model-soups", "adapter-soup", "top-k", "cvae"]
+
+
 def test_the_papers_methods_are_measured_by_default(run, toy_pack):
     paper = run("bench", "--baselines", "paper", "--json")
     assert json.loads(run("bench", "--json").stdout) == json.loads(paper.stdout)

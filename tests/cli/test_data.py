@@ -101,13 +101,54 @@ PLAN = """
         (
             ["pets", "--data", "gone"],
             6,
-            "error: the data folder gone does not exist\nhint: mkdir gone, or pass --data DIR\n",
+            "error: the data folder gone does not exist\nhint: create it with mkdir gone, "
+            "or pass a folder that contains a subfolder for each data set; searched in {here}\n",
+        ),
+        (
+            ["pets", "--data", "gone/for good"],
+            6,
+            "error: the data folder gone/for good does not exist\nhint: create it with mkdir -p 'gone/for good', "
+            "or pass a folder that contains a subfolder for each data set; the nearest existing folder is {here}\n",
+        ),
+        (
+            ["pets", "--data", "photo"],
+            6,
+            "error: the data folder photo does not exist\nhint: did you mean 'photos'? Otherwise create it with mkdir "
+            "photo, or pass a folder that contains a subfolder for each data set\n",
+        ),
+        (
+            ["pets", "--data", "list.txt"],
+            6,
+            "error: the data folder list.txt is a file\n"
+            "hint: pass a folder that contains a subfolder for each data set\n",
         ),
     ],
 )
-def test_mistakes_are_answered(run, arguments, code, stderr):
+def test_mistakes_are_answered(run, tmp_path, monkeypatch, arguments, code, stderr):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "list.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    stderr = stderr.format(here=tmp_path)
     result = run("data", "fetch", *arguments)
     assert (result.exit_code, result.stdout, result.stderr) == (code, "", stderr)
+
+
+@pytest.mark.parametrize(("by", "whose"), [("SGLORA_DATA", "SGLORA_DATA"), ("", "the setting `data`")])
+def test_a_data_folder_that_is_gone_says_who_named_it(run, tmp_path, monkeypatch, by, whose):
+    gone = tmp_path / "gone"
+    if by:
+        monkeypatch.setenv(by, str(gone))
+    else:
+        gone.mkdir()
+        assert run("settings", "set", "data", gone).exit_code == 0
+        gone.rmdir()
+    result = run("data", "fetch", "pets")
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        6,
+        "",
+        f"error: the data folder {gone} of {whose} does not exist\n"
+        f"hint: create it with mkdir {gone}, or pass --data DIR; searched in {tmp_path}\n",
+    )
 
 
 SOURCE = """

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from distributions import install
@@ -328,19 +327,13 @@ def test_the_offered_way_works(dear, run, album):
     assert len(captioned(album)) == 12
 
 
-@pytest.mark.parametrize(("answer", "code", "lines"), [("y", 0, 12), ("n", 2, 0)])
-def test_at_a_terminal_the_user_is_asked(dear, album, monkeypatch, answer, code, lines):
-    import click
-
-    from sglora_cli.cli import output
-
-    asked = []
-    keys = type("Keys", (), {"isatty": lambda self: True})()
-    monkeypatch.setattr(output, "sys", SimpleNamespace(stdin=keys, stdout=sys.stdout, stderr=sys.stderr))
-    monkeypatch.setattr(click, "confirm", lambda text, err: asked.append(text) or answer == "y")
-    result = dear()
-    assert asked == ["download 2.0 GB to caption 12 photos without a GPU?"]
+@pytest.mark.parametrize(("typed", "code", "lines"), [("y\n", 0, 12), ("n\n", 130, 0), ("", 130, 0)])
+def test_at_a_terminal_the_user_is_asked(dear, answer, album, typed, code, lines):
+    result = answer(typed, "data", "caption", "folder", "--path", album, "--captioner", "dear")
     assert result.exit_code == code
+    asked = f"download 2.0 GB to caption 12 photos without a GPU? [y/N]: {typed.strip()}\n"
+    assert asked in result.stderr
+    assert result.stderr.endswith(f"{asked}nothing was downloaded\n") == (code != 0)
     assert (len(captioned(album)) if (album / "captions.jsonl").exists() else 0) == lines
 
 

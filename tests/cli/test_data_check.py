@@ -59,13 +59,16 @@ def test_the_data_folder_of_the_settings_is_the_default(run, photos, monkeypatch
     monkeypatch.setenv("SGLORA_DATA", str(photos.parent))
     result = run("data", "check", "folder")
     assert result.exit_code == 6
-    assert result.stderr == f"error: the folder {photos.parent / 'folder'} does not exist\nhint: pass --path DIR\n"
+    assert result.stderr == (
+        f"error: the folder {photos.parent / 'folder'} does not exist\n"
+        f"hint: pass the folder of data set 'folder' with --path; searched in {photos.parent}\n"
+    )
     photos.rename(photos.parent / "folder")
     result = run("data", "check", "folder")
     assert result.stdout == COUNTS + (
         "warning: tasks with at most 10 test images: 2\n"
-        "  cat, test  2 image(s)\n"
-        "  dog, test  2 image(s)\n"
+        "  cat, test  2 images\n"
+        "  dog, test  2 images\n"
         "0 errors, 2 warnings\n"
     )
 
@@ -163,7 +166,7 @@ def test_a_recipe_says_what_is_absent_all_at_once(check, tmp_path):
         "  bog      expert; did you mean 'dog'?\n"
         "  hamster  unseen; available: cat, dog\n"
         "warning: tasks smaller than the recipe's batch: 1\n"
-        "  cat, train  3 image(s), batch 4\n"
+        "  cat, train  3 images, batch 4\n"
         "2 errors, 1 warning\n"
     )
     assert result.stderr == (
@@ -171,6 +174,57 @@ def test_a_recipe_says_what_is_absent_all_at_once(check, tmp_path):
         f"error: recipe {path} has 2 errors\n"
         "  line 9: no task in photos named 'bog' (did you mean 'dog'?)\n"
         "  line 10: no task in photos named 'hamster' (available: cat, dog)\n"
+    )
+
+
+WHOLE = """
+backbone = "tiny"
+[prior]
+k = 1
+[train]
+batch = 4
+[[source]]
+name = "photos"
+whole = true
+expert = ["cat"]
+unseen = ["dog"]
+"""
+
+
+def test_a_recipe_with_whole_counts_test_images_of_seen_tasks_as_training_images(check, tmp_path):
+    path = tmp_path / "whole.toml"
+    path.write_text(WHOLE)
+    result = check("--recipe", path, "--k", 10)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == (
+        "cat  5 train  0 test  10 captions  2 / 2.0 / 2 per image\n"
+        "dog  3 train  2 test  10 captions  2 / 2.0 / 2 per image\n"
+        "2 tasks, 10 images, 20 captions, 2 / 2.0 / 2 per image\n"
+        "With `whole = true`, the recipe trains experts and training tasks on their test images, too.\n"
+        "warning: tasks with at most 10 test images: 1\n"
+        "  dog, test  2 images\n"
+        "warning: tasks smaller than the recipe's batch: 1\n"
+        "  dog, train  3 images, batch 4\n"
+        "0 errors, 2 warnings\n"
+    )
+
+
+def test_copies_in_both_splits_of_a_seen_task_are_training_images_of_a_whole_recipe(check, photos, tmp_path):
+    shutil.copy(photos / "0.png", photos / "3.png")  # a training and a test image of the cat
+    path = tmp_path / "recipe.toml"
+    path.write_text(WHOLE)
+    kinds = [pair["kind"] for pair in json.loads(check("--recipe", path, "--json").stdout)["pairs"]]
+    assert kinds == ["within"]
+    path.write_text(WHOLE.replace("whole = true", ""))
+    kinds = [pair["kind"] for pair in json.loads(check("--recipe", path, "--json").stdout)["pairs"]]
+    assert kinds == ["copies"]
+
+
+def test_only_unseen_tasks_of_a_recipe_need_test_images(check, tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(WHOLE.replace("whole = true", ""))
+    assert "warning: tasks with at most 10 test images: 1\n  dog, test  2 images\n" in (
+        check("--recipe", path, "--k", 10).stdout
     )
 
 
@@ -366,13 +420,13 @@ def test_photos_that_tasks_of_a_recipe_share_are_named(run, tiny, toys, recipe, 
     page = tmp_path / "page.html"
     result = run("data", "check", "folder", "--path", root, "--recipe", recipe, "--report", page)
     lines = result.stdout.splitlines()
-    assert "overlap: 1 photos that unseen tasks are tested on are also training photos (2 tasks)" in lines
-    assert "overlap: 1 photos are training photos of several tasks (2 tasks)" in lines
-    assert "overlap: 1 photos are test photos of several unseen tasks (2 tasks)" in lines
-    assert any("1 photos: expert ball (train) and unseen mug (test)" in line for line in lines)
+    assert "overlap: 1 photo used to train a task and to test an unseen task (2 tasks)" in lines
+    assert "overlap: 1 photo used to train several tasks (2 tasks)" in lines
+    assert "overlap: 1 photo used to test several unseen tasks (2 tasks)" in lines
+    assert any("1 photo: expert ball (train) and unseen mug (test)" in line for line in lines)
     shown = page.read_text()
-    assert "<p>1 photos that unseen tasks are tested on are also training photos (2 tasks)</p>" in shown
-    row = '<td class="name">trained and tested on</td><td>1 photos: expert ball (train) and unseen mug (test)</td>'
+    assert "<p>1 photo used to train a task and to test an unseen task (2 tasks)</p>" in shown
+    row = '<td class="name">trained and tested on</td><td>1 photo: expert ball (train) and unseen mug (test)</td>'
     assert row in shown
     facts = json.loads(run("data", "check", "folder", "--path", root, "--recipe", recipe, "--json").stdout)
     assert [one["kind"] for one in facts["overlaps"]] == ["leak", "train", "test"]

@@ -59,6 +59,24 @@ def test_the_tables_are_listed_with_what_cannot_be_made(run):
     assert [one["name"] for one in listed if one["cannot"]] == ["table5", "figure1", "figure5", "figure6"]
 
 
+def test_a_single_table_is_listed_alone(run):
+    result = run("reproduce", "--list", "table1")
+    assert (result.exit_code, result.stdout) == (0, "table1  in-dataset retrieval: COCO and Pets\n")
+    result = run("reproduce", "--list", "Table5", "--json")
+    (target,) = json.loads(result.stdout)["targets"]
+    assert target["cannot"] == "this project does not know what it shows"
+    result = run("reproduce", "--list", "table99")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr.startswith("error: no table or figure of the paper named 'table99'\nhint: did you mean 'table")
+
+
+def test_the_help_of_an_option_says_its_default(run):
+    text = " ".join(run("reproduce", "-h").stdout.split())
+    assert "Default: the paper's recipes." in text
+    assert "Default: ./reproduce-TABLE, with FAMILY and the limit appended if they are given." in text
+    assert "Use only the first N tasks of each role and source. Default: all." in text
+
+
 def test_the_plan_says_what_is_missing_with_sizes_and_terms(table1):
     result = table1("--dry-run")
     assert result.exit_code == 0, result.output
@@ -104,6 +122,16 @@ def test_without_a_terminal_it_prints_the_plan_and_names_yes(table1, mini):
     assert result.stderr.endswith(
         f"error: confirmation to run 7 steps needs a terminal\nhint: pass --yes: {command_of(mini)}\n"
     )
+    assert not Path("reproduce-table1-mini").exists()
+
+
+@pytest.mark.parametrize("typed", ["n\n", ""])
+def test_a_user_who_declines_learns_that_nothing_was_run(table1, mini, answer, typed):
+    words = ("reproduce", "table1", "--with", "mini", "--data", mini, "--captioner", "parrot", "--resamples", 100)
+    result = answer(typed, *words)
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr.endswith(f"run 7 steps? [y/N]: {typed.strip()}\nnothing was run\n")
+    assert "finished steps" not in result.stderr
     assert not Path("reproduce-table1-mini").exists()
 
 

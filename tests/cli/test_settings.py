@@ -35,7 +35,7 @@ def test_changing_a_setting_keeps_everything_else(own_home):
         ("pakc", "x", 3, "did you mean 'pack'?"),
         ("pack", "startr", 3, "did you mean 'starter'?"),
         ("generator", "tis", 3, "did you mean 'ties'?"),
-        ("data", "/nowhere", 6, "set data to an existing folder"),
+        ("data", "/nowhere", 6, "set data to an existing folder; searched in /"),
         ("device", "", 2, "sglora settings unset device"),
     ],
 )

@@ -105,14 +105,14 @@ def test_the_most_common_caption_comes_first():
 def test_tasks_are_too_small_to_train_or_to_measure():
     config = CheckConfig(k=1)
     assert list(check_rules.size_problems([CAT, DOG], config, batch=4)) == [
-        DataIssue("test", "cat", "test", text="1 image(s)"),
-        DataIssue("batch", "cat", "train", text="3 image(s), batch 4"),
-        DataIssue("training", "dog", "train", text="1 image(s)"),
-        DataIssue("test", "dog", "test", text="1 image(s)"),
+        DataIssue("test", "cat", "test", text="1 image"),
+        DataIssue("batch", "cat", "train", text="3 images, batch 4"),
+        DataIssue("training", "dog", "train", text="1 image"),
+        DataIssue("test", "dog", "test", text="1 image"),
     ]
     assert list(check_rules.size_problems([task("none")], CheckConfig())) == [
-        DataIssue("training", "none", "train", text="0 image(s)"),
-        DataIssue("test", "none", "test", text="0 image(s)"),
+        DataIssue("training", "none", "train", text="0 images"),
+        DataIssue("test", "none", "test", text="0 images"),
     ]
 
 

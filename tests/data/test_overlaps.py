@@ -42,8 +42,8 @@ def test_a_photo_of_three_tasks_counts_once_in_a_sentence():
         Side("z", UNSEEN, "test", {"a"}),
     ]
     assert overlap_lines(overlaps(sides)) == [
-        "1 photos that unseen tasks are tested on are also training photos (3 tasks)",
-        "2 photos are training photos of several tasks (2 tasks)",
+        "1 photo used to train a task and to test an unseen task (3 tasks)",
+        "2 photos used to train several tasks (2 tasks)",
     ]
     assert overlap_lines(overlaps(sides[:1])) == []
 
@@ -57,5 +57,5 @@ def test_the_sides_of_a_plan_are_the_contents_of_its_photos(tmp_path):
     sides = sides_of({"expert": [pug], UNSEEN: [cat]})
     assert [str(side) for side in sides] == ["expert pug (train)", "unseen cat (train)", "unseen cat (test)"]
     (found,) = overlaps(sides)
-    assert str(found) == "1 photos: expert pug (train) and unseen cat (test)"
+    assert str(found) == "1 photo: expert pug (train) and unseen cat (test)"
     assert (found.kind, sides[0].photos) == ("leak", {hashlib.sha256(b"one").hexdigest()})

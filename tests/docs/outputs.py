@@ -11,18 +11,17 @@ quote it. The notebook has its own tool, notebook.py.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
-from console import Shown, alike, difference, run_examples, run_steps, steps_of, without_progress
+from console import Shown, alike, difference, newcomer_in, run_examples, run_steps, steps_of, without_progress
 
 ROOT = Path(__file__).resolve().parents[2]
 TUTORIAL = ROOT / "sglora_cli/docs/tutorial.md"
@@ -136,19 +135,6 @@ def without_places(output: str, folder: Path) -> str:
     return output
 
 
-@contextlib.contextmanager
-def empty_folder() -> Iterator[Path]:
-    """An empty working folder, with user folders of its own."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name).resolve()
-        os.environ["SGLORA_HOME"] = str(folder / "home")
-        os.chdir(folder)
-        try:
-            yield folder
-        finally:
-            os.chdir(ROOT)
-
-
 def write(path: Path, text: str) -> None:
     """Write the file and print what changes in it."""
     before = path.read_text(encoding="utf-8")
@@ -158,16 +144,14 @@ def write(path: Path, text: str) -> None:
 
 
 def main() -> None:
-    for name in [name for name in os.environ if name.startswith("SGLORA_")]:
-        del os.environ[name]
-    os.environ.update(SGLORA_OFFLINE="1", CUDA_VISIBLE_DEVICES="")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     import torch
 
     torch.set_num_threads(1)  # as in the tests
-    with empty_folder() as folder:
+    with tempfile.TemporaryDirectory() as name, newcomer_in(Path(name).resolve()) as folder:
         outputs = {number: without_places(output, folder) for number, (_, output) in run_steps(TUTORIAL).items()}
     write(TUTORIAL, rewritten(TUTORIAL.read_text(encoding="utf-8"), steps_of(TUTORIAL), outputs))
-    with empty_folder():
+    with tempfile.TemporaryDirectory() as name, newcomer_in(Path(name).resolve()):
         printed = run_examples(PYTHON)
     test = PYTHON_TEST.read_text(encoding="utf-8")
     listed = Shown(PYTHON.name, tuple(_PRINTED.findall(test)[0].splitlines()), 0, vary=False)

@@ -9,7 +9,6 @@ Tests compare the words of both pictures with what the program prints.
 from __future__ import annotations
 
 import html
-import os
 import re
 import shlex
 import shutil
@@ -24,6 +23,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT / "tests/support"))
 
 from balloons import COLOURS, PLACES, SKIES, write_balloons  # noqa: E402
+from console import newcomer_in  # noqa: E402
 from PIL import Image, ImageChops  # noqa: E402
 from PIL.PngImagePlugin import PngInfo  # noqa: E402
 from terminal import Screen, at_terminal  # noqa: E402
@@ -62,17 +62,11 @@ def typed(command: str) -> list[str]:
 def session(folder: Path) -> list[Screen]:
     """Draw the balloons into a folder, run the commands there, and return what each of them shows at a terminal."""
     write_balloons(folder / "balloons")
-    environment = {"SGLORA_HOME": str(folder / "home"), "SGLORA_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    environment["PYTHONWARNINGS"] = "ignore"
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        at_terminal(
-            "search", "balloons", "a balloon", columns=COLUMNS, **environment
-        )  # later commands show no progress bar
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    with newcomer_in(folder):
+        # The photos are embedded once before, so that the commands show no progress bar.
+        at_terminal("search", "balloons", "a balloon", columns=COLUMNS, **environment)
         return [at_terminal(*typed(command), columns=COLUMNS, **environment) for command in COMMANDS]
-    finally:
-        os.chdir(before)
 
 
 # The page as a picture
@@ -187,8 +181,6 @@ def _escaped(text: str) -> str:
 
 
 def main() -> None:
-    for name in [name for name in os.environ if name.startswith("SGLORA_")]:
-        del os.environ[name]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         screens = session(folder)

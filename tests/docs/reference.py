@@ -318,7 +318,8 @@ def _exit_codes() -> list[str]:
     return [
         "## Exit codes",
         "",
-        "0 is success, 1 is a bug (with a traceback), 130 is interrupted and 143 terminated.",
+        "0 is success, 1 is a bug (with a traceback), 130 is interrupted (Ctrl-C, or no to a question) and",
+        "143 is terminated.",
         "After both, finished steps are kept.",
         "141 means that the program at the other end of a pipe has ended. The other codes are those of errors:",
         "",

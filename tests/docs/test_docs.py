@@ -43,6 +43,13 @@ def test_pages_are_json(run):
 
 
 def test_an_unknown_page_suggests_the_closest(run):
+    result = run("docs", "NOSUCH")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == (
+        "error: no page named 'NOSUCH'\nhint: available: how-to-adapters, how-to-clip, how-to-data, how-to-errors, "
+        "how-to-measure, how-to-packs, how-to-search, install, measures, method, more-than-one-machine, plugins "
+        f"and {len(all_pages()) - 12} more; run `sglora docs` for the complete list\n"
+    )
     result = run("docs", "tutorail")
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr == "error: no page named 'tutorail'\nhint: did you mean 'tutorial'?\n"

@@ -124,7 +124,7 @@ def test_the_gradient_of_an_attached_projection_reaches_the_adapter():
 def test_a_clip_without_a_projection_takes_no_adapter_of_one():
     ours = small_clip(timm=True)
     layout = Layout((Site("visual_projection", 192, 192),), 2, 4.0)
-    with pytest.raises(Mismatch, match=r"the adapter has 1 sites, .* and no projection after them"):
+    with pytest.raises(Mismatch, match=r"the adapter has 1 site, .* and no projection after them"):
         attached(ours.clip, layout, torch.zeros(layout.size)).__enter__()
 
 

@@ -465,7 +465,7 @@ def test_a_pack_without_a_signature_is_refused_where_one_is_wanted(run, toys_hub
 
 
 def test_a_missing_list_of_signers_is_seen_before_the_download(run, toys_hub, own_home, tmp_path):
-    hint = f"searched in {tmp_path / 'no'}"
+    hint = f"the nearest existing folder is {tmp_path}"
     gone = tmp_path / "no" / "signers"
     refused(run, own_home, 4, f"{gone} does not exist", hint, "hf:ann/toys", "--signers", gone)
     assert toys_hub.asked == []

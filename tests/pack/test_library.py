@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -9,22 +10,6 @@ from pack_folders import BUNDLED, built_packs
 
 from sglora_cli.pack.library import Library
 from sglora_cli.pack.pack import Pack
-
-
-@pytest.fixture
-def answer(monkeypatch):
-    """Somebody is at the terminal and types this."""
-    import click.testing
-
-    def call(text: str, *args: str):
-        from sglora_cli.cli.main import main
-
-        runner = click.testing.CliRunner()
-        with monkeypatch.context() as patch:
-            patch.setattr(click.testing._NamedTextIOWrapper, "isatty", lambda self: True, raising=False)
-            return runner.invoke(main, list(args), input=text)
-
-    return call
 
 
 def test_a_built_pack_is_removed(run, toy_pack, own_home):
@@ -69,9 +54,13 @@ def test_without_a_terminal_a_yes_is_needed(run, toy_pack, own_home):
 def test_on_a_terminal_it_asks(answer, toy_pack, own_home):
     folder = own_home / "cache/packs/toys"
     result = answer("n\n", "pack", "remove", "toys")
-    assert result.exit_code == 2
-    assert result.stderr.startswith(f"remove pack 'toys' in {folder}? [y/N]:")
-    assert result.stderr.endswith("error: nothing was removed\n")
+    assert result.exit_code == 130
+    assert result.stderr == f"remove pack 'toys' in {folder}? [y/N]: n\nnothing was removed\n"
+    asked_json = answer("n\n", "pack", "remove", "toys", "--json")
+    assert asked_json.stdout == ""
+    assert json.loads(asked_json.stderr.splitlines()[-1]) == {
+        "error": {"class": "Declined", "message": "nothing was removed", "hint": "", "exit_code": 130}
+    }
     assert built_packs(own_home) == ["toys"]
     assert answer("y\n", "pack", "remove", "toys").exit_code == 0
     assert built_packs(own_home) == []

@@ -99,7 +99,8 @@ def test_every_role_and_every_task_that_is_left_out_has_its_reason():
     dealt = deal_roles([*SIX, TaskPhotos("A", 6, 4), TaskPhotos("few", 1, 0), TaskPhotos("bell\a", 8, 8)])
     assert dealt.reasons() == [
         "expert: 4 tasks, the larger half of the seen tasks, at least K = 4. The pack stores their adapters.",
-        "training: 1 task, the smaller half. The generator is trained on them.",
+        "training: 1 task, the smaller half. The default generator uses the photos and captions of all experts and "
+        "training tasks.",
         "unseen: 1 task, one in five, of all sizes. The pack is evaluated on them, with 4 test photos each. R@10 is "
         "meaningless with 10 photos or fewer.",
         "left out: 'bell\\x07': its name has an unprintable character; rename it",

@@ -261,7 +261,7 @@ def test_a_task_of_one_photo_is_refused(run, tiny, tmp_path):
     result = run("pack", "build", tmp_path / "mini.toml", "--data", tmp_path)
     assert result.exit_code == 4
     hint = "add some, or leave the task out of the recipe"
-    assert result.stderr == f"error: task coco/bottle has 1 training photo(s), at least two are needed\nhint: {hint}\n"
+    assert result.stderr == f"error: task coco/bottle has 1 training photo, at least two are needed\nhint: {hint}\n"
 
 
 PETS = """

@@ -51,7 +51,12 @@ def test_what_nobody_can_fetch_is_in_the_way(tmp_path):
     (tmp_path / "mine").mkdir()
     state = source_state("folder", Folder(), tmp_path / "mine", tmp_path)
     assert not state.here
-    assert [type(error) for error in state.errors] == [Unavailable]
+    (error,) = state.errors
+    assert isinstance(error, Unavailable)
+    assert error.message == f"{tmp_path}/mine/captions.jsonl does not exist"
+    assert (
+        error.hint == f"put photos with captions into {tmp_path}/mine; `sglora docs how-to-data` explains the formats"
+    )
 
 
 def test_photos_that_are_missing_are_their_users_choice(pets):

@@ -164,12 +164,12 @@ def test_no_image_that_can_be_read_is_an_error(run, adapter, tmp_path):
     (folder / "x.jpg").write_text("no")
     result = run("try", adapter, "--images", folder)
     assert result.exit_code == 4
-    assert result.stderr.startswith(f"error: none of 1 image(s) can be read: image {folder / 'x.jpg'} cannot be ")
+    assert result.stderr.startswith(f"error: image {folder / 'x.jpg'} cannot be ")
     assert result.stdout == ""
 
 
 ONE_WAY = "pass either --images or --image, not both or neither"
-FOLDER = "pass --images DIR, or --image FILE for a single image"
+FOLDER = f"pass a folder of photos, or --image FILE for a single image; searched in {Path.cwd()}"
 PAGE = "try --report x.html"
 WAYS = "pass --images DIR, or --image FILE with sentences"
 
@@ -179,8 +179,8 @@ WAYS = "pass --images DIR, or --image FILE with sentences"
     [
         ([], 2, ONE_WAY, WAYS),
         (["--images", "{images}", "--image", "{images}/ball_0.png"], 2, ONE_WAY, WAYS),
-        (["--images", "nowhere"], 2, "there is no folder nowhere", FOLDER),
-        (["--image", "x.png"], 4, "none of 1 image(s) can be read: image x.png does not exist", ""),
+        (["--images", "nowhere"], 2, "the folder nowhere does not exist", FOLDER),
+        (["--image", "x.png"], 4, "image x.png does not exist", ""),
         (["--images", "{images}", "--text", " "], 2, "the sentence has no words: ' '", None),
         (["--images", "{images}", "--texts", "none.txt"], 4, "none.txt does not exist", f"searched in {Path.cwd()}"),
         (["--images", "{images}", "--report", "x.pdf"], 2, "a report file must end in .html, got x.pdf", PAGE),

@@ -103,7 +103,7 @@ def test_photos_are_named_by_a_pattern_a_list_or_a_folder(trial, images, tmp_pat
     assert json.loads(trial(folder, "--json").stdout)["relevance"] == by_pattern
 
 
-def test_right_photos_are_marked_and_measured(trial, images, adapter):
+def test_relevant_photos_are_marked_and_measured(trial, images, adapter):
     from obvious import obvious_scores
 
     files = sorted(images.iterdir(), key=lambda path: path.name)
@@ -111,7 +111,7 @@ def test_right_photos_are_marked_and_measured(trial, images, adapter):
     result = trial("ball_*", "--top", 72)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    marked = [line.split()[-1] for line in lines if " right " in line]
+    marked = [line.split()[-1] for line in lines if " relevant " in line]
     assert sorted(marked) == [path.name for path in files if path.name.startswith("ball_")]
     sides = [obvious([row[0] for row in side], right, 10) for side in obvious_scores(adapter, files, [TEXT])]
     (p, ap, rr), (p_with, ap_with, rr_with) = sides
@@ -124,15 +124,15 @@ def test_right_photos_are_marked_and_measured(trial, images, adapter):
     assert f"average precision {ap_with - ap:+.3f} [" in lines[start + 4]
 
 
-def test_the_page_marks_right_photos(trial, tmp_path):
+def test_the_page_marks_relevant_photos(trial, tmp_path):
     out = tmp_path / "x.html"
     assert trial("ball_*", "--top", 72, "--report", out).exit_code == 0
     text = out.read_text()
-    assert text.count("✓ right</span>") == 16  # on both sides
-    assert "8 of 72 photos are right" in text
+    assert text.count("✓ relevant</span>") == 16  # on both sides
+    assert "8 of 72 photos are relevant" in text
 
 
-def test_few_right_photos_get_no_verdict(trial, images):
+def test_few_relevant_photos_get_no_verdict(trial, images):
     result = trial(images / "ball_0.png")
     assert result.stdout.splitlines()[-1].startswith("A verdict needs at least 5 relevant photos")
     assert trial("ball_0.png").stdout == result.stdout

@@ -261,7 +261,7 @@ def test_a_mistake_is_answered(run, adapter, images, arguments, code, message, h
         (b"\xff\xfe", "{list} is neither a photo nor a list of photos in UTF-8", LIST),
         (
             b"a.png\nb.png\n",
-            "2 of 2 photos listed in {list} do not exist, the first is 'a.png'",
+            "2 of 2 photos listed in {list} cannot be found, the first is 'a.png'",
             "write paths relative to the folder of the list, or to the working directory",
         ),
     ],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import re
 import runpy
 import shlex
@@ -53,13 +54,15 @@ class Shown:
 
 
 @contextlib.contextmanager
-def newcomer_in(folder: Path) -> Iterator[None]:
-    """Work in a folder, offline and with a cache of its own."""
+def newcomer_in(folder: Path) -> Iterator[Path]:
+    """Work in a folder, offline, with no settings and with user folders of its own."""
     with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("SGLORA_")]:
+            patch.delenv(name)
         patch.chdir(folder)
         patch.setenv("SGLORA_HOME", str(folder / "home"))
         patch.setenv("SGLORA_OFFLINE", "1")
-        yield
+        yield folder
 
 
 def blocks(page: Path) -> list[Block]:

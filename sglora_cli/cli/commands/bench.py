@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sglora_cli.adapter.library import found
+from sglora_cli.bench.paper import PAPER
 from sglora_cli.cli import completion
 from sglora_cli.cli.completion import names
 from sglora_cli.cli.options import (
@@ -30,6 +31,7 @@ from sglora_cli.cli.options import (
 from sglora_cli.cli.output import print_json, print_lines, say
 from sglora_cli.config import ABLATIONS, TASK_TABLES, BenchConfig, OneOf, RuntimeConfig, options_of
 from sglora_cli.plugin.values import TRAINING, UNSEEN
+from sglora_cli.system.display import counted
 
 if TYPE_CHECKING:
     from sglora_cli.build.estimate import Estimate
@@ -42,8 +44,9 @@ if TYPE_CHECKING:
     default="paper",
     callback=not_empty,
     show_default=True,
-    help="Comma-separated methods to measure. Use paper for those of the paper's table, or all for every method that "
-    "can run, which takes many times longer.",
+    help=f"Comma-separated methods to measure. Use paper for those of the paper's table ({', '.join(PAPER)}), or all "
+    "for every method that can run, which takes many times longer. Add the pack's default generator by name if it is "
+    "not among them, as in paper,all-but-the-task.",
     shell_complete=names(completion.baselines, commas=True),
 )
 @click.option(
@@ -64,14 +67,14 @@ if TYPE_CHECKING:
 @click.option(
     "--dataset",
     default="",
-    help="Use only tasks of this data set, from its photos if a data folder is set.",
+    help="Use only tasks of this data set, from its photos if a data folder is set. Default: all data sets.",
     shell_complete=names(completion.datasets),
 )
 @data_option("Measure from photos in this folder instead of the pack's data. With --dataset, SGLORA_DATA works too.")
 @click.option(
     "--tasks",
     default="",
-    help="Use only these tasks, given as comma-separated names or keys.",
+    help="Use only these tasks, given as comma-separated names or keys. Default: all tasks.",
     shell_complete=names(completion.unseen_tasks, commas=True),
 )
 @click.option(
@@ -181,7 +184,7 @@ def command(
     with log_of(rows, plan.header(" ".join(["sglora bench", *sys.argv[2:]]), request["table"])) as log:
         measured = run.run(plan, measurer, log)
     if not as_json:
-        say(f"{measurer.count.encoded} images encoded, {measurer.count.saved} saved, rows in {log.path}")
+        say(f"{counted(measurer.count.encoded, 'image')} encoded, {measurer.count.saved} saved, rows in {log.path}")
     text = render.render(run.report(plan, measured, paper))
     if out:
         write_bytes(out, text.encode())
@@ -198,7 +201,8 @@ def _print_builds(builds: Sequence[tuple[Build, Estimate | None]], as_json: bool
         return
     for n, (build, estimate) in enumerate(builds, 1):
         click.echo(
-            f"fold {n} of {len(builds)}: build with {len(build.tasks)} tasks" + ", already built" * (not estimate)
+            f"fold {n} of {len(builds)}: build with {counted(len(build.tasks), 'task')}"
+            + ", already built" * (not estimate)
         )
         for line in estimate.to_lines() if estimate else ():
             click.echo(f"  {line}")

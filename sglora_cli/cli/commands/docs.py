@@ -70,7 +70,7 @@ def find_page(name: str) -> Page:
     """Return the page with this name, which may end in .md. Raises UnknownName."""
     known = all_pages()
     if (stem := name.removesuffix(".md")) not in known:
-        raise UnknownName.of("page", name, known)
+        raise UnknownName.of("page", name, known, "sglora docs")
     return known[stem]
 
 

@@ -30,9 +30,7 @@ def command(folders: tuple[Path, ...], as_json: bool) -> None:
 
     for folder in folders:
         if not folder.is_dir():
-            raise UsageError(
-                f"folder {folder} does not exist", "leave it out to list the user cache and the working folder"
-            )
+            raise UsageError.no_folder(folder, "the folder ", "omit it to list the user cache and the working folder")
     adapters = listed(folders or (kept_folder(), Path()))
     if as_json:
         rows = [

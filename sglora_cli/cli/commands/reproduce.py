@@ -28,7 +28,10 @@ def _targets(context: click.Context) -> list[str]:
 @click.command("reproduce")
 @click.argument("table", default="", shell_complete=completion.names(_targets))
 @click.option(
-    "--list", "listed", is_flag=True, help="List the paper's tables and figures, and why some cannot be made."
+    "--list",
+    "listed",
+    is_flag=True,
+    help="List the paper's tables and figures, or only TABLE, and why some cannot be made.",
 )
 @click.option(
     "--with",
@@ -36,12 +39,15 @@ def _targets(context: click.Context) -> list[str]:
     default="",
     metavar="FAMILY",
     help="Use another family of recipes. For example, starter uses the recipe starter-coco instead of coco. The "
-    "results are then not comparable with the paper's.",
+    "results are then not comparable with the paper's. Default: the paper's recipes.",
 )
 @data_option("Folder for the data sets. Default: the setting `data` or SGLORA_DATA.")
-@out_option("Folder for the results. Use the same folder to resume. Default: ./reproduce-TABLE.")
+@out_option(
+    "Folder for the results. Use the same folder to resume. Default: ./reproduce-TABLE, with FAMILY and the limit "
+    "appended if they are given."
+)
 @click.option(
-    "--limit", type=click.IntRange(min=1), help="Use only this many tasks of each role and source. Default: all."
+    "--limit", type=click.IntRange(min=1), help="Use only the first N tasks of each role and source. Default: all."
 )
 @click.option(
     "--captioner",
@@ -86,7 +92,7 @@ def command(
     sglora reproduce table1 --with starter --data data --limit 4
     """
     if listed or not table:
-        _print_targets(as_json)
+        _print_targets(table, as_json)
         return
     from sglora_cli.reproduce.job import Job, Request
 
@@ -129,12 +135,13 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
         click.echo(printable(line))
 
 
-def _print_targets(as_json: bool) -> None:
-    from sglora_cli.reproduce.targets import TARGETS
+def _print_targets(table: str, as_json: bool) -> None:
+    from sglora_cli.reproduce.targets import TARGETS, named
 
+    targets = [named(table)] if table else TARGETS
     if as_json:
         keys = ("name", "title", "cannot")
-        print_json({"targets": [{key: getattr(one, key) or None for key in keys} for one in TARGETS]})
+        print_json({"targets": [{key: getattr(one, key) or None for key in keys} for one in targets]})
         return
-    rows = [[one.name, f"cannot be made: {one.cannot}" if one.cannot else one.title] for one in TARGETS]
+    rows = [[one.name, f"cannot be made: {one.cannot}" if one.cannot else one.title] for one in targets]
     print_rows(("table", "what it shows"), rows, words=("what it shows",))

@@ -118,10 +118,10 @@ def _checked(host: Host, key: str, value: str) -> str:
         raise UsageError(f"{key} must be a non-empty string on one line, got {value!r}", f"sglora settings unset {key}")
     if key in ("data", "weights"):
         path = Path(value).expanduser().absolute()
-        if not (path.is_dir() if key == "data" else path.exists()):
-            raise Unavailable(
-                f"{path} does not exist", f"set {key} to an existing {'folder' if key == 'data' else 'file or folder'}"
-            )
+        if key == "data" and not path.is_dir():
+            raise Unavailable.no_folder(path, remedy="set data to an existing folder")
+        if not path.exists():
+            raise Unavailable.missing(path, remedy="set weights to an existing file or folder")
         return str(path)
     if key == "pack":
         location, _ = Library(host.recipe_folders).find(value)

@@ -77,17 +77,17 @@ def command(
     from sglora_cli.search.photos import PhotoList
 
     if images:
-        photos = PhotoList(images, *image_files(images, "pass --images DIR, or --image FILE for a single image"))
+        photos = PhotoList(images, *image_files(images, "pass a folder of photos, or --image FILE for a single image"))
     else:
         photos = PhotoList(Path(), {printable_name(path): path for path in image})
-    right = _right(relevant, photos) if relevant else None
+    chosen = _relevant(relevant, photos) if relevant else None
     from sglora_cli.search.comparison import compared, to_json
     from sglora_cli.search.encoder import Encoder
     from sglora_cli.search.relevance import judged
 
     encoder = Encoder.of_adapter(app.host, adapter, backbone, runtime)
     comparison = compared(encoder, photos.paths, "images" if images else "sentences", text, texts)
-    relevance = judged(comparison, right) if right else None
+    relevance = judged(comparison, chosen) if chosen else None
     if report:
         from sglora_cli.files.atomic import write_bytes
         from sglora_cli.report.photo_pages import try_page
@@ -101,14 +101,14 @@ def command(
         print_json(to_json(comparison, top) | {"relevance": relevance.to_json() if relevance else None} | facts)
     else:
         say_passed_over(photos.passed_over)
-        _print_comparison(comparison, top, right or ())
+        _print_comparison(comparison, top, chosen or ())
         if relevance:
             _print_relevance(relevance, len(comparison.rankings))
         if report:
             say(f"report     {report}")
 
 
-def _right(relevant: str, photos: PhotoList) -> list[str]:
+def _relevant(relevant: str, photos: PhotoList) -> list[str]:
     """Return the names of the relevant photos."""
     from sglora_cli.search.relevance import relevant_photos
 
@@ -121,22 +121,22 @@ def _right(relevant: str, photos: PhotoList) -> list[str]:
 
 def _print_relevance(relevance: Relevance, sentences: int) -> None:
     averaged = f", mean over {sentences} sentences" if sentences > 1 else ""
-    click.echo(f"relevant: {len(relevance.relevant)} of {relevance.of} photos{averaged}")
+    click.echo(f"relevant: {len(relevance.relevant)} of {counted(relevance.of, 'photo')}{averaged}")
     rows = [[name, f"{before} -> {after}"] for name, before, after in relevance.rows()]
     print_rows(("measure", "without -> with"), rows)
     click.echo(paragraph(relevance.verdict))
 
 
-def _print_comparison(comparison: Comparison, top: int, right: Collection[str]) -> None:
+def _print_comparison(comparison: Comparison, top: int, relevant: Collection[str]) -> None:
     say(f"adapter    {comparison.adapter}, made for {comparison.metadata.get('description', 'an unknown task')!r}")
     say(f"backbone   {comparison.backbone}, fingerprint {comparison.fingerprint}")
     for reason in comparison.skipped:
         say(f"warning: {reason} (skipped)")
     for ranking in comparison.rankings:
-        _print_ranking(ranking, comparison.ranked, top, right)
+        _print_ranking(ranking, comparison.ranked, top, relevant)
 
 
-def _print_ranking(ranking: Ranking, ranked: str, top: int, right: Collection[str]) -> None:
+def _print_ranking(ranking: Ranking, ranked: str, top: int, relevant: Collection[str]) -> None:
     change, width = ranking.change(top), len(str(len(ranking.items)))
     first = f"{change.top} of {len(ranking.items)} {ranked}"
     click.echo(paragraph(f"{ranking.query!r}: {first}, rank and score without -> with"))
@@ -144,12 +144,12 @@ def _print_ranking(ranking: Ranking, ranked: str, top: int, right: Collection[st
         [
             f"{int(ranking.rank_before_I[i]):>{width}} -> {int(ranking.rank_after_I[i]):>{width}}",
             f"{float(ranking.before_I[i]):6.3f} -> {float(ranking.after_I[i]):6.3f}",
-            *[("right" if ranking.items[i] in right else "")] * bool(right),
+            *[("relevant" if ranking.items[i] in relevant else "")] * bool(relevant),
             ranking.items[i],
         ]
         for i in ranking.top(top)
     ]
-    print_rows(("rank", "score", *["relevant"] * bool(right), ranked), rows, words=(ranked,))
+    print_rows(("rank", "score", *["relevant"] * bool(relevant), ranked), rows, words=(ranked,))
     correlation = "undefined" if change.correlation is None else f"{change.correlation:.3f}"
     text = (
         f"change: {change.score:.4f} per score; {change.moved} of the top {change.top} moved, {change.entered} "

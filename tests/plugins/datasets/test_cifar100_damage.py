@@ -109,7 +109,7 @@ def test_what_is_wrong_with_the_binary_version_is_named(root, damage, message):
             3,
             "meta: classification task 'trees' has only one class, 'palm'",
         ),
-        (SUPERCLASSES, 1, "meta: class 'ray' of 'fish' has 1 training image(s)"),
+        (SUPERCLASSES, 1, "meta: class 'ray' of 'fish' has one training image"),
     ],
 )
 def test_a_task_too_small_to_sort_is_refused(root, classes, train, message):

@@ -63,7 +63,7 @@ def test_classes_are_no_captions_of_another_layout(tmp_path):
         ([{"task": "pets", "class": 3}], ", line 1: 'class' must be a non-empty string, got 3"),
         ([{"class": "cat"}], ", line 1: 'task' must be a non-empty string, got None"),
         ([{"task": "pets", "class": "cat"}] * 3, ": classification task 'pets' has only one class, 'cat'"),
-        (SORTED[:3], ": class 'dog' of 'pets' has 1 training image(s)"),
+        (SORTED[:3], ": class 'dog' of 'pets' has one training image"),
     ],
 )
 def test_wrong_classes_of_a_folder_are_named(tmp_path, lines, message):

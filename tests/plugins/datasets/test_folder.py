@@ -6,7 +6,7 @@ import os
 import sys
 
 import pytest
-from trees import captions_file, picture
+from trees import captions_file, pets_tree, picture
 
 from sglora_cli.errors import Unavailable
 from sglora_datasets.folder import Folder
@@ -97,6 +97,45 @@ def test_photos_without_captions_are_no_tasks_yet_and_the_hint_writes_captions(t
     with pytest.raises(Unavailable) as error:
         Folder().tasks(root)
     assert error.value.hint == f"write captions first with: sglora data caption folder --path '{root}'"
+
+
+def remedy(root):
+    with pytest.raises(Unavailable) as error:
+        Folder().tasks(root)
+    return error.value.message.replace(str(root), "ROOT"), error.value.hint.replace(str(root.parent), "DATA")
+
+
+def test_a_folder_named_after_a_published_data_set_says_how_to_get_it(tmp_path):
+    pets = "sglora data fetch pets --data DATA, then sglora data caption pets --path DATA/oxford-iiit-pet"
+    assert remedy(tmp_path / "oxford-iiit-pet") == ("ROOT does not exist", pets)
+    assert remedy(tmp_path / "flowers") == (
+        "ROOT does not exist",
+        "sglora data fetch flowers --data DATA, rename DATA/flowers-102 to flowers, "
+        "then sglora data caption flowers --path DATA/flowers",
+    )
+    (tmp_path / "oxford-iiit-pet").mkdir()
+    assert remedy(tmp_path / "oxford-iiit-pet") == ("ROOT/captions.jsonl does not exist", pets)
+    assert remedy(tmp_path / "mine") == (
+        "ROOT does not exist",
+        "put photos with captions into DATA/mine; `sglora docs how-to-data` explains the formats",
+    )
+
+
+def test_the_commands_make_a_folder_of_a_published_data_set(tmp_path, run):
+    root = tmp_path / "oxford-iiit-pet"
+    pets_tree(root)  # as `sglora data fetch pets` leaves it
+    (root / "captions.jsonl").unlink()
+    command = f"sglora data caption pets --path {root}"
+    assert remedy(root) == (
+        "ROOT/captions.jsonl does not exist",
+        "write captions first with: sglora data caption pets --path DATA/oxford-iiit-pet",
+    )
+    result = run(*command.split()[1:], "--captioner", "names")
+    assert result.exit_code == 0, result.output
+    assert [task.name for task in Folder().tasks(root)] == ["abyssinian", "american bulldog"]
+    pictures(tmp_path / "flowers", "rose/1.jpg")  # a folder of the user's own, with the same name
+    own = "write captions first with: sglora data caption folder --path DATA/flowers"
+    assert remedy(tmp_path / "flowers")[1] == own
 
 
 def test_a_folder_without_photos_of_tasks_says_where_they_go(tmp_path):

@@ -229,6 +229,11 @@ def test_a_missing_file_is_unavailable_and_the_hint_says_what_to_do(tmp_path, da
         PLUGINS[dataset].tasks(tmp_path)
     assert error.value.message == message.format(tmp_path)
     assert error.value.hint
+    if gone == "captions.jsonl":
+        assert error.value.hint.startswith(
+            f"write captions first with: sglora data caption {dataset} --path {tmp_path}, "
+            'or write a line for each image: {"image": "'
+        )
 
 
 PLUGINS = {"coco": Coco(), "pets": Pets(), "flowers": Flowers()}

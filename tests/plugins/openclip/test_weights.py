@@ -181,8 +181,12 @@ def test_a_file_of_something_else_is_refused_unexecuted(architecture, tmp_path, 
 
 
 def test_missing_weights_are_unavailable(architecture, tmp_path):
-    with pytest.raises(Unavailable, match="do not exist"):
+    with pytest.raises(Unavailable, match=r"^weights file .*none\.pt does not exist$") as error:
         loaded(architecture, tmp_path / "none.pt")
+    assert error.value.hint == (
+        "pass a file, or a folder with one of open_clip_model.safetensors, model.safetensors, "
+        f"open_clip_pytorch_model.bin, pytorch_model.bin; searched in {tmp_path}"
+    )
     with pytest.raises(BadFile, match="has none of open_clip_model"):
         loaded(architecture, tmp_path)
     (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04")

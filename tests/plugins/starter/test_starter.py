@@ -79,6 +79,17 @@ def test_many_adapters_at_once_are_one_after_the_other(model):
     assert not torch.allclose(together[0], together[1], atol=1e-2)
 
 
+def test_missing_weights_have_a_remedy(run, images, tmp_path):
+    weights = tmp_path / "none" / "w.safetensors"
+    result = run("search", images, "a ball", "--weights", weights)
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        6,
+        "",
+        f"error: weights file {weights} does not exist\n"
+        f"hint: omit --weights to use the bundled weights; the nearest existing folder is {tmp_path}\n",
+    )
+
+
 def test_the_fingerprint_is_of_the_weights_that_were_loaded(model, tmp_path):
     """The file is replaced after it was loaded, and again before the fingerprint is asked for."""
     from safetensors.torch import load_file, save_file

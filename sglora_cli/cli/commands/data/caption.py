@@ -60,7 +60,11 @@ _SHOWN = 5  # problems shown per kind
 @click.option("--from", "source", type=PATH, help="Import captions from this .jsonl, .csv or .json file.")
 @force_option("With --from: replace existing captions.")
 @click.option(
-    "--limit", type=click.IntRange(min=0), default=0, help="Stop after captioning this many images; 0 captions all."
+    "--limit",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Stop after captioning this many images; 0 captions all.",
 )
 @dry_run_option("Only print what would be done and what the captioner needs (download, memory, time per photo).")
 @yes_option()
@@ -214,7 +218,7 @@ def _print_outcome(outcome: Outcome) -> None:
     click.echo(f"captions   {outcome.captions} written{mean}")
     if outcome.refused:
         reasons = ", ".join(f"{outcome.refused[key]} {text}" for key, text in REASONS.items() if outcome.refused[key])
-        click.echo(f"rejected   {outcome.refused.total()} captions: {reasons}")
+        click.echo(f"rejected   {counted(outcome.refused.total(), 'caption')}: {reasons}")
     for kind, title in CAPTION_ISSUES.items():
         problems = [one for one in outcome.problems if one.kind == kind]
         if problems:

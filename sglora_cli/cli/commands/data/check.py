@@ -21,6 +21,7 @@ from sglora_cli.cli.output import marked, print_json, print_rows, printable, say
 from sglora_cli.config import CheckConfig, options_of
 from sglora_cli.data.check_rules import CaptionCount
 from sglora_cli.system import settings
+from sglora_cli.system.display import counted
 
 if TYPE_CHECKING:
     from sglora_cli.data.check import DataCheck
@@ -115,14 +116,18 @@ def _print_counts(result: DataCheck) -> None:
     classes = {task.name: len(task.classes) for task in result.tasks}
     for task, counts in result.counts.items():
         images = [f"{counts[split].images if split in counts else 0} {split}" for split in splits]
-        content = (f"{classes[task]} classes", "") if classes[task] else _captions(CaptionCount.of(counts.values()))
+        captions = _captions(CaptionCount.of(counts.values()))
+        content = (counted(classes[task], "class", "classes"), "") if classes[task] else captions
         rows.append([printable(task), *images, *content])
     print_rows(("task", *splits, "captions", "fewest / mean / most"), rows)
-    click.echo(", ".join([f"{len(result.tasks)} tasks", f"{result.total.images} images", *_captions(result.total)]))
+    total = (counted(len(result.tasks), "task"), counted(result.total.images, "image"))
+    click.echo(", ".join([*total, *_captions(result.total)]))
+    if result.splits_note:
+        click.echo(result.splits_note)
 
 
 def _captions(count: CaptionCount) -> tuple[str, str]:
-    return f"{count.captions} captions", f"{count.fewest} / {count.mean:.1f} / {count.most} per image"
+    return counted(count.captions, "caption"), f"{count.fewest} / {count.mean:.1f} / {count.most} per image"
 
 
 def _print_findings(result: DataCheck, top: int) -> None:
@@ -135,7 +140,8 @@ def _print_findings(result: DataCheck, top: int) -> None:
             click.echo(f"  ... and {len(rows) - top} more")
     if result.common and top:
         click.echo(f"captions shared by several images: {len(result.common)}; most common:")
-        _print_some([(f"{c.images} images, {c.tasks} tasks", shortened(c.caption)) for c in result.common[:top]])
+        some = [(counted(one.images, "image"), counted(one.tasks, "task"), one.caption) for one in result.common[:top]]
+        _print_some([(f"{images}, {tasks}", shortened(caption)) for images, tasks, caption in some])
 
 
 def _both(pair: Pair) -> str:

@@ -19,6 +19,7 @@ from sglora_cli.cli.group import Group
 from sglora_cli.cli.options import App, json_option, pack_argument
 from sglora_cli.cli.output import print_json, print_lines, print_rows
 from sglora_cli.errors import BadFile
+from sglora_cli.system.display import counted
 
 
 @click.group("pack", cls=Group)
@@ -64,7 +65,7 @@ def list_(app: App, as_json: bool) -> None:
         print_json({"packs": rows})
     else:
         cells = [
-            ["*" if r["default"] else " ", r["name"], r["backbone"], f"{r['experts']} experts", origin]
+            ["*" if r["default"] else " ", r["name"], r["backbone"], counted(r["experts"], "expert"), origin]
             for r, origin in zip(rows, origins, strict=True)
         ]
         print_rows(("", "pack", "backbone", "experts", "origin"), cells)

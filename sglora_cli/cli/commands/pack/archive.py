@@ -20,6 +20,7 @@ from sglora_cli.cli.options import (
 )
 from sglora_cli.cli.output import confirm, print_json, say
 from sglora_cli.errors import UsageError
+from sglora_cli.system.display import counted
 
 
 @click.command("export")
@@ -50,7 +51,7 @@ def export(app: App, name: str, out: Path | None, force: bool, as_json: bool) ->
     if as_json:
         print_json(facts)
     else:
-        say(f"pack       {pack.name}, {len(pack.manifest['files']) + 1} files, {out.stat().st_size} bytes")
+        say(f"pack       {pack.name}, {counted(len(pack.manifest['files']) + 1, 'file')}, {out.stat().st_size} bytes")
         say(f"sha256     {facts['sha256']}")
         click.echo(out)
 
@@ -91,7 +92,7 @@ def import_(
         facts = {"pack": pack.name, "backbone": pack.backbone, "fingerprint": pack.fingerprint, "signed_by": who}
         print_json({**facts, "folder": str(pack.folder), "warnings": list(imported.warnings)})
     else:
-        say(f"pack       {pack.name}, {len(pack.experts.names)} experts")
+        say(f"pack       {pack.name}, {counted(len(pack.experts.names), 'expert')}")
         say(f"backbone   {pack.backbone}, fingerprint {pack.fingerprint}")
         if who:
             say(f"signed by  {who}")

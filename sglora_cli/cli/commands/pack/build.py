@@ -22,6 +22,7 @@ from sglora_cli.cli.output import print_json, say
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.plugin.values import EXPERT, TRAINING, UNSEEN
 from sglora_cli.system import settings
+from sglora_cli.system.display import counted
 
 if TYPE_CHECKING:
     from sglora_cli.build.estimate import Estimate
@@ -99,12 +100,14 @@ def build(
     print_json({"folder": str(folder), **unseen}) if as_json else click.echo(folder)
 
 
-_NOUNS = {EXPERT: "experts", TRAINING: "training tasks", UNSEEN: "unseen tasks"}
+_NOUNS = {EXPERT: "expert", TRAINING: "training task", UNSEEN: "unseen task"}
 
 
 def _print_estimate(work: Build, estimate: Estimate) -> None:
     facts = work.to_json()
-    roles = ", ".join(f"{c['tasks']} {_NOUNS[role]} ({c['photos']} photos)" for role, c in facts["roles"].items())
+    roles = ", ".join(
+        f"{counted(c['tasks'], _NOUNS[role])} ({counted(c['photos'], 'photo')})" for role, c in facts["roles"].items()
+    )
     click.echo(f"pack {facts['recipe']!r} for backbone {facts['backbone']!r}: {roles}")
     for line in (*work.task_lines(), *estimate.to_lines()):
         click.echo(line)

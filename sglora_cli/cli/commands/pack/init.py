@@ -10,6 +10,7 @@ from sglora_cli.cli import completion
 from sglora_cli.cli.options import PATH, App, check_ending, force_option, json_option
 from sglora_cli.cli.output import print_json, print_rows, say
 from sglora_cli.errors import UsageError
+from sglora_cli.system.display import counted
 
 
 @click.command("init")
@@ -91,7 +92,7 @@ def _for_data(app: App, file: Path, folder: Path, dataset: str, force: bool, as_
         )
         return
     if data.waiting:
-        say(f"write the missing captions of {data.waiting} of {data.captioned + data.waiting} photos first:")
+        say(f"write the missing captions of {data.waiting} of {counted(data.captioned + data.waiting, 'photo')} first:")
         say(f"  {data.caption_command}")
     if not dataset and data.dataset != own_recipe.DEFAULT_DATASET:
         say(f"reading it as data set {data.dataset!r}; pass --dataset to choose another")

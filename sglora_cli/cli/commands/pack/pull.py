@@ -9,6 +9,7 @@ import click
 from sglora_cli.cli.options import PATH, App, force_option, json_option, not_empty
 from sglora_cli.cli.output import print_json, say
 from sglora_cli.pack.origin import Reference
+from sglora_cli.system.display import counted
 
 
 @click.command("pull")
@@ -43,7 +44,7 @@ def pull(app: App, pack: str, name: str, force: bool, signers: Path | None, as_j
         origin = {"signed_by": pulled.signed_by, "pulled_from": str(pulled.origin), "was_here": pulled.was_here}
         print_json({**facts, **origin, "folder": str(here.folder), "warnings": list(pulled.warnings)})
         return
-    say(f"pack       {here.name}, {len(here.experts.names)} experts" + ", already here" * pulled.was_here)
+    say(f"pack       {here.name}, {counted(len(here.experts.names), 'expert')}" + ", already here" * pulled.was_here)
     say(f"backbone   {here.backbone}, fingerprint {here.fingerprint}")
     say(f"from       {pulled.origin}")
     if pulled.signed_by:

@@ -10,6 +10,7 @@ import click
 from sglora_cli.cli.options import PATH, App, dry_run_option, json_option, not_empty, pack_argument, yes_option
 from sglora_cli.cli.output import confirm, print_json, say
 from sglora_cli.pack.origin import Reference
+from sglora_cli.system.display import counted
 
 
 @click.command("push")
@@ -59,7 +60,7 @@ def push(
         sizes = upload.sizes()
         facts: dict[str, Any] = {"pack": pack.name, "repository": str(reference), "files": sizes}
         for file, count in sizes.items():
-            say(f"file       {file}, {count} bytes")
+            say(f"file       {file}, {counted(count, 'byte')}")
         if not licence:
             say("note       the model card names no licence; pass --license to name one")
         done = None

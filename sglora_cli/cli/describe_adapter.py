@@ -42,7 +42,8 @@ def any_adapter(path: Path) -> tuple[dict[str, Any], list[str]]:
         f"adapter in format {foreign.format} for {foreign.metadata.get('description', 'an unknown task')!r}",
         f"backbone   {foreign.metadata.get('backbone', 'unknown')}, fingerprint {foreign.fingerprint or 'unknown'}",
         *([] if "backbone" in foreign.metadata else [f"base       {foreign.base}"]),
-        f"layout     rank {', '.join(map(str, ranks))}, {counted(len(foreign.parts), 'site')}, {foreign.size} parameters",
+        f"layout     rank {', '.join(map(str, ranks))}, {counted(len(foreign.parts), 'site')}, "
+        f"{foreign.size} parameters",
         *(f"sites      {place}" for place in places),
         f"update     norm {norm:.3f}{effect}{unknown}",
         f"damaged    no update of {', '.join(foreign.unmet)}" if foreign.unmet else "healthy    complete and finite",

@@ -1,4 +1,4 @@
-"""Layouts: an adapter as numbers, its norm against dense matrices, what it survives."""
+"""Layouts: an adapter as parameters, its norm against dense matrices, what it survives."""
 
 from __future__ import annotations
 

@@ -1,18 +1,18 @@
-"""How good is an adapter?
+"""Measure how good adapters are.
 
-retrieval   recall at k, accuracy, chance
-bootstrap   intervals of differences
-measure     adapters x tasks -> rows, nothing made or measured twice
-tasks       which tasks are measured on
-leaks       what a pack has seen of them
-sentences   whether the sentence matters: other sentences, and what the right one gains
-methods     which methods there are, their adapters for a task
-evidence    what methods may see of a task, or have seen
-ablations   methods with one thing changed
-request     what `sglora bench` is asked for
-plan        a request -> a plan
-run         a plan -> rows and a report
-rows        rows put together: means, spreads, recovery
-rows_file   rows on disk, appended as they are measured
-tables      rows -> tables with marks, for every reporter and page
+retrieval   recall at k, accuracy and chance level
+bootstrap   confidence intervals of differences
+measure     measures adapters on tasks and caches the results
+tasks       selects the tasks to measure on
+leaks       checks what a pack has already seen of these tasks
+sentences   measures whether the sentence matters, by comparing it with other sentences
+methods     lists the methods and makes their adapters for a task
+evidence    the data of a task that a method may use or has seen
+ablations   methods with one setting changed
+request     the request of a `sglora bench` command
+plan        turns a request into a plan
+run         turns a plan into rows and a report
+rows        aggregates rows into means, spreads and recovery
+rows_file   stores rows on disk as they are measured
+tables      turns rows into tables with marks, for all reporters and pages
 """

@@ -1,9 +1,10 @@
-"""Ablations: the same methods with one thing changed, on the same tasks.
+"""Ablations: the same methods with one setting changed, measured on the same tasks.
 
-A method with a changed setting is called `top-k@K=2`, and compared with itself at the pack's own setting. What comes
-out describes methods. Choosing a setting by it would choose on the measured tasks: choose on training tasks.
+A method with a changed setting is called `top-k@K=2`. It is compared with itself at the pack's own setting.
+The results describe methods and must not be used to choose a setting, because that would tune on the measured
+tasks. Choose settings on training tasks instead.
 
-Shapes: P numbers of an adapter, D embedding, n draws that make one adapter.
+Shapes: P parameters of an adapter, D embedding, n draws that make one adapter.
 """
 
 from __future__ import annotations
@@ -42,21 +43,21 @@ OWN = "the pack's own setting"
 
 @dataclass(frozen=True)
 class Variant:
-    """One setting of what an ablation changes."""
+    """One value of the setting that an ablation changes."""
 
     mark: str
     config: PriorConfig
     own: bool = False
-    """Whether it is the pack's own setting."""
+    """Whether this is the pack's own setting."""
     queries: Mapping[str, Query] = field(default_factory=dict)
-    """By the key of the task, instead of its own sentence's."""
+    """Queries that replace those of the tasks' own sentences, by task key."""
     looks: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
-    """(D,) by the key of the task: mean embeddings of its photos, in place of a sentence."""
+    """(D,) mean embeddings of the tasks' photos, which replace the sentences, by task key."""
     without_nearest: bool = False
     draws: int = 1
-    """So many draws make one adapter,"""
+    """How many draws are combined into one adapter."""
     fold: Callable[[Prior, Tensor], Tensor] | None = None
-    """in this way: (n, P) -> (P,)."""
+    """Combines the draws: (n, P) -> (P,)."""
 
     def prior(self, pack: Pack, key: str, query: Query) -> Prior:
         if key in self.looks:
@@ -65,7 +66,7 @@ class Variant:
 
 
 def k_grid(experts: int, own: int) -> list[int]:
-    """The K that are measured: few, closer together where they are small; with the pack's own and all experts."""
+    """Return the values of K to measure: a grid that is denser for small K, the pack's own K and all experts."""
     return sorted({k for k in _KS if 1.25 * k < experts} | {own, experts})
 
 
@@ -115,35 +116,38 @@ def _by_condition(pack: Pack, looks: Mapping[str, Tensor]) -> list[Variant]:
 
 
 def _looks(loaded: LoadedPack, tasks: Sequence[UnseenTask]) -> dict[str, Tensor]:
-    """The mean visual embedding (D,) of each task's training photos, by its key. Raises Unavailable where the pack
-    lacks that of its experts, or there are no photos."""
+    """Return the mean visual embedding (D,) of each task's training photos, by task key.
+
+    Raises Unavailable if the pack has no visual embeddings of its experts, or if there are no photos.
+    """
     if not loaded.pack.has_visual:
-        message = f"pack {loaded.pack.name!r} was built before packs kept what their experts look like"
-        raise Unavailable(message, "build it again: sglora pack build RECIPE --data DIR")
+        message = f"pack {loaded.pack.name!r} has no visual embeddings of its experts"
+        raise Unavailable(message, "rebuild it with this version: sglora pack build RECIPE --data DIR")
     embeddings = {}
     for task in tasks:
         if task.training is None:
-            message = "ablation-condition looks at training photos of the unseen tasks, which no pack carries"
-            raise Unavailable(message, "name the folder of the photos: --data DIR")
+            message = "ablation-condition needs training photos of the unseen tasks, which packs do not contain"
+            raise Unavailable(message, "pass the folder of the photos with --data DIR")
         image_ND = image_embeddings(loaded.model, task.training().stem_N)
         embeddings[task.key] = mean_direction([1.0] * len(image_ND), image_ND)
     return embeddings
 
 
 def read_sentences(path: Path, tasks: Sequence[UnseenTask]) -> dict[str, Description]:
-    """The key of each task to what the file says of it: JSON, a table of key (or name) to a sentence, or a list.
+    """Read a JSON file that maps task keys or names to a sentence or a list of sentences.
 
-    Other keys are left alone. Raises BadFile, UsageError for a task that it lacks.
+    Returns descriptions by task key. Other keys in the file are ignored.
+    Raises BadFile for an invalid file and UsageError for a task that the file lacks.
     """
     content = read_json(path)
     if not isinstance(content, dict):
-        raise BadFile(f"{path} is not a table", 'write {"pets/pug": "a small dog with a black muzzle", ...}')
+        raise BadFile(f"{path} is not a JSON object", 'write {"pets/pug": "a small dog with a black muzzle", ...}')
     descriptions = {}
     for task in tasks:
         key = task.key
         texts = content.get(key, content.get(task.name))
         if texts is None:
-            raise UsageError(f"{path} has no sentence for task {key!r}", "add one, or choose others with --tasks")
+            raise UsageError(f"{path} has no sentence for task {key!r}", "add one, or select other tasks with --tasks")
         texts = texts if isinstance(texts, list) else [texts]
         if not all(isinstance(text, str) for text in texts):
             raise BadFile(f"{path}: {key} must be a sentence or a list of sentences, got {texts!r:.200}")
@@ -167,7 +171,7 @@ def varied(
     query: Query,
     config: BenchConfig,
 ) -> list[Candidate]:
-    """Every method's adapters for one task, as `METHOD@MARK`, in every variant."""
+    """Make every method's adapters for one task, in every variant, as `METHOD@MARK`."""
     adapters: list[Candidate] = []
     for variant in variants:
         asked = variant.prior(pack, key, query)
@@ -196,13 +200,14 @@ def plan_of_ablation(
     role: str = UNSEEN,
     without: Sequence[str] = (),
 ) -> BenchPlan:
-    """Methods in every setting of one thing. `wanted`: method names with commas, or "all" or "paper", of which it takes
-    those that it concerns and that are not in `without`. `role`: what the tasks are to the pack.
+    """Plan the measurement of methods at every value of one setting.
 
-    Raises UsageError if the table and the sentences do not go together, or no method draws where draws change.
+    wanted: comma-separated method names, or "all" or "paper", which stand for the methods that the ablation applies
+    to and that are not in `without`.  role: the role of the tasks in the pack.
+    Raises UsageError if the table and the sentences do not go together, or if no method is left.
     """
     if (table == "ablation-description") != (sentences is not None):
-        raise UsageError("--table ablation-description and --sentences FILE go together", "name both, or neither")
+        raise UsageError("--table ablation-description and --sentences FILE go together", "pass both or neither")
     host, pack = loaded.host, loaded.pack
     described = _asked(loaded.model, read_sentences(sentences, tasks)) if sentences else {}
     looks = _looks(loaded, tasks) if table == "ablation-condition" else {}
@@ -215,8 +220,8 @@ def plan_of_ablation(
     references = {m: f"{m.rpartition('@')[0]}@{own}" for m in names if m.rpartition("@")[2] != own}
     points = looks or {key: one.embedding_D for key, one in described.items()}
     note = (
-        f"{table}: {ABLATIONS[table]}; every method beside itself at {OWN} ({_words(own)}). An ablation describes "
-        f"methods: a setting chosen by it would be chosen on {role} tasks."
+        f"{table}: {ABLATIONS[table]}. Every method is compared with itself at {OWN} ({_words(own)}). "
+        f"Do not choose a setting from this table, because that would tune it on {role} tasks."
     )
     origin = [pack.manifest, table, {key: content_hash(one) for key, one in points.items()}]
     return replace(
@@ -240,7 +245,7 @@ def _variants(table: str, pack: Pack, described: Mapping[str, Query], looks: Map
 
 
 def _concerned(host: Host, pack: Pack, table: str, wanted: str, without: Sequence[str]) -> dict[str, str]:
-    """The methods that are varied, with their labels."""
+    """Return the methods to vary, with their labels."""
     draws = {name for name, g in host.generators.items() if g.draws}
     if wanted in ("all", "paper"):
         known = methods(host, pack, wanted, False, without)
@@ -251,12 +256,12 @@ def _concerned(host: Host, pack: Pack, table: str, wanted: str, without: Sequenc
     for name in labels:
         if host.generators[name].needs:
             raise UsageError(
-                f"{name!r} looks at the unseen task's data, no ablation does", "leave it out of --baselines"
+                f"{name!r} uses data of the unseen task, which ablations do not support", "remove it from --baselines"
             )
     if table == "ablation-samples":
         labels = {name: label for name, label in labels.items() if name in draws}
     if not labels:
-        raise UsageError(f"no method is left that {table} concerns", "name others with --baselines")
+        raise UsageError(f"{table} does not apply to any of these methods", "select others with --baselines")
     return labels
 
 
@@ -269,7 +274,7 @@ def _parts(
     config: BenchConfig,
     origin: Any,
 ) -> Parts:
-    """Every method as `METHOD@MARK`, in every variant."""
+    """Return the parts of every method in every variant, as `METHOD@MARK`."""
 
     keys = PartKeys(loaded)
 
@@ -291,16 +296,16 @@ def _parts(
 
 def _words(mark: str) -> str:
     if mark == "visual":
-        return "visual: saw its training photos"
+        return "visual, from its training photos"
     return mark.replace("=", " = ") if "=" in mark else mark.replace("-", " ")
 
 
 def _of_table(table: str) -> list[str]:
     if table == "ablation-expert":
-        return ["the prior lacks the expert; a generator that learns has met it in training"]
+        return ["The prior leaves out the nearest expert. Learned generators were trained with that expert."]
     if table == "ablation-condition":
         return [
-            "visual: photos of the unseen task take its sentence's place, and experts are compared by theirs; tau "
-            "stays that of sentences, and a generator that learns was fitted to sentences"
+            "visual: photos replace the sentence of the unseen task, and experts are compared by their photos. tau "
+            "stays as chosen for sentences, and learned generators were fitted to sentences."
         ]
     return []

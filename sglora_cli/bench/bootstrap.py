@@ -1,16 +1,15 @@
-"""How sure a table is: a bootstrap over everything that could have been drawn otherwise. No torch.
+"""Confidence intervals of a table: a bootstrap over everything that could have been drawn differently. No torch.
 
-Of each resample: as many tasks as there are, drawn with replacement; inside each drawn task as many of its
-queries; as many seeds, in common for all tasks and methods; of each seed as many samples of a method.
-All methods meet the same drawn tasks and queries, so their differences are paired. What was measured once,
-as one seed, does not vary: an interval knows only of the chance it has seen. Rows without hits
-have no queries to draw; their tasks are drawn all the same.
+A resample draws with replacement as many tasks as there are, then as many queries as each drawn task has, then
+as many seeds as there are (the same for all tasks and methods), then as many samples as a method has for each seed.
+All methods share the drawn tasks and queries, so their differences are paired. Something measured once, such as a
+single seed, does not vary, so an interval only covers the randomness that was sampled. Rows without hits have no
+queries to draw, but their tasks are still drawn.
 
-Drawing queries inside drawn tasks counts the chance of queries twice, so with many small tasks an interval is
-too wide rather than too narrow: measured, a nominal 95 % holds the truth in 96 to 99 % with 22 tasks, 93 % with 5, 94 %
-with one of 100 queries; drawing tasks alone in 91 to 95, 83 and 9 % (tests/benchmarks/coverage.py).
+Queries inside drawn tasks count the randomness of queries twice, so with many small tasks an interval is too wide
+rather than too narrow. tests/benchmarks/coverage.py measures the coverage.
 
-Shapes: B resamples, T tasks, Q queries of a task, S draws (seed, sample) of a method, n resamples at once.
+Shapes: B resamples, T tasks, Q queries of a task, S draws (seed, sample) of a method, n resamples at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from sglora_cli.plugin.values import Row
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float, float]
-"""Mean, and the ends of its 95 % interval."""
+"""Mean, and the ends of its 95 % confidence interval."""
 MethodCell = tuple[str, str, int]
 """(method, direction, k)"""
 Draw = tuple[int, int]
@@ -35,32 +34,35 @@ _AT_ONCE = 1 << 22
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Every cell's average over tasks: measured, and in B resamples."""
+    """Each cell's average over tasks, as measured and in B resamples."""
 
     measured: Mapping[MethodCell, float]
     resampled_B: Mapping[MethodCell, Floats]
     without_hits: frozenset[str]
-    """Methods of which only tasks could be drawn, not queries."""
+    """Methods for which only tasks could be resampled, not queries."""
 
     def difference(self, cell: MethodCell, against: str) -> Interval:
-        """cell's method minus `against`, in points."""
+        """Return the difference between the cell's method and `against`, in percentage points."""
         other = (against, *cell[1:])
         gap_B = self.resampled_B[cell] - self.resampled_B[other]
         return _interval(self.measured[cell] - self.measured[other], gap_B)
 
     def differences(self, against: str, references: Mapping[str, str] | None = None) -> dict[MethodCell, Interval]:
-        """Of every method to `against`, or to another method that `references` has for it."""
+        """Return the difference of every method to `against`, or to its own entry in `references`."""
         rivals = {cell: (references or {}).get(cell[0], against) for cell in self.measured}
         return {cell: self.difference(cell, rivals[cell]) for cell in rivals if (rivals[cell], *cell[1:]) in rivals}
 
 
 def is_clear(gap: Interval) -> bool:
-    """Whether the interval is clear of zero: only then may "better" or "worse" be said."""
+    """Return whether the interval excludes zero. Only then may a method be called better or worse."""
     return gap[1] > 0 or gap[2] < 0
 
 
 def bootstrap(rows: Sequence[Row], resamples: int = 10_000, seed: int = 0) -> Bootstrap:
-    """Resample the averages of all methods, for each direction over the tasks that every method was measured on."""
+    """Resample the averages of all methods.
+
+    For each direction, only tasks on which every method was measured count.
+    """
     measured: dict[MethodCell, float] = {}
     resampled_B: dict[MethodCell, Floats] = {}
     without: set[str] = set()
@@ -75,7 +77,7 @@ def bootstrap(rows: Sequence[Row], resamples: int = 10_000, seed: int = 0) -> Bo
 
 
 class _Table:
-    """Rows of one direction, by task, method and k: each (S, Q) in percent."""
+    """Rows of one direction by task, method and k, each (S, Q) in percent."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.values: dict[tuple[tuple[str, str], str, int], dict[Draw, Row]] = {}
@@ -93,12 +95,12 @@ class _Table:
         return sorted(self.values[task, method, k])
 
     def _count(self, task: tuple[str, str], method: str, k: int) -> int | None:
-        """Q, or None unless every draw has hits of as many queries."""
+        """Return Q, or None unless every draw has hits for the same number of queries."""
         counts = {row.hits.partition(":")[0] for row in self.values[task, method, k].values()}
         return int(counts.pop()) if len(counts) == 1 and "" not in counts else None
 
     def _queries(self, task: tuple[str, str]) -> int:
-        """The number of queries most methods were asked, 1 where nobody kept them."""
+        """Return the number of queries that most methods were measured on, or 1 where no hits are stored."""
         counts = [q for m, k in self.cells if (q := self._count(task, m, k))]
         return max(set(counts), key=counts.count) if counts else 1
 
@@ -110,7 +112,7 @@ class _Table:
         return np.array([[rows[d].value] * queries for d in draws], dtype=np.float64)
 
     def average(self, method: str, k: int) -> float:
-        """Draws are averaged inside a task, then tasks."""
+        """Average over the draws of each task, then over tasks."""
         per_task = [[row.value for row in self.values[task, method, k].values()] for task in self.tasks]
         return float(np.mean([np.mean(values) for values in per_task])) if per_task else float("nan")
 
@@ -123,7 +125,7 @@ def _resample(table: _Table, resamples: int, rng: np.random.Generator) -> dict[t
     seeds_BG = _counts(rng, resamples, len(table.seeds))
     draws_BS: dict[tuple[str, tuple[Draw, ...]], Floats] = {}
     for t, task in enumerate(table.tasks):
-        owner = np.nonzero(drawn_BT == t)[0]  # the resamples this task is in, once for each time it was drawn
+        owner = np.nonzero(drawn_BT == t)[0]  # the resamples with this task, once per time it was drawn
         queries = table.queries[task]
         percents = {cell: table.percent_SQ(task, *cell) for cell in table.cells}
         for method, k in table.cells:  # the same weights for every task and k
@@ -142,7 +144,7 @@ def _resample(table: _Table, resamples: int, rng: np.random.Generator) -> dict[t
 
 
 def _counts(rng: np.random.Generator, rows: int, size: int) -> Floats:
-    """(rows, size): how often each of `size` things is met in `size` draws."""
+    """Return (rows, size): how often each of `size` items occurs in `size` draws."""
     if size == 1:
         return np.ones((rows, 1))
     drawn = rng.integers(size, size=(rows, size), dtype=np.int64) + size * np.arange(rows)[:, None]
@@ -150,13 +152,13 @@ def _counts(rng: np.random.Generator, rows: int, size: int) -> Floats:
 
 
 def _draw_weights(rng: np.random.Generator, draws: Sequence[Draw], seeds: Sequence[int], seeds_BG: Floats) -> Floats:
-    """(B, S) weights of a method's draws: a seed's count, spread over as many samples as the seed has."""
+    """Return (B, S) weights of a method's draws: each seed's count, split over a resample of its samples."""
     parts = []
     for seed in dict.fromkeys(seed for seed, _ in draws):
         samples = sum(s == seed for s, _ in draws)
         parts.append(_counts(rng, len(seeds_BG), samples) / samples * seeds_BG[:, [seeds.index(seed)]])
     weight_BS: Floats = np.concatenate(parts, axis=1)
-    weight_BS[weight_BS.sum(axis=1) == 0] = 1  # none of this method's seeds was drawn: it counts as it is
+    weight_BS[weight_BS.sum(axis=1) == 0] = 1  # none of this method's seeds was drawn: all draws count alike
     total_B1: Floats = weight_BS.sum(axis=1, keepdims=True)
     return weight_BS / total_B1
 

@@ -1,6 +1,6 @@
-"""What methods may see of a task, or have seen: photos of an unseen one, the pack's training tasks.
+"""Data that methods use or have seen: photos of an unseen task, and the pack's training tasks.
 
-Shapes: N images, S samples, P numbers of an adapter.
+Shapes: N images, S samples, P parameters of an adapter.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from sglora_cli.plugin.values import Experts, Moments
 
 
 def lack(pack: Pack, generator: Generator, tasks: Sequence[UnseenTask]) -> Unavailable | None:
-    """Why a generator cannot be asked about tasks; None if it can, or if it needs nothing."""
+    """Return why a generator cannot be used on these tasks, or None if it can."""
     if generator.needs == SHOTS and any(task.training is None for task in tasks):
-        message = f"{generator.name!r} needs training photos of the unseen tasks, which no pack carries"
-        return Unavailable(message, "name the folder of the photos: --data DIR")
+        message = f"{generator.name!r} needs training photos of the unseen tasks, which packs do not contain"
+        return Unavailable(message, "pass the folder of the photos with --data DIR")
     if generator.needs == IMAGES and not pack.has_visual:
-        message = f"{generator.name!r} compares photos, and pack {pack.name!r} does not know what its experts look like"
-        return Unavailable(message, "build the pack again")
+        message = f"{generator.name!r} compares photos, but pack {pack.name!r} has no visual embeddings of its experts"
+        return Unavailable(message, "rebuild the pack: sglora pack build RECIPE --data DIR")
     try:
         if generator.needs or not generator.learns:
             pack.fitted(generator)
@@ -38,9 +38,12 @@ def lack(pack: Pack, generator: Generator, tasks: Sequence[UnseenTask]) -> Unava
 
 
 def saw_training(loaded: LoadedPack, name: str) -> bool:
-    """Whether a method has seen the pack's training tasks: it was fitted to them, or uses the joint adapter
-    or the moments, which have seen them. What is made of the experts alone can do without moments, and does not change
-    if that adapter is NaN."""
+    """Return whether a method has seen the pack's training tasks.
+
+    A method has if it was fitted to them, or if it uses the joint adapter or the moments, which were fitted to them.
+    A method made from the experts alone works without moments, and its result does not change if the joint adapter
+    is NaN.
+    """
     generator, pack = loaded.host.generators[name], loaded.pack
     if isinstance(generator, Combined):
         return any(saw_training(loaded, part.name) for part in generator.parts)
@@ -55,7 +58,7 @@ def saw_training(loaded: LoadedPack, name: str) -> bool:
 
 
 class _Blind:
-    """Experts that know nothing of the training tasks."""
+    """Experts without any information from the training tasks."""
 
     moments: Moments | None = None
 
@@ -65,7 +68,7 @@ class _Blind:
 
 
 class TaskEvidence:
-    """Evidence of one task, each kind looked at once, and only if a method needs it."""
+    """Evidence of one task. Each kind is computed once, and only if a method needs it."""
 
     def __init__(self, model: Model, pack: Pack, task: UnseenTask) -> None:
         self._model, self._pack, self._task = model, pack, task
@@ -81,15 +84,15 @@ class TaskEvidence:
             image_ND = image_embeddings(self._model, self._task.tensors.stem_N)
             return Evidence(self._model, images_ND=image_ND, visual_ED=self._pack.visual_ED)
         if self._task.training is None:
-            raise Unavailable(f"there are no training photos of {self._task.name!r}", "name their folder: --data DIR")
+            raise Unavailable(f"there are no training photos of {self._task.name!r}", "pass the folder with --data DIR")
         return Evidence(self._model, shots=self._task.training())
 
     def ask(
         self, generator: Generator, fitted: Fitted, prior: Prior, samples: int, seed: int, temperature: float
     ) -> Tensor:
-        """Adapters of any generator: (S, P), or (S, N, P) where each image has its own."""
+        """Make adapters with any generator: (S, P), or (S, N, P) if each image has its own."""
         if not generator.needs:
             return fitted.generate(prior, samples, seed, temperature)
         if not isinstance(fitted, UsesEvidence):
-            raise PluginError(f"generator {generator.name!r} says that it needs data, and has no generate_with")
+            raise PluginError(f"generator {generator.name!r} declares that it needs data but has no generate_with")
         return fitted.generate_with(prior, self.evidence(generator.needs), samples, seed, temperature)

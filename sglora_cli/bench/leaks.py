@@ -1,4 +1,4 @@
-"""What a pack has seen of the tasks that it is to be measured on."""
+"""Checks what a pack has already seen of the tasks it is to be measured on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sglora_cli.plugin.values import EXPERT, TRAINING, UNSEEN
 
 
 def _photo_leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str) -> list[str]:
-    """The tasks with test photos that the pack learned from, and how many. A task's Oracle is asked, too."""
+    """Return the tasks with test photos that the pack or the task's Oracle learned from, with counts."""
     learned = pack.learned or {}
     seen = frozenset().union(*(learned.get(one, ()) for one in _seen_roles(role)))
     leaking = []
@@ -26,26 +26,29 @@ def _photo_leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str) -> list[str
 
 
 def photos_unknown(pack: Pack, tasks: Sequence[UnseenTask]) -> str:
-    """Why nobody can say whether the pack learned from the tested photos, as a note; "" if it is known."""
+    """Return a note on why leaked photos cannot be checked, or "" if they can."""
     if pack.learned is None:
-        why = f"pack {pack.name!r} keeps no hashes of its photos; build it again to know"
+        why = f"pack {pack.name!r} has no hashes of its photos (rebuild it to add them)"
     elif bare := [t.key for t in tasks if not t.hashes]:
-        why = f"what is tested on keeps no hashes of its photos: {', '.join(bare[:3])}"
+        why = f"there are no hashes of the test photos of {', '.join(bare[:3])}"
     elif added := [task["key"] for task in pack.tasks if "origin" in task]:
-        why = f"nothing says which photos these experts were trained on: {', '.join(added[:3])}"
+        why = f"the training photos of these experts are not recorded: {', '.join(added[:3])}"
     else:
         return ""
     return f"unknown whether the pack learned from the tested photos: {why}"
 
 
 def _seen_roles(role: str) -> tuple[str, ...]:
-    """The roles whose tasks a pack may not have in common with tasks of `role` that it is measured on."""
+    """Return the roles whose tasks must not overlap with the measured tasks of `role`."""
     return (EXPERT,) if role == TRAINING else (EXPERT, TRAINING)
 
 
 def leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> list[str]:
-    """What the pack has seen of tasks: those that are, by their key or their sentence, an expert or training task of
-    the pack (of training tasks, which of course the pack has, those that are an expert, too), then tested photos."""
+    """Return what the pack has seen of the tasks: first leaked tasks, then leaked test photos.
+
+    A task leaks if its key or its sentence is that of an expert or training task of the pack. If the measured tasks
+    are themselves training tasks, only expert tasks count.
+    """
     roles = _seen_roles(role)
     seen: dict[str, PackTask] = {}
     for task in (task for one in roles for task in pack.tasks.of(one)):
@@ -59,10 +62,10 @@ def leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> list[s
 
 
 def check_leaks(pack: Pack, tasks: Sequence[UnseenTask], role: str = UNSEEN) -> None:
-    """Raises Mismatch if there is a leak: of a task, or of photos."""
+    """Raise Mismatch if the pack has seen a task or a test photo."""
     if leaking := leaks(pack, tasks, role):
         more = f" and {len(leaking) - 3} more" if len(leaking) > 3 else ""
         raise Mismatch(
-            f"pack {pack.name!r} has seen what it would be measured on: {', '.join(leaking[:3])}{more}",
-            "choose others with --tasks, or measure the leak knowingly with --own-expert",
+            f"pack {pack.name!r} has already seen test data: {', '.join(leaking[:3])}{more}",
+            "select other tasks with --tasks, or pass --own-expert to measure with this leak",
         )

@@ -1,15 +1,13 @@
-"""Adapters x tasks -> rows, and nothing made or measured twice.
+"""Measures adapters on tasks, and computes nothing twice.
 
-What was measured lies in the folder `measured` of the user cache, under the hash of everything it follows
-from: the model's fingerprint, device and precision, the layout, the adapter's numbers, stems, texts, and which
-belongs to which. Beside it lies what all adapters of a method measured, under the hash of what these follow from: then
-they need not be made again to know it.
-Change any of it, or VERSION, and it is measured again.
+Results are stored in the folder `measured` of the user cache. The key of a result is the hash of all its inputs: the
+model's fingerprint, device and precision, the layout, the adapter's numbers, stems, texts and their assignment.
+The results of all adapters of a method are stored in addition under the hash of the inputs of these adapters, so that
+the adapters need not be made again. If any input or VERSION changes, the result is measured again.
 
-Draws that do not differ are measured twice, not five times: where the first two draws of a method give a task's images
-the same embeddings, the others are left out.
+If the first two draws of a method give the images of a task the same embeddings, the remaining draws are skipped.
 
-Shapes: S adapters, N images, D embedding, P numbers, Q queries.
+Shapes: S adapters, N images, D embedding, P parameters, Q queries.
 """
 
 from __future__ import annotations
@@ -35,43 +33,43 @@ from sglora_cli.plugin.values import Row, TaskTensors
 from sglora_cli.system.paths import cache_folder
 
 VERSION = 2
-"""Of the measures: another one makes everything measured before unknown."""
+"""Version of the measures. A change invalidates all stored results."""
 AGREE = 1e-3
-"""The largest difference of two draws' embeddings, whose length is 1, that is none."""
+"""Two draws whose embeddings (of length 1) differ by at most this count as equal."""
 Cells = dict[tuple[str, int], str]
 """(direction, k) -> packed hits"""
 Label = tuple[str, int, int, str]
-"""Which adapter of a task: method, sample, seed, and the key of the sentence, as `Candidate` has them."""
+"""Identifies an adapter of a task: method, sample, seed and sentence, as in `Candidate`."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An adapter to be measured, and whose it is."""
+    """An adapter to measure, and where it comes from."""
 
     method: str
     layout: Layout
     flat_P: Tensor
-    """(P,); or (N, P), where each image of the task has an adapter of its own."""
+    """(P,), or (N, P) if each image of the task has its own adapter."""
     sample: int = 0
     seed: int = 0
     sentence: str = ""
-    """The key of the task whose sentence made it, where it is not that of the measured task."""
+    """Key of the task whose sentence made the adapter, "" for the measured task itself."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one method is asked for on a task. Its adapters are made if they are needed."""
+    """The adapters of one method for a task, which are made only if they are needed."""
 
     key: str
-    """The hash of everything that they follow from, besides the task's stems and texts; "" if nobody can say."""
+    """Hash of all inputs of the adapters except the task's stems and texts, or "" if that is unknown."""
     make: Callable[[], list[Candidate]]
     prepare: Callable[[], object] = list
-    """Raises what is wrong with the method before anything is measured."""
+    """Raises errors of the method before anything is measured."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """How often images would have to be encoded: at least, if all draws agree, and at most; and how often not."""
+    """How many images need encoding, at least (if all draws agree) and at most, and how many are cached."""
 
     least: int
     most: int
@@ -81,12 +79,12 @@ class Images:
 
 @dataclass
 class Work:
-    """How much work there was."""
+    """Counts of the work done and avoided."""
 
     encoded: int = 0
-    """Images that went through the backbone, once for each adapter."""
+    """Images encoded by the backbone, counted once per adapter."""
     saved: int = 0
-    """Images that did not have to."""
+    """Images that did not need encoding."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +93,17 @@ class Measurer:
 
     model: Model
     precision: str = ""
-    """What the user asked for: with the device it says in which numbers the backbone computes."""
+    """The requested precision. Together with the device it determines the backbone's number format."""
     fresh: bool = False
-    """Measure everything again."""
+    """Ignore stored results and measure everything again."""
     count: Work = field(default_factory=Work)
     _on: dict[str, str] = field(default_factory=dict, repr=False)
-    """Task -> the hash of what it is measured on."""
+    """Task key -> hash of the data it is measured on."""
     _rows: dict[Path, list[Row]] = field(default_factory=dict, repr=False)
-    """What was remembered of parts."""
+    """Stored rows of parts that were already read."""
 
     def on(self, task: UnseenTask) -> str:
-        """The hash of what a task is measured on, and in which numbers."""
+        """Return the hash of the data a task is measured on, and of the number format."""
         if task.key not in self._on:
             tensors = task.tensors
             stems = [tensors.stem_N[i : i + IMAGES_AT_ONCE] for i in range(0, len(tensors.stem_N), IMAGES_AT_ONCE)]
@@ -115,16 +113,16 @@ class Measurer:
         return self._on[task.key]
 
     def keys(self, task: UnseenTask, candidates: Sequence[Candidate]) -> list[str]:
-        """The name of what each candidate measures on the task; equal adapters have one name."""
+        """Return the key of each candidate's result on the task. Equal adapters have the same key."""
         on = self.on(task)
         return [content_hash(on, c.layout.to_json(), c.flat_P) for c in candidates]
 
     def remembers(self, task: UnseenTask, part: Part) -> bool:
-        """Whether its rows are known without its adapters."""
+        """Return whether the rows of a part are stored, so that its adapters need not be made."""
         return self._remembered(task, part) is not None
 
     def missing(self, task: UnseenTask, parts: Sequence[Part]) -> Images:
-        """How many images would have to be encoded."""
+        """Return how many images need encoding."""
         adapters = sum(_adapters(self._remembered(task, part) or []) for part in parts)
         made = [c for part in parts if not self.remembers(task, part) for c in part.make()]
         keys = self.keys(task, made)
@@ -137,7 +135,7 @@ class Measurer:
         return Images(images * (len(unknown) - len(spared)), images * len(unknown), known, adapters + len(made))
 
     def rows_of(self, task: UnseenTask, parts: Sequence[Part]) -> list[Row]:
-        """The rows of every method. Raises Mismatch if an adapter gives embeddings that are not finite."""
+        """Return the rows of every method. Raises Mismatch if an adapter's embeddings are not finite."""
         known = [self._remembered(task, part) for part in parts]
         made = {n: part.make() for n, part in enumerate(parts) if known[n] is None}
         measured = self._measured(task, [c for candidates in made.values() for c in candidates])
@@ -156,7 +154,7 @@ class Measurer:
         return rows
 
     def rows(self, task: UnseenTask, candidates: Sequence[Candidate]) -> list[Row]:
-        """Every candidate's rows, but for draws that do not differ. Raises Mismatch as `rows_of` does."""
+        """Return every candidate's rows, without draws that do not differ. Raises Mismatch like `rows_of`."""
         measured = self._measured(task, candidates)
         kept = (measured[id(c)] for c in candidates if id(c) in measured)
         return [row for c, cells in kept for row in _rows(task, _label(c), cells)]
@@ -165,7 +163,7 @@ class Measurer:
         return _path(content_hash("part", self.on(task), part.key), "measured/made")
 
     def _remembered(self, task: UnseenTask, part: Part) -> list[Row] | None:
-        """The rows of a part; None if they are not known, or the file is not what it should be."""
+        """Return the stored rows of a part, or None if there are none or the file is damaged."""
         if self.fresh or not part.key:
             return None
         path = self._place(task, part)
@@ -185,7 +183,7 @@ class Measurer:
         return rows
 
     def _measured(self, task: UnseenTask, candidates: Sequence[Candidate]) -> dict[int, tuple[Candidate, Cells]]:
-        """By `id`: the candidate, and what it measures. Draws that are left out are missing."""
+        """Measure candidates and return each with its result, by `id`. Skipped draws are missing."""
         keys = self.keys(task, candidates)
         named = list(zip(keys, candidates, strict=True))
         draws = _draws(named)
@@ -208,7 +206,7 @@ class Measurer:
         return {id(c): (c, known[key]) for key, c in kept}
 
     def _encoded(self, task: UnseenTask, todo: Mapping[str, Candidate], known: dict[str, Cells]) -> dict[str, Tensor]:
-        """The embeddings (N, D) of the task's images with each adapter. What they measure is added to `known`."""
+        """Return the embeddings (N, D) of the task's images with each adapter, and add their results to `known`."""
         found: dict[str, Tensor] = {}
         for layout in dict.fromkeys(c.layout for c in todo.values()):
             of_layout = {key: c for key, c in todo.items() if c.layout == layout}
@@ -222,8 +220,8 @@ class Measurer:
         for key, image_ND in found.items():
             if not bool(torch.isfinite(image_ND).all()):
                 raise Mismatch(
-                    f"method {todo[key].method!r} gives embeddings that are not finite on {task.name!r}",
-                    "leave it out of --baselines, or try --precision fp32; what was measured before is kept",
+                    f"embeddings of method {todo[key].method!r} on {task.name!r} are not finite",
+                    "remove it from --baselines or try --precision fp32 (results so far are stored)",
                 )
             known[key] = _cells(image_ND, task.tensors)
             write_sealed(_path(key), _listed(known[key]))
@@ -231,7 +229,7 @@ class Measurer:
 
 
 def _adapters(rows: Sequence[Row]) -> int:
-    """How many adapters rows are of."""
+    """Return the number of adapters that the rows come from."""
     return len({(row.method, row.sample, row.seed, row.sentence) for row in rows})
 
 
@@ -240,12 +238,12 @@ def _label(candidate: Candidate) -> Label:
 
 
 def _of(candidate: Candidate) -> tuple[str, str]:
-    """Whose draw it is."""
+    """Return the method and sentence that a draw belongs to."""
     return candidate.method, candidate.sentence
 
 
 def _draws(named: Sequence[tuple[str, Candidate]]) -> dict[tuple[str, str], list[str]]:
-    """The names of what the draws of a method for a sentence measure, where there are more than two that differ."""
+    """Return the keys of each method's draws for a sentence, where more than two of them differ."""
     draws: dict[tuple[str, str], dict[str, None]] = {}
     for key, candidate in named:
         draws.setdefault(_of(candidate), {})[key] = None
@@ -253,7 +251,7 @@ def _draws(named: Sequence[tuple[str, Candidate]]) -> dict[tuple[str, str], list
 
 
 def _is_later(draws: Mapping[tuple[str, str], list[str]], key: str, candidate: Candidate) -> bool:
-    """Whether it is a draw after the first two that differ."""
+    """Return whether this draw comes after the first two that differ."""
     return key in draws.get(_of(candidate), ())[2:]
 
 
@@ -291,7 +289,7 @@ def _path(key: str, folder: str = "measured") -> Path:
 
 
 def _recall(key: str) -> Cells | None:
-    """What is known under a key; None for nothing, or for a file that is not what it should be."""
+    """Return the stored result of a key, or None if there is none or the file is damaged."""
     try:
         return _cells_of(read_sealed(_path(key))) if _path(key).exists() else None
     except (BadFile, ValueError, TypeError):
@@ -303,7 +301,7 @@ def _listed(cells: Cells) -> list[list[Any]]:
 
 
 def _cells_of(content: Any) -> Cells:
-    """The opposite. Raises ValueError, TypeError."""
+    """Undo `_listed`. Raises ValueError or TypeError."""
     cells = {(str(direction), int(k)): str(text) for direction, k, text in content}
     if not cells or not all(count_hits(text)[1] for text in cells.values()):
         raise ValueError("no hits")

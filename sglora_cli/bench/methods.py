@@ -1,6 +1,6 @@
-"""Which methods there are, what they may see of an unseen task, and their adapters for it.
+"""The methods, what they may use of an unseen task, and their adapters for it.
 
-Shapes: P numbers of an adapter, D embedding, S samples, N images.
+Shapes: P parameters of an adapter, D embedding, S samples, N images.
 """
 
 from __future__ import annotations
@@ -40,33 +40,33 @@ from sglora_cli.system.fingerprints import stamp
 PAPER = (ZERO, ORACLE, "model-soups", "adapter-soup", AGAINST, "cvae")
 
 Parts = Callable[[UnseenTask], list[Part]]
-"""A task -> what each method is asked for on it."""
+"""Maps a task to the parts of every method."""
 
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """What will be measured: everything the rows follow from."""
+    """Everything that determines the rows of a measurement."""
 
     model: Model
     tasks: Sequence[UnseenTask]
     names: Mapping[str, str]
-    """Method name to its label, in the order of the table."""
+    """Method name to label, in the order of the table."""
     parts: Parts = field(repr=False)
     config: BenchConfig
     pack: str
     backbone: str
     against: str = AGAINST
     references: Mapping[str, str] = field(default_factory=dict)
-    """Methods that are compared with another one than `against`."""
+    """Methods that are compared with another method than `against`."""
     on: str = ""
-    """The other pack that the tasks came from."""
+    """The other pack that the tasks come from."""
     role: str = UNSEEN
-    """What the tasks are to the pack, one of ROLES."""
+    """Role of the tasks in the pack, one of ROLES."""
     protocol: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
-    """What a reader of the table must know."""
+    """Notes that a reader of the table needs."""
     origin: Any = None
-    """What else the adapters follow from, as JSON: the pack's manifest, or the adapters' files."""
+    """Further inputs of the adapters as JSON: the pack's manifest or the hashes of adapter files."""
 
     def header(self, command: str = "", table: str = "") -> Header:
         settings = {k: v for k, v in asdict(self.config).items() if k != "resamples"}
@@ -79,10 +79,12 @@ class BenchPlan:
 
 
 def methods(host: Host, pack: Pack, wanted: str, oracle: bool = True, without: Container[str] = ()) -> dict[str, str]:
-    """Method names to labels, in the table's order. `wanted`: names with commas; "all" and "paper" stand for several.
+    """Return method names and their labels, in the order of the table.
 
-    oracle: whether every task has an Oracle. A learned generator that the pack lacks is left out of "all"; the Oracle
-    without `oracle`, and names in `without`, of "all" and "paper". Raises UnknownName.
+    wanted: comma-separated names, where "all" and "paper" stand for several methods.
+    oracle: whether every task has an Oracle.  without: names that "all" and "paper" leave out.
+    "all" also leaves out learned generators that the pack lacks, and both leave out the Oracle if `oracle` is false.
+    Raises UnknownName.
     """
     usable = {n: g for n, g in host.generators.items() if not g.learns or n in pack.manifest["generators"]}
     rules = [n for n, g in usable.items() if not g.learns and n not in without]
@@ -98,7 +100,7 @@ def methods(host: Host, pack: Pack, wanted: str, oracle: bool = True, without: C
     for name in names:
         if name != ORACLE and name not in usable:
             if name in host.generators:
-                raise UnknownName(f"pack {pack.name!r} has no trained {name!r}", "build the pack again with it")
+                raise UnknownName(f"pack {pack.name!r} has no trained {name!r}", "rebuild the pack with this generator")
             raise UnknownName.of("method", name, [*usable, ORACLE])
     return {n: "Oracle" if n == ORACLE else usable[n].label for n in names}
 
@@ -106,7 +108,7 @@ def methods(host: Host, pack: Pack, wanted: str, oracle: bool = True, without: C
 def plan_of_methods(
     loaded: LoadedPack, tasks: Sequence[UnseenTask], names: Mapping[str, str], config: BenchConfig
 ) -> BenchPlan:
-    """Measure a pack's methods."""
+    """Plan the measurement of a pack's methods."""
     pack, asking = loaded.pack, _Asking(loaded, tasks, config)
     protocol: dict[str, Any] = {"backbone": pack.backbone, "rank": pack.layout.rank, "k": pack.prior_config.k}
     protocol["experts"] = sorted({t["dataset"] for t in pack.tasks.of(EXPERT)})
@@ -124,8 +126,10 @@ def plan_of_methods(
 
 
 class _Asking:
-    """A pack's methods, asked with the sentences of tasks and with those of others. Nothing is asked, and no generator
-    opened, before somebody wants to know its adapters."""
+    """A pack's methods, applied to the sentences of the tasks and to other sentences.
+
+    Adapters are made and generators loaded only on demand.
+    """
 
     def __init__(self, loaded: LoadedPack, tasks: Sequence[UnseenTask], config: BenchConfig) -> None:
         self.loaded, self.pack, self.config = loaded, loaded.pack, config
@@ -135,7 +139,7 @@ class _Asking:
 
     @cached_property
     def query_of(self) -> dict[str, Query]:
-        """The key of each task, and of each other sentence, to how the experts are asked about it."""
+        """The query of each task and each other sentence, by key."""
         texts = {task.key: task.description for task in self.tasks}
         if self.config.wrong_sentences:
             texts = {one.key: one.text for one in self.pool} | texts | {UNRELATED: UNRELATED_SENTENCE}
@@ -146,7 +150,7 @@ class _Asking:
         return {t.key: t.oracle_P for t in self.tasks if t.oracle_P is not None}
 
     def parts(self, names: Sequence[str], task: UnseenTask) -> list[Part]:
-        """Of every method its adapters for the task, then of every method those that other sentences make."""
+        """Return each method's part for the task, then each method's part for other sentences."""
         evidence = TaskEvidence(self.loaded.model, self.pack, task)
         own = [self._part(self._own, name, task, evidence, task.description) for name in names]
         if not self.config.wrong_sentences:
@@ -167,10 +171,10 @@ class _Asking:
         said: Any,
     ) -> Part:
         def unchanged() -> list[Candidate]:
-            with self.pack.unchanged():  # or these adapters may be of two packs
+            with self.pack.unchanged():  # else the adapters may come from two versions of the pack
                 return make(name, task, evidence)
 
-        if name == ORACLE:  # its adapters are there already
+        if name == ORACLE:  # its adapters exist already
             return Part("", unchanged)
         key = self._keys(name, [asdict(self.config), task.key, said])
         return Part(key, unchanged, partial(self.loaded.fitted, name))
@@ -178,13 +182,13 @@ class _Asking:
     def _own(self, name: str, task: UnseenTask, evidence: TaskEvidence) -> list[Candidate]:
         if name == ORACLE:
             if task.oracle_P is None:
-                raise Unavailable(f"there is no Oracle adapter of {task.name!r}", "leave oracle out of --baselines")
+                raise Unavailable(f"there is no Oracle adapter of {task.name!r}", "remove oracle from --baselines")
             return [Candidate(name, self.pack.layout, task.oracle_P)]
         prior = self.pack.prior(self.query_of[task.key])
         return self._candidates(name, evidence, prior, self.config)
 
     def _controls(self, others: Sequence[str], name: str, task: UnseenTask, evidence: TaskEvidence) -> list[Candidate]:
-        """Adapters that other sentences make, of a method that reads it."""
+        """Make the adapters of other sentences, for methods that depend on the sentence."""
         if name == ORACLE:
             known = [key for key in others if key in self.oracle_of]
             return [Candidate(ORACLE, self.pack.layout, self.oracle_of[key], sentence=key) for key in known]
@@ -203,7 +207,7 @@ class _Asking:
         return candidates(self.pack.layout_of(fitted), generator, ask, prior, config, name)
 
     def _reads_sentence(self, name: str, evidence: TaskEvidence) -> bool:
-        if name not in self._reads:  # what searches on the task's pairs is slow to ask, and made for them
+        if name not in self._reads:  # methods that are fitted to the task's pairs are slow and not controlled
             generator = self.loaded.host.generators[name]
             ask = partial(evidence.ask, generator, self.loaded.fitted(name))
             self._reads[name] = generator.needs != SHOTS and reads_sentence(self.pack, ask, self.config)
@@ -211,15 +215,17 @@ class _Asking:
 
 
 class PartKeys:
-    """The hashes of everything that methods' adapters follow from."""
+    """Hashes of all inputs of the methods' adapters."""
 
     def __init__(self, loaded: LoadedPack) -> None:
         self._loaded = loaded
         self._of = cache(self._method)
 
     def __call__(self, name: str, asked: Any) -> str:
-        """Of a method; "" where that is not known: of what it reads of training photos. asked: what else its adapters
-        follow from, as JSON."""
+        """Return the key of a method, or "" for a method whose inputs are unknown because it reads training photos.
+
+        asked: further inputs of its adapters, as JSON.
+        """
         key = self._of(name)
         return content_hash(key, asked) if key else ""
 
@@ -227,7 +233,7 @@ class PartKeys:
         generator, pack = self._loaded.host.generators[name], self._loaded.pack
         if generator.needs == SHOTS:
             return ""
-        # Files are taken by size and times of change, so that a damaged one is read and refused.
+        # Files are identified by size and change times, so a damaged file is read again and rejected.
         code = [path for one in (*single(generator), self._loaded.model) for path in source_files(one)]
         stamps = [*_stamps([*pack.files_of(generator), *code]), *self._own_code]
         where = self._loaded.model.device.type
@@ -239,12 +245,12 @@ class PartKeys:
 
 
 def _stamps(paths: Sequence[Path]) -> list[list[int]]:
-    """What another content of files does not have, wherever they lie."""
+    """Return values that change with the content of the files but not with their location."""
     return [stamp(path)[2:] for path in paths if path.exists()]
 
 
 def _sentences(pack: Pack, tasks: Sequence[UnseenTask]) -> list[Sentence]:
-    """The sentences of the measured tasks, and of the pack's other unseen tasks."""
+    """Return the sentences of the measured tasks and of the pack's other unseen tasks."""
     known = {t.key: Sentence(t.key, t.dataset, t.description) for t in tasks}
     for task in pack.tasks.of(UNSEEN):
         known.setdefault(task["key"], Sentence(task["key"], task["dataset"], task["description"]))
@@ -252,8 +258,10 @@ def _sentences(pack: Pack, tasks: Sequence[UnseenTask]) -> list[Sentence]:
 
 
 def reads_sentence(pack: Pack, ask: Callable[[Prior, int, int, float], Tensor], config: BenchConfig) -> bool:
-    """Whether a method's adapters for the sentences of the first experts differ. Merging all experts alike, no
-    sentence changes them."""
+    """Return whether a method's adapters differ between the sentences of the first experts.
+
+    They do not for methods that ignore the sentence, such as a merge of all experts with equal weights.
+    """
     priors = [pack.prior(pack.expert_query(row)) for row in range(min(_ASKED, len(pack.experts.names)))]
     made = [ask(prior, 1, config.seed, config.temperature) for prior in priors]
     return any(not torch.equal(made[0], other) for other in made[1:])
@@ -272,9 +280,9 @@ def candidates(
     draws: int = 1,
     fold: Callable[[Prior, Tensor], Tensor] | None = None,
 ) -> list[Candidate]:
-    """A method's adapters for a prior: of every seed every sample. With `fold`, a sample is made of n `draws`.
+    """Make a method's adapters for a prior: every sample of every seed. With `fold`, each sample combines n `draws`.
 
-    ask: (prior, samples, seed, temperature) -> (S, P), or (S, N, P) where each image has its own adapter.
+    ask: (prior, samples, seed, temperature) -> (S, P), or (S, N, P) if each image has its own adapter.
     """
     adapters = []
     for seed in range(config.seed, config.seed + (config.seeds if generator.draws else 1)):

@@ -1,4 +1,4 @@
-"""What `sglora bench` was asked for -> a plan. Everything that is wrong with the request is said here."""
+"""Turns a request of `sglora bench` into a plan, and reports every error of the request."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from sglora_cli.system.paths import data_folder
 
 
 def bench_plan(host: Host, request: BenchRequest, config: BenchConfig, runtime: RuntimeConfig) -> BenchPlan:
-    """The plan of a request. Raises an SgloraError for whatever is wrong with it, before anything is measured."""
+    """Return the plan of a request. Raises an SgloraError for an invalid request, before anything is measured."""
     request.check()
     known = settings.load().data if (request.dataset or request.role == TRAINING) and not request.on else ""
     data = data_folder(request.data, known) if request.data or known else None
@@ -56,14 +56,17 @@ def bench_plan(host: Host, request: BenchRequest, config: BenchConfig, runtime: 
 def plan_of_tasks(
     loaded: LoadedPack, request: BenchRequest, tasks: Sequence[UnseenTask], config: BenchConfig
 ) -> BenchPlan:
-    """Measure a pack's methods on these tasks. Raises Mismatch for tasks that the pack has seen, or methods that have;
-    UnknownName, Unavailable for methods that cannot be measured."""
+    """Plan the measurement of a pack's methods on these tasks.
+
+    Raises Mismatch for tasks that the pack has seen and for methods that have seen the tasks, and UnknownName or
+    Unavailable for methods that cannot be measured.
+    """
     host = loaded.host
     if not request.own_expert:
         check_leaks(loaded.pack, tasks, request.role)
     seen = leaks(loaded.pack, tasks, request.role)
-    notes = [f"a leak: the pack has seen {', '.join(seen)}"] if seen else []
-    own = not request.on and not any(t.hashes for t in tasks)  # tasks that an older pack carries itself
+    notes = [f"leak: the pack has already seen {', '.join(seen)}"] if seen else []
+    own = not request.on and not any(t.hashes for t in tasks)  # tasks contained in an older pack
     if not own and (why := photos_unknown(loaded.pack, tasks)):
         notes.append(why)
     saw = cache(partial(saw_training, loaded)) if request.role == TRAINING else lambda name: False
@@ -81,24 +84,28 @@ def plan_of_tasks(
 
 
 def _notes_of_training(request: BenchRequest, leaking: Sequence[str], without: Sequence[str]) -> list[str]:
-    """What a reader must know of methods that have seen the training tasks they are measured on, or would be. Raises
-    Mismatch for one that is asked by name."""
+    """Return notes on methods that have seen the training tasks they are measured on, or were left out for it.
+
+    Raises Mismatch if such a method was requested by name.
+    """
     if leaking and not request.own_expert:
         raise Mismatch(
-            f"{leaking[0]!r} has seen the training tasks: it was fitted to them, or uses what was (joint, moments)",
-            "leave it out of --baselines, or measure the leak knowingly with --own-expert",
+            f"{leaking[0]!r} has seen the training tasks: it was fitted to them or uses the joint adapter or moments",
+            "remove it from --baselines, or pass --own-expert to measure with this leak",
         )
     if leaking:
-        return [f"a leak: {', '.join(leaking)} have seen these training tasks"]
-    why = "they were fitted to the training tasks, or are made of what was (joint, moments)"
-    return [f"left out: {', '.join(without)}, for {why}"] if without and request.baselines in ("all", "paper") else []
+        return [f"leak: {', '.join(leaking)} have already seen these training tasks"]
+    why = "because they were fitted to the training tasks or use the joint adapter or moments"
+    return [f"left out: {', '.join(without)}, {why}"] if without and request.baselines in ("all", "paper") else []
 
 
 def _methods(
     loaded: LoadedPack, wanted: str, tasks: Sequence[UnseenTask], without: Sequence[str]
 ) -> tuple[dict[str, str], list[str]]:
-    """Methods that have what they need, and a note for each that "all" leaves out for a lack. "all" leaves out those
-    in `without`, too. Raises Unavailable for one that is asked by name."""
+    """Return the usable methods, and a note for each that "all" leaves out because something it needs is missing.
+
+    "all" also leaves out methods in `without`. Raises Unavailable if such a method was requested by name.
+    """
     host, pack = loaded.host, loaded.pack
     lacking = {n: why for n, g in host.generators.items() if (why := lack(pack, g, tasks))}
     names = methods(host, pack, wanted, all(t.oracle_P is not None for t in tasks), [*lacking, *without])
@@ -113,7 +120,7 @@ def _tasks(loaded: LoadedPack, request: BenchRequest, data: Path | None) -> list
     if request.on:
         other = Pack(Library(host.recipe_folders).find(request.on)[0].folder)
         if other.backbone == pack.backbone:
-            other.check_model(loaded.model)  # which may know the other pack's weights from an earlier version
+            other.check_model(loaded.model)  # the model may recognise the other pack's weights from an earlier version
         offered = of_other(pack, other, request.dataset)
     elif request.role == TRAINING:
         offered = training_tasks(loaded, request.dataset, data, request.tasks, request.table)
@@ -127,7 +134,10 @@ def _tasks(loaded: LoadedPack, request: BenchRequest, data: Path | None) -> list
 def _of_adapters(
     host: Host, request: BenchRequest, data: Path, config: BenchConfig, runtime: RuntimeConfig
 ) -> BenchPlan:
-    """Adapter files on a data set: no pack is needed, only the backbone, which the first file may name."""
+    """Plan the measurement of adapter files on a data set.
+
+    This needs no pack, only the backbone, which the first file may name.
+    """
     stated = provenance(recognise(request.adapters[0])).get("backbone")
     name = request.backbone or (stated if isinstance(stated, str) else "") or settings.load().backbone
     model: Model = host.backbones[name].load(settings.runtime(runtime, name))
@@ -138,12 +148,15 @@ def _of_adapters(
 def plan_of_adapters(
     model: Model, backbone: str, paths: Sequence[Path], tasks: Sequence[UnseenTask], config: BenchConfig
 ) -> BenchPlan:
-    """Measure adapter files of any format beside zero-shot. Raises BadFile, Mismatch for a file that does not fit."""
+    """Plan the measurement of adapter files of any format beside zero-shot.
+
+    Raises BadFile or Mismatch for a file that does not fit, and UsageError if two files have the same name.
+    """
     adapters: dict[str, Candidate] = {}
     for path in paths:
         name = path.name.removesuffix(".safetensors").removesuffix(".pt")
         if name in adapters or name in (ZERO, CHANCE):
-            raise UsageError(f"two methods would be called {name!r}", "rename a file")
+            raise UsageError(f"two methods would be called {name!r}", "rename one of the files")
         foreign = read_adapter(path, model, backbone=backbone)
         layout = foreign.layout()
         adapters[name] = Candidate(name, layout, checked_flat(foreign.fitted(layout)[0], str(path)))

@@ -1,4 +1,4 @@
-"""What `sglora bench` is asked for. No torch: what cannot be meant is refused before it is imported."""
+"""The request of a `sglora bench` command. No torch, so invalid requests are rejected before it is imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sglora_cli.plugin.values import TRAINING, UNSEEN
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """The command line of `sglora bench`."""
+    """The options of `sglora bench`."""
 
     baselines: str = "paper"
     pack: str = ""
@@ -29,15 +29,19 @@ class BenchRequest:
     role: str = UNSEEN
 
     def check(self) -> None:
-        """Raises UsageError for options that do not go together."""
+        """Raise UsageError for options that cannot be combined."""
         if self.on and self.data:
-            raise UsageError("--on takes tasks from a pack, --data from photos", "leave out one of the two")
+            raise UsageError("--on reads tasks from a pack, --data reads them from photos", "pass only one of the two")
         if self.sentences and self.table not in ABLATIONS:
             raise UsageError(
-                "--sentences needs a table that compares descriptions", "pass --table ablation-description"
+                "--sentences requires a table that compares descriptions", "pass --table ablation-description"
             )
         if self.adapters and self.table in ABLATIONS:
-            raise UsageError("an ablation is of a pack's methods, not of adapter files", "leave out one of the two")
+            raise UsageError(
+                "ablation tables vary the methods of a pack, not adapter files", "pass --adapter or --table, not both"
+            )
         if self.role == TRAINING and (self.on or self.adapters):
-            what = "--on takes tasks that a pack carries" if self.on else "--adapter measures adapter files"
-            raise UsageError(f"{what}, --role training a pack's methods on its own photos", "leave out one of the two")
+            what = "--on takes tasks from a pack" if self.on else "--adapter measures adapter files"
+            raise UsageError(
+                f"{what}, but --role training measures a pack's methods on its own photos", "pass only one of the two"
+            )

@@ -1,9 +1,8 @@
-"""Recall@k by counting ranks: no sorting, no mask, never all scores at once.
+"""Recall@k by counting ranks. This needs no sorting and no mask, and never holds all scores at once.
 
-Only an image's own captions are right for it, and only its own image for a caption. A caption that
-stands word for word beside another image too is a wrong answer there that ties with the right one,
-and a tie counts against the model. Memory: 26 MiB to score and count a chunk, and
-a few numbers a caption.
+The right answers of an image are its own captions, and the right answer of a caption is its own image. If the same
+caption also belongs to another image, it is a wrong answer for that image and ties with the right one. A tie counts
+against the model. Scoring and counting a chunk takes 26 MiB, plus a few numbers per caption.
 
 Shapes: N images, C captions, D embedding, n images and c captions of a chunk.
 """
@@ -19,16 +18,16 @@ from sglora_cli.errors import Mismatch
 
 DIRECTIONS = ("I2T", "T2I")
 KS = (1, 5, 10)
-_SCORES = 1 << 21  # of a chunk: what fits a cache counts fastest
+_SCORES = 1 << 21  # scores per chunk: counting is fastest while they fit the CPU cache
 
 
 def ranks_of(image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Rank, from 1, of the right answer: for each image its best caption (N,), for each caption its image (C,).
+    """Return the rank, from 1, of the right answer: each image's best caption (N,) and each caption's image (C,).
 
     image_ND, text_CD: embeddings, whose dot product is the score.  image_of: the image of each caption.
-    A wrong candidate that ties with the right one, or whose score is NaN, counts as ranked
-    before it. An image without a caption has no right answer: its rank is beyond all captions.
-    Raises Mismatch for no image, no caption, or a caption of no image.
+    A wrong candidate is ranked first if it ties with the right one or if its score is NaN.
+    An image without a caption has no right answer, so its rank is beyond all captions.
+    Raises Mismatch if there is no image or no caption, or if a caption belongs to no image.
 
     >>> ranks_of(torch.tensor([[1.0, 0.0], [0.5, 0.5]]), torch.tensor([[0.9, 0.3], [0.1, 0.3], [0.2, 0.3]]), [0, 0, 1])
     (tensor([1, 2]), tensor([1, 2, 1]))
@@ -45,20 +44,20 @@ def ranks_of(image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int]) -> tupl
     size_N = torch.bincount(owner_C, minlength=images)
     parts = list(zip(range(0, images, step), order_C.split([int(p.sum()) for p in size_N.split(step)]), strict=True))
     own_C = torch.full((captions,), float("-inf"))
-    for start, rows_c in parts:  # the same product as below, so that equal captions score alike to the last bit
+    for start, rows_c in parts:  # the same product as below, so that equal captions get bitwise equal scores
         for some_c in rows_c.split(width):
             scores_nc = image_ND[start : start + step] @ text_CD[some_c].T
             own_C[some_c] = scores_nc[owner_C[some_c] - start, torch.arange(len(some_c))]
     worst_N = torch.full((images,), float("-inf"))
     best_N = worst_N.scatter_reduce(0, owner_C, own_C.where(~own_C.isnan(), float("-inf")), "amax")
-    # Whatever is not less is ahead: that counts ties and NaN, and a right answer that is NaN has lost to everything.
+    # Count what is not less: that includes ties and NaN, and ranks a right answer that is NaN last.
     less_N, less_C = torch.zeros(images, dtype=torch.long), torch.zeros(captions, dtype=torch.long)
     for start, rows_c in parts:
         for first in range(0, captions, width):
             some = slice(first, first + width)
             scores_nc = image_ND[start : start + step] @ text_CD[some].T
             here_c = rows_c[(rows_c >= first) & (rows_c < first + width)]
-            scores_nc[owner_C[here_c] - start, here_c - first] = float("inf")  # the right ones are not counted
+            scores_nc[owner_C[here_c] - start, here_c - first] = float("inf")  # do not count right answers
             less_N[start : start + step] += (scores_nc < best_N[start : start + step, None]).sum(dim=1)
             less_C[some] += (scores_nc < own_C[some]).sum(dim=0)
     i2t_N = 1 + captions - size_N - less_N
@@ -68,15 +67,16 @@ def ranks_of(image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int]) -> tupl
 def hits(
     image_ND: Tensor, text_CD: Tensor, image_of: Sequence[int], ks: Sequence[int] = KS
 ) -> dict[tuple[str, int], Tensor]:
-    """(direction, k) -> whether each query finds a right answer among its first k: (N,) or (C,), bool."""
+    """Return (direction, k) -> whether each query finds a right answer among its first k: (N,) or (C,), bool."""
     ranks = dict(zip(DIRECTIONS, ranks_of(image_ND, text_CD, image_of), strict=True))
     return {(d, k): ranks[d] <= k for d in DIRECTIONS for k in ks}
 
 
 def right_class(image_ND: Tensor, text_CD: Tensor, label_of: Sequence[int]) -> Tensor:
-    """Whether each image's own class scores highest: (N,) bool; a tie is an error of the model, and so is NaN.
+    """Return whether each image's own class scores highest: (N,) bool. A tie or NaN counts as an error.
 
-    text_CD: the embeddings of the classes.  label_of: the class of each image. Raises Mismatch if there is no such.
+    text_CD: the embeddings of the classes.  label_of: the class of each image.
+    Raises Mismatch for an unknown class or a wrong number of labels.
 
     >>> right_class(torch.tensor([[1.0, 0.0], [0.5, 0.5]]), torch.eye(2), label_of=[0, 1])
     tensor([ True, False])
@@ -87,7 +87,7 @@ def right_class(image_ND: Tensor, text_CD: Tensor, label_of: Sequence[int]) -> T
         raise Mismatch(f"label_of must name one of {classes} classes for each of {images} images, at least one")
     scores_NC = image_ND @ text_CD.T
     own_N1 = scores_NC.gather(1, label_N1)
-    ahead_N = (~(scores_NC < own_N1)).sum(dim=1)  # the own class itself is one of them
+    ahead_N = (~(scores_NC < own_N1)).sum(dim=1)  # includes the own class itself
     return (ahead_N == 1) & ~own_N1[:, 0].isnan()
 
 
@@ -96,7 +96,7 @@ def percent(hit_Q: Tensor) -> float:
 
 
 def chance(images: int, image_of: Sequence[int], ks: Sequence[int] = KS) -> dict[tuple[str, int], float]:
-    """What a random ranking scores, in percent: the hit probability without replacement."""
+    """Return the score of a random ranking in percent: the probability of a hit without replacement."""
     captions = len(image_of)
     own = torch.bincount(torch.as_tensor(list(image_of)), minlength=images).tolist()
     result = {}

@@ -1,4 +1,4 @@
-"""What rows say when they are put together. No torch: reporters need this."""
+"""Aggregates rows. No torch, because reporters import this."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Cell = tuple[str, int]
 
 
 def row_key(row: Row) -> tuple[object, ...]:
-    """What a row is a measurement of: two rows with one key are the same number, measured twice."""
+    """Return what a row measures. Rows with the same key are repeated measurements of one number."""
     return row.method, row.dataset, row.task, row.sample, row.seed, row.direction, row.k, row.sentence
 
 
 def table(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[tuple[str, str], dict[Cell, float]]]:
-    """method -> (dataset, task) -> cell -> recall, averaged over samples."""
+    """Return method -> (dataset, task) -> cell -> recall, averaged over samples."""
     values: dict[str, dict[tuple[str, str], dict[Cell, list[float]]]] = {}
     for row in rows:
         if dataset in ("", row.dataset):
@@ -31,7 +31,7 @@ def table(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[tuple[str, s
 
 
 def averages(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, float]]:
-    """method -> cell -> recall or accuracy averaged over the tasks that have it, each task counting alike."""
+    """Return method -> cell -> recall or accuracy, averaged over the tasks that have it with equal weights."""
     values: dict[str, dict[Cell, list[float]]] = {}
     for method, by_task in table(rows, dataset).items():
         for cells in by_task.values():
@@ -42,18 +42,17 @@ def averages(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, flo
 
 @dataclass(frozen=True)
 class Spread:
-    """How far apart a method's draws are in what they find, averaged over tasks: of a task's draws the worst, the best,
-    and their standard deviation."""
+    """Variation between a method's draws, averaged over tasks: the worst, the best and the standard deviation."""
 
     draws: int
-    """The most that a task has."""
+    """The largest number of draws of a task."""
     worst: float
     best: float
     deviation: float
 
 
 def spreads(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, Spread]]:
-    """method -> cell -> spread, of methods that were drawn more than once for a task."""
+    """Return method -> cell -> spread, for methods with more than one draw for a task."""
     draws: dict[str, dict[Cell, dict[tuple[str, str], list[float]]]] = {}
     for row in rows:
         if dataset in ("", row.dataset):
@@ -67,7 +66,7 @@ def spreads(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, Spre
 
 
 def build_ranges(rows: Sequence[Row], dataset: str = "") -> dict[str, dict[Cell, tuple[float, float]]]:
-    """method -> cell -> the averages of the lowest and of the highest build. A row's seed is its build."""
+    """Return method -> cell -> the lowest and highest average of any build. A row's seed is its build."""
     builds = [averages([row for row in rows if row.seed == n], dataset) for n in sorted({row.seed for row in rows})]
     ranges: dict[str, dict[Cell, tuple[float, float]]] = {}
     for method, cells in averages(rows, dataset).items():
@@ -86,7 +85,10 @@ def _spread(by_task: Sequence[Sequence[float]]) -> Spread:
 
 
 def recovery(average: Mapping[str, Mapping[Cell, float]], method: str, cell: Cell) -> float | None:
-    """(method - zero-shot) / (Oracle - zero-shot); None where the Oracle gains less than a point: a share of noise."""
+    """Return (method - zero-shot) / (Oracle - zero-shot).
+
+    Returns None if the Oracle gains less than one point, because the ratio would be noise.
+    """
     if not {ZERO, ORACLE, method} <= set(average):
         return None
     zero, oracle = average[ZERO][cell], average[ORACLE][cell]

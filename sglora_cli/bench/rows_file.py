@@ -1,15 +1,17 @@
-"""Rows on disk: JSON lines, made to be appended to. No torch.
+"""The rows file: JSON lines that are appended to. No torch.
 
     {"sglora_rows": 1, "pack": "starter", "backbone": "starter", "labels": {"top-k": "Top-K weighted"},
      "against": "top-k", "made_by": "sglora 0.1.0"}
     {"method": "top-k", "dataset": "pets", "task": "pug", "sample": 0, "seed": 0, "direction": "I2T", "k": 1,
      "value": 40.0, "hits": "5:SA=="}
 
-A header (one line; more keys are allowed) says whose rows follow, up to the next header. `labels` has the
-methods in the order of the table. A row may have more keys than `Row`, which are left out. `direction` is
-"I2T" or "T2I" (recall at k, in percent) or "ACC" (accuracy, in percent, at k = 1). `hits`, if it is there,
-says which queries were right: their number, and one bit a query from the highest of each byte, in base64.
-`sentence`, if it is there, is the key of the task whose sentence made the adapter, where it is not the task's own.
+A header line describes the rows up to the next header. It may have further keys. `labels` has the methods in the
+order of the table. Further keys of a row are ignored.
+
+`direction` is "I2T" or "T2I" (recall at k in percent) or "ACC" (accuracy in percent, at k = 1).
+`hits`, if present, records which queries were right: their number, a colon, and one bit per query in base64. The
+highest bit of each byte comes first.
+`sentence`, if present, is the key of the other task whose sentence made the adapter.
 """
 
 from __future__ import annotations
@@ -45,17 +47,17 @@ _HITS = re.compile(r"([0-9]{1,7}):([A-Za-z0-9+/]*={0,2})")
 
 @dataclass(frozen=True)
 class Header:
-    """Whose rows follow."""
+    """Describes the rows that follow."""
 
     pack: str
     backbone: str
     labels: Mapping[str, str]
-    """Method name to its label, in the order of the table."""
+    """Method name to label, in the order of the table."""
     against: str = AGAINST
     """The method that others are compared with."""
     made_by: str = f"sglora {__version__}"
     more: Mapping[str, Any] = field(default_factory=dict)
-    """Everything else the line says."""
+    """All other keys of the line."""
 
     def line(self) -> str:
         own = {KEY: FORMAT, **asdict(self)}
@@ -76,7 +78,8 @@ def row_line(row: Row) -> str:
 
 
 def pack_hits(hits: Sequence[bool]) -> str:
-    """
+    """Encode hits as their number, a colon, and one bit per hit in base64.
+
     >>> pack_hits([False, True, False, False, True])
     '5:SA=='
     """
@@ -86,7 +89,7 @@ def pack_hits(hits: Sequence[bool]) -> str:
 
 
 def unpack_hits(text: str) -> list[bool]:
-    """The opposite of `pack_hits`. Raises ValueError.
+    """Undo `pack_hits`. Raises ValueError.
 
     >>> unpack_hits("5:SA==")
     [False, True, False, False, True]
@@ -96,7 +99,7 @@ def unpack_hits(text: str) -> list[bool]:
 
 
 def count_hits(text: str) -> tuple[int, int]:
-    """How many queries were right, of how many. Raises ValueError.
+    """Return the number of right queries and of all queries. Raises ValueError.
 
     >>> count_hits("5:SA==")
     (2, 5)
@@ -106,7 +109,7 @@ def count_hits(text: str) -> tuple[int, int]:
 
 
 def _bits(text: str) -> tuple[int, int]:
-    """The number of queries, and a number whose binary digits they are."""
+    """Return the number of queries, and an integer with one binary digit per query."""
     match = _HITS.fullmatch(text)
     if match is None:
         raise ValueError("hits must be a number, a colon and base64")
@@ -121,7 +124,10 @@ def _bits(text: str) -> tuple[int, int]:
 
 
 def read_rows(path: Path, data: bytes | None = None) -> list[Run]:
-    """All runs of a rows file; `data` is the content, if it is known. Raises BadFile with path and line."""
+    """Read all runs of a rows file. Raises BadFile with path and line.
+
+    data: the content, if it was already read.
+    """
     runs: list[tuple[Header, list[Row]]] = []
     for n, line in enumerate(_lines(path, read_bytes(path, TEXT_LIMIT) if data is None else data), 1):
         where = f"{path}, line {n}"
@@ -129,25 +135,25 @@ def read_rows(path: Path, data: bytes | None = None) -> list[Run]:
         if KEY in content:
             runs.append((_header(content, where), []))
         elif not runs:
-            raise BadFile(f"{where}: a rows file starts with {{{json.dumps(KEY)}: {FORMAT}, ...}}", "is it one?")
+            raise BadFile(f"{where}: a rows file starts with {{{json.dumps(KEY)}: {FORMAT}, ...}}", "check the path")
         else:
             runs[-1][1].append(_row(content, where))
     if not runs:
-        raise BadFile(f"{path} is empty", "`sglora bench --rows FILE` writes one")
+        raise BadFile(f"{path} is empty", "write a rows file with `sglora bench --rows FILE`")
     return [Run(header, rows) for header, rows in runs]
 
 
 def append(path: Path, lines: Iterable[str]) -> None:
-    """Add lines of `Header.line` and `row_line`, flushed to the disk. Raises Unavailable."""
+    """Append lines of `Header.line` and `row_line` and flush them to disk. Raises Unavailable."""
     try:
         append_lines(path, lines)
     except OSError as error:
-        hint = "name another file with --rows; whole lines in it are kept, and the same command goes on after them"
+        hint = "pass another file with --rows; complete lines are kept, and the same command resumes after them"
         raise unwritable(f"cannot write {path}", error, hint) from error
 
 
 def mend(path: Path) -> None:
-    """Cut off a last line that an interruption left unfinished. A file that does not start as a rows file stays."""
+    """Remove an incomplete last line left by an interruption. Other files than rows files are not changed."""
     start = f'{{"{KEY}"'.encode()
     try:
         with path.open("rb") as file:
@@ -155,7 +161,7 @@ def mend(path: Path) -> None:
         if ours:
             drop_torn_line(path)
     except OSError as error:
-        raise unwritable(f"cannot mend {path}", error, "name another file with --rows") from error
+        raise unwritable(f"cannot repair {path}", error, "pass another file with --rows") from error
 
 
 def _lines(path: Path, data: bytes) -> list[str]:
@@ -170,21 +176,23 @@ def _object(line: str, where: str) -> dict[str, Any]:
     try:
         content = json_value(line)
     except ValueError as error:
-        hint = "an interrupted run leaves half a line: the same `sglora bench --rows FILE` mends it and goes on"
+        hint = "if a run was interrupted, repeat the same `sglora bench --rows FILE` to repair the file and resume"
         raise BadFile(f"{where}: not JSON: {getattr(error, 'msg', error)}", hint) from None
     if not isinstance(content, dict):
-        raise BadFile(f"{where}: not an object")
+        raise BadFile(f"{where}: not a JSON object")
     return content
 
 
 def _header(content: dict[str, Any], where: str) -> Header:
     if content[KEY] != FORMAT:
-        raise BadFile(f"{where}: rows of format {content[KEY]!r}, this program reads {FORMAT}", "update sglora")
+        raise BadFile(
+            f"{where}: unsupported rows format {content[KEY]!r}, this version reads format {FORMAT}", "update sglora"
+        )
     values = {"against": AGAINST, "made_by": "", **content}
     texts = {name: _text(values, name, where) for name in ("pack", "backbone", "against", "made_by")}
     labels = values.get("labels")
     if not isinstance(labels, dict) or not all(isinstance(v, str) and (k + v).isprintable() for k, v in labels.items()):
-        raise BadFile(f"{where}: labels must be an object of printable texts, got {labels!r:.200}")
+        raise BadFile(f"{where}: labels must be an object of printable strings, got {labels!r:.200}")
     more = {key: value for key, value in content.items() if key not in (KEY, "labels", *texts)}
     return Header(labels=labels, more=more, **texts)
 
@@ -195,7 +203,7 @@ def _row(content: dict[str, Any], where: str) -> Row:
     if direction not in ROW_DIRECTIONS:
         raise BadFile(f"{where}: direction must be one of {', '.join(ROW_DIRECTIONS)}, got {direction!r}")
     if type(value) not in (int, float) or not (math.isfinite(value) and 0 <= value <= 100):
-        raise BadFile(f"{where}: value must be a number of percent, got {value!r}")
+        raise BadFile(f"{where}: value must be a percentage from 0 to 100, got {value!r}")
     try:
         if hits:
             _check_value(value, *count_hits(hits))
@@ -211,28 +219,28 @@ def _row(content: dict[str, Any], where: str) -> Row:
 def _check_value(value: float, right: int, asked: int) -> None:
     expected = 100 * right / asked if asked else value
     if abs(value - expected) > 0.01:
-        raise ValueError(f"value is {value:g}, by the hits it is {expected:g}")
+        raise ValueError(f"value is {value:g}, but the hits give {expected:g}")
 
 
 def _whole(content: Mapping[str, Any], name: str, least: int, where: str) -> int:
     number = content.get(name)
     if type(number) is not int or number < least:
-        raise BadFile(f"{where}: {name} must be a whole number of at least {least}, got {number!r}")
+        raise BadFile(f"{where}: {name} must be an integer of at least {least}, got {number!r}")
     return number
 
 
 def _text(content: Mapping[str, Any], name: str, where: str) -> str:
     text = content.get(name)
-    if not isinstance(text, str) or not text.isprintable():  # a file may be a stranger's, and names get printed
-        raise BadFile(f"{where}: {name} must be a printable text, got {text!r:.200}")
+    if not isinstance(text, str) or not text.isprintable():  # the file may be untrusted, and names get printed
+        raise BadFile(f"{where}: {name} must be a printable string, got {text!r:.200}")
     return text
 
 
 class Log:
-    """The rows of one plan in a rows file. Runs of other plans before it stay as they are.
+    """The rows of one plan in a rows file. Rows of other plans before them are not changed.
 
-    Raises, before anything is measured: BadFile if the file is something else or broken, Mismatch if it has rows of
-    another backbone, which no report could show together.
+    Before anything is measured, raises BadFile if the file is not a valid rows file, and Mismatch if its rows come from
+    another backbone, because one report cannot combine both.
     """
 
     def __init__(self, path: Path, header: Header) -> None:
@@ -253,11 +261,11 @@ class Log:
             self._start = path.stat().st_size - len(header.line().encode())
 
     def __len__(self) -> int:
-        """How many rows of this plan the file had."""
+        """Return the number of rows of this plan that the file had."""
         return len(self._known)
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Append what the file lacks. If it says otherwise than now, something changed: the plan's rows start anew."""
+        """Append the rows that the file lacks. If a stored row differs, replace all rows of the plan."""
         self._rows += rows
         if any(self._known.get(row_key(row), row) != row for row in rows):
             self._known = {}
@@ -272,14 +280,14 @@ class Log:
         self._ends = True
 
     def _start_anew(self) -> None:
-        """Replace the rows of the plan. Raises Unavailable if somebody else has changed the file."""
+        """Replace the rows of the plan. Raises Unavailable if another program has changed the file."""
         data = read_bytes(self.path, TEXT_LIMIT)
         new = data[: self._start] + "".join([self.header.line(), *map(row_line, self._rows)]).encode()
         whole = data_hash(data) == self._content.hexdigest()
         if not whole or not swapped(self.path, data_hash(data), new):
             raise Unavailable(
                 f"{self.path} was changed by another program while rows were written into it",
-                "run it again, or name another file with --rows",
+                "run the command again, or pass another file with --rows",
             )
         self._content, self._ends = hashlib.sha256(new), True
 
@@ -289,8 +297,8 @@ def _check_fingerprint(path: Path, runs: Sequence[Run], header: Header) -> None:
     for other in (run.header.more.get("fingerprint", own) for run in runs):
         if other != own:
             raise Mismatch(
-                f"{path} has rows of a backbone with fingerprint {other}, this one has {own}",
-                "name another file with --rows",
+                f"{path} has rows of a backbone with fingerprint {other}, but this backbone has {own}",
+                "pass another file with --rows",
             )
 
 
@@ -301,8 +309,10 @@ def _offset_of_last(data: bytes, runs: Sequence[Run]) -> int:
 
 @contextmanager
 def log_of(path: Path | None, header: Header) -> Iterator[Log]:
-    """The log at `path`; without one, the plan's own in the user cache. Another process that measures into it waits,
-    and then finds these rows."""
+    """Open the log at `path`, or the plan's own log in the user cache.
+
+    Another process that measures into the same file waits and then finds these rows.
+    """
     path = path or cache_folder() / "rows" / f"{header.more['plan']}.jsonl"
     with locked(path):
         yield Log(path, header)

@@ -1,6 +1,6 @@
-"""A plan -> rows, and what the rows say.
+"""Runs a plan and reports its rows.
 
-Shapes: P numbers of an adapter.
+Shapes: P parameters of an adapter.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from sglora_cli.system.progress import progress
 
 @cache.lease()
 def run(plan: BenchPlan, measurer: Measurer, log: Log | None = None) -> list[Row]:
-    """Measure all of it. Adapters of one task share one pass over its images; finished tasks are in the log."""
+    """Measure everything in the plan. Finished tasks are read from the log.
+
+    The adapters of one task share one pass over its images.
+    """
     rows: list[Row] = []
     parts = [plan.parts(task) for task in plan.tasks]
     for task, some in zip(plan.tasks, parts, strict=True):
@@ -48,9 +51,9 @@ def _by_chance(task: UnseenTask) -> list[Row]:
 
 
 def estimate(plan: BenchPlan, measurer: Measurer) -> dict[str, Any]:
-    """What a run would do, without doing it: one task's images are encoded a few times, to see how long that takes.
+    """Estimate a run without doing it, by encoding one task's images a few times.
 
-    The least time is that of the quickest trial and of draws that do not differ, of which only two are measured.
+    The least time assumes the fastest trial, and that only two draws of each method need measuring.
     """
     parts = {t.key: plan.parts(t) for t in plan.tasks}
     images = [measurer.missing(t, parts[t.key]) for t in plan.tasks]
@@ -63,7 +66,7 @@ def estimate(plan: BenchPlan, measurer: Measurer) -> dict[str, Any]:
         start = time.perf_counter()
         encode_images(plan.model, candidate.layout, first.tensors, one_P)
         times.append((time.perf_counter() - start) / len(first.tensors.stem_N))
-    times = sorted(times[1:])  # the first time warms up
+    times = sorted(times[1:])  # the first trial is a warm-up
     return {
         "pack": plan.pack,
         "tasks": list(parts),
@@ -82,7 +85,7 @@ _TRIALS = 3
 
 
 def report(plan: BenchPlan, rows: Sequence[Row], paper: bool = False) -> Report:
-    """Rows with everything a reporter prints."""
+    """Return the report of rows, with everything that reporters print."""
     rows, controls = apart(rows)
     intervals = bootstrap(rows, plan.config.resamples, plan.config.seed)
     gains = sentence_gains(rows, controls, plan.config.resamples, plan.config.seed)
@@ -90,7 +93,7 @@ def report(plan: BenchPlan, rows: Sequence[Row], paper: bool = False) -> Report:
     labels = {CHANCE: "Chance", **plan.names}
     notes = [*_summary(plan, rows), *_trivial(plan.tasks), *plan.notes]
     if bare := sorted(intervals.without_hits - {CHANCE}):
-        notes.append(f"intervals of {', '.join(bare)}: over tasks only, hits of single queries were not kept")
+        notes.append(f"intervals of {', '.join(bare)} are over tasks only, because hits per query were not stored")
     gaps = intervals.differences(against, plan.references)
     return Report(
         plan.pack,
@@ -117,7 +120,7 @@ def _summary(plan: BenchPlan, rows: Sequence[Row]) -> list[str]:
 
 
 def _trivial(tasks: Sequence[UnseenTask]) -> list[str]:
-    """Where k is not smaller than the number of images: then every caption finds its own."""
+    """Return notes for k of at least the number of images, where every caption finds its image."""
     notes = []
     for k in KS:
         small = [t for t in tasks if not t.tensors.label_of and len(t.tensors.stem_N) <= k]

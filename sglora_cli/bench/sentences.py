@@ -1,9 +1,9 @@
-"""Whether the sentence matters: a method asked with sentences of other tasks, measured on the same task.
+"""Measures whether the sentence matters: a method gets sentences of other tasks and is measured on the same task.
 
 The sentence gain of a task is the recall of the adapter made from its own sentence, minus the mean recall of adapters
-made from other sentences, on the task's photos. A method that ignores the sentence has a gain of zero by definition,
-and is not asked. For the Oracle, the adapters trained on other tasks' photos take the place of other sentences: its
-gain says how much there is to win by knowing the task.
+made from other sentences, on the task's photos. A method that ignores the sentence has a gain of zero by definition
+and is not measured. For the Oracle, adapters trained on other tasks' photos replace other sentences, so its gain is
+what can be gained by knowing the task.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ UNRELATED = "unrelated"
 UNRELATED_SENTENCE = "a quarterly tax report"
 SAME, ACROSS = "same", "across"
 KINDS = (SAME, ACROSS, UNRELATED)
-"""Whose other sentences: of tasks of the same data set, of other data sets, or one about no photo at all."""
+"""Where other sentences come from: tasks of the same data set, tasks of other data sets, or no task at all."""
 GainCell = tuple[str, str, str, int]
 """(kind, method, direction, k)"""
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """The description of a task, as a sentence for other tasks."""
+    """The description of a task, used as a sentence for other tasks."""
 
     key: str
     dataset: str
@@ -34,8 +34,11 @@ class Sentence:
 
 
 def other_sentences(task: Sentence, pool: Sequence[Sentence], count: int, seed: int) -> list[str]:
-    """Keys of other tasks whose sentences a task is measured with: up to `count` of its own data set and half as many
-    of others, drawn by seed and task; then UNRELATED. Sentences that read like the task's own are left out."""
+    """Return the keys of the other tasks whose sentences a task is measured with.
+
+    Up to `count` come from its own data set and half as many from other data sets, drawn by seed and task. UNRELATED
+    comes last. Sentences equal to the task's own are left out.
+    """
     rng = random.Random(f"{seed} {task.key}")
     keys: list[str] = []
     for same, most in ((True, count), (False, -(-count // 2))):
@@ -51,12 +54,12 @@ def other_sentences(task: Sentence, pool: Sequence[Sentence], count: int, seed: 
 
 
 def apart(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """Rows of the tasks' own sentences, and those of others."""
+    """Split rows into those of the tasks' own sentences and those of other sentences."""
     return [row for row in rows if not row.sentence], [row for row in rows if row.sentence]
 
 
 def kind_of(row: Row) -> str:
-    """One of KINDS, of a row that another sentence made."""
+    """Return the kind of the other sentence that made a row, one of KINDS."""
     if row.sentence == UNRELATED:
         return UNRELATED
     return SAME if row.sentence.startswith(f"{row.dataset}/") else ACROSS
@@ -65,10 +68,10 @@ def kind_of(row: Row) -> str:
 def sentence_gains(
     rows: Sequence[Row], controls: Sequence[Row], resamples: int = 2000, seed: int = 0
 ) -> dict[GainCell, Interval]:
-    """Mean gain in points and its 95 % interval, of every method that was asked with other sentences, at k = 1.
+    """Return the mean gain in points with its 95 % interval at k = 1, for each method measured with other sentences.
 
-    rows: measured with the tasks' own sentences.  controls: with others.  The bootstrap is that of `bootstrap`: own
-    and other sentences meet the same drawn tasks and queries.
+    rows: measured with the tasks' own sentences.  controls: measured with other sentences.
+    The intervals come from `bootstrap`, where own and other sentences share the drawn tasks and queries.
     """
     gains: dict[GainCell, Interval] = {}
     for kind in KINDS:
@@ -89,7 +92,7 @@ def _other(method: str) -> str:
 
 
 def _as_draws(others: Sequence[Row]) -> list[Row]:
-    """Rows of other sentences as those of one more method, whose draws are the sentences."""
+    """Return rows of other sentences as rows of another method whose draws are the sentences."""
     place: dict[tuple[str, str, str, str], int] = {}
     counts: dict[tuple[str, str, str], int] = {}
     draws = []
@@ -103,6 +106,6 @@ def _as_draws(others: Sequence[Row]) -> list[Row]:
 
 
 def not_reading(methods: Mapping[str, str], controls: Sequence[Row]) -> list[str]:
-    """The methods that were not asked with other sentences; none if nothing was."""
+    """Return the methods that were not measured with other sentences, or none if no method was."""
     asked = {row.method for row in controls}
     return [method for method in methods if method not in asked] if controls else []

@@ -1,6 +1,6 @@
-"""Rows -> tables: means over tasks, differences with their intervals, and the best of each column. No torch.
+"""Turns rows into tables: means over tasks, differences with intervals, and the best of each column. No torch.
 
-Every reporter and page takes its tables from here. A cell is (direction, k).
+All reporters and pages use these tables. A cell is (direction, k).
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from sglora_cli.plugin.values import CHANCE, ORACLE, Report, Row
 
 GAIN_K = 1  # the paper compares R@1
 REFERENCES = (CHANCE, ORACLE)
-"""Stand apart: no method of the unseen task's sentence alone."""
+"""Shown separately, because they do not make an adapter from the unseen task's sentence alone."""
 BEST, SECOND, CLEAR = "best", "second", "clear"
-"""Marks of a number: of its column, and of a difference whose interval is clear of zero."""
+"""Marks of the best and second number of a column, and of a difference whose interval excludes zero."""
 
 Table = list[list[str]]
-"""Rows of cells, the header first."""
+"""Rows of cells, with the header first."""
 Published = Mapping[tuple[str, Cell], float]
-"""(method, cell) to a number that was published, in percent."""
+"""(method, cell) to a published number, in percent."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One method: its label and its numbers as they are printed, and the mark of each, "" for none."""
+    """One method: its label and formatted numbers, and the mark of each ("" for none)."""
 
     method: str
     cells: Sequence[str]
     marks: Sequence[str]
     beneath: Sequence[str] = ()
-    """What stands below each cell of a short table: the number's difference with its interval."""
+    """Text below each cell of a short table: the difference with its interval."""
 
     @property
     def is_reference(self) -> bool:
@@ -43,15 +43,15 @@ class Line:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """Methods under a title, in the order of the report's labels."""
+    """A titled table of methods, in the order of the report's labels."""
 
     title: str
     header: Sequence[str]
     lines: Sequence[Line]
     findings: Sequence[str] = ()
-    """What the numbers say, in sentences."""
+    """Conclusions from the numbers, as sentences."""
     labels: int = 1
-    """How many columns, the first ones, say what the numbers of a line are of."""
+    """How many leading columns are labels."""
 
     @property
     def references(self) -> list[Line]:
@@ -63,42 +63,43 @@ class ResultTable:
 
 
 def measure_name(direction: str, k: int = GAIN_K) -> str:
-    """`I2T R@1 (%)`, or `Accuracy (%)`."""
+    """Return `I2T R@1 (%)` or `Accuracy (%)`."""
     return "Accuracy (%)" if direction == "ACC" else f"{direction} R@{k} (%)"
 
 
 def cell_name(cell: Cell) -> str:
-    """`I2T R@1`, or `accuracy`."""
+    """Return `I2T R@1` or `accuracy`."""
     return "accuracy" if cell[0] == "ACC" else f"{cell[0]} R@{cell[1]}"
 
 
 def only(report: Report, direction: str, k: int) -> list[Row]:
-    """The rows of one direction and k."""
+    """Return the rows of one direction and k."""
     return [row for row in report.rows if (row.direction, row.k) == (direction, k)]
 
 
 def cells_of(report: Report, dataset: str = "") -> list[Cell]:
-    """Every direction and k that was measured on a data set, or on any."""
+    """Return every direction and k that was measured, on one data set or on any."""
     cells = {(row.direction, row.k) for row in report.rows if dataset in ("", row.dataset)}
     return sorted(cells, key=lambda cell: (ROW_DIRECTIONS.index(cell[0]), cell[1]))
 
 
 def directions(report: Report) -> list[str]:
-    """The directions that were measured."""
+    """Return the directions that were measured."""
     return list(dict.fromkeys(direction for direction, _ in cells_of(report)))
 
 
 def datasets_of(report: Report) -> list[str]:
-    """The data sets of the rows, in their order."""
+    """Return the data sets of the rows, in order."""
     return list(dict.fromkeys(row.dataset for row in report.rows))
 
 
 def means(
     report: Report, cells: Sequence[Cell], dataset: str = "", digits: int = 2, published: Published | None = None
 ) -> list[Line]:
-    """Means over the tasks of a data set, or of all: a line a method, the best and the second of each cell marked.
+    """Return the means over the tasks of a data set, or of all, one line per method.
 
-    `published`: numbers that stand beside the measured ones, with the difference to them.
+    The best and second best of each cell are marked.
+    published: numbers to show beside the measured ones, with the difference.
     """
     average = averages(report.rows, dataset)
     columns = [{method: own[cell] for method, own in average.items() if cell in own} for cell in cells]
@@ -121,7 +122,10 @@ def _number(value: float | None, published: float | None, digits: int) -> str:
 
 
 def _marks(column: Mapping[str, float], digits: int) -> dict[str, str]:
-    """Method to mark, by what is printed: equal numbers share a mark, and where all are equal none is the best."""
+    """Return the mark of each method by its printed number.
+
+    Equal numbers share a mark. If all numbers are equal, none is marked.
+    """
     printed = {method: round(value, digits) for method, value in column.items() if method not in REFERENCES}
     ranked = sorted(set(printed.values()), reverse=True)
     tags = dict(zip(ranked, (BEST, SECOND), strict=False)) if len(ranked) > 1 else {}
@@ -129,7 +133,7 @@ def _marks(column: Mapping[str, float], digits: int) -> dict[str, str]:
 
 
 def ranges(report: Report, cells: Sequence[Cell]) -> list[Line]:
-    """The lowest and the highest build of every mean in `means`."""
+    """Return the lowest and highest build of every mean in `means`."""
     by_method, lines = build_ranges(report.rows), []
     for method, label in report.labels.items():
         if method in by_method:
@@ -140,7 +144,7 @@ def ranges(report: Report, cells: Sequence[Cell]) -> list[Line]:
 
 
 def differences(report: Report, cells: Sequence[Cell]) -> list[Line]:
-    """Mean differences to `against` with their intervals, those clear of zero marked."""
+    """Return mean differences to `against` with their intervals, and mark those that exclude zero."""
     lines = []
     for method, label in report.labels.items():
         gaps = [report.differences.get((method, *cell)) for cell in cells]
@@ -154,13 +158,13 @@ def _gap(gap: Interval) -> str:
 
 
 _SENTENCES = {SAME: "same data set", ACROSS: "other data sets", UNRELATED: "unrelated"}
-"""Whose other sentences, as the head of a column says it."""
+"""Column headings for the source of the other sentences."""
 
 
 def sentence_table(report: Report, short: bool = False) -> ResultTable | None:
-    """Recall with a task's own sentence minus recall with other sentences; None where no other was tried.
+    """Return the gain of a task's own sentence over other sentences, or None if no other was measured.
 
-    A short one has a line for each kind of other sentences, in the place of columns.
+    A short table has one line per kind of other sentence instead of columns.
     """
     gains = report.sentence_gains
     cells = [cell for cell in cells_of(report) if cell[1] == GAIN_K]
@@ -168,7 +172,7 @@ def sentence_table(report: Report, short: bool = False) -> ResultTable | None:
     columns = [column for column in columns if any((kind, d, k) == column for kind, _, d, k in gains)]
     if not columns:
         return None
-    title = f"does the sentence matter: {report.tasks()}, own sentence - other sentences"
+    title = f"sentence gain: {report.tasks()}, own sentence - other sentences"
     findings = _gain_findings(report, cells)
     if short:
         kinds = list(dict.fromkeys(kind for kind, *_ in columns))
@@ -183,7 +187,7 @@ def sentence_table(report: Report, short: bool = False) -> ResultTable | None:
 
 
 def _gains_by_kind(report: Report, kinds: Sequence[str], cells: Sequence[Cell]) -> tuple[Sequence[str], Sequence[Line]]:
-    """The header and the lines of a short table; a method's label is on the first of its lines only."""
+    """Return the header and lines of a short table. Only the first line of a method has its label."""
     lines: list[Line] = []
     for method, label in report.labels.items():
         for kind in kinds:
@@ -200,7 +204,7 @@ def _gap_line(method: str, labels: Sequence[str], gaps: Sequence[Interval | None
 
 
 def _gain_findings(report: Report, cells: Sequence[Cell]) -> list[str]:
-    """Which methods are better with a task's own sentence than with another one of its data set."""
+    """Say which methods are better with a task's own sentence than with another sentence."""
     findings = []
     kinds = [kind for kind in _SENTENCES if any(one == kind for one, *_ in report.sentence_gains)]
     for d, k in cells:
@@ -209,14 +213,14 @@ def _gain_findings(report: Report, cells: Sequence[Cell]) -> list[str]:
         better = [f"{report.labels[m]} ({gap[0]:+.1f})" for m, gap in clear.items() if gap[0] > 0]
         worse = [f"{report.labels[m]} ({gap[0]:+.1f})" for m, gap in clear.items() if gap[0] < 0]
         unclear = [report.labels[m] for m in gaps if m not in clear]
-        said = (("better with the own sentence", better), ("worse with it", worse), ("no difference shown", unclear))
+        said = (("better with the own sentence", better), ("worse", worse), ("no significant difference", unclear))
         parts = [f"{text}: {', '.join(some)}" for text, some in said if some]
         if parts:
             findings.append(f"{cell_name((d, k))}, other sentences {_of(kinds[0])}: {'; '.join(parts)}.")
     if ignoring := [report.labels[m] for m in not_reading(report.labels, report.controls) if m not in REFERENCES]:
         findings.append(
-            "Asked with no other sentence, as none changes the adapter or it is fitted to the task's pairs: "
-            f"{', '.join(ignoring)}."
+            "Not measured with other sentences, because the sentence does not change the adapter or the method is "
+            f"fitted to the task's pairs: {', '.join(ignoring)}."
         )
     return findings
 
@@ -228,10 +232,12 @@ def _of(kind: str) -> str:
 def result_tables(
     report: Report, published: Mapping[str, Published] | None = None, short: bool = False
 ) -> list[ResultTable]:
-    """What reporters print: retrieval and classification apart, all tasks together, then each data set.
+    """Return the tables that reporters print.
 
-    published: data set to numbers that stand beside the measured ones.
-    short: for a narrow place. R@1 only, and differences beneath the numbers. The tables are as many, in this order.
+    Retrieval and classification are separate. All tasks together come first, then each data set.
+    published: data set to numbers to show beside the measured ones.
+    short: for narrow output, with R@1 only and differences below the numbers. The number and order of tables are the
+    same.
     """
     tables = []
     kinds = [[row for row in report.rows if (row.direction == "ACC") == accuracy] for accuracy in (False, True)]
@@ -248,7 +254,7 @@ def result_tables(
 def _section(
     report: Report, name: str, dataset: str, published: Published | None, whole: bool, short: bool
 ) -> ResultTable:
-    """A table of one kind. One of the `whole` kind has differences and recovery at R@1, and says what it finds."""
+    """Return a table of one kind. If `whole`, it has differences and recovery at R@1, and findings."""
     cells = cells_of(report)
     first = [cell for cell in cells if cell[1] == GAIN_K]
     if short and first:
@@ -279,7 +285,7 @@ def _with_comparison(
 
 
 def difference_sentences(report: Report, cells: Sequence[Cell]) -> list[str]:
-    """Who is better or worse than `against`: said only where the interval is clear of zero."""
+    """Say which methods are better or worse than `against`, where the interval excludes zero."""
     sentences, rival = [], report.labels.get(report.against, report.against)
     for cell in cells:
         gaps = {m: gap for m in report.labels if m != report.against and (gap := report.differences.get((m, *cell)))}
@@ -290,14 +296,14 @@ def difference_sentences(report: Report, cells: Sequence[Cell]) -> list[str]:
             if (some := {m: gap for m, gap in clear.items() if gap[0] * sign > 0})
         ]
         if rest := [report.labels[m] for m in gaps if m not in clear]:
-            parts.append(f"cannot be told from {rival}: {', '.join(rest)}")
+            parts.append(f"no significant difference from {rival}: {', '.join(rest)}")
         if parts:
             sentences.append(f"{cell_name(cell)}: {'; '.join(parts)}.")
     return sentences
 
 
 def draw_sentences(report: Report, dataset: str, cells: Sequence[Cell]) -> list[str]:
-    """How much it matters which of a method's draws a user gets."""
+    """Say how much a method's draws differ in recall or accuracy."""
     sentences = []
     for method, by_cell in spreads(report.rows, dataset).items():
         parts = [
@@ -308,12 +314,12 @@ def draw_sentences(report: Report, dataset: str, cells: Sequence[Cell]) -> list[
         ]
         count = max(spread.draws for spread in by_cell.values())
         label = report.labels.get(method, method)
-        sentences.append(f"{label}, from each task's worst to its best of {count} draws: {', '.join(parts)}.")
+        sentences.append(f"{label}, worst to best of {count} draws per task: {', '.join(parts)}.")
     return sentences
 
 
 def build_sentences(report: Report, dataset: str, cells: Sequence[Cell]) -> list[str]:
-    """How far apart builds are in what a method finds."""
+    """Say how much the builds differ for each method."""
     sentences = []
     for method, by_cell in build_ranges(report.rows, dataset).items():
         parts = [
@@ -325,15 +331,15 @@ def build_sentences(report: Report, dataset: str, cells: Sequence[Cell]) -> list
 
 
 def result_legend(report: Report, short: bool = False) -> str:
-    """What the columns of `result_tables` mean."""
+    """Explain the columns of `result_tables`."""
     kinds = {row.direction == "ACC" for row in report.rows}
     measures = ["R@k: recall in percent."] * (False in kinds)
-    measures += ["accuracy: in percent, of the first guess."] * (True in kinds)
+    measures += ["accuracy: top-1 accuracy in percent."] * (True in kinds)
     at = "; ".join(["at R@1, I2T / T2I"] * (False in kinds) + ["of accuracy"] * (True in kinds))
     drawn = "tasks, queries, builds and draws" if report.builds else "tasks, queries, seeds and samples"
-    difference = f"Beneath: mean difference to {report.against}" if short else f"'- {report.against}': mean difference"
+    difference = f"Below: mean difference to {report.against}" if short else f"'- {report.against}': mean difference"
     recovered = "" if short else f"recovery: (method - zero-shot) / (Oracle - zero-shot) {at}. "
     return (
-        f"{' '.join(measures)} {difference} with its 95 % interval, paired bootstrap over {drawn}. {recovered}"
-        "Chance and the Oracle, which saw the task's own photos, stand apart."
+        f"{' '.join(measures)} {difference} with its 95 % confidence interval, paired bootstrap over {drawn}. "
+        f"{recovered}Chance and the Oracle, which was trained on the task's own photos, are listed separately."
     )

@@ -1,4 +1,4 @@
-"""Which tasks methods are measured on: carried by a pack, by another pack, or read from photos."""
+"""Selects the tasks that methods are measured on: from the pack, from another pack, or from photos."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from sglora_cli.plugin.values import EXPERT, TEST, TRAINING, UNSEEN, Task, TaskT
 
 @dataclass(frozen=True)
 class Offered:
-    """A task that could be measured on. Its photos are read, and their features computed, when it is."""
+    """A task that can be measured on. Its photos are read and their features computed on demand."""
 
     dataset: str
     name: str
     read: Callable[[], UnseenTask] = field(repr=False)
     sorts: bool | None = None
-    """Whether it is a classification; None where only its content says so."""
+    """Whether it is a classification task, or None if only its content shows that."""
 
     @property
     def key(self) -> str:
@@ -41,10 +41,10 @@ class Offered:
 
 
 def unseen_tasks(loaded: LoadedPack, dataset: str, data: Path | None) -> list[Offered]:
-    """The tasks to measure on: carried by the pack, or read from photos when `data` is given.
+    """Return the tasks to measure on: those the pack contains, or tasks read from photos if `data` is given.
 
-    A data set the pack knows nothing of is read from its folder below `data`: all tasks with test photos.
-    Raises UnknownName for a data set the pack has no unseen task of, Unavailable if there is nothing.
+    For a data set that the pack does not know, all tasks with test photos are read from its folder below `data`.
+    Raises UnknownName for a data set without unseen tasks in the pack, and Unavailable if there is no task.
     """
     host, pack = loaded.host, loaded.pack
     names = sorted({task["dataset"] for task in pack.tasks.of(UNSEEN)})
@@ -55,29 +55,33 @@ def unseen_tasks(loaded: LoadedPack, dataset: str, data: Path | None) -> list[Of
     found = carried(pack) if data is None else _from_photos(loaded, dataset, data)
     chosen = [task for task in found if not dataset or task.dataset == dataset]
     if not chosen:
-        raise Unavailable(f"pack {pack.name!r} carries no evaluation", "name the photos: --dataset NAME --data DIR")
+        raise Unavailable(
+            f"pack {pack.name!r} has no evaluation data", "pass the photos with --dataset NAME --data DIR"
+        )
     return chosen
 
 
 def carried(pack: Pack) -> list[Offered]:
-    """The unseen tasks that a pack carries an evaluation of."""
+    """Return the unseen tasks that a pack contains evaluation data for."""
     return [Offered(task["dataset"], task["name"], partial(pack.evaluation, task)) for task in pack.evaluated()]
 
 
 def training_tasks(
     loaded: LoadedPack, dataset: str, data: Path | None, wanted: str = "", table: str = "all"
 ) -> list[Offered]:
-    """The pack's training tasks, as if they were unseen: their test photos, whether or not the build learned from all.
+    """Return the pack's training tasks with their test photos, as if they were unseen.
 
-    wanted, table: as for `narrowed`; of other tasks no photo is read. Photos that an expert learned from, or that an
-    unseen task is tested on, are left out: a photo may belong to several tasks. So experts have seen nothing of them.
-    What was fitted to training tasks has, and so has the joint adapter.
-    Raises Unavailable without `data` or test photos, UnknownName for a data set without training tasks in this pack.
+    wanted, table: as for `narrowed`. Photos of other tasks are not read.
+    Photos that an expert learned from or that an unseen task is tested on are left out, since a photo may belong to
+    several tasks. The experts have therefore not seen these tasks, but generators fitted to training tasks and the
+    joint adapter have.
+    Raises Unavailable without `data` or test photos, and UnknownName for a data set without training tasks in this
+    pack.
     """
     pack = loaded.pack
     if data is None:
         raise Unavailable(
-            "no pack carries photos of its training tasks", "name the folder of the data sets: --data DIR"
+            "packs do not contain photos of their training tasks", "pass the folder of the data sets with --data DIR"
         )
     names = sorted({task["dataset"] for task in pack.tasks.of(TRAINING)})
     if dataset and dataset not in names:
@@ -87,19 +91,24 @@ def training_tasks(
     tasks = [task for source in sources for task in source.tasks(loaded.host, data, recipe.template)[TRAINING]]
     tasks = [task for task in tasks if task.photos.get(TEST)]
     if not tasks:
-        raise Unavailable(f"pack {pack.name!r} has no training tasks with test photos", "see `sglora pack show`")
+        raise Unavailable(
+            f"pack {pack.name!r} has no training tasks with test photos", "list its tasks with `sglora pack show PACK`"
+        )
     read = partial(of_task, loaded.model, prompts=recipe.prompts)
     chosen = {task.key for task in _chosen(offered(tasks, read), pack, wanted, table)}
     return offered(_apart(pack, [task for task in tasks if task.key in chosen]), read)
 
 
 def offered(tasks: Sequence[Task], read: Callable[[Task], UnseenTask]) -> list[Offered]:
-    """Tasks of a data set, each read by `read`."""
+    """Return tasks of a data set that are read with `read`."""
     return [Offered(task.dataset, task.name, partial(read, task), bool(task.classes)) for task in tasks]
 
 
 def _apart(pack: Pack, tasks: Sequence[Task]) -> list[Task]:
-    """The tasks without test photos that the pack's experts learned from, or its unseen tasks are tested on."""
+    """Remove test photos that the pack's experts learned from or that its unseen tasks are tested on.
+
+    Tasks without any photo left are removed.
+    """
     taken = set((pack.learned or {}).get(EXPERT, ())) | {short(photo) for t in pack.unseen() for photo in t.hashes}
     kept = []
     for task in tasks:
@@ -108,8 +117,8 @@ def _apart(pack: Pack, tasks: Sequence[Task]) -> list[Task]:
     left_out = [len(t.photos[TEST]) - len(k.photos[TEST]) for t, k in zip(tasks, kept, strict=True)]
     if any(left_out):
         photos_of_tasks = f"{sum(left_out)} photos of {sum(map(bool, left_out))} tasks"
-        why = "which experts learned from or unseen tasks are tested on"
-        warnings.warn(f"left out: {photos_of_tasks}, {why}", SgloraWarning, 2)
+        why = "because experts learned from them or unseen tasks are tested on them"
+        warnings.warn(f"left out {photos_of_tasks}, {why}", SgloraWarning, 2)
     return [task for task in kept if task.photos[TEST]]
 
 
@@ -128,28 +137,33 @@ def _from_photos(loaded: LoadedPack, dataset: str, data: Path) -> list[Offered]:
 
 
 def of_dataset(host: Host, model: Model, dataset: str, data: Path) -> list[Offered]:
-    """Every task of a data set plugin that has test photos, without Oracles. Raises Unavailable for none."""
+    """Return every task of a data set plugin that has test photos, without Oracles.
+
+    Raises Unavailable if there is none.
+    """
     root = data / dataset if (data / dataset).is_dir() else data
     tasks = [task for task in host.datasets[dataset].tasks(root) if task.photos.get("test")]
     if not tasks:
-        raise Unavailable(f"no task of data set {dataset!r} in {root} has test photos", "see `sglora data check`")
+        raise Unavailable(
+            f"no task of data set {dataset!r} in {root} has test photos", "run `sglora data check DATASET`"
+        )
     return offered(tasks, partial(of_task, model, prompts=PROMPTS))
 
 
 def of_other(pack: Pack, other: Pack, dataset: str) -> list[Offered]:
-    """The unseen tasks that another pack of the same backbone carries. Raises Mismatch for another backbone.
+    """Return the unseen tasks of another pack of the same backbone. Raises Mismatch for another backbone.
 
-    An Oracle of another layout is left out: it is no adapter of this pack's kind.
+    An Oracle of another layout is left out, because it does not fit this pack.
     """
     if other.fingerprint != pack.fingerprint:
         raise Mismatch(
             f"pack {other.name!r} was built for backbone {other.backbone!r} ({other.fingerprint}), "
-            f"pack {pack.name!r} for {pack.backbone!r} ({pack.fingerprint})",
-            "stems of another backbone mean nothing here: name photos with --dataset and --data",
+            f"but pack {pack.name!r} for {pack.backbone!r} ({pack.fingerprint})",
+            "measure on photos instead: --dataset NAME --data DIR",
         )
     tasks = [task for task in carried(other) if dataset in ("", task.dataset)]
     if not tasks:
-        raise Unavailable(f"pack {other.name!r} carries no evaluation" + (f" of {dataset!r}" if dataset else ""))
+        raise Unavailable(f"pack {other.name!r} has no evaluation data" + (f" of {dataset!r}" if dataset else ""))
     if other.layout == pack.layout:
         return tasks
 
@@ -160,38 +174,37 @@ def of_other(pack: Pack, other: Pack, dataset: str) -> list[Offered]:
 
 
 def check_fits(model: Model, tasks: Sequence[UnseenTask]) -> None:
-    """Raises BadFile for photos and texts, as a pack carries them, that are not of this backbone's shapes.
+    """Raise BadFile if the photos or texts that a pack contains do not have this backbone's shapes.
 
-    The backbone is asked about one photo: to learn the shape of a stem, its frozen part would have to be loaded.
+    The backbone encodes one photo for this, because its frozen part would have to be loaded to learn the shape of a
+    stem.
     """
     if not tasks:
         return
-    again = "build or fetch the pack again"
+    again = "rebuild the pack or download it again"
     shapes = {t.key: (tuple(t.tensors.stem_N.shape[1:]), t.tensors.text_CD.shape[1]) for t in tasks}
     stem, _ = shapes[tasks[0].key]
     try:
         width = int(model.encode_image(tasks[0].tensors.stem_N[:1]).shape[-1])
     except PluginError as error:
-        raise BadFile(
-            f"the backbone cannot read the photos the pack carries of {tasks[0].key}: {error}", again
-        ) from None
+        raise BadFile(f"the backbone cannot read the pack's photos of {tasks[0].key}: {error}", again) from None
     for key, shape in shapes.items():
         if shape != (stem, width):
-            raise BadFile(f"the pack carries {key} in the shapes {shape}, expected {(stem, width)}", again)
+            raise BadFile(f"the pack has {key} in shapes {shape}, expected {(stem, width)}", again)
 
 
 def narrowed(some: Sequence[Offered], pack: Pack | None, wanted: str, table: str) -> list[UnseenTask]:
-    """Only tasks named in `wanted` (names or keys with commas) and of a table of the paper; ablations keep all.
+    """Return the tasks that are named in `wanted` and belong to a table of the paper. Ablations keep all.
 
-    Nothing is read of the others. Raises UnknownName, UsageError for nothing left. A task of one image is left out
-    with a warning.
+    wanted: comma-separated names or keys. Other tasks are not read. A task with one image is left out with a warning.
+    Raises UnknownName for an unknown task or table, and UsageError if no task is left.
     """
     own, keep = _own(pack), _keep(table)
     read = [one.read() for one in _chosen(some, pack, wanted, table)]
     kept = [t for t in read if keep(t.dataset, bool(t.tensors.label_of), own)]
     single = [t for t in kept if len(t.tensors.stem_N) < 2 and not t.tensors.label_of]
     for t in single:
-        warnings.warn(f"task {t.key} has one image, which is always found: left out", SgloraWarning, 2)
+        warnings.warn(f"left out task {t.key}: its only image is always found", SgloraWarning, 2)
     kept = [t for t in kept if t not in single]
     if not kept:
         raise _nothing(some, table)
@@ -199,7 +212,7 @@ def narrowed(some: Sequence[Offered], pack: Pack | None, wanted: str, table: str
 
 
 def _chosen(some: Sequence[Offered], pack: Pack | None, wanted: str, table: str) -> list[Offered]:
-    """What `narrowed` reads, and then perhaps leaves out."""
+    """Return the tasks that `narrowed` reads. It may leave out some of them later."""
     names = [name.strip() for name in wanted.split(",") if name.strip()]
     for name in names:
         if name not in {t.key for t in some} | {t.name for t in some}:
@@ -223,7 +236,7 @@ def _own(pack: Pack | None) -> set[str]:
 
 def _nothing(some: Sequence[Offered], table: str) -> UsageError:
     known = ", ".join(sorted(t.key for t in some))
-    return UsageError(f"no task is left to measure on (table {table!r})", f"there were: {known}")
+    return UsageError(f"no task is left to measure on (table {table!r})", f"available tasks: {known}")
 
 
 _Keep = Callable[[str, bool | None, set[str]], bool]
@@ -235,12 +248,15 @@ KEPT: Mapping[str, _Keep] = {
     "retrieval": lambda dataset, sorts, own: not sorts,
     "classification": lambda dataset, sorts, own: sorts is not False,
 }
-"""Table -> whether it keeps a task: by its data set, whether it is a classification (None before that is known: it may
-be), and the data sets that the pack's experts come from."""
+"""Table -> whether it keeps a task.
+
+The arguments are the task's data set, whether it is a classification task (None while that is unknown, which keeps
+it), and the data sets of the pack's experts.
+"""
 
 
 def of_task(model: Model, task: Task, prompts: Sequence[str], oracle: Tensor | None = None) -> UnseenTask:
-    """A task of a data set with its test photos read, and its training photos where somebody asks for them."""
+    """Read a task's test photos. Its training photos are read on demand."""
     photos, learnt = task.photos["test"], task.photos.get("train", ())
     captions = tuple(task.classes) or tuple(c for photo in photos for c in photo.captions)
     test = Features.of(model, task.key, photos, task.classes, prompts)
@@ -248,7 +264,9 @@ def of_task(model: Model, task: Task, prompts: Sequence[str], oracle: Tensor | N
     def training() -> TaskTensors:
         train = Features.of(model, task.key, learnt, task.classes, prompts).without(model, set(test.hashes))
         if not train.photos:
-            raise BadFile(f"every training photo of {task.key} is a test photo, too", "see `sglora data check`")
+            raise BadFile(
+                f"every training photo of {task.key} is also a test photo", "check it with `sglora data check DATASET`"
+            )
         return train.tensors(model)
 
     return UnseenTask(

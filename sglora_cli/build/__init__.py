@@ -1,22 +1,22 @@
-"""Recipe -> pack.
+"""Build a pack from a recipe.
 
-pipeline       the whole build, in order
-prerequisites  what it needs before it starts, and everything that is missing or wrong at once
-tasks          what each task learns from, and what nothing may learn from
-steps          its steps, which resume after an interruption
-training       many tasks' LoRAs in one batched loop; Adam by row
+pipeline       the complete build, in order
+prerequisites  checks what the build needs and reports everything missing or invalid at once
+tasks          the photos that each task learns from and must not learn from
+steps          training steps that resume after an interruption
+training       trains the LoRAs of many tasks in one batched loop, with Adam per row
 batches        the photos and captions of each training step
-task_stack     the photos and texts of tasks in one stack, and the rows that a step shows
-recorded_step  small steps on a GPU, recorded once and replayed
+task_stack     the photos and texts of many tasks in one stack, and the rows that a step uses
+recorded_step  small training steps on a GPU, recorded once and replayed
 losses         contrastive and classification losses
-estimate       time, memory and disk before it starts
-data_notes     what is not seen of the data
-held_out       a generator scored on tasks left out of its fit
-moments        where photos and captions of the seen tasks lie
-pool_tasks     the seen tasks, and phrases of their captions
-bank           the photos of the seen tasks, computed once
-pool           both, for generators that learn by retrieval
-folds          every task unseen once: builds that each leave a part of the tasks out
-edit           an expert added or removed
-update         what later versions keep in a pack, added to one
+estimate       estimates time, memory and disk space
+data_notes     reports which data the build does not use
+held_out       scores a generator on tasks left out of its fit
+moments        means of photos and captions of the seen tasks
+pool_tasks     the seen tasks, and phrases from their captions
+bank           cached values of the seen tasks' photos
+pool           the pool_tasks with their photos, for generators that learn by retrieval
+folds          builds that each leave out a part of the tasks, so every task is unseen once
+edit           adds or removes experts
+update         adds content of later versions to an older pack
 """

@@ -1,6 +1,6 @@
-"""The photos of a build's seen tasks, by place, with what the frozen parts make of them and their captions.
+"""The photos of a build's seen tasks, with the outputs of the frozen encoders for them and their captions.
 
-Shapes: N photos, C captions, D embedding, I what the projection is applied to, P numbers of an adapter.
+Shapes: N photos, C captions, D embedding, I input of the projection, P parameters of an adapter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sglora_cli.plugin.contracts import HasProjection, Model
 
 
 class Bank:
-    """Reads features when they are asked for. What is small is computed once and kept."""
+    """Reads features on demand. Small values are computed once and cached."""
 
     def __init__(self, model: Model, seen: Sequence[BuildTask]) -> None:
         self.model, self.seen = model, seen
@@ -47,7 +47,7 @@ class Bank:
         return self._texts[key]
 
     def _unprojected(self, task: int, mirrored: bool = False) -> Tensor:
-        """What the last map is applied to: (N, I) float32 on the CPU, of all photos of a task."""
+        """Return the inputs of the last projection for all photos of a task: (N, I) float32 on the CPU."""
         if (key := (task, mirrored)) not in self._last:
             file = self._file(task)
             stem_N = (file.mirror or file if mirrored else file).stem_N
@@ -63,7 +63,7 @@ class Bank:
         return torch.stack([self._unprojected(n)[row] for n, row in places])
 
     def embeddings(self, places: Sequence[Place]) -> Tensor:
-        """Unit embeddings (N, D) without an adapter, double."""
+        """Return unit embeddings (N, D) without an adapter, float64."""
         for n in {n for n, _ in places} - set(self._embedded):
             if isinstance(self.model, HasProjection):
                 image_ND = self._unprojected(n).double() @ self.model.projection_weight().double().T
@@ -73,16 +73,19 @@ class Bank:
         return torch.stack([self._embedded[n][row] for n, row in places])
 
     def adapted(self, task: int, layout: Layout, flat_P: Tensor) -> Tensor:
-        """Unit embeddings (N, D) of a task's photos with an adapter, on the CPU."""
+        """Return unit embeddings (N, D) of a task's photos with an adapter, on the CPU."""
         return image_embeddings(self.model, self._file(task).stem_N, layout, flat_P)
 
     def mean_caption(self, places: Sequence[Place]) -> Tensor:
-        """(D,) double: of the captions of these photos, each counting alike; of classes their heads, by photos."""
+        """Return the mean embedding (D,) of the photos' captions, float64.
+
+        Each caption counts equally. In classification tasks, each photo counts with the head of its class.
+        """
         captions = [self._text(n)[self._captions_of(n, row)] for n, row in places]
         return torch.cat(captions).double().mean(dim=0)
 
     def _captions_of(self, task: int, row: int) -> list[int]:
-        """Rows of `text_CD` of a photo: its captions, or its class."""
+        """Return the rows of `text_CD` for a photo: its captions, or its class."""
         file = self._file(task)
         if file.label_of:
             return [file.label_of[row]]
@@ -90,7 +93,7 @@ class Bank:
 
     @cached_property
     def _owned(self) -> list[list[list[int]]]:
-        """Task -> photo -> its captions."""
+        """The captions of each photo, by task and photo."""
         owned = []
         for n, t in enumerate(self.seen):
             own: list[list[int]] = [[] for _ in t.photos]
@@ -102,8 +105,11 @@ class Bank:
     def pairs(
         self, places: Sequence[Place], mirrored: Sequence[bool], which: Sequence[float], last: bool
     ) -> tuple[Tensor, Tensor, list[int], Tensor | None]:
-        """Stems (N, ...) of photos (what the projection is applied to, with `last`), their captions (N, D), which of
-        each is chosen by a number in [0, 1); and of a classification task the classes and heads."""
+        """Return photos and one caption of each, with label rows and class heads.
+
+        The photos are stems (N, ...), or inputs of the projection if `last` is true. The captions are (N, D), chosen by
+        a number in [0, 1) per photo. The class heads are None unless the task is a classification task.
+        """
         stems, texts, labels = [], [], []
         for (n, row), turned, chance in zip(places, mirrored, which, strict=True):
             file = self._file(n)

@@ -26,13 +26,13 @@ class Batch:
     photos: list[int]
     texts: list[int]
     seed: int = 0
-    """Seed of the tokens that are hidden."""
+    """Seed for hiding tokens."""
     mirrored: Sequence[int] = ()
     """Rows of the batch whose photos are mirrored."""
 
 
 class Batches:
-    """Draws the batches of one task, which depend only on the seed and the task's name."""
+    """Draws the batches of one task. They depend only on the seed, the task and the configuration."""
 
     def __init__(self, task: AnyTask, config: TrainConfig) -> None:
         if len(task.stem_N) < 2:
@@ -47,7 +47,7 @@ class Batches:
         self.mirror_share = config.mirror if task.mirror else 0.0
 
     def epoch(self) -> list[Batch]:
-        """The batches of an epoch. Their sizes differ by one photo at most."""
+        """Return the batches of an epoch. Their sizes differ by at most one photo."""
         order = torch.randperm(len(self.own), generator=self.rng)
         draw = torch.rand(len(self.own), generator=self.rng)
         mirror = torch.rand(len(self.own), generator=self.rng).tolist() if self.mirror_share else [1.0] * len(self.own)

@@ -1,6 +1,6 @@
-"""The time, memory and disk that a build will need, measured on a few steps. Nothing is written.
+"""Estimates the time, memory and disk space of a build from a few measured steps. Nothing is written.
 
-Shapes: P numbers of an adapter, N photos, C captions.
+Shapes: P parameters of an adapter, N photos, C captions.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from sglora_cli.system.progress import size, span
 V = TypeVar("V")
 
 _PROBE_SECONDS = 1.0
-"""A small trial step that takes less time is repeated at full size."""
+"""If the small trial step takes less than this, a full step is measured instead."""
 _MEMORY = ("bytes", "device_bytes")
-"""Keys of a generator's cost: the memory that its fit needs on the CPU and on the device."""
-_UNKNOWN = "does not say what it needs"
+"""Keys of a generator's cost: the CPU memory and the device memory that its fit needs."""
+_UNKNOWN = "no estimate available"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One part of a build, and the time for what is missing of it."""
+    """One part of a build, and the time for its unfinished steps."""
 
     name: str
     what: str
     seconds: float
-    """At the pace of the quickest trial."""
+    """At the pace of the fastest trial."""
     most: float = 0.0
-    """At the pace of the slowest; 0 if there was one only."""
+    """At the pace of the slowest trial, or 0 if there was only one."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a build needs. Sizes are in bytes; those on disk are of files that do not exist yet."""
+    """What a build needs. Sizes are in bytes. Disk sizes only include files that do not exist yet."""
 
     stages: Sequence[Stage]
     adapters: int
@@ -72,7 +72,7 @@ class Estimate:
         return sum(max(stage.seconds, stage.most) for stage in self.stages)
 
     def to_lines(self) -> list[str]:
-        """The estimate in lines for a person."""
+        """Return the estimate as lines to print."""
         wide = [max(len(getattr(s, key)) for s in self.stages) for key in ("name", "what")]
         rows = [f"{s.name:<{wide[0]}}  {s.what:<{wide[1]}}  {_left(s)}" for s in self.stages]
         where = [f"{self.target}: {size(self.pack_bytes)}", f"{cache_folder()}: {size(self.cache_bytes)}"]
@@ -87,7 +87,7 @@ class Estimate:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """The estimate as JSON values."""
+        """Return the estimate as JSON values."""
         return {
             "stages": [
                 {**asdict(stage), "seconds": round(stage.seconds, 3), "most": round(max(stage.seconds, stage.most), 3)}
@@ -105,7 +105,7 @@ class Estimate:
         }
 
     def check(self) -> None:
-        """Raises Unavailable if there is not enough memory or disk space."""
+        """Raise Unavailable if there is not enough memory or disk space."""
         places: dict[int, tuple[Path, int]] = {}
         for path, needed in ((cache_folder(), self.cache_bytes), (self.target, self.pack_bytes)):
             device = nearest_existing(path).stat().st_dev
@@ -113,20 +113,20 @@ class Estimate:
         for path, needed in places.values():
             if needed > (free := free_disk(path)):
                 raise Unavailable(
-                    f"the build needs about {size(needed)} on the disk of {path}, {size(free)} are free",
-                    "make room, move the cache with SGLORA_HOME, lower states or photos; --force tries nevertheless",
+                    f"the build needs about {size(needed)} of disk space at {path}, but only {size(free)} are free",
+                    "free space, move the cache with SGLORA_HOME, or lower states or photos; --force skips this check",
                 )
         if self.memory > (free := available_memory()):
             raise Unavailable(
-                f"the build needs about {size(self.memory)} of memory, {size(free)} are free",
-                "lower tasks_at_once or batch in [train], or the generator's width; --force tries nevertheless",
+                f"the build needs about {size(self.memory)} of memory, but only {size(free)} are free",
+                "lower tasks_at_once or batch in [train], or the generator's width; --force skips this check",
             )
 
 
 def estimated(
     host: Host, recipe: Recipe, model: Model, tasks: Sequence[BuildTask], steps: Steps, target: Path
 ) -> Estimate:
-    """Measure a few steps and extrapolate. Finished steps are not counted."""
+    """Measure a few steps and extrapolate to all unfinished steps."""
     trial = _trial(model, steps)
     config, numbers = recipe.train, steps.layout.size
     missing, absent = missing_features(tasks), [path for path in steps.paths if not steps.done(path)]
@@ -169,8 +169,10 @@ def estimated(
 
 
 def _costs(host: Host, recipe: Recipe, steps: Steps, pass_seconds: Pace) -> dict[str, dict[str, Any]]:
-    """The cost that every learned generator states; {} for one that states none. Passes through the backbone are
-    counted in its seconds."""
+    """Return the cost that each learned generator reports, or {} if it reports none.
+
+    Passes through the backbone are converted to seconds.
+    """
     count = sum(t.role == TRAINING for t in steps.tasks)
     costs: dict[str, dict[str, Any]] = {}
     for name, table in recipe.generators.items():
@@ -181,7 +183,7 @@ def _costs(host: Host, recipe: Recipe, steps: Steps, pass_seconds: Pace) -> dict
         if passes:
             costs[name] |= {"seconds": own + passes * pass_seconds[0], "most": own + passes * pass_seconds[1]}
         if "seconds" in costs[name] and (folds := int(table.get("held_out", 0))) > 1:
-            # Fitted once more a fold, on (folds - 1) / folds of the tasks, which a fixed number of passes ignores.
+            # One more fit per fold, on (folds - 1) / folds of the tasks. A fixed number of passes does not shrink.
             for key in {"seconds", "most"} & set(costs[name]):
                 costs[name][key] *= folds + bool(passes)
     return costs
@@ -198,11 +200,11 @@ def _stored(cost: Mapping[str, Any]) -> int:
 
 
 Pace = tuple[float, float]
-"""Seconds a unit, of the quickest and of the slowest trial."""
+"""Seconds per unit, of the fastest and of the slowest trial."""
 
 
 def _paced(work: Callable[[], V], units: int) -> tuple[V, Pace]:
-    """What some work gives, and its pace in two trials."""
+    """Return the result of `work`, and its pace in two trials."""
     times = []
     for _ in range(2):
         began = time.monotonic()
@@ -217,16 +219,16 @@ class _Trial:
     text_seconds: Pace
     pass_seconds: Pace
     photo_bytes: int
-    """The features of a photo and its captions, on disk and in memory."""
+    """Size of the features of a photo and its captions, on disk and in memory."""
     memory: int
-    """Peak of this process in a full step, without the tasks' photos."""
+    """Peak memory of this process in a full step, without the tasks' photos."""
     device_memory: int
 
 
 def _trial(model: Model, steps: Steps) -> _Trial:
     photos = max(steps.tasks, key=lambda t: len(t.photos)).photos[:8]
     captions = [caption for photo in photos for caption in photo.captions]
-    stems(model, photos[:1])  # the first call of anything is slow, on a GPU by seconds
+    stems(model, photos[:1])  # first calls are slow, on a GPU by seconds
     model.encode_text(captions[:1])
     stem_N, photo_seconds = _paced(lambda: stems(model, photos), len(photos))
     text_CD, text_seconds = _paced(lambda: model.encode_text(captions), len(captions))
@@ -246,10 +248,10 @@ def _trial(model: Model, steps: Steps) -> _Trial:
 
 
 def _step(model: Model, steps: Steps, probe: TaskTensors) -> tuple[Pace, int]:
-    """Measure a training step: (seconds per photo, peak memory in bytes).
+    """Measure a training step and return (seconds per photo, peak memory in bytes).
 
-    A small step is measured, and if that is quick, a full one. On a GPU always a full one: the first step there is
-    not representative.
+    A small step is measured first. If it is fast, a full step is measured instead. On a GPU a full step is always
+    measured, because the first step there is not representative.
     """
     config = steps.config
     widest = min(config.batch, max(len(t.photos) for t in steps.tasks))
@@ -259,20 +261,20 @@ def _step(model: Model, steps: Steps, probe: TaskTensors) -> tuple[Pace, int]:
     times = [_one_step(model, steps, probe, *small)]
     if times[0] < _PROBE_SECONDS or model.device.type == "cuda":
         step = full
-        times = [_one_step(model, steps, probe, *full) for _ in range(3)][1:]  # the first one is slow
+        times = [_one_step(model, steps, probe, *full) for _ in range(3)][1:]  # the first step is slow
     growth = (peak_memory() - before) * max(1.0, full[0] * full[1] / (step[0] * step[1]))
     photos = step[0] * step[1]
     return (min(times) / photos, max(times) / photos), before + int(growth)
 
 
 def _one_step(model: Model, steps: Steps, probe: TaskTensors, tasks: int, photos: int) -> float:
-    """Seconds of a step of `tasks` tasks with `photos` photos each, repeated from the probe."""
+    """Return the seconds of a step of `tasks` tasks with `photos` photos each, repeated from the probe."""
     rows = [n % len(probe.stem_N) for n in range(photos)]
     task = replace(probe, stem_N=probe.stem_N[rows], text_CD=probe.text_CD[rows], image_of=tuple(range(photos)))
     config = TrainConfig(epochs=1, states=1, batch=max(2, photos), seed=steps.config.seed)
     training = OwnTraining(model, steps.layout, [task] * tasks, config, steps.layout.initial(config.seed))
     for _ in range(WARM_UP + 1 if model.device.type == "cuda" else 0):
-        training.advance()  # a small step is recorded then
+        training.advance()  # after these, a small step is recorded
     began = time.monotonic()
     training.advance()
     return time.monotonic() - began

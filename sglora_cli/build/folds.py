@@ -1,10 +1,10 @@
-"""Every task of a pack's recipe unseen once: the recipe built again without each fold's tasks, measured on those.
+"""Cross-validation: rebuilds a pack's recipe without each fold of tasks, and measures the build on that fold.
 
-The tasks of all roles are dealt into folds, source by source. In the build without a fold the other experts stay
-experts, and all other tasks are training tasks. A task that was left out is measured on all its photos: the build has
-seen none of them. For the same reason it has no Oracle: there are no photos left to train one on.
+The tasks of all roles are dealt into folds, source by source. In the build without a fold, the remaining experts stay
+experts and all other tasks become training tasks. A task that was left out is measured on all its photos, because the
+build has seen none of them. It has no Oracle, because no photos are left to train one on.
 
-The builds are in the folder `folds` of the user cache, each under the hash of everything it depends on.
+The builds are stored in the folder `folds` of the user cache, each under the hash of its inputs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from sglora_cli.system.paths import cache_folder, data_folder
 
 @dataclass(frozen=True)
 class Folds:
-    """A pack, its recipe, and into how many folds the recipe's tasks are dealt."""
+    """A pack, its recipe, and the number of folds for the recipe's tasks."""
 
     loaded: LoadedPack
     recipe: Recipe
@@ -53,9 +53,10 @@ class Folds:
     def of(
         cls, host: Host, request: BenchRequest, count: int, runtime: RuntimeConfig, note: Note = lambda text: None
     ) -> Folds:
-        """The folds of the requested pack. Nothing is built yet.
+        """Return the folds of the requested pack without building anything.
 
-        Raises UsageError for options that exclude folds, Unavailable without photos, Mismatch for too few tasks.
+        Raises UsageError for options that folds do not support, Unavailable without photos, and Mismatch for too few
+        tasks.
         """
         excluded = {
             "--on": request.on,
@@ -65,13 +66,15 @@ class Folds:
             f"--table {request.table}": request.table in ABLATIONS,
         }
         for option in (option for option, given in excluded.items() if given):
-            raise UsageError(f"{option} does not go with --folds, which builds packs of its own", "leave out one")
+            raise UsageError(f"{option} cannot be combined with --folds, which builds its own packs", "pass only one")
         data = data_folder(request.data, settings.load().data)
         loaded = LoadedPack.open(host, request.pack, runtime, request.backbone)
         recipe = parse(loaded.pack.name, loaded.pack.manifest["recipe"])
         folds = cls(loaded, recipe, data, count, request, runtime, note)
         if count > (tasks := len(folds.fold_of)):
-            raise Mismatch(f"{count} folds are more than the {tasks} tasks of recipe {recipe.name!r}", "use fewer")
+            raise Mismatch(
+                f"{count} folds are too many for the {tasks} tasks of recipe {recipe.name!r}", "use fewer folds"
+            )
         if request.dataset:
             names = [source.name for source in recipe.sources]
             if request.dataset not in names:
@@ -82,14 +85,17 @@ class Folds:
 
     @cached_property
     def fold_of(self) -> Mapping[tuple[int, str], int]:
-        """(source, task) -> the fold that leaves it out. Each fold has some tasks of every source that has enough."""
+        """(source, task) -> the fold that leaves it out. Each fold has tasks of every source that has enough."""
         tasks = [
             (n, name) for n, source in enumerate(self.recipe.sources) for role in ROLES for name in source.roles[role]
         ]
         return {task: n % self.count for n, task in enumerate(tasks)}
 
     def seen(self, fold: int) -> Recipe:
-        """The recipe without a fold's tasks. Raises Mismatch if it cannot be built, as with too few experts."""
+        """Return the recipe without a fold's tasks.
+
+        Raises Mismatch if it cannot be built, for example with too few experts.
+        """
 
         def kept(source: int, names: Sequence[str]) -> list[str]:
             return [name for name in names if self.fold_of[source, name] != fold]
@@ -112,7 +118,7 @@ class Folds:
             ) from None
 
     def _tasks(self, fold: int) -> list[Task]:
-        """The tasks of a fold: all their photos are test photos."""
+        """Return the tasks of a fold, with all their photos as test photos."""
         tasks: list[Task] = []
         for n, source in enumerate(self.recipe.sources):
             if names := tuple(name for (of, name), out in self.fold_of.items() if (of, out) == (n, fold)):
@@ -121,12 +127,12 @@ class Folds:
         return [replace(task, photos={"test": task.photos["train"]}) for task in tasks]
 
     def left_out(self, fold: int) -> list[Offered]:
-        """The tasks of a fold, which may be measured with all their photos."""
+        """Return the tasks of a fold to measure on, with all their photos."""
         wanted = [task for task in self._tasks(fold) if self.request.dataset in ("", task.dataset)]
         return offered(wanted, partial(of_task, self.loaded.model, prompts=self.recipe.prompts))
 
     def build(self, fold: int) -> Build:
-        """Prepare the build without a fold's tasks, and without their photos, which other tasks may have as well.
+        """Prepare the build without a fold's tasks and without their photos, which other tasks may share.
 
         Nothing is computed yet. The target of a finished build has a manifest.
         """
@@ -136,12 +142,12 @@ class Folds:
         )
         steps = [path.stem for path in build.steps.paths]
         described = [t.task.description for t in build.tasks]
-        phrases = phrase_key(build.pool_tasks)  # they depend on the names of what is left out
+        phrases = phrase_key(build.pool_tasks)  # they depend on the names of the left-out tasks
         key = content_hash(build.recipe.raw, build.model.fingerprint, steps, described, *phrases)
         return replace(build, target=cache_folder() / "folds" / key)
 
     def estimates(self) -> list[tuple[Build, Estimate | None]]:
-        """The build of each fold with the estimate of what is left to do; None for a finished build."""
+        """Return the build of each fold with the estimate of its unfinished steps, or None for a finished build."""
         builds = [self.build(fold) for fold in range(self.count)]
         return [(build, None if _is_done(build) else build.estimate()) for build in builds]
 
@@ -163,13 +169,13 @@ class Folds:
             return build.target
         with pack_lock(build.target):
             if build.target.exists() and not _is_done(build):
-                drop_folder(build.target)  # it is damaged
+                drop_folder(build.target)  # damaged
         self.note(f"fold {fold + 1} of {self.count}")
         return build.run()
 
 
 def _is_done(build: Build) -> bool:
-    """Whether the build is finished, and its files are as they were written."""
+    """Return whether the build is finished and its files are unchanged."""
     try:
         return (build.target / MANIFEST).is_file() and not Pack(build.target).verify()
     except SgloraError:
@@ -177,10 +183,10 @@ def _is_done(build: Build) -> bool:
 
 
 def _together(plans: Sequence[BenchPlan], recipe: str, folds: int) -> BenchPlan:
-    """The plans of all folds as one."""
+    """Merge the plans of all folds into one."""
     parts = {(task.dataset, task.name): plan.parts for plan in plans for task in plan.tasks}
     notes = [
-        f"{folds} folds of recipe {recipe!r}: each task is measured with a build that left it out, on all its photos",
+        f"{folds} folds of recipe {recipe!r}: each task is measured on all its photos, with a build that left it out",
         *dict.fromkeys(note for plan in plans for note in plan.notes),
     ]
     return replace(

@@ -1,12 +1,12 @@
-"""Scores of a learned generator on training tasks it was not fitted on: leave-tasks-out, while a pack is built.
+"""Scores a learned generator on training tasks that were left out of its fit, while a pack is built.
 
-`held_out = 3` in a generator's table of a recipe switches it on. The generator is fitted three more times, each time
+`held_out = 3` in a generator's table of a recipe enables this. The generator is fitted three more times, each time
 without a third of the training tasks, and then generates adapters for their sentences. These are measured on the
-tasks' training photos, which neither experts nor mu* nor the generator of that fold have seen: photos that a task
-shares with experts or other training tasks are left out. Unseen tasks are not used. The joint adapter has seen all
-training tasks, so a fold gets NaN in its place.
+tasks' training photos, without photos that a task shares with experts or other training tasks. Neither the experts,
+nor mu*, nor the generator of that fold have seen the remaining photos. Unseen tasks are not used. The joint adapter has
+seen all training tasks, so it is replaced by NaN in a fold.
 
-Shapes: T training tasks, P numbers of an adapter.
+Shapes: T training tasks, P parameters of an adapter.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KEY = "held_out"
 
 
 def folds_of(table: Mapping[str, Any], tasks: int) -> int:
-    """The number of folds, 0 for none. A fold leaves out at least one task, and not all."""
+    """Return the number of folds, or 0 for none. A fold leaves out at least one task, but not all."""
     folds = min(int(table.get(KEY, 0)), tasks)
     return folds if folds > 1 else 0
 
@@ -47,11 +47,12 @@ def scored(
     tasks: Sequence[BuildTask],
     experts: Sequence[BuildTask] = (),
 ) -> dict[str, Any]:
-    """The scores for the manifest, under KEY; {} if none are wanted.
+    """Return the scores for the manifest under KEY, or {} if none are requested.
 
-    Percent, averaged over the tasks, beside zero-shot and mu*; "gain": the generator minus mu*, with its 95 % interval
-    over tasks and queries. One draw a task. `tasks`: those of the material, in its order. `experts`: the other seen
-    tasks; a photo that a task shares with one of them, or with another of `tasks`, is not asked about.
+    Scores are in percent, averaged over the tasks, for the generator, zero-shot and mu*. "gain" is the generator minus
+    mu*, with its 95 % interval over tasks and queries. There is one draw per task.
+    tasks: those of the material, in its order.  experts: the other seen tasks. Photos that a task shares with one of
+    them or with another of `tasks` are not used.
     """
     folds = folds_of(table, len(tasks))
     if not folds:
@@ -59,7 +60,7 @@ def scored(
     rows: list[Row] = []
     own = own_photos(tasks, experts)
     for fold in range(folds):
-        material.note(f"{generator.name}: fitted without part {fold + 1} of {folds} of the training tasks")
+        material.note(f"{generator.name}: fitting without part {fold + 1} of {folds} of the training tasks")
         fitted, _ = generator.fit(_without(material, fold, folds), table)
         for t in progress(list(range(fold, len(tasks), folds)), "tasks left out"):
             rows += _measured(model, material, generator.name, fitted, t, _as_unseen(model, tasks[t], own[t]))
@@ -83,7 +84,10 @@ def scored(
 
 
 def _without(material: Material, fold: int, folds: int) -> Material:
-    """The material without every folds-th task. Neighbours are of one source: a fold lacks some of each."""
+    """Return the material without every folds-th task.
+
+    Neighbouring tasks have the same source, so each fold leaves out some of each source.
+    """
     seen = [t for t in range(len(material.tasks)) if t % folds != fold]
     left_out = [name for t, name in enumerate(material.tasks) if t % folds == fold]
     return replace(
@@ -109,9 +113,9 @@ def _measured(model: Model, material: Material, name: str, fitted: Fitted, t: in
 
 
 def own_photos(tasks: Sequence[BuildTask], experts: Sequence[BuildTask]) -> list[list[int]]:
-    """Of each task, the training photos that no other task and no expert learns from, as rows.
+    """Return for each task the rows of training photos that no other task and no expert learns from.
 
-    A task with fewer than two of them cannot be measured on them: it keeps all, and what is measured is not held out.
+    A task with fewer than two such photos keeps all its photos, so its result is not held out.
     """
     owners = Counter(photo for t in (*tasks, *experts) for photo in set(t.train.hashes))
     own = [[n for n, photo in enumerate(t.train.hashes) if owners[photo] == 1] for t in tasks]
@@ -119,7 +123,7 @@ def own_photos(tasks: Sequence[BuildTask], experts: Sequence[BuildTask]) -> list
 
 
 def _as_unseen(model: Model, task: BuildTask, photos: Sequence[int]) -> UnseenTask:
-    """A training task in the form of an unseen one, to be measured on some of its training photos."""
+    """Convert a training task to an unseen one that is measured on some of its training photos."""
     content, one = task.train.tensors(model).only(photos), task.task
     return UnseenTask(one.dataset, one.name, one.description, content, (), None)
 
@@ -127,7 +131,10 @@ def _as_unseen(model: Model, task: BuildTask, photos: Sequence[int]) -> UnseenTa
 def recall_on(
     model: Model, layout: Layout, tasks: Sequence[BuildTask], experts: Sequence[BuildTask] = ()
 ) -> Callable[[int, Tensor], Tensor]:
-    """The function Material.recall of a fit: the mean over directions and k, as in reports, of every adapter."""
+    """Return the function Material.recall of a fit.
+
+    It gives the mean over directions and k, as in reports, for each adapter.
+    """
     own = own_photos(tasks, experts)
 
     def recall(t: int, adapters_SP: Tensor) -> Tensor:

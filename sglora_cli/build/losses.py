@@ -1,4 +1,4 @@
-"""What a task's adapter learns from: pairs of photos and captions, or photos and their classes.
+"""The losses of a task's adapter, on pairs of photos and captions or on photos and their classes.
 
 Shapes: T tasks, N photos of a step (padded), C classes (padded), D embedding.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def contrastive_loss(image_TND: Tensor, text_TND: Tensor, real_TN: Tensor, scale: float) -> Tensor:
-    """Symmetric image-text loss of each task: (T,). Padding and repeated captions are no negatives."""
+    """Return the symmetric image-text loss of each task: (T,). Padding and repeated captions are not negatives."""
     logits_TNN = scale * image_TND @ text_TND.mT
     same_TNN = (text_TND @ text_TND.mT) > 1 - 1e-5
     other = ~torch.eye(logits_TNN.shape[-1], dtype=torch.bool, device=logits_TNN.device)
@@ -24,9 +24,9 @@ def contrastive_loss(image_TND: Tensor, text_TND: Tensor, real_TN: Tensor, scale
 def classification_loss(
     image_TND: Tensor, own_TND: Tensor, real_TN: Tensor, head_TCD: Tensor, real_TC: Tensor, scale: float
 ) -> Tensor:
-    """Cross-entropy of each task over its classes: (T,). own_TND are the heads of the photos' classes.
+    """Return the cross-entropy of each task over its classes: (T,). own_TND are the heads of the photos' classes.
 
-    Classes and photos that are padding do not count.
+    Padded classes and photos do not count.
     """
     logits_TNC = (scale * image_TND @ head_TCD.mT).masked_fill(~real_TC[:, None, :], float("-inf"))
     per_TN = logits_TNC.logsumexp(dim=2) - scale * (image_TND * own_TND).sum(dim=2)

@@ -1,4 +1,4 @@
-"""A pack of an older format in today's: the same numbers in other files."""
+"""Converts a pack of an older format to the current one: the same numbers in other files."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from sglora_cli.system.locks import pack_lock
 
 
 def migrate(host: Host, location: PackLocation, runtime: RuntimeConfig | None = None) -> Path:
-    """Write a pack in today's format. Returns its folder, a copy for a bundled pack.
+    """Convert a pack to the current format and return its folder, which is a copy for a bundled pack.
 
-    A pack that has it already stays as it is. Without its backbone on this machine, the pack does not get what says
-    where its tasks lie, which is then measured with the first sentence.
+    A pack that already has the format is not changed. If its backbone is missing on this machine, the coverage of its
+    tasks is not stored but computed with the first sentence.
     """
     library = Library(host.recipe_folders)
     with pack_lock(target := library.own_folder(location.folder)):
@@ -42,7 +42,9 @@ def _seen(host: Host, pack: Pack, runtime: RuntimeConfig | None) -> SeenTasks | 
     try:
         model = LoadedPack(host, pack, settings.runtime(runtime or RuntimeConfig(), pack.backbone)).model
     except SgloraError as error:
-        message = f"where its tasks lie is not kept, and is measured with the first sentence: {error.message}"
+        message = (
+            f"the coverage of its tasks is not stored, it will be computed with the first sentence: {error.message}"
+        )
         warnings.warn(message, SgloraWarning, 2)
         return None
     return SeenTasks.of(pack, partial(meaning, model))

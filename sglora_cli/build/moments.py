@@ -1,6 +1,6 @@
-"""Where photos and captions of the seen tasks lie, without an adapter.
+"""Mean embeddings of the photos and captions of the seen tasks, without an adapter.
 
-Shapes: N photos, D embedding, I what the last map is applied to, T tasks.
+Shapes: N photos, D embedding, I input of the last projection, T tasks.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from sglora_cli.plugin.values import Moments
 from sglora_cli.system.progress import progress
 
 _RIDGE = 1e-3
-"""Of the mean square of what W is applied to: the fit of the length hardly depends on it."""
+"""Ridge penalty, relative to the mean square of the projection's input. The fitted length hardly depends on it."""
 
 
 def moments(bank: Bank, tasks: Sequence[PoolTask]) -> Moments:
-    """Of these tasks. Every photo goes through the encoder once, and counts once for the length."""
+    """Compute the moments of these tasks.
+
+    Every photo is encoded once, and counts once for the length.
+    """
     model, known = bank.model, set[Place]()
     images, captions = [], []
     length = Length(model.projection_weight()) if isinstance(model, HasProjection) else None
@@ -40,7 +43,7 @@ def moments(bank: Bank, tasks: Sequence[PoolTask]) -> Moments:
 
 
 class Length:
-    """Least squares of ||W p|| on p over photos: sums of p p^T (I, I) and of p ||W p|| (I,)."""
+    """Least-squares fit of ||W p|| on p over photos, from the sums of p p^T (I, I) and of p ||W p|| (I,)."""
 
     def __init__(self, weight_DI: Tensor) -> None:
         self.weight_DI = weight_DI
@@ -56,7 +59,7 @@ class Length:
         self._count += len(p_NI)
 
     def fitted(self) -> Tensor:
-        """r (I,)."""
+        """Return the coefficients r (I,)."""
         square_II = self._square_II / self._count
         return torch.linalg.solve(
             square_II + _RIDGE * square_II.diagonal().mean() * torch.eye(len(square_II), dtype=torch.float64),

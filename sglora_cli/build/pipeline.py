@@ -1,8 +1,8 @@
-"""Recipe -> pack, in steps that survive a kill: a finished step is never repeated.
+"""Builds a pack from a recipe, in steps that survive a kill: a finished step is never repeated.
 
-Steps: features of every task, the warm-up, adapters of every task, the joint adapter (steps.py), generators,
-then the pack's folder. The same recipe and photos give the same bytes, also after interruptions, on one machine with
-one number of threads: other arithmetic rounds differently, and training amplifies the difference.
+The steps are the features of every task, the warm-up, the adapters of every task, the joint adapter (steps.py), the
+generators, and finally the pack's folder. The same recipe and photos produce identical files, also after interruptions,
+on one machine with one number of threads. Other arithmetic rounds differently, and training amplifies the difference.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Build:
     note: Note
     journal: Journal
     pool_tasks: Sequence[PoolTask]
-    """The seen tasks, and phrases of their captions, as generators may learn from them."""
+    """The seen tasks and phrases from their captions, for generators that learn by retrieval."""
 
     @classmethod
     def prepare(
@@ -91,13 +91,13 @@ class Build:
         apart: Sequence[Task] = (),
         plan: Sequence[Mapping[str, Sequence[Task]]] = (),
     ) -> Build:
-        """Read the recipe and the bytes of all photos, load the backbone. Nothing is computed or written yet.
+        """Read the recipe and all photos and load the backbone. Nothing is computed or written yet.
 
-        apart: tasks of which nothing may be learned, besides the recipe's unseen ones: neither from their photos nor
-        from phrases with a word of their names.  plan: what `plan_tasks` gave, if it was asked before.
+        apart: tasks to exclude from learning, besides the recipe's unseen ones. Neither their photos nor phrases with a
+        word of their names are used.  plan: the result of `plan_tasks`, if it was already called.
 
-        Raises UsageError if `out` holds something else than a pack, and UnknownName, BadFile, Mismatch or Unavailable
-        for every error that can be detected this early.
+        Raises UsageError if `out` contains something other than a pack, and UnknownName, BadFile, Mismatch or
+        Unavailable for every error that can be detected this early.
         """
         if out:
             check_replaceable(out)
@@ -117,19 +117,19 @@ class Build:
         return Bank(self.model, self.steps.seen)
 
     def moments(self) -> Moments:
-        """Of the tasks that the pack learns from, without phrases."""
+        """Compute the moments of the tasks that the pack learns from, without phrases."""
         return moments(self._bank, [t for t in self.pool_tasks if t.role != PHRASE])
 
     def estimate(self) -> Estimate:
-        """The time, memory and disk for what is left to do, measured on a few steps."""
+        """Estimate time, memory and disk space of the unfinished steps from a few measured steps."""
         return estimated(self.host, self.recipe, self.model, self.tasks, self.steps, self.target)
 
     def task_lines(self) -> list[str]:
-        """What tasks share, what is left out of training for it, and what captions add, in sentences."""
+        """Describe photos that tasks share, photos left out of training, and phrases from captions, as sentences."""
         return [*overlap_lines(self.tasks), *phrase_lines(self.pool_tasks)]
 
     def to_json(self) -> dict[str, Any]:
-        """What is built, as JSON values: tasks and their photos by role."""
+        """Return the tasks and photos of the build by role, as JSON values."""
         roles: dict[str, dict[str, int]] = {}
         for t in self.tasks:
             count = roles.setdefault(t.role, {"tasks": 0, "photos": 0})
@@ -147,18 +147,18 @@ class Build:
 
     @cache.lease()
     def run(self) -> Path:
-        """Do what is left and put the pack in its place, replacing an older one. Returns its folder.
+        """Run the unfinished steps and put the pack in its place, replacing an older one. Returns its folder.
 
-        Raises UsageError if something else than a pack as it was built is there.
+        Raises UsageError if the place contains something other than an unchanged pack.
         """
         check_replaceable(self.target)
         started = time.monotonic()
         photos = sum(len(t.photos) for t in self.tasks)
-        self.note(f"{len(self.tasks)} tasks, {photos} training photos, {self.steps.layout.size} numbers each")
+        self.note(f"{len(self.tasks)} tasks, {photos} training photos, {self.steps.layout.size} parameters per adapter")
         for line in self.task_lines():
             self.note(line)
         if (old := self._replaced()) is not None and old.manifest["recipe"] != self.recipe.raw:
-            self.note(f"{self.target} has a pack of another recipe, or of another version of this one: it is replaced")
+            self.note(f"replacing the pack in {self.target}, which was built from a different recipe or version of it")
         self.journal("build", recipe=self.recipe.name, tasks=len(self.tasks), photos=photos, target=str(self.target))
         compute_features(self.model, self.tasks, self.journal)
         self.note(f"features: {time.monotonic() - started:.0f} s")
@@ -166,17 +166,17 @@ class Build:
         self.note(f"adapters: {time.monotonic() - started:.0f} s")
         with pack_lock(self.target), scratch_folder(self.target) as folder:
             self._write(folder)
-            check_replaceable(self.target)  # hours have gone by
+            check_replaceable(self.target)  # again, because the build may have taken hours
             put_folder(folder, self.target)
         for name in self.recipe.generators:
             with locked(path := self._generator_path(name)):
-                path.unlink(missing_ok=True)  # another version of a generator must not use it
+                path.unlink(missing_ok=True)  # another version of the generator must not reuse it
         self.journal("built", seconds=round(time.monotonic() - started, 3))
         self.note(f"built in {time.monotonic() - started:.0f} s")
         return self.target
 
     def _replaced(self) -> Pack | None:
-        """The pack that the new one will replace, if it can be opened."""
+        """Return the pack that the new one will replace, or None if there is none that can be opened."""
         with suppress(SgloraError):
             return Pack(self.target)
         return None
@@ -189,12 +189,12 @@ class Build:
             if path not in missing
         )
         if trained:
-            self.note(f"{trained} tasks were trained before")
+            self.note(f"{trained} tasks are already trained")
         with working("training", sum(self.steps.passes(path) for path in missing)) as advance:
             self.steps.train(advance, self.journal)
 
     def _write(self, folder: Path) -> None:
-        """Write the files of the pack. All but the generators take a moment."""
+        """Write the files of the pack. Only fitting the generators takes long."""
         experts = self._write_experts(folder)
         save_tensors(
             folder / "joint.safetensors",
@@ -206,7 +206,7 @@ class Build:
         for t in progress(self.tasks, "evaluation"):
             if t.test:
                 self._write_evaluation(folder, t, t.test)
-        # Last: a fit that could see them would know the tasks that are left out of it.
+        # Written last, because they would reveal left-out tasks to the fit of a generator.
         save_moments(folder, self.moments())
         self._write_tasks(folder)
         write_manifest(folder, self._manifest(health))
@@ -228,7 +228,7 @@ class Build:
         return experts
 
     def _visual(self) -> Tensor:
-        """(E, D) the mean embedding of each expert's training photos, normalised: the visual condition."""
+        """Return the normalised mean embedding of each expert's training photos (E, D), the visual condition."""
         visual = []
         for t in progress(self.steps.experts, "photos of experts"):
             image_ND = image_embeddings(self.model, t.train.stored(self.model).stem_N)
@@ -281,7 +281,7 @@ class Build:
         def prior_of(t: PoolTask) -> Prior:
             (one,) = queries(self.model, [t.description])
             own = [row_of[t.name]] if t.name in row_of else []
-            # Asked of K + 1, so that the K largest besides its own are exact.
+            # K + 1 similarities, so that the K largest besides its own are exact.
             similarity_E = index.similarity(one, recipe.prior.space, min(recipe.prior.k + 1, len(experts.names)))
             k = min(recipe.prior.k, len(experts.names) - len(own))
             return prior(one.embedding_D, similarity_E, experts, k, recipe.prior.tau, own)
@@ -338,7 +338,7 @@ class Build:
         return {role: [t for t in self.tasks if t.role == role] for role in ROLES}
 
     def _shards(self, role: str) -> list[int]:
-        """How many tasks of a role each file has."""
+        """Return the number of tasks of a role in each file."""
         return parts(len(self._by_role()[role]), *([shard_rows(self.steps.layout)] if role == EXPERT else []))
 
     def _manifest(self, health: Mapping[str, Any]) -> dict[str, Any]:
@@ -359,7 +359,7 @@ class Build:
 
 
 def _kept(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """A generator that was fitted before an interruption; None if there is none, or its file is damaged."""
+    """Return a stored generator that was already fitted, or None if there is none or its file is damaged."""
     try:
         return load_sealed(path)
     except BadFile:

@@ -1,8 +1,8 @@
 """The seen tasks of a build with their photos, for generators that learn by retrieval: a TaskPool (see values.py).
 
-Photos are compared by content: one that several tasks have is left out with any of them.
+Photos are compared by content. If one task is left out, its photos are also removed from all other tasks.
 
-Shapes: T tasks, N photos of a step, C captions, D embedding, I what the projection is applied to, P numbers.
+Shapes: T tasks, N photos of a step, C captions, D embedding, I input of the projection, P parameters.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sglora_cli.plugin.values import PHRASE, Moments, TaskTensors
 
 
 class Pool:
-    """The pool of a build, or of a fold of it."""
+    """The pool of a build, or of one fold of it."""
 
     def __init__(
         self,
@@ -46,9 +46,9 @@ class Pool:
         self.names, self.roles = [t.name for t in tasks], [t.role for t in tasks]
 
     def without(self, names: Collection[str]) -> Pool:
-        """As if these tasks were unseen: they, their photos and phrases with a word of theirs are gone.
+        """Return the pool as if these tasks were unseen: without them, their photos, and phrases with a word of theirs.
 
-        A task that has fewer than two photos left is gone, too, and a phrase that has fewer than the recipe asks for.
+        Tasks with fewer than two remaining photos are also removed, and phrases with fewer than the recipe requires.
         """
         gone = [t for t in self.tasks if t.name in names]
         photos = {self._bank.hash_of(place) for t in gone for place in t.photos}
@@ -87,7 +87,7 @@ class Pool:
         drawn = [self._draw(self.tasks[t], photos, rng, last) for t in tasks]
         batches = [batch for _, batch in drawn]
         model = self._last_map if last else self.model
-        # What the projection is applied to is kept of whole photos: with a part hidden it would be another each time.
+        # Inputs of the projection are cached for complete photos. With hidden parts they would change in every step.
         hide = 0.0 if last else self.config.hide
         stack = TaskStack([task for task, _ in drawn], model.device, resident=False)
         (shown,) = stack.tables([list(enumerate(batches))])
@@ -103,7 +103,7 @@ class Pool:
         return isinstance(self.model, HasProjection) and layout.sites == (self.model.projection,)
 
     def _draw(self, one: PoolTask, photos: int, rng: torch.Generator, last: bool) -> tuple[TaskTensors, Batch]:
-        """A task of some of its photos, each with one of its captions or its class, and the batch of all of them."""
+        """Draw some photos of a task, each with one of its captions or its class, and a batch of all of them."""
         order = torch.randperm(len(one.photos), generator=rng)[:photos].tolist()
         mirrored = (torch.rand(len(order), generator=rng) < self.config.mirror).tolist()
         which = torch.rand(len(order), generator=rng).tolist()
@@ -117,7 +117,10 @@ class Pool:
 
 
 def _scaled(scale: float, adapters_TP: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
-    """A loss (T,) whose gradient is computed times `scale`, for a model in fp16; one that overflows counts as 0."""
+    """Return a loss (T,) whose gradient is computed times `scale`, for models in fp16.
+
+    Overflowing gradients count as 0.
+    """
     own_TP = adapters_TP * 1
     if own_TP.requires_grad:
         own_TP.register_hook(lambda gradient_TP: torch.nan_to_num(gradient_TP / scale, 0.0, 0.0, 0.0))
@@ -126,7 +129,7 @@ def _scaled(scale: float, adapters_TP: Tensor, loss: Callable[[Tensor], Tensor])
 
 
 class _LastMap:
-    """The projection alone, as a model whose stem is what the projection is applied to."""
+    """The projection alone, as a model whose stems are the inputs of the projection."""
 
     def __init__(self, model: Model) -> None:
         assert isinstance(model, HasProjection)

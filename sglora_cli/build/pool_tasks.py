@@ -1,6 +1,6 @@
 """The tasks of a pool: the seen tasks of a build, and the phrases that its recipe takes from their captions.
 
-A phrase reads each photo from the first task that has it.
+If several tasks share a photo, phrases read it from the first of them.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from sglora_cli.pack.recipe import Recipe
 from sglora_cli.plugin.values import PHRASE, TEST, TRAIN, UNSEEN, Photo, Task
 
 Place = tuple[int, int]
-"""A photo: the build's seen task that has it, and its row there."""
+"""A photo: the index of the seen task that has it, and its row in that task."""
 
 
 @dataclass(frozen=True)
 class PoolTask:
-    """A seen task, or a phrase."""
+    """A seen task or a phrase."""
 
     name: str
     role: str
     words: str
-    """Its name, sentence and classes: phrases with a word of a task that is left out are left out."""
+    """Its name, sentence and classes. A phrase that shares a word with a left-out task is also left out."""
     description: str
     photos: tuple[Place, ...]
 
 
 def pool_tasks(recipe: Recipe, tasks: Sequence[BuildTask], apart: Sequence[Task] = ()) -> list[PoolTask]:
-    """The seen tasks of a build, then the phrases that its recipe takes from captions.
+    """Return the seen tasks of a build, then the phrases that its recipe takes from captions.
 
-    No phrase has a word of an unseen task, or of one of `apart`: that task would be seen. Raises BadFile if a recipe
-    asks for phrases and there is none.
+    Phrases that share a word with an unseen task or one of `apart` are excluded, because they would reveal that task.
+    Raises BadFile if a recipe requests phrases and there is none.
     """
     seen = [t for t in tasks if t.role != UNSEEN]
     whole = [
@@ -54,7 +54,7 @@ def pool_tasks(recipe: Recipe, tasks: Sequence[BuildTask], apart: Sequence[Task]
 
 
 def check_phrases(recipe: Recipe, planned: Planned, hash_of: Mapping[Path, str]) -> None:
-    """Raises as `pool_tasks` does for tasks with their roles and the hashes of their photos."""
+    """Raise the errors of `pool_tasks`, given tasks with their roles and the hashes of their photos."""
     unseen = [task for role, task in planned if role == UNSEEN]
     tested = {hash_of[photo.path] for task in unseen for photo in task.photos[TEST]}
     seen = []
@@ -68,7 +68,10 @@ def check_phrases(recipe: Recipe, planned: Planned, hash_of: Mapping[Path, str])
 def _phrases(
     recipe: Recipe, seen: Sequence[tuple[Task, Sequence[Photo], Sequence[str]]], unseen: Sequence[Task]
 ) -> dict[str, list[Place]]:
-    """Phrase -> its photos. seen: tasks with the photos that they learn from, and the hashes of these."""
+    """Return the photos of each phrase.
+
+    seen: tasks, the photos that they learn from, and the hashes of these photos.
+    """
     places: dict[str, Place] = {}
     for n, (task, _, hashes) in enumerate(seen):
         if task.dataset in recipe.from_captions and not task.classes:
@@ -81,15 +84,15 @@ def _phrases(
     if not of_photo:
         raise BadFile(
             f"the seen tasks of {', '.join(recipe.from_captions)} have no captions to take phrases from",
-            "name another source in from_captions of [tasks], or leave the table out",
+            "use another source in from_captions of [tasks], or remove the table",
         )
     kept = chosen(allowed, len(of_photo), config.least_photos, config.largest_share, config.most)
     if not kept:
         most = max(map(len, allowed.values()), default=0)
         raise BadFile(
-            f"no phrase in the captions of {', '.join(recipe.from_captions)} has {config.least_photos} photos and at "
-            f"most {config.largest_share:g} of all {len(of_photo)}; the most common has {most}",
-            "lower least_photos or raise largest_share in [tasks], or leave from_captions out",
+            f"no phrase in the captions of {', '.join(recipe.from_captions)} has at least {config.least_photos} photos "
+            f"and at most {config.largest_share:g} of all {len(of_photo)}; the most common phrase has {most}",
+            "lower least_photos or raise largest_share in [tasks], or remove from_captions",
         )
     return {phrase: [of_photo[n] for n in photos] for phrase, photos in kept.items()}
 
@@ -103,15 +106,15 @@ def _words(task: Task) -> str:
 
 
 def phrase_key(tasks: Sequence[PoolTask]) -> list[Any]:
-    """What of a pool's phrases a fit follows from."""
+    """Return what the fit of a generator depends on in a pool's phrases."""
     return [[t.name, t.description, list(t.photos)] for t in tasks if t.role == PHRASE]
 
 
 def phrase_lines(tasks: Sequence[PoolTask]) -> list[str]:
-    """What captions add to the seen tasks, in a sentence; nothing without phrases."""
+    """Describe the phrases that captions add to the seen tasks, in a sentence. Returns nothing without phrases."""
     found = [t for t in tasks if t.role == PHRASE]
     if not found:
         return []
     most, fewest = len(found[0].photos), len(found[-1].photos)
     named = ", ".join(t.name for t in found[:5]) + (", ..." if len(found) > 5 else "")
-    return [f"phrases of captions as seen tasks: {len(found)}, with {fewest} to {most} photos: {named}"]
+    return [f"{len(found)} phrases from captions as seen tasks, with {fewest} to {most} photos each: {named}"]

@@ -1,6 +1,6 @@
-"""What a build needs before it starts: names that exist, data, captions, weights, packages, disk and whole tasks.
+"""Checks what a build needs before it starts: valid names, data, captions, weights, packages, disk space and tasks.
 
-Everything that is wrong is one error, before torch is imported and before a photo is read.
+All problems are reported in one error, before torch is imported and before any photo is read.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from sglora_cli.system.progress import size
 def plan_tasks(
     host: Host, recipe: Recipe, data: Path | None, runtime: RuntimeConfig | None = None
 ) -> list[dict[str, list[Task]]]:
-    """Tasks by role of every source. Raises one error for everything that is not there, and that is wrong with tasks.
+    """Return the tasks of every source by role. Raises one error for everything that is missing or invalid.
 
-    data: the folder of the data sets, that of the settings if None. Weights alone are no reason to stop: with a network
-    the backbone fetches them.
+    data: the folder of the data sets, or None for the folder in the settings.
+    Missing weights alone are not an error, because the backbone can download them.
     """
     faults = Faults(recipe.path, recipe.lines)
     _check_names(faults, host, recipe)
-    faults.refuse()  # before the data is read: that takes long
+    faults.refuse()  # now, because reading the data takes long
     place = _DataPlace.of(data)
     faults.collect(place.errors)
     by_source, absent = [], []
@@ -62,7 +62,7 @@ def plan_tasks(
 
 
 def _check_names(faults: Faults, host: Host, recipe: Recipe) -> None:
-    """Collects the names of plugins, and keys of their tables, that do not exist."""
+    """Collect unknown names of plugins and unknown keys of their tables."""
     with faults.at("backbone"):
         host.backbones[recipe.backbone]
     with faults.at("default_generator"):
@@ -71,7 +71,7 @@ def _check_names(faults: Faults, host: Host, recipe: Recipe) -> None:
         with faults.at("generators", name):
             plain, colon, _ = name.partition(":")
             if colon:
-                raise BadFile(f"{name!r} has settings in a generator's name", f"write them below [generators.{plain}]")
+                raise BadFile(f"generator name {name!r} contains settings", f"move them to [generators.{plain}]")
             kind = host.generators[name].config
             if kind is not None:
                 table_config(faults, kind, table, "generators", name)
@@ -82,11 +82,11 @@ def _check_names(faults: Faults, host: Host, recipe: Recipe) -> None:
 
 @dataclass(frozen=True)
 class _DataPlace:
-    """The folder of the data sets, or what commands call it as long as it is not there."""
+    """The folder of the data sets, or its name in commands if it does not exist."""
 
     root: Path
     option: str
-    """For commands: " --data DIR", or "" where the settings name the folder."""
+    """Option for commands: " --data DIR", or "" if the settings name the folder."""
     errors: Sequence[SgloraError] = ()
 
     @classmethod
@@ -101,15 +101,15 @@ class _DataPlace:
 
 @dataclass(frozen=True)
 class _Absent:
-    """A source whose data is not there, or cannot be read."""
+    """A source whose data is missing or cannot be read."""
 
     errors: Sequence[SgloraError]
     plan: FetchPlan | None = None
-    """What fetching it would download, where it says that."""
+    """What fetching it would download, if the data set can tell."""
 
 
 def _available(host: Host, source: Source, place: _DataPlace) -> dict[str, Task] | _Absent:
-    """The tasks of a source by name."""
+    """Return the tasks of a source by name."""
     dataset, root = host.datasets[source.dataset], place.root / source.path
     if place.errors:
         return _absent(source.dataset, dataset, root, place)
@@ -122,12 +122,13 @@ def _available(host: Host, source: Source, place: _DataPlace) -> dict[str, Task]
 
 
 def _absent(name: str, dataset: Dataset, root: Path, place: _DataPlace, why: Unavailable | None = None) -> _Absent:
-    """What is missing of a data set, with the commands that get it; `why` where there are none.
+    """Return the errors for missing parts of a data set, with the commands that fetch them.
 
-    why: None as long as the folder of the data sets is not there: then nobody knows what its user has elsewhere.
+    why: the error to report if no command helps. It is None if the folder of the data sets does not exist, because the
+    user may have the data elsewhere.
     """
     plan, errors = None, []
-    where = f"is not in {root}" if why else "goes there, unless you have it elsewhere"
+    where = f"is not in {root}" if why else "is needed there, unless you have it elsewhere"
     if isinstance(dataset, PlansFetch):
         try:
             plan = dataset.fetch_plan(place.root)
@@ -139,17 +140,17 @@ def _absent(name: str, dataset: Dataset, root: Path, place: _DataPlace, why: Una
         command = f"sglora data fetch {name}{place.option}"
         errors.append(Unavailable(f"{known}: {part}data set {name!r} {where}", command))
     if why and plan is not None and plan.folder != root:
-        text = f"`sglora data fetch {name}` puts it into {plan.folder}, and the recipe reads {root}"
-        errors.append(Unavailable(text, f'write path = "{plan.folder.name}" in its [[source]]'))
+        text = f"`sglora data fetch {name}` writes to {plan.folder}, but the recipe reads from {root}"
+        errors.append(Unavailable(text, f'set path = "{plan.folder.name}" in its [[source]]'))
     if (plan is not None and not plan.captions) or (why and not errors and _has_images(dataset, root)):
         command = f"sglora data caption {name} --path {shlex.quote(str(root))}"
-        none = f"there are none in {root}" if why else "they are not part of it"
+        none = f"there are none in {root}" if why else "the data set does not include them"
         errors.append(Unavailable(f"captions of data set {name!r}: {none}", command))
     return _Absent(errors or ([why] if why else []), plan)
 
 
 def _has_images(dataset: Dataset, root: Path) -> bool:
-    """Whether a data set has images that a captioner could look at."""
+    """Return whether a data set has images that a captioner could describe."""
     if not isinstance(dataset, ListsImages):
         return False
     try:
@@ -159,12 +160,14 @@ def _has_images(dataset: Dataset, root: Path) -> bool:
 
 
 def _lacking_disk(place: _DataPlace, absent: Sequence[_Absent]) -> Iterator[SgloraError]:
-    """Whether the disk is too small for what is to be fetched."""
+    """Yield an error if the disk is too small for the data to fetch."""
     plans = {one.plan.folder: one.plan for one in absent if one.plan is not None and one.plan.waiting}
     needed, free = sum(plan.disk or 0 for plan in plans.values()), free_disk(place.root)
     if needed > free:
-        text = f"{size(needed)} of disk are needed in {place.root} to fetch and unpack this, {size(free)} are free"
-        yield Unavailable(text, "make room, or name a folder on another disk with --data")
+        text = (
+            f"fetching and unpacking needs {size(needed)} of disk space in {place.root}, but only {size(free)} are free"
+        )
+        yield Unavailable(text, "free disk space, or pass a folder on another disk with --data")
 
 
 def _lacking_weights(host: Host, recipe: Recipe, runtime: RuntimeConfig | None) -> Iterator[SgloraError]:
@@ -176,11 +179,11 @@ def _lacking_weights(host: Host, recipe: Recipe, runtime: RuntimeConfig | None) 
             command = "sglora settings set weights FILE"
             if name != settings.load().backbone:
                 command = f"sglora pack build {recipe.name} --weights FILE"
-            yield Unavailable(f"backbone {name!r}: {lacks}", f"{command}, or let the build fetch them")
+            yield Unavailable(f"backbone {name!r}: {lacks}", f"{command}, or let the build download them")
 
 
 def _lacking_packages(host: Host, recipe: Recipe) -> Iterator[SgloraError]:
-    """What the generators of a recipe lack: known now, and not after the training."""
+    """Yield an error for each generator of a recipe that lacks a package, before training starts."""
     names = [part for name in (*recipe.generators, recipe.default_generator) for part in parts_of(name)]
     for name in dict.fromkeys(names):
         generator = host.generators[name]
@@ -191,7 +194,7 @@ def _lacking_packages(host: Host, recipe: Recipe) -> Iterator[SgloraError]:
 def planned_source(
     host: Host, recipe: Recipe, n: int, available: Mapping[str, Task], root: Path
 ) -> tuple[dict[str, list[Task]], list[Refused]]:
-    """The tasks of source `n` by role, with the photos that the recipe gives them, and what a build refuses of them."""
+    """Return the tasks of source `n` by role with the photos that the recipe assigns, and the errors of its build."""
     source, dataset = recipe.sources[n], host.datasets[recipe.sources[n].dataset]
     refused = [
         Refused("absent", UnknownName.of(f"task in {source.name}", name, available), name, ("source", n, role, name))
@@ -208,14 +211,14 @@ def planned_source(
     pairs = paired(planned)
     refused += wrong_tasks(pairs)
     if refused and (partial := partial_line(source.dataset, dataset, root)):
-        text = f"{partial}; that may be why photos of tasks are missing"
+        text = f"{partial}; this may be why tasks lack photos"
         refused.append(Refused("partial", Unavailable(text, _fetching(source.dataset, dataset, root))))
     refused += _wrong_descriptions(host, recipe, [task for _, task in pairs])
     return planned, refused
 
 
 def _fetching(name: str, dataset: Dataset, root: Path) -> str:
-    """The command that fetches the rest of a data set into its folder; "" if there is none."""
+    """Return the command that fetches the rest of a data set into its folder, or "" if there is none."""
     try:
         plan = dataset.fetch_plan(root.parent) if isinstance(dataset, PlansFetch) else None
     except SgloraError:
@@ -224,12 +227,12 @@ def _fetching(name: str, dataset: Dataset, root: Path) -> str:
 
 
 def paired(planned: Mapping[str, Sequence[Task]]) -> list[tuple[str, Task]]:
-    """Tasks by role as pairs."""
+    """Return tasks by role as (role, task) pairs."""
     return [(role, task) for role, tasks in planned.items() for task in tasks]
 
 
 def _wrong_descriptions(host: Host, recipe: Recipe, tasks: Sequence[Task]) -> Iterator[Refused]:
-    """Descriptions that a pack cannot keep, and those that the text encoder of the recipe's backbone would cut."""
+    """Yield descriptions that a pack cannot store, and those that the backbone's text encoder would truncate."""
     for task in tasks:
         try:
             hint = "rename the task or its classes in the data set"
@@ -239,7 +242,7 @@ def _wrong_descriptions(host: Host, recipe: Recipe, tasks: Sequence[Task]) -> It
     cut = TextLimit.of(host, recipe.backbone).cut(task.description for task in tasks)
     for task in tasks:
         if tokens := cut.tokens.get(task.description):
-            text = f"the description of task {task.key} has {tokens}, the text encoder of {recipe.backbone} reads "
+            text = f"the description of task {task.key} has {tokens}, but the text encoder of {recipe.backbone} reads "
             yield Refused(
                 "refused", Mismatch(f"{text}{cut.limit.tokens}: {task.description!r:.100}", _SHORTER), task.name
             )
@@ -249,9 +252,11 @@ _SHORTER = "shorten the template or the description in the recipe"
 
 
 def needs_of(host: Host, recipe: Recipe, dataset: str, root: Path) -> Needs:
-    """What a recipe needs of a data set, and what its build would refuse of it. Raises Mismatch if no source of the
-    recipe reads it."""
-    host.datasets[dataset]  # a name that nobody has is what is wrong, whatever the recipe says
+    """Return what a recipe needs from a data set, and what its build would reject there.
+
+    Raises Mismatch if no source of the recipe reads the data set.
+    """
+    host.datasets[dataset]  # report an unknown name before checking the recipe
     source = source_of(recipe, dataset, root)
     n = recipe.sources.index(source)
 
@@ -284,12 +289,12 @@ def _wrong_content(
     hash_of: Mapping[Path, str],
     broken: Mapping[Path, SgloraError],
 ) -> list[Refused]:
-    """What a build refuses of the photos and captions of one source, if it has no other."""
+    """Return what a build would reject of the photos and captions of one source, if it were the only source."""
     pairs = paired(planned)
     if refused := wrong_photos(pairs, hash_of, broken):
         return refused
     if set(recipe.from_captions) != {source.name}:
-        return []  # no phrases, or also those of other data
+        return []  # no phrases, or phrases of other data too
     from sglora_cli.build.pool_tasks import check_phrases
 
     try:

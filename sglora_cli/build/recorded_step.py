@@ -1,7 +1,7 @@
 """Small training steps on a GPU, recorded once as a CUDA graph and replayed.
 
-Python launches the kernels of a step one by one, and for few photos that takes longer than the kernels do. A recorded
-step is launched as a whole. Its tensors keep their places in memory, so what a step shows is copied into those.
+Python launches the kernels of a step one by one. For a few photos this takes longer than the kernels themselves, so a
+recorded step launches them all at once. Its tensors keep their addresses, so the inputs of a step are copied into them.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from sglora_cli.build.task_stack import Shown
 from sglora_cli.system.progress import remark
 
 SMALL = 128
-"""Photos of a step up to which it is recorded. With more, an H200 computes for longer than Python launches."""
+"""Steps with at most this many photos are recorded. On an H200, larger steps compute longer than Python launches."""
 WARM_UP = 3
-"""Steps of one shape that run as they are first: they load kernels and choose algorithms."""
+"""Steps of one shape that run unrecorded first, because they load kernels and choose algorithms."""
 
 
 class Recorder(Protocol):
-    """Runs and records on a device."""
+    """Runs and records steps on a device."""
 
     def warm_up(self, call: Callable[[], None]) -> None:
-        """Run it, in the way it will be recorded."""
+        """Run the call in the way it will be recorded."""
 
     def record(self, call: Callable[[], None]) -> Callable[[], None]:
-        """Note what the call launches, without running it. Returns what runs it."""
+        """Record what the call launches, without running it. Returns a function that runs it."""
 
 
 class CudaRecorder:
-    """CUDA graphs of one GPU. A graph cannot be made on the stream that all else runs on."""
+    """CUDA graphs of one GPU. They are recorded on their own stream, because the default stream does not support it."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._stream = device, torch.cuda.Stream(device)
@@ -53,18 +53,18 @@ class CudaRecorder:
 
 
 def recorder_for(device: torch.device) -> Recorder | None:
-    """The recorder of a CUDA GPU; None for every other device."""
+    """Return the recorder of a CUDA GPU, or None for other devices."""
     return CudaRecorder(device) if device.type == "cuda" else None
 
 
 Step = Callable[[Shown], None]
-"""Leaves its results in tensors that stay in their place, and takes all that changes from the tables."""
+"""Writes its results to tensors with fixed addresses, and reads all changing inputs from the tables."""
 
 
 class Recorded:
-    """Runs steps of one training. One that has run a few times with tables of some shape is recorded and replayed.
+    """Runs the steps of one training. A step that ran a few times with the same table shapes is recorded and replayed.
 
-    A step that cannot be recorded runs as it is, and a note says so.
+    If a step cannot be recorded, it runs unrecorded and a note reports this.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -92,17 +92,17 @@ class Recorded:
         own = shown.clone()
         try:
             self._recorded[shapes] = own, self._recorder.record(lambda: step(own))
-        except Exception as error:  # a fault of the step itself is raised when it runs as it is
+        except Exception as error:  # an error of the step itself is raised when it runs unrecorded
             self._refused = True
-            _note(f"training steps are launched kernel by kernel: no CUDA graph can be made of them ({error})")
+            _note(f"cannot record training steps as CUDA graphs, they will run slower ({error})")
 
 
 def run(step: Step, shown: Shown) -> None:
-    """Run a step as it is."""
+    """Run a step unrecorded."""
     step(shown)
 
 
 @cache
 def _note(text: str) -> None:
-    """Said once."""
+    """Print a note, once per text."""
     remark(text)

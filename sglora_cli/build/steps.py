@@ -1,9 +1,9 @@
-"""Adapters of a build's tasks, trained in steps that survive a kill: a finished step is never repeated.
+"""Trains the adapters of a build's tasks in steps that survive a kill: a finished step is never repeated.
 
-The results of finished steps are in the folder `work` of the user cache, each under the hash of everything it depends
-on. An unfinished step has a draft and a checkpoint there.
+The results of finished steps are stored in the folder `work` of the user cache, each under the hash of its inputs. An
+unfinished step has a draft and a checkpoint there.
 
-Shapes: P numbers of an adapter, M states, T tasks of a group.
+Shapes: P parameters of an adapter, M states, T tasks of a group.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from sglora_cli.system.progress import Advance, Journal
 
 
 def work_folder() -> Path:
-    """The folder of finished and unfinished steps in the user cache."""
+    """Return the folder of finished and unfinished steps in the user cache."""
     return cache_folder() / "work"
 
 
 class Steps:
-    """The files of the warm-up, of every task's own adapter and of the joint one, and how they are trained."""
+    """The files of the warm-up, of every task's own adapter and of the joint adapter, and their training."""
 
     def __init__(self, model: Model, layout: Layout, tasks: Sequence[BuildTask], config: TrainConfig) -> None:
         self.model, self.layout, self.config, self.tasks = model, layout, config, tasks
@@ -51,7 +51,7 @@ class Steps:
         shared += [["shown", config.hide, config.mirror]] if config.hide or config.mirror else []
         together = [*shared, config.joint_learning_rate, config.tasks_at_once]
         self.start_path = self._path(self.experts, "warm-up", together, config.warmup_epochs)
-        # What is trained from the warm-up also depends on the experts.
+        # Adapters trained from the warm-up also depend on the experts.
         start = self.start_path.stem if config.warmup_epochs else ""
         own = [*shared, start, config.epochs, self.kept, config.learning_rate]
         self.group_paths = [self._path(group, "states", own) for group in self.groups]
@@ -70,7 +70,7 @@ class Steps:
         return [*([self.start_path] if self.config.warmup_epochs else []), *self.group_paths, self.joint_path]
 
     def passes(self, path: Path) -> int:
-        """How many times a photo goes through the encoder in the step of this file."""
+        """Return how many photos the step of this file encodes, counting repeated passes."""
         if path == self.start_path:
             return self.config.warmup_epochs * sum(len(t.photos) for t in self.experts)
         if path == self.joint_path:
@@ -78,7 +78,7 @@ class Steps:
         return self.config.epochs * sum(len(t.photos) for t in self.groups[self.group_paths.index(path)])
 
     def done(self, path: Path) -> bool:
-        """Whether the step of this file is finished, and its result is as it was written."""
+        """Return whether the step of this file is finished and its result is undamaged."""
         try:
             if path not in self.group_paths:
                 name = "start" if path == self.start_path else "joint"
@@ -94,14 +94,14 @@ class Steps:
         )
 
     def train(self, advance: Advance, journal: Journal) -> None:
-        """Train everything that is missing."""
+        """Train all missing steps."""
         if self.config.warmup_epochs:
             self._joint(self.start_path, self.experts, self.config.warmup_epochs, "start", advance, journal)
         for n, (path, group) in enumerate(zip(self.group_paths, self.groups, strict=True), 1):
             if not self.done(path):
                 with locked(path):
                     if not self.done(path):
-                        path.unlink(missing_ok=True)  # it is damaged
+                        path.unlink(missing_ok=True)  # damaged
                         self._own(path, group, f"group {n} of {len(self.groups)}", advance, journal)
         self._joint(self.joint_path, self.seen, self.config.joint_epochs, "joint", advance, journal)
 
@@ -111,7 +111,7 @@ class Steps:
         draft = TensorDraft(path, shapes, {"kind": "states", "tasks": names})
         checkpoint = Checkpoint(path.with_suffix(".checkpoint"), draft.sync)
         if not draft.resumed:
-            checkpoint.drop()  # the states it belongs to are lost
+            checkpoint.drop()  # its states are lost
         try:
             tasks = [t.stored(self.model) for t in group]
             training = OwnTraining(self.model, self.layout, tasks, self.config, self.start_P)
@@ -132,7 +132,7 @@ class Steps:
         with locked(path):
             if self.done(path):
                 return
-            path.unlink(missing_ok=True)  # it is damaged
+            path.unlink(missing_ok=True)  # damaged
             tensors = [t.stored(self.model) for t in tasks]
             training = JointTraining(self.model, self.layout, tensors, self.config, epochs)
             checkpoint = Checkpoint(path.with_suffix(".checkpoint"))
@@ -153,16 +153,16 @@ class Steps:
 
     @cached_property
     def joint_P(self) -> Tensor:
-        """(P,) trained on experts and training tasks, never on unseen tasks; a mean over epochs."""
+        """(P,) trained on experts and training tasks, never on unseen tasks. A mean over epochs."""
         return load_sealed(self.joint_path)[0]["joint"]
 
     def states(self, task: BuildTask) -> TensorRows:
-        """(M, P) on disk: the task's last adapters."""
+        """Return the task's last adapters, (M, P) on disk."""
         path, n = self._row[task.task.key]
         return TensorRows(path, str(n))
 
     def moments(self, task: BuildTask) -> tuple[Tensor, Tensor]:
-        """Mean and variance (P,) over a task's states: mu and sigma^2 of Eq. 5, summed in double precision."""
+        """Return mean and variance (P,) over a task's states: mu and sigma^2 of Eq. 5, summed in float64."""
         states = self.states(task)
         mean_P = sum((x_P.double() for x_P in states), torch.zeros(self.layout.size).double()) / len(states)
         square_P = sum(((x_P - mean_P) ** 2 for x_P in states), torch.zeros(self.layout.size).double())
@@ -186,10 +186,10 @@ class _Log:
 
 
 def _epochs(training: OwnTraining | JointTraining, count: int, checkpoint: Checkpoint, log: _Log) -> Iterator[int]:
-    """Train up to `count` epochs, from the checkpoint if there is one; yields each epoch's number, from 0."""
+    """Train up to `count` epochs, resuming from a checkpoint if there is one. Yields each epoch's number, from 0."""
     if saved := checkpoint.load():
         training.restore(saved[0])
-        log.advance(log.photos * training.epoch, f"{log.part} goes on")
+        log.advance(log.photos * training.epoch, f"{log.part} resumed")
         log.journal("resumed", part=log.part, epoch=training.epoch, of=count)
     while training.epoch < count:
         began = time.monotonic()

@@ -1,6 +1,6 @@
-"""The photos and texts of many tasks as one stack, so that what a step shows is a table of the stack's rows.
+"""The photos and texts of many tasks in one stack, so that a step is a table of the stack's rows.
 
-On a GPU all tables of an epoch are copied at once, and no step waits for the device.
+On a GPU all tables of an epoch are copied at once, so no step waits for the device.
 
 Shapes: K tasks of the stack, T tasks of a step, N photos of a step (padded), L.. stem, C texts or classes, D embedding.
 """
@@ -21,14 +21,14 @@ from sglora_cli.files.tensor_rows import TensorRows
 
 Rows = Tensor | TensorRows
 Pair = tuple[int, Batch | None]
-"""The number of a task, and the batch that it is shown. None: it rests, and what it is shown does not count."""
+"""The number of a task and its batch. None means that the task is skipped, and its loss does not count."""
 Hide = Callable[[Tensor, torch.Generator], Tensor]
-"""Leaves out tokens of stems (N, L..)."""
+"""Removes tokens of stems (N, L..)."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What a step shows: rows of a stack."""
+    """The inputs of a step, as rows of a stack."""
 
     pairs: Sequence[Pair]
     photos_TN: Tensor
@@ -37,7 +37,7 @@ class Shown:
     real_TN: Tensor
     """False for padding, which repeats a task's first photo."""
     active_K: Tensor
-    """Which of all tasks learn."""
+    """Which of all tasks are updated."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -48,26 +48,32 @@ class Shown:
 
 
 class TaskStack:
-    """Stems and texts of tasks, one task after the other, each followed by its mirrored side if it has one."""
+    """Stems and texts of tasks, one task after another, each followed by its mirrored side if it has one."""
 
     def __init__(self, tasks: Sequence[AnyTask], device: torch.device, resident: bool) -> None:
-        """resident: all of it is on the device. Else it stays where it is, and each step copies the rows it shows."""
+        """Stack the tasks.
+
+        resident: store everything on the device. Otherwise data stays where it is and each step copies its rows.
+        """
         self.device, self.resident = device, resident
         self.classes = [len(task.text_CD) if task.label_of else 0 for task in tasks]
-        """Of each task; 0 if it learns from captions."""
+        """Number of classes of each task, or 0 if it learns from captions."""
         sides = [side for task in tasks for side in (task, task.mirror) if side]
         collect = _together if resident else _Apart
         self._stems = collect([side.stem_N for side in sides], device)
         self._texts = collect([side.text_CD for side in sides], device)
         starts = iter(zip(_starts([side.stem_N for side in sides]), _starts([s.text_CD for s in sides]), strict=True))
         self._starts = [list(islice(starts, 2 if task.mirror else 1)) for task in tasks]
-        """Of each task, first rows of photos and texts: its own, and those of its mirrored side."""
+        """First rows of photos and texts of each task, for its own side and its mirrored side."""
         heads = [task.text_CD[list(range(count))] for task, count in zip(tasks, self.classes, strict=True)]
         self._heads_KCD = pad_sequence(heads, batch_first=True).to(device)
         self._classes_K = torch.tensor(self.classes, device=device)
 
     def tables(self, steps: Sequence[Sequence[Pair]], width: int = 0) -> list[Shown]:
-        """What an epoch's steps show. width: N of every step; 0 takes that of a step's largest batch."""
+        """Return the inputs of an epoch's steps.
+
+        width: N of every step, or 0 for the size of each step's largest batch.
+        """
         tables = [self._table(pairs, width) for pairs in steps]
         if not self.resident:
             return tables
@@ -87,14 +93,14 @@ class TaskStack:
         return Shown(pairs, photos_TN, texts_TN, tasks_T, real_TN, active_K)
 
     def _rows(self, task: int, batch: Batch) -> list[tuple[int, int]]:
-        """The photo and the text of each place in a batch."""
+        """Return the photo and text row of each position in a batch."""
         starts = self._starts[task]
         turned = set(batch.mirrored if len(starts) > 1 else ())
         places = enumerate(zip(batch.photos, batch.texts, strict=True))
         return [(starts[n in turned][0] + photo, starts[n in turned][1] + text) for n, (photo, text) in places]
 
     def gather(self, shown: Shown, hide: Hide | None = None) -> tuple[Tensor, Tensor]:
-        """Stems (T, N, L..) and texts (T, N, D), on the device."""
+        """Return stems (T, N, L..) and texts (T, N, D) on the device."""
         stem_TN, text_TND = self._stems[shown.photos_TN], self._texts[shown.texts_TN]
         if hide:
             parts = zip(stem_TN, shown.pairs, strict=True)
@@ -102,9 +108,9 @@ class TaskStack:
         return stem_TN.to(self.device), text_TND.to(self.device)
 
     def heads(self, shown: Shown) -> tuple[Tensor, Tensor]:
-        """The classes of a step's tasks (T, C, D), and which of them are real (T, C).
+        """Return the classes of a step's tasks (T, C, D), and which of them are real (T, C).
 
-        On the device C is the same for every step, so that a step can be recorded.
+        On the device, C is the same for every step, so that a step can be recorded.
         """
         most = max(self.classes if self.resident else (self.classes[task] for task, _ in shown.pairs))
         tasks_T = shown.tasks_T.to(self.device)
@@ -113,7 +119,7 @@ class TaskStack:
 
 
 def bytes_of(tasks: Sequence[AnyTask]) -> int:
-    """What a stack of these tasks takes on its device."""
+    """Return the size in bytes of a stack of these tasks on its device."""
     sides = [side for task in tasks for side in (task, task.mirror) if side]
     return sum(prod(rows.shape) * rows.dtype.itemsize for side in sides for rows in (side.stem_N, side.text_CD))
 
@@ -123,7 +129,7 @@ def _starts(parts: Sequence[Rows]) -> list[int]:
 
 
 def _together(parts: Sequence[Rows], device: torch.device) -> Tensor:
-    """Tensors one after another, on the device. Only one of them is read at a time."""
+    """Concatenate tensors on the device, reading only one of them at a time."""
     first = parts[0][[0]]
     whole = torch.empty((sum(map(len, parts)), *first.shape[1:]), dtype=first.dtype, device=device)
     for start, part in zip(_starts(parts), parts, strict=True):
@@ -132,7 +138,7 @@ def _together(parts: Sequence[Rows], device: torch.device) -> Tensor:
 
 
 class _Apart:
-    """Tensors one after another that stay where they are, in memory or on disk."""
+    """Concatenated tensors that stay where they are, in memory or on disk."""
 
     def __init__(self, parts: Sequence[Rows], device: torch.device) -> None:
         self.parts, self.starts = parts, torch.tensor(_starts(parts))
@@ -149,12 +155,12 @@ class _Apart:
 
 
 def _copied(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Tensors of one type on the device, copied as one."""
+    """Copy tensors of one type to the device in one transfer."""
     parts = torch.cat([tensor.flatten() for tensor in tensors]).to(device).split([t.numel() for t in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def _hidden(stem_N: Tensor, batch: Batch, hide: Hide) -> Tensor:
-    """Stems with tokens left out. Seeded by the batch, so that a task trains as it would alone."""
+    """Hide tokens of stems. The batch seeds the random generator, so that a task trains as it would alone."""
     kept = hide(stem_N[: len(batch.photos)], torch.Generator().manual_seed(batch.seed))
     return kept[[*range(len(kept)), *[0] * (len(stem_N) - len(kept))]]

@@ -1,6 +1,6 @@
-"""The tasks of a build: what each learns from, and what it is tested on, which nothing may learn from.
+"""The tasks of a build: the photos that each learns from, and the test photos that none may learn from.
 
-A photo can belong to several tasks, and lie in several files. What counts is its content.
+A photo can belong to several tasks and be in several files, so photos are compared by content.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class BuildTask:
     role: str
     train: Features
     test: Features | None
-    """None if nothing is measured on the task."""
+    """None if the task is not measured."""
     mirror: Features | None = None
-    """The same photos mirrored, for training with `mirror`; else None."""
+    """The mirrored photos for training with `mirror`, or None."""
     left_out: tuple[str, ...] = ()
     """Hashes of the task's photos that it does not learn from, because an unseen task is tested on them."""
 
@@ -41,12 +41,12 @@ class BuildTask:
         return self.train.photos
 
     def stored(self, model: Model) -> StoredTask:
-        """The features that the task is trained on, on disk."""
+        """Return the stored features that the task is trained on."""
         mirror = self.mirror.stored(model) if self.mirror else None
         return replace(self.train.stored(model), mirror=mirror)
 
     def to_json(self) -> dict[str, Any]:
-        """As a pack lists it."""
+        """Return the entry of the task in a pack's list."""
         return {
             "key": self.task.key,
             "dataset": self.task.dataset,
@@ -60,7 +60,7 @@ class BuildTask:
 
 
 def missing_features(tasks: Sequence[BuildTask]) -> list[Features]:
-    """The features that are not in the cache."""
+    """Return the features that are not in the cache."""
     wanted = [features for t in tasks for features in (t.train, t.mirror, t.test) if features]
     return [features for features in wanted if not features.path.exists()]
 
@@ -72,11 +72,11 @@ def build_tasks(
     mirror: bool = False,
     apart: Sequence[Photo] = (),
 ) -> list[BuildTask]:
-    """Make the tasks of a plan (role -> tasks, of each source). Reads the bytes of every photo.
+    """Create the tasks of a plan (role -> tasks, for each source). Reads all photos.
 
-    Photos without features in the cache are decoded, so that a broken one is named before anything is computed.
-    No task learns from a photo that an unseen task is tested on, or one of `apart`. Raises one error for everything
-    that is wrong with the photos, and Mismatch for a description that would be cut.
+    Photos without cached features are decoded, so that a broken one is reported before anything is computed.
+    No task learns from a photo that an unseen task is tested on or that is in `apart`.
+    Raises one error for all invalid photos, and Mismatch for a description that would be truncated.
     """
     planned = [(role, task) for roles in plan for role, tasks in roles.items() for task in tasks]
     for _, task in planned:
@@ -101,7 +101,7 @@ def build_tasks(
 
 
 def _refuse(refused: Iterable[Refused]) -> None:
-    """Raises what is refused, if anything is, as one error."""
+    """Raise everything that was rejected as one error, if there is anything."""
     faults = Faults()
     faults.collect(one.error for one in refused)
     faults.refuse()
@@ -115,14 +115,14 @@ def _features(
 
 
 def _trained_without(model: Model, t: BuildTask, tested: Container[str], mirror: bool) -> BuildTask:
-    """The task without photos that something is tested on."""
+    """Return the task without photos that another task is tested on."""
     train = t.train.without(model, tested)
     left_out = tuple(photo for photo in t.train.hashes if photo in tested)
     return replace(t, train=train, mirror=train.mirror() if mirror else None, left_out=left_out)
 
 
 def _sides(tasks: Sequence[BuildTask]) -> list[Side]:
-    """The photos of every task of a build by what they are for: those that are learned, and those that are tested."""
+    """Return the photos of every task by their use: training or testing."""
     sides = []
     for t in tasks:
         sides.append(Side(t.task.key, t.role, TRAIN, frozenset(t.train.hashes)))
@@ -132,8 +132,10 @@ def _sides(tasks: Sequence[BuildTask]) -> list[Side]:
 
 
 def overlap_lines(tasks: Sequence[BuildTask]) -> list[str]:
-    """What the tasks of a build share, and what is left out of training for it, in sentences."""
+    """Describe photos that tasks share, and photos left out of training, as sentences."""
     left_out = [t for t in tasks if t.left_out]
     photos = {photo for t in left_out for photo in t.left_out}
-    line = f"left out of training: {len(photos)} photos of {len(left_out)} tasks: unseen tasks are tested on them"
+    line = (
+        f"left out of training: {len(photos)} photos of {len(left_out)} tasks, because unseen tasks are tested on them"
+    )
     return [*([line] if photos else []), *overlaps.overlap_lines(overlaps.overlaps(_sides(tasks)))]

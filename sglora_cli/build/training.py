@@ -1,9 +1,9 @@
-"""Many tasks' adapters in one batched loop over one frozen backbone (docs/method.md, section 1).
+"""Trains many tasks' adapters in one batched loop over one frozen backbone (docs/method.md, section 1).
 
-A step runs T tasks at once: each has its own adapter and its own photos, the backbone's weights
-are shared. The result is that of training every task alone, to rounding.
+A step runs T tasks at once. Each has its own adapter and photos, and they share the backbone's weights. The result
+equals training every task alone, up to rounding.
 
-Shapes: T tasks, N photos of a step (padded), L.. stem, C captions, D embedding, P numbers, M states.
+Shapes: T tasks, N photos of a step (padded), L.. stem, C captions, D embedding, P parameters, M states.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from sglora_cli.system.hardware import free_device_memory
 
 
 def hiding(model: Model) -> Callable[[Tensor, float, torch.Generator], Tensor]:
-    """The backbone's method `hide`. Raises Mismatch if it has none."""
+    """Return the backbone's method `hide`. Raises Mismatch if it has none."""
     if not isinstance(model, HidesTokens):
-        raise Mismatch("this backbone cannot hide a part of a photo", "set hide = 0, or leave it out of the recipe")
+        raise Mismatch("this backbone cannot hide parts of photos", "set hide = 0 in the recipe, or remove hide")
     return model.hide
 
 
 def losses(
     model: Model, layout: Layout, stack: TaskStack, shown: Shown, adapters_TP: Tensor, hide: float = 0.0
 ) -> Tensor:
-    """Every task's loss on its batch: (T,). Differentiable with respect to adapters_TP, each task's own."""
+    """Return every task's loss on its batch: (T,). Differentiable with respect to adapters_TP, each task's own."""
     cut = hiding(model) if hide else None
     stem, text_TND = stack.gather(shown, cut and (lambda stem_N, rng: cut(stem_N, hide, rng)))
     image_TND, real_TN = model.encode_image(stem, layout, adapters_TP), shown.real_TN.to(model.device)
@@ -54,7 +54,7 @@ def losses(
 
 
 def _gradient(model: Model, loss: Tensor, adapters_TP: Tensor) -> Tensor:
-    """d loss / d adapters_TP. For a model in fp16 the loss is scaled, and a gradient that overflows counts as 0."""
+    """Return d loss / d adapters_TP. For a model in fp16 the loss is scaled, and overflowing gradients count as 0."""
     (gradient_TP,) = torch.autograd.grad(loss * model.loss_scale, adapters_TP)
     return gradient_TP if model.loss_scale == 1 else torch.nan_to_num(gradient_TP / model.loss_scale, 0.0, 0.0, 0.0)
 
@@ -62,7 +62,10 @@ def _gradient(model: Model, loss: Tensor, adapters_TP: Tensor) -> Tensor:
 def _runner(
     stack: TaskStack, sources: Sequence[Batches], tasks: int, hide: float
 ) -> tuple[Callable[[Step, Shown], None], int]:
-    """What runs steps of `tasks` tasks, and, if it records them, how many photos of each all steps show; else 0."""
+    """Return a function that runs steps of `tasks` tasks, and the width of all steps.
+
+    The width is the number of photos per task in each step if it records them, else 0.
+    """
     width = max(-(-len(source.own) // source.steps) for source in sources)
     one_kind = all(stack.classes) or not any(stack.classes)
     recorder = recorder_for(stack.device)
@@ -74,7 +77,7 @@ def _runner(
 class OwnTraining:
     """Trains tasks side by side, each with its own adapter, one epoch at a time.
 
-    An interrupted training resumes from `tensors()`, also in another process, and gives the same numbers.
+    An interrupted training resumes from `tensors()`, also in another process, and computes the same numbers.
     """
 
     def __init__(
@@ -90,9 +93,9 @@ class OwnTraining:
         self.run, self.width = _runner(self.stack, self.sources, len(tasks), self.hide)
 
     def advance(self) -> list[float]:
-        """Train one epoch. Returns each task's mean loss in it."""
+        """Train one epoch and return each task's mean loss in it."""
         plans = [source.epoch() for source in self.sources]
-        rests = bool(self.width)  # a recorded step has all tasks; else one that has no more batches is left out
+        rests = bool(self.width)  # recorded steps have all tasks, others leave out finished tasks
         steps: list[list[Pair]] = [
             [(t, plan[n] if n < len(plan) else None) for t, plan in enumerate(plans) if n < len(plan) or rests]
             for n in range(max(map(len, plans)))
@@ -111,13 +114,13 @@ class OwnTraining:
         self.loss_T.index_add_(0, rows_T, loss_T.detach() * active_K[rows_T])
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything `restore` needs."""
+        """Return everything that `restore` needs."""
         return {**self.adam.tensors(), "epoch": torch.tensor([self.epoch])}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         self.adam.restore(tensors)
         self.epoch = int(tensors["epoch"])
-        for _ in range(self.epoch):  # draws what the finished epochs drew
+        for _ in range(self.epoch):  # advance the random generators past the finished epochs
             for source in self.sources:
                 source.epoch()
 
@@ -125,8 +128,8 @@ class OwnTraining:
 class JointTraining:
     """Trains one adapter for all tasks, one epoch at a time. A step averages the losses of `tasks_at_once` tasks.
 
-    A batch has photos of one task only, as retrieval has. All photos are on a GPU in whose memory they take less than
-    a quarter of what is free; else each step reads its own. It resumes from `tensors()` as OwnTraining does.
+    A batch has photos of one task only, as in retrieval. All photos are stored on the GPU if they need less than a
+    quarter of its free memory. Otherwise each step reads its own. It resumes from `tensors()` like OwnTraining.
     """
 
     def __init__(
@@ -145,7 +148,7 @@ class JointTraining:
         self.run, self.width = _runner(self.stack, self.sources, self.at_once, self.hide)
 
     def advance(self) -> list[float]:
-        """Train one epoch. Returns the mean loss in it."""
+        """Train one epoch and return the mean loss in it."""
         pairs = self._pairs()
         steps = [pairs[first : first + self.at_once] for first in range(0, len(pairs), self.at_once)]
         self.loss.zero_()
@@ -163,22 +166,22 @@ class JointTraining:
         self.loss += mean.detach()
 
     def _pairs(self) -> list[Pair]:
-        """The epoch's batches of all tasks, shuffled."""
+        """Return the epoch's batches of all tasks, shuffled."""
         pairs = [(task, batch) for task, source in enumerate(self.sources) for batch in source.epoch()]
         return [pairs[i] for i in torch.randperm(len(pairs), generator=self.shuffle).tolist()]
 
     @property
     def last_P(self) -> Tensor:
-        """(P,) after the last epoch."""
+        """The adapter (P,) after the last epoch."""
         return self.joint_1P.detach()[0].to("cpu", copy=True)
 
     @property
     def mean_P(self) -> Tensor:
-        """(P,) mean over the last half of the epochs: the adapter of a single epoch is noisy."""
+        """The mean (P,) over the last half of the epochs, because the adapter of a single epoch is noisy."""
         return (self.sum_P / (self.epochs - self.epochs // 2)).float()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything `restore` needs."""
+        """Return everything that `restore` needs."""
         return {**self.adam.tensors(), "epoch": torch.tensor([self.epoch]), "sum": self.sum_P}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -190,9 +193,9 @@ class JointTraining:
 
 
 def groups(photos: Sequence[int], config: TrainConfig) -> list[list[int]]:
-    """Groups of tasks that train side by side, those with similar numbers of steps. photos: the number of each task.
+    """Group tasks with similar numbers of steps to train side by side. photos: the number of photos of each task.
 
-    The groups depend only on the tasks, so that a resumed build trains the same groups: other groups round
+    The groups depend only on the tasks, so that a resumed build trains the same groups. Other groups would round
     differently.
     """
     order = sorted(range(len(photos)), key=lambda t: -(-photos[t] // config.batch))
@@ -200,7 +203,7 @@ def groups(photos: Sequence[int], config: TrainConfig) -> list[list[int]]:
 
 
 class RowAdam:
-    """Adam (Kingma & Ba 2015) whose rows keep their own step counts, so that a task can skip a step."""
+    """Adam (Kingma & Ba 2015) whose rows have their own step counts, so that a task can skip a step."""
 
     def __init__(self, parameters_TP: Tensor, config: TrainConfig, betas: tuple[float, float] = (0.9, 0.999)) -> None:
         self.x, self.rate, self.decay, self.betas = parameters_TP, config.learning_rate, config.weight_decay, betas
@@ -209,7 +212,7 @@ class RowAdam:
 
     @torch.no_grad()
     def step(self, gradient_TP: Tensor, active_T: Tensor | None = None) -> None:
-        """Update all rows, or those that are active (T,)."""
+        """Update all rows, or only the active ones (T,)."""
         one, two = self.betas
         count_T1 = self.count_T1 + 1
         first = self.first * one + gradient_TP * (1 - one)
@@ -220,7 +223,7 @@ class RowAdam:
             old.copy_(new if active_T is None else torch.where(active_T[:, None], new, old))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The parameters and the state of Adam."""
+        """Return the parameters and the state of Adam."""
         return {"x": self.x.detach(), "first": self.first, "second": self.second, "count": self.count_T1}
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Adding to a built pack what packs of later versions keep of their photos. Nothing is trained."""
+"""Adds to a built pack the photo-derived content that packs of later versions have. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Moments
 from sglora_cli.system.locks import pack_lock
 
-_REMEDY = "name the data that it was built from with --data"
+_REMEDY = "pass the data that the pack was built from with --data"
 _SAME = 0.999
-"""Cosine between what an expert's photos look like now and when the pack was built: less are other photos."""
+"""Least cosine between an expert's mean photo embedding now and at build time. Below it, the photos have changed."""
 
 
 def lacking(pack: Pack) -> dict[str, str]:
-    """File -> what it is, of files that packs of later versions have and this one has not."""
+    """Return files that packs of later versions have and this one lacks, with their descriptions."""
     kept = {MOMENTS: "moments of its tasks", LEARNED: "hashes of the photos it learned from"}
     return {file: words for file, words in kept.items() if file not in pack.manifest["files"]}
 
 
 def update(host: Host, location: PackLocation, data: Path, runtime: RuntimeConfig | None = None) -> Path:
-    """Add what a pack lacks, of the photos that it was built from. Returns its folder, a copy for a bundled pack.
+    """Add what a pack lacks, computed from the photos that it was built from.
 
-    Raises Mismatch if the photos in `data` are not those, and what reading and encoding them raises.
+    Returns the pack's folder, which is a copy for a bundled pack.
+    Raises Mismatch if the photos in `data` are not those, and errors of reading and encoding them.
     """
     pack, library = Pack(location.folder), Library(host.recipe_folders)
     target = library.own_folder(location.folder)
@@ -55,27 +56,27 @@ def update(host: Host, location: PackLocation, data: Path, runtime: RuntimeConfi
 
 
 def _check_tasks(pack: Pack, tasks: Sequence[BuildTask]) -> None:
-    """Raises Mismatch unless the data has the tasks of the pack, with as many photos."""
+    """Raise Mismatch unless the data has the pack's tasks with the same numbers of photos."""
     now = {t.task.key: (t.role, len(t.photos)) for t in tasks}
-    built = [task for task in pack.tasks if "origin" not in task]  # not those made elsewhere
+    built = [task for task in pack.tasks if "origin" not in task]  # without experts added from elsewhere
     for task in built:
         role, photos = now.get(task["key"], ("", 0))
         if role != task["role"]:
-            raise Mismatch(f"the recipe of pack {pack.name!r} has no {task['role']} task {task['key']} here", _REMEDY)
+            raise Mismatch(f"the recipe of pack {pack.name!r} has no {task['role']} task {task['key']}", _REMEDY)
         if photos != task["train_photos"]:
             raise Mismatch(
-                f"{task['key']} has {photos} training photos, and {task['train_photos']} in the pack", _REMEDY
+                f"{task['key']} has {photos} training photos here, but {task['train_photos']} in the pack", _REMEDY
             )
 
 
 def _check_photos(pack: Pack, found: Moments) -> None:
-    """Raises Mismatch if the experts' photos do not look as they did when the pack was built."""
+    """Raise Mismatch if the experts' photos look different than when the pack was built."""
     if not pack.has_visual:
         return
     row_of = {key: row for row, key in enumerate(pack.experts.names)}
     for key, image_D in zip(found.tasks, F.normalize(found.images_TD, dim=1), strict=True):
         if key in row_of and float(image_D @ pack.visual_ED[row_of[key]]) < _SAME:
             raise Mismatch(
-                f"the photos of {key} do not look like those that pack {pack.name!r} was built from",
+                f"the photos of {key} differ from those that pack {pack.name!r} was built from",
                 _REMEDY,
             )

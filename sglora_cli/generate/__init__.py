@@ -1,7 +1,7 @@
-"""Sentence -> adapter.
+"""Generate adapters from sentences.
 
-session     pack, model and generator, which answer descriptions
-generated   what came out: samples, prior, coverage; saved, attached
-many        a file of sentences, an adapter each
-explain     why an adapter is what it is
+session     a pack, model and generator that answer descriptions
+generated   the result: samples, prior and coverage, which can be saved or attached
+many        one adapter for each sentence of a file
+explain     explains an adapter
 """

@@ -1,7 +1,7 @@
-"""Why an adapter is what it is: its prior, how well the experts cover the task, and what it resembles.
+"""Explains an adapter: its prior, how well the experts cover the task, and which adapters it resembles.
 
-Distances are of updates B A, not of factors, and relative to the norm of what is compared with. A
-pack keeps no adapters of training tasks, so an adapter is compared with experts and joint only.
+Distances are between updates B A, not factors, and relative to the norm of the other adapter. A pack has no adapters of
+training tasks, so an adapter is only compared with experts and the joint adapter.
 
 Shapes: S samples, E experts, T adapters of all kinds.
 """
@@ -26,7 +26,7 @@ COPY = 0.01
 
 
 def explanation(pack: Pack, generated: Generated, dependence: Dependence | None) -> dict[str, Any]:
-    """Everything that `generate --explain` prints, as JSON values."""
+    """Return everything that `generate --explain` prints, as JSON values."""
     prior, prior_settings = generated.prior, generated.metadata["prior"]
     total = float(prior.variance_P.double().sum())
     within = ratio(float(prior.within_P.double().sum()), total)
@@ -49,9 +49,9 @@ def explanation(pack: Pack, generated: Generated, dependence: Dependence | None)
 
 
 def _resemblance(pack: Pack, generated: Generated) -> dict[str, Any]:
-    """Norm, log density and distances of every sample, and of the samples to each other.
+    """Return norm, log density and distances of every sample, and the distances between samples.
 
-    Where the generator chooses its sites or its rank itself, there is the norm alone.
+    If the generator chooses its own sites or rank, only the norm is returned.
     """
     if generated.layout != pack.layout:
         norms = generated.layout.update_norm(generated.adapters_SP).tolist()
@@ -86,7 +86,10 @@ def _resemblance(pack: Pack, generated: Generated) -> dict[str, Any]:
 
 
 def diversity(apart_SS: Tensor, norm_S: Tensor) -> dict[str, float] | None:
-    """Mean, least and greatest distance of two samples, relative to their mean norm; None for a single sample."""
+    """Return the mean, smallest and largest distance between samples, relative to their mean norm.
+
+    Returns None for a single sample.
+    """
     count = len(norm_S)
     if count < 2:
         return None
@@ -96,16 +99,16 @@ def diversity(apart_SS: Tensor, norm_S: Tensor) -> dict[str, float] | None:
 
 
 def to_lines(facts: dict[str, Any]) -> list[str]:
-    """The explanation in lines for a person."""
+    """Return the explanation as lines to print."""
     prior, cover = facts["prior"], facts["coverage"]
     mixed = [
-        f"prior      K {prior['k']}, tau {prior['tau']:g}, space {prior['space']}; of its variance "
-        f"{prior['within']:.1%} is within experts, {prior['between']:.1%} between them"
+        f"prior      K {prior['k']}, tau {prior['tau']:g}, space {prior['space']}; "
+        f"{prior['within']:.1%} of its variance is within experts, {prior['between']:.1%} between them"
     ]
     text = [
         *(mixed if prior["used"] else []),
-        f"coverage   closeness {cover['closeness']:.2f} to what the pack has seen; {cover['percentile']:.0f}% of its "
-        f"tasks are at most this close to the others, far is below {cover['far']:.2f}",
+        f"coverage   closeness {cover['closeness']:.2f} to the tasks the pack has seen; {cover['percentile']:.0f}% of "
+        f"these are at most this close to the others; below {cover['far']:.2f} is far",
     ]
     compared = any("nearest_expert" in row for row in facts["samples"])
     text.append("sample       norm  log density  to mu*  to joint  nearest expert" if compared else "sample       norm")
@@ -128,9 +131,11 @@ def to_lines(facts: dict[str, Any]) -> list[str]:
     if facts["dependence"]:
         text.append(f"depends    {facts['dependence']['line']}")
     if compared:
-        text.append("           distances are of updates; the pack keeps no adapters of training tasks to compare with")
+        text.append(
+            "           distances are between updates; the pack has no adapters of training tasks to compare with"
+        )
     else:
         text.append(
-            "           its sites or ranks are not those of the experts: there is nothing in the pack to compare with"
+            "           its sites or ranks differ from the experts', so the pack has nothing to compare it with"
         )
     return text

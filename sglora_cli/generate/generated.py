@@ -1,6 +1,6 @@
-"""The result of `generate`: adapters for one task, their prior, and how well what the pack has seen covers it.
+"""The result of `generate`: adapters for one task, their prior, and how well the pack covers the task.
 
-Shapes: S samples, P numbers of an adapter, D embedding width.
+Shapes: S samples, P parameters of an adapter, D embedding width.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from sglora_cli.system.display import counted
 
 @dataclass(frozen=True)
 class Generated:
-    """Adapters for one task: (S, P), with the prior they came from."""
+    """Adapters for one task (S, P), with the prior they came from."""
 
     description: Description
     adapters_SP: Tensor
     prior: Prior
     layout: Layout
     metadata: dict[str, Any]
-    """Provenance, as written into the files."""
+    """Provenance, as written to the files."""
     warnings: tuple[str, ...]
     drawn: tuple[int, ...]
-    """The number of each adapter's draw; not 0, 1, 2 ... if only the best were kept."""
+    """The index of each adapter's draw. These are not consecutive if only the best were kept."""
     coverage: Coverage
 
     def __repr__(self) -> str:
@@ -51,22 +51,22 @@ class Generated:
         facts = {
             "adapters": len(self.adapters_SP),
             "layout": self.layout.line,
-            "closeness": f"{self.coverage.closeness:.2f} to what the pack has seen",
+            "closeness": f"{self.coverage.closeness:.2f} to the tasks the pack has seen",
             "warning": "; ".join(self.warnings) or None,
         }
         return table(self.metadata, facts)
 
     def adapter(self, sample: int = 0) -> AdapterFile:
-        """One of the adapters with its provenance, as `save` writes it."""
+        """Return one of the adapters with its provenance, as `save` writes it."""
         return AdapterFile(self.layout, self.adapters_SP[sample], {**self.metadata, "sample": self.drawn[sample]})
 
     @contextmanager
     def attached(self, model: Any, sample: int = 0) -> Iterator[Any]:
-        """Attach one of the adapters to a model inside the block. Afterwards the model is unchanged, bit for bit.
+        """Attach one of the adapters to a model inside the block. Afterwards the model is bitwise unchanged.
 
-        model: `session.model`, for which the block gets an adapted model whose encode_image(stem) is (N, D); or a
-        CLIP module of open_clip or transformers with the backbone's weights, or its visual encoder, which has the
-        adapter inside the block. Raises Mismatch for a model of another kind.
+        model: `session.model`, for which the block gets an adapted model whose encode_image(stem) is (N, D). Otherwise
+        a CLIP module of open_clip or transformers with the backbone's weights, or its visual encoder, which has the
+        adapter inside the block. Raises Mismatch for other models.
         """
         flat_P = self.adapters_SP[sample]
         if isinstance(model, torch.nn.Module):
@@ -77,16 +77,16 @@ class Generated:
         yield Adapted(model, self.layout, flat_P)
 
     def paths(self, path: Path) -> list[Path]:
-        """The file of each sample: `path`, numbered if there are several samples."""
+        """Return the file of each sample: `path`, numbered if there are several samples."""
         if len(self.adapters_SP) == 1:
             return [path]
         return [path.with_name(f"{path.stem}-{s}{path.suffix}") for s in range(len(self.adapters_SP))]
 
     def save(self, path: Path | str | None = None, format: str = "", model: Model | None = None) -> list[Path]:
-        """Write every sample; returns the files, or folders. What is written is read back and compared.
+        """Write every sample and return the files or folders. The written files are read back and compared.
 
-        Without a path, files of the user cache that are called by the sentence. A format other than our own needs the
-        model, to check that the effect is the same.
+        Without a path, the files are stored in the user cache and named after the sentence. A format other than
+        sglora's own needs the model, to check that the effect is the same.
         """
         adapters = [self.adapter(sample) for sample in range(len(self.adapters_SP))]
         if path is None:
@@ -108,20 +108,20 @@ class Generated:
 
 
 def _checked(path: Path, adapter: AdapterFile) -> Path:
-    """The path. Raises Unavailable if its file does not have the adapter's bits: no features need to be compared."""
+    """Return the path. Raises Unavailable unless its file has the same bits as the adapter."""
     if not torch.equal(load_adapter(path).flat_P, adapter.flat_P):
-        raise Unavailable(f"{path} is not what was written", "is the disk healthy?")
+        raise Unavailable(f"{path} differs from what was written", "check the disk for errors")
     return path
 
 
 class Adapted:
-    """A model with one adapter. Everything but `encode_image` is the model's own."""
+    """A model with one adapter. Only `encode_image` differs from the model."""
 
     def __init__(self, model: Model, layout: Layout, flat_P: Tensor) -> None:
         self._model, self._layout, self._adapter_TP = model, layout, flat_P[None]
 
     def encode_image(self, stem: Tensor) -> Tensor:
-        """Unit vectors, float32: (N, D)."""
+        """Return unit vectors, float32: (N, D)."""
         return self._model.encode_image(stem, self._layout, self._adapter_TP)[0]
 
     def __getattr__(self, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Many sentences, one adapter for each. A wrong line gets its error and does not stop the others."""
+"""Generates one adapter per sentence. An invalid line gets an error and does not stop the others."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def answers(
     config: GenerateConfig,
     prior_config: PriorConfig,
 ) -> Iterator[Answer]:
-    """An answer for each line that is not empty, in order. Sentences are encoded in batches.
+    """Yield an answer for each non-empty line, in order. Sentences are encoded in batches.
 
-    `save` gets the number of the line and what was generated for it.
+    `save` is called with the line number and the generated adapters.
     """
     numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
     while chunk := list(islice(numbered, AT_ONCE)):
@@ -63,6 +63,6 @@ def _text(line: bytes) -> str:
 
 
 def failed(bad: list[Answer], count: int) -> SgloraError:
-    """The error to raise at the end. It has the class of the first error, and so its exit code."""
+    """Return the error to raise at the end. It has the class of the first error, and so its exit code."""
     first = bad[0].error or UsageError("")
-    return type(first)(f"{len(bad)} of {count} lines made no adapter, line {bad[0].line} first", "mend these lines")
+    return type(first)(f"{len(bad)} of {count} lines failed, starting with line {bad[0].line}", "fix these lines")

@@ -1,6 +1,6 @@
-"""Description -> adapters: a session holds pack, model and generator, and answers many descriptions.
+"""Generates adapters from descriptions: a session holds pack, model and generator, and answers many descriptions.
 
-Shapes: N texts, D embedding width, W width of meaning, E experts, S samples, P numbers of an adapter.
+Shapes: N texts, D embedding width, W width of meaning, E experts, S samples, P parameters of an adapter.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """Everything `generate` needs, loaded once.
+    """A pack, model and generator, loaded once.
 
     >>> session = Session.open("starter", generator="top-k")
     >>> generated = session.generate("a photo of a yorkshire terrier")
@@ -66,9 +66,9 @@ class Session:
         backbone: str = "",
         force: bool = False,
     ) -> Session:
-        """Open a session with a named pack and generator, or with those that a plain `sglora generate` uses.
+        """Open a session with the given pack and generator, or with the defaults of `sglora generate`.
 
-        With `force`, also a generator that looks untrained is used.
+        force: allow a generator that looks untrained.
         """
         return cls(LoadedPack.open(host or Host.load(), pack, runtime, backbone), generator, force)
 
@@ -92,12 +92,12 @@ class Session:
 
     @property
     def mixes_experts(self) -> bool:
-        """Whether the prior's experts have a part in adapters."""
+        """Whether the adapters depend on the prior's experts."""
         return not (isinstance(self.fitted, IgnoresExperts) and self.fitted.ignores_experts)
 
     @property
     def model(self) -> Model:
-        """The pack's backbone, loaded when it is first needed. Raises Mismatch if it is not the pack's."""
+        """The pack's backbone, loaded on first use. Raises Mismatch if its weights are not the pack's."""
         return self.loaded.model
 
     def _meaning(self, texts: Sequence[str]) -> Tensor:
@@ -105,13 +105,13 @@ class Session:
 
     @cached_property
     def seen_tasks(self) -> SeenTasks:
-        """Where the tasks that the pack has seen lie: how far a sentence is."""
+        """The tasks that the pack has seen, to measure how far a sentence is from them."""
         return SeenTasks.of(self.pack, self._meaning)
 
     @cached_property
     def dependence(self) -> Dependence | None:
-        """How much this generator's adapters depend on the sentence; None where that cannot be measured."""
-        with suppress(SgloraError):  # a fault with other sentences is none of this one's
+        """How much this generator's adapters depend on the sentence, or None if that cannot be measured."""
+        with suppress(SgloraError):  # errors with other sentences must not fail this one
             return dependence(self.loaded, self.generator.name)
         return None
 
@@ -121,7 +121,7 @@ class Session:
         config: GenerateConfig | None = None,
         prior_config: PriorConfig | None = None,
     ) -> Generated:
-        """Generate adapters for one task. Raises UsageError for an empty or over-long sentence."""
+        """Generate adapters for one task. Raises UsageError for an empty or too long sentence."""
         return self.generate_all([description], config, prior_config)[0]
 
     def generate_all(
@@ -130,7 +130,7 @@ class Session:
         config: GenerateConfig | None = None,
         prior_config: PriorConfig | None = None,
     ) -> list[Generated]:
-        """Generate for each description, with all sentences encoded in one batch. Raises the first error."""
+        """Generate adapters for each description, encoding all sentences in one batch. Raises the first error."""
         config, prior_config = checked(config or GenerateConfig()), checked(prior_config or self.pack.prior_config)
         tasks = [Description.of(one) if isinstance(one, str) else one for one in descriptions]
         with self.pack.unchanged():
@@ -155,10 +155,11 @@ class Session:
         return results
 
     def evaluate(self, generated: Generated, *tasks: str | Task) -> dict[str, dict[str, float]]:
-        """Measure the adapters, in percent: {"zero-shot": {"I2T R@1": 12.5, ...}, "adapter": {...}}.
+        """Measure the adapters in percent: {"zero-shot": {"I2T R@1": 12.5, ...}, "adapter": {...}}.
 
-        tasks: names or keys of unseen tasks of the pack, or Tasks of a data set with test photos; all unseen tasks of
-        the pack without any. Averaged over samples, then over tasks. Raises UnknownName, Unavailable for none.
+        tasks: names or keys of unseen tasks of the pack, or Tasks of a data set with test photos. The default is all
+        unseen tasks of the pack. Results are averaged over samples, then over tasks.
+        Raises UnknownName, and Unavailable if there is no task.
         """
         from sglora_cli.bench.measure import Candidate, Measurer
         from sglora_cli.bench.rows import averages
@@ -172,7 +173,7 @@ class Session:
                 raise UnknownName.of(f"unseen task in pack {self.pack.name!r}", task, carried)
         measured = [known[t] if isinstance(t, str) else of_task(self.model, t, PROMPTS) for t in tasks or carried]
         if not measured:
-            raise Unavailable(f"pack {self.pack.name!r} carries no evaluation", "name Tasks of a data set")
+            raise Unavailable(f"pack {self.pack.name!r} has no evaluation data", "pass Tasks of a data set")
         none = Candidate(ZERO, generated.layout, torch.zeros(generated.layout.size))
         adapters = [Candidate("adapter", generated.layout, flat_P, s) for s, flat_P in enumerate(generated.adapters_SP)]
         measurer = Measurer(self.model, self._precision)
@@ -183,11 +184,11 @@ class Session:
     def album(
         self, photos: Places, adapter: Generated | AdapterFile | ForeignAdapter | Path | str | None = None
     ) -> Album:
-        """A user's photos, to search, sort or judge them with this session's backbone.
+        """Return a user's photos, to search, sort or rate them with this session's backbone.
 
-        photos: a folder, a text file with the path of a photo in each line, or paths.  adapter: what `generate` or
-        `read_adapter` returned, or a file or folder in any format; of several samples the first. Raises BadFile, and
-        Mismatch for an adapter that does not fit the backbone.
+        photos: a folder, a text file with one path per line, or paths.  adapter: the result of `generate` or
+        `read_adapter`, or a file or folder in any format. Of several samples, the first is used.
+        Raises BadFile, and Mismatch for an adapter that does not fit the backbone.
         """
         from sglora_cli.search.album import Album
         from sglora_cli.search.encoder import Encoder
@@ -204,7 +205,7 @@ class Session:
         return self.loaded.runtime.precision
 
     def described(self, sentence: str) -> Description:
-        """A sentence as a description that this session's model can read. Raises UsageError, Mismatch."""
+        """Convert a sentence to a description that this session's model can encode. Raises UsageError or Mismatch."""
         task = Description.of(sentence)
         check_text(self.model, task.texts[0])
         return task
@@ -220,8 +221,8 @@ class Session:
         if task.images:
             if self.layout != self.pack.layout or not self.mixes_experts:
                 raise UsageError(
-                    f"{self.generator.name!r} makes adapters from a sentence, or at other sites or ranks than experts",
-                    "describe the task in words, or take a generator that mixes experts: --generator cvae",
+                    f"{self.generator.name!r} needs a sentence, or its sites or ranks differ from the experts'",
+                    "describe the task in words, or use a generator that mixes experts: --generator cvae",
                 )
             prior = self.pack.visual_prior(visual_embedding(self.model, task.images), prior_config)
             coverage = Coverage(float(prior.similarity_E.max()), self.pack.nearest_E)
@@ -235,8 +236,8 @@ class Session:
         if config.best:
             if self.layout != self.pack.layout:
                 raise UsageError(
-                    f"{self.generator.name!r} has other sites or ranks than experts: the prior cannot say what is best",
-                    "leave out --best",
+                    f"sites or ranks of {self.generator.name!r} differ from the experts', so draws cannot be ranked",
+                    "remove --best",
                 )
             drawn = best_of(prior, adapters_SP, config.best)
             adapters_SP = adapters_SP[list(drawn)]
@@ -266,15 +267,15 @@ class Session:
         warnings = []
         if coverage.closeness < coverage.far:
             warnings.append(
-                f"the {what} far from what the pack has seen: closeness {coverage.closeness:.2f}, 19 of 20 of its "
-                f"tasks reach {coverage.far:.2f} to the others; measure the adapter before you trust it"
+                f"the {what} far from the tasks the pack has seen: closeness {coverage.closeness:.2f}, while 19 of 20 "
+                f"of these tasks reach {coverage.far:.2f} to the others; measure the adapter before you rely on it"
             )
         if float(self.layout.update_norm(adapters_SP).max()) == 0:
-            warnings.append(f"generator {self.generator.name!r} makes an update of zero: the adapter changes nothing")
+            warnings.append(f"generator {self.generator.name!r} produced a zero update, so the adapter has no effect")
         elif self.dependence and self.dependence.hardly:
             warnings.append(
-                f"what {self.generator.name!r} makes with pack {self.pack.name!r} hardly depends on the sentence: "
-                f"adapters for {self.dependence.sentences} tasks have a mean cosine of {self.dependence.cosine:.3f}; "
-                "`sglora bench` measures what the right sentence gains"
+                f"adapters from {self.generator.name!r} with pack {self.pack.name!r} hardly depend on the sentence: "
+                f"those for {self.dependence.sentences} tasks have a mean cosine of {self.dependence.cosine:.3f}; "
+                "measure the sentence gain with `sglora bench`"
             )
         return tuple(warnings)

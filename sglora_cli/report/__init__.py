@@ -1,13 +1,13 @@
-"""Rows -> figures and pages.
+"""Turn rows into figures and pages.
 
-builds       several builds' rows files -> the rows of one table
-load         rows files -> one report
-charts       what a figure shows, as numbers
-plot         charts -> SVG and PNG
+builds       combines the rows files of several builds into one table
+load         combines rows files into one report
+charts       the content of figures, as numbers
+plot         draws charts as SVG and PNG
 figures      figures that need the pack
-examples     a caption's best photos, before and after
-content      all figures there can be, and why others are missing
-html         a page and the pictures in it, by templates/
+examples     best photos of a caption, with and without the adapter
+content      collects all possible figures, and why others are missing
+html         renders templates/ with embedded pictures
 pages        the pages of report and data check
 photo_pages  the pages of search, classify and try
 """

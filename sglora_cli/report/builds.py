@@ -1,7 +1,7 @@
-"""Rows files of several builds of one recipe -> the rows of one table. No torch.
+"""Combines the rows files of several builds of one recipe into one table. No torch.
 
-A build takes the place of a seed in the bootstrap: builds are drawn with replacement, in common for all tasks and
-methods, and from each drawn build as many draws as it has.
+A build takes the place of a seed in the bootstrap. Builds are drawn with replacement, the same ones for all tasks and
+methods, and each drawn build contributes as many draws as it has.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ class BuildRows:
     runs: Sequence[Run]
 
     def texts(self, key: str) -> set[str]:
-        """What the file's headers say under a key that they need not have."""
+        """Return the values of an optional key in the file's headers."""
         values = [run.header.more.get(key) for run in self.runs]
         return {value for value in values if isinstance(value, str)}
 
     @cached_property
     def rows(self) -> Mapping[tuple[object, ...], Row]:
-        """What was measured, by its key; the last one counts where a number was measured twice."""
+        """The measured rows by key. If a number was measured twice, the last one counts."""
         return {row_key(row): row for run in self.runs for row in run.rows}
 
 
 def rows_of_builds(builds: Sequence[BuildRows]) -> list[Row]:
-    """The rows of all builds. A row's `seed` is its build, from 0 in order, and its `sample` counts the build's draws.
+    """Return the rows of all builds. A row's `seed` is its build, from 0, and its `sample` counts the build's draws.
 
     Raises UsageError for fewer than two builds, BadFile for a file without rows, and Mismatch for files that are not
-    of different builds of one recipe or were not measured alike.
+    from different builds of one recipe or were not measured in the same way.
     """
     if len(builds) < 2:
         raise UsageError(
-            f"--over builds needs the rows files of at least two builds, got {builds[0].path} only",
-            "change seed in the recipe's [train], build again, measure with --rows, and pass that file, too",
+            f"--over builds needs the rows files of at least two builds, got only {builds[0].path}",
+            "change seed in [train] of the recipe, rebuild the pack, measure it with --rows, and pass that file too",
         )
     for build in builds:
         _check_recipe(builds[0], build)
@@ -53,7 +53,7 @@ def rows_of_builds(builds: Sequence[BuildRows]) -> list[Row]:
         _check_different(first, second)
     for build in builds:
         if not build.rows:
-            raise BadFile(f"there is no row in {build.path}", "let `sglora bench --rows FILE` finish")
+            raise BadFile(f"{build.path} has no rows", "run `sglora bench --rows FILE` until it finishes")
         _check_alike(builds[0], build)
     draws = sorted({(row.seed, row.sample) for row in builds[0].rows.values()})
     place = {draw: n for n, draw in enumerate(draws)}
@@ -65,40 +65,40 @@ def rows_of_builds(builds: Sequence[BuildRows]) -> list[Row]:
 
 
 def names_of(paths: Sequence[Path]) -> tuple[str, ...]:
-    """What the builds are called: the files' names, with their folders where two have the same name."""
+    """Return the names of the builds: file names, with folders if two files have the same name."""
     names = tuple(path.name for path in paths)
     return names if len(set(names)) == len(names) else tuple(map(str, paths))
 
 
 def _check_recipe(first: BuildRows, build: BuildRows) -> None:
-    """Raises Mismatch for another pack or backbone than the first file's."""
+    """Raise Mismatch if the pack or backbone differs from the first file's."""
     own = first.runs[0].header
     for other in (run.header for run in build.runs):
         if (other.pack, other.backbone) != (own.pack, own.backbone):
             raise Mismatch(
                 f"{build.path} has rows of pack {other.pack!r} on {other.backbone!r}, "
-                f"{first.path} of pack {own.pack!r} on {own.backbone!r}",
-                "--over builds puts builds of one recipe together: make one report a pack",
+                f"but {first.path} of pack {own.pack!r} on {own.backbone!r}",
+                "make one report per pack, because --over builds combines builds of one recipe",
             )
     prints = first.texts("fingerprint") | build.texts("fingerprint")
     if len(prints) > 1:
         raise Mismatch(
             f"{first.path} and {build.path} have rows of backbones with fingerprints {' and '.join(sorted(prints))}",
-            "measure all builds with one backbone",
+            "measure all builds with the same backbone",
         )
 
 
 def _check_different(first: BuildRows, second: BuildRows) -> None:
-    """Raises Mismatch if two files have rows of one pack: known by the hash of its manifest, or of the bench's plan."""
+    """Raise Mismatch if two files have rows of the same pack, identified by the hash of its manifest or bench plan."""
     if any(first.texts(key) & second.texts(key) for key in ("build", "plan")):
         raise Mismatch(
             f"{first.path} and {second.path} have rows of the same build",
-            "change seed in the recipe's [train], build again, and measure that pack",
+            "change seed in [train] of the recipe, rebuild the pack, and measure the new pack",
         )
 
 
 def _check_alike(first: BuildRows, build: BuildRows) -> None:
-    """Raises Mismatch unless two builds have the same methods, tasks and draws."""
+    """Raise Mismatch unless two builds have the same methods, tasks and draws."""
     sides = ((first, build), (build, first))
     for noun, names in (("method", _methods), ("task", _tasks)):
         for has, lacks in sides:
@@ -111,7 +111,7 @@ def _check_alike(first: BuildRows, build: BuildRows) -> None:
     for has, lacks in sides:
         if row := next((row for key, row in has.rows.items() if key not in lacks.rows), None):
             raise Mismatch(
-                f"{lacks.path} has other numbers than {has.path} of method {row.method!r} on {row.dataset}/{row.task}",
+                f"{lacks.path} and {has.path} differ in draws of method {row.method!r} on {row.dataset}/{row.task}",
                 "measure all builds with the same --seeds, --seed and --samples",
             )
 

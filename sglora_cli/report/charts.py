@@ -1,6 +1,6 @@
-"""What a figure shows: numbers and names, before anything is drawn. No torch, no plotting library.
+"""The content of figures as numbers and names, before drawing. No torch and no plotting library.
 
-Every chart gives its numbers as a table too: for who cannot see the figure, or wants to compute with it.
+Every chart also returns its numbers as a table, for readers who cannot see the figure or want to compute with it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sglora_cli.plugin.values import CHANCE, ZERO, Report, Row
 
 @dataclass(frozen=True)
 class Bars:
-    """A bar a method. `low` and `high` are None where there is no interval."""
+    """One bar per method. `low` and `high` are None where there is no interval."""
 
     axis: str
     names: Sequence[str]
@@ -24,9 +24,9 @@ class Bars:
     low: Sequence[float | None]
     high: Sequence[float | None]
     line: tuple[str, float] | None
-    """The method the intervals compare with, and its value."""
+    """The method that the intervals compare with, and its value."""
     aside: Sequence[bool]
-    """Methods that do not compete: the Oracle, chance."""
+    """Reference methods that do not compete: the Oracle and chance."""
 
     def table(self) -> Table:
         body = [["method", self.axis, "low", "high"]]
@@ -37,7 +37,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Lines:
-    """One line a method over common x values, and methods that do not depend on x."""
+    """One line per method over common x values, and constant levels of methods that do not depend on x."""
 
     x_axis: str
     y_axis: str
@@ -57,7 +57,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Named points in groups. `correlation` is Spearman's, None where it does not exist."""
+    """Named points in groups. `correlation` is Spearman's, or None if it is undefined."""
 
     x_axis: str
     y_axis: str
@@ -75,7 +75,7 @@ class Scatter:
 
 @dataclass(frozen=True)
 class Stacks:
-    """One bar of parts that sum to 1 for each name; a part is (name, group, share)."""
+    """One bar for each name, with parts that sum to 1. A part is (name, group, share)."""
 
     axis: str
     names: Sequence[str]
@@ -103,14 +103,17 @@ class Map:
 
 @dataclass(frozen=True)
 class Heat:
-    """A coloured cell for each row and column, blank where nothing was measured. 0 is the middle of the colours."""
+    """A coloured cell for each row and column, blank where nothing was measured.
+
+    0 is the middle of the colour scale.
+    """
 
     axis: str
     rows: Sequence[str]
     columns: Sequence[str]
     values: Sequence[Sequence[float | None]]
     own: Mapping[int, int]
-    """Row to the column that is its own."""
+    """The column that belongs to each row."""
 
     def table(self) -> Table:
         body = [["task", *self.columns]]
@@ -124,21 +127,21 @@ Chart = Bars | Lines | Scatter | Stacks | Map | Heat
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its words. `name` is its file name without the ending."""
+    """A chart with its texts. `name` is its file name without extension."""
 
     name: str
     title: str
     chart: Chart
     caption: str
     alt: str
-    """What the figure shows, for who cannot see it; the numbers are in the table."""
+    """Alternative text for readers who cannot see the figure. The numbers are in the table."""
 
 
 def bars(report: Report, direction: str) -> Figure:
-    """Recall@1 (or accuracy) of every method, best first, with intervals of the paired difference to one of them.
+    """Return recall@1 (or accuracy) of every method, best first, with intervals of the paired difference to one method.
 
-    An interval is drawn around a bar's end: value of `against` + interval of the difference. So a bar whose interval
-    does not reach the line differs from `against`.
+    An interval is drawn around the end of a bar, as the value of `against` plus the interval of the difference. If the
+    interval of a bar does not reach the line, the method differs from `against`.
     """
     cell = (direction, GAIN_K)
     value = {method: cells[cell] for method, cells in averages(only(report, *cell)).items()}
@@ -172,15 +175,15 @@ def _bars_caption(report: Report, direction: str, against: str) -> str:
     if against:
         drawn = "builds" if report.builds else "seeds"
         caption += (
-            f" Whiskers: 95 % interval of the difference to {against}, drawn around its value (paired bootstrap over "
-            f"tasks and, where rows tell, queries, {drawn} and draws); a whisker that does not reach the dashed line "
-            "is a difference."
+            f" Whiskers show the 95 % confidence interval of the difference to {against}, drawn around its value "
+            f"(paired bootstrap over tasks, {drawn}, draws and, where the rows have hits, queries). "
+            "If a whisker does not reach the dashed line, the difference is significant."
         )
     return caption
 
 
 def gains(report: Report, method: str) -> dict[tuple[str, str], float]:
-    """(dataset, task) -> value of `method` minus zero-shot at k = 1, in points, mean over the directions."""
+    """Return (dataset, task) -> gain of `method` over zero-shot at k = 1 in points, averaged over directions."""
     values = table(report.rows)
     result = {}
     for task, cells in values.get(method, {}).items():
@@ -192,15 +195,16 @@ def gains(report: Report, method: str) -> dict[tuple[str, str], float]:
 
 
 def featured(report: Report, preferred: str) -> str:
-    """The method that figures of one method are about: the pack's own generator if it was measured, else `against`."""
+    """Return the method for figures of a single method: the pack's generator if it was measured, else `against`."""
     return preferred if any(row.method == preferred for row in report.rows) else report.against
 
 
 def sentence_map(report: Report, preferred: str) -> Figure | None:
-    """What one method's adapters from sentences of other tasks do on each task; None where none was measured.
+    """Show the effect of sentences of other tasks on each task, for one method. Returns None if none was measured.
 
-    A cell is recall at 1 with the column's sentence minus recall with the task's own, in points, mean over the
-    directions: blue where the right sentence is better.
+    A cell is recall@1 with the column's sentence minus recall@1 with the task's own, in points, averaged over
+    directions.
+    It is blue where the right sentence is better.
     """
     asked = list(dict.fromkeys(row.method for row in report.controls if row.method not in REFERENCES))
     if not asked:
@@ -216,24 +220,22 @@ def sentence_map(report: Report, preferred: str) -> Figure | None:
     others = {sentence for _, sentence in gaps} - {UNRELATED}
     columns = [*rows, *sorted(others - set(rows)), *[UNRELATED] * any(s == UNRELATED for _, s in gaps)]
     values = [[0.0 if one == task else gaps.get((task, one)) for one in columns] for task in rows]
-    chart = Heat(
-        "R@1 with another sentence - with the own one", rows, columns, values, {n: n for n in range(len(rows))}
-    )
+    chart = Heat("R@1 with another sentence - with the own", rows, columns, values, {n: n for n in range(len(rows))})
     better = sum(gap < 0 for gap in gaps.values())
     label = report.labels.get(method, method)
     caption = (
-        f"{label}: each row is a task, each column the task whose sentence made the adapter, the last one a sentence "
-        "about no photo. In points, mean over the directions; the own sentence is framed, blank cells were not "
-        f"measured. The right sentence was better in {better} of {len(gaps)} pairs."
+        f"{label}: each row is a task, and each column is the task whose sentence made the adapter. The last column is "
+        "a sentence unrelated to any photo. Values are in points, averaged over directions. The task's own sentence is "
+        f"framed, and blank cells were not measured. The right sentence was better in {better} of {len(gaps)} pairs."
     )
     alt = f"Heat map of tasks and sentences; the own sentence is better in {better} of {len(gaps)} pairs."
-    return Figure("sentences", f"Does the sentence matter: {label}", chart, caption, alt)
+    return Figure("sentences", f"Sentence gain: {label}", chart, caption, alt)
 
 
 def _by_sentence(
     controls: Sequence[Row], method: str
 ) -> dict[tuple[tuple[str, str], str], dict[tuple[str, int], list[float]]]:
-    """((dataset, task), sentence) -> cell -> a method's values at k = 1."""
+    """Return ((dataset, task), sentence) -> cell -> a method's values at k = 1."""
     found: dict[tuple[tuple[str, str], str], dict[tuple[str, int], list[float]]] = {}
     for row in controls:
         if row.method == method and row.k == GAIN_K:

@@ -1,4 +1,4 @@
-"""What a report shows: all figures that rows, pack and photos allow, and why the others are not there."""
+"""Collects all figures of a report that rows, pack and photos allow, and why others are missing."""
 
 from __future__ import annotations
 
@@ -22,48 +22,48 @@ from sglora_cli.report.plot import needs
 
 @dataclass(frozen=True)
 class Content:
-    """Everything the page shows. `missing`: a figure's title to why it is not there."""
+    """Everything on the page. `missing` maps a figure's title to why it is missing."""
 
     measured: Measured
     figures: Sequence[Figure]
     examples: Sequence[RetrievalExample] = ()
     method: str = ""
-    """The label of the method that the examples are of."""
+    """The label of the method shown in the examples."""
     missing: Mapping[str, str] | None = None
 
 
 Drawn = charts.Figure | list[charts.Figure] | None
 _OF_A_PACK: dict[str, tuple[Callable[[ReportData], Drawn], str]] = {
-    "Expert contributions": (contributions, "the pack lists no measured task as unseen"),
+    "Expert contributions": (contributions, "none of the measured tasks is an unseen task of the pack"),
     "Similarity and gain": (similarity_to_gain, "zero-shot or the method was not measured"),
     "R@1 against K": (
         k_sweep,
-        "the pack carries no evaluation of these tasks, or no such method was measured",
+        "the pack has no evaluation data of these tasks, or no method with K was measured",
     ),
-    "Adapters of all tasks": (task_map, "there are too few adapters for t-SNE"),
+    "Adapters of all tasks": (task_map, "too few adapters for t-SNE"),
     "Draws for a task": (
         draw_maps,
-        "the pack carries no Oracle of these tasks, or its generator does not draw",
+        "the pack has no Oracle of these tasks, or its generator does not draw samples",
     ),
 }
 _PHOTOS = "Retrieval examples"
 _OF_ADAPTERS = ("R@1 against K", "Adapters of all tasks", "Draws for a task", _PHOTOS)
-"""What shows adapters of the pack for unseen tasks."""
+"""Figures with adapters of the pack for unseen tasks."""
 
 
 def collect(measured: Measured, loaded: LoadedPack | None, photos: Path | None, config: BenchConfig) -> Content:
-    """All figures there can be. A figure that cannot be made is listed with the reason instead.
+    """Make all possible figures. For every other figure the reason is listed instead.
 
-    Raises Mismatch if the rows are of another pack, Unavailable if a library or a backbone is not installed.
+    Raises Mismatch if the rows are of another pack, and Unavailable if a library or a backbone is not installed.
     """
     figures = [charts.bars(measured.report, direction) for direction in tables.directions(measured.report)]
     preferred = loaded.generator().name if loaded else measured.report.against
     if sentences := charts.sentence_map(measured.report, preferred):
         figures.append(sentences)
     if loaded is None:
-        missing = dict.fromkeys((*_OF_A_PACK, _PHOTOS), "needs the pack that was measured: pass --pack")
+        missing = dict.fromkeys((*_OF_A_PACK, _PHOTOS), "requires the measured pack (pass --pack)")
         return Content(measured, figures, missing=missing)
-    needs("sklearn", "scikit-learn")  # before the minute that K takes
+    needs("sklearn", "scikit-learn")  # before the figures over K, which take a minute
     data = ReportData(loaded, measured.report, config, measured.fingerprint, _others(measured, loaded))
     missing = dict.fromkeys(_OF_ADAPTERS, reason) if (reason := _no_adapters(measured.report)) else {}
     for title, (make, reason) in _OF_A_PACK.items():
@@ -75,7 +75,7 @@ def collect(measured: Measured, loaded: LoadedPack | None, photos: Path | None, 
         figures += drawn if isinstance(drawn, list) else [drawn] if drawn else []
     examples = []
     if photos is None and _PHOTOS not in missing:
-        missing[_PHOTOS] = "needs the photos: pass --data"
+        missing[_PHOTOS] = "requires the photos (pass --data)"
     elif photos is not None and _PHOTOS not in missing:
         examples = retrieval_examples(data, photos) if data.usable([data.method]) else []
         if not examples:
@@ -84,17 +84,17 @@ def collect(measured: Measured, loaded: LoadedPack | None, photos: Path | None, 
 
 
 def _no_adapters(report: Report) -> str:
-    """Why adapters of the pack for its unseen tasks do not belong to these rows; "" where they do."""
+    """Return why adapters of the pack for its unseen tasks do not match these rows, or "" if they do."""
     if report.builds:
-        return f"shows adapters of one build, and the rows are of {len(report.builds)}: make a page of one rows file"
+        return f"shows adapters of one build, but there are {len(report.builds)}; make a page of a single rows file"
     if report.role != UNSEEN:
-        return f"shows unseen tasks, and the rows are of {report.role} tasks"
+        return f"shows unseen tasks, but the rows are of {report.role} tasks"
     return ""
 
 
 def _others(measured: Measured, loaded: LoadedPack) -> tuple[Pack, ...]:
-    """The other packs that the measured tasks came from, as far as this machine has them."""
+    """Return the other packs that the measured tasks came from, if they exist on this machine."""
     known = {
         location.name: location for location in Library(loaded.host.recipe_folders).packs()
-    }  # by name only: rows may be a stranger's
+    }  # by name only, because rows may be untrusted
     return tuple(Pack(known[name].folder) for name in measured.other_packs if name in known)

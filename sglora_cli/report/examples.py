@@ -1,4 +1,4 @@
-"""What a generated adapter does to a caption's five best photos: the largest rise and the largest fall of a data set.
+"""Effects of a generated adapter on a caption's five best photos: the largest rise and fall in each data set.
 
 Shapes: N images, C captions, D embedding.
 """
@@ -25,13 +25,13 @@ TOP = 5
 
 @dataclass(frozen=True)
 class RetrievalExample:
-    """One caption, and the photos of its task that are nearest to it without and with the adapter."""
+    """One caption, and the photos of its task that match it best without and with the adapter."""
 
     dataset: str
     task: str
     caption: str
     right: Path
-    """The photo that the caption is of."""
+    """The photo that the caption describes."""
     before: Sequence[Path]
     after: Sequence[Path]
     rank_before: int
@@ -39,15 +39,15 @@ class RetrievalExample:
 
     @property
     def change(self) -> float:
-        """Of 1 / rank: what happens at the top counts."""
+        """The change of 1 / rank, which emphasises the top ranks."""
         return 1 / self.rank_after - 1 / self.rank_before
 
 
 def retrieval_examples(data: ReportData, photos: Path) -> list[RetrievalExample]:
-    """For each data set the caption with the largest rise and the one with the largest fall, if there is one.
+    """Return for each data set the caption with the largest rise and the one with the largest fall, if they exist.
 
-    All captions of the measured unseen tasks were compared; text to image, one draw of the method. Raises
-    Unavailable, UnknownName or BadFile if the photos are not there.
+    All captions of the measured unseen tasks are compared, text to image, with one draw of the method.
+    Raises Unavailable, UnknownName or BadFile if the photos are missing.
     """
     best: dict[str, list[RetrievalExample]] = {}
     for task in progress(_tasks(data, photos), "photos"):
@@ -62,12 +62,12 @@ def retrieval_examples(data: ReportData, photos: Path) -> list[RetrievalExample]
 
 
 def _extremes(examples: Sequence[RetrievalExample]) -> tuple[RetrievalExample, RetrievalExample]:
-    """The largest and the smallest change, the first of equals."""
+    """Return the examples with the largest and the smallest change. The first of equals is used."""
     return max(examples, key=lambda e: e.change), min(examples, key=lambda e: e.change)
 
 
 def _tasks(data: ReportData, photos: Path) -> list[Task]:
-    """The unseen tasks that were measured as retrieval, with their photos."""
+    """Return the unseen tasks that were measured as retrieval, with their photos."""
     wanted = {(row.dataset, row.task) for row in data.report.rows if row.direction in DIRECTIONS}
     datasets = {dataset for dataset, _ in wanted}
     with_photos: dict[tuple[str, str], Task] = {}

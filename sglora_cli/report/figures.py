@@ -1,6 +1,6 @@
-"""Figures that need the pack beside the rows: what a sentence leans on, what K does, where adapters lie.
+"""Figures that need the pack as well as the rows: expert weights, the effect of K, and maps of adapters.
 
-Shapes: T tasks, E experts, D embedding, P numbers of an adapter, S adapters of one task, N points.
+Shapes: T tasks, E experts, D embedding, P parameters of an adapter, S adapters of one task, N points.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from sglora_cli.system.progress import progress
 
 @dataclass(frozen=True)
 class ReportData:
-    """A report and the pack it is about. Raises Mismatch if the rows are of another pack, or another build of it."""
+    """A report and the pack it is about. Raises Mismatch if the rows are of another pack or another build of it."""
 
     loaded: LoadedPack
     report: Report
     config: BenchConfig
     fingerprint: str = ""
-    """Of the backbone that the rows were measured with, where they say it."""
+    """Fingerprint of the backbone that the rows were measured with, if it is recorded."""
     others: Sequence[Pack] = ()
-    """Packs that carry measured tasks which this one does not."""
+    """Packs with measured tasks that this pack does not contain."""
 
     def __post_init__(self) -> None:
         own = self.loaded.pack.fingerprint
         if self.fingerprint not in ("", own):
             raise Mismatch(
-                f"the rows were measured with backbone fingerprint {self.fingerprint}, this pack is for {own}",
+                f"the rows were measured with backbone fingerprint {self.fingerprint}, but this pack is for {own}",
                 "measure again with this pack",
             )
         if self.loaded.pack.name != self.report.pack:
@@ -60,17 +60,17 @@ class ReportData:
 
     @cached_property
     def generator(self) -> Generator:
-        """The one that a plain `sglora generate` would take."""
+        """The default generator of `sglora generate`."""
         return self.loaded.generator()
 
     @property
     def sources(self) -> list[Pack]:
-        """The packs whose unseen tasks were measured; of two with one name the later one's."""
+        """The packs whose unseen tasks were measured. If several have the same task, the last one counts."""
         return [self.loaded.pack, *self.others]
 
     @cached_property
     def sentences(self) -> dict[tuple[str, str], str]:
-        """The tasks that were measured and the packs know in the rows' role, (dataset, task) to description."""
+        """Descriptions by (dataset, task) of measured tasks that the packs have in the rows' role."""
         measured = {(row.dataset, row.task) for row in self.report.rows}
         listed = [task for pack in self.sources for task in pack.tasks.of(self.report.role)]
         described = {(t["dataset"], t["name"]): t["description"] for t in listed}
@@ -94,7 +94,7 @@ class ReportData:
 
     @cached_property
     def method(self) -> str:
-        """The method that figures of one method are about."""
+        """The method for figures of a single method."""
         return featured(self.report, self.generator.name)
 
     @cached_property
@@ -102,23 +102,23 @@ class ReportData:
         return self.report.labels.get(self.method, self.method)
 
     def draw(self, name: str, prior: Prior, count: int = 1) -> Tensor:
-        """Adapters of a generator for a prior: (count, P)."""
+        """Generate adapters for a prior: (count, P)."""
         return self.loaded.fitted(name).generate(prior, count, self.config.seed, self.config.temperature)
 
     def usable(self, names: Sequence[str]) -> list[str]:
-        """Those of the methods that were measured and can be asked here, with a sentence and nothing else."""
+        """Return the methods that were measured and can generate adapters here from a sentence alone."""
         known = self.loaded.host.generators
         names = [name for name in names if name in self.report.labels and name in known]
         return [name for name in names if not known[name].needs]
 
     def of_experts(self, names: Sequence[str]) -> list[str]:
-        """Those of the usable methods whose adapters have the experts' sites, so that they lie in one space."""
+        """Return the usable methods whose adapters have the experts' sites, so that they are in the same space."""
         pack = self.loaded.pack
         return [name for name in self.usable(names) if pack.layout_of(self.loaded.fitted(name)) == pack.layout]
 
 
 def contributions(data: ReportData) -> Figure | None:
-    """alpha_k of every unseen task: SG-LoRA (arXiv 2509.10535), Eq. 6."""
+    """Show alpha_k of every unseen task: SG-LoRA (arXiv 2509.10535), Eq. 6."""
     names, parts = [], []
     for (_, task), prior in data.priors.items():
         experts = [data.loaded.pack.experts.names[row] for row in prior.rows]
@@ -129,15 +129,15 @@ def contributions(data: ReportData) -> Figure | None:
         return None
     config = data.loaded.pack.prior_config
     caption = (
-        f"Weights alpha of the {config.k} experts that each {data.report.role} task's sentence leans on "
-        f"(tau = {config.tau:g}); the strongest left, colours say which data set an expert is of."
+        f"Weights alpha of the {config.k} experts used for each {data.report.role} task's sentence "
+        f"(tau = {config.tau:g}), with the largest weight on the left. Colours show the data sets of the experts."
     )
     alt = f"Stacked bars of expert weights for {len(names)} {data.report.role} tasks."
     return Figure("contributions", "Expert contributions", Stacks("weight of the expert", names, parts), caption, alt)
 
 
 def similarity_to_gain(data: ReportData) -> Figure | None:
-    """Similarity of a task's sentence to its nearest expert against what the method gains over zero-shot."""
+    """Plot the method's gain over zero-shot against the similarity of a task's sentence to its nearest expert."""
     gain = gains(data.report, data.method)
     groups: dict[str, list[tuple[str, float, float]]] = {}
     for (dataset, task), prior in data.priors.items():
@@ -151,15 +151,15 @@ def similarity_to_gain(data: ReportData) -> Figure | None:
     chart = Scatter("cosine similarity to the nearest expert", "gain over zero-shot (points)", groups, rho, zero=True)
     measures = " and ".join(measure_name(d).removesuffix(" (%)") for d in directions(data.report))
     caption = (
-        f"Each point is one {data.report.role} task: how near its sentence is to an expert's, and what {data.label} "
-        f"gains over zero-shot in {measures}, on average."
+        f"Each point is one {data.report.role} task: the similarity of its sentence to the nearest expert's, and the "
+        f"average gain of {data.label} over zero-shot in {measures}."
     )
-    alt = f"Scatter plot of {len(points)} {data.report.role} tasks; their rank correlation is in its title."
+    alt = f"Scatter plot of {len(points)} {data.report.role} tasks. The title gives their rank correlation."
     return Figure("similarity-to-gain", "Similarity and gain", chart, caption, alt)
 
 
 def k_sweep(data: ReportData) -> list[Figure]:
-    """R@1 against K, measured on the unseen tasks that the pack carries: a figure a direction."""
+    """Plot R@1 against K, measured on the unseen tasks that the pack contains, with one figure per direction."""
     pack, own = data.loaded.pack, data.loaded.pack.prior_config
     learned = [data.generator.name] if data.generator.learns else []
     fitted = {name: data.loaded.fitted(name) for name in data.usable([*SWEPT, *learned])}
@@ -179,17 +179,17 @@ def k_sweep(data: ReportData) -> list[Figure]:
         levels, axis = _levels(data, direction), measure_name(direction)
         tasks = len({(row.dataset, row.task) for row in rows if row.direction == direction})
         caption = (
-            f"{axis} against K, mean over {tasks} unseen tasks that the pack carries, {data.config.samples} draws of "
-            f"a generator that samples. The band marks the pack's own K = {own.k}."
+            f"{axis} against K, mean over {tasks} unseen tasks in the pack, with {data.config.samples} draws of "
+            f"sampling generators. The band marks the pack's own K = {own.k}."
         )
-        chart = Lines("K, experts that are mixed", axis, ks, lines, levels, own.k)
+        chart = Lines("K (mixed experts)", axis, ks, lines, levels, own.k)
         alt = f"Line chart of {axis} for K from 1 to {ks[-1]}."
         figures.append(Figure(f"k-{direction.lower()}", f"{axis} against K", chart, caption, alt))
     return figures
 
 
 def _levels(data: ReportData, direction: str) -> dict[str, float]:
-    """Methods without K, on the tasks of the sweep: from the rows."""
+    """Return the rows' means of methods without K, on the tasks of the sweep."""
     tasks = {(task.dataset, task.name) for task in data.carried}
     rows = [r for r in data.report.rows if (r.dataset, r.task) in tasks and (r.direction, r.k) == (direction, GAIN_K)]
     means = averages(rows)
@@ -197,20 +197,20 @@ def _levels(data: ReportData, direction: str) -> dict[str, float]:
     return {data.report.labels[name]: means[name][direction, GAIN_K] for name in names}
 
 
-_MERGES = ("model-soups", "adapter-soup", AGAINST, "joint")  # these mix factors: they lie in the experts' space
+_MERGES = ("model-soups", "adapter-soup", AGAINST, "joint")  # these mix factors, so they are in the experts' space
 _DRAWS = 50  # as in the paper's figure
-_MAPS = 3  # tasks whose draws are mapped
-_FEWEST = 6  # points below which neighbourhoods mean nothing
+_MAPS = 3  # tasks with a map of draws
+_FEWEST = 6  # with fewer points, neighbourhoods are meaningless
 _SPACE = (
-    "t-SNE of the flattened factors [B, A]. All adapters of a pack start from one initialisation, so their factors can "
-    "be compared; near points are alike, distances between far groups say nothing."
+    "t-SNE of the flattened factors [B, A]. All adapters of a pack start from one initialisation, so their factors are "
+    "comparable. Nearby points are similar, but distances between distant groups are meaningless."
 )
 
 
 def embedded(points_NP: Tensor, seed: int) -> list[tuple[float, float]]:
-    """t-SNE of points: (N, P) -> N places in the plane; the same seed gives the same ones.
+    """Map points (N, P) to N positions in the plane with t-SNE. The same seed gives the same positions.
 
-    Raises Unavailable without scikit-learn, Mismatch for fewer than 6 points.
+    Raises Unavailable without scikit-learn, and Mismatch for fewer than 6 points.
     """
     needs("sklearn", "scikit-learn")
     from sklearn.manifold import TSNE
@@ -223,7 +223,7 @@ def embedded(points_NP: Tensor, seed: int) -> list[tuple[float, float]]:
 
 
 def task_map(data: ReportData) -> Figure | None:
-    """Experts, and for each unseen task its Oracle, one draw, and the weighted mean: where do they lie?"""
+    """Map all experts and, for each unseen task, its Oracle, one draw and the weighted mean."""
     pack, points = data.loaded.pack, []
     for row, expert in enumerate(pack.experts.names):
         points.append(("", "expert, mean", expert.partition("/")[0], pack.experts.means([row])[0]))
@@ -235,13 +235,13 @@ def task_map(data: ReportData) -> Figure | None:
             points.append(("", f"unseen task, {data.report.labels[name]}", dataset, adapter_P))
     if len(points) < _FEWEST:
         return None
-    caption = f"{_SPACE} Training tasks' adapters are not in a pack, so they are not here."
+    caption = f"{_SPACE} Adapters of training tasks are not shown, because packs do not contain them."
     title = "Adapters of all tasks"
     return Figure("tsne-tasks", title, _placed(points, data.config.seed), caption, f"t-SNE of {len(points)} adapters.")
 
 
 def draw_maps(data: ReportData) -> list[Figure]:
-    """The draws for one unseen task beside its Oracle, merges and experts; the first task of each data set."""
+    """Map the draws for one unseen task with its Oracle, merges and experts, for the first task of each data set."""
     generator = data.generator
     first: dict[str, UnseenTask] = {}
     for task in data.carried:
@@ -265,11 +265,13 @@ def _draw_map(data: ReportData, task: UnseenTask) -> Figure:
     merges = data.usable(_MERGES)
     points += [(data.report.labels[merge], "merges and joint", data.draw(merge, prior)[0]) for merge in merges]
     names = [experts.names[row].partition("/")[2] for row in prior.rows]
-    points += zip(names, ["experts it leans on"] * len(names), experts.means(prior.rows), strict=True)
+    points += zip(names, ["experts in its prior"] * len(names), experts.means(prior.rows), strict=True)
     chart = _placed([(text, kind, kind, point_P) for text, kind, point_P in points], config.seed)
-    caption = f"{_SPACE} The pack carries one Oracle adapter a task, not its last epochs."
+    caption = f"{_SPACE} The pack has one Oracle adapter per task, not those of its last epochs."
     title, file = f"Draws for “{task.name}”", f"draws-{file_stem(task.dataset)}"
-    return Figure(file, title, chart, caption, f"t-SNE of {_DRAWS} draws for {task.name}, its Oracle, merges, experts.")
+    return Figure(
+        file, title, chart, caption, f"t-SNE of {_DRAWS} draws for {task.name}, its Oracle, merges and experts."
+    )
 
 
 def _placed(points: Sequence[tuple[str, str, str, Tensor]], seed: int) -> Map:

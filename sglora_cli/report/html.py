@@ -1,6 +1,6 @@
-"""HTML pages: one file each, which needs no network and runs nothing. templates/ says how they look.
+"""Renders HTML pages from templates/. Each is one file that needs no network and runs no scripts.
 
-Every picture is inside the page, and the page's own policy forbids everything else. Jinja2 escapes every value.
+All pictures are embedded, and the page's content security policy forbids everything else. Jinja2 escapes all values.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ _TEMPLATES = Environment(
 
 
 def page(template: str, **values: object) -> bytes:
-    """A whole page in UTF-8. Half of a surrogate pair, which UTF-8 cannot hold, becomes a question mark."""
+    """Render a complete page in UTF-8. A lone surrogate, which UTF-8 cannot encode, becomes a question mark."""
     return _TEMPLATES.get_template(template).render(values).encode(errors="replace")
 
 
 class Pictures:
-    """Small JPEG copies of image files, each made once. `pixels`: their longest side; 240 is sharp on a phone."""
+    """Small JPEG copies of image files, each created once.
+
+    pixels: their longest side. 240 looks sharp on a phone.
+    """
 
     def __init__(self, files: Mapping[str, Path], pixels: int) -> None:
         self._files, self._pixels = files, pixels
         self._sources: dict[str, str] = {}
 
     def source(self, name: str) -> str:
-        """The `src` of an img. Raises BadFile if the image has gone or cannot be decoded."""
+        """Return the `src` of an img. Raises BadFile if the image is missing or cannot be decoded."""
         if name not in self._sources:
             image = read_image(self._files[name])
             image.thumbnail((self._pixels, self._pixels))

@@ -1,4 +1,4 @@
-"""Rows files -> one report: what was measured, by whom, and what of it can be compared."""
+"""Combines rows files into one report: what was measured, with which pack, and which numbers are comparable."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ from sglora_cli.report.builds import BuildRows, names_of, rows_of_builds
 
 @dataclass(frozen=True)
 class Measured:
-    """The rows of some files, as one report, and the header they share."""
+    """The rows of some files as one report, and their header."""
 
     header: Header
-    """The last one."""
+    """The last header of the files."""
     report: Report
     files: Sequence[Path]
     left_out: Sequence[str]
-    """Why methods are not in the report, in sentences."""
+    """Why methods are missing in the report, as sentences."""
     remarks: Sequence[str] = ()
-    """What `bench` said a reader must know."""
+    """Notes of `bench` for the reader."""
     fingerprint: str = ""
-    """Of the backbone, where the rows say it."""
+    """Fingerprint of the backbone, if it is recorded."""
     other_packs: Sequence[str] = ()
-    """Other packs that tasks came from."""
+    """Other packs that the tasks came from."""
 
 
 def read(paths: Sequence[Path], config: BenchConfig, over_builds: bool = False) -> Measured:
-    """All rows of the files; a number that was measured again replaces the older one. With `over_builds` each file is
-    another build of one recipe, its numbers stand beside those of the others, and intervals are over builds, too.
+    """Read all rows of the files. A number that was measured again replaces the older one.
 
-    A method that was not measured on every task is left out: its mean would be one of other tasks. Raises BadFile
-    for a broken file or one without rows, Mismatch for rows of several packs or backbones.
-    `over_builds` raises what `rows_of_builds` says.
+    over_builds: each file is another build of one recipe. The numbers of all builds are kept, and intervals are also
+    over builds.
+    A method that was not measured on every task is left out, because its mean would not be comparable.
+    Raises BadFile for an invalid file or one without rows, and Mismatch for rows of several packs, backbones or roles.
+    With `over_builds`, also the errors of `rows_of_builds`.
     """
     builds = [BuildRows(path, read_rows(path)) for path in paths]
     of_builds = rows_of_builds(builds) if over_builds else []
@@ -48,19 +49,23 @@ def read(paths: Sequence[Path], config: BenchConfig, over_builds: bool = False) 
     owners = sorted({(run.header.pack, run.header.backbone) for run in runs})
     prints = sorted({text for run in runs if (text := _text(run.header, "fingerprint"))})
     if len(prints) > 1:
-        raise Mismatch(f"rows of backbones with fingerprints {' and '.join(prints)}", "make one report a backbone")
+        raise Mismatch(
+            f"the rows come from backbones with fingerprints {' and '.join(prints)}", "make one report per backbone"
+        )
     if len(owners) > 1:
         (pack, backbone), (other, another) = owners[:2]
         raise Mismatch(
-            f"rows of pack {pack!r} on backbone {backbone!r} and of pack {other!r} on {another!r}",
-            "make one report a pack",
+            f"the rows come from pack {pack!r} on backbone {backbone!r} and from pack {other!r} on {another!r}",
+            "make one report per pack",
         )
     roles = sorted({_text(run.header, "role") or UNSEEN for run in runs})
     if len(roles) > 1:
-        raise Mismatch(f"rows of {' and of '.join(roles)} tasks", "make one report a role")
+        raise Mismatch(f"the rows are of {' and '.join(roles)} tasks", "make one report per role")
     latest = list({row_key(row): row for row in of_builds or [row for run in runs for row in run.rows]}.values())
     if not latest:
-        raise BadFile(f"there is no row in {', '.join(map(str, paths))}", "let `sglora bench --rows FILE` finish")
+        raise BadFile(
+            f"there are no rows in {', '.join(map(str, paths))}", "run `sglora bench --rows FILE` until it finishes"
+        )
     latest, controls = apart(latest)
     labels = {method: label for run in runs for method, label in run.header.labels.items()}
     labels |= {row.method: row.method for row in latest if row.method not in labels}
@@ -82,7 +87,7 @@ def read(paths: Sequence[Path], config: BenchConfig, over_builds: bool = False) 
 
 
 def _text(header: Header, key: str) -> str:
-    """What a header says under a key that it need not have; "" for anything but a text."""
+    """Return the value of an optional header key, or "" if it is not a printable string."""
     value = header.more.get(key)
     return value if isinstance(value, str) and value.isprintable() else ""
 
@@ -106,7 +111,7 @@ def _references(runs: Sequence[Run]) -> dict[str, str]:
 
 def _over(builds: Sequence[str]) -> str:
     names = ", ".join(builds)
-    return f"{len(builds)} builds, {names}; in the rows `seed` is the build, from 0, and `sample` counts its draws"
+    return f"{len(builds)} builds: {names}. In the rows, `seed` is the build, from 0, and `sample` counts its draws"
 
 
 def _summary(report: Report, paths: Sequence[Path]) -> str:
@@ -115,13 +120,13 @@ def _summary(report: Report, paths: Sequence[Path]) -> str:
 
 
 def incomplete(rows: Sequence[Row], labels: dict[str, str]) -> dict[str, str]:
-    """Methods that lack numbers which others have, with the sentence that says so."""
+    """Return methods that lack numbers which others have, with a sentence about it."""
     cells_of: dict[str, set[tuple[str, str, str, int]]] = {}
     for row in rows:
         cells_of.setdefault(row.method, set()).add((row.dataset, row.task, row.direction, row.k))
     every = set().union(*cells_of.values())
     return {
-        method: f"{labels[method]} is left out: it has {len(cells)} of {len(every)} numbers that others have"
+        method: f"{labels[method]} is left out, because it has only {len(cells)} of {len(every)} numbers"
         for method, cells in cells_of.items()
         if cells != every
     }

@@ -1,4 +1,4 @@
-"""The pages of `report` and `data check`: their values are gathered here, templates/ says how they look."""
+"""The pages of `report` and `data check`. This module collects their values, and templates/ defines the layout."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from sglora_cli.report.content import Content
 from sglora_cli.report.html import Pictures, data_url, page
 from sglora_cli.report.load import Measured
 
-_ROWS = 8  # of a table of findings that are seen at once
-_MORE_ROWS = 100  # that unfold; --json has them all
-_PAIRS = 20  # of a kind
-_SAMPLES = 4  # pictures of a task
+_ROWS = 8  # initially visible rows of a table of findings
+_MORE_ROWS = 100  # further rows that can be expanded; --json has all of them
+_PAIRS = 20  # pairs per kind
+_SAMPLES = 4  # pictures per task
 _SHEET = 240  # pictures of all tasks
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Excerpt(Generic[T]):
-    """Part of a long list: `first` is seen, `more` unfolds, and `left_out` items are not in the page."""
+    """Part of a long list: `first` is visible, `more` can be expanded, and `left_out` counts items not on the page."""
 
     first: Sequence[T]
     more: Sequence[T]
@@ -52,7 +52,7 @@ class IssueExamples(Generic[T]):
 
 @dataclass(frozen=True)
 class CountsTable:
-    """Images and captions of every task."""
+    """The numbers of images and captions of every task."""
 
     header: Sequence[str]
     rows: Sequence[tuple[str, Sequence[str]]]
@@ -64,15 +64,15 @@ class Sample:
 
     task: str
     images: int
-    """How many the task has."""
+    """Number of images of the task."""
     photos: Sequence[tuple[str, str]]
     """Image name and caption."""
 
 
 def check_page(check: DataCheck) -> bytes:
-    """The page of `sglora data check`, with at most 240 samples and 60 pairs.
+    """Render the page of `sglora data check`, with at most 240 samples and 20 pairs per kind.
 
-    Raises BadFile if an image has gone since the check.
+    Raises BadFile if an image is missing that the check has read.
     """
     findings, pairs = [], []
     for key, kind, count in check.kinds():
@@ -107,7 +107,7 @@ def _counts(check: DataCheck) -> CountsTable:
         mean = f"{together.fewest} / {together.mean:.1f} / {together.most}"
         spread = str(together.most) if together.fewest == together.most else mean
         rows.append((task, [*map(str, images), str(together.captions), spread]))
-    return CountsTable(["task", *splits, "captions", "captions an image"], rows)
+    return CountsTable(["task", *splits, "captions", "captions per image"], rows)
 
 
 def _samples(check: DataCheck) -> Iterator[Sample]:
@@ -119,7 +119,7 @@ def _samples(check: DataCheck) -> Iterator[Sample]:
 
 
 def _spread(check: DataCheck, task: Task, count: int) -> Iterator[Photo]:
-    """At most `count` photos that can be read, spread evenly over a task's photos."""
+    """Yield at most `count` readable photos, spread evenly over a task's photos."""
     every = [photo for photos in task.photos.values() for photo in photos]
     photos = [photo for photo in every if check.pictures[photo.path].hash is not None]
     for n in range(min(count, len(photos))):
@@ -127,9 +127,9 @@ def _spread(check: DataCheck, task: Task, count: int) -> Iterator[Photo]:
 
 
 def report_page(content: Content) -> bytes:
-    """The page of `sglora report`: tables, figures with their numbers, retrieval examples, and what is missing.
+    """Render the page of `sglora report`: tables, figures with their numbers, retrieval examples, and what is missing.
 
-    Raises Unavailable without matplotlib, BadFile if a photo has gone.
+    Raises Unavailable without matplotlib, and BadFile if a photo is missing.
     """
     measured = content.measured
     directed = tables.directions(measured.report)
@@ -167,7 +167,7 @@ def _facts(measured: Measured) -> list[tuple[str, object]]:
 
 
 def _results(report: Report) -> list[ResultTable]:
-    """All tasks, then each data set."""
+    """Return the results of all tasks, then of each data set."""
     datasets = tables.datasets_of(report)
     parts = {"": "All"} | ({name: name for name in datasets} if len(datasets) > 1 else {})
     results = []

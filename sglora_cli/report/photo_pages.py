@@ -1,4 +1,4 @@
-"""The pages of `search`, `classify` and `try`: their values are gathered here, templates/ says how they look."""
+"""The pages of `search`, `classify` and `try`. This module collects their values, and templates/ defines the layout."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sglora_cli.search.relevance import Relevance
 from sglora_cli.search.results import SearchResults
 
 _PIXELS = 240
-"""The longest side of a picture: sharp on a phone."""
+"""Longest side of a picture, which looks sharp on a phone."""
 _OF_A_NAME = 60
-"""Pictures of a name at most."""
+"""Maximum number of pictures per name."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class RankedItem:
 
 @dataclass(frozen=True)
 class RankingTop:
-    """The first items of a ranking, best first, and the ranks of all."""
+    """The first items of a ranking, best first, and the ranks of all items."""
 
     query: str
     ranks: Sequence[tuple[int, int]]
-    """Of every item of the whole ranking, without and with the adapter."""
+    """Ranks of every item in the complete ranking, without and with the adapter."""
     change: Change
     top_before: Sequence[RankedItem]
     top_after: Sequence[RankedItem]
@@ -56,9 +56,9 @@ class RankingTop:
 
 
 def try_page(comparison: Comparison, count: int, relevance: Relevance | None = None) -> bytes:
-    """The page of `sglora try`, with the first `count` items of every ranking. Raises BadFile if an image has gone.
+    """Render the page of `sglora try`, with the first `count` items of every ranking.
 
-    relevance: how the right photos rank; they are marked.
+    relevance: the ranks of the right photos, which are marked. Raises BadFile if an image is missing.
     """
     return page(
         "try.html",
@@ -72,23 +72,23 @@ def try_page(comparison: Comparison, count: int, relevance: Relevance | None = N
 
 
 def search_page(results: SearchResults, count: int) -> bytes:
-    """The page of `sglora search`, with the first `count` photos. Raises BadFile if a photo has gone."""
+    """Render the page of `sglora search`, with the first `count` photos. Raises BadFile if a photo is missing."""
     top = _ranking_top(results.ranking, count)
     return page("search.html", results=results, top=top, pictures=Pictures(results.paths, _PIXELS))
 
 
 @dataclass(frozen=True)
 class ClassTop:
-    """Photos of one name, the surest first."""
+    """Photos assigned to one name, with the highest probability first."""
 
     name: str
     count: int
     photos: Sequence[tuple[str, float, str]]
-    """The first: name, probability, and the class without the adapter where that is another one."""
+    """The first photos: name, probability, and the class without the adapter if it differs."""
 
 
 def classes_page(result: Classes) -> bytes:
-    """The page of `sglora classify`, with at most 60 photos a name. Raises BadFile if a photo has gone."""
+    """Render the page of `sglora classify`, with at most 60 photos per name. Raises BadFile if a photo is missing."""
     tops = []
     for name in result.names:
         rows = result.of(name)

@@ -1,7 +1,8 @@
-"""Charts -> SVG and PNG, one column of a paper wide, so that they are legible on a phone. matplotlib loads when used.
+"""Draws charts as SVG and PNG, one paper column wide, so that they are legible on a phone.
 
-The same chart gives the same bytes: no dates, one salt, the library's own defaults, whatever this user has set.
-Colours are those of Okabe and Ito, told apart by the colour-blind; shape or place always says the same.
+matplotlib is imported on first use. The same chart gives identical files: no dates, a fixed salt, and matplotlib's
+defaults regardless of user settings. The colours are those of Okabe and Ito, which colour-blind readers can
+distinguish. Shape or position always carries the same information.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 MARKERS = "osD^vPX*"
 _DASHES = ("-", "--", "-.", ":")
 _GREY, _SOFT, _DARK = "#8a8f96", "#d9dce1", "#1b1f24"
-_NAME = 26  # characters of a name that fit beside a bar
+_NAME = 26  # characters of a name that fit next to a bar
 _STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with the library: the same letters everywhere
+    "font.family": "DejaVu Sans",  # included in matplotlib, so text looks the same everywhere
     "font.size": 8.0,
     "axes.labelsize": 8.0,
     "axes.edgecolor": _GREY,
@@ -41,14 +42,14 @@ _STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 7.0,
-    "text.parse_math": False,  # a name with two dollar signs is a name
+    "text.parse_math": False,  # names may contain dollar signs
     "svg.fonttype": "path",
     "svg.hashsalt": "sglora",
 }
 
 
 def needs(module: str, name: str) -> None:
-    """Raises Unavailable unless the library `module`, called `name`, can be imported."""
+    """Raise Unavailable unless the library `module`, called `name`, can be imported."""
     from importlib import import_module
 
     try:
@@ -69,12 +70,15 @@ def _style() -> Iterator[None]:
 
 
 def svg(chart: Chart) -> bytes:
-    """The chart as SVG; letters are outlines: it looks alike everywhere. Raises Unavailable without matplotlib."""
+    """Draw the chart as SVG with letters as outlines, so that it looks the same everywhere.
+
+    Raises Unavailable without matplotlib.
+    """
     return _drawn(chart, "svg", metadata={"Date": None, "Creator": None})
 
 
 def png(chart: Chart) -> bytes:
-    """The chart as PNG with 300 dots an inch. Raises Unavailable without matplotlib."""
+    """Draw the chart as PNG with 300 dots per inch. Raises Unavailable without matplotlib."""
     return _drawn(chart, "png", dpi=300, metadata={"Software": None})
 
 
@@ -86,7 +90,7 @@ def _drawn(chart: Chart, format: str, **options: Any) -> bytes:
 
 
 def plot(chart: Chart) -> Figure:
-    """The chart as a figure of matplotlib."""
+    """Draw the chart as a matplotlib figure."""
     draw, height = _KINDS[type(chart)]
     from matplotlib.figure import Figure
 
@@ -96,13 +100,13 @@ def plot(chart: Chart) -> Figure:
 
 
 def short(text: str, most: int = _NAME) -> str:
-    """A name as a figure can show it: one line, printable, not too long."""
+    """Return a name for display in a figure: one line, printable and not too long."""
     clean = "".join(c if c.isprintable() else "?" for c in text.encode(errors="replace").decode())
     return clean if len(clean) <= most else clean[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _names(axes: Axes, names: Any) -> None:
-    """One name a row, the first on top."""
+    """Label the rows with names, the first at the top."""
     axes.set_yticks(range(len(names)), [short(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -118,7 +122,7 @@ def _bars(axes: Axes, chart: Bars) -> None:
             axes.errorbar(
                 value, row, xerr=[[max(0.0, value - low)], [max(0.0, high - value)]], color=_DARK, capsize=2, lw=0.9
             )
-        # Beside the axes, where no whisker reaches.
+        # Next to the axes, where no whisker reaches.
         axes.text(1.02, row, f"{value:.1f}", va="center", transform=axes.get_yaxis_transform())
     if chart.line:
         axes.axvline(chart.line[1], color=_DARK, lw=0.8, ls="--", zorder=0.9)
@@ -190,7 +194,7 @@ def _map(axes: Axes, chart: Map) -> None:
 
     kinds = list(dict.fromkeys(kind for _, kind, *_ in chart.points))
     groups = list(dict.fromkeys(group for _, _, group, *_ in chart.points))
-    alike = kinds == groups  # then a kind has its own colour, and colours need no key of their own
+    alike = kinds == groups  # then each kind has its own colour, and colours need no separate legend
     for _, kind, group, x, y in chart.points:
         axes.scatter(x, y, **_mark(kinds.index(kind), groups.index(group)))
     named = [(name, kind) for name, kind, *_ in chart.points if name]
@@ -232,7 +236,7 @@ def _heat(axes: Axes, chart: Heat) -> None:
 
 
 def _numbers(axes: Axes, places: Sequence[tuple[float, float]]) -> None:
-    """A number beside each named point, away from the nearest other one: names would cover each other."""
+    """Label named points with numbers, away from the nearest other point, because names would overlap."""
     for n, (x, y) in enumerate(places):
         others = [(u - x, v - y) for m, (u, v) in enumerate(places) if m != n]
         dx, dy = min(others, key=lambda d: d[0] ** 2 + d[1] ** 2, default=(0.0, 0.0))

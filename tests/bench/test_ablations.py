@@ -69,8 +69,8 @@ def test_every_method_is_compared_with_itself(run, toy_pack):
 def test_the_note_says_that_nothing_may_be_chosen(run, toy_pack, tmp_path):
     result = run("bench", "--table", "ablation-tau", "--baselines", "top-k", "--rows", tmp_path / "r.jsonl")
     note = (
-        "ablation-tau: the temperature of their weights; every method beside itself at the pack's own setting "
-        "(tau = 0.05). An ablation describes methods: a setting chosen by it would be chosen on unseen tasks."
+        "ablation-tau: the temperature of their weights. Every method is compared with itself at the pack's own "
+        "setting (tau = 0.05). Do not choose a setting from this table, because that would tune it on unseen tasks."
     )
     assert note in result.stdout.splitlines()
     assert "T2I R@1 - the pack's own setting" in result.stdout
@@ -140,7 +140,8 @@ def test_without_the_nearest_expert_the_others_share_its_weight(toy_pack):
 
 def test_an_expert_left_out_is_said_to_be_left_out_of_the_prior_only(run, plain):
     result = run("bench", "--table", "ablation-expert", "--baselines", "top-k")
-    assert "the prior lacks the expert; a generator that learns has met it in training" in result.stdout.splitlines()
+    note = "The prior leaves out the nearest expert. Learned generators were trained with that expert."
+    assert note in result.stdout.splitlines()
     report = results(run("bench", "--table", "ablation-expert", "--json"))
     assert report["averages"]["top-k@all-experts"] == pytest.approx(plain["top-k"])
     assert "top-k@without-nearest" in report["averages"]
@@ -148,7 +149,7 @@ def test_an_expert_left_out_is_said_to_be_left_out_of_the_prior_only(run, plain)
 
 def test_photos_of_the_unseen_task_take_its_sentences_place(run, plain, toys):
     report = results(run("bench", "--table", "ablation-condition", "--data", toys, "--json"))
-    assert report["methods"]["top-k@visual"] == "Top-K weighted (visual: saw its training photos)"
+    assert report["methods"]["top-k@visual"] == "Top-K weighted (visual, from its training photos)"
     for name in ("top-k", "cvae"):
         assert report["averages"][f"{name}@textual"] == pytest.approx(plain[name])
     nearest = results(run("bench", "--table", "ablation-condition", "--data", toys, "--baselines", "nearest", "--json"))
@@ -181,15 +182,15 @@ def test_photos_of_the_unseen_task_take_its_sentences_place(run, plain, toys):
 def test_a_visual_condition_without_photos_says_what_to_do(run, toy_pack):
     bare = run("bench", "--table", "ablation-condition")
     assert (bare.exit_code, bare.stdout) == (6, "")
-    assert bare.stderr.endswith("hint: name the folder of the photos: --data DIR\n")
+    assert bare.stderr.endswith("hint: pass the folder of the photos with --data DIR\n")
 
 
 def test_a_visual_condition_without_looks_says_what_to_do(run, old_pack, toys):
     old = run("bench", "--table", "ablation-condition", "--data", toys)
     assert old.exit_code == 6
     assert old.stderr == (
-        "error: pack 'toys' was built before packs kept what their experts look like\n"
-        "hint: build it again: sglora pack build RECIPE --data DIR\n"
+        "error: pack 'toys' has no visual embeddings of its experts\n"
+        "hint: rebuild it with this version: sglora pack build RECIPE --data DIR\n"
     )
 
 
@@ -226,7 +227,7 @@ def test_sentences_of_a_file_take_the_templates_place(run, plain, sentences):
         ({"mug": "a mug", "nest": 3}, 4, "toys/nest must be a sentence or a list of sentences, got [3]"),
         ({"mug": "a mug", "nest": "!"}, 2, "the sentence has no word: '!'"),
         ({"mug": "a mug", "nest": []}, 2, "a description has 1 to"),
-        (["a mug"], 4, "is not a table"),
+        (["a mug"], 4, "is not a JSON object"),
         ("{", 4, "line 1: not JSON"),
     ],
 )

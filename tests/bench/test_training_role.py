@@ -71,7 +71,7 @@ def test_what_has_seen_them_is_left_out_of_all_and_named(trained):
     assert {"zero-shot", "top-k", "model-soups", "ties"} <= set(content["methods"])
     assert content["notes"][0].startswith("3 training tasks (3 toys); recall in percent")
     (note,) = (note for note in content["notes"] if "fitted to the training tasks" in note)
-    assert set(note.removeprefix("left out: ").partition(", for they")[0].split(", ")) == SEEN
+    assert set(note.removeprefix("left out: ").partition(", because they")[0].split(", ")) == SEEN
     assert SEEN.isdisjoint(json.loads(trained("--json", "--baselines", "paper").stdout)["methods"])
 
 
@@ -88,11 +88,11 @@ def test_by_name_it_is_refused_and_a_leak_if_it_must_be(trained, name):
     result = trained("--baselines", f"top-k,{name}")
     assert (result.exit_code, result.stdout) == (5, "")
     assert result.stderr == (
-        f"error: {name!r} has seen the training tasks: it was fitted to them, or uses what was (joint, moments)\n"
-        "hint: leave it out of --baselines, or measure the leak knowingly with --own-expert\n"
+        f"error: {name!r} has seen the training tasks: it was fitted to them or uses the joint adapter or moments\n"
+        "hint: remove it from --baselines, or pass --own-expert to measure with this leak\n"
     )
     content = json.loads(trained("--baselines", f"top-k,{name}", "--own-expert", "--json").stdout)
-    assert f"a leak: {name} have seen these training tasks" in content["notes"]
+    assert f"leak: {name} have already seen these training tasks" in content["notes"]
     assert name in content["methods"]
 
 
@@ -109,7 +109,7 @@ def test_rows_say_the_role_and_no_report_calls_them_unseen(run, trained, tmp_pat
     assert "Training tasks" in page_text
     assert "All: 3 training tasks" in page_text or "toys: 3 training tasks" in page_text
     assert "each training task's sentence" in page_text
-    assert page_text.count("unseen") == page_text.count("shows unseen tasks, and the rows are of training tasks") == 4
+    assert page_text.count("unseen") == page_text.count("shows unseen tasks, but the rows are of training tasks") == 4
 
 
 def test_roles_do_not_meet_in_a_report(run, trained, toy_pack, tmp_path):
@@ -119,7 +119,7 @@ def test_roles_do_not_meet_in_a_report(run, trained, toy_pack, tmp_path):
     assert read_rows(unseen)[0].header.more["role"] == "unseen"
     result = run("report", training, unseen)
     assert result.exit_code == 5
-    assert result.stderr == "error: rows of training and of unseen tasks\nhint: make one report a role\n"
+    assert result.stderr == "error: the rows are of training and of unseen tasks\nhint: make one report per role\n"
 
 
 def test_settings_are_chosen_by_an_ablation_on_training_tasks(trained):
@@ -127,7 +127,7 @@ def test_settings_are_chosen_by_an_ablation_on_training_tasks(trained):
     assert result.exit_code == 0, result.output
     content = json.loads(result.stdout)
     assert {name.partition("@")[0] for name in content["methods"]} == {"zero-shot", "top-k", "adapter-soup", "chance"}
-    assert any("a setting chosen by it would be chosen on training tasks" in note for note in content["notes"])
+    assert any("that would tune it on training tasks" in note for note in content["notes"])
     assert trained("--table", "ablation-k", "--baselines", "cvae").exit_code == 5
     assert trained("--table", "ablation-samples").exit_code == 2
 
@@ -136,7 +136,8 @@ def test_photos_are_asked_for(run, toy_pack, toys, monkeypatch, tmp_path):
     result = run("bench", "--role", "training")
     assert (result.exit_code, result.stdout) == (6, "")
     assert result.stderr == (
-        "error: no pack carries photos of its training tasks\nhint: name the folder of the data sets: --data DIR\n"
+        "error: packs do not contain photos of their training tasks\n"
+        "hint: pass the folder of the data sets with --data DIR\n"
     )
     monkeypatch.setenv("SGLORA_DATA", str(toys))
     assert run("bench", "--role", "training", "--tasks", "jar", "--baselines", "zero-shot").exit_code == 0
@@ -172,7 +173,7 @@ def test_photos_that_experts_learned_from_or_unseen_tasks_are_tested_on_are_left
     before = measured()
     first("jar", "test").write_bytes(first("ball", "train").read_bytes())  # of an expert
     first("kite", "test").write_bytes(first("mug", "test").read_bytes())  # of an unseen task
-    said = "left out: 2 photos of 2 tasks, which experts learned from or unseen tasks are tested on"
+    said = "left out 2 photos of 2 tasks, because experts learned from them or unseen tasks are tested on them"
     with pytest.warns(SgloraWarning, match=said):
         assert measured() == {**before, "jar": before["jar"] - 1, "kite": before["kite"] - 1}
     assert f"warning: {said}" in trained("--baselines", "zero-shot,top-k").stderr

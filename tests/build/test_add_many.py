@@ -97,11 +97,11 @@ def test_at_once_they_are_what_they_are_one_after_another(run, pack, listed, tmp
         ({"adapter": []}, "line 7: 'adapter' must be a text, got []"),
         (
             {"name": "things/0"},
-            "line 7: 'things/0' is the name of {folder}/list.jsonl, line 1 already\nhint: give",
+            "line 7: the name 'things/0' is already used in {folder}/list.jsonl, line 1\nhint: set",
         ),
-        ({"name": "Toys/BALL"}, "line 7: pack 'toys' has a task 'toys/ball' already, its role is expert"),
-        ({"name": "cap"}, "line 7: 'cap' is no name of an expert\nhint: give the line another \"name\""),
-        ({"weight": 1}, "line 7: 'weight' is unknown"),
+        ({"name": "Toys/BALL"}, "line 7: pack 'toys' already has a task 'toys/ball' with role expert"),
+        ({"name": "cap"}, "line 7: 'cap' is not a valid expert name\nhint: set another \"name\" in this line"),
+        ({"weight": 1}, "line 7: unknown key 'weight'"),
     ],
 )
 def test_one_bad_line_and_nothing_is_added(run, pack, listed, change, message):
@@ -132,7 +132,7 @@ def test_a_list_or_an_adapter_and_its_sentence(run, pack, listed, words):
 def test_an_empty_list_is_refused(run, pack, listed):
     listed.write_text("\n")
     result = run("pack", "add", "toys", "--list", listed)
-    assert result.stderr.startswith(f"error: {listed} names no adapter\nhint: a line is ")
+    assert result.stderr.startswith(f"error: {listed} lists no adapters\nhint: each line must be ")
     assert result.exit_code == 4
 
 

@@ -104,7 +104,7 @@ def test_training_that_goes_on_elsewhere_is_shown_the_same(kind):
 
 
 def test_a_backbone_that_cannot_hide_says_so():
-    with pytest.raises(Mismatch, match="cannot hide a part of a photo"):
+    with pytest.raises(Mismatch, match="cannot hide parts of photos"):
         list(train_tasks(TinyModel(), LAYOUT, [task("a", 3)], TrainConfig(epochs=1, states=1, hide=0.5)))
 
 

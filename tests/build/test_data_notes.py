@@ -50,8 +50,8 @@ def test_captions_that_are_cut_are_a_warning_with_their_number(noted):
     with pytest.warns(SgloraWarning) as caught:
         noted(Reader(), ["a ball", "thirteen let.", "letters, fourt"])
     assert [str(one.message) for one in caught] == [
-        "2 captions have more tokens than the text encoder of tiny reads (12), the end is not seen; "
-        "the first, of 13 tokens, begins with 'thirteen let.'; `sglora data check` lists them all"
+        "2 captions have more tokens than the text encoder of tiny reads (12) and will be truncated. "
+        "The first, of 13 tokens, begins with 'thirteen let.'. `sglora data check` lists all of them"
     ]
 
 
@@ -64,7 +64,7 @@ def test_captions_that_fit_and_backbones_that_do_not_count_are_no_warning(noted,
 
 def test_what_a_source_passes_over_is_noted_with_its_folder(noted, toys):
     (toys / "toys/x.heic").write_text("")
-    reasons = [line.removeprefix(f"passed over in {toys / 'toys'}: ") for line in noted(object(), ["a ball"])]
+    reasons = [line.removeprefix(f"skipped in {toys / 'toys'}: ") for line in noted(object(), ["a ball"])]
     assert ".heic images, which are not decoded here; convert them to JPEG or PNG: 1 (x.heic)" in reasons
     assert [line for line in reasons if line.startswith("images that captions.jsonl does not name: 71 (")]
 
@@ -73,7 +73,7 @@ def test_a_build_says_it_before_it_starts(run, tiny, toys, recipe):
     (toys / "toys/x.heic").write_text("")
     result = run("pack", "build", recipe, "--data", toys, "--dry-run")
     assert result.exit_code == 0
-    assert f"passed over in {toys}/toys: .heic images" in result.stderr
+    assert f"skipped in {toys}/toys: .heic images" in result.stderr
 
 
 @pytest.mark.parametrize("options", [("--dry-run",), ()], ids=["dry run", "build"])

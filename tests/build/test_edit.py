@@ -57,14 +57,14 @@ def test_an_expert_from_elsewhere_is_added(run, pack, tmp_path):
     assert lines[1].startswith("rank       4 -> 2: the update changes by ")
     assert lines[2:4] == [
         "made for   weights unknown: the file has none",
-        "states     1 (one state: its variance is 0)",
+        "states     1 (with one state, the variance is 0)",
     ]
     assert lines[4].startswith("gauge      moved from ")
-    assert lines[5].startswith("note: it has less in common with the experts than they have")
+    assert lines[5].startswith("note: it is farther from the experts' mean than any expert")
     assert lines[6:] == [
         "expert     heads/cap: 'a photo of a cap'",
-        "note: cvae: trained without the new expert",
-        "note: it has no photos: the pack does not know any more what its experts look like",
+        "note: these generators were trained without the new expert: cvae",
+        "note: it has no photos, so the pack no longer has visual embeddings of its experts",
     ]
     assert not Pack(pack.folder).has_visual
     assert (result.stdout, result.exit_code) == (f"{pack.folder}\n", 0)
@@ -101,7 +101,7 @@ def test_an_expert_of_the_pack_itself_keeps_its_numbers(run, pack, tmp_path):
     )
     result = run("pack", "add", "toys", tmp_path / "ball.safetensors", "--text", "a photo of a ball", "--name", "x/y")
     assert "\ngauge      0." in result.stderr
-    assert "note: it has less" not in result.stderr
+    assert "note: it is farther" not in result.stderr
     assert "made for   weights the backbone's own\n" in result.stderr
     new = Pack(pack.folder)
     assert torch.equal(new.experts.means([4]), new.experts.means([0]))
@@ -111,7 +111,7 @@ def test_an_expert_for_an_unseen_task_is_said_to_spoil_its_measurement(run, pack
     path = foreign(tmp_path / "x.safetensors", pack, 2, 0)
     result = run("pack", "add", "toys", path, "--text", "a photo of a mug", "--name", "mine/mug")
     assert result.stderr.endswith(
-        "note: unseen task toys/mug has the same sentence: what is measured there is not unseen any more\n"
+        "note: unseen task toys/mug has the same sentence, so results on it no longer count as unseen\n"
     )
 
 
@@ -123,7 +123,7 @@ def test_a_bundled_pack_is_copied_first(run, own_home, tmp_path):
     result = run("pack", "add", "starter", path, "--text", "a photo of a teapot")
     copy = own_home / "cache/packs/starter"
     assert result.stdout == f"{copy}\n", result.stderr
-    assert "note: pack 'starter' is bundled and stays as it is: this copy of it hides it\n" in result.stderr
+    assert "note: the bundled pack 'starter' is not changed, but this copy takes precedence over it\n" in result.stderr
     assert held(BUNDLED) == before
     assert Pack(copy).verify() == []
     assert Pack(copy).experts.names[-1] == "added/teapot"
@@ -138,26 +138,26 @@ def test_a_bundled_pack_is_copied_first(run, own_home, tmp_path):
         (
             ["--text", "a cap", "--name", "toys/ball"],
             5,
-            "pack 'toys' has a task 'toys/ball' already, its role is expert",
+            "pack 'toys' already has a task 'toys/ball' with role expert",
             "choose another name with --name GROUP/NAME",
         ),
         (
             ["--text", "a cap", "--name", "Toys/Mug"],
             5,
-            "pack 'toys' has a task 'toys/mug' already, its role is unseen",
+            "pack 'toys' already has a task 'toys/mug' with role unseen",
             "choose another name with --name GROUP/NAME",
         ),
         (
             ["--text", "a cap", "--name", "../x/y"],
             2,
-            "'../x/y' is no name of an expert",
-            "choose another name with --name GROUP/NAME, as in pets/pug",
+            "'../x/y' is not a valid expert name",
+            "choose another name with --name GROUP/NAME, for example pets/pug",
         ),
         (
             ["--text", "a cap", "--name", "cap"],
             2,
-            "'cap' is no name of an expert",
-            "choose another name with --name GROUP/NAME, as in pets/pug",
+            "'cap' is not a valid expert name",
+            "choose another name with --name GROUP/NAME, for example pets/pug",
         ),
     ],
 )
@@ -228,7 +228,7 @@ def test_an_expert_goes_and_the_rest_stays(run, toy_pack, own_home):
     result = run("pack", "remove", "toys", "toys/box", "--yes")
     assert result.stdout == f"{folder}\n"
     assert result.stderr == (
-        "removed    toys/box from toys\nnote       cvae, joint: trained with the expert, not trained again\n"
+        "removed    toys/box from toys\nnote       trained with this expert and not trained again: cvae, joint\n"
     )
     new, kept = Pack(folder), [0, 2, 3]
     assert new.verify() == []
@@ -253,8 +253,8 @@ def test_the_priors_k_experts_stay(run, toy_pack, own_home):
     result = run("pack", "remove", "toys", "toys/cup", "--yes")
     assert result.exit_code == 5
     assert result.stderr == (
-        "error: pack 'toys' has 2 experts and leans on K = 2 of them: it cannot do with fewer\n"
-        "hint: build it again with a smaller k in [prior] of its recipe, or remove the whole pack\n"
+        "error: pack 'toys' has 2 experts and needs at least K = 2\n"
+        "hint: rebuild it with a smaller k in [prior] of its recipe, or remove the pack\n"
     )
     assert Pack(own_home / "cache/packs/toys").verify() == []
 
@@ -263,7 +263,7 @@ def test_the_priors_k_experts_stay(run, toy_pack, own_home):
     ("expert", "code", "message"),
     [
         ("toys/bal", 3, "error: no expert in this pack named 'toys/bal'\nhint: did you mean 'toys/ball'?\n"),
-        ("toys/mug", 5, "error: 'toys/mug' is no expert of pack 'toys': its role is unseen\n"),
+        ("toys/mug", 5, "error: 'toys/mug' is not an expert of pack 'toys', its role is unseen\n"),
     ],
 )
 def test_what_is_no_expert_is_named(run, toy_pack, own_home, expert, code, message):
@@ -284,8 +284,8 @@ def test_of_a_bundled_pack_a_copy_is_changed(run, own_home):
     folder, bundled = own_home / "cache/packs/starter", Pack(BUNDLED)
     result = run("pack", "remove", "starter", "pets/birman", "--json")
     notes = [
-        "pack 'starter' is bundled and stays as it is: this copy of it hides it",
-        "calibrated, cvae, joint: trained with the expert, not trained again",
+        "the bundled pack 'starter' is not changed, but this copy takes precedence over it",
+        "trained with this expert and not trained again: calibrated, cvae, joint",
     ]
     assert json.loads(result.stdout) == {
         "pack": "starter",
@@ -334,6 +334,6 @@ def test_an_adapter_with_a_projection_is_no_expert_of_a_pack_without(pack, tmp_p
     path = tmp_path / "cap.safetensors"
     save_adapter(path, layout, torch.ones(layout.size), {"fingerprint": "tiny-1"})
     with pytest.raises(
-        Mismatch, match=r"cap.safetensors has an update of head, and the experts of pack 'toys' have none"
+        Mismatch, match=r"cap.safetensors has an update of head, but the experts of pack 'toys' have none"
     ):
         foreign_states(pack, Projecting(), [recognise(path)], None, False)

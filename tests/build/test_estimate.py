@@ -51,9 +51,9 @@ def test_too_small_a_disk_is_refused_before_anything_is_done(run, tiny, toys, re
     monkeypatch.setattr(estimate_module, "free_disk", lambda path: 100)
     result = run("pack", "build", recipe, "--data", toys)
     assert result.exit_code == 6
-    assert "on the disk of" in result.stderr.splitlines()[-2]
-    assert ", 100 B are free" in result.stderr.splitlines()[-2]
-    assert "--force tries nevertheless" in result.stderr.splitlines()[-1]
+    assert "of disk space at" in result.stderr.splitlines()[-2]
+    assert ", but only 100 B are free" in result.stderr.splitlines()[-2]
+    assert "--force skips this check" in result.stderr.splitlines()[-1]
     assert not (own_home / "cache").exists()
     assert run("pack", "build", recipe, "--data", toys, "--force").exit_code == 0
 
@@ -61,7 +61,7 @@ def test_too_small_a_disk_is_refused_before_anything_is_done(run, tiny, toys, re
 def test_too_small_a_memory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(estimate_module, "available_memory", lambda: 2_000_000)
     estimate(tmp_path).check()
-    with pytest.raises(errors.Unavailable, match=r"needs about 2\.1 MB of memory, 2\.0 MB are free") as error:
+    with pytest.raises(errors.Unavailable, match=r"needs about 2\.1 MB of memory, but only 2\.0 MB are free") as error:
         estimate(tmp_path, memory=2_100_000).check()
     assert "tasks_at_once" in error.value.hint
 

@@ -45,7 +45,7 @@ def test_each_task_is_measured_once_by_a_build_that_has_not_seen_it(folds, build
     assert sorted(measured) == sorted(TASKS)
     assert content["notes"][0].startswith("9 unseen tasks (9 toys)")
     assert (
-        "3 folds of recipe 'toys': each task is measured with a build that left it out, on all its photos"
+        "3 folds of recipe 'toys': each task is measured on all its photos, with a build that left it out"
         in content["notes"]
     )
     seen = [{task["name"]: task["role"] for task in Pack(folder).tasks} for folder in builds()]
@@ -156,11 +156,11 @@ def test_seeds_of_a_recipe_are_builds_of_one_table(run, tiny, recipe, toys, tmp_
 
 def test_what_does_not_go_with_folds_is_refused(run, folds, toy_pack, toys, tmp_path):
     for option, code, message in (
-        (("--on", "starter"), 2, "--on does not go with --folds"),
-        (("--adapter", tmp_path / "x"), 2, "--adapter does not go with --folds"),
-        (("--role", "training"), 2, "--role training does not go with --folds"),
-        (("--own-expert",), 2, "--own-expert does not go with --folds"),
-        (("--table", "ablation-k"), 2, "--table ablation-k does not go with --folds"),
+        (("--on", "starter"), 2, "--on cannot be combined with --folds"),
+        (("--adapter", tmp_path / "x"), 2, "--adapter cannot be combined with --folds"),
+        (("--role", "training"), 2, "--role training cannot be combined with --folds"),
+        (("--own-expert",), 2, "--own-expert cannot be combined with --folds"),
+        (("--table", "ablation-k"), 2, "--table ablation-k cannot be combined with --folds"),
         (("--dataset", "pets"), 3, "no source of this pack's recipe named 'pets'"),
         (("--tasks", "owl"), 3, "no task to measure on named 'owl'"),
         (("--baselines", "oracle"), 6, "there is no Oracle adapter of 'ball'"),
@@ -171,7 +171,7 @@ def test_what_does_not_go_with_folds_is_refused(run, folds, toy_pack, toys, tmp_
         assert result.stderr.splitlines()[-2 if "hint" in result.stderr else -1].startswith(f"error: {message}")
     assert run("bench", "--folds", 3).exit_code == 6
     assert run("bench", "--folds", 1, "--data", toys).exit_code == 2
-    assert "10 folds are more than the 9 tasks" in run("bench", "--folds", 10, "--data", toys).stderr
+    assert "10 folds are too many for the 9 tasks" in run("bench", "--folds", 10, "--data", toys).stderr
 
 
 def test_too_few_experts_are_said_before_anything_is_built(run, tiny, recipe, toys, builds):

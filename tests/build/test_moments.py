@@ -78,7 +78,7 @@ def test_update_refuses_other_photos(built, toys, run):
     captions.write_text("".join(lines[:first] + lines[first + 1 :]))
     result = run("pack", "update", built, "--data", toys)
     assert result.exit_code == 5
-    assert "training photos, and " in result.stderr
+    assert "training photos here, but " in result.stderr
     assert {path: path.read_bytes() for path in built.rglob("*") if path.is_file()} == before
 
 

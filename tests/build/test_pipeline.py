@@ -298,7 +298,7 @@ def test_a_warm_up_is_not_done_twice(run, tiny, toys, recipe, own_home, monkeypa
     expected = content(own_home / "cache/packs/toys")
     (start,) = (p for p in (own_home / "cache/work").glob("*.safetensors") if read_metadata(p)["kind"] == "start")
     modified = start.stat().st_mtime_ns
-    assert "9 tasks were trained before" in run("pack", "build", recipe, "--data", toys).stderr
+    assert "9 tasks are already trained" in run("pack", "build", recipe, "--data", toys).stderr
     assert content(own_home / "cache/packs/toys") == expected
     recipe.write_text(recipe.read_text().replace("epochs = 6", "epochs = 5", 1))  # other adapters, the same warm-up
     assert "before" not in run("pack", "build", recipe, "--data", toys).stderr
@@ -325,14 +325,14 @@ def test_nothing_is_written_by_a_dry_run(run, tiny, toys, recipe, own_home):
 
 def test_a_build_says_that_it_replaces_the_pack_of_another_recipe(run, toy_pack, toys, recipe, tmp_path, own_home):
     again = run("pack", "build", recipe, "--data", toys)
-    assert "it is replaced" not in again.stderr
+    assert "replacing the pack" not in again.stderr
     (tmp_path / "other").mkdir()
     other = tmp_path / "other/toys.toml"
     other.write_text(recipe.read_text().replace("epochs = 6", "epochs = 5"))
     result = run("pack", "build", other, "--data", toys)
     assert result.exit_code == 0
     place = own_home / "cache/packs/toys"
-    assert f"{place} has a pack of another recipe, or of another version of this one: it is replaced" in result.stderr
+    assert f"replacing the pack in {place}, which was built from a different recipe or version of it" in result.stderr
 
 
 def test_a_recipe_can_be_built_for_another_backbone(run, clipling, toys, recipe, own_home):
@@ -392,7 +392,7 @@ def test_a_backbone_that_cannot_hide_is_refused_before_anything_is_trained(run, 
     refused = run("pack", "build", recipe, "--data", toys)
     assert refused.exit_code == 5
     assert refused.stderr.splitlines() == [
-        "error: this backbone cannot hide a part of a photo",
-        "hint: set hide = 0, or leave it out of the recipe",
+        "error: this backbone cannot hide parts of photos",
+        "hint: set hide = 0 in the recipe, or remove hide",
     ]
     assert not (own_home / "cache/work").exists()

@@ -187,8 +187,9 @@ def test_captions_without_a_phrase_are_refused_with_the_key_to_change(clipling, 
     result = run("pack", "build", recipe, "--data", spoken, "--backbone", "clipling")
     assert result.exit_code == 4
     assert result.stderr.endswith(
-        "error: no phrase in the captions of toys has 900 photos and at most 0.15 of all 35; the most common has 35\n"
-        "hint: lower least_photos or raise largest_share in [tasks], or leave from_captions out\n"
+        "error: no phrase in the captions of toys has at least 900 photos and at most 0.15 of all 35; "
+        "the most common phrase has 35\n"
+        "hint: lower least_photos or raise largest_share in [tasks], or remove from_captions\n"
     )
 
 
@@ -225,5 +226,5 @@ def test_the_dry_run_counts_phrases(clipling, spoken, recipe, run):
     assert json.loads(result.stdout)["phrases"] == len({"ball", "box"}) + 5
     lines = run("pack", "build", recipe, "--data", spoken, "--backbone", "clipling", "--dry-run").stdout.splitlines()
     (line,) = [line for line in lines if "phrases" in line]
-    assert line.startswith("phrases of captions as seen tasks: 7, with 5 to 5 photos: ")
+    assert line.startswith("7 phrases from captions as seen tasks, with 5 to 5 photos each: ")
     assert line.endswith(", ...")

@@ -91,7 +91,7 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is_and_says_so_once(capsys):
             counting(expected)(shown)
     assert torch.equal(total, expected)
     assert capsys.readouterr().err == (
-        "training steps are launched kernel by kernel: no CUDA graph can be made of them "
+        "cannot record training steps as CUDA graphs, they will run slower "
         "(operation not permitted when stream is capturing)\n"
     )
 

@@ -126,5 +126,5 @@ def test_settings_in_a_generators_name_are_refused(run, tiny, toys, recipe):
     recipe.write_text(recipe.read_text().replace("[generators.cvae]", '[generators."cvae:hidden=8/../x"]'))
     result = run("pack", "build", recipe, "--data", toys)
     assert result.exit_code == 4
-    assert "'cvae:hidden=8/../x' has settings in a generator's name" in result.stderr
-    assert "write them below [generators.cvae]" in result.stderr
+    assert "generator name 'cvae:hidden=8/../x' contains settings" in result.stderr
+    assert "move them to [generators.cvae]" in result.stderr

@@ -161,13 +161,13 @@ def test_rows_of_another_backbone_are_not_gone_on_with(run, toy_pack, file):
     result = run("bench", "--rows", file, "--baselines", "top-k")
     assert (result.exit_code, result.stdout, file.read_bytes()) == (5, "", before)
     assert result.stderr == (
-        f"error: {file} has rows of a backbone with fingerprint 0123, this one has {own}\n"
-        "hint: name another file with --rows\n"
+        f"error: {file} has rows of a backbone with fingerprint 0123, but this backbone has {own}\n"
+        "hint: pass another file with --rows\n"
     )
     file.write_text("".join([header, *rest, other, *rest]))
     result = run("report", file)
     assert result.exit_code == 5
-    assert result.stderr.startswith(f"error: rows of backbones with fingerprints 0123 and {own}\n")
+    assert result.stderr.startswith(f"error: the rows come from backbones with fingerprints 0123 and {own}\n")
 
 
 def test_a_dry_run_measures_nothing(run, toy_pack, own_home):
@@ -215,9 +215,9 @@ def test_what_the_pack_has_seen_is_refused(run, toy_pack, adapter):
     assert added.exit_code == 0, added.output
     result = run("bench")
     assert (result.exit_code, result.stdout) == (5, "")
-    assert "pack 'toys' has seen what it would be measured on: toys/mug (expert " in result.stderr
+    assert "pack 'toys' has already seen test data: toys/mug (expert " in result.stderr
     assert "--own-expert" in result.stderr
-    assert "\na leak: the pack has seen toys/mug (expert " in run("bench", "--own-expert").stdout
+    assert "\nleak: the pack has already seen toys/mug (expert " in run("bench", "--own-expert").stdout
     assert run("bench", "--tasks", "nest").exit_code == 0
 
 
@@ -270,7 +270,7 @@ def test_a_task_of_one_image_is_left_out(run, toy_pack, toys):
     kept = [r for r in lines if not (r["task"] == "mug" and r["split"] == "test") or r["image"].endswith("mug_5.png")]
     path.write_text("".join(json.dumps(r) + "\n" for r in kept))
     result = run("bench", "--data", toys, "--json")
-    assert result.stderr == "warning: task toys/mug has one image, which is always found: left out\n"
+    assert result.stderr == "warning: left out task toys/mug: its only image is always found\n"
     assert {row["task"] for row in json.loads(result.stdout)["rows"]} == {"nest"}
 
 
@@ -284,7 +284,7 @@ def test_embeddings_that_are_not_finite_stop_the_run_and_lose_nothing(run, toy_p
     monkeypatch.setattr(measure, "encode_images", broken)
     result = run("bench", "--rows", file)
     assert result.exit_code == 5
-    assert "gives embeddings that are not finite on 'nest'" in result.stderr
+    assert " on 'nest' are not finite" in result.stderr
     assert {row.task for row in read_rows(file)[0].rows} == {"mug"}
 
 

@@ -322,7 +322,7 @@ def test_what_is_passed_over_is_counted_with_the_reason(check, photos, tmp_path)
     assert result.exit_code == 0
     assert result.stdout == COUNTS + "".join(f"passed over: {line}\n" for line in lines) + "0 errors, 0 warnings\n"
     page = (tmp_path / "report.html").read_text()
-    assert "<h2>Passed over</h2>" in page
+    assert "<h2>Skipped files</h2>" in page
     assert "2 .heic images, which are not decoded here; convert them to JPEG or PNG" in page
     assert json.loads(check("--json").stdout)["passed_over"] == [
         {"reason": lines[0].rpartition(":")[0], "count": 2, "examples": ["a.heic", "b.heic"]},

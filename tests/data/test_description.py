@@ -169,12 +169,12 @@ def test_a_bad_line_is_named_and_the_others_go_on(feed, toy_pack):
     assert [row["line"] for row in rows] == [1, 2, 3, 4]
     assert ["error" in row for row in rows] == [False, True, True, False]
     assert rows[1]["error"]["message"] == "the sentence has no word: '???'"
-    last = {"message": "2 of 4 lines made no adapter, line 2 first", "hint": "mend these lines"}
+    last = {"message": "2 of 4 lines failed, starting with line 2", "hint": "fix these lines"}
     assert json.loads(result.stderr) == {"error": {"class": "UsageError", **last, "exit_code": 2}}
     lines = feed(b"a mug\n???\n\xff\na nest\n", "generate", "-").stderr.splitlines()
     assert "error: line 2: the sentence has no word: '???'" in lines
     assert "error: line 3: the line is not UTF-8 text" in lines
-    assert lines[-2:] == ["error: 2 of 4 lines made no adapter, line 2 first", "hint: mend these lines"]
+    assert lines[-2:] == ["error: 2 of 4 lines failed, starting with line 2", "hint: fix these lines"]
 
 
 def test_more_lines_than_are_encoded_at_once(feed, toy_pack, tmp_path, monkeypatch):

@@ -76,7 +76,7 @@ def test_experts_are_compared_by_meaning_where_that_is_asked_for(run, toy_pack, 
 
 def test_an_adapter_that_changes_nothing_is_warned_about(run, toy_pack, tmp_path):
     result = generated(run, tmp_path, "a mug", "-o", tmp_path / "m.safetensors", "--generator", "zero-shot")
-    assert "warning: generator 'zero-shot' makes an update of zero: the adapter changes nothing\n" in result.stderr
+    assert "warning: generator 'zero-shot' produced a zero update, so the adapter has no effect\n" in result.stderr
 
 
 def test_a_pack_of_another_backbone_is_refused(run, toy_pack, own_home):
@@ -98,7 +98,7 @@ def test_a_far_sentence_is_warned_about(toy_pack):
     others = torch.linspace(0.5, 0.9, 41)  # 19 of 20 are above 0.52
     assert not any("far from" in warning for warning in session._warnings(Coverage(0.53, others), adapters))
     assert session._warnings(Coverage(0.51, others), adapters)[0].startswith(
-        "the sentence is far from what the pack has seen: closeness 0.51, 19 of 20 of its tasks reach 0.52 to the"
+        "the sentence is far from the tasks the pack has seen: closeness 0.51, while 19 of 20 of these tasks reach 0.52"
     )
 
 

@@ -65,8 +65,8 @@ def test_an_adapter_that_ignores_the_sentence_is_said_to(run, toy_pack):
     result = run("generate", "a photo of a mug", "--generator", "joint", "--explain")
     assert "depends    adapters for 2 tasks' sentences have a mean cosine of 1.000" in result.stderr
     assert (
-        "warning: what 'joint' makes with pack 'toys' hardly depends on the sentence: adapters for 2 tasks have a mean "
-        "cosine of 1.000; `sglora bench` measures what the right sentence gains\n" in result.stderr
+        "warning: adapters from 'joint' with pack 'toys' hardly depend on the sentence: those for 2 tasks have a mean "
+        "cosine of 1.000; measure the sentence gain with `sglora bench`\n" in result.stderr
     )
     explained = json.loads(run("generate", "a photo of a mug", "--generator", "joint", "--explain", "--json").stdout)
     assert explained["explained"]["dependence"]["cosine"] == 1.0

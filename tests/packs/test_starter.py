@@ -40,7 +40,7 @@ def test_a_newcomers_first_command(run, tmp_path):
     ],
 )
 def test_a_sentence_far_from_every_expert_is_warned_about(run, sentence, far):
-    assert ("warning: the sentence is far from what the pack has seen" in run("generate", sentence).stderr) == far
+    assert ("warning: the sentence is far from the tasks the pack has seen" in run("generate", sentence).stderr) == far
 
 
 def test_every_method_of_the_paper_is_measured(run):
@@ -95,8 +95,8 @@ def test_its_default_generator_is_asked_by_a_sentence_and_mixes_no_experts(run, 
     result = run("generate", "--images", tmp_path)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
-        "error: 'all-but-the-task' makes adapters from a sentence, or at other sites or ranks than experts\n"
-        "hint: describe the task in words, or take a generator that mixes experts: --generator cvae\n"
+        "error: 'all-but-the-task' needs a sentence, or its sites or ranks differ from the experts'\n"
+        "hint: describe the task in words, or use a generator that mixes experts: --generator cvae\n"
     )
     assert run("generate", "--images", tmp_path, "--generator", "cvae").exit_code == 0
     out = tmp_path / "rose.safetensors"

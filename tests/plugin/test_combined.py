@@ -108,4 +108,4 @@ def test_a_sum_depends_on_the_sentence_if_one_of_its_parts_does(clip_pack, run, 
 def test_no_prior_ranks_the_draws_of_other_sites(clip_pack, run):
     result = run("generate", "a mug", "--generator", "all-but-the-task", "--pack", clip_pack, "--best", 1)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "has other sites or ranks than experts" in result.stderr
+    assert "differ from the experts'" in result.stderr

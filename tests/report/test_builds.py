@@ -121,7 +121,7 @@ def test_the_page_shows_builds_and_says_why_figures_of_a_pack_are_missing(run, t
     out = tmp_path / "x.html"
     result = run("report", *files, "--over", "builds", "--out", out, "--pack", toy_pack, "--data", toys, "--json")
     assert result.exit_code == 0, result.output
-    reason = "shows adapters of one build, and the rows are of 2: make a page of one rows file"
+    reason = "shows adapters of one build, but there are 2; make a page of a single rows file"
     assert json.loads(result.stdout)["missing"] == dict.fromkeys(
         ("R@1 against K", "Adapters of all tasks", "Draws for a task", "Retrieval examples"), reason
     )
@@ -152,12 +152,12 @@ def test_what_cannot_be_put_together_is_named(run, tmp_path):
         (same, 5, f"{first} and {same} have rows of the same build"),
         (methods, 5, f"{methods} has no method 'cvae' and 1 more, which {first} has"),
         (tasks, 5, f"{first} has no task 'toys/owl', which {tasks} has"),
-        (draws, 5, f"{first} has other numbers than {draws} of method 'top-k' on toys/mug"),
+        (draws, 5, f"{first} and {draws} differ in draws of method 'top-k' on toys/mug"),
         (file("empty", []), 4, f"there is no row in {tmp_path / 'empty.jsonl'}"),
         (
             file("pack", pack="other"),
             5,
-            f"{tmp_path / 'pack.jsonl'} has rows of pack 'other' on 'tiny', {first} of pack 'toys' on 'tiny'",
+            f"{tmp_path / 'pack.jsonl'} has rows of pack 'other' on 'tiny', but {first} of pack 'toys' on 'tiny'",
         ),
         (tmp_path / "nothing.jsonl", 4, f"{tmp_path / 'nothing.jsonl'} does not exist"),
     ):

@@ -206,7 +206,7 @@ def test_the_sentence_map_has_each_sentence_minus_the_tasks_own():
     controls += rows_of("t2", "unrelated", 10.0, 38.0)
     report = Report("p", own, {"x": "X", "y": "Y"}, {}, "y", controls=controls)
     figure = charts.sentence_map(report, "y")
-    assert figure.title == "Does the sentence matter: X"
+    assert figure.title == "Sentence gain: X"
     assert (figure.chart.rows, figure.chart.columns) == (["d/t1", "d/t2"], ["d/t1", "d/t2", "unrelated"])
     assert figure.chart.values == [[0.0, -10.0, 3.0], [None, 0.0, -1.0]]
     assert "The right sentence was better in 2 of 3 pairs." in figure.caption

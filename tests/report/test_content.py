@@ -15,7 +15,7 @@ def test_a_page_without_the_pack_says_what_is_missing(run, rows_file, tmp_path):
     result = run("report", rows_file(hand_made()), "--out", tmp_path / "x.html", "--json")
     facts = json.loads(result.stdout)
     assert facts["written"] == [str(tmp_path / "x.html")]
-    assert set(facts["missing"].values()) == {"needs the pack that was measured: pass --pack"}
+    assert set(facts["missing"].values()) == {"requires the measured pack (pass --pack)"}
     text = "".join(Page((tmp_path / "x.html").read_text()).texts)
     for title in facts["missing"]:
         assert title in text
@@ -57,7 +57,7 @@ def test_several_files_are_one_report_and_a_number_measured_again_replaces_the_o
 def test_a_method_that_lacks_tasks_is_left_out_and_named(run, rows_file, tmp_path):
     lines = [row for row in hand_made() if row["method"] != "cvae" or row["task"] == "mug"]
     result = run("report", rows_file(lines), "--out", tmp_path / "x.html", "--json")
-    assert json.loads(result.stdout)["left_out"] == ["SG-LoRA is left out: it has 6 of 12 numbers that others have"]
+    assert json.loads(result.stdout)["left_out"] == ["SG-LoRA is left out, because it has only 6 of 12 numbers"]
     text = (tmp_path / "x.html").read_text()
     assert "SG-LoRA is left out" in text
     assert not [cells for cells in cells_of(text) if cells[0] == "SG-LoRA"]
@@ -67,7 +67,7 @@ def test_a_method_that_lacks_tasks_is_left_out_and_named(run, rows_file, tmp_pat
     ("lines", "message"),
     [
         (["{"], "line 2: not JSON"),
-        ([json.dumps({**HEADER, "sglora_rows": 9})], "line 2: rows of format 9"),
+        ([json.dumps({**HEADER, "sglora_rows": 9})], "line 2: unsupported rows format 9"),
         ([json.dumps(row_of(value="many"))], "line 2: value must be a number"),
         ([], "there is no row in"),
     ],
@@ -87,7 +87,8 @@ def test_rows_of_two_packs_are_no_report(run, rows_file):
     result = run("report", first, second)
     assert result.exit_code == 5
     assert result.stderr == (
-        "error: rows of pack 'b' on backbone 'tiny' and of pack 'toys' on 'tiny'\nhint: make one report a pack\n"
+        "error: the rows come from pack 'b' on backbone 'tiny' and from pack 'toys' on 'tiny'\n"
+        "hint: make one report per pack\n"
     )
 
 

@@ -169,7 +169,7 @@ def test_tasks_of_another_pack_have_figures_too(run, toy_pack, recipe, toys, tmp
     assert set(facts["missing"]) <= {"Retrieval examples"}
     text = (tmp_path / "x.html").read_text()
     assert "<td>hat</td>" in text  # its contributions; pack toys has it as an expert
-    assert "a leak: the pack has seen toys/hat (expert toys/hat)." in text
+    assert "leak: the pack has already seen toys/hat (expert toys/hat)." in text
     assert run("pack", "remove", "other", "--yes").exit_code == 0
     facts = json.loads(run(*page).stdout)
     assert "R@1 against K" not in facts["missing"]  # nest is a task of both

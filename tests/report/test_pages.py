@@ -218,7 +218,7 @@ def test_the_page_of_a_data_set_shows_a_bounded_number_of_everything(check, phot
     assert page.tags.count("img") == 2 * 2 + 2  # a pair of each kind, an image a task
     words = "".join(page.texts)
     assert "images smaller than 100 pixels: 10" in words
-    assert "... and 7 more: see --json." in words
+    assert "... and 7 more, see --json." in words
     assert "2 more" in words
 
 

@@ -93,13 +93,13 @@ def test_a_pack_of_todays_format_stays_as_it_is(run, toy_pack, own_home):
 
 
 @pytest.mark.filterwarnings("ignore:how far a sentence is:sglora_cli.errors.SgloraWarning")
-@pytest.mark.filterwarnings("always:where its tasks lie")
+@pytest.mark.filterwarnings("always:the coverage of its tasks")
 def test_without_its_backbone_it_is_migrated_without_what_that_would_say(run, format_one):
     text = (format_one / "pack.json").read_text()
     (format_one / "pack.json").write_text(text.replace('"backbone": "tiny"', '"backbone": "tinny"'))
     result = run("pack", "migrate", "toys")
     assert result.exit_code == 0
-    assert "is measured with the first sentence: no backbone named 'tinny'" in result.stderr
+    assert "will be computed with the first sentence: no backbone named 'tinny'" in result.stderr
     new = Pack(format_one)
     assert COVERAGE not in new.manifest["files"]
     assert new.verify() == []

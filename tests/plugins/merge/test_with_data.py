@@ -203,15 +203,15 @@ def test_all_leaves_out_what_lacks_its_data_and_says_so(run, toy_pack, toys):
     assert methods[1] - methods[0] == {"lorahub"}
     assert {"semla", "semla-task"} <= methods[0]
     output = run(*every).stdout
-    assert "left out: 'lorahub' needs training photos of the unseen tasks, which no pack carries (name the" in output
+    assert "left out: 'lorahub' needs training photos of the unseen tasks, which packs do not contain" in output
 
 
 def test_asked_by_name_it_is_an_error(run, toy_pack):
     result = run("bench", "--baselines", "top-k,lorahub:shots=3")
     assert (result.exit_code, result.stdout) == (6, "")
     assert result.stderr == (
-        "error: 'lorahub:shots=3' needs training photos of the unseen tasks, which no pack carries\n"
-        "hint: name the folder of the photos: --data DIR\n"
+        "error: 'lorahub:shots=3' needs training photos of the unseen tasks, which packs do not contain\n"
+        "hint: pass the folder of the photos with --data DIR\n"
     )
 
 
@@ -219,8 +219,8 @@ def test_a_pack_from_before_has_no_semla(run, old_pack):
     result = run("bench", "--baselines", "semla")
     assert result.exit_code == 6
     assert result.stderr == (
-        "error: 'semla' compares photos, and pack 'toys' does not know what its experts look like\n"
-        "hint: build the pack again\n"
+        "error: 'semla' compares photos, but pack 'toys' has no visual embeddings of its experts\n"
+        "hint: rebuild the pack: sglora pack build RECIPE --data DIR\n"
     )
 
 
@@ -271,7 +271,7 @@ def test_a_recipe_has_no_settings_for_them(session):
 
 def test_a_plugin_that_needs_data_and_does_not_take_it_is_named(session):
     strange, plain = replace(Semla(), needs="shots"), session.fitted
-    with pytest.raises(PluginError, match="generator 'semla' says that it needs data, and has no generate_with"):
+    with pytest.raises(PluginError, match="generator 'semla' declares that it needs data but has no generate_with"):
         TaskEvidence(session.model, session.pack, None).ask(strange, plain, None, 1, 0, 1.0)
 
 

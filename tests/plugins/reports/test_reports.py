@@ -40,9 +40,9 @@ def test_a_terminal_shows_the_marks(monkeypatch):
 def test_better_is_said_only_of_an_interval_clear_of_zero():
     text = plain(made_report(("ACC",)))
     line = next(line for line in text.splitlines() if line.startswith("accuracy:"))
-    assert (
-        line
-        == "accuracy: better than Top-K: X (+5.0); worse than Top-K: Y (-5.0); cannot be told from Top-K: Zero-shot."
+    assert line == (
+        "accuracy: better than Top-K: X (+5.0); worse than Top-K: Y (-5.0); "
+        "no significant difference from Top-K: Zero-shot."
     )
 
 
@@ -99,7 +99,7 @@ def test_draws_say_from_each_tasks_worst_to_its_best():
     rows = [row for row in one.rows if (row.method, row.k) != ("x", 1)]
     several = replace(one, rows=[*rows, *drawn])
     # (10 + 40) / 2, (60 + 40) / 2; the variance of 10, 20, 60 is (400 + 100 + 900) / 3
-    line = "X, from each task's worst to its best of 3 draws: I2T R@1 25.0 to 50.0 (deviation 10.80)."
+    line = "X, worst to best of 3 draws per task: I2T R@1 25.0 to 50.0 (deviation 10.80)."
     assert line in plain(several).splitlines()
     assert "draws:" not in plain(one)
     draws = json.loads(as_json(several))["draws"]["x I2T R@1"]

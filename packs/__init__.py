@@ -1,4 +1,4 @@
-"""The bundled recipes and packs: a plugin like any other. NAME.toml is a recipe, NAME/ a pack."""
+"""The plugin with the bundled recipes and packs. NAME.toml is a recipe, NAME/ is a pack."""
 
 from __future__ import annotations
 

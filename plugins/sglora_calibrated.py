@@ -1,17 +1,17 @@
-"""Calibrated: one adapter for all seen tasks, plus what the sentence's experts add, both as long as training tasks say.
+"""Calibrated: one adapter for all seen tasks plus the contribution of the sentence's experts, both scaled.
 
     theta(d) = s * (theta_joint + share * (mu*(d) - mean of the experts))
 
-theta_joint was trained on all seen tasks together and holds what they have in common, most of what an adapter gains;
-mu*(d), the prior's mean (Eq. 7), minus the experts' mean is what is particular to the sentence. Trained adapters are
-too long for tasks they never saw, as regression coefficients are, hence s; and how much a neighbour's particularity is
-worth differs from pack to pack, hence the share. Both are chosen from a few values by the mean recall on the training
-tasks' photos, with the adapter trained on the experts only in theta_joint's place, for that one has seen these photos.
-s multiplies the update: B is multiplied and A is not. Nothing is random: all draws of a sentence are equal.
+theta_joint was trained on all seen tasks together and contains what they have in common, which is most of the gain of
+an adapter. mu*(d), the prior's mean (Eq. 7), minus the experts' mean is specific to the sentence. Like regression
+coefficients, trained adapters are too long for unseen tasks, so s shortens them. The value of a neighbour's specific
+part differs between packs, so share scales it. Both are selected from a few values by the mean recall on the training
+tasks' photos. During selection the warm-up adapter, trained on the experts only, replaces theta_joint, because
+theta_joint has seen these photos. s scales the update by multiplying B only. All samples of a sentence are equal.
 
-This is shrinkage, known from James and Stein (1961), and no method of a paper on adapters.
+This is shrinkage as in James and Stein (1961). It comes from no paper on adapters.
 
-Shapes: E experts, P numbers of an adapter, C choices of s and share.
+Shapes: E experts, P numbers of an adapter, C candidates for s and share.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 SGLORA_API = "1.0"
 
 SIZES, SHARES = (0.5, 0.625, 0.75, 0.875, 1.0), (0.5, 1.0, 2.0)
-"""What is tried. No share of 0: an adapter that ignores the sentence is the generator `joint`."""
+"""Candidates. A share of 0 is excluded, because it ignores the sentence and equals the generator `joint`."""
 
 
 @dataclass(frozen=True)
 class CalibratedConfig:
-    """Its table in a recipe."""
+    """Settings of `calibrated` in a recipe."""
 
     held_out: int = held_out_knob()
 
 
 @dataclass(frozen=True)
 class FittedCalibrated:
-    """What a pack keeps of it."""
+    """A fitted calibrated generator."""
 
     layout: Layout
     joint_P: Tensor
@@ -52,7 +52,7 @@ class FittedCalibrated:
     share: float
 
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
-        """(S, P), all alike."""
+        """Generate (S, P). All samples are equal."""
         return point(self.layout, self.joint_P, prior.mean_P - self.centre_P, self.size, self.share).repeat(samples, 1)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -62,7 +62,7 @@ class FittedCalibrated:
 
 
 def point(layout: Layout, base_P: Tensor, own_P: Tensor, size: float, share: float) -> Tensor:
-    """size * (base + share * own), as an update."""
+    """Return the adapter of the update size * (base + share * own)."""
     import torch
 
     flat_P = base_P + share * own_P
@@ -73,19 +73,19 @@ def point(layout: Layout, base_P: Tensor, own_P: Tensor, size: float, share: flo
 class Calibrated:
     name: str = "calibrated"
     label: str = "Calibrated"
-    summary: str = "joint, plus what the sentence's experts add, at the lengths training tasks chose"
+    summary: str = "joint plus the sentence's experts, scaled by calibration on training tasks"
     learns: bool = True
     draws: bool = False
     needs: str = ""
     config: type = CalibratedConfig
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[FittedCalibrated, dict[str, Any]]:
-        """Raises Mismatch without training tasks: they choose."""
+        """Select both factors. Raises Mismatch without training tasks."""
         import torch
 
         from_mapping(CalibratedConfig, settings, f"generators.{self.name}")
         if not material.tasks:
-            raise Mismatch("'calibrated' chooses its lengths on training tasks", "give the recipe some")
+            raise Mismatch("'calibrated' needs training tasks", "add training tasks to the recipe")
         layout, centre_P = material.experts.layout, material.experts.means().mean(dim=0)
         base_P = centre_P if material.start_P is None else material.start_P
         choices = list(itertools.product(SIZES, SHARES))
@@ -97,7 +97,7 @@ class Calibrated:
         best = int(recall_C.argmax())
         size, share = choices[best]
         material.note(f"calibrated: size {size:g}, share {share:g}, recall {float(recall_C[best]):.2f}")
-        # Left out of a fit, training tasks are unseen, and the joint adapter that saw them is not to be had.
+        # In a fold, left-out training tasks count as unseen, so the joint adapter that saw them is not available.
         joint_P = material.joint_P if bool(torch.isfinite(material.joint_P).all()) else base_P
         return FittedCalibrated(layout, joint_P, centre_P, size, share), {
             "size": size,
@@ -108,14 +108,16 @@ class Calibrated:
         }
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> FittedCalibrated:
-        """Raises BadFile if the tensors do not fit the pack's layout."""
+        """Raises BadFile if the tensors do not match the pack's layout."""
         size = experts.layout.size
         try:
             joint_P, centre_P, chosen = (tensors[name].float() for name in ("joint", "centre", "chosen"))
         except KeyError as error:
-            raise BadFile(f"this is no calibrated generator: it lacks {error}", "build the pack again") from None
+            raise BadFile(
+                f"the tensors are not of a calibrated generator: {error} is missing", "build the pack again"
+            ) from None
         if joint_P.shape != (size,) or centre_P.shape != (size,) or chosen.shape != (2,):
-            raise BadFile(f"this calibrated generator is not for adapters of {size} numbers", "build the pack again")
+            raise BadFile(f"the calibrated generator does not match adapters of {size} numbers", "build the pack again")
         return FittedCalibrated(experts.layout, joint_P, centre_P, *chosen.tolist())
 
 

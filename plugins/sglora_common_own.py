@@ -1,18 +1,18 @@
-"""Common and own: one learned adapter for all sentences, and the closed form of all-but-the-task on what it makes.
+"""Common and own: a learned adapter shared by all sentences, combined with the closed form of all-but-the-task.
 
     theta(d) = size * common  (+)  own(d)
 
-common is at the experts' sites. It is trained by retrieval over the seen tasks and the phrases of their captions,
-a few hundred steps, each on photos of several tasks. own(d) is at the last projection: it takes out of image embeddings
-what the candidates of a task share, predicted from its sentence (sglora_cli/lora/removal.py). What photos share is
-another mean once common has changed their embeddings, so the means of the seen tasks' photos are measured with it. A
-sum of two generators, as `joint+all-but-the-task`, cannot do that: its parts do not know each other.
+common updates the experts' sites. It is trained by retrieval over the seen tasks and the phrases of their captions,
+for a few hundred steps on photos of several tasks each. own(d) updates the last projection. It removes from image
+embeddings what the candidates of a task share, predicted from its sentence (sglora_cli/lora/removal.py). common
+changes the photos' embeddings and hence their means, so the means of the seen tasks' photos are measured with it. A
+sum of two generators such as `joint+all-but-the-task` cannot do this, because its parts are independent.
 
-Common is trained alone. Trained with own(d) in place it gained less on training tasks left out.
+common is trained without own(d). Training it with own(d) gained less on left-out training tasks.
 
-This is this project's; no paper on adapters has it. Both parts have rank 2, as the paper's adapters.
+This method is the project's own. Both parts have rank 2, like the paper's adapters.
 
-Shapes: T tasks, D embedding, I what the projection is applied to, P numbers of an adapter, S samples.
+Shapes: T tasks, D embedding, I inputs of the projection, P numbers of an adapter, S samples.
 """
 
 from __future__ import annotations
@@ -40,41 +40,41 @@ if TYPE_CHECKING:
 SGLORA_API = "1.0"
 
 RANK = 2
-"""Of the closed form, and so of all sites."""
+"""The rank of the closed form, and hence of all sites."""
 
 
 @dataclass(frozen=True)
 class CommonOwnConfig:
-    """Training of the common part, and how much of both is used."""
+    """Settings for training the common part, and the strength of both parts."""
 
     steps: int = knob(500, "Training steps of the common part.", least=1, most=10**6)
-    tasks: int = knob(12, "Tasks in a step.", least=1, most=10**4)
-    photos: int = knob(16, "Photos of each in a step.", least=2, most=10**4)
-    phrases: float = knob(0.5, "Share of phrases of captions in the tasks of a step.", least=0, most=1)
+    tasks: int = knob(12, "Tasks per step.", least=1, most=10**4)
+    photos: int = knob(16, "Photos per task and step.", least=2, most=10**4)
+    phrases: float = knob(0.5, "Share of caption phrases among the tasks of a step.", least=0, most=1)
     learning_rate: float = knob(3e-3, "Peak learning rate of AdamW.", least=0, most=1e3)
     weight_decay: float = knob(0.0, "Weight decay of AdamW.", least=0, most=1e3)
     size: float = knob(0.5, "Factor on the trained common update.", least=0, most=10)
-    strength: float = knob(0.8, "How much of the task's direction is taken out; 1 is all of it.", least=0, most=2)
-    subtracted: float = knob(0.8, "How much of the mean embedding of the task's photos is subtracted.", least=0, most=2)
+    strength: float = knob(0.8, "Share of the task's direction that is removed.", least=0, most=2)
+    subtracted: float = knob(0.8, "Share of the task's mean photo embedding that is subtracted.", least=0, most=2)
     held_out: int = held_out_knob()
 
 
 @dataclass(frozen=True)
 class FittedCommonOwn:
-    """Ready to be asked."""
+    """A fitted common-own generator."""
 
     own_layout: Layout
-    """The experts' sites, and the projection last."""
+    """The experts' sites, followed by the projection."""
     common_P: Tensor
-    """Of all sites but the last, its size included."""
+    """The adapter for all sites but the last, with `size` applied."""
     seen: SeenMeans
-    """Means of photos are with the common part; r . p stays the length without it."""
+    """Means of photos are measured with the common part. r . p approximates the length without it."""
     strength: float
     subtracted: float
     ignores_experts: bool = True
 
     def adapters(self, sentence_SD: Tensor) -> Tensor:
-        """(S, P) of sentences."""
+        """Return adapters (S, P) for sentences."""
         import torch
 
         from sglora_cli.api import removal
@@ -86,7 +86,7 @@ class FittedCommonOwn:
         return torch.cat([self.common_P.expand(len(last_SQ), -1), last_SQ], dim=1)
 
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
-        """(S, P), all alike."""
+        """Generate (S, P). All samples are equal."""
         return self.adapters(prior.embedding_D[None]).repeat(samples, 1)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -98,20 +98,18 @@ class FittedCommonOwn:
 
 @dataclass(frozen=True)
 class CommonOwn:
-    """See the module's docstring."""
+    """The generator described in the module docstring."""
 
     name: str = "common-own"
     label: str = "Common + own"
-    summary: str = (
-        "one adapter learned by retrieval, and the closed form of all-but-the-task on what it makes of photos"
-    )
+    summary: str = "an adapter learned by retrieval, then the closed form of all-but-the-task on its embeddings"
     learns: bool = True
     draws: bool = False
     needs: str = ""
     config: type[CommonOwnConfig] = CommonOwnConfig
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[FittedCommonOwn, dict[str, Any]]:
-        """Raises Mismatch for fewer than two tasks, Unavailable for a backbone without a projection."""
+        """Train the common part. Raises Mismatch for fewer than two tasks, Unavailable without a projection."""
         import torch
 
         from sglora_cli.api import Layout, check_pool, learn_by_retrieval, seen_means
@@ -120,8 +118,8 @@ class CommonOwn:
         check_pool(pool, self.name)
         if pool.moments.projection is None:
             raise Unavailable(
-                f"{self.name!r} updates a linear map at the image encoder's end, and this backbone has none",
-                "take another generator: sglora plugins list",
+                f"{self.name!r} updates the linear map at the end of the image encoder, but this backbone has none",
+                "choose another generator from `sglora plugins list`",
             )
         layout = Layout(tuple(pool.sites), RANK, float(RANK))
         network = torch.nn.ParameterDict({"common": layout.initial(material.seed)})
@@ -146,7 +144,7 @@ class CommonOwn:
         return {"parameters": size, "bytes": 4 * (4 + config.tasks) * size, "seconds": 0.0, "passes": passes}
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> FittedCommonOwn:
-        """Raises BadFile if the tensors do not fit the pack's layout."""
+        """Raises BadFile if the tensors do not match the pack's layout."""
         from sglora_cli.api import Layout, SeenMeans
 
         try:
@@ -156,7 +154,7 @@ class CommonOwn:
             common_P = tensors["common"].float()
             whole = Layout(experts.layout.sites, RANK, float(RANK)).size
             if common_P.shape != (whole,):
-                raise ValueError(f"{list(common_P.shape)} numbers, the pack's sites have {whole}")
+                raise ValueError(f"got {list(common_P.shape)} numbers, but the pack's sites have {whole}")
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise BadFile(f"these are not the tensors of {self.name!r}: {error}", "build the pack again") from None
         return FittedCommonOwn(layout, common_P, seen, strength, subtracted)

@@ -1,8 +1,7 @@
-"""Captions from a photo's name and its colours, without a model and without a download: a baseline.
+"""A baseline captioner that combines a photo's task name and its colours, without a model or a download.
 
-A caption says the name of the photo's task and the colours of the photo's middle, border and sides, as they are
-measured in the pixels. Regions without a clear colour are not mentioned. The captioner recognises nothing: it says no
-shape, no number and no place of a thing.
+A caption contains the name of the photo's task and the measured colours of the photo's centre, border and sides.
+Regions without a clear colour are not mentioned. The captioner recognises no shapes, counts or positions of objects.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ SGLORA_API = "1.0"
 COLOURS = ("black", "grey", "white", "red", "orange", "brown", "yellow", "green", "blue", "purple", "pink")
 MIDDLE, AROUND = "in the middle", "around it"
 SIDE = 60
-"""Pixels that a photo is shrunk to, in both directions."""
+"""Width and height in pixels that a photo is reduced to."""
 MAJORITY, PART, SMALL_PART = 0.5, 0.25, 0.15
-"""Shares of a region's pixels: of its one colour, of each of its two, of each of its three."""
+"""Minimum shares of a region's pixels for one colour, for each of two, and for each of three colours."""
 _DRAWS = 20
-"""Sentences that are drawn for each caption, as some are drawn twice."""
+"""Sentences sampled per caption, because samples may repeat."""
 DARK, BRIGHT = 0.3, 0.65
-"""Mean brightness of photos that are called dark or bright."""
+"""A photo with a mean brightness below the first is dark, above the second bright."""
 
 
 def colour_names(image: Image) -> np.ndarray:
-    """The colour of every pixel of the shrunk photo, an index into COLOURS: (SIDE, SIDE).
+    """Return the colour of every pixel of the reduced photo, as (SIDE, SIDE) indices into COLOURS.
 
-    The bounds are of hue in degrees, saturation and value, chosen by eye; the tests compare them with the names of CSS.
+    The thresholds of hue in degrees, saturation and value were chosen by eye. Tests compare them with CSS colour names.
     """
     import numpy as np
 
@@ -61,7 +60,7 @@ def colour_names(image: Image) -> np.ndarray:
 
 
 def regions() -> Mapping[str, np.ndarray]:
-    """What captions speak of -> which pixels of the shrunk photo belong to it: (SIDE, SIDE) bool."""
+    """Return region name -> its pixels in the reduced photo as a mask: (SIDE, SIDE) bool."""
     import numpy as np
 
     y, x = (np.mgrid[:SIDE, :SIDE] + 0.5) / SIDE - 0.5
@@ -76,7 +75,7 @@ def regions() -> Mapping[str, np.ndarray]:
 
 
 def colours_of(image: Image) -> dict[str, str]:
-    """Region -> its colour, or its two or three; a region of many colours is left out.
+    """Return region -> its one, two or three colours. Regions with more colours are omitted.
 
     >>> from PIL import Image
     >>> photo = Image.new("RGB", (90, 60), "green")
@@ -101,16 +100,16 @@ def colours_of(image: Image) -> dict[str, str]:
 
 
 def brightness(image: Image) -> float:
-    """The mean brightness of a photo, from 0 to 1."""
+    """Return the mean brightness of a photo, from 0 to 1."""
     import numpy as np
 
     return float(np.asarray(image.convert("L").resize((SIDE, SIDE))).mean()) / 255
 
 
 def sentences(name: str, colours: Mapping[str, str], light: float, pick: random.Random) -> Iterator[str]:
-    """Captions without end: a name, what is in the middle, and up to three other regions, drawn anew for each.
+    """Yield an endless sequence of captions with a name, the centre's colour and up to three sampled other regions.
 
-    colours: as `colours_of` gives them. light: the brightness.
+    colours: the result of `colours_of`. light: the brightness.
     """
     photo = f"{'dark ' if light < DARK else 'bright ' if light > BRIGHT else ''}photo of {name}"
     middle, around = colours.get(MIDDLE, ""), colours.get(AROUND, "")
@@ -127,29 +126,29 @@ def sentences(name: str, colours: Mapping[str, str], light: float, pick: random.
 
 @dataclass(frozen=True)
 class Names:
-    """The captioner."""
+    """The captioner `names`."""
 
     name: str = "names"
-    summary: str = "names and colours, without a model: a baseline"
+    summary: str = "baseline without a model: task names and colours"
 
     def load(self, runtime: RuntimeConfig) -> NamesModel:
-        """Needs nothing."""
+        """Return the captioner, which needs no weights."""
         return NamesModel()
 
     def caption_cost(self, runtime: RuntimeConfig, pixels: int, captions: int) -> CaptionerCost:
-        """Nothing: there is no model."""
+        """Return no cost, because there is no model."""
         return CaptionerCost()
 
 
 class NamesModel:
-    """Writes captions of a name and of colours."""
+    """Writes captions from a name and colours."""
 
     def write(self, image: Image, prompt: str, count: int, seed: int) -> Sequence[str]:
-        """`count` captions. The name is the last one of the prompt, which ends with "A photo of NAME. Output:"."""
+        """Write `count` captions. The name is the last one in the prompt, after "A photo of"."""
         name = prompt.rpartition("A photo of ")[2].removesuffix(" Output:").removesuffix(".")
         endless = sentences(name, colours_of(image), brightness(image), random.Random(seed))
         texts = list(dict.fromkeys(islice(endless, _DRAWS * count)))[:count]
-        texts += texts[:1] * (count - len(texts))  # of a photo with few colours there is no more to say
+        texts += texts[:1] * (count - len(texts))  # a photo with few colours has few different captions
         return [text[0].upper() + text[1:] + "." for text in texts]
 
 

@@ -1,8 +1,8 @@
-"""What the networks are told about a sentence, and what is common to all training tasks.
+"""The conditions of the networks, and the statistics common to all training tasks.
 
-A condition has blocks: `mean` is mu*, `deviation` the square root of sigma*^2, both in the numbers of the networks, and
-`sentence` is d*. The mean of a block over the training tasks may be subtracted. What is left keeps its unit, for
-a block that hardly varies among the training tasks would otherwise be large for a sentence that is unlike them.
+A condition has blocks. `mean` is mu* and `deviation` is the square root of sigma*^2, both in the networks' numbers, and
+`sentence` is d*. The mean of a block over the training tasks may be subtracted. The remainder is not rescaled, because
+a block that hardly varies between training tasks would otherwise become large for a sentence unlike them.
 
 Shapes: T training tasks, V variants of a prior, C numbers of a condition, N numbers of a block, P numbers of an
 adapter, R numbers that the networks see, B rows read at once.
@@ -20,27 +20,27 @@ from sglora_cli.api import AnyScaling, BadFile, Material, Prior, Scaling, prior_
 
 NAMES = ("mean", "deviation", "sentence")
 BLOCKS: Mapping[str, tuple[str, ...]] = {"prior": ("mean", "deviation"), "embedding": ("sentence",)}
-"""Name of a generator's condition -> its blocks."""
+"""Kind of a generator's condition -> its blocks."""
 VARIANTS = 4
-"""Priors of a training task that lack an expert, at most: each without another one of the most similar."""
+"""Most variants of a training task's prior. Each lacks another one of the most similar experts."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """The function from a prior to the numbers (C,) that the networks are told."""
+    """Maps a prior to the condition (C,) of the networks."""
 
     scaling: AnyScaling
     blocks: Sequence[str]
     centres: Mapping[str, Tensor] = field(default_factory=dict)
-    """What is subtracted from a block (N,); nothing from the blocks that are not here."""
+    """The means (N,) to subtract from blocks. Other blocks are unchanged."""
 
     def __call__(self, prior: Prior) -> Tensor:
-        """(C,). Raises BadFile for an embedding of another width."""
+        """Return the condition (C,). Raises BadFile for an embedding of another width."""
         raw = self._raw(prior)
         return torch.cat([self._centred(name, raw[name]) for name in self.blocks])
 
     def centred(self, priors: Sequence[Prior], names: Sequence[str]) -> Condition:
-        """The same with the mean over the training tasks subtracted from these blocks."""
+        """Return the same condition with the training tasks' mean subtracted from these blocks."""
         raws = [self._raw(prior) for prior in priors]
         return replace(self, centres={name: torch.stack([raw[name] for raw in raws]).mean(dim=0) for name in names})
 
@@ -49,23 +49,25 @@ class Condition:
 
     @classmethod
     def restored(cls, tensors: Mapping[str, Tensor], scaling: AnyScaling, kind: str) -> Condition:
-        """From `tensors()`. Raises BadFile if they do not fit the scaling."""
+        """Recreate a condition from `tensors()`. Raises BadFile if they do not match the scaling."""
         names = [name for name in NAMES if f"condition.{name}" in tensors]
         centres = {name: tensors[f"condition.{name}"].float() for name in names}
         for name, centre_N in centres.items():
             if centre_N.dim() != 1 or (name != "sentence" and len(centre_N) != scaling.size):
                 raise BadFile(
-                    f"the centre of the CVAE's {name!r} has the shape {list(centre_N.shape)}, not [{scaling.size}]",
+                    f"the centre of the CVAE's {name!r} has shape {list(centre_N.shape)}, expected [{scaling.size}]",
                     "build the pack again",
                 )
         if ("mean" in names) != ("deviation" in names):
-            raise BadFile(f"of the centres of mu* and sigma*^2 the CVAE has only {names[0]!r}", "build the pack again")
+            raise BadFile(
+                f"the CVAE has only one of the centres of mu* and sigma*^2: {names[0]!r}", "build the pack again"
+            )
         own = BLOCKS[kind]
         return cls(scaling, (*own, "sentence") if "sentence" in names and "sentence" not in own else own, centres)
 
     @property
     def width(self) -> int:
-        """C; 0 where an embedding that is not centred does not say its width."""
+        """The size C, or 0 if an uncentred embedding leaves it unknown."""
         if "sentence" in self.blocks and "sentence" not in self.centres:
             return 0
         return sum(len(self.centres["sentence"]) if name == "sentence" else self.scaling.size for name in self.blocks)
@@ -75,7 +77,7 @@ class Condition:
         if "mean" in self.blocks:
             raw["mean"], raw["deviation"] = self.scaling.condition(prior).chunk(2)
         if "sentence" in self.blocks:
-            # Of unit mean square: the numbers of a unit vector are too small for the first layer.
+            # Scaled to unit mean square, because the numbers of a unit vector are too small for the first layer.
             raw["sentence"] = prior.embedding_D * len(prior.embedding_D) ** 0.5
         return raw
 
@@ -85,24 +87,24 @@ class Condition:
         centre_N = self.centres[name]
         if raw_N.shape != centre_N.shape:
             raise BadFile(
-                f"the CVAE was made for embeddings of {len(centre_N)} numbers, this one has {len(raw_N)}",
+                f"the CVAE needs embeddings of {len(centre_N)} numbers, got {len(raw_N)}",
                 "build the pack again",
             )
         left_N = raw_N - centre_N
-        if name == "sentence":  # most of an embedding is its template's: what is left is short
+        if name == "sentence":  # the template dominates an embedding, so the remainder is short
             left_N = torch.nn.functional.normalize(left_N, dim=0) * len(left_N) ** 0.5
         return left_N
 
 
 def variants(material: Material, prior: Prior) -> Iterator[Prior]:
-    """The prior of a training task without each of its most similar experts in turn; none where there is but one."""
+    """Yield a training task's prior without each of its most similar experts in turn. None if there is only one."""
     if len(material.experts.names) > 1:
         for row in prior.rows[:VARIANTS]:
             yield prior_without(prior, material.experts, row)
 
 
 def of_tasks(material: Material) -> Scaling:
-    """Centre: the mean of the training tasks' states. Unit: root mean square deviation of B's numbers and of A's, each.
+    """Return the scaling by the training tasks' states: their mean, and root mean square deviations of B and of A.
 
     Reads every state once.
     """

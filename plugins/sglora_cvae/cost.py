@@ -1,4 +1,4 @@
-"""What training a CVAE will need: its size by counting, its time by trying two steps of a smaller one."""
+"""Estimate the cost of training a CVAE: its size by counting, its time by running two steps of a smaller one."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from .network import Network
 def cost(
     size: int, tasks: int, states: int, config: CvaeConfig, embedding: int = 0, told: bool = True, device: str = "cpu"
 ) -> dict[str, Any]:
-    """Parameters, peak bytes, seconds and the file's bytes of a fit to adapters of `size` numbers, the networks on
-    `device`. `embedding`: the width of d* where the condition has it, else 0; `told`: whether it has {mu*, sigma*^2}.
+    """Estimate parameters, peak bytes, seconds and file size of a fit to adapters of `size` numbers on `device`.
+
+    `embedding` is the width of d* if it is part of the condition, otherwise 0. `told` is whether {mu*, sigma*^2} is.
     """
     seen, count = min(config.projection, size) or size, tasks * states
     width = 2 * seen * told + embedding
     shown = tasks * (1 + VARIANTS if config.leave_out else 1)  # conditions
     make = partial(_network, seen, config.latent, width)
     parameters = parameters_of(make, config.hidden)
-    # Weights, their gradients and Adam's two moments; conditions of all tasks; a batch's numbers, a few times over.
+    # Weights, gradients and Adam's two moments; conditions of all tasks; several copies of a batch.
     learning = 4 * parameters + width * shown + 8 * (seen + width) * min(config.batch, count)
     apart = torch.device(device).type != "cpu"
     numbers = parameters + width * shown if apart else learning
     rows = [torch.zeros(config.batch, columns).to(device) for columns in (seen, width, config.latent)]
     step = step_seconds(make, config.hidden, partial(_loss, rows), device)
     seconds = config.epochs * -(-count // config.batch) * step
-    # Errors are measured at the end; without a projection every epoch reads all numbers, too.
+    # Errors are measured at the end. Without a projection, every epoch also reads all numbers.
     readings = (1 if config.projection else config.epochs + 1) + (config.common == "training")
     seconds += reading_seconds(size, count) * readings
     centred = width if config.common == "training" else embedding * told
@@ -50,7 +51,7 @@ def _network(size: int, latent: int, width: int, hidden: int) -> Network:
 
 
 def _kept(make: partial[Network], hidden: int) -> Network:
-    """Without the encoder, which is needed for training only."""
+    """Return the network without its encoder, which is only needed for training."""
     network = make(hidden)
     del network.encoder
     return network

@@ -1,4 +1,4 @@
-"""The networks of the CVAE, and drawing from them. See the package's docstring for the mathematics."""
+"""The networks of the CVAE and sampling from them. See the package's docstring for the mathematics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .condition import Condition
 
 
 class Network(nn.Module):
-    """Encoder, prior and decoder. P numbers (R with a projection), C of the condition (else 2 P), Z latent."""
+    """Encoder, prior and decoder. P numbers (R with a projection), C of the condition (2 P by default), Z latent."""
 
     def __init__(self, size: int, hidden: int, latent: int, condition: int = 0) -> None:
         super().__init__()
@@ -30,12 +30,12 @@ class Network(nn.Module):
         )
 
     def gaussian(self, net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance, each (..., Z); the log variance is kept where exp is harmless."""
+        """Return mean and log variance, each (..., Z). The log variance is clamped so that exp is safe."""
         mean, log_variance = net(x).chunk(2, dim=-1)
         return mean, log_variance.clamp(-8, 8)
 
     def forward(self, x_BP: Tensor, c_BC: Tensor, noise_BZ: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared error and KL(q || p) of each row: (B,), (B,)."""
+        """Return squared error and KL(q || p) of each row: (B,), (B,)."""
         q_mean, q_log = self.gaussian(self.encoder, torch.cat([x_BP, c_BC], dim=1))
         p_mean, p_log = self.gaussian(self.prior, c_BC)
         z_BZ = q_mean + noise_BZ * (q_log / 2).exp()
@@ -46,7 +46,7 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class FittedCvae:
-    """Prior and decoder; the encoder is needed for training only and is not kept."""
+    """A trained prior and decoder. The encoder is only needed for training and is not stored."""
 
     scaling: AnyScaling
     network: Network
@@ -58,7 +58,7 @@ class FittedCvae:
 
     @torch.no_grad()
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
-        """(S, P): z ~ p(z | c) with its standard deviation times the temperature, then the decoder."""
+        """Generate (S, P): decode z ~ p(z | c), with its standard deviation multiplied by the temperature."""
         c_C = self.condition(prior)
         mean_Z, log_Z = self.network.gaussian(self.network.prior, c_C)
         generator = torch.Generator().manual_seed(seed)
@@ -72,7 +72,7 @@ class FittedCvae:
 
 
 def restore(experts: Experts, tensors: Mapping[str, Tensor], kind: str = "prior") -> FittedCvae:
-    """From `tensors()`. Raises BadFile if they do not fit the pack's layout."""
+    """Recreate a CVAE from `tensors()`. Raises BadFile if they do not match the pack's layout."""
     try:
         scaling = _scaling(tensors, experts.layout.size)
         condition = Condition.restored(tensors, scaling, kind)
@@ -90,10 +90,10 @@ def restore(experts: Experts, tensors: Mapping[str, Tensor], kind: str = "prior"
 
 
 def _scaling(tensors: Mapping[str, Tensor], size: int) -> AnyScaling:
-    """Raises ValueError, or KeyError where a tensor is missing."""
+    """Return the scaling. Raises ValueError for wrong shapes, KeyError if a tensor is missing."""
     if "basis" in tensors:
         return restored_projection(tensors, size)
     whole = Scaling(tensors["centre"].float(), tensors["unit"].float())
     if whole.centre_P.shape != (size,) or whole.unit_P.shape != (size,):
-        raise ValueError(f"it was made for {len(whole.centre_P)} numbers, the pack's adapters have {size}")
+        raise ValueError(f"it has {len(whole.centre_P)} numbers, but the pack's adapters have {size}")
     return whole

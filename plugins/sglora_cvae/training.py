@@ -1,4 +1,4 @@
-"""How the networks of the CVAE learn: mini-batches of the training tasks' states, with the conditions of their priors.
+"""Train the networks of the CVAE on mini-batches of the training tasks' states, with the conditions of their priors.
 
 Shapes: T training tasks, V variants of a prior, N states, B batch, P numbers of an adapter, R coordinates, Z latent.
 """
@@ -29,7 +29,7 @@ from .network import FittedCvae, Network
 
 
 def fit(material: Material, config: CvaeConfig, kind: str = "prior") -> tuple[FittedCvae, dict[str, Any]]:
-    """Train on the saved states of the training tasks; also returns the last epoch's losses."""
+    """Train on the saved states of the training tasks. Also returns the last epoch's losses."""
     whole = of_tasks(material) if config.common == "training" else Scaling.of(material.experts)
     scaling: AnyScaling = whole
     known_NR, kept, dropped = None, 1.0, 0.0
@@ -43,14 +43,14 @@ def fit(material: Material, config: CvaeConfig, kind: str = "prior") -> tuple[Fi
         training.advance()
         error, kl = training.learning.losses
         if (epoch := training.learning.epoch) % 10 == 0:
-            material.note(f"cvae: epoch {epoch} of {config.epochs}, error {error / size:.4f} a number, KL {kl:.1f}")
+            material.note(f"cvae: epoch {epoch} of {config.epochs}, error {error / size:.4f} per number, KL {kl:.1f}")
         if material.checkpoint and material.checkpoint.due:
             training.learning.save(material.checkpoint)
     if known_NR is None:
         spread = state_spread(material, whole)
     error, kl = training.learning.losses
     network = training.network.cpu().requires_grad_(False).eval()
-    # With a projection, what it dropped of each state stands beside the networks' own error.
+    # With a projection, the error also includes what the projection dropped.
     return FittedCvae(scaling, network, condition), {
         "parameters": sum(p.numel() for p in network.parameters()),
         "trained_on": {"tasks": len(material.tasks), "states": material.states_of_task},
@@ -64,7 +64,7 @@ def fit(material: Material, config: CvaeConfig, kind: str = "prior") -> tuple[Fi
 
 def _condition(material: Material, config: CvaeConfig, scaling: AnyScaling, kind: str) -> Condition:
     blocks = (*BLOCKS[kind], "sentence") if config.sentence else BLOCKS[kind]
-    # A sentence beside mu* is always centred: most of an embedding is its template's.
+    # A sentence beside mu* is always centred, because the template dominates an embedding.
     centred = blocks if config.common == "training" else [name for name in blocks if name not in BLOCKS[kind]]
     return Condition(scaling, blocks).centred(material.priors, centred)
 
@@ -72,9 +72,9 @@ def _condition(material: Material, config: CvaeConfig, scaling: AnyScaling, kind
 class _Training:
     """Epochs of mini-batches. States are read from disk, or known_NR has their coordinates.
 
-    The networks, what they are shown and their noise are on the material's device; noise is drawn on the CPU, so that
-    it does not depend on the device. A GPU with room for four times as many gets all states once, and its steps read
-    nothing and wait for nothing.
+    The networks, their inputs and noise are on the material's device. Noise is drawn on the CPU, so that it does not
+    depend on the device. A GPU with memory for four times the states gets all of them once, so that training steps
+    need no reads or synchronisation.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class _Training:
         self.learning = Learning(self.network, steps, config.learning_rate, config.weight_decay, material.seed)
 
     def advance(self) -> None:
-        """One epoch. `learning.losses` are its means over states: squared error and KL."""
+        """Run one epoch. `learning.losses` become its means over states: squared error and KL."""
         sums: list[Tensor] = []
         for chosen_B in torch.randperm(self.count, generator=self.learning.rng).split(self.config.batch):
             chosen_B = chosen_B.sort().values  # by task, so that a batch opens each task's file once
@@ -108,17 +108,17 @@ class _Training:
             self.learning.step((error_B + self.config.kl_weight * kl_B).mean())
             sums.append(torch.stack([error_B.detach().sum(), kl_B.detach().sum()]))
         error = kl = 0.0
-        for error_sum, kl_sum in torch.stack(sums).tolist():  # only now: a number taken in a step would wait for it
+        for error_sum, kl_sum in torch.stack(sums).tolist():  # read at the end, because reads wait for the device
             error, kl = error + error_sum / self.count, kl + kl_sum / self.count
         self.learning.losses = [error, kl]
         self.learning.epoch += 1
 
     def _placed(self, rows: Tensor) -> Tensor:
-        """On the device, without waiting for it."""
+        """Move rows to the device without waiting for it."""
         return rows.to(self.device, non_blocking=True)
 
     def _conditions(self, condition: Condition) -> Tensor:
-        """(V, T, C): the tasks' conditions and, where experts are left out, the variants that lack one, in turn."""
+        """Return (V, T, C): the tasks' conditions and, with `leave_out`, the variants that lack an expert."""
         rows = [[condition(prior)] for prior in self.material.priors]
         if self.config.leave_out:
             for row, prior in zip(rows, self.material.priors, strict=True):
@@ -126,21 +126,21 @@ class _Training:
         return torch.stack([torch.stack(row) for row in rows], dim=1)
 
     def _variants(self, count: int) -> Tensor:
-        """Which variant each state is shown with: 0, the prior itself, but for the share of `leave_out`."""
+        """Choose the variant of each state. It is 0, the prior itself, except for the share of `leave_out`."""
         if (known := len(self.condition_VTC)) == 1:
             return torch.zeros(count, dtype=torch.long)
         lacks_B = torch.rand(count, generator=self.learning.rng) < self.config.leave_out
         return lacks_B * torch.randint(1, known, (count,), generator=self.learning.rng)
 
     def _numbers(self, chosen_B: Tensor) -> Tensor:
-        """(B, R) of states by number, which are sorted."""
+        """Return (B, R) of states by their sorted indices."""
         if self.known_NR is not None:
             return self.known_NR[self._placed(chosen_B)]
         task_B, state_B = (chosen_B // self.states).tolist(), (chosen_B % self.states).tolist()
         return self.scaling.inward(draw(self.material, task_B, state_B)).to(self.device)
 
     def _all_numbers(self) -> Tensor:
-        """(N, P) of every state, on the device; a task's are read at a time."""
+        """Return (N, P) of all states on the device, reading one task at a time."""
         whole_NP = torch.empty(self.count, self.scaling.size, device=self.device)
         for task in range(len(self.material.tasks)):
             rows_MP = self.material.rows(task, list(range(self.states)))
@@ -149,7 +149,7 @@ class _Training:
 
 
 def draw(material: Material, task_B: Sequence[int], state_B: Sequence[int]) -> Tensor:
-    """(B, P): states of tasks, in an order with equal tasks side by side."""
+    """Read states of tasks, (B, P). Equal tasks must be adjacent."""
     parts = []
     for task, pairs in itertools.groupby(zip(task_B, state_B, strict=True), key=lambda pair: pair[0]):
         parts.append(material.rows(task, [state for _, state in pairs]))

@@ -1,4 +1,4 @@
-"""Data sets: where tasks come from. One file a data set; tasks.py is what they share."""
+"""Data sets, the sources of tasks. There is one file per data set, and tasks.py has what they share."""
 
 from __future__ import annotations
 

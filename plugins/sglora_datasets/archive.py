@@ -1,5 +1,5 @@
-"""Archives -> folders, all or nothing. The archives are those a checksum or publisher vouches for; they are still
-read strictly: plain files only, no name that leads out, never more than the archive says."""
+"""Unpack archives atomically. Although checksums or publishers vouch for the archives, reading is strict: plain files
+only, no names that lead outside, and never more bytes than the archive declares."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from sglora_cli.api import BadFile, Unavailable, entry_fault, scratch_folder, sy
 _CHUNK = 1 << 20
 AT_ONCE = 64 << 20
 _FREE, _RATIO = 1 << 30, 20
-"""An archive may unpack to a gigabyte, or to so many times its size: photos hardly shrink."""
+"""Limits of the unpacked size: a gigabyte, or a multiple of the archive's size, because photos hardly compress."""
 _BROKEN: tuple[type[Exception], ...] = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
 _BROKEN += (ValueError, NotImplementedError, OverflowError, RuntimeError)
 
 
 def unpacked(archive: Path, root: Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
-    """Put the folders of an archive (.zip, .tar.gz, .tgz) into root, file by file where a folder is there already.
+    """Unpack an archive (.zip, .tar.gz, .tgz) into root. Folders that exist already are merged file by file.
 
-    `wanted` chooses among the names. Raises BadFile, naming the entry, for a link, a device or a name that leads out
-    of the archive; Unavailable if there is no room. Then root is as it was.
+    `wanted` selects entries by name. Raises BadFile with the entry for a link, a device or a name that leads outside
+    the archive, and Unavailable if there is no space. In these cases root is unchanged.
     """
     entries = _zip_entries if archive.suffix == ".zip" else _tar_entries
     try:
@@ -36,24 +36,26 @@ def unpacked(archive: Path, root: Path, wanted: Callable[[str], bool] = lambda n
             for name, size, content in entries(archive):
                 left -= size
                 if left < 0:
-                    raise BadFile(f"{archive} unpacks to far more than photos would", "remove it, then fetch it again")
+                    raise BadFile(
+                        f"{archive} would unpack to far more data than expected", "delete it, then download it again"
+                    )
                 if wanted(name):
                     target = draft / name
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with target.open("xb") as file:
                         shutil.copyfileobj(content, file, _CHUNK)
-            sync_tree(draft)  # the archive is removed next
+            sync_tree(draft)  # the archive is deleted next
             _moved(draft, root)
     except _BROKEN as error:
-        raise BadFile(f"{archive} is not a whole archive: {error}", "remove it, then fetch it again") from None
+        raise BadFile(f"{archive} is incomplete or damaged: {error}", "delete it, then download it again") from None
     except OSError as error:
         raise Unavailable(
-            f"cannot unpack {archive}: {error.strerror or error}", "mend that, then run it again"
+            f"cannot unpack {archive}: {error.strerror or error}", "fix this, then run the command again"
         ) from None
 
 
 class Bounded:
-    """A file for `tarfile`, which would read a header of whatever size it claims into memory."""
+    """A file wrapper for `tarfile`, which would otherwise read headers of any declared size into memory."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -61,18 +63,18 @@ class Bounded:
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= AT_ONCE:
-            raise tarfile.ReadError(f"a part claims {size} bytes")
+            raise tarfile.ReadError(f"a header declares {size} bytes")
         data: bytes = self._file.read(size)
         return data
 
 
 def plain(file: Any) -> tarfile.TarFile:
-    """A plain tar, none of whose headers is read into memory whole if it is large."""
+    """Open an uncompressed tar without ever reading a large header into memory."""
     return tarfile.open(fileobj=Bounded(file), mode="r:")  # type: ignore[call-overload]
 
 
 def _moved(draft: Path, root: Path) -> None:
-    """Move what is in the draft into root: a whole folder at once where there is none yet."""
+    """Move the content of the draft into root. Folders that do not exist yet are moved as one."""
     for source in sorted(draft.iterdir()):
         target = root / source.name
         if source.is_dir() and target.is_dir():
@@ -85,7 +87,7 @@ def _tar_entries(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
     with gzip.open(archive) as file, plain(file) as tar:
         last = 0
         for member in tar:
-            if tar.offset <= last:  # a negative size: it would be read again and again
+            if tar.offset <= last:  # a negative size would be read in an endless loop
                 raise BadFile(f"{archive}: entry {member.name[:100]!r} has a size of {member.size}")
             last = tar.offset
             if member.isdir():
@@ -108,7 +110,7 @@ def _zip_entries(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
 
 
 def _checked(name: str, archive: Path, mode: int = 0) -> str:
-    """The name without `./` and `//`. Raises BadFile for what may not be unpacked."""
+    """Return the name without `./` and `//`. Raises BadFile for an entry that must not be unpacked."""
     plain_name = str(PurePosixPath(name))
     if fault := entry_fault(plain_name, mode):
         raise BadFile(f"{archive}: entry {name[:100]!r} {fault}")

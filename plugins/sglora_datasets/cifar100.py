@@ -1,10 +1,9 @@
-"""CIFAR-100: a task a superclass, whose photos are sorted into its five classes ("aquatic mammals": "beaver", ...).
+"""CIFAR-100 as classification tasks: one per superclass, with its five classes ("aquatic mammals": "beaver", ...).
 
-It is read as torchvision keeps it (a folder cifar-100-python), or from its authors' binary version: cifar_files.py.
-Photos are files, here as everywhere: features, checks and reports then need no second way to a pixel. So the images
-are written as PNG once, into the user cache (the data folder may be read-only), under the hash of the files they come
-from: 60,000 of them, one folder a split and class, named by their number. A list of their hashes lies with them: if
-one is not as it was written, all are written again.
+Reads torchvision's layout (a folder cifar-100-python), or the authors' binary version (see cifar_files.py). The rest of
+sglora expects photos as files, so the 60,000 images are written as PNG once, into the user cache (the data folder may
+be read-only), in a folder named by the hash of the source files. They have one folder per split and class, and are
+named by number. A list of their hashes is stored with them. If an image differs from it, all are written again.
 """
 
 from __future__ import annotations
@@ -37,23 +36,23 @@ from .published import Piece, Published
 from .tasks import classified
 
 FOLDER = "cifar-100-python"
-# The checksum as in torchvision, the size as its server's Content-Length said.
+# The checksum is from torchvision, the size from its server's Content-Length.
 ARCHIVE = Remote(
     "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85", 169_001_437
 )
 HASHES = "hashes.json"
-"""Beside the images: the SHA-256 of each, in their order."""
+"""The file beside the images with the SHA-256 of each image, in order."""
 
 
 @dataclass(frozen=True)
 class Cifar100:
     name: str = "cifar100"
-    summary: str = "CIFAR-100 as torchvision keeps it, or its binary version; classification, a task a superclass"
+    summary: str = "CIFAR-100 (torchvision or binary layout), a classification task per superclass"
 
     def tasks(self, root: Path) -> Sequence[Task]:
-        """Every superclass, sorted. The first time, the images are written into the user cache.
+        """Return every superclass, sorted. The first call writes the images into the user cache.
 
-        Raises Unavailable without the files, BadFile with the path for anything wrong in them.
+        Raises Unavailable without the files, BadFile with the path for invalid files.
         """
         cifar = read_cifar(root)
         owner = _superclasses(cifar)
@@ -65,7 +64,7 @@ class Cifar100:
         return classified(root, str(cifar.names), photos)
 
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
-        """Download what is missing (169 MB), checked."""
+        """Download missing files (169 MB) and verify them."""
         root = _published(data / FOLDER).fetch(note)
         note("writing its images into the user cache")
         _images(root, read_cifar(root))
@@ -79,35 +78,37 @@ def _published(root: Path) -> Published:
     def here() -> bool:
         return all((root / name).exists() for name in ("meta", "train", "test"))
 
-    return Published(root, [Piece(ARCHIVE, here)], within=root.parent)  # the archive brings the folder
+    return Published(root, [Piece(ARCHIVE, here)], within=root.parent)  # the archive contains the folder
 
 
 def _superclasses(cifar: Cifar) -> dict[int, int]:
-    """Class -> its superclass. Raises BadFile if a class is in two, or has no image."""
+    """Return class -> superclass. Raises BadFile if a class is in two superclasses or has no image."""
     owner: dict[int, int] = {}
     for side in cifar.sides.values():
         for n, (label, superclass) in enumerate(zip(side.fine, side.coarse, strict=True)):
             if (first := owner.setdefault(label, superclass)) != superclass:
                 name, one, two = cifar.fine[label], cifar.coarse[first], cifar.coarse[superclass]
-                raise BadFile(f"{side.path}: image {n} puts class {name!r} into {two!r}, others into {one!r}")
+                raise BadFile(
+                    f"{side.path}: image {n} has class {name!r} in superclass {two!r}, but others have it in {one!r}"
+                )
     if missing := [name for label, name in enumerate(cifar.fine) if label not in owner]:
-        raise BadFile(f"{cifar.names}: no image is of class {missing[0]!r} ({len(missing)} such classes)")
+        raise BadFile(f"{cifar.names}: no image has class {missing[0]!r} (such classes: {len(missing)})")
     return owner
 
 
 def _name(split: str, label: int, n: int) -> str:
-    """Numbers only: what a data set calls its classes is no path."""
+    """Return a file name with numbers only, because class names may not be valid paths."""
     return f"{split}/{label:02d}/{n:05d}.png"
 
 
 def _images(root: Path, cifar: Cifar) -> Path:
-    """The folder with all images as PNG, written unless it is there as it was written: whole or not at all."""
+    """Return the folder of all images as PNG. It is written atomically unless it exists and is intact."""
     key = content_hash([file_hash(path) for path in files(root)])[:16]
     folder = cache_folder() / "images" / f"cifar100-{key}"
     paths = [_name(*image) for image in _numbers(cifar)]
     if not _whole(folder, paths):
         with locked(folder):
-            if not _whole(folder, paths):  # still: nobody made it while we waited
+            if not _whole(folder, paths):  # check again after waiting for the lock
                 with scratch_folder(folder) as draft:
                     _write(draft, cifar)
                     write_sealed(draft / HASHES, [file_hash(draft / path) for path in paths])
@@ -116,7 +117,7 @@ def _images(root: Path, cifar: Cifar) -> Path:
 
 
 def _whole(folder: Path, paths: Sequence[str]) -> bool:
-    """Whether all images are there as they were written."""
+    """Return whether all images exist and match their hashes."""
     try:
         hashes = read_sealed(folder / HASHES)
     except BadFile:
@@ -134,9 +135,11 @@ def _write(folder: Path, cifar: Cifar) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(cifar.sides[split].pixels_NHWC[n]).save(path)
     except OSError as error:
-        raise Unavailable(f"cannot write images into {folder.parent}: {error.strerror}", "make room there") from error
+        raise Unavailable(
+            f"cannot write images into {folder.parent}: {error.strerror}", "free some space there"
+        ) from error
 
 
 def _numbers(cifar: Cifar) -> Iterator[tuple[str, int, int]]:
-    """Split, class and number of every image."""
+    """Yield split, class and number of every image."""
     return ((split, label, n) for split, side in cifar.sides.items() for n, label in enumerate(side.fine))

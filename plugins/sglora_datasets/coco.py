@@ -1,19 +1,19 @@
-"""MS-COCO: annotations/{captions,instances}_SPLIT.json and SPLIT/000000000009.jpg; or Karpathy's splits of it.
+"""MS-COCO: annotations/{captions,instances}_SPLIT.json and SPLIT/000000000009.jpg, optionally with Karpathy's splits.
 
-A task is a category. The paper takes "COCO (its training split, re-split)", and leaves the rest open; here
-* SPLIT is the first of train2017, train2014, val2017, val2014 of which photos and instances are there; a data set
-  named `coco:val2017` takes that one;
+A task is a category. The paper uses "COCO (its training split, re-split)" without details. Here
+* SPLIT is the first of train2017, train2014, val2017, val2014 with photos and instances, unless the data set
+  names one, as in `coco:val2017`;
 * an image belongs to every category of which it has an instance; crowds (`iscrowd`) do not count;
-* one image in five is for testing, by the SHA-256 of its id: the same image is on the same side in every
-  task, so no task's training can see a test image of another;
-* photos stand in the order of that hash, so that the first hundred are a fair sample;
-* captions are COCO's, or those of a captions.jsonl beside `annotations` (as a vision-language model wrote
-  them); then images it does not name are left out, and a task has captions of one kind;
-* an image that is named and not there is in no task: `image_counts` says how many there are.
+* one image in five is for testing, by the SHA-256 of its id. An image is on the same side in every
+  task, so no task trains on a test image of another;
+* photos are in the order of that hash, so that the first hundred are a random sample;
+* captions are COCO's, or those of a captions.jsonl beside `annotations` (for example written by a
+  vision-language model). In the latter case images it does not name are left out, so captions are of one kind;
+* annotated images that do not exist are left out, and `image_counts` reports them.
 
-A folder with dataset_coco.json (Karpathy's) or coco_{train,test}_karpathy.json (the same as CLIP_benchmark keeps it, in
-COCO's own format, photos of `train` in train2014 and of `test` in val2014) has its sides and captions from there, in
-this order; categories still come from the instances files, of all splits that are there.
+A folder with dataset_coco.json (Karpathy's) or coco_{train,test}_karpathy.json (CLIP_benchmark's version in COCO's
+format, with photos of `train` in train2014 and of `test` in val2014) takes splits and captions from there, in this
+order of preference. Categories always come from the instances files of all splits present.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from .tasks import gathered, hashed, split_of
 SPLITS = ("train2017", "train2014", "val2017", "val2014")
 NAME, KARPATHY = "coco", "dataset_coco.json"
 SITE = "http://images.cocodataset.org"
-SIZES = {  # bytes of the archives, as the Content-Length of this server said
+SIZES = {  # bytes of the archives, from this server's Content-Length
     "train2017": 19_336_861_798,
     "val2017": 815_585_330,
     "train2014": 13_510_573_713,
@@ -62,35 +62,34 @@ _LIMIT = 2 << 30  # bytes; instances_train2017.json has 449 million
 
 
 class Row(NamedTuple):
-    """An image as an annotation names it."""
+    """An image named by an annotation."""
 
     number: int
     image: str
-    """SPLIT/FILE, below the data set's folder; FILE may lie in folders of its own."""
+    """SPLIT/FILE, relative to the data set's folder. FILE may have folders of its own."""
     side: str
     captions: tuple[str, ...]
     where: str
-    """The annotation, for errors."""
+    """The annotation file and entry, for error messages."""
 
 
 @dataclass(frozen=True)
 class Coco:
     name: str = "coco"
-    summary: str = "MS-COCO in its own files, or with Karpathy's splits; a task a category"
+    summary: str = "MS-COCO with its own or Karpathy's splits, a task per category"
     split: str = ""
-    """The one to take; "" for the first that is there."""
+    """The split to use, or "" for the first one that is present."""
 
     def member(self, name: str) -> Coco:
-        """`coco:val2017`. Raises UnknownName."""
+        """Return the data set with one split, such as `coco:val2017`. Raises UnknownName."""
         if name not in SPLITS:
             raise UnknownName.of("split of COCO", name, SPLITS)
         return replace(self, name=f"{self.name}:{name}", split=name)
 
     def tasks(self, root: Path) -> Sequence[Task]:
-        """Every category with a captioned image, sorted.
+        """Return every category with a captioned image, sorted. Images are not opened.
 
-        Raises Unavailable if a file is missing, or all images, BadFile for a file that is not what COCO's is. Images
-        are not opened here.
+        Raises Unavailable if a file or all images are missing, BadFile for an invalid file.
         """
         rows, members = self._rows(root)
         captions = _captions_of(root, rows)
@@ -107,23 +106,23 @@ class Coco:
         )
 
     def images(self, root: Path) -> Sequence[Listed]:
-        """Every image with an instance, in the order of `tasks`. Raises as `tasks` does, but needs no captions."""
+        """Return every image with an instance, in the order of `tasks`. Like `tasks`, but needs no captions."""
         rows, members = self._rows(root, captions=False)
         rows = _there(root, [row for row in rows if row.number in members])
         return [Listed(row.image, root / row.image, tuple(sorted(members[row.number])), row.side) for row in rows]
 
     def image_counts(self, root: Path) -> tuple[int, int]:
-        """Of all images that the annotations name."""
+        """Count all images named by the annotations."""
         rows, _ = self._rows(root, captions=False)
         return len(_present(root, rows)), len(rows)
 
     def passed_over(self, root: Path) -> Iterator[tuple[str, str]]:
-        """Images without an instance or a caption, those of Karpathy's `val`, and files that no annotation lists."""
+        """Yield images without an instance or a caption, Karpathy's `val` images, and files not in any annotation."""
         rows, members = self._rows(root)
         captions = _captions_of(root, rows)
         for row in _present(root, rows):
             if row.number not in members:
-                yield row.image, "images without an instance of a category"
+                yield row.image, "images without an instance of any category"
             elif not captions.get(row.number):
                 yield row.image, "images without captions"
         others = [] if self.split or (path := _karpathy_file(root)) is None else [image for _, image in left_out(path)]
@@ -131,13 +130,15 @@ class Coco:
         names = {*others, *(row.image for row in rows)}
         for split in sorted({name.partition("/")[0] for name in names}):
             known = {name.removeprefix(f"{split}/") for name in names if name.startswith(f"{split}/")}
-            for name, reason in other_images(root / split, known, "images that no annotation lists"):
+            for name, reason in other_images(root / split, known, "images not listed in any annotation"):
                 yield f"{split}/{name}", reason
 
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
-        """Download annotations and photos of a split: the one that was named, else those of Karpathy's file if it is
-        there, else train2017. It is resumed by bytes."""
-        note("COCO publishes no checksums that this program knows: each zip is checked by those it carries")
+        """Download annotations and photos of a split, resuming by bytes.
+
+        The split is the requested one, otherwise those of Karpathy's file if present, otherwise train2017.
+        """
+        note("COCO publishes no checksums, so each ZIP is checked with its internal checksums")
         return self._published(data / NAME).fetch(note)
 
     def fetch_plan(self, data: Path) -> FetchPlan:
@@ -167,7 +168,7 @@ class Coco:
         return Published(root, [Piece(annotations, listed, _is_list), *photos], root)
 
     def _rows(self, root: Path, captions: bool = True) -> tuple[list[Row], dict[int, set[str]]]:
-        """Images in the order of their hashes, and the categories of those with an instance."""
+        """Return images in the order of their hashes, and the categories of those with an instance."""
         rows = [] if self.split else _karpathy_rows(root)
         splits = [s for s in SPLITS if _instances(root, s).is_file()] if rows else [self.split or _split(root)]
         members: dict[int, set[str]] = {}
@@ -183,12 +184,12 @@ class Coco:
                 texts = _captions(root, split) if captions and not find_captions(root) else {}
                 rows = _own_rows(table, path, split, members, texts)
         if not splits:
-            raise Unavailable(f"{_instances(root, SPLITS[1])} does not exist", "Karpathy's files name no categories")
+            raise Unavailable(f"{_instances(root, SPLITS[1])} does not exist", "Karpathy's files have no categories")
         return sorted(rows, key=lambda row: hashed(row.number)), members
 
 
 def _is_list(name: str) -> bool:
-    """Whether an entry of the annotations is read here."""
+    """Return whether an entry of the annotations archive is needed."""
     return Path(name).name.startswith(("captions_", "instances_"))
 
 
@@ -201,7 +202,7 @@ def _where_from(root: Path, split: str = SPLITS[0]) -> str:
 
 
 def _split(root: Path) -> str:
-    """The first split with photos and instances; the first with instances if none has both."""
+    """Return the first split with photos and instances, or the first with instances if none has both."""
     listed = [split for split in SPLITS if _instances(root, split).is_file()]
     if not listed:
         raise Unavailable(f"{_instances(root, SPLITS[0])} does not exist", _where_from(root))
@@ -210,9 +211,9 @@ def _split(root: Path) -> str:
 
 @lru_cache(maxsize=1)
 def _read_instances(path: Path, state: tuple[int, ...]) -> tuple[dict[str, Any], dict[int, set[str]]]:
-    """A file without its instances, and image id to the names of its categories. Raises BadFile.
+    """Read a file without its instances, and map image id -> names of its categories. Raises BadFile.
 
-    It has half a gigabyte, so it is parsed once for as long as its `state` is the same.
+    The file has half a gigabyte, so the result is cached while its `state` stays the same.
     """
     table = read_json(path, _slim, _LIMIT)
     members = _members(table, path)
@@ -226,18 +227,18 @@ def _own_rows(
     members: Mapping[int, set[str]],
     captions: Mapping[int, tuple[str, ...]],
 ) -> list[Row]:
-    """Images of COCO's own files. Raises BadFile for an annotated image that is not listed."""
+    """Return the images of COCO's own files. Raises BadFile for an annotated image that is not listed."""
     names = coco_images(table, path)
     for number in sorted(members, key=hashed):
         if number not in names:
-            raise BadFile(f"{path}: image {number} has an annotation but is not listed in 'images'")
+            raise BadFile(f"{path}: image {number} has an annotation but is not in 'images'")
     return [
         Row(n, f"{split}/{plain_name(name)}", split_of(n), captions.get(n, ()), str(path)) for n, name in names.items()
     ]
 
 
 def _karpathy_rows(root: Path) -> list[Row]:
-    """Images of Karpathy's file, else of CLIP_benchmark's two; [] if neither is there."""
+    """Return images of Karpathy's file, otherwise of CLIP_benchmark's two files, or [] without either."""
     if (path := _karpathy_file(root)) is not None:
         return [
             Row(number, plain_name(f"{folder}/{one.image}"), one.split, one.captions, one.where)
@@ -264,13 +265,13 @@ def _instances(root: Path, split: str) -> Path:
 
 
 def _slim(row: dict[str, Any]) -> dict[str, Any]:
-    """An object without its outline: nine tenths of the instances file are outlines."""
+    """Drop an object's outline. Outlines are nine tenths of an instances file."""
     row.pop("segmentation", None)
     return row
 
 
 def _members(table: Any, path: Path) -> dict[int, set[str]]:
-    """Image id to the names of its categories."""
+    """Map image id -> names of its categories."""
     categories = {row["id"]: row["name"] for row in coco_rows(table, "categories", path, {"id": int, "name": str})}
     members: dict[int, set[str]] = {}
     for n, row in enumerate(coco_rows(table, "annotations", path, {"image_id": int, "category_id": int})):
@@ -282,23 +283,23 @@ def _members(table: Any, path: Path) -> dict[int, set[str]]:
 
 
 def _captions_of(root: Path, rows: Sequence[Row]) -> dict[int, tuple[str, ...]]:
-    """Image id to captions: those of a captions file where there is one, else of the rows."""
+    """Map image id -> captions, from a captions file if there is one, otherwise from the rows."""
     return _own(own, rows) if (own := find_captions(root)) else {row.number: row.captions for row in rows}
 
 
 def _own(path: Path, rows: Sequence[Row]) -> dict[int, tuple[str, ...]]:
-    """Image id to captions of a captions file beside the annotations. Raises BadFile with path and line."""
+    """Map image id -> captions of a captions file beside the annotations. Raises BadFile with path and line."""
     numbers = {row.image: row.number for row in rows}
     captions = {}
     for one in read_captions(path, ("image",)):
         if one.image not in numbers:
-            raise BadFile(f"{one.where}: no annotation lists an image {one.image!r}")
+            raise BadFile(f"{one.where}: image {one.image!r} is not in any annotation")
         captions[numbers[one.image]] = one.captions
     return captions
 
 
 def _captions(root: Path, split: str) -> dict[int, tuple[str, ...]]:
-    """Image id to COCO's captions."""
+    """Map image id -> COCO's captions."""
     path = root / "annotations" / f"captions_{split}.json"
     if not path.is_file():
         raise Unavailable(f"{path} does not exist", _where_from(root, split))
@@ -308,23 +309,23 @@ def _captions(root: Path, split: str) -> dict[int, tuple[str, ...]]:
 def _texts(table: Any, path: Path) -> dict[int, tuple[str, ...]]:
     captions: dict[int, list[str]] = {}
     for row in coco_rows(table, "annotations", path, {"image_id": int, "caption": str}):
-        if text := " ".join(row["caption"].split()):  # some have line breaks and blanks at their ends
+        if text := " ".join(row["caption"].split()):  # some have line breaks, or spaces at the ends
             captions.setdefault(row["image_id"], []).append(text)
     return {number: tuple(texts) for number, texts in captions.items()}
 
 
 def _there(root: Path, rows: Sequence[Row]) -> list[Row]:
-    """The images that are there. Raises Unavailable if none is, and as `_present` does."""
+    """Return the images that exist. Raises Unavailable if there are none, and the errors of `_present`."""
     if found := _present(root, rows):
         return found
     split = rows[0].image.partition("/")[0] if rows else SPLITS[0]
-    raise Unavailable(f"{root} has none of the {len(rows)} images that its annotations name", _where_from(root, split))
+    raise Unavailable(f"{root} has none of the {len(rows)} images named in its annotations", _where_from(root, split))
 
 
 def _present(root: Path, rows: Sequence[Row]) -> list[Row]:
-    """The images that are there; one look at a folder, not one an image.
+    """Return the images that exist, listing each folder once instead of checking each image.
 
-    Raises BadFile for a name that is in no folder of COCO's, Unavailable for a folder that cannot be read.
+    Raises BadFile for a name outside COCO's folders, Unavailable for a folder that cannot be read.
     """
     names: dict[str, set[str]] = {}
     found = []
@@ -332,16 +333,16 @@ def _present(root: Path, rows: Sequence[Row]) -> list[Row]:
         folder, _, name = row.image.rpartition("/")
         split, *inner = row.image.split("/")
         if split not in SPLITS:
-            raise BadFile(f"{row.where}: image {row.number}: {row.image!r} is in no folder of COCO's")
+            raise BadFile(f"{row.where}: image {row.number}: {row.image!r} is not in a folder of COCO")
         if ".." in inner:
-            raise BadFile(f"{row.where}: image {row.number}: {row.image!r} leads out of its folder")
+            raise BadFile(f"{row.where}: image {row.number}: {row.image!r} leads outside its folder")
         if folder not in names:
             names[folder] = _names_in(root, folder, split)
         if name in names[folder]:
             found.append(row)
         elif "\\" in name:
             raise BadFile(
-                f"{row.where}: image {row.number}: {root / row.image} does not exist", "write / between folders"
+                f"{row.where}: image {row.number}: {root / row.image} does not exist", "use / between folders"
             )
     return found
 

@@ -1,7 +1,7 @@
-"""Files from the network, over the standard library: resumed by bytes, checked, whole or absent.
+"""Download files with the standard library, resuming by bytes, with verification and atomic results.
 
-What has arrived lies in NAME.part beside the target; the next try asks the server for the rest. A server that sends
-everything again is listened to from the start. Only a file that passes its check gets its name.
+Received bytes are in NAME.part beside the target, and the next attempt requests the rest. If a server sends the
+complete file again, it is read from the start. Only a verified file gets its final name.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from sglora_cli.api import BadFile, Unavailable, cache_folder, content_hash, loc
 
 CHUNK = 1 << 20
 TRIES = 5
-"""Connections in a row that bring nothing before the user is asked to try again."""
+"""Connections in a row without new bytes before giving up."""
 PAUSE_SECONDS = 2.0
 _TIMEOUT = 60.0
 _DIFFERENT = 0.01
-"""A size that differs from the known one by this share is said. Nothing else follows from it."""
+"""Relative difference from the expected size above which a note is shown. It has no other effect."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Remote:
 
     url: str
     md5: str = ""
-    """As its publisher gives it; "" if it gives none: then a zip's own checksums are what is checked."""
+    """The publisher's MD5, or "" if there is none. A ZIP is then verified with its internal checksums."""
     size: int | None = None
-    """Bytes, as the Content-Length of its publisher's server was; None if unknown. What the server says now counts."""
+    """Expected bytes, from the server's Content-Length at the time of writing, or None. Only used for information."""
 
     @property
     def name(self) -> str:
@@ -50,67 +50,71 @@ class Remote:
 
 
 def downloaded(remote: Remote, folder: Path, note: Callable[[str], None]) -> Path:
-    """The file in a folder, downloaded if it is not there whole.
+    """Return the file in a folder, downloading it unless it is complete.
 
-    Raises Unavailable if it does not arrive or there is no room (what came is kept), BadFile if it is not what
-    its publisher published (it is removed).
+    Raises Unavailable if the download fails or there is no space (received bytes are kept), BadFile if it is not the
+    published file (it is deleted).
     """
     target = folder / remote.name
     if target.is_file():
-        note(f"{target} is there: checking it")
+        note(f"{target} exists, checking it")
         check(remote, target)
         return target
     if offline():
-        raise Unavailable(f"{remote.url} is not downloaded: SGLORA_OFFLINE is set", f"unset it, or put it at {target}")
+        raise Unavailable(
+            f"cannot download {remote.url}, because SGLORA_OFFLINE is set", f"unset it, or save the file as {target}"
+        )
     part = part_of(target)
     lock = cache_folder() / "locks" / f"{content_hash(str(target.resolve()))[:32]}.lock"
     note(f"downloading {remote.url} into {folder}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(target, place=lock):  # two processes would both add to the part
+        with locked(target, place=lock):  # two processes would both append to the part
             if not target.is_file():
                 _persist(remote, part, note)
                 check(remote, part, remote.name)
                 put_file(part, target)
     except OSError as error:
-        raise Unavailable(f"cannot write {part}: {error.strerror}", "make room, then run it again to go on") from error
+        raise Unavailable(
+            f"cannot write {part}: {error.strerror}", "free some space, then run the command again to resume"
+        ) from error
     return target
 
 
 def part_of(target: Path) -> Path:
-    """Where the bytes of a file lie that is not whole yet."""
+    """Return the path of the incomplete file."""
     return target.with_name(f"{target.name}.part")
 
 
 def arrived(target: Path) -> int:
-    """Bytes of a file that are here, whole or in part."""
+    """Return how many bytes of a file are present, complete or incomplete."""
     return _size(target) or _size(part_of(target))
 
 
 def _persist(remote: Remote, part: Path, note: Callable[[str], None]) -> None:
-    """Try until the file is whole; TRIES times without a byte more are enough."""
+    """Retry until the file is complete. Gives up after TRIES attempts without a new byte."""
     most, tries = _size(part), 0
     while reason := _tried(remote, part, note):
         tries, most = (0, _size(part)) if _size(part) > most else (tries + 1, most)
         if tries >= TRIES:
             raise Unavailable(
                 f"{remote.url} could not be downloaded: {reason}",
-                f"run it again: it goes on from byte {_size(part)}",
+                f"run the command again to resume from byte {_size(part)}",
             )
-        note(f"{remote.name}: {reason}; trying again from byte {_size(part)}")
+        note(f"{remote.name}: {reason}, retrying from byte {_size(part)}")
         time.sleep(PAUSE_SECONDS * tries)
 
 
 def check(remote: Remote, path: Path, name: str = "") -> None:
-    """Raises BadFile, and removes the file, if it is not what was published."""
+    """Raise BadFile and delete the file if it is not the published one."""
     try:
         if remote.md5:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
             if digest != remote.md5:
                 raise BadFile(
-                    f"{name or path} has the MD5 checksum {digest}, its publisher names {remote.md5}",
-                    "it was removed: run it again",
+                    f"{name or path} has the MD5 checksum {digest}, but the publisher's is {remote.md5}",
+                    "it was deleted, run the command again",
                 )
         elif remote.name.endswith(".zip"):
             _check_zip(path, name or str(path))
@@ -120,14 +124,16 @@ def check(remote: Remote, path: Path, name: str = "") -> None:
 
 
 def _check_zip(path: Path, name: str) -> None:
-    """Reads all of it: each entry carries the checksum of its content."""
+    """Verify the checksums of all entries, which reads the complete file."""
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, OSError) as error:
-        raise BadFile(f"{name} is not a whole ZIP archive: {error}", "it was removed: run it again") from None
+        raise BadFile(
+            f"{name} is an incomplete or damaged ZIP archive: {error}", "it was deleted, run the command again"
+        ) from None
     if bad is not None:
-        raise BadFile(f"{name}: the checksum of entry {bad!r} is wrong", "it was removed: run it again")
+        raise BadFile(f"{name}: the checksum of entry {bad!r} is wrong", "it was deleted, run the command again")
 
 
 def _size(path: Path) -> int:
@@ -135,7 +141,7 @@ def _size(path: Path) -> int:
 
 
 def _tried(remote: Remote, part: Path, note: Callable[[str], None]) -> str:
-    """Ask for the rest of a file once, and add it to the part. Why it is not whole then; "" if it is."""
+    """Request the rest of a file once and append it. Returns why it is still incomplete, or ""."""
     start = _size(part)
     headers = {"User-Agent": "sglora", "Accept-Encoding": "identity"}
     if start:
@@ -143,7 +149,7 @@ def _tried(remote: Remote, part: Path, note: Callable[[str], None]) -> str:
     try:
         with urllib.request.urlopen(urllib.request.Request(remote.url, headers=headers), timeout=_TIMEOUT) as reply:
             if start and not _continues(reply, start):
-                note(f"{remote.name}: the server sends all of it again")
+                note(f"{remote.name}: the server sends the complete file again")
                 start = 0
             return _received(reply, part, start, remote, note)
     except urllib.error.HTTPError as error:
@@ -151,7 +157,7 @@ def _tried(remote: Remote, part: Path, note: Callable[[str], None]) -> str:
             return _after_the_end(error, part, start)
         if error.code < 500 and error.code not in (408, 429):
             raise Unavailable(
-                f"{remote.url} could not be downloaded: {error.code} {error.reason}", "see whether it has moved"
+                f"{remote.url} could not be downloaded: {error.code} {error.reason}", "check whether it has moved"
             ) from None
         return f"{error.code} {error.reason}"
     except urllib.error.URLError as error:
@@ -163,7 +169,7 @@ def _tried(remote: Remote, part: Path, note: Callable[[str], None]) -> str:
 
 
 def _hopeless(remote: Remote, reason: object) -> str:
-    """Why another try a moment later cannot help; "" if it may."""
+    """Return why retrying cannot help, or "" if it may help."""
     if isinstance(reason, socket.gaierror):
         address = urlsplit(remote.url)
         proxy = urllib.request.getproxies().get(address.scheme, "")
@@ -171,18 +177,18 @@ def _hopeless(remote: Remote, reason: object) -> str:
             return f"the name of the proxy {urlsplit(proxy).hostname or proxy} does not resolve"
         return f"the name {address.hostname} does not resolve"
     if isinstance(reason, ssl.SSLCertVerificationError):
-        return f"its certificate is refused: {reason.verify_message}"
+        return f"its certificate is invalid: {reason.verify_message}"
     return ""
 
 
 def _elsewhere(part: Path) -> str:
-    kept = f"; {_size(part)} bytes are kept" if _size(part) else ""
+    kept = f" ({_size(part)} bytes are kept)" if _size(part) else ""
     target = part.with_name(part.name.removesuffix(".part"))
-    return f"mend the network or the proxy and run it again, or download it elsewhere and copy it to {target}{kept}"
+    return f"fix the network or proxy and run the command again, or download it elsewhere and copy it to {target}{kept}"
 
 
 def _continues(reply: Any, start: int) -> bool:
-    """Whether the reply is the rest from byte `start`, and not the whole file."""
+    """Return whether the reply is the rest from byte `start` and not the complete file."""
     return reply.status == 206 and str(reply.headers.get("Content-Range", "")).startswith(f"bytes {start}-")
 
 
@@ -190,16 +196,16 @@ def _after_the_end(error: urllib.error.HTTPError, part: Path, start: int) -> str
     if str(error.headers.get("Content-Range", "")) == f"bytes */{start}":
         return ""
     part.unlink()
-    return "what had arrived is longer than the file"
+    return "the partial download is longer than the file"
 
 
 def _received(reply: Any, part: Path, start: int, remote: Remote, note: Callable[[str], None]) -> str:
     length, name = reply.headers.get("Content-Length", ""), remote.name
     left = int(length) if length.isdecimal() and len(length) < 20 else None
     if left is not None and remote.size and abs(start + left - remote.size) > _DIFFERENT * remote.size:
-        note(f"{name} has {start + left} bytes on the server, and had {remote.size} when this program was written")
+        note(f"{name} has {start + left} bytes on the server, expected {remote.size}")
     if left is not None and left > (free := shutil.disk_usage(part.parent).free):
-        raise Unavailable(f"{name} needs {left} bytes, {part.parent} has {free} left", "make room there")
+        raise Unavailable(f"{name} needs {left} bytes, but {part.parent} has {free} free", "free some space there")
     with part.open("ab" if start else "wb") as file:
         if left is None:
             shutil.copyfileobj(reply, file, CHUNK)
@@ -211,4 +217,4 @@ def _received(reply: Any, part: Path, start: int, remote: Remote, note: Callable
             file.write(chunk)
             if not chunk:
                 break
-    return "" if got == left else f"the connection broke off {left - got} bytes before the end"
+    return "" if got == left else f"the connection was lost {left - got} bytes before the end"

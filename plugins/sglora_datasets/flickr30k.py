@@ -1,11 +1,11 @@
-"""Flickr30K: one task, `flickr30k`, from whichever annotation is there; the first of these is taken.
+"""Flickr30K as one task, `flickr30k`, from the first of these annotations that is present:
 
 * dataset_flickr30k.json: Karpathy's sentences and splits (see karpathy.py);
-* flickr30k_{train,test}_karpathy.txt: the same as CLIP_benchmark keeps it, lines `1.jpg,caption` below a header;
-* results_20130124.token: the publisher's, lines `1.jpg#0<TAB>caption`; it has no splits, so one image in five is
+* flickr30k_{train,test}_karpathy.txt: CLIP_benchmark's version, lines `1.jpg,caption` below a header;
+* results_20130124.token: the publisher's, lines `1.jpg#0<TAB>caption`. It has no splits, so one image in five is
   for testing, by the SHA-256 of its name.
-Images lie in flickr30k-images/, flickr30k_images/ or images/, or beside the annotation. The task is no category: give
-its source a `description` in the recipe.
+Images are in flickr30k-images/, flickr30k_images/ or images/, or beside the annotation. The task is not a category, so
+set a `description` for its source in the recipe.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ TOKENS = "results_20130124.token"
 @dataclass(frozen=True)
 class Flickr30k:
     name: str = NAME
-    summary: str = "Flickr30K: Karpathy's JSON, CLIP_benchmark's tables or the token file; one task"
+    summary: str = "Flickr30K (Karpathy's JSON, CLIP_benchmark's tables or token file), one task"
 
     def tasks(self, root: Path) -> Sequence[Task]:
-        """The one task. Raises Unavailable without annotation or images, BadFile with path and line for an error."""
+        """Return the task. Raises Unavailable without annotation or images, BadFile with path and line for an error."""
         folder = _folder(root)
         named, photos, missing = NamedOnce(folder), [], 0
         for one in _images(root):
@@ -54,31 +54,31 @@ class Flickr30k:
             else:
                 missing += 1
         if missing and not photos:
-            raise Unavailable(f"{folder} has none of the {missing} images that the annotation names", _where_from(root))
+            raise Unavailable(f"{folder} has none of the {missing} images named in the annotation", _where_from(root))
         if not photos:
             raise BadFile(f"{root}: the annotation names no image")
         return gathered(root, photos)
 
     def image_counts(self, root: Path) -> tuple[int, int]:
-        """Of the images that the annotation names."""
+        """Count the images named in the annotation."""
         there = [inside(_folder(root), one.image).is_file() for one in _images(root)]
         return sum(there), len(there)
 
     def passed_over(self, root: Path) -> Iterator[tuple[str, str]]:
-        """Images of Karpathy's `val`, and images that the annotation does not name."""
+        """Yield Karpathy's `val` images, and images that the annotation does not name."""
         path = root / KARPATHY
         others = [image for image, _ in left_out(path)] if path.is_file() else []
         yield from ((image, "images of Karpathy's split `val`") for image in others)
         known = {*others, *(plain_name(one.image) for one in _images(root))}
-        yield from other_images(_folder(root), known, "images that the annotation does not name")
+        yield from other_images(_folder(root), known, "images not named in the annotation")
 
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
-        """Raises Unavailable, saying what to put where: its photos are given to who asks for them."""
-        raise Unavailable("Flickr30K may not be downloaded by this program", _where_from(data / NAME))
+        """Raise Unavailable with instructions, because its photos are only available on request."""
+        raise Unavailable("sglora may not download Flickr30K", _where_from(data / NAME))
 
     def fetch_plan(self, data: Path) -> FetchPlan:
-        """Raises as `fetch` does."""
-        raise Unavailable("Flickr30K may not be downloaded by this program", _where_from(data / NAME))
+        """Raise Unavailable like `fetch`."""
+        raise Unavailable("sglora may not download Flickr30K", _where_from(data / NAME))
 
 
 def _folder(root: Path) -> Path:
@@ -87,14 +87,14 @@ def _folder(root: Path) -> Path:
 
 def _where_from(root: Path) -> str:
     return (
-        "ask for the photos at https://shannon.cs.illinois.edu/DenotationGraph/ and put them into "
-        f"{root / FOLDERS[0]}, and {KARPATHY} of https://cs.stanford.edu/people/karpathy/deepimagesent/ "
+        "request the photos at https://shannon.cs.illinois.edu/DenotationGraph/ and put them into "
+        f"{root / FOLDERS[0]}, and {KARPATHY} from https://cs.stanford.edu/people/karpathy/deepimagesent/ "
         f"(or {TOKENS}, which comes with the photos) into {root}"
     )
 
 
 def _images(root: Path) -> Iterable[Captioned]:
-    """Images with their captions, from the annotation that is there."""
+    """Return images with their captions from the annotation that is present."""
     if (root / KARPATHY).is_file():
         return read_karpathy(root / KARPATHY)
     tables = {split: root / name for split, name in TABLES.items() if (root / name).is_file()}
@@ -110,7 +110,7 @@ def _tables(paths: Mapping[str, Path]) -> list[Captioned]:
     for split, path in paths.items():
         rows = []
         for number, line in text_lines(path)[1:]:
-            image, mark, caption = line.partition(".jpg,")  # a caption may have commas, and is not quoted
+            image, mark, caption = line.partition(".jpg,")  # captions may contain commas and are not quoted
             rows.append((number, f"{image}.jpg" if mark else "", caption, split))
         entries += _joined(path, rows)
     return entries
@@ -126,7 +126,7 @@ def _tokens(path: Path) -> list[Captioned]:
 
 
 def _joined(path: Path, rows: Iterable[tuple[int, str, str, str]]) -> list[Captioned]:
-    """(line, image, caption, split), a row a caption -> an entry an image."""
+    """Join (line, image, caption, split), one row per caption, into one entry per image."""
     entries: dict[str, tuple[str, str, list[str]]] = {}
     for number, image, caption, split in rows:
         where = f"{path}, line {number}"

@@ -1,8 +1,8 @@
 """Oxford 102 Flowers in torchvision's layout: jpg/, imagelabels.mat, setid.mat, and captions.jsonl beside them.
 
 A task is a species. The official training and validation images are for training, the test images for testing.
-The .mat files decide species and side; of captions.jsonl only `image` ("jpg/image_00001.jpg") and `captions` are
-read. A listed image without captions is left out.
+The .mat files define species and split. captions.jsonl only provides captions, using `image` ("jpg/image_00001.jpg")
+and `captions`. Listed images without captions are left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .tasks import Row, captioned, counted, gathered, is_complete, layout_captio
 
 NAME, FOLDER = "flowers", "flowers-102"
 SITE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
-FILES = {  # checksums as in torchvision, sizes as its server's Content-Length said
+FILES = {  # checksums from torchvision, sizes from its server's Content-Length
     "imagelabels.mat": Remote(f"{SITE}/imagelabels.mat", "e0620be6f572b9609742df49c70aed4d", 502),
     "setid.mat": Remote(f"{SITE}/setid.mat", "a5357ecc9cb78c4bef273ce3793fc85c", 14_989),
     "jpg": Remote(f"{SITE}/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa", 344_862_509),
@@ -49,31 +49,31 @@ SPECIES = (  # class 1 to 102, as the data set's page lists them
 @dataclass(frozen=True)
 class Flowers:
     name: str = NAME
-    summary: str = "Oxford 102 Flowers as torchvision keeps it; a task a species"
+    summary: str = "Oxford 102 Flowers in torchvision's layout, a task per species"
 
     def tasks(self, root: Path) -> Sequence[Task]:
-        """Every species with a captioned image, sorted.
+        """Return every species with a captioned image, sorted.
 
-        Raises Unavailable without the .mat files or captions, BadFile for anything wrong in them.
+        Raises Unavailable without the .mat files or captions, BadFile for invalid content.
         """
         rows = list(_rows(root))
         captions = layout_captions(root, "jpg/image_00001.jpg")
         return gathered(root, captioned(root, rows, dict(captions), NAME))
 
     def images(self, root: Path) -> Sequence[Listed]:
-        """Every listed image, in the lists' order. Raises as `tasks` does, but needs no captions."""
+        """Return every listed image, in the lists' order. Like `tasks`, but needs no captions."""
         return listed(root, _rows(root), NAME)
 
     def image_counts(self, root: Path) -> tuple[int, int]:
-        """Of the images that setid.mat names."""
+        """Count the images named in setid.mat."""
         return counted(root, _rows(root))
 
     def passed_over(self, root: Path) -> Iterator[tuple[str, str]]:
-        """Listed images without captions, and images in `jpg` that no list names."""
+        """Yield listed images without captions, and images in `jpg` that are not listed."""
         return not_captioned(root, _rows(root), "jpg")
 
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
-        """Download what is missing (345 MB), checked; captions are not part of it."""
+        """Download missing files (345 MB) and verify them. Captions are not included."""
         return _published(data / FOLDER).fetch(note)
 
     def fetch_plan(self, data: Path) -> FetchPlan:
@@ -89,27 +89,27 @@ def _published(root: Path) -> Published:
 
 
 def _numbers(path: Path, names: tuple[str, ...]) -> dict[str, list[int]]:
-    """Lists of whole numbers in a .mat file. Raises BadFile."""
+    """Read lists of whole numbers from a .mat file. Raises BadFile."""
     if not path.is_file():
         raise Unavailable(f"{path} does not exist", "`sglora data fetch flowers` downloads it into the data folder")
     try:
         table = number_lists(read_bytes(path, LIMIT))
     except ValueError as error:
-        raise BadFile(f"{path} is not a .mat file: {error}", "fetch it again") from None
+        raise BadFile(f"{path} is not a .mat file: {error}", "download it again") from None
     if missing := [name for name in names if not table.get(name)]:
-        raise BadFile(f"{path} has no numbers {missing[0]!r}", "fetch it again")
+        raise BadFile(f"{path} has no numbers {missing[0]!r}", "download it again")
     return {name: table[name] for name in names}
 
 
 def _rows(root: Path) -> Iterator[Row]:
-    """Every listed image, with its species."""
+    """Yield every listed image with its species."""
     labels = _numbers(root / "imagelabels.mat", ("labels",))["labels"]
     sides = _numbers(root / "setid.mat", tuple(LISTS))
     for name, split in LISTS.items():
         for number in sides[name]:
             where = f"{root / 'setid.mat'}, {name}"
             if not 1 <= number <= len(labels):
-                raise BadFile(f"{where}: there is no image {number} among {len(labels)} labels")
+                raise BadFile(f"{where}: image {number} does not exist among {len(labels)} labels")
             if not 1 <= labels[number - 1] <= len(SPECIES):
                 raise BadFile(f"{root / 'imagelabels.mat'}: image {number} has class {labels[number - 1]}")
             yield Row(f"jpg/image_{number:05d}.jpg", SPECIES[labels[number - 1] - 1], split, where)

@@ -1,12 +1,11 @@
-"""A folder with images and a captions.jsonl or captions.csv (see `read_captions` of the api).
+"""A folder with images and a captions.jsonl or captions.csv (see `read_captions` of the API).
 
-Images without captions are found, for a captioner, in folders named after their tasks: TASK/1.jpg, or images/TASK/1.jpg
-where there is a folder `images`. An underscore in a task's folder stands for a space, and folders within it belong to
-the task. Folders of splits may lie above: train/TASK/1.jpg and test/TASK/1.jpg; `val` is for testing where there is no
-`test`. Without splits one image in five is for testing, by the SHA-256 of its name, and copies of an image are on the
-side of the first of them. Or a names.jsonl says what they show, one line an image: {"image": "images/1.jpg", "name":
-"pug"}, with "split" if you like; then the folders do not count. What a captions file says of an image's task and split
-is taken from there.
+For captioners, images without captions are found in folders named after their tasks: TASK/1.jpg, or images/TASK/1.jpg
+if there is a folder `images`. Underscores in a task's folder stand for spaces, and its subfolders belong to the task.
+Split folders may be above: train/TASK/1.jpg and test/TASK/1.jpg. `val` is used for testing if there is no `test`.
+Without splits, one image in five is for testing, by the SHA-256 of its name, and copies of an image are on the side of
+the first copy. Alternatively, names.jsonl names the content, one image per line: {"image": "images/1.jpg", "name":
+"pug"}, with an optional "split". The folders are then ignored. Task and split in a captions file take precedence.
 """
 
 from __future__ import annotations
@@ -45,8 +44,8 @@ TRAIN, TEST = SPLITS
 VALIDATION = "val"
 _SIDES = {TRAIN: TRAIN, "training": TRAIN, TEST: TEST, "testing": TEST}
 _SIDES |= dict.fromkeys((VALIDATION, "valid", "validation"), VALIDATION)
-"""What folders of splits are called, in any case."""
-_NOT_UTF8 = "images whose names are not UTF-8; rename them"
+"""Recognised names of split folders in lower case."""
+_NOT_UTF8 = "images whose names are not UTF-8 (rename them)"
 
 
 @dataclass(frozen=True)
@@ -55,49 +54,49 @@ class Folder:
     summary: str = "a folder with images and captions.jsonl or captions.csv"
 
     def tasks(self, root: Path) -> Sequence[Task]:
-        """Every task named in the file, sorted; its description is still the plain name.
+        """Return every task named in the file, sorted. The description of a task is its plain name.
 
         A task whose images have classes is a classification task. Raises Unavailable without a
-        captions file, BadFile with path and line for anything wrong in it. Images are not opened
-        here, but each must exist.
+        captions file, BadFile with path and line for invalid content. Images are not opened, but
+        each must exist.
         """
         path = find_captions(root)
         if path is None:
             bare = next(_uncaptioned(root), None)
             raise Unavailable(
                 f"{root / CAPTIONS_JSONL} does not exist",
-                f"write captions first: sglora data caption folder --path {shlex.quote(str(root))}"
+                f"write captions first with: sglora data caption folder --path {shlex.quote(str(root))}"
                 if bare
-                else "name a folder that holds captions.jsonl (or .csv) and its images",
+                else "pass a folder with captions.jsonl (or .csv) and its images",
             )
         rows = read_captions(path)
         sorts: dict[str, bool] = {}
         photos: dict[bool, list[tuple[str, str, Photo]]] = {False: [], True: []}
         for r in rows:
             if sorts.setdefault(r.task, r.has_class) != r.has_class:
-                raise BadFile(f"{r.where}: task {r.task!r} has images with captions and images with classes")
+                raise BadFile(f"{r.where}: task {r.task!r} mixes images with captions and images with classes")
             photos[r.has_class].append((r.task, r.split, Photo(existing(root, r.image, r.where), r.captions)))
         return sorted([*gathered(root, photos[False]), *classified(root, str(path), photos[True])], key=_by_name)
 
     def images(self, root: Path) -> Sequence[Listed]:
-        """Every image with a task, captioned or not, sorted by its path; those of names.jsonl in its order.
+        """Return every image with a task, captioned or not, sorted by path or in the order of names.jsonl.
 
-        Raises Unavailable if there is none, BadFile with path and line for anything wrong.
+        Raises Unavailable if there is none, BadFile with path and line for invalid content.
         """
         captions = _captioned(root)
         rows = {row.image: row for row in _uncaptioned(root, captions)}
         rows |= {one.image: Row(one.image, one.task, one.split, one.where) for one in captions}
         if not rows:
             raise Unavailable(
-                f"{root} has no {NAMES}, no captions and no image in {_place_of(root)}",
-                "put each task's images into a folder of its name",
+                f"{root} has no {NAMES}, no captions and no images in {_place_of(root)}",
+                "put each task's images into a folder with its name",
             )
         return [
             Listed(r.image, existing(root, r.image, r.where), (r.task,), r.split) for r in once(root, rows.values())
         ]
 
     def passed_over(self, root: Path) -> Iterator[tuple[str, str]]:
-        """Images without captions, those that nothing names and those that are not decoded; a hidden captions.csv."""
+        """Yield images without captions, unnamed or unreadable images, and a captions.csv that is not used."""
         path, captions = find_captions(root), _captioned(root)
         named = {one.image for one in captions}
         waiting = {row.image for row in _uncaptioned(root, captions)} - named
@@ -105,30 +104,30 @@ class Folder:
         unreadable = {image for path in _images(root) if not _is_text(image := path.relative_to(root).as_posix())}
         yield from ((printable_name(Path(image)), _NOT_UTF8) for image in sorted(unreadable))
         source = path.name if path else NAMES if (root / NAMES).is_file() else ""
-        reason = f"images that {source} does not name" if source else f"images in no folder {_place_of(root)}"
+        reason = f"images not named in {source}" if source else f"images outside folders {_place_of(root)}"
         yield from other_images(root, named | waiting | unreadable, reason)
         if path and path.name == CAPTIONS_JSONL and (root / CAPTIONS_CSV).is_file():
-            yield CAPTIONS_CSV, f"captions files beside {CAPTIONS_JSONL}, which is read in their place"
+            yield CAPTIONS_CSV, f"captions files that are ignored because of {CAPTIONS_JSONL}"
 
 
 def _captioned(root: Path) -> list[Captioned]:
-    """What the captions file says, if there is one; it is empty while its first line is written."""
+    """Read the captions file if there is one. It is empty while its first line is being written."""
     path = find_captions(root)
     return read_captions(path) if path and path.stat().st_size else []
 
 
 def _uncaptioned(root: Path, captions: Iterable[Captioned] = ()) -> Iterator[Row]:
-    """Images of names.jsonl, else of the folders. `captions` say what the folders' images are."""
+    """Yield images of names.jsonl, otherwise of the folders. `captions` gives the tasks of images in folders."""
     return _named(root) if (root / NAMES).is_file() else _in_folders(root, captions)
 
 
 def _top(root: Path) -> Path:
-    """The folder that the tasks' folders lie in."""
+    """Return the folder that contains the tasks' folders."""
     return root / IMAGES if (root / IMAGES).is_dir() else root
 
 
 def _place_of(root: Path) -> str:
-    """Where a task's images lie, for messages."""
+    """Return where a task's images belong, for messages."""
     return f"{IMAGES}/TASK" if (root / IMAGES).is_dir() else "TASK"
 
 
@@ -139,7 +138,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _is_text(name: str) -> bool:
-    """Whether a file's name can be written into a file of captions: one that is not UTF-8 holds half surrogates."""
+    """Return whether a name can be written into a captions file. Names that are not UTF-8 contain surrogates."""
     return name == name.encode(errors="ignore").decode()
 
 
@@ -148,7 +147,7 @@ def _in_folders(root: Path, captions: Iterable[Captioned]) -> Iterator[Row]:
     paths = sorted(path for path in _images(top) if _is_text(path.relative_to(root).as_posix()))
     places = {path: path.relative_to(top).parts for path in paths}
     side_of = _sides(places.values())
-    dealt = len(set(side_of.values())) < len(SPLITS)  # of one side nothing says what the other is
+    dealt = len(set(side_of.values())) < len(SPLITS)  # a single split does not define the other one
     first_of = first_copies(paths) if dealt else {}
     rows: list[tuple[tuple[str, ...], Row]] = []
     for path in paths:
@@ -159,7 +158,7 @@ def _in_folders(root: Path, captions: Iterable[Captioned]) -> Iterator[Row]:
         side = split_of(first_of[path].relative_to(root).as_posix()) if dealt else side_of[folders[0]]
         own = tuple(folders[: 1 + bool(side_of)])
         rows.append((own, Row(image, _task_name(own[-1]), side, str(top))))
-    # Folders beside a captions file may hold photos of any task. They are tasks where the file says so of some photo.
+    # Folders beside a captions file may contain photos of any task. They count as tasks if the file agrees for a photo.
     task_of = {one.image: one.task for one in captions} if top == root else {}
     if task_of and not any(task_of.get(row.image) == row.task for _, row in rows):
         return
@@ -176,10 +175,10 @@ def _task_name(folder: str) -> str:
 
 
 def _sides(places: Iterable[Sequence[str]]) -> Mapping[str, str]:
-    """First folder -> split, {} where the first folders are tasks; a task may be called "train", too.
+    """Map first folder -> split, or {} if the first folders are tasks (which may also be named "train").
 
-    They are splits if there are no others, or if others (as "extra") have folders within them and those of splits
-    nothing else.
+    They are splits if there are no other folders, or if the others (such as "extra") contain subfolders and the split
+    folders contain only subfolders.
     """
     depths: dict[str, set[bool]] = {}
     for first, *rest in places:

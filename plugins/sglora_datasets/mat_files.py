@@ -1,8 +1,8 @@
-"""Lists of numbers in MATLAB's files of version 5, as 102 Flowers has them: numbers only, and no more than fit.
+"""Read lists of numbers from MATLAB version 5 files, as used by 102 Flowers, with a size limit.
 
-A file is a header of 128 bytes and elements: type, size, content. A matrix is an element of four: flags, dimensions,
-name, numbers; packed by zlib it is the content of an element of its own. scipy reads more, but a damaged file can end
-the whole process there.
+A file is a header of 128 bytes followed by elements: type, size, content. A matrix is an element of four elements:
+flags, dimensions, name, numbers. If compressed by zlib, it is the content of another element. scipy supports more, but
+a damaged file can crash the process there.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import zlib
 from collections.abc import Iterator
 
 LIMIT = 1 << 20
-"""Bytes that an element may unpack to; the published lists have 16,000."""
+"""Most bytes that an element may unpack to. The published lists have 16,000."""
 _MATRIX, _PACKED = 14, 15
 _NUMBERS = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q"}
 _COMPLEX, _NUMERIC = 0x800, range(6, 16)
 
 
 def number_lists(data: bytes) -> dict[str, list[int]]:
-    """Name to the whole numbers of every matrix of real numbers. Raises ValueError for what is no such file."""
+    """Map name -> whole numbers for every real matrix. Raises ValueError if it is not such a file."""
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
     if order is None:
         raise ValueError("it has no header of version 5")
@@ -41,7 +41,7 @@ def number_lists(data: bytes) -> dict[str, list[int]]:
 
 
 def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
-    """Types and contents; a short one has its size in the upper half of its type."""
+    """Yield types and contents. A short element has its size in the upper half of its type."""
     at = 0
     while at + 8 <= len(data):
         kind, size = struct.unpack_from(f"{order}II", data, at)
@@ -49,16 +49,16 @@ def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
         if kind >> 16:
             kind, size, start = kind & 0xFFFF, kind >> 16, at + 4
         if start + size > len(data):
-            raise ValueError("it ends early")
+            raise ValueError("it is truncated")
         yield kind, data[start : start + size]
         at = at + 8 if start == at + 4 else start + size + (-size % 8 if kind != _PACKED else 0)
 
 
 def _whole(kind: int, content: bytes, order: str) -> list[int]:
     if kind not in _NUMBERS or len(content) % struct.calcsize(_NUMBERS[kind]):
-        raise ValueError(f"a matrix has numbers of type {kind}")
+        raise ValueError(f"a matrix has numbers of the unsupported type {kind}")
     numbers = [n for (n,) in struct.iter_unpack(order + _NUMBERS[kind], content)]
     try:
         return [int(n) for n in numbers]
-    except OverflowError:  # infinite; of NaN it is a ValueError
+    except OverflowError:  # infinite; NaN raises ValueError
         raise ValueError("a number is not finite") from None

@@ -1,8 +1,8 @@
 """Oxford-IIIT Pet in torchvision's layout: images/, annotations/{trainval,test}.txt, and captions.jsonl beside them.
 
-A task is a breed, named as its files are, in lower case: `american bulldog`. `trainval` is for training. The
-lists decide breed and side; of captions.jsonl only `image` ("images/pug_16.jpg") and `captions` are read. A listed
-image without captions is left out.
+A task is a breed, named like its files in lower case: `american bulldog`. `trainval` is for training. The lists
+define breed and split. captions.jsonl only provides captions, using `image` ("images/pug_16.jpg") and `captions`.
+Listed images without captions are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LISTS = {"trainval": "train", "test": "test"}
 BREEDS = 37
 NAME, FOLDER = "pets", "oxford-iiit-pet"
 SITE = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"
-ARCHIVES = {  # checksums as in torchvision, sizes as its server's Content-Length said
+ARCHIVES = {  # checksums from torchvision, sizes from its server's Content-Length
     "annotations": Remote(f"{SITE}/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f", 19_173_078),
     "images": Remote(f"{SITE}/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c", 791_918_971),
 }
@@ -31,31 +31,31 @@ ARCHIVES = {  # checksums as in torchvision, sizes as its server's Content-Lengt
 @dataclass(frozen=True)
 class Pets:
     name: str = NAME
-    summary: str = "Oxford-IIIT Pet as torchvision keeps it; a task a breed"
+    summary: str = "Oxford-IIIT Pet in torchvision's layout, a task per breed"
 
     def tasks(self, root: Path) -> Sequence[Task]:
-        """Every breed with a captioned image, sorted.
+        """Return every breed with a captioned image, sorted.
 
-        Raises Unavailable without the lists or captions, BadFile with path and line for anything wrong in them.
+        Raises Unavailable without the lists or captions, BadFile with path and line for invalid content.
         """
         rows = list(_rows(root))
         captions = layout_captions(root, "images/pug_16.jpg")
         return gathered(root, captioned(root, rows, dict(captions), NAME))
 
     def images(self, root: Path) -> Sequence[Listed]:
-        """Every listed image, in the lists' order. Raises as `tasks` does, but needs no captions."""
+        """Return every listed image, in the lists' order. Like `tasks`, but needs no captions."""
         return listed(root, _rows(root), NAME)
 
     def image_counts(self, root: Path) -> tuple[int, int]:
-        """Of the images that the lists name."""
+        """Count the images named in the lists."""
         return counted(root, _rows(root))
 
     def passed_over(self, root: Path) -> Iterator[tuple[str, str]]:
-        """Listed images without captions, and images in `images` that no list names."""
+        """Yield listed images without captions, and images in `images` that are not listed."""
         return not_captioned(root, _rows(root), "images")
 
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
-        """Download what is missing (811 MB), checked; captions are not part of it."""
+        """Download missing files (811 MB) and verify them. Captions are not included."""
         return _published(data / FOLDER).fetch(note)
 
     def fetch_plan(self, data: Path) -> FetchPlan:
@@ -71,7 +71,7 @@ def _published(root: Path) -> Published:
 
 
 def _rows(root: Path) -> Iterator[Row]:
-    """Every listed image, once it is clear that both lists are there."""
+    """Yield every listed image, after checking that both lists exist."""
     paths = {root / "annotations" / f"{name}.txt": split for name, split in LISTS.items()}
     for path in paths:
         if not path.is_file():
@@ -91,10 +91,10 @@ def _rows(root: Path) -> Iterator[Row]:
 
 
 def _entry(line: str, where: str) -> tuple[str, str]:
-    """Image name and class id of `Abyssinian_101 1 1 1`."""
+    """Parse image name and class id of a line like `Abyssinian_101 1 1 1`."""
     parts = line.split()
     if len(parts) != 4 or not all(part.isdecimal() for part in parts[1:]) or "_" not in parts[0]:
         raise BadFile(f"{where}: expected `Image_id class species breed`, got {line.strip()!r:.100}")
     if len(parts[1]) > 9 or not 1 <= int(parts[1]) <= BREEDS:
-        raise BadFile(f"{where}: a class is 1 to {BREEDS}, got {parts[1]:.20}")
+        raise BadFile(f"{where}: the class must be 1 to {BREEDS}, got {parts[1]:.20}")
     return parts[0], parts[1]

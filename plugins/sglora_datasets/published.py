@@ -1,4 +1,4 @@
-"""A data set as its publisher gives it: its files, where they go, and which of them are here."""
+"""A published data set: its files, where they are saved, and which of them are present."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ def _all(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Piece:
-    """A file of a data set, and what it brings."""
+    """A file of a data set and its contents."""
 
     remote: Remote
     is_here: Callable[[], bool]
-    """Whether what it brings is there already, all of it, whoever put it there."""
+    """Whether all its contents are present, independent of how they got there."""
     wanted: Callable[[str], bool] = _all
-    """Which entries of an archive are unpacked."""
+    """Selects the entries of an archive to unpack."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A data set's files in the order in which they are fetched: lists first, then the images that they name.
+    """A data set's files in download order: lists first, then the images they name.
 
-    Nothing is downloaded that is here.
+    Present files are not downloaded.
     """
 
     root: Path
-    """The data set's folder. Downloads lie in it."""
+    """The data set's folder, which also holds the downloads."""
     pieces: Sequence[Piece]
     within: Path
-    """Where archives are unpacked: root, or the folder above it for an archive that brings root."""
+    """Where archives are unpacked: root, or its parent folder for an archive that contains root."""
     captions: bool = True
-    """Whether captions or classes come with it; else its user writes captions."""
+    """Whether captions or classes are included. Otherwise the user has to write captions."""
 
     def plan(self) -> FetchPlan:
-        """What `fetch` would download."""
+        """Return what `fetch` would download."""
         downloads = [
             Download(
                 piece.remote.url,
@@ -59,13 +59,13 @@ class Published:
         return FetchPlan(self.root, downloads, self.captions or find_captions(self.root) is not None)
 
     def fetch(self, note: Callable[[str], None]) -> Path:
-        """Download, check and unpack what is not here. Returns the data set's folder. Raises Unavailable, BadFile."""
+        """Download, verify and unpack missing files. Returns the data set's folder. Raises Unavailable, BadFile."""
         if all(piece.is_here() for piece in self.pieces):
-            note(f"{self.root} is there")
+            note(f"{self.root} is complete")
             return self.root
         for piece in self.pieces:
-            if piece.is_here():  # asked again: the lists that came first say which images there are
-                note(f"what {piece.remote.name} brings is there")
+            if piece.is_here():  # checked again, because the lists downloaded first name the images
+                note(f"the contents of {piece.remote.name} are present")
                 continue
             path = downloaded(piece.remote, self.root, note)
             if path.name.endswith(_ARCHIVES):
@@ -73,5 +73,5 @@ class Published:
                 unpacked(path, self.within, piece.wanted)
                 path.unlink()
         if not self.captions and find_captions(self.root) is None:
-            note("captions.jsonl is not part of it: `sglora data caption` writes it")
+            note("captions.jsonl is not included, `sglora data caption` writes it")
         return self.root

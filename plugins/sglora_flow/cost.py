@@ -1,4 +1,4 @@
-"""What training a flow will need: its size by counting, its time by trying two steps of it, or of a narrower one."""
+"""Estimate the cost of training a flow: its size by counting, its time by running two steps of it or a narrower one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .network import Network
 
 
 def cost(layout: Layout, tasks: int, states: int, config: FlowConfig, device: str) -> dict[str, Any]:
-    """Parameters, peak bytes, seconds and the file's bytes of a fit, the network on `device`."""
+    """Estimate parameters, peak bytes, seconds and file size of a fit with the network on `device`."""
     count, rank = tasks * states, min(config.projection, layout.size)
-    # How wide an embedding is the layout does not say: the encoder's width stands for it.
+    # The width of an embedding is unknown here. The encoder's width is used instead.
     told = {NONE: 0, EMBEDDING: max(site.in_features for site in layout.sites)}.get(config.condition, 2 * rank)
 
     def make(width: int) -> Network:
@@ -28,7 +28,7 @@ def cost(layout: Layout, tasks: int, states: int, config: FlowConfig, device: st
     seconds = config.epochs * -(-count // config.batch) * step_seconds(make, config.width, partial(_loss, rows), device)
     numbers, reading, stored = projection_cost(layout.size, rank, count)
     seconds += reading + reading_seconds(layout.size, count)
-    # Weights, their gradients and Adam's two moments; what is known of all states; a batch's numbers in every layer.
+    # Weights, gradients and Adam's two moments; coordinates and conditions of all states; a batch in every layer.
     hidden = (4 + 9 * config.blocks) * config.width + 4 * rank + told
     learning = 4 * parameters + count * rank + told * tasks + 2 * hidden * min(config.batch, count)
     needs = {"parameters": parameters, "seconds": seconds}

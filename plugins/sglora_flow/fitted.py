@@ -1,4 +1,4 @@
-"""A trained path: adapters drawn from it, and the tensors that a pack keeps.
+"""A trained path: generate adapters from it, and save it in a pack.
 
 Shapes: P numbers of an adapter, R coordinates, C of the condition, S samples.
 """
@@ -31,8 +31,8 @@ from .paths import path_of
 
 @dataclass(frozen=True)
 class Standard:
-    """Numbers of mean 0 and mean square 1 over what was learned from: one unit for all, so that directions keep their
-    proportions."""
+    """Standardisation to mean 0 and mean square 1 over the training data, with one unit for all numbers, so that the
+    proportions of directions are preserved."""
 
     centre: Tensor
     unit: Tensor
@@ -41,7 +41,7 @@ class Standard:
     @classmethod
     def of(cls, rows: Tensor) -> Standard:
         centre, unit = rows.mean(dim=0), torch.ones(1)
-        # Of rows that are all alike, deviations are rounding: in their unit other rows would be beyond all bounds.
+        # If all rows are equal, their deviations are rounding errors and would give other rows enormous values.
         for square in (rows.square().mean(), (rows - centre).square().mean()):
             if rows.numel() and float(square) > 1e-10 * float(unit) ** 2:
                 unit = square.sqrt().reshape(1)
@@ -55,7 +55,7 @@ class Standard:
 
 
 def told(config: FlowConfig, scaling: Projection, prior: Prior) -> Tensor:
-    """The condition (C,), in no unit yet."""
+    """Return the condition (C,) before standardisation."""
     if config.condition == NONE:
         return torch.zeros(0)
     return prior.embedding_D if config.condition == EMBEDDING else scaling.condition(prior)
@@ -63,13 +63,13 @@ def told(config: FlowConfig, scaling: Projection, prior: Prior) -> Tensor:
 
 @dataclass(frozen=True)
 class FittedFlow:
-    """Everything that draws."""
+    """A trained flow or diffusion."""
 
     config: FlowConfig
     scaling: Projection
     coordinate: Standard
     variance_R: Tensor
-    """Of the states' coordinates, as the network sees them."""
+    """The variance of the states' standardised coordinates."""
     condition: Standard
     network: Network
 
@@ -79,7 +79,7 @@ class FittedFlow:
 
     @torch.no_grad()
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
-        """(S, P)."""
+        """Generate (S, P)."""
         rng, path = torch.Generator().manual_seed(seed), path_of(self.config)
         c_SC = self.condition.inward(told(self.config, self.scaling, prior)).expand(samples, -1)
         noise_SR = torch.randn(samples, self.scaling.size, generator=rng)
@@ -110,7 +110,7 @@ class FittedFlow:
 
 
 def restore(experts: Experts, tensors: Mapping[str, Tensor]) -> FittedFlow:
-    """From `tensors()`. Raises BadFile if they do not fit the pack's layout."""
+    """Recreate a flow from `tensors()`. Raises BadFile if they do not match the pack's layout."""
     size = experts.layout.size
     try:
         config = from_mapping(FlowConfig, json.loads(text_of(tensors["config"])), "its config")
@@ -123,7 +123,7 @@ def restore(experts: Experts, tensors: Mapping[str, Tensor]) -> FittedFlow:
         parts = (coordinate.centre, variance_R, coordinate.unit, condition.unit, condition.centre)
         shapes = [tuple(one.shape) for one in parts]
         if shapes != [(rank,), (rank,), (1,), (1,), (condition.centre.numel(),)]:
-            raise ValueError(f"its shapes are {shapes}, for {rank} coordinates")
+            raise ValueError(f"its shapes {shapes} do not match {rank} coordinates")
         with torch.device("meta"):
             network = Network(rank, len(condition.centre), config.width, config.blocks)
         state = {k.removeprefix("network."): v.float() for k, v in tensors.items() if k.startswith("network.")}

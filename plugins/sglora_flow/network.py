@@ -1,9 +1,10 @@
-"""What learns which way a path goes: an MLP of residual blocks, each told the time and the condition.
+"""The network that learns the direction of a path: an MLP of residual blocks conditioned on time and condition.
 
-As the blocks of diffusion transformers are (Peebles and Xie 2023, adaLN-Zero), without attention: scaled and shifted
-by what it is told, and nothing at the start of training. They are not normalised: the middle of the noise, where a draw
-at temperature 0 starts, would then look as far out as any other point (errors there were seven times as large in a toy
-world). Shapes: B rows, R coordinates, C of the condition, W width.
+Its blocks are those of diffusion transformers (Peebles and Xie 2023, adaLN-Zero) without attention. They are scaled and
+shifted by the condition, and are zero at the start of training. They are not normalised, because normalisation would
+hide how far a point is from the centre of the noise, where sampling at temperature 0 starts.
+
+Shapes: B rows, R coordinates, C of the condition, W width.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 TIMES = 64
-"""Numbers that tell the time: sines and cosines (Vaswani et al. 2017)."""
+"""Size of the time encoding by sines and cosines (Vaswani et al. 2017)."""
 
 
 def time_numbers(time_B: Tensor) -> Tensor:
-    """(B, TIMES) for times in [0, 1], as for steps up to 1000."""
+    """Encode times in [0, 1] as (B, TIMES), with the frequencies for steps up to 1000."""
     rate_F = torch.exp(-math.log(10_000.0) * torch.arange(TIMES // 2, device=time_B.device) / (TIMES // 2))
     angle_BF = 1000 * time_B[:, None] * rate_F
     return torch.cat([angle_BF.sin(), angle_BF.cos()], dim=1)
@@ -48,14 +49,14 @@ class Network(nn.Module):
         self.time = nn.Sequential(nn.Linear(TIMES, width), nn.SiLU(), nn.Linear(width, width))
         self.condition = nn.Linear(condition, width) if condition else None
         self.nothing = nn.Parameter(torch.zeros(width))
-        """Stands for a condition that is left out."""
+        """Replaces a condition that is left out."""
         self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
         self.leave = nn.Linear(width, size)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, x_BR: Tensor, time_B: Tensor, c_BC: Tensor, dropped_B: Tensor | None = None) -> Tensor:
-        """dropped_B: rows whose condition is left out; None: no row."""
+        """Predict the direction. dropped_B: rows whose condition is left out, or None for no rows."""
         told_BW = self.nothing if self.condition is None else self.condition(c_BC)
         if dropped_B is not None:
             told_BW = torch.where(dropped_B[:, None], self.nothing, told_BW)

@@ -1,19 +1,19 @@
-"""Paths from noise to adapters: where a point on the way lies, which way to learn, and how to go it.
+"""Paths from noise to adapters: the points on a path, the training target, and how to follow it.
 
 Flow matching (Lipman et al. 2023, Eq. 20-23, the optimal transport path), t in [0, 1]:
 
-    x_t = t x + (1 - (1 - sigma_min) t) e,    learned: the velocity x - (1 - sigma_min) e
+    x_t = t x + (1 - (1 - sigma_min) t) e,    target: the velocity x - (1 - sigma_min) e
 
 Diffusion (Ho et al. 2020), t = 0 .. T - 1, with a_t = prod_s<=t (1 - beta_s):
 
-    x_t = sqrt(a_t) x + sqrt(1 - a_t) e,      learned: the noise e
+    x_t = sqrt(a_t) x + sqrt(1 - a_t) e,      target: the noise e
 
-It is followed in fewer steps than T as by Song et al. 2021 (DDIM, Eq. 12): eta = 1 with T steps is Ho et al.'s own.
-Temperature multiplies all noise, so 0 follows one path, from the middle of the noise.
+Sampling uses fewer than T steps as in Song et al. 2021 (DDIM, Eq. 12). eta = 1 with T steps is the method of Ho et al.
+Temperature multiplies all noise, so 0 follows a single path from the centre of the noise.
 
-What is learned has a closed form for states that are normally distributed, each coordinate apart. The network adds to
-that form (as Karras et al. 2022 let it add to the best linear guess): all directions in which states hardly vary, which
-are most, are then right from the start, and an untrained network draws from that normal distribution.
+For independent normally distributed coordinates, the target has a closed form. The network's output is added to it
+(similar to Karras et al. 2022, who add it to the best linear prediction). Directions with little variation, which are
+most of them, are therefore correct from the start, and an untrained network samples from that normal distribution.
 
 Shapes: B batch, S samples, R coordinates, T steps of the diffusion.
 """
@@ -30,26 +30,26 @@ from torch import Tensor
 from .config import NOISE, FlowConfig
 
 Field = Callable[[Tensor, float], Tensor]
-"""(points (S, R), time in [0, 1]) -> what the network says there (S, R)."""
+"""(points (S, R), time in [0, 1]) -> the predicted direction (S, R)."""
 
 
 class Path(Protocol):
-    """One way from noise to adapters. Time, as the network is told it, is in [0, 1]."""
+    """A path from noise to adapters. The network gets times in [0, 1]."""
 
     def times(self, count: int, rng: torch.Generator) -> Tensor:
-        """(B,): random times."""
+        """Sample random times (B,)."""
 
     def at(self, time_B: Tensor, x_BR: Tensor, noise_BR: Tensor) -> tuple[Tensor, Tensor]:
-        """The points (B, R) at these times, and what shall be learned there."""
+        """Return the points (B, R) at these times, and the training targets there."""
 
     def normal(self, time_B1: Tensor, point_BR: Tensor, variance_R: Tensor) -> Tensor:
-        """(B, R): what is to be learned, if coordinates are normal with mean 0 and these variances."""
+        """Return the target (B, R) for normally distributed coordinates with mean 0 and these variances."""
 
     def constant(self) -> float:
-        """The squared error a number of the best constant, for coordinates of mean 0 and mean square 1."""
+        """Return the squared error per number of the best constant, for coordinates of mean 0 and mean square 1."""
 
     def follow(self, field: Field, noise_SR: Tensor, steps: int, temperature: float, rng: torch.Generator) -> Tensor:
-        """(S, R): where one arrives from temperature * noise."""
+        """Follow the path from temperature * noise, and return its end (S, R)."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class FlowMatching:
         return 1 + (1 - self.least_noise) ** 2
 
     def follow(self, field: Field, noise_SR: Tensor, steps: int, temperature: float, rng: torch.Generator) -> Tensor:
-        """By the midpoint method: the field is asked twice a step."""
+        """Integrate with the midpoint method, which evaluates the field twice per step."""
         x_SR = temperature * noise_SR
         for n in range(steps):
             middle_SR = x_SR + field(x_SR, n / steps) / (2 * steps)
@@ -90,7 +90,7 @@ class Diffusion:
     eta: float
 
     def _kept(self) -> Tensor:
-        """a_t: (T,) in double precision."""
+        """Return a_t: (T,) in double precision."""
         return (1 - torch.linspace(self.first, self.last, self.count, dtype=torch.float64)).cumprod(0)
 
     def times(self, count: int, rng: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""The network is trained on the training tasks' states, in coordinates that stay in memory.
+"""Train the network on the training tasks' states, whose coordinates are kept in memory.
 
 Shapes: N states, R coordinates, C of the condition, T training tasks, B batch.
 """
@@ -19,7 +19,7 @@ from .paths import Path, path_of
 
 
 def fit(material: Material, config: FlowConfig, name: str) -> tuple[FittedFlow, dict[str, Any]]:
-    """Train on the saved states of the training tasks; also returns measurements."""
+    """Train on the saved states of the training tasks. Also returns measurements."""
     whole = Scaling.of(material.experts)
     scaling, kept = state_projection(material, whole, config.projection, config.energy)
     known_NR, spread, dropped = state_coordinates(material, scaling)
@@ -44,7 +44,7 @@ def fit(material: Material, config: FlowConfig, name: str) -> tuple[FittedFlow, 
         if material.checkpoint and material.checkpoint.due:
             learning.save(material.checkpoint)
     fitted = FittedFlow(config, scaling, coordinate, variance_R, condition, network.cpu())
-    # As a pack keeps it, in float16: what is fitted now and what is read later then draw the same.
+    # Restore from float16 as a pack does, so that the generator samples the same now and after loading.
     return restore(material.experts, fitted.tensors()), {
         "parameters": sum(p.numel() for p in network.parameters()),
         "trained_on": {"tasks": len(material.tasks), "states": material.states_of_task},
@@ -57,14 +57,14 @@ def fit(material: Material, config: FlowConfig, name: str) -> tuple[FittedFlow, 
 
 
 def _epoch(learning: Learning, config: FlowConfig, path: Path, x_NR: Tensor, c_TC: Tensor, v_R: Tensor) -> float:
-    """One pass over the states; its mean squared error a number."""
+    """Run one pass over the states and return its mean squared error per number."""
     device, states, errors = x_NR.device, len(x_NR) // len(c_TC), list[Tensor]()
     batches = torch.randperm(len(x_NR), generator=learning.rng).split(config.batch)
     for chosen_B in batches:
         time_B = path.times(len(chosen_B), learning.rng)
         noise_BR = torch.randn(len(chosen_B), x_NR.shape[1], generator=learning.rng)
         dropped_B = torch.rand(len(chosen_B), generator=learning.rng) < config.drop
-        # No step waits for the device: nothing is taken from it before the end.
+        # Nothing is read back from the device before the end, so no step has to wait for it.
         drawn = (rows.to(device, non_blocking=True) for rows in (chosen_B, time_B, noise_BR, dropped_B))
         chosen_B, time_B, noise_BR, dropped_B = drawn
         point_BR, way_BR = path.at(time_B, x_NR[chosen_B], noise_BR)

@@ -1,4 +1,4 @@
-"""What training a hypernetwork will need: its size by counting, its time by a step of its last layer."""
+"""Estimate the cost of training a hypernetwork: its size by counting, its time by running a step of its last layer."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from . import EXPERTS, PROJECTION, HyperConfig, ReconstructionConfig
 
 
 def cost(layout: Layout, config: HyperConfig | ReconstructionConfig) -> dict[str, Any]:
-    """Parameters, peak bytes, seconds without the backbone, and passes through it.
+    """Estimate parameters, peak bytes, seconds without the backbone, and passes through it.
 
-    How wide an embedding is the layout does not say: the encoder's width stands for it, and for both sides of the
+    The width of an embedding is unknown here. The estimate uses the encoder's width, also for both sides of the
     projection.
     """
     width = max(site.in_features for site in layout.sites)
@@ -29,10 +29,10 @@ def cost(layout: Layout, config: HyperConfig | ReconstructionConfig) -> dict[str
     else:
         adapters = config.batch
     parameters = size * (1 + (config.hidden or width)) + config.hidden * (width + 1)
-    # The last layer is nearly all of it. What it is tried with is as wide as what it sees.
+    # The last layer dominates the cost. It is timed with inputs of its real width.
     seen_BH = torch.zeros(adapters, config.hidden or width)
     make = partial(nn.Linear, seen_BH.shape[1], bias=False)
     step = step_seconds(make, size, lambda last: last(seen_BH).square().mean())
-    # Weights, their gradients and Adam's two moments; the adapters of a step, a few times over.
+    # Weights, gradients and Adam's two moments; several copies of the adapters of a step.
     numbers = 4 * parameters + 6 * adapters * size
     return {"parameters": parameters, "bytes": 4 * numbers, "seconds": config.steps * step, "passes": passes}

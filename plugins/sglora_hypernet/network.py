@@ -1,4 +1,4 @@
-"""What a hypernetwork computes, and what a pack keeps of it. See the package's docstring."""
+"""The network of a hypernetwork and its stored form. See the package's docstring."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sglora_cli.api import BadFile, Experts, Layout, Prior, SeenMeans, Site, rem
 
 
 class Network(nn.Module):
-    """common + own(d): (S, D) -> (S, P) of a layout. Before training it gives the common part for every sentence."""
+    """common + own(d): (S, D) -> (S, P) of a layout. Before training it returns the common part for every sentence."""
 
     def __init__(self, common_P: Tensor, sentences_TD: Tensor, hidden: int, rng: torch.Generator) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Network(nn.Module):
         self.common_P = nn.Parameter(common_P.clone())
         self.mean_D = nn.Buffer(mean_D)
         self.spread = nn.Buffer(spread.clamp_min(1e-6)[None])
-        skip_init = nn.utils.skip_init  # which draws nothing from torch's own random numbers
+        skip_init = nn.utils.skip_init  # does not use torch's global random generator
         self.first: nn.Linear | None = skip_init(nn.Linear, width, hidden) if hidden else None
         self.last: nn.Linear = skip_init(nn.Linear, hidden or width, len(common_P), bias=False)
         nn.init.zeros_(self.last.weight)
@@ -43,13 +43,13 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class FittedHypernet:
-    """A network and its start, ready to be asked."""
+    """A trained network with its start."""
 
     network: Network
     learned: Layout
-    """Of what the network gives."""
+    """The layout of the network's output."""
     projection: Site | None
-    """If it is among the sites."""
+    """The projection, if it is among the sites."""
     start: SeenMeans | None
     ignores_experts: bool = True
 
@@ -59,7 +59,7 @@ class FittedHypernet:
         return Layout(self.learned.sites, rank, float(rank)) if self.start else self.learned
 
     def adapters(self, sentence_SD: Tensor) -> Tensor:
-        """(S, P) of sentences; differentiable with respect to the network."""
+        """Return adapters (S, P) for sentences. Differentiable with respect to the network."""
         flat_SP: Tensor = self.network(sentence_SD)
         if self.start is None or self.projection is None:
             return flat_SP
@@ -67,14 +67,14 @@ class FittedHypernet:
         factors = {}
         for name, (b, a) in self.learned.split(flat_SP).items():
             at_projection = name == self.projection.name
-            b_more = b_start if at_projection else b.new_zeros(*b.shape[:-1], 2)  # one rank for all sites
+            b_more = b_start if at_projection else b.new_zeros(*b.shape[:-1], 2)  # all sites have the same rank
             a_more = a_start if at_projection else a.new_zeros(len(a), 2, a.shape[-1])
             factors[name] = torch.cat([b, b_more], dim=-1), torch.cat([a, a_more], dim=-2)
         return self.own_layout.join(factors)
 
     @torch.no_grad()
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
-        """(S, P), all alike."""
+        """Generate (S, P). All samples are equal."""
         return self.adapters(prior.embedding_D[None]).repeat(samples, 1)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -89,7 +89,7 @@ class FittedHypernet:
 
 
 def restore(experts: Experts, tensors: Mapping[str, Tensor]) -> FittedHypernet:
-    """From `tensors()`. Raises BadFile if they do not fit the pack's layout."""
+    """Recreate a hypernetwork from `tensors()`. Raises BadFile if they do not match the pack's layout."""
     try:
         state = {name[8:]: value.float() for name, value in tensors.items() if name.startswith("network.")}
         rank, alpha = tensors["layout"].tolist()
@@ -100,7 +100,7 @@ def restore(experts: Experts, tensors: Mapping[str, Tensor]) -> FittedHypernet:
         layouts = (Layout(sites, int(rank), alpha) for sites in (last, (*experts.layout.sites, *last)) if sites)
         learned = next((layout for layout in layouts if layout.size == size), None)
         if learned is None:
-            raise ValueError(f"it makes {size} numbers, the pack's sites have others")
+            raise ValueError(f"its output has {size} numbers, which does not match the pack's sites")
         hidden, width = len(state["first.bias"]) if "first.bias" in state else 0, len(state["mean_D"])
         shapes = {"last.weight": (size, hidden or width), **({"first.weight": (hidden, width)} if hidden else {})}
         if wrong := [name for name, shape in shapes.items() if state[name].shape != shape]:
@@ -113,7 +113,7 @@ def restore(experts: Experts, tensors: Mapping[str, Tensor]) -> FittedHypernet:
 
 
 def _site(tensors: Mapping[str, Tensor]) -> Site | None:
-    """The projection, where it is updated and there is no closed form."""
+    """Return the projection if it is updated without the closed form."""
     if "site" not in tensors:
         return None
     out, into = tensors["shape"].tolist()

@@ -1,4 +1,4 @@
-"""How a hypernetwork is trained: end to end by retrieval, or to reproduce adapters. See the package's docstring."""
+"""Train a hypernetwork end to end by retrieval, or to reproduce adapters. See the package's docstring."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from sglora_cli.api import (
 from . import EXPERTS, PROJECTION, HyperConfig, ReconstructionConfig
 from .network import FittedHypernet, Network
 
-_MORE = "name more training tasks in the recipe"
+_MORE = "add training tasks to the recipe"
 _ENDS = 20
-"""Steps at the beginning and the end whose mean losses are compared."""
+"""Number of first and last steps whose mean losses are compared."""
 
 
 def by_retrieval(material: Material, config: HyperConfig) -> tuple[FittedHypernet, dict[str, Any]]:
-    """Raises Mismatch for fewer than two tasks, Unavailable for a backbone without the sites."""
+    """Train by retrieval. Raises Mismatch for fewer than two tasks, Unavailable for a backbone without the sites."""
     pool, rng = material.pool, torch.Generator().manual_seed(material.seed)
     check_pool(pool, "hypernet")
     projection, start = _start(pool, config)
@@ -51,23 +51,23 @@ def by_retrieval(material: Material, config: HyperConfig) -> tuple[FittedHyperne
 
 
 def _start(pool: TaskPool, config: HyperConfig) -> tuple[Site | None, SeenMeans | None]:
-    """The projection, if it is updated, and the closed form, if it is the start."""
+    """Return the projection if it is updated, and the closed form if training starts from it."""
     if config.sites == EXPERTS:
         return None, None
     if (seen := seen_means(pool)) is None:
         raise Unavailable(
-            "the hypernetwork updates the last projection, and this backbone has none",
-            f'say sites = "{EXPERTS}" in its table',
+            "the hypernetwork updates the last projection, but this backbone has none",
+            f'set sites = "{EXPERTS}" in its table',
         )
     return seen.projection, seen if config.closed_form else None
 
 
 def by_reconstruction(material: Material, config: ReconstructionConfig) -> tuple[FittedHypernet, dict[str, Any]]:
-    """Raises Mismatch for fewer than two training tasks."""
+    """Train by reconstruction. Raises Mismatch for fewer than two training tasks."""
     tasks, rng = len(material.tasks), torch.Generator().manual_seed(material.seed)
     if tasks < 2:
         raise Mismatch(
-            f"a hypernetwork learns from adapters of training tasks, there are {tasks}", "give the recipe more"
+            f"a hypernetwork needs at least 2 training tasks, got {tasks}", "add training tasks to the recipe"
         )
     layout = material.experts.layout
     sentence_TD = torch.stack([prior.embedding_D for prior in material.priors])

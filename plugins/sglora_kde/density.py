@@ -1,4 +1,4 @@
-"""A kernel density over the coordinates of states, drawn from. See the package's docstring for the mathematics."""
+"""A kernel density over the coordinates of states, and its samples. See the package's docstring."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from . import KdeConfig, KdeSentenceConfig
 
 @dataclass(frozen=True)
 class FittedKde:
-    """States in coordinates, and what they are weighted by."""
+    """The states' coordinates and their weights."""
 
     scaling: Projection
     state_NR: Tensor = field(repr=False)
     sentence_TD: Tensor = field(repr=False)
     bandwidth: float
     tau: float
-    """0: every state counts alike, and each coordinate is drawn apart."""
+    """0 means equal weights for all states, with each coordinate sampled separately."""
     ignores_experts: bool = True
 
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
-        """(S, P): the mean, and temperature times what a draw differs from it."""
+        """Generate (S, P): the mean plus temperature times a sample's deviation from it."""
         rng, shape = torch.Generator().manual_seed(seed), (samples, self.scaling.size)
         weight_N = self.weights(prior)
         mean_R = weight_N @ self.state_NR
@@ -50,7 +50,7 @@ class FittedKde:
         return self.scaling.outward(mean_R + temperature * own_SR)
 
     def weights(self, prior: Prior) -> Tensor:
-        """(N,), of sum 1."""
+        """Return weights (N,) with sum 1."""
         count = len(self.state_NR)
         if not self.tau:
             return torch.full((count,), 1 / count)
@@ -64,7 +64,7 @@ class FittedKde:
 
 
 def fit(material: Material, config: KdeConfig) -> tuple[FittedKde, dict[str, Any]]:
-    """Nothing is trained: the states are kept, in coordinates. Also returns measurements."""
+    """Store the coordinates of the states, without any training. Also returns measurements."""
     whole, states = Scaling.of(material.experts), material.states_of_task
     scaling, kept = state_projection(material, whole, config.projection, config.energy)
     state_NR, spread, dropped = state_coordinates(material, scaling)
@@ -83,17 +83,17 @@ def fit(material: Material, config: KdeConfig) -> tuple[FittedKde, dict[str, Any
 
 
 def restore(experts: Experts, tensors: Mapping[str, Tensor]) -> FittedKde:
-    """Raises BadFile if the tensors do not fit the pack's layout."""
+    """Raises BadFile if the tensors do not match the pack's layout."""
     try:
         scaling = restored_projection(tensors, experts.layout.size)
         state_NR, sentence_TD, kernels = (tensors[name].float() for name in ("states", "sentences", "kernels"))
         bandwidth, tau = kernels.tolist()
         if sentence_TD.ndim != 2 or not len(state_NR) or not len(sentence_TD) or len(state_NR) % len(sentence_TD):
-            raise ValueError(f"it has {len(state_NR)} states of tasks of shape {list(sentence_TD.shape)}")
+            raise ValueError(f"it has {len(state_NR)} states, but sentences of shape {list(sentence_TD.shape)}")
         if state_NR.shape[1] != scaling.size:
-            raise ValueError(f"it has {len(state_NR)} states of {len(sentence_TD)} tasks")
+            raise ValueError(f"its states have {state_NR.shape[1]} coordinates, not {scaling.size}")
         if not (bandwidth >= 0 and tau >= 0 and all(bool(torch.isfinite(x).all()) for x in (state_NR, sentence_TD))):
-            raise ValueError("its numbers are not finite")
+            raise ValueError("it has invalid or non-finite numbers")
     except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        raise BadFile(f"these are no kernels for this pack: {error}", "build the pack again") from None
+        raise BadFile(f"not a kernel density of this pack: {error}", "build the pack again") from None
     return FittedKde(scaling, state_NR, sentence_TD, bandwidth, tau)

@@ -1,19 +1,19 @@
-"""TIES and DARE on stacks of tensors, in the conventions of PEFT and mergekit.
+"""TIES and DARE on stacks of tensors, with the conventions of PEFT and mergekit.
 
-They differ by design:
+The conventions differ:
 
 | | PEFT | mergekit |
 |---|---|---|
-| trimmed to | int(density n) numbers | at least one |
-| after dropping | divided by the density | rescaled to the L1 norm from before |
+| trimmed to | int(density n) numbers | the same, but at least one |
+| after dropping | divided by the density | rescaled to the previous L1 norm |
 | signs are elected by | the unweighted tensors | the weighted tensors |
 | divided by | the number of agreeing tensors | their weight for TIES, nothing for DARE-TIES |
 
-A sum of zero counts as positive in both. With weights of 1, TIES is the same in both.
+In both, a sum of zero counts as positive. With weights of 1, TIES is the same in both.
 TIES: Yadav et al. 2023. DARE: Yu et al. 2024.
 
-Masks are float32, 0 or 1: torch multiplies by booleans several times as slowly.
-Shapes: K adapters, S sites, T tensors, N numbers, M of a sample, ... the shape of a tensor.
+Masks are float32 with values 0 and 1, because torch multiplies by booleans several times more slowly.
+Shapes: K adapters, S sites, T tensors, N numbers, M numbers of a sample, ... the shape of a tensor.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from torch import Tensor
 from .rule import Rule
 
 NOTHING = 1e-7
-"""mergekit's bound: a tensor whose L1 norm is below it is not rescaled."""
+"""mergekit's threshold. A tensor with a smaller L1 norm is not rescaled."""
 _BLOCK = {"cpu": 1 << 18, "cuda": 1 << 25}
-"""Numbers of a step, by the kind of device; on a CPU they stay in its cache."""
+"""Numbers per step, by device type. On a CPU they fit into its cache."""
 _MANY = 4096
-"""From so many numbers on, a sample helps to find their border."""
+"""From this many numbers on, a sample speeds up the search for their border."""
 
 
 def combined(rule: Rule, weights_K: Tensor, stacks: Sequence[Tensor], rng: torch.Generator) -> list[Tensor]:
-    """One tensor from those of K adapters, at each site: float32 (K, S, ...) -> (S, ...), of every stack.
+    """Combine the tensors of K adapters at each site: float32 (K, S, ...) -> (S, ...), for every stack.
 
-    The stacks are contiguous and are overwritten. Computes on their device; beside them and the results it needs
-    memory for some blocks. What is dropped at random is drawn on the CPU with `rng`: site by site, at a site stack by
-    stack, in a stack adapter by adapter. So a seed drops the same numbers on every device and in batches of any size.
+    The stacks are contiguous and are overwritten. Computes on their device, with additional memory for the results and
+    some blocks. Random drops are drawn on the CPU with `rng`, in the order of sites, then stacks, then adapters. A
+    seed therefore drops the same numbers on every device and with any batch size.
     """
     if rule.density < 1 and rule.prune == "magnitude":
         for x_KS in stacks:
@@ -51,7 +51,7 @@ def combined(rule: Rule, weights_K: Tensor, stacks: Sequence[Tensor], rng: torch
 
 
 def _trim(rule: Rule, x_T: Tensor) -> None:
-    """Keep the largest numbers of each tensor (T, ...) by magnitude; of equal ones at the border the first stay."""
+    """Keep the largest magnitudes of each tensor (T, ...). Of equal numbers at the border, the first ones stay."""
     total = x_T[0].numel()
     count = min(max(int(rule.density * total), int(rule.convention == "mergekit")), total)
     if count < 1:
@@ -61,7 +61,7 @@ def _trim(rule: Rule, x_T: Tensor) -> None:
         size = x.abs()
         border_T = _borders(size.flatten(1), count)
         kept = size.ge_(border_T.view(-1, *[1] * (x.dim() - 1)))
-        # By rows first: float32 counts to 2^24.
+        # Sum by rows first, because float32 counts exactly only up to 2^24.
         surplus_T = kept.sum(dim=-1).view(len(kept), -1).sum(dim=1, dtype=torch.float64) - count
         for t in (surplus_T > 0).nonzero().flatten().tolist():
             equal = (x[t].abs().flatten() == border_T[t]).nonzero().flatten()
@@ -70,7 +70,7 @@ def _trim(rule: Rule, x_T: Tensor) -> None:
 
 
 def _borders(size_TN: Tensor, count: int) -> Tensor:
-    """The number that is `count` from the largest of each row: (T,)."""
+    """Return the `count`-th largest number of each row: (T,)."""
     place = size_TN.shape[1] - count
     if size_TN.device.type != "cpu":
         return size_TN.kthvalue(place + 1, dim=1).values
@@ -81,15 +81,15 @@ def _borders(size_TN: Tensor, count: int) -> Tensor:
 
 
 def _border(size_N: NDArray[numpy.float32], count: int) -> numpy.float32:
-    """As `partition` finds it, two to four times as fast: a sample tells between which numbers it is."""
+    """Return the same as `partition`, two to four times as fast. A sample narrows the search to an interval."""
     total = len(size_N)
-    sample_M = numpy.sort(size_N[:: int(total**0.5 / 8) | 1])  # an even step would see few columns of a matrix
+    sample_M = numpy.sort(size_N[:: int(total**0.5 / 8) | 1])  # an even step would sample few columns of a matrix
     below = len(sample_M) * (1 - count / total)
     spread = 3 * (below * count / total) ** 0.5 + 1  # three standard deviations
     low, high = sample_M[max(int(below - spread), 0)], sample_M[min(int(below + spread), len(sample_M) - 1)]
     between_N = size_N.take(((size_N >= low) & (size_N <= high)).nonzero()[0])
     wanted = count - int(numpy.count_nonzero(size_N > high))
-    if not 1 <= wanted <= len(between_N):  # the sample was not like the rest
+    if not 1 <= wanted <= len(between_N):  # the sample was not representative
         between_N, wanted = size_N, count
     border: numpy.float32 = numpy.partition(between_N, len(between_N) - wanted)[len(between_N) - wanted]
     return border
@@ -100,7 +100,7 @@ def _drop(rule: Rule, stacks: Sequence[Tensor], rng: torch.Generator) -> None:
         for x_KS in stacks:
             for x in x_KS[:, s]:
                 before = x.abs().sum() if rule.convention == "mergekit" else None
-                # The same numbers as of torch.bernoulli, in a quarter of its time.
+                # The same random numbers as torch.bernoulli, in a quarter of the time.
                 x.mul_(torch.rand(x.shape, generator=rng).lt_(rule.density).to(x.device))
                 if before is not None:
                     after = x.abs().sum()
@@ -111,8 +111,8 @@ def _drop(rule: Rule, stacks: Sequence[Tensor], rng: torch.Generator) -> None:
 
 
 def _elected(rule: Rule, weights_K: Tensor, x_KN: Tensor) -> Tensor:
-    """The weighted sum, or mean, of what agrees with the majority: (N,)."""
-    # Multiples of 1024: of a block's last few numbers torch adds the K in another order.
+    """Return the weighted sum or mean of the numbers that agree with the majority sign: (N,)."""
+    # Multiples of 1024, because torch adds the K in another order for the last few numbers of a block.
     block = 1024 * max(1, _BLOCK[x_KN.device.type] // (1024 * max(1, len(x_KN))))
     return torch.cat([_block_elected(rule, weights_K[:, None], part_KN) for part_KN in x_KN.split(block, dim=1)])
 

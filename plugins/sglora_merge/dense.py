@@ -1,12 +1,12 @@
-"""The best approximation of rank R of dense matrices, without all of their singular vectors.
+"""The best rank-R approximation of dense matrices without computing all singular vectors.
 
-`torch.linalg.eigh` of G = M M^T finds O vectors where R are wanted. Here a block of W > R directions is multiplied by
-polynomials in G until its first R directions are eigenvectors: Chebyshev-filtered subspace iteration (Zhou, Saad,
-Tiago and Chelikowsky 2006). A polynomial is small below the last eigenvalue of the block, and grows above it as fast
-as one of its degree can. So no gap is needed behind the eigenvalue R.
+`torch.linalg.eigh` of G = M M^T computes O vectors, but only R are needed. Here a block of W > R directions is
+multiplied by polynomials in G until its first R directions are eigenvectors. This is Chebyshev-filtered subspace
+iteration (Zhou, Saad, Tiago and Chelikowsky 2006). A polynomial is small below the last eigenvalue of the block and
+grows above it as fast as its degree allows, so no gap behind eigenvalue R is needed.
 
-The residuals G u - g u bound how far a direction is from an eigenvector. A matrix whose bound does not become small
-enough in time, as it has equal singular values at R, is left to `eigh`.
+The residuals G u - g u bound the distance of a direction from an eigenvector. A matrix whose bound does not become
+small enough in time, for example because of equal singular values at R, falls back to `eigh`.
 
 Shapes: S matrices, O out_features, I in_features, R rank, W width of the block.
 """
@@ -23,22 +23,22 @@ from sglora_cli.api import compress
 Factors = tuple[Tensor, Tensor]
 
 TOLERANCE = 1e-8
-"""The largest error of an approximation, relative to it: below the rounding of its float32 factors."""
+"""The largest relative error of an approximation. It is below the rounding of the float32 factors."""
 LEAST = 256
-"""Below so many rows, `eigh` is as fast."""
+"""Below this many rows, `eigh` is as fast."""
 _SPARE = 8
-"""Directions that the block has beyond R, at least; its width is a multiple of it, which products like."""
+"""Minimum number of directions beyond R. The block width is a multiple of it, which makes products faster."""
 _PRODUCTS, _ROUNDS = 0.1, 12
-"""Products with G for each row, and polynomials, until a matrix is left to `eigh`."""
+"""Limits before the fallback to `eigh`: products with G per row, and polynomials."""
 _RANGE = math.log(1e7)
-"""A polynomial may stretch one direction of the block e^_RANGE times as much as another: rounding drowns the rest."""
+"""The logarithm of the largest ratio by which a polynomial may stretch directions. Rounding limits it."""
 _TINY = 1e-300
 
 
 def truncated(dense_SOI: Tensor, rank: int) -> Factors:
-    """Balanced factors of the best approximation of a rank (Eckart-Young): B (S, O, R), A (S, R, I), float32.
+    """Return balanced factors of the best rank-R approximation (Eckart-Young): B (S, O, R), A (S, R, I), float32.
 
-    Computes in float64 on the device of the matrices, and takes about 30 bytes for each of their numbers.
+    Computes in float64 on the device of the matrices and needs about 30 bytes per matrix entry.
     """
     dense_SOI = dense_SOI.double()
     if dense_SOI.shape[1] > dense_SOI.shape[2]:
@@ -49,7 +49,7 @@ def truncated(dense_SOI: Tensor, rank: int) -> Factors:
 
 
 def leading(dense_SOI: Tensor, rank: int) -> Tensor:
-    """The span of the first R left singular vectors of each matrix, of all O at most: (S, O, R), orthonormal."""
+    """Return an orthonormal basis of the first R (at most O) left singular vectors of each matrix: (S, O, R)."""
     size = dense_SOI.shape[1]
     width = _SPARE * math.ceil((rank + _SPARE) / _SPARE)
     if size < max(LEAST, 4 * width):
@@ -65,14 +65,14 @@ def _by_eigh(dense_SOI: Tensor, rank: int) -> Tensor:
 
 
 def _by_filter(dense_SOI: Tensor, rank: int, width: int) -> tuple[Tensor, Tensor]:
-    """As `leading`, and for which matrices it was found: (S,). A matrix has the same polynomials in any batch."""
+    """Like `leading`, also returning which matrices converged: (S,). The polynomials do not depend on the batch."""
     count, size, _ = dense_SOI.shape
     u_SOR = dense_SOI.new_zeros(count, size, rank)
     open_S = torch.arange(count, device=dense_SOI.device)
     found_S, products_S = torch.zeros_like(open_S, dtype=torch.bool), torch.ones_like(open_S)
-    # The start knows nothing of the matrices, so no matrix is likely to hide a direction from it.
+    # A random start independent of the matrices, so that a matrix is unlikely to have a direction orthogonal to it.
     start_WO = torch.randn(width, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    # Directions are rows: a block times a large matrix is up to three times as fast as the matrix times a block.
+    # Directions are rows, because a block times a large matrix is up to three times as fast as the reverse order.
     grown_SWO = start_WO.to(dense_SOI) @ dense_SOI @ dense_SOI.mT
     for _ in range(_ROUNDS):
         value_SW, u_SWO, g_SWO = _ritz(dense_SOI, grown_SWO)
@@ -80,7 +80,7 @@ def _by_filter(dense_SOI: Tensor, rank: int, width: int) -> tuple[Tensor, Tensor
         done_S = error_S <= TOLERANCE
         u_SOR[open_S[done_S]], found_S[open_S[done_S]] = u_SWO[done_S, :rank].mT, True
         low_S = value_SW[:, -1].clamp_min(_TINY).maximum(1e-12 * value_SW[:, 0])
-        # How much more a direction grows in each degree than what is below the block, as a logarithm.
+        # The logarithm of how much a direction grows per degree, relative to directions below the block.
         growth_SW = (2 * value_SW / low_S[:, None] - 1).clamp_min(1).acosh().clamp_min(_TINY)
         needed_S = ((error_S / TOLERANCE).log() / growth_SW[:, rank - 1]).ceil()
         degree_S = needed_S.minimum((_RANGE / growth_SW[:, 0]).floor()).clamp_min(1)
@@ -97,7 +97,7 @@ def _by_filter(dense_SOI: Tensor, rank: int, width: int) -> tuple[Tensor, Tensor
 
 
 def _ritz(dense_SOI: Tensor, grown_SWO: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Eigenvalues of G in the span of a block, largest first (S, W), their vectors u as rows, and G u."""
+    """Return Ritz values of G in the span of a block, largest first (S, W), their vectors u as rows, and G u."""
     q_SWO = torch.linalg.qr(grown_SWO.mT).Q.mT
     image_SWI = q_SWO @ dense_SOI
     value_SW, turn_SWW = torch.linalg.eigh(image_SWI @ image_SWI.mT)
@@ -106,10 +106,10 @@ def _ritz(dense_SOI: Tensor, grown_SWO: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 
 def _error(value_SW: Tensor, u_SWO: Tensor, g_SWO: Tensor, rank: int) -> Tensor:
-    """How far M is from its best approximation in the span of the first R directions, beyond what it must be: (S,).
+    """Return the excess error of M's approximation in the span of the first R directions over the best one: (S,).
 
-    Relative to the approximation. A direction is turned by residual / gap at most (Davis and Kahan 1970), and counts
-    by its singular value.
+    It is relative to the approximation. A direction is rotated by at most residual / gap (Davis and Kahan 1970) and
+    weighted by its singular value.
     """
     first_SR = value_SW[:, :rank]
     residual_SR = (g_SWO[:, :rank] - first_SR[..., None] * u_SWO[:, :rank]).norm(dim=-1)
@@ -119,7 +119,7 @@ def _error(value_SW: Tensor, u_SWO: Tensor, g_SWO: Tensor, rank: int) -> Tensor:
 
 
 def _chebyshev(dense_SOI: Tensor, u_SWO: Tensor, g_SWO: Tensor, half_S: Tensor, degree_S: Tensor) -> Tensor:
-    """T(G / half - 1) u of a degree: bounded by |u| where an eigenvalue is below 2 half, and growing above it."""
+    """Return T(G / half - 1) u of a degree. It is bounded by |u| for eigenvalues below 2 half and grows above."""
     half_S11, degree_S11 = half_S[:, None, None], degree_S[:, None, None]
     last_SWO, now_SWO = u_SWO, g_SWO / half_S11 - u_SWO
     for degree in range(2, int(degree_S.max()) + 1):

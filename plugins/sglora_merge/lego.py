@@ -1,16 +1,16 @@
-"""LoRA-LEGO (Zhao et al. 2024, arXiv 2409.16167): minimal semantic units of all experts, clustered and put together.
+"""LoRA-LEGO (Zhao et al. 2024, arXiv 2409.16167): cluster the minimal semantic units of all experts.
 
-A unit is a row a of A with its column b of B. At each site the units [a, b] of all experts are clustered by k-means,
-and the k centroids are the units of the merge. Its scale is corrected twice (the paper: dual reweighting). The paper's
-formulas were not to be had. Those here are the simplest ones against a norm that decays in means, and a variance that
-grows with the number of units:
+A unit is a row a of A with its column b of B. At each site, k-means clusters the units [a, b] of all experts, and the
+k centroids are the units of the merge. Its scale is corrected twice (the paper's dual reweighting). The paper's
+formulas were not available. The formulas here are the simplest that counter the smaller norm of means, and a variance
+that grows with the number of units:
 
 * parameters: a centroid gets the mean norm of the units in its cluster;
-* output: k units in place of r have k/r times the variance, so the update is multiplied by sqrt(r / k).
+* output: k units instead of r have k/r times the variance, so the update is multiplied by sqrt(r / k).
 
-A pack's experts share their first A, which is most of a unit, so with k = r the clusters are mostly the experts' first
-units, their second ones and so on: the merge is then the mean of the factors, with its norm restored. `norm=factors`
-restores the norms of a and b apart, as b alone decays where a is shared.
+A pack's experts share their initial A, which is most of a unit. With k = r, the clusters are therefore mostly the
+experts' first units, their second units and so on, and the merge is the mean of the factors with its norm restored.
+`norm=factors` restores the norms of a and b separately, because only b becomes shorter where a is shared.
 
 Shapes: K adapters, O out_features, I in_features, R rank, N units, F clusters, W = I + O numbers of a unit.
 """
@@ -29,18 +29,18 @@ from .dense import Factors
 from .rule import LegoRule
 
 STARTS, ROUNDS = 30, 300
-"""Of k-means: the best of so many starts, each of at most so many rounds."""
+"""k-means takes the best of this many starts, each with at most this many rounds."""
 
 
 @dataclass(frozen=True)
 class Assembled:
-    """LoRA-LEGO over one pack's experts."""
+    """LoRA-LEGO over the experts of one pack."""
 
     rule: LegoRule
     experts: Experts
 
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
-        """(S, P): samples are all alike."""
+        """Generate (S, P). All samples are equal."""
         one_P = self._of_all if self.rule.experts == "all" else self._merged(self.experts.means(prior.rows))
         return one_P.expand(samples, -1).clone()
 
@@ -61,7 +61,7 @@ class Assembled:
 
 
 def assembled(b_KOR: Tensor, a_KRI: Tensor, clusters: int, norm: str = "unit") -> Factors:
-    """The merged units of one site, not yet compressed: B (O, F) and A (F, I) in float64, F at most `clusters`."""
+    """Return the merged units of one site before compression: B (O, F), A (F, I), float64, F at most `clusters`."""
     rank, width = a_KRI.shape[1:]
     unit_NW = torch.cat([a_KRI.double(), b_KOR.double().mT], dim=-1).flatten(0, 1)
     cluster_N = kmeans(unit_NW, clusters)
@@ -78,10 +78,10 @@ def assembled(b_KOR: Tensor, a_KRI: Tensor, clusters: int, norm: str = "unit") -
 
 
 def kmeans(row_NW: Tensor, clusters: int) -> Tensor:
-    """The cluster of each row, 0 to F - 1, none of them empty; F is less than `clusters` for fewer different rows.
+    """Return the cluster of each row, 0 to F - 1, none empty. With few different rows, F is less than `clusters`.
 
-    Lloyd's algorithm from seeds of k-means++ (Arthur and Vassilvitskii 2007), the best of several starts. The random
-    numbers are always the same, and the order of the rows does not matter.
+    Lloyd's algorithm with k-means++ seeding (Arthur and Vassilvitskii 2007), the best of several starts. The random
+    seed is fixed, and the order of the rows does not matter.
     """
     rng = torch.Generator().manual_seed(0)
     order_N = (row_NW @ torch.randn(row_NW.shape[1], generator=rng, dtype=row_NW.dtype)).argsort()
@@ -97,7 +97,7 @@ def kmeans(row_NW: Tensor, clusters: int) -> Tensor:
 
 
 def _seeds(row_NW: Tensor, clusters: int, rng: torch.Generator) -> Tensor:
-    """(F, W): different rows, each drawn with the square of its distance to those before."""
+    """Return different rows (F, W), each sampled with the squared distance to the previous ones as its weight."""
     chosen = [int(torch.randint(len(row_NW), (), generator=rng))]
     square_N = (row_NW - row_NW[chosen[0]]).square().sum(dim=1)
     while len(chosen) < clusters and bool((square_N > 0).any()):
@@ -107,7 +107,7 @@ def _seeds(row_NW: Tensor, clusters: int, rng: torch.Generator) -> Tensor:
 
 
 def _lloyd(row_NW: Tensor, centre_FW: Tensor) -> tuple[Tensor, float]:
-    """The cluster of each row and the sum of squared distances to its centre, once no row changes its cluster."""
+    """Iterate until no row changes its cluster. Returns each row's cluster and the sum of squared distances."""
     last_N = torch.full((len(row_NW),), -1)
     for _ in range(ROUNDS):
         distance_NF = torch.cdist(row_NW, centre_FW, compute_mode="donot_use_mm_for_euclid_dist")

@@ -1,4 +1,4 @@
-"""What LoraHub does with a few training pairs: it searches weights of the experts without gradients.
+"""LoraHub: search weights of the experts with a few training pairs, without gradients.
 
 Shapes: E experts, S candidates or samples, N images, C captions or classes, D embedding, P numbers of an adapter.
 """
@@ -29,26 +29,26 @@ from sglora_cli.api import (
 from .rule import HubRule
 
 Objective = Callable[[Tensor], Tensor]
-"""(S, E) weights -> (S,) what is to become small."""
+"""(S, E) weights -> (S,) objective to minimise."""
 
 
 @dataclass(frozen=True)
 class FewShots:
-    """LoraHub over one pack's experts."""
+    """LoraHub over the experts of one pack."""
 
     rule: HubRule
     experts: Experts
 
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
         raise Unavailable(
-            "'lorahub' makes no adapter of a sentence: it needs training pairs of the task",
+            "'lorahub' needs training pairs of the task and cannot use a sentence alone",
             "measure it with `sglora bench --baselines lorahub --data DIR`",
         )
 
     def generate_with(self, prior: Prior, evidence: Evidence, samples: int, seed: int, temperature: float) -> Tensor:
-        """(S, P). Samples differ in the shots, drawn anew, and in the search. The sentence does not count."""
+        """Generate (S, P). Samples differ in the random shots and the search. The sentence is not used."""
         if evidence.shots is None:
-            raise Mismatch("lorahub was given no training pairs")
+            raise Mismatch("lorahub needs training pairs, got none")
         means_EP, adapters = self.experts.means(), []
         for sample in range(samples):
             rng = torch.Generator().manual_seed(1000 * (self.rule.seed + seed) + sample)
@@ -63,7 +63,7 @@ class FewShots:
 
 
 def drawn(task: TaskTensors, count: int, rng: torch.Generator) -> TaskTensors:
-    """A few pairs: photos at random, one caption of each. Of a classification task all heads stay."""
+    """Sample a few photos, with one random caption each. For a classification task, all heads stay."""
     chosen = torch.randperm(len(task.stem_N), generator=rng)[:count].tolist()
     stem_N = task.stem_N[chosen]
     if task.label_of:
@@ -74,7 +74,7 @@ def drawn(task: TaskTensors, count: int, rng: torch.Generator) -> TaskTensors:
 
 
 def objective(model: Model, experts: Experts, shots: TaskTensors, l1: float) -> Objective:
-    """The loss that adapters are trained with, of the shots, and l1 times the sum of |w|."""
+    """Return the objective: the training loss of adapters on the shots plus l1 times the sum of |w|."""
     means_EP, text_CD = experts.means(), shots.text_CD.float()
     stem_N, every_N = shots.stem_N, torch.ones(1, len(shots.stem_N), dtype=torch.bool)
 
@@ -98,7 +98,7 @@ def objective(model: Model, experts: Experts, shots: TaskTensors, l1: float) -> 
 
 
 def search(goal: Objective, size: int, rule: HubRule, seed: int) -> Tensor:
-    """The best weights (E,) that CMA-ES (Hansen & Ostermeier 2001) saw, no adapter at all included."""
+    """Return the best weights (E,) found by CMA-ES (Hansen & Ostermeier 2001). Zero weights are also considered."""
     import cma
 
     def values(weights_SE: Tensor) -> list[float]:
@@ -124,7 +124,7 @@ def search(goal: Objective, size: int, rule: HubRule, seed: int) -> Tensor:
 
 @contextmanager
 def _own_rng() -> Iterator[None]:
-    """cma seeds numpy's global generator: the caller's comes back."""
+    """Restore numpy's global random state, because cma seeds it."""
     state = numpy.random.get_state()
     try:
         yield

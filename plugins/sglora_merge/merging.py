@@ -1,4 +1,4 @@
-"""The one algorithm of all merging rules. Shapes: K adapters, P numbers of one, S samples."""
+"""The algorithm of all merging rules. Shapes: K adapters, P numbers of one, S samples."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .spaces import AT_ONCE, SPACES, batches, scaled, stock_ratio
 
 @dataclass(frozen=True)
 class Merged:
-    """A rule over one pack's experts. Samples differ only in what is dropped at random."""
+    """A merging rule over the experts of one pack. Samples differ only in what is dropped at random."""
 
     rule: Rule
     experts: Experts
     extra: Mapping[str, Tensor]
-    """What the pack has besides experts: its joint adapter."""
+    """Tensors of the pack besides its experts: the joint adapter."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    """Where rules are computed that are no weighted sums."""
+    """The device for rules that are not weighted sums."""
     _drawn: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False, compare=False)
-    """(samples, seed) to what was drawn of all experts: the sentence does not matter, and dropping takes seconds."""
+    """(samples, seed) -> cached samples over all experts. They do not depend on the sentence, and take seconds."""
 
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
-        """(S, P). With temperature 0 nothing is dropped; any other means the same here."""
+        """Generate (S, P). At temperature 0 nothing is dropped. All other temperatures are equivalent."""
         if not self.rule.draws or temperature == 0:
             return self._one(prior).expand(samples, -1).clone()
         if self.rule.experts != "all":
@@ -44,7 +44,7 @@ class Merged:
         return {}
 
     def on_device(self, device: torch.device) -> Merged:
-        """The same, which computes there; it stays where it is for a device without float64, as MPS."""
+        """Return the same rule computing on a device. Devices without float64, such as MPS, are ignored."""
         return replace(self, device=device, _drawn={}) if device.type in AT_ONCE else self
 
     def _draw(self, prior: Prior, samples: int, seed: int) -> Tensor:
@@ -66,7 +66,7 @@ class Merged:
         return merge(rule, self.experts, weights_K, adapters_KP, rng).cpu()
 
     def _chosen(self, prior: Prior | None) -> tuple[Tensor, Tensor]:
-        """Weights (K,) and adapters (K, P)."""
+        """Return weights (K,) and adapters (K, P)."""
         adapters_KP = self._adapters(prior)
         if self.rule.weights == "alpha" and prior is not None:
             return prior.alpha_K, adapters_KP
@@ -87,11 +87,11 @@ class Merged:
 def merge(
     rule: Rule, experts: Experts, weights_K: Tensor, adapters_KP: Tensor, rng: torch.Generator | None = None
 ) -> Tensor:
-    """One adapter (P,) from K, on their device. `rng`, of the CPU, decides what the rule drops at random.
+    """Merge K adapters into one (P,) on their device. `rng`, on the CPU, draws what the rule drops at random.
 
-    Sites are merged in batches of S. Of updates, a batch takes 4 bytes for each of its K S O I numbers and 30 for each
-    of its S O I; of the former there are at most `spaces.AT_ONCE`, or those of a single site. So 10 adapters of CLIP
-    ViT-L/14 take 70 MB on a CPU; on a GPU it is about 1 GB.
+    Sites are merged in batches of S. In space `updates` a batch takes 4 bytes for each of its K S O I numbers, plus 30
+    bytes for each of its S O I. The former number is at most `spaces.AT_ONCE`, or that of a single site. 10 adapters
+    of CLIP ViT-L/14 take 70 MB on a CPU and about 1 GB on a GPU.
     """
     if not len(adapters_KP):
         return torch.zeros(experts.layout.size)
@@ -99,7 +99,7 @@ def merge(
     parts = layout.split(adapters_KP)
     if rule.linear and rule.space == "factors":
         merged_P = mix(weights_K, adapters_KP)
-    elif rule.linear:  # exact and never dense; a weighted sum is the same in aligned numbers
+    elif rule.linear:  # exact without dense matrices; space `aligned` gives the same weighted sum
         merged_P = mix_updates(weights_K, adapters_KP, layout)[0]
     else:
         merged_P = layout.join(_merged(rule, layout, weights_K, parts, rng))
@@ -112,7 +112,7 @@ def merge(
 def _merged(
     rule: Rule, layout: Layout, weights_K: Tensor, parts: Mapping[str, Factors], rng: torch.Generator
 ) -> dict[str, Factors]:
-    """A rule that is no weighted sum, at each site."""
+    """Apply a rule that is not a weighted sum at each site."""
 
     def combine(*stacks: Tensor) -> list[Tensor]:
         return combined(rule, weights_K, stacks, rng)

@@ -1,4 +1,4 @@
-"""What tells one merging rule from another: every rule is these settings of one algorithm.
+"""The settings of the merging algorithm. Every merging rule is one choice of them.
 
 select experts -> weigh -> prune each -> elect signs -> combine -> interpolate -> scale, in one of three spaces.
 Each setting is a knob of `NAME:setting=value/setting=value`.
@@ -23,79 +23,79 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Rule:
-    """A merging rule."""
+    """Settings of a merging rule."""
 
-    experts: str = knob("all", "Which adapters: all experts, the top K, the nearest, the joint adapter, none.")
-    weights: str = knob("mean", "mean: 1/n each; sum: 1 each; alpha: by similarity (Eq. 6), for the top K.")
-    space: str = knob("factors", "What is merged: factors A and B apart, updates B A, or aligned parts (KnOTS).")
-    prune: str = knob("none", "What is dropped of each adapter: none, all but the largest (magnitude), or random.")
-    density: float = knob(1.0, "Part of the numbers that stays; 1 drops nothing.", least=0, most=1)
-    elect: str = knob("none", "Majority sign of each number: none, by total of the values, by frequency of the signs.")
-    convention: str = knob("peft", "Arithmetic where packages disagree: peft or mergekit.")
-    ratio: str = knob("one", "How far from no update to the merge: one, or by the angle of the updates (Model Stock).")
-    scale: float = knob(1.0, "lambda, the factor on the merged update.")
+    experts: str = knob("all", "Adapters to merge: all, top (K), nearest, joint or none.")
+    weights: str = knob("mean", "mean (1/n each), sum (1 each) or alpha (by similarity, Eq. 6, for the top K).")
+    space: str = knob("factors", "What is merged: factors (A and B separately), updates (B A) or aligned (KnOTS).")
+    prune: str = knob("none", "Numbers dropped from each adapter: none, by magnitude (keep the largest) or random.")
+    density: float = knob(1.0, "Share of the numbers that is kept.", least=0, most=1)
+    elect: str = knob("none", "Majority sign of each number: none, by total of values or by frequency of signs.")
+    convention: str = knob("peft", "Package to follow where they differ: peft or mergekit.")
+    ratio: str = knob("one", "Interpolation between no update and the merge: one, or by angle (Model Stock).")
+    scale: float = knob(1.0, "Factor on the merged update (lambda).")
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise UnknownName.of(f"{name} of a merging rule", str(getattr(self, name)), known)
         if self.weights == "alpha" and self.experts != "top":
-            raise Mismatch(f"weights=alpha belong to experts=top, not to {self.experts!r}")
+            raise Mismatch(f"weights=alpha requires experts=top, got {self.experts!r}")
         if self.ratio == "angle" and self.space != "updates":
-            raise Mismatch(f"ratio=angle is of updates, not of {self.space!r}", "add space=updates")
+            raise Mismatch(f"ratio=angle requires space=updates, got {self.space!r}", "add space=updates")
 
     @property
     def linear(self) -> bool:
-        """Whether the merge is a weighted sum."""
+        """Whether the merge is a weighted sum of adapters."""
         return self.elect == "none" and (self.prune == "none" or self.density >= 1)
 
     @property
     def draws(self) -> bool:
-        """Whether samples differ: by what is dropped."""
+        """Whether samples differ, because of random drops."""
         return self.prune == "random" and self.density < 1
 
     def mean(self) -> Rule:
-        """The rule that drops nothing: what dropping and rescaling is on average, before signs are elected."""
+        """Return the rule without drops, the expectation of dropping and rescaling before signs are elected."""
         return replace(self, prune="none") if self.draws else self
 
 
 @dataclass(frozen=True)
 class LegoRule:
-    """How LoRA-LEGO clusters units."""
+    """Settings for clustering the units in LoRA-LEGO."""
 
-    experts: str = knob("all", "Whose units are clustered: all experts, or the top K.", choices=("all", "top"))
-    clusters: int = knob(0, "k, units of the merge at each site, compressed to the rank; 0: the rank.", least=0)
+    experts: str = knob("all", "Experts whose units are clustered: all or top (K).", choices=("all", "top"))
+    clusters: int = knob(0, "Number of clusters k per site, later compressed to the rank. 0 means the rank.", least=0)
     norm: str = knob(
         "unit",
-        "What gets the mean norm of its cluster: a centroid as a unit, its factors apart, or none.",
+        "What gets its cluster's mean norm: unit (centroids), factors (a and b separately) or none.",
         choices=("unit", "factors", "none"),
     )
 
     @property
     def draws(self) -> bool:
-        """Samples are all alike."""
+        """Always false: all samples are equal."""
         return False
 
 
 @dataclass(frozen=True)
 class HubRule:
-    """How LoraHub's weights are searched."""
+    """Settings for LoraHub's search of weights."""
 
-    shots: int = knob(5, "Pairs of the training split that are looked at; all, where a task has fewer.", least=2)
+    shots: int = knob(5, "Training pairs to use, or all if a task has fewer.", least=2)
     steps: int = knob(40, "Generations of CMA-ES.", least=1)
-    l1: float = knob(0.05, "Factor on the sum of the weights' sizes, which is added to the loss.", least=0)
-    bound: float = knob(1.5, "No weight is larger than this.", least=1e-3)
-    spread: float = knob(0.5, "Standard deviation of the first generation around no adapter at all.", least=1e-6)
-    seed: int = knob(0, "Added to the seed of the draw, which chooses shots and steps.", least=0)
+    l1: float = knob(0.05, "Factor on the sum of absolute weights, added to the loss.", least=0)
+    bound: float = knob(1.5, "Largest absolute weight.", least=1e-3)
+    spread: float = knob(0.5, "Standard deviation of the first generation around zero.", least=1e-6)
+    seed: int = knob(0, "Added to the sample's seed, which selects shots and search steps.", least=0)
 
 
 @dataclass(frozen=True)
 class SemlaRule:
-    """How SemLA weighs experts."""
+    """Settings for SemLA's weights of experts."""
 
-    k: int = knob(5, "Experts that are mixed; all, where a pack has fewer.", least=1)
+    k: int = knob(5, "Experts to mix, or all if a pack has fewer.", least=1)
     tau: float = knob(0.05, "Temperature of the softmax over their similarities.", least=1e-6)
-    per: str = knob("image", "One merge for each image, or one for the mean of a task's images: image or task.")
+    per: str = knob("image", "image for one merge per image, task for one merge with the mean of a task's images.")
 
     def __post_init__(self) -> None:
         if self.per not in ("image", "task"):

@@ -1,4 +1,4 @@
-"""What SemLA does with test images: it weighs the experts by how similar their training photos are.
+"""SemLA: weigh the experts by the similarity of test images to their training photos.
 
 Shapes: E experts, S samples, N images, D embedding, P numbers of an adapter.
 """
@@ -18,22 +18,22 @@ from .rule import SemlaRule
 
 @dataclass(frozen=True)
 class ByImages:
-    """SemLA over one pack's experts."""
+    """SemLA over the experts of one pack."""
 
     rule: SemlaRule
     experts: Experts
 
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
         raise Unavailable(
-            "'semla' makes no adapter of a sentence: it needs the images it is asked about",
+            "'semla' needs the query images and cannot use a sentence alone",
             "measure it with `sglora bench --baselines semla,semla-task`; "
-            "`sglora generate --images` takes photos for a description",
+            "`sglora generate --images` accepts photos instead of a description",
         )
 
     def generate_with(self, prior: Prior, evidence: Evidence, samples: int, seed: int, temperature: float) -> Tensor:
-        """(S, N, P), or (S, P) with one merge for a task; samples are all alike."""
+        """Generate (S, N, P), or (S, P) with one merge per task. All samples are equal."""
         if evidence.images_ND is None or evidence.visual_ED is None:
-            raise Mismatch("semla was given no images")
+            raise Mismatch("semla needs images, got none")
         images_ND = evidence.images_ND
         if self.rule.per == "task":
             images_ND = torch.nn.functional.normalize(images_ND.double().mean(dim=0, keepdim=True), dim=1).float()
@@ -47,7 +47,7 @@ class ByImages:
 
 
 def weights(rule: SemlaRule, images_ND: Tensor, evidence: Evidence) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    """Of each image the nearest experts and their weights."""
+    """Yield the nearest experts of each image and their weights."""
     assert evidence.visual_ED is not None
     similarity_NE = (images_ND.double() @ evidence.visual_ED.double().T).float()
     for similarity_E in similarity_NE:

@@ -1,11 +1,11 @@
-"""In which numbers adapters are merged: three ways to take a site apart and put it together again.
+"""The three spaces in which adapters are merged: how a site is taken apart and put back together.
 
-factors   A and B, each for itself: what the paper does (Eq. 7), and PEFT's `add_weighted_adapter`
-updates   the matrix B A, as if each adapter had been merged into the weights; the result is cut to the rank
+factors   A and B separately, as in the paper (Eq. 7) and in PEFT's `add_weighted_adapter`
+updates   the matrix B A, as if each adapter were merged into the weights; the result is cut to the rank
 aligned   KnOTS (Stoica et al. 2024): one SVD [B_1 A_1 ... B_K A_K] = U S [V_1^T ... V_K^T]; the V are
           merged, and the result U S V^T is cut to the rank
 
-Sites of one shape are merged together, in batches of a bounded size, on the device of the adapters.
+Sites of the same shape are merged together in batches of bounded size, on the device of the adapters.
 
 Shapes: K adapters, S sites of one shape, O out_features, I in_features, R rank, F <= K R directions of all adapters.
 """
@@ -24,16 +24,16 @@ from sglora_cli.api import Layout, Site, balanced, site_products
 from .dense import Factors, truncated
 
 Combine = Callable[..., list[Tensor]]
-"""Stacks (K, S, ...), which it may overwrite -> (S, ...) of each."""
+"""Combines each stack (K, S, ...) into (S, ...), and may overwrite it."""
 
 NOTHING = 1e-6
-"""Directions below this part of the largest are rounding, and have no sign to vote with."""
+"""Directions smaller than this fraction of the largest are rounding errors without a meaningful sign."""
 AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
-"""Numbers of a batch of more than one site, by the kind of device. More would not be faster on a CPU."""
+"""Numbers in a batch of several sites, by device type. Larger batches are not faster on a CPU."""
 
 
 def factors(b_KSOR: Tensor, a_KSRI: Tensor, combine: Combine) -> Factors:
-    a_SRI, b_SOR = combine(a_KSRI, b_KSOR)  # A first, as PEFT: with one seed both drop the same numbers
+    a_SRI, b_SOR = combine(a_KSRI, b_KSOR)  # A first, as in PEFT, so that a seed drops the same numbers
     return b_SOR, a_SRI
 
 
@@ -44,7 +44,7 @@ def updates(b_KSOR: Tensor, a_KSRI: Tensor, combine: Combine) -> Factors:
 def aligned(b_KSOR: Tensor, a_KSRI: Tensor, combine: Combine) -> Factors:
     u_SOF, s_SF, v_KSFI = _side_by_side(b_KSOR, a_KSRI)
     parts, start = [], 0
-    # How many directions live decides how many numbers a trim keeps. Mostly it is the same at all sites.
+    # The number of non-zero directions determines how many numbers a trim keeps. It is mostly equal for all sites.
     for live, run in groupby((s_SF > NOTHING * s_SF[:, :1]).sum(dim=1).tolist()):
         here = slice(start, start := start + len(list(run)))
         v_SFI = combine(v_KSFI[:, here, :live].float().contiguous())[0].double()
@@ -57,9 +57,9 @@ def aligned(b_KSOR: Tensor, a_KSRI: Tensor, combine: Combine) -> Factors:
 
 
 def _side_by_side(b_KSOR: Tensor, a_KSRI: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Thin SVD of [B_1 A_1 ... B_K A_K] at each site, float64: U (S, O, F), s (S, F), V^T in K parts (K, S, F, I).
+    """Compute the thin SVD of [B_1 A_1 ... B_K A_K] per site, float64: U (S, O, F), s (S, F), V^T split (K, S, F, I).
 
-    As `singular`, but that the second factor is block diagonal, and so is its QR: no block of zeros is built.
+    Like `singular`, but the second factor and its QR are block diagonal, so no zero blocks are built.
     """
     count = len(b_KSOR)
     q_b, r_b = torch.linalg.qr(b_KSOR.movedim(0, 2).flatten(2).double())
@@ -70,18 +70,18 @@ def _side_by_side(b_KSOR: Tensor, a_KSRI: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 def _times(tall_SOF: Tensor, small_SFR: Tensor) -> Tensor:
-    """Their product by its transpose, which takes a fifth of the time after a QR: it leaves columns in a row."""
+    """Multiply via the transpose, which takes a fifth of the time after a QR because of its memory layout."""
     return (small_SFR.mT @ tall_SOF.mT).mT
 
 
 @dataclass(frozen=True)
 class Space:
-    """A way to take sites apart and put them together again."""
+    """A space for merging."""
 
     merge: Callable[[Tensor, Tensor, Combine], Factors]
-    """B (K, S, O, R), A (K, S, R, I) and what combines stacks -> B (S, O, R), A (S, R, I), float32."""
+    """Maps B (K, S, O, R), A (K, S, R, I) and a Combine to B (S, O, R), A (S, R, I), float32."""
     numbers: Callable[[Site, int, int], int]
-    """How many numbers are combined at a site, of a rank, from K adapters."""
+    """Returns how many numbers are combined at a site, given the rank and the number K of adapters."""
 
 
 SPACES = {
@@ -92,9 +92,9 @@ SPACES = {
 
 
 def batches(layout: Layout, space: Space, count: int, device: torch.device, ordered: bool) -> Iterator[list[str]]:
-    """The names of sites that are merged at once: of one shape, with at most AT_ONCE numbers, or a single site.
+    """Yield names of sites merged in one batch. They have the same shape and at most AT_ONCE numbers, or one site.
 
-    ordered: whether the batches keep the order of the sites, which decides what is drawn for each.
+    ordered: whether batches keep the order of the sites, on which random drops depend.
     """
 
     def shape(site: Site) -> tuple[int, int]:
@@ -108,10 +108,10 @@ def batches(layout: Layout, space: Space, count: int, device: torch.device, orde
 
 
 def stock_ratio(b_KOR: Tensor, a_KRI: Tensor) -> Tensor:
-    """Model Stock's t of one site: how far to go from the pretrained weight to the mean of the tuned ones.
+    """Return Model Stock's t of one site, the interpolation from the pretrained weight to the mean of the tuned ones.
 
-    t = K cos / (1 + (K - 1) cos), cos the mean over pairs of updates (Jang et al. 2024, Eq. 5); 0
-    where that has no value. One adapter alone is taken as it is.
+    t = K cos / (1 + (K - 1) cos), with cos the mean over pairs of updates (Jang et al. 2024, Eq. 5). It is 0
+    where this is undefined, and 1 for a single adapter.
     """
     count = len(b_KOR)
     if count == 1:
@@ -126,6 +126,6 @@ def stock_ratio(b_KOR: Tensor, a_KRI: Tensor) -> Tensor:
 
 
 def scaled(layout: Layout, flat_P: Tensor, by: dict[str, Tensor | float]) -> Tensor:
-    """The adapter with the update of each site times a number: B carries it."""
+    """Return the adapter with each site's update multiplied by a number, applied to B."""
     parts = layout.split(flat_P)
     return layout.join({name: (b * by[name], a) for name, (b, a) in parts.items()})

@@ -1,14 +1,14 @@
-"""Merging rules that look at data of the unseen task: its row in a table says what they saw.
+"""Merging rules that use data of the unseen task. The label of their table row names this data.
 
-lorahub      Huang et al. 2023, LoraHub: weights w of the experts that make a few of the task's *training* pairs
-             likely, found without gradients by CMA-ES; loss + 0.05 sum |w|, w in +-1.5, five shots. Factors are
-             mixed apart, as theirs: (sum w B)(sum w A), so w and -w are one adapter. All experts take part
-             (theirs draw 20 modules of 200), and a step is a whole generation of CMA-ES.
+lorahub      Huang et al. 2023, LoraHub: CMA-ES searches weights w of the experts without gradients that fit a few
+             *training* pairs of the task; loss + 0.05 sum |w|, w in +-1.5, five shots. Factors are mixed
+             separately, as in the source: (sum w B)(sum w A), so w and -w give the same adapter. All experts take
+             part (the source samples 20 modules of 200), and a step is a full generation of CMA-ES.
 semla        SemLA: weights by similarity of the *test image* to the experts' training photos, softmax with
-             tau .05 over the nearest 5; each image has its own merge. It adapts at test time and sees no caption.
+             tau .05 over the nearest 5; each image has its own merge. It adapts at test time and sees no captions.
 semla-task   the same with one merge for the mean of the task's test images
 
-SemLA fuses updates; here factors are mixed, as in every rule of the paper's table.
+SemLA fuses updates. Here factors are mixed, as in every rule of the paper's table.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoraHub:
-    """A few training pairs of the task -> weights of the experts."""
+    """LoraHub, which derives weights of the experts from a few training pairs of the task."""
 
     name: str = "lorahub"
     rule: HubRule = field(default_factory=HubRule)
@@ -49,12 +49,12 @@ class LoraHub:
         return f"weights searched without gradients on {self.rule.shots} training pairs of the unseen task"
 
     def member(self, settings: str) -> LoraHub:
-        """`lorahub:shots=16` looks at more."""
+        """Return a variant with other settings, such as `lorahub:shots=16`."""
         rule = with_settings(self.rule, settings, self.name, "shots=16")
         return LoraHub(f"{self.name}:{settings}", rule)
 
     def absent(self, runtime: RuntimeConfig) -> str:
-        """Whether the package that searches is missing, and the command that installs it."""
+        """Return the command that installs the package cma if it is missing."""
         return "" if find_spec("cma") else 'the package cma is not installed: pip install "sglora[lorahub]"'
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[FewShots, dict[str, Any]]:
@@ -62,19 +62,19 @@ class LoraHub:
         return self.restore(material.experts, {}), {}
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> FewShots:
-        """Raises Unavailable without the package that searches."""
+        """Raises Unavailable if the package cma is missing."""
         from .lorahub import FewShots
 
         if find_spec("cma") is None:
             raise Unavailable(
-                "'lorahub' searches with the package cma, which is missing", 'pip install "sglora[lorahub]"'
+                "'lorahub' needs the package cma, which is not installed", 'pip install "sglora[lorahub]"'
             )
         return FewShots(self.rule, experts)
 
 
 @dataclass(frozen=True)
 class Semla:
-    """The test images -> weights of the experts."""
+    """SemLA, which derives weights of the experts from the test images."""
 
     name: str = "semla"
     rule: SemlaRule = field(default_factory=SemlaRule)
@@ -89,11 +89,11 @@ class Semla:
 
     @property
     def summary(self) -> str:
-        own = {"image": "of each test image, which has a merge of its own", "task": "of the mean test image"}
-        return f"top {self.rule.k} by similarity {own[self.rule.per]}, to the experts' photos"
+        own = {"image": "each test image, with one merge per image", "task": "the mean test image"}
+        return f"top {self.rule.k} by similarity of the experts' photos to {own[self.rule.per]}"
 
     def member(self, settings: str) -> Semla:
-        """`semla:tau=0.1/k=3` is `semla` with others."""
+        """Return a variant with other settings, such as `semla:tau=0.1/k=3`."""
         return Semla(f"{self.name}:{settings}", with_settings(self.rule, settings, self.name, "tau=0.1/k=3"))
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[ByImages, dict[str, Any]]:

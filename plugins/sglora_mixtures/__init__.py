@@ -1,25 +1,25 @@
-"""Generators that learn how to mix a pack's experts for a sentence, by retrieval on the tasks that the pack has seen.
+"""Generators that learn how to mix a pack's experts for a sentence, by retrieval on the seen tasks of the pack.
 
-A mixture has a coefficient for each expert at each site and makes one adapter:
+A mixture has a coefficient for each expert at each site and forms one adapter:
 
     update at site s  =  sum over experts e of  c_se (B A)_se                                   (1)
 
-Updates are added, not factors, as both papers below define it: [c_1 B_1 ... c_n B_n] and [A_1; ...; A_n] are the exact
-factors, of rank n r. Training uses them as they are; what is handed out is compressed to a rank (mixture.py). The loss
-is the contrastive one on photos of seen tasks that no expert has learned.
+Both papers below sum updates instead of factors. [c_1 B_1 ... c_n B_n] and [A_1; ...; A_n] are the exact factors of
+the sum, with rank n r. Training uses these exact factors, and generated adapters are compressed to a lower rank
+(mixture.py). The loss is the contrastive loss on photos of seen tasks that no expert was trained on.
 
-`mole`: MoLE (Wu, Huang, Wei 2024, "Mixture of LoRA Experts", arXiv 2404.13628). A gate at every site, a softmax over
-all experts (Eq. 10-12), with a loss that balances them (Eq. 14-16).
-`lora-rar`: LoRA.rar (Shenaj et al. 2024, ICCV 2025, arXiv 2412.05148). A network sees the parameters of the experts to
-be merged, here the K of the sentence's prior, and gives their coefficients at every site.
+`mole`: MoLE (Wu, Huang, Wei 2024, "Mixture of LoRA Experts", arXiv 2404.13628). Each site has a gate, a softmax over
+all experts (Eq. 10-12), and a loss balances the experts (Eq. 14-16).
+`lora-rar`: LoRA.rar (Shenaj et al. 2024, ICCV 2025, arXiv 2412.05148). A network reads the parameters of the experts
+to merge, here the K experts of the sentence's prior, and outputs their coefficients at every site.
 
-What the sources say, and what is taken: MoLE's from its public code, LoRA.rar's from descriptions of it by others.
-Its learning rate, steps and width were not to be found.
+The tables compare the sources with this implementation. MoLE's values are from its public code. LoRA.rar's are from
+descriptions by others, and its learning rate, steps and width are unknown.
 
 | MoLE | source | here |
 |---|---|---|
-| a gate sees | what all experts output for x | d* (a): one adapter a sentence, before any image |
-| gates are at | blocks, layers or matrices | sites, which are matrices |
+| input of a gate | the outputs of all experts for x | d* (a): one adapter per sentence, before any image |
+| position of gates | blocks, layers or matrices | sites, which are matrices |
 | temperature | learned, in [1, 3] (code) | the same, from 1 |
 | balance | 0.5 x sum over N = 3 of -log of a gate's mean over sites | 0.5 x mean over E of the same (b) |
 | steps | 400 (vision and language) | 400 |
@@ -27,21 +27,21 @@ Its learning rate, steps and width were not to be found.
 
 | LoRA.rar | source | here |
 |---|---|---|
-| sees | every column of two LoRAs, a layer for each width | alpha, similarities, and a sketch of each update (d) |
-| network | one hidden layer that all sites share, ReLU | the same, of 128; a bias for each site (e) |
-| coefficients | a column of q and the output; k, v averaged | a site: q, k and v |
-| they start at | not said | alpha of Eq. 6 (f) |
-| loss | both images kept, columns orthogonal | retrieval: one task, not two to keep apart |
+| input | every column of two LoRAs, one layer per width | alpha, similarities, and a sketch of each update (d) |
+| network | one hidden layer shared by all sites, ReLU | the same, 128 wide, with a bias per site (e) |
+| coefficients | per column of q and output; k, v averaged | per site: q, k and v |
+| initial coefficients | not stated | alpha of Eq. 6 (f) |
+| loss | keep both images, orthogonal columns | retrieval: there is one task, not two to keep apart |
 
-(a) Centred on the mean of the seen sentences: most of an embedding is common to all.
-(b) The mean is over a step's sentences, too, else every sentence would want every expert; a sum over 36 experts would
-    drown the loss.
-(c) A gate has D inputs here in place of N L d, so that 400 steps of 1e-5 would leave it where it starts.
-(d) A fixed random projection: its size does not grow with the width, and no choice of factors changes it.
-(e) The width of the hidden layer was not to be found; the network has 0.5 million weights at SDXL's size.
-(f) So that learning leaves Eq. 7 for a reason; `shrink` is the price of leaving it.
+(a) Centred on the mean of the seen sentences, because most of an embedding is common to all sentences.
+(b) The mean is also over the sentences of a step. Otherwise every sentence would need every expert, and a sum over
+    36 experts would dominate the loss.
+(c) A gate has D inputs here instead of N L d, so 400 steps of 1e-5 would leave it at its initial value.
+(d) A fixed random projection. Its size does not depend on the width, and it is the same for all factorisations.
+(e) The source's hidden width is unknown. Its network has 0.5 million weights at SDXL's size.
+(f) The coefficients then differ from Eq. 7 only where learning improves the loss. `shrink` penalises the difference.
 
-Nothing is drawn: all samples of a sentence are equal.
+The generators are deterministic: all samples of a sentence are equal.
 
 Shapes: E experts, K selected, n mixed, S sites, T sentences, D embedding, P numbers of an expert, Q of a mixture.
 """
@@ -64,17 +64,17 @@ if TYPE_CHECKING:
 SGLORA_API = "1.0"
 
 _K, _SAID = 4, 4
-"""Experts of a prior, unless a recipe says otherwise; numbers that LoRA.rar's network is told beside sketches."""
+"""Experts of a prior unless a recipe sets another number, and inputs of LoRA.rar's network besides sketches."""
 
 
 @dataclass(frozen=True)
 class MixtureConfig:
-    """Training and size of what is made, of both."""
+    """Settings for training and output size, shared by both methods."""
 
     steps: int = knob(400, "Training steps.", least=1, most=10**6)
-    tasks: int = knob(8, "Seen tasks in a step.", least=1, most=4096)
-    photos: int = knob(16, "Photos of each, at most.", least=2, most=4096)
-    phrases: float = knob(0.5, "Share of phrases of captions in the tasks of a step.", least=0, most=1)
+    tasks: int = knob(8, "Seen tasks per step.", least=1, most=4096)
+    photos: int = knob(16, "Most photos per task and step.", least=2, most=4096)
+    phrases: float = knob(0.5, "Share of caption phrases among the tasks of a step.", least=0, most=1)
     learning_rate: float = knob(3e-3, "Peak learning rate of AdamW.", least=0, most=1e3)
     weight_decay: float = knob(0.0, "Weight decay of AdamW.", least=0, most=1e3)
     rank: int = knob(8, "Rank of the adapter; 0 keeps the exact mixture.", least=0, most=4096)
@@ -83,24 +83,24 @@ class MixtureConfig:
 
 @dataclass(frozen=True)
 class MoleConfig(MixtureConfig):
-    """Its table in a recipe."""
+    """Settings of `mole` in a recipe."""
 
     balance: float = knob(0.5, "Weight of the loss that balances the gates.", least=0, most=1e6)
 
 
 @dataclass(frozen=True)
 class RarConfig(MixtureConfig):
-    """Its table in a recipe."""
+    """Settings of `lora-rar` in a recipe."""
 
     learning_rate: float = knob(1e-3, "Peak learning rate of AdamW.", least=0, most=1e3)
     hidden: int = knob(128, "Width of the hidden layers.", least=1, most=65536)
-    sketch: int = knob(8, "An update is seen as so many times so many numbers.", least=1, most=64)
-    shrink: float = knob(0.01, "Weight of the squared distance of coefficients to alpha.", least=0, most=1e6)
+    sketch: int = knob(8, "Side length of the square sketch of an update.", least=1, most=64)
+    shrink: float = knob(0.01, "Weight of the squared distance between coefficients and alpha.", least=0, most=1e6)
 
 
 @dataclass(frozen=True)
 class Mixtures:
-    """One of the methods, by its name."""
+    """One of the two methods."""
 
     name: str
     label: str
@@ -111,20 +111,22 @@ class Mixtures:
     needs: str = ""
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[FittedMixture, dict[str, Any]]:
-        """Raises Mismatch if there is too little to learn from or to mix."""
+        """Train the network. Raises Mismatch if there are too few tasks to learn from or experts to mix."""
         from . import mole, rar
         from .training import fit
 
         config = from_mapping(self.config, settings, f"generators.{self.name}")
         if (experts := len(material.experts.names)) < 2:
-            raise Mismatch(f"{self.name!r} mixes experts: {experts} is too few", "name more as `expert` in the recipe")
+            raise Mismatch(
+                f"{self.name!r} needs at least 2 experts to mix, got {experts}", "add `expert` tasks to the recipe"
+            )
         if isinstance(config, MoleConfig):
             return fit(self.name, material, config, mole.untrained(material, config))
         assert isinstance(config, RarConfig)
         return fit(self.name, material, config, rar.untrained(material, config))
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> FittedMixture:
-        """Raises BadFile if the tensors do not fit the experts."""
+        """Raises BadFile if the tensors do not match the experts."""
         from . import mole, rar
         from .mixture import restored
 
@@ -139,10 +141,10 @@ class Mixtures:
 
 
 def estimated(layout: Layout, tasks: int, config: MixtureConfig) -> dict[str, Any]:
-    """Parameters, peak bytes, the file's bytes of a fit, and passes through the backbone, where its time goes.
+    """Estimate parameters, peak bytes, file size, and passes through the backbone, which take most of the time.
 
-    Neither the layout nor a recipe's table says how many experts there are, or how wide an embedding is. As many
-    experts as training tasks are taken, as in the packs that come with sglora, and an embedding as wide as the encoder.
+    The number of experts and the width of an embedding are unknown here. The estimate assumes as many experts as
+    training tasks, as in the packs shipped with sglora, and an embedding as wide as the encoder.
     """
     width, sites, experts = layout.sites[0].in_features, len(layout.sites), max(2, tasks)
     if isinstance(config, MoleConfig):
@@ -152,7 +154,7 @@ def estimated(layout: Layout, tasks: int, config: MixtureConfig) -> dict[str, An
         seen, hidden = 2 * config.sketch**2 + _SAID, config.hidden
         parameters = hidden * (seen + sites + hidden + 3) + 1
         kept, mixed = experts * sites * config.sketch**2, min(_K, experts)
-    # The experts; factors of a step's mixtures and their gradients; weights, their gradients and Adam's moments.
+    # The experts; the factors of a step's mixtures with their gradients; weights, gradients and Adam's moments.
     numbers = experts * layout.size + 4 * config.tasks * mixed * layout.size + 4 * parameters
     return {
         "parameters": parameters,
@@ -166,8 +168,8 @@ def estimated(layout: Layout, tasks: int, config: MixtureConfig) -> dict[str, An
 @hookimpl
 def sglora_generators() -> list[Mixtures]:
     gates, network = (
-        "gates at every site mix all experts, as the sentence says",
-        "a network that sees the sentence's experts says how much of each, at every site",
+        "gates at every site mix all experts, given the sentence",
+        "a network mixes the sentence's experts, with its own coefficients at every site",
     )
     return [
         Mixtures("mole", "MoLE", f"MoLE: {gates}", MoleConfig),

@@ -1,6 +1,6 @@
-"""What a mixture is: coefficients -> an adapter, exact or compressed; and a network that is asked for coefficients.
+"""Make an adapter, exact or compressed, from mixture coefficients, and the interface of networks that predict them.
 
-See the package's docstring for letters and sources.
+See the package's docstring for shape letters and sources.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sglora_cli.api import BadFile, Experts, Layout, Mismatch, Prior, compress_a
 
 @dataclass(frozen=True)
 class Asked:
-    """What is known of T sentences. K experts each, the most similar first."""
+    """The inputs for T sentences. Each has K experts, the most similar first."""
 
     embedding_TD: Tensor
     rows_TK: Tensor
@@ -25,7 +25,7 @@ class Asked:
 
     @classmethod
     def of(cls, priors: Iterable[Prior]) -> Asked:
-        """Priors are let go of, one by one: a thousand with their P numbers would not fit into memory."""
+        """Read priors one by one, because a thousand with P numbers each would not fit into memory."""
         rows, alphas, similarities, embeddings = [], [], [], []
         for prior in priors:
             rows.append(torch.tensor(prior.rows))
@@ -42,25 +42,25 @@ class Asked:
 
 
 class Mixer(nn.Module):
-    """A network that mixes. Its tensors say all that its shape depends on."""
+    """A network that predicts coefficients. Its tensors determine its shape."""
 
     def forward(self, asked: Asked) -> tuple[Tensor, Tensor]:
-        """Which experts (T, n), and their coefficients (T, S, n)."""
+        """Return the experts (T, n) and their coefficients (T, S, n)."""
         raise NotImplementedError
 
     def penalty(self, asked: Asked) -> Tensor:
-        """What training adds to the loss."""
+        """Return the term that training adds to the loss."""
         raise NotImplementedError
 
 
 def exact_layout(layout: Layout, count: int) -> Layout:
-    """Of mixtures of so many experts, as they are: updates are scaled as the experts' are."""
+    """Return the layout of exact mixtures of `count` experts, with the same scaling as the experts."""
     rank = count * layout.rank
     return Layout(layout.sites, rank, layout.scaling * rank)
 
 
 def exact(layout: Layout, means_EP: Tensor, rows_Tn: Tensor, coefficient_TSn: Tensor) -> Tensor:
-    """The factors of (1): (T, Q) in `exact_layout`. Differentiable with respect to the coefficients."""
+    """Return the factors of (1), (T, Q) in `exact_layout`. Differentiable with respect to the coefficients."""
     parts = {}
     for s, (name, (b_EOR, a_ERI)) in enumerate(layout.split(means_EP).items()):
         b_TnOR = coefficient_TSn[:, s, :, None, None] * b_EOR[rows_Tn]
@@ -69,22 +69,24 @@ def exact(layout: Layout, means_EP: Tensor, rows_Tn: Tensor, coefficient_TSn: Te
 
 
 def folded_layout(layout: Layout, count: int, rank: int) -> Layout:
-    """Of mixtures of so many experts that are compressed to a rank, at most; 0: not."""
+    """Return the layout of mixtures of `count` experts, compressed to at most `rank`. Rank 0 means no compression."""
     widest = max(min(site.out_features, site.in_features) for site in layout.sites)
     rank = min(rank or count * layout.rank, count * layout.rank, widest)
     return Layout(layout.sites, rank, layout.scaling * rank)
 
 
 def fold(of: Layout, flat_TQ: Tensor, folded: Layout) -> tuple[Tensor, float]:
-    """Adapters of the layout `of` in the layout `folded`, of the same sites: the nearest of its rank. Also the largest
-    relative error of a whole update."""
+    """Compress adapters of layout `of` to the layout `folded`, with the same sites. Also returns the largest error.
+
+    Each update becomes its best approximation of the lower rank. The error is relative to the update.
+    """
     parts, error = compress_all(of.split(flat_TQ), folded.rank)
     return folded.join(parts), error
 
 
 @dataclass(frozen=True)
 class FittedMixture:
-    """Ready to be asked. The experts it mixes are read then."""
+    """A fitted mixture generator. It reads the experts when it generates."""
 
     experts: Experts
     network: Mixer
@@ -92,7 +94,7 @@ class FittedMixture:
 
     @torch.no_grad()
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
-        """(S, Q), all alike."""
+        """Generate (S, Q). All samples are equal."""
         rows_1n, coefficient_1Sn = self.network(Asked.of([prior]))
         means_nP = self.experts.means(rows_1n[0].tolist())
         layout, places_1n = self.experts.layout, torch.arange(len(means_nP))[None]
@@ -107,9 +109,9 @@ class FittedMixture:
 def restored(
     name: str, experts: Experts, tensors: Mapping[str, Tensor], empty: Callable[[Mapping[str, Tensor], int, int], Mixer]
 ) -> FittedMixture:
-    """From `tensors()`. empty: a network of their shapes, for so many experts and sites. Raises BadFile.
+    """Recreate a generator from `tensors()`. empty: makes a network for the tensors' shapes, experts and sites.
 
-    Raises Mismatch for a pack whose experts are not those that it learned to mix.
+    Raises BadFile for other tensors, and Mismatch if the pack's experts differ from those it was trained with.
     """
     layout = experts.layout
     state = {key: value.float() for key, value in tensors.items() if key not in ("rank", "experts")}
@@ -117,16 +119,16 @@ def restored(
         rank = int(tensors["rank"])
         if text_of(tensors["experts"]).split("\n") != list(experts.names):
             raise Mismatch(
-                f"{name!r} mixes the experts that it was trained with, and the pack's have changed since",
-                "take another generator, or build the pack again",
+                f"the pack's experts have changed since {name!r} was trained to mix them",
+                "use another generator, or build the pack again",
             )
         with torch.device("meta"):
             network = empty(state, len(experts.names), len(layout.sites))
         network.load_state_dict(state, assign=True)
     except (KeyError, IndexError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-        raise BadFile(f"these are not the tensors of {name!r} for this pack: {error}", "build it again") from None
+        raise BadFile(f"these are not the tensors of {name!r} for this pack: {error}", "build the pack again") from None
     widest = max(min(site.out_features, site.in_features) for site in layout.sites)
     if not 1 <= rank <= widest or not all(bool(torch.isfinite(value).all()) for value in state.values()):
-        raise BadFile(f"{name!r} has rank {rank}, or numbers that are not finite", "build the pack again")
+        raise BadFile(f"{name!r} has the invalid rank {rank} or non-finite numbers", "build the pack again")
     folded = Layout(layout.sites, rank, layout.scaling * rank)
     return FittedMixture(experts, network.requires_grad_(False).eval(), folded)

@@ -1,4 +1,4 @@
-"""The gates of MoLE: at every site, how much of each expert. See the package's docstring for source and letters."""
+"""MoLE's gates, which weigh all experts at every site. See the package's docstring for source and shape letters."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from . import MoleConfig
 from .mixture import Asked, Mixer
 
 COLDEST, HOTTEST = 1.0, 3.0
-"""Between these the source's code keeps temperatures."""
+"""The range of temperatures in the source's code."""
 
 
 class Gates(Mixer):
-    """gate_s = softmax((weight_s x + bias_s) / temperature_s), x the sentence centred and of unit mean square."""
+    """gate_s = softmax((weight_s x + bias_s) / temperature_s), with x the centred sentence of unit mean square."""
 
     centre_D: Tensor
     unit: Tensor
@@ -35,7 +35,7 @@ class Gates(Mixer):
         """(T, S, E)"""
         x_TD = (embedding_TD - self.centre_D) / self.unit
         logit_TSE = torch.einsum("td,sed->tse", x_TD, self.weight_SED) + self.bias_SE
-        # Past its ends a temperature still learns, so that it can come back.
+        # Clamped without stopping the gradient, so that a temperature outside the range can return.
         kept_S = self.temperature_S + (self.temperature_S.clamp(COLDEST, HOTTEST) - self.temperature_S).detach()
         return logit_TSE / kept_S[:, None]
 
@@ -46,13 +46,13 @@ class Gates(Mixer):
         return every_E.expand(len(gate_TSE), -1), gate_TSE
 
     def penalty(self, asked: Asked) -> Tensor:
-        """Least, 0, where experts are used alike over sites and sentences."""
+        """Return the balance loss. Its minimum, 0, is reached if experts are used equally over sites and sentences."""
         use_E = self.logits(asked.embedding_TD).softmax(dim=-1).mean(dim=(0, 1))
         return -self.balance * (use_E * len(use_E)).log().mean()
 
 
 def untrained(material: Material, config: MoleConfig) -> Gates:
-    """All gates alike."""
+    """Create gates that weigh all experts equally."""
     sentences_TD = material.pool.sentences_TD.float()
     experts = material.experts
     gates = Gates(len(experts.layout.sites), len(experts.names), sentences_TD.shape[1], config.balance)
@@ -62,5 +62,5 @@ def untrained(material: Material, config: MoleConfig) -> Gates:
 
 
 def empty(state: Mapping[str, Tensor], experts: int, sites: int) -> Gates:
-    """Of a state's shapes. Only the file knows how wide an embedding is."""
+    """Create gates for the shapes of a state, which determines the embedding width."""
     return Gates(sites, experts, len(state["centre_D"]))

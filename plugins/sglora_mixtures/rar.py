@@ -1,6 +1,6 @@
-"""The network of LoRA.rar: it sees the experts that a sentence leans on, and says how much of each a site gets.
+"""LoRA.rar's network, which predicts coefficients at every site from the parameters of a sentence's experts.
 
-See the package's docstring for source and letters. F numbers of a sketch, H hidden.
+See the package's docstring for source and shape letters. F numbers of a sketch, H hidden.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from . import RarConfig
 from .mixture import Asked, Mixer
 
 _SAID = 4
-"""Numbers that are said of an expert beside its sketch."""
+"""Inputs per expert besides its sketch."""
 
 
 class Coefficients(Mixer):
-    """coefficient = alpha + what the network adds: 0 before it has learned."""
+    """Predicts coefficient = alpha + network output, which is 0 before training."""
 
     sketch_ESF: Tensor
 
@@ -36,7 +36,7 @@ class Coefficients(Mixer):
         self.shrink = shrink
 
     def added(self, asked: Asked) -> Tensor:
-        """(T, S, K): to alpha. Whatever order experts come in, each gets its own."""
+        """Return the network output (T, S, K), which is added to alpha. It is equivariant to the order of experts."""
         own_TKSF = self.sketch_ESF[asked.rows_TK]
         mean_T1SF = (asked.alpha_TK[:, :, None, None] * own_TKSF).sum(dim=1, keepdim=True)
         size_TKS, similarity_TK = own_TKSF.norm(dim=-1), asked.similarity_TK
@@ -59,9 +59,9 @@ class Coefficients(Mixer):
 
 
 def sketches(layout: Layout, means_EP: Tensor, width: int) -> Tensor:
-    """(E, S, width^2): (U^T B)(A V) with fixed random U and V, which sites of one shape share.
+    """Return (E, S, width^2), (U^T B)(A V) with fixed random U and V, shared by sites of the same shape.
 
-    Of unit mean square over the experts at each site, so that early and late ones are heard alike.
+    Scaled to unit mean square over the experts at each site, so that early and late sites have equal influence.
     """
     fixed: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
     found = []
@@ -78,7 +78,7 @@ def sketches(layout: Layout, means_EP: Tensor, width: int) -> Tensor:
 
 
 def untrained(material: Material, config: RarConfig) -> Coefficients:
-    """It gives alpha."""
+    """Create a network that predicts alpha."""
     experts = material.experts
     sketch_ESF = sketches(experts.layout, experts.means(), config.sketch)
     with torch.random.fork_rng():
@@ -87,6 +87,6 @@ def untrained(material: Material, config: RarConfig) -> Coefficients:
 
 
 def empty(state: Mapping[str, Tensor], experts: int, sites: int) -> Coefficients:
-    """Of a state's shapes."""
+    """Create a network for the shapes of a state."""
     numbers, hidden = state["sketch_ESF"].shape[-1], len(state["hidden.bias"])
     return Coefficients(torch.zeros(experts, sites, numbers), hidden)

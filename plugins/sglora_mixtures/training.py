@@ -1,6 +1,6 @@
-"""How a network that mixes learns: by retrieval, each seen task with the mixture of its sentence.
+"""Train a mixing network by retrieval, with the mixture of each seen task's sentence.
 
-See the package's docstring for letters.
+See the package's docstring for shape letters.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from . import MixtureConfig
 from .mixture import Asked, FittedMixture, Mixer, exact, exact_layout, fold, folded_layout
 
 _FOLDED = 32
-"""Seen tasks whose mixtures are compressed, to say what that drops."""
+"""Number of seen tasks used to measure the compression error."""
 
 
 def fit(name: str, material: Material, config: MixtureConfig, network: Mixer) -> tuple[FittedMixture, dict[str, Any]]:
-    """Train a network from where it starts; also returns measurements for the manifest.
+    """Train an initialised network. Also returns measurements for the manifest.
 
-    It learns from tasks whose photos no expert has learned: on its own photos an expert is better than it is.
+    The expert tasks are excluded, because on its own training photos an expert looks better than it is.
     """
     material = replace(material, pool=material.pool.without(material.experts.names))
     layout, pool, device = material.experts.layout, material.pool, torch.device(material.device)

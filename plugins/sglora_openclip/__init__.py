@@ -1,16 +1,16 @@
-"""Backbones of open_clip: CLIP ViT-B/16 (the default) and every other vision transformer it knows.
+"""Backbones of open_clip: CLIP ViT-B/16 (the default) and every other vision transformer of open_clip.
 
-model.py     a model as the host sees it             tower.py   the visual encoder with T adapters at once
-text.py      the text encoder, without open_clip     tokens.py  tokens of a text, counted without weights
-loading.py   a model from a file, cache or hub       stored.py  what is known of files while they are the same
-weights.py   weights from files, and their checks    hub.py     weights from open_clip's cache or hub
+model.py     the model for the host                  tower.py   the visual encoder with T adapters at once
+text.py      the text encoder, without open_clip     tokens.py  token counts, without weights
+loading.py   loads a model from a file, cache or hub stored.py  cached facts about weight files
+weights.py   reads and checks weight files           hub.py     weights from open_clip's cache or hub
 parts.py     parts of open_clip without the rest
-beside.py    what the files beside weights say       said.py    a value, and the file and key that say it
-processor.py transformers' way to prepare photos     names.py   transformers' names for open_clip's tensors
-agreement.py whether files, tag and architecture agree
+beside.py    settings in the files beside weights    said.py    a setting with its file and key
+processor.py transformers' image processor           names.py   transformers' names for open_clip's tensors
+agreement.py checks that files, tag and architecture agree
 
-A sentence needs no more than the text encoder's tensors and a tokenizer: open_clip itself, whose import takes longer
-than an adapter, is imported for the first photo, and to find out what is not known of weights.
+Encoding a sentence only needs the text encoder's tensors and a tokenizer. Importing open_clip takes longer than
+generating an adapter, so it is imported for the first photo, or to inspect weights that are not cached.
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ SGLORA_API = "1.0"
 
 @dataclass(frozen=True)
 class OpenClip:
-    """One architecture of open_clip, and the tag its weights have there ("" if they must come from a file)."""
+    """An architecture of open_clip, and the tag of its weights there ("" if they must come from a file)."""
 
     name: str
     architecture: str
     tag: str
     summary: str
     hub_name: str = ""
-    """What transformers and PEFT call the same weights."""
+    """The name of the same weights in transformers and PEFT."""
 
     def load(self, runtime: RuntimeConfig) -> OpenClipModel:
-        """Raises UnknownName for an architecture or tag open_clip lacks, Unavailable without weights, and
-        Mismatch, BadFile for weights that do not fit."""
+        """Load the model. Raises UnknownName for an unknown architecture or tag, Unavailable without weights, and
+        Mismatch or BadFile for weights that do not match."""
         model: OpenClipModel = import_module("sglora_openclip.loading").load(self, runtime)
         return model
 
     def absent(self, runtime: RuntimeConfig) -> str:
-        """Which weights are not on this machine; "" if they are."""
+        """Return which weights are missing on this machine, or ""."""
         if runtime.weights:
-            return "" if Path(runtime.weights).expanduser().exists() else f"{runtime.weights} is not there"
+            return "" if Path(runtime.weights).expanduser().exists() else f"{runtime.weights} does not exist"
         lacking: str = import_module("sglora_openclip.hub").absent(self)
         return lacking
 
     def token_limit(self) -> int:
-        """Raises UnknownName, Unavailable as `count_tokens`."""
+        """Raises UnknownName, Unavailable like `count_tokens`."""
         limit: int = import_module("sglora_openclip.tokens").context_length(self.architecture)
         return limit
 
     def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
-        """Raises UnknownName for an architecture open_clip lacks, Unavailable if its tokenizer is not here."""
+        """Raises UnknownName for an unknown architecture, Unavailable if its tokenizer is not on this machine."""
         tokens = import_module("sglora_openclip.tokens")
         counts: list[int] = tokens.count(tokens.tokenizer_of(self.architecture), texts)
         return counts
@@ -81,7 +81,7 @@ class Family:
         return OpenClip(f"{self.name}:{name}", architecture, tag, self.summary)
 
     def load(self, runtime: RuntimeConfig) -> OpenClipModel:
-        raise UsageError(f"backbone {self.name!r} is a family", f"name a member, as in {self.example}")
+        raise UsageError(f"backbone {self.name!r} is a family of backbones", f"pass a member, such as {self.example}")
 
 
 @hookimpl
@@ -91,9 +91,9 @@ def sglora_backbones() -> list[OpenClip | Family]:
             "clip-vit-b-16",
             "ViT-B-16-quickgelu",
             "openai",
-            "CLIP ViT-B/16 of OpenAI: the default",
+            "OpenAI's CLIP ViT-B/16 (the default)",
             hub_name="openai/clip-vit-base-patch16",
         ),
         Family("open_clip", "any vision transformer of open_clip", "open_clip:ViT-L-14/laion2b_s32b_b82k"),
-        Family("hf-hub", "an open_clip model of the Hugging Face hub", "hf-hub:timm/ViT-B-16-SigLIP"),
+        Family("hf-hub", "any open_clip model on the Hugging Face Hub", "hf-hub:timm/ViT-B-16-SigLIP"),
     ]

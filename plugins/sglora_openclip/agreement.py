@@ -1,4 +1,4 @@
-"""Whether weights, the files beside them, the architecture and the tag that the user named agree with each other."""
+"""Check that weights, the files beside them, the architecture and the requested tag agree."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _INERT = {
     "output_tokens",
     "tokenizer_kwargs",
 }
-"""Of open_clip's configuration: what changes training or loading, and not what a loaded model computes."""
+"""Keys of open_clip's configuration that affect training or loading, but not the output of a loaded model."""
 _ALONE = (
-    "name the architecture that the weights were made for, as in --backbone open_clip:ARCHITECTURE; "
-    "or put them into a folder of their own, with the files that belong to them"
+    "pass the architecture that the weights were made for with --backbone open_clip:ARCHITECTURE, "
+    "or move them into their own folder with the files that belong to them"
 )
 
 
 def tag_config(architecture: str, tag: str) -> Mapping[str, Any]:
-    """What open_clip says of the weights that a tag names; {} without a tag.
+    """Return open_clip's settings for the weights of a tag, or {} without a tag.
 
-    Raises UnknownName for a tag that open_clip lacks, Mismatch for one whose activation is not the architecture's.
+    Raises UnknownName for an unknown tag, Mismatch if its activation is not the architecture's.
     """
     import open_clip
 
@@ -48,28 +48,28 @@ def tag_config(architecture: str, tag: str) -> Mapping[str, Any]:
         other = f"{architecture}-quickgelu"
         known = tag in open_clip.list_pretrained_tags_by_model(other)
         raise Mismatch(
-            f"the weights {tag!r} of open_clip were trained with {ACTIVATION[True]}, architecture {architecture} "
-            f"computes {ACTIVATION[False]}",
-            f"pass --backbone open_clip:{other}/{tag}" if known else "name another tag",
+            f"the weights {tag!r} of open_clip were trained with {ACTIVATION[True]}, but architecture {architecture} "
+            f"uses {ACTIVATION[False]}",
+            f"pass --backbone open_clip:{other}/{tag}" if known else "pass another tag",
         )
     return config
 
 
 def check_architecture(beside: Beside, architecture: str, config: Mapping[str, Any]) -> None:
-    """Raises Mismatch if a file is about another architecture than the one with this configuration of open_clip's."""
+    """Raise Mismatch if a file describes another architecture than the one with this open_clip configuration."""
     for said, own in [*_open_clips(beside.open_clip, config), *_transformers(beside.transformers, config)]:
         numbers = {type(said.value), type(own)} <= {int, float}
         close = numbers and math.isclose(said.value, own, rel_tol=1e-6)
         if plain(said.value) != plain(own) and not close:
-            raise Mismatch(f"{said}, of architecture {architecture} it is {plain(own)}", _ALONE)
+            raise Mismatch(f"{said}, but architecture {architecture} has {plain(own)}", _ALONE)
     size = beside.preprocess.get("size")
     pixels = size_of(config.get("vision_cfg", {}).get("image_size", 224))
     if size and size_of(size.value) != pixels:
-        raise Mismatch(f"{size}, architecture {architecture} takes photos of {plain(pixels)} pixels", _ALONE)
+        raise Mismatch(f"{size}, but architecture {architecture} needs photos of {plain(pixels)} pixels", _ALONE)
 
 
 def _open_clips(said: Said | None, config: Mapping[str, Any]) -> Iterator[tuple[Said, Any]]:
-    """Values of open_clip's configuration, each with the architecture's. What is not written has its default."""
+    """Yield values of open_clip's configuration with those of the architecture. Missing keys have their default."""
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
     theirs = said.value if said else {}
@@ -85,12 +85,12 @@ def _open_clips(said: Said | None, config: Mapping[str, Any]) -> Iterator[tuple[
 
 
 def _name(key: str, value: Any) -> Any:
-    """Tokenizers were moved into folders of their makers."""
+    """Ignore the folder of a tokenizer, because tokenizers have moved into folders of their makers."""
     return value.rpartition("/")[2] if key == "hf_tokenizer_name" and isinstance(value, str) else value
 
 
 def _transformers(said: Said | None, config: Mapping[str, Any]) -> Iterator[tuple[Said, Any]]:
-    """Values of transformers' configuration, each with the architecture's."""
+    """Yield values of transformers' configuration with those of the architecture."""
     if said is None:
         return
     if "projection_dim" in said.value:
@@ -127,12 +127,13 @@ def _transformers(said: Said | None, config: Mapping[str, Any]) -> Iterator[tupl
 
 
 def preprocessing(architecture: str, tag: str, path: Any, beside: Beside) -> dict[str, Any]:
-    """How photos are prepared for weights from a file, by open_clip's names: as beside the file, else as open_clip's
-    tag of that name has it, else as all its tags of the architecture have it. Where these disagree, OpenAI's is taken,
-    with a warning. The size is the architecture's.
+    """Return open_clip's preprocessing settings for weights from a file.
 
-    Raises UnknownName for a tag that open_clip lacks, Mismatch where tag and file contradict each other, and for what
-    open_clip cannot do.
+    They come from the files beside it, otherwise from the tag, otherwise from all tags of the architecture. If these
+    tags disagree, OpenAI's settings are used with a warning. The size is the architecture's.
+
+    Raises UnknownName for an unknown tag, Mismatch if tag and file disagree, and for settings that open_clip does not
+    support.
     """
     import open_clip
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
@@ -143,20 +144,20 @@ def preprocessing(architecture: str, tag: str, path: Any, beside: Beside) -> dic
     for key, one in said.items():
         _check_possible(key, one)
         if key in named and different(key, one.value, named[key]):
-            text = f"{one}, open_clip's weights {architecture}/{tag} have {plain(named[key])}"
+            text = f"{one}, but open_clip's weights {architecture}/{tag} have {plain(named[key])}"
             if key in ("mean", "std"):
-                hint = f"pass --backbone open_clip:{architecture} to follow the file, or mend the file"
+                hint = f"pass --backbone open_clip:{architecture} to use the file's value, or fix the file"
                 raise Mismatch(text, hint)
-            warnings.warn(f"{text}: the file is followed", SgloraWarning, stacklevel=3)
+            warnings.warn(f"{text}. The file's value is used", SgloraWarning, stacklevel=3)
     if said:
         return dict(merge_preprocess_dict(usual, {key: one.value for key, one in said.items()}))
     tags = [tag] if tag else open_clip.list_pretrained_tags_by_model(architecture)
     known = [merge_preprocess_dict(usual, open_clip.get_pretrained_cfg(architecture, one)) for one in tags]
     if any(one != known[0] for one in known):
         warnings.warn(
-            f"{path} does not say how photos are prepared for it, nor does a file beside it, and weights of "
-            f"{architecture} differ in that: OpenAI's way is taken (name the tag, as in "
-            f"open_clip:{architecture}/{tags[-1]}, if it is another)",
+            f"neither {path} nor a file beside it says how to prepare photos, and weights of {architecture} differ "
+            f"in this, so OpenAI's preprocessing is used (pass a tag for another one, such as "
+            f"open_clip:{architecture}/{tags[-1]})",
             SgloraWarning,
             stacklevel=3,
         )
@@ -167,6 +168,6 @@ def preprocessing(architecture: str, tag: str, path: Any, beside: Beside) -> dic
 def _check_possible(key: str, said: Said) -> None:
     if said.value not in CHOICES.get(key, (said.value,)):
         raise Mismatch(
-            f"{said}, and open_clip cannot prepare photos like that",
-            "remove the file to have them prepared as open_clip does",
+            f"{said}, which open_clip does not support",
+            "remove the file to use open_clip's default",
         )

@@ -1,7 +1,7 @@
-"""What the files beside weights say of them: of the activation, the architecture, and how photos are prepared.
+"""Settings in the files beside weights: activation, architecture, and preprocessing of photos.
 
-Read are open_clip_config.json, transformers' config.json and its preprocessor_config.json, each whatever else is there:
-repositories of the hub have all three. Files of these names that are about something else say nothing.
+Reads open_clip_config.json, and transformers' config.json and preprocessor_config.json, whichever are present, because
+repositories on the Hub may have all three. Files of these names with unrelated content are ignored.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from .processor import prepared
 from .said import CHOICES, Said, different, numbers_of_channels, size_of
 
 ACTIVATIONS = {"quick_gelu": True, "gelu": False, "gelu_python": False}
-"""transformers' name -> whether it is QuickGELU."""
+"""transformers' activation name -> whether it is QuickGELU."""
 _FILES = ("open_clip_config.json", "config.json", "preprocessor_config.json", "processor_config.json")
-_ALONE = "remove the file that is wrong; weights from elsewhere go into a folder of their own"
+_ALONE = "remove the wrong file, or keep these weights in their own folder"
 
 
 @dataclass(frozen=True)
 class Beside:
-    """What files say, and where."""
+    """Settings with the files and keys they come from."""
 
     quick_gelu: Said | None = None
     preprocess: Mapping[str, Said] = field(default_factory=dict)
@@ -36,16 +36,16 @@ class Beside:
     """transformers' config of a CLIPModel."""
 
     def joined(self, other: Beside) -> Beside:
-        """What both say; where they differ in how photos are resized, this one's. Raises Mismatch where they differ."""
+        """Combine settings. Raises Mismatch if they differ, except for resizing, where this object's value is used."""
         one, two = self.quick_gelu, other.quick_gelu
         if one and two and one.value != two.value:
-            raise Mismatch(f"{one} and {two}: these are different activations", _ALONE)
+            raise Mismatch(f"{one}, but {two}, which are different activations", _ALONE)
         preprocess = dict(self.preprocess)
         for key, said in other.preprocess.items():
             if key in preprocess and different(key, preprocess[key].value, said.value):
                 if key not in CHOICES:
-                    raise Mismatch(f"{preprocess[key]}, and {said}: photos would be prepared in two ways", _ALONE)
-                text = f"{preprocess[key]}, and {said}: the first is followed"
+                    raise Mismatch(f"{preprocess[key]}, but {said}, which are different ways to prepare photos", _ALONE)
+                text = f"{preprocess[key]}, but {said}. The first is used"
                 warnings.warn(text, SgloraWarning, stacklevel=2)
             preprocess.setdefault(key, said)
         return Beside(
@@ -54,9 +54,9 @@ class Beside:
 
 
 def read_beside(folder: Path) -> Beside:
-    """What the files in a folder of weights say.
+    """Read the settings in a folder of weights.
 
-    Raises BadFile with file and key for a value that cannot be meant, Mismatch where two contradict each other.
+    Raises BadFile with file and key for an invalid value, Mismatch if two values contradict each other.
     """
     beside = Beside()
     for path in files_beside(folder):
@@ -67,12 +67,12 @@ def read_beside(folder: Path) -> Beside:
 
 
 def files_beside(folder: Path) -> list[Path]:
-    """The files in a folder of weights that may say something of them."""
+    """Return the files in a folder of weights that may contain settings."""
     return [path for name in _FILES if (path := folder / name).is_file()]
 
 
 def _configuration(path: Path, content: dict[str, Any]) -> Beside:
-    """Of a model: open_clip's, or transformers' of a CLIP."""
+    """Read a model configuration of open_clip, or of a CLIP in transformers."""
     if "model_cfg" in content:
         config = _table(content, "model_cfg", path)
         quick = config.get("quick_gelu", False)
@@ -87,7 +87,10 @@ def _configuration(path: Path, content: dict[str, Any]) -> Beside:
     if isinstance(content.get("text_config"), dict) and content["text_config"]:
         text = _activation(path, "text_config", content["text_config"])
         if text.value != vision.value:
-            raise Mismatch(f"{vision} and {text}: open_clip has one activation for both", "use a model that has one")
+            raise Mismatch(
+                f"{vision}, but {text}, and open_clip supports only one activation",
+                "use a model with a single activation",
+            )
     return Beside(vision, transformers=Said(content, str(path)))
 
 
@@ -97,15 +100,15 @@ def _activation(path: Path, part: str, config: Mapping[str, Any]) -> Said:
     if not isinstance(name, str):
         raise BadFile(f"{where} must be the name of an activation, got {name!r:.100}")
     if name not in ACTIVATIONS:
-        raise Mismatch(f"{where} is {name!r}, open_clip's CLIP has {' or '.join(ACTIVATIONS)}", "use other weights")
+        raise Mismatch(f"{where} is {name!r}, but open_clip's CLIP has {' or '.join(ACTIVATIONS)}", "use other weights")
     return Said(ACTIVATIONS[name], where, name)
 
 
 def _preprocess(path: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, Said]]:
-    """open_clip's `preprocess_cfg`, checked."""
+    """Yield open_clip's `preprocess_cfg`, checked."""
     for key, value in config.items():
         where = f"{path}, preprocess_cfg.{key}"
-        if value is None:  # open_clip takes its default then
+        if value is None:  # open_clip then uses its default
             continue
         if key in ("mean", "std"):
             value = numbers_of_channels(value, where, least=0.0 if key == "std" else None)
@@ -121,13 +124,13 @@ def _preprocess(path: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, Sa
             if type(value) is not int or not 0 <= value <= 255:
                 raise BadFile(f"{where} must be a whole number from 0 to 255, got {value!r:.100}")
         else:
-            warnings.warn(f"{where} is nothing that open_clip knows: it is not used", SgloraWarning, stacklevel=2)
+            warnings.warn(f"{where} is unknown to open_clip and is ignored", SgloraWarning, stacklevel=2)
             continue
         yield key, Said(value, where)
 
 
 def _processor(path: Path, content: dict[str, Any]) -> Beside:
-    """Of photos: transformers' image processor, alone or within a processor of photos and texts."""
+    """Read transformers' image processor, alone or inside a processor of photos and texts."""
     inner = content.get("image_processor")
     table, where = (inner, f"{path}, image_processor") if isinstance(inner, dict) else (content, str(path))
     return Beside(preprocess=prepared(table, where))

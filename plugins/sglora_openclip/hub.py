@@ -1,8 +1,8 @@
-"""Weights and tokenizers that open_clip fetches from a hub: the only place where this plugin uses a network.
+"""Download weights and tokenizers through open_clip. This is the only module of the plugin that uses a network.
 
-What is in open_clip's cache is taken from there, and the network is not touched. What is not is fetched, which is said
-first. SGLORA_OFFLINE=1 forbids it; a machine that cannot reach the hub is found out early: its client would try again
-for most of a minute.
+Files in open_clip's cache are used without the network. Missing files are downloaded after a notice, and
+SGLORA_OFFLINE=1 disables downloads. An unreachable Hub is detected early, because its client would retry for most of a
+minute.
 """
 
 from __future__ import annotations
@@ -30,16 +30,14 @@ OPENAI = {
     "ViT-L-14": "openai/clip-vit-large-patch14",
     "ViT-L-14-336": "openai/clip-vit-large-patch14-336",
 }
-"""Architectures of OpenAI's weights -> where transformers finds these."""
+"""Architectures of OpenAI's weights -> their names in transformers."""
 _HUB = "hf-hub:"
 _CONFIG = "open_clip_config.json"
-REMEDY = (
-    "put the weights into a file and pass --weights FILE (or set SGLORA_WEIGHTS); --backbone starter works without any"
-)
+REMEDY = "pass --weights FILE (or set SGLORA_WEIGHTS), or use --backbone starter, which needs no download"
 
 
 def fetch_model(backbone: OpenClip) -> Any:
-    """An open_clip model with the weights its tag names. Raises UnknownName, Mismatch for a tag, Unavailable."""
+    """Return an open_clip model with the weights of its tag. Raises UnknownName, Mismatch for a tag, Unavailable."""
     import open_clip
 
     if on_hub := ":" in backbone.architecture:
@@ -47,8 +45,8 @@ def fetch_model(backbone: OpenClip) -> Any:
     else:
         tags = open_clip.list_pretrained_tags_by_model(backbone.architecture)
         if not backbone.tag:
-            example = f"add a tag, as in open_clip:{backbone.architecture}/{tags[0]}, or " if tags else ""
-            raise Unavailable(f"backbone {backbone.name!r} names no weights", f"{example}{REMEDY}")
+            example = f"add a tag, such as open_clip:{backbone.architecture}/{tags[0]}, or " if tags else ""
+            raise Unavailable(f"backbone {backbone.name!r} has no tag for its weights", f"{example}{REMEDY}")
         tag_config(backbone.architecture, backbone.tag)
         what = f"{backbone.architecture}/{backbone.tag}"
     tag = None if on_hub else backbone.tag
@@ -56,12 +54,12 @@ def fetch_model(backbone: OpenClip) -> Any:
 
 
 def cached(architecture: str, tag: str) -> list[Path]:
-    """The file of weights that a tag names, or a model of the hub, and its configuration if that is a file, too.
+    """Return the cached weight file of a tag or Hub model, and its configuration if that is also a file.
 
-    They are looked for in the caches of this machine. [] if they are not all there: nothing is fetched.
+    Returns [] if they are not all in the caches of this machine. Nothing is downloaded.
     """
     pretrained = part("pretrained")
-    with suppress(Exception), quiet(), cache_only():  # whatever is wrong with the cache, the hub is asked next
+    with suppress(Exception), quiet(), cache_only():  # if the cache is broken, the hub is tried next
         if ":" not in architecture:
             path = pretrained.download_pretrained(pretrained.get_pretrained_cfg(architecture, tag))
             return [Path(path)] if path else []
@@ -72,7 +70,7 @@ def cached(architecture: str, tag: str) -> list[Path]:
 
 
 def absent(backbone: OpenClip) -> str:
-    """Which of a backbone's weights are not in the caches of this machine; "" if they are. Nothing is fetched."""
+    """Return which weights of a backbone are not cached on this machine, or "". Nothing is downloaded."""
     if cached(backbone.architecture, backbone.tag):
         return ""
     name = f"{backbone.architecture}/{backbone.tag}".rstrip("/")
@@ -80,7 +78,7 @@ def absent(backbone: OpenClip) -> str:
 
 
 def names(backbone: OpenClip) -> list[str]:
-    """What others call the model that the user named: in transformers, on open_clip's hub, in open_clip."""
+    """Return other names of the requested model: in transformers, on open_clip's hub, and in open_clip."""
     if ":" in backbone.architecture:
         return [backbone.architecture]
     plain = backbone.architecture.removesuffix("-quickgelu")
@@ -91,18 +89,18 @@ def names(backbone: OpenClip) -> list[str]:
 
 
 def fetch_tokenizer(architecture: str) -> Any:
-    """The tokenizer of an architecture; that of CLIP is part of open_clip. Raises Unavailable."""
+    """Return an architecture's tokenizer. CLIP's own is part of open_clip. Raises Unavailable."""
     if own := _clips_own(architecture):
         return own
     import open_clip
 
-    remedy = "fetch it once with a network; --backbone starter works without any"
+    remedy = "run this once with a network connection, or use --backbone starter"
     return _fetched(lambda: open_clip.get_tokenizer(architecture), f"the tokenizer of {architecture}", remedy)
 
 
 @lru_cache(maxsize=1)
 def cached_tokenizer(architecture: str) -> Any:
-    """The same, and the network is never asked. Raises Unavailable."""
+    """Like `fetch_tokenizer`, but without the network. Raises Unavailable."""
     if own := _clips_own(architecture):
         return own
     import open_clip
@@ -112,12 +110,12 @@ def cached_tokenizer(architecture: str) -> Any:
             return open_clip.get_tokenizer(architecture)
     except Exception as error:  # as below
         raise Unavailable(
-            f"the tokenizer of {architecture} is not on this machine", "a build fetches it with the weights"
+            f"the tokenizer of {architecture} is not on this machine", "a build downloads it with the weights"
         ) from error
 
 
 def _clips_own(architecture: str) -> Any:
-    """CLIP's tokenizer, as open_clip's `get_tokenizer` makes it; None where it makes another one."""
+    """Return CLIP's tokenizer as open_clip's `get_tokenizer` does, or None if that returns another one."""
     config: Mapping[str, Any] = {}
     if ":" not in architecture:
         config = configuration(architecture)
@@ -132,24 +130,22 @@ def _clips_own(architecture: str) -> Any:
 
 
 def _fetched(fetch: Callable[[], V], what: str, remedy: str) -> V:
-    with suppress(Exception), quiet(), cache_only():  # whatever is wrong with the cache, the hub is asked next
+    with suppress(Exception), quiet(), cache_only():  # if the cache is broken, the hub is tried next
         return fetch()
     reason = hub_unreachable()
     try:
         if not reason:
-            warnings.warn(f"{what} not in open_clip's cache: fetching from its hub", SgloraWarning, stacklevel=2)
+            warnings.warn(f"downloading {what}, not found in open_clip's cache", SgloraWarning, stacklevel=2)
             with quiet():
                 return fetch()
-    except Exception as error:  # the hub's client raises whatever its network layer does
+    except Exception as error:  # the hub's client passes on errors of its network layer
         reason = str(error).partition("\n")[0] or type(error).__name__
-    raise Unavailable(
-        f"{what} cannot be had: not in open_clip's cache on this machine, and not from its hub ({reason})", remedy
-    )
+    raise Unavailable(f"{what} could not be found in open_clip's cache or downloaded: {reason}", remedy)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """open_clip logs its every step to the root logger, errors too, which are raised here."""
+    """Silence open_clip, which logs every step to the root logger, including errors that are raised here."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -160,13 +156,13 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def cache_only() -> Iterator[None]:
-    """open_clip asks the caches on this machine and nobody else."""
+    """Make open_clip use only the caches on this machine."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:
-        with no_network():  # some weights come from elsewhere than the hub
+        with no_network():  # some weights are not downloaded from the Hub
             yield
     finally:
         constants.HF_HUB_OFFLINE = before

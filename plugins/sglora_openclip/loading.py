@@ -1,6 +1,6 @@
-"""How a model is loaded: from a file, from the caches of open_clip, or by open_clip from its hub.
+"""Load a model from a file, from open_clip's caches, or with open_clip from its hub.
 
-What is known of files is remembered (see `stored`), so that open_clip is imported only for a photo.
+Facts about files are cached (see `stored`), so that open_clip is imported only for photos.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from .stored import Known, Stored
 from .weights import find, read, read_whole
 
 _FORMAT = 1
-"""Of what is remembered. It grows with every change to what is checked, or to what `Known` holds."""
+"""Version of the cached facts. Increase it with every change to the checks or to the content of `Known`."""
 
 
 def load(backbone: OpenClip, runtime: RuntimeConfig) -> OpenClipModel:
-    """Weights from a file where the runtime names one, else from open_clip's cache or hub."""
+    """Load weights from the file in the runtime settings, otherwise from open_clip's cache or hub."""
     if runtime.weights and ":" in backbone.architecture:
-        raise UsageError(f"backbone {backbone.name!r} takes no --weights", "use open_clip:ARCHITECTURE with them")
+        raise UsageError(
+            f"backbone {backbone.name!r} does not accept --weights",
+            "use --backbone open_clip:ARCHITECTURE with --weights",
+        )
     config = {} if ":" in backbone.architecture else configuration(backbone.architecture)
     if runtime.weights:
         path = find(Path(runtime.weights).expanduser())
@@ -44,7 +47,7 @@ def load(backbone: OpenClip, runtime: RuntimeConfig) -> OpenClipModel:
     for text in stored.known.warnings if stored else ():
         warnings.warn(text, SgloraWarning, stacklevel=2)
     model = OpenClipModel(stored or fetch_model(backbone), backbone.architecture, runtime)
-    model.hub_name = "" if runtime.weights else backbone.hub_name  # whose a file's weights are, nobody knows
+    model.hub_name = "" if runtime.weights else backbone.hub_name  # the origin of a file's weights is unknown
     model.names = lambda: names(backbone)
     return model
 
@@ -64,21 +67,21 @@ def _stored(
 
 
 def _of_caches(backbone: OpenClip, config: Mapping[str, Any]) -> Stored | None:
-    """The model in open_clip's caches; None for weights that are not there, or do not fit tensor by tensor.
+    """Return the model in open_clip's caches, or None if its weights are missing or do not match tensor by tensor.
 
-    open_clip can load some of those: it converts the weights of its older versions.
+    open_clip can load some of the latter, because it converts weights of its older versions.
     """
     if not (files := cached(backbone.architecture, backbone.tag)):
         return None
     stored = _stored(backbone, config, files, lambda: _from_cache(backbone, files[0]))
-    with suppress(Exception):  # open_clip loads them next, and says what is wrong
+    with suppress(Exception):  # open_clip tries to load them next and reports errors
         _ = stored.known
         return stored
     return None
 
 
 def _from_cache(backbone: OpenClip, path: Path) -> nn.Module:
-    """The model that open_clip makes of a file in its cache, with its way to prepare photos."""
+    """Return the model that open_clip creates from a cached file, with its preprocessing."""
     tag = None if ":" in backbone.architecture else backbone.tag
     if tag:
         tag_config(backbone.architecture, tag)
@@ -96,14 +99,14 @@ def _from_file(backbone: OpenClip, path: Path, config: Mapping[str, Any]) -> nn.
         other = backbone.architecture.removesuffix("-quickgelu") + ("-quickgelu" if said.value else "")
         raise Mismatch(
             f"the weights {checkpoint.path} were trained with {ACTIVATION[said.value]}, "
-            f"backbone {backbone.name!r} computes {ACTIVATION[wanted]} ({said})",
+            f"but backbone {backbone.name!r} uses {ACTIVATION[wanted]} ({said})",
             f"pass --backbone open_clip:{other}",
         )
     if said is None:
         warnings.warn(
-            f"{checkpoint.path} does not say which activation it was trained with; {ACTIVATION[wanted]} is taken, "
-            f"as in {backbone.architecture}, and the wrong one costs accuracy "
-            "(a config.json or open_clip_config.json beside it says it)",
+            f"{checkpoint.path} does not say which activation it was trained with. {ACTIVATION[wanted]} is used, "
+            f"as in {backbone.architecture}. The wrong activation reduces accuracy "
+            "(a config.json or open_clip_config.json beside the file can define it)",
             SgloraWarning,
             stacklevel=2,
         )
@@ -113,7 +116,7 @@ def _from_file(backbone: OpenClip, path: Path, config: Mapping[str, Any]) -> nn.
 
 
 def _undrawn(architecture: str, **settings: Any) -> nn.Module:
-    """A model of open_clip whose parameters hold no numbers yet, and take no memory."""
+    """Return an open_clip model with uninitialised parameters, which take no memory."""
     import open_clip
 
     with quiet(), _NoDraw():
@@ -122,9 +125,9 @@ def _undrawn(architecture: str, **settings: Any) -> nn.Module:
 
 
 class _NoDraw(TorchFunctionMode):
-    """Inside the block parameters are not initialised. For CLIP ViT-B/16 that takes a second, and weights replace them.
+    """Skips parameter initialisation in the block. It takes a second for CLIP ViT-B/16, and weights replace it anyway.
 
-    The meta device would save that, too, but buffers that no checkpoint has would be lost there.
+    The meta device would skip it, too, but would lose buffers that are not in a checkpoint.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -134,24 +137,24 @@ class _NoDraw(TorchFunctionMode):
 
 
 def _put(model: nn.Module, path: Path, state: Mapping[str, Tensor], backbone: OpenClip) -> nn.Module:
-    """Give a model a state that fits tensor by tensor. Raises Mismatch with the first that does not."""
+    """Load a state that matches the model tensor by tensor. Raises Mismatch for the first one that does not."""
     own = model.state_dict()
     if any(name.startswith("text.") for name in own) and not any(name.startswith("text.") for name in state):
         outside = ("visual.", "logit_")
         state = {name if name.startswith(outside) else f"text.{name}": tensor for name, tensor in state.items()}
-    hint = "name the architecture they were made for: --backbone open_clip:ARCHITECTURE"
+    hint = "pass their architecture with --backbone open_clip:ARCHITECTURE"
     for name in sorted(set(own) | set(state)):
         if name not in state or name not in own:
             what = "lack" if name in own else "have"
-            raise Mismatch(f"the weights {path} are not of {backbone.architecture}: they {what} {name}", hint)
+            raise Mismatch(f"the weights {path} do not match {backbone.architecture}: they {what} {name}", hint)
         if own[name].shape != state[name].shape:
             raise Mismatch(
-                f"the weights {path} are not of {backbone.architecture}: {name} has shape "
-                f"{tuple(state[name].shape)}, {tuple(own[name].shape)} is wanted",
+                f"the weights {path} do not match {backbone.architecture}: {name} has shape "
+                f"{tuple(state[name].shape)}, expected {tuple(own[name].shape)}",
                 hint,
             )
         if not bool(torch.isfinite(state[name]).all()):
-            raise BadFile(f"{path}: {name} has numbers that are not finite", "fetch it again")
+            raise BadFile(f"{path}: {name} has non-finite numbers", "download it again")
     numbers = {name: tensor.to(own[name].dtype).contiguous() for name, tensor in state.items()}
     model.load_state_dict(numbers, assign=True)
     return model

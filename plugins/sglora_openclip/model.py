@@ -1,4 +1,4 @@
-"""A model of open_clip as the host sees it.
+"""An open_clip model for the host.
 
 Shapes: N images, T adapters, C texts, D embedding, P numbers of an adapter.
 """
@@ -45,7 +45,7 @@ class OpenClipModel:
     names: Callable[[], list[str]] = list
 
     def __init__(self, clip: Any, architecture: str, runtime: RuntimeConfig) -> None:
-        """clip: a model of open_clip, or a Stored one, which is loaded when it is first needed: not for a text."""
+        """clip: an open_clip model, or a Stored one, which is loaded on first use. Encoding texts does not load it."""
         self.device = pick_device(runtime.device)
         self.dtype = pick_precision(runtime.precision, self.device)
         self.loss_scale = 1024.0 if self.dtype == torch.float16 else 1.0
@@ -54,15 +54,15 @@ class OpenClipModel:
         self._known = clip.known if isinstance(clip, Stored) else None
         self.sites = self._known.sites if self._known else self.tower.sites.sites
         projection = self._known.projection if self._known else self.tower.projection
-        if projection:  # without one, it is no model that HasProjection
+        if projection:  # without one, the model must not fulfil HasProjection
             self.projection = projection
         self.scale = self._known.scale if self._known else float(clip.logit_scale.exp())
 
     @cached_property
     def clip(self) -> Any:
-        """The whole model. Raises BadFile if its files are not what they were."""
+        """The complete model. Raises BadFile if its files have changed."""
         clip = self._given.clip() if self._known else self._given
-        vars(self).pop("_text", None)  # the next text is encoded with these tensors: they are in memory once
+        vars(self).pop("_text", None)  # share these tensors with the text encoder from now on
         return clip.requires_grad_(False).eval().to(self.device)
 
     @cached_property
@@ -82,7 +82,7 @@ class OpenClipModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of every weight, whatever file it came from, the activation and the preprocessing."""
+        """A hash of every weight (independent of its file), the activation and the preprocessing."""
         if self._known:
             return self._known.fingerprint
         state = self.clip.state_dict()
@@ -104,15 +104,15 @@ class OpenClipModel:
         return fetch_tokenizer(self.architecture)
 
     def base_names(self) -> list[str]:
-        """Its names on hubs and in open_clip."""
+        """Return its names on hubs and in open_clip."""
         return self.names()
 
     def stem(self, images: Sequence[Image]) -> Tensor:
-        """(N, L, W) float32: patches, positions and the norm before the first block."""
+        """Return (N, L, W) float32: patches, positions and the norm before the first block."""
         return self.stem_of([self.prepare(image) for image in images])
 
     def prepare(self, image: Image) -> Tensor:
-        """(3, H, W)."""
+        """Prepare a photo as (3, H, W)."""
         pixels_3HW: Tensor = self._preprocess(image)
         return pixels_3HW
 
@@ -121,7 +121,7 @@ class OpenClipModel:
         return self.tower.tokens(torch.stack(list(prepared)).to(self.device)).float().cpu()
 
     def hide(self, stem: Tensor, share: float, rng: torch.Generator) -> Tensor:
-        """(N, L, W) -> (N, fewer, W): a class token stays."""
+        """Drop tokens, (N, L, W) -> (N, fewer, W). A class token stays."""
         return drop_tokens(stem, share, self.tower.prefix, rng)
 
     def encode_image(self, stem: Tensor, layout: Layout | None = None, adapters_TP: Tensor | None = None) -> Tensor:
@@ -139,7 +139,7 @@ class OpenClipModel:
 
     @torch.no_grad()
     def _pooled(self, x: Tensor) -> Tensor:
-        """Without an update of a block: the same for all adapters, and nothing has a gradient."""
+        """Encode without an update of a block. The result is the same for all adapters and has no gradient."""
         return self.tower.pooled(x)
 
     def projection_weight(self) -> Tensor:
@@ -147,7 +147,7 @@ class OpenClipModel:
         return weight_DI.float().cpu().contiguous()
 
     def unprojected(self, stem: Tensor) -> Tensor:
-        """(N, I): the read-out of the last block, before `visual.proj`."""
+        """Return (N, I), the output of the last block before `visual.proj`."""
         return self._pooled(stem.to(self.device).float())
 
     @torch.no_grad()
@@ -159,13 +159,13 @@ class OpenClipModel:
         return torch.cat(parts).float().cpu()
 
     def check_text(self, text: str) -> None:
-        """Raises Mismatch for a text that has more tokens than the text encoder reads."""
+        """Raise Mismatch for a text with more tokens than the text encoder reads."""
         (count,), most = tokens.count(self._tokenizer, [text]), tokens.limit(self._tokenizer)
         if count > most:
-            raise Mismatch(f"the sentence has {count} tokens, more than {most}", "shorten it")
+            raise Mismatch(f"the sentence has {count} tokens, the limit is {most}", "shorten it")
 
     def merged(self, layout: Layout, flat_P: Tensor) -> dict[str, Tensor]:
-        """The whole open_clip checkpoint with the update added."""
+        """Return the complete open_clip checkpoint with the update added."""
         state = {name: tensor.cpu() for name, tensor in self.clip.state_dict().items()}
         attention, update = split_projection(layout, flat_P[None].cpu(), self.tower.projection)
         if attention is None:
@@ -178,7 +178,7 @@ class OpenClipModel:
         return merged
 
     def unmerged(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """{site name: (O, I)} of a checkpoint that `merged` could have made."""
+        """Return {site name: (O, I)} of a checkpoint created by `merged`."""
         state = {name: tensor.cpu() for name, tensor in self.clip.state_dict().items()}
         projection = self.tower.projection
         gaps = self.tower.sites.unmerged(state, tensors, "visual.", also=(_PROJ,) if projection else ())

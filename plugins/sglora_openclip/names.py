@@ -1,4 +1,4 @@
-"""transformers' names for the tensors of a CLIP model, turned into open_clip's."""
+"""Convert transformers' tensor names of a CLIP model to open_clip's."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ TRANSPOSED = ("visual.proj", "text_projection")
 
 
 def is_transformers(state: Mapping[str, Tensor]) -> bool:
-    """Whether this is a CLIPModel's state, or one of its two halves."""
+    """Return whether this is the state of a CLIPModel, or of one of its two encoders."""
     return any(name.startswith(tuple(f"{tower}." for tower in TOWERS)) for name in state)
 
 
 def to_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A transformers CLIPModel's state in open_clip's names. Raises BadFile for a tensor of no CLIP model.
+    """Convert a transformers CLIPModel's state to open_clip's names. Raises BadFile for an unknown tensor.
 
-    transformers has q, k and v apart and projections transposed; position_ids are numbers 0, 1, 2 ...
+    transformers stores q, k and v separately and transposes projections. position_ids are the numbers 0, 1, 2 ...
     """
     renamed: dict[str, Tensor] = {}
     packed: dict[str, dict[str, Tensor]] = {}
@@ -64,7 +64,8 @@ def to_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             new = f"{WHOLE[stem]}.{kind}" if stem in WHOLE else ""
         if not new:
             raise BadFile(
-                f"{name!r} is no tensor of a transformers CLIPModel", "SigLIP and others: use open_clip's files"
+                f"{name!r} is not a tensor of a transformers CLIPModel",
+                "use open_clip's files for SigLIP and other models",
             )
         renamed[new] = tensor.T if new in TRANSPOSED else tensor
     for name, parts in packed.items():

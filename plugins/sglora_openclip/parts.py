@@ -1,7 +1,7 @@
 """Parts of open_clip without the rest of it.
 
-`import open_clip` imports torchvision, timm and, where it is installed, transformers. That takes longer than making an
-adapter, which needs a tokenizer, a table of weights and the configuration of an architecture.
+`import open_clip` imports torchvision, timm and, if installed, transformers. This takes longer than making an
+adapter, which only needs a tokenizer, a table of weights and the configuration of an architecture.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 from sglora_cli.api import Unavailable, UnknownName, read_json
 
 _ALONE = f"{__package__}._open_clip"
-"""The name of a package that has open_clip's modules, and an empty `__init__`."""
+"""The name of a package with open_clip's modules and an empty `__init__`."""
 
 
 def part(name: str) -> Any:
-    """open_clip's module `constants`, `pretrained`, `tokenizer` or `version`: these import no other of its modules.
+    """Return open_clip's module `constants`, `pretrained`, `tokenizer` or `version`, which import no other modules.
 
-    It is the one that open_clip has where open_clip is imported, and otherwise a second one made of the same file.
+    If open_clip is imported, it is open_clip's own module, otherwise a second instance loaded from the same file.
     """
     if "open_clip" in sys.modules:
         return import_module(f"open_clip.{name}")
@@ -35,8 +35,8 @@ def part(name: str) -> Any:
 
 
 def configuration(architecture: str) -> Mapping[str, Any]:
-    """open_clip's configuration of one of its architectures. Raises UnknownName."""
-    if "open_clip" in sys.modules:  # it may have been told of others
+    """Return open_clip's configuration of an architecture. Raises UnknownName."""
+    if "open_clip" in sys.modules:  # others may have been registered
         import open_clip
 
         known, found = open_clip.list_models(), open_clip.get_model_config(architecture)

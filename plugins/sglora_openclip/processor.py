@@ -1,7 +1,7 @@
-"""transformers' image processor (preprocessor_config.json) in open_clip's terms: how photos are prepared.
+"""Translate transformers' image processor (preprocessor_config.json) to open_clip's preprocessing settings.
 
-Both resize, crop, divide by 255 and normalise, in different words. What open_clip cannot do is kept in words:
-whoever uses it is refused.
+Both resize, crop, divide by 255 and normalise, with different settings. What open_clip does not support is kept as a
+description, so that using it raises an error.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sglora_cli.api import BadFile
 from .said import Said, numbers_of_channels, plain
 
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-"""Pillow's numbers."""
+"""Pillow's constants."""
 _DEFAULTS = {
     "do_resize": True,
     "size": {"shortest_edge": 224},
@@ -28,23 +28,23 @@ _DEFAULTS = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073],
     "image_std": [0.26862954, 0.26130258, 0.27577711],
 }
-"""CLIPImageProcessor's."""
+"""Defaults of CLIPImageProcessor."""
 
 
 def prepared(table: Mapping[str, Any], where: str) -> dict[str, Said]:
-    """What a processor says, by open_clip's names; {} if it is none of photos. Raises BadFile.
+    """Return a processor's settings by open_clip's names, or {} if it does not process photos. Raises BadFile.
 
-    A processor of another model than CLIP has other defaults: of it only what it says counts.
+    Processors of other models than CLIP have other defaults, so only their explicit values are used.
     """
     kind = table.get("image_processor_type", table.get("feature_extractor_type", ""))
     if not isinstance(kind, str):
-        raise BadFile(f"{where}: the type of the processor must be a text, got {kind!r:.100}")
+        raise BadFile(f"{where}: the type of the processor must be a string, got {kind!r:.100}")
     if "image_mean" not in table and not kind.startswith("CLIP"):
         return {}
     values = {key: value for key, value in table.items() if value is not None}
     if not kind or kind.startswith("CLIP"):
         values = {**_DEFAULTS, **values}
-    elif type(size := values.get("size")) is int:  # that of the shortest edge only in CLIP's
+    elif type(size := values.get("size")) is int:  # only CLIP's means the shortest edge
         values["size"] = {"height": size, "width": size}
     for key in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
         if not isinstance(values.get(key, True), bool):
@@ -56,7 +56,7 @@ def prepared(table: Mapping[str, Any], where: str) -> dict[str, Said]:
 
 
 def _colours(values: Mapping[str, Any], where: str) -> dict[str, Said]:
-    """Mean and spread as open_clip counts them, for colours from 0 to 1."""
+    """Return mean and standard deviation in open_clip's units, for colours from 0 to 1."""
     factor = values.get("rescale_factor", 1 / 255)
     if type(factor) not in (int, float) or not math.isfinite(factor) or factor <= 0:
         raise BadFile(f"{where}, rescale_factor must be a number above 0, got {factor!r:.100}")
@@ -75,7 +75,7 @@ def _colours(values: Mapping[str, Any], where: str) -> dict[str, Said]:
 
 
 def _geometry(values: Mapping[str, Any], where: str) -> dict[str, Said]:
-    """Size and way of resizing. What open_clip has no word for is said in words."""
+    """Return size and resize mode. Modes that open_clip does not have are kept as descriptions."""
     if "size" not in values and values.get("do_resize", True):
         return {}
     if not values.get("do_resize", True):
@@ -93,7 +93,7 @@ def _geometry(values: Mapping[str, Any], where: str) -> dict[str, Said]:
 
 
 def _pixels(size: Any, where: str) -> tuple[int, int]:
-    """Height and width of transformers' size. Raises BadFile."""
+    """Return height and width of transformers' size. Raises BadFile."""
     table = size if isinstance(size, dict) else {"shortest_edge": size}
     edge = table.get("shortest_edge", table.get("longest_edge"))
     pair = (edge, edge) if edge is not None else (table.get("height"), table.get("width"))

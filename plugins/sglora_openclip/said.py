@@ -1,4 +1,4 @@
-"""A value that a file says of weights, where it says it, and whether two such values are the same."""
+"""A setting of weights with the file and key it comes from, and the comparison of such settings."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from sglora_cli.api import BadFile
 
 CHOICES = {"interpolation": ("bicubic", "bilinear", "random"), "resize_mode": ("shortest", "longest", "squash")}
-"""What open_clip's preprocessing can be told in words."""
+"""The supported values of open_clip's preprocessing."""
 _TOLERANCE = 1e-3
-"""Between means of colours, which range to 1: files round them."""
+"""Tolerance for colour means, which range to 1, because files round them."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """A value, and the file and key that say it. `text` is how the file says it, if that is another way."""
+    """A value with its file and key. `text` is the value as written in the file, if that differs."""
 
     value: Any
     where: str
@@ -36,15 +36,15 @@ def plain(value: Any) -> str:
 
 
 def different(key: str, one: Any, two: Any) -> bool:
-    """Whether two values of open_clip's preprocessing are not the same."""
+    """Return whether two values of open_clip's preprocessing differ."""
     if key in ("mean", "std"):
         return any(abs(a - b) > _TOLERANCE for a, b in zip(one, two, strict=True))
     return size_of(one) != size_of(two) if key == "size" else bool(one != two)
 
 
 def numbers_of_channels(value: Any, where: str, least: float | None = None) -> list[float] | tuple[float, ...]:
-    """A number for each of red, green and blue; a single one is for all. Raises BadFile, also if one is not above
-    `least`."""
+    """Return numbers for red, green and blue, or one number for all three. Raises BadFile, also for a number that is
+    not greater than `least`."""
     values: Sequence[Any] = value if isinstance(value, list | tuple) else [value] * 3
     fit = len(values) == 3 and all(type(x) in (int, float) and math.isfinite(x) for x in values)
     if not fit or (least is not None and min(values) <= least):
@@ -54,7 +54,7 @@ def numbers_of_channels(value: Any, where: str, least: float | None = None) -> l
 
 
 def size_of(value: Any, where: str = "") -> tuple[int, int]:
-    """Height and width; one number is for both. Raises BadFile."""
+    """Return height and width. A single number means both. Raises BadFile."""
     pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
     if len(pair) != 2 or not all(type(n) is int and n > 0 for n in pair):
         raise BadFile(f"{where} must be a number of pixels, or height and width, got {value!r:.100}")

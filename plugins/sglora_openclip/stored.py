@@ -1,7 +1,7 @@
-"""A model whose weights are files, and what is known of it while they are the same.
+"""A model in weight files, with facts about it that are cached as long as the files do not change.
 
-What the host asks before it shows a model a photo follows from the files alone. It is found once, with the whole model
-in memory, and remembered: the next time the text encoder's tensors are all that is read.
+Everything the host needs before it encodes a photo depends on the files alone. It is determined once with the complete
+model in memory, and cached. From then on, only the text encoder's tensors are read.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from .weights import read_text
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a model."""
+    """Cached facts about a model."""
 
     fingerprint: str
     sites: tuple[Site, ...]
     projection: Site | None
     scale: float
     text: TextShape | None
-    """None where only open_clip itself can encode a text for it."""
+    """None if only open_clip itself can encode texts for it."""
     warnings: tuple[str, ...] = ()
-    """What the user is told whenever it is loaded."""
+    """Warnings that are repeated whenever it is loaded."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -49,7 +49,7 @@ class Known:
 
 
 class Stored:
-    """A model of open_clip in files, of which the first has its weights."""
+    """An open_clip model in files. The first file has its weights."""
 
     def __init__(
         self,
@@ -58,24 +58,24 @@ class Stored:
         build: Callable[[], nn.Module],
         look: Callable[[nn.Module], Known],
     ) -> None:
-        """what: all that the model follows from besides the files, in JSON.  look: what is to be known of a model."""
+        """what: everything besides the files that determines the model, as JSON values.  look: inspects a model."""
         self._what, self._files, self._build, self._look = json.dumps(what, sort_keys=True), files, build, look
 
     @cached_property
     def known(self) -> Known:
-        """Raises what `build` raises."""
+        """The facts. Raises the errors of `build`."""
         return self._known()
 
     def clip(self) -> nn.Module:
-        """The whole model, as `known` has it. Raises what `build` raises, and BadFile if its files have changed."""
+        """Return the complete model of `known`. Raises the errors of `build`, and BadFile if its files changed."""
         known, (clip, _) = self.known, self._built
         self._check(known)
-        vars(self).pop("_built", None)  # whoever asked keeps it, and moves it
+        vars(self).pop("_built", None)  # the caller owns the model and may move it
         vars(self).pop("_found", None)
         return clip
 
     def text(self) -> dict[str, Tensor]:
-        """The state of its text encoder. Raises BadFile, also if its files have changed."""
+        """Return the state of its text encoder. Raises BadFile, also if its files have changed."""
         known = self.known
         state = text_state(self._built[0].state_dict()) if "_built" in vars(self) else read_text(self._files[0])
         self._check(known)
@@ -96,7 +96,7 @@ class Stored:
 
     @cached_property
     def _built(self) -> tuple[nn.Module, tuple[str, ...]]:
-        """The model, and the warnings of ours that came with it."""
+        """The model, and the SgloraWarnings that were raised while building it."""
         ours = []
         try:
             with warnings.catch_warnings(record=True) as caught:
@@ -104,7 +104,7 @@ class Stored:
                 clip = self._build()
             ours = [one for one in caught if issubclass(one.category, SgloraWarning)]
             return clip, tuple(str(one.message) for one in ours)
-        finally:  # all of them where it fails
+        finally:  # all of them if building fails
             for one in caught:
                 if one not in ours:
                     warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)

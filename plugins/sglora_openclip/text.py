@@ -1,8 +1,8 @@
-"""The text encoder of CLIP: a transformer whose tokens see only what is before them, read out at the end token.
+"""The text encoder of CLIP, a transformer with causal attention whose output is read at the end token.
 
-What follows the end token changes nothing, so it is not computed: texts are encoded in batches of about the same
-length, each as long as its longest text, where open_clip fills every text up to 77 tokens. Its tensors are all it
-needs, so a sentence can be encoded without open_clip, whose import takes longer than all else.
+Tokens after the end token have no effect and are not computed. Texts are encoded in batches of similar lengths, padded
+to the longest text of the batch, whereas open_clip pads every text to 77 tokens. Only its tensors are needed, so a
+sentence can be encoded without importing open_clip, which takes longer than everything else.
 
 Shapes: C texts, L tokens, W width, D embedding.
 """
@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _FEW, _MANY = 512, 8192
-"""Tokens in one forward on a CPU, whose cache is small, and on a GPU, but for a text that has more."""
+"""Tokens per forward pass on a CPU, which has a small cache, and on a GPU. A single longer text is allowed."""
 _CLOSE = 1e-5
-"""Largest difference of unit vectors that are the same but for rounding."""
+"""Largest difference of unit vectors that are equal up to rounding."""
 _BLOCK = [
     f"{part}{kind}"
     for part in ("ln_1.", "attn.in_proj_", "attn.out_proj.", "ln_2.", "mlp.c_fc.", "mlp.c_proj.")
@@ -31,28 +31,28 @@ _ENDS = ["token_embedding.weight", "positional_embedding", "ln_final.weight", "l
 
 @dataclass(frozen=True)
 class TextShape:
-    """What the tensors of a text encoder do not show."""
+    """Properties of a text encoder that its tensors do not show."""
 
     heads: int
     quick_gelu: bool
     eps: float
-    """Of its layer norms."""
+    """Epsilon of its layer norms."""
     end: int | None
-    """The end token's id; None where it is the largest id of a text."""
+    """The end token's id. None if it is the largest id of a text."""
 
 
 class TextTower:
-    """Token ids -> unit vectors."""
+    """Maps token ids to unit vectors."""
 
     def __init__(self, state: Mapping[str, Tensor], shape: TextShape, device: torch.device | str = "cpu") -> None:
-        """state: as `text_state` gives it."""
+        """state: the result of `text_state`."""
         self._state = {name: tensor.to(device).float().contiguous() for name, tensor in state.items()}
         self._shape, self._device = shape, torch.device(device)
         self._layers = sum(name.endswith(".attn.in_proj_weight") for name in state)
 
     @torch.no_grad()
     def __call__(self, ids_CL: Tensor) -> Tensor:
-        """Unit vectors (C, D), float32, on the CPU. ids_CL: as open_clip's tokenizers give them, filled up."""
+        """Return unit vectors (C, D), float32, on the CPU. ids_CL: padded ids from open_clip's tokenizers."""
         end = self._shape.end
         end_C = (ids_CL if end is None else (ids_CL == end).int()).argmax(-1)
         sorted_C, order_C = end_C.sort(stable=True)
@@ -87,7 +87,7 @@ class TextTower:
 
 
 def batches(lengths: Sequence[int], at_once: int) -> Iterator[slice]:
-    """Slices of texts with these lengths in tokens, ascending. Each, filled up to its longest, has at most `at_once`.
+    """Yield slices of texts, sorted by length in tokens. Padded to its longest text, each has at most `at_once` tokens.
 
     >>> list(batches([7, 7, 70, 400, 5000], at_once=1024))
     [slice(0, 3, None), slice(3, 4, None), slice(4, 5, None)]
@@ -100,19 +100,19 @@ def batches(lengths: Sequence[int], at_once: int) -> Iterator[slice]:
 
 
 def is_text(name: str) -> bool:
-    """Whether a tensor of a CLIP model, by open_clip's or transformers' name, is one of its text encoder."""
+    """Return whether a tensor, by open_clip's or transformers' name, belongs to the text encoder of a CLIP model."""
     return not name.startswith(("visual.", "logit_", "vision_model.", "visual_projection."))
 
 
 def text_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the text encoder in the state of an open_clip model, by the names that CLIP has for them."""
+    """Return the text encoder's tensors in the state of an open_clip model, by CLIP's names."""
     return {name.removeprefix("text."): tensor for name, tensor in state.items() if is_text(name)}
 
 
 def text_shape(clip: Any) -> TextShape | None:
-    """The shape of an open_clip model's text encoder; None if a TextTower does not compute what it computes.
+    """Return the shape of an open_clip model's text encoder, or None if TextTower does not reproduce it.
 
-    That is seen by its tensors, and by the two encoders' answers to the same tokens.
+    This is decided by its tensors, and by comparing both encoders on the same tokens.
     """
     state, text = text_state(clip.state_dict()), getattr(clip, "text", clip)
     layers = sum(name.endswith(".attn.in_proj_weight") for name in state)
@@ -133,7 +133,7 @@ def text_shape(clip: Any) -> TextShape | None:
 
 
 def _probes(words: int, length: int, end: int | None) -> Tensor:
-    """Ids of two texts: one that is as long as can be, and one that is filled up."""
+    """Return ids of two texts, one of full length and one that is padded."""
     end = words - 1 if end is None else end
     ids_CL = torch.randint(1, words - 1, (2, length), generator=torch.Generator().manual_seed(0))
     ids_CL[ids_CL == end] = 1 if end != 1 else 2

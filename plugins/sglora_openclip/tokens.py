@@ -1,6 +1,6 @@
-"""Tokens of a text, counted as open_clip cuts it, and how many its text encoder reads; no weights are needed.
+"""Token counts as open_clip truncates texts, and the limits of text encoders, without weights.
 
-CLIP's tokenizer is part of open_clip, others are files of a hub: only those in the cache of this machine are read here.
+CLIP's tokenizer is part of open_clip. Others are files on a hub, and only those in the cache of this machine are read.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 from .hub import cached_tokenizer
 from .parts import configuration, part
 
-_DEFAULT = 77  # open_clip's, where a configuration does not say
+_DEFAULT = 77  # open_clip's default
 
 
 def context_length(architecture: str) -> int:
-    """The tokens that the text encoder of an architecture reads.
+    """Return how many tokens the text encoder of an architecture reads.
 
-    Raises UnknownName, and Unavailable where a hub knows it and this machine does not.
+    Raises UnknownName, and Unavailable if the tokenizer is on a hub but not on this machine.
     """
     if ":" in architecture:
         return limit(tokenizer_of(architecture))
@@ -25,19 +25,19 @@ def context_length(architecture: str) -> int:
 
 
 def tokenizer_of(architecture: str) -> Any:
-    """Raises UnknownName for an architecture that open_clip does not know, Unavailable for one that is not here."""
+    """Raises UnknownName for an unknown architecture, Unavailable if its tokenizer is not on this machine."""
     if ":" not in architecture:
         configuration(architecture)
     return cached_tokenizer(architecture)
 
 
 def limit(tokenizer: Any) -> int:
-    """The tokens that are kept of a text."""
+    """Return how many tokens of a text are kept."""
     return int(tokenizer.context_length)
 
 
 def count(tokenizer: Any, texts: Sequence[str]) -> list[int]:
-    """Tokens of each text before it is cut, with those that frame it."""
+    """Count the tokens of each text before truncation, including start and end tokens."""
     if hasattr(tokenizer, "encode"):  # CLIP's own
         return [len(tokenizer.encode(text)) + 2 for text in texts]
     framed_later = getattr(tokenizer, "tokenizer_mode", "") == "clips"  # a start, an end and a class token
@@ -51,4 +51,4 @@ def _cleaned(tokenizer: Any, text: str) -> str:
     if hasattr(tokenizer, "clean_fn"):
         return str(tokenizer.clean_fn(text))
     module = part("tokenizer")
-    return str(module.canonicalize_text(module.basic_clean(text)))  # as its SigLipTokenizer does
+    return str(module.canonicalize_text(module.basic_clean(text)))  # as in its SigLipTokenizer

@@ -1,9 +1,9 @@
-"""Weights of a CLIP model from a file or folder, and what lies beside them.
+"""Weights of a CLIP model from a file or folder, and the settings beside them.
 
-Read are open_clip's files (.safetensors, or .pt of plain tensors), OpenAI's own archives, and transformers'
-CLIPModel (its folder, or its model.safetensors). Nothing is unpickled: .pt goes through torch's weights-only
-reader. OpenAI's archives are TorchScript, which is a program; they are opened only when their SHA-256 is
-the published one, and what is opened are the bytes that were hashed.
+Supported are open_clip's files (.safetensors, or .pt of plain tensors), OpenAI's archives, and transformers'
+CLIPModel (its folder, or its model.safetensors). Nothing is unpickled, because .pt files are read by torch's
+weights-only reader. OpenAI's archives are TorchScript, which is a program. They are opened only if their SHA-256 is
+the published one, and only the hashed bytes are opened.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ OPENAI = {  # SHA-256 of the archives as published beside the CLIP paper; all us
     "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02": "ViT-L/14@336px",
 }
 _PUBLISHED_LIMIT = 1 << 30
-"""Bytes of such an archive; the largest has 934 million."""
+"""Size limit of such an archive. The largest has 934 million bytes."""
 FOLDER_FILES = ("open_clip_model.safetensors", "model.safetensors", "open_clip_pytorch_model.bin", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
 class ClipWeights:
-    """A state in open_clip's names, and what is known of it besides."""
+    """A state with open_clip's names, and the settings found with it."""
 
     path: Path
     state: dict[str, Tensor] = field(repr=False)
@@ -47,37 +47,37 @@ class ClipWeights:
 
 
 def find(path: Path) -> Path:
-    """The file of weights at a path, which may be a folder. Raises Unavailable, BadFile if there is none."""
+    """Return the weight file at a path, which may be a folder. Raises Unavailable, BadFile if there is none."""
     if not path.exists():
-        raise Unavailable(f"weights {path} do not exist", "name the file or folder of the weights with --weights")
+        raise Unavailable(f"weights {path} do not exist", "pass the file or folder of the weights with --weights")
     if path.is_dir():
         files = [path / name for name in FOLDER_FILES if (path / name).is_file()]
         if not files:
-            raise BadFile(f"folder {path} has none of {', '.join(FOLDER_FILES)}", "name the file itself")
+            raise BadFile(f"folder {path} has none of {', '.join(FOLDER_FILES)}", "pass the file itself")
         path = files[0]
         if others := [file.name for file in files[1:]]:
-            text = f"{path} is taken; {', '.join(others)} lie there, too (name a file with --weights to choose)"
+            text = f"using {path}, but the folder also has {', '.join(others)} (choose one with --weights)"
             warnings.warn(text, SgloraWarning, stacklevel=2)
     return path
 
 
 def read(path: Path) -> ClipWeights:
-    """Raises Unavailable if there is nothing, BadFile for anything but weights of a CLIP model."""
+    """Read weights. Raises Unavailable if they do not exist, BadFile for anything but weights of a CLIP model."""
     path = find(path)
     state = read_whole(path)
     return ClipWeights(path, state, _published_config(path) if _is_torchscript(path) else read_beside(path.parent))
 
 
 def read_whole(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file of weights by open_clip's names. Raises BadFile for anything but a CLIP model's."""
+    """Read all tensors of a weight file by open_clip's names. Raises BadFile unless they are a CLIP model's."""
     state = _renamed(path, lambda _: True)
     if not any(name.startswith("visual.") for name in state):
-        raise BadFile(f"{path} holds no CLIP model: no tensor is called visual.*")
+        raise BadFile(f"{path} contains no CLIP model, because no tensor is named visual.*")
     return state
 
 
 def read_text(path: Path) -> dict[str, Tensor]:
-    """Those of its text encoder alone, as `text_state` names them. Raises BadFile."""
+    """Read only the text encoder's tensors, with the names of `text_state`. Raises BadFile."""
     return text_state(_renamed(path, is_text))
 
 
@@ -90,21 +90,21 @@ def _renamed(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
 
 
 def _published(path: Path) -> dict[str, Tensor]:
-    """The state of an archive of OpenAI's. Raises BadFile for any other program."""
+    """Read the state of an OpenAI archive. Raises BadFile for any other program."""
     if path.stat().st_size > _PUBLISHED_LIMIT or data_hash(data := read_bytes(path, _PUBLISHED_LIMIT)) not in OPENAI:
         raise BadFile(
-            f"{path} is a TorchScript archive, which is a program, and not one that OpenAI published",
+            f"{path} is a TorchScript archive, which is a program, and OpenAI did not publish it",
             "save its state_dict as .safetensors",
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch would rather have no TorchScript; OpenAI's files stay
+        warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, but OpenAI's files remain
         script = torch.jit.load(io.BytesIO(data), map_location="cpu")
     sizes = ("input_resolution", "context_length", "vocab_size")
     return {name: tensor for name, tensor in script.state_dict().items() if name not in sizes}
 
 
 def _published_config(path: Path) -> Beside:
-    """What is known of OpenAI's archives. Whatever else is in their folder is not about them."""
+    """Return the settings of OpenAI's archives. Other files in their folder do not apply to them."""
     constants, where = part("constants"), f"{path}, as OpenAI published it"
     colours = {"mean": constants.OPENAI_DATASET_MEAN, "std": constants.OPENAI_DATASET_STD}
     photos = {**colours, "interpolation": "bicubic", "resize_mode": "shortest"}
@@ -118,4 +118,4 @@ def _is_torchscript(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return False  # whoever reads its tensors says what is wrong
+        return False  # reading its tensors reports the error

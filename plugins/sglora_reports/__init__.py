@@ -1,8 +1,8 @@
-"""Ways to print a benchmark: for people, and for programs.
+"""Reporters that print a benchmark for people and for programs.
 
-text.py               for people: tables as text, from the host's result tables
-paper.py, paper.json  the paper's numbers beside them
-here                  for programs
+text.py               tables as text for people, from the host's result tables
+paper.py, paper.json  the paper's numbers for comparison
+this file             formats for programs
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SGLORA_API = "1.0"
 
 @dataclass(frozen=True)
 class Text:
-    """A reporter made of one function."""
+    """A reporter that consists of one function."""
 
     name: str
     summary: str
@@ -33,7 +33,7 @@ class Text:
 
 
 def as_json(report: Report) -> str:
-    """Averages, differences, spreads of draws (or ranges of builds), and every row."""
+    """Render averages, differences, spreads of draws (or ranges of builds), and all rows as JSON."""
     content = {
         "pack": report.pack,
         "methods": dict(report.labels),
@@ -82,7 +82,7 @@ def _ranges(report: Report) -> dict[str, object]:
 
 
 def as_csv(report: Report) -> str:
-    """Every row. A name that a spreadsheet would take for a formula gets an apostrophe in front."""
+    """Render all rows. An apostrophe is prepended to names that a spreadsheet would interpret as a formula."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = [spec.name for spec in fields(Row) if spec.name != "hits"]
@@ -98,10 +98,10 @@ def _cell(value: object) -> object:
 @hookimpl
 def sglora_reporters() -> list[Text]:
     return [
-        Text("table", "columns of text", plain),
-        Text("terminal", "tables in colour, for a person", terminal),
-        Text("markdown", "tables for a README", markdown),
-        Text("latex", "tables for a paper, with booktabs", latex),
-        Text("json", "averages, intervals and every row", as_json),
-        Text("csv", "every row", as_csv),
+        Text("table", "plain text in columns", plain),
+        Text("terminal", "coloured tables for a terminal", terminal),
+        Text("markdown", "tables in Markdown", markdown),
+        Text("latex", "tables in LaTeX, with booktabs", latex),
+        Text("json", "averages, intervals and all rows", as_json),
+        Text("csv", "all rows", as_csv),
     ]

@@ -1,4 +1,4 @@
-"""The paper's numbers, where what was measured follows the paper's protocol."""
+"""The paper's numbers, for measurements that follow the paper's protocol."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE = Path(__file__).with_name("paper.json")
 
 
 def published(report: Report, dataset: str) -> Mapping[tuple[str, Cell], float]:
-    """(method, cell) -> the paper's percent, for the tasks of one data set; {} where the protocol is another."""
+    """Return (method, cell) -> the paper's percentage for one data set, or {} if the protocol differs."""
     paper = read_json(FILE)
     if not report.paper or _why_not(report, paper):
         return {}
@@ -28,7 +28,7 @@ def published(report: Report, dataset: str) -> Mapping[tuple[str, Cell], float]:
 
 
 def remarks(report: Report) -> list[str]:
-    """What a reader must know of the paper's numbers, or why there are none."""
+    """Return notes on the paper's numbers, or the reason why they are not shown."""
     if not report.paper:
         return []
     paper = read_json(FILE)
@@ -36,9 +36,9 @@ def remarks(report: Report) -> list[str]:
         return [f"the paper's numbers are not shown: {reason}"]
     datasets = dict.fromkeys(row.dataset for row in report.rows)
     without = [name for name in datasets if not published(report, name)]
-    lines = [f"in brackets: the paper's number and the difference to it; {paper['source']}"]
-    lines += [f"the paper has no table of experts from {_experts(report)} on {name}" for name in without]
-    return [*lines, "the paper's captions and splits are not public: the same data set is not the same tasks"]
+    lines = [f"brackets show the paper's number and the difference to it. Source: {paper['source']}"]
+    lines += [f"the paper has no table for experts from {_experts(report)} on {name}" for name in without]
+    return [*lines, "the paper's captions and splits are not public, so the tasks differ even on the same data set"]
 
 
 def _experts(report: Report) -> str:
@@ -47,10 +47,10 @@ def _experts(report: Report) -> str:
 
 def _why_not(report: Report, paper: Mapping[str, Any]) -> str:
     if not report.protocol:
-        return "its methods need a pack"
+        return "the paper's methods need a pack"
     if report.role != "unseen":
-        return f"its tasks are unseen, these are {report.role} tasks"
+        return f"the paper measures unseen tasks, and these are {report.role} tasks"
     for name in ("backbone", "rank", "k"):
         if (own := report.protocol.get(name)) != paper[name]:
-            return f"{name} {own!r} is not the paper's {paper[name]!r}"
+            return f"{name} is {own!r}, not {paper[name]!r} as in the paper"
     return ""

@@ -1,4 +1,4 @@
-"""Tables as text: plain, for a terminal, Markdown, LaTeX."""
+"""Render tables as plain text, for a terminal, as Markdown, and as LaTeX."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 _STYLES = {BEST: "bold", SECOND: "underline"}
 _GAP = "  "
-_WIDE = _TALL = 1000  # both are said, or rich takes 80 columns on a dumb terminal
+_WIDE = _TALL = 1000  # set both, otherwise rich uses 80 columns on a dumb terminal
 
 
 def sections(report: Report, short: bool = False) -> list[ResultTable]:
-    """All tables of a report, with the paper's numbers where they may stand there."""
+    """Return all tables of a report, with the paper's numbers where they apply."""
     numbers = {dataset: published(report, dataset) for dataset in {row.dataset for row in report.rows}}
     return result_tables(report, numbers, short)
 
 
 def plain(report: Report) -> str:
-    """Columns of text."""
+    """Render plain text in columns."""
     lines = [*report.notes, *remarks(report)]
     for section in sections(report):
         body = [section.header, *(line.cells for line in section.references_first)]
@@ -41,9 +41,9 @@ def plain(report: Report) -> str:
 
 
 def terminal(report: Report) -> str:
-    """The same for a person at a terminal: the best of a column bold, the second underlined.
+    """Render for a terminal, with the best value of a column in bold and the second best underlined.
 
-    Where a table is wider than the terminal it is a short one. No number and no name is broken.
+    Tables wider than the terminal are shortened. Numbers and names are never split.
     """
     from rich.console import Console
 
@@ -72,12 +72,15 @@ def terminal(report: Report) -> str:
         if not all(fits):
             needed = max(map(_width, wide))
             some = "Tables are" if not any(fits) else "Some tables are"
-            show(f"{some} short to fit {room} columns: R@1 only. `--as table` or {needed} columns show all.", "dim")
+            show(
+                f"{some} shortened to R@1 to fit {room} columns. Use `--as table` or {needed} columns for all values.",
+                "dim",
+            )
     return capture.get()
 
 
 def _sentence(text: str, room: int, style: str) -> Text:
-    """The text in lines that break between words, with the words in colour that say what was found."""
+    """Wrap a text between words and colour the words that state the finding."""
     from rich.text import Text
 
     text = textwrap.fill(text, room, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
@@ -88,7 +91,7 @@ def _sentence(text: str, room: int, style: str) -> Text:
 
 
 def _width(section: ResultTable) -> int:
-    """Columns that a table needs."""
+    """Return the columns that a table needs."""
     return sum(_widths(section)) + len(_GAP) * (len(section.header) - 1)
 
 
@@ -98,7 +101,7 @@ def _widths(section: ResultTable) -> list[int]:
 
 
 def _lines(section: ResultTable, stacked: bool) -> Iterator[Text]:
-    """The lines of a table. `stacked`: a method is on a line of its own, above its numbers."""
+    """Yield the lines of a table. With `stacked`, a method has its own line above its numbers."""
     from rich.text import Text
 
     start, widths = int(stacked), _widths(section)
@@ -122,7 +125,7 @@ def _lines(section: ResultTable, stacked: bool) -> Iterator[Text]:
 
 
 def marked(section: ResultTable, best: str, second: str, escape: Callable[[str], str]) -> list[list[str]]:
-    """Cells of all lines, escaped, the best and second as the formats say."""
+    """Return the escaped cells of all lines, with the formats applied to the best and the second best."""
     forms = {BEST: best, SECOND: second}
     return [
         [forms.get(mark, "{}").format(escape(cell)) for cell, mark in zip(line.cells, line.marks, strict=True)]
@@ -131,7 +134,7 @@ def marked(section: ResultTable, best: str, second: str, escape: Callable[[str],
 
 
 def markdown(report: Report) -> str:
-    """The same as Markdown tables, the best bold, the second underlined."""
+    """Render Markdown tables, with the best value in bold and the second best underlined."""
     lines = _separated(list(map(_markdown_cell, [*report.notes, *remarks(report)])))
     for section in sections(report):
         header = "| " + " | ".join(map(_markdown_cell, section.header)) + " |"
@@ -146,7 +149,7 @@ def _markdown_cell(text: str) -> str:
 
 
 def _separated(lines: Sequence[str]) -> list[str]:
-    """Lines that stay lines in Markdown."""
+    """Add hard line breaks, so that Markdown keeps the lines."""
     return [f"{line}  " for line in lines[:-1]] + list(lines[-1:])
 
 
@@ -159,7 +162,7 @@ def _latex_cell(text: str) -> str:
 
 
 def latex(report: Report) -> str:
-    """A table environment each, for the package booktabs; the references above a rule."""
+    """Render table environments for the package booktabs, with the references above a rule."""
     lines = [f"% {line}" for line in [*report.notes, *remarks(report), result_legend(report)]]
     for section in sections(report):
         rows = [" & ".join(row) + r" \\" for row in marked(section, r"\textbf{{{}}}", r"\underline{{{}}}", _latex_cell)]

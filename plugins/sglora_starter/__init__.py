@@ -1,9 +1,9 @@
-"""The starter backbone: small, bundled, offline.
+"""The starter backbone, which is small, bundled and works offline.
 
 stem.py    frozen convolutions      text.py    frozen sentence encoder    tokens.py its tokens
-tower.py   the trained part         model.py   all of it as the host sees it
+tower.py   the trained part         model.py   the complete model for the host
 corpus.py  training photos          colours.py colour names from pixels
-features.py what the frozen parts make of them                              train.py  the training
+features.py cached features from the frozen parts                       train.py  the training
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ WEIGHTS = Path(__file__).parent / "starter.safetensors"
 
 
 class StarterBackbone:
-    """The bundled backbone; `weights` is the file of its trained part."""
+    """The bundled backbone. `weights` is the file of its trained part."""
 
     name = "starter"
-    summary = "small image-text model that runs anywhere, offline, in seconds"
+    summary = "small bundled image-text model that runs offline on any machine"
 
     def __init__(self, weights: Path = WEIGHTS) -> None:
         self.weights = weights
@@ -41,7 +41,7 @@ class StarterBackbone:
         return limit
 
     def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
-        """Raises Unavailable without the package of the sentence encoder."""
+        """Raises Unavailable if the sentence encoder's package is missing."""
         counts: list[int] = import_module("sglora_starter.tokens").count(texts)
         return counts
 

@@ -1,7 +1,7 @@
-"""Colour names read off the pixels, for photos that come with a class name only.
+"""Colour names measured in the pixels, for photos that only have a class name.
 
-A class name teaches what a thing is, never which of two tulips is the red one. The
-colours of a photo's middle and of its border say that, and need no annotator.
+A class name says what an object is, but not which of two tulips is the red one. The
+colours of a photo's centre and border do, without an annotator.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SIDE = 48
 
 
 def shares(image: Image) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """What part of the middle and of the border has each colour of NAMES: two vectors that sum to 1."""
+    """Return the shares of each colour of NAMES in the centre and in the border: two vectors that sum to 1."""
     hsv = numpy.asarray(image.convert("RGB").resize((_SIDE, _SIDE)).convert("HSV"), dtype=float)
     named = _name(hsv[..., 0] * 360 / 255, hsv[..., 1] / 255, hsv[..., 2] / 255)
     y, x = numpy.mgrid[:_SIDE, :_SIDE] / (_SIDE - 1) - 0.5
@@ -32,7 +32,7 @@ def _histogram(named: numpy.ndarray) -> numpy.ndarray:
 
 
 def _name(hue: numpy.ndarray, saturation: numpy.ndarray, value: numpy.ndarray) -> numpy.ndarray:
-    """Index into NAMES for each pixel; hue in degrees, the others in [0, 1]."""
+    """Return an index into NAMES for each pixel. Hue is in degrees, the others in [0, 1]."""
     by_hue = numpy.select(
         [hue < 14, hue < 40, hue < 68, hue < 165, hue < 255, hue < 292, hue < 345],
         [NAMES.index(n) for n in ("red", "orange", "yellow", "green", "blue", "purple", "pink")],
@@ -54,7 +54,7 @@ def _name(hue: numpy.ndarray, saturation: numpy.ndarray, value: numpy.ndarray) -
 
 
 def phrases(name: str, middle: numpy.ndarray, border: numpy.ndarray) -> list[str]:
-    """Captions that say the colours a photo really has; none when no colour stands out.
+    """Return captions with the colours of a photo, or none if no colour dominates.
 
     >>> red, green = numpy.eye(len(NAMES))[[4, 7]]
     >>> phrases("tulip", red, green)[0]

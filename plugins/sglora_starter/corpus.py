@@ -1,7 +1,7 @@
-"""What the starter backbone is trained on: captioned photos of Flickr8k, COCO and birds, and photos with a class name.
+"""The training data of the starter backbone: captioned photos of Flickr8k, COCO and birds, and photos with class names.
 
-No photo of an expert, training or unseen task is among them, also under no other name: see `without_tasks`. Whole
-bird species that make poor tasks (their captions repeat, their photos hardly differ) are on this side: see `MOVED`.
+No photo of an expert, training or unseen task is included, even under another name (see `without_tasks`). Bird species
+that make poor tasks, because their captions repeat or their photos hardly differ, are included (see `MOVED`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOVED = (
-    # experts and training tasks of splits.json with a near twin among the other species
+    # experts and training tasks of splits.json that closely resemble other species
     "Lazuli Bunting",
     "Olive sided Flycatcher",
     "Red faced Cormorant",
@@ -29,18 +29,18 @@ MOVED = (
     "Yellow bellied Flycatcher",
 )
 SOURCE_WEIGHTS = {"birds": 1.0, "flowers": 1.0, "caltech": 0.4, "imagenet": 1.2, "coco": 2.5}
-"""How often a photo of a source other than Flickr8k is drawn."""
+"""Weights for drawing photos of sources other than Flickr8k."""
 BIRD_CAPTIONS = 5
 TEMPLATES = ("a photo of a {}", "a {}", "a picture of a {}")
 
 
 @dataclass
 class Photo:
-    """One photo of the corpus: `key` is its path inside `data`.
+    """One photo of the corpus. `key` is its path inside `data`.
 
-    `captions` describe this photo; `names` are true of every photo of its `group`, so that
-    photos of one group are never each other's negatives for them. A group has like photos: a
-    species, or a topic of Flickr8k. Photos of one `session` were taken together.
+    `captions` describe this photo. `names` are true of every photo of its `group`, so photos of the
+    same group are never negatives of each other for them. A group contains similar photos: a
+    species, or a topic of Flickr8k. Photos of the same `session` were taken together.
     """
 
     data: Path
@@ -57,14 +57,14 @@ class Photo:
 
 
 def backbone_birds(data: Path) -> frozenset[str]:
-    """The bird species that belong to the backbone."""
+    """Return the bird species reserved for the backbone."""
     birds = json.loads((data / "splits.json").read_text(encoding="utf-8"))["birds"]
     assert not set(MOVED) & set(birds["unseen"]), "an unseen task must never reach the backbone"
     return frozenset(birds["backbone"]) | frozenset(MOVED)
 
 
 def read(data: Path) -> list[Photo]:
-    """All photos the backbone may see, in a fixed order. Raises BadFile when a part is missing."""
+    """Return all photos that the backbone may see, in a fixed order. Raises BadFile if a part is missing."""
     try:
         photos = [*flickr8k(data, "train"), *_coco(data), *_birds(data), *_named(data)]
         return without_tasks(data, photos)
@@ -73,7 +73,7 @@ def read(data: Path) -> list[Photo]:
 
 
 def without_tasks(data: Path, photos: Sequence[Photo]) -> list[Photo]:
-    """The photos that are of no task and not of Flickr8k's test: neither the same file nor the same number in COCO."""
+    """Exclude photos of tasks and of Flickr8k's test split, compared by file hash and by COCO number."""
     own = {photo.key for photo in photos}
     tasks = [key for key in every_task_photo(data) if key not in own]
     hashes = {file_hash(data / key) for key in tasks}
@@ -86,7 +86,7 @@ def without_tasks(data: Path, photos: Sequence[Photo]) -> list[Photo]:
 
 
 def every_task_photo(data: Path) -> list[str]:
-    """Paths inside `data` of all photos of tasks, of Flickr8k's test, and of every bird."""
+    """Return paths inside `data` of all photos of tasks, of Flickr8k's test split, and of birds."""
     coco = json.loads((data / "coco/dataset_coco.json").read_text(encoding="utf-8"))["images"]
     return [
         *(f"coco/{row['filepath']}/{row['filename']}" for row in coco),
@@ -96,7 +96,7 @@ def every_task_photo(data: Path) -> list[str]:
 
 
 def _coco_number(key: str) -> int:
-    """COCO's own number of a photo, the same in every edition: `COCO_train2014_000000000049.jpg` is 49."""
+    """Return COCO's number of a photo, the same in every edition: 49 for `COCO_train2014_000000000049.jpg`."""
     return int(Path(key).stem.rpartition("_")[2])
 
 
@@ -105,7 +105,7 @@ def _rows(data: Path, folder: str) -> list[dict[str, Any]]:
 
 
 def flickr8k(data: Path, split: str) -> list[Photo]:
-    """The photos of one official split, `train` or `test`, with five captions each."""
+    """Return the photos of an official split, `train` or `test`, with five captions each."""
     return [
         Photo(data, f"flickr8k/{row['image']}", "flickr8k", row["task"], row["captions"], session=row["session"])
         for row in _rows(data, "flickr8k")
@@ -114,7 +114,7 @@ def flickr8k(data: Path, split: str) -> list[Photo]:
 
 
 def hold_out(photos: Sequence[Photo], count: int) -> list[int]:
-    """Rows of about so many photos of Flickr8k: whole sessions, so that none has a twin among the others."""
+    """Return rows of about `count` photos of Flickr8k, as complete sessions, so that no near-duplicates remain."""
     sessions: dict[int, list[int]] = {}
     for row, photo in enumerate(photos):
         if photo.source == "flickr8k":
@@ -164,7 +164,7 @@ def _named_so(name: str) -> list[str]:
 
 
 def view(photo: Photo, image: Image, number: int) -> Image:
-    """View 0 is the whole photo; the others are random crops, the same ones every time."""
+    """Return a view of a photo. View 0 is the complete photo, the others are reproducible random crops."""
     if number == 0:
         return image
     rng = random.Random(f"{photo.key}{number}")
@@ -176,7 +176,7 @@ def view(photo: Photo, image: Image, number: int) -> Image:
 
 
 def add_colours(photo: Photo, image: Image) -> None:
-    """Give a photo that has only a name captions that say its colours."""
+    """Add captions with colours to a photo that only has a name."""
     from .colours import phrases, shares
 
     if not photo.captions:
@@ -184,5 +184,5 @@ def add_colours(photo: Photo, image: Image) -> None:
 
 
 def texts_of(photos: Sequence[Photo]) -> list[str]:
-    """Every different text of the corpus, sorted."""
+    """Return all different texts of the corpus, sorted."""
     return sorted({text for photo in photos for text in (*photo.captions, *photo.names)})

@@ -1,4 +1,4 @@
-"""What the frozen encoders make of the corpus, computed once: stem features of every view, and sentence vectors.
+"""Features of the corpus from the frozen encoders, computed once: stem features of every view, and sentence vectors.
 
 Shapes: N photos, F features, C different texts, W = 384 of a sentence vector.
 """
@@ -24,7 +24,7 @@ from .text import SentenceEncoder
 
 @dataclass
 class Views:
-    """Stem features of one view of some photos: features_N has a row for each of `keys`."""
+    """Stem features of one view of some photos. features_N has a row for each of `keys`."""
 
     keys: list[str]
     features_NF77: Tensor
@@ -36,7 +36,7 @@ class Views:
 
 @dataclass
 class Corpus:
-    """Photos with everything frozen already computed. C different texts."""
+    """Photos with all frozen features. C different texts."""
 
     photos: list[Photo]
     views: list[Views]
@@ -44,7 +44,7 @@ class Corpus:
     sentences_CW: Tensor
 
     def features(self, rows: Sequence[int], numbers: Sequence[int]) -> Tensor:
-        """(N, F, 7, 7) float32 of photos, each in the view of that number, or whole where it has no other."""
+        """Return (N, F, 7, 7) float32 of photos in the given views, or of the complete photo as a fallback."""
         found_NF77 = torch.empty(len(rows), FEATURES, GRID, GRID)
         for n, (row, number) in enumerate(zip(rows, numbers, strict=True)):
             key = self.photos[row].key
@@ -54,7 +54,7 @@ class Corpus:
 
 
 def prepare(data: Path, work: Path, count: int) -> Corpus:
-    """Read the data, run the frozen encoders once, and keep their results in `work`. count: views of a photo."""
+    """Read the data, run the frozen encoders once, and cache their results in `work`. count: views per photo."""
     work.mkdir(parents=True, exist_ok=True)
     photos = read(data)
     for photo in progress([p for p in photos if not p.captions], "colours"):
@@ -67,7 +67,7 @@ def prepare(data: Path, work: Path, count: int) -> Corpus:
 
 
 def stem_views(photos: Sequence[Photo], number: int, kept: Path) -> Views:
-    """Features of one view of each photo; those that are in the file `kept` are not computed again."""
+    """Return features of one view of each photo, using the cache file `kept` if it matches."""
     keys = [photo.key for photo in photos]
     if kept.exists() and (found := Views(**torch.load(kept, weights_only=True, mmap=True))).keys == keys:
         return found
@@ -86,7 +86,7 @@ def stem_views(photos: Sequence[Photo], number: int, kept: Path) -> Views:
 
 
 def sentence_vectors(texts: Sequence[str], kept: Path) -> Tensor:
-    """(C, W) of the frozen sentence encoder; not computed again where the file `kept` has them."""
+    """Return the sentence vectors (C, W) of the frozen encoder, using the cache file `kept` if it matches."""
     if kept.exists() and (found := torch.load(kept, weights_only=True))["texts"] == list(texts):
         known_CW: Tensor = found["sentences_CW"]
         return known_CW

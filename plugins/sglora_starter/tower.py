@@ -18,11 +18,11 @@ WIDTH, DEPTH, HEADS, EMBED = 192, 4, 6, 256
 TOKENS = GRID * GRID
 
 Update = tuple[Tensor, Tensor]
-"""What LoRA adds to one site of T models: (B (T, out, r), A (T, r, in)), scaling included in B."""
+"""The LoRA update of one site for T models: (B (T, out, r), A (T, r, in)), with the scaling included in B."""
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention whose q, k and v are sites for LoRA."""
+    """Multi-head self-attention with LoRA sites q, k and v."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(WIDTH, WIDTH)
 
     def forward(self, x: Tensor, updates: Mapping[str, Update] | None = None) -> Tensor:
-        """(..., L, W) -> (..., L, W); with updates (T, N, L, W), or (N, L, W) of all adapters, -> (T, N, L, W)."""
+        """(..., L, W) -> (..., L, W). With updates: (T, N, L, W), or shared (N, L, W), -> (T, N, L, W)."""
         q, k, v = self.q(x), self.k(x), self.v(x)
         if updates:
             q, k, v = (y + low_rank(x, *updates[name]) for name, y in (("q", q), ("k", k), ("v", v)))
@@ -41,7 +41,7 @@ class Attention(nn.Module):
 
 
 def low_rank(x: Tensor, b_TOR: Tensor, a_TRI: Tensor) -> Tensor:
-    """B A x for T models at once: (T, N, L, in), or (N, L, in) of all models, -> (T, N, L, out)."""
+    """Compute B A x for T models: (T, N, L, in), or shared (N, L, in), -> (T, N, L, out)."""
     rows = x.flatten(-3, -2)
     return (rows @ a_TRI.mT @ b_TOR.mT).unflatten(1, x.shape[-3:-1])
 
@@ -61,13 +61,13 @@ class Block(nn.Module):
 
 
 class Tower(nn.Module):
-    """Features -> tokens -> blocks -> unit vectors, and sentence vectors -> unit vectors."""
+    """Maps features to tokens, blocks and unit vectors, and sentence vectors to unit vectors."""
 
     mean: Tensor
     spread: Tensor
 
     def __init__(self, dropout: float = 0.0) -> None:
-        """dropout: of every residual branch, while it is trained."""
+        """dropout: applied to every residual branch in training."""
         super().__init__()
         self.register_buffer("mean", torch.zeros(FEATURES))
         self.register_buffer("spread", torch.ones(FEATURES))
@@ -81,16 +81,16 @@ class Tower(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(2.7))
 
     def tokens(self, features_NF77: Tensor) -> Tensor:
-        """(N, F, 7, 7) -> (N, 1 + L, W): everything before the first site."""
+        """(N, F, 7, 7) -> (N, 1 + L, W), the part before the first site."""
         rows = features_NF77.flatten(2).mT.float()
         x = self.embed((rows - self.mean) / self.spread) + self.positions
         return torch.cat([self.summary.expand(len(x), 1, -1), x], dim=1)
 
     def pooled(self, x: Tensor, updates: Mapping[str, Update] | None = None) -> Tensor:
-        """What `project_image` is applied to: (N, 1 + L, W) -> (N, 2 W).
+        """Compute the input of `project_image`: (N, 1 + L, W) -> (N, 2 W).
 
-        With updates (T, N, 1 + L, W), or (N, 1 + L, W) of all adapters, -> (T, N, 2 W). The frozen q, k and v of the
-        first block are then computed once for all.
+        With updates: (T, N, 1 + L, W), or shared (N, 1 + L, W), -> (T, N, 2 W). With a shared input, the frozen q, k
+        and v of the first block are computed once.
         """
         for i, block in enumerate(self.blocks):
             own = {name: updates[site_name(i, name)] for name in "qkv"} if updates else None
@@ -108,9 +108,9 @@ class Tower(nn.Module):
 
 
 def site_name(block: int, name: str) -> str:
-    """The name of a site: `visual.blocks.3.q`."""
+    """Return the name of a site, such as `visual.blocks.3.q`."""
     return f"visual.blocks.{block}.{name}"
 
 
 PROJECTION = "visual.project_image"
-"""The name of the last site, which is optional."""
+"""The name of the optional last site."""

@@ -1,11 +1,11 @@
 """Train the starter backbone: `python -m sglora_starter.train --data DIR --out starter.safetensors`.
 
-Symmetric contrastive loss between photos and sentences. A sentence that is also true of another photo of the batch
-(the same words, or a class name they share) does not count that photo as a negative, and one that only means much
-the same counts it as partly right. Many batches hold groups of like photos, so that the model learns to tell photos
-of one topic or species apart: that is what tasks ask of it.
+The loss is symmetric and contrastive, between photos and sentences. A sentence that is also true of another photo of
+the batch (the same text, or a shared class name) does not treat that photo as a negative. A sentence with a similar
+meaning treats it as partly correct. Many batches contain groups of similar photos, so that the model learns to
+distinguish photos of the same topic or species, as tasks require.
 
-Shapes: N photos of a step, M sentences of each, F features, W = 384 of a sentence vector, D embedding.
+Shapes: N photos of a step, M sentences per photo, F features, W = 384 of a sentence vector, D embedding.
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ from .tower import TOKENS, Tower
 
 @dataclass(frozen=True)
 class StarterTraining:
-    """How the starter backbone is trained."""
+    """Settings for training the starter backbone."""
 
     steps: int = knob(500, "Optimiser steps.", least=1)
-    branches: int = knob(3, "Runs from one trunk, of which the weights are averaged.", least=1)
-    branch_from: int = knob(300, "Steps of the trunk.", least=0)
+    branches: int = knob(3, "Runs from the trunk whose weights are averaged.", least=1)
+    branch_from: int = knob(300, "Steps of the shared trunk.", least=0)
     horizon_steps: int = knob(1500, "Steps after which the learning rate would be zero.", least=1)
-    batch: int = knob(224, "Photos in a step.")
-    flickr: int = knob(176, "Of these, how many are of Flickr8k.")
-    views: int = knob(4, "Views of a photo of Flickr8k: the whole, then crops. Other photos have one.", least=1)
-    sentences: int = knob(2, "Sentences of each photo in a step.", least=1)
-    grouped: float = knob(0.5, "Part of the batches that hold groups of like photos.")
-    grouped_from: int = knob(300, "Steps before the first of them.", least=0)
-    kept_tokens: int = knob(25, "Of 49 grid cells, how many a training step looks at.")
+    batch: int = knob(224, "Photos per step.")
+    flickr: int = knob(176, "Photos of Flickr8k among them.")
+    views: int = knob(4, "Views of a Flickr8k photo, the complete photo and crops. Others have one.", least=1)
+    sentences: int = knob(2, "Sentences per photo in a step.", least=1)
+    grouped: float = knob(0.5, "Share of batches with groups of similar photos.")
+    grouped_from: int = knob(300, "Steps before the first grouped batch.", least=0)
+    kept_tokens: int = knob(25, "Number of the 49 grid cells that a training step uses.")
     dropout: float = knob(0.1, "Dropout of every residual branch.")
-    alike: float = knob(0.3, "Part of the target that goes by how alike the sentences are.")
-    alike_temperature: float = knob(0.1, "Temperature of the sentences' cosines in it.")
+    alike: float = knob(0.3, "Share of the target that depends on sentence similarity.")
+    alike_temperature: float = knob(0.1, "Temperature of the sentence similarity.")
     learning_rate: float = knob(1.5e-3, "Peak learning rate of AdamW.")
-    warmup_steps: int = knob(100, "Steps until the peak.", least=1)
+    warmup_steps: int = knob(100, "Steps until the peak learning rate.", least=1)
     weight_decay: float = knob(0.2, "Weight decay of AdamW.")
-    average: float = knob(0.995, "Decay of the average of the weights that is kept.")
-    held_out: int = knob(200, "Photos of Flickr8k that are left out and scored.", least=0)
-    seed: int = knob(0, "Seed of everything random.")
+    average: float = knob(0.995, "Decay of the moving average of the weights.")
+    held_out: int = knob(200, "Held-out photos of Flickr8k for evaluation.", least=0)
+    seed: int = knob(0, "Random seed.")
 
 
 @dataclass
 class Chooser:
-    """Draws batches: rows of photos."""
+    """Samples batches of photo rows."""
 
     photos: Sequence[Photo]
     rows: Sequence[int]
@@ -75,7 +75,7 @@ class Chooser:
         self.species = _large_groups(self.photos, self.others, 16)
 
     def batch(self, grouped: bool) -> list[int]:
-        """Rows of `config.batch` photos; grouped: with two topics of Flickr8k and two species among them."""
+        """Sample rows of `config.batch` photos. A grouped batch includes two topics of Flickr8k and two species."""
         chosen: set[int] = set()
         if grouped:
             for topic in self.rng.sample(self.topics, 2):
@@ -98,7 +98,7 @@ def _large_groups(photos: Sequence[Photo], rows: Sequence[int], least: int) -> l
 
 
 def loss_of(tower: Tower, corpus: Corpus, rows: Sequence[int], config: StarterTraining, rng: random.Random) -> Tensor:
-    """Contrastive loss of one batch, both ways."""
+    """Return the contrastive loss of one batch, in both directions."""
     chosen, general = [], []
     for i in rows:
         photo = corpus.photos[i]
@@ -132,9 +132,9 @@ def loss_of(tower: Tower, corpus: Corpus, rows: Sequence[int], config: StarterTr
 
 
 def soft_loss(logits: Tensor, own: Tensor, left_out: Tensor, cosine: Tensor, config: StarterTraining) -> Tensor:
-    """Cross entropy of each row. The target is shared by what is the row's own, and partly goes by the cosines.
+    """Return the cross entropy of each row. The target combines the row's own columns with the cosines.
 
-    All four are (rows, columns). What is left out is neither right nor wrong.
+    All four are (rows, columns). Columns in left_out count as neither correct nor wrong.
     """
     logp = logits.masked_fill(left_out, -1e4).log_softmax(dim=1)
     by_cosine = (cosine / config.alike_temperature).masked_fill(left_out, -1e4).softmax(dim=1)
@@ -148,9 +148,9 @@ def _sided(text: str) -> bool:
 
 @torch.no_grad()
 def recalls(tower: Tower, features_NF77: Tensor, captions: Sequence[Sequence[Tensor]]) -> dict[str, list[float]]:
-    """Recall@1, 5 and 10 in percent among photos and all their captions, I2T and T2I, the standard way.
+    """Return Recall@1, 5 and 10 in percent among photos and all their captions, I2T and T2I.
 
-    captions: of each photo, their sentence vectors (M, W).  I2T: the best placed caption of a photo counts.
+    captions: the sentence vectors (M, W) of each photo.  I2T: the best ranked caption of a photo counts.
     """
     was = tower.training
     tower.eval()
@@ -170,14 +170,14 @@ def recalls(tower: Tower, features_NF77: Tensor, captions: Sequence[Sequence[Ten
 
 
 class Run:
-    """Training from the random start: a trunk, then branches from its end that draw other batches.
+    """Training from a random start: a trunk, followed by branches from its end with different batches.
 
-    Branches that share a trunk lie in one basin, so that the mean of their weights is better than each (model soups,
+    Branches of the same trunk end in the same basin, so the mean of their weights is better than each (model soups,
     Wortsman et al. 2022).
     """
 
     def __init__(self, corpus: Corpus, config: StarterTraining, checkpoint: Path) -> None:
-        """Goes on where the file `checkpoint` stands, if there is one, with the batches that were next."""
+        """Resumes from the file `checkpoint` if it exists, with the same next batches."""
         self.corpus, self.config, self.checkpoint = corpus, config, checkpoint
         torch.manual_seed(config.seed)
         self.tower = Tower(config.dropout)
@@ -200,10 +200,10 @@ class Run:
         self.ends: list[dict[str, Tensor]] = []
         if checkpoint.exists():
             self.restore(torch.load(checkpoint, weights_only=True))
-            click.echo(f"goes on at step {self.step}", err=True)
+            click.echo(f"resuming at step {self.step}", err=True)
 
     def state(self) -> dict[str, Any]:
-        """All that a run needs to go on as if it had not stopped, but for the trunk and the branches' ends."""
+        """Return the state needed to resume exactly, without the trunk and the ends of branches."""
         parts = {"tower": self.tower, "average": self.average, "optimiser": self.optimiser}
         return {name: deepcopy(part.state_dict()) for name, part in parts.items()} | {
             "step": self.step,
@@ -213,7 +213,7 @@ class Run:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a state."""
+        """Restore a state."""
         for name in ("tower", "average", "optimiser"):
             getattr(self, name).load_state_dict(state[name])
         self.step, self.seconds, self.branch = state["step"], state["seconds"], state["branch"]
@@ -222,7 +222,7 @@ class Run:
         torch.set_rng_state(state["draws"][1])
 
     def until(self, last: int) -> None:
-        """Train up to a step."""
+        """Train until a step."""
         while self.step < last:
             start = time.monotonic()
             config = self.config
@@ -245,7 +245,7 @@ class Run:
                 torch.save(self.state() | {"trunk": self.trunk, "ends": self.ends}, self.checkpoint)
 
     def fork(self, number: int) -> None:
-        """Start a branch: back to the trunk's end, with other draws."""
+        """Start a branch from the end of the trunk, with other random numbers."""
         seconds = self.seconds
         self.restore(self.trunk)
         self.seconds, self.branch = seconds, number
@@ -254,7 +254,7 @@ class Run:
 
 
 def fit(corpus: Corpus, config: StarterTraining, checkpoint: Path) -> tuple[Tower, dict[str, object]]:
-    """Train a tower; returns the mean of the branches' averaged weights, and what happened."""
+    """Train a tower. Returns the mean of the branches' averaged weights, and measurements."""
     run = Run(corpus, config, checkpoint)
     run.until(min(config.branch_from, config.steps))
     run.trunk = run.trunk or run.state()
@@ -271,7 +271,7 @@ def fit(corpus: Corpus, config: StarterTraining, checkpoint: Path) -> tuple[Towe
 
 
 def _averaging(decay: float) -> Any:
-    """The average of `decay`, faster at first, so that random weights are soon forgotten."""
+    """Return a moving average with `decay`, faster at first, so that the random weights are soon forgotten."""
 
     @torch.no_grad()
     def update(average: list[Tensor], now: list[Tensor], seen: Tensor) -> None:
@@ -281,7 +281,7 @@ def _averaging(decay: float) -> Any:
 
 
 def held_out_recalls(tower: Tower, corpus: Corpus, rows: Sequence[int]) -> dict[str, list[float]]:
-    """Recalls among held-out photos, whole; {} without any."""
+    """Return recalls of the complete held-out photos, or {} if there are none."""
     if not rows:
         return {}
     captions = [[corpus.sentences_CW[corpus.texts[t]] for t in corpus.photos[i].captions] for i in rows]
@@ -289,10 +289,10 @@ def held_out_recalls(tower: Tower, corpus: Corpus, rows: Sequence[int]) -> dict[
 
 
 def flickr8k_test(tower: Tower, data: Path, work: Path) -> dict[str, list[float]]:
-    """The standard table: recalls among Flickr8k's 1,000 test photos and their 5,000 captions."""
+    """Return the standard benchmark: recalls among Flickr8k's 1,000 test photos and their 5,000 captions."""
     photos = flickr8k(data, "test")
     if not photos:
-        raise BadFile(f"no test photo of Flickr8k in {data}")
+        raise BadFile(f"no Flickr8k test photos found in {data}")
     features_NF77 = stem_views(photos, 0, work / "test.pt").features_NF77.float()
     texts = texts_of(photos)
     vectors = dict(zip(texts, sentence_vectors(texts, work / "test-texts.pt"), strict=True))
@@ -304,7 +304,7 @@ def flickr8k_test(tower: Tower, data: Path, work: Path) -> dict[str, list[float]
     "--data",
     type=click.Path(path_type=Path, exists=True),
     required=True,
-    help="Folder with flickr8k, birds, coco_mini, coco_tiny, named, and the tasks that are kept out.",
+    help="Folder with flickr8k, birds, coco_mini, coco_tiny, named, and the tasks to exclude.",
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("starter.safetensors"), show_default=True)
 @click.option(
@@ -312,12 +312,12 @@ def flickr8k_test(tower: Tower, data: Path, work: Path) -> dict[str, list[float]
     type=click.Path(path_type=Path),
     default=Path(".sglora-train"),
     show_default=True,
-    help="Folder of features, sentence vectors and the checkpoint.",
+    help="Folder for features, sentence vectors and the checkpoint.",
 )
-@click.option("--test", is_flag=True, help="Measure the final weights on Flickr8k's test photos.")
+@click.option("--test", is_flag=True, help="Evaluate the final weights on Flickr8k's test photos.")
 @options_of(StarterTraining)
 def main(data: Path, out: Path, work: Path, test: bool, config: StarterTraining) -> None:
-    """Train the starter backbone and write its weights (float16) and what they were made from."""
+    """Train the starter backbone and write its weights in float16 with their training metadata."""
     corpus = prepare(data, work, config.views)
     tower, report = fit(corpus, config, work / "checkpoint.pt")
     metadata = {"kind": "backbone", "name": "starter", "config": asdict(config), "photos": len(corpus.photos), **report}

@@ -1,4 +1,4 @@
-"""Hashes of files and of content: the names of what follows from them."""
+"""Hashes of files and of content, used as names for derived data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sglora_cli.files.untrusted import check_regular
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal. Raises BadFile for what is none, or cannot be read."""
+    """Return the SHA-256 of a file in hexadecimal. Raises BadFile if it is not a file or cannot be read."""
     check_regular(path)
     try:
         with path.open("rb") as file:
@@ -25,9 +25,9 @@ def file_hash(path: Path) -> str:
 
 
 def first_copies(paths: Sequence[Path]) -> dict[Path, Path]:
-    """Each file to the first of those that have the same bytes: itself, if no other has.
+    """Map each file to the first file with the same bytes, which may be itself.
 
-    Only files of equal size are read. One that cannot be read is like no other.
+    Only reads files of equal size. A file that cannot be read is treated as unique.
     """
     sized: dict[int, list[Path]] = defaultdict(list)
     for path in paths:
@@ -44,7 +44,7 @@ def first_copies(paths: Sequence[Path]) -> dict[Path, Path]:
 
 
 def is_intact(path: Path, sha256: str) -> bool:
-    """Whether a file of the cache is there, as it was written: with this SHA-256, in hexadecimal. All of it is read."""
+    """Return whether a cache file exists and has this SHA-256 in hexadecimal. Reads the complete file."""
     try:
         return file_hash(path) == sha256
     except BadFile:
@@ -52,12 +52,12 @@ def is_intact(path: Path, sha256: str) -> bool:
 
 
 def data_hash(data: bytes) -> str:
-    """SHA-256 of bytes, in hexadecimal: what `file_hash` says of a file that holds them."""
+    """Return the SHA-256 of bytes in hexadecimal, equal to `file_hash` of a file with this content."""
     return hashlib.sha256(data).hexdigest()
 
 
 def content_hash(*parts: Any) -> str:
-    """SHA-256 of tensors, texts and JSON values, in hexadecimal: the name of what follows from them."""
+    """Return the SHA-256 of tensors, strings and JSON values in hexadecimal, as a name for derived data."""
     import torch
 
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""File names that every system takes: for any text, and for names that are too long."""
+"""File names that are valid on every system, for any text, and shortening of long names."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from sglora_cli.files.hashes import data_hash
 
 _PLAIN = re.compile(r"[a-z0-9_]+(?: [a-z0-9_]+)*")
 _RESERVED = re.compile(r"con|prn|aux|nul|(?:com|lpt)[0-9]")
-"""What Windows takes for a device, whatever the ending."""
+"""Device names on Windows, which are reserved with any extension."""
 _LENGTH = 80
 
 
 def file_stem(text: str) -> str:
-    """A file name without an ending, of at most 97 characters: lower-case letters, digits, `_`, `-` and `~`.
+    """Return a file name without extension, at most 97 characters: lower-case letters, digits, `_`, `-` and `~`.
 
-    Two texts never share one, not even on a file system that ignores case: what is not plain gets 64 bits of its hash.
-    No name contains `--`, so two of them can be joined by it.
+    Different texts have different names, even on case-insensitive file systems, because special texts get 64 bits of
+    their hash. No name contains `--`, so it can separate two names.
 
     >>> file_stem("king protea"), file_stem("C++"), file_stem("C#")
     ('king-protea', 'c~f1deb75fa21d3c47', 'c~040228846ead4a41')
@@ -31,10 +31,10 @@ def file_stem(text: str) -> str:
 
 
 def sentence_stem(sentence: str) -> str:
-    """A file name without an ending that a person finds again: the sentence's own words, joined by "-".
+    """Return a readable file name without extension: the sentence's words, joined by "-".
 
-    Letters of every alphabet stay if the file system holds them. Several sentences may share one: whoever writes the
-    file looks whether it is free. A sentence without a letter that a name can hold gets a hash.
+    Letters of all alphabets are kept if the file system supports them. Different sentences may have the same name, so
+    the caller must check that it is free. A sentence without any valid letter gets a hash.
 
     >>> sentence_stem("A photo of a pug!"), sentence_stem("Café au lait"), sentence_stem("con")
     ('a-photo-of-a-pug', 'café-au-lait', 'adapter-1143da2bc54c495c')
@@ -43,7 +43,7 @@ def sentence_stem(sentence: str) -> str:
     words = "".join(c if c.isalnum() or unicodedata.category(c).startswith("M") else " " for c in text).split()
     whole = "-".join(words)
     stem = whole.encode()[:_LENGTH].decode(errors="ignore")
-    if stem != whole:  # not in the middle of a word, if there are several
+    if stem != whole:  # avoid cutting inside a word if there are several
         stem = stem.rpartition("-")[0] or stem
     try:
         stem.encode(sys.getfilesystemencoding())
@@ -55,9 +55,9 @@ def sentence_stem(sentence: str) -> str:
 
 
 def short_name(name: str, limit: int) -> str:
-    """A file's name if it has at most `limit` bytes; else as much of it as fits, and a hash of all of it.
+    """Return a file name unchanged if it has at most `limit` bytes, otherwise shortened with a hash of the full name.
 
-    Names that begin alike stay apart. File systems count bytes, and a letter may have four.
+    Long names with the same beginning stay distinct. File systems count bytes, and a letter may have four.
 
     >>> short_name("pug", 30), short_name("a" * 100, 30)
     ('pug', 'aaaaaaaaaaaaa-2816597888e4a0d3')

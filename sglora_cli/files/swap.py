@@ -1,7 +1,7 @@
-"""Changing a file of the user's: it is replaced only while it is what was read.
+"""Replace a user's file only if it has not changed since it was read.
 
-An editor, a sync program or another process may write the file between our reading and our writing. What they wrote is
-never lost: then nothing is written, and the caller reads again or says so.
+An editor, a sync program or another process may write the file between reading and writing. Their changes are never
+overwritten: nothing is written in this case, and the caller reads the file again or reports the conflict.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from sglora_cli.files.atomic import exchanged, writing
 from sglora_cli.files.hashes import file_hash
 
 ABSENT = ""
-"""The state of a file that is not there."""
+"""The state of a file that does not exist."""
 
 
 def state_of(path: Path) -> str:
-    """What a file holds now, as a hash (`data_hash`); ABSENT if there is none. Raises BadFile if it cannot be read."""
+    """Return the file's state, which is its hash (`data_hash`) or ABSENT. Raises BadFile if it cannot be read."""
     return file_hash(path) if os.path.lexists(path) else ABSENT
 
 
 def swapped(path: Path, before: str, data: bytes) -> bool:
-    """Write all of it if the file is still in the state `before`, else nothing. Whether it was written.
+    """Atomically replace a file if it is still in the state `before`. Returns whether it was written.
 
-    Of a link, the file that it leads to is written. The file keeps its permissions. Raises Unavailable.
+    Links are followed. The file keeps its permissions. Raises Unavailable.
     """
     try:
         with writing(Path(os.path.realpath(path)), partial(_put, before=before)) as file:
@@ -37,11 +37,11 @@ def swapped(path: Path, before: str, data: bytes) -> bool:
 
 
 class _Changed(Exception):
-    """The file is not what was read."""
+    """The file has changed since it was read."""
 
 
 def _put(draft: Path, path: Path, before: str) -> None:
-    """Give a finished draft the name `path`. Raises _Changed, and then the file is what it was."""
+    """Rename a finished draft to `path`. Raises _Changed and leaves the file as it was if it has changed."""
     if before == ABSENT:
         _put_new(draft, path)
         return
@@ -51,7 +51,7 @@ def _put(draft: Path, path: Path, before: str) -> None:
     if not exchanged(draft, path):
         os.replace(draft, path)
         return
-    if state_of(draft) != before:  # the old file, written to since it was compared: it gets its name back
+    if state_of(draft) != before:  # the old file changed after the comparison, so restore it
         if not exchanged(draft, path):
             os.replace(draft, path)
         raise _Changed
@@ -63,7 +63,7 @@ def _put_new(draft: Path, path: Path) -> None:
         os.link(draft, path)
     except FileExistsError:
         raise _Changed from None
-    except OSError:  # a file system without hard links
+    except OSError:  # the file system has no hard links
         if os.path.lexists(path):
             raise _Changed from None
         os.replace(draft, path)

@@ -1,8 +1,8 @@
-"""Tensors too large for memory: safetensors files of the cache, written and read row by row.
+"""Tensors too large for memory, in safetensors files of the cache that are read and written row by row.
 
-A row is everything at one index of a tensor's first axis. Beside each tensor X is a tensor X.sums, (R,) int64: a CRC-32
-of every row, begun with the name of the file and tensor and the number of the row. It is compared whenever a row is
-read, so a flipped byte, a row in another's place and a file in another's place are noticed. Shapes: R rows.
+A row is everything at one index of a tensor's first axis. Each tensor X has a tensor X.sums, (R,) int64, with a CRC-32
+of every row, seeded with the name of the file, the tensor and the row number. It is verified whenever a row is read, to
+detect flipped bytes, misplaced rows and misplaced files. Shapes: R rows.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ _NAMES = {torch.int64: "I64", **{dtype: name for name, dtype in DTYPES.items()}}
 _SUMS = ".sums"
 _CHUNK = 16 << 20
 
-_AGAIN = "run it again: it is made anew"
-_REMEDY = "make room, or move the cache with SGLORA_HOME; what is done is kept"
+_AGAIN = "run the command again to recreate it"
+_REMEDY = "free some space, or move the cache with SGLORA_HOME; completed work is kept"
 
 Shapes = Mapping[str, tuple[torch.dtype, Sequence[int]]]
 
 _checked: dict[tuple[Path, str], tuple[int, int, int]] = {}
-"""The files and tensors that were checked in this process, and the state of the file then."""
+"""The files and tensors that this process has verified -> the state of the file at that time."""
 
 
 class TensorRows:
-    """One tensor (R, ...) of a file of TensorDraft. Rows are read when they are asked for, and nothing is kept.
+    """One tensor (R, ...) of a file of TensorDraft. Rows are read on demand and not cached.
 
     >>> rows[[3, 3, 0]].shape                                       # doctest: +SKIP
     torch.Size([3, 49, 192])
     """
 
     def __init__(self, path: Path, name: str, owner: str = "") -> None:
-        """Raises BadFile unless the file is whole and has this tensor, of floating point numbers, and its sums.
+        """Raises BadFile unless the file is complete and has this floating-point tensor with its checksums.
 
-        owner: the stem of the file's own name, if it still has another one.
+        owner: the stem of the file's final name, if it still has a temporary one.
         """
         header = safetensors_header(path)
         self.path, self.name = path, name
@@ -57,7 +57,7 @@ class TensorRows:
         self._salt = _salt(owner or path.stem, name)
         shape, _, start = tensor_place(path, header, name + _SUMS, {"I64": torch.int64})
         if shape != self.shape[:1]:
-            raise BadFile(f"{path}: tensor {name!r} has {self.shape[0]} rows and checksums of {list(shape)}")
+            raise BadFile(f"{path}: tensor {name!r} has {self.shape[0]} rows, but checksums of shape {list(shape)}")
         self._sums = array("q")
         with path.open("rb") as file:
             file.seek(start)
@@ -67,7 +67,7 @@ class TensorRows:
         return self.shape[0]
 
     def __getitem__(self, rows: int | Sequence[int]) -> Tensor:
-        """Row(s), copied: (...) of one number, (R, ...) of a list. Raises BadFile for one that is not as written."""
+        """Read one row as (...), or a list of rows as (R, ...). Raises BadFile if a checksum does not match."""
         if isinstance(rows, int):
             return self[[rows]][0]
         tensor = torch.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
@@ -75,23 +75,25 @@ class TensorRows:
         try:
             with self.path.open("rb", buffering=0) as file:
                 for n, row in enumerate(rows):
-                    row = range(len(self))[row]  # as lists: -1 is the last, beyond the end is an IndexError
+                    row = range(len(self))[
+                        row
+                    ]  # like lists: -1 is the last row, and indices past the end raise IndexError
                     self._read(file, row, into[n * self._bytes : (n + 1) * self._bytes])
         except OSError as error:
             raise BadFile(f"cannot read {self.path}: {error.strerror}") from None
         return tensor
 
     def _read(self, file: BinaryIO, first: int, into: memoryview) -> None:
-        """Read rows `first`, `first + 1`, ... Raises BadFile."""
+        """Read rows `first`, `first + 1`, ... and verify them. Raises BadFile."""
         file.seek(self._start + first * self._bytes)
         if file.readinto(into) != len(into):  # type: ignore[attr-defined]
             raise BadFile(f"{self.path} ends in the middle of a row", _AGAIN)
         for n in range(len(into) // self._bytes if self._bytes else 0):
             if _sum(self._salt, first + n, into[n * self._bytes : (n + 1) * self._bytes]) != self._sums[first + n]:
-                raise BadFile(f"{self.path}: row {first + n} of {self.name!r} is not what was written there", _AGAIN)
+                raise BadFile(f"{self.path}: row {first + n} of {self.name!r} is damaged", _AGAIN)
 
     def check(self) -> None:
-        """Raises BadFile unless every row is as written. Nothing is read again unless the file has changed."""
+        """Verify the checksums of all rows, unless this was done since the file last changed. Raises BadFile."""
         state = self.path.stat()
         version = state.st_ino, state.st_size, state.st_mtime_ns
         if _checked.get((self.path, self.name)) == version:
@@ -110,7 +112,7 @@ class TensorRows:
         return (self[row] for row in range(len(self)))
 
     def to(self, device: torch.device | str) -> Tensor:
-        """All rows, in memory."""
+        """Read all rows into memory."""
         return self[range(len(self))].to(device)
 
 
@@ -119,19 +121,19 @@ def _salt(owner: str, name: str) -> int:
 
 
 def _sum(salt: int, row: int, data: memoryview) -> int:
-    """The checksum of a row."""
+    """Compute the checksum of a row."""
     return zlib.crc32(data, zlib.crc32(b"%d" % row, salt))
 
 
 class TensorDraft:
-    """A safetensors file that grows, and outlives its process: what was written and synced can be gone on with.
+    """A safetensors file under construction, which survives its process. Written and synced rows can be resumed.
 
-    It lies beside its target, under a name of its own; `finish` gives it the target's. Written in any order, equal
-    rows give equal bytes.
+    It is beside its target under a temporary name, and `finish` renames it. Rows may be written in any order and give
+    equal bytes.
     """
 
     def __init__(self, target: Path, shapes: Shapes, metadata: Mapping[str, Any]) -> None:
-        """Open the draft of `target`, keeping what an earlier process wrote if it was of the same shapes."""
+        """Open the draft of `target`, keeping rows of an earlier process if the shapes are the same."""
         self.target, self.path = target, target.with_name(target.name + ".part")
         sums = {name + _SUMS: (torch.int64, shape[:1]) for name, (_, shape) in shapes.items()}
         header, self._starts, self._size = _header({**shapes, **sums}, metadata)
@@ -166,16 +168,16 @@ class TensorDraft:
             raise _unwritable(self.path, error) from error
 
     def sync(self) -> None:
-        """What was put survives a power cut from now on."""
+        """Flush written rows to disk, so that they survive a power failure."""
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise _unwritable(self.path, error) from error
 
     def finish(self) -> None:
-        """The file is whole: it gets its name.
+        """Complete the file and rename it to its target.
 
-        Raises BadFile, and drops the draft, if a part that an earlier process wrote is not what it wrote.
+        Raises BadFile and deletes the draft if rows written by an earlier process are damaged.
         """
         try:
             self._file.truncate(self._size)
@@ -196,17 +198,17 @@ class TensorDraft:
             raise
 
     def close(self) -> None:
-        """Leave the draft where it is, for a later process."""
+        """Close the draft and leave it for a later process."""
         self._file.close()
 
     def _write(self, start: int, data: memoryview) -> None:
         self._file.seek(start)
-        while data:  # an unbuffered file may take less than it is given
+        while data:  # an unbuffered write may be partial
             data = data[self._file.write(data) :]
 
 
 def _header(shapes: Shapes, metadata: Mapping[str, Any]) -> tuple[bytes, dict[str, int], int]:
-    """(first bytes of the file, where each tensor starts, size of the file) in safetensors' format."""
+    """Return (header bytes, offset of each tensor, file size) in the format of safetensors."""
     entries: dict[str, Any] = {"__metadata__": {KEY: packed_metadata(metadata)}}
     offset, starts = 0, {}
     for name, (dtype, shape) in sorted(shapes.items(), key=lambda item: (-item[1][0].itemsize, item[0])):

@@ -1,7 +1,7 @@
-"""Files that are whole or absent, that say what they are, and that are the same bytes for the same content.
+"""Self-describing safetensors files, written atomically, with equal bytes for equal content.
 
-One metadata key `sglora` holds sorted JSON: safetensors writes several keys in a different
-order in every process.
+A single metadata key `sglora` contains sorted JSON, because safetensors writes several keys in
+a different order in every process.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _COPIED_AT_ONCE = 16
 
 
 def packed_metadata(metadata: Mapping[str, Any]) -> str:
-    """What a file is, as the one metadata value it gets."""
+    """Return the value of the metadata key."""
     return json.dumps(metadata, sort_keys=True, ensure_ascii=False)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and what they are; equal inputs give equal bytes."""
+    """Write tensors and metadata. Equal inputs give equal bytes."""
     write_bytes(path, packed_tensors(tensors, metadata))
 
 
 def packed_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
-    """The content of a file of `save_tensors`."""
+    """Return the bytes of a file written by `save_tensors`."""
     from safetensors.torch import save
 
     header = {KEY: packed_metadata(metadata)}
@@ -48,9 +48,9 @@ def packed_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -
 
 
 def load_tensors(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors of a safetensors file, all or only `names`, and its `sglora` metadata ({} when it has none).
+    """Return tensors of a safetensors file, all or only `names`, and its `sglora` metadata ({} if there is none).
 
-    Raises BadFile for anything that is not a whole safetensors file.
+    Raises BadFile for anything but a complete safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -65,14 +65,14 @@ def load_tensors(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict
             # Windows does not let a file be replaced while tensors are views of it
             return {name: tensor.clone() for name, tensor in tensors.items()} if atomic.WINDOWS else tensors, metadata
     except (SafetensorError, OSError, ValueError) as error:
-        raise BadFile(f"{path} is not a whole safetensors file: {error}", "fetch or generate it again") from None
+        raise BadFile(f"{path} is not a complete safetensors file: {error}", "download or generate it again") from None
 
 
 def read_tensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file whose names are wanted, in memory of their own.
+    """Return copies of the tensors of a safetensors file whose names are wanted.
 
-    Those of `load_tensors` are views of the file: what is written there changes them, and what is read of it counts
-    as memory until the last of them is gone. So some are copied at a time. Raises BadFile as it does.
+    `load_tensors` returns views of the file. They change if the file is overwritten, and everything read counts as
+    memory until the last view is deleted, so only a few tensors are copied at a time. Raises BadFile as it does.
     """
     names = [name for name in tensor_names(path)[0] if wanted(name)]
     tensors: dict[str, Tensor] = {}
@@ -83,30 +83,30 @@ def read_tensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]
 
 
 def parse_tensors(data: bytes, where: str) -> dict[str, Tensor]:
-    """Tensors of a safetensors file whose bytes are in memory already. Raises BadFile."""
+    """Parse the bytes of a safetensors file. Raises BadFile."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         return load(data)
     except (SafetensorError, ValueError, RuntimeError) as error:
-        raise BadFile(f"{where} is not a whole safetensors file: {error}", "fetch it again") from None
+        raise BadFile(f"{where} is not a complete safetensors file: {error}", "download it again") from None
 
 
 _SEAL = "seal"
 
 
 def save_sealed(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """As `save_tensors`, for a file of the cache: it carries a checksum of its content and its name."""
+    """Like `save_tensors`, for a cache file, with a checksum of its content and file name."""
     save_tensors(path, tensors, {**metadata, _SEAL: _seal(path, tensors, metadata)})
 
 
 def load_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors, in memory, and metadata of a file of `save_sealed`. Raises BadFile if it is not what was written."""
+    """Load tensors into memory, and metadata, of a file of `save_sealed`. Raises BadFile if it is damaged."""
     mapped, metadata = load_tensors(path)
-    tensors = {name: tensor.clone() for name, tensor in mapped.items()}  # not views of a file that may change
+    tensors = {name: tensor.clone() for name, tensor in mapped.items()}  # copies, because the file may change
     if metadata.pop(_SEAL, "") != _seal(path, tensors, metadata):
-        raise BadFile(f"{path} is not what was written there", "run it again: it is made anew")
+        raise BadFile(f"{path} is damaged", "run the command again to recreate it")
     return tensors, metadata
 
 
@@ -116,12 +116,12 @@ def _seal(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The `sglora` metadata of a safetensors file, without reading its tensors."""
+    """Return the `sglora` metadata of a safetensors file without reading its tensors."""
     return tensor_names(path)[1]
 
 
 def tensor_names(path: Path) -> tuple[list[str], dict[str, Any]]:
-    """Names of a safetensors file's tensors, and its `sglora` metadata; reads the header only."""
+    """Return the tensor names and the `sglora` metadata of a safetensors file. Reads only the header."""
     header = safetensors_header(path)
     metadata = header.pop("__metadata__", {})
     return list(header), _metadata_of(path, metadata.get(KEY) if isinstance(metadata, dict) else None)
@@ -140,7 +140,7 @@ def _metadata_of(path: Path, text: Any) -> dict[str, Any]:
 
 
 def safetensors_header(path: Path) -> dict[str, Any]:
-    """The table at the start of a safetensors file. Raises BadFile."""
+    """Return the header of a safetensors file. Raises BadFile."""
     try:
         with path.open("rb") as file:
             start = file.read(8)
@@ -158,18 +158,18 @@ def safetensors_header(path: Path) -> dict[str, Any]:
 
 
 SECONDS = 20.0
-"""Work done since the last checkpoint is lost in a kill: at most about so much."""
+"""Minimum time between checkpoints. At most about this much work is lost when a process is killed."""
 
 
 class Checkpoint:
-    """Tensors and a table that say where some work stands. `first` is called before each write, to sync what the
-    checkpoint relies on."""
+    """Saves the state of long work as tensors and metadata. `first` is called before each write, to sync the data that
+    the checkpoint refers to."""
 
     def __init__(self, path: Path, first: Callable[[], None] = lambda: None) -> None:
         self.path, self._first, self._last = path, first, time.monotonic()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What was saved last; None if nothing was, or it is damaged."""
+        """Return the last saved state, or None if there is none or it is damaged."""
         try:
             return load_sealed(self.path)
         except BadFile:
@@ -186,6 +186,6 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def drop(self) -> None:
-        """The work is done."""
+        """Delete the checkpoint when the work is complete."""
         self.path.unlink(missing_ok=True)
         drop_drafts(self.path)

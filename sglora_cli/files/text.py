@@ -1,4 +1,4 @@
-"""Text files: JSON, JSON lines, CSV and plain lines."""
+"""Read and write text files: JSON, JSON lines, CSV and plain lines."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from sglora_cli.files.untrusted import JSON_LIMIT, TEXT_LIMIT, json_value, read_
 
 
 def file_bytes(path: Path) -> bytes:
-    """The content of a file of lines. Raises BadFile."""
+    """Read a text file within the size limit. Raises BadFile."""
     return read_bytes(path, TEXT_LIMIT)
 
 
 def text_lines(path: Path, data: bytes | None = None) -> list[tuple[int, str]]:
-    """Lines that are not blank, with their numbers; `data` is the content, if it is known. Raises BadFile."""
+    """Return non-blank lines with their numbers. `data` is the content, if already read. Raises BadFile."""
     return [(n, line) for n, line in enumerate(_text(path, data).split("\n"), 1) if line.strip()]
 
 
 def jsonl_rows(path: Path, data: bytes | None = None) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Number, text and object of every line of a .jsonl. Raises BadFile with path and line."""
+    """Yield number, text and object of every line of a .jsonl. Raises BadFile with path and line."""
     for number, line in text_lines(path, data):
         where = f"{path}, line {number}"
         try:
@@ -42,9 +42,9 @@ def jsonl_rows(path: Path, data: bytes | None = None) -> Iterator[tuple[int, str
 
 
 def csv_rows(path: Path, needed: Sequence[Sequence[str]], header: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Number of the last line and cells of every row of a .csv with one column of each group of `needed`.
+    """Yield the last line number and the cells of every row of a .csv with one column of each group in `needed`.
 
-    header: how the first line may look, for the hint. Raises BadFile with path and line.
+    header: an example of the first line, for the hint. Raises BadFile with path and line.
     """
     reader = csv.DictReader(io.StringIO(_text(path, None), newline=""), strict=True)
     try:
@@ -61,20 +61,20 @@ def csv_rows(path: Path, needed: Sequence[Sequence[str]], header: str) -> Iterat
 
 
 def text_field(row: Any, key: str, where: str) -> str:
-    """A text that says something, in an object. Raises BadFile."""
+    """Return a non-empty string of an object. Raises BadFile."""
     if not isinstance(row, dict):
         raise BadFile(f"{where}: expected an object, got {type(row).__name__}")
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise BadFile(f"{where}: {key!r} must be a text, got {value!r:.100}")
+        raise BadFile(f"{where}: {key!r} must be a non-empty string, got {value!r:.100}")
     return value
 
 
 def texts_field(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
-    """A list of texts. Raises BadFile."""
+    """Return a list of strings of an object. Raises BadFile."""
     value = row.get(key)
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise BadFile(f"{where}: {key!r} must be a list of texts, got {value!r:.100}")
+        raise BadFile(f"{where}: {key!r} must be a list of strings, got {value!r:.100}")
     return tuple(value)
 
 
@@ -87,21 +87,21 @@ def _text(path: Path, data: bytes | None) -> str:
 
 
 def append_lines(path: Path, lines: Iterable[str]) -> None:
-    """Add lines to a file, each with its line break, and flush them to the disk. They start on a line of their own.
+    """Append lines, which include their line breaks, and flush them to disk. They start on a new line.
 
-    The file and its folder are made if they are not there. Raises OSError.
+    Creates the file and its folder if necessary. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.exists()
     with path.open("a+b", buffering=0) as file:
         text = "".join(lines) if _ends_with_a_line(file) else "\n" + "".join(lines)
-        data = memoryview(text.encode())  # one write: lines of two processes do not mix
-        while data:  # an unbuffered file may take less than it is given, as when the disk is full
+        data = memoryview(text.encode())  # a single write, so that lines of two processes do not mix
+        while data:  # an unbuffered write may be partial, for example if the disk is full
             data = data[file.write(data) :]
         try:
             os.fsync(file.fileno())
         except OSError as error:
-            if error.errno != errno.EINVAL:  # a device such as /dev/null has no disk
+            if error.errno != errno.EINVAL:  # devices such as /dev/null cannot be synced
                 raise
     if new:
         sync_folder(path.parent)
@@ -115,19 +115,21 @@ def _ends_with_a_line(file: BinaryIO) -> bool:
 
 
 def drop_torn_line(path: Path) -> str:
-    """Cut off a last line of a .jsonl that an interruption left unfinished, and return it. Raises OSError, BadFile."""
+    """Remove the last line of a .jsonl if an interruption truncated it, and return it. Raises OSError, BadFile."""
     data = file_bytes(path)
     if (size := whole_size(data)) == len(data):
         return ""
     with path.open("r+b") as file:
-        if os.fstat(file.fileno()).st_size == len(data):  # nobody has added to it since
+        if os.fstat(file.fileno()).st_size == len(data):  # no other process has appended since
             file.truncate(size)
     return data[size:].decode(errors="replace")
 
 
 def whole_size(data: bytes) -> int:
-    """Bytes of a .jsonl without a last line that is only the beginning of one. One without its line break may be
-    whole, and one that is broken otherwise was written by hand: its reader says what is wrong.
+    """Return the size of a .jsonl without a truncated last line.
+
+    A last line without a line break may be complete. One that is invalid for other reasons was edited by hand and is
+    kept, so that its reader reports the error.
 
     >>> [whole_size(b'{"n": 1}\\n' + line) for line in (b'{"n": 2', b'{"n": 2}', b'{"n": oops}')]
     [9, 17, 20]
@@ -137,12 +139,12 @@ def whole_size(data: bytes) -> int:
 
 
 _CUT_VALUE = re.compile(r"-|-?I[a-z]*|N[a-z]*|[tfn][a-z]*|\.|[eE][+-]?")
-"""What the parser has left of a value that is cut off: a number, or a name such as `true`."""
+"""The rest that the parser reports for a truncated value: a number, or a name such as `true`."""
 _CUT_ESCAPE = re.compile(r"\\u[0-9a-fA-F]{0,4}")
 
 
 def _is_beginning(line: bytes) -> bool:
-    """Whether this is an object in JSON that ends too early, and would be right so far."""
+    """Return whether this is a JSON object that is valid so far but truncated."""
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -166,15 +168,15 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_sealed(path: Path, content: Any) -> None:
-    """Write a JSON value as a file of the cache: with a checksum of its content and its name."""
+    """Write a JSON value to a cache file, with a checksum of its content and file name."""
     write_bytes(path, json.dumps({"seal": _seal(path, content), "content": content}).encode())
 
 
 def read_sealed(path: Path) -> Any:
-    """The value in a file of `write_sealed`. Raises BadFile if there is none, or it is not what was written."""
+    """Read the value in a file of `write_sealed`. Raises BadFile if it is missing, or its checksum does not match."""
     table = read_json(path, limit=TEXT_LIMIT)
     if not isinstance(table, dict) or table.get("seal") != _seal(path, table.get("content")):
-        raise BadFile(f"{path} is not what was written there", "run it again: it is made anew")
+        raise BadFile(f"{path} is damaged", "run the command again to recreate it")
     return table["content"]
 
 
@@ -183,13 +185,13 @@ def _seal(path: Path, content: Any) -> str:
 
 
 def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None, limit: int = JSON_LIMIT) -> Any:
-    """The content of a JSON file; `hook` may replace every object as soon as it is read, so that a large file is
-    never whole in memory. Raises BadFile with the line where it breaks, or for more than `limit` bytes."""
+    """Read a JSON file. `hook` may replace every object as soon as it is parsed, so that a large file never has to be
+    in memory as objects. Raises BadFile with the line of a syntax error, or for more than `limit` bytes."""
     return parse_json(read_bytes(path, limit), str(path), hook)
 
 
 def parse_json(data: bytes, where: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """The value of JSON in UTF-8. Raises BadFile with the line where it breaks."""
+    """Parse JSON in UTF-8. Raises BadFile with the line of a syntax error."""
     try:
         return json_value(data.decode("utf-8"), hook)
     except json.JSONDecodeError as error:

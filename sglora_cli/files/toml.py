@@ -1,6 +1,6 @@
-"""TOML: the table of a text, and the line in which a key, a table or a text of a list stands.
+"""Parse TOML, and find the line of each key, table and string in a list.
 
-The parser does not say where anything stands, so this module finds it.
+The parser does not report positions, so this module determines them.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from sglora_cli.files.untrusted import (
 
 
 def toml_table(text: str) -> dict[str, Any]:
-    """The table of a TOML text. Raises ValueError."""
+    """Parse TOML into a table. Raises ValueError."""
     try:
         table = tomli.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    check_limits(table, texts=False)  # TOML itself has no half pairs
+    check_limits(table, texts=False)  # TOML cannot contain lone surrogates
     return table
 
 
 Address = tuple[str | int, ...]
-"""("source", 1, "expert", "pug"): the text "pug" in the list `expert` of the second [[source]]."""
+"""("source", 1, "expert", "pug") is the string "pug" in the list `expert` of the second [[source]]."""
 
 _TOKEN = re.compile(
     r'''(?P<comment>\#[^\n]*)
@@ -37,11 +37,11 @@ _TOKEN = re.compile(
 )
 _OPEN = {"[": 1, "{": 1, "]": -1, "}": -1}
 Token = tuple[str, str, int]
-"""Kind, text, line."""
+"""Kind, text and line."""
 
 
 def toml_lines(text: str) -> dict[Address, int]:
-    """Line of every table, key and text in a list of a TOML text that the parser accepts.
+    """Return the line of every table, key, and string in a list. The text must be valid TOML.
 
     >>> toml_lines('a = 1\\n[[s]]\\nx = ["p",\\n"q"]\\n[s.t]')
     {('a',): 1, ('s', 0): 2, ('s', 0, 'x'): 3, ('s', 0, 'x', 'p'): 3, ('s', 0, 'x', 'q'): 4, ('s', 0, 't'): 5}
@@ -72,7 +72,7 @@ def _tokens(text: str) -> Iterator[Token]:
 
 
 def _statements(text: str) -> Iterator[list[Token]]:
-    """Table headers and `key = value`, as tokens without blanks and comments; a value may have many lines."""
+    """Yield table headers and `key = value` as tokens without spaces and comments. A value may span lines."""
     statement: list[Token] = []
     depth = 0
     for token in _tokens(text):
@@ -87,7 +87,7 @@ def _statements(text: str) -> Iterator[list[Token]]:
 
 
 def _keys(statement: list[Token]) -> list[str]:
-    """The parts of the dotted key a statement begins with."""
+    """Return the parts of the dotted key at the start of a statement."""
     keys: list[str] = []
     for kind, part, _ in statement:
         if part in ("=", "]") and kind == "mark":
@@ -98,7 +98,7 @@ def _keys(statement: list[Token]) -> list[str]:
 
 
 def _table(keys: list[str], is_list: bool, counts: dict[Address, int]) -> Address:
-    """The address of a header's table: below a list of tables, the last one is meant."""
+    """Return the address of a header's table. Below a list of tables, it belongs to the last one."""
     address: Address = ()
     for key in keys[:-1]:
         address = (*address, key)

@@ -1,11 +1,11 @@
-"""Mathematics on low-rank updates B A through their factors: the dense matrix is never built.
+"""Mathematics on low-rank updates B A through their factors, without building the dense matrix.
 
 Shapes: O out_features, I in_features, R rank wanted, F rank of the given factors, K adapters, S sites
 of one shape, P numbers of an adapter; leading dimensions are batches.
 
-The trick of this module: with thin QRs B = Q_b R_b and A^T = Q_a R_a, the singular values of the
+The main idea: with thin QRs B = Q_b R_b and A^T = Q_a R_a, the singular values of the
 (O, I) update B A are those of the (F, F) core R_b R_a^T, and its singular vectors are Q_b and Q_a
-times the core's. Exact, and for 768 x 768 and F = 8 some hundred times cheaper.
+times the core's. This is exact, and several hundred times cheaper for 768 x 768 and F = 8.
 """
 
 from __future__ import annotations
@@ -22,45 +22,45 @@ from sglora_cli.errors import Mismatch
 from sglora_cli.lora.layout import Layout
 
 Factors = tuple[Tensor, Tensor]
-"""(B (..., O, F), A (..., F, I)) of one site."""
+"""The factors of one site: (B (..., O, F), A (..., F, I))."""
 
 NOTHING = 1e-6
 """Singular values below this fraction of the largest one are rounding errors of float32 factors."""
 CANCELLED = 1e-12
-"""An update B A below this fraction of ||B|| ||A|| is a rounding error of float64: its factors cancel each other."""
+"""Updates B A below this fraction of ||B|| ||A|| are rounding errors of float64, because the factors cancel."""
 
 
 def singular(b: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Thin SVD of B A in float64: U (..., O, F), s (..., F), V^T (..., F, I); F is min(F, O, I).
+    """Return the thin SVD of B A in float64: U (..., O, F), s (..., F), V^T (..., F, I), with F = min(F, O, I).
 
-    Raises Mismatch if the factors do not fit each other.
+    Raises Mismatch if the shapes of the factors are incompatible.
     """
     if b.shape[-1] != a.shape[-2] or b.shape[:-2] != a.shape[:-2]:
-        raise Mismatch(f"factors of shapes {tuple(b.shape)} and {tuple(a.shape)} make no update")
+        raise Mismatch(f"factors of shapes {tuple(b.shape)} and {tuple(a.shape)} are incompatible")
     q_b, r_b = torch.linalg.qr(b.double())
     q_a, r_a = torch.linalg.qr(a.double().mT)
-    u, s, vh = torch.linalg.svd(r_b @ r_a.mT, full_matrices=False)  # (F, F): cheap, whatever O and I are
+    u, s, vh = torch.linalg.svd(r_b @ r_a.mT, full_matrices=False)  # (F, F), cheap for any O and I
     return q_b @ u, s, vh @ q_a.mT
 
 
 def balanced(u: Tensor, s: Tensor, vh: Tensor, rank: int) -> Factors:
-    """Factors U sqrt(s) and sqrt(s) V^T of the first `rank` components, padded with zeros up to it: float32."""
+    """Return float32 factors U sqrt(s) and sqrt(s) V^T of the first `rank` components, padded with zeros."""
     root = s[..., :rank].sqrt()
     b, a = u[..., :rank] * root.unsqueeze(-2), root.unsqueeze(-1) * vh[..., :rank, :]
     return padded(b.float(), a.float(), rank)
 
 
 def padded(b: Tensor, a: Tensor, rank: int) -> Factors:
-    """The same update in factors of a higher rank, the added columns and rows zero."""
+    """Return factors of the same update with a higher rank, by adding zero columns and rows."""
     more = rank - b.shape[-1]
     return torch.nn.functional.pad(b, (0, more)), torch.nn.functional.pad(a, (0, 0, 0, more))
 
 
 def joined(one: Layout, one_TP: Tensor, other: Layout, other_TP: Tensor) -> tuple[Layout, Tensor]:
-    """The adapters that make both updates, at different sites: their layout, those of `one` first, and (T, P').
+    """Combine adapters with different sites: the joint layout, with the sites of `one` first, and adapters (T, P').
 
     The lower rank is padded with zeros. The scaling is that of `one`, so B of `other` is rescaled.
-    Both have T adapters, or none has a dimension of adapters. Raises Mismatch if a site is in both layouts.
+    Both have T adapters, or neither has a dimension of adapters. Raises Mismatch if a site is in both layouts.
 
     >>> from sglora_cli.lora.layout import Site
     >>> one, other = Layout((Site("q", 1, 1),), rank=2, alpha=2.0), Layout((Site("head", 1, 2),), rank=1, alpha=3.0)
@@ -69,24 +69,24 @@ def joined(one: Layout, one_TP: Tensor, other: Layout, other_TP: Tensor) -> tupl
     """
     names = [site.name for site in one.sites]
     if both := [site.name for site in other.sites if site.name in names]:
-        raise Mismatch(f"both adapters have an update of {both[0]}", "join adapters of different sites")
+        raise Mismatch(f"both adapters update {both[0]}", "join adapters with different sites")
     if one_TP.shape[:-1] != other_TP.shape[:-1]:
         raise Mismatch(f"adapters of shapes {tuple(one_TP.shape)} and {tuple(other_TP.shape)} cannot be joined")
     rank = max(one.rank, other.rank)
-    scaling = one.scaling or other.scaling or 1.0  # an alpha of 0 leaves nothing to rescale by
+    scaling = one.scaling or other.scaling or 1.0  # an alpha of 0 cannot be used for rescaling
     parts: dict[str, Factors] = {}
     for layout, flat_TP in ((one, one_TP), (other, other_TP)):
-        factor = layout.scaling / scaling  # exactly 1 where the scalings are equal: the numbers stay bit for bit
+        factor = layout.scaling / scaling  # exactly 1 for equal scalings, which keeps the numbers bit-identical
         parts |= {name: padded(b * factor, a, rank) for name, (b, a) in layout.split(flat_TP).items()}
     layout = Layout((*one.sites, *other.sites), rank, one.alpha if rank == one.rank and one.alpha else scaling * rank)
     return layout, layout.join(parts)
 
 
 def stacked(one: Layout, one_TP: Tensor, other: Layout, other_UP: Tensor) -> tuple[Layout, Tensor]:
-    """Adapters of two layouts as rows of one, to be compared: its layout, and (T + U, P').
+    """Stack adapters of two layouts as rows of one layout for comparison: the layout, and (T + U, P').
 
-    It has all sites of either, those of `one` first, the higher rank, and a scaling of 1. An adapter has an update of
-    zero at a site that its own layout lacks.
+    It has the sites of both, those of `one` first, the higher rank, and a scaling of 1. At a site that its own layout
+    lacks, an adapter has a zero update.
 
     >>> from sglora_cli.lora.layout import Site
     >>> one, other = Layout((Site("q", 1, 1),), rank=1, alpha=2.0), Layout((Site("head", 1, 1),), rank=1, alpha=3.0)
@@ -113,10 +113,10 @@ def stacked(one: Layout, one_TP: Tensor, other: Layout, other_UP: Tensor) -> tup
 
 
 def compress(b: Tensor, a: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best approximation of B A of rank `rank` (Eckart-Young): (B (..., O, R), A (..., R, I), error (...)).
+    """Return the best approximation of B A with rank R (Eckart-Young): (B (..., O, R), A (..., R, I), error (...)).
 
     The factors are balanced (B^T B = A A^T) and float32. error is the relative Frobenius error of
-    the update, 0 for an update of zero. With rank >= F nothing is lost.
+    the update, or 0 for a zero update. With rank >= F the result is exact.
     """
     _check_rank(rank)
     u, s, vh = singular(b, a)
@@ -124,14 +124,14 @@ def compress(b: Tensor, a: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def relative(lost: Tensor, whole: Tensor) -> Tensor:
-    """sqrt(lost / whole) of squared norms, 0 where whole is 0."""
+    """Return sqrt(lost / whole) of squared norms, or 0 where whole is 0."""
     return torch.where(whole > 0, (lost / whole.clamp_min(torch.finfo(whole.dtype).tiny)).sqrt(), 0.0)
 
 
 def compress_all(parts: Mapping[str, Factors], rank: int) -> tuple[dict[str, Factors], float]:
-    """Compress every site, sites of one shape in one batch. Returns also the relative error of the whole update.
+    """Compress every site, with sites of the same shape in one batch. Also returns the relative error of all updates.
 
-    Factors may have leading dimensions, the same at all sites; the error is the largest over them.
+    Factors may have leading dimensions, equal at all sites. The error is then the largest one.
     """
     _check_rank(rank)
     compressed: dict[str, Factors] = {}
@@ -148,15 +148,15 @@ def compress_all(parts: Mapping[str, Factors], rank: int) -> tuple[dict[str, Fac
 
 
 def mix_updates(weights_K: Tensor, adapters_KP: Tensor, layout: Layout) -> tuple[Tensor, float]:
-    """The weighted mean of K adapters' *updates*, not of their factors: ((P,), relative error).
+    """Return the weighted mean of K adapters' *updates* instead of their factors, and its relative error: (P,), float.
 
-    The exact sum_k w_k B_k A_k has the factors [w_1 B_1 ... w_K B_K] and [A_1; ...; A_K]; they are
-    compressed to the layout's rank. `mix` of layout.py is the mean of the factors (Eq. 7), which
+    The exact sum_k w_k B_k A_k has the factors [w_1 B_1 ... w_K B_K] and [A_1; ...; A_K], which are
+    compressed to the layout's rank. `mix` of layout.py is the mean of the factors (Eq. 7). It
     differs by the cross terms w_k w_j B_k A_j, and needs adapters that share a gauge.
-    Raises Mismatch unless there is one weight an adapter.
+    Raises Mismatch unless there is one weight per adapter.
     """
     if weights_K.shape != adapters_KP.shape[:1]:
-        raise Mismatch(f"{len(weights_K)} weights do not fit {len(adapters_KP)} adapters")
+        raise Mismatch(f"{len(weights_K)} weights do not match {len(adapters_KP)} adapters")
     weights_K11 = weights_K.double().view(-1, 1, 1)
     parts = {
         name: (torch.cat(list(weights_K11 * b_KOR), dim=-1), torch.cat(list(a_KRI.double()), dim=-2))
@@ -168,7 +168,7 @@ def mix_updates(weights_K: Tensor, adapters_KP: Tensor, layout: Layout) -> tuple
 
 @dataclass(frozen=True)
 class Similarity:
-    """How alike two updates X and Y are, at a site or over all: sums of squares and products of their numbers."""
+    """Similarity of two updates X and Y at one or all sites, as sums of squares and products of their entries."""
 
     square_x: float
     square_y: float
@@ -179,7 +179,7 @@ class Similarity:
 
     @property
     def cosine(self) -> float | None:
-        """In [-1, 1], to 12 decimals: more is rounding. None if one of the updates is zero."""
+        """In [-1, 1], rounded to 12 decimals because of rounding errors. None if one of the updates is zero."""
         norms = math.sqrt(self.square_x) * math.sqrt(self.square_y)
         return max(-1.0, min(1.0, round(self.product / norms, 12))) if norms else None
 
@@ -198,17 +198,17 @@ class Similarity:
 
     @classmethod
     def total(cls, sites: Iterable[Similarity]) -> Similarity:
-        """Of the whole updates, from those of all their sites."""
+        """Sum the similarities of all sites."""
         rows = [(s.square_x, s.square_y, s.product, s.square_apart) for s in sites]
         return cls(*(sum(column) for column in zip(*rows, strict=True)))
 
 
 def similarity(one: Factors, other: Factors) -> Similarity:
-    """How alike two updates of one site are: X = B A, Y = B' A', whose ranks may differ. In float64.
+    """Compare two updates of one site, X = B A and Y = B' A', whose ranks may differ, in float64.
 
-    With thin QRs of [B, B'] and [A; A']^T, both updates are cores of at most (F + F')^2 numbers in the same
-    orthonormal bases, so products and differences of the cores are those of the updates. The same factors twice
-    are exactly equal.
+    With thin QRs of [B, B'] and [A; A']^T, both updates become cores of at most (F + F')^2 numbers in common
+    orthonormal bases, so products and differences of the cores are those of the updates. Identical factors give an
+    exact match.
 
     >>> b, a = torch.tensor([[1.0], [0.0]]), torch.tensor([[3.0, 4.0]])
     >>> alike = similarity((b, a), (-2 * b, a))
@@ -231,16 +231,16 @@ def _core(r_b: Tensor, r_a: Tensor) -> Tensor:
 
 
 def update_error(layout: Layout, one_P: Tensor, other_P: Tensor) -> float:
-    """||B A - B' A'||_F / ||B' A'||_F over all sites, 0 where B' A' is zero."""
+    """Return ||B A - B' A'||_F / ||B' A'||_F over all sites, or 0 if B' A' is zero."""
     pairs = zip(layout.split(one_P).values(), layout.split(other_P).values(), strict=True)
     total = Similarity.total(similarity(one, other) for one, other in pairs)
     return total.difference / total.norm_y if total.square_y else 0.0
 
 
 def inner_products(layout: Layout, flat_TP: Tensor) -> Tensor:
-    """<B A, B' A'>_F of every two adapters, summed over sites: (T, T) float64. No update is built.
+    """Return <B A, B' A'>_F of all pairs of adapters, summed over sites, without building updates: (T, T) float64.
 
-    Of (alpha / rank) B A, as `Layout.update_norm`. trace((B^T B') (A' A^T)) takes R x R numbers a pair.
+    Includes (alpha / rank), as in `Layout.update_norm`. trace((B^T B') (A' A^T)) needs R x R numbers per pair.
     """
     total_TT = torch.zeros(len(flat_TP), len(flat_TP), dtype=torch.float64)
     for b_TOR, a_TRI in layout.split(flat_TP).values():
@@ -249,21 +249,21 @@ def inner_products(layout: Layout, flat_TP: Tensor) -> Tensor:
 
 
 def site_products(b_TOR: Tensor, a_TRI: Tensor) -> Tensor:
-    """<B A, B' A'>_F of every two adapters at one site, without the scaling: (T, T) float64."""
+    """Return <B A, B' A'>_F of all pairs of adapters at one site, without the scaling: (T, T) float64."""
     b_TOR, a_TRI = b_TOR.double(), a_TRI.double()
     b_TTRR = torch.einsum("tor,uos->turs", b_TOR, b_TOR)
     return (b_TTRR * torch.einsum("tri,usi->turs", a_TRI, a_TRI)).sum(dim=(-2, -1))
 
 
 def distances(inner_TT: Tensor) -> Tensor:
-    """||x - y|| of every two from their inner products: (T, T); differences below 1e-7 of the norms are rounding."""
+    """Return ||x - y|| of all pairs from inner products: (T, T). Values below 1e-7 of the norms are rounding errors."""
     square_T = inner_TT.diagonal()
     apart_TT = (square_T[:, None] + square_T - 2 * inner_TT).clamp_min(0).sqrt()
     return apart_TT.fill_diagonal_(0.0)
 
 
 def approximate(dense_OI: Tensor, rank: int, oversample: int = 8, rounds: int = 3) -> tuple[Tensor, Tensor, Tensor]:
-    """Factors of a dense matrix believed to be of low rank: (B, A, relative error), exact up to rounding if it is.
+    """Factorise a dense matrix that is expected to have low rank: (B, A, relative error), exact up to rounding if so.
 
     Randomised subspace iteration (Halko, Martinsson, Tropp 2011, algorithm 4.4) with a fixed
     seed. The error is measured on the dense matrix, not estimated.
@@ -274,7 +274,7 @@ def approximate(dense_OI: Tensor, rank: int, oversample: int = 8, rounds: int = 
     width = min(rank + oversample, *dense_OI.shape)
     y = (dense_OI @ torch.randn(dense_OI.shape[1], width, generator=rng, dtype=torch.float64)).mT
     for _ in range(rounds):
-        # Rows times the matrix: the columns that QR gives take sixteen times as long.
+        # Rows times the matrix. The column layout returned by QR would take sixteen times as long.
         y = torch.linalg.qr(y.mT).Q.mT @ dense_OI @ dense_OI.mT
     basis = torch.linalg.qr(y.mT).Q
     b, a, _ = compress(basis, basis.mT @ dense_OI, rank)

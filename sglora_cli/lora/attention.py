@@ -1,11 +1,11 @@
 """Find the attention projections of a torch module, and run it with T adapters at once.
 
-For plugin authors: `AttentionSites(module)` finds q, k and v of every self-attention, whether they are
-three linears, one fused `qkv` linear or the rows of an `in_proj_weight` (nn.MultiheadAttention, open_clip).
-Inside `with sites.attached(sites.updates(layout, adapters_TP)):` the module takes T * N inputs, all N of
-the first adapter first, and behaves as T models. Nothing is merged, so the weights stay bit-identical.
+For plugin authors: `AttentionSites(module)` finds q, k and v of every self-attention, stored as three
+linears, one fused `qkv` linear or the rows of an `in_proj_weight` (nn.MultiheadAttention, open_clip).
+Inside `with sites.attached(sites.updates(layout, adapters_TP)):` the module takes T * N inputs, starting with
+all N of the first adapter, and behaves like T models. Nothing is merged, so the weights stay bit-identical.
 
-Shapes: T adapters, N images of each, L tokens, I = in_features, O = out_features, R rank, P numbers.
+Shapes: T adapters, N images per adapter, L tokens, I = in_features, O = out_features, R rank, P numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sglora_cli.lora.layout import Layout, Site
 from sglora_cli.lora.projection import last_projection, split_projection
 
 Update = tuple[Tensor, Tensor]
-"""What T adapters add to one target: A (T, I, n R) and B (T, n R, n O), scaling included, for its n = 1 or 3 sites."""
+"""Update of T adapters for one target with n = 1 or 3 sites: A (T, I, n R) and B (T, n R, n O), including scaling."""
 
 SEPARATE = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("q", "k", "v"))
 Namer = Callable[[str, str], str]
@@ -32,7 +32,7 @@ Namer = Callable[[str, str], str]
 
 @dataclass(frozen=True)
 class Target:
-    """One weight that gets an update: a linear, or an attention with packed rows q, k, v."""
+    """A weight that receives an update: a linear, or an attention with packed rows q, k, v."""
 
     path: str
     module: nn.Module
@@ -48,9 +48,9 @@ class Target:
 
 
 def low_rank(y: Tensor, x: Tensor, update: Update | None, shared: bool = False) -> Tensor:
-    """y + B A x of T adapters: x (T * N, ..., I), y (T * N, ..., O). Builds no B A, and no gradient of a weight.
+    """Compute y + B A x for T adapters, x (T * N, ..., I), y (T * N, ..., O), without building B A or weight gradients.
 
-    shared: x (N, ..., I) and y (N, ..., O) are those of every adapter; the result has all T * N.
+    shared: x (N, ..., I) and y (N, ..., O) are shared by all adapters. The result has all T * N.
     """
     if update is None:
         return y
@@ -71,13 +71,13 @@ def packed_attention(
 ) -> Tensor:
     """Self-attention whose q, k, v are the rows of `module.in_proj_weight`: (T * N, L, I) -> (T * N, L, I).
 
-    With `queries` only the first tokens are queries, and only they are returned: enough for a last block of which
-    only these tokens are used. With `shared` x (N, L, I) is that of every adapter, as in a first block: the frozen
-    products are computed once for all.
+    With `queries`, only the first tokens are queries, and only they are returned. This suffices for a last block of
+    which only these tokens are used. With `shared`, x (N, L, I) is shared by all adapters, as in a first block, and
+    the frozen products are computed once.
     """
     weight, bias, width = module.in_proj_weight, module.in_proj_bias, module.in_proj_weight.shape[1]
     if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))  # cast once, for the weight and for the updates
+        x = x.to(torch.get_autocast_dtype(x.device.type))  # cast once, for both the weight and the updates
     if queries is None:
         q, k, v = low_rank(F.linear(x, weight, bias), x, update, shared).chunk(3, dim=-1)
     else:
@@ -97,7 +97,7 @@ def packed_attention(
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and mask is None and torch.is_grad_enabled():
-        # torch's own kernel is four times as slow in the backward pass on a CPU in bf16.
+        # On a CPU in bf16, torch's own kernel is four times slower in the backward pass.
         return torch.softmax(q * q.shape[-1] ** -0.5 @ k.mT, dim=-1) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
@@ -105,26 +105,26 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 class AttentionSites:
     """The q, k and v of every self-attention in `root`, in the order of its modules.
 
-    name(path, part) names a site, path being the attention's and part "q", "k" or "v"; by default the
-    linear's own path, or `path.part` where three share a weight. Raises Mismatch if there is none.
+    name(path, part) names a site, given the path of the attention and the part "q", "k" or "v". The default is
+    the linear's own path, or `path.part` if the three share a weight. Raises Mismatch if there is none.
     """
 
     def __init__(self, root: nn.Module, name: Namer | None = None) -> None:
         self.targets = [target for path, module in root.named_modules() for target in _targets(path, module, name)]
         if not self.targets:
-            raise Mismatch(f"{type(root).__name__} has no self-attention whose q, k and v are known here")
+            raise Mismatch(f"{type(root).__name__} has no self-attention with a supported layout of q, k and v")
         self.sites = tuple(site for target in self.targets for site in target.sites)
 
     def updates(self, layout: Layout, adapters_TP: Tensor) -> list[Update]:
-        """One update a target; gradients flow back to adapters_TP. Raises Mismatch for another backbone's layout."""
+        """Return one update per target, differentiable. Raises Mismatch for another backbone's layout."""
         if layout.sites != self.sites:
-            raise Mismatch("the adapter's sites are not the backbone's", "generate it again for this backbone")
+            raise Mismatch("the adapter's sites do not match the backbone's", "generate it again for this backbone")
         parts = layout.split(adapters_TP)
         return [_packed([parts[site.name] for site in target.sites], layout.scaling) for target in self.targets]
 
     @contextmanager
     def attached(self, updates: Sequence[Update], targets: Sequence[Target] | None = None) -> Iterator[None]:
-        """Inside the block the targets (by default all) add their updates; afterwards the module is unchanged."""
+        """Make targets (by default all) add their updates inside the block. Afterwards the module is unchanged."""
         with ExitStack() as undo:
             for target, update in zip(self.targets if targets is None else targets, updates, strict=True):
                 undo.callback(_attach(target.module, update))
@@ -133,7 +133,7 @@ class AttentionSites:
     def merged(
         self, weights: Mapping[str, Tensor], layout: Layout, flat_P: Tensor, prefix: str = ""
     ) -> dict[str, Tensor]:
-        """Copies of `weights` with an adapter's update added. The name of a weight is `prefix` + its path."""
+        """Return copies of `weights` with an adapter's update added. A weight is named `prefix` + its path."""
         result = {name: weight.clone() for name, weight in weights.items()}
         parts = layout.split(flat_P)
         for target in self.targets:
@@ -148,18 +148,20 @@ class AttentionSites:
         prefix: str = "",
         also: Collection[str] = (),
     ) -> dict[str, Tensor]:
-        """The opposite of `merged`: site name -> difference (O, I). Raises Mismatch if anything else differs, but for
+        """Invert `merged`: return site name -> difference (O, I). Raises Mismatch if anything else differs, except
         the weights in `also`."""
         ours = {*also, *(prefix + target.weight_name for target in self.targets)}
         if set(weights) != set(merged):
             odd = sorted(set(weights) ^ set(merged))[0]
-            raise Mismatch(f"the checkpoint and the backbone do not have the same tensors: {odd!r}")
+            raise Mismatch(f"the checkpoint and the backbone have different tensors, such as {odd!r}")
         for name, weight in weights.items():
             if merged[name].shape != weight.shape:
-                raise Mismatch(f"{name} has shape {tuple(merged[name].shape)}, the backbone's {tuple(weight.shape)}")
+                raise Mismatch(
+                    f"{name} has shape {tuple(merged[name].shape)}, but {tuple(weight.shape)} in the backbone"
+                )
             if name not in ours and not torch.equal(merged[name].to(weight), weight):
                 may = "q, k and v of the visual encoder" + "".join(f" and {one}" for one in also)
-                raise Mismatch(f"{name} differs from the backbone's", f"only {may} may differ")
+                raise Mismatch(f"{name} differs from the backbone's weight", f"only {may} may differ")
         result: dict[str, Tensor] = {}
         for target in self.targets:
             name = prefix + target.weight_name
@@ -169,7 +171,7 @@ class AttentionSites:
 
 
 def _packed(parts: Sequence[tuple[Tensor, Tensor]], scaling: float) -> Update:
-    """(B, A) of one or three sites that share a weight -> one update whose B is block-diagonal."""
+    """Combine (B, A) of one or three sites that share a weight into one update with a block-diagonal B."""
     a_TIR = torch.cat([a for _, a in parts], dim=1).mT
     width = sum(b.shape[1] for b, _ in parts)
     rows, start = [], 0
@@ -182,11 +184,11 @@ def _packed(parts: Sequence[tuple[Tensor, Tensor]], scaling: float) -> Update:
 
 @contextmanager
 def attached(module: nn.Module, layout: Layout, flat_P: Tensor) -> Iterator[nn.Module]:
-    """Inside the block, a CLIP of open_clip or transformers, or its visual encoder, computes with one adapter (P,).
+    """Make a CLIP of open_clip or transformers, or its visual encoder, compute with one adapter (P,) inside the block.
 
-    A whole CLIP gets it at `visual`, or at `vision_model` and `visual_projection`. Sites are matched by order and
-    shape: their names differ from package to package. The caller makes sure that the weights are those the adapter
-    was made for. Raises Mismatch if the number or the shapes of the sites differ.
+    In a full CLIP it is attached to `visual`, or to `vision_model` and `visual_projection`. Sites are matched by order
+    and shape, because their names differ between packages. The caller must ensure that the weights are those the
+    adapter was made for. Raises Mismatch if the number or the shapes of the sites differ.
     """
     parts = [getattr(module, name, None) for name in ("visual", "vision_model")]
     visual = next((part for part in parts if isinstance(part, nn.Module)), module)
@@ -195,9 +197,9 @@ def attached(module: nn.Module, layout: Layout, flat_P: Tensor) -> Iterator[nn.M
     tail = [(last.out_features, last.in_features)] if last else []
     if own not in (shapes, shapes + tail, tail):
         raise Mismatch(
-            f"the adapter has {len(own)} sites, the first {own[0]}, {type(visual).__name__} has {len(shapes)}, "
+            f"the adapter has {len(own)} sites, the first {own[0]}, but {type(visual).__name__} has {len(shapes)}, "
             f"the first {shapes[0]}, and {f'a last projection {tail[0]}' if tail else 'no projection after them'}",
-            "attach it to a model of its own architecture",
+            "attach it to a model of the adapter's architecture",
         )
     adapter_TP = flat_P[None].to(next(visual.parameters()).device)
     others, update = split_projection(layout, adapter_TP, layout.sites[-1] if len(own) != len(shapes) else None)
@@ -235,7 +237,7 @@ def _sites(path: str, out: int, into: int, name: Namer | None) -> tuple[Site, ..
 
 
 def _check_packed(path: str, module: Any) -> None:
-    """Raises Mismatch for an attention that does more than q, k, v and softmax: its result would be wrong."""
+    """Raise Mismatch for an attention that does more than q, k, v and softmax, which would give wrong results."""
     plain = all(
         isinstance(getattr(module, extra, nn.Identity()), nn.Identity) for extra in ("ln_q", "ln_k", "ln_inner")
     )
@@ -243,13 +245,13 @@ def _check_packed(path: str, module: Any) -> None:
     plain &= getattr(module, "bias_k", None) is None and not getattr(module, "add_zero_attn", False)
     if not plain:
         raise Mismatch(
-            f"the attention {path} is of a kind that cannot take adapters: {type(module).__name__}",
-            "name a backbone with plain attention",
+            f"adapters are not supported for the attention {path} of type {type(module).__name__}",
+            "use a backbone with plain attention",
         )
 
 
 def _attach(module: Any, update: Update) -> Callable[[], None]:
-    """Make one target add its update. Returns the function that undoes it."""
+    """Make one target add its update. Returns a function that removes it."""
     if isinstance(module, nn.Linear):
         handle = module.register_forward_hook(lambda _, inputs, y: low_rank(y, inputs[0], update))
         return handle.remove
@@ -258,9 +260,9 @@ def _attach(module: Any, update: Update) -> Callable[[], None]:
 
     def forward(query: Tensor, key: Any = None, value: Any = None, **options: Any) -> Any:
         if (key is not None and key is not query) or (value is not None and value is not query):
-            raise Mismatch("an adapter fits self-attention only: query, key and value must be one tensor")
+            raise Mismatch("adapters only support self-attention, with the same tensor as query, key and value")
         if options.get("key_padding_mask") is not None or options.get("is_causal"):
-            raise Mismatch("an adapted attention takes attn_mask, no key_padding_mask and no is_causal")
+            raise Mismatch("an attention with an adapter supports attn_mask, but not key_padding_mask or is_causal")
         first = getattr(module, "batch_first", True)
         x = query if first else query.transpose(0, 1)
         y = packed_attention(module, x, update, mask=options.get("attn_mask"))
@@ -268,7 +270,7 @@ def _attach(module: Any, update: Update) -> Callable[[], None]:
         return (y, None) if isinstance(module, nn.MultiheadAttention) else y
 
     module.forward = forward
-    # nn.TransformerEncoderLayer reads the weights itself, past any forward, unless it sees a hook.
+    # nn.TransformerEncoderLayer bypasses forward and reads the weights directly, unless there is a hook.
     handle = module.register_forward_pre_hook(lambda *_: None)
 
     def undo() -> None:

@@ -1,6 +1,6 @@
-"""One gauge for all adapters of a pack: B A = (B G)(G^-1 A) for every invertible G.
+"""A common gauge for all adapters of a pack: B A = (B G)(G^-1 A) for every invertible G.
 
-Factors can be averaged only if they share a gauge. Shapes: O out_features, I in_features, R rank, M states, P numbers
+Factors can only be averaged in a common gauge. Shapes: O out_features, I in_features, R rank, M states, P numbers
 of an adapter.
 """
 
@@ -23,25 +23,25 @@ from sglora_cli.lora.layout import Layout
 
 
 def into_gauge(b: Tensor, a: Tensor, reference_a: Tensor) -> Factors:
-    """The same update B A (O, I) in the factors whose A is closest to a reference A (R, I): float32.
+    """Return float32 factors of the same update B A (O, I) whose A is closest to a reference A (R, I).
 
-    B A = (B G)(G^-1 A) for every invertible G, so equal updates can have factors that have nothing
-    in common, and a mean of factors (Eq. 7) or a network over them means something only in one
-    shared gauge (docs/method.md, section 1). Adapters of a pack share theirs because they start from one A;
-    this function brings an adapter from elsewhere into it. With the update's SVD U S V^T,
+    B A = (B G)(G^-1 A) for every invertible G, so equal updates can have entirely different factors,
+    and a mean of factors (Eq. 7) or a network over them is only meaningful in a common gauge
+    (docs/method.md, section 1). Adapters of a pack share a gauge because they start from the same A.
+    This function brings an adapter from elsewhere into it. With the update's SVD U S V^T,
 
         A' = rho Q V^T,  B' = U S Q^T / rho,  rho = ||A_ref||_F / sqrt(R),
 
     where rho gives A' the norm of the reference and Q = W Z^T, from the SVD A_ref V = W . Z^T, is
-    the rotation that brings A' closest to it (orthogonal Procrustes). A free G would come closer,
-    but where the two row spaces are nearly orthogonal it makes A' tiny and B' huge.
+    the rotation that brings A' closest to it (orthogonal Procrustes). A general G would come closer,
+    but if the two row spaces are nearly orthogonal it makes A' tiny and B' huge.
 
-    Idempotent. An update of lower rank leaves rows of A' free: they get the directions of the
-    reference outside its row space; an update of zero gets the reference itself.
+    Idempotent. In an update of lower rank, the free rows of A' get directions of the reference
+    outside its row space. A zero update gets the reference itself.
     Raises Mismatch if the rank of the factors is not the reference's.
     """
     if a.shape != reference_a.shape:
-        raise Mismatch(f"an A of shape {tuple(a.shape)} has no gauge in common with one of {tuple(reference_a.shape)}")
+        raise Mismatch(f"an A of shape {tuple(a.shape)} cannot share a gauge with one of {tuple(reference_a.shape)}")
     rank, reference = a.shape[-2], reference_a.double()
     u, s, vh = singular(b, a)
     live = int((s > NOTHING * s[0]).sum()) if float(s[0]) > 0 else 0
@@ -57,16 +57,16 @@ def into_gauge(b: Tensor, a: Tensor, reference_a: Tensor) -> Factors:
 
 
 def gauge_distance(a: Tensor, reference_a: Tensor) -> Tensor:
-    """||A - A_ref||_F / ||A_ref||_F: (...). 0 means the same gauge, about sqrt(2) unrelated ones."""
+    """Return ||A - A_ref||_F / ||A_ref||_F: (...). It is 0 in the same gauge, and about sqrt(2) in unrelated ones."""
     whole = reference_a.double().square().sum((-2, -1))
     return relative((a.double() - reference_a.double()).square().sum((-2, -1)), whole)
 
 
 @dataclass(frozen=True)
 class Gauged:
-    """Adapters in the gauge of experts: (M, P). Distances of A over all sites, relative to the experts' mean A.
+    """Adapters in the gauge of experts: (M, P), with distances of A over all sites, relative to the experts' mean A.
 
-    before, after: of the farthest adapter; equal if none was moved. reach: of the farthest expert.
+    before, after: distances of the farthest adapter, equal if none was changed. reach: that of the farthest expert.
     """
 
     states_MP: Tensor
@@ -77,17 +77,17 @@ class Gauged:
 
 @dataclass(frozen=True)
 class Gauge:
-    """What a gauge of experts is: their mean adapter (P,), and how far the farthest of them is from it."""
+    """A gauge of experts, given by their mean adapter (P,) and the distance of the farthest expert from it."""
 
     mean_P: Tensor = field(repr=False)
     farthest: tuple[float, ...] = field(repr=False)
-    """The largest distance of an A from the mean A, site by site."""
+    """The largest distance of an A from the mean A at each site."""
     reach: float
-    """The same over all sites."""
+    """The largest distance over all sites."""
 
 
 def gauge_of(layout: Layout, chunks: Callable[[], Iterable[Tensor]]) -> Gauge:
-    """The gauge of experts, given (n, P) at a time. They are asked for twice: for their mean, and for distances."""
+    """Determine the gauge of experts, given (n, P) at a time. Reads them twice, for the mean and for distances."""
     count, sum_P = 0, torch.zeros(layout.size, dtype=torch.float64)
     for some_NP in chunks():
         count, sum_P = count + len(some_NP), sum_P + some_NP.double().sum(dim=0)
@@ -102,10 +102,10 @@ def gauge_of(layout: Layout, chunks: Callable[[], Iterable[Tensor]]) -> Gauge:
 
 
 def join_gauge(layout: Layout, adapters_MP: Tensor, gauge: Gauge) -> Gauged:
-    """Adapters from elsewhere, their updates unchanged, in the gauge of a pack's experts.
+    """Bring adapters from elsewhere into the gauge of a pack's experts, without changing their updates.
 
-    The reference of a site is the mean A of the experts there. Where every adapter is as close to
-    it as the farthest expert, the factors are kept: they have the gauge already, and their
+    The reference of a site is the mean A of the experts there. If every adapter is as close to
+    it as the farthest expert, the factors are kept. They already have the gauge, and their
     differences are what the adapters learned.
     """
     states, references = layout.split(adapters_MP), _references(layout, gauge.mean_P)
@@ -121,7 +121,7 @@ def join_gauge(layout: Layout, adapters_MP: Tensor, gauge: Gauge) -> Gauged:
 
 
 def _references(layout: Layout, mean_P: Tensor) -> dict[str, Tensor]:
-    """The mean A (R, I) of each site."""
+    """Return the mean A (R, I) of each site."""
     return {name: a_RI.double() for name, (_, a_RI) in layout.split(mean_P).items()}
 
 

@@ -1,4 +1,4 @@
-"""Sites and layouts: what an adapter is, and its numbers in a row. No torch at import time.
+"""Sites and layouts, which define an adapter and the order of its numbers. No torch import at the top.
 
 Shapes: T adapters, P numbers of one adapter, O = out_features, I = in_features, R rank; of a mean K adapters, S means.
 """
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MIXED = 1 << 22
-"""Numbers of adapters that are added in float64 at once: 32 MiB, or those of one adapter."""
+"""Numbers of adapters that are summed in float64 at once, 32 MiB, or those of one adapter."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """One weight (out_features, in_features) that gets an update B A."""
+    """A weight (out_features, in_features) that receives an update B A."""
 
     name: str
     out_features: int
@@ -31,7 +31,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which sites get an update, of which rank and scale: h = W x + (alpha / rank) B A x.
+    """The updated sites with rank and scale: h = W x + (alpha / rank) B A x.
 
     An adapter is flattened as in SG-LoRA (arXiv 2509.10535), Eq. 3: B then A of each site, in
     layer order.
@@ -46,7 +46,7 @@ class Layout:
 
     @property
     def line(self) -> str:
-        """What it is, for a person."""
+        """A readable description."""
         sites = f"{len(self.sites)} site{'' if len(self.sites) == 1 else 's'}"
         return f"rank {self.rank}, alpha {self.alpha:g}, {sites}, {self.size} numbers"
 
@@ -60,7 +60,7 @@ class Layout:
         return self.alpha / self.rank
 
     def split(self, flat_TP: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Views (B (T, O, R), A (T, R, I)) of each site; gradients flow back to flat_TP."""
+        """Return views (B (T, O, R), A (T, R, I)) of each site, differentiable to flat_TP."""
         if flat_TP.shape[-1] != self.size:
             raise Mismatch(f"an adapter of this layout has {self.size} numbers, got {flat_TP.shape[-1]}")
         parts, start = {}, 0
@@ -75,13 +75,13 @@ class Layout:
         return parts
 
     def join(self, parts: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
-        """The opposite of `split`: (..., P)."""
+        """Invert `split`: (..., P)."""
         import torch
 
         return torch.cat([x.flatten(-2) for site in self.sites for x in parts[site.name]], dim=-1)
 
     def b_mask(self) -> Tensor:
-        """(P,) True where a number belongs to a B."""
+        """Return (P,), True for numbers that belong to a B."""
         import torch
 
         parts = {
@@ -90,10 +90,10 @@ class Layout:
         return self.join(parts).bool()
 
     def initial(self, seed: int) -> Tensor:
-        """(P,): A uniform in +-1/sqrt(I) (PEFT's choice), B zero, so the update is zero.
+        """Return an initial adapter (P,): A uniform in +-1/sqrt(I) as in PEFT, and B zero, so the update is zero.
 
-        Every task of a pack starts here: B A = (B G)(G^-1 A) for every invertible G, and only
-        adapters that start from one A share a gauge in which they can be averaged.
+        Every task of a pack starts here. Since B A = (B G)(G^-1 A) for every invertible G, only
+        adapters that start from the same A share a gauge in which they can be averaged.
         """
         import torch
 
@@ -105,9 +105,9 @@ class Layout:
         return self.join(parts)
 
     def update_norm(self, flat_TP: Tensor) -> Tensor:
-        """Frobenius norm of the whole update (alpha / rank) B A over all sites: (T,).
+        """Return the Frobenius norm of the update (alpha / rank) B A over all sites: (T,).
 
-        Never builds B A: ||B A||^2 = trace((B^T B)(A A^T)), which is R x R.
+        Uses ||B A||^2 = trace((B^T B)(A A^T)), which is R x R, instead of building B A.
         """
         import torch
 
@@ -125,7 +125,7 @@ class Layout:
 
     @classmethod
     def restore(cls, metadata: Mapping[str, Any]) -> Layout:
-        """Make a layout from what `to_json()` gives. Raises Mismatch if it describes no layout."""
+        """Create a layout from the result of `to_json()`. Raises Mismatch if it is not a layout."""
         try:
             sites = tuple(Site(str(name), int(out), int(into)) for name, out, into in metadata["sites"])
             layout = cls(sites, int(metadata["rank"]), float(metadata["alpha"]))
@@ -141,14 +141,14 @@ class Layout:
 
 
 def text_tensor(text: str) -> Tensor:
-    """A text, as a site's name, for a file that has tensors only."""
+    """Encode text, such as a site's name, for files that only contain tensors."""
     import torch
 
     return torch.tensor([*text.encode()], dtype=torch.uint8)
 
 
 def text_of(bytes_N: Tensor) -> str:
-    """The text of `text_tensor`. Raises ValueError for any other tensor.
+    """Decode the text of `text_tensor`. Raises ValueError for any other tensor.
 
     >>> text_of(text_tensor("visual_projection"))
     'visual_projection'
@@ -156,14 +156,14 @@ def text_of(bytes_N: Tensor) -> str:
     import torch
 
     if bytes_N.dtype != torch.uint8 or bytes_N.ndim != 1:
-        raise ValueError(f"a {list(bytes_N.shape)} of {bytes_N.dtype} is no text")
+        raise ValueError(f"a tensor of shape {list(bytes_N.shape)} and {bytes_N.dtype} is not text")
     return bytes_N.numpy().tobytes().decode()
 
 
 def mix(weights_K: Tensor, adapters_KP: Tensor) -> Tensor:
-    """Weighted mean of the factors, as in the paper (Eq. 7): (P,), or (S, P) for weights (S, K) of S means.
+    """Return the weighted mean of the factors (Eq. 7): (P,), or (S, P) for weights (S, K) of S means.
 
-    In float64, so that the order hardly matters. Adapters are added some at a time, see MIXED.
+    Sums in float64, so that the order hardly matters. Only some adapters are converted at a time, see MIXED.
     """
     at_once = max(1, MIXED // max(1, adapters_KP.shape[-1]))
     parts = zip(weights_K.double().split(at_once, dim=-1), adapters_KP.split(at_once), strict=True)
@@ -172,7 +172,7 @@ def mix(weights_K: Tensor, adapters_KP: Tensor) -> Tensor:
 
 
 def checked_flat(flat_TP: Tensor, what: str) -> Tensor:
-    """The adapters themselves. Raises Mismatch unless every number is finite."""
+    """Return the adapters unchanged. Raises Mismatch unless every number is finite."""
     if not bool(flat_TP.isfinite().all()):
-        raise Mismatch(f"{what} contains numbers that are not finite", "it cannot be used; build or generate it again")
+        raise Mismatch(f"{what} contains numbers that are not finite", "build or generate it again")
     return flat_TP

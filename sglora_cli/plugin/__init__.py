@@ -1,17 +1,17 @@
-"""What a plugin is, and how the host lives with it.
+"""The plugin system: contracts, registries and validation.
 
-hookspecs    the questions a plugin is asked, on one screen
+hookspecs    the hooks a plugin can implement
 contracts    what a plugin provides: backbones, data sets, captioners, generators, reporters
-sites        which sites the layout of an adapter may have
-values       what travels between host and plugin: tasks, photos, rows, reports
-states       the training tasks' states in the numbers that a generator's networks see
-tokens       which tokens of a photo are left out in training
-learning     training of a generator's network, with checkpoints
-retrieval    learning by retrieval over the seen tasks
-fit_cost     what fits that learn from saved states need, by trying a part of them
+sites        the sites that an adapter layout may have
+values       values passed between host and plugins: tasks, photos, rows, reports
+states       training-task states in the scaled coordinates that generator networks use
+tokens       dropping image tokens during training
+learning     training loop of a generator's network, with checkpoints
+retrieval    training a generator by retrieval on the seen tasks
+fit_cost     cost estimates for fits that learn from saved states
 combined     sums of generators
-host         loads plugins, keeps the registries, isolates what is broken
-guard        names the plugin in its exceptions and wrong answers
-validation   whether what a plugin gives fulfils its contract
-testing/     the conformance checks, for a plugin's own tests
+host         loads plugins, fills the registries, isolates broken plugins
+guard        turns a plugin's exceptions and wrong return values into errors that name it
+validation   checks plugin values against their contracts
+testing/     conformance checks for a plugin's own tests
 """

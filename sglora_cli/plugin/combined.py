@@ -1,4 +1,4 @@
-"""Generators combined: `joint+all-but-the-task` makes an adapter with the updates of both, at their different sites."""
+"""Sums of generators: `joint+all-but-the-task` makes an adapter with the updates of both, at their different sites."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from sglora_cli.lora.layout import Layout
     from sglora_cli.lora.prior import Prior
 
-_PLUS = re.compile(r"\+(?=[a-z])")  # not that of a number: `strength=1e+0`
+_PLUS = re.compile(r"\+(?=[a-z])")  # not the plus sign of a number, as in `strength=1e+0`
 
 
 def parts_of(name: str) -> list[str]:
-    """The names of the generators that a name combines; the name alone for one generator.
+    """Split the name of a sum into the names of its generators. Other names are returned as the only element.
 
     >>> parts_of("joint+all-but-the-task:strength=1e+0")
     ['joint', 'all-but-the-task:strength=1e+0']
@@ -33,7 +33,7 @@ def parts_of(name: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Combined:
-    """A Generator (see contracts) of several. It is not trained itself; its parts may have been."""
+    """A Generator (see contracts) made of several. It is not trained itself, but its parts may be."""
 
     parts: Sequence[Generator]
     learns: bool = False
@@ -44,7 +44,7 @@ class Combined:
         for part in self.parts:
             if part.needs:
                 raise UsageError(
-                    f"{part.name!r} looks at the unseen task's data and cannot be combined", "leave it out of the sum"
+                    f"{part.name!r} uses the unseen task's data and cannot be combined", "remove it from the sum"
                 )
 
     @property
@@ -64,29 +64,29 @@ class Combined:
         return any(part.draws for part in self.parts)
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[Fitted, dict[str, Any]]:
-        raise Mismatch(f"{self.name!r} is a sum of generators and is not trained", "name its parts in the recipe")
+        raise Mismatch(f"{self.name!r} is a sum of generators and cannot be trained", "list its parts in the recipe")
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> FittedCombined:
-        """Of parts that learn nothing. `Pack.fitted` restores each part with what the pack keeps of it."""
+        """Restore parts that learn nothing. `Pack.fitted` restores each part with its own tensors from the pack."""
         return FittedCombined([part.restore(experts, tensors) for part in self.parts], experts.layout)
 
 
 def single(generator: Generator) -> Sequence[Generator]:
-    """The generators that a sum is of; of any other generator itself."""
+    """Return the generators of a sum, or a list with the generator itself."""
     return generator.parts if isinstance(generator, Combined) else [generator]
 
 
 @dataclass(frozen=True)
 class FittedCombined:
-    """Its parts, ready to be asked."""
+    """A sum of fitted generators."""
 
     parts: Sequence[Fitted]
     experts: Layout
-    """Of the pack's experts, and of parts that do not choose their sites."""
+    """The layout of the pack's experts, and of parts that do not choose their sites."""
 
     @cached_property
     def own_layout(self) -> Layout:
-        """Raises Mismatch if two parts update one site."""
+        """The joint layout. Raises Mismatch if two parts update the same site."""
         import torch
 
         layouts = [adapter_layout(part, self.experts) for part in self.parts]
@@ -94,15 +94,15 @@ class FittedCombined:
 
     @property
     def ignores_experts(self) -> bool:
-        """Where all parts do."""
+        """Whether all parts ignore the experts."""
         return all(isinstance(part, IgnoresExperts) and part.ignores_experts for part in self.parts)
 
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
-        """(S, P): sample s is that of every part."""
+        """Generate (S, P). Sample s combines sample s of every part."""
         return self._joined([part.generate(prior, samples, seed, temperature) for part in self.parts])[1]
 
     def on_device(self, device: torch.device) -> FittedCombined:
-        """With each part there that can compute there."""
+        """Move each part that supports it to a device."""
         moved = [part.on_device(device) if isinstance(part, UsesDevice) else part for part in self.parts]
         return FittedCombined(moved, self.experts)
 
@@ -117,5 +117,5 @@ class FittedCombined:
             try:
                 layout, flat_SP = joined(layout, flat_SP, adapter_layout(part, self.experts), more_SP)
             except Mismatch as error:
-                raise Mismatch(error.message, "only generators of different sites can be combined") from None
+                raise Mismatch(error.message, "combine only generators with different sites") from None
         return layout, flat_SP

@@ -1,4 +1,4 @@
-"""The contracts that plugins fulfil, each followed by its optional protocols. No torch at import time.
+"""The contracts of plugins, each followed by its optional protocols. Importing this module does not load torch.
 
 Shapes: E experts, P numbers of an adapter, D embedding width, T tasks or adapters, N images, C captions.
 """
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 API_VERSION = (1, 0)
-"""The version of this module, the hooks and `sglora_cli.api`. A plugin says `SGLORA_API = "1.0"`, the version it was
-written for. From the first release on, the second number grows with what is added, the first when something that a
-plugin relies on goes or changes."""
+"""The version of this module, the hooks and `sglora_cli.api`. A plugin declares the version it was written for as
+`SGLORA_API = "1.0"`. From the first release on, additions increase the second number; removing or changing something
+that plugins rely on increases the first."""
 
 SHOTS, IMAGES = "shots", "images"
 NEEDS = ("", SHOTS, IMAGES)
-"""What a generator may see of an unseen task."""
+"""What a generator may see of an unseen task besides its sentence."""
 
 V_co = TypeVar("V_co", covariant=True)
 
@@ -39,83 +39,87 @@ class Model(Protocol):
     """A loaded backbone."""
 
     fingerprint: str
-    """Identifies weights, activation and preprocessing: an adapter is used only with the model it was made for."""
+    """Identifies weights, activation and preprocessing. An adapter only works with the model it was made for."""
     sites: Sequence[Site]
-    """The layers that adapters update, in layer order; q, k, v of one attention follow each other. A site's name is
-    its PEFT module name."""
+    """The layers that adapters update, in layer order. The q, k and v of one attention follow each other. A site is
+    named by its PEFT module name."""
     scale: float
     """The factor on cosine similarities in the contrastive loss."""
     loss_scale: float
-    """The factor on the loss while its gradient is computed: 1.0, or more in fp16, where small gradients underflow."""
+    """The loss scale for gradients: 1.0, or larger in fp16, where small gradients underflow."""
     hub_name: str
-    """The name of these weights on the Hugging Face hub, for PEFT's configuration; "" if they have none."""
+    """The name of these weights on the Hugging Face Hub, for PEFT's configuration, or "" if there is none."""
     device: torch.device
-    """The device on which encode_image computes and leaves its result. Its inputs may be on any device."""
+    """The device that encode_image computes on and returns its result on. Inputs may be on any device."""
 
     def stem(self, images: Sequence[Image]) -> Tensor:
-        """The frozen part before the first site: (N, ...) on the CPU. It is cached as float16."""
+        """Run the frozen part before the first site: (N, ...) on the CPU. The host caches the result as float16."""
 
     def encode_image(self, stem: Tensor, layout: Layout | None = None, adapters_TP: Tensor | None = None) -> Tensor:
-        """Unit vectors, float32: (N, D), or (T, N, D) with T adapters at once.
+        """Encode images as float32 unit vectors: (N, D), or (T, N, D) with T adapters at once.
 
-        With adapters, stem is (N, ...) and every adapter sees the same images, or
-        (T, N, ...) and each has its own. Differentiable with respect to adapters_TP.
+        With adapters, stem is (N, ...) if all adapters see the same images, or
+        (T, N, ...) if each has its own. Differentiable with respect to adapters_TP.
         """
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors (C, D), float32, on the CPU. Adapters do not change them. A text that is too long is cut."""
+        """Encode texts as float32 unit vectors (C, D) on the CPU. Adapters do not affect them. Long texts are cut."""
 
 
 @runtime_checkable
 class EncodesMeaning(Protocol):
-    """A model with a general sentence encoder, optional. Without it `encode_text` is asked instead."""
+    """A model with a general sentence encoder (optional). Without it, the host uses `encode_text`."""
 
     def encode_meaning(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors (C, any width), float32. They say how far a sentence is from what a pack has seen, and in the
-        space `meaning` which experts are like it; d* stays that of `encode_text`."""
+        """Encode texts as float32 unit vectors (C, any width).
+
+        The host uses them to measure how far a sentence is from everything a pack has seen, and in the space
+        `meaning` to find similar experts. d* always comes from `encode_text`.
+        """
 
 
 @runtime_checkable
 class ChecksText(Protocol):
-    """A model that says which texts are too long for it, optional."""
+    """A model that can tell which texts are too long for it (optional)."""
 
     def check_text(self, text: str) -> None:
-        """Raises Mismatch if `encode_text` would cut something off."""
+        """Raise Mismatch if `encode_text` would cut the text."""
 
 
 @runtime_checkable
 class PreparesPhotos(Protocol):
-    """A model that prepares photos one by one, optional: while the device computes, the photos that come next are
-    decoded and prepared in threads."""
+    """A model that prepares photos one by one (optional).
+
+    While the device computes, the host decodes and prepares the next photos in threads.
+    """
 
     def prepare(self, image: Image) -> Tensor:
-        """A photo as `stem_of` takes it, on the CPU and no larger than it needs. Called from several threads at
-        once."""
+        """Prepare a photo for `stem_of`: a CPU tensor, no larger than needed. Called from several threads at once."""
 
     def stem_of(self, prepared: Sequence[Tensor]) -> Tensor:
-        """What `stem` gives for the photos that these were made of."""
+        """Return what `stem` returns for the original photos."""
 
 
 @runtime_checkable
 class HidesTokens(Protocol):
-    """A model whose stem is a sequence of tokens, optional. Recipes with `hide` train on it only."""
+    """A model whose stem is a sequence of tokens (optional). Recipes that set `hide` need it for training."""
 
     def hide(self, stem: Tensor, share: float, rng: torch.Generator) -> Tensor:
-        """The stem (N, ...) of the same photos with that share of their tokens dropped, other tokens of each photo.
+        """Drop a random share of the tokens from the stem (N, ...), different tokens for each photo.
 
-        `encode_image` accepts it. Its shape depends on `share` alone.
+        `encode_image` accepts the result, whose shape depends on `share` only.
         """
 
 
 @runtime_checkable
 class MergesCheckpoints(Protocol):
-    """A model with a checkpoint format of its own, optional: adapters leave and enter as whole checkpoints."""
+    """A model with its own checkpoint format (optional). Adapters can be exported and imported as full checkpoints."""
 
     def merged(self, layout: Layout, flat_P: Tensor) -> dict[str, Tensor]:
-        """The backbone's own checkpoint {name: tensor} with the update added."""
+        """Return the backbone's own checkpoint {name: tensor} with the update added."""
 
     def unmerged(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """{site name: (out, in) difference} of such a checkpoint to this model.
+        """Return {site name: (out, in) difference} between such a checkpoint and this model.
 
         Raises Mismatch if anything else differs.
         """
@@ -123,35 +127,40 @@ class MergesCheckpoints(Protocol):
 
 @runtime_checkable
 class HasProjection(Protocol):
-    """A model whose image encoder ends in a linear map without bias, optional: adapters may update it, too."""
+    """A model whose image encoder ends in a linear map without bias (optional). Adapters may update it, too."""
 
     projection: Site
-    """The map, (D, I), by its PEFT module name. `encode_image` takes layouts of `sites`, of `sites` and it, or of it
-    alone."""
+    """The map (D, I), named by its PEFT module name. `encode_image` accepts layouts with `sites`, with `sites` and the
+    projection, or with the projection only."""
 
     def projection_weight(self) -> Tensor:
-        """W (D, I), float32, on the CPU."""
+        """Return W (D, I), float32, on the CPU."""
 
     def unprojected(self, stem: Tensor) -> Tensor:
-        """What the map is applied to: (N, I) float32, on `device`. encode_image is W times it, normalised."""
+        """Return the input of the map: (N, I), float32, on `device`. encode_image returns W times it, normalised."""
 
 
 @runtime_checkable
 class SaysNames(Protocol):
-    """A model that has names elsewhere, optional. What an adapter file says of its base is compared with them."""
+    """A model that is known by other names elsewhere (optional), to compare with the base named in adapter files."""
 
     def base_names(self) -> Sequence[str]:
-        """The names, the best known first: "openai/clip-vit-base-patch16". Where the weights come from a file, those
-        of the model that the user named: nobody knows whose a file's weights are."""
+        """Return the names, the best known first, such as "openai/clip-vit-base-patch16".
+
+        For weights loaded from a file, return the names of the model that the user gave, because the file does not
+        say which model it holds.
+        """
 
 
 @runtime_checkable
 class KnowsEarlier(Protocol):
-    """A model that knows the weights its backbone had in earlier versions, optional. Errors then say what changed."""
+    """A model that recognises earlier weights of its backbone (optional). Error messages then name the change."""
 
     def earlier(self, fingerprint: str) -> str | None:
-        """What had the weights with this fingerprint, as "tiny 1, the backbone of sglora-tiny up to 1.4". None for
-        weights that it does not know, and for its own."""
+        """Return what had these weights, such as "tiny 1, the backbone of sglora-tiny up to 1.4".
+
+        None for unknown weights and for the model's current weights.
+        """
 
 
 @runtime_checkable
@@ -162,33 +171,33 @@ class Backbone(Protocol):
     summary: str
 
     def load(self, runtime: RuntimeConfig) -> Model:
-        """The model on a device, in a precision. Raises Unavailable if weights or the device are missing."""
+        """Load the model on a device, in a precision. Raises Unavailable if weights or the device are missing."""
 
 
 @runtime_checkable
 class SaysAbsent(Protocol):
-    """A backbone or a generator that knows what it needs of a machine, optional. `sglora doctor` asks backbones, and
-    `sglora pack build` also the generators of a recipe."""
+    """A backbone or generator that can report missing requirements (optional). `sglora doctor` calls it for backbones,
+    and `sglora pack build` also for the generators of a recipe."""
 
     def absent(self, runtime: RuntimeConfig) -> str:
-        """What this machine lacks to load the backbone without a network, or to use the generator: weights, a package.
+        """Return what is missing to load the backbone offline, or to use the generator: weights or a package.
 
-        "" if nothing. It only looks, and loads and fetches nothing.
+        "" if nothing is missing. It must not load or download anything.
         """
 
 
 @runtime_checkable
 class CountsTokens(Protocol):
-    """A backbone that counts tokens without loading its weights, optional. Captions that are cut are then listed.
+    """A backbone that counts tokens without loading its weights (optional). The host then lists captions that are cut.
 
-    Both raise Unavailable if the tokenizer is not on this machine: they fetch nothing.
+    Both methods raise Unavailable if the tokenizer is not on this machine. They never download it.
     """
 
     def token_limit(self) -> int:
-        """How many tokens of a text `encode_text` reads."""
+        """Return how many tokens of a text `encode_text` reads."""
 
     def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
-        """The tokens of each text before anything is cut, with those that frame it."""
+        """Return the number of tokens of each text before truncation, including start and end tokens."""
 
 
 @runtime_checkable
@@ -199,60 +208,60 @@ class Dataset(Protocol):
     summary: str
 
     def tasks(self, root: Path) -> Sequence[Task]:
-        """All tasks found under a folder, sorted by name."""
+        """Return all tasks found in a folder, sorted by name."""
 
 
 @runtime_checkable
 class Fetches(Protocol):
-    """A data set that can be downloaded, optional. `sglora data fetch` asks it."""
+    """A data set that can be downloaded (optional). `sglora data fetch` calls it."""
 
     def fetch(self, data: Path, note: Callable[[str], None]) -> Path:
-        """Download the data set into a folder below `data`, check it, and return that folder.
+        """Download the data set into a folder below `data`, verify it, and return that folder.
 
-        note(text) reports progress. Raises Unavailable if the download fails, or if the data set may not be
-        downloaded: then the hint says what to put where.
+        note(text) reports progress. Raises Unavailable if the download fails or is not permitted. In the latter case
+        the hint says which files to put where.
         """
 
 
 @runtime_checkable
 class PlansFetch(Protocol):
-    """A data set that says what `fetch` would download, optional. `data fetch --dry-run` and `pack build` ask it."""
+    """A data set that can describe its download in advance (optional), for `data fetch --dry-run` and `pack build`."""
 
     def fetch_plan(self, data: Path) -> FetchPlan:
-        """What `fetch` would download into a folder below `data`. It only looks: it uses no network, writes nothing.
+        """Return what `fetch` would download into a folder below `data`, without using the network or writing files.
 
-        Raises Unavailable as `fetch` does if the data set may not be downloaded.
+        Raises Unavailable, as `fetch` does, if the data set may not be downloaded.
         """
 
 
 @runtime_checkable
 class CountsImages(Protocol):
-    """A data set whose lists may name images that are not there, optional. Its tasks leave these out, and
-    `data check` and `pack build` say how many are there."""
+    """A data set whose lists may name missing images (optional). Its tasks leave these out, and `data check` and
+    `pack build` report how many images are present."""
 
     def image_counts(self, root: Path) -> tuple[int, int]:
-        """How many of the images that its lists name are under a folder, and how many they name."""
+        """Return how many of the images named in the lists exist under a folder, and how many are named."""
 
 
 @runtime_checkable
 class ListsImages(Protocol):
-    """A data set that lists images without captions, optional. `sglora data caption` writes captions for them."""
+    """A data set that can list images without captions (optional), for `sglora data caption`."""
 
     def images(self, root: Path) -> Sequence[Listed]:
-        """Every image of the data set once, captioned or not, always in the same order."""
+        """Return every image of the data set once, captioned or not, always in the same order."""
 
 
 @runtime_checkable
 class SaysPassedOver(Protocol):
-    """A data set that says what it does not read, optional. `data check`, `data caption` and `pack build` count it."""
+    """A data set that reports what it ignores (optional). `data check`, `data caption` and `pack build` count it."""
 
     def passed_over(self, root: Path) -> Iterable[tuple[str, str]]:
-        """(name, reason) of whatever lies under a folder, or is named there, and is in no task of it.
+        """Yield (name, reason) for everything in a folder, or named there, that belongs to no task.
 
-        The name is a path below the folder as captions.jsonl would have it, or what else tells it apart. The reason
-        says what it is, as "images without captions": things of one reason are counted together. `other_images` of
-        the api finds the images of a folder that are in no list. What a list names and is not there is not meant:
-        that is CountsImages.
+        The name is a path relative to the folder, as in captions.jsonl, or another unique name. The reason is a
+        category such as "images without captions", because the host counts entries by reason. `other_images` in the
+        API finds the images of a folder that are in no list. Missing images that a list names belong to CountsImages
+        instead.
         """
 
 
@@ -260,146 +269,148 @@ class CaptionModel(Protocol):
     """A loaded captioner."""
 
     def write(self, image: Image, prompt: str, count: int, seed: int) -> Sequence[str]:
-        """`count` sampled texts about an image (RGB, any size). The host removes what is not a caption.
+        """Sample `count` texts about an image (RGB, any size). The host removes what is not a caption.
 
-        The same arguments give the same texts, whatever was asked before, so that an interrupted run resumes with
-        identical captions. That is why images come one at a time, and their captions together.
+        The same arguments return the same texts, independent of earlier calls, so that an interrupted run resumes with
+        identical captions. For the same reason the host passes one image at a time and requests all its captions.
         """
 
 
 @runtime_checkable
 class Captioner(Protocol):
-    """Something that writes captions of images: a vision-language model."""
+    """A model that writes captions of images, such as a vision-language model."""
 
     name: str
     summary: str
 
     def load(self, runtime: RuntimeConfig) -> CaptionModel:
-        """Uses only `device`, `precision` and `weights` of `runtime`; weights "" are the captioner's own."""
+        """Load the model. Uses only `device`, `precision` and `weights` of `runtime`; "" means its own weights."""
 
 
 @runtime_checkable
 class SaysCaptionCost(Protocol):
-    """A captioner that says what it needs, optional. `data caption` prints it, and asks before a large download where
-    there is no GPU."""
+    """A captioner that can estimate its cost (optional). `data caption` prints the estimate and, without a GPU, asks
+    before a large download."""
 
     def caption_cost(self, runtime: RuntimeConfig, pixels: int, captions: int) -> CaptionerCost:
-        """What `load` and `write` need for photos of so many pixels, of each of which so many captions are asked for.
+        """Return the cost of `load` and `write` for photos of this many pixels and this many captions per photo.
 
-        It only looks, and loads and fetches nothing.
+        It must not load or download anything.
         """
 
 
 @runtime_checkable
 class Fitted(Protocol):
-    """A generator that is ready to be asked."""
+    """A generator that is ready to generate."""
 
     def generate(self, prior: Prior, samples: int, seed: int, temperature: float) -> Tensor:
-        """Adapters for one prior: (samples, P) float32."""
+        """Generate adapters for one prior: (samples, P), float32."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything `restore` needs besides the pack; {} for a rule that learns nothing."""
+        """Return everything `restore` needs besides the pack, or {} for a rule that learns nothing."""
 
 
 @runtime_checkable
 class UsesEvidence(Protocol):
-    """What a generator restores that must see more of an unseen task than its sentence.
+    """A fitted generator that must see more of an unseen task than its sentence.
 
-    Its `generate` raises Unavailable, and so does the generator's `restore` where a package is missing.
+    Its `generate` raises Unavailable. The generator's `restore` raises Unavailable if a package is missing.
     """
 
     def generate_with(self, prior: Prior, evidence: Evidence, samples: int, seed: int, temperature: float) -> Tensor:
-        """Adapters (samples, P), or (samples, N, P) with one for each image, float32. The host calls this in
-        place of `generate`."""
+        """Generate float32 adapters: (samples, P), or (samples, N, P) with one adapter per image.
+
+        The host calls it instead of `generate`.
+        """
 
 
 @runtime_checkable
 class ChoosesSites(Protocol):
-    """What a generator restores whose adapters have other sites than the experts of its pack, optional."""
+    """A fitted generator whose adapters have other sites than the experts of its pack (optional)."""
 
     own_layout: Layout
-    """Of what it generates, so P is its size. Without this power it is the layout of the experts."""
+    """The layout of its adapters, so P is its size. Without this protocol, the experts' layout applies."""
 
 
 @runtime_checkable
 class IgnoresExperts(Protocol):
-    """A fitted generator, optional: its adapters depend on d* alone or on nothing. Commands then do not list the
-    prior's experts as what an adapter is made of."""
+    """A fitted generator whose adapters depend on d* only, or on nothing (optional). Commands then do not list the
+    prior's experts as the source of an adapter."""
 
     ignores_experts: bool
 
 
 @runtime_checkable
 class UsesDevice(Protocol):
-    """What a generator restores that can compute on the backbone's device, optional. Without it, it is left on the
-    CPU."""
+    """A fitted generator that can compute on the backbone's device (optional). Otherwise it stays on the CPU."""
 
     def on_device(self, device: torch.device) -> Fitted:
-        """The same generator, which computes on that device from now on, or on the CPU if it cannot there.
+        """Return the same generator, computing on that device if it can, otherwise on the CPU.
 
-        What it generates is in the CPU's memory all the same, and follows from the seed, whatever the device, but for
+        Generated adapters are always in CPU memory. They depend on the seed and not on the device, except for
         rounding.
         """
 
 
 def adapter_layout(fitted: Fitted, experts: Layout) -> Layout:
-    """The layout of what a generator makes. experts: that of its pack's experts."""
+    """Return the layout of a generator's adapters, given the layout of the pack's experts."""
     return fitted.own_layout if isinstance(fitted, ChoosesSites) else experts
 
 
 @runtime_checkable
 class Generator(Protocol):
-    """(pack, prior) -> adapters. Merge rules are generators that learn nothing."""
+    """Maps (pack, prior) to adapters. Merge rules are generators that learn nothing."""
 
     name: str
     summary: str
     label: str
-    """The name in the paper's table, or a short one of that kind."""
+    """The name in the paper's table, or a similarly short one."""
     learns: bool
     """Whether `fit` must run when a pack is built."""
     draws: bool
-    """Whether samples differ: then a benchmark asks for several, of several seeds."""
+    """Whether samples differ. A benchmark then requests several samples with several seeds."""
     needs: str
-    """What it must see of an unseen task besides the sentence: "" nothing, "shots" pairs of the training split,
-    "images" the very images that are asked about. What it restores then fulfils UsesEvidence."""
+    """What it must see of an unseen task besides the sentence: "" for nothing, "shots" for pairs of the training
+    split, "images" for the query images themselves. Its fitted generators then implement UsesEvidence."""
     config: Any
-    """The dataclass of knobs that its table in a recipe fills, so that the table is checked before anything is
-    trained, and errors name their lines; None for a generator without settings."""
+    """The dataclass of settings for its table in a recipe, or None for a generator without settings. The host checks
+    the table before training anything, and errors name its lines."""
 
     def fit(self, material: Material, settings: Mapping[str, Any]) -> tuple[Fitted, dict[str, Any]]:
-        """Learn from the training tasks' adapters; also returns measurements for the manifest."""
+        """Learn from the training tasks' adapters. Also returns measurements for the manifest."""
 
     def restore(self, experts: Experts, tensors: Mapping[str, Tensor]) -> Fitted:
-        """As `fit` left it, from the tensors that a pack keeps. Raises BadFile if they do not fit the experts."""
+        """Recreate the fitted generator from the pack's tensors. Raises BadFile if they do not match the experts."""
 
 
 @runtime_checkable
 class SaysCost(Protocol):
-    """A generator that estimates its training, optional. `sglora pack build` prints the estimate."""
+    """A generator that estimates its training cost (optional). `sglora pack build` prints the estimate."""
 
     def cost(
         self, layout: Layout, tasks: int, states: int, settings: Mapping[str, Any], device: str
     ) -> Mapping[str, Any]:
-        """What `fit` will need for so many training tasks of so many states, without their photos or adapters.
+        """Estimate what `fit` needs for this many training tasks and states per task, without seeing any of them.
 
-        {"parameters": int, "bytes": int, "seconds": float}, and optionally "stored_bytes", the size of its file
-        where that is not two bytes a parameter, "device_bytes", the part that the device's own memory must hold,
-        which is not counted in "bytes", and "passes", how many times a photo goes through the backbone, forward and
-        back: the host knows how long that takes, and adds it to the seconds.
+        {"parameters": int, "bytes": int, "seconds": float}, and optionally:
+        "stored_bytes", the size of its file if it is not two bytes per parameter;
+        "device_bytes", the memory needed on the device, not included in "bytes";
+        "passes", how often a photo passes through the backbone, forward and backward. The host knows the time per
+        pass and adds it to the seconds.
         """
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a generator sees of an unseen task, and no more than it needs: the other kind is None."""
+    """What a generator sees of an unseen task. It gets only the kind it needs; the other one is None."""
 
     model: Model
     shots: TaskTensors | None = field(default=None, repr=False)
-    """For "shots": all pairs of the task's training split, never one of its test split."""
+    """For "shots": all pairs of the task's training split, never of its test split."""
     images_ND: Tensor | None = field(default=None, repr=False)
-    """For "images": unit embeddings of its test images, without an adapter. No caption comes with them."""
+    """For "images": unit embeddings of its test images without an adapter. Captions are not included."""
     visual_ED: Tensor | None = field(default=None, repr=False)
-    """For "images": the same of the experts, each the mean of its training photos."""
+    """For "images": for each expert, the mean of the same embeddings of its training photos."""
 
 
 @runtime_checkable
@@ -410,17 +421,17 @@ class Reporter(Protocol):
     summary: str
 
     def render(self, report: Report) -> str:
-        """The whole text, which ends with a line break."""
+        """Return the complete output, ending with a line break."""
 
 
 @runtime_checkable
 class HasMembers(Protocol[V_co]):
-    """A value that stands for a family, optional for all of the above: `NAME:anything` is a value of its kind, too."""
+    """A value that stands for a family (optional for all of the above): `NAME:anything` is a value of its kind, too."""
 
     def member(self, name: str, /) -> V_co:
-        """The value for what stands after the colon: `val2017` of `coco:val2017`, settings of a generator.
+        """Return the value for the part after the colon: `val2017` of `coco:val2017`, or settings of a generator.
 
-        Raises an error of sglora, as UnknownName, if there is no such member.
+        Raises an sglora error such as UnknownName if there is no such member.
         """
 
 
@@ -443,4 +454,4 @@ POWERS: Mapping[type, tuple[type, ...]] = {
     Fitted: (UsesEvidence, ChoosesSites, IgnoresExperts, UsesDevice),
     Reporter: (HasMembers,),
 }
-"""Contract -> the optional protocols that a value of it may fulfil as well."""
+"""Contract -> the optional protocols that its values may also implement."""

@@ -1,4 +1,4 @@
-"""Whether an adapter or a pack was made for the weights that a model has."""
+"""Check that an adapter or a pack was made for a model's weights."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from sglora_cli.plugin.contracts import KnowsEarlier, Model
 
 
 def check_fingerprint(model: Model, fingerprint: str, made: str, remedy: str) -> None:
-    """Raises Mismatch unless `fingerprint` is the model's.
+    """Raise Mismatch unless `fingerprint` is the model's.
 
-    made: what was made for what, as "the adapter was made for a backbone".  remedy: what to do about it.
-    Where the model knows the weights from an earlier version, the error says which.
+    made: the start of the message, such as "the adapter was made for a backbone".  remedy: the hint.
+    If the model recognises the weights of an earlier version, the error names it.
     """
     if fingerprint == model.fingerprint:
         return
@@ -18,4 +18,4 @@ def check_fingerprint(model: Model, fingerprint: str, made: str, remedy: str) ->
     known = model.earlier(fingerprint) if isinstance(model, KnowsEarlier) else None
     if known is None:
         raise Mismatch(message, remedy)
-    raise Mismatch(f"{message}: that was {known}, and the backbone has been trained anew since", remedy)
+    raise Mismatch(f"{message}. That was {known}. The backbone has been retrained since", remedy)

@@ -1,4 +1,4 @@
-"""What fits that learn from saved states have in common in time and memory, measured by trying a small part of each.
+"""Shared time and memory estimates for fits that learn from saved states, measured by running a small part of each.
 
 Shapes: P numbers of an adapter, R coordinates.
 """
@@ -17,21 +17,21 @@ from sglora_cli.lora.coordinates import BLOCK, span
 N = TypeVar("N", bound=nn.Module)
 
 _TRIAL = 20_000_000
-"""Parameters of the network that is tried: a step's time goes with them."""
+"""Parameters of the largest network that is timed. The time of a step is proportional to its parameters."""
 _COLUMNS = 16_384
-"""Numbers of an adapter when reading and the search for a span are tried: their time goes with them."""
+"""Numbers of an adapter used to time reading and the span search. Their time is proportional to this."""
 
 
 def parameters_of(make: Callable[[int], nn.Module], width: int) -> int:
-    """Of the network that make(width) gives, without its memory."""
+    """Count the parameters of the network make(width) without allocating it."""
     with torch.device("meta"):
         return sum(p.numel() for p in make(width).parameters())
 
 
 def step_seconds(make: Callable[[int], N], width: int, loss: Callable[[N], Tensor], device: str = "cpu") -> float:
-    """Seconds of one step of AdamW on a scalar loss, the first one, which is slow, left out.
+    """Return the seconds of one AdamW step on a scalar loss. The first step is slow and therefore not counted.
 
-    Of a network too large to be tried, a narrower one is.
+    For a network too large to try, a narrower one is timed and scaled up.
     """
     parameters = parameters_of(make, width)
     narrow = max(1, min(width, width * _TRIAL // parameters))
@@ -51,21 +51,21 @@ def step_seconds(make: Callable[[int], N], width: int, loss: Callable[[N], Tenso
 
 
 def reading_seconds(size: int, count: int) -> float:
-    """Seconds that `count` states take to be read, scaled and summed up once."""
+    """Estimate the seconds to read, scale and sum `count` states once."""
     columns = min(size, _COLUMNS)
     block_BP, unit_P = torch.ones(BLOCK, columns), torch.ones(columns)
     began = time.monotonic()
-    x_BP = (block_BP.clone() - unit_P) / unit_P  # what is read from disk is copied at least once
+    x_BP = (block_BP.clone() - unit_P) / unit_P  # data read from disk is copied at least once
     _ = x_BP.sum(dim=0).double() + (x_BP**2).sum(dim=0).double()
     return (time.monotonic() - began) * size / columns * -(-count // BLOCK)
 
 
 def projection_cost(size: int, rank: int, count: int) -> tuple[int, float, int]:
-    """Of `rank` coordinates of `count` states: numbers in memory, seconds, and bytes of the file.
+    """Estimate numbers in memory, seconds, and file bytes for `rank` coordinates of `count` states.
 
-    Seconds are those of the search for the span, of the coordinates, and of what lies outside of it.
+    The seconds cover the span search, the coordinates, and the part outside the span.
     """
-    # Directions so far with a block, a few times over while they are turned; the basis; a state's R coordinates.
+    # Current directions plus a block, several times during the rotation; the basis; R coordinates of each state.
     numbers = size * (5 * (rank + 2 * BLOCK) + rank) + count * rank
     blocks = -(-count // BLOCK)
     seconds = (_span(size, rank) + _coordinates(size, rank)) * blocks + 2 * reading_seconds(size, count)
@@ -73,7 +73,7 @@ def projection_cost(size: int, rank: int, count: int) -> tuple[int, float, int]:
 
 
 def _coordinates(size: int, rank: int) -> float:
-    """Seconds for a block's coordinates, which the networks learn on, and at the end for what lies outside of them."""
+    """Estimate the seconds for one block's coordinates, which networks train on, and its part outside the span."""
     columns = min(size, _COLUMNS)
     block_BP, basis_RP = torch.ones(BLOCK, columns), torch.ones(rank, columns)
     began = time.monotonic()
@@ -84,7 +84,7 @@ def _coordinates(size: int, rank: int) -> float:
 
 
 def _span(size: int, rank: int) -> float:
-    """Seconds that one block of states adds to the search for their span."""
+    """Estimate the seconds that one block of states adds to the span search."""
     rng, columns = torch.Generator().manual_seed(0), min(size, _COLUMNS)
     blocks = [torch.randn(rows, columns, generator=rng) for rows in (rank + BLOCK, BLOCK)]
     began = time.monotonic()

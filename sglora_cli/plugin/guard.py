@@ -1,8 +1,8 @@
-"""What a plugin does at work: its exceptions and wrong answers become PluginErrors that name it.
+"""Guards that turn a plugin's exceptions and wrong return values into PluginErrors that name the plugin.
 
-One wrapper a kind of value. Every value of a registry comes out of it guarded, and so does what its `load`, `fit`,
-`restore` and `member` return. Errors of ours, interruptions and failures of the machine pass as they are. A wrapper
-has the optional methods that its value has, and no others. No torch at import time.
+There is one wrapper class per contract. Registries wrap all their values, and wrappers also wrap what `load`, `fit`,
+`restore` and `member` return. sglora's own errors, interrupts and machine failures (such as a full disk) pass through
+unchanged. A wrapper has exactly the optional methods that its value has. Importing this module does not load torch.
 
 Shapes: N images, C texts, T or S adapters, D embedding, P numbers of an adapter.
 """
@@ -83,7 +83,7 @@ V = TypeVar("V")
 
 
 class Guarded(Generic[V]):
-    """A value of a plugin. The methods of its contract are guarded, everything else is as the value has it."""
+    """A plugin's value whose contract methods are guarded. All other attributes are passed through."""
 
     contract: ClassVar[type]
 
@@ -96,7 +96,7 @@ class Guarded(Generic[V]):
         self._value, self._who = value, who
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what the interpreter asks of every object
+        if name.startswith("__"):  # the interpreter looks these up on every object
             raise AttributeError(name)
         with self._asking(name, passing=(SgloraError, AttributeError)):
             return getattr(self._value, name)
@@ -109,7 +109,7 @@ class Guarded(Generic[V]):
 
     @classmethod
     def _plain(cls) -> type[Self]:
-        """The wrapper without optional methods: the one that has a name in this module."""
+        """Return the wrapper class without optional methods, which can be found in this module by name (for pickle)."""
         return next(kind for kind in cls.__mro__ if "contract" in vars(kind))
 
     @contextmanager
@@ -118,7 +118,7 @@ class Guarded(Generic[V]):
             yield
         except passing:
             raise
-        except Exception as error:  # a stranger's code may raise anything
+        except Exception as error:  # plugin code may raise anything
             if failure_of(error):  # the machine's fault, not the plugin's
                 raise
             raise self._blamed(member, error) from error
@@ -128,17 +128,17 @@ class Guarded(Generic[V]):
         where = f"{Path(frame.filename).name}, line {frame.lineno}"
         return PluginError(
             f"{self._who} failed in {member}: {type(error).__name__}: {error} ({where})",
-            "tell its author, with this line; the other plugins work",
+            "report this line to its author; the other plugins still work",
         )
 
     def _refuse(self, method: str, wrong: str) -> None:
-        """Raises PluginError if there is something wrong with an answer."""
+        """Raise PluginError if `wrong` describes a fault."""
         if wrong:
-            raise PluginError(f"{self._who}: {method} {wrong}", "tell its author, with this line")
+            raise PluginError(f"{self._who}: {method} {wrong}", "report this line to its author")
 
 
 def source_files(value: object) -> list[Path]:
-    """The files of the package, or the module, that a plugin's value is of: with other ones it does as it likes."""
+    """Return the files of the package or module that defines a plugin's value. Its behaviour may change with them."""
     kind = type(value._value if isinstance(value, Guarded) else value)
     module = sys.modules.get(kind.__module__.partition(".")[0])
     folders = [Path(folder) for folder in getattr(module, "__path__", ())]
@@ -151,7 +151,7 @@ def source_files(value: object) -> list[Path]:
 
 @cache
 def _with(cls: type[Any], optional: tuple[type, ...]) -> type[Any]:
-    """The wrapper with optional methods: a class of its own, so that `isinstance` sees them without asking a value."""
+    """Return the wrapper with optional methods as its own class, so that `isinstance` needs no attribute access."""
     return type(cls.__name__, (*optional, cls), {}) if optional else cls
 
 
@@ -272,11 +272,11 @@ class GuardedReporter(Guarded[Reporter]):
     def render(self, report: Report) -> str:
         with self._asking("render"):
             text = self._value.render(report)
-        self._refuse("render", "" if isinstance(text, str) else f"must return a text, got {type(text).__name__}")
+        self._refuse("render", "" if isinstance(text, str) else f"must return a string, got {type(text).__name__}")
         return text
 
 
-# Optional methods, one class a protocol
+# Optional methods, one class per protocol
 
 
 class _HasMembers(Guarded[HasMembers[Any]]):
@@ -291,7 +291,7 @@ class _SaysAbsent(Guarded[SaysAbsent]):
     def absent(self, runtime: RuntimeConfig) -> str:
         with self._asking("absent"):
             text = self._value.absent(runtime)
-        self._refuse("absent", "" if isinstance(text, str) else f"must return a text, got {text!r:.100}")
+        self._refuse("absent", "" if isinstance(text, str) else f"must return a string, got {text!r:.100}")
         return text
 
 
@@ -402,7 +402,7 @@ class _SaysNames(Guarded[SaysNames]):
         with self._asking("base_names"):
             names = self._value.base_names()
         well = isinstance(names, Sequence) and not isinstance(names, str) and all(isinstance(x, str) for x in names)
-        self._refuse("base_names", "" if well else f"must return a list of texts, got {names!r:.100}")
+        self._refuse("base_names", "" if well else f"must return a list of strings, got {names!r:.100}")
         return names
 
 

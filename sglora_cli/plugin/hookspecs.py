@@ -1,7 +1,7 @@
-"""The questions a plugin is asked. Hooks take no arguments and return lists of named values.
+"""The hooks of a plugin. Hooks take no arguments and return lists of named values.
 
-A plugin is an entry point in group `sglora` whose module has functions of these names marked
-with `sglora_cli.api.hookimpl`. Nothing heavy may happen when the module is imported or asked.
+A plugin is an entry point in group `sglora` whose module defines some of these functions, marked
+with `sglora_cli.api.hookimpl`. Importing the module and calling its hooks must be fast.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def sglora_backbones() -> list[Backbone]:  # type: ignore[empty-body]
-    """Frozen image-text models."""
+    """Return frozen image-text models."""
 
 
 @hookspec
 def sglora_datasets() -> list[Dataset]:  # type: ignore[empty-body]
-    """Where tasks come from."""
+    """Return data sets, the sources of tasks."""
 
 
 @hookspec
 def sglora_captioners() -> list[Captioner]:  # type: ignore[empty-body]
-    """Models that write captions of images."""
+    """Return models that write captions of images."""
 
 
 @hookspec
 def sglora_generators() -> list[Generator]:  # type: ignore[empty-body]
-    """Ways from a pack and a prior to adapters."""
+    """Return generators, which make adapters from a pack and a prior."""
 
 
 @hookspec
 def sglora_reporters() -> list[Reporter]:  # type: ignore[empty-body]
-    """Ways to print measured rows."""
+    """Return reporters, which print measured rows."""
 
 
 @hookspec
 def sglora_recipes() -> list[Path]:  # type: ignore[empty-body]
-    """Folders of recipe files (`NAME.toml`) and of bundled packs (`NAME/pack.json`)."""
+    """Return folders of recipe files (`NAME.toml`) and of bundled packs (`NAME/pack.json`)."""

@@ -1,4 +1,4 @@
-"""Loading plugins, and the registries they fill. One broken plugin never stops the others."""
+"""Load plugins and fill the registries. A broken plugin never stops the others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ UPDATE = "uninstall or update it"
 
 @dataclass(frozen=True)
 class PluginProblem:
-    """What is wrong with a plugin, and whose plugin it is."""
+    """A problem with a plugin, and the plugin's name."""
 
     plugin: str
     reason: str
@@ -45,7 +45,7 @@ class PluginProblem:
 
 
 class Registry(Mapping[str, V], Generic[V]):
-    """Named values of one kind, each with the plugin that owns it."""
+    """Named values of one kind, each with the name of the plugin that provides it."""
 
     def __init__(self, kind: str, guard: Callable[[V, str], V]) -> None:
         self.kind, self._guard = kind, guard
@@ -57,10 +57,10 @@ class Registry(Mapping[str, V], Generic[V]):
         return f"Registry({self.kind}: {', '.join(map(repr, self)) or 'none'})"
 
     def add(self, owner: str, name: str, value: V) -> None:
-        """Raises PluginError, naming both owners, when the name is taken: then nobody has it."""
+        """Register a value. Raises PluginError naming both owners if the name is taken. Neither then keeps the name."""
         if name in self._owners:
             first = self._owners[name]
-            self._disputed[name] = f"{self.kind} {name!r} is given by both {first!r} and {owner!r}"
+            self._disputed[name] = f"{self.kind} {name!r} is provided by both {first!r} and {owner!r}"
             self._items.pop(name, None)
             raise PluginError(self._disputed[name], f"uninstall one of {first!r} and {owner!r}")
         self._items[name] = self._guard(value, f"{self.kind} {name!r} of plugin {owner!r}")
@@ -73,7 +73,7 @@ class Registry(Mapping[str, V], Generic[V]):
         if name in self._items:
             return self._items[name]
         if name in self._disputed:
-            raise PluginError(self._disputed[name], "uninstall one of the two")
+            raise PluginError(self._disputed[name], "uninstall one of the two plugins")
         family, colon, member = name.partition(":")
         value: object = self._items.get(family)
         if colon and isinstance(value, HasMembers):
@@ -91,7 +91,7 @@ class Registry(Mapping[str, V], Generic[V]):
 
 
 class GeneratorRegistry(Registry[Generator]):
-    """Generators, and their sums: `joint+all-but-the-task`."""
+    """Generators and their sums, such as `joint+all-but-the-task`."""
 
     def __getitem__(self, name: str) -> Generator:
         names = parts_of(name)
@@ -100,7 +100,7 @@ class GeneratorRegistry(Registry[Generator]):
 
 @dataclass
 class Host:
-    """All plugins of this machine, asked once."""
+    """All plugins installed on this machine. Their hooks are called once."""
 
     backbones: Registry[Backbone] = field(default_factory=lambda: Registry("backbone", GuardedBackbone))
     datasets: Registry[Dataset] = field(default_factory=lambda: Registry("dataset", GuardedDataset))
@@ -109,17 +109,17 @@ class Host:
     reporters: Registry[Reporter] = field(default_factory=lambda: Registry("reporter", GuardedReporter))
     recipe_folders: list[Path] = field(default_factory=list)
     plugins: dict[str, str] = field(default_factory=dict)
-    """Plugin name to the distribution it came with."""
+    """Plugin name -> the distribution that installed it."""
     problems: list[PluginProblem] = field(default_factory=list)
     remarks: list[PluginProblem] = field(default_factory=list)
-    """What stops nothing and its author may want to know."""
+    """Harmless findings for a plugin's author."""
 
     @property
     def registries(self) -> tuple[Registry[Any], ...]:
         return self.backbones, self.datasets, self.captioners, self.generators, self.reporters
 
     def registry_of(self, name: str, kind: str | None = None) -> Registry[Any]:
-        """Where a name is, of one kind or of any. Raises UnknownName, or UsageError where several kinds have it."""
+        """Find the registry that has a name. Raises UnknownName, or UsageError if several kinds have it."""
         asked = [r for r in self.registries if kind in (None, r.kind)]
         having = [r for r in asked if name in r or (":" in name and name.partition(":")[0] in r)]
         if len(having) > 1:
@@ -131,9 +131,9 @@ class Host:
 
     @classmethod
     def load(cls, entry_points: Iterable[metadata.EntryPoint] | None = None) -> Host:
-        """Import every plugin and ask its hooks; what fails becomes a PluginProblem."""
+        """Import every plugin and call its hooks. Each failure becomes a PluginProblem."""
         network.enforce()
-        # tqdm says it in a notebook without ipywidgets, when a library of models is imported: its bars are not shown
+        # tqdm warns in notebooks without ipywidgets when a model library is imported. Its bars are not shown anyway.
         warnings.filterwarnings("ignore", message="IProgress not found")
         host = cls()
         manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -148,19 +148,19 @@ class Host:
         distribution, version = _said(entry.dist) if entry.dist else (name, "")
         try:
             if name in self.plugins:
-                raise PluginError(f"two plugins are named {name!r}: {entry.value!r} is left out")
+                raise PluginError(f"two plugins are named {name!r}. {entry.value!r} is ignored")
             with self._heard(name):
                 plugin = entry.load()
             declared = getattr(plugin, "SGLORA_API", None)
             if declared is None:
-                self.remarks.append(PluginProblem(name, "it does not say which plugin API it is made for", _SAY))
+                self.remarks.append(PluginProblem(name, "it does not declare its plugin API version", _SAY))
             else:
                 check_version(declared, distribution)
             check_hooks(plugin, self._questions())
             manager.register(plugin, name=name)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # a stranger's module may raise anything; a panic of Rust is no Exception
+        except BaseException as error:  # plugin code may raise anything, and a Rust panic is not an Exception
             self.problems.append(_problem(name, _of_version(entry, distribution) or error))
             return
         self.plugins[name] = f"{distribution} {version}" if entry.dist else entry.value
@@ -171,16 +171,16 @@ class Host:
 
     @contextmanager
     def _heard(self, plugin: str) -> Iterator[None]:
-        """What it prints to standard output, where results go, and what it warns of, become remarks."""
+        """Record a plugin's warnings and its output to stdout, which is reserved for results, as remarks."""
         out = io.StringIO()
         with redirect_stdout(out), warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("default")
             yield
         if text := out.getvalue().strip():
-            self.remarks.append(PluginProblem(plugin, f"it prints to standard output: {text!r:.100}", "print nothing"))
+            self.remarks.append(PluginProblem(plugin, f"it prints to standard output: {text!r:.100}", "drop the print"))
         for one in warned:
             reason = f"it warns: {f'{one.category.__name__}: {one.message}'!r:.200}"
-            self.remarks.append(PluginProblem(plugin, reason, "import what is heavy when it is used"))
+            self.remarks.append(PluginProblem(plugin, reason, "import heavy packages only when needed"))
 
     def _questions(self) -> dict[str, Callable[[str, Any], None]]:
         return {
@@ -204,7 +204,7 @@ class Host:
         for value in values:
             try:
                 take(owner, value)
-            except Exception as error:  # as above; the other values are still good
+            except Exception as error:  # as above, but the other values may still be used
                 self.problems.append(_problem(owner, error, f"{hook}: "))
 
     def _register(self, registry: Registry[V], contract: type, owner: str, value: V) -> None:
@@ -215,24 +215,24 @@ class Host:
 
 @cache
 def _said(distribution: metadata.Distribution) -> tuple[str, str]:
-    """Its name and version; its metadata are parsed whenever it is asked for either."""
+    """Return name and version. Cached, because each access to a distribution's metadata parses it again."""
     said = distribution.metadata
     return said["Name"], said["Version"]
 
 
-_SAY = f'write SGLORA_API = "{OURS}" in its module'
+_SAY = f'add SGLORA_API = "{OURS}" in its module'
 
 
 def _problem(plugin: str, error: BaseException, where: str = "") -> PluginProblem:
     if isinstance(error, SgloraError):
         return PluginProblem(plugin, where + error.message, error.hint or UPDATE)
     if isinstance(error, SystemExit):
-        return PluginProblem(plugin, f"{where}it calls sys.exit when it is {'asked' if where else 'imported'}")
+        return PluginProblem(plugin, f"{where}it calls sys.exit {'in this hook' if where else 'on import'}")
     return PluginProblem(plugin, f"{where}{type(error).__name__}: {error}")
 
 
 def _of_version(entry: metadata.EntryPoint, distribution: str) -> PluginError | None:
-    """Whether a module that could not be imported says that it is made for another API."""
+    """Return an error if a module that cannot be imported declares another API version."""
     try:
         if (declared := declared_version(entry)) is not None:
             check_version(declared, distribution)
@@ -244,5 +244,5 @@ def _of_version(entry: metadata.EntryPoint, distribution: str) -> PluginError | 
 def _folder(value: Any) -> Path:
     path = Path(value)
     if not path.is_dir():
-        raise PluginError(f"{path} is no folder of recipes")
+        raise PluginError(f"{path} is not a folder of recipes")
     return path

@@ -1,4 +1,4 @@
-"""Training of a generator's network: steps of AdamW in one cycle of learning rates, from a seed, with checkpoints."""
+"""Train a generator's network with AdamW and one learning-rate cycle, from a seed, with checkpoints."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sglora_cli.files.tensors import Checkpoint
 
 
 class Learning:
-    """A network in training, the epochs done, and the random numbers to come; as it was from a checkpoint.
+    """The state of a training: network, optimiser, completed epochs and random generator. It resumes from a checkpoint.
 
-    `rng` is on the CPU, so that what is drawn does not depend on the device.
+    `rng` is on the CPU, so that its random numbers do not depend on the device.
     """
 
     def __init__(
@@ -22,13 +22,13 @@ class Learning:
     ) -> None:
         self.network, self.clip, self.epoch = network, clip, 0
         self.losses: Sequence[float] = ()
-        """Means of the last epoch, filled in by the caller."""
+        """Mean losses of the last epoch, set by the caller."""
         self.rng = torch.Generator().manual_seed(seed)
         self.optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, learning_rate, total_steps=steps)
 
     def step(self, loss: Tensor) -> None:
-        """One step down a scalar loss."""
+        """Take one optimiser step on a scalar loss."""
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
@@ -49,7 +49,7 @@ class Learning:
         checkpoint.save({**tensors, "dice": self.rng.get_state()}, metadata)
 
     def resume(self, checkpoint: Checkpoint | None) -> None:
-        """Resume from a checkpoint, if there is one."""
+        """Resume from a checkpoint if there is one."""
         if checkpoint and (state := checkpoint.load()):
             self._restore(*state)
 

@@ -1,4 +1,4 @@
-"""Learning by retrieval: train a network so that its adapters rank the seen tasks' photos and captions right.
+"""Train a generator's network by retrieval: its adapters must rank photos and captions of the seen tasks correctly.
 
 Shapes: T tasks of a step, P numbers of an adapter.
 """
@@ -18,28 +18,28 @@ from sglora_cli.plugin.learning import Learning
 from sglora_cli.plugin.values import PHRASE, Material, TaskPool
 
 _NOTED = 50
-"""Steps whose mean loss a note tells."""
+"""Steps between two progress notes, and the number of steps their mean loss covers."""
 _PROBED = 32
-"""Seen tasks whose loss is measured before and after, on the same photos."""
+"""Number of seen tasks whose loss is measured before and after training, on the same photos."""
 
 
 class RetrievalConfig(Protocol):
-    """The knobs that a generator which learns so has in its config."""
+    """The settings that every generator trained by retrieval has in its config."""
 
     @property
     def steps(self) -> int: ...
 
     @property
     def tasks(self) -> int:
-        """In a step."""
+        """Tasks per step."""
 
     @property
     def photos(self) -> int:
-        """Of each task in a step, at most."""
+        """Most photos per task in a step."""
 
     @property
     def phrases(self) -> float:
-        """Share of phrases in the tasks of a step, where there are any."""
+        """Share of phrases among the tasks of a step, if the pool has phrases."""
 
     @property
     def learning_rate(self) -> float: ...
@@ -56,12 +56,12 @@ def learn_by_retrieval(
     name: str,
     penalty: Callable[[Sequence[int]], Tensor] | None = None,
 ) -> dict[str, Any]:
-    """Train a network in place, from the material's checkpoint if there is one. Returns facts for the manifest.
+    """Train a network in place, resuming from the material's checkpoint if there is one. Returns manifest facts.
 
-    adapters(tasks, step): the adapters (T, P) of these tasks of the pool and their layout, from the network.
-    penalty(tasks): what is added to the mean loss of a step.  name: for notes.
-    "loss" and "loss_at_start" of the facts are means over some tasks of the pool, after and before.
-    Raises Mismatch for fewer than two tasks, and for a loss that is not finite.
+    adapters(tasks, step): uses the network to make adapters (T, P) for tasks of the pool, and returns their layout too.
+    penalty(tasks): a term added to the mean loss of a step.  name: the name used in notes.
+    The facts "loss_at_start" and "loss" are mean losses of some tasks of the pool, before and after training.
+    Raises Mismatch for fewer than two tasks, and if the loss is not finite.
     """
     pool, steps = material.pool, config.steps
     check_pool(pool, name)
@@ -77,8 +77,8 @@ def learn_by_retrieval(
         total = loss + penalty(tasks) if penalty else loss
         if not bool(torch.isfinite(total)):
             raise Mismatch(
-                f"the training of {name} diverged: its loss is {float(total.detach())} in step {learning.epoch + 1}",
-                f"lower learning_rate, which is {config.learning_rate:g}",
+                f"the training of {name} diverged: the loss is {float(total.detach())} in step {learning.epoch + 1}",
+                f"lower learning_rate, now {config.learning_rate:g}",
             )
         learning.step(total)
         start, recent = learning.losses
@@ -98,9 +98,9 @@ def learn_by_retrieval(
 
 
 def check_pool(pool: TaskPool, name: str) -> None:
-    """Raises Mismatch for fewer than two tasks."""
+    """Raise Mismatch for fewer than two tasks."""
     if len(pool.names) < 2:
-        raise Mismatch(f"{name} learns from seen tasks, there are {len(pool.names)}", "name more in the recipe")
+        raise Mismatch(f"{name} needs at least 2 seen tasks, got {len(pool.names)}", "add tasks to the recipe")
 
 
 @torch.no_grad()
@@ -111,7 +111,7 @@ def _probe(
     adapters: Callable[[Sequence[int], int], tuple[Layout, Tensor]],
     step: int,
 ) -> float:
-    """Mean loss of tasks that are spread evenly over those that are drawn, each time on the same photos."""
+    """Return the mean loss of tasks spread evenly over those that can be drawn, on the same photos in every call."""
     drawn, rng = weight_T.nonzero().flatten().tolist(), torch.Generator().manual_seed(0)
     tasks = [drawn[n] for n in sorted({n * len(drawn) // _PROBED for n in range(_PROBED)})]
     parts = [tasks[n : n + config.tasks] for n in range(0, len(tasks), config.tasks)]
@@ -120,10 +120,10 @@ def _probe(
 
 
 def seen_means(pool: TaskPool, images_TD: Tensor | None = None) -> SeenMeans | None:
-    """What the closed form of all-but-the-task is predicted from: of whole tasks, without phrases.
+    """Collect the task means that predict the closed form of all-but-the-task, without phrases.
 
-    images_TD: other mean embeddings of the pool's photos, as of photos with an adapter. None for a backbone without a
-    projection.
+    images_TD: other mean embeddings of the pool's photos, for example with an adapter. Returns None for a backbone
+    without a projection.
     """
     moments, rows = pool.moments, [row for row, role in enumerate(pool.roles) if role != PHRASE]
     if moments.projection is None or moments.projection_DI is None or moments.length_I is None:
@@ -136,7 +136,7 @@ def seen_means(pool: TaskPool, images_TD: Tensor | None = None) -> SeenMeans | N
 
 
 def task_weights(pool: TaskPool, phrases: float) -> Tensor:
-    """(T,) how often each task is drawn, up to a factor. Of tasks of one kind only, all alike."""
+    """Return (T,) unnormalised weights for drawing each task. They are equal if all tasks are of one kind."""
     phrase_T = torch.tensor([role == PHRASE for role in pool.roles])
     if bool(phrase_T.all()) or not bool(phrase_T.any()):
         return torch.ones(len(phrase_T))

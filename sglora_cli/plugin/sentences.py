@@ -1,4 +1,4 @@
-"""Sentences -> vectors: what a model is asked for, whatever powers it has.
+"""Encode sentences with a model, using its optional sentence encoder if it has one.
 
 Shapes: N texts, D embedding width, W width of meaning.
 """
@@ -14,9 +14,9 @@ from sglora_cli.plugin.contracts import EncodesMeaning, Model
 
 
 def meaning(model: Model, texts: Sequence[str]) -> Tensor:
-    """Unit vectors in which unrelated texts are far apart: the model's `encode_meaning`, or its `encode_text`.
+    """Encode texts as unit vectors that separate unrelated texts, with `encode_meaning` or else `encode_text`.
 
-    An image-text space need not be one: it was never asked about sentences of no photo.
+    An image-text space may not separate them, because it was not trained on sentences unrelated to photos.
     """
     if isinstance(model, EncodesMeaning):
         return model.encode_meaning(texts).float()
@@ -24,7 +24,7 @@ def meaning(model: Model, texts: Sequence[str]) -> Tensor:
 
 
 def queries(model: Model, texts: Sequence[str]) -> list[Query]:
-    """Each text as the experts are asked about it."""
+    """Encode each text as a query to the experts."""
     if not texts:
         return []
     embedding_ND = model.encode_text(texts)

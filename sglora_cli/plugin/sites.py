@@ -1,4 +1,4 @@
-"""Which sites the layout of an adapter may have for a model."""
+"""The sites that an adapter layout may have for a model."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
 
 def site_choices(model: Model) -> tuple[tuple[Site, ...], ...]:
-    """The sites of each kind of layout that adapters of the model may have; the last kind has all of them.
+    """Return the sites of each kind of layout that the model's adapters may have. The last kind has all of them.
 
-    A model without a projection has one kind, its `sites`. One with it has three: `sites`, it alone, and both.
+    A model without a projection has one kind, its `sites`. One with a projection has three: `sites`, the projection
+    alone, and both.
     """
     sites = tuple(model.sites)
     if not isinstance(model, HasProjection):
@@ -22,10 +23,10 @@ def site_choices(model: Model) -> tuple[tuple[Site, ...], ...]:
 
 
 def has_projection(model: Model, layout: Layout) -> bool:
-    """Whether adapters of this layout update the model's projection."""
+    """Return whether adapters of this layout update the model's projection."""
     return isinstance(model, HasProjection) and model.projection in layout.sites
 
 
 def is_projection_alone(model: Model, layout: Layout) -> bool:
-    """Whether adapters of this layout update nothing but the projection: they are quick to compare."""
+    """Return whether adapters of this layout update only the projection, which makes them fast to compare."""
     return has_projection(model, layout) and len(layout.sites) == 1

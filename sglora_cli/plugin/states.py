@@ -1,4 +1,4 @@
-"""What a generator learns from, in the numbers that its networks see: the saved states of the training tasks.
+"""The saved states of the training tasks in the scaled coordinates that generator networks use.
 
 Shapes: P numbers of an adapter, R coordinates, B rows of a block, T training tasks, M states of a task.
 """
@@ -16,17 +16,17 @@ from sglora_cli.plugin.values import Material
 
 
 def state_blocks(material: Material, whole: Scaling) -> Iterator[Tensor]:
-    """(B, P), B <= BLOCK: every state once, task by task."""
+    """Yield every state once, task by task, as (B, P) with B <= BLOCK."""
     for task in range(len(material.tasks)):
         for part in torch.arange(material.states_of_task).split(BLOCK):
             yield whole.inward(material.rows(task, part.tolist()))
 
 
 def state_projection(material: Material, whole: Scaling, most: int, energy: float) -> tuple[Projection, float]:
-    """The span of the experts and of the training tasks' states, and the share of squared norm it keeps.
+    """Find the span of the experts and of the training tasks' states, and the share of squared norm it captures.
 
-    See `lora.coordinates.projection`. An expert counts as much as a training task: its mean, M times. Reads every
-    state once.
+    See `lora.coordinates.projection`. An expert has the same weight as a training task: its mean counts M times.
+    Reads every state once.
     """
     count = material.states_of_task * (len(material.experts.names) + len(material.tasks))
     return projection(_spanned(material, whole), whole, most, energy, count)
@@ -39,7 +39,10 @@ def _spanned(material: Material, whole: Scaling) -> Iterator[Tensor]:
 
 
 def state_spread(material: Material, whole: Scaling) -> float:
-    """Mean squared distance of states to the mean of all, a number of `whole`: what a constant would err."""
+    """Return the mean squared distance of states to their overall mean, per number of `whole`.
+
+    This is the error of a constant prediction.
+    """
     total_P, count = torch.zeros(whole.size, dtype=torch.float64), len(material.tasks) * material.states_of_task
     square_P = torch.zeros_like(total_P)
     for x_BP in state_blocks(material, whole):
@@ -48,10 +51,11 @@ def state_spread(material: Material, whole: Scaling) -> float:
 
 
 def state_coordinates(material: Material, scaling: Projection) -> tuple[Tensor, float, float]:
-    """(T M, R) of every state, task by task; spread and dropped squares, means over states and the P numbers.
+    """Return coordinates (T M, R) of every state, task by task, and two mean squares over states and the P numbers.
 
-    Spread: squared distance to the mean of all states, what a constant would err. Dropped: what lies outside of the
-    span. 4 R bytes a state stay in memory, and training then reads nothing.
+    The first, the spread, is the squared distance to the mean of all states, the error of a constant prediction.
+    The second is the squared part outside the span, which the coordinates drop. The result takes 4 R bytes per state,
+    and training then needs no further reads.
     """
     total_P = torch.zeros(scaling.whole.size, dtype=torch.float64)
     square_P, dropped, known = torch.zeros_like(total_P), 0.0, []

@@ -1,4 +1,4 @@
-"""Which tokens of a photo a model does not see: the `hide` of a backbone whose stem is a sequence of tokens.
+"""Dropping tokens of a photo, for the `hide` method of a backbone whose stem is a sequence of tokens.
 
 Shapes: N photos, L tokens, W width.
 """
@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 def drop_tokens(stem_NLW: Tensor, share: float, prefix: int, rng: torch.Generator) -> Tensor:
-    """Leave out a random `share` of each photo's tokens: (N, fewer, W). Keeps the first `prefix` and at least one more.
+    """Drop a random `share` of each photo's tokens: (N, fewer, W). Keeps the first `prefix` and at least one more.
 
-    PatchDropout (Liu et al. 2023), as FLIP trains.
+    PatchDropout (Liu et al. 2023), used as in FLIP.
     """
     count = stem_NLW.shape[1] - prefix
     kept = max(1, round(count * (1 - share)))

@@ -1,4 +1,4 @@
-"""The values that travel between host and plugins, and the names of the reference methods. No torch at import time.
+"""The values passed between host and plugins, and the names of the reference methods. No torch import.
 
 Shapes, here and everywhere: E experts, K selected experts, M states of a task, P numbers of
 an adapter, D embedding width, T tasks or adapters, N images, C captions.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EXPERT, TRAINING, UNSEEN = ROLES = ("expert", "training", "unseen")
 TRAIN, TEST = SPLITS = ("train", "test")
 PHRASE = "phrase"
-"""The role of a seen task that captions make. It has no adapter of its own."""
+"""The role of a seen task made from a phrase in captions. It has no adapter of its own."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,19 @@ class Photo:
 
 @dataclass(frozen=True)
 class Task:
-    """One semantic category of a data set: its pairs, and the sentence that describes it."""
+    """One semantic category of a data set, with its image-caption pairs and a sentence that describes it."""
 
     dataset: str
     name: str
     description: str
     photos: Mapping[str, Sequence[Photo]] = field(repr=False)
-    """Split ("train", "test") to photos."""
+    """Split ("train" or "test") -> photos."""
     classes: Sequence[str] = ()
-    """Of a classification task: the names its photos are sorted into; a photo's one caption is then its class."""
+    """For a classification task, the class names. The only caption of a photo is then its class."""
 
     @property
     def key(self) -> str:
-        """`flowers/rose`: unique in a pack, and the name of its files there."""
+        """The key, such as `flowers/rose`. It is unique in a pack and names the task's files there."""
         return f"{self.dataset}/{self.name}"
 
 
@@ -57,58 +57,58 @@ class Listed:
     """An image of a data set that may have no captions yet."""
 
     image: str
-    """Its path below the data set's folder, as captions.jsonl names it."""
+    """Its path relative to the data set's folder, as in captions.jsonl."""
     path: Path
     tasks: tuple[str, ...]
-    """Tasks it belongs to, sorted; at least one."""
+    """The tasks it belongs to, sorted. At least one."""
     split: str
 
     @property
     def shows(self) -> str:
-        """What the prompt of a captioner says the image is a photo of."""
+        """The subject of the image for the prompt of a captioner ("a photo of ...")."""
         return " and ".join(self.tasks)
 
 
 @dataclass(frozen=True)
 class CaptionerCost:
-    """What a captioner needs before it writes, as it knows it without loading anything."""
+    """What a captioner needs, estimated without loading anything."""
 
     model: str = ""
-    """The name of its weights; "" for a captioner without a model, which needs nothing of what follows."""
+    """The name of its weights, or "" for a captioner without a model, which has no cost."""
     parameters: int = 0
     download_bytes: int = 0
-    """What is not on this machine yet, and would be downloaded."""
+    """The size of what is missing on this machine and would be downloaded."""
     photo_operations: float = 0.0
-    """Floating-point operations to read one photo with its prompt, for all captions that are asked for."""
+    """Floating-point operations to read one photo and its prompt, for all requested captions."""
     caption_tokens: tuple[int, int] = (0, 0)
-    """Fewest and most tokens of a caption. For each the captioner reads all its parameters."""
+    """The fewest and the most tokens of a caption. Every token reads all parameters once."""
     lacks: str = ""
-    """Why it cannot be used here, if it cannot: a missing package, a network that is switched off."""
+    """Why it cannot be used here, such as a missing package or a disabled network. "" if it can be used."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """A file that fetching a data set downloads."""
+    """One file that is downloaded to fetch a data set."""
 
     url: str
     path: Path
-    """Where it is put. An archive is unpacked, and removed then."""
+    """Where the file is saved. Archives are unpacked and then deleted."""
     bytes: int | None
-    """How many it has; None where nobody knows before the server says it."""
+    """Its size, or None if it is unknown before the server reports it."""
     here: int = 0
-    """Bytes of it that an earlier download left in `path`, or in a part beside it."""
+    """Bytes already present from an earlier download, in `path` or in a partial file beside it."""
     done: bool = False
-    """Whether what it brings is here, so that it is not downloaded."""
+    """Whether its contents are already present, so that no download is needed."""
 
     @property
     def left(self) -> int | None:
-        """Bytes that are still to be downloaded; None where nobody knows."""
+        """Bytes left to download, or None if unknown."""
         if self.done:
             return 0
         return None if self.bytes is None else max(0, self.bytes - self.here)
 
     def to_json(self) -> dict[str, Any]:
-        """As `sglora data fetch --dry-run --json` prints it."""
+        """Return the JSON object printed by `sglora data fetch --dry-run --json`."""
         return {**vars(self), "path": str(self.path), "left": self.left}
 
 
@@ -120,7 +120,7 @@ class FetchPlan:
     """The data set's folder."""
     downloads: Sequence[Download]
     captions: bool = True
-    """Whether it has captions, or classes, then. If not, `sglora data caption` writes captions."""
+    """Whether the downloaded data set has captions or classes. If not, `sglora data caption` writes captions."""
 
     @property
     def waiting(self) -> list[Download]:
@@ -129,15 +129,15 @@ class FetchPlan:
 
     @property
     def left(self) -> int | None:
-        """Bytes that are still to be downloaded; None where nobody knows."""
+        """Bytes left to download, or None if unknown."""
         known = [one.left for one in self.waiting if one.left is not None]
         return sum(known) if len(known) == len(self.waiting) else None
 
     @property
     def disk(self) -> int | None:
-        """Bytes of disk that it takes at most from now on; None where nobody knows.
+        """The most disk space that the remaining downloads need, or None if unknown.
 
-        Photos hardly shrink in an archive. So the largest is counted twice: it is there until it is unpacked.
+        The largest archive counts twice, because photos hardly compress and the archive stays until it is unpacked.
         """
         if self.left is None:
             return None
@@ -146,57 +146,60 @@ class FetchPlan:
 
 @dataclass(frozen=True)
 class Moments:
-    """Where photos and captions of every task lie that a pack has seen, and the linear map that ends its backbone's
-    image encoder, if there is one (HasProjection)."""
+    """Mean embeddings of photos and captions for every task that a pack has seen, and the linear map that ends the
+    backbone's image encoder, if there is one (HasProjection)."""
 
     tasks: Sequence[str]
-    """T keys, of experts and training tasks."""
+    """T keys of experts and training tasks."""
     sentences_TD: Tensor = field(repr=False)
-    """Unit embeddings of their descriptions."""
+    """Unit embeddings of the task descriptions."""
     images_TD: Tensor = field(repr=False)
-    """The mean of the unit embeddings of their training photos, without an adapter."""
+    """The mean unit embedding of the training photos, without an adapter."""
     captions_TD: Tensor = field(repr=False)
-    """The mean of the unit embeddings of these photos' captions; of classes their heads, by their numbers of photos."""
+    """The mean unit embedding of the captions of these photos. For a classification task, the mean of its class heads
+    weighted by their numbers of photos."""
     projection: Site | None = None
     projection_DI: Tensor | None = field(default=None, repr=False)
     """W of h = W p."""
     length_I: Tensor | None = field(default=None, repr=False)
-    """r, for which r . p is about ||W p||: least squares over the training photos."""
+    """r, chosen by least squares over the training photos so that r . p approximates ||W p||."""
 
 
 class Experts(Protocol):
-    """The expert repository of a pack (Eq. 5), read when asked."""
+    """The expert repository of a pack (Eq. 5), read on demand."""
 
     names: Sequence[str]
     layout: Layout
 
     @property
     def moments(self) -> Moments | None:
-        """Of the tasks that the pack has seen; None in older packs, and while a pack is built: they would tell a fit
-        about the tasks that are left out of it."""
+        """Moments of the tasks that the pack has seen. None in older packs, and while a pack is built, where they
+        would reveal the tasks that a fold leaves out."""
 
     def means(self, rows: Sequence[int] | None = None) -> Tensor:
-        """mu of all or some experts: (E, P) float32."""
+        """Return mu of all or some experts: (E, P) float32."""
 
     def variances(self, rows: Sequence[int] | None = None) -> Tensor:
-        """Element-wise sigma^2: (E, P) float32."""
+        """Return the element-wise sigma^2: (E, P) float32."""
 
 
 class TaskPool(Protocol):
-    """The seen tasks with their photos and captions, for a fit that learns by retrieval: experts, training tasks, and
-    the phrases that a recipe takes from captions. Nothing of an unseen task is in it."""
+    """The seen tasks with their photos and captions, for a fit that learns by retrieval.
+
+    They are experts, training tasks, and phrases that a recipe takes from captions. No unseen task is included.
+    """
 
     @property
     def names(self) -> Sequence[str]:
-        """T keys; of a phrase, the phrase."""
+        """T task keys. For a phrase, the phrase itself."""
 
     @property
     def roles(self) -> Sequence[str]:
-        """What each is: "expert", "training" or "phrase"."""
+        """The role of each task: "expert", "training" or "phrase"."""
 
     @property
     def sentences_TD(self) -> Tensor:
-        """Unit embeddings of their descriptions."""
+        """Unit embeddings of the task descriptions."""
 
     @property
     def sites(self) -> Sequence[Site]:
@@ -204,81 +207,85 @@ class TaskPool(Protocol):
 
     @property
     def moments(self) -> Moments:
-        """Where the photos and captions of each lie. Every photo goes through the encoder once."""
+        """Mean embeddings of photos and captions of each task. Every photo is encoded once."""
 
     def mean_images(self, layout: Layout, flat_P: Tensor) -> Tensor:
-        """(T, D) as `images_TD` of the moments, with one adapter. Every photo goes through the encoder once."""
+        """Return (T, D) like `images_TD` of the moments, with an adapter. Every photo is encoded once."""
 
     def prior(self, task: int) -> Prior:
-        """The prior of a task, as if it were unseen: an expert is not among its own experts."""
+        """Return the prior of a task as if it were unseen. An expert is not among its own experts."""
 
     def without(self, names: Collection[str]) -> TaskPool:
-        """The pool as if these tasks were unseen: without their photos, without phrases that have a word of theirs, and
-        without what has too few photos left."""
+        """Return the pool as if these tasks were unseen.
+
+        It excludes their photos, phrases that contain one of their words, and tasks left with too few photos.
+        """
 
     def losses(
         self, layout: Layout, adapters_TP: Tensor, tasks: Sequence[int], photos: int, rng: torch.Generator
     ) -> Tensor:
-        """(T,) the contrastive loss of each of these tasks with its own adapter, on at most so many of its photos,
-        drawn with `rng` and mirrored and hidden as the recipe's [train] says. Differentiable with respect to
-        adapters_TP.
+        """Return (T,) the contrastive loss of each task with its own adapter, on at most `photos` of its photos.
 
-        layout: of the experts' sites, of the projection, or of both. Of the projection alone it is fast: what it is
-        applied to is computed once, of whole photos: nothing is hidden.
+        `rng` draws the photos. They are mirrored and hidden as set in the recipe's [train]. Differentiable with
+        respect to adapters_TP.
+
+        layout: the experts' sites, the projection, or both. A layout with the projection alone is fast, because the
+        input of the projection is computed once. In that case no tokens are hidden.
         """
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a generator may learn from: experts and training tasks, nothing of an unseen one."""
+    """What a generator may learn from: experts and training tasks, but no unseen task."""
 
     experts: Experts
     tasks: Sequence[str]
     states: Callable[[int], Tensor]
-    """All saved adapters of training task t, in memory: (M, P)."""
+    """Returns all saved adapters of training task t, in memory: (M, P)."""
     rows: Callable[[int, Sequence[int]], Tensor]
-    """Some of them, read from disk: (number of rows, P)."""
+    """Returns some of them, read from disk: (number of rows, P)."""
     states_of_task: int
     """M."""
     priors: Sequence[Prior]
     """The prior of each training task's description."""
     joint_P: Tensor
-    """One adapter trained on the seen tasks together; NaN in a fold, where some of them count as unseen."""
+    """One adapter trained on all seen tasks together. NaN in a fold, where some of these tasks count as unseen."""
     start_P: Tensor | None
-    """The warm-up's, trained on the experts together, so unseen to it are all training tasks; None without one."""
+    """The warm-up adapter, trained on the experts together, so it has seen no training task. None without a warm-up."""
     recall: Callable[[int, Tensor], Tensor]
-    """Of training task t and adapters (S, P): mean recall (S,) on its photos, in percent; accuracy if it has classes.
-    Nothing unseen is in it; a fit that looks at it should ask for adapters that have not seen task t."""
+    """For training task t and adapters (S, P), returns the mean recall (S,) in percent on the photos of the task, or
+    the accuracy if it has classes. No unseen data is used. A fit that relies on it should pass adapters that have not
+    seen task t."""
     pool: TaskPool
-    """All seen tasks as photos; in a fold, without the tasks that are left out, and without their photos."""
+    """All seen tasks with their photos. In a fold, the left-out tasks and their photos are excluded."""
     seed: int
     note: Callable[[str], None]
-    """Say how it goes."""
+    """Reports progress."""
     checkpoint: Checkpoint | None = None
-    """Where a long fit may keep how far it got. Interrupted, `fit` is called again with the same one."""
+    """Where a long fit may save its progress. After an interruption, `fit` gets the same checkpoint again."""
     device: str = "cpu"
-    """Where the backbone computes, and a fit may, too. Every tensor here is in the CPU's memory."""
+    """The device of the backbone, which a fit may also use. All tensors here are in CPU memory."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measured number."""
+    """One measurement."""
 
     method: str
     dataset: str
     task: str
     sample: int
     direction: str
-    """"I2T" or "T2I": recall at k. "ACC": top-1 accuracy of a classification task, k = 1."""
+    """"I2T" or "T2I" for recall at k, "ACC" for the top-1 accuracy of a classification task (k = 1)."""
     k: int
     value: float
     """In percent."""
     seed: int = 0
-    """Of the draws of a generator that samples."""
+    """The seed for a generator that samples."""
     hits: str = field(default="", repr=False)
-    """Which queries were right, packed as bench/rows_file.py says; "" where nobody kept it."""
+    """Which queries were answered correctly, packed as described in bench/rows_file.py, or "" if not stored."""
     sentence: str = ""
-    """Whose sentence made the adapter: the key of another task, or "unrelated"; "" for the task's own."""
+    """The sentence that made the adapter: the key of another task, "unrelated", or "" for the task's own sentence."""
 
 
 @dataclass(frozen=True)
@@ -288,28 +295,29 @@ class Report:
     pack: str
     rows: Sequence[Row]
     labels: Mapping[str, str]
-    """Method name to its label, in the order of the table."""
+    """Method name -> label, in table order."""
     differences: Mapping[tuple[str, str, int], tuple[float, float, float]]
-    """(method, direction, k) -> mean difference to `against`, and its 95 % interval, in points."""
+    """(method, direction, k) -> mean difference from `against` and its 95 % confidence interval, in points."""
     against: str
     notes: Sequence[str] = ()
     paper: bool = False
-    """Whether the paper's numbers shall stand beside the measured ones, where the protocol is the paper's."""
+    """Whether to show the paper's numbers beside the measured ones if the protocol matches the paper's."""
     protocol: Mapping[str, Any] = field(default_factory=dict)
-    """How it was measured: backbone, rank, k, and the data sets the experts come from."""
+    """Measurement conditions: backbone, rank, k, and the data sets of the experts."""
     builds: Sequence[str] = ()
-    """The builds that the rows are of, where they are of several of one recipe: a row's seed is its build's place here,
-    and its sample counts the build's draws."""
+    """The builds, if the rows come from several builds of one recipe. The seed of a row is then an index into this
+    list, and its sample counts the draws of that build."""
     role: str = UNSEEN
-    """What the measured tasks are to the pack, one of ROLES."""
+    """The role of the measured tasks in the pack, one of ROLES."""
     controls: Sequence[Row] = field(default=(), repr=False)
-    """Rows of adapters that sentences of other tasks made; `rows` has none of them."""
+    """Rows measured with adapters made from the sentences of other tasks. `rows` does not include them."""
     sentence_gains: Mapping[tuple[str, str, str, int], tuple[float, float, float]] = field(default_factory=dict)
-    """(whose other sentences, method, direction, k) -> recall with the task's own sentence minus recall with others,
-    and its 95 % interval, in points. Whose: "same" data set, "across" data sets, "unrelated"."""
+    """(source of other sentences, method, direction, k) -> recall with the task's own sentence minus recall with other
+    sentences, and its 95 % confidence interval, in points. The source is "same" data set, "across" data sets, or
+    "unrelated"."""
 
     def tasks(self, dataset: str = "", direction: str = "") -> str:
-        """How many tasks were measured, of a data set and in a direction or of all: `2 unseen tasks`."""
+        """Return how many tasks were measured, optionally of one data set or direction, as in `2 unseen tasks`."""
         rows = (row for row in self.rows if dataset in ("", row.dataset) and direction in ("", row.direction))
         count = len({(row.dataset, row.task) for row in rows})
         return f"{count} {self.role} task{'s' * (count != 1)}"
@@ -317,9 +325,10 @@ class Report:
 
 @dataclass(frozen=True)
 class TaskTensors:
-    """A task's photos behind the frozen parts: stems (N, ...) float16, texts (C, D), caption -> photo.
+    """The encoded photos and captions of a task: stems (N, ...) float16, texts (C, D), caption -> photo.
 
-    Of a classification task: text_CD are the heads of its classes, label_of is photo -> class, image_of is empty.
+    For a classification task, text_CD holds the heads of its classes, label_of maps photo -> class, and image_of is
+    empty.
     """
 
     name: str
@@ -328,10 +337,10 @@ class TaskTensors:
     image_of: tuple[int, ...] = field(repr=False)
     label_of: tuple[int, ...] = field(default=(), repr=False)
     mirror: TaskTensors | None = field(default=None, repr=False)
-    """The same photos and captions left to right."""
+    """The same photos and captions, mirrored."""
 
     def only(self, photos: Sequence[int]) -> TaskTensors:
-        """The same with some of its photos and their captions; all classes stay."""
+        """Return the same task with only some photos and their captions. All classes stay."""
         rows = list(photos)
         place = {photo: n for n, photo in enumerate(rows)}
         texts = [c for c, photo in enumerate(self.image_of) if photo in place]
@@ -342,7 +351,7 @@ class TaskTensors:
         return TaskTensors(self.name, self.stem_N[rows], text_CD, image_of, label_of, mirror)
 
     def to(self, device: torch.device) -> TaskTensors:
-        """The same, with its tensors on a device: a step there then waits for no copy."""
+        """Return the same task with its tensors on a device, so that training steps there need no copy."""
         mirror = self.mirror.to(device) if self.mirror else None
         return replace(self, stem_N=self.stem_N.to(device), text_CD=self.text_CD.to(device), mirror=mirror)
 

@@ -1,6 +1,6 @@
-"""What is in the user cache, how large it is, and its removal while no running process needs it.
+"""Content and sizes of the user cache, and safe removal while no running process needs it.
 
-Work that relies on the cache holds a lease while it runs. Cleaning first makes sure that nobody holds one.
+Work that relies on the cache holds a lease while it runs. Cleaning requires that no lease is held.
 """
 
 from __future__ import annotations
@@ -28,47 +28,47 @@ class CacheKind:
     name: str
     summary: str
     derived: bool
-    """Whether it is computed again when needed. Other kinds are removed only if the user names them."""
+    """Whether its items can be recomputed. Other kinds are only removed if the user names them."""
 
 
 CACHE_KINDS = {
     kind.name: kind
     for kind in (
-        CacheKind("features", "what frozen backbones make of photos and captions", derived=True),
+        CacheKind("features", "features of photos and captions from frozen backbones", derived=True),
         CacheKind("embeddings", "embeddings of the photos of `search`, `classify` and `try`", derived=True),
         CacheKind(
-            "measured", "recalls that `bench` measured, and how much adapters depend on the sentence", derived=True
+            "measured", "recalls measured by `bench`, and how much adapters depend on the sentence", derived=True
         ),
-        CacheKind("fingerprints", "what files of weights and generators say, by their times of change", derived=True),
-        CacheKind("work", "finished and unfinished steps of builds", derived=True),
-        CacheKind("folds", "packs that `bench --folds` built to leave tasks out", derived=True),
+        CacheKind("fingerprints", "facts about weight and generator files, by modification time", derived=True),
+        CacheKind("work", "completed and partial steps of builds", derived=True),
+        CacheKind("folds", "packs built by `bench --folds` with tasks left out", derived=True),
         CacheKind("images", "photos unpacked from data sets", derived=True),
         CacheKind("unpacked", "photos unpacked from shards", derived=True),
-        CacheKind("drafts", "what killed processes left behind", derived=True),
-        CacheKind("adapters", "adapters of `generate` without -o", derived=False),
-        CacheKind("rows", "rows files of `bench` without --rows", derived=False),
-        CacheKind("packs", "packs built, added to or imported here", derived=False),
+        CacheKind("drafts", "temporary files of killed processes", derived=True),
+        CacheKind("adapters", "adapters from `generate` without -o", derived=False),
+        CacheKind("rows", "rows files from `bench` without --rows", derived=False),
+        CacheKind("packs", "packs built, extended or imported on this machine", derived=False),
     )
 }
 _WHOLE = ("packs", "folds")
-"""Kinds whose folders are an item each."""
+"""Kinds in which each folder is one item."""
 _STALE = (".draft", ".old", ".tmp")
 _HOUR = 3600.0
 
 
 @dataclass(frozen=True)
 class Item:
-    """A file or folder that is removed as a whole."""
+    """A file or folder that is removed as one."""
 
     kind: str
     path: Path
     bytes: int
     age_seconds: float
-    """Since it was last changed."""
+    """Seconds since its last change."""
 
 
 def items(kind: str) -> list[Item]:
-    """The items of a kind, oldest first. Raises UnknownName."""
+    """Return the items of a kind, oldest first. Raises UnknownName."""
     if kind not in CACHE_KINDS:
         raise UnknownName.of("kind of cache", kind, CACHE_KINDS)
     folder = cache_folder() / kind
@@ -82,7 +82,7 @@ def items(kind: str) -> list[Item]:
 
 
 def _is_stale(path: Path) -> bool:
-    """Whether a killed process left it. An old version whose new version is missing is kept: it will be recovered."""
+    """Return whether a killed process left it. An old version without its new version is kept for recovery."""
     if path.suffix == ".old" and not path.with_name(path.name[1:-4]).exists():
         return False
     return path.name.startswith(".") and path.suffix in _STALE
@@ -93,7 +93,7 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _within(folder: Path) -> Iterator[Path]:
-    """All files below a folder. A folder that a killed process left counts as one."""
+    """Yield all files below a folder. A folder left by a killed process counts as one item."""
     for path in _children(folder):
         if path.is_dir() and not path.is_symlink() and not _is_stale(path):
             yield from _within(path)
@@ -102,7 +102,7 @@ def _within(folder: Path) -> Iterator[Path]:
 
 
 def _item(kind: str, path: Path) -> Item:
-    """The size and age of a file or folder. Files that are removed meanwhile are not counted."""
+    """Return the size and age of a file or folder. Files deleted in the meantime are not counted."""
     size, changed = 0, 0.0
     for part in [path, *(path.rglob("*") if path.is_dir() and not path.is_symlink() else [])]:
         with suppress(OSError):
@@ -113,7 +113,7 @@ def _item(kind: str, path: Path) -> Item:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """The items that were removed, or would be, and those that were kept, each with the reason."""
+    """The items that were or would be removed, and those that were kept with the reasons."""
 
     removed: Sequence[Item]
     kept: Sequence[tuple[Item, str]]
@@ -124,9 +124,9 @@ class Cleaned:
 
 
 def to_clean(kinds: Sequence[str], older_than_seconds: float = 0.0) -> list[Item]:
-    """The items that a cleaning would remove, of these kinds or of all derived ones. Raises UnknownName."""
+    """Return items that cleaning would remove, of these kinds or of all derived ones. Raises UnknownName."""
     names = kinds or [kind.name for kind in CACHE_KINDS.values() if kind.derived]
-    # A process that holds no lock may still be writing a draft that changed recently.
+    # A process without a lock may still be writing a draft that changed recently.
     least = {"drafts": _HOUR}
     return [
         item
@@ -139,7 +139,7 @@ def to_clean(kinds: Sequence[str], older_than_seconds: float = 0.0) -> list[Item
 def clean(items: Sequence[Item]) -> Cleaned:
     """Remove the items. Raises Unavailable while another process relies on the cache.
 
-    An item that cannot be removed is kept, with the reason, and the others are removed all the same.
+    An item that cannot be removed is kept with the reason, and the others are still removed.
     """
     removed, kept = [], []
     with _alone():
@@ -148,14 +148,14 @@ def clean(items: Sequence[Item]) -> Cleaned:
                 _remove(item)
                 removed.append(item)
             except (OSError, Unavailable) as error:
-                held = "another process is making it"
+                held = "another process is writing it"
                 kept.append((item, held if isinstance(error, Unavailable) else str(error.strerror)))
         _tidy()
     return Cleaned(removed, kept)
 
 
 def _remove(item: Item) -> None:
-    """Remove an item under its own lock, if it has one: a process that writes a file or changes a pack holds it."""
+    """Remove an item under its lock, if it has one. Processes that write a file or change a pack hold its lock."""
     path = item.path
     target = path.with_suffix(".safetensors") if path.suffix == ".checkpoint" else path
     lock: AbstractContextManager[None]
@@ -168,14 +168,14 @@ def _remove(item: Item) -> None:
     with lock:
         if path.is_dir() and not path.is_symlink():
             old = path.with_name(f".{path.name}.old") if not _is_stale(path) else path
-            os.replace(path, old)  # renamed first, so that nobody reads half of it
+            os.replace(path, old)  # renamed first, so that no process reads a partial folder
             shutil.rmtree(old)
         else:
             path.unlink(missing_ok=True)
 
 
 def _tidy() -> None:
-    """Remove empty folders, and locks of files that no longer exist. Nobody can need them, see `_alone`."""
+    """Remove empty folders, and locks of deleted files. No process can need them, see `_alone`."""
     for kind in CACHE_KINDS:
         root = cache_folder() / kind
         folders = [root, *(path for path in root.rglob("*") if path.is_dir() and not path.is_symlink())]
@@ -184,7 +184,7 @@ def _tidy() -> None:
                 for lock in unused_locks(folder):
                     lock.unlink()
             if folder != root and kind not in _WHOLE:
-                with suppress(OSError):  # it is not empty
+                with suppress(OSError):  # not empty
                     folder.rmdir()
 
 
@@ -194,7 +194,7 @@ def _locks() -> Path:
 
 @contextmanager
 def _gate() -> Iterator[None]:
-    """Hold the lock under which leases are taken and looked for."""
+    """Hold the lock for acquiring and checking leases."""
     folder = _locks()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -207,9 +207,9 @@ def _gate() -> Iterator[None]:
 
 @contextmanager
 def lease() -> Iterator[None]:
-    """Hold a lease: nothing is cleaned from the cache meanwhile. The operating system releases it if the process dies.
+    """Hold a lease, which prevents cleaning of the cache. The operating system releases it if the process dies.
 
-    Also a decorator. Many processes may hold one at once. In a cache that is read-only it does nothing.
+    Also works as a decorator. Many processes may hold leases at the same time. It does nothing in a read-only cache.
     """
     lock = FileLock(_locks() / f"{uuid.uuid4().hex}.lock", thread_local=False)
     with suppress(Unavailable), _gate():
@@ -224,7 +224,7 @@ def lease() -> Iterator[None]:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Hold the gate while nobody holds a lease. Raises Unavailable if somebody does."""
+    """Hold the gate while no process holds a lease. Raises Unavailable if one does."""
     with _gate():
         for path in _locks().glob("*.lock"):
             if path.name == "gate.lock":
@@ -234,7 +234,7 @@ def _alone() -> Iterator[None]:
                     pass
             except Timeout:
                 raise Unavailable(
-                    "another process of sglora is at work and needs the cache", "wait until it is done, or stop it"
+                    "another sglora process is using the cache", "wait until it is finished, or stop it"
                 ) from None
             with suppress(OSError):
                 path.unlink()
@@ -242,7 +242,7 @@ def _alone() -> Iterator[None]:
 
 
 def age(text: str) -> float:
-    """Seconds of `30d`, `12h`, `45m` or `10s`. Raises UsageError.
+    """Parse an age such as `30d`, `12h`, `45m` or `10s` into seconds. Raises UsageError.
 
     >>> age("30d"), age("1.5h")
     (2592000.0, 5400.0)
@@ -253,5 +253,7 @@ def age(text: str) -> float:
     except (KeyError, ValueError):
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise UsageError(f"an age is a number and s, m, h, d or w, got {text!r}", "as in --older-than 30d")
+        raise UsageError(
+            f"an age must be a number with s, m, h, d or w, got {text!r}", "pass for example --older-than 30d"
+        )
     return seconds

@@ -1,7 +1,7 @@
-"""An object as a person sees it: a line in a console, a small table in a notebook. No torch at import time.
+"""Represent objects as a line in a console or a small table in a notebook. No torch import.
 
-What is shown may come from a stranger's file: a quoted text is one line without control characters, and every text of
-a table is escaped. The table brings no colours and no script, so that it reads well in a dark and in a light notebook.
+Values may come from untrusted files. Quoted text is one line without control characters, and all text in a table is
+escaped. Tables have no colours or scripts, so they are readable in dark and light notebooks.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ _TABLE = """\
 
 
 class Share(float):
-    """A part of a whole, from 0 to 1: in a table a bar and its percentage."""
+    """A fraction from 0 to 1, shown as a bar and a percentage in tables."""
 
 
 def quoted(value: object) -> str:
-    """The `repr` of a value from anywhere, on one line of about 80 characters at most.
+    """Return the `repr` of any value on one line of about 80 characters at most.
 
     >>> quoted("a photo\\nof a pug"), quoted("x" * 1000)[:6], len(quoted("x" * 1000))
     ("'a photo\\\\nof a pug'", "'xxxxx", 80)
     """
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = _SHORT
-    short.maxlevel = 2  # lists of lists of long texts would be very long
+    short.maxlevel = 2  # nested lists of long strings would be very long
     return plain(short.repr(value))
 
 
 def plain(value: object, limit: int = _SHORT) -> str:
-    """A text on one line of `limit` characters at most, without what steers a terminal or what UTF-8 cannot hold.
+    """Return text on one line of at most `limit` characters, without control characters and invalid UTF-8.
 
     >>> plain("a photo\\nof a pug", 13)
     'a photo\ufffdof...'
@@ -67,7 +67,7 @@ def plain(value: object, limit: int = _SHORT) -> str:
 
 
 def weights_line(weights: Sequence[tuple[str, float]]) -> str:
-    """The largest weights, and how many there are besides.
+    """Return the largest weights, and the number of others.
 
     >>> weights_line([("cat", 0.5), ("dog", 0.25), ("owl", 0.125), ("bee", 0.0625), ("ant", 0.0625)])
     'cat 0.500, dog 0.250, owl 0.125 and 2 more'
@@ -91,9 +91,9 @@ def html_table(
     header: Sequence[str] = (),
     rows: Iterable[Sequence[object]] = (),
 ) -> str:
-    """What `_repr_html_` returns: facts by name, without those that are None, and below them a table of rows.
+    """Return HTML for `_repr_html_`: facts by name (skipping None), followed by a table of rows.
 
-    A `Share` has a bar, another float three decimals.
+    A `Share` has a bar. Other floats have three decimals.
     """
     known = [(plain(name), plain(value, _LONG)) for name, value in facts.items() if value is not None]
     cells = [[(_cell(value), f"{value:.3f}" if isinstance(value, Share) else None) for value in row] for row in rows]

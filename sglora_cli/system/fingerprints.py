@@ -1,8 +1,9 @@
-"""What follows from the content of files alone, remembered in the user cache while the files are the same.
+"""Values derived from file contents, stored in the user cache as long as the files do not change.
 
-A file is the same if its path, device, inode, size and times of change are: hashing a gigabyte of weights takes longer
-than making an adapter. The second time (ctime) is the system's own, so that who sets the first one back is found out. A
-file that changed within the last seconds is not relied on, as it might change again within the same tick of the clock.
+A file counts as unchanged if its path, device, inode, size and timestamps are the same, because hashing a gigabyte of
+weights takes longer than generating an adapter. ctime is controlled by the operating system, so resetting mtime is
+detected. Files changed within the last seconds are not trusted, because they may change again within the same tick of
+the clock.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 
 _LIMIT = 1 << 30
 _SETTLED = 2e9
-"""Nanoseconds since the last change of a file, after which its time of change can be relied on."""
+"""Nanoseconds after the last change of a file before its timestamps are trusted."""
 
 
 def remembered(what: str, paths: Sequence[Path], compute: Callable[[], str]) -> str:
-    """`compute()`, or what it gave for the same files before.
+    """Return `compute()`, or its cached result for the same files.
 
-    what: names the text, and everything besides the files that it follows from. Raises BadFile for a file that cannot
-    be read. In a cache that cannot be written, nothing is remembered.
+    what: identifies the value and everything it depends on besides the files. Raises BadFile for a file that cannot be
+    read. Nothing is cached if the cache is not writable.
     """
     place, stamps = _place(what, paths), [stamp(path) for path in paths]
     found = _recall(place, stamps)
@@ -46,23 +47,23 @@ def remembered(what: str, paths: Sequence[Path], compute: Callable[[], str]) -> 
 
 
 class FrozenFile:
-    """A file of weights whose hash is part of a fingerprint: what is loaded are the bytes that were hashed."""
+    """A weight file whose hash is part of a fingerprint. The loaded bytes are guaranteed to be the hashed ones."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._stamp: Sequence[int] = ()
-        """The file's, when it was hashed."""
+        """The file's stamp when it was hashed."""
 
     @cached_property
     def sha256(self) -> str:
-        """In hexadecimal. Raises BadFile if the file cannot be read."""
+        """The hash in hexadecimal. Raises BadFile if the file cannot be read."""
         self._stamp = stamp(self.path)
         return remembered("sha256", [self.path], lambda: file_hash(self.path))
 
     def mapped(self) -> dict[str, Tensor]:
-        """Its tensors, of which the disk gives only what is used: for a package's file, which nobody changes in place.
+        """Return its tensors, memory-mapped. Only use it for files of packages, which are not changed in place.
 
-        Raises BadFile if it is no safetensors file, or has changed since it was hashed.
+        Raises BadFile if it is not a safetensors file or has changed since it was hashed.
         """
         _ = self.sha256
         tensors, _ = load_tensors(self.path)
@@ -71,19 +72,19 @@ class FrozenFile:
         return tensors
 
     def read(self) -> bytes:
-        """All of it. Raises BadFile if it cannot be read, or has changed since it was hashed."""
+        """Read the complete file. Raises BadFile if it cannot be read or has changed since it was hashed."""
         place, stamps = _place("sha256", [self.path]), [stamp(self.path)]
         data = read_bytes(self.path, _LIMIT)
         found = _recall(place, stamps) if stamp(self.path) == stamps[0] else None
         if found is None:
             found = data_hash(data)
             _remember(place, [self.path], stamps, found)
-        if vars(self).setdefault("sha256", found) != found:  # where cached_property keeps it
+        if vars(self).setdefault("sha256", found) != found:  # where cached_property stores it
             raise self._changed()
         return data
 
     def _changed(self) -> BadFile:
-        return BadFile(f"{self.path} changed after its fingerprint was taken", "run it again")
+        return BadFile(f"{self.path} changed after its fingerprint was taken", "run the command again")
 
 
 def _place(what: str, paths: Sequence[Path]) -> Path:
@@ -92,7 +93,7 @@ def _place(what: str, paths: Sequence[Path]) -> Path:
 
 
 def stamp(path: Path) -> list[int]:
-    """What another content of a file does not have: device, inode, size and both times of change. Raises BadFile."""
+    """Return device, inode, size and timestamps, which change with a file's content. Raises BadFile."""
     try:
         stat = os.stat(path)
     except OSError as error:
@@ -109,7 +110,7 @@ def _recall(place: Path, stamps: Sequence[Sequence[int]]) -> str | None:
 
 
 def is_settled(stamp: Sequence[int]) -> bool:
-    """Whether a file with this stamp changed so long ago that another content would have another stamp."""
+    """Return whether the last change was long enough ago that a new change would give another stamp."""
     return time.time_ns() - stamp[3] > _SETTLED
 
 

@@ -1,4 +1,4 @@
-"""What this machine has: devices and their precisions, memory, disk. No torch at import time."""
+"""The hardware of this machine: devices and their precisions, memory, disk. No torch import at the top."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-"""Our name -> that of torch."""
+"""Name in sglora -> name in torch."""
 
 
 def pick_device(name: str = "") -> torch.device:
-    """The device of that name; for "" and "auto" a CUDA GPU if there is one, else the CPU.
+    """Return the device of that name. For "" and "auto" it is a CUDA GPU if available, otherwise the CPU.
 
     Raises UsageError, Unavailable.
     """
@@ -35,58 +35,59 @@ def pick_device(name: str = "") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"no device is called {name!r}", "use auto, cpu, cuda, cuda:1 or mps") from None
+        raise UsageError(f"there is no device {name!r}", "use auto, cpu, cuda, cuda:1 or mps") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise Unavailable(f"device {name!r} is not on this machine: PyTorch finds no CUDA GPU", "pass --device cpu")
+        raise Unavailable(f"device {name!r} is not available, because PyTorch finds no CUDA GPU", "pass --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         many = torch.cuda.device_count()
         raise Unavailable(
-            f"device {name!r} is not on this machine: it has {many} CUDA GPU(s)", f"the last is cuda:{many - 1}"
+            f"device {name!r} is not available, because this machine has {many} CUDA GPU(s)",
+            f"pass --device cuda:{many - 1}",
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise Unavailable(f"device {name!r} is not on this machine", "pass --device cpu")
+        raise Unavailable(f"device {name!r} is not available on this machine", "pass --device cpu")
     if device.type not in ("cpu", "cuda", "mps"):
-        raise UsageError(f"no device is called {name!r}", "use auto, cpu, cuda, cuda:1 or mps")
+        raise UsageError(f"there is no device {name!r}", "use auto, cpu, cuda, cuda:1 or mps")
     return device
 
 
 def usable_device(name: str, origin: str) -> str:
-    """The device that a setting names, or "cpu" with a note where this machine lacks it.
+    """Return the device of a setting, or "cpu" with a note if this machine lacks it.
 
-    origin: where it is set, for the note. Raises UsageError for a name that no device has.
+    origin: where it is set, for the note. Raises UsageError for an invalid name.
     """
     if name in ("", "auto", "cpu"):  # needs no torch
         return name
     try:
         pick_device(name)
     except Unavailable:
-        remark(f"device {name} of {origin} is not on this machine; cpu is used", once=True)
+        remark(f"device {name} of {origin} is not available on this machine, using cpu", once=True)
         return "cpu"
     return name
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of that name; for "auto" bf16 where a GPU computes it natively, else fp32."""
+    """Return the dtype of that name. For "auto" it is bf16 if a GPU supports it natively, otherwise fp32."""
     import torch
 
     if name == "auto":
         native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float32
     if name not in DTYPES:
-        raise UsageError(f"precision must be auto, {', '.join(DTYPES)}, got {name!r}", "leave --precision out")
+        raise UsageError(f"precision must be auto, {', '.join(DTYPES)}, got {name!r}", "omit --precision")
     if name == "fp16" and device.type == "cpu":
-        raise UsageError("fp16 does not train on a CPU", "use fp32 there")
+        raise UsageError("fp16 is not supported on a CPU", "pass --precision fp32")
     dtype: torch.dtype = getattr(torch, DTYPES[name])
     return dtype
 
 
 _SQUARE, _WIDE, _ROWS = 1024, 8192, 4
-"""Sides of the matrices of `compute_rates`: some 0.1 s on a laptop, and more weights than any cache holds."""
+"""Matrix sizes for `compute_rates`, about 0.1 s on a laptop, with more weights than fit into any cache."""
 
 
 def compute_rates(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
-    """What the device does in a second, measured now: floating-point operations in a product of square matrices, and
-    bytes of a large matrix that it multiplies by a few rows."""
+    """Measure the device's rates per second: floating-point operations in a product of square matrices, and bytes read
+    of a large matrix multiplied by a few rows."""
     import torch
 
     square = torch.ones(_SQUARE, _SQUARE, device=device, dtype=dtype)
@@ -97,7 +98,7 @@ def compute_rates(device: torch.device, dtype: torch.dtype) -> tuple[float, floa
 
 
 def _quickest(a: Tensor, b: Tensor) -> float:
-    """Seconds of the quickest of three products; the first of all is not counted."""
+    """Return the seconds of the fastest of three products, after one warm-up."""
     seconds = []
     for _ in range(4):
         began = time.perf_counter()
@@ -107,7 +108,7 @@ def _quickest(a: Tensor, b: Tensor) -> float:
 
 
 def peak_memory() -> int:
-    """The most bytes that this process had in memory at once."""
+    """Return the peak memory of this process in bytes."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     import resource
@@ -117,7 +118,7 @@ def peak_memory() -> int:
 
 
 def available_memory() -> int:
-    """Bytes a build may use: those this process has, and those free on the machine or in its container."""
+    """Return the bytes that a build may use: the memory of this process plus free memory of machine or container."""
     own = psutil.Process().memory_info().rss
     free = int(psutil.virtual_memory().available)
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
@@ -127,14 +128,14 @@ def available_memory() -> int:
 
 
 def free_device_memory(device: torch.device) -> int:
-    """Bytes free on a CUDA GPU; 0 for every other device."""
+    """Return the free bytes of a CUDA GPU, or 0 for other devices."""
     import torch
 
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
 
 
 def free_disk(path: Path) -> int:
-    """Bytes free where `path` is, or will be."""
+    """Return the free bytes at `path`, which may not exist yet."""
     return shutil.disk_usage(nearest_existing(path)).free
 
 

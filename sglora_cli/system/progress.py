@@ -1,4 +1,4 @@
-"""Progress of long work: a bar or a line on standard error, and the log file of a job."""
+"""Progress of long work, as a bar or lines on standard error, and the log file of a job."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sglora_cli.files.text import append_lines
 T = TypeVar("T")
 
 Advance = Callable[[float, str], None]
-"""Called with the units of work that were done, and what is being done."""
+"""Called with the completed units of work and a description of the current part."""
 
 _quiet = False
 _remarked: set[str] = set()
@@ -26,13 +26,13 @@ PLAIN_SECONDS = 10.0
 
 
 def be_quiet() -> None:
-    """Show no progress and no notes from now on."""
+    """Suppress progress and notes from now on."""
     global _quiet
     _quiet = True
 
 
 def be_heard() -> None:
-    """Show progress and notes again, as at the start."""
+    """Show progress and notes again."""
     global _quiet
     _quiet = False
     _remarked.clear()
@@ -43,14 +43,14 @@ def is_quiet() -> bool:
 
 
 def remark(text: str, once: bool = False) -> None:
-    """Print a note on stderr, unless notes are switched off; `once`: only the first time."""
+    """Print a note to stderr unless notes are suppressed. With `once`, print it only the first time."""
     if not (_quiet or (once and text in _remarked)):
         _remarked.add(text)
         print(text, file=sys.stderr, flush=True)
 
 
 def progress(items: Sequence[T] | range, what: str) -> Iterable[T]:
-    """The items. Progress is displayed while they are consumed."""
+    """Return the items, and display progress while they are consumed."""
     if _quiet or len(items) == 0:
         return items  # type: ignore[return-value]
     return _displayed(items, what)  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ def _displayed(items: Sequence[T], what: str) -> Iterator[T]:
 
 @contextmanager
 def working(what: str, total: float) -> Iterator[Advance]:
-    """Display the progress of `total` units of work and the time left. The block calls the result as units are done."""
+    """Display the progress of `total` units of work and the time left. Yields a function to report completed units."""
     if _quiet or total <= 0:
         yield lambda units, part: None
     elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
@@ -92,18 +92,18 @@ def working(what: str, total: float) -> Iterator[Advance]:
 
 
 class TimeLeft:
-    """How long work still takes, from a least to a most: at its mean pace, and at that of its last part.
+    """Estimates the time left as a range, from the mean speed and the speed of the recent part.
 
-    What goes ahead evenly is said in one number; what gets slower or faster, or waits for other programs, in two.
+    Steady work has a single number. Work that changes speed or waits for other programs has a range.
     """
 
     def __init__(self, total: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._total, self._clock = total, clock
         self._points = [(clock(), 0.0)]
-        """Times, and the units that were done by then."""
+        """Times, with the units completed by then."""
 
     def after(self, units: float) -> str:
-        """The text for a person, once so many more units are done; "" as long as nothing is known."""
+        """Return the estimate after `units` more units are complete, or "" while it is unknown."""
         now, done = self._clock(), self._points[-1][1] + units
         self._points.append((now, done))
         if len(self._points) < _FEWEST or done <= 0:
@@ -119,7 +119,7 @@ class TimeLeft:
 
 
 _FEWEST, _RECENT = 3, 0.6
-"""The fewest points that say something; the share of what is done after which work is recent."""
+"""Minimum number of points for an estimate, and the share of completed work after which work counts as recent."""
 
 
 class _Lines:
@@ -170,7 +170,7 @@ def size(count: float) -> str:
 
 
 class Journal:
-    """A log of JSON lines in a file, or nowhere: the time (UTC), the step and its values."""
+    """A log of JSON lines with time (UTC), step and values, written to a file or discarded."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -182,4 +182,4 @@ class Journal:
         try:
             append_lines(self.path, [json.dumps({"time": now, "step": step, **facts}, ensure_ascii=False) + "\n"])
         except OSError as error:
-            raise unwritable(f"cannot write the log {self.path}", error, "choose another with --log") from None
+            raise unwritable(f"cannot write the log {self.path}", error, "choose another file with --log") from None

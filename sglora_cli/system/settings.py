@@ -1,4 +1,4 @@
-"""Settings: the file, and the values in force. Precedence: option > environment > settings file > default."""
+"""The settings file and the effective settings. Precedence: option > environment > settings file > default."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from sglora_cli.system.hardware import usable_device
 from sglora_cli.system.paths import settings_file
 
 _TRIES = 10
-"""A setting is written again if the file was changed in between; so often at most."""
+"""Attempts to write a setting while other programs change the file."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user can set once for all commands. An empty string means not set."""
+    """Settings for all commands. An empty string means not set."""
 
     pack: str = ""
-    """Pack used when a command names none."""
+    """Pack to use if a command does not name one."""
     backbone: str = "clip-vit-b-16"
-    """Default backbone: the newest built pack of it is preferred."""
+    """Default backbone. Its newest built pack is preferred."""
     data: str = ""
-    """Folder that holds the data sets."""
+    """Folder that contains the data sets."""
     generator: str = ""
-    """Generator used when a command names none; else the pack's own choice."""
+    """Generator to use if a command does not name one, otherwise the pack's default."""
     device: str = ""
-    """Device used when a command names none; else a CUDA GPU if there is one."""
+    """Device to use if a command does not name one, otherwise a CUDA GPU if available."""
     weights: str = ""
-    """Weights of the default backbone: a file or folder. Other backbones do not look at it."""
+    """Weights of the default backbone, a file or folder. Other backbones ignore it."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The value of a setting, and where it comes from: "environment", "file" or "default"."""
+    """The value of a setting and its origin: "environment", "file" or "default"."""
 
     value: str
     origin: str
@@ -54,22 +54,22 @@ def variable(name: str) -> str:
 
 
 def parsed(text: str, path: Path) -> dict[str, str]:
-    """The content of a settings file. Raises BadFile with the line, or UnknownName for a key that does not exist."""
+    """Parse a settings file. Raises BadFile with the line, or UnknownName for an unknown key."""
     names = [spec.name for spec in fields(Settings)]
     try:
         values = toml_table(text)
     except ValueError as error:
-        raise BadFile(f"{path}: {error}", "mend or remove it") from None
+        raise BadFile(f"{path}: {error}", "fix or delete it") from None
     for key, value in values.items():
         if key not in names:
             raise UnknownName.of(f"setting in {path}", key, names)
         if not isinstance(value, str):
-            raise BadFile(f"{path}: {key} must be a text, got {value!r}", f'write {key} = "..."')
+            raise BadFile(f"{path}: {key} must be a string, got {value!r}", f'write {key} = "..."')
     return values
 
 
 def file_text() -> str:
-    """The content of the settings file; "" if there is none. Raises BadFile."""
+    """Return the content of the settings file, or "" if there is none. Raises BadFile."""
     path = settings_file()
     return _decoded(read_bytes(path, TOML_LIMIT), path) if path.exists() else ""
 
@@ -78,11 +78,11 @@ def _decoded(data: bytes, path: Path) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadFile(f"{path}: {error}", "mend or remove it") from None
+        raise BadFile(f"{path}: {error}", "fix or delete it") from None
 
 
 def current() -> dict[str, Setting]:
-    """Every setting in force, with its origin. Raises as `parsed`."""
+    """Return every effective setting with its origin. Raises the errors of `parsed`."""
     values = parsed(file_text(), settings_file())
     settings = {}
     for spec in fields(Settings):
@@ -96,15 +96,15 @@ def current() -> dict[str, Setting]:
 
 
 def load() -> Settings:
-    """The settings in force. Raises BadFile with the line, or UnknownName for a key that does not exist."""
+    """Return the effective settings. Raises BadFile with the line, or UnknownName for an unknown key."""
     return Settings(**{name: one.value for name, one in current().items()})
 
 
 def runtime(config: RuntimeConfig, backbone: str, exact: bool = False) -> RuntimeConfig:
-    """The config for a backbone of that name; the settings supply the device and weights that it leaves open.
+    """Return the config for a backbone, with device and weights from the settings where the config has none.
 
-    A device of the settings that this machine lacks is the CPU, with a note.
-    exact: whether the work compares to the last digits, see `full_precision`.
+    If this machine lacks the device of the settings, the CPU is used with a note.
+    exact: whether results are compared to the last digit, see `full_precision`.
     """
     settings = load()
     weights = config.weights or (settings.weights if backbone == settings.backbone else "")
@@ -113,7 +113,7 @@ def runtime(config: RuntimeConfig, backbone: str, exact: bool = False) -> Runtim
 
 
 def device_of_settings() -> str:
-    """The device of the settings, "" if there is none; see `usable_device`. Raises UsageError."""
+    """Return the usable device of the settings, or "" if there is none (see `usable_device`). Raises UsageError."""
     one = current()["device"]
     try:
         return usable_device(one.value, variable("device") if one.origin == "environment" else "the settings")
@@ -122,7 +122,7 @@ def device_of_settings() -> str:
 
 
 def unset(key: str, one: Setting) -> str:
-    """The command that drops a setting.
+    """Return the command that removes a setting.
 
     >>> unset("pack", Setting("gone", "file")), unset("pack", Setting("gone", "environment"))
     ('sglora settings unset pack', 'unset SGLORA_PACK')
@@ -131,21 +131,22 @@ def unset(key: str, one: Setting) -> str:
 
 
 def full_precision(config: RuntimeConfig) -> RuntimeConfig:
-    """The config for work that compares to the last digits: full precision, unless the user chose another."""
+    """Return the config for exact comparisons: full precision unless the user chose another one."""
     return replace(config, precision="fp32") if config.precision == "auto" else config
 
 
 def check_key(key: str) -> None:
-    """Raises UnknownName unless `key` is a setting."""
+    """Raise UnknownName unless `key` is a setting."""
     names = [spec.name for spec in fields(Settings)]
     if key not in names:
         raise UnknownName.of("setting", key, names)
 
 
 def write_setting(key: str, value: str | None) -> Path:
-    """Set a key of the settings file, or remove it (None); comments and everything else stay as they are.
+    """Set or remove (None) a key of the settings file, preserving comments and everything else.
 
-    Returns the file. Raises as `parsed` if the file is wrong already, Unavailable if others write it all the time.
+    Returns the file. Raises the errors of `parsed` if the file is invalid, Unavailable if other programs keep changing
+    it.
     """
     path = settings_file()
     for _ in range(_TRIES):
@@ -153,18 +154,18 @@ def write_setting(key: str, value: str | None) -> Path:
         new = _with_setting(_decoded(data or b"", path), key, value, path).encode()
         if new == (data or b"") or swapped(path, ABSENT if data is None else data_hash(data), new):
             return path
-    raise Unavailable(f"{path} is changed again and again by another program", "end that program, then run it again")
+    raise Unavailable(f"another program keeps changing {path}", "stop that program, then run the command again")
 
 
 def _with_setting(text: str, key: str, value: str | None, path: Path) -> str:
-    import tomlkit  # not at the top: every command reads settings, only one changes them
+    import tomlkit  # imported here, because every command reads settings but few change them
     from tomlkit.exceptions import TOMLKitError
 
     parsed(text, path)
     try:
         document = tomlkit.parse(text)
     except TOMLKitError as error:  # tomlkit supports less of TOML 1.1 than tomli
-        raise BadFile(f"{path}: {error}", "mend or remove it") from None
+        raise BadFile(f"{path}: {error}", "fix or delete it") from None
     if value is None:
         document.pop(key, None)
     else:

@@ -183,8 +183,8 @@ PEFT = {
             (folder / "adapter_model.safetensors").read_bytes()[:-9]
         ),
         4,
-        "is not a whole safetensors file",
-        "fetch or generate it again",
+        "is not a complete safetensors file",
+        "download or generate it again",
     ),
 }
 

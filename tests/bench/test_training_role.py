@@ -181,7 +181,7 @@ def test_photos_that_experts_learned_from_or_unseen_tasks_are_tested_on_are_left
 
 def test_the_papers_numbers_do_not_stand_beside_training_tasks(trained):
     text = trained("--baselines", "paper", "--paper").stdout
-    assert "the paper's numbers are not shown: its tasks are unseen, these are training tasks" in text
+    assert "the paper's numbers are not shown: the paper measures unseen tasks, and these are training tasks" in text
 
 
 def test_nothing_is_read_of_tasks_that_are_not_asked_for(run, toy_pack, toys, own_home):

@@ -91,10 +91,10 @@ def test_at_once_they_are_what_they_are_one_after_another(run, pack, listed, tmp
     ("change", "message"),
     [
         ({"adapter": "gone.safetensors"}, "line 7: {folder}/gone.safetensors does not exist"),
-        ({"text": " "}, "line 7: 'text' must be a text, got ' '"),
-        ({"text": 3}, "line 7: 'text' must be a text, got 3"),
-        ({"adapter": [3]}, "line 7: 'adapter' must be a list of texts, got [3]"),
-        ({"adapter": []}, "line 7: 'adapter' must be a text, got []"),
+        ({"text": " "}, "line 7: 'text' must be a non-empty string, got ' '"),
+        ({"text": 3}, "line 7: 'text' must be a non-empty string, got 3"),
+        ({"adapter": [3]}, "line 7: 'adapter' must be a list of strings, got [3]"),
+        ({"adapter": []}, "line 7: 'adapter' must be a non-empty string, got []"),
         (
             {"name": "things/0"},
             "line 7: the name 'things/0' is already used in {folder}/list.jsonl, line 1\nhint: set",

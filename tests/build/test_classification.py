@@ -142,8 +142,8 @@ def test_classes_in_the_description_of_a_task_without_are_the_recipes_error(run,
         ('["a photo"]', "a prompt must be a text with {class} and no other braces, got 'a photo'"),
         ('["{class} {name}"]', "a prompt must be a text with {class} and no other braces, got '{class} {name}'"),
         ("[3]", "a prompt must be a text with {class} and no other braces, got 3"),
-        ("[]", "prompts must be a list of texts, got []"),
-        ('"{class}"', "prompts must be a list of texts, got '{class}'"),
+        ("[]", "prompts must be a list of strings, got []"),
+        ('"{class}"', "prompts must be a list of strings, got '{class}'"),
     ],
 )
 def test_a_wrong_prompt_is_named_with_its_line(run, tiny, toys, tmp_path, prompts, message):

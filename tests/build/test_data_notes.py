@@ -65,7 +65,7 @@ def test_captions_that_fit_and_backbones_that_do_not_count_are_no_warning(noted,
 def test_what_a_source_passes_over_is_noted_with_its_folder(noted, toys):
     (toys / "toys/x.heic").write_text("")
     reasons = [line.removeprefix(f"skipped in {toys / 'toys'}: ") for line in noted(object(), ["a ball"])]
-    assert ".heic images, which are not decoded here; convert them to JPEG or PNG: 1 (x.heic)" in reasons
+    assert ".heic images, which are not supported (convert them to JPEG or PNG): 1 (x.heic)" in reasons
     assert [line for line in reasons if line.startswith("images that captions.jsonl does not name: 71 (")]
 
 

@@ -122,4 +122,4 @@ def test_a_log_that_cannot_be_written_is_said(run, tiny, toys, recipe, tmp_path)
     (tmp_path / "file").touch()
     result = run("pack", "build", recipe, "--data", toys, "--log", tmp_path / "file/x.jsonl")
     assert result.exit_code == 6
-    assert result.stderr.splitlines()[-1] == "hint: choose another with --log"
+    assert result.stderr.splitlines()[-1] == "hint: choose another file with --log"

@@ -56,7 +56,7 @@ def test_update_gives_an_older_pack_the_very_files_of_a_new_one(built, toys, run
     assert Pack(built).experts.moments is None
     result = run("generate", "a mug", "--generator", "all-but-the-task", "--pack", built)
     assert result.exit_code == 6
-    assert "hint: build it again, or add that: sglora pack update PACK --data DIR\n" in result.stderr
+    assert "hint: add them with `sglora pack update PACK --data DIR`, or build the pack again\n" in result.stderr
     result = run("pack", "update", built, "--data", toys)
     assert (result.exit_code, result.stdout) == (0, f"{built}\n")
     assert result.stderr.splitlines()[-1] == (

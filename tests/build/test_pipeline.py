@@ -112,7 +112,7 @@ def test_a_full_disk_stops_a_build_and_loses_nothing(whole, run, recipe, toys, m
     error, hint = stopped.stderr.splitlines()[-2:]
     assert error.startswith("error: cannot write ")
     assert error.endswith(".part: No space left on device")
-    assert hint == "hint: make room, or move the cache with SGLORA_HOME; what is done is kept"
+    assert hint == "hint: free some space, or move the cache with SGLORA_HOME; completed work is kept"
     assert run("pack", "build", recipe, "--data", toys).exit_code == 0
     assert content(tmp_path / "second/cache/packs/toys") == whole
 
@@ -163,7 +163,7 @@ def test_damage_to_an_unfinished_step_is_noticed(whole, run, recipe, toys, own_h
         file.write_bytes(data)
         result = run("pack", "build", recipe, "--data", toys)
         assert result.exit_code == 4
-        assert result.stderr.splitlines()[-1] == "hint: run it again: it is made anew"
+        assert result.stderr.splitlines()[-1] == "hint: run the command again to recreate it"
     else:
         flip(file)
     assert run("pack", "build", recipe, "--data", toys).exit_code == 0

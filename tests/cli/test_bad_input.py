@@ -39,7 +39,7 @@ from pack_folders import BUNDLED
             "--space meaning compares sentences, and photos are compared as they look",
             "leave it out",
         ),
-        (["generate", "a mug", "--k", "9"], 5, "K = 9 is more than the 4 experts there are", ""),
+        (["generate", "a mug", "--k", "9"], 5, "K = 9 exceeds the 4 available experts", ""),
         (
             ["generate", "a mug", "-o", "mug.bin"],
             2,
@@ -95,7 +95,7 @@ CASES = {
     "no captions": ('{"image": "i.png", "task": "t", "captions": []}', "has no caption, or an empty one"),
     "wrong type": (
         '{"image": "i.png", "task": "t", "captions": "red"}',
-        "'captions' must be a list of texts, got 'red'",
+        "'captions' must be a list of strings, got 'red'",
     ),
     "wrong split": (
         '{"image": "i.png", "task": "t", "split": "dev", "captions": ["a"]}',
@@ -103,7 +103,7 @@ CASES = {
     ),
     "missing image": ('{"image": "gone.png", "task": "t", "captions": ["a"]}', "gone.png does not exist"),
     "outside": ('{"image": "../../x.png", "task": "t", "captions": ["a"]}', "leads out of"),
-    "no task": ('{"image": "i.png", "captions": ["a"]}', "'task' must be a text, got None"),
+    "no task": ('{"image": "i.png", "captions": ["a"]}', "'task' must be a non-empty string, got None"),
 }
 
 
@@ -126,7 +126,7 @@ def test_an_image_named_twice_is_refused(run, tiny, toys, recipe):
     path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
     result = run("pack", "build", recipe, "--data", toys)
     assert result.exit_code == 4
-    assert "was named before, in line 1" in result.stderr
+    assert "is already named in line 1" in result.stderr
 
 
 def test_a_broken_image_is_named(run, tiny, toys, recipe):

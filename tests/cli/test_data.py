@@ -15,7 +15,7 @@ def test_data_sets_are_listed(run):
     result = run("data", "list")
     assert result.exit_code == 0
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
-    assert "pets Oxford-IIIT Pet as torchvision keeps it; a task a breed sglora data fetch pets" in lines
+    assert "pets Oxford-IIIT Pet in torchvision's layout, a task per breed sglora data fetch pets" in lines
     assert "folder a folder with images and captions.jsonl or captions.csv" in lines
     rows = {row["name"]: row["fetch"] for row in json.loads(run("data", "list", "--json").stdout)["datasets"]}
     assert (rows["coco"], rows["pets"], rows["folder"]) == (True, True, False)
@@ -24,9 +24,7 @@ def test_data_sets_are_listed(run):
 def test_what_may_not_be_downloaded_is_described(run, tmp_path):
     result = run("data", "fetch", "flickr30k", "--data", tmp_path)
     assert (result.exit_code, result.stdout) == (6, "")
-    assert result.stderr.startswith(
-        "error: Flickr30K may not be downloaded by this program\nhint: ask for the photos at "
-    )
+    assert result.stderr.startswith("error: sglora may not download Flickr30K\nhint: request the photos at ")
 
 
 def test_coco_has_four_splits(run, tmp_path):

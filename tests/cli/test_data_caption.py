@@ -189,11 +189,11 @@ def test_a_dry_run_says_what_is_passed_over(caption, album):
     picture(album / "stray.png", 99)
     expected = [
         {
-            "reason": ".heic images, which are not decoded here; convert them to JPEG or PNG",
+            "reason": ".heic images, which are not supported (convert them to JPEG or PNG)",
             "count": 1,
             "examples": ["images/cat/99.heic"],
         },
-        {"reason": "images in no folder images/TASK", "count": 1, "examples": ["stray.png"]},
+        {"reason": "images outside folders images/TASK", "count": 1, "examples": ["stray.png"]},
     ]
     facts = json.loads(caption("--dry-run", "--json").stdout)
     assert (facts["images"], facts["now"]) == (12, 12)

@@ -316,17 +316,17 @@ def test_what_is_passed_over_is_counted_with_the_reason(check, photos, tmp_path)
         (photos / name).write_text("")
     result = check("--report", tmp_path / "report.html")
     lines = [
-        ".heic images, which are not decoded here; convert them to JPEG or PNG: 2 (a.heic, b.heic)",
-        "images that captions.jsonl does not name: 1 (more/c.tif)",
+        ".heic images, which are not supported (convert them to JPEG or PNG): 2 (a.heic, b.heic)",
+        "images not named in captions.jsonl: 1 (more/c.tif)",
     ]
     assert result.exit_code == 0
     assert result.stdout == COUNTS + "".join(f"passed over: {line}\n" for line in lines) + "0 errors, 0 warnings\n"
     page = (tmp_path / "report.html").read_text()
     assert "<h2>Skipped files</h2>" in page
-    assert "2 .heic images, which are not decoded here; convert them to JPEG or PNG" in page
+    assert "2 .heic images, which are not supported (convert them to JPEG or PNG)" in page
     assert json.loads(check("--json").stdout)["passed_over"] == [
         {"reason": lines[0].rpartition(":")[0], "count": 2, "examples": ["a.heic", "b.heic"]},
-        {"reason": "images that captions.jsonl does not name", "count": 1, "examples": ["more/c.tif"]},
+        {"reason": "images not named in captions.jsonl", "count": 1, "examples": ["more/c.tif"]},
     ]
 
 

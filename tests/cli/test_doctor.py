@@ -19,7 +19,7 @@ def test_doctor_names_what_is_wrong_and_what_mends_it(run, own_home, monkeypatch
     result = run("doctor")
     assert result.exit_code == 6
     assert "broken   setting   file: " in result.stdout
-    assert "                -> mend or remove it\n" in result.stdout
+    assert "                -> fix or delete it\n" in result.stdout
 
 
 @pytest.mark.parametrize("origin", ["file", "environment"])
@@ -68,6 +68,6 @@ def test_a_device_of_the_settings_that_is_not_here_is_missing_and_the_job_is_don
         monkeypatch.setenv("SGLORA_DEVICE", "cuda")
     result = run("doctor")
     assert result.exit_code == 0
-    text = "device 'cuda' is not on this machine: PyTorch finds no CUDA GPU; cpu is used where no --device is given"
+    text = "device 'cuda' is not available, because PyTorch finds no CUDA GPU; cpu is used where no --device is given"
     mend = "sglora settings unset device" if origin == "file" else "unset SGLORA_DEVICE"
     assert f"missing  device    default: {text}\n                -> {mend}\n" in result.stdout

@@ -191,9 +191,9 @@ def test_the_folder_above_is_answered_with_the_one_that_is_meant(run, tmp_path):
 @pytest.mark.parametrize(
     ("places", "code", "message"),
     [
-        ([], 6, "has no names.jsonl, no captions and no image in TASK"),
-        (["1.png", "2.png"], 6, "has no names.jsonl, no captions and no image in TASK"),
-        ([".hidden/1.png"], 6, "has no names.jsonl, no captions and no image in TASK"),
+        ([], 6, "has no names.jsonl, no captions and no images in TASK"),
+        (["1.png", "2.png"], 6, "has no names.jsonl, no captions and no images in TASK"),
+        ([".hidden/1.png"], 6, "has no names.jsonl, no captions and no images in TASK"),
         (["cat/1.png"], 5, "0 tasks with at least 5 photos, and a pack needs 6"),
     ],
 )

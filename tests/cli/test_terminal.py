@@ -76,7 +76,7 @@ def test_healthy_is_green_and_the_rest_of_the_line_is_plain():
 def test_notes_wrap_below_their_label_and_hints_stay_on_one_line(tmp_path):
     screen = at_terminal("generate", "a photo of a pug", "-o", tmp_path / "pug.safetensors", columns=60)
     start = next(n for n, line in enumerate(screen.lines) if line.startswith("generator  "))
-    assert screen.lines[start + 1].startswith(" " * 11 + "what all photos and captions")
+    assert screen.lines[start + 1].startswith(" " * 11 + "what the task's photos and captions")
     again = at_terminal("generate", "a photo of a pug", "-o", tmp_path / "pug.safetensors", columns=20)
     assert again.exit_code == 2
     assert again.lines[-1].startswith("hint: ")

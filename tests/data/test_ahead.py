@@ -101,7 +101,7 @@ def test_stems_are_those_of_one_photo_after_another(tmp_path, kind, mirrored):
 
 def test_a_photo_of_other_bytes_is_refused(tmp_path):
     path = picture(tmp_path / "a.png")
-    with pytest.raises(BadFile, match="changed while it was worked on"):
+    with pytest.raises(BadFile, match="changed during processing"):
         list(looked_at(TinyModel(), [(path, "0" * 64)]))
 
 

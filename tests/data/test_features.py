@@ -38,7 +38,7 @@ def test_a_photo_that_is_replaced_between_planning_and_decoding_is_refused(tmp_p
     red = photos[0].path.read_bytes()
     planned = Features.of(MODEL, "a", photos)
     shutil.copy(photos[1].path, photos[0].path)
-    with pytest.raises(BadFile, match=r"red\.png changed while it was worked on"):
+    with pytest.raises(BadFile, match=r"red\.png changed during processing"):
         planned.stored(MODEL)
     photos[0].path.write_bytes(red)
     assert torch.equal(task_tensors(MODEL, "a", photos).stem_N, stems(MODEL, photos))
@@ -94,9 +94,9 @@ def test_damage_while_features_are_in_use_is_said(tmp_path, own_home):
     stored = Features.of(MODEL, "a", photos_in(tmp_path, "red", "blue")).stored(MODEL)
     flipped(stored.stem_N.path, -3)
     assert stored.stem_N[0].shape == (4, 12)
-    with pytest.raises(BadFile, match="row 1 of 'stem' is not what was written there") as error:
+    with pytest.raises(BadFile, match="row 1 of 'stem' is damaged") as error:
         stored.stem_N[1]
-    assert error.value.hint == "run it again: it is made anew"
+    assert error.value.hint == "run the command again to recreate it"
 
 
 def test_a_backbone_whose_numbers_are_not_finite_leaves_nothing_in_the_cache(tmp_path, own_home):

@@ -118,7 +118,7 @@ def test_a_tiff_with_its_16_bit_colours_apart_is_refused_since_pillow_misreads_i
     at = whole.index(struct.pack("<HHI", 258, 3, 3))  # the three depths stand at the address that follows
     depths = struct.unpack("<I", whole[at + 8 : at + 12])[0]
     path.write_bytes(whole[:depths] + struct.pack("<HHH", 16, 16, 16) + whole[depths + 6 :] + bytes(1000))
-    with pytest.raises(BadFile, match="has its colours apart, with 16 bits each"):
+    with pytest.raises(BadFile, match="has planar colours with 16 bits each"):
         read_image(path)
 
 
@@ -203,7 +203,7 @@ def test_folders_in_the_folder_count_and_hidden_things_do_not(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path)
     images, passed_over = image_files(tmp_path)
     assert list(images) == ["a.webp", "b/z.jpeg", "b/c/x.JPG"]
-    assert passed_over == [PassedOver("files that are no images", 1, ("notes.txt",))]
+    assert passed_over == [PassedOver("files that are not images", 1, ("notes.txt",))]
 
 
 def test_a_linked_folder_is_a_folder_and_a_link_that_leads_nowhere_is_a_file(tmp_path):
@@ -222,21 +222,21 @@ def test_images_that_are_not_read_are_counted_by_their_reason(tmp_path):
         (tmp_path / name).write_bytes(saved(speckles(1, 16), "JPEG"))
     images, passed_over = image_files(tmp_path)
     assert list(images) == ["f.png"]
-    remedy = "which are not decoded here; convert them to JPEG or PNG"
+    remedy = "which are not supported (convert them to JPEG or PNG)"
     assert {one.reason: one.examples for one in passed_over} == {
         f".heic images, {remedy}": ("a.HEIC", "b.heic"),
         f".cr2 images, {remedy}": ("c.cr2",),
-        "images without an image's ending; rename them": ("g", "h.jpg_large"),
-        "files that are no images": ("d.txt",),
+        "images without an image extension (rename them)": ("g", "h.jpg_large"),
+        "files that are not images": ("d.txt",),
     }
     (tmp_path / "f.png").unlink()
-    with pytest.raises(BadFile, match=r"there is no image in .*; \.heic images, which are not decoded here; .*: 2 "):
+    with pytest.raises(BadFile, match=r"found no images in .*; \.heic images, which are not supported .*: 2 "):
         image_files(tmp_path)
 
 
 def test_a_format_that_this_pillow_lacks_is_said_to_be_so(monkeypatch):
     monkeypatch.setattr("sglora_cli.files.images.image_endings", lambda: frozenset({".jpg"}))
-    assert why_unread(Path("x.avif")).startswith(".avif images, which are not decoded here")
+    assert why_unread(Path("x.avif")).startswith(".avif images, which are not supported")
 
 
 def test_images_besides_those_that_are_known_have_a_reason(tmp_path):
@@ -245,7 +245,7 @@ def test_images_besides_those_that_are_known_have_a_reason(tmp_path):
         (tmp_path / name).write_text("")
     others = other_images(tmp_path, {"b/\xe9.png"}, "images that nobody names")  # é as one letter, and as two
     assert list(others) == [
-        ("3.heic", ".heic images, which are not decoded here; convert them to JPEG or PNG"),
+        ("3.heic", ".heic images, which are not supported (convert them to JPEG or PNG)"),
         ("4.JPG", "images that nobody names"),
         ("b/2.png", "images that nobody names"),
     ]

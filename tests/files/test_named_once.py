@@ -32,7 +32,7 @@ def test_two_spellings_are_refused_like_two_equal_ones(first, second):
     with pytest.raises(BadFile) as error:
         names.add(second, "x.jsonl, line 3", "line 3")
     spelled = "" if first == second else f", as {first!r}"
-    assert error.value.message == f"x.jsonl, line 3: image {second!r} was named before, in line 1{spelled}"
+    assert error.value.message == f"x.jsonl, line 3: image {second!r} is already named in line 1{spelled}"
 
 
 def test_what_leads_to_one_file_is_one_image(tmp_path):
@@ -44,7 +44,7 @@ def test_what_leads_to_one_file_is_one_image(tmp_path):
         names = NamedOnce(tmp_path)
         names.add("a.jpg", "line 1")
         names.add("copy.jpg", "line 2")  # equal bytes are no reason to refuse
-        with pytest.raises(BadFile, match=f"image '{name}' was named before, in line 1, as 'a.jpg'"):
+        with pytest.raises(BadFile, match=f"image '{name}' is already named in line 1, as 'a.jpg'"):
             names.add(name, "line 3")
 
 
@@ -78,5 +78,5 @@ def test_a_file_system_that_folds_case_is_seen_by_its_numbers(tmp_path, monkeypa
     monkeypatch.setattr(type(tmp_path), "stat", lambda self, **more: facts)
     names = NamedOnce(tmp_path)
     names.add("a.jpg", "line 1")
-    with pytest.raises(BadFile, match=r"image 'A\.JPG' was named before, in line 1, as 'a\.jpg'"):
+    with pytest.raises(BadFile, match=r"image 'A\.JPG' is already named in line 1, as 'a\.jpg'"):
         names.add("A.JPG", "line 2")

@@ -50,14 +50,14 @@ def test_rows_are_those_of_the_tensor(file):
 
 @pytest.mark.parametrize("name", ["ids", "absent"])
 def test_what_has_no_rows_of_numbers_is_refused(file, name):
-    with pytest.raises(BadFile, match=f"no tensor '{name}' of floating point numbers"):
+    with pytest.raises(BadFile, match=f"no tensor '{name}' of floating-point numbers"):
         TensorRows(file, name)
 
 
 def test_a_file_cut_short_is_refused(file):
     file.write_bytes(file.read_bytes()[:-3])
     TensorRows(file, "text")  # its numbers come before and are whole
-    with pytest.raises(BadFile, match="'stem' of shape \\[5, 3, 2\\] is not whole"):
+    with pytest.raises(BadFile, match="'stem' of shape \\[5, 3, 2\\] is incomplete"):
         TensorRows(file, "stem")
 
 
@@ -101,9 +101,9 @@ def test_only_the_row_that_changed_is_refused(file):
     file.write_bytes(data)
     rows = TensorRows(file, "stem")
     assert torch.equal(rows[[0, 1, 2, 3]], STEM[:4])
-    with pytest.raises(BadFile, match=r"x\.safetensors: row 4 of 'stem' is not what was written there") as error:
+    with pytest.raises(BadFile, match=r"x\.safetensors: row 4 of 'stem' is damaged") as error:
         rows[4]
-    assert error.value.hint == "run it again: it is made anew"
+    assert error.value.hint == "run the command again to recreate it"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_rows_that_are_not_those_of_the_checksums_are_refused(file, changes):
 
 def test_a_file_in_another_ones_place_is_refused(file):
     file.rename(file.with_name("y.safetensors"))
-    with pytest.raises(BadFile, match="row 0 of 'stem' is not what was written"):
+    with pytest.raises(BadFile, match="row 0 of 'stem' is damaged"):
         TensorRows(file.with_name("y.safetensors"), "stem").check()
 
 
@@ -151,7 +151,7 @@ def test_a_draft_that_was_damaged_between_two_processes_is_not_finished(tmp_path
     draft.path.write_bytes(data)
     again = TensorDraft(target, SHAPES, {})
     again.put("text", 0, TEXT)
-    with pytest.raises(BadFile, match="is not what was written there"):
+    with pytest.raises(BadFile, match="is damaged"):
         again.finish()
     assert list(tmp_path.iterdir()) == []
 
@@ -170,4 +170,4 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match=r"cannot write .*y\.safetensors\.part") as error:
         TensorDraft(tmp_path / "file/y.safetensors", SHAPES, {})
-    assert "what is done is kept" in error.value.hint
+    assert "completed work is kept" in error.value.hint

@@ -67,7 +67,7 @@ def test_a_truncated_file_is_refused(tmp_path):
     path = tmp_path / "x.safetensors"
     save_tensors(path, {"a": torch.ones(100)}, {})
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(BadFile, match="not a whole safetensors file"):
+    with pytest.raises(BadFile, match="not a complete safetensors file"):
         load_tensors(path)
 
 

@@ -40,7 +40,7 @@ def test_any_gauge_of_one_update_becomes_the_same_factors():
 
 
 def test_a_gauge_needs_one_rank():
-    with pytest.raises(Mismatch, match="no gauge in common"):
+    with pytest.raises(Mismatch, match="cannot share a gauge"):
         into_gauge(torch.zeros(4, 2), torch.zeros(2, 5), torch.zeros(3, 5))
 
 

@@ -250,7 +250,7 @@ def test_tasks_that_lie_are_refused(run, archive, own_home, lines, message):
     [
         ({"mu": torch.ones(3, 4)}, "tensor 'mu' has the shape [3, 4], 4 x 288 of torch.float32 are expected"),
         ({"mu": torch.ones(4, 288).half()}, "4 x 288 of torch.float32 are expected"),
-        ({"mu": None}, "has no tensor 'mu' of floating point numbers"),
+        ({"mu": None}, "has no tensor 'mu' of floating-point numbers"),
         ({"mu": torch.full((4, 288), torch.nan)}, "contains numbers that are not finite"),
         ({"var": torch.full((4, 288), -1.0)}, "has a negative variance"),
         ({"index": torch.ones(5, 8)}, "tensor 'index' has the shape [5, 8], 4 x any of torch.float32 are expected"),

@@ -95,7 +95,7 @@ def test_a_loss_as_large_as_a_constants_is_a_fault():
 
 def test_a_training_on_one_task_is_a_fault():
     assert faults(GOOD, {"trained_on": {"tasks": 1, "states": 20}}) == [
-        "it learned from 1 training task: name more in the recipe's `training`"
+        "it learned from 1 training task: add tasks to the recipe's `training`"
     ]
     assert faults(GOOD, {"trained_on": {"tasks": 2, "states": 1}}) == []
     assert faults(GOOD, {"trained_on": {"tasks": 1}}) == []  # it chose on tasks, and learned from no state

@@ -33,5 +33,5 @@ def test_generators_move_to_the_device_of_the_backbone(toy_pack, moves):
 
 def test_a_device_that_nothing_is_called_by_is_refused(toy_pack):
     loaded = LoadedPack.open(Host.load(), "toys", RuntimeConfig(device="abacus"))
-    with pytest.raises(UsageError, match="no device is called 'abacus'"):
+    with pytest.raises(UsageError, match="there is no device 'abacus'"):
         loaded.fitted("ties")

@@ -28,7 +28,7 @@ def test_a_sum_is_named_after_its_parts():
 
 def test_what_looks_at_data_cannot_be_summed():
     generators = Host.load().generators
-    with pytest.raises(UsageError, match="'semla' looks at the unseen task's data and cannot be combined"):
+    with pytest.raises(UsageError, match="'semla' uses the unseen task's data and cannot be combined"):
         Combined([generators["joint"], generators["semla"]])
 
 
@@ -48,8 +48,8 @@ def test_the_parts_of_a_sum_move_to_a_device_where_they_can():
 def test_two_generators_of_the_same_sites_are_refused(run, toy_pack):
     result = run("generate", "a photo of a mug", "--generator", "joint+top-k")
     assert result.exit_code == 5
-    assert result.stderr.startswith("error: both adapters have an update of ")
-    assert "hint: only generators of different sites can be combined\n" in result.stderr
+    assert result.stderr.startswith("error: both adapters update ")
+    assert "hint: combine only generators with different sites\n" in result.stderr
 
 
 def test_an_unknown_part_is_named(run, toy_pack):

@@ -38,8 +38,8 @@ def test_weights_that_nobody_knows_are_named_by_their_fingerprint(model, fingerp
 def test_weights_of_an_earlier_version_are_named():
     message, hint = refused(Renewed(), "a1")
     assert message == (
-        "the adapter was made for a backbone with fingerprint a1, this one has b2: that was tiny 1, the backbone of "
-        "sglora-tiny up to 1.4, and the backbone has been trained anew since"
+        "the adapter was made for a backbone with fingerprint a1, this one has b2. That was tiny 1, the backbone of "
+        "sglora-tiny up to 1.4. The backbone has been retrained since"
     )
     assert hint == "generate it again"
 

@@ -100,7 +100,7 @@ def test_a_generator_that_moves_to_a_device_stays_guarded():
 def test_what_a_model_says_of_earlier_weights_is_checked():
     said = {"tiny-0": "tiny 0"}
     assert model(earlier=lambda self, fingerprint: said.get(fingerprint)).earlier("tiny-0") == "tiny 0"
-    with pytest.raises(PluginError, match="earlier must give None or a text that says what it was, got 1"):
+    with pytest.raises(PluginError, match="earlier must return None or a non-empty string, got 1"):
         model(earlier=lambda self, fingerprint: 1).earlier("tiny-0")
 
 
@@ -128,11 +128,11 @@ def test_a_model_with_a_projection_is_seen_as_one():
         ({"projection": "head"}, "projection must be a Site, got 'head'"),
         (
             {"projection_weight": lambda self: torch.zeros(4, 3)},
-            r"projection_weight must give a tensor of shape \(3, 4\)",
+            r"projection_weight must return a tensor of shape \(3, 4\)",
         ),
-        ({"projection_weight": lambda self: torch.zeros(3, 4).half()}, "projection_weight must give float32, got"),
-        ({"unprojected": lambda self, stem: torch.zeros(1, 4)}, r"unprojected must give a tensor of shape \(2, 4\)"),
-        ({"unprojected": lambda self, stem: torch.full((2, 4), torch.nan)}, "unprojected gives numbers that are not"),
+        ({"projection_weight": lambda self: torch.zeros(3, 4).half()}, "projection_weight must return float32, got"),
+        ({"unprojected": lambda self, stem: torch.zeros(1, 4)}, r"unprojected must return a tensor of shape \(2, 4\)"),
+        ({"unprojected": lambda self, stem: torch.full((2, 4), torch.nan)}, "unprojected returns numbers that are not"),
         ({"unprojected": lambda self, stem: 1 / 0}, "failed in unprojected: ZeroDivisionError"),
     ],
 )
@@ -148,7 +148,7 @@ def test_counts_of_tokens_are_whole_numbers_one_a_text(counts):
     ours = guarded("backbone", type("B", (TinyBackbone,), methods)())
     assert isinstance(ours, CountsTokens)
     assert ours.token_limit() == 9
-    with pytest.raises(PluginError, match=r"count_tokens must give 2 whole number\(s\) of at least 0, got "):
+    with pytest.raises(PluginError, match=r"count_tokens must return 2 whole number\(s\) of at least 0, got "):
         ours.count_tokens(["a", "b"])
 
 
@@ -157,7 +157,7 @@ def test_a_text_encoder_reads_a_token_or_more(limit):
     methods = {"token_limit": lambda self: limit, "count_tokens": lambda self, texts: [1 for _ in texts]}
     ours = guarded("backbone", type("B", (TinyBackbone,), methods)())
     assert ours.count_tokens(("a", "b")) == [1, 1]
-    with pytest.raises(PluginError, match="token_limit must give 1 whole"):
+    with pytest.raises(PluginError, match="token_limit must return 1 whole"):
         ours.token_limit()
     assert not isinstance(guarded("backbone", TinyBackbone()), CountsTokens)
 
@@ -275,13 +275,13 @@ def raising(error):
             {"encode_text": raising(ZeroDivisionError("no"))},
             r"failed in encode_text: ZeroDivisionError: no \(",
         ),
-        ({"encode_text": lambda self, texts: "text"}, "encode_text must give a tensor, got str"),
+        ({"encode_text": lambda self, texts: "text"}, "encode_text must return a tensor, got str"),
         (
             {"encode_text": lambda self, texts: torch.ones(1, 8)},
-            r"encode_text must give a tensor of shape \(2, D\)",
+            r"encode_text must return a tensor of shape \(2, D\)",
         ),
-        ({"encode_text": lambda self, texts: torch.ones(2, 8).double()}, "must give float32, got torch.float64"),
-        ({"encode_text": lambda self, texts: torch.full((2, 8), float("nan"))}, "gives numbers that are not finite"),
+        ({"encode_text": lambda self, texts: torch.ones(2, 8).double()}, "must return float32, got torch.float64"),
+        ({"encode_text": lambda self, texts: torch.full((2, 8), float("nan"))}, "returns numbers that are not finite"),
     ],
 )
 def test_a_model_that_breaks_its_word_is_named(methods, message):
@@ -295,7 +295,7 @@ def test_images_are_checked_with_and_without_adapters():
     flat = model(encode_image=lambda self, stem, layout=None, adapters_TP=None: torch.ones(3, 8))
     stem = flat.stem(images())
     assert len(flat.encode_image(stem)) == 3
-    with pytest.raises(PluginError, match=r"encode_image must give a tensor of shape \(2, N, D\), got \(3, 8\)"):
+    with pytest.raises(PluginError, match=r"encode_image must return a tensor of shape \(2, N, D\), got \(3, 8\)"):
         flat.encode_image(stem, layout_of(flat), adapters(layout_of(flat), 2))
 
 
@@ -324,10 +324,13 @@ class Data:
         (None, "tasks must return a list, got NoneType"),
         (["cat"], "tasks must return Tasks with a name and a description, got 'cat'"),
         ([Task("odd", "", "a cat", {})], "tasks must return Tasks with a name"),
-        ([Task("odd", "cat", "cat", {"dev": []})], "gives task 'cat' a split 'dev'; splits are train and test"),
+        (
+            [Task("odd", "cat", "cat", {"dev": []})],
+            "returns task 'cat' with a split 'dev', but splits are train and test",
+        ),
         (
             [Task("odd", "cat", "cat", {"test": ["a.jpg"]})],
-            "gives task 'cat' what is no Photo with a list of captions: 'a.jpg'",
+            "returns task 'cat' with an invalid photo or captions: 'a.jpg'",
         ),
     ],
 )
@@ -369,8 +372,8 @@ def sglora_generators():
             7,
             "generator 'odd' of plugin 'odd' failed in generate: ZeroDivisionError: division by zero (",
         ),
-        ("prior.mean_P", 7, "error: generator 'odd' of plugin 'odd': generate must give a tensor of shape (1, "),
-        ("prior.mean_P[None].double()", 7, "generate must give float32, got torch.float64"),
+        ("prior.mean_P", 7, "error: generator 'odd' of plugin 'odd': generate must return a tensor of shape (1, "),
+        ("prior.mean_P[None].double()", 7, "generate must return float32, got torch.float64"),
         ("prior.mean_P[None] * float('nan')", 5, "the output of generator 'odd' contains numbers that are not finite"),
     ],
 )

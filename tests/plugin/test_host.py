@@ -64,11 +64,11 @@ def test_a_strangers_captioner_is_listed(run, site):
     ("source", "reason"),
     [
         ("import nowhere_to_be_found", "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
-        ("raise SystemExit(3)", "it calls sys.exit when it is imported"),
+        ("raise SystemExit(3)", "it calls sys.exit on import"),
         ("def", "SyntaxError: "),
         (
             "from sglora_cli.api import hookimpl\nclass B: name = 'b'\n@hookimpl\ndef sglora_backbones(): return [B()]",
-            "sglora_backbones: B lacks load, summary, so it is no backbone",
+            "sglora_backbones: B lacks load, summary, so it is not a backbone",
         ),
         (
             "from sglora_cli.api import hookimpl\n@hookimpl\ndef sglora_datasets(): return 1 / 0",
@@ -98,7 +98,7 @@ def test_two_plugins_with_one_name_are_both_named(run, site, tiny):
     install(site, "twin", "twin", source + "@hookimpl\ndef sglora_backbones(): return [TinyBackbone()]")
     doctor = run("plugins", "doctor")
     assert doctor.exit_code == 7
-    assert "backbone 'tiny' is given by both 'sglora-tiny' and 'twin'" in doctor.stdout
+    assert "backbone 'tiny' is provided by both 'sglora-tiny' and 'twin'" in doctor.stdout
     assert " tiny " not in run("plugins", "list").stdout
     sys.modules.pop("twin", None)
 

@@ -49,43 +49,47 @@ BACKBONE = "class B:\n name = 'b'\n summary = 's'\n def load(self, runtime): ret
 @pytest.mark.parametrize(
     ("source", "reason", "hint"),
     [
-        (giving("reporters", "R()", REPORTER), "sglora_reporters: it must return a list, got R", "return [...], also"),
+        (giving("reporters", "R()", REPORTER), "sglora_reporters: it must return a list, got R", "return [...], even"),
         (giving("reporters", "None"), "sglora_reporters: it must return a list, got nothing", "return [...]"),
         (giving("reporters", "[R]", REPORTER), "sglora_reporters: R is a class, not a reporter", "return R()"),
-        (giving("reporters", "[3]"), "sglora_reporters: int lacks name, render, summary, so it is no reporter", ""),
+        (giving("reporters", "[3]"), "sglora_reporters: int lacks name, render, summary, so it is not a reporter", ""),
         (
             giving("reporters", "[R()]", REPORTER.replace("render", "rendered")),
-            "sglora_reporters: R lacks render, so it is no reporter",
-            "render: did you mean it by 'rendered'?",
+            "sglora_reporters: R lacks render, so it is not a reporter",
+            "render: is 'rendered' meant to be this?",
         ),
         (
             giving("reporters", "[R()]", REPORTER.replace("(self, report)", "(self)")),
-            "R is no reporter: render() cannot be called as render(report)",
+            "R is not a valid reporter: render() cannot be called as render(report)",
             "",
         ),
         (
             giving("generators", "[G()]", GENERATOR.replace("draws = False", "pass").replace("config = None", "pass")),
-            "G lacks config, draws, so it is no generator",
-            "say config = None unless a recipe has settings for it; say draws = True if samples differ, else False",
+            "G lacks config, draws, so it is not a generator",
+            "set config = None unless a recipe has settings for it; set draws = True if samples differ, else False",
         ),
         (
             giving("generators", "[G()]", GENERATOR.replace('needs = ""', 'needs = "money"')),
-            "G is no generator: needs must be one of '', 'shots', 'images', got 'money'",
+            "G is not a valid generator: needs must be one of '', 'shots', 'images', got 'money'",
             "",
         ),
         (
             giving("generators", "[G()]", GENERATOR.replace("config = None", "config = {'steps': 3}")),
-            "G is no generator: config must be a dataclass or None, got {'steps': 3}",
+            "G is not a valid generator: config must be a dataclass or None, got {'steps': 3}",
             "",
         ),
         (
             giving("generators", "[G()]", GENERATOR.replace("draws = False", "draws = 0")),
-            "G is no generator: draws must be True or False, got 0",
+            "G is not a valid generator: draws must be True or False, got 0",
             "",
         ),
-        (giving("reporters", "[R()]", REPORTER.replace("'r'", "'a,b'")), "the name 'a,b' may have letters, digits", ""),
+        (
+            giving("reporters", "[R()]", REPORTER.replace("'r'", "'a,b'")),
+            "the name 'a,b' must start with a letter or digit",
+            "",
+        ),
         (giving("reporters", "[R()]", REPORTER.replace("'r'", "''")), "name must be one line of text, got ''", ""),
-        (giving("reporters", "[R()]", REPORTER.replace("'r'", "3")), "name must be a text, got 3", ""),
+        (giving("reporters", "[R()]", REPORTER.replace("'r'", "3")), "name must be a string, got 3", ""),
         (
             giving("reporters", "[R()]", REPORTER.replace("'s'", r"'two\nlines'")),
             r"summary must be one line of text, got 'two\nlines'",
@@ -93,29 +97,29 @@ BACKBONE = "class B:\n name = 'b'\n summary = 's'\n def load(self, runtime): ret
         ),
         (
             giving("backbones", "[B()]", BACKBONE + " def member(self): return self\n"),
-            "B is no backbone: member() cannot be called as member(name)",
+            "B is not a valid backbone: member() cannot be called as member(name)",
             "",
         ),
         (
             giving("reporters", "[R(), R()]", REPORTER),
-            "reporter 'r' is given by both 'strange' and 'strange'",
+            "reporter 'r' is provided by both 'strange' and 'strange'",
             "uninst",
         ),
-        (giving("recipes", "['/nowhere/at/all']"), "sglora_recipes: /nowhere/at/all is no folder of recipes", ""),
+        (giving("recipes", "['/nowhere/at/all']"), "sglora_recipes: /nowhere/at/all is not a folder of recipes", ""),
         (giving("backbone", "[]"), "there is no hook 'sglora_backbone'", "did you mean 'sglora_backbones'?"),
         (
             HEAD + "@hookimpl\ndef sglora_reporters(host): return []\n",
             "the hook sglora_reporters must be a function without arguments",
             "def sglora_reporters(): return [...]",
         ),
-        (giving("reporters", "exit(3)"), "sglora_reporters: it calls sys.exit when it is asked", "uninstall"),
-        ("SGLORA_API = '2'", "it is made for version 2 of the plugin API, this sglora has 1.0", "--upgrade sglora"),
-        ("SGLORA_API = '1.7'", "it is made for version 1.7 of the plugin API", "pip install --upgrade sglora"),
-        ("SGLORA_API = '0.9'", "it is made for version 0.9 of the plugin API", "pip install --upgrade strange"),
-        ("SGLORA_API = 1", "SGLORA_API must be a text like '1.0', got 1", 'SGLORA_API = "1.0"'),
+        (giving("reporters", "exit(3)"), "sglora_reporters: it calls sys.exit in this hook", "uninstall"),
+        ("SGLORA_API = '2'", "it needs version 2 of the plugin API, but this sglora has 1.0", "--upgrade sglora"),
+        ("SGLORA_API = '1.7'", "it needs version 1.7 of the plugin API", "pip install --upgrade sglora"),
+        ("SGLORA_API = '0.9'", "it needs version 0.9 of the plugin API", "pip install --upgrade strange"),
+        ("SGLORA_API = 1", "SGLORA_API must be a string like '1.0', got 1", 'SGLORA_API = "1.0"'),
         (
             "SGLORA_API = '3.1'\nfrom sglora_cli.api import Telepathy\n",
-            "it is made for version 3.1 of the plugin API, this sglora has 1.0",
+            "it needs version 3.1 of the plugin API, but this sglora has 1.0",
             "pip install --upgrade sglora",
         ),
     ],
@@ -131,7 +135,7 @@ def test_a_good_value_beside_a_wrong_one_is_kept(problems, site):
     source = giving("reporters", "[R(), 3]", REPORTER)
     reported, remarks = problems(source)
     assert [reason for reason, _ in reported] == [
-        "sglora_reporters: int lacks name, render, summary, so it is no reporter"
+        "sglora_reporters: int lacks name, render, summary, so it is not a reporter"
     ]
     assert not remarks
     assert "r" in Host.load().reporters
@@ -143,7 +147,7 @@ def test_a_good_value_beside_a_wrong_one_is_kept(problems, site):
     [
         (
             giving("reporters", "[R()]", REPORTER).replace("SGLORA_API", "OTHER"),
-            "it does not say which plugin",
+            "it does not declare its plugin",
         ),
         (giving("reporters", "[R()]", "print('hello')\n" + REPORTER), "it prints to standard output: 'hello'"),
         (
@@ -152,7 +156,7 @@ def test_a_good_value_beside_a_wrong_one_is_kept(problems, site):
         ),
         (
             giving("backbones", "[B()]", BACKBONE + " def members(self, name): return self\n"),
-            "backbone 'b' has 'members', which nobody asks for: did you mean 'member'?",
+            "backbone 'b' has 'members', which is never used. Did you mean 'member'?",
         ),
     ],
 )
@@ -177,7 +181,7 @@ def test_a_plugin_that_prints_does_not_spoil_json(run, site):
     sys.modules.pop("loud", None)
     doctor = run("plugins", "doctor")
     assert doctor.exit_code == 0
-    assert "remark  loud: it prints to standard output: 'hello'\nmend    loud: print nothing\n" in doctor.stdout
+    assert "remark  loud: it prints to standard output: 'hello'\nmend    loud: drop the print\n" in doctor.stdout
     sys.modules.pop("loud", None)
 
 
@@ -192,7 +196,7 @@ def test_a_plugin_for_another_version_is_named_with_what_mends_it(run, site):
     listed = run("plugins", "list")
     assert listed.exit_code == 0
     assert listed.stderr == (
-        "warning: plugin 'future' is broken: it is made for version 2.0 of the plugin API, this sglora has 1.0 "
+        "warning: plugin 'future' is broken: it needs version 2.0 of the plugin API, but this sglora has 1.0 "
         "(pip install --upgrade sglora)\n"
     )
     doctor = run("plugins", "doctor")

@@ -144,8 +144,8 @@ def test_files_that_are_not_ranked_are_counted_with_the_reason(run, adapter, ima
     result = run("try", adapter, "--images", images, "--top", 1)
     assert result.exit_code == 0
     assert result.stderr.startswith(
-        "passed over: .heic images, which are not decoded here; convert them to JPEG or PNG: 2 (a.heic, b.heic)\n"
-        "passed over: files that are no images: 1 (notes.txt)\n"
+        "passed over: .heic images, which are not supported (convert them to JPEG or PNG): 2 (a.heic, b.heic)\n"
+        "passed over: files that are not images: 1 (notes.txt)\n"
     )
     facts = json.loads(run("try", adapter, "--images", images, "--top", 1, "--json").stdout)
     assert [(one["count"], one["examples"]) for one in facts["passed_over"]] == [
@@ -159,7 +159,7 @@ def test_no_image_that_can_be_read_is_an_error(run, adapter, tmp_path):
     folder.mkdir()
     result = run("try", adapter, "--images", folder)
     assert result.exit_code == 4
-    assert result.stderr.startswith(f"error: there is no image in {folder}\nhint: images end in .")
+    assert result.stderr.startswith(f"error: found no images in {folder}\nhint: images end in .")
     assert ", .jpg, " in result.stderr
     (folder / "x.jpg").write_text("no")
     result = run("try", adapter, "--images", folder)

@@ -269,7 +269,7 @@ def test_a_folder_without_images_is_an_error(run, tmp_path):
     result = run("search", folder, TEXT)
     assert result.exit_code == 4
     assert result.stderr.startswith(
-        f"error: there is no image in {folder}; files that are no images: 1 (notes.txt)\nhint: images end in "
+        f"error: found no images in {folder}; files that are not images: 1 (notes.txt)\nhint: images end in "
     )
 
 
@@ -279,7 +279,7 @@ def test_what_cannot_be_read_is_named(run, images):
     result = run("search", images, TEXT, "--top", 1)
     assert result.exit_code == 0
     lines = result.stderr.splitlines()
-    assert lines[0] == "passed over: files that are no images: 1 (notes.txt)"
+    assert lines[0] == "passed over: files that are not images: 1 (notes.txt)"
     assert lines[1].startswith(f"warning: image {images / 'ball_0.png'} cannot be decoded: ")
     assert lines[-1] == "photos     71, 71 embedded now"
 

@@ -58,11 +58,11 @@ def test_what_is_being_made_stays(cached):
     with FileLock(cached["features"].with_name(".a.safetensors.lock")):
         done = cache.clean(cache.to_clean(["features", "work"]))
     assert [item.path for item in done.removed] == [cached["work"]]
-    assert [(item.path, reason) for item, reason in done.kept] == [(cached["features"], "another process is making it")]
+    assert [(item.path, reason) for item, reason in done.kept] == [(cached["features"], "another process is writing it")]
 
 
 def test_nothing_is_cleaned_under_a_running_build(cached):
-    with cache.lease(), pytest.raises(Unavailable, match="another process of sglora is at work"):
+    with cache.lease(), pytest.raises(Unavailable, match="another sglora process is using the cache"):
         cache.clean(cache.to_clean([]))
     assert cached["work"].exists()
     cache.clean(cache.to_clean([]))

@@ -26,7 +26,7 @@ def test_a_wrong_settings_file_is_refused(own_home):
     with pytest.raises(UnknownName, match="named 'pakc'"):
         settings.load()
     path.write_text("pack = 3")
-    with pytest.raises(BadFile, match="pack must be a text, got 3"):
+    with pytest.raises(BadFile, match="pack must be a string, got 3"):
         settings.load()
     path.write_text("pack = ]")
     with pytest.raises(BadFile, match="line 1"):
@@ -101,7 +101,7 @@ def test_a_settings_file_that_never_rests_is_said(own_home, monkeypatch):
     path, count = own_home / "settings.toml", iter(range(1000))
     path.write_text("")
     monkeypatch.setattr(swap, "state_of", lambda _: path.write_text(f"# {next(count)}\n") and "another")
-    with pytest.raises(Unavailable, match="is changed again and again by another program"):
+    with pytest.raises(Unavailable, match="another program keeps changing"):
         settings.write_setting("pack", "starter")
     assert path.read_text().startswith("# ")
 
@@ -116,7 +116,7 @@ def test_settings_keep_their_link_and_their_permissions(own_home, tmp_path):
     assert (tmp_path / "dotfiles.toml").stat().st_mode & 0o777 == 0o600
 
 
-NOTE = "device cuda of {} is not on this machine; cpu is used\n"
+NOTE = "device cuda of {} is not available on this machine, using cpu\n"
 
 
 @pytest.mark.parametrize(("origin", "name"), [("file", "the settings"), ("environment", "SGLORA_DEVICE")])
@@ -148,6 +148,6 @@ def test_a_device_of_the_settings_is_not_looked_at_where_another_is_named(monkey
 
 def test_a_device_of_the_settings_that_no_device_has_is_refused_with_the_way_out(monkeypatch):
     monkeypatch.setenv("SGLORA_DEVICE", "cudda")
-    with pytest.raises(UsageError, match="no device is called 'cudda'") as raised:
+    with pytest.raises(UsageError, match="there is no device 'cudda'") as raised:
         settings.runtime(RuntimeConfig(), "starter")
     assert raised.value.hint == "unset SGLORA_DEVICE"

@@ -1,4 +1,4 @@
-"""The conformance checks of captioners."""
+"""Conformance checks of captioners."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ from sglora_cli.plugin.testing.toys import ask, images, run_all
 
 
 def texts_are_as_many_as_asked(model: CaptionModel) -> None:
-    """write gives `count` texts about an image of any size."""
+    """write returns `count` texts for an image of any size."""
     for image in (*images(2), images(1)[0].resize((1, 1))):
         for count in (1, 3):
             texts = model.write(image, PROMPT, count, 0)
             good = isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts)
-            ask(good and len(texts) == count, f"asked for {count} texts, it gave {texts!r:.100}")
+            ask(good and len(texts) == count, f"write must return {count} texts, got {texts!r:.100}")
 
 
 def arguments_say_everything(model: CaptionModel) -> None:
-    """The same arguments give the same texts, whatever was asked before; the image stays as it was."""
+    """The same arguments return the same texts, independent of earlier calls, and the image is not changed."""
     one, other = images(2)
     before, state = one.tobytes(), torch.get_rng_state()
     texts = list(model.write(one, PROMPT, 2, 7))
     model.write(other, PROMPT, 2, 8)
-    ask(texts == list(model.write(one, PROMPT, 2, 7)), "the same arguments give other texts", "seed every call")
-    ask(one.tobytes() == before, "the image was changed", "copy before you change")
-    ask(torch.equal(state, torch.get_rng_state()), "torch's random numbers were used", "use torch.random.fork_rng")
+    ask(texts == list(model.write(one, PROMPT, 2, 7)), "the same arguments returned different texts", "seed every call")
+    ask(one.tobytes() == before, "the image was changed", "copy it before changing it")
+    ask(
+        torch.equal(state, torch.get_rng_state()),
+        "torch's global random generator was used",
+        "use torch.random.fork_rng",
+    )
 
 
 PROMPT = "Input: A photo of pug. Output: The pug has a fawn coat.\nInput: A photo of cat. Output:"
@@ -35,5 +39,5 @@ CAPTIONER_CHECKS: tuple[Callable[[CaptionModel], None], ...] = (texts_are_as_man
 
 
 def check_captioner(model: CaptionModel) -> None:
-    """Raises PluginError with everything that is wrong with a loaded captioner."""
+    """Raise PluginError listing everything that is wrong with a loaded captioner."""
     run_all(CAPTIONER_CHECKS, model)

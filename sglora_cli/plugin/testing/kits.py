@@ -1,4 +1,4 @@
-"""All conformance checks by kind of plugin, and what they are called with."""
+"""All conformance checks by kind of plugin, and their arguments."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ KITS: Mapping[str, tuple[ConformanceCheck, ...]] = {
     "generator": GENERATOR_CHECKS,
     "reporter": REPORTER_CHECKS,
 }
-"""Kind of plugin to its checks; `subject` makes what they take."""
+"""Kind of plugin -> its checks. `subject` creates their arguments."""
 
 
 def subject(kind: str, value: Any, runtime: RuntimeConfig, root: Path | None) -> tuple[Any, ...]:
-    """The arguments of a kit's checks for a plugin's value. Raises UsageError for a data set without its folder."""
+    """Return the arguments of the checks for a plugin's value. Raises UsageError for a data set without a folder."""
     if kind in ("backbone", "captioner"):
         return (value.load(runtime),)
     if kind == "dataset":
         if root is None:
-            raise UsageError(f"data set {value.name!r} is checked on its folder", "pass --path DIR")
+            raise UsageError(f"checking data set {value.name!r} needs its folder", "pass --path DIR")
         return (value, root)
     return (GeneratorTrial(value),) if kind == "generator" else (value,)
 
@@ -41,9 +41,9 @@ def subject(kind: str, value: Any, runtime: RuntimeConfig, root: Path | None) ->
 def trials(
     kind: str, value: Any, runtime: RuntimeConfig, root: Path | None
 ) -> list[tuple[ConformanceCheck, tuple[Any, ...]]]:
-    """Every check of a plugin's value, with its arguments: its kit, and those of the powers that it has.
+    """Return every check of a plugin's value with its arguments: its kit, and checks of its optional protocols.
 
-    Raises UsageError for a data set without its folder.
+    Raises UsageError for a data set without a folder.
     """
     arguments = subject(kind, value, runtime, root)
     asked = [(check, arguments) for check in KITS[kind]]

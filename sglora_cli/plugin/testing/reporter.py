@@ -1,4 +1,4 @@
-"""The conformance checks of reporters."""
+"""Conformance checks of reporters."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from sglora_cli.plugin.values import ZERO, Report, Row
 
 
 def every_method_is_named(reporter: Reporter) -> None:
-    """render gives a text that ends with a line break and has each method's name or label."""
+    """render returns text that ends with a line break and contains each method's name or label."""
     report = sample_report()
     text = reporter.render(report)
-    ask(isinstance(text, str) and text.endswith("\n"), "render must give a text that ends with a line break")
+    ask(isinstance(text, str) and text.endswith("\n"), "render must return a string that ends with a line break")
     for name, label in report.labels.items():
-        ask(name in text or label in text, f"method {name!r} is not in the text")
+        ask(name in text or label in text, f"method {name!r} is missing from the output")
 
 
 def reports_of_any_kind(reporter: Reporter) -> None:
-    """It prints reports without rows, of one row, of classification tasks, and with strange names; twice the same."""
+    """render handles reports without rows, with one row, of classification, and with unusual names, reproducibly."""
     whole = sample_report()
     strange = [replace(row, task='a "b", <c> | & \\d_e% \u00e9\u4e2d') for row in whole.rows]
     accuracy = [Row(ZERO, "toys", "cup", 0, "ACC", 1, 50.0)]
     for rows in (whole.rows, strange, whole.rows[:1], accuracy, ()):
         report = replace(whole, rows=rows, differences={} if len(rows) < 2 else whole.differences)
-        ask(reporter.render(report) == reporter.render(report), "the same report gives another text")
+        ask(reporter.render(report) == reporter.render(report), "the same report rendered differently the second time")
 
 
 def sample_report() -> Report:
-    """Two methods on two tasks."""
+    """Return a report of two methods on two tasks."""
     rows = [
         Row(method, "toys", task, sample, direction, k, 12.5 * (k % 4) + 10 * m + sample)
         for m, (method, samples) in enumerate(((ZERO, 1), ("cvae", 2)))
@@ -48,5 +48,5 @@ REPORTER_CHECKS: tuple[Callable[[Reporter], None], ...] = (every_method_is_named
 
 
 def check_reporter(reporter: Reporter) -> None:
-    """Raises PluginError with everything that is wrong with a reporter."""
+    """Raise PluginError listing everything that is wrong with a reporter."""
     run_all(REPORTER_CHECKS, reporter)

@@ -1,4 +1,4 @@
-"""The conformance checks of backbones that count tokens, on the backbone and its loaded model."""
+"""Conformance checks of backbones that count tokens, on the backbone and its loaded model."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sglora_cli.plugin.validation import wrong_counts
 
 _WORDS = " ".join(TEXTS).split()
 _LEAST = 1e-6
-"""Two vectors of texts of which another word is read differ by more."""
+"""Vectors of two texts differ by more than this if a differing word was read."""
 
 
 def tokens_are_counted(backbone: CountsTokens, model: Model) -> None:
-    """token_limit is at least 1. count_tokens gives a whole number a text, the same for a text alone and among others;
-    a text of more words has more tokens."""
+    """token_limit is at least 1. count_tokens returns one integer per text, which does not depend on other texts. A
+    text with more words has more tokens."""
     limit = backbone.token_limit()
     wrong = wrong_counts([limit], 1, least=1)
     ask(not wrong, f"token_limit {wrong}")
@@ -26,20 +26,20 @@ def tokens_are_counted(backbone: CountsTokens, model: Model) -> None:
     wrong = wrong_counts(counts, len(texts))
     ask(not wrong, f"count_tokens {wrong}")
     alone = [count for text in texts for count in backbone.count_tokens([text])]
-    ask(list(counts) == alone, "the count of a text depends on the texts beside it")
-    ask(counts[-1] > limit, f"{limit + 1} words have {counts[-1]} tokens", "count what is cut off, too")
+    ask(list(counts) == alone, "the count of a text depends on the other texts")
+    ask(counts[-1] > limit, f"{limit + 1} words have only {counts[-1]} tokens", "also count tokens that are cut")
 
 
 def token_limit_is_what_is_read(backbone: CountsTokens, model: Model) -> None:
-    """encode_text reads a word that ends where token_limit does, and none that begins after it."""
+    """encode_text reads a word that ends at token_limit, but none that begins after it."""
     limit = backbone.token_limit()
     if words := bisect_right(range(1, limit + 1), limit, key=lambda n: _most(backbone, n)):
-        ask(_reads_last(model, words), f"encode_text does not read the last of {limit} tokens", "say a lower limit")
-    ask(not _reads_last(model, limit + 2), f"encode_text reads more than {limit} tokens", "say a higher limit")
+        ask(_reads_last(model, words), f"encode_text does not read the last of {limit} tokens", "return a lower limit")
+    ask(not _reads_last(model, limit + 2), f"encode_text reads more than {limit} tokens", "return a higher limit")
 
 
 def _text(words: int, last: str = "pug") -> str:
-    """A text of so many words."""
+    """Return a text with this many words."""
     return " ".join([*(_WORDS[n % len(_WORDS)] for n in range(words - 1)), last])
 
 
@@ -48,7 +48,7 @@ def _most(backbone: CountsTokens, words: int) -> int:
 
 
 def _reads_last(model: Model, words: int) -> bool:
-    """Whether the vector of a text follows from its last word. Each is asked alone: equal tokens are equal numbers."""
+    """Return whether the last word affects the vector. Encodes texts one by one, so equal tokens give equal numbers."""
     one_1D, other_1D = (model.encode_text([_text(words, last)]) for last in ("pug", "lily"))
     return float((one_1D - other_1D).abs().max()) > _LEAST
 
@@ -57,5 +57,5 @@ TOKEN_CHECKS: tuple[Callable[[CountsTokens, Model], None], ...] = (tokens_are_co
 
 
 def check_tokens(backbone: CountsTokens, model: Model) -> None:
-    """Raises PluginError with everything that is wrong with how a backbone counts tokens."""
+    """Raise PluginError listing everything that is wrong with how a backbone counts tokens."""
     run_all(TOKEN_CHECKS, backbone, model)

@@ -1,4 +1,4 @@
-"""What the conformance kits share: asking, and material small enough to learn from in a second.
+"""Shared parts of the conformance checks: assertions, and data small enough to learn from in a second.
 
 Shapes: E experts, T training tasks, M states of a task, D embedding, P numbers of an adapter.
 """
@@ -21,39 +21,39 @@ if TYPE_CHECKING:
 
 
 ConformanceCheck = Callable[..., None]
-"""Raises PluginError with what is wrong with the value of a plugin; its docstring says what is asked."""
+"""Raises PluginError if a plugin's value fails the check. Its docstring states the requirement."""
 LAYOUT = Layout((Site("layers.0.q", 5, 7), Site("layers.0.k", 3, 7), Site("layers.0.v", 7, 4)), 2, 4.0)
-"""Of the toy experts: sites of odd and different sizes."""
+"""The layout of the toy experts, with sites of odd and different sizes."""
 EXPERTS, TASKS, STATES, WIDTH = 4, 6, 5, 8
 PROJECTION = Site("head", WIDTH, 6)
-"""What the toy backbone ends in."""
+"""The projection at the end of the toy backbone."""
 
 
 def ask(good: bool, message: str, hint: str = "") -> None:
-    """Raises PluginError with the message, where something is not as it should be."""
+    """Raise PluginError with the message unless `good`."""
     if not good:
         raise PluginError(message, hint)
 
 
 def run_check(check: ConformanceCheck, *subject: Any) -> str:
-    """What is wrong, in a sentence; "" for a plugin that passes. Whatever a plugin raises is an answer too."""
+    """Return a description of the fault, or "" if the check passes. Any exception of a plugin counts as a fault."""
     try:
         check(*subject)
     except PluginError as error:
         return error.message
-    except Exception as error:  # a stranger's code may raise anything
+    except Exception as error:  # plugin code may raise anything
         return f"{type(error).__name__}: {error}"
     return ""
 
 
 def run_all(checks: Sequence[ConformanceCheck], *subject: Any) -> None:
-    """Raises PluginError with everything that is wrong."""
+    """Raise PluginError listing all faults."""
     wrong = {check.__name__: message for check in checks if (message := run_check(check, *subject))}
     ask(not wrong, "; ".join(f"{name}: {message}" for name, message in wrong.items()))
 
 
 def images(count: int = 3) -> list[Image]:
-    """Pictures of noise in several sizes; the same at every call."""
+    """Return noise images in several sizes, the same in every call."""
     from PIL import Image
 
     rng = torch.Generator().manual_seed(0)
@@ -65,7 +65,7 @@ def images(count: int = 3) -> list[Image]:
 
 
 class ToyExperts:
-    """Experts in memory whose adapters follow from their embeddings."""
+    """Experts in memory whose adapters are a function of their embeddings."""
 
     moments: Moments | None = None
 
@@ -79,7 +79,7 @@ class ToyExperts:
         self.variance_EP = torch.full_like(self.mean_EP, 1e-4)
 
     def best(self, rows: Sequence[int]) -> Tensor:
-        """(T, P): the adapter that is best for each of these tasks."""
+        """Return (T, P), the best adapter for each of these tasks."""
         return LAYOUT.initial(0) + self.unit_TD[list(rows)] @ self.way_DP
 
     def means(self, rows: Sequence[int] | None = None) -> Tensor:
@@ -93,9 +93,9 @@ class ToyExperts:
 
 
 class ToyPool:
-    """The toy tasks, as if learned from photos: a loss is the squared distance to the update that is best for a task.
+    """A pool of toy tasks. Its loss is the squared distance to the best update of a task.
 
-    What is best at the projection follows from the sentence, too.
+    The best update of the projection is also a function of the sentence.
     """
 
     sites = LAYOUT.sites
@@ -115,7 +115,7 @@ class ToyPool:
         return Moments(self.names, d_TD, 0.5 * d_TD, 0.8 * d_TD, PROJECTION, self._projection_DI, length_I)
 
     def mean_images(self, layout: Layout, flat_P: Tensor) -> Tensor:
-        return self.moments.images_TD + 0.1 * layout.update_norm(flat_P[None])  # the adapter moves all photos alike
+        return self.moments.images_TD + 0.1 * layout.update_norm(flat_P[None])  # the adapter shifts all photos equally
 
     def prior(self, task: int) -> Prior:
         return self.experts.prior(self.rows[task])
@@ -127,7 +127,7 @@ class ToyPool:
     def losses(
         self, layout: Layout, adapters_TP: Tensor, tasks: Sequence[int], photos: int, rng: torch.Generator
     ) -> Tensor:
-        torch.rand(photos, generator=rng)  # photos are drawn, whatever they show
+        torch.rand(photos, generator=rng)  # use the generator as if drawing photos
         d_TD = self.sentences_TD[list(tasks)]
         best = LAYOUT.split(self.experts.best([self.rows[task] for task in tasks]))
         loss_T = torch.zeros(len(tasks))
@@ -141,7 +141,7 @@ class ToyPool:
 
 
 def material(experts: ToyExperts) -> Material:
-    """Training tasks whose adapters follow from their sentences as the experts' do, with noise."""
+    """Return training tasks whose adapters depend on their sentences as the experts' do, with added noise."""
     rng = torch.Generator().manual_seed(2)
     mean_TP = LAYOUT.initial(0) + experts.unit_TD[EXPERTS:] @ experts.way_DP
     states_TMP = mean_TP[:, None] + 0.01 * torch.randn(TASKS, STATES, LAYOUT.size, generator=rng)

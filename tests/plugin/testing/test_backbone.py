@@ -150,18 +150,18 @@ class Transposed(Clipling):
 @pytest.mark.parametrize(
     ("broken", "check", "message"),
     [
-        (Deaf, "every_site_counts", "an update at site 'layers.1.k' changes nothing"),
+        (Deaf, "every_site_counts", "an update of site 'layers.1.k' changes nothing"),
         (Deaf, "gradients_reach_every_site", "no gradient reaches site 'layers.1.k'"),
-        (Unscaled, "scaling_is_applied", "alpha / rank is not what the update is multiplied with"),
-        (Merging, "nothing_stays_attached", "the model is not as it was after an adapter was used"),
-        (Ageing, "earlier_weights_are_others", "earlier names the model's own weights as earlier ones"),
-        (FirstOnly, "many_adapters_are_each_alone", "adapter 1 of three gives other features than alone"),
-        (Aside, "projection_goes_with_sites", "an adapter of sites and projection does not make both updates"),
-        (Halved, "projection_takes_updates", "adapter 0 of three is no update s B A of the projection"),
+        (Unscaled, "scaling_is_applied", "the update is not multiplied by alpha / rank"),
+        (Merging, "nothing_stays_attached", "the model changed after an adapter was used"),
+        (Ageing, "earlier_weights_are_others", "earlier must return None for the model's own fingerprint"),
+        (FirstOnly, "many_adapters_are_each_alone", "adapter 1 of three gives different features than alone"),
+        (Aside, "projection_goes_with_sites", "an adapter of sites and projection does not apply both updates"),
+        (Halved, "projection_takes_updates", "adapter 0 of three does not add s B A to the projection"),
         (Detached, "projection_takes_updates", "no gradient reaches site 'visual_projection'"),
-        (Biased, "projection_comes_last", "encode_image is not the projection of unprojected, normalised"),
-        (Transposed, "projection_comes_last", "projection_weight must give (12, 16), got (16, 12)"),
-        (Long, "texts_are_unit_vectors", "encode_text must give unit vectors"),
+        (Biased, "projection_comes_last", "encode_image is not the normalised projection of unprojected"),
+        (Transposed, "projection_comes_last", "projection_weight must return shape (12, 16), got (16, 12)"),
+        (Long, "texts_are_unit_vectors", "encode_text must return unit vectors"),
     ],
 )
 def test_a_broken_backbone_is_found(broken, check, message):
@@ -173,7 +173,7 @@ def test_a_broken_backbone_is_refused_with_all_that_is_wrong():
     check_backbone(TinyModel())
     broken = TinyModel()
     broken.scale, broken.fingerprint = 0.0, ""
-    with pytest.raises(PluginError, match=r"^identity_is_complete: fingerprint must be a text, not empty$"):
+    with pytest.raises(PluginError, match=r"^identity_is_complete: fingerprint must be a non-empty string$"):
         check_backbone(broken)
 
 

@@ -19,5 +19,5 @@ def test_a_captioner_that_rolls_its_own_dice_is_found():
         def write(self, image, prompt, count, seed):
             return [str(torch.rand(1)) for _ in range(count)]
 
-    with pytest.raises(PluginError, match="the same arguments give other texts"):
+    with pytest.raises(PluginError, match="the same arguments returned different texts"):
         check_captioner(Random())

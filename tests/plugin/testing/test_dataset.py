@@ -21,13 +21,21 @@ def tasks(root, name="cat", captions=("a cat",), dataset="odd", **splits):
 @pytest.mark.parametrize(
     ("make", "check", "message"),
     [
-        (lambda r: [], "tasks_are_sorted_and_named", "there is no task in "),
+        (lambda r: [], "tasks_are_sorted_and_named", "no tasks found in "),
         (lambda r: [tasks(r, "b"), tasks(r, "a")], "tasks_are_sorted_and_named", "tasks must be sorted by name"),
-        (lambda r: [tasks(r, dataset="")], "tasks_are_sorted_and_named", "task 'cat' says no data set"),
+        (lambda r: [tasks(r, dataset="")], "tasks_are_sorted_and_named", "task 'cat' has no data set name"),
         (lambda r: [tasks(r, test=["gone.png"])], "photos_are_there", "gone.png does not exist"),
         (lambda r: [tasks(r, captions=(" ",), test=["0.png"])], "photos_are_there", "has no caption, or an empty one"),
-        (lambda r: [tasks(r, train=["0.png"], test=["0.png"])], "splits_are_apart", "task 'cat' trains and tests on "),
-        (lambda r: [tasks(r, test=["0.png"])], "an_empty_folder_is_refused", "an empty folder is taken for the data"),
+        (
+            lambda r: [tasks(r, train=["0.png"], test=["0.png"])],
+            "splits_are_apart",
+            "task 'cat' has a photo in both splits: ",
+        ),
+        (
+            lambda r: [tasks(r, test=["0.png"])],
+            "an_empty_folder_is_refused",
+            "an empty folder was accepted as the data",
+        ),
     ],
 )
 def test_a_broken_data_set_is_found(photos, make, check, message):
@@ -44,8 +52,8 @@ def test_a_broken_data_set_is_found(photos, make, check, message):
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        (["0.png"], "passed_over must give pairs of a name and a reason, got '0.png'"),
-        ([("gone.png", "")], "passed_over must give pairs of a name and a reason, got ('gone.png', '')"),
+        (["0.png"], "passed_over must return pairs of a name and a reason, got '0.png'"),
+        ([("gone.png", "")], "passed_over must return pairs of a name and a reason, got ('gone.png', '')"),
         ([("0.png", "a reason")], "passed_over names '0.png', which is a photo of a task"),
         ([("gone.png", "a reason")], ""),
     ],

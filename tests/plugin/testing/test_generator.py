@@ -119,17 +119,17 @@ class Silent(Needy):
 @pytest.mark.parametrize(
     ("broken", "check", "message"),
     [
-        (Global, "inputs_stay_as_they_are", "torch's random numbers were used"),
-        (Careless, "unknown_settings_are_refused", "fit takes a setting there is none of"),
-        (Hot, "temperature_zero_is_one_adapter", "at temperature 0 samples differ"),
-        (Forgetful, "restored_is_the_same", "a restored generator gives other adapters"),
+        (Global, "inputs_stay_as_they_are", "torch's global random generator was used"),
+        (Careless, "unknown_settings_are_refused", "fit accepts an unknown setting"),
+        (Hot, "temperature_zero_is_one_adapter", "samples differ at temperature 0"),
+        (Forgetful, "restored_is_the_same", "a restored generator gives different adapters"),
         (Grabby, "inputs_stay_as_they_are", "generate changed the prior it was given"),
-        (Flat, "adapters_have_their_shape", "1 samples have shape (66,), not (1, 66)"),
+        (Flat, "adapters_have_their_shape", "generate must return shape (1, 66), got (66,)"),
         (Stuck, "a_seed_says_everything", "every seed gives the same adapters"),
-        (Drifting, "a_device_changes_nothing", "on_device gives other adapters"),
-        (Learned, "damage_is_not_hidden", "a generator without a finite number gives adapters"),
-        (Needy, "adapters_have_their_shape", "it says that it needs data, and generate works without"),
-        (Silent, "adapters_have_their_shape", "it says that it needs data, and has no generate_with"),
+        (Drifting, "a_device_changes_nothing", "on_device changes the adapters"),
+        (Learned, "damage_is_not_hidden", "a generator with only non-finite tensors gives finite adapters"),
+        (Needy, "adapters_have_their_shape", "the generator needs data, but generate works without it"),
+        (Silent, "adapters_have_their_shape", "the generator needs data but has no generate_with"),
     ],
 )
 def test_a_broken_generator_is_found(broken, check, message):

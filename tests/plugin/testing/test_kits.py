@@ -33,7 +33,7 @@ def test_the_command_checks_whatever_it_is_named(run, photos, site):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("folder",), 2, "error: data set 'folder' is checked on its folder\nhint: pass --path DIR\n"),
+        (("folder",), 2, "error: checking data set 'folder' needs its folder\nhint: pass --path DIR\n"),
         (("strater",), 3, "error: no plugin named 'strater'\nhint: did you mean 'starter'?\n"),
         (("starter", "--kind", "reporter"), 3, "error: no reporter named 'starter'\n"),
     ],

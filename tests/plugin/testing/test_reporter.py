@@ -17,8 +17,8 @@ def test_built_in_reporters_pass(reporter):
 @pytest.mark.parametrize(
     ("render", "message"),
     [
-        (lambda report: "nothing\n", "method 'zero-shot' is not in the text"),
-        (lambda report: "Zero-shot, SG-LoRA", "a text that ends with a line break"),
+        (lambda report: "nothing\n", "method 'zero-shot' is missing from the output"),
+        (lambda report: "Zero-shot, SG-LoRA", "a string that ends with a line break"),
         (lambda report: f"Zero-shot, SG-LoRA {report.rows[3]}\n", "IndexError"),
     ],
 )

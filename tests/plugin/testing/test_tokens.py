@@ -58,9 +58,9 @@ def test_open_clip_counts_what_it_reads():
     [
         (Generous, "token_limit_is_what_is_read", "encode_text does not read the last of 300 tokens"),
         (Stingy, "token_limit_is_what_is_read", "encode_text reads more than 200 tokens"),
-        (AfterTheCut, "tokens_are_counted", "257 words have 256 tokens"),
-        (FilledUp, "tokens_are_counted", "the count of a text depends on the texts beside it"),
-        (OneShort, "tokens_are_counted", "count_tokens must give 4 whole number(s) of at least 0, got "),
+        (AfterTheCut, "tokens_are_counted", "257 words have only 256 tokens"),
+        (FilledUp, "tokens_are_counted", "the count of a text depends on the other texts"),
+        (OneShort, "tokens_are_counted", "count_tokens must return 4 whole number(s) of at least 0, got "),
     ],
 )
 def test_a_backbone_that_counts_wrongly_is_found(model, backbone, check, message):

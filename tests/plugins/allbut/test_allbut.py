@@ -133,11 +133,11 @@ def test_it_wins_where_photos_differ_in_how_much_of_the_task_they_show():
 
 
 def test_what_it_needs_is_said():
-    with pytest.raises(Unavailable, match="does not know where the photos and captions of its tasks lie") as found:
+    with pytest.raises(Unavailable, match="has no mean embeddings of its tasks' photos and captions") as found:
         TASK.restore(experts(None), {})
-    assert found.value.hint == "build it again, or add that: sglora pack update PACK --data DIR"
+    assert found.value.hint == "add them with `sglora pack update PACK --data DIR`, or build the pack again"
     flat = replace(MOMENTS, projection=None, projection_DI=None, length_I=None)
-    with pytest.raises(Unavailable, match="a linear map at the image encoder's end"):
+    with pytest.raises(Unavailable, match="the linear map at the end of the image encoder"):
         TASK.restore(experts(flat), {})
 
 
@@ -155,7 +155,7 @@ def test_the_mean_sentence_has_no_direction_of_its_own():
         ("ridge=0", UsageError, "ridge must be at least"),
         ("strength=much", UsageError, "strength must be a number, got 'much'"),
         ("strenght=1", UnknownName, "strenght"),
-        ("captions=0/sentence=0", UsageError, "captions and sentence are both 0"),
+        ("captions=0/sentence=0", UsageError, "captions and sentence of all-but-the-task are both 0"),
     ],
 )
 def test_a_setting_out_of_range_is_named(settings, error, said):

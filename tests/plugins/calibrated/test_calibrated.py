@@ -93,7 +93,7 @@ def test_a_stored_one_makes_the_same():
 
 
 def test_it_wants_training_tasks():
-    with pytest.raises(Mismatch, match="chooses its lengths on training tasks"):
+    with pytest.raises(Mismatch, match="needs training tasks"):
         Calibrated().fit(replace(wanting(1.0, 1.0), tasks=(), priors=()), {})
 
 
@@ -107,7 +107,7 @@ def test_a_file_that_lacks_something_is_refused(missing):
 
 def test_a_file_of_another_pack_is_refused():
     tensors = Calibrated().fit(wanting(1.0, 1.0), {})[0].tensors()
-    with pytest.raises(BadFile, match=f"not for adapters of {LAYOUT.size} numbers"):
+    with pytest.raises(BadFile, match=f"does not match adapters of {LAYOUT.size} numbers"):
         Calibrated().restore(EXPERTS, {**tensors, "joint": tensors["joint"][1:]})
 
 

@@ -74,14 +74,14 @@ def test_it_is_refused_where_it_cannot_be():
 
     with pytest.raises(Unavailable, match="this backbone has none"):
         GENERATOR.fit(replace(toy, pool=Bare(toy.experts)), {})
-    with pytest.raises(Mismatch, match="common-own learns from seen tasks, there are 1"):
+    with pytest.raises(Mismatch, match="common-own needs at least 2 seen tasks, got 1"):
         GENERATOR.fit(replace(toy, pool=ToyPool(toy.experts, [0])), {})
 
     class Broken(ToyPool):
         def losses(self, layout, adapters_TP, *rest):
             return super().losses(layout, adapters_TP, *rest) * torch.inf
 
-    with pytest.raises(Mismatch, match="training of common-own diverged: its loss is inf in step 1"):
+    with pytest.raises(Mismatch, match="training of common-own diverged: the loss is inf in step 1"):
         GENERATOR.fit(replace(toy, pool=Broken(toy.experts)), {})
 
 

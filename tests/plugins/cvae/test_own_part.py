@@ -163,10 +163,10 @@ def test_damaged_conditions_are_refused():
     for name, size in (("mean", 9), ("sentence", 5), ("sentence", 7)):
         with pytest.raises(BadFile):
             generator.restore(experts, {**tensors, f"condition.{name}": torch.zeros(size)})
-    with pytest.raises(BadFile, match=r"'deviation' has the shape \[2, 4\], not \[8\]"):
+    with pytest.raises(BadFile, match=r"'deviation' has shape \[2, 4\], expected \[8\]"):
         generator.restore(experts, {**tensors, "condition.deviation": torch.zeros(2, 4)})
     other = replace(world.priors[0], embedding_D=torch.ones(5))
-    with pytest.raises(BadFile, match="made for embeddings of 6 numbers, this one has 5"):
+    with pytest.raises(BadFile, match="made for embeddings of 6 numbers, got 5"):
         generator.restore(experts, tensors).generate(other, 1, 0, 1.0)
 
 

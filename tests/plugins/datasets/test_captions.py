@@ -29,7 +29,7 @@ def test_captions_may_be_rows_of_a_table(tmp_path):
         (CSV + "c.jpg,pug\n", "line 5: expected 4 columns"),
         (CSV + "c.jpg,pug,train,x,y\n", "line 5: expected 4 columns"),
         (CSV + "a.jpg,cat,test,x\n", "line 5: task of 'a.jpg' is 'cat', in line 2 'pug'"),
-        (CSV + "c.jpg,,train,x\n", "line 5: 'task' must be a text, got ''"),
+        (CSV + "c.jpg,,train,x\n", "line 5: 'task' must be a non-empty string, got ''"),
         (CSV + "c.jpg,cat,dev,x\n", "line 5: 'split' must be one of train, test, got 'dev'"),
         (CSV + "c.jpg,cat,train, \n", "line 5: image 'c.jpg' has no caption, or an empty one"),
         (CSV + 'c.jpg,cat,train,"x\n', "line 5: not CSV: unexpected end of data"),

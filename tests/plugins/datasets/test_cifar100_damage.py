@@ -31,30 +31,39 @@ FINE = [b"bear", b"lion", b"oak_tree", b"palm", b"ray", b"shark", b"wolf"]
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda r: side(r, fine_labels=[7] * 21), "train: image 0 has class 7, there are names for 7"),
+        (lambda r: side(r, fine_labels=[7] * 21), "train: image 0 has class 7, but there are only 7 names"),
         (
             lambda r: side(r, coarse_labels=[0, -1] + [0] * 19),
-            "train: image 1 has superclass -1, there are names for 3",
+            "train: image 1 has superclass -1, but there are only 3 names",
         ),
-        (lambda r: side(r, fine_labels=[1] * 20), "train: fine_labels is not a list of 21 numbers, one an image"),
-        (lambda r: side(r, fine_labels=["1"] * 21), "train: fine_labels is not a list of 21 numbers, one an image"),
-        (lambda r: side(r, coarse_labels=[1] * 21), "test: image 0 puts class 'ray' into 'fish', others into 'large"),
-        (lambda r: side(r, data=np.zeros((21, 3071), np.uint8)), "train: its data are 64491 bytes of shape (21, 3071)"),
-        (lambda r: side(r, data=np.zeros((21, 3072), np.int64)), "train: its data are no array of bytes"),
-        (lambda r: side(r, data=np.zeros((3072, 21), np.uint8).T), "train: its data are no array of bytes"),
-        (lambda r: side(r, data=[1, 2]), "train: its data are no array of bytes"),
-        (lambda r: side(r, "meta", fine_label_names=FINE[:-1]), "train: image 4 has class 6, there are names for 6"),
-        (lambda r: side(r, "meta", fine_label_names=[*FINE, b"x"]), "meta: no image is of class 'x' (1 such classes)"),
-        (lambda r: side(r, "meta", fine_label_names=[b"bear"] * 7), "meta: a class has no name, or two have one"),
-        (lambda r: side(r, "meta", fine_label_names=[b"\x1b"] * 7), "meta: the names of classes are not a list of"),
-        (lambda r: side(r, "meta", fine_label_names=3), "meta: the names of classes are not a list of texts"),
+        (lambda r: side(r, fine_labels=[1] * 20), "train: fine_labels is not a list of 21 integers, one per image"),
+        (lambda r: side(r, fine_labels=["1"] * 21), "train: fine_labels is not a list of 21 integers, one per image"),
+        (
+            lambda r: side(r, coarse_labels=[1] * 21),
+            "test: image 0 has class 'ray' in superclass 'fish', but others have it in 'large",
+        ),
+        (
+            lambda r: side(r, data=np.zeros((21, 3071), np.uint8)),
+            "train: its data have 64491 bytes and shape (21, 3071)",
+        ),
+        (lambda r: side(r, data=np.zeros((21, 3072), np.int64)), "train: its data are not an array of bytes"),
+        (lambda r: side(r, data=np.zeros((3072, 21), np.uint8).T), "train: its data are not an array of bytes"),
+        (lambda r: side(r, data=[1, 2]), "train: its data are not an array of bytes"),
+        (
+            lambda r: side(r, "meta", fine_label_names=FINE[:-1]),
+            "train: image 4 has class 6, but there are only 6 names",
+        ),
+        (lambda r: side(r, "meta", fine_label_names=[*FINE, b"x"]), "meta: no image has class 'x' (such classes: 1)"),
+        (lambda r: side(r, "meta", fine_label_names=[b"bear"] * 7), "meta: a class name is empty or not unique"),
+        (lambda r: side(r, "meta", fine_label_names=[b"\x1b"] * 7), "meta: the class names are not a list of"),
+        (lambda r: side(r, "meta", fine_label_names=3), "meta: the class names are not a list of strings"),
         (lambda r: (r / "meta").write_bytes(python2_pickle({})), "meta has no 'fine_label_names'"),
-        (lambda r: (r / "meta").write_bytes(python2_pickle([1])), "meta holds no table"),
-        (lambda r: (r / "test").write_bytes((r / "test").read_bytes()[:500]), "test is not loaded: "),
-        (lambda r: (r / "test").write_bytes(b""), "test is not loaded: "),
+        (lambda r: (r / "meta").write_bytes(python2_pickle([1])), "meta contains no dictionary"),
+        (lambda r: (r / "test").write_bytes((r / "test").read_bytes()[:500]), "test cannot be loaded: "),
+        (lambda r: (r / "test").write_bytes(b""), "test cannot be loaded: "),
         (  # remembered under a number for which pickle would allocate gigabytes
             lambda r: (r / "meta").write_bytes(b"\x80\x02}r\xff\xff\xff\x0f."),
-            "meta remembers a value under the number 268435455, which no pickle needs",
+            "meta uses the memo number 268435455, which is not plausible",
         ),
         (lambda r: (r / "test").unlink(), "test does not exist"),
     ],
@@ -71,16 +80,16 @@ def test_what_is_wrong_is_named_with_its_file(root, damage, message, own_home):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda r: (r / "train.bin").write_bytes(b"\0" * 9000), "train.bin has 9000 bytes, which is no whole number"),
-        (lambda r: (r / "train.bin").write_bytes(b""), "train.bin has 0 bytes, which is no whole number of images"),
+        (lambda r: (r / "train.bin").write_bytes(b"\0" * 9000), "train.bin has 9000 bytes, which is not a multiple"),
+        (lambda r: (r / "train.bin").write_bytes(b""), "train.bin has 0 bytes, which is not a multiple"),
         (
             lambda r: (r / "test.bin").write_bytes(b"\x02\x07" + b"\0" * 3072),
-            "test.bin: image 0 has class 7, there are",
+            "test.bin: image 0 has class 7, but there are",
         ),
         (lambda r: (r / "fine_label_names.txt").unlink(), "fine_label_names.txt does not exist"),
         (
             lambda r: (r / "coarse_label_names.txt").write_text("a\na\nb\n"),
-            "coarse_label_names.txt: a class has no name",
+            "coarse_label_names.txt: a class name is empty",
         ),
     ],
 )
@@ -95,7 +104,11 @@ def test_what_is_wrong_with_the_binary_version_is_named(root, damage, message):
 @pytest.mark.parametrize(
     ("classes", "train", "message"),
     [
-        ({"fish": ("ray", "shark"), "trees": ("palm",)}, 3, "meta: classification task 'trees' has one class, 'palm'"),
+        (
+            {"fish": ("ray", "shark"), "trees": ("palm",)},
+            3,
+            "meta: classification task 'trees' has only one class, 'palm'",
+        ),
         (SUPERCLASSES, 1, "meta: class 'ray' of 'fish' has 1 training image(s)"),
     ],
 )
@@ -128,7 +141,7 @@ class Calls:
 def test_a_pickle_that_would_do_something_does_nothing(root, value, named):
     cifar_tree(root, cifar_speckles())
     (root / "train").write_bytes(pickle.dumps({"data": value, "fine_labels": [], "coarse_labels": []}, 4))
-    with pytest.raises(BadFile, match=f"it names {named}, and could run any program"):
+    with pytest.raises(BadFile, match=f"it refers to {named}, which could run arbitrary code"):
         Cifar100().tasks(root)
     assert not hasattr(sys, "was_run")
 
@@ -139,7 +152,7 @@ def test_numpy_is_not_asked_to_unpickle(root):
     (root / "train").write_bytes(
         pickle.dumps({"data": np.array([{}, ()], dtype=object), "fine_labels": [], "coarse_labels": []}, 2)
     )
-    with pytest.raises(BadFile, match="its data are no array of bytes"):
+    with pytest.raises(BadFile, match="its data are not an array of bytes"):
         Cifar100().tasks(root)
 
 

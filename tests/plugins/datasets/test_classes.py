@@ -48,7 +48,7 @@ def test_classes_are_no_captions_of_another_layout(tmp_path):
     from sglora_cli.data.caption_file import read_captions
 
     (tmp_path / "captions.jsonl").write_text('{"image": "a.jpg", "class": "cat"}')
-    with pytest.raises(BadFile, match="'captions' must be a list of texts, got None"):
+    with pytest.raises(BadFile, match="'captions' must be a list of strings, got None"):
         read_captions(tmp_path / "captions.jsonl", ("image",))
 
 
@@ -57,12 +57,12 @@ def test_classes_are_no_captions_of_another_layout(tmp_path):
     [
         (
             [*SORTED, {"task": "pets", "captions": ["x"]}],
-            ", line 7: task 'pets' has images with captions and images with",
+            ", line 7: task 'pets' mixes images with captions and images with",
         ),
-        ([{"task": "pets", "class": ""}], ", line 1: 'class' must be a text, got ''"),
-        ([{"task": "pets", "class": 3}], ", line 1: 'class' must be a text, got 3"),
-        ([{"class": "cat"}], ", line 1: 'task' must be a text, got None"),
-        ([{"task": "pets", "class": "cat"}] * 3, ": classification task 'pets' has one class, 'cat'"),
+        ([{"task": "pets", "class": ""}], ", line 1: 'class' must be a non-empty string, got ''"),
+        ([{"task": "pets", "class": 3}], ", line 1: 'class' must be a non-empty string, got 3"),
+        ([{"class": "cat"}], ", line 1: 'task' must be a non-empty string, got None"),
+        ([{"task": "pets", "class": "cat"}] * 3, ": classification task 'pets' has only one class, 'cat'"),
         (SORTED[:3], ": class 'dog' of 'pets' has 1 training image(s)"),
     ],
 )

@@ -95,12 +95,12 @@ def test_captions_beside_it_replace_his(root):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"cocoid": "1"}, "images[0]: filepath must be a text and cocoid a whole number"),
-        ({"filepath": "../x"}, "'../x/3.jpg' is in no folder of COCO's"),
+        ({"cocoid": "1"}, "images[0]: filepath must be a string and cocoid an integer"),
+        ({"filepath": "../x"}, "'../x/3.jpg' is not in a folder of COCO"),
         ({"split": "dev"}, "images[0]: split must be one of"),
-        ({"filename": "9.jpg", "filepath": "x"}, "image 'x/9.jpg' was named before, in images[0]"),
-        ({"filename": "./9.jpg", "filepath": "x"}, "image 'x/./9.jpg' was named before, in images[0]"),
-        ({"cocoid": 5}, "cocoid 5 was given before, in images[0]"),
+        ({"filename": "9.jpg", "filepath": "x"}, "image 'x/9.jpg' is already named in images[0]"),
+        ({"filename": "./9.jpg", "filepath": "x"}, "image 'x/./9.jpg' is already named in images[0]"),
+        ({"cocoid": 5}, "cocoid 5 is also used in images[0]"),
     ],
 )
 def test_a_broken_file_is_named_with_the_image(root, changes, message):
@@ -125,4 +125,4 @@ def test_without_instances_there_are_no_categories(root):
         path.unlink()
     with pytest.raises(Unavailable) as error:
         Coco().tasks(root)
-    assert error.value.hint == "Karpathy's files name no categories"
+    assert error.value.hint == "Karpathy's files have no categories"

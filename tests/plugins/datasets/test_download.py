@@ -45,7 +45,7 @@ def test_a_file_arrives_whole_and_is_not_asked_for_again(tmp_path):
     assert path.read_bytes() == DATA
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
     assert server.asked == [("/a.bin", "")]
-    assert notes == [f"{path} is there: checking it"]
+    assert notes == [f"{path} exists, checking it"]
 
 
 def test_a_broken_connection_goes_on_where_it_broke(tmp_path):
@@ -53,7 +53,7 @@ def test_a_broken_connection_goes_on_where_it_broke(tmp_path):
         path, notes = get(server, tmp_path)
     assert path.read_bytes() == DATA
     assert server.asked == [("/a.bin", ""), ("/a.bin", "bytes=1500000-"), ("/a.bin", "bytes=1500100-")]
-    assert notes[1] == "a.bin: the connection broke off 1500000 bytes before the end; trying again from byte 1500000"
+    assert notes[1] == "a.bin: the connection was lost 1500000 bytes before the end, retrying from byte 1500000"
 
 
 def test_another_run_goes_on_from_the_part(tmp_path):
@@ -81,7 +81,7 @@ def test_a_server_without_ranges_starts_over(tmp_path):
     with serving({"/a.bin": DATA}, ranges=False) as server:
         path, notes = get(server, tmp_path)
     assert path.read_bytes() == DATA
-    assert notes[1:] == ["a.bin: the server sends all of it again"]
+    assert notes[1:] == ["a.bin: the server sends the complete file again"]
 
 
 @pytest.mark.parametrize("part", [b"", b"x" * 1000])
@@ -92,7 +92,7 @@ def test_wrong_bytes_are_removed_and_both_checksums_named(tmp_path, part):
     with serving({"/a.bin": DATA + b"!"}) as server, pytest.raises(BadFile) as error:
         get(server, tmp_path)
     assert error.value.message == (
-        f"a.bin has the MD5 checksum {hashlib.md5(wrong).hexdigest()}, its publisher names {MD5}"
+        f"a.bin has the MD5 checksum {hashlib.md5(wrong).hexdigest()}, but the publisher's is {MD5}"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -102,7 +102,7 @@ def test_a_server_that_never_brings_anything_is_given_up_and_what_came_is_kept(t
     with serving({"/a.bin": DATA}, status=503) as server, pytest.raises(Unavailable) as error:
         get(server, tmp_path)
     assert error.value.message == f"{server.url}/a.bin could not be downloaded: 503 Service Unavailable"
-    assert error.value.hint == "run it again: it goes on from byte 1000"
+    assert error.value.hint == "run the command again to resume from byte 1000"
     assert len(server.asked) == download.TRIES
     assert (tmp_path / "a.bin.part").read_bytes() == DATA[:1000]
 
@@ -161,8 +161,8 @@ def test_a_name_that_does_not_resolve_is_asked_for_once(tmp_path, monkeypatch, r
         downloaded(Remote(URL), tmp_path, lambda text: None)
     assert (error.value.message, asked) == (f"{URL} could not be downloaded: {why}", [URL])
     assert error.value.hint == (
-        "mend the network or the proxy and run it again, or download it elsewhere and copy it to "
-        f"{tmp_path}/a.bin; 3 bytes are kept"
+        "fix the network or proxy and run the command again, or download it elsewhere and copy it to "
+        f"{tmp_path}/a.bin (3 bytes are kept)"
     )
 
 
@@ -177,7 +177,7 @@ def test_a_refused_certificate_is_not_tried_again(tmp_path, monkeypatch):
     refused = ssl.SSLCertVerificationError(1, "certificate verify failed")
     refused.verify_message = "certificate has expired"
     asked = opening(monkeypatch, refused)
-    with pytest.raises(Unavailable, match="its certificate is refused: certificate has expired"):
+    with pytest.raises(Unavailable, match="its certificate is invalid: certificate has expired"):
         downloaded(Remote(URL), tmp_path, lambda text: None)
     assert len(asked) == 1
 
@@ -196,7 +196,7 @@ def test_the_size_that_the_server_says_counts_and_a_large_difference_is_said(tmp
         downloaded(Remote(f"{server.url}/a.bin", MD5, len(DATA)), tmp_path / "b", notes.append)
     assert path.read_bytes() == DATA
     assert notes[1:] == [
-        "a.bin has 3000000 bytes on the server, and had 5000000 when this program was written",
+        "a.bin has 3000000 bytes on the server, expected 5000000",
         f"downloading {server.url}/a.bin into {tmp_path / 'b'}",
     ]
 
@@ -222,7 +222,7 @@ def test_a_zip_without_a_published_checksum_is_checked_by_its_own(tmp_path):
         assert get(server, tmp_path, "", "good.zip")[0].read_bytes() == good
         with pytest.raises(BadFile, match=r"bad.zip: the checksum of entry 'x/1.txt' is wrong"):
             get(server, tmp_path, "", "bad.zip")
-        with pytest.raises(BadFile, match=r"cut.zip is not a whole ZIP archive: "):
+        with pytest.raises(BadFile, match=r"cut.zip is an incomplete or damaged ZIP archive: "):
             get(server, tmp_path, "", "cut.zip")
     assert [p.name for p in tmp_path.iterdir()] == ["good.zip"]
 
@@ -249,9 +249,9 @@ def test_pets_are_fetched_and_not_again(run, tmp_path, monkeypatch):
         assert result.exit_code == 0, result.output
         again = run("data", "fetch", "pets", "--data", data)
     assert result.stdout == again.stdout == f"{data}/oxford-iiit-pet\n"
-    assert again.stderr == f"{data}/oxford-iiit-pet is there\n"
+    assert again.stderr == f"{data}/oxford-iiit-pet is complete\n"
     assert len(server.asked) == 3
-    assert "captions.jsonl is not part of it: `sglora data caption` writes it\n" in result.stderr
+    assert "captions.jsonl is not included, `sglora data caption` writes it\n" in result.stderr
     files = {p.relative_to(data / "oxford-iiit-pet"): p.read_bytes() for p in data.rglob("*.*")}
     source = tmp_path / "source"
     assert files == {p.relative_to(source): p.read_bytes() for p in source.rglob("*.*") if p.suffix != ".jsonl"}
@@ -331,7 +331,7 @@ def test_coco_is_fetched_and_read(run, tmp_path, monkeypatch):
         monkeypatch.setattr("sglora_datasets.coco.SITE", server.url)
         result = run("data", "fetch", "coco:val2017", "--data", tmp_path / "data")
     assert result.exit_code == 0, result.output
-    assert result.stderr.startswith("COCO publishes no checksums that this program knows")
+    assert result.stderr.startswith("COCO publishes no checksums, so each ZIP")
     root = tmp_path / "data/coco"
     found = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.*"))
     assert found == sorted(n for n in files if n[:5] != "train" and "person" not in n)

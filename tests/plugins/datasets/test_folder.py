@@ -29,7 +29,7 @@ def test_a_folder_of_photos_is_a_task_and_photos_beside_folders_are_passed_over(
         "red_fox/1.jpg": "red fox",
         "red_fox/cubs/2.jpg": "red fox",
     }
-    assert ("5.jpg", "images in no folder TASK") in set(Folder().passed_over(tmp_path))
+    assert ("5.jpg", "images outside folders TASK") in set(Folder().passed_over(tmp_path))
 
 
 def test_where_there_is_a_folder_images_the_tasks_lie_in_it(tmp_path):
@@ -87,7 +87,7 @@ def test_names_that_are_not_utf8_are_passed_over(tmp_path):
     pictures(tmp_path, "cat/1.jpg", "cat/2.jpg")
     (tmp_path / "cat/2.jpg").rename(os.fsdecode(os.fsencode(tmp_path) + b"/cat/caf\xe9.jpg"))
     assert tasks_of(tmp_path) == {"cat/1.jpg": "cat"}
-    reason = "images whose names are not UTF-8; rename them"
+    reason = "images whose names are not UTF-8 (rename them)"
     assert ("cat/caf\N{REPLACEMENT CHARACTER}.jpg", reason) in set(Folder().passed_over(tmp_path))
 
 
@@ -96,11 +96,11 @@ def test_photos_without_captions_are_no_tasks_yet_and_the_hint_writes_captions(t
     pictures(root, "cat/1.jpg")
     with pytest.raises(Unavailable) as error:
         Folder().tasks(root)
-    assert error.value.hint == f"write captions first: sglora data caption folder --path '{root}'"
+    assert error.value.hint == f"write captions first with: sglora data caption folder --path '{root}'"
 
 
 def test_a_folder_without_photos_of_tasks_says_where_they_go(tmp_path):
     pictures(tmp_path, "1.jpg")
-    with pytest.raises(Unavailable, match="no image in TASK") as error:
+    with pytest.raises(Unavailable, match="no images in TASK") as error:
         Folder().images(tmp_path)
-    assert error.value.hint == "put each task's images into a folder of its name"
+    assert error.value.hint == "put each task's images into a folder with its name"

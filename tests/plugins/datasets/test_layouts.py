@@ -56,7 +56,7 @@ def test_images_of_coco_may_lie_in_folders(tmp_path):
     assert photos_of(Coco().tasks(tmp_path)) == before
     assert list(Coco().passed_over(tmp_path))[-1] == (
         "train2017/a/5/000000000005.jpg",
-        "images without an instance of a category",
+        "images without an instance of any category",
     )
     (tmp_path / "train2017/a/2/000000000002.jpg").unlink()
     assert Coco().image_counts(tmp_path) == (len(IMAGES) - 1, len(IMAGES))
@@ -79,7 +79,7 @@ def test_captions_beside_coco_replace_its_own(tmp_path):
     assert photos_of(Coco().tasks(tmp_path)) == {"dog": {"train": [("000000000003.jpg", ("a fine dog",))], "test": []}}
     captions_file(tmp_path, {"train2017/000000000099.jpg": ["a fine dog"]})
     with pytest.raises(
-        BadFile, match=r"captions.jsonl, line 1: no annotation lists an image 'train2017/000000000099.jpg'"
+        BadFile, match=r"captions.jsonl, line 1: image 'train2017/000000000099.jpg' is not in any annotation"
     ):
         Coco().tasks(tmp_path)
 
@@ -175,11 +175,11 @@ def coco(tmp_path, **changes):
             {"annotations": [{"image_id": 1, "category_id": 5}]},
             ": annotations[0] has category 5, which is not listed",
         ),
-        ({"images": []}, ": image 3 has an annotation but is not listed in 'images'"),
+        ({"images": []}, ": image 3 has an annotation but is not in 'images'"),
         ({"annotations": []}, ": no image has an instance and a caption"),
         (
             {"images": [{"id": n, "file_name": f"../{n}.jpg"} for n in IMAGES]},
-            ": image 3: 'train2017/../3.jpg' leads out of its folder",
+            ": image 3: 'train2017/../3.jpg' leads outside its folder",
         ),
         (
             {"images": [{"id": 1, "file_name": "1.jpg"}, {"id": 1, "file_name": "2.jpg"}]},
@@ -187,11 +187,11 @@ def coco(tmp_path, **changes):
         ),
         (
             {"images": [{"id": 1, "file_name": "a//1.jpg"}, {"id": 2, "file_name": "./a/1.jpg"}]},
-            ": images[1]: image './a/1.jpg' was named before, in image 1, as 'a//1.jpg'",
+            ": images[1]: image './a/1.jpg' is already named in image 1, as 'a//1.jpg'",
         ),
         (
             {"images": [{"id": n, "file_name": "../x.jpg"} for n in IMAGES]},
-            ": images[1]: image '../x.jpg' was named before, in image 1",
+            ": images[1]: image '../x.jpg' is already named in image 1",
         ),
     ],
 )
@@ -216,10 +216,10 @@ def test_a_truncated_annotation_file_is_named_with_its_line(tmp_path):
         ("coco", "annotations/instances_train2017.json", "{}/annotations/instances_train2017.json does not exist"),
         ("coco", "annotations/captions_train2017.json", "{}/annotations/captions_train2017.json does not exist"),
         ("pets", "annotations/test.txt", "{}/annotations/test.txt does not exist"),
-        ("pets", "captions.jsonl", "{}/captions.jsonl does not exist, and this data set has no captions of its own"),
+        ("pets", "captions.jsonl", "{}/captions.jsonl does not exist, and this data set has no built-in captions"),
         ("flowers", "setid.mat", "{}/setid.mat does not exist"),
         ("flowers", "imagelabels.mat", "{}/imagelabels.mat does not exist"),
-        ("flowers", "captions.jsonl", "{}/captions.jsonl does not exist, and this data set has no captions of its own"),
+        ("flowers", "captions.jsonl", "{}/captions.jsonl does not exist, and this data set has no built-in captions"),
     ],
 )
 def test_a_missing_file_is_unavailable_and_the_hint_says_what_to_do(tmp_path, dataset, gone, message):
@@ -249,7 +249,7 @@ def tree(root, dataset):
         ("pug_1 3 2", "line 2: expected `Image_id class species breed`, got 'pug_1 3 2'"),
         ("pug_1 three 2 1", "line 2: expected `Image_id class species breed`, got 'pug_1 three 2 1'"),
         ("pug 3 2 1", "line 2: expected `Image_id class species breed`, got 'pug 3 2 1'"),
-        ("pug_1 38 2 1", "line 2: a class is 1 to 37, got 38"),
+        ("pug_1 38 2 1", "line 2: the class must be 1 to 37, got 38"),
         ("pug_1 1 2 1", "line 2: class 1 is 'pug' here and 'abyssinian' in {}, line 1"),
     ],
 )
@@ -267,7 +267,7 @@ def test_captions_of_an_image_that_no_list_names_are_refused(tmp_path):
     pets_tree(tmp_path)
     with (tmp_path / "captions.jsonl").open("a") as file:
         file.write('{"image": "images/pug_9.jpg", "captions": ["a pug"]}\n')
-    with pytest.raises(BadFile, match=r"captions.jsonl, line 9: no list names image 'images/pug_9.jpg'"):
+    with pytest.raises(BadFile, match=r"captions.jsonl, line 9: image 'images/pug_9.jpg' is not in any list"):
         Pets().tasks(tmp_path)
 
 
@@ -275,7 +275,7 @@ def test_captions_of_an_image_that_no_list_names_are_refused(tmp_path):
     ("labels", "sides", "message"),
     [
         ([1, 103], {"trnid": [2], "valid": [1], "tstid": [1]}, "imagelabels.mat: image 2 has class 103"),
-        ([1, 2], {"trnid": [3], "valid": [1], "tstid": [1]}, "setid.mat, trnid: there is no image 3 among 2 labels"),
+        ([1, 2], {"trnid": [3], "valid": [1], "tstid": [1]}, "setid.mat, trnid: image 3 does not exist among 2 labels"),
         ([1, 2], {"trnid": [1], "valid": [2]}, "setid.mat has no numbers 'tstid'"),
     ],
 )

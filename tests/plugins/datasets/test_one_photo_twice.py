@@ -34,7 +34,7 @@ def test_in_captions_jsonl(root, spelled, run):
     result = run("data", "check", "folder", "--path", root)
     assert (result.exit_code, result.stdout) == (4, "")
     assert result.stderr == (
-        f"error: {root}/captions.jsonl, line 3: image {spelled!r} was named before, in line 1, as 'images/1.jpg'\n"
+        f"error: {root}/captions.jsonl, line 3: image {spelled!r} is already named in line 1, as 'images/1.jpg'\n"
         "hint: name it once\n"
     )
 
@@ -42,7 +42,7 @@ def test_in_captions_jsonl(root, spelled, run):
 @pytest.mark.parametrize("spelled", SPELLINGS)
 def test_in_captions_csv(root, spelled):
     (root / "captions.csv").write_text(f"image,task,caption\nimages/1.jpg,pug,one\n{spelled},pug,two\n")
-    with pytest.raises(BadFile, match=r"captions.csv, line 3: image '.*1.jpg' was named before, in line 2, as "):
+    with pytest.raises(BadFile, match=r"captions.csv, line 3: image '.*1.jpg' is already named in line 2, as "):
         Folder().tasks(root)
 
 
@@ -50,7 +50,7 @@ def test_in_captions_csv(root, spelled):
 def test_in_names_jsonl(root, spelled):
     lines = [{"image": image, "name": "pug"} for image in ("images/1.jpg", spelled)]
     (root / "names.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(BadFile, match=r"names.jsonl, line 2: image '.*1.jpg' was named before, in line 1"):
+    with pytest.raises(BadFile, match=r"names.jsonl, line 2: image '.*1.jpg' is already named in line 1"):
         Folder().images(root)
 
 
@@ -84,7 +84,7 @@ def test_in_captions_made_elsewhere(caption, album, tmp_path, name):
     (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
     result = caption("--from", tmp_path / name)
     assert result.exit_code == 4
-    assert "0.jpg' was named before, in " in result.stderr
+    assert "0.jpg' is already named in " in result.stderr
     assert not (album / "captions.jsonl").exists()
 
 
@@ -97,7 +97,7 @@ def test_in_the_file_that_captions_are_added_to(caption, album):
     (album / "captions.jsonl").write_text("\n".join(lines) + "\n")
     result = caption()
     assert result.exit_code == 4
-    assert "line 2: image './images/pug/0.jpg' was named before, in " in result.stderr
+    assert "line 2: image './images/pug/0.jpg' is already named in " in result.stderr
 
 
 FLICKR = {
@@ -117,7 +117,7 @@ FLICKR = {
 @pytest.mark.parametrize("name", FLICKR)
 def test_in_annotations_of_flickr(root, name):
     (root / name).write_text(FLICKR[name])
-    with pytest.raises(BadFile, match=r"image '\.//?1\.jpg' was named before, in .*, as '1.jpg'|in images\[0\]"):
+    with pytest.raises(BadFile, match=r"image '\.//?1\.jpg' is already named in .*, as '1.jpg'|in images\[0\]"):
         Flickr30k().tasks(root)
 
 
@@ -133,9 +133,9 @@ def test_in_the_lists_of_pets_and_flowers(tmp_path):
         (
             Pets(),
             pets,
-            r"test.txt, line 5: image 'images/Abyssinian_1.jpg' was named before, in .*trainval.txt, line 1",
+            r"test.txt, line 5: image 'images/Abyssinian_1.jpg' is already named in .*trainval.txt, line 1",
         ),
-        (Flowers(), flowers, r"tstid: image 'jpg/image_00002.jpg' was named before, in .*trnid"),
+        (Flowers(), flowers, r"tstid: image 'jpg/image_00002.jpg' is already named in .*trnid"),
     ):
         for ask in (dataset.tasks, dataset.images):
             with pytest.raises(BadFile, match=message):

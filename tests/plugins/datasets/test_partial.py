@@ -59,5 +59,5 @@ def test_without_any_image_the_data_set_is_missing(case):
     for image in root.rglob("*.jpg"):
         image.unlink()
     assert dataset.image_counts(root)[0] == 0
-    with pytest.raises(Unavailable, match=r"has none of the .* images that "):
+    with pytest.raises(Unavailable, match=r"has none of the .* images named in "):
         dataset.tasks(root)

@@ -17,7 +17,7 @@ from sglora_datasets.flowers import Flowers
 from sglora_datasets.folder import Folder
 from sglora_datasets.pets import Pets
 
-HEIC = ".heic images, which are not decoded here; convert them to JPEG or PNG"
+HEIC = ".heic images, which are not supported (convert them to JPEG or PNG)"
 
 
 def by_reason(dataset, root) -> Mapping[str, list[str]]:
@@ -46,13 +46,13 @@ def test_of_a_folder_without_captions_only_what_no_captioner_sees_has_another_re
     (tmp_path / "notes.txt").write_text("no image")
     assert by_reason(Folder(), tmp_path) == {
         "images without captions": ["images/pug/1.jpg"],
-        "images in no folder images/TASK": ["elsewhere/4.jpg", "images/3.jpg"],
+        "images outside folders images/TASK": ["elsewhere/4.jpg", "images/3.jpg"],
         HEIC: ["images/pug/2.heic"],
     }
     (tmp_path / "names.jsonl").write_text('{"image": "images/3.jpg", "name": "pug"}\n')
     assert by_reason(Folder(), tmp_path) == {
         "images without captions": ["images/3.jpg"],
-        "images that names.jsonl does not name": ["elsewhere/4.jpg", "images/pug/1.jpg"],
+        "images not named in names.jsonl": ["elsewhere/4.jpg", "images/pug/1.jpg"],
         HEIC: ["images/pug/2.heic"],
     }
     captions_file(tmp_path, {"images/3.jpg": ["a pug"]})
@@ -60,9 +60,9 @@ def test_of_a_folder_without_captions_only_what_no_captioner_sees_has_another_re
     (tmp_path / "captions.jsonl").write_text(text)
     (tmp_path / "captions.csv").write_text("image,task,caption\n")
     assert by_reason(Folder(), tmp_path) == {
-        "images that captions.jsonl does not name": ["elsewhere/4.jpg", "images/pug/1.jpg"],
+        "images not named in captions.jsonl": ["elsewhere/4.jpg", "images/pug/1.jpg"],
         HEIC: ["images/pug/2.heic"],
-        "captions files beside captions.jsonl, which is read in their place": ["captions.csv"],
+        "captions files that are ignored because of captions.jsonl": ["captions.csv"],
     }
 
 
@@ -91,7 +91,7 @@ def test_folders_are_splits_or_tasks_and_what_is_in_neither_is_said(tmp_path, mo
     assert found == tasks
     listed = {one.image for one in Folder().images(tmp_path)} if tasks else set()
     others = {f"images/{place}" for place in places if not place.startswith(".")} - listed
-    assert set(by_reason(Folder(), tmp_path).get("images in no folder images/TASK", [])) == others
+    assert set(by_reason(Folder(), tmp_path).get("images outside folders images/TASK", [])) == others
 
 
 def test_pets_and_flowers_say_who_has_no_captions_and_who_is_in_no_list(tmp_path):
@@ -106,13 +106,13 @@ def test_pets_and_flowers_say_who_has_no_captions_and_who_is_in_no_list(tmp_path
     assert by_reason(Pets(), pets) == {
         "listed images without captions": ["images/american_bulldog_1.jpg"],
         HEIC: ["images/pug_2.heic"],
-        "images that no list names": ["images/more/pug_1.jpg"],
+        "images not in any list": ["images/more/pug_1.jpg"],
     }
     captions_file(flowers, {"jpg/image_00001.jpg": ["a flower"]})
     picture(flowers / "jpg/image_00009.jpg", 3)
     assert by_reason(Flowers(), flowers) == {
         "listed images without captions": ["jpg/image_00002.jpg", "jpg/image_00003.jpg"],
-        "images that no list names": ["jpg/image_00009.jpg"],
+        "images not in any list": ["jpg/image_00009.jpg"],
     }
 
 
@@ -126,10 +126,10 @@ def test_coco_says_who_has_no_instance_no_caption_or_no_annotation(tmp_path):
     (tmp_path / "train2017/6.heic").write_text("")
     name = "train2017/{:012d}.jpg".format
     names = by_reason(Coco(), tmp_path)
-    assert sorted(names.pop("images without an instance of a category")) == [name(3), name(4)]
+    assert sorted(names.pop("images without an instance of any category")) == [name(3), name(4)]
     assert names == {
         "images without captions": [name(2)],
-        "images that no annotation lists": ["train2017/sub/5.png"],
+        "images not listed in any annotation": ["train2017/sub/5.png"],
         HEIC: ["train2017/6.heic"],
     }
 
@@ -148,7 +148,7 @@ def test_karpathys_val_is_said_to_be_left_out(tmp_path):
     (flickr / "dataset_flickr30k.json").write_text(json.dumps({"images": KARPATHY}))
     assert by_reason(Flickr30k(), flickr) == {
         "images of Karpathy's split `val`": ["4.jpg"],
-        "images that the annotation does not name": ["5.jpg"],
+        "images not named in the annotation": ["5.jpg"],
     }
     coco_tree(coco, {n: [("cat", 0)] for n in (1, 2, 3, 4)}, "val2014")
     for path in (coco / "val2014").glob("COCO*"):
@@ -157,7 +157,7 @@ def test_karpathys_val_is_said_to_be_left_out(tmp_path):
     (coco / "dataset_coco.json").write_text(json.dumps({"images": rows}))
     assert by_reason(Coco(), coco) == {
         "images of Karpathy's split `val`": ["val2014/4.jpg"],
-        "images that no annotation lists": ["val2014/5.jpg"],
+        "images not listed in any annotation": ["val2014/5.jpg"],
     }
 
 
@@ -166,4 +166,4 @@ def test_what_is_read_is_not_passed_over(photos):
     assert by_reason(Folder(), photos) == {}
     lines = (photos / "captions.jsonl").read_text().splitlines(keepends=True)
     (photos / "captions.jsonl").write_text("".join(lines[1:]))
-    assert by_reason(Folder(), photos) == {"images that captions.jsonl does not name": ["0.png"]}
+    assert by_reason(Folder(), photos) == {"images not named in captions.jsonl": ["0.png"]}

@@ -131,4 +131,4 @@ def test_a_plan_that_asks_the_network_or_writes_is_found(tmp_path):
     assert run_check(a_plan_of_a_download_only_looks, Writes(), tmp_path) == "fetch_plan writes into the data folder"
     assert "the network may not be used" in run_check(a_plan_of_a_download_only_looks, Asks(), tmp_path)
     assert run_check(photos_are_counted, Pets(), tmp_path) == ""
-    assert run_check(photos_are_counted, Boasts(), tmp_path).startswith("image_counts finds 1 images, and tasks have 8")
+    assert run_check(photos_are_counted, Boasts(), tmp_path).startswith("image_counts found 1 images, but tasks have 8")

@@ -48,7 +48,7 @@ def test_flickr30k_from_clip_benchmarks_tables(flickr):
         "flickr30k": {"train": [("1.jpg", ("One",))], "test": [("3.jpg", ("A cat, black.", '"Two"'))]}
     }
     (flickr / "flickr30k_train_karpathy.txt").write_text("image,caption\n1.jpg,One\n3.jpg,Leak\n")
-    with pytest.raises(BadFile, match=r"test_karpathy.txt, line 2: image '3.jpg' was named before, in .*, line 3"):
+    with pytest.raises(BadFile, match=r"test_karpathy.txt, line 2: image '3.jpg' is already named in .*, line 3"):
         Flickr30k().tasks(flickr)
 
 
@@ -182,12 +182,12 @@ def link(kind, name="1.png"):
         ([link(tarfile.SYMTYPE)], ", member '1.png' is a link, a device or a sparse file, not a file"),
         ([link(tarfile.LNKTYPE)], ", member '1.png' is a link, a device or a sparse file, not a file"),
         ([link(tarfile.CHRTYPE)], ", member '1.png' is a link, a device or a sparse file, not a file"),
-        ([("1.png", b"x"), ("1.jpg", b"x")], ", member '1.jpg': the sample has .jpg already, or an image"),
-        ([("1.txt", b"x"), ("1.txt", b"x")], ", member '1.txt': the sample has .txt already, or an image"),
+        ([("1.png", b"x"), ("1.jpg", b"x")], ", member '1.jpg': the sample already has .jpg or an image"),
+        ([("1.txt", b"x"), ("1.txt", b"x")], ", member '1.txt': the sample already has .txt or an image"),
         ([("1.png", b"x"), ("1.txt", b"\xff")], ", sample '1': 'utf-8' codec can't decode byte 0xff in position 0"),
         ([*sample(1), ("0001.json", b"{")], ", sample '0001': Expecting property name enclosed in double quotes"),
         (sample(1, split="dev"), ", sample '0001': 'split' must be one of train, test, got 'dev'"),
-        (sample(1, task=""), ", sample '0001': 'task' must be a text, got ''"),
+        (sample(1, task=""), ", sample '0001': 'task' must be a string, got ''"),
         ([("1.txt", bytes((1 << 20) + 1))], ", member '1.txt' has 1048577 bytes, more than 1048576"),
     ],
 )
@@ -204,9 +204,9 @@ INCOMPLETE = {
     "samples without an image": [("a.txt", b"x")],
     "samples without a caption in their .txt": [("a.png", png(7)), ("a.txt", b" \n")],
     "members that end in .cls": [("a.cls", b"7")],
-    "members without an ending": [("readme", b"7")],
+    "members without an extension": [("readme", b"7")],
     "hidden members": [("._1.png", b"7")],
-    ".heic images, which are not decoded here; convert them to JPEG or PNG": [("a.HEIC", b"x")],
+    ".heic images, which are not supported (convert them to JPEG or PNG)": [("a.HEIC", b"x")],
 }
 
 
@@ -221,7 +221,7 @@ def test_what_is_no_whole_sample_is_passed_over_with_its_reason(tmp_path, reason
     with pytest.raises(BadFile) as error:
         WebDataset().tasks(tmp_path / "d")
     assert error.value.message == (
-        f"{tmp_path / 'd'}: the shards hold no sample; the first that is passed over is {name!r}: {reason}"
+        f"{tmp_path / 'd'}: the shards contain no samples. The first ignored entry is {name!r}: {reason}"
     )
 
 
@@ -292,7 +292,7 @@ def test_a_shard_cut_anywhere_is_refused_or_whole(tmp_path):
 
 def test_a_compressed_or_missing_shard_is_named(tmp_path):
     (tmp_path / "0.tar").write_bytes(b"\x1f\x8b" + bytes(600))
-    with pytest.raises(BadFile, match="is not a whole plain tar"):
+    with pytest.raises(BadFile, match="is damaged or not an uncompressed tar"):
         WebDataset().tasks(tmp_path)
     with pytest.raises(Unavailable, match=r"has no \*.tar"):
         WebDataset().tasks(tmp_path / "none")

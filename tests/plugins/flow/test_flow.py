@@ -54,9 +54,9 @@ def test_guidance_1_is_none_and_guidance_0_ignores_the_sentence():
 def test_guidance_without_what_it_needs_is_refused():
     with pytest.raises(UsageError, match="guidance 2 needs a condition"):
         fitted("p-diff", guidance=2.0)
-    with pytest.raises(UsageError, match="guidance 2 needs states without their condition") as error:
+    with pytest.raises(UsageError, match="guidance 2 needs states trained without their condition") as error:
         fitted("flow", guidance=2.0)
-    assert error.value.hint == "try drop = 0.1"
+    assert error.value.hint == "set drop = 0.1"
     with pytest.raises(UnknownName):
         fitted("flow", steeps=3)
     with pytest.raises(UsageError, match="objective"):

@@ -93,7 +93,7 @@ def test_recall_is_not_asked_for_all_states():
 def test_tensors_that_do_not_fit_are_refused(damage):
     kde, _ = KDE.fit(WORLD.material(), {})
     tensors = {k: v for k, v in {**kde.tensors(), **damage}.items() if v is not None}
-    with pytest.raises(BadFile, match="no kernels for this pack"):
+    with pytest.raises(BadFile, match="not a kernel density of this pack"):
         KDE.restore(WORLD, tensors)
 
 

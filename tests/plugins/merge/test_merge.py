@@ -174,8 +174,8 @@ def test_sampling_rules_say_that_they_sample():
         ("density=2", UsageError, "ties: density must be at most 1, got 2.0"),
         ("densty=1", UnknownName, "no setting of ties named 'densty'"),
         ("convention=pefd", UnknownName, "no convention of a merging rule named 'pefd'"),
-        ("weights=alpha", Mismatch, "weights=alpha belong to experts=top, not to 'all'"),
-        ("ratio=angle/space=factors", Mismatch, "ratio=angle is of updates, not of 'factors'"),
+        ("weights=alpha", Mismatch, "weights=alpha requires experts=top, got 'all'"),
+        ("ratio=angle/space=factors", Mismatch, "ratio=angle requires space=updates, got 'factors'"),
     ],
 )
 def test_a_wrong_setting_is_named(settings, error, message):

@@ -52,7 +52,7 @@ def test_photos_are_prepared_as_the_tag_wants_it(tmp_path):
 
 
 def test_where_nothing_says_it_and_tags_disagree_the_user_is_told(tmp_path):
-    with pytest.warns(SgloraWarning, match="does not say how photos are prepared for it, nor does a file beside it"):
+    with pytest.warns(SgloraWarning, match="nor a file beside it says how to prepare photos"):
         assert prepared(tmp_path) == (OPENAI, "shortest")
     with pytest.raises(UnknownName, match="no weights of ViT-L-14 in open_clip named 'laion'"):
         prepared(tmp_path, "ViT-L-14", "laion")
@@ -132,7 +132,7 @@ def test_pixels_are_those_of_transformers(table):
 )
 def test_what_open_clip_cannot_do_is_refused(folder, table, words):
     place = folder(preprocessor_config={**PROCESSOR, **table})
-    with pytest.raises(Mismatch, match=rf"preprocessor_config.json, {words}, and open_clip cannot prepare photos"):
+    with pytest.raises(Mismatch, match=rf"preprocessor_config.json, {words}, which open_clip does not support"):
         prepared(place)
 
 
@@ -179,7 +179,7 @@ def test_what_open_clip_cannot_do_is_refused(folder, table, words):
                 ("crop_size", "224", "a number of pixels, or a table of them, got '224'"),
             )
         ),
-        ("preprocessor_config", {"image_processor_type": 3}, "the type of the processor must be a text, got 3"),
+        ("preprocessor_config", {"image_processor_type": 3}, "the type of the processor must be a string, got 3"),
         ("config", "{", "not JSON"),
     ],
 )
@@ -194,7 +194,7 @@ def test_what_open_clip_does_not_know_is_said_to_be_left_out(folder):
     place = folder(
         open_clip_config={"model_cfg": {}, "preprocess_cfg": {**PHOTOS, "crop_pct": 0.9, "interpolation": None}}
     )
-    with pytest.warns(SgloraWarning, match=r"preprocess_cfg.crop_pct is nothing that open_clip knows: it is not used"):
+    with pytest.warns(SgloraWarning, match=r"preprocess_cfg.crop_pct is unknown to open_clip and is ignored"):
         assert set(read_beside(place).preprocess) == {"mean", "std"}
 
 
@@ -251,7 +251,7 @@ def test_files_that_resize_in_two_ways_are_told_and_open_clips_is_followed(folde
         open_clip_config={"model_cfg": MODEL, "preprocess_cfg": {**PHOTOS, "resize_mode": "squash"}},
         preprocessor_config={**PROCESSOR, "size": 256},  # open_clip could not do it
     )
-    with pytest.warns(SgloraWarning, match=r"resize_mode is 'squash', and .*size is 256.*: the first is followed"):
+    with pytest.warns(SgloraWarning, match=r"resize_mode is 'squash', but .*size is 256.*. The first is used"):
         assert prepared(place) == (HALF, "squash")
 
 
@@ -267,19 +267,24 @@ def test_a_file_that_contradicts_the_tag_is_refused_or_told(folder):
     place = folder(**FILES)
     with pytest.raises(Mismatch) as caught:
         prepared(place, "ViT-L-14-quickgelu", "openai")
-    assert "preprocess_cfg.mean is [0.5, 0.5, 0.5], open_clip's weights ViT-L-14-quickgelu/openai have [0.48" in str(
-        caught.value
+    assert (
+        "preprocess_cfg.mean is [0.5, 0.5, 0.5], but open_clip's weights ViT-L-14-quickgelu/openai have [0.48"
+        in str(caught.value)
     )
-    assert caught.value.hint == "pass --backbone open_clip:ViT-L-14-quickgelu to follow the file, or mend the file"
+    assert caught.value.hint == "pass --backbone open_clip:ViT-L-14-quickgelu to use the file's value, or fix the file"
     assert prepared(place, "ViT-L-14", "laion2b_s32b_b82k") == (HALF, "shortest")
     folder(open_clip_config={"model_cfg": MODEL, "preprocess_cfg": {**PHOTOS, "resize_mode": "longest"}})
     (place / "preprocessor_config.json").unlink()
-    with pytest.warns(SgloraWarning, match=r"'longest', open_clip's weights .* have 'shortest': the file is followed"):
+    with pytest.warns(
+        SgloraWarning, match=r"'longest', but open_clip's weights .* have 'shortest'. The file's value is used"
+    ):
         assert prepared(place, "ViT-L-14", "laion2b_s32b_b82k") == (HALF, "longest")
 
 
 def test_a_tag_whose_activation_is_not_the_architectures_is_refused():
-    with pytest.raises(Mismatch, match="'openai' of open_clip were trained with QuickGELU, architecture ViT-B-16") as e:
+    with pytest.raises(
+        Mismatch, match="'openai' of open_clip were trained with QuickGELU, but architecture ViT-B-16"
+    ) as e:
         tag_config("ViT-B-16", "openai")
     assert e.value.hint == "pass --backbone open_clip:ViT-B-16-quickgelu/openai"
     assert tag_config("ViT-B-16-quickgelu", "openai")["quick_gelu"]
@@ -339,30 +344,30 @@ def test_a_configuration_of_another_model_is_refused(folder, part, key, value, o
     config[part][key] = value
     with pytest.raises(Mismatch) as caught:
         check_architecture(read_beside(folder(config=config)), "ViT-B-16", open_clip.get_model_config("ViT-B-16"))
-    assert f"config.json, {part}.{key} is {value}, of architecture ViT-B-16 it is {own}" in caught.value.message
-    assert "put them into a folder of their own" in caught.value.hint
+    assert f"config.json, {part}.{key} is {value}, but architecture ViT-B-16 has {own}" in caught.value.message
+    assert "move them into their own folder" in caught.value.hint
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"text_cfg": {"width": 512, "heads": 4}}, "model_cfg.text_cfg.heads is 4, of architecture ViT-B-16 it is 8"),
+        ({"text_cfg": {"width": 512, "heads": 4}}, "model_cfg.text_cfg.heads is 4, but architecture ViT-B-16 has 8"),
         (
             {"vision_cfg": {"patch_size": 16, "pool_type": "avg"}},
-            "pool_type is 'avg', of architecture ViT-B-16 it is 'tok'",
+            "pool_type is 'avg', but architecture ViT-B-16 has 'tok'",
         ),
-        ({"embed_dim": 768}, "model_cfg.embed_dim is 768, of architecture ViT-B-16 it is 512"),
+        ({"embed_dim": 768}, "model_cfg.embed_dim is 768, but architecture ViT-B-16 has 512"),
     ],
 )
 def test_a_configuration_of_open_clips_for_another_model_is_refused(folder, change, message):
     place = folder(open_clip_config={"model_cfg": change})
-    with pytest.raises(Mismatch, match="of architecture") as caught:
+    with pytest.raises(Mismatch, match="but architecture") as caught:
         check_architecture(read_beside(place), "ViT-B-16", open_clip.get_model_config("ViT-B-16"))
     assert message in caught.value.message
 
 
 def test_a_size_that_the_architecture_does_not_take_is_refused(folder):
     place = folder(preprocessor_config={**PROCESSOR, "size": 336, "crop_size": 336})
-    with pytest.raises(Mismatch, match=r"size is 336, architecture ViT-L-14 takes photos of \[224, 224\] pixels"):
+    with pytest.raises(Mismatch, match=r"size is 336, but architecture ViT-L-14 needs photos of \[224, 224\] pixels"):
         check_architecture(read_beside(place), "ViT-L-14", open_clip.get_model_config("ViT-L-14"))
     check_architecture(read_beside(place), "ViT-L-14-336", open_clip.get_model_config("ViT-L-14-336"))

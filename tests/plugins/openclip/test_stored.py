@@ -184,7 +184,7 @@ def test_what_is_said_beside_weights_is_read_again_when_it_changes(folder):
     config = folder / "config.json"
     config.write_text(json.dumps({"vision_config": {"hidden_act": "gelu"}}))  # a new file
     settled(config)
-    with pytest.raises(Mismatch, match="these are different activations"):
+    with pytest.raises(Mismatch, match="which are different activations"):
         loaded(folder)
     config.unlink()
     loaded(folder)

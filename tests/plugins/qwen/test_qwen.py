@@ -123,8 +123,8 @@ def test_without_weights_nothing_is_asked_of_a_network(monkeypatch, tmp_path):
         qwen().load(RuntimeConfig(device="cpu"))
     assert asked == [True]
     assert error.value.message == (
-        "weights Qwen/Qwen2-VL-7B-Instruct cannot be had: not in the hub's cache, and not from the hub "
-        "(SGLORA_OFFLINE is set)"
+        "weights Qwen/Qwen2-VL-7B-Instruct are not in the Hugging Face cache and cannot be downloaded: "
+        "SGLORA_OFFLINE is set"
     )
 
 
@@ -141,7 +141,7 @@ def test_weights_are_fetched_from_the_hub_only_after_saying_so(monkeypatch, weig
     monkeypatch.setattr(hub, "snapshot_download", snapshot)
     monkeypatch.setattr("sglora_qwen.hub_unreachable", lambda: "")
     name = "Qwen/Qwen2-VL-7B-Instruct"
-    with pytest.warns(UserWarning, match=f"{name} is not in the hub's cache on this machine: fetching it"):
+    with pytest.warns(UserWarning, match=f"{name} is not in the Hugging Face cache, downloading it"):
         qwen().load(RuntimeConfig(device="cpu"))
     assert asked == [(name, True), (name, False)]
 
@@ -155,17 +155,17 @@ def test_half_a_download_in_the_cache_is_fetched_on(monkeypatch, weights, tmp_pa
     folders = [tmp_path, weights]
     monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(folders.pop(0)))
     monkeypatch.setattr("sglora_qwen.hub_unreachable", lambda: "")
-    with pytest.warns(UserWarning, match="fetching it"):
+    with pytest.warns(UserWarning, match="downloading it"):
         qwen().load(RuntimeConfig(device="cpu"))
     assert folders == []
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
     pytest.importorskip("transformers")
-    with pytest.raises(Unavailable, match=r"holds no config.json, so no model"):
+    with pytest.raises(Unavailable, match=r"contains no config.json, so it is not a model"):
         qwen().load(RuntimeConfig(device="cpu", weights=str(tmp_path)))
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(BadFile, match="is not a whole Qwen2-VL model: "):
+    with pytest.raises(BadFile, match="is not a complete Qwen2-VL model: "):
         qwen().load(RuntimeConfig(device="cpu", weights=str(tmp_path)))
 
 
@@ -223,7 +223,7 @@ def test_the_cost_is_said_without_loading_or_fetching(monkeypatch, weights):
     assert cost.download_bytes == pytest.approx(16.6e9, rel=0.01)
     monkeypatch.setattr("sglora_qwen.hub_unreachable", lambda: "SGLORA_OFFLINE is set")
     offline = qwen().caption_cost(RuntimeConfig(), 1024 * 768, 4)
-    assert offline.lacks == "its weights, which cannot be fetched: SGLORA_OFFLINE is set"
+    assert offline.lacks == "its weights cannot be downloaded: SGLORA_OFFLINE is set"
     monkeypatch.setattr("sglora_qwen.find_spec", lambda name: None)
     assert qwen().caption_cost(RuntimeConfig(), 1, 1).lacks == 'transformers: pip install "sglora[caption]"'
 

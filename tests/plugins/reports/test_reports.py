@@ -51,17 +51,17 @@ def test_the_papers_numbers_stand_beside_cells_of_the_papers_protocol():
     text = plain(made_report(("I2T",), paper=True, protocol=protocol))
     assert "31.0 (71.55, -40.5)" in text  # top-k at I2T R@1
     assert "31.0 (87.54, -56.5)" in text  # and at R@5
-    assert "in brackets: the paper's number and the difference to it; SG-LoRA (arXiv 2509.10535)" in text
+    assert "brackets show the paper's number and the difference to it. Source: SG-LoRA (arXiv 2509.10535)" in text
     assert "71.55" not in plain(made_report(("I2T",), protocol=protocol))
 
 
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"backbone": "starter"}, "not shown: backbone 'starter' is not the paper's 'clip-vit-b-16'"),
-        ({"rank": 4}, "not shown: rank 4 is not the paper's 2"),
-        ({"k": 2}, "not shown: k 2 is not the paper's 4"),
-        ({"experts": ["pets", "x"]}, "the paper has no table of experts from pets + x on coco"),
+        ({"backbone": "starter"}, "not shown: backbone is 'starter', not 'clip-vit-b-16' as in the paper"),
+        ({"rank": 4}, "not shown: rank is 4, not 2 as in the paper"),
+        ({"k": 2}, "not shown: k is 2, not 4 as in the paper"),
+        ({"experts": ["pets", "x"]}, "the paper has no table for experts from pets + x on coco"),
     ],
 )
 def test_another_protocol_says_why_there_are_no_numbers(changed, reason):
@@ -152,7 +152,7 @@ def test_a_narrow_terminal_has_recall_at_1_and_intervals_beneath_and_says_so(scr
     assert shown[start + 4] == "           +0.5 [-0.5, +1.5]  +0.5 [-0.5, +1.5]"
     assert "R@5" not in "".join(shown)
     text = " ".join(" ".join(shown).split())
-    assert "Tables are short to fit 60 columns: R@1 only. `--as table` or" in text
+    assert "Tables are shortened to R@1 to fit 60 columns. Use `--as table` or" in text
     assert "recovery" not in text
     whole = screen(made_report(("I2T", "T2I")), 200)
     assert "R@5" in "".join(whole)

@@ -113,7 +113,7 @@ def test_an_adapter_is_the_same_as_merged_weights(model):
 
 
 def test_a_sentence_too_long_for_the_encoder_is_refused(model):
-    with pytest.raises(Mismatch, match="tokens, more than 256"):
+    with pytest.raises(Mismatch, match="tokens, the limit is 256"):
         model.check_text("very " * 400 + "long")
 
 
@@ -125,8 +125,8 @@ def test_another_device_is_refused():
 
 
 STARTER_1 = (
-    "with fingerprint 1e4884b75d0903ed, this one has {own}: that was starter 1, the starter backbone before "
-    "it learned from Flickr8k, and the backbone has been trained anew since"
+    "with fingerprint 1e4884b75d0903ed, this one has {own}. That was starter 1, the starter backbone before "
+    "it was trained on Flickr8k. The backbone has been retrained since"
 )
 
 

@@ -58,7 +58,9 @@ def test_what_is_being_made_stays(cached):
     with FileLock(cached["features"].with_name(".a.safetensors.lock")):
         done = cache.clean(cache.to_clean(["features", "work"]))
     assert [item.path for item in done.removed] == [cached["work"]]
-    assert [(item.path, reason) for item, reason in done.kept] == [(cached["features"], "another process is writing it")]
+    assert [(item.path, reason) for item, reason in done.kept] == [
+        (cached["features"], "another process is writing it")
+    ]
 
 
 def test_nothing_is_cleaned_under_a_running_build(cached):

@@ -229,6 +229,9 @@ def hub(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # an offline test may have set it for the process
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)  # a part that breaks off is written to the last chunk
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     with hub_serving() as server:

@@ -79,7 +79,7 @@ def test_absent_weights_offline_say_what_to_do(run, sealed, monkeypatch, tmp_pat
     monkeypatch.setenv("SGLORA_OFFLINE", "1")
     result = run("plugins", "check", "clip-vit-b-16")
     assert result.exit_code == 6
-    assert "downloaded: SGLORA_OFFLINE is set\nhint: pass --weights FILE" in result.stderr
+    assert "SGLORA_OFFLINE is set\nhint: pass --weights FILE" in result.stderr
     assert sealed == []
 
 

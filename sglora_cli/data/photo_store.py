@@ -94,9 +94,7 @@ class PhotoFiles:
     @property
     def can_be_cached(self) -> bool:
         """Whether all files could be read, did not change shortly before their state was taken, nor since then."""
-        return all(isinstance(one, list) and is_settled(one) for one in self.stamps) and self.stamps == [
-            _stamp_of(path) for path in self.paths
-        ]
+        return all(_is_reliable(before, path) for before, path in zip(self.stamps, self.paths, strict=True))
 
 
 class PhotoStore:
@@ -128,10 +126,7 @@ class PhotoStore:
         rows = [
             (place, str(before), sha256)
             for place, before, sha256, photo in hashed
-            if isinstance(sha256, str)
-            and isinstance(before, list)
-            and is_settled(before)
-            and _stamp_of(photo) == before
+            if isinstance(sha256, str) and _is_reliable(before, photo)
         ]
         self._write("INSERT OR REPLACE INTO photo VALUES (?, ?, ?)", rows)
 
@@ -238,6 +233,11 @@ def _stamp_of(photo: Path) -> list[int] | BadFile:
         return stamp(photo)
     except BadFile as error:
         return error if os.path.lexists(photo) else BadFile.missing(photo, "image ")
+
+
+def _is_reliable(before: object, photo: Path) -> bool:
+    """Return whether a file changed neither since its stamp was taken nor shortly before."""
+    return isinstance(before, list) and is_settled(before) and _stamp_of(photo) == before
 
 
 def _hash_of(photo: Path) -> str | BadFile:

@@ -1,8 +1,9 @@
-"""Files and folders that are whole or absent: drafts beside the target, synced to the disk, then renamed.
+"""Write files and folders atomically: drafts beside the target, synced to disk, then renamed.
 
 A draft is locked while the process that writes it lives, and the operating system releases the lock when it dies. The
-next process that writes the same target can therefore tell a stale draft from one in use, and removes it. Without
-`fcntl` (Windows) nobody can remove an open file, so draft files are simply removed; stale draft folders stay.
+next process that writes the same target can therefore distinguish a stale draft from one in use, and removes it.
+Without `fcntl` (Windows), an open file cannot be removed, so draft files are removed without a lock, and stale draft
+folders remain.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ except ImportError:  # Windows
 WINDOWS = os.name == "nt"
 _RANDOM = r"[a-z0-9_]{8}\.draft"
 _NAME_BYTES = 200
-"""Of a target's name in that of its draft, which has more parts."""
+"""Bytes of the target's name in the name of its draft, which has further parts."""
 _SYNC_ALL_FROM = 1000
-"""Files; from so many on, asking for each costs more than asking once for all of the machine."""
+"""Number of files from which one sync of the whole machine is cheaper than one per file."""
 
 
 @contextmanager
 def writing(path: Path, put: Callable[[Path, Path], None] | None = None) -> Iterator[BinaryIO]:
-    """A file that is whole or absent: a draft beside the target, then one rename, or what `put` does instead."""
+    """Open a draft beside the target, and rename it to the target at the end of the block, or call `put` instead."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         drop_drafts(path)
         handle, draft = _new_file(path)
     except OSError as error:
         raise unwritable(f"cannot write {path}", error) from error
-    lock = os.dup(handle) if fcntl else None  # held beyond the file's closing, which Windows wants before it renames
+    lock = os.dup(handle) if fcntl else None  # held after the file is closed, which must precede the rename on Windows
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -67,7 +68,7 @@ def writing(path: Path, put: Callable[[Path, Path], None] | None = None) -> Iter
 
 @contextmanager
 def scratch_folder(beside: Path) -> Iterator[Path]:
-    """A folder to fill and then move; gone if something fails."""
+    """Create a temporary folder to fill and move. It is removed if the block fails."""
     try:
         beside.parent.mkdir(parents=True, exist_ok=True)
         drop_drafts(beside)
@@ -83,7 +84,7 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
 
 
 def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
-    """Copy files into another folder, without their permissions: copies from a read-only place can be changed."""
+    """Copy files into another folder without their permissions, so that copies of read-only files can be changed."""
     try:
         for name in names:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -93,17 +94,17 @@ def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
 
 
 def link_files(source: Path, target: Path, names: Iterable[str]) -> list[str]:
-    """Give files of a folder a second name in another one; returns those that had to be copied instead.
+    """Hard-link files of a folder into another folder. Returns the names that had to be copied instead.
 
-    Both names are of one file, so neither folder's may be written in place. Everything here that writes a file gives
-    its name to a new one.
+    Both names refer to one file, so neither may be written in place. All functions here that write a file create a new
+    one and rename it.
     """
     copied = []
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(source / name, target / name)
-        except OSError:  # a file system without them, or too many names of one file
+        except OSError:  # a file system without hard links, or with too many links to one file
             copied.append(name)
     copy_files(source, target, copied)
     return copied
@@ -112,8 +113,8 @@ def link_files(source: Path, target: Path, names: Iterable[str]) -> list[str]:
 def put_folder(folder: Path, target: Path) -> None:
     """Move a finished folder to its place.
 
-    Where the operating system can exchange two names (Linux), the old folder leaves in the same moment. Elsewhere it
-    leaves just before, and `recover` brings it back if the process is killed in between. Raises Unavailable.
+    If the operating system can exchange two names (Linux), the old folder is replaced in one step. Elsewhere it is
+    moved away first, and `recover` restores it if the process is killed in between. Raises Unavailable.
     """
     old = _old(target)
     try:
@@ -147,7 +148,7 @@ def recover(target: Path) -> None:
 
 
 def put_file(draft: Path, target: Path) -> None:
-    """Move a finished file to its place, readable for whom the umask allows."""
+    """Move a finished file to its place, with the permissions of the umask."""
     try:
         _sync(draft)
         os.chmod(draft, 0o666 & ~_umask())
@@ -158,7 +159,7 @@ def put_file(draft: Path, target: Path) -> None:
 
 
 def drop_folder(folder: Path) -> None:
-    """Remove a folder. It leaves its name first and is emptied then: nobody meets half of it."""
+    """Remove a folder. It is renamed first and then emptied, so that no process sees a part of it."""
     try:
         recover(folder)
         os.replace(folder, gone := _draft_name(folder))
@@ -172,12 +173,12 @@ def drop_folder(folder: Path) -> None:
 
 
 def drop_drafts(target: Path) -> None:
-    """Remove what killed processes left of a file or folder that they were writing."""
+    """Remove the drafts that killed processes left of a file or folder."""
     _sweep(target.parent, re.escape(_prefix(target)) + _RANDOM)
 
 
 def drop_all_drafts(folder: Path) -> None:
-    """Remove what killed processes left in a folder of our own, whatever they were writing."""
+    """Remove all drafts that killed processes left in a folder that belongs to sglora."""
     _sweep(folder, r"\..+\." + _RANDOM)
 
 
@@ -196,7 +197,7 @@ def _drop_abandoned(draft: Path) -> None:
         return
     handle = os.open(draft, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its maker lives
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: the process that writes it is alive
         erase(draft)
     finally:
         os.close(handle)
@@ -215,7 +216,7 @@ def _new_folder(target: Path) -> tuple[int | None, Path]:
         name = tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target), suffix=".draft")
         if fcntl is None:
             return None, Path(name)
-        with suppress(FileNotFoundError):  # swept before it was locked
+        with suppress(FileNotFoundError):  # removed before it was locked
             handle = os.open(name, os.O_RDONLY)
             if _claimed(handle, name):
                 return handle, Path(name)
@@ -230,23 +231,23 @@ def _claimed(handle: int, name: str) -> bool:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks: nobody can sweep there either
+    except OSError:  # a file system without locks, where no process can remove drafts either
         return True
     return os.path.exists(name)
 
 
 def _draft_name(target: Path) -> Path:
-    """A name that is swept if we are killed before it is empty."""
+    """Return the name of a draft, so that the next process removes it if this one is killed."""
     return target.with_name(f"{_prefix(target)}{secrets.token_hex(4)}.draft")
 
 
 def _prefix(target: Path) -> str:
-    """What the names of a target's drafts begin with."""
+    """Return the prefix of the names of a target's drafts."""
     return f".{short_name(target.name, _NAME_BYTES)}."
 
 
 def _discard(path: Path, target: Path) -> None:
-    """Remove an old target, if it is there. It gets a draft's name first, so that half of it never comes back."""
+    """Remove an old target, if it exists. It is renamed to a draft first, so that a part of it is never restored."""
     with suppress(OSError):
         os.replace(path, gone := _draft_name(target))
         erase(gone)
@@ -258,19 +259,19 @@ def _old(target: Path) -> Path:
 
 @cache
 def _rename() -> Any:
-    """Linux's renameat2, which no module of Python offers."""
+    """Return Linux's renameat2, which Python does not expose."""
     return getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
 
 
 def exchanged(one: Path, other: Path) -> bool:
-    """Let two paths change their names in one step. False where the system or the file system cannot."""
+    """Exchange two paths in one step. Returns False if the system or the file system cannot."""
     at_cwd, rename_exchange = -100, 2
     call = _rename()
     return call is not None and call(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), rename_exchange) == 0
 
 
 def sync_tree(folder: Path) -> None:
-    """All of a folder survives a power cut from now on."""
+    """Sync a folder and its contents, so that they survive a power failure."""
     paths = list(folder.rglob("*"))
     if len(paths) >= _SYNC_ALL_FROM and hasattr(os, "sync"):
         os.sync()
@@ -292,18 +293,18 @@ def _sync(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """The names in a folder survive a power cut from now on."""
+    """Sync the names in a folder, so that they survive a power failure."""
     if WINDOWS:  # folders cannot be opened there
         return
     try:
         _sync(folder)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has no such thing
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without this operation
             raise
 
 
 def erase(path: Path) -> None:
-    """Remove what is there, if anything; of a link only the link."""
+    """Remove a file or folder, if it exists. Of a link, only the link is removed."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -317,7 +318,7 @@ def _umask() -> int:
 
 
 def check_free(path: Path, force: bool, folder: bool = False) -> None:
-    """Raises UsageError if a file (or folder) cannot be put at `path`, or if it would replace one without `force`."""
+    """Raise UsageError if a file (or folder) cannot be put at `path`, or would replace one without `force`."""
     if path.exists() and path.is_dir() != folder:
         raise UsageError(f"{path} is a {'folder' if path.is_dir() else 'file'}", "choose another name")
     if path.exists() and not force:
@@ -325,6 +326,6 @@ def check_free(path: Path, force: bool, folder: bool = False) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write all of it or nothing."""
+    """Write a file atomically."""
     with writing(path) as file:
         file.write(data)

@@ -1,6 +1,6 @@
-"""What a stranger's file may not be: too large, nested without end, full of numbers and texts that nothing can hold.
+"""Limits for files from strangers: size, nesting depth, numbers, strings and names.
 
-Everything here is checked before anything is allocated for it.
+Limits are checked before memory is allocated.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import Any
 from sglora_cli.errors import BadFile
 
 JSON_LIMIT = 64 << 20
-"""Bytes of a JSON file, unless its reader says more: Python's values take some 25 times as much memory."""
+"""Bytes of a JSON file, unless its reader allows more. Python's values take about 25 times as much memory."""
 TOML_LIMIT = 1 << 20
-"""Bytes; the largest recipe of the paper has 5,000."""
+"""Bytes. The largest recipe of the paper has 5,000."""
 TEXT_LIMIT = 1 << 30
-"""Bytes of a file of lines: captions of all of COCO take 60 million."""
+"""Bytes of a file of lines. The captions of all of COCO take 60 million."""
 DEPTH_LIMIT = 100
-"""Lists and tables within each other. What reads deeper ones may not be able to write them."""
+"""Depth of nested lists and tables. A deeper value might be readable but not writable."""
 NAME_LIMIT, PATH_LIMIT = 255, 1000
-"""Bytes of one part of a file's name, and of all of it: what common file systems allow."""
+"""Bytes of one part of a file's name and of the complete name, as common file systems allow."""
 _CHUNK = 1 << 20
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """All of a file, which may be a pipe. Raises BadFile if it cannot be read or has more than `limit` bytes."""
+    """Read a file or pipe. Raises BadFile if it cannot be read or has more than `limit` bytes."""
     try:
         with path.open("rb") as file:
             chunks, size = [], 0
-            step = max(_CHUNK, min(os.fstat(file.fileno()).st_size, limit) + 1)  # read(limit) would take that at once
+            step = max(_CHUNK, min(os.fstat(file.fileno()).st_size, limit) + 1)  # read(limit) would allocate it at once
             while size <= limit and (chunk := file.read(step)):
                 chunks.append(chunk)
                 size += len(chunk)
@@ -48,13 +48,13 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def check_regular(path: Path, what: str = "") -> None:
-    """Raises BadFile for a pipe, a socket or a device: who opens one may wait for ever. A missing file passes.
+    """Raise BadFile for a pipe, a socket or a device, because opening one may block forever. A missing file passes.
 
-    what: of which kind the file should be, as "image ".
+    what: the expected kind of the file, such as "image ".
     """
     try:
         mode = path.stat().st_mode
-    except (OSError, ValueError):  # who opens it says what is wrong
+    except (OSError, ValueError):  # opening it raises the proper error
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise BadFile(
@@ -63,7 +63,7 @@ def check_regular(path: Path, what: str = "") -> None:
 
 
 def json_value(text: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """The value of a JSON text. Raises ValueError, which has a line number (`json.JSONDecodeError`) or is an oddity."""
+    """Parse JSON. Raises ValueError for a value beyond the limits, or json.JSONDecodeError, which has a line."""
     try:
         value = json.loads(text, object_hook=hook)
     except RecursionError:
@@ -73,8 +73,10 @@ def json_value(text: str, hook: Callable[[dict[str, Any]], Any] | None = None) -
 
 
 def check_limits(value: Any, texts: bool) -> None:
-    """Raises ValueError for a value too deep, a whole number of more than 64 bits, and, if `texts`, for a text with
-    half a surrogate pair: UTF-8 cannot hold it, so it could be neither printed nor written."""
+    """Raise ValueError for a value that is nested too deeply or has an integer of more than 64 bits.
+
+    texts: also check for strings with an unpaired surrogate, which UTF-8 cannot encode.
+    """
     level = [value]
     for _ in range(DEPTH_LIMIT):
         deeper: list[Any] = []
@@ -96,7 +98,7 @@ def check_limits(value: Any, texts: bool) -> None:
 
 
 def name_fault(name: str) -> str:
-    """Why a name below a folder can be no file's; "" if it may be one.
+    """Return why a name below a folder is not a valid file name, or "" if it is valid.
 
     >>> name_fault("images/pug.jpg"), name_fault("a" * 300)
     ('', 'has a part of 300 bytes, more than a file system allows')
@@ -114,10 +116,10 @@ def name_fault(name: str) -> str:
 
 
 def entry_fault(name: str, mode: int = 0, whole: str = "archive") -> str:
-    """Why an entry of an archive may not be unpacked: only plain files with a name below a folder may. "" if it may.
+    """Return why an entry of an archive may not be unpacked, or "". Only plain files below a folder may.
 
-    mode: the entry's kind and permissions as Unix has them, 0 where the archive does not say.
-    whole: what the answer calls the archive.
+    mode: the entry's Unix kind and permissions, 0 if the archive does not record them.
+    whole: the word for the archive in the answer.
 
     >>> entry_fault("images/pug.jpg"), entry_fault("../pug.jpg")
     ('', 'is a folder, or its name leads out of the archive')
@@ -132,7 +134,7 @@ def entry_fault(name: str, mode: int = 0, whole: str = "archive") -> str:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of `name` in `folder`; BadFile when it would lead outside."""
+    """Return the path of `name` in `folder`. Raises BadFile if it leads outside."""
     if fault := name_fault(name):
         raise BadFile(f"{name[:100]!r} is no file name: it {fault}")
     try:

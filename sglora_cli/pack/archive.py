@@ -293,7 +293,7 @@ def _warnings(host: Host, name: str, backbone: str) -> tuple[str, ...]:
 
 NAMESPACE = "sglora"
 SIGNATURE_SUFFIX = ".sig"
-_SIGNATURE_LIMIT = 1 << 16
+SIGNATURE_LIMIT = 1 << 16
 """The most bytes of a signature; the largest keys need a few thousand."""
 
 
@@ -319,7 +319,7 @@ def signed(path: Path, signature: Path, signers: Path) -> Iterator[Signed]:
                 f"{file} is missing or not a file, so the signature of {path} cannot be verified",
                 "check the paths; nothing was imported",
             )
-    if signature.stat().st_size > _SIGNATURE_LIMIT:
+    if signature.stat().st_size > SIGNATURE_LIMIT:
         raise BadFile(f"{signature} is not a signature: it has {signature.stat().st_size} bytes")
     with scratch_folder(built_folder() / "signed") as folder:
         names = {"archive": path, "signature": signature, "signers": signers}
@@ -340,12 +340,12 @@ def _copy(source: Path, target: Path) -> None:
 def _signer(path: Path, signature: Path, signers: Path, folder: Path) -> str:
     """Return the signer of the copies in a folder. Errors name the original files."""
     files = ("-s", str(folder / "signature"), "-f", str(folder / "signers"))
-    principals = _keygen(folder / "archive", "find-principals", *files)
+    principals = keygen(folder / "archive", "find-principals", *files)
     if principals.returncode:
         hint = f"verify whose key it is before you add it to {signers}"
         raise BadFile(f"{signature} was not made by any signer in {signers}: {_reason(principals)}", hint)
     who = principals.stdout.split("\n")[0]
-    verified = _keygen(folder / "archive", "verify", *files, "-I", who, "-n", NAMESPACE)
+    verified = keygen(folder / "archive", "verify", *files, "-I", who, "-n", NAMESPACE)
     if verified.returncode:
         raise BadFile(
             f"{path} differs from what {who} signed: {_reason(verified)}", "fetch the file and its signature again"
@@ -353,8 +353,8 @@ def _signer(path: Path, signature: Path, signers: Path, folder: Path) -> str:
     return who
 
 
-def _keygen(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run ssh-keygen on the content of `path`."""
+def keygen(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `ssh-keygen -Y` on the content of `path`. Raises Unavailable if it is not installed."""
     program = shutil.which("ssh-keygen")
     if program is None:
         raise Unavailable("ssh-keygen is not installed, so no signature can be checked", "install the OpenSSH client")

@@ -55,7 +55,7 @@ class Dependence:
         verdict = ". They hardly depend on the sentence" if self.hardly else ""
         where = f" at {self.where}" if self.where else ""
         return (
-            f"adapters for {self.sentences} tasks have{where} a mean cosine of {self.cosine:.3f} (lowest "
+            f"adapters for {self.sentences} tasks{where} have a mean cosine of {self.cosine:.3f} (lowest "
             f"{self.lowest:.3f}), and {self.own:.1%} of their squared norm is not common to all{verdict}"
         )
 

@@ -22,6 +22,7 @@ from sglora_cli.files.atomic import put_file
 from sglora_cli.files.hashes import data_hash, file_hash
 from sglora_cli.pack.archive import (
     ENTRY_LIMIT,
+    SIGNATURE_LIMIT,
     SIGNATURE_SUFFIX,
     SUFFIX,
     TOTAL_LIMIT,
@@ -43,7 +44,6 @@ from sglora_cli.system.progress import remark, size, working
 
 _ARCHIVE_LIMIT = TOTAL_LIMIT + (ENTRY_LIMIT << 10)
 """Bytes of an archive: its files are stored or compressed, and each entry has a header."""
-_SIGNATURE_LIMIT = 1 << 16
 _TRIES, _PAUSE_SECONDS = 3, 1.0
 
 
@@ -279,4 +279,4 @@ def _signature(listing: Listing, file: RemoteFile, folder: Path) -> Path:
     path = folder / name
     path.unlink(missing_ok=True)  # its bytes have no hash that could tell it from an older one
     path.with_name(f"{name}.part").unlink(missing_ok=True)
-    return _downloaded(listing, listing.files[name], folder, _SIGNATURE_LIMIT)
+    return _downloaded(listing, listing.files[name], folder, SIGNATURE_LIMIT)

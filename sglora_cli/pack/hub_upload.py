@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +13,7 @@ from typing import Any
 
 from sglora_cli.errors import BadFile, Mismatch, SgloraError, Unavailable, UnknownName, UsageError
 from sglora_cli.files.atomic import scratch_folder, write_bytes
-from sglora_cli.pack.archive import NAMESPACE, SIGNATURE_SUFFIX, SUFFIX, export_pack
+from sglora_cli.pack.archive import NAMESPACE, SIGNATURE_LIMIT, SIGNATURE_SUFFIX, SUFFIX, export_pack, keygen
 from sglora_cli.pack.card import hub_card
 from sglora_cli.pack.hub_client import Listing, api, check_network, listing_of, reason_of, refusal, silent
 from sglora_cli.pack.origin import Reference
@@ -24,8 +22,6 @@ from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import is_quiet
 
 CARD = "README.md"
-_SIGNATURE_LIMIT = 1 << 16
-"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +64,12 @@ def upload_of(pack: Pack, reference: Reference, licence: str = "", signature: Pa
 
 def _checked_signature(archive: Path, signature: Path, folder: Path, name: str) -> Path:
     """A copy of the signature. Raises BadFile unless it is one of the archive."""
-    program = shutil.which("ssh-keygen")
-    if program is None:
-        raise Unavailable("ssh-keygen is not installed, so no signature can be checked", "install OpenSSH's client")
     if not signature.is_file():
         raise BadFile.missing(signature)
     copy = folder / f"{archive.name}{SIGNATURE_SUFFIX}"
     with signature.open("rb") as file:
-        write_bytes(copy, file.read(_SIGNATURE_LIMIT))
-    command = [program, "-Y", "check-novalidate", "-n", NAMESPACE, "-s", str(copy)]
-    with archive.open("rb") as content:
-        answer = subprocess.run(command, stdin=content, capture_output=True, check=False)
-    if answer.returncode:
+        write_bytes(copy, file.read(SIGNATURE_LIMIT))
+    if keygen(archive, "check-novalidate", "-n", NAMESPACE, "-s", str(copy)).returncode:
         raise BadFile(
             f"{signature} does not sign pack {name!r} as it is now",
             f"sglora pack export {name} -o {archive.name} --force && "

@@ -22,18 +22,18 @@ _NONE = "-"
 
 @dataclass(frozen=True)
 class Number:
-    """A measured number, and what the paper prints; None where there is none."""
+    """A measured number and the paper's, each None if there is none."""
 
     measured: float | None
     paper: float | None
 
     @property
     def difference(self) -> float | None:
-        """How much more was measured."""
+        """The measured number minus the paper's."""
         return None if self.measured is None or self.paper is None else self.measured - self.paper
 
     def cells(self, digits: int) -> list[str]:
-        """Measured, the paper's, and the difference.
+        """Return the measured number, the paper's and the difference as text.
 
         >>> Number(74.5, 74.31).cells(2), Number(None, 0.5).cells(1)
         (['74.50', '74.31', '+0.19'], ['-', '0.5', '-'])
@@ -49,22 +49,22 @@ class Number:
 
 @dataclass(frozen=True)
 class Block:
-    """A table of one direction: a line a method, a number a column."""
+    """A table of one direction, with a line per method and a number per column."""
 
     title: str
     tasks: int
-    """How many tasks were measured; 0 if none."""
+    """Number of measured tasks."""
     columns: Sequence[str]
     lines: Sequence[tuple[str, Sequence[Number]]]
     digits: int = 2
 
     @property
     def has_paper(self) -> bool:
-        """Whether the paper prints a number of it."""
+        """Whether the paper prints any of its numbers."""
         return any(one.paper is not None for _, numbers in self.lines for one in numbers)
 
     def rows(self) -> list[list[str]]:
-        """The cells, the header first. Where the paper prints nothing, there are measured numbers only."""
+        """Return the cells, with the header first. If the paper prints nothing, they are the measured numbers only."""
         most = 3 if self.has_paper else 1
         header = ["", *(text for column in self.columns for text in (column, "paper", "difference")[:most])]
         cells = ([label, *(c for n in numbers for c in n.cells(self.digits)[:most])] for label, numbers in self.lines)
@@ -78,17 +78,17 @@ class Block:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A target's blocks, and what their reader must know."""
+    """The blocks of a target, with notes for readers."""
 
     target: str
     title: str
     blocks: Sequence[Block]
     notes: Sequence[str]
     warning: str = ""
-    """Why the two kinds of numbers do not compare; "" where they do."""
+    """The reason why the numbers are not comparable with the paper's, or "" if they are."""
 
     def to_text(self) -> str:
-        """Columns of text."""
+        """Return the comparison as columns of text."""
         source = paper_numbers()["source"].partition(":")[0]
         lines = [f"{self.target}: {self.title}"]
         if any(block.has_paper for block in self.blocks):
@@ -104,7 +104,7 @@ class Comparison:
         return "\n".join([*lines, "", *self.notes]) + "\n"
 
     def to_markdown(self) -> str:
-        """The same as Markdown tables."""
+        """Return the comparison as Markdown tables."""
         lines = [f"# {self.target}: {self.title}", "", *([f"**{self.warning}**", ""] if self.warning else [])]
         for block in self.blocks:
             header, *rows = ([_escaped(cell) for cell in row] for row in block.rows())
@@ -138,14 +138,14 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def comparison_of(job: Job, warning: str = "") -> Comparison:
-    """Everything that was measured for a job beside what the paper prints. A missing file is a missing number."""
+    """Compare all measurements of a job with the paper. Numbers of missing files are missing."""
     rows = {one.name: _rows(job, one.name) for one in job.target.measurements}
     blocks = [block for table in job.target.tables for block in _blocks(job, table, rows)]
     return Comparison(job.target.name, job.target.title, blocks, job.target.notes, warning)
 
 
 def _rows(job: Job, name: str) -> tuple[Mapping[str, str], Sequence[Row]]:
-    """Labels of methods, and rows."""
+    """Return the labels of the methods and the rows."""
     path = job.rows_file(name)
     if not path.exists():
         return {}, ()
@@ -187,7 +187,7 @@ def _of(line: Line, rows: Sequence[Row]) -> list[Row]:
 
 
 def _printed(line: Line) -> dict[Cell, float]:
-    """What the paper prints for a line."""
+    """Return the paper's numbers for a line."""
     content: Any = paper_numbers()
     for key in line.paper:
         content = content[key]

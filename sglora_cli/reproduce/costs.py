@@ -1,4 +1,4 @@
-"""What a step that is left costs on this machine: bytes, time and terms, and what is in its way.
+"""The costs of unfinished steps on this machine: bytes, time, terms and problems.
 
 Nothing is downloaded or written.
 """
@@ -25,10 +25,12 @@ from sglora_cli.system import settings
 
 _NETWORK = "depends on the network"
 _NO_DATA = "unknown until its data are here"
+_FEW = 4
+"""Errors of one recipe that are all listed."""
 
 
 def lacking_weights(job: Job, name: str) -> str:
-    """Which weights of a backbone are not on this machine; "" if none."""
+    """Return which weights of a backbone are missing on this machine, or "" if none."""
     backbone, runtime = job.host.backbones[name], settings.runtime(job.runtime, name)
     with no_network():
         return backbone.absent(runtime) if isinstance(backbone, SaysAbsent) else ""
@@ -36,18 +38,18 @@ def lacking_weights(job: Job, name: str) -> str:
 
 @dataclass(frozen=True)
 class Costs:
-    """What the steps of a job cost, as far as that is known."""
+    """The costs of a job's steps, as far as they are known."""
 
     job: Job
     force: bool
-    """Whether too little memory is no obstacle."""
+    """Whether to ignore a lack of memory."""
     packs: Mapping[str, Path]
-    """Recipe of the target -> the folder of its pack, of those that are built."""
+    """The target's recipes mapped to the folders of their built packs."""
     states: Mapping[str, SourceState]
-    """What is here of each data set, by what steps call it."""
+    """The state of each data set, by the name that steps use."""
 
     def of(self, step: Step) -> Step:
-        """The step with its cost."""
+        """Return the step with its costs."""
         if not step.left:
             return step
         return {
@@ -75,9 +77,9 @@ class Costs:
             text = f"backbone {step.name!r}: {lacks}, and SGLORA_OFFLINE is set"
             errors.append(Unavailable(text, f"unset it, or {remedy}"))
         else:
-            remarks.append(f"{lacks}: they are downloaded")
+            remarks.append(f"{lacks}, so they are downloaded")
             if why := hub_unreachable():
-                remarks.append(f"if they come from the Hugging Face hub, that fails: {why}")
+                remarks.append(f"a download from the Hugging Face hub would fail: {why}")
         return replace(
             step,
             download=download,
@@ -95,7 +97,7 @@ class Costs:
             return replace(step, download=0, disk=0, seconds=None)
         errors = step.errors
         if state.plan.waiting and offline():
-            hint = "unset it, or run the command where there is a network and copy the folder"
+            hint = "unset it, or run the command on a machine with a network and copy the folder"
             name = self.job.data[step.name][0]
             text = f"data set {name!r} is not in {state.plan.folder}, and SGLORA_OFFLINE is set"
             errors = (*errors, Unavailable(text, f"{step.command}; {hint}"))
@@ -124,12 +126,12 @@ class Costs:
         seconds = (low, high) if state.photos is not None else None
         model = known.cost.model
         remarks = [f"{state.photos:,} photos"] if state.photos is not None else []
-        remarks += [f"by {model}" if model else "without a model, which is not how the paper's were written"]
+        remarks += [f"by {model}" if model else "without a model, unlike the paper's captions"]
         errors = []
         if known.cost.lacks:
             other = without_model(job.host, name)
             hint = f"pass --captioner {other} for captions of names and colours" if other else ""
-            errors = [Unavailable(f"captioner {name!r} lacks {known.cost.lacks}", hint)]
+            errors = [Unavailable(f"captioner {name!r} cannot be used: {known.cost.lacks}", hint)]
         terms = _terms(job.host.captioners[name]) if known.cost.download_bytes else ()
         return replace(
             step,
@@ -152,7 +154,8 @@ class Costs:
         try:
             tasks = plan_tasks(job.host, recipe, job.place, job.runtime)
         except SgloraError as error:
-            return replace(unknown, errors=(error,))
+            lacks = lacking_weights(job, recipe.backbone)
+            return replace(unknown, errors=(_summary(error, recipe.name, step.command, lacks),))
         if lacking_weights(job, recipe.backbone):
             return replace(unknown, why_unknown="unknown until the weights are here")
         from sglora_cli.build.pipeline import Build
@@ -200,6 +203,18 @@ class Costs:
             except SgloraError as error:
                 errors.append(error)
         return replace(step, errors=tuple(errors), seconds=None if self.job.target.figures else step.seconds)
+
+
+def _summary(error: SgloraError, recipe: str, command: str, lacks: str) -> SgloraError:
+    """Shorten the errors of a recipe, of which there may be one for each of its tasks.
+
+    lacks: the missing weights, which have a step of their own.
+    """
+    parts = [part for part in error.parts if not (lacks and lacks in part.message)]
+    if len(parts) <= _FEW:
+        return error
+    text = f"recipe {recipe!r} has {len(parts)} errors with this data. The first is: {parts[0].message}"
+    return type(error)(text, f"list all of them: {command} --dry-run")
 
 
 def _terms(plugin: object) -> tuple[Terms, ...]:

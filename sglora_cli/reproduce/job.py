@@ -26,26 +26,27 @@ from sglora_cli.pack.recipe_parser import limited, read
 from sglora_cli.plugin.host import Host
 from sglora_cli.reproduce.targets import Lean, Measurement, Target, find
 from sglora_cli.system import settings
+from sglora_cli.system.hardware import nearest_existing
 from sglora_cli.system.paths import data_folder
 
 MARKER = "reproduce.json"
-"""The file that says whose results a folder has."""
+"""The file that records which table a results folder belongs to."""
 _FORMAT = 1
 _ALL_SOURCES = "mixed"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `sglora reproduce` is asked for."""
+    """The arguments of `sglora reproduce`."""
 
     target: str
     family: str = ""
     data: Path | None = None
     out: Path | None = None
     limit: int = 0
-    """Only the first so many tasks of each role and source; 0 takes all."""
+    """Use only the first tasks of each role and source, up to this number; 0 uses all."""
     captioner: str = ""
-    """Who writes captions where a data set has none."""
+    """The captioner for data sets without captions."""
 
 
 def recipe_name(family: str, name: str) -> str:
@@ -71,7 +72,7 @@ class Job:
     config: BenchConfig
     runtime: RuntimeConfig
     command: str
-    """What resumes the job, and asks no question."""
+    """The command that resumes the job without asking for confirmation."""
     absent: SgloraError | None = field(default=None, compare=False)
     """Why there is no data folder."""
 
@@ -95,7 +96,7 @@ class Job:
 
     @cached_property
     def folder(self) -> Path:
-        """Where results go; in the working folder by default."""
+        """The folder for the results, in the working folder by default."""
         if self.request.out:
             return self.request.out
         parts = [self.target.name, self.request.family, f"limit-{self.request.limit}" if self.request.limit else ""]
@@ -110,7 +111,7 @@ class Job:
 
     @property
     def is_the_papers(self) -> bool:
-        """Whether backbone and data are those of the paper's recipes."""
+        """Whether backbone and data match the paper's recipes."""
         return not self.request.family and not self.request.limit
 
     def rows_file(self, name: str) -> Path:
@@ -163,7 +164,9 @@ class Job:
         return next(one for one in parts if one.name == name)
 
     def check_folder(self) -> None:
-        """Raises UsageError if the folder has something else than results of this job."""
+        """Raise UsageError if the folder contains anything other than results of this job."""
+        if not (existing := nearest_existing(self.folder)).is_dir():
+            raise UsageError(f"{existing} is a file, so results cannot be written to {self.folder}", "pass -o DIR")
         if not self.folder.exists():
             return
         known: Any = None
@@ -173,16 +176,16 @@ class Job:
             if self.folder.is_dir() and not any(self.folder.iterdir()):
                 return
             raise UsageError(
-                f"{self.folder} has something else than results of `sglora reproduce`", "name another: -o DIR"
+                f"{self.folder} contains other files than results of `sglora reproduce`", "pass another folder: -o DIR"
             )
         other = {key: value for key, value in self._facts().items() if known.get(key) != value}
         if other:
             key, value = next(iter(other.items()))
-            text = f"{self.folder} has results with {key} {known.get(key)!r}, and {value!r} is asked for"
-            raise UsageError(text, "name another folder: -o DIR")
+            text = f"{self.folder} contains results with {key} {known.get(key)!r}, but {value!r} was requested"
+            raise UsageError(text, "pass another folder: -o DIR")
 
     def mark_folder(self) -> None:
-        """Say in the folder whose results it has."""
+        """Record in the folder which job its results belong to."""
         path = self.folder / MARKER
         if not path.exists():
             facts = {"sglora_reproduce": _FORMAT, **self._facts(), "made_by": f"sglora {__version__}"}

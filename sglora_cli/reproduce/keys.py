@@ -1,4 +1,4 @@
-"""What results follow from, as hashes: rows, the experts that a sentence leans on, and the report. No torch."""
+"""Hashes of the inputs of results: rows, experts selected by a sentence, and the report. No torch."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sglora_cli.reproduce.job import Job
 from sglora_cli.reproduce.targets import Lean, Measurement
 
 COMPARISON = "comparison.json"
-"""The file that says what a report was made of."""
+"""The file that records the inputs of a report."""
 
 
 def built_packs(job: Job) -> dict[str, Path]:
-    """Recipe of the target -> the folder of its pack, where that is built as the recipe says it."""
+    """Map the target's recipes to the folders of their packs, if these were built from the same recipe."""
     known = {one.name: one.folder for one in Library(job.host.recipe_folders).packs()}
     return {
         name: known[recipe.name]
@@ -32,7 +32,7 @@ def built_packs(job: Job) -> dict[str, Path]:
 
 
 def _is_of(folder: Path, recipe: Recipe) -> bool:
-    """Whether a pack was built as a recipe says."""
+    """Return whether a pack was built from this recipe."""
     try:
         return bool(Pack(folder).manifest["recipe"] == json.loads(json.dumps(recipe.raw)))
     except SgloraError:
@@ -40,7 +40,7 @@ def _is_of(folder: Path, recipe: Recipe) -> bool:
 
 
 def rows_key(job: Job, one: Measurement, packs: Mapping[str, Path]) -> str:
-    """A hash of everything that rows follow from; "" as long as a pack is missing."""
+    """Return a hash of all inputs of rows, or "" while a pack is missing."""
     names = [name for name in (one.recipe, one.on) if name]
     if not set(names) <= set(packs):
         return ""
@@ -50,14 +50,14 @@ def rows_key(job: Job, one: Measurement, packs: Mapping[str, Path]) -> str:
 
 
 def lean_key(job: Job, lean: Lean, packs: Mapping[str, Path]) -> str:
-    """The same of the experts that a sentence leans on."""
+    """Return the hash for the experts selected by a sentence, as `rows_key`."""
     if lean.recipe not in packs:
         return ""
     return content_hash("reproduce 1", Pack(packs[lean.recipe]).manifest, lean.dataset, lean.task)
 
 
 def rows_done(job: Job, one: Measurement, packs: Mapping[str, Path]) -> bool:
-    """Whether all rows of a measurement are here, of the packs that are here now."""
+    """Return whether all rows of a measurement exist and belong to the current packs."""
     key, path = rows_key(job, one, packs), job.rows_file(one.name)
     with suppress(BadFile):
         return bool(key) and path.exists() and read_rows(path)[-1].header.more.get("reproduce") == key
@@ -65,7 +65,7 @@ def rows_done(job: Job, one: Measurement, packs: Mapping[str, Path]) -> bool:
 
 
 def lean_done(job: Job, lean: Lean, packs: Mapping[str, Path]) -> bool:
-    """The same of the experts that a sentence leans on."""
+    """Return the same for the experts selected by a sentence."""
     key, path = lean_key(job, lean, packs), job.lean_file(lean.name)
     with suppress(BadFile, AttributeError):
         return bool(key) and path.exists() and read_json(path).get("reproduce") == key
@@ -73,7 +73,7 @@ def lean_done(job: Job, lean: Lean, packs: Mapping[str, Path]) -> bool:
 
 
 def report_key(job: Job) -> str:
-    """A hash of what a report follows from, as far as it is here."""
+    """Return a hash of the existing inputs of a report."""
     files = [job.rows_file(one.name) for one in job.target.measurements]
     files += [job.lean_file(one.name) for one in job.target.leans]
     return content_hash(
@@ -82,7 +82,7 @@ def report_key(job: Job) -> str:
 
 
 def report_done(job: Job) -> bool:
-    """Whether a report of what is here was written, with all pages."""
+    """Return whether the report of the current results was written with all its pages."""
     pages = [job.page(one.name) for one in job.target.measurements]
     path = job.folder / COMPARISON
     try:

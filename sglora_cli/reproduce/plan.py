@@ -1,6 +1,6 @@
-"""A job -> its steps: which are done, what the others download and how long they take, and what is in the way.
+"""Plan a job: its steps, their state, downloads, times and problems.
 
-Nothing is downloaded or written. What is in the way is collected, not raised, so that a plan shows all of it at once.
+Planning downloads and writes nothing. Problems are collected, not raised, so that a plan shows all of them at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from sglora_cli.errors import BadFile, SgloraError, Unavailable
 from sglora_cli.pack.library import Library
 from sglora_cli.pack.recipe import Recipe
+from sglora_cli.plugin.contracts import Fetches
 from sglora_cli.reproduce.costs import Costs, lacking_weights
 from sglora_cli.reproduce.job import Job
 from sglora_cli.reproduce.keys import built_packs, lean_done, report_done, rows_done
@@ -37,30 +38,30 @@ class Plan:
     job: Job
     steps: Sequence[Step]
     errors: tuple[SgloraError, ...] = ()
-    """What is in the way of no single step: no data folder, too little disk."""
+    """Problems that concern no single step, such as a missing data folder or too little disk space."""
 
     @property
     def left(self) -> list[Step]:
-        """The steps that will run."""
+        """The steps that are still to run."""
         return [step for step in self.steps if step.left]
 
     @property
     def missing(self) -> list[SgloraError]:
-        """Everything that is in the way, each thing once."""
+        """All problems that prevent the run, without duplicates."""
         parts = [*self.errors, *(error for step in self.left for error in step.errors)]
         return list({(part.message, part.hint): part for one in parts for part in one.parts or (one,)}.values())
 
     def check(self) -> None:
-        """Raises everything that is in the way as one error."""
+        """Raise one error that lists all problems, if there are any."""
         if not (missing := self.missing):
             return
         if len(missing) == 1:
             raise missing[0]
         kind = Unavailable if all(isinstance(one, Unavailable) for one in missing) else BadFile
-        raise kind.several(f"{len(missing)} things are in the way of {self.job.target.name}", missing)
+        raise kind.several(f"{len(missing)} problems prevent {self.job.target.name}", missing)
 
     def to_lines(self) -> list[str]:
-        """The plan for a person."""
+        """Return the plan as lines of text."""
         rows = [list(_HEADER), *(step.cells() for step in self.steps)]
         widths = [max(len(row[n]) for row in rows) for n in range(len(_HEADER))]
         table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -68,14 +69,14 @@ class Plan:
         lines = [f"{self.job.target.name}: {self.job.target.title}", *foreign(self.job), "", *table, ""]
         terms = list(self._terms())
         if terms:
-            lines += ["terms of what is downloaded, as its publishers state them:", *(f"  {text}" for text in terms)]
+            lines += ["terms of the downloads, as their publishers state them:", *(f"  {text}" for text in terms)]
         lines += [*remarks, *self._totals(), f"results: {self.job.folder}"]
         return lines
 
     def missing_lines(self) -> list[str]:
-        """Everything that is in the way, a line each, for a person who is shown the plan alone."""
+        """Return all problems, one per line, for a plan that is only printed."""
         lines = [f"  {one.message}" + f" ({one.hint})" * bool(one.hint) for one in self.missing]
-        return ["in the way:", *lines] if lines else []
+        return ["problems:", *lines] if lines else []
 
     def _terms(self) -> Iterator[str]:
         for step in self.left:
@@ -85,7 +86,7 @@ class Plan:
                 yield f"{self._owner(step)}: not known to this program"
 
     def _owner(self, step: Step) -> str:
-        """Whose files a step downloads."""
+        """Return the owner of the files that a step downloads."""
         return self.job.request.captioner if step.kind == CAPTIONS else step.name
 
     def _totals(self) -> list[str]:
@@ -102,7 +103,7 @@ class Plan:
         return [f"to download: {download}", f"time: {time}, on {_device(self.job)}"]
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as JSON values."""
+        """Return the plan as JSON values."""
         return {
             "target": self.job.target.name,
             "title": self.job.target.title,
@@ -115,7 +116,7 @@ class Plan:
 
 
 def foreign(job: Job) -> list[str]:
-    """What a reader must know where backbone or data are not the paper's."""
+    """Return the warning for a job whose backbone or data differ from the paper's."""
     if job.is_the_papers:
         return []
     parts = []
@@ -133,7 +134,7 @@ def _device(job: Job) -> str:
 
 
 def plan_of(job: Job, force: bool = False) -> Plan:
-    """The plan of a job. force: too little memory or disk is not in the way."""
+    """Plan a job. With `force`, too little memory or disk space does not count as a problem."""
     return _Planner(job, force).plan()
 
 
@@ -174,7 +175,8 @@ class _Planner:
         steps = [Step(WEIGHTS, name, done=not lacking_weights(job, name)) for name in backbones]
         for name, state in self.states.items():
             dataset = job.data[name][0]
-            command = _shell("sglora data fetch", dataset, "--data", job.place)
+            fetches = isinstance(job.host.datasets[dataset], Fetches)
+            command = _shell("sglora data fetch", dataset, "--data", job.place) if fetches else ""
             data = Step(DATA, name, (), command, state.here and not state.errors)
             steps.append(replace(data, errors=state.errors, remarks=state.remarks))
             if not state.captioned:
@@ -222,7 +224,7 @@ class _Planner:
         known = {one.name: one for one in Library(self.job.host.recipe_folders).packs()}
         if recipe.name not in known or known[recipe.name].origin != "built":
             return ()
-        return (f"replaces {known[recipe.name].folder}, a pack of another recipe or of another version of this one",)
+        return (f"replaces {known[recipe.name].folder}, which was built from a different recipe or version of it",)
 
 
 def _captioner_once(steps: Sequence[Step]) -> list[Step]:
@@ -239,16 +241,16 @@ def _shell(words: str, *more: object) -> str:
 
 
 def _disk(job: Job, steps: Sequence[Step]) -> list[SgloraError]:
-    """Whether a disk is too small for what all steps bring together."""
+    """Check whether each disk has enough space for all steps together."""
     needed: dict[int, tuple[Path, int]] = {}
     for step in steps:
         if step.left and step.disk:
             path = job.place if step.kind == DATA else cache_folder()
             device = nearest_existing(path).stat().st_dev
             needed[device] = (path, needed.get(device, (path, 0))[1] + step.disk)
-    hint = "make room, name another data folder with --data, or move the cache with SGLORA_HOME; --force tries"
+    hint = "free some space, pass another --data DIR, move the cache with SGLORA_HOME, or start anyway with --force"
     return [
-        Unavailable(f"{size(count)} are needed on the disk of {path}, {size(free_disk(path))} are free", hint)
+        Unavailable(f"{size(count)} are needed on the disk of {path}, but only {size(free_disk(path))} are free", hint)
         for path, count in needed.values()
         if count > free_disk(path)
     ]

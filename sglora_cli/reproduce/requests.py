@@ -1,4 +1,4 @@
-"""Measurements as `sglora bench` is asked for them: as a value, and as the command that does it by hand. No torch."""
+"""A measurement as a request of `sglora bench` and as its command line. No torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sglora_cli.reproduce.targets import Measurement
 
 
 def bench_request(job: Job, one: Measurement) -> BenchRequest:
-    """What `sglora bench` would be asked for."""
+    """Return the request of `sglora bench` for a measurement."""
     dataset, _ = one.source
     return BenchRequest(
         baselines="paper" if one.methods == PAPER else ",".join(one.methods),
@@ -29,7 +29,7 @@ def bench_request(job: Job, one: Measurement) -> BenchRequest:
 
 
 def bench_command(job: Job, one: Measurement) -> str:
-    """The command that measures the same by hand."""
+    """Return the command line of the same measurement."""
     request = bench_request(job, one)
     options = {
         "--baselines": request.baselines,
@@ -47,6 +47,6 @@ def bench_command(job: Job, one: Measurement) -> str:
 
 
 def _changed(config: BenchConfig) -> dict[str, Any]:
-    """The options that differ from their defaults."""
+    """Return the options that differ from their defaults."""
     values = ((spec.name, getattr(config, spec.name), spec.default) for spec in fields(config))
     return {f"--{name.replace('_', '-')}": value for name, value, default in values if value != default}

@@ -43,7 +43,7 @@ def run(plan: Plan, note: Note, force: bool = False) -> Comparison:
 
 @contextmanager
 def _resumed_by(job: Job, note: Note) -> Iterator[None]:
-    """Name the command that resumes the job, whatever ends this block early."""
+    """Print the command that resumes the job if this block ends early."""
     try:
         yield
     except BaseException:
@@ -59,7 +59,7 @@ def _data(job: Job, step: Step, note: Note, force: bool) -> None:
     name, _ = job.data[step.name]
     dataset = job.host.datasets[name]
     if not isinstance(dataset, Fetches):
-        raise Unavailable(f"there is nothing to download for data set {name!r}", "put it into the data folder")
+        raise Unavailable(f"sglora cannot download data set {name!r}", "put it into the data folder")
     unfinished = job.fetching(step.name)
     write_bytes(unfinished, b"")
     dataset.fetch(job.place, note)
@@ -108,12 +108,12 @@ def _rows(job: Job, step: Step, note: Note, force: bool) -> None:
     header = plan.header(step.command, one.table)
     header = replace(header, more={**header.more, "reproduce": rows_key(job, one, built_packs(job))})
     measurer = Measurer(plan.model, job.runtime.precision)
-    with log_of(None, header) as log:  # in the user cache: the file here is whole or absent
+    with log_of(None, header) as log:  # in the user cache, so the file here is complete or missing
         rows = bench.run(plan, measurer, log)
     target = job.rows_file(one.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(target, "".join([header.line(), *map(row_line, rows)]).encode())
-    note(f"{measurer.count.encoded} images encoded, {measurer.count.saved} saved; rows in {target}")
+    note(f"{measurer.count.encoded} images encoded, {measurer.count.saved} saved, rows in {target}")
 
 
 def _write_sentences(job: Job, one: Measurement) -> None:
@@ -187,7 +187,7 @@ def _figures(job: Job, note: Note) -> Iterator[Path]:
         data = ReportData(loaded, measured.report, job.config, measured.fingerprint, about=LEARNED)
         drawn = draw_maps(data) if one.tasks else [figure for figure in [task_map(data)] if figure]
         if not drawn:
-            note(f"{name}: no map is drawn, as the pack has too few adapters or no Oracle")
+            note(f"{name}: no map is drawn, because the pack has too few adapters or no Oracle")
         for figure in drawn:
             for ending, draw in (("svg", plot.svg), ("png", plot.png)):
                 path = job.folder / "figures" / f"{name}-{figure.name}.{ending}"

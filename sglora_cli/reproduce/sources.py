@@ -1,4 +1,4 @@
-"""What is here of a recipe's data set, and of its captions. Nothing is downloaded or written."""
+"""The state of a recipe's data set and its captions on this machine. Nothing is downloaded or written."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class SourceState:
     """A data set on this machine."""
 
     here: bool
-    """Whether its photos are."""
+    """Whether its photos exist."""
     captioned: bool = True
-    """Whether nothing is left to caption, now or once it is fetched."""
+    """Whether no photo needs a caption, now or after the download."""
     waiting: Sequence[Listed] = ()
-    """Photos without captions, if they are here."""
+    """Existing photos without captions."""
     photos: int | None = None
-    """How many photos wait for captions; None where nobody knows."""
+    """Number of photos that need captions, or None if unknown."""
     plan: FetchPlan | None = None
     remarks: tuple[str, ...] = ()
     errors: tuple[SgloraError, ...] = ()
@@ -36,12 +36,12 @@ class SourceState:
 
 
 def source_state(name: str, dataset: Dataset, root: Path, place: Path, interrupted: bool = False) -> SourceState:
-    """The state of a data set in its folder `root`.
+    """Return the state of a data set in its folder `root`.
 
-    place: the folder of all data sets.  interrupted: whether a fetch of it is known to have been.
+    place: the folder of all data sets.  interrupted: whether a download of it was interrupted.
 
-    A data set that was never fetched by this program counts as here as soon as tasks can be read from it, also if
-    photos are missing: its user may have chosen some. One whose fetch was interrupted does not.
+    A data set that sglora never downloaded counts as present if tasks can be read from it. Photos may be missing,
+    because the user may have chosen a part. One whose download was interrupted does not count.
     """
     plan, refused = _plan(dataset, place)
     begun = plan is not None and (interrupted or any(one.here for one in plan.waiting))
@@ -52,7 +52,7 @@ def source_state(name: str, dataset: Dataset, root: Path, place: Path, interrupt
         why = error
     listed = _listed(dataset, root)
     if begun or (isinstance(why, Unavailable) and not listed):
-        return _absent(name, dataset, root, plan, refused or why)
+        return _absent(name, dataset, root, plan, refused)
     if why is not None and not isinstance(why, Unavailable):
         return SourceState(True, plan=plan, errors=(why,))
     try:
@@ -62,36 +62,37 @@ def source_state(name: str, dataset: Dataset, root: Path, place: Path, interrupt
     partial = partial_line(name, dataset, root) if plan is not None and plan.waiting else ""
     remarks = [partial] if partial else []
     if waiting and not own:  # captions from elsewhere, which need not be of all photos
-        remarks.append(f"{len(waiting)} of {len(listed)} photos have no captions, and are left out")
+        remarks.append(f"{len(waiting)} of {len(listed)} photos have no captions and are ignored")
         waiting = []
     return SourceState(True, not waiting, waiting, len(waiting), plan, tuple(remarks))
 
 
 def _plan(dataset: Dataset, place: Path) -> tuple[FetchPlan | None, SgloraError | None]:
-    """What fetching it would download; why it may not be downloaded."""
+    """Return the downloads of a data set, or the error that says why it may not be downloaded."""
     try:
         return (dataset.fetch_plan(place) if isinstance(dataset, PlansFetch) else None), None
     except SgloraError as error:
         return None, error
 
 
-def _absent(name: str, dataset: Dataset, root: Path, plan: FetchPlan | None, why: SgloraError | None) -> SourceState:
+def _absent(
+    name: str, dataset: Dataset, root: Path, plan: FetchPlan | None, refused: SgloraError | None
+) -> SourceState:
     captions = plan is None or plan.captions
     if not isinstance(dataset, Fetches) or plan is None:
-        hint = why.hint if why else ""
-        error = Unavailable(
-            why.message if why else f"data set {name!r} is not in {root}", hint or f"put it into {root}"
-        )
+        by_hand = f"put photos with captions into {root}; `sglora docs how-to-data` explains the formats"
+        why = refused.message if refused else "sglora cannot download it"
+        error = Unavailable(f"{root} has no data set: {why}", refused.hint if refused else by_hand)
         return SourceState(False, captions, plan=plan, errors=(error,))
     errors: tuple[SgloraError, ...] = ()
     if plan.folder != root:
-        text = f"`sglora data fetch {name}` puts it into {plan.folder}, and the recipe reads {root}"
+        text = f"`sglora data fetch {name}` downloads into {plan.folder}, but the recipe reads {root}"
         errors = (Unavailable(text, f'write path = "{plan.folder.name}" in its [[source]]'),)
     return SourceState(False, captions, photos=plan.images, plan=plan, errors=errors)
 
 
 def _listed(dataset: Dataset, root: Path) -> Sequence[Listed]:
-    """The images of a data set that a captioner could look at."""
+    """Return the images of a data set that a captioner can caption."""
     if not isinstance(dataset, ListsImages):
         return ()
     try:
@@ -101,8 +102,10 @@ def _listed(dataset: Dataset, root: Path) -> Sequence[Listed]:
 
 
 def _waiting(root: Path, listed: Sequence[Listed], bare: bool) -> tuple[list[Listed], bool]:
-    """Photos without captions, and whether it is a captioner's work to write them: because there are none, or because
-    it has written the others. Raises BadFile."""
+    """Return the photos without captions, and whether a captioner should write them.
+
+    It should if there are no captions at all, or if a captioner wrote the others. Raises BadFile.
+    """
     path = root / CAPTIONS_JSONL
     if not path.exists():
         return (list(listed) if bare else []), True

@@ -27,30 +27,30 @@ DONE, TO_DO, NOT_NEEDED = "done", "to do", "not needed"
 
 @dataclass(frozen=True)
 class Step:
-    """One step. Its key is its kind and its name, as `pack coco`."""
+    """One step. Its key consists of its kind and name, for example `pack coco`."""
 
     kind: str
     name: str
     needs: tuple[str, ...] = ()
     """Keys of the steps that come before it."""
     command: str = ""
-    """The command that does the same by hand."""
+    """The command that runs the step by hand."""
     done: bool = False
     needed: bool = True
     """Whether a step that is not done needs it."""
     download: int | None = 0
-    """Bytes to download; None where nobody knows."""
+    """Bytes to download; None if unknown."""
     disk: int | None = 0
-    """Bytes of disk that it takes at most, downloads included; None where nobody knows."""
+    """Peak disk space in bytes, including downloads; None if unknown."""
     seconds: tuple[float, float] | None = (0.0, 0.0)
-    """At best and at worst, on this machine; None where nobody knows."""
+    """Shortest and longest estimated time on this machine, in seconds; None if unknown."""
     why_unknown: str = ""
-    """What the time depends on where it is not known."""
+    """What an unknown time depends on."""
     terms: tuple[Terms, ...] = ()
-    """Of what is downloaded."""
+    """Terms of the downloads."""
     remarks: tuple[str, ...] = ()
     errors: tuple[SgloraError, ...] = ()
-    """What is in the way, and cannot be removed by a step before it."""
+    """Problems that no earlier step solves."""
 
     @property
     def key(self) -> str:

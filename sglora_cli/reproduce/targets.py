@@ -1,4 +1,4 @@
-"""What the paper has, and what makes each of its tables and figures here. Data, no code: a new table is a new value.
+"""The paper's tables and figures, and what is measured for each. A new table is a new value, without new code.
 
 Recipes have the names of the bundled ones. All numbers of the paper are in `bench/paper.json`.
 """
@@ -26,28 +26,28 @@ FEATURED = (ZERO, ORACLE, AGAINST, LEARNED)
 
 @dataclass(frozen=True)
 class Measurement:
-    """Rows of one pack: what `sglora bench` is asked for."""
+    """Rows of one pack, as a request of `sglora bench`."""
 
     name: str
-    """Of its file: NAME.jsonl."""
+    """Name of its file, NAME.jsonl."""
     recipe: str
     on: str = ""
     """The recipe of another pack whose unseen tasks are measured on."""
     source: tuple[str, str] = ("", "")
-    """(data set, path) of a data set that no recipe here has: its test photos are measured on."""
+    """(data set, path) of a data set outside the recipes, whose test photos are measured on."""
     tasks: tuple[str, ...] = ()
-    """Only these; tasks that the recipe does not leave unseen are passed over, and without any left all are taken."""
+    """Use only these tasks. Tasks that are not unseen are skipped; if none is left, all are used."""
     table: str = "all"
     methods: tuple[str, ...] = PAPER
     photos: bool = False
-    """Whether photos of the unseen tasks are needed, which no pack carries."""
+    """Whether photos of the unseen tasks are needed, which packs do not contain."""
     captions: bool = False
-    """Whether a task is described by the mean of one caption an image, as a set without categories is."""
+    """Whether a task is described by the mean of one caption per image, as for a set without categories."""
 
 
 @dataclass(frozen=True)
 class Lean:
-    """The experts that one task's sentence leans on: alpha of Eq. 6."""
+    """The weights of the experts for one task's sentence, alpha in Eq. 6."""
 
     name: str
     recipe: str
@@ -61,10 +61,10 @@ class Line:
 
     label: str
     rows: str
-    """The measurement that has them."""
+    """The measurement that contains them."""
     method: str
     paper: tuple[str, ...] = ()
-    """Where the paper's numbers stand in `paper_numbers()`; () where it prints none."""
+    """Path of the paper's numbers in `paper_numbers()`, or () if it prints none."""
     dataset: str = ""
     """Only tasks of this data set."""
     task: str = ""
@@ -73,7 +73,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A part of the paper's table, or of a figure as numbers. `every` stands for a line of each measured method."""
+    """A part of a table, or a figure as numbers. With `every`, each measured method has a line."""
 
     title: str
     lines: tuple[Line, ...] = ()
@@ -95,13 +95,13 @@ class Target:
     figures: tuple[str, ...] = ()
     """Measurements whose packs' t-SNE is drawn."""
     notes: tuple[str, ...] = ()
-    """What a reader of the result must know."""
+    """Notes for readers of the result."""
     cannot: str = ""
-    """Why it cannot be made; "" where it can."""
+    """The reason why it cannot be made, or "" if it can."""
 
     @property
     def recipes(self) -> tuple[str, ...]:
-        """The recipes of its packs, in the order in which they are built."""
+        """The recipes of its packs, in build order."""
         names = [name for one in self.measurements for name in (one.recipe, one.on) if name]
         return tuple(dict.fromkeys([*names, *(one.recipe for one in self.leans)]))
 
@@ -135,8 +135,8 @@ def _single_and_mixed(dataset: str) -> Table:
     return Table(f"{dataset}: experts of one data set and of three", tuple(lines))
 
 
-_SPLITS = "the paper's captions and splits are not public: the same data set is not the same tasks"
-_OWN_CAPTIONS = "COCO has its own captions here, the paper's are written by Qwen2-VL"
+_SPLITS = "the paper's captions and splits are not public, so the tasks differ although the data set is the same"
+_OWN_CAPTIONS = "captions of COCO are the data set's own, whereas Qwen2-VL wrote the paper's captions"
 _KIN = ("egyptian mau", "pug", "chihuahua")
 
 
@@ -170,7 +170,7 @@ _MAPS = Target(
         "of training tasks, of 50 Oracle adapters and of several training stages cannot be drawn from it",
     ),
 )
-_NOT_KNOWN = "this project has no account of what it shows"
+_NOT_KNOWN = "this project does not know what it shows"
 
 TARGETS = (
     Target(
@@ -250,15 +250,15 @@ TARGETS = (
         ),
         notes=(
             _SPLITS,
-            "visual: the generator was fitted to sentences, and is asked with what photos look like",
-            "the table's Flickr30K is in figure2, as its photos must be asked for",
+            "visual: the generator was fitted to sentences, but receives the embedding of photos",
+            "the table's Flickr30K is in figure2, because its photos must be requested from their publisher",
         ),
     ),
     replace(_RELATED, name="table10"),
     Target("figure1", "Figure 1", cannot=_NOT_KNOWN),
     Target(
         "figure2",
-        "Flickr30K, a set without categories; its photos must be asked for",
+        "Flickr30K, a set without categories (its photos must be requested from their publisher)",
         measurements=(
             _flickr("flickr30k-visual", "ablation-condition"),
             _flickr("flickr30k-textual", "ablation-description", captions=True),
@@ -276,7 +276,7 @@ TARGETS = (
         ),
         notes=(
             _SPLITS,
-            "textual: the mean of the first caption of every training image; too long ones are passed over",
+            "textual: the mean of the first captions of all training images (captions that are too long are skipped)",
         ),
     ),
     Target(
@@ -302,8 +302,9 @@ TARGETS = (
 
 
 def find(name: str) -> Target:
-    """The table or figure of that name. Raises UnknownName, and Unavailable for one that cannot be made."""
+    """Return the table or figure of that name, in any case. Raises UnknownName, Unavailable if it cannot be made."""
     known = {target.name: target for target in TARGETS}
+    name = name.lower()
     if name not in known:
         raise UnknownName.of("table or figure of the paper", name, known)
     if why := known[name].cannot:

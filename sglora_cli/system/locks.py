@@ -1,4 +1,4 @@
-"""Locks: one process at a time makes a file or changes a pack; the others wait, or are refused."""
+"""Locks: one process at a time writes a file or changes a pack. Others wait or are refused."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _NAME_BYTES = NAME_LIMIT - len("..lock")
 
 
 def lock_file(path: Path) -> Path:
-    """Where the lock of a file or folder is: a hidden file beside it. Raises UsageError for a path without a name."""
+    """Return the lock file of a file or folder, hidden beside it. Raises UsageError for a path without a name."""
     if not path.name:
         raise UsageError(f"{path} is a folder", "name a file")
     return path.with_name(f".{short_name(path.name, _NAME_BYTES)}.lock")
 
 
 def unused_locks(folder: Path) -> list[Path]:
-    """The locks in a folder that are of no file or folder there. Their own names do not always say whose they are."""
+    """Return the lock files in a folder that belong to no file or folder there."""
     names = list(folder.iterdir())
     used = {lock_file(path) for path in names}
     return [path for path in names if path.name.startswith(".") and path.suffix == ".lock" and path not in used]
@@ -65,7 +65,7 @@ def locked(path: Path, wait: bool = True, place: Path | None = None) -> Iterator
 
 @contextmanager
 def pack_lock(folder: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a pack's folder, to put, replace or remove it. Recovers what a killed process left."""
+    """Hold the lock of a pack's folder to write, replace or remove it. Recovers the state after a killed process."""
     key = data_hash(str(folder.resolve()).encode())[:32]
     with locked(folder, wait, cache_folder() / "locks" / f"{key}.lock"):
         recover(folder)

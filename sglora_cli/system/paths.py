@@ -1,4 +1,4 @@
-"""The user's folders: packs and adapters in the cache, settings in the configuration."""
+"""User folders: the cache for packs and adapters, and the configuration for settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sglora_cli.errors import Unavailable
 
 
 def home() -> Path | None:
-    """The one folder that replaces all user folders, if SGLORA_HOME is set. Raises Unavailable if it is a file."""
+    """Return the folder that replaces all user folders if SGLORA_HOME is set. Raises Unavailable if it is a file."""
     value = os.environ.get("SGLORA_HOME")
     if not value:
         return None
@@ -23,24 +23,24 @@ def home() -> Path | None:
 
 
 def cache_folder() -> Path:
-    """The folder of packs, generated adapters, features and unfinished work."""
+    """Return the folder of packs, generated adapters, features and unfinished work."""
     own = home()
     return own / "cache" if own else Path(platformdirs.user_cache_dir("sglora", appauthor=False))
 
 
 def settings_file() -> Path:
-    """The path of the settings file, which need not exist."""
+    """Return the path of the settings file, which may not exist."""
     own = home()
     return (own or Path(platformdirs.user_config_dir("sglora", appauthor=False))) / "settings.toml"
 
 
 def built_folder() -> Path:
-    """The folder of packs that were built or imported here."""
+    """Return the folder of packs that were built or imported on this machine."""
     return cache_folder() / "packs"
 
 
 def data_folder(option: str | Path | None, setting: str, flag: str = "--data") -> Path:
-    """The folder that holds the data sets: option (`flag`) > environment > settings. Raises Unavailable."""
+    """Return the folder of the data sets: option (`flag`) > environment > settings. Raises Unavailable."""
     value = str(option or setting)
     if not value:
         raise Unavailable(

@@ -140,12 +140,14 @@ class _Lines:
 
 def duration(seconds: float) -> str:
     """
-    >>> duration(7.2), duration(95), duration(5400)
-    ('7 s', '2 min', '1.5 h')
+    >>> duration(7.2), duration(95), duration(5400), duration(1e6)
+    ('7 s', '2 min', '1.5 h', '12 days')
     """
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 100 * 3600 else f"{seconds / 86400:.0f} days"
 
 
 def span(least: float, most: float) -> str:

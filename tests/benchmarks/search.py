@@ -1,8 +1,9 @@
 """What a search among photos costs against a cold start: `python tests/benchmarks/search.py [--photos DIR]`.
 
-Processor time (user and system) in new processes, one thread, as multiples of `import torch`, beside `generate`, whose
-start is as cold. "first" embeds every photo. The others find embeddings in the cache: the same search again, another
-sentence, and another adapter of the default generator. All run in turn, and the median of each turn's ratio counts.
+Processor time (user and system) in new processes, one thread, as multiples of `import torch`. Beside it is `generate`
+with an empty user cache (a cold start) and with a filled one. "search, first" embeds every photo. The other searches
+find embeddings in the cache: the same search again, another sentence, and another adapter of the default generator.
+All commands run in turn, and the median of each turn's ratio counts.
 Without --photos, so many small pictures of noise are drawn as --count says.
 """
 
@@ -59,6 +60,7 @@ def main() -> None:
             turns.append(
                 {
                     TORCH: measured([sys.executable, "-c", "import torch"], home)[0],
+                    "generate, empty cache": measured(generate, folder / f"fresh-{n}")[0],
                     "generate": measured(generate, home)[0],
                     "search again": measured([*search, "a pug on a sofa"], home)[0],
                     "search, another sentence": measured([*search, f"{n} pugs"], home)[0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from console import newcomer_in
 from demo_folder import run_alone, write_demo
 
 COMMANDS = """
@@ -60,11 +61,8 @@ docs
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory):
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("commands")
-        patch.chdir(folder)
-        patch.setenv("SGLORA_HOME", str(folder / "home"))
-        patch.setenv("SGLORA_OFFLINE", "1")
+    folder = tmp_path_factory.mktemp("commands")
+    with newcomer_in(folder):
         write_demo(folder)
         return {command: run_alone(f"sglora {command}") for command in COMMANDS}
 

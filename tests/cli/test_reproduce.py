@@ -52,7 +52,7 @@ def command_of(data: Path) -> str:
 def test_the_tables_are_listed_with_what_cannot_be_made(run):
     lines = run("reproduce").stdout.splitlines()
     assert lines[0] == "table1   in-dataset retrieval: COCO and Pets"
-    assert "table5   cannot be made: this project has no account of what it shows" in lines
+    assert "table5   cannot be made: this project does not know what it shows" in lines
     assert run("reproduce", "--list").stdout.splitlines() == lines
     listed = json.loads(run("reproduce", "--list", "--json").stdout)["targets"]
     assert listed[0] == {"name": "table1", "title": "in-dataset retrieval: COCO and Pets", "cannot": None}
@@ -86,7 +86,7 @@ def test_the_plan_says_what_is_missing_with_sizes_and_terms(table1):
         "unknown until its pack is built",
     ]
     assert without_numbers(rest) == (
-        " of what is downloaded, as its publishers state them:\n"
+        " of the downloads, as their publishers state them:\n"
         "  pets, photos: not stated (https://shelf.example/)\n"
         "  pets, lists: CC0 (https://shelf.example/lists)\n"
         "  parrot: not known to this program\n"
@@ -222,7 +222,7 @@ def test_a_table_that_cannot_be_made_says_why(run):
     result = run("reproduce", "table5")
     assert (result.exit_code, result.stdout) == (6, "")
     assert result.stderr == (
-        "error: table5 cannot be made: this project has no account of what it shows\n"
+        "error: table5 cannot be made: this project does not know what it shows\n"
         "hint: see what can: sglora reproduce --list\n"
     )
 
@@ -248,7 +248,8 @@ def test_a_folder_of_something_else_is_refused(table1, tmp_path):
     result = table1("-o", tmp_path, "--yes")
     assert result.exit_code == 2
     assert result.stderr == (
-        f"error: {tmp_path} has something else than results of `sglora reproduce`\nhint: name another: -o DIR\n"
+        f"error: {tmp_path} contains other files than results of `sglora reproduce`\n"
+        "hint: pass another folder: -o DIR\n"
     )
 
 
@@ -266,22 +267,22 @@ def test_everything_that_is_in_the_way_is_said_at_once(table1, mini, monkeypatch
     assert (result.exit_code, result.stdout) == (6, "")
     error = result.stderr[result.stderr.index("error:") :]
     assert error == (
-        "error: 2 things are in the way of table1\n"
+        "error: 2 problems prevent table1\n"
         f"  data set 'shelf' is not in {mini}/shelf, and SGLORA_OFFLINE is set (sglora data fetch shelf --data {mini}; "
-        "unset it, or run the command where there is a network and copy the folder)\n"
+        "unset it, or run the command on a machine with a network and copy the folder)\n"
         '  figures need matplotlib, which is not installed (pip install "sglora[report]")\n'
     )
     dry = table1("--dry-run")
     assert dry.exit_code == 0
-    assert "in the way:\n  data set 'shelf' is not in " in dry.stdout
+    assert "problems:\n  data set 'shelf' is not in " in dry.stdout
 
 
 def test_a_full_disk_is_in_the_way(table1, mini, monkeypatch):
     monkeypatch.setattr("sglora_cli.reproduce.plan.free_disk", lambda path: 10)
     result = table1("--dry-run")
-    text = re.search(r"in the way:\n  (.*)\n", result.stdout)[1]
-    assert re.fullmatch(r"\d.* are needed on the disk of .*, 10 B are free \(make room, .*\)", text)
-    assert "in the way" not in table1("--dry-run", "--force").stdout
+    text = re.search(r"problems:\n  (.*)\n", result.stdout)[1]
+    assert re.fullmatch(r"\d.* are needed on the disk of .*, but only 10 B are free \(free some space, .*\)", text)
+    assert "problems:" not in table1("--dry-run", "--force").stdout
 
 
 def test_the_papers_table_has_its_sizes_and_terms_without_a_network(run, tmp_path, monkeypatch):
@@ -411,5 +412,5 @@ def test_a_pack_that_is_replaced_is_said(table1, mini, tmp_path, run, own_home):
     other = tmp_path / "mini-coco.toml"
     other.write_text((tmp_path / "recipes/mini-coco.toml").read_text().replace("epochs = 4", "epochs = 5"))
     assert run("pack", "build", other, "--data", mini).exit_code == 0
-    text = f"pack mini-coco: replaces {own_home}/cache/packs/mini-coco, a pack of another recipe or of another version"
+    text = f"pack mini-coco: replaces {own_home}/cache/packs/mini-coco, which was built from a different recipe"
     assert text in table1("--dry-run").stdout

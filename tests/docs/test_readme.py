@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from console import blocks, commands_of, difference, run
+from console import blocks, commands_of, difference, newcomer_in, run
 from demo_folder import run_alone, write_demo
 
 from sglora_cli.cli.commands.docs import FOLDER, all_pages
@@ -22,7 +22,7 @@ SET_UP = (
     'pip install ".[test,oracle]" && pytest',
 )
 MORE = {  # options that save time; test_tutorial.py measures 30 tasks and builds a pack
-    "sglora bench": "--tasks pug",
+    "sglora bench --baselines paper,all-but-the-task": "--tasks pug",
     "sglora pack build starter --data DIR": "--limit 2 --dry-run",
 }
 COMMANDS = [
@@ -33,11 +33,8 @@ COMMANDS = [
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory):
     """Exit code and output of every command, in a folder that has what README's readers have."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("readme")
-        patch.chdir(folder)
-        patch.setenv("SGLORA_HOME", str(folder / "home"))
-        patch.setenv("SGLORA_OFFLINE", "1")
+    folder = tmp_path_factory.mktemp("readme")
+    with newcomer_in(folder):
         (shown,) = [one for block in blocks(README) for one in commands_of(block)]
         outcomes = {"shown": (*run(shown.command), shown)}
         write_demo(folder)

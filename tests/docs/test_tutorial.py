@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from console import Shown, difference, run_steps, steps_of
+from console import Shown, difference, newcomer_in, run_steps, steps_of
 
 from sglora_cli.cli.commands.docs import FOLDER
 
@@ -16,11 +16,8 @@ STEPS = steps_of(PAGE)
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory):
     """Exit code and output of every step, run in an empty folder and with a cache of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("tutorial")
-        patch.chdir(folder)
-        patch.setenv("SGLORA_HOME", str(folder / "home"))
-        patch.setenv("SGLORA_OFFLINE", "1")
+    folder = tmp_path_factory.mktemp("tutorial")
+    with newcomer_in(folder):
         return run_steps(PAGE)
 
 

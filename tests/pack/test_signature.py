@@ -48,7 +48,7 @@ def test_a_file_that_is_swapped_after_the_check_is_not_what_is_taken(
     with zipfile.ZipFile(archive) as good, zipfile.ZipFile(evil, "w") as bad:
         for name in good.namelist():
             bad.writestr(name, good.read(name).replace(b'"summary": "toys"', b'"summary": "evil"'))
-    asked = archive_module._keygen
+    asked = archive_module.keygen
 
     def swapping(path, *arguments):
         answer = asked(path, *arguments)
@@ -56,7 +56,7 @@ def test_a_file_that_is_swapped_after_the_check_is_not_what_is_taken(
             shutil.copyfile(evil, archive)
         return answer
 
-    monkeypatch.setattr(archive_module, "_keygen", swapping)
+    monkeypatch.setattr(archive_module, "keygen", swapping)
     result = run("pack", "import", archive, "--signers", allow(ann))
     assert result.exit_code == 0, result.output
     assert archive.read_bytes() != whole
@@ -117,7 +117,7 @@ def test_a_signature_without_signers_is_a_mistake(run, archive, own_home):
     )
 
 
-def test_without_ssh_keygen_nothing_is_taken_on_trust(run, archive, own_home, tmp_path, monkeypatch):
+def test_without_sshkeygen_nothing_is_taken_on_trust(run, archive, own_home, tmp_path, monkeypatch):
     for name in ("toys.sglora.zip.sig", "allowed"):
         (tmp_path / name).write_text("x")
     monkeypatch.setattr(archive_module.shutil, "which", lambda _: None)

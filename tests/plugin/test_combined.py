@@ -102,7 +102,7 @@ def test_a_sum_depends_on_the_sentence_if_one_of_its_parts_does(clip_pack, run, 
         (said["all-but-the-task"]["cosine"], said["all-but-the-task"]["own"]), abs=1e-5
     )
     assert both["where"] == "visual_projection"
-    assert "have at visual_projection a mean cosine of" in both["line"]
+    assert "adapters for 2 tasks at visual_projection have a mean cosine of" in both["line"]
 
 
 def test_no_prior_ranks_the_draws_of_other_sites(clip_pack, run):

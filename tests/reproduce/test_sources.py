@@ -43,7 +43,7 @@ def test_what_is_not_there_says_its_size_and_that_captions_are_not_part_of_it(tm
 def test_a_path_that_fetch_does_not_fill_is_in_the_way(tmp_path):
     state = source_state("pets", Pets(), tmp_path / "mine", tmp_path)
     (error,) = state.errors
-    assert error.message.startswith("`sglora data fetch pets` puts it into ")
+    assert error.message.startswith("`sglora data fetch pets` downloads into ")
     assert error.hint == 'write path = "oxford-iiit-pet" in its [[source]]'
 
 
@@ -90,7 +90,7 @@ def test_only_what_a_captioner_began_is_its_work(pets, by, waits):
     (root / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:5]))
     found = state()
     assert (found.captioned, len(found.waiting)) == (not waits, 3 * waits)
-    assert found.remarks == (() if waits else ("3 of 8 photos have no captions, and are left out",))
+    assert found.remarks == (() if waits else ("3 of 8 photos have no captions and are ignored",))
 
 
 def test_what_is_broken_is_in_the_way(pets):

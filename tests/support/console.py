@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from sglora_cli.cli.main import main
@@ -49,6 +50,16 @@ class Shown:
     output: tuple[str, ...]
     number: int
     vary: bool
+
+
+@contextlib.contextmanager
+def newcomer_in(folder: Path) -> Iterator[None]:
+    """Work in a folder, offline and with a cache of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("SGLORA_HOME", str(folder / "home"))
+        patch.setenv("SGLORA_OFFLINE", "1")
+        yield
 
 
 def blocks(page: Path) -> list[Block]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
+
+from servers import listening
 
 TOKEN = "hf_of_ann_0123456789"
 
@@ -77,16 +78,8 @@ class _Server(ThreadingHTTPServer):
 @contextmanager
 def hub_serving() -> Iterator[Hub]:
     hub = Hub()
-    http = _Server(("127.0.0.1", 0), _handler(hub))
-    hub.url = f"http://127.0.0.1:{http.server_port}"
-    thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    with listening(_Server(("127.0.0.1", 0), _handler(hub))) as hub.url:
         yield hub
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()
 
 
 def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:

@@ -27,12 +27,17 @@ class Server:
 @contextmanager
 def serving(files: dict[str, bytes], **how) -> Iterator[Server]:
     server = Server(files, **how)
-    http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(server))
-    server.url = f"http://127.0.0.1:{http.server_port}"
+    with listening(ThreadingHTTPServer(("127.0.0.1", 0), _handler(server))) as server.url:
+        yield server
+
+
+@contextmanager
+def listening(http: ThreadingHTTPServer) -> Iterator[str]:
+    """Serve in a thread, and yield the address."""
     thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
-        yield server
+        yield f"http://127.0.0.1:{http.server_port}"
     finally:
         http.shutdown()
         http.server_close()

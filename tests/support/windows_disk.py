@@ -14,7 +14,6 @@ Code that is not Python's (SQLite, safetensors) raises no events. Locks are thos
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -27,6 +26,7 @@ import pytest
 
 from sglora_cli.files import atomic
 
+fcntl = pytest.importorskip("fcntl", reason="the simulation runs on Unix")
 _BAD_NAME = re.compile(
     r'.*[<>:"|?*\x00-\x1f].*|.*[. ]|(con|prn|aux|nul|(com|lpt)[0-9])(\..*)?', re.IGNORECASE | re.DOTALL
 )

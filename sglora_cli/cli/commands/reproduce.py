@@ -27,18 +27,22 @@ def _targets(context: click.Context) -> list[str]:
 
 @click.command("reproduce")
 @click.argument("table", default="", shell_complete=completion.names(_targets))
-@click.option("--list", "listed", is_flag=True, help="List the paper's tables and figures, and what cannot be made.")
+@click.option(
+    "--list", "listed", is_flag=True, help="List the paper's tables and figures, and why some cannot be made."
+)
 @click.option(
     "--with",
     "family",
     default="",
     metavar="FAMILY",
-    help="Use the recipes of another backbone and data: starter takes starter-coco for coco, and so on. The numbers "
-    "are then not comparable with the paper's.",
+    help="Use another family of recipes; starter uses starter-coco for coco, and so on. The numbers are then not "
+    "comparable with the paper's.",
 )
-@data_option("Folder that holds the data sets, or will; the setting `data` (SGLORA_DATA) by default.")
-@out_option("Folder of the results; ./reproduce-TABLE by default. The same folder resumes.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many tasks of each role and source.")
+@data_option("Folder for the data sets; the setting `data` (SGLORA_DATA) by default.")
+@out_option("Folder for the results; ./reproduce-TABLE by default. Use the same folder to resume.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Use only the first N tasks of each role and source; all by default."
+)
 @click.option(
     "--captioner",
     default="qwen2-vl",
@@ -46,7 +50,7 @@ def _targets(context: click.Context) -> list[str]:
     help="Captioner for data sets that have no captions; see `sglora plugins list`.",
     shell_complete=completion.names(completion.captioners),
 )
-@dry_run_option("Only print the plan: steps, sizes, times, terms, and what is in the way.")
+@dry_run_option("Only print the plan with its steps, sizes, times, terms and problems.")
 @yes_option()
 @force_option("Start even if memory or disk look too small.")
 @options_of(BenchConfig, without=["wrong_sentences"])
@@ -69,11 +73,11 @@ def command(
     config: BenchConfig,
     runtime: RuntimeConfig,
 ) -> None:
-    """Make a table of the paper, beside the paper's numbers.
+    """Make a table of the paper beside the paper's numbers.
 
-    The plan says what is left to do: weights, data sets, captions, packs, rows and the report. It is printed with
-    sizes, times and terms before anything is done, and you are asked once. Interrupt the command whenever you like:
-    the same command resumes it. TABLE is also the name of a figure; without it, tables and figures are listed.
+    The command first prints a plan of the remaining steps with sizes, times and terms, and asks for confirmation once.
+    You can interrupt it at any time and resume it with the same command. TABLE can also be the name of a figure.
+    Without TABLE, the command lists the tables and figures.
 
     \b
     sglora reproduce --list
@@ -111,7 +115,7 @@ def command(
 
 
 def _resuming(context: click.Context) -> str:
-    """The command as it was typed, with --yes."""
+    """Return the command as typed, with --yes added."""
     root: Any = context.find_root().command
     words = list(getattr(root, "words", ()))
     return shlex.join(["sglora", *words, *(["--yes"] if "--yes" not in words else [])])

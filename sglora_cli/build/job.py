@@ -6,11 +6,10 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from sglora_cli.bench.driver import Driver
 from sglora_cli.build.bank import Bank
 from sglora_cli.build.experts import write_experts
 from sglora_cli.build.fitting import FIT, FOLD, Fitting
@@ -23,6 +22,7 @@ from sglora_cli.errors import Mismatch
 from sglora_cli.lora.layout import Layout
 from sglora_cli.pack.content.shards import ExpertShards
 from sglora_cli.pack.recipe import Recipe
+from sglora_cli.plugin.executors import Driver, performing
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Resources, Step
 from sglora_cli.system import settings
@@ -45,6 +45,8 @@ def feature_steps(tasks: Sequence[BuildTask], resources: Resources) -> list[Step
 class BuildJob:
     """A build without anything that only this process has."""
 
+    key: str
+    """Hash of everything that its steps depend on. A process that knows it need not load anything again."""
     recipe: Recipe
     runtime: RuntimeConfig
     tasks: Sequence[BuildTask]
@@ -53,19 +55,17 @@ class BuildJob:
     """Of the driver's model."""
     driver: Driver | None = None
     """None if the job stays in this process."""
-    here: Callable[[], Worker] | None = field(default=None, compare=False, repr=False)
+    here: Worker | None = field(default=None, repr=False)
     """The driver's own worker, which is not pickled."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "here": None}
 
-    def __hash__(self) -> int:
-        return hash((self.fingerprint, self.driver.token if self.driver else ""))
-
     def perform(self, step: Step, advance: Advance, journal: Record) -> None:
         """See Job."""
-        worker = self.here() if self.here else _worker(self)
-        worker.perform(step, advance, journal)
+        with performing(step, self.driver):
+            worker = self.here or _worker(self)
+            worker.perform(step, advance, journal)
 
 
 class Worker:
@@ -110,36 +110,33 @@ class Worker:
         journal("features", task=features.name, photos=len(features.photos), seconds=seconds)
 
 
-@lru_cache(maxsize=1)
+_loaded: dict[str, Worker] = {}
+"""The worker of this process for the last job, under the key of the job."""
+
+
 def _worker(job: BuildJob) -> Worker:
-    """Load what a job needs into this process, once.
+    """Load what a job needs into this process, unless it is already there.
 
-    Raises Mismatch for other weights than the driver's, and the errors of `Driver.check` and of loading a backbone.
+    Raises Mismatch for other weights than the driver's, and the errors of loading a backbone.
     """
-    if job.driver:
-        job.driver.check()
-    host = Host.load()
-    recipe = job.recipe
-    model = host.backbones[recipe.backbone].load(settings.runtime(job.runtime, recipe.backbone))
-    if model.fingerprint != job.fingerprint:
-        raise Mismatch(
-            f"backbone {recipe.backbone!r} has other weights on this worker than on the driver",
-            "copy the same weights to every machine, or pass --weights FILE with a file that all machines share",
-        )
-    layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
-    steps = Steps(model, layout, job.tasks, recipe.train)
-    folder = tempfile.TemporaryDirectory(prefix="sglora-experts-")
-    _FOLDERS.append(folder)
-    return Worker(
-        host,
-        recipe,
-        steps,
-        job.pool_tasks,
-        Bank(model, steps.seen),
-        lambda text: None,
-        lambda: write_experts(Path(folder.name), steps),
-    )
+    if job.key not in _loaded:
+        _loaded.clear()
+        host, recipe = Host.load(), job.recipe
+        model = host.backbones[recipe.backbone].load(settings.runtime(job.runtime, recipe.backbone))
+        if model.fingerprint != job.fingerprint:
+            raise Mismatch(
+                f"backbone {recipe.backbone!r} has other weights on this worker than on the driver",
+                "copy the same weights to every machine, or pass --weights FILE with a file that all machines share",
+            )
+        layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
+        steps = Steps(model, layout, job.tasks, recipe.train)
+        folder = tempfile.TemporaryDirectory(prefix="sglora-experts-")
+        _folders.append(folder)
+        experts = partial(write_experts, Path(folder.name), steps)
+        bank = Bank(model, steps.seen)
+        _loaded[job.key] = Worker(host, recipe, steps, job.pool_tasks, bank, lambda text: None, experts)
+    return _loaded[job.key]
 
 
-_FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
+_folders: list[tempfile.TemporaryDirectory[str]] = []
 """Removed when the process ends."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from sglora_cli import __version__
-from sglora_cli.bench.driver import Driver, check_results, summary
 from sglora_cli.build.bank import Bank
 from sglora_cli.build.estimate import Estimate, estimated
 from sglora_cli.build.experts import expert_shards, write_experts
@@ -30,10 +29,11 @@ from sglora_cli.build.prerequisites import plan_tasks
 from sglora_cli.build.steps import Steps
 from sglora_cli.build.tasks import BuildTask, build_tasks, overlap_lines
 from sglora_cli.build.training import hiding
-from sglora_cli.config import RuntimeConfig
+from sglora_cli.config import RuntimeConfig, StepConfig
 from sglora_cli.data.features import Features
 from sglora_cli.errors import SgloraError, Unavailable
 from sglora_cli.files.atomic import put_folder, scratch_folder
+from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.tensors import save_tensors
 from sglora_cli.lora.layout import Layout
 from sglora_cli.pack.content.learned import save_learned
@@ -47,7 +47,7 @@ from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.pack.writer import check_replaceable, write_manifest
 from sglora_cli.plugin.contracts import Executor, Model
-from sglora_cli.plugin.executors import LOCAL, InProcess
+from sglora_cli.plugin.executors import LOCAL, Driver, InProcess, check_results, resources_of, summary
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.sentences import meaning
 from sglora_cli.plugin.values import EXPERT, PHRASE, ROLES, UNSEEN, Moments, Resources, Step, Task
@@ -76,7 +76,7 @@ class Build:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     executor: Executor = field(default_factory=InProcess)
     resources: Resources = field(default_factory=Resources)
-    """The resources of each step on an executor."""
+    """The resources of each step."""
 
     @classmethod
     def prepare(
@@ -91,13 +91,13 @@ class Build:
         apart: Sequence[Task] = (),
         plan: Sequence[Mapping[str, Sequence[Task]]] = (),
         executor: Executor | None = None,
-        resources: Resources | None = None,
+        step: StepConfig | None = None,
     ) -> Build:
         """Read the recipe and all photos and load the backbone. Nothing is computed or written yet.
 
         apart: tasks to exclude from learning, besides the recipe's unseen ones. Neither their photos nor phrases with a
         word of their names are used.  plan: the result of `plan_tasks`, if it was already called.  executor: runs the
-        steps, by default in this process.  resources: of each step on an executor.
+        steps, by default in this process.  step: resources of each step, where they differ from the recipe's.
 
         Raises UsageError if `out` contains something other than a pack, and UnknownName, BadFile, Mismatch or
         Unavailable for every error that can be detected this early.
@@ -106,6 +106,9 @@ class Build:
             check_replaceable(out)
         plan = plan or plan_tasks(host, recipe, data, runtime)
         model = host.backbones[recipe.backbone].load(settings.runtime(runtime or RuntimeConfig(), recipe.backbone))
+        executor = executor or InProcess()
+        resources = resources_of((step or StepConfig()).over(recipe.resources), executor.name, model.device.type)
+        executor.check(resources)
         layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
         if recipe.train.hide:
             hiding(model)
@@ -124,8 +127,8 @@ class Build:
             Journal(log),
             pool_tasks(recipe, tasks, apart),
             runtime or RuntimeConfig(),
-            executor or InProcess(),
-            resources or Resources(),
+            executor,
+            resources,
         )
 
     @cached_property
@@ -218,21 +221,22 @@ class Build:
         local = self.executor.name == LOCAL
         # A fit displays its own progress
         shown = nullcontext(_nothing) if local and experts else working(what, sum(step.units for step in steps))
-        with Driver.here() as driver, shown as advance:
-            job = self._job(None if local else driver, experts)
-            counts = self.executor.run(job, steps, advance, self.journal)
-        check_results(steps, self.executor.name, counts)
+        with nullcontext() if local else Driver.here() as driver, shown as advance:
+            counts = self.executor.run(self._job(driver, experts), steps, advance, self.journal)
         if not local:
-            self.note(f"{what}: {len(steps)} steps, {summary(counts)}")
+            check_results(steps, self.executor.name, counts)
+            self.note(f"{what}: {sum(counts.values())} steps, {summary(counts)}")
 
     def _job(self, driver: Driver | None, experts: Callable[[], ExpertShards] | None) -> BuildJob:
         here = None
         if driver is None:
-            worker = Worker(
+            here = Worker(
                 self.host, self.recipe, self.steps, self.pool_tasks, self._bank, self.note, experts or _no_experts
             )
-            here = partial(_same, worker)
-        return BuildJob(self.recipe, self.runtime, self.tasks, self.pool_tasks, self.model.fingerprint, driver, here)
+        names = [path.stem for path in (*self.steps.paths, *map(self.fits.path, self.recipe.generators))]
+        key = content_hash(names, self.model.fingerprint)
+        runtime = replace(self.runtime, device=str(self.model.device.type))  # also for workers that have other devices
+        return BuildJob(key, self.recipe, runtime, self.tasks, self.pool_tasks, self.model.fingerprint, driver, here)
 
     def _write(self, folder: Path) -> None:
         """Write the files of the pack. Only fitting the generators takes long."""
@@ -310,10 +314,6 @@ class Build:
 def save_learned_of(folder: Path, tasks: Sequence[BuildTask]) -> None:
     """Write the hashes of the photos that the tasks of each role learn from."""
     save_learned(folder, {role: [h for t in tasks if t.role == role for h in t.train.hashes] for role in ROLES})
-
-
-def _same(worker: Worker) -> Worker:
-    return worker
 
 
 def _nothing(units: float, part: str) -> None:

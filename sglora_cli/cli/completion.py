@@ -87,6 +87,10 @@ def reporters(context: click.Context) -> Iterable[str]:
     return _host().reporters
 
 
+def executors(context: click.Context) -> Iterable[str]:
+    return _host().executors
+
+
 def baselines(context: click.Context) -> Iterable[str]:
     return ["all", "paper", *_host().generators]
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sglora_cli.errors import BadFile
 from sglora_cli.files import atomic
 from sglora_cli.files.atomic import drop_drafts, write_bytes
+from sglora_cli.files.attempts import own_path
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.untrusted import json_value
 
@@ -166,7 +167,7 @@ class Checkpoint:
     the checkpoint refers to."""
 
     def __init__(self, path: Path, first: Callable[[], None] = lambda: None) -> None:
-        self.path, self._first, self._last = path, first, time.monotonic()
+        self.path, self._first, self._last = own_path(path), first, time.monotonic()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Return the last saved state, or None if there is none or it is damaged."""

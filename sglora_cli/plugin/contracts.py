@@ -10,7 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from sglora_cli.plugin.values import CaptionerCost, Experts, FetchPlan, Listed, Material, Report, Step, Task, Terms
+from sglora_cli.plugin.values import (
+    CaptionerCost,
+    Experts,
+    FetchPlan,
+    Listed,
+    Material,
+    Report,
+    Resources,
+    Step,
+    Task,
+    Terms,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -452,6 +463,12 @@ class Executor(Protocol):
 
     name: str
     summary: str
+
+    def check(self, resources: Resources) -> None:
+        """Raise Unavailable if no step with these resources can run, for example without a cluster.
+
+        The host calls it before a job starts.
+        """
 
     def run(
         self,

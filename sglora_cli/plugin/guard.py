@@ -71,7 +71,18 @@ from sglora_cli.plugin.validation import (
     wrong_value,
     wrong_vectors,
 )
-from sglora_cli.plugin.values import CaptionerCost, Experts, FetchPlan, Listed, Material, Report, Step, Task, Terms
+from sglora_cli.plugin.values import (
+    CaptionerCost,
+    Experts,
+    FetchPlan,
+    Listed,
+    Material,
+    Report,
+    Resources,
+    Step,
+    Task,
+    Terms,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -285,6 +296,10 @@ class GuardedExecutor(Guarded[Executor]):
     contract = Executor
     name: str
     summary: str
+
+    def check(self, resources: Resources) -> None:
+        with self._asking("check"):
+            self._value.check(resources)
 
     def run(
         self,

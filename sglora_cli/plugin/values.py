@@ -289,8 +289,8 @@ class Material:
 class Resources:
     """The resources of one step of a job."""
 
-    cpus: int = 1
-    """CPU cores, which is also the number of threads. Another number of threads rounds differently."""
+    cpus: int = 0
+    """CPU cores, and the number of threads. Another number of threads rounds differently. 0: any number."""
     gpus: float = 0.0
     """GPUs. Several steps may share one: 0.25 lets four of them run on it at once."""
     memory: int = 0

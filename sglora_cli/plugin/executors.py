@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -58,6 +58,8 @@ class Driver:
     versions: Mapping[str, str]
     store: str
     """The user cache of the driver."""
+    cwd: str
+    """The working folder of the driver, where its relative paths begin."""
     token: str
     """A file in the store, relative to it, which exists while the driver runs."""
 
@@ -69,7 +71,7 @@ class Driver:
         path = cache_folder() / token
         write_bytes(path, b"")
         try:
-            yield cls(_versions(), str(cache_folder()), token)
+            yield cls(_versions(), str(cache_folder()), os.getcwd(), token)
         finally:
             path.unlink(missing_ok=True)
 
@@ -111,6 +113,8 @@ def performing(step: Step, driver: Driver | None) -> Iterator[None]:
     """
     if driver:
         driver.check()
+        with suppress(OSError):  # errors then name the files that are missing
+            os.chdir(driver.cwd)
     if step.resources.cpus:
         import torch
 

@@ -22,7 +22,7 @@ ATTEMPTS = 4
 _PATIENCE = 5.0
 _POLL = 0.5
 """Seconds to wait for a connection, and between two looks at the messages of workers."""
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray would send statistics over the network
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the next default of Ray, which warns otherwise
 }
@@ -85,7 +85,7 @@ class Ray:
         address = self.address or os.environ.get("RAY_ADDRESS", "")
         if address not in ("", "auto", "local"):
             _check_reachable(address)
-        os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
+        os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
         import ray
 
         if ray.is_initialized():

@@ -112,8 +112,8 @@ def load_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _seal(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
-    names = sorted(tensors)
-    return content_hash(path.stem, dict(metadata), names, *(tensors[name] for name in names))
+    names, owner = sorted(tensors), path.name.partition(".")[0]  # equal for all attempts, see `files/attempts.py`
+    return content_hash(owner, dict(metadata), names, *(tensors[name] for name in names))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Jobs for tests of executors. Workers import this module."""
+"""A job for tests of the executor `ray`. Workers import this module."""
 
 from __future__ import annotations
 
@@ -7,24 +7,11 @@ import signal
 from dataclasses import dataclass
 
 from sglora_cli.errors import BadFile
-from sglora_cli.files.atomic import write_bytes
-from sglora_cli.system.paths import cache_folder
-
-
-@dataclass(frozen=True)
-class Writer:
-    """Each step writes the names of the steps that it follows, if their files exist."""
-
-    def perform(self, step, advance, journal):
-        before = [key for key in step.after if (cache_folder() / key).exists()]
-        write_bytes(cache_folder() / step.path, ",".join(before).encode())
-        journal("wrote", key=step.key, threads=os.environ["OMP_NUM_THREADS"])
-        advance(step.units, step.name)
 
 
 @dataclass(frozen=True)
 class Failing:
-    """The step fails."""
+    """Each step fails."""
 
     how: str
 

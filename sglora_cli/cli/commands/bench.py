@@ -35,7 +35,7 @@ from sglora_cli.config import ABLATIONS, TASK_TABLES, BenchConfig, OneOf, Runtim
 from sglora_cli.plugin.values import TRAINING, UNSEEN
 
 if TYPE_CHECKING:
-    from sglora_cli.bench.job import Planner
+    from sglora_cli.bench.methods import BenchPlan
     from sglora_cli.build.estimate import Estimate
     from sglora_cli.build.pipeline import Build
     from sglora_cli.plugin.contracts import Executor
@@ -174,7 +174,7 @@ def command(
     from sglora_cli.files.atomic import write_bytes
 
     note = (lambda text: None) if as_json else say
-    planner: Planner = partial(bench_plan, request=bench_request, config=config, runtime=runtime)
+    planner: partial[BenchPlan] = partial(bench_plan, request=bench_request, config=config, runtime=runtime)
     if folds:
         from sglora_cli.build.folds import Folds, plan_of_folds
 

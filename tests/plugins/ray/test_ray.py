@@ -15,12 +15,12 @@ from distributions import HERE, install
 
 from sglora_cli.errors import BadFile, Mismatch, Unavailable, UsageError
 from sglora_cli.plugin.values import Resources, Step
-from sglora_cli.system.paths import cache_folder
+from sglora_cli.testing import EXECUTOR_CHECKS
 
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own warnings
 
-from ray_jobs import Failing, Writer  # noqa: E402
+from ray_jobs import Failing  # noqa: E402
 
 from sglora_ray import executor as executor_module  # noqa: E402
 from sglora_ray.executor import ATTEMPTS, Ray  # noqa: E402
@@ -130,16 +130,9 @@ def test_a_pack_and_its_rows_are_the_same_and_both_nodes_work(
     assert not [path for path in (two / "cache").rglob("*") if path.suffix in (".part", ".checkpoint", ".token")]
 
 
-def test_steps_wait_for_others_and_report(here, own_home):
-    advanced, log = [], []
-    chain = steps((), ("made-0",), ("made-0", "made-1"))
-    counts = here.run(
-        Writer(), chain, lambda units, part: advanced.append(units), lambda event, **values: log.append(values)
-    )
-    assert [(cache_folder() / f"made-{n}").read_text() for n in range(3)] == ["", "made-0", "made-0,made-1"]
-    assert sum(counts.values()) == 3
-    assert sum(advanced) == 6.0
-    assert [(line["key"], line["threads"]) for line in log] == [(f"made-{n}", "1") for n in range(3)]
+@pytest.mark.parametrize("check", EXECUTOR_CHECKS, ids=lambda check: check.__name__)
+def test_it_passes_the_conformance_checks(check, here):
+    check(here)
 
 
 def test_an_error_names_the_machine(here, own_home):

@@ -8,8 +8,8 @@ Run `sglora plugins check NAME` on the command line, or a test:
 
 For other plugins call `check_dataset(dataset, root)`, `check_generator(generator)`,
 `check_captioner(captioner.load(...))`, `check_reporter(reporter)` or `check_executor(executor)`. For a backbone that
-counts tokens also call `check_tokens(backbone, model)`. A failing check raises PluginError, and its docstring states the
-requirement. The built-in plugins pass the same checks.
+counts tokens also call `check_tokens(backbone, model)`. A failing check raises PluginError, and its docstring states
+the requirement. The built-in plugins pass the same checks.
 """
 
 from __future__ import annotations

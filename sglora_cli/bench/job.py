@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from sglora_cli import network
+from sglora_cli.bench.driver import Driver, check_results, performing, resources_of, summary
 from sglora_cli.bench.measure import Measurer, Part, Work
 from sglora_cli.bench.methods import BenchPlan
 from sglora_cli.config import StepConfig
 from sglora_cli.errors import Mismatch
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.plugin.contracts import Executor
-from sglora_cli.plugin.executors import LOCAL, Driver, check_results, performing, resources_of, summary
+from sglora_cli.plugin.executors import LOCAL
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Resources, Step
+from sglora_cli.system.display import counted
 from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import Advance, Record, working
 
@@ -81,7 +82,6 @@ class BenchJob:
         """Return the plan in this process, and make it for the first step."""
         if self.driver.token not in _plans:
             _plans.clear()
-            network.enforce()
             plan = self.planner(Host.load())
             if plan.key != self.plan_key:
                 raise Mismatch(
@@ -126,7 +126,7 @@ def measured_elsewhere(
             with working("bench", sum(step.units for step in steps)) as advance:
                 counts = elsewhere.executor.run(job, steps, advance, _Counter(measurer.count))
             check_results(steps, elsewhere.executor.name, counts)
-            elsewhere.note(f"bench: {summary(counts)}")
+            elsewhere.note(f"bench: {counted(sum(counts.values()), 'step')}, {summary(counts)}")
     return keyed, reader
 
 

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from sglora_cli.bench.driver import Driver, performing
 from sglora_cli.build.bank import Bank
 from sglora_cli.build.experts import write_experts
 from sglora_cli.build.fitting import FIT, FOLD, Fitting
@@ -22,7 +23,6 @@ from sglora_cli.errors import Mismatch
 from sglora_cli.lora.layout import Layout
 from sglora_cli.pack.content.shards import ExpertShards
 from sglora_cli.pack.recipe import Recipe
-from sglora_cli.plugin.executors import Driver, performing
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Resources, Step
 from sglora_cli.system import settings
@@ -78,11 +78,14 @@ class Worker:
         steps: Steps,
         pool_tasks: Sequence[PoolTask],
         bank: Bank,
-        note: Callable[[str], None],
+        note: Callable[[str], None] | None,
         experts: Callable[[], ExpertShards],
     ) -> None:
+        """note: shows what a fit reports. None: this is shown as the progress of its step."""
         self._host, self._recipe, self._steps, self._pool_tasks = host, recipe, steps, pool_tasks
-        self._bank, self._note, self._experts = bank, note, experts
+        self._bank, self._experts = bank, experts
+        self._note = note or (lambda text: self._advance(0.0, text))
+        self._advance: Advance = lambda units, part: None
 
     @cached_property
     def _fitting(self) -> Fitting:
@@ -90,6 +93,7 @@ class Worker:
 
     def perform(self, step: Step, advance: Advance, journal: Record) -> None:
         """Do one step, unless its file exists."""
+        self._advance = advance
         if step.kind == FEATURES:
             self._compute(self._features[step.key], advance, journal)
         elif step.kind in (FIT, FOLD):
@@ -134,7 +138,7 @@ def _worker(job: BuildJob) -> Worker:
         _folders.append(folder)
         experts = partial(write_experts, Path(folder.name), steps)
         bank = Bank(model, steps.seen)
-        _loaded[job.key] = Worker(host, recipe, steps, job.pool_tasks, bank, lambda text: None, experts)
+        _loaded[job.key] = Worker(host, recipe, steps, job.pool_tasks, bank, None, experts)
     return _loaded[job.key]
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from sglora_cli import __version__
+from sglora_cli.bench.driver import Driver, check_results, resources_of, summary
 from sglora_cli.build.bank import Bank
 from sglora_cli.build.estimate import Estimate, estimated
 from sglora_cli.build.experts import expert_shards, write_experts
@@ -47,11 +48,12 @@ from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.pack.writer import check_replaceable, write_manifest
 from sglora_cli.plugin.contracts import Executor, Model
-from sglora_cli.plugin.executors import LOCAL, Driver, InProcess, check_results, resources_of, summary
+from sglora_cli.plugin.executors import LOCAL, InProcess
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.sentences import meaning
 from sglora_cli.plugin.values import EXPERT, PHRASE, ROLES, UNSEEN, Moments, Resources, Step, Task
 from sglora_cli.system import cache, settings
+from sglora_cli.system.display import counted
 from sglora_cli.system.locks import pack_lock
 from sglora_cli.system.paths import built_folder
 from sglora_cli.system.progress import Journal, progress, working
@@ -225,7 +227,7 @@ class Build:
             counts = self.executor.run(self._job(driver, experts), steps, advance, self.journal)
         if not local:
             check_results(steps, self.executor.name, counts)
-            self.note(f"{what}: {sum(counts.values())} steps, {summary(counts)}")
+            self.note(f"{what}: {counted(sum(counts.values()), 'step')}, {summary(counts)}")
 
     def _job(self, driver: Driver | None, experts: Callable[[], ExpertShards] | None) -> BuildJob:
         here = None

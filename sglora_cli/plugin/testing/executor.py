@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +16,6 @@ from sglora_cli.files.atomic import write_bytes
 from sglora_cli.plugin.contracts import Executor
 from sglora_cli.plugin.testing.toys import ask, run_all
 from sglora_cli.plugin.values import Resources, Step
-from sglora_cli.system.paths import cache_folder
 
 _UNITS = 2.0
 
@@ -26,13 +24,15 @@ _UNITS = 2.0
 class ToyJob:
     """Each step writes the names of the steps before it whose files exist. A step named "bad" fails."""
 
+    folder: str
+
     def perform(self, step: Step, advance: Callable[[float, str], None], journal: Callable[..., None]) -> None:
         """See Job."""
         if step.name == "bad":
             raise BadFile("a photo is damaged", "replace it")
-        folder = (cache_folder() / step.path).parent
+        folder = Path(self.folder)
         found = [key for key in step.after if (folder / key).exists()]
-        write_bytes(cache_folder() / step.path, ",".join(found).encode())
+        write_bytes(folder / step.path, ",".join(found).encode())
         journal("toy", name=step.name)
         advance(step.units, step.name)
 
@@ -59,20 +59,14 @@ class _Trial:
     def run(self, executor: Executor, names: Mapping[str, tuple[str, ...]]) -> None:
         resources = Resources(1)
         executor.check(resources)
-        root = self.folder.relative_to(cache_folder()).as_posix()
-        steps = [Step(name, "toy", name, f"{root}/{name}", after, _UNITS, resources) for name, after in names.items()]
-        self.counts = executor.run(ToyJob(), steps, self.advance, self.journal)
+        steps = [Step(name, "toy", name, name, after, _UNITS, resources) for name, after in names.items()]
+        self.counts = executor.run(ToyJob(str(self.folder)), steps, self.advance, self.journal)
 
 
 @contextmanager
 def _trial() -> Iterator[_Trial]:
-    place = cache_folder() / "work"
-    place.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="check-", dir=place))
-    try:
-        yield _Trial(folder)
-    finally:
-        shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix="sglora-check-") as folder:
+        yield _Trial(Path(folder))
 
 
 _CHAIN: Mapping[str, tuple[str, ...]] = {"a": (), "b": ("a",), "c": (), "d": ("a", "b", "c")}

@@ -387,7 +387,9 @@ def index() -> str:
     for title, names in SECTIONS.items():
         known = [pages[name] for name in names if name in pages]
         lines += [f"## {title}", "", *(f"* [{page.name}]({page.name}.md): {page.summary}" for page in known), ""]
-    lines[-1:] = ["", "The tutorial is also a notebook, [tutorial.ipynb](tutorial.ipynb).", ""]
+        if "tutorial" in names:
+            lines += ["The tutorial explains the project's terms, which the other pages use."]
+            lines += ["It is also a notebook, [tutorial.ipynb](tutorial.ipynb).", ""]
     return "\n".join(lines)
 
 

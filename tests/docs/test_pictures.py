@@ -84,7 +84,7 @@ def test_a_picture_is_small_and_loads_nothing(path):
 
 def test_the_numbers_under_the_picture_are_those_of_all_twelve_sentences(tmp_path):
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    (said,) = re.findall(r"Over twelve queries .* is ([\d.]+) without the adapter and ([\d.]+) with it", text)
+    (said,) = re.findall(r"Over all twelve, .* is ([\d.]+) without the adapter and ([\d.]+) with it", text)
     assert len(SENTENCES) == 12
     current = Session.open("starter")
     album = current.album(write_balloons(tmp_path / "balloons"), current.generate("a photo of a hot-air balloon"))

@@ -10,7 +10,7 @@ the mean.
 Needs no training and no photo of the task. This method is the project's own. Removing directions that all vectors
 share is known for word vectors (Mu and Viswanath 2018, "All-but-the-Top"). Here it is done per task.
 
-Shapes: T seen tasks, D embedding, S samples, P numbers of an adapter.
+Shapes: T seen tasks, D embedding, S samples, P parameters of an adapter.
 """
 
 from __future__ import annotations

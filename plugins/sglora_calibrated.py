@@ -11,7 +11,7 @@ theta_joint has seen these photos. s scales the update by multiplying B only. Al
 
 This is shrinkage as in James and Stein (1961). It comes from no paper on adapters.
 
-Shapes: E experts, P numbers of an adapter, C candidates for s and share.
+Shapes: E experts, P parameters of an adapter, C candidates for s and share.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ class Calibrated:
                 f"the tensors are not of a calibrated generator: {error} is missing", "build the pack again"
             ) from None
         if joint_P.shape != (size,) or centre_P.shape != (size,) or chosen.shape != (2,):
-            raise BadFile(f"the calibrated generator does not match adapters of {size} numbers", "build the pack again")
+            raise BadFile(
+                f"the calibrated generator does not match adapters of {size} parameters", "build the pack again"
+            )
         return FittedCalibrated(experts.layout, joint_P, centre_P, *chosen.tolist())
 
 

@@ -12,7 +12,7 @@ common is trained without own(d). Training it with own(d) gained less on left-ou
 
 This method is the project's own. Both parts have rank 2, like the paper's adapters.
 
-Shapes: T tasks, D embedding, I inputs of the projection, P numbers of an adapter, S samples.
+Shapes: T tasks, D embedding, I inputs of the projection, P parameters of an adapter, S samples.
 """
 
 from __future__ import annotations

@@ -179,8 +179,8 @@ class GenerateConfig:
 
     samples: int = knob(1, "Number of adapters to draw.", least=1, most=1000)
     seed: int = knob(0, "Seed of the draw. The same seed produces identical files.", least=0, most=2**63 - 1)
-    temperature: float = knob(1.0, "Spread of the draw; 0 uses the prior's mean.", least=0, most=10)
-    best: int = knob(0, "Keep only this many samples, those most likely under mu*, sigma*^2; 0 keeps all.", least=0)
+    temperature: float = knob(1.0, "Spread of the draw; 0 makes all samples equal.", least=0, most=10)
+    best: int = knob(0, "Keep only this many samples, the most likely ones under the prior; 0 keeps all.", least=0)
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class BenchConfig:
     temperature: float = knob(1.0, "Spread of the draws.", least=0)
     wrong_sentences: int = knob(
         5,
-        "Also measure each method with this many sentences of other tasks, to see if the sentence matters; 0 for none.",
+        "Also measure each method with this many sentences of other tasks, to see if the sentence matters. 0 for none.",
         least=0,
     )
     resamples: int = knob(2000, "Bootstrap resamples over tasks, queries, seeds and samples.", least=100)
@@ -222,7 +222,7 @@ class CheckConfig:
     )
     pixels: int = knob(32, "Report images whose shorter side has fewer pixels.", least=1)
     words: int = knob(60, "Report captions with more words if tokens cannot be counted.", least=1)
-    k: int = knob(10, "Report tasks with at most K test images, because Recall@K needs more.", least=1)
+    k: int = knob(10, "Report tasks with at most this many test images. Recall at K needs more than K.", least=1)
 
 
 @dataclass(frozen=True)

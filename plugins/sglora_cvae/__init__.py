@@ -9,7 +9,7 @@ The paper leaves the following open. It was chosen using training tasks only:
 * condition: mu* in the same scaled numbers, and the square root of sigma*^2 in the same unit.
 
 With `projection`, the networks see R coordinates of these numbers in the span of the experts and the training tasks'
-states. The squared error is still that of the P numbers, except for the part outside the span.
+states. The squared error is still that of the P parameters, except for the part outside the span.
 
 Most of an adapter is common to all tasks, and there are few tasks. The networks first learn the common part and then
 memorise the few conditions. Three settings counter this, together in `cvae-own`:
@@ -22,7 +22,7 @@ The baseline ICM-LoRA is the same with another condition. It reproduces adapters
 identified by a task vector of their data, and uses no experts. An unseen task has no such vector, so the embedding d*
 of its sentence replaces it. The method was not designed for this.
 
-Shapes: P numbers of an adapter, R coordinates, Z latent, B batch, S samples.
+Shapes: P parameters of an adapter, R coordinates, Z latent, B batch, S samples.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class CvaeConfig:
     weight_decay: float = knob(1e-2, "Weight decay of AdamW.", least=0)
     kl_weight: float = knob(1.0, "Weight of the KL term (lambda of Eq. 9).", least=0)
     projection: int = knob(
-        0, "Number R of coordinates that the networks see. 0 means all numbers.", least=0, most=65536
+        0, "Number R of coordinates that the networks see. 0 means all parameters.", least=0, most=65536
     )
     held_out: int = held_out_knob()
     energy: float = knob(1.0, "Share of squared norm at which fewer coordinates suffice.", least=1e-6, most=1)

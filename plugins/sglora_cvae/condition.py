@@ -4,7 +4,7 @@ A condition has blocks. `mean` is mu* and `deviation` is the square root of sigm
 `sentence` is d*. The mean of a block over the training tasks may be subtracted. The remainder is not rescaled, because
 a block that hardly varies between training tasks would otherwise become large for a sentence unlike them.
 
-Shapes: T training tasks, V variants of a prior, C numbers of a condition, N numbers of a block, P numbers of an
+Shapes: T training tasks, V variants of a prior, C numbers of a condition, N numbers of a block, P parameters of an
 adapter, R numbers that the networks see, B rows read at once.
 """
 

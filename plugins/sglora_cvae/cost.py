@@ -34,7 +34,7 @@ def cost(
     rows = [torch.zeros(config.batch, columns).to(device) for columns in (seen, width, config.latent)]
     step = step_seconds(make, config.hidden, partial(_loss, rows), device)
     seconds = config.epochs * -(-count // config.batch) * step
-    # Errors are measured at the end. Without a projection, every epoch also reads all numbers.
+    # Errors are measured at the end. Without a projection, every epoch also reads all parameters.
     readings = (1 if config.projection else config.epochs + 1) + (config.common == "training")
     seconds += reading_seconds(size, count) * readings
     centred = width if config.common == "training" else embedding * told

@@ -14,7 +14,7 @@ from .condition import Condition
 
 
 class Network(nn.Module):
-    """Encoder, prior and decoder. P numbers (R with a projection), C of the condition (2 P by default), Z latent."""
+    """Encoder, prior and decoder. P parameters (R with a projection), C of the condition (2 P by default), Z latent."""
 
     def __init__(self, size: int, hidden: int, latent: int, condition: int = 0) -> None:
         super().__init__()

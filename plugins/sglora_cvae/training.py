@@ -1,6 +1,6 @@
 """Train the networks of the CVAE on mini-batches of the training tasks' states, with the conditions of their priors.
 
-Shapes: T training tasks, V variants of a prior, N states, B batch, P numbers of an adapter, R coordinates, Z latent.
+Shapes: T training tasks, V variants of a prior, N states, B batch, P parameters of an adapter, R coordinates, Z latent.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def fit(material: Material, config: CvaeConfig, kind: str = "prior") -> tuple[Fi
         training.advance()
         error, kl = training.learning.losses
         if (epoch := training.learning.epoch) % 10 == 0:
-            material.note(f"cvae: epoch {epoch} of {config.epochs}, error {error / size:.4f} per number, KL {kl:.1f}")
+            material.note(
+                f"cvae: epoch {epoch} of {config.epochs}, error {error / size:.4f} per parameter, KL {kl:.1f}"
+            )
         if material.checkpoint and material.checkpoint.due:
             training.learning.save(material.checkpoint)
     if known_NR is None:

@@ -27,7 +27,7 @@ adapted:
 | z-score | per task | one mean and unit for all tasks | an unseen task has no statistics |
 | guidance | not stated in the available text | 1.5, with a tenth of the conditions dropped | Ho and Salimans' range |
 
-Shapes: P numbers of an adapter, R coordinates, C of the condition, N states, B batch, S samples.
+Shapes: P parameters of an adapter, R coordinates, C of the condition, N states, B batch, S samples.
 """
 
 from __future__ import annotations

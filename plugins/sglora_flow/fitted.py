@@ -1,6 +1,6 @@
 """A trained path: generate adapters from it, and save it in a pack.
 
-Shapes: P numbers of an adapter, R coordinates, C of the condition, S samples.
+Shapes: P parameters of an adapter, R coordinates, C of the condition, S samples.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .paths import path_of
 
 @dataclass(frozen=True)
 class Standard:
-    """Standardisation to mean 0 and mean square 1 over the training data, with one unit for all numbers, so that the
+    """Standardisation to mean 0 and mean square 1 over the training data, with one unit for all values, so that the
     proportions of directions are preserved."""
 
     centre: Tensor

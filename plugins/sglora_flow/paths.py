@@ -46,7 +46,7 @@ class Path(Protocol):
         """Return the target (B, R) for normally distributed coordinates with mean 0 and these variances."""
 
     def constant(self) -> float:
-        """Return the squared error per number of the best constant, for coordinates of mean 0 and mean square 1."""
+        """Return the squared error per coordinate of the best constant, for coordinates of mean 0 and mean square 1."""
 
     def follow(self, field: Field, noise_SR: Tensor, steps: int, temperature: float, rng: torch.Generator) -> Tensor:
         """Follow the path from temperature * noise, and return its end (S, R)."""

@@ -57,7 +57,7 @@ def fit(material: Material, config: FlowConfig, name: str) -> tuple[FittedFlow, 
 
 
 def _epoch(learning: Learning, config: FlowConfig, path: Path, x_NR: Tensor, c_TC: Tensor, v_R: Tensor) -> float:
-    """Run one pass over the states and return its mean squared error per number."""
+    """Run one pass over the states and return its mean squared error per coordinate."""
     device, states, errors = x_NR.device, len(x_NR) // len(c_TC), list[Tensor]()
     batches = torch.randperm(len(x_NR), generator=learning.rng).split(config.batch)
     for chosen_B in batches:

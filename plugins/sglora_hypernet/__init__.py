@@ -14,7 +14,7 @@ does not depend on where the training of a task's own adapter happened to end.
 `hypernet-reconstruction` is trained on the squared error to the training tasks' saved adapters, at the experts' sites,
 which is that paper's alternative. Its start(d) is 0, and common is initialised with the experts' mean.
 
-Shapes: T tasks, D embedding, P numbers of an adapter, S samples.
+Shapes: T tasks, D embedding, P parameters of an adapter, S samples.
 """
 
 from __future__ import annotations

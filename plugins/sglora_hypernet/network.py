@@ -100,7 +100,7 @@ def restore(experts: Experts, tensors: Mapping[str, Tensor]) -> FittedHypernet:
         layouts = (Layout(sites, int(rank), alpha) for sites in (last, (*experts.layout.sites, *last)) if sites)
         learned = next((layout for layout in layouts if layout.size == size), None)
         if learned is None:
-            raise ValueError(f"its output has {size} numbers, which does not match the pack's sites")
+            raise ValueError(f"its output has {size} parameters, which does not match the pack's sites")
         hidden, width = len(state["first.bias"]) if "first.bias" in state else 0, len(state["mean_D"])
         shapes = {"last.weight": (size, hidden or width), **({"first.weight": (hidden, width)} if hidden else {})}
         if wrong := [name for name, shape in shapes.items() if state[name].shape != shape]:

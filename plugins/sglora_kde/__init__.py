@@ -2,7 +2,7 @@
 
 Schürholt et al. 2022, "Hyper-representations as generative models" (arXiv 2209.14733), generate networks this way.
 Gaussian kernels smooth each coordinate of all trained networks, or of the best 30 %, separately, and the coordinates of
-a new network are sampled from these densities. Here an adapter's coordinates are R numbers in the span of the experts
+a new network are sampled from these densities. Here an adapter's coordinates are R values in the span of the experts
 and of the training tasks' states.
 
 `kde` implements this and ignores the sentence. `kde-sentence` (this project's) gives the states of training task t the
@@ -20,7 +20,7 @@ tasks are not mixed. At temperature 0 it is the weighted mean, which is kernel r
 | variance | increased by the kernels | that of the states (Silverman and Young 1987) | Scott's kernels are wide |
 | states | all, or the best 30 % | all, or each task's `best` share | the overall best are from easy tasks |
 
-Shapes: T training tasks, M states of a task, N = T M states, R coordinates, P numbers of an adapter, S samples.
+Shapes: T training tasks, M states of a task, N = T M states, R coordinates, P parameters of an adapter, S samples.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def sglora_generators() -> list[Merge | LoraHub | Semla]:
         Merge(
             "ties",
             "TIES",
-            "trim all experts' updates, elect signs, average agreeing numbers",
+            "trim all experts' updates, elect signs, average agreeing values",
             Rule(**TRIM, space="updates"),
         ),
         Merge(

@@ -1,6 +1,6 @@
 """LoraHub: search weights of the experts with a few training pairs, without gradients.
 
-Shapes: E experts, S candidates or samples, N images, C captions or classes, D embedding, P numbers of an adapter.
+Shapes: E experts, S candidates or samples, N images, C captions or classes, D embedding, P parameters of an adapter.
 """
 
 from __future__ import annotations

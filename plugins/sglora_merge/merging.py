@@ -1,4 +1,4 @@
-"""The algorithm of all merging rules. Shapes: K adapters, P numbers of one, S samples."""
+"""The algorithm of all merging rules. Shapes: K adapters, P parameters of one, S samples."""
 
 from __future__ import annotations
 

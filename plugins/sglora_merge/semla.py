@@ -1,6 +1,6 @@
 """SemLA: weigh the experts by the similarity of test images to their training photos.
 
-Shapes: E experts, S samples, N images, D embedding, P numbers of an adapter.
+Shapes: E experts, S samples, N images, D embedding, P parameters of an adapter.
 """
 
 from __future__ import annotations

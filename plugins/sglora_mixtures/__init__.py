@@ -43,7 +43,7 @@ descriptions by others, and its learning rate, steps and width are unknown.
 
 The generators are deterministic: all samples of a sentence are equal.
 
-Shapes: E experts, K selected, n mixed, S sites, T sentences, D embedding, P numbers of an expert, Q of a mixture.
+Shapes: E experts, K selected, n mixed, S sites, T sentences, D embedding, P parameters of an expert, Q of a mixture.
 """
 
 from __future__ import annotations

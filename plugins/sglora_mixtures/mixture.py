@@ -25,7 +25,7 @@ class Asked:
 
     @classmethod
     def of(cls, priors: Iterable[Prior]) -> Asked:
-        """Read priors one by one, because a thousand with P numbers each would not fit into memory."""
+        """Read priors one by one, because a thousand with P parameters each would not fit into memory."""
         rows, alphas, similarities, embeddings = [], [], [], []
         for prior in priors:
             rows.append(torch.tensor(prior.rows))

@@ -1,6 +1,6 @@
 """An open_clip model for the host.
 
-Shapes: N images, T adapters, C texts, D embedding, P numbers of an adapter.
+Shapes: N images, T adapters, C texts, D embedding, P parameters of an adapter.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def import_adapter(
 
 
 def weights_hash(path: Path) -> str:
-    """Return the SHA-256 of the file with an adapter's numbers; "" if it does not exist."""
+    """Return the SHA-256 of the file with an adapter's parameters; "" if it does not exist."""
     weights = path / peft.WEIGHTS if path.is_dir() else path
     return file_hash(weights) if weights.is_file() else ""
 

@@ -1,6 +1,6 @@
 """Adapter files of sglora: one safetensors file with PEFT's tensor names, and the provenance in one metadata key.
 
-Shapes: P numbers of an adapter, R rank, O and I features of a site.
+Shapes: P parameters of an adapter, R rank, O and I features of a site.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """An adapter read from disk: its numbers, their layout and their provenance."""
+    """An adapter read from disk: its parameters, their layout and their provenance."""
 
     layout: Layout
     flat_P: Tensor
@@ -61,7 +61,7 @@ class AdapterFile:
 
 
 def save_adapter(path: Path, layout: Layout, flat_P: Tensor, metadata: Mapping[str, Any]) -> None:
-    """Write one adapter. The file is also a valid PEFT state. Raises Mismatch for numbers that are not finite."""
+    """Write one adapter. The file is also a valid PEFT state. Raises Mismatch for parameters that are not finite."""
     write_bytes(path, packed_adapter(layout, flat_P, metadata))
 
 
@@ -76,7 +76,7 @@ def packed_adapter(layout: Layout, flat_P: Tensor, metadata: Mapping[str, Any]) 
 
 
 def load_adapter(path: Path) -> AdapterFile:
-    """Read an adapter file of sglora. Raises BadFile unless it is complete and its numbers are finite."""
+    """Read an adapter file of sglora. Raises BadFile unless it is complete and its parameters are finite."""
     tensors, metadata = load_tensors(path)
     if metadata.get("kind") != "adapter":
         what = f"a {metadata['kind']}" if "kind" in metadata else "a file of another program"

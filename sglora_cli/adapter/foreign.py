@@ -1,6 +1,6 @@
 """An adapter of any format, before it is converted to a layout.
 
-Shapes: O out_features, I in_features, F rank of a site's factors, P numbers of an adapter.
+Shapes: O out_features, I in_features, F rank of a site's factors, P parameters of an adapter.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ForeignAdapter:
     lost: float = 0.0
 
     def __repr__(self) -> str:
-        size = f"format {self.format}, {counted(len(self.parts), 'site')}, {counted(self.size, 'number')}"
+        size = f"format {self.format}, {counted(len(self.parts), 'site')}, {counted(self.size, 'parameter')}"
         return line("ForeignAdapter", self.metadata, size + self._stated_base(", base {}"))
 
     def _repr_html_(self) -> str:
@@ -59,7 +59,7 @@ class ForeignAdapter:
             "base": self._stated_base("{}") or None,
             "format": self.format,
             "rank": self.rank if self.parts else None,
-            "numbers": f"{self.size} at {counted(len(self.parts), 'site')}",
+            "parameters": f"{self.size} at {counted(len(self.parts), 'site')}",
         }
         return table(self.metadata, facts)
 
@@ -94,7 +94,7 @@ class ForeignAdapter:
         return Layout(sites, rank, float(rank))
 
     def fitted(self, layout: Layout) -> tuple[Tensor, float]:
-        """Return the adapter's numbers (P,) in a layout with the same sites, and the relative error of the update.
+        """Return the adapter's parameters (P,) in a layout with the same sites, and the relative error of the update.
 
         If the rank fits, the factors are copied, so nothing is lost and the gauge does not change. Otherwise the update
         is approximated as well as the rank allows.

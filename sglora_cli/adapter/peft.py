@@ -153,7 +153,7 @@ def flat(layout: Layout) -> Layout:
 
 
 def write(folder: Path, adapter: AdapterFile, model: Model) -> None:
-    """Write a complete folder with the adapter's numbers, bit for bit."""
+    """Write a complete folder with the adapter's parameters, bit for bit."""
     _write(folder, adapter.layout, adapter, model, "CLIPVisionModelWithProjection")
 
 

@@ -34,10 +34,10 @@ def task_of(metadata: Mapping[str, Any]) -> str:
 
 
 def line(kind: str, metadata: Mapping[str, Any], size: str) -> str:
-    """Return an adapter's `repr`. kind: its class.  size: a description of its numbers.
+    """Return an adapter's `repr`. kind: its class.  size: a description of its parameters.
 
-    >>> line("AdapterFile", {"description": "a pug", "generator": "cvae"}, "8 numbers")
-    "AdapterFile('a pug': 8 numbers; generator 'cvae')"
+    >>> line("AdapterFile", {"description": "a pug", "generator": "cvae"}, "8 parameters")
+    "AdapterFile('a pug': 8 parameters; generator 'cvae')"
     """
     origin = [f"{name} {quoted(metadata[name])}" for name in ("backbone", "generator") if name in metadata]
     experts = weights_line(expert_weights(metadata))

@@ -115,7 +115,7 @@ def lacks_scaling(found: Found) -> bool:
 
 
 def provenance(found: Found) -> dict[str, Any]:
-    """Return the metadata of an sglora adapter in any format, without reading its numbers; {} for other files."""
+    """Return the metadata of an sglora adapter in any format, without reading its parameters; {} for other files."""
     path = found.path
     if found.kind == "clip-lora":
         return clip_lora.provenance(path, found.content)

@@ -1,6 +1,6 @@
 """Write an adapter in any format, and verify the written file.
 
-Shapes: N probe images, D embedding width, P numbers of an adapter.
+Shapes: N probe images, D embedding width, P parameters of an adapter.
 """
 
 from __future__ import annotations

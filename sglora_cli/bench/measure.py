@@ -1,7 +1,7 @@
 """Measures adapters on tasks, and computes nothing twice.
 
 Results are stored in the folder `measured` of the user cache. The key of a result is the hash of all its inputs: the
-model's fingerprint, device and precision, the layout, the adapter's numbers, stems, texts and their assignment.
+model's fingerprint, device and precision, the layout, the adapter's parameters, stems, texts and their assignment.
 The results of all adapters of a method are stored in addition under the hash of the inputs of these adapters, so that
 the adapters need not be made again. If any input or VERSION changes, the result is measured again.
 

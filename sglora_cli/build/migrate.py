@@ -1,4 +1,4 @@
-"""Converts a pack of an older format to the current one: the same numbers in other files."""
+"""Converts a pack of an older format to the current one: the same parameters in other files."""
 
 from __future__ import annotations
 

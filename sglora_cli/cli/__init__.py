@@ -9,7 +9,7 @@ photo_output      status lines of `search` and `classify`
 completion        names for shell completion, used as `shell_complete` of options
 schemas           JSON Schemas of --json output
 describe          text description of a pack
-describe_recipe   text description of a recipe: facts, sources, numbers with their defaults
+describe_recipe   text description of a recipe: facts, sources, settings with their defaults
 describe_adapter  text description of an adapter file
 diagnosis         checks of this machine (`sglora doctor`)
 versions          installed versions

@@ -18,7 +18,7 @@ def pack_facts(pack: Pack, health: Sequence[str] = ()) -> list[str]:
         *(f"from       {origin}" for origin in origins(pack.folder)[:1]),
         f"backbone   {pack.backbone}, fingerprint {pack.fingerprint}",
         f"layout     rank {pack.layout.rank}, alpha {pack.layout.alpha:g}, "
-        f"{len(pack.layout.sites)} sites, {pack.layout.size} numbers",
+        f"{len(pack.layout.sites)} sites, {pack.layout.size} parameters",
         f"prior      K {pack.prior_config.k}, tau {pack.prior_config.tau:g}, space {pack.prior_config.space}",
     ]
     for role in ROLES:

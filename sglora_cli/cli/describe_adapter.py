@@ -41,7 +41,7 @@ def any_adapter(path: Path) -> tuple[dict[str, Any], list[str]]:
         f"adapter in format {foreign.format} for {foreign.metadata.get('description', 'an unknown task')!r}",
         f"backbone   {foreign.metadata.get('backbone', 'unknown')}, fingerprint {foreign.fingerprint or 'unknown'}",
         *([] if "backbone" in foreign.metadata else [f"base       {foreign.base}"]),
-        f"layout     rank {', '.join(map(str, ranks))}, {len(foreign.parts)} sites, {foreign.size} numbers",
+        f"layout     rank {', '.join(map(str, ranks))}, {len(foreign.parts)} sites, {foreign.size} parameters",
         *(f"sites      {place}" for place in places),
         f"update     norm {norm:.3f}{effect}{unknown}",
         f"damaged    no update of {', '.join(foreign.unmet)}" if foreign.unmet else "healthy    complete and finite",
@@ -64,7 +64,7 @@ def _checkpoint_facts(found: Found) -> tuple[dict[str, Any], list[str]]:
         if "description" in metadata
         else "checkpoint",
         f"backbone   {metadata.get('backbone', 'unknown')}, fingerprint {metadata.get('fingerprint', 'unknown')}",
-        f"content    {len(tensors)} tensors, {numbers} numbers",
+        f"content    {len(tensors)} tensors, {numbers} parameters",
         "update     the difference to a backbone; extract it with `sglora import`",
         f"damaged    not finite: {', '.join(broken)}" if broken else "healthy    complete and finite",
     ]
@@ -82,7 +82,7 @@ def adapter_facts(adapter: AdapterFile) -> list[str]:
     return [
         f"adapter for {metadata.get('description', 'an unknown task')!r}",
         f"backbone   {metadata.get('backbone', 'unknown')}, fingerprint {adapter.fingerprint or 'unknown'}",
-        f"layout     rank {layout.rank}, alpha {layout.alpha:g}, {len(layout.sites)} sites, {layout.size} numbers",
+        f"layout     rank {layout.rank}, alpha {layout.alpha:g}, {len(layout.sites)} sites, {layout.size} parameters",
         f"made by    {made_by}",
         f"experts    {experts}",
         f"update     norm {norm:.3f}" + ("" if norm else " (no effect)"),

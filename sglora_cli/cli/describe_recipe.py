@@ -1,4 +1,4 @@
-"""Text description of a recipe: facts, sources, and numbers with their defaults. Does not import torch."""
+"""Text description of a recipe: facts, sources, and settings with their defaults. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sglora_cli.pack.recipe import Recipe
 from sglora_cli.plugin.values import ROLES
 
 SOURCES = ("source", "data set", "path", *ROLES)
-NUMBERS = ("number", "value", "default", "description")
+NUMBERS = ("setting", "value", "default", "description")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Number:
 
 
 def recipe_facts(recipe: Recipe) -> list[str]:
-    """Return lines about everything except numbers and sources."""
+    """Return lines about everything except settings and sources."""
     lines = [
         f"recipe {recipe.name}: {recipe.raw.get('summary', '')}".rstrip(": "),
         f"backbone   {recipe.backbone}",
@@ -61,7 +61,7 @@ def source_cells(recipe: Recipe) -> list[list[str]]:
 
 
 def numbers(recipe: Recipe) -> list[Number]:
-    """Return all numbers of the recipe, starting with those that differ from the default."""
+    """Return all settings of the recipe, starting with those that differ from the default."""
     return sorted(_numbers(recipe), key=lambda number: not number.is_changed)
 
 
@@ -78,5 +78,5 @@ def _tables(recipe: Recipe) -> dict[str, LoraConfig | TrainConfig | PriorConfig 
 
 
 def recipe_json(recipe: Recipe) -> dict[str, Any]:
-    """Return the file's content and, as `in_force`, all numbers including defaults."""
+    """Return the file's content and, as `in_force`, all settings including defaults."""
     return {**recipe.raw, "in_force": {table: asdict(config) for table, config in _tables(recipe).items()}}

@@ -39,7 +39,7 @@ COMMANDS = {
     "import": "Convert an adapter of another program to sglora's format.",
     "bench": "Measure methods on unseen tasks.",
     "report": "Show measured rows as a page, figures or text.",
-    "reproduce": "Make a table of the paper beside the paper's numbers.",
+    "reproduce": "Reproduce a table of the paper and compare the results.",
     "pack": "Build, inspect, change and share packs.",
     "data": "List, fetch, caption and check data sets.",
     "plugins": "List, create and check plugins, and find broken ones.",

@@ -2,7 +2,7 @@
 
 An adapter of the last projection alone does not change the input of that projection. The input is therefore cached,
 too. For another adapter of this kind, no photo is decoded and the embeddings cost one matrix product.
-Shapes: N photos, D embedding, I input of the projection, P numbers of an adapter.
+Shapes: N photos, D embedding, I input of the projection, P parameters of an adapter.
 """
 
 from __future__ import annotations

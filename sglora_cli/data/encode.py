@@ -1,6 +1,6 @@
 """Encode texts, images and class heads in batches, with and without adapters.
 
-Shapes: N texts or images, C captions or classes, S or T adapters, D embedding width, P numbers of an adapter.
+Shapes: N texts or images, C captions or classes, S or T adapters, D embedding width, P parameters of an adapter.
 """
 
 from __future__ import annotations

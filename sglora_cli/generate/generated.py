@@ -44,7 +44,7 @@ class Generated:
     coverage: Coverage
 
     def __repr__(self) -> str:
-        size = f"{counted(len(self.adapters_SP), 'adapter')} of {counted(self.layout.size, 'number')}"
+        size = f"{counted(len(self.adapters_SP), 'adapter')} of {counted(self.layout.size, 'parameter')}"
         return line("Generated", self.metadata, size)
 
     def _repr_html_(self) -> str:

@@ -1,6 +1,6 @@
 """The mathematics of LoRA, independent of files and plugins.
 
-layout      sites and layouts: an adapter as P numbers
+layout      sites and layouts: an adapter as P parameters
 algebra     SVD, compression, distances, means and unions of updates B A through their factors
 gauge       a common gauge for all adapters of a pack
 coordinates adapters as inputs of a network: scaled, or projected onto their span

@@ -1,7 +1,7 @@
 """Mathematics on low-rank updates B A through their factors, without building the dense matrix.
 
 Shapes: O out_features, I in_features, R rank wanted, F rank of the given factors, K adapters, S sites
-of one shape, P numbers of an adapter; leading dimensions are batches.
+of one shape, P parameters of an adapter; leading dimensions are batches.
 
 The main idea: with thin QRs B = Q_b R_b and A^T = Q_a R_a, the singular values of the
 (O, I) update B A are those of the (F, F) core R_b R_a^T, and its singular vectors are Q_b and Q_a
@@ -65,7 +65,7 @@ def joined(one: Layout, one_TP: Tensor, other: Layout, other_TP: Tensor) -> tupl
     >>> from sglora_cli.lora.layout import Site
     >>> one, other = Layout((Site("q", 1, 1),), rank=2, alpha=2.0), Layout((Site("head", 1, 2),), rank=1, alpha=3.0)
     >>> joined(one, torch.tensor([1.0, 2, 3, 4]), other, torch.tensor([5.0, 6, 7]))
-    (Layout(2 sites, rank 2, alpha 2: 10 numbers), tensor([ 1.,  2.,  3.,  4., 15.,  0.,  6.,  7.,  0.,  0.]))
+    (Layout(2 sites, rank 2, alpha 2: 10 parameters), tensor([ 1.,  2.,  3.,  4., 15.,  0.,  6.,  7.,  0.,  0.]))
     """
     names = [site.name for site in one.sites]
     if both := [site.name for site in other.sites if site.name in names]:

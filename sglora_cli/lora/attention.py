@@ -5,7 +5,7 @@ linears, one fused `qkv` linear or the rows of an `in_proj_weight` (nn.Multihead
 Inside `with sites.attached(sites.updates(layout, adapters_TP)):` the module takes T * N inputs, starting with
 all N of the first adapter, and behaves like T models. Nothing is merged, so the weights stay bit-identical.
 
-Shapes: T adapters, N images per adapter, L tokens, I = in_features, O = out_features, R rank, P numbers.
+Shapes: T adapters, N images per adapter, L tokens, I = in_features, O = out_features, R rank, P parameters.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Adapters and priors as inputs of a network: all P numbers, or R coordinates in the adapters' span.
+"""Adapters and priors as inputs of a network: all P parameters, or R coordinates in the adapters' span.
 
-Shapes: E experts, P numbers of an adapter, R coordinates, B rows of a block.
+Shapes: E experts, P parameters of an adapter, R coordinates, B rows of a block.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Adapters(Moments, Protocol):
 
 @dataclass(frozen=True)
 class Scaling:
-    """All P numbers, centred and divided by a unit."""
+    """All P parameters, centred and divided by a unit."""
 
     centre_P: Tensor
     unit_P: Tensor
@@ -49,12 +49,12 @@ class Scaling:
 
     @property
     def size(self) -> int:
-        """How many numbers the networks see."""
+        """The number of inputs of the networks."""
         return len(self.centre_P)
 
     @property
     def weight(self) -> float:
-        """The squared error in all P numbers per squared error in the networks' numbers."""
+        """The squared error in all P parameters per squared error in the networks' inputs."""
         return 1.0
 
     def inward(self, adapters: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class Projection:
         return self.whole.outward(numbers * self.unit @ self.basis_RP)
 
     def condition(self, prior: Prior) -> Tensor:
-        """Return coordinates of mu* and, assuming independent P numbers, their standard deviations: (2 R,)."""
+        """Return coordinates of mu* and, assuming independent P parameters, their standard deviations: (2 R,)."""
         deviation_P = prior.variance_P.sqrt() / self.whole.unit_P
         deviation_R = torch.stack([(row_P * deviation_P).norm() for row_P in self.basis_RP])
         return torch.cat([self.inward(prior.mean_P), deviation_R / self.unit])
@@ -117,13 +117,13 @@ AnyScaling = Scaling | Projection
 
 
 def restored_projection(tensors: Mapping[str, Tensor], size: int) -> Projection:
-    """Recreate a projection from its `tensors()` for adapters of `size` numbers. Raises KeyError, ValueError."""
+    """Recreate a projection from its `tensors()` for adapters of `size` parameters. Raises KeyError, ValueError."""
     centre_P, unit_P, basis_RP, unit = (
         tensors[name].float() for name in ("centre", "unit", "basis", "coordinate_unit")
     )
     shapes = [tuple(one.shape) for one in (centre_P, unit_P, basis_RP, unit)]
     if shapes != [(size,), (size,), (len(basis_RP), size), (1,)]:
-        raise ValueError(f"the projection has shapes {shapes}, but the pack's adapters have {size} numbers")
+        raise ValueError(f"the projection has shapes {shapes}, but the pack's adapters have {size} parameters")
     return Projection(Scaling(centre_P, unit_P), basis_RP, float(unit))
 
 

@@ -1,6 +1,6 @@
 """A common gauge for all adapters of a pack: B A = (B G)(G^-1 A) for every invertible G.
 
-Factors can only be averaged in a common gauge. Shapes: O out_features, I in_features, R rank, M states, P numbers
+Factors can only be averaged in a common gauge. Shapes: O out_features, I in_features, R rank, M states, P parameters
 of an adapter.
 """
 

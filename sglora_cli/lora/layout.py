@@ -1,6 +1,6 @@
-"""Sites and layouts, which define an adapter and the order of its numbers. No torch import at the top.
+"""Sites and layouts, which define an adapter and the order of its parameters. No torch import at the top.
 
-Shapes: T adapters, P numbers of one adapter, O = out_features, I = in_features, R rank; of a mean K adapters, S means.
+Shapes: T adapters, P parameters of an adapter, O = out_features, I = in_features, R rank. Means: K adapters, S means.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Layout:
     alpha: float
 
     def __repr__(self) -> str:
-        return f"Layout({len(self.sites)} sites, rank {self.rank}, alpha {self.alpha:g}: {self.size} numbers)"
+        return f"Layout({len(self.sites)} sites, rank {self.rank}, alpha {self.alpha:g}: {self.size} parameters)"
 
     @property
     def line(self) -> str:
         """A readable description."""
         sites = f"{len(self.sites)} site{'' if len(self.sites) == 1 else 's'}"
-        return f"rank {self.rank}, alpha {self.alpha:g}, {sites}, {self.size} numbers"
+        return f"rank {self.rank}, alpha {self.alpha:g}, {sites}, {self.size} parameters"
 
     @cached_property
     def size(self) -> int:
@@ -62,7 +62,7 @@ class Layout:
     def split(self, flat_TP: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Return views (B (T, O, R), A (T, R, I)) of each site, differentiable to flat_TP."""
         if flat_TP.shape[-1] != self.size:
-            raise Mismatch(f"an adapter of this layout has {self.size} numbers, got {flat_TP.shape[-1]}")
+            raise Mismatch(f"an adapter of this layout has {self.size} parameters, got {flat_TP.shape[-1]}")
         parts, start = {}, 0
         for site in self.sites:
             middle = start + site.out_features * self.rank
@@ -81,7 +81,7 @@ class Layout:
         return torch.cat([x.flatten(-2) for site in self.sites for x in parts[site.name]], dim=-1)
 
     def b_mask(self) -> Tensor:
-        """Return (P,), True for numbers that belong to a B."""
+        """Return (P,), True for parameters that belong to a B."""
         import torch
 
         parts = {

@@ -1,6 +1,6 @@
 """From a sentence to a prior over adapters: similarity, top K, weights, mean, variance, and likelihood of adapters.
 
-SG-LoRA (arXiv 2509.10535), Eq. 6-8. Shapes: E experts, K selected, D embedding width, W width of meaning, P numbers,
+SG-LoRA (arXiv 2509.10535), Eq. 6-8. Shapes: E experts, K selected, D embedding width, W width of meaning, P parameters,
 S samples.
 """
 
@@ -53,7 +53,7 @@ class Prior:
 
     def __repr__(self) -> str:
         weights = ", ".join(f"{row}: {float(a):.3f}" for row, a in zip(self.rows, self.alpha_K, strict=True))
-        return f"Prior(of experts {{{weights}}}, {len(self.mean_P)} numbers)"
+        return f"Prior(of experts {{{weights}}}, {len(self.mean_P)} parameters)"
 
 
 def cosines(embedding_D: Tensor, index_ED: Tensor, first: int) -> Tensor:
@@ -163,9 +163,9 @@ def prior_without(known: Prior, experts: Moments, row: int) -> Prior:
 
 
 def log_density(prior: Prior, adapters_SP: Tensor) -> Tensor:
-    """Return the log density of each adapter under N(mu*, sigma*^2), in nats per number, up to a constant: (S,).
+    """Return the log density of each adapter under N(mu*, sigma*^2), in nats per parameter, up to a constant: (S,).
 
-    Variances are clamped to at least a thousandth of their mean, because some numbers of B hardly vary.
+    Variances are clamped to at least a thousandth of their mean, because some parameters of B hardly vary.
     """
     variance_P = prior.variance_P.double()
     variance_P = variance_P.clamp_min(1e-3 * float(variance_P.mean())).clamp_min(torch.finfo(torch.float32).tiny)

@@ -1,6 +1,6 @@
 """The last linear map of an image encoder, without bias, as a site: separated from other sites, for T adapters.
 
-Shapes: T adapters, N images, D embedding, I = in_features of the map, R rank, P numbers of an adapter.
+Shapes: T adapters, N images, D embedding, I = in_features of the map, R rank, P parameters of an adapter.
 """
 
 from __future__ import annotations

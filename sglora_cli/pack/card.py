@@ -1,4 +1,4 @@
-"""The README.md of a pack's repository on the Hugging Face hub: the pack's own card, with metadata of the hub."""
+"""The model card of a pack on the Hugging Face hub, made from the pack's own README.md."""
 
 from __future__ import annotations
 
@@ -13,23 +13,28 @@ _TAGS = ("sglora", "sg-lora", "lora", "vision-language")
 
 
 def hub_card(pack: Pack, reference: str, licence: str, is_signed: bool) -> str:
-    """The model card of a pack: YAML front matter, how to use it, what it was trained on, and its own card.
+    """Return the model card: YAML front matter, usage, training data, and the contents of the pack's README.md.
 
-    reference: hf:OWNER/NAME.  licence: its identifier on the hub, or "".
+    reference: hf:OWNER/NAME.
+    licence: an identifier of the hub, or "".
     """
     own = (pack.folder / "README.md").read_text(encoding="utf-8").lstrip()
     heading, _, rest = own.partition("\n")
     if not heading.startswith("# "):
         heading, rest = f"# {pack.name}", own
     summary, star, rest = rest.partition("\n* ")
-    signed = ["", "The archive is signed: add `--signers FILE` to check who signed it."] if is_signed else []
+    signed = (
+        ["", "The archive is signed. Pass `--signers FILE` to `sglora pack pull` to check who signed it."]
+        if is_signed
+        else []
+    )
     lines = [
         "---",
         "library_name: sglora",
         *([f"license: {licence}"] if licence else []),
         "tags:",
         *(f"- {tag}" for tag in _TAGS),
-        f"- {json.dumps(pack.backbone, ensure_ascii=False)}",  # a string of JSON is one of YAML
+        f"- {json.dumps(pack.backbone, ensure_ascii=False)}",  # a JSON string is a valid YAML string
         "---",
         "",
         heading,
@@ -53,7 +58,7 @@ def hub_card(pack: Pack, reference: str, licence: str, is_signed: bool) -> str:
 
 
 def _data_lines(pack: Pack) -> Iterator[str]:
-    """A line for each data set: its tasks in each role, and the photos that they were trained on."""
+    """Yield a line per data set with the number of tasks in each role and the number of training photos."""
     counts: dict[str, dict[str, int]] = {}
     photos: dict[str, int] = {}
     for role in ROLES:
@@ -70,5 +75,5 @@ def _data_lines(pack: Pack) -> Iterator[str]:
 
 
 def _code(text: str) -> str:
-    """A name as code in Markdown."""
+    """Format a name as Markdown code."""
     return f"`{' '.join(text.split()).replace('`', '')}`"

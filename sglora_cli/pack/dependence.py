@@ -2,7 +2,7 @@
 
 Results are stored in the user cache. The key is a hash of the pack's manifest and of one adapter of the generator.
 
-Shapes: T sentences, P numbers of an adapter.
+Shapes: T sentences, P parameters of an adapter.
 """
 
 from __future__ import annotations

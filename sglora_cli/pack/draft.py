@@ -1,7 +1,7 @@
 """A changed copy of a pack, before it replaces the old one. It has format 2, whatever format the pack has.
 
 Unchanged files are hard links, not copies. Their hashes are known, so the cost of a change depends only on the files
-that it writes. Shapes: N new experts, P numbers of an adapter.
+that it writes. Shapes: N new experts, P parameters of an adapter.
 """
 
 from __future__ import annotations

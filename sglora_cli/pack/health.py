@@ -3,7 +3,7 @@
 The measurement uses the experts' own sentences, because a pack contains no other adapters to compare with. A merging
 rule is as good as its experts and is not measured. No torch at import time, because reports are cached.
 
-Shapes: E measured experts, P numbers of an adapter.
+Shapes: E measured experts, P parameters of an adapter.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _training_faults(training: Mapping[str, Any]) -> list[str]:
         for key in ("error_per_number", "spread_per_number", "loss", "loss_of_constant", "loss_at_start", "dropped")
     )
     for of, limit, text in (
-        (error, spread, "it does not explain its training data (error {:.3g} per number, spread {:.3g})"),
+        (error, spread, "it does not explain its training data (error {:.3g} per parameter, spread {:.3g})"),
         (loss, constant, "it learned nothing (loss {:.3g}, a constant has {:.3g})"),
         (loss, start, "it learned nothing (loss {:.4g}, before training {:.4g})"),
     ):

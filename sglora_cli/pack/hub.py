@@ -1,8 +1,8 @@
 """Packs from the Hugging Face hub.
 
-A pack is one archive, NAME.sglora.zip, in a model repository, with its signature in NAME.sglora.zip.sig if somebody
-signed it. A pull downloads the archive into the user cache and imports it with the checks of `archive.py`. The part of
-an interrupted download stays there, and the next pull requests the rest.
+A pack is one archive, NAME.sglora.zip, in a model repository. If the pack is signed, the signature is in
+NAME.sglora.zip.sig. A pull downloads the archive to the user cache and imports it with the checks of `archive.py`.
+Interrupted downloads resume.
 """
 
 from __future__ import annotations
@@ -43,27 +43,27 @@ from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import remark, size, working
 
 _ARCHIVE_LIMIT = TOTAL_LIMIT + (ENTRY_LIMIT << 10)
-"""Bytes of an archive: its files are stored or compressed, and each entry has a header."""
+"""Maximum size of an archive in bytes, including 1 KiB for the header of each entry."""
 _TRIES, _PAUSE_SECONDS = 3, 1.0
 
 
 @dataclass(frozen=True)
 class PulledPack:
-    """A pack of the hub that is on this machine now."""
+    """A pack that was pulled from the hub."""
 
     pack: Pack
     origin: Origin
     was_here: bool
-    """Whether it was here before, so that nothing was imported."""
+    """Whether the pack was already on this machine, so that nothing was imported."""
     signed_by: str | None
     warnings: tuple[str, ...]
 
 
 def local_name(host: Host, name: str) -> str:
-    """The name here of the pack that hf:OWNER/NAME means, which is pulled if it is not here.
+    """Return the local name of the pack hf:OWNER/NAME, and pull the pack first if it is not on this machine.
 
-    A pulled pack that is here is used without a request to the hub. A pack that is pulled gets a name that is free: its
-    own, OWNER-NAME, or OWNER-NAME with the beginning of its commit. Raises as `pull`.
+    If it is on this machine, no request is sent to the hub. A newly pulled pack gets the first unused name of its own
+    name, OWNER-NAME, and OWNER-NAME-COMMIT with 12 digits of the commit. Raises the errors of `pull`.
     """
     reference = Reference.parse(name)
     if location := Library(host.recipe_folders).pulled(reference):
@@ -74,12 +74,16 @@ def local_name(host: Host, name: str) -> str:
 def pull(
     host: Host, reference: Reference, name: str = "", force: bool = False, signers: Path | None = None
 ) -> PulledPack:
-    """Download a pack and import it, as `name` or under its own name. With `force` it replaces one of that name.
+    """Download a pack and import it as `name`, or under its own name.
 
-    Nothing is downloaded if its archive was imported before and the pack is unchanged; with `signers`, a file as for
-    `archive.signed`, it is downloaded and its signature is checked in any case. Raises Unavailable (no network, no
-    access, no room), UnknownName (no such repository or revision), BadFile (no pack, damaged, not signed by any of
-    `signers`), UsageError (the name is taken or invalid).
+    The download is skipped if the same archive was imported before and the pack has not changed since.
+
+    force: replace an existing pack of that name.
+    signers: allowed-signers file, as for `archive.signed`. If it is given, the archive is always downloaded and its
+        signature checked.
+
+    Raises Unavailable (no network, no access, not enough disk space), UnknownName (no such repository or revision),
+    BadFile (no pack, a damaged one, or one that none of `signers` signed) or UsageError (the name is taken or invalid).
     """
     check_name(name)
     return _pull(host, reference, name, force, signers)
@@ -107,8 +111,8 @@ def _pull(
         check_absent(name, force)
     folder = cache_folder() / "downloads" / reference.repository.replace("/", "--") / (file.sha256 or listing.commit)
     lock = cache_folder() / "locks" / f"{data_hash(str(folder).encode())[:32]}.lock"
-    with locked(folder, place=lock):  # two processes would both append to the part
-        here = None if force else _same(library, origin, name)  # another process may have pulled it
+    with locked(folder, place=lock):  # otherwise two processes would append to the same file
+        here = None if force else _same(library, origin, name)  # another process may have pulled it meanwhile
         if here and not signers:
             return _recorded(here, origin, None)
         remark(f"pulling    {origin.short}: {file.name}, {_size(file)}")
@@ -139,7 +143,7 @@ def _size(file: RemoteFile) -> str:
 
 
 def _same(library: Library, origin: Origin, name: str) -> PackLocation | None:
-    """The pack here, of that name if one is given, that came from the same archive."""
+    """Return the installed pack from the same archive, or None. If `name` is given, the pack must have that name."""
     for location in library.packs():
         if location.origin == "built" and name in ("", location.name):
             for other in origins(location.folder):
@@ -155,7 +159,7 @@ def _recorded(location: PackLocation, origin: Origin, who: str | None) -> Pulled
 
 
 def _free_name(library: Library, listing: Listing, file: RemoteFile) -> str:
-    """A name for a pack that nobody named, under which no pack is here: it must neither replace nor hide one."""
+    """Return an unused name, so that the new pack neither replaces nor hides another pack."""
     reference = listing.reference
     own = file.name.removesuffix(SUFFIX)
     longer = f"{reference.owner}-{reference.name}"
@@ -169,21 +173,21 @@ def _free_name(library: Library, listing: Listing, file: RemoteFile) -> str:
 
 
 def _imported(host: Host, path: Path, name: str, force: bool, copy: Path | None, origin: Origin) -> Any:
-    """Import the archive. Raises as `import_pack`; an archive that is no pack is removed, for it stays what it is."""
+    """Import the archive, and delete it if it is invalid, because a retry would fail too. Raises as `import_pack`."""
     try:
         return import_pack(host, path, name, force, copy, origin)
     except BadFile as error:
         shutil.rmtree(path.parent, ignore_errors=True)
         other = f"sglora pack pull hf:{origin.repository}@REVISION"
-        raise BadFile(error.message, f"the file on the hub is damaged: tell its owner, or try {other}") from None
+        raise BadFile(error.message, f"try {other}, or tell the owner that the file on the hub is damaged") from None
     except Unavailable as error:
-        hint = error.hint or "make room there, or move the user folders with SGLORA_HOME"
-        raise Unavailable(error.message, f"{hint}; the download is kept for the next pull") from None
+        hint = error.hint or "free some space there, or move the user folders with SGLORA_HOME"
+        raise Unavailable(error.message, f"{hint}; the next pull uses the completed download") from None
 
 
 @contextmanager
 def _labelled(folder: Path, reference: Reference) -> Iterator[None]:
-    """Errors of the block name files as the user knows them, and not by their copies in the cache."""
+    """Make errors in the block name the file on the hub instead of its copy in the cache."""
     try:
         yield
     except SgloraError as error:
@@ -194,14 +198,16 @@ def _labelled(folder: Path, reference: Reference) -> Iterator[None]:
 
 
 def _downloaded(listing: Listing, file: RemoteFile, folder: Path, limit: int = _ARCHIVE_LIMIT) -> Path:
-    """The file in a folder, downloaded from where an earlier try ended. Raises Unavailable, or BadFile if it is damaged
-    or has more than `limit` bytes."""
+    """Download a file to a folder and return its path. An interrupted download resumes.
+
+    Raises Unavailable, or BadFile if the file is damaged or has more than `limit` bytes.
+    """
     reference, path = listing.reference, folder / file.name
     if path.is_file():
         return path
     part = path.with_name(f"{file.name}.part")
     if file.bytes is not None and file.bytes > limit:
-        raise BadFile(f"{reference}: {file.name} has {file.bytes} bytes, more than {limit}", "ask its owner")
+        raise BadFile(f"{reference}: {file.name} has {file.bytes} bytes, but the limit is {limit}", "ask its owner")
     start = part.stat().st_size if part.is_file() else 0
     if file.bytes is not None and start > file.bytes:
         part.unlink()
@@ -214,29 +220,29 @@ def _downloaded(listing: Listing, file: RemoteFile, folder: Path, limit: int = _
     except OSError as error:
         if error.errno not in DISK:
             raise
-        raise unwritable(f"cannot write {part}", error, f"make room there; {resumes(part)}") from None
+        raise unwritable(f"cannot write {part}", error, f"free some space there; {resumes(part)}") from None
     if file.sha256 and (digest := file_hash(part)) != file.sha256:
         part.unlink()
         raise BadFile(
-            f"{reference}: {file.name} arrived damaged: its SHA-256 is {digest}, the hub names {file.sha256}",
-            f"it was removed: run `sglora pack pull {reference}` again",
+            f"{reference}: {file.name} was damaged in transfer: SHA-256 {digest} instead of {file.sha256}",
+            f"run `sglora pack pull {reference}` again; the damaged file was deleted",
         )
     put_file(part, path)
     return path
 
 
 def _check_room(file: RemoteFile, start: int) -> None:
-    """Raises Unavailable unless the archive and the pack in it fit on the disk."""
+    """Raise Unavailable unless the disk has space for the archive and the imported pack."""
     needed, there = 2 * (file.bytes or 0) - start, nearest_existing(cache_folder())
     if needed > (free := free_disk(there)):
         raise Unavailable(
-            f"{file.name} needs {needed} bytes to be downloaded and imported, {there} has {free} left",
-            "make room there, or move the user folders with SGLORA_HOME",
+            f"{needed} bytes are needed to download and import {file.name}, but {there} has {free} left",
+            "free some space there, or move the user folders with SGLORA_HOME",
         )
 
 
 def _receive(listing: Listing, file: RemoteFile, output: Counted, start: int) -> None:
-    """Request the rest of a file until it is complete, or _TRIES requests in a row brought nothing."""
+    """Request the rest of a file until it is complete, or until _TRIES requests in a row received no data."""
     vain, restarted = 0, False
     while start != file.bytes:
         try:
@@ -248,7 +254,7 @@ def _receive(listing: Listing, file: RemoteFile, output: Counted, start: int) ->
             if vain == _TRIES:
                 raise Unavailable(error.message, error.hint) from None
             time.sleep(_PAUSE_SECONDS * vain)
-        except BadFile:  # a server that ignores ranges sends the file from its beginning
+        except BadFile:  # a server that ignores ranges sends the file from the start
             if restarted:
                 raise
             output.seek(0)
@@ -264,19 +270,19 @@ def _receive_once(listing: Listing, file: RemoteFile, output: Counted, start: in
     reference = listing.reference
     url = f"{constants.ENDPOINT}/{reference.repository}/resolve/{listing.commit}/{quote(file.name)}"
     with requests(reference, "pull", output):
-        headers = {**build_hf_headers(library_name="sglora"), "Accept-Encoding": "identity"}  # ranges count plain bytes
+        headers = {**build_hf_headers(library_name="sglora"), "Accept-Encoding": "identity"}  # for byte ranges
         http_get(url, output, resume_size=start, headers=headers, expected_size=file.bytes)  # type: ignore[arg-type]
 
 
 def _signature(listing: Listing, file: RemoteFile, folder: Path) -> Path:
-    """The signature of the archive, downloaded. Raises BadFile if there is none."""
+    """Download the signature of the archive and return its path. Raises BadFile if there is none."""
     name = f"{file.name}{SIGNATURE_SUFFIX}"
     if name not in listing.files:
         raise BadFile(
-            f"{listing.reference} has no {name}, so nothing says who signed the pack",
-            "ask its owner to sign it and push it again; nothing was imported",
+            f"{listing.reference} has no {name}, so the pack is not signed",
+            "ask its owner to sign the pack and push it again; nothing was imported",
         )
     path = folder / name
-    path.unlink(missing_ok=True)  # its bytes have no hash that could tell it from an older one
+    path.unlink(missing_ok=True)  # the hub has no hash of it, so an older file would not be noticed
     path.with_name(f"{name}.part").unlink(missing_ok=True)
     return _downloaded(listing, listing.files[name], folder, SIGNATURE_LIMIT)

@@ -1,6 +1,6 @@
-"""Requests to the Hugging Face hub: the files of a repository, and what the user can do about each failure.
+"""Requests to the Hugging Face hub: list the files of a repository, and turn failures into errors with hints.
 
-huggingface_hub sends all requests and finds the user's token; it is imported when it is needed.
+The package huggingface_hub sends all requests and reads the user's token. It is imported on first use.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SECONDS = 30.0
 _FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
-"""What a disk answers, and no connection."""
+"""Error numbers of the disk, never of a connection."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class RemoteFile:
 
     name: str
     bytes: int | None
-    """None if the hub does not say."""
+    """None if the hub does not report it."""
     sha256: str
-    """"" if the hub does not say, as for small files."""
+    """"" if the hub does not report it, as for small files."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,21 @@ class Listing:
     private: bool
 
     def archive(self) -> RemoteFile:
-        """The pack's archive. Raises BadFile if there is none, or more than one and none has the repository's name."""
+        """Return the pack's archive.
+
+        Raises BadFile if there is none, or if there are several and none is named after the repository.
+        """
         names = sorted(name for name in self.files if name.endswith(SUFFIX))
         if not names:
             raise BadFile(
                 f"{self.reference} has no pack: no file in it ends with {SUFFIX}",
-                "a pack gets there by `sglora pack push`: ask its owner, or check the name",
+                "check the name, or ask its owner to run `sglora pack push`",
             )
         own = f"{self.reference.name}{SUFFIX}"
         if len(names) > 1 and own not in names:
             repository, revision = self.reference.repository, self.commit
             raise BadFile(
-                f"{self.reference} has several packs and none is {own}: {', '.join(names[:5])}",
+                f"{self.reference} has several packs, but none is named {own}: {', '.join(names[:5])}",
                 f"hf download {repository} {names[0]} --revision {revision} --local-dir . "
                 f"&& sglora pack import {names[0]}",
             )
@@ -71,7 +74,7 @@ class Listing:
 
 
 def check_network(reference: Reference, verb: str = "pull") -> None:
-    """Raises Unavailable if the hub cannot be used."""
+    """Raise Unavailable if the hub cannot be used."""
     if reason := hub_unreachable():
         setting = reason.removesuffix(" is set")
         first = f"unset {setting}" if setting != reason else "connect to the network"
@@ -86,7 +89,7 @@ def api() -> HfApi:
 
 
 def listing_of(reference: Reference, verb: str = "pull") -> Listing:
-    """The files of a repository and the commit that the revision means. Raises as `pull`."""
+    """List the files of a repository and resolve the revision to a commit. Raises the errors of `pull`."""
     check_network(reference, verb)
     with requests(reference, verb):
         info = api().model_info(
@@ -102,25 +105,25 @@ def listing_of(reference: Reference, verb: str = "pull") -> Listing:
 
 
 def _facts(size: Any, lfs: Any) -> tuple[int | None, str]:
-    """Size and SHA-256 of a file, where the hub gives them."""
+    """Return size and SHA-256 of a file, or None and "" if the hub does not report them."""
     sha256 = lfs.get("sha256") if isinstance(lfs, Mapping) else getattr(lfs, "sha256", "")
     known = type(size) is int and size >= 0
     return size if known else None, sha256 if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else ""
 
 
 class BrokenOff(Unavailable):
-    """A connection failed, and another one may not."""
+    """A connection failed. A new connection may succeed."""
 
 
 class Counted:
-    """A file that is written by huggingface_hub: progress is displayed, and no more bytes than announced are taken."""
+    """The file to which huggingface_hub downloads. It shows progress and rejects data beyond the announced size."""
 
     def __init__(self, file: BinaryIO, limit: int, advance: Any) -> None:
         self.file, self._limit, self._advance = file, limit, advance
 
     def write(self, data: bytes) -> int:
         if self.file.tell() + len(data) > self._limit:
-            raise BadFile(f"the hub sends more than the {self._limit} bytes that it announced", "run it again")
+            raise BadFile(f"the hub sent more than the announced {self._limit} bytes", "run the command again")
         self._advance(len(data), "")
         return self.file.write(data)
 
@@ -142,13 +145,13 @@ class Counted:
 
 @contextmanager
 def requests(reference: Reference, verb: str, output: Counted | None = None) -> Iterator[None]:
-    """Requests of huggingface_hub, whose errors become errors for the user and whose notes are not printed.
+    """Convert errors of huggingface_hub in this block to errors with hints, and hide its own output.
 
-    output: the file that is downloaded, which the next try resumes.
+    output: the downloaded file, which the next attempt resumes.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    # What connections raise depends on its HTTP library, which has been requests, httpx and httpx2.
+    # Connection errors are those of its HTTP library, which is requests, httpx or httpx2.
     network_errors: tuple[type[Exception], ...] = (
         OSError,
         *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)),
@@ -160,7 +163,7 @@ def requests(reference: Reference, verb: str, output: Counted | None = None) -> 
         raise
     except HfHubHTTPError as error:
         raise refusal(error, reference, verb) from None
-    except (AttributeError, KeyError, TypeError, ValueError):  # an answer that is not the hub's
+    except (AttributeError, KeyError, TypeError, ValueError):  # a response that is not from the hub
         raise _no_hub(reference, verb) from None
     except network_errors as error:
         if getattr(error, "errno", None) in DISK:
@@ -170,7 +173,7 @@ def requests(reference: Reference, verb: str, output: Counted | None = None) -> 
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """huggingface_hub prints no warnings, which name signed addresses, and shows no progress beside ours."""
+    """Hide the warnings of huggingface_hub, which contain signed URLs, and its progress bars beside our own."""
     from huggingface_hub import constants
     from huggingface_hub.utils import are_progress_bars_disabled as disabled  # type: ignore[attr-defined]
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars  # type: ignore[attr-defined]
@@ -190,14 +193,14 @@ def silent() -> Iterator[None]:
 
 
 def refusal(error: Any, reference: Reference, verb: str) -> SgloraError:
-    """The error for an answer of the hub that is not a success."""
+    """Return the error to raise for an HTTP error of the hub."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     status = getattr(error.response, "status_code", 0)
     if isinstance(error, RevisionNotFoundError):
         short = reference.is_commit and not _FULL_COMMIT.fullmatch(reference.revision)
-        hint = "write the commit with all 40 digits" if short else f"leave it out: sglora pack {verb} hf:"
+        hint = "write all 40 digits of the commit" if short else f"omit the revision: sglora pack {verb} hf:"
         return UnknownName(
             f"hf:{reference.repository} has no revision {reference.revision!r}",
             hint if short else hint + reference.repository,
@@ -205,33 +208,33 @@ def refusal(error: Any, reference: Reference, verb: str) -> SgloraError:
     if isinstance(error, GatedRepoError):
         return Unavailable(
             f"{reference} is gated: its owner decides who may read it",
-            "ask for access on its page, then log in: hf auth login",
+            "request access on its page, then log in: hf auth login",
         )
     if status == 401 and get_token() and not isinstance(error, RepositoryNotFoundError):
-        return Unavailable("the hub does not accept your token", "log in again: hf auth login, or correct HF_TOKEN")
+        return Unavailable("the hub rejected your token", "log in again: hf auth login, or correct HF_TOKEN")
     if isinstance(error, RepositoryNotFoundError) or status == 404:
-        hint = "log in (hf auth login, or HF_TOKEN)" if not get_token() else "see who you are: hf auth whoami"
+        hint = "log in (hf auth login, or set HF_TOKEN)" if not get_token() else "check your account: hf auth whoami"
         return UnknownName(
-            f"{reference} does not exist on the hub, or it is private", f"check the name; for a private one {hint}"
+            f"{reference} does not exist on the hub, or it is private", f"check the name; if it is private, {hint}"
         )
     if status in (401, 403):
         may = "write to" if verb == "push" else "read"
         return Unavailable(
-            f"your token may not {may} {reference} ({status})" if get_token() else f"{reference} needs a token",
-            f"log in with a token that may {may} it: hf auth login, or set HF_TOKEN",
+            f"your token cannot {may} {reference} ({status})" if get_token() else f"{reference} needs a token",
+            f"log in with a token that can {may} it: hf auth login, or set HF_TOKEN",
         )
     if status in (409, 412) and verb == "push":
-        return Unavailable(f"{reference} was changed by somebody else meanwhile ({status})", "run it again")
+        return Unavailable(f"somebody else changed {reference} in the meantime ({status})", "run the command again")
     if status == 429:
-        return Unavailable("the hub refuses further requests for now (429)", "wait some minutes, then run it again")
-    return Unavailable(f"{reference} cannot be {verb}ed: the hub answers {status}", "run it again later")
+        return Unavailable("the hub received too many requests (429)", "wait a few minutes, then run the command again")
+    return Unavailable(f"{reference} cannot be {verb}ed: the hub returned {status}", "run the command again later")
 
 
 def _broken_off(error: Exception, reference: Reference, verb: str, output: Counted | None) -> BrokenOff:
-    hint = "run it again"
+    hint = "run the command again"
     if output:
         output.flush()
-        hint = f"run it again: {resumes(Path(output.file.name))}"
+        hint = f"run the command again; {resumes(Path(output.file.name))}"
     return BrokenOff(f"{reference} cannot be {verb}ed: {reason_of(error)}", hint)
 
 
@@ -240,7 +243,7 @@ def resumes(part: Path) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of an error's message, which must not show the token."""
+    """Return the first line of an error's message, or only its type if the message may contain the token."""
     from huggingface_hub import get_token
 
     text = (str(error).strip() or type(error).__name__).split("\n")[0][:200]
@@ -252,6 +255,6 @@ def _no_hub(reference: Reference, verb: str) -> Unavailable:
     from huggingface_hub import constants
 
     return Unavailable(
-        f"{reference} cannot be {verb}ed: the answer of {constants.ENDPOINT} is not one of the hub",
-        "correct or unset HF_ENDPOINT, or run it again later",
+        f"{reference} cannot be {verb}ed: {constants.ENDPOINT} did not answer as a Hugging Face hub does",
+        "correct or unset HF_ENDPOINT, or run the command again later",
     )

@@ -1,4 +1,4 @@
-"""A pack as one commit of a model repository on the Hugging Face hub: its archive, signature and model card."""
+"""Upload a pack to a model repository of the Hugging Face hub: archive, signature and model card in one commit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CARD = "README.md"
 
 @dataclass(frozen=True)
 class Upload:
-    """The files that a push uploads: names on the hub, and their copies here."""
+    """The files that a push uploads: name on the hub -> local copy."""
 
     pack: Pack
     files: Mapping[str, Path]
@@ -37,7 +37,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push made."""
+    """The commit that a push created."""
 
     commit: str
     url: str
@@ -45,13 +45,17 @@ class Pushed:
 
 @contextmanager
 def upload_of(pack: Pack, reference: Reference, licence: str = "", signature: Path | None = None) -> Iterator[Upload]:
-    """Write what a push of a pack uploads into a folder that exists during the block.
+    """Write the files that a push uploads to a temporary folder, which is deleted after the block.
 
-    licence: its identifier on the hub.  signature: of the archive that `export_pack` writes; None if it is not signed.
-    Raises BadFile for a damaged pack or a signature of other bytes, UsageError for an invalid licence.
+    licence: an identifier of the hub, or "".
+    signature: the signature of the archive that `export_pack` writes, or None.
+
+    Raises BadFile for a damaged pack or a signature of another archive, and UsageError for an invalid licence.
     """
     if licence and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,60}", licence):
-        raise UsageError(f"{licence[:100]!r} is not a licence of the hub", "write its identifier, as in apache-2.0")
+        raise UsageError(
+            f"{licence[:100]!r} is not a valid licence identifier", "use an identifier of the hub, such as apache-2.0"
+        )
     with scratch_folder(cache_folder() / "downloads" / "push") as folder:
         archive, card = folder / f"{pack.name}{SUFFIX}", folder / CARD
         export_pack(pack, archive)
@@ -63,7 +67,7 @@ def upload_of(pack: Pack, reference: Reference, licence: str = "", signature: Pa
 
 
 def _checked_signature(archive: Path, signature: Path, folder: Path, name: str) -> Path:
-    """A copy of the signature. Raises BadFile unless it is one of the archive."""
+    """Copy the signature and return the copy. Raises BadFile if it does not belong to the archive."""
     if not signature.is_file():
         raise BadFile.missing(signature)
     copy = folder / f"{archive.name}{SIGNATURE_SUFFIX}"
@@ -71,7 +75,7 @@ def _checked_signature(archive: Path, signature: Path, folder: Path, name: str) 
         write_bytes(copy, file.read(SIGNATURE_LIMIT))
     if keygen(archive, "check-novalidate", "-n", NAMESPACE, "-s", str(copy)).returncode:
         raise BadFile(
-            f"{signature} does not sign pack {name!r} as it is now",
+            f"{signature} is not a signature of pack {name!r} in its current state",
             f"sglora pack export {name} -o {archive.name} --force && "
             f"ssh-keygen -Y sign -n {NAMESPACE} -f KEY {archive.name}",
         )
@@ -79,35 +83,40 @@ def _checked_signature(archive: Path, signature: Path, folder: Path, name: str) 
 
 
 def repository_state(upload: Upload, reference: Reference, private: bool = False) -> Listing | None:
-    """The repository that a push changes; None if it does not exist yet.
+    """Return the files of the repository before the push, or None if the repository does not exist yet.
 
-    Raises Unavailable (no network, no token), UsageError for a revision, a repository that holds another pack, or one
-    that is public although `private` is wanted.
+    Raises Unavailable without a network or a token, Mismatch if the repository contains another pack, and UsageError
+    for a reference with a revision, or for a public repository if `private` is requested.
     """
     if str(reference) != f"hf:{reference.repository}":
-        raise UsageError(f"{reference} names a revision, and a push makes a new one", f"try hf:{reference.repository}")
+        raise UsageError(
+            f"{reference} names a revision, but a push creates a new one", f"use hf:{reference.repository}"
+        )
     check_network(reference, "push")
     from huggingface_hub import get_token
 
     if not get_token():
-        raise Unavailable("no token of the Hugging Face hub is on this machine", "hf auth login, or set HF_TOKEN")
+        raise Unavailable("no token for the Hugging Face hub was found", "log in: hf auth login, or set HF_TOKEN")
     try:
         listing = listing_of(reference, "push")
     except UnknownName:
         return None
     if others := sorted(name for name in listing.files if name.endswith(SUFFIX) and name not in upload.files):
         raise Mismatch(
-            f"{reference} holds another pack: {others[0]}", "push to another repository, or delete that file on the hub"
+            f"{reference} contains another pack: {others[0]}",
+            "push to another repository, or delete that file on the hub",
         )
     if private and not listing.private:
-        raise UsageError(f"{reference} exists and is public", "change that in its settings on the hub, or leave it out")
+        raise UsageError(
+            f"{reference} exists and is public", "make it private in its settings on the hub, or omit --private"
+        )
     return listing
 
 
 def push(upload: Upload, reference: Reference, there: Listing | None, private: bool = False) -> Pushed:
-    """Upload a pack in one commit; a repository that is not `there` is created first. Raises Unavailable.
+    """Upload a pack in one commit. The repository is created first if `there` is None. Raises Unavailable.
 
-    A signature on the hub that the upload lacks is deleted: it would be one of other bytes.
+    If the upload has no signature, an older signature on the hub is deleted, because it belongs to another archive.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -130,14 +139,14 @@ def push(upload: Upload, reference: Reference, there: Listing | None, private: b
 
 @contextmanager
 def _uploads(reference: Reference) -> Iterator[None]:
-    """Requests of an upload. Its storage backends raise errors of their own, each with the HTTP library's as cause."""
+    """Convert errors of an upload to errors with hints, and hide log messages of huggingface_hub."""
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import logging as hub_logging
 
     verbosity = hub_logging.get_verbosity()
     hub_logging.set_verbosity(logging.CRITICAL)
     try:
-        if is_quiet() or not sys.stderr.isatty():  # its bars are for a terminal
+        if is_quiet() or not sys.stderr.isatty():  # show its progress bars only in a terminal
             with silent():
                 yield
         else:
@@ -145,11 +154,11 @@ def _uploads(reference: Reference) -> Iterator[None]:
     except SgloraError:
         raise
     except Exception as error:
-        cause: BaseException = error
+        cause: BaseException = error  # a storage backend raises its own error, caused by one of the HTTP library
         while not isinstance(cause, HfHubHTTPError) and cause.__cause__:
             cause = cause.__cause__
         if isinstance(cause, HfHubHTTPError):
             raise refusal(cause, reference, "push") from None
-        raise Unavailable(f"{reference} cannot be pushed: {reason_of(cause)}", "run it again") from None
+        raise Unavailable(f"{reference} cannot be pushed: {reason_of(cause)}", "run the command again") from None
     finally:
         hub_logging.set_verbosity(verbosity)

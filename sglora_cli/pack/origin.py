@@ -1,8 +1,8 @@
-"""References to packs on the Hugging Face hub, and records of which packs here were pulled from there.
+"""References to packs on the Hugging Face hub, and records of the packs that were pulled from it.
 
-A record is stored under the hash of a pack's pack.json, in the user cache and not in the pack. Therefore a pulled pack
-has the bytes that its author published, a pack that was changed here no longer counts as the published one, and no
-archive can claim an origin.
+A record is stored in the user cache under the hash of the pack's pack.json, not in the pack itself. A pulled pack is
+therefore identical to the published one, a pack that changes later loses its record, and an archive cannot claim an
+origin.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from sglora_cli.system.paths import cache_folder
 
 PREFIX = "hf:"
 MAIN = "main"
-"""The revision that is meant where none is named."""
+"""The default revision."""
 _PART = r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?"
 _REPOSITORY = re.compile(rf"{_PART}/{_PART}", re.ASCII)
 _REVISION = re.compile(r"[\w.+-]+(?:/[\w.+-]+)*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 _LONGEST = 96
-"""Characters of a repository's name on the hub, with its owner."""
+"""Maximum length of OWNER/NAME on the hub."""
 _URL = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+)")
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A pack on the hub, as in hf:OWNER/NAME@REVISION.
+    """A pack on the hub, written hf:OWNER/NAME or hf:OWNER/NAME@REVISION.
 
     >>> str(Reference.parse("hf:ann/toys")), str(Reference.parse("hf:ann/toys@v1"))
     ('hf:ann/toys', 'hf:ann/toys@v1')
@@ -45,15 +45,15 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """Raises UsageError for anything but hf:OWNER/NAME or hf:OWNER/NAME@REVISION."""
+        """Parse hf:OWNER/NAME or hf:OWNER/NAME@REVISION. Raises UsageError for anything else."""
         repository, at, revision = text.removeprefix(PREFIX).partition("@")
         if not _is_repository(repository) or not text.startswith(PREFIX):
             meant = found[1] if (found := _URL.match(text)) else repository
-            right = f"try {PREFIX}{meant}{at}{revision}" if _is_repository(meant) else "write hf:OWNER/NAME"
-            raise UsageError(f"{text[:120]!r} is not a pack on the hub, which is written hf:OWNER/NAME", right)
+            right = f"try {PREFIX}{meant}{at}{revision}" if _is_repository(meant) else "use the form hf:OWNER/NAME"
+            raise UsageError(f"{text[:120]!r} is not a reference to a pack on the hub", right)
         if at and (not _REVISION.fullmatch(revision) or ".." in revision or len(revision) > 200):
             raise UsageError(
-                f"{text[:200]!r} names no revision after the @", "write a branch, a tag or a commit, or leave out the @"
+                f"{text[:200]!r} has no valid revision after @", "add a branch, tag or commit after @, or omit @"
             )
         return cls(repository, revision or MAIN)
 
@@ -85,27 +85,27 @@ def _is_repository(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a pack was pulled from."""
+    """The provenance of a pulled pack."""
 
     repository: str
     commit: str
     revision: str
-    """As it was requested."""
+    """The requested branch, tag or commit."""
     sha256: str
-    """Of the archive."""
+    """SHA-256 of the archive."""
     pulled: str
-    """When, in UTC (ISO 8601)."""
+    """Time of the pull in UTC (ISO 8601)."""
 
     def __str__(self) -> str:
         return f"{PREFIX}{self.repository}@{self.commit}"
 
     @property
     def short(self) -> str:
-        """With the first 12 digits of the commit, which are enough to name a pack that is here."""
+        """The reference with the first 12 digits of the commit, which suffice to name an installed pack."""
         return f"{PREFIX}{self.repository}@{self.commit[:12]}"
 
     def fits(self, reference: Reference) -> bool:
-        """Whether a pack of this origin is what the reference means."""
+        """Return whether the reference names a pack of this origin."""
         if self.repository != reference.repository:
             return False
         by_commit = reference.is_commit and self.commit.startswith(reference.revision)
@@ -113,7 +113,7 @@ class Origin:
 
 
 def origins(folder: Path) -> list[Origin]:
-    """Where the pack in a folder was pulled from, the newest first; [] if nowhere, or if it was changed since."""
+    """Return the origins of the pack in a folder, newest first. It has none if it was not pulled or has changed."""
     with suppress(BadFile, TypeError):
         known = [Origin(**one) for one in read_sealed(_record(folder))]
         return sorted(known, key=lambda origin: origin.pulled, reverse=True)
@@ -121,7 +121,7 @@ def origins(folder: Path) -> list[Origin]:
 
 
 def remember(folder: Path, origin: Origin) -> None:
-    """Record where the pack in a folder was pulled from. Raises Unavailable if the record cannot be written."""
+    """Record the origin of the pack in a folder. Raises Unavailable if the record cannot be written."""
     same = (origin.repository, origin.commit, origin.revision)
     others = [one for one in origins(folder) if (one.repository, one.commit, one.revision) != same]
     write_sealed(_record(folder), [asdict(one) for one in (origin, *others)])

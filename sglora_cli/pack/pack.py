@@ -72,7 +72,7 @@ class Pack:
         self.prior_config = from_mapping(PriorConfig, self.manifest["prior"], f"{MANIFEST}, prior")
 
     def __repr__(self) -> str:
-        experts, size = counted(len(self.experts.names), "expert"), counted(self.layout.size, "number")
+        experts, size = counted(len(self.experts.names), "expert"), counted(self.layout.size, "parameter")
         return f"Pack({quoted(self.name)}: {experts} of {size} each, for backbone {quoted(self.backbone)})"
 
     def _repr_html_(self) -> str:
@@ -131,7 +131,7 @@ class Pack:
         path = self.folder / "joint.safetensors"
         joint_P = load_tensors(path, ("joint",))[0]["joint"].float()
         if joint_P.shape != (self.layout.size,):
-            message = f"{path} has the shape {tuple(joint_P.shape)}, adapters have {self.layout.size} numbers"
+            message = f"{path} has the shape {tuple(joint_P.shape)}, adapters have {self.layout.size} parameters"
             raise BadFile(message, "build or fetch the pack again")
         return checked_flat(joint_P, str(path))
 

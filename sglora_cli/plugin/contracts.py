@@ -1,6 +1,6 @@
 """The contracts of plugins, each followed by its optional protocols. Importing this module does not load torch.
 
-Shapes: E experts, P numbers of an adapter, D embedding width, T tasks or adapters, N images, C captions.
+Shapes: E experts, P parameters of an adapter, D embedding width, T tasks or adapters, N images, C captions.
 """
 
 from __future__ import annotations

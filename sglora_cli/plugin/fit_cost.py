@@ -1,6 +1,6 @@
 """Shared time and memory estimates for fits that learn from saved states, measured by running a small part of each.
 
-Shapes: P numbers of an adapter, R coordinates.
+Shapes: P parameters of an adapter, R coordinates.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ There is one wrapper class per contract. Registries wrap all their values, and w
 `restore` and `member` return. sglora's own errors, interrupts and machine failures (such as a full disk) pass through
 unchanged. A wrapper has exactly the optional methods that its value has. Importing this module does not load torch.
 
-Shapes: N images, C texts, T or S adapters, D embedding, P numbers of an adapter.
+Shapes: N images, C texts, T or S adapters, D embedding, P parameters of an adapter.
 """
 
 from __future__ import annotations

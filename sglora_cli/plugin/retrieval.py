@@ -1,6 +1,6 @@
 """Train a generator's network by retrieval: its adapters must rank photos and captions of the seen tasks correctly.
 
-Shapes: T tasks of a step, P numbers of an adapter.
+Shapes: T tasks of a step, P parameters of an adapter.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The saved states of the training tasks in the scaled coordinates that generator networks use.
 
-Shapes: P numbers of an adapter, R coordinates, B rows of a block, T training tasks, M states of a task.
+Shapes: P parameters of an adapter, R coordinates, B rows of a block, T training tasks, M states of a task.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def state_spread(material: Material, whole: Scaling) -> float:
 
 
 def state_coordinates(material: Material, scaling: Projection) -> tuple[Tensor, float, float]:
-    """Return coordinates (T M, R) of every state, task by task, and two mean squares over states and the P numbers.
+    """Return coordinates (T M, R) of every state, task by task, and two mean squares over states and the P parameters.
 
     The first, the spread, is the squared distance to the mean of all states, the error of a constant prediction.
     The second is the squared part outside the span, which the coordinates drop. The result takes 4 R bytes per state,

@@ -1,6 +1,6 @@
 """The values passed between host and plugins, and the names of the reference methods. No torch import.
 
-Shapes, here and everywhere: E experts, K selected experts, M states of a task, P numbers of
+Shapes, here and everywhere: E experts, K selected experts, M states of a task, P parameters of
 an adapter, D embedding width, T tasks or adapters, N images, C captions.
 """
 

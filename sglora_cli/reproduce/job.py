@@ -1,7 +1,7 @@
-"""One table of the paper on this machine: its recipes, its data, and the folder of its results. No torch.
+"""The recipes, data and results folder for one table of the paper. This module does not import torch.
 
-A family is a set of recipes for other data or another backbone: with the family `starter` the recipe `coco` is
-`starter-coco`, and `mixed`, the one of all sources, is `starter` itself.
+A family is a set of recipes for other data or another backbone. In the family `starter`, the recipe `coco` is
+`starter-coco`, and the recipe `mixed` with all sources is `starter` itself.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Request:
 
 
 def recipe_name(family: str, name: str) -> str:
-    """What a family calls the recipe that the paper's table wants.
+    """Return the name of a recipe in a family.
 
     >>> recipe_name("", "coco"), recipe_name("starter", "coco"), recipe_name("starter", "mixed")
     ('coco', 'starter-coco', 'starter')
@@ -62,24 +62,27 @@ def recipe_name(family: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """A target with everything that its steps need."""
+    """A target and everything that its steps need."""
 
     host: Host
     request: Request
     target: Target
     recipes: Mapping[str, Recipe]
-    """What the target calls a recipe -> the recipe."""
+    """Name of the recipe in the target -> the recipe of the family."""
     config: BenchConfig
     runtime: RuntimeConfig
     command: str
     """The command that resumes the job without asking for confirmation."""
     absent: SgloraError | None = field(default=None, compare=False)
-    """Why there is no data folder."""
+    """The error if there is no data folder, else None."""
 
     @classmethod
     def of(cls, host: Host, request: Request, config: BenchConfig, runtime: RuntimeConfig, command: str) -> Job:
-        """Raises UnknownName for a table, family, captioner or plugin of a recipe that does not exist, Unavailable for
-        a table that cannot be made, UsageError for a folder that has other results, and BadFile for a recipe."""
+        """Prepare a job from a request.
+
+        Raises UnknownName for an unknown table, family, captioner or plugin of a recipe, Unavailable for a table that
+        cannot be made, UsageError for a folder with other results, and BadFile for an invalid recipe.
+        """
         target, library = find(request.target), Library(host.recipe_folders)
         names = _names(target, request.family, library)
         recipes = {name: read(library.recipe_file(own)) for name, own in names.items()}
@@ -96,7 +99,7 @@ class Job:
 
     @cached_property
     def folder(self) -> Path:
-        """The folder for the results, in the working folder by default."""
+        """The results folder. By default it is in the working folder."""
         if self.request.out:
             return self.request.out
         parts = [self.target.name, self.request.family, f"limit-{self.request.limit}" if self.request.limit else ""]
@@ -104,7 +107,7 @@ class Job:
 
     @cached_property
     def place(self) -> Path:
-        """The folder of the data sets, or what commands call it as long as it is not there."""
+        """The data folder. If it does not exist, the path to show in commands."""
         if self.absent:
             return Path(self.request.data or settings.load().data or "DIR")
         return data_folder(self.request.data, settings.load().data)
@@ -118,14 +121,14 @@ class Job:
         return self.folder / "rows" / f"{name}.jsonl"
 
     def sentences_file(self, name: str) -> Path:
-        """What describes the tasks of a measurement, where captions do."""
+        """The file with the sentences of each task, for a measurement that takes them from captions."""
         return self.folder / "rows" / f"{name}-sentences.json"
 
     def lean_file(self, name: str) -> Path:
         return self.folder / "rows" / f"{name}.json"
 
     def fetching(self, name: str) -> Path:
-        """The file that is there while a data set is fetched: so an interrupted fetch is known, whatever it left."""
+        """The file that exists while a data set is downloaded. It remains after an interruption."""
         return self.folder / f".{file_stem(name)}.unfinished"
 
     def page(self, name: str) -> Path:
@@ -133,7 +136,7 @@ class Job:
 
     @cached_property
     def data(self) -> Mapping[str, tuple[str, str]]:
-        """What steps call a data set, as its tasks are called -> its plugin, and its path below `place`."""
+        """Name of a data set in steps -> (plugin, path below `place`)."""
         called = {
             (source.dataset, source.path): source.name for recipe in self.recipes.values() for source in recipe.sources
         }
@@ -142,16 +145,19 @@ class Job:
         return {name if names.count(name) == 1 else pair[1]: pair for pair, name in called.items()}
 
     def data_of(self, recipes: Iterable[str]) -> list[str]:
-        """What steps call the data sets of some recipes of the target."""
+        """Return the names, in steps, of the data sets that some recipes of the target need."""
         wanted = {(source.dataset, source.path) for name in recipes for source in self.recipes[name].sources}
         return [name for name, pair in self.data.items() if pair in wanted]
 
     def root(self, name: str) -> Path:
-        """The folder of a data set, by what steps call it."""
+        """Return the folder of a data set, given its name in steps."""
         return self.place / self.data[name][1]
 
     def measured(self, one: Measurement) -> tuple[str, ...]:
-        """The tasks that a measurement is narrowed to, as the recipe of its tasks has them; () is all."""
+        """Return the tasks to which a measurement is restricted, or () for all unseen tasks of the recipe.
+
+        If none of the measurement's tasks is unseen, this is the first unseen task.
+        """
         recipe = self.recipes[one.on or one.recipe]
         unseen = [name for source in recipe.sources for name in source.roles["unseen"]]
         if one.tasks and not (kept := tuple(name for name in one.tasks if name in unseen)):
@@ -159,7 +165,7 @@ class Job:
         return kept if one.tasks else ()
 
     def part(self, name: str) -> Measurement | Lean:
-        """The measurement or the lean of that name."""
+        """Return the measurement or `Lean` of that name."""
         parts: list[Measurement | Lean] = [*self.target.measurements, *self.target.leans]
         return next(one for one in parts if one.name == name)
 
@@ -195,7 +201,7 @@ class Job:
         return {"target": self.target.name, "with": self.request.family, "limit": self.request.limit}
 
     def settings_of_rows(self) -> dict[str, Any]:
-        """What rows follow from besides the pack."""
+        """Return the settings that determine the rows, in addition to the pack."""
         return {key: value for key, value in asdict(self.config).items() if key != "resamples"}
 
 
@@ -215,7 +221,7 @@ def _names(target: Target, family: str, library: Library) -> dict[str, str]:
 
 
 def _lack(data: Path | None) -> SgloraError | None:
-    """Why there is no data folder; None if there is one."""
+    """Return the error if there is no data folder, else None."""
     try:
         data_folder(data, settings.load().data)
     except Unavailable as error:

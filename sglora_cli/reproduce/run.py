@@ -1,7 +1,7 @@
-"""The steps of a plan that are left, one after another. Each is resumed where it was interrupted.
+"""Run the remaining steps of a plan in order.
 
-Downloads resume by bytes, captions by lines, builds by their own steps, rows from the log and the numbers in the user
-cache. A file in the folder of results is whole or absent.
+An interrupted step resumes: downloads at the last byte, captions at the last line, builds at their last step, and rows
+from the log and the measurements in the user cache. Files in the results folder are written atomically.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Note = Callable[[str], None]
 
 
 def run(plan: Plan, note: Note, force: bool = False) -> Comparison:
-    """Do what is left, and compare. Raises what a step raises; finished steps and parts of steps are kept."""
+    """Run the remaining steps and return the comparison. Errors propagate, and the next run reuses completed work."""
     job, left = plan.job, plan.left
     if left:
         job.mark_folder()
@@ -85,7 +85,7 @@ def _pack(job: Job, step: Step, note: Note, force: bool) -> None:
     recipe = next(recipe for recipe in job.recipes.values() if recipe.name == step.name)
     tasks = plan_tasks(job.host, recipe, job.place, job.runtime)
     build = Build.prepare(job.host, recipe, job.place, note, runtime=job.runtime, plan=tasks)
-    if step.seconds is None:  # what the plan could not know is known now
+    if step.seconds is None:  # the plan could not estimate it before the earlier steps
         estimate = build.estimate()
         if not force:
             estimate.check()
@@ -117,7 +117,7 @@ def _rows(job: Job, step: Step, note: Note, force: bool) -> None:
 
 
 def _write_sentences(job: Job, one: Measurement) -> None:
-    """Describe each task of a data set by the first caption of every training image that the backbone reads whole."""
+    """Write the sentences that describe each task: the first caption of every training image, unless it is too long."""
     from sglora_cli.data.text_limit import TextLimit
 
     name, path = one.source
@@ -172,7 +172,7 @@ def _report(job: Job, step: Step, note: Note, force: bool) -> None:
 
 
 def _figures(job: Job, note: Note) -> Iterator[Path]:
-    """Draw the maps of adapters that a target has, as far as its packs allow."""
+    """Draw the target's maps of adapters and yield their files. A map that the pack does not allow is skipped."""
     if not job.target.figures:
         return
     from sglora_cli.pack.loaded import LoadedPack
@@ -205,4 +205,4 @@ RUNNERS: Mapping[str, Callable[[Job, Step, Note, bool], None]] = {
     PRIOR: _prior,
     REPORT: _report,
 }
-"""The kind of a step -> what runs it, here and now."""
+"""Kind of a step -> function that runs it."""

@@ -1,6 +1,6 @@
-"""The paper's tables and figures, and what is measured for each. A new table is a new value, without new code.
+"""The paper's tables and figures, and the measurements for each. A new table needs a new value but no new code.
 
-Recipes have the names of the bundled ones. All numbers of the paper are in `bench/paper.json`.
+Recipes are named as the bundled ones. The paper's results are in `bench/paper.json`.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ FEATURED = (ZERO, ORACLE, AGAINST, LEARNED)
 
 @dataclass(frozen=True)
 class Measurement:
-    """Rows of one pack, as a request of `sglora bench`."""
+    """One run of `sglora bench` on a pack."""
 
     name: str
-    """Name of its file, NAME.jsonl."""
+    """The rows are written to NAME.jsonl."""
     recipe: str
     on: str = ""
-    """The recipe of another pack whose unseen tasks are measured on."""
+    """Recipe of another pack whose unseen tasks are used."""
     source: tuple[str, str] = ("", "")
-    """(data set, path) of a data set outside the recipes, whose test photos are measured on."""
+    """(data set, path) of a data set outside the recipes whose test photos are used."""
     tasks: tuple[str, ...] = ()
-    """Use only these tasks. Tasks that are not unseen are skipped; if none is left, all are used."""
+    """Use only these tasks. Tasks that are not unseen are skipped. If none is left, the first unseen one is used."""
     table: str = "all"
     methods: tuple[str, ...] = PAPER
     photos: bool = False
-    """Whether photos of the unseen tasks are needed, which packs do not contain."""
+    """Whether it needs photos of the unseen tasks. Packs do not contain them."""
     captions: bool = False
-    """Whether a task is described by the mean of one caption per image, as for a set without categories."""
+    """Whether the mean of one caption per image describes a task, as for a data set without categories."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class Lean:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a table: one method's means over tasks."""
+    """One line of a table with the means of a method over tasks."""
 
     label: str
     rows: str
-    """The measurement that contains them."""
+    """The measurement that contains the rows."""
     method: str
     paper: tuple[str, ...] = ()
-    """Path of the paper's numbers in `paper_numbers()`, or () if it prints none."""
+    """Keys that lead to the paper's results in `paper_numbers()`, or () if the paper prints none."""
     dataset: str = ""
     """Only tasks of this data set."""
     task: str = ""
@@ -73,14 +73,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A part of a table, or a figure as numbers. With `every`, each measured method has a line."""
+    """A part of a table, or the values of a figure."""
 
     title: str
     lines: tuple[Line, ...] = ()
     every: str = ""
-    """A measurement."""
+    """A measurement of which every method gets a line, instead of `lines`."""
     lean: str = ""
-    """A `Lean`, in place of lines."""
+    """Name of a `Lean` to show instead of `lines`."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Target:
     leans: tuple[Lean, ...] = ()
     tables: tuple[Table, ...] = ()
     figures: tuple[str, ...] = ()
-    """Measurements whose packs' t-SNE is drawn."""
+    """Measurements for whose packs t-SNE maps are drawn."""
     notes: tuple[str, ...] = ()
     """Notes for readers of the result."""
     cannot: str = ""

@@ -45,10 +45,10 @@ def test_a_foreign_file_is_shown_with_its_base(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     adapter = read_adapter(tmp_path)
     assert repr(adapter) == (
-        "ForeignAdapter(an unknown task: format peft, 1 site, 18 numbers, base 'openai/clip-vit-base-patch16')"
+        "ForeignAdapter(an unknown task: format peft, 1 site, 18 parameters, base 'openai/clip-vit-base-patch16')"
     )
     texts = [text.strip() for text in Page(adapter._repr_html_()).texts if text.strip()]
     assert texts == [
         *("adapter for an unknown task", "base", "'openai/clip-vit-base-patch16'", "format", "peft"),
-        *("rank", "2", "numbers", "18 at 1 site"),
+        *("rank", "2", "parameters", "18 at 1 site"),
     ]

@@ -1,6 +1,6 @@
 """Peak memory of builds with more tasks and more saved states: `python tests/benchmarks/memory.py --data DIR`.
 
-The starter backbone, rank 8, four photos a task: what grows is states (T tasks x M of 36,864 numbers), and stems.
+The starter backbone, rank 8, four photos a task: what grows is states (T tasks x M of 36,864 parameters), and stems.
 Each build is a process of its own with an empty cache.
 """
 

@@ -7,7 +7,7 @@ Ours against PEFT's `add_weighted_adapter` on a real vision tower with random we
 
 Rounds alternate, and the median of each round's ratio counts: ours takes milliseconds, whose wall time is mostly
 waiting. PEFT's adapters have lora_alpha = r (scaling 1), and it gives the merged one alpha = r too.
-Shapes: K experts, O out_features, I in_features, R rank, P numbers of an expert.
+Shapes: K experts, O out_features, I in_features, R rank, P parameters of an expert.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def test_inspect_knows_every_format_without_the_backbone(run, mug, tmp_path, nam
     assert result.stdout.splitlines() == [
         f"adapter in format {name.removesuffix('-flat')} for {'a mug' if known else 'an unknown task'!r}",
         "backbone   clipling, fingerprint clipling-1",
-        "layout     rank 2, 36 sites, 2304 numbers",
+        "layout     rank 2, 36 sites, 2304 parameters",
         *(f"sites      {where}{letter}_proj" for letter in order),
         f"update     norm {norm:.3f}",
         "healthy    complete and finite",
@@ -40,7 +40,7 @@ def test_inspect_knows_a_merged_checkpoint(run, mug, tmp_path):
     assert run("inspect", tmp_path / "m.safetensors").stdout.splitlines() == [
         "checkpoint with a merged update for 'a mug'",
         "backbone   clipling, fingerprint clipling-1",
-        f"content    {len(MODEL.state)} tensors, {sum(x.numel() for x in MODEL.state.values())} numbers",
+        f"content    {len(MODEL.state)} tensors, {sum(x.numel() for x in MODEL.state.values())} parameters",
         "update     the difference to a backbone; extract it with `sglora import`",
         "healthy    complete and finite",
     ]
@@ -101,7 +101,7 @@ def test_a_recipe_is_its_sources_and_the_numbers_that_are_not_the_default(run, r
     changed = [row[0] for row in rows if row and row[0].startswith(("train.", "lora.", "prior."))]
     numbers = [row[0] for row in every if row and row[0].startswith(("train.", "lora.", "prior."))]
     assert numbers[: len(changed)] == changed
-    rest = f"{len(numbers) - len(changed)} other numbers at the default (list them with --all)"
+    rest = f"{len(numbers) - len(changed)} other settings at the default (list them with --all)"
     assert run("inspect", recipe).stdout.splitlines()[-1] == rest
 
 

@@ -135,7 +135,7 @@ def test_a_private_repository(run, toy_pack, logged_in, monkeypatch):
 
 def test_a_public_repository_does_not_become_private(run, toy_pack, logged_in):
     logged_in.repo("ann/toys", {".gitattributes": b""})
-    hint = "change that in its settings on the hub, or leave it out"
+    hint = "make it private in its settings on the hub, or omit --private"
     refused(run, 2, "hf:ann/toys exists and is public", hint, "toys", "hf:ann/toys", "--private", "--yes")
 
 
@@ -158,7 +158,7 @@ def test_a_signature_of_other_bytes(run, toy_pack, logged_in, workplace, key):
     signature = sign(other, key("ann"))
     hint = "sglora pack export toys -o toys.sglora.zip --force && ssh-keygen -Y sign -n sglora -f KEY toys.sglora.zip"
     arguments = ("toys", "hf:ann/toys", "--yes", "--signature", signature)
-    refused(run, 4, f"{signature} does not sign pack 'toys' as it is now", hint, *arguments)
+    refused(run, 4, f"{signature} is not a signature of pack 'toys' in its current state", hint, *arguments)
     assert logged_in.repos == {}
 
 
@@ -168,28 +168,28 @@ def test_a_signature_that_is_missing(run, toy_pack, logged_in, workplace, key):
 
 
 def test_without_a_token(run, toy_pack, hub):
-    message = "no token of the Hugging Face hub is on this machine"
-    refused(run, 6, message, "hf auth login, or set HF_TOKEN", "toys", "hf:ann/toys", "--yes")
+    message = "no token for the Hugging Face hub was found"
+    refused(run, 6, message, "log in: hf auth login, or set HF_TOKEN", "toys", "hf:ann/toys", "--yes")
 
 
 def test_a_token_that_the_hub_does_not_accept(run, toy_pack, hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     hub.repo("ann/toys", {"x": b""})
     hint = "log in again: hf auth login, or correct HF_TOKEN"
-    refused(run, 6, "the hub does not accept your token", hint, "toys", "hf:ann/toys", "--yes")
+    refused(run, 6, "the hub rejected your token", hint, "toys", "hf:ann/toys", "--yes")
 
 
 def test_a_token_that_may_not_write(run, toy_pack, logged_in):
     logged_in.status["/api/repos/create"] = 403
-    hint = "log in with a token that may write to it: hf auth login, or set HF_TOKEN"
-    message = "your token may not write to hf:bob/toys (403)"
+    hint = "log in with a token that can write to it: hf auth login, or set HF_TOKEN"
+    message = "your token cannot write to hf:bob/toys (403)"
     refused(run, 6, message, hint, "toys", "hf:bob/toys", "--yes")
 
 
 def test_an_upload_that_breaks_off(run, toy_pack, logged_in):
     logged_in.status["/lfs/"] = 403
-    hint = "log in with a token that may write to it: hf auth login, or set HF_TOKEN"
-    message = "your token may not write to hf:ann/toys (403)"
+    hint = "log in with a token that can write to it: hf auth login, or set HF_TOKEN"
+    message = "your token cannot write to hf:ann/toys (403)"
     refused(run, 6, message, hint, "toys", "hf:ann/toys", "--yes")
     assert list(logged_in.repos["ann/toys"].files) == [".gitattributes"]
 
@@ -197,31 +197,31 @@ def test_an_upload_that_breaks_off(run, toy_pack, logged_in):
 def test_a_repository_that_changed_meanwhile(run, toy_pack, logged_in):
     logged_in.repo("ann/toys", {".gitattributes": b""})
     logged_in.status["/api/models/ann/toys/commit"] = 412
-    message = "hf:ann/toys was changed by somebody else meanwhile (412)"
-    refused(run, 6, message, "run it again", "toys", "hf:ann/toys", "--yes")
+    message = "somebody else changed hf:ann/toys in the meantime (412)"
+    refused(run, 6, message, "run the command again", "toys", "hf:ann/toys", "--yes")
 
 
 def test_a_repository_with_another_pack(run, toy_pack, logged_in):
     logged_in.repo("ann/birds", {"birds.sglora.zip": b""})
     hint = "push to another repository, or delete that file on the hub"
-    message = "hf:ann/birds holds another pack: birds.sglora.zip"
+    message = "hf:ann/birds contains another pack: birds.sglora.zip"
     refused(run, 5, message, hint, "toys", "hf:ann/birds", "--yes")
 
 
 def test_a_push_to_a_revision(run, toy_pack, logged_in):
-    message = "hf:ann/toys@v1 names a revision, and a push makes a new one"
-    refused(run, 2, message, "try hf:ann/toys", "toys", "hf:ann/toys@v1", "--yes")
+    message = "hf:ann/toys@v1 names a revision, but a push creates a new one"
+    refused(run, 2, message, "use hf:ann/toys", "toys", "hf:ann/toys@v1", "--yes")
 
 
 def test_a_licence_that_is_none(run, toy_pack, logged_in):
-    message = "'CC BY\\n4' is not a licence of the hub"
-    hint = "write its identifier, as in apache-2.0"
+    message = "'CC BY\\n4' is not a valid licence identifier"
+    hint = "use an identifier of the hub, such as apache-2.0"
     refused(run, 2, message, hint, "toys", "hf:ann/toys", "--license", "CC BY\n4")
 
 
 def test_a_push_to_what_is_no_repository(run, toy_pack, hub):
-    message = "'toys' is not a pack on the hub, which is written hf:OWNER/NAME"
-    refused(run, 2, message, "write hf:OWNER/NAME", "toys", "toys")
+    message = "'toys' is not a reference to a pack on the hub"
+    refused(run, 2, message, "use the form hf:OWNER/NAME", "toys", "toys")
 
 
 def test_a_damaged_pack_is_not_pushed(run, toy_pack, logged_in, own_home):

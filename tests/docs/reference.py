@@ -157,7 +157,8 @@ def _option(param: click.Option) -> str:
     names = ", ".join([*param.opts, *param.secondary_opts])
     value = "" if param.is_flag else f" {param.metavar or _kind(param.type)}"
     shown = param.default if isinstance(param.default, (int, float, str, Path)) else None
-    default = f" Default: `{shown}`." if shown not in (None, "") and not isinstance(shown, bool) else ""
+    stated = shown in (None, "") or isinstance(shown, bool) or "Default: " in (param.help or "")
+    default = "" if stated else f" Default: `{shown}`."
     needed = " Required." if param.required else ""
     return f"* `{names}{value}`: {_sentence(param.help or '')}{needed}{default}"
 
@@ -363,8 +364,8 @@ def plugin_guide() -> str:
     """plugins/README.md as a page. Only pages come with the program, so a link to another file becomes its path."""
     text = (ROOT / "plugins/README.md").read_text(encoding="utf-8")
     heading, rest = text.split("\n", 1)
-    metadata = "What a plugin is, its hooks, and the kit that checks it."
-    note = "Paths are those of the source distribution, which also has the tests.\n"
+    metadata = "How to write a plugin, and how to check it with the conformance kit."
+    note = "Paths on this page refer to the source distribution, which also contains the tests.\n"
     note += "In an installation, a folder such as `plugins/sglora_kde` is the package `sglora_kde`."
     return f"{heading}\n\n{metadata}\n\n{note}\n{_LINK.sub(_page_or_path, rest)}"
 

@@ -41,7 +41,8 @@ README.md adapter_config.json adapter_model.safetensors
 top-k 15 17
 cvae 15 17
 norm 0.93, rank 2
-ForeignAdapter('a photo of a pug': format peft, 1 site, 1280 numbers; backbone 'starter', generator 'all-but-the-task')
+ForeignAdapter('a photo of a pug': format peft, 1 site, 1280 parameters; backbone 'starter', \
+generator 'all-but-the-task')
 True
 torch.Size([1, 1280]) True
 8 images of 'photos' | a photo of a ball; a round thing

@@ -42,7 +42,7 @@ def test_ten_lines_in_the_cells_of_a_notebook(tmp_path, monkeypatch, capfd):
     out, err = capfd.readouterr()
     assert err == ""
     first, second, *_ = out.splitlines()
-    assert first.startswith("Generated('a photo of a pug': 1 adapter of 9216 numbers; ")
+    assert first.startswith("Generated('a photo of a pug': 1 adapter of 9216 parameters; ")
     assert second == "dict_keys(['I2T R@1', 'I2T R@5', 'I2T R@10', 'T2I R@1', 'T2I R@5', 'T2I R@10'])"
     assert (tmp_path / "pug.safetensors").is_file()
     assert sum(cell.count("\n") + 1 for cell in CELLS) <= 10
@@ -190,7 +190,7 @@ def test_a_line_and_a_table_say_what_was_generated(session):
     weights = [f"{float(weight):.3f}" for weight in draws.prior.alpha_K]
     first = ", ".join(f"{name} {weight}" for name, weight in zip(names[:3], weights[:3], strict=True))
     assert repr(draws) == (
-        "Generated('a photo of a pug': 2 adapters of 9216 numbers; backbone 'starter', generator 'top-k'; "
+        "Generated('a photo of a pug': 2 adapters of 9216 parameters; backbone 'starter', generator 'top-k'; "
         f"{first} and 1 more)"
     )
     page = Page(draws._repr_html_())

@@ -2,7 +2,7 @@
 
 Steps: what is recorded as a CUDA graph, compiled or computed in bf16 is compared with what it replaces.
 
-Shapes: T adapters, N images, K experts, P numbers.
+Shapes: T adapters, N images, K experts, P parameters.
 """
 
 from __future__ import annotations

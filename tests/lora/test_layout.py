@@ -43,7 +43,7 @@ def test_a_layout_survives_being_written():
 
 
 def test_the_wrong_number_of_numbers_is_refused():
-    with pytest.raises(Mismatch, match=f"has {LAYOUT.size} numbers, got 7"):
+    with pytest.raises(Mismatch, match=f"has {LAYOUT.size} parameters, got 7"):
         LAYOUT.split(torch.zeros(7))
 
 

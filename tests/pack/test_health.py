@@ -80,7 +80,7 @@ def test_one_of_both_is_enough(toy_pack, function):
 
 def test_an_error_as_large_as_the_spread_is_a_fault():
     measures = {"error_per_number": 1.5, "spread_per_number": 1.09}
-    assert faults(GOOD, measures) == ["it does not explain its training data (error 1.5 per number, spread 1.09)"]
+    assert faults(GOOD, measures) == ["it does not explain its training data (error 1.5 per parameter, spread 1.09)"]
     assert faults(GOOD, {**measures, "error_per_number": 1.0}) == []
     assert len(faults(GOOD, {**measures, "error_per_number": math.nan})) == 1
     assert faults(GOOD, {"error_per_number": "high", "spread_per_number": []}) == []

@@ -166,28 +166,26 @@ def test_an_archive_cannot_claim_an_origin(run, archive, tmp_path, own_home):
     [
         ("ann/toys", "try hf:ann/toys"),
         ("https://huggingface.co/ann/toys", "try hf:ann/toys"),
-        ("hf:toys", "write hf:OWNER/NAME"),
-        ("hf:", "write hf:OWNER/NAME"),
-        ("hf:a/b/c", "write hf:OWNER/NAME"),
-        ("hf:../toys", "write hf:OWNER/NAME"),
-        ("hf:ann/..", "write hf:OWNER/NAME"),
-        ("hf:ann/a--b", "write hf:OWNER/NAME"),
-        ("hf:ann/toys.git", "write hf:OWNER/NAME"),
-        ("hf:ann/" + "x" * 96, "write hf:OWNER/NAME"),
-        ("hf:ann/to ys", "write hf:OWNER/NAME"),
+        ("hf:toys", "use the form hf:OWNER/NAME"),
+        ("hf:", "use the form hf:OWNER/NAME"),
+        ("hf:a/b/c", "use the form hf:OWNER/NAME"),
+        ("hf:../toys", "use the form hf:OWNER/NAME"),
+        ("hf:ann/..", "use the form hf:OWNER/NAME"),
+        ("hf:ann/a--b", "use the form hf:OWNER/NAME"),
+        ("hf:ann/toys.git", "use the form hf:OWNER/NAME"),
+        ("hf:ann/" + "x" * 96, "use the form hf:OWNER/NAME"),
+        ("hf:ann/to ys", "use the form hf:OWNER/NAME"),
     ],
 )
 def test_what_is_no_owner_and_name_is_refused(run, text, hint):
     result = run("pack", "pull", text)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == (
-        f"error: {text!r} is not a pack on the hub, which is written hf:OWNER/NAME\nhint: {hint}\n"
-    )
+    assert result.stderr == (f"error: {text!r} is not a reference to a pack on the hub\nhint: {hint}\n")
 
 
 @pytest.mark.parametrize("revision", ["", "a b", "../x", "a..b", "/x", "x" * 201, "a\x1b[31m", "a?b"])
 def test_what_is_no_revision_is_refused(revision):
-    with pytest.raises(UsageError, match="names no revision after the @"):
+    with pytest.raises(UsageError, match="has no valid revision after @"):
         Reference.parse(f"hf:ann/toys@{revision}")
 
 
@@ -201,48 +199,48 @@ def test_branches_tags_and_commits_are_revisions(revision):
 
 def test_a_repository_that_does_not_exist(run, hub, tiny, own_home):
     message = "hf:ann/toys does not exist on the hub, or it is private"
-    refused(run, own_home, 3, message, "check the name; for a private one log in (hf auth login, or HF_TOKEN)")
+    refused(run, own_home, 3, message, "check the name; if it is private, log in (hf auth login, or set HF_TOKEN)")
 
 
 def test_a_private_repository_without_and_with_the_wrong_token(run, toys_hub, own_home, monkeypatch):
     toys_hub.repos["ann/toys"].private = True
     message = "hf:ann/toys does not exist on the hub, or it is private"
-    refused(run, own_home, 3, message, "check the name; for a private one log in (hf auth login, or HF_TOKEN)")
+    refused(run, own_home, 3, message, "check the name; if it is private, log in (hf auth login, or set HF_TOKEN)")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     hint = "log in again: hf auth login, or correct HF_TOKEN"
-    refused(run, own_home, 6, "the hub does not accept your token", hint)
+    refused(run, own_home, 6, "the hub rejected your token", hint)
 
 
 def test_a_repository_that_the_token_cannot_see(run, hub, tiny, own_home, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     message = "hf:bob/toys does not exist on the hub, or it is private"
-    hint = "check the name; for a private one see who you are: hf auth whoami"
+    hint = "check the name; if it is private, check your account: hf auth whoami"
     refused(run, own_home, 3, message, hint, "hf:bob/toys")
 
 
 def test_a_gated_repository(run, toys_hub, own_home):
     toys_hub.repos["ann/toys"].gated = True
     message = "hf:ann/toys is gated: its owner decides who may read it"
-    refused(run, own_home, 6, message, "ask for access on its page, then log in: hf auth login")
+    refused(run, own_home, 6, message, "request access on its page, then log in: hf auth login")
 
 
 def test_a_revision_that_does_not_exist(run, toys_hub, own_home):
-    hint = "leave it out: sglora pack pull hf:ann/toys"
+    hint = "omit the revision: sglora pack pull hf:ann/toys"
     refused(run, own_home, 3, "hf:ann/toys has no revision 'v9'", hint, "hf:ann/toys@v9")
     commit = toys_hub.repos["ann/toys"].refs["main"][:7]
-    hint = "write the commit with all 40 digits"
+    hint = "write all 40 digits of the commit"
     refused(run, own_home, 3, f"hf:ann/toys has no revision {commit!r}", hint, f"hf:ann/toys@{commit}")
 
 
 def test_a_repository_without_a_pack(run, hub, tiny, own_home):
     hub.repo("ann/toys", {"model.safetensors": b"x", "packs/toys.sglora.zip": b"x"})
     message = "hf:ann/toys has no pack: no file in it ends with .sglora.zip"
-    refused(run, own_home, 4, message, "a pack gets there by `sglora pack push`: ask its owner, or check the name")
+    refused(run, own_home, 4, message, "check the name, or ask its owner to run `sglora pack push`")
 
 
 def test_a_repository_of_several_packs(run, hub, archive, own_home):
     commit = hub.repo("ann/many", {"b.sglora.zip": b"b", "a.sglora.zip": b"a"})
-    message = "hf:ann/many has several packs and none is many.sglora.zip: a.sglora.zip, b.sglora.zip"
+    message = "hf:ann/many has several packs, but none is named many.sglora.zip: a.sglora.zip, b.sglora.zip"
     hint = f"hf download ann/many a.sglora.zip --revision {commit} --local-dir . && sglora pack import a.sglora.zip"
     refused(run, own_home, 4, message, hint, "hf:ann/many")
     hub.repo("ann/many", {"b.sglora.zip": b"b", "many.sglora.zip": archive.read_bytes()})
@@ -254,7 +252,7 @@ def test_a_pack_with_a_wrong_hash(run, hub, archive, tmp_path, own_home):
     bad = rezipped(tmp_path / "bad.zip", {**files, "joint.safetensors": files["joint.safetensors"] + b"x"})
     hub.repo("ann/toys", {"toys.sglora.zip": bad.read_bytes()})
     message = "hf:ann/toys/toys.sglora.zip: the hash of entry 'joint.safetensors' differs from pack.json"
-    hint = "the file on the hub is damaged: tell its owner, or try sglora pack pull hf:ann/toys@REVISION"
+    hint = "try sglora pack pull hf:ann/toys@REVISION, or tell the owner that the file on the hub is damaged"
     refused(run, own_home, 4, message, hint)
     assert left(own_home) == []
 
@@ -262,7 +260,7 @@ def test_a_pack_with_a_wrong_hash(run, hub, archive, tmp_path, own_home):
 def test_a_file_that_is_no_archive(run, hub, tiny, own_home):
     hub.repo("ann/toys", {"toys.sglora.zip": b"junk"})
     message = "hf:ann/toys/toys.sglora.zip is not a valid ZIP archive: File is not a zip file"
-    hint = "the file on the hub is damaged: tell its owner, or try sglora pack pull hf:ann/toys@REVISION"
+    hint = "try sglora pack pull hf:ann/toys@REVISION, or tell the owner that the file on the hub is damaged"
     refused(run, own_home, 4, message, hint)
 
 
@@ -270,8 +268,8 @@ def test_a_download_that_arrives_damaged(run, toys_hub, archive, own_home):
     data = archive.read_bytes()
     toys_hub.swap["toys.sglora.zip"] = wrong = b"x" + data[1:]
     got, right = hashlib.sha256(wrong).hexdigest(), hashlib.sha256(data).hexdigest()
-    message = f"hf:ann/toys: toys.sglora.zip arrived damaged: its SHA-256 is {got}, the hub names {right}"
-    refused(run, own_home, 4, message, "it was removed: run `sglora pack pull hf:ann/toys` again")
+    message = f"hf:ann/toys: toys.sglora.zip was damaged in transfer: SHA-256 {got} instead of {right}"
+    refused(run, own_home, 4, message, "run `sglora pack pull hf:ann/toys` again; the damaged file was deleted")
     assert left(own_home) == []
     toys_hub.swap.clear()
     assert run("pack", "pull", "hf:ann/toys").exit_code == 0
@@ -280,7 +278,7 @@ def test_a_download_that_arrives_damaged(run, toys_hub, archive, own_home):
 def test_a_server_that_sends_more_than_it_announced(run, toys_hub, archive, own_home):
     toys_hub.extra = b"x" * 1000
     size = archive.stat().st_size
-    refused(run, own_home, 4, f"the hub sends more than the {size} bytes that it announced", "run it again")
+    refused(run, own_home, 4, f"the hub sent more than the announced {size} bytes", "run the command again")
 
 
 def test_a_connection_that_breaks_is_resumed_at_once(run, toys_hub, archive, own_home):
@@ -297,7 +295,7 @@ def test_a_server_that_stops_in_the_middle_is_resumed_by_the_next_pull(run, toys
     assert (result.exit_code, packs(own_home)) == (6, [])
     error, hint = result.stderr.splitlines()[-2:]
     assert error.startswith("error: hf:ann/toys cannot be pulled: ")
-    assert hint == "hint: run it again: the download resumes from byte 1000"
+    assert hint == "hint: run the command again; the download resumes from byte 1000"
     assert left(own_home) == ["toys.sglora.zip.part"]
     toys_hub.drop_after, toys_hub.ranges_asked = [], []
     assert run("pack", "pull", "hf:ann/toys").exit_code == 0
@@ -324,7 +322,7 @@ def test_a_full_disk_in_the_middle_of_a_download(run, toys_hub, archive, own_hom
         sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
         part = own_home / f"cache/downloads/ann--toys/{sha256}/toys.sglora.zip.part"
         message = f"cannot write {part}: No space left on device"
-        refused(run, own_home, 6, message, "make room there; the download resumes from byte 500")
+        refused(run, own_home, 6, message, "free some space there; the download resumes from byte 500")
     assert run("pack", "pull", "hf:ann/toys").exit_code == 0
     assert toys_hub.ranges_asked == ["", "bytes=500-"]
 
@@ -332,8 +330,8 @@ def test_a_full_disk_in_the_middle_of_a_download(run, toys_hub, archive, own_hom
 def test_a_disk_that_is_too_small_is_seen_before_the_download(run, toys_hub, archive, own_home, monkeypatch):
     monkeypatch.setattr("sglora_cli.pack.hub.free_disk", lambda path: 5)
     needed = 2 * archive.stat().st_size
-    message = f"toys.sglora.zip needs {needed} bytes to be downloaded and imported, {own_home}/cache has 5 left"
-    refused(run, own_home, 6, message, "make room there, or move the user folders with SGLORA_HOME")
+    message = f"{needed} bytes are needed to download and import toys.sglora.zip, but {own_home}/cache has 5 left"
+    refused(run, own_home, 6, message, "free some space there, or move the user folders with SGLORA_HOME")
     assert downloads(toys_hub) == []
 
 
@@ -342,7 +340,7 @@ def test_a_full_disk_at_the_import_keeps_the_download(run, toys_hub, own_home, m
         patch.setattr("sglora_cli.pack.archive.free_disk", lambda path: 5)
         result = run("pack", "pull", "hf:ann/toys")
     assert (result.exit_code, packs(own_home)) == (6, [])
-    assert result.stderr.endswith("\nhint: free some space there; the download is kept for the next pull\n")
+    assert result.stderr.endswith("\nhint: free some space there; the next pull uses the completed download\n")
     assert left(own_home) == ["toys.sglora.zip"]
     assert run("pack", "pull", "hf:ann/toys").exit_code == 0
     assert len(downloads(toys_hub)) == 1
@@ -411,13 +409,13 @@ def test_no_network(run, toys_hub, own_home, monkeypatch):
 @pytest.mark.parametrize(
     ("status", "message", "hint"),
     [
-        (500, "hf:ann/toys cannot be pulled: the hub answers 500", "run it again later"),
+        (500, "hf:ann/toys cannot be pulled: the hub returned 500", "run the command again later"),
         (
             429,
-            "the hub refuses further requests for now (429)",
-            "wait some minutes, then run it again",
+            "the hub received too many requests (429)",
+            "wait a few minutes, then run the command again",
         ),
-        (403, "hf:ann/toys needs a token", "log in with a token that may read it: hf auth login, or set HF_TOKEN"),
+        (403, "hf:ann/toys needs a token", "log in with a token that can read it: hf auth login, or set HF_TOKEN"),
     ],
 )
 def test_a_hub_that_refuses(run, toys_hub, own_home, status, message, hint):
@@ -428,8 +426,8 @@ def test_a_hub_that_refuses(run, toys_hub, own_home, status, message, hint):
 @pytest.mark.parametrize("body", [b"<html>a login page</html>", b"[]", b'{"id": "x"}', b'{"id": "x", "sha": "../.."}'])
 def test_an_endpoint_that_is_no_hub(run, toys_hub, own_home, body):
     toys_hub.body = body
-    message = f"hf:ann/toys cannot be pulled: the answer of {toys_hub.url} is not one of the hub"
-    refused(run, own_home, 6, message, "correct or unset HF_ENDPOINT, or run it again later")
+    message = f"hf:ann/toys cannot be pulled: {toys_hub.url} did not answer as a Hugging Face hub does"
+    refused(run, own_home, 6, message, "correct or unset HF_ENDPOINT, or run the command again later")
 
 
 def test_a_token_that_cannot_be_sent_is_not_printed(run, toys_hub, monkeypatch):
@@ -461,8 +459,8 @@ def test_a_signed_pack_and_an_unknown_signer(run, toys_hub, archive, key, own_ho
 
 
 def test_a_pack_without_a_signature_is_refused_where_one_is_wanted(run, toys_hub, own_home, key):
-    message = "hf:ann/toys has no toys.sglora.zip.sig, so nothing says who signed the pack"
-    hint = "ask its owner to sign it and push it again; nothing was imported"
+    message = "hf:ann/toys has no toys.sglora.zip.sig, so the pack is not signed"
+    hint = "ask its owner to sign the pack and push it again; nothing was imported"
     refused(run, own_home, 4, message, hint, "hf:ann/toys", "--signers", allow(key("ann")))
 
 

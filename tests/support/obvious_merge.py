@@ -1,6 +1,6 @@
 """Merging rules that are no weighted sums, by their definition: one site after the other, by dense SVDs.
 
-Shapes: K adapters, O out_features, I in_features, R rank, P numbers of an adapter.
+Shapes: K adapters, O out_features, I in_features, R rank, P parameters of an adapter.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A world in which an adapter follows from its sentence, so that what reads the sentence must win.
 
 true adapter of t = start + common + d_t W + a little of its own;  its saved states lie around it.
-Shapes: E experts, T tasks, M states of a task, D embedding, P numbers of an adapter.
+Shapes: E experts, T tasks, M states of a task, D embedding, P parameters of an adapter.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`sglora bench`: measures methods on tasks."""
+"""`sglora bench` measures methods on tasks."""
 
 from __future__ import annotations
 
@@ -84,13 +84,13 @@ if TYPE_CHECKING:
     type=OneOf("role", [UNSEEN, TRAINING]),
     default=UNSEEN,
     show_default=True,
-    help="Measure on the pack's unseen tasks, or on its training tasks to choose settings, which needs --data.",
+    help="Role of the tasks to measure on. Use training to choose settings without unseen tasks; this needs --data.",
 )
 @click.option(
     "--folds",
     type=click.IntRange(min=2),
-    help="Cross-validate over tasks: build the pack's recipe this many times, each time without a part of its tasks, "
-    "and measure on those. Needs the photos (--data or SGLORA_DATA).",
+    help="Cross-validate over tasks. The pack's recipe is built this many times, each time without some of its tasks, "
+    "and measured on those tasks. Needs the photos (--data or SGLORA_DATA).",
 )
 @click.option(
     "--table",
@@ -106,7 +106,7 @@ if TYPE_CHECKING:
     help='JSON file for ablation-description, such as {"pets/pug": "a small dog with a black muzzle"}.',
 )
 @click.option(
-    "--own-expert", is_flag=True, help="Also measure on tasks that the pack has seen, which leaks training data."
+    "--own-expert", is_flag=True, help="Allow tasks that the pack has seen, although their results leak training data."
 )
 @options_of(BenchConfig)
 @options_of(RuntimeConfig, "runtime")
@@ -142,7 +142,8 @@ def command(
 ) -> None:
     """Measure methods on unseen tasks.
 
-    Recall (or accuracy) is measured within each task and averaged over tasks.
+    Methods are the pack's generators, merging rules, and references such as zero-shot. Recall (or accuracy) is measured
+    within each task and averaged over tasks.
 
     \b
     sglora bench

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 @click.command("diff")
 @click.argument("a", type=ADAPTER)
 @click.argument("b", type=ADAPTER)
-@backbone_option(
-    "Compare at the sites of this backbone, which merged checkpoints need. Default: the one that the checkpoint names."
-)
+@backbone_option("Backbone of the adapters, needed for merged checkpoints. Default: the one that a file records.")
 @visual_only_option()
 @options_of(RuntimeConfig, "runtime")
 @json_option()

@@ -1,4 +1,4 @@
-"""`sglora generate`: makes adapters for a description."""
+"""`sglora generate` makes adapters for a description."""
 
 from __future__ import annotations
 
@@ -121,7 +121,11 @@ class GenerateRequest:
 )
 @options_of(GenerateConfig)
 @options_of(RuntimeConfig, "runtime")
-@click.option("--explain", is_flag=True, help="Also explain the prior and what the adapters resemble.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Also describe the prior, how well the experts cover the task, and what the adapters resemble.",
+)
 @force_option("Overwrite existing files, and use a generator even if it looks untrained.")
 @json_option("`generate -` prints one object per line.")
 @click.pass_obj
@@ -148,7 +152,9 @@ def command(
 ) -> None:
     """Make an adapter for the task that TEXT describes.
 
-    If TEXT is `-`, the command makes one adapter per line of standard input.
+    The pack's generator makes the adapter. Most generators use the prior, which is the weighted mean and variance of
+    the K experts with the most similar sentences. If TEXT is `-`, the command makes one adapter per line of standard
+    input.
 
     \b
     sglora generate "a photo of a pug" -o pug.safetensors

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command("inspect")
 @click.argument("thing", shell_complete=completion.names(completion.packs_and_recipes, files=True))
-@click.option("--all", "every", is_flag=True, help="Also list a recipe's numbers that have their default values.")
+@click.option("--all", "every", is_flag=True, help="Also list a recipe's settings that have their default values.")
 @json_option()
 @click.pass_obj
 def command(app: App, thing: str, every: bool, as_json: bool) -> None:
@@ -86,7 +86,7 @@ def _show_recipe(recipe: Recipe, every: bool, as_json: bool) -> None:
     shown = [number for number in numbers if every or number.is_changed]
     print_rows(describe_recipe.NUMBERS, [number.cells for number in shown], words=describe_recipe.NUMBERS[-1:])
     if rest := len(numbers) - len(shown):
-        click.echo(paragraph(f"{counted(rest, 'other number')} at the default (list them with --all)"))
+        click.echo(paragraph(f"{counted(rest, 'other setting')} at the default (list them with --all)"))
 
 
 def _adapter(path: Path) -> tuple[dict[str, Any], list[str]]:

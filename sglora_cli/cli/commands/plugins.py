@@ -56,7 +56,7 @@ def list_(app: App, as_json: bool) -> None:
 def doctor(as_json: bool) -> None:
     """List broken plugins, each with the reason and the fix.
 
-    The exit code is 7 if a plugin is broken. Remarks are for plugin authors.
+    The exit code is 7 if a plugin is broken. Remarks are hints for plugin authors.
 
     \b
     sglora plugins doctor

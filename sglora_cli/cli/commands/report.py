@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 )
 @out_option("Write an HTML page with tables and figures to this file. Default: none.", callback=page_name)
 @click.option("--figures", type=PATH, help="Write each figure as SVG and PNG to this folder. Default: none.")
-@pack_option("Measured pack, for figures that need it. R@1 against K takes a minute.")
+@pack_option("Measured pack, for figures that need it. The figure of R@1 against K takes a minute.")
 @data_option("Folder with the photos, for retrieval examples.")
 @reporter_option("Reporter: table, markdown, latex, json or csv. Default: terminal in a terminal, table elsewhere.")
 @options_of(BenchConfig, without=["wrong_sentences"])

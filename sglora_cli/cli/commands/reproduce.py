@@ -1,4 +1,4 @@
-"""`sglora reproduce`: the paper's tables in one command."""
+"""`sglora reproduce` makes the paper's tables."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def _targets(context: click.Context) -> list[str]:
     "family",
     default="",
     metavar="FAMILY",
-    help="Use another family of recipes; starter uses starter-coco for coco, and so on. The numbers are then not "
-    "comparable with the paper's.",
+    help="Use another family of recipes. For example, starter uses the recipe starter-coco instead of coco. The "
+    "results are then not comparable with the paper's.",
 )
-@data_option("Folder for the data sets; the setting `data` (SGLORA_DATA) by default.")
-@out_option("Folder for the results; ./reproduce-TABLE by default. Use the same folder to resume.")
+@data_option("Folder for the data sets. Default: the setting `data` or SGLORA_DATA.")
+@out_option("Folder for the results. Use the same folder to resume. Default: ./reproduce-TABLE.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), help="Use only the first N tasks of each role and source; all by default."
+    "--limit", type=click.IntRange(min=1), help="Use only this many tasks of each role and source. Default: all."
 )
 @click.option(
     "--captioner",
@@ -52,7 +52,7 @@ def _targets(context: click.Context) -> list[str]:
 )
 @dry_run_option("Only print the plan with its steps, sizes, times, terms and problems.")
 @yes_option()
-@force_option("Start even if memory or disk look too small.")
+@force_option("Start even if memory or disk space looks insufficient.")
 @options_of(BenchConfig, without=["wrong_sentences"])
 @options_of(RuntimeConfig, "runtime")
 @json_option()
@@ -73,7 +73,7 @@ def command(
     config: BenchConfig,
     runtime: RuntimeConfig,
 ) -> None:
-    """Make a table of the paper beside the paper's numbers.
+    """Reproduce a table of the paper and compare the results.
 
     The command first prints a plan of the remaining steps with sizes, times and terms, and asks for confirmation once.
     You can interrupt it at any time and resume it with the same command. TABLE can also be the name of a figure.

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     "--within",
     default="",
     metavar="SENTENCE",
-    help='Sentence that fits all photos, such as "a photo of a pug", to give the rest of the query more weight.',
+    help='Sentence that fits all photos, such as "a photo of a pug". '
+    "A part of its direction is removed from the query; see --strength.",
 )
 @options_of(SearchConfig)
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Number of photos to show.")

@@ -27,7 +27,7 @@ _KEY = OneOf("setting", [spec.name for spec in fields(settings.Settings)])
 def command(context: click.Context, as_json: bool) -> None:
     """Show and change settings.
 
-    Without a command, it shows all settings and where each value comes from.
+    Without a subcommand, this command shows all settings and where each value comes from.
 
     Command-line options take precedence over environment variables, then the settings file, then defaults.
 

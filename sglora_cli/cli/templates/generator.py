@@ -1,6 +1,6 @@
 """The generator `example`, the mean of the two experts with the closest sentences.
 
-Shapes: E experts, S samples, P numbers of an adapter.
+Shapes: E experts, S samples, P parameters of an adapter.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A real model loads its weights in `ExampleModel.__init__`, preprocesses images in `stem` and encodes
 texts in `encode_text`. `AttentionSites` finds q, k and v in any torch module with plain self-attention.
 
-Shapes: N images, T adapters, C texts, L tokens, W width, D embedding, P numbers of an adapter.
+Shapes: N images, T adapters, C texts, L tokens, W width, D embedding, P parameters of an adapter.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The evaluation data of an unseen task, which replaces its photos: evaluation/<task>.safetensors.
 
-Shapes: N photos, C captions or classes, P numbers of an adapter, D embedding width.
+Shapes: N photos, C captions or classes, P parameters of an adapter, D embedding width.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class UnseenTask:
 
 
 def load_evaluation(path: Path, task: Task, size: int) -> UnseenTask:
-    """Load an unseen task of a pack whose adapters have `size` numbers. Raises BadFile for an inconsistent file."""
+    """Load an unseen task of a pack whose adapters have `size` parameters. Raises BadFile for an inconsistent file."""
     tensors, metadata = load_tensors(path)
     captions, owner, labels, photos = (
         _listed(path, metadata, key) for key in ("captions", "image_of", "label_of", "photos")

@@ -150,7 +150,7 @@ class _ExpertFiles:
 def _numbers(flat_P: Tensor, path: Path, layout: Layout) -> Tensor:
     """Check an adapter (P,) of a file. Raises BadFile for another shape, Mismatch for numbers that are not finite."""
     if flat_P.shape != (layout.size,):
-        message = f"{path} has the shape {tuple(flat_P.shape)}, the pack's adapters have {layout.size} numbers"
+        message = f"{path} has the shape {tuple(flat_P.shape)}, the pack's adapters have {layout.size} parameters"
         raise BadFile(message, "build or fetch the pack again")
     return checked_flat(flat_P.float(), str(path))
 

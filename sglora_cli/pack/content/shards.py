@@ -2,7 +2,7 @@
 descriptions, index (n, D) and meaning (n, W), float32.
 
 A single expert is read as one row, so a sentence costs the same in any pack. All experts are read file by file. Every
-row is checked when it is read. Shapes: E experts, n experts of a file, P numbers of an adapter, D embedding width,
+row is checked when it is read. Shapes: E experts, n experts of a file, P parameters of an adapter, D embedding width,
 W width of meaning.
 """
 

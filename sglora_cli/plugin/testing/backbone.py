@@ -1,6 +1,6 @@
 """Conformance checks of backbones.
 
-Shapes: N images, T adapters, C texts, D embedding, I inputs of the projection, P numbers of an adapter.
+Shapes: N images, T adapters, C texts, D embedding, I inputs of the projection, P parameters of an adapter.
 """
 
 from __future__ import annotations

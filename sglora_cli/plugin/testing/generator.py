@@ -1,6 +1,6 @@
 """Conformance checks of generators.
 
-Shapes: S samples, P numbers of an adapter.
+Shapes: S samples, P parameters of an adapter.
 """
 
 from __future__ import annotations

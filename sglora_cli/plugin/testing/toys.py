@@ -1,6 +1,6 @@
 """Shared parts of the conformance checks: assertions, and data small enough to learn from in a second.
 
-Shapes: E experts, T training tasks, M states of a task, D embedding, P numbers of an adapter.
+Shapes: E experts, T training tasks, M states of a task, D embedding, P parameters of an adapter.
 """
 
 from __future__ import annotations

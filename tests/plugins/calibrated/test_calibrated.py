@@ -107,7 +107,7 @@ def test_a_file_that_lacks_something_is_refused(missing):
 
 def test_a_file_of_another_pack_is_refused():
     tensors = Calibrated().fit(wanting(1.0, 1.0), {})[0].tensors()
-    with pytest.raises(BadFile, match=f"does not match adapters of {LAYOUT.size} numbers"):
+    with pytest.raises(BadFile, match=f"does not match adapters of {LAYOUT.size} parameters"):
         Calibrated().restore(EXPERTS, {**tensors, "joint": tensors["joint"][1:]})
 
 

@@ -147,7 +147,7 @@ def test_with_a_projection_it_generates_what_its_condition_asks_for(tmp_path):
     assert 0 < health["dropped_per_number"] < health["error_per_number"] < 0.3 * health["spread_per_number"]
     again = restore(experts, fitted.tensors())
     assert torch.allclose(again.generate(priors[1], 2, 5, 1.0), fitted.generate(priors[1], 2, 5, 1.0), atol=0.02)
-    with pytest.raises(BadFile, match=r"has shapes .*\(8, 3\), .*the pack.s adapters have 22 numbers"):
+    with pytest.raises(BadFile, match=r"has shapes .*\(8, 3\), .*the pack.s adapters have 22 parameters"):
         restore(experts, {**fitted.tensors(), "basis": torch.zeros(8, 3)})
 
 

@@ -35,7 +35,7 @@ def command() -> None:
 def list_(app: App, as_json: bool) -> None:
     """List the data sets that recipes can use.
 
-    For data sets that can be downloaded, the command is shown.
+    The list shows the download command of data sets that can be downloaded.
 
     \b
     sglora data list

@@ -1,4 +1,4 @@
-"""`sglora pack`: list, show and verify. The other commands have their own modules."""
+"""`sglora pack` with list, show and verify. The other commands have their own modules."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from sglora_cli.errors import BadFile
 def command() -> None:
     """Build, inspect, change and share packs.
 
-    A pack holds experts and generators for one backbone.
+    A pack contains experts and generators for one backbone. An expert is the mean and variance of the adapters of one
+    task.
 
     \b
     sglora pack list

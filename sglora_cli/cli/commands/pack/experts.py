@@ -49,7 +49,7 @@ def add(
 ) -> None:
     """Make an expert from adapter files and add it to PACK.
 
-    ADAPTER is in any format that `sglora import` reads. Several adapters become several states of one expert. A bundled
+    ADAPTER is in any format that `sglora import` reads. The expert is the mean and variance of all ADAPTERs. A bundled
     pack is first copied to the user cache. With --list, either all experts in the file are added or none.
 
     \b

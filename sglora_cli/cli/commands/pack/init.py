@@ -36,9 +36,9 @@ from sglora_cli.errors import UsageError
 def init(app: App, file: Path, data: Path | None, dataset: str, source: str, force: bool, as_json: bool) -> None:
     """Write a commented recipe for a folder of your photos.
 
-    FILE is recipe.toml by default. With --data, the command reads a folder of photos as tasks, assigns their roles and
-    explains why. Its last output line is the command that builds the pack. Without --data and --from it writes an
-    example for you to edit.
+    FILE is recipe.toml by default. With --data, the command reads a folder of photos as tasks, assigns a role to each
+    (expert, training or unseen) and explains why. Its last output line is the command that builds the pack. Without
+    --data and --from it writes an example for you to edit.
 
     \b
     sglora pack init my.toml --data photos

@@ -1,4 +1,4 @@
-"""`sglora pack pull`: a pack from the Hugging Face hub."""
+"""`sglora pack pull` downloads a pack from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ from sglora_cli.pack.origin import Reference
 
 @click.command("pull")
 @click.argument("pack", metavar="hf:OWNER/NAME[@REV]", callback=not_empty)
-@click.option("--name", default="", help="Name of the pack here; its own name by default.")
-@force_option("Replace a built pack of that name, once the new one is complete.")
-@click.option("--signers", type=PATH, help="Refuse the pack unless somebody listed in this file signed it.")
+@click.option("--name", default="", help="Name for the installed pack. Default: its own name.")
+@force_option("Replace a built pack of that name after the new one is complete.")
+@click.option(
+    "--signers",
+    type=PATH,
+    help="Reject the pack unless a signer listed in this file signed it; see `sglora pack import`.",
+)
 @json_option()
 @click.pass_obj
 def pull(app: App, pack: str, name: str, force: bool, signers: Path | None, as_json: bool) -> None:
     """Download a pack from the Hugging Face hub and install it.
 
-    REV is a branch, a tag or a commit; the newest by default. The pack is checked as by `sglora pack import`. An
-    interrupted download resumes with the same command. Tested with a local server, never with the hub itself.
+    REV is a branch, a tag or a commit. Default: the newest. The command checks the pack as `sglora pack import` does.
+    Run the same command again to resume an interrupted download. The command was tested with a local server, never
+    with the hub itself.
 
     \b
     sglora pack pull hf:ann/toys

@@ -1,4 +1,4 @@
-"""`sglora pack push`: a pack to the Hugging Face hub."""
+"""`sglora pack push` uploads a pack to the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sglora_cli.pack.origin import Reference
 @pack_argument()
 @click.argument("repository", metavar="hf:OWNER/NAME", callback=not_empty)
 @click.option("--private", is_flag=True, help="Make the repository private if it does not exist yet.")
-@click.option("--license", "licence", default="", help="Licence in the model card, as in apache-2.0; none by default.")
+@click.option("--license", "licence", default="", help="Licence in the model card, such as apache-2.0. Default: none.")
 @click.option(
     "--signature",
     type=PATH,
-    help="Signature of the exported pack; PACK.sglora.zip.sig in the working folder by default, if it exists.",
+    help="Signature of the exported pack. Default: PACK.sglora.zip.sig in the working folder, if it exists.",
 )
 @dry_run_option("Only list the files that would be uploaded, without a network.")
 @yes_option()
@@ -39,9 +39,9 @@ def push(
 ) -> None:
     """Upload PACK to a model repository of the Hugging Face hub.
 
-    Uploads the exported pack, its signature and a model card as README.md, in one commit. The repository is created
-    if it does not exist. The token is that of `hf auth login` or HF_TOKEN. Tested with a local server, never with the
-    hub itself: check an upload with `sglora pack pull`.
+    The command uploads the exported pack, its signature and a model card (README.md) in one commit. It creates the
+    repository if necessary. The token comes from `hf auth login` or HF_TOKEN. The command was tested with a local
+    server, never with the hub itself. Check your upload with `sglora pack pull`.
 
     \b
     sglora pack push toys hf:ann/toys --dry-run

@@ -22,9 +22,9 @@ from sglora_cli.system import settings
 def update(app: App, pack: str, data: Path | None, as_json: bool, runtime: RuntimeConfig) -> None:
     """Add data about photos that newer versions store in packs.
 
-    The command adds the mean embeddings of the tasks' photos and captions, which all-but-the-task needs, and the hashes
-    of the training photos, which `sglora bench` compares with test photos. It trains nothing and does not change
-    adapters. A bundled pack is copied first.
+    The command adds the mean embeddings of the tasks' photos and captions, which the generator all-but-the-task needs.
+    It also adds the hashes of the training photos, which `sglora bench` compares with test photos. It trains nothing
+    and does not change adapters. A bundled pack is copied first.
 
     \b
     sglora pack update flowers --data DIR

@@ -7,6 +7,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,8 +83,9 @@ class Ray:
         """
         if find_spec("ray") is None:
             raise Unavailable("executor 'ray' needs Ray, which is not installed", "pip install 'sglora[ray]'")
-        address = self.address or os.environ.get("RAY_ADDRESS", "")
-        if address not in ("", "auto", "local"):
+        # Ray alone would also join a cluster that somebody else has started on this machine.
+        address = self.address or os.environ.get("RAY_ADDRESS") or "local"
+        if address not in ("auto", "local"):
             _check_reachable(address)
         os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
         import ray
@@ -92,8 +94,8 @@ class Ray:
             return
         try:
             ray.init(
-                address=address or None,
-                include_dashboard=False if address in ("", "local") else None,
+                address=address,
+                include_dashboard=False if address == "local" else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
@@ -118,7 +120,7 @@ def _check_reachable(address: str) -> None:
 
 def _no_cluster(address: str, reason: str) -> Unavailable:
     return Unavailable(
-        f"no Ray cluster at {address or 'this machine'}: {_one_line(reason)}",
+        f"no Ray cluster at {address}: {_one_line(reason)}",
         "start one with `ray start --head --port 6379`, or pass --executor ray to use the cores of this machine only",
     )
 
@@ -159,7 +161,7 @@ class _Run:
         self._ray, self._advance, self._journal = ray, advance, journal
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._environment = {"env_vars": _worker_environment()}
-        self._mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+        self._mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
         self._perform = ray.remote(perform)
         self._job = [ray.put(job)]
         self._waiting = {step.key: step for step in steps}
@@ -198,7 +200,9 @@ class _Run:
         self._running[reference] = _Running(step, attempt)
 
     def _take_messages(self) -> None:
-        messages: list[Message] = self._ray.get(self._mailbox.take.remote())
+        messages: list[Message] = []
+        with suppress(self._ray.exceptions.RayError):  # the mailbox was lost with its messages, and Ray restarts it
+            messages = self._ray.get(self._mailbox.take.remote())
         by_key = {running.step.key: running for running in self._running.values()}
         for kind, key, values, named in messages:
             if kind == "started":
@@ -229,9 +233,10 @@ class _Run:
     def _lost(self, running: _Running, error: Exception) -> None:
         """Start a step again whose worker is lost. Raises Unavailable after too many attempts."""
         step, memory = running.step, isinstance(error, self._ray.exceptions.OutOfMemoryError)
-        where = f" on {self._machine(running.node)}" if running.node else ""
+        known = [node["NodeID"] for node in self._ray.nodes() if node["NodeID"] in str(error)]
+        machine = self._machine(running.node or "".join(known[:1]))
         reason = "its worker ran out of memory" if memory else f"its worker was lost ({type(error).__name__})"
-        self._journal("lost", name=f"{step.kind} {step.name}", machine=self._machine(running.node), reason=reason)
+        self._journal("lost", name=f"{step.kind} {step.name}", machine=machine, reason=reason)
         if running.attempt == ATTEMPTS:
             hints = {
                 True: "run fewer steps at once with --cpus-per-step or --memory-per-step, or build with a smaller "
@@ -239,7 +244,7 @@ class _Run:
                 False: "check the machines with `ray status`",
             }
             raise Unavailable(
-                f"step {step.kind} {step.name!r} was attempted {ATTEMPTS} times, at last{where}: {reason}",
+                f"step {step.kind} {step.name!r} was attempted {ATTEMPTS} times, at last on machine {machine}: {reason}",
                 f"{hints[memory]}. Finished steps are saved, and the same command resumes after them",
             )
         self._start(step, running.attempt + 1)

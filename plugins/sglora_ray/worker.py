@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +87,8 @@ def perform(job: list[Any], step: Step, mailbox: Any) -> Outcome:
     except Exception as error:  # a step may raise anything
         return Outcome(node, _for_the_user(error))
     finally:
-        ray.get(post.send())
+        with suppress(ray.exceptions.RayError):  # a lost mailbox costs messages, not the step
+            ray.get(post.send())
     return Outcome(node)
 
 

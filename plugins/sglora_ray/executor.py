@@ -243,8 +243,9 @@ class _Run:
                 "tasks_at_once",
                 False: "check the machines with `ray status`",
             }
+            tried = f"step {step.kind} {step.name!r} was attempted {ATTEMPTS} times"
             raise Unavailable(
-                f"step {step.kind} {step.name!r} was attempted {ATTEMPTS} times, at last on machine {machine}: {reason}",
+                f"{tried}, at last on machine {machine}: {reason}",
                 f"{hints[memory]}. Finished steps are saved, and the same command resumes after them",
             )
         self._start(step, running.attempt + 1)

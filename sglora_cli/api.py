@@ -47,6 +47,7 @@ from sglora_cli.errors import (
     Unavailable,
     UnknownName,
     UsageError,
+    failure_of,
 )
 from sglora_cli.files.atomic import put_file, put_folder, scratch_folder, sync_tree, write_bytes
 from sglora_cli.files.hashes import content_hash, data_hash, file_hash, first_copies, is_intact
@@ -84,6 +85,7 @@ from sglora_cli.plugin.contracts import (
     Dataset,
     EncodesMeaning,
     Evidence,
+    Executor,
     Fetches,
     Fitted,
     Generator,
@@ -91,6 +93,7 @@ from sglora_cli.plugin.contracts import (
     HasProjection,
     HidesTokens,
     IgnoresExperts,
+    Job,
     KnowsEarlier,
     ListsImages,
     MergesCheckpoints,
@@ -123,7 +126,9 @@ from sglora_cli.plugin.values import (
     Moments,
     Photo,
     Report,
+    Resources,
     Row,
+    Step,
     Task,
     TaskPool,
     Terms,
@@ -371,6 +376,12 @@ __all__ = [
     "build_ranges",
     "recovery",
     "is_clear",
+    # Executors: the steps of a job -> their files
+    "Executor",
+    "Job",
+    "Step",
+    "Resources",
+    "failure_of",
     # Python users: packs and sessions without the command line
     "Session",
     "Description",

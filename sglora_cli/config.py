@@ -257,6 +257,33 @@ class RuntimeConfig:
     )
 
 
+@dataclass(frozen=True)
+class StepConfig:
+    """Resources of one step of a build or measurement. They affect speed and the last digits, not the method."""
+
+    cpus_per_step: int = knob(
+        0,
+        "CPU cores and threads per step; 0 is all cores in this process and one core on other executors. "
+        "Results are identical only with the same number of threads.",
+        least=0,
+        most=4096,
+    )
+    gpus_per_step: float = knob(
+        0.0,
+        "GPUs per step on other executors, such as 0.25 for four steps per GPU; 0 is one if the device is a GPU.",
+        least=0,
+        most=64,
+    )
+    memory_per_step: float = knob(
+        0.0, "GB of memory to reserve per step on other executors; 0 reserves none.", least=0, most=MANY
+    )
+
+    def over(self, other: StepConfig) -> StepConfig:
+        """Return these values, and where they are 0 those of `other`."""
+        names = [spec.name for spec in dataclasses.fields(self)]
+        return StepConfig(**{name: getattr(self, name) or getattr(other, name) for name in names})
+
+
 def checked(config: C) -> C:
     """Return the config. Raises UsageError unless every value has its type and every number is finite and in range."""
     for spec in dataclasses.fields(config):  # type: ignore[arg-type]

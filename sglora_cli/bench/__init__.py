@@ -11,6 +11,8 @@ evidence    the data of a task that a method may use or has seen
 ablations   methods with one setting changed
 request     the request of a `sglora bench` command
 plan        turns a request into a plan
+driver      what the process that drives a job shares with its workers
+job         a measurement as steps, for executors
 run         turns a plan into rows and a report
 rows        aggregates rows into means, spreads and recovery
 rows_file   stores rows on disk as they are measured

@@ -149,7 +149,7 @@ class Measurer:
             own = [measured[id(c)] for c in made[n] if id(c) in measured]
             if part.key:
                 named = [[*_label(c), _listed(cells)] for c, cells in own]
-                write_sealed(self._place(task, part), named)
+                write_sealed(self.place(task, part), named)
             rows += [row for c, cells in own for row in _rows(task, _label(c), cells)]
         return rows
 
@@ -159,14 +159,15 @@ class Measurer:
         kept = (measured[id(c)] for c in candidates if id(c) in measured)
         return [row for c, cells in kept for row in _rows(task, _label(c), cells)]
 
-    def _place(self, task: UnseenTask, part: Part) -> Path:
+    def place(self, task: UnseenTask, part: Part) -> Path:
+        """Return the file of a part's stored rows."""
         return _path(content_hash("part", self.on(task), part.key), "measured/made")
 
     def _remembered(self, task: UnseenTask, part: Part) -> list[Row] | None:
         """Return the stored rows of a part, or None if there are none or the file is damaged."""
         if self.fresh or not part.key:
             return None
-        path = self._place(task, part)
+        path = self.place(task, part)
         if path in self._rows:
             return self._rows[path]
         rows: list[Row] = []

@@ -67,11 +67,19 @@ class BenchPlan:
     origin: Any = None
     """Further inputs of the adapters as JSON: the pack's manifest or the hashes of adapter files."""
 
-    def header(self, command: str = "", table: str = "") -> Header:
-        settings = {k: v for k, v in asdict(self.config).items() if k != "resamples"}
+    @property
+    def key(self) -> str:
+        """Hash of everything that determines the rows, except the test photos themselves."""
         keys = [[t.dataset, t.name, t.description, len(t.tensors.stem_N)] for t in self.tasks]
-        key = content_hash([self.origin, self.model.fingerprint, list(self.names), settings, keys])[:16]
-        more = {"plan": key, "command": command, "table": table, "config": settings}
+        inputs = [self.origin, self.model.fingerprint, list(self.names), self._settings, keys]
+        return content_hash(inputs)[:16]
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {k: v for k, v in asdict(self.config).items() if k != "resamples"}
+
+    def header(self, command: str = "", table: str = "") -> Header:
+        more = {"plan": self.key, "command": command, "table": table, "config": self._settings}
         more |= {"fingerprint": self.model.fingerprint, "on": self.on, "references": dict(self.references)}
         more |= {"role": self.role, "notes": list(self.notes), "build": content_hash(self.origin)[:16]}
         return Header(self.pack, self.backbone, {CHANCE: "Chance", **self.names}, self.against, more=more)

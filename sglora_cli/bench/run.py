@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sglora_cli.bench.bootstrap import bootstrap
+from sglora_cli.bench.job import Elsewhere, measured_elsewhere
 from sglora_cli.bench.measure import Measurer
 from sglora_cli.bench.methods import BenchPlan
 from sglora_cli.bench.retrieval import KS, chance
@@ -24,10 +25,11 @@ from sglora_cli.system.progress import progress
 
 
 @cache.lease()
-def run(plan: BenchPlan, measurer: Measurer, log: Log | None = None) -> list[Row]:
+def run(plan: BenchPlan, measurer: Measurer, log: Log | None = None, elsewhere: Elsewhere | None = None) -> list[Row]:
     """Measure everything in the plan. Finished tasks are read from the log.
 
-    The adapters of one task share one pass over its images.
+    In this process, the adapters of one task share one pass over its images.
+    elsewhere: measures on an executor, and gives the same rows.
     """
     rows: list[Row] = []
     parts = [plan.parts(task) for task in plan.tasks]
@@ -35,6 +37,8 @@ def run(plan: BenchPlan, measurer: Measurer, log: Log | None = None) -> list[Row
         for part in some:
             if not measurer.remembers(task, part):
                 part.prepare()
+    if elsewhere:
+        parts, measurer = measured_elsewhere(plan, parts, measurer, elsewhere)
     for task, some in progress(list(zip(plan.tasks, parts, strict=True)), "bench"):
         measured = [*measurer.rows_of(task, some), *_by_chance(task)]
         if log is not None:

@@ -4,6 +4,9 @@ pipeline       the complete build, in order
 prerequisites  checks what the build needs and reports everything missing or invalid at once
 tasks          the photos that each task learns from and must not learn from
 steps          training steps that resume after an interruption
+fitting        fits of generators as steps
+experts        writes the experts into a pack's folder
+job            a build as steps, for executors
 training       trains the LoRAs of many tasks in one batched loop, with Adam per row
 batches        the photos and captions of each training step
 task_stack     the photos and texts of many tasks in one stack, and the rows that a step uses

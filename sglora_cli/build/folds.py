@@ -21,7 +21,7 @@ from sglora_cli.bench.tasks import Offered, narrowed, of_task, offered
 from sglora_cli.build.estimate import Estimate
 from sglora_cli.build.pipeline import Build, Note
 from sglora_cli.build.pool_tasks import phrase_key
-from sglora_cli.config import ABLATIONS, BenchConfig, RuntimeConfig
+from sglora_cli.config import ABLATIONS, BenchConfig, RuntimeConfig, StepConfig
 from sglora_cli.errors import BadFile, Mismatch, SgloraError, UnknownName, UsageError
 from sglora_cli.files.atomic import drop_folder
 from sglora_cli.files.hashes import content_hash
@@ -30,6 +30,7 @@ from sglora_cli.pack.loaded import LoadedPack
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.pack.recipe_parser import parse
+from sglora_cli.plugin.contracts import Executor
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import EXPERT, ROLES, TRAINING, UNSEEN, Task
 from sglora_cli.system import settings
@@ -49,13 +50,23 @@ class Folds:
     request: BenchRequest
     runtime: RuntimeConfig
     note: Note
+    executor: Executor | None
+    step: StepConfig | None
 
     @classmethod
     def of(
-        cls, host: Host, request: BenchRequest, count: int, runtime: RuntimeConfig, note: Note = lambda text: None
+        cls,
+        host: Host,
+        request: BenchRequest,
+        count: int,
+        runtime: RuntimeConfig,
+        note: Note = lambda text: None,
+        executor: Executor | None = None,
+        step: StepConfig | None = None,
     ) -> Folds:
         """Return the folds of the requested pack without building anything.
 
+        executor, step: see `Build.prepare`.
         Raises UsageError for options that folds do not support, Unavailable without photos, and Mismatch for too few
         tasks.
         """
@@ -71,7 +82,7 @@ class Folds:
         data = data_folder(request.data, settings.load().data)
         loaded = LoadedPack.open(host, request.pack, runtime, request.backbone)
         recipe = parse(loaded.pack.name, loaded.pack.manifest["recipe"])
-        folds = cls(loaded, recipe, data, count, request, runtime, note)
+        folds = cls(loaded, recipe, data, count, request, runtime, note, executor, step)
         if count > (tasks := len(folds.fold_of)):
             raise Mismatch(
                 f"{count} folds are too many for the {counted(tasks, 'task')} of recipe {recipe.name!r}",
@@ -140,7 +151,14 @@ class Folds:
         """
         apart = self._tasks(fold)
         build = Build.prepare(
-            self.loaded.host, self.seen(fold), self.data, self.note, runtime=self.runtime, apart=apart
+            self.loaded.host,
+            self.seen(fold),
+            self.data,
+            self.note,
+            runtime=self.runtime,
+            apart=apart,
+            executor=self.executor,
+            step=self.step,
         )
         steps = [path.stem for path in build.steps.paths]
         described = [t.task.description for t in build.tasks]
@@ -174,6 +192,13 @@ class Folds:
                 drop_folder(build.target)  # damaged
         self.note(f"fold {fold + 1} of {self.count}")
         return build.run()
+
+
+def plan_of_folds(
+    host: Host, request: BenchRequest, count: int, runtime: RuntimeConfig, config: BenchConfig
+) -> BenchPlan:
+    """Return the plan of folds that are already built, for a worker."""
+    return Folds.of(host, request, count, runtime).plan(config)
 
 
 def _is_done(build: Build) -> bool:

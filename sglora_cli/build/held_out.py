@@ -39,44 +39,53 @@ def folds_of(table: Mapping[str, Any], tasks: int) -> int:
     return folds if folds > 1 else 0
 
 
-def scored(
+def fold_rows(
     model: Model,
     generator: Generator,
     table: Mapping[str, Any],
     material: Material,
     tasks: Sequence[BuildTask],
-    experts: Sequence[BuildTask] = (),
-) -> dict[str, Any]:
-    """Return the scores for the manifest under KEY, or {} if none are requested.
+    experts: Sequence[BuildTask],
+    fold: int,
+) -> list[Row]:
+    """Fit a generator without one fold of the training tasks and measure its adapters on these tasks.
 
-    Scores are in percent, averaged over the tasks, for the generator, zero-shot and mu*. "gain" is the generator minus
-    mu*, with its 95 % interval over tasks and queries. There is one draw per task.
+    There is one draw per task.
     tasks: those of the material, in its order.  experts: the other seen tasks. Photos that a task shares with one of
     them or with another of `tasks` are not used.
     """
-    folds = folds_of(table, len(tasks))
-    if not folds:
-        return {}
+    folds, own = folds_of(table, len(tasks)), own_photos(tasks, experts)
+    material.note(f"{generator.name}: fitting without part {fold + 1} of {folds} of the training tasks")
+    fitted, _ = generator.fit(_without(material, fold, folds), table)
     rows: list[Row] = []
-    own = own_photos(tasks, experts)
-    for fold in range(folds):
-        material.note(f"{generator.name}: fitting without part {fold + 1} of {folds} of the training tasks")
-        fitted, _ = generator.fit(_without(material, fold, folds), table)
-        for t in progress(list(range(fold, len(tasks), folds)), "tasks left out"):
-            rows += _measured(model, material, generator.name, fitted, t, _as_unseen(model, tasks[t], own[t]))
+    for t in progress(list(range(fold, len(tasks), folds)), "tasks left out"):
+        rows += _measured(model, material, generator.name, fitted, t, _as_unseen(model, tasks[t], own[t]))
+    return rows
+
+
+def scores(
+    rows: Sequence[Row], name: str, folds: int, tasks: Sequence[BuildTask], experts: Sequence[BuildTask]
+) -> dict[str, Any]:
+    """Return the scores of all folds for the manifest, under KEY, or {} without rows.
+
+    Scores are in percent, averaged over the tasks, for the generator, zero-shot and mu*. "gain" is the generator minus
+    mu*, with its 95 % interval over tasks and queries.
+    """
+    if not rows:
+        return {}
     intervals = bootstrap(rows)
     cells = [(direction, k) for method, direction, k in intervals.measured if method == ZERO and k == 1]
     return {
         KEY: {
             "folds": folds,
             "tasks": len(tasks),
-            "photos": sum(map(len, own)),
+            "photos": sum(map(len, own_photos(tasks, experts))),
             "scores": {
                 method: {cell_name(cell): round(intervals.measured[method, *cell], 3) for cell in cells}
-                for method in (ZERO, AGAINST, generator.name)
+                for method in (ZERO, AGAINST, name)
             },
             "gain": {
-                cell_name(cell): [round(end, 3) for end in intervals.difference((generator.name, *cell), AGAINST)]
+                cell_name(cell): [round(end, 3) for end in intervals.difference((name, *cell), AGAINST)]
                 for cell in cells
             },
         }

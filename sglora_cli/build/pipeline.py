@@ -9,55 +9,52 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sglora_cli import __version__
+from sglora_cli.bench.driver import Driver, check_results, resources_of, summary
 from sglora_cli.build.bank import Bank
 from sglora_cli.build.estimate import Estimate, estimated
-from sglora_cli.build.held_out import recall_on, scored
+from sglora_cli.build.experts import expert_shards, write_experts
+from sglora_cli.build.fitting import Fits, stored_fit
+from sglora_cli.build.job import BuildJob, Worker, feature_steps
 from sglora_cli.build.moments import moments
-from sglora_cli.build.pool import Pool
-from sglora_cli.build.pool_tasks import PoolTask, phrase_key, phrase_lines, pool_tasks
+from sglora_cli.build.pool_tasks import PoolTask, phrase_lines, pool_tasks
 from sglora_cli.build.prerequisites import plan_tasks
-from sglora_cli.build.steps import Steps, work_folder
-from sglora_cli.build.tasks import BuildTask, build_tasks, missing_features, overlap_lines
+from sglora_cli.build.steps import Steps
+from sglora_cli.build.tasks import BuildTask, build_tasks, overlap_lines
 from sglora_cli.build.training import hiding
-from sglora_cli.config import RuntimeConfig
-from sglora_cli.data.encode import image_embeddings, mean_direction
+from sglora_cli.config import RuntimeConfig, StepConfig
 from sglora_cli.data.features import Features
-from sglora_cli.errors import BadFile, SgloraError
+from sglora_cli.errors import SgloraError, Unavailable
 from sglora_cli.files.atomic import put_folder, scratch_folder
 from sglora_cli.files.hashes import content_hash
-from sglora_cli.files.tensors import Checkpoint, load_sealed, save_sealed, save_tensors
-from sglora_cli.lora.gauge import gauge_of
+from sglora_cli.files.tensors import save_tensors
 from sglora_cli.lora.layout import Layout
-from sglora_cli.lora.prior import Index, Prior, prior
-from sglora_cli.pack.content.format_two import save_visual
-from sglora_cli.pack.content.gauge import save_gauge
 from sglora_cli.pack.content.learned import save_learned
 from sglora_cli.pack.content.manifest import FORMAT
 from sglora_cli.pack.content.moments import save_moments
 from sglora_cli.pack.content.names import file_name
-from sglora_cli.pack.content.shards import ExpertShards, save_shard, shard_rows
+from sglora_cli.pack.content.shards import ExpertShards
 from sglora_cli.pack.content.tasks import parts, write_tasks
 from sglora_cli.pack.coverage import SeenTasks, thinned
 from sglora_cli.pack.pack import Pack
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.pack.writer import check_replaceable, write_manifest
-from sglora_cli.plugin.contracts import Model
+from sglora_cli.plugin.contracts import Executor, Model
+from sglora_cli.plugin.executors import LOCAL, InProcess
 from sglora_cli.plugin.host import Host
-from sglora_cli.plugin.sentences import meaning, queries
-from sglora_cli.plugin.values import EXPERT, PHRASE, ROLES, TRAINING, UNSEEN, Material, Moments, Task
+from sglora_cli.plugin.sentences import meaning
+from sglora_cli.plugin.values import EXPERT, PHRASE, ROLES, UNSEEN, Moments, Resources, Step, Task
 from sglora_cli.system import cache, settings
 from sglora_cli.system.display import counted
-from sglora_cli.system.locks import locked, pack_lock
+from sglora_cli.system.locks import pack_lock
 from sglora_cli.system.paths import built_folder
 from sglora_cli.system.progress import Journal, progress, working
 
@@ -78,6 +75,10 @@ class Build:
     journal: Journal
     pool_tasks: Sequence[PoolTask]
     """The seen tasks and phrases from their captions, for generators that learn by retrieval."""
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    executor: Executor = field(default_factory=InProcess)
+    resources: Resources = field(default_factory=Resources)
+    """The resources of each step."""
 
     @classmethod
     def prepare(
@@ -91,11 +92,14 @@ class Build:
         log: Path | None = None,
         apart: Sequence[Task] = (),
         plan: Sequence[Mapping[str, Sequence[Task]]] = (),
+        executor: Executor | None = None,
+        step: StepConfig | None = None,
     ) -> Build:
         """Read the recipe and all photos and load the backbone. Nothing is computed or written yet.
 
         apart: tasks to exclude from learning, besides the recipe's unseen ones. Neither their photos nor phrases with a
-        word of their names are used.  plan: the result of `plan_tasks`, if it was already called.
+        word of their names are used.  plan: the result of `plan_tasks`, if it was already called.  executor: runs the
+        steps, by default in this process.  step: resources of each step, where they differ from the recipe's.
 
         Raises UsageError if `out` contains something other than a pack, and UnknownName, BadFile, Mismatch or
         Unavailable for every error that can be detected this early.
@@ -104,6 +108,9 @@ class Build:
             check_replaceable(out)
         plan = plan or plan_tasks(host, recipe, data, runtime)
         model = host.backbones[recipe.backbone].load(settings.runtime(runtime or RuntimeConfig(), recipe.backbone))
+        executor = executor or InProcess()
+        resources = resources_of((step or StepConfig()).over(recipe.resources), executor.name, model.device.type)
+        executor.check(resources)
         layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
         if recipe.train.hide:
             hiding(model)
@@ -111,7 +118,25 @@ class Build:
         tasks = build_tasks(model, plan, recipe.prompts, recipe.train.mirror > 0, photos)
         steps = Steps(model, layout, tasks, recipe.train)
         target = out or built_folder() / recipe.name
-        return cls(host, recipe, model, tasks, steps, target, note, Journal(log), pool_tasks(recipe, tasks, apart))
+        return cls(
+            host,
+            recipe,
+            model,
+            tasks,
+            steps,
+            target,
+            note,
+            Journal(log),
+            pool_tasks(recipe, tasks, apart),
+            runtime or RuntimeConfig(),
+            executor,
+            resources,
+        )
+
+    @cached_property
+    def fits(self) -> Fits:
+        """The files of the generators' fits."""
+        return Fits(self.recipe, self.steps, self.pool_tasks)
 
     @cached_property
     def _bank(self) -> Bank:
@@ -162,17 +187,15 @@ class Build:
         if (old := self._replaced()) is not None and old.manifest["recipe"] != self.recipe.raw:
             self.note(f"replacing the pack in {self.target}, which was built from a different recipe or version of it")
         self.journal("build", recipe=self.recipe.name, tasks=len(self.tasks), photos=photos, target=str(self.target))
-        compute_features(self.model, self.tasks, self.journal)
+        self._perform("features", feature_steps(self.tasks, self.resources))
         self.note(f"features: {time.monotonic() - started:.0f} s")
-        self._adapters()
+        self._train()
         self.note(f"adapters: {time.monotonic() - started:.0f} s")
         with pack_lock(self.target), scratch_folder(self.target) as folder:
             self._write(folder)
             check_replaceable(self.target)  # again, because the build may have taken hours
             put_folder(folder, self.target)
-        for name in self.recipe.generators:
-            with locked(path := self._generator_path(name)):
-                path.unlink(missing_ok=True)  # another version of the generator must not reuse it
+        self.fits.drop()  # another version of a generator must not reuse them
         self.journal("built", seconds=round(time.monotonic() - started, 3))
         self.note(f"built in {time.monotonic() - started:.0f} s")
         return self.target
@@ -183,28 +206,52 @@ class Build:
             return Pack(self.target)
         return None
 
-    def _adapters(self) -> None:
-        missing = [path for path in self.steps.paths if not self.steps.done(path)]
-        trained = sum(
-            len(group)
-            for path, group in zip(self.steps.group_paths, self.steps.groups, strict=True)
-            if path not in missing
-        )
-        if trained:
+    def _train(self) -> None:
+        missing = self.steps.missing(self.resources)
+        keys = {step.key for step in missing}
+        groups = zip(self.steps.group_paths, self.steps.groups, strict=True)
+        if trained := sum(len(group) for path, group in groups if path.stem not in keys):
             self.note(f"already trained: {counted(trained, 'task')}")
-        with working("training", sum(self.steps.passes(path) for path in missing)) as advance:
-            self.steps.train(advance, self.journal)
+        self._perform("training", missing)
+
+    def _perform(self, what: str, steps: Sequence[Step], experts: Callable[[], ExpertShards] | None = None) -> None:
+        """Run steps on the executor.
+
+        experts: for fits in this process. Raises Unavailable if a result is not visible here afterwards.
+        """
+        if not steps:
+            return
+        local = self.executor.name == LOCAL
+        # A fit displays its own progress
+        shown = nullcontext(_nothing) if local and experts else working(what, sum(step.units for step in steps))
+        with nullcontext() if local else Driver.here() as driver, shown as advance:
+            counts = self.executor.run(self._job(driver, experts), steps, advance, self.journal)
+        if not local:
+            check_results(steps, self.executor.name, counts)
+            self.note(f"{what}: {counted(sum(counts.values()), 'step')}, {summary(counts)}")
+
+    def _job(self, driver: Driver | None, experts: Callable[[], ExpertShards] | None) -> BuildJob:
+        here = None
+        if driver is None:
+            here = Worker(
+                self.host, self.recipe, self.steps, self.pool_tasks, self._bank, self.note, experts or _no_experts
+            )
+        names = [path.stem for path in (*self.steps.paths, *map(self.fits.path, self.recipe.generators))]
+        key = content_hash(names, self.model.fingerprint)
+        runtime = replace(self.runtime, device=self.model.device.type)  # also for workers that have other devices
+        return BuildJob(key, self.recipe, runtime, self.tasks, self.pool_tasks, self.model.fingerprint, driver, here)
 
     def _write(self, folder: Path) -> None:
         """Write the files of the pack. Only fitting the generators takes long."""
-        experts = self._write_experts(folder)
+        experts = write_experts(folder, self.steps)
         save_tensors(
             folder / "joint.safetensors",
             {"joint": self.steps.joint_P},
             {"kind": "joint", "fingerprint": self.model.fingerprint},
         )
         save_learned_of(folder, self.tasks)
-        health = self._fit_generators(folder, experts)
+        self._perform("generators", self.fits.missing(self.resources), lambda: experts)
+        health = self._write_generators(folder)
         for t in progress(self.tasks, "evaluation"):
             if t.test:
                 self._write_evaluation(folder, t, t.test)
@@ -213,109 +260,16 @@ class Build:
         self._write_tasks(folder)
         write_manifest(folder, self._manifest(health))
 
-    def _write_experts(self, folder: Path) -> ExpertShards:
-        layout, tasks = self.steps.layout, self.steps.experts
-        sentences = [t.task.description for t in tasks]
-        index_ED, meaning_EW = self.model.encode_text(sentences).float(), meaning(self.model, sentences)
-        first, shards = 0, self._shards(EXPERT)
-        for shard, count in enumerate(shards):
-            some = slice(first, first := first + count)
-            found = [self.steps.moments(t) for t in tasks[some]]
-            mean_NP, variance_NP = (torch.stack(numbers) for numbers in zip(*found, strict=True))
-            described = {"index": index_ED[some], "meaning": meaning_EW[some]}
-            save_shard(folder, shard, {"mu": mean_NP, "var": variance_NP, **described})
-        experts = ExpertShards(folder, shards, [t.task.key for t in tasks], layout)
-        save_gauge(folder, gauge_of(layout, lambda: (mean_NP for mean_NP, _ in experts.chunks())))
-        save_visual(folder, self._visual())
-        return experts
-
-    def _visual(self) -> Tensor:
-        """Return the normalised mean embedding of each expert's training photos (E, D), the visual condition."""
-        visual = []
-        for t in progress(self.steps.experts, "photos of experts"):
-            image_ND = image_embeddings(self.model, t.train.stored(self.model).stem_N)
-            visual.append(mean_direction([1.0] * len(image_ND), image_ND))
-        return torch.stack(visual)
-
-    def _generator_path(self, name: str) -> Path:
-        steps = [str(path.stem) for path in self.steps.paths]
-        phrases = phrase_key(self.pool_tasks)
-        key = content_hash(
-            "generator 2",
-            name,
-            self.recipe.generators[name],
-            asdict(self.recipe.prior),
-            steps,
-            self._descriptions(),
-            *phrases,
-        )
-        return work_folder() / f"{key}.safetensors"
-
-    def _descriptions(self) -> list[str]:
-        return [t.task.description for t in self.steps.seen]
-
-    def _fit_generators(self, folder: Path, experts: ExpertShards) -> dict[str, Any]:
-        tasks = [t for t in self.tasks if t.role == TRAINING]
-        k, tau, space = self.recipe.prior.k, self.recipe.prior.tau, self.recipe.prior.space
-        asked, index = queries(self.model, [t.task.description for t in tasks]), Index(experts)
-        priors = [prior(one.embedding_D, index.similarity(one, space, k), experts, k, tau) for one in asked]
-        pool, health = self._pool(experts, index), {}
-        for name, table in self.recipe.generators.items():
-            with locked(path := self._generator_path(name)):
-                if (kept := _kept(path)) is None:
-                    checkpoint = Checkpoint(path.with_suffix(".checkpoint"))
-                    material = self._material(tasks, experts, priors, pool, checkpoint)
-                    began = time.monotonic()
-                    fitted, facts = self.host.generators[name].fit(material, table)
-                    scores = scored(self.model, self.host.generators[name], table, material, tasks, self.steps.experts)
-                    save_sealed(path, fitted.tensors(), {"health": {**facts, **scores}})
-                    kept = load_sealed(path)
-                    checkpoint.drop()
-                    self.journal("generator", name=name, seconds=round(time.monotonic() - began, 3))
-            tensors, metadata = kept
+    def _write_generators(self, folder: Path) -> dict[str, Any]:
+        """Write the fitted generators. Returns their health, by name."""
+        health: dict[str, Any] = {}
+        for name in self.recipe.generators:
+            if (fit := stored_fit(self.fits.path(name))) is None:
+                raise Unavailable(f"the fit of generator {name!r} was removed during the build", "build again")
+            tensors, metadata = fit
             health[name] = metadata["health"]
             save_tensors(folder / "generators" / f"{name}.safetensors", tensors, {"kind": "generator", "name": name})
         return health
-
-    def _pool(self, experts: ExpertShards, index: Index) -> Pool:
-        recipe, row_of = self.recipe, {key: row for row, key in enumerate(experts.names)}
-
-        def prior_of(t: PoolTask) -> Prior:
-            (one,) = queries(self.model, [t.description])
-            own = [row_of[t.name]] if t.name in row_of else []
-            # K + 1 similarities, so that the K largest besides its own are exact.
-            similarity_E = index.similarity(one, recipe.prior.space, min(recipe.prior.k + 1, len(experts.names)))
-            k = min(recipe.prior.k, len(experts.names) - len(own))
-            return prior(one.embedding_D, similarity_E, experts, k, recipe.prior.tau, own)
-
-        least = recipe.phrases.least_photos
-        return Pool(self._bank, self.pool_tasks, recipe.train, prior_of, least)
-
-    def _material(
-        self,
-        tasks: Sequence[BuildTask],
-        experts: ExpertShards,
-        priors: Sequence[Prior],
-        pool: Pool,
-        checkpoint: Checkpoint,
-    ) -> Material:
-        states = [self.steps.states(t) for t in tasks]
-        return Material(
-            experts=experts,
-            tasks=[t.task.key for t in tasks],
-            states=lambda t: states[t].to("cpu"),
-            rows=lambda t, rows: states[t][rows],
-            states_of_task=self.steps.kept,
-            priors=priors,
-            joint_P=self.steps.joint_P,
-            pool=pool,
-            start_P=self.steps.start_P if self.recipe.train.warmup_epochs else None,
-            recall=recall_on(self.model, self.steps.layout, tasks, self.steps.experts),
-            seed=self.recipe.train.seed,
-            note=self.note,
-            checkpoint=checkpoint,
-            device=str(self.model.device),
-        )
 
     def _write_evaluation(self, folder: Path, t: BuildTask, test: Features) -> None:
         content = test.stored(self.model).to(torch.device("cpu"))
@@ -341,7 +295,7 @@ class Build:
 
     def _shards(self, role: str) -> list[int]:
         """Return the number of tasks of a role in each file."""
-        return parts(len(self._by_role()[role]), *([shard_rows(self.steps.layout)] if role == EXPERT else []))
+        return expert_shards(self.steps) if role == EXPERT else parts(len(self._by_role()[role]))
 
     def _manifest(self, health: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -360,27 +314,14 @@ class Build:
         }
 
 
-def _kept(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return a stored generator that was already fitted, or None if there is none or its file is damaged."""
-    try:
-        return load_sealed(path)
-    except BadFile:
-        path.unlink(missing_ok=True)
-        return None
-
-
 def save_learned_of(folder: Path, tasks: Sequence[BuildTask]) -> None:
     """Write the hashes of the photos that the tasks of each role learn from."""
     save_learned(folder, {role: [h for t in tasks if t.role == role for h in t.train.hashes] for role in ROLES})
 
 
-def compute_features(model: Model, tasks: Sequence[BuildTask], journal: Journal) -> None:
-    """Compute the frozen features of all photos that are not in the cache."""
-    missing = missing_features(tasks)
-    with working("features", sum(len(features.photos) for features in missing)) as advance:
-        for features in missing:
-            began = time.monotonic()
-            for done in features.compute(model):
-                advance(done, features.name)
-            seconds = round(time.monotonic() - began, 3)
-            journal("features", task=features.name, photos=len(features.photos), seconds=seconds)
+def _nothing(units: float, part: str) -> None:
+    pass
+
+
+def _no_experts() -> ExpertShards:
+    raise AssertionError("only fits read experts")

@@ -27,10 +27,13 @@ from sglora_cli.files.tensor_rows import TensorDraft, TensorRows
 from sglora_cli.files.tensors import Checkpoint, load_sealed, save_sealed
 from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.contracts import Model
-from sglora_cli.plugin.values import EXPERT, UNSEEN
+from sglora_cli.plugin.values import EXPERT, UNSEEN, Resources, Step
 from sglora_cli.system.locks import locked
 from sglora_cli.system.paths import cache_folder
-from sglora_cli.system.progress import Advance, Journal
+from sglora_cli.system.progress import Advance, Record
+
+TRAINING_STEP = "training"
+"""The kind of the steps of this module."""
 
 
 def work_folder() -> Path:
@@ -93,19 +96,42 @@ class Steps:
             (one.shape, one.dtype) == ((self.kept, self.layout.size), torch.float32) for one in rows
         )
 
-    def train(self, advance: Advance, journal: Journal) -> None:
-        """Train all missing steps."""
-        if self.config.warmup_epochs:
-            self._joint(self.start_path, self.experts, self.config.warmup_epochs, "start", advance, journal)
-        for n, (path, group) in enumerate(zip(self.group_paths, self.groups, strict=True), 1):
-            if not self.done(path):
-                with locked(path):
-                    if not self.done(path):
-                        path.unlink(missing_ok=True)  # damaged
-                        self._own(path, group, f"group {n} of {len(self.groups)}", advance, journal)
-        self._joint(self.joint_path, self.seen, self.config.joint_epochs, "joint", advance, journal)
+    def missing(self, resources: Resources) -> list[Step]:
+        """Return the unfinished steps, in an order in which they can run."""
+        missing = [path for path in self.paths if not self.done(path)]
+        start = (self.start_path.stem,) if self.start_path in missing and self.config.warmup_epochs else ()
+        return [
+            Step(
+                path.stem,
+                TRAINING_STEP,
+                self._name(path),
+                path.relative_to(cache_folder()).as_posix(),
+                start if path in self.group_paths else (),
+                self.passes(path),
+                resources,
+            )
+            for path in missing
+        ]
 
-    def _own(self, path: Path, group: Sequence[BuildTask], part: str, advance: Advance, journal: Journal) -> None:
+    def perform(self, key: str, advance: Advance, journal: Record) -> None:
+        """Train the step of this key, unless it is done."""
+        (path,) = (path for path in self.paths if path.stem == key)
+        if path == self.start_path:
+            self._joint(path, self.experts, self.config.warmup_epochs, "start", advance, journal)
+        elif path == self.joint_path:
+            self._joint(path, self.seen, self.config.joint_epochs, "joint", advance, journal)
+        elif not self.done(path):
+            with locked(path):
+                if not self.done(path):
+                    path.unlink(missing_ok=True)  # damaged
+                    group = self.groups[self.group_paths.index(path)]
+                    self._own(path, group, self._name(path), advance, journal)
+
+    def _name(self, path: Path) -> str:
+        names = {self.start_path: "warm-up", self.joint_path: "joint"}
+        return names.get(path) or f"group {self.group_paths.index(path) + 1} of {len(self.groups)}"
+
+    def _own(self, path: Path, group: Sequence[BuildTask], part: str, advance: Advance, journal: Record) -> None:
         names = [t.task.key for t in group]
         shapes = {str(n): (torch.float32, (self.kept, self.layout.size)) for n in range(len(group))}
         draft = TensorDraft(path, shapes, {"kind": "states", "tasks": names})
@@ -127,7 +153,7 @@ class Steps:
             draft.close()
 
     def _joint(
-        self, path: Path, tasks: Sequence[BuildTask], epochs: int, name: str, advance: Advance, journal: Journal
+        self, path: Path, tasks: Sequence[BuildTask], epochs: int, name: str, advance: Advance, journal: Record
     ) -> None:
         with locked(path):
             if self.done(path):
@@ -177,7 +203,7 @@ class _Log:
     tasks: Sequence[str]
     photos: int
     advance: Advance
-    journal: Journal
+    journal: Record
 
     def epoch(self, number: int, of: int, losses: Sequence[float], seconds: float) -> None:
         self.advance(self.photos, f"{self.part}, epoch {number} of {of}")

@@ -87,6 +87,10 @@ def reporters(context: click.Context) -> Iterable[str]:
     return _host().reporters
 
 
+def executors(context: click.Context) -> Iterable[str]:
+    return _host().executors
+
+
 def baselines(context: click.Context) -> Iterable[str]:
     return ["all", "paper", *_host().generators]
 
@@ -119,6 +123,11 @@ def adapters(context: click.Context) -> Iterable[str]:
 
 def setting_values(context: click.Context) -> Iterable[str]:
     """Return possible values of the setting on the command line, if they have names."""
-    sources: dict[str, Source] = {"pack": packs, "backbone": backbones, "generator": generators}
+    sources: dict[str, Source] = {
+        "pack": packs,
+        "backbone": backbones,
+        "generator": generators,
+        "executor": executors,
+    }
     key = str(context.params.get("key"))
     return sources[key](context) if key in sources else DEVICES if key == "device" else ()

@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 
 from sglora_cli.cli import completion
 from sglora_cli.cli.output import say
+from sglora_cli.config import StepConfig, options_of
 from sglora_cli.errors import BadFile, UsageError
 
 if TYPE_CHECKING:
@@ -138,6 +139,30 @@ def reporter_option(help: str) -> Decorator:
     return click.option(
         "--as", "reporter", default="", help=help, shell_complete=completion.names(completion.reporters)
     )
+
+
+def executor_option() -> Decorator:
+    """Add `--executor` and the resources of its steps, which the command gets as `executor` and `step`."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def call(*args: Any, executor: str, **parameters: Any) -> Any:
+            from sglora_cli.plugin.executors import LOCAL
+            from sglora_cli.system import settings
+
+            app: App = click.get_current_context().obj
+            chosen = app.host.executors[executor or settings.load().executor or LOCAL]
+            return function(*args, executor=chosen, **parameters)
+
+        return click.option(
+            "--executor",
+            default="",
+            metavar="NAME[:ADDRESS]",
+            help="Run the steps here, such as local or ray:ADDRESS. Default: the setting `executor`, else local.",
+            shell_complete=completion.names(completion.executors),
+        )(options_of(StepConfig, "step")(call))
+
+    return decorate
 
 
 # Confirmation and dry runs

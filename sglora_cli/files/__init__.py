@@ -1,5 +1,6 @@
 """Files on disk: writes are atomic, equal content gives equal bytes, and untrusted input is checked.
 
+attempts      unfinished files of several attempts at making a file
 atomic        write files and place folders atomically, clean up after killed processes
 swap          replace a file only if it has not changed since it was read
 untrusted     limits of size, depth and numbers; safe names; paths that stay inside their folder

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sglora_cli.errors import BadFile, Unavailable, unwritable
 from sglora_cli.files.atomic import put_file
+from sglora_cli.files.attempts import own_path
 from sglora_cli.files.plain_rows import DTYPES, bytes_of, tensor_place
 from sglora_cli.files.tensors import KEY, packed_metadata, safetensors_header
 
@@ -134,7 +135,7 @@ class TensorDraft:
 
     def __init__(self, target: Path, shapes: Shapes, metadata: Mapping[str, Any]) -> None:
         """Open the draft of `target`, keeping rows of an earlier process if the shapes are the same."""
-        self.target, self.path = target, target.with_name(target.name + ".part")
+        self.target, self.path = target, own_path(target.with_name(target.name + ".part"))
         sums = {name + _SUMS: (torch.int64, shape[:1]) for name, (_, shape) in shapes.items()}
         header, self._starts, self._size = _header({**shapes, **sums}, metadata)
         self._bytes = {n: math.prod(shape[1:]) * dtype.itemsize for n, (dtype, shape) in shapes.items()}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sglora_cli.errors import BadFile
 from sglora_cli.files import atomic
 from sglora_cli.files.atomic import drop_drafts, write_bytes
+from sglora_cli.files.attempts import own_path
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.untrusted import json_value
 
@@ -111,8 +112,8 @@ def load_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _seal(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
-    names = sorted(tensors)
-    return content_hash(path.stem, dict(metadata), names, *(tensors[name] for name in names))
+    names, owner = sorted(tensors), path.name.partition(".")[0]  # equal for all attempts, see `files/attempts.py`
+    return content_hash(owner, dict(metadata), names, *(tensors[name] for name in names))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -166,7 +167,7 @@ class Checkpoint:
     the checkpoint refers to."""
 
     def __init__(self, path: Path, first: Callable[[], None] = lambda: None) -> None:
-        self.path, self._first, self._last = path, first, time.monotonic()
+        self.path, self._first, self._last = own_path(path), first, time.monotonic()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Return the last saved state, or None if there is none or it is damaged."""

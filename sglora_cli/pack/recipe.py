@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sglora_cli.config import LoraConfig, PhraseConfig, PriorConfig, TrainConfig
+from sglora_cli.config import LoraConfig, PhraseConfig, PriorConfig, StepConfig, TrainConfig
 from sglora_cli.errors import BadFile, Mismatch, UnknownName
 from sglora_cli.files.toml import Address
 from sglora_cli.plugin.host import Host
@@ -88,6 +88,7 @@ class Recipe:
     """
     phrases: PhraseConfig
     generators: Mapping[str, Mapping[str, Any]]
+    resources: StepConfig
     raw: Mapping[str, Any]
     path: Path | None = None
     lines: Mapping[Address, int] = field(default_factory=dict)

@@ -10,6 +10,8 @@ prompts = ["a photo of a {class}"]       # prompts for the classes of classifica
 [tasks]                     # optional; PhraseConfig, and
 from_captions = ["pets"]    # sources; phrases of their captions are seen tasks for generators that learn by retrieval
 
+[resources]                 # optional; StepConfig, the resources of each step of the build
+
 [[source]]
 name = "pets"               # prefix of its tasks: pets/pug
 dataset = "folder"          # a data set plugin
@@ -31,7 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sglora_cli.config import LoraConfig, PhraseConfig, PriorConfig, TrainConfig, from_mapping
+from sglora_cli.config import LoraConfig, PhraseConfig, PriorConfig, StepConfig, TrainConfig, from_mapping
 from sglora_cli.errors import BadFile, SgloraError, Unavailable, UnknownName
 from sglora_cli.files.toml import Address, toml_lines, toml_table
 from sglora_cli.files.untrusted import TOML_LIMIT, read_bytes
@@ -68,7 +70,7 @@ def summary(path: Path) -> dict[str, str]:
 
 
 _TEXTS = ("summary", "backbone", "template", "prompts", "default_generator")
-_KEYS = (*_TEXTS, "source", "lora", "train", "prior", "tasks", "generators")
+_KEYS = (*_TEXTS, "source", "lora", "train", "prior", "tasks", "generators", "resources")
 _FROM = "from_captions"
 
 
@@ -98,6 +100,7 @@ def parse(
             faults, PhraseConfig, {key: value for key, value in tasks.items() if key != _FROM}, "tasks"
         ),
         generators={key: _table(faults, generators, key, "generators") for key in generators},
+        resources=table_config(faults, StepConfig, _table(faults, raw, "resources"), "resources"),
         raw=raw,
         path=path,
         lines=faults.lines,

@@ -10,7 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from sglora_cli.plugin.values import CaptionerCost, Experts, FetchPlan, Listed, Material, Report, Task, Terms
+from sglora_cli.plugin.values import (
+    CaptionerCost,
+    Experts,
+    FetchPlan,
+    Listed,
+    Material,
+    Report,
+    Resources,
+    Step,
+    Task,
+    Terms,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -435,6 +446,44 @@ class Reporter(Protocol):
         """Return the complete output, ending with a line break."""
 
 
+class Job(Protocol):
+    """Work that is divided into steps. It can be pickled, and knows how to do each step in any process."""
+
+    def perform(self, step: Step, advance: Callable[[float, str], None], journal: Callable[..., None]) -> None:
+        """Make the step's file, resuming an interrupted attempt. Does nothing if the file exists and is intact.
+
+        advance: called with finished units and what is being done.  journal: called with an event and its values.
+        Raises an sglora error for everything that a user can fix. All other methods of a job belong to the host.
+        """
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """A way to run the steps of a job: in this process, or on other machines."""
+
+    name: str
+    summary: str
+
+    def check(self, resources: Resources) -> None:
+        """Raise Unavailable if no step with these resources can run, for example without a cluster.
+
+        The host calls it before a job starts.
+        """
+
+    def run(
+        self,
+        job: Job,
+        steps: Sequence[Step],
+        advance: Callable[[float, str], None],
+        journal: Callable[..., None],
+    ) -> Mapping[str, int]:
+        """Perform all steps, each after the steps that it names. Returns the number of steps that ran on each machine.
+
+        steps: in an order in which they can run one after the other.  advance, journal: see Job.perform. They are
+        called in this process only. Raises the error of the step that fails first.
+        """
+
+
 @runtime_checkable
 class HasMembers(Protocol[V_co]):
     """A value that stands for a family (optional for all of the above): `NAME:anything` is a value of its kind, too."""
@@ -473,5 +522,6 @@ POWERS: Mapping[type, tuple[type, ...]] = {
     Generator: (HasMembers, SaysCost, SaysAbsent),
     Fitted: (UsesEvidence, ChoosesSites, IgnoresExperts, UsesDevice),
     Reporter: (HasMembers,),
+    Executor: (HasMembers,),
 }
 """Contract -> the optional protocols that its values may also implement."""

@@ -30,6 +30,7 @@ from sglora_cli.plugin.contracts import (
     Dataset,
     EncodesMeaning,
     Evidence,
+    Executor,
     Fetches,
     Fitted,
     Generator,
@@ -37,6 +38,7 @@ from sglora_cli.plugin.contracts import (
     HasProjection,
     HidesTokens,
     IgnoresExperts,
+    Job,
     KnowsEarlier,
     ListsImages,
     MergesCheckpoints,
@@ -69,7 +71,18 @@ from sglora_cli.plugin.validation import (
     wrong_value,
     wrong_vectors,
 )
-from sglora_cli.plugin.values import CaptionerCost, Experts, FetchPlan, Listed, Material, Report, Task, Terms
+from sglora_cli.plugin.values import (
+    CaptionerCost,
+    Experts,
+    FetchPlan,
+    Listed,
+    Material,
+    Report,
+    Resources,
+    Step,
+    Task,
+    Terms,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -277,6 +290,29 @@ class GuardedReporter(Guarded[Reporter]):
             text = self._value.render(report)
         self._refuse("render", "" if isinstance(text, str) else f"must return a string, got {type(text).__name__}")
         return text
+
+
+class GuardedExecutor(Guarded[Executor]):
+    contract = Executor
+    name: str
+    summary: str
+
+    def check(self, resources: Resources) -> None:
+        with self._asking("check"):
+            self._value.check(resources)
+
+    def run(
+        self,
+        job: Job,
+        steps: Sequence[Step],
+        advance: Callable[[float, str], None],
+        journal: Callable[..., None],
+    ) -> Mapping[str, int]:
+        with self._asking("run"):
+            counts = self._value.run(job, steps, advance, journal)
+        good = isinstance(counts, Mapping) and all(isinstance(n, int) for n in counts.values())
+        self._refuse("run", "" if good else f"must return the number of steps per machine, got {counts!r:.100}")
+        return counts
 
 
 # Optional methods, one class per protocol

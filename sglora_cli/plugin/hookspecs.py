@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pluggy
 
-from sglora_cli.plugin.contracts import Backbone, Captioner, Dataset, Generator, Reporter
+from sglora_cli.plugin.contracts import Backbone, Captioner, Dataset, Executor, Generator, Reporter
 
 PROJECT = "sglora"
 GROUP = "sglora"
@@ -41,6 +41,11 @@ def sglora_generators() -> list[Generator]:  # type: ignore[empty-body]
 @hookspec
 def sglora_reporters() -> list[Reporter]:  # type: ignore[empty-body]
     """Return reporters, which print measured rows."""
+
+
+@hookspec
+def sglora_executors() -> list[Executor]:  # type: ignore[empty-body]
+    """Return executors, which run the steps of builds and measurements."""
 
 
 @hookspec

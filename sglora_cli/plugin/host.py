@@ -18,8 +18,16 @@ from sglora_cli import network
 from sglora_cli.errors import PluginError, SgloraError, UnknownName, UsageError
 from sglora_cli.plugin import hookspecs
 from sglora_cli.plugin.combined import Combined, parts_of
-from sglora_cli.plugin.contracts import Backbone, Captioner, Dataset, Generator, HasMembers, Reporter
-from sglora_cli.plugin.guard import GuardedBackbone, GuardedCaptioner, GuardedDataset, GuardedGenerator, GuardedReporter
+from sglora_cli.plugin.contracts import Backbone, Captioner, Dataset, Executor, Generator, HasMembers, Reporter
+from sglora_cli.plugin.executors import LOCAL, InProcess
+from sglora_cli.plugin.guard import (
+    GuardedBackbone,
+    GuardedCaptioner,
+    GuardedDataset,
+    GuardedExecutor,
+    GuardedGenerator,
+    GuardedReporter,
+)
 from sglora_cli.plugin.validation import (
     OURS,
     check_hooks,
@@ -31,7 +39,7 @@ from sglora_cli.plugin.validation import (
 )
 
 V = TypeVar("V")
-PLUGIN_KINDS = ("backbone", "dataset", "captioner", "generator", "reporter")
+PLUGIN_KINDS = ("backbone", "dataset", "captioner", "generator", "reporter", "executor")
 UPDATE = "uninstall or update it"
 
 
@@ -107,6 +115,7 @@ class Host:
     captioners: Registry[Captioner] = field(default_factory=lambda: Registry("captioner", GuardedCaptioner))
     generators: GeneratorRegistry = field(default_factory=lambda: GeneratorRegistry("generator", GuardedGenerator))
     reporters: Registry[Reporter] = field(default_factory=lambda: Registry("reporter", GuardedReporter))
+    executors: Registry[Executor] = field(default_factory=lambda: Registry("executor", GuardedExecutor))
     recipe_folders: list[Path] = field(default_factory=list)
     plugins: dict[str, str] = field(default_factory=dict)
     """Plugin name -> the distribution that installed it."""
@@ -116,7 +125,7 @@ class Host:
 
     @property
     def registries(self) -> tuple[Registry[Any], ...]:
-        return self.backbones, self.datasets, self.captioners, self.generators, self.reporters
+        return self.backbones, self.datasets, self.captioners, self.generators, self.reporters, self.executors
 
     def registry_of(self, name: str, kind: str | None = None) -> Registry[Any]:
         """Find the registry that has a name. Raises UnknownName, or UsageError if several kinds have it."""
@@ -137,6 +146,7 @@ class Host:
         # tqdm warns in notebooks without ipywidgets when a model library is imported. Its bars are not shown anyway.
         warnings.filterwarnings("ignore", message="IProgress not found")
         host = cls()
+        host.executors.add("sglora", LOCAL, InProcess())
         manager = pluggy.PluginManager(hookspecs.PROJECT)
         manager.add_hookspecs(hookspecs)
         entries = metadata.entry_points(group=hookspecs.GROUP) if entry_points is None else entry_points
@@ -190,6 +200,7 @@ class Host:
             "sglora_captioners": lambda owner, value: self._register(self.captioners, Captioner, owner, value),
             "sglora_generators": lambda owner, value: self._register(self.generators, Generator, owner, value),
             "sglora_reporters": lambda owner, value: self._register(self.reporters, Reporter, owner, value),
+            "sglora_executors": lambda owner, value: self._register(self.executors, Executor, owner, value),
             "sglora_recipes": lambda owner, value: self.recipe_folders.append(_folder(value)),
         }
 

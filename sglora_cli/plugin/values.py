@@ -286,6 +286,40 @@ class Material:
 
 
 @dataclass(frozen=True)
+class Resources:
+    """The resources of one step of a job."""
+
+    cpus: int = 0
+    """CPU cores, and the number of threads. Another number of threads rounds differently. 0: any number."""
+    gpus: float = 0.0
+    """GPUs. Several steps may share one: 0.25 lets four of them run on it at once."""
+    memory: int = 0
+    """Bytes; 0 if unknown."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a job. Its result is a file that is named by the hash of all its inputs.
+
+    A step can therefore run twice without harm, and a step whose file exists is finished.
+    """
+
+    key: str
+    """Identifies the step within its job."""
+    kind: str
+    """What it does, such as "features" or "states"."""
+    name: str
+    """What it does it for, such as the key of a task, for messages."""
+    path: str
+    """Its file, relative to the user cache."""
+    after: tuple[str, ...] = ()
+    """Keys of the steps whose files it reads."""
+    units: float = 1.0
+    """Amount of work, in the units of the progress of its job."""
+    resources: Resources = Resources()
+
+
+@dataclass(frozen=True)
 class Row:
     """One measurement."""
 

@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from sglora_cli.errors import Unavailable, UsageError, unwritable
 from sglora_cli.files.atomic import drop_all_drafts, drop_drafts, recover
+from sglora_cli.files.attempts import needs_lock
 from sglora_cli.files.hashes import data_hash
 from sglora_cli.files.names import short_name
 from sglora_cli.files.untrusted import NAME_LIMIT
@@ -38,8 +39,11 @@ def locked(path: Path, wait: bool = True, place: Path | None = None) -> Iterator
     """Hold the lock of a file or folder to be written. The operating system releases it if the process dies.
 
     place: the lock file, by default `lock_file(path)`. Without `wait`, raises Unavailable if
-    another process holds it.
+    another process holds it. Does nothing in a named attempt at making `path`, see `files/attempts.py`.
     """
+    if not needs_lock(path):
+        yield
+        return
     lock = FileLock(place or lock_file(path), thread_local=False)
     try:
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,9 @@ T = TypeVar("T")
 Advance = Callable[[float, str], None]
 """Called with the completed units of work and a description of the current part."""
 
+Record = Callable[..., None]
+"""Called with a step and its values: a Journal, or what stands for one in another process."""
+
 _quiet = False
 _remarked: set[str] = set()
 PLAIN_SECONDS = 10.0

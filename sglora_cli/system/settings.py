@@ -35,6 +35,8 @@ class Settings:
     """Device to use if a command does not name one, otherwise a CUDA GPU if available."""
     weights: str = ""
     """Weights of the default backbone, a file or folder. Other backbones ignore it."""
+    executor: str = ""
+    """Executor of builds and measurements if a command does not name one, otherwise this process."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sglora_cli.build.held_out import own_photos, scored
+from sglora_cli.build.held_out import fold_rows, folds_of, own_photos, scores
 from sglora_cli.build.prerequisites import plan_tasks
 from sglora_cli.build.tasks import BuildTask, build_tasks
 from sglora_cli.cli.describe import held_out
@@ -99,6 +99,13 @@ def given(tiny, toys, recipe):
         note=lambda text: None,
     )
     return model, tasks, material
+
+
+def scored(model, generator, table, material, tasks):
+    """All folds, and their scores."""
+    folds = folds_of(table, len(tasks))
+    rows = [r for fold in range(folds) for r in fold_rows(model, generator, table, material, tasks, [], fold)]
+    return scores(rows, generator.name, folds, tasks, [])
 
 
 @pytest.mark.parametrize("folds", [2, 3, 7])

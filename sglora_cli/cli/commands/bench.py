@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from sglora_cli.cli.options import (
     check_present,
     data_option,
     dry_run_option,
+    executor_option,
     json_option,
     not_empty,
     out_option,
@@ -29,13 +32,15 @@ from sglora_cli.cli.options import (
     table_name,
 )
 from sglora_cli.cli.output import print_json, print_lines, say
-from sglora_cli.config import ABLATIONS, TASK_TABLES, BenchConfig, OneOf, RuntimeConfig, options_of
+from sglora_cli.config import ABLATIONS, TASK_TABLES, BenchConfig, OneOf, RuntimeConfig, StepConfig, options_of
 from sglora_cli.plugin.values import TRAINING, UNSEEN
 from sglora_cli.system.display import counted
 
 if TYPE_CHECKING:
+    from sglora_cli.bench.methods import BenchPlan
     from sglora_cli.build.estimate import Estimate
     from sglora_cli.build.pipeline import Build
+    from sglora_cli.plugin.contracts import Executor
 
 
 @click.command("bench")
@@ -108,6 +113,7 @@ if TYPE_CHECKING:
 )
 @options_of(BenchConfig)
 @options_of(RuntimeConfig, "runtime")
+@executor_option()
 @click.option(
     "--rows", type=PATH, help="Append rows to this file, or resume from it. Default: a file in the user cache."
 )
@@ -133,6 +139,8 @@ def command(
     out: Path | None,
     config: BenchConfig,
     runtime: RuntimeConfig,
+    executor: Executor,
+    step: StepConfig,
     **request: Any,
 ) -> None:
     """Measure methods on unseen tasks.
@@ -148,6 +156,7 @@ def command(
     sglora bench --table ablation-k --baselines top-k,cvae
     sglora bench --adapter pug-peft/ --tasks pug
     sglora bench --role training --data data --table ablation-k
+    sglora bench --baselines all --executor ray
     sglora bench --folds 5 --data data --baselines paper --rows folds.jsonl
     """
     from sglora_cli.bench.request import BenchRequest
@@ -162,27 +171,33 @@ def command(
     for name in filter(None, (bench_request.pack, bench_request.on)):
         app.library.find(name)  # fail before torch is imported
     from sglora_cli.bench import run
+    from sglora_cli.bench.job import Elsewhere
     from sglora_cli.bench.measure import Measurer
     from sglora_cli.bench.plan import bench_plan
     from sglora_cli.bench.rows_file import log_of
     from sglora_cli.files.atomic import write_bytes
 
+    note = (lambda text: None) if as_json else say
+    planner: partial[BenchPlan] = partial(bench_plan, request=bench_request, config=config, runtime=runtime)
     if folds:
-        from sglora_cli.build.folds import Folds
+        from sglora_cli.build.folds import Folds, plan_of_folds
 
-        work = Folds.of(app.host, bench_request, folds, runtime, (lambda text: None) if as_json else say)
+        work = Folds.of(app.host, bench_request, folds, runtime, note, executor, step)
         if dry_run:
             _print_builds(work.estimates(), as_json)
             return
         plan = work.plan(config)
+        planner = partial(plan_of_folds, request=bench_request, count=folds, config=config, runtime=runtime)
     else:
-        plan = bench_plan(app.host, bench_request, config, runtime)
+        plan = planner(app.host)
     measurer = Measurer(plan.model, runtime.precision, fresh)
     if dry_run:
         _print_estimate(run.estimate(plan, measurer), as_json)
         return
+    planner = partial(planner, runtime=replace(runtime, device=plan.model.device.type))
+    elsewhere = Elsewhere.of(executor, step, plan, planner, note)
     with log_of(rows, plan.header(" ".join(["sglora bench", *sys.argv[2:]]), request["table"])) as log:
-        measured = run.run(plan, measurer, log)
+        measured = run.run(plan, measurer, log, elsewhere)
     if not as_json:
         say(f"{counted(measurer.count.encoded, 'image')} encoded, {measurer.count.saved} saved, rows in {log.path}")
     text = render.render(run.report(plan, measured, paper))

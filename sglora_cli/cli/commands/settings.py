@@ -132,6 +132,8 @@ def _checked(host: Host, key: str, value: str) -> str:
         pick_device(value)
     elif key == "backbone":
         host.backbones[value]
+    elif key == "executor":
+        host.executors[value]
     else:
         host.generators[value]
     return value

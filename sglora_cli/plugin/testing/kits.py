@@ -12,6 +12,7 @@ from sglora_cli.plugin.contracts import CountsTokens
 from sglora_cli.plugin.testing.backbone import BACKBONE_CHECKS
 from sglora_cli.plugin.testing.captioner import CAPTIONER_CHECKS
 from sglora_cli.plugin.testing.dataset import DATASET_CHECKS
+from sglora_cli.plugin.testing.executor import EXECUTOR_CHECKS
 from sglora_cli.plugin.testing.generator import GENERATOR_CHECKS, GeneratorTrial
 from sglora_cli.plugin.testing.reporter import REPORTER_CHECKS
 from sglora_cli.plugin.testing.tokens import TOKEN_CHECKS
@@ -23,6 +24,7 @@ KITS: Mapping[str, tuple[ConformanceCheck, ...]] = {
     "captioner": CAPTIONER_CHECKS,
     "generator": GENERATOR_CHECKS,
     "reporter": REPORTER_CHECKS,
+    "executor": EXECUTOR_CHECKS,
 }
 """Kind of plugin -> its checks. `subject` creates their arguments."""
 

@@ -14,12 +14,13 @@ from sglora_cli.cli.options import (
     backbone_option,
     data_option,
     dry_run_option,
+    executor_option,
     force_option,
     json_option,
     out_option,
 )
 from sglora_cli.cli.output import print_json, say
-from sglora_cli.config import RuntimeConfig, options_of
+from sglora_cli.config import RuntimeConfig, StepConfig, options_of
 from sglora_cli.plugin.values import EXPERT, TRAINING, UNSEEN
 from sglora_cli.system import settings
 from sglora_cli.system.display import counted
@@ -27,6 +28,7 @@ from sglora_cli.system.display import counted
 if TYPE_CHECKING:
     from sglora_cli.build.estimate import Estimate
     from sglora_cli.build.pipeline import Build
+    from sglora_cli.plugin.contracts import Executor
 
 
 @click.command("build")
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--log", type=PATH, help="Append a log in JSON Lines to this file.")
 @force_option("Start even if memory or disk space looks insufficient.")
 @options_of(RuntimeConfig, "runtime")
+@executor_option()
 @json_option()
 @click.pass_obj
 def build(
@@ -55,6 +58,8 @@ def build(
     force: bool,
     as_json: bool,
     runtime: RuntimeConfig,
+    executor: Executor,
+    step: StepConfig,
 ) -> None:
     """Build the pack that RECIPE describes.
 
@@ -66,6 +71,7 @@ def build(
     sglora pack build coco --data DIR --dry-run
     sglora pack build coco --data DIR
     sglora pack build coco --data DIR --limit 4   # a quick trial named coco-limit-4
+    sglora pack build coco --data DIR --executor ray
     """
     from sglora_cli.pack.recipe_parser import limited, read, with_backbone
     from sglora_cli.system.paths import data_folder
@@ -83,7 +89,9 @@ def build(
     from sglora_cli.build import pipeline
     from sglora_cli.build.data_notes import say_what_is_not_seen
 
-    work = pipeline.Build.prepare(app.host, content, root, note, out, runtime, log, plan=plan)
+    work = pipeline.Build.prepare(
+        app.host, content, root, note, out, runtime, log, plan=plan, executor=executor, step=step
+    )
     unseen = say_what_is_not_seen(app.host, content, root, [t.task for t in work.tasks], note)
     estimate = work.estimate()
     if dry_run:

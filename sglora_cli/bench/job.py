@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -13,6 +14,7 @@ from sglora_cli.bench.methods import BenchPlan
 from sglora_cli.config import StepConfig
 from sglora_cli.errors import Mismatch
 from sglora_cli.files.hashes import content_hash
+from sglora_cli.pack.content.evaluation import UnseenTask
 from sglora_cli.plugin.contracts import Executor
 from sglora_cli.plugin.executors import LOCAL
 from sglora_cli.plugin.host import Host
@@ -106,28 +108,41 @@ def measured_elsewhere(
     """
     reader = replace(measurer, fresh=False, count=Work())
     keyed: list[list[Part]] = []
-    steps: list[Step] = []
+    missing: dict[str, tuple[UnseenTask, Part]] = {}
     with Driver.here() as driver:
         for t, (task, some) in enumerate(zip(plan.tasks, parts, strict=True)):
-            keyed.append([])
-            for n, part in enumerate(some):
-                key = f"{t}/{n}"
-                known = measurer.remembers(task, part)
-                # Rows that this measurement must not find in the cache are stored under a key of their own.
-                own = part if part.key and not measurer.fresh else replace(part, key=content_hash(driver.token, key))
-                keyed[t].append(own)
-                path = reader.place(task, own).relative_to(cache_folder()).as_posix()
-                if not known:
-                    name = f"{task.key}, method {n + 1} of {len(some)}"
-                    steps.append(Step(key, MEASURE, name, path, (), len(task.tensors.stem_N), elsewhere.resources))
-        if steps:
-            keys = {step.key: keyed[t][n].key for step in steps for t, n in [map(int, step.key.split("/"))]}
+            # Rows that no other measurement may use are stored under a key of this one.
+            own = [
+                part if _is_kept(part, measurer) else replace(part, key=content_hash(driver.token, t, n))
+                for n, part in enumerate(some)
+            ]
+            keyed.append(own)
+            missing |= {f"{t}/{n}": (task, part) for n, part in enumerate(own) if not reader.remembers(task, part)}
+        if missing:
+            steps = [_step(key, *of, reader.place(*of), elsewhere.resources) for key, of in missing.items()]
+            keys = {key: part.key for key, (_, part) in missing.items()}
             job = BenchJob(elsewhere.planner, plan.key, keys, measurer.precision, measurer.fresh, driver)
             with working("bench", sum(step.units for step in steps)) as advance:
                 counts = elsewhere.executor.run(job, steps, advance, _Counter(measurer.count))
             check_results(steps, elsewhere.executor.name, counts)
+            for key, (task, part) in missing.items():
+                t, n = map(int, key.split("/"))
+                if not _is_kept(parts[t][n], measurer):
+                    reader.remembers(task, part)  # reads the rows
+                    reader.place(task, part).unlink(missing_ok=True)
             elsewhere.note(f"bench: {counted(sum(counts.values()), 'step')}, {summary(counts)}")
     return keyed, reader
+
+
+def _is_kept(part: Part, measurer: Measurer) -> bool:
+    """Return whether later measurements may use the stored rows of a part."""
+    return bool(part.key) and not measurer.fresh
+
+
+def _step(key: str, task: UnseenTask, part: Part, path: Path, resources: Resources) -> Step:
+    name = f"{task.key}, method {int(key.split('/')[1]) + 1}"
+    units = float(len(task.tensors.stem_N))
+    return Step(key, MEASURE, name, path.relative_to(cache_folder()).as_posix(), (), units, resources)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """Write files and folders atomically: drafts beside the target, synced to disk, then renamed.
 
-A draft is locked while the process that writes it lives, and the operating system releases the lock when it dies. The
-next process that writes the same target can therefore distinguish a stale draft from one in use, and removes it.
-Without `fcntl` (Windows), an open file cannot be removed, so draft files are removed without a lock, and stale draft
-folders remain.
+A killed process leaves its draft. The next process that writes the same target removes a draft that has not changed for
+an hour. A process that holds the target's lock (`system/locks.py`) removes every draft, because no other process may
+write the target meanwhile.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -25,13 +25,10 @@ from typing import Any, BinaryIO
 from sglora_cli.errors import Unavailable, UsageError, unwritable
 from sglora_cli.files.names import short_name
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 WINDOWS = os.name == "nt"
 _RANDOM = r"[a-z0-9_]{8}\.draft"
+_STALE_SECONDS = 3600.0
+"""Time without a change after which nobody is expected to write a draft any more."""
 _NAME_BYTES = 200
 """Bytes of the target's name in the name of its draft, which has further parts."""
 _SYNC_ALL_FROM = 1000
@@ -44,10 +41,10 @@ def writing(path: Path, put: Callable[[Path, Path], None] | None = None) -> Iter
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         drop_drafts(path)
-        handle, draft = _new_file(path)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=".draft")
+        draft = Path(name)
     except OSError as error:
         raise unwritable(f"cannot write {path}", error) from error
-    lock = os.dup(handle) if fcntl else None  # held after the file is closed, which must precede the rename on Windows
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -61,9 +58,6 @@ def writing(path: Path, put: Callable[[Path, Path], None] | None = None) -> Iter
         if isinstance(error, OSError):
             raise unwritable(f"cannot write {path}", error) from error
         raise
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 @contextmanager
@@ -72,15 +66,13 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
     try:
         beside.parent.mkdir(parents=True, exist_ok=True)
         drop_drafts(beside)
-        handle, folder = _new_folder(beside)
+        folder = Path(tempfile.mkdtemp(dir=beside.parent, prefix=_prefix(beside), suffix=".draft"))
     except OSError as error:
         raise unwritable(f"cannot write beside {beside}", error) from error
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if handle is not None:
-            os.close(handle)
 
 
 def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
@@ -172,68 +164,40 @@ def drop_folder(folder: Path) -> None:
         erase(gone)
 
 
-def drop_drafts(target: Path) -> None:
-    """Remove the drafts that killed processes left of a file or folder."""
-    _sweep(target.parent, re.escape(_prefix(target)) + _RANDOM)
+def drop_drafts(target: Path, locked: bool = False) -> None:
+    """Remove the drafts that killed processes left of a file or folder.
+
+    locked: whether the caller holds the target's lock, so that all of its drafts are stale. Otherwise those are removed
+    that have not changed for an hour.
+    """
+    _sweep(target.parent, re.escape(_prefix(target)) + _RANDOM, 0.0 if locked else _STALE_SECONDS)
 
 
 def drop_all_drafts(folder: Path) -> None:
-    """Remove all drafts that killed processes left in a folder that belongs to sglora."""
-    _sweep(folder, r"\..+\." + _RANDOM)
+    """Remove all drafts in a folder that belongs to sglora, if they have not changed for an hour."""
+    _sweep(folder, r"\..+\." + _RANDOM, _STALE_SECONDS)
 
 
-def _sweep(folder: Path, names: str) -> None:
+def draft_targets(folder: Path) -> list[Path]:
+    """Return the files and folders that have drafts in a folder. A long name is shortened in its draft's name."""
+    names = os.listdir(folder) if folder.is_dir() else []
+    matches = [match for name in names if (match := re.fullmatch(r"\.(.+)\." + _RANDOM, name))]
+    return sorted({folder / match[1] for match in matches})
+
+
+def _sweep(folder: Path, names: str, least_seconds: float) -> None:
     left = re.compile(names)
     with suppress(OSError):
         for name in [name for name in os.listdir(folder) if left.fullmatch(name)]:
-            with suppress(OSError):
-                _drop_abandoned(folder / name)
+            with suppress(OSError):  # in use on Windows, or another process removes it
+                if time.time() - _changed(folder / name) >= least_seconds:
+                    erase(folder / name)
 
 
-def _drop_abandoned(draft: Path) -> None:
-    if fcntl is None:
-        if draft.is_file():
-            draft.unlink()
-        return
-    handle = os.open(draft, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: the process that writes it is alive
-        erase(draft)
-    finally:
-        os.close(handle)
-
-
-def _new_file(target: Path) -> tuple[int, Path]:
-    while True:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=".draft")
-        if _claimed(handle, name):
-            return handle, Path(name)
-        os.close(handle)
-
-
-def _new_folder(target: Path) -> tuple[int | None, Path]:
-    while True:
-        name = tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target), suffix=".draft")
-        if fcntl is None:
-            return None, Path(name)
-        with suppress(FileNotFoundError):  # removed before it was locked
-            handle = os.open(name, os.O_RDONLY)
-            if _claimed(handle, name):
-                return handle, Path(name)
-            os.close(handle)
-
-
-def _claimed(handle: int, name: str) -> bool:
-    """Lock a new draft. False if another process has just removed it as stale."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks, where no process can remove drafts either
-        return True
-    return os.path.exists(name)
+def _changed(path: Path) -> float:
+    """Return the time of the last change of a file, or of anything in a folder. Raises OSError."""
+    inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
+    return max(one.lstat().st_mtime for one in (path, *inside))
 
 
 def _draft_name(target: Path) -> Path:

@@ -35,7 +35,7 @@ from sglora_cli.pack.writer import write_manifest
 from sglora_cli.plugin.host import Host
 from sglora_cli.system.hardware import free_disk, nearest_existing
 from sglora_cli.system.locks import pack_lock
-from sglora_cli.system.paths import built_folder
+from sglora_cli.system.paths import built_folder, cache_folder
 
 SUFFIX = ".sglora.zip"
 ENTRY_LIMIT = 10_000
@@ -321,7 +321,7 @@ def signed(path: Path, signature: Path, signers: Path) -> Iterator[Signed]:
             )
     if signature.stat().st_size > SIGNATURE_LIMIT:
         raise BadFile(f"{signature} is not a signature: it has {signature.stat().st_size} bytes")
-    with scratch_folder(built_folder() / "signed") as folder:
+    with scratch_folder(cache_folder() / "downloads" / "signed") as folder:
         names = {"archive": path, "signature": signature, "signers": signers}
         for name, source in names.items():
             _copy(source, folder / name)

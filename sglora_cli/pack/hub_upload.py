@@ -18,6 +18,7 @@ from sglora_cli.pack.card import hub_card
 from sglora_cli.pack.hub_client import Listing, api, check_network, listing_of, reason_of, refusal, silent
 from sglora_cli.pack.origin import Reference
 from sglora_cli.pack.pack import Pack
+from sglora_cli.system.locks import locked
 from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import is_quiet
 
@@ -56,7 +57,9 @@ def upload_of(pack: Pack, reference: Reference, licence: str = "", signature: Pa
         raise UsageError(
             f"{licence[:100]!r} is not a valid licence identifier", "use an identifier of the hub, such as apache-2.0"
         )
-    with scratch_folder(cache_folder() / "downloads" / "push") as folder:
+    place = cache_folder() / "downloads" / f"push-{pack.name}"
+    # The lock keeps another process from removing the folder as stale while an upload takes long.
+    with locked(place, wait=False), scratch_folder(place) as folder:
         archive, card = folder / f"{pack.name}{SUFFIX}", folder / CARD
         export_pack(pack, archive)
         files = {archive.name: archive, CARD: card}

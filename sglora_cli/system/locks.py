@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from sglora_cli.errors import Unavailable, UsageError, unwritable
-from sglora_cli.files.atomic import drop_all_drafts, drop_drafts, recover
+from sglora_cli.files.atomic import draft_targets, drop_drafts, recover
 from sglora_cli.files.attempts import needs_lock
 from sglora_cli.files.hashes import data_hash
 from sglora_cli.files.names import short_name
@@ -61,7 +61,7 @@ def locked(path: Path, wait: bool = True, place: Path | None = None) -> Iterator
             raise unwritable(f"cannot lock {path}", error) from error
         raise Unavailable(f"cannot lock {path}: {error}", "move the user folders with SGLORA_HOME") from error
     try:
-        drop_drafts(path)
+        drop_drafts(path, locked=True)
         yield
     finally:
         lock.release()
@@ -70,9 +70,21 @@ def locked(path: Path, wait: bool = True, place: Path | None = None) -> Iterator
 @contextmanager
 def pack_lock(folder: Path, wait: bool = True) -> Iterator[None]:
     """Hold the lock of a pack's folder to write, replace or remove it. Recovers the state after a killed process."""
-    key = data_hash(str(folder.resolve()).encode())[:32]
-    with locked(folder, wait, cache_folder() / "locks" / f"{key}.lock"):
+    with locked(folder, wait, _pack_lock_file(folder)):
         recover(folder)
         if folder.parent == built_folder():
-            drop_all_drafts(folder.parent)
+            _drop_drafts_of_others(folder)
         yield
+
+
+def _pack_lock_file(folder: Path) -> Path:
+    key = data_hash(str(folder.resolve()).encode())[:32]
+    return cache_folder() / "locks" / f"{key}.lock"
+
+
+def _drop_drafts_of_others(folder: Path) -> None:
+    """Remove the drafts of the other packs that no process is writing."""
+    for other in draft_targets(folder.parent):
+        if other != folder:
+            with suppress(Unavailable), locked(other, wait=False, place=_pack_lock_file(other)):
+                pass

@@ -29,6 +29,8 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "support"), str(TESTS / "thirdparty")]
+from drafts import age_drafts  # noqa: E402 - the folder has just been added
+
 SHORT = {"epochs = 6": "epochs = 4\njoint_epochs = 3\nwarmup_epochs = 2", "epochs = 200": "epochs = 10"}
 """Changes to the toys' recipe: all kinds of steps, each of them quick."""
 SENTENCES = [
@@ -195,6 +197,7 @@ def kill_often(name: str, scene: Scene, kills: int, rng: random.Random) -> Figur
             after = steps(scene.root)
             figures.lost += [step for step in begin if after.get(step, begin[step]) != begin[step]]
         kept = steps(scene.root)
+        age_drafts(scene.root)
         scene.finish(expected)
         after = steps(scene.root)
         figures.lost += [step for step in kept if after.get(step, kept[step]) != kept[step]]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from drafts import age_drafts
 from writing_commands import COMMANDS, content, lasting
 
 from sglora_cli.errors import Unavailable
@@ -23,7 +24,7 @@ from sglora_cli.files.atomic import drop_drafts, put_folder, recover, scratch_fo
 from sglora_cli.generate.session import Session
 from sglora_cli.pack.library import Library
 from sglora_cli.pack.pack import Pack
-from sglora_cli.system.locks import locked
+from sglora_cli.system.locks import locked, pack_lock
 from sglora_cli.system.progress import Journal
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills processes that were forked")
@@ -91,7 +92,7 @@ def test_a_folder_is_replaced_whole_wherever_the_process_is_killed(tmp_path, mon
         dead = killed(tmp_path, change, replace)
         recover(target)
         assert content(target) in (old, new)
-        drop_drafts(target)
+        drop_drafts(target, locked=True)
         assert os.listdir(tmp_path / "x") == ["pack"]
     assert change > 8
     assert content(target) == new
@@ -114,6 +115,7 @@ def test_a_command_killed_anywhere_leaves_whole_things_and_goes_on(stage, own_ho
         dead = killed(own_home.parent, change, lambda: main(arguments))  # both folders are in it
         for location in Library([]).packs():
             assert Pack(location.folder).verify() == []
+        age_drafts(own_home.parent)
         run(*arguments)  # it may be refused where the work was done before the kill
         assert [lasting(source) for source, _ in pairs] == expected
         deaths, change = deaths + dead, change + 1 + change * 2 // 3
@@ -168,7 +170,7 @@ def test_a_search_that_is_killed_goes_on_with_the_same_results(images, tiny, run
     assert json.loads(run(*arguments).stdout) == {**expected, "computed": left}
 
 
-def test_a_draft_of_a_living_process_stays_and_one_of_a_killed_process_goes(tmp_path):
+def test_a_draft_of_a_killed_process_goes_after_an_hour_or_under_the_lock(tmp_path):
     target = tmp_path / "x"
 
     def die() -> None:
@@ -177,14 +179,46 @@ def test_a_draft_of_a_living_process_stays_and_one_of_a_killed_process_goes(tmp_
             file.flush()
             os._exit(KILLED)
 
-    assert in_a_child(die) == KILLED
-    assert len(os.listdir(tmp_path)) == 1
-    with writing(target) as file:
-        assert len(os.listdir(tmp_path)) == 1  # its own
+    def drafts() -> list[Path]:
+        return list(tmp_path.glob(".x.????????.draft"))
+
+    for age, left in ((3500, 1), (3700, 0)):
+        assert in_a_child(die) == KILLED
+        (draft,) = drafts()
+        os.utime(draft, (time.time() - age,) * 2)
+        write_bytes(target, b"whole")
+        assert len(drafts()) == left
+        with locked(target):
+            assert drafts() == []
+    assert target.read_bytes() == b"whole"
+
+
+def test_a_folder_is_as_old_as_its_newest_file(tmp_path):
+    target = tmp_path / "pack"
+    with scratch_folder(target) as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner/file").touch()
+        for path in (folder, folder / "inner"):
+            os.utime(path, (0, 0))
         drop_drafts(target)
-        assert len(os.listdir(tmp_path)) == 1
-        file.write(b"whole")
-    assert content(tmp_path) == {"x": b"whole"}
+        assert (folder / "inner/file").exists()
+        os.utime(folder / "inner/file", (0, 0))
+        drop_drafts(target)
+        assert not folder.exists()
+
+
+def test_drafts_of_other_packs_go_unless_somebody_writes_these(own_home):
+    packs = own_home / "cache/packs"
+    for name in ("one", "two"):
+        (packs / f".{name}.12345678.draft").mkdir(parents=True)
+
+    def other() -> None:
+        with pack_lock(packs / "three"):
+            os._exit(0)
+
+    with pack_lock(packs / "one"), scratch_folder(packs / "one") as folder:
+        in_a_child(other)
+        assert sorted(os.listdir(packs)) == [folder.name]
 
 
 def test_a_lock_of_a_killed_process_is_free_and_one_that_is_held_refuses(tmp_path):

@@ -153,7 +153,6 @@ def windows(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
         sync(handle)
 
     monkeypatch.setattr(os, "fsync", sync_written)
-    monkeypatch.setattr(atomic, "fcntl", None)
     monkeypatch.setattr(atomic, "WINDOWS", True)
     monkeypatch.setattr(atomic, "_rename", lambda: None)
     monkeypatch.setattr(shutil, "_use_fd_functions", False)

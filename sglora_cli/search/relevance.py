@@ -127,7 +127,9 @@ def judged(comparison: Comparison, relevant: Sequence[str]) -> Relevance:
     right_I = np.array([name in chosen for name in items])
     if right_I.all() or not right_I.any():
         how = "all" if right_I.all() else "none"
-        raise UsageError(f"{how} of {counted(len(items), 'photo')} are relevant", "pass some of the photos as relevant")
+        raise UsageError(
+            f"{how} of the {counted(len(items), 'photo')} are relevant", "pass some of the photos as relevant"
+        )
     sides = [
         [(ranking.before_I if before else ranking.after_I).double().numpy() for ranking in comparison.rankings]
         for before in (True, False)

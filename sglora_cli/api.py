@@ -49,6 +49,7 @@ from sglora_cli.errors import (
     UsageError,
 )
 from sglora_cli.files.atomic import put_file, put_folder, scratch_folder, sync_tree, write_bytes
+from sglora_cli.files.escape import csv_cell, latex_text, markdown_code, markdown_text, printable, shell_word
 from sglora_cli.files.hashes import content_hash, data_hash, file_hash, first_copies, is_intact
 from sglora_cli.files.images import (
     image_endings,
@@ -216,6 +217,7 @@ __all__ = [
     "file_hash",
     "locked",
     "progress",
+    "shell_word",
     "read_bytes",
     "read_json",
     "write_bytes",
@@ -363,6 +365,11 @@ __all__ = [
     "result_tables",
     "result_legend",
     "cell_name",
+    "printable",
+    "markdown_text",
+    "markdown_code",
+    "latex_text",
+    "csv_cell",
     "paper_numbers",
     "BEST",
     "SECOND",

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sglora_cli.cli.output import paragraph, print_rows, printable
+from sglora_cli.cli.output import paragraph, print_rows
+from sglora_cli.files.escape import printable
 
 few = settings(max_examples=150, derandomize=True, database=None, deadline=None)
 

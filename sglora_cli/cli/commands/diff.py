@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from sglora_cli.cli.options import ADAPTER, App, backbone_option, check_present, json_option, visual_only_option
-from sglora_cli.cli.output import paragraph, print_json, print_rows, printable, say, shortened
+from sglora_cli.cli.output import paragraph, print_json, print_rows, say, shortened
 from sglora_cli.config import RuntimeConfig, options_of
+from sglora_cli.files.escape import printable
 
 if TYPE_CHECKING:
     from sglora_cli.adapter.compare import Comparison

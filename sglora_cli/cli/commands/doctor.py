@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from sglora_cli.cli.options import json_option
-from sglora_cli.cli.output import marked, paragraph, print_json, printable, say
+from sglora_cli.cli.output import marked, paragraph, print_json, say
 from sglora_cli.errors import Unavailable
+from sglora_cli.files.escape import printable
 from sglora_cli.plugin.host import Host
 from sglora_cli.system.display import counted
 

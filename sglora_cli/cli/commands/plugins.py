@@ -10,9 +10,10 @@ import click
 from sglora_cli.cli import completion
 from sglora_cli.cli.group import Group
 from sglora_cli.cli.options import PATH, App, json_option, out_option
-from sglora_cli.cli.output import marked, print_json, print_rows, printable, say
+from sglora_cli.cli.output import marked, print_json, print_rows, say
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.errors import PluginError, UsageError
+from sglora_cli.files.escape import printable
 from sglora_cli.plugin.host import PLUGIN_KINDS, Host
 from sglora_cli.system import settings
 

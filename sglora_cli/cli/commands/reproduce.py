@@ -11,8 +11,9 @@ import click
 
 from sglora_cli.cli import completion
 from sglora_cli.cli.options import App, data_option, dry_run_option, force_option, json_option, out_option, yes_option
-from sglora_cli.cli.output import confirm, print_json, print_rows, printable, say
+from sglora_cli.cli.output import confirm, print_json, print_rows, say
 from sglora_cli.config import BenchConfig, RuntimeConfig, options_of
+from sglora_cli.files.escape import printable
 from sglora_cli.system.display import counted
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ import click
 from sglora_cli.cli import completion
 from sglora_cli.cli.group import Group
 from sglora_cli.cli.options import App, json_option
-from sglora_cli.cli.output import print_json, print_rows, printable, say
+from sglora_cli.cli.output import print_json, print_rows, say
 from sglora_cli.config import OneOf
 from sglora_cli.errors import Unavailable, UsageError
+from sglora_cli.files.escape import printable
 from sglora_cli.pack.library import Library
 from sglora_cli.plugin.host import Host
 from sglora_cli.system import paths, settings

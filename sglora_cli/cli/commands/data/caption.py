@@ -24,9 +24,10 @@ from sglora_cli.cli.options import (
     path_option,
     yes_option,
 )
-from sglora_cli.cli.output import confirm, fail, print_json, print_rows, printable, say, shortened
+from sglora_cli.cli.output import confirm, fail, print_json, print_rows, say, shortened
 from sglora_cli.config import CaptionConfig, RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
+from sglora_cli.files.escape import printable
 from sglora_cli.plugin.contracts import ChecksText
 from sglora_cli.system import settings
 from sglora_cli.system.display import counted

@@ -17,9 +17,10 @@ from sglora_cli.cli.options import (
     path_option,
     report_option,
 )
-from sglora_cli.cli.output import marked, print_json, print_rows, printable, say, shortened
+from sglora_cli.cli.output import marked, print_json, print_rows, say, shortened
 from sglora_cli.config import CheckConfig, options_of
 from sglora_cli.data.check_rules import CaptionCount
+from sglora_cli.files.escape import printable
 from sglora_cli.system import settings
 
 if TYPE_CHECKING:

@@ -92,7 +92,9 @@ def pack_card(manifest: Mapping[str, Any], tasks: Tasks) -> str:
         f"* generators: {markdown_text(', '.join(manifest['generators'])) or 'merging rules only'}",
         f"* made by {markdown_text(manifest['made_by'])}",
         "",
-        f'    sglora generate "a photo of a ..." --pack {name} -o adapter.safetensors',
+        "```sh",  # indented lines after a list would be part of it
+        f'sglora generate "a photo of a ..." --pack {name} -o adapter.safetensors',
+        "```",
         "",
         "| task | role | description | photos |",
         "|---|---|---|---|",

@@ -10,7 +10,6 @@ the first copy. Alternatively, names.jsonl names the content, one image per line
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from sglora_cli.api import (
     plain_name,
     printable_name,
     read_captions,
+    shell_word,
     visible_files,
 )
 
@@ -65,7 +65,7 @@ class Folder:
             bare = next(_uncaptioned(root), None)
             raise Unavailable(
                 f"{root / CAPTIONS_JSONL} does not exist",
-                f"write captions first with: sglora data caption folder --path {shlex.quote(str(root))}"
+                f"write captions first with: sglora data caption folder --path {shell_word(root)}"
                 if bare
                 else "pass a folder with captions.jsonl (or .csv) and its images",
             )

@@ -158,7 +158,7 @@ def _free_name(library: Library, listing: Listing, file: RemoteFile) -> str:
     """A name for a pack that nobody named, under which no pack is here: it must neither replace nor hide one."""
     reference = listing.reference
     own = file.name.removesuffix(SUFFIX)
-    longer = f"{reference.owner}-{reference.name}"
+    longer = f"{reference.owner}-{reference.name}".lstrip("_")[:80]
     for name in (own, longer):
         with suppress(UsageError):
             check_name(name)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sglora_cli.errors import BadFile, SgloraError, Unavailable, UnknownName
+from sglora_cli.files.escape import shell_word
 from sglora_cli.files.untrusted import entry_fault
 from sglora_cli.network import hub_unreachable
 from sglora_cli.pack.archive import SUFFIX
@@ -64,8 +65,8 @@ class Listing:
             repository, revision = self.reference.repository, self.commit
             raise BadFile(
                 f"{self.reference} has several packs and none is {own}: {', '.join(names[:5])}",
-                f"hf download {repository} {names[0]} --revision {revision} --local-dir . "
-                f"&& sglora pack import {names[0]}",
+                f"hf download {repository} {shell_word(names[0])} --revision {revision} --local-dir . "
+                f"&& sglora pack import {shell_word(names[0])}",
             )
         return self.files[own if own in names else names[0]]
 

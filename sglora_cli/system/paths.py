@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 
 import platformdirs
 
 from sglora_cli.errors import Unavailable
+from sglora_cli.files.escape import shell_word
 
 
 def home() -> Path | None:
@@ -51,7 +51,5 @@ def data_folder(option: str | Path | None, setting: str, flag: str = "--data") -
     if path.is_file():
         raise Unavailable(f"the data folder {path} is a file", f"pass {flag} DIR, a folder")
     if not path.is_dir():
-        raise Unavailable(
-            f"the data folder {path} does not exist", f"mkdir {shlex.quote(str(path))}, or pass {flag} DIR"
-        )
+        raise Unavailable(f"the data folder {path} does not exist", f"mkdir {shell_word(path)}, or pass {flag} DIR")
     return path

@@ -34,6 +34,8 @@ NOBODY = {"expert": 0, "training": 0, "unseen": 0}
 KIND = "is a link, a folder or a device, not a file"
 OUT = "is a folder, or its name leads out of the pack"
 SIGNS = "has a backslash, a colon or a control character in its name"
+WINDOWS = "has a name that is reserved on Windows: a device, or a part that ends in a dot or a blank"
+BOTH = "is both a file and a folder"
 ENTRIES = {
     "parent": (entry("../x"), b"", f"entry '../x' {OUT}"),
     "inner parent": (entry("experts/../../x"), b"", f"entry 'experts/../../x' {OUT}"),
@@ -50,7 +52,14 @@ ENTRIES = {
     "hidden folder": (entry("x", external_attr=0x10), b"", f"entry 'x' {KIND}"),
     "twice": (entry("README.md"), b"", f"entries 'README.md' and 'README.md' {SYSTEMS}"),
     "twice by case": (entry("readme.MD"), b"", f"entries 'README.md' and 'readme.MD' {SYSTEMS}"),
-    "file and folder": (entry("README.md/x"), b"", "entry 'README.md' is both a file and a folder"),
+    "file and folder": (entry("README.md/x"), b"", f"entry 'README.md' {BOTH}, that of 'README.md/x'"),
+    "file and folder by case": (entry("readme.md/x"), b"", f"entry 'README.md' {BOTH}, that of 'readme.md/x'"),
+    "dot at the end": (entry("README.md."), b"", f"entry 'README.md.' {WINDOWS}"),
+    "blank at the end": (entry("README.md "), b"", f"entry 'README.md ' {WINDOWS}"),
+    "device of Windows": (entry("experts/con"), b"", f"entry 'experts/con' {WINDOWS}"),
+    "device with an ending": (entry("aux.txt"), b"", f"entry 'aux.txt' {WINDOWS}"),
+    "folder named as a device": (entry("COM1/x"), b"", f"entry 'COM1/x' {WINDOWS}"),
+    "wildcard": (entry("a*"), b"", "entry 'a*' has one of * ? \" < > | in its name, which Windows does not allow"),
     "long": (
         entry(LONG),
         b"",
@@ -183,6 +192,8 @@ def test_a_broken_manifest_is_refused(run, archive, own_home, manifest, message,
     ("changes", "message", "hint"),
     [
         ({"name": "../../x"}, "{}: the pack's name '../../x' is not a valid folder name", "pass --name NAME"),
+        ({"name": "x$(touch y)"}, "{}: the pack's name 'x$(touch y)' is not a valid folder name", "pass --name NAME"),
+        ({"name": "con"}, "{}: the pack's name 'con' is not a valid folder name", "pass --name NAME"),
         ({"name": ""}, "{}: the pack's name '' is not a valid folder name", "pass --name NAME"),
         (
             {"files": {"../x": ""}},

@@ -362,7 +362,15 @@ def test_a_name_that_is_taken_keeps_the_download(run, toys_hub, archive, own_hom
 @pytest.mark.parametrize("name", ["../x", ".x", "a/b"])
 def test_a_bad_name_is_refused_before_anything_is_requested(run, toys_hub, own_home, name):
     message = f"invalid pack name {name!r}"
-    refused(run, own_home, 2, message, "use letters, digits and hyphens", "hf:ann/toys", f"--name={name}")
+    refused(
+        run,
+        own_home,
+        2,
+        message,
+        "use letters, digits and hyphens, and no name that Windows reserves",
+        "hf:ann/toys",
+        f"--name={name}",
+    )
     assert toys_hub.asked == []
 
 

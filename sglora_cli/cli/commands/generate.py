@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from sglora_cli.config import (
     options_of,
 )
 from sglora_cli.errors import UsageError
+from sglora_cli.files.escape import shell_word
 from sglora_cli.system import settings
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def _print_generated(session: Session, generated: Generated, paths: list[Path], 
         from sglora_cli.adapter.library import kept_folder
 
         call = paths[0].name if paths[0].parent == kept_folder() else str(paths[0])
-        say(f'next       search photos of this task: sglora search FOLDER "..." --adapter {shlex.quote(call)}')
+        say(f'next       search photos of this task: sglora search FOLDER "..." --adapter {shell_word(call)}')
 
 
 def _print_notes(session: Session, generated: Generated, explain: bool) -> None:

@@ -12,6 +12,7 @@ from sglora_cli.cli import completion
 from sglora_cli.cli.options import App, check_present, json_option
 from sglora_cli.cli.output import paragraph, print_json, print_lines, print_rows
 from sglora_cli.errors import UnknownName, UsageError
+from sglora_cli.files.escape import shell_word
 from sglora_cli.pack.content import manifest
 from sglora_cli.system.display import counted
 
@@ -61,7 +62,7 @@ def command(app: App, thing: str, every: bool, as_json: bool) -> None:
         measured = [*health.to_lines(condition), *dependence.to_lines(depends)]
         lines = [*describe.pack_facts(loaded.pack, measured), *describe.pack_health(loaded.pack)]
     elif path.name.endswith(SUFFIX) and path.is_file():
-        raise UsageError(f"{path} is an exported pack", f"sglora pack import {path}")
+        raise UsageError(f"{path} is an exported pack", f"sglora pack import {shell_word(path)}")
     elif path.is_file():
         content, lines = _adapter(path)
     else:

@@ -12,6 +12,7 @@ from sglora_cli.cli.group import Group
 from sglora_cli.cli.options import App, data_option, dataset_argument, dry_run_option, json_option
 from sglora_cli.cli.output import print_json, print_rows, say
 from sglora_cli.errors import Unavailable
+from sglora_cli.files.escape import shell_word
 from sglora_cli.plugin.contracts import Fetches, PlansFetch
 from sglora_cli.plugin.values import Download
 from sglora_cli.system import settings
@@ -102,7 +103,10 @@ def _print_plan(dataset: str, plugin: Fetches, root: Path, as_json: bool) -> Non
         short = ", not enough" if (plan.disk or 0) > free else ""
         click.echo(f"disk: {needed}{size(free)} free{short}")
     if not plan.captions:
-        click.echo(f"captions are not included; write them with: sglora data caption {dataset} --path {plan.folder}")
+        click.echo(
+            "captions are not included; write them with: "
+            f"sglora data caption {dataset} --path {shell_word(plan.folder)}"
+        )
 
 
 def _state(one: Download) -> str:

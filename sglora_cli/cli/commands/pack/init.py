@@ -10,6 +10,7 @@ from sglora_cli.cli import completion
 from sglora_cli.cli.options import PATH, App, check_ending, force_option, json_option
 from sglora_cli.cli.output import print_json, print_rows, say
 from sglora_cli.errors import UsageError
+from sglora_cli.files.escape import shell_word
 
 
 @click.command("init")
@@ -51,8 +52,8 @@ def init(app: App, file: Path, data: Path | None, dataset: str, source: str, for
     if data and source:
         raise UsageError(
             "--data and --from cannot be combined",
-            f"pass --data alone, then copy settings from the recipe that `sglora pack init other.toml --from {source}` "
-            "writes",
+            "pass --data alone, then copy settings from the recipe that "
+            f"`sglora pack init other.toml --from {shell_word(source)}` writes",
         )
     if dataset and not data:
         raise UsageError("--dataset requires --data", "pass --data FOLDER too")
@@ -66,7 +67,10 @@ def init(app: App, file: Path, data: Path | None, dataset: str, source: str, for
     if as_json:
         print_json({"file": str(file)})
         return None
-    say(("edit it" if source else "edit the names in [[source]]") + f", then run: sglora pack build {file} --data DIR")
+    say(
+        ("edit it" if source else "edit the names in [[source]]")
+        + f", then run: sglora pack build {shell_word(file)} --data DIR"
+    )
     click.echo(file)
     return None
 

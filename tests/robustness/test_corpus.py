@@ -256,6 +256,13 @@ CASES = {
         BadFile,
         "too long",
     ),
+    "peft, a pattern that takes all memory": (
+        "adapter peft config",
+        "x/adapter_config.json",
+        lambda: peft(rank_pattern={"(((((a{100}){100}){100}){100}){100})": 2}),
+        BadFile,
+        "too large",
+    ),
     "peft, no pattern": (
         "adapter peft config",
         "x/adapter_config.json",

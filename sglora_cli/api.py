@@ -133,6 +133,7 @@ from sglora_cli.system.fingerprints import FrozenFile, remembered
 from sglora_cli.system.locks import locked
 from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import progress
+from sglora_cli.system.transfer import Attempts, Pace
 
 if TYPE_CHECKING:
     from sglora_cli.adapter.checkpoint import read_state
@@ -229,6 +230,8 @@ __all__ = [
     "Dataset",
     "Fetches",
     "PlansFetch",
+    "Attempts",
+    "Pace",
     "FetchPlan",
     "Download",
     "ListsImages",

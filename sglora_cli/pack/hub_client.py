@@ -20,6 +20,7 @@ from sglora_cli.files.untrusted import entry_fault
 from sglora_cli.network import hub_unreachable
 from sglora_cli.pack.archive import SUFFIX
 from sglora_cli.pack.origin import Reference
+from sglora_cli.system.transfer import Pace
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -118,12 +119,15 @@ class Counted:
 
     def __init__(self, file: BinaryIO, limit: int, advance: Any) -> None:
         self.file, self._limit, self._advance = file, limit, advance
+        self._pace = Pace()
 
     def write(self, data: bytes) -> int:
         if self.file.tell() + len(data) > self._limit:
             raise BadFile(f"the hub sends more than the {self._limit} bytes that it announced", "run it again")
         self._advance(len(data), "")
-        return self.file.write(data)
+        written = self.file.write(data)
+        self._pace.received(len(data))
+        return written
 
     def tell(self) -> int:
         return self.file.tell()

@@ -36,6 +36,8 @@ from sglora_cli.api import (
     put_file,
 )
 
+from .archive import unpacked_limit
+
 CHUNK = 1 << 20
 TRIES = 5
 """Connections in a row that bring too little before giving up."""
@@ -147,6 +149,8 @@ def _check_zip(path: Path, name: str) -> None:
     """Verify the checksums of all entries, which reads the complete file."""
     try:
         with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > unpacked_limit(path):
+                raise ValueError("it would unpack to far more data than expected")
             bad = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, OSError) as error:
         raise BadFile(

@@ -22,7 +22,8 @@ CONFIG = "adapter_config.json"
 REMEDY = "merge it in PEFT, or train a plain LoRA adapter"
 PATTERNS_LIMIT = 5000
 """The most entries of a table or list. AdaLoRA writes one per module."""
-_CONFIG_LIMIT = 10**7
+_CONFIG_LIMIT, _TEXT_LIMIT = 10**7, 1000
+"""Bytes of the file, and characters of the name of a model or class."""
 
 # Keys that make an adapter more than an update B A on frozen weights, and the reasons.
 _REFUSED = {
@@ -239,8 +240,8 @@ def _check_names(path: Path, config: dict[str, Any]) -> None:
     if not isinstance(mapping, dict):
         raise BadFile(f"{path}: auto_mapping is {mapping!r:.100}, not a JSON object")
     for key, value in {**stated, **{k: mapping.get(k) for k in ("base_model_class", "parent_library")}}.items():
-        if not isinstance(value, str | None):
-            raise BadFile(f"{path}: {key} is {value!r:.100}, not a string")
+        if not isinstance(value, str | None) or len(value or "") > _TEXT_LIMIT:
+            raise BadFile(f"{path}: {key} is {value!r:.100}, not a string of at most {_TEXT_LIMIT} characters")
 
 
 def _listed(value: Any) -> list[Any]:

@@ -47,6 +47,8 @@ RATIO_LIMIT = 200
 """The largest compression ratio; deflate reaches 1032 for zeros."""
 RATIO_FROM = 1 << 20
 """Entries smaller than this may have any ratio."""
+TOTAL_FROM = 64 << 20
+"""Bytes that small entries may unpack to in total, whatever their ratio."""
 _CHUNK = 1 << 20
 _HINT = "use a file that `sglora pack export` wrote"
 
@@ -108,7 +110,7 @@ def import_pack(
     Raises BadFile, naming the entry, for an invalid or incomplete archive; UsageError if a pack of that name exists.
     """
     with _open(path, content or path) as archive:
-        entries = _checked_entries(archive, path)
+        entries = _checked_entries(archive, path, (content or path).stat().st_size)
         manifest = _manifest(archive, entries, path)
         name = _checked_name(name, manifest, path)
         target = built_folder() / name
@@ -150,14 +152,19 @@ def _open(path: Path, content: Path) -> Iterator[zipfile.ZipFile]:
         raise Unavailable(f"cannot unpack {path}: {error.strerror or error}") from error
 
 
-def _checked_entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    """Return the entries by name. Raises BadFile for an entry that is not allowed in a pack."""
+def _checked_entries(archive: zipfile.ZipFile, path: Path, size: int) -> dict[str, zipfile.ZipInfo]:
+    """Return the entries by name. Raises BadFile for an entry that is not allowed in a pack.
+
+    size: bytes of the archive.
+    """
     entries = archive.infolist()
     if len(entries) > ENTRY_LIMIT:
         raise BadFile(f"{path} has {len(entries)} entries, the limit is {ENTRY_LIMIT}", _HINT)
-    total = sum(entry.file_size for entry in entries)
+    total, packed = sum(entry.file_size for entry in entries), sum(entry.compress_size for entry in entries)
     if total > TOTAL_LIMIT:
         raise BadFile(f"{path} would unpack to {total} bytes, the limit is {TOTAL_LIMIT}", _HINT)
+    if packed > size or total > TOTAL_FROM + RATIO_LIMIT * size:
+        raise BadFile(f"{path} has {size} bytes, but would unpack to {total}", _HINT)
     by_name: dict[str, zipfile.ZipInfo] = {}
     folded: dict[str, str] = {}  # files and their folders, by what a file system without cases makes of the name
     for entry in entries:

@@ -126,6 +126,24 @@ def test_too_much_content_is_refused(run, archive, own_home, monkeypatch):
     refused(run, own_home, archive, f"{archive} would unpack to {total} bytes, the limit is 1000")
 
 
+def test_many_small_bombs_are_refused_for_their_sum(run, archive, own_home, monkeypatch):
+    monkeypatch.setattr(archive_module, "TOTAL_FROM", 1 << 20)
+    bombs = [(entry(f"x{n}", compress_type=zipfile.ZIP_DEFLATED), bytes(1 << 20)) for n in range(30)]
+    rezipped(archive, contents(archive), *bombs)
+    total = sum(map(len, contents(archive).values()))
+    refused(run, own_home, archive, f"{archive} has {archive.stat().st_size} bytes, but would unpack to {total}")
+
+
+def test_entries_that_share_their_bytes_are_refused(run, archive, own_home):
+    data = bytearray(archive.read_bytes())
+    packed, last = sum(len(content) for content in contents(archive).values()), data.rindex(b"PK\1\2")
+    size = int.from_bytes(data[last + 20 : last + 24], "little")
+    data[last + 20 : last + 28] = (len(data)).to_bytes(4, "little") * 2  # its bytes are those of all others, too
+    archive.write_bytes(data)
+    message = f"{archive} has {len(data)} bytes, but would unpack to {packed - size + len(data)}"
+    refused(run, own_home, archive, message)
+
+
 def test_a_manifest_of_any_size_is_not_read(run, archive, own_home, monkeypatch):
     monkeypatch.setattr(archive_module, "MANIFEST_LIMIT", 10)
     size = len(contents(archive)["pack.json"])

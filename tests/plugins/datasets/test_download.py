@@ -19,6 +19,7 @@ from trees import coco_tree, pets_tree
 
 from sglora_cli.errors import BadFile, Unavailable
 from sglora_cli.system.transfer import Pace
+from sglora_datasets import archive as archive_module
 from sglora_datasets import download, pets
 from sglora_datasets.archive import unpacked
 from sglora_datasets.coco import Coco
@@ -283,6 +284,29 @@ def test_a_zip_without_a_published_checksum_is_checked_by_its_own(tmp_path):
         with pytest.raises(BadFile, match=r"cut.zip is an incomplete or damaged ZIP archive: "):
             get(server, tmp_path, "", "cut.zip")
     assert [p.name for p in tmp_path.iterdir()] == ["good.zip"]
+
+
+def test_a_zip_that_would_fill_the_disk_is_not_even_checked(tmp_path):
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
+        for n in range(20):
+            archive.writestr(f"{n}.txt", bytes(60_000_000))
+    with serving({"/bomb.zip": memory.getvalue()}) as server, pytest.raises(BadFile, match="far more data"):
+        get(server, tmp_path, "", "bomb.zip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_entries_are_counted_even_if_they_are_empty(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive_module, "_FREE", 100 * archive_module._ENTRY)
+    path = tmp_path / "x.tar.gz"
+    for kind in (tarfile.REGTYPE, tarfile.DIRTYPE):
+        with tarfile.open(path, "w:gz") as tar:
+            for n in range(1000):
+                member = tarfile.TarInfo(f"d{n}/x")
+                member.type = kind
+                tar.addfile(member)
+        with pytest.raises(BadFile, match="far more data than expected"):
+            unpacked(path, tmp_path / "out")
 
 
 def tarred(folder, names):

@@ -106,6 +106,11 @@ def _print_stacked(header: Sequence[str], rows: Sequence[Sequence[str]], wraps: 
                     click.echo(styled(line, dim=True))
 
 
+def echo(text: object = "") -> None:
+    """Print a result on standard output, with control characters escaped but for line breaks."""
+    click.echo("\n".join(map(printable, str(text).split("\n"))))
+
+
 def print_json(content: Mapping[str, Any], lines: bool = False) -> None:
     """Print one JSON object on standard output, on a single line if `lines`."""
     click.echo(json.dumps(content, indent=None if lines else 1))

@@ -27,7 +27,7 @@ from sglora_cli.cli.options import (
     reporter_option,
     table_name,
 )
-from sglora_cli.cli.output import print_json, print_lines, say
+from sglora_cli.cli.output import echo, print_json, print_lines, say
 from sglora_cli.config import ABLATIONS, TASK_TABLES, BenchConfig, OneOf, RuntimeConfig, options_of
 from sglora_cli.plugin.values import TRAINING, UNSEEN
 
@@ -184,7 +184,7 @@ def command(
     text = render.render(run.report(plan, measured, paper))
     if out:
         write_bytes(out, text.encode())
-        click.echo(out)
+        echo(out)
     else:
         click.echo(text, nl=False)
 
@@ -196,11 +196,9 @@ def _print_builds(builds: Sequence[tuple[Build, Estimate | None]], as_json: bool
         print_json({"folds": folds})
         return
     for n, (build, estimate) in enumerate(builds, 1):
-        click.echo(
-            f"fold {n} of {len(builds)}: build with {len(build.tasks)} tasks" + ", already built" * (not estimate)
-        )
+        echo(f"fold {n} of {len(builds)}: build with {len(build.tasks)} tasks" + ", already built" * (not estimate))
         for line in estimate.to_lines() if estimate else ():
-            click.echo(f"  {line}")
+            echo(f"  {line}")
 
 
 def _print_estimate(facts: dict[str, Any], as_json: bool) -> None:

@@ -20,7 +20,7 @@ from sglora_cli.cli.options import (
     out_option,
     pack_option,
 )
-from sglora_cli.cli.output import print_json, say, say_passed_over
+from sglora_cli.cli.output import echo, print_json, say, say_passed_over
 from sglora_cli.config import (
     ADAPTER_FORMATS,
     SPACES,
@@ -239,7 +239,7 @@ def _print_generated(session: Session, generated: Generated, paths: list[Path], 
             say(f"           {alpha:6.1%}  {prior.similarity_E[row]:10.3f}  {session.pack.experts.names[row]}")
     _print_notes(session, generated, explain)
     for path in paths:
-        click.echo(path)
+        echo(path)
     if sys.stderr.isatty():  # show an interactive user how to use the adapter
         from sglora_cli.adapter.library import kept_folder
 
@@ -274,7 +274,7 @@ def _print_answers(session: Session, answers: Any, explain: bool, as_json: bool)
         else:
             _print_notes(session, answer.generated, explain)
             for path in answer.paths:
-                click.echo(path)
+                echo(path)
         if as_json:
             print_json(facts, lines=True)
     if bad:

@@ -11,9 +11,8 @@ import click
 
 from sglora_cli.cli import completion
 from sglora_cli.cli.options import App, data_option, dry_run_option, force_option, json_option, out_option, yes_option
-from sglora_cli.cli.output import confirm, print_json, print_rows, say
+from sglora_cli.cli.output import confirm, echo, print_json, print_rows, say
 from sglora_cli.config import BenchConfig, RuntimeConfig, options_of
-from sglora_cli.files.escape import printable
 from sglora_cli.system.display import counted
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
         print_json(plan.to_json())
         return
     for line in (*plan.to_lines(), *plan.missing_lines()):
-        click.echo(printable(line))
+        echo(line)
 
 
 def _print_targets(as_json: bool) -> None:

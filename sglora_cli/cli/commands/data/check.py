@@ -17,7 +17,7 @@ from sglora_cli.cli.options import (
     path_option,
     report_option,
 )
-from sglora_cli.cli.output import marked, print_json, print_rows, say, shortened
+from sglora_cli.cli.output import echo, marked, print_json, print_rows, say, shortened
 from sglora_cli.config import CheckConfig, options_of
 from sglora_cli.data.check_rules import CaptionCount
 from sglora_cli.files.escape import printable
@@ -95,13 +95,13 @@ def check(
         _print_counts(result)
         _print_findings(result, top)
         if result.partial:
-            click.echo(printable(f"partial: {partial_text(dataset, result.partial)}; the others are in no task"))
+            echo(f"partial: {partial_text(dataset, result.partial)}; the others are in no task")
         for one in result.passed_over:
-            click.echo(printable(f"ignored: {one}"))
+            echo(f"ignored: {one}")
         for line in overlap_lines(result.overlaps):
-            click.echo(f"overlap: {line}")
+            echo(f"overlap: {line}")
         _print_some([(SAID[one.kind], str(one)) for one in result.overlaps[:top]])
-        click.echo(result.verdict)
+        echo(result.verdict)
         if result.limit.reason:
             say(f"caption tokens are not counted: {result.limit.reason}")
         if report:
@@ -119,7 +119,7 @@ def _print_counts(result: DataCheck) -> None:
         content = (f"{classes[task]} classes", "") if classes[task] else _captions(CaptionCount.of(counts.values()))
         rows.append([printable(task), *images, *content])
     print_rows(("task", *splits, "captions", "fewest / mean / most"), rows)
-    click.echo(", ".join([f"{len(result.tasks)} tasks", f"{result.total.images} images", *_captions(result.total)]))
+    echo(", ".join([f"{len(result.tasks)} tasks", f"{result.total.images} images", *_captions(result.total)]))
 
 
 def _captions(count: CaptionCount) -> tuple[str, str]:
@@ -133,9 +133,9 @@ def _print_findings(result: DataCheck, top: int) -> None:
         rows += [(pair.how, _both(pair)) for pair in result.pairs if pair.kind == key]
         _print_some(rows[:top])
         if len(rows) > top:
-            click.echo(f"  ... and {len(rows) - top} more")
+            echo(f"  ... and {len(rows) - top} more")
     if result.common and top:
-        click.echo(f"captions shared by several images: {len(result.common)}; most common:")
+        echo(f"captions shared by several images: {len(result.common)}; most common:")
         _print_some([(f"{c.images} images, {c.tasks} tasks", shortened(c.caption)) for c in result.common[:top]])
 
 

@@ -8,7 +8,7 @@ import click
 
 from sglora_cli.cli import completion
 from sglora_cli.cli.options import PATH, App, check_ending, force_option, json_option
-from sglora_cli.cli.output import print_json, print_rows, say
+from sglora_cli.cli.output import echo, print_json, print_rows, say
 from sglora_cli.errors import UsageError
 from sglora_cli.files.escape import shell_word
 
@@ -71,7 +71,7 @@ def init(app: App, file: Path, data: Path | None, dataset: str, source: str, for
         ("edit it" if source else "edit the names in [[source]]")
         + f", then run: sglora pack build {shell_word(file)} --data DIR"
     )
-    click.echo(file)
+    echo(file)
     return None
 
 
@@ -104,7 +104,7 @@ def _for_data(app: App, file: Path, folder: Path, dataset: str, force: bool, as_
     say(f"written: {file}")
     rows = [[str(t["task"]), f"{t['train']} train", f"{t['test']} test", str(t["role"] or "left out")] for t in tasks]
     print_rows(("task", "train", "test", "role"), rows)
-    click.echo(command)
+    echo(command)
 
 
 def _write(file: Path, content: bytes, force: bool) -> None:

@@ -177,8 +177,8 @@ def _checked_entries(archive: zipfile.ZipFile, path: Path, size: int) -> dict[st
         by_name[name] = entry
     for name in by_name:
         for parent in PurePosixPath(name).parents:
-            if other := folded.get(_folded(parent.as_posix())):
-                raise BadFile(f"{path}: entry {other!r} is both a file and a folder, that of {name!r}", _HINT)
+            if file := folded.get(_folded(parent.as_posix())):
+                raise BadFile(f"{path}: entry {file!r} is both a file and a folder, that of {name!r}", _HINT)
     return by_name
 
 

@@ -231,10 +231,12 @@ def _received(reply: Any, part: Path, start: int, remote: Remote, note: Callable
     if left is not None and left > (free := shutil.disk_usage(part.parent).free):
         raise Unavailable(f"{name} needs {left} bytes, but {part.parent} has {free} free", "free some space there")
     allowed = _allowed(remote, part, start, left)
-    got, pace = 0, Pace()
+    got = end = 0
+    pace = Pace()
     with part.open("ab" if start else "wb") as file:
-        for n in progress(range(-(-allowed // CHUNK)), f"{name}, MiB"):
-            while got < (end := min((n + 1) * CHUNK, allowed)) and (piece := reply.read1(end - got)):
+        for _ in progress(range(-(-allowed // CHUNK)), f"{name}, MiB"):
+            end = min(end + CHUNK, allowed)
+            while got < end and (piece := reply.read1(end - got)):
                 file.write(piece)
                 got += len(piece)
                 pace.received(len(piece))

@@ -137,13 +137,13 @@ def _absent(name: str, dataset: Dataset, root: Path, place: _DataPlace, why: Una
     if isinstance(dataset, Fetches) and (plan is None or plan.waiting):
         known = "size unknown" if plan is None or plan.left is None else size(plan.left)
         part = "the rest of " if plan is not None and len(plan.waiting) < len(plan.downloads) else ""
-        command = f"sglora data fetch {name}{place.option}"
+        command = f"sglora data fetch {shell_word(name)}{place.option}"
         errors.append(Unavailable(f"{known}: {part}data set {name!r} {where}", command))
     if why and plan is not None and plan.folder != root:
-        text = f"`sglora data fetch {name}` writes to {plan.folder}, but the recipe reads from {root}"
+        text = f"`sglora data fetch {shell_word(name)}` writes to {plan.folder}, but the recipe reads from {root}"
         errors.append(Unavailable(text, f'set path = "{plan.folder.name}" in its [[source]]'))
     if (plan is not None and not plan.captions) or (why and not errors and _has_images(dataset, root)):
-        command = f"sglora data caption {name} --path {shell_word(root)}"
+        command = f"sglora data caption {shell_word(name)} --path {shell_word(root)}"
         none = f"there are none in {root}" if why else "the data set does not include them"
         errors.append(Unavailable(f"captions of data set {name!r}: {none}", command))
     return _Absent(errors or ([why] if why else []), plan)
@@ -223,7 +223,8 @@ def _fetching(name: str, dataset: Dataset, root: Path) -> str:
         plan = dataset.fetch_plan(root.parent) if isinstance(dataset, PlansFetch) else None
     except SgloraError:
         plan = None
-    return f"sglora data fetch {name} --data {shell_word(root.parent)}" if plan and plan.folder == root else ""
+    command = f"sglora data fetch {shell_word(name)} --data {shell_word(root.parent)}"
+    return command if plan and plan.folder == root else ""
 
 
 def paired(planned: Mapping[str, Sequence[Task]]) -> list[tuple[str, Task]]:

@@ -105,7 +105,7 @@ def _print_plan(dataset: str, plugin: Fetches, root: Path, as_json: bool) -> Non
     if not plan.captions:
         echo(
             "captions are not included; write them with: "
-            f"sglora data caption {dataset} --path {shell_word(plan.folder)}"
+            f"sglora data caption {shell_word(dataset)} --path {shell_word(plan.folder)}"
         )
 
 

@@ -50,6 +50,7 @@ from sglora_cli.errors import (
     failure_of,
 )
 from sglora_cli.files.atomic import put_file, put_folder, scratch_folder, sync_tree, write_bytes
+from sglora_cli.files.escape import csv_cell, latex_text, markdown_code, markdown_text, printable, shell_word
 from sglora_cli.files.hashes import content_hash, data_hash, file_hash, first_copies, is_intact
 from sglora_cli.files.images import (
     image_endings,
@@ -137,6 +138,7 @@ from sglora_cli.system.fingerprints import FrozenFile, remembered
 from sglora_cli.system.locks import locked
 from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import progress
+from sglora_cli.system.transfer import Attempts, Pace
 
 if TYPE_CHECKING:
     from sglora_cli.adapter.checkpoint import read_state
@@ -221,6 +223,7 @@ __all__ = [
     "file_hash",
     "locked",
     "progress",
+    "shell_word",
     "read_bytes",
     "read_json",
     "write_bytes",
@@ -232,6 +235,8 @@ __all__ = [
     "Dataset",
     "Fetches",
     "PlansFetch",
+    "Attempts",
+    "Pace",
     "FetchPlan",
     "Download",
     "ListsImages",
@@ -368,6 +373,11 @@ __all__ = [
     "result_tables",
     "result_legend",
     "cell_name",
+    "printable",
+    "markdown_text",
+    "markdown_code",
+    "latex_text",
+    "csv_cell",
     "paper_numbers",
     "BEST",
     "SECOND",

@@ -17,8 +17,9 @@ from sglora_cli.api import BadFile, Unavailable, entry_fault, scratch_folder, sy
 
 _CHUNK = 1 << 20
 AT_ONCE = 64 << 20
-_FREE, _RATIO = 1 << 30, 20
-"""Limits of the unpacked size: a gigabyte, or a multiple of the archive's size, because photos hardly compress."""
+_FREE, _RATIO, _ENTRY = 1 << 30, 20, 512
+"""Limits of the unpacked size: a gigabyte, or a multiple of the archive's size, because photos hardly compress. Each
+entry counts as some bytes more, so that the number of entries is limited, too."""
 _BROKEN: tuple[type[Exception], ...] = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
 _BROKEN += (ValueError, NotImplementedError, OverflowError, RuntimeError)
 
@@ -31,15 +32,15 @@ def unpacked(archive: Path, root: Path, wanted: Callable[[str], bool] = lambda n
     """
     entries = _zip_entries if archive.suffix == ".zip" else _tar_entries
     try:
-        left = max(_FREE, _RATIO * archive.stat().st_size)
+        left = unpacked_limit(archive)
         with scratch_folder(root / "unpacking") as draft:
             for name, size, content in entries(archive):
-                left -= size
+                left -= size + _ENTRY
                 if left < 0:
                     raise BadFile(
                         f"{archive} would unpack to far more data than expected", "delete it, then download it again"
                     )
-                if wanted(name):
+                if content is not None and wanted(name):
                     target = draft / name
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with target.open("xb") as file:
@@ -52,6 +53,11 @@ def unpacked(archive: Path, root: Path, wanted: Callable[[str], bool] = lambda n
         raise Unavailable(
             f"cannot unpack {archive}: {error.strerror or error}", "fix this, then run the command again"
         ) from None
+
+
+def unpacked_limit(archive: Path) -> int:
+    """Return how many bytes an archive may unpack to."""
+    return max(_FREE, _RATIO * archive.stat().st_size)
 
 
 class Bounded:
@@ -83,7 +89,11 @@ def _moved(draft: Path, root: Path) -> None:
             os.replace(source, target)
 
 
-def _tar_entries(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
+_Entry = tuple[str, int, IO[bytes] | None]
+"""Name, size and content of an entry. A folder has no content."""
+
+
+def _tar_entries(archive: Path) -> Iterator[_Entry]:
     with gzip.open(archive) as file, plain(file) as tar:
         last = 0
         for member in tar:
@@ -91,15 +101,14 @@ def _tar_entries(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
                 raise BadFile(f"{archive}: entry {member.name[:100]!r} has a size of {member.size}")
             last = tar.offset
             if member.isdir():
+                yield member.name, 0, None
                 continue
             if not member.isreg() or member.issparse():
                 raise BadFile(f"{archive}: entry {member.name[:100]!r} is a link or a device, not a file")
-            content = tar.extractfile(member)
-            if content is not None:
-                yield _checked(member.name, archive), member.size, content
+            yield _checked(member.name, archive), member.size, tar.extractfile(member)
 
 
-def _zip_entries(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
+def _zip_entries(archive: Path) -> Iterator[_Entry]:
     with zipfile.ZipFile(archive) as zipped:
         for entry in zipped.infolist():
             if entry.is_dir():

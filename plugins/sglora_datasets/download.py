@@ -23,15 +23,31 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sglora_cli.api import BadFile, Unavailable, cache_folder, content_hash, locked, offline, progress, put_file
+from sglora_cli.api import (
+    Attempts,
+    BadFile,
+    Pace,
+    Unavailable,
+    cache_folder,
+    content_hash,
+    locked,
+    offline,
+    progress,
+    put_file,
+)
+
+from .archive import unpacked_limit
 
 CHUNK = 1 << 20
 TRIES = 5
-"""Connections in a row without new bytes before giving up."""
+"""Connections in a row that bring too little before giving up."""
 PAUSE_SECONDS = 2.0
 _TIMEOUT = 60.0
-_DIFFERENT = 0.01
-"""Relative difference from the expected size above which a note is shown. It has no other effect."""
+_DIFFERENT, _MOST = 0.01, 0.1
+"""Relative differences from the expected size: above the first a note is shown, above the second a larger file is
+refused."""
+_SLACK = 1 << 20
+"""Bytes by which a file may exceed its expected size in any case."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,12 @@ class Remote:
     md5: str = ""
     """The publisher's MD5, or "" if there is none. A ZIP is then verified with its internal checksums."""
     size: int | None = None
-    """Expected bytes, from the server's Content-Length at the time of writing, or None. Only used for information."""
+    """Expected bytes, from the server's Content-Length at the time of writing, or None."""
+
+    @property
+    def most(self) -> int | None:
+        """The most bytes that are accepted, or None if the expected size is unknown."""
+        return None if self.size is None else self.size + max(int(_MOST * self.size), _SLACK)
 
     @property
     def name(self) -> str:
@@ -92,17 +113,18 @@ def arrived(target: Path) -> int:
 
 
 def _persist(remote: Remote, part: Path, note: Callable[[str], None]) -> None:
-    """Retry until the file is complete. Gives up after TRIES attempts without a new byte."""
-    most, tries = _size(part), 0
+    """Retry until the file is complete. Gives up after TRIES attempts that bring too little."""
+    attempts, most = Attempts(TRIES, PAUSE_SECONDS), _size(part)
     while reason := _tried(remote, part, note):
-        tries, most = (0, _size(part)) if _size(part) > most else (tries + 1, most)
-        if tries >= TRIES:
+        seconds = attempts.failed(_size(part) - most)
+        most = max(most, _size(part))
+        if seconds is None:
             raise Unavailable(
                 f"{remote.url} could not be downloaded: {reason}",
                 f"run the command again to resume from byte {_size(part)}",
             )
         note(f"{remote.name}: {reason}, retrying from byte {_size(part)}")
-        time.sleep(PAUSE_SECONDS * tries)
+        time.sleep(seconds)
 
 
 def check(remote: Remote, path: Path, name: str = "") -> None:
@@ -127,6 +149,8 @@ def _check_zip(path: Path, name: str) -> None:
     """Verify the checksums of all entries, which reads the complete file."""
     try:
         with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > unpacked_limit(path):
+                raise ValueError("it would unpack to far more data than expected")
             bad = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, OSError) as error:
         raise BadFile(
@@ -206,15 +230,37 @@ def _received(reply: Any, part: Path, start: int, remote: Remote, note: Callable
         note(f"{name} has {start + left} bytes on the server, expected {remote.size}")
     if left is not None and left > (free := shutil.disk_usage(part.parent).free):
         raise Unavailable(f"{name} needs {left} bytes, but {part.parent} has {free} free", "free some space there")
+    allowed = _allowed(remote, part, start, left)
+    got = end = 0
+    pace = Pace()
     with part.open("ab" if start else "wb") as file:
-        if left is None:
-            shutil.copyfileobj(reply, file, CHUNK)
-            return ""
-        got = 0
-        for _ in progress(range(-(-left // CHUNK)), f"{name}, MiB"):
-            chunk = reply.read(min(CHUNK, left - got))
-            got += len(chunk)
-            file.write(chunk)
-            if not chunk:
+        for _ in progress(range(-(-allowed // CHUNK)), f"{name}, MiB"):
+            end = min(end + CHUNK, allowed)
+            while got < end and (piece := reply.read1(end - got)):
+                file.write(piece)
+                got += len(piece)
+                pace.received(len(piece))
+            if got < end:
                 break
-    return "" if got == left else f"the connection was lost {left - got} bytes before the end"
+    if left is not None:
+        return "" if got == left else f"the connection was lost {left - got} bytes before the end"
+    if got == allowed and reply.read(1):
+        raise _too_large(remote, part, f"more than {start + got} bytes")
+    return ""
+
+
+def _allowed(remote: Remote, part: Path, start: int, left: int | None) -> int:
+    """Return how many bytes may still come. Raises Unavailable if they are too many or no limit is known."""
+    if left is None and remote.most is None:
+        raise Unavailable(f"the server of {remote.url} does not state the size of the file", _elsewhere(part))
+    if remote.most is not None and start + (left or 0) > remote.most:
+        raise _too_large(remote, part, f"{start + (left or 0)} bytes")
+    return left if left is not None else (remote.most or 0) - start
+
+
+def _too_large(remote: Remote, part: Path, sent: str) -> Unavailable:
+    part.unlink(missing_ok=True)
+    return Unavailable(
+        f"{remote.name} has {sent} on the server, expected {remote.size}, so it is not the published file",
+        f"the download was deleted. {_elsewhere(part)}",
+    )

@@ -10,7 +10,6 @@ the first copy. Alternatively, names.jsonl names the content, one image per line
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from sglora_cli.api import (
     plain_name,
     printable_name,
     read_captions,
+    shell_word,
     visible_files,
 )
 
@@ -108,7 +108,7 @@ class Folder:
 def _remedy(root: Path) -> str:
     """Return how to get the captions of a folder, and its photos if they are missing, too."""
     bare = next(_uncaptioned(root), None) is not None
-    place, data = shlex.quote(str(root)), shlex.quote(str(root.parent))
+    place, data = shell_word(root), shell_word(root.parent)
     for name, folder, lists in ((pets.NAME, pets.FOLDER, "annotations"), (flowers.NAME, flowers.FOLDER, "setid.mat")):
         if root.name not in (name, folder):
             continue

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 
 LIMIT = 1 << 20
-"""Most bytes that an element may unpack to. The published lists have 16,000."""
+"""Most bytes that all elements together may unpack to. The published lists have 16,000."""
 _MATRIX, _PACKED = 14, 15
 _NUMBERS = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q"}
 _COMPLEX, _NUMERIC = 0x800, range(6, 16)
@@ -24,12 +24,16 @@ def number_lists(data: bytes) -> dict[str, list[int]]:
     if order is None:
         raise ValueError("it has no header of version 5")
     lists: dict[str, list[int]] = {}
+    left = LIMIT
     for kind, content in _elements(data[128:], order):
         if kind == _PACKED:
             try:
-                content = zlib.decompressobj().decompress(content, LIMIT)
+                content = zlib.decompressobj().decompress(content, left + 1)
             except zlib.error as error:
                 raise ValueError(str(error)) from None
+            left -= len(content)
+            if left < 0:
+                raise ValueError(f"it unpacks to more than {LIMIT} bytes")
             kind, content = next(_elements(content, order), (0, b""))
         if kind == _MATRIX:
             parts = list(_elements(content, order))

@@ -26,6 +26,7 @@ from sglora_cli.api import (
     name_fault,
     other_images,
     read_captions,
+    shell_word,
 )
 
 
@@ -53,7 +54,7 @@ def none_there(root: Path, named: int, name: str) -> NoReturn:
     """Raise Unavailable for a data set without any of its images."""
     raise Unavailable(
         f"{root} has none of the {named} images named in its lists",
-        f"`sglora data fetch {name}` downloads them into the data folder",
+        f"`sglora data fetch {shell_word(name)}` downloads them into the data folder",
     )
 
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 
-from sglora_cli.api import Report, Row, averages, build_ranges, cell_name, hookimpl, spreads
+from sglora_cli.api import Report, Row, averages, build_ranges, cell_name, csv_cell, hookimpl, spreads
 
 from .text import latex, markdown, plain, terminal
 
@@ -87,12 +87,8 @@ def as_csv(report: Report) -> str:
     writer = csv.writer(out, lineterminator="\n")
     names = [spec.name for spec in fields(Row) if spec.name != "hits"]
     writer.writerow(names)
-    writer.writerows([_cell(getattr(row, name)) for name in names] for row in (*report.rows, *report.controls))
+    writer.writerows([csv_cell(getattr(row, name)) for name in names] for row in (*report.rows, *report.controls))
     return out.getvalue()
-
-
-def _cell(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 @hookimpl

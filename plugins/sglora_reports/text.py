@@ -8,7 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
-from sglora_cli.api import BEST, SECOND, Report, ResultTable, result_legend, result_tables
+from sglora_cli.api import (
+    BEST,
+    SECOND,
+    Report,
+    ResultTable,
+    latex_text,
+    markdown_text,
+    printable,
+    result_legend,
+    result_tables,
+)
 
 from .paper import published, remarks
 
@@ -135,17 +145,13 @@ def marked(section: ResultTable, best: str, second: str, escape: Callable[[str],
 
 def markdown(report: Report) -> str:
     """Render Markdown tables, with the best value in bold and the second best underlined."""
-    lines = _separated(list(map(_markdown_cell, [*report.notes, *remarks(report)])))
+    lines = _separated(list(map(markdown_text, [*report.notes, *remarks(report)])))
     for section in sections(report):
-        header = "| " + " | ".join(map(_markdown_cell, section.header)) + " |"
-        lines += ["", f"**{_markdown_cell(section.title)}**", "", header, "|---" * len(section.header) + "|"]
-        lines += ["| " + " | ".join(row) + " |" for row in marked(section, "**{}**", "<u>{}</u>", _markdown_cell)]
-        lines += ["", *_separated(list(map(_markdown_cell, section.findings)))] if section.findings else []
-    return "\n".join([*lines, "", _markdown_cell(result_legend(report))]) + "\n"
-
-
-def _markdown_cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+        header = "| " + " | ".join(map(markdown_text, section.header)) + " |"
+        lines += ["", f"**{markdown_text(section.title)}**", "", header, "|---" * len(section.header) + "|"]
+        lines += ["| " + " | ".join(row) + " |" for row in marked(section, "**{}**", "<u>{}</u>", markdown_text)]
+        lines += ["", *_separated(list(map(markdown_text, section.findings)))] if section.findings else []
+    return "\n".join([*lines, "", markdown_text(result_legend(report))]) + "\n"
 
 
 def _separated(lines: Sequence[str]) -> list[str]:
@@ -153,29 +159,21 @@ def _separated(lines: Sequence[str]) -> list[str]:
     return [f"{line}  " for line in lines[:-1]] + list(lines[-1:])
 
 
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
-
-
-def _latex_cell(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
-
-
 def latex(report: Report) -> str:
     """Render table environments for the package booktabs, with the references above a rule."""
-    lines = [f"% {line}" for line in [*report.notes, *remarks(report), result_legend(report)]]
+    lines = [f"% {printable(line)}" for line in [*report.notes, *remarks(report), result_legend(report)]]
     for section in sections(report):
-        rows = [" & ".join(row) + r" \\" for row in marked(section, r"\textbf{{{}}}", r"\underline{{{}}}", _latex_cell)]
+        rows = [" & ".join(row) + r" \\" for row in marked(section, r"\textbf{{{}}}", r"\underline{{{}}}", latex_text)]
         apart = len(section.references)
         rule = [r"\midrule"] if apart else []
         lines += [
             "",
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_latex_cell(section.title)}}}",
+            rf"\caption{{{latex_text(section.title)}}}",
             rf"\begin{{tabular}}{{l{'r' * (len(section.header) - 1)}}}",
             r"\toprule",
-            " & ".join(map(_latex_cell, section.header)) + r" \\",
+            " & ".join(map(latex_text, section.header)) + r" \\",
             r"\midrule",
             *rows[:apart],
             *rule,
@@ -183,6 +181,6 @@ def latex(report: Report) -> str:
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
-            *(f"% {finding}" for finding in section.findings),
+            *(f"% {printable(finding)}" for finding in section.findings),
         ]
     return "\n".join(lines) + "\n"

@@ -3,6 +3,7 @@
 file          sglora's format: one safetensors file
 peft          PEFT's folders and state files
 peft_config   PEFT's adapter_config.json
+patterns      match PEFT's patterns within limits
 clip_lora     CLIP-LoRA's file format
 checkpoint    complete checkpoints with a merged update
 foreign       an adapter before it has a layout

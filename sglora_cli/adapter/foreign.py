@@ -22,6 +22,8 @@ from sglora_cli.lora.algebra import Factors, compress_all, padded
 from sglora_cli.lora.layout import Layout, Site
 from sglora_cli.system.display import counted, quoted
 
+PARTS_LIMIT, NAME_LIMIT = 20_000, 1000
+"""The most weights with an update in a file, and the most characters of the name of one."""
 PROJECTION = "visual_projection"
 """The layer after a CLIP's vision tower in transformers. An update of it changes the image embeddings."""
 
@@ -158,6 +160,10 @@ def checked_parts(parts: Mapping[str, Factors], where: str) -> dict[str, Factors
     """Return the factors as float64. Raises BadFile unless they are finite matrices with matching shapes."""
     if not parts:
         raise BadFile(f"{where} has no updates")
+    if len(parts) > PARTS_LIMIT:
+        raise BadFile(f"{where} has updates of {len(parts)} weights, the limit is {PARTS_LIMIT}")
+    if too_long := next((name for name in parts if len(name) > NAME_LIMIT), ""):
+        raise BadFile(f"{where}: the name {too_long[:100]!r}... of a weight has more than {NAME_LIMIT} characters")
     for name, factors in parts.items():
         for letter, x in zip("BA", factors, strict=True):
             if not x.is_floating_point():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sglora_cli.errors import UnknownName, UsageError
 from sglora_cli.files.atomic import check_free
+from sglora_cli.files.escape import shell_word
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,13 @@ def format_of(target: str | Path, name: str = "") -> Format:
     if not name and path.suffix not in _BY_SUFFIX:
         raise UsageError(
             f"the suffix of an adapter file must be .safetensors, got {path}",
-            f"try -o {path.with_suffix('.safetensors')}",
+            f"try -o {shell_word(path.with_suffix('.safetensors'))}",
         )
     format = FORMATS[name or _BY_SUFFIX[path.suffix]]
     if format.suffix and path.suffix != format.suffix:
         raise UsageError(
             f"the suffix of format {format.name!r} must be {format.suffix}, got {path}",
-            f"try -o {path.with_suffix(format.suffix)}",
+            f"try -o {shell_word(path.with_suffix(format.suffix))}",
         )
     return format
 

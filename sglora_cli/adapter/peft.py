@@ -23,6 +23,7 @@ from sglora_cli.adapter.peft_config import CONFIG, REMEDY, PeftConfig, read_conf
 from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, check_size, load_pickle
 from sglora_cli.errors import BadFile, Mismatch, UsageError
 from sglora_cli.files.atomic import write_bytes
+from sglora_cli.files.escape import markdown_text, shell_word
 from sglora_cli.files.tensors import load_tensors
 from sglora_cli.files.text import write_json
 from sglora_cli.files.untrusted import inside
@@ -60,7 +61,7 @@ def read_bare(path: Path, alpha: float | None) -> ForeignAdapter:
     if alpha is None:
         raise BadFile(
             f"{path} has no {CONFIG} next to it, and the file does not contain its scaling",
-            f"pass the lora_alpha of its training: sglora import {path} --alpha ALPHA -o FILE",
+            f"pass the lora_alpha of its training: sglora import {shell_word(path)} --alpha ALPHA -o FILE",
         )
     pairs, metadata = _pairs(path)
     return _adapter(pairs, {name: alpha / b.shape[1] for name, (b, _) in pairs.items()}, metadata)
@@ -193,6 +194,9 @@ def _write(folder: Path, layout: Layout, adapter: AdapterFile, model: Model, use
     )
 
 
+_ON_CARD = ("backbone", "fingerprint", "pack", "generator")
+
+
 def adapter_card(metadata: Mapping[str, Any], base: str, used_with: str) -> str:
     """Return the README.md of a PEFT folder. used_with: the transformers class that loads it."""
     name = metadata.get("description", "an unknown task")
@@ -201,11 +205,11 @@ def adapter_card(metadata: Mapping[str, Any], base: str, used_with: str) -> str:
         "library_name: peft",
         "tags: [lora, sglora]",
         "---",
-        f"# LoRA adapter for {json.dumps(name, ensure_ascii=False)}",
+        f'# LoRA adapter for "{markdown_text(str(name))}"',
         "",
         "This adapter updates the image encoder. The text encoder does not change.",
         "",
-        *(f"* {key}: {metadata[key]}" for key in ("backbone", "fingerprint", "pack", "generator") if key in metadata),
+        *(f"* {key}: {markdown_text(str(metadata[key]))}" for key in _ON_CARD if key in metadata),
         "",
         "```python",
         "from peft import PeftModel",

@@ -1,32 +1,29 @@
 """Read PEFT's adapter_config.json: which modules have an update, how it is scaled, and the base it was trained on.
 
 Settings that make an adapter more than an update B A on frozen weights are refused, so that none is silently ignored.
-Patterns work as in PEFT, with a time limit for all patterns of a file.
 """
 
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import regex
-
 from sglora_cli.adapter.base import Base
+from sglora_cli.adapter.patterns import WHOLE, Patterns, ends
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning
 from sglora_cli.files.text import read_json
 
 CONFIG = "adapter_config.json"
 REMEDY = "merge it in PEFT, or train a plain LoRA adapter"
-PATTERNS_LIMIT, PATTERN_SECONDS, ALL_PATTERNS_SECONDS = 5000, 0.25, 2.0
-"""The most entries of a table or list, where AdaLoRA writes one per module. The time limits of one pattern on one name
-and of all patterns on all names, in seconds."""
-_CONFIG_LIMIT = 10**7
+PATTERNS_LIMIT = 5000
+"""The most entries of a table or list. AdaLoRA writes one per module."""
+_CONFIG_LIMIT, _TEXT_LIMIT = 10**7, 1000
+"""Bytes of the file, and characters of the name of a model or class."""
 
 # Keys that make an adapter more than an update B A on frozen weights, and the reasons.
 _REFUSED = {
@@ -61,7 +58,15 @@ class PeftConfig:
 
     path: Path
     values: Mapping[str, Any]
-    _seconds: float = field(default=ALL_PATTERNS_SECONDS, init=False)
+    patterns: Patterns
+
+    @cached_property
+    def _targets(self) -> frozenset[str]:
+        return frozenset(self.values["target_modules"])
+
+    @cached_property
+    def _exclusions(self) -> frozenset[str]:
+        return frozenset(self.values.get("exclude_modules") or ())
 
     @property
     def base(self) -> Base:
@@ -95,11 +100,9 @@ class PeftConfig:
         if targets == "all-linear":
             return "target_modules all-linear"
         if isinstance(targets, str):
-            return "target_modules" if self._matches(self._pattern("target_modules", targets, "{}"), name) else ""
-        if name in targets:
-            return f"target_modules {name}"
-        found = next((target for target in targets if name.endswith(f".{target}")), None)
-        if found is None or not (layers := _listed(self.values.get("layers_to_transform"))):
+            return "target_modules" if self.patterns.matches(targets, name, "target_modules", WHOLE) else ""
+        found = next((end for end in ends(name) if end in self._targets), None)
+        if found in (None, name) or not (layers := _listed(self.values.get("layers_to_transform"))):
             return "" if found is None else f"target_modules {found}"
         number = self._layer(name)
         return f"target_modules {found}, layers_to_transform {_shown(layers)}" if number in layers else ""
@@ -113,35 +116,31 @@ class PeftConfig:
             return target
         for table in ("rank_pattern", "alpha_pattern"):
             for key in self.values.get(table) or {}:
-                if key in idle and self._matches(self._pattern(table, key), name):
+                if key in idle and self.patterns.matches(key, name, table):
                     return f"{table} {key}"
         return ""
 
     def idle_patterns(self, names: Collection[str]) -> set[str]:
         """Return the entries of rank_pattern and alpha_pattern that match none of these modules."""
         keys = {key: table for table in ("rank_pattern", "alpha_pattern") for key in self.values.get(table) or {}}
-        return {
-            key for key, table in keys.items() if not any(self._matches(self._pattern(table, key), n) for n in names)
-        }
+        return {key for key, table in keys.items() if not any(self.patterns.matches(key, n, table) for n in names)}
 
     def without_update(self, names: Collection[str], idle: Collection[str]) -> list[str]:
         """Describe the entries of the configuration that match none of these modules. idle: as for `claim`."""
         targets = self.values["target_modules"]
-        unmet = [
-            f"{target!r} (target_modules)"
-            for target in (targets if isinstance(targets, list) else ())
-            if not any(name == target or name.endswith(f".{target}") for name in names)
-        ]
+        met = {end for name in names for end in ends(name)}
+        listed = targets if isinstance(targets, list) else []
+        unmet = [f"{target!r} (target_modules)" for target in listed if target not in met]
         if layers := _listed(self.values.get("layers_to_transform")):
             there = set(map(self._layer, names))
             unmet += [f"layer {layer} (layers_to_transform)" for layer in layers if layer not in there]
         return unmet + [f"{key!r} (a pattern)" for key in sorted(idle)]
 
     def _excluded(self, name: str) -> bool:
-        excluded = self.values.get("exclude_modules") or []
+        excluded = self.values.get("exclude_modules")
         if isinstance(excluded, str):
-            return self._matches(self._pattern("exclude_modules", excluded, "{}"), name)
-        return any(name == one or name.endswith(f".{one}") for one in excluded)
+            return self.patterns.matches(excluded, name, "exclude_modules", WHOLE)
+        return any(end in self._exclusions for end in ends(name))
 
     def _layer_left_out(self, name: str) -> bool:
         layers = _listed(self.values.get("layers_to_transform"))
@@ -152,44 +151,15 @@ class PeftConfig:
         patterns = _listed(self.values.get("layers_pattern")) or [r"[^.]*"]
         start = r"(?:^|.*?\.)" if self.values.get("layers_pattern") else r".*?\."
         for pattern in patterns:
-            compiled = self._pattern("layers_pattern", pattern, start + r"{}\.(?P<layer>\d{1,9})\..*")
-            if match := self._match(compiled, name):
+            form = start + r"{}\.(?P<layer>\d{1,9})\..*"
+            if match := self.patterns.match(pattern, name, "layers_pattern", form):
                 return int(match["layer"])
         return None
 
     def _pattern_of(self, table: str, name: str) -> str | None:
         """Return the first entry that matches the end of the name after a dot, by PEFT's rule."""
         entries = self.values.get(table) or {}
-        return next((key for key in entries if self._matches(self._pattern(table, key), name)), None)
-
-    def _pattern(self, where: str, pattern: str, form: str = r"(.*\.)?({})") -> regex.Pattern[str]:
-        return compiled(pattern, f"{self.path}: {where}", form)
-
-    def _matches(self, pattern: regex.Pattern[str], name: str) -> bool:
-        return self._match(pattern, name) is not None
-
-    def _match(self, pattern: regex.Pattern[str], name: str) -> Any:
-        """Match a complete name. Raises BadFile for patterns that take too long, as `(a+)+$` can."""
-        start = time.perf_counter()
-        try:
-            if self._seconds <= 0:
-                raise TimeoutError
-            match = pattern.fullmatch(name, timeout=min(PATTERN_SECONDS, self._seconds))
-        except TimeoutError:
-            raise BadFile(
-                f"{CONFIG} has a pattern that takes too long: {pattern.pattern[:100]!r}", "use a list of module names"
-            ) from None
-        self._seconds -= time.perf_counter() - start
-        return match
-
-
-@lru_cache(maxsize=PATTERNS_LIMIT)
-def compiled(pattern: str, where: str, form: str) -> regex.Pattern[str]:
-    """Compile a pattern in the form that PEFT uses. Raises BadFile."""
-    try:
-        return regex.compile(form.replace("{}", pattern))
-    except (regex.error, OverflowError, RecursionError, ValueError) as error:
-        raise BadFile(f"{where} has the invalid pattern {pattern[:100]!r}: {error}") from None
+        return next((key for key in entries if self.patterns.matches(key, name, table)), None)
 
 
 def read_config(path: Path) -> PeftConfig:
@@ -208,7 +178,8 @@ def read_config(path: Path) -> PeftConfig:
     if config.get("bias", "none") != "none":
         raise Mismatch(f"{path}: bias = {config['bias']!r} is not supported, because biases are also trained", REMEDY)
     _check_start(path, config.get("init_lora_weights", True))
-    _check_numbers(path, config)
+    patterns = Patterns(str(path))
+    _check_numbers(path, config, patterns)
     _check_names(path, config)
     unknown = sorted(key for key, value in config.items() if value and key not in {*_READ, *_FOR_TRAINING, *_REFUSED})
     if unknown:
@@ -217,7 +188,7 @@ def read_config(path: Path) -> PeftConfig:
             SgloraWarning,
             stacklevel=2,
         )
-    return PeftConfig(path, config)
+    return PeftConfig(path, config, patterns)
 
 
 def _check_start(path: Path, start: Any) -> None:
@@ -231,7 +202,7 @@ def _check_start(path: Path, start: Any) -> None:
     raise Mismatch(f"{path}: init_lora_weights = {start!r} is unknown and may change the base weights", REMEDY)
 
 
-def _check_numbers(path: Path, config: dict[str, Any]) -> None:
+def _check_numbers(path: Path, config: dict[str, Any], patterns: Patterns) -> None:
     config.setdefault("lora_alpha", 8)
     config.setdefault("r", 8)  # PEFT's defaults
     for key, pattern, kind in (("r", "rank_pattern", int), ("lora_alpha", "alpha_pattern", (int, float))):
@@ -244,7 +215,7 @@ def _check_numbers(path: Path, config: dict[str, Any]) -> None:
         if len(table) > PATTERNS_LIMIT:
             raise BadFile(f"{path}: {pattern} has {len(table)} entries, the limit is {PATTERNS_LIMIT}")
         for name in table:
-            compiled(name, f"{path}: {pattern}", r"(.*\.)?({})")
+            patterns.check(name, pattern)
     if not isinstance(rslora := config.get("use_rslora"), bool | None):
         raise BadFile(f"{path}: use_rslora must be true or false, got {rslora!r}")
 
@@ -269,8 +240,8 @@ def _check_names(path: Path, config: dict[str, Any]) -> None:
     if not isinstance(mapping, dict):
         raise BadFile(f"{path}: auto_mapping is {mapping!r:.100}, not a JSON object")
     for key, value in {**stated, **{k: mapping.get(k) for k in ("base_model_class", "parent_library")}}.items():
-        if not isinstance(value, str | None):
-            raise BadFile(f"{path}: {key} is {value!r:.100}, not a string")
+        if not isinstance(value, str | None) or len(value or "") > _TEXT_LIMIT:
+            raise BadFile(f"{path}: {key} is {value!r:.100}, not a string of at most {_TEXT_LIMIT} characters")
 
 
 def _listed(value: Any) -> list[Any]:

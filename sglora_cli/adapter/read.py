@@ -16,6 +16,7 @@ from sglora_cli.adapter.foreign import ForeignAdapter, checked_parts
 from sglora_cli.adapter.peft_config import CONFIG
 from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, PICKLE_STARTS, check_size, load_pickle
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, UsageError
+from sglora_cli.files.escape import shell_word
 from sglora_cli.files.tensors import read_metadata, tensor_names
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.fingerprint import check_fingerprint
@@ -75,8 +76,8 @@ def recognise(path: Path) -> Found:
         if (path / CONFIG).exists():
             return Found(path, "peft")
         if (path / "pack.json").exists():  # not imported, as this package must not depend on sglora_cli.pack
-            hint = f'generate an adapter: sglora generate "a photo of a ..." --pack {path} -o adapter.safetensors'
-            raise BadFile(f"{path} is a pack, not an adapter", hint)
+            command = f'sglora generate "a photo of a ..." --pack {shell_word(path)} -o adapter.safetensors'
+            raise BadFile(f"{path} is a pack, not an adapter", f"generate an adapter: {command}")
         raise BadFile(f"{path} has no {CONFIG}, so it is not a PEFT folder", "pass an adapter's file or folder")
     try:
         with path.open("rb") as file:

@@ -5,7 +5,6 @@ All problems are reported in one error, before torch is imported and before any 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from sglora_cli.data.check import Needs, partial_line
 from sglora_cli.data.refusals import Refused, wrong_photos, wrong_tasks
 from sglora_cli.data.text_limit import TextLimit
 from sglora_cli.errors import BadFile, Mismatch, SgloraError, Unavailable, UnknownName
+from sglora_cli.files.escape import shell_word
 from sglora_cli.network import no_network
 from sglora_cli.pack.content.manifest import check_printable
 from sglora_cli.pack.recipe import Recipe, Source, source_of
@@ -92,7 +92,7 @@ class _DataPlace:
     @classmethod
     def of(cls, data: Path | None) -> _DataPlace:
         named = settings.load().data
-        option = f" --data {shlex.quote(str(data))}" if data else ""
+        option = f" --data {shell_word(data)}" if data else ""
         try:
             return cls(data_folder(data, named), option)
         except Unavailable as error:
@@ -137,13 +137,13 @@ def _absent(name: str, dataset: Dataset, root: Path, place: _DataPlace, why: Sgl
     if isinstance(dataset, Fetches) and (plan is None or plan.waiting):
         known = "size unknown" if plan is None or plan.left is None else size(plan.left)
         part = "the rest of " if plan is not None and len(plan.waiting) < len(plan.downloads) else ""
-        command = f"sglora data fetch {name}{place.option}"
+        command = f"sglora data fetch {shell_word(name)}{place.option}"
         errors.append(Unavailable(f"{known}: {part}data set {name!r} {where}", command))
     if known_place and plan is not None and plan.folder != root:
-        text = f"`sglora data fetch {name}` writes to {plan.folder}, but the recipe reads from {root}"
+        text = f"`sglora data fetch {shell_word(name)}` writes to {plan.folder}, but the recipe reads from {root}"
         errors.append(Unavailable(text, f'set path = "{plan.folder.name}" in its [[source]]'))
     if (plan is not None and not plan.captions) or (not errors and _has_images(dataset, root)):
-        command = f"sglora data caption {name} --path {shlex.quote(str(root))}"
+        command = f"sglora data caption {shell_word(name)} --path {shell_word(root)}"
         none = f"there are none in {root}" if known_place else "the data set does not include them"
         errors.append(Unavailable(f"captions of data set {name!r}: {none}", command))
     if not errors:
@@ -180,7 +180,7 @@ def _lacking_weights(host: Host, recipe: Recipe, runtime: RuntimeConfig | None) 
         if lacks:
             command = "sglora settings set weights FILE"
             if name != settings.load().backbone:
-                command = f"sglora pack build {recipe.name} --weights FILE"
+                command = f"sglora pack build {shell_word(recipe.name)} --weights FILE"
             missing = settings.missing_weights_hint(runtime or RuntimeConfig(), name)
             hint = missing or f"{command}, or let the build download them"
             yield Unavailable(f"backbone {name!r}: {lacks}", hint)
@@ -227,7 +227,8 @@ def _fetching(name: str, dataset: Dataset, root: Path) -> str:
         plan = dataset.fetch_plan(root.parent) if isinstance(dataset, PlansFetch) else None
     except SgloraError:
         plan = None
-    return f"sglora data fetch {name} --data {shlex.quote(str(root.parent))}" if plan and plan.folder == root else ""
+    command = f"sglora data fetch {shell_word(name)} --data {shell_word(root.parent)}"
+    return command if plan and plan.folder == root else ""
 
 
 def paired(planned: Mapping[str, Sequence[Task]]) -> list[tuple[str, Task]]:
@@ -269,7 +270,7 @@ def needs_of(host: Host, recipe: Recipe, dataset: str, root: Path) -> Needs:
         return faults.error()
 
     def absent(why: Unavailable) -> SgloraError:
-        place = _DataPlace(root.parent, f" --data {shlex.quote(str(root.parent))}")
+        place = _DataPlace(root.parent, f" --data {shell_word(root.parent)}")
         faults = Faults(recipe.path, recipe.lines)
         faults.collect(_absent(dataset, host.datasets[dataset], root, place, why).errors)
         return faults.error() or why

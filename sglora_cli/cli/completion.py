@@ -5,14 +5,16 @@ Options and arguments use them as `shell_complete=names(packs)`. Packs and plugi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import BashComplete, CompletionItem, add_completion_class
 
 from sglora_cli.config import DEVICES
+from sglora_cli.files.escape import shell_word
 from sglora_cli.plugin.values import EXPERT, UNSEEN
 
 if TYPE_CHECKING:
@@ -35,10 +37,50 @@ def names(source: Source, *, commas: bool = False, files: bool = False) -> Compl
             known = sorted(source(context))
         except Exception:  # a broken settings file or plugin must not disturb typing
             known = []
-        offered = [CompletionItem(f"{before}{comma}{name}") for name in known if name.startswith(last)]
+        fitting = [name for name in known if name.startswith(last) and name.isprintable()]
+        offered = [CompletionItem(f"{before}{comma}{name}") for name in fitting]
         return [*offered, CompletionItem(incomplete, type="file")] if files else offered
 
     return items
+
+
+class Bash(BashComplete):
+    """Completion in bash, which inserts a name as it is, so that Enter would run a name like `x$(command)`.
+
+    Unlike zsh and fish, bash quotes nothing. Names are therefore quoted here. Click's own script is safe, too: users
+    may have installed it with an earlier version.
+    """
+
+    source_template = """\
+%(complete_func)s() {
+    local IFS=$'\\n' response completion type value
+    response=$(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD %(complete_var)s=bash_complete "$1")
+    while IFS=',' read -r type value; do
+        case $type in
+            dir) COMPREPLY=(); compopt -o dirnames ;;
+            file) COMPREPLY=(); compopt -o default ;;
+            plain) COMPREPLY+=("$value") ;;
+        esac
+    done <<< "$response"
+}
+
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+    def format_completion(self, item: CompletionItem) -> str:
+        quoted = shell_word(item.value)
+        if item.type != "plain" or quoted == item.value:
+            return f"{item.type},{item.value}"
+        # Nothing is safe after an open double quote, where bash also expands what is in single quotes.
+        return "" if self._in_double_quotes() else f"plain,{quoted}"
+
+    def _in_double_quotes(self) -> bool:
+        """Whether the word to complete has a double quote. The script passes one word per line, as typed."""
+        words = os.environ["COMP_WORDS"].split("\n")
+        return '"' in "".join(words[int(os.environ["COMP_CWORD"]) :])
+
+
+add_completion_class(Bash)
 
 
 @cache

@@ -18,6 +18,7 @@ from sglora_cli import __version__
 from sglora_cli.cli import versions
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import SgloraError, Unavailable, UnknownName
+from sglora_cli.files.escape import shell_word
 from sglora_cli.generate.session import Session
 from sglora_cli.network import no_network, offline
 from sglora_cli.pack.library import Library
@@ -197,7 +198,7 @@ def _network(host: Host) -> Iterator[Finding]:
 def _packs(host: Host) -> Iterator[Finding]:
     for location in Library(host.recipe_folders).packs():
         mend = (
-            f"sglora pack remove {location.name}"
+            f"sglora pack remove {shell_word(location.name)}"
             if location.origin == "built"
             else "pip install --force-reinstall sglora"
         )

@@ -22,9 +22,10 @@ import click
 
 from sglora_cli.cli.group import Group, completed
 from sglora_cli.cli.options import App
-from sglora_cli.cli.output import Declined, fail, printable, say
+from sglora_cli.cli.output import Declined, fail, say
 from sglora_cli.cli.usage import usage_error
 from sglora_cli.errors import GO_ON, SgloraError, Unavailable, error_facts, failure_of
+from sglora_cli.files.escape import printable
 from sglora_cli.system import progress
 
 COMMANDS = {

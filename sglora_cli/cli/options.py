@@ -18,6 +18,7 @@ from sglora_cli.cli import completion
 from sglora_cli.cli.output import say
 from sglora_cli.config import StepConfig, options_of
 from sglora_cli.errors import BadFile, UsageError
+from sglora_cli.files.escape import shell_word
 
 if TYPE_CHECKING:
     from sglora_cli.pack.library import Library
@@ -126,7 +127,9 @@ def table_name(context: click.Context, parameter: click.Parameter, path: Path | 
     """Return the path of a table. Raises UsageError for an ending of other files, which the table would overwrite."""
     if path and path.suffix.lower() in _OURS:
         table = path.with_suffix(".txt")
-        raise UsageError(f"a table cannot be written to a {path.suffix} file, got {path}", f"try -o {table}")
+        raise UsageError(
+            f"a table cannot be written to a {path.suffix} file, got {path}", f"try -o {shell_word(table)}"
+        )
     return path
 
 

@@ -18,19 +18,11 @@ import click
 from rich.cells import cell_len, set_cell_size
 
 from sglora_cli.errors import UsageError
+from sglora_cli.files.escape import printable
 from sglora_cli.system import progress
 
 if TYPE_CHECKING:
     from sglora_cli.files.passed_over import PassedOver
-
-
-def printable(text: str) -> str:
-    """Escape control characters, because a name from an untrusted file must not control the terminal.
-
-    >>> printable("a\\x1b[31m")
-    'a\\\\x1b[31m'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shortened(text: str, width: int = 110) -> str:
@@ -112,6 +104,11 @@ def _print_stacked(header: Sequence[str], rows: Sequence[Sequence[str]], wraps: 
             if wrap and row[n]:
                 for line in paragraph(row[n], _INDENT + f"{header[n]}  " * named).split("\n"):
                     click.echo(styled(line, dim=True))
+
+
+def echo(text: object = "") -> None:
+    """Print a result on standard output, with control characters escaped but for line breaks."""
+    click.echo("\n".join(map(printable, str(text).split("\n"))))
 
 
 def print_json(content: Mapping[str, Any], lines: bool = False) -> None:

@@ -21,6 +21,7 @@ from sglora_cli.data.caption_target import CaptionTarget, appending, changed
 from sglora_cli.data.caption_text import CAPTION_ISSUES, Demonstration, Judge, cleaned_caption, prompt_of, too_long
 from sglora_cli.data.check_rules import DataIssue
 from sglora_cli.errors import BadFile, Mismatch, PluginError, SgloraError, Unavailable, UsageError, failure_of
+from sglora_cli.files.escape import shell_word
 from sglora_cli.files.hashes import content_hash, data_hash
 from sglora_cli.files.images import read_image
 from sglora_cli.files.named_once import plain_name
@@ -133,7 +134,9 @@ def caption_job(
         raise BadFile(f"data set {dataset!r} found no images in {root}")
     if not output and not hide_table and not target.exists() and (root / CAPTIONS_CSV).exists():
         table = root / CAPTIONS_CSV
-        raise UsageError(f"{table} holds the captions, and {CAPTIONS_JSONL} would hide it", f"pass --from {table}")
+        raise UsageError(
+            f"{table} holds the captions, and {CAPTIONS_JSONL} would hide it", f"pass --from {shell_word(table)}"
+        )
     data = file_bytes(target) if target.exists() else None
     done, names = read_lines(target, data or b""), {one.image for one in listed}
     for entry in done.values():

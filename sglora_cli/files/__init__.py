@@ -4,6 +4,7 @@ attempts      unfinished files of several attempts at making a file
 atomic        write files and place folders atomically, clean up after killed processes
 swap          replace a file only if it has not changed since it was read
 untrusted     limits of size, depth and numbers; safe names; paths that stay inside their folder
+escape        escape strings for shells, terminals, Markdown, LaTeX and CSV
 text          JSON, JSON lines, CSV and plain lines; crash-safe appending of lines
 toml          TOML tables, and the line of each key
 tensors       safetensors with one metadata key; checkpoints of long work

@@ -8,10 +8,9 @@ import sys
 import unicodedata
 
 from sglora_cli.files.hashes import data_hash
+from sglora_cli.files.untrusted import is_reserved
 
 _PLAIN = re.compile(r"[a-z0-9_]+(?: [a-z0-9_]+)*")
-_RESERVED = re.compile(r"con|prn|aux|nul|(?:com|lpt)[0-9]")
-"""Device names on Windows, which are reserved with any extension."""
 _LENGTH = 80
 
 
@@ -24,7 +23,7 @@ def file_stem(text: str) -> str:
     >>> file_stem("king protea"), file_stem("C++"), file_stem("C#")
     ('king-protea', 'c~f1deb75fa21d3c47', 'c~040228846ead4a41')
     """
-    if _PLAIN.fullmatch(text) and len(text) <= _LENGTH and not _RESERVED.fullmatch(text):
+    if _PLAIN.fullmatch(text) and len(text) <= _LENGTH and not is_reserved(text):
         return text.replace(" ", "-")
     readable = re.sub(r"[^a-z0-9]+", "-", text.lower())[:_LENGTH].strip("-") or "x"
     return f"{readable}~{data_hash(text.encode('utf-8', 'surrogatepass'))[:16]}"
@@ -49,7 +48,7 @@ def sentence_stem(sentence: str) -> str:
         stem.encode(sys.getfilesystemencoding())
     except UnicodeEncodeError:
         stem = ""
-    if not stem or _RESERVED.fullmatch(stem):
+    if not stem or is_reserved(stem):
         return f"adapter-{data_hash(sentence.encode('utf-8', 'surrogatepass'))[:16]}"
     return stem
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,9 @@ DEPTH_LIMIT = 100
 NAME_LIMIT, PATH_LIMIT = 255, 1000
 """Bytes of one part of a file's name and of the complete name, as common file systems allow."""
 _CHUNK = 1 << 20
+_RESERVED = re.compile(r"con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3]")
+"""Device names on Windows, which are reserved with any extension."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*", re.ASCII)
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
@@ -115,6 +119,24 @@ def name_fault(name: str) -> str:
     return f"has {total} bytes, more than a file system allows" if total > PATH_LIMIT else ""
 
 
+def is_reserved(name: str) -> bool:
+    """Whether a part of a path means another file, or none, on Windows: a device, or a name that ends in " " or ".".
+
+    >>> [name for name in ("pug.jpg", "aux.txt", "COM1", "a.", "a ") if is_reserved(name)]
+    ['aux.txt', 'COM1', 'a.', 'a ']
+    """
+    return name.endswith((" ", ".")) or bool(_RESERVED.fullmatch(name.partition(".")[0].rstrip().lower()))
+
+
+def is_plain(name: str, limit: int = 100) -> bool:
+    """Whether a name is safe as a file name, in a shell and on a page, on every system.
+
+    >>> [name for name in ("toys", "top-k_2.1", "x$(touch y)", "-x", "nul.txt", "a.") if is_plain(name)]
+    ['toys', 'top-k_2.1']
+    """
+    return bool(_NAME.fullmatch(name)) and len(name) <= limit and not is_reserved(name)
+
+
 def entry_fault(name: str, mode: int = 0, whole: str = "archive") -> str:
     """Return why an entry of an archive may not be unpacked, or "". Only plain files below a folder may.
 
@@ -126,8 +148,13 @@ def entry_fault(name: str, mode: int = 0, whole: str = "archive") -> str:
     """
     if not name.isprintable() or "\\" in name or ":" in name:
         return "has a backslash, a colon or a control character in its name"
-    if any(part in ("", ".", "..") for part in name.split("/")):
+    if any(character in name for character in '*?"<>|'):
+        return 'has one of * ? " < > | in its name, which Windows does not allow'
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts):
         return f"is a folder, or its name leads out of the {whole}"
+    if any(map(is_reserved, parts)):
+        return "has a name that is reserved on Windows: a device, or a part that ends in a dot or a blank"
     if fault := name_fault(name):
         return f"has a name that {fault}"
     return "" if stat.S_IFMT(mode) in (0, stat.S_IFREG) else "is a link, a folder or a device, not a file"

@@ -19,14 +19,15 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from sglora_cli.errors import BadFile, SgloraError, Unavailable, UsageError
 from sglora_cli.files.atomic import put_folder, scratch_folder, writing
+from sglora_cli.files.escape import shell_word
 from sglora_cli.files.tensors import load_tensors
 from sglora_cli.files.text import parse_json
-from sglora_cli.files.untrusted import entry_fault
+from sglora_cli.files.untrusted import entry_fault, is_plain
 from sglora_cli.pack.content.manifest import MANIFEST, checked_manifest
 from sglora_cli.pack.library import Library
 from sglora_cli.pack.origin import Origin, remember
@@ -46,6 +47,8 @@ RATIO_LIMIT = 200
 """The largest compression ratio; deflate reaches 1032 for zeros."""
 RATIO_FROM = 1 << 20
 """Entries smaller than this may have any ratio."""
+TOTAL_FROM = 64 << 20
+"""Bytes that small entries may unpack to in total, whatever their ratio."""
 _CHUNK = 1 << 20
 _HINT = "use a file that `sglora pack export` wrote"
 
@@ -82,7 +85,7 @@ def _check_importable(pack: Pack, path: Path) -> None:
     """Raise Unavailable if the pack's archive would exceed the limits of an import."""
     names = pack.manifest["files"]
     if len(names) >= ENTRY_LIMIT:
-        fewer = f"convert the pack to fewer files: sglora pack migrate {pack.name}"
+        fewer = f"convert the pack to fewer files: sglora pack migrate {shell_word(pack.name)}"
         hint = fewer if pack.format == 1 else "copy the pack's folder instead"
         raise Unavailable(f"{path} would have {len(names) + 1} entries, the limit is {ENTRY_LIMIT}", hint)
     total = sum((pack.folder / name).stat().st_size for name in names if (pack.folder / name).exists())
@@ -107,7 +110,7 @@ def import_pack(
     Raises BadFile, naming the entry, for an invalid or incomplete archive; UsageError if a pack of that name exists.
     """
     with _open(path, content or path) as archive:
-        entries = _checked_entries(archive, path)
+        entries = _checked_entries(archive, path, (content or path).stat().st_size)
         manifest = _manifest(archive, entries, path)
         name = _checked_name(name, manifest, path)
         target = built_folder() / name
@@ -149,29 +152,38 @@ def _open(path: Path, content: Path) -> Iterator[zipfile.ZipFile]:
         raise Unavailable(f"cannot unpack {path}: {error.strerror or error}") from error
 
 
-def _checked_entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    """Return the entries by name. Raises BadFile for an entry that is not allowed in a pack."""
+def _checked_entries(archive: zipfile.ZipFile, path: Path, size: int) -> dict[str, zipfile.ZipInfo]:
+    """Return the entries by name. Raises BadFile for an entry that is not allowed in a pack.
+
+    size: bytes of the archive.
+    """
     entries = archive.infolist()
     if len(entries) > ENTRY_LIMIT:
         raise BadFile(f"{path} has {len(entries)} entries, the limit is {ENTRY_LIMIT}", _HINT)
-    total = sum(entry.file_size for entry in entries)
+    total, packed = sum(entry.file_size for entry in entries), sum(entry.compress_size for entry in entries)
     if total > TOTAL_LIMIT:
         raise BadFile(f"{path} would unpack to {total} bytes, the limit is {TOTAL_LIMIT}", _HINT)
+    if packed > size or total > TOTAL_FROM + RATIO_LIMIT * size:
+        raise BadFile(f"{path} has {size} bytes, but would unpack to {total}", _HINT)
     by_name: dict[str, zipfile.ZipInfo] = {}
-    folded: dict[str, str] = {}
+    folded: dict[str, str] = {}  # files and their folders, by what a file system without cases makes of the name
     for entry in entries:
         name = entry.orig_filename
         if fault := _entry_fault(entry):
             raise BadFile(f"{path}: entry {name[:100]!r} {fault}", _HINT)
-        other = folded.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        other = folded.setdefault(_folded(name), name)
         if name in by_name or other != name:
             raise BadFile(f"{path}: entries {other!r} and {name!r} are the same file on some systems", _HINT)
         by_name[name] = entry
     for name in by_name:
-        for parent in Path(name).parents:
-            if parent.as_posix() in by_name:
-                raise BadFile(f"{path}: entry {parent.as_posix()!r} is both a file and a folder", _HINT)
+        for parent in PurePosixPath(name).parents:
+            if file := folded.get(_folded(parent.as_posix())):
+                raise BadFile(f"{path}: entry {file!r} is both a file and a folder, that of {name!r}", _HINT)
     return by_name
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _entry_fault(entry: zipfile.ZipInfo) -> str:
@@ -210,7 +222,7 @@ def _manifest(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], pat
 def _checked_name(wanted: str, manifest: dict[str, Any], path: Path) -> str:
     """Return the name of the pack's folder. Raises UsageError if `wanted` is invalid, else BadFile."""
     name: str = wanted or manifest["name"]
-    if _is_name(name):
+    if is_plain(name):
         return name
     check_name(wanted)
     raise BadFile(f"{path}: the pack's name {name[:100]!r} is not a valid folder name", "pass --name NAME")
@@ -218,14 +230,10 @@ def _checked_name(wanted: str, manifest: dict[str, Any], path: Path) -> str:
 
 def check_name(name: str) -> None:
     """Raise UsageError for an invalid pack name. "" stands for the pack's own name."""
-    if name and not _is_name(name):
-        raise UsageError(f"invalid pack name {name[:100]!r}", "use letters, digits and hyphens")
-
-
-def _is_name(name: str) -> bool:
-    return bool(
-        not entry_fault(name) and "/" not in name and not name.startswith((".", "-")) and len(name.encode()) <= 100
-    )
+    if name and not is_plain(name):
+        raise UsageError(
+            f"invalid pack name {name[:100]!r}", "use letters, digits and hyphens, and no name that Windows reserves"
+        )
 
 
 def _check_space(needed: int, target: Path) -> None:

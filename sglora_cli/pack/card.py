@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from sglora_cli.files.escape import markdown_code
 from sglora_cli.pack.pack import Pack
+from sglora_cli.pack.writer import pack_card
 from sglora_cli.plugin.values import ROLES, UNSEEN
 from sglora_cli.system.display import counted
 
@@ -18,10 +20,7 @@ def hub_card(pack: Pack, reference: str, licence: str, is_signed: bool) -> str:
     reference: hf:OWNER/NAME.
     licence: an identifier of the hub, or "".
     """
-    own = (pack.folder / "README.md").read_text(encoding="utf-8").lstrip()
-    heading, _, rest = own.partition("\n")
-    if not heading.startswith("# "):
-        heading, rest = f"# {pack.name}", own
+    heading, _, rest = pack_card(pack.manifest, pack.tasks).partition("\n")
     summary, star, rest = rest.partition("\n* ")
     signed = (
         ["", "The archive is signed. Pass `--signers FILE` to `sglora pack pull` to check who signed it."]
@@ -71,9 +70,4 @@ def _data_lines(pack: Pack) -> Iterator[str]:
     for name, of_role in counts.items():
         facts = [counted(count, f"{role} task") for role, count in of_role.items()]
         facts += [counted(photos[name], "training photo")] if name in photos else []
-        yield f"* {_code(name)}: {', '.join(facts)}"
-
-
-def _code(text: str) -> str:
-    """Format a name as Markdown code."""
-    return f"`{' '.join(text.split()).replace('`', '')}`"
+        yield f"* {markdown_code(name)}: {', '.join(facts)}"

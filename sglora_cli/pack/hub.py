@@ -41,6 +41,7 @@ from sglora_cli.system.hardware import free_disk, nearest_existing
 from sglora_cli.system.locks import locked
 from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import remark, size, working
+from sglora_cli.system.transfer import Attempts
 
 _ARCHIVE_LIMIT = TOTAL_LIMIT + (ENTRY_LIMIT << 10)
 """Maximum size of an archive in bytes, including 1 KiB for the header of each entry."""
@@ -162,7 +163,7 @@ def _free_name(library: Library, listing: Listing, file: RemoteFile) -> str:
     """Return an unused name, so that the new pack neither replaces nor hides another pack."""
     reference = listing.reference
     own = file.name.removesuffix(SUFFIX)
-    longer = f"{reference.owner}-{reference.name}"
+    longer = f"{reference.owner}-{reference.name}".lstrip("_")[:80]
     for name in (own, longer):
         with suppress(UsageError):
             check_name(name)
@@ -242,18 +243,18 @@ def _check_room(file: RemoteFile, start: int) -> None:
 
 
 def _receive(listing: Listing, file: RemoteFile, output: Counted, start: int) -> None:
-    """Request the rest of a file until it is complete, or until _TRIES requests in a row received no data."""
-    vain, restarted = 0, False
+    """Request the rest of a file until it is complete, or _TRIES requests in a row received too little."""
+    attempts, restarted = Attempts(_TRIES, _PAUSE_SECONDS), False
     while start != file.bytes:
         try:
             _receive_once(listing, file, output, start)
             return
         except BrokenOff as error:
-            vain = 0 if output.tell() > start else vain + 1
+            seconds = attempts.failed(output.tell() - start)
             start = output.tell()
-            if vain == _TRIES:
+            if seconds is None:
                 raise Unavailable(error.message, error.hint) from None
-            time.sleep(_PAUSE_SECONDS * vain)
+            time.sleep(seconds)
         except BadFile:  # a server that ignores ranges sends the file from the start
             if restarted:
                 raise

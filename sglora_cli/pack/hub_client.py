@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sglora_cli.errors import BadFile, SgloraError, Unavailable, UnknownName
+from sglora_cli.files.escape import shell_word
 from sglora_cli.files.untrusted import entry_fault
 from sglora_cli.network import hub_unreachable
 from sglora_cli.pack.archive import SUFFIX
 from sglora_cli.pack.origin import Reference
+from sglora_cli.system.transfer import Pace
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -67,8 +69,8 @@ class Listing:
             repository, revision = self.reference.repository, self.commit
             raise BadFile(
                 f"{self.reference} has several packs, but none is named {own}: {', '.join(names[:5])}",
-                f"hf download {repository} {names[0]} --revision {revision} --local-dir . "
-                f"&& sglora pack import {names[0]}",
+                f"hf download {repository} {shell_word(names[0])} --revision {revision} --local-dir . "
+                f"&& sglora pack import {shell_word(names[0])}",
             )
         return self.files[own if own in names else names[0]]
 
@@ -120,12 +122,15 @@ class Counted:
 
     def __init__(self, file: BinaryIO, limit: int, advance: Any) -> None:
         self.file, self._limit, self._advance = file, limit, advance
+        self._pace = Pace()
 
     def write(self, data: bytes) -> int:
         if self.file.tell() + len(data) > self._limit:
             raise BadFile(f"the hub sent more than the announced {self._limit} bytes", "run the command again")
         self._advance(len(data), "")
-        return self.file.write(data)
+        written = self.file.write(data)
+        self._pace.received(len(data))
+        return written
 
     def tell(self) -> int:
         return self.file.tell()

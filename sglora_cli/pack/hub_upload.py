@@ -13,6 +13,7 @@ from typing import Any
 
 from sglora_cli.errors import BadFile, Mismatch, SgloraError, Unavailable, UnknownName, UsageError
 from sglora_cli.files.atomic import scratch_folder, write_bytes
+from sglora_cli.files.escape import shell_word
 from sglora_cli.pack.archive import NAMESPACE, SIGNATURE_LIMIT, SIGNATURE_SUFFIX, SUFFIX, export_pack, keygen
 from sglora_cli.pack.card import hub_card
 from sglora_cli.pack.hub_client import Listing, api, check_network, listing_of, reason_of, refusal, silent
@@ -79,8 +80,8 @@ def _checked_signature(archive: Path, signature: Path, folder: Path, name: str) 
     if keygen(archive, "check-novalidate", "-n", NAMESPACE, "-s", str(copy)).returncode:
         raise BadFile(
             f"{signature} is not a signature of pack {name!r} in its current state",
-            f"sglora pack export {name} -o {archive.name} --force && "
-            f"ssh-keygen -Y sign -n {NAMESPACE} -f KEY {archive.name}",
+            f"sglora pack export {shell_word(name)} -o {shell_word(archive.name)} --force && "
+            f"ssh-keygen -Y sign -n {NAMESPACE} -f KEY {shell_word(archive.name)}",
         )
     return copy
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from sglora_cli.errors import BadFile, SgloraError, Unavailable, UnknownName, UsageError
 from sglora_cli.files.atomic import drop_folder
+from sglora_cli.files.escape import shell_word
 from sglora_cli.files.text import read_json
 from sglora_cli.pack.content.manifest import MANIFEST, checked_manifest
 from sglora_cli.pack.content.tasks import Tasks, tasks_of
@@ -207,7 +208,7 @@ def _of_backbone(backbone: str, known: Mapping[str, PackLocation]) -> PackLocati
     if not fitting:
         error = UnknownName.of("pack for a backbone", backbone, set(backbone_of.values()))
         raise UnknownName(
-            error.message, f"{error.hint}; build one with `sglora pack build RECIPE --backbone {backbone}`"
+            error.message, f"{error.hint}; build one with `sglora pack build RECIPE --backbone {shell_word(backbone)}`"
         )
     return max(fitting, key=lambda location: (location.origin == "built", location.built_at))
 
@@ -223,7 +224,7 @@ def _named(name: str, known: Mapping[str, PackLocation]) -> PackLocation:
     if (Path(name) / MANIFEST).is_file():
         return PackLocation(Path(name).resolve().name, Path(name), "folder")
     if Path(name).is_file():
-        hint = f"import an exported pack first: sglora pack import {name}"
+        hint = f"import an exported pack first: sglora pack import {shell_word(name)}"
         raise UnknownName(f"{name} is a file, not a pack", hint)
     raise UnknownName.of("pack", name, known, "sglora pack list")
 

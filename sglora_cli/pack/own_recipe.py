@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from sglora_cli.errors import BadFile, Mismatch, SgloraError, Unavailable, UsageError
+from sglora_cli.files.escape import shell_word
 from sglora_cli.files.hashes import first_copies
 from sglora_cli.files.images import printable_name
 from sglora_cli.files.untrusted import TOML_LIMIT, read_bytes
@@ -145,7 +146,7 @@ def roles_of(data: OwnData) -> DealtRoles:
         return deal_roles(data.tasks)
     except Mismatch as error:
         if inner := _folder_of_folders(data.root):
-            raise Mismatch(error.message, f"did you mean --data {shlex.quote(str(inner))}?") from None
+            raise Mismatch(error.message, f"did you mean --data {shell_word(inner)}?") from None
         if data.captioned and data.waiting:
             what = f"{data.waiting} more photos have no captions yet"
             raise Mismatch(f"{error.message}. {what}", f"write them first: {data.caption_command}") from None

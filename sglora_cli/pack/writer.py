@@ -13,6 +13,7 @@ from typing import Any
 from sglora_cli.config import PriorConfig
 from sglora_cli.errors import SgloraError, UsageError
 from sglora_cli.files.atomic import put_folder, scratch_folder, write_bytes
+from sglora_cli.files.escape import markdown_code, markdown_text, shell_word
 from sglora_cli.files.hashes import file_hash
 from sglora_cli.files.text import write_json
 from sglora_cli.pack.content.manifest import MANIFEST
@@ -57,7 +58,7 @@ def check_replaceable(folder: Path) -> None:
     if edits := manifest.get("edits"):
         raise UsageError(
             f"pack {folder.name!r} was changed after it was built, and a build would undo this change: {edits[-1]}",
-            f"remove it (sglora pack remove {folder.name}), or choose another name with -o",
+            f"remove it (sglora pack remove {shell_word(folder.name)}), or choose another name with -o",
         )
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     if strangers := names - {MANIFEST, *manifest["files"]}:
@@ -80,39 +81,35 @@ def write_manifest(folder: Path, manifest: dict[str, Any], known: Mapping[str, s
 def pack_card(manifest: Mapping[str, Any], tasks: Tasks) -> str:
     """Return the README.md of a pack: its purpose, origin and use."""
     prior = {**asdict(PriorConfig()), **manifest["prior"]}
+    name, layout = shell_word(manifest["name"]), manifest["layout"]
     lines = [
-        f"# {manifest['name']}",
+        f"# {markdown_text(manifest['name'])}",
         "",
-        str(manifest["recipe"].get("summary", "A pack of LoRA experts for sglora.")),
+        markdown_text(str(manifest["recipe"].get("summary", "A pack of LoRA experts for sglora."))),
         "",
-        f"* backbone `{manifest['backbone']}`, fingerprint `{manifest['fingerprint']}`",
-        f"* LoRA of rank {manifest['layout']['rank']}, alpha {float(manifest['layout']['alpha']):g}, "
-        f"{counted(len(manifest['layout']['sites']), 'site')}",
-        f"* K = {prior['k']}, tau = {prior['tau']:g}, experts compared by {prior['space']}",
-        f"* generators: {', '.join(manifest['generators']) or 'merging rules only'}",
-        f"* made by {manifest['made_by']}",
+        f"* backbone {markdown_code(manifest['backbone'])}, fingerprint {markdown_code(manifest['fingerprint'])}",
+        f"* LoRA of rank {layout['rank']}, alpha {float(layout['alpha']):g}, {counted(len(layout['sites']), 'site')}",
+        f"* K = {prior['k']}, tau = {prior['tau']:g}, experts compared by {markdown_text(str(prior['space']))}",
+        f"* generators: {markdown_text(', '.join(manifest['generators'])) or 'merging rules only'}",
+        f"* made by {markdown_text(manifest['made_by'])}",
         "",
-        f'    sglora generate "a photo of a ..." --pack {manifest["name"]} -o adapter.safetensors',
+        "```sh",  # indented lines after a list would be part of it
+        f'sglora generate "a photo of a ..." --pack {name} -o adapter.safetensors',
+        "```",
         "",
         "| task | role | description | photos |",
         "|---|---|---|---|",
     ]
     left = 0
     for some in (tasks.of(role) for role in ROLES):
-        lines += [
-            f"| {_cell(task['key'])} | {_cell(task['role'])} | {_cell(task['description'])} | {_photos(task)} |"
-            for task in islice(some, _LISTED)
-        ]
+        lines += ["| " + " | ".join(map(markdown_text, _cells(task))) + " |" for task in islice(some, _LISTED)]
         left += max(0, len(some) - _LISTED)
     if left:
-        lines += ["", f"{left} more tasks are not shown here. `sglora pack show {manifest['name']}` lists all of them."]
+        command = markdown_code(f"sglora pack show {name}")
+        lines += ["", f"{left} more tasks are not shown here. {command} lists all of them."]
     return "\n".join(lines) + "\n"
 
 
-def _cell(text: str) -> str:
-    """Escape a string for a cell of a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
-
-
-def _photos(task: Mapping[str, Any]) -> str:
-    return f"{task.get('train_photos', 'unknown')} + {task.get('test_photos', 'unknown')}"
+def _cells(task: Mapping[str, Any]) -> list[str]:
+    photos = f"{task.get('train_photos', 'unknown')} + {task.get('test_photos', 'unknown')}"
+    return [task["key"], task["role"], task["description"], photos]

@@ -19,6 +19,7 @@ from sglora_cli.bench.tables import GAIN_K, directions, measure_name
 from sglora_cli.bench.tasks import carried, of_other
 from sglora_cli.config import BenchConfig
 from sglora_cli.errors import Mismatch
+from sglora_cli.files.escape import shell_word
 from sglora_cli.files.names import file_stem
 from sglora_cli.lora.prior import Prior, Query
 from sglora_cli.pack.content.evaluation import UnseenTask
@@ -58,7 +59,7 @@ class ReportData:
         if self.loaded.pack.name != self.report.pack:
             raise Mismatch(
                 f"the rows are of pack {self.report.pack!r}, not of {self.loaded.pack.name!r}",
-                f"pass --pack {self.report.pack}",
+                f"pass --pack {shell_word(self.report.pack)}",
             )
 
     @cached_property

@@ -11,6 +11,7 @@ from sglora_cli.bench.rows import Cell, averages
 from sglora_cli.bench.rows_file import read_rows
 from sglora_cli.bench.tables import cell_name
 from sglora_cli.errors import SgloraError
+from sglora_cli.files.escape import markdown_text
 from sglora_cli.files.text import read_json
 from sglora_cli.plugin.values import CHANCE, Row
 from sglora_cli.reproduce.job import Job
@@ -106,12 +107,13 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """Return the comparison as Markdown tables."""
-        lines = [f"# {self.target}: {self.title}", "", *([f"**{self.warning}**", ""] if self.warning else [])]
+        lines = [f"# {markdown_text(f'{self.target}: {self.title}')}", ""]
+        lines += [f"**{markdown_text(self.warning)}**", ""] if self.warning else []
         for block in self.blocks:
-            header, *rows = ([_escaped(cell) for cell in row] for row in block.rows())
-            lines += [f"**{_escaped(_heading(block))}**", "", _row(header), "|---" * len(header) + "|"]
+            header, *rows = ([*map(markdown_text, row[:1]), *row[1:]] for row in block.rows())
+            lines += [f"**{markdown_text(_heading(block))}**", "", _row(header), "|---" * len(header) + "|"]
             lines += [*map(_row, rows), ""]
-        return "\n".join([*lines, *(f"* {_escaped(note)}" for note in self.notes)]) + "\n"
+        return "\n".join([*lines, *(f"* {markdown_text(note)}" for note in self.notes)]) + "\n"
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as JSON values."""
@@ -128,10 +130,6 @@ class Comparison:
 def _heading(block: Block) -> str:
     tasks = f" ({counted(block.tasks, 'task')})" if block.tasks else ""
     return f"{block.title}{tasks}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def _row(cells: Sequence[str]) -> str:

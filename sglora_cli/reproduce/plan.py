@@ -5,7 +5,6 @@ Planning downloads and writes nothing. Problems are collected, not raised, so th
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sglora_cli.errors import BadFile, SgloraError, Unavailable
+from sglora_cli.files.escape import shell_word
 from sglora_cli.pack.library import Library
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.plugin.contracts import Fetches
@@ -237,7 +237,7 @@ def _captioner_once(steps: Sequence[Step]) -> list[Step]:
 
 
 def _shell(words: str, *more: object) -> str:
-    return " ".join([words, *(shlex.quote(str(one)) for one in more)])
+    return " ".join([words, *(shell_word(one) for one in more)])
 
 
 def _disk(job: Job, steps: Sequence[Step]) -> list[SgloraError]:

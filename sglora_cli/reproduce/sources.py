@@ -9,6 +9,7 @@ from pathlib import Path
 from sglora_cli.data.caption_file import CAPTIONS_JSONL, read_lines
 from sglora_cli.data.check import partial_line
 from sglora_cli.errors import SgloraError, Unavailable
+from sglora_cli.files.escape import shell_word
 from sglora_cli.plugin.contracts import Dataset, Fetches, ListsImages, PlansFetch
 from sglora_cli.plugin.values import FetchPlan, Listed
 
@@ -94,7 +95,7 @@ def _absent(
         return SourceState(False, captions, plan=plan, errors=(error,))
     errors: tuple[SgloraError, ...] = ()
     if plan.folder != root:
-        text = f"`sglora data fetch {name}` downloads into {plan.folder}, but the recipe reads {root}"
+        text = f"`sglora data fetch {shell_word(name)}` downloads into {plan.folder}, but the recipe reads {root}"
         errors = (Unavailable(text, f'write path = "{plan.folder.name}" in its [[source]]'),)
     return SourceState(False, captions, photos=plan.images, plan=plan, errors=errors)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 
 import platformdirs
 
 from sglora_cli.errors import Unavailable, missing_hint
+from sglora_cli.files.escape import shell_word
 
 
 def home() -> Path | None:
@@ -54,6 +54,6 @@ def data_folder(option: str | Path | None, setting: str, flag: str = "--data") -
         raise Unavailable(f"the data folder {path}{of} is a file", other)
     if not path.is_dir():
         make = "mkdir" if path.absolute().parent.is_dir() else "mkdir -p"
-        remedy = f"create it with {make} {shlex.quote(str(path))}, or {other}"
+        remedy = f"create it with {make} {shell_word(path)}, or {other}"
         raise Unavailable(f"the data folder {path}{of} does not exist", missing_hint(path, remedy))
     return path

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sglora_cli.errors import unwritable
+from sglora_cli.files.escape import printable
 from sglora_cli.files.text import append_lines
 
 T = TypeVar("T")
@@ -49,7 +50,7 @@ def remark(text: str, once: bool = False) -> None:
     """Print a note to stderr unless notes are suppressed. With `once`, print it only the first time."""
     if not (_quiet or (once and text in _remarked)):
         _remarked.add(text)
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def progress(items: Sequence[T] | range, what: str) -> Iterable[T]:
@@ -76,18 +77,18 @@ def working(what: str, total: float) -> Iterator[Advance]:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # [/x] may be the name of a task
             BarColumn(),
             TaskProgressColumn(),
             TextColumn("{task.fields[left]}"),
         )
-        time_left = TimeLeft(total)
+        time_left, what = TimeLeft(total), printable(what)
         with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
             bar = bars.add_task(what, total=total, left="")
 
             def advance(units: float, part: str) -> None:
                 left = time_left.after(units)
-                bars.update(bar, advance=units, description=f"{what} {part}".strip(), left=left)
+                bars.update(bar, advance=units, description=f"{what} {printable(part)}".strip(), left=left)
 
             yield advance
     else:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sglora_cli.cli.output import paragraph, print_rows, printable
+from sglora_cli import cli
+from sglora_cli.cli.output import echo, paragraph, print_rows
+from sglora_cli.files.escape import printable
 
 few = settings(max_examples=150, derandomize=True, database=None, deadline=None)
 
@@ -107,3 +111,19 @@ def test_what_is_printed_cannot_steer_a_terminal(text):
     printed.encode()
     if text.isprintable():
         assert printed == text
+
+
+def test_every_line_of_a_command_is_escaped():
+    """Commands print by `echo`. What has colours, or was laid out by a reporter, is escaped before."""
+    escaped = ("nl=False", "marked(", "source_template")
+    for path in sorted((Path(cli.__file__).parent / "commands").rglob("*.py")):
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("click.echo", "print"):
+                call = ast.get_source_segment(text, node) or ""
+                assert any(word in call for word in escaped), f"{path.name}, line {node.lineno}: use output.echo"
+
+
+def test_a_result_cannot_control_the_terminal(capsys):
+    echo("a\x1b[2Jb\nc\u202e")
+    assert capsys.readouterr().out == "a\\x1b[2Jb\nc\\u202e\n"

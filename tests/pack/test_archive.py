@@ -72,11 +72,15 @@ def test_a_pack_takes_another_name(run, archive, own_home):
     assert run("pack", "verify", "mine").exit_code == 0
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "-x", "a\nb", "x" * 101, "c:", "a\\b"])
+UNSAFE = ("x$(touch y)", "a b", "; rm -rf ~", "~", "*", "`y`", "é", "con", "NUL.txt", "com1", "a.", "<b>")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "-x", "a\nb", "x" * 101, "c:", "a\\b", *UNSAFE])
 def test_a_name_that_is_no_folder_is_refused(run, archive, own_home, name):
     result = run("pack", "import", archive, f"--name={name}")
     assert result.exit_code == 2
-    assert result.stderr == f"error: invalid pack name {name[:100]!r}\nhint: use letters, digits and hyphens\n"
+    hint = "use letters, digits and hyphens, and no name that Windows reserves"
+    assert result.stderr == f"error: invalid pack name {name[:100]!r}\nhint: {hint}\n"
     assert packs(own_home) == []
 
 

@@ -34,6 +34,8 @@ NOBODY = {"expert": 0, "training": 0, "unseen": 0}
 KIND = "is a link, a folder or a device, not a file"
 OUT = "is a folder, or its name leads out of the pack"
 SIGNS = "has a backslash, a colon or a control character in its name"
+WINDOWS = "has a name that is reserved on Windows: a device, or a part that ends in a dot or a blank"
+BOTH = "is both a file and a folder"
 ENTRIES = {
     "parent": (entry("../x"), b"", f"entry '../x' {OUT}"),
     "inner parent": (entry("experts/../../x"), b"", f"entry 'experts/../../x' {OUT}"),
@@ -50,7 +52,14 @@ ENTRIES = {
     "hidden folder": (entry("x", external_attr=0x10), b"", f"entry 'x' {KIND}"),
     "twice": (entry("README.md"), b"", f"entries 'README.md' and 'README.md' {SYSTEMS}"),
     "twice by case": (entry("readme.MD"), b"", f"entries 'README.md' and 'readme.MD' {SYSTEMS}"),
-    "file and folder": (entry("README.md/x"), b"", "entry 'README.md' is both a file and a folder"),
+    "file and folder": (entry("README.md/x"), b"", f"entry 'README.md' {BOTH}, that of 'README.md/x'"),
+    "file and folder by case": (entry("readme.md/x"), b"", f"entry 'README.md' {BOTH}, that of 'readme.md/x'"),
+    "dot at the end": (entry("README.md."), b"", f"entry 'README.md.' {WINDOWS}"),
+    "blank at the end": (entry("README.md "), b"", f"entry 'README.md ' {WINDOWS}"),
+    "device of Windows": (entry("experts/con"), b"", f"entry 'experts/con' {WINDOWS}"),
+    "device with an ending": (entry("aux.txt"), b"", f"entry 'aux.txt' {WINDOWS}"),
+    "folder named as a device": (entry("COM1/x"), b"", f"entry 'COM1/x' {WINDOWS}"),
+    "wildcard": (entry("a*"), b"", "entry 'a*' has one of * ? \" < > | in its name, which Windows does not allow"),
     "long": (
         entry(LONG),
         b"",
@@ -115,6 +124,24 @@ def test_too_much_content_is_refused(run, archive, own_home, monkeypatch):
     monkeypatch.setattr(archive_module, "TOTAL_LIMIT", 1000)
     total = sum(map(len, contents(archive).values()))
     refused(run, own_home, archive, f"{archive} would unpack to {total} bytes, the limit is 1000")
+
+
+def test_many_small_bombs_are_refused_for_their_sum(run, archive, own_home, monkeypatch):
+    monkeypatch.setattr(archive_module, "TOTAL_FROM", 1 << 20)
+    bombs = [(entry(f"x{n}", compress_type=zipfile.ZIP_DEFLATED), bytes(1 << 20)) for n in range(30)]
+    rezipped(archive, contents(archive), *bombs)
+    total = sum(map(len, contents(archive).values()))
+    refused(run, own_home, archive, f"{archive} has {archive.stat().st_size} bytes, but would unpack to {total}")
+
+
+def test_entries_that_share_their_bytes_are_refused(run, archive, own_home):
+    data = bytearray(archive.read_bytes())
+    packed, last = sum(len(content) for content in contents(archive).values()), data.rindex(b"PK\1\2")
+    size = int.from_bytes(data[last + 20 : last + 24], "little")
+    data[last + 20 : last + 28] = (len(data)).to_bytes(4, "little") * 2  # its bytes are those of all others, too
+    archive.write_bytes(data)
+    message = f"{archive} has {len(data)} bytes, but would unpack to {packed - size + len(data)}"
+    refused(run, own_home, archive, message)
 
 
 def test_a_manifest_of_any_size_is_not_read(run, archive, own_home, monkeypatch):
@@ -183,6 +210,8 @@ def test_a_broken_manifest_is_refused(run, archive, own_home, manifest, message,
     ("changes", "message", "hint"),
     [
         ({"name": "../../x"}, "{}: the pack's name '../../x' is not a valid folder name", "pass --name NAME"),
+        ({"name": "x$(touch y)"}, "{}: the pack's name 'x$(touch y)' is not a valid folder name", "pass --name NAME"),
+        ({"name": "con"}, "{}: the pack's name 'con' is not a valid folder name", "pass --name NAME"),
         ({"name": ""}, "{}: the pack's name '' is not a valid folder name", "pass --name NAME"),
         (
             {"files": {"../x": ""}},

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ from hub_server import TOKEN
 from signatures import allow, sign
 from zips import contents, listed, packs, rezipped, tree
 
-from sglora_cli.errors import UsageError
+from sglora_cli.errors import BadFile, UsageError
+from sglora_cli.pack import hub, hub_client
+from sglora_cli.pack.hub_client import BrokenOff, Counted, Listing, RemoteFile, requests
 from sglora_cli.pack.origin import Reference
 from sglora_cli.system.progress import size
+from sglora_cli.system.transfer import Pace
 
 
 def downloads(hub) -> list[str]:
@@ -360,7 +364,15 @@ def test_a_name_that_is_taken_keeps_the_download(run, toys_hub, archive, own_hom
 @pytest.mark.parametrize("name", ["../x", ".x", "a/b"])
 def test_a_bad_name_is_refused_before_anything_is_requested(run, toys_hub, own_home, name):
     message = f"invalid pack name {name!r}"
-    refused(run, own_home, 2, message, "use letters, digits and hyphens", "hf:ann/toys", f"--name={name}")
+    refused(
+        run,
+        own_home,
+        2,
+        message,
+        "use letters, digits and hyphens, and no name that Windows reserves",
+        "hf:ann/toys",
+        f"--name={name}",
+    )
     assert toys_hub.asked == []
 
 
@@ -469,3 +481,33 @@ def test_a_missing_list_of_signers_is_seen_before_the_download(run, toys_hub, ow
     gone = tmp_path / "no" / "signers"
     refused(run, own_home, 4, f"{gone} does not exist", hint, "hf:ann/toys", "--signers", gone)
     assert toys_hub.asked == []
+
+
+def test_a_name_on_the_hub_is_quoted_in_the_command_of_a_hint():
+    files = {name: RemoteFile(name, 1, "") for name in ("x$(touch y).sglora.zip", "z.sglora.zip")}
+    with pytest.raises(BadFile) as error:
+        Listing(Reference.parse("hf:ann/toys"), "0" * 40, files, False).archive()
+    command, _, then = error.value.hint.partition(" && ")
+    assert shlex.split(command)[3] == shlex.split(then)[3] == "x$(touch y).sglora.zip"
+
+
+def test_a_hub_that_trickles_is_given_up(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(hub_client, "Pace", lambda: Pace(lambda: clock[0]))
+    with (tmp_path / "x.part").open("ab") as file:
+        output = Counted(file, 10**6, lambda count, part: None)
+        with (
+            pytest.raises(BrokenOff, match="hf:ann/toys cannot be pulled: only 0 bytes came in 30 s"),
+            requests(Reference.parse("hf:ann/toys"), "pull", output),
+        ):
+            any(output.write(b"") for clock[0] in (10.0, 20.0, 30.0))
+
+
+def test_a_byte_per_connection_is_no_progress(run, toys_hub, own_home, monkeypatch):
+    toys_hub.drop_after = [1] * 1000
+    slept = []
+    monkeypatch.setattr(hub, "_PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr(hub.time, "sleep", slept.append)
+    result = run("pack", "pull", "hf:ann/toys")
+    assert result.exit_code == 6
+    assert [seconds for seconds in slept if isinstance(seconds, float)] == [2.0, 4.0]  # others are of its library

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from made_rows import HEADER, hand_made, write_made
+from markdown_it import MarkdownIt
 from pictures import EPS, png
 
+from sglora_cli.adapter.peft import adapter_card
 from sglora_cli.errors import BadFile
 from sglora_cli.files.tensors import load_tensors, save_tensors
 from sglora_cli.files.text import read_json
@@ -21,7 +23,7 @@ from sglora_cli.pack.writer import pack_card, write_manifest
 from sglora_cli.plugin.values import Report, Row
 from sglora_cli.system.paths import built_folder
 from sglora_reports import as_csv
-from sglora_reports.text import markdown
+from sglora_reports.text import latex, markdown
 
 NAMES = (
     "<script>alert(1)</script>",
@@ -123,6 +125,43 @@ def test_a_task_stays_in_its_cell_of_a_model_card(folder):
     task = {**next(iter(Pack(folder).tasks)), "description": "a | b\n\n# <script>"}
     text = pack_card(read_json(folder / "pack.json"), Tasks({"expert": [task]}))
     assert "a \\| b # &lt;script>" in text
+
+
+EVIL = "x\n\n<img src=https://evil.example/t.png> ![x](https://evil.example/t.png) [x](https://evil.example)"
+
+
+def elements(text: str) -> set[str]:
+    """The kinds of all parts of a page of Markdown."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    return {part.type for token in tokens for part in (token, *(token.children or []))}
+
+
+def test_no_text_of_a_pack_makes_a_picture_or_link_in_its_model_card(folder):
+    manifest = read_json(folder / "pack.json")
+    good = elements(pack_card(manifest, Pack(folder).tasks))
+    for key in ("name", "made_by", "backbone", "fingerprint"):
+        manifest[key] = EVIL
+    manifest["recipe"]["summary"] = EVIL
+    manifest["generators"] = {EVIL: {}}
+    manifest["prior"]["space"] = EVIL
+    task = {**next(iter(Pack(folder).tasks)), "description": EVIL, "key": EVIL, "train_photos": EVIL}
+    evil = pack_card(manifest, Tasks({"expert": [task]}))
+    assert elements(evil) <= good
+    assert not elements(evil) & {"html_inline", "html_block", "image", "link_open"}
+
+
+def test_no_text_of_an_adapter_makes_a_picture_or_link_in_its_model_card():
+    metadata = dict.fromkeys(("description", "backbone", "fingerprint", "pack", "generator"), EVIL)
+    assert not elements(adapter_card(metadata, '"a"', "X")) & {"html_inline", "html_block", "image", "link_open"}
+
+
+def test_no_label_makes_a_picture_or_an_argument_in_a_report():
+    rows = [Row(method, "d", "t", 0, "I2T", 1, 50.0) for method in ("m", "n")]
+    report = Report("p", rows, {"m": EVIL, "n": "[2cm] n"}, {}, "m", [EVIL])
+    assert not elements(markdown(report)) & {"html_inline", "html_block", "image", "link_open"}
+    lines = latex(report).splitlines()
+    assert not [line for line in lines if line.startswith(("[", "*"))]
+    assert all(line.startswith(("%", "\\", "method", "{[}2cm", "x ")) or not line for line in lines)
 
 
 def tags(path: Path) -> set[str]:

@@ -256,6 +256,20 @@ CASES = {
         BadFile,
         "too long",
     ),
+    "peft, a pattern that takes all memory": (
+        "adapter peft config",
+        "x/adapter_config.json",
+        lambda: peft(rank_pattern={"(((((a{100}){100}){100}){100}){100})": 2}),
+        BadFile,
+        "too large",
+    ),
+    "peft, a class of a hundred thousand letters": (
+        "adapter peft config",
+        "x/adapter_config.json",
+        lambda: peft(auto_mapping={"base_model_class": "Text" * 25_000}),
+        BadFile,
+        "not a string of at most 1000 characters",
+    ),
     "peft, no pattern": (
         "adapter peft config",
         "x/adapter_config.json",

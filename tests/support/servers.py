@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -17,6 +17,8 @@ class Server:
     ranges: bool = True
     drop_after: list[int] = field(default_factory=list)
     """Bytes of each reply's body before the connection is cut; then no more cuts."""
+    says_size: bool = True
+    """Whether replies have a Content-Length."""
     status: int = 0
     """Always answered, if not 0."""
     asked: list[tuple[str, str]] = field(default_factory=list)
@@ -61,10 +63,12 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             self.send_response(206 if start else 200)
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-            self.send_header("Content-Length", str(len(data) - start))
+            if server.says_size:
+                self.send_header("Content-Length", str(len(data) - start))
             self.end_headers()
             cut = server.drop_after.pop(0) if server.drop_after else len(data)
-            self.wfile.write(data[start : start + cut])
+            with suppress(ConnectionError):  # the client may leave
+                self.wfile.write(data[start : start + cut])
             return None
 
         def log_message(self, *_):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+from sglora_cli.system import progress
 from sglora_cli.system.progress import TimeLeft
 
 
@@ -47,3 +50,18 @@ def test_the_truth_lies_between_if_the_new_pace_lasts_or_the_old_one_returns(sec
     low, high = (float(part) for part in text.removesuffix(" s left").split(" to "))
     mean, last = sum(seconds) / 10, seconds[-1]
     assert (low, high) == tuple(sorted((round(10 * mean), 10 * last)))
+
+
+def test_a_name_is_neither_markup_nor_a_command_of_the_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress.working("tasks [/x] \x1b[2J", 2) as advance:
+        advance(1, "[/y] \x1b[3J")
+    shown = capsys.readouterr().err
+    assert "\x1b[2J" not in shown
+    assert "\x1b[3J" not in shown
+
+
+def test_a_note_is_one_line(capsys):
+    progress.remark("a\x1b[2Jb\nc")
+    assert capsys.readouterr().err == "a\\x1b[2Jb\\nc\n"

@@ -31,7 +31,7 @@ from sglora_cli.cli.options import (
     reporter_option,
     table_name,
 )
-from sglora_cli.cli.output import print_json, print_lines, say
+from sglora_cli.cli.output import echo, print_json, print_lines, say
 from sglora_cli.config import ABLATIONS, TASK_TABLES, BenchConfig, OneOf, RuntimeConfig, StepConfig, options_of
 from sglora_cli.plugin.values import TRAINING, UNSEEN
 from sglora_cli.system.display import counted
@@ -203,7 +203,7 @@ def command(
     text = render.render(run.report(plan, measured, paper))
     if out:
         write_bytes(out, text.encode())
-        click.echo(out)
+        echo(out)
     else:
         click.echo(text, nl=False)
 
@@ -215,12 +215,12 @@ def _print_builds(builds: Sequence[tuple[Build, Estimate | None]], as_json: bool
         print_json({"folds": folds})
         return
     for n, (build, estimate) in enumerate(builds, 1):
-        click.echo(
+        echo(
             f"fold {n} of {len(builds)}: build with {counted(len(build.tasks), 'task')}"
             + ", already built" * (not estimate)
         )
         for line in estimate.to_lines() if estimate else ():
-            click.echo(f"  {line}")
+            echo(f"  {line}")
 
 
 def _print_estimate(facts: dict[str, Any], as_json: bool) -> None:

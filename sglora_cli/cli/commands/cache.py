@@ -8,7 +8,7 @@ import click
 
 from sglora_cli.cli.group import Group
 from sglora_cli.cli.options import dry_run_option, json_option, yes_option
-from sglora_cli.cli.output import confirm, print_json, print_rows, say
+from sglora_cli.cli.output import confirm, echo, print_json, print_rows, say
 from sglora_cli.config import OneOf
 from sglora_cli.system import cache, paths
 from sglora_cli.system.display import counted
@@ -45,7 +45,7 @@ def info(as_json: bool) -> None:
     if as_json:
         print_json({"folder": folder, "bytes": total, "kinds": rows})
         return
-    click.echo(f"{folder}: {size(total)}")
+    echo(f"{folder}: {size(total)}")
     cells = [
         [
             kind.name,
@@ -102,4 +102,4 @@ def clean(kinds: tuple[str, ...], older_than: str, dry_run: bool, yes: bool, as_
     for item, reason in cleaned.kept:
         say(f"warning: {item.path} was not removed: {reason}")
     what = "would be removed" if dry_run else "removed"
-    click.echo(f"{counted(len(cleaned.removed), 'item')}, {size(cleaned.bytes)} {what}")
+    echo(f"{counted(len(cleaned.removed), 'item')}, {size(cleaned.bytes)} {what}")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from sglora_cli.cli.options import ADAPTER, App, backbone_option, check_present, json_option, visual_only_option
-from sglora_cli.cli.output import paragraph, print_json, print_rows, printable, say, shortened
+from sglora_cli.cli.output import echo, paragraph, print_json, print_rows, say, shortened
 from sglora_cli.config import RuntimeConfig, options_of
+from sglora_cli.files.escape import printable
 
 if TYPE_CHECKING:
     from sglora_cli.adapter.compare import Comparison
@@ -49,8 +50,8 @@ def command(
 
 
 def _print_origins(comparison: Comparison) -> None:
-    click.echo(f"A          {printable(str(comparison.a.path))}")
-    click.echo(f"B          {printable(str(comparison.b.path))}")
+    echo(f"A          {printable(str(comparison.a.path))}")
+    echo(f"B          {printable(str(comparison.b.path))}")
     for note in comparison.notes:
         say(f"note       {note}")
     cells = {name: [_cell(fact) for fact in pair] for name, pair in comparison.facts.items()}
@@ -58,9 +59,9 @@ def _print_origins(comparison: Comparison) -> None:
     if differs := comparison.differs:
         print_rows(("differs", "A", "B"), [[name.ljust(9), *cells[name]] for name in differs], words=("A", "B"))
     else:
-        click.echo("differs    no recorded fact")
+        echo("differs    no recorded fact")
     if equal := [f"{name} {one}" for name, (one, _) in cells.items() if name not in differs]:
-        click.echo(paragraph(printable(", ".join(equal)), "equal      "))
+        echo(paragraph(printable(", ".join(equal)), "equal      "))
 
 
 def _print_updates(comparison: Comparison) -> None:
@@ -69,9 +70,9 @@ def _print_updates(comparison: Comparison) -> None:
     total, relative = comparison.total, comparison.relative
     cosine = "undefined" if total.cosine is None else _cosine(total.cosine).strip()
     of_a = "" if relative is None else f", {relative:.1%} of the norm of A"
-    click.echo(paragraph(f"{cosine}: {summary(total)}", "cosine     "))
-    click.echo(f"norm       {_number(total.norm_x)} of A, {_number(total.norm_y)} of B")
-    click.echo(f"difference {_number(total.difference)}{of_a}")
+    echo(paragraph(f"{cosine}: {summary(total)}", "cosine     "))
+    echo(f"norm       {_number(total.norm_x)} of A, {_number(total.norm_y)} of B")
+    echo(f"difference {_number(total.difference)}{of_a}")
     sites = comparison.sites.items()
     rows = [(name, _cosine(one.cosine), _number(one.norm_x), _number(one.norm_y)) for name, one in sites]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from sglora_cli.cli.options import json_option
-from sglora_cli.cli.output import marked, paragraph, print_json, printable, say
+from sglora_cli.cli.output import echo, marked, paragraph, print_json, say
 from sglora_cli.errors import Unavailable
+from sglora_cli.files.escape import printable
 from sglora_cli.plugin.host import Host
 from sglora_cli.system.display import counted
 
@@ -58,7 +59,7 @@ def _print_findings(findings: Sequence[Finding], every: bool) -> None:
         start = f"{one.state:<8} {one.area:<9} "
         click.echo(marked(paragraph(f"{one.name}: {printable(one.text)}", start)))
         if one.mend and one.state != OK:
-            click.echo(paragraph(printable(one.mend), " " * (len(start) - 3) + "-> "))
+            echo(paragraph(printable(one.mend), " " * (len(start) - 3) + "-> "))
     if not every:
         things = f"{counted(len(fine), 'other check')} {'has' if len(fine) == 1 else 'have'} passed"
         click.echo(marked(paragraph(f"{things} (list them with --all)", f"{OK:<8} ")))

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sglora_cli.cli.options import ADAPTER, App, FilePath, check_present, force_option, json_option, out_option
-from sglora_cli.cli.output import print_json
+from sglora_cli.cli.output import echo, print_json
 from sglora_cli.config import ADAPTER_FORMATS, OneOf, RuntimeConfig, options_of
 from sglora_cli.system import settings
 
@@ -50,4 +50,4 @@ def command(app: App, adapter: Path, out: str, name: str, runtime: RuntimeConfig
     if as_json:
         print_json({"file": str(path), "format": format.name, "backbone": backbone})
     else:
-        click.echo(path)
+        echo(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from sglora_cli.cli.options import (
     out_option,
     pack_option,
 )
-from sglora_cli.cli.output import print_json, say, say_passed_over
+from sglora_cli.cli.output import echo, print_json, say, say_passed_over
 from sglora_cli.config import (
     ADAPTER_FORMATS,
     SPACES,
@@ -33,6 +32,7 @@ from sglora_cli.config import (
     options_of,
 )
 from sglora_cli.errors import UsageError
+from sglora_cli.files.escape import shell_word
 from sglora_cli.system import settings
 
 if TYPE_CHECKING:
@@ -245,12 +245,12 @@ def _print_generated(session: Session, generated: Generated, paths: list[Path], 
             say(f"           {alpha:6.1%}  {prior.similarity_E[row]:10.3f}  {session.pack.experts.names[row]}")
     _print_notes(session, generated, explain)
     for path in paths:
-        click.echo(path)
+        echo(path)
     if sys.stderr.isatty():  # show an interactive user how to use the adapter
         from sglora_cli.adapter.library import kept_folder
 
         call = paths[0].name if paths[0].parent == kept_folder() else str(paths[0])
-        say(f'next       search photos of this task: sglora search FOLDER "..." --adapter {shlex.quote(call)}')
+        say(f'next       search photos of this task: sglora search FOLDER "..." --adapter {shell_word(call)}')
 
 
 def _print_notes(session: Session, generated: Generated, explain: bool) -> None:
@@ -280,7 +280,7 @@ def _print_answers(session: Session, answers: Any, explain: bool, as_json: bool)
         else:
             _print_notes(session, answer.generated, explain)
             for path in answer.paths:
-                click.echo(path)
+                echo(path)
         if as_json:
             print_json(facts, lines=True)
     if bad:

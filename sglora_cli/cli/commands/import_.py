@@ -17,7 +17,7 @@ from sglora_cli.cli.options import (
     out_option,
     visual_only_option,
 )
-from sglora_cli.cli.output import print_json, say
+from sglora_cli.cli.output import echo, print_json, say
 from sglora_cli.config import RuntimeConfig, options_of
 
 
@@ -79,4 +79,4 @@ def command(
         return
     for line in imported.lines:
         say(line)
-    click.echo(out)
+    echo(out)

@@ -10,8 +10,9 @@ import click
 from sglora_cli.adapter.library import found
 from sglora_cli.cli import completion
 from sglora_cli.cli.options import App, check_present, json_option
-from sglora_cli.cli.output import paragraph, print_json, print_lines, print_rows
+from sglora_cli.cli.output import echo, paragraph, print_json, print_lines, print_rows
 from sglora_cli.errors import UnknownName, UsageError
+from sglora_cli.files.escape import shell_word
 from sglora_cli.pack.content import manifest
 from sglora_cli.system.display import counted
 
@@ -61,7 +62,7 @@ def command(app: App, thing: str, every: bool, as_json: bool) -> None:
         measured = [*health.to_lines(condition), *dependence.to_lines(depends)]
         lines = [*describe.pack_facts(loaded.pack, measured), *describe.pack_health(loaded.pack)]
     elif path.name.endswith(SUFFIX) and path.is_file():
-        raise UsageError(f"{path} is an exported pack", f"sglora pack import {path}")
+        raise UsageError(f"{path} is an exported pack", f"sglora pack import {shell_word(path)}")
     elif path.is_file():
         content, lines = _adapter(path)
     else:
@@ -79,14 +80,14 @@ def _show_recipe(recipe: Recipe, every: bool, as_json: bool) -> None:
         print_json(describe_recipe.recipe_json(recipe))
         return
     print_lines(describe_recipe.recipe_facts(recipe))
-    click.echo()
+    echo()
     print_rows(describe_recipe.SOURCES, describe_recipe.source_cells(recipe))
-    click.echo()
+    echo()
     numbers = describe_recipe.numbers(recipe)
     shown = [number for number in numbers if every or number.is_changed]
     print_rows(describe_recipe.NUMBERS, [number.cells for number in shown], words=describe_recipe.NUMBERS[-1:])
     if rest := len(numbers) - len(shown):
-        click.echo(paragraph(f"{counted(rest, 'other setting')} at the default (list them with --all)"))
+        echo(paragraph(f"{counted(rest, 'other setting')} at the default (list them with --all)"))
 
 
 def _adapter(path: Path) -> tuple[dict[str, Any], list[str]]:

@@ -10,7 +10,7 @@ import click
 from sglora_cli.cli import completion
 from sglora_cli.cli.group import Group
 from sglora_cli.cli.options import PATH, App, json_option, out_option
-from sglora_cli.cli.output import marked, print_json, print_rows, printable, say
+from sglora_cli.cli.output import echo, marked, print_json, print_rows, say
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.errors import PluginError, UsageError
 from sglora_cli.plugin.host import PLUGIN_KINDS, Host
@@ -71,8 +71,8 @@ def doctor(as_json: bool) -> None:
             click.echo(marked(f"{'broken' if name in broken else 'ok':<7} {name}  [{origin}]"))
         for kind, reports in (("problem", host.problems), ("remark", host.remarks)):
             for one in reports:
-                click.echo(printable(f"{kind:<7} {one.plugin}: {one.reason}"))
-                click.echo(printable(f"{'fix':<7} {one.plugin}: {one.hint}"))
+                echo(f"{kind:<7} {one.plugin}: {one.reason}")
+                echo(f"{'fix':<7} {one.plugin}: {one.hint}")
     if broken:
         raise PluginError(f"broken: {', '.join(sorted(broken))}", "follow the fixes above; the other plugins work")
 
@@ -103,7 +103,7 @@ def new(app: App, name: str, kind: str, out: Path, as_json: bool) -> None:
     if as_json:
         print_json({"folder": str(folder), "kind": kind, "name": value})
         return
-    click.echo(folder)
+    echo(folder)
     say(f"created a working {kind}; test it with: pip install -e '{folder}[test]' && cd '{folder}' && pytest")
 
 

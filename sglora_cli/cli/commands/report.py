@@ -18,7 +18,7 @@ from sglora_cli.cli.options import (
     page_name,
     reporter_option,
 )
-from sglora_cli.cli.output import print_json
+from sglora_cli.cli.output import echo, print_json
 from sglora_cli.config import BenchConfig, RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
 
@@ -86,7 +86,7 @@ def command(
         click.echo(render.render(measured.report), nl=False)
     else:
         for path in written:
-            click.echo(path)
+            echo(path)
 
 
 def _content(

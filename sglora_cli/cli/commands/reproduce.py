@@ -11,7 +11,7 @@ import click
 
 from sglora_cli.cli import completion
 from sglora_cli.cli.options import App, data_option, dry_run_option, force_option, json_option, out_option, yes_option
-from sglora_cli.cli.output import confirm, print_json, print_rows, printable, say
+from sglora_cli.cli.output import confirm, echo, print_json, print_rows, say
 from sglora_cli.config import BenchConfig, RuntimeConfig, options_of
 from sglora_cli.system.display import counted
 
@@ -132,7 +132,7 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
         print_json(plan.to_json())
         return
     for line in (*plan.to_lines(), *plan.missing_lines()):
-        click.echo(printable(line))
+        echo(line)
 
 
 def _print_targets(table: str, as_json: bool) -> None:

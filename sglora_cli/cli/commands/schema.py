@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from sglora_cli.cli import schemas
-from sglora_cli.cli.output import print_json
+from sglora_cli.cli.output import echo, print_json
 
 
 @click.command("schema", context_settings={"ignore_unknown_options": True})
@@ -24,4 +24,4 @@ def command(name: tuple[str, ...]) -> None:
         print_json(schemas.schema(" ".join(name)))
     else:
         for one in schemas.SHAPES:
-            click.echo(one)
+            echo(one)

@@ -10,9 +10,10 @@ import click
 from sglora_cli.cli import completion
 from sglora_cli.cli.group import Group
 from sglora_cli.cli.options import App, json_option
-from sglora_cli.cli.output import print_json, print_rows, printable, say
+from sglora_cli.cli.output import echo, print_json, print_rows, say
 from sglora_cli.config import OneOf
 from sglora_cli.errors import Unavailable, UsageError
+from sglora_cli.files.escape import printable
 from sglora_cli.pack.library import Library
 from sglora_cli.plugin.host import Host
 from sglora_cli.system import paths, settings
@@ -45,7 +46,7 @@ def _print_settings(as_json: bool) -> None:
     if as_json:
         print_json({"file": str(path), "settings": {key: asdict(one) for key, one in in_force.items()}})
         return
-    click.echo(f"file {path}{'' if path.exists() else ' (does not exist yet)'}")
+    echo(f"file {path}{'' if path.exists() else ' (does not exist yet)'}")
     cells = [[key, printable(one.value) or "-", _origin(key, one.origin)] for key, one in in_force.items()]
     print_rows(("setting", "value", "from"), cells)
 
@@ -93,7 +94,7 @@ def _print_change(key: str, path: str, as_json: bool) -> None:
     if as_json:
         print_json({"file": path, "key": key, **asdict(now)})
     else:
-        click.echo(f"{key} = {now.value or '-'} ({_origin(key, now.origin)})")
+        echo(f"{key} = {now.value or '-'} ({_origin(key, now.origin)})")
 
 
 def put(host: Host, key: str, value: str) -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sglora_cli.cli.options import ADAPTER, PATH, App, backbone_option, check_adapter, json_option, report_option
-from sglora_cli.cli.output import paragraph, print_json, print_rows, say, say_passed_over
+from sglora_cli.cli.output import echo, paragraph, print_json, print_rows, say, say_passed_over
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
 from sglora_cli.system.display import counted
@@ -121,10 +121,10 @@ def _relevant(relevant: str, photos: PhotoList) -> list[str]:
 
 def _print_relevance(relevance: Relevance, sentences: int) -> None:
     averaged = f", mean over {sentences} sentences" if sentences > 1 else ""
-    click.echo(f"relevant: {len(relevance.relevant)} of {counted(relevance.of, 'photo')}{averaged}")
+    echo(f"relevant: {len(relevance.relevant)} of {counted(relevance.of, 'photo')}{averaged}")
     rows = [[name, f"{before} -> {after}"] for name, before, after in relevance.rows()]
     print_rows(("measure", "without -> with"), rows)
-    click.echo(paragraph(relevance.verdict))
+    echo(paragraph(relevance.verdict))
 
 
 def _print_comparison(comparison: Comparison, top: int, relevant: Collection[str]) -> None:
@@ -139,7 +139,7 @@ def _print_comparison(comparison: Comparison, top: int, relevant: Collection[str
 def _print_ranking(ranking: Ranking, ranked: str, top: int, relevant: Collection[str]) -> None:
     change, width = ranking.change(top), len(str(len(ranking.items)))
     first = f"{change.top} of {len(ranking.items)} {ranked}"
-    click.echo(paragraph(f"{ranking.query!r}: {first}, rank and score without -> with"))
+    echo(paragraph(f"{ranking.query!r}: {first}, rank and score without -> with"))
     rows = [
         [
             f"{int(ranking.rank_before_I[i]):>{width}} -> {int(ranking.rank_after_I[i]):>{width}}",
@@ -155,4 +155,4 @@ def _print_ranking(ranking: Ranking, ranked: str, top: int, relevant: Collection
         f"change: {change.score:.4f} per score; {change.moved} of the top {change.top} moved, {change.entered} "
         f"entered; rank correlation {correlation}"
     )
-    click.echo(paragraph(text))
+    echo(paragraph(text))

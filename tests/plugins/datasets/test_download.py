@@ -10,12 +10,16 @@ import ssl
 import tarfile
 import urllib.error
 import zipfile
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 from servers import serving
 from trees import coco_tree, pets_tree
 
 from sglora_cli.errors import BadFile, Unavailable
+from sglora_cli.system.transfer import Pace
+from sglora_datasets import archive as archive_module
 from sglora_datasets import download, pets
 from sglora_datasets.archive import unpacked
 from sglora_datasets.coco import Coco
@@ -201,6 +205,61 @@ def test_the_size_that_the_server_says_counts_and_a_large_difference_is_said(tmp
     ]
 
 
+def test_a_file_of_another_size_is_refused_before_it_is_read(tmp_path):
+    with serving({"/a.bin": DATA}) as server, pytest.raises(Unavailable) as error:
+        downloaded(Remote(f"{server.url}/a.bin", "", 1000), tmp_path, lambda text: None)
+    assert error.value.message == (
+        "a.bin has 3000000 bytes on the server, expected 1000, so it is not the published file"
+    )
+    assert f"copy it to {tmp_path}/a.bin" in error.value.hint
+    assert list(tmp_path.iterdir()) == []
+    assert len(server.asked) == 1
+
+
+def test_a_server_that_states_no_size_sends_no_more_than_expected(tmp_path):
+    with serving({"/a.bin": DATA}, says_size=False) as server:
+        assert downloaded(Remote(f"{server.url}/a.bin", MD5, len(DATA)), tmp_path, lambda text: None).is_file()
+        more = Remote(f"{server.url}/a.bin", "", 1_900_000)
+        message = f"a.bin has more than {more.most} bytes on the server, expected 1900000"
+        with pytest.raises(Unavailable, match=message):
+            downloaded(more, tmp_path / "b", lambda text: None)
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_a_file_of_which_nobody_knows_the_size_is_not_read(tmp_path):
+    message = "does not state the size of the file"
+    with serving({"/a.bin": DATA}, says_size=False) as server, pytest.raises(Unavailable, match=message):
+        downloaded(Remote(f"{server.url}/a.bin", MD5), tmp_path, lambda text: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_byte_per_connection_is_no_progress_and_pauses_grow(tmp_path, monkeypatch):
+    slept = []
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr(download.time, "sleep", slept.append)
+    with serving({"/a.bin": DATA}, drop_after=[1_000_000] + [1] * 100) as server, pytest.raises(Unavailable) as error:
+        get(server, tmp_path)
+    assert error.value.hint == "run the command again to resume from byte 1000005"
+    assert len(server.asked) == 1 + download.TRIES
+    assert slept == [1, 2, 4, 8, 16]
+
+
+def test_a_connection_that_trickles_is_given_up(tmp_path, monkeypatch):
+    def read1(size):
+        clock[0] += 1.0
+        return b"x"
+
+    clock = [0.0]
+    monkeypatch.setattr(download, "Pace", lambda: Pace(lambda: clock[0]))
+    reply = SimpleNamespace(headers={"Content-Length": "1000000"}, status=206, read1=read1)
+    monkeypatch.setattr(download, "_continues", lambda reply, start: True)
+    monkeypatch.setattr(download.urllib.request, "urlopen", lambda request, timeout: nullcontext(reply))
+    notes = []
+    with pytest.raises(Unavailable, match=r"only 30 bytes came in 30 s"):
+        downloaded(Remote(URL, "", 1_000_000), tmp_path, notes.append)
+    assert clock[0] == 30 * download.TRIES
+
+
 def test_a_full_disk_is_noticed_before(tmp_path, monkeypatch):
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: download.shutil._ntuple_diskusage(9, 9, 9))
     with serving({"/a.bin": DATA}) as server, pytest.raises(Unavailable, match=r"a.bin needs 3000000 bytes, .* has 9"):
@@ -225,6 +284,29 @@ def test_a_zip_without_a_published_checksum_is_checked_by_its_own(tmp_path):
         with pytest.raises(BadFile, match=r"cut.zip is an incomplete or damaged ZIP archive: "):
             get(server, tmp_path, "", "cut.zip")
     assert [p.name for p in tmp_path.iterdir()] == ["good.zip"]
+
+
+def test_a_zip_that_would_fill_the_disk_is_not_even_checked(tmp_path):
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
+        for n in range(20):
+            archive.writestr(f"{n}.txt", bytes(60_000_000))
+    with serving({"/bomb.zip": memory.getvalue()}) as server, pytest.raises(BadFile, match="far more data"):
+        get(server, tmp_path, "", "bomb.zip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_entries_are_counted_even_if_they_are_empty(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive_module, "_FREE", 100 * archive_module._ENTRY)
+    path = tmp_path / "x.tar.gz"
+    for kind in (tarfile.REGTYPE, tarfile.DIRTYPE):
+        with tarfile.open(path, "w:gz") as tar:
+            for n in range(1000):
+                member = tarfile.TarInfo(f"d{n}/x")
+                member.type = kind
+                tar.addfile(member)
+        with pytest.raises(BadFile, match="far more data than expected"):
+            unpacked(path, tmp_path / "out")
 
 
 def tarred(folder, names):

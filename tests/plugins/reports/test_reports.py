@@ -74,8 +74,8 @@ def test_another_protocol_says_why_there_are_no_numbers(changed, reason):
 def test_names_are_escaped():
     strange = {**REPORT_LABELS, "x": r"A_1 & 50% | <b> \x"}
     text = latex(replace(made_report(("I2T",)), labels=strange))
-    assert r"A\_1 \& 50\% | <b> \textbackslash{}x & " in text
-    assert r"| A_1 & 50% \| &lt;b> \x |" in markdown(replace(made_report(("I2T",)), labels=strange))
+    assert r"A\_1 \& 50\% \textbar{} \textless{}b\textgreater{} \textbackslash{}x & " in text
+    assert r"| A_1 & 50% \| &lt;b> \\x |" in markdown(replace(made_report(("I2T",)), labels=strange))
 
 
 def test_json_has_an_average_of_every_method():

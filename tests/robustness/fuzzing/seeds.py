@@ -54,7 +54,7 @@ def old_peft(folder: Path) -> None:
         state[f"base_model.model.{site.name}.lora_B.weight"] = torch.ones(16, 2)
     torch.save(state, folder / "adapter_model.bin")
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": r".*\.layers\.[01]\..*(q|k|v)_proj"}
-    tables = {"rank_pattern": {"layers.0.self_attn.q_proj": 2}, "alpha_pattern": {r"layers\.1\..*": 8}}
+    tables = {"rank_pattern": {"layers.0.self_attn.q_proj": 2}, "alpha_pattern": {r"layers\.1{1,2}\..*": 8}}
     (folder / "adapter_config.json").write_text(json.dumps({**config, **tables, "use_rslora": True}))
 
 

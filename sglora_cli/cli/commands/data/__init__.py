@@ -10,8 +10,9 @@ from sglora_cli.cli.commands.data.caption import caption
 from sglora_cli.cli.commands.data.check import check
 from sglora_cli.cli.group import Group
 from sglora_cli.cli.options import App, data_option, dataset_argument, dry_run_option, json_option
-from sglora_cli.cli.output import print_json, print_rows, say
+from sglora_cli.cli.output import echo, print_json, print_rows, say
 from sglora_cli.errors import Unavailable
+from sglora_cli.files.escape import shell_word
 from sglora_cli.plugin.contracts import Fetches, PlansFetch
 from sglora_cli.plugin.values import Download
 from sglora_cli.system import settings
@@ -80,7 +81,7 @@ def fetch(app: App, dataset: str, data: Path | None, dry_run: bool, as_json: boo
         _print_plan(dataset, plugin, root, as_json)
         return
     folder = plugin.fetch(root, (lambda text: None) if as_json else say)
-    print_json({"dataset": dataset, "folder": str(folder)}) if as_json else click.echo(folder)
+    print_json({"dataset": dataset, "folder": str(folder)}) if as_json else echo(folder)
 
 
 def _print_plan(dataset: str, plugin: Fetches, root: Path, as_json: bool) -> None:
@@ -95,14 +96,17 @@ def _print_plan(dataset: str, plugin: Fetches, root: Path, as_json: bool) -> Non
     rows = [[_known(one.bytes), _state(one), one.url] for one in plan.downloads]
     print_rows(("size", "status", "file"), rows, words=("file",))
     if not plan.waiting:
-        click.echo(f"{plan.folder} is complete, nothing to download")
+        echo(f"{plan.folder} is complete, nothing to download")
     else:
-        click.echo(f"to download: {_known(plan.left)} into {plan.folder}")
+        echo(f"to download: {_known(plan.left)} into {plan.folder}")
         needed = f"{size(plan.disk)} needed while the largest archive is unpacked, " if plan.disk else ""
         short = ", not enough" if (plan.disk or 0) > free else ""
-        click.echo(f"disk: {needed}{size(free)} free{short}")
+        echo(f"disk: {needed}{size(free)} free{short}")
     if not plan.captions:
-        click.echo(f"captions are not included; write them with: sglora data caption {dataset} --path {plan.folder}")
+        echo(
+            "captions are not included; write them with: "
+            f"sglora data caption {shell_word(dataset)} --path {shell_word(plan.folder)}"
+        )
 
 
 def _state(one: Download) -> str:

@@ -24,9 +24,10 @@ from sglora_cli.cli.options import (
     path_option,
     yes_option,
 )
-from sglora_cli.cli.output import confirm, fail, print_json, print_rows, printable, say, shortened
+from sglora_cli.cli.output import confirm, echo, fail, print_json, print_rows, say, shortened
 from sglora_cli.config import CaptionConfig, RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
+from sglora_cli.files.escape import printable
 from sglora_cli.plugin.contracts import ChecksText
 from sglora_cli.system import settings
 from sglora_cli.system.display import counted
@@ -196,29 +197,27 @@ def _print_plan(
         cost = known.to_json() | {"other_way": way() if known.slow else ""} if known else None
         print_json(facts | {"passed_over": [one.to_json() for one in over], "cost": cost})
         return
-    click.echo(f"output     {job.target}")
-    click.echo(f"images     {len(job.listed)}, {len(job.done)} already captioned, {len(waiting)} to caption now")
+    echo(f"output     {job.target}")
+    echo(f"images     {len(job.listed)}, {len(job.done)} already captioned, {len(waiting)} to caption now")
     tasks = Counter(task for one in waiting for task in one.tasks)  # an image in several tasks counts in each
     print_rows(("task", "images"), [["  " + printable(task), str(count)] for task, count in sorted(tasks.items())])
     for one in over:
-        click.echo(printable(f"ignored: {one}"))
+        echo(f"ignored: {one}")
     for line in _cost_lines(known, way) if known else []:
-        click.echo(printable(line))
+        echo(line)
 
 
 def _print_outcome(outcome: Outcome) -> None:
     from sglora_cli.data.caption_text import CAPTION_ISSUES, REASONS
 
     job = outcome.job
-    click.echo(f"output     {job.target}")
-    click.echo(
-        f"images     {len(job.listed)}, {len(job.done)} already captioned, {outcome.written} now, {outcome.left} left"
-    )
+    echo(f"output     {job.target}")
+    echo(f"images     {len(job.listed)}, {len(job.done)} already captioned, {outcome.written} now, {outcome.left} left")
     mean = f", {outcome.captions / outcome.written:.1f} per image" if outcome.written else ""
-    click.echo(f"captions   {outcome.captions} written{mean}")
+    echo(f"captions   {outcome.captions} written{mean}")
     if outcome.refused:
         reasons = ", ".join(f"{outcome.refused[key]} {text}" for key, text in REASONS.items() if outcome.refused[key])
-        click.echo(f"rejected   {counted(outcome.refused.total(), 'caption')}: {reasons}")
+        echo(f"rejected   {counted(outcome.refused.total(), 'caption')}: {reasons}")
     for kind, title in CAPTION_ISSUES.items():
         problems = [one for one in outcome.problems if one.kind == kind]
         if problems:

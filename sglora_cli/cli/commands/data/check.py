@@ -17,9 +17,10 @@ from sglora_cli.cli.options import (
     path_option,
     report_option,
 )
-from sglora_cli.cli.output import marked, print_json, print_rows, printable, say, shortened
+from sglora_cli.cli.output import echo, marked, print_json, print_rows, say, shortened
 from sglora_cli.config import CheckConfig, options_of
 from sglora_cli.data.check_rules import CaptionCount
+from sglora_cli.files.escape import printable
 from sglora_cli.system import settings
 from sglora_cli.system.display import counted
 
@@ -95,13 +96,13 @@ def check(
         _print_counts(result)
         _print_findings(result, top)
         if result.partial:
-            click.echo(printable(f"partial: {partial_text(dataset, result.partial)}; the others are in no task"))
+            echo(f"partial: {partial_text(dataset, result.partial)}; the others are in no task")
         for one in result.passed_over:
-            click.echo(printable(f"ignored: {one}"))
+            echo(f"ignored: {one}")
         for line in overlap_lines(result.overlaps):
-            click.echo(f"overlap: {line}")
+            echo(f"overlap: {line}")
         _print_some([(SAID[one.kind], str(one)) for one in result.overlaps[:top]])
-        click.echo(result.verdict)
+        echo(result.verdict)
         if result.limit.reason:
             say(f"caption tokens are not counted: {result.limit.reason}")
         if report:
@@ -121,9 +122,9 @@ def _print_counts(result: DataCheck) -> None:
         rows.append([printable(task), *images, *content])
     print_rows(("task", *splits, "captions", "fewest / mean / most"), rows)
     total = (counted(len(result.tasks), "task"), counted(result.total.images, "image"))
-    click.echo(", ".join([*total, *_captions(result.total)]))
+    echo(", ".join([*total, *_captions(result.total)]))
     if result.splits_note:
-        click.echo(result.splits_note)
+        echo(result.splits_note)
 
 
 def _captions(count: CaptionCount) -> tuple[str, str]:
@@ -132,14 +133,14 @@ def _captions(count: CaptionCount) -> tuple[str, str]:
 
 def _print_findings(result: DataCheck, top: int) -> None:
     for key, kind, count in result.kinds():
-        click.echo(marked(f"{kind.level}: {kind.title}: {count}"))
+        echo(marked(f"{kind.level}: {kind.title}: {count}"))
         rows = [(problem.where, shortened(problem.text)) for problem in result.problems if problem.kind == key]
         rows += [(pair.how, _both(pair)) for pair in result.pairs if pair.kind == key]
         _print_some(rows[:top])
         if len(rows) > top:
-            click.echo(f"  ... and {len(rows) - top} more")
+            echo(f"  ... and {len(rows) - top} more")
     if result.common and top:
-        click.echo(f"captions shared by several images: {len(result.common)}; most common:")
+        echo(f"captions shared by several images: {len(result.common)}; most common:")
         some = [(counted(one.images, "image"), counted(one.tasks, "task"), one.caption) for one in result.common[:top]]
         _print_some([(f"{images}, {tasks}", shortened(caption)) for images, tasks, caption in some])
 

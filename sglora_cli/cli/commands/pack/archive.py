@@ -18,7 +18,7 @@ from sglora_cli.cli.options import (
     pack_argument,
     yes_option,
 )
-from sglora_cli.cli.output import confirm, print_json, say
+from sglora_cli.cli.output import confirm, echo, print_json, say
 from sglora_cli.errors import UsageError
 from sglora_cli.system.display import counted
 
@@ -53,7 +53,7 @@ def export(app: App, name: str, out: Path | None, force: bool, as_json: bool) ->
     else:
         say(f"pack       {pack.name}, {counted(len(pack.manifest['files']) + 1, 'file')}, {out.stat().st_size} bytes")
         say(f"sha256     {facts['sha256']}")
-        click.echo(out)
+        echo(out)
 
 
 @click.command("import")
@@ -98,7 +98,7 @@ def import_(
             say(f"signed by  {who}")
         for warning in imported.warnings:
             say(f"warning: {warning}")
-        click.echo(pack.folder)
+        echo(pack.folder)
 
 
 @click.command("remove")
@@ -136,4 +136,4 @@ def remove(app: App, name: str, expert: str | None, yes: bool, as_json: bool) ->
         say(f"removed    {f'{expert} from ' if expert else ''}{location.name}")
         for note in notes:
             say(f"note       {note}")
-        click.echo(result)
+        echo(result)

@@ -19,7 +19,7 @@ from sglora_cli.cli.options import (
     json_option,
     out_option,
 )
-from sglora_cli.cli.output import print_json, say
+from sglora_cli.cli.output import echo, print_json, say
 from sglora_cli.config import RuntimeConfig, StepConfig, options_of
 from sglora_cli.plugin.values import EXPERT, TRAINING, UNSEEN
 from sglora_cli.system import settings
@@ -105,7 +105,7 @@ def build(
     for line in estimate.to_lines():
         note(line)
     folder = work.run()
-    print_json({"folder": str(folder), **unseen}) if as_json else click.echo(folder)
+    print_json({"folder": str(folder), **unseen}) if as_json else echo(folder)
 
 
 _NOUNS = {EXPERT: "expert", TRAINING: "training task", UNSEEN: "unseen task"}
@@ -116,6 +116,6 @@ def _print_estimate(work: Build, estimate: Estimate) -> None:
     roles = ", ".join(
         f"{counted(c['tasks'], _NOUNS[role])} ({counted(c['photos'], 'photo')})" for role, c in facts["roles"].items()
     )
-    click.echo(f"pack {facts['recipe']!r} for backbone {facts['backbone']!r}: {roles}")
+    echo(f"pack {facts['recipe']!r} for backbone {facts['backbone']!r}: {roles}")
     for line in (*work.task_lines(), *estimate.to_lines()):
-        click.echo(line)
+        echo(line)

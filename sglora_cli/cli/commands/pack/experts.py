@@ -17,7 +17,7 @@ from sglora_cli.cli.options import (
     not_empty,
     visual_only_option,
 )
-from sglora_cli.cli.output import print_json, say
+from sglora_cli.cli.output import echo, print_json, say
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.errors import UsageError
 
@@ -77,4 +77,4 @@ def add(
         return
     for line in done.lines:
         say(line)
-    click.echo(done.folder)
+    echo(done.folder)

@@ -8,8 +8,9 @@ import click
 
 from sglora_cli.cli import completion
 from sglora_cli.cli.options import PATH, App, check_ending, force_option, json_option
-from sglora_cli.cli.output import print_json, print_rows, say
+from sglora_cli.cli.output import echo, print_json, print_rows, say
 from sglora_cli.errors import UsageError
+from sglora_cli.files.escape import shell_word
 from sglora_cli.system.display import counted
 
 
@@ -52,8 +53,8 @@ def init(app: App, file: Path, data: Path | None, dataset: str, source: str, for
     if data and source:
         raise UsageError(
             "--data and --from cannot be combined",
-            f"pass --data alone, then copy settings from the recipe that `sglora pack init other.toml --from {source}` "
-            "writes",
+            "pass --data alone, then copy settings from the recipe that "
+            f"`sglora pack init other.toml --from {shell_word(source)}` writes",
         )
     if dataset and not data:
         raise UsageError("--dataset requires --data", "pass --data FOLDER too")
@@ -67,8 +68,11 @@ def init(app: App, file: Path, data: Path | None, dataset: str, source: str, for
     if as_json:
         print_json({"file": str(file)})
         return None
-    say(("edit it" if source else "edit the names in [[source]]") + f", then run: sglora pack build {file} --data DIR")
-    click.echo(file)
+    say(
+        ("edit it" if source else "edit the names in [[source]]")
+        + f", then run: sglora pack build {shell_word(file)} --data DIR"
+    )
+    echo(file)
     return None
 
 
@@ -101,7 +105,7 @@ def _for_data(app: App, file: Path, folder: Path, dataset: str, force: bool, as_
     say(f"written: {file}")
     rows = [[str(t["task"]), f"{t['train']} train", f"{t['test']} test", str(t["role"] or "left out")] for t in tasks]
     print_rows(("task", "train", "test", "role"), rows)
-    click.echo(command)
+    echo(command)
 
 
 def _write(file: Path, content: bytes, force: bool) -> None:

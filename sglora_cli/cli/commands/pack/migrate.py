@@ -6,7 +6,7 @@ import click
 
 from sglora_cli.cli import completion
 from sglora_cli.cli.options import App, json_option, not_empty
-from sglora_cli.cli.output import print_json, say
+from sglora_cli.cli.output import echo, print_json, say
 from sglora_cli.config import RuntimeConfig, options_of
 
 
@@ -35,4 +35,4 @@ def migrate(app: App, pack: str, runtime: RuntimeConfig, as_json: bool) -> None:
         print_json({"folder": str(folder), "from": before, "to": after})
         return
     say(f"format     {before} -> {after}" if before != after else f"format     {after} is current, nothing to do")
-    click.echo(folder)
+    echo(folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sglora_cli.cli.options import PATH, App, force_option, json_option, not_empty
-from sglora_cli.cli.output import print_json, say
+from sglora_cli.cli.output import echo, print_json, say
 from sglora_cli.pack.origin import Reference
 from sglora_cli.system.display import counted
 
@@ -51,4 +51,4 @@ def pull(app: App, pack: str, name: str, force: bool, signers: Path | None, as_j
         say(f"signed by  {pulled.signed_by}")
     for warning in pulled.warnings:
         say(f"warning: {warning}")
-    click.echo(here.folder)
+    echo(here.folder)

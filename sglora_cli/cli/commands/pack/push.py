@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from sglora_cli.cli.options import PATH, App, dry_run_option, json_option, not_empty, pack_argument, yes_option
-from sglora_cli.cli.output import confirm, print_json, say
+from sglora_cli.cli.output import confirm, echo, print_json, say
 from sglora_cli.pack.origin import Reference
 from sglora_cli.system.display import counted
 
@@ -77,4 +77,4 @@ def push(
     elif done:
         say(f"commit     {done.commit}")
         say(f"to use it  sglora pack pull {reference}")
-        click.echo(done.url)
+        echo(done.url)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from sglora_cli.cli.options import App, json_option
-from sglora_cli.cli.output import print_json, print_rows, printable
+from sglora_cli.cli.output import print_json, print_rows
+from sglora_cli.files.escape import printable
 
 
 @click.command("recipes")

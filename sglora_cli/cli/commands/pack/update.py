@@ -8,7 +8,7 @@ import click
 
 from sglora_cli.cli import completion
 from sglora_cli.cli.options import App, data_option, json_option, not_empty
-from sglora_cli.cli.output import print_json, say
+from sglora_cli.cli.output import echo, print_json, say
 from sglora_cli.config import RuntimeConfig, options_of
 from sglora_cli.system import settings
 
@@ -43,4 +43,4 @@ def update(app: App, pack: str, data: Path | None, as_json: bool, runtime: Runti
         print_json({"folder": str(folder), "added": added})
         return
     say(f"added      {added}" if added else "nothing to add, the pack is up to date")
-    click.echo(folder)
+    echo(folder)

@@ -63,6 +63,7 @@ from sglora_cli.files.tensors import Checkpoint, load_tensors, parse_tensors, sa
 from sglora_cli.files.text import (
     csv_rows,
     jsonl_rows,
+    parse_json,
     read_json,
     read_sealed,
     text_field,
@@ -258,6 +259,7 @@ __all__ = [
     "text_field",
     "texts_field",
     "json_value",
+    "parse_json",
     "name_fault",
     "entry_fault",
     "inside",

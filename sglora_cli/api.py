@@ -137,6 +137,7 @@ from sglora_cli.system.progress import progress
 if TYPE_CHECKING:
     from sglora_cli.adapter.checkpoint import read_state
     from sglora_cli.adapter.read import read_adapter
+    from sglora_cli.adapter.state_dict import FOLDER_FILES
     from sglora_cli.adapter.write import write_adapter
     from sglora_cli.build.losses import classification_loss, contrastive_loss
     from sglora_cli.generate.session import Session
@@ -161,6 +162,7 @@ if TYPE_CHECKING:
 
 _LATE = {
     "adapter.checkpoint": "read_state",
+    "adapter.state_dict": "FOLDER_FILES",
     "adapter.read": "read_adapter",
     "adapter.write": "write_adapter",
     "build.losses": "classification_loss contrastive_loss",
@@ -305,6 +307,7 @@ __all__ = [
     "parse_tensors",
     "save_tensors",
     "read_state",
+    "FOLDER_FILES",
     "FrozenFile",
     "remembered",
     # Generators: a prior -> adapters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from sglora_cli.adapter.base import Base
 from sglora_cli.adapter.file import load_adapter
 from sglora_cli.adapter.foreign import ForeignAdapter, checked_parts
 from sglora_cli.adapter.peft_config import CONFIG
+from sglora_cli.adapter.state_dict import FOLDER_FILES, check_names, pickled_tensors
 from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, PICKLE_STARTS, check_size, load_pickle
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, UsageError
 from sglora_cli.files.tensors import read_metadata, tensor_names
@@ -63,7 +64,7 @@ def _merged(found: Found, options: ReadOptions) -> ForeignAdapter:
 READERS: Mapping[str, Callable[[Found, ReadOptions], ForeignAdapter]] = {
     "safetensors": _native,
     "peft": lambda found, options: peft.read_folder(found.path),
-    "peft state": lambda found, options: peft.read_bare(found.path, options.alpha),
+    "peft state": lambda found, options: peft.read_bare(found.path, options.alpha, found.content),
     "clip-lora": lambda found, options: clip_lora.read(found.path, found.content),
     "open_clip": _merged,
 }
@@ -77,7 +78,9 @@ def recognise(path: Path) -> Found:
         if (path / "pack.json").exists():  # not imported, as this package must not depend on sglora_cli.pack
             hint = f'generate an adapter: sglora generate "a photo of a ..." --pack {path} -o adapter.safetensors'
             raise BadFile(f"{path} is a pack, not an adapter", hint)
-        raise BadFile(f"{path} has no {CONFIG}, so it is not a PEFT folder", "pass an adapter's file or folder")
+        if merged := next((path / name for name in FOLDER_FILES if (path / name).is_file()), None):
+            return recognise(merged)
+        raise BadFile(f"{path} has no {CONFIG} and no merged model", "pass an adapter's file or folder")
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -86,15 +89,15 @@ def recognise(path: Path) -> Found:
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
     if start[:2] in PICKLE_STARTS:
-        if path.name == peft.OLD_WEIGHTS:
-            return Found(path, "peft state")
         content = load_pickle(path)
-        return Found(path, "clip-lora" if clip_lora.is_clip_lora(content) else "open_clip", content)
+        if clip_lora.is_clip_lora(content):
+            return Found(path, "clip-lora", content)
+        return Found(path, _kind_of_names(path, pickled_tensors(path, content)), content)
     if start[8:9] == b"{":
         return Found(path, _kind_of_tensors(path))
     raise BadFile(
         f"{path} has an unknown format",
-        "pass a .safetensors file, a PEFT folder, a .pt file of CLIP-LoRA, or a merged checkpoint",
+        "pass a .safetensors file, a PEFT folder, a .pt file of CLIP-LoRA or PEFT, or a merged checkpoint",
     )
 
 
@@ -106,6 +109,12 @@ def _kind_of_tensors(path: Path) -> str:
             message = f"{path} is an sglora file of kind {kind!r}, not an adapter"
             raise BadFile(message, "pass an adapter's file or folder")
         return kinds[kind]
+    return _kind_of_names(path, names)
+
+
+def _kind_of_names(path: Path, names: Iterable[str]) -> str:
+    names = list(names)
+    check_names(path, names)
     return "peft state" if any(".lora_" in name for name in names) else "open_clip"
 
 

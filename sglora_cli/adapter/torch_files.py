@@ -47,6 +47,17 @@ def check_size(path: Path, limit: int) -> None:
         )
 
 
+def is_pickle(path: Path) -> bool:
+    """Return whether a file begins like one of torch.save. Raises BadFile if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(2) in PICKLE_STARTS
+    except FileNotFoundError:
+        raise BadFile.missing(path) from None
+    except OSError as error:
+        raise BadFile(f"cannot read {path}: {error.strerror}") from None
+
+
 def load_pickle(path: Path, limit: int = CHECKPOINT_LIMIT) -> Any:
     """Read a PyTorch file to the CPU. Raises BadFile for anything but tensors, numbers, strings and dictionaries.
 

@@ -5,6 +5,7 @@ Facts about files are cached (see `stored`), so that open_clip is imported only 
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -40,7 +41,7 @@ def load(backbone: OpenClip, runtime: RuntimeConfig) -> OpenClipModel:
         )
     config = {} if ":" in backbone.architecture else configuration(backbone.architecture)
     if runtime.weights:
-        path = find(Path(runtime.weights).expanduser())
+        path = find(Path(os.path.expanduser(runtime.weights)))
         files = [path, *files_beside(path.parent)]
         stored: Stored | None = _stored(backbone, config, files, lambda: _from_file(backbone, path, config))
     else:

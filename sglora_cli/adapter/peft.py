@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +66,7 @@ def read_bare(path: Path, alpha: float | None, content: Any = None) -> ForeignAd
     if alpha is None:
         raise BadFile(
             f"{path} has no {CONFIG} next to it, and the file does not contain its scaling",
-            f"pass the lora_alpha of its training: sglora import {path} --alpha ALPHA -o FILE",
+            f"pass the lora_alpha of its training: sglora import {shlex.quote(str(path))} --alpha ALPHA -o FILE",
         )
     pairs, metadata = _pairs(path, content)
     return _adapter(pairs, {name: alpha / b.shape[1] for name, (b, _) in pairs.items()}, metadata)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from sglora_cli.adapter.state_dict import FOLDER_FILES, check_names, pickled_ten
 from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, PICKLE_STARTS, check_size, load_pickle
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, UsageError
 from sglora_cli.files.tensors import read_metadata, tensor_names
+from sglora_cli.files.untrusted import check_regular
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.fingerprint import check_fingerprint
 from sglora_cli.plugin.sites import site_choices
@@ -76,11 +78,13 @@ def recognise(path: Path) -> Found:
         if (path / CONFIG).exists():
             return Found(path, "peft")
         if (path / "pack.json").exists():  # not imported, as this package must not depend on sglora_cli.pack
-            hint = f'generate an adapter: sglora generate "a photo of a ..." --pack {path} -o adapter.safetensors'
+            pack = shlex.quote(str(path))
+            hint = f'generate an adapter: sglora generate "a photo of a ..." --pack {pack} -o adapter.safetensors'
             raise BadFile(f"{path} is a pack, not an adapter", hint)
         if merged := next((path / name for name in FOLDER_FILES if (path / name).is_file()), None):
             return recognise(merged)
         raise BadFile(f"{path} has no {CONFIG} and no merged model", "pass an adapter's file or folder")
+    check_regular(path)
     try:
         with path.open("rb") as file:
             start = file.read(9)

@@ -156,6 +156,8 @@ def append(path: Path, lines: Iterable[str]) -> None:
 def mend(path: Path) -> None:
     """Remove an incomplete last line left by an interruption. Other files than rows files are not changed."""
     start = f'{{"{KEY}"'.encode()
+    if not path.is_file():
+        return
     try:
         with path.open("rb") as file:
             first = file.read(len(BOM_UTF8) + len(start)).removeprefix(BOM_UTF8)

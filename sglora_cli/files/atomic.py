@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -40,7 +41,12 @@ _SYNC_ALL_FROM = 1000
 
 @contextmanager
 def writing(path: Path, put: Callable[[Path, Path], None] | None = None) -> Iterator[BinaryIO]:
-    """Open a draft beside the target, and rename it to the target at the end of the block, or call `put` instead."""
+    """Open a draft beside the target, and rename it to the target at the end of the block, or call `put` instead.
+
+    Links are followed. Raises UsageError for a device or a pipe, which a rename would replace, and Unavailable.
+    """
+    check_replaceable(path)
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         drop_drafts(path)
@@ -195,8 +201,10 @@ def _drop_abandoned(draft: Path) -> None:
         if draft.is_file():
             draft.unlink()
         return
-    handle = os.open(draft, os.O_RDONLY | os.O_NOFOLLOW)
+    handle = os.open(draft, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe of that name must not block
     try:
+        if not _replaceable(os.fstat(handle).st_mode):
+            return
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: the process that writes it is alive
         erase(draft)
     finally:
@@ -254,7 +262,7 @@ def _discard(path: Path, target: Path) -> None:
 
 
 def _old(target: Path) -> Path:
-    return target.with_name(f".{target.name}.old")
+    return target.with_name(f".{short_name(target.name, _NAME_BYTES)}.old")
 
 
 @cache
@@ -317,8 +325,23 @@ def _umask() -> int:
     return mask
 
 
+def check_replaceable(path: Path) -> None:
+    """Raise UsageError for a device, a pipe or a socket. A result would replace it instead of being written to it."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # creating it raises the proper error
+        return
+    if not _replaceable(mode):
+        raise UsageError(f"{path} is a device, a pipe or a socket, not a file", "pass the name of a file")
+
+
+def _replaceable(mode: int) -> bool:
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+
 def check_free(path: Path, force: bool, folder: bool = False) -> None:
     """Raise UsageError if a file (or folder) cannot be put at `path`, or would replace one without `force`."""
+    check_replaceable(path)
     if path.exists() and path.is_dir() != folder:
         raise UsageError(f"{path} is a {'folder' if path.is_dir() else 'file'}", "choose another name")
     if path.exists() and not force:

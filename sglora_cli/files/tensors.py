@@ -17,7 +17,7 @@ from sglora_cli.errors import BadFile
 from sglora_cli.files import atomic
 from sglora_cli.files.atomic import drop_drafts, write_bytes
 from sglora_cli.files.hashes import content_hash
-from sglora_cli.files.untrusted import json_value
+from sglora_cli.files.untrusted import check_regular, json_value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -141,6 +141,7 @@ def _metadata_of(path: Path, text: Any) -> dict[str, Any]:
 
 def safetensors_header(path: Path) -> dict[str, Any]:
     """Return the header of a safetensors file. Raises BadFile."""
+    check_regular(path)
     try:
         with path.open("rb") as file:
             start = file.read(8)

@@ -57,7 +57,7 @@ class Listing:
         if not names:
             raise BadFile(
                 f"{self.reference} has no pack: no file in it ends with {SUFFIX}",
-                "a pack gets there by `sglora pack push`: ask its owner, or check the name",
+                "a pack gets there by `sglora pack push PACK hf:OWNER/NAME`: ask its owner, or check the name",
             )
         own = f"{self.reference.name}{SUFFIX}"
         if len(names) > 1 and own not in names:

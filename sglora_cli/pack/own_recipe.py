@@ -23,6 +23,7 @@ from sglora_cli.pack.roles import NEEDED, DealtRoles, TaskPhotos, deal_roles
 from sglora_cli.plugin.contracts import Dataset, ListsImages
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import EXPERT, SPLITS, TEST, TRAIN, TRAINING, UNSEEN
+from sglora_cli.system.paths import expanded
 
 EXAMPLE = """\
 # sglora pack build FILE --data DIR   builds a pack from this recipe. Replace the example names in [[source]].
@@ -80,7 +81,7 @@ def read_data(host: Host, folder: Path, dataset: str = "") -> OwnData:
     dataset: by default the only data set besides `folder` that recognises the folder, or else `folder`.
     Raises UnknownName, UsageError for a folder that a recipe cannot name, and the errors of the data set.
     """
-    root = Path(os.path.abspath(folder.expanduser()))
+    root = Path(os.path.abspath(expanded(folder)))
     hint = "pass --data FOLDER, a folder with one folder of photos per task"
     if not root.is_dir():
         raise UsageError(f"the folder {folder} does not exist", hint)

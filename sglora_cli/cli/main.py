@@ -114,7 +114,7 @@ class Program(Group):
                 error.show()  # prints the full help
                 sys.exit(error.exit_code)
             self._leave(usage_error(error, self, self.words))
-        except (OSError, RuntimeError, MemoryError) as error:
+        except (OSError, RuntimeError, MemoryError, UnicodeEncodeError) as error:
             if known := failure_of(error):
                 self._leave(known)
             raise

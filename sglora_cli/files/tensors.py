@@ -55,6 +55,8 @@ def load_tensors(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict
     from safetensors import SafetensorError, safe_open
 
     metadata = read_metadata(path)
+    if not _is_text(path):
+        return _parsed(path, names), metadata
     try:
         with safe_open(str(path), "pt") as file:
             wanted = names if names is not None else tuple(file.keys())
@@ -66,6 +68,26 @@ def load_tensors(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict
             return {name: tensor.clone() for name, tensor in tensors.items()} if atomic.WINDOWS else tensors, metadata
     except (SafetensorError, OSError, ValueError) as error:
         raise BadFile(f"{path} is not a complete safetensors file: {error}", "download or generate it again") from None
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a path is UTF-8, which safetensors needs to open it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _parsed(path: Path, names: tuple[str, ...] | None) -> dict[str, Tensor]:
+    """Return tensors of a safetensors file, all or only `names`, after reading all of it. Raises BadFile."""
+    try:
+        tensors = parse_tensors(path.read_bytes(), str(path))
+    except OSError as error:
+        raise BadFile(f"cannot read {path}: {error.strerror}") from None
+    if missing := set(names or ()) - set(tensors):
+        raise BadFile(f"{path} has no tensor {min(missing)!r}")
+    return tensors if names is None else {name: tensors[name] for name in names}
 
 
 def read_tensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:

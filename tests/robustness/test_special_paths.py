@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from sglora_cli.errors import BadFile, UsageError
+from sglora_cli.errors import BadFile, UsageError, failure_of
 from sglora_cli.files.atomic import check_free, drop_drafts, put_folder, recover, write_bytes
 from sglora_cli.files.untrusted import read_bytes
 
@@ -90,6 +92,7 @@ def test_a_pipe_is_read_to_its_end_as_its_program_writes(pipe):
     os.close(reader)
 
 
+STARTER = ("-o", "x.safetensors", "--backbone", "starter")
 COMMANDS = {
     "generate": (("generate", "a pug", "-o", "{pipe}.safetensors", "--force"), 2, REFUSED),
     "report": (("report", "rows.jsonl", "-o", "{pipe}.html"), 2, REFUSED),
@@ -99,11 +102,11 @@ COMMANDS = {
     "inspect": (("inspect", "{pipe}.safetensors"), 4, "is a pipe, a socket or a device"),
     "import": (("import", "{pipe}", "-o", "x.safetensors"), 4, "is a pipe, a socket or a device"),
     "import folder": (
-        ("import", "peft", "-o", "x.safetensors", "--backbone", "starter"),
+        ("import", "peft", *STARTER),
         4,
         "is a pipe, a socket or a device",
     ),
-    "import config": (("import", "config", "-o", "x.safetensors", "--backbone", "starter"), 4, "line 1: not JSON"),
+    "import config": (("import", "config", *STARTER), 4, "line 1: not JSON"),
     "diff": (("diff", "{pipe}.safetensors", "{pipe}.safetensors"), 4, "is a pipe, a socket or a device"),
     "pack import": (("pack", "import", "{pipe}"), 4, "is a pipe, a socket or a device"),
     "sentences": (("generate", "--file", "{pipe}"), 4, "has no sentences"),
@@ -151,3 +154,30 @@ def test_every_name_that_the_file_system_takes_can_be_written(tmp_path, name, mo
 def test_an_unreadable_path_stays_an_error_of_its_own(tmp_path):
     with pytest.raises(BadFile, match="does not exist"):
         read_bytes(tmp_path / "none", 10)
+
+
+ODD = os.fsdecode(b"p\xffg")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names that are not UTF-8")
+def test_names_that_are_not_utf_8_are_used_or_refused(run, tmp_path, monkeypatch, own_home):
+    monkeypatch.chdir(tmp_path)
+    out = f"{ODD}.safetensors"
+    made = run("generate", "a pug", "-o", out, "--json")
+    assert made.exit_code == 0, made.stderr
+    json.loads(made.stdout)
+    for arguments in (("inspect", out), ("diff", out, out), ("export", out, "-o", f"{ODD}/"), ("list", ".")):
+        result = run(*arguments)
+        assert (result.exit_code, result.stderr) == (0, ""), result.output
+    assert Path(out).is_file()
+    result = run("settings", "set", "data", ODD)  # a folder now, which the settings file cannot name
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: a name is not UTF-8: ")
+    assert result.stderr.endswith("\nhint: rename the file or folder\n")
+
+
+def test_text_that_another_encoding_lacks_is_still_a_bug():
+    for text, encoding in (("é", "ascii"), ("漢", "latin-1")):
+        with pytest.raises(UnicodeEncodeError) as error:
+            text.encode(encoding)
+        assert failure_of(error.value) is None

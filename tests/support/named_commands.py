@@ -22,7 +22,7 @@ _BARE = re.compile(r"\bsglora((?: (?:\"[^\"]*\"|'[^']*'|[^\s,;`'\"()#]+))+)")
 _OPTION = re.compile(r"(?<![\w/-])--[a-z][a-z-]*[a-z]")
 _ELSEWHERE = {"--params", "--help", "--version"}
 """Options of CLIP-LoRA's trainer, and of click."""
-_JOINS = {"&&", "|", HOLE * 2}
+_JOINS = {"&&", "|"}
 
 
 def faults(text: str, words: Sequence[str] = ()) -> list[str]:

@@ -16,7 +16,7 @@ from sglora_cli.adapter.file import load_adapter
 from sglora_cli.adapter.foreign import ForeignAdapter, checked_parts
 from sglora_cli.adapter.peft_config import CONFIG
 from sglora_cli.adapter.state_dict import FOLDER_FILES, check_names, pickled_tensors
-from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, PICKLE_STARTS, check_size, load_pickle
+from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, check_size, load_pickle, starts_pickle
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, UsageError
 from sglora_cli.files.tensors import read_metadata, tensor_names
 from sglora_cli.files.untrusted import check_regular
@@ -92,7 +92,7 @@ def recognise(path: Path) -> Found:
         raise BadFile.missing(path) from None
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
-    if start[:2] in PICKLE_STARTS:
+    if starts_pickle(start):
         content = load_pickle(path)
         if clip_lora.is_clip_lora(content):
             return Found(path, "clip-lora", content)

@@ -54,11 +54,19 @@ def is_pickle(path: Path) -> bool:
     check_regular(path)
     try:
         with path.open("rb") as file:
-            return file.read(2) in PICKLE_STARTS
+            return starts_pickle(file.read(9))
     except FileNotFoundError:
         raise BadFile.missing(path) from None
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
+
+
+def starts_pickle(start: bytes) -> bool:
+    """Return whether these first nine bytes are of a file of torch.save.
+
+    A safetensors file begins with the size of its header, which may happen to be the same two bytes.
+    """
+    return start[:2] in PICKLE_STARTS and start[8:9] != b"{"
 
 
 def load_pickle(path: Path, limit: int = CHECKPOINT_LIMIT) -> Any:

@@ -119,3 +119,19 @@ def test_what_has_no_tensors_is_refused(tmp_path, content):
 
 def test_a_module_of_that_name_stays():
     assert plain_name("visual.module.0.weight") == "visual.module.0.weight"
+
+
+@pytest.mark.parametrize("start", [b"\x80\x02", b"PK"])
+def test_the_size_of_a_header_may_look_like_a_pickle(tmp_path, start):
+    """The first bytes of a safetensors file are the size of its header, which has no meaning."""
+    save_file({name: x.clone() for name, x in MODEL.merged(LAYOUT, FLAT).items()}, tmp_path / "x.safetensors")
+    data = (tmp_path / "x.safetensors").read_bytes()
+    old, new = int.from_bytes(data[:8], "little"), int.from_bytes(start, "little")
+    while new < old:
+        new += 1 << 16
+    header = data[8 : 8 + old] + b" " * (new - old)
+    (tmp_path / "x.safetensors").write_bytes(new.to_bytes(8, "little") + header + data[8 + old :])
+    assert (tmp_path / "x.safetensors").read_bytes()[:2] == start
+    assert recognise(tmp_path / "x.safetensors").kind == "open_clip"
+    assert read_adapter(tmp_path / "x.safetensors", MODEL).rank == 2
+    assert read_state(tmp_path / "x.safetensors")[0].keys() == MODEL.state.keys()

@@ -101,6 +101,8 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     if not event.startswith("socket.") or not (_forbidden or offline()) or event in _HARMLESS:
         return
     where: Any = event
+    if event in ("socket.__new__", "socket.bind") and not offline():
+        return  # urllib3 asks once, when it is imported, whether a socket of IPv6 can be bound, and keeps the answer
     if event == "socket.__new__":  # a socket that cannot be made cannot listen or join a group either
         if arguments[1] in _LOCAL or arguments[1] == -1:  # -1: of a file descriptor that is open already
             return

@@ -146,6 +146,13 @@ def test_every_use_that_is_not_known_to_be_harmless_is_refused(name, monkeypatch
             USES[name](datagram)
 
 
+def test_a_library_may_try_a_socket_where_only_a_step_is_forbidden():
+    with network.no_network(), socket.socket() as local:
+        local.bind(("127.0.0.1", 0))
+        with pytest.raises(Unavailable, match="this step must not use it"):
+            socket.getnameinfo(("192.0.2.1", 80), 0)
+
+
 def test_what_asks_only_this_machine_is_allowed(monkeypatch, tmp_path):
     monkeypatch.setenv("SGLORA_OFFLINE", "1")
     network.enforce()

@@ -154,7 +154,16 @@ def recover(target: Path) -> None:
 
 
 def put_file(draft: Path, target: Path) -> None:
-    """Move a finished file to its place, with the permissions of the umask."""
+    """Move a finished file to its place, with the permissions of the umask. Links are followed.
+
+    Raises UsageError for a device or a pipe, and Unavailable.
+    """
+    check_replaceable(target)
+    if target.is_symlink():  # it may lead to another disk, where a file cannot be moved in one step
+        with draft.open("rb") as source, writing(target) as file:
+            shutil.copyfileobj(source, file)
+        draft.unlink()
+        return
     try:
         _sync(draft)
         os.chmod(draft, 0o666 & ~_umask())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sglora_cli.errors import BadFile, UsageError, failure_of
-from sglora_cli.files.atomic import check_free, drop_drafts, put_folder, recover, write_bytes
+from sglora_cli.files.atomic import check_free, drop_drafts, put_file, put_folder, recover, write_bytes
 from sglora_cli.files.untrusted import read_bytes
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
@@ -62,6 +62,12 @@ def test_a_result_is_written_where_a_link_leads(tmp_path):
         write_bytes(tmp_path / name, b"new")
         assert (tmp_path / name).is_symlink()
         assert (tmp_path / "folder" / name).read_bytes() == b"new"
+        (tmp_path / "draft").write_bytes(b"newer")
+        put_file(tmp_path / "draft", tmp_path / name)
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / "folder" / name).read_bytes() == b"newer"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "new", "there"]
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["new", "there"]
 
 
 def test_a_pipe_named_like_a_draft_is_left_alone(tmp_path):

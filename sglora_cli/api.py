@@ -65,6 +65,7 @@ from sglora_cli.files.tensors import Checkpoint, load_tensors, parse_tensors, sa
 from sglora_cli.files.text import (
     csv_rows,
     jsonl_rows,
+    parse_json,
     read_json,
     read_sealed,
     text_field,
@@ -143,6 +144,7 @@ from sglora_cli.system.transfer import Attempts, Pace
 if TYPE_CHECKING:
     from sglora_cli.adapter.checkpoint import read_state
     from sglora_cli.adapter.read import read_adapter
+    from sglora_cli.adapter.state_dict import FOLDER_FILES
     from sglora_cli.adapter.write import write_adapter
     from sglora_cli.build.losses import classification_loss, contrastive_loss
     from sglora_cli.generate.session import Session
@@ -167,6 +169,7 @@ if TYPE_CHECKING:
 
 _LATE = {
     "adapter.checkpoint": "read_state",
+    "adapter.state_dict": "FOLDER_FILES",
     "adapter.read": "read_adapter",
     "adapter.write": "write_adapter",
     "build.losses": "classification_loss contrastive_loss",
@@ -268,6 +271,7 @@ __all__ = [
     "text_field",
     "texts_field",
     "json_value",
+    "parse_json",
     "name_fault",
     "entry_fault",
     "inside",
@@ -313,6 +317,7 @@ __all__ = [
     "parse_tensors",
     "save_tensors",
     "read_state",
+    "FOLDER_FILES",
     "FrozenFile",
     "remembered",
     # Generators: a prior -> adapters

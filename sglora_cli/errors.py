@@ -185,10 +185,14 @@ _OURS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, err
 
 
 def failure_of(error: BaseException) -> SgloraError | None:
-    """Return the user's error if the machine failed (full disk, no permission, no memory, lost GPU).
+    """Return the user's error if the machine failed (full disk, no permission, no memory, lost GPU), or for a name that
+    cannot be written.
 
     Return None for any other error, which is a bug.
     """
+    if isinstance(error, UnicodeEncodeError) and "\ud800" <= error.object[error.start] <= "\udfff":  # a byte of a name
+        around = error.object[max(0, error.start - 40) : error.end + 20]
+        return UsageError(f"a name is not UTF-8: {around!a}", "rename the file or folder")
     if isinstance(error, OSError):
         if error.errno == errno.ENAMETOOLONG:
             return UsageError(

@@ -18,33 +18,37 @@ from sglora_cli.errors import Unavailable
 _QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
 _CACHE_ONLY = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 _LOCAL = {getattr(socket, name) for name in ("AF_UNIX",) if hasattr(socket, name)}
+_HARMLESS = {"socket.gethostname", "socket.getservbyname", "socket.getservbyport"}
+"""Audit events that ask only this machine. All others are refused, also those of future versions of Python."""
 _OWN_NAMES = (None, "", "localhost", "127.0.0.1", "::1")
 """Names that resolve without the network. Connections to them are blocked too, because a proxy may listen there."""
 FORBIDDEN = "the network may not be used"
-_guarded, _forbidden = False, 0
+_guarded, _forbidden, _enforced = False, 0, False
 _PATIENCE = 3.0  # seconds
 
 
 def offline() -> bool:
-    """Return whether SGLORA_OFFLINE is set, so that nothing may use the network.
+    """Return whether SGLORA_OFFLINE is set, or was set at `enforce`, so that nothing may use the network.
 
     A plugin calls this before it fetches anything, so that it can raise its own error.
     """
-    return os.environ.get("SGLORA_OFFLINE", "") not in ("", "0")
+    return _enforced or os.environ.get("SGLORA_OFFLINE", "") not in ("", "0")
 
 
 def enforce() -> None:
     """Disable the telemetry of libraries. If offline, also restrict them to their caches and block all other use.
 
     Call it before plugins are loaded, because libraries read the environment when they are imported. From then on an
-    audit hook watches the sockets of this process. Only the libraries' own switches stop child processes and native
-    code.
+    audit hook watches the sockets of this process, even if the variable is removed. Only the libraries' own switches
+    stop child processes and native code.
     """
+    global _enforced
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if not offline():
         return
     os.environ.update(_CACHE_ONLY)
+    _enforced = True
     _guard()
 
 
@@ -93,16 +97,23 @@ def _guard() -> None:
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    """Raise Unavailable for a lookup or a connection while the network is forbidden."""
-    if not event.startswith("socket.") or not (_forbidden or offline()):
+    """Raise Unavailable for any use of sockets while the network is forbidden, except between local processes."""
+    if not event.startswith("socket.") or not (_forbidden or offline()) or event in _HARMLESS:
         return
-    if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
-        where, harmless = arguments[1], getattr(arguments[0], "family", None) in _LOCAL
+    where: Any = event
+    if event in ("socket.__new__", "socket.bind") and not offline():
+        return  # urllib3 asks once, when it is imported, whether a socket of IPv6 can be bound, and keeps the answer
+    if event == "socket.__new__":  # a socket that cannot be made cannot listen or join a group either
+        if arguments[1] in _LOCAL or arguments[1] == -1:  # -1: of a file descriptor that is open already
+            return
+        where = next((family.name for family in socket.AddressFamily if family == arguments[1]), arguments[1])
+    elif event in ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.bind"):
+        if getattr(arguments[0], "family", None) in _LOCAL:
+            return
+        where = arguments[1]
     elif event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"):
-        where, harmless = arguments[0], arguments[0] in _OWN_NAMES
-    else:
-        return
-    if harmless:
-        return
+        if arguments[0] in _OWN_NAMES:
+            return
+        where = arguments[0]
     why, hint = ("SGLORA_OFFLINE is set", "unset SGLORA_OFFLINE") if offline() else ("this step must not use it", "")
     raise Unavailable(f"{FORBIDDEN}, but {where!r} was requested: {why}", hint)

@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 from distributions import HERE, install
 from toys import RECIPE, write_toys
 
+from sglora_cli import network
+
 torch.set_num_threads(1)
 
 
@@ -29,7 +31,30 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     for name in [n for n in os.environ if n.startswith("SGLORA_") and n != "SGLORA_TEST_DATA"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SGLORA_HOME", str(home))
+    monkeypatch.setattr(network, "_enforced", False)  # what one test forbids, the next may do
     return home
+
+
+@pytest.fixture(autouse=True)
+def hints_can_be_followed(monkeypatch: pytest.MonkeyPatch):
+    """Every hint that the program prints in a test names commands and options that exist and are complete."""
+    from sglora_cli.cli.main import Program
+
+    printed: list[tuple[list[str], str]] = []
+    leave = Program._leave
+
+    def recorded(self, error):
+        printed.extend(
+            (self.words, one.hint) for one in (error, *error.parts) if "sglora" in one.hint or "--" in one.hint
+        )
+        leave(self, error)
+
+    monkeypatch.setattr(Program, "_leave", recorded)
+    yield
+    if printed:
+        from named_commands import faults
+
+        assert [(hint, fault) for words, hint in printed for fault in faults(hint, words)] == []
 
 
 @pytest.fixture

@@ -118,10 +118,60 @@ def test_sockets_are_refused_and_given_back(monkeypatch):
         other.close()
     listening = socket.create_server(("127.0.0.1", 0))
     socket.create_connection(listening.getsockname()).close()
-    monkeypatch.setenv("SGLORA_OFFLINE", "1")
-    with socket.socket() as again, pytest.raises(Unavailable, match="SGLORA_OFFLINE is set"):
-        again.connect(listening.getsockname())
+    with socket.socket() as again:
+        monkeypatch.setenv("SGLORA_OFFLINE", "1")
+        with pytest.raises(Unavailable, match="SGLORA_OFFLINE is set"):
+            again.connect(listening.getsockname())
     listening.close()
+
+
+USES = {
+    "a name's address": lambda _: socket.gethostbyname("example.org"),
+    "an address's name": lambda _: socket.getnameinfo(("192.0.2.1", 80), 0),
+    "the name of a host": lambda _: socket.gethostbyaddr("192.0.2.1"),
+    "a new socket": lambda _: socket.socket(),
+    "a server": lambda _: socket.create_server(("127.0.0.1", 0)),
+    "a place to listen": lambda datagram: datagram.bind(("0.0.0.0", 0)),
+    "a datagram": lambda datagram: datagram.sendto(b"x", ("127.0.0.1", 9)),
+    "an event that is not known yet": lambda _: sys.audit("socket.new_in_python_4", "192.0.2.1"),
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_every_use_that_is_not_known_to_be_harmless_is_refused(name, monkeypatch):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
+        monkeypatch.setenv("SGLORA_OFFLINE", "1")
+        network.enforce()
+        with pytest.raises(Unavailable, match="the network may not be used"):
+            USES[name](datagram)
+
+
+def test_a_library_may_try_a_socket_where_only_a_step_is_forbidden():
+    with network.no_network(), socket.socket() as local:
+        local.bind(("127.0.0.1", 0))
+        with pytest.raises(Unavailable, match="this step must not use it"):
+            socket.getnameinfo(("192.0.2.1", 80), 0)
+
+
+def test_what_asks_only_this_machine_is_allowed(monkeypatch, tmp_path):
+    monkeypatch.setenv("SGLORA_OFFLINE", "1")
+    network.enforce()
+    assert socket.gethostname()
+    assert socket.getservbyname("https", "tcp") == 443
+    socket.getaddrinfo("localhost", 80)
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        server.bind(str(tmp_path / "s"))
+        server.listen()
+        client.connect(str(tmp_path / "s"))
+
+
+def test_a_plugin_cannot_lift_it_by_removing_the_variable(monkeypatch):
+    monkeypatch.setenv("SGLORA_OFFLINE", "1")
+    network.enforce()
+    monkeypatch.delenv("SGLORA_OFFLINE")
+    assert network.offline()
+    with pytest.raises(Unavailable, match="SGLORA_OFFLINE is set"):
+        socket.getaddrinfo("example.org", 80)
 
 
 @pytest.mark.parametrize(("value", "is_offline"), [("1", True), ("yes", True), ("0", False), ("", False)])

@@ -76,5 +76,5 @@ class Published:
                 unpacked(path, self.within, piece.wanted)
                 path.unlink()
         if not self.captions and find_captions(self.root) is None:
-            note("captions.jsonl is not included, `sglora data caption` writes it")
+            note("captions.jsonl is not included, `sglora data caption DATASET` writes it")
         return self.root

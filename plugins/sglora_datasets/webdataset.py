@@ -31,10 +31,11 @@ from sglora_cli.api import (
     file_hash,
     image_endings,
     is_intact,
-    json_value,
+    parse_json,
     printable_name,
     progress,
     read_sealed,
+    text_lines,
     why_undecoded,
     write_bytes,
     write_sealed,
@@ -197,11 +198,8 @@ def _taken(tar: tarfile.TarFile, member: tarfile.TarInfo, samples: dict[str, Sam
 
 def _row(sample: Sample, where: str) -> dict[str, Any]:
     """Return the sample for the index. It may lack an image or captions. Raises BadFile."""
-    try:
-        texts = [line.strip() for line in sample.texts.get(".txt", b"").decode("utf-8").split("\n") if line.strip()]
-        metadata = json_value(sample.texts.get(".json", b"{}").decode("utf-8"))
-    except ValueError as error:
-        raise BadFile(f"{where}: {error}") from None
+    texts = [line.strip() for _, line in text_lines(Path(where), sample.texts.get(".txt", b""))]
+    metadata = parse_json(sample.texts.get(".json", b"{}"), where)
     row: dict[str, Any] = {"image": sample.image, "captions": texts}
     for key in ("task", "split"):
         if isinstance(metadata, dict) and key in metadata:

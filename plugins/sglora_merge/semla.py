@@ -27,7 +27,7 @@ class ByImages:
         raise Unavailable(
             "'semla' needs the query images and cannot use a sentence alone",
             "measure it with `sglora bench --baselines semla,semla-task`; "
-            "`sglora generate --images` accepts photos instead of a description",
+            "`sglora generate --images DIR` accepts photos instead of a description",
         )
 
     def generate_with(self, prior: Prior, evidence: Evidence, samples: int, seed: int, temperature: float) -> Tensor:

@@ -15,10 +15,10 @@ generating an adapter, so it is imported for the first photo, or to inspect weig
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sglora_cli.api import RuntimeConfig, Terms, UsageError, hookimpl
@@ -52,7 +52,7 @@ class OpenClip:
     def absent(self, runtime: RuntimeConfig) -> str:
         """Return which weights are missing on this machine, or ""."""
         if runtime.weights:
-            return "" if Path(runtime.weights).expanduser().exists() else f"{runtime.weights} does not exist"
+            return "" if os.path.exists(os.path.expanduser(runtime.weights)) else f"{runtime.weights} does not exist"
         lacking: str = import_module("sglora_openclip.hub").absent(self)
         return lacking
 

@@ -33,7 +33,7 @@ OPENAI = {
 """Architectures of OpenAI's weights -> their names in transformers."""
 _HUB = "hf-hub:"
 _CONFIG = "open_clip_config.json"
-REMEDY = "pass --weights FILE (or set SGLORA_WEIGHTS), or use --backbone starter, which needs no download"
+REMEDY = "pass --weights FILE (or set SGLORA_WEIGHTS), or use the backbone starter, which needs no download"
 
 
 def fetch_model(backbone: OpenClip) -> Any:
@@ -94,7 +94,7 @@ def fetch_tokenizer(architecture: str) -> Any:
         return own
     import open_clip
 
-    remedy = "run this once with a network connection, or use --backbone starter"
+    remedy = "run this once with a network connection, or use the backbone starter"
     return _fetched(lambda: open_clip.get_tokenizer(architecture), f"the tokenizer of {architecture}", remedy)
 
 

@@ -5,6 +5,7 @@ Facts about files are cached (see `stored`), so that open_clip is imported only 
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,11 +23,12 @@ from .agreement import ACTIVATION, check_architecture, preprocessing, tag_config
 from .beside import files_beside
 from .hub import cache_only, cached, fetch_model, names, quiet
 from .model import OpenClipModel
+from .names import matched
 from .parts import configuration, part
 from .stored import Known, Stored
 from .weights import find, read, read_whole
 
-_FORMAT = 1
+_FORMAT = 2
 """Version of the cached facts. Increase it with every change to the checks or to the content of `Known`."""
 
 
@@ -39,7 +41,7 @@ def load(backbone: OpenClip, runtime: RuntimeConfig) -> OpenClipModel:
         )
     config = {} if ":" in backbone.architecture else configuration(backbone.architecture)
     if runtime.weights:
-        path = find(Path(runtime.weights).expanduser())
+        path = find(Path(os.path.expanduser(runtime.weights)))
         files = [path, *files_beside(path.parent)]
         stored: Stored | None = _stored(backbone, config, files, lambda: _from_file(backbone, path, config))
     else:
@@ -139,9 +141,7 @@ class _NoDraw(TorchFunctionMode):
 def _put(model: nn.Module, path: Path, state: Mapping[str, Tensor], backbone: OpenClip) -> nn.Module:
     """Load a state that matches the model tensor by tensor. Raises Mismatch for the first one that does not."""
     own = model.state_dict()
-    if any(name.startswith("text.") for name in own) and not any(name.startswith("text.") for name in state):
-        outside = ("visual.", "logit_")
-        state = {name if name.startswith(outside) else f"text.{name}": tensor for name, tensor in state.items()}
+    state = matched(own, state)
     hint = "pass their architecture with --backbone open_clip:ARCHITECTURE"
     for name in sorted(set(own) | set(state)):
         if name not in state or name not in own:

@@ -26,8 +26,9 @@ from sglora_cli.api import (
 
 from . import tokens
 from .hub import fetch_tokenizer
+from .names import matched, to_open_clip
 from .stored import Stored
-from .text import TextShape, TextTower, text_shape, text_state
+from .text import TextShape, TextTower, is_text, text_shape, text_state
 from .tower import VisualTower
 
 if TYPE_CHECKING:
@@ -178,8 +179,12 @@ class OpenClipModel:
         return merged
 
     def unmerged(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return {site name: (O, I)} of a checkpoint created by `merged`."""
+        """Return {site name: (O, I)} of a checkpoint created by `merged`, or of a merged model of transformers."""
         state = {name: tensor.cpu() for name, tensor in self.clip.state_dict().items()}
+        tensors = to_open_clip(tensors)
+        if not any(map(is_text, tensors)):  # the image encoder alone, as a CLIPVisionModelWithProjection is saved
+            state = {name: tensor for name, tensor in state.items() if name.startswith("visual.")}
+        tensors = matched(state, tensors)
         projection = self.tower.projection
         gaps = self.tower.sites.unmerged(state, tensors, "visual.", also=(_PROJ,) if projection else ())
         if projection:

@@ -1,4 +1,4 @@
-"""Convert transformers' tensor names of a CLIP model to open_clip's."""
+"""Convert the tensors of a CLIP model in any file to open_clip's names."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sglora_cli.api import BadFile
 
 WHOLE = {
     "logit_scale": "logit_scale",
+    "logit_bias": "logit_bias",
     "visual_projection.weight": "visual.proj",
     "text_projection.weight": "text_projection",
     "vision_model.embeddings.class_embedding": "visual.class_embedding",
@@ -32,15 +33,51 @@ LAYERS = {
     "mlp.fc2": "mlp.c_proj",
 }
 TRANSPOSED = ("visual.proj", "text_projection")
+_OUTER = re.compile(r"^(?:(?:model|clip|clip_model)\.)+")
+"""The attributes in which training programs keep a CLIP model."""
+_CONSTANTS = {"input_resolution", "context_length", "vocab_size", "attn_mask", "logit_bias"}
+"""Tensors that some versions save, and that have no effect on embeddings."""
 
 
-def is_transformers(state: Mapping[str, Tensor]) -> bool:
-    """Return whether this is the state of a CLIPModel, or of one of its two encoders."""
-    return any(name.startswith(tuple(f"{tower}." for tower in TOWERS)) for name in state)
+def own_name(name: str) -> str:
+    """Remove the attributes of a training program from a tensor's name.
+
+    >>> own_name("model.visual.proj"), own_name("visual.proj")
+    ('visual.proj', 'visual.proj')
+    """
+    return _OUTER.sub("", name)
 
 
 def to_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert a transformers CLIPModel's state to open_clip's names. Raises BadFile for an unknown tensor.
+    """Return the state of a CLIP model of open_clip or transformers by open_clip's names.
+
+    Raises BadFile for an unknown tensor of a CLIPModel, or for two tensors of one name.
+    """
+    own = {own_name(name): tensor for name, tensor in state.items()}
+    if len(own) < len(state):
+        raise BadFile("two tensors of the weights have the same name", "save the state_dict of a single model")
+    transformers = any(name.startswith(tuple(f"{tower}." for tower in TOWERS)) for name in own)
+    return _converted(own) if transformers else own
+
+
+def matched(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state with the tensors that a model has, where only such differ that have no effect on embeddings.
+
+    own: the model's state.  Constants are removed or taken from the model, and a single number gets its shape.
+    """
+    if any(name.startswith("text.") for name in own) and not any(name.startswith("text.") for name in state):
+        outside = ("visual.", "logit_")
+        state = {name if name.startswith(outside) else f"text.{name}": tensor for name, tensor in state.items()}
+    kept = {name: x for name, x in state.items() if name in own or name.rpartition(".")[2] not in _CONSTANTS}
+    kept |= {name: x for name, x in own.items() if name not in kept and name in _CONSTANTS}
+    return {
+        name: x.reshape(own[name].shape) if name in own and x.numel() == own[name].numel() == 1 else x
+        for name, x in kept.items()
+    }
+
+
+def _converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the state of a transformers CLIPModel. Raises BadFile for an unknown tensor.
 
     transformers stores q, k and v separately and transposes projections. position_ids are the numbers 0, 1, 2 ...
     """

@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sglora_cli.api import BadFile, SgloraWarning, Unavailable, data_hash, read_bytes, read_state
+from sglora_cli.api import FOLDER_FILES, BadFile, SgloraWarning, Unavailable, data_hash, read_bytes, read_state
 
 from .beside import Beside, read_beside
-from .names import is_transformers, to_open_clip
+from .names import own_name, to_open_clip
 from .parts import part
 from .said import Said
 from .text import is_text, text_state
@@ -34,7 +34,6 @@ OPENAI = {  # SHA-256 of the archives as published beside the CLIP paper; all us
 }
 _PUBLISHED_LIMIT = 1 << 30
 """Size limit of such an archive. The largest has 934 million bytes."""
-FOLDER_FILES = ("open_clip_model.safetensors", "model.safetensors", "open_clip_pytorch_model.bin", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,10 @@ def read_whole(path: Path) -> dict[str, Tensor]:
     """Read all tensors of a weight file by open_clip's names. Raises BadFile unless they are a CLIP model's."""
     state = _renamed(path, lambda _: True)
     if not any(name.startswith("visual.") for name in state):
-        raise BadFile(f"{path} contains no CLIP model, because no tensor is named visual.*")
+        raise BadFile(
+            f"{path} contains no CLIP model, because no tensor is named visual.*",
+            "save the state_dict of a model of open_clip, or of a CLIPModel of transformers",
+        )
     return state
 
 
@@ -86,8 +88,8 @@ def _renamed(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
     if _is_torchscript(path):
         state = {name: tensor for name, tensor in _published(path).items() if wanted(name)}
     else:
-        state = read_state(path, wanted=wanted)[0]
-    return to_open_clip(state) if is_transformers(state) else state
+        state = read_state(path, wanted=lambda name: wanted(own_name(name)))[0]
+    return to_open_clip(state)
 
 
 def _published(path: Path) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ clip_lora     CLIP-LoRA's file format
 checkpoint    complete checkpoints with a merged update
 foreign       an adapter before it has a layout
 base          the model that an adapter was trained on, compared with the backbone
+state_dict    tensors of any program by name, without the names of wrappers
 torch_files   read PyTorch files that contain only plain tensors
 plain_pickle  parse a pickle of plain tensors without unpickling it
 read          recognise and read any format

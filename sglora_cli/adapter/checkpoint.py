@@ -14,7 +14,8 @@ from torch import Tensor
 
 from sglora_cli.adapter.file import FORMAT, AdapterFile
 from sglora_cli.adapter.foreign import ForeignAdapter, checked_parts
-from sglora_cli.adapter.torch_files import CHECKPOINT_LIMIT, PICKLE_STARTS, check_size, load_pickle
+from sglora_cli.adapter.state_dict import pickled_tensors, plain_name, plain_names
+from sglora_cli.adapter.torch_files import CHECKPOINT_LIMIT, check_size, is_pickle, load_pickle
 from sglora_cli.errors import BadFile, Mismatch, Unavailable
 from sglora_cli.files.tensors import KEY, load_tensors, packed_metadata, read_tensors
 from sglora_cli.lora.algebra import approximate
@@ -47,28 +48,18 @@ def write(path: Path, adapter: AdapterFile, model: Model) -> None:
 def read_state(
     path: Path, content: Any = None, wanted: Callable[[str], bool] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a complete checkpoint: its tensors and its metadata. Raises BadFile.
+    """Read a complete checkpoint: its tensors by their plain names, and its metadata. Raises BadFile.
 
     content: the content of a PyTorch file, if it is already loaded.  wanted: selects the tensors to read by name. Then
     the tensors are copies and the metadata is empty. Without it, the tensors may be views of the file.
     """
     check_size(path, CHECKPOINT_LIMIT)
-    if content is None:
-        with path.open("rb") as file:
-            pickled = file.read(2) in PICKLE_STARTS
-        if not pickled:
-            return (read_tensors(path, wanted), {}) if wanted else load_tensors(path)
-        content = load_pickle(path)
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not content or not all(isinstance(x, Tensor) for x in content.values()):
-        raise BadFile(f"{path} is neither an adapter nor a checkpoint of named tensors")
-    state: dict[str, Tensor] = {}
-    for name, tensor in content.items():
-        plain = str(name).removeprefix("module.")
-        if plain in state:
-            raise BadFile(f"{path} has two tensors for {plain}", "save a single state_dict")
-        state[plain] = tensor
+    if content is None and not is_pickle(path):
+        if wanted:
+            return plain_names(path, read_tensors(path, lambda name: wanted(plain_name(name)))), {}
+        tensors, metadata = load_tensors(path)
+        return plain_names(path, tensors), metadata
+    state = pickled_tensors(path, load_pickle(path) if content is None else content)
     return {name: tensor for name, tensor in state.items() if wanted is None or wanted(name)}, {}
 
 
@@ -78,7 +69,9 @@ def read(path: Path, model: Model, rank: int | None = None, content: Any = None)
     content: as for `read_state`. Raises Mismatch if it is not a low-rank update, or if anything else differs.
     """
     if not isinstance(model, MergesCheckpoints):
-        raise Mismatch("this backbone cannot be compared with a checkpoint", "import the adapter in another format")
+        raise Mismatch(
+            "this backbone cannot be compared with a checkpoint", "import the adapter's own file, before it was merged"
+        )
     tensors, metadata = read_state(path, content)
     differences = model.unmerged(tensors)
     for name, dense_OI in differences.items():

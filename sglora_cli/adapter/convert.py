@@ -11,6 +11,7 @@ from sglora_cli.adapter.file import AdapterFile
 from sglora_cli.adapter.foreign import ForeignAdapter
 from sglora_cli.adapter.formats import FORMATS, check_target, format_of
 from sglora_cli.adapter.read import provenance, read_adapter, recognise
+from sglora_cli.adapter.state_dict import FOLDER_FILES
 from sglora_cli.adapter.write import write_adapter
 from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import BadFile
@@ -68,8 +69,8 @@ def import_adapter(
 
 def weights_hash(path: Path) -> str:
     """Return the SHA-256 of the file with an adapter's parameters; "" if it does not exist."""
-    weights = path / peft.WEIGHTS if path.is_dir() else path
-    return file_hash(weights) if weights.is_file() else ""
+    files = (path, *(path / name for name in (peft.WEIGHTS, peft.OLD_WEIGHTS, *FOLDER_FILES)))
+    return next((file_hash(file) for file in files if file.is_file()), "")
 
 
 def origin(path: Path, foreign: ForeignAdapter, error: float, sha256: str) -> dict[str, Any]:

@@ -47,7 +47,9 @@ class AdapterFile:
     def backbone(self) -> str:
         """Name of the backbone that the adapter was made for. Raises Mismatch if it is not recorded."""
         if not isinstance(name := self.metadata.get("backbone"), str):
-            raise Mismatch("the adapter does not record its backbone", "add it with `sglora import`")
+            raise Mismatch(
+                "the adapter does not record its backbone", "add it with `sglora import FILE -o NEW.safetensors`"
+            )
         return name
 
     def check_model(self, model: Model) -> None:
@@ -82,7 +84,7 @@ def load_adapter(path: Path) -> AdapterFile:
         what = f"a {metadata['kind']}" if "kind" in metadata else "a file of another program"
         raise BadFile(
             f"{path} is {what}, not an adapter of sglora",
-            "" if "kind" in metadata else "convert it with `sglora import`",
+            "" if "kind" in metadata else f"convert it with: sglora import {shell_word(path)} -o NEW.safetensors",
         )
     if metadata.get("format") != FORMAT:
         raise BadFile(f"{path} has format {metadata.get('format')!r}, but this sglora reads {FORMAT}", "update sglora")

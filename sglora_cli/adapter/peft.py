@@ -19,8 +19,9 @@ from torch import Tensor
 
 from sglora_cli.adapter.file import PREFIX, AdapterFile, save_adapter
 from sglora_cli.adapter.foreign import ForeignAdapter, checked_parts
-from sglora_cli.adapter.peft_config import CONFIG, REMEDY, PeftConfig, read_config
-from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, check_size, load_pickle
+from sglora_cli.adapter.peft_config import CONFIG, TRAIN, PeftConfig, read_config
+from sglora_cli.adapter.state_dict import pickled_tensors, plain_names
+from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, check_size, is_pickle, load_pickle
 from sglora_cli.errors import BadFile, Mismatch, UsageError
 from sglora_cli.files.atomic import write_bytes
 from sglora_cli.files.escape import markdown_text, shell_word
@@ -35,7 +36,8 @@ from sglora_cli.plugin.sites import has_projection
 WEIGHTS, OLD_WEIGHTS = "adapter_model.safetensors", "adapter_model.bin"
 FILES = {CONFIG, WEIGHTS, "README.md"}
 """The files of a folder that sglora writes."""
-_TENSOR = re.compile(r"(.+)\.lora_([AB])\.(?:default\.)?weight")
+_TENSOR = re.compile(r"(.+)\.lora_([AB])\.(?:(?P<adapter>[^.]+)\.)?weight")
+"""A state_dict of a PeftModel has the name of the adapter before `weight`, `default` unless the user chose one."""
 
 
 # Reading
@@ -50,26 +52,29 @@ def read_folder(folder: Path) -> ForeignAdapter:
     return _configured(safe if safe.exists() else old, config)
 
 
-def read_bare(path: Path, alpha: float | None) -> ForeignAdapter:
-    """Read a PEFT state file. Its scaling comes from adapter_config.json in the same folder, or from `alpha`."""
+def read_bare(path: Path, alpha: float | None, content: Any = None) -> ForeignAdapter:
+    """Read a PEFT state file. Its scaling comes from adapter_config.json in the same folder, or from `alpha`.
+
+    content: the content of a PyTorch file, if it is already loaded.
+    """
     source = path.parent / CONFIG
     if source.exists():
         config = read_config(source)
         if alpha is not None and alpha != (stated := config.values["lora_alpha"]):
             raise UsageError(f"{source} has lora_alpha = {stated}, not {alpha:g}", "omit --alpha")
-        return _configured(path, config)
+        return _configured(path, config, content)
     if alpha is None:
         raise BadFile(
             f"{path} has no {CONFIG} next to it, and the file does not contain its scaling",
             f"pass the lora_alpha of its training: sglora import {shell_word(path)} --alpha ALPHA -o FILE",
         )
-    pairs, metadata = _pairs(path)
+    pairs, metadata = _pairs(path, content)
     return _adapter(pairs, {name: alpha / b.shape[1] for name, (b, _) in pairs.items()}, metadata)
 
 
-def _configured(path: Path, config: PeftConfig) -> ForeignAdapter:
+def _configured(path: Path, config: PeftConfig, content: Any = None) -> ForeignAdapter:
     """Combine a state with its configuration. Raises BadFile if their modules differ."""
-    pairs, metadata = _pairs(path)
+    pairs, metadata = _pairs(path, content)
     for name in pairs:
         if not config.target(name):
             raise BadFile(f"{path} has an update of {name}, which {CONFIG} does not list", "PEFT would ignore it")
@@ -91,16 +96,28 @@ def _adapter(
     return ForeignAdapter(parts, "peft", next(iter(scalings.values())) if one else 1.0, metadata)
 
 
-def _pairs(path: Path) -> tuple[dict[str, Factors], dict[str, Any]]:
+def _pairs(path: Path, content: Any) -> tuple[dict[str, Factors], dict[str, Any]]:
     """Return the factors of each module by name, and the file's metadata."""
-    tensors, metadata = _tensors(path)
+    tensors, metadata = _tensors(path, content)
     raw: dict[str, dict[str, Tensor]] = {}
+    adapters: set[str] = set()
     for key, tensor in tensors.items():
         match = _TENSOR.fullmatch(key.removeprefix(PREFIX))
         if "lora_magnitude_vector" in key:
-            raise Mismatch(f"{path} has {key}, but DoRA also rescales the weights", REMEDY)
+            raise Mismatch(f"{path} has {key}, but DoRA also rescales the weights", TRAIN)
         if match is None:
-            raise BadFile(f"{path} has a tensor that is not part of a LoRA update of a linear layer: {key}", REMEDY)
+            whole = ".base_layer." in key
+            raise BadFile(
+                f"{path} has a tensor that is not part of a LoRA update of a linear layer: {key}",
+                "save only the adapter, with PEFT's model.save_pretrained(FOLDER)" if whole else TRAIN,
+            )
+        adapters.add(match["adapter"] or "default")
+        if len(adapters) > 1:
+            one, other = sorted(adapters)[:2]
+            raise BadFile(
+                f"{path} has several adapters, such as {one!r} and {other!r}",
+                f"save one of them, with PEFT's model.save_pretrained(FOLDER, selected_adapters=[{one!r}])",
+            )
         pair = raw.setdefault(match[1], {})
         if match[2] in pair:
             raise BadFile(f"{path} has two tensors for lora_{match[2]} of {match[1]}", "save a single adapter")
@@ -111,15 +128,12 @@ def _pairs(path: Path) -> tuple[dict[str, Factors], dict[str, Any]]:
     return checked_parts({name: (raw[name]["B"], raw[name]["A"]) for name in sorted(raw)}, str(path)), metadata
 
 
-def _tensors(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+def _tensors(path: Path, content: Any) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
     check_size(path, ADAPTER_LIMIT)
-    if path.suffix != ".bin":
-        return load_tensors(path)
-    content = load_pickle(path, ADAPTER_LIMIT)
-    named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
-    if not named or not all(isinstance(x, Tensor) for x in content.values()):
-        raise BadFile(f"{path} is not a dictionary of tensors")
-    return content, {}
+    if content is None and not is_pickle(path):
+        tensors, metadata = load_tensors(path)
+        return plain_names(path, tensors), metadata
+    return pickled_tensors(path, load_pickle(path, ADAPTER_LIMIT) if content is None else content), {}
 
 
 # Writing

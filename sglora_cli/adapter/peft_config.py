@@ -15,31 +15,37 @@ from typing import Any
 
 from sglora_cli.adapter.base import Base
 from sglora_cli.adapter.patterns import WHOLE, Patterns, ends
+from sglora_cli.adapter.state_dict import WRAPPER
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning
 from sglora_cli.files.text import read_json
 
 CONFIG = "adapter_config.json"
-REMEDY = "merge it in PEFT, or train a plain LoRA adapter"
+TRAIN = "train a plain LoRA adapter, of q, k and v only"
+MERGE = (
+    "merge it with PEFT's model.merge_and_unload().save_pretrained(FOLDER), then run: "
+    "sglora import FOLDER -o NEW.safetensors --weights BASE"
+)
+"""For adapters that change no more than q, k and v by a low-rank update once they are merged."""
 PATTERNS_LIMIT = 5000
 """The most entries of a table or list. AdaLoRA writes one per module."""
 _CONFIG_LIMIT, _TEXT_LIMIT = 10**7, 1000
 """Bytes of the file, and characters of the name of a model or class."""
 
-# Keys that make an adapter more than an update B A on frozen weights, and the reasons.
+# Keys that make an adapter more than an update B A on frozen weights, the reasons, and what helps.
 _REFUSED = {
-    "use_dora": "DoRA also rescales the weights",
-    "modules_to_save": "complete modules are replaced",
-    "lora_bias": "B has its own bias",
-    "fan_in_fan_out": "the weights are stored transposed",
-    "trainable_token_indices": "token embeddings are replaced",
-    "layer_replication": "layers are repeated",
-    "target_parameters": "parameters outside modules have updates",
-    "use_qalora": "the inputs are pooled in groups",
-    "use_bdlora": "the factors are block-diagonal",
-    "alora_invocation_tokens": "the update is switched on by tokens",
-    "arrow_config": "several adapters are routed",
-    "kasa_config": "the base weights are changed",
-    "monteclora_config": "the factors are sampled",
+    "use_dora": ("DoRA also rescales the weights", TRAIN),
+    "modules_to_save": ("complete modules are replaced", TRAIN),
+    "lora_bias": ("B has its own bias", TRAIN),
+    "fan_in_fan_out": ("the weights are stored transposed", MERGE),
+    "trainable_token_indices": ("token embeddings are replaced", TRAIN),
+    "layer_replication": ("layers are repeated", TRAIN),
+    "target_parameters": ("parameters outside modules have updates", MERGE),
+    "use_qalora": ("the inputs are pooled in groups", TRAIN),
+    "use_bdlora": ("the factors are block-diagonal", MERGE),
+    "alora_invocation_tokens": ("the update is switched on by tokens", TRAIN),
+    "arrow_config": ("several adapters are routed", TRAIN),
+    "kasa_config": ("the base weights are changed", TRAIN),
+    "monteclora_config": ("the factors are sampled", TRAIN),
 }
 _READ = {"peft_type", "base_model_name_or_path", "auto_mapping", "revision", "task_type", "bias", "init_lora_weights"}
 _READ |= {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules", "exclude_modules"}
@@ -47,6 +53,7 @@ _READ |= {"layers_to_transform", "layers_pattern"}
 _FOR_TRAINING = {"inference_mode", "lora_dropout", "peft_version", "megatron_config", "megatron_core", "loftq_config"}
 _FOR_TRAINING |= {"eva_config", "corda_config", "lora_ga_config", "velora_config", "qalora_group_size"}
 _FOR_TRAINING |= {"ensure_weight_tying", "runtime_config"}
+_NAMING = ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern")
 _STARTS = ("gaussian", "eva", "orthogonal", "mica")
 """Values of init_lora_weights that do not change the base weights."""
 _CHANGES_THE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
@@ -172,15 +179,16 @@ def read_config(path: Path) -> PeftConfig:
         raise BadFile(f"{path} is not a JSON object")
     if config.get("peft_type") != "LORA":
         raise Mismatch(f"{path}: peft_type is {config.get('peft_type')!r}, not 'LORA'", "use a LoRA adapter")
-    for key, reason in _REFUSED.items():
+    for key, (reason, remedy) in _REFUSED.items():
         if config.get(key):
-            raise Mismatch(f"{path}: {key} = {config[key]!r} is not supported, because {reason}", REMEDY)
+            raise Mismatch(f"{path}: {key} = {config[key]!r} is not supported, because {reason}", remedy)
     if config.get("bias", "none") != "none":
-        raise Mismatch(f"{path}: bias = {config['bias']!r} is not supported, because biases are also trained", REMEDY)
+        raise Mismatch(f"{path}: bias = {config['bias']!r} is not supported, because biases are also trained", TRAIN)
     _check_start(path, config.get("init_lora_weights", True))
     patterns = Patterns(str(path))
     _check_numbers(path, config, patterns)
     _check_names(path, config)
+    config |= {key: _without_wrappers(config[key]) for key in _NAMING if config.get(key)}
     unknown = sorted(key for key, value in config.items() if value and key not in {*_READ, *_FOR_TRAINING, *_REFUSED})
     if unknown:
         warnings.warn(
@@ -191,6 +199,15 @@ def read_config(path: Path) -> PeftConfig:
     return PeftConfig(path, config, patterns)
 
 
+def _without_wrappers(names: Any) -> Any:
+    """Return module names or patterns, one or several, without the parts that torch.compile and other wrappers add."""
+    if isinstance(names, str):
+        return WRAPPER.sub("", names)
+    if isinstance(names, dict):
+        return {WRAPPER.sub("", name): value for name, value in names.items()}
+    return [WRAPPER.sub("", name) for name in names]
+
+
 def _check_start(path: Path, start: Any) -> None:
     if not isinstance(start, str) or start.lower() in _STARTS:
         return
@@ -199,7 +216,7 @@ def _check_start(path: Path, start: Any) -> None:
             f"{path}: init_lora_weights = {start!r} changes the base weights",
             "save it with PEFT's path_initial_model_for_weight_conversion, which converts it to a plain LoRA adapter",
         )
-    raise Mismatch(f"{path}: init_lora_weights = {start!r} is unknown and may change the base weights", REMEDY)
+    raise Mismatch(f"{path}: init_lora_weights = {start!r} is unknown and may change the base weights", TRAIN)
 
 
 def _check_numbers(path: Path, config: dict[str, Any], patterns: Patterns) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from sglora_cli.adapter.base import Base
 from sglora_cli.adapter.file import load_adapter
 from sglora_cli.adapter.foreign import ForeignAdapter, checked_parts
 from sglora_cli.adapter.peft_config import CONFIG
-from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, PICKLE_STARTS, check_size, load_pickle
+from sglora_cli.adapter.state_dict import FOLDER_FILES, check_names, pickled_tensors
+from sglora_cli.adapter.torch_files import ADAPTER_LIMIT, check_size, load_pickle, starts_pickle
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, UsageError
 from sglora_cli.files.escape import shell_word
 from sglora_cli.files.tensors import read_metadata, tensor_names
+from sglora_cli.files.untrusted import check_regular
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.fingerprint import check_fingerprint
 from sglora_cli.plugin.sites import site_choices
@@ -64,7 +66,7 @@ def _merged(found: Found, options: ReadOptions) -> ForeignAdapter:
 READERS: Mapping[str, Callable[[Found, ReadOptions], ForeignAdapter]] = {
     "safetensors": _native,
     "peft": lambda found, options: peft.read_folder(found.path),
-    "peft state": lambda found, options: peft.read_bare(found.path, options.alpha),
+    "peft state": lambda found, options: peft.read_bare(found.path, options.alpha, found.content),
     "clip-lora": lambda found, options: clip_lora.read(found.path, found.content),
     "open_clip": _merged,
 }
@@ -78,7 +80,10 @@ def recognise(path: Path) -> Found:
         if (path / "pack.json").exists():  # not imported, as this package must not depend on sglora_cli.pack
             command = f'sglora generate "a photo of a ..." --pack {shell_word(path)} -o adapter.safetensors'
             raise BadFile(f"{path} is a pack, not an adapter", f"generate an adapter: {command}")
-        raise BadFile(f"{path} has no {CONFIG}, so it is not a PEFT folder", "pass an adapter's file or folder")
+        if merged := next((path / name for name in FOLDER_FILES if (path / name).is_file()), None):
+            return recognise(merged)
+        raise BadFile(f"{path} has no {CONFIG} and no merged model", "pass an adapter's file or folder")
+    check_regular(path)
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -86,16 +91,16 @@ def recognise(path: Path) -> Found:
         raise BadFile.missing(path) from None
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
-    if start[:2] in PICKLE_STARTS:
-        if path.name == peft.OLD_WEIGHTS:
-            return Found(path, "peft state")
+    if starts_pickle(start):
         content = load_pickle(path)
-        return Found(path, "clip-lora" if clip_lora.is_clip_lora(content) else "open_clip", content)
+        if clip_lora.is_clip_lora(content):
+            return Found(path, "clip-lora", content)
+        return Found(path, _kind_of_names(path, pickled_tensors(path, content)), content)
     if start[8:9] == b"{":
         return Found(path, _kind_of_tensors(path))
     raise BadFile(
         f"{path} has an unknown format",
-        "pass a .safetensors file, a PEFT folder, a .pt file of CLIP-LoRA, or a merged checkpoint",
+        "pass a .safetensors file, a PEFT folder, a .pt file of CLIP-LoRA or PEFT, or a merged checkpoint",
     )
 
 
@@ -107,6 +112,12 @@ def _kind_of_tensors(path: Path) -> str:
             message = f"{path} is an sglora file of kind {kind!r}, not an adapter"
             raise BadFile(message, "pass an adapter's file or folder")
         return kinds[kind]
+    return _kind_of_names(path, names)
+
+
+def _kind_of_names(path: Path, names: Iterable[str]) -> str:
+    names = list(names)
+    check_names(path, names)
     return "peft state" if any(".lora_" in name for name in names) else "open_clip"
 
 

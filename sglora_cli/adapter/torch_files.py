@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sglora_cli.adapter import plain_pickle
 from sglora_cli.errors import BadFile
+from sglora_cli.files.untrusted import check_regular
 
 GIGABYTE = 10**9
 ADAPTER_LIMIT, CHECKPOINT_LIMIT = 2 * GIGABYTE, 20 * GIGABYTE
@@ -35,7 +36,8 @@ _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 
 def check_size(path: Path, limit: int) -> None:
-    """Raise BadFile for a file that is too large, before anything is allocated."""
+    """Raise BadFile for a file that is too large, before anything is allocated, or that is a device or a pipe."""
+    check_regular(path)
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -45,6 +47,26 @@ def check_size(path: Path, limit: int) -> None:
             f"{path} has {size / GIGABYTE:.1f} GB, the limit is {limit / GIGABYTE:g} GB",
             "check that it is the right file",
         )
+
+
+def is_pickle(path: Path) -> bool:
+    """Return whether a file begins like one of torch.save. Raises BadFile if it cannot be read."""
+    check_regular(path)
+    try:
+        with path.open("rb") as file:
+            return starts_pickle(file.read(9))
+    except FileNotFoundError:
+        raise BadFile.missing(path) from None
+    except OSError as error:
+        raise BadFile(f"cannot read {path}: {error.strerror}") from None
+
+
+def starts_pickle(start: bytes) -> bool:
+    """Return whether these first nine bytes are of a file of torch.save.
+
+    A safetensors file begins with the size of its header, which may happen to be the same two bytes.
+    """
+    return start[:2] in PICKLE_STARTS and start[8:9] != b"{"
 
 
 def load_pickle(path: Path, limit: int = CHECKPOINT_LIMIT) -> Any:

@@ -22,6 +22,7 @@ import hashlib
 import json
 import math
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -33,7 +34,7 @@ from sglora_cli.bench.rows import row_key
 from sglora_cli.errors import BadFile, Mismatch, Unavailable, unwritable
 from sglora_cli.files.hashes import data_hash
 from sglora_cli.files.swap import swapped
-from sglora_cli.files.text import append_lines, drop_torn_line
+from sglora_cli.files.text import append_lines, decoded, drop_torn_line
 from sglora_cli.files.untrusted import TEXT_LIMIT, json_value, read_bytes
 from sglora_cli.plugin.values import AGAINST, Row
 from sglora_cli.system.locks import locked
@@ -155,20 +156,19 @@ def append(path: Path, lines: Iterable[str]) -> None:
 def mend(path: Path) -> None:
     """Remove an incomplete last line left by an interruption. Other files than rows files are not changed."""
     start = f'{{"{KEY}"'.encode()
+    if not path.is_file():
+        return
     try:
         with path.open("rb") as file:
-            ours = start.startswith(file.read(len(start)))
-        if ours:
+            first = file.read(len(BOM_UTF8) + len(start)).removeprefix(BOM_UTF8)
+        if start.startswith(first[: len(start)]):
             drop_torn_line(path)
     except OSError as error:
         raise unwritable(f"cannot repair {path}", error, "pass another file with --rows") from error
 
 
 def _lines(path: Path, data: bytes) -> list[str]:
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadFile(f"cannot read {path}: {error}", "a rows file is JSON lines in UTF-8") from None
+    text = decoded(data, str(path))
     return text.removesuffix("\n").split("\n") if text else []
 
 

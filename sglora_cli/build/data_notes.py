@@ -37,7 +37,8 @@ def say_what_is_not_seen(
         what = "1 caption has" if many == 1 else f"{many} captions have"
         warnings.warn(
             f"{what} more tokens than the text encoder of {recipe.backbone} reads ({cut.limit.tokens}) and will be "
-            f"truncated. The first, of {count}, begins with {first[:60]!r}. `sglora data check` lists all of them",
+            f"truncated. The first, of {count}, begins with {first[:60]!r}. "
+            "`sglora data check DATASET` lists all of them",
             SgloraWarning,
             stacklevel=3,
         )

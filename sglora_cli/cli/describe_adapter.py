@@ -67,7 +67,7 @@ def _checkpoint_facts(found: Found) -> tuple[dict[str, Any], list[str]]:
         else "checkpoint",
         f"backbone   {metadata.get('backbone', 'unknown')}, fingerprint {metadata.get('fingerprint', 'unknown')}",
         f"content    {counted(len(tensors), 'tensor')}, {counted(numbers, 'parameter')}",
-        "update     the difference to a backbone; extract it with `sglora import`",
+        "update     the difference to a backbone; extract it with `sglora import FILE -o NEW.safetensors`",
         f"damaged    not finite: {', '.join(broken)}" if broken else "healthy    complete and finite",
     ]
 

@@ -120,7 +120,7 @@ class Program(Group):
                 error.show()  # prints the full help
                 sys.exit(error.exit_code)
             self._leave(usage_error(error, self, self.words))
-        except (OSError, RuntimeError, MemoryError) as error:
+        except (OSError, RuntimeError, MemoryError, UnicodeEncodeError) as error:
             if known := failure_of(error):
                 self._leave(known)
             raise
@@ -156,10 +156,26 @@ def pipes() -> Iterator[None]:
 
 
 def open_streams() -> None:
-    """Connect standard streams that were closed before the start (`sglora ... >&-`) to the null device."""
+    """Connect standard streams that were closed before the start (`sglora ... >&-`) to the null device.
+
+    Nothing that is written to standard error fails.
+    """
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+    if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
+        stream = io.BufferedWriter(Unheard(sys.stderr.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(stream, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
+
+
+class Unheard(io.FileIO):
+    """Standard error. If it is a closed pipe or a full disk, the text is lost, but the exit code stays."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return len(data)
 
 
 def drop_output() -> None:

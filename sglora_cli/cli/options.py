@@ -39,6 +39,20 @@ class FilePath(click.Path):
 PATH = FilePath(path_type=Path)
 
 
+class ResultPath(FilePath):
+    """The path of a result. A device or a pipe is refused before the work starts."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from sglora_cli.files.atomic import check_replaceable
+
+        path = Path(super().convert(value, param, ctx))
+        check_replaceable(path)
+        return path
+
+
+RESULT = ResultPath(path_type=Path)
+
+
 class AdapterPath(FilePath):
     """Path of an adapter's file or folder, or the name of an adapter in the user cache."""
 
@@ -80,13 +94,13 @@ class App:
 
 def out_option(help: str, *other_names: str, **settings: Any) -> Decorator:
     """Add `-o/--out` and its older names."""
-    return click.option("-o", "--out", *other_names, "out", **{"type": PATH, "help": help, **settings})
+    return click.option("-o", "--out", *other_names, "out", **{"type": RESULT, "help": help, **settings})
 
 
 def report_option() -> Decorator:
     return click.option(
         "--report",
-        type=PATH,
+        type=RESULT,
         callback=page_name,
         help="Also write an HTML page with pictures to this file, replacing any existing one.",
     )

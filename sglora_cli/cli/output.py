@@ -6,6 +6,7 @@ Lists are tables with a header in a terminal and plain aligned lines elsewhere. 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -112,8 +113,22 @@ def echo(text: object = "") -> None:
 
 
 def print_json(content: Mapping[str, Any], lines: bool = False) -> None:
-    """Print one JSON object on standard output, on a single line if `lines`."""
-    click.echo(json.dumps(content, indent=None if lines else 1))
+    """Print one JSON object on standard output, on a single line if `lines`. NaN and infinite numbers become null."""
+    indent = None if lines else 1
+    try:
+        text = json.dumps(content, indent=indent, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(content), indent=indent)
+    click.echo(text)
+
+
+def _finite(value: Any) -> Any:
+    """Return a JSON value with None in the place of NaN and infinite numbers."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def paragraph(text: str, start: str = "", err: bool = False, hang: int = 0) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sglora_cli.errors import BadFile, UsageError
-from sglora_cli.files.text import read_json
+from sglora_cli.files.text import decoded, read_json
 from sglora_cli.files.untrusted import read_bytes
 from sglora_cli.system.display import counted
 
@@ -92,10 +92,7 @@ def read_texts(path: Path) -> Sequence[str | tuple[float, str]]:
 
 def sentence_lines(path: Path) -> list[str]:
     """Return the non-empty lines of a text file. Raises BadFile."""
-    try:
-        return [line for line in read_bytes(path, TEXTS_LIMIT).decode("utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        raise BadFile(f"{path} is not UTF-8 text", "save it as UTF-8") from None
+    return [line for line in decoded(read_bytes(path, TEXTS_LIMIT), str(path)).splitlines() if line.strip()]
 
 
 def _json_texts(path: Path) -> list[str | tuple[float, str]]:

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -37,7 +38,12 @@ _SYNC_ALL_FROM = 1000
 
 @contextmanager
 def writing(path: Path, put: Callable[[Path, Path], None] | None = None) -> Iterator[BinaryIO]:
-    """Open a draft beside the target, and rename it to the target at the end of the block, or call `put` instead."""
+    """Open a draft beside the target, and rename it to the target at the end of the block, or call `put` instead.
+
+    Links are followed. Raises UsageError for a device or a pipe, which a rename would replace, and Unavailable.
+    """
+    check_replaceable(path)
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         drop_drafts(path)
@@ -140,7 +146,16 @@ def recover(target: Path) -> None:
 
 
 def put_file(draft: Path, target: Path) -> None:
-    """Move a finished file to its place, with the permissions of the umask."""
+    """Move a finished file to its place, with the permissions of the umask. Links are followed.
+
+    Raises UsageError for a device or a pipe, and Unavailable.
+    """
+    check_replaceable(target)
+    if target.is_symlink():  # it may lead to another disk, where a file cannot be moved in one step
+        with draft.open("rb") as source, writing(target) as file:
+            shutil.copyfileobj(source, file)
+        draft.unlink()
+        return
     try:
         _sync(draft)
         os.chmod(draft, 0o666 & ~_umask())
@@ -190,13 +205,14 @@ def _sweep(folder: Path, names: str, least_seconds: float) -> None:
     with suppress(OSError):
         for name in [name for name in os.listdir(folder) if left.fullmatch(name)]:
             with suppress(OSError):  # in use on Windows, or another process removes it
-                if time.time() - _changed(folder / name) >= least_seconds:
-                    erase(folder / name)
+                draft = folder / name
+                if _replaceable(draft.lstat().st_mode) and time.time() - _changed(draft) >= least_seconds:
+                    erase(draft)
 
 
 def _changed(path: Path) -> float:
     """Return the time of the last change of a file, or of anything in a folder. Raises OSError."""
-    inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
+    inside = path.rglob("*") if path.is_dir() else ()
     return max(one.lstat().st_mtime for one in (path, *inside))
 
 
@@ -218,7 +234,7 @@ def _discard(path: Path, target: Path) -> None:
 
 
 def _old(target: Path) -> Path:
-    return target.with_name(f".{target.name}.old")
+    return target.with_name(f".{short_name(target.name, _NAME_BYTES)}.old")
 
 
 @cache
@@ -281,8 +297,23 @@ def _umask() -> int:
     return mask
 
 
+def check_replaceable(path: Path) -> None:
+    """Raise UsageError for a device, a pipe or a socket. A result would replace it instead of being written to it."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # creating it raises the proper error
+        return
+    if not _replaceable(mode):
+        raise UsageError(f"{path} is a device, a pipe or a socket, not a file", "pass the name of a file")
+
+
+def _replaceable(mode: int) -> bool:
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+
 def check_free(path: Path, force: bool, folder: bool = False) -> None:
     """Raise UsageError if a file (or folder) cannot be put at `path`, or would replace one without `force`."""
+    check_replaceable(path)
     if path.exists() and path.is_dir() != folder:
         raise UsageError(f"{path} is a {'folder' if path.is_dir() else 'file'}", "choose another name")
     if path.exists() and not force:

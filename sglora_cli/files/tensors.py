@@ -18,7 +18,7 @@ from sglora_cli.files import atomic
 from sglora_cli.files.atomic import drop_drafts, write_bytes
 from sglora_cli.files.attempts import own_path
 from sglora_cli.files.hashes import content_hash
-from sglora_cli.files.untrusted import json_value
+from sglora_cli.files.untrusted import check_regular, json_value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +56,8 @@ def load_tensors(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict
     from safetensors import SafetensorError, safe_open
 
     metadata = read_metadata(path)
+    if not _is_text(path):
+        return _parsed(path, names), metadata
     try:
         with safe_open(str(path), "pt") as file:
             wanted = names if names is not None else tuple(file.keys())
@@ -67,6 +69,26 @@ def load_tensors(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict
             return {name: tensor.clone() for name, tensor in tensors.items()} if atomic.WINDOWS else tensors, metadata
     except (SafetensorError, OSError, ValueError) as error:
         raise BadFile(f"{path} is not a complete safetensors file: {error}", "download or generate it again") from None
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a path is UTF-8, which safetensors needs to open it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _parsed(path: Path, names: tuple[str, ...] | None) -> dict[str, Tensor]:
+    """Return tensors of a safetensors file, all or only `names`, after reading all of it. Raises BadFile."""
+    try:
+        tensors = parse_tensors(path.read_bytes(), str(path))
+    except OSError as error:
+        raise BadFile(f"cannot read {path}: {error.strerror}") from None
+    if missing := set(names or ()) - set(tensors):
+        raise BadFile(f"{path} has no tensor {min(missing)!r}")
+    return tensors if names is None else {name: tensors[name] for name in names}
 
 
 def read_tensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
@@ -142,6 +164,7 @@ def _metadata_of(path: Path, text: Any) -> dict[str, Any]:
 
 def safetensors_header(path: Path) -> dict[str, Any]:
     """Return the header of a safetensors file. Raises BadFile."""
+    check_regular(path)
     try:
         with path.open("rb") as file:
             start = file.read(8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import errno
 import io
@@ -78,11 +79,29 @@ def texts_field(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _text(path: Path, data: bytes | None) -> str:
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+"""The first bytes of a file in UTF-16."""
+
+
+def decoded(data: bytes, where: str) -> str:
+    """Decode UTF-8 and skip a byte order mark. Raises BadFile for another encoding.
+
+    where: the file, for the error message.
+    """
     try:
-        text = (file_bytes(path) if data is None else data).decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BadFile(f"cannot read {path}: {error}") from None
+        if data.startswith(UTF_16):  # as `>` of Windows PowerShell writes
+            fault, encoding = "is in UTF-16, not UTF-8", "UTF-16"
+        else:
+            line = data.count(b"\n", 0, error.start) + 1
+            fault, encoding = f"is not UTF-8 text: {error.reason} in line {line}", "WINDOWS-1252"
+        hint = f"save it as UTF-8, for example with: iconv -f {encoding} -t UTF-8 FILE > NEW"
+        raise BadFile(f"{where} {fault}", hint) from None
+
+
+def _text(path: Path, data: bytes | None) -> str:
+    text = decoded(file_bytes(path) if data is None else data, str(path))
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -192,11 +211,10 @@ def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None, l
 
 def parse_json(data: bytes, where: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """Parse JSON in UTF-8. Raises BadFile with the line of a syntax error."""
+    text = decoded(data, where)
     try:
-        return json_value(data.decode("utf-8"), hook)
+        return json_value(text, hook)
     except json.JSONDecodeError as error:
         raise BadFile(f"{where}, line {error.lineno}: not JSON: {error.msg}") from None
-    except UnicodeDecodeError as error:
-        raise BadFile(f"cannot read {where}: {error}") from None
     except ValueError as error:
         raise BadFile(f"{where}: {error}") from None

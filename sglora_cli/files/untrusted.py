@@ -6,10 +6,12 @@ Limits are checked before memory is allocated.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*", re.ASCII)
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """Read a file or pipe. Raises BadFile if it cannot be read or has more than `limit` bytes."""
+    """Read a file or pipe. Raises BadFile if it cannot be read or has more than `limit` bytes.
+
+    A pipe is read to its end if a program writes to it. Otherwise it has no bytes, instead of blocking forever.
+    """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_opened) as file:
             chunks, size = [], 0
             step = max(_CHUNK, min(os.fstat(file.fileno()).st_size, limit) + 1)  # read(limit) would allocate it at once
             while size <= limit and (chunk := file.read(step)):
@@ -49,6 +54,14 @@ def read_bytes(path: Path, limit: int) -> bytes:
     if size > limit:
         raise BadFile(f"{path} has more than {limit} bytes", "is it the right file?")
     return b"".join(chunks)
+
+
+def _opened(path: str, flags: int) -> int:
+    """Open a file without waiting for the other end of a pipe."""
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if hasattr(os, "O_NONBLOCK"):
+        os.set_blocking(handle, True)
+    return handle
 
 
 def check_regular(path: Path, what: str = "") -> None:
@@ -67,17 +80,33 @@ def check_regular(path: Path, what: str = "") -> None:
 
 
 def json_value(text: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """Parse JSON. Raises ValueError for a value beyond the limits, or json.JSONDecodeError, which has a line."""
+    """Parse JSON. Raises ValueError for a value beyond the limits, or json.JSONDecodeError, which has a line.
+
+    hook: may replace every object as soon as it is parsed. Stricter than Python's parser, as other programs are: NaN,
+    infinite numbers and two equal keys of an object are refused.
+    """
     try:
-        value = json.loads(text, object_hook=hook)
+        value = json.loads(text, object_pairs_hook=partial(_object, hook), parse_constant=_no_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     check_limits(value, texts="\\ud" in text or "\\uD" in text)
     return value
 
 
+def _object(hook: Callable[[dict[str, Any]], Any] | None, pairs: list[tuple[str, Any]]) -> Any:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"an object has the key {next(key for key in keys if keys.count(key) > 1)[:100]!r} twice")
+    return hook(table) if hook else table
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
 def check_limits(value: Any, texts: bool) -> None:
-    """Raise ValueError for a value that is nested too deeply or has an integer of more than 64 bits.
+    """Raise ValueError for a value that is nested too deeply, or has a number that is infinite or beyond 64 bits.
 
     texts: also check for strings with an unpaired surrogate, which UTF-8 cannot encode.
     """
@@ -93,6 +122,8 @@ def check_limits(value: Any, texts: bool) -> None:
                 deeper += one
             elif type(one) is int and not -(2**63) <= one < 2**64:
                 raise ValueError(f"a number has {len(str(one))} digits")
+            elif type(one) is float and not math.isfinite(one):
+                raise ValueError("a number is not finite")
             elif texts and type(one) is str and any("\ud800" <= c <= "\udfff" for c in one):
                 raise ValueError(f"{one[:100]!a} has half a character")
         if not deeper:

@@ -28,6 +28,7 @@ Update = tuple[Tensor, Tensor]
 
 SEPARATE = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("q", "k", "v"))
 Namer = Callable[[str, str], str]
+_MERGED_INTO = "pass the weights it was merged into with --weights FILE"
 
 
 @dataclass(frozen=True)
@@ -153,15 +154,16 @@ class AttentionSites:
         ours = {*also, *(prefix + target.weight_name for target in self.targets)}
         if set(weights) != set(merged):
             odd = sorted(set(weights) ^ set(merged))[0]
-            raise Mismatch(f"the checkpoint and the backbone have different tensors, such as {odd!r}")
+            raise Mismatch(f"the checkpoint and the backbone have different tensors, such as {odd!r}", _MERGED_INTO)
         for name, weight in weights.items():
             if merged[name].shape != weight.shape:
                 raise Mismatch(
-                    f"{name} has shape {tuple(merged[name].shape)}, but {tuple(weight.shape)} in the backbone"
+                    f"{name} has shape {tuple(merged[name].shape)}, but {tuple(weight.shape)} in the backbone",
+                    _MERGED_INTO,
                 )
             if name not in ours and not torch.equal(merged[name].to(weight), weight):
                 may = "q, k and v of the visual encoder" + "".join(f" and {one}" for one in also)
-                raise Mismatch(f"{name} differs from the backbone's weight", f"only {may} may differ")
+                raise Mismatch(f"{name} differs from the backbone's weight", f"{_MERGED_INTO}; only {may} may differ")
         result: dict[str, Tensor] = {}
         for target in self.targets:
             name = prefix + target.weight_name

@@ -27,7 +27,7 @@ from sglora_cli.files.atomic import put_folder, scratch_folder, writing
 from sglora_cli.files.escape import shell_word
 from sglora_cli.files.tensors import load_tensors
 from sglora_cli.files.text import parse_json
-from sglora_cli.files.untrusted import entry_fault, is_plain
+from sglora_cli.files.untrusted import check_regular, entry_fault, is_plain
 from sglora_cli.pack.content.manifest import MANIFEST, checked_manifest
 from sglora_cli.pack.library import Library
 from sglora_cli.pack.origin import Origin, remember
@@ -139,6 +139,7 @@ def _open(path: Path, content: Path) -> Iterator[zipfile.ZipFile]:
     """Open the archive at `path` by its copy `content`. Converts ZIP errors, also from the block, to BadFile."""
     if path.is_dir():
         raise BadFile(f"{path} is a folder, not an archive", "pass the file that `sglora pack export` wrote")
+    check_regular(path)
     try:
         with zipfile.ZipFile(content) as archive:
             yield archive

@@ -62,7 +62,7 @@ class Listing:
         if not names:
             raise BadFile(
                 f"{self.reference} has no pack: no file in it ends with {SUFFIX}",
-                "check the name, or ask its owner to run `sglora pack push`",
+                "check the name, or ask its owner to run `sglora pack push PACK hf:OWNER/NAME`",
             )
         own = f"{self.reference.name}{SUFFIX}"
         if len(names) > 1 and own not in names:

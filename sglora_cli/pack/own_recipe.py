@@ -24,6 +24,7 @@ from sglora_cli.pack.roles import NEEDED, TO_LEARN, DealtRoles, TaskPhotos, deal
 from sglora_cli.plugin.contracts import Dataset, ListsImages
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import EXPERT, SPLITS, TEST, TRAIN, TRAINING, UNSEEN
+from sglora_cli.system.paths import expanded
 
 EXAMPLE = """\
 # sglora pack build FILE --data DIR   builds a pack from this recipe. Replace the example names in [[source]].
@@ -81,7 +82,7 @@ def read_data(host: Host, folder: Path, dataset: str = "") -> OwnData:
     dataset: by default the only data set besides `folder` that recognises the folder, or else `folder`.
     Raises UnknownName, UsageError for a folder that a recipe cannot name, and the errors of the data set.
     """
-    root = Path(os.path.abspath(folder.expanduser()))
+    root = Path(os.path.abspath(expanded(folder)))
     hint = "pass a folder that contains a subfolder of photos for each task"
     if not root.is_dir():
         raise UsageError.no_folder(folder, "the folder ", hint)

@@ -35,6 +35,7 @@ from typing import Any, TypeVar
 
 from sglora_cli.config import LoraConfig, PhraseConfig, PriorConfig, StepConfig, TrainConfig, from_mapping
 from sglora_cli.errors import BadFile, SgloraError, Unavailable, UnknownName
+from sglora_cli.files.text import decoded
 from sglora_cli.files.toml import Address, toml_lines, toml_table
 from sglora_cli.files.untrusted import TOML_LIMIT, read_bytes
 from sglora_cli.pack.content.manifest import check_printable
@@ -51,7 +52,7 @@ def read(path: Path) -> Recipe:
     with a line for each.
     """
     try:
-        text = read_bytes(path, TOML_LIMIT).decode("utf-8")
+        text = decoded(read_bytes(path, TOML_LIMIT), str(path))
         raw = toml_table(text)
     except BadFile as error:
         raise BadFile(f"recipe {error.message}", error.hint) from None

@@ -45,7 +45,8 @@ def rows_of_builds(builds: Sequence[BuildRows]) -> list[Row]:
     if len(builds) < 2:
         raise UsageError(
             f"--over builds needs the rows files of at least two builds, got only {builds[0].path}",
-            "change seed in [train] of the recipe, rebuild the pack, measure it with --rows, and pass that file too",
+            "change seed in [train] of the recipe, rebuild the pack, measure it with `sglora bench --rows FILE`, "
+            "and pass that file too",
         )
     for build in builds:
         _check_recipe(builds[0], build)

@@ -11,6 +11,7 @@ from pathlib import Path
 from sglora_cli.errors import BadFile, UsageError
 from sglora_cli.files.images import image_endings, image_files, printable_name
 from sglora_cli.files.passed_over import PassedOver
+from sglora_cli.files.text import UTF_16, decoded
 from sglora_cli.files.untrusted import read_bytes
 from sglora_cli.system.display import counted
 
@@ -51,10 +52,9 @@ def photo_list(place: Path) -> PhotoList:
 
 def _listed(data: bytes, where: str, folders: Sequence[str]) -> dict[str, Path]:
     """Parse a list of photos. Relative paths are resolved against each folder in turn."""
-    try:
-        lines = [line for line in data.decode("utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        raise BadFile(f"{where} is neither a photo nor a list of photos in UTF-8", _PLACES) from None
+    if b"\0" in data and not data.startswith(UTF_16):
+        raise BadFile(f"{where} is neither a photo nor a list of photos", _PLACES)
+    lines = [line for line in decoded(data, where).splitlines() if line.strip()]
     paths: dict[str, Path] = {}
     missing = []
     seen = set()  # the same photo may be listed under several paths

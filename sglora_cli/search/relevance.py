@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sglora_cli.data.photo_store import PhotoFiles, photo_store
 from sglora_cli.errors import BadFile, UsageError
 from sglora_cli.files.images import image_endings, image_files
+from sglora_cli.files.text import decoded
 from sglora_cli.files.untrusted import read_bytes
 from sglora_cli.search.comparison import Comparison
 from sglora_cli.system.display import counted, html_table
@@ -202,10 +203,7 @@ def _in_folder(place: Path, photos: Mapping[str, Path]) -> list[str]:
 
 
 def _listed(place: Path, photos: Mapping[str, Path], folder: Path) -> tuple[list[str], list[str]]:
-    try:
-        lines = [line.strip() for line in read_bytes(place, _LIST_LIMIT).decode("utf-8-sig").splitlines()]
-    except UnicodeDecodeError:
-        raise BadFile(f"{place} is not UTF-8 text", "write one photo name per line") from None
+    lines = [line.strip() for line in decoded(read_bytes(place, _LIST_LIMIT), str(place)).splitlines()]
     name_of = {path.resolve(): name for name, path in photos.items()}
     names, strays = [], []
     for line in filter(None, lines):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -16,22 +17,38 @@ def home() -> Path | None:
     value = os.environ.get("SGLORA_HOME")
     if not value:
         return None
-    folder = Path(value).expanduser()
+    folder = expanded(value)
     if folder.is_file():
         raise Unavailable(f"SGLORA_HOME is {value}, a file", "name a folder; it is made if it does not exist")
     return folder
 
 
+def expanded(value: str | Path) -> Path:
+    """Return a path with the home folder in the place of `~`. Raises Unavailable if it is unknown."""
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise Unavailable(f"the home folder in {value} is unknown", "write the path in full, without ~") from None
+
+
 def cache_folder() -> Path:
-    """Return the folder of packs, generated adapters, features and unfinished work."""
+    """Return the folder of packs, generated adapters, features and unfinished work. Raises Unavailable."""
     own = home()
-    return own / "cache" if own else Path(platformdirs.user_cache_dir("sglora", appauthor=False))
+    return own / "cache" if own else _user_folder(platformdirs.user_cache_dir)
 
 
 def settings_file() -> Path:
-    """Return the path of the settings file, which may not exist."""
-    own = home()
-    return (own or Path(platformdirs.user_config_dir("sglora", appauthor=False))) / "settings.toml"
+    """Return the path of the settings file, which may not exist. Raises Unavailable."""
+    return (home() or _user_folder(platformdirs.user_config_dir)) / "settings.toml"
+
+
+def _user_folder(find: Callable[..., str]) -> Path:
+    try:
+        return Path(find("sglora", appauthor=False))
+    except RuntimeError:  # a container may run as a user without a name and without HOME
+        raise Unavailable(
+            "the home folder of this user is unknown", "export SGLORA_HOME=FOLDER with a writable FOLDER"
+        ) from None
 
 
 def built_folder() -> Path:
@@ -47,7 +64,7 @@ def data_folder(option: str | Path | None, setting: str, flag: str = "--data") -
             "no folder with data is known",
             f"sglora settings set data DIR, or pass {flag} DIR, or set SGLORA_DATA",
         )
-    path = Path(value).expanduser()
+    path = expanded(value)
     of = "" if option else " of SGLORA_DATA" if os.environ.get("SGLORA_DATA") == value else " of the setting `data`"
     other = "pass a folder that contains a subfolder for each data set" if option else f"pass {flag} DIR"
     if path.is_file():

@@ -10,6 +10,7 @@ from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import BadFile, Unavailable, UnknownName, UsageError, missing_hint
 from sglora_cli.files.hashes import data_hash
 from sglora_cli.files.swap import ABSENT, swapped
+from sglora_cli.files.text import decoded
 from sglora_cli.files.toml import toml_table
 from sglora_cli.files.untrusted import TOML_LIMIT, read_bytes
 from sglora_cli.system.hardware import usable_device
@@ -73,14 +74,7 @@ def parsed(text: str, path: Path) -> dict[str, str]:
 def file_text() -> str:
     """Return the content of the settings file, or "" if there is none. Raises BadFile."""
     path = settings_file()
-    return _decoded(read_bytes(path, TOML_LIMIT), path) if path.exists() else ""
-
-
-def _decoded(data: bytes, path: Path) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadFile(f"{path}: {error}", "fix or delete it") from None
+    return decoded(read_bytes(path, TOML_LIMIT), str(path)) if path.exists() else ""
 
 
 def current() -> dict[str, Setting]:
@@ -163,7 +157,7 @@ def write_setting(key: str, value: str | None) -> Path:
     path = settings_file()
     for _ in range(_TRIES):
         data = read_bytes(path, TOML_LIMIT) if path.exists() else None
-        new = _with_setting(_decoded(data or b"", path), key, value, path).encode()
+        new = _with_setting(decoded(data or b"", str(path)), key, value, path).encode()
         if new == (data or b"") or swapped(path, ABSENT if data is None else data_hash(data), new):
             return path
     raise Unavailable(f"another program keeps changing {path}", "stop that program, then run the command again")

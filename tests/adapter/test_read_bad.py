@@ -15,7 +15,11 @@ from sglora_cli.adapter.formats import FORMATS
 from sglora_cli.adapter.write import write_adapter
 
 FIRST = "base_model.model.vision_model.encoder.layers.0.self_attn.q_proj.lora_A.weight"
-REMEDY = "merge it in PEFT, or train a plain LoRA adapter"
+TRAIN = "train a plain LoRA adapter, of q, k and v only"
+MERGE = (
+    "merge it with PEFT's model.merge_and_unload().save_pretrained(FOLDER), then run: "
+    "sglora import FOLDER -o NEW.safetensors --weights BASE"
+)
 
 
 def written(folder: Path, name: str) -> Path:
@@ -62,37 +66,37 @@ PEFT = {
         config(use_dora=True),
         5,
         "adapter_config.json: use_dora = True is not supported, because DoRA also rescales the weights",
-        REMEDY,
+        TRAIN,
     ),
     "dora tensors": (
         with_tensor(FIRST.replace("lora_A.weight", "lora_magnitude_vector.weight"), torch.ones(16)),
         5,
         "lora_magnitude_vector.weight, but DoRA also rescales the weights",
-        REMEDY,
+        TRAIN,
     ),
     "modules to save": (
         config(modules_to_save=["head"]),
         5,
         "modules_to_save = ['head'] is not supported, because complete modules are",
-        REMEDY,
+        TRAIN,
     ),
     "bias": (
         config(bias="lora_only"),
         5,
         "bias = 'lora_only' is not supported, because biases are also trained",
-        REMEDY,
+        TRAIN,
     ),
     "bias of lora": (
         config(lora_bias=True),
         5,
         "lora_bias = True is not supported, because B has its own bias",
-        REMEDY,
+        TRAIN,
     ),
     "transposed": (
         config(fan_in_fan_out=True),
         5,
         "fan_in_fan_out = True is not supported, because the weights are stored transposed",
-        REMEDY,
+        MERGE,
     ),
     "pissa": (
         config(init_lora_weights="pissa_niter_4"),
@@ -133,7 +137,7 @@ PEFT = {
         with_tensor("base_model.model.other.weight", torch.ones(2)),
         4,
         "has a tensor that is not part of a LoRA update of a linear layer: base_model.model.other.weight",
-        REMEDY,
+        TRAIN,
     ),
     "misshapen": (
         with_tensor(FIRST, torch.ones(16)),
@@ -427,3 +431,44 @@ def test_a_strangers_names_do_not_steer_the_terminal(run, clipling, tmp_path):
     result = run("import", folder, "-o", tmp_path / "out.safetensors")
     assert "\x1b" not in result.stderr
     assert "base_model.model.\\x1b[31mred\\n.weight" in result.stderr
+
+
+OTHER_NAMES = {
+    "kohya's sd-scripts": ("lora_down.weight", "lora_up.weight"),
+    "older versions of diffusers": ("lora.down.weight", "lora.up.weight"),
+    "older versions of diffusers ": ("lora_linear_layer.down.weight", "lora_linear_layer.up.weight"),
+    "loralib": ("lora_A", "lora_B"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*does not record which model:sglora_cli.errors.SgloraWarning")
+@pytest.mark.parametrize("program", OTHER_NAMES)
+@pytest.mark.parametrize("alpha", [(), ("--alpha", "3")], ids=["", "alpha"])
+def test_the_names_of_another_program_are_refused_and_the_hint_leads_on(run, clipling, tmp_path, program, alpha):
+    peft = load_file(written(tmp_path, "peft") / "adapter_model.safetensors")
+    a, b = OTHER_NAMES[program]
+    theirs = {name.replace("lora_A.weight", a).replace("lora_B.weight", b): x for name, x in peft.items()}
+    path = tmp_path / "theirs.safetensors"
+    save_file({**theirs, "base.alpha": torch.tensor(3.0)}, path)
+    result = run("import", path, "-o", tmp_path / "out.safetensors", *alpha)
+    assert result.exit_code == 4
+    assert result.stderr.startswith(f"error: {path} has the tensor names of {program.strip()}, such as ")
+    assert ".alpha" not in result.stderr
+    assert "hint: rename its factors to MODULE.lora_A.weight (down) and MODULE.lora_B.weight (up)" in result.stderr
+    save_file(peft, path)
+    assert run("import", path, "--alpha", 3, "-o", tmp_path / "new.safetensors").exit_code == 0
+
+
+def test_a_file_with_several_adapters_is_refused(run, clipling, tmp_path):
+    folder = written(tmp_path, "peft")
+    with_tensor(FIRST.replace("weight", "pug.weight"), torch.ones(2, 16))(folder)
+    message = "has several adapters, such as 'default' and 'pug'"
+    hint = "save one of them, with PEFT's model.save_pretrained(FOLDER, selected_adapters=['default'])"
+    refused(run, tmp_path, folder, 4, message, hint)
+
+
+def test_a_complete_state_of_a_peft_model_is_refused(run, clipling, tmp_path):
+    folder = written(tmp_path, "peft")
+    with_tensor("base_model.model.vision_model.q_proj.base_layer.weight", torch.ones(2, 2))(folder)
+    hint = "save only the adapter, with PEFT's model.save_pretrained(FOLDER)"
+    refused(run, tmp_path, folder, 4, "has a tensor that is not part of a LoRA update", hint)

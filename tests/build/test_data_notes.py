@@ -51,7 +51,7 @@ def test_captions_that_are_cut_are_a_warning_with_their_number(noted):
         noted(Reader(), ["a ball", "thirteen let.", "letters, fourt"])
     assert [str(one.message) for one in caught] == [
         "2 captions have more tokens than the text encoder of tiny reads (12) and will be truncated. "
-        "The first, of 13 tokens, begins with 'thirteen let.'. `sglora data check` lists all of them"
+        "The first, of 13 tokens, begins with 'thirteen let.'. `sglora data check DATASET` lists all of them"
     ]
 
 

@@ -41,7 +41,7 @@ def test_inspect_knows_a_merged_checkpoint(run, mug, tmp_path):
         "checkpoint with a merged update for 'a mug'",
         "backbone   clipling, fingerprint clipling-1",
         f"content    {len(MODEL.state)} tensors, {sum(x.numel() for x in MODEL.state.values())} parameters",
-        "update     the difference to a backbone; extract it with `sglora import`",
+        "update     the difference to a backbone; extract it with `sglora import FILE -o NEW.safetensors`",
         "healthy    complete and finite",
     ]
 

@@ -41,13 +41,24 @@ def in_a_folder(tmp_path, monkeypatch):
         "sglora docs reference | true",  # more than a pipe holds
         "sglora --help | true",  # written at once, at the end
         "sglora plugins list | true",
-        "sglora genrate 2>&1 | true",  # the error itself has no reader
         "sglora pack list 2>&1 | true",
     ],
 )
 def test_a_pipe_whose_reader_leaves_ends_quietly_with_141(line):
     codes, output = shell(line)
     assert (codes, output) == ([141, 0], b"")
+
+
+@pytest.mark.parametrize("away", ["2>&1 >/dev/null | true", "2>/dev/full", "2>&1 >/dev/full | true"])
+@pytest.mark.parametrize(("command", "code"), [("genrate", 2), ("pack show nope", 3), ("inspect no.safetensors", 4)])
+def test_an_error_without_a_reader_keeps_its_exit_code(away, command, code):
+    assert shell(f"sglora {command} {away}")[0][0] == code
+
+
+@pytest.mark.parametrize("away", ["2>&1 >/dev/null | true", "2>/dev/full"])
+def test_work_whose_notes_nobody_reads_is_done(tmp_path, away):
+    assert shell(f"sglora generate 'a photo of a pug' -o pug.safetensors {away}")[0][0] == 0
+    load_file(tmp_path / "pug.safetensors")
 
 
 def test_who_reads_all_of_it_gets_exit_code_0():

@@ -95,7 +95,7 @@ def test_json_lists_and_tables_are_read(tmp_path, text, expected):
         ("d.json", b"[]", "has no sentence"),
         ("d.json", b"{", "d.json"),
         ("d.txt", b"\n\n", "has no sentence"),
-        ("d.txt", b"\xff\xfe", "is not UTF-8 text"),
+        ("d.txt", b"\xff", "is not UTF-8 text: invalid start byte in line 1"),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path, name, data, message):

@@ -26,7 +26,13 @@ few = settings(
 )
 ANY = st.text(st.characters(codec=None))  # half surrogate pairs too
 NAMES = st.text(st.sampled_from("ab/.\\:\0~é\ud800 ") | st.characters(codec=None), max_size=40)
-LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+)
 VALUES = st.recursive(
     LEAVES, lambda x: st.lists(x, max_size=4) | st.dictionaries(st.text(), x, max_size=4), max_leaves=20
 )
@@ -50,8 +56,35 @@ def test_any_text_is_json_as_the_library_reads_it_or_a_value_error(text):
         value = json_value(text)
     except ValueError:
         return
-    assert value == json.loads(text) or isinstance(value, float)
-    json.dumps(value, indent=1, ensure_ascii=False).encode()  # what is read can be written
+    assert value == json.loads(text)
+    json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode()  # what is read can be written
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("NaN", "NaN is not a number of JSON"),
+        ('{"loss": [-Infinity]}', "-Infinity is not a number of JSON"),
+        ("[1e999]", "a number is not finite"),
+        ('{"a": {"b": 1, "c": 2, "b": 3}}', "an object has the key 'b' twice"),
+        ('{"a": 1, "\\u0061": 1}', "an object has the key 'a' twice"),
+        ('"\\udc00"', "has half a character"),
+    ],
+)
+def test_what_only_python_reads_is_not_json(text, fault):
+    with pytest.raises(ValueError, match=fault):
+        json_value(text)
+    with pytest.raises(BadFile, match=fault):
+        parse_json(text.encode(), "x")
+
+
+def test_a_hook_gets_every_object():
+    assert json_value('{"a": {"b": 1}, "c": 2}', lambda table: sorted(table)) == ["a", "c"]
+
+
+def test_infinite_numbers_of_toml_are_refused():
+    with pytest.raises(ValueError, match="a number is not finite"):
+        toml_table("rank = inf")
 
 
 @few

@@ -187,7 +187,7 @@ def test_a_missing_file_is_named(run, archive, own_home):
         (None, "{} has no pack.json, so it is not a pack", AGAIN),
         (b"{", "{}, pack.json, line 1: not JSON: Expecting property name enclosed in double quotes", ""),
         (b"[" * 100_000, "{}, pack.json: nested too deeply", ""),
-        (b"\xff", "cannot read {}, pack.json: 'utf-8' codec can't decode byte 0xff in position 0", None),
+        (b"\xff", "{}, pack.json is not UTF-8 text: invalid start byte in line 1", None),
         (b"9" * 5000, "{}, pack.json: Exceeds the limit", None),
         (b"[]", "{}/pack.json is not a JSON object", ""),
         (b'{"format": 99}', "{}/pack.json has format 99, but this sglora reads 1 and 2", "update sglora"),

@@ -239,7 +239,7 @@ def test_a_revision_that_does_not_exist(run, toys_hub, own_home):
 def test_a_repository_without_a_pack(run, hub, tiny, own_home):
     hub.repo("ann/toys", {"model.safetensors": b"x", "packs/toys.sglora.zip": b"x"})
     message = "hf:ann/toys has no pack: no file in it ends with .sglora.zip"
-    refused(run, own_home, 4, message, "check the name, or ask its owner to run `sglora pack push`")
+    refused(run, own_home, 4, message, "check the name, or ask its owner to run `sglora pack push PACK hf:OWNER/NAME`")
 
 
 def test_a_repository_of_several_packs(run, hub, archive, own_home):

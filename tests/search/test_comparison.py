@@ -210,7 +210,11 @@ def test_a_file_of_sentences_must_have_one(run, adapter, images, tmp_path):
     )
     path.write_bytes(b"\xff")
     result = run("try", adapter, "--images", images, "--texts", path)
-    assert (result.exit_code, result.stderr) == (4, f"error: {path} is not UTF-8 text\nhint: save it as UTF-8\n")
+    assert (result.exit_code, result.stderr) == (
+        4,
+        f"error: {path} is not UTF-8 text: invalid start byte in line 1\n"
+        "hint: save it as UTF-8, for example with: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW\n",
+    )
 
 
 def test_an_adapter_that_changes_nothing_is_refused(run, adapter, images):

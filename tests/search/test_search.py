@@ -258,7 +258,7 @@ def test_a_mistake_is_answered(run, adapter, images, arguments, code, message, h
     ("content", "message", "hint"),
     [
         (b"", "{list} lists no photo", "write one path per line"),
-        (b"\xff\xfe", "{list} is neither a photo nor a list of photos in UTF-8", LIST),
+        (b"\x89P\0\xff", "{list} is neither a photo nor a list of photos", LIST),
         (
             b"a.png\nb.png\n",
             "2 of 2 photos listed in {list} cannot be found, the first is 'a.png'",

@@ -17,6 +17,7 @@ from sglora_cli.files.escape import printable
 from sglora_cli.pack.library import Library
 from sglora_cli.plugin.host import Host
 from sglora_cli.system import paths, settings
+from sglora_cli.system.paths import expanded
 from sglora_cli.system.settings import check_key, write_setting
 
 _KEY = OneOf("setting", [spec.name for spec in fields(settings.Settings)])
@@ -118,7 +119,7 @@ def _checked(host: Host, key: str, value: str) -> str:
     if not value or "\n" in value:
         raise UsageError(f"{key} must be a non-empty string on one line, got {value!r}", f"sglora settings unset {key}")
     if key in ("data", "weights"):
-        path = Path(value).expanduser().absolute()
+        path = expanded(value).absolute()
         if key == "data" and not path.is_dir():
             raise Unavailable.no_folder(path, remedy="set data to an existing folder")
         if not path.exists():

@@ -333,7 +333,7 @@ def test_pets_are_fetched_and_not_again(run, tmp_path, monkeypatch):
     assert result.stdout == again.stdout == f"{data}/oxford-iiit-pet\n"
     assert again.stderr == f"{data}/oxford-iiit-pet is complete\n"
     assert len(server.asked) == 3
-    assert "captions.jsonl is not included, `sglora data caption` writes it\n" in result.stderr
+    assert "captions.jsonl is not included, `sglora data caption DATASET` writes it\n" in result.stderr
     files = {p.relative_to(data / "oxford-iiit-pet"): p.read_bytes() for p in data.rglob("*.*")}
     source = tmp_path / "source"
     assert files == {p.relative_to(source): p.read_bytes() for p in source.rglob("*.*") if p.suffix != ".jsonl"}

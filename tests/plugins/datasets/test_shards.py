@@ -184,8 +184,11 @@ def link(kind, name="1.png"):
         ([link(tarfile.CHRTYPE)], ", member '1.png' is a link, a device or a sparse file, not a file"),
         ([("1.png", b"x"), ("1.jpg", b"x")], ", member '1.jpg': the sample already has .jpg or an image"),
         ([("1.txt", b"x"), ("1.txt", b"x")], ", member '1.txt': the sample already has .txt or an image"),
-        ([("1.png", b"x"), ("1.txt", b"\xff")], ", sample '1': 'utf-8' codec can't decode byte 0xff in position 0"),
-        ([*sample(1), ("0001.json", b"{")], ", sample '0001': Expecting property name enclosed in double quotes"),
+        ([("1.png", b"x"), ("1.txt", b"\xff")], ", sample '1' is not UTF-8 text: invalid start byte in line 1"),
+        (
+            [*sample(1), ("0001.json", b"{")],
+            ", sample '0001', line 1: not JSON: Expecting property name enclosed in double quotes",
+        ),
         (sample(1, split="dev"), ", sample '0001': 'split' must be one of train, test, got 'dev'"),
         (sample(1, task=""), ", sample '0001': 'task' must be a string, got ''"),
         ([("1.txt", bytes((1 << 20) + 1))], ", member '1.txt' has 1048577 bytes, more than 1048576"),

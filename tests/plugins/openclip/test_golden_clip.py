@@ -10,12 +10,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from sglora_cli.adapter.file import AdapterFile
 from sglora_cli.adapter.formats import FORMATS
 from sglora_cli.adapter.read import read_adapter
 from sglora_cli.adapter.write import write_adapter
 from sglora_cli.config import RuntimeConfig
+from sglora_cli.errors import SgloraWarning
+from sglora_cli.lora.algebra import update_error
 from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.sites import has_projection
 from sglora_cli.testing import images
@@ -194,3 +197,25 @@ def test_an_adapter_that_peft_made_is_read(folder, model, pixels, tmp_path):
     with torch.no_grad():
         found = model.encode_image(model.stem(images(2)), layout, foreign.fitted(layout)[0][None])[0]
         assert gap(features_of(theirs.get_image_features(pixel_values=pixels)), found) < CLOSE
+
+
+def test_a_model_that_peft_merged_is_read(folder, model, tmp_path):
+    import peft
+    import transformers
+
+    base = transformers.CLIPModel.from_pretrained(folder)
+    targets = r".*vision_model.*layers\.(0|11)\.self_attn\.(q_proj|v_proj)"
+    config = peft.LoraConfig(r=3, lora_alpha=6, target_modules=targets, init_lora_weights=False)
+    trained = peft.get_peft_model(base, config)
+    trained.save_pretrained(tmp_path / "adapter")
+    trained.merge_and_unload().save_pretrained(tmp_path / "merged")
+    state = load_file(tmp_path / "merged/model.safetensors")
+    vision = {name: x for name, x in state.items() if name.startswith("vis")}  # as CLIPVisionModelWithProjection saves
+    save_file(vision, tmp_path / "vision.safetensors")
+    with pytest.warns(SgloraWarning, match="which may not be"):
+        expected = read_adapter(tmp_path / "adapter", model)
+    for path in ("merged", "merged/model.safetensors", "vision.safetensors"):
+        merged = read_adapter(tmp_path / path, model)
+        assert merged.rank == 4
+        one_P, other_P = (one.fitted(expected.layout(4))[0] for one in (merged, expected))
+        assert update_error(expected.layout(4), one_P, other_P) < 1e-3

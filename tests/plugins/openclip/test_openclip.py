@@ -246,7 +246,7 @@ def test_without_network_the_default_backbone_says_what_to_do(no_network):
         "huggingface.co cannot be reached"
     )
     assert e.value.hint == (
-        "pass --weights FILE (or set SGLORA_WEIGHTS), or use --backbone starter, which needs no download"
+        "pass --weights FILE (or set SGLORA_WEIGHTS), or use the backbone starter, which needs no download"
     )
 
 

@@ -16,6 +16,7 @@ from sglora_cli.config import RuntimeConfig
 from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, Unavailable
 from sglora_openclip import OpenClip
 from sglora_openclip import weights as weights_module
+from sglora_openclip.names import matched
 from sglora_openclip.text import text_state
 
 SMALL = {
@@ -232,3 +233,46 @@ def test_which_of_several_files_is_taken_is_said(architecture, model, tmp_path):
         SgloraWarning, match=rf"using {taken}, but the folder also has model.safetensors, pytorch_model.bin \(choose"
     ):
         loaded(architecture, tmp_path)
+
+
+def wrapped(prefix):
+    return lambda state: {prefix + name: x for name, x in state.items()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        wrapped("module."),
+        wrapped("_orig_mod."),
+        wrapped("model."),
+        wrapped("clip."),
+        wrapped("model.clip_model._orig_mod."),
+        lambda state: {name.replace("visual.", "visual._orig_mod."): x for name, x in state.items()},
+        lambda state: {**state, "logit_bias": torch.tensor(-10.0)},
+        lambda state: {**state, "logit_scale": state["logit_scale"].reshape(1)},
+        lambda state: {**state, "attn_mask": torch.zeros(77, 77), "context_length": torch.tensor(77)},
+    ],
+)
+@pytest.mark.parametrize("save", [save_file, torch.save], ids=["safetensors", "pickle"])
+@pytest.mark.filterwarnings("ignore:.*does not say which activation:sglora_cli.errors.SgloraWarning")
+def test_what_training_programs_add_to_a_state_changes_nothing(architecture, model, tmp_path, change, save):
+    save(change(model.clip.state_dict()), tmp_path / "w")
+    save_file(model.clip.state_dict(), tmp_path / "plain.safetensors")
+    found = loaded(architecture, tmp_path / "w")
+    assert found.fingerprint == loaded(architecture, tmp_path / "plain.safetensors").fingerprint
+    assert torch.equal(found.encode_text(["a mug"]), model.encode_text(["a mug"]))
+
+
+def test_a_siglip_without_its_bias_is_read():
+    own = {"logit_scale": torch.tensor(2.0), "logit_bias": torch.tensor(-10.0), "visual.proj": torch.ones(2)}
+    state = {"logit_scale": torch.tensor([3.0]), "visual.proj": torch.zeros(2)}
+    found = matched(own, state)
+    assert found.keys() == own.keys()
+    assert (float(found["logit_bias"]), found["logit_scale"].shape) == (-10.0, ())
+
+
+def test_a_file_of_two_models_is_refused(architecture, model, tmp_path):
+    state = model.clip.state_dict()
+    save_file({**state, **{f"model.{name}": x.clone() for name, x in state.items()}}, tmp_path / "w.safetensors")
+    with pytest.raises(BadFile, match="two tensors of the weights have the same name"):
+        loaded(architecture, tmp_path / "w.safetensors")

@@ -23,8 +23,12 @@ TEXTS = (
     "images/", "~", ".", "x$(touch y)", "`y`", "; rm x", "aux.txt", "COM1", "a.", "a ", "a?b", "![x](https://y.z/t.png)",
     "[x](https://y.z)", "[2cm]", "a\n\n# b", "@x", "=x", "(((((a{100}){100}){100}){100}){100})", "(?x)a{1 0 0 0 0 0}",
     "Text" * 20_000, "a." * 2000,
+    "images/", "~", ".",
+    "_orig_mod.", "module.", "model.", "q_proj.lora_A.pug.weight", "q_proj.lora_down.weight", "q.base_layer.weight",
+    "logit_bias", "context_length",
 )  # fmt: skip
 JSON_TOKENS = (
+    b"-Infinity", b'"a":1,"a":2', b"\xff\xfe", b"\xfe\xff",
     b"NaN", b"Infinity", b"1e999", b"-0", b"9" * 5000, b"[" * 3000, b'{"a":' * 3000, b'"\\ud800"', b'"\\u0000"',
     b"null", b"true",
     b"{}", b"[]", b"[[]]", b'""', b"1e308", b"9223372036854775808", b"\xff", b"\xef\xbb\xbf", b"//", b",", b"}", b"]",
@@ -40,6 +44,7 @@ TOML_TOKENS = (
 
     b'"""', b"'''", b'"\\uD800"', b"{}", b"[]", b"true", b'"x"', b"[[source]]", b"[a.b]", b"a.b.c = 1", b"\r", b"\0",
     b"#", b'["',
+    b"\xef\xbb\xbf", b"\xff\xfe",
     b"07:32:00", b"1_000", b"[[a]]", b'"" = 1', b"'a' . b = 1", b"[]]", b"=", b'"\\', b"\\u0041",
 )  # fmt: skip
 
@@ -223,7 +228,8 @@ def mutated_csv(rng: Dice, data: bytes) -> bytes:
     return out.getvalue().encode("utf-8", "surrogatepass")
 
 
+TEXT_TOKENS = (b"\n", b"\t", b"#", b",", b"|", b".jpg", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe")
+
+
 def mutated_text(rng: Dice, data: bytes) -> bytes:
-    return mutated_bytes(
-        rng, data, (b"\n", b"\t", b"#", b",", b"|", b".jpg", b"\xff", *(t.encode("utf-8", "replace") for t in TEXTS))
-    )
+    return mutated_bytes(rng, data, (*TEXT_TOKENS, *(text.encode("utf-8", "replace") for text in TEXTS)))

@@ -345,6 +345,7 @@ READERS: dict[str, Reader] = {
             for format, name in ADAPTERS.items()
         ),
         Reader("adapter peft config", seeds.adapter("peft", "x"), "x/*.json", any_adapter("x"), 1),
+        Reader("adapter peft wrapped", seeds.wrapped_peft, "*.[pj]*", any_adapter("x.pt"), 1),
         Reader("adapter peft old", seeds.old_peft, "*.[bj]*", any_adapter("."), 1.5),
         *(
             Reader(f"adapter layers {kind}", seeds.layers_peft(kind == "zip"), "*.[bj]*", any_adapter("."), 1)

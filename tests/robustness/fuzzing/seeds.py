@@ -88,6 +88,23 @@ def layers_peft(zipped: bool) -> Seed:
     return fill
 
 
+def wrapped_peft(folder: Path) -> None:
+    """A PEFT state in a training checkpoint: of a compiled model, and with the name of its adapter."""
+    state = {}
+    for site in MODEL.sites[:3]:
+        name = f"module._orig_mod.base_model.model.{site.name.replace('self_attn', '_orig_mod.self_attn')}"
+        state[f"{name}.lora_A.pug.weight"] = torch.ones(2, 16)
+        state[f"{name}.lora_B.pug.weight"] = torch.ones(16, 2)
+    torch.save({"model_state_dict": state, "epoch": 3}, folder / "x.pt")
+    config = {
+        "peft_type": "LORA",
+        "r": 2,
+        "lora_alpha": 4,
+        "target_modules": r".*\.0\._orig_mod\.self_attn\.[qkv]_proj",
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8-sig")
+
+
 def pytorch(zipped: bool) -> Seed:
     """What torch.save writes of shared, strided and scalar tensors, tables and numbers."""
 

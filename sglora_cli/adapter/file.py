@@ -15,6 +15,7 @@ from torch import Tensor
 from sglora_cli.adapter.provenance import line, table
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.atomic import write_bytes
+from sglora_cli.files.escape import shell_word
 from sglora_cli.files.tensors import load_tensors, packed_tensors
 from sglora_cli.lora.layout import Layout, checked_flat
 from sglora_cli.plugin.contracts import Model

@@ -154,7 +154,7 @@ _RELATED = Target(
         Measurement("pets-dog", "pets-dog", tasks=("pug", "chihuahua"), methods=FEATURED),
     ),
     tables=(_related("egyptian mau", "cat"), _related("pug", "dog"), _related("chihuahua", "dog")),
-    notes=(_SPLITS, "each pack is built anew, so that its generator has learned with the added expert"),
+    notes=(_SPLITS, "each pack is built again, so that its generator learns with the added expert"),
 )
 _MAPS = Target(
     "figure7",
@@ -166,11 +166,11 @@ _MAPS = Target(
     tables=(Table("coco", every="coco"),),
     figures=("coco", "zebra"),
     notes=(
-        "a pack has one Oracle adapter a task and its generators as they are at the end of training: the paper's maps "
+        "a pack has one Oracle adapter per task and its generators as they are at the end of training: the paper's maps "
         "of training tasks, of 50 Oracle adapters and of several training stages cannot be drawn from it",
     ),
 )
-_NOT_KNOWN = "this project does not know what it shows"
+_NOT_KNOWN = "its content is unknown to this project"
 
 TARGETS = (
     Target(
@@ -199,7 +199,7 @@ TARGETS = (
     _RELATED,
     Target(
         "table4",
-        "the experts that Yorkshire Terrier leans on, of a mixed-source pack",
+        "the experts with the largest weights for Yorkshire Terrier in a mixed-source pack",
         leans=(Lean("yorkshire-terrier", "mixed", "pets", "yorkshire terrier"),),
         tables=(Table("yorkshire terrier: weights of experts", lean="yorkshire-terrier"),),
         notes=("tau is not published: the recipe's is chosen from this table's largest weight",),
@@ -288,7 +288,7 @@ TARGETS = (
     ),
     Target(
         "figure4",
-        "the number K of experts that a sentence leans on",
+        "the number K of experts in the prior",
         measurements=(Measurement("coco-k", "coco", table="ablation-k", methods=(AGAINST, LEARNED)),),
         tables=(Table("COCO, R@k against K", every="coco-k"),),
         notes=("the paper prints a figure and no numbers; its best K is near 4",),

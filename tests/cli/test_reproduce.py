@@ -52,7 +52,7 @@ def command_of(data: Path) -> str:
 def test_the_tables_are_listed_with_what_cannot_be_made(run):
     lines = run("reproduce").stdout.splitlines()
     assert lines[0] == "table1   in-dataset retrieval: COCO and Pets"
-    assert "table5   cannot be made: this project does not know what it shows" in lines
+    assert "table5   cannot be made: its content is unknown to this project" in lines
     assert run("reproduce", "--list").stdout.splitlines() == lines
     listed = json.loads(run("reproduce", "--list", "--json").stdout)["targets"]
     assert listed[0] == {"name": "table1", "title": "in-dataset retrieval: COCO and Pets", "cannot": None}
@@ -64,7 +64,7 @@ def test_a_single_table_is_listed_alone(run):
     assert (result.exit_code, result.stdout) == (0, "table1  in-dataset retrieval: COCO and Pets\n")
     result = run("reproduce", "--list", "Table5", "--json")
     (target,) = json.loads(result.stdout)["targets"]
-    assert target["cannot"] == "this project does not know what it shows"
+    assert target["cannot"] == "its content is unknown to this project"
     result = run("reproduce", "--list", "table99")
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr.startswith("error: no table or figure of the paper named 'table99'\nhint: did you mean 'table")
@@ -250,7 +250,7 @@ def test_a_table_that_cannot_be_made_says_why(run):
     result = run("reproduce", "table5")
     assert (result.exit_code, result.stdout) == (6, "")
     assert result.stderr == (
-        "error: table5 cannot be made: this project does not know what it shows\n"
+        "error: table5 cannot be made: its content is unknown to this project\n"
         "hint: see what can: sglora reproduce --list\n"
     )
 

@@ -47,7 +47,7 @@ class Ray:
                 "start the command on a machine of the cluster, with --executor ray:HOST:6379",
             )
         if name != "auto" and not (host and port.isdecimal() and 0 < int(port) < 65536):
-            raise UsageError(f"{name!r} is not the address of a Ray cluster", "pass --executor ray:HOST:6379")
+            raise UsageError(f"{name!r} is not the address of a Ray cluster", "write ray:HOST:6379, with the head of the cluster")
         return Ray(f"ray:{name}", address=name)
 
     def check(self, resources: Resources) -> None:

@@ -253,7 +253,8 @@ class RuntimeConfig:
     )
     compile: bool = knob(False, "Compile the backbone with torch.compile. Startup is slower, long runs are faster.")
     checkpointing: bool = knob(
-        False, "Recompute activations in the backward pass to save memory. Training takes 1.4 to more than 2 times as long."
+        False,
+        "Recompute activations in the backward pass to save memory. Takes 1.4 to more than 2 times as long.",
     )
 
 

@@ -44,10 +44,12 @@ class Ray:
         if "://" in name:
             raise UsageError(
                 f"{name!r} is an address for Ray Client, which has no access to the shared user cache",
-                "start the command on a machine of the cluster, with --executor ray:HOST:6379",
+                "start the command on a machine of the cluster, and write ray:HOST:6379",
             )
         if name != "auto" and not (host and port.isdecimal() and 0 < int(port) < 65536):
-            raise UsageError(f"{name!r} is not the address of a Ray cluster", "write ray:HOST:6379, with the head of the cluster")
+            raise UsageError(
+                f"{name!r} is not the address of a Ray cluster", "write ray:HOST:6379, with the head's HOST"
+            )
         return Ray(f"ray:{name}", address=name)
 
     def check(self, resources: Resources) -> None:

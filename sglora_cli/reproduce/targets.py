@@ -166,8 +166,8 @@ _MAPS = Target(
     tables=(Table("coco", every="coco"),),
     figures=("coco", "zebra"),
     notes=(
-        "a pack has one Oracle adapter per task and its generators as they are at the end of training: the paper's maps "
-        "of training tasks, of 50 Oracle adapters and of several training stages cannot be drawn from it",
+        "a pack has one Oracle adapter per task and its generators as they are at the end of training, so the paper's "
+        "maps of training tasks, of 50 Oracle adapters and of several training stages cannot be drawn from it",
     ),
 )
 _NOT_KNOWN = "its content is unknown to this project"

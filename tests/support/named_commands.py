@@ -15,7 +15,7 @@ import click
 from sglora_cli.cli.main import COMMANDS, main
 
 HOLE = "\u2026"
-_OTHERS = re.compile(r"\b(pip install|hf download|ssh-keygen|iconv|unset|export)\b[^`;]*")
+_OTHERS = re.compile(r"\b(pip install|hf download|ssh-keygen|iconv|unset|export|ray start)\b[^`;]*")
 """Commands of other programs, with their options."""
 _QUOTED = re.compile(r"`sglora( [^`]*)?`")
 _BARE = re.compile(r"\bsglora((?: (?:\"[^\"]*\"|'[^']*'|[^\s,;`'\"()#]+))+)")

@@ -36,7 +36,7 @@ def test_changing_a_setting_keeps_everything_else(own_home):
         ("pack", "startr", 3, "did you mean 'starter'?"),
         ("generator", "tis", 3, "did you mean 'ties'?"),
         ("executor", "rai", 3, "did you mean 'ray'?"),
-        ("executor", "ray:head", 2, "write ray:HOST:6379, with the head as HOST"),
+        ("executor", "ray:head", 2, "write ray:HOST:6379, with the head's HOST"),
         ("data", "/nowhere", 6, "set data to an existing folder; searched in /"),
         ("device", "", 2, "sglora settings unset device"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +62,8 @@ def command(app: App, thing: str, every: bool, as_json: bool) -> None:
         measured = [*health.to_lines(condition), *dependence.to_lines(depends)]
         lines = [*describe.pack_facts(loaded.pack, measured), *describe.pack_health(loaded.pack)]
     elif path.name.endswith(SUFFIX) and path.is_file():
-        raise UsageError(f"{path} is an exported pack", f"sglora pack import {path}")
-    elif path.is_file():
+        raise UsageError(f"{path} is an exported pack", f"sglora pack import {shlex.quote(str(path))}")
+    elif path.exists():
         content, lines = _adapter(path)
     else:
         raise UnknownName.of("adapter file, pack or recipe", thing, {*packs, *recipes})

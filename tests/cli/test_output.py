@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sglora_cli.cli.output import paragraph, print_rows, printable
+from sglora_cli.cli.output import paragraph, print_json, print_rows, printable
 
 few = settings(max_examples=150, derandomize=True, database=None, deadline=None)
 
@@ -107,3 +107,8 @@ def test_what_is_printed_cannot_steer_a_terminal(text):
     printed.encode()
     if text.isprintable():
         assert printed == text
+
+
+def test_numbers_that_json_lacks_are_null(capsys):
+    print_json({"a": float("nan"), "b": [1.5, (float("inf"), {"c": -float("inf")})], "d": "NaN"}, lines=True)
+    assert capsys.readouterr().out == '{"a": null, "b": [1.5, [null, {"c": null}]], "d": "NaN"}\n'

@@ -5,8 +5,6 @@ Lists are tables with a header in a terminal and plain aligned lines elsewhere. 
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import re
 import shutil
@@ -20,6 +18,7 @@ from rich.cells import cell_len, set_cell_size
 
 from sglora_cli.errors import UsageError
 from sglora_cli.files.escape import printable
+from sglora_cli.files.text import json_text
 from sglora_cli.system import progress
 
 if TYPE_CHECKING:
@@ -114,21 +113,7 @@ def echo(text: object = "") -> None:
 
 def print_json(content: Mapping[str, Any], lines: bool = False) -> None:
     """Print one JSON object on standard output, on a single line if `lines`. NaN and infinite numbers become null."""
-    indent = None if lines else 1
-    try:
-        text = json.dumps(content, indent=indent, allow_nan=False)
-    except ValueError:
-        text = json.dumps(_finite(content), indent=indent)
-    click.echo(text)
-
-
-def _finite(value: Any) -> Any:
-    """Return a JSON value with None in the place of NaN and infinite numbers."""
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    click.echo(json_text(content, indent=None if lines else 1))
 
 
 def paragraph(text: str, start: str = "", err: bool = False, hang: int = 0) -> str:

@@ -6,7 +6,6 @@ a different order in every process.
 
 from __future__ import annotations
 
-import json
 import struct
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from sglora_cli.files import atomic
 from sglora_cli.files.atomic import drop_drafts, write_bytes
 from sglora_cli.files.attempts import own_path
 from sglora_cli.files.hashes import content_hash
+from sglora_cli.files.text import json_text
 from sglora_cli.files.untrusted import check_regular, json_value
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _COPIED_AT_ONCE = 16
 
 def packed_metadata(metadata: Mapping[str, Any]) -> str:
     """Return the value of the metadata key."""
-    return json.dumps(metadata, sort_keys=True, ensure_ascii=False)
+    return json_text(metadata, sort_keys=True, ensure_ascii=False)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:

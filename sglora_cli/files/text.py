@@ -7,9 +7,10 @@ import csv
 import errno
 import io
 import json
+import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -183,7 +184,23 @@ def _is_beginning(line: bytes) -> bool:
 
 
 def write_json(path: Path, content: Any) -> None:
-    write_bytes(path, (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, (json_text(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def json_text(content: Any, **format: Any) -> str:
+    """Return a value as JSON, with null in the place of NaN and infinite numbers. format: as for json.dumps."""
+    try:
+        return json.dumps(content, allow_nan=False, **format)
+    except ValueError:
+        return json.dumps(_finite(content), allow_nan=False, **format)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_sealed(path: Path, content: Any) -> None:

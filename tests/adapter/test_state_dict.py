@@ -108,6 +108,8 @@ def test_the_folder_of_a_merged_model_is_recognised(run, clipling, tmp_path, fil
     assert (recognise(folder).path, recognise(folder).kind) == (folder / file, "open_clip")
     result = run("import", folder, "-o", tmp_path / "out.safetensors", "--json")
     assert result.exit_code == 0, result.stderr
+    inspected = run("inspect", folder)
+    assert inspected.stdout.startswith("checkpoint\n"), inspected.stderr
     assert "sha256" in load_adapter(tmp_path / "out.safetensors").metadata["imported"]
 
 

@@ -62,7 +62,7 @@ def test_more_keys_are_left_out_and_a_seed_may_be_missing(file):
         ({"k": 0}, "k must be an integer of at least 1, got 0"),
         ({"seed": True}, "seed must be an integer of at least 0, got True"),
         ({"direction": "T2T"}, "direction must be one of I2T, T2I, ACC, got 'T2T'"),
-        ({"value": float("nan")}, "value must be a percentage from 0 to 100, got nan"),
+        ({"value": float("nan")}, "not JSON: NaN is not a number of JSON"),
         ({"value": 100.5}, "value must be a percentage from 0 to 100, got 100.5"),
         ({"hits": "9:IA=="}, "hits of 9 queries have 2 bytes, not 1"),
         ({"hits": "3:wA=="}, "value is 33.3333, but the hits give 66.6667"),

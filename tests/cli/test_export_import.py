@@ -62,7 +62,7 @@ def test_a_strangers_file_is_sent_to_import(run, mug, tmp_path):
 
     save_file(load_file(mug), tmp_path / "bare.safetensors")
     result = run("export", tmp_path / "bare.safetensors", "-o", tmp_path / "p")
-    hint = f"convert it with: sglora import {tmp_path / 'o.pt'} -o NEW.safetensors"
+    hint = f"convert it with: sglora import {tmp_path / 'bare.safetensors'} -o NEW.safetensors"
     assert result.stderr.endswith(f"not an adapter of sglora\nhint: {hint}\n")
 
 

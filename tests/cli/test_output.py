@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sglora_cli import cli
-from sglora_cli.cli.output import echo, paragraph, print_rows
+from sglora_cli.cli.output import echo, paragraph, print_json, print_rows
 from sglora_cli.files.escape import printable
 
 few = settings(max_examples=150, derandomize=True, database=None, deadline=None)
@@ -127,3 +127,8 @@ def test_every_line_of_a_command_is_escaped():
 def test_a_result_cannot_control_the_terminal(capsys):
     echo("a\x1b[2Jb\nc\u202e")
     assert capsys.readouterr().out == "a\\x1b[2Jb\nc\\u202e\n"
+
+
+def test_numbers_that_json_lacks_are_null(capsys):
+    print_json({"a": float("nan"), "b": [1.5, (float("inf"), {"c": -float("inf")})], "d": "NaN"}, lines=True)
+    assert capsys.readouterr().out == '{"a": null, "b": [1.5, [null, {"c": null}]], "d": "NaN"}\n'

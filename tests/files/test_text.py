@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sglora_cli.files import text
-from sglora_cli.files.text import append_lines, drop_torn_line, whole_size
+from sglora_cli.files.text import append_lines, drop_torn_line, read_json, whole_size, write_json
 
 WHOLE = b'{"n": 1}\n{"n": "\xc3\xbc"}\n'
 
@@ -96,3 +96,8 @@ def test_a_line_that_somebody_adds_while_a_torn_one_is_cut_off_stays(tmp_path, m
     monkeypatch.setattr(text, "whole_size", slow)
     drop_torn_line(path)
     assert path.read_bytes() == b'{"n": 1}\n{"n": 2}\n'
+
+
+def test_what_is_written_as_json_can_be_read(tmp_path):
+    write_json(tmp_path / "x.json", {"loss": float("nan"), "é": [1.5, float("inf")]})
+    assert read_json(tmp_path / "x.json") == {"loss": None, "é": [1.5, None]}

@@ -106,6 +106,7 @@ COMMANDS = {
     "bench --rows": (("bench", "--baselines", "zero-shot", "--rows", "{pipe}"), 6, "cannot write"),
     "bench --adapter": (("bench", "--adapter", "{pipe}.safetensors"), 4, "is a pipe, a socket or a device"),
     "inspect": (("inspect", "{pipe}.safetensors"), 4, "is a pipe, a socket or a device"),
+    "inspect without an ending": (("inspect", "{pipe}"), 4, "is a pipe, a socket or a device"),
     "import": (("import", "{pipe}", "-o", "x.safetensors"), 4, "is a pipe, a socket or a device"),
     "import folder": (
         ("import", "peft", *STARTER),

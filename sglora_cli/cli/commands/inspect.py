@@ -63,7 +63,7 @@ def command(app: App, thing: str, every: bool, as_json: bool) -> None:
         lines = [*describe.pack_facts(loaded.pack, measured), *describe.pack_health(loaded.pack)]
     elif path.name.endswith(SUFFIX) and path.is_file():
         raise UsageError(f"{path} is an exported pack", f"sglora pack import {shell_word(path)}")
-    elif path.is_file():
+    elif path.exists():
         content, lines = _adapter(path)
     else:
         raise UnknownName.of("adapter file, pack or recipe", thing, {*packs, *recipes})

@@ -301,7 +301,7 @@ def test_a_warm_up_is_not_done_twice(run, tiny, toys, recipe, own_home, monkeypa
     expected = content(own_home / "cache/packs/toys")
     (start,) = (p for p in (own_home / "cache/work").glob("*.safetensors") if read_metadata(p)["kind"] == "start")
     modified = start.stat().st_mtime_ns
-    assert "9 tasks are already trained" in run("pack", "build", recipe, "--data", toys).stderr
+    assert "already trained: 9 tasks" in run("pack", "build", recipe, "--data", toys).stderr
     assert content(own_home / "cache/packs/toys") == expected
     recipe.write_text(recipe.read_text().replace("epochs = 6", "epochs = 5", 1))  # other adapters, the same warm-up
     assert "before" not in run("pack", "build", recipe, "--data", toys).stderr

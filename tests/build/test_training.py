@@ -152,5 +152,5 @@ def test_tasks_train_in_the_company_of_those_with_as_many_steps():
 
 
 def test_a_task_of_one_photo_is_refused():
-    with pytest.raises(Mismatch, match=r"task 'a' has 1 photo\(s\)"):
+    with pytest.raises(Mismatch, match=r"task 'a' has 1 photo, but training needs two"):
         list(train_tasks(MODEL, LAYOUT, [task("a", 1)], TrainConfig()))

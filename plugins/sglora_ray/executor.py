@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sglora_cli.api import Job, Mismatch, Resources, SgloraError, Step, Unavailable, UsageError
+from sglora_cli.api import Job, Mismatch, Resources, SgloraError, Step, Unavailable, UsageError, offline
 
 if TYPE_CHECKING:
     from sglora_ray.worker import Message, Outcome
@@ -85,6 +85,11 @@ class Ray:
         """
         if find_spec("ray") is None:
             raise Unavailable("executor 'ray' needs Ray, which is not installed", "pip install 'sglora[ray]'")
+        if offline():
+            raise Unavailable(
+                "executor 'ray' uses the network between its processes, but SGLORA_OFFLINE is set",
+                "unset SGLORA_OFFLINE; HF_HUB_OFFLINE=1 alone keeps libraries from downloading",
+            )
         # Ray alone would also join a cluster that somebody else has started on this machine.
         address = self.address or os.environ.get("RAY_ADDRESS") or "local"
         if address not in ("auto", "local"):

@@ -212,6 +212,12 @@ def test_ray_is_missing(monkeypatch):
     assert caught.value.hint == "pip install 'sglora[ray]'"
 
 
+def test_a_cluster_is_not_used_offline(monkeypatch):
+    monkeypatch.setenv("SGLORA_OFFLINE", "1")
+    with pytest.raises(Unavailable, match="SGLORA_OFFLINE is set"):
+        Ray().check(Resources(1))
+
+
 def test_other_versions(monkeypatch):
     def init(**options):
         raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.0")

@@ -84,7 +84,7 @@ class Ray:
         Raises Unavailable without Ray or a cluster at the address, and Mismatch for a cluster with other versions.
         """
         if find_spec("ray") is None:
-            raise Unavailable("executor 'ray' needs Ray, which is not installed", "pip install 'sglora[ray]'")
+            raise Unavailable("executor 'ray' needs Ray, which is not installed", 'pip install "sglora[ray]"')
         if offline():
             raise Unavailable(
                 "executor 'ray' uses the network between its processes, but SGLORA_OFFLINE is set",

@@ -41,6 +41,7 @@ _EXTRAS = {
     "caption": "captions by a model (`data caption`)",
     "check": "near-identical images (`data check`)",
     "lorahub": "the method lorahub",
+    "ray": "builds and measurements on a Ray cluster (`--executor ray`)",
     "report": "pages and figures (`report`)",
 }
 

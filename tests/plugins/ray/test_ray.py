@@ -209,7 +209,7 @@ def test_ray_is_missing(monkeypatch):
     monkeypatch.setattr(executor_module, "find_spec", lambda name: None)
     with pytest.raises(Unavailable, match="not installed") as caught:
         Ray().check(Resources(1))
-    assert caught.value.hint == "pip install 'sglora[ray]'"
+    assert caught.value.hint == 'pip install "sglora[ray]"'
 
 
 def test_a_cluster_is_not_used_offline(monkeypatch):

@@ -1,6 +1,4 @@
-"""Whether the head of a cluster answers. No import of Ray, which itself waits for a minute or longer, and then ends the
-process.
-"""
+"""Whether the head of a cluster answers. Without Ray, which waits for a minute or longer and then ends the process."""
 
 from __future__ import annotations
 
@@ -40,8 +38,9 @@ class Watch:
 
     address: str
     lost: bool = False
-    _answered: float = field(default_factory=time.monotonic)
     _asked: float = field(default_factory=time.monotonic)
+    _silent: float | None = None
+    """Since when it has not answered. Not the time of the last answer, as this process may have been suspended."""
 
     def check(self) -> None:
         """Ask the head, if the last answer is old. Raises Unavailable if it has not answered for a while."""
@@ -57,7 +56,8 @@ class Watch:
         try:
             ask(self.address)
         except OSError as error:
-            if time.monotonic() - self._answered >= _LOST:
+            self._silent = self._silent or time.monotonic()
+            if time.monotonic() - self._silent >= _LOST:
                 self.lost = True
                 raise Unavailable(
                     f"the head of the Ray cluster at {self.address} is lost: {error}",
@@ -65,7 +65,7 @@ class Watch:
                 ) from None
             return False
         else:
-            self._answered = time.monotonic()
+            self._silent = None
             return True
         finally:
             self._asked = time.monotonic()

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
+import signal
+import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sglora_cli.api import Job, Mismatch, Resources, SgloraError, Step, Unavailable, UsageError, offline
+from sglora_ray.head import Watch, ask
 
 if TYPE_CHECKING:
     from sglora_ray.worker import Message, Outcome
 
 ATTEMPTS = 4
 """How often a step is attempted if its worker or machine fails. Errors of the step itself are not retried."""
-_PATIENCE = 5.0
 _POLL = 0.5
-"""Seconds to wait for a connection, and between two looks at the messages of workers."""
+"""Seconds between two looks at the messages of workers."""
+_PATIENCE = 5.0
+"""Seconds to wait for these messages."""
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray would send statistics over the network
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the next default of Ray, which warns otherwise
@@ -56,10 +59,14 @@ class Ray:
         """See Executor."""
         self._connect()
         nodes = _nodes()
-        for name, least in (("CPU", resources.cpus), ("GPU", resources.gpus), ("memory", resources.memory)):
+        needs = {
+            "CPU": (resources.cpus, 1, "CPU"),
+            "GPU": (resources.gpus, 1, "GPU"),
+            "memory": (resources.memory, 1e9, "GB of memory"),
+        }
+        for name, (least, unit, noun) in needs.items():
             most = max((node["Resources"].get(name, 0.0) for node in nodes), default=0.0)
             if most < least:
-                noun, unit = ("memory", 1e9) if name == "memory" else (name, 1)
                 raise Unavailable(
                     f"each step needs {least / unit:g} {noun}, but no machine of the Ray cluster has more than "
                     f"{most / unit:g}",
@@ -100,12 +107,13 @@ class Ray:
         if ray.is_initialized():
             return
         try:
-            ray.init(
-                address=address,
-                include_dashboard=False if address == "local" else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            with _own_signals():
+                ray.init(
+                    address=address,
+                    include_dashboard=False if address == "local" else None,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
         except ConnectionError as error:
             raise _no_cluster(address, str(error)) from None
         except (RuntimeError, ValueError) as error:
@@ -118,11 +126,21 @@ class Ray:
 
 
 def _check_reachable(address: str) -> None:
-    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+        ask(address)
     except (OSError, ValueError) as error:
         raise _no_cluster(address, str(error)) from None
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's handler of SIGTERM, which Ray replaces by one that prints a stack and exits."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _no_cluster(address: str, reason: str) -> Unavailable:
@@ -146,8 +164,6 @@ def _nodes() -> list[dict[str, Any]]:
 class _Running:
     step: Step
     attempt: int
-    node: str = ""
-    """Ray's id of the node, once the step has started."""
 
 
 class _Run:
@@ -175,6 +191,11 @@ class _Run:
         self._units = dict.fromkeys(self._waiting, 0.0)
         self._running: dict[Any, _Running] = {}
         self._counts: Counter[str] = Counter()
+        self._node_of: dict[str, str] = {}
+        """Key of a step -> Ray's id of the node where it last started."""
+        self._inbox: Any = None
+        """The reference of messages that the mailbox has not delivered yet."""
+        self._head = Watch(ray.get_runtime_context().gcs_address)
 
     def all(self) -> Mapping[str, int]:
         """Run all steps. Returns how many ran on each machine."""
@@ -182,13 +203,15 @@ class _Run:
             while self._waiting or self._running:
                 self._submit()
                 finished, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_POLL)
+                self._head.check()
                 self._take_messages()
                 for reference in finished:
                     self._finish(reference, self._running.pop(reference))
         finally:
-            for reference in self._running:  # a step failed, or the user interrupted the command
-                self._ray.cancel(reference, force=True)
-            self._ray.kill(self._mailbox)
+            if not self._head.lost:  # these calls would wait for it
+                for reference in self._running:  # a step failed, or the user interrupted the command
+                    self._ray.cancel(reference, force=True)
+                self._ray.kill(self._mailbox)
         return self._counts
 
     def _submit(self) -> None:
@@ -203,19 +226,23 @@ class _Run:
         options = {"num_cpus": needs.cpus or 1, "num_gpus": needs.gpus, "name": f"{step.kind} {step.name}"}
         options |= {"memory": needs.memory} if needs.memory else {}
         options |= {"max_retries": 0, "runtime_env": self._environment}
+        self._node_of.pop(step.key, None)
         reference = self._perform.options(**options).remote(self._job, step, self._mailbox)
         self._running[reference] = _Running(step, attempt)
 
     def _take_messages(self) -> None:
         messages: list[Message] = []
         with suppress(self._ray.exceptions.RayError):  # the mailbox was lost with its messages, and Ray restarts it
-            messages = self._ray.get(self._mailbox.take.remote())
-        by_key = {running.step.key: running for running in self._running.values()}
+            self._inbox = self._inbox or self._mailbox.take.remote()
+            if not self._ray.wait([self._inbox], timeout=_PATIENCE)[0]:
+                return
+            inbox, self._inbox = self._inbox, None
+            messages = self._ray.get(inbox)
         for kind, key, values, named in messages:
             if kind == "started":
-                by_key[key].node = values[0]
+                self._node_of[key] = values[0]
             elif kind == "journal":
-                self._journal(*values, **named, machine=self._machine(by_key[key].node))
+                self._journal(*values, **named, machine=self._machine(self._node_of.get(key, "")))
             else:
                 self._count(key, *values)
 
@@ -240,8 +267,8 @@ class _Run:
     def _lost(self, running: _Running, error: Exception) -> None:
         """Start a step again whose worker is lost. Raises Unavailable after too many attempts."""
         step, memory = running.step, isinstance(error, self._ray.exceptions.OutOfMemoryError)
-        known = [node["NodeID"] for node in self._ray.nodes() if node["NodeID"] in str(error)]
-        machine = self._machine(running.node or "".join(known[:1]))
+        known = [node["NodeID"] for node in self._nodes() if node["NodeID"] in str(error)]
+        machine = self._machine(self._node_of.get(step.key) or "".join(known[:1]))
         reason = "its worker ran out of memory" if memory else f"its worker was lost ({type(error).__name__})"
         self._journal("lost", name=f"{step.kind} {step.name}", machine=machine, reason=reason)
         if running.attempt == ATTEMPTS:
@@ -262,9 +289,14 @@ class _Run:
         message = f"{error.message} ({step.kind} {step.name!r} on machine {self._machine(node)})"
         return type(error)(message, error.hint, error.parts)
 
+    def _nodes(self) -> list[dict[str, Any]]:
+        """Return all nodes, also dead ones. Raises Unavailable without the head."""
+        self._head.wait()
+        return list(self._ray.nodes())
+
     def _machine(self, node: str) -> str:
         """Return the host name of a node, with the start of its id if several nodes have this host name."""
-        hosts = {one["NodeID"]: one["NodeManagerHostname"] for one in self._ray.nodes()}
+        hosts = {one["NodeID"]: one["NodeManagerHostname"] for one in self._nodes()}
         host = hosts.get(node, "unknown")
         return f"{host}-{node[:6]}" if list(hosts.values()).count(host) > 1 else host
 

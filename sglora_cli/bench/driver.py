@@ -18,7 +18,7 @@ import torch
 
 from sglora_cli import __version__
 from sglora_cli.config import StepConfig
-from sglora_cli.errors import Mismatch, Unavailable
+from sglora_cli.errors import Mismatch, Unavailable, UnknownName
 from sglora_cli.files.atomic import write_bytes
 from sglora_cli.files.attempts import attempt
 from sglora_cli.plugin.executors import LOCAL
@@ -86,7 +86,7 @@ def performing(step: Step, driver: Driver | None) -> Iterator[None]:
     """Prepare this process for one step.
 
     driver: the process that the step is performed for, or None for the driver itself.
-    Raises the errors of `Driver.check`.
+    Raises the errors of `Driver.check`, and Mismatch if this process lacks something that the driver has.
     """
     if driver:
         driver.check()
@@ -94,8 +94,17 @@ def performing(step: Step, driver: Driver | None) -> Iterator[None]:
             os.chdir(driver.cwd)
     if step.resources.cpus:
         torch.set_num_threads(step.resources.cpus)
-    with attempt(cache_folder() / step.path, secrets.token_hex(4) if driver else ""):
-        yield
+    try:
+        with attempt(cache_folder() / step.path, secrets.token_hex(4) if driver else ""):
+            yield
+    except UnknownName as error:
+        if not driver:
+            raise
+        # The driver has found the name, so the hint of the error would mislead.
+        raise Mismatch(
+            f"this worker lacks something that the driver has: {error.message}",
+            "install the same plugins on every machine",
+        ) from None
 
 
 @cache

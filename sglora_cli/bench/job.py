@@ -122,13 +122,16 @@ def measured_elsewhere(
             steps = [_step(key, *of, reader.place(*of), elsewhere.resources) for key, of in missing.items()]
             keys = {key: part.key for key, (_, part) in missing.items()}
             job = BenchJob(elsewhere.planner, plan.key, keys, measurer.precision, measurer.fresh, driver)
-            with working("bench", sum(step.units for step in steps)) as advance:
-                counts = elsewhere.executor.run(job, steps, advance, _Counter(measurer.count))
-            check_results(steps, elsewhere.executor.name, counts)
-            for key, (task, part) in missing.items():
-                t, n = map(int, key.split("/"))
-                if not _is_kept(parts[t][n], measurer):
+            numbers = {key: tuple(map(int, key.split("/"))) for key in missing}
+            passing = [missing[key] for key, (t, n) in numbers.items() if not _is_kept(parts[t][n], measurer)]
+            try:
+                with working("bench", sum(step.units for step in steps)) as advance:
+                    counts = elsewhere.executor.run(job, steps, advance, _Counter(measurer.count))
+                check_results(steps, elsewhere.executor.name, counts)
+                for task, part in passing:
                     reader.remembers(task, part)  # reads the rows
+            finally:
+                for task, part in passing:
                     reader.place(task, part).unlink(missing_ok=True)
             elsewhere.note(f"bench: {counted(sum(counts.values()), 'step')}, {summary(counts)}")
     return keyed, reader

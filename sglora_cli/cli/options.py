@@ -175,7 +175,7 @@ def executor_option() -> Decorator:
             "--executor",
             default="",
             metavar="NAME[:ADDRESS]",
-            help="Run the steps here, such as local or ray:ADDRESS. Default: the setting `executor`, else local.",
+            help="Where the steps run, such as local or ray:ADDRESS. Default: the setting `executor`, else local.",
             shell_complete=completion.names(completion.executors),
         )(options_of(StepConfig, "step")(call))
 

@@ -10,7 +10,7 @@ import torch
 
 from sglora_cli.bench.driver import Driver, check_results, performing, resources_of, summary
 from sglora_cli.config import StepConfig
-from sglora_cli.errors import Mismatch, Unavailable
+from sglora_cli.errors import Mismatch, Unavailable, UnknownName
 from sglora_cli.plugin.values import Resources, Step
 
 STEP = Step("key", "features", "toys/mug", "features/key.safetensors")
@@ -38,6 +38,16 @@ def test_another_store_is_named(own_home, monkeypatch, tmp_path):
     message = f"the driver uses the store {own_home / 'cache'}, which this worker does not see: its own is "
     assert caught.value.message == f"{message}{tmp_path / 'cache'}"
     assert "SGLORA_HOME" in caught.value.hint
+
+
+def test_a_missing_plugin_is_named():
+    unknown = UnknownName.of("backbone", "small", ["starter"])
+    with Driver.here() as driver, pytest.raises(Mismatch) as caught, performing(STEP, driver):
+        raise unknown
+    assert caught.value.message == "this worker lacks something that the driver has: no backbone named 'small'"
+    assert caught.value.hint == "install the same plugins on every machine"
+    with pytest.raises(UnknownName), performing(STEP, None):
+        raise unknown
 
 
 def test_a_result_that_is_not_here_is_named(own_home):

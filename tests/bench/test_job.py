@@ -9,7 +9,7 @@ import pytest
 from distributions import install
 
 from sglora_cli.bench import job as job_module
-from sglora_cli.errors import Mismatch
+from sglora_cli.errors import Mismatch, Unavailable
 from sglora_cli.plugin.executors import InProcess
 
 PLUGIN = """
@@ -29,11 +29,16 @@ class Pickling(InProcess):
 
     name: str = "pickling"
     ran: list[int] = field(default_factory=list)
+    broken: bool = False
+    """Whether it fails after all steps."""
 
     def run(self, job, steps, advance, journal):
         job_module._plans.clear()
         self.ran.append(len(steps))
-        return super().run(pickle.loads(pickle.dumps(job)), steps, advance, journal)
+        counts = super().run(pickle.loads(pickle.dumps(job)), steps, advance, journal)
+        if self.broken:
+            raise Unavailable("broken")
+        return counts
 
 
 @pytest.fixture
@@ -68,6 +73,14 @@ def test_the_rows_are_those_of_one_process(executor, toy_pack, run, own_home, tm
     assert executor.ran[1] < executor.ran[0]  # only methods whose rows are never kept
     assert run(*BENCH, four).exit_code == 0
     assert rows(four) == rows(one)
+
+
+def test_a_broken_run_leaves_only_rows_that_others_may_use(executor, toy_pack, run, own_home, tmp_path):
+    executor.broken = True
+    failed = run(*BENCH, tmp_path / "rows.jsonl", "--executor", "pickling", "--fresh")
+    assert failed.exit_code == Unavailable.exit_code
+    assert executor.ran
+    assert not list((own_home / "cache/measured/made").rglob("*.json"))
 
 
 def test_rows_measured_on_an_executor_are_found_later(executor, toy_pack, run, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -159,6 +160,14 @@ def test_steps_that_no_node_can_run_are_refused(here):
         here.check(Resources(2))
     with pytest.raises(Unavailable, match="each step needs 1 GPU"):
         here.check(Resources(1, 1.0))
+    with pytest.raises(Unavailable, match="each step needs 9000 GB of memory"):
+        here.check(Resources(1, memory=9 * 10**12))
+
+
+def test_signals_reach_the_program(here):
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    here.check(Resources(1))
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 def test_a_killed_node_changes_nothing(cluster, program, run, tiny, recipe, toys, own_home, tmp_path):

@@ -193,6 +193,8 @@ class _Run:
         self._counts: Counter[str] = Counter()
         self._node_of: dict[str, str] = {}
         """Key of a step -> Ray's id of the node where it last started."""
+        self._hosts: dict[str, str] = {}
+        """Ray's id of each known node -> its host name."""
         self._inbox: Any = None
         """The reference of messages that the mailbox has not delivered yet."""
         self._head = Watch(ray.get_runtime_context().gcs_address)
@@ -296,9 +298,10 @@ class _Run:
 
     def _machine(self, node: str) -> str:
         """Return the host name of a node, with the start of its id if several nodes have this host name."""
-        hosts = {one["NodeID"]: one["NodeManagerHostname"] for one in self._nodes()}
-        host = hosts.get(node, "unknown")
-        return f"{host}-{node[:6]}" if list(hosts.values()).count(host) > 1 else host
+        if node not in self._hosts:
+            self._hosts = {one["NodeID"]: one["NodeManagerHostname"] for one in self._nodes()}
+        host = self._hosts.get(node, "unknown")
+        return f"{host}-{node[:6]}" if list(self._hosts.values()).count(host) > 1 else host
 
 
 def _worker_environment() -> dict[str, str]:

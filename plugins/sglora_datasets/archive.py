@@ -111,7 +111,8 @@ def _tar_entries(archive: Path) -> Iterator[_Entry]:
 def _zip_entries(archive: Path) -> Iterator[_Entry]:
     with zipfile.ZipFile(archive) as zipped:
         for entry in zipped.infolist():
-            if entry.is_dir():
+            if entry.orig_filename.endswith("/"):  # `is_dir` fails for an empty name
+                yield entry.orig_filename, 0, None
                 continue
             name = _checked(entry.orig_filename, archive, entry.external_attr >> 16)  # `filename` is cut at a NUL
             with zipped.open(entry) as content:

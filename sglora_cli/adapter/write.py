@@ -16,7 +16,7 @@ from sglora_cli.adapter.file import AdapterFile, save_adapter
 from sglora_cli.adapter.formats import Format
 from sglora_cli.adapter.read import READERS, ReadOptions, recognise
 from sglora_cli.errors import Mismatch
-from sglora_cli.files.atomic import put_file, put_folder, scratch_folder
+from sglora_cli.files.atomic import followed, put_file, put_folder, scratch_folder
 from sglora_cli.lora.algebra import update_error
 from sglora_cli.lora.layout import Layout
 from sglora_cli.plugin.contracts import Model
@@ -44,6 +44,7 @@ def write_adapter(path: Path, adapter: AdapterFile, model: Model, format: Format
     written in this format.
     """
     adapter.check_model(model)
+    path = followed(path)
     with scratch_folder(path) as folder:
         draft = folder / path.name
         if not format.suffix:

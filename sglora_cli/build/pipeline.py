@@ -33,7 +33,7 @@ from sglora_cli.build.training import hiding
 from sglora_cli.config import RuntimeConfig, StepConfig
 from sglora_cli.data.features import Features
 from sglora_cli.errors import SgloraError, Unavailable
-from sglora_cli.files.atomic import put_folder, scratch_folder
+from sglora_cli.files.atomic import followed, put_folder, scratch_folder
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.tensors import save_tensors
 from sglora_cli.lora.layout import Layout
@@ -105,6 +105,7 @@ class Build:
         Unavailable for every error that can be detected this early.
         """
         if out:
+            out = followed(out)
             check_replaceable(out)
         plan = plan or plan_tasks(host, recipe, data, runtime)
         model = host.backbones[recipe.backbone].load(settings.runtime(runtime or RuntimeConfig(), recipe.backbone))

@@ -43,7 +43,7 @@ def writing(path: Path, put: Callable[[Path, Path], None] | None = None) -> Iter
     Links are followed. Raises UsageError for a device or a pipe, which a rename would replace, and Unavailable.
     """
     check_replaceable(path)
-    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    path = followed(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         drop_drafts(path)
@@ -295,6 +295,11 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def followed(path: Path) -> Path:
+    """Return where a result is written: the path, or where it leads if it is a link, which a rename would replace."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def check_replaceable(path: Path) -> None:

@@ -399,3 +399,12 @@ def test_a_backbone_that_cannot_hide_is_refused_before_anything_is_trained(run, 
         "hint: set hide = 0 in the recipe, or remove hide",
     ]
     assert not (own_home / "cache/work").exists()
+
+
+def test_a_pack_is_written_where_a_link_leads(run, tiny, toys, recipe, tmp_path):
+    real, link = tmp_path / "disk/pack", tmp_path / "pack"
+    link.symlink_to(real)
+    for _ in range(2):
+        assert run("pack", "build", recipe, "--data", toys, "-o", link).exit_code == 0
+        assert link.is_symlink()
+        assert Pack(real).verify() == []

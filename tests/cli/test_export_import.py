@@ -54,6 +54,16 @@ def test_force_replaces_an_adapter_folder(run, mug, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mug.safetensors", "o"]
 
 
+def test_a_folder_is_written_where_a_link_leads(run, mug, tmp_path):
+    real, link = tmp_path / "disk/o", tmp_path / "o"
+    link.symlink_to(real)
+    for _ in range(2):
+        assert run("export", mug, "-o", link, "--force").exit_code == 0
+        assert link.is_symlink()
+        assert (real / "adapter_config.json").is_file()
+    assert sorted(path.name for path in real.parent.iterdir()) == ["o"]
+
+
 def test_a_strangers_file_is_sent_to_import(run, mug, tmp_path):
     run("export", mug, "-o", tmp_path / "o.pt")
     result = run("export", tmp_path / "o.pt", "-o", tmp_path / "p")

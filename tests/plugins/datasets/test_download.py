@@ -309,6 +309,17 @@ def test_entries_are_counted_even_if_they_are_empty(tmp_path, monkeypatch):
             unpacked(path, tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["\0hotos/2.jpg", "\0"])
+def test_a_name_that_begins_with_nul_is_refused(tmp_path, name):
+    path = tmp_path / "x.zip"
+    entry = zipfile.ZipInfo("x" * len(name))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(entry, b"photo")
+    path.write_bytes(path.read_bytes().replace(b"x" * len(name), name.encode()))
+    with pytest.raises(BadFile, match="control character"):
+        unpacked(path, tmp_path / "out")
+
+
 def tarred(folder, names):
     memory = io.BytesIO()
     with tarfile.open(fileobj=memory, mode="w:gz") as archive:

@@ -1,4 +1,4 @@
-"""Limits of downloads: a least speed, and pauses that grow while connections bring little."""
+"""Limits of downloads: a minimum speed, and growing pauses between connections that transfer little."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable
 
 LEAST_SPEED, SPEED_SECONDS = 1024, 30.0
-"""Bytes per second, on average over so many seconds, below which a connection is given up."""
+"""A connection is closed if its average over SPEED_SECONDS is below LEAST_SPEED bytes per second."""
 LEAST_BYTES = 1 << 16
-"""Bytes that a connection must bring to count as progress."""
+"""Bytes that a connection must transfer to count as progress."""
 
 
 class Pace:
-    """The speed of a connection.
+    """Measures the speed of a connection.
 
-    Time counts only between received bytes, so the reader needs a timeout for a server that sends nothing.
+    It is checked only when bytes arrive, so the reader needs a timeout for a server that sends nothing.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -26,14 +26,14 @@ class Pace:
         seconds = self._clock() - self._since
         if seconds >= SPEED_SECONDS:
             if self._bytes < LEAST_SPEED * seconds:
-                raise TimeoutError(f"only {self._bytes} bytes came in {seconds:.0f} s")
+                raise TimeoutError(f"only {self._bytes} bytes arrived in {seconds:.0f} s")
             self._since, self._bytes = self._clock(), 0
 
 
 class Attempts:
-    """The connections of a download, of which `tries` in a row may bring less than LEAST_BYTES.
+    """Counts the connections of a download. It gives up after `tries` in a row with less than LEAST_BYTES each.
 
-    seconds: the pause after one that brought more. Each one in a row that brought less doubles it.
+    seconds: the pause after a connection that transferred more. Each connection in a row with less doubles it.
     """
 
     def __init__(self, tries: int, seconds: float) -> None:
@@ -42,7 +42,7 @@ class Attempts:
     def failed(self, gained: int) -> float | None:
         """Return the seconds to wait before the next connection, or None to give up.
 
-        gained: how many bytes the failed connection brought.
+        gained: bytes that the failed connection transferred.
 
         >>> attempts = Attempts(tries=3, seconds=2.0)
         >>> [attempts.failed(gained) for gained in (1 << 20, 0, 0, 1 << 20, 1, 1, 1)]

@@ -497,7 +497,7 @@ def test_a_hub_that_trickles_is_given_up(tmp_path, monkeypatch):
     with (tmp_path / "x.part").open("ab") as file:
         output = Counted(file, 10**6, lambda count, part: None)
         with (
-            pytest.raises(BrokenOff, match="hf:ann/toys cannot be pulled: only 0 bytes came in 30 s"),
+            pytest.raises(BrokenOff, match="hf:ann/toys cannot be pulled: only 0 bytes arrived in 30 s"),
             requests(Reference.parse("hf:ann/toys"), "pull", output),
         ):
             any(output.write(b"") for clock[0] in (10.0, 20.0, 30.0))

@@ -16,7 +16,7 @@ def run(speed: float, seconds: float, pause: float = 1.0) -> None:
 
 
 def test_a_slow_connection_is_given_up():
-    with pytest.raises(TimeoutError, match="only 30690 bytes came in 30 s"):
+    with pytest.raises(TimeoutError, match="only 30690 bytes arrived in 30 s"):
         run(LEAST_SPEED - 1, SPEED_SECONDS)
 
 

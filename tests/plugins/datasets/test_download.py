@@ -255,7 +255,7 @@ def test_a_connection_that_trickles_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "_continues", lambda reply, start: True)
     monkeypatch.setattr(download.urllib.request, "urlopen", lambda request, timeout: nullcontext(reply))
     notes = []
-    with pytest.raises(Unavailable, match=r"only 30 bytes came in 30 s"):
+    with pytest.raises(Unavailable, match=r"only 30 bytes arrived in 30 s"):
         downloaded(Remote(URL, "", 1_000_000), tmp_path, notes.append)
     assert clock[0] == 30 * download.TRIES
 

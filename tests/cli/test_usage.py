@@ -27,7 +27,7 @@ REFUSED = [
     (
         "plugins new x --kind genrator",
         "invalid value for '--kind': 'genrator' is not one of 'backbone', 'dataset', 'captioner', 'generator', "
-        "'reporter'",
+        "'reporter', 'executor'",
         "did you mean 'generator'?",
     ),
     ("inspect", "missing argument 'THING'", "see `sglora inspect --help`"),

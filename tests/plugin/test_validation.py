@@ -212,4 +212,5 @@ def test_a_plugin_for_this_version_fits(declared):
 def test_every_protocol_is_a_contract_or_an_optional_part_of_one():
     protocols = {k for k in vars(contracts).values() if isinstance(k, type) and issubclass(k, Protocol)} - {Protocol}
     own = {kind for kind in protocols if kind.__module__ == contracts.__name__}
-    assert own == {*POWERS, *(power for powers in POWERS.values() for power in powers)}
+    # A job is what the host gives to an executor.
+    assert own == {contracts.Job, *POWERS, *(power for powers in POWERS.values() for power in powers)}

@@ -22,11 +22,7 @@ def hub_card(pack: Pack, reference: str, licence: str, is_signed: bool) -> str:
     """
     heading, _, rest = pack_card(pack.manifest, pack.tasks).partition("\n")
     summary, star, rest = rest.partition("\n* ")
-    signed = (
-        ["", "The archive is signed. Pass `--signers FILE` to `sglora pack pull` to check who signed it."]
-        if is_signed
-        else []
-    )
+    signed = ["", "The archive is signed. Pass `--signers FILE` as well to check who signed it."] if is_signed else []
     lines = [
         "---",
         "library_name: sglora",

@@ -118,9 +118,10 @@ def test_a_file_that_is_not_there_is_not_asked_for_twice(tmp_path):
 
 
 def test_offline_nobody_is_asked(tmp_path, monkeypatch):
-    monkeypatch.setenv("SGLORA_OFFLINE", "1")
-    with serving({"/a.bin": DATA}) as server, pytest.raises(Unavailable, match="SGLORA_OFFLINE is set"):
-        get(server, tmp_path)
+    with serving({"/a.bin": DATA}) as server:
+        monkeypatch.setenv("SGLORA_OFFLINE", "1")  # now, because the server could not open a socket
+        with pytest.raises(Unavailable, match="SGLORA_OFFLINE is set"):
+            get(server, tmp_path)
     assert server.asked == []
     (tmp_path / "a.bin").write_bytes(DATA)
     assert get(server, tmp_path)[0].read_bytes() == DATA

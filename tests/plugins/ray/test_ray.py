@@ -63,9 +63,11 @@ def cluster(tmp_path_factory):
         patch.setenv("OMP_NUM_THREADS", "1")
         for name, value in executor_module.ENVIRONMENT.items():
             patch.setenv(name, value)
+        before = signal.getsignal(signal.SIGTERM)  # Ray replaces it
         cluster = LocalCluster()
         yield cluster
         cluster.shutdown()
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

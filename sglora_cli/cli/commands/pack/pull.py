@@ -19,16 +19,16 @@ from sglora_cli.system.display import counted
 @click.option(
     "--signers",
     type=PATH,
-    help="Reject the pack unless a signer listed in this file signed it; see `sglora pack import`.",
+    help="Reject the pack unless a signer listed in this file signed it, as for `sglora pack import FILE`.",
 )
 @json_option()
 @click.pass_obj
 def pull(app: App, pack: str, name: str, force: bool, signers: Path | None, as_json: bool) -> None:
     """Download a pack from the Hugging Face hub and install it.
 
-    REV is a branch, a tag or a commit. Default: the newest. The command checks the pack as `sglora pack import` does.
-    Run the same command again to resume an interrupted download. The command was tested with a local server, never
-    with the hub itself.
+    REV is a branch, a tag or a commit. Default: the newest. The pack is checked as by `sglora pack import FILE`. Run
+    the same command again to resume an interrupted download. The command was tested with a local server, never with
+    the hub itself.
 
     \b
     sglora pack pull hf:ann/toys

@@ -53,7 +53,8 @@ def commands_in(text: str) -> Iterator[list[str]]:
 
 def command_faults(words: Sequence[str]) -> list[str]:
     """Return why these words after `sglora` are not a complete command."""
-    context = click.Context(main, info_name="sglora")
+    # With the settings of `main`, because click keeps the help option of the first context of a command.
+    context = click.Context(main, info_name="sglora", **main.context_settings)
     command: click.Command = main
     rest = list(words)
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):

@@ -109,21 +109,22 @@ def measured_elsewhere(
     reader = replace(measurer, fresh=False, count=Work())
     keyed: list[list[Part]] = []
     missing: dict[str, tuple[UnseenTask, Part]] = {}
+    # Rows that no other measurement may use are stored under a key of this one, and removed.
+    passing: list[tuple[UnseenTask, Part]] = []
     with Driver.here() as driver:
         for t, (task, some) in enumerate(zip(plan.tasks, parts, strict=True)):
-            # Rows that no other measurement may use are stored under a key of this one.
-            own = [
-                part if _is_kept(part, measurer) else replace(part, key=content_hash(driver.token, t, n))
-                for n, part in enumerate(some)
-            ]
-            keyed.append(own)
-            missing |= {f"{t}/{n}": (task, part) for n, part in enumerate(own) if not reader.remembers(task, part)}
+            keyed.append([])
+            for n, part in enumerate(some):
+                kept = bool(part.key) and not measurer.fresh
+                own = part if kept else replace(part, key=content_hash(driver.token, t, n))
+                keyed[t].append(own)
+                if not reader.remembers(task, own):
+                    missing[f"{t}/{n}"] = task, own
+                    passing += [] if kept else [(task, own)]
         if missing:
             steps = [_step(key, *of, reader.place(*of), elsewhere.resources) for key, of in missing.items()]
             keys = {key: part.key for key, (_, part) in missing.items()}
             job = BenchJob(elsewhere.planner, plan.key, keys, measurer.precision, measurer.fresh, driver)
-            numbers = {key: tuple(map(int, key.split("/"))) for key in missing}
-            passing = [missing[key] for key, (t, n) in numbers.items() if not _is_kept(parts[t][n], measurer)]
             try:
                 with working("bench", sum(step.units for step in steps)) as advance:
                     counts = elsewhere.executor.run(job, steps, advance, _Counter(measurer.count))
@@ -135,11 +136,6 @@ def measured_elsewhere(
                     reader.place(task, part).unlink(missing_ok=True)
             elsewhere.note(f"bench: {counted(sum(counts.values()), 'step')}, {summary(counts)}")
     return keyed, reader
-
-
-def _is_kept(part: Part, measurer: Measurer) -> bool:
-    """Return whether later measurements may use the stored rows of a part."""
-    return bool(part.key) and not measurer.fresh
 
 
 def _step(key: str, task: UnseenTask, part: Part, path: Path, resources: Resources) -> Step:

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from sglora_cli.config import RuntimeConfig
 from sglora_cli.data.features import Features
 from sglora_cli.errors import Mismatch
 from sglora_cli.lora.layout import Layout
-from sglora_cli.pack.content.shards import ExpertShards
 from sglora_cli.pack.recipe import Recipe
 from sglora_cli.plugin.host import Host
 from sglora_cli.plugin.values import Resources, Step
@@ -71,25 +70,18 @@ class BuildJob:
 class Worker:
     """A process that performs steps of a build."""
 
-    def __init__(
-        self,
-        host: Host,
-        recipe: Recipe,
-        steps: Steps,
-        pool_tasks: Sequence[PoolTask],
-        bank: Bank,
-        note: Callable[[str], None] | None,
-        experts: Callable[[], ExpertShards],
-    ) -> None:
-        """note: shows what a fit reports. None: this is shown as the progress of its step."""
-        self._host, self._recipe, self._steps, self._pool_tasks = host, recipe, steps, pool_tasks
-        self._bank, self._experts = bank, experts
-        self._note = note or (lambda text: self._advance(0.0, text))
+    def __init__(self, steps: Steps, fitting: Callable[[], Fitting]) -> None:
+        """fitting: is called for the first fit, when the experts are trained."""
+        self._steps, self._make_fitting = steps, fitting
         self._advance: Advance = lambda units, part: None
 
     @cached_property
     def _fitting(self) -> Fitting:
-        return Fitting(self._host, self._recipe, self._steps, self._pool_tasks, self._bank, self._experts(), self._note)
+        return self._make_fitting()
+
+    def note(self, text: str) -> None:
+        """Show what a fit reports as the progress of its step."""
+        self._advance(0.0, text)
 
     def perform(self, step: Step, advance: Advance, journal: Record) -> None:
         """Do one step, unless its file exists."""
@@ -136,9 +128,13 @@ def _worker(job: BuildJob) -> Worker:
         steps = Steps(model, layout, job.tasks, recipe.train)
         folder = tempfile.TemporaryDirectory(prefix="sglora-experts-")
         _folders.append(folder)
-        experts = partial(write_experts, Path(folder.name), steps)
-        bank = Bank(model, steps.seen)
-        _loaded[job.key] = Worker(host, recipe, steps, job.pool_tasks, bank, None, experts)
+
+        def fitting() -> Fitting:
+            experts, bank = write_experts(Path(folder.name), steps), Bank(model, steps.seen)
+            return Fitting(host, recipe, steps, job.pool_tasks, bank, experts, worker.note)
+
+        worker = Worker(steps, fitting)
+        _loaded[job.key] = worker
     return _loaded[job.key]
 
 

@@ -22,7 +22,7 @@ from sglora_cli.bench.driver import Driver, check_results, resources_of, summary
 from sglora_cli.build.bank import Bank
 from sglora_cli.build.estimate import Estimate, estimated
 from sglora_cli.build.experts import expert_shards, write_experts
-from sglora_cli.build.fitting import Fits, stored_fit
+from sglora_cli.build.fitting import Fits, Fitting, stored_fit
 from sglora_cli.build.job import BuildJob, Worker, feature_steps
 from sglora_cli.build.moments import moments
 from sglora_cli.build.pool_tasks import PoolTask, phrase_lines, pool_tasks
@@ -215,7 +215,7 @@ class Build:
             self.note(f"already trained: {counted(trained, 'task')}")
         self._perform("training", missing)
 
-    def _perform(self, what: str, steps: Sequence[Step], experts: Callable[[], ExpertShards] | None = None) -> None:
+    def _perform(self, what: str, steps: Sequence[Step], experts: ExpertShards | None = None) -> None:
         """Run steps on the executor.
 
         experts: for fits in this process. Raises Unavailable if a result is not visible here afterwards.
@@ -223,20 +223,21 @@ class Build:
         if not steps:
             return
         local = self.executor.name == LOCAL
-        # A fit displays its own progress
-        shown = nullcontext(_nothing) if local and experts else working(what, sum(step.units for step in steps))
+        shows_itself = local and experts is not None  # a fit in this process
+        total = sum(step.units for step in steps)
+        shown = nullcontext(_nothing) if shows_itself else working(what, total)
         with nullcontext() if local else Driver.here() as driver, shown as advance:
             counts = self.executor.run(self._job(driver, experts), steps, advance, self.journal)
         if not local:
             check_results(steps, self.executor.name, counts)
             self.note(f"{what}: {counted(sum(counts.values()), 'step')}, {summary(counts)}")
 
-    def _job(self, driver: Driver | None, experts: Callable[[], ExpertShards] | None) -> BuildJob:
-        here = None
-        if driver is None:
-            here = Worker(
-                self.host, self.recipe, self.steps, self.pool_tasks, self._bank, self.note, experts or _no_experts
-            )
+    def _job(self, driver: Driver | None, experts: ExpertShards | None) -> BuildJob:
+        def fitting() -> Fitting:
+            assert experts is not None, "only fits read experts"
+            return Fitting(self.host, self.recipe, self.steps, self.pool_tasks, self._bank, experts, self.note)
+
+        here = None if driver else Worker(self.steps, fitting)
         names = [path.stem for path in (*self.steps.paths, *map(self.fits.path, self.recipe.generators))]
         key = content_hash(names, self.model.fingerprint)
         runtime = replace(self.runtime, device=self.model.device.type)  # also for workers that have other devices
@@ -251,7 +252,7 @@ class Build:
             {"kind": "joint", "fingerprint": self.model.fingerprint},
         )
         save_learned_of(folder, self.tasks)
-        self._perform("generators", self.fits.missing(self.resources), lambda: experts)
+        self._perform("generators", self.fits.missing(self.resources), experts)
         health = self._write_generators(folder)
         for t in progress(self.tasks, "evaluation"):
             if t.test:
@@ -322,7 +323,3 @@ def save_learned_of(folder: Path, tasks: Sequence[BuildTask]) -> None:
 
 def _nothing(units: float, part: str) -> None:
     pass
-
-
-def _no_experts() -> ExpertShards:
-    raise AssertionError("only fits read experts")

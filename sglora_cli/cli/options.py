@@ -43,10 +43,10 @@ class ResultPath(FilePath):
     """The path of a result. A device or a pipe is refused before the work starts."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        from sglora_cli.files.atomic import check_replaceable
+        from sglora_cli.files.atomic import check_not_special
 
         path = Path(super().convert(value, param, ctx))
-        check_replaceable(path)
+        check_not_special(path)
         return path
 
 

@@ -42,7 +42,7 @@ def writing(path: Path, put: Callable[[Path, Path], None] | None = None) -> Iter
 
     Links are followed. Raises UsageError for a device or a pipe, which a rename would replace, and Unavailable.
     """
-    check_replaceable(path)
+    check_not_special(path)
     path = followed(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ def put_file(draft: Path, target: Path) -> None:
 
     Raises UsageError for a device or a pipe, and Unavailable.
     """
-    check_replaceable(target)
+    check_not_special(target)
     if target.is_symlink():  # it may lead to another disk, where a file cannot be moved in one step
         with draft.open("rb") as source, writing(target) as file:
             shutil.copyfileobj(source, file)
@@ -302,7 +302,7 @@ def followed(path: Path) -> Path:
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
-def check_replaceable(path: Path) -> None:
+def check_not_special(path: Path) -> None:
     """Raise UsageError for a device, a pipe or a socket. A result would replace it instead of being written to it."""
     try:
         mode = path.stat().st_mode
@@ -318,7 +318,7 @@ def _replaceable(mode: int) -> bool:
 
 def check_free(path: Path, force: bool, folder: bool = False) -> None:
     """Raise UsageError if a file (or folder) cannot be put at `path`, or would replace one without `force`."""
-    check_replaceable(path)
+    check_not_special(path)
     if path.exists() and path.is_dir() != folder:
         raise UsageError(f"{path} is a {'folder' if path.is_dir() else 'file'}", "choose another name")
     if path.exists() and not force:

@@ -89,5 +89,7 @@ def _age(path: Path) -> float:
 def _unfinished(target: Path) -> list[Path]:
     """Return the unfinished files of all attempts at making a file."""
     stem = target.name.partition(".")[0]
-    names = target.parent.glob(f"{stem}.*")
-    return [path for path in names if path.name.endswith((_DRAFT, _CHECKPOINT, _COPY))]
+    # Not `glob`, which takes several times as long in a folder of thousands of files.
+    names = os.listdir(target.parent) if target.parent.is_dir() else []
+    ours = (n for n in names if n.startswith(f"{stem}.") and n.endswith((_DRAFT, _CHECKPOINT, _COPY)))
+    return [target.parent / name for name in ours]

@@ -58,6 +58,14 @@ def hints_can_be_followed(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture
+def empty_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, for messages that depend on its files. README's first command leaves an adapter in it."""
+    folder = tmp_path_factory.mktemp("empty")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
 def run():
     """Run the program as its user does: `run("pack", "list")`."""
     from sglora_cli.cli.main import main

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from pack_folders import BUNDLED
@@ -33,7 +32,7 @@ from pack_folders import BUNDLED
             ["generate", "--images", "nowhere"],
             2,
             "the folder nowhere does not exist",
-            f"pass a folder of photos; searched in {Path.cwd()}",
+            "pass a folder of photos; searched in {cwd}",
         ),
         (["generate", "a mug", "--samples", "0"], 2, "samples must be at least 1, got 0", ""),
         (["generate", "a mug", "--temperature", "nan"], 2, "temperature must be finite, got nan", ""),
@@ -74,11 +73,11 @@ from pack_folders import BUNDLED
         (["pack", "verify", "toyz"], 3, "no pack named 'toyz'", "did you mean 'toys'?"),
         (["pack", "build", "starte"], 3, "no recipe named 'starte'", "did you mean 'starter'?"),
         (["inspect", "toyz"], 3, "no adapter file, pack or recipe named 'toyz'", "did you mean 'toys'?"),
-        (["inspect", "none.safetensors"], 4, "none.safetensors does not exist", f"searched in {Path.cwd()}"),
+        (["inspect", "none.safetensors"], 4, "none.safetensors does not exist", "searched in {cwd}"),
     ],
 )
-def test_a_mistake_is_answered(run, toy_pack, own_home, arguments, code, message, hint):
-    before = sorted(own_home.rglob("*"))
+def test_a_mistake_is_answered(run, toy_pack, own_home, empty_folder, arguments, code, message, hint):
+    before, hint = sorted(own_home.rglob("*")), hint.replace("{cwd}", str(empty_folder))
     result = run(*arguments)
     assert result.stderr == f"error: {message}\n" + (f"hint: {hint}\n" if hint else "")
     assert result.exit_code == code

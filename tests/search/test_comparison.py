@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -169,7 +168,7 @@ def test_no_image_that_can_be_read_is_an_error(run, adapter, tmp_path):
 
 
 ONE_WAY = "pass either --images or --image, not both or neither"
-FOLDER = f"pass a folder of photos, or --image FILE for a single image; searched in {Path.cwd()}"
+FOLDER = "pass a folder of photos, or --image FILE for a single image; searched in {cwd}"
 PAGE = "try --report x.html"
 WAYS = "pass --images DIR, or --image FILE with sentences"
 
@@ -182,7 +181,7 @@ WAYS = "pass --images DIR, or --image FILE with sentences"
         (["--images", "nowhere"], 2, "the folder nowhere does not exist", FOLDER),
         (["--image", "x.png"], 4, "image x.png does not exist", ""),
         (["--images", "{images}", "--text", " "], 2, "the sentence has no words: ' '", None),
-        (["--images", "{images}", "--texts", "none.txt"], 4, "none.txt does not exist", f"searched in {Path.cwd()}"),
+        (["--images", "{images}", "--texts", "none.txt"], 4, "none.txt does not exist", "searched in {cwd}"),
         (["--images", "{images}", "--report", "x.pdf"], 2, "a report file must end in .html, got x.pdf", PAGE),
         (["--images", "{images}", "--backbone", "tinny"], 3, "no backbone named 'tinny'", "did you mean 'tiny'?"),
         (
@@ -193,9 +192,9 @@ WAYS = "pass --images DIR, or --image FILE with sentences"
         ),
     ],
 )
-def test_a_mistake_is_answered(run, adapter, images, arguments, code, message, hint):
+def test_a_mistake_is_answered(run, adapter, images, empty_folder, arguments, code, message, hint):
     result = run("try", adapter, *(a.format(images=images) for a in arguments))
-    hint = 'describe the task, as in "a photo of a pug"' if hint is None else hint
+    hint = 'describe the task, as in "a photo of a pug"' if hint is None else hint.format(cwd=empty_folder)
     assert result.stderr == f"error: {message}\n" + (f"hint: {hint}\n" if hint else "")
     assert (result.exit_code, result.stdout) == (code, "")
 

@@ -213,7 +213,7 @@ LIST = "pass a folder of photos, a photo, or a text file with one path per line"
             f"{'a dog ' * 60} does not exist",
             f"put the folder first: sglora search {{images}} '{'a dog ' * 60}'",
         ),
-        (["{images}", "x", "--like", "no.jpg"], 4, "no.jpg does not exist", f"searched in {Path.cwd()}"),
+        (["{images}", "x", "--like", "no.jpg"], 4, "no.jpg does not exist", "searched in {cwd}"),
         (
             ["{images}", "x", "--adapter", "pug"],
             4,
@@ -247,8 +247,8 @@ LIST = "pass a folder of photos, a photo, or a text file with one path per line"
         ),
     ],
 )
-def test_a_mistake_is_answered(run, adapter, images, arguments, code, message, hint):
-    places = {"images": images, "adapter": adapter}
+def test_a_mistake_is_answered(run, adapter, images, empty_folder, arguments, code, message, hint):
+    places = {"images": images, "adapter": adapter, "cwd": empty_folder}
     result = run("search", *(one.format(**places) for one in arguments))
     assert result.stderr == f"error: {message}\nhint: {hint}\n".format(**places)
     assert (result.exit_code, result.stdout) == (code, "")

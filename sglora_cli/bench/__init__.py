@@ -2,6 +2,7 @@
 
 retrieval   recall at k, accuracy and chance level
 bootstrap   confidence intervals of differences
+candidates  adapters to measure, and their files
 measure     measures adapters on tasks and caches the results
 tasks       selects the tasks to measure on
 leaks       checks what a pack has already seen of these tasks

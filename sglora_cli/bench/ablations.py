@@ -17,7 +17,8 @@ from typing import Any
 
 from torch import Tensor
 
-from sglora_cli.bench.measure import Candidate, Part
+from sglora_cli.bench.candidates import Candidate
+from sglora_cli.bench.measure import Part
 from sglora_cli.bench.methods import BenchPlan, PartKeys, Parts, candidates, methods, plan_of_methods
 from sglora_cli.config import ABLATIONS, SPACES, BenchConfig, PriorConfig
 from sglora_cli.data.description import Description
@@ -289,7 +290,8 @@ def _parts(
 
     def part(variant: Variant, name: str, task: UnseenTask) -> Part:
         asked = [origin, variant.mark, asdict(config), task.key, task.description]
-        return Part(keys(name, asked), partial(make, variant, name, task.key), partial(loaded.fitted, name))
+        adapters = partial(make, variant, name, task.key)
+        return Part(keys(name, asked), adapters, partial(loaded.fitted, name), f"{name}@{variant.mark}")
 
     return lambda task: [*levels(task), *(part(v, name, task) for v in variants for name in names)]
 

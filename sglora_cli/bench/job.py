@@ -1,13 +1,19 @@
-"""A measurement as a job: each step measures the adapters of one method on one task, in any process."""
+"""A measurement as a job, whose steps run in any process.
+
+For each task and method, one step makes the adapters and another one measures them. A step that is attempted again
+therefore does not repeat the other one, which matters for methods that are trained on photos of the task.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from sglora_cli.bench.candidates import Candidate, load_candidates, save_candidates
 from sglora_cli.bench.driver import Driver, check_results, performing, resources_of, summary
 from sglora_cli.bench.measure import Measurer, Part, Work
 from sglora_cli.bench.methods import BenchPlan
@@ -23,8 +29,8 @@ from sglora_cli.system.display import counted
 from sglora_cli.system.paths import cache_folder
 from sglora_cli.system.progress import Advance, Record, working
 
-MEASURE = "measure"
-"""The kind of the steps of this module."""
+ADAPTERS, MEASURE = "adapters", "measure"
+"""The kinds of the steps of this module."""
 Planner = Callable[[Host], BenchPlan]
 """Makes the plan of a measurement in any process. It can be pickled."""
 
@@ -62,8 +68,8 @@ class BenchJob:
     planner: Planner
     plan_key: str
     """The key of the driver's plan."""
-    part_keys: Mapping[str, str]
-    """Step -> the key under which the driver looks for the rows. The worker's own keys depend on its installation."""
+    part_keys: Mapping[tuple[int, int], str]
+    """Task and part -> key of the part on the driver. The worker's own keys depend on its installation."""
     precision: str
     fresh: bool
     driver: Driver
@@ -72,13 +78,15 @@ class BenchJob:
         """See Job. Raises Mismatch if the plan differs from the driver's."""
         with performing(step, self.driver):
             plan, measurer = self._loaded()
-            task, part = (int(number) for number in step.key.split("/"))
-            own = replace(plan.parts(plan.tasks[task])[part], key=self.part_keys[step.key])
-            before = replace(measurer.count)
-            measurer.rows_of(plan.tasks[task], [own])
-            count = measurer.count
-            journal("measured", encoded=count.encoded - before.encoded, saved=count.saved - before.saved)
-            advance(step.units, step.name)
+            t, n = (int(number) for number in step.key.split("/")[1:])
+            task, part = plan.tasks[t], replace(plan.parts(plan.tasks[t])[n], key=self.part_keys[t, n])
+            if step.kind == ADAPTERS:
+                path = cache_folder() / step.path
+                if load_candidates(path) is None:
+                    save_candidates(path, part.make())
+            else:
+                _measure(measurer, task, part, journal)
+            advance(step.units, f"{step.kind} {step.name}")
 
     def _loaded(self) -> tuple[BenchPlan, Measurer]:
         """Return the plan in this process, and make it for the first step."""
@@ -98,6 +106,28 @@ _plans: dict[str, tuple[BenchPlan, Measurer]] = {}
 """The last plan that this process made, under the token of its driver."""
 
 
+def _measure(measurer: Measurer, task: UnseenTask, part: Part, journal: Record) -> None:
+    """Store the rows of a part, unless they are stored, and remove its adapters."""
+    path = _adapters_path(measurer.place(task, part))
+    if not replace(measurer, fresh=False).remembers(task, part):
+        before = replace(measurer.count)
+        measurer.rows_of(task, [replace(part, make=partial(_made, path, part.make))])
+        count = measurer.count
+        journal("measured", encoded=count.encoded - before.encoded, saved=count.saved - before.saved)
+    path.unlink(missing_ok=True)
+
+
+def _made(path: Path, make: Callable[[], list[Candidate]]) -> list[Candidate]:
+    """Return adapters of a file. They are made if another command has removed it, or if it is damaged."""
+    stored = load_candidates(path)
+    return make() if stored is None else stored
+
+
+def _adapters_path(rows: Path) -> Path:
+    """Return the file of a part's adapters, given that of its rows."""
+    return cache_folder() / "measured/adapters" / rows.parent.name / f"{rows.stem}.safetensors"
+
+
 def measured_elsewhere(
     plan: BenchPlan, parts: Sequence[Sequence[Part]], measurer: Measurer, elsewhere: Elsewhere
 ) -> tuple[list[list[Part]], Measurer]:
@@ -108,8 +138,8 @@ def measured_elsewhere(
     """
     reader = replace(measurer, fresh=False, count=Work())
     keyed: list[list[Part]] = []
-    missing: dict[str, tuple[UnseenTask, Part]] = {}
-    # Rows that no other measurement may use are stored under a key of this one, and removed.
+    missing: dict[tuple[int, int], tuple[UnseenTask, Part]] = {}
+    # What no other measurement may use is stored under a key of this one, and removed.
     passing: list[tuple[UnseenTask, Part]] = []
     with Driver.here() as driver:
         for t, (task, some) in enumerate(zip(plan.tasks, parts, strict=True)):
@@ -119,29 +149,36 @@ def measured_elsewhere(
                 own = part if kept else replace(part, key=content_hash(driver.token, t, n))
                 keyed[t].append(own)
                 if not reader.remembers(task, own):
-                    missing[f"{t}/{n}"] = task, own
+                    missing[t, n] = task, own
                     passing += [] if kept else [(task, own)]
         if missing:
-            steps = [_step(key, *of, reader.place(*of), elsewhere.resources) for key, of in missing.items()]
+            resources = elsewhere.resources
+            steps = [step for key, of in missing.items() for step in _steps(key, *of, reader.place(*of), resources)]
             keys = {key: part.key for key, (_, part) in missing.items()}
             job = BenchJob(elsewhere.planner, plan.key, keys, measurer.precision, measurer.fresh, driver)
             try:
                 with working("bench", sum(step.units for step in steps)) as advance:
                     counts = elsewhere.executor.run(job, steps, advance, _Counter(measurer.count))
-                check_results(steps, elsewhere.executor.name, counts)
+                check_results([s for s in steps if s.kind == MEASURE], elsewhere.executor.name, counts)
                 for task, part in passing:
                     reader.remembers(task, part)  # reads the rows
             finally:
                 for task, part in passing:
-                    reader.place(task, part).unlink(missing_ok=True)
+                    for path in (reader.place(task, part), _adapters_path(reader.place(task, part))):
+                        path.unlink(missing_ok=True)
             elsewhere.note(f"bench: {counted(sum(counts.values()), 'step')}, {summary(counts)}")
     return keyed, reader
 
 
-def _step(key: str, task: UnseenTask, part: Part, path: Path, resources: Resources) -> Step:
-    name = f"{task.key}, method {int(key.split('/')[1]) + 1}"
-    units = float(len(task.tensors.stem_N))
-    return Step(key, MEASURE, name, path.relative_to(cache_folder()).as_posix(), (), units, resources)
+def _steps(key: tuple[int, int], task: UnseenTask, part: Part, rows: Path, resources: Resources) -> list[Step]:
+    """Return the step that makes the adapters of a part, unless they exist already, and the one that measures them."""
+
+    def step(kind: str, path: Path, after: tuple[str, ...], units: float) -> Step:
+        name, place = f"{part.name} on {task.key}", path.relative_to(cache_folder()).as_posix()
+        return Step(f"{kind}/{key[0]}/{key[1]}", kind, name, place, after, units, resources)
+
+    made = [] if part.ready else [step(ADAPTERS, _adapters_path(rows), (), 1.0)]
+    return [*made, step(MEASURE, rows, tuple(one.key for one in made), float(len(task.tensors.stem_N)))]
 
 
 @dataclass(frozen=True)

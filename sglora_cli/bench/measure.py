@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sglora_cli.bench.candidates import Candidate
 from sglora_cli.bench.retrieval import hits, right_class
 from sglora_cli.bench.rows_file import count_hits, pack_hits
 from sglora_cli.data.encode import IMAGES_AT_ONCE, encode_each, encode_images
 from sglora_cli.errors import BadFile, Mismatch
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.text import read_sealed, write_sealed
-from sglora_cli.lora.layout import Layout
 from sglora_cli.pack.content.evaluation import UnseenTask
 from sglora_cli.plugin.contracts import Model
 from sglora_cli.plugin.values import Row, TaskTensors
@@ -43,20 +43,6 @@ Label = tuple[str, int, int, str]
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """An adapter to measure, and where it comes from."""
-
-    method: str
-    layout: Layout
-    flat_P: Tensor
-    """(P,), or (N, P) if each image of the task has its own adapter."""
-    sample: int = 0
-    seed: int = 0
-    sentence: str = ""
-    """Key of the task whose sentence made the adapter, "" for the measured task itself."""
-
-
-@dataclass(frozen=True)
 class Part:
     """The adapters of one method for a task, which are made only if they are needed."""
 
@@ -65,6 +51,10 @@ class Part:
     make: Callable[[], list[Candidate]]
     prepare: Callable[[], object] = list
     """Raises errors of the method before anything is measured."""
+    name: str = ""
+    """What it measures, for messages."""
+    ready: bool = False
+    """Whether the adapters exist already, so that `make` only reads them."""
 
 
 @dataclass(frozen=True)

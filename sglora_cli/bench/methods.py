@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from sglora_cli import __version__
+from sglora_cli.bench.candidates import Candidate
 from sglora_cli.bench.evidence import TaskEvidence
-from sglora_cli.bench.measure import Candidate, Part
+from sglora_cli.bench.measure import Part
 from sglora_cli.bench.paper import PAPER
 from sglora_cli.bench.rows_file import Header
 from sglora_cli.bench.sentences import UNRELATED, UNRELATED_SENTENCE, Sentence, other_sentences
@@ -159,7 +160,7 @@ class _Asking:
     def parts(self, names: Sequence[str], task: UnseenTask) -> list[Part]:
         """Return each method's part for the task, then each method's part for other sentences."""
         evidence = TaskEvidence(self.loaded.model, self.pack, task)
-        own = [self._part(self._own, name, task, evidence, task.description) for name in names]
+        own = [self._part(self._own, name, name, task, evidence, task.description) for name in names]
         if not self.config.wrong_sentences:
             return own
         one = Sentence(task.key, task.dataset, task.description)
@@ -167,12 +168,13 @@ class _Asking:
         text_of = {sentence.key: sentence.text for sentence in self.pool} | {UNRELATED: UNRELATED_SENTENCE}
         said = [[key, text_of[key]] for key in others]
         make = partial(self._controls, others)
-        return [*own, *(self._part(make, name, task, evidence, said) for name in names)]
+        return [*own, *(self._part(make, name, f"{name}, other sentences", task, evidence, said) for name in names)]
 
     def _part(
         self,
         make: Callable[[str, UnseenTask, TaskEvidence], list[Candidate]],
         name: str,
+        what: str,
         task: UnseenTask,
         evidence: TaskEvidence,
         said: Any,
@@ -181,10 +183,10 @@ class _Asking:
             with self.pack.unchanged():  # else the adapters may come from two versions of the pack
                 return make(name, task, evidence)
 
-        if name == ORACLE:  # its adapters exist already
-            return Part("", unchanged)
+        if name == ORACLE:
+            return Part("", unchanged, name=what, ready=True)
         key = self._keys(name, [asdict(self.config), task.key, said])
-        return Part(key, unchanged, partial(self.loaded.fitted, name))
+        return Part(key, unchanged, partial(self.loaded.fitted, name), what)
 
     def _own(self, name: str, task: UnseenTask, evidence: TaskEvidence) -> list[Candidate]:
         if name == ORACLE:

@@ -11,9 +11,10 @@ import torch
 
 from sglora_cli.adapter.read import provenance, read_adapter, recognise
 from sglora_cli.bench.ablations import plan_of_ablation
+from sglora_cli.bench.candidates import Candidate
 from sglora_cli.bench.evidence import lack, saw_training
 from sglora_cli.bench.leaks import check_leaks, leaks, photos_unknown
-from sglora_cli.bench.measure import Candidate, Part
+from sglora_cli.bench.measure import Part
 from sglora_cli.bench.methods import BenchPlan, methods, plan_of_methods
 from sglora_cli.bench.request import BenchRequest
 from sglora_cli.bench.tasks import (
@@ -164,5 +165,5 @@ def plan_of_adapters(
     zero = Candidate(ZERO, first.layout, torch.zeros(first.layout.size))
     names = {ZERO: "Zero-shot", **{name: name for name in adapters}}
     origin = [[name, content_hash(c.flat_P, c.layout.to_json())] for name, c in adapters.items()]
-    whole = Part("", lambda: [zero, *adapters.values()])
+    whole = Part("", lambda: [zero, *adapters.values()], name=", ".join(adapters), ready=True)
     return BenchPlan(model, tasks, names, lambda task: [whole], config, "", backbone, against=ZERO, origin=origin)

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from sglora_cli.bench.bootstrap import bootstrap
-from sglora_cli.bench.measure import Candidate, Measurer
+from sglora_cli.bench.candidates import Candidate
+from sglora_cli.bench.measure import Measurer
 from sglora_cli.bench.tables import cell_name
 from sglora_cli.build.tasks import BuildTask
 from sglora_cli.lora.layout import Layout

@@ -161,7 +161,8 @@ class Session:
         unseen tasks of the pack. Results are averaged over samples, then over tasks.
         Raises UnknownName, and Unavailable if there is no task.
         """
-        from sglora_cli.bench.measure import Candidate, Measurer
+        from sglora_cli.bench.candidates import Candidate
+        from sglora_cli.bench.measure import Measurer
         from sglora_cli.bench.rows import averages
         from sglora_cli.bench.tables import cell_name
         from sglora_cli.bench.tasks import of_task

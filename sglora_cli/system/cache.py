@@ -37,7 +37,9 @@ CACHE_KINDS = {
         CacheKind("features", "features of photos and captions from frozen backbones", derived=True),
         CacheKind("embeddings", "embeddings of the photos of `search`, `classify` and `try`", derived=True),
         CacheKind(
-            "measured", "recalls measured by `bench`, and how much adapters depend on the sentence", derived=True
+            "measured",
+            "recalls measured by `bench`, adapters it has yet to measure, and how much adapters depend on the sentence",
+            derived=True,
         ),
         CacheKind("fingerprints", "facts about weight and generator files, by modification time", derived=True),
         CacheKind("work", "completed and partial steps of builds", derived=True),

@@ -156,7 +156,8 @@ def test_photos_of_the_unseen_task_take_its_sentences_place(run, plain, toys):
     session = Session.open()
     from PIL import Image
 
-    from sglora_cli.bench.measure import Candidate, Measurer
+    from sglora_cli.bench.candidates import Candidate
+    from sglora_cli.bench.measure import Measurer
 
     def looks(task):  # the obvious way: one photo after the other, the first five of a task train
         files = sorted((toys / "toys/images").glob(f"{task}_[0-4].png"))
@@ -204,7 +205,8 @@ def test_sentences_of_a_file_take_the_templates_place(run, plain, sentences):
     rows = results(run(*table, "--sentences", swapped, "--baselines", "nearest"))["rows"]
     session = Session.open()
     pack = session.pack
-    from sglora_cli.bench.measure import Candidate, Measurer
+    from sglora_cli.bench.candidates import Candidate
+    from sglora_cli.bench.measure import Measurer
 
     for task, expert in zip(pack.unseen(), ("toys/ball", "toys/hat"), strict=True):
         own_P = pack.experts.means([pack.experts.names.index(expert)])[0]

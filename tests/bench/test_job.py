@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 from distributions import install
 
 from sglora_cli.bench import job as job_module
+from sglora_cli.bench.candidates import save_candidates
+from sglora_cli.bench.job import ADAPTERS, MEASURE
 from sglora_cli.errors import Mismatch, Unavailable
 from sglora_cli.plugin.executors import InProcess
 
@@ -29,15 +32,23 @@ class Pickling(InProcess):
 
     name: str = "pickling"
     ran: list[int] = field(default_factory=list)
-    broken: bool = False
-    """Whether it fails after all steps."""
+    broken: str = ""
+    """The kind of the steps after which it fails."""
+    between: Callable[[], None] = list
+    """Called between the two kinds of steps."""
 
     def run(self, job, steps, advance, journal):
         job_module._plans.clear()
         self.ran.append(len(steps))
-        counts = super().run(pickle.loads(pickle.dumps(job)), steps, advance, journal)
-        if self.broken:
-            raise Unavailable("broken")
+        known, counts = {step.key for step in steps}, {}
+        for kind in (ADAPTERS, MEASURE):
+            some = [step for step in steps if step.kind == kind]
+            assert all(set(step.after) <= known for step in some)
+            counts = super().run(pickle.loads(pickle.dumps(job)), some, advance, journal)
+            if self.broken == kind:
+                raise Unavailable("broken")
+            if kind == ADAPTERS:
+                self.between()
         return counts
 
 
@@ -55,6 +66,23 @@ def executor(site, monkeypatch):
     sys.modules.pop("sglora_pickling", None)
 
 
+@pytest.fixture
+def made(monkeypatch):
+    """The paths of the files of adapters that are made."""
+    paths = []
+
+    def save(path, candidates):
+        paths.append(path)
+        save_candidates(path, candidates)
+
+    monkeypatch.setattr(job_module, "save_candidates", save)
+    return paths
+
+
+def adapters(home):
+    return list((home / "cache/measured/adapters").rglob("*.safetensors"))
+
+
 def rows(path):
     return path.read_text().splitlines()[1:]
 
@@ -68,6 +96,7 @@ def test_the_rows_are_those_of_one_process(executor, toy_pack, run, own_home, tm
     assert rows(two) == rows(one)
     assert "bench: " in result.stderr
     assert set((own_home / "cache/measured/made").rglob("*.json")) == here  # rows of --fresh are for this run only
+    assert not adapters(own_home)
     assert run(*BENCH, three, "--executor", "pickling").exit_code == 0
     assert rows(three) == rows(one)
     assert executor.ran[1] < executor.ran[0]  # only methods whose rows are never kept
@@ -76,11 +105,52 @@ def test_the_rows_are_those_of_one_process(executor, toy_pack, run, own_home, tm
 
 
 def test_a_broken_run_leaves_only_rows_that_others_may_use(executor, toy_pack, run, own_home, tmp_path):
-    executor.broken = True
+    executor.broken = MEASURE
     failed = run(*BENCH, tmp_path / "rows.jsonl", "--executor", "pickling", "--fresh")
     assert failed.exit_code == Unavailable.exit_code
     assert executor.ran
     assert not list((own_home / "cache/measured/made").rglob("*.json"))
+    assert not adapters(own_home)
+
+
+def test_adapters_that_were_not_measured_are_not_made_again(executor, made, toy_pack, run, own_home, tmp_path):
+    executor.broken = ADAPTERS
+    command = (*BENCH, tmp_path / "rows.jsonl", "--executor", "pickling")
+    assert run(*command).exit_code == Unavailable.exit_code
+    first, made[:] = list(made), []
+    assert sorted(adapters(own_home)) == sorted(first)
+    executor.broken = ""
+    assert run(*command).exit_code == 0
+    assert made == []
+    assert not adapters(own_home)
+    assert run(*BENCH, tmp_path / "here.jsonl", "--fresh").exit_code == 0
+    assert rows(tmp_path / "rows.jsonl") == rows(tmp_path / "here.jsonl")
+
+
+@pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-9])])
+def test_adapters_that_are_lost_before_they_are_measured_are_made_again(
+    executor, made, toy_pack, run, own_home, tmp_path, harm
+):
+    executor.between = lambda: [harm(path) for path in adapters(own_home)]
+    assert run(*BENCH, tmp_path / "rows.jsonl", "--executor", "pickling").exit_code == 0
+    assert made
+    assert not adapters(own_home)
+    assert run(*BENCH, tmp_path / "here.jsonl", "--fresh").exit_code == 0
+    assert rows(tmp_path / "rows.jsonl") == rows(tmp_path / "here.jsonl")
+
+
+def test_a_step_that_is_attempted_again_after_it_is_finished_does_nothing(executor, toy_pack, run, own_home, tmp_path):
+    """As if its worker was lost before its machine could say that it is finished."""
+
+    def twice(job, steps, advance, journal):
+        job = pickle.loads(pickle.dumps(job))
+        return InProcess().run(job, [step for step in steps for _ in range(2)], advance, journal)
+
+    executor.run = twice
+    assert run(*BENCH, tmp_path / "rows.jsonl", "--executor", "pickling", "--fresh").exit_code == 0
+    assert not adapters(own_home)
+    assert run(*BENCH, tmp_path / "here.jsonl", "--fresh").exit_code == 0
+    assert rows(tmp_path / "rows.jsonl") == rows(tmp_path / "here.jsonl")
 
 
 def test_rows_measured_on_an_executor_are_found_later(executor, toy_pack, run, tmp_path):
@@ -89,7 +159,7 @@ def test_rows_measured_on_an_executor_are_found_later(executor, toy_pack, run, t
     assert " images encoded, 0 saved" in first.stderr
     assert run("bench", *baselines, "--executor", "pickling").stderr.startswith("0 images encoded")
     assert run("bench", *baselines).stderr.startswith("0 images encoded")
-    assert executor.ran == [8]  # two tasks, two methods, own and other sentences
+    assert executor.ran == [16]  # two tasks, two methods, own and other sentences, adapters and measurement
 
 
 def test_a_worker_that_plans_something_else_is_refused(executor, toy_pack, run, monkeypatch):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from thirdparty.sglora_tiny import TinyModel
 
-from sglora_cli.bench.measure import AGREE, Candidate, Measurer, Part
+from sglora_cli.bench.candidates import Candidate
+from sglora_cli.bench.measure import AGREE, Measurer, Part
 from sglora_cli.data import encode
 from sglora_cli.errors import Unavailable
 from sglora_cli.lora.layout import Layout

@@ -53,7 +53,8 @@ def test_tables_go_to_a_file(run, toy_pack, tmp_path):
 def test_another_adapter_or_other_texts_are_measured_anew(toy_pack):
     from dataclasses import replace
 
-    from sglora_cli.bench.measure import Candidate, Measurer, Part
+    from sglora_cli.bench.candidates import Candidate
+    from sglora_cli.bench.measure import Measurer, Part
     from sglora_cli.generate.session import Session
 
     def missing(measurer, task, candidate):

@@ -11,8 +11,9 @@ import torch
 from merge_rules import RULES
 from random_factors import seeded
 
+from sglora_cli.bench.candidates import Candidate
 from sglora_cli.bench.evidence import TaskEvidence
-from sglora_cli.bench.measure import Candidate, Measurer
+from sglora_cli.bench.measure import Measurer
 from sglora_cli.data.encode import encode_each
 from sglora_cli.errors import Mismatch, PluginError, Unavailable, UnknownName
 from sglora_cli.generate.session import Session

@@ -40,6 +40,8 @@ class Pickling(InProcess):
     def run(self, job, steps, advance, journal):
         job_module._plans.clear()
         self.ran.append(len(steps))
+        if not {step.kind for step in steps} & {ADAPTERS, MEASURE}:  # a build
+            return super().run(pickle.loads(pickle.dumps(job)), steps, advance, journal)
         known, counts = {step.key for step in steps}, {}
         for kind in (ADAPTERS, MEASURE):
             some = [step for step in steps if step.kind == kind]
@@ -102,6 +104,16 @@ def test_the_rows_are_those_of_one_process(executor, toy_pack, run, own_home, tm
     assert executor.ran[1] < executor.ran[0]  # only methods whose rows are never kept
     assert run(*BENCH, four).exit_code == 0
     assert rows(four) == rows(one)
+
+
+def test_folds_are_built_and_measured_on_an_executor(executor, toy_pack, toys, run, own_home, tmp_path):
+    folds = ("bench", "--folds", 2, "--data", toys, "--baselines", "zero-shot,top-k,cvae", "--rows")
+    assert run(*folds, tmp_path / "here.jsonl", "--cpus-per-step", 1).exit_code == 0
+    assert run("cache", "clean", "folds", "work", "measured", "--yes").exit_code == 0
+    result = run(*folds, tmp_path / "there.jsonl", "--executor", "pickling", "--fresh")
+    assert result.exit_code == 0, result.output
+    assert len(executor.ran) > 2  # builds and one measurement
+    assert rows(tmp_path / "there.jsonl") == rows(tmp_path / "here.jsonl")
 
 
 def test_a_broken_run_leaves_only_rows_that_others_may_use(executor, toy_pack, run, own_home, tmp_path):

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sglora_cli.api import Job, Mismatch, Resources, SgloraError, Step, Unavailable, UsageError, offline
+from sglora_cli.api import Job, Mismatch, Resources, SgloraError, SgloraWarning, Step, Unavailable, UsageError, offline
 from sglora_ray.head import Watch, ask
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ class Ray:
 
         if ray.is_initialized():
             return
+        # Ray's messages about lost machines would go to standard output, also with log_to_driver=False.
+        ray._private.worker._worker_logs_enabled = False
         try:
             with _own_signals():
                 ray.init(
@@ -284,6 +287,8 @@ class _Run:
                 f"{tried}, at last on machine {machine}: {reason}",
                 f"{hints[memory]}. Finished steps are saved, and the same command resumes after them",
             )
+        which = f"{step.kind} {step.name!r} on machine {machine}"
+        warnings.warn(f"step {which}: {reason}, so it is attempted again", SgloraWarning, 2)
         self._start(step, running.attempt + 1)
 
     def _with_machine(self, error: SgloraError, step: Step, node: str) -> SgloraError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from distributions import HERE, install
 
-from sglora_cli.errors import BadFile, Mismatch, Unavailable, UsageError
+from sglora_cli.errors import BadFile, Mismatch, SgloraWarning, Unavailable, UsageError
 from sglora_cli.plugin.values import Resources, Step
 from sglora_cli.testing import EXECUTOR_CHECKS
 
@@ -149,11 +150,15 @@ def test_an_error_names_the_machine(here, own_home):
 
 def test_a_step_whose_worker_dies_is_attempted_a_few_times(here, own_home):
     log = []
-    with pytest.raises(
-        Unavailable, match=f"test 'number 0' was attempted {ATTEMPTS} times, at last on .*lost"
-    ) as caught:
+    with (
+        pytest.warns(SgloraWarning, match="^step test 'number 0' on machine .* attempted again$") as warned,
+        pytest.raises(
+            Unavailable, match=f"test 'number 0' was attempted {ATTEMPTS} times, at last on .*lost"
+        ) as caught,
+    ):
         here.run(Failing("killed"), steps(()), lambda *_: None, lambda event, **_: log.append(event))
     assert log == ["lost"] * ATTEMPTS
+    assert len(warned) == ATTEMPTS - 1
     assert "same command resumes" in caught.value.hint
 
 
@@ -187,8 +192,12 @@ def test_a_killed_node_changes_nothing(cluster, program, run, tiny, recipe, toys
         assert time.monotonic() < until
         time.sleep(0.05)
     cluster.kill_a_node()
-    _, said = process.communicate(timeout=100)
+    output, said = process.communicate(timeout=100)
     assert process.returncode == 0, said
+    assert output == f"{two / 'cache/packs/toys'}\n"  # without Ray's messages
+    assert re.search(
+        r"^warning: step training .* on machine \S+: its worker was lost \(.*\), so it is attempted again$", said, re.M
+    )
     events = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert {"lost", "resumed"} <= set(events)
     assert content(two) == content(own_home)

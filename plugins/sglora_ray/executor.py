@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import secrets
 import signal
+import sys
 import threading
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from sglora_cli.api import Job, Mismatch, Resources, SgloraError, SgloraWarning, Step, Unavailable, UsageError, offline
 from sglora_ray.head import Watch, ask
+from sglora_ray.queue import Queue
 
 if TYPE_CHECKING:
     from sglora_ray.worker import Message, Outcome
@@ -26,7 +31,11 @@ ATTEMPTS = 4
 _POLL = 0.5
 """Seconds between two looks at the messages of workers."""
 _PATIENCE = 5.0
-"""Seconds to wait for these messages."""
+"""Seconds to wait for these messages, and for the end of cancelled steps."""
+_AHEAD = 4
+"""Submitted steps for each one that can run. More would slow down the driver, and their files would fill the disk."""
+_GROWTH = 10.0
+"""Seconds between two looks at the size of the cluster."""
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray would send statistics over the network
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the next default of Ray, which warns otherwise
@@ -103,6 +112,9 @@ class Ray:
         if address not in ("auto", "local"):
             _check_reachable(address)
         os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+        if address == "local" and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
+            # Ray alone would write a token into the home folder, which clusters started later would then require.
+            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         import ray
 
         if ray.is_initialized():
@@ -118,7 +130,7 @@ class Ray:
                     logging_level=logging.ERROR,
                 )
         except ConnectionError as error:
-            raise _no_cluster(address, str(error)) from None
+            raise _refused(address, str(error)) from None
         except (RuntimeError, ValueError) as error:
             if "ersion mismatch" in str(error):
                 raise Mismatch(
@@ -153,6 +165,17 @@ def _no_cluster(address: str, reason: str) -> Unavailable:
     )
 
 
+def _refused(address: str, reason: str) -> Unavailable:
+    """Return the error for a cluster that cannot be joined although its head has answered."""
+    if address in ("auto", "local"):
+        return _no_cluster(address, reason)
+    return Unavailable(
+        f"the Ray cluster at {address} refuses the connection: {_one_line(reason)}",
+        "if it requires a token, copy ~/.ray/auth_token from its head, or set RAY_AUTH_TOKEN, and set "
+        "RAY_AUTH_MODE=token",
+    )
+
+
 def _one_line(reason: object) -> str:
     return " ".join(str(reason).split())[:300]
 
@@ -161,6 +184,14 @@ def _nodes() -> list[dict[str, Any]]:
     import ray
 
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _at_once(size: Resources, nodes: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many steps of a size can run at the same time."""
+    needs = {"CPU": size.cpus or 1, "GPU": size.gpus, "memory": size.memory}
+    return sum(
+        min(int(node["Resources"].get(name, 0) / least) for name, least in needs.items() if least) for node in nodes
+    )
 
 
 @dataclass
@@ -190,8 +221,11 @@ class _Run:
         self._mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
         self._perform = ray.remote(perform)
         self._job = [ray.put(job)]
-        self._waiting = {step.key: step for step in steps}
-        self._units = dict.fromkeys(self._waiting, 0.0)
+        self._queue = Queue(steps)
+        self._sizes = {step.resources for step in steps}
+        self._limit, self._looked = 0, -math.inf
+        """How many steps may be submitted, and when the size of the cluster was looked at."""
+        self._units = dict.fromkeys((step.key for step in steps), 0.0)
         self._running: dict[Any, _Running] = {}
         self._counts: Counter[str] = Counter()
         self._node_of: dict[str, str] = {}
@@ -205,9 +239,13 @@ class _Run:
     def all(self) -> Mapping[str, int]:
         """Run all steps. Returns how many ran on each machine."""
         try:
-            while self._waiting or self._running:
+            while self._queue or self._running:
                 self._submit()
-                finished, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_POLL)
+                running = list(self._running)
+                if self._ray.wait(running, num_returns=1, timeout=_POLL)[0]:
+                    finished = self._ray.wait(running, num_returns=len(running), timeout=0)[0]
+                else:
+                    finished = []
                 self._head.check()
                 self._take_messages()
                 for reference in finished:
@@ -216,15 +254,19 @@ class _Run:
             if not self._head.lost:  # these calls would wait for it
                 for reference in self._running:  # a step failed, or the user interrupted the command
                     self._ray.cancel(reference, force=True)
+                if left := list(self._running):  # until their workers are dead and write nothing more
+                    self._ray.wait(left, num_returns=len(left), timeout=_PATIENCE)
                 self._ray.kill(self._mailbox)
         return self._counts
 
     def _submit(self) -> None:
-        """Submit all steps that wait for no other step."""
-        unfinished = {*self._waiting, *(running.step.key for running in self._running.values())}
-        for key, step in list(self._waiting.items()):
-            if not unfinished & set(step.after):
-                self._start(self._waiting.pop(key), 1)
+        """Submit as many steps as the cluster needs for the moment."""
+        if time.monotonic() - self._looked >= _GROWTH:
+            nodes = [node for node in self._nodes() if node["Alive"]]
+            self._limit = _AHEAD * max((1, *(_at_once(size, nodes) for size in self._sizes)))
+            self._looked = time.monotonic()
+        while len(self._running) < self._limit and (step := self._queue.next()):
+            self._start(step, 1)
 
     def _start(self, step: Step, attempt: int) -> None:
         needs = step.resources
@@ -266,6 +308,7 @@ class _Run:
             return
         if outcome.error:
             raise self._with_machine(outcome.error, step, outcome.node)
+        self._queue.finish(step)
         self._counts[self._machine(outcome.node)] += 1
         self._count(step.key, step.units, "")
 

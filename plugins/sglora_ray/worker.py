@@ -82,14 +82,19 @@ def perform(job: list[Any], step: Step, mailbox: Any) -> Outcome:
     try:
         if job[0].hex() not in _jobs:
             _jobs.clear()
-            _jobs[job[0].hex()] = ray.get(job[0])
+            _jobs[job[0].hex()] = _get(job[0])
         _jobs[job[0].hex()].perform(step, post.advance, post.journal)
     except Exception as error:  # a step may raise anything
         return Outcome(node, _for_the_user(error))
     finally:
         with suppress(ray.exceptions.RayError):  # a lost mailbox costs messages, not the step
-            ray.get(post.send())
+            _get(post.send())
     return Outcome(node)
+
+
+def _get(reference: Any) -> Any:
+    """Wait for a value. `ray.get` would release the step's resources meanwhile, and Ray would start another worker."""
+    return reference.future().result()
 
 
 def _for_the_user(error: Exception) -> SgloraError:

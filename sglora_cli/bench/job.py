@@ -6,6 +6,7 @@ therefore does not repeat the other one, which matters for methods that are trai
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +32,7 @@ from sglora_cli.system.progress import Advance, Record, working
 
 ADAPTERS, MEASURE = "adapters", "measure"
 """The kinds of the steps of this module."""
+_SAME = "use the same weights, packs and data on every machine"
 Planner = Callable[[Host], BenchPlan]
 """Makes the plan of a measurement in any process. It can be pickled."""
 
@@ -80,12 +82,13 @@ class BenchJob:
             plan, measurer = self._loaded()
             t, n = (int(number) for number in step.key.split("/")[1:])
             task, part = plan.tasks[t], replace(plan.parts(plan.tasks[t])[n], key=self.part_keys[t, n])
-            if step.kind == ADAPTERS:
-                path = cache_folder() / step.path
-                if load_candidates(path) is None:
-                    save_candidates(path, part.make())
-            else:
+            own = measurer.adapters_place(task, part) if step.kind == ADAPTERS else measurer.place(task, part)
+            if own != cache_folder() / step.path:
+                raise Mismatch(f"this worker reads other photos or captions of {task.key} than the driver", _SAME)
+            if step.kind == MEASURE:
                 _measure(measurer, task, part, journal)
+            elif load_candidates(own) is None:
+                save_candidates(own, part.make())
             advance(step.units, f"{step.kind} {step.name}")
 
     def _loaded(self) -> tuple[BenchPlan, Measurer]:
@@ -94,10 +97,7 @@ class BenchJob:
             _plans.clear()
             plan = self.planner(Host.load())
             if plan.key != self.plan_key:
-                raise Mismatch(
-                    "this worker would measure other tasks or adapters than the driver",
-                    "use the same weights, packs and data on every machine",
-                )
+                raise Mismatch("this worker would measure other tasks or adapters than the driver", _SAME)
             _plans[self.driver.token] = plan, Measurer(plan.model, self.precision, self.fresh)
         return _plans[self.driver.token]
 
@@ -107,25 +107,23 @@ _plans: dict[str, tuple[BenchPlan, Measurer]] = {}
 
 
 def _measure(measurer: Measurer, task: UnseenTask, part: Part, journal: Record) -> None:
-    """Store the rows of a part, unless they are stored, and remove its adapters."""
-    path = _adapters_path(measurer.place(task, part))
-    if not replace(measurer, fresh=False).remembers(task, part):
-        before = replace(measurer.count)
-        measurer.rows_of(task, [replace(part, make=partial(_made, path, part.make))])
-        count = measurer.count
-        journal("measured", encoded=count.encoded - before.encoded, saved=count.saved - before.saved)
-    path.unlink(missing_ok=True)
+    """Store the rows of a part, unless they are stored."""
+    stored = replace(measurer, fresh=False)
+    if stored.remembers(task, part):
+        journal("measured", encoded=0, saved=stored.images_of(task, part))
+        stored.drop_adapters(task, part)
+        return
+    before = replace(measurer.count)
+    make = partial(_made, measurer.adapters_place(task, part), part.make)
+    measurer.rows_of(task, [replace(part, make=make)])
+    count = measurer.count
+    journal("measured", encoded=count.encoded - before.encoded, saved=count.saved - before.saved)
 
 
 def _made(path: Path, make: Callable[[], list[Candidate]]) -> list[Candidate]:
     """Return adapters of a file. They are made if another command has removed it, or if it is damaged."""
     stored = load_candidates(path)
     return make() if stored is None else stored
-
-
-def _adapters_path(rows: Path) -> Path:
-    """Return the file of a part's adapters, given that of its rows."""
-    return cache_folder() / "measured/adapters" / rows.parent.name / f"{rows.stem}.safetensors"
 
 
 def measured_elsewhere(
@@ -137,48 +135,61 @@ def measured_elsewhere(
     Raises Unavailable if a result is not visible here afterwards.
     """
     reader = replace(measurer, fresh=False, count=Work())
+    run = secrets.token_hex(8)
     keyed: list[list[Part]] = []
     missing: dict[tuple[int, int], tuple[UnseenTask, Part]] = {}
     # What no other measurement may use is stored under a key of this one, and removed.
     passing: list[tuple[UnseenTask, Part]] = []
-    with Driver.here() as driver:
-        for t, (task, some) in enumerate(zip(plan.tasks, parts, strict=True)):
-            keyed.append([])
-            for n, part in enumerate(some):
-                kept = bool(part.key) and not measurer.fresh
-                own = part if kept else replace(part, key=content_hash(driver.token, t, n))
-                keyed[t].append(own)
-                if not reader.remembers(task, own):
-                    missing[t, n] = task, own
-                    passing += [] if kept else [(task, own)]
+    for t, (task, some) in enumerate(zip(plan.tasks, parts, strict=True)):
+        keyed.append([])
+        for n, part in enumerate(some):
+            kept = bool(part.key) and not measurer.fresh
+            own = part if kept else replace(part, key=content_hash(run, t, n))
+            keyed[t].append(own)
+            if reader.remembers(task, own):
+                measurer.count.saved += reader.images_of(task, own)
+                reader.drop_adapters(task, own)
+            else:
+                missing[t, n] = task, own
+                passing += [] if kept else [(task, own)]
+    try:
         if missing:
-            resources = elsewhere.resources
-            steps = [step for key, of in missing.items() for step in _steps(key, *of, reader.place(*of), resources)]
-            keys = {key: part.key for key, (_, part) in missing.items()}
-            job = BenchJob(elsewhere.planner, plan.key, keys, measurer.precision, measurer.fresh, driver)
-            try:
-                with working("bench", sum(step.units for step in steps)) as advance:
-                    counts = elsewhere.executor.run(job, steps, advance, _Counter(measurer.count))
-                check_results([s for s in steps if s.kind == MEASURE], elsewhere.executor.name, counts)
-                for task, part in passing:
-                    reader.remembers(task, part)  # reads the rows
-            finally:
-                for task, part in passing:
-                    for path in (reader.place(task, part), _adapters_path(reader.place(task, part))):
-                        path.unlink(missing_ok=True)
-            elsewhere.note(f"bench: {counted(sum(counts.values()), 'step')}, {summary(counts)}")
+            _measure_missing(plan, missing, measurer, elsewhere)
+        for task, part in passing:
+            reader.remembers(task, part)  # reads the rows
+    finally:
+        for task, part in passing:
+            reader.drop(task, part)
     return keyed, reader
 
 
-def _steps(key: tuple[int, int], task: UnseenTask, part: Part, rows: Path, resources: Resources) -> list[Step]:
+def _measure_missing(
+    plan: BenchPlan,
+    missing: Mapping[tuple[int, int], tuple[UnseenTask, Part]],
+    measurer: Measurer,
+    elsewhere: Elsewhere,
+) -> None:
+    """Measure parts on an executor. Raises Unavailable if a result is not visible here afterwards."""
+    name, resources = elsewhere.executor.name, elsewhere.resources
+    steps = [step for key, of in missing.items() for step in _steps(key, *of, measurer, resources)]
+    keys = {key: part.key for key, (_, part) in missing.items()}
+    with Driver.here() as driver, working("bench", sum(step.units for step in steps)) as advance:
+        job = BenchJob(elsewhere.planner, plan.key, keys, measurer.precision, measurer.fresh, driver)
+        counts = elsewhere.executor.run(job, steps, advance, _Counter(measurer.count))
+    check_results([step for step in steps if step.kind == MEASURE], name, counts)
+    elsewhere.note(f"bench: {counted(sum(counts.values()), 'step')}, {summary(counts)}")
+
+
+def _steps(key: tuple[int, int], task: UnseenTask, part: Part, measurer: Measurer, resources: Resources) -> list[Step]:
     """Return the step that makes the adapters of a part, unless they exist already, and the one that measures them."""
 
     def step(kind: str, path: Path, after: tuple[str, ...], units: float) -> Step:
         name, place = f"{part.name} on {task.key}", path.relative_to(cache_folder()).as_posix()
         return Step(f"{kind}/{key[0]}/{key[1]}", kind, name, place, after, units, resources)
 
-    made = [] if part.ready else [step(ADAPTERS, _adapters_path(rows), (), 1.0)]
-    return [*made, step(MEASURE, rows, tuple(one.key for one in made), float(len(task.tensors.stem_N)))]
+    made = [] if part.ready else [step(ADAPTERS, measurer.adapters_place(task, part), (), 1.0)]
+    after = tuple(one.key for one in made)
+    return [*made, step(MEASURE, measurer.place(task, part), after, float(len(task.tensors.stem_N)))]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ Shapes: S adapters, N images, D embedding, P parameters, Q queries.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from sglora_cli.bench.retrieval import hits, right_class
 from sglora_cli.bench.rows_file import count_hits, pack_hits
 from sglora_cli.data.encode import IMAGES_AT_ONCE, encode_each, encode_images
 from sglora_cli.errors import BadFile, Mismatch
+from sglora_cli.files.atomic import drop_drafts
 from sglora_cli.files.hashes import content_hash
 from sglora_cli.files.text import read_sealed, write_sealed
 from sglora_cli.pack.content.evaluation import UnseenTask
@@ -134,12 +136,13 @@ class Measurer:
             if n not in made:
                 remembered = known[n] or []
                 rows += remembered
-                self.count.saved += len(task.tensors.stem_N) * _adapters(remembered)
+                self.count.saved += self.images_of(task, part)
                 continue
             own = [measured[id(c)] for c in made[n] if id(c) in measured]
             if part.key:
                 named = [[*_label(c), _listed(cells)] for c, cells in own]
                 write_sealed(self.place(task, part), named)
+                self.drop_adapters(task, part)
             rows += [row for c, cells in own for row in _rows(task, _label(c), cells)]
         return rows
 
@@ -152,6 +155,29 @@ class Measurer:
     def place(self, task: UnseenTask, part: Part) -> Path:
         """Return the file of a part's stored rows."""
         return _path(content_hash("part", self.on(task), part.key), "measured/made")
+
+    def adapters_place(self, task: UnseenTask, part: Part) -> Path:
+        """Return the file in which one step leaves the adapters of a part for another step, see `bench/job.py`."""
+        rows = self.place(task, part)
+        return rows.parents[2] / "adapters" / rows.parent.name / f"{rows.stem}.safetensors"
+
+    def drop_adapters(self, task: UnseenTask, part: Part) -> None:
+        """Remove this file, if it exists. Nobody needs it once the rows are stored."""
+        path = self.adapters_place(task, part)
+        with suppress(OSError):  # a cache that is read-only, or something else in the place of the file
+            if path.exists():
+                path.unlink()
+
+    def drop(self, task: UnseenTask, part: Part) -> None:
+        """Remove the stored rows and adapters of a part, and what a killed process has left of them."""
+        for path in (self.place(task, part), self.adapters_place(task, part)):
+            drop_drafts(path, locked=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def images_of(self, task: UnseenTask, part: Part) -> int:
+        """Return how many images were encoded for the stored rows of a part, counted once per adapter."""
+        return len(task.tensors.stem_N) * _adapters(self._remembered(task, part) or [])
 
     def _remembered(self, task: UnseenTask, part: Part) -> list[Row] | None:
         """Return the stored rows of a part, or None if there are none or the file is damaged."""

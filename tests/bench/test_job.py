@@ -12,6 +12,7 @@ from distributions import install
 from sglora_cli.bench import job as job_module
 from sglora_cli.bench.candidates import save_candidates
 from sglora_cli.bench.job import ADAPTERS, MEASURE
+from sglora_cli.bench.measure import Measurer
 from sglora_cli.errors import Mismatch, Unavailable
 from sglora_cli.plugin.executors import InProcess
 
@@ -163,6 +164,57 @@ def test_a_step_that_is_attempted_again_after_it_is_finished_does_nothing(execut
     assert not adapters(own_home)
     assert run(*BENCH, tmp_path / "here.jsonl", "--fresh").exit_code == 0
     assert rows(tmp_path / "rows.jsonl") == rows(tmp_path / "here.jsonl")
+
+
+@pytest.mark.parametrize("then", [(), ("--executor", "pickling")])
+def test_adapters_go_when_their_rows_are_stored_by_any_executor(executor, toy_pack, run, own_home, tmp_path, then):
+    executor.broken = ADAPTERS
+    assert run(*BENCH, tmp_path / "rows.jsonl", "--executor", "pickling").exit_code == Unavailable.exit_code
+    left = {path: path.read_bytes() for path in adapters(own_home)}
+    executor.broken = ""
+    assert run(*BENCH, tmp_path / "rows.jsonl", *then).exit_code == 0
+    assert len(left) > 2
+    assert not adapters(own_home)
+    for path, content in left.items():  # as if the process was killed before it could remove them
+        path.write_bytes(content)
+    assert run(*BENCH, tmp_path / "rows.jsonl", "--executor", "pickling").exit_code == 0
+    assert not adapters(own_home)
+
+
+def test_a_file_in_the_place_of_the_folder_of_adapters_is_named_once(executor, toy_pack, run, own_home, tmp_path):
+    place = own_home / "cache/measured/adapters"
+    place.parent.mkdir(parents=True)
+    place.touch()
+    result = run(*BENCH, tmp_path / "rows.jsonl", "--executor", "pickling", "--fresh")
+    assert result.exit_code == Unavailable.exit_code, result.output
+    assert result.stderr.count("error: ") == 1
+    assert f"error: cannot write {place}" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_worker_with_other_photos_is_refused(executor, toy_pack, run, monkeypatch, tmp_path):
+    original = Measurer.on
+    executor.between = lambda: monkeypatch.setattr(Measurer, "on", lambda self, task: f"other {original(self, task)}")
+    result = run(*BENCH, tmp_path / "rows.jsonl", "--executor", "pickling")
+    assert result.exit_code == Mismatch.exit_code
+    assert "error: this worker reads other photos or captions of toys/" in result.stderr
+    assert "hint: use the same weights, packs and data on every machine\n" in result.stderr
+
+
+def test_nothing_is_written_if_everything_is_stored(executor, toy_pack, run, own_home, tmp_path):
+    command = ("bench", "--pack", "toys", "--baselines", "zero-shot,top-k", "--rows", tmp_path / "rows.jsonl")
+    assert run(*command).exit_code == 0
+
+    def content():
+        folders = (own_home / "cache/measured", own_home / "cache/work")
+        return {path: path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*")}
+
+    before = content()
+    result = run(*command, "--executor", "pickling")
+    assert (result.exit_code, executor.ran) == (0, [])
+    assert content() == before
+    assert "0 images encoded, 0 saved" not in result.stderr
+    assert result.stderr.splitlines()[-1] == run(*command).stderr.splitlines()[-1]
 
 
 def test_rows_measured_on_an_executor_are_found_later(executor, toy_pack, run, tmp_path):

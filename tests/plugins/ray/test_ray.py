@@ -203,6 +203,27 @@ def test_a_killed_node_changes_nothing(cluster, program, run, tiny, recipe, toys
     assert content(two) == content(own_home)
 
 
+def test_a_cluster_of_its_own_leaves_no_token(cluster, run, tiny, toy_pack, own_home, tmp_path, monkeypatch):
+    """A token in the home folder would be required by clusters that are started later."""
+    home = tmp_path / "user"
+    home.mkdir()
+    command = ("bench", "--pack", "toys", "--baselines", "top-k", "--rows")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    result = subprocess.run(
+        [sys.executable, "-m", "sglora_cli.cli.main", *command, tmp_path / "ray.jsonl", "--executor", "ray"],
+        env={**environment, "HOME": str(home), "SGLORA_HOME": str(own_home)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "bench: 8 steps, " in result.stderr
+    assert not list(home.rglob("*token*"))
+    assert run(*command, tmp_path / "here.jsonl", "--fresh").exit_code == 0
+    lines = [(tmp_path / name).read_text().splitlines()[1:] for name in ("here.jsonl", "ray.jsonl")]
+    assert lines[0] == lines[1]
+
+
 # Without a cluster
 
 
@@ -236,6 +257,18 @@ def test_a_cluster_is_not_used_offline(monkeypatch):
     monkeypatch.setenv("SGLORA_OFFLINE", "1")
     with pytest.raises(Unavailable, match="SGLORA_OFFLINE is set"):
         Ray().check(Resources(1))
+
+
+def test_a_cluster_that_requires_a_token(monkeypatch):
+    def init(**options):
+        raise ConnectionError("Failed to connect to Ray cluster at head:6379")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(executor_module, "ask", lambda address: None)
+    with pytest.raises(Unavailable, match=r"^the Ray cluster at head:6379 refuses") as caught:
+        Ray().member("head:6379").check(Resources(1))
+    assert "RAY_AUTH_MODE=token" in caught.value.hint
 
 
 def test_other_versions(monkeypatch):

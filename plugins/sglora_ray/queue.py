@@ -1,0 +1,44 @@
+"""The order in which steps start."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Sequence
+
+from sglora_cli.api import Step
+
+
+class Queue:
+    """Steps that have not started.
+
+    Steps that follow finished ones start before all others. The files between them may be large, and should not wait.
+    """
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        keys = {step.key for step in steps}
+        self._awaited = {step.key: keys & set(step.after) for step in steps}
+        self._first = deque(step for step in steps if not self._awaited[step.key])
+        self._following: deque[Step] = deque()
+        self._followers: dict[str, list[Step]] = defaultdict(list)
+        self._left = len(steps)
+        for step in steps:
+            for key in self._awaited[step.key]:
+                self._followers[key].append(step)
+
+    def __len__(self) -> int:
+        return self._left
+
+    def next(self) -> Step | None:
+        """Remove and return the next step, or return None if all others wait for steps that are not finished."""
+        some = self._following or self._first
+        if not some:
+            return None
+        self._left -= 1
+        return some.popleft()
+
+    def finish(self, step: Step) -> None:
+        """Let the steps start that waited only for this one."""
+        for follower in self._followers.pop(step.key, ()):
+            self._awaited[follower.key].discard(step.key)
+            if not self._awaited[follower.key]:
+                self._following.append(follower)

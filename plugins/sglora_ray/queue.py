@@ -1,11 +1,12 @@
-"""The order in which steps start."""
+"""The order in which steps start, and how many can run. Without Ray."""
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sglora_cli.api import Step
+from sglora_cli.api import Resources, Step
 
 
 class Queue:
@@ -42,3 +43,11 @@ class Queue:
             self._awaited[follower.key].discard(step.key)
             if not self._awaited[follower.key]:
                 self._following.append(follower)
+
+
+def at_once(size: Resources, nodes: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many steps of a size can run at the same time on Ray's nodes."""
+    needs = {"CPU": size.cpus or 1, "GPU": size.gpus, "memory": size.memory}
+    return sum(
+        min(int(node["Resources"].get(name, 0) / least) for name, least in needs.items() if least) for node in nodes
+    )

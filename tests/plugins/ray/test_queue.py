@@ -7,8 +7,7 @@ import random
 import pytest
 
 from sglora_cli.plugin.values import Resources, Step
-from sglora_ray.executor import _at_once
-from sglora_ray.queue import Queue
+from sglora_ray.queue import Queue, at_once
 
 
 def step(key: str, *after: str) -> Step:
@@ -69,4 +68,4 @@ def test_any_order_of_finishing_starts_every_step_once_and_after_its_own(seed):
 )
 def test_as_many_steps_run_at_once_as_fit_into_the_nodes(size, count):
     nodes = [{"Resources": {"CPU": 8.0, "GPU": 1.0, "memory": 7e9}}, {"Resources": {"CPU": 2.0, "memory": 1e9}}]
-    assert _at_once(size, nodes) == count
+    assert at_once(size, nodes) == count

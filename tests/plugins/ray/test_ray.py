@@ -25,7 +25,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's o
 from ray_jobs import Failing  # noqa: E402
 
 from sglora_ray import executor as executor_module  # noqa: E402
-from sglora_ray.executor import ATTEMPTS, Ray  # noqa: E402
+from sglora_ray.executor import Ray  # noqa: E402
+from sglora_ray.run import ATTEMPTS  # noqa: E402
 
 LONG = {"epochs = 6": "epochs = 800", "tasks_at_once = 3": "tasks_at_once = 5"}
 """Training that takes long enough to be killed in the middle, in two groups."""

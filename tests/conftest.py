@@ -57,6 +57,12 @@ def hints_can_be_followed(monkeypatch: pytest.MonkeyPatch):
         assert [(hint, fault) for words, hint in printed for fault in faults(hint, words)] == []
 
 
+@pytest.fixture(autouse=True)
+def large_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk has room for every data set, whatever is free on the machine of the tests."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**13, 0, 10**13))
+
+
 @pytest.fixture
 def empty_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, for messages that depend on its files. README's first command leaves an adapter in it."""

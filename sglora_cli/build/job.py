@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -117,6 +118,7 @@ def _worker(job: BuildJob) -> Worker:
     """
     if job.key not in _loaded:
         _loaded.clear()
+        _remove_folders()
         host, recipe = Host.load(), job.recipe
         model = host.backbones[recipe.backbone].load(settings.runtime(job.runtime, recipe.backbone))
         if model.fingerprint != job.fingerprint:
@@ -126,7 +128,7 @@ def _worker(job: BuildJob) -> Worker:
             )
         layout = Layout(tuple(model.sites), recipe.lora.rank, recipe.lora.alpha)
         steps = Steps(model, layout, job.tasks, recipe.train)
-        folder = tempfile.TemporaryDirectory(prefix="sglora-experts-")
+        folder = tempfile.TemporaryDirectory(prefix="sglora-experts-", ignore_cleanup_errors=True)
         _folders.append(folder)
 
         def fitting() -> Fitting:
@@ -139,4 +141,10 @@ def _worker(job: BuildJob) -> Worker:
 
 
 _folders: list[tempfile.TemporaryDirectory[str]] = []
-"""Removed when the process ends."""
+"""The experts of the last job, which are removed before those of the next one and when the process ends."""
+
+
+@atexit.register
+def _remove_folders() -> None:
+    while _folders:
+        _folders.pop().cleanup()

@@ -95,9 +95,10 @@ class Ray:
         if address not in ("auto", "local"):
             _check_reachable(address)
         os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
-        if address == "local" and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
+        if address == "local" and os.environ.get("RAY_AUTH_MODE", "token") == "token" and "ray" not in sys.modules:
             # Ray alone would write a token into the home folder, which clusters started later would then require.
-            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+            own = {} if "RAY_AUTH_TOKEN_PATH" in os.environ else {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+            os.environ.update({"RAY_AUTH_MODE": "token", **own} | dict(os.environ))
         import ray
 
         if ray.is_initialized():
@@ -112,7 +113,7 @@ class Ray:
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
-        except ConnectionError as error:
+        except (ConnectionError, ray.exceptions.RayError) as error:
             raise _refused(address, str(error)) from None
         except (RuntimeError, ValueError) as error:
             if "ersion mismatch" in str(error):
@@ -149,8 +150,8 @@ def _no_cluster(address: str, reason: str) -> Unavailable:
 
 
 def _refused(address: str, reason: str) -> Unavailable:
-    """Return the error for a cluster that cannot be joined although its head has answered."""
-    if address in ("auto", "local"):
+    """Return the error for a cluster that cannot be joined although its head has answered, or for a missing token."""
+    if address in ("auto", "local") and "token" not in reason:
         return _no_cluster(address, reason)
     return Unavailable(
         f"the Ray cluster at {address} refuses the connection: {_one_line(reason)}",

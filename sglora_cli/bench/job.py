@@ -143,6 +143,10 @@ def measured_elsewhere(
     for t, (task, some) in enumerate(zip(plan.tasks, parts, strict=True)):
         keyed.append([])
         for n, part in enumerate(some):
+            if part.ready and not (part.key or measurer.fresh) and not (images := reader.missing(task, [part])).most:
+                measurer.count.saved += images.known
+                keyed[t].append(part)
+                continue
             kept = bool(part.key) and not measurer.fresh
             own = part if kept else replace(part, key=content_hash(run, t, n))
             keyed[t].append(own)

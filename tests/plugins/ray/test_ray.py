@@ -204,7 +204,8 @@ def test_a_killed_node_changes_nothing(cluster, program, run, tiny, recipe, toys
     assert content(two) == content(own_home)
 
 
-def test_a_cluster_of_its_own_leaves_no_token(cluster, run, tiny, toy_pack, own_home, tmp_path, monkeypatch):
+@pytest.mark.parametrize("mode", [{}, {"RAY_AUTH_MODE": "token"}], ids=["no mode", "token"])
+def test_a_cluster_of_its_own_leaves_no_token(cluster, run, tiny, toy_pack, own_home, tmp_path, mode):
     """A token in the home folder would be required by clusters that are started later."""
     home = tmp_path / "user"
     home.mkdir()
@@ -212,7 +213,7 @@ def test_a_cluster_of_its_own_leaves_no_token(cluster, run, tiny, toy_pack, own_
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     result = subprocess.run(
         [sys.executable, "-m", "sglora_cli.cli.main", *command, tmp_path / "ray.jsonl", "--executor", "ray"],
-        env={**environment, "HOME": str(home), "SGLORA_HOME": str(own_home)},
+        env={**environment, **mode, "HOME": str(home), "SGLORA_HOME": str(own_home)},
         capture_output=True,
         text=True,
         timeout=100,
@@ -260,9 +261,16 @@ def test_a_cluster_is_not_used_offline(monkeypatch):
         Ray().check(Resources(1))
 
 
-def test_a_cluster_that_requires_a_token(monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("Failed to connect to Ray cluster at head:6379"),
+        ray.exceptions.AuthenticationError("no authentication token was found"),
+    ],
+)
+def test_a_cluster_that_requires_a_token(monkeypatch, error):
     def init(**options):
-        raise ConnectionError("Failed to connect to Ray cluster at head:6379")
+        raise error
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)

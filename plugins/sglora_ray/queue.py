@@ -18,24 +18,25 @@ class Queue:
     def __init__(self, steps: Sequence[Step]) -> None:
         keys = {step.key for step in steps}
         self._awaited = {step.key: keys & set(step.after) for step in steps}
+        """Step that has not started -> the unfinished steps that it names."""
         self._first = deque(step for step in steps if not self._awaited[step.key])
         self._following: deque[Step] = deque()
         self._followers: dict[str, list[Step]] = defaultdict(list)
-        self._left = len(steps)
         for step in steps:
             for key in self._awaited[step.key]:
                 self._followers[key].append(step)
 
     def __len__(self) -> int:
-        return self._left
+        return len(self._awaited)
 
     def next(self) -> Step | None:
         """Remove and return the next step, or return None if all others wait for steps that are not finished."""
         some = self._following or self._first
         if not some:
             return None
-        self._left -= 1
-        return some.popleft()
+        step = some.popleft()
+        del self._awaited[step.key]
+        return step
 
     def finish(self, step: Step) -> None:
         """Let the steps start that waited only for this one."""
